@@ -1,0 +1,367 @@
+"""Everything that can happen to a run (events) and everything the coordinator can do (actions).
+
+Events are facts in the past tense: the engine journals each one before the machine sees it. Actions are
+imperatives with a deterministic identity, so that performing one twice is recognised as a repeat. Both are
+plain data; :mod:`orchestrator.core.codec` turns them into JSON and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from orchestrator.core.facts import Facts
+from orchestrator.core.outcome import Outcome
+from orchestrator.core.plan import NodePlan
+
+
+class Phase(StrEnum):
+    """The phases of a run, in order; also the keys of ``timings``."""
+
+    LOAD = "load"
+    CONNECT = "connect"
+    PROBE = "probe"
+    SYNC = "sync"
+    PREPARE = "prepare"
+    REACH = "reach"
+    LAUNCH = "launch"
+    WATCH = "watch"
+    STOP = "stop"
+    COLLECT = "collect"
+    CLEAN = "clean"
+    CONCLUDED = "concluded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """An error as data: ``id`` is stable (``OR-SSH-003``), ``remedy`` says what to do next."""
+
+    id: str
+    message: str
+    remedy: str = ""
+
+
+# ---- events -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """The run was created and its directory exists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """The node's agent said hello. ``seconds`` since the attempt began."""
+
+    node: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """The node told its facts."""
+
+    node: str
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synced:
+    """The node holds the snapshot ``digest`` completely. ``sent_bytes`` travelled for it."""
+
+    node: str
+    digest: str
+    sent_files: int
+    sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """The node's Python environment is ready; ranks run under ``interpreter`` (a path on the node).
+
+    ``modules`` maps the modules that the workload requires to their versions; absent = not installed.
+    """
+
+    node: str
+    interpreter: str
+    python: str
+    modules: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RendezvousOffered:
+    """The head node listens on a free ``port`` of all its addresses (for the reachability test)."""
+
+    node: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """Which of the head's addresses ``node`` could open a TCP connection to, in the order asked.
+
+    ``via`` holds the node's own address of each connection; ``errors`` one text per failed address.
+    """
+
+    node: str
+    addresses: tuple[str, ...]
+    via: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launched:
+    """The node's supervisor is up and has started the launcher."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankStarted:
+    """A rank's process exists."""
+
+    node: str
+    rank: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankExited:
+    """A rank ended. ``at`` is the node's wall clock corrected by its offset, in seconds.
+
+    ``by_us``: the supervisor ended it, or its launcher in answer to an earlier failure.
+    """
+
+    node: str
+    rank: int
+    outcome: Outcome
+    at: float
+    last_line: str = ""
+    by_us: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessExited:
+    """A launcher or plain process ended."""
+
+    node: str
+    label: str
+    outcome: Outcome
+    at: float
+    last_line: str = ""
+    by_us: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConcluded:
+    """The node's supervisor is done. ``clean``: two scans found no process of the run."""
+
+    node: str
+    clean: bool
+    survivors: tuple[str, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """A rank reported a metric through the kit."""
+
+    node: str
+    rank: int
+    name: str
+    value: float
+    unit: str
+    step: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed:
+    """A rank reported progress through the kit. Not journaled: only the latest one matters."""
+
+    node: str
+    rank: int
+    done: float
+    total: float
+    unit: str
+    fields: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """The node's outputs and logs are on the coordinator, verified by digest."""
+
+    node: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """The node was scanned for processes of this run until two scans were empty, or not."""
+
+    node: str
+    clean: bool
+    killed: int = 0
+    survivors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """An action on a node failed. ``phase`` is the phase that the action belongs to."""
+
+    node: str
+    phase: Phase
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLost:
+    """The link to the node broke and did not come back within its budget."""
+
+    node: str
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadlinePassed:
+    """The phase's time budget ran out."""
+
+    phase: Phase
+    after_s: float
+
+
+class StopKind(StrEnum):
+    """How urgently to stop."""
+
+    GRACEFUL = "graceful"
+    KILL = "kill"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRequested:
+    """Somebody asked the run to stop. ``by`` names the cause (a signal, ``orchestrate stop``)."""
+
+    kind: StopKind
+    by: str
+
+
+Event = (
+    Begun
+    | Connected
+    | Probed
+    | Synced
+    | Prepared
+    | RendezvousOffered
+    | Reached
+    | Launched
+    | RankStarted
+    | RankExited
+    | ProcessExited
+    | NodeConcluded
+    | Reported
+    | Progressed
+    | Collected
+    | Swept
+    | Failed
+    | NodeLost
+    | DeadlinePassed
+    | StopRequested
+)
+
+
+# ---- actions ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connect:
+    """Open the transport and start the agent."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Ask the node for its facts."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sync:
+    """Bring the snapshot to the node."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare:
+    """Make sure that the node's Python environment exists."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferRendezvous:
+    """Choose a free port on the head node and listen there for a moment."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """Try to open a TCP connection from ``node`` to each of the head's addresses."""
+
+    node: str
+    addresses: tuple[str, ...]
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """Start the node's supervisor with the processes that ``share`` names."""
+
+    node: str
+    share: NodePlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Tell the node's supervisor to stop: TERM, grace, KILL."""
+
+    node: str
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collect:
+    """Pull outputs and the rest of the logs."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """Scan the node for processes of this run, end them, verify."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclude:
+    """Write verdict and report; the run is over."""
+
+
+Action = (
+    Connect
+    | Probe
+    | Sync
+    | Prepare
+    | OfferRendezvous
+    | Reach
+    | Launch
+    | Stop
+    | Collect
+    | Sweep
+    | Conclude
+)

@@ -1,0 +1,121 @@
+"""The plan: exactly what will run where, as plain data. Made by :func:`orchestrator.core.planning.plan`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.core.command import Text
+from orchestrator.core.request import Budgets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """One environment variable of a node's ranks and where it came from.
+
+    ``origin`` is ``user`` (inventory or ``--env``), ``facts`` (derived from the probe) or ``launcher``.
+    """
+
+    name: str
+    value: Text
+    origin: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessPlan:
+    """A process that the node's supervisor starts. ``rank`` None = a launcher that starts ranks itself.
+
+    ``argv`` and ``env`` values may hold the placeholders that the node resolves: ``{snapshot}``,
+    ``{output}``, ``{report}``, ``{checkpoints}``, ``{attempt}``, ``{agent}``.
+    """
+
+    label: str
+    rank: int | None
+    argv: tuple[str, ...]
+    env: tuple[Variable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlan:
+    """One node's share: its place in the world, its GPUs, environment and processes."""
+
+    name: str
+    node_rank: int
+    ranks: tuple[int, ...]
+    gpus: tuple[int, ...]
+    interpreter: str
+    env: tuple[Variable, ...]
+    processes: tuple[ProcessPlan, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclusion:
+    """A node that was selected but is not used, and why."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRung:
+    """A rung of the ladder as intended: ``use``, ``next`` or ``skip``, with the reason."""
+
+    rung: str
+    intent: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendezvous:
+    """Where the ranks meet. ``interfaces`` names the interface that each node reached it through."""
+
+    address: str
+    port: int
+    interfaces: tuple[tuple[str, str], ...] = ()
+
+    def interface_of(self, node: str) -> str | None:
+        """The interface that ``node`` reached the rendezvous through, if known."""
+        return dict(self.interfaces).get(node)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What will run. ``assumed``: facts came from the inventory, not from the nodes.
+
+    ``rendezvous`` None until a port was chosen and every node reached it.
+    """
+
+    run_id: str
+    cluster: str
+    workload: str
+    preset: str | None
+    launcher: str
+    launcher_reason: str
+    world_size: int
+    nodes: tuple[NodePlan, ...]
+    excluded: tuple[Exclusion, ...]
+    ladder: tuple[PlannedRung, ...]
+    warnings: tuple[str, ...]
+    budgets: Budgets
+    code: str
+    rendezvous: Rendezvous | None = None
+    assumed: bool = False
+
+    @property
+    def head(self) -> NodePlan:
+        """The node of rank 0, where the rendezvous store lives."""
+        return self.nodes[0]
+
+    def node(self, name: str) -> NodePlan:
+        """The share of the node called ``name``. Raises ``KeyError``."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def node_of_rank(self, rank: int) -> str:
+        """The name of the node that runs ``rank``. Raises ``KeyError``."""
+        for node in self.nodes:
+            if rank in node.ranks:
+                return node.name
+        raise KeyError(rank)

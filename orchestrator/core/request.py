@@ -1,0 +1,48 @@
+"""What one run was asked to do: the input of the plan and of the state machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from orchestrator.core.inventory import Cluster
+from orchestrator.core.workload import Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budgets:
+    """Deadlines in seconds, one per phase; ``run_s`` None lets the job run as long as it needs.
+
+    ``silence_s``: a node whose link is broken for this long is lost. ``lease_s``: without news from the
+    coordinator for this long, the node's supervisor ends the ranks by itself.
+    """
+
+    connect_s: float = 30.0
+    probe_s: float = 30.0
+    sync_s: float = 900.0
+    prepare_s: float = 1800.0
+    reach_s: float = 20.0
+    launch_s: float = 30.0
+    run_s: float | None = None
+    grace_s: float = 10.0
+    collect_s: float = 600.0
+    clean_s: float = 30.0
+    silence_s: float = 15.0
+    lease_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """A selected cluster, a decided job, and how to run it. ``launcher`` "auto" lets the plan choose.
+
+    ``ranks_per_node`` None = as the workload declares. ``code`` is the snapshot digest that travels.
+    """
+
+    run_id: str
+    cluster: Cluster
+    job: Job
+    launcher: str = "auto"
+    ranks_per_node: int | None = None
+    budgets: Budgets = field(default_factory=Budgets)
+    code: str = ""
+    entry: str = ""
+    fail_on_degraded: bool = False

@@ -1,0 +1,131 @@
+"""What a workload declares: its entry, shape, parameters, metrics with their gates, requirements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+ParameterValue = bool | int | float | str
+
+
+class Shape(StrEnum):
+    """What may be done with the work when collectives between nodes fail."""
+
+    RIGID = "rigid"
+    DIVISIBLE = "divisible"
+    LOCAL_ROUNDS = "local-rounds"
+
+
+class Per(StrEnum):
+    """What one rank is started for."""
+
+    GPU = "gpu"
+    NODE = "node"
+
+
+class ParameterType(StrEnum):
+    """Types of workload parameters."""
+
+    BOOL = "bool"
+    INT = "int"
+    FLOAT = "float"
+    STR = "str"
+    CHOICE = "choice"
+
+
+class Direction(StrEnum):
+    """Which way a metric is better. INFO is neither."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A typed parameter; becomes ``--name value`` on the entry's argument vector."""
+
+    name: str
+    type: ParameterType
+    default: ParameterValue
+    unit: str = ""
+    help: str = ""
+    choices: tuple[str, ...] = ()
+    min: float | None = None
+    max: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """Bounds, both inclusive, that a metric must meet."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A figure that the workload reports. A required one that is missing fails the run."""
+
+    name: str
+    unit: str
+    direction: Direction = Direction.INFO
+    required: bool = False
+    gate: Gate | None = None
+    help: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """How many ranks: one per GPU or per node; ``cpu`` on a node without GPUs."""
+
+    per: Per = Per.GPU
+    cpu: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A validated ``workload.yaml``, or a user's own script wrapped as one.
+
+    ``folder`` is the coordinator directory whose content travels; ``entry`` is relative to it. With
+    ``program`` the entry is not a Python script but a plain command's argument vector.
+    """
+
+    name: str
+    source: str
+    folder: str
+    summary: str = ""
+    entry: str = ""
+    program: tuple[str, ...] = ()
+    shape: Shape = Shape.RIGID
+    ranks: Ranks = Ranks()
+    modules: tuple[str, ...] = ()
+    requirements: str | None = None
+    min_nodes: int = 1
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, ParameterValue]] = field(default_factory=dict)
+    default_preset: str | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    artifacts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A workload with every parameter decided: what one run executes."""
+
+    workload: Workload
+    preset: str | None = None
+    values: Mapping[str, ParameterValue] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+
+    def argv(self) -> tuple[str, ...]:
+        """The entry's arguments: parameters in declared order, then free arguments."""
+        words: list[str] = []
+        for name, value in self.values.items():
+            flag = name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                words.append(f"--{flag}={value}")
+        return (*words, *self.arguments)
