@@ -1,1 +1,3 @@
-"""Decisions: frozen data and pure functions. Standard library only, no I/O, no clock, no randomness."""
+"""Decisions: frozen data and pure functions. Standard library only, no I/O, no clock, no
+randomness.
+"""

@@ -1,7 +1,7 @@
 """Commands are argument vectors until the last inch, and secrets are a type, not a discipline.
 
-Two functions turn a :class:`Command` into text: :func:`render_shell` for a POSIX login shell, with every
-byte quoted, and :func:`render_human` for people, with secrets masked.
+Two functions turn a :class:`Command` into text: :func:`render_shell` for a POSIX login shell,
+with every byte quoted, and :func:`render_human` for people, with secrets masked.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def reveal(text: Text) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What to execute. ``argv[0]`` is looked up on the node's PATH; ``env`` is added to the node's own.
+    """What to execute. ``argv[0]`` is looked up on the node's PATH; ``env`` is added to the
+    node's own.
 
     Raises ``ValueError`` for what no process can be given: an empty ``argv``, a NUL byte, or an
     environment name that is empty or holds ``=``.

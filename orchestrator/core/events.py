@@ -1,8 +1,9 @@
 """Everything that can happen to a run (events) and everything the coordinator can do (actions).
 
-Events are facts in the past tense: the engine journals each one before the machine sees it. Actions are
-imperatives with a deterministic identity, so that performing one twice is recognised as a repeat. Both are
-plain data; :mod:`orchestrator.core.codec` turns them into JSON and back.
+Events are facts in the past tense: the engine journals each one before the machine sees it.
+Actions are imperatives with a deterministic identity, so that performing one twice is
+recognised as a repeat. Both are plain data; :mod:`orchestrator.core.codec` turns them into
+JSON and back.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Problem:
     remedy: str = ""
 
 
-# ---- events -----------------------------------------------------------------------------------------
+# ---- events ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,8 @@ class Synced:
 class Prepared:
     """The node's Python environment is ready; ranks run under ``interpreter`` (a path on the node).
 
-    ``modules`` maps the modules that the workload requires to their versions; absent = not installed.
+    ``modules`` maps the modules that the workload requires to their versions; absent = not
+    installed.
     """
 
     node: str
@@ -270,7 +272,7 @@ Event = (
 )
 
 
-# ---- actions ----------------------------------------------------------------------------------------
+# ---- actions ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

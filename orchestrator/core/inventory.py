@@ -30,7 +30,9 @@ class TransportKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshEndpoint:
-    """How SSH finds a node. ``None`` leaves the choice to the user's ssh_config and its defaults."""
+    """How SSH finds a node. ``None`` leaves the choice to the user's ssh_config and its
+    defaults.
+    """
 
     host: str
     user: str | None = None
@@ -64,11 +66,11 @@ class PythonKind(StrEnum):
 class PythonSpec:
     """The interpreter for ranks.
 
-    ``value`` by ``kind``: INTERPRETER a program name or path; VENV a directory; CONDA an environment
-    name or prefix; REQUIREMENTS a requirements file on the coordinator, built into an environment on
-    the node and cached by its digest; WORKLOAD the same with the workload's own requirements file
-    (``value`` empty; a workload without one runs under ``base``). ``base`` is the interpreter that
-    environments are built with.
+    ``value`` by ``kind``: INTERPRETER a program name or path; VENV a directory; CONDA an
+    environment name or prefix; REQUIREMENTS a requirements file on the coordinator, built into
+    an environment on the node and cached by its digest; WORKLOAD the same with the workload's
+    own requirements file (``value`` empty; a workload without one runs under ``base``).
+    ``base`` is the interpreter that environments are built with.
     """
 
     kind: PythonKind = PythonKind.INTERPRETER

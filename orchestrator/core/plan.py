@@ -1,4 +1,6 @@
-"""The plan: exactly what will run where, as plain data. Made by :func:`orchestrator.core.planning.plan`."""
+"""The plan: exactly what will run where, as plain data. Made by
+:func:`orchestrator.core.planning.plan`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from orchestrator.core.request import Budgets
 class Variable:
     """One environment variable of a node's ranks and where it came from.
 
-    ``origin`` is ``user`` (inventory or ``--env``), ``facts`` (derived from the probe) or ``launcher``.
+    ``origin`` is ``user`` (inventory or ``--env``), ``facts`` (derived from the probe) or
+    ``launcher``.
     """
 
     name: str
@@ -23,7 +26,8 @@ class Variable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessPlan:
-    """A process that the node's supervisor starts. ``rank`` None = a launcher that starts ranks itself.
+    """A process that the node's supervisor starts. ``rank`` None = a launcher that starts
+    ranks itself.
 
     ``argv`` and ``env`` values may hold the placeholders that the node resolves: ``{snapshot}``,
     ``{output}``, ``{report}``, ``{checkpoints}``, ``{attempt}``, ``{agent}``.
@@ -67,7 +71,9 @@ class PlannedRung:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendezvous:
-    """Where the ranks meet. ``interfaces`` names the interface that each node reached it through."""
+    """Where the ranks meet. ``interfaces`` names the interface that each node reached it
+    through.
+    """
 
     address: str
     port: int

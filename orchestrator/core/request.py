@@ -12,8 +12,8 @@ from orchestrator.core.workload import Job
 class Budgets:
     """Deadlines in seconds, one per phase; ``run_s`` None lets the job run as long as it needs.
 
-    ``silence_s``: a node whose link is broken for this long is lost. ``lease_s``: without news from the
-    coordinator for this long, the node's supervisor ends the ranks by itself.
+    ``silence_s``: a node whose link is broken for this long is lost. ``lease_s``: without news
+    from the coordinator for this long, the node's supervisor ends the ranks by itself.
     """
 
     connect_s: float = 30.0
@@ -32,9 +32,11 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """A selected cluster, a decided job, and how to run it. ``launcher`` "auto" lets the plan choose.
+    """A selected cluster, a decided job, and how to run it. ``launcher`` "auto" lets the plan
+    choose.
 
-    ``ranks_per_node`` None = as the workload declares. ``code`` is the snapshot digest that travels.
+    ``ranks_per_node`` None = as the workload declares. ``code`` is the snapshot digest that
+    travels.
     """
 
     run_id: str

@@ -23,7 +23,7 @@ class Status(StrEnum):
 class Verdict(StrEnum):
     """What a gate says of a figure. A missing or invalid figure never passes."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
     FAIL = "fail"
     INVALID = "invalid"
     NOT_RUN = "not-run"
@@ -43,7 +43,9 @@ class MetricResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeResult:
-    """How one node ended: ``used``, ``excluded``, ``failed``, ``lost``, ``stopped`` or ``dirty``."""
+    """How one node ended: ``used``, ``excluded``, ``failed``, ``lost``, ``stopped`` or
+    ``dirty``.
+    """
 
     name: str
     state: str

@@ -1,4 +1,6 @@
-"""What a workload declares: its entry, shape, parameters, metrics with their gates, requirements."""
+"""What a workload declares: its entry, shape, parameters, metrics with their gates,
+requirements.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,296 @@
+"""From (request, findings) to a :class:`Plan`, or to the reason why there is none. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.core import checks, tuning
+from orchestrator.core.checks import Finding
+from orchestrator.core.events import Problem
+from orchestrator.core.facts import Facts, Gpu
+from orchestrator.core.inventory import NodeSpec, PythonKind
+from orchestrator.core.launchers import LAUNCHERS, NEEDS_RENDEZVOUS, Share, choose
+from orchestrator.core.plan import Exclusion, NodePlan, Plan, PlannedRung, Rendezvous, Variable
+from orchestrator.core.request import RunRequest
+from orchestrator.core.workload import Per
+
+CHOSEN_AT_LAUNCH = Rendezvous(address="<chosen at launch>", port=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why the job cannot start."""
+
+    problem: Problem
+    excluded: tuple[Exclusion, ...]
+
+
+def plan(
+    request: RunRequest,
+    findings: Mapping[str, Finding],
+    failed: Mapping[str, str],
+    rendezvous: Rendezvous | None = None,
+) -> Plan | Refusal:
+    """What will run, given what is known of each worker.
+
+    ``failed`` maps workers that could not be reached or prepared to the reason. A node is left
+    out only if the inventory's ``min_nodes`` allows it; otherwise the answer is a Refusal.
+    """
+    used, excluded = _select(request, findings, failed)
+    refusal = _refuse(request, used, excluded)
+    if refusal is not None:
+        return refusal
+    world = _World(
+        request=request,
+        findings={spec.name: findings[spec.name] for spec in used},
+        places=_place(request, used, findings),
+        rendezvous=rendezvous,
+    )
+    launcher, reason = choose(
+        request.launcher, program=request.job.workload.program, has_torch=world.has_torch
+    )
+    return Plan(
+        run_id=request.run_id,
+        cluster=request.cluster.name,
+        workload=request.job.workload.name,
+        preset=request.job.preset,
+        launcher=launcher,
+        launcher_reason=reason,
+        world_size=world.size,
+        nodes=tuple(_node_plan(world, place, launcher) for place in world.places),
+        excluded=excluded,
+        ladder=_ladder(world, launcher),
+        warnings=tuple(checks.warnings(world.findings)),
+        budgets=request.budgets,
+        code=request.code,
+        rendezvous=rendezvous,
+        assumed=world.assumed,
+    )
+
+
+def assume(spec: NodeSpec) -> Finding:
+    """What a plan assumes of a node that cannot be asked: exactly what the inventory declares."""
+    indices = spec.gpus.indices or tuple(range(spec.gpus.count or 0))
+    gpus = tuple(Gpu(index=index, name=spec.gpus.type or "unknown GPU") for index in indices)
+    facts = Facts(node=spec.name, hostname=spec.ssh.host, cpus=0, gpus=gpus, assumed=True)
+    return Finding(facts=facts, interpreter=declared_interpreter(spec), modules=None)
+
+
+def declared_interpreter(spec: NodeSpec) -> str:
+    """The ranks' interpreter as far as the inventory alone tells."""
+    match spec.python.kind:
+        case PythonKind.INTERPRETER:
+            return spec.python.value
+        case PythonKind.VENV:
+            return f"{spec.python.value.rstrip('/')}/bin/python"
+        case PythonKind.CONDA:
+            return f"<conda environment {spec.python.value}>/bin/python"
+        case PythonKind.REQUIREMENTS | PythonKind.WORKLOAD:
+            return "<environment built from requirements>/bin/python"
+
+
+def rendezvous_candidates(facts: Facts, *, alone: bool) -> tuple[str, ...]:
+    """The head's addresses to try, best first: the one that SSH came in by, then its other
+    interfaces.
+
+    ``alone``: every node is this machine, so the loopback address does.
+    """
+    if alone:
+        return ("127.0.0.1",)
+    addresses = [facts.route_address] if facts.route_address else []
+    by_speed = sorted(facts.interfaces, key=lambda interface: -interface.speed_mbit)
+    for interface in by_speed:
+        if interface.up and not interface.loopback:
+            addresses += [a for a in interface.addresses if not a.startswith(("fe80:", "169.254."))]
+    return tuple(dict.fromkeys(addresses)) or ("127.0.0.1",)
+
+
+def same_machine(findings: Sequence[Finding]) -> bool:
+    """Whether all nodes are one machine under several names."""
+    hosts = {finding.facts.host_id for finding in findings}
+    return len(hosts) == 1 and hosts != {""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """A node's place in the world."""
+
+    spec: NodeSpec
+    node_rank: int
+    ranks: tuple[int, ...]
+    gpus: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _World:
+    """All that the plan of one node may depend on."""
+
+    request: RunRequest
+    findings: Mapping[str, Finding]
+    places: tuple[_Place, ...]
+    rendezvous: Rendezvous | None
+
+    @property
+    def size(self) -> int:
+        return sum(len(place.ranks) for place in self.places)
+
+    @property
+    def assumed(self) -> bool:
+        return any(finding.facts.assumed for finding in self.findings.values())
+
+    @property
+    def has_torch(self) -> bool | None:
+        known = [f.modules for f in self.findings.values()]
+        if any(modules is None for modules in known):
+            return None
+        return all("torch" in (modules or {}) for modules in known)
+
+    def tenants(self, node: str) -> int:
+        """How many of the nodes are the same machine as ``node``."""
+        host = self.findings[node].facts.host_id
+        return sum(1 for f in self.findings.values() if host and f.facts.host_id == host) or 1
+
+
+def _select(
+    request: RunRequest, findings: Mapping[str, Finding], failed: Mapping[str, str]
+) -> tuple[list[NodeSpec], tuple[Exclusion, ...]]:
+    used: list[NodeSpec] = []
+    excluded: list[Exclusion] = []
+    for spec in request.cluster.workers:
+        reason = failed.get(spec.name)
+        if reason is None and spec.name in findings:
+            reason = checks.unfit(spec, findings[spec.name], request.job.workload)
+        if reason is None:
+            used.append(spec)
+        else:
+            excluded.append(Exclusion(node=spec.name, reason=reason))
+    return used, tuple(excluded)
+
+
+def _refuse(
+    request: RunRequest, used: list[NodeSpec], excluded: tuple[Exclusion, ...]
+) -> Refusal | None:
+    workload = request.job.workload
+    allowed = request.cluster.min_nodes or len(request.cluster.workers)
+    needed = max(1, workload.min_nodes, allowed)
+    if len(used) >= needed:
+        return None
+    if excluded:
+        first = excluded[0]
+        more = f" (and {len(excluded) - 1} more)" if len(excluded) > 1 else ""
+        message = f"{first.node}: {first.reason}{more}"
+        remedy = (
+            f"repair it, or leave it out with --nodes '!{first.node}', or set min_nodes "
+            "in the inventory so that bad nodes are left out"
+        )
+    else:
+        message = f"{workload.name} needs {needed} nodes, the selection has {len(used)}"
+        remedy = "select more nodes"
+    problem = Problem(id="OR-PLAN-001", message=message, remedy=remedy)
+    return Refusal(problem=problem, excluded=excluded)
+
+
+def _place(
+    request: RunRequest, used: Sequence[NodeSpec], findings: Mapping[str, Finding]
+) -> tuple[_Place, ...]:
+    """Ranks are numbered densely in inventory order."""
+    places: list[_Place] = []
+    first = 0
+    for node_rank, spec in enumerate(used):
+        gpus = _gpus_of(spec, used, findings)
+        ranks = tuple(range(first, first + _rank_count(request, gpus)))
+        places.append(_Place(spec=spec, node_rank=node_rank, ranks=ranks, gpus=gpus))
+        first += len(ranks)
+    return tuple(places)
+
+
+def _rank_count(request: RunRequest, gpus: tuple[int, ...]) -> int:
+    if request.ranks_per_node is not None:
+        return request.ranks_per_node
+    ranks = request.job.workload.ranks
+    if ranks.per is Per.NODE:
+        return 1
+    return len(gpus) or ranks.cpu
+
+
+def _gpus_of(
+    spec: NodeSpec, used: Sequence[NodeSpec], findings: Mapping[str, Finding]
+) -> tuple[int, ...]:
+    """Declared GPUs, else all that were found; nodes that are one machine divide it evenly."""
+    facts = findings[spec.name].facts
+    if spec.gpus.indices is not None:
+        return spec.gpus.indices
+    indices = tuple(gpu.index for gpu in facts.gpus)
+    host = facts.host_id
+    tenants = [s.name for s in used if host and findings[s.name].facts.host_id == host]
+    if len(tenants) > 1:
+        share = len(indices) // len(tenants)
+        start = tenants.index(spec.name) * share
+        indices = indices[start : start + share]
+    return indices if spec.gpus.count is None else indices[: spec.gpus.count]
+
+
+def _node_plan(world: _World, place: _Place, launcher: str) -> NodePlan:
+    finding = world.findings[place.spec.name]
+    job = world.request.job
+    share = Share(
+        node_rank=place.node_rank,
+        nodes=len(world.places),
+        ranks=place.ranks,
+        world_size=world.size,
+        interpreter=finding.interpreter,
+        base=place.spec.python.base,
+        script=world.request.entry,
+        program=job.workload.program,
+        arguments=job.argv(),
+        rendezvous=world.rendezvous or CHOSEN_AT_LAUNCH,
+    )
+    return NodePlan(
+        name=place.spec.name,
+        node_rank=place.node_rank,
+        ranks=place.ranks,
+        gpus=place.gpus,
+        interpreter=finding.interpreter,
+        env=_environment(world, place),
+        processes=LAUNCHERS[launcher](share),
+    )
+
+
+def _environment(world: _World, place: _Place) -> tuple[Variable, ...]:
+    spec = place.spec
+    facts = world.findings[spec.name].facts
+    interface = world.rendezvous.interface_of(spec.name) if world.rendezvous else None
+    derived = tuning.derive(
+        facts,
+        ranks=len(place.ranks),
+        nodes=len(world.places),
+        interface=interface,
+        shared_by=world.tenants(spec.name),
+    )
+    variables = tuning.merge(derived, spec.env, f"{world.request.cluster.source}: {spec.name}")
+    if not place.gpus or (len(place.gpus) == len(facts.gpus) and not facts.assumed):
+        return variables
+    return (*variables, tuning.visible_devices(place.gpus, len(facts.gpus)))
+
+
+def _ladder(world: _World, launcher: str) -> tuple[PlannedRung, ...]:
+    """The rungs for this job on these nodes: what is used first, what is left out, and why."""
+    if launcher not in NEEDS_RENDEZVOUS:
+        return (PlannedRung(rung="independent", intent="use", reason="ranks do not communicate"),)
+    if not all(place.gpus for place in world.places):
+        return (PlannedRung(rung="gloo", intent="use", reason="no GPUs, so no NCCL"),)
+    if len(world.places) == 1:
+        reason = "one node: its own links suffice"
+        return (PlannedRung(rung="nccl-local", intent="use", reason=reason),)
+    ports = sum(len(finding.facts.hcas) for finding in world.findings.values())
+    if ports or world.assumed:
+        reason = f"{ports} InfiniBand ports found" if ports else "assumed until probed"
+        return (
+            PlannedRung(rung="nccl-ib", intent="use", reason=reason),
+            PlannedRung(rung="nccl-socket", intent="next", reason="if InfiniBand fails"),
+        )
+    return (
+        PlannedRung(rung="nccl-ib", intent="skip", reason="no InfiniBand port found"),
+        PlannedRung(rung="nccl-socket", intent="use", reason="NCCL over TCP"),
+    )

@@ -1,0 +1,102 @@
+"""The environment of a node's ranks, derived from facts: every variable with the rule that set it.
+
+Nothing is set without a reason, and a user's own setting always wins. Sources: the environment
+variable chapters of the NCCL user guide and of the PyTorch distributed documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from orchestrator.core.command import Text
+from orchestrator.core.facts import Facts, Hca
+from orchestrator.core.plan import Variable
+
+USER, FACTS, LAUNCHER = "user", "facts", "launcher"
+
+
+def derive(
+    facts: Facts, *, ranks: int, nodes: int, interface: str | None, shared_by: int = 1
+) -> Iterator[Variable]:
+    """Variables for ``ranks`` ranks on one of ``nodes`` nodes.
+
+    ``interface`` carries the rendezvous (None = unknown); ``shared_by`` inventory nodes share
+    the CPUs.
+    """
+    if facts.cpus:
+        yield _threads(facts, ranks * shared_by)
+    if nodes > 1 and interface:
+        why = f"the interface that this node reached the rendezvous through is {interface}"
+        yield Variable(name="GLOO_SOCKET_IFNAME", value=interface, origin=FACTS, reason=why)
+        if facts.gpus:
+            # "=" asks NCCL for an exact match; a bare name is a prefix and eth1 would match eth10.
+            yield Variable(
+                name="NCCL_SOCKET_IFNAME", value=f"={interface}", origin=FACTS, reason=why
+            )
+    if facts.gpus:
+        yield from _nccl(facts, nodes)
+
+
+def merge(
+    derived: Iterator[Variable], user: Mapping[str, Text], source: str
+) -> tuple[Variable, ...]:
+    """``derived`` with the user's variables laid over them; a replaced value stays visible."""
+    table = {variable.name: variable for variable in derived}
+    for name, value in user.items():
+        replaced = table.get(name)
+        reason = f"set in {source}"
+        if replaced is not None and replaced.value != value:
+            reason += f" (orchestrate would have set {replaced.value}: {replaced.reason})"
+        table[name] = Variable(name=name, value=value, origin=USER, reason=reason)
+    return tuple(table.values())
+
+
+def visible_devices(gpus: tuple[int, ...], found: int) -> Variable:
+    """Restricts a node's ranks to ``gpus`` of the ``found`` ones."""
+    return Variable(
+        name="CUDA_VISIBLE_DEVICES",
+        value=",".join(map(str, gpus)),
+        origin=FACTS,
+        reason=f"this node's share: {len(gpus)} of {found} GPUs",
+    )
+
+
+def _threads(facts: Facts, ranks: int) -> Variable:
+    threads = max(1, facts.cpus // max(1, ranks))
+    return Variable(
+        name="OMP_NUM_THREADS",
+        value=str(threads),
+        origin=FACTS,
+        reason=f"{facts.cpus} CPUs divided by {ranks} rank{'s' if ranks != 1 else ''}",
+    )
+
+
+def _nccl(facts: Facts, nodes: int) -> Iterator[Variable]:
+    yield Variable(
+        name="NCCL_DEBUG", value="WARN", origin=FACTS, reason="errors must reach the rank's log"
+    )
+    # The flight recorder explains collective time-outs; the name changed in torch 2.11.
+    for name in ("TORCH_NCCL_TRACE_BUFFER_SIZE", "TORCH_FR_BUFFER_SIZE"):
+        yield Variable(
+            name=name, value="2000", origin=FACTS, reason="keeps the last 2000 collectives per rank"
+        )
+    yield Variable(
+        name="TORCH_NCCL_DUMP_ON_TIMEOUT",
+        value="1",
+        origin=FACTS,
+        reason="a collective time-out leaves its flight record",
+    )
+    active = [hca for hca in facts.hcas if _usable(hca)]
+    if nodes > 1 and active and len(active) < len(facts.hcas):
+        names = ",".join(sorted({hca.name for hca in active}))
+        idle = sorted({hca.name for hca in facts.hcas} - {hca.name for hca in active})
+        yield Variable(
+            name="NCCL_IB_HCA",
+            value=f"={names}",
+            origin=FACTS,
+            reason=f"active ports only, exact names; left out: {', '.join(idle) or 'other ports'}",
+        )
+
+
+def _usable(hca: Hca) -> bool:
+    return hca.state.upper().endswith("ACTIVE")
