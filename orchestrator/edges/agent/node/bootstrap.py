@@ -1,0 +1,146 @@
+"""The first code that runs on a node: puts the agent there if it is absent, then hands over to it.
+
+Its text travels over standard input ahead of everything else (see ``package.py``), so it imports nothing
+of this package, and it must compile on any Python 3 in order to say that the Python is too old.
+"""
+
+import os
+import sys
+
+MINIMUM_PYTHON = (3, 8)
+MAX_PACKAGE_BYTES = 8 * 1024 * 1024
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+WORLD_WRITABLE, STICKY, OTHERS = 0o002, 0o1000, 0o077
+
+
+class UnsafeDirectory(Exception):
+    """Somebody else could read or replace what we would keep in this directory."""
+
+
+def private_directory(path: str) -> None:
+    """Create ``path`` with mode 0700, or check that it is a directory of ours and make it 0700."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    try:
+        fd = os.open(path, DIRECTORY_FLAGS)
+    except OSError as error:
+        raise UnsafeDirectory("%s is not a plain directory (%s)" % (path, error.strerror))
+    try:
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid():
+            raise UnsafeDirectory("%s belongs to user id %d" % (path, status.st_uid))
+        if status.st_mode & OTHERS:
+            os.fchmod(fd, 0o700)
+    finally:
+        os.close(fd)
+
+
+def resolve_workdir(text: str) -> str:
+    """The absolute path of the work directory, created if absent; ``~`` is the user's home.
+
+    A link is followed if it is the user's own or root's. Raises :class:`UnsafeDirectory` if another
+    user owns the directory or may replace a directory on the way to it.
+    """
+    path = os.path.abspath(os.path.join(os.path.expanduser("~"), os.path.expanduser(text)))
+    trusted = (0, os.geteuid())
+    if os.path.islink(path) and os.lstat(path).st_uid not in trusted:
+        raise UnsafeDirectory("%s is another user's link" % path)
+    path = os.path.realpath(path)
+    os.makedirs(path, 0o700, exist_ok=True)
+    if os.lstat(path).st_uid not in trusted:
+        raise UnsafeDirectory("%s belongs to user id %d" % (path, os.lstat(path).st_uid))
+    above = path
+    while above != "/":
+        mode = os.lstat(above).st_mode
+        if mode & WORLD_WRITABLE and not mode & STICKY:
+            raise UnsafeDirectory("%s is writable by everybody" % above)
+        above = os.path.dirname(above)
+    return path
+
+
+def _read_exactly(stream: "object", size: int) -> bytes:
+    data = stream.read(size)  # type: ignore[attr-defined]
+    if len(data) != size:
+        raise EOFError("the input ended early")
+    return bytes(data)
+
+
+def _unpack(data: bytes, digest: str, agents: str, target: str) -> None:
+    """Files first, then one rename: a directory under its final name is complete."""
+    import hashlib
+    import io
+    import re
+    import shutil
+    import zipfile
+
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ValueError("the agent's package arrived damaged")
+    staging = os.path.join(agents, ".%d-%s" % (os.getpid(), os.urandom(6).hex()))
+    os.mkdir(staging, 0o700)
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        for name in archive.namelist():
+            if not re.match(r"([a-z_]+/)*[a-z_]+\.py\Z", name):
+                raise ValueError("unexpected file in the agent's package: %r" % name)
+            path = os.path.join(staging, name)
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            with open(path, "xb") as file:
+                file.write(archive.read(name))
+                file.flush()
+                os.fsync(file.fileno())
+        os.rename(staging, target)
+    except OSError:
+        if not os.path.isdir(target):  # another starter may have been faster
+            raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _locate(header: "dict[str, str]", say: "object", stream: "object") -> "tuple[str, str]":
+    """The work directory and the agent's directory in it, unpacked if it was absent."""
+    workdir = resolve_workdir(header["workdir"])
+    node = os.path.join(workdir, "node")
+    agents = os.path.join(node, "agents")
+    private_directory(node)
+    private_directory(agents)
+    target = os.path.join(agents, header["digest"][:16])
+    if os.path.isdir(target):
+        say("have")  # type: ignore[operator]
+        return workdir, target
+    say("need")  # type: ignore[operator]
+    size = int(stream.readline(32))  # type: ignore[attr-defined]
+    if not 0 < size <= MAX_PACKAGE_BYTES:
+        raise ValueError("unreasonable package size %d" % size)
+    _unpack(_read_exactly(stream, size), header["digest"], agents, target)
+    return workdir, target
+
+
+def start() -> None:
+    """Read the header line, find or unpack the agent, run it. Never returns to the caller's text."""
+    import json
+
+    stream = sys.stdin.buffer
+    header = json.loads(stream.readline(65536).decode("utf-8"))
+    nonce = header["nonce"]
+
+    def say(status: str) -> None:
+        os.write(1, ("\n%s %s\n" % (nonce, status)).encode("utf-8"))
+
+    if sys.version_info[:2] < MINIMUM_PYTHON:
+        say("refused python3 on this node is %s; the agent needs 3.8" % sys.version.split()[0])
+        return
+    try:
+        workdir, agent = _locate(header, say, stream)
+    except (OSError, UnsafeDirectory, ValueError, EOFError) as error:
+        say("refused " + " ".join(str(error).split()))
+        return
+    sys.path.insert(0, agent)
+    from orchestrator.edges.agent.node.main import serve
+
+    serve(stream, nonce, workdir, agent)
+
+
+if __name__ == "__main__":
+    start()

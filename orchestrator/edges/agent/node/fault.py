@@ -1,0 +1,23 @@
+"""Errors that the agent answers with: a stable id and a sentence."""
+
+from __future__ import annotations
+
+
+class AgentFault(Exception):
+    """An operation cannot be done. ``id`` is one of the constants below."""
+
+    def __init__(self, id: str, message: str) -> None:
+        super().__init__(message)
+        self.id = id
+        self.message = message
+
+
+BAD_REQUEST = "OR-AGENT-REQUEST"
+UNSAFE = "OR-AGENT-UNSAFE"
+FENCED = "OR-AGENT-FENCED"
+BUSY = "OR-AGENT-BUSY"
+ABSENT = "OR-AGENT-ABSENT"
+DAMAGED = "OR-AGENT-DAMAGED"
+ENVIRONMENT = "OR-AGENT-ENVIRONMENT"
+LAUNCH = "OR-AGENT-LAUNCH"
+SYSTEM = "OR-AGENT-SYSTEM"

@@ -1,0 +1,204 @@
+"""Where everything lies on a node. No other module puts these paths together.
+
+<workdir>/node/                      0700, ours, not a link
+  agents/<digest16>/                 unpacked agents
+  blobs/<aa>/<digest>                file contents by SHA-256
+  snapshots/<digest>/                code trees, complete or absent
+  environments/<digest>/             Python environments, ready when the marker exists
+  locks/<name>                       flock files
+  runs/<run>/<node>/                 one inventory node's share of a run
+    epoch  lock  checkpoints/
+    attempt-<n>/
+      supervisor.json supervisor.log events.jsonl lease stop
+      logs/ ranks/ report/ output/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from contextlib import contextmanager
+
+from orchestrator.edges.agent.node.bootstrap import (
+    UnsafeDirectory,
+    private_directory,
+    resolve_workdir,
+)
+from orchestrator.edges.agent.node.fault import BAD_REQUEST, BUSY, UNSAFE, AgentFault
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from re import Pattern
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+DIGEST = re.compile(r"[0-9a-f]{16,64}\Z")
+STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err|jsonl)\Z")
+MAX_ATTEMPT = 10_000
+
+
+def check_name(value: object, what: str, pattern: Pattern[str] = NAME) -> str:
+    """``value`` if it is a safe single path component of its kind."""
+    if not isinstance(value, str) or not pattern.match(value):
+        raise AgentFault(BAD_REQUEST, "not a valid %s: %.80r" % (what, value))
+    return value
+
+
+class AttemptLayout:
+    """The directory of one attempt of one inventory node."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.supervisor = os.path.join(root, "supervisor.json")
+        self.supervisor_log = os.path.join(root, "supervisor.log")
+        self.events = os.path.join(root, "events.jsonl")
+        self.lease = os.path.join(root, "lease")
+        self.stop = os.path.join(root, "stop")
+        self.logs = os.path.join(root, "logs")
+        self.ranks = os.path.join(root, "ranks")
+        self.report = os.path.join(root, "report")
+        self.output = os.path.join(root, "output")
+
+    def create(self) -> None:
+        """Create what is absent; check what is there."""
+        for path in (self.root, self.logs, self.ranks, self.report, self.output):
+            _private(path)
+
+    def log(self, name: str) -> str:
+        """``name`` like ``rank-0.out``."""
+        return os.path.join(self.logs, check_name(name, "log name", STREAM))
+
+
+class RunLayout:
+    """One inventory node's share of a run."""
+
+    def __init__(self, above: str, root: str) -> None:
+        self._above = above
+        self.root = root
+        self.epoch = os.path.join(root, "epoch")
+        self.lock = os.path.join(root, "lock")
+        self.checkpoints = os.path.join(root, "checkpoints")
+
+    def create(self) -> None:
+        """Create what is absent; check what is there."""
+        for path in (self._above, self.root, self.checkpoints):
+            _private(path)
+
+    def attempt(self, number: object) -> AttemptLayout:
+        """Attempts count from 0 or 1, as the coordinator likes."""
+        if type(number) is not int or not 0 <= number <= MAX_ATTEMPT:
+            raise AgentFault(BAD_REQUEST, "not a valid attempt: %.80r" % (number,))
+        return AttemptLayout(os.path.join(self.root, "attempt-%d" % number))
+
+    def attempts(self) -> list[int]:
+        """The attempts that exist, in order."""
+        names = _names(self.root)
+        return sorted(
+            int(name[8:]) for name in names if re.match(r"attempt-(0|[1-9]\d{0,4})\Z", name)
+        )
+
+
+class NodeLayout:
+    """``<workdir>/node`` and the names below it. Use :meth:`open` unless it is known to be safe."""
+
+    def __init__(self, workdir: str) -> None:
+        self.workdir = workdir
+        self.root = os.path.join(workdir, "node")
+        self.agents = os.path.join(self.root, "agents")
+        self.blobs = os.path.join(self.root, "blobs")
+        self.snapshots = os.path.join(self.root, "snapshots")
+        self.environments = os.path.join(self.root, "environments")
+        self.locks = os.path.join(self.root, "locks")
+        self.runs = os.path.join(self.root, "runs")
+
+    @classmethod
+    def open(cls, workdir: str) -> NodeLayout:
+        """Create the directories, or check that they are ours. Raises :class:`AgentFault`."""
+        try:
+            layout = cls(resolve_workdir(workdir))
+        except UnsafeDirectory as error:
+            raise AgentFault(UNSAFE, str(error)) from error
+        for path in (layout.root, layout.agents, layout.blobs, layout.snapshots):
+            _private(path)
+        for path in (layout.environments, layout.locks, layout.runs):
+            _private(path)
+        return layout
+
+    def blob(self, digest: object) -> str:
+        """A file content's path; its directory ``blobs/<aa>`` may be absent."""
+        name = check_name(digest, "digest", DIGEST)
+        return os.path.join(self.blobs, name[:2], name)
+
+    def snapshot(self, digest: object) -> str:
+        return os.path.join(self.snapshots, check_name(digest, "digest", DIGEST))
+
+    def environment(self, digest: object) -> str:
+        return os.path.join(self.environments, check_name(digest, "digest", DIGEST))
+
+    def run(self, run: object, node: object) -> RunLayout:
+        above = os.path.join(self.runs, check_name(run, "run id"))
+        return RunLayout(above, os.path.join(above, check_name(node, "node name")))
+
+    def known_runs(self) -> list[tuple[str, str]]:
+        """Every (run, node) that has a directory."""
+        pairs = []
+        for run in filter(NAME.match, _names(self.runs)):
+            names = _names(os.path.join(self.runs, run))
+            pairs += [(run, node) for node in filter(NAME.match, names)]
+        return pairs
+
+    @contextmanager
+    def locked(self, name: str, wait: bool = True, shared: bool = False) -> Iterator[None]:
+        """Hold ``locks/<name>``; the kernel gives it back if we die. BUSY if not ``wait``."""
+        path = os.path.join(self.locks, check_name(name, "lock name"))
+        fd = lock(path, wait=wait, shared=shared)
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+
+def lock(path: str, wait: bool = True, shared: bool = False) -> int:
+    """A descriptor that holds ``path`` by flock until it is closed."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(fd, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise AgentFault(BUSY, "%s is held by another process" % os.path.basename(path)) from None
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def write_atomically(path: str, data: bytes) -> None:
+    """``path`` appears complete or not at all, also after a power cut."""
+    staging = "%s.%d.%s" % (path, os.getpid(), os.urandom(4).hex())
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(staging, flags, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(staging, path)
+    except OSError:
+        os.unlink(staging)
+        raise
+
+
+def _private(path: str) -> None:
+    try:
+        private_directory(path)
+    except UnsafeDirectory as error:
+        raise AgentFault(UNSAFE, str(error)) from error
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
