@@ -242,10 +242,14 @@ class StopKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRequested:
-    """Somebody asked the run to stop. ``by`` names the cause (a signal, ``orchestrate stop``)."""
+    """Somebody asked the run to stop. ``by`` names the cause: a signal, or ``orchestrate stop``.
+
+    ``at`` is the coordinator's wall clock in seconds.
+    """
 
     kind: StopKind
     by: str
+    at: float
 
 
 Event = (
