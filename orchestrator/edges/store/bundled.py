@@ -1,0 +1,17 @@
+"""Where the workloads and clusters are that come with this program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orchestrator
+
+
+def bundled_root() -> Path:
+    """The folder that holds ``workloads/`` and ``clusters/``.
+
+    An installed package carries them inside; in a checkout they stand beside the package.
+    """
+    package = Path(orchestrator.__file__).resolve().parent
+    inside = package / "bundled"
+    return inside if inside.is_dir() else package.parent
