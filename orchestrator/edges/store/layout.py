@@ -1,0 +1,144 @@
+"""The one place that knows where the coordinator keeps its files.
+
+``$ORCHESTRATE_HOME`` (default ``~/.orchestrate``)::
+
+    history.sqlite
+    runs/<run-id>/
+        request.json plan.json coordinator.json journal.jsonl metrics.jsonl
+        logs/<node>/rank-<R>.out|err  logs/<node>/launcher.out|err
+        artifacts/<node>/...
+        result.json report.md report.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.edges.store.files import make_private_dir
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def valid_run_id(text: str) -> bool:
+    """Whether ``text`` is 1..128 of letters, digits, ``. _ -``: hence also a safe file name."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
+def _component(name: str) -> str:
+    """``name`` if it is one safe path component. Raises ``ValueError``."""
+    if name in {"", ".", ".."} or "/" in name or "\0" in name:
+        raise ValueError(f"not a file name: {name!r}")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The paths of one run. Nothing here touches the disk, except ``create`` and ``log_files``."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def request(self) -> Path:
+        return self.path / "request.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def coordinator(self) -> Path:
+        return self.path / "coordinator.json"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def report_markdown(self) -> Path:
+        return self.path / "report.md"
+
+    @property
+    def report_html(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "artifacts"
+
+    def node_logs(self, node: str) -> Path:
+        """Where ``node``'s log files are. Raises ``ValueError`` for an unsafe name."""
+        return self.logs / _component(node)
+
+    def log(self, node: str, file: str) -> Path:
+        """One log file, such as ``rank-3.err``. Raises ``ValueError`` for an unsafe name."""
+        return self.node_logs(node) / _component(file)
+
+    def node_artifacts(self, node: str) -> Path:
+        """Where ``node``'s artifacts are. Raises ``ValueError`` for an unsafe name."""
+        return self.artifacts / _component(node)
+
+    def log_files(self) -> list[tuple[str, str]]:
+        """Every (node, file) that has a log now, sorted."""
+        if not self.logs.is_dir():
+            return []
+        found = [p for folder in self.logs.iterdir() if folder.is_dir() for p in folder.iterdir()]
+        return sorted((p.parent.name, p.name) for p in found if p.is_file())
+
+    def create(self) -> None:
+        """Make the folder. Raises ``FileExistsError`` when a run of this name exists."""
+        make_private_dir(self.path.parent)
+        self.path.mkdir(mode=0o700)
+        self.logs.mkdir(mode=0o700)
+        self.artifacts.mkdir(mode=0o700)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths below one home directory."""
+
+    home: Path
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Layout:
+        """``ORCHESTRATE_HOME`` if set and not empty, else ``~/.orchestrate``."""
+        named = environment.get("ORCHESTRATE_HOME")
+        return cls(Path(named).expanduser().absolute() if named else Path.home() / ".orchestrate")
+
+    @property
+    def runs(self) -> Path:
+        return self.home / "runs"
+
+    @property
+    def history(self) -> Path:
+        return self.home / "history.sqlite"
+
+    def run(self, run_id: str) -> RunFolder:
+        """The folder of ``run_id``, existing or not. Raises ``ValueError`` for an invalid id."""
+        if not valid_run_id(run_id):
+            raise ValueError(f"not a run id: {run_id!r}")
+        return RunFolder(self.runs / run_id)
+
+    def run_ids(self) -> list[str]:
+        """The ids of all runs on disk, sorted; generated ids sort by time."""
+        if not self.runs.is_dir():
+            return []
+        return sorted(p.name for p in self.runs.iterdir() if p.is_dir() and valid_run_id(p.name))
