@@ -66,7 +66,9 @@ def launched_only(action: Action) -> list[Event]:
 
 
 def test_an_undisturbed_run_goes_through_every_phase_once() -> None:
-    """Each node is connected, probed, synced, prepared, launched, collected and swept exactly once."""
+    """Each node is connected, probed, synced, prepared, launched, collected and swept exactly
+    once.
+    """
     world = World(request("a", "b", "c"))
     world.run()
 

@@ -1,6 +1,7 @@
 """A small obedient world for the state machine: every action is answered by the events it asks for.
 
-``replies`` overrides the answer to an action by its identity, so that a test states only what differs.
+``replies`` overrides the answer to an action by its identity, so that a test states only what
+differs.
 """
 
 from __future__ import annotations
@@ -93,7 +94,9 @@ class World:
         self.at = 1000.0
 
     def run(self, *extra: Event) -> RunState:
-        """Feed ``Begun``, then answers, then ``extra`` once the world is quiet. At most 1000 steps."""
+        """Feed ``Begun``, then answers, then ``extra`` once the world is quiet. At most 1000
+        steps.
+        """
         queue: deque[Event] = deque([Begun()])
         later = deque(extra)
         for _ in range(1000):
@@ -119,24 +122,6 @@ class World:
 
     def obey(self, action: Action) -> Sequence[Event]:
         match action:
-            case Connect(node=node):
-                return [Connected(node=node, seconds=0.1)]
-            case Probe(node=node):
-                return [Probed(node=node, facts=facts(node))]
-            case Sync(node=node):
-                return [Synced(node=node, digest="d", sent_files=1, sent_bytes=1)]
-            case Prepare(node=node):
-                modules = {"torch": "2.13.0"}
-                return [
-                    Prepared(
-                        node=node, interpreter="/usr/bin/python3", python="3.11", modules=modules
-                    )
-                ]
-            case OfferRendezvous(node=node):
-                return [RendezvousOffered(node=node, port=29555)]
-            case Reach(node=node, addresses=addresses):
-                own = facts(node).route_address
-                return [Reached(node=node, addresses=addresses, via=(own,) * len(addresses))]
             case Launch(node=node, share=share):
                 return [Launched(node=node), *self.finish(share)]
             case Stop(node=node):
@@ -147,6 +132,8 @@ class World:
                 return [Swept(node=node, clean=True)]
             case Conclude():
                 return []
+            case _:
+                return [_prepare(action)]
 
     def finish(self, share: NodePlan) -> list[Event]:
         """All ranks of the node start and end well."""
@@ -157,3 +144,24 @@ class World:
             ProcessExited(node=node, label="launcher", outcome=Exited(0), at=at),
             NodeConcluded(node=node, clean=True),
         ]
+
+
+def _prepare(
+    action: Connect | Probe | Sync | Prepare | OfferRendezvous | Reach,
+) -> Event:
+    node = action.node
+    match action:
+        case Connect():
+            return Connected(node=node, seconds=0.1)
+        case Probe():
+            return Probed(node=node, facts=facts(node))
+        case Sync():
+            return Synced(node=node, digest="d", sent_files=1, sent_bytes=1)
+        case Prepare():
+            modules = {"torch": "2.13.0"}
+            return Prepared(node=node, interpreter="/bin/python", python="3.11", modules=modules)
+        case OfferRendezvous():
+            return RendezvousOffered(node=node, port=29555)
+        case Reach(addresses=addresses):
+            own = facts(node).route_address
+            return Reached(node=node, addresses=addresses, via=(own,) * len(addresses))
