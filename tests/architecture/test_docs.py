@@ -1,0 +1,60 @@
+"""Links in the Markdown files lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+from tests.architecture.source import ROOT, files
+
+LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
+REFERENCE = re.compile(r"^\[[^\]]+\]:\s+<?(\S+?)>?\s*$", re.MULTILINE)
+HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
+FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`[^`\n]*`")
+FOREIGN = ("http://", "https://", "mailto:")
+
+
+def test_links_between_documents_resolve() -> None:
+    """Every relative link names a file of the checkout, and its fragment a heading there."""
+    wrong = [
+        f"{document.relative_to(ROOT)}: {link}"
+        for document in files()
+        if document.suffix == ".md"
+        for link in links(document)
+        if not resolves(document, link)
+    ]
+
+    assert wrong == []
+
+
+def links(document: Path) -> Iterator[str]:
+    """The targets of a document's links, without those inside code."""
+    prose = CODE.sub("``", FENCE.sub("", document.read_text(encoding="utf-8")))
+    for match in (*LINK.finditer(prose), *REFERENCE.finditer(prose)):
+        if not match[1].startswith(FOREIGN):
+            yield match[1]
+
+
+def resolves(document: Path, link: str) -> bool:
+    """Whether the link's file and heading exist."""
+    name, _, fragment = unquote(link).partition("#")
+    target = (document.parent / name).resolve() if name else document
+    if not target.exists() or not target.is_relative_to(ROOT):
+        return False
+    return not fragment or target.suffix != ".md" or fragment in anchors(target)
+
+
+def anchors(document: Path) -> set[str]:
+    """The fragments that a Markdown host makes of the headings."""
+    found: dict[str, int] = {}
+    slugs: set[str] = set()
+    for heading in HEADING.findall(FENCE.sub("", document.read_text(encoding="utf-8"))):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        count = found.get(slug, 0)
+        found[slug] = count + 1
+        slugs.add(f"{slug}-{count}" if count else slug)
+    return slugs

@@ -1,0 +1,36 @@
+"""`orchestrate --help` answers at once because it loads next to nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.architecture.source import ROOT
+
+HEAVY = "asyncssh jinja2 numpy paramiko pydantic ray rich torch transformers".split()
+PROGRAM = """
+import atexit, sys
+from orchestrator.cli.main import main
+sys.argv = ["orchestrate", *sys.argv[1:]]
+atexit.register(lambda: print(*sys.modules, file=sys.stderr))
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"]])
+def test_asking_for_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    """The libraries that take tenths of a second are imported where they are used."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", PROGRAM, *arguments],
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "orchestrate" in done.stdout
+    assert [name for name in done.stderr.split() if name in HEAVY] == []

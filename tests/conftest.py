@@ -1,0 +1,55 @@
+"""What holds for every test: its own state directory, hosts that are not shared, no silent skips."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+HOSTS = Path(__file__).parent / "hosts"
+HARDWARE = "hardware: "  # how the reason of a skip starts that continuous integration accepts
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the state and the settings of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("ORCHESTRATE_")]:
+            patch.delenv(name)
+        patch.setenv("ORCHESTRATE_HOME", str(tmp_path_factory.mktemp("orchestrate-home")))
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that use the virtual hosts run one after the other, on one worker."""
+    for item in items:
+        if item.path.is_relative_to(HOSTS) or item.get_closest_marker("hosts"):
+            item.add_marker(pytest.mark.xdist_group("hosts"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In continuous integration a missing tool is a failure."""
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for modules that skip themselves."""
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip into a failure when CI is set, unless it is for want of hardware."""
+    if not os.environ.get("CI") or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    place, line, reason = report.longrepr if isinstance(report.longrepr, tuple) else ("", 0, "")
+    if not reason.removeprefix("Skipped: ").startswith(HARDWARE):
+        report.outcome = "failed"
+        report.longrepr = f"{place}:{line}: skipped in continuous integration: {reason}"
