@@ -46,7 +46,10 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A typed parameter; becomes ``--name value`` on the entry's argument vector."""
+    """A typed parameter; becomes ``--name value`` on the entry's argument vector.
+
+    ``place`` is where it is declared, ``file:line:column``.
+    """
 
     name: str
     type: ParameterType
@@ -56,6 +59,7 @@ class Parameter:
     choices: tuple[str, ...] = ()
     min: float | None = None
     max: float | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

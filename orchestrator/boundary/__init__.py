@@ -1,0 +1,1 @@
+"""Everything foreign is validated here, once: inventories, workloads, other tools' host lists."""

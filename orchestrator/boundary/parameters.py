@@ -1,0 +1,86 @@
+"""Values of workload parameters: from YAML (typed already) and from ``--set`` (text)."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from orchestrator.boundary.validation import describe
+from orchestrator.core.suggest import did_you_mean
+from orchestrator.core.workload import Parameter, ParameterType, ParameterValue
+
+_INT = re.compile(r"[-+]?[0-9](_?[0-9]){0,17}")
+_TRUE = frozenset({"true", "yes", "on", "1"})
+_FALSE = frozenset({"false", "no", "off", "0"})
+
+
+def parse_value(parameter: Parameter, text: str) -> ParameterValue:
+    """``text`` as the parameter's type. Raises ``ValueError`` that says what was expected."""
+    return check_value(parameter, _typed(parameter.type, text))
+
+
+def check_value(parameter: Parameter, value: ParameterValue) -> ParameterValue:
+    """``value`` if it has the parameter's type and meets its bounds; a whole number becomes a float
+    where one is wanted. Raises ``ValueError`` that says what was expected.
+    """
+    if parameter.type is ParameterType.FLOAT and type(value) is int:
+        value = float(value)
+    wanted = _PYTHON_TYPES[parameter.type]
+    if type(value) is not wanted:
+        raise ValueError(f"expected {expected(parameter)}, found {describe(value)}")
+    if isinstance(value, str):
+        _check_text(parameter, value)
+    elif not isinstance(value, bool):
+        _check_bounds(parameter, value)
+    return value
+
+
+def expected(parameter: Parameter) -> str:
+    """The parameter's type, bounds and unit in words: ``int >= 1 (steps)``."""
+    words = [parameter.type.value]
+    if parameter.choices:
+        words = [f"one of {', '.join(parameter.choices)}"]
+    if parameter.min is not None:
+        words.append(f">= {parameter.min:g}")
+    if parameter.max is not None:
+        words.append(("and " if parameter.min is not None else "") + f"<= {parameter.max:g}")
+    return " ".join(words) + (f" ({parameter.unit})" if parameter.unit else "")
+
+
+_PYTHON_TYPES: dict[ParameterType, type] = {
+    ParameterType.BOOL: bool,
+    ParameterType.INT: int,
+    ParameterType.FLOAT: float,
+    ParameterType.STR: str,
+    ParameterType.CHOICE: str,
+}
+
+
+def _typed(type_: ParameterType, text: str) -> ParameterValue:
+    """``text`` converted where it can be; else the text itself, which then fails the check."""
+    word = text.strip().lower()
+    if type_ is ParameterType.BOOL and word in _TRUE | _FALSE:
+        return word in _TRUE
+    if type_ is ParameterType.INT and _INT.fullmatch(word):
+        return int(word)
+    if type_ is ParameterType.FLOAT:
+        try:
+            return float(word)
+        except ValueError:
+            return text
+    return text
+
+
+def _check_bounds(parameter: Parameter, value: float) -> None:
+    low = -math.inf if parameter.min is None else parameter.min
+    high = math.inf if parameter.max is None else parameter.max
+    if not math.isfinite(value) or not low <= value <= high:
+        raise ValueError(f"expected {expected(parameter)}, found {describe(value)}")
+
+
+def _check_text(parameter: Parameter, value: str) -> None:
+    if "\0" in value:
+        raise ValueError("a NUL byte cannot be passed to a program")
+    if parameter.type is ParameterType.CHOICE and value not in parameter.choices:
+        hint = did_you_mean(value, parameter.choices)
+        raise ValueError(f"expected {expected(parameter)}, found {describe(value)}; {hint}")

@@ -1,0 +1,102 @@
+"""Records of a node's supervisor made into events. The node is not trusted: shapes and bounds
+are checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.core.events import (
+    Event,
+    Launched,
+    NodeConcluded,
+    ProcessExited,
+    RankExited,
+    RankStarted,
+)
+from orchestrator.core.outcome import Exited, Lost, Outcome, Signalled
+
+MAX_TEXT = 500
+MAX_SURVIVORS = 32
+
+
+class BadRecord(ValueError):
+    """The record does not have the shape that the supervisor writes."""
+
+
+def parse_record(node: str, record: Mapping[str, Any], clock_offset_s: float) -> Event | None:
+    """The event that ``record`` tells, or None when it tells nothing that decisions need.
+
+    ``clock_offset_s`` (node's wall clock minus ours) is taken off the record's time.
+    """
+    match record.get("type"):
+        case "started":
+            return Launched(node=node)
+        case "rank-started":
+            return RankStarted(node=node, rank=_whole(record, "rank"), pid=_whole(record, "pid"))
+        case "rank-exited":
+            return RankExited(
+                node=node, rank=_whole(record, "rank"), **_ending(record, clock_offset_s)
+            )
+        case "process-exited":
+            label = _text(record.get("label"))
+            return ProcessExited(node=node, label=label, **_ending(record, clock_offset_s))
+        case "concluded":
+            return NodeConcluded(
+                node=node,
+                clean=record.get("clean") is True,
+                survivors=_survivors(record.get("survivors")),
+                why=_text(record.get("why", "")),
+            )
+        case _:
+            return None
+
+
+def parse_outcome(value: object) -> Outcome:
+    """``{"exited": code}``, ``{"signalled": number}`` or ``{"lost": why}``. Raises
+    ``BadRecord``.
+    """
+    match value:
+        case {"exited": int(code)} if 0 <= code <= 255:
+            return Exited(code)
+        case {"signalled": int(number)} if 1 <= number <= 64:
+            return Signalled(number)
+        case {"lost": str(why)}:
+            return Lost(why[:MAX_TEXT])
+        case _:
+            raise BadRecord(f"not an outcome: {str(value)[:80]}")
+
+
+def _ending(record: Mapping[str, Any], clock_offset_s: float) -> dict[str, Any]:
+    at = record.get("t")
+    if isinstance(at, bool) or not isinstance(at, int | float):
+        raise BadRecord("an ending has no time")
+    return {
+        "outcome": parse_outcome(record.get("outcome")),
+        "at": float(at) - clock_offset_s,
+        "last_line": _text(record.get("last_line", "")),
+        "by_us": record.get("by_us") is True,
+    }
+
+
+def _survivors(value: object) -> tuple[str, ...]:
+    """``pid comm (state)`` for each process that is still there."""
+    if not isinstance(value, list):
+        return ()
+    found = [item for item in value[:MAX_SURVIVORS] if isinstance(item, dict)]
+    return tuple(
+        f"{str(p.get('pid'))[:10]} {str(p.get('comm'))[:32]} ({str(p.get('state'))[:2]})"
+        for p in found
+    )
+
+
+def _whole(record: Mapping[str, Any], name: str) -> int:
+    value = record.get(name)
+    if type(value) is not int or value < 0:
+        raise BadRecord(f"{name} is not a whole number")
+    return value
+
+
+def _text(value: object) -> str:
+    return value[:MAX_TEXT] if isinstance(value, str) else ""

@@ -1,0 +1,153 @@
+"""The shape of a workload.yaml: strict types, units and meanings, no unknown keys."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from orchestrator.boundary.validation import Strict
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PARAMETER = re.compile(r"[a-z][a-z0-9_]*")
+_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+
+
+def _label(text: str) -> str:
+    if not _LABEL.fullmatch(text) or len(text) > 128:
+        raise ValueError(f"not a plain name (letters, digits, . _ -): {text[:80]!r}")
+    return text
+
+
+def _parameter_name(text: str) -> str:
+    if not _PARAMETER.fullmatch(text) or text == "preset" or text.startswith("no_"):
+        what = "lower-case letters, digits and _, not `preset`, not starting with no_"
+        raise ValueError(f"not a parameter name ({what}): {text[:80]!r}")
+    return text
+
+
+def _module(text: str) -> str:
+    if not _MODULE.fullmatch(text):
+        raise ValueError(f"not a Python module name: {text[:80]!r}")
+    return text
+
+
+def _inside(text: str) -> str:
+    path = PurePosixPath(text)
+    if not path.parts or path.is_absolute() or ".." in path.parts or text.startswith("-"):
+        raise ValueError(f"{text!r} must be a path inside the workload's folder")
+    if _CONTROL.search(text):
+        raise ValueError("holds a control character")
+    return text
+
+
+Label = Annotated[str, AfterValidator(_label)]
+ParameterName = Annotated[str, AfterValidator(_parameter_name)]
+Module = Annotated[str, AfterValidator(_module)]
+InsidePath = Annotated[str, Field(max_length=4096), AfterValidator(_inside)]
+Help = Annotated[str, Field(max_length=2000)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+# Left to right keeps 3 a whole number and true a truth value: the types are strict.
+Value = bool | int | Number | str
+
+
+class RanksEntry(Strict):
+    """How many ranks a node runs."""
+
+    per: Literal["gpu", "node"] = Field(
+        default="gpu", description="One rank per GPU, or one per node"
+    )
+    cpu: int = Field(default=1, ge=1, le=4096, description="Ranks on a node without GPUs")
+
+
+class RequiresEntry(Strict):
+    """What a node must offer."""
+
+    modules: list[Module] = Field(default_factory=list, description="Python modules to import")
+    requirements: InsidePath | None = Field(
+        default=None, description="Requirements file in this folder that provides the modules"
+    )
+    min_nodes: int = Field(default=1, ge=1, description="Fewest nodes that make sense")
+
+
+class ParameterEntry(Strict):
+    """A typed parameter: `--name value` on the script's command line."""
+
+    type: Literal["bool", "int", "float", "str", "choice"] = Field(description="Type of the value")
+    default: Value = Field(description="Value when neither a preset nor --set gives one")
+    unit: Help = Field(default="", description="Unit of the value, e.g. steps")
+    help: Help = Field(default="", description="One line of meaning")
+    choices: list[str] = Field(default_factory=list, description="Valid values of type choice")
+    min: Number | None = Field(default=None, description="Smallest value, inclusive (int, float)")
+    max: Number | None = Field(default=None, description="Largest value, inclusive (int, float)")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ParameterEntry:
+        if (self.type == "choice") != bool(self.choices):
+            raise ValueError("type choice and a list of choices go together")
+        if self.type not in ("int", "float") and (self.min, self.max) != (None, None):
+            raise ValueError(f"min and max do not apply to type {self.type}")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+
+class GateEntry(Strict):
+    """Inclusive bounds, in the metric's unit."""
+
+    min: Number | None = Field(default=None, description="Smallest value that passes")
+    max: Number | None = Field(default=None, description="Largest value that passes")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GateEntry:
+        if self.min is None and self.max is None:
+            raise ValueError("a gate needs min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+
+class MetricEntry(Strict):
+    """A figure that the workload reports."""
+
+    unit: Help = Field(description="Unit, e.g. tok/s")
+    direction: Literal["lower", "higher", "info"] = Field(
+        default="info", description="Which way is better"
+    )
+    required: bool = Field(default=False, description="Missing = the run failed")
+    gate: GateEntry | None = Field(default=None, description="Bounds that the value must meet")
+    help: Help = Field(default="", description="One line of meaning")
+
+
+class WorkloadFile(Strict):
+    """A workload: an ordinary script, what it takes, what it reports, what must come of it."""
+
+    name: Label = Field(description="Workload name, as in --workload NAME")
+    summary: Help = Field(default="", description="One line for lists")
+    entry: InsidePath = Field(description="The Python script, relative to this folder")
+    shape: Literal["rigid", "divisible", "local-rounds"] = Field(
+        default="rigid",
+        description="What may be done with the work when collectives between nodes fail",
+    )
+    ranks: RanksEntry = Field(default_factory=RanksEntry, description="How many ranks a node runs")
+    requires: RequiresEntry = Field(
+        default_factory=RequiresEntry, description="What a node must offer"
+    )
+    default_preset: str | None = Field(
+        default=None, description="Preset used when --set names none"
+    )
+    presets: dict[Label, dict[str, Value]] = Field(
+        default_factory=dict, description="Preset name -> parameter values"
+    )
+    parameters: dict[ParameterName, ParameterEntry] = Field(
+        default_factory=dict, description="Parameter name -> type, default, bounds, unit"
+    )
+    metrics: dict[Label, MetricEntry] = Field(
+        default_factory=dict, description="Metric name -> unit, direction, gate"
+    )
+    artifacts: list[InsidePath] = Field(
+        default_factory=list, description="Names that must exist in the output at the end"
+    )
