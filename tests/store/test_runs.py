@@ -186,13 +186,11 @@ def test_result_round_trip(layout: Layout) -> None:
     assert read_result(folder) is None
     write_result(folder, RESULT)
     assert read_result(folder) == RESULT
-    assert (
-        list(to_object(RESULT))
-        == (
-            "schema_version run_id status exit_code cluster workload launcher ladder nodes world_size "
-            "metrics samples timings failure warnings report"
-        ).split()
+    keys = (
+        "schema_version run_id status exit_code cluster workload launcher ladder nodes "
+        "world_size metrics samples timings failure warnings report"
     )
+    assert " ".join(to_object(RESULT)) == keys
 
 
 def test_result_refuses_what_it_does_not_know() -> None:
@@ -251,7 +249,7 @@ def test_history_refuses_a_newer_schema(layout: Layout) -> None:
 
 
 def test_series_survive_torn_and_repeated_lines(tmp_path: Path) -> None:
-    """Points come back by rank with ascending steps; torn lines are left out; repeats count once."""
+    """By rank, steps ascend; torn lines are left out; of a repeated step the last counts."""
     path = tmp_path / "metrics.jsonl"
     writer = SeriesWriter(path)
 
