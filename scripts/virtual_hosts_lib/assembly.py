@@ -47,9 +47,7 @@ def check_machine() -> None:
         raise VirtualHostsError("virtual hosts need root: namespaces, mounts and links are made")
     missing = {package for tool, package in REQUIRED_TOOLS.items() if shutil.which(tool) is None}
     if missing:
-        raise VirtualHostsError(
-            f"missing tools; next: apt-get install {' '.join(sorted(missing))}"
-        )
+        raise VirtualHostsError(f"missing tools; next: apt-get install {' '.join(sorted(missing))}")
 
 
 def check_options(options: Options) -> None:
@@ -95,14 +93,15 @@ def build(directory: Path, options: Options) -> State:
         for child in children:
             child.abandon()
         dismantle(directory, [])
+        remove_if_empty(directory)
         raise
 
 
 def dismantle(directory: Path, processes: Sequence[Process]) -> None:
     """Remove all that `build` made for this directory, whole or in part."""
     group = set_id(directory)
-    kill_all(processes)
     network.remove_coordinator(_interface(group))
+    kill_all(processes)
     cgroups.remove(_group(group))
     for name in (*MADE_HERE, MARKER):
         path = directory / name
@@ -110,6 +109,9 @@ def dismantle(directory: Path, processes: Sequence[Process]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def remove_if_empty(directory: Path) -> None:
     if not any(directory.iterdir()):
         directory.rmdir()
 
@@ -132,14 +134,14 @@ def restart_host(state: State, host: Host) -> None:
         raise
 
 
-def machine_path(state: State, host: Host, path: str) -> Path:
+def machine_path(host: Host, path: str) -> Path:
     """A path inside the running host, as the machine can open it."""
     return Path(f"/proc/{host.process.pid}/root{path}")
 
 
 def _build(directory: Path, options: Options, children: list[Child]) -> State:
     names = [f"{options.name_prefix}{number + 1}" for number in range(options.count)]
-    options = _with_interpreter(options)
+    shared = _shared_paths(options)
     _prepare_files(directory, options, names)
     fabric = _start_fabric(directory, options, names)
     children.append(fabric)
@@ -156,6 +158,7 @@ def _build(directory: Path, options: Options, children: list[Child]) -> State:
         coordinator=network.coordinator_address(subnet),
         fabric=fabric_process,
         options=options,
+        shared=shared,
         hosts=[],
     )
     _boot_hosts(state, names, children)
@@ -196,7 +199,7 @@ def _start_fabric(directory: Path, options: Options, names: Sequence[str]) -> Ch
     homes = {}
     if options.home_size is not None:
         homes = {f"{directory}/hosts/{name}/home": options.home_size for name in names}
-    return Child("fabric", json.dumps(homes))
+    return Child("fabric", json.dumps(homes), label=[str(directory)])
 
 
 def _start_guest(state: State, host: Host) -> Child:
@@ -209,30 +212,27 @@ def _start_guest(state: State, host: Host) -> Child:
         set_directory=state.directory,
         home=files.home_directory(options.user),
         home_owner=_owner(options),
-        share=list(options.share),
+        share=state.shared,
         cgroup=any(Path(path, "cgroup.controllers").exists() for path in host.cgroups),
     )
     # The fabric's mount namespace holds the size-limited homes.
     prefix = cgroups.join_prefix(host.cgroups)
     prefix += ["nsenter", f"--mount=/proc/{state.fabric.pid}/ns/mnt", "--"]
-    return Child("guest", json.dumps(asdict(setup)), prefix)
+    return Child("guest", json.dumps(asdict(setup)), prefix, [state.directory, host.name])
 
 
-def _with_interpreter(options: Options) -> Options:
-    """Share what the interpreter needs, where a host's own /tmp, /root or /home would hide it."""
-    values = asdict(options)
-    if options.python:
-        script = "import sys; print(sys.prefix, sys.base_prefix, sep='\\n')"
-        prefixes = run_command([options.python, "-I", "-c", script]).splitlines()
-        wanted = {*options.share, *map(os.path.realpath, prefixes), *prefixes}
-    else:
-        wanted = set(options.share)
-    hidden = {path for path in wanted if path.startswith(tuple(f"{t}/" for t in PRIVATE_TREES))}
+def _shared_paths(options: Options) -> list[str]:
+    """What a host's own /tmp, /root or /home would hide: the interpreter, and what was asked for."""
     missing = [path for path in options.share if not os.path.exists(path)]
     if missing:
         raise VirtualHostsError(f"--share {missing[0]}: no such file or directory")
-    values["share"] = tuple(sorted(hidden))
-    return Options(**values)
+    wanted = set(options.share)
+    if options.python:
+        script = "import sys; print(sys.prefix, sys.base_prefix, sep='\\n')"
+        prefixes = run_command([options.python, "-I", "-c", script]).splitlines()
+        wanted.update(*((path, os.path.realpath(path)) for path in prefixes))
+    trees = tuple(f"{tree}/" for tree in PRIVATE_TREES)
+    return sorted(path for path in wanted if path.startswith(trees))
 
 
 def _prepare_files(directory: Path, options: Options, names: Sequence[str]) -> None:

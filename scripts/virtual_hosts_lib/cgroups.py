@@ -13,9 +13,7 @@ from .processes import VirtualHostsError
 PERIOD_US = 100_000
 
 # Joins every cgroup.procs file named before "--", then becomes the command after it.
-_JOIN_SCRIPT = (
-    'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; exec "$@"'
-)
+_JOIN_SCRIPT = 'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; exec "$@"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ _EXIT_FAILED, _EXIT_NOT_UP = 1, 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 failed, 2 usage, 4 no hosts or some dead; `exec` gives the command's."""
+    """Exit codes: 0 done, 1 failed, 2 usage, 4 hosts missing or dead; `exec` the command's."""
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
     arguments = build_parser().parse_args(argv)
@@ -109,7 +109,9 @@ def _perform(arguments: argparse.Namespace) -> int:
         case "status":
             return _status(hosts, as_json=arguments.json)
         case "exec":
-            command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+            command = (
+                arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+            )
             argv = hosts.exec_argv(arguments.host, command or ["/bin/bash"])
             os.execvp(argv[0], argv)
         case _:

@@ -7,6 +7,7 @@ the cable is laid, answer "ready" when sshd answers; then "keep" when the whole 
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  sockets load it late, when the interpreter may be hidden
 import json
 import os
 import socket
@@ -54,7 +55,7 @@ def main() -> NoReturn:
     pipes.detach()
     try:
         _boot(setup, log)
-    except BaseException as error:  # whatever it was, a half-made host must not go on
+    except BaseException as error:  # noqa: BLE001  no half-made host may go on
         _report_failure(f"error {setup.name}: {type(error).__name__}: {error}")
         os._exit(1)
     _reap_forever()

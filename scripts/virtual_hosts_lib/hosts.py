@@ -6,13 +6,14 @@ import contextlib
 import errno
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from . import assembly, cgroups, files, network, throttle
-from .pipes import TOOL_PATH, Child
+from .pipes import PACKAGE, Child
 from .processes import Process, VirtualHostsError, is_running, kill_all
 from .state import (
     STATE_FILE,
@@ -32,6 +33,8 @@ SlowNodeMethod = Literal["auto", "quota", "signals"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostStatus:
+    """One line of `status`."""
+
     name: str
     address: str
     pid: int
@@ -63,14 +66,10 @@ class VirtualHosts:
                 _check_same(old, options)
                 return hosts
             assembly.dismantle(hosts.directory, _processes(old))
-            _make_directory(hosts.directory)
-            with contextlib.ExitStack() as stack:
-                if not (hosts.directory / assembly.MARKER).exists():  # the lock's inode went too
-                    stack.enter_context(assembly.locked(hosts.directory))
-                assembly.build(hosts.directory, options)
+            assembly.build(hosts.directory, options)
         return hosts
 
-    def __enter__(self) -> VirtualHosts:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -107,7 +106,7 @@ class VirtualHosts:
         """The host's home, reachable from this machine while the host runs."""
         state = self.state
         home = files.home_directory(state.options.user)
-        return assembly.machine_path(state, _find(state, name), home)
+        return assembly.machine_path(_find(state, name), home)
 
     def status(self) -> list[HostStatus]:
         state = self.state
@@ -127,23 +126,18 @@ class VirtualHosts:
         host = _find(self.state, name)
         if not is_running(host.process):
             raise VirtualHostsError(f"{name} is not running; next: virtual_hosts reboot {name}")
-        spaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
         return [
-            *cgroups.join_prefix(host.cgroups),
-            *("nsenter", f"--target={host.process.pid}", *spaces, "--"),
-            *("setpriv", "--pdeathsig", "KILL", "--"),  # nothing outlives the caller's process
-            *("env", "--ignore-environment", "--chdir=/root", "HOME=/root", "USER=root"),
-            *("LOGNAME=root", "SHELL=/bin/bash", f"PATH={TOOL_PATH}"),
-            *(f"{key}={os.environ[key]}" for key in ("TERM", "LANG") if key in os.environ),
+            *("env", f"PYTHONPATH={PACKAGE.parent}", sys.executable, "-S", "-B"),
+            *("-m", f"{PACKAGE.name}.enter", str(host.process.pid), *host.cgroups, "--"),
             *argv,
         ]
 
     def exec(
         self, name: str, argv: Sequence[str], *, timeout: float = 30.0, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the host as root; `options` go to subprocess.run."""
-        options = {"capture_output": True, "text": True, "check": False, **options}
-        return subprocess.run(self.exec_argv(name, argv), timeout=timeout, **options)
+        """Run a command in the host as root, output captured; `options` go to subprocess.run."""
+        options = {"capture_output": True, "text": True, **options}
+        return subprocess.run(self.exec_argv(name, argv), timeout=timeout, check=False, **options)
 
     def down(self) -> bool:
         """Remove everything; False when there was nothing."""
@@ -152,6 +146,7 @@ class VirtualHosts:
                 if not (self.directory / assembly.MARKER).exists():
                     return False
                 assembly.dismantle(self.directory, _processes(self._load()))
+                assembly.remove_if_empty(self.directory)
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
@@ -193,11 +188,12 @@ class VirtualHosts:
     def slow_link(
         self, name: str, *, rate: str | None = None, delay_ms: float = 0.0, loss: float = 0.0
     ) -> None:
-        """Limit the host's cable in each direction: rate ("1mbit"), one-way delay, loss in [0, 1)."""
+        """Limit the cable in each direction: rate ("1mbit"), one-way delay, loss in [0, 1)."""
         link = SlowLink(rate=rate, delay_ms=delay_ms, loss=loss)
         network.check_link(link)
         with self._changing() as state:
             host = _find(state, name)
+            state.faults.slow_links.pop(name, None)
             network.shape_link(state.fabric.pid, host, link)
             state.faults.slow_links[name] = link
             network.apply_rules(state)
@@ -310,9 +306,7 @@ def _is_whole(state: State) -> bool:
 
 def _check_same(state: State, options: Options) -> None:
     """Raises VirtualHostsError when the running set is not what is asked for now."""
-    asked = replace(options, share=())
-    running = replace(state.options, share=())
-    if asked != running or not set(options.share) <= {*state.options.share, *options.share}:
+    if options != state.options:
         raise VirtualHostsError(
             f"{len(state.hosts)} hosts with other options run at {state.directory};"
             f" next: virtual_hosts down --dir {state.directory}, or another --dir"
@@ -330,7 +324,7 @@ def _heal_host(state: State, host: Host) -> None:
     _lift_slow_node(state, host)
     if name in faults.filled and alive:
         home = files.home_directory(state.options.user)
-        (assembly.machine_path(state, host, home) / FILLER).unlink(missing_ok=True)
+        (assembly.machine_path(host, home) / FILLER).unlink(missing_ok=True)
         faults.filled.discard(name)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import struct
 
 CLONE_NEWNS = 0x00020000
@@ -23,6 +24,7 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 
 _SYS_MOUNT_SETATTR = 442  # one number on every architecture since Linux 5.12
+_PR_SET_PDEATHSIG = 1
 _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000
 _MOUNT_ATTR_RDONLY = 0x1
@@ -39,6 +41,16 @@ def _check(result: int, what: str) -> None:
 def unshare(flags: int) -> None:
     """Move the caller (for CLONE_NEWPID: its next child) into new namespaces."""
     _check(_libc.unshare(flags), "unshare")
+
+
+def set_namespace(descriptor: int) -> None:
+    """Join the namespace that an open /proc/PID/ns file names (pid: the next child joins)."""
+    _check(_libc.setns(descriptor, 0), "setns")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill the caller when the thread that forked it ends."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:

@@ -25,11 +25,14 @@ ANSWER_SECONDS = 60.0
 class Child:
     """The starter's side.  `abandon` (or the starter's death) ends a child that was not kept."""
 
-    def __init__(self, module: str, first_line: str, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self, module: str, first_line: str, prefix: Sequence[str] = (), label: Sequence[str] = ()
+    ) -> None:
+        """Start `module` behind the argv `prefix`; `label` tells a reader of `ps` whose it is."""
         self.process: Process | None = None
         self._unread = b""
         self._popen = subprocess.Popen(
-            [*prefix, sys.executable, "-S", "-B", "-m", f"{PACKAGE.name}.{module}"],
+            [*prefix, sys.executable, "-S", "-B", "-m", f"{PACKAGE.name}.{module}", *label],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

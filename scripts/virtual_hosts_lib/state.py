@@ -60,6 +60,8 @@ class SlowLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowNode:
+    """A host that gets 1/factor of its CPU time."""
+
     factor: float
     throttle: Process | None = None  # the stop-and-continue process, where there is no quota
 
@@ -96,6 +98,7 @@ class State:
     coordinator: str
     fabric: Process
     options: Options
+    shared: list[str]
     hosts: list[Host]
     faults: Faults = field(default_factory=Faults)
 
@@ -117,7 +120,9 @@ def load_state(text: str) -> State:
     raw["options"]["share"] = tuple(raw["options"]["share"])
     raw["options"] = Options(**raw["options"])
     raw["fabric"] = Process(**raw["fabric"])
-    raw["hosts"] = [Host(**{**host, "process": Process(**host["process"])}) for host in raw["hosts"]]
+    raw["hosts"] = [
+        Host(**{**host, "process": Process(**host["process"])}) for host in raw["hosts"]
+    ]
     raw["faults"] = _load_faults(raw["faults"])
     return State(**raw)
 

@@ -22,11 +22,8 @@ def members(init_pid: int) -> list[int]:
         namespace = os.readlink(f"/proc/{init_pid}/ns/pid")
     except OSError:
         return []
-    found: list[int] = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != init_pid and _namespace(int(name)) == namespace:
-            found.append(int(name))
-    return found
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return [pid for pid in pids if pid != init_pid and _namespace(pid) == namespace]
 
 
 def send(init_pid: int, number: signal.Signals) -> None:
