@@ -20,10 +20,9 @@ from orchestrator.edges.transport.base import (
     ChannelClosed,
     Completed,
     Process,
-    remote_line,
     run_to_end,
 )
-from orchestrator.edges.transport.streams import StreamedProcess
+from orchestrator.edges.transport.remote import RemoteProcess, new_marker, remote_line
 
 CLOSE_TIMEOUT_S = 2.0
 UNKNOWN_SIGNAL = 99
@@ -35,22 +34,25 @@ class AsyncSshTransport:
     def __init__(self, node: str, connection: asyncssh.SSHClientConnection) -> None:
         self.node = node
         self._connection = connection
+        self._killing: set[asyncio.Future[None]] = set()
 
     async def start(self, command: Command, *, timeout_s: float) -> Process:
-        line = remote_line(command)
-        opening = asyncio.ensure_future(self._open(line))
+        marker = new_marker()
+        line = remote_line(command, marker)
+        opening = asyncio.ensure_future(self._open(line, marker))
         try:
             async with asyncio.timeout(timeout_s):
                 return await asyncio.shield(opening)
         except BaseException:
             # The request may be on its way: whatever it starts must not outlive our interest in it.
-            opening.add_done_callback(_discard)
+            opening.add_done_callback(self._discard)
             raise
 
-    async def _open(self, line: str) -> AsyncSshProcess:
+    async def _open(self, line: str, marker: str) -> AsyncSshProcess:
+        process = AsyncSshProcess(self._connection, marker)
         try:
-            _, process = await self._connection.create_session(
-                AsyncSshProcess, line, request_pty=False, encoding=None
+            await self._connection.create_session(
+                lambda: process, line, request_pty=False, encoding=None
             )
         except asyncssh.ChannelOpenError as error:
             if self._connection.is_closed():
@@ -58,8 +60,13 @@ class AsyncSshTransport:
             raise failures.refused_session(self.node, error.reason) from error
         except (asyncssh.Error, OSError) as error:
             raise ChannelClosed(str(error) or "the SSH connection is lost") from error
-        assert isinstance(process, AsyncSshProcess)
         return process
+
+    def _discard(self, opening: asyncio.Future[AsyncSshProcess]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            killing = asyncio.ensure_future(opening.result().kill())
+            self._killing.add(killing)
+            killing.add_done_callback(self._killing.discard)
 
     async def run(
         self,
@@ -77,11 +84,6 @@ class AsyncSshTransport:
         await close_connection(self._connection)
 
 
-def _discard(opening: asyncio.Future[AsyncSshProcess]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().discard()
-
-
 async def close_connection(connection: asyncssh.SSHClientConnection) -> None:
     """Say goodbye, wait a little, cut."""
     connection.close()
@@ -92,11 +94,12 @@ async def close_connection(connection: asyncssh.SSHClientConnection) -> None:
         connection.abort()
 
 
-class AsyncSshProcess(StreamedProcess, asyncssh.SSHClientSession[bytes]):
+class AsyncSshProcess(RemoteProcess, asyncssh.SSHClientSession[bytes]):
     """A channel; asyncssh calls back with its data and its end."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, connection: asyncssh.SSHClientConnection, marker: str) -> None:
+        super().__init__(marker)
+        self._connection = connection
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
         self._paused = False
 
@@ -104,11 +107,10 @@ class AsyncSshProcess(StreamedProcess, asyncssh.SSHClientSession[bytes]):
         self._channel = chan
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
-        self.on_data(self.stderr if datatype else self.stdout, data)
+        self.on_output(data, stderr=datatype is not None)
 
     def eof_received(self) -> bool:
-        self.stdout.finish()
-        self.stderr.finish()
+        self.on_eof()
         return True  # keep our side open: the process may still read
 
     def exit_status_received(self, status: int) -> None:
@@ -120,12 +122,6 @@ class AsyncSshProcess(StreamedProcess, asyncssh.SSHClientSession[bytes]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.on_closed(str(exc) if exc else "the channel closed without an exit status")
-
-    def discard(self) -> None:
-        """Kill without waiting."""
-        self._killed = True
-        self._send_kill()
-        self._close_channel()
 
     def _send(self, data: bytes) -> None:
         assert self._channel is not None
@@ -145,10 +141,14 @@ class AsyncSshProcess(StreamedProcess, asyncssh.SSHClientSession[bytes]):
         else:
             self._channel.resume_reading()
 
-    def _send_kill(self) -> None:
-        if self._channel is not None:
-            with contextlib.suppress(OSError, asyncssh.Error):
-                self._channel.send_signal("KILL")
+    async def _send_kill(self) -> None:
+        assert self._channel is not None
+        with contextlib.suppress(OSError, asyncssh.Error):
+            self._channel.send_signal("KILL")  # enough for some servers
+            if line := await self._kill_line():
+                await self._connection.create_session(
+                    asyncssh.SSHClientSession, line, request_pty=False
+                )
 
     def _close_channel(self) -> None:
         if self._channel is not None:

@@ -19,13 +19,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.core.command import Command, render_shell
+from orchestrator.core.command import Command
 from orchestrator.core.outcome import Lost, Outcome, TimedOut
 
 DEFAULT_LIMIT_BYTES = 16 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
-# Linux limits one argument of execve (the login shell gets the whole line as one).
-MAX_LINE_BYTES = 128 * 1024 - 1
 
 
 class ChannelClosed(ConnectionError):
@@ -130,18 +128,6 @@ class ConnectLimits:
     def silence_s(self) -> float:
         """After so many seconds without a sign of life the link is given up."""
         return self.keepalive_interval_s * (self.keepalive_count + 1)
-
-
-def remote_line(command: Command) -> str:
-    """``command`` for a remote login shell. Raises ``ValueError``: secrets, or more than fits."""
-    line = render_shell(command)
-    size = len(line.encode(errors="surrogateescape"))
-    if size > MAX_LINE_BYTES:
-        raise ValueError(
-            f"the command line has {size} bytes, Linux takes {MAX_LINE_BYTES}: "
-            "send what is long over standard input"
-        )
-    return line
 
 
 async def run_to_end(

@@ -153,7 +153,7 @@ class LocalProcess(StreamedProcess, asyncio.SubprocessProtocol):
                 self._paused.discard(fd)
                 pipe.resume_reading()
 
-    def _send_kill(self) -> None:
+    async def _send_kill(self) -> None:
         if self._transport and self._transport.get_returncode() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._transport.get_pid(), signal.SIGKILL)

@@ -99,8 +99,8 @@ class StreamedProcess(ABC):
         """Pause or resume the source to match how full the streams are."""
 
     @abstractmethod
-    def _send_kill(self) -> None:
-        """Ask for SIGKILL. Must not raise."""
+    async def _send_kill(self) -> None:
+        """Ask for SIGKILL. Must not raise; its caller bounds it."""
 
     @abstractmethod
     def _close_channel(self) -> None:
@@ -118,7 +118,9 @@ class StreamedProcess(ABC):
         self._ended.set()
 
     def on_closed(self, reason: str) -> None:
-        """The channel is gone. Output that had not ended by then was cut off."""
+        """The channel is gone. Output that had not ended by then was cut off. Idempotent."""
+        if self._closed.is_set():
+            return
         complete = self.stdout.finished and self.stderr.finished
         if self._outcome is None or not (complete or self._killed):
             self._outcome = Lost(reason)
@@ -170,23 +172,17 @@ class StreamedProcess(ABC):
         if self._closed.is_set():
             return
         self._killed = True
-        try:
-            if self._outcome is None:
-                self._send_kill()
-                self._adjust_flow()
-                await self._within_grace(self._ended)
-        finally:
-            self._close_channel()
-        await self._within_grace(self._closed)
-        if not self._closed.is_set():
-            self.on_closed("the channel did not close in time")
-
-    async def _within_grace(self, event: asyncio.Event) -> None:
+        self._adjust_flow()
         try:
             async with asyncio.timeout(KILL_GRACE_S):
-                await event.wait()
+                if self._outcome is None:
+                    await self._send_kill()
+                await self._ended.wait()
         except TimeoutError:
-            pass
+            pass  # an unreachable node; its agent's lease ends what is left there
+        finally:
+            self._close_channel()
+            self.on_closed("it was killed")
 
     def _attempt(self, act: Callable[..., None], *args: bytes) -> None:
         if self._closed.is_set() or self._killed:

@@ -1,0 +1,126 @@
+"""The one line that SSH hands to a node's login shell, and what comes back before the command.
+
+Whatever the login shell is (bash, dash, fish, ...), it only starts ``sh`` with quoted words. That
+``sh`` first prints a marker on both streams: what precedes it is the noise of start-up files and
+banners, not the command's output. The marker carries the process id, which is also the process
+group: the SSH signal request is refused by many servers (OpenSSH, when root logs in), so killing
+needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+from orchestrator.core.command import Command, Secret, render_shell, reveal
+from orchestrator.edges.transport.streams import StreamedProcess
+
+# Linux limits one argument of execve, and the login shell gets the whole line as one.
+MAX_LINE_BYTES = 128 * 1024 - 1
+MAX_NOISE_BYTES = 1024 * 1024
+MAX_PID_DIGITS = 10
+_SCRIPT = (
+    'm=$1 d=$2; shift 2; echo "$m $$"; echo "$m 0" >&2; '
+    'if [ -n "$d" ]; then cd -- "$d" || exit; fi; exec "$@"'
+)
+
+
+def new_marker() -> str:
+    """A word that no start-up file prints by chance."""
+    return f"orchestrate-{secrets.token_hex(8)}"
+
+
+def remote_line(command: Command, marker: str) -> str:
+    """``command`` for a login shell. Raises ``ValueError``: a secret, or more than Linux takes.
+
+    The environment stands in the line, hence in the node's process list: no place for a secret.
+    """
+    if any(isinstance(value, Secret) for value in command.env.values()):
+        raise ValueError("a secret must travel over standard input, not the environment")
+    words = ("sh", "-c", _SCRIPT, "sh", marker, command.cwd or "", *_with_environment(command))
+    line = render_shell(Command(argv=words))
+    size = len(line.encode(errors="surrogateescape"))
+    if size > MAX_LINE_BYTES:
+        raise ValueError(
+            f"the command line has {size} bytes, Linux takes {MAX_LINE_BYTES}: "
+            "send what is long over standard input"
+        )
+    return line
+
+
+def kill_line(group: int) -> str:
+    """A line that kills a process group, for any login shell."""
+    return render_shell(Command(argv=("sh", "-c", f"kill -9 -{group}")))
+
+
+def _with_environment(command: Command) -> tuple[str, ...]:
+    pairs = tuple(f"{name}={reveal(value)}" for name, value in command.env.items())
+    program = command.argv[0]
+    if pairs and "=" in program:  # env would take it for one more pair
+        return ("env", "--", *pairs, "sh", "-c", 'exec "$@"', "sh", *command.argv)
+    if pairs or program.startswith("-"):
+        return ("env", "--", *pairs, *command.argv)
+    return command.argv
+
+
+class Preamble:
+    """Holds back a stream until the marker has passed; tells ``on_pid`` the number behind it.
+
+    Noise is dropped. A stream that ends, or goes on for 1 MiB, without a marker is let through as
+    it is: the login shell had something else to say.
+    """
+
+    def __init__(self, marker: str, on_pid: Callable[[int], None]) -> None:
+        self._marker = marker.encode() + b" "
+        self._on_pid = on_pid
+        self._held: bytearray | None = bytearray()
+
+    def feed(self, data: bytes) -> bytes:
+        """What may pass after ``data`` arrived."""
+        if self._held is None:
+            return data
+        self._held += data
+        start = self._held.find(self._marker)
+        end = self._held.find(b"\n", start) if start >= 0 else -1
+        if end >= 0:
+            digits = bytes(self._held[start + len(self._marker) : end])
+            self._on_pid(int(digits) if digits.isdigit() and len(digits) < MAX_PID_DIGITS else 0)
+            rest = bytes(self._held[end + 1 :])
+            self._held = None
+            return rest
+        return self.finish() if len(self._held) > MAX_NOISE_BYTES else b""
+
+    def finish(self) -> bytes:
+        """What was held back when the stream ended."""
+        held, self._held = self._held, None
+        return bytes(held or b"")
+
+
+class RemoteProcess(StreamedProcess):
+    """What the SSH transports share: markers taken off, and the process group known for killing."""
+
+    def __init__(self, marker: str) -> None:
+        super().__init__()
+        self._preambles = Preamble(marker, self._on_pid), Preamble(marker, lambda _: None)
+        self._started = asyncio.Event()
+        self._group = 0
+
+    def _on_pid(self, pid: int) -> None:
+        self._group = pid
+        self._started.set()
+
+    def on_output(self, data: bytes, *, stderr: bool) -> None:
+        stream = self.stderr if stderr else self.stdout
+        self.on_data(stream, self._preambles[stderr].feed(data))
+
+    def on_eof(self) -> None:
+        """Both streams ended."""
+        for stream, preamble in zip((self.stdout, self.stderr), self._preambles, strict=True):
+            self.on_data(stream, preamble.finish())
+            stream.finish()
+
+    async def _kill_line(self) -> str:
+        """Waits until the process group is known. Empty if the node named none."""
+        await self._started.wait()
+        return kill_line(self._group) if self._group > 1 else ""
