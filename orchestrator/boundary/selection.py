@@ -43,8 +43,8 @@ def select(cluster: Cluster, expression: str) -> Cluster:
     """``cluster`` with only the selected nodes and GPUs.
 
     A blank expression selects everything. ``min_nodes`` is lowered to the number of selected
-    workers: who names the nodes knows how many they are. Raises :class:`UsageError` for bad syntax, unknown
-    names (with the nearest), GPUs that are not declared, and an empty selection.
+    workers: who names the nodes knows how many they are. Raises :class:`UsageError` for bad syntax,
+    unknown names (with the nearest), GPUs that are not declared, and an empty selection.
     """
     if not expression.strip():
         return cluster
