@@ -1,4 +1,4 @@
-"""What holds for every test: its own state directory, hosts that are not shared, no silent skips."""
+"""What holds for every test: a state directory of its own, unshared hosts, no silent skips."""
 
 from __future__ import annotations
 

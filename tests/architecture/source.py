@@ -126,7 +126,5 @@ def texts(module: Module) -> Iterator[ast.Constant]:
     nodes = list(ast.walk(module.tree))
     # By identity, because an equal string may stand elsewhere.
     remarks = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
-    for node in nodes:
-        if isinstance(node, ast.Constant) and id(node) not in remarks:
-            if isinstance(node.value, str):
-                yield node
+    strings = (node for node in nodes if isinstance(node, ast.Constant))
+    return (node for node in strings if isinstance(node.value, str) and id(node) not in remarks)

@@ -10,13 +10,13 @@ from tests.architecture.source import Module, called_name, calls, imports, packa
 
 LAYERS = ("core", "boundary", "edges", "engine", "view", "cli")
 IMPURE_MODULES = frozenset(
-    "asyncio concurrent fcntl glob http io logging multiprocessing os random secrets select selectors "
-    "shutil socket sqlite3 ssl subprocess tempfile threading time urllib uuid".split()
+    "asyncio concurrent fcntl glob http io logging multiprocessing os random secrets select "
+    "selectors shutil socket sqlite3 ssl subprocess tempfile threading time urllib uuid".split()
 )
 IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "__import__"})
 IMPURE_METHODS = frozenset(
-    "now utcnow today exists is_file is_dir iterdir glob rglob mkdir unlink rmdir touch stat resolve "
-    "read_text read_bytes write_text write_bytes expanduser cwd home".split()
+    "now utcnow today exists is_file is_dir iterdir glob rglob mkdir unlink rmdir touch stat "
+    "resolve read_text read_bytes write_text write_bytes expanduser cwd home".split()
 )
 
 
