@@ -1,0 +1,194 @@
+"""The state of the display, as a sum of events: per node its stage, ranks, progress and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.core import machine
+from orchestrator.core.events import (
+    Event,
+    Phase,
+    ProcessExited,
+    Progressed,
+    RankExited,
+    Reported,
+)
+from orchestrator.core.state import NodeState, RunState
+from orchestrator.view.text import brief, number
+
+MAX_FIELDS = 3
+_RATE_MEMORY = 0.7
+_FINE = frozenset({"clean", "collected", "ended", "running", "ready"})
+
+
+@dataclass(slots=True)
+class Progress:
+    """The latest progress of one rank; ``rate`` in units per second, None until two reports."""
+
+    done: float
+    total: float
+    unit: str
+    at: float
+    fields: Mapping[str, float | str] = field(default_factory=dict)
+    rate: float | None = None
+
+    @property
+    def fraction(self) -> float:
+        """0..1; 0 when the total is unknown."""
+        return min(1.0, max(0.0, self.done / self.total)) if self.total > 0 else 0.0
+
+    def advance(self, event: Progressed, at: float) -> None:
+        elapsed = at - self.at
+        if elapsed > 0 and event.done >= self.done:
+            now = (event.done - self.done) / elapsed
+            old = now if self.rate is None else self.rate
+            self.rate = _RATE_MEMORY * old + (1 - _RATE_MEMORY) * now
+        self.done, self.total, self.unit = event.done, event.total, event.unit
+        self.fields, self.at = event.fields, at
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One node as shown. ``ranks`` counts the plan's, ``up`` those that run."""
+
+    node: str
+    stage: str
+    ranks: int
+    up: int
+    progress: Progress | None
+    fields: str
+    reason: str
+
+    @property
+    def healthy(self) -> bool:
+        return self.stage not in {"failed", "lost", "dirty"}
+
+
+class Board:
+    """Fed with every event in order; asked for rows at any time."""
+
+    def __init__(self) -> None:
+        self.state: RunState | None = None
+        self.phase = Phase.LOAD
+        self.began: float | None = None
+        self.now = 0.0
+        self._progress: dict[str, dict[int, Progress]] = {}
+        self._figures: dict[str, tuple[int, dict[str, float]]] = {}
+        self._ended: dict[str, set[int]] = {}
+
+    def update(self, at: float, event: Event, state: RunState) -> None:
+        self.state, self.now = state, at
+        self.began = at if self.began is None else self.began
+        self.phase = machine.phase(state)
+        match event:
+            case Progressed():
+                self._on_progress(at, event)
+            case Reported():
+                self._on_figure(event)
+            case RankExited(node=node, rank=rank):
+                self._ended.setdefault(node, set()).add(rank)
+            case ProcessExited(node=node):
+                self._ended.setdefault(node, set()).update(state.nodes[node].ranks)
+            case _:
+                pass
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the first event to the last."""
+        return 0.0 if self.began is None else self.now - self.began
+
+    def rows(self) -> Iterator[Row]:
+        """One per node, in inventory order."""
+        if self.state is not None:
+            for name, node in self.state.nodes.items():
+                yield self._row(self.state, name, node)
+
+    def overall(self) -> Progress | None:
+        """The progress of the rank that is furthest behind: that of the whole."""
+        every = [p for ranks in self._progress.values() for p in ranks.values()]
+        return min(every, key=lambda progress: progress.fraction, default=None)
+
+    def fields(self) -> str:
+        """The most telling figures of the lowest rank that reports any."""
+        nodes = {*self._figures, *self._progress}
+        return self._fields(min(nodes, key=self._lowest)) if nodes else ""
+
+    def _lowest(self, node: str) -> int:
+        ranks = set(self._progress.get(node, {}))
+        if node in self._figures:
+            ranks.add(self._figures[node][0])
+        return min(ranks)
+
+    def _row(self, state: RunState, name: str, node: NodeState) -> Row:
+        share = next((s for s in state.plan.nodes if s.name == name), None) if state.plan else None
+        excluded = {e.node: e.reason for e in state.plan.excluded} if state.plan else {}
+        problem = node.lost or node.problem
+        behind = min(self._progress.get(name, {}).values(), key=lambda p: p.fraction, default=None)
+        return Row(
+            node=name,
+            stage="excluded" if name in excluded else stage(node),
+            ranks=len(share.ranks) if share else 0,
+            up=len(node.ranks.keys() - self._ended.get(name, set())),
+            progress=behind,
+            fields=self._fields(name),
+            reason=brief(excluded.get(name) or (problem.message if problem else "")),
+        )
+
+    def _on_progress(self, at: float, event: Progressed) -> None:
+        ranks = self._progress.setdefault(event.node, {})
+        known = ranks.get(event.rank)
+        if known is None:
+            ranks[event.rank] = Progress(event.done, event.total, event.unit, at, event.fields)
+        else:
+            known.advance(event, at)
+
+    def _on_figure(self, event: Reported) -> None:
+        if event.step is None:
+            return
+        rank, figures = self._figures.get(event.node, (event.rank, {}))
+        if event.rank < rank:
+            rank, figures = event.rank, {}
+        if event.rank == rank and (event.name in figures or len(figures) < MAX_FIELDS):
+            figures[event.name] = event.value
+        self._figures[event.node] = (rank, figures)
+
+    def _fields(self, node: str) -> str:
+        ranks = self._progress.get(node)
+        fields: dict[str, float | str] = dict(ranks[min(ranks)].fields) if ranks else {}
+        figures = self._figures.get(node)
+        for name, value in (figures[1] if figures else {}).items():
+            fields.setdefault(name, value)
+        shown = list(fields.items())[:MAX_FIELDS]
+        return "  ".join(f"{brief(name, 24)} {_value(value)}" for name, value in shown)
+
+
+def _value(value: float | str) -> str:
+    return brief(value, 24) if isinstance(value, str) else number(value)
+
+
+def stage(node: NodeState) -> str:
+    """A word for how far a node is."""
+    if node.swept is not None:
+        return "clean" if node.swept.clean else "dirty"
+    if node.lost is not None:
+        return "lost"
+    if node.problem is not None:
+        return "failed"
+    if node.launched:
+        return _stage_after_launch(node)
+    if node.prepared is not None and node.synced:
+        return "ready"
+    if node.synced:
+        return "preparing"
+    if node.facts is not None:
+        return "syncing"
+    return "probing" if node.connected else "connecting"
+
+
+def _stage_after_launch(node: NodeState) -> str:
+    if node.collected is not None:
+        return "collected"
+    if node.concluded is not None:
+        return "ended"
+    return "running" if node.ranks else "launching"

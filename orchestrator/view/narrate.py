@@ -1,0 +1,152 @@
+"""Events as sentences, for terminals that cannot redraw and for logs of continuous integration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from orchestrator.core.events import (
+    Begun,
+    Collected,
+    Connected,
+    DeadlinePassed,
+    Event,
+    Failed,
+    Launched,
+    NodeConcluded,
+    NodeLost,
+    Prepared,
+    Probed,
+    Problem,
+    ProcessExited,
+    RankExited,
+    RankStarted,
+    Reached,
+    RendezvousOffered,
+    StopKind,
+    StopRequested,
+    Swept,
+    Synced,
+)
+from orchestrator.core.facts import Facts
+from orchestrator.core.outcome import describe, succeeded
+from orchestrator.core.state import RunState
+from orchestrator.view.text import TIMES, brief, plural, seconds, size
+
+
+class Weight(IntEnum):
+    """How much a line matters. DETAIL only with ``-v``; a PROBLEM also with ``-q``."""
+
+    DETAIL = 0
+    NODE = 1
+    RUN = 2
+    PROBLEM = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A sentence about a node, or about the run (``node`` empty)."""
+
+    weight: Weight
+    text: str
+    node: str = ""
+
+
+def narrate(event: Event, state: RunState) -> Line | None:
+    """What to say about ``event``; None for what a line would not help with."""
+    match event:
+        case Begun():
+            return _begun(state)
+        case StopRequested(kind=kind, by=by):
+            how = "kill everything now" if kind is StopKind.KILL else "stop gracefully"
+            return Line(Weight.PROBLEM, f"{brief(by)}: asked to {how}")
+        case DeadlinePassed(phase=phase, after_s=after_s):
+            text = f"phase {phase.value} did not finish within {seconds(after_s)}"
+            return Line(Weight.PROBLEM, text)
+        case Failed(node=node, problem=problem) | NodeLost(node=node, problem=problem):
+            return Line(Weight.PROBLEM, _problem(problem), node)
+        case RankExited() | ProcessExited():
+            return _ended(event)
+        case _:
+            return _before_launch(event) or _after_launch(event, state)
+
+
+def _begun(state: RunState) -> Line:
+    request = state.request
+    nodes = plural(len(state.nodes), "node")
+    text = f"run {request.run_id}: {request.job.workload.name} on {request.cluster.name} ({nodes})"
+    return Line(Weight.RUN, brief(text))
+
+
+def _problem(problem: Problem) -> str:
+    return f"{brief(problem.message, 400)} ({brief(problem.id, 40)})"
+
+
+def _before_launch(event: Event) -> Line | None:
+    match event:
+        case Connected(node=node, seconds=took):
+            return Line(Weight.NODE, f"connected in {seconds(took)}", node)
+        case Probed(node=node, facts=facts):
+            return Line(Weight.NODE, _facts(facts), node)
+        case Synced(node=node, sent_files=files, sent_bytes=sent):
+            what = f"sent {plural(files, 'file')}, {size(sent)}" if files else "already up to date"
+            return Line(Weight.NODE, f"code {what}", node)
+        case Prepared(node=node, interpreter=path, python=version):
+            return Line(Weight.NODE, f"Python {brief(version, 40)} at {brief(path)}", node)
+        case RendezvousOffered(node=node, port=port):
+            return Line(Weight.DETAIL, f"offers port {port} for the rendezvous", node)
+        case Reached(node=node, addresses=addresses):
+            reached = ", ".join(brief(a, 60) for a in addresses[:4]) or "no address of the head"
+            return Line(Weight.DETAIL, f"reaches {reached}", node)
+        case _:
+            return None
+
+
+def _facts(facts: Facts) -> str:
+    names = sorted({gpu.name for gpu in facts.gpus})
+    gpus = f"{len(facts.gpus)} {TIMES} {', '.join(names)}" if names else "no GPU"
+    parts = [gpus, *([f"driver {facts.driver}"] if facts.driver else []), f"{facts.cpus} CPUs"]
+    return brief(", ".join(parts))
+
+
+def _after_launch(event: Event, state: RunState) -> Line | None:
+    match event:
+        case Launched(node=node):
+            return Line(Weight.DETAIL, "launched", node)
+        case RankStarted(node=node):
+            return _rank_started(node, state)
+        case NodeConcluded(node=node, clean=clean, survivors=survivors):
+            if clean:
+                return Line(Weight.NODE, "ended, no process left", node)
+            left = brief(", ".join(survivors[:8]))
+            return Line(Weight.PROBLEM, f"ended, still running: {left}", node)
+        case Collected(node=node, files=files, bytes=count):
+            return Line(Weight.NODE, f"collected {plural(files, 'file')}, {size(count)}", node)
+        case Swept(node=node, clean=clean, survivors=survivors):
+            if clean:
+                return Line(Weight.DETAIL, "verified clean", node)
+            left = brief(", ".join(survivors[:8]))
+            return Line(Weight.PROBLEM, f"not clean: {left}", node)
+        case _:
+            return None
+
+
+def _rank_started(node: str, state: RunState) -> Line | None:
+    """One line per node, when its last rank is up."""
+    if state.plan is None or node not in state.nodes:
+        return None
+    wanted = {rank for share in state.plan.nodes if share.name == node for rank in share.ranks}
+    if not wanted or state.nodes[node].ranks.keys() != wanted:
+        return None
+    return Line(Weight.NODE, f"{plural(len(wanted), 'rank')} up", node)
+
+
+def _ended(event: RankExited | ProcessExited) -> Line:
+    who = f"rank {event.rank}" if isinstance(event, RankExited) else brief(event.label, 40)
+    what = f"{who} {brief(describe(event.outcome))}"
+    if event.by_us:
+        return Line(Weight.DETAIL, f"{what}, stopped by orchestrate", event.node)
+    if succeeded(event.outcome):
+        return Line(Weight.DETAIL, what, event.node)
+    last = f": {brief(event.last_line, 300)}" if event.last_line else ""
+    return Line(Weight.PROBLEM, what + last, event.node)

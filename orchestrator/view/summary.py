@@ -1,0 +1,78 @@
+"""How a run ended, for people, on standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.core.result import MetricResult, Result, Status, Verdict
+from orchestrator.view.terminal import BOLD, GREEN, RED, YELLOW, paint
+from orchestrator.view.text import brief, number, plural, seconds
+
+_STATUS = {
+    Status.SUCCEEDED: GREEN,
+    Status.DEGRADED: YELLOW,
+    Status.FAILED: RED,
+    Status.STOPPED: YELLOW,
+}
+_VERDICT = {Verdict.PASS: GREEN, Verdict.FAIL: RED, Verdict.INVALID: RED, Verdict.NOT_RUN: RED}
+
+
+def summary(result: Result, *, color: bool = False) -> list[str]:
+    """Status first, with the reason if degraded; then figures with their gates, then paths."""
+    return [
+        _head(result, color),
+        *_degradation(result),
+        *_metrics(result, color),
+        *_samples(result),
+        *(f"  warning: {brief(warning, 300)}" for warning in result.warnings),
+        *([f"  report  {result.report}"] if result.report else []),
+    ]
+
+
+def _head(result: Result, color: bool) -> str:
+    used = [node for node in result.nodes if node.state not in {"excluded", "unused"}]
+    where = f"{plural(result.world_size, 'rank')} on {plural(len(used), 'node')}"
+    word = paint(result.status.value, _STATUS[result.status] + BOLD, color=color)
+    took = seconds(sum(result.timings.values()))
+    names = brief(f"{result.workload} on {result.cluster}")
+    return f"{word}  {names}: {where}, {took}, run {brief(result.run_id)}"
+
+
+def _degradation(result: Result) -> Iterator[str]:
+    if result.status is Status.DEGRADED:
+        for rung in result.ladder:
+            if rung.outcome != "used":
+                yield f"  {brief(rung.rung, 40)} {rung.outcome}: {brief(rung.reason, 300)}"
+
+
+def _metrics(result: Result, color: bool) -> Iterator[str]:
+    width = max((len(brief(name, 48)) for name in result.metrics), default=0)
+    for name, metric in result.metrics.items():
+        verdict = paint(metric.verdict.value, _VERDICT.get(metric.verdict, ""), color=color)
+        told = "" if metric.verdict is Verdict.UNGATED else f"  {verdict}{gate_text(metric)}"
+        yield f"  {brief(name, 48):<{width}}  {value_text(metric)}{told}"
+
+
+def value_text(metric: MetricResult) -> str:
+    """The figure with its unit; a missing one says so."""
+    if metric.value is None:
+        return "not reported" if metric.verdict is Verdict.NOT_RUN else "not a number"
+    return f"{number(metric.value)} {brief(metric.unit, 40)}".rstrip()
+
+
+def gate_text(metric: MetricResult) -> str:
+    """`` (0.1..0.5)``, `` (at most 0.5)``, or nothing."""
+    low, high = metric.min, metric.max
+    if low is not None and high is not None:
+        return f" ({number(low)}..{number(high)})"
+    if low is not None:
+        return f" (at least {number(low)})"
+    return f" (at most {number(high)})" if high is not None else ""
+
+
+def _samples(result: Result) -> Iterator[str]:
+    if (samples := result.samples) is not None:
+        yield (
+            f"  samples  {samples.done} of {samples.total} done, {samples.failed} failed, "
+            f"{samples.duplicates} duplicates dropped"
+        )

@@ -1,0 +1,71 @@
+"""Text for terminals: foreign text made harmless, quantities made short."""
+
+from __future__ import annotations
+
+import re
+
+CUT_MARK = "…"
+TIMES = "\u00d7"
+
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
+    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # OSC: titles, links, clipboard
+    r"|\x1b[PX^_][^\x1b]*(?:\x1b\\)?"  # DCS, SOS, PM, APC
+    r"|\x1b[ -/]*[0-~]?"  # the other escapes, also unfinished ones
+    r"|\x9b[0-?]*[ -/]*[@-~]"  # CSI as a single character
+)
+# Controls, direction overrides, separators that terminals take for line ends, lone surrogates.
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def clean(text: str) -> str:
+    """``text`` as one line without anything that could steer a terminal or reorder its text."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\n", " "))).expandtabs(8)
+
+
+def clip(text: str, width: int) -> str:
+    """At most ``width`` characters; what was cut is marked."""
+    return text if len(text) <= width else text[: max(0, width - 1)] + CUT_MARK
+
+
+def brief(text: str, width: int = 160) -> str:
+    """Foreign text for one place in a line: harmless and short."""
+    return clip(clean(text), width)
+
+
+def seconds(value: float) -> str:
+    """``0.4 s``, ``12.3 s``, ``4 min 05 s``, ``2 h 03 min``."""
+    if value < 100:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units: ``512 B``, ``1.2 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def number(value: float) -> str:
+    """A figure with as many digits as people read: ``60``, ``0.3125``, ``1.2e-05``."""
+    return f"{value:.0f}" if value == int_or_none(value) else f"{value:.4g}"
+
+
+def int_or_none(value: float) -> int | None:
+    """``value`` as an integer if it is one of readable length."""
+    return int(value) if abs(value) < 1e12 and value == int(value) else None
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 node``, ``2 nodes``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
