@@ -222,7 +222,7 @@ def _start_guest(state: State, host: Host) -> Child:
 
 
 def _shared_paths(options: Options) -> list[str]:
-    """What a host's own /tmp, /root or /home would hide: the interpreter, and what was asked for."""
+    """What a host's own /tmp, /root or /home would hide: the interpreter and `--share`."""
     missing = [path for path in options.share if not os.path.exists(path)]
     if missing:
         raise VirtualHostsError(f"--share {missing[0]}: no such file or directory")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from .state import (
     SlowNode,
     State,
     dump_state,
+    find_processes,
     load_state,
     write_text,
 )
@@ -61,11 +63,11 @@ class VirtualHosts:
         hosts = cls(directory)
         _make_directory(hosts.directory)
         with assembly.locked(hosts.directory):
-            old = hosts._load()
-            if old is not None and _is_whole(old):
-                _check_same(old, options)
+            processes = hosts._processes()
+            if processes and all(map(is_running, processes)):
+                _check_same(hosts.state, options)
                 return hosts
-            assembly.dismantle(hosts.directory, _processes(old))
+            assembly.dismantle(hosts.directory, processes)
             assembly.build(hosts.directory, options)
         return hosts
 
@@ -77,10 +79,16 @@ class VirtualHosts:
 
     @property
     def state(self) -> State:
-        state = self._load()
-        if state is None:
-            raise VirtualHostsError(f"no hosts at {self.directory}; next: virtual_hosts up N")
-        return state
+        try:
+            return load_state((self.directory / STATE_FILE).read_text())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise VirtualHostsError(
+                f"no hosts at {self.directory}; next: virtual_hosts up N"
+            ) from error
+        except (TypeError, KeyError) as error:
+            raise VirtualHostsError(
+                f"{self.directory} was made by another version; next: virtual_hosts down"
+            ) from error
 
     @property
     def names(self) -> list[str]:
@@ -145,7 +153,7 @@ class VirtualHosts:
             with assembly.locked(self.directory):
                 if not (self.directory / assembly.MARKER).exists():
                     return False
-                assembly.dismantle(self.directory, _processes(self._load()))
+                assembly.dismantle(self.directory, self._processes())
                 assembly.remove_if_empty(self.directory)
         except (FileNotFoundError, NotADirectoryError):
             return False
@@ -265,11 +273,12 @@ class VirtualHosts:
             finally:
                 write_text(self.directory / STATE_FILE, dump_state(state))
 
-    def _load(self) -> State | None:
+    def _processes(self) -> list[Process]:
+        """All processes of the set that the state file names."""
         try:
-            return load_state((self.directory / STATE_FILE).read_text())
+            return find_processes(json.loads((self.directory / STATE_FILE).read_text()))
         except FileNotFoundError:
-            return None
+            return []
 
 
 def _find(state: State, name: str) -> Host:
@@ -289,19 +298,6 @@ def _make_directory(directory: Path) -> None:
             raise VirtualHostsError(
                 f"{directory} holds other files; choose an empty --dir"
             ) from None
-
-
-def _processes(state: State | None) -> list[Process]:
-    """Every process of the set; throttles first, so that nothing is left stopped half-way."""
-    if state is None:
-        return []
-    nodes = state.faults.slow_nodes.values()
-    throttles = [node.throttle for node in nodes if node.throttle is not None]
-    return [*throttles, *(host.process for host in state.hosts), state.fabric]
-
-
-def _is_whole(state: State) -> bool:
-    return all(map(is_running, (state.fabric, *(host.process for host in state.hosts))))
 
 
 def _check_same(state: State, options: Options) -> None:

@@ -121,10 +121,14 @@ class Child:
 
 def detach() -> None:
     """Child's side: go on in a forked process; the first half reports its pid and exits."""
+    until_reported, reporting = os.pipe()
     pid = os.fork()
     if pid:
         report(f"pid {pid}")
         os._exit(0)
+    os.close(reporting)
+    os.read(until_reported, 1)  # end of file: "pid N" is on its way, whatever we say comes after
+    os.close(until_reported)
 
 
 def read_line() -> str:

@@ -115,7 +115,17 @@ def dump_state(state: State) -> str:
     return json.dumps(dataclasses.asdict(state), indent=1, default=sorted) + "\n"
 
 
+def find_processes(value: Any) -> list[Process]:
+    """Every process that stored state names, at any depth; also works on another version's file."""
+    if isinstance(value, dict):
+        if value.keys() == {"pid", "started"}:
+            return [Process(**value)]
+        value = list(value.values())
+    return [p for item in value for p in find_processes(item)] if isinstance(value, list) else []
+
+
 def load_state(text: str) -> State:
+    """Raises TypeError or KeyError when another version of this program wrote the text."""
     raw: dict[str, Any] = json.loads(text)
     raw["options"]["share"] = tuple(raw["options"]["share"])
     raw["options"] = Options(**raw["options"])

@@ -428,6 +428,17 @@ def test_up_recovers_from_a_dead_host(raise_hosts: RaiseHosts, tmp_path: Path) -
         assert ssh(hosts, "vh1", "hostname") == "vh1"
 
 
+def test_another_versions_set_can_be_removed(raise_hosts: RaiseHosts, tmp_path: Path) -> None:
+    """down needs no more of the state file than the processes that it names."""
+    hosts = raise_hosts(tmp_path / "old", Options(count=1))
+    path = hosts.directory / "hosts.json"
+    path.write_text(path.read_text().replace('"subnet"', '"network"'))
+    with pytest.raises(VirtualHostsError, match="another version"):
+        hosts.heal()
+    assert hosts.down()
+    assert not leftovers(hosts.directory)
+
+
 def test_directory_with_other_files_is_refused(tmp_path: Path) -> None:
     """up never takes over, and down never empties, a directory that it did not make."""
     (tmp_path / "thesis.tex").write_text("dear")
@@ -472,7 +483,9 @@ def test_state_survives_its_file() -> None:
             "vh1": SlowNode(factor=2.0), "vh2": SlowNode(factor=3.0, throttle=Process(5, 6)),
         },
     )  # fmt: skip
-    assert state.load_state(state.dump_state(made)) == made
+    text = state.dump_state(made)
+    assert state.load_state(text) == made
+    assert {process.pid for process in state.find_processes(json.loads(text))} == {1, 2, 3, 5, 9}
 
 
 def test_cut_of_all_pairs_is_one_rule() -> None:
