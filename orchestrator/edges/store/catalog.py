@@ -1,8 +1,8 @@
 """Finds and reads inventories and workloads: project folder, then home, then what is bundled.
 
 ``--cluster X`` is a path when it holds ``/`` or ends in .yaml or .yml, else ``clusters/X.yaml``
-below one of the three roots. ``--workload X`` is likewise a path to a folder (or its workload.yaml), else
-``workloads/X/``.
+below one of the three roots. ``--workload X`` is likewise a path to a folder or its workload.yaml,
+else ``workloads/X/``.
 """
 
 from __future__ import annotations

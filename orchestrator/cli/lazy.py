@@ -1,0 +1,84 @@
+"""A click group whose commands are imported only when one of them is invoked."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from orchestrator.core.suggest import did_you_mean
+
+_OWN_OPTIONS = frozenset({"-h", "--help", "--version"})
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A command to come: where it is, and the line that help shows for it."""
+
+    name: str
+    module: str
+    attribute: str
+    section: str
+    summary: str
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by a table. Options before any verb belong to the default verb."""
+
+    def __init__(self, *args: Any, verbs: Iterable[Verb] = (), default: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._verbs = {verb.name: verb for verb in verbs}
+        self._default = default
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self._verbs)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        cmd_name: str,
+    ) -> click.Command | None:
+        verb = self._verbs.get(cmd_name)
+        if verb is None:
+            return None
+        command = getattr(importlib.import_module(verb.module), verb.attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self.with_verb(args))
+
+    def with_verb(self, words: list[str]) -> list[str]:
+        """``words`` with the default verb in front when they begin with one of its options."""
+        if words and words[0].startswith("-") and words[0] not in _OWN_OPTIONS:
+            return [self._default, *words]
+        return words
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self._verbs:
+            hint = did_you_mean(args[0], self._verbs)
+            raise click.UsageError(f"no such command: {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        sections = dict.fromkeys(verb.section for verb in self._verbs.values())
+        for section in sections:
+            with formatter.section(section):
+                formatter.write_dl(
+                    [(v.name, v.summary) for v in self._verbs.values() if v.section == section]
+                )
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [name for name in self._verbs if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=self._verbs[name].summary) for name in names]
+        return [*items, *click.Command.shell_complete(self, ctx, incomplete)]

@@ -1,0 +1,79 @@
+"""``orchestrate``: the table of verbs, and how every failure becomes text and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from orchestrator import __version__
+from orchestrator.cli.failure import broken_pipe, interrupted, report_error, report_internal
+from orchestrator.cli.lazy import LazyGroup, Verb
+from orchestrator.core.errors import OrchestrateError, UsageError
+
+_JOBS, _RUNS, _SETUP = "Jobs", "Runs", "Configuration"
+_RUNS_MODULE = "orchestrator.cli.runs"
+
+VERBS = (
+    Verb("run", "orchestrator.cli.run", "run", _JOBS, "Run a workload, or your own script."),
+    Verb("plan", "orchestrator.cli.plan", "plan", _JOBS, "Show exactly what a run would do."),
+    Verb("exec", "orchestrator.cli.exec", "exec_", _JOBS, "Run one command on every node."),
+    Verb("ps", _RUNS_MODULE, "ps", _RUNS, "List runs."),
+    Verb("show", _RUNS_MODULE, "show", _RUNS, "Show a run's result."),
+    Verb("logs", _RUNS_MODULE, "logs", _RUNS, "Print or follow the logs of a run."),
+    Verb("attach", _RUNS_MODULE, "attach", _RUNS, "Follow a run that goes on elsewhere."),
+    Verb("stop", _RUNS_MODULE, "stop", _RUNS, "Stop a run and clean up behind it."),
+    Verb("clean", _RUNS_MODULE, "clean", _RUNS, "Remove what runs left on nodes and here."),
+    Verb("cluster", "orchestrator.cli.cluster", "cluster", _SETUP, "List and check inventories."),
+    Verb("workload", "orchestrator.cli.workload", "workload", _SETUP, "List and show workloads."),
+    Verb(
+        "completion", "orchestrator.cli.completion", "completion", _SETUP, "Print shell completion."
+    ),
+)
+
+
+@click.group(
+    cls=LazyGroup,
+    verbs=VERBS,
+    default="run",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Without a verb, `orchestrate --cluster C --workload W` runs the workload.",
+)
+@click.version_option(__version__, prog_name="orchestrate")
+def cli() -> None:
+    """Run multi-GPU jobs across machines that are reachable over plain SSH."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the process exit code; everything raised ends here.
+
+    A verb that prints its own ``result`` line must not raise after it: with ``--json`` an error
+    that arrives here is printed as the last line.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    assert isinstance(cli, LazyGroup)
+    verb = next(iter(cli.with_verb(words)), "")
+    as_json = "--json" in words[: words.index("--") if "--" in words else None]
+    try:
+        code = cli.main(args=words, prog_name="orchestrate", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        if as_json:
+            usage = UsageError(error.format_message(), id="usage.command-line")
+            return report_error(usage, verb=verb, as_json=True)
+        error.show()
+        return error.exit_code
+    except OrchestrateError as error:
+        return report_error(error, verb=verb, as_json=as_json)
+    except (click.Abort, KeyboardInterrupt):
+        return interrupted()
+    except BrokenPipeError:
+        return broken_pipe()
+    except Exception as error:  # noqa: BLE001 - the outermost frame: nothing may escape as a traceback
+        return report_internal(error, os.environ, verb=verb, as_json=as_json)

@@ -1,0 +1,116 @@
+"""``orchestrate workload``: list, show, schema."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+
+import click
+
+from orchestrator.cli.output import plain, print_json, print_table
+from orchestrator.core.errors import OrchestrateError
+from orchestrator.core.workload import Metric, Parameter, ParameterValue, Workload
+
+
+@click.group()
+def workload() -> None:
+    """List and show workloads."""
+
+
+@workload.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_workloads(as_json: bool) -> None:
+    """List the workloads that a name reaches: project, then home, then bundled."""
+    from orchestrator.edges.store.catalog import Catalog
+
+    catalog = Catalog.from_environment(os.environ)
+    rows = []
+    for entry in catalog.workloads():
+        try:
+            found = catalog.read_workload(entry.path)
+            shape, summary, error = found.shape.value, found.summary, None
+        except OrchestrateError as refused:
+            shape, summary, error = "", f"invalid: {refused.what.splitlines()[0]}", str(refused)
+        record = {"name": entry.name, "origin": entry.origin, "path": str(entry.path)}
+        rows.append({**record, "shape": shape, "summary": summary, "error": error})
+    if as_json:
+        for row in rows:
+            print_json("workload", row)
+        return
+    headings = ("name", "origin", "shape", "summary")
+    print_table(headings, [[str(row[heading]) for heading in headings] for row in rows])
+
+
+@workload.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(name: str, as_json: bool) -> None:
+    """Show what workload NAME takes, reports and requires."""
+    from orchestrator.edges.store.catalog import Catalog
+
+    found = Catalog.from_environment(os.environ).workload(name)
+    if as_json:
+        print_json("workload", plain(found))
+        return
+    _print_head(found)
+    if found.parameters:
+        print("\nparameters (--set NAME=VALUE)")
+        print_table(
+            ("name", "type", "default", "help"),
+            [_parameter_row(item) for item in found.parameters.values()],
+        )
+    if found.presets:
+        print("\npresets (--set preset=NAME)")
+        rows = [(name, _settings(values)) for name, values in found.presets.items()]
+        print_table(("name", "values"), rows)
+    if found.metrics:
+        print("\nmetrics")
+        rows_of_metrics = [_metric_row(item) for item in found.metrics.values()]
+        print_table(("name", "unit", "better", "required", "gate", "help"), rows_of_metrics)
+
+
+@workload.command()
+def schema() -> None:
+    """Print the JSON Schema of workload.yaml."""
+    from orchestrator.boundary.json_schema import workload_schema
+
+    print(json.dumps(workload_schema(), indent=2))
+
+
+def _print_head(found: Workload) -> None:
+    print(f"{found.name}: {found.summary}" if found.summary else found.name)
+    print(f"entry     {found.folder}/{found.entry}")
+    print(f"shape     {found.shape.value}")
+    print(f"ranks     one per {found.ranks.per.value}; {found.ranks.cpu} on a node without GPUs")
+    print(f"modules   {', '.join(found.modules) or 'none'}")
+    print(f"preset    {found.default_preset or 'none'} by default")
+    if found.artifacts:
+        print(f"artifacts {', '.join(found.artifacts)}")
+
+
+def _parameter_row(parameter: Parameter) -> list[str]:
+    from orchestrator.boundary.parameters import expected
+
+    default = _show_value(parameter.default)
+    return [parameter.name, expected(parameter), default, parameter.help]
+
+
+def _metric_row(metric: Metric) -> list[str]:
+    bounds = []
+    if metric.gate is not None:
+        bounds += [f">= {metric.gate.min:g}"] if metric.gate.min is not None else []
+        bounds += [f"<= {metric.gate.max:g}"] if metric.gate.max is not None else []
+    required = "yes" if metric.required else ""
+    direction = metric.direction.value
+    return [metric.name, metric.unit, direction, required, " and ".join(bounds), metric.help]
+
+
+def _settings(values: Mapping[str, ParameterValue]) -> str:
+    return " ".join(f"{name}={_show_value(value)}" for name, value in values.items())
+
+
+def _show_value(value: ParameterValue) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)
