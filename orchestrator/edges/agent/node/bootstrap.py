@@ -1,7 +1,7 @@
 """The first code that runs on a node: puts the agent there if it is absent, then hands over to it.
 
-Its text travels over standard input ahead of everything else (see ``package.py``), so it imports nothing
-of this package, and it must compile on any Python 3 in order to say that the Python is too old.
+Its text travels over standard input ahead of everything else (see ``package.py``), so it imports
+nothing of this package, and it must compile on Python 3.6 in order to say that that is too old.
 """
 
 import os
@@ -19,18 +19,16 @@ class UnsafeDirectory(Exception):
 
 def private_directory(path: str) -> None:
     """Create ``path`` with mode 0700, or check that it is a directory of ours and make it 0700."""
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
+    if not os.path.lexists(path):
+        os.makedirs(path, 0o700, exist_ok=True)
     try:
         fd = os.open(path, DIRECTORY_FLAGS)
     except OSError as error:
-        raise UnsafeDirectory("%s is not a plain directory (%s)" % (path, error.strerror))
+        raise UnsafeDirectory(f"{path} is not a plain directory ({error.strerror})") from error
     try:
         status = os.fstat(fd)
         if status.st_uid != os.geteuid():
-            raise UnsafeDirectory("%s belongs to user id %d" % (path, status.st_uid))
+            raise UnsafeDirectory(f"{path} belongs to user id {status.st_uid}")
         if status.st_mode & OTHERS:
             os.fchmod(fd, 0o700)
     finally:
@@ -46,16 +44,16 @@ def resolve_workdir(text: str) -> str:
     path = os.path.abspath(os.path.join(os.path.expanduser("~"), os.path.expanduser(text)))
     trusted = (0, os.geteuid())
     if os.path.islink(path) and os.lstat(path).st_uid not in trusted:
-        raise UnsafeDirectory("%s is another user's link" % path)
+        raise UnsafeDirectory(f"{path} is another user's link")
     path = os.path.realpath(path)
     os.makedirs(path, 0o700, exist_ok=True)
     if os.lstat(path).st_uid not in trusted:
-        raise UnsafeDirectory("%s belongs to user id %d" % (path, os.lstat(path).st_uid))
+        raise UnsafeDirectory(f"{path} belongs to user id {os.lstat(path).st_uid}")
     above = path
     while above != "/":
         mode = os.lstat(above).st_mode
         if mode & WORLD_WRITABLE and not mode & STICKY:
-            raise UnsafeDirectory("%s is writable by everybody" % above)
+            raise UnsafeDirectory(f"{above} is writable by everybody")
         above = os.path.dirname(above)
     return path
 
@@ -77,13 +75,13 @@ def _unpack(data: bytes, digest: str, agents: str, target: str) -> None:
 
     if hashlib.sha256(data).hexdigest() != digest:
         raise ValueError("the agent's package arrived damaged")
-    staging = os.path.join(agents, ".%d-%s" % (os.getpid(), os.urandom(6).hex()))
+    staging = os.path.join(agents, f".{os.getpid()}-{os.urandom(6).hex()}")
     os.mkdir(staging, 0o700)
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         for name in archive.namelist():
             if not re.match(r"([a-z_]+/)*[a-z_]+\.py\Z", name):
-                raise ValueError("unexpected file in the agent's package: %r" % name)
+                raise ValueError(f"unexpected file in the agent's package: {name!r}")
             path = os.path.join(staging, name)
             os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
             with open(path, "xb") as file:
@@ -112,24 +110,24 @@ def _locate(header: "dict[str, str]", say: "object", stream: "object") -> "tuple
     say("need")  # type: ignore[operator]
     size = int(stream.readline(32))  # type: ignore[attr-defined]
     if not 0 < size <= MAX_PACKAGE_BYTES:
-        raise ValueError("unreasonable package size %d" % size)
+        raise ValueError(f"unreasonable package size {size}")
     _unpack(_read_exactly(stream, size), header["digest"], agents, target)
     return workdir, target
 
 
 def start() -> None:
-    """Read the header line, find or unpack the agent, run it. Never returns to the caller's text."""
+    """Read the header line, find or unpack the agent, run it."""
     import json
 
     stream = sys.stdin.buffer
-    header = json.loads(stream.readline(65536).decode("utf-8"))
+    header = json.loads(stream.readline(65536).decode())
     nonce = header["nonce"]
 
     def say(status: str) -> None:
-        os.write(1, ("\n%s %s\n" % (nonce, status)).encode("utf-8"))
+        os.write(1, f"\n{nonce} {status}\n".encode())
 
     if sys.version_info[:2] < MINIMUM_PYTHON:
-        say("refused python3 on this node is %s; the agent needs 3.8" % sys.version.split()[0])
+        say(f"refused python3 on this node is {sys.version.split()[0]}; the agent needs 3.8")
         return
     try:
         workdir, agent = _locate(header, say, stream)

@@ -21,3 +21,9 @@ DAMAGED = "OR-AGENT-DAMAGED"
 ENVIRONMENT = "OR-AGENT-ENVIRONMENT"
 LAUNCH = "OR-AGENT-LAUNCH"
 SYSTEM = "OR-AGENT-SYSTEM"
+
+
+def shorten(value: object) -> str:
+    """A foreign value as it may appear in a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -25,7 +25,7 @@ from orchestrator.edges.agent.node.bootstrap import (
     private_directory,
     resolve_workdir,
 )
-from orchestrator.edges.agent.node.fault import BAD_REQUEST, BUSY, UNSAFE, AgentFault
+from orchestrator.edges.agent.node.fault import BAD_REQUEST, BUSY, UNSAFE, AgentFault, shorten
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ MAX_ATTEMPT = 10_000
 def check_name(value: object, what: str, pattern: Pattern[str] = NAME) -> str:
     """``value`` if it is a safe single path component of its kind."""
     if not isinstance(value, str) or not pattern.match(value):
-        raise AgentFault(BAD_REQUEST, "not a valid %s: %.80r" % (what, value))
+        raise AgentFault(BAD_REQUEST, f"not a valid {what}: {shorten(value)}")
     return value
 
 
@@ -88,8 +88,8 @@ class RunLayout:
     def attempt(self, number: object) -> AttemptLayout:
         """Attempts count from 0 or 1, as the coordinator likes."""
         if type(number) is not int or not 0 <= number <= MAX_ATTEMPT:
-            raise AgentFault(BAD_REQUEST, "not a valid attempt: %.80r" % (number,))
-        return AttemptLayout(os.path.join(self.root, "attempt-%d" % number))
+            raise AgentFault(BAD_REQUEST, f"not a valid attempt: {shorten(number)}")
+        return AttemptLayout(os.path.join(self.root, f"attempt-{number}"))
 
     def attempts(self) -> list[int]:
         """The attempts that exist, in order."""
@@ -167,7 +167,7 @@ def lock(path: str, wait: bool = True, shared: bool = False) -> int:
         fcntl.flock(fd, kind if wait else kind | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
-        raise AgentFault(BUSY, "%s is held by another process" % os.path.basename(path)) from None
+        raise AgentFault(BUSY, f"{os.path.basename(path)} is held by another process") from None
     except BaseException:
         os.close(fd)
         raise
@@ -176,7 +176,7 @@ def lock(path: str, wait: bool = True, shared: bool = False) -> int:
 
 def write_atomically(path: str, data: bytes) -> None:
     """``path`` appears complete or not at all, also after a power cut."""
-    staging = "%s.%d.%s" % (path, os.getpid(), os.urandom(4).hex())
+    staging = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(staging, flags, 0o600)
     try:

@@ -1,0 +1,244 @@
+"""Starting the supervisor of an attempt: at most once per attempt, and with nothing secret on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import sys
+import time
+
+from orchestrator.edges.agent.node import lease
+from orchestrator.edges.agent.node.fault import ABSENT, BAD_REQUEST, BUSY, LAUNCH, AgentFault
+from orchestrator.edges.agent.node.layout import (
+    NAME,
+    AttemptLayout,
+    NodeLayout,
+    RunLayout,
+    check_name,
+    lock,
+)
+from orchestrator.edges.agent.node.state import boot_id, supervisor_state
+from orchestrator.edges.agent.node.wire import field, seconds, strings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+START_S = 30.0
+MAX_PROCESSES = 256
+MAX_WORDS = 8192
+FIRST_HELD_FD = 10
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+PLACEHOLDER = re.compile(r"\{(snapshot|output|report|checkpoints|attempt|agent|agent_python)\}")
+ENTRY = (
+    "import sys;sys.path.insert(0,sys.argv[1]);"
+    "from orchestrator.edges.agent.node.supervisor import main;main()"
+)
+# What ranks inherit from the login: where things are and how text looks, not what tunes a program.
+INHERITED = frozenset(
+    "HOME PATH USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR LD_LIBRARY_PATH CUDA_HOME CUDA_PATH "
+    "XDG_CACHE_HOME HF_HOME http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY".split()
+)
+INHERITED_PREFIXES = ("LC_", "NVIDIA_", "SSL_CERT_")
+
+
+def login_environment() -> dict[str, str]:
+    """The part of the agent's own environment that programs on this node get."""
+    own = os.environ.items()
+    return {k: v for k, v in own if k in INHERITED or k.startswith(INHERITED_PREFIXES)}
+
+
+def launch(layout: NodeLayout, agent: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Start the attempt's supervisor, or answer which one it already has."""
+    run = layout.run(request.get("run"), request.get("node"))
+    attempt = run.attempt(request.get("attempt"))
+    epoch = lease.check_epoch(request)
+    lease_s = seconds(request, "lease_s", 0.1, lease.MAX_LEASE_S)
+    spec = _specification(layout, run, attempt, agent, request)
+    run.create()
+    fd = lock(run.lock)
+    try:
+        lease.fence(run, epoch)
+        known = supervisor_state(attempt)
+        if known:
+            return {"supervisor": known.identity, "already": True, "alive": known.alive}
+        _refuse_if_busy(run)
+        attempt.create()
+        lease.write(attempt, epoch, lease_s)
+        held = _hold(layout, request)
+        try:
+            identity = _spawn(spec, held, attempt, agent)
+        finally:
+            for descriptor in held:
+                os.close(descriptor)
+    finally:
+        os.close(fd)
+    return {"supervisor": identity, "already": False, "alive": True}
+
+
+def _refuse_if_busy(run: RunLayout) -> None:
+    for number in run.attempts():
+        known = supervisor_state(run.attempt(number))
+        if known and known.alive:
+            raise AgentFault(BUSY, f"attempt {number} of this run is still going on here")
+
+
+def _specification(
+    layout: NodeLayout,
+    run: RunLayout,
+    attempt: AttemptLayout,
+    agent: str,
+    request: Mapping[str, Any],
+) -> dict[str, Any]:
+    digest = field(request, "snapshot", str, None)
+    if digest is not None and not os.path.isdir(layout.snapshot(digest)):
+        raise AgentFault(ABSENT, f"snapshot {digest[:16]} is not on this node")
+    places = {
+        "snapshot": layout.snapshot(digest) if digest else "",
+        "output": attempt.output,
+        "report": attempt.report,
+        "checkpoints": run.checkpoints,
+        "attempt": attempt.root,
+        "agent": os.path.dirname(os.path.abspath(__file__)),
+        "agent_python": sys.executable,
+    }
+    markers = {
+        "ORCHESTRATE_RUN_ID": request["run"],
+        "ORCHESTRATE_NODE": request["node"],
+        "ORCHESTRATE_ATTEMPT": str(request["attempt"]),
+        "ORCHESTRATE_ATTEMPT_DIR": attempt.root,
+        "ORCHESTRATE_REPORT_DIR": attempt.report,
+        "ORCHESTRATE_OUTPUT_DIR": attempt.output,
+        "ORCHESTRATE_CHECKPOINT_DIR": run.checkpoints,
+    }
+    default = places["snapshot"] or attempt.output
+    return {
+        "run": request["run"],
+        "node": request["node"],
+        "attempt": request["attempt"],
+        "attempt_dir": attempt.root,
+        "grace_s": seconds(request, "grace_s", 0.0, 3600.0),
+        "cwd": _fill(field(request, "cwd", str, None) or default, places),
+        "snapshot": digest,
+        "agent": os.path.basename(agent),
+        "boot_id": boot_id(),
+        "processes": _processes(request, places, markers),
+    }
+
+
+def _processes(
+    request: Mapping[str, Any], places: Mapping[str, str], markers: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    given = field(request, "processes", list)
+    if not 0 < len(given) <= MAX_PROCESSES or not all(isinstance(p, dict) for p in given):
+        raise AgentFault(BAD_REQUEST, f"'processes' must be 1 to {MAX_PROCESSES} objects")
+    processes = [_process(process, places, markers) for process in given]
+    if len({process["label"] for process in processes}) < len(processes):
+        raise AgentFault(BAD_REQUEST, "two processes have the same label")
+    return processes
+
+
+def _process(
+    given: Mapping[str, Any], places: Mapping[str, str], markers: Mapping[str, str]
+) -> dict[str, Any]:
+    argv = [_fill(word, places) for word in strings(given, "argv", MAX_WORDS)]
+    if not argv or not argv[0]:
+        raise AgentFault(BAD_REQUEST, "'argv' is empty")
+    rank = field(given, "rank", int, None)
+    label = check_name(given.get("label"), "label", LABEL)
+    if rank is not None and (rank < 0 or label != f"rank-{rank}"):
+        raise AgentFault(BAD_REQUEST, f"rank {rank} must be labelled rank-{rank}")
+    env = field(given, "env", dict, {})
+    for name, value in env.items():
+        if not name or "=" in name or not isinstance(value, str) or "\0" in name + value:
+            raise AgentFault(BAD_REQUEST, "'env' holds what is not an environment variable")
+    filled = {name: _fill(value, places) for name, value in env.items()}
+    # Markers come first in the process's environment, and nothing overrides them.
+    environment = {**markers, **login_environment(), **filled, **markers}
+    return {"label": label, "rank": rank, "argv": argv, "env": environment}
+
+
+def _fill(text: str, places: Mapping[str, str]) -> str:
+    return PLACEHOLDER.sub(lambda match: places[match.group(1)], text)
+
+
+def _hold(layout: NodeLayout, request: Mapping[str, Any]) -> list[int]:
+    """Locks that the supervisor inherits and keeps for its life, one per GPU for instance."""
+    held: list[int] = []
+    try:
+        for name in strings(request, "locks", 64, []):
+            held.append(_hold_one(layout, check_name(name, "lock name", NAME), request))
+    except BaseException:
+        for fd in held:
+            os.close(fd)
+        raise
+    return held
+
+
+def _hold_one(layout: NodeLayout, name: str, request: Mapping[str, Any]) -> int:
+    path = os.path.join(layout.locks, name)
+    try:
+        fd = lock(path, wait=False)
+    except AgentFault as fault:
+        with open(path, errors="replace") as file:
+            holder = file.read(300)
+        raise AgentFault(BUSY, f"{name} is in use by {holder or 'another run'}") from fault
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"run {request['run']} on {request['node']}".encode(), 0)
+    return fd
+
+
+def _spawn(
+    spec: dict[str, Any], held: list[int], attempt: AttemptLayout, agent: str
+) -> dict[str, Any]:
+    """Start the supervisor, hand it the specification over a pipe, wait until it has begun."""
+    spec["held"] = [FIRST_HELD_FD + i for i in range(len(held))]
+    spec_out, spec_in = os.pipe()
+    answer_out, answer_in = os.pipe()
+    log = os.open(attempt.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    # High numbers first, so that no source is overwritten before it was copied.
+    sources = {**dict(zip(spec["held"], held)), 3: answer_in, 0: spec_out, 1: log, 2: log}
+    copies = {target: _above(fd) for target, fd in sources.items()}
+    argv = [sys.executable, "-I", "-S", "-c", ENTRY, agent, f"{spec['run']}/{spec['node']}"]
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in copies.items()]
+        pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions)
+    finally:
+        for fd in (spec_out, answer_in, log, *copies.values()):
+            os.close(fd)
+    try:
+        _write_all(spec_in, json.dumps(spec).encode())
+        os.close(spec_in)
+        os.waitpid(pid, 0)  # it forks and leaves at once
+        return _answer(answer_out, attempt)
+    finally:
+        os.close(answer_out)
+
+
+def _above(fd: int) -> int:
+    """A copy of ``fd`` with a number that no target uses."""
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 128)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _answer(fd: int, attempt: AttemptLayout) -> dict[str, Any]:
+    deadline = time.monotonic() + START_S
+    data = b""
+    while not data.endswith(b"\n"):
+        ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
+        chunk = os.read(fd, 4096) if ready else b""
+        if not chunk:
+            raise AgentFault(LAUNCH, f"the supervisor did not start; see {attempt.supervisor_log}")
+        data += chunk
+    identity: dict[str, Any] = json.loads(data)
+    return identity

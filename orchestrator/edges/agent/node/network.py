@@ -1,0 +1,162 @@
+"""Interfaces and their addresses (netlink), adapters (sysfs), and the own address towards the coordinator."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+# linux/netlink.h, rtnetlink.h, if_link.h, if_addr.h
+NLMSG_DONE, NLMSG_ERROR = 3, 2
+NLM_F_REQUEST_DUMP = 0x301
+RTM_NEWLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR = 16, 18, 20, 22
+IFLA_IFNAME, IFA_ADDRESS, IFA_LOCAL = 3, 1, 2
+IFF_UP, IFF_LOOPBACK, IFF_RUNNING = 0x1, 0x8, 0x40
+MAX_DUMP_BYTES = 4 * 1024 * 1024
+TIMEOUT_S = 5.0
+
+
+def find_interfaces(sys_class_net: str = "/sys/class/net") -> list[dict[str, Any]]:
+    """The interfaces of this network namespace. ``up``: enabled, and with a carrier."""
+    links = dict(parse_links(_dump(RTM_GETLINK)))
+    for index, address in parse_addresses(_dump(RTM_GETADDR)):
+        if index in links:
+            links[index]["addresses"].append(address)
+    for link in links.values():
+        link["speed_mbit"] = _speed(sys_class_net, link["name"])
+    return [links[index] for index in sorted(links)]
+
+
+def _dump(kind: int) -> bytes:
+    """All answers to a netlink dump request; ``b""`` where netlink is not allowed."""
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+            netlink.settimeout(TIMEOUT_S)
+            # nlmsghdr (length, type, flags, sequence, port) and a family byte padded to 4.
+            netlink.sendto(struct.pack("=IHHIIB3x", 20, kind, NLM_F_REQUEST_DUMP, 1, 0, 0), (0, 0))
+            data = b""
+            while len(data) < MAX_DUMP_BYTES:
+                part = netlink.recv(65536)
+                data += part
+                if any(type_ in (NLMSG_DONE, NLMSG_ERROR) for type_, _ in _messages(part)):
+                    break
+            return data
+    except OSError:
+        return b""
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    position = 0
+    while position + 16 <= len(data):
+        length, kind = struct.unpack_from("=IH", data, position)
+        if length < 16:
+            return
+        yield kind, data[position + 16 : position + length]
+        position += (length + 3) & ~3
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    attributes = {}
+    position = 0
+    while position + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, position)
+        if length < 4:
+            break
+        attributes[kind & 0x3FFF] = data[position + 4 : position + length]
+        position += (length + 3) & ~3
+    return attributes
+
+
+def parse_links(data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(index, interface) for each RTM_NEWLINK message."""
+    for kind, body in _messages(data):
+        if kind != RTM_NEWLINK or len(body) < 16:
+            continue
+        index, flags = struct.unpack_from("=iI", body, 4)
+        name = _attributes(body[16:]).get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
+        up = bool(flags & IFF_UP and flags & IFF_RUNNING)
+        loopback = bool(flags & IFF_LOOPBACK)
+        yield index, {"name": name, "up": up, "loopback": loopback, "addresses": []}
+
+
+def parse_addresses(data: bytes) -> Iterator[tuple[int, str]]:
+    """(interface index, own address) for each RTM_NEWADDR message."""
+    for kind, body in _messages(data):
+        if kind != RTM_NEWADDR or len(body) < 8:
+            continue
+        family = body[0]
+        (index,) = struct.unpack_from("=I", body, 4)
+        attributes = _attributes(body[8:])
+        packed = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS) or b""
+        if len(packed) == {socket.AF_INET: 4, socket.AF_INET6: 16}.get(family):
+            yield index, socket.inet_ntop(family, packed)
+
+
+def _speed(sys_class_net: str, name: str) -> int:
+    text = _read(os.path.join(sys_class_net, name, "speed"))
+    return int(text) if text.isdigit() else 0
+
+
+def find_hcas(sys_class_infiniband: str = "/sys/class/infiniband") -> list[dict[str, Any]]:
+    """One entry per port, from files such as ``mlx5_0/ports/1/{state,link_layer,rate}``."""
+    hcas = []
+    for name in _names(sys_class_infiniband):
+        ports = os.path.join(sys_class_infiniband, name, "ports")
+        for port in _names(ports):
+            if port.isdigit():
+                hcas.append(_describe_port(name, int(port), os.path.join(ports, port)))
+    return hcas
+
+
+def _describe_port(name: str, port: int, path: str) -> dict[str, Any]:
+    # state reads like "4: ACTIVE", rate like "400 Gb/sec (4X NDR)".
+    return {
+        "name": name,
+        "port": port,
+        "state": _read(os.path.join(path, "state")).rpartition(":")[2].strip(),
+        "link_layer": _read(os.path.join(path, "link_layer")),
+        "rate_gbit": _leading_number(_read(os.path.join(path, "rate"))),
+    }
+
+
+def _leading_number(text: str) -> float:
+    try:
+        return float(text.split()[0])
+    except (IndexError, ValueError):
+        return 0.0
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, errors="replace") as file:
+            return file.read(256).strip()
+    except OSError:
+        return ""
+
+
+def route_address(towards: str | None) -> str:
+    """Our own address as the coordinator reached it, else the one that routes ``towards`` it."""
+    connection = os.environ.get("SSH_CONNECTION", "").split()
+    if len(connection) == 4:
+        return connection[2].partition("%")[0]
+    if towards:
+        family = socket.AF_INET6 if ":" in towards else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((towards, 9))  # chooses a route; sends nothing
+                return str(probe.getsockname()[0])
+        except OSError:
+            pass
+    return "127.0.0.1"

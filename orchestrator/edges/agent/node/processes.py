@@ -1,0 +1,148 @@
+"""Processes by identity: (pid, start time), found by the run's marker or by descent, never by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+RUN_MARKER = "ORCHESTRATE_RUN_ID"
+NODE_MARKER = "ORCHESTRATE_NODE"
+MAX_ENVIRON_BYTES = 8 * 1024 * 1024
+SCAN_PAUSE_S = 0.02
+DEAD_STATES = "ZX"
+
+
+class Found:
+    """A live process as /proc showed it. ``start_time`` counts clock ticks since boot."""
+
+    __slots__ = ("comm", "parent", "pid", "start_time", "state")
+
+    def __init__(self, pid: int, comm: str, state: str, parent: int, start_time: int) -> None:
+        self.pid = pid
+        self.comm = comm
+        self.state = state
+        self.parent = parent
+        self.start_time = start_time
+
+    def describe(self) -> dict[str, object]:
+        return {"pid": self.pid, "comm": self.comm, "state": self.state}
+
+
+def look(pid: int) -> Found | None:
+    """The process ``pid``, or None if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read(4096).decode(errors="replace")
+    except OSError:
+        return None
+    # The name is in parentheses and may itself hold parentheses and spaces.
+    head, _, tail = text.rpartition(")")
+    fields = tail.split()
+    if len(fields) < 20:
+        return None
+    comm = "".join(c if c.isprintable() else "?" for c in head.partition("(")[2])
+    return Found(pid, comm, fields[0], int(fields[1]), int(fields[19]))
+
+
+def alive(pid: int, start_time: int) -> bool:
+    """Whether exactly this process still runs."""
+    found = look(pid)
+    return found is not None and found.start_time == start_time and found.state not in DEAD_STATES
+
+
+def send(pid: int, start_time: int, number: int) -> bool:
+    """Signal the process if it still is the same one; a reused pid is left alone."""
+    try:
+        fd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+    except OSError:
+        fd = -1
+    try:
+        if not alive(pid, start_time):
+            return False
+        if fd >= 0:
+            signal.pidfd_send_signal(fd, number)
+        else:
+            os.kill(pid, number)
+    except OSError:
+        return False
+    finally:
+        if fd >= 0:
+            os.close(fd)
+    return True
+
+
+def pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def marked(run: str, node: str) -> list[Found]:
+    """Live processes of this user whose environment carries the markers of this run and node."""
+    wanted = {f"{RUN_MARKER}={run}".encode(), f"{NODE_MARKER}={node}".encode()}
+    return _living(pid for pid in pids() if wanted <= _environment(pid))
+
+
+def descendants(root: int) -> list[Found]:
+    """Live processes below ``root``. Under a subreaper, orphans that cleaned their environment too."""
+    table = [found for found in map(look, pids()) if found]
+    children: dict[int, list[Found]] = {}
+    for found in table:
+        children.setdefault(found.parent, []).append(found)
+    below: list[Found] = []
+    queue = [root]
+    while queue:
+        for found in children.get(queue.pop(), ()):
+            below.append(found)
+            queue.append(found.pid)
+    return [found for found in below if found.state not in DEAD_STATES]
+
+
+def _environment(pid: int) -> set[bytes]:
+    try:
+        if os.stat(f"/proc/{pid}").st_uid != os.geteuid():
+            return set()
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return set(file.read(MAX_ENVIRON_BYTES).split(b"\0"))
+    except OSError:
+        return set()
+
+
+def _living(candidates: Iterable[int]) -> list[Found]:
+    ourselves = {os.getpid(), os.getppid()}
+    found = (look(pid) for pid in candidates if pid not in ourselves)
+    return [process for process in found if process and process.state not in DEAD_STATES]
+
+
+class Swept:
+    """What a sweep did. Clean means that two scans in a row found nothing."""
+
+    def __init__(self) -> None:
+        self.scans = 0
+        self.killed: list[int] = []
+        self.survivors: list[Found] = []
+
+    @property
+    def clean(self) -> bool:
+        return not self.survivors
+
+
+def sweep(find: Callable[[], list[Found]], timeout_s: float) -> Swept:
+    """KILL what ``find`` finds until two scans in a row are empty, or the time is up."""
+    swept = Swept()
+    empty = 0
+    deadline = time.monotonic() + timeout_s
+    while True:
+        swept.survivors = find()
+        swept.scans += 1
+        empty = 0 if swept.survivors else empty + 1
+        for process in swept.survivors:
+            sent = send(process.pid, process.start_time, signal.SIGKILL)
+            if sent and process.pid not in swept.killed:
+                swept.killed.append(process.pid)
+        if empty == 2 or (swept.survivors and time.monotonic() >= deadline):
+            return swept
+        time.sleep(SCAN_PAUSE_S)

@@ -1,0 +1,174 @@
+"""Runs one rank under a launcher and records exactly how it ended.
+
+``python3 -I -S rank_shim.py -- argv`` : a launcher such as torchrun starts this in place of the rank.
+It sends the rank's output to the rank's own log files, forwards signals, ends the way the rank ended,
+and leaves two small files for the supervisor: ``ranks/rank-<R>-<pid>.start`` and ``.end``.
+A program of its own, with few imports: every rank pays for its start.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+PR_SET_PDEATHSIG = 1
+PARENT_DIED = signal.SIGRTMIN + 5  # launchers do not use it, so that it means only this
+FORWARDED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+WAITED = {*FORWARDED, signal.SIGCHLD, PARENT_DIED}
+ORPHAN_GRACE_S = 5.0
+RECORD_BYTES = 256
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+
+
+def start_time(pid: int) -> int:
+    """Clock ticks since boot; with the pid it identifies a process."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read(4096).rpartition(b")")[2].split()[19])
+
+
+def die_with_parent(parent: int, number: int) -> None:
+    """Get signal ``number`` when ``parent`` ends, also if it has already ended."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
+
+
+def execute(argv: list[str], mask: set[signal.Signals]) -> NoReturn:
+    """Become ``argv``, with the signals that Python changed put back."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    code = NOT_EXECUTABLE
+    try:
+        os.execvp(argv[0], argv)
+    except FileNotFoundError as error:
+        code = NOT_FOUND
+        message = f"cannot start {argv[0]!r}: {error.strerror}\n"
+    except OSError as error:
+        message = f"cannot start {argv[0]!r}: {error.strerror}\n"
+    os.write(2, message.encode(errors="replace"))
+    os._exit(code)
+
+
+class Rank:
+    """One rank's process, its records and its logs."""
+
+    def __init__(self, spool: str, rank: int, local_rank: int) -> None:
+        self.rank = rank
+        self.local_rank = local_rank
+        self.logs = [os.path.join(spool, "logs", f"rank-{rank}.{end}") for end in ("out", "err")]
+        self.record = os.path.join(spool, "ranks", f"rank-{rank}-{os.getpid()}")
+        self.launcher = os.getppid()
+        self.told = 0
+        self.told_by = 0
+        # Reserved now, so that the end can be recorded on a disk that is full by then.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        self._end = os.open(self.record + ".pending", flags, 0o600)
+        os.write(self._end, b" " * RECORD_BYTES)
+
+    def run(self, argv: list[str]) -> int:
+        """The wait status of ``argv``."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)
+        die_with_parent(self.launcher, PARENT_DIED)
+        me = os.getpid()
+        child = os.fork()
+        if child == 0:
+            die_with_parent(me, signal.SIGKILL)
+            self._redirect()
+            execute(argv, mask)
+        self._write_start(child)
+        return self._wait(child)
+
+    def _redirect(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        for fd, path in enumerate(self.logs, start=1):
+            os.dup2(os.open(path, flags, 0o600), fd)
+
+    def _write_start(self, child: int) -> None:
+        me = os.getpid()
+        text = (
+            f'{{"rank":{self.rank},"local_rank":{self.local_rank},"t":{time.time()},'
+            f'"pid":{child},"start_time":{start_time(child)},'
+            f'"shim":{me},"shim_start_time":{start_time(me)},"launcher":{self.launcher}}}\n'
+        )
+        staging = self.record + ".starting"
+        with open(staging, "x") as file:
+            file.write(text)
+        os.rename(staging, self.record + ".start")
+
+    def _wait(self, child: int) -> int:
+        deadline: float | None = None
+        while True:
+            if deadline is None:
+                info = signal.sigwaitinfo(WAITED)
+            else:
+                left = max(0.0, deadline - time.monotonic())
+                info = signal.sigtimedwait(WAITED, left)
+            if info is None:
+                os.kill(child, signal.SIGKILL)
+                deadline = None
+            elif info.si_signo == signal.SIGCHLD:
+                pid, status = os.waitpid(child, os.WNOHANG)
+                if pid:
+                    return status
+            elif info.si_signo in FORWARDED:
+                self._tell(child, info.si_signo, info.si_pid)
+            elif os.getppid() != self.launcher:
+                self._tell(child, signal.SIGTERM, self.launcher)
+                deadline = time.monotonic() + ORPHAN_GRACE_S
+
+    def _tell(self, child: int, number: int, sender: int) -> None:
+        self.told, self.told_by = int(number), sender
+        os.kill(child, number)  # not reaped yet, so the pid is still the rank's
+
+    def write_end(self, status: int) -> None:
+        """Complete the record and give it its name."""
+        signalled = os.WIFSIGNALED(status)
+        kind = "signalled" if signalled else "exited"
+        value = os.WTERMSIG(status) if signalled else os.WEXITSTATUS(status)
+        text = (
+            f'{{"outcome":{{"{kind}":{value}}},"t":{time.time()},'
+            f'"told":{self.told},"told_by":{self.told_by}}}'
+        )
+        os.pwrite(self._end, text.encode(), 0)
+        os.rename(self.record + ".pending", self.record + ".end")
+
+
+def end_alike(status: int) -> NoReturn:
+    """Exit with the same code, or die by the same signal without a second core dump."""
+    if not os.WIFSIGNALED(status):
+        os._exit(os.WEXITSTATUS(status))
+    number = os.WTERMSIG(status)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)
+
+
+def main() -> None:
+    """Raises ``KeyError`` or ``ValueError`` outside of a launcher's environment."""
+    if sys.argv[1:2] != ["--"] or len(sys.argv) < 3:
+        raise SystemExit("usage: rank_shim.py -- program [argument ...]")
+    environment = os.environ
+    number = int(environment["RANK"])
+    local = int(environment.get("LOCAL_RANK", "0"))
+    rank = Rank(environment["ORCHESTRATE_ATTEMPT_DIR"], number, local)
+    status = rank.run(sys.argv[2:])
+    try:
+        rank.write_end(status)
+    finally:
+        end_alike(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The agent as it travels: one deterministic zip, and the text that starts it on a node."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from orchestrator.core.command import Command
+
+NODE_FOLDER = Path(__file__).parent / "node"
+INSIDE = "orchestrator/edges/agent/node"
+EPOCH = (1980, 1, 1, 0, 0, 0)
+# Standard input is: the length of the bootstrap's text, the text, a header line, then frames.
+# -I -S: neither the user's nor the site's start-up files run; they cost more time than all the rest.
+LOADER = "import sys;i=sys.stdin.buffer;exec(i.read(int(i.readline())))"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentPackage:
+    """``archive`` is a zip of the node side; ``digest`` its SHA-256 in hexadecimal."""
+
+    archive: bytes
+    digest: str
+    bootstrap: bytes
+
+    def greeting(self, nonce: str, workdir: str) -> bytes:
+        """What to write first."""
+        header = {"nonce": nonce, "digest": self.digest, "workdir": workdir}
+        return b"%d\n%s%s\n" % (len(self.bootstrap), self.bootstrap, json.dumps(header).encode())
+
+    def parcel(self) -> bytes:
+        """What to write when the node says that it needs the package."""
+        return b"%d\n%s" % (len(self.archive), self.archive)
+
+
+def start_command(python: str = "python3") -> Command:
+    """The command that starts the agent; every word survives any login shell."""
+    return Command(argv=(python, "-I", "-S", "-c", LOADER, "orchestrate-agent"))
+
+
+@cache
+def agent_package() -> AgentPackage:
+    """The same bytes from the same sources on every machine."""
+    files = {f"{INSIDE}/{path.name}": path.read_bytes() for path in NODE_FOLDER.glob("*.py")}
+    for folder in ("orchestrator", "orchestrator/edges", "orchestrator/edges/agent"):
+        files[f"{folder}/__init__.py"] = b""
+    buffer = io.BytesIO()
+    # Stored: compressors differ between machines, and the agent travels once per node and version.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), files[name])
+    data = buffer.getvalue()
+    bootstrap = files[f"{INSIDE}/bootstrap.py"]
+    return AgentPackage(data, hashlib.sha256(data).hexdigest(), bootstrap)
