@@ -250,7 +250,8 @@ def follow(process: subprocess.Popen[bytes], log: IO[str], *, started: float) ->
         if now - started > BUILD_LIMIT_S:
             raise BootstrapError(f"not done after {BUILD_LIMIT_S:.0f} s; see {log.name}")
         if now - told >= HEARTBEAT_S:
-            say(f"    {now - started:3.0f} s  {last.decode(errors='replace').strip()[:100]}")
+            text = last.decode(errors="replace").strip()[:100]
+            say(f"    {now - started:3.0f} s  {text or 'still at it'}")
             told = now
 
 
@@ -293,8 +294,13 @@ def mark_ready(environment: Environment) -> None:
 
 def name_earlier(environment: Environment) -> None:
     """Tell of environments that other locks left behind; a run may use them still."""
-    same_kind = environment.path.parent.glob(f"{environment.name}-{platform.machine()}-*/")
-    earlier = sorted(path for path in same_kind if path != environment.path)
+    kind = f"{environment.name}-{platform.machine()}-*/ready"
+    lock = environment.lock.read_bytes()
+    earlier = [
+        marker.parent
+        for marker in sorted(environment.path.parent.glob(kind))
+        if marker.read_bytes() != lock
+    ]
     if earlier:
         say("  of earlier requirements, to be deleted when nothing runs from them:")
         for path in earlier:
