@@ -1,0 +1,308 @@
+"""Views of whole runs: what each shows, and that foreign text cannot harm any of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.errors import UsageError
+from orchestrator.core.events import (
+    Event,
+    Failed,
+    Phase,
+    Problem,
+    Progressed,
+    RankExited,
+    Reported,
+)
+from orchestrator.core.machine import step
+from orchestrator.core.outcome import Signalled
+from orchestrator.core.result import FailureResult, MetricResult, Result, Status, Verdict
+from orchestrator.core.state import RunState, new_state
+from orchestrator.core.verdict import conclude
+from orchestrator.engine.observer import Observer
+from orchestrator.view import terminal
+from orchestrator.view.board import Board
+from orchestrator.view.failure import MAX_LINES, failure_screen
+from orchestrator.view.json_lines import JsonLines, refused
+from orchestrator.view.live import LiveView
+from orchestrator.view.plain import PlainView
+from orchestrator.view.summary import summary
+from orchestrator.view.terminal import LineWriter
+from tests.core.world import World, request
+
+EVIL = "\x1b]0;owned\x07\x1b[2J<b>[red]\u202e\ud800\r\n"
+
+
+class Screen(io.StringIO):
+    """A stream that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def steps(world: World, *extra: Event) -> Iterator[tuple[float, Event, RunState]]:
+    """Each event of a run with the state it led to, a second apart."""
+    world.run(*extra)
+    state = new_state(world.state.request)
+    for at, (event, _) in enumerate(world.log):
+        state, _ = step(state, event)
+        yield float(at), event, state
+
+
+def show(view: Observer, world: World, *extra: Event) -> Result:
+    state = world.state
+    for at, event, after in steps(world, *extra):
+        view.on_event(at, event, after)
+        state = after
+    result = conclude(state, timings={"watch": 2.0}, report="/r/report.html")
+    view.close(result)
+    return result
+
+
+def killed(node: str, rank: int, line: str = "boom") -> RankExited:
+    return RankExited(node=node, rank=rank, outcome=Signalled(9), at=1.0, last_line=line)
+
+
+def progress(node: str, rank: int, done: float) -> Progressed:
+    return Progressed(
+        node=node, rank=rank, done=done, total=60, unit="steps", fields={"loss": 0.53125}
+    )
+
+
+def plain(verbosity: int = 0) -> tuple[PlainView, io.StringIO]:
+    out = io.StringIO()
+    return PlainView(LineWriter(out), verbosity=verbosity, follow=True), out
+
+
+def test_plain_tells_each_change_once() -> None:
+    """A line per node and change, in order, without control sequences."""
+    view, out = plain()
+    show(view, World(request("a", "b")))
+    text = out.getvalue()
+    assert "\x1b" not in text
+    assert "\r" not in text
+    told = [line.split("  ", 1)[1] for line in text.replace(" s  ", "  ").splitlines()]
+    assert any("run r1: job on test (2 nodes)" in line for line in told)
+    for node in "ab":
+        for what in ["connected", "code sent 1 file", "1 rank up", "ended, no process left"]:
+            assert sum(f"{node}: {what}" in line for line in told) == 1, (node, what)
+
+
+def test_quiet_tells_only_problems() -> None:
+    """A run without problems says nothing with -q."""
+    view, out = plain(verbosity=-1)
+    show(view, World(request("a")))
+    assert out.getvalue() == ""
+    view, out = plain(verbosity=-1)
+    problem = Problem(id="OR-X-1", message="no way in")
+    show(view, World(request("a")), Failed(node="a", phase=Phase.CONNECT, problem=problem))
+    assert "a: no way in (OR-X-1)" in out.getvalue()
+
+
+def test_many_nodes_are_not_listed_one_by_one() -> None:
+    """Above twenty nodes the lines are about phases; a node that fails still has its own."""
+    view, out = plain()
+    names = [f"n{number}" for number in range(40)]
+    show(view, World(request(*names)), killed("n3", 3))
+    lines = out.getvalue().splitlines()
+    assert len(lines) < 15
+    assert sum("n3: rank 3 was killed by SIGKILL: boom" in line for line in lines) == 1
+
+
+def test_progress_lines_are_bounded_in_rate() -> None:
+    """A thousand reports in fifty seconds become a handful of lines; the last one is told."""
+    view, out = plain()
+    world = World(request("a"))
+    *_, (_, _, state) = steps(world)
+    for number in range(1001):
+        view.on_event(number / 20, progress("a", 0, number * 0.06), state)
+    told = [line for line in out.getvalue().splitlines() if "steps" in line]
+    assert 4 <= len(told) <= 8
+    assert "60/60 steps (100 %), 1.2 steps/s, loss 0.5312" in told[-1]
+
+
+def test_the_board_shows_the_rank_that_is_furthest_behind() -> None:
+    """A node is as far as its slowest rank, the run as its slowest node."""
+    board = Board()
+    *_, (_, _, state) = steps(World(request("a", "b")))
+    for event in [progress("a", 0, 30), progress("b", 1, 10), progress("a", 0, 40)]:
+        board.update(1.0, event, state)
+    figure = Reported(node="b", rank=1, name="gap", value=2.0, unit="", step=3)
+    board.update(2.0, figure, state)
+    rows = {row.node: row for row in board.rows()}
+    done = {name: row.progress.done for name, row in rows.items() if row.progress}
+    assert done == {"a": 40, "b": 10}
+    assert rows["b"].fields == "loss 0.5312  gap 2"
+    overall = board.overall()
+    assert overall is not None
+    assert overall.done == 10
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_live_shows_every_node_or_folds(count: int) -> None:
+    """One row per node; above twenty nodes, counts by stage plus those in trouble."""
+    screen = Screen()
+    names = [f"node{number}" for number in range(count)]
+    view = LiveView(screen, color=False)
+    view._console.width = 100
+    show(view, World(request(*names)), killed("node1", 1))
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).splitlines()[-count - 1 :]
+    assert any(f"{count} nodes" in line for line in last)
+    if count == 2:
+        assert any("node0" in line for line in last)
+    else:
+        assert any(re.search(r"\d+ nodes +clean", line) for line in last)
+
+
+def test_hostile_text_harms_no_view(tmp_path: Path) -> None:
+    """Escapes in logs, reasons, units and last lines reach no terminal; JSON stays JSON."""
+
+    def feed(view: Observer) -> Result:
+        view.on_note(EVIL)
+        view.on_log("a", "rank-0.out", EVIL.encode("utf-8", "surrogatepass") + b"\xff\n")
+        evil = Progressed(node="a", rank=0, done=1, total=2, unit=EVIL, fields={EVIL: EVIL})
+        problem = Problem(id=EVIL, message=EVIL, remedy=EVIL)
+        failed = Failed(node="a", phase=Phase.WATCH, problem=problem)
+        return show(view, World(request("a")), evil, killed("a", 0, EVIL), failed)
+
+    view, out = plain(verbosity=1)
+    result = feed(view)
+    screen = [*failure_screen(result, tmp_path), *summary(result)]
+    assert "\x1b" not in out.getvalue() + "".join(screen)
+    drawn = Screen()
+    feed(LiveView(drawn, color=False, follow=True))
+    assert "\x1b]0" not in drawn.getvalue()
+    assert "\x1b[2J" not in drawn.getvalue()
+    lines = io.StringIO()
+    feed(JsonLines(LineWriter(lines), run_id="r1", follow=True))
+    assert lines.getvalue().isascii()
+    for line in lines.getvalue().splitlines():
+        assert json.loads(line)["type"] == "event"
+
+
+def test_json_lines_end_in_one_result() -> None:
+    """Events first, then exactly one result with exactly the promised keys."""
+    out = io.StringIO()
+    view = JsonLines(LineWriter(out), run_id="r1")
+    result = show(view, World(request("a", "b")))
+    view.write_result(result)
+    view.write_result(result)
+    records = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [record["type"] for record in records[:-1]] == ["event"] * (len(records) - 1)
+    assert records[0]["run"] == "r1"
+    assert records[0]["event"] == {"type": "Begun"}
+    keys = (
+        "type schema_version run_id status exit_code cluster workload launcher ladder nodes "
+        "world_size metrics samples timings failure warnings report"
+    )
+    assert " ".join(records[-1]) == keys
+    assert records[-1]["status"] == "succeeded"
+
+
+def test_json_result_of_a_refused_run() -> None:
+    """Bad input has a result too, with the exit code of its kind."""
+    error = UsageError("unknown cluster", id="cluster.unknown", why="no file", remedy="look")
+    result = refused(error, cluster="c", workload="w", launcher="auto")
+    out = io.StringIO()
+    JsonLines(LineWriter(out), run_id="").write_result(result)
+    record = json.loads(out.getvalue())
+    assert (record["exit_code"], record["failure"]["id"]) == (2, "cluster.unknown")
+    assert record["failure"]["cause"] == "unknown cluster (no file)"
+
+
+def failed_result(**changes: object) -> Result:
+    failure = FailureResult(
+        id="OR-RUN-001",
+        cause="rank 3 on gpu02 was killed by SIGKILL",
+        node="gpu02",
+        rank=3,
+        remedy="orchestrate logs r1 --ranks 3",
+        last_line="last words",
+        log="logs/gpu02/rank-3.err",
+        others=("gpu01/rank 0", "gpu01/rank 1"),
+    )
+    world = World(request("a"))
+    result = conclude(world.run(), timings={}, report="")
+    return replace(result, status=Status.FAILED, failure=replace(failure, **changes))  # type: ignore[arg-type]
+
+
+def test_failure_screen_has_cause_evidence_and_next_step(tmp_path: Path) -> None:
+    """First what failed, then its last lines from the log, last what to do and where the log is."""
+    log = tmp_path / "logs" / "gpu02" / "rank-3.err"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"x" * 40_000 + b"\nTraceback\n\n  boom \x1b[31mred\x1b[0m\n")
+    lines = failure_screen(failed_result(), tmp_path)
+    assert lines[0] == "FAILED: rank 3 on gpu02 was killed by SIGKILL (OR-RUN-001)"
+    assert lines[1:3] == ["  | Traceback", "  |   boom red"]
+    assert "  2 other ranks were stopped by orchestrate" in lines
+    assert lines[-3:] == [
+        "  next: orchestrate logs r1 --ranks 3",
+        "  more: orchestrate show r1",
+        f"  log:  {log}",
+    ]
+
+
+def test_failure_screen_stays_short_and_inside_its_folder(tmp_path: Path) -> None:
+    """Fifteen lines at most whatever happened; a log outside the run is never opened."""
+    (tmp_path / "secret").write_text("secret")
+    result = failed_result(log="../secret", last_line="x" * 5000)
+    result = replace(result, warnings=("w" * 1000,) * 50)
+    lines = failure_screen(result, tmp_path / "run")
+    assert len(lines) <= MAX_LINES
+    assert max(map(len, lines)) < 300
+    assert not any("secret" in line for line in lines)
+    assert failure_screen(replace(result, failure=None), None) == []
+
+
+def test_summary_tells_gates_and_degradation() -> None:
+    """Figures come with their verdict; a missing one is said to be missing."""
+    metrics = {
+        "loss": MetricResult(value=0.25, unit="nats", verdict=Verdict.PASS, max=0.5),
+        "speed": MetricResult(value=None, unit="x/s", verdict=Verdict.NOT_RUN, min=1.0),
+        "free": MetricResult(value=3.0, unit=""),
+    }
+    lines = summary(replace(failed_result(), status=Status.STOPPED, metrics=metrics))
+    assert lines[0].startswith("stopped  job on test: 1 rank on 1 node")
+    assert lines[1:4] == [
+        "  loss   0.25 nats  pass (at most 0.5)",
+        "  speed  not reported  not-run (at least 1)",
+        "  free   3",
+    ]
+
+
+@pytest.mark.parametrize(
+    "choice,environment,stream,expected",
+    [
+        ("auto", {}, Screen, True),
+        ("auto", {}, io.StringIO, False),
+        ("auto", {"NO_COLOR": "1"}, Screen, False),
+        ("auto", {"TERM": "dumb"}, Screen, False),
+        ("always", {"NO_COLOR": "1", "TERM": "dumb"}, io.StringIO, True),
+        ("never", {}, Screen, False),
+    ],
+)
+def test_colour(
+    choice: str, environment: dict[str, str], stream: Callable[[], io.StringIO], expected: bool
+) -> None:
+    """--color decides; auto honours NO_COLOR, TERM=dumb and whether somebody looks."""
+    assert terminal.use_color(choice, stream(), environment) is expected
+
+
+def test_a_reader_that_leaves_does_not_end_the_run() -> None:
+    """Writing to a closed pipe stops, silently and for good."""
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    writer = LineWriter(Gone())
+    writer.line("x")
+    writer.line("y")
+    writer.close()
