@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 
 import asyncssh
 
 from orchestrator.core.command import Command
 from orchestrator.core.outcome import Exited, Signalled
 from orchestrator.edges.transport import failures
+from orchestrator.edges.transport.async_ssh_links import Link
 from orchestrator.edges.transport.base import (
     DEFAULT_LIMIT_BYTES,
     ChannelClosed,
@@ -22,31 +22,28 @@ from orchestrator.edges.transport.base import (
     Process,
     run_to_end,
 )
-from orchestrator.edges.transport.remote import RemoteProcess, new_marker, remote_line
-
-CLOSE_TIMEOUT_S = 2.0
-UNKNOWN_SIGNAL = 99
+from orchestrator.edges.transport.remote import (
+    RemoteProcess,
+    new_marker,
+    opened,
+    remote_line,
+    signal_number,
+)
 
 
 class AsyncSshTransport:
     """One SSH connection; every command gets a channel of its own."""
 
-    def __init__(self, node: str, connection: asyncssh.SSHClientConnection) -> None:
+    def __init__(self, node: str, link: Link) -> None:
         self.node = node
-        self._connection = connection
-        self._killing: set[asyncio.Future[None]] = set()
+        self._link = link
+        self._connection = link.connection
 
     async def start(self, command: Command, *, timeout_s: float) -> Process:
         marker = new_marker()
         line = remote_line(command, marker)
         opening = asyncio.ensure_future(self._open(line, marker))
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(opening)
-        except BaseException:
-            # The request may be on its way: whatever it starts must not outlive our interest in it.
-            opening.add_done_callback(self._discard)
-            raise
+        return await opened(opening, timeout_s)
 
     async def _open(self, line: str, marker: str) -> AsyncSshProcess:
         process = AsyncSshProcess(self._connection, marker)
@@ -62,12 +59,6 @@ class AsyncSshTransport:
             raise ChannelClosed(str(error) or "the SSH connection is lost") from error
         return process
 
-    def _discard(self, opening: asyncio.Future[AsyncSshProcess]) -> None:
-        if not opening.cancelled() and opening.exception() is None:
-            killing = asyncio.ensure_future(opening.result().kill())
-            self._killing.add(killing)
-            killing.add_done_callback(self._killing.discard)
-
     async def run(
         self,
         command: Command,
@@ -81,17 +72,7 @@ class AsyncSshTransport:
         )
 
     async def close(self) -> None:
-        await close_connection(self._connection)
-
-
-async def close_connection(connection: asyncssh.SSHClientConnection) -> None:
-    """Say goodbye, wait a little, cut."""
-    connection.close()
-    try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await connection.wait_closed()
-    except (TimeoutError, asyncssh.Error, OSError):
-        connection.abort()
+        await self._link.close()
 
 
 class AsyncSshProcess(RemoteProcess, asyncssh.SSHClientSession[bytes]):
@@ -121,7 +102,8 @@ class AsyncSshProcess(RemoteProcess, asyncssh.SSHClientSession[bytes]):
         self.on_exit(Signalled(signal_number(signal)))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.on_closed(str(exc) if exc else "the channel closed without an exit status")
+        cut = exc is not None or self._connection.is_closed()
+        self.on_closed(str(exc or "the channel closed without an exit status"), cut=cut)
 
     def _send(self, data: bytes) -> None:
         assert self._channel is not None
@@ -153,11 +135,3 @@ class AsyncSshProcess(RemoteProcess, asyncssh.SSHClientSession[bytes]):
     def _close_channel(self) -> None:
         if self._channel is not None:
             self._channel.abort()
-
-
-def signal_number(name: str) -> int:
-    """``KILL`` -> 9; a signal that this platform does not know is 99."""
-    try:
-        return signal.Signals[f"SIG{name.partition('@')[0]}"].value
-    except KeyError:
-        return UNKNOWN_SIGNAL

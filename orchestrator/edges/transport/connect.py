@@ -1,75 +1,65 @@
-"""From a declared node to an open transport: resolve, take turns, connect, retry."""
+"""From a declared node to an open transport."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
-
-import stamina
 
 from orchestrator.core.inventory import NodeSpec, TransportKind
 from orchestrator.edges.transport.base import ConnectLimits, Transport
-from orchestrator.edges.transport.failures import HandshakeCut
+from orchestrator.edges.transport.handshakes import Handshakes
 from orchestrator.edges.transport.local import LocalTransport
 from orchestrator.edges.transport.target import Target, resolve
 
-BACKOFF_INITIAL_S = 0.2
-BACKOFF_MAX_S = 4.0
+if TYPE_CHECKING:
+    from orchestrator.edges.transport.async_ssh_links import Links
 
 
-class Turns:
-    """Bounds simultaneous handshakes: all together, and with one and the same sshd."""
+class _Shared:
+    """What all transports of one event loop share."""
 
     def __init__(self, limits: ConnectLimits) -> None:
-        self._limits = limits
-        self._all = asyncio.Semaphore(limits.handshakes)
-        self._per_server: dict[tuple[str, int, Target | None], asyncio.Semaphore] = {}
-
-    @contextlib.asynccontextmanager
-    async def take(self, target: Target) -> AsyncIterator[None]:
-        """Hold a turn for a handshake with ``target``."""
-        server = (target.host, target.port, target.via)
-        own = self._per_server.setdefault(
-            server, asyncio.Semaphore(self._limits.handshakes_per_host)
-        )
-        async with own, self._all:
-            yield
+        self.handshakes = Handshakes(limits)
+        self.links: Links | None = None
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
+_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = WeakKeyDictionary()
 
 
 async def open_transport(spec: NodeSpec, *, limits: ConnectLimits | None = None) -> Transport:
-    """Connect to a node. All calls in one event loop share the bounds of the first.
+    """Connect to a node. All calls in one event loop share the first call's bounds on handshakes.
 
-    Raises :class:`PreflightError` (``OR-SSH-...``) and, for an unreadable ssh_config,
-    :class:`~orchestrator.core.errors.UsageError`.
+    Raises :class:`~orchestrator.core.errors.PreflightError` (``OR-SSH-...``) and, for an ssh_config
+    that cannot be read, :class:`~orchestrator.core.errors.UsageError`.
     """
     if spec.transport is TransportKind.LOCAL:
         return LocalTransport(spec.name)
     limits = limits or ConnectLimits()
-    turns = _turns.setdefault(asyncio.get_running_loop(), Turns(limits))
+    shared = _shared.setdefault(asyncio.get_running_loop(), _Shared(limits))
     target = await asyncio.to_thread(resolve, spec.ssh)
-    async for attempt in stamina.retry_context(
-        on=HandshakeCut,
-        attempts=limits.attempts,
-        timeout=limits.connect_timeout_s * 2,
-        wait_initial=BACKOFF_INITIAL_S,
-        wait_max=BACKOFF_MAX_S,
-        wait_jitter=BACKOFF_INITIAL_S,
-    ):
-        with attempt:
-            return await _connect(spec, target, limits, turns)
-    raise AssertionError("stamina tries at least once")
+    if spec.transport is TransportKind.PARAMIKO:
+        return await _open_paramiko(spec.name, target, limits, shared)
+    return await _open_asyncssh(spec.name, target, limits, shared)
 
 
-async def _connect(
-    spec: NodeSpec, target: Target, limits: ConnectLimits, turns: Turns
+async def _open_asyncssh(
+    node: str, target: Target, limits: ConnectLimits, shared: _Shared
 ) -> Transport:
     from orchestrator.edges.transport.async_ssh import AsyncSshTransport
-    from orchestrator.edges.transport.async_ssh_connect import connect
+    from orchestrator.edges.transport.async_ssh_links import Links
 
-    async with turns.take(target):
-        return AsyncSshTransport(spec.name, await connect(target, limits, via=None))
+    shared.links = shared.links or Links(shared.handshakes)
+    return AsyncSshTransport(node, await shared.links.open(target, limits))
+
+
+async def _open_paramiko(
+    node: str, target: Target, limits: ConnectLimits, shared: _Shared
+) -> Transport:
+    from orchestrator.edges.transport.paramiko_connect import connect
+    from orchestrator.edges.transport.paramiko_ssh import ParamikoTransport
+
+    chain = await shared.handshakes.perform(
+        target, lambda: asyncio.to_thread(connect, target, limits)
+    )
+    return ParamikoTransport(node, chain, limits)

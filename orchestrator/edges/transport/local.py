@@ -90,7 +90,7 @@ class LocalProcess(StreamedProcess, asyncio.SubprocessProtocol):
         self.on_exit(Exited(NOT_FOUND if missing else NOT_EXECUTABLE))
         self.stdout.finish()
         self.stderr.finish()
-        self.on_closed("it could not start")
+        self.on_closed("it could not start", cut=False)
 
     # asyncio's callbacks ----------------------------------------------------------------------
 
@@ -115,10 +115,10 @@ class LocalProcess(StreamedProcess, asyncio.SubprocessProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._transport:
             self._transport.close()
-        self.on_closed(str(exc or "its pipes were closed"))
+        self.on_closed(str(exc or "its pipes were closed"), cut=False)
 
-    def on_closed(self, reason: str) -> None:
-        super().on_closed(reason)
+    def on_closed(self, reason: str, *, cut: bool) -> None:
+        super().on_closed(reason, cut=cut)
         self._on_end(self)
 
     # StreamedProcess' hooks -------------------------------------------------------------------

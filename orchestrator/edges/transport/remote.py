@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 from collections.abc import Callable
+from typing import TypeVar
 
 from orchestrator.core.command import Command, Secret, render_shell, reveal
 from orchestrator.edges.transport.streams import StreamedProcess
@@ -20,6 +22,7 @@ from orchestrator.edges.transport.streams import StreamedProcess
 MAX_LINE_BYTES = 128 * 1024 - 1
 MAX_NOISE_BYTES = 1024 * 1024
 MAX_PID_DIGITS = 10
+UNKNOWN_SIGNAL = 99
 _SCRIPT = (
     'm=$1 d=$2; shift 2; echo "$m $$"; echo "$m 0" >&2; '
     'if [ -n "$d" ]; then cd -- "$d" || exit; fi; exec "$@"'
@@ -124,3 +127,35 @@ class RemoteProcess(StreamedProcess):
         """Waits until the process group is known. Empty if the node named none."""
         await self._started.wait()
         return kill_line(self._group) if self._group > 1 else ""
+
+
+P = TypeVar("P", bound=RemoteProcess)
+_killing: set[asyncio.Future[None]] = set()
+
+
+async def opened(opening: asyncio.Future[P], timeout_s: float) -> P:
+    """The process, unless we stop waiting first: then it is killed as soon as it turns up.
+
+    The request may be on its way already; whatever it starts must not outlive our interest.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.shield(opening)
+    except BaseException:
+        opening.add_done_callback(_kill_late)
+        raise
+
+
+def _kill_late(opening: asyncio.Future[P]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        killing = asyncio.ensure_future(opening.result().kill())
+        _killing.add(killing)
+        killing.add_done_callback(_killing.discard)
+
+
+def signal_number(name: str) -> int:
+    """``KILL`` -> 9; a signal that this platform does not know is 99."""
+    try:
+        return signal.Signals[f"SIG{name.partition('@')[0]}"].value
+    except KeyError:
+        return UNKNOWN_SIGNAL

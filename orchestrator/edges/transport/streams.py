@@ -117,12 +117,12 @@ class StreamedProcess(ABC):
         self._outcome = self._outcome or outcome
         self._ended.set()
 
-    def on_closed(self, reason: str) -> None:
-        """The channel is gone. Output that had not ended by then was cut off. Idempotent."""
+    def on_closed(self, reason: str, *, cut: bool) -> None:
+        """The channel is gone: by agreement, or ``cut`` with the link. Idempotent."""
         if self._closed.is_set():
             return
-        complete = self.stdout.finished and self.stderr.finished
-        if self._outcome is None or not (complete or self._killed):
+        incomplete = not (self.stdout.finished and self.stderr.finished)
+        if self._outcome is None or (cut and incomplete):
             self._outcome = Lost(reason)
         for stream in (self.stdout, self.stderr):
             stream.finish()
@@ -182,7 +182,7 @@ class StreamedProcess(ABC):
             pass  # an unreachable node; its agent's lease ends what is left there
         finally:
             self._close_channel()
-            self.on_closed("it was killed")
+            self.on_closed("it was killed", cut=False)
 
     def _attempt(self, act: Callable[..., None], *args: bytes) -> None:
         if self._closed.is_set() or self._killed:
