@@ -1,12 +1,12 @@
 """The coordinator's end of the channel to one node's agent.
 
-Everything that arrives is untrusted: frames, payloads, nesting and what waits unread are bounded, and what
-breaks a rule ends the channel.
+Everything that arrives is untrusted: frames, payloads, nesting and what waits unread are bounded,
+and what breaks a rule ends the channel.
 
     ChannelLost     the link, the agent or the protocol broke; the node may be fine
     AgentError      the agent answered that it cannot do this; ``id`` says why
+    AgentTimeout    no answer in time; the request may or may not have been performed
     PreflightError  the agent could not be started
-    DeadlineError   no answer in time; the request may or may not have been performed
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, Self
 
 from orchestrator.core.errors import DeadlineError, OrchestrateError, PreflightError
+from orchestrator.core.inventory import NodeSpec
 from orchestrator.core.outcome import describe
 from orchestrator.edges.agent.frames import MAX_FRAME_BYTES, BadFrame, decode, encode
 from orchestrator.edges.agent.package import agent_package, start_command
@@ -44,6 +45,10 @@ class ChannelLost(OrchestrateError):
 
 class AgentError(OrchestrateError):
     """The agent refused or failed; ``id`` is its own, such as ``OR-AGENT-FENCED``."""
+
+
+class AgentTimeout(DeadlineError, TimeoutError):
+    """No answer in time: unknown whether it was performed. Every operation may be repeated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +83,7 @@ class AgentEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
+class Payload:
     """A payload that need not be in memory: exactly ``size`` bytes in ``chunks``."""
 
     size: int
@@ -125,25 +130,23 @@ class AgentChannel:
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def start(
-        cls, transport: Transport, *, workdir: str, timeout_s: float, python: str = "python3"
-    ) -> Self:
-        """Start the agent on the transport's node and wait for its hello."""
+    async def open(cls, transport: Transport, spec: NodeSpec, *, timeout_s: float) -> Self:
+        """Start the agent on ``spec``'s node and wait for its hello."""
         process: Process | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                process = await transport.start(start_command(python), timeout_s=timeout_s)
-                channel = cls(transport.node, process)
+                process = await transport.start(start_command(), timeout_s=timeout_s)
+                channel = cls(spec.name, process)
                 channel._tasks.append(asyncio.create_task(channel._keep_stderr()))
-                await channel._greet(workdir)
+                await channel._greet(spec.workdir)
                 channel._tasks.append(asyncio.create_task(channel._read()))
                 return channel
         except TimeoutError:
             await _abandon(process)
-            raise DeadlineError(
+            raise AgentTimeout(
                 f"the agent did not start within {timeout_s:g} s",
                 id="OR-AGENT-TIMEOUT",
-                where=transport.node,
+                where=spec.name,
                 remedy="check the node's load and the file system of its workdir",
             ) from None
         except BaseException:
@@ -205,12 +208,12 @@ class AgentChannel:
         arguments: Mapping[str, Any] | None = None,
         *,
         timeout_s: float,
-        payload: bytes | Upload = b"",
+        payload: bytes | Payload = b"",
         id: str | None = None,
     ) -> Reply:
         """Perform ``op`` on the node. ``id`` repeats an earlier request of this channel.
 
-        Raises :class:`AgentError`, :class:`ChannelLost`, :class:`DeadlineError`.
+        Raises :class:`AgentError`, :class:`ChannelLost`, :class:`AgentTimeout`.
         """
         id = id or next(self._ids)
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -222,7 +225,7 @@ class AgentChannel:
                 await self._send({**(arguments or {}), "id": id, "op": op}, payload)
                 return await answer
         except TimeoutError:
-            raise DeadlineError(
+            raise AgentTimeout(
                 f"the agent did not answer {op!r} within {timeout_s:g} s",
                 id="OR-AGENT-TIMEOUT",
                 where=self.node,
@@ -237,7 +240,7 @@ class AgentChannel:
         """Begin a watch; its id. The stream comes through :meth:`events`."""
         return str((await self.request("watch", arguments, timeout_s=timeout_s)).fields["watch"])
 
-    async def _send(self, frame: Mapping[str, Any], payload: bytes | Upload = b"") -> None:
+    async def _send(self, frame: Mapping[str, Any], payload: bytes | Payload = b"") -> None:
         size = len(payload) if isinstance(payload, bytes) else payload.size
         head = encode({**frame, "payload": size} if size else frame)
         async with self._writing:
@@ -254,7 +257,7 @@ class AgentChannel:
                 self._lose("a request was cut off while it was sent")
                 raise
 
-    async def _write_payload(self, payload: bytes | Upload) -> None:
+    async def _write_payload(self, payload: bytes | Payload) -> None:
         if isinstance(payload, bytes):
             if payload:
                 await self._process.write(payload)

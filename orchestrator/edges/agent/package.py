@@ -16,7 +16,7 @@ NODE_FOLDER = Path(__file__).parent / "node"
 INSIDE = "orchestrator/edges/agent/node"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 # Standard input is: the length of the bootstrap's text, the text, a header line, then frames.
-# -I -S: neither the user's nor the site's start-up files run; they cost more time than all the rest.
+# -I -S: no start-up file of the user or the site runs; they cost more time than all the rest.
 LOADER = "import sys;i=sys.stdin.buffer;exec(i.read(int(i.readline())))"
 
 

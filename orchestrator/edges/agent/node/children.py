@@ -69,7 +69,7 @@ class Child:
         return os.path.join(self._logs, f"{self.label}.{end}")
 
     def terminate(self) -> None:
-        """TERM to the process alone: what it started is its own to end, as long as the grace lasts."""
+        """TERM to the process alone: what it started is its own to end, within the grace."""
         if self.running:
             self.told = True
             os.kill(self.pid, signal.SIGTERM)
@@ -96,7 +96,7 @@ def outcome_of(status: int) -> dict[str, int]:
 
 def reap() -> dict[int, int]:
     """Wait statuses of all children, own and adopted, that have ended."""
-    ended = {}
+    ended: dict[int, int] = {}
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

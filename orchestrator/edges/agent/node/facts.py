@@ -1,4 +1,4 @@
-"""What this node has: the answer to ``probe``, with the field names of ``orchestrator.core.facts``."""
+"""What this node has: the answer to ``probe``, in the words of ``orchestrator.core.facts``."""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ def find_gpus(notes: list[str]) -> dict[str, Any]:
 def _query(program: str, query: str, notes: list[str]) -> str:
     argv = [program, query, "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(argv, capture_output=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            argv, capture_output=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         notes.append(f"nvidia-smi: {error}")
         return ""

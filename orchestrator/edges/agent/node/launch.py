@@ -1,4 +1,4 @@
-"""Starting the supervisor of an attempt: at most once per attempt, and with nothing secret on disk."""
+"""Starting the supervisor of an attempt: at most once, and with nothing secret on disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import time
 from orchestrator.edges.agent.node import lease
 from orchestrator.edges.agent.node.fault import ABSENT, BAD_REQUEST, BUSY, LAUNCH, AgentFault
 from orchestrator.edges.agent.node.layout import (
-    NAME,
+    AGENT,
+    NODE_CODE,
     AttemptLayout,
     NodeLayout,
     RunLayout,
@@ -21,6 +22,7 @@ from orchestrator.edges.agent.node.layout import (
 )
 from orchestrator.edges.agent.node.state import boot_id, supervisor_state
 from orchestrator.edges.agent.node.wire import field, seconds, strings
+from orchestrator.edges.agent.node.workcopy import copy_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +34,9 @@ MAX_PROCESSES = 256
 MAX_WORDS = 8192
 FIRST_HELD_FD = 10
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
-PLACEHOLDER = re.compile(r"\{(snapshot|output|report|checkpoints|attempt|agent|agent_python)\}")
+PLACEHOLDER = re.compile(
+    r"\{(snapshot|work|output|report|checkpoints|attempt|agent|agent_python)\}"
+)
 ENTRY = (
     "import sys;sys.path.insert(0,sys.argv[1]);"
     "from orchestrator.edges.agent.node.supervisor import main;main()"
@@ -51,13 +55,13 @@ def login_environment() -> dict[str, str]:
     return {k: v for k, v in own if k in INHERITED or k.startswith(INHERITED_PREFIXES)}
 
 
-def launch(layout: NodeLayout, agent: str, request: Mapping[str, Any]) -> dict[str, Any]:
+def launch(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, Any]:
     """Start the attempt's supervisor, or answer which one it already has."""
     run = layout.run(request.get("run"), request.get("node"))
     attempt = run.attempt(request.get("attempt"))
     epoch = lease.check_epoch(request)
     lease_s = seconds(request, "lease_s", 0.1, lease.MAX_LEASE_S)
-    spec = _specification(layout, run, attempt, agent, request)
+    spec = _specification(layout, run, attempt, request)
     run.create()
     fd = lock(run.lock)
     try:
@@ -67,10 +71,12 @@ def launch(layout: NodeLayout, agent: str, request: Mapping[str, Any]) -> dict[s
             return {"supervisor": known.identity, "already": True, "alive": known.alive}
         _refuse_if_busy(run)
         attempt.create()
+        if field(request, "own_copy", bool, False):
+            copy_code(layout.snapshot(request.get("snapshot")), attempt.work)
         lease.write(attempt, epoch, lease_s)
         held = _hold(layout, request)
         try:
-            identity = _spawn(spec, held, attempt, agent)
+            identity = _spawn(spec, held, attempt)
         finally:
             for descriptor in held:
                 os.close(descriptor)
@@ -90,7 +96,6 @@ def _specification(
     layout: NodeLayout,
     run: RunLayout,
     attempt: AttemptLayout,
-    agent: str,
     request: Mapping[str, Any],
 ) -> dict[str, Any]:
     digest = field(request, "snapshot", str, None)
@@ -98,11 +103,12 @@ def _specification(
         raise AgentFault(ABSENT, f"snapshot {digest[:16]} is not on this node")
     places = {
         "snapshot": layout.snapshot(digest) if digest else "",
+        "work": attempt.work,
         "output": attempt.output,
         "report": attempt.report,
         "checkpoints": run.checkpoints,
         "attempt": attempt.root,
-        "agent": os.path.dirname(os.path.abspath(__file__)),
+        "agent": NODE_CODE,
         "agent_python": sys.executable,
     }
     markers = {
@@ -123,7 +129,7 @@ def _specification(
         "grace_s": seconds(request, "grace_s", 0.0, 3600.0),
         "cwd": _fill(field(request, "cwd", str, None) or default, places),
         "snapshot": digest,
-        "agent": os.path.basename(agent),
+        "agent": os.path.basename(AGENT),
         "boot_id": boot_id(),
         "processes": _processes(request, places, markers),
     }
@@ -170,7 +176,8 @@ def _hold(layout: NodeLayout, request: Mapping[str, Any]) -> list[int]:
     held: list[int] = []
     try:
         for name in strings(request, "locks", 64, []):
-            held.append(_hold_one(layout, check_name(name, "lock name", NAME), request))
+            fd = _hold_one(layout, check_name(name, "lock name"), request)
+            held.append(fd)
     except BaseException:
         for fd in held:
             os.close(fd)
@@ -191,9 +198,7 @@ def _hold_one(layout: NodeLayout, name: str, request: Mapping[str, Any]) -> int:
     return fd
 
 
-def _spawn(
-    spec: dict[str, Any], held: list[int], attempt: AttemptLayout, agent: str
-) -> dict[str, Any]:
+def _spawn(spec: dict[str, Any], held: list[int], attempt: AttemptLayout) -> dict[str, Any]:
     """Start the supervisor, hand it the specification over a pipe, wait until it has begun."""
     spec["held"] = [FIRST_HELD_FD + i for i in range(len(held))]
     spec_out, spec_in = os.pipe()
@@ -202,7 +207,7 @@ def _spawn(
     # High numbers first, so that no source is overwritten before it was copied.
     sources = {**dict(zip(spec["held"], held)), 3: answer_in, 0: spec_out, 1: log, 2: log}
     copies = {target: _above(fd) for target, fd in sources.items()}
-    argv = [sys.executable, "-I", "-S", "-c", ENTRY, agent, f"{spec['run']}/{spec['node']}"]
+    argv = [sys.executable, "-I", "-S", "-c", ENTRY, AGENT, f"{spec['run']}/{spec['node']}"]
     try:
         actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in copies.items()]
         pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions)

@@ -10,7 +10,7 @@
     epoch  lock  checkpoints/
     attempt-<n>/
       supervisor.json supervisor.log events.jsonl lease stop
-      logs/ ranks/ report/ output/
+      logs/ ranks/ report/ output/ work/
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 DIGEST = re.compile(r"[0-9a-f]{16,64}\Z")
 STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err|jsonl)\Z")
 MAX_ATTEMPT = 10_000
+# The directory that this agent was unpacked in, as the bootstrap put it on the module path.
+AGENT = os.path.abspath(__file__).rsplit(os.sep, 5)[0]
+NODE_CODE = os.path.dirname(os.path.abspath(__file__))
 
 
 def check_name(value: object, what: str, pattern: Pattern[str] = NAME) -> str:
@@ -59,6 +62,7 @@ class AttemptLayout:
         self.ranks = os.path.join(root, "ranks")
         self.report = os.path.join(root, "report")
         self.output = os.path.join(root, "output")
+        self.work = os.path.join(root, "work")
 
     def create(self) -> None:
         """Create what is absent; check what is there."""

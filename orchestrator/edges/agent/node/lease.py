@@ -1,6 +1,7 @@
 """The coordinator's lease on an attempt, and the epoch that fences an older coordinator off.
 
-Deadlines are on CLOCK_BOOTTIME: no wall clock moves them, and a suspended machine does not stop them.
+Deadlines are on CLOCK_BOOTTIME: a change of the wall clock does not move them, nor does suspending
+the machine stop them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def check_epoch(request: Mapping[str, Any]) -> int:
 
 
 def fence(run: RunLayout, epoch: int) -> None:
-    """Take the run for ``epoch``. Raises FENCED if a newer one holds it. Call under the run's lock."""
+    """Take the run for ``epoch``, under its lock. Raises FENCED if a newer one holds it."""
     try:
         with open(run.epoch) as file:
             held = int(file.read(32))
@@ -53,7 +54,7 @@ def write(attempt: AttemptLayout, epoch: int, lease_s: float) -> None:
 
 
 class LeaseReader:
-    """The supervisor's view of the lease file; an unreadable one leaves the last deadline standing."""
+    """The supervisor's view of the lease; an unreadable file leaves the last deadline standing."""
 
     def __init__(self, attempt: AttemptLayout) -> None:
         self._path = attempt.lease

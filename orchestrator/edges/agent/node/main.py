@@ -1,4 +1,4 @@
-"""The agent's dispatcher: reads requests, runs them in threads, answers each id exactly as often as asked."""
+"""The agent's dispatcher: reads requests, runs each once in a thread, answers as often as asked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from orchestrator.edges.agent.node.fault import BAD_REQUEST, SYSTEM, AgentFault, shorten
 from orchestrator.edges.agent.node.layout import NodeLayout
-from orchestrator.edges.agent.node.operations import INLINE, OPERATIONS, Context
+from orchestrator.edges.agent.node.operations import INLINE, OPERATIONS, Call, Context
 from orchestrator.edges.agent.node.state import boot_id
 from orchestrator.edges.agent.node.wire import Body, FrameWriter, WireError, read_frame
 
@@ -110,7 +110,7 @@ class Agent:
         perform = OPERATIONS.get(op) if isinstance(op, str) else None
         if perform is None:
             raise AgentFault(BAD_REQUEST, f"unknown operation {shorten(op)}")
-        result = perform(self._context, frame, body)
+        result = perform(Call(self._context, frame, body))
         return result if isinstance(result, tuple) else (result, b"")
 
     def _answer(self, id: str, answer: dict[str, Any], payload: bytes, body: Body) -> None:
@@ -147,7 +147,7 @@ def serve(stream: BinaryIO, nonce: str, workdir: str, agent: str) -> None:
     out = os.dup(1)
     os.dup2(2, 1)  # a stray print must not tear a frame
     writer = FrameWriter(out)
-    context = Context(writer, NodeLayout.open(workdir), agent)
+    context = Context(writer, NodeLayout.open(workdir))
     hello = {
         "event": "hello",
         "nonce": nonce,

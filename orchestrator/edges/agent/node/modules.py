@@ -54,6 +54,7 @@ def find_modules(
             stdin=subprocess.DEVNULL,
             env=login_environment(),
             cwd="/",
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         notes.append(f"interpreter {interpreter[0]}: {error}")

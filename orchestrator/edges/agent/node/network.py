@@ -1,4 +1,4 @@
-"""Interfaces and their addresses (netlink), adapters (sysfs), and the own address towards the coordinator."""
+"""Interfaces and addresses (netlink), adapters (sysfs), the own address towards the coordinator."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ NLM_F_REQUEST_DUMP = 0x301
 RTM_NEWLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR = 16, 18, 20, 22
 IFLA_IFNAME, IFA_ADDRESS, IFA_LOCAL = 3, 1, 2
 IFF_UP, IFF_LOOPBACK, IFF_RUNNING = 0x1, 0x8, 0x40
+ADDRESS_BYTES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 MAX_DUMP_BYTES = 4 * 1024 * 1024
 TIMEOUT_S = 5.0
 
@@ -93,7 +94,7 @@ def parse_addresses(data: bytes) -> Iterator[tuple[int, str]]:
         (index,) = struct.unpack_from("=I", body, 4)
         attributes = _attributes(body[8:])
         packed = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS) or b""
-        if len(packed) == {socket.AF_INET: 4, socket.AF_INET6: 16}.get(family):
+        if family in ADDRESS_BYTES and len(packed) == ADDRESS_BYTES[family]:
             yield index, socket.inet_ntop(family, packed)
 
 
@@ -107,9 +108,8 @@ def find_hcas(sys_class_infiniband: str = "/sys/class/infiniband") -> list[dict[
     hcas = []
     for name in _names(sys_class_infiniband):
         ports = os.path.join(sys_class_infiniband, name, "ports")
-        for port in _names(ports):
-            if port.isdigit():
-                hcas.append(_describe_port(name, int(port), os.path.join(ports, port)))
+        numbers = [number for number in _names(ports) if number.isdigit()]
+        hcas += [_describe_port(name, int(n), os.path.join(ports, n)) for n in numbers]
     return hcas
 
 
@@ -126,7 +126,7 @@ def _describe_port(name: str, port: int, path: str) -> dict[str, Any]:
 
 def _leading_number(text: str) -> float:
     try:
-        return float(text.split()[0])
+        return float(text.split(None, 1)[0])
     except (IndexError, ValueError):
         return 0.0
 

@@ -1,8 +1,9 @@
-"""The operations by name. Each takes (context, request, body); modules load when first needed."""
+"""The operations by name. Their modules load when they are first needed: start-up stays short."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import threading
@@ -30,10 +31,9 @@ MAX_WATCHES = 64
 class Context:
     """What operations share: the writer, the layout, and what has to end with the channel."""
 
-    def __init__(self, writer: FrameWriter, layout: NodeLayout, agent: str) -> None:
+    def __init__(self, writer: FrameWriter, layout: NodeLayout) -> None:
         self.writer = writer
         self.layout = layout
-        self.agent = agent
         self.watches: dict[str, Watch] = {}
         self.listeners: dict[int, Listener] = {}
         self.builders: set[int] = set()
@@ -61,68 +61,79 @@ class Context:
                 os.killpg(pid, signal.SIGKILL)
 
 
-def _probe(context: Context, request: Request, body: Body) -> Result:
-    from orchestrator.edges.agent.node.facts import probe
+class Call:
+    """One request as an operation gets it."""
 
-    return probe(context.layout, request)
+    def __init__(self, context: Context, request: Request, body: Body) -> None:
+        self.context = context
+        self.layout = context.layout
+        self.request = request
+        self.body = body
 
 
-def _offer(context: Context, request: Request, body: Body) -> Result:
+def _on_layout(module: str, name: str) -> Callable[[Call], Result]:
+    """The function ``name(layout, request)`` of a module of this folder."""
+
+    def perform(call: Call) -> Result:
+        loaded = importlib.import_module(f"orchestrator.edges.agent.node.{module}")
+        result: Result = getattr(loaded, name)(call.layout, call.request)
+        return result
+
+    return perform
+
+
+def _offer(call: Call) -> Result:
     from orchestrator.edges.agent.node.snapshot import offer
 
-    manifest = body.read_all(MAX_MANIFEST_BYTES)
-    return offer(context.layout, field(request, "digest", str), manifest)
+    manifest = call.body.read_all(MAX_MANIFEST_BYTES)
+    return offer(call.layout, field(call.request, "digest", str), manifest)
 
 
-def _push(context: Context, request: Request, body: Body) -> Result:
+def _push(call: Call) -> Result:
     from orchestrator.edges.agent.node.snapshot import push
 
-    return push(context.layout, field(request, "digest", str), dict(request), body)
+    digest = field(call.request, "digest", str)
+    return push(call.layout, digest, dict(call.request), call.body)
 
 
-def _environment(context: Context, request: Request, body: Body) -> Result:
+def _environment(call: Call) -> Result:
     from orchestrator.edges.agent.node.environment import build
 
-    return build(context, request, body.read_all(MAX_REQUIREMENTS_BYTES))
+    return build(call.context, call.request, call.body.read_all(MAX_REQUIREMENTS_BYTES))
 
 
-def _listen(context: Context, request: Request, body: Body) -> Result:
+def _listen(call: Call) -> Result:
     from orchestrator.edges.agent.node.reach import listen
 
-    with context.lock:
-        return listen(context.listeners)
+    with call.context.lock:
+        return listen(call.context.listeners)
 
 
-def _release(context: Context, request: Request, body: Body) -> Result:
+def _release(call: Call) -> Result:
     from orchestrator.edges.agent.node.reach import release
 
-    with context.lock:
-        return release(context.listeners, field(request, "port", int))
+    with call.context.lock:
+        return release(call.context.listeners, field(call.request, "port", int))
 
 
-def _dial(context: Context, request: Request, body: Body) -> Result:
+def _dial(call: Call) -> Result:
     from orchestrator.edges.agent.node.reach import dial
 
-    return dial(request)
+    return dial(call.request)
 
 
-def _launch(context: Context, request: Request, body: Body) -> Result:
-    from orchestrator.edges.agent.node.launch import launch
-
-    return launch(context.layout, context.agent, request)
-
-
-def _watch(context: Context, request: Request, body: Body) -> Result:
+def _watch(call: Call) -> Result:
     from orchestrator.edges.agent.node.watch import Watch, check_cursors
 
-    run = context.layout.run(request.get("run"), request.get("node"))
+    request, watches = call.request, call.context.watches
+    run = call.layout.run(request.get("run"), request.get("node"))
     attempt = run.attempt(request.get("attempt"))
     cursors = check_cursors(request.get("cursors", {}))
     rate_limit = field(request, "rate_limit", float, None)
-    if len(context.watches) >= MAX_WATCHES:
+    if len(watches) >= MAX_WATCHES:
         raise AgentFault(BUSY, f"there are {MAX_WATCHES} watches on this channel already")
     id = request["id"]
-    context.watches[id] = Watch(id, context.writer, attempt, cursors, rate_limit)
+    watches[id] = Watch(id, call.context.writer, attempt, cursors, rate_limit)
     return {"watch": id}
 
 
@@ -140,46 +151,24 @@ def _credit(context: Context, request: Request) -> None:
         watch.credit.grant(granted)
 
 
-def _runs(name: str) -> Callable[[Context, Request, Body], Result]:
-    def perform(context: Context, request: Request, body: Body) -> Result:
-        from orchestrator.edges.agent.node import runs
-
-        result: dict[str, Any] = getattr(runs, name)(context.layout, request)
-        return result
-
-    return perform
-
-
-def _outputs(context: Context, request: Request, body: Body) -> Result:
-    from orchestrator.edges.agent.node.outputs import outputs
-
-    return outputs(context.layout, request)
-
-
-def _fetch(context: Context, request: Request, body: Body) -> Result:
-    from orchestrator.edges.agent.node.outputs import fetch
-
-    return fetch(context.layout, request)
-
-
-OPERATIONS: dict[str, Callable[[Context, Request, Body], Result]] = {
-    "probe": _probe,
+OPERATIONS: dict[str, Callable[[Call], Result]] = {
+    "probe": _on_layout("facts", "probe"),
     "offer": _offer,
     "push": _push,
     "environment": _environment,
     "listen": _listen,
     "release": _release,
     "dial": _dial,
-    "launch": _launch,
+    "launch": _on_layout("launch", "launch"),
     "watch": _watch,
-    "renew": _runs("renew"),
-    "stop": _runs("stop"),
-    "sweep": _runs("sweep_run"),
-    "runs": _runs("list_runs"),
-    "clean": _runs("clean"),
-    "prune": _runs("prune"),
-    "outputs": _outputs,
-    "fetch": _fetch,
+    "renew": _on_layout("runs", "renew"),
+    "stop": _on_layout("runs", "stop"),
+    "sweep": _on_layout("runs", "sweep_run"),
+    "runs": _on_layout("runs", "list_runs"),
+    "clean": _on_layout("runs", "clean"),
+    "prune": _on_layout("runs", "prune"),
+    "outputs": _on_layout("outputs", "outputs"),
+    "fetch": _on_layout("outputs", "fetch"),
 }
 
 # Answered by the reading thread itself, in order with everything else that arrives.

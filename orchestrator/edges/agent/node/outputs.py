@@ -1,4 +1,4 @@
-"""What a run left in ``output/``: a list with digests, and bytes by offset. Nothing outside of it."""
+"""What a run left in ``output/``: a list with digests, and bytes by offset; nothing outside it."""
 
 from __future__ import annotations
 

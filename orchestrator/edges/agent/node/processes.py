@@ -1,4 +1,4 @@
-"""Processes by identity: (pid, start time), found by the run's marker or by descent, never by name."""
+"""Processes by identity (pid, start time), found by the run's marker or descent, never by name."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def marked(run: str, node: str) -> list[Found]:
 
 
 def descendants(root: int) -> list[Found]:
-    """Live processes below ``root``. Under a subreaper, orphans that cleaned their environment too."""
+    """Live processes below ``root``: under a subreaper also orphans without the marker."""
     table = [found for found in map(look, pids()) if found]
     children: dict[int, list[Found]] = {}
     for found in table:

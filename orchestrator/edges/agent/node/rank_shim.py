@@ -1,8 +1,8 @@
 """Runs one rank under a launcher and records exactly how it ended.
 
-``python3 -I -S rank_shim.py -- argv`` : a launcher such as torchrun starts this in place of the rank.
-It sends the rank's output to the rank's own log files, forwards signals, ends the way the rank ended,
-and leaves two small files for the supervisor: ``ranks/rank-<R>-<pid>.start`` and ``.end``.
+``python3 -I -S rank_shim.py -- argv``: a launcher such as torchrun starts this in place of a rank.
+It sends the rank's output to the rank's own log files, forwards signals, ends the way the rank
+ended, and leaves two small files for the supervisor: ``ranks/rank-<R>-<pid>.start`` and ``.end``.
 A program of its own, with few imports: every rank pays for its start.
 """
 
@@ -17,6 +17,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
@@ -24,6 +25,7 @@ PARENT_DIED = signal.SIGRTMIN + 5  # launchers do not use it, so that it means o
 FORWARDED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 WAITED = {*FORWARDED, signal.SIGCHLD, PARENT_DIED}
 ORPHAN_GRACE_S = 5.0
+LONGEST_WAIT_S = 3600.0
 RECORD_BYTES = 256
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 
@@ -41,14 +43,14 @@ def die_with_parent(parent: int, number: int) -> None:
         os.kill(os.getpid(), number)
 
 
-def execute(argv: list[str], mask: set[signal.Signals]) -> NoReturn:
+def execute(argv: list[str], mask: Iterable[int]) -> NoReturn:
     """Become ``argv``, with the signals that Python changed put back."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     code = NOT_EXECUTABLE
     try:
-        os.execvp(argv[0], argv)
+        os.execvp(argv[0], argv)  # noqa: S606 - running the given program is the purpose
     except FileNotFoundError as error:
         code = NOT_FOUND
         message = f"cannot start {argv[0]!r}: {error.strerror}\n"
@@ -105,16 +107,14 @@ class Rank:
         os.rename(staging, self.record + ".start")
 
     def _wait(self, child: int) -> int:
-        deadline: float | None = None
+        deadline = float("inf")
         while True:
-            if deadline is None:
-                info = signal.sigwaitinfo(WAITED)
-            else:
-                left = max(0.0, deadline - time.monotonic())
-                info = signal.sigtimedwait(WAITED, left)
+            left_s = min(LONGEST_WAIT_S, max(0.0, deadline - time.monotonic()))
+            info = signal.sigtimedwait(WAITED, left_s)
             if info is None:
-                os.kill(child, signal.SIGKILL)
-                deadline = None
+                if time.monotonic() >= deadline:
+                    os.kill(child, signal.SIGKILL)
+                    deadline = float("inf")
             elif info.si_signo == signal.SIGCHLD:
                 pid, status = os.waitpid(child, os.WNOHANG)
                 if pid:

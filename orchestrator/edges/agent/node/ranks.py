@@ -75,16 +75,13 @@ class RankTable:
                 self._known[key] = ShimmedRank(key, self._read(match.group()))
             except BROKEN:  # the rank itself can write here; it must not bring us down
                 self._unreadable.add(key)
-            else:
-                new.append(self._known[key])
+                continue
+            new.append(self._known[key])
         return new
 
     def ended(self) -> list[ShimmedRank]:
         """Ranks whose end was not told yet, the earliest first."""
-        new = []
-        for rank in self._known.values():
-            if rank.outcome is None and self._settle(rank):
-                new.append(rank)
+        new = [rank for rank in self.pending() if self._settle(rank)]
         return sorted(new, key=lambda rank: rank.ended_at or 0.0)
 
     def _settle(self, rank: ShimmedRank) -> bool:
@@ -107,7 +104,7 @@ class RankTable:
         with open(os.path.join(self._attempt.ranks, name)) as file:
             record = json.loads(file.read(4096))
         if not isinstance(record, dict):
-            raise ValueError("not a record")
+            raise TypeError("not a record")
         return record
 
     def last_line(self, rank: ShimmedRank) -> str:

@@ -94,7 +94,8 @@ def dial(request: Mapping[str, Any]) -> dict[str, Any]:
                 index = next(order, None)
             if index is None:
                 return
-            results[index] = _dial_one(*targets[index], timeout_s)
+            host, port = targets[index]
+            results[index] = _dial_one(host, port, timeout_s)
 
     workers = [threading.Thread(target=work) for _ in range(min(PARALLEL_DIALS, len(targets)))]
     for worker in workers:
@@ -114,8 +115,9 @@ def _is_target(target: object) -> bool:
 def _dial_one(host: str, port: int, timeout_s: float) -> dict[str, Any]:
     began = time.monotonic()
     try:
-        socket.create_connection((host, port), timeout=timeout_s).close()
+        with socket.create_connection((host, port), timeout=timeout_s) as connection:
+            local = connection.getsockname()[0]
     except (OSError, UnicodeError) as error:
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return {"ok": False, "error": text}
-    return {"ok": True, "ms": round((time.monotonic() - began) * 1000, 3)}
+    return {"ok": True, "ms": round((time.monotonic() - began) * 1000, 3), "local": local}

@@ -11,6 +11,7 @@ import time
 from orchestrator.edges.agent.node import lease
 from orchestrator.edges.agent.node.fault import ABSENT, BUSY, AgentFault
 from orchestrator.edges.agent.node.layout import (
+    AGENT,
     AttemptLayout,
     NodeLayout,
     RunLayout,
@@ -122,8 +123,9 @@ def _wait_for(states: list[SupervisorState], timeout_s: float) -> bool:
 
 
 def list_runs(layout: NodeLayout, request: Request) -> dict[str, Any]:
-    """The runs that have a directory here, at most ``MAX_RUNS``."""
-    known = layout.known_runs()
+    """The runs that have a directory here, at most ``MAX_RUNS``; only ``run`` if it is given."""
+    wanted = field(request, "run", str, None)
+    known = [pair for pair in layout.known_runs() if wanted in (None, pair[0])]
     return {
         "runs": [_describe(layout, run, node) for run, node in known[:MAX_RUNS]],
         "left_off": max(0, len(known) - MAX_RUNS),
@@ -188,7 +190,7 @@ def prune(layout: NodeLayout, request: Request) -> dict[str, Any]:
 
 def _in_use(layout: NodeLayout) -> set[str]:
     """Names that a living attempt refers to, and this agent's own directory."""
-    names = {os.path.abspath(__file__)[len(layout.agents) + 1 :].partition(os.sep)[0]}
+    names = {os.path.basename(AGENT)}
     for run, node in layout.known_runs():
         place = layout.run(run, node)
         for number in place.attempts():

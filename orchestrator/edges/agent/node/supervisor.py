@@ -1,7 +1,7 @@
-"""The supervisor of one attempt on one node: starts the processes, records each ending, stops the rest.
+"""The supervisor of one attempt on one node: starts processes, records each ending, stops the rest.
 
-It is detached from the SSH session and single-threaded. It ends its processes when it is asked to, when
-the lease runs out, or when the first of them fails; then it sweeps what is left and concludes.
+It is detached from the SSH session and single-threaded. It ends its processes when it is asked to,
+when the lease runs out, or when the first of them fails; then it sweeps what is left and concludes.
 """
 
 from __future__ import annotations
@@ -218,7 +218,6 @@ class Supervisor:
         deadline = time.monotonic() + FLUSH_S
         while not self.log.flush() and time.monotonic() < deadline:
             time.sleep(TICK_S)
-
 
     def _record_unknown(self) -> None:
         """Whatever outlived KILL: nobody can tell how it will end."""

@@ -1,8 +1,8 @@
 """Streams what an attempt writes: the supervisor's records, the logs, the ranks' reports.
 
-Every frame tells ``offset`` (its first byte in the file) and ``next``; a new watch that starts from the
-last ``next`` of each file continues without a gap or a repeat. The watcher grants credit as it consumes,
-so that a slow one neither fills memory nor holds up answers on the same channel.
+Every frame tells ``offset`` (its first byte in the file) and ``next``; a new watch that starts from
+the last ``next`` of each file continues without a gap or a repeat. The watcher grants credit as it
+consumes, so that a slow one neither fills memory nor holds up answers on the same channel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Frames: a JSON object per line, and ``"payload": n`` raw bytes after it where the object says so."""
+"""Frames: a JSON object per line, and n raw bytes after it where it says ``"payload": n``."""
 
 from __future__ import annotations
 

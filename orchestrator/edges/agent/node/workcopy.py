@@ -1,0 +1,22 @@
+"""An attempt's own copy of the code: scripts write beside their files, and snapshots are shared."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+
+def copy_code(snapshot: str, work: str) -> None:
+    """Copy the tree with everything writable by its owner; links inside the tree stay links."""
+    for above, folders, files in os.walk(snapshot):
+        target = os.path.join(work, os.path.relpath(above, snapshot))
+        os.makedirs(target, 0o700, exist_ok=True)
+        links = [name for name in folders if os.path.islink(os.path.join(above, name))]
+        for name in files + links:
+            _copy(os.path.join(above, name), os.path.join(target, name))
+
+
+def _copy(source: str, target: str) -> None:
+    shutil.copyfile(source, target, follow_symlinks=False)
+    if not os.path.islink(target):
+        os.chmod(target, 0o700 if os.stat(source).st_mode & 0o100 else 0o600)
