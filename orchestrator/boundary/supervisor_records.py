@@ -30,7 +30,7 @@ def parse_record(node: str, record: Mapping[str, Any], clock_offset_s: float) ->
 
     ``clock_offset_s`` (node's wall clock minus ours) is taken off the record's time.
     """
-    match record.get("type"):
+    match record.get("event"):
         case "started":
             return Launched(node=node)
         case "rank-started":

@@ -112,6 +112,7 @@ def script_job(
         source="command line",
         folder=folder,
         summary="own script" if script else "own command",
+        own_code=True,
         ranks=Ranks(per=per, cpu=cpu),
     )
     if script is not None and script.endswith(".py"):

@@ -1,0 +1,1 @@
+"""Host lists of other tools, read into inventories."""
