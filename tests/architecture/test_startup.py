@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -24,7 +25,7 @@ def test_asking_for_help_loads_nothing_heavy(arguments: list[str]) -> None:
     """The libraries that take tenths of a second are imported where they are used."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", PROGRAM, *arguments],
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -57,7 +58,7 @@ def test_an_installation_finds_what_it_carries(installed: Path, tmp_path: Path) 
     done = subprocess.run(
         [sys.executable, "-P", "-c", program],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(installed)},
+        env={**os.environ, "PYTHONPATH": str(installed)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -72,7 +73,7 @@ def test_an_installation_has_the_command(installed: Path, tmp_path: Path) -> Non
     version = subprocess.run(
         [str(installed / "bin" / "orchestrate"), "--version"],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(installed)},
+        env={**os.environ, "PYTHONPATH": str(installed)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
