@@ -1,0 +1,89 @@
+"""The report as Markdown: for repositories, issues and mails."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from orchestrator.edges.report.document import Report, figure, gate, one_line
+
+_SPECIAL = re.compile(r"([\\`*_\[\]|~#])")
+
+
+def render_markdown(report: Report) -> str:
+    """One document; every foreign text is escaped, also against embedded HTML."""
+    result = report.result
+    parts = [
+        f"# {escape(result.workload)} on {escape(result.cluster)}: {result.status.value}",
+        _facts(report),
+        *_failure(report),
+        *_section("Metrics", ("metric", "value", "gate", "verdict"), _metrics(report)),
+        *_section("Nodes", ("node", "state", "reason"), _nodes(report)),
+        *_section("Ladder", ("rung", "outcome", "reason"), _ladder(report)),
+        *_section("Time", ("phase", "seconds"), _timings(report)),
+        *_bullets("Warnings", map(escape, result.warnings)),
+        *_bullets("Artifacts", (f"{escape(f.path)} ({f.bytes} bytes)" for f in report.artifacts)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def escape(text: str) -> str:
+    """Foreign text as plain words in Markdown."""
+    return _SPECIAL.sub(r"\\\1", html.escape(one_line(text), quote=False))
+
+
+def _facts(report: Report) -> str:
+    result = report.result
+    return (
+        f"Run {escape(result.run_id)}: {result.world_size} ranks by {escape(result.launcher)}, "
+        f"{report.seconds:.1f} s, exit code {int(result.exit_code)}."
+    )
+
+
+def _failure(report: Report) -> Iterator[str]:
+    failure = report.result.failure
+    if failure is None:
+        return
+    yield f"**{escape(failure.cause)}** ({escape(failure.id)})"
+    if failure.last_line:
+        yield f"> {escape(failure.last_line)}"
+    if failure.others:
+        yield f"{len(failure.others)} other ranks were stopped by orchestrate."
+    if failure.remedy:
+        yield f"Next: {escape(failure.remedy)}"
+
+
+def _metrics(report: Report) -> Iterator[Sequence[str]]:
+    for name, metric in report.result.metrics.items():
+        yield name, figure(metric), gate(metric), metric.verdict.value
+
+
+def _nodes(report: Report) -> Iterator[Sequence[str]]:
+    for node in report.result.nodes:
+        yield node.name, node.state, node.reason
+
+
+def _ladder(report: Report) -> Iterator[Sequence[str]]:
+    for rung in report.result.ladder:
+        yield rung.rung, rung.outcome, rung.reason
+
+
+def _timings(report: Report) -> Iterator[Sequence[str]]:
+    for phase, seconds in report.result.timings.items():
+        yield phase, f"{seconds:.2f}"
+
+
+def _section(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    body = [f"| {' | '.join(map(escape, row))} |" for row in rows]
+    if body:
+        rule = f"|{' --- |' * len(headings)}"
+        yield f"## {title}"
+        yield "\n".join([f"| {' | '.join(headings)} |", rule, *body])
+
+
+def _bullets(title: str, items: Iterable[str]) -> Iterator[str]:
+    body = [f"- {item}" for item in items]
+    if body:
+        yield f"## {title}"
+        yield "\n".join(body)

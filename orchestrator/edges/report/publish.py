@@ -1,0 +1,64 @@
+"""The end of a run on disk: reports first, then the result that makes it finished, then history."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from orchestrator.core.errors import OrchestrateError
+from orchestrator.core.request import RunRequest
+from orchestrator.core.result import Result
+from orchestrator.edges.report.document import load_report
+from orchestrator.edges.report.html import render_html
+from orchestrator.edges.report.markdown import render_markdown
+from orchestrator.edges.store.files import write_atomic
+from orchestrator.edges.store.history import History, HistoryEntry
+from orchestrator.edges.store.layout import Layout, RunFolder
+from orchestrator.edges.store.liveness import read_identity
+from orchestrator.edges.store.runs import write_result
+
+
+def write_reports(folder: RunFolder, result: Result) -> None:
+    """``report.md`` and ``report.html``. Raises ``OSError``."""
+    report = load_report(folder, result)
+    for path, text in (
+        (folder.report_markdown, render_markdown(report)),
+        (folder.report_html, render_html(report)),
+    ):
+        write_atomic(path, text.encode("utf-8", "replace"))
+
+
+def publish(
+    layout: Layout, folder: RunFolder, request: RunRequest, result: Result, *, now: float
+) -> list[str]:
+    """Write everything that outlives the run; returns what went wrong without mattering to it.
+
+    Only a failure to write the result itself is raised, as ``OSError``.
+    """
+    troubles = list(_attempt_reports(folder, result))
+    write_result(folder, result)
+    return [*troubles, *_attempt_history(layout, folder, request, result, now)]
+
+
+def _attempt_reports(folder: RunFolder, result: Result) -> Iterator[str]:
+    try:
+        write_reports(folder, result)
+    except OSError as error:
+        yield f"the report could not be written: {error}"
+
+
+def _attempt_history(
+    layout: Layout, folder: RunFolder, request: RunRequest, result: Result, now: float
+) -> Iterator[str]:
+    identity = read_identity(folder.coordinator)
+    entry = HistoryEntry(
+        started=identity.at if identity else now,
+        finished=now,
+        preset=request.job.preset,
+        code=request.code,
+        result=result,
+    )
+    try:
+        History(layout.history).record(entry)
+    except (OSError, sqlite3.Error, OrchestrateError) as error:
+        yield f"the run was not added to the history: {error}"
