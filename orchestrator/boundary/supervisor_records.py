@@ -46,7 +46,7 @@ def parse_record(node: str, record: Mapping[str, Any], clock_offset_s: float) ->
             return NodeConcluded(
                 node=node,
                 clean=record.get("clean") is True,
-                survivors=_survivors(record.get("survivors")),
+                survivors=parse_survivors(record.get("survivors")),
                 why=_text(record.get("why", "")),
             )
         case _:
@@ -80,17 +80,6 @@ def _ending(record: Mapping[str, Any], clock_offset_s: float) -> dict[str, Any]:
     }
 
 
-def _survivors(value: object) -> tuple[str, ...]:
-    """``pid comm (state)`` for each process that is still there."""
-    if not isinstance(value, list):
-        return ()
-    found = [item for item in value[:MAX_SURVIVORS] if isinstance(item, dict)]
-    return tuple(
-        f"{str(p.get('pid'))[:10]} {str(p.get('comm'))[:32]} ({str(p.get('state'))[:2]})"
-        for p in found
-    )
-
-
 def _whole(record: Mapping[str, Any], name: str) -> int:
     value = record.get(name)
     if type(value) is not int or value < 0:
@@ -100,3 +89,23 @@ def _whole(record: Mapping[str, Any], name: str) -> int:
 
 def _text(value: object) -> str:
     return value[:MAX_TEXT] if isinstance(value, str) else ""
+
+
+def parse_interpreter(fields: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """The path of the ranks' interpreter, and module versions. Raises ``BadRecord``."""
+    path, modules = fields.get("interpreter"), fields.get("modules")
+    if not isinstance(path, str) or not 0 < len(path) <= 4096 or not isinstance(modules, dict):
+        raise BadRecord("not an interpreter")
+    versions = {str(name)[:128]: str(version)[:64] for name, version in modules.items()}
+    return path, versions
+
+
+def parse_survivors(value: object) -> tuple[str, ...]:
+    """``pid comm (state)`` for each process that is still there."""
+    if not isinstance(value, list):
+        return ()
+    found = [item for item in value[:MAX_SURVIVORS] if isinstance(item, dict)]
+    return tuple(
+        f"{str(p.get('pid'))[:10]} {str(p.get('comm'))[:32]} ({str(p.get('state'))[:2]})"
+        for p in found
+    )

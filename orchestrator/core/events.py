@@ -87,7 +87,6 @@ class Prepared:
 
     node: str
     interpreter: str
-    python: str
     modules: Mapping[str, str] = field(default_factory=dict)
 
 

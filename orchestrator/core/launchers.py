@@ -20,19 +20,21 @@ from orchestrator.core.tuning import LAUNCHER
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What a launcher needs to know of one node. ``script`` is a path below ``{snapshot}``."""
+    """What a launcher needs to know of one node. ``script`` is the entry's path on the node."""
 
     node_rank: int
     nodes: int
     ranks: tuple[int, ...]
     world_size: int
     interpreter: str
-    base: str
     script: str
     program: tuple[str, ...]
     arguments: tuple[str, ...]
     rendezvous: Rendezvous
 
+
+# The agent's own wrapper of a rank: it records how the rank ended, whatever the launcher tells.
+RANK_SHIM = ("{agent_python}", "-I", "-S", "{agent}/rank_shim.py", "--")
 
 Launcher = Callable[[Share], tuple[ProcessPlan, ...]]
 
@@ -50,10 +52,10 @@ def torchrun(share: Share) -> tuple[ProcessPlan, ...]:
         f"--master-port={share.rendezvous.port}",
         "--max-restarts=0",
         "--no-python",
-        *_shim(share),
+        *RANK_SHIM,
         share.interpreter,
         "-u",
-        _script(share),
+        share.script,
         *share.arguments,
     )
     return (ProcessPlan(label="launcher", rank=None, argv=argv),)
@@ -61,7 +63,7 @@ def torchrun(share: Share) -> tuple[ProcessPlan, ...]:
 
 def direct(share: Share) -> tuple[ProcessPlan, ...]:
     """One process per rank, with the variables that torchrun would set."""
-    argv = (share.interpreter, "-u", _script(share), *share.arguments)
+    argv = (share.interpreter, "-u", share.script, *share.arguments)
     return tuple(
         ProcessPlan(
             label=f"rank-{rank}", rank=rank, argv=argv, env=_contract(share, local_rank, rank)
@@ -97,14 +99,6 @@ def choose(requested: str, *, program: tuple[str, ...], has_torch: bool | None) 
     if has_torch is False:
         return "direct", "torch is not installed in the ranks' interpreter, so there is no torchrun"
     return "torchrun", "a Python script"
-
-
-def _shim(share: Share) -> tuple[str, ...]:
-    return (share.base, "-I", "-S", "{agent}/rank_shim.py", "--")
-
-
-def _script(share: Share) -> str:
-    return "{snapshot}/" + share.script
 
 
 def _contract(share: Share, local_rank: int, rank: int) -> tuple[Variable, ...]:

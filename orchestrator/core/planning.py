@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 from orchestrator.core import checks, tuning
 from orchestrator.core.checks import Finding
+from orchestrator.core.command import reveal
 from orchestrator.core.events import Problem
 from orchestrator.core.facts import Facts, Gpu
 from orchestrator.core.inventory import NodeSpec, PythonKind
 from orchestrator.core.launchers import LAUNCHERS, NEEDS_RENDEZVOUS, Share, choose
 from orchestrator.core.plan import Exclusion, NodePlan, Plan, PlannedRung, Rendezvous, Variable
 from orchestrator.core.request import RunRequest
-from orchestrator.core.workload import Per
+from orchestrator.core.workload import Per, Workload
+
+# Where the kit lies in a user's own project: nothing of the user's is called that.
+PROJECT_KIT = ".orchestrate/kit"
 
 CHOSEN_AT_LAUNCH = Rendezvous(address="<chosen at launch>", port=0)
 
@@ -88,6 +92,11 @@ def declared_interpreter(spec: NodeSpec) -> str:
             return f"<conda environment {spec.python.value}>/bin/python"
         case PythonKind.REQUIREMENTS | PythonKind.WORKLOAD:
             return "<environment built from requirements>/bin/python"
+
+
+def code_root(workload: Workload) -> str:
+    """Where the code lies on a node, as a placeholder that the node resolves."""
+    return "{work}" if workload.own_code else "{snapshot}"
 
 
 def rendezvous_candidates(facts: Facts, *, alone: bool) -> tuple[str, ...]:
@@ -240,8 +249,7 @@ def _node_plan(world: _World, place: _Place, launcher: str) -> NodePlan:
         ranks=place.ranks,
         world_size=world.size,
         interpreter=finding.interpreter,
-        base=place.spec.python.base,
-        script=world.request.entry,
+        script=f"{code_root(job.workload)}/{world.request.entry}",
         program=job.workload.program,
         arguments=job.argv(),
         rendezvous=world.rendezvous or CHOSEN_AT_LAUNCH,
@@ -269,9 +277,24 @@ def _environment(world: _World, place: _Place) -> tuple[Variable, ...]:
         shared_by=world.tenants(spec.name),
     )
     variables = tuning.merge(derived, spec.env, f"{world.request.cluster.source}: {spec.name}")
+    variables = tuple(v for v in variables if v.name != "PYTHONPATH")
+    variables = (*variables, _python_path(world.request.job.workload, spec))
     if not place.gpus or (len(place.gpus) == len(facts.gpus) and not facts.assumed):
         return variables
     return (*variables, tuning.visible_devices(place.gpus, len(facts.gpus)))
+
+
+def _python_path(workload: Workload, spec: NodeSpec) -> Variable:
+    """The code's root and the kit, before what the inventory asks for."""
+    root = code_root(workload)
+    kit = f"{root}/{PROJECT_KIT}" if workload.own_code else ""
+    parts = (root, kit, reveal(spec.env.get("PYTHONPATH", "")))
+    return Variable(
+        name="PYTHONPATH",
+        value=":".join(part for part in parts if part),
+        origin=tuning.LAUNCHER,
+        reason="the code that travelled, and the kit",
+    )
 
 
 def _ladder(world: _World, launcher: str) -> tuple[PlannedRung, ...]:

@@ -94,8 +94,10 @@ class Ranks:
 class Workload:
     """A validated ``workload.yaml``, or a user's own script wrapped as one.
 
-    ``folder`` is the coordinator directory whose content travels; ``entry`` is relative to it. With
-    ``program`` the entry is not a Python script but a plain command's argument vector.
+    ``folder`` is the coordinator directory whose content travels; ``entry`` is relative to it.
+    With ``program`` the entry is not a Python script but a plain command's argument vector.
+    ``own_code``: a user's project rather than a workload; it runs in a writable copy of what
+    travelled.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Workload:
     summary: str = ""
     entry: str = ""
     program: tuple[str, ...] = ()
+    own_code: bool = False
     shape: Shape = Shape.RIGID
     ranks: Ranks = Ranks()
     modules: tuple[str, ...] = ()

@@ -159,7 +159,7 @@ def _prepare(
             return Synced(node=node, digest="d", sent_files=1, sent_bytes=1)
         case Prepare():
             modules = {"torch": "2.13.0"}
-            return Prepared(node=node, interpreter="/bin/python", python="3.11", modules=modules)
+            return Prepared(node=node, interpreter="/bin/python", modules=modules)
         case OfferRendezvous():
             return RendezvousOffered(node=node, port=29555)
         case Reach(addresses=addresses):

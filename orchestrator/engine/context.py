@@ -1,0 +1,34 @@
+"""What everything in one run shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.core.events import Event
+from orchestrator.core.request import RunRequest
+from orchestrator.edges.store.layout import RunFolder
+from orchestrator.edges.sync.snapshot import Snapshot
+from orchestrator.edges.transport.base import ConnectLimits
+from orchestrator.engine.clock import Clock, SystemClock
+from orchestrator.engine.observer import Observer
+
+# Events go to the loop; an exception posted there ends the run as our bug.
+Post = Callable[[Event | BaseException], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """The request, the code that travels, where results go, who watches."""
+
+    request: RunRequest
+    snapshot: Snapshot
+    folder: RunFolder
+    observers: Sequence[Observer]
+    clock: Clock = field(default_factory=SystemClock)
+    limits: ConnectLimits = field(default_factory=ConnectLimits)
+
+    def note(self, text: str) -> None:
+        """Tell every observer something that is no event."""
+        for observer in self.observers:
+            observer.on_note(text)

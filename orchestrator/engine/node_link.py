@@ -1,0 +1,116 @@
+"""The coordinator's hold on one node: a transport and an agent channel that come back when
+they break.
+
+Every agent operation is idempotent, so a request whose link broke is simply asked again on a
+new link, until the node has been silent for too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from orchestrator.core.errors import DeadlineError, OrchestrateError, PreflightError
+from orchestrator.core.inventory import NodeSpec
+from orchestrator.edges.agent.channel import AgentChannel, AgentEvent, ChannelLost, Reply, Upload
+from orchestrator.edges.transport.base import ConnectLimits, Transport
+from orchestrator.edges.transport.connect import open_transport
+from orchestrator.engine.clock import Clock
+
+RETRY_AFTER_S = 0.5
+
+
+class NodeSilent(PreflightError):
+    """The link broke and did not come back in time."""
+
+    def __init__(self, node: str, after_s: float, last: str) -> None:
+        super().__init__(
+            f"{node} has been silent for {after_s:.0f} s",
+            id="OR-LINK-001",
+            why=last,
+            remedy=f"check the node's power and network; then: orchestrate probe --nodes {node}",
+        )
+
+
+class NodeLink:
+    """One node. ``opened`` counts how often the link was made."""
+
+    def __init__(
+        self, spec: NodeSpec, *, silence_s: float, limits: ConnectLimits, clock: Clock
+    ) -> None:
+        self.spec = spec
+        self.opened = 0
+        self._silence_s = silence_s
+        self._limits = limits
+        self._clock = clock
+        self._transport: Transport | None = None
+        self._channel: AgentChannel | None = None
+        self._opening = asyncio.Lock()
+
+    async def open(self, timeout_s: float) -> AgentChannel:
+        """The channel, made if there is none. Raises ``PreflightError``, ``TimeoutError``,
+        ``ChannelLost``.
+        """
+        async with self._opening:
+            if self._channel is not None:
+                return self._channel
+            async with asyncio.timeout(timeout_s):
+                transport = await open_transport(self.spec, limits=self._limits)
+                try:
+                    self._channel = await AgentChannel.open(
+                        transport, self.spec, timeout_s=timeout_s
+                    )
+                except BaseException:
+                    await transport.close()
+                    raise
+            self._transport = transport
+            self.opened += 1
+            return self._channel
+
+    async def request(
+        self,
+        op: str,
+        fields: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float,
+        payload: bytes | Upload = b"",
+    ) -> Reply:
+        """Ask the agent, again after each broken link. Raises ``AgentError``,
+        :class:`NodeSilent`.
+        """
+        silent_since: float | None = None
+        while True:
+            try:
+                channel = await self.open(self._silence_s)
+                return await channel.request(op, fields, timeout_s=timeout_s, payload=payload)
+            except DeadlineError:
+                raise
+            except (ChannelLost, PreflightError, TimeoutError) as error:
+                now = self._clock.monotonic()
+                silent_since = silent_since or now
+                if self.opened == 0 or now - silent_since >= self._silence_s:
+                    raise NodeSilent(self.spec.name, now - silent_since, str(error)) from error
+                await self.drop()
+                await asyncio.sleep(RETRY_AFTER_S)
+
+    async def events(self) -> AsyncIterator[AgentEvent]:
+        """The present channel's unsolicited frames, for one consumer. Raises ``ChannelLost``."""
+        channel = await self.open(self._silence_s)
+        async for event in channel.events():
+            yield event
+
+    async def drop(self) -> None:
+        """Forget the present link; the next request makes a new one."""
+        channel, transport = self._channel, self._transport
+        self._channel = self._transport = None
+        if channel is not None:
+            await channel.close()
+        if transport is not None:
+            await transport.close()
+
+    async def close(self) -> None:
+        """Give everything back. Bounded, never raises."""
+        with contextlib.suppress(OSError, OrchestrateError):
+            await self.drop()
