@@ -44,7 +44,8 @@ class Hca:
 class Facts:
     """One probe's answer. ``boot_id`` changes at every boot; ``host_id`` tells two inventory names
     that are one machine (same boot, same network namespace). ``clock_offset_s`` is the node's wall
-    clock minus the coordinator's, good to half the round trip. ``assumed`` marks facts that were
+    clock minus the coordinator's, good to half the round trip. ``notes`` say what
+    could not be found out. ``assumed`` marks facts that were
     taken from the inventory because the node could not be asked.
     """
 
@@ -64,4 +65,5 @@ class Facts:
     agent_python: str = ""
     clock_offset_s: float = 0.0
     modules: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     assumed: bool = False

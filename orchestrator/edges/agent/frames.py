@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -25,7 +26,7 @@ def encode(frame: Mapping[str, Any]) -> bytes:
 def decode(line: bytes) -> dict[str, Any]:
     """The object in ``line``. Raises :class:`BadFrame`."""
     try:
-        frame = json.loads(line, parse_constant=_refuse_constant)
+        frame = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise BadFrame("not JSON") from error
     if not isinstance(frame, dict):
@@ -33,6 +34,11 @@ def decode(line: bytes) -> dict[str, Any]:
     if _deeper_than(frame, MAX_DEPTH):
         raise BadFrame(f"nested deeper than {MAX_DEPTH}")
     return frame
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_constant(text)
 
 
 def _refuse_constant(text: str) -> NoReturn:

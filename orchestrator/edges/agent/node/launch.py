@@ -35,7 +35,7 @@ MAX_WORDS = 8192
 FIRST_HELD_FD = 10
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 PLACEHOLDER = re.compile(
-    r"\{(snapshot|work|output|report|checkpoints|attempt|agent|agent_python)\}"
+    r"\{(snapshot|kit|work|output|report|checkpoints|attempt|agent|agent_python)\}"
 )
 ENTRY = (
     "import sys;sys.path.insert(0,sys.argv[1]);"
@@ -101,8 +101,10 @@ def _specification(
     digest = field(request, "snapshot", str, None)
     if digest is not None and not os.path.isdir(layout.snapshot(digest)):
         raise AgentFault(ABSENT, f"snapshot {digest[:16]} is not on this node")
+    snapshot = layout.snapshot(digest) if digest else ""
     places = {
-        "snapshot": layout.snapshot(digest) if digest else "",
+        "snapshot": snapshot,
+        "kit": layout.kit(digest) if digest else "",
         "work": attempt.work,
         "output": attempt.output,
         "report": attempt.report,
@@ -120,7 +122,7 @@ def _specification(
         "ORCHESTRATE_OUTPUT_DIR": attempt.output,
         "ORCHESTRATE_CHECKPOINT_DIR": run.checkpoints,
     }
-    default = places["snapshot"] or attempt.output
+    default = snapshot or attempt.output
     return {
         "run": request["run"],
         "node": request["node"],

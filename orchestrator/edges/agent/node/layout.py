@@ -137,6 +137,10 @@ class NodeLayout:
     def snapshot(self, digest: object) -> str:
         return os.path.join(self.snapshots, check_name(digest, "digest", DIGEST))
 
+    def kit(self, digest: object) -> str:
+        """The directory in a snapshot that ``import orchestrate_kit`` finds."""
+        return os.path.join(self.snapshot(digest), ".orchestrate", "kit")
+
     def environment(self, digest: object) -> str:
         return os.path.join(self.environments, check_name(digest, "digest", DIGEST))
 

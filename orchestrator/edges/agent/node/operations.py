@@ -10,7 +10,7 @@ import threading
 
 from orchestrator.edges.agent.node.fault import BUSY, AgentFault
 from orchestrator.edges.agent.node.layout import NodeLayout
-from orchestrator.edges.agent.node.wire import Body, FrameWriter, field
+from orchestrator.edges.agent.node.wire import Body, FrameWriter, field, strings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 MAX_REQUIREMENTS_BYTES = 1024 * 1024
+MAX_BASES = 64
 MAX_WATCHES = 64
 
 
@@ -85,8 +86,13 @@ def _on_layout(module: str, name: str) -> Callable[[Call], Result]:
 def _offer(call: Call) -> Result:
     from orchestrator.edges.agent.node.snapshot import offer
 
-    manifest = call.body.read_all(MAX_MANIFEST_BYTES)
-    return offer(call.layout, field(call.request, "digest", str), manifest)
+    return offer(
+        call.layout,
+        field(call.request, "digest", str),
+        call.body.read_all(MAX_MANIFEST_BYTES),
+        bases=strings(call.request, "bases", MAX_BASES, []),
+        check=field(call.request, "check", bool, False),
+    )
 
 
 def _push(call: Call) -> Result:
@@ -94,6 +100,12 @@ def _push(call: Call) -> Result:
 
     digest = field(call.request, "digest", str)
     return push(call.layout, digest, dict(call.request), call.body)
+
+
+def _interpreter(call: Call) -> Result:
+    from orchestrator.edges.agent.node.interpreter import resolve
+
+    return resolve(call.request)
 
 
 def _environment(call: Call) -> Result:
@@ -155,6 +167,7 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "probe": _on_layout("facts", "probe"),
     "offer": _offer,
     "push": _push,
+    "interpreter": _interpreter,
     "environment": _environment,
     "listen": _listen,
     "release": _release,
