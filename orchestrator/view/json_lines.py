@@ -7,9 +7,8 @@ import math
 from typing import Any
 
 from orchestrator.core.codec import to_json
-from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.events import Event
-from orchestrator.core.result import FailureResult, Result, Status
+from orchestrator.core.result import Result
 from orchestrator.core.state import RunState
 from orchestrator.edges.report.result_json import to_object
 from orchestrator.view.log_lines import LineDecoder, source_of
@@ -78,20 +77,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list) else value
-
-
-def refused(error: OrchestrateError, *, cluster: str, workload: str, launcher: str) -> Result:
-    """The result of a run that could not even begin; it has no id."""
-    where = f"{error.where}: " if error.where else ""
-    why = f" ({error.why})" if error.why else ""
-    cause = f"{where}{error.what}{why}"
-    return Result(
-        run_id="",
-        status=Status.FAILED,
-        exit_code=error.exit_code,
-        cluster=cluster,
-        workload=workload,
-        launcher=launcher,
-        world_size=0,
-        failure=FailureResult(id=error.id, cause=cause, remedy=error.remedy),
-    )

@@ -91,8 +91,9 @@ def _before_launch(event: Event) -> Line | None:
         case Synced(node=node, sent_files=files, sent_bytes=sent):
             what = f"sent {plural(files, 'file')}, {size(sent)}" if files else "already up to date"
             return Line(Weight.NODE, f"code {what}", node)
-        case Prepared(node=node, interpreter=path, python=version):
-            return Line(Weight.NODE, f"Python {brief(version, 40)} at {brief(path)}", node)
+        case Prepared(node=node, interpreter=path, modules=modules):
+            versions = "".join(f", {name} {version}" for name, version in modules.items())
+            return Line(Weight.NODE, brief(f"ranks run under {path}{versions}"), node)
         case RendezvousOffered(node=node, port=port):
             return Line(Weight.DETAIL, f"offers port {port} for the rendezvous", node)
         case Reached(node=node, addresses=addresses):

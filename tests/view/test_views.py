@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.errors import UsageError
 from orchestrator.core.events import (
     Event,
     Failed,
@@ -30,7 +29,7 @@ from orchestrator.engine.observer import Observer
 from orchestrator.view import terminal
 from orchestrator.view.board import Board
 from orchestrator.view.failure import MAX_LINES, failure_screen
-from orchestrator.view.json_lines import JsonLines, refused
+from orchestrator.view.json_lines import JsonLines
 from orchestrator.view.live import LiveView
 from orchestrator.view.plain import PlainView
 from orchestrator.view.summary import summary
@@ -204,17 +203,6 @@ def test_json_lines_end_in_one_result() -> None:
     )
     assert " ".join(records[-1]) == keys
     assert records[-1]["status"] == "succeeded"
-
-
-def test_json_result_of_a_refused_run() -> None:
-    """Bad input has a result too, with the exit code of its kind."""
-    error = UsageError("unknown cluster", id="cluster.unknown", why="no file", remedy="look")
-    result = refused(error, cluster="c", workload="w", launcher="auto")
-    out = io.StringIO()
-    JsonLines(LineWriter(out), run_id="").write_result(result)
-    record = json.loads(out.getvalue())
-    assert (record["exit_code"], record["failure"]["id"]) == (2, "cluster.unknown")
-    assert record["failure"]["cause"] == "unknown cluster (no file)"
 
 
 def failed_result(**changes: object) -> Result:

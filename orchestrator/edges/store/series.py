@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,6 +14,7 @@ from orchestrator.core.result import Result
 from orchestrator.core.state import RunState
 
 MAX_POINTS = 2_000_000
+_PORTION_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,32 +78,52 @@ class Series:
     points: Curve
 
 
-def read_points(path: Path) -> Iterator[Point]:
-    """Every readable point; lines that a crash tore are left out. A missing file is empty."""
-    try:
-        with path.open("r", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                point = _parse(line)
-                if point is not None:
-                    yield point
-    except FileNotFoundError:
-        return
+class PointReader:
+    """Reads points as the file grows; each ``read`` continues after the last complete line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> list[Point]:
+        """The readable points since the last call, in bounded portions: empty = nothing new.
+
+        Lines that a crash tore are left out; a missing file is empty.
+        """
+        while lines := self._complete_lines():
+            points = [point for line in lines if (point := _parse(line)) is not None]
+            if points:
+                return points
+        return []
+
+    def _complete_lines(self) -> list[bytes]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                portion = file.read(_PORTION_BYTES)
+        except FileNotFoundError:
+            return []
+        complete = portion[: portion.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        return complete.splitlines()
 
 
 def read_series(path: Path) -> tuple[Series, ...]:
     """Points with a step, by metric and rank. Of a repeated step the last counts."""
     found: dict[tuple[str, int], tuple[Point, dict[int, float]]] = {}
-    for point in read_points(path):
-        if point.step is not None and math.isfinite(point.value):
-            _, values = found.setdefault((point.name, point.rank), (point, {}))
-            values[point.step] = point.value
+    reader = PointReader(path)
+    while points := reader.read():
+        for point in points:
+            if point.step is not None and math.isfinite(point.value):
+                _, values = found.setdefault((point.name, point.rank), (point, {}))
+                values[point.step] = point.value
     return tuple(
         Series(name, first.unit, first.node, rank, tuple(sorted(values.items())))
         for (name, rank), (first, values) in sorted(found.items())
     )
 
 
-def _parse(line: str) -> Point | None:
+def _parse(line: bytes) -> Point | None:
     try:
         data: Mapping[str, Any] = json.loads(line)
         step = data["step"]
