@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.errors import DeadlineError, OrchestrateError, PreflightError
+from orchestrator.core.errors import OrchestrateError, PreflightError
 from orchestrator.core.inventory import NodeSpec
-from orchestrator.edges.agent.channel import AgentChannel, AgentEvent, ChannelLost, Reply, Upload
+from orchestrator.edges.agent.channel import AgentChannel, AgentTimeout, ChannelLost, Payload, Reply
 from orchestrator.edges.transport.base import ConnectLimits, Transport
 from orchestrator.edges.transport.connect import open_transport
 from orchestrator.engine.clock import Clock
@@ -32,6 +33,14 @@ class NodeSilent(PreflightError):
             why=last,
             remedy=f"check the node's power and network; then: orchestrate probe --nodes {node}",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A watch and the channel that its events come through."""
+
+    channel: AgentChannel
+    id: str
 
 
 class NodeLink:
@@ -75,34 +84,46 @@ class NodeLink:
         fields: Mapping[str, Any] | None = None,
         *,
         timeout_s: float,
-        payload: bytes | Upload = b"",
+        payload: bytes | Payload = b"",
     ) -> Reply:
-        """Ask the agent, again after each broken link. Raises ``AgentError``,
-        :class:`NodeSilent`.
+        """Ask the agent, again after each broken link. Raises ``AgentError``, ``AgentTimeout``,
+        :class:`NodeSilent`, and as ``open`` does when there never was a link.
         """
+        return (await self._ask(op, fields or {}, timeout_s, payload))[1]
+
+    async def watch(self, fields: Mapping[str, Any], *, timeout_s: float) -> Watch:
+        """Begin a watch; it belongs to the channel that it began on. Raises as ``request``."""
+        channel, reply = await self._ask("watch", fields, timeout_s, b"")
+        return Watch(channel, str(reply.fields.get("watch")))
+
+    async def _ask(
+        self, op: str, fields: Mapping[str, Any], timeout_s: float, payload: bytes | Payload
+    ) -> tuple[AgentChannel, Reply]:
         silent_since: float | None = None
+        channel: AgentChannel | None = None
         while True:
             try:
                 channel = await self.open(self._silence_s)
-                return await channel.request(op, fields, timeout_s=timeout_s, payload=payload)
-            except DeadlineError:
+                reply = await channel.request(op, fields, timeout_s=timeout_s, payload=payload)
+                return channel, reply
+            except AgentTimeout:
                 raise
             except (ChannelLost, PreflightError, TimeoutError) as error:
                 now = self._clock.monotonic()
                 silent_since = silent_since or now
-                if self.opened == 0 or now - silent_since >= self._silence_s:
+                if self.opened == 0:
+                    raise
+                if now - silent_since >= self._silence_s:
                     raise NodeSilent(self.spec.name, now - silent_since, str(error)) from error
-                await self.drop()
+                await self.drop(channel)
                 await asyncio.sleep(RETRY_AFTER_S)
 
-    async def events(self) -> AsyncIterator[AgentEvent]:
-        """The present channel's unsolicited frames, for one consumer. Raises ``ChannelLost``."""
-        channel = await self.open(self._silence_s)
-        async for event in channel.events():
-            yield event
+    async def drop(self, broken: AgentChannel | None) -> None:
+        """Forget the link that ``broken`` belongs to, unless a newer one has replaced it."""
+        if broken is not None and broken is self._channel:
+            await self._give_back()
 
-    async def drop(self) -> None:
-        """Forget the present link; the next request makes a new one."""
+    async def _give_back(self) -> None:
         channel, transport = self._channel, self._transport
         self._channel = self._transport = None
         if channel is not None:
@@ -113,4 +134,4 @@ class NodeLink:
     async def close(self) -> None:
         """Give everything back. Bounded, never raises."""
         with contextlib.suppress(OSError, OrchestrateError):
-            await self.drop()
+            await self._give_back()

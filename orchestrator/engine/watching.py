@@ -54,10 +54,7 @@ class Watcher:
         """
         try:
             while not self._drained.is_set():
-                try:
-                    await self._watch_once()
-                except ChannelLost:
-                    await self._link.drop()
+                await self._watch_once()
         except NodeSilent as error:
             problem = Problem(
                 id=error.id, message=f"{error.what} ({error.why})", remedy=error.remedy
@@ -74,13 +71,15 @@ class Watcher:
         await self._drained.wait()
 
     async def _watch_once(self) -> None:
+        """One watch on one channel, to its end or until the channel breaks."""
         request = {**self._attempt, "cursors": self._cursors}
-        watch = (await self._link.request("watch", request, timeout_s=QUICK_S)).fields["watch"]
-        async for event in self._link.events():
-            if event.name == "environment":
-                continue
-            if event.watch == watch and self._take(event):
-                return
+        watch = await self._link.watch(request, timeout_s=QUICK_S)
+        try:
+            async for event in watch.channel.events():
+                if event.watch == watch.id and self._take(event):
+                    return
+        except ChannelLost:
+            await self._link.drop(watch.channel)
 
     def _take(self, event: AgentEvent) -> bool:
         """Whether that was the last event of the watch."""
