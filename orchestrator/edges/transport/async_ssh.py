@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import cast
 
 import asyncssh
 
@@ -45,11 +46,12 @@ class AsyncSshTransport:
         opening = asyncio.ensure_future(self._open(line, marker))
         return await opened(opening, timeout_s)
 
-    async def _open(self, line: str, marker: str) -> AsyncSshProcess:
+    async def _open(self, line: bytes, marker: str) -> AsyncSshProcess:
         process = AsyncSshProcess(self._connection, marker)
         try:
+            # asyncssh sends bytes as they are; only its annotation knows nothing but str.
             await self._connection.create_session(
-                lambda: process, line, request_pty=False, encoding=None
+                lambda: process, cast("str", line), request_pty=False, encoding=None
             )
         except asyncssh.ChannelOpenError as error:
             if self._connection.is_closed():
@@ -129,7 +131,7 @@ class AsyncSshProcess(RemoteProcess, asyncssh.SSHClientSession[bytes]):
             self._channel.send_signal("KILL")  # enough for some servers
             if line := await self._kill_line():
                 await self._connection.create_session(
-                    asyncssh.SSHClientSession, line, request_pty=False
+                    asyncssh.SSHClientSession, line.decode(), request_pty=False
                 )
 
     def _close_channel(self) -> None:

@@ -33,7 +33,7 @@ class _Client(asyncssh.SSHClient):
         self.tried.append(key.get_comment() or key.get_algorithm())
         return key
 
-    def validate_hostpublic_key(
+    def validate_host_public_key(
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
     ) -> bool:
         del host, addr, port

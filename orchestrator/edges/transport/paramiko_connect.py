@@ -7,7 +7,7 @@ import logging
 import os
 import shlex
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -125,9 +125,12 @@ def _negotiate(link: Link, trust: Trust, limits: ConnectLimits) -> None:
     known = {kind for key in trust.keys for kind in _algorithms(key.kind)}
     # Known types first: a server with several keys then shows the one that can be checked.
     options.key_types = sorted(options.key_types, key=lambda kind: kind not in known)
-    link.banner_timeout = link.handshake_timeout = limits.connect_timeout_s
+    # The start's own deadline comes first, so that silence is told from a closed connection.
+    link.banner_timeout = link.handshake_timeout = 2 * limits.connect_timeout_s
     link.auth_timeout = limits.connect_timeout_s
     link.start_client(timeout=limits.connect_timeout_s)
+    if not link.initial_kex_done:
+        raise TimeoutError
 
 
 def _algorithms(kind: str) -> tuple[str, ...]:
@@ -144,35 +147,42 @@ def _check_host_key(link: Link, target: Target, trust: Trust) -> None:
 
 def _authenticate(link: Link, target: Target, limits: ConnectLimits) -> None:
     tried: list[str] = []
-    for name, key in _keys(target):
-        tried.append(name)
-        try:
-            link.auth_publickey(target.user, key)
-        except paramiko.AuthenticationException as error:
-            if not link.is_active() or isinstance(error, paramiko.BadAuthenticationType):
-                raise failures.refused_authentication(target, tuple(tried), str(error)) from error
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            raise _explain(error, target, limits) from error
-        else:
-            return
+    with contextlib.closing(_keys(target)) as keys, _explained(target, limits):
+        for name, key in keys:
+            tried.append(name)
+            try:
+                link.auth_publickey(target.user, key)
+            except paramiko.AuthenticationException as error:
+                if not link.is_active() or isinstance(error, paramiko.BadAuthenticationType):
+                    why = str(error)
+                    raise failures.refused_authentication(target, tuple(tried), why) from error
+            else:
+                return
     raise failures.refused_authentication(target, tuple(tried), "no key was accepted")
 
 
-def _keys(target: Target) -> Iterator[tuple[str, paramiko.PKey]]:
+def _keys(target: Target) -> Generator[tuple[str, paramiko.PKey]]:
     """The agent's keys (as far as they may be offered), then the files; encrypted ones not."""
     files = [(path, key) for path in target.identity_files if (key := _private_key(path))]
     public = {key.asbytes() for _, key in files} | set(_public_halves(target))
+    with _agent(target) as held:
+        named = [key for key in held if key.asbytes() in public]
+        others = () if target.identities_only else [key for key in held if key not in named]
+        for agent_key in (*named, *others):
+            yield agent_key.comment or agent_key.get_name(), agent_key
+        in_agent = {key.asbytes() for key in held}
+        yield from ((path, key) for path, key in files if key.asbytes() not in in_agent)
+
+
+@contextlib.contextmanager
+def _agent(target: Target) -> Iterator[Sequence[paramiko.AgentKey]]:
+    """The agent's keys, usable inside the block."""
     # paramiko finds the agent by the environment only.
-    agent = paramiko.Agent() if target.agent == os.environ.get("SSH_AUTH_SOCK", "") != "" else None
-    held = agent.get_keys() if agent else ()
-    named = [key for key in held if key.asbytes() in public]
-    others = () if target.identities_only else [key for key in held if key not in named]
-    for agent_key in (*named, *others):
-        yield agent_key.comment or agent_key.get_name(), agent_key
-    in_agent = {key.asbytes() for key in held}
-    yield from ((path, key) for path, key in files if key.asbytes() not in in_agent)
-    if agent:
-        agent.close()
+    if not target.agent or target.agent != os.environ.get("SSH_AUTH_SOCK"):
+        yield ()
+        return
+    with contextlib.closing(paramiko.Agent()) as agent:
+        yield agent.get_keys()
 
 
 def _private_key(path: str) -> paramiko.PKey | None:

@@ -71,7 +71,9 @@ class ParamikoTransport:
         opening = asyncio.ensure_future(self._open(process, line, timeout_s))
         return await opened(opening, timeout_s)
 
-    async def _open(self, process: ParamikoProcess, line: str, timeout_s: float) -> ParamikoProcess:
+    async def _open(
+        self, process: ParamikoProcess, line: bytes, timeout_s: float
+    ) -> ParamikoProcess:
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._threads, process.open, line, timeout_s)
@@ -147,15 +149,29 @@ class ParamikoProcess(RemoteProcess):
 
     # In the pool's threads ----------------------------------------------------------------------
 
-    def open(self, line: str, timeout_s: float) -> None:
+    def open(self, line: bytes, timeout_s: float) -> None:
         """Open the channel and start the command."""
         self._channel = self._link.open_session(timeout=timeout_s)
         self._channel.settimeout(POLL_S)
         self._threads.submit(self._pump)
-        self._channel.exec_command(line.encode(errors="surrogateescape"))
+        self._channel.exec_command(line)
 
     def _pump(self) -> None:
         """Carry output to the event loop up to its end, then report the end of the process."""
+        try:
+            self._carry_all()
+            while not (self._channel.status_event.wait(POLL_S) or self._channel.closed):
+                pass
+        except (paramiko.SSHException, EOFError, OSError):
+            pass  # the link died under a read; what it died of is known below
+        self._report()
+        cut = not self._link.is_active()
+        reason = self._link.why_dead() if cut else "the channel closed without an exit status"
+        self._post(partial(self.on_closed, reason, cut=cut))
+        with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+            self._channel.close()
+
+    def _carry_all(self) -> None:
         channel = self._channel
         poller = select.poll()
         poller.register(channel.fileno(), select.POLLIN)
@@ -167,13 +183,6 @@ class ParamikoProcess(RemoteProcess):
         self._carry()
         if channel.eof_received:
             self._post(self.on_eof)
-        while not (channel.status_event.wait(POLL_S) or channel.closed):
-            pass
-        self._report()
-        cut = not self._link.is_active()
-        reason = self._link.why_dead() if cut else "the channel closed without an exit status"
-        self._post(partial(self.on_closed, reason, cut=cut))
-        channel.close()
 
     def _carry(self) -> None:
         channel = self._channel
@@ -205,7 +214,7 @@ class ParamikoProcess(RemoteProcess):
         finally:
             self._post(self.resume_writing)
 
-    def _kill_remotely(self, line: str, timeout_s: float) -> None:
+    def _kill_remotely(self, line: bytes, timeout_s: float) -> None:
         with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
             channel = self._link.open_session(timeout=timeout_s)
             channel.settimeout(timeout_s)

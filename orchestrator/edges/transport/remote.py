@@ -34,7 +34,7 @@ def new_marker() -> str:
     return f"orchestrate-{secrets.token_hex(8)}"
 
 
-def remote_line(command: Command, marker: str) -> str:
+def remote_line(command: Command, marker: str) -> bytes:
     """``command`` for a login shell. Raises ``ValueError``: a secret, or more than Linux takes.
 
     The environment stands in the line, hence in the node's process list: no place for a secret.
@@ -42,19 +42,18 @@ def remote_line(command: Command, marker: str) -> str:
     if any(isinstance(value, Secret) for value in command.env.values()):
         raise ValueError("a secret must travel over standard input, not the environment")
     words = ("sh", "-c", _SCRIPT, "sh", marker, command.cwd or "", *_with_environment(command))
-    line = render_shell(Command(argv=words))
-    size = len(line.encode(errors="surrogateescape"))
-    if size > MAX_LINE_BYTES:
+    line = render_shell(Command(argv=words)).encode(errors="surrogateescape")
+    if len(line) > MAX_LINE_BYTES:
         raise ValueError(
-            f"the command line has {size} bytes, Linux takes {MAX_LINE_BYTES}: "
+            f"the command line has {len(line)} bytes, Linux takes {MAX_LINE_BYTES}: "
             "send what is long over standard input"
         )
     return line
 
 
-def kill_line(group: int) -> str:
+def kill_line(group: int) -> bytes:
     """A line that kills a process group, for any login shell."""
-    return render_shell(Command(argv=("sh", "-c", f"kill -9 -{group}")))
+    return render_shell(Command(argv=("sh", "-c", f"kill -9 -{group}"))).encode()
 
 
 def _with_environment(command: Command) -> tuple[str, ...]:
@@ -123,10 +122,10 @@ class RemoteProcess(StreamedProcess):
             self.on_data(stream, preamble.finish())
             stream.finish()
 
-    async def _kill_line(self) -> str:
+    async def _kill_line(self) -> bytes:
         """Waits until the process group is known. Empty if the node named none."""
         await self._started.wait()
-        return kill_line(self._group) if self._group > 1 else ""
+        return kill_line(self._group) if self._group > 1 else b""
 
 
 P = TypeVar("P", bound=RemoteProcess)

@@ -6,10 +6,12 @@ directory and shell: what a test sees is sshd's ordinary behaviour, and the mach
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -46,7 +48,7 @@ def public_half(key: Path) -> str:
 
 @dataclass
 class Sshd:
-    """One server. ``options`` are lines of sshd_config; ``host_key`` and ``client_key`` are paths."""
+    """One server. ``options`` are lines of sshd_config; its keys lie in ``root``."""
 
     root: Path
     shell: str = "/bin/sh"
@@ -148,10 +150,8 @@ class Sshd:
 
 
 def kill(pid: int) -> None:
-    try:
-        os.kill(pid, 9)
-    except ProcessLookupError:
-        pass
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _descendants(ancestor: int, program: str) -> list[int]:

@@ -1,0 +1,92 @@
+"""Servers to talk to, and one way to open each kind of transport."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.inventory import NodeSpec, SshEndpoint, TransportKind
+from orchestrator.edges.transport.base import ConnectLimits, Transport
+from orchestrator.edges.transport.connect import open_transport
+from tests.contracts.transport.sshd import Sshd
+
+# Fast enough to see a silent link die within a second, slow enough for a busy machine.
+QUICK = ConnectLimits(connect_timeout_s=10, keepalive_interval_s=0.2, keepalive_count=4)
+
+Open = Callable[..., Awaitable[Transport]]
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A server that any number of tests may use; nobody may stop it or fill its home."""
+    server = Sshd(tmp_path_factory.mktemp("sshd"), options=("MaxStartups 100",))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def make_sshd(tmp_path: Path) -> Iterator[Callable[..., Sshd]]:
+    """Starts servers of the test's own."""
+    servers: list[Sshd] = []
+
+    def make(*, name: str = "own", start: bool = True, **options: object) -> Sshd:
+        server = Sshd(tmp_path / name, **options)  # type: ignore[arg-type]
+        servers.append(server)
+        if start:
+            server.start()
+        return server
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(params=list(TransportKind))
+def kind(request: pytest.FixtureRequest) -> TransportKind:
+    """Every transport."""
+    return TransportKind(request.param)
+
+
+@pytest.fixture(params=[TransportKind.ASYNCSSH, TransportKind.PARAMIKO])
+def ssh_kind(request: pytest.FixtureRequest) -> TransportKind:
+    """Every transport that is SSH."""
+    return TransportKind(request.param)
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Open]:
+    """Opens transports and closes them after the test."""
+    async with AsyncExitStack() as stack:
+
+        async def connect(
+            server: Sshd | NodeSpec,
+            kind: TransportKind = TransportKind.ASYNCSSH,
+            limits: ConnectLimits = QUICK,
+        ) -> Transport:
+            spec = server if isinstance(server, NodeSpec) else server.node(kind)
+            transport = await open_transport(spec, limits=limits)
+            stack.push_async_callback(transport.close)
+            return transport
+
+        yield connect
+
+
+@pytest.fixture
+async def transport(
+    kind: TransportKind, connect: Open, request: pytest.FixtureRequest
+) -> Transport:
+    """An open transport of every kind."""
+    if kind is TransportKind.LOCAL:
+        endpoint = SshEndpoint(host="localhost")
+        return await connect(NodeSpec(name="here", transport=kind, ssh=endpoint))
+    return await connect(request.getfixturevalue("sshd"), kind)
+
+
+@pytest.fixture
+async def ssh_transport(ssh_kind: TransportKind, connect: Open, sshd: Sshd) -> Transport:
+    """An open transport of every SSH kind."""
+    return await connect(sshd, ssh_kind)

@@ -1,0 +1,148 @@
+"""SSH links that fail: dead, silent, cut in the middle, and what becomes of the command."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.command import Command
+from orchestrator.core.errors import PreflightError
+from orchestrator.core.inventory import NodeSpec, TransportKind
+from orchestrator.core.outcome import Exited, Lost
+from orchestrator.edges.transport.base import ChannelClosed
+from tests.contracts.transport.conditions import until
+from tests.contracts.transport.conftest import QUICK, Open
+from tests.contracts.transport.proxy import Proxy
+from tests.contracts.transport.sshd import Sshd, kill
+
+MakeSshd = Callable[..., Sshd]
+HEAVY = Command(argv=("head", "-c", "8000000", "/dev/zero"))
+
+
+def behind(server: Sshd, proxy: Proxy, kind: TransportKind) -> NodeSpec:
+    """``server`` reached through ``proxy``; its host key stays filed under its own name."""
+    server.ssh_config.write_text(
+        server.config_block().replace(f"Port {server.port}", f"Port {proxy.port}")
+        + f"  HostKeyAlias [127.0.0.1]:{server.port}\n"
+    )
+    return server.node(kind)
+
+
+async def test_a_killed_session_is_lost_not_done(
+    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
+) -> None:
+    """sshd's session process dies in the middle of a command: nobody knows how that ended."""
+    server = make_sshd()
+    transport = await connect(server, ssh_kind)
+    process = await transport.start(Command(argv=("sh", "-c", "echo on; sleep 30")), timeout_s=10)
+    assert await process.read_line(100) == b"on\n"
+
+    for pid in server.session_pids():
+        kill(pid)
+
+    assert isinstance(await process.wait(10), Lost)
+    assert await process.read_stdout(10) == b""
+    with pytest.raises(ChannelClosed):
+        await process.write(b"more")
+    with pytest.raises(ChannelClosed):
+        await transport.start(Command(argv=("true",)), timeout_s=10)
+    done = await transport.run(Command(argv=("true",)), timeout_s=10)
+    assert isinstance(done.outcome, Lost)
+
+
+async def test_a_silent_link_is_lost_soon(
+    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
+) -> None:
+    """No FIN, no RST, just silence: keepalive ends the wait within its own bound."""
+    server = make_sshd()
+    async with Proxy(server.port) as proxy:
+        transport = await connect(behind(server, proxy, ssh_kind), ssh_kind)
+        running = asyncio.create_task(transport.run(Command(argv=("sleep", "30")), timeout_s=30))
+        await until(lambda: b"sleep 30" in _command_lines(), what="the command's start")
+
+        proxy.freeze()
+        began = time.monotonic()
+        done = await running
+
+        assert isinstance(done.outcome, Lost)
+        assert time.monotonic() - began < QUICK.silence_s + 2 * QUICK.keepalive_interval_s + 2.5
+        began = time.monotonic()
+        await transport.close()
+        assert time.monotonic() - began < 3
+
+
+def _command_lines() -> bytes:
+    lines = b""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines += path.read_bytes().replace(b"\0", b" ")
+        except OSError:
+            continue
+    return lines
+
+
+async def test_a_quiet_command_outlives_the_silence_bound(
+    ssh_kind: TransportKind, sshd: Sshd, connect: Open
+) -> None:
+    """Keepalive tells a quiet command from a dead link."""
+    transport = await connect(sshd, ssh_kind)
+
+    done = await transport.run(Command(argv=("sleep", str(QUICK.silence_s * 1.5))), timeout_s=15)
+
+    assert done.outcome == Exited(0)
+
+
+@pytest.mark.parametrize("count_bytes", [0, 1, 20, 5_000, 1_000_000, 7_999_000, 8_000_000])
+async def test_a_cut_transfer_is_lost(
+    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open, count_bytes: int
+) -> None:
+    """Wherever the link breaks, a partial output never passes for a whole one."""
+    server = make_sshd()
+    async with Proxy(server.port) as proxy:
+        transport = await connect(behind(server, proxy, ssh_kind), ssh_kind)
+
+        proxy.cut_after(count_bytes)
+        done = await transport.run(HEAVY, timeout_s=15)
+
+    assert isinstance(done.outcome, Lost)
+    assert len(done.stdout) <= count_bytes
+    assert done.stdout == bytes(len(done.stdout))
+
+
+async def test_a_node_that_reboots_does_not_hang_close(
+    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
+) -> None:
+    """Closing a link whose other end is silent takes a bounded time."""
+    server = make_sshd()
+    async with Proxy(server.port) as proxy:
+        transport = await connect(behind(server, proxy, ssh_kind), ssh_kind)
+        await transport.start(Command(argv=("cat",)), timeout_s=10)
+        proxy.freeze()
+
+        began = time.monotonic()
+        await transport.close()
+
+    assert time.monotonic() - began < 3
+
+
+async def test_a_server_that_accepts_and_says_nothing(
+    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
+) -> None:
+    """The handshake has a deadline of its own."""
+    server = make_sshd()
+    limits = replace(QUICK, connect_timeout_s=0.5)
+    async with Proxy(server.port) as proxy:
+        spec = behind(server, proxy, ssh_kind)
+        proxy.freeze()
+
+        began = time.monotonic()
+        with pytest.raises(PreflightError) as caught:
+            await connect(spec, ssh_kind, limits)
+
+    assert caught.value.id == "OR-SSH-001"
+    assert time.monotonic() - began < 3
