@@ -75,7 +75,8 @@ class _Builder:
         if not workers:
             self._report(("nodes",), "no node has the role worker")
         if entry.min_nodes is not None and entry.min_nodes > workers:
-            self._report(("min_nodes",), f"{entry.min_nodes} of {workers} workers")
+            there = "there is 1 worker" if workers == 1 else f"there are {workers} workers"
+            self._report(("min_nodes",), f"min_nodes: {entry.min_nodes}, but {there}")
         if self._problems:
             refuse(self._problems, self._document.source)
         return Cluster(

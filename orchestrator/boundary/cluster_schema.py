@@ -133,7 +133,9 @@ class PythonEntry(Strict):
 
     @property
     def sources(self) -> list[str]:
-        return [name for name in self.model_fields_set if name != "base" and getattr(self, name)]
+        """The sources that are given, in the order of the schema."""
+        fields = type(self).model_fields
+        return [name for name in fields if name != "base" and getattr(self, name)]
 
 
 class SecretEntry(Strict):

@@ -59,8 +59,8 @@ def validate(model: type[Model], document: Document) -> Model:
 
 def _problem(details: ErrorDetails, document: Document, schema: dict[str, Any]) -> Problem:
     path, kind = details["loc"], details["type"]
-    if path and path[-1] == "[key]":
-        path = path[:-1]
+    at_key = bool(path) and path[-1] == "[key]"
+    path = path[:-1] if at_key else path
     if kind == "extra_forbidden":
         remedy = did_you_mean(str(path[-1]), keys_at(schema, path[:-1]))
         return Problem(document.place(path, key=True), f"unknown key {str(path[-1])!r}", remedy)
@@ -69,7 +69,8 @@ def _problem(details: ErrorDetails, document: Document, schema: dict[str, Any]) 
         return Problem(document.place(path[:-1]), f"key {str(path[-1])!r} is missing{where}")
     name = show_path(path)
     what, remedy = _explain(kind, details)
-    return Problem(document.place(path), f"{name}: {what}" if name else what, remedy)
+    place = document.place(path, key=at_key)
+    return Problem(place, f"{name}: {what}" if name else what, remedy)
 
 
 def _explain(kind: str, details: ErrorDetails) -> tuple[str, str]:

@@ -38,7 +38,8 @@ Scalar = str | int | float | bool | None
 Path = Sequence[str | int]
 
 _INT = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-_FLOAT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][-+]?[0-9]{1,4})?")
+_EXPONENT = "[eE][-+]?[0-9]{1,4}"
+_FLOAT = re.compile(rf"-?(0|[1-9][0-9]*)(\.[0-9]*({_EXPONENT})?|{_EXPONENT})")
 _CONSTANTS: dict[str, Scalar] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
 _CONSTANTS |= {"true": True, "True": True, "TRUE": True}
 _CONSTANTS |= {"false": False, "False": False, "FALSE": False}
@@ -167,7 +168,8 @@ class _Composer:
             remedy = "write plain text, numbers, lists and mappings"
             self.problems.append(Problem(place, what, remedy))
         if isinstance(event, ScalarEvent):
-            node = Node(place, resolve(event.value) if _is_plain(event) else event.value)
+            text = self._text(event.value, place)
+            node = Node(place, resolve(text) if _is_plain(event) else text)
         elif isinstance(event, SequenceStartEvent):
             node = self._list(place, events, depth)
         else:
@@ -194,11 +196,11 @@ class _Composer:
                     Problem(at, "merge keys are not accepted", "put shared fields under `defaults`")
                 )
             node = self._node(next(events), events, depth + 1)
-            if event.value in entries:
-                first = entries[event.value][0]
-                what = f"key {event.value[:80]!r} is given twice (first at line {first.line})"
+            key = self._text(event.value, at)
+            if key in entries:
+                what = f"key {key[:80]!r} is given twice (first at line {entries[key][0].line})"
                 self.problems.append(Problem(at, what, "keep one of them"))
-            entries[event.value] = (at, node)
+            entries[key] = (at, node)
         return Node(place, entries, *_extent([node for _, node in entries.values()]))
 
     def _alias(self, event: AliasEvent, place: Place, depth: int) -> Node:
@@ -209,6 +211,17 @@ class _Composer:
             raise _Refused(place, f"nested deeper than {MAX_DEPTH} levels")
         self._spend(anchored.size, place)
         return anchored
+
+    def _text(self, text: str, place: Place) -> str:
+        """``text`` with escaped UTF-16 pairs joined, as JSON means them."""
+        try:
+            joined = text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            joined = text.encode("utf-8", "replace").decode()
+            self.problems.append(Problem(place, "an escape that is half a character", "remove it"))
+        if "\0" in joined:
+            self.problems.append(Problem(place, "a NUL character", "remove it"))
+        return joined
 
     def _spend(self, nodes: int, place: Place) -> None:
         self._count += nodes

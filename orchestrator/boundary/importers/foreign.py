@@ -8,8 +8,18 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from pydantic import ValidationError
+
+from orchestrator.boundary.cluster_schema import NodeEntry
 from orchestrator.core.errors import UsageError
-from orchestrator.core.nodeset import MAX_NAMES, expand, fold, is_name, split_terms
+from orchestrator.core.nodeset import (
+    MAX_NAMES,
+    expand,
+    fold,
+    is_name,
+    natural_key,
+    split_terms,
+)
 
 MAX_WARNINGS = 50
 MAX_GPUS = 64
@@ -70,6 +80,7 @@ class Collector:
         )
         if name != bare:
             given.setdefault("ssh", bare)
+        given = self._valid(name, given, line)
         kept = tuple(group for group in groups if self._is_group(group, line))
         before = self._nodes.get(name, ForeignNode(name=name))
         self._nodes[name] = replace(
@@ -99,6 +110,17 @@ class Collector:
             defaults=defaults or {},
             warnings=tuple(self._warnings),
         )
+
+    def _valid(self, name: str, given: dict[str, Field], line: int) -> dict[str, Field]:
+        """``given`` without the fields that an inventory would refuse."""
+        try:
+            NodeEntry.model_validate({"name": name, **given})
+        except ValidationError as error:
+            wrong = {str(details["loc"][0]) for details in error.errors() if details["loc"]}
+            for key in sorted(wrong & given.keys()):
+                self.warn(f"{key} {str(given[key])[:80]!r} of {name} is left out", line)
+            return {key: value for key, value in given.items() if key not in wrong}
+        return given
 
     def _is_group(self, group: str, line: int) -> bool:
         if _GROUP.fullmatch(group):
@@ -131,15 +153,26 @@ def render(imported: Imported, name: str, origin: str) -> str:
 
 
 def _folded(nodes: Iterable[ForeignNode]) -> Iterator[tuple[str, ForeignNode]]:
+    """Names with the fields they share; a host name of its own keeps a node apart."""
     for _, run in itertools.groupby(nodes, key=_alike):
         alike = list(run)
-        names = tuple(node.name for node in alike)
-        together = fold(names)
-        if "ssh" not in alike[0].fields and expand(together) == names:
-            yield from ((term, alike[0]) for _, term in split_terms(together))
-        else:
-            yield from ((node.name, node) for node in alike)
+        for names in _ascending([node.name for node in alike]):
+            together = fold(names)
+            exact = "ssh" not in alike[0].fields and expand(together) == tuple(names)
+            terms = [term for _, term in split_terms(together)] if exact else names
+            yield from ((term, alike[0]) for term in terms)
 
 
 def _alike(node: ForeignNode) -> tuple[str, ...]:
     return (json.dumps(node.fields, sort_keys=True), *node.groups)
+
+
+def _ascending(names: Iterable[str]) -> list[list[str]]:
+    """``names`` cut where the natural order breaks, for folding sorts."""
+    runs: list[list[str]] = []
+    for name in names:
+        if runs and natural_key(runs[-1][-1]) < natural_key(name):
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return runs
