@@ -125,6 +125,10 @@ class LogLines:
                 self._show(stream[0], stream[1].finish())
         self._streams.clear()
 
+    def idle(self) -> bool:
+        """Nothing new came for now; returns False, for loops that end when nothing happens."""
+        return False
+
     def _stream(self, node: str, file: str) -> tuple[Source, LineDecoder] | None:
         key = (node, file)
         if key not in self._streams:
@@ -175,6 +179,10 @@ class FoldedLogLines(LogLines):
             self._waiting.setdefault((line, nth), []).append(source)
         if len(self._waiting) >= FOLD_LIMIT or len(self._counts) >= 4 * FOLD_LIMIT:
             self.flush()
+
+    def idle(self) -> bool:
+        self.flush()
+        return False
 
     def finish(self) -> None:
         super().finish()

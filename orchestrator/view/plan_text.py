@@ -15,11 +15,11 @@ MAX_SKIPPED = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Travel:
-    """What is sent to nodes that have none of it. ``skipped`` pairs a path with the rule."""
+    """What is sent to nodes that have none of it. ``skipped``: one text per rule."""
 
     files: int
     bytes: int
-    skipped: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -73,10 +73,10 @@ def _travel(plan: Plan, travel: Travel | None) -> Iterator[str]:
         return
     files = plural(travel.files, "file")
     yield f"{files}, {size(travel.bytes)} at most, as code {brief(plan.code or 'unknown', 40)}"
-    for path, rule in travel.skipped[:MAX_SKIPPED]:
-        yield f"skipped {brief(path)}: {brief(rule)}"
+    for skipped in travel.skipped[:MAX_SKIPPED]:
+        yield f"left out by {brief(skipped, 300)}"
     if len(travel.skipped) > MAX_SKIPPED:
-        yield f"skipped {len(travel.skipped) - MAX_SKIPPED} more"
+        yield f"left out by {len(travel.skipped) - MAX_SKIPPED} more rules"
 
 
 def _budgets(budgets: Budgets) -> Iterator[str]:

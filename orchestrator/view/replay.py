@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 
 from orchestrator.core.codec import CodecError, from_json
 from orchestrator.core.errors import InternalError
-from orchestrator.core.events import Event, Reported
+from orchestrator.core.events import Event, Reported, StopKind, StopRequested
 from orchestrator.core.machine import step
 from orchestrator.core.request import RunRequest
+from orchestrator.core.result import Result
 from orchestrator.core.state import RunState, new_state
+from orchestrator.core.verdict import conclude
 from orchestrator.edges.store.journal import JournalReader
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.store.series import PointReader
 from orchestrator.engine.observer import Observer
+from orchestrator.engine.revisit import read_request
 from orchestrator.view.log_tail import LogTail
 
 
@@ -27,15 +29,15 @@ class Replay:
         self._journal = JournalReader(folder.journal)
         self._points = PointReader(folder.metrics)
         self._logs = LogTail(folder)
-        self._state: RunState = new_state(read_request(folder))
+        self.state: RunState = new_state(read_request(folder))
 
     def advance(self) -> bool:
         """Pass on what is new; False when nothing was. Raises :class:`InternalError` for damage."""
         news = [*self._journaled(), *self._reported()]
         for at, event in sorted(news, key=lambda item: item[0]):
-            self._state, _ = step(self._state, event)
+            self.state, _ = step(self.state, event)
             for observer in self._observers:
-                observer.on_event(at, event, self._state)
+                observer.on_event(at, event, self.state)
         return self._logs.read(self._on_log) or bool(news)
 
     def _on_log(self, node: str, file: str, chunk: bytes) -> None:
@@ -64,14 +66,18 @@ class Replay:
                 yield point.t, event
 
 
-def read_request(folder: RunFolder) -> RunRequest:
-    """What the run was asked to do. Raises :class:`InternalError` when that cannot be read."""
-    try:
-        request = from_json(RunRequest, json.loads(folder.request.read_bytes()))
-    except (OSError, ValueError, CodecError) as error:
-        raise _unreadable(folder, str(error)) from error
-    assert isinstance(request, RunRequest)
-    return request
+def stopped_result(folder: RunFolder, *, at: float) -> tuple[RunRequest, Result]:
+    """The verdict on a run that was stopped at ``at`` (seconds) without its coordinator.
+
+    Raises :class:`UsageError` or :class:`InternalError` when the run's files cannot be read.
+    """
+    replay = Replay(folder, [])
+    while replay.advance():
+        pass
+    asked = StopRequested(kind=StopKind.KILL, by="orchestrate stop", at=at)
+    state, _ = step(replay.state, asked)
+    result = conclude(state, timings={}, report=str(folder.report_html))
+    return state.request, result
 
 
 def _unreadable(folder: RunFolder, why: str) -> InternalError:

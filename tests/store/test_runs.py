@@ -213,7 +213,7 @@ def test_listing_tells_running_from_interrupted(layout: Layout) -> None:
     summary = summarise(folder)
     assert (summary.state, summary.cluster, summary.workload) == ("running", "c", "w")
     write_result(folder, RESULT)
-    (listed,) = list_runs(layout)
+    (listed,) = list_runs(layout, limit=5)
     assert (listed.state, listed.seconds, listed.started) == ("failed", 2.5, 5.0)
 
 

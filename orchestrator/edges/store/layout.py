@@ -3,6 +3,7 @@
 ``$ORCHESTRATE_HOME`` (default ``~/.orchestrate``)::
 
     history.sqlite
+    cache/snapshots/
     runs/<run-id>/
         request.json plan.json coordinator.json journal.jsonl metrics.jsonl
         logs/<node>/rank-<R>.out|err  logs/<node>/launcher.out|err
@@ -130,6 +131,11 @@ class Layout:
     @property
     def history(self) -> Path:
         return self.home / "history.sqlite"
+
+    @property
+    def snapshots(self) -> Path:
+        """What is remembered of trees that were hashed before."""
+        return self.home / "cache" / "snapshots"
 
     def run(self, run_id: str) -> RunFolder:
         """The folder of ``run_id``, existing or not. Raises ``ValueError`` for an invalid id."""

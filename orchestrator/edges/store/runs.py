@@ -72,10 +72,10 @@ class RunSummary:
     exit_code: int | None = None
 
 
-def list_runs(layout: Layout) -> Iterator[RunSummary]:
-    """All runs on disk, oldest first."""
-    for run_id in layout.run_ids():
-        yield summarise(layout.run(run_id))
+def list_runs(layout: Layout, *, limit: int) -> Iterator[RunSummary]:
+    """The latest ``limit`` runs on disk, oldest of them first."""
+    folders = sorted((layout.run(run_id) for run_id in layout.run_ids()), key=_created)
+    yield from map(summarise, folders[-limit:])
 
 
 def summarise(folder: RunFolder) -> RunSummary:

@@ -1,0 +1,66 @@
+"""``orchestrate clean``: which runs, and their removal here and on the nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Sequence
+
+import click
+
+from orchestrator.core.errors import BusyError, ExitCode, UsageError
+from orchestrator.edges.store.layout import Layout, RunFolder
+from orchestrator.edges.store.liveness import Liveness, liveness, read_identity
+from orchestrator.edges.store.runs import find_run
+
+DAY_S = 86_400.0
+
+
+def select_runs(
+    layout: Layout, run: str | None, *, every: bool, older_than_days: float | None
+) -> list[RunFolder]:
+    """The runs to remove, never one that may still go on. Raises ``UsageError``, ``BusyError``."""
+    if (run is None) == (not every):
+        what = "name a run, or give --all"
+        raise UsageError(what, id="clean.what", remedy="orchestrate ps lists runs")
+    if run is not None:
+        if older_than_days is not None:
+            raise UsageError("--older-than goes with --all", id="clean.what")
+        folder = find_run(layout, run)
+        if may_go_on(folder):
+            remedy = f"orchestrate stop {folder.run_id}"
+            what = f"run {folder.run_id} still goes on"
+            raise BusyError(what, id="OR-CLEAN-001", remedy=remedy)
+        return [folder]
+    before = time.time() - (older_than_days or 0.0) * DAY_S
+    folders = [layout.run(run_id) for run_id in layout.run_ids()]
+    return [f for f in folders if not may_go_on(f) and f.path.stat().st_mtime <= before]
+
+
+def may_go_on(folder: RunFolder) -> bool:
+    """No result, and the coordinator is not known to be dead."""
+    if folder.result.exists():
+        return False
+    return liveness(read_identity(folder.coordinator)) is not Liveness.DEAD
+
+
+def clean_runs(folders: Sequence[RunFolder], *, local: bool) -> int:
+    """Nodes first: a run whose nodes could not be cleaned keeps its folder here. Exit 0 or 4."""
+    code = ExitCode.DONE
+    for folder in folders:
+        if not local and not _clean_nodes(folder):
+            code = ExitCode.PREFLIGHT
+            continue
+        shutil.rmtree(folder.path)
+        click.echo(f"removed {folder.run_id}", err=True)
+    return int(code)
+
+
+def _clean_nodes(folder: RunFolder) -> bool:
+    from orchestrator.engine.revisit import clean_run
+
+    visits = asyncio.run(clean_run(folder))
+    for visit in visits:
+        click.echo(f"{folder.run_id}: {visit.node}: {visit.detail}", err=True)
+    return all(visit.done for visit in visits)

@@ -1,0 +1,100 @@
+"""From options to a request: every mistake in the input is found here, before any contact."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.boundary.selection import select
+from orchestrator.boundary.workload import make_job
+from orchestrator.cli.options import JobOptions, parse_env
+from orchestrator.core.command import Text
+from orchestrator.core.errors import UsageError
+from orchestrator.core.inventory import Cluster
+from orchestrator.core.plan import Plan
+from orchestrator.core.planning import Refusal, assume
+from orchestrator.core.planning import plan as make_plan
+from orchestrator.core.request import Budgets, RunRequest
+from orchestrator.core.workload import Job
+from orchestrator.edges.store.bundled import bundled_root
+from orchestrator.edges.store.catalog import Catalog, open_script
+from orchestrator.edges.store.layout import Layout
+from orchestrator.edges.sync.snapshot import Snapshot, project_parts, take_snapshot, workload_parts
+
+
+def load_request(
+    options: JobOptions, words: tuple[str, ...], *, run_id: str, fail_on_degraded: bool = False
+) -> RunRequest:
+    """The request, without the digest of the code. Raises :class:`UsageError`."""
+    catalog = Catalog.from_environment(os.environ)
+    cluster = select(catalog.cluster(options.cluster), options.nodes)
+    job = _load_job(catalog, options, words)
+    workload = job.workload
+    request = RunRequest(
+        run_id=run_id,
+        cluster=_with_env(cluster, parse_env(options.env, os.environ)),
+        job=job,
+        launcher=options.launcher,
+        ranks_per_node=options.ranks_per_node,
+        budgets=Budgets(run_s=options.timeout),
+        # A workload travels as a folder of its name, a project as the root itself.
+        entry=workload.entry
+        if workload.own_code
+        else f"{Path(workload.folder).name}/{workload.entry}",
+        fail_on_degraded=fail_on_degraded,
+    )
+    assume_plan(request)
+    return request
+
+
+def assume_plan(request: RunRequest) -> Plan:
+    """The plan if every node is as the inventory says. Raises :class:`UsageError`."""
+    findings = {spec.name: assume(spec) for spec in request.cluster.workers}
+    decided = make_plan(request, findings, {})
+    if isinstance(decided, Refusal):
+        problem = decided.problem
+        raise UsageError(problem.message, id=problem.id, remedy=problem.remedy)
+    return decided
+
+
+def take_code(layout: Layout, job: Job) -> Snapshot:
+    """The code that travels with ``job``. Raises :class:`UsageError`."""
+    folder = Path(job.workload.folder)
+    kit = bundled_root() / "workloads" / "orchestrate_kit.py"
+    parts = (project_parts if job.workload.own_code else workload_parts)(folder, kit)
+    return take_snapshot(parts, layout.snapshots)
+
+
+def _entry(job: Job) -> str:
+    """The script's path in the snapshot: a workload travels as a folder of its own name."""
+    workload = job.workload
+    return workload.entry if workload.own_code else f"{Path(workload.folder).name}/{workload.entry}"
+
+
+def _load_job(catalog: Catalog, options: JobOptions, words: tuple[str, ...]) -> Job:
+    if options.workload and words:
+        what = f"both --workload {options.workload} and the command {words[0]!r} were given"
+        raise UsageError(what, id="run.two-jobs", remedy="give one of them; --set sets parameters")
+    if options.workload:
+        if options.workdir is not None:
+            what = "--workdir is for scripts of your own; a workload brings its folder"
+            raise UsageError(what, id="run.workdir")
+        return make_job(catalog.workload(options.workload), options.settings)
+    if not words:
+        remedy = "orchestrate --cluster C --workload W, or orchestrate run --cluster C -- SCRIPT"
+        raise UsageError("nothing to run was given", id="run.no-job", remedy=remedy)
+    if options.settings:
+        what = "--set is for workloads; a script takes its own arguments"
+        raise UsageError(what, id="run.set", remedy=f"-- {words[0]} --name value")
+    workdir = Path(options.workdir) if options.workdir is not None else None
+    return open_script(words, cwd=Path.cwd(), workdir=workdir)
+
+
+def _with_env(cluster: Cluster, variables: Mapping[str, Text]) -> Cluster:
+    """``--env`` lies over what the inventory sets."""
+    if not variables:
+        return cluster
+    nodes = tuple(replace(node, env={**node.env, **variables}) for node in cluster.nodes)
+    return replace(cluster, nodes=nodes)

@@ -1,0 +1,184 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import click
+
+from orchestrator.core.command import Secret, Text
+from orchestrator.core.errors import UsageError
+from orchestrator.core.launchers import LAUNCHERS
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def cluster_options(command: Command) -> Command:
+    """``--cluster`` and ``--nodes``."""
+    return _with(
+        command,
+        click.option(
+            "-C",
+            "--cluster",
+            required=True,
+            envvar="ORCHESTRATE_CLUSTER",
+            metavar="NAME|FILE",
+            help="Inventory of the machines (orchestrate cluster list).",
+        ),
+        click.option(
+            "--nodes", default="", metavar="EXPR", help="Only these nodes: gpu[01-04],!gpu03"
+        ),
+    )
+
+
+def job_options(command: Command) -> Command:
+    """What to run and how: everything that the plan depends on."""
+    return _with(
+        cluster_options(command),
+        click.option(
+            "-W",
+            "--workload",
+            metavar="NAME|DIR",
+            help="What to run (orchestrate workload list); else a script after the options.",
+        ),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="K=V",
+            help="A parameter of the workload, or preset=NAME. Repeatable.",
+        ),
+        click.option(
+            "--env",
+            multiple=True,
+            metavar="K=V|K",
+            help="A variable for every rank; without =V, taken from here and kept secret.",
+        ),
+        click.option(
+            "--launcher",
+            type=click.Choice(["auto", *LAUNCHERS]),
+            default="auto",
+            show_default=True,
+            help="What starts the ranks.",
+        ),
+        click.option(
+            "--ranks-per-node",
+            type=click.IntRange(1, 4096),
+            metavar="N",
+            help="Instead of one per GPU, or what the workload declares.",
+        ),
+        click.option(
+            "--workdir", metavar="DIR", help="The folder that travels with a script of your own."
+        ),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="How long the ranks may run.",
+        ),
+    )
+
+
+def view_options(command: Command) -> Command:
+    """How progress is shown."""
+    return _with(
+        command,
+        click.option("-f", "--follow", is_flag=True, help="Show the ranks' output as it comes."),
+        click.option("-q", "--quiet", is_flag=True, help="Only problems and the result."),
+        click.option("-v", "--verbose", is_flag=True, help="Every event."),
+        color_option,
+        json_option,
+    )
+
+
+def color_option(command: Command) -> Command:
+    return _with(
+        command,
+        click.option(
+            "--color",
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            show_default=True,
+            help="auto honours NO_COLOR and TERM=dumb.",
+        ),
+    )
+
+
+def json_option(command: Command) -> Command:
+    return _with(
+        command, click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout.")
+    )
+
+
+def _with(command: Command, *decorators: Callable[[Command], Command]) -> Command:
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
+Options = TypeVar("Options", bound="JobOptions | ViewOptions")
+
+
+def pick(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    """The options of ``kind`` among all that a command was given."""
+    return kind(**{field.name: given[field.name] for field in fields(kind)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """The values of ``job_options``."""
+
+    cluster: str
+    nodes: str
+    workload: str | None
+    settings: tuple[str, ...]
+    env: tuple[str, ...]
+    launcher: str
+    ranks_per_node: int | None
+    workdir: str | None
+    timeout: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewOptions:
+    """The values of ``view_options``."""
+
+    follow: bool
+    quiet: bool
+    verbose: bool
+    color: str
+    as_json: bool
+
+    @property
+    def verbosity(self) -> int:
+        return -1 if self.quiet else int(self.verbose)
+
+
+def parse_env(settings: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, Text]:
+    """``K=V`` as given; ``K`` alone with its value here, as a secret. Raises ``UsageError``."""
+    variables: dict[str, Text] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not name.isidentifier() or not name.isascii():
+            raise UsageError(
+                f"not a variable name: {name!r}", id="run.env", remedy="--env NAME=VALUE"
+            )
+        if equals:
+            variables[name] = value
+        elif name in environment:
+            variables[name] = Secret(environment[name])
+        else:
+            remedy = f"--env {name}=VALUE, or export {name} first"
+            raise UsageError(f"{name} is not set here", id="run.env", remedy=remedy)
+    return variables
+
+
+def colored(choice: str, *, err: bool = False) -> bool:
+    """Whether standard output (or error) is written in colour."""
+    from orchestrator.view.terminal import use_color
+
+    return use_color(choice, sys.stderr if err else sys.stdout, os.environ)

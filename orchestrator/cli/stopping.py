@@ -1,0 +1,89 @@
+"""``orchestrate stop``: through the coordinator while it lives, else in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import click
+
+from orchestrator.core.errors import BusyError, DeadlineError, ExitCode
+from orchestrator.edges.store.layout import Layout, RunFolder
+from orchestrator.edges.store.liveness import (
+    Identity,
+    Liveness,
+    liveness,
+    read_identity,
+    signalling,
+)
+from orchestrator.edges.store.runs import read_result
+
+POLL_S = 0.1
+
+
+def stop(layout: Layout, folder: RunFolder, *, now: bool, timeout_s: float) -> int:
+    """The exit code: 0 when the run is over, 4 when a node could not be confirmed clean.
+
+    Raises ``DeadlineError``, and ``BusyError`` for a run that another machine coordinates.
+    """
+    if read_result(folder) is not None:
+        click.echo(f"run {folder.run_id} is already over", err=True)
+        return int(ExitCode.DONE)
+    identity = read_identity(folder.coordinator)
+    state = liveness(identity)
+    if identity is not None and state is Liveness.ELSEWHERE:
+        raise BusyError(
+            f"run {folder.run_id} is coordinated on {identity.host}",
+            id="OR-STOP-002",
+            remedy=f"on {identity.host}: orchestrate stop {folder.run_id}",
+        )
+    if identity is not None and state is Liveness.ALIVE:
+        _ask(identity, now=now)
+        if _wait(folder, identity, timeout_s):
+            click.echo(f"run {folder.run_id} is stopped", err=True)
+            return int(ExitCode.DONE)
+    return _stop_in_its_place(layout, folder)
+
+
+def _ask(identity: Identity, *, now: bool) -> None:
+    """One signal asks to end gracefully, a second and different one to kill."""
+    with signalling(identity) as send:
+        if send(signal.SIGTERM) and now:
+            send(signal.SIGINT)
+
+
+def _wait(folder: RunFolder, identity: Identity, timeout_s: float) -> bool:
+    """True when the result is there; False when the coordinator died without one."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        alive = liveness(identity) is Liveness.ALIVE
+        if read_result(folder) is not None:
+            return True
+        if not alive:
+            return False
+        time.sleep(POLL_S)
+    raise DeadlineError(
+        f"run {folder.run_id} did not end within {timeout_s:g} s",
+        id="OR-STOP-003",
+        where=folder.path,
+        remedy=f"orchestrate stop {folder.run_id} --now",
+    )
+
+
+def _stop_in_its_place(layout: Layout, folder: RunFolder) -> int:
+    """Its coordinator is dead: end what is left on the nodes and write down that it is over."""
+    from orchestrator.edges.report.publish import publish
+    from orchestrator.engine.revisit import stop_run
+    from orchestrator.view.replay import stopped_result
+
+    visits = asyncio.run(stop_run(folder))
+    for visit in visits:
+        click.echo(f"{visit.node}: {visit.detail}", err=True)
+    if not all(visit.done for visit in visits):
+        return int(ExitCode.PREFLIGHT)
+    request, result = stopped_result(folder, at=time.time())
+    for trouble in publish(layout, folder, request, result, now=time.time()):
+        click.echo(f"warning: {trouble}", err=True)
+    click.echo(f"run {folder.run_id} is stopped", err=True)
+    return int(ExitCode.DONE)

@@ -1,0 +1,41 @@
+"""Views for the commands that watch a run, and how they end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from orchestrator.cli.options import ViewOptions, colored
+from orchestrator.core.result import Result
+from orchestrator.engine.observer import Observer
+from orchestrator.view.failure import failure_screen
+from orchestrator.view.json_lines import JsonLines
+from orchestrator.view.plain import PlainView
+from orchestrator.view.summary import summary
+from orchestrator.view.terminal import LineWriter, can_redraw
+
+
+def open_view(options: ViewOptions, run_id: str) -> Observer:
+    """Live where lines can be redrawn, else plain, both on stderr; or JSON on stdout."""
+    if options.as_json:
+        return JsonLines(LineWriter(sys.stdout), run_id=run_id, follow=options.follow)
+    color = colored(options.color, err=True)
+    if can_redraw(sys.stderr, os.environ) and not options.quiet:
+        from orchestrator.view.live import LiveView
+
+        return LiveView(sys.stderr, color=color, verbosity=options.verbosity, follow=options.follow)
+    return PlainView(
+        LineWriter(sys.stderr), color=color, verbosity=options.verbosity, follow=options.follow
+    )
+
+
+def show_result(options: ViewOptions, view: Observer, result: Result, folder: Path | None) -> int:
+    """The result on stdout, a failure's screen on stderr; returns the exit code."""
+    if isinstance(view, JsonLines):
+        view.write_result(result)
+    else:
+        LineWriter(sys.stdout).write(summary(result, color=colored(options.color)))
+    screen = failure_screen(result, folder, color=colored(options.color, err=True))
+    LineWriter(sys.stderr).write(screen)
+    return int(result.exit_code)

@@ -1,0 +1,78 @@
+"""A plan from what the nodes really are: probe them, decide, leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+from orchestrator.boundary.facts import parse_facts
+from orchestrator.boundary.supervisor_records import parse_interpreter
+from orchestrator.core.checks import Finding
+from orchestrator.core.errors import OrchestrateError, PreflightError
+from orchestrator.core.facts import Facts
+from orchestrator.core.inventory import NodeSpec, PythonKind
+from orchestrator.core.plan import Plan
+from orchestrator.core.planning import Refusal, declared_interpreter, plan
+from orchestrator.core.request import RunRequest
+from orchestrator.edges.transport.base import ConnectLimits
+from orchestrator.engine.clock import Clock, SystemClock
+from orchestrator.engine.node_link import NodeLink
+
+# Environments that a run would build are not built for a look at the plan.
+_BUILT = frozenset({PythonKind.REQUIREMENTS, PythonKind.WORKLOAD})
+
+
+async def preview(request: RunRequest, limits: ConnectLimits | None = None) -> Plan:
+    """The plan that a run would make now. Raises ``PreflightError`` if it would refuse."""
+    clock = SystemClock()
+    limits = limits or ConnectLimits()
+    workers = request.cluster.workers
+    answers = await asyncio.gather(*(_look(spec, request, limits, clock) for spec in workers))
+    findings = {
+        spec.name: answer
+        for spec, answer in zip(workers, answers, strict=True)
+        if isinstance(answer, Finding)
+    }
+    failed = {
+        spec.name: answer
+        for spec, answer in zip(workers, answers, strict=True)
+        if isinstance(answer, str)
+    }
+    decided = plan(request, findings, failed)
+    if isinstance(decided, Refusal):
+        problem = decided.problem
+        raise PreflightError(problem.message, id=problem.id, remedy=problem.remedy)
+    return decided
+
+
+async def _look(
+    spec: NodeSpec, request: RunRequest, limits: ConnectLimits, clock: Clock
+) -> Finding | str:
+    """What is found, or why nothing is."""
+    link = NodeLink(spec, silence_s=request.budgets.silence_s, limits=limits, clock=clock)
+    try:
+        await link.open(request.budgets.connect_s)
+        facts = await _probe(link, request, clock)
+        return await _finding(link, request, facts)
+    except (OrchestrateError, OSError, TimeoutError) as error:
+        return error.what if isinstance(error, OrchestrateError) else str(error) or "no answer"
+    finally:
+        await link.close()
+
+
+async def _probe(link: NodeLink, request: RunRequest, clock: Clock) -> Facts:
+    asked = clock.wall()
+    reply = await link.request("probe", timeout_s=request.budgets.probe_s)
+    return parse_facts(link.spec.name, reply.fields, asked=asked, answered=clock.wall())
+
+
+async def _finding(link: NodeLink, request: RunRequest, facts: Facts) -> Finding:
+    python = link.spec.python
+    if python.kind in _BUILT:
+        return Finding(facts=facts, interpreter=declared_interpreter(link.spec), modules=None)
+    asked = {
+        "interpreter": {"kind": python.kind.value, "value": python.value},
+        "modules": list(request.job.workload.modules),
+    }
+    reply = await link.request("interpreter", asked, timeout_s=request.budgets.probe_s)
+    path, modules = parse_interpreter(reply.fields)
+    return Finding(facts=facts, interpreter=path, modules=modules)
