@@ -80,7 +80,7 @@ def validate(names: tuple[str, ...], as_json: bool) -> None:
             checked = {"name": found.name, "path": found.source, "valid": True}
             print_json("validation", {**checked, "nodes": len(found.nodes), "workers": workers})
         else:
-            print(f"{found.source}: valid; {len(found.nodes)} nodes, {workers} of them workers")
+            print(f"{found.source}: valid (nodes: {len(found.nodes)}, workers: {workers})")
 
 
 @cluster.command("import")
@@ -145,7 +145,8 @@ def _route(node: NodeSpec) -> str:
     if node.transport.value == "local":
         return "this machine"
     ssh = node.ssh
-    host = "its name" if ssh.host == node.name else ssh.host
+    # A name that is its own alias is not repeated, so that nodes alike fold into one row.
+    host = "NAME" if ssh.host == node.name else ssh.host
     user = f"{ssh.user}@" if ssh.user else ""
     port = f":{ssh.port}" if ssh.port else ""
     jump = f" via {ssh.jump}" if ssh.jump else ""

@@ -49,10 +49,10 @@ def report_internal(
     return report_error(internal, verb=verb, as_json=as_json)
 
 
-def interrupted() -> int:
+class Interrupted(OrchestrateError):
     """Ctrl-C where no run was there to be stopped."""
-    sys.stderr.write("orchestrate: interrupted\n")
-    return int(ExitCode.INTERRUPTED)
+
+    exit_code = ExitCode.INTERRUPTED
 
 
 def broken_pipe() -> int:
@@ -85,7 +85,7 @@ def _result(error: OrchestrateError) -> dict[str, object]:
         "type": "result",
         "schema_version": SCHEMA_VERSION,
         "run_id": "",
-        "status": "failed",
+        "status": "stopped" if isinstance(error, Interrupted) else "failed",
         "exit_code": int(error.exit_code),
         "cluster": "",
         "workload": "",

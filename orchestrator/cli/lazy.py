@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,10 @@ class Verb:
     attribute: str
     section: str
     summary: str
+
+
+class ReaderGone(Exception):
+    """Nobody reads stdout any more."""
 
 
 class LazyGroup(click.Group):
@@ -65,6 +70,19 @@ class LazyGroup(click.Group):
             hint = did_you_mean(args[0], self._verbs)
             raise click.UsageError(f"no such command: {args[0]!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises :class:`ReaderGone`, since click would make a broken pipe exit
+        code 1, which means here that the job failed.
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            try:
+                sys.stdout.flush()
+            except BrokenPipeError:
+                raise ReaderGone from error
+            raise RuntimeError("a pipe broke, and it was not stdout") from error
 
     def format_commands(
         self,

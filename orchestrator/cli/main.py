@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import click
 
 from orchestrator import __version__
-from orchestrator.cli.failure import broken_pipe, interrupted, report_error, report_internal
-from orchestrator.cli.lazy import LazyGroup, Verb
+from orchestrator.cli.failure import Interrupted, broken_pipe, report_error, report_internal
+from orchestrator.cli.lazy import LazyGroup, ReaderGone, Verb
 from orchestrator.core.errors import OrchestrateError, UsageError
 
 _JOBS, _RUNS, _SETUP = "Jobs", "Runs", "Configuration"
@@ -72,8 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OrchestrateError as error:
         return report_error(error, verb=verb, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
-        return interrupted()
-    except BrokenPipeError:
+        stopped = Interrupted("interrupted", id="interrupted")
+        return report_error(stopped, verb=verb, as_json=as_json)
+    except (BrokenPipeError, ReaderGone):
         return broken_pipe()
     except Exception as error:  # noqa: BLE001 - the outermost frame: nothing may escape as a traceback
         return report_internal(error, os.environ, verb=verb, as_json=as_json)

@@ -196,17 +196,23 @@ def test_ssh_config_includes_end() -> None:
     assert "nested too deep" in imported.warnings[0]
 
 
+SCONTROL = """\
+NodeName=g1 Arch=x86_64 CoresPerSocket=48
+   Gres=gpu:h100:8(S:0-1)
+   NodeAddr=192.0.2.1 NodeHostName=g1
+
+NodeName=g2 Arch=x86_64
+   Gres=(null)
+"""
+
+
 @pytest.mark.parametrize(
     "text,expected",
     [
         ("gpu[01-03],login1\n", {"gpu01": None, "gpu02": None, "gpu03": None, "login1": None}),
         ("a\nb\n", {"a": None, "b": None}),
         ("gpu[1-2] gpu:a100:4(S:0-1)\n", {"gpu1": 4, "gpu2": 4}),
-        (
-            "NodeName=g1 Arch=x86_64\n   Gres=gpu:h100:8(S:0-1)\n   NodeAddr=192.0.2.1\n\n"
-            "NodeName=g2\n   Gres=(null)\n",
-            {"g1": 8, "g2": None},
-        ),
+        (SCONTROL, {"g1": 8, "g2": None}),
         ("NodeName=DEFAULT CPUs=8\nNodeName=g[1-2] Gres=gpu:2,gpu:2\n", {"g1": 4, "g2": 4}),
     ],
 )
@@ -261,32 +267,8 @@ PARSERS: list[Parser] = [
     lambda text, source: parse_ssh_config(text, source, lambda _: []),
 ]
 WORDS = st.sampled_from(
-    [
-        "a",
-        "b1",
-        "-x",
-        "n[1-3]",
-        "[g]",
-        "[g:vars]",
-        "[g:children]",
-        "=",
-        ":",
-        "slots=8",
-        "Host",
-        "\t",
-    ]
-    + [
-        "gpu:4",
-        "NodeName=q",
-        "NODELIST",
-        "ansible_user=é",
-        "'",
-        '"',
-        "#",
-        "@",
-        "w[1:3]",
-        "Include x",
-    ]
+    "a b1 -x n[1-3] w[1:3] [g] [g:vars] [g:children] = : slots=8 gpu:4 Host Include NodeName=q "
+    "NODELIST ansible_user=é ansible_port=0 ' \" # @ x@y \u2028".split(" ")
 )
 
 

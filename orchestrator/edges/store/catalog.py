@@ -117,11 +117,11 @@ class Catalog:
     def _find(self, kind: str, name: str, entries: Sequence[CatalogEntry]) -> Path:
         by_name = {entry.name: entry.path for entry in entries}
         if name not in by_name:
-            searched = ", ".join(_shown(root / f"{kind}s") for root in self.roots.values())
+            folders = dict.fromkeys(_shown(root / f"{kind}s") for root in self.roots.values())
             raise UsageError(
                 f"unknown {kind} {name!r}",
                 id=f"{kind}.unknown",
-                why=f"searched {searched}",
+                why=f"searched {', '.join(folders)}",
                 remedy=f"{did_you_mean(name, by_name)} (orchestrate {kind} list shows all)",
             )
         return by_name[name]

@@ -1,0 +1,305 @@
+"""`cluster`, `workload`, `completion`, and which file a name means."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.boundary.cluster import load_cluster
+from orchestrator.boundary.json_schema import cluster_schema, workload_schema
+from orchestrator.cli.main import VERBS, main
+from orchestrator.core.errors import UsageError
+from orchestrator.core.inventory import PythonKind, Role
+from orchestrator.edges.store.catalog import Catalog, open_script
+from tests.architecture.source import ROOT
+
+BUNDLED = ["b200x8", "example", "jw3", "local", "nebius1x8", "nebius2x8"]
+WORKLOAD = (
+    "name: w\nsummary: mine\nentry: w.py\nparameters: {n: {type: int, default: 3, unit: s}}\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project folder to work in, and an empty home."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("ORCHESTRATE_HOME", str(tmp_path / "home"))
+    return folder
+
+
+def output(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(words) == 0
+    return capsys.readouterr().out
+
+
+def records(words: list[str], capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output([*words, "--json"], capsys).splitlines()]
+
+
+def write_cluster(path: Path, summary: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"name: {path.stem}\nsummary: {summary}\nnodes: [n]\n")
+
+
+def test_bundled_clusters_are_listed_and_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each loads, has a summary, and its figures name their source."""
+    listed = records(["cluster", "list"], capsys)
+
+    assert [row["name"] for row in listed] == BUNDLED
+    assert all(row["error"] is None and row["summary"] for row in listed)
+    for row in listed:
+        cluster = load_cluster(Path(row["path"]).read_text(), row["path"])
+        assert cluster.name == row["name"]
+        assert all(expectation.source for expectation in cluster.expectations)
+
+
+def test_bundled_clusters_name_aliases_not_addresses() -> None:
+    """An ssh_config decides what they reach."""
+    for path in (ROOT / "clusters").glob("*.yaml"):
+        assert not re.search(r"\d+\.\d+\.\d+\.\d+", path.read_text()), path
+
+
+def test_the_local_cluster_needs_nothing() -> None:
+    """Two nodes on this machine, with the workload's own Python environment."""
+    cluster = Catalog.from_environment({}).cluster("local")
+
+    assert [node.name for node in cluster.workers] == ["local1", "local2"]
+    assert {node.transport.value for node in cluster.nodes} == {"local"}
+    assert {node.python.kind for node in cluster.nodes} == {PythonKind.WORKLOAD}
+
+
+def test_the_coordinator_of_jw3_runs_no_rank() -> None:
+    """jw1 has no GPU; jw2 and jw3 do the work."""
+    cluster = Catalog.from_environment({}).cluster("jw3")
+
+    assert cluster.node("jw1").role is Role.COORDINATOR
+    assert [node.name for node in cluster.workers] == ["jw2", "jw3"]
+
+
+def test_the_example_shows_every_field() -> None:
+    """A field of the schema that the example lacks would stay unknown."""
+    text = (ROOT / "clusters" / "example.yaml").read_text()
+    schema = cluster_schema()
+    shapes = [schema, *schema["$defs"].values()]
+    fields = {name for shape in shapes for name in shape.get("properties", {})}
+
+    assert {name for name in fields if not re.search(rf"\b{name}:", text)} == set()
+
+
+@pytest.mark.parametrize(
+    "name,schema", [("cluster", cluster_schema()), ("workload", workload_schema())]
+)
+def test_the_published_schemas_are_current(
+    name: str, schema: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/schema is what `orchestrate NAME schema` prints."""
+    printed = json.loads(output([name, "schema"], capsys))
+
+    assert printed == schema
+    assert json.loads((ROOT / "docs" / "schema" / f"{name}.json").read_text()) == schema
+
+
+def test_bundled_files_point_editors_to_the_schema() -> None:
+    """The first line of each inventory leads to the published schema."""
+    for path in (ROOT / "clusters").glob("*.yaml"):
+        pointer = path.read_text().splitlines()[0].partition("$schema=")[2]
+        assert (path.parent / pointer).is_file(), path
+
+
+def test_a_name_means_the_nearest_file(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Project, then home, then bundled; a path means itself."""
+    write_cluster(tmp_path / "home" / "clusters" / "jw3.yaml", "of home")
+    assert "jw3: of home" in output(["cluster", "show", "jw3"], capsys)
+
+    write_cluster(project / "clusters" / "jw3.yaml", "of project")
+    assert "jw3: of project" in output(["cluster", "show", "jw3"], capsys)
+
+    write_cluster(project / "jw3.yml", "of path")
+    assert "jw3: of path" in output(["cluster", "show", "jw3.yml"], capsys)
+
+    origins = {row["name"]: row["origin"] for row in records(["cluster", "list"], capsys)}
+    assert (origins["jw3"], origins["local"]) == ("project", "bundled")
+
+
+def test_a_broken_file_does_not_hide_the_others(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is listed with its error."""
+    (project / "clusters").mkdir()
+    (project / "clusters" / "bad.yaml").write_text("name: [")
+    listed = {row["name"]: row for row in records(["cluster", "list"], capsys)}
+
+    assert "clusters/bad.yaml:1:8" in listed["bad"]["error"]
+    assert listed["local"]["error"] is None
+    assert "bad" in output(["cluster", "list"], capsys)
+
+
+def test_showing_a_selection(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--nodes` shows what a run with it would use."""
+    (record,) = records(["cluster", "show", "nebius2x8", "--nodes", "nebius-1:0-3"], capsys)
+
+    assert [node["name"] for node in record["nodes"]] == ["nebius-1"]
+    assert record["nodes"][0]["gpus"]["indices"] == [0, 1, 2, 3]
+    shown = output(["cluster", "show", "nebius2x8", "--nodes", "nebius-1:0-3"], capsys)
+    assert "8 H100 only 0-3" in shown
+
+
+def test_alike_nodes_are_shown_in_one_row(capsys: pytest.CaptureFixture[str]) -> None:
+    """Hundreds of nodes stay readable; the table is plain text when not on a terminal."""
+    shown = output(["cluster", "show", "example"], capsys)
+
+    assert re.search(r"^gpu\[01-02\] +worker +asyncssh ubuntu@NAME:22 via", shown, re.MULTILINE)
+    assert shown.isascii()
+
+
+def test_secrets_are_not_read_for_showing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither their values nor their absence matter to `show` and `validate`."""
+    monkeypatch.setenv("HF_TOKEN", "hush-hush")
+    (record,) = records(["cluster", "show", "example"], capsys)
+    assert record["nodes"][0]["env"]["HF_TOKEN"] == "***"
+
+    monkeypatch.delenv("HF_TOKEN")
+    assert "valid" in output(["cluster", "validate", "example"], capsys)
+    with pytest.raises(UsageError, match="HF_TOKEN is not set"):
+        Catalog.from_environment({}).cluster("example")
+
+
+def test_importing_prints_an_inventory(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """stdout is the inventory, stderr the warnings; it can be used at once."""
+    (project / "hosts").write_text("a slots=2\nb slots=2 odd\n")
+    assert main(["cluster", "import", "hostfile", "hosts", "--name", "mine"]) == 0
+    out, err = capsys.readouterr()
+    (project / "mine.yaml").write_text(out)
+
+    assert err == "warning: hosts:2: 'odd' is not understood\n"
+    assert "nodes: 2, workers: 2" in output(["cluster", "validate", "mine.yaml"], capsys)
+
+
+def test_importing_reads_standard_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`sinfo | orchestrate cluster import slurm -`."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"gpu[01-04]\n")))
+
+    assert 'name: "gpu[01-04]"' in output(["cluster", "import", "slurm", "-"], capsys)
+
+
+def test_importing_follows_includes(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Relative patterns start at ~/.ssh, as in OpenSSH; another file is named in the defaults."""
+    monkeypatch.setenv("HOME", str(project))
+    (project / ".ssh" / "d").mkdir(parents=True)
+    (project / ".ssh" / "config").write_text("Include d/*.conf\nHost last\n")
+    (project / ".ssh" / "d" / "x.conf").write_text("Host first\n")
+    usual = output(["cluster", "import", "ssh-config", "~/.ssh/config"], capsys)
+    other = output(["cluster", "import", "ssh-config", ".ssh/d/x.conf"], capsys)
+
+    assert [n.name for n in load_cluster(usual, "x").nodes] == ["first", "last"]
+    assert "ssh_config" not in usual
+    assert f'ssh_config: "{project}/.ssh/d/x.conf"' in other
+
+
+def write_workload(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "workload.yaml").write_text(WORKLOAD)
+    (folder / "w.py").write_text("print()\n")
+
+
+def test_a_new_workload_is_found_without_registration(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder with a workload.yaml is enough, by name or by path."""
+    write_workload(project / "workloads" / "w")
+
+    (row,) = [row for row in records(["workload", "list"], capsys) if row["name"] == "w"]
+    assert (row["origin"], row["summary"]) == ("project", "mine")
+    shown = output(["workload", "show", "w"], capsys)
+    assert re.search(r"^n +int \(s\) +3$", shown, re.MULTILINE)
+    (record,) = records(["workload", "show", "./workloads/w"], capsys)
+    assert record["folder"] == str(project / "workloads" / "w")
+    assert record["parameters"]["n"]["place"] == "workloads/w/workload.yaml:4:14"
+
+
+def test_a_workload_without_its_script_is_refused(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The entry is checked before anything is contacted."""
+    write_workload(project / "workloads" / "w")
+    (project / "workloads" / "w" / "w.py").unlink()
+
+    assert main(["workload", "show", "w"]) == 2
+    assert "'w.py' does not exist in workloads/w" in capsys.readouterr().err
+
+
+def test_the_project_of_a_script_is_its_git_root(project: Path) -> None:
+    """Else the working directory; --workdir overrides."""
+    (project / "src").mkdir()
+    (project / "src" / "train.py").write_text("")
+    loose = open_script(["src/train.py", "--lr", "1"], cwd=project)
+    assert (loose.workload.folder, loose.workload.entry) == (str(project), "src/train.py")
+    narrow = open_script(["src/train.py"], cwd=project, workdir=Path("src"))
+    assert (narrow.workload.folder, narrow.workload.entry) == (str(project / "src"), "train.py")
+
+    (project / ".git").mkdir()
+    inside = open_script(["train.py", "--lr", "1"], cwd=project / "src")
+    assert (inside.workload.folder, inside.workload.entry) == (str(project), "src/train.py")
+    assert inside.argv() == ("--lr", "1")
+
+
+def test_commands_and_executables_are_programs(project: Path) -> None:
+    """A relative file must be executable; a bare or absolute name is the nodes' business."""
+    tool = project / "tool.sh"
+    tool.write_text("#!/bin/sh\n")
+    with pytest.raises(UsageError, match="not executable"):
+        open_script(["./tool.sh"], cwd=project)
+
+    tool.chmod(0o755)
+    assert open_script(["./tool.sh", "x"], cwd=project).workload.program == ("./tool.sh", "x")
+    assert open_script(["hostname"], cwd=project).workload.program == ("hostname",)
+    assert open_script(["/bin/date"], cwd=project).workload.program == ("/bin/date",)
+
+
+@pytest.mark.parametrize("words", [["trian.py"], ["./none.sh"], ["/nowhere/x.py"]])
+def test_a_script_that_does_not_exist_is_refused(project: Path, words: list[str]) -> None:
+    """Before anything is contacted, with the nearest file of that folder."""
+    (project / "train.py").write_text("")
+
+    with pytest.raises(UsageError) as caught:
+        open_script(words, cwd=project)
+    assert "does not exist" in str(caught.value)
+    assert words != ["trian.py"] or "did you mean 'train.py'?" in str(caught.value)
+
+
+def test_a_script_outside_the_workdir_is_refused(project: Path) -> None:
+    """It would not travel."""
+    (project / "train.py").write_text("")
+    (project / "sub").mkdir()
+
+    with pytest.raises(UsageError, match="would not travel"):
+        open_script(["train.py"], cwd=project, workdir=Path("sub"))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each shell gets its own."""
+    assert "_ORCHESTRATE_COMPLETE" in output(["completion", shell], capsys)
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table is the help."""
+    shown = output(["--help"], capsys)
+
+    assert all(re.search(rf"^  {verb.name} +\S", shown, re.MULTILINE) for verb in VERBS)

@@ -1,0 +1,186 @@
+"""Bad input ends with exit code 2, a place, the nearest valid name, and nothing contacted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import main as main_module
+from orchestrator.cli.main import main
+from tests.architecture.source import ROOT
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder to work in, with one workload."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "workloads" / "demo").mkdir(parents=True)
+    (tmp_path / "workloads" / "demo" / "workload.yaml").write_text("name: demo\nentry: x.py\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "words,expected",
+    [
+        (
+            ["cluster", "show", "nebius2x9"],
+            ["unknown cluster 'nebius2x9'", "did you mean 'nebius2x8"],
+        ),
+        (["cluster", "show", "./none.yaml"], ["none.yaml: cannot be read: No such file"]),
+        (["workload", "show", "demmo"], ["unknown workload 'demmo'", "did you mean 'demo'?"]),
+        (["cluster", "show", "local", "--nodes", "!local[1-2]"], ["no worker of cluster local"]),
+        (["cluster", "show", "local", "--nodes", "locl1"], ["did you mean 'local1'?"]),
+        (["clustr"], ["no such command: 'clustr'; did you mean 'cluster'?"]),
+        (["cluster", "lst"], ["lst", "list"]),
+        (["cluster", "list", "--jsn"], ["--jsn", "--json"]),
+        (["cluster", "import", "excel", "x"], ["hostfile", "ansible", "ssh-config", "slurm"]),
+        (["cluster", "import", "hostfile", "none"], ["none: cannot be read"]),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    words: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """stderr says what and what next; stdout stays empty."""
+    assert main(words) == 2
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert all(part in err for part in expected), err
+
+
+@pytest.mark.parametrize(
+    "text,expected",
+    [
+        ("name: c\nnodes: [a\n", "clusters/c.yaml:3:1: broken YAML"),
+        ("name: c\nname: d\nnodes: [a]\n", "clusters/c.yaml:2:1: key 'name' is given twice"),
+        ("name: c\nnods: [a]\nnodes: [a]", "clusters/c.yaml:2:1: unknown key 'nods'"),
+        (
+            "name: c\nnodes: [{name: a, port: no}]\n",
+            "clusters/c.yaml:2:25: nodes[0].port: expected",
+        ),
+    ],
+)
+def test_mistakes_in_an_inventory(
+    project: Path, text: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """file:line:column, relative to where the user is."""
+    (project / "clusters" / "c.yaml").write_text(text)
+
+    assert main(["cluster", "validate", "c"]) == 2
+    assert f"orchestrate: {expected}" in capsys.readouterr().err
+
+
+def test_a_huge_file_is_refused_before_it_is_read(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its size does not matter, because only the beginning is read."""
+    huge = project / "huge.yaml"
+    with huge.open("wb") as file:
+        file.truncate(100 * 1000 * 1000 * 1000)
+
+    assert main(["cluster", "validate", "huge.yaml"]) == 2
+    assert "huge.yaml: larger than 1024 KiB" in capsys.readouterr().err
+
+
+def test_a_pipe_in_the_place_of_a_file_does_not_hang(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only regular files are inventories."""
+    os.mkfifo(project / "pipe.yaml")
+
+    assert main(["cluster", "validate", "./pipe.yaml"]) == 2
+    assert "pipe.yaml: not a regular file" in capsys.readouterr().err
+
+
+def test_errors_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json stdout ends with one error object."""
+    assert main(["cluster", "show", "nebius2x9", "--json"]) == 2
+
+    record = json.loads(capsys.readouterr().out)
+    assert record["type"] == "error"
+    assert record["id"] == "cluster.unknown"
+    assert record["exit_code"] == 2
+    assert "nebius2x8" in record["remedy"]
+
+
+def test_command_line_mistakes_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same for what click refuses."""
+    assert main(["cluster", "show", "--json"]) == 2
+
+    record = json.loads(capsys.readouterr().out)
+    assert (record["type"], record["id"]) == ("error", "usage.command-line")
+
+
+def test_a_run_that_never_began_still_has_a_result_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`run --json` promises exactly one last line of type result, also in its short form."""
+    assert main(["--json", "--no-such-option"]) == 2
+
+    lines = capsys.readouterr().out.splitlines()
+    record = json.loads(lines[-1])
+    assert len(lines) == 1
+    assert (record["type"], record["status"], record["exit_code"]) == ("result", "failed", 2)
+    assert "--no-such-option" in record["failure"]["cause"]
+
+
+def test_a_bug_leaves_its_traceback_in_a_file(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 70, the path in the message, the newest files kept."""
+    monkeypatch.setenv("ORCHESTRATE_HOME", str(project / "home"))
+    monkeypatch.setattr(main_module.cli, "main", _raise_zero_division)
+    for _ in range(25):
+        assert main(["cluster", "list", "--json"]) == 70
+
+    out, err = capsys.readouterr()
+    kept = sorted((project / "home" / "errors").iterdir())
+    assert len(kept) == 20
+    assert str(kept[-1]) in err
+    assert "ZeroDivisionError" in kept[-1].read_text()
+    assert json.loads(out.splitlines()[-1])["id"] == "internal"
+
+
+def _raise_zero_division(**_: object) -> None:
+    raise ZeroDivisionError("a bug")
+
+
+def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """An interrupt is no traceback, and a result line says that the run was stopped."""
+    monkeypatch.setattr(main_module.cli, "main", _interrupt)
+
+    assert main(["run", "--json"]) == 130
+    out, err = capsys.readouterr()
+    assert err == "orchestrate: interrupted\n"
+    assert json.loads(out)["status"] == "stopped"
+
+
+def _interrupt(**_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_reader_that_goes_away_is_no_error_message(project: Path) -> None:
+    """`orchestrate ... | head` ends quietly."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "cluster", "schema"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    try:
+        code = process.wait(timeout=60)
+        error = process.stderr.read()
+    finally:
+        process.stderr.close()
+        process.kill()
+
+    assert (code, error) == (141, b"")

@@ -1,0 +1,84 @@
+"""exec over real local processes: folded outputs, streams, exit codes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli.main import main
+
+INVENTORY = """
+name: here
+defaults: {transport: local}
+nodes: ["n[1-3]"]
+"""
+MIXED = """
+name: mixed
+nodes:
+  - {name: n1, transport: local}
+  - {name: gone, ssh: {host: 127.0.0.1, port: 1}}
+"""
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> str:
+    path = tmp_path / "here.yaml"
+    path.write_text(INVENTORY)
+    return str(path)
+
+
+def python(code: str) -> list[str]:
+    return ["--", sys.executable, "-c", code]
+
+
+def test_equal_outputs_are_shown_once(inventory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three nodes that say the same are one block with folded names."""
+    assert main(["exec", "-C", inventory, *python("print('hi'); print('there')")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == ["-" * 15, "n[1-3] (3)", "-" * 15, "hi", "there"]
+    assert captured.err == ""
+
+
+def test_arguments_arrive_exactly(inventory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Spaces, quotes and dollars are not touched; no shell is in between."""
+    words = python("import sys; print(sys.argv[1:])")
+    assert main(["exec", "-C", inventory, "--nodes", "n1", *words, "a b", "$HOME'\"", "--x"]) == 0
+    assert repr(["a b", "$HOME'\"", "--x"]) in capsys.readouterr().out
+
+
+def test_prefix_streams_lines(inventory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each line has its node's name; standard error stays standard error; escapes are gone."""
+    code = "import sys; print('o\\x1b[31mut'); print('err', file=sys.stderr)"
+    assert main(["exec", "-C", inventory, "--prefix", *python(code)]) == 0
+    captured = capsys.readouterr()
+    assert sorted(captured.out.splitlines()) == ["n1: out", "n2: out", "n3: out"]
+    assert sorted(captured.err.splitlines()) == ["n1: err", "n2: err", "n3: err"]
+
+
+def test_the_highest_code_wins(inventory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit codes are told with folded names; the command's own is the highest."""
+    assert main(["exec", "-C", inventory, *python("raise SystemExit(7)")]) == 7
+    assert "n[1-3] (3): exited with code 7" in capsys.readouterr().err
+
+
+def test_a_command_that_does_not_end_is_ended(
+    inventory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The time limit is kept and told; its exit code is 4."""
+    words = ["exec", "-C", inventory, "--nodes", "n1", "--timeout", "0.5"]
+    assert main([*words, *python("import time; time.sleep(60)")]) == 4
+    assert "n1: did not finish within 0.5 s" in capsys.readouterr().err
+
+
+def test_an_unreachable_node_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What can be reached answers; the exit code is 4."""
+    path = tmp_path / "mixed.yaml"
+    path.write_text(MIXED)
+    assert main(["exec", "-C", str(path), *python("print('here')")]) == 4
+    captured = capsys.readouterr()
+    assert "here" in captured.out
+    assert "gone: not reached" in captured.err

@@ -1,0 +1,260 @@
+"""ps, show, logs, attach, stop, clean on real run folders."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli.main import main
+from orchestrator.core.codec import to_json
+from orchestrator.core.events import RankExited
+from orchestrator.core.outcome import Signalled
+from orchestrator.edges.store.journal import Journal
+from orchestrator.edges.store.layout import RunFolder
+from orchestrator.edges.store.runs import write_result
+from tests.cli.runs_on_disk import LOGS, begin, events_of, finished
+
+KILLED = RankExited(node="a", rank=0, outcome=Signalled(9), at=1.0, last_line="boom")
+
+COORDINATOR = """
+import signal, sys, threading
+from pathlib import Path
+from orchestrator.edges.store.liveness import identify_self, write_identity
+from orchestrator.edges.store.layout import RunFolder
+folder = RunFolder(Path(sys.argv[1]))
+seen = []
+over = threading.Event()
+def stop(number, frame):
+    seen.append(signal.Signals(number).name)
+    (folder.path / "signals").write_text(" ".join(seen))
+    if len(seen) == int(sys.argv[2]):
+        folder.result.write_bytes((folder.path / "prepared").read_bytes())
+        over.set()
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, stop)
+write_identity(folder.coordinator, identify_self(1.0))
+print("ready", flush=True)
+over.wait(30)
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ORCHESTRATE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def lines_of(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_ps_lists_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line per run with its state; JSON has the same facts."""
+    finished(home)
+    begin(home, "r2")
+    assert main(["ps"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[:4] for line in table[1:]] == [
+        ["r1", "succeeded", "test", "job"],
+        ["r2", "running", "test", "job"],
+    ]
+    assert main(["ps", "--json", "-n", "1"]) == 0
+    (record,) = lines_of(capsys.readouterr().out)
+    assert (record["run_id"], record["state"]) == ("r2", "running")
+
+
+def test_show_tells_the_result(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The summary for people, the result object for machines, the failure with its evidence."""
+    finished(home, KILLED)
+    assert main(["show", "last"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("failed  job on test")
+    assert "FAILED: rank 0 on a was killed by SIGKILL" in text
+    assert "| warning 0" in text
+    assert main(["show", "r", "--json"]) == 0
+    (record,) = lines_of(capsys.readouterr().out)
+    assert (record["type"], record["status"], record["exit_code"]) == ("result", "failed", 1)
+
+
+def test_show_of_a_run_without_result(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Says how the run is and what to do, exit 75."""
+    begin(home)
+    assert main(["show", "r1"]) == 75
+    assert "orchestrate attach r1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options,expected",
+    [
+        (
+            [],
+            ["[a/0] warning 0", "[a/0] hello from 0", "[a/0] same"]
+            + ["[b/1] hello from 1", "[b/1] same", "[b/10] ten"],
+        ),
+        (["--ranks", "1-10", "--no-prefix"], ["hello from 1", "same", "ten"]),
+        (["--nodes", "a", "--stderr"], ["[a/0] warning 0"]),
+        (["--stdout", "--grep", "^hello"], ["[a/0] hello from 0", "[b/1] hello from 1"]),
+        (["--fold", "--grep", "same|ten"], ["[\u00d72 ranks] same", "[b/10] ten"]),
+    ],
+)
+def test_logs_select_and_fold(
+    home: Path, capsys: pytest.CaptureFixture[str], options: list[str], expected: list[str]
+) -> None:
+    """Launchers and ranks in order; every choice narrows; folding merges equal lines."""
+    finished(home)
+    assert main(["logs", "r1", *options]) == 0
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+@pytest.mark.parametrize("options", [["--ranks", "x"], ["--nodes", "a["], ["--grep", "("]])
+def test_logs_refuse_what_they_cannot_read(
+    home: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    """A bad choice is an error of usage, not an empty answer."""
+    finished(home)
+    assert main(["logs", "r1", *options]) == 2
+    assert options[0] in capsys.readouterr().err
+
+
+def test_attach_replays_a_finished_run(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every event and point exactly once, in order, then the result; the exit code is the run's."""
+    finished(home, KILLED)
+    events, _ = events_of(KILLED)
+    assert main(["attach", "r1", "--json", "-f"]) == 1
+    *records, last = lines_of(capsys.readouterr().out)
+    assert (last["type"], last["status"]) == ("result", "failed")
+    told = [record["event"] for record in records]
+    types = [event["type"] for event in told if isinstance(event, dict)]
+    assert types.count("Reported") == 3
+    assert types.count("Log") == sum(content.count(b"\n") for content in LOGS.values())
+    assert [t for t in types if t not in {"Log", "Reported"}] == [
+        to_json(event)["type"] for event in events
+    ]
+
+
+class Writer(threading.Thread):
+    """Plays the coordinator: journal and log grow a little at a time, then the result comes."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__()
+        self.folder = folder
+        self.seen = threading.Event()
+
+    def run(self) -> None:
+        events, result = events_of()
+        self.folder.node_logs("a").mkdir()
+        with (
+            Journal(self.folder.journal) as journal,
+            self.folder.log("a", "rank-0.out").open("ab", buffering=0) as log,
+        ):
+            for number, event in enumerate(events):
+                journal.append(float(number), to_json(event))
+                log.write(b"line %d" % number)
+                self.seen.wait(0.01)
+                log.write(b" ends\n")
+        write_result(self.folder, result)
+
+
+def test_attach_and_logs_follow_without_gap(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever comes while following is shown once, whole lines only, until the run's code."""
+    folder = begin(home)
+    events, _ = events_of()
+    writer = Writer(folder)
+    writer.start()
+    assert main(["attach", "r1", "--json", "-f"]) == 0
+    writer.join(10)
+    *records, last = lines_of(capsys.readouterr().out)
+    assert last["type"] == "result"
+    told = [record["event"] for record in records if isinstance(record["event"], dict)]
+    shown = [event["line"] for event in told if event["type"] == "Log"]
+    assert shown == [f"line {number} ends" for number in range(len(events))]
+    assert len(told) == 2 * len(events)
+    assert main(["logs", "r1", "-f", "--no-prefix"]) == 0
+    assert capsys.readouterr().out.splitlines() == shown
+
+
+def test_attach_to_a_run_whose_coordinator_died(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Does not wait for ever: says so, names the command that finishes the job, exit 75."""
+    folder = begin(home)
+    folder.coordinator.unlink()
+    assert main(["attach", "r1", "--json"]) == 75
+    captured = capsys.readouterr()
+    assert "orchestrate stop r1" in captured.err
+    assert lines_of(captured.out)[-1]["type"] == "result"
+
+
+@pytest.fixture
+def coordinator(home: Path) -> Iterator[tuple[RunFolder, list[subprocess.Popen[str]]]]:
+    folder = begin(home)
+    _, result = events_of()
+    write_result(folder, result)
+    folder.result.rename(folder.path / "prepared")
+    started: list[subprocess.Popen[str]] = []
+    yield folder, started
+    for process in started:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def start(folder: RunFolder, signals: int) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", COORDINATOR, str(folder.path), str(signals)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("options,signals", [([], "SIGTERM"), (["--now"], "SIGTERM SIGINT")])
+def test_stop_asks_the_coordinator_and_waits(
+    coordinator: tuple[RunFolder, list[subprocess.Popen[str]]], options: list[str], signals: str
+) -> None:
+    """One signal ends gracefully, two kill; stop returns when the result is there."""
+    folder, started = coordinator
+    started.append(start(folder, len(signals.split())))
+    assert main(["stop", "r1", *options]) == 0
+    assert folder.result.exists()
+    assert (folder.path / "signals").read_text().split()[-1:] == signals.split()[-1:]
+    assert main(["stop", "r1"]) == 0
+
+
+def test_stop_has_a_deadline(
+    coordinator: tuple[RunFolder, list[subprocess.Popen[str]]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A coordinator that does not end is reported with the stronger command, exit 124."""
+    folder, started = coordinator
+    started.append(start(folder, 99))
+    assert main(["stop", "r1", "--timeout", "1"]) == 124
+    assert "orchestrate stop r1 --now" in capsys.readouterr().err
+
+
+def test_clean_removes_only_what_is_over(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that goes on is refused; --all leaves it alone; the rest disappears."""
+    over = finished(home)
+    going = begin(home, "r2")
+    assert main(["clean", "r2", "--local"]) == 75
+    assert main(["clean", "--all", "--local", "--older-than", "1"]) == 0
+    assert over.path.exists()
+    assert main(["clean", "--all", "--local"]) == 0
+    assert not over.path.exists()
+    assert going.path.exists()
+    assert "removed r1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["clean"], ["clean", "r1", "--all"], ["clean", "nope"]])
+def test_clean_needs_to_know_what(home: Path, words: list[str]) -> None:
+    """Nothing is removed by accident."""
+    folder = finished(home)
+    assert main([*words, "--local"]) == 2
+    assert folder.path.exists()
