@@ -18,7 +18,7 @@ MIXED = """
 name: mixed
 nodes:
   - {name: n1, transport: local}
-  - {name: gone, ssh: {host: 127.0.0.1, port: 1}}
+  - {name: gone, ssh: 127.0.0.1, port: 1}
 """
 
 

@@ -18,6 +18,7 @@ from orchestrator.core.outcome import Signalled
 from orchestrator.edges.store.journal import Journal
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.store.runs import write_result
+from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import LOGS, begin, events_of, finished
 
 KILLED = RankExited(node="a", rank=0, outcome=Signalled(9), at=1.0, last_line="boom")
@@ -94,8 +95,14 @@ def test_show_of_a_run_without_result(home: Path, capsys: pytest.CaptureFixture[
     [
         (
             [],
-            ["[a/0] warning 0", "[a/0] hello from 0", "[a/0] same"]
-            + ["[b/1] hello from 1", "[b/1] same", "[b/10] ten"],
+            [
+                "[a/0] warning 0",
+                "[a/0] hello from 0",
+                "[a/0] same",
+                "[b/1] hello from 1",
+                "[b/1] same",
+                "[b/10] ten",
+            ],
         ),
         (["--ranks", "1-10", "--no-prefix"], ["hello from 1", "same", "ten"]),
         (["--nodes", "a", "--stderr"], ["[a/0] warning 0"]),
@@ -207,6 +214,7 @@ def coordinator(home: Path) -> Iterator[tuple[RunFolder, list[subprocess.Popen[s
 def start(folder: RunFolder, signals: int) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", COORDINATOR, str(folder.path), str(signals)],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
     )
