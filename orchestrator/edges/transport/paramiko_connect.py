@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shlex
 import socket
+import subprocess
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ from orchestrator.edges.transport.target import Target
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
+PROXY_END_TIMEOUT_S = 2.0
 _RSA_ALGORITHMS = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
 
 
@@ -39,6 +41,20 @@ def _handle_channel_request(channel: paramiko.Channel, message: paramiko.Message
     channel._handle_request(message)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """What a connection runs over, and the ProxyCommand's process behind it, if there is one."""
+
+    sock: socket.socket | paramiko.Channel
+    process: subprocess.Popen[bytes] | None = None
+
+    def close(self) -> None:
+        self.sock.close()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(PROXY_END_TIMEOUT_S)
+
+
 class Link(paramiko.Transport):
     """A connection that also hears exit signals; paramiko drops them: killed looks like lost.
 
@@ -50,9 +66,10 @@ class Link(paramiko.Transport):
         MSG_CHANNEL_REQUEST: _handle_channel_request,
     }
 
-    def __init__(self, sock: paramiko.transport._SocketLike) -> None:
-        super().__init__(sock)
+    def __init__(self, carrier: Carrier) -> None:
+        super().__init__(carrier.sock)
         self.exit_signals: dict[int, str] = {}
+        self._carrier = carrier
         self._why_cut = ""
 
     def cut(self, reason: str) -> None:
@@ -60,7 +77,7 @@ class Link(paramiko.Transport):
         self._why_cut = self._why_cut or reason
         self.active = False
         self.packetizer.close()
-        self.sock.close()
+        self._carrier.close()
 
     def why_dead(self) -> str:
         """What ended the connection."""
@@ -95,7 +112,7 @@ def _hops(target: Target) -> list[Target]:
 def _connect_hop(target: Target, limits: ConnectLimits, via: Link | None) -> Link:
     trust = target.trust()
     with _explained(target, limits):
-        link = Link(_socket(target, limits, via))
+        link = Link(_carrier(target, limits, via))
     try:
         with _explained(target, limits):
             _negotiate(link, trust, limits)
@@ -107,17 +124,24 @@ def _connect_hop(target: Target, limits: ConnectLimits, via: Link | None) -> Lin
     return link
 
 
-def _socket(
-    target: Target, limits: ConnectLimits, via: Link | None
-) -> paramiko.transport._SocketLike:
+def _carrier(target: Target, limits: ConnectLimits, via: Link | None) -> Carrier:
+    address = (target.host, target.port)
     if via is not None:
-        address = (target.host, target.port)
-        return via.open_channel(
-            "direct-tcpip", address, ("127.0.0.1", 0), timeout=limits.connect_timeout_s
-        )
+        here = ("127.0.0.1", 0)
+        timeout_s = limits.connect_timeout_s
+        return Carrier(via.open_channel("direct-tcpip", address, here, timeout=timeout_s))
     if target.proxy_command:
-        return paramiko.ProxyCommand(shlex.join(target.proxy_command))
-    return socket.create_connection((target.host, target.port), limits.connect_timeout_s)
+        return _proxy(target.proxy_command)
+    return Carrier(socket.create_connection(address, limits.connect_timeout_s))
+
+
+def _proxy(command: tuple[str, ...]) -> Carrier:
+    # paramiko's own ProxyCommand neither waits for its child nor closes its pipes.
+    ours, theirs = socket.socketpair()
+    with theirs:
+        end = theirs.fileno()
+        process = subprocess.Popen(command, stdin=end, stdout=end, start_new_session=True)
+    return Carrier(ours, process)
 
 
 def _negotiate(link: Link, trust: Trust, limits: ConnectLimits) -> None:

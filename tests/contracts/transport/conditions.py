@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,3 +26,22 @@ def is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+_numbers = itertools.count()
+
+
+def recognisable_duration() -> str:
+    """About a minute, as an argument for ``sleep`` that no other process on this machine has."""
+    return f"60.{os.getpid():07d}{next(_numbers):05d}"
+
+
+def is_running(word: str) -> bool:
+    """Whether a process has ``word`` in its command line."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if word.encode() in path.read_bytes():
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return False

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ from orchestrator.core.errors import PreflightError
 from orchestrator.core.inventory import NodeSpec, TransportKind
 from orchestrator.core.outcome import Exited, Lost
 from orchestrator.edges.transport.base import ChannelClosed
-from tests.contracts.transport.conditions import until
+from tests.contracts.transport.conditions import is_running, recognisable_duration, until
 from tests.contracts.transport.conftest import QUICK, Open
 from tests.contracts.transport.proxy import Proxy
 from tests.contracts.transport.sshd import Sshd, kill
@@ -62,8 +61,10 @@ async def test_a_silent_link_is_lost_soon(
     server = make_sshd()
     async with Proxy(server.port) as proxy:
         transport = await connect(behind(server, proxy, ssh_kind), ssh_kind)
-        running = asyncio.create_task(transport.run(Command(argv=("sleep", "30")), timeout_s=30))
-        await until(lambda: b"sleep 30" in _command_lines(), what="the command's start")
+        duration = recognisable_duration()
+        command = Command(argv=("sleep", duration))
+        running = asyncio.create_task(transport.run(command, timeout_s=30))
+        await until(lambda: is_running(duration), what="the command's start")
 
         proxy.freeze()
         began = time.monotonic()
@@ -74,16 +75,6 @@ async def test_a_silent_link_is_lost_soon(
         began = time.monotonic()
         await transport.close()
         assert time.monotonic() - began < 3
-
-
-def _command_lines() -> bytes:
-    lines = b""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines += path.read_bytes().replace(b"\0", b" ")
-        except OSError:
-            continue
-    return lines
 
 
 async def test_a_quiet_command_outlives_the_silence_bound(
