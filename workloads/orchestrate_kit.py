@@ -1,0 +1,154 @@
+"""How a script tells what it measured: metrics, progress, artifacts, checkpoints. Standard library, 3.8+.
+
+Under orchestrate each rank appends JSON lines to ``$ORCHESTRATE_REPORT_DIR/rank-<RANK>.jsonl``; anywhere
+else (plain ``torchrun``, plain ``python``) the same calls print readable lines, and outputs go to
+``./output`` and ``./checkpoints``. Only finite numbers are accepted: a metric that is NaN is a failure of
+the measurement, and the script should say so itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional, Union
+
+    Number = Union[int, float]
+
+MAX_LINE_BYTES = 64 * 1024
+MAX_NAME = 128
+
+
+def rank() -> int:
+    """This process's global rank; 0 outside of a launcher."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """How many ranks there are; 1 outside of a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def output_dir() -> Path:
+    """Where artifacts go; what is in it at the end is collected from every node."""
+    return _directory("ORCHESTRATE_OUTPUT_DIR", "output")
+
+
+def checkpoint_dir() -> Path:
+    """Where checkpoints go; it survives from one attempt of a run to the next, on this node."""
+    return _directory("ORCHESTRATE_CHECKPOINT_DIR", "checkpoints")
+
+
+def metric(name: str, value: Number, unit: str = "", step: Optional[int] = None) -> None:
+    """A measured figure. Without ``step`` it is final; with it, a point of a series.
+
+    Raises ``ValueError`` for NaN, infinity, a bad name, or a step that is not a whole number.
+    """
+    if step is not None and (isinstance(step, bool) or not isinstance(step, int)):
+        raise ValueError("a step is a whole number, not %r" % (step,))
+    number = _finite(name, value)
+    _write({"type": "metric", "name": _name(name), "value": number, "unit": unit, "step": step})
+
+
+def progress(done: Number, total: Number, unit: str = "step", **fields: Union[Number, str]) -> None:
+    """How far this rank is; ``fields`` are shown beside it (loss, rate). Raises ``ValueError``."""
+    shown = {
+        key: value if isinstance(value, str) else _finite(key, value)
+        for key, value in fields.items()
+    }
+    record = {"done": _finite("done", done), "total": _finite("total", total), "unit": unit}
+    _write({"type": "progress", **record, "fields": shown})
+
+
+def artifact(path: Union[str, Path], name: Optional[str] = None) -> None:
+    """Announce a finished file below :func:`output_dir`. Raises ``ValueError``, ``OSError``."""
+    root = output_dir().resolve()
+    file = Path(path).resolve()
+    try:
+        relative = str(file.relative_to(root))
+    except ValueError:
+        raise ValueError("%s is not below %s" % (file, root)) from None
+    digest, size = _digest(file)
+    _write(
+        {
+            "type": "artifact",
+            "name": _name(name or relative),
+            "path": relative,
+            "bytes": size,
+            "sha256": digest,
+        }
+    )
+
+
+def checkpoint(path: Union[str, Path], step: int) -> None:
+    """Announce a complete checkpoint. Raises ``ValueError``."""
+    _write({"type": "checkpoint", "path": str(path), "step": int(step)})
+
+
+def _directory(variable: str, fallback: str) -> Path:
+    path = Path(os.environ.get(variable) or fallback)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _name(name: str) -> str:
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise ValueError("not a name of at most %d printable characters: %r" % (MAX_NAME, name))
+    return name
+
+
+def _finite(name: str, value: Number) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("%s is %r; only finite numbers can be reported" % (name, number))
+    return number
+
+
+def _digest(file: Path) -> tuple[str, int]:
+    digest = hashlib.sha256()
+    size = 0
+    with file.open("rb") as stream:
+        for chunk in iter(lambda: stream.read(1024 * 1024), b""):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _write(record: dict[str, Any]) -> None:
+    """One line by one write, so that lines of several threads or processes never mix."""
+    folder = os.environ.get("ORCHESTRATE_REPORT_DIR")
+    if not folder:
+        _print(record)
+        return
+    line = json.dumps({**record, "t": time.time()}, allow_nan=False).encode() + b"\n"
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError("a record of %d bytes; at most %d" % (len(line), MAX_LINE_BYTES))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    fd = os.open(os.path.join(folder, "rank-%d.jsonl" % rank()), flags, 0o600)
+    try:
+        os.write(fd, line)
+    finally:
+        os.close(fd)
+
+
+def _print(record: dict[str, Any]) -> None:
+    if rank():
+        return
+    kind = record["type"]
+    if kind == "metric":
+        step = "" if record["step"] is None else " at step %d" % record["step"]
+        text = "%s = %g %s%s" % (record["name"], record["value"], record["unit"], step)
+    elif kind == "progress":
+        shown = " ".join("%s=%s" % item for item in record["fields"].items())
+        text = "%s %g/%g %s" % (record["unit"], record["done"], record["total"], shown)
+    else:
+        text = "%s %s" % (kind, record["path"])
+    sys.stdout.write(text.rstrip() + "\n")
+    sys.stdout.flush()
