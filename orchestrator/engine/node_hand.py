@@ -87,10 +87,11 @@ class NodeHand:
         """The interpreter: built from requirements, or the declared one; then what it can
         import.
         """
-        workload = self._request.job.workload
+        # A launcher is chosen by whether torch is there, whatever the workload requires.
+        modules = sorted({*self._request.job.workload.modules, "torch"})
         reply = await self._link.request(
             "interpreter",
-            {"interpreter": await self._interpreter(), "modules": list(workload.modules)},
+            {"interpreter": await self._interpreter(), "modules": modules},
             timeout_s=self._request.budgets.probe_s,
         )
         path, modules = parse_interpreter(reply.fields)
