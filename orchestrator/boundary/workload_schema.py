@@ -35,6 +35,12 @@ def _module(text: str) -> str:
     return text
 
 
+def _printable(text: str) -> str:
+    if _CONTROL.search(text.replace("\n", " ").replace("\t", " ")):
+        raise ValueError("holds a control character")
+    return text
+
+
 def _inside(text: str) -> str:
     path = PurePosixPath(text)
     if not path.parts or path.is_absolute() or ".." in path.parts or text.startswith("-"):
@@ -48,7 +54,7 @@ Label = Annotated[str, AfterValidator(_label)]
 ParameterName = Annotated[str, AfterValidator(_parameter_name)]
 Module = Annotated[str, AfterValidator(_module)]
 InsidePath = Annotated[str, Field(max_length=4096), AfterValidator(_inside)]
-Help = Annotated[str, Field(max_length=2000)]
+Help = Annotated[str, Field(max_length=2000), AfterValidator(_printable)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 # Left to right keeps 3 a whole number and true a truth value: the types are strict.
 Value = bool | int | Number | str

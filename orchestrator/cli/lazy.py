@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import select
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from click.shell_completion import CompletionItem
@@ -78,9 +79,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            try:
-                sys.stdout.flush()
-            except BrokenPipeError:
+            if _is_broken(sys.stdout):
                 raise ReaderGone from error
             raise RuntimeError("a pipe broke, and it was not stdout") from error
 
@@ -100,3 +99,10 @@ class LazyGroup(click.Group):
         names = [name for name in self._verbs if name.startswith(incomplete)]
         items = [CompletionItem(name, help=self._verbs[name].summary) for name in names]
         return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+def _is_broken(stream: TextIO) -> bool:
+    """Whether the other end of ``stream`` is closed."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))

@@ -35,6 +35,7 @@ def print_json(kind: str, value: Mapping[str, object]) -> None:
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table: drawn by rich on a terminal, else aligned columns without any colour."""
+    rows = [[_one_line(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _print_rich(headings, rows)
         return
@@ -42,6 +43,12 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in (headings, *rows):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         print("  ".join(cells).rstrip())
+
+
+def _one_line(cell: str) -> str:
+    """``cell`` without line breaks, and without what would steer a terminal."""
+    words = " ".join(cell.split())
+    return "".join(char if char.isprintable() else "\ufffd" for char in words)
 
 
 def _print_rich(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -174,6 +174,7 @@ def test_any_setting_is_taken_or_refused(setting: str) -> None:
         (("gate: {max: 0.5}", "gate: {}"), "a gate needs min, max or both"),
         (("  steps: {type", "  preset: {type"), "not a parameter name"),
         (("required: true", "required: on"), "expected true or false, found the text 'on'"),
+        (("summary: A demonstration", 'summary: "\\e[31mred"'), "holds a control character"),
         (("artifacts: [adapter", "artifacts: [../adapter"), "must be a path inside"),
     ],
 )

@@ -14,6 +14,7 @@ import pytest
 from orchestrator.boundary.cluster import load_cluster
 from orchestrator.boundary.json_schema import cluster_schema, workload_schema
 from orchestrator.cli.main import VERBS, main
+from orchestrator.cli.output import print_table
 from orchestrator.core.errors import UsageError
 from orchestrator.core.inventory import PythonKind, Role
 from orchestrator.edges.store.catalog import Catalog, open_script
@@ -303,3 +304,10 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     shown = output(["--help"], capsys)
 
     assert all(re.search(rf"^  {verb.name} +\S", shown, re.MULTILINE) for verb in VERBS)
+
+
+def test_tables_hold_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    """What came from outside cannot steer the terminal or break a row."""
+    print_table(("name",), [["a\x1b[31m\nb"]])
+
+    assert capsys.readouterr().out == "name\na\ufffd[31m b\n"
