@@ -84,6 +84,8 @@ def _fixed_options(target: Target, limits: ConnectLimits) -> dict[str, Any]:
         "x509_trusted_certs": None,
         "x509_trusted_cert_paths": (),
         "compression_algs": None,
+        # Half the processor time of asyncssh's first choice, ChaCha20.
+        "encryption_algs": "^aes128-gcm@openssh.com,aes256-gcm@openssh.com",
         "connect_timeout": None,
         "login_timeout": limits.connect_timeout_s,
         "keepalive_interval": limits.keepalive_interval_s,

@@ -1,0 +1,306 @@
+"""ssh_config and known_hosts as OpenSSH reads them: ``ssh -G`` and ``ssh-keygen -F`` judge."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.core.errors import PreflightError, UsageError
+from orchestrator.core.inventory import SshEndpoint
+from orchestrator.edges.transport.known_hosts import trust_in
+from orchestrator.edges.transport.ssh_config import Settings, evaluate, local_user, read_config
+from orchestrator.edges.transport.target import resolve
+from tests.contracts.transport.sshd import make_key, public_half
+
+COMPARED = (
+    "hostname",
+    "port",
+    "user",
+    "proxyjump",
+    "hostkeyalias",
+    "identitiesonly",
+    "userknownhostsfile",
+)
+
+
+def judged_by_openssh(file: Path, alias: str) -> dict[str, list[str]]:
+    command = ["ssh", "-G", "-F", str(file), "--", alias]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10)
+    found: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        keyword, _, value = line.partition(" ")
+        found.setdefault(keyword, []).append(value)
+    return found
+
+
+def read_by_us(file: Path, alias: str) -> Settings:
+    return evaluate(alias, read_config(str(file)), preset={})
+
+
+def assert_same(file: Path, alias: str) -> None:
+    theirs, ours = judged_by_openssh(file, alias), read_by_us(file, alias)
+    text = file.read_text()
+    seen = {
+        "hostname": ours.host,
+        "port": str(ours.port),
+        "user": ours.user,
+        "proxyjump": "" if ours.get("proxyjump", "none") == "none" else ours.get("proxyjump"),
+        "hostkeyalias": "" if ours.get("hostkeyalias") == "none" else ours.get("hostkeyalias"),
+        "identitiesonly": "yes" if ours.is_set("identitiesonly") else "no",
+        "userknownhostsfile": ours.get(
+            "userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"
+        ),
+    }
+    expected = {
+        keyword: theirs.get(keyword, [""])[0].replace(str(Path.home() / ".ssh"), "~/.ssh")
+        for keyword in COMPARED
+    }
+    assert seen == expected, text
+    if ours.identity_files:
+        assert ours.identity_files == theirs["identityfile"], text
+
+
+names = st.sampled_from(["web", "gpu-1", "gpu-2", "web.example", "10.0.0.1"])
+patterns = st.lists(
+    st.sampled_from(["*", "gpu-*", "gpu-?", "web", "!gpu-2", "!web", "*.example", "10.*", "w?b"]),
+    min_size=1,
+    max_size=3,
+).map(" ".join)
+criteria = st.one_of(
+    st.just("all"),
+    st.just("final"),
+    st.builds(
+        "{} {}".format,
+        st.sampled_from(["host", "originalhost"]),
+        patterns.map(lambda p: p.replace(" ", ",")),
+    ),
+    st.builds("host {} user {}".format, names, st.sampled_from(["alice", "*", "bob"])),
+    st.builds("!host {}".format, names),
+    st.sampled_from(["exec true", "exec false", 'exec "test %h = web"', "localuser *"]),
+)
+values = st.one_of(
+    st.builds("HostName {}".format, st.sampled_from(["10.1.1.1", "%h.example", "web"])),
+    st.builds("Port {}".format, st.integers(1, 65535)),
+    st.builds("User {}".format, st.sampled_from(["alice", "bob"])),
+    st.builds("user={}".format, st.sampled_from(["alice", "bob"])),
+    st.builds("ProxyJump {}".format, st.sampled_from(["none", "bastion", "u@a:22,b"])),
+    st.builds("HostKeyAlias {}".format, st.sampled_from(["one", "two"])),
+    st.builds("IdentitiesOnly {}".format, st.sampled_from(["yes", "no"])),
+    st.builds("IdentityFile {}".format, st.sampled_from(["/k/one", "/k/two", '"/k/with space"'])),
+    st.builds("UserKnownHostsFile {}".format, st.sampled_from(["/f/one", "/f/one /f/two", "none"])),
+    st.sampled_from(["# a comment", "", "   ForwardAgent = yes", "Compression yes"]),
+)
+lines = st.one_of(
+    values,
+    values,
+    values,
+    st.builds("Host {}".format, patterns),
+    st.builds("Match {}".format, criteria),
+)
+
+
+@settings(max_examples=80, deadline=None, database=None, derandomize=True)
+@given(st.lists(lines, max_size=14), st.lists(lines, max_size=6), names)
+def test_any_file_means_what_openssh_says(main: list[str], included: list[str], alias: str) -> None:
+    """Random files with blocks, matches and an Include in the middle."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, other = Path(folder, "config"), Path(folder, "other")
+        other.write_text("\n".join(included) + "\n")
+        middle = len(main) // 2
+        text = [*main[:middle], f"Include {other}", *main[middle:]]
+        file.write_text("\n".join(text) + "\n")
+
+        assert_same(file, alias)
+
+
+def test_a_large_file_is_read_once(tmp_path: Path) -> None:
+    """A change is noticed; without one the second host costs no parsing."""
+    file = tmp_path / "config"
+    file.write_text("Host a\n  Port 1\n")
+    before = read_config(str(file))
+
+    assert read_config(str(file))[0] is before[0]
+    file.write_text("Host a\n  Port 22222\n")
+    assert resolve(SshEndpoint(host="a", ssh_config=str(file))).port == 22222
+
+
+@pytest.mark.parametrize(
+    "text,id",
+    [
+        ("Match tagged x\n  Port 1\n", "OR-SSH-020"),
+        ("Host 'unclosed\n", "OR-SSH-023"),
+        ("Include {folder}/config\n", "OR-SSH-022"),
+    ],
+)
+def test_what_cannot_be_understood_is_not_ignored(tmp_path: Path, text: str, id: str) -> None:
+    """The message names the file and the line."""
+    file = tmp_path / "config"
+    file.write_text(text.format(folder=tmp_path))
+
+    with pytest.raises(UsageError) as caught:
+        resolve(SshEndpoint(host="a", ssh_config=str(file)))
+
+    assert caught.value.id == id
+    assert caught.value.where == f"{file}:1"
+
+
+def test_a_missing_file_that_was_named_is_an_error(tmp_path: Path) -> None:
+    """A typo in the inventory does not silently become OpenSSH's defaults."""
+    with pytest.raises(UsageError) as caught:
+        resolve(SshEndpoint(host="a", ssh_config=str(tmp_path / "no")))
+
+    assert caught.value.id == "OR-SSH-021"
+
+
+def test_the_inventory_overrules_the_file(tmp_path: Path) -> None:
+    """As options on ssh's command line do."""
+    file = tmp_path / "config"
+    file.write_text(
+        "Host *\n  HostName h\n  User a\n  Port 1\n  IdentityFile /k/file\n  ProxyJump j\n"
+        "Host j\n  HostName jump\n"
+    )
+    endpoint = SshEndpoint(
+        host="a",
+        user="b",
+        port=2,
+        identity_file="/k/mine",
+        known_hosts="/f/mine",
+        jump="none",
+        ssh_config=str(file),
+    )
+
+    target = resolve(endpoint)
+
+    assert (target.host, target.user, target.port, target.via) == ("h", "b", 2, None)
+    assert target.identity_files == ("/k/mine", "/k/file")
+    assert target.identities_only
+    assert target.known_hosts_files == ("/f/mine",)
+
+
+def test_tokens_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the options that take them."""
+    monkeypatch.setenv("KEYS", "/keys")
+    file = tmp_path / "config"
+    file.write_text(
+        "Host a\n  HostName %h.example\n  User u\n  Port 9\n"
+        "  IdentityFile ${KEYS}/%r@%h:%p-%n-%%\n  UserKnownHostsFile ~/kh-%h none\n"
+        "  ProxyCommand nc 'a b' %h %p\n"
+    )
+
+    target = resolve(SshEndpoint(host="a", ssh_config=str(file)))
+
+    assert target.host == "a.example"
+    assert target.identity_files == ("/keys/u@a.example:9-a-%",)
+    assert target.known_hosts_files[0] == str(Path.home() / "kh-a.example")
+    assert target.proxy_command == ("nc", "a b", "a.example", "9")
+
+
+@pytest.mark.parametrize(
+    "jump,hops",
+    [
+        ("b", [("b", 22, local_user())]),
+        ("u@b:2200", [("b", 2200, "u")]),
+        ("ssh://u@b:2200", [("b", 2200, "u")]),
+        ("u@[::1]:2200", [("::1", 2200, "u")]),
+        ("a,u@b", [("a", 22, local_user()), ("b", 22, "u")]),
+    ],
+)
+def test_jump_notation(jump: str, hops: list[tuple[str, int, str]]) -> None:
+    """``[user@]host[:port]``, several by commas, first hop first."""
+    hop = resolve(SshEndpoint(host="t", jump=jump, ssh_config="none")).via
+
+    seen: list[tuple[str, int, str]] = []
+    while hop is not None:
+        seen.insert(0, (hop.host, hop.port, hop.user))
+        hop = hop.via
+    assert seen == hops
+
+
+def test_jump_circles_end() -> None:
+    """Two hosts that each jump through the other."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "config")
+        file.write_text("Host a\n  ProxyJump b\nHost b\n  ProxyJump a\n")
+
+        with pytest.raises(PreflightError) as caught:
+            resolve(SshEndpoint(host="a", ssh_config=str(file)))
+
+    assert caught.value.id == "OR-SSH-008"
+
+
+# known_hosts ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Three public keys."""
+    folder = tmp_path_factory.mktemp("keys")
+    return [public_half(make_key(folder / str(n))) for n in range(3)]
+
+
+HOSTS = ["web", "*.example", "gpu-?,!gpu-2", "[web]:2200", "10.0.0.1,web2", "WEB3", "!gpu-1,*"]
+NAMES = ["web", "a.example", "gpu-1", "gpu-2", "[web]:2200", "10.0.0.1", "web2", "web3", "other"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("hashed", [False, True])
+def test_known_hosts_match_as_in_openssh(
+    tmp_path: Path, keys: list[str], name: str, hashed: bool
+) -> None:
+    """The lines that ``ssh-keygen -F`` finds are the lines that we trust."""
+    file = tmp_path / "known_hosts"
+    file.write_text("".join(f"{h} {keys[n % 3]}\n" for n, h in enumerate(HOSTS)))
+    if hashed:
+        command = ["ssh-keygen", "-H", "-f", str(file)]
+        subprocess.run(command, check=True, capture_output=True, timeout=10)
+
+    found = subprocess.run(
+        ["ssh-keygen", "-F", name, "-f", str(file)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=10,
+    )
+    expected = numbers(found.stdout.splitlines())
+
+    assert sorted(key.place.line for key in trust_in([str(file)], [name]).keys) == expected
+
+
+def numbers(lines: Iterable[str]) -> list[int]:
+    """The line numbers in ``# Host web found: line 3``."""
+    found = (line.split("found: line ")[1].split()[0] for line in lines if line.startswith("#"))
+    return sorted(int(number) for number in found)
+
+
+def test_lines_that_mean_nothing_trust_nobody(tmp_path: Path, keys: list[str]) -> None:
+    """Garbage, comments and broken hashes do no harm to the lines around them."""
+    file = tmp_path / "known_hosts"
+    file.write_bytes(
+        b"# web " + keys[0].encode() + b"\n\n\xff\xfe garbage\nweb\nweb ssh-ed25519\n"
+        b"web ssh-ed25519 not-base64!\n|1|bad|bad ssh-ed25519 AAAA\n|2|QQ==|QQ== ssh-rsa AAAA\n"
+        + b"web "
+        + keys[1].encode()
+        + b" a comment\n"
+    )
+
+    (key,) = trust_in([str(file), str(tmp_path / "missing")], ["web"]).keys
+
+    assert key.place.line == 9
+
+
+def test_the_name_with_a_port_comes_first(tmp_path: Path, keys: list[str]) -> None:
+    """A line for ``[host]:port`` hides the one for the bare name, which serves if there is none."""
+    file = tmp_path / "known_hosts"
+    file.write_text(f"web {keys[0]}\n[web]:2200 {keys[1]}\n")
+
+    def lines(*names: str) -> list[int]:
+        return [key.place.line for key in trust_in([str(file)], names).keys]
+
+    assert lines("[web]:2200", "web") == [2]
+    assert lines("[web]:2201", "web") == [1]
