@@ -1,0 +1,151 @@
+"""The command line of `scripts/bench`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from virtual_hosts_lib.processes import VirtualHostsError
+
+from .bed import Bed, make_bed
+from .errors import BenchError, Stopped
+from .fan_out import fan_out
+from .imports import import_profile, imports
+from .launch import deepspeed_environment, launch
+from .machine import describe
+from .profile import profile
+from .report import Measured, as_json, judged, markdown
+from .rounds import Scenario, perform, say
+from .sync import sync
+
+MET, FAILED, MISSED = 0, 1, 5
+SCENARIOS = {"fan-out": 32, "sync": 8, "launch": 8, "imports": 2}  # and the hosts they need
+EPILOG = """
+Reports go to standard output as Markdown, progress to standard error.  Exits with 0 when every
+target is met, 5 when one is missed, 1 when something could not be measured.  Needs root on Linux,
+and: openssh-server, iproute2, iptables, clustershell, pdsh, rsync, git.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what was asked for; the exit code."""
+    arguments = _parse(argv)
+    try:
+        with _signals_stop():
+            return _control_plane(arguments)
+    except (BenchError, VirtualHostsError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return FAILED
+    except Stopped as stopped:
+        say("stopped; everything is cleaned up")
+        return stopped.exit_code
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__, epilog=EPILOG)
+    commands = parser.add_subparsers(dest="command", required=True)
+    control = commands.add_parser(
+        "control-plane",
+        help="fan-out, sync, launch and start-up, against the tools that people use today",
+        epilog=EPILOG,
+    )
+    control.add_argument(
+        "--only", action="append", choices=list(SCENARIOS), help="this scenario; repeatable"
+    )
+    control.add_argument("--repeats", type=_repeats, default=5, metavar="N", help="default: 5")
+    control.add_argument("--json", type=Path, metavar="FILE", help="every sample, for machines")
+    control.add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="PROGRAM",
+        help="for ours, torchrun and DeepSpeed; needs the runtime's packages and torch"
+        " (default: this one)",
+    )
+    control.add_argument(
+        "--deepspeed", type=Path, metavar="VENV", help="default: a temporary one, with pip"
+    )
+    control.add_argument(
+        "--profiles", type=Path, metavar="DIR", help="keep the profiles of what misses its target"
+    )
+    return parser.parse_args(argv)
+
+
+def _repeats(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1000:
+        raise argparse.ArgumentTypeError("expected 1 to 1000")
+    return number
+
+
+@contextlib.contextmanager
+def _signals_stop() -> Iterator[None]:
+    """Each of these unwinds the stack once, so that everything is cleaned up; then they wait."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _control_plane(arguments: argparse.Namespace) -> int:
+    wanted = arguments.only or list(SCENARIOS)
+    with contextlib.ExitStack() as stack:
+        scratch = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="orchestrate-bench-"))
+        )
+        venv = None
+        if "launch" in wanted:
+            venv = deepspeed_environment(arguments.python, arguments.deepspeed, scratch / "venv")
+        facts = describe(arguments.python, str(venv / "bin/python") if venv else None)
+        count = max(SCENARIOS[name] for name in wanted)
+        share = [str(venv)] if venv else []
+        bed = stack.enter_context(make_bed(count, arguments.python, share))
+        kept = arguments.profiles or scratch
+        kept.mkdir(parents=True, exist_ok=True)
+        results = [
+            _measure(scenario, bed, arguments.repeats, kept)
+            for name in SCENARIOS
+            if name in wanted
+            for scenario in _scenarios(name, bed, venv)
+        ]
+        if arguments.json:
+            text = json.dumps(as_json(facts, results), indent=1) + "\n"
+            arguments.json.write_text(text)
+    print(markdown(facts, results), end="", flush=True)
+    verdicts = [verdict for result in results for verdict in result.verdicts]
+    return MET if all(verdict.met for verdict in verdicts) else MISSED
+
+
+def _scenarios(name: str, bed: Bed, venv: Path | None) -> list[Scenario]:
+    if name == "fan-out":
+        return [fan_out(bed)]
+    if name == "imports":
+        return [imports(bed)]
+    if name == "sync":
+        return sync(bed)
+    assert venv is not None
+    return [launch(bed, venv)]
+
+
+def _measure(scenario: Scenario, bed: Bed, repeats: int, kept: Path) -> Measured:
+    samples = perform(scenario, max(repeats, scenario.repeats))
+    verdicts = judged(scenario, samples)
+    text = import_profile(bed) if scenario.name == "imports" else ""
+    if scenario.profile and not all(verdict.met for verdict in verdicts):
+        text = profile(bed, scenario.profile, kept / f"{scenario.name}.pstats")
+    return Measured(scenario=scenario, samples=samples, profile=text, verdicts=verdicts)

@@ -1,0 +1,76 @@
+"""One short command on all hosts: ours, clush and pdsh over the same ssh_config."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+from .bed import Bed, need
+from .measure import Command, Expected, measure
+from .rounds import Case, Contender, Scenario
+from .stats import Quantity, Sample, Target
+
+COUNTS = (2, 8, 32)
+LIMIT_S = 120.0
+FAN_OUT = "64"
+OURS, CLUSH, PDSH = "orchestrate exec", "clush", "pdsh -R ssh"
+
+
+def fan_out(bed: Bed) -> Scenario:
+    """`hostname` on 2, 8 and 32 hosts, with a new connection to each."""
+    need("clush", "pdsh", "ssh")
+    most = f"{COUNTS[-1]} hosts"
+    return Scenario(
+        name="fan-out",
+        title="Fan-out: `hostname` on every host",
+        ours=OURS,
+        cases=[_case(bed, count) for count in COUNTS],
+        targets=[
+            Target(case=most, quantity=Quantity.WALL, against=CLUSH, limit=0.7),
+            Target(case=most, quantity=Quantity.CPU, against=CLUSH, limit=0.25),
+        ],
+        notes=[
+            f"Fan-out of clush and pdsh: {FAN_OUT}, no ControlMaster; same ssh_config, key and "
+            "known_hosts for all.",
+            "The hosts' sshd share this machine's cores with the client, so wall time holds the "
+            "servers' part of the handshakes, which is the same for all; CPU is the client's only.",
+        ],
+        profile=_ours(bed, COUNTS[-1]),
+    )
+
+
+def _case(bed: Bed, count: int) -> Case:
+    commands = {OURS: _ours(bed, count), CLUSH: _clush(bed, count), PDSH: _pdsh(bed, count)}
+    names = b"|".join(re.escape(name.encode()) for name in bed.names(count))
+    # Every host must have answered with its own name, whatever a tool puts in front of it.
+    expected = Expected(pattern=re.compile(rb"\b(%b)\s*$" % names, re.MULTILINE), count=count)
+    return Case(
+        name=f"{count} hosts",
+        contenders=[
+            Contender(name=name, run=partial(_run, command, expected))
+            for name, command in commands.items()
+        ],
+    )
+
+
+def _run(command: Command, expected: Expected) -> Sample:
+    done = measure([command], timeout_s=LIMIT_S, expected=expected)
+    return Sample(wall_s=done.wall_s, cpu_s=done.cpu_s)
+
+
+def _ours(bed: Bed, count: int) -> Command:
+    return bed.orchestrate("exec", "--cluster", str(bed.inventory(count)), "--", "hostname")
+
+
+def _clush(bed: Bed, count: int) -> Command:
+    options = f"-F {bed.hosts.ssh_config}"
+    return Command(
+        argv=["clush", "-w", bed.nodeset(count), "-f", FAN_OUT, "-o", options, "hostname"]
+    )
+
+
+def _pdsh(bed: Bed, count: int) -> Command:
+    return Command(
+        argv=["pdsh", "-R", "ssh", "-w", bed.nodeset(count), "-f", FAN_OUT, "hostname"],
+        env={"PDSH_SSH_ARGS_APPEND": f"-F {bed.hosts.ssh_config}"},
+    )

@@ -1,0 +1,74 @@
+"""Interleaving: all contenders of a case in every round, each round beginning with another."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from .measure import Command
+from .stats import Sample, Samples, Target, rotated
+
+
+def nothing() -> None:
+    """For what needs no preparation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """One way to do the work; `prepare` puts things into the state that the case describes."""
+
+    name: str
+    run: Callable[[], Sample]
+    prepare: Callable[[], None] = nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """The same work for each contender; `prepare` runs once a round, before all of them."""
+
+    name: str
+    contenders: Sequence[Contender]
+    prepare: Callable[[], None] = nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Cases that follow one another in every round; `ours` is the contender that is judged.
+
+    `profile` is run under the profiler when a target is missed.
+    """
+
+    name: str
+    title: str
+    ours: str
+    cases: Sequence[Case]
+    targets: Sequence[Target]
+    notes: Sequence[str] = field(default_factory=tuple)
+    profile: Command | None = None
+    repeats: int = 0  # at least so many
+
+
+def perform(scenario: Scenario, repeats: int) -> Samples:
+    """One round to warm up, which is not counted, and `repeats` that are."""
+    samples: dict[str, dict[str, list[Sample]]] = {
+        case.name: {contender.name: [] for contender in case.contenders} for case in scenario.cases
+    }
+    for number in range(repeats + 1):
+        started = time.monotonic()
+        for case in scenario.cases:
+            case.prepare()
+            for contender in rotated(case.contenders, number):
+                contender.prepare()
+                sample = contender.run()
+                if number:
+                    samples[case.name][contender.name].append(sample)
+        what = f"round {number} of {repeats}" if number else "warm-up"
+        say(f"{scenario.name}: {what}, {time.monotonic() - started:.1f} s")
+    return samples
+
+
+def say(text: str) -> None:
+    """Progress, for people."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,155 @@
+"""A project to eight hosts: ours against rsync to all of them at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .bed import Bed, need
+from .errors import BenchError
+from .measure import Command, Measurement, measure
+from .rounds import Case, Contender, Scenario, nothing
+from .stats import Quantity, Sample, Target
+from .tree import SOURCES, Shape, make_tree, read_all
+
+COUNT = 8
+LIMIT_S = 600.0
+OURS, RSYNC = "orchestrate sync", "rsync -az, 8 at once"
+COLD, UNCHANGED, CHANGED = "cold", "unchanged", "one file changed"
+SHAPES = (
+    Shape(name="3,000 files", files=3_000, bytes=60_000_000),
+    Shape(name="50,000 small files", files=50_000, bytes=50_000_000, sigma=0.8),
+)
+NODE_FOLDER = ".orchestrate"
+RSYNC_FOLDER = "project"
+
+
+def sync(bed: Bed) -> list[Scenario]:
+    """One scenario for each tree: cold, unchanged, one file changed."""
+    need("rsync", "ssh", "git")
+    return [_scenario(_Project(bed=bed, shape=shape)) for shape in SHAPES]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Project:
+    """A tree here, and its copies on the hosts."""
+
+    bed: Bed
+    shape: Shape
+    folder: Path = field(init=False)
+    files: list[Path] = field(init=False)
+    edits: int = 0
+
+    def __post_init__(self) -> None:
+        self.folder = self.bed.folder / f"tree-{self.shape.files}"
+        self.folder.mkdir()
+        self.files = make_tree(self.folder, self.shape)
+
+    @property
+    def edited(self) -> Path:
+        """The file of the median size."""
+        return sorted(self.files, key=lambda file: (file.stat().st_size, file))[
+            len(self.files) // 2
+        ]
+
+    def edit(self) -> None:
+        self.edits += 1
+        with self.edited.open("ab") as file:
+            file.write(b"# edit %d\n" % self.edits)
+
+    def read(self) -> None:
+        read_all(self.files)
+
+    def ours(self) -> Command:
+        cluster = str(self.bed.inventory(COUNT))
+        return self.bed.orchestrate("sync", "--cluster", cluster, "--json", cwd=self.folder)
+
+    def rsync(self) -> list[Command]:
+        shell = " ".join(self.bed.ssh())
+        source = f"{self.folder}/"
+        options = ["-az", "--exclude", "/.git", "-e", shell, source]
+        names = self.bed.names(COUNT)
+        return [Command(argv=["rsync", *options, f"{name}:{RSYNC_FOLDER}/"]) for name in names]
+
+    def forget_ours(self) -> None:
+        self.bed.forget()
+        self._remove(NODE_FOLDER)
+
+    def forget_rsync(self) -> None:
+        self._remove(RSYNC_FOLDER)
+
+    def _remove(self, name: str) -> None:
+        for host in self.bed.names(COUNT):
+            shutil.rmtree(self.bed.hosts.home(host) / name, ignore_errors=True)
+
+    def run_ours(self) -> Sample:
+        done = measure([self.ours()], timeout_s=LIMIT_S)
+        digest = _digest(done)
+        self._check(f"{NODE_FOLDER}/node/snapshots/{digest}")
+        return Sample(wall_s=done.wall_s, cpu_s=done.cpu_s)
+
+    def run_rsync(self) -> Sample:
+        done = measure(self.rsync(), timeout_s=LIMIT_S)
+        self._check(RSYNC_FOLDER)
+        return Sample(wall_s=done.wall_s, cpu_s=done.cpu_s)
+
+    def _check(self, place: str) -> None:
+        """Every host must hold all files, and the one that is edited as it is now."""
+        wanted = self.edited.read_bytes()
+        for name in self.bed.names(COUNT):
+            copy = self.bed.hosts.home(name) / place
+            count = sum(len(files) for _, _, files in os.walk(copy / SOURCES))
+            if count != len(self.files):
+                raise BenchError(f"{name}: {count} of {len(self.files)} files in {copy}")
+            if (copy / self.edited.relative_to(self.folder)).read_bytes() != wanted:
+                raise BenchError(f"{name}: {copy} does not hold what was sent")
+
+
+def _digest(done: Measurement) -> str:
+    """The snapshot's name, from the last line of our output."""
+    lines = done.output.splitlines()
+    try:
+        return str(json.loads(lines[-1])["digest"])
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise BenchError(f"orchestrate sync printed no digest: {lines[-1:]}") from error
+
+
+def _scenario(project: _Project) -> Scenario:
+    name = project.shape.name
+    return Scenario(
+        name=f"sync {name}",
+        title=f"Sync: {name}, {project.shape.bytes / 1e6:.0f} MB, to {COUNT} hosts",
+        ours=OURS,
+        cases=[
+            _case(project, COLD, project.read, forget=True),
+            _case(project, UNCHANGED, nothing, forget=False),
+            _case(project, CHANGED, project.edit, forget=False),
+        ],
+        targets=[
+            Target(case=COLD, quantity=Quantity.WALL, against=RSYNC, limit=1.0),
+            Target(case=UNCHANGED, quantity=Quantity.WALL, against=RSYNC, limit=0.2),
+        ],
+        notes=[
+            "A git work tree with everything committed. Cold: the nodes have neither files nor our "
+            "agent, and our coordinator has no index; the source is in the page cache. Changed: "
+            "one file of the median size grew by a line. rsync leaves `.git` out, as ours does; "
+            "every copy is checked after every measurement."
+        ],
+        profile=project.ours(),
+    )
+
+
+def _case(project: _Project, name: str, prepare: Callable[[], None], *, forget: bool) -> Case:
+    ours, rsync = project.forget_ours, project.forget_rsync
+    return Case(
+        name=name,
+        prepare=prepare,
+        contenders=[
+            Contender(name=OURS, run=project.run_ours, prepare=ours if forget else nothing),
+            Contender(name=RSYNC, run=project.run_rsync, prepare=rsync if forget else nothing),
+        ],
+    )
