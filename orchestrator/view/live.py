@@ -24,7 +24,7 @@ from orchestrator.view.plain import FOLD_ABOVE, describe_progress
 from orchestrator.view.text import brief, plural, seconds
 
 REFRESH_PER_S = 5
-BAR_WIDTH = 24
+MAX_BAR_WIDTH = 24
 MAX_TROUBLED_ROWS = 10
 
 
@@ -87,7 +87,7 @@ class LiveView:
     def _draw(self) -> RenderableType:
         with self._lock:
             rows = list(self._board.rows())
-            return Group(_table(rows), self._total(rows))
+            return Group(_table(rows, self._console.width), self._total(rows))
 
     def _total(self, rows: list[Row]) -> Text:
         elapsed = seconds(time.monotonic() - self._began)
@@ -101,32 +101,38 @@ class LiveView:
         return Text("  ·  ".join(parts), style="bold", no_wrap=True, overflow="ellipsis")
 
 
-def _table(rows: list[Row]) -> Table:
+def _table(rows: list[Row], width: int) -> Table:
+    bar_width = min(MAX_BAR_WIDTH, width // 6)
     table = Table.grid(padding=(0, 2), expand=False)
-    for _ in range(5):
-        table.add_column(no_wrap=True, overflow="ellipsis")
+    for least in (min(24, _longest(rows)), 10, 0, 0, 0):
+        # Names and stages stay readable; a narrow terminal cuts what comes after them.
+        table.add_column(no_wrap=True, overflow="ellipsis", min_width=least)
     if len(rows) <= FOLD_ABOVE:
         for row in rows:
-            table.add_row(*_cells(row))
+            table.add_row(*_cells(row, bar_width))
         return table
     for name, count in Counter(row.stage for row in rows).most_common():
         table.add_row(Text(plural(count, "node")), Text(name), "", "", "")
     for row in _troubled(rows):
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row, bar_width))
     return table
+
+
+def _longest(rows: list[Row]) -> int:
+    return max((len(row.node) for row in rows), default=0)
 
 
 def _troubled(rows: list[Row]) -> Iterator[Row]:
     yield from [row for row in rows if not row.healthy][:MAX_TROUBLED_ROWS]
 
 
-def _cells(row: Row) -> list[RenderableType]:
+def _cells(row: Row, bar_width: int) -> list[RenderableType]:
     style = "red" if not row.healthy else "green" if row.stage == "running" else ""
     ranks = f"{row.up}/{row.ranks} ranks" if row.ranks else ""
     progress = row.progress
     bar: RenderableType = ""
     if progress is not None and progress.total > 0:
-        bar = ProgressBar(total=1.0, completed=progress.fraction, width=BAR_WIDTH)
+        bar = ProgressBar(total=1.0, completed=progress.fraction, width=bar_width)
     words = describe_progress(progress, row.fields) if progress is not None else row.fields
     return [
         Text(brief(row.node, 40)),

@@ -102,8 +102,13 @@ def describe_progress(progress: Progress, fields: str) -> str:
         percent = f"{progress.fraction * 100:.0f} %"
         parts = [f"{done}/{number(progress.total)} {unit}".strip() + f" ({percent})"]
     if progress.rate:
-        parts.append(f"{number(progress.rate)} {unit}/s".replace(" /s", "/s"))
+        parts.append(f"{_rate(progress.rate)} {unit}/s".replace(" /s", "/s"))
         left = (progress.total - progress.done) / progress.rate
         if left > 0:
             parts.append(f"{seconds(left)} left")
     return ", ".join([*parts, *([fields] if fields else [])])
+
+
+def _rate(value: float) -> str:
+    """Three digits: a rate is an estimate."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
