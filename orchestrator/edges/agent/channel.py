@@ -17,7 +17,7 @@ import itertools
 import json
 import secrets
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Self
 
@@ -273,7 +273,7 @@ class AgentChannel:
 
     # ---- events ---------------------------------------------------------------------------------
 
-    async def events(self) -> AsyncIterator[AgentEvent]:
+    async def events(self) -> AsyncGenerator[AgentEvent, None]:
         """Unsolicited frames in order, for one consumer. Raises :class:`ChannelLost` at the end,
         unless it was :meth:`close` that ended it.
         """

@@ -77,16 +77,18 @@ def _unpack(data: bytes, digest: str, agents: str, target: str) -> None:
         raise ValueError("the agent's package arrived damaged")
     staging = os.path.join(agents, f".{os.getpid()}-{os.urandom(6).hex()}")
     os.mkdir(staging, 0o700)
+    paths = []
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         for name in archive.namelist():
             if not re.match(r"([a-z_]+/)*[a-z_]+\.py\Z", name):
                 raise ValueError(f"unexpected file in the agent's package: {name!r}")
-            path = os.path.join(staging, name)
-            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-            with open(path, "xb") as file:
+            paths.append(os.path.join(staging, name))
+            os.makedirs(os.path.dirname(paths[-1]), 0o700, exist_ok=True)
+            with open(paths[-1], "xb") as file:
                 file.write(archive.read(name))
-                file.flush()
+        for path in paths:  # all are written first: one commit of the file system serves many
+            with open(path, "rb") as file:
                 os.fsync(file.fileno())
         os.rename(staging, target)
     except OSError:

@@ -36,15 +36,8 @@ MAX_RUNS = 2000
 DAY_S = 86400.0
 
 
-def _existing(layout: NodeLayout, request: Request) -> RunLayout:
+def _existing(layout: NodeLayout, request: Request) -> tuple[RunLayout, AttemptLayout]:
     run = layout.run(request.get("run"), request.get("node"))
-    if not os.path.isdir(run.root):
-        raise AgentFault(ABSENT, "this node knows nothing of that run")
-    return run
-
-
-def _existing_attempt(layout: NodeLayout, request: Request) -> tuple[RunLayout, AttemptLayout]:
-    run = _existing(layout, request)
     attempt = run.attempt(request.get("attempt"))
     if not os.path.isdir(attempt.root):
         raise AgentFault(ABSENT, "this node knows nothing of that attempt")
@@ -61,7 +54,7 @@ def _status(attempt: AttemptLayout, state: SupervisorState | None) -> str:
 
 def renew(layout: NodeLayout, request: Request) -> dict[str, Any]:
     """Extend the lease from now, and fence off older epochs."""
-    run, attempt = _existing_attempt(layout, request)
+    run, attempt = _existing(layout, request)
     epoch = lease.check_epoch(request)
     lease_s = seconds(request, "lease_s", 0.1, lease.MAX_LEASE_S)
     fd = lock(run.lock)
@@ -75,7 +68,7 @@ def renew(layout: NodeLayout, request: Request) -> dict[str, Any]:
 
 def stop(layout: NodeLayout, request: Request) -> dict[str, Any]:
     """Ask the supervisor to stop within ``grace_s``; the answer does not wait for it."""
-    _, attempt = _existing_attempt(layout, request)
+    _, attempt = _existing(layout, request)
     _ask_to_stop(attempt, seconds(request, "grace_s", 0.0, 3600.0))
     return {"supervisor": _status(attempt, supervisor_state(attempt))}
 

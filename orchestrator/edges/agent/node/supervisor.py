@@ -93,7 +93,10 @@ class Supervisor:
 
     def _observe(self) -> None:
         """Record what began and ended. Ranks come first: a launcher ends because a rank did."""
-        ended = reap()
+        statuses = reap()
+        ended = [child for child in self.children if child.running and child.pid in statuses]
+        for child in ended:  # before anything is signalled: a reaped pid may become another's
+            child.reaped(statuses[child.pid])
         for rank in self.ranks.begun():
             self.log.append(
                 "rank-started",
@@ -104,10 +107,8 @@ class Supervisor:
             )
         for rank in self.ranks.ended():
             self._record_rank(rank)
-        for child in self.children:
-            if child.pid in ended and child.running:
-                child.reaped(ended[child.pid])
-                self._record_child(child)
+        for child in ended:
+            self._record_child(child)
 
     def _obey(self) -> None:
         """Act on the stop file and on the lease."""

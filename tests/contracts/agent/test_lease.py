@@ -1,0 +1,82 @@
+"""The lease ends ranks that nobody looks after; the epoch keeps an older coordinator out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from orchestrator.edges.agent.channel import AgentError
+from tests.contracts.agent.attempts import Attempt, running, shell
+from tests.contracts.agent.conftest import MakeAttempt
+
+WAITING = "echo up; exec sleep 300"
+
+
+async def test_without_renewal_the_ranks_are_stopped_and_the_spool_stays(attempt: Attempt) -> None:
+    """The node does this by itself: nothing is sent to it."""
+    began = time.monotonic()
+    await attempt.launch(shell(0, WAITING), lease_s=0.5)
+
+    concluded = await attempt.to_end()
+
+    assert 0.4 < time.monotonic() - began < 5
+    assert attempt.only("stopping")["why"] == concluded["why"] == "lease"
+    assert attempt.only("rank-exited")["by_us"] is True
+    assert running(attempt.names["run"]) == []
+    assert (attempt.root / "logs" / "rank-0.out").read_bytes() == b"up\n"
+
+
+async def test_renewal_keeps_it_going(attempt: Attempt) -> None:
+    """Renewed three times past its first lease, it still runs."""
+    await attempt.launch(shell(0, WAITING), lease_s=0.6)
+    for _ in range(4):
+        answer = await attempt.ask("renew", epoch=1, lease_s=0.6)
+        assert answer["supervisor"] == "alive"
+        await asyncio.sleep(0.3)
+
+    await attempt.ask("renew", epoch=1, lease_s=60.0)
+
+    assert len(running(attempt.names["run"])) == 1
+    assert not attempt.seen("stopping")
+
+
+async def test_an_older_epoch_is_fenced(attempt: Attempt) -> None:
+    """Once epoch 5 has renewed, epoch 4 can neither renew nor launch."""
+    await attempt.launch(shell(0, WAITING), epoch=4)
+    await attempt.ask("renew", epoch=5, lease_s=60.0)
+
+    with pytest.raises(AgentError) as renewing:
+        await attempt.ask("renew", epoch=4, lease_s=60.0)
+    attempt.names["attempt"] = 2
+    with pytest.raises(AgentError) as launching:
+        await attempt.launch(shell(0, WAITING), epoch=4)
+
+    assert renewing.value.id == launching.value.id == "OR-AGENT-FENCED"
+
+
+async def test_one_attempt_at_a_time(attempt: Attempt) -> None:
+    """A second attempt waits until the first has concluded."""
+    await attempt.launch(shell(0, WAITING))
+    attempt.names["attempt"] = 2
+
+    with pytest.raises(AgentError) as refused:
+        await attempt.launch(shell(0, WAITING))
+
+    assert refused.value.id == "OR-AGENT-BUSY"
+
+
+async def test_a_lock_keeps_two_runs_apart(attempt: Attempt, make_attempt: MakeAttempt) -> None:
+    """A GPU is held for the life of the supervisor, and free again after it."""
+    second = await make_attempt()
+    await attempt.launch(shell(0, WAITING), locks=["gpu-0"])
+
+    with pytest.raises(AgentError) as refused:
+        await second.launch(shell(0, WAITING), locks=["gpu-1", "gpu-0"])
+    await attempt.ask("sweep")
+    reply = await second.launch(shell(0, "exit 0"), locks=["gpu-1", "gpu-0"])
+
+    assert refused.value.id == "OR-AGENT-BUSY"
+    assert attempt.names["run"] in refused.value.what
+    assert reply.fields["already"] is False
