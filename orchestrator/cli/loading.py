@@ -31,7 +31,6 @@ def load_request(
     catalog = Catalog.from_environment(os.environ)
     cluster = select(catalog.cluster(options.cluster), options.nodes)
     job = _load_job(catalog, options, words)
-    workload = job.workload
     request = RunRequest(
         run_id=run_id,
         cluster=_with_env(cluster, parse_env(options.env, os.environ)),
@@ -39,10 +38,7 @@ def load_request(
         launcher=options.launcher,
         ranks_per_node=options.ranks_per_node,
         budgets=Budgets(run_s=options.timeout),
-        # A workload travels as a folder of its name, a project as the root itself.
-        entry=workload.entry
-        if workload.own_code
-        else f"{Path(workload.folder).name}/{workload.entry}",
+        entry=_entry(job),
         fail_on_degraded=fail_on_degraded,
     )
     assume_plan(request)

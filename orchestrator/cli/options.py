@@ -87,7 +87,12 @@ def view_options(command: Command) -> Command:
     """How progress is shown."""
     return _with(
         command,
-        click.option("-f", "--follow", is_flag=True, help="Show the ranks' output as it comes."),
+        click.option(
+            "-f/-F",
+            "--follow/--no-follow",
+            default=None,
+            help="Show the ranks' output as it comes; the default for a script of your own.",
+        ),
         click.option("-q", "--quiet", is_flag=True, help="Only problems and the result."),
         click.option("-v", "--verbose", is_flag=True, help="Every event."),
         color_option,
@@ -147,7 +152,7 @@ class JobOptions:
 class ViewOptions:
     """The values of ``view_options``."""
 
-    follow: bool
+    follow: bool | None
     quiet: bool
     verbose: bool
     color: str

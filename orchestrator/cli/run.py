@@ -34,10 +34,13 @@ def run(words: tuple[str, ...], run_id: str | None, fail_on: str | None, **given
     orchestrate run --cluster lab -- train.py --lr 1e-4
     """
     import os
+    from dataclasses import replace
 
     from orchestrator.edges.store.layout import Layout
 
     options, view = pick(JobOptions, given), pick(ViewOptions, given)
+    if view.follow is None:
+        view = replace(view, follow=bool(words) and not view.as_json and not view.quiet)
     layout = Layout.from_environment(os.environ)
     chosen = _choose_run_id(layout, run_id, options, words)
     request, snapshot = _load(layout, options, words, chosen, fail_on)

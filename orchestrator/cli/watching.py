@@ -18,15 +18,16 @@ from orchestrator.view.terminal import LineWriter, can_redraw
 
 def open_view(options: ViewOptions, run_id: str) -> Observer:
     """Live where lines can be redrawn, else plain, both on stderr; or JSON on stdout."""
+    follow = bool(options.follow)
     if options.as_json:
-        return JsonLines(LineWriter(sys.stdout), run_id=run_id, follow=options.follow)
+        return JsonLines(LineWriter(sys.stdout), run_id=run_id, follow=follow)
     color = colored(options.color, err=True)
     if can_redraw(sys.stderr, os.environ) and not options.quiet:
         from orchestrator.view.live import LiveView
 
-        return LiveView(sys.stderr, color=color, verbosity=options.verbosity, follow=options.follow)
+        return LiveView(sys.stderr, color=color, verbosity=options.verbosity, follow=follow)
     return PlainView(
-        LineWriter(sys.stderr), color=color, verbosity=options.verbosity, follow=options.follow
+        LineWriter(sys.stderr), color=color, verbosity=options.verbosity, follow=follow
     )
 
 

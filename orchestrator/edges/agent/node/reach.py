@@ -53,13 +53,21 @@ def _bind() -> socket.socket:
     if both:
         try:
             both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            _let_others_follow(both)
             both.bind(("::", 0))
             return both
         except OSError:
             both.close()
     four = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    _let_others_follow(four)
     four.bind(("0.0.0.0", 0))  # noqa: S104 - other nodes are to reach it; it reads nothing
     return four
+
+
+def _let_others_follow(listener: socket.socket) -> None:
+    # Dialled connections linger in TIME_WAIT. The rendezvous store binds this port right after us,
+    # and Linux lets it only if both sockets, the lingering and the new one, have the option.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def listen(listeners: dict[int, Listener]) -> dict[str, Any]:
