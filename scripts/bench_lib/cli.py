@@ -29,8 +29,8 @@ MET, FAILED, MISSED = 0, 1, 5
 SCENARIOS = {"fan-out": 32, "sync": 8, "launch": 8, "imports": 2}  # and the hosts they need
 EPILOG = """
 Reports go to standard output as Markdown, progress to standard error.  Exits with 0 when every
-target is met, 5 when one is missed, 1 when something could not be measured.  Needs root on Linux,
-and: openssh-server, iproute2, iptables, clustershell, pdsh, rsync, git.
+target is met, 5 when one is missed or was repeated too rarely, 1 when something could not be
+measured.  Needs root on Linux, and: openssh-server, iproute2, iptables, clustershell, pdsh, rsync, git.
 """
 
 
@@ -105,9 +105,8 @@ def _signals_stop() -> Iterator[None]:
 def _control_plane(arguments: argparse.Namespace) -> int:
     wanted = arguments.only or list(SCENARIOS)
     with contextlib.ExitStack() as stack:
-        scratch = Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="orchestrate-bench-"))
-        )
+        temporary = tempfile.TemporaryDirectory(prefix="orchestrate-bench-")
+        scratch = Path(stack.enter_context(temporary))
         venv = None
         if "launch" in wanted:
             venv = deepspeed_environment(arguments.python, arguments.deepspeed, scratch / "venv")
@@ -128,7 +127,7 @@ def _control_plane(arguments: argparse.Namespace) -> int:
             arguments.json.write_text(text)
     print(markdown(facts, results), end="", flush=True)
     verdicts = [verdict for result in results for verdict in result.verdicts]
-    return MET if all(verdict.met for verdict in verdicts) else MISSED
+    return MET if all(verdict.met and verdict.enough for verdict in verdicts) else MISSED
 
 
 def _scenarios(name: str, bed: Bed, venv: Path | None) -> list[Scenario]:

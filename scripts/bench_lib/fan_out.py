@@ -13,6 +13,12 @@ from .stats import Quantity, Sample, Target
 COUNTS = (2, 8, 32)
 LIMIT_S = 120.0
 FAN_OUT = "64"
+NOTE = (
+    f"A new connection to every host. Fan-out of clush and pdsh: {FAN_OUT}, no ControlMaster; the "
+    "same ssh_config, key and known_hosts for all. "
+    "The hosts' sshd share this machine's cores with the client, so wall time holds the servers' "
+    "part of the handshakes, which is the same for all; CPU time is the client's only.",
+)
 OURS, CLUSH, PDSH = "orchestrate exec", "clush", "pdsh -R ssh"
 
 
@@ -29,12 +35,7 @@ def fan_out(bed: Bed) -> Scenario:
             Target(case=most, quantity=Quantity.WALL, against=CLUSH, limit=0.7),
             Target(case=most, quantity=Quantity.CPU, against=CLUSH, limit=0.25),
         ],
-        notes=[
-            f"Fan-out of clush and pdsh: {FAN_OUT}, no ControlMaster; same ssh_config, key and "
-            "known_hosts for all.",
-            "The hosts' sshd share this machine's cores with the client, so wall time holds the "
-            "servers' part of the handshakes, which is the same for all; CPU is the client's only.",
-        ],
+        note=NOTE,
         profile=_ours(bed, COUNTS[-1]),
     )
 

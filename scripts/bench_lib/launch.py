@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from virtual_hosts_lib.files import home_directory
+
 from .bed import Bed, need, run_tool
 from .errors import BenchError
 from .measure import Command, Expected, measure
@@ -31,6 +33,14 @@ print(f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} is here", flush=
 LINE = re.compile(rb"rank (\d+) of \d+ is here")
 # Two cores start the interpreters of all hosts here, so eight hosts get one rank each.
 SHAPES = ((2, 2), (8, 1))
+NOTE = (
+    "The ranks print one line and import nothing heavy; the same interpreter and torch for all. "
+    "Wall time ends with the first line of the last rank, CPU time with the command. The floor is "
+    "a loop over `ssh HOST torchrun ...` with the script already in place; ours connects, probes, "
+    "checks, syncs, launches and collects. "
+    "All hosts share this machine's cores: eight hosts have one rank each, and what every launcher "
+    "pays for importing torch there is not paid side by side as it would be on real nodes.",
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,16 +60,10 @@ class _Job:
 
     def floor(self) -> list[Command]:
         """No probe, no sync, no logs, no clean-up: the script is there already."""
-        names, port = self.bed.names(self.hosts), next(self.ports)
-        rendezvous = ["--master-addr", names[0], "--master-port", str(port)]
+        names = self.bed.names(self.hosts)
+        rest = ["--master-addr", names[0], "--master-port", str(next(self.ports)), SCRIPT]
         return [
-            Command(
-                argv=[
-                    *self.bed.ssh(),
-                    name,
-                    shlex.join(self._torchrun(rank) + rendezvous + [SCRIPT]),
-                ]
-            )
+            Command(argv=[*self.bed.ssh(), name, shlex.join(self._torchrun(rank) + rest)])
             for rank, name in enumerate(names)
         ]
 
@@ -74,7 +78,7 @@ class _Job:
         names = self.bed.names(self.hosts)
         hostfile.write_text("".join(f"{name} slots={self.ranks}\n" for name in names))
         # It runs in this directory on every host.
-        script = f"{_home(self.bed)}/{SCRIPT}"
+        script = f"{home_directory(self.bed.hosts.state.options.user)}/{SCRIPT}"
         argv = [str(self.venv / "bin/deepspeed"), "--hostfile", str(hostfile)]
         argv += ["--master_port", str(next(self.ports)), script]
         env = {
@@ -103,23 +107,13 @@ def launch(bed: Bed, venv: Path) -> Scenario:
             for name in names
             for against, limit in ((FLOOR, 1.25), (DEEPSPEED, 0.65))
         ],
-        notes=[
-            "The ranks print one line and import nothing heavy; the same interpreter and torch for "
-            "all. Wall time ends with the first line of the last rank, CPU time with the command. "
-            "The floor is a loop over `ssh HOST torchrun ...` with the script already in place; "
-            "ours connects, probes, checks, syncs, launches and collects.",
-            "All hosts share this machine's cores: eight hosts have one rank each, and what every "
-            "launcher pays for importing torch on them is not paid side by side as it would be on "
-            "real nodes.",
-        ],
+        note=NOTE,
         profile=jobs[-1].ours()[0],
     )
 
 
 def _case_name(job: _Job) -> str:
-    return (
-        f"{job.hosts} hosts x {job.ranks} ranks" if job.ranks > 1 else f"{job.hosts} hosts x 1 rank"
-    )
+    return f"{job.hosts} hosts x {job.ranks} rank{'s' if job.ranks > 1 else ''}"
 
 
 def _case(job: _Job) -> Case:
@@ -134,15 +128,6 @@ def _case(job: _Job) -> Case:
 def _run(make: Callable[[], list[Command]], expected: Expected) -> Sample:
     done = measure(make(), timeout_s=LIMIT_S, expected=expected)
     return Sample(wall_s=done.shown_s, cpu_s=done.cpu_s)
-
-
-def _home(bed: Bed) -> str:
-    """The user's home as the hosts see it."""
-    return (
-        "/root"
-        if bed.hosts.state.options.user == "root"
-        else f"/home/{bed.hosts.state.options.user}"
-    )
 
 
 def _project(bed: Bed) -> Path:
@@ -169,9 +154,7 @@ def _check_torch(python: str) -> None:
     try:
         run_tool([python, "-c", "import torch.distributed.run"])
     except BenchError as error:
-        raise BenchError(
-            f"{python} has no torch; next: --python PROGRAM of one that has"
-        ) from error
+        raise BenchError(f"{python} has no torch; next: --python PROGRAM") from error
 
 
 def deepspeed_environment(python: str, given: Path | None, fresh: Path) -> Path:

@@ -64,7 +64,11 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 def _section(result: Measured) -> str:
     scenario = result.scenario
-    parts = [f"## {scenario.title}", *scenario.notes, _figures(scenario, result.samples)]
+    parts = [
+        f"## {scenario.title}",
+        *filter(None, [scenario.note]),
+        _figures(scenario, result.samples),
+    ]
     if result.verdicts:
         parts.append(_targets(result.verdicts))
     if result.profile:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .measure import Command
 from .stats import Sample, Samples, Target, rotated
+
+QUIET_S = 2.0
 
 
 def nothing() -> None:
@@ -45,7 +47,7 @@ class Scenario:
     ours: str
     cases: Sequence[Case]
     targets: Sequence[Target]
-    notes: Sequence[str] = field(default_factory=tuple)
+    note: str = ""
     profile: Command | None = None
     repeats: int = 0  # at least so many
 
@@ -64,8 +66,10 @@ def perform(scenario: Scenario, repeats: int) -> Samples:
                 sample = contender.run()
                 if number:
                     samples[case.name][contender.name].append(sample)
-        what = f"round {number} of {repeats}" if number else "warm-up"
-        say(f"{scenario.name}: {what}, {time.monotonic() - started:.1f} s")
+        took_s = time.monotonic() - started
+        if took_s > QUIET_S or number == repeats:
+            what = f"round {number} of {repeats}" if number else "warm-up"
+            say(f"{scenario.name}: {what}, {took_s:.1f} s")
     return samples
 
 

@@ -24,6 +24,12 @@ SHAPES = (
     Shape(name="3,000 files", files=3_000, bytes=60_000_000),
     Shape(name="50,000 small files", files=50_000, bytes=50_000_000, sigma=0.8),
 )
+NOTE = (
+    "A git work tree with everything committed. Cold: the nodes have neither files nor our agent, "
+    "and our coordinator has no index; the source is in the page cache. Changed: one file of the "
+    "median size grew by a line. rsync leaves `.git` out, as ours does; every copy is checked "
+    "after every measurement."
+)
 NODE_FOLDER = ".orchestrate"
 RSYNC_FOLDER = "project"
 
@@ -42,19 +48,15 @@ class _Project:
     shape: Shape
     folder: Path = field(init=False)
     files: list[Path] = field(init=False)
+    edited: Path = field(init=False)  # the file of the median size
     edits: int = 0
 
     def __post_init__(self) -> None:
         self.folder = self.bed.folder / f"tree-{self.shape.files}"
         self.folder.mkdir()
         self.files = make_tree(self.folder, self.shape)
-
-    @property
-    def edited(self) -> Path:
-        """The file of the median size."""
-        return sorted(self.files, key=lambda file: (file.stat().st_size, file))[
-            len(self.files) // 2
-        ]
+        by_size = sorted(self.files, key=lambda file: (file.stat().st_size, file))
+        self.edited = by_size[len(by_size) // 2]
 
     def edit(self) -> None:
         self.edits += 1
@@ -133,12 +135,7 @@ def _scenario(project: _Project) -> Scenario:
             Target(case=COLD, quantity=Quantity.WALL, against=RSYNC, limit=1.0),
             Target(case=UNCHANGED, quantity=Quantity.WALL, against=RSYNC, limit=0.2),
         ],
-        notes=[
-            "A git work tree with everything committed. Cold: the nodes have neither files nor our "
-            "agent, and our coordinator has no index; the source is in the page cache. Changed: "
-            "one file of the median size grew by a line. rsync leaves `.git` out, as ours does; "
-            "every copy is checked after every measurement."
-        ],
+        note=NOTE,
         profile=project.ours(),
     )
 
