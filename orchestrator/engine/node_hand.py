@@ -88,10 +88,10 @@ class NodeHand:
         import.
         """
         # A launcher is chosen by whether torch is there, whatever the workload requires.
-        modules = sorted({*self._request.job.workload.modules, "torch"})
+        wanted = sorted({*self._request.job.workload.modules, "torch"})
         reply = await self._link.request(
             "interpreter",
-            {"interpreter": await self._interpreter(), "modules": modules},
+            {"interpreter": await self._interpreter(), "modules": wanted},
             timeout_s=self._request.budgets.probe_s,
         )
         path, modules = parse_interpreter(reply.fields)
