@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -107,9 +109,26 @@ def _execute(layout: Layout, request: RunRequest, snapshot: Snapshot, options: V
             observer.close(result)
     if result is None:
         return show_result(options, view, _abandoned(request), folder.path)
-    for trouble in publish(layout, folder, request, result, now=time.time()):
+    with _undisturbed():
+        troubles = publish(layout, folder, request, result, now=time.time())
+    for trouble in troubles:
         click.echo(f"warning: {trouble}", err=True)
     return show_result(options, view, result, folder.path)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals that come while the verdict is written must not cost it: it takes a moment."""
+    import signal
+
+    from orchestrator.engine.interrupts import HANDLED
+
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in HANDLED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _create(layout: Layout, request: RunRequest) -> RunFolder:

@@ -1,0 +1,247 @@
+"""run, plan and stop on this machine: real processes, the whole engine, no stand-ins."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli.main import main
+from tests.architecture.source import ROOT
+
+KEYS = (
+    "type schema_version run_id status exit_code cluster workload launcher ladder nodes "
+    "world_size metrics samples timings failure warnings report"
+)
+SCRIPT = """
+import json, os, sys, time
+from pathlib import Path
+
+rank = int(os.environ["RANK"])
+print("rank", rank, "says \\x1b[31mhi\\x1b[0m", flush=True)
+with (Path(os.environ["ORCHESTRATE_REPORT_DIR"]) / f"rank-{rank}.jsonl").open("a") as report:
+    for step in range(3):
+        record = {"type": "metric", "name": "loss", "value": 1 / (step + 1), "unit": "nats"}
+        report.write(json.dumps({**record, "step": step, "t": time.time()}) + "\\n")
+if "--fail" in sys.argv and rank == 1:
+    print("<script>the reason</script>", file=sys.stderr)
+    sys.exit(3)
+if "--wait" in sys.argv:
+    time.sleep(120)
+"""
+
+
+WORKLOAD = """
+name: tiny
+summary: reports a curve
+entry: job.py
+parameters: {wait: {type: bool, default: false, help: stay}}
+"""
+
+
+class Place:
+    """A project with an inventory of two nodes that are this machine, and a home."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.home = root / "home"
+        self.project = root / "project"
+        self.project.mkdir()
+        (self.project / "job.py").write_text(SCRIPT)
+        workload = self.project / "workloads" / "tiny"
+        workload.mkdir(parents=True)
+        (workload / "job.py").write_text(SCRIPT)
+        (workload / "workload.yaml").write_text(WORKLOAD)
+        self.cluster = root / "pair.yaml"
+        interpreter = json.dumps(sys.executable)
+        workdir = json.dumps(str(root / "node"))
+        self.cluster.write_text(
+            f"name: pair\n"
+            f"defaults: {{transport: local, gpus: 0, python: {interpreter}, workdir: {workdir}}}\n"
+            f"nodes: ['n[1-2]']\n"
+        )
+
+    def words(self, *job: str) -> list[str]:
+        options = ["--cluster", str(self.cluster), "--launcher", "direct", "--run-id", "r1"]
+        return ["run", *options, "--json", "--", *job]
+
+    def start(self, *job: str) -> subprocess.Popen[str]:
+        code = "import sys; from orchestrator.cli.main import main; sys.exit(main())"
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *self.words(*job)],
+            cwd=self.project,
+            env={**os.environ, "ORCHESTRATE_HOME": str(self.home), "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    place = Place(tmp_path)
+    monkeypatch.chdir(place.project)
+    monkeypatch.setenv("ORCHESTRATE_HOME", str(place.home))
+    return place
+
+
+def last_line(out: str) -> dict[str, object]:
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["type"] for record in records].count("result") == 1
+    last = records[-1]
+    assert isinstance(last, dict)
+    return last
+
+
+def ranks_of(run: str, node: str) -> list[int]:
+    """Processes of the run's ranks on a node, by their environment."""
+    marks = {f"ORCHESTRATE_RUN_ID={run}".encode(), f"ORCHESTRATE_NODE={node}".encode()}
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if marks <= set(path.read_bytes().split(b"\0")):
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_for_ranks(run: str) -> None:
+    deadline = time.monotonic() + 30
+    while not (ranks_of(run, "n1") and ranks_of(run, "n2")):
+        assert time.monotonic() < deadline, "the ranks did not start"
+        time.sleep(0.05)
+
+
+def test_a_run_from_inventory_to_report(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 0, one result line with the promised keys, and everything on disk."""
+    assert main(place.words("job.py")) == 0
+    result = last_line(capsys.readouterr().out)
+    assert " ".join(result) == KEYS
+    assert (result["status"], result["world_size"]) == ("succeeded", 2)
+    page = Path(str(result["report"])).read_text()
+    assert "<polyline" in page
+    assert main(["logs", "r1", "--stdout"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "[n1/0] rank 0 says hi",
+        "[n2/1] rank 1 says hi",
+    ]
+    raw = place.home / "runs" / "r1" / "logs" / "n1" / "rank-0.out"
+    assert b"\x1b[31m" in raw.read_bytes()
+
+
+def test_a_workload_runs_by_its_name(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """`orchestrate --cluster C --workload W` without a verb is a run; people get a summary."""
+    words = ["--cluster", str(place.cluster), "--workload", "tiny", "--launcher", "direct"]
+    assert main([*words, "--set", "wait=false"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("succeeded  tiny on pair: 2 ranks on 2 nodes")
+    assert "n1: 1 rank up" in captured.err
+
+
+def test_the_first_failure_is_named_with_its_evidence(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rank, its last line and the log's path, on stderr; the report escapes them."""
+    assert main(place.words("job.py", "--fail")) == 1
+    captured = capsys.readouterr()
+    result = last_line(captured.out)
+    failure = result["failure"]
+    assert isinstance(failure, dict)
+    assert (failure["node"], failure["rank"]) == ("n2", 1)
+    assert "FAILED: rank 1 on n2 exited with code 3" in captured.err
+    assert "| <script>the reason</script>" in captured.err
+    page = Path(str(result["report"])).read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;the reason" in page
+
+
+def test_stop_ends_a_running_job(place: Place) -> None:
+    """From another terminal: every process is gone, the run is over, and its code says how."""
+    with place.start("job.py", "--wait") as process:
+        wait_for_ranks("r1")
+        assert main(["stop", "r1"]) == 0
+        out, _ = process.communicate(timeout=30)
+    result = last_line(out)
+    assert (result["status"], process.returncode) == ("stopped", 143)
+    assert not ranks_of("r1", "n1") + ranks_of("r1", "n2")
+
+
+def test_stop_finishes_what_a_killed_coordinator_left(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After kill -9 the ranks are ended on the nodes and the run counts as stopped."""
+    with place.start("job.py", "--wait") as process:
+        wait_for_ranks("r1")
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+    assert main(["ps"]) == 0
+    assert "interrupted" in capsys.readouterr().out
+    assert main(["stop", "r1"]) == 0
+    assert not ranks_of("r1", "n1") + ranks_of("r1", "n2")
+    assert main(["show", "r1"]) == 0
+    assert capsys.readouterr().out.startswith("stopped  job on pair")
+    assert main(["clean", "r1"]) == 0
+    assert not (place.home / "runs" / "r1").exists()
+
+
+@pytest.fixture
+def bad(place: Place) -> Iterator[Place]:
+    """Whatever was asked, nothing may have been begun."""
+    yield place
+    assert not (place.home / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "options,job,words",
+    [
+        (["--cluster", "nope"], ["job.py"], "unknown cluster 'nope'"),
+        (["--nodes", "n9"], ["job.py"], "n9"),
+        (["--workload", "nope"], [], "unknown workload 'nope'"),
+        (["--workload", "tiny"], ["job.py"], "both --workload tiny and"),
+        ([], [], "nothing to run"),
+        (["--set", "steps=3"], ["job.py"], "--set is for workloads"),
+        (["--workload", "tiny", "--set", "wate=true"], [], "wate"),
+        (["--env", "A B=1"], ["job.py"], "not a variable name"),
+        (["--env", "SURELY_NOT_SET_HERE"], ["job.py"], "is not set here"),
+        (["--run-id", "../x"], ["job.py"], "not a run id"),
+        (["--ranks-per-node", "0"], ["job.py"], "--ranks-per-node"),
+        ([], ["missing.py"], "missing.py"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_happens(
+    bad: Place,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    job: list[str],
+    words: str,
+) -> None:
+    """Exit 2 with a message that names the culprit, a result line, and no run on disk."""
+    asked = ["run", "--cluster", str(bad.cluster), *options, "--json", "--", *job]
+    assert main(asked) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert last_line(captured.out)["exit_code"] == 2
+
+
+def test_plan_asks_the_nodes_and_leaves_nothing(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The real interpreter and the exact argv; offline says that it assumes; no run is made."""
+    words = ["plan", "--cluster", str(place.cluster), "--launcher", "direct"]
+    assert main([*words, "--", "job.py", "--lr", "1"]) == 0
+    text = capsys.readouterr().out
+    assert sys.executable in text
+    assert "job.py' --lr 1" in text
+    assert "ASSUMED" not in text
+    assert main([*words, "--offline", "--json", "--", "job.py"]) == 0
+    (record,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert record["plan"]["assumed"] is True
+    assert record["travels"]["files"] == 4
+    assert not (place.home / "runs").exists()
