@@ -30,7 +30,8 @@ SCENARIOS = {"fan-out": 32, "sync": 8, "launch": 8, "imports": 2}  # and the hos
 EPILOG = """
 Reports go to standard output as Markdown, progress to standard error.  Exits with 0 when every
 target is met, 5 when one is missed or was repeated too rarely, 1 when something could not be
-measured.  Needs root on Linux, and: openssh-server, iproute2, iptables, clustershell, pdsh, rsync, git.
+measured.  Needs root on Linux, and: openssh-server, iproute2, iptables, clustershell, pdsh, rsync,
+git.
 """
 
 

@@ -17,7 +17,7 @@ NOTE = (
     f"A new connection to every host. Fan-out of clush and pdsh: {FAN_OUT}, no ControlMaster; the "
     "same ssh_config, key and known_hosts for all. "
     "The hosts' sshd share this machine's cores with the client, so wall time holds the servers' "
-    "part of the handshakes, which is the same for all; CPU time is the client's only.",
+    "part of the handshakes, which is the same for all; CPU time is the client's only."
 )
 OURS, CLUSH, PDSH = "orchestrate exec", "clush", "pdsh -R ssh"
 

@@ -39,7 +39,7 @@ NOTE = (
     "a loop over `ssh HOST torchrun ...` with the script already in place; ours connects, probes, "
     "checks, syncs, launches and collects. "
     "All hosts share this machine's cores: eight hosts have one rank each, and what every launcher "
-    "pays for importing torch there is not paid side by side as it would be on real nodes.",
+    "pays for importing torch there is not paid side by side as it would be on real nodes."
 )
 
 
