@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from orchestrator.boundary.facts import parse_facts
-from orchestrator.boundary.supervisor_records import parse_interpreter
+from orchestrator.boundary.supervisor_records import BadRecord, parse_interpreter
 from orchestrator.core.checks import Finding
 from orchestrator.core.errors import OrchestrateError, PreflightError
 from orchestrator.core.facts import Facts
@@ -53,7 +53,7 @@ async def _look(
         await link.open(request.budgets.connect_s)
         facts = await _probe(link, request, clock)
         return await _finding(link, request, facts)
-    except (OrchestrateError, OSError, TimeoutError) as error:
+    except (OrchestrateError, OSError, TimeoutError, BadRecord) as error:
         return error.what if isinstance(error, OrchestrateError) else str(error) or "no answer"
     finally:
         await link.close()
