@@ -18,7 +18,7 @@ from orchestrator.core.events import Event
 from orchestrator.core.result import Result
 from orchestrator.core.state import RunState
 from orchestrator.view.board import Board, Row
-from orchestrator.view.log_lines import LogLines
+from orchestrator.view.log_lines import LogLines, is_worth_following
 from orchestrator.view.narrate import Weight, narrate
 from orchestrator.view.plain import FOLD_ABOVE, describe_progress
 from orchestrator.view.text import brief, plural, seconds
@@ -70,7 +70,7 @@ class LiveView:
             self._console.print(Text(where + line.text, style=style))
 
     def on_log(self, node: str, file: str, chunk: bytes) -> None:
-        if self._follow:
+        if self._follow and is_worth_following(file, self._verbosity):
             self._logs.feed(node, file, chunk)
 
     def on_note(self, text: str) -> None:

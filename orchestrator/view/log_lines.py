@@ -41,6 +41,13 @@ def source_of(node: str, file: str) -> Source | None:
     return Source(clean(node), rank, label, match["stream"])
 
 
+def is_worth_following(file: str, verbosity: int) -> bool:
+    """A launcher's own output repeats in many words what the ranks' endings say: on request
+    only.
+    """
+    return verbosity > 0 or not file.startswith("launcher.")
+
+
 class LineDecoder:
     """Bytes in any portions to harmless display lines. ``\\r`` ends a line: progress bars redraw.
 

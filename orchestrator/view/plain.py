@@ -6,7 +6,7 @@ from orchestrator.core.events import Event, Phase, Progressed, Reported
 from orchestrator.core.result import Result
 from orchestrator.core.state import RunState
 from orchestrator.view.board import Board, Progress
-from orchestrator.view.log_lines import LogLines
+from orchestrator.view.log_lines import LogLines, is_worth_following
 from orchestrator.view.narrate import Line, Weight, narrate
 from orchestrator.view.terminal import RED, LineWriter, paint
 from orchestrator.view.text import brief, number, plural, seconds
@@ -44,7 +44,7 @@ class PlainView:
             self._tell_phase(state)
 
     def on_log(self, node: str, file: str, chunk: bytes) -> None:
-        if self._follow:
+        if self._follow and is_worth_following(file, self._verbosity):
             self._logs.feed(node, file, chunk)
 
     def on_note(self, text: str) -> None:
