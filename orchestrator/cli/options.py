@@ -12,7 +12,6 @@ import click
 
 from orchestrator.core.command import Secret, Text
 from orchestrator.core.errors import UsageError
-from orchestrator.core.launchers import LAUNCHERS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -37,6 +36,8 @@ def cluster_options(command: Command) -> Command:
 
 def job_options(command: Command) -> Command:
     """What to run and how: everything that the plan depends on."""
+    from orchestrator.core.launchers import LAUNCHERS
+
     return _with(
         cluster_options(command),
         click.option(
