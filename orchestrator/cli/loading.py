@@ -18,7 +18,7 @@ from orchestrator.core.planning import Refusal, assume
 from orchestrator.core.planning import plan as make_plan
 from orchestrator.core.request import Budgets, RunRequest
 from orchestrator.core.workload import Job
-from orchestrator.edges.store.bundled import bundled_root
+from orchestrator.edges.store.bundled import bundled_kit
 from orchestrator.edges.store.catalog import Catalog, open_script
 from orchestrator.edges.store.layout import Layout
 from orchestrator.edges.sync.snapshot import Snapshot, project_parts, take_snapshot, workload_parts
@@ -58,8 +58,7 @@ def assume_plan(request: RunRequest) -> Plan:
 def take_code(layout: Layout, job: Job) -> Snapshot:
     """The code that travels with ``job``. Raises :class:`UsageError`."""
     folder = Path(job.workload.folder)
-    kit = bundled_root() / "workloads" / "orchestrate_kit.py"
-    parts = (project_parts if job.workload.own_code else workload_parts)(folder, kit)
+    parts = (project_parts if job.workload.own_code else workload_parts)(folder, bundled_kit())
     return take_snapshot(parts, layout.snapshots)
 
 

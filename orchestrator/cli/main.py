@@ -20,6 +20,7 @@ VERBS = (
     Verb("run", "orchestrator.cli.run", "run", _JOBS, "Run a workload, or your own script."),
     Verb("plan", "orchestrator.cli.plan", "plan", _JOBS, "Show exactly what a run would do."),
     Verb("exec", "orchestrator.cli.exec", "exec_", _JOBS, "Run one command on every node."),
+    Verb("sync", "orchestrator.cli.sync", "sync", _JOBS, "Bring your project to every node."),
     Verb("ps", _RUNS_MODULE, "ps", _RUNS, "List runs."),
     Verb("show", _RUNS_MODULE, "show", _RUNS, "Show a run's result."),
     Verb("logs", _RUNS_MODULE, "logs", _RUNS, "Print or follow the logs of a run."),

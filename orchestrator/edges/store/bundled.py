@@ -15,3 +15,8 @@ def bundled_root() -> Path:
     package = Path(orchestrator.__file__).resolve().parent
     inside = package / "bundled"
     return inside if inside.is_dir() else package.parent
+
+
+def bundled_kit() -> Path:
+    """The module that lets workloads report; it travels with every job."""
+    return bundled_root() / "workloads" / "orchestrate_kit.py"

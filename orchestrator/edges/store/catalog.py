@@ -142,9 +142,7 @@ def open_script(
     is outside ``workdir``.
     """
     script = _script_path(words, cwd)
-    folder = _project(script, cwd) if workdir is None else (cwd / workdir).resolve()
-    if not folder.is_dir():
-        raise UsageError(f"--workdir {workdir} is not a folder", id="run.workdir")
+    folder = find_project(cwd, workdir, script)
     relative: str | None = None
     if script is not None:
         if not script.is_relative_to(folder):
@@ -152,6 +150,14 @@ def open_script(
             raise UsageError(what, id="run.script-outside", remedy="choose another --workdir")
         relative = script.relative_to(folder).as_posix()
     return script_job(words, folder=str(folder), script=relative, per=per, cpu=cpu)
+
+
+def find_project(cwd: Path, workdir: Path | None = None, script: Path | None = None) -> Path:
+    """The folder that travels; see :func:`open_script`. Raises :class:`UsageError`."""
+    folder = _project(script, cwd) if workdir is None else (cwd / workdir).resolve()
+    if not folder.is_dir():
+        raise UsageError(f"--workdir {workdir} is not a folder", id="run.workdir")
+    return folder
 
 
 def read_bounded(path: Path) -> bytes:
