@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core import checks, tuning
@@ -45,14 +45,18 @@ def plan(
     refusal = _refuse(request, used, excluded)
     if refusal is not None:
         return refusal
+    findings = {spec.name: findings[spec.name] for spec in used}
+    launcher, reason = choose(
+        request.launcher,
+        program=request.job.workload.program,
+        has_torch=_has_torch(findings.values()),
+    )
     world = _World(
         request=request,
-        findings={spec.name: findings[spec.name] for spec in used},
+        findings=findings,
         places=_place(request, used, findings),
+        launcher=launcher,
         rendezvous=rendezvous,
-    )
-    launcher, reason = choose(
-        request.launcher, program=request.job.workload.program, has_torch=world.has_torch
     )
     return Plan(
         run_id=request.run_id,
@@ -62,9 +66,9 @@ def plan(
         launcher=launcher,
         launcher_reason=reason,
         world_size=world.size,
-        nodes=tuple(_node_plan(world, place, launcher) for place in world.places),
+        nodes=tuple(_node_plan(world, place) for place in world.places),
         excluded=excluded,
-        ladder=_ladder(world, launcher),
+        ladder=_ladder(world),
         warnings=tuple(checks.warnings(world.findings)),
         budgets=request.budgets,
         code=request.code,
@@ -138,7 +142,16 @@ class _World:
     request: RunRequest
     findings: Mapping[str, Finding]
     places: tuple[_Place, ...]
+    launcher: str
     rendezvous: Rendezvous | None
+
+    def interface(self, node: str) -> str | None:
+        """What carries the node's connection to the rendezvous; a placeholder until that is
+        known.
+        """
+        if self.rendezvous is not None:
+            return self.rendezvous.interface_of(node)
+        return CHOSEN_AT_LAUNCH.address if self.communicates else None
 
     @property
     def size(self) -> int:
@@ -149,16 +162,22 @@ class _World:
         return any(finding.facts.assumed for finding in self.findings.values())
 
     @property
-    def has_torch(self) -> bool | None:
-        known = [f.modules for f in self.findings.values()]
-        if any(modules is None for modules in known):
-            return None
-        return all("torch" in (modules or {}) for modules in known)
+    def communicates(self) -> bool:
+        """Whether ranks meet at a rendezvous."""
+        return self.launcher in NEEDS_RENDEZVOUS
 
     def tenants(self, node: str) -> int:
         """How many of the nodes are the same machine as ``node``."""
         host = self.findings[node].facts.host_id
         return sum(1 for f in self.findings.values() if host and f.facts.host_id == host) or 1
+
+
+def _has_torch(findings: Iterable[Finding]) -> bool | None:
+    """Whether every interpreter has torch; None when one was not asked."""
+    known = [finding.modules for finding in findings]
+    if any(modules is None for modules in known):
+        return None
+    return all("torch" in (modules or {}) for modules in known)
 
 
 def _select(
@@ -240,7 +259,7 @@ def _gpus_of(
     return indices if spec.gpus.count is None else indices[: spec.gpus.count]
 
 
-def _node_plan(world: _World, place: _Place, launcher: str) -> NodePlan:
+def _node_plan(world: _World, place: _Place) -> NodePlan:
     finding = world.findings[place.spec.name]
     job = world.request.job
     share = Share(
@@ -261,25 +280,24 @@ def _node_plan(world: _World, place: _Place, launcher: str) -> NodePlan:
         gpus=place.gpus,
         interpreter=finding.interpreter,
         env=_environment(world, place),
-        processes=LAUNCHERS[launcher](share),
+        processes=LAUNCHERS[world.launcher](share),
     )
 
 
 def _environment(world: _World, place: _Place) -> tuple[Variable, ...]:
     spec = place.spec
     facts = world.findings[spec.name].facts
-    interface = world.rendezvous.interface_of(spec.name) if world.rendezvous else None
     derived = tuning.derive(
         facts,
         ranks=len(place.ranks),
         nodes=len(world.places),
-        interface=interface,
+        interface=world.interface(spec.name),
         shared_by=world.tenants(spec.name),
     )
     variables = tuning.merge(derived, spec.env, f"{world.request.cluster.source}: {spec.name}")
     variables = tuple(v for v in variables if v.name != "PYTHONPATH")
     variables = (*variables, _python_path(world.request.job.workload, spec))
-    if not place.gpus or (len(place.gpus) == len(facts.gpus) and not facts.assumed):
+    if spec.gpus.indices is None and len(place.gpus) == len(facts.gpus):
         return variables
     return (*variables, tuning.visible_devices(place.gpus, len(facts.gpus)))
 
@@ -297,9 +315,9 @@ def _python_path(workload: Workload, spec: NodeSpec) -> Variable:
     )
 
 
-def _ladder(world: _World, launcher: str) -> tuple[PlannedRung, ...]:
+def _ladder(world: _World) -> tuple[PlannedRung, ...]:
     """The rungs for this job on these nodes: what is used first, what is left out, and why."""
-    if launcher not in NEEDS_RENDEZVOUS:
+    if not world.communicates:
         return (PlannedRung(rung="independent", intent="use", reason="ranks do not communicate"),)
     if not all(place.gpus for place in world.places):
         return (PlannedRung(rung="gloo", intent="use", reason="no GPUs, so no NCCL"),)

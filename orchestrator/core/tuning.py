@@ -26,7 +26,7 @@ def derive(
     if facts.cpus:
         yield _threads(facts, ranks * shared_by)
     if nodes > 1 and interface:
-        why = f"the interface that this node reached the rendezvous through is {interface}"
+        why = "the interface that this node reaches the rendezvous through"
         yield Variable(name="GLOO_SOCKET_IFNAME", value=interface, origin=FACTS, reason=why)
         if facts.gpus:
             # "=" asks NCCL for an exact match; a bare name is a prefix and eth1 would match eth10.
