@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.core.codec import to_json
@@ -195,6 +195,10 @@ def test_a_damaged_plan_does_not_hide_the_result(folder: RunFolder) -> None:
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=40))
+@example([-1.7e308, -1.7e308])
+@example([-1.7e308, 1.7e308])
+@example([0.0, 5e-324])
+@example([1.0, 1.0 + 2**-52])
 def test_charts_stay_inside_their_frame(values: list[float]) -> None:
     """Any finite values, constant, tiny or huge, give finite points inside the view box."""
     series = Series("m", "u", "n", 0, tuple(enumerate(values)))

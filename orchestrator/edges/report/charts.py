@@ -13,6 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 28
 MAX_LINES = 8
 MAX_POINTS = 600
 MAX_CHARTS = 24
+_HUGEST, _TINIEST, _FLAT = 1e300, 1e-280, 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,28 +100,30 @@ class _Axis:
 
     @classmethod
     def over(cls, values: Sequence[float], start: float, end: float) -> _Axis:
-        low, high = float(min(values)), float(max(values))
-        if low == high:
-            margin = abs(low) * 0.05 or 1.0
+        low, high = _bounded(min(values)), _bounded(max(values))
+        largest = max(abs(low), abs(high))
+        if high - low <= largest * _FLAT or largest < _TINIEST:
+            # Constant, as far as labels of six digits can tell.
+            margin = largest * 0.05 if largest >= _TINIEST else 1.0
             low, high = low - margin, high + margin
         return cls(low, high, start, end)
 
     def place(self, value: float) -> float:
-        # Halves first: the difference of two huge values may not be a finite number.
-        share = (value / 2 - self.low / 2) / (self.high / 2 - self.low / 2)
+        share = (_bounded(value) - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
     def ticks(self, about: int) -> Iterator[Tick]:
         """Round numbers inside the range, at most ``2 * about + 2``."""
-        span = self.high - self.low
-        if not math.isfinite(span) or span <= 0:
-            yield Tick(self.place(self.low), f"{self.low:.4g}")
-            return
-        step = _round_step(span / about)
+        step = _round_step((self.high - self.low) / about)
         first = math.ceil(self.low / step)
         for index in range(first, min(math.floor(self.high / step), first + 2 * about + 1) + 1):
             value = index * step
             yield Tick(round(self.place(value), 1), f"{value:.6g}")
+
+
+def _bounded(value: float) -> float:
+    """Values so huge that their difference would not be finite are drawn at the edge."""
+    return max(-_HUGEST, min(_HUGEST, float(value)))
 
 
 def _round_step(raw: float) -> float:
