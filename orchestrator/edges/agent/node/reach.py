@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 MAX_LISTENERS = 64
 MAX_TARGETS = 1024
 PARALLEL_DIALS = 64
+PATIENCE_S = 1.0
 
 
 class Listener:
-    """Accepts and closes, so that a dialler sees a full handshake."""
+    """Accepts, and waits for the dialler to close. The kernel completes handshakes meanwhile."""
 
     def __init__(self) -> None:
         self._socket = _bind()
@@ -34,7 +35,8 @@ class Listener:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            connection.close()
+            with connection:
+                _await_end(connection)
 
     def close(self) -> None:
         # A thread inside accept() keeps the port; shutdown wakes it.
@@ -42,6 +44,15 @@ class Listener:
             self._socket.shutdown(socket.SHUT_RDWR)
         finally:
             self._socket.close()
+
+
+def _await_end(connection: socket.socket) -> None:
+    """Let the dialler close first: whoever does keeps the port busy for a minute (TIME_WAIT)."""
+    try:
+        connection.settimeout(PATIENCE_S)
+        connection.recv(1)
+    except OSError:
+        return
 
 
 def _bind() -> socket.socket:
