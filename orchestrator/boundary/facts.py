@@ -105,7 +105,7 @@ def parse_facts(node: str, reply: Mapping[str, Any], *, asked: float, answered: 
             id="OR-PROBE-001",
             where=node,
             why=_printable(first["msg"])[:200],
-            remedy=f"orchestrate probe --nodes {node} --json",
+            remedy="report this with the node's distribution and python3 version",
         ) from None
     found = answer.facts
     # The node read its clock when the request arrived and then took its time.

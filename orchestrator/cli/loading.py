@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.boundary.selection import select
 from orchestrator.boundary.workload import make_job
 from orchestrator.cli.options import JobOptions, parse_env
-from orchestrator.core.command import Text
 from orchestrator.core.errors import UsageError
-from orchestrator.core.inventory import Cluster
 from orchestrator.core.plan import Plan
 from orchestrator.core.planning import Refusal, assume
 from orchestrator.core.planning import plan as make_plan
@@ -33,12 +29,13 @@ def load_request(
     job = _load_job(catalog, options, words)
     request = RunRequest(
         run_id=run_id,
-        cluster=_with_env(cluster, parse_env(options.env, os.environ)),
+        cluster=cluster,
         job=job,
         launcher=options.launcher,
         ranks_per_node=options.ranks_per_node,
         budgets=Budgets(run_s=options.timeout),
         entry=_entry(job),
+        env=parse_env(options.env, os.environ),
         fail_on_degraded=fail_on_degraded,
     )
     assume_plan(request)
@@ -85,11 +82,3 @@ def _load_job(catalog: Catalog, options: JobOptions, words: tuple[str, ...]) -> 
         raise UsageError(what, id="run.set", remedy=f"-- {words[0]} --name value")
     workdir = Path(options.workdir) if options.workdir is not None else None
     return open_script(words, cwd=Path.cwd(), workdir=workdir)
-
-
-def _with_env(cluster: Cluster, variables: Mapping[str, Text]) -> Cluster:
-    """``--env`` lies over what the inventory sets."""
-    if not variables:
-        return cluster
-    nodes = tuple(replace(node, env={**node.env, **variables}) for node in cluster.nodes)
-    return replace(cluster, nodes=nodes)

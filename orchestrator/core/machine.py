@@ -235,7 +235,9 @@ def _record_deadline(state: RunState, event: DeadlinePassed) -> RunState:
         return replace(state, overdue=event)
     message = f"did not finish phase {event.phase.value} within {event.after_s:g} s"
     problem = Problem(
-        id="OR-TIME-001", message=message, remedy="orchestrate doctor, or raise the phase's budget"
+        id="OR-TIME-001",
+        message=message,
+        remedy="leave the node out with --nodes '!NAME', or look at its load and disk",
     )
     late = {
         name: replace(node, lost=problem) if state.launching else replace(node, problem=problem)

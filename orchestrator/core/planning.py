@@ -294,19 +294,23 @@ def _environment(world: _World, place: _Place) -> tuple[Variable, ...]:
         interface=world.interface(spec.name),
         shared_by=world.tenants(spec.name),
     )
-    variables = tuning.merge(derived, spec.env, f"{world.request.cluster.source}: {spec.name}")
+    source = f"{world.request.cluster.source}: {spec.name}"
+    variables = tuning.merge(derived, spec.env, source)
+    variables = tuning.merge(variables, world.request.env, "--env")
     variables = tuple(v for v in variables if v.name != "PYTHONPATH")
-    variables = (*variables, _python_path(world.request.job.workload, spec))
+    variables = (*variables, _python_path(world.request, spec))
     if spec.gpus.indices is None and len(place.gpus) == len(facts.gpus):
         return variables
     return (*variables, tuning.visible_devices(place.gpus, len(facts.gpus)))
 
 
-def _python_path(workload: Workload, spec: NodeSpec) -> Variable:
-    """The code's root and the kit, before what the inventory asks for."""
+def _python_path(request: RunRequest, spec: NodeSpec) -> Variable:
+    """The code's root and the kit, before what the user asks for."""
+    workload = request.job.workload
     root = code_root(workload)
     kit = f"{root}/{PROJECT_KIT}" if workload.own_code else ""
-    parts = (root, kit, reveal(spec.env.get("PYTHONPATH", "")))
+    asked = {**spec.env, **request.env}.get("PYTHONPATH", "")
+    parts = (root, kit, reveal(asked))
     return Variable(
         name="PYTHONPATH",
         value=":".join(part for part in parts if part),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.core.command import Text
 from orchestrator.core.inventory import Cluster
 from orchestrator.core.workload import Job
 
@@ -35,8 +37,8 @@ class RunRequest:
     """A selected cluster, a decided job, and how to run it. ``launcher`` "auto" lets the plan
     choose.
 
-    ``ranks_per_node`` None = as the workload declares. ``code`` is the snapshot digest that
-    travels.
+    ``env`` lies over what the inventory sets. ``ranks_per_node`` None = as the workload declares.
+    ``code`` is the digest of the snapshot that travels; ``entry`` the script's path in it.
     """
 
     run_id: str
@@ -47,4 +49,5 @@ class RunRequest:
     budgets: Budgets = field(default_factory=Budgets)
     code: str = ""
     entry: str = ""
+    env: Mapping[str, Text] = field(default_factory=dict)
     fail_on_degraded: bool = False

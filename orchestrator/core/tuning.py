@@ -6,7 +6,7 @@ variable chapters of the NCCL user guide and of the PyTorch distributed document
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from orchestrator.core.command import Text
 from orchestrator.core.facts import Facts, Hca
@@ -38,7 +38,7 @@ def derive(
 
 
 def merge(
-    derived: Iterator[Variable], user: Mapping[str, Text], source: str
+    derived: Iterable[Variable], user: Mapping[str, Text], source: str
 ) -> tuple[Variable, ...]:
     """``derived`` with the user's variables laid over them; a replaced value stays visible."""
     table = {variable.name: variable for variable in derived}

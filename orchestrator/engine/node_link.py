@@ -26,12 +26,12 @@ RETRY_AFTER_S = 0.5
 class NodeSilent(PreflightError):
     """The link broke and did not come back in time."""
 
-    def __init__(self, node: str, after_s: float, last: str) -> None:
+    def __init__(self, spec: NodeSpec, after_s: float, last: str) -> None:
         super().__init__(
-            f"{node} has been silent for {after_s:.0f} s",
+            f"{spec.name} has been silent for {after_s:.0f} s",
             id="OR-LINK-001",
             why=last,
-            remedy=f"check the node's power and network; then: orchestrate probe --nodes {node}",
+            remedy=f"check its power and network; then: ssh {spec.ssh.host} true",
         )
 
 
@@ -114,7 +114,7 @@ class NodeLink:
                 if self.opened == 0:
                     raise
                 if now - silent_since >= self._silence_s:
-                    raise NodeSilent(self.spec.name, now - silent_since, str(error)) from error
+                    raise NodeSilent(self.spec, now - silent_since, str(error)) from error
                 await self.drop(channel)
                 await asyncio.sleep(RETRY_AFTER_S)
 

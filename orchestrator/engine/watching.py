@@ -140,7 +140,7 @@ class Watcher:
 SUPERVISOR_LOST = Problem(
     id="OR-AGENT-SUPERVISOR",
     message="the node's supervisor ended without a conclusion (killed, or the node rebooted)",
-    remedy="its ranks end with their lease; orchestrate doctor checks the node",
+    remedy="its ranks end with it; check the node's uptime and kernel log",
 )
 
 

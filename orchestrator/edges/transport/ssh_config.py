@@ -122,6 +122,7 @@ def evaluate(
     passes.apply_all(files)
     if passes.wants_final or settings.is_set("canonicalizehostname"):
         settings.final = True
+        settings.values.setdefault("hostname", (alias,))  # the first pass has decided on the host
         _Evaluation(settings, settings.host).apply_all(files)
     return settings
 

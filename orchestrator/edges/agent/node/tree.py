@@ -5,9 +5,10 @@ was cut off while it was written, or edited in place afterwards, is not sealed a
 ``lstat`` tells. So no journal of what arrived is needed, and no file is synced to disk by itself:
 see ``snapshot.py`` for what guards against a power cut.
 
-Snapshots take files they have in common from one another. An ordinary user's are hard links, which
-cost no space and which nobody changes, for they are read-only. Nothing is read-only to root, so
-root's are copies: a job that writes into its own code changes no other snapshot.
+Snapshots have files in common by hard links: 50,000 of them take half a second and no space, where
+copies would take many times both. Nobody edits them: they are read-only, and code that may write
+beside itself, a user's project, runs in a copy of its own. Only root could write here all the same;
+so what is not sealed any more is neither shared nor counted as present.
 """
 
 from __future__ import annotations
@@ -73,15 +74,12 @@ class Tree:
         return absent
 
     def adopt(self, root: str, available: Mapping[tuple[str, bool], str]) -> None:
-        """Take what the snapshot at ``root`` has: (digest, executable) -> path. A file that is not
-        sealed any more is copied by nobody; as a link, :meth:`missing` finds it."""
-        linking = os.geteuid() != 0
+        """Take what the snapshot at ``root`` has: (digest, executable) -> path. Afterwards
+        :meth:`missing` drops what is not sealed there any more."""
         for path, (size, executable, digest) in self.manifest.files.items():
             source = available.get((digest, executable))
-            if source is not None:
-                target = self._prefix + path
-                if not (linking and _link(root + "/" + source, target)):
-                    _copy(root + "/" + source, target, size, executable)
+            if source is not None and not _link(root + "/" + source, self._prefix + path):
+                _copy(root + "/" + source, self._prefix + path, size, executable)
 
     def write(self, index: int, data: bytes) -> None:
         """A whole content, to all its paths. One that does not have its digest stays missing."""
