@@ -1,4 +1,4 @@
-"""Which interpreter a node's ranks run under: found by kind, asked for its version and its modules."""
+"""Which interpreter a node's ranks run under: found by kind, and asked for its modules."""
 
 from __future__ import annotations
 
@@ -97,6 +97,7 @@ def _asked_conda() -> list[str]:
         done = subprocess.run(
             [conda, "env", "list", "--json"],
             capture_output=True,
+            check=False,
             timeout=CONDA_S,
             stdin=subprocess.DEVNULL,
             env=login_environment(),
