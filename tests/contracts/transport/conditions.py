@@ -28,6 +28,16 @@ def is_alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
+async def until_ended(pid: int) -> None:
+    """Returns when the process is gone."""
+    await until(lambda: not is_alive(pid), what=f"the end of process {pid}")
+
+
+async def until_not_running(word: str) -> None:
+    """Returns when no process has ``word`` in its command line."""
+    await until(lambda: not is_running(word), what=f"the end of {word!r}")
+
+
 _numbers = itertools.count()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core.errors import ExitCode, PreflightError
 from orchestrator.core.inventory import NodeSpec, SshEndpoint, TransportKind
 from orchestrator.edges.transport.base import ConnectLimits, Transport
 from orchestrator.edges.transport.connect import open_transport
@@ -90,3 +91,15 @@ async def transport(
 async def ssh_transport(ssh_kind: TransportKind, connect: Open, sshd: Sshd) -> Transport:
     """An open transport of every SSH kind."""
     return await connect(sshd, ssh_kind)
+
+
+async def refused(connect: Open, server: Sshd | NodeSpec, kind: TransportKind) -> PreflightError:
+    """The error of a connection that must fail, complete in all its parts."""
+    with pytest.raises(PreflightError) as caught:
+        await connect(server, kind)
+    error = caught.value
+    assert error.exit_code is ExitCode.PREFLIGHT
+    assert error.where
+    assert error.why
+    assert error.remedy
+    return error

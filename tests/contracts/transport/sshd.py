@@ -114,6 +114,10 @@ class Sshd:
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
 
+    def count_logged(self, text: str) -> int:
+        """How often the log has ``text``."""
+        return self.log().count(text)
+
     def _fixed_options(self) -> list[str]:
         return [
             f"Port {self.port}",

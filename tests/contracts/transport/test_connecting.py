@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.command import Command
-from orchestrator.core.errors import ExitCode, PreflightError
+from orchestrator.core.errors import PreflightError
 from orchestrator.core.inventory import NodeSpec, SshEndpoint, TransportKind
 from orchestrator.core.outcome import Exited
 from tests.contracts.transport.conditions import until
-from tests.contracts.transport.conftest import QUICK, Open
+from tests.contracts.transport.conftest import QUICK, Open, refused
 from tests.contracts.transport.sshd import USER, Sshd, free_port, make_key, public_half
 
 MakeSshd = Callable[..., Sshd]
@@ -38,21 +38,6 @@ HOSTILE = [
 ]
 
 
-async def refused(connect: Open, server: Sshd | NodeSpec, kind: TransportKind) -> PreflightError:
-    with pytest.raises(PreflightError) as caught:
-        await connect(server, kind)
-    error = caught.value
-    assert error.exit_code is ExitCode.PREFLIGHT
-    assert error.where
-    assert error.why
-    assert error.remedy
-    return error
-
-
-def log_count(server: Sshd, text: str) -> int:
-    return server.log().count(text)
-
-
 async def test_unknown_host_keys_are_refused(
     ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
 ) -> None:
@@ -66,7 +51,7 @@ async def test_unknown_host_keys_are_refused(
     assert error.id == "OR-SSH-003"
     assert fingerprint(server.host_key) in error.why
     assert "ssh-keygen -F" in error.why
-    assert log_count(server, "Accepted publickey") == 0
+    assert server.count_logged("Accepted publickey") == 0
 
 
 async def test_changed_host_keys_are_refused(
@@ -83,7 +68,7 @@ async def test_changed_host_keys_are_refused(
     assert fingerprint(server.host_key) in error.why
     assert fingerprint(other) in error.why
     assert f"ssh-keygen -R '[127.0.0.1]:{server.port}'" in error.remedy
-    assert log_count(server, "Accepted publickey") == 0
+    assert server.count_logged("Accepted publickey") == 0
 
 
 async def test_revoked_host_keys_are_refused(
@@ -149,8 +134,8 @@ async def test_a_wrong_key_is_tried_once(
 
     assert error.id == "OR-SSH-002"
     assert "ssh" in error.remedy
-    assert log_count(server, "Connection from") - 1 == 1  # the first was the start-up probe
-    assert log_count(server, "Failed publickey") == 1
+    assert server.count_logged("Connection from") - 1 == 1  # the first was the start-up probe
+    assert server.count_logged("Failed publickey") == 1
 
 
 async def test_no_key_at_all(
@@ -269,181 +254,6 @@ async def test_a_server_that_hangs_up_is_retried_a_few_times(
 
     assert caught.value.id == "OR-SSH-007"
     assert hung_up == 3
-
-
-# Jump hosts -------------------------------------------------------------------------------------
-
-
-def through(jump: Sshd, *servers: Sshd, kind: TransportKind) -> list[NodeSpec]:
-    """``servers`` as seen from an ssh_config that reaches them through ``jump`` alone."""
-    blocks = [server.config_block() + f"  ProxyJump {jump.name}\n" for server in servers]
-    for server in servers:
-        server.ssh_config.write_text("".join([*blocks, jump.config_block()]))
-    return [server.node(kind) for server in servers]
-
-
-async def test_jump_hosts_are_shared(make_sshd: MakeSshd, connect: Open) -> None:
-    """Six nodes behind one bastion need one handshake with it, and close it when they are done."""
-    jump, inner = make_sshd(name="jump"), make_sshd(name="inner")
-    (spec,) = through(jump, inner, kind=TransportKind.ASYNCSSH)
-
-    transports = await asyncio.gather(*(connect(spec) for _ in range(6)))
-    results = await asyncio.gather(
-        *(
-            t.run(Command(argv=("sh", "-c", "echo $SSH_CONNECTION")), timeout_s=15)
-            for t in transports
-        )
-    )
-
-    assert {r.outcome for r in results} == {Exited(0)}
-    assert log_count(jump, "Accepted publickey") == 1
-    assert log_count(inner, "Accepted publickey") == 6
-    for transport in transports[:-1]:
-        await transport.close()
-    assert (await transports[-1].run(Command(argv=("true",)), timeout_s=15)).outcome == Exited(0)
-    await transports[-1].close()
-    again = await connect(spec)
-    assert (await again.run(Command(argv=("true",)), timeout_s=15)).outcome == Exited(0)
-    assert log_count(jump, "Accepted publickey") == 2
-
-
-async def test_jump_hosts(ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open) -> None:
-    """A node behind a bastion is reached like any other."""
-    jump, inner = make_sshd(name="jump"), make_sshd(name="inner")
-    (spec,) = through(jump, inner, kind=ssh_kind)
-
-    transport = await connect(spec)
-    done = await transport.run(Command(argv=("cat",)), stdin=bytes(100_000), timeout_s=15)
-
-    assert (done.outcome, done.stdout) == (Exited(0), bytes(100_000))
-    assert log_count(jump, "Accepted publickey") == 1
-
-
-async def test_a_chain_of_jump_hosts(
-    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
-) -> None:
-    """``jump: a,b`` goes through a to b to the node, and overrules ssh_config."""
-    first, second, inner = (make_sshd(name=n) for n in ("first", "second", "inner"))
-    inner.ssh_config.write_text(
-        "".join(s.config_block() for s in (first, second))
-        + inner.config_block()
-        + "  ProxyJump nowhere.invalid\n"
-    )
-    spec = inner.node(ssh_kind)
-    spec = replace(spec, ssh=replace(spec.ssh, jump=f"{first.name},{second.name}"))
-
-    transport = await connect(spec)
-
-    assert (await transport.run(Command(argv=("true",)), timeout_s=15)).outcome == Exited(0)
-    assert [log_count(s, "Accepted publickey") for s in (first, second, inner)] == [1, 1, 1]
-
-
-async def test_proxy_commands(ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open) -> None:
-    """ssh_config's ProxyCommand carries the connection."""
-    jump, inner = make_sshd(name="jump"), make_sshd(name="inner")
-    inner.ssh_config.write_text(
-        f"{jump.config_block()}{inner.config_block()}"
-        f"  ProxyCommand ssh -F {jump.ssh_config} -W %h:%p {jump.name}\n"
-    )
-
-    transport = await connect(inner, ssh_kind)
-
-    assert (await transport.run(Command(argv=("true",)), timeout_s=15)).outcome == Exited(0)
-    await transport.close()
-
-
-async def test_a_failing_jump_host_is_named(
-    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
-) -> None:
-    """The error is about the bastion, with the bastion's own cause."""
-    jump, inner = make_sshd(name="jump"), make_sshd(name="inner")
-    jump.known_hosts.write_text("")
-    (spec,) = through(jump, inner, kind=ssh_kind)
-
-    error = await refused(connect, spec, ssh_kind)
-
-    assert error.id == "OR-SSH-008"
-    assert jump.name in error.what
-    assert "OR-SSH-003" in error.why
-
-
-async def test_a_node_that_its_jump_host_cannot_reach(
-    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
-) -> None:
-    """The bastion is fine, the node is not."""
-    jump, inner = make_sshd(name="jump"), make_sshd(name="inner", start=False)
-    (spec,) = through(jump, inner, kind=ssh_kind)
-
-    assert (await refused(connect, spec, ssh_kind)).id == "OR-SSH-001"
-
-
-async def test_a_jump_host_that_jumps_through_itself(
-    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
-) -> None:
-    """The classic ``Host *`` mistake ends in an error, not in a loop."""
-    server = make_sshd()
-    server.ssh_config.write_text(f"Host *\n  ProxyJump {server.name}\n")
-
-    assert (await refused(connect, server, ssh_kind)).id == "OR-SSH-008"
-
-
-# Login shells -----------------------------------------------------------------------------------
-
-NOISE = 'echo "Welcome, $USER!"; echo "motd: $(date)" >&2; printf "no newline"\n'
-
-
-@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash", "/bin/dash"])
-async def test_login_shells_and_their_noise(
-    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open, tmp_path: Path, shell: str
-) -> None:
-    """Banners and chatty start-up files do not touch a command's bytes; arguments stay exact."""
-    banner = tmp_path / "banner"
-    banner.write_text("Authorised users only.\n" * 100)
-    server = make_sshd(shell=shell, options=(f"Banner {banner}",))
-    for name in (".bashrc", ".profile", ".bash_profile", ".ssh/rc"):
-        (server.home / name).write_text(NOISE)
-    transport = await connect(server, ssh_kind)
-
-    done = await transport.run(
-        Command(
-            argv=("sh", "-c", 'printf "%s\\0" "$@"; echo error >&2', "sh", *HOSTILE),
-            env={"BASH_ENV": "/nonexistent", "X": "$(id)"},
-            cwd="/",
-        ),
-        timeout_s=15,
-    )
-
-    assert done.outcome == Exited(0)
-    assert done.stdout.decode().split("\0")[:-1] == HOSTILE
-    assert done.stderr == b"error\n"
-
-
-async def test_an_account_without_a_shell_says_so(
-    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
-) -> None:
-    """What the login shell says in place of the command is not swallowed."""
-    transport = await connect(make_sshd(shell="/usr/sbin/nologin"), ssh_kind)
-
-    done = await transport.run(Command(argv=("true",)), timeout_s=15)
-
-    assert done.outcome == Exited(1)
-    assert b"not available" in done.stdout
-
-
-async def test_a_full_connection_refuses_with_a_reason(
-    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
-) -> None:
-    """MaxSessions is an error that names itself, and the running commands go on."""
-    transport = await connect(make_sshd(options=("MaxSessions 2",)), ssh_kind)
-    running = [await transport.start(Command(argv=("cat",)), timeout_s=15) for _ in range(2)]
-
-    with pytest.raises(PreflightError) as caught:
-        await transport.start(Command(argv=("true",)), timeout_s=15)
-
-    assert caught.value.id == "OR-SSH-009"
-    for process in running:
-        await process.close_stdin()
-        assert await process.wait(10) == Exited(0)
 
 
 def fingerprint(key: Path) -> str:

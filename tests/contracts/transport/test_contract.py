@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
-import resource
 import signal
 import sys
 from pathlib import Path
@@ -17,17 +15,16 @@ from hypothesis import strategies as st
 
 from orchestrator.core.command import Command, Secret
 from orchestrator.core.outcome import Exited, Lost, Signalled, TimedOut
-from orchestrator.edges.transport.base import ChannelClosed, LineTooLong, Transport
+from orchestrator.edges.transport.base import ChannelClosed, Transport
 from tests.contracts.transport.conditions import (
-    is_alive,
-    is_running,
     recognisable_duration,
     until,
+    until_ended,
+    until_not_running,
 )
 
 ALL_BYTES = bytes(range(256))
 PYTHON = sys.executable
-MEGABYTE = 1024 * 1024
 
 # Prints its arguments, each followed by a NUL, so that nothing is ambiguous.
 ECHO_ARGV = (
@@ -77,33 +74,6 @@ HOSTILE = [
 
 def argv_received(stdout: bytes) -> list[str]:
     return [os.fsdecode(item) for item in stdout.split(b"\0")[:-1]]
-
-
-async def test_exact_bytes_on_both_streams(transport: Transport) -> None:
-    """Output of every byte value arrives unchanged, each stream by itself."""
-    script = (
-        "import os, threading\n"
-        "def pour(fd, data):\n"
-        "    while data: data = data[os.write(fd, data):]\n"
-        f"every = bytes(range(256)) * {5 * 4096}\n"
-        "other = threading.Thread(target=pour, args=(2, every[::-1]))\n"
-        "other.start(); pour(1, every); other.join()\n"
-    )
-
-    done = await transport.run(Command(argv=(PYTHON, "-c", script)), timeout_s=30)
-
-    assert done.outcome == Exited(0)
-    assert done.stdout == ALL_BYTES * (5 * 4096)
-    assert done.stderr == (ALL_BYTES * (5 * 4096))[::-1]
-
-
-async def test_exact_bytes_of_input(transport: Transport) -> None:
-    """Standard input arrives unchanged and ends."""
-    sent = ALL_BYTES * 4096
-
-    done = await transport.run(Command(argv=("cat",)), stdin=sent, timeout_s=30)
-
-    assert (done.outcome, done.stdout == sent) == (Exited(0), True)
 
 
 async def test_hostile_arguments_arrive_unchanged(transport: Transport) -> None:
@@ -227,7 +197,7 @@ async def test_an_expired_deadline_ends_the_process(transport: Transport) -> Non
 
     assert outcome == TimedOut(0.2)
     for pid in pids:
-        await until(lambda pid=pid: not is_alive(pid), what=f"end of process {pid}")  # type: ignore[misc]
+        await until_ended(pid)
 
 
 async def test_a_cancelled_run_leaves_nothing_behind(transport: Transport, tmp_path: Path) -> None:
@@ -244,7 +214,7 @@ async def test_a_cancelled_run_leaves_nothing_behind(transport: Transport, tmp_p
     with pytest.raises(asyncio.CancelledError):
         await running
 
-    await until(lambda: not is_alive(pid), what="the command's end")
+    await until_ended(pid)
 
 
 async def test_a_cancelled_start_leaves_nothing_behind(transport: Transport) -> None:
@@ -265,137 +235,7 @@ async def test_a_cancelled_start_leaves_nothing_behind(transport: Transport) -> 
     done = await transport.run(Command(argv=("true",)), timeout_s=15)
     assert done.outcome == Exited(0)
     for duration in durations:
-        await until(lambda d=duration: not is_running(d), what="the command's end")  # type: ignore[misc]
-
-
-async def test_large_transfers_in_bounded_memory(transport: Transport) -> None:
-    """64 MB in and out, exact, while neither side's buffers grow with the amount."""
-    chunk, count = os.urandom(MEGABYTE), 64
-    process = await transport.start(Command(argv=("cat",)), timeout_s=15)
-    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-    async def feed() -> None:
-        for _ in range(count):
-            await process.write(chunk)
-        await process.close_stdin()
-
-    async def digest() -> tuple[int, str]:
-        total, sha = 0, hashlib.sha256()
-        while data := await process.read_stdout(256 * 1024):
-            total += len(data)
-            sha.update(data)
-        return total, sha.hexdigest()
-
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        group.create_task(feed())
-        received = group.create_task(digest())
-
-    expected = hashlib.sha256()
-    for _ in range(count):
-        expected.update(chunk)
-    assert received.result() == (64 * MEGABYTE, expected.hexdigest())
-    assert await process.wait(10) == Exited(0)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 32 * 1024
-
-
-async def test_a_reader_that_stops_slows_the_writer(transport: Transport, tmp_path: Path) -> None:
-    """Unread output stays on the node; reading on gets all of it."""
-    progress = tmp_path / "progress"
-    script = (
-        "import os, sys\n"
-        "for n in range(64):\n"
-        "    os.write(1, bytes(1 << 20)); open(sys.argv[1], 'w').write(str(n))\n"
-    )
-    process = await transport.start(
-        Command(argv=(PYTHON, "-c", script, str(progress))), timeout_s=15
-    )
-    await until(progress.exists, what="the first megabyte")
-    written = -1
-    while written != (now := int(progress.read_text() or 0)):  # until it stands still
-        written = now
-        await asyncio.sleep(0.3)
-
-    assert written < 16
-
-    total = 0
-    async with asyncio.timeout(30):
-        while data := await process.read_stdout(MEGABYTE):
-            total += len(data)
-    assert total == 64 * MEGABYTE
-    assert await process.wait(10) == Exited(0)
-
-
-async def test_a_writer_waits_for_a_program_that_does_not_read(transport: Transport) -> None:
-    """``write`` returns only as fast as the program reads, and a killed one wakes it."""
-    process = await transport.start(Command(argv=("sleep", "60")), timeout_s=15)
-    writing = asyncio.create_task(process.write(bytes(64 * MEGABYTE)))
-    done, _ = await asyncio.wait([writing], timeout=0.5)
-    assert not done
-
-    await process.kill()
-
-    with pytest.raises(ChannelClosed):
-        await asyncio.wait_for(writing, 5)
-
-
-async def test_kept_output_is_limited(transport: Transport) -> None:
-    """A flood is drained, cut at the limit, and says so."""
-    command = Command(
-        argv=(
-            PYTHON,
-            "-c",
-            "import os; os.write(1, b'x'); [os.write(1, bytes(1 << 20)) for _ in range(8)]",
-        )
-    )
-
-    done = await transport.run(command, timeout_s=30, limit_bytes=1000)
-
-    assert (done.outcome, done.stdout, done.truncated) == (Exited(0), b"x" + bytes(999), True)
-
-
-async def test_lines(transport: Transport) -> None:
-    """Lines come whole, the last one without a newline too, and a bound holds."""
-    process = await transport.start(
-        Command(argv=("sh", "-c", "printf 'one\\n\\nthree'; head -c 5000 /dev/zero")), timeout_s=15
-    )
-
-    assert await process.read_line(100) == b"one\n"
-    assert await process.read_line(100) == b"\n"
-    with pytest.raises(LineTooLong):
-        await process.read_line(1000)
-    assert await process.read_line(9000) == b"three" + bytes(5000)
-    assert await process.read_line(100) == b""
-    assert await process.wait(10) == Exited(0)
-
-
-async def test_a_conversation(transport: Transport) -> None:
-    """Requests and replies alternate without waiting for the end of either stream."""
-    process = await transport.start(Command(argv=("cat",)), timeout_s=15)
-    async with asyncio.timeout(15):
-        for number in range(100):
-            await process.write(f"{number}\n".encode())
-            assert await process.read_line(100) == f"{number}\n".encode()
-        await process.close_stdin()
-        assert await process.read_line(100) == b""
-
-    assert await process.wait(10) == Exited(0)
-
-
-async def test_input_after_the_end_is_an_error(transport: Transport) -> None:
-    """Writing to a program that ended raises; ending its input does not."""
-    process = await transport.start(Command(argv=("true",)), timeout_s=15)
-    assert await process.wait(10) == Exited(0)
-    assert await process.read_stdout(10) == b""
-
-    async def write_on() -> None:
-        while True:
-            await process.write(bytes(MEGABYTE))
-
-    with pytest.raises(ChannelClosed):
-        await asyncio.wait_for(write_on(), 10)
-    await process.close_stdin()
-    await process.kill()
-    assert await process.wait(1) == Exited(0)
+        await until_not_running(duration)
 
 
 async def test_an_end_is_seen_although_a_child_keeps_the_streams(transport: Transport) -> None:
@@ -410,18 +250,6 @@ async def test_an_end_is_seen_although_a_child_keeps_the_streams(transport: Tran
         await process.kill()
     finally:
         os.kill(child, signal.SIGKILL)
-
-
-async def test_many_commands_at_once(transport: Transport) -> None:
-    """Eight processes on one connection do not disturb each other."""
-    commands = [Command(argv=("sh", "-c", f"cat; echo {n}; exit {n}")) for n in range(8)]
-
-    results = await asyncio.gather(
-        *(transport.run(c, stdin=ALL_BYTES * 512, timeout_s=30) for c in commands)
-    )
-
-    assert [r.outcome for r in results] == [Exited(n) for n in range(8)]
-    assert [r.stdout for r in results] == [ALL_BYTES * 512 + f"{n}\n".encode() for n in range(8)]
 
 
 async def test_a_closed_transport_starts_nothing(transport: Transport) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -137,3 +139,34 @@ async def test_a_server_that_accepts_and_says_nothing(
 
     assert caught.value.id == "OR-SSH-001"
     assert time.monotonic() - began < 3
+
+
+async def test_closed_transports_leave_nothing_open(
+    kind: TransportKind, sshd: Sshd, connect: Open
+) -> None:
+    """No descriptor, thread or task outlives ``close``, whatever ran before."""
+    command = Command(argv=("cat",))
+    # The first connection starts what stays for good: executor threads, the loop's own pipes.
+    warm_up = await connect(sshd, kind)
+    await warm_up.run(command, timeout_s=10)
+    await warm_up.close()
+    before = open_descriptors(), asyncio.all_tasks()
+
+    for _ in range(3):
+        transport = await connect(sshd, kind)
+        await transport.run(command, stdin=bytes(100_000), timeout_s=10)
+        await transport.start(command, timeout_s=10)
+        await transport.run(Command(argv=("sleep", "60")), timeout_s=0.1)
+        await transport.close()
+
+    await until(lambda: open_descriptors() <= before[0], what="closed descriptors")
+    await until(lambda: asyncio.all_tasks() <= before[1], what="ended tasks")
+    await until(lambda: not ssh_threads(), what="ended threads")
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def ssh_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith(("ssh-", "Thread-"))]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.errors import PreflightError, UsageError
@@ -96,24 +96,29 @@ values = st.one_of(
     st.builds("UserKnownHostsFile {}".format, st.sampled_from(["/f/one", "/f/one /f/two", "none"])),
     st.sampled_from(["# a comment", "", "   ForwardAgent = yes", "Compression yes"]),
 )
-lines = st.one_of(
-    values,
-    values,
-    values,
-    st.builds("Host {}".format, patterns),
-    st.builds("Match {}".format, criteria),
+hosts = st.builds("Host {}".format, patterns)
+lines = st.one_of(values, values, hosts, st.builds("Match {}".format, criteria))
+
+
+@settings(max_examples=250, deadline=None, database=None, derandomize=True)
+@example(  # the final pass compares "Host" with the name that the first has found
+    ["HostName web.example", "Host *.example", "User alice"], "Host *", ["Match final"], [], "web"
 )
-
-
-@settings(max_examples=80, deadline=None, database=None, derandomize=True)
-@given(st.lists(lines, max_size=14), st.lists(lines, max_size=6), names)
-def test_any_file_means_what_openssh_says(main: list[str], included: list[str], alias: str) -> None:
-    """Random files with blocks, matches and an Include in the middle."""
+@given(
+    st.lists(lines, max_size=8),
+    hosts,
+    st.lists(lines, min_size=1, max_size=6),
+    st.lists(lines, max_size=8),
+    names,
+)
+def test_any_file_means_what_openssh_says(
+    before: list[str], block: str, included: list[str], after: list[str], alias: str
+) -> None:
+    """Random files with blocks, matches and, in one of the blocks, an Include."""
     with tempfile.TemporaryDirectory() as folder:
         file, other = Path(folder, "config"), Path(folder, "other")
         other.write_text("\n".join(included) + "\n")
-        middle = len(main) // 2
-        text = [*main[:middle], f"Include {other}", *main[middle:]]
+        text = [*before, block, f"Include {other}", *after]
         file.write_text("\n".join(text) + "\n")
 
         assert_same(file, alias)
