@@ -232,7 +232,8 @@ def test_stop_asks_the_coordinator_and_waits(
     started.append(start(folder, len(signals.split())))
     assert main(["stop", "r1", *options]) == 0
     assert folder.result.exists()
-    assert (folder.path / "signals").read_text().split()[-1:] == signals.split()[-1:]
+    # Two signals at once are seen in the order of their numbers.
+    assert set((folder.path / "signals").read_text().split()) == set(signals.split())
     assert main(["stop", "r1"]) == 0
 
 
