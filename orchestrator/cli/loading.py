@@ -7,12 +7,12 @@ from pathlib import Path
 
 from orchestrator.boundary.selection import select
 from orchestrator.boundary.workload import make_job
-from orchestrator.cli.options import JobOptions, parse_env
+from orchestrator.cli.options import JobOptions, parse_budgets, parse_env
 from orchestrator.core.errors import UsageError
 from orchestrator.core.plan import Plan
 from orchestrator.core.planning import Refusal, assume
 from orchestrator.core.planning import plan as make_plan
-from orchestrator.core.request import Budgets, RunRequest
+from orchestrator.core.request import RunRequest
 from orchestrator.core.workload import Job
 from orchestrator.edges.store.bundled import bundled_kit
 from orchestrator.edges.store.catalog import Catalog, open_script
@@ -33,7 +33,7 @@ def load_request(
         job=job,
         launcher=options.launcher,
         ranks_per_node=options.ranks_per_node,
-        budgets=Budgets(run_s=options.timeout),
+        budgets=parse_budgets(options.budgets, options.timeout),
         entry=_entry(job),
         env=parse_env(options.env, os.environ),
         fail_on_degraded=fail_on_degraded,

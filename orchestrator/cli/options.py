@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from orchestrator.core.command import Secret, Text
 from orchestrator.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.core.request import Budgets
+
+MIN_BUDGET_S, MAX_BUDGET_S = 1.0, 31 * 86_400.0
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -81,6 +87,13 @@ def job_options(command: Command) -> Command:
             metavar="SECONDS",
             help="How long the ranks may run.",
         ),
+        click.option(
+            "--budget",
+            "budgets",
+            multiple=True,
+            metavar="NAME=SECONDS",
+            help="Another deadline of a phase, such as connect=60 or lease=300. Repeatable.",
+        ),
     )
 
 
@@ -147,6 +160,7 @@ class JobOptions:
     ranks_per_node: int | None
     workdir: str | None
     timeout: float | None
+    budgets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +195,33 @@ def parse_env(settings: tuple[str, ...], environment: Mapping[str, str]) -> dict
             remedy = f"--env {name}=VALUE, or export {name} first"
             raise UsageError(f"{name} is not set here", id="run.env", remedy=remedy)
     return variables
+
+
+def parse_budgets(settings: tuple[str, ...], run_s: float | None) -> Budgets:
+    """``NAME=SECONDS`` over the defaults; ``run_s`` as given. Raises ``UsageError``."""
+    from orchestrator.core.request import Budgets
+    from orchestrator.core.suggest import did_you_mean
+
+    known = {field.name.removesuffix("_s") for field in fields(Budgets)} - {"run"}
+    given: dict[str, float] = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in known:
+            remedy = "--timeout SECONDS" if name == "run" else did_you_mean(name, known)
+            raise UsageError(f"no budget is called {name!r}", id="run.budget", remedy=remedy)
+        given[f"{name}_s"] = _seconds(name, value)
+    return Budgets(run_s=run_s, **given)
+
+
+def _seconds(name: str, value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not MIN_BUDGET_S <= seconds <= MAX_BUDGET_S:
+        what = f"--budget {name}: expected {MIN_BUDGET_S:g} to {MAX_BUDGET_S:g} seconds"
+        raise UsageError(what, id="run.budget", why=f"found {value!r}")
+    return seconds
 
 
 def colored(choice: str, *, err: bool = False) -> bool:
