@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -16,6 +17,9 @@ BACKOFF_INITIAL_S = 0.1
 BACKOFF_MAX_S = 3.0
 
 T = TypeVar("T")
+
+# The last error tells the story; without a handler each retry would print a line.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
 class Handshakes:
