@@ -132,7 +132,9 @@ def _carrier(target: Target, limits: ConnectLimits, via: Link | None) -> Carrier
         return Carrier(via.open_channel("direct-tcpip", address, here, timeout=timeout_s))
     if target.proxy_command:
         return _proxy(target.proxy_command)
-    return Carrier(socket.create_connection(address, limits.connect_timeout_s))
+    sock = socket.create_connection(address, limits.connect_timeout_s)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each command costs 40 ms more
+    return Carrier(sock)
 
 
 def _proxy(command: tuple[str, ...]) -> Carrier:
