@@ -198,19 +198,21 @@ def parse_env(settings: tuple[str, ...], environment: Mapping[str, str]) -> dict
 
 
 def parse_budgets(settings: tuple[str, ...], run_s: float | None) -> Budgets:
-    """``NAME=SECONDS`` over the defaults; ``run_s`` as given. Raises ``UsageError``."""
+    """``NAME=SECONDS`` over the defaults; ``run_s`` wins over ``run=``. Raises ``UsageError``."""
     from orchestrator.core.request import Budgets
     from orchestrator.core.suggest import did_you_mean
 
-    known = {field.name.removesuffix("_s") for field in fields(Budgets)} - {"run"}
+    known = [field.name.removesuffix("_s") for field in fields(Budgets)]
     given: dict[str, float] = {}
     for setting in settings:
         name, _, value = setting.partition("=")
         if name not in known:
-            remedy = "--timeout SECONDS" if name == "run" else did_you_mean(name, known)
-            raise UsageError(f"no budget is called {name!r}", id="run.budget", remedy=remedy)
+            what = f"no budget is called {name!r}"
+            raise UsageError(what, id="run.budget", remedy=did_you_mean(name, known))
         given[f"{name}_s"] = _seconds(name, value)
-    return Budgets(run_s=run_s, **given)
+    if run_s is not None:
+        given["run_s"] = run_s
+    return Budgets(**given)
 
 
 def _seconds(name: str, value: str) -> float:
@@ -219,7 +221,7 @@ def _seconds(name: str, value: str) -> float:
     except ValueError:
         seconds = math.nan
     if not MIN_BUDGET_S <= seconds <= MAX_BUDGET_S:
-        what = f"--budget {name}: expected {MIN_BUDGET_S:g} to {MAX_BUDGET_S:g} seconds"
+        what = f"--budget {name}: expected a number of seconds, 1 to {MAX_BUDGET_S:.0f}"
         raise UsageError(what, id="run.budget", why=f"found {value!r}")
     return seconds
 

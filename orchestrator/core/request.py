@@ -28,7 +28,7 @@ class Budgets:
     grace_s: float = 10.0
     collect_s: float = 600.0
     clean_s: float = 30.0
-    silence_s: float = 15.0
+    silence_s: float = 10.0
     lease_s: float = 60.0
 
 

@@ -16,6 +16,9 @@ from orchestrator.engine.observer import Observer
 # Events go to the loop; an exception posted there ends the run as our bug.
 Post = Callable[[Event | BaseException], None]
 
+# A run must notice a vanished node sooner than a single command: within 6 s, plus its silence.
+LIMITS = ConnectLimits(keepalive_interval_s=2.0, keepalive_count=2)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
@@ -26,7 +29,7 @@ class RunContext:
     folder: RunFolder
     observers: Sequence[Observer]
     clock: Clock = field(default_factory=SystemClock)
-    limits: ConnectLimits = field(default_factory=ConnectLimits)
+    limits: ConnectLimits = field(default_factory=lambda: LIMITS)
 
     def note(self, text: str) -> None:
         """Tell every observer something that is no event."""

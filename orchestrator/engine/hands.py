@@ -18,16 +18,15 @@ from orchestrator.core.events import (
     Phase,
     Prepare,
     Probe,
-    Problem,
     Reach,
     Stop,
     Sweep,
     Sync,
 )
 from orchestrator.core.state import RunState
-from orchestrator.edges.agent.channel import AgentError, ChannelLost
 from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.node_hand import NodeHand
+from orchestrator.engine.problems import problem_of
 
 PHASE_OF: dict[type[Action], Phase] = {
     Connect: Phase.CONNECT,
@@ -70,7 +69,7 @@ class Hands:
         assert not isinstance(action, Conclude)
         try:
             await self._dispatch(action, state)
-        except (OrchestrateError, AgentError, ChannelLost, OSError, TimeoutError) as error:
+        except (OrchestrateError, OSError, TimeoutError) as error:
             phase = PHASE_OF[type(action)]
             self._post(Failed(node=action.node, phase=phase, problem=problem_of(error)))
         except Exception as error:  # noqa: BLE001 - a bug reaches the loop, not a dead task
@@ -99,15 +98,3 @@ _PLAIN = {
     Collect: NodeHand.collect,
     Sweep: NodeHand.sweep,
 }
-
-
-def problem_of(error: Exception) -> Problem:
-    """An error as data for the journal and the report."""
-    if isinstance(error, OrchestrateError):
-        message = f"{error.what} ({error.why})" if error.why else error.what
-        return Problem(id=error.id, message=message, remedy=error.remedy)
-    if isinstance(error, AgentError):
-        return Problem(id=error.id, message=error.what)
-    if isinstance(error, TimeoutError):
-        return Problem(id="OR-TIME-002", message=str(error) or "the node did not answer in time")
-    return Problem(id="OR-IO-001", message=str(error) or type(error).__name__)

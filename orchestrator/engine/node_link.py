@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.core.errors import OrchestrateError, PreflightError
 from orchestrator.core.inventory import NodeSpec
-from orchestrator.edges.agent.channel import AgentChannel, AgentTimeout, ChannelLost, Payload, Reply
+from orchestrator.edges.agent.channel import AgentChannel, ChannelLost, Payload, Reply
 from orchestrator.edges.transport.base import ConnectLimits, Transport
 from orchestrator.edges.transport.connect import open_transport
 from orchestrator.engine.clock import Clock
 
 RETRY_AFTER_S = 0.5
+MIN_PATIENCE_S = 0.1
 
 
 class NodeSilent(PreflightError):
@@ -44,7 +45,11 @@ class Watch:
 
 
 class NodeLink:
-    """One node. ``opened`` counts how often the link was made."""
+    """One node. ``opened`` counts how often the link was made.
+
+    A link that broke may come back for ``silence_s``, counted from the break and for all requests
+    together; after that every request fails at once.
+    """
 
     def __init__(
         self, spec: NodeSpec, *, silence_s: float, limits: ConnectLimits, clock: Clock
@@ -56,6 +61,7 @@ class NodeLink:
         self._clock = clock
         self._transport: Transport | None = None
         self._channel: AgentChannel | None = None
+        self._broken_since: float | None = None
         self._opening = asyncio.Lock()
 
     async def open(self, timeout_s: float) -> AgentChannel:
@@ -63,19 +69,9 @@ class NodeLink:
         ``ChannelLost``.
         """
         async with self._opening:
-            if self._channel is not None:
-                return self._channel
-            async with asyncio.timeout(timeout_s):
-                transport = await open_transport(self.spec, limits=self._limits)
-                try:
-                    self._channel = await AgentChannel.open(
-                        transport, self.spec, timeout_s=timeout_s
-                    )
-                except BaseException:
-                    await transport.close()
-                    raise
-            self._transport = transport
-            self.opened += 1
+            if self._channel is None:
+                await self._connect(timeout_s)
+            assert self._channel is not None
             return self._channel
 
     async def request(
@@ -96,32 +92,56 @@ class NodeLink:
         channel, reply = await self._ask("watch", fields, timeout_s, b"")
         return Watch(channel, str(reply.fields.get("watch")))
 
+    async def drop(self, broken: AgentChannel) -> None:
+        """Forget the link that ``broken`` belongs to, unless a newer one has replaced it."""
+        if broken is self._channel:
+            self._broken_since = self._clock.monotonic()
+            await self._give_back()
+
     async def _ask(
         self, op: str, fields: Mapping[str, Any], timeout_s: float, payload: bytes | Payload
     ) -> tuple[AgentChannel, Reply]:
-        silent_since: float | None = None
-        channel: AgentChannel | None = None
         while True:
+            channel = await self._reopen()
             try:
-                channel = await self.open(self._silence_s)
                 reply = await channel.request(op, fields, timeout_s=timeout_s, payload=payload)
                 return channel, reply
-            except AgentTimeout:
-                raise
+            except ChannelLost:
+                await self.drop(channel)
+
+    async def _reopen(self) -> AgentChannel:
+        """The channel, however often that must be tried. Raises :class:`NodeSilent`."""
+        while True:
+            left_s = self._patience_s()
+            try:
+                return await self.open(max(left_s, MIN_PATIENCE_S))
             except (ChannelLost, PreflightError, TimeoutError) as error:
-                now = self._clock.monotonic()
-                silent_since = silent_since or now
                 if self.opened == 0:
                     raise
-                if now - silent_since >= self._silence_s:
-                    raise NodeSilent(self.spec, now - silent_since, str(error)) from error
-                await self.drop(channel)
-                await asyncio.sleep(RETRY_AFTER_S)
+                if self._patience_s() <= 0:
+                    after_s = self._silence_s - self._patience_s()
+                    raise NodeSilent(self.spec, after_s, str(error)) from error
+            await asyncio.sleep(RETRY_AFTER_S)
 
-    async def drop(self, broken: AgentChannel | None) -> None:
-        """Forget the link that ``broken`` belongs to, unless a newer one has replaced it."""
-        if broken is not None and broken is self._channel:
-            await self._give_back()
+    def _patience_s(self) -> float:
+        """How much longer a broken link may stay broken."""
+        if self._broken_since is None:
+            return self._silence_s
+        return self._silence_s - (self._clock.monotonic() - self._broken_since)
+
+    async def _connect(self, timeout_s: float) -> None:
+        connect_s = min(timeout_s, self._limits.connect_timeout_s)
+        limits = replace(self._limits, connect_timeout_s=connect_s)
+        async with asyncio.timeout(timeout_s):
+            transport = await open_transport(self.spec, limits=limits)
+            try:
+                channel = await AgentChannel.open(transport, self.spec, timeout_s=timeout_s)
+            except BaseException:
+                await transport.close()
+                raise
+        self._transport, self._channel = transport, channel
+        self._broken_since = None
+        self.opened += 1
 
     async def _give_back(self) -> None:
         channel, transport = self._channel, self._transport

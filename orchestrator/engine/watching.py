@@ -14,11 +14,12 @@ from typing import BinaryIO
 from orchestrator.boundary.kit_records import MAX_LINE_BYTES, parse_report
 from orchestrator.boundary.supervisor_records import BadRecord, parse_record
 from orchestrator.core.errors import OrchestrateError
-from orchestrator.core.events import NodeLost, Problem
+from orchestrator.core.events import Failed, NodeLost, Phase, Problem
 from orchestrator.edges.agent.channel import AgentEvent, ChannelLost
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.node_link import NodeLink, NodeSilent
+from orchestrator.engine.problems import problem_of
 
 QUICK_S = 30.0
 MAX_COMPLAINTS = 20
@@ -49,18 +50,17 @@ class Watcher:
         self._drained = asyncio.Event()
 
     async def run(self) -> None:
-        """Until drained, on as many links as it takes. Posts ``NodeLost`` when the node is
-        silent.
+        """Until drained, on as many links as it takes. Posts ``NodeLost`` when the node is silent,
+        ``Failed`` when it cannot be followed, and what is wrong with our own disk as it is.
         """
         try:
             while not self._drained.is_set():
                 await self._watch_once()
         except NodeSilent as error:
-            problem = Problem(
-                id=error.id, message=f"{error.what} ({error.why})", remedy=error.remedy
-            )
-            self._post(NodeLost(node=self._node, problem=problem))
-        except (OrchestrateError, OSError) as error:
+            self._post(NodeLost(node=self._node, problem=problem_of(error)))
+        except (OrchestrateError, BadStream) as error:
+            self._post(Failed(node=self._node, phase=Phase.WATCH, problem=problem_of(error)))
+        except OSError as error:
             self._post(error)
         finally:
             self._spool.close()
@@ -144,7 +144,7 @@ SUPERVISOR_LOST = Problem(
 )
 
 
-class BadStream(OSError):
+class BadStream(Exception):
     """The node's stream has a gap, or names a file that cannot be."""
 
 

@@ -1,0 +1,16 @@
+"""Errors as data, for the journal, the verdict and the report."""
+
+from __future__ import annotations
+
+from orchestrator.core.errors import OrchestrateError
+from orchestrator.core.events import Problem
+
+
+def problem_of(error: Exception) -> Problem:
+    """What went wrong on a node and, where the error knows, what to do next."""
+    if isinstance(error, OrchestrateError):
+        message = f"{error.what} ({error.why})" if error.why else error.what
+        return Problem(id=error.id, message=message, remedy=error.remedy)
+    if isinstance(error, TimeoutError):
+        return Problem(id="OR-TIME-002", message=str(error) or "the node did not answer in time")
+    return Problem(id="OR-IO-001", message=str(error) or type(error).__name__)
