@@ -1,9 +1,10 @@
-"""How a script tells what it measured: metrics, progress, artifacts, checkpoints. Standard library, 3.8+.
+"""How a script tells what it measured: metrics, progress, artifacts, checkpoints.
 
-Under orchestrate each rank appends JSON lines to ``$ORCHESTRATE_REPORT_DIR/rank-<RANK>.jsonl``; anywhere
-else (plain ``torchrun``, plain ``python``) the same calls print readable lines, and outputs go to
-``./output`` and ``./checkpoints``. Only finite numbers are accepted: a metric that is NaN is a failure of
-the measurement, and the script should say so itself.
+Standard library, Python 3.8+. Under orchestrate each rank appends JSON lines to
+``$ORCHESTRATE_REPORT_DIR/rank-<RANK>.jsonl``; anywhere else (plain ``torchrun``, plain ``python``)
+the same calls print readable lines, and outputs go to ``./output`` and ``./checkpoints``. Only
+finite numbers are accepted: a metric that is NaN is a failure of the measurement, and the script
+should say so itself.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def _directory(variable: str, fallback: str) -> Path:
     return path
 
 
-def _name(name: str) -> str:
+def _name(name: object) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
         raise ValueError("not a name of at most %d printable characters: %r" % (MAX_NAME, name))
     return name

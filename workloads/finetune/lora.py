@@ -1,0 +1,184 @@
+"""The model: a base from the hub, a folder or made here, with a LoRA adapter to train."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tiny_base
+from packing import Batch
+from settings import Settings
+from world import World
+
+TOOL_TEMPLATE_PATH = Path(__file__).parent / "templates" / "tools_in_json.jinja"
+WEIGHTS_AND_TEXT = ["*.json", "*.jinja", "*.model", "*.safetensors", "*.txt"]
+EDGE = 256  # values at either end of a tensor that go into a fingerprint
+# Two passes over the same weights on one device: what is left is the order of additions.
+RELOAD_TOLERANCE = {"fp32": 1e-3, "bf16": 6e-2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainable:
+    """A model with its adapter, its tokenizer and how to run it."""
+
+    model: Any
+    tokenizer: Any
+    world: World
+    settings: Settings
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The adapter's parameters: what is trained, averaged and saved."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def autocast(self) -> torch.autocast:
+        """bf16 arithmetic around fp32 adapter weights, or nothing for fp32."""
+        enabled = self.settings.dtype == "bf16"
+        return torch.autocast(self.world.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Return logits [rows, predicting places, vocabulary] in fp32."""
+        with self.autocast():
+            output = self.model(
+                input_ids=batch.input_ids,
+                position_ids=batch.position_ids,
+                use_cache=False,
+                logits_to_keep=batch.predicting,
+            )
+        logits: torch.Tensor = output.logits.float()
+        return logits
+
+
+def prepare(settings: Settings, world: World) -> Trainable:
+    """Load tokenizer and base, add the adapter; raises `RuntimeError` if ranks differ."""
+    from peft import LoraConfig, get_peft_model
+
+    source = _locate_base(settings, world)
+    tokenizer = _load_tokenizer(source)
+    base = _load_base(source, settings, tokenizer).to(world.device)
+    torch.manual_seed(settings.seed)
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5 for a property by its old name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        model = get_peft_model(base, config)
+    world.require_equal("the model (base and fresh adapter)", fingerprint(model))
+    return Trainable(model=model, tokenizer=tokenizer, world=world, settings=settings)
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """Digest of names, shapes and both ends of every parameter: cheap also for billions."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().flatten()
+        ends = torch.cat([flat[:EDGE], flat[-EDGE:]]).float().cpu()
+        digest.update(f"{name} {tuple(parameter.shape)}".encode())
+        digest.update(ends.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_adapter(trainable: Trainable, folder: Path) -> None:
+    """Write adapter and tokenizer in peft's own format."""
+    trainable.model.save_pretrained(folder, save_embedding_layers=False)
+    trainable.tokenizer.save_pretrained(folder)
+
+
+def reload_difference(trainable: Trainable, folder: Path, batch: Batch) -> float:
+    """Take the adapter off, load the saved one, return the largest change of a logit of `batch`.
+
+    The base stays where it is, so this needs no memory for a second one. Uses up `trainable`.
+    """
+    from peft import PeftModel
+
+    trainable.model.eval()
+    with torch.no_grad():
+        before = trainable.logits(batch)
+        base = trainable.model.unload()
+        model = PeftModel.from_pretrained(base, str(folder)).to(trainable.world.device).eval()
+        reloaded = Trainable(
+            model=model,
+            tokenizer=trainable.tokenizer,
+            world=trainable.world,
+            settings=trainable.settings,
+        )
+        return float((reloaded.logits(batch) - before).abs().max())
+
+
+def _locate_base(settings: Settings, world: World) -> str:
+    """Return a folder that holds the base on this node; one rank a node makes or fetches it."""
+    if not settings.model:
+        return _locate_generated_base(settings, world)
+    is_folder = Path(settings.model).is_dir()
+    if world.leads_node and not is_folder:
+        from huggingface_hub import snapshot_download
+
+        snapshot_download(settings.model, allow_patterns=WEIGHTS_AND_TEXT)
+    world.barrier()
+    return settings.model
+
+
+def _locate_generated_base(settings: Settings, world: World) -> str:
+    """Processors of different kinds round differently, so the bases of unlike nodes can differ in
+    the last bits; then all use that of rank 0.
+    """
+    folder = tiny_base.cached_base(settings)
+    if world.leads_node:
+        tiny_base.ensure_base(settings)
+    world.barrier()
+    files = {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    digest = hashlib.sha256(b"".join(files.values())).hexdigest()
+    digests = world.gather(digest)
+    if len(set(digests)) > 1:
+        files = world.gather(files if world.is_main else None)[0]
+        if digest != digests[0]:
+            folder = tiny_base.replace_base(folder, files)
+    return str(folder)
+
+
+def _load_tokenizer(source: str) -> Any:
+    from transformers import AutoTokenizer, PreTrainedConfig
+
+    # The empty configuration leaves the choice of class to the tokenizer's own files. Going by the
+    # model type, qwen2, would split the generated tokenizer's text by the rules of Qwen2 instead.
+    tokenizer = AutoTokenizer.from_pretrained(
+        source, config=PreTrainedConfig(), padding_side="left"
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if "tools" not in str(tokenizer.chat_template):
+        # Qwen2's own template, unlike that of its successors, drops the tools without a word.
+        tokenizer.chat_template = TOOL_TEMPLATE_PATH.read_text(encoding="utf-8")
+    return tokenizer
+
+
+def _load_base(source: str, settings: Settings, tokenizer: Any) -> Any:
+    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    base = AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype=torch.bfloat16 if settings.dtype == "bf16" else torch.float32,
+        attn_implementation=settings.attention,
+    )
+    # The base's own defaults may sample or penalise repetition; scores want the plain argmax.
+    base.generation_config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=settings.max_new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    if settings.gradient_checkpointing:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+    return base

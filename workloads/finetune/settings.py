@@ -1,0 +1,118 @@
+"""What the script takes on its command line; the same names and defaults as in workload.yaml."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_type_hints
+
+# What may differ between the attempt that wrote a checkpoint and the one that resumes from it.
+FREE_TO_CHANGE = frozenset(
+    "cache_dir checkpoint_every collective_timeout eval_every generate_batch keep_checkpoints "
+    "max_new_tokens micro_batch".split()
+)
+
+
+def _option(default: Any, text: str, *choices: str) -> Any:
+    return field(default=default, metadata={"help": text, "choices": choices or None})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every parameter of a fine-tuning run."""
+
+    model: str = _option("", "base model: hub name or folder; empty = a small generated one")
+    dataset: str = _option("", "JSONL file of {tools, messages}; empty = generated conversations")
+    steps: int = _option(200, "optimiser steps")
+    micro_batch: int = _option(6, "rows in one forward and backward pass of one rank")
+    accumulation: int = _option(1, "passes per step and rank; used if global_batch is 0")
+    global_batch: int = _option(
+        12, "rows in one step over all ranks; 0 = micro_batch x accumulation x ranks"
+    )
+    sequence_length: int = _option(256, "longest row, in tokens; longer conversations are left out")
+    packing: bool = _option(True, "put several conversations into one row, kept apart by attention")
+    lora_rank: int = _option(32, "rank of the adapter")
+    lora_alpha: int = _option(64, "scale of the adapter; its effect is alpha / rank")
+    lora_dropout: float = _option(0.0, "dropout before the adapter; not 0 = depends on rank count")
+    learning_rate: float = _option(8e-3, "peak learning rate")
+    warmup_ratio: float = _option(0.04, "part of the steps in which the learning rate rises")
+    weight_decay: float = _option(0.0, "AdamW weight decay of the adapter")
+    max_grad_norm: float = _option(1.0, "gradients are scaled down to this norm")
+    dtype: str = _option("fp32", "arithmetic of the base model", "fp32", "bf16")
+    attention: str = _option(
+        "sdpa", "attention kernel", "sdpa", "flash_attention_2", "flex_attention", "eager"
+    )
+    gradient_checkpointing: bool = _option(False, "recompute activations: less memory, slower")
+    device: str = _option("auto", "auto = CUDA where there is a GPU", "auto", "cpu", "cuda")
+    eval_every: int = _option(0, "steps between evaluations; 0 = only before and after training")
+    checkpoint_every: int = _option(50, "steps between checkpoints; 0 = only at the end")
+    keep_checkpoints: int = _option(2, "newest checkpoints kept on each node")
+    train_conversations: int = _option(5600, "generated conversations to train on")
+    eval_conversations: int = _option(112, "held-out conversations")
+    generate_batch: int = _option(28, "prompts answered together when calls are scored")
+    max_new_tokens: int = _option(64, "longest generated answer, in tokens")
+    base_steps: int = _option(600, "pre-training steps of the generated base model")
+    seed: int = _option(0, "seed of everything random")
+    cache_dir: str = _option("", "where the generated base is kept; empty = the user's cache")
+    collective_timeout: int = _option(300, "longest wait for another rank, in seconds")
+
+    def rows_per_step(self, world_size: int) -> int:
+        """Rows that all ranks together train on in one step."""
+        return self.global_batch or self.micro_batch * self.accumulation * world_size
+
+    def digest(self, world_size: int) -> str:
+        """Identity of the training: equal digests give the same sequence of updates."""
+        kept = {name: value for name, value in asdict(self).items() if name not in FREE_TO_CHANGE}
+        kept["global_batch"] = self.rows_per_step(world_size)
+        del kept["accumulation"]
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def parse_settings(argv: list[str] | None = None) -> Settings:
+    """Read the command line; exits with code 2 and a message when it makes no sense."""
+    parser = argparse.ArgumentParser(
+        description="Fine-tune a language model for function calling with LoRA.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    types = get_type_hints(Settings)
+    for entry in fields(Settings):
+        flag = f"--{entry.name.replace('_', '-')}"
+        options: dict[str, Any] = {"default": entry.default, "help": entry.metadata["help"]}
+        if types[entry.name] is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options |= {"type": types[entry.name], "choices": entry.metadata["choices"]}
+        parser.add_argument(flag, **options)
+    settings = Settings(**vars(parser.parse_args(argv)))
+    for complaint in _complaints(settings):
+        parser.error(complaint)
+    return settings
+
+
+def _complaints(settings: Settings) -> list[str]:
+    """What is out of bounds, in the words of the command line."""
+    positive = (
+        "steps micro_batch accumulation sequence_length lora_rank lora_alpha keep_checkpoints "
+        "train_conversations eval_conversations generate_batch max_new_tokens collective_timeout"
+    ).split()
+    found = [
+        f"--{name.replace('_', '-')} must be at least 1"
+        for name in positive
+        if getattr(settings, name) < 1
+    ]
+    not_negative = "global_batch eval_every checkpoint_every base_steps weight_decay".split()
+    found += [
+        f"--{name.replace('_', '-')} must not be negative"
+        for name in not_negative
+        if getattr(settings, name) < 0
+    ]
+    if not 0 <= settings.lora_dropout < 1:
+        found.append("--lora-dropout must be in [0, 1)")
+    if not 0 <= settings.warmup_ratio < 1:
+        found.append("--warmup-ratio must be in [0, 1)")
+    if settings.learning_rate <= 0 or settings.max_grad_norm <= 0:
+        found.append("--learning-rate and --max-grad-norm must be above 0")
+    return found

@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""LoRA fine-tuning for function calling, on one rank or many.
+
+    python train.py
+    torchrun --nproc-per-node 2 train.py --steps 60
+
+The first downloads nothing: it makes a small model and a data set, and trains in the same way as
+the real presets in workload.yaml do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the kit, when started by hand
+
+import torch
+
+import orchestrate_kit as kit
+from conversations import digest_conversations, encode, load_conversations
+from evaluation import answer_prompts, exact_match, mean_loss
+from lora import RELOAD_TOLERANCE, Trainable, prepare, reload_difference, save_adapter
+from packing import Row, make_rows, plan_rows
+from reporting import Recorder, peak_memory_bytes, write_lines
+from resumable import agree_on_checkpoint, prune_checkpoints, save_checkpoint
+from settings import Settings, parse_settings
+from training import StepRecord, Trainer, TrainingFailed, batches, train
+from world import World, joined_world
+
+
+class Run:
+    """One attempt at a fine-tuning: data, model, training, evaluation, results."""
+
+    def __init__(self, settings: Settings, world: World) -> None:
+        self.settings = settings
+        self.world = world
+        self.recorder = Recorder(settings, world)
+        training, held_out = load_conversations(settings)
+        world.require_equal("the data set", digest_conversations([*training, *held_out]))
+        self.trainable = prepare(settings, world)
+        tokenizer = self.trainable.tokenizer
+        self.held_out = [encode(conversation, tokenizer) for conversation in held_out]
+        length, pack = settings.sequence_length, settings.packing
+        self.held_out_rows = list(make_rows(self.held_out, length, pack=pack))
+        if not self.held_out_rows:
+            raise ValueError(f"no held-out conversation fits into {length} tokens")
+        self.trainer = Trainer(self.trainable, self._plan(training))
+
+    def _plan(self, training: list[Any]) -> list[Row]:
+        settings = self.settings
+        return plan_rows(
+            len(training),
+            lambda index: encode(training[index], self.trainable.tokenizer),
+            settings.steps * settings.rows_per_step(self.world.size),
+            length=settings.sequence_length,
+            pack=settings.packing,
+            seed=settings.seed,
+        )
+
+    def train(self) -> None:
+        """Train from the newest checkpoint, or from the start."""
+        digest = self.settings.digest(self.world.size)
+        state = agree_on_checkpoint(kit.checkpoint_dir(), digest, self.world)
+        if state is None:
+            self.recorder.add_eval_loss(0, mean_loss(self.trainable, self.held_out_rows))
+        else:
+            self.trainer.restore(state["trainer"])
+            self.recorder.restore(state["recorder"])
+            self._say(f"resumed after step {len(self.recorder.steps)}")
+        train(self.trainer, done=len(self.recorder.steps), after_step=self._after_step)
+
+    def _after_step(self, record: StepRecord) -> None:
+        self.recorder.add_step(record)
+        last = record.step == self.settings.steps
+        if last or _due(record.step, self.settings.eval_every):
+            loss = mean_loss(self.trainable, self.held_out_rows)
+            self.recorder.add_eval_loss(record.step, loss)
+        if last or _due(record.step, self.settings.checkpoint_every):
+            self._save_checkpoint(record.step)
+
+    def _save_checkpoint(self, step: int) -> None:
+        if not self.world.leads_node:
+            return
+        root = kit.checkpoint_dir()
+        state = {"trainer": self.trainer.state(), "recorder": self.recorder.state()}
+        saved = save_checkpoint(root, step, state, self.settings.digest(self.world.size))
+        prune_checkpoints(root, self.settings.keep_checkpoints)
+        kit.checkpoint(saved, step)
+
+    def conclude(self) -> None:
+        """Score function calls, save everything, and check that the adapter can be loaded."""
+        samples = answer_prompts(self.trainable, self.held_out)
+        figures = self.recorder.figures()
+        figures["function_call_exact_match"] = (exact_match(samples), "fraction")
+        figures["trainable_parameters"] = (
+            sum(parameter.numel() for parameter in self.trainable.parameters),
+            "parameters",
+        )
+        peak = self.world.max(peak_memory_bytes(self.world.device))
+        figures["peak_memory_bytes"] = (peak, "bytes")
+        if not self.world.is_main:
+            return
+        output = kit.output_dir()
+        self.recorder.write_curve(output / "loss.jsonl")
+        write_lines(output / "eval_samples.jsonl", map(asdict, samples))
+        figures["adapter_reload_max_logit_difference"] = (self._save_adapter(output), "logits")
+        for name, (value, unit) in figures.items():
+            kit.metric(name, value, unit)
+        for file in ("loss.jsonl", "eval_samples.jsonl"):
+            kit.artifact(output / file)
+
+    def _save_adapter(self, output: Path) -> float:
+        """Save, reload, compare; raises `TrainingFailed` if the loaded adapter acts differently."""
+        save_adapter(self.trainable, output / "adapter")
+        alone = Trainable(
+            model=self.trainable.model,
+            tokenizer=self.trainable.tokenizer,
+            world=World(rank=0, local_rank=0, size=1, device=self.world.device),
+            settings=self.settings,
+        )
+        (batch, *_) = batches(self.held_out_rows[: self.settings.micro_batch], alone)
+        difference = reload_difference(alone, output / "adapter", batch)
+        tolerance = RELOAD_TOLERANCE[self.settings.dtype]
+        if not difference <= tolerance:
+            raise TrainingFailed(
+                f"the saved adapter does not give the trained model: a logit differs by "
+                f"{difference:.3g}, more than {tolerance:g}"
+            )
+        for file in sorted((output / "adapter").iterdir()):
+            kit.artifact(file)
+        return difference
+
+    def _say(self, text: str) -> None:
+        if self.world.is_main:
+            print(text, flush=True)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in text
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or on_cpu
+
+
+def _last_words(error: BaseException, settings: Settings) -> str:
+    """One line for the end of stderr: which rank, what happened, what to do."""
+    where = f"finetune: rank {kit.rank()}"
+    if not _out_of_memory(error):
+        first, *_ = str(error).splitlines() or [""]
+        return f"{where}: {type(error).__name__}: {first}"
+    remedy = "lower --micro-batch or --sequence-length, or add --gradient-checkpointing"
+    return (
+        f"{where}: out of memory with --micro-batch {settings.micro_batch} "
+        f"--sequence-length {settings.sequence_length}: {remedy}"
+    )
+
+
+def main() -> None:
+    """Run as the command line says; any failure ends this rank at once with status 1."""
+    settings = parse_settings()
+    try:
+        with joined_world(settings.device, settings.collective_timeout) as world:
+            run = Run(settings, world)
+            run.train()
+            run.conclude()
+            world.barrier()
+    except (Exception, MemoryError) as error:  # noqa: BLE001 - told, and the process ends here
+        traceback.print_exc()
+        print(_last_words(error, settings), file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(1)  # destructors of a broken process group may wait for the other ranks
+
+
+if __name__ == "__main__":
+    main()

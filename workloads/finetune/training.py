@@ -1,0 +1,167 @@
+"""The optimiser step over all ranks, and the loop around it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from lora import Trainable
+from packing import IGNORED, Batch, Row, collate, count_targets, count_tokens
+from settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """What one optimiser step did. `loss` is in nats per target token, before the update."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    tokens: int
+    seconds: float
+
+
+class TrainingFailed(RuntimeError):
+    """Training cannot go on; the message says at which step and why."""
+
+
+class Trainer:
+    """Data-parallel training of the adapter, equal for any number of ranks.
+
+    Rank r takes the rows r, r + size, ... of each global batch. The loss of a token is divided by
+    the number of target tokens of the whole global batch, which every rank knows, so that gradients
+    are summed, not averaged: an average of per-rank means would weigh tokens by how the rows fell.
+    All gradients are views of one buffer that is summed over the ranks in a single collective, with
+    the loss in its last place. DistributedDataParallel would average per-rank means, and overlaps
+    communication that an adapter has little of.
+    """
+
+    def __init__(self, trainable: Trainable, rows: Sequence[Row]) -> None:
+        self.trainable = trainable
+        self.settings = trainable.settings
+        self.world = trainable.world
+        self.rows = rows
+        self.rows_per_step = self.settings.rows_per_step(self.world.size)
+        self.parameters = trainable.parameters
+        self.buffer = _attach_gradients(self.parameters)
+        self.optimiser = torch.optim.AdamW(
+            self.parameters,
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            fused=self.world.device.type == "cuda",
+        )
+
+    def step(self, step: int) -> StepRecord:
+        """Do optimiser step `step`, counted from 1; raises `TrainingFailed` if the loss is not
+        finite.
+        """
+        started = time.monotonic()
+        batch_rows = self.rows[(step - 1) * self.rows_per_step : step * self.rows_per_step]
+        learning_rate = learning_rate_at(step, self.settings)
+        self._accumulate(batch_rows, step)
+        self.world.sum(self.buffer)
+        loss = float(self.buffer[-1])
+        if not math.isfinite(loss):
+            raise TrainingFailed(f"the loss is {loss} at step {step}; lower --learning-rate")
+        _clip(self.buffer[:-1], self.settings.max_grad_norm)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate
+        self.optimiser.step()
+        if self.world.device.type == "cuda":
+            torch.cuda.synchronize()
+        return StepRecord(
+            step=step,
+            loss=loss,
+            learning_rate=learning_rate,
+            tokens=count_tokens(batch_rows),
+            seconds=time.monotonic() - started,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Adapter and optimiser; everything else follows from the settings and the step."""
+        return {
+            "adapter": [parameter.detach().cpu() for parameter in self.parameters],
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        with torch.no_grad():
+            for parameter, saved in zip(self.parameters, state["adapter"], strict=True):
+                parameter.copy_(saved)
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def _accumulate(self, batch_rows: Sequence[Row], step: int) -> None:
+        """Put this rank's part of the gradient and of the loss into the buffer."""
+        self.buffer.zero_()
+        self.trainable.model.train()
+        # Dropout is a function of seed, step and rank, so no generator state has to be kept.
+        torch.manual_seed((self.settings.seed * 1_000_003 + step) * 65_537 + self.world.rank)
+        targets = count_targets(batch_rows)
+        for batch in batches(batch_rows, self.trainable):
+            loss = summed_loss(self.trainable, batch) / targets
+            loss.backward()
+            self.buffer[-1] += loss.detach()
+
+
+def train(trainer: Trainer, *, done: int, after_step: Callable[[StepRecord], None]) -> None:
+    """Do the steps after `done`. `after_step` sees each: reports, checkpoints, averaging rounds."""
+    for step in range(done + 1, trainer.settings.steps + 1):
+        after_step(trainer.step(step))
+
+
+def batches(rows: Sequence[Row], trainable: Trainable) -> list[Batch]:
+    """This rank's share of `rows` in micro-batches."""
+    settings, world = trainable.settings, trainable.world
+    mine = rows[world.rank :: world.size]
+    return [
+        collate(
+            mine[start : start + settings.micro_batch],
+            pad=trainable.tokenizer.pad_token_id,
+            one_row=settings.attention == "flash_attention_2",
+        ).to(world.device)
+        for start in range(0, len(mine), settings.micro_batch)
+    ]
+
+
+def summed_loss(trainable: Trainable, batch: Batch) -> torch.Tensor:
+    """Cross entropy summed over the target tokens of a micro-batch, in nats."""
+    labels = batch.labels[:, batch.predicting]
+    return functional.cross_entropy(
+        trainable.logits(batch).flatten(0, 1),
+        labels.flatten(),
+        ignore_index=IGNORED,
+        reduction="sum",
+    )
+
+
+def learning_rate_at(step: int, settings: Settings) -> float:
+    """Linear warm-up to the peak, then half a cosine that ends just above zero."""
+    warmup = math.ceil(settings.warmup_ratio * settings.steps)
+    if step <= warmup:
+        return settings.learning_rate * step / warmup
+    part = (step - warmup) / (settings.steps - warmup + 1)
+    return settings.learning_rate * (1 + math.cos(math.pi * part)) / 2
+
+
+def _attach_gradients(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+    """Make every gradient a view of one new buffer that has one more place at its end."""
+    total = sum(parameter.numel() for parameter in parameters)
+    buffer = torch.zeros(total + 1, dtype=torch.float32, device=parameters[0].device)
+    start = 0
+    for parameter in parameters:
+        end = start + parameter.numel()
+        parameter.grad = buffer[start:end].view_as(parameter)
+        start = end
+    return buffer
+
+
+def _clip(gradient: torch.Tensor, max_norm: float) -> None:
+    norm = torch.linalg.vector_norm(gradient)
+    gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
