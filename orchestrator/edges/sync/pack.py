@@ -50,7 +50,7 @@ class _Piece:
 
 
 class Pack:
-    """Use as an async context manager, once per node; the last one to leave frees the space.
+    """Use as an async context manager, once per node; who leaves last frees the space for good.
 
     Parts wait in memory up to 16 MiB, beyond that in a temporary file, so that a slow node does not
     hold up the others.
@@ -63,7 +63,7 @@ class Pack:
         self.contents = sum(byte.bit_count() for byte in missing)
         self._plan = list(_grouped(_pieces(blobs, sources, missing)))
         self._users = 0
-        self._spool = tempfile.SpooledTemporaryFile(SPOOL_MEMORY_BYTES)  # noqa: SIM115
+        self._spool: tempfile.SpooledTemporaryFile[bytes]
         self._stored: list[tuple[int, int, bool]] = []
         self._ahead: deque[asyncio.Task[Part]] = deque()
         self._turn = asyncio.Lock()
@@ -73,6 +73,8 @@ class Pack:
         return len(self._plan)
 
     async def __aenter__(self) -> Self:
+        if not self._users:
+            self._spool = tempfile.SpooledTemporaryFile(SPOOL_MEMORY_BYTES)  # noqa: SIM115
         self._users += 1
         return self
 

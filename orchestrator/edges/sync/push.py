@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orchestrator.core.errors import DeadlineError, PreflightError
-from orchestrator.edges.agent.channel import Payload, Reply
+from orchestrator.core.errors import DeadlineError, OrchestrateError, PreflightError
+from orchestrator.edges.agent.channel import AgentError, Payload, Reply
 from orchestrator.edges.sync.pack import ContentChanged, Pack
+from orchestrator.edges.sync.rules import IGNORE_FILE
 from orchestrator.edges.sync.snapshot import Snapshot, changed, digest_of_file
 
 # More than one round is needed when a file changes meanwhile, or the node's disk loses something.
@@ -24,6 +25,7 @@ MAX_ROUNDS = 3
 # While the node writes one part, the next one is on its way.
 WINDOW = 2
 MIN_TIMEOUT_S = 0.1
+DISK_FULL = "OR-AGENT-DISK"
 
 
 class Channel(Protocol):
@@ -129,16 +131,32 @@ class _Push:
                 remedy="run the command again: what arrived is kept and not sent again",
             )
         digest = self._snapshot.digest
-        reply = await self._channel.request(
-            op,
-            {"digest": digest, **arguments},
-            timeout_s=max(left_s, MIN_TIMEOUT_S),
-            payload=payload,
-        )
+        try:
+            reply = await self._channel.request(
+                op,
+                {"digest": digest, **arguments},
+                timeout_s=max(left_s, MIN_TIMEOUT_S),
+                payload=payload,
+            )
+        except AgentError as error:
+            raise self._refused(error) from error
         if reply.fields.get("digest") != digest:
             raise self._fault("the node answered about other code", "OR-SYNC-006", f"{digest=}")
         self._bytes += len(payload)
         return reply.fields
+
+    def _refused(self, error: AgentError) -> OrchestrateError:
+        """What a person can do about a refusal, where that is known."""
+        if error.id != DISK_FULL:
+            return error
+        return PreflightError(
+            "the node has no room for the code",
+            id="OR-SYNC-009",
+            where=self._channel.node,
+            why=error.what,
+            remedy=f"free space there, or list in {IGNORE_FILE} what the job does not read; "
+            "what arrived is kept",
+        )
 
     def _missing(self, fields: Mapping[str, Any]) -> bytes:
         """The bitmap of the contents that the node asks for."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Files = dict[str, tuple[int, bool, str]]
     Blob = tuple[str, int, list[str]]
 
-INVALID = "OR-SYNC-101"
+INVALID = "OR-AGENT-MANIFEST"
 
 VERSION = 1
 DIGEST_BYTES = 20

@@ -3,7 +3,8 @@
     snapshots/.partial-<digest>/   being filled; a cut push goes on here
     snapshots/<digest>/            complete, by one rename
       .orchestrate/manifest        its bytes have the digest that names the snapshot
-      .orchestrate/verified-<boot> every file was verified while this kernel runs
+      .orchestrate/begun-<boot>    what is sealed was verified while this kernel runs
+      .orchestrate/verified-<boot> and nothing is missing
       ...                          the files, sealed (see ``tree.py``)
 
 Every content is verified before it gets its name, the marker comes last, and the rename makes it a
@@ -26,7 +27,7 @@ import time
 import zlib
 from contextlib import contextmanager
 
-from orchestrator.edges.agent.node.fault import BAD_REQUEST, AgentFault, shorten
+from orchestrator.edges.agent.node.fault import BAD_REQUEST, SYSTEM, AgentFault, shorten
 from orchestrator.edges.agent.node.layout import DIGEST, check_name, lock
 from orchestrator.edges.agent.node.manifest import RESERVED, Manifest, digest_of, read_manifest
 from orchestrator.edges.agent.node.tree import Tree
@@ -44,8 +45,7 @@ if TYPE_CHECKING:
         def read(self, size: int = -1) -> bytes: ...
 
 
-DISK_FULL = "OR-SYNC-102"
-DISK_FAULT = "OR-SYNC-103"
+DISK_FULL = "OR-AGENT-DISK"
 
 MAX_PART_BYTES = 8 * 1024 * 1024
 MAX_BASES = 8
@@ -82,10 +82,11 @@ def offer(
         fresh = os.listdir(tree.root) == [RESERVED]
         tree.prepare()
         base = _adopt_base(layout, tree, bases)
-        if fresh and not base:
-            missing = set(range(len(wanted.blobs)))
-        else:  # what comes from before this boot is believed only when read
-            missing = tree.missing(read=not (base and os.path.exists(_marker(base))))
+        missing = set(range(len(wanted.blobs)))
+        if base or not fresh:  # what comes from before this boot is believed only when read
+            known = fresh or os.path.exists(_marker(tree.root, "begun"))
+            missing = tree.missing(read=not (known and (not base or os.path.exists(_marker(base)))))
+        _put(_marker(tree.root, "begun"), b"")
         _check_room(layout, wanted, missing)
         return {"have": _finish(layout, digest, tree, missing), **_answer(digest, tree, missing)}
 
@@ -147,7 +148,7 @@ def _disk_faults(layout: NodeLayout) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise AgentFault(DISK_FULL, f"the disk of {layout.workdir} is full") from error
-        raise AgentFault(DISK_FAULT, f"the snapshot cannot be kept: {error}") from error
+        raise AgentFault(SYSTEM, f"the snapshot cannot be kept: {error}") from error
 
 
 def _is_complete(layout: NodeLayout, digest: str, check: bool) -> bool:
@@ -303,8 +304,8 @@ def _boot() -> str:
         return "none"
 
 
-def _marker(root: str) -> str:
-    return os.path.join(root, RESERVED, "verified-" + _boot())
+def _marker(root: str, state: str = "verified") -> str:
+    return os.path.join(root, RESERVED, f"{state}-{_boot()}")
 
 
 def _mark(tree: Tree) -> None:

@@ -1,0 +1,443 @@
+"""The node's side: a snapshot is complete and verified, or it is not there."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import io
+import os
+import stat
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator.core.manifest import digest_of
+from orchestrator.edges.agent.node import snapshot as node_snapshot
+from orchestrator.edges.agent.node import tree as node_tree
+from orchestrator.edges.agent.node.fault import AgentFault
+from orchestrator.edges.agent.node.snapshot import offer, push
+from tests.contracts.sync.trees import Node, contents, manifest_of, payload_of, piece
+
+OLD = {"a.py": b"old", "d/b.py": b"same"}
+NEW = {"a.py": b"new!", "d/b.py": b"same", "d/e/c.bin": bytes(range(256)) * 8, "empty": b""}
+BIG = {"big.bin": os.urandom(3_000_000), "copy/of-big.bin": b"", "small": b"s"}
+BIG["copy/of-big.bin"] = BIG["big.bin"]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path / "work")
+
+
+class Cut(io.RawIOBase):
+    """A payload whose link ends after ``limit`` bytes."""
+
+    def __init__(self, data: bytes, limit: int) -> None:
+        self._left = data[:limit]
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._left:
+            raise EOFError("the link ended within a payload")
+        data, self._left = self._left[:size], self._left[size:]
+        return data
+
+
+def test_what_arrives_is_what_was_sent(node: Node) -> None:
+    """Contents, executable bits and links are the manifest's; nothing is writable."""
+    manifest = manifest_of(NEW, executable=["a.py"], links={"d/link": "../a.py", "dir": "d/e"})
+
+    path = node.take(manifest, NEW)
+
+    assert contents(path) == {**NEW, "d/link": "../a.py", "dir": "d/e"}
+    modes = {name: (path / name).stat().st_mode for name in NEW}
+    assert [name for name, mode in modes.items() if mode & stat.S_IXUSR] == ["a.py"]
+    assert not any(mode & 0o222 for mode in modes.values())
+    assert node.has(manifest)
+
+
+def test_an_unknown_snapshot_is_not_there(node: Node) -> None:
+    """A bare question changes nothing."""
+    assert not node.has(manifest_of(NEW))
+    assert list(Path(node.layout.snapshots).iterdir()) == []
+
+
+def test_only_missing_contents_are_asked_for(node: Node) -> None:
+    """With a base, the node asks for what that does not have, and shares the rest."""
+    first = manifest_of(OLD)
+    node.take(first, OLD)
+    second = manifest_of(NEW)
+
+    reply = node.offer(second, bases=["0" * 40, digest_of(first.encode())])
+
+    asked = zlib.decompress(base64.b64decode(reply["missing"]))
+    blobs = list(second.blobs())
+    wanted = {blobs[i] for i in range(len(blobs)) if asked[i // 8] >> i % 8 & 1}
+    assert wanted == {digest_of(NEW[name]) for name in ("a.py", "d/e/c.bin", "empty")}
+    assert node.push(second, payload_of(second, NEW))["complete"] is True
+    shared = (node.path(first) / "d/b.py").stat(), (node.path(second) / "d/b.py").stat()
+    assert shared[0].st_ino == shared[1].st_ino
+    assert contents(node.path(first)) == OLD
+
+
+def test_removing_renaming_and_modes_need_no_transfer(node: Node) -> None:
+    """If the base has every content with its mode, the offer alone completes the snapshot."""
+    files = {"a": b"1", "b": b"2", "c": b"3"}
+    first = manifest_of(files, executable=["c"])
+    node.take(first, files)
+    moved = {"x/a": b"1", "b": b"2", "c": b"3"}
+
+    for second in (manifest_of({"a": b"1"}), manifest_of(moved, executable=["c"])):
+        assert node.offer(second, bases=[digest_of(first.encode())])["have"] is True
+    assert contents(node.path(second)) == moved
+
+    changed = manifest_of(files, executable=["a", "c"])
+    assert node.offer(changed, bases=[digest_of(first.encode())])["have"] is False
+    node.push(changed, payload_of(changed, files))
+    assert (node.path(changed) / "a").stat().st_mode & stat.S_IXUSR
+    assert not (node.path(first) / "a").stat().st_mode & stat.S_IXUSR
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_push_may_be_cut_at_any_byte(node: Node, compressed: bool) -> None:
+    """Wherever the link ends, the old snapshot is intact, the new one absent, and a retry works."""
+    old = manifest_of(OLD)
+    node.take(old, OLD)
+    new = manifest_of(NEW)
+    payload = payload_of(new, NEW)
+    payload = zlib.compress(payload) if compressed else payload
+    step = max(1, len(payload) // 150)
+    for cut in range(0, len(payload), step):
+        node.offer(new)
+        with pytest.raises(EOFError):
+            node.push(new, Cut(payload, cut), compressed=compressed)
+        assert not node.has(new)
+        assert contents(node.path(old)) == OLD
+
+    assert node.push(new, payload, compressed=compressed)["complete"] is True
+    assert contents(node.path(new)) == NEW
+
+
+def test_parts_that_arrived_are_not_asked_for_again(node: Node) -> None:
+    """After a cut between parts, the next offer lacks only the others."""
+    manifest = manifest_of(NEW)
+    node.offer(manifest)
+    parts = [piece(i, NEW[n]) for i, n in enumerate(NEW)]
+    node.push(manifest, parts[0], last=False)
+    node.push(manifest, parts[2], last=False)
+
+    missing = node.offer(manifest)["missing"]
+    reply = node.push(manifest, parts[1] + parts[3])
+
+    asked = int.from_bytes(zlib.decompress(base64.b64decode(missing)), "little")
+    assert asked == 0b1010
+    assert reply["complete"] is True
+    assert contents(node.path(manifest)) == NEW
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class FragileOs:
+    """``os`` whose ``n``-th changing call fails; a write gets half of its bytes out before."""
+
+    CHANGING = frozenset("open write utime rename link mkdir makedirs symlink unlink chmod".split())
+
+    def __init__(self, n: int, error: BaseException) -> None:
+        self.left = n
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        return partial_call(self, name, real) if name in self.CHANGING else real
+
+    def spend(self, name: str, arguments: tuple[Any, ...]) -> None:
+        self.left -= 1
+        if self.left == 0:
+            if name == "write":
+                os.write(arguments[0], arguments[1][: len(arguments[1]) // 2])
+            raise self._error
+
+
+def partial_call(fragile: FragileOs, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        fragile.spend(name, arguments)
+        return real(*arguments, **options)
+
+    return call
+
+
+def failing_at_each_call(
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], error: BaseException
+) -> Iterator[BaseException]:
+    """Do ``act`` with its first changing call failing, then its second, ... until it succeeds."""
+    for n in range(1, 500):
+        fragile = FragileOs(n, error)
+        with monkeypatch.context() as patch:
+            patch.setattr(node_tree, "os", fragile)
+            patch.setattr(node_snapshot, "os", fragile)
+            try:
+                act()
+            except (Crash, AgentFault) as raised:
+                failure: BaseException = raised
+            else:
+                assert fragile.left > 0
+                return
+        yield failure
+    pytest.fail("it never succeeds")
+
+
+def test_the_node_may_die_at_any_system_call(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash at any step tears nothing that is visible, and repeating goes on from there."""
+    base = manifest_of(OLD)
+    node.take(base, OLD)
+    new = manifest_of(NEW, links={"link": "a.py"})
+    payload = payload_of(new, NEW)
+
+    def sync() -> None:
+        reply = node.offer(new, bases=[digest_of(base.encode())])
+        if not reply["have"]:
+            assert node.push(new, payload)["complete"] is True
+
+    crashes = 0
+    for _ in failing_at_each_call(monkeypatch, sync, Crash()):
+        crashes += 1
+        if node.has(new):
+            assert contents(node.path(new)) == {**NEW, "link": "a.py"}
+        assert contents(node.path(base)) == OLD
+
+    assert crashes > 10
+    assert contents(node.path(new)) == {**NEW, "link": "a.py"}
+
+
+def test_a_full_disk_is_an_error_that_says_so(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOSPC at any step is OR-AGENT-DISK, tears nothing, and the next try completes."""
+    old = manifest_of(OLD)
+    node.take(old, OLD)
+    new = manifest_of(NEW)
+
+    def sync() -> None:
+        if not node.offer(new)["have"]:
+            node.push(new, payload_of(new, NEW))
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for failure in failing_at_each_call(monkeypatch, sync, full):
+        assert isinstance(failure, AgentFault)
+        assert failure.id == "OR-AGENT-DISK"
+        assert contents(node.path(old)) == OLD
+    assert contents(node.path(new)) == NEW
+
+
+def test_too_little_space_is_said_before_anything_is_sent(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Free bytes and inodes are compared with what is to come."""
+    manifest = manifest_of(NEW)
+    for free, inodes in ((100, 1000), (1 << 40, 2)):
+        status = SimpleNamespace(f_bavail=free, f_frsize=1, f_files=1000, f_favail=inodes)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "statvfs", lambda _, status=status: status)
+            with pytest.raises(AgentFault, match=r"too (little|few)") as caught:
+                node.offer(manifest)
+        assert caught.value.id == "OR-AGENT-DISK"
+
+
+def test_contents_that_do_not_match_stay_missing(node: Node) -> None:
+    """A content with another digest never gets a name; the node asks for it again."""
+    manifest = manifest_of({"a": b"good", "b": b"fine"})
+    node.offer(manifest)
+
+    reply = node.push(manifest, piece(0, b"evil") + piece(1, b"fine"))
+
+    assert reply["complete"] is False
+    assert not node.path(manifest).exists()
+    assert node.push(manifest, piece(0, b"good"))["complete"] is True
+
+
+def test_large_contents_come_in_pieces(node: Node) -> None:
+    """Pieces make one verified file, also at its second path; a lost or wrong one spoils all."""
+    manifest = manifest_of(BIG)
+    data, half = BIG["big.bin"], 1_500_000
+    node.offer(manifest)
+    assert node.push(manifest, piece(0, data[half:], half) + piece(1, b"s"))["complete"] is False
+    node.push(manifest, piece(0, data[:half]), last=False)
+    assert node.push(manifest, piece(0, b"x" * half, half))["complete"] is False
+
+    node.push(manifest, piece(0, data[:half]), last=False)
+    assert node.push(manifest, piece(0, data[half:], half))["complete"] is True
+
+    assert contents(node.path(manifest)) == BIG
+
+
+def test_two_syncs_at_once_are_safe(tmp_path: Path) -> None:
+    """Threads that push the same and different snapshots all end with complete ones."""
+    variants = [{**NEW, "variant": str(i % 2).encode()} for i in range(6)]
+    failures: list[BaseException] = []
+
+    def sync(files: dict[str, bytes]) -> None:
+        try:
+            Node(tmp_path / "work").take(manifest_of(files), files)
+        except BaseException as error:  # noqa: BLE001 - reported by the test's own thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=sync, args=(files,)) for files in variants]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    node = Node(tmp_path / "work")
+    assert failures == []
+    assert len(node.known()) == 2
+    for files in variants:
+        assert contents(node.path(manifest_of(files))) == files
+
+
+@pytest.mark.parametrize("spoil", ["edit", "delete", "mode", "replace-by-link"])
+def test_check_finds_and_repairs_what_a_job_did(node: Node, tmp_path: Path, spoil: str) -> None:
+    """Files edited in place, deleted, made writable or replaced are noticed, and come back."""
+    files = {f"f{i}": b"x%d" % i for i in range(4)}
+    manifest = manifest_of(files)
+    victim = node.take(manifest, files) / "f2"
+    _spoil(victim, spoil, tmp_path)
+    other = manifest_of({**files, "new": b"n"})
+
+    reply = node.offer(other, bases=[digest_of(manifest.encode())])
+    assert reply["have"] is False
+    node.push(other, payload_of(other, {**files, "new": b"n"}))
+    assert contents(node.path(other)) == {**files, "new": b"n"}
+
+    assert not node.has(manifest, check=True)
+    assert not node.has(manifest)
+    node.take(manifest, files)
+    assert contents(node.path(manifest)) == files
+    assert node.has(manifest, check=True)
+
+
+def _spoil(path: Path, how: str, tmp_path: Path) -> None:
+    if how == "edit":
+        path.chmod(0o644)
+        path.write_bytes(b"x?")
+        path.chmod(0o444)
+    elif how == "mode":
+        path.chmod(0o644)
+    else:
+        path.unlink()
+        if how == "replace-by-link":
+            (tmp_path / "elsewhere").write_bytes(b"x2")
+            path.symlink_to(tmp_path / "elsewhere")
+
+
+def test_files_of_a_job_do_not_make_a_snapshot_incomplete(node: Node) -> None:
+    """Caches that an import leaves beside the code are nobody's damage."""
+    path = node.take(manifest_of(NEW), NEW)
+    (path / "__pycache__").mkdir()
+    (path / "__pycache__" / "a.pyc").write_bytes(b"x")
+
+    assert node.has(manifest_of(NEW), check=True)
+
+
+def test_after_a_reboot_files_are_believed_only_when_read(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may leave a file with its size and times, but without its content."""
+    manifest = manifest_of(NEW)
+    victim = node.take(manifest, NEW) / "d/e/c.bin"
+    times = victim.stat()
+    victim.chmod(0o644)
+    victim.write_bytes(bytes(len(NEW["d/e/c.bin"])))
+    victim.chmod(0o444)
+    os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert node.has(manifest, check=True)
+
+    monkeypatch.setattr(node_snapshot, "_boot", lambda: "after-the-power-cut")
+
+    assert not node.has(manifest)
+    node.take(manifest, NEW)
+    assert contents(node.path(manifest)) == NEW
+    assert node.has(manifest)
+
+
+def test_an_unfinished_snapshot_is_read_again_after_a_reboot(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What arrived before a power cut is verified again before it counts."""
+    base = manifest_of(OLD)
+    node.take(base, OLD)
+    manifest = manifest_of(NEW)
+    node.offer(manifest)
+    node.push(manifest, piece(2, NEW["d/e/c.bin"]), last=False)
+    partial = Path(node.layout.snapshots) / f".partial-{digest_of(manifest.encode())}"
+    victim = partial / "d/e/c.bin"
+    victim.chmod(0o644)
+    victim.write_bytes(bytes(len(NEW["d/e/c.bin"])))
+    victim.chmod(0o444)
+    os.utime(victim, ns=(node_tree.SEAL_NS, node_tree.SEAL_NS))
+    monkeypatch.setattr(node_snapshot, "_boot", lambda: "after-the-power-cut")
+    assert node.has(base)
+
+    node.offer(manifest, bases=[digest_of(base.encode())])
+    node.push(manifest, payload_of(manifest, NEW))
+
+    assert contents(node.path(manifest)) == NEW
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{}", b"\0" * 100])
+def test_a_damaged_manifest_counts_as_absent(
+    node: Node, monkeypatch: pytest.MonkeyPatch, garbage: bytes
+) -> None:
+    """A manifest that a power cut tore is replaced, and the snapshot with it."""
+    manifest = manifest_of(NEW)
+    own = node.take(manifest, NEW) / ".orchestrate"
+    (own / "manifest").write_bytes(garbage)
+    node_snapshot._load_manifest.cache_clear()
+    monkeypatch.setattr(node_snapshot, "_boot", lambda: "after-the-power-cut")
+
+    assert not node.has(manifest)
+    node.take(manifest, NEW)
+
+    assert contents(node.path(manifest)) == NEW
+    assert node.has(manifest)
+
+
+@pytest.mark.parametrize(
+    "payload, header",
+    [
+        (piece(7, b"x"), {}),
+        (piece(0, b"x")[:10], {}),
+        (piece(0, b"xyz")[:-1], {}),
+        (b"no zlib", {"compressed": True}),
+        (zlib.compress(bytes(9_000_000)), {"compressed": True}),
+        (zlib.compress(piece(0, b"x"))[:-3], {"compressed": True}),
+        (bytes(9_000_000), {}),
+    ],
+)
+def test_senseless_parts_are_refused(node: Node, payload: bytes, header: Any) -> None:
+    """Wrong indices, torn pieces and bombs are refused; nothing becomes visible."""
+    manifest = manifest_of({"a": b"x", "b": b"y"})
+    node.offer(manifest)
+
+    with pytest.raises(AgentFault):
+        node.push(manifest, payload, **header)
+
+    assert node.known() == set()
+
+
+def test_a_push_without_an_offer_is_refused(node: Node) -> None:
+    """Without a manifest there is nothing to verify against."""
+    with pytest.raises(AgentFault, match="offer"):
+        node.push(manifest_of(NEW), payload_of(manifest_of(NEW), NEW))
+
+
+@pytest.mark.parametrize("digest", ["", "../x", "0" * 39 + "/", "A" * 40, "0" * 200])
+def test_digests_are_checked_before_they_become_paths(node: Node, digest: str) -> None:
+    """A digest is a file name on the node."""
+    with pytest.raises(AgentFault):
+        offer(node.layout, digest)
+    with pytest.raises(AgentFault):
+        push(node.layout, digest, {}, io.BytesIO())
