@@ -15,22 +15,20 @@ import asyncio
 import contextlib
 import itertools
 import json
-import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
-from orchestrator.core.errors import DeadlineError, OrchestrateError, PreflightError
+from orchestrator.core.errors import DeadlineError, OrchestrateError
 from orchestrator.core.inventory import NodeSpec
 from orchestrator.core.outcome import describe
-from orchestrator.edges.agent.frames import MAX_FRAME_BYTES, BadFrame, decode, encode
-from orchestrator.edges.agent.package import agent_package, start_command
+from orchestrator.edges.agent.frames import BadFrame, decode, encode
+from orchestrator.edges.agent.greeting import Hello, greet, read_frame_line
+from orchestrator.edges.agent.package import start_command
 from orchestrator.edges.transport.base import ChannelClosed, LineTooLong, Process, Transport
 
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
-MAX_NOISE_BYTES = 1024 * 1024
-MAX_NOISE_LINE_BYTES = 64 * 1024
 # A watch may have 4 MiB under way; what is queued beyond that was sent against the rules.
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
 GRANT_BYTES = 1024 * 1024
@@ -49,19 +47,6 @@ class AgentError(OrchestrateError):
 
 class AgentTimeout(DeadlineError, TimeoutError):
     """No answer in time: unknown whether it was performed. Every operation may be repeated."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hello:
-    """What the agent says of itself. ``workdir`` and ``home`` are absolute paths on the node."""
-
-    agent: str
-    python: str
-    pid: int
-    boot_id: str
-    hostname: str
-    home: str
-    workdir: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +103,6 @@ class AgentChannel:
         self.node = node
         self.hello: Hello
         self._process = process
-        self._nonce = secrets.token_hex(16)
         self._ids = map(str, itertools.count(1))
         self._pending: dict[str, asyncio.Future[Reply]] = {}
         self._inbox = _Inbox()
@@ -135,10 +119,12 @@ class AgentChannel:
         process: Process | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                process = await transport.start(start_command(), timeout_s=timeout_s)
+                process = await transport.start(
+                    start_command(spec.python.base), timeout_s=timeout_s
+                )
                 channel = cls(spec.name, process)
                 channel._tasks.append(asyncio.create_task(channel._keep_stderr()))
-                await channel._greet(spec.workdir)
+                channel.hello = await greet(process, spec, channel._last_words)
                 channel._tasks.append(asyncio.create_task(channel._read()))
                 return channel
         except TimeoutError:
@@ -152,53 +138,6 @@ class AgentChannel:
         except BaseException:
             await _abandon(process)
             raise
-
-    # ---- starting -------------------------------------------------------------------------------
-
-    async def _greet(self, workdir: str) -> None:
-        package = agent_package()
-        try:
-            await self._process.write(package.greeting(self._nonce, workdir))
-            status = await self._status_line()
-            if status == "need":
-                await self._process.write(package.parcel())
-            elif status != "have":
-                self._refuse(status.removeprefix("refused "))
-            self.hello = _hello(decode(await self._line()), self._nonce)
-        except (ChannelClosed, EOFError):
-            outcome = await self._process.wait(CLOSE_S)
-            self._refuse(f"python3 {describe(outcome)}: {self._last_words()}")
-        except (BadFrame, LineTooLong) as error:
-            self._refuse(f"the agent's first words make no sense: {error}")
-
-    def _refuse(self, why: str) -> NoReturn:
-        raise PreflightError(
-            "the agent could not be started",
-            id="OR-AGENT-START",
-            where=self.node,
-            why="".join(c for c in why if c.isprintable())[:1000],
-            remedy="the node needs python3 3.8 or newer and a private, writable workdir",
-        )
-
-    async def _status_line(self) -> str:
-        """What follows the nonce. Everything before it is a login banner or the like."""
-        marker = self._nonce.encode() + b" "
-        noise_bytes = 0
-        while noise_bytes <= MAX_NOISE_BYTES:
-            try:
-                line = await self._line(MAX_NOISE_LINE_BYTES)
-            except LineTooLong:
-                line = await self._process.read_stdout(MAX_NOISE_LINE_BYTES)
-            if line.startswith(marker):
-                return line[len(marker) :].decode(errors="replace").strip()
-            noise_bytes += len(line)
-        raise BadFrame(f"more than {MAX_NOISE_BYTES} bytes came before it")
-
-    async def _line(self, limit_bytes: int = MAX_FRAME_BYTES) -> bytes:
-        line = await self._process.read_line(limit_bytes)
-        if not line.endswith(b"\n"):
-            raise EOFError
-        return line
 
     # ---- requests -------------------------------------------------------------------------------
 
@@ -216,6 +155,8 @@ class AgentChannel:
         Raises :class:`AgentError`, :class:`ChannelLost`, :class:`AgentTimeout`.
         """
         id = id or next(self._ids)
+        if id in self._pending:
+            raise ValueError(f"request {id} still waits for its answer")
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         if self._lost:
             raise self._lost
@@ -231,8 +172,7 @@ class AgentChannel:
                 where=self.node,
             ) from None
         finally:
-            if self._pending.get(id) is answer:
-                del self._pending[id]
+            del self._pending[id]
             if answer.done() and not answer.cancelled():
                 answer.exception()  # it may have failed after we stopped waiting
 
@@ -307,7 +247,7 @@ class AgentChannel:
     async def _read(self) -> None:
         try:
             while True:
-                line = await self._line()
+                line = await read_frame_line(self._process)
                 frame = decode(line)
                 payload = await self._payload(frame.pop("payload", 0))
                 self._dispatch(frame, payload, len(line) + len(payload))
@@ -401,15 +341,6 @@ class AgentChannel:
 async def _abandon(process: Process | None) -> None:
     if process is not None:
         await process.kill()
-
-
-def _hello(frame: Mapping[str, Any], nonce: str) -> Hello:
-    texts = ("agent", "python", "boot_id", "hostname", "home", "workdir")
-    pid = frame.get("pid")
-    good = frame.get("event") == "hello" and frame.get("nonce") == nonce and type(pid) is int
-    if not good or not all(isinstance(frame.get(name), str) for name in texts):
-        raise BadFrame("not a hello")
-    return Hello(pid=int(frame["pid"]), **{name: frame[name][:4096] for name in texts})
 
 
 def _agent_error(node: str, error: object) -> AgentError:

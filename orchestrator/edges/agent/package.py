@@ -39,8 +39,10 @@ class AgentPackage:
 
 
 def start_command(python: str = "python3") -> Command:
-    """The command that starts the agent; every word survives any login shell."""
-    return Command(argv=(python, "-I", "-S", "-c", LOADER, "orchestrate-agent"))
+    """The command that starts the agent. ``python``: a name on the PATH, or a path; one below the
+    home directory may be written with ``~/``, as commands start there.
+    """
+    return Command(argv=(python.removeprefix("~/"), "-I", "-S", "-c", LOADER, "orchestrate-agent"))
 
 
 @cache

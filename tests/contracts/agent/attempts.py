@@ -149,6 +149,10 @@ async def eventually(condition: Callable[[], object], within_s: float = SOON_S) 
         await asyncio.sleep(0.02)
 
 
+def everything_below(path: Path) -> set[str]:
+    return {str(found) for found in path.rglob("*") if "__pycache__" not in found.parts}
+
+
 def command_lines() -> list[bytes]:
     """What anybody on this machine can see of every process's arguments."""
     lines = []

@@ -19,9 +19,17 @@ OpenChannel = Callable[[], Awaitable[AgentChannel]]
 MakeAttempt = Callable[..., Awaitable[Attempt]]
 
 
+@pytest.fixture(scope="session")
+def shared_workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("agent") / "work"
+
+
 @pytest.fixture
-def workdir(tmp_path: Path) -> Path:
-    return tmp_path / "work"
+def workdir(shared_workdir: Path) -> Path:
+    """One for all tests, as on a real node: runs are apart. Modules that look at all of it have
+    their own.
+    """
+    return shared_workdir
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, aclosing
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,11 @@ from tests.contracts.agent.conftest import OpenChannel
 from tests.contracts.agent.fake_node import GREETED, WELCOME, FakeNode, NoisyNode
 
 Visit = Callable[..., Awaitable[AgentChannel]]
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    return tmp_path / "work"
 
 
 @pytest.fixture

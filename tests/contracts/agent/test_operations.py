@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -13,8 +14,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.edges.agent.channel import AgentChannel, AgentError
-from tests.contracts.agent.attempts import Attempt, eventually, exists, shell
+from tests.contracts.agent.attempts import Attempt, eventually, exists, rank, shell
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    return tmp_path / "work"
 
 
 async def test_a_listening_port_is_reached_until_it_is_released(channel: AgentChannel) -> None:
@@ -155,6 +161,22 @@ async def test_pruning_spares_what_is_new_or_in_use(channel: AgentChannel, workd
     assert (node / "blobs" / new[:2] / new).exists()
 
 
+async def test_pruning_spares_the_environment_of_a_living_run(attempt: Attempt) -> None:
+    """However old it is: an interpreter must not vanish under its ranks."""
+    environments = attempt.root.parents[3] / "environments"
+    for name in ("a" * 64, "b" * 64):
+        (environments / name / "venv" / "bin").mkdir(parents=True)
+        (environments / name / "venv" / "bin" / "python").symlink_to("/bin/sleep")
+        os.utime(environments / name, (1, 1))
+    interpreter = str(environments / ("a" * 64) / "venv" / "bin" / "python")
+    await attempt.launch(rank(0, interpreter, "300"))
+
+    reply = await attempt.channel.request("prune", {"older_than_s": 60.0}, timeout_s=10)
+
+    assert reply.fields["removed"]["environments"] == 1
+    assert [path.name for path in environments.iterdir()] == ["a" * 64]
+
+
 async def test_an_environment_is_built_once(open_channel: OpenChannel) -> None:
     """Two who ask at once wait for one build; both get an interpreter that works."""
     channels = [await open_channel() for _ in range(2)]
@@ -178,8 +200,11 @@ async def test_an_environment_that_cannot_be_built_says_why(channel: AgentChanne
         assert refused.value.id == "OR-AGENT-ENVIRONMENT"
 
 
-async def test_a_builder_ends_with_its_channel(open_channel: OpenChannel, tmp_path: Path) -> None:
-    """Nobody waits for it any more: what it started is gone when the channel is."""
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_builder_ends_with_its_channel(
+    open_channel: OpenChannel, tmp_path: Path, killed: bool
+) -> None:
+    """Nobody waits for it any more: it is gone when the channel is closed, or its agent killed."""
     base = tmp_path / "slow-python"
     base.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 300\n")
     base.chmod(0o755)
@@ -189,7 +214,10 @@ async def test_a_builder_ends_with_its_channel(open_channel: OpenChannel, tmp_pa
     pid = tmp_path / "pid"
     await eventually(lambda: pid.exists() and pid.read_text().strip())
 
-    await channel.close()
+    if killed:
+        os.kill(channel.hello.pid, signal.SIGKILL)
+    else:
+        await channel.close()
 
     await eventually(lambda: not exists(int(pid.read_text())), 5)
     with pytest.raises(Exception, match="gone"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 
 from orchestrator.edges.agent.node.fault import ENVIRONMENT, AgentFault
 from orchestrator.edges.agent.node.launch import login_environment
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 MAX_LINE_BYTES = 4096
 MAX_LINES = 20_000
 KEPT_LINES = 20
+# A builder must not outlive an agent that is killed: the kernel ends it then (PR_SET_PDEATHSIG).
+TETHER = (
+    "import ctypes,os,signal,sys;ctypes.CDLL(None).prctl(1,signal.SIGKILL);"
+    "os.execvp(sys.argv[1],sys.argv[1:])"
+)
 
 
 def build(context: Context, request: Mapping[str, Any], requirements: bytes) -> dict[str, Any]:
@@ -50,17 +56,14 @@ def build(context: Context, request: Mapping[str, Any], requirements: bytes) -> 
 
 def _run(context: Context, digest: str, argv: list[str]) -> None:
     """Run to its end, telling each line. Raises :class:`AgentFault` if it fails."""
-    try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**login_environment(), "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise AgentFault(ENVIRONMENT, f"cannot run {argv[0]}: {error.strerror}") from error
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", TETHER, *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**login_environment(), "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
     context.builders.add(process.pid)
     try:
         last = _tell(context, digest, process)
@@ -68,7 +71,7 @@ def _run(context: Context, digest: str, argv: list[str]) -> None:
     finally:
         context.builders.discard(process.pid)
     if code:
-        step = " ".join(argv[1:4])
+        step = " ".join(argv[:3])
         raise AgentFault(ENVIRONMENT, f"{step} ended with {code}: " + " | ".join(last))
 
 

@@ -122,6 +122,7 @@ def _specification(
         "ORCHESTRATE_OUTPUT_DIR": attempt.output,
         "ORCHESTRATE_CHECKPOINT_DIR": run.checkpoints,
     }
+    processes = _processes(request, places, markers)
     default = snapshot or attempt.output
     return {
         "run": request["run"],
@@ -133,8 +134,16 @@ def _specification(
         "snapshot": digest,
         "agent": os.path.basename(AGENT),
         "boot_id": boot_id(),
-        "processes": _processes(request, places, markers),
+        "environments": _environments(layout, processes),
+        "processes": processes,
     }
+
+
+def _environments(layout: NodeLayout, processes: list[dict[str, Any]]) -> list[str]:
+    """The digests of built environments that the processes run under: pruning spares them."""
+    prefix = layout.environments + os.sep
+    words = {word for process in processes for word in process["argv"] if word.startswith(prefix)}
+    return sorted({word[len(prefix) :].partition(os.sep)[0] for word in words})
 
 
 def _processes(

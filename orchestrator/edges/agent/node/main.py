@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from orchestrator.edges.agent.node.fault import BAD_REQUEST, SYSTEM, AgentFault, shorten
 from orchestrator.edges.agent.node.layout import NodeLayout
-from orchestrator.edges.agent.node.operations import INLINE, OPERATIONS, Call, Context
+from orchestrator.edges.agent.node.operations import INLINE, OPERATIONS, READS, Call, Context
 from orchestrator.edges.agent.node.state import boot_id
 from orchestrator.edges.agent.node.wire import Body, FrameWriter, WireError, read_frame
 
@@ -102,7 +102,7 @@ class Agent:
             answer = _refusal(id, SYSTEM, f"internal error: {type(error).__name__}: {error}")
         finally:
             self._slots.release()
-        self._answer(id, answer, payload, body)
+        self._answer(id, op, answer, payload, body)
 
     def _perform(
         self, op: object, frame: dict[str, Any], body: Body
@@ -113,10 +113,12 @@ class Agent:
         result = perform(Call(self._context, frame, body))
         return result if isinstance(result, tuple) else (result, b"")
 
-    def _answer(self, id: str, answer: dict[str, Any], payload: bytes, body: Body) -> None:
+    def _answer(
+        self, id: str, op: object, answer: dict[str, Any], payload: bytes, body: Body
+    ) -> None:
         try:
             body.drain()
-            keep = bool(answer["ok"]) and not payload
+            keep = bool(answer["ok"]) and op not in READS
             for _ in range(self._answers.finish(id, answer, keep)):
                 self._context.writer.send(answer, payload)
             self._context.after(id)

@@ -184,6 +184,9 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "fetch": _on_layout("outputs", "fetch"),
 }
 
+# Their answers are not remembered: they may be long, and a repeat finds the same or newer facts.
+READS = frozenset({"probe", "offer", "interpreter", "dial", "runs", "outputs", "fetch"})
+
 # Answered by the reading thread itself, in order with everything else that arrives.
 INLINE: dict[object, Callable[[Context, Request], None]] = {
     "unwatch": _unwatch,

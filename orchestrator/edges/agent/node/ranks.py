@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 START = re.compile(r"(rank-\d{1,7}-\d{1,10})\.start\Z")
 ENDING_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-BROKEN = (AttributeError, KeyError, TypeError, ValueError)
+BROKEN = (AttributeError, KeyError, OSError, TypeError, ValueError)
 GONE = {"signalled": int(signal.SIGKILL)}
 
 
@@ -67,7 +67,7 @@ class RankTable:
     def begun(self) -> list[ShimmedRank]:
         """Ranks whose start was not told yet."""
         new = []
-        for match in filter(None, map(START.match, sorted(os.listdir(self._attempt.ranks)))):
+        for match in filter(None, map(START.match, self._names())):
             key = match.group(1)
             if key in self._known or key in self._unreadable:
                 continue
@@ -78,6 +78,12 @@ class RankTable:
                 continue
             new.append(self._known[key])
         return new
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(os.listdir(self._attempt.ranks))
+        except OSError:
+            return []
 
     def ended(self) -> list[ShimmedRank]:
         """Ranks whose end was not told yet, the earliest first."""

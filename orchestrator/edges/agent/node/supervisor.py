@@ -36,6 +36,7 @@ STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 WAITED = {signal.SIGCHLD, *STOP_SIGNALS}
 BY_SIGNAL = ({"signalled": 15}, {"signalled": 9}, {"signalled": 2}, {"signalled": 1})
 SUCCESS = {"exited": 0}
+ABOUT = ("run", "node", "attempt", "boot_id", "snapshot", "agent", "environments")
 
 
 class Supervisor:
@@ -180,7 +181,7 @@ class Supervisor:
         for child in self.children:
             child.terminate()
 
-    def _find(self) -> list[Found]:
+    def find(self) -> list[Found]:
         """What belongs to this run here: by marker, and by descent for those who dropped it."""
         found = {p.pid: p for p in marked(self.spec["run"], self.spec["node"])}
         found.update((p.pid, p) for p in descendants(os.getpid()))
@@ -193,7 +194,7 @@ class Supervisor:
             self.deadline = time.monotonic() + min(self.spec["grace_s"], LEFTOVER_GRACE_S)
         told: set[int] = set()
         while time.monotonic() < self.deadline:
-            left = self._find()
+            left = self.find()
             if not left:
                 return
             for process in left:
@@ -203,7 +204,7 @@ class Supervisor:
             self._tick()
 
     def _conclude(self) -> None:
-        swept = sweep(self._find, SWEEP_S)
+        swept = sweep(self.find, SWEEP_S)
         self._observe()
         self._record_unknown()
         if swept.killed:
@@ -258,11 +259,15 @@ def main() -> None:
     for fd in (3, *spec["held"]):
         os.set_inheritable(fd, False)
     identity = {"pid": os.getpid(), "start_time": start_time(os.getpid())}
-    about = {key: spec[key] for key in ("run", "node", "attempt", "boot_id", "snapshot", "agent")}
+    about = {key: spec[key] for key in ABOUT}
     path = AttemptLayout(spec["attempt_dir"]).supervisor
     write_atomically(path, json.dumps({**identity, **about}).encode())
     supervisor = Supervisor(spec)
     supervisor.start()
     answer.write(json.dumps(identity) + "\n")
     answer.close()
-    supervisor.run()
+    try:
+        supervisor.run()
+    except BaseException:
+        sweep(supervisor.find, SWEEP_S)  # a bug of ours must not leave processes behind
+        raise
