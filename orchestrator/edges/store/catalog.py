@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.boundary.cluster import load_cluster
-from orchestrator.boundary.workload import load_workload, script_job
 from orchestrator.boundary.yaml_source import MAX_BYTES
 from orchestrator.core.errors import UsageError
 from orchestrator.core.inventory import Cluster
@@ -87,6 +86,9 @@ class Catalog:
         return load_cluster(read_bounded(path), _shown(path), folder=folder, environ=environ)
 
     def read_workload(self, path: Path) -> Workload:
+        # Here, as below: commands that only need nodes start sooner without it.
+        from orchestrator.boundary.workload import load_workload
+
         return load_workload(read_bounded(path), _shown(path), str(path.absolute().parent))
 
     def clusters(self) -> list[CatalogEntry]:
@@ -141,6 +143,8 @@ def open_script(
     else ``cwd``. Raises :class:`UsageError` for a script that does not exist, is not executable, or
     is outside ``workdir``.
     """
+    from orchestrator.boundary.workload import script_job
+
     script = _script_path(words, cwd)
     folder = find_project(cwd, workdir, script)
     relative: str | None = None
