@@ -7,8 +7,10 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pathspec import GitIgnoreSpec
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 IGNORE_FILE = ".orchestrateignore"
 MAX_IGNORE_BYTES = 1024 * 1024
@@ -50,7 +52,7 @@ class Rules:
     def __init__(self, ignore_text: str = "") -> None:
         lines = (line.strip() for line in ignore_text.splitlines())
         self._patterns = [line for line in lines if line and not line.startswith("#")]
-        self._spec = GitIgnoreSpec.from_lines(self._patterns) if self._patterns else None
+        self._spec = _compiled(self._patterns) if self._patterns else None
 
     @classmethod
     def of(cls, folder: Path) -> Rules:
@@ -83,6 +85,12 @@ class Rules:
             else:
                 kept.append(name)
         return kept
+
+
+def _compiled(patterns: list[str]) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec
+
+    return GitIgnoreSpec.from_lines(patterns)
 
 
 def _default_rule(path: str) -> str:

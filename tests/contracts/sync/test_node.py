@@ -342,6 +342,16 @@ def test_files_of_a_job_do_not_make_a_snapshot_incomplete(node: Node) -> None:
     assert node.has(manifest_of(NEW), check=True)
 
 
+def test_asking_for_a_snapshot_counts_as_using_it(node: Node) -> None:
+    """What is pruned by age is told by the folder's time, which an offer renews."""
+    path = node.take(manifest_of(NEW), NEW)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+
+    assert node.has(manifest_of(NEW))
+
+    assert path.stat().st_mtime > 1_600_000_000
+
+
 def test_after_a_reboot_files_are_believed_only_when_read(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,7 +157,7 @@ def _is_complete(layout: NodeLayout, digest: str, check: bool) -> bool:
     try:
         with open(marker, encoding="ascii") as file:
             files = int(file.read(32) or "0")
-        os.utime(marker)  # when it was last used, for whoever prunes
+        os.utime(root)  # when it was last used, for whoever prunes
     except (FileNotFoundError, ValueError):
         files = None
     if files is not None and not (check or (os.geteuid() == 0 and files <= FEW_FILES)):
