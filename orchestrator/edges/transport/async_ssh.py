@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import cast
 
 import asyncssh
@@ -24,6 +25,8 @@ from orchestrator.edges.transport.base import (
     run_to_end,
 )
 from orchestrator.edges.transport.remote import (
+    MAX_SESSIONS,
+    REFUSED_PAUSE_S,
     RemoteProcess,
     new_marker,
     opened,
@@ -39,25 +42,32 @@ class AsyncSshTransport:
         self.node = node
         self._link = link
         self._connection = link.connection
+        self._sessions: set[RemoteProcess] = set()
+        self._killing = asyncio.Lock()  # one session at a time is for killing
 
     async def start(self, command: Command, *, timeout_s: float) -> Process:
         marker = new_marker()
         line = remote_line(command, marker)
+        if len(self._sessions) >= MAX_SESSIONS:
+            raise failures.refused_session(self.node, f"{MAX_SESSIONS} commands run already")
         opening = asyncio.ensure_future(self._open(line, marker))
         return await opened(opening, timeout_s)
 
     async def _open(self, line: bytes, marker: str) -> AsyncSshProcess:
-        process = AsyncSshProcess(self._connection, marker)
+        process = AsyncSshProcess(self._connection, self._killing, marker, self._sessions.discard)
+        self._sessions.add(process)
         try:
             # asyncssh sends bytes as they are; only its annotation knows nothing but str.
             await self._connection.create_session(
                 lambda: process, cast("str", line), request_pty=False, encoding=None
             )
         except asyncssh.ChannelOpenError as error:
+            self._sessions.discard(process)
             if self._connection.is_closed():
                 raise ChannelClosed("the SSH connection is closed") from error
             raise failures.refused_session(self.node, error.reason) from error
         except (asyncssh.Error, OSError) as error:
+            self._sessions.discard(process)
             raise ChannelClosed(str(error) or "the SSH connection is lost") from error
         return process
 
@@ -80,9 +90,16 @@ class AsyncSshTransport:
 class AsyncSshProcess(RemoteProcess, asyncssh.SSHClientSession[bytes]):
     """A channel; asyncssh calls back with its data and its end."""
 
-    def __init__(self, connection: asyncssh.SSHClientConnection, marker: str) -> None:
-        super().__init__(marker)
+    def __init__(
+        self,
+        connection: asyncssh.SSHClientConnection,
+        killing: asyncio.Lock,
+        marker: str,
+        on_end: Callable[[RemoteProcess], None],
+    ) -> None:
+        super().__init__(marker, on_end)
         self._connection = connection
+        self._killing = killing
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
         self._paused = False
 
@@ -130,9 +147,23 @@ class AsyncSshProcess(RemoteProcess, asyncssh.SSHClientSession[bytes]):
         with contextlib.suppress(OSError, asyncssh.Error):
             self._channel.send_signal("KILL")  # enough for some servers
             if line := await self._kill_line():
-                await self._connection.create_session(
-                    asyncssh.SSHClientSession, line.decode(), request_pty=False
+                async with self._killing:
+                    await self._execute(line.decode())
+
+    async def _execute(self, line: str) -> None:
+        """Run a line in a session of its own, as soon as the server grants one."""
+        while True:
+            try:
+                channel, _ = await self._connection.create_session(
+                    asyncssh.SSHClientSession, line, request_pty=False
                 )
+            except asyncssh.ChannelOpenError:
+                if self._connection.is_closed():
+                    return
+                await asyncio.sleep(REFUSED_PAUSE_S)
+            else:
+                await channel.wait_closed()
+                return
 
     def _close_channel(self) -> None:
         if self._channel is not None:

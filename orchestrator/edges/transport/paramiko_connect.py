@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ class Link(paramiko.Transport):
     def __init__(self, carrier: Carrier) -> None:
         super().__init__(carrier.sock)
         self.exit_signals: dict[int, str] = {}
+        self.killing = threading.Lock()  # one session at a time is for killing
         self._carrier = carrier
         self._why_cut = ""
 

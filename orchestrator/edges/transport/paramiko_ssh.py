@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import select
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -31,6 +32,8 @@ from orchestrator.edges.transport.base import (
 )
 from orchestrator.edges.transport.paramiko_connect import Link
 from orchestrator.edges.transport.remote import (
+    MAX_SESSIONS,
+    REFUSED_PAUSE_S,
     RemoteProcess,
     new_marker,
     opened,
@@ -39,8 +42,8 @@ from orchestrator.edges.transport.remote import (
 )
 from orchestrator.edges.transport.streams import KILL_GRACE_S
 
-MAX_SESSIONS = 10  # sshd's own default; each needs up to two threads, and some are to spare
-MAX_THREADS = 2 * MAX_SESSIONS + 4
+# Each session needs up to two threads, and some are to spare.
+MAX_THREADS = 2 * MAX_SESSIONS + 6
 MAX_POSTED_CHUNKS = 16
 POLL_S = 0.1
 CLOSE_TIMEOUT_S = 2.0
@@ -54,7 +57,7 @@ class ParamikoTransport:
         self._chain = chain
         self._link = chain[-1]
         self._limits = limits
-        self._sessions: set[ParamikoProcess] = set()
+        self._sessions: set[RemoteProcess] = set()
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix=f"ssh-{node}")
         self._watch = asyncio.create_task(self._watch_link())
         self._closed = False
@@ -135,13 +138,12 @@ class ParamikoProcess(RemoteProcess):
         link: Link,
         threads: ThreadPoolExecutor,
         marker: str,
-        on_end: Callable[[ParamikoProcess], None],
+        on_end: Callable[[RemoteProcess], None],
     ) -> None:
-        super().__init__(marker)
+        super().__init__(marker, on_end)
         self._loop = asyncio.get_running_loop()
         self._link = link
         self._threads = threads
-        self._on_end = on_end
         self._channel: paramiko.Channel
         self._room = threading.Event()
         self._room.set()
@@ -215,12 +217,26 @@ class ParamikoProcess(RemoteProcess):
             self._post(self.resume_writing)
 
     def _kill_remotely(self, line: bytes, timeout_s: float) -> None:
-        with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
-            channel = self._link.open_session(timeout=timeout_s)
+        """Run a line in a session of its own, as soon as the server grants one."""
+        deadline_s = time.monotonic() + timeout_s
+        with (
+            self._link.killing,
+            contextlib.suppress(paramiko.SSHException, EOFError, OSError),
+        ):
+            while (channel := self._granted_session(timeout_s)) is None:
+                if time.monotonic() > deadline_s:
+                    return
+                time.sleep(REFUSED_PAUSE_S)
             channel.settimeout(timeout_s)
             channel.exec_command(line)
             channel.recv(1)  # its end
             channel.close()
+
+    def _granted_session(self, timeout_s: float) -> paramiko.Channel | None:
+        try:
+            return self._link.open_session(timeout=timeout_s)
+        except paramiko.ChannelException:
+            return None
 
     def _post(self, callback: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
@@ -235,7 +251,6 @@ class ParamikoProcess(RemoteProcess):
     def on_closed(self, reason: str, *, cut: bool) -> None:
         super().on_closed(reason, cut=cut)
         self._room.set()
-        self._on_end(self)
 
     def _submit(self, act: Callable[[], None]) -> None:
         try:

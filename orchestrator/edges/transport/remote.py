@@ -18,6 +18,10 @@ from typing import TypeVar
 from orchestrator.core.command import Command, Secret, render_shell, reveal
 from orchestrator.edges.transport.streams import StreamedProcess
 
+# sshd grants ten sessions to a connection (MaxSessions); the tenth is kept for killing.
+MAX_SESSIONS = 9
+# A session that ended occupies its place in sshd for a moment longer.
+REFUSED_PAUSE_S = 0.02
 # Linux limits one argument of execve, and the login shell gets the whole line as one.
 MAX_LINE_BYTES = 128 * 1024 - 1
 MAX_NOISE_BYTES = 1024 * 1024
@@ -102,8 +106,9 @@ class Preamble:
 class RemoteProcess(StreamedProcess):
     """What the SSH transports share: markers taken off, and the process group known for killing."""
 
-    def __init__(self, marker: str) -> None:
+    def __init__(self, marker: str, on_end: Callable[[RemoteProcess], None]) -> None:
         super().__init__()
+        self._on_end = on_end
         self._preambles = Preamble(marker, self._on_pid), Preamble(marker, lambda _: None)
         self._started = asyncio.Event()
         self._group = 0
@@ -121,6 +126,10 @@ class RemoteProcess(StreamedProcess):
         for stream, preamble in zip((self.stdout, self.stderr), self._preambles, strict=True):
             self.on_data(stream, preamble.finish())
             stream.finish()
+
+    def on_closed(self, reason: str, *, cut: bool) -> None:
+        super().on_closed(reason, cut=cut)
+        self._on_end(self)
 
     async def _kill_line(self) -> bytes:
         """Waits until the process group is known. Empty if the node named none."""

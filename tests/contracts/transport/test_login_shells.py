@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from orchestrator.core.command import Command
 from orchestrator.core.errors import PreflightError
 from orchestrator.core.inventory import TransportKind
 from orchestrator.core.outcome import Exited
+from tests.contracts.transport.conditions import recognisable_duration, until_not_running
 from tests.contracts.transport.conftest import Open
 from tests.contracts.transport.sshd import Sshd
 
@@ -73,6 +75,24 @@ async def test_an_account_without_a_shell_says_so(
 
     assert done.outcome == Exited(1)
     assert b"not available" in done.stdout
+
+
+async def test_one_session_is_kept_for_killing(
+    ssh_kind: TransportKind, connect: Open, sshd: Sshd
+) -> None:
+    """However many commands run, each can be killed; one too many is refused at once."""
+    transport = await connect(sshd, ssh_kind)
+    durations = [recognisable_duration() for _ in range(9)]
+    commands = [Command(argv=("sleep", duration)) for duration in durations]
+    running = [await transport.start(command, timeout_s=15) for command in commands]
+
+    with pytest.raises(PreflightError) as caught:
+        await transport.start(Command(argv=("true",)), timeout_s=15)
+    await asyncio.gather(*(process.kill() for process in running))
+
+    assert caught.value.id == "OR-SSH-009"
+    for duration in durations:
+        await until_not_running(duration)
 
 
 async def test_a_full_connection_refuses_with_a_reason(
