@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 
+from orchestrator.boundary.supervisor_records import BadRecord
 from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.events import (
     Action,
@@ -69,7 +70,7 @@ class Hands:
         assert not isinstance(action, Conclude)
         try:
             await self._dispatch(action, state)
-        except (OrchestrateError, OSError, TimeoutError) as error:
+        except (OrchestrateError, OSError, TimeoutError, BadRecord) as error:
             phase = PHASE_OF[type(action)]
             self._post(Failed(node=action.node, phase=phase, problem=problem_of(error)))
         except Exception as error:  # noqa: BLE001 - a bug reaches the loop, not a dead task

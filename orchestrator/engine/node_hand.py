@@ -33,6 +33,8 @@ from orchestrator.engine.watching import Watcher
 
 ATTEMPT = 1
 EPOCH = 1
+# A sweep fences off launches of the run that come too late; the coordinator's own come before.
+SWEEP_EPOCH = EPOCH + 1
 QUICK_S = 30.0
 DIAL_S = 5.0
 RENEWALS_PER_LEASE = 4
@@ -57,6 +59,7 @@ class NodeHand:
         self._began = context.clock.monotonic()
         self._offset_s = 0.0
         self._watcher: Watcher | None = None
+        self._launching = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def connect(self) -> None:
@@ -125,6 +128,21 @@ class NodeHand:
 
     async def launch(self, share: NodePlan, port: int | None) -> None:
         """Start the supervisor and follow it. ``port``: the rendezvous port to let go of first."""
+        async with self._launching:
+            await self._launch(share, port)
+        self._watcher = Watcher(
+            self._link,
+            attempt=self._attempt(),
+            context=self._context,
+            post=self._post,
+            clock_offset_s=self._offset_s,
+        )
+        self._tasks = [
+            asyncio.create_task(self._watcher.run()),
+            asyncio.create_task(self._renew()),
+        ]
+
+    async def _launch(self, share: NodePlan, port: int | None) -> None:
         if port is not None:
             await self._link.request("release", {"port": port}, timeout_s=QUICK_S)
         budgets = self._request.budgets
@@ -140,20 +158,12 @@ class NodeHand:
             "processes": [_process(share, process) for process in share.processes],
         }
         await self._link.request("launch", request, timeout_s=budgets.launch_s)
-        self._watcher = Watcher(
-            self._link,
-            attempt=self._attempt(),
-            context=self._context,
-            post=self._post,
-            clock_offset_s=self._offset_s,
-        )
-        self._tasks = [
-            asyncio.create_task(self._watcher.run()),
-            asyncio.create_task(self._renew()),
-        ]
 
     async def stop(self, grace_s: float) -> None:
-        await self._link.request("stop", {**self._attempt(), "grace_s": grace_s}, timeout_s=QUICK_S)
+        """Ask the supervisor to stop; a launch that is under way is waited for."""
+        request = {**self._attempt(), "grace_s": grace_s}
+        async with self._launching:
+            await self._link.request("stop", request, timeout_s=QUICK_S)
 
     async def collect(self) -> None:
         """Wait until every log byte is here, then pull the outputs."""
@@ -169,8 +179,10 @@ class NodeHand:
         )
 
     async def sweep(self) -> None:
+        """End and verify what is left; from then on the node refuses launches of ours."""
         timeout_s = self._request.budgets.clean_s
-        fields = {"run": self._request.run_id, "node": self._spec.name}
+        run = self._request.run_id
+        fields = {"run": run, "node": self._spec.name, "epoch": SWEEP_EPOCH}
         reply = await self._link.request("sweep", fields, timeout_s=timeout_s)
         killed = reply.fields.get("killed")
         self._post(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.boundary.supervisor_records import BadRecord
 from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.events import Problem
 
@@ -13,4 +14,6 @@ def problem_of(error: Exception) -> Problem:
         return Problem(id=error.id, message=message, remedy=error.remedy)
     if isinstance(error, TimeoutError):
         return Problem(id="OR-TIME-002", message=str(error) or "the node did not answer in time")
+    if isinstance(error, BadRecord):
+        return Problem(id="OR-AGENT-REPLY", message=f"the node's answer makes no sense: {error}")
     return Problem(id="OR-IO-001", message=str(error) or type(error).__name__)

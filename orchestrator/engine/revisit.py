@@ -16,6 +16,7 @@ from orchestrator.core.request import RunRequest
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.transport.base import ConnectLimits
 from orchestrator.engine.clock import SystemClock
+from orchestrator.engine.node_hand import SWEEP_EPOCH
 from orchestrator.engine.node_link import NodeLink
 
 SWEEP_S = 60.0
@@ -69,7 +70,7 @@ async def _one(
 
 
 async def _sweep(link: NodeLink, run_id: str) -> NodeVisit:
-    fields = {"run": run_id, "node": link.spec.name}
+    fields = {"run": run_id, "node": link.spec.name, "epoch": SWEEP_EPOCH}
     reply = await link.request("sweep", fields, timeout_s=SWEEP_S)
     left = parse_survivors(reply.fields.get("survivors"))
     killed = reply.fields.get("killed")

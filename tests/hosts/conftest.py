@@ -14,6 +14,8 @@ from virtual_hosts_lib.hosts import VirtualHosts
 from virtual_hosts_lib.processes import VirtualHostsError
 from virtual_hosts_lib.state import Options
 
+from tests.hosts.running import RANK, Desk, open_desk
+
 RaiseHosts = Callable[[Path, Options], VirtualHosts]
 
 
@@ -43,3 +45,11 @@ def hosts(virtual_hosts: VirtualHosts) -> Iterator[VirtualHosts]:
     """The session's hosts, healed of every fault when the test ends."""
     yield virtual_hosts
     virtual_hosts.heal()
+
+
+@pytest.fixture
+def desk(hosts: VirtualHosts, tmp_path: Path) -> Iterator[Desk]:
+    """A project with ``rank.py`` and a home, from which runs are started on the hosts."""
+    with open_desk(tmp_path, hosts.inventory) as desk:
+        desk.script("rank.py", RANK)
+        yield desk

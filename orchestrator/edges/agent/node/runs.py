@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Request = Mapping[str, Any]
 
 SWEEP_S = 10.0
+LOCK_S = 10.0
 SUPERVISOR_END_S = 15.0
 POLL_S = 0.02
 MAX_RUNS = 2000
@@ -78,8 +79,13 @@ def _ask_to_stop(attempt: AttemptLayout, grace_s: float) -> None:
 
 
 def sweep_run(layout: NodeLayout, request: Request) -> dict[str, Any]:
-    """End what is left of the run on this node, its supervisor included, and verify."""
+    """End what is left of the run on this node, its supervisor included, and verify.
+
+    With ``epoch``, launches of older epochs are fenced off first, and one under way is waited for.
+    """
     run = layout.run(request.get("run"), request.get("node"))
+    if request.get("epoch") is not None:
+        _fence(run, lease.check_epoch(request))
     unfinished = _end_supervisors(run)
     swept = sweep(lambda: marked(request["run"], request["node"]), SWEEP_S)
     survivors = [process.describe() for process in swept.survivors] + unfinished
@@ -89,6 +95,27 @@ def sweep_run(layout: NodeLayout, request: Request) -> dict[str, Any]:
         "survivors": survivors,
         "clean": not survivors,
     }
+
+
+def _fence(run: RunLayout, epoch: int) -> None:
+    run.create()
+    fd = _lock_soon(run.lock)
+    try:
+        lease.fence(run, epoch)
+    finally:
+        os.close(fd)
+
+
+def _lock_soon(path: str) -> int:
+    """The lock, within ``LOCK_S``: a launch holds it while it copies code. Raises BUSY."""
+    deadline = time.monotonic() + LOCK_S
+    while True:
+        try:
+            return lock(path, wait=False)
+        except AgentFault:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(POLL_S)
 
 
 def _end_supervisors(run: RunLayout) -> list[dict[str, object]]:

@@ -1,0 +1,337 @@
+"""Starting `python -m orchestrator` as people do, and looking at what it does to machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from tests.architecture.source import ROOT
+
+POLL_S = 0.05
+
+# Told on standard input, so that it does not find itself: {"run", "rank", "signal", "text"}.
+LOOK = """
+import json, os, signal, sys
+asked = json.load(sys.stdin)
+run, rank = asked["run"].encode(), asked.get("rank")
+found = []
+for name in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        handle = os.pidfd_open(int(name))
+        environ, words = (open(f"/proc/{name}/{f}", "rb").read() for f in ("environ", "cmdline"))
+    except OSError:
+        continue
+    variables = environ.split(b"\\0")
+    marked = b"ORCHESTRATE_RUN_ID=" + run in variables
+    hit = marked or run in words
+    if rank is not None:
+        hit = marked and b"RANK=%d" % rank in variables and b"rank_shim" not in words
+    if asked.get("text"):
+        hit = asked["text"].encode() in words
+    if hit and int(name) != os.getpid():
+        found.append([int(name), words.replace(b"\\0", b" ").decode(errors="replace")])
+        if asked.get("signal"):
+            signal.pidfd_send_signal(handle, asked["signal"])
+print(json.dumps(found))
+"""
+
+
+class Machine(Protocol):
+    """Where nodes live: the virtual hosts, or this machine."""
+
+    @property
+    def names(self) -> list[str]: ...
+
+    def exec_argv(self, name: str, argv: Sequence[str]) -> list[str]: ...
+
+
+class Here:
+    """This machine as the only node's host."""
+
+    names = ("here",)
+
+    def exec_argv(self, name: str, argv: Sequence[str]) -> list[str]:
+        return list(argv)
+
+
+def look(machine: Machine, host: str, **asked: object) -> list[tuple[int, str]]:
+    """(pid, words) of the processes on ``host`` that belong to a run; ``signal`` is sent to them.
+
+    ``rank``: only that rank's own process. ``text``: instead of the run's marker, what must stand
+    on the command line.
+    """
+    argv = machine.exec_argv(host, [sys.executable, "-I", "-S", "-c", LOOK])
+    asked = {"run": "", **asked}
+    done = subprocess.run(
+        argv, input=json.dumps(asked), capture_output=True, text=True, timeout=30, check=True
+    )
+    return [(pid, words) for pid, words in json.loads(done.stdout)]
+
+
+def remains(machine: Machine, run: str, hosts: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """Every process of ``run``, ranks and supervisors, by host; empty when nothing is left."""
+    seen = {host: look(machine, host, run=run) for host in hosts or machine.names}
+    return {host: found for host, found in seen.items() if found}
+
+
+def kill_rank(machine: Machine, host: str, run: str, rank: int, number: int) -> float:
+    """Signal one rank's process by its identity; the wall clock before that."""
+    at = time.time()
+    found = look(machine, host, run=run, rank=rank, signal=number)
+    assert len(found) == 1, f"rank {rank} of {run} on {host}: {found}"
+    return at
+
+
+def wait_until(what: str, holds: Callable[[], object], within_s: float = 30.0) -> float:
+    """Seconds until ``holds`` did; fails with ``what`` at the deadline."""
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began < within_s, f"not within {within_s:g} s: {what}"
+        time.sleep(POLL_S)
+    return time.monotonic() - began
+
+
+def measured(what: str, seconds: float, limit_s: float) -> None:
+    """Print a measured time and hold it to its limit."""
+    sys.stdout.write(f"measured: {what}: {seconds:.2f} s (limit {limit_s:g} s)\n")
+    assert seconds <= limit_s, what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a command ended. ``result`` is its last line of JSON; ``at`` the wall clock."""
+
+    code: int
+    result: dict[str, Any]
+    err: str
+    at: float
+
+    @property
+    def states(self) -> dict[str, str]:
+        return {node["name"]: node["state"] for node in self.result["nodes"]}
+
+
+class Job:
+    """A run under way: its events and what it says to people, as they come."""
+
+    def __init__(self, run: str, process: subprocess.Popen[str]) -> None:
+        self.run = run
+        self.process = process
+        self.records: list[dict[str, Any]] = []
+        self._err: list[str] = []
+        readers = [(process.stdout, self._take), (process.stderr, self._err.append)]
+        self._threads = [threading.Thread(target=_drain, args=reader) for reader in readers]
+        for thread in self._threads:
+            thread.start()
+
+    def _take(self, line: str) -> None:
+        self.records.append(json.loads(line))
+
+    def events(self, type: str, **fields: object) -> list[dict[str, Any]]:
+        """The events of one type so far whose fields are as given."""
+        found = [r["event"] for r in list(self.records) if r["type"] == "event"]
+        matching = (e for e in found if e["type"] == type)
+        return [e for e in matching if all(e.get(name) == fields[name] for name in fields)]
+
+    def wait_for(self, type: str, count: int = 1, within_s: float = 40.0, **fields: object) -> None:
+        """Until ``count`` such events came."""
+        what = f"{count} {type} {fields} of {self.run}: {self.err}"
+        wait_until(what, lambda: len(self.events(type, **fields)) >= count or self.over, within_s)
+        assert len(self.events(type, **fields)) >= count, f"{what}, {self.records[-3:]}"
+
+    def wait_for_line(self, line: str, count: int, within_s: float = 40.0) -> None:
+        """Until ``count`` ranks wrote ``line``."""
+        self.wait_for("Log", count, within_s, line=line)
+
+    def lines(self) -> dict[str, list[str]]:
+        """Every log line that came, by ``node/file``."""
+        found: dict[str, list[str]] = {}
+        for event in self.events("Log"):
+            found.setdefault(f"{event['node']}/{event['file']}", []).append(event["line"])
+        return found
+
+    @property
+    def over(self) -> bool:
+        return self.process.poll() is not None and not any(t.is_alive() for t in self._threads)
+
+    @property
+    def err(self) -> str:
+        return "".join(self._err)
+
+    def interrupt(self, number: int = signal.SIGINT) -> float:
+        """Send a signal; the monotonic clock before that."""
+        at = time.monotonic()
+        self.process.send_signal(number)
+        return at
+
+    def end(self, within_s: float = 60.0) -> Ending:
+        """Wait for the end and read the one result."""
+        code = self.process.wait(within_s)
+        at = time.time()
+        for thread in self._threads:
+            thread.join(5)
+        results = [record for record in self.records if record["type"] == "result"]
+        assert results == self.records[-1:], self.err
+        assert results[0]["exit_code"] == code, self.err
+        return Ending(code=code, result=results[0], err=self.err, at=at)
+
+    def abandon(self) -> None:
+        """KILL the coordinator, if it is still there, and wait for it."""
+        self.process.kill()
+        self.process.wait(10)
+        for thread in self._threads:
+            thread.join(5)
+
+
+def _drain(stream: IO[str], take: Callable[[str], object]) -> None:
+    with stream:
+        for line in stream:
+            take(line)
+
+
+class Desk:
+    """A project and a home of one's own, from which runs are started."""
+
+    def __init__(self, root: Path, cluster: Path) -> None:
+        self.home = root / "home"
+        self.project = root / "project"
+        self.project.mkdir()
+        self.cluster = cluster
+        self._count = 0
+        self._jobs: list[Job] = []
+
+    def script(self, name: str, text: str) -> str:
+        """A file of the project; its name."""
+        (self.project / name).write_text(text)
+        return name
+
+    @property
+    def next_run(self) -> str:
+        """The id of the run that ``start`` will make."""
+        return f"{self.project.parent.name}-{self._count + 1}"
+
+    def folder(self, run: str) -> Path:
+        return self.home / "runs" / run
+
+    def log(self, run: str, node: str, file: str) -> bytes:
+        return (self.folder(run) / "logs" / node / file).read_bytes()
+
+    def start(
+        self,
+        *script: str,
+        options: Sequence[str] = (),
+        launcher: str = "direct",
+        env: Mapping[str, str] | None = None,
+    ) -> Job:
+        """`orchestrate run --json --follow OPTIONS -- SCRIPT`, with an id of its own."""
+        run = self.next_run
+        self._count += 1
+        fixed = ["--cluster", str(self.cluster), "--launcher", launcher, "--run-id", run]
+        words = ["run", *fixed, "--json", "--follow", *options, "--", *script]
+        job = Job(run, self.popen(*words, env=env))
+        self._jobs.append(job)
+        return job
+
+    def run(self, *script: str, within_s: float = 90.0, **how: Any) -> tuple[Job, Ending]:
+        """``start``, and wait for the end."""
+        job = self.start(*script, **how)
+        return job, job.end(within_s)
+
+    def command(self, *words: str, within_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Any other command, to its end."""
+        process = self.popen(*words)
+        try:
+            out, err = process.communicate(timeout=within_s)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def close(self) -> None:
+        for job in self._jobs:
+            job.abandon()
+
+    def popen(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """`orchestrate WORDS`, under way; whoever calls ends it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", *words],
+            cwd=self.project,
+            env={
+                **os.environ,
+                "ORCHESTRATE_HOME": str(self.home),
+                "PYTHONPATH": str(ROOT),
+                **(env or {}),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@contextmanager
+def open_desk(root: Path, cluster: Path) -> Iterator[Desk]:
+    """A desk whose coordinators are ended in any case."""
+    desk = Desk(root, cluster)
+    try:
+        yield desk
+    finally:
+        desk.close()
+
+
+# A rank for tests of the life of a run; torch would only cost time.
+RANK = """
+import os, signal, sys, time
+
+rank = int(os.environ["RANK"])
+mode = sys.argv[1]
+
+
+def stay(seconds=120):
+    print("ready", flush=True)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.05)
+
+
+if mode == "stubborn":
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: os.write(1, b"told\\n"))
+    stay()
+elif mode == "count":
+    for number in range(int(sys.argv[2])):
+        print(f"line {number} of rank {rank}", flush=True)
+        time.sleep(0.01)
+elif mode == "stay":
+    stay(float(sys.argv[2]) if len(sys.argv) > 2 else 120)
+elif mode == "wait":
+    print(*sys.argv[2:], "ready", sep="\\n", flush=True)
+    go = os.path.expanduser("~/go-" + os.environ["ORCHESTRATE_RUN_ID"])
+    while not os.path.exists(go):
+        time.sleep(0.05)
+elif rank != 1:
+    stay()
+elif mode == "last-words":
+    print("all is well", flush=True)
+    print("the last line of rank 1", file=sys.stderr, flush=True)
+    stay()
+elif mode == "exit":
+    print("giving up with 3", file=sys.stderr)
+    sys.exit(3)
+elif mode == "raise":
+    raise RuntimeError("no such luck")
+elif mode == "segfault":
+    print("about to fault", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGSEGV)
+"""
