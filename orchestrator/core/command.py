@@ -7,7 +7,7 @@ with every byte quoted, and :func:`render_human` for people, with secrets masked
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 MASK = "***"
@@ -73,22 +73,12 @@ class Command:
                 raise ValueError(f"not an environment variable name: {name!r}")
 
 
-def render_shell(command: Command) -> str:
-    """One line for a POSIX ``sh`` (SSH always hands one string to the login shell).
+def render_shell(argv: Sequence[str]) -> str:
+    """One line for a POSIX ``sh``, every byte quoted (SSH hands one string to the login shell).
 
-    Environment values appear in the line, hence in the node's process list while it starts: secrets
-    must travel over a channel's standard input instead. Raises ``ValueError`` for a secret.
+    ``argv[0]`` must not begin with ``-`` or hold ``=``: shells read those their own way.
     """
-    if any(isinstance(value, Secret) for value in command.env.values()):
-        raise ValueError("a secret must not be rendered into a command line")
-    words = [shlex.quote(word) for word in command.argv]
-    if command.env:
-        pairs = [shlex.quote(f"{name}={reveal(value)}") for name, value in command.env.items()]
-        words = ["env", *pairs, *words]
-    elif command.argv[0].startswith("-") or "=" in command.argv[0]:
-        words = ["env", "--", *words]
-    line = "exec " + " ".join(words)
-    return f"cd -- {shlex.quote(command.cwd)} && {line}" if command.cwd else line
+    return "exec " + shlex.join(argv)
 
 
 def render_human(command: Command) -> str:

@@ -46,7 +46,7 @@ def remote_line(command: Command, marker: str) -> bytes:
     if any(isinstance(value, Secret) for value in command.env.values()):
         raise ValueError("a secret must travel over standard input, not the environment")
     words = ("sh", "-c", _SCRIPT, "sh", marker, command.cwd or "", *_with_environment(command))
-    line = render_shell(Command(argv=words)).encode(errors="surrogateescape")
+    line = render_shell(words).encode(errors="surrogateescape")
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(
             f"the command line has {len(line)} bytes, Linux takes {MAX_LINE_BYTES}: "
@@ -57,7 +57,7 @@ def remote_line(command: Command, marker: str) -> bytes:
 
 def kill_line(group: int) -> bytes:
     """A line that kills a process group, for any login shell."""
-    return render_shell(Command(argv=("sh", "-c", f"kill -9 -{group}"))).encode()
+    return render_shell(("sh", "-c", f"kill -9 -{group}")).encode()
 
 
 def _with_environment(command: Command) -> tuple[str, ...]:
