@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,9 +71,7 @@ def prepare(settings: Settings, world: World) -> Trainable:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers 5 for a property by its old name.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+    with _without_peft_warning():
         model = get_peft_model(base, config)
     world.require_equal("the model (base and fresh adapter)", fingerprint(model))
     return Trainable(model=model, tokenizer=tokenizer, world=world, settings=settings)
@@ -105,7 +105,9 @@ def reload_difference(trainable: Trainable, folder: Path, batch: Batch) -> float
     with torch.no_grad():
         before = trainable.logits(batch)
         base = trainable.model.unload()
-        model = PeftModel.from_pretrained(base, str(folder)).to(trainable.world.device).eval()
+        with _without_peft_warning():
+            model = PeftModel.from_pretrained(base, str(folder))
+        model = model.to(trainable.world.device).eval()
         reloaded = Trainable(
             model=model,
             tokenizer=trainable.tokenizer,
@@ -113,6 +115,14 @@ def reload_difference(trainable: Trainable, folder: Path, batch: Batch) -> float
             settings=trainable.settings,
         )
         return float((reloaded.logits(batch) - before).abs().max())
+
+
+@contextmanager
+def _without_peft_warning() -> Iterator[None]:
+    """peft 0.21 asks transformers 5 for a property by its old name, which warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
 
 
 def _locate_base(settings: Settings, world: World) -> str:

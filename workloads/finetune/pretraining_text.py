@@ -41,7 +41,7 @@ class Field:
 def vocabulary_text(catalogue: Catalogue) -> Iterator[str]:
     """Yield text in which everything that should become a single token occurs."""
     yield json.dumps({"name": "a", "arguments": {"b": "c"}, "d": [True, False] * 20})
-    yield from (" ".join(f"{n:02d}" for n in range(100)),) * 2
+    yield from (" ".join(f"{n:02d} {n / 10:.1f}" for n in range(100)),) * 2
     yield from (" ".join(words_of(catalogue)),) * 2
     yield from (json.dumps(tool.schema()) for tool in catalogue.tools)
 
@@ -134,7 +134,7 @@ def _field(
     else:
         value = random.randint(1, 99)
         if json_type == "number":
-            value = float(f"{random.randint(1, 42)}.{random.randint(1, 9)}")
+            value = random.randint(10, 99) / 10
         mentions: list[tuple[str, ...]] = [(name, str(value)), (str(value), name)]
         if json_type == "integer" and bare_integer:
             mentions.append((str(value),))

@@ -31,7 +31,7 @@ from tool_catalogue import CATALOGUE_PATH, load_catalogue
 TEMPLATE_PATH = Path(__file__).parent / "templates" / "compact.jinja"
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>")
 SPECIAL_ROLES = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-VOCABULARY_SIZE = 1536
+VOCABULARY_SIZE = 2048
 HIDDEN_SIZE = 96
 LAYERS = 2
 CHATS_PER_STEP = 20
@@ -113,14 +113,14 @@ def _make(folder: Path, settings: Settings) -> None:
 
 
 def _train_tokenizer(texts: list[str]) -> Any:
-    """Train a byte-level BPE in which words are whole and numbers below 100 are single tokens.
+    """Train a byte-level BPE in which words, 0 to 99 and 0.0 to 9.9 are single tokens.
 
     Spaces belong to no word, so a word is the same token in a sentence and in JSON.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    pieces = Regex(r"[\p{L}_]+|\p{N}{1,2}|[^\p{L}\p{N}_]+")
+    pieces = Regex(r"[\p{L}_]+|\p{N}\.\p{N}|\p{N}{1,2}|[^\p{L}\p{N}_]+")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -1,0 +1,141 @@
+"""The finetune workload as a script: its modules, a small cached base, and ways to run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.boundary.workload import load_workload
+from orchestrator.core.workload import Workload
+
+WORKLOADS = Path(__file__).parents[2] / "workloads"
+FINETUNE = WORKLOADS / "finetune"
+sys.path.append(str(FINETUNE))
+
+DEADLINE_S = 240
+# A base that has learnt next to nothing: enough wherever the subject is not what the model knows.
+QUICK = (
+    "--base-steps=3",
+    "--train-conversations=150",
+    "--eval-conversations=6",
+    "--max-new-tokens=4",
+    "--learning-rate=1e-3",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFolder:
+    """What one node has to itself: output, checkpoints, reports, cache."""
+
+    path: Path
+
+    def environment(self) -> dict[str, str]:
+        """What orchestrate sets for a rank, with folders of this node."""
+        (self.path / "reports").mkdir(parents=True, exist_ok=True)
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        return kept | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+            "ORCHESTRATE_OUTPUT_DIR": str(self.path / "output"),
+            "ORCHESTRATE_CHECKPOINT_DIR": str(self.path / "checkpoints"),
+            "ORCHESTRATE_REPORT_DIR": str(self.path / "reports"),
+        }
+
+    def start(self, *argv: str, **environment: str) -> subprocess.Popen[str]:
+        """Start Python with these arguments as a process of this node."""
+        return subprocess.Popen(
+            [sys.executable, *argv],
+            cwd=self.path,
+            env=self.environment() | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def records(self, rank: int = 0) -> list[dict[str, Any]]:
+        """What a rank has reported."""
+        path = self.path / "reports" / f"rank-{rank}.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def metrics(self) -> dict[str, float]:
+        """The final figures that rank 0 reported."""
+        return {
+            record["name"]: record["value"]
+            for record in self.records()
+            if record["type"] == "metric" and record["step"] is None
+        }
+
+    def losses(self) -> list[float]:
+        """The loss of each step, from the curve that the run left."""
+        lines = (self.path / "output" / "loss.jsonl").read_text().splitlines()
+        return [json.loads(line)["loss"] for line in lines]
+
+
+def finetune_workload() -> Workload:
+    """The workload as the coordinator reads it."""
+    path = FINETUNE / "workload.yaml"
+    return load_workload(path.read_bytes(), path.name, str(FINETUNE))
+
+
+def node_folder(path: Path) -> NodeFolder:
+    """A new, empty node."""
+    path.mkdir(parents=True)
+    return NodeFolder(path=path)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Wait for a process to end; return (stdout, stderr). It is killed after a deadline."""
+    try:
+        return process.communicate(timeout=DEADLINE_S)
+    finally:
+        process.kill()
+
+
+def succeed(process: subprocess.Popen[str]) -> str:
+    """Wait for a process to succeed; return its stdout."""
+    out, err = finish(process)
+    assert process.returncode == 0, err[-4000:]
+    return out
+
+
+def free_port() -> int:
+    """A TCP port on the loopback that nobody uses now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def start_ranks(
+    nodes: Sequence[NodeFolder], per_node: int, script: Path, *arguments: str
+) -> list[subprocess.Popen[str]]:
+    """One torchrun for each node, that find each other by a fixed address."""
+    port = free_port()
+    return [
+        node.start(
+            "-m",
+            "torch.distributed.run",
+            f"--nnodes={len(nodes)}",
+            f"--node-rank={index}",
+            f"--nproc-per-node={per_node}",
+            "--master-addr=127.0.0.1",
+            f"--master-port={port}",
+            str(script),
+            *arguments,
+        )
+        for index, node in enumerate(nodes)
+    ]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs of this session keep the generated base, so that it is made once."""
+    return tmp_path_factory.mktemp("base-cache")

@@ -1,0 +1,17 @@
+"""Each rank is a node with a checkpoint folder of its own; prints the state that they agree on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.append(sys.argv[1])
+
+from resumable import agree_on_checkpoint
+from world import joined_world
+
+with joined_world("cpu", timeout_s=60) as world:
+    root = Path(sys.argv[2]) / f"node-{os.environ['RANK']}"
+    state = agree_on_checkpoint(root, "training", world)
+    sys.stdout.write(f"rank {world.rank} has {state}\n")

@@ -1,0 +1,127 @@
+"""The finetune script as a whole: real processes, real torchrun, real kills."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from tests.workloads.conftest import (
+    DEADLINE_S,
+    FINETUNE,
+    QUICK,
+    NodeFolder,
+    finetune_workload,
+    finish,
+    node_folder,
+    start_ranks,
+    succeed,
+)
+
+SCRIPT = FINETUNE / "train.py"
+pytestmark = pytest.mark.timeout(2 * DEADLINE_S)
+
+
+def _wait_for_checkpoint(node: NodeFolder, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not any(record["type"] == "checkpoint" for record in node.records()):
+        assert process.poll() is None, finish(process)[1][-4000:]
+        assert time.monotonic() < deadline, "no checkpoint in time"
+        time.sleep(0.02)
+
+
+def test_four_ranks_on_two_nodes_train_as_one_rank_does(tmp_path: Path) -> None:
+    """Same losses and same adapter: 7 rows a step do not divide by 4, and no disk is shared."""
+    options = (*QUICK, "--steps=5", "--global-batch=7", "--micro-batch=2", "--sequence-length=192")
+    single, first, second = (node_folder(tmp_path / name) for name in ("single", "first", "second"))
+    alone = single.start(str(SCRIPT), *options, f"--cache-dir={tmp_path / 'cache-0'}")
+    succeed(alone)
+    runs = start_ranks([first, second], 2, SCRIPT, *options, "--cache-dir=./cache")
+    for run in runs:
+        succeed(run)
+
+    assert len(single.losses()) == 5
+    assert first.losses() == pytest.approx(single.losses(), rel=2e-5)
+    adapters = [
+        load_file(node.path / "output" / "adapter" / "adapter_model.safetensors")
+        for node in (first, single)
+    ]
+    assert_close(*adapters, rtol=1e-3, atol=2e-5)
+    assert first.metrics()["function_call_exact_match"] >= 0
+    assert first.metrics()["eval_loss"] == pytest.approx(single.metrics()["eval_loss"], rel=1e-4)
+    # One rank of each node keeps that node's checkpoint.
+    assert [path.name for path in (second.path / "checkpoints").iterdir()] == ["step-00000005"]
+    assert second.records(2)
+    assert second.records(3) == []
+
+
+def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path, cache: Path) -> None:
+    """The losses of a run that was killed and started again are those of one that was not."""
+    options = (*QUICK, "--steps=30", "--global-batch=4", f"--cache-dir={cache}")
+    whole, broken = node_folder(tmp_path / "whole"), node_folder(tmp_path / "broken")
+    succeed(whole.start(str(SCRIPT), *options, "--lora-dropout=0.1"))
+    victim = broken.start(str(SCRIPT), *options, "--lora-dropout=0.1", "--checkpoint-every=3")
+    _wait_for_checkpoint(broken, victim)
+    victim.kill()
+    finish(victim)
+    assert not (broken.path / "output" / "loss.jsonl").exists()
+    resumed = succeed(
+        broken.start(str(SCRIPT), *options, "--lora-dropout=0.1", "--checkpoint-every=3")
+    )
+
+    assert "resumed after step" in resumed
+    assert broken.losses() == whole.losses()
+    assert len(whole.losses()) == 30
+
+
+def test_a_run_reports_what_the_workload_promises(tmp_path: Path, cache: Path) -> None:
+    """Each declared metric, progress at every step, and each declared artifact."""
+    workload = finetune_workload()
+    node = node_folder(tmp_path / "node")
+    options = (*QUICK, "--steps=3", "--global-batch=4", "--eval-every=2", f"--cache-dir={cache}")
+    succeed(node.start(str(SCRIPT), *options))
+
+    assert set(node.metrics()) == set(workload.metrics)
+    done = [record["done"] for record in node.records() if record["type"] == "progress"]
+    assert done == [1, 2, 3]
+    output = node.path / "output"
+    assert all((output / name).exists() for name in workload.artifacts)
+    assert len((output / "eval_samples.jsonl").read_text().splitlines()) == 6
+
+
+def test_running_out_of_memory_ends_with_one_clear_line(tmp_path: Path, cache: Path) -> None:
+    """The last line on stderr names the rank, the cause and the options that help."""
+    node = node_folder(tmp_path / "node")
+    program = (
+        "import resource, runpy, sys\n"
+        "import torch, transformers, peft\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "limit = used + 1200 * 2**20\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "sys.argv = sys.argv[1:]\n"
+        "sys.path.insert(0, sys.argv[0].rpartition('/')[0])\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    options = (*QUICK, "--steps=2", "--global-batch=4000", "--micro-batch=4000")
+    process = node.start("-c", program, str(SCRIPT), *options, f"--cache-dir={cache}")
+    _, err = finish(process)
+
+    assert process.returncode == 1
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("finetune: rank 0: out of memory with --micro-batch 4000"), err[-3000:]
+    assert "--gradient-checkpointing" in last
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, cache: Path) -> None:
+    """It fails at that step with the reason, instead of training on."""
+    node = node_folder(tmp_path / "node")
+    options = ("--steps=30", "--global-batch=2", f"--cache-dir={cache}", "--learning-rate=1e30")
+    process = node.start(str(SCRIPT), *QUICK, *options)
+    _, err = finish(process)
+
+    assert process.returncode == 1
+    assert "TrainingFailed: the loss is nan at step" in err.strip().splitlines()[-1]

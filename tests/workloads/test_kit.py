@@ -1,0 +1,136 @@
+"""What scripts report through the kit, read by the same parser that the coordinator uses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import threading
+from pathlib import Path
+
+import pytest
+
+import orchestrate_kit as kit
+from orchestrator.boundary.kit_records import parse_report
+from orchestrator.core.events import Progressed, Reported
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As if started by hand in an empty folder."""
+    for name in ("RANK", "WORLD_SIZE", "ORCHESTRATE_REPORT_DIR", "ORCHESTRATE_OUTPUT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The file that rank 3 reports to."""
+    monkeypatch.setenv("ORCHESTRATE_REPORT_DIR", str(tmp_path))
+    monkeypatch.setenv("ORCHESTRATE_OUTPUT_DIR", str(tmp_path / "out"))
+    monkeypatch.setenv("RANK", "3")
+    return tmp_path / "rank-3.jsonl"
+
+
+def test_a_metric_arrives_as_it_was_reported(reports: Path) -> None:
+    """Name, value, unit and step survive the way to the coordinator."""
+    kit.metric("loss", 0.25, "nats", step=7)
+
+    found = parse_report("node", 3, reports.read_bytes())
+    assert found == Reported(node="node", rank=3, name="loss", value=0.25, unit="nats", step=7)
+
+
+def test_progress_arrives_with_its_fields(reports: Path) -> None:
+    """Numbers and texts beside the progress are kept."""
+    kit.progress(2, 8, "step", loss=1.5, phase="train")
+
+    found = parse_report("node", 3, reports.read_bytes())
+    assert isinstance(found, Progressed)
+    assert (found.done, found.total, found.fields) == (2, 8, {"loss": 1.5, "phase": "train"})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_is_refused_by_name(reports: Path, value: float) -> None:
+    """NaN and infinity raise an error that names the metric, and nothing is written."""
+    with pytest.raises(ValueError, match=r"speed is (nan|-?inf); only finite"):
+        kit.metric("speed", value)
+    with pytest.raises(ValueError, match=r"rate is (nan|-?inf); only finite"):
+        kit.progress(1, 2, rate=value)
+
+    assert not reports.exists()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, "two\nlines", 5])
+def test_a_bad_name_is_refused(reports: Path, name: str) -> None:
+    """Names are short, printable texts."""
+    with pytest.raises(ValueError, match="not a name"):
+        kit.metric(name, 1)
+
+    assert not reports.exists()
+
+
+@pytest.mark.parametrize("step", [1.5, True, "3"])
+def test_a_step_is_a_whole_number(reports: Path, step: int) -> None:
+    """Anything else is refused before it is written."""
+    with pytest.raises(ValueError, match="whole number"):
+        kit.metric("loss", 1, step=step)
+
+
+def test_a_record_that_is_too_long_is_refused(reports: Path) -> None:
+    """The coordinator would drop it; the script learns of it instead."""
+    with pytest.raises(ValueError, match="at most 65536"):
+        kit.progress(1, 2, note="x" * 70_000)
+
+    assert not reports.exists()
+
+
+def test_lines_of_many_threads_never_mix(reports: Path) -> None:
+    """Each record is appended whole, whoever else writes at the same time."""
+
+    def report(thread: int) -> None:
+        for step in range(200):
+            kit.progress(step, 200, thread=thread, filler="x" * 500)
+
+    threads = [threading.Thread(target=report, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+
+    lines = reports.read_bytes().splitlines()
+    assert len(lines) == 800
+    assert all(isinstance(parse_report("node", 3, line), Progressed) for line in lines)
+
+
+def test_an_artifact_is_announced_with_its_digest(reports: Path) -> None:
+    """Path relative to the output folder, size and SHA-256 of the content."""
+    path = kit.output_dir() / "model" / "weights.bin"
+    path.parent.mkdir()
+    path.write_bytes(b"weights")
+    kit.artifact(path)
+
+    record = json.loads(reports.read_bytes())
+    assert record["path"] == "model/weights.bin"
+    assert (record["bytes"], record["sha256"]) == (7, hashlib.sha256(b"weights").hexdigest())
+
+
+def test_an_artifact_outside_the_output_folder_is_refused(reports: Path, tmp_path: Path) -> None:
+    """It would not be collected."""
+    stray = tmp_path / "stray.txt"
+    stray.write_text("x")
+    with pytest.raises(ValueError, match="is not below"):
+        kit.artifact(stray)
+
+
+def test_without_orchestrate_rank_zero_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Under plain python the same calls give readable lines, from one rank only."""
+    kit.metric("loss", 0.5, "nats")
+    kit.progress(1, 4, "step", loss=0.5)
+    monkeypatch.setenv("RANK", "1")
+    kit.metric("loss", 0.75)
+
+    assert capsys.readouterr().out == "loss = 0.5 nats\nstep 1/4 loss=0.5\n"
+    assert kit.output_dir().resolve() == tmp_path / "output"
+    assert kit.checkpoint_dir().resolve() == tmp_path / "checkpoints"
