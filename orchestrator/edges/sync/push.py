@@ -103,7 +103,7 @@ class _Push:
                 for number in range(len(pack)):
                     pending.append(await self._begin_part(pack, number))
                     if len(pending) == WINDOW:
-                        await pending.popleft()
+                        fields = await pending.popleft()
                 while pending:
                     fields = await pending.popleft()
             finally:

@@ -255,6 +255,7 @@ def test_what_a_hook_left_in_the_environment_is_ignored(
     """Inside a git hook, GIT_DIR names another repository; the folder's own counts."""
     folder = git_tree(tmp_path / "mine", {"a.py": b""})
     other = git_tree(tmp_path / "other", {"b.py": b""})
+    write_tree(other, {".git/info/exclude": b"a.py\n"})
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git/index"))
 

@@ -298,6 +298,22 @@ def test_two_syncs_at_once_are_safe(tmp_path: Path) -> None:
         assert contents(node.path(manifest_of(files))) == files
 
 
+def test_one_at_a_time_works_on_a_snapshot(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another process holds a snapshot, it is waited for, not for ever; others go on."""
+    held, other = manifest_of(OLD), manifest_of(NEW)
+    monkeypatch.setattr(node_snapshot, "LOCK_WAIT_S", 0.05)
+    node.offer(held)
+
+    with node.layout.locked(f"snapshot-{digest_of(held.encode())}"):
+        for act in (lambda: node.offer(held), lambda: node.push(held, payload_of(held, OLD))):
+            with pytest.raises(AgentFault) as caught:
+                act()
+            assert caught.value.id == "OR-AGENT-BUSY"
+        node.take(other, NEW)
+
+    node.take(held, OLD)
+
+
 @pytest.mark.parametrize("spoil", ["edit", "delete", "mode", "replace-by-link"])
 def test_check_finds_and_repairs_what_a_job_did(node: Node, tmp_path: Path, spoil: str) -> None:
     """Files edited in place, deleted, made writable or replaced are noticed, and come back."""
