@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -50,7 +50,7 @@ class Machine(Protocol):
     """Where nodes live: the virtual hosts, or this machine."""
 
     @property
-    def names(self) -> list[str]: ...
+    def names(self) -> Sequence[str]: ...
 
     def exec_argv(self, name: str, argv: Sequence[str]) -> list[str]: ...
 
@@ -58,7 +58,7 @@ class Machine(Protocol):
 class Here:
     """This machine as the only node's host."""
 
-    names = ("here",)
+    names: Sequence[str] = ("here",)
 
     def exec_argv(self, name: str, argv: Sequence[str]) -> list[str]:
         return list(argv)
@@ -90,6 +90,17 @@ def kill_rank(machine: Machine, host: str, run: str, rank: int, number: int) -> 
     found = look(machine, host, run=run, rank=rank, signal=number)
     assert len(found) == 1, f"rank {rank} of {run} on {host}: {found}"
     return at
+
+
+def children(parent: int) -> list[int]:
+    """The processes that ``parent`` started and that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, above = path.read_text().rpartition(")")[2].split()[:2]
+            if int(above) == parent and state not in "ZX":
+                found.append(int(path.parent.name))
+    return found
 
 
 def wait_until(what: str, holds: Callable[[], object], within_s: float = 30.0) -> float:
@@ -222,6 +233,10 @@ class Desk:
 
     def folder(self, run: str) -> Path:
         return self.home / "runs" / run
+
+    def node(self, run: str) -> Path:
+        """What a node of the local transport keeps of ``run``."""
+        return self.project.parent / "node" / "node" / "runs" / run
 
     def log(self, run: str, node: str, file: str) -> bytes:
         return (self.folder(run) / "logs" / node / file).read_bytes()

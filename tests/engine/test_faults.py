@@ -1,0 +1,95 @@
+"""The coordinator against processes of its own machine that die, hang or lie."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import time
+
+from tests.hosts.running import Desk, Here, Job, children, measured, remains
+
+HERE = Here()
+
+
+def supervisors(desk: Desk, job: Job) -> dict[str, int]:
+    """The pid of each node's supervisor."""
+    paths = desk.node(job.run).glob("*/attempt-1/supervisor.json")
+    return {path.parts[-3]: json.loads(path.read_text())["pid"] for path in paths}
+
+
+def test_killed_agents_cost_no_byte(desk: Desk) -> None:
+    """KILL for both agents, again and again: new ones take over where the logs ended."""
+    job = desk.start("rank.py", "count", "300")
+    for number in (20, 90, 160):
+        job.wait_for_line(f"line {number} of rank 1", 1)
+        agents = children(job.process.pid)
+        assert len(agents) == 2
+        for agent in agents:
+            os.kill(agent, signal.SIGKILL)
+    ending = job.end()
+    assert (ending.code, ending.result["status"]) == (0, "succeeded"), ending.err
+    for rank, node in enumerate(("n1", "n2")):
+        expected = "".join(f"line {number} of rank {rank}\n" for number in range(300))
+        assert desk.log(job.run, node, f"rank-{rank}.out") == expected.encode()
+    assert not remains(HERE, job.run)
+
+
+def test_a_killed_supervisor_is_named(desk: Desk) -> None:
+    """Its node is the cause; what it left running is ended and verified on both nodes."""
+    job = desk.start("rank.py", "stay")
+    job.wait_for_line("ready", 2)
+    at = time.time()
+    os.kill(supervisors(desk, job)["n2"], signal.SIGKILL)
+    ending = job.end()
+    measured("killed supervisor: run over", ending.at - at, 20)
+    assert (ending.code, ending.result["status"]) == (1, "failed")
+    failure = ending.result["failure"]
+    assert (failure["id"], failure["node"]) == ("OR-AGENT-SUPERVISOR", "n2")
+    assert failure["remedy"]
+    assert not remains(HERE, job.run)
+
+
+def test_a_stopped_rank_is_ended(desk: Desk) -> None:
+    """A rank under SIGSTOP answers no TERM; it is ended all the same."""
+    job = desk.start("rank.py", "stay", options=["--budget", "grace=1"])
+    job.wait_for_line("ready", 2)
+    os.kill(job.events("RankStarted", rank=1)[0]["pid"], signal.SIGSTOP)
+    at = job.interrupt()
+    ending = job.end()
+    measured("Ctrl-C with a frozen rank: over", time.monotonic() - at, 10)
+    assert (ending.code, ending.result["status"]) == (130, "stopped")
+    assert not remains(HERE, job.run)
+
+
+def test_a_run_that_takes_too_long_is_ended(desk: Desk) -> None:
+    """--timeout: exit 124, the phase named, nothing left."""
+    job, ending = desk.run("rank.py", "stay", options=["--timeout", "2"])
+    assert (ending.code, ending.result["status"]) == (124, "failed")
+    assert ending.result["failure"]["id"] == "OR-TIME-001"
+    assert "watch took longer than 2 s" in ending.result["failure"]["cause"]
+    assert not remains(HERE, job.run)
+
+
+def test_the_third_interrupt_leaves_at_once(desk: Desk) -> None:
+    """A launch hangs: the third Ctrl-C does not wait, and tells what finishes the job."""
+    run = desk.next_run
+    lock = desk.node(run) / "n2" / "lock"
+    lock.parent.mkdir(parents=True, mode=0o700)
+    for folder in (lock.parent, *list(lock.parents)[1:4]):
+        folder.chmod(0o700)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        job = desk.start("rank.py", "stay")
+        job.wait_for("Launched", node="n1")
+        for count in (1, 2):
+            job.interrupt()
+            job.wait_for("StopRequested", count)
+        at = job.interrupt()
+        ending = job.end()
+        measured("third Ctrl-C: left", time.monotonic() - at, 10)
+    assert ending.code == 130
+    assert f"orchestrate stop {run}" in ending.err
+    assert desk.command("stop", run).returncode == 0
+    assert not remains(HERE, run)
