@@ -27,6 +27,8 @@ for name in sys.argv[1:]:
     except Exception:
         continue
     found[name] = ""
+    if name in sys.builtin_module_names:
+        continue  # nobody's: to ask every installed package whose it is takes a tenth of a second
     try:
         found[name] = metadata.version(name)
     except Exception:
