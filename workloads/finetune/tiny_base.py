@@ -35,6 +35,7 @@ VOCABULARY_SIZE = 2048
 HIDDEN_SIZE = 96
 LAYERS = 2
 CHATS_PER_STEP = 20
+FINAL_NORM = 4.0
 EMBEDDING_RATE = 5e-3
 MATRIX_RATE = 1e-2
 WARMUP_STEPS = 20
@@ -165,6 +166,9 @@ def _new_model(vocabulary_size: int, tokenizer: Any, seed: int) -> Any:
     )
     model = Qwen2ForCausalLM(config)
     with torch.no_grad():
+        # The embeddings are small and, with an adapter, never change: without this the logits of
+        # tokens that pre-training does not show, like <tool_call>, could not grow large enough.
+        model.model.norm.weight.fill_(FINAL_NORM)
         for layer in model.model.layers:
             # Attention starts out passing on what it attends to, so copying, which the whole task
             # rests on, is learnt several times sooner than from independent random matrices.
