@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import os
 import shutil
 import subprocess
@@ -57,6 +57,11 @@ class Bed:
         argv = [self.python, "-m", "orchestrator", *arguments]
         return Command(argv=argv, env=self.env, cwd=cwd or self.folder)
 
+    def hosts_cpu_s(self) -> float | None:
+        """CPU time of all processes on the hosts so far; None without control groups v2."""
+        found = [_cpu_s(host.cgroups) for host in self.hosts.state.hosts]
+        return math.fsum(s for s in found if s is not None) if None not in found else None
+
     def forget(self) -> None:
         """Remove what our coordinator keeps between commands."""
         shutil.rmtree(self.env["ORCHESTRATE_HOME"], ignore_errors=True)
@@ -77,6 +82,15 @@ def make_bed(count: int, python: str, share: Sequence[str] = ()) -> Iterator[Bed
             yield Bed(folder=work, hosts=hosts, python=python, count=count, env=env)
         finally:
             hosts.down()
+
+
+def _cpu_s(groups: Sequence[str]) -> float | None:
+    for group in groups:
+        with contextlib.suppress(OSError):
+            for line in Path(group, "cpu.stat").read_text().splitlines():
+                if line.startswith("usage_usec "):
+                    return int(line.split()[1]) / 1e6
+    return None
 
 
 def run_tool(argv: Sequence[str], *, timeout_s: float = TOOL_S, cwd: Path | None = None) -> str:
@@ -104,8 +118,3 @@ def need(*tools: str) -> None:
 
 def cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def quoted(path: Path) -> str:
-    """A path in YAML and JSON."""
-    return json.dumps(str(path))

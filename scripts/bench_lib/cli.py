@@ -143,7 +143,7 @@ def _scenarios(name: str, bed: Bed, venv: Path | None) -> list[Scenario]:
 
 
 def _measure(scenario: Scenario, bed: Bed, repeats: int, kept: Path) -> Measured:
-    samples = perform(scenario, max(repeats, scenario.repeats))
+    samples = perform(scenario, max(repeats, scenario.repeats), bed.hosts_cpu_s)
     verdicts = judged(scenario, samples)
     text = import_profile(bed) if scenario.name == "imports" else ""
     if scenario.profile and not all(verdict.met for verdict in verdicts):

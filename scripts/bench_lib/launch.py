@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -56,7 +56,8 @@ class _Job:
     def ours(self) -> list[Command]:
         cluster = str(self.bed.inventory(self.hosts))
         words = ["run", "--cluster", cluster, "--ranks-per-node", str(self.ranks), "--follow"]
-        return [self.bed.orchestrate(*words, "--", SCRIPT, cwd=_project(self.bed))]
+        command = self.bed.orchestrate(*words, "--", SCRIPT, cwd=_project(self.bed))
+        return [replace(command, merged=True)]  # the ranks' lines come among the progress
 
     def floor(self) -> list[Command]:
         """No probe, no sync, no logs, no clean-up: the script is there already."""

@@ -25,16 +25,20 @@ LEFTOVER_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What to start; `env` is added to this process's environment."""
+    """What to start; `env` is added to this process's environment.
+
+    `merged`: standard error is part of the output.
+    """
 
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
+    merged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """Standard output must show `count` different values of the pattern's first group."""
+    """The output must show `count` different values of the pattern's first group."""
 
     pattern: re.Pattern[bytes]
     count: int
@@ -114,7 +118,7 @@ class _Running:
             cwd=command.cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=self._errors,
+            stderr=subprocess.STDOUT if command.merged else self._errors,
             start_new_session=True,
         )
         child = _Child(process, os.pidfd_open(process.pid))

@@ -14,6 +14,7 @@ LIMIT_S = 300.0
 LINES = 15
 # `pstats` as a program reads its commands from standard input.
 SCRIPT = f"sort tottime\nstats {LINES}\n"
+NOISE = re.compile(r"statistics browser|^Goodbye")
 PROMPT = re.compile(r"^.*% ")
 
 
@@ -29,5 +30,5 @@ def profile(bed: Bed, command: Command, kept: Path) -> str:
     if done.returncode:
         raise BenchError(f"the profile {kept} cannot be read: {done.stderr[-500:]}")
     lines = [PROMPT.sub("", line).rstrip() for line in done.stdout.splitlines()]
-    shown = [line for line in lines if line and "statistics browser" not in line]
+    shown = [line for line in lines if line and not NOISE.search(line)]
     return "\n".join([f"Profile of our client, with cProfile's own cost; {kept.name}", *shown])

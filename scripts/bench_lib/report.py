@@ -77,14 +77,22 @@ def _section(result: Measured) -> str:
 
 
 def _figures(scenario: Scenario, samples: Samples) -> str:
-    headings = ("case", "what", "wall s", "client CPU s", "ours / this: wall", "CPU")
+    headings = (
+        "case",
+        "what",
+        "wall s",
+        "client CPU s",
+        "hosts' CPU s",
+        "ours / this: wall",
+        "CPU",
+    )
     rows = []
     for case, contenders in samples.items():
         ours = contenders.get(scenario.ours, ())
         for name, taken in contenders.items():
             ratios = ("", "") if name == scenario.ours else _ratios(ours, taken)
             spreads = (_spread(taken, Quantity.WALL), _spread(taken, Quantity.CPU))
-            rows.append((case, name, *spreads, *ratios))
+            rows.append((case, name, *spreads, _hosts_cpu(taken), *ratios))
     return table(headings, rows)
 
 
@@ -101,6 +109,11 @@ def _ratios(ours: Sequence[Sample], theirs: Sequence[Sample]) -> tuple[str, str]
 def _spread(samples: Sequence[Sample], quantity: Quantity) -> str:
     summary = summarize(values(samples, quantity))
     return f"{summary.median:.3f} ({summary.low:.3f}..{summary.high:.3f})"
+
+
+def _hosts_cpu(samples: Sequence[Sample]) -> str:
+    known = [sample.hosts_cpu_s for sample in samples if sample.hosts_cpu_s is not None]
+    return f"{summarize(known).median:.3f}" if len(known) == len(samples) else "not known"
 
 
 def _targets(verdicts: Sequence[Verdict]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .measure import Command
 from .stats import Sample, Samples, Target, rotated
@@ -52,7 +52,7 @@ class Scenario:
     repeats: int = 0  # at least so many
 
 
-def perform(scenario: Scenario, repeats: int) -> Samples:
+def perform(scenario: Scenario, repeats: int, hosts_cpu_s: Callable[[], float | None]) -> Samples:
     """One round to warm up, which is not counted, and `repeats` that are."""
     samples: dict[str, dict[str, list[Sample]]] = {
         case.name: {contender.name: [] for contender in case.contenders} for case in scenario.cases
@@ -63,7 +63,11 @@ def perform(scenario: Scenario, repeats: int) -> Samples:
             case.prepare()
             for contender in rotated(case.contenders, number):
                 contender.prepare()
+                before = hosts_cpu_s()
                 sample = contender.run()
+                after = hosts_cpu_s()
+                if before is not None and after is not None:
+                    sample = replace(sample, hosts_cpu_s=after - before)
                 if number:
                     samples[case.name][contender.name].append(sample)
         took_s = time.monotonic() - started

@@ -26,6 +26,7 @@ class Sample:
 
     wall_s: float
     cpu_s: float
+    hosts_cpu_s: float | None = None  # None: this kernel does not count it
 
     def of(self, quantity: Quantity) -> float:
         return self.wall_s if quantity is Quantity.WALL else self.cpu_s

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .bed import Bed, need
 from .errors import BenchError
 from .measure import Command, Measurement, measure
-from .rounds import Case, Contender, Scenario, nothing
+from .rounds import Case, Contender, Scenario
 from .stats import Quantity, Sample, Target
 from .tree import SOURCES, Shape, make_tree, read_all
 
 COUNT = 8
 LIMIT_S = 600.0
-OURS, RSYNC = "orchestrate sync", "rsync -az, 8 at once"
+OURS, RSYNC, FLOOR = "orchestrate sync", "rsync -az, 8 at once", "ssh HOST true, 8 at once"
 COLD, UNCHANGED, CHANGED = "cold", "unchanged", "one file changed"
 SHAPES = (
     Shape(name="3,000 files", files=3_000, bytes=60_000_000),
@@ -28,7 +27,7 @@ NOTE = (
     "A git work tree with everything committed. Cold: the nodes have neither files nor our agent, "
     "and our coordinator has no index; the source is in the page cache. Changed: one file of the "
     "median size grew by a line. rsync leaves `.git` out, as ours does; every copy is checked "
-    "after every measurement."
+    "after every measurement. `ssh HOST true` is what connecting alone costs on this machine."
 )
 NODE_FOLDER = ".orchestrate"
 RSYNC_FOLDER = "project"
@@ -99,6 +98,13 @@ class _Project:
         self._check(RSYNC_FOLDER)
         return Sample(wall_s=done.wall_s, cpu_s=done.cpu_s)
 
+    def run_floor(self) -> Sample:
+        """No sync at all: what connecting costs."""
+        ssh = self.bed.ssh()
+        commands = [Command(argv=[*ssh, name, "true"]) for name in self.bed.names(COUNT)]
+        done = measure(commands, timeout_s=LIMIT_S)
+        return Sample(wall_s=done.wall_s, cpu_s=done.cpu_s)
+
     def _check(self, place: str) -> None:
         """Every host must hold all files, and the one that is edited as it is now."""
         wanted = self.edited.read_bytes()
@@ -126,11 +132,7 @@ def _scenario(project: _Project) -> Scenario:
         name=f"sync {name}",
         title=f"Sync: {name}, {project.shape.bytes / 1e6:.0f} MB, to {COUNT} hosts",
         ours=OURS,
-        cases=[
-            _case(project, COLD, project.read, forget=True),
-            _case(project, UNCHANGED, nothing, forget=False),
-            _case(project, CHANGED, project.edit, forget=False),
-        ],
+        cases=[_cold(project), _unchanged(project), _changed(project)],
         targets=[
             Target(case=COLD, quantity=Quantity.WALL, against=RSYNC, limit=1.0),
             Target(case=UNCHANGED, quantity=Quantity.WALL, against=RSYNC, limit=0.2),
@@ -140,13 +142,34 @@ def _scenario(project: _Project) -> Scenario:
     )
 
 
-def _case(project: _Project, name: str, prepare: Callable[[], None], *, forget: bool) -> Case:
-    ours, rsync = project.forget_ours, project.forget_rsync
+def _cold(project: _Project) -> Case:
     return Case(
-        name=name,
-        prepare=prepare,
+        name=COLD,
+        prepare=project.read,
         contenders=[
-            Contender(name=OURS, run=project.run_ours, prepare=ours if forget else nothing),
-            Contender(name=RSYNC, run=project.run_rsync, prepare=rsync if forget else nothing),
+            Contender(name=OURS, run=project.run_ours, prepare=project.forget_ours),
+            Contender(name=RSYNC, run=project.run_rsync, prepare=project.forget_rsync),
+        ],
+    )
+
+
+def _unchanged(project: _Project) -> Case:
+    return Case(
+        name=UNCHANGED,
+        contenders=[
+            Contender(name=OURS, run=project.run_ours),
+            Contender(name=RSYNC, run=project.run_rsync),
+            Contender(name=FLOOR, run=project.run_floor),
+        ],
+    )
+
+
+def _changed(project: _Project) -> Case:
+    return Case(
+        name=CHANGED,
+        prepare=project.edit,
+        contenders=[
+            Contender(name=OURS, run=project.run_ours),
+            Contender(name=RSYNC, run=project.run_rsync),
         ],
     )

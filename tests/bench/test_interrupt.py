@@ -1,0 +1,55 @@
+"""An interrupted benchmark leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from virtual_hosts_lib.processes import Process, is_running
+from virtual_hosts_lib.state import find_processes
+
+PROGRAM = Path(__file__).resolve().parents[2] / "scripts" / "bench"
+DEADLINE_S = 60.0
+
+
+@pytest.mark.hosts
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_hosts_processes_and_files(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C while hosts are up: they are taken down, and no temporary file stays."""
+    argv = [sys.executable, str(PROGRAM), "control-plane", "--only", "imports", "--repeats", "1000"]
+    bench = subprocess.Popen(
+        argv,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        processes = _wait_for_hosts(tmp_path, bench)
+        bench.send_signal(number)
+        stdout, stderr = bench.communicate(timeout=DEADLINE_S)
+    finally:
+        bench.kill()
+        bench.wait(DEADLINE_S)
+
+    assert bench.returncode == 128 + number, stderr
+    assert stdout == ""
+    assert not any(map(is_running, processes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def _wait_for_hosts(folder: Path, bench: subprocess.Popen[str]) -> list[Process]:
+    """The processes of the benchmark's hosts, once they are all up."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        assert bench.poll() is None, bench.communicate()
+        for state in folder.glob("*/hosts/hosts.json"):
+            return find_processes(json.loads(state.read_text()))
+        time.sleep(0.02)
+    raise AssertionError("no hosts came up")
