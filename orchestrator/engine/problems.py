@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.boundary.supervisor_records import BadRecord
 from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.events import Problem
+from orchestrator.edges.store.layout import RunFolder
 
 
 def problem_of(error: Exception) -> Problem:
@@ -17,3 +18,12 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, BadRecord):
         return Problem(id="OR-AGENT-REPLY", message=f"the node's answer makes no sense: {error}")
     return Problem(id="OR-IO-001", message=str(error) or type(error).__name__)
+
+
+def unwritable(folder: RunFolder, error: OSError) -> Problem:
+    """This machine's own disk failed us."""
+    return Problem(
+        id="OR-STORE-011",
+        message=f"the coordinator cannot write to {folder.path}: {error.strerror or error}",
+        remedy=f"free space there, then: orchestrate stop {folder.run_id}",
+    )

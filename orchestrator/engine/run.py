@@ -6,6 +6,7 @@ import asyncio
 
 from orchestrator.core import machine
 from orchestrator.core.codec import to_json
+from orchestrator.core.errors import RunFailed
 from orchestrator.core.events import (
     Action,
     Begun,
@@ -26,6 +27,7 @@ from orchestrator.edges.store.journal import Journal
 from orchestrator.engine.context import RunContext
 from orchestrator.engine.hands import Hands
 from orchestrator.engine.interrupts import Abandoned, handled
+from orchestrator.engine.problems import unwritable
 
 # Events that are already waiting share one journal sync; the bound keeps observers lively.
 EVENTS_PER_SYNC = 256
@@ -34,13 +36,16 @@ EVENTS_PER_SYNC = 256
 async def execute(context: RunContext) -> Result:
     """Run to the verdict; the context's folder exists and receives everything.
 
-    Raises ``OSError`` when the coordinator's own disk fails, and :class:`Abandoned` after a third
-    interrupt.
+    Raises :class:`RunFailed` when the coordinator's own disk fails, and :class:`Abandoned` after a
+    third interrupt; then the nodes were not asked to stop.
     """
     engine = _Engine(context)
     try:
         with handled(engine.request_stop, engine.leave):
             return await engine.run()
+    except OSError as error:
+        problem = unwritable(context.folder, error)
+        raise RunFailed(problem.message, id=problem.id, remedy=problem.remedy) from error
     finally:
         await engine.close()
 

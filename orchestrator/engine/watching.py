@@ -19,7 +19,7 @@ from orchestrator.edges.agent.channel import AgentEvent, ChannelLost
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.node_link import NodeLink, NodeSilent
-from orchestrator.engine.problems import problem_of
+from orchestrator.engine.problems import problem_of, unwritable
 
 QUICK_S = 30.0
 MAX_COMPLAINTS = 20
@@ -51,7 +51,7 @@ class Watcher:
 
     async def run(self) -> None:
         """Until drained, on as many links as it takes. Posts ``NodeLost`` when the node is silent,
-        ``Failed`` when it cannot be followed, and what is wrong with our own disk as it is.
+        ``Failed`` when it cannot be followed, be it for want of space on our own disk.
         """
         try:
             while not self._drained.is_set():
@@ -61,7 +61,8 @@ class Watcher:
         except (OrchestrateError, BadStream) as error:
             self._post(Failed(node=self._node, phase=Phase.WATCH, problem=problem_of(error)))
         except OSError as error:
-            self._post(error)
+            problem = unwritable(self._context.folder, error)
+            self._post(Failed(node=self._node, phase=Phase.WATCH, problem=problem))
         finally:
             self._spool.close()
             self._drained.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import signal
 import time
 
@@ -60,6 +61,32 @@ def test_a_stopped_rank_is_ended(desk: Desk) -> None:
     ending = job.end()
     measured("Ctrl-C with a frozen rank: over", time.monotonic() - at, 10)
     assert (ending.code, ending.result["status"]) == (130, "stopped")
+    assert not remains(HERE, job.run)
+
+
+FLOOD = """
+import resource, time
+resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+for _ in range(40):
+    print("x" * 100_000, flush=True)
+time.sleep(120)
+"""
+
+
+def test_a_full_disk_here_ends_the_run(desk: Desk) -> None:
+    """The coordinator can store no more logs: it says so, ends the ranks and keeps what it has."""
+    desk.script("flood.py", FLOOD)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, hard))
+    try:
+        job = desk.start("flood.py", options=["--no-follow"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    ending = job.end()
+    assert (ending.code, ending.result["status"]) == (1, "failed")
+    assert ending.result["failure"]["id"] == "OR-STORE-011"
+    assert "File too large" in ending.err
+    assert len(desk.log(job.run, "n1", "rank-0.out")) > 1 << 20
     assert not remains(HERE, job.run)
 
 
