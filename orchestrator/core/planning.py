@@ -293,6 +293,7 @@ def _environment(world: _World, place: _Place) -> tuple[Variable, ...]:
         nodes=len(world.places),
         interface=world.interface(spec.name),
         shared_by=world.tenants(spec.name),
+        torch=(world.findings[spec.name].modules or {}).get("torch", ""),
     )
     source = f"{world.request.cluster.source}: {spec.name}"
     variables = tuning.merge(derived, spec.env, source)

@@ -16,12 +16,18 @@ USER, FACTS, LAUNCHER = "user", "facts", "launcher"
 
 
 def derive(
-    facts: Facts, *, ranks: int, nodes: int, interface: str | None, shared_by: int = 1
+    facts: Facts,
+    *,
+    ranks: int,
+    nodes: int,
+    interface: str | None,
+    shared_by: int = 1,
+    torch: str = "",
 ) -> Iterator[Variable]:
     """Variables for ``ranks`` ranks on one of ``nodes`` nodes.
 
     ``interface`` carries the rendezvous (None = unknown); ``shared_by`` inventory nodes share
-    the CPUs.
+    the CPUs; ``torch`` is the version in the ranks' interpreter, "" = unknown.
     """
     if facts.cpus:
         yield _threads(facts, ranks * shared_by)
@@ -35,6 +41,7 @@ def derive(
             )
     if facts.gpus:
         yield from _nccl(facts, nodes)
+        yield from _flight_recorder(torch)
 
 
 def merge(
@@ -75,17 +82,6 @@ def _nccl(facts: Facts, nodes: int) -> Iterator[Variable]:
     yield Variable(
         name="NCCL_DEBUG", value="WARN", origin=FACTS, reason="errors must reach the rank's log"
     )
-    # The flight recorder explains collective time-outs; the name changed in torch 2.11.
-    for name in ("TORCH_NCCL_TRACE_BUFFER_SIZE", "TORCH_FR_BUFFER_SIZE"):
-        yield Variable(
-            name=name, value="2000", origin=FACTS, reason="keeps the last 2000 collectives per rank"
-        )
-    yield Variable(
-        name="TORCH_NCCL_DUMP_ON_TIMEOUT",
-        value="1",
-        origin=FACTS,
-        reason="a collective time-out leaves its flight record",
-    )
     active = [hca for hca in facts.hcas if _usable(hca)]
     if nodes > 1 and active and len(active) < len(facts.hcas):
         names = ",".join(sorted({hca.name for hca in active}))
@@ -96,6 +92,33 @@ def _nccl(facts: Facts, nodes: int) -> Iterator[Variable]:
             origin=FACTS,
             reason=f"active ports only, exact names; left out: {', '.join(idle) or 'other ports'}",
         )
+
+
+def _flight_recorder(torch: str) -> Iterator[Variable]:
+    """The recorder explains collective time-outs. torch 2.11 renamed its size and warns of the old
+    name; an unknown version gets both.
+    """
+    known = _release(torch)
+    names = ["TORCH_NCCL_TRACE_BUFFER_SIZE", "TORCH_FR_BUFFER_SIZE"]
+    if known is not None:
+        names = names[1:] if known >= (2, 11) else names[:1]
+    for name in names:
+        yield Variable(
+            name=name, value="2000", origin=FACTS, reason="keeps the last 2000 collectives per rank"
+        )
+    yield Variable(
+        name="TORCH_NCCL_DUMP_ON_TIMEOUT",
+        value="1",
+        origin=FACTS,
+        reason="a collective time-out leaves its flight record",
+    )
+
+
+def _release(version: str) -> tuple[int, int] | None:
+    parts = version.split(".")[:2]
+    if len(parts) < 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        return None
+    return int(parts[0]), int(parts[1])
 
 
 def _usable(hca: Hca) -> bool:

@@ -69,12 +69,18 @@ def _next(result: Result, failure: FailureResult, log: Path | None) -> Iterator[
 
 
 def _log_path(failure: FailureResult, folder: Path | None) -> Path | None:
-    """The first failure's log: standard error if it has content, else standard output."""
+    """The first failure's log: the stream that its last line stands in, else standard error."""
     if folder is None or not failure.log or ".." in Path(failure.log).parts:
         return None
     path = folder / failure.log
     other = path.with_suffix(".out")
+    if failure.last_line and not _ends_with(path, failure.last_line):
+        return other if _ends_with(other, failure.last_line) else path
     return other if _is_empty(path) and not _is_empty(other) else path
+
+
+def _ends_with(path: Path, line: str) -> bool:
+    return any(line in shown for shown in tail(path, EVIDENCE_LINES))
 
 
 def _is_empty(path: Path) -> bool:

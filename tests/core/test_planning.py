@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -154,3 +155,17 @@ def test_rendezvous_addresses_prefer_the_one_ssh_came_in_by() -> None:
     more = replace(base, interfaces=(*base.interfaces, fast, down))
     assert rendezvous_candidates(more, alone=False) == ("192.0.2.7", "10.9.0.1")
     assert rendezvous_candidates(more, alone=True) == ("127.0.0.1",)
+
+
+@pytest.mark.parametrize(
+    "torch,names",
+    [
+        ("2.10.1+cu128", {"TORCH_NCCL_TRACE_BUFFER_SIZE"}),
+        ("2.11.0", {"TORCH_FR_BUFFER_SIZE"}),
+        ("unknown", {"TORCH_NCCL_TRACE_BUFFER_SIZE", "TORCH_FR_BUFFER_SIZE"}),
+    ],
+)
+def test_the_flight_recorder_is_named_as_this_torch_knows_it(torch: str, names: set[str]) -> None:
+    """torch 2.11 warns on every rank's standard error of the older name."""
+    made = planned(request("a"), found("a", gpus=1, torch=torch))
+    assert {v.name for v in made.head.env if v.name.endswith("BUFFER_SIZE")} == names

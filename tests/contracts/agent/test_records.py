@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.edges.agent.node import lease
-from orchestrator.edges.agent.node.eventlog import EventLog, last_line
+from orchestrator.edges.agent.node.eventlog import EventLog, last_line, last_words
 from orchestrator.edges.agent.node.layout import AttemptLayout
 from orchestrator.edges.agent.node.processes import Found, alive, look, send, sweep
 
@@ -145,3 +145,13 @@ def test_one_empty_scan_is_not_enough(sleeper: Found) -> None:
     assert swept.scans == 4
     assert swept.killed == [sleeper.pid]
     assert swept.clean is True
+
+
+def test_last_words_of_the_killed_are_the_latest_and_of_others_their_errors(tmp_path: Path) -> None:
+    """A warning from the start does not stand for the end of a rank that was killed later."""
+    err, out = tmp_path / "err", tmp_path / "out"
+    err.write_text("an old warning\n")
+    out.write_text("step 7\n")
+    os.utime(err, ns=(1, 1))
+    assert last_words(str(err), str(out), {"signalled": 9}) == "step 7"
+    assert last_words(str(err), str(out), {"exited": 1}) == "an old warning"

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from orchestrator.edges.agent.node.eventlog import last_line
+from orchestrator.edges.agent.node.eventlog import last_words
 from orchestrator.edges.agent.node.rank_shim import die_with_parent, execute, start_time
 
 TYPE_CHECKING = False
@@ -84,7 +84,7 @@ class Child:
         self.ended_at = time.time()
 
     def last_line(self) -> str:
-        return last_line(self.log("err"), self.log("out"))
+        return last_words(self.log("err"), self.log("out"), self.outcome)
 
 
 def outcome_of(status: int) -> dict[str, int]:

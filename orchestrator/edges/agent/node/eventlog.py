@@ -8,6 +8,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 MAX_WAITING = 10_000
@@ -69,6 +70,24 @@ def last_line(*paths: str) -> str:
             if text:
                 return text[:LAST_LINE_CHARACTERS]
     return ""
+
+
+def last_words(err: str, out: str, outcome: Mapping[str, Any]) -> str:
+    """What explains an ending best: of an exit standard error, of a signal what was written last.
+
+    Programs that exit write their reason to standard error and may flush standard output after it;
+    a program that is killed has no such reason, and an old warning would stand in its place.
+    """
+    if "signalled" in outcome and _written_at(out) > _written_at(err):
+        return last_line(out, err)
+    return last_line(err, out)
+
+
+def _written_at(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _tail(path: str) -> bytes:

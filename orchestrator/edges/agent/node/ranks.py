@@ -7,7 +7,7 @@ import os
 import re
 import signal
 
-from orchestrator.edges.agent.node.eventlog import last_line
+from orchestrator.edges.agent.node.eventlog import last_words
 from orchestrator.edges.agent.node.layout import AttemptLayout
 from orchestrator.edges.agent.node.processes import alive
 
@@ -115,4 +115,4 @@ class RankTable:
 
     def last_line(self, rank: ShimmedRank) -> str:
         stem = os.path.join(self._attempt.logs, f"rank-{rank.rank}")
-        return last_line(stem + ".err", stem + ".out")
+        return last_words(stem + ".err", stem + ".out", rank.outcome or {})
