@@ -133,7 +133,7 @@ async def test_sweeping_where_nothing_ran_is_clean(attempt: Attempt) -> None:
 
 
 async def test_pruning_spares_what_is_new_or_in_use(channel: AgentChannel, workdir: Path) -> None:
-    """Old snapshots, environments, agents and blobs go; young ones and this agent stay."""
+    """Old snapshots, environments and agents go; young ones and this agent stay."""
     node = workdir / "node"
     old, new = "a" * 40, "b" * 40
     for kind in ("snapshots", "environments", "agents"):
@@ -143,9 +143,6 @@ async def test_pruning_spares_what_is_new_or_in_use(channel: AgentChannel, workd
     own = node / "agents" / channel.hello.agent
     os.utime(own, (1, 1))
     for name in (old, new):
-        (node / "blobs" / name[:2]).mkdir()
-        (node / "blobs" / name[:2] / name).touch()
-    os.utime(node / "blobs" / old[:2] / old, (1, 1))
 
     reply = await channel.request("prune", {"older_than_s": 3600.0}, timeout_s=10)
 
@@ -153,12 +150,10 @@ async def test_pruning_spares_what_is_new_or_in_use(channel: AgentChannel, workd
         "snapshots": 1,
         "environments": 1,
         "agents": 1,
-        "blobs": 1,
     }
     assert own.is_dir()
     assert (node / "snapshots" / new).is_dir()
     assert not (node / "snapshots" / old).exists()
-    assert (node / "blobs" / new[:2] / new).exists()
 
 
 async def test_pruning_spares_the_environment_of_a_living_run(attempt: Attempt) -> None:

@@ -2,7 +2,6 @@
 
 <workdir>/node/                      0700, ours, not a link
   agents/<digest16>/                 unpacked agents
-  blobs/<aa>/<digest>                file contents by SHA-256
   snapshots/<digest>/                code trees, complete or absent
   environments/<digest>/             Python environments, ready when the marker exists
   locks/<name>                       flock files
@@ -110,7 +109,6 @@ class NodeLayout:
         self.workdir = workdir
         self.root = os.path.join(workdir, "node")
         self.agents = os.path.join(self.root, "agents")
-        self.blobs = os.path.join(self.root, "blobs")
         self.snapshots = os.path.join(self.root, "snapshots")
         self.environments = os.path.join(self.root, "environments")
         self.locks = os.path.join(self.root, "locks")
@@ -123,16 +121,11 @@ class NodeLayout:
             layout = cls(resolve_workdir(workdir))
         except UnsafeDirectory as error:
             raise AgentFault(UNSAFE, str(error)) from error
-        for path in (layout.root, layout.agents, layout.blobs, layout.snapshots):
+        for path in (layout.root, layout.agents, layout.snapshots):
             _private(path)
         for path in (layout.environments, layout.locks, layout.runs):
             _private(path)
         return layout
-
-    def blob(self, digest: object) -> str:
-        """A file content's path; its directory ``blobs/<aa>`` may be absent."""
-        name = check_name(digest, "digest", DIGEST)
-        return os.path.join(self.blobs, name[:2], name)
 
     def snapshot(self, digest: object) -> str:
         return os.path.join(self.snapshots, check_name(digest, "digest", DIGEST))

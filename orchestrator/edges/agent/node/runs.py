@@ -191,7 +191,7 @@ def _remove(layout: NodeLayout, path: str) -> None:
 
 
 def prune(layout: NodeLayout, request: Request) -> dict[str, Any]:
-    """Remove snapshots, environments, agents and blobs that nobody used for ``older_than_s``."""
+    """Remove snapshots, environments and agents that nobody used for ``older_than_s``."""
     older_than_s = field(request, "older_than_s", float, 7 * DAY_S)
     in_use = _in_use(layout)
     limit = time.time() - max(0.0, older_than_s)
@@ -201,7 +201,6 @@ def prune(layout: NodeLayout, request: Request) -> dict[str, Any]:
             above = getattr(layout, kind)
             names = [n for n in os.listdir(above) if n not in in_use]
             removed[kind] = sum(_remove_old(layout, os.path.join(above, n), limit) for n in names)
-        removed["blobs"] = sum(_prune_blobs(layout, limit))
         for name in os.listdir(layout.root):
             if name.startswith(".trash-"):
                 shutil.rmtree(os.path.join(layout.root, name), ignore_errors=True)
@@ -229,18 +228,3 @@ def _remove_old(layout: NodeLayout, path: str, limit: float) -> bool:
     except OSError:
         return False
     return True
-
-
-def _prune_blobs(layout: NodeLayout, limit: float) -> list[bool]:
-    removed = []
-    for above, _, names in os.walk(layout.blobs):
-        for name in names:
-            path = os.path.join(above, name)
-            try:
-                old = os.lstat(path).st_mtime <= limit
-                if old:
-                    os.unlink(path)
-                removed.append(old)
-            except OSError:
-                continue
-    return removed
