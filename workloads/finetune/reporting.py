@@ -55,6 +55,7 @@ class Recorder:
         if record.step >= self.first_measured:
             self.measured.append(record.step)
         if self.world.is_main:
+            kit.metric("train_loss", record.loss, "nats/token", step=record.step)
             kit.progress(
                 record.step,
                 self.settings.steps,
