@@ -1,4 +1,4 @@
-"""A script as anybody would write it: checks an all-reduce and times it. Runs under plain torchrun too."""
+"""A script as anybody would write it: checks an all-reduce and times it."""
 
 from __future__ import annotations
 

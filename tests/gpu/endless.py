@@ -1,4 +1,4 @@
-"""All-reduces until somebody ends it: what a hanging neighbour looks like is not this script's doing."""
+"""All-reduces until somebody ends it."""
 
 from __future__ import annotations
 
