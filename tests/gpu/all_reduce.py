@@ -31,9 +31,8 @@ def main() -> None:
     # Bus bandwidth as nccl-tests defines it: 2 (n-1)/n of the size per second.
     busbw = payload.nbytes / seconds * 2 * (world - 1) / world / 1e9
     if rank == 0:
-        print(
-            f"all-reduce of {payload.nbytes / 2**20:.0f} MiB over {world} ranks: {busbw:.1f} GB/s busbw"
-        )
+        size = f"{payload.nbytes / 2**20:.0f} MiB"
+        print(f"all-reduce of {size} over {world} ranks: {busbw:.1f} GB/s busbw")
     dist.destroy_process_group()
 
 
