@@ -1,0 +1,69 @@
+"""Where the ranks meet: the head's address that every other node proved it can reach. Pure."""
+
+from __future__ import annotations
+
+from orchestrator.core.events import Problem, Reached
+from orchestrator.core.launchers import NEEDS_RENDEZVOUS
+from orchestrator.core.plan import Plan, Rendezvous
+from orchestrator.core.planning import Refusal, rendezvous_candidates, same_machine
+from orchestrator.core.state import NodeState, RunState
+
+
+def all_reached(state: RunState, planned: Plan) -> bool:
+    """Whether every node has told which of the head's addresses it reached."""
+    if planned.launcher not in NEEDS_RENDEZVOUS or state.port is None:
+        return False
+    others = planned.nodes[1:]
+    return all(state.nodes[share.name].reached is not None for share in others)
+
+
+def choose_rendezvous(state: RunState, planned: Plan) -> Rendezvous | Refusal:
+    """The first of the head's addresses that every other node could open a connection to."""
+    assert state.port is not None
+    candidates = candidates_of(state)
+    others = [share.name for share in planned.nodes[1:]]
+    for address in candidates:
+        if all(address in _reached(state, name).addresses for name in others):
+            interfaces = _interfaces(state, planned, address)
+            return Rendezvous(address=address, port=state.port, interfaces=interfaces)
+    return _unreachable(state, planned, candidates)
+
+
+def _reached(state: RunState, name: str) -> Reached:
+    reached = state.nodes[name].reached
+    assert reached is not None
+    return reached
+
+
+def _interfaces(state: RunState, planned: Plan, address: str) -> tuple[tuple[str, str], ...]:
+    """(node, interface) for each node: by the address that its connection really came from."""
+    own = {planned.head.name: address}
+    for share in planned.nodes[1:]:
+        reached = _reached(state, share.name)
+        own[share.name] = dict(zip(reached.addresses, reached.via, strict=False)).get(address, "")
+    pairs = ((name, _interface_with(state.nodes[name], local)) for name, local in own.items())
+    return tuple((name, interface) for name, interface in pairs if interface)
+
+
+def _interface_with(node: NodeState, address: str) -> str:
+    interfaces = node.facts.interfaces if node.facts else ()
+    return next((i.name for i in interfaces if address in i.addresses), "")
+
+
+def candidates_of(state: RunState) -> tuple[str, ...]:
+    findings = [f for _, node in state.planned() if (f := node.finding) is not None]
+    return rendezvous_candidates(findings[0].facts, alone=same_machine(findings))
+
+
+def _unreachable(state: RunState, planned: Plan, candidates: tuple[str, ...]) -> Refusal:
+    head = planned.head.name
+    blocked = [s.name for s in planned.nodes[1:] if not _reached(state, s.name).addresses]
+    culprit = ", ".join(blocked) or "no address is reachable from every node; each node"
+    errors = _reached(state, blocked[0]).errors[:1] if blocked else ()
+    message = (
+        f"{culprit} cannot open a TCP connection to {head} "
+        f"(tried {', '.join(candidates)} port {state.port}{': ' + errors[0] if errors else ''})"
+    )
+    remedy = f"open the port range between nodes for {head}, or leave nodes out with --nodes"
+    problem = Problem(id="OR-NET-001", message=message, remedy=remedy)
+    return Refusal(problem=problem, excluded=planned.excluded)

@@ -1,0 +1,160 @@
+"""What an event changes in what is known. Pure; it decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from orchestrator.core.events import (
+    Begun,
+    Collected,
+    Connected,
+    DeadlinePassed,
+    Event,
+    Failed,
+    Launched,
+    NodeConcluded,
+    NodeLost,
+    Phase,
+    Prepared,
+    Probed,
+    Problem,
+    ProcessExited,
+    Progressed,
+    RankExited,
+    RankStarted,
+    Reached,
+    RendezvousOffered,
+    Reported,
+    StopKind,
+    StopRequested,
+    Swept,
+    Synced,
+)
+from orchestrator.core.state import Figure, NodeState, RunState
+
+NodeEvent = (
+    Connected
+    | Probed
+    | Synced
+    | Prepared
+    | Reached
+    | Launched
+    | RankStarted
+    | NodeConcluded
+    | Collected
+    | Swept
+    | NodeLost
+)
+
+
+def record(state: RunState, event: Event) -> RunState:
+    """``state`` with ``event`` in it. An event that says nothing new changes nothing."""
+    match event:
+        case Begun():
+            return replace(state, begun=True)
+        case StopRequested():
+            return replace(state, stop=_more_urgent(state.stop, event))
+        case DeadlinePassed():
+            return _record_deadline(state, event)
+        case RendezvousOffered(port=port):
+            return replace(state, port=port)
+        case Reported():
+            return _record_figure(state, event)
+        case Progressed():
+            return state
+        case Failed():
+            return _record_failure(state, event)
+        case RankExited() | ProcessExited():
+            return replace(state, endings=(*state.endings, event))
+        case _:
+            if event.node not in state.nodes:
+                return state
+            node = _record_node(state.nodes[event.node], event)
+            return _with_node(state, event.node, node)
+
+
+def _record_node(node: NodeState, event: NodeEvent) -> NodeState:
+    match event:
+        case Connected():
+            return replace(node, connected=True)
+        case Probed(facts=facts):
+            return replace(node, facts=facts)
+        case Synced():
+            return replace(node, synced=True)
+        case Prepared():
+            return replace(node, prepared=event)
+        case Reached():
+            return replace(node, reached=event)
+        case NodeLost(problem=problem):
+            return replace(node, lost=problem)
+        case _:
+            return _record_launched_node(node, event)
+
+
+def _record_launched_node(
+    node: NodeState, event: Launched | RankStarted | NodeConcluded | Collected | Swept
+) -> NodeState:
+    match event:
+        case Launched():
+            return replace(node, launched=True)
+        case RankStarted(rank=rank, pid=pid):
+            return replace(node, ranks={**node.ranks, rank: pid})
+        case NodeConcluded():
+            return replace(node, launched=True, concluded=event)
+        case Collected():
+            return replace(node, collected=event)
+        case Swept():
+            return replace(node, swept=event)
+        case _:
+            assert_never(event)
+
+
+def _with_node(state: RunState, name: str, node: NodeState) -> RunState:
+    return replace(state, nodes={**state.nodes, name: node})
+
+
+def _more_urgent(old: StopRequested | None, new: StopRequested) -> StopRequested:
+    return old if old is not None and old.kind is StopKind.KILL else new
+
+
+def _record_figure(state: RunState, event: Reported) -> RunState:
+    known = state.figures.get(event.name)
+    if event.step is not None or (known is not None and known.rank < event.rank):
+        return state
+    figure = Figure(rank=event.rank, value=event.value, unit=event.unit)
+    return replace(state, figures={**state.figures, event.name: figure})
+
+
+def _record_failure(state: RunState, event: Failed) -> RunState:
+    state = replace(state, problems=(*state.problems, (event.node, event.phase, event.problem)))
+    node = state.nodes.get(event.node)
+    if node is None or node.problem is not None:
+        return state
+    return _with_node(state, event.node, replace(node, problem=event.problem))
+
+
+def _record_deadline(state: RunState, event: DeadlinePassed) -> RunState:
+    """Before the plan, late nodes are out; after launch, what does not end is left as lost."""
+    if state.launching and event.phase in (Phase.LAUNCH, Phase.WATCH):
+        return replace(state, overdue=event)
+    if state.plan is not None and not state.launching:
+        return replace(state, overdue=event)
+    message = f"did not finish phase {event.phase.value} within {event.after_s:g} s"
+    problem = Problem(
+        id="OR-TIME-001",
+        message=message,
+        remedy="leave the node out with --nodes '!NAME', or look at its load and disk",
+    )
+    late = {
+        name: replace(node, lost=problem) if state.launching else replace(node, problem=problem)
+        for name, node in state.nodes.items()
+        if _is_late(state, node)
+    }
+    return replace(state, nodes={**state.nodes, **late})
+
+
+def _is_late(state: RunState, node: NodeState) -> bool:
+    if node.lost is not None:
+        return False
+    return node.swept is None if state.launching else not node.settled
