@@ -17,6 +17,8 @@ import pytest
 from orchestrator.cli.main import main
 from tests.architecture.source import ROOT
 
+# Tests beside these look at the same process table.
+RUN = f"r{os.getpid()}"
 KEYS = (
     "type schema_version run_id status exit_code cluster workload launcher ladder nodes "
     "world_size metrics samples timings failure warnings report"
@@ -70,7 +72,7 @@ class Place:
         )
 
     def words(self, *job: str) -> list[str]:
-        options = ["--cluster", str(self.cluster), "--launcher", "direct", "--run-id", "r1"]
+        options = ["--cluster", str(self.cluster), "--launcher", "direct", "--run-id", RUN]
         return ["run", *options, "--json", "--", *job]
 
     def start(self, *job: str) -> subprocess.Popen[str]:
@@ -127,12 +129,12 @@ def test_a_run_from_inventory_to_report(place: Place, capsys: pytest.CaptureFixt
     assert (result["status"], result["world_size"]) == ("succeeded", 2)
     page = Path(str(result["report"])).read_text()
     assert "<polyline" in page
-    assert main(["logs", "r1", "--stdout"]) == 0
+    assert main(["logs", RUN, "--stdout"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "[n1/0] rank 0 says hi",
         "[n2/1] rank 1 says hi",
     ]
-    raw = place.home / "runs" / "r1" / "logs" / "n1" / "rank-0.out"
+    raw = place.home / "runs" / RUN / "logs" / "n1" / "rank-0.out"
     assert b"\x1b[31m" in raw.read_bytes()
 
 
@@ -165,12 +167,12 @@ def test_the_first_failure_is_named_with_its_evidence(
 def test_stop_ends_a_running_job(place: Place) -> None:
     """From another terminal: every process is gone, the run is over, and its code says how."""
     with place.start("job.py", "--wait") as process:
-        wait_for_ranks("r1")
-        assert main(["stop", "r1"]) == 0
+        wait_for_ranks(RUN)
+        assert main(["stop", RUN]) == 0
         out, _ = process.communicate(timeout=30)
     result = last_line(out)
     assert (result["status"], process.returncode) == ("stopped", 143)
-    assert not ranks_of("r1", "n1") + ranks_of("r1", "n2")
+    assert not ranks_of(RUN, "n1") + ranks_of(RUN, "n2")
 
 
 def test_stop_finishes_what_a_killed_coordinator_left(
@@ -178,17 +180,17 @@ def test_stop_finishes_what_a_killed_coordinator_left(
 ) -> None:
     """After kill -9 the ranks are ended on the nodes and the run counts as stopped."""
     with place.start("job.py", "--wait") as process:
-        wait_for_ranks("r1")
+        wait_for_ranks(RUN)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)
     assert main(["ps"]) == 0
     assert "interrupted" in capsys.readouterr().out
-    assert main(["stop", "r1"]) == 0
-    assert not ranks_of("r1", "n1") + ranks_of("r1", "n2")
-    assert main(["show", "r1"]) == 0
+    assert main(["stop", RUN]) == 0
+    assert not ranks_of(RUN, "n1") + ranks_of(RUN, "n2")
+    assert main(["show", RUN]) == 0
     assert capsys.readouterr().out.startswith("stopped  job on pair")
-    assert main(["clean", "r1"]) == 0
-    assert not (place.home / "runs" / "r1").exists()
+    assert main(["clean", RUN]) == 0
+    assert not (place.home / "runs" / RUN).exists()
 
 
 @pytest.fixture

@@ -38,9 +38,9 @@ class LocalTransport:
         if self._closed:
             raise ChannelClosed("the transport is closed")
         process = LocalProcess(self._running.discard)
+        self._running.add(process)
         async with asyncio.timeout(timeout_s):
             await process.spawn(command)
-        self._running.add(process)
         return process
 
     async def run(

@@ -10,8 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-RUN_MARKER = "ORCHESTRATE_RUN_ID"
-NODE_MARKER = "ORCHESTRATE_NODE"
+MARKER = "ORCHESTRATE_ATTEMPT_DIR"
 MAX_ENVIRON_BYTES = 8 * 1024 * 1024
 SCAN_PAUSE_S = 0.02
 DEAD_STATES = "ZX"
@@ -80,10 +79,14 @@ def pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def marked(run: str, node: str) -> list[Found]:
-    """Live processes of this user whose environment carries the markers of this run and node."""
-    wanted = {f"{RUN_MARKER}={run}".encode(), f"{NODE_MARKER}={node}".encode()}
-    return _living(pid for pid in pids() if wanted <= _environment(pid))
+def marked(share: str) -> list[Found]:
+    """Live processes of this user whose environment names an attempt below ``share``.
+
+    ``share`` is the directory of one inventory node's share of a run: unlike the run's id, which
+    people may choose, it belongs to one run of one work directory.
+    """
+    wanted = f"{MARKER}={share}/".encode()
+    return _living(pid for pid in pids() if any(e.startswith(wanted) for e in _environment(pid)))
 
 
 def descendants(root: int) -> list[Found]:

@@ -87,7 +87,7 @@ def sweep_run(layout: NodeLayout, request: Request) -> dict[str, Any]:
     if request.get("epoch") is not None:
         _fence(run, lease.check_epoch(request))
     unfinished = _end_supervisors(run)
-    swept = sweep(lambda: marked(request["run"], request["node"]), SWEEP_S)
+    swept = sweep(lambda: marked(run.root), SWEEP_S)
     survivors = [process.describe() for process in swept.survivors] + unfinished
     return {
         "scans": swept.scans,

@@ -183,7 +183,7 @@ class Supervisor:
 
     def find(self) -> list[Found]:
         """What belongs to this run here: by marker, and by descent for those who dropped it."""
-        found = {p.pid: p for p in marked(self.spec["run"], self.spec["node"])}
+        found = {p.pid: p for p in marked(os.path.dirname(self.spec["attempt_dir"]))}
         found.update((p.pid, p) for p in descendants(os.getpid()))
         return list(found.values())
 
