@@ -21,6 +21,7 @@ from .rounds import Case, Contender, Scenario, say
 from .stats import Quantity, Sample, Target
 
 OURS, FLOOR, DEEPSPEED = "orchestrate run", "ssh + torchrun", "deepspeed over pdsh"
+DIRECT = "orchestrate run --launcher direct"
 LIMIT_S = 300.0
 PIP_S = 600.0
 DEEPSPEED_PACKAGES = ("setuptools", "wheel", "deepspeed==0.19.8")
@@ -37,7 +38,8 @@ NOTE = (
     "The ranks print one line and import nothing heavy; the same interpreter and torch for all. "
     "Wall time ends with the first line of the last rank, CPU time with the command. The floor is "
     "a loop over `ssh HOST torchrun ...` with the script already in place; ours connects, probes, "
-    "checks, syncs, launches and collects. "
+    "checks, syncs, launches and collects; with `--launcher direct` it starts the ranks itself, "
+    "without torchrun between. "
     "All hosts share this machine's cores: eight hosts have one rank each, and what every launcher "
     "pays for importing torch there is not paid side by side as it would be on real nodes."
 )
@@ -53,9 +55,10 @@ class _Job:
     ranks: int
     ports: itertools.count[int] = field(default_factory=lambda: itertools.count(29500))
 
-    def ours(self) -> list[Command]:
+    def ours(self, *options: str) -> list[Command]:
         cluster = str(self.bed.inventory(self.hosts))
         words = ["run", "--cluster", cluster, "--ranks-per-node", str(self.ranks), "--follow"]
+        words += options
         command = self.bed.orchestrate(*words, "--", SCRIPT, cwd=_project(self.bed))
         return [replace(command, merged=True)]  # the ranks' lines come among the progress
 
@@ -120,8 +123,11 @@ def _case_name(job: _Job) -> str:
 def _case(job: _Job) -> Case:
     expected = Expected(pattern=LINE, count=job.hosts * job.ranks)
     ways: dict[str, Callable[[], list[Command]]] = {
-        OURS: job.ours, FLOOR: job.floor, DEEPSPEED: job.deepspeed
-    }  # fmt: skip
+        OURS: job.ours,
+        DIRECT: partial(job.ours, "--launcher", "direct"),
+        FLOOR: job.floor,
+        DEEPSPEED: job.deepspeed,
+    }
     contenders = [Contender(name=n, run=partial(_run, make, expected)) for n, make in ways.items()]
     return Case(name=_case_name(job), contenders=contenders)
 
