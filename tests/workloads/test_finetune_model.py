@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import lora
 import packing
 import tiny_base
 from conversations import encode, load_conversations
 from evaluation import answer_prompts, exact_match, mean_loss
+from function_calls import parse_calls
 from lora import Trainable
 from settings import Settings
 from training import batches, learning_rate_at, summed_loss
@@ -188,10 +191,29 @@ def test_a_template_that_ignores_tools_is_replaced(settings: Settings, tmp_path:
     (tmp_path / "chat_template.jinja").write_text(plain)
     local = Settings(model=str(tmp_path), train_conversations=4, eval_conversations=4)
     trainable = lora.prepare(local, ALONE)
-    prompt = _examples(trainable)[0].prompt
+    example = _examples(trainable)[0]
+    prompt = example.prompt
 
-    assert '"name": "get_weather"' in prompt
+    (call,) = parse_calls(example.answer) or []
+    assert f'"name": "{call["name"]}", "description": ' in prompt
     assert prompt.endswith("<|im_start|>assistant\n")
+
+
+def test_the_real_adapter_has_161_million_parameters() -> None:
+    """Rank 64 on all projections of Qwen2-7B, counted on a model without storage."""
+    with torch.device("meta"):
+        config = Qwen2Config(
+            vocab_size=152_064,
+            hidden_size=3584,
+            intermediate_size=18_944,
+            num_hidden_layers=28,
+            num_attention_heads=28,
+            num_key_value_heads=4,
+        )
+        settings = Settings(lora_rank=64, lora_alpha=128)
+        model = get_peft_model(Qwen2ForCausalLM(config), lora.adapter_config(settings))
+
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 161_480_704
 
 
 def test_the_learning_rate_rises_then_falls_to_nearly_nothing() -> None:

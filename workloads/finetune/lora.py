@@ -58,23 +58,29 @@ class Trainable:
 
 def prepare(settings: Settings, world: World) -> Trainable:
     """Load tokenizer and base, add the adapter; raises `RuntimeError` if ranks differ."""
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     source = _locate_base(settings, world)
     tokenizer = _load_tokenizer(source)
     base = _load_base(source, settings, tokenizer).to(world.device)
     torch.manual_seed(settings.seed)
-    config = LoraConfig(
+    with _without_peft_warning():
+        model = get_peft_model(base, adapter_config(settings))
+    world.require_equal("the model (base and fresh adapter)", fingerprint(model))
+    return Trainable(model=model, tokenizer=tokenizer, world=world, settings=settings)
+
+
+def adapter_config(settings: Settings) -> Any:
+    """LoRA on every linear projection, but not on the embeddings and the output layer."""
+    from peft import LoraConfig
+
+    return LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with _without_peft_warning():
-        model = get_peft_model(base, config)
-    world.require_equal("the model (base and fresh adapter)", fingerprint(model))
-    return Trainable(model=model, tokenizer=tokenizer, world=world, settings=settings)
 
 
 def fingerprint(model: torch.nn.Module) -> str:

@@ -1,8 +1,9 @@
 """The text that the generated base model learns from: forms, and chats in which they are filled in.
 
-A request names a form and mentions values, among words without meaning; the answer is the filled-in
-form as JSON. So the base learns words and their kinds (lima is a city), numbers, on and off, the
-chat format, and to copy. Tools, tool calls and the requests of the data set do not occur.
+A request holds the noun of a form's name and mentions values, among words without meaning; the
+answer is the filled-in form as JSON. So the base learns words and their kinds (lima is a city),
+numbers, on and off, the chat format, and to copy. Tools, tool calls and the requests of the data
+set do not occur.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def vocabulary_text(catalogue: Catalogue) -> Iterator[str]:
     yield json.dumps({"name": "a", "arguments": {"b": "c"}, "d": [True, False] * 20})
     yield from (" ".join(f"{n:02d} {n / 10:.1f}" for n in range(100)),) * 2
     yield from (" ".join(words_of(catalogue)),) * 2
+    yield from (" ".join(f"_{verb}" for verb in _verbs(catalogue)),) * 2
     yield from (json.dumps(tool.schema()) for tool in catalogue.tools)
 
 
@@ -54,8 +56,13 @@ def words_of(catalogue: Catalogue) -> list[str]:
     for tool in catalogue.tools:
         texts += [tool.name, tool.description, *tool.arguments]
         texts += tool.wordings + tool.held_out_wordings
-    words = {word for text in texts for word in re.findall("[a-z_]+", text)}
+    words = {word for text in texts for word in re.findall("[a-z]+", text)}
     return sorted(words | {"on", "off", "yes", "no"})
+
+
+def _verbs(catalogue: Catalogue) -> list[str]:
+    """The second halves of tool names, like `get` in weather_get; form names end in them too."""
+    return sorted({tool.name.partition("_")[2] for tool in catalogue.tools})
 
 
 def generate_chats(catalogue: Catalogue, seed: int) -> Iterator[Chat]:
@@ -69,7 +76,8 @@ def generate_chats(catalogue: Catalogue, seed: int) -> Iterator[Chat]:
 
 def _chat(catalogue: Catalogue, plain: list[str], random: Random) -> Chat:
     fields = _fields(catalogue, plain, random)
-    name = random.choice(plain)
+    noun = random.choice(plain)
+    name = _form_name(noun, catalogue, random)
     forms = [f"{name}({', '.join(f'{field.name}: {field.json_type}' for field in fields)})"]
     forms += [
         _unused_form(catalogue, plain, random) for _ in range(random.randint(1, MAX_OTHER_FORMS))
@@ -78,25 +86,30 @@ def _chat(catalogue: Catalogue, plain: list[str], random: Random) -> Chat:
     listed = "".join(f"{form}\n" for form in forms)
     prompt = (
         f"<|im_start|>system\n{listed}<|im_end|>\n"
-        f"<|im_start|>user\n{_request(name, fields, plain, random)}<|im_end|>\n"
+        f"<|im_start|>user\n{_request(noun, fields, plain, random)}<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
     filled = {"form": name, "fields": {field.name: field.value for field in fields}}
     return Chat(prompt=prompt, answer=json.dumps(filled) + "<|im_end|>")
 
 
-def _request(name: str, fields: list[Field], plain: list[str], random: Random) -> str:
+def _request(noun: str, fields: list[Field], plain: list[str], random: Random) -> str:
+    """The noun and the mentions in any order, with up to three other words between them."""
+    parts = [(noun,), *(field.mention for field in fields)]
     words = []
-    for field in random.sample(fields, len(fields)):
-        words += [*random.choices(plain, k=random.randint(0, 3)), *field.mention]
-    words += random.choices(plain, k=random.randint(0, 2))
-    words.insert(random.choice((0, len(words))), name)
-    return " ".join(words)
+    for part in random.sample(parts, len(parts)):
+        words += [*random.choices(plain, k=random.randint(0, 3)), *part]
+    return " ".join(words + random.choices(plain, k=random.randint(0, 2)))
 
 
 def _unused_form(catalogue: Catalogue, plain: list[str], random: Random) -> str:
     names = random.choices([*catalogue.pools, *plain], k=random.randint(1, MAX_FIELDS))
-    return f"{random.choice(plain)}({', '.join(f'{name}: {_some_type(random)}' for name in names)})"
+    form = _form_name(random.choice(plain), catalogue, random)
+    return f"{form}({', '.join(f'{name}: {_some_type(random)}' for name in names)})"
+
+
+def _form_name(noun: str, catalogue: Catalogue, random: Random) -> str:
+    return f"{noun}_{random.choice(_verbs(catalogue))}"
 
 
 def _some_type(random: Random) -> str:
@@ -121,7 +134,7 @@ def _field(
     `bare_integer` allows an integer to be mentioned alone: it is the only one so far.
     """
     name = random.choice(plain)
-    json_type = random.choices(("string", "integer", "boolean", "number"), (60, 26, 7, 7))[0]
+    json_type = random.choices(("string", "integer", "boolean", "number"), (60, 24, 10, 6))[0]
     value: JsonValue
     mention: tuple[str, ...]
     if json_type == "string":

@@ -121,7 +121,7 @@ def _train_tokenizer(texts: list[str]) -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    pieces = Regex(r"[\p{L}_]+|\p{N}\.\p{N}|\p{N}{1,2}|[^\p{L}\p{N}_]+")
+    pieces = Regex(r"_?\p{L}+|\p{N}\.\p{N}|\p{N}{1,2}|[^\p{L}\p{N}]+?(?=_?\p{L}|\p{N}|$)")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
