@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.core.plan import ProcessPlan, Rendezvous, Variable
+from orchestrator.core.plan import ProcessPlan, Variable
 from orchestrator.core.tuning import LAUNCHER
 
 
@@ -30,7 +30,8 @@ class Share:
     script: str
     program: tuple[str, ...]
     arguments: tuple[str, ...]
-    rendezvous: Rendezvous
+    master_addr: str
+    master_port: str
 
 
 # The agent's own wrapper of a rank: it records how the rank ended, whatever the launcher tells.
@@ -48,8 +49,8 @@ def torchrun(share: Share) -> tuple[ProcessPlan, ...]:
         f"--nnodes={share.nodes}",
         f"--node-rank={share.node_rank}",
         f"--nproc-per-node={len(share.ranks)}",
-        f"--master-addr={share.rendezvous.address}",
-        f"--master-port={share.rendezvous.port}",
+        f"--master-addr={share.master_addr}",
+        f"--master-port={share.master_port}",
         "--max-restarts=0",
         "--no-python",
         *RANK_SHIM,
@@ -109,8 +110,8 @@ def _contract(share: Share, local_rank: int, rank: int) -> tuple[Variable, ...]:
         "LOCAL_WORLD_SIZE": len(share.ranks),
         "GROUP_RANK": share.node_rank,
         "GROUP_WORLD_SIZE": share.nodes,
-        "MASTER_ADDR": share.rendezvous.address,
-        "MASTER_PORT": share.rendezvous.port,
+        "MASTER_ADDR": share.master_addr,
+        "MASTER_PORT": share.master_port,
     }
     return tuple(
         Variable(name=name, value=str(value), origin=LAUNCHER, reason="torchrun's contract")

@@ -19,7 +19,7 @@ from orchestrator.core.workload import Per, Workload
 # Where the kit lies in a user's own project: nothing of the user's is called that.
 PROJECT_KIT = ".orchestrate/kit"
 
-CHOSEN_AT_LAUNCH = Rendezvous(address="<chosen at launch>", port=0)
+CHOSEN_AT_LAUNCH = "<chosen at launch>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ class _World:
         """
         if self.rendezvous is not None:
             return self.rendezvous.interface_of(node)
-        return CHOSEN_AT_LAUNCH.address if self.communicates else None
+        return CHOSEN_AT_LAUNCH if self.communicates else None
 
     @property
     def size(self) -> int:
@@ -271,7 +271,8 @@ def _node_plan(world: _World, place: _Place) -> NodePlan:
         script=f"{code_root(job.workload)}/{world.request.entry}",
         program=job.workload.program,
         arguments=job.argv(),
-        rendezvous=world.rendezvous or CHOSEN_AT_LAUNCH,
+        master_addr=world.rendezvous.address if world.rendezvous else CHOSEN_AT_LAUNCH,
+        master_port=str(world.rendezvous.port) if world.rendezvous else CHOSEN_AT_LAUNCH,
     )
     return NodePlan(
         name=place.spec.name,
