@@ -35,9 +35,21 @@ def cluster_options(command: Command) -> Command:
             help="Inventory of the machines (orchestrate cluster list).",
         ),
         click.option(
-            "--nodes", default="", metavar="EXPR", help="Only these nodes: gpu[01-04],!gpu03"
+            "--nodes",
+            metavar="EXPR",
+            callback=_not_blank,
+            help="Only these nodes: gpu[01-04],!gpu03",
         ),
     )
+
+
+def _not_blank(_context: click.Context, _option: click.Parameter, nodes: str | None) -> str:
+    """Refuse ``--nodes "$UNSET"``: it must not mean every node."""
+    if nodes is not None and not nodes.strip():
+        raise UsageError(
+            "--nodes is empty", id="usage.nodes", remedy="leave it out to use every node"
+        )
+    return nodes or ""
 
 
 def job_options(command: Command) -> Command:

@@ -13,9 +13,11 @@ from orchestrator.core.events import (
     Conclude,
     DeadlinePassed,
     Event,
+    Launch,
     Phase,
     Progressed,
     Reported,
+    Stop,
     StopKind,
     StopRequested,
 )
@@ -29,8 +31,11 @@ from orchestrator.engine.hands import Hands
 from orchestrator.engine.interrupts import Abandoned, handled
 from orchestrator.engine.problems import unwritable
 
-# Events that are already waiting share one journal sync; the bound keeps observers lively.
-EVENTS_PER_SYNC = 256
+# Events that are already waiting share one write; the bound keeps observers lively.
+EVENTS_PER_WRITE = 256
+# What these lead to cannot be found out again after a power cut: the journal is synced first. All
+# other actions may be repeated, and a mere crash of this process loses nothing that was written.
+IRREVERSIBLE = (Launch, Stop, Conclude)
 
 
 async def execute(context: RunContext) -> Result:
@@ -80,7 +85,7 @@ class _Engine:
     async def _next_events(self) -> list[Event]:
         """At least one event: what arrived, or that the phase's time is up."""
         events = [await self._next_event()]
-        while not self._queue.empty() and len(events) < EVENTS_PER_SYNC:
+        while not self._queue.empty() and len(events) < EVENTS_PER_WRITE:
             events.append(_raised_or_event(self._queue.get_nowait()))
         return events
 
@@ -104,6 +109,8 @@ class _Engine:
         self._timings.enter(phase, self._clock.monotonic())
         for observer in self._context.observers:
             observer.on_event(self._clock.wall(), event, self._state)
+        if any(isinstance(action, IRREVERSIBLE) for action in actions):
+            self._journal.sync()
         for action in actions:
             self._perform(action)
 

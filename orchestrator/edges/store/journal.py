@@ -1,4 +1,4 @@
-"""The journal: one JSON line per event, on disk before anybody acts on the event.
+"""The journal: one JSON line per event, written before anybody acts on the event.
 
 A line is ``{"seq": 0.., "t": seconds since the epoch, "event": {"type": ...}}``. A crash can tear
 only the last line; that one was never acknowledged, so readers skip it and the next writer removes
@@ -94,7 +94,8 @@ class JournalReader:
 
 
 class Journal:
-    """The writer: appends to the file and returns only when the entries are durable.
+    """The writer. What was appended survives the death of this process at once, and a power cut
+    from the next ``sync`` on.
 
     Opening an existing journal removes a torn last line and continues its numbering. After a failed
     write (a full disk) the file is cut back to its last complete entry.
@@ -110,6 +111,7 @@ class Journal:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._fd, self._end)
         os.fsync(self._fd)
+        self._synced = True
         sync_dir(path.parent)
 
     @property
@@ -118,11 +120,11 @@ class Journal:
         return self._seq
 
     def append(self, t: float, event: Mapping[str, Any]) -> int:
-        """Make one entry durable; returns its number. Raises ``OSError`` with nothing appended."""
+        """Write one entry; returns its number. Raises ``OSError`` with nothing appended."""
         return self.append_many([(t, event)])[0]
 
     def append_many(self, entries: Iterable[tuple[float, Mapping[str, Any]]]) -> range:
-        """Make (time, event) pairs durable with one sync; returns their numbers.
+        """Write (time, event) pairs; returns their numbers.
 
         Raises ``OSError`` with nothing appended.
         """
@@ -137,11 +139,17 @@ class Journal:
             rest = memoryview(block)
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
-            os.fsync(self._fd)
         except OSError:
             os.ftruncate(self._fd, self._end)
             raise
         self._end += len(block)
+        self._synced = False
+
+    def sync(self) -> None:
+        """Make everything appended so far survive a power cut. Raises ``OSError``."""
+        if not self._synced:
+            os.fsync(self._fd)
+            self._synced = True
 
     def close(self) -> None:
         """Release the file; a second call does nothing."""
