@@ -36,7 +36,8 @@ class World:
     def barrier(self) -> None:
         """Wait for every rank."""
         if self.size > 1:
-            self.sum(torch.zeros(1, device=self.device))
+            # On CUDA a collective is only queued; reading its result is what waits.
+            self.sum(torch.zeros(1, device=self.device)).item()
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Add `tensor` over all ranks, in place."""
