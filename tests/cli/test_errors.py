@@ -34,6 +34,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (["cluster", "show", "./none.yaml"], ["none.yaml: cannot be read: No such file"]),
         (["workload", "show", "demmo"], ["unknown workload 'demmo'", "did you mean 'demo'?"]),
+        (["exec", "--cluster", "local", "--nodes", " ", "true"], ["--nodes is empty"]),
         (["cluster", "show", "local", "--nodes", "!local[1-2]"], ["no worker of cluster local"]),
         (["cluster", "show", "local", "--nodes", "locl1"], ["did you mean 'local1'?"]),
         (["clustr"], ["no such command: 'clustr'; did you mean 'cluster'?"]),

@@ -23,6 +23,7 @@ from tests.workloads.conftest import (
 )
 
 SCRIPT = FINETUNE / "train.py"
+MAKE_BASE = Path(__file__).parent / "programs" / "make_base.py"
 pytestmark = pytest.mark.timeout(2 * DEADLINE_S)
 
 
@@ -57,6 +58,17 @@ def test_four_ranks_on_two_nodes_train_as_one_rank_does(tmp_path: Path) -> None:
     assert [path.name for path in (second.path / "checkpoints").iterdir()] == ["step-00000005"]
     assert second.records(2)
     assert second.records(3) == []
+
+
+def test_any_rank_makes_a_whole_base(tmp_path: Path) -> None:
+    """Nodes may share a home: a base that rank 1 made first is the one that rank 0 finds there."""
+    cache = tmp_path / "shared"
+    (run,) = start_ranks([node_folder(tmp_path / "run")], 2, MAKE_BASE, str(FINETUNE), str(cache))
+
+    files = "config.json", "model.safetensors", "tokenizer.json"
+    found = succeed(run).splitlines()
+    assert len(found) == 2
+    assert all(name in line for name in files for line in found), found
 
 
 def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path, cache: Path) -> None:

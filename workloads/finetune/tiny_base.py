@@ -95,6 +95,7 @@ def _published(target: Path) -> Iterator[Path]:
 
 
 def _make(folder: Path, settings: Settings) -> None:
+    from safetensors.torch import save_file
     from transformers.utils import logging
 
     catalogue = load_catalogue()
@@ -109,7 +110,12 @@ def _make(folder: Path, settings: Settings) -> None:
         _pretrain(model, tokenizer, chats, settings.base_steps)
     finally:
         torch.set_num_threads(threads)
-    model.save_pretrained(folder)
+    # Not model.save_pretrained: in a process group it writes on rank 0 only, and every node makes
+    # its own base.
+    model.config.save_pretrained(folder)
+    weights = model.state_dict()
+    del weights["lm_head.weight"]  # tied to the embeddings
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save_pretrained(folder)
 
 
@@ -151,6 +157,7 @@ def _new_model(vocabulary_size: int, tokenizer: Any, seed: int) -> Any:
 
     torch.manual_seed(seed)
     config = Qwen2Config(
+        architectures=[Qwen2ForCausalLM.__name__],
         vocab_size=vocabulary_size,
         hidden_size=HIDDEN_SIZE,
         intermediate_size=256,
