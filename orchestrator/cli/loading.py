@@ -55,7 +55,9 @@ def assume_plan(request: RunRequest) -> Plan:
 def take_code(layout: Layout, job: Job) -> Snapshot:
     """The code that travels with ``job``. Raises :class:`UsageError`."""
     folder = Path(job.workload.folder)
-    parts = (project_parts if job.workload.own_code else workload_parts)(folder, bundled_kit())
+    kit = bundled_kit()
+    own_code = job.workload.own_code
+    parts = project_parts(folder, kit, layout.home) if own_code else workload_parts(folder, kit)
     return take_snapshot(parts, layout.snapshots)
 
 

@@ -41,8 +41,8 @@ def sync(cluster: str, nodes: str, workdir: str | None, *, check: bool, as_json:
 
     selected = select(Catalog.from_environment(os.environ).cluster(cluster), nodes)
     folder = find_project(Path.cwd(), Path(workdir) if workdir is not None else None)
-    cache = Layout.from_environment(os.environ).snapshots
-    snapshot = take_snapshot(project_parts(folder, bundled_kit()), cache)
+    layout = Layout.from_environment(os.environ)
+    snapshot = take_snapshot(project_parts(folder, bundled_kit(), layout.home), layout.snapshots)
     answers = asyncio.run(bring(selected.workers, snapshot, Budgets(), check=check))
     if as_json:
         _show_json(snapshot, answers)

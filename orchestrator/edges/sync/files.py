@@ -55,13 +55,15 @@ class FileList:
         return sum(self.stats[SIZE::WIDTH])
 
 
-def list_tree(folder: Path) -> FileList:
+def list_tree(folder: Path, own: Path | None = None) -> FileList:
     """What travels of ``folder``, what not and by which rule, and warnings about its size.
+
+    Nothing in the folder ``own``, where the coordinator keeps its files, travels.
 
     Raises ``UsageError`` if the folder cannot be read or git refuses to list it.
     """
     try:
-        walk = _Walk(folder, Rules.of(folder))
+        walk = _Walk(folder, Rules.of(folder, own))
         walk.repository("", 0)
     except OSError as error:
         raise UsageError(

@@ -46,25 +46,30 @@ class Rules:
     """The names that never travel, and those in the root's ``.orchestrateignore``.
 
     The ignore file has gitignore's syntax and wins; ``!name`` brings a default name back. It also
-    applies to files that git tracks.
+    applies to files that git tracks. ``own`` is where the coordinator keeps its files, if that is
+    in here: they change while they would be read, and never travel.
     """
 
-    def __init__(self, ignore_text: str = "") -> None:
+    def __init__(self, ignore_text: str = "", own: str = "") -> None:
+        self._own = own
         lines = (line.strip() for line in ignore_text.splitlines())
         self._patterns = [line for line in lines if line and not line.startswith("#")]
         self._spec = _compiled(self._patterns) if self._patterns else None
 
     @classmethod
-    def of(cls, folder: Path) -> Rules:
+    def of(cls, folder: Path, own: Path | None = None) -> Rules:
         """The rules for ``folder``. Raises ``OSError`` if its ignore file cannot be read."""
+        inside = "" if own is None else _inside(folder, own)
         try:
             with (folder / IGNORE_FILE).open(encoding="utf-8", errors="replace") as file:
-                return cls(file.read(MAX_IGNORE_BYTES))
+                return cls(file.read(MAX_IGNORE_BYTES), inside)
         except FileNotFoundError:
-            return cls()
+            return cls(own=inside)
 
     def rule(self, path: str, *, tracked: bool = False) -> str:
         """The rule that leaves ``path`` out (a folder's ends in ``/``), or ``""``."""
+        if self._own and path.startswith(self._own):
+            return "files of orchestrate itself"
         if self._spec is not None:
             result = self._spec.check_file(path)
             if result.include and result.index is not None:
@@ -85,6 +90,12 @@ class Rules:
             else:
                 kept.append(name)
         return kept
+
+
+def _inside(folder: Path, own: Path) -> str:
+    """``own`` relative to ``folder`` with a ``/`` at its end, or ``""`` if it is not below it."""
+    folder, own = folder.resolve(), own.resolve()
+    return f"{own.relative_to(folder).as_posix()}/" if folder in own.parents else ""
 
 
 def _compiled(patterns: list[str]) -> GitIgnoreSpec:

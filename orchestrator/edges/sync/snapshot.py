@@ -43,10 +43,14 @@ _NONE = bytes(DIGEST_BYTES)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreePart:
-    """A file or a folder here, and its ``place`` in the snapshot; ``""`` is the root."""
+    """A file or a folder here, and its ``place`` in the snapshot; ``""`` is the root.
+
+    ``own`` is the folder of the coordinator's files, which stay behind if they are in here.
+    """
 
     source: Path
     place: str = ""
+    own: Path | None = None
 
 
 def workload_parts(folder: Path, kit: Path) -> tuple[TreePart, ...]:
@@ -54,9 +58,9 @@ def workload_parts(folder: Path, kit: Path) -> tuple[TreePart, ...]:
     return TreePart(source=folder, place=folder.name), TreePart(source=kit, place=KIT)
 
 
-def project_parts(folder: Path, kit: Path) -> tuple[TreePart, ...]:
+def project_parts(folder: Path, kit: Path, own: Path | None = None) -> tuple[TreePart, ...]:
     """A user's project as it is; the kit lies where it hides nothing of the user's."""
-    return TreePart(source=folder), TreePart(source=kit, place=f"{KIT_FOLDER}/{KIT}")
+    return TreePart(source=folder, own=own), TreePart(source=kit, place=f"{KIT_FOLDER}/{KIT}")
 
 
 class Snapshot:
@@ -156,7 +160,7 @@ class _Listing:
         lists, paths = [], []
         for part in parts:
             if part.source.is_dir():
-                files = list_tree(part.source)
+                files = list_tree(part.source, part.own)
                 prefix = f"{part.place}/" if part.place else ""
                 paths += [prefix + name for name in files.names] if prefix else files.names
             else:

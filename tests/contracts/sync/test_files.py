@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,22 @@ def test_submodules_and_inner_repositories(tmp_path: Path) -> None:
         "vendor/lib/new.py",
     ]
     assert skipped(files)["submodule that is not checked out"].examples == ("empty",)
+
+
+@pytest.mark.parametrize("make", [git_tree, write_tree])
+def test_what_the_coordinator_keeps_in_the_project_stays_behind(
+    tmp_path: Path, make: Callable[[Path, dict[str, bytes]], Path]
+) -> None:
+    """Its journal grows while it would travel; a folder whose name only begins alike does."""
+    folder = make(tmp_path / "project", {"a.py": b"", "home2/b": b"", ".orchestrateignore": b"!*"})
+    write_tree(folder, {"home/runs/1/journal.jsonl": b"{}"})
+
+    files = list_tree(folder, own=folder / "home")
+
+    assert "home/runs/1/journal.jsonl" not in files.names
+    assert {"a.py", "home2/b"} <= set(files.names)
+    assert skipped(files)["files of orchestrate itself"].files == 1
+    assert list_tree(folder, own=tmp_path / "elsewhere").names != files.names
 
 
 def test_outside_git_everything_travels_but_the_usual(tmp_path: Path) -> None:
