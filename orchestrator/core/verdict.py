@@ -151,8 +151,8 @@ def _ended_badly(state: RunState, ending: Ending) -> FailureResult:
 
 
 def _others(state: RunState, cause: Ending) -> tuple[str, ...]:
-    """Every other rank that did not end well: stopped because of ``cause``."""
-    ended = (e for e in state.endings if e is not cause and not succeeded(e.outcome))
+    """Every other rank that we ended because of ``cause``; not those that failed by themselves."""
+    ended = (e for e in state.endings if e is not cause and e.by_us and not succeeded(e.outcome))
     return tuple(f"{e.node}/{ending_name(e)}" for e in ended if hasattr(e, "rank"))
 
 
@@ -174,10 +174,15 @@ def _overdue(state: RunState) -> FailureResult:
     waiting = [name for name, node in state.planned() if node.concluded is None]
     return FailureResult(
         id="OR-TIME-001",
-        cause=f"phase {state.overdue.phase.value} took longer than {state.overdue.after_s:g} s",
+        cause=f"{_what_took_long(state.overdue.phase)} took longer than "
+        f"{state.overdue.after_s:g} s",
         node=waiting[0] if waiting else None,
         remedy=f"orchestrate logs {state.request.run_id}, then raise --timeout if it made progress",
     )
+
+
+def _what_took_long(phase: Phase) -> str:
+    return "the job" if phase is Phase.WATCH else f"phase {phase.value}"
 
 
 def _broken(state: RunState) -> tuple[FailureResult, ExitCode] | None:

@@ -25,6 +25,7 @@ from orchestrator.core.events import (
 from orchestrator.core.inventory import NodeSpec, PythonKind
 from orchestrator.core.plan import NodePlan, ProcessPlan
 from orchestrator.core.workload import Workload
+from orchestrator.edges.agent.channel import AgentChannel
 from orchestrator.edges.sync.push import push_snapshot
 from orchestrator.engine.collect import collect_outputs
 from orchestrator.engine.context import Post, RunContext
@@ -38,6 +39,7 @@ SWEEP_EPOCH = EPOCH + 1
 QUICK_S = 30.0
 DIAL_S = 5.0
 RENEWALS_PER_LEASE = 4
+BUILD_NOTE_EVERY_S = 5.0
 
 
 class NodeHand:
@@ -232,13 +234,30 @@ class NodeHand:
         """The interpreter of the environment made from ``requirements``, built unless cached."""
         text = await asyncio.to_thread(requirements.read_bytes)
         base = self._spec.python.base
-        reply = await self._link.request(
-            "environment",
-            {"digest": hashlib.sha256(base.encode() + b"\0" + text).hexdigest(), "base": base},
-            timeout_s=self._request.budgets.prepare_s,
-            payload=text,
-        )
+        channel = await self._link.open(self._request.budgets.connect_s)
+        telling = asyncio.create_task(self._tell_build(channel))
+        try:
+            reply = await self._link.request(
+                "environment",
+                {"digest": hashlib.sha256(base.encode() + b"\0" + text).hexdigest(), "base": base},
+                timeout_s=self._request.budgets.prepare_s,
+                payload=text,
+            )
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
         return str(reply.fields.get("interpreter"))
+
+    async def _tell_build(self, channel: AgentChannel) -> None:
+        """A line now and then: building an environment takes minutes and must not look hung."""
+        told_at = self._clock.monotonic() - BUILD_NOTE_EVERY_S
+        async for event in channel.events():
+            now = self._clock.monotonic()
+            line = str(event.fields.get("line", "")).strip()
+            if event.name == "environment" and line and now - told_at >= BUILD_NOTE_EVERY_S:
+                told_at = now
+                note = f"{self._spec.name}: building its Python environment: {line[:100]}"
+                self._context.note(note)
 
 
 def requirements_of(spec: NodeSpec, workload: Workload) -> Path | None:

@@ -29,7 +29,7 @@ class NodeSilent(PreflightError):
 
     def __init__(self, spec: NodeSpec, after_s: float, last: str) -> None:
         super().__init__(
-            f"{spec.name} has been silent for {after_s:.0f} s",
+            f"no sign of life for {after_s:.0f} s",
             id="OR-LINK-001",
             why=last,
             remedy=f"check its power and network; then: ssh {spec.ssh.host} true",

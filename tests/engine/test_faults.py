@@ -95,7 +95,7 @@ def test_a_run_that_takes_too_long_is_ended(desk: Desk) -> None:
     job, ending = desk.run("rank.py", "stay", options=["--timeout", "2"])
     assert (ending.code, ending.result["status"]) == (124, "failed")
     assert ending.result["failure"]["id"] == "OR-TIME-001"
-    assert "watch took longer than 2 s" in ending.result["failure"]["cause"]
+    assert "the job took longer than 2 s" in ending.result["failure"]["cause"]
     assert not remains(HERE, job.run)
 
 

@@ -22,6 +22,7 @@ import torch
 from torch.nn import functional
 
 import generated_conversations
+import orchestrate_kit as kit
 import packing
 import pretraining_text
 from pretraining_text import Chat
@@ -39,6 +40,7 @@ FINAL_NORM = 4.0
 EMBEDDING_RATE = 5e-3
 MATRIX_RATE = 1e-2
 WARMUP_STEPS = 20
+STEPS_PER_REPORT = 50
 
 
 def cached_base(settings: Settings) -> Path:
@@ -198,6 +200,8 @@ def _pretrain(model: Any, tokenizer: Any, chats: Iterator[Chat], steps: int) -> 
         for optimiser, _ in optimisers:
             optimiser.step()
         model.zero_grad()
+        if kit.rank() == 0 and (step + 1) % STEPS_PER_REPORT == 0:
+            kit.progress(step + 1, steps, "step of making the base")
 
 
 def _optimisers(model: Any) -> list[tuple[torch.optim.Optimizer, float]]:

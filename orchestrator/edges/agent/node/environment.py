@@ -61,7 +61,7 @@ def _run(context: Context, digest: str, argv: list[str]) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**login_environment(), "PYTHONUNBUFFERED": "1"},
+        env=_builder_environment(),
         start_new_session=True,
     )
     context.builders.add(process.pid)
@@ -73,6 +73,12 @@ def _run(context: Context, digest: str, argv: list[str]) -> None:
     if code:
         step = " ".join(argv[:3])
         raise AgentFault(ENVIRONMENT, f"{step} ended with {code}: " + " | ".join(last))
+
+
+def _builder_environment() -> dict[str, str]:
+    """pip's own settings count: they say which index the owner of this node trusts."""
+    settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    return {**login_environment(), **settings, "PYTHONUNBUFFERED": "1"}
 
 
 def _tell(context: Context, digest: str, process: subprocess.Popen[bytes]) -> list[str]:
