@@ -20,6 +20,8 @@ from orchestrator.edges.store.liveness import (
 from orchestrator.edges.store.runs import read_result
 
 POLL_S = 0.1
+# Nodes of a finished run that were not seen clean at its end.
+UNSURE = {"lost", "dirty"}
 
 
 def stop(layout: Layout, folder: RunFolder, *, now: bool, timeout_s: float) -> int:
@@ -27,9 +29,11 @@ def stop(layout: Layout, folder: RunFolder, *, now: bool, timeout_s: float) -> i
 
     Raises ``DeadlineError``, and ``BusyError`` for a run that another machine coordinates.
     """
-    if read_result(folder) is not None:
+    result = read_result(folder)
+    if result is not None:
         click.echo(f"run {folder.run_id} is already over", err=True)
-        return int(ExitCode.DONE)
+        unsure = any(node.state in UNSURE for node in result.nodes)
+        return _sweep_again(folder) if unsure else int(ExitCode.DONE)
     identity = read_identity(folder.coordinator)
     state = liveness(identity)
     if identity is not None and state is Liveness.ELSEWHERE:
@@ -71,17 +75,25 @@ def _wait(folder: RunFolder, identity: Identity, timeout_s: float) -> bool:
     )
 
 
-def _stop_in_its_place(layout: Layout, folder: RunFolder) -> int:
-    """Its coordinator is dead: end what is left on the nodes and write down that it is over."""
-    from orchestrator.edges.report.publish import publish
+def _sweep_again(folder: RunFolder) -> int:
+    """Go to the nodes, end what the run still has there, and say what was found."""
     from orchestrator.engine.revisit import stop_run
-    from orchestrator.view.replay import stopped_result
 
     visits = asyncio.run(stop_run(folder))
     for visit in visits:
         click.echo(f"{visit.node}: {visit.detail}", err=True)
-    if not all(visit.done for visit in visits):
-        return int(ExitCode.PREFLIGHT)
+    clean = all(visit.done for visit in visits)
+    return int(ExitCode.DONE if clean else ExitCode.PREFLIGHT)
+
+
+def _stop_in_its_place(layout: Layout, folder: RunFolder) -> int:
+    """Its coordinator is dead: end what is left on the nodes and write down that it is over."""
+    from orchestrator.edges.report.publish import publish
+    from orchestrator.view.replay import stopped_result
+
+    code = _sweep_again(folder)
+    if code:
+        return code
     request, result = stopped_result(folder, at=time.time())
     for trouble in publish(layout, folder, request, result, now=time.time()):
         click.echo(f"warning: {trouble}", err=True)

@@ -10,11 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cli.main import main
+from orchestrator.core.result import NodeResult
+from orchestrator.edges.store.layout import Layout
+from orchestrator.edges.store.runs import read_result, write_result
 from tests.architecture.source import ROOT
 
 # Tests beside these look at the same process table.
@@ -247,3 +251,21 @@ def test_plan_asks_the_nodes_and_leaves_nothing(
     assert record["plan"]["assumed"] is True
     assert record["travels"]["files"] == 4
     assert not (place.home / "runs").exists()
+
+
+def test_stop_visits_a_lost_node_of_a_finished_run(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that ended with a lost node may have left ranks there; stop goes and looks."""
+    assert main(place.words("job.py")) == 0
+    folder = Layout(place.home).run(RUN)
+    result = read_result(folder)
+    assert result is not None
+    capsys.readouterr()
+    assert main(["stop", RUN]) == 0
+    assert capsys.readouterr().err == f"run {RUN} is already over\n"
+
+    lost = NodeResult(name="n1", state="lost", reason="no sign of life")
+    write_result(folder, replace(result, nodes=(lost, *result.nodes[1:])))
+    assert main(["stop", RUN]) == 0
+    assert "n1: clean, 0 processes ended" in capsys.readouterr().err
