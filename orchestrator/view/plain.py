@@ -49,7 +49,7 @@ class PlainView:
 
     def on_note(self, text: str) -> None:
         if self._verbosity >= 0:
-            self._tell(Line(Weight.RUN, brief(text, 400)))
+            self._out.line(f"{'':12}{brief(text, 400)}")  # a note comes without a time
 
     def close(self, result: Result | None) -> None:
         del result
