@@ -5,8 +5,9 @@ make the base; prints what each of them finds.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-sys.path.append(sys.argv[1])
+sys.path += [sys.argv[1], str(Path(sys.argv[1]).parent)]  # the workload, and the kit beside it
 
 import tiny_base
 from settings import Settings
