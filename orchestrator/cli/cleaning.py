@@ -13,6 +13,7 @@ from orchestrator.core.errors import BusyError, ExitCode, UsageError
 from orchestrator.edges.store.layout import Layout, RunFolder
 from orchestrator.edges.store.liveness import Liveness, liveness, read_identity
 from orchestrator.edges.store.runs import find_run
+from orchestrator.view.text import brief
 
 DAY_S = 86_400.0
 
@@ -51,6 +52,8 @@ def clean_runs(folders: Sequence[RunFolder], *, local: bool) -> int:
     for folder in folders:
         if not local and not _clean_nodes(folder):
             code = ExitCode.PREFLIGHT
+            words = f"orchestrate clean {folder.run_id} --local"
+            click.echo(f"  next: {words} removes only this side, if its nodes are gone", err=True)
             continue
         shutil.rmtree(folder.path)
         click.echo(f"removed {folder.run_id}", err=True)
@@ -62,5 +65,5 @@ def _clean_nodes(folder: RunFolder) -> bool:
 
     visits = asyncio.run(clean_run(folder))
     for visit in visits:
-        click.echo(f"{folder.run_id}: {visit.node}: {visit.detail}", err=True)
+        click.echo(f"{folder.run_id}: {visit.node}: {brief(visit.detail, 400)}", err=True)
     return all(visit.done for visit in visits)

@@ -33,7 +33,8 @@ def exec_(
 ) -> int:
     """Run CMD on every node; equal outputs are shown once, with the nodes' folded names.
 
-    Exits with the highest code of all nodes, or 4 if a node could not be reached.
+    Exits with the highest code of all nodes; with 124 if CMD ran out of its time on a node, and
+    with 4 if a node could not be reached.
     """
     import asyncio
     import os

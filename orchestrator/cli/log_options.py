@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable
 
 from orchestrator.core.errors import UsageError
-from orchestrator.core.nodeset import NodeSetError, expand
-from orchestrator.view.log_lines import Source, parse_ranks
+from orchestrator.core.nodeset import NodeSetError, expand, fold
+from orchestrator.edges.store.layout import RunFolder
+from orchestrator.view.log_lines import Source, parse_ranks, source_of
+from orchestrator.view.plan_text import ranges
 
 
 def selection(
@@ -30,6 +32,26 @@ def selection(
         )
 
     return wanted
+
+
+def require_match(folder: RunFolder, wanted: Callable[[Source], bool]) -> None:
+    """Raises :class:`UsageError` that tells what there is, if the run has logs, but none that is
+    ``wanted``: an empty answer would look like silent ranks.
+    """
+    found = [source for log in folder.log_files() if (source := source_of(*log)) is not None]
+    if not found or any(map(wanted, found)):
+        return
+    nodes = fold({source.node for source in found})
+    numbers = {source.rank for source in found if source.rank is not None}
+    others = sorted({source.label for source in found if source.rank is None})
+    told = [f"ranks {ranges(list(numbers))}"] if numbers else []
+    raise UsageError(
+        f"no log of run {folder.run_id} is of these ranks, nodes and streams",
+        id="logs.nothing",
+        where=folder.logs,
+        why=f"there are logs of {', '.join([*told, *others])} on {nodes}",
+        remedy=f"orchestrate logs {folder.run_id}, without the choice that does not match",
+    )
 
 
 def parse_grep(pattern: str | None) -> re.Pattern[str] | None:

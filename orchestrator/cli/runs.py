@@ -79,7 +79,7 @@ def show(run: str, color: str, as_json: bool) -> int:
 @color_option
 def logs(run: str, follow: bool, fold: bool, no_prefix: bool, color: str, **chosen: Any) -> int:
     """Print the output of RUN's ranks; the raw bytes are in its folder."""
-    from orchestrator.cli.log_options import parse_grep, selection
+    from orchestrator.cli.log_options import parse_grep, require_match, selection
     from orchestrator.view.log_lines import FoldedLogLines, LogLines
     from orchestrator.view.log_tail import LogTail
     from orchestrator.view.terminal import LineWriter
@@ -93,11 +93,13 @@ def logs(run: str, follow: bool, fold: bool, no_prefix: bool, color: str, **chos
     )
     tail = LogTail(folder, wanted)
     if not follow:
+        require_match(folder, wanted)
         tail.read_in_turn(lines.feed)
         lines.finish()
         return 0
     result = _follow(folder, lambda: tail.read(lines.feed) or lines.idle())
     lines.finish()
+    require_match(folder, wanted)
     return int(result.exit_code) if result else 0
 
 

@@ -18,6 +18,7 @@ from orchestrator.edges.store.liveness import (
     signalling,
 )
 from orchestrator.edges.store.runs import read_result
+from orchestrator.view.text import brief
 
 POLL_S = 0.1
 # Nodes of a finished run that were not seen clean at its end.
@@ -81,7 +82,7 @@ def _sweep_again(folder: RunFolder) -> int:
 
     visits = asyncio.run(stop_run(folder))
     for visit in visits:
-        click.echo(f"{visit.node}: {visit.detail}", err=True)
+        click.echo(f"{visit.node}: {brief(visit.detail, 400)}", err=True)
     clean = all(visit.done for visit in visits)
     return int(ExitCode.DONE if clean else ExitCode.PREFLIGHT)
 

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 
 from orchestrator.core.errors import ExitCode
 from orchestrator.core.nodeset import fold, is_name
-from orchestrator.core.outcome import Exited, Outcome, Signalled, describe
+from orchestrator.core.outcome import Exited, Outcome, Signalled, TimedOut, describe
 from orchestrator.view.log_lines import LineDecoder
 from orchestrator.view.terminal import LineWriter
 from orchestrator.view.text import CUT_MARK, brief
 
 KEPT_BYTES = 4 * 1024 * 1024
+MAX_CODE = 255  # SSH carries 32 bits, a process's own code has 8: 256 must not come out as 0
 RULE = "-" * 15
 
 
@@ -23,13 +24,16 @@ class Endings:
         self._by_outcome: dict[str, list[str]] = {}
         self._highest = 0
         self._lost = False
+        self._timed_out = False
 
     def ended(self, node: str, outcome: Outcome) -> None:
         match outcome:
             case Exited(code=code):
-                self._highest = max(self._highest, code)
+                self._highest = max(self._highest, min(code, MAX_CODE))
             case Signalled(signal=number):
                 self._highest = max(self._highest, 128 + number)
+            case TimedOut():
+                self._timed_out = True
             case _:
                 self._lost = True
         if outcome != Exited(0):
@@ -43,7 +47,9 @@ class Endings:
         """Tell what did not end well; the exit code."""
         for what, nodes in self._by_outcome.items():
             self._err.line(f"orchestrate: {names(nodes)}: {what}")
-        return int(ExitCode.PREFLIGHT) if self._lost else self._highest
+        if self._lost:
+            return int(ExitCode.PREFLIGHT)
+        return int(ExitCode.TIMED_OUT) if self._timed_out else self._highest
 
     def _note(self, node: str, what: str) -> None:
         self._by_outcome.setdefault(brief(what, 400), []).append(node)

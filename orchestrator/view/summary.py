@@ -32,10 +32,19 @@ def summary(result: Result, *, color: bool = False) -> list[str]:
 def _head(result: Result, color: bool) -> str:
     used = [node for node in result.nodes if node.state not in {"excluded", "unused"}]
     where = f"{plural(result.world_size, 'rank')} on {plural(len(used), 'node')}"
+    if result.nodes and not used:
+        where = _not_started(result)
     word = paint(result.status.value, _STATUS[result.status] + BOLD, color=color)
     took = seconds(sum(result.timings.values()))
     names = brief(f"{result.workload} on {result.cluster}")
     return f"{word}  {names}: {where}, {took}, run {brief(result.run_id)}"
+
+
+def _not_started(result: Result) -> str:
+    """A refused run has ranks in its plan only."""
+    out = sum(node.state == "excluded" for node in result.nodes)
+    refused = f", {out} of {plural(len(result.nodes), 'node')} refused" if out else ""
+    return f"no rank was started{refused}"
 
 
 def _degradation(result: Result) -> Iterator[str]:

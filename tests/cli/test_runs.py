@@ -129,6 +129,26 @@ def test_logs_refuse_what_they_cannot_read(
     assert options[0] in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--ranks", "7"],
+        ["--nodes", "zz"],
+        ["--nodes", "a", "--ranks", "10"],
+        ["-f", "--ranks", "7"],
+    ],
+)
+def test_logs_that_match_nothing_say_what_there_is(
+    home: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    """Ranks and nodes that the run does not have are a mistake, not silence."""
+    finished(home)
+    assert main(["logs", "r1", *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "there are logs of ranks 0-1,10 on a,b" in captured.err
+
+
 def test_attach_replays_a_finished_run(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every event and point exactly once, in order, then the result; the exit code is the run's."""
     finished(home, KILLED)
@@ -259,6 +279,20 @@ def test_clean_removes_only_what_is_over(home: Path, capsys: pytest.CaptureFixtu
     assert not over.path.exists()
     assert going.path.exists()
     assert "removed r1" in capsys.readouterr().err
+
+
+def test_clean_of_hosts_that_are_gone_says_what_still_works(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's folder stays, the code is that of unreachable nodes, and a way on is named."""
+    folder = finished(home)
+    value = json.loads(folder.request.read_text())
+    for node in value["cluster"]["nodes"]:
+        node["transport"], node["ssh"] = "asyncssh", {**node["ssh"], "host": "127.0.0.1", "port": 1}
+    folder.request.write_text(json.dumps(value))
+    assert main(["clean", "--all"]) == 4
+    assert folder.path.exists()
+    assert "next: orchestrate clean r1 --local" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["clean"], ["clean", "r1", "--all"], ["clean", "nope"]])

@@ -22,7 +22,14 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.machine import step
 from orchestrator.core.outcome import Signalled
-from orchestrator.core.result import FailureResult, MetricResult, Result, Status, Verdict
+from orchestrator.core.result import (
+    FailureResult,
+    MetricResult,
+    NodeResult,
+    Result,
+    Status,
+    Verdict,
+)
 from orchestrator.core.state import RunState, new_state
 from orchestrator.core.verdict import conclude
 from orchestrator.engine.observer import Observer
@@ -263,6 +270,16 @@ def test_summary_tells_gates_and_degradation() -> None:
         "  speed  not reported  not-run (at least 1)",
         "  free   3",
     ]
+
+
+def test_summary_of_a_refused_run_tells_what_was_refused() -> None:
+    """A plan's ranks that never started are not counted as if they had run."""
+    nodes = tuple(
+        NodeResult(name=f"n{number}", state=state)
+        for number, state in enumerate(("excluded", "excluded", "unused"))
+    )
+    result = replace(failed_result(), status=Status.FAILED, nodes=nodes, world_size=3)
+    assert "no rank was started, 2 of 3 nodes refused" in summary(result)[0]
 
 
 @pytest.mark.parametrize(
