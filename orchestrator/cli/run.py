@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,10 +10,8 @@ from orchestrator.cli.options import JobOptions, ViewOptions, job_options, pick,
 
 if TYPE_CHECKING:
     from orchestrator.core.request import RunRequest
-    from orchestrator.core.result import Result
-    from orchestrator.edges.store.layout import Layout, RunFolder
+    from orchestrator.edges.store.layout import Layout
     from orchestrator.edges.sync.snapshot import Snapshot
-    from orchestrator.engine.observer import Observer
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -38,7 +34,9 @@ def run(words: tuple[str, ...], run_id: str | None, fail_on: str | None, **given
     import os
     from dataclasses import replace
 
+    from orchestrator.cli.coordinating import coordinate, create_run
     from orchestrator.edges.store.layout import Layout
+    from orchestrator.engine.context import RunContext
 
     options, view = pick(JobOptions, given), pick(ViewOptions, given)
     if view.follow is None:
@@ -46,7 +44,13 @@ def run(words: tuple[str, ...], run_id: str | None, fail_on: str | None, **given
     layout = Layout.from_environment(os.environ)
     chosen = _choose_run_id(layout, run_id, options, words)
     request, snapshot = _load(layout, options, words, chosen, fail_on)
-    return _execute(layout, request, snapshot, view)
+    context = RunContext(
+        request=request,
+        snapshot=snapshot,
+        folder=create_run(layout, request),
+        observers=[],
+    )
+    return coordinate(layout, context, view)
 
 
 def _choose_run_id(
@@ -82,86 +86,3 @@ def _load(
     request = load_request(options, words, run_id=run_id, fail_on_degraded=fail_on == "degraded")
     snapshot = take_code(layout, request.job)
     return replace(request, code=snapshot.digest), snapshot
-
-
-def _execute(layout: Layout, request: RunRequest, snapshot: Snapshot, options: ViewOptions) -> int:
-    import asyncio
-    import time
-
-    from orchestrator.cli.watching import open_view, show_result
-    from orchestrator.edges.report.publish import publish
-    from orchestrator.edges.store.series import SeriesWriter
-    from orchestrator.engine.context import RunContext
-    from orchestrator.engine.interrupts import Abandoned
-    from orchestrator.engine.run import execute
-
-    folder = _create(layout, request)
-    view = open_view(options, request.run_id)
-    observers: list[Observer] = [SeriesWriter(folder.metrics), view]
-    context = RunContext(request=request, snapshot=snapshot, folder=folder, observers=observers)
-    result: Result | None = None
-    try:
-        result = asyncio.run(execute(context))
-    except Abandoned:
-        result = None
-    finally:
-        for observer in observers:
-            observer.close(result)
-    if result is None:
-        return show_result(options, view, _abandoned(request), folder.path)
-    with _undisturbed():
-        troubles = publish(layout, folder, request, result, now=time.time())
-    for trouble in troubles:
-        click.echo(f"warning: {trouble}", err=True)
-    return show_result(options, view, result, folder.path)
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Signals that come while the verdict is written must not cost it: it takes a moment."""
-    import signal
-
-    from orchestrator.engine.interrupts import HANDLED
-
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in HANDLED}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _create(layout: Layout, request: RunRequest) -> RunFolder:
-    """The run's folder with what ``attach``, ``stop`` and ``clean`` need, before any contact."""
-    import time
-
-    from orchestrator.core.codec import to_json
-    from orchestrator.edges.store.files import write_json
-    from orchestrator.edges.store.liveness import identify_self, write_identity
-
-    folder = layout.run(request.run_id)
-    folder.create()
-    write_json(folder.request, to_json(request))
-    write_identity(folder.coordinator, identify_self(time.time()))
-    return folder
-
-
-def _abandoned(request: RunRequest) -> Result:
-    """What to say when the user left without waiting for the clean-up."""
-    from orchestrator.core.errors import ExitCode
-    from orchestrator.core.result import FailureResult, Result, Status
-
-    return Result(
-        run_id=request.run_id,
-        status=Status.STOPPED,
-        exit_code=ExitCode.INTERRUPTED,
-        cluster=request.cluster.name,
-        workload=request.job.workload.name,
-        launcher=request.launcher,
-        world_size=0,
-        failure=FailureResult(
-            id="OR-STOP-001",
-            cause="left on request, before the nodes confirmed that they are clean",
-            remedy=f"orchestrate stop {request.run_id}",
-        ),
-    )

@@ -5,7 +5,7 @@
     history.sqlite
     cache/snapshots/
     runs/<run-id>/
-        request.json plan.json coordinator.json journal.jsonl metrics.jsonl
+        request.json plan.json coordinator.json coordinator.lock journal.jsonl metrics.jsonl
         logs/<node>/rank-<R>.out|err  logs/<node>/launcher.out|err
         artifacts/<node>/...
         result.json report.md report.html
@@ -64,6 +64,11 @@ class RunFolder:
     @property
     def coordinator(self) -> Path:
         return self.path / "coordinator.json"
+
+    @property
+    def coordinator_lock(self) -> Path:
+        """Locked by whoever coordinates the run, for as long as that process lives."""
+        return self.path / "coordinator.lock"
 
     @property
     def result(self) -> Path:
