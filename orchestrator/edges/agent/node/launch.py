@@ -60,7 +60,7 @@ def launch(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, Any]:
     run = layout.run(request.get("run"), request.get("node"))
     attempt = run.attempt(request.get("attempt"))
     epoch = lease.check_epoch(request)
-    lease_s = seconds(request, "lease_s", 0.1, lease.MAX_LEASE_S)
+    lease_s = lease.check_lease(request)
     spec = _specification(layout, run, attempt, request)
     run.create()
     fd = lock(run.lock)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from contextlib import contextmanager
 
 from orchestrator.edges.agent.node.bootstrap import (
@@ -35,6 +36,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 DIGEST = re.compile(r"[0-9a-f]{16,64}\Z")
 STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err|jsonl)\Z")
 MAX_ATTEMPT = 10_000
+LOCK_POLL_S = 0.02
 # The directory that this agent was unpacked in, as the bootstrap put it on the module path.
 AGENT = os.path.abspath(__file__).rsplit(os.sep, 5)[0]
 NODE_CODE = os.path.dirname(os.path.abspath(__file__))
@@ -173,6 +175,18 @@ def lock(path: str, wait: bool = True, shared: bool = False) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def lock_soon(path: str, within_s: float) -> int:
+    """The same, within ``within_s`` seconds. Raises BUSY."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            return lock(path, wait=False)
+        except AgentFault:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(LOCK_POLL_S)
 
 
 def write_atomically(path: str, data: bytes) -> None:

@@ -9,22 +9,37 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import contextmanager
 
 from orchestrator.edges.agent.node.fault import BAD_REQUEST, FENCED, AgentFault
-from orchestrator.edges.agent.node.layout import AttemptLayout, RunLayout, write_atomically
+from orchestrator.edges.agent.node.layout import (
+    AttemptLayout,
+    RunLayout,
+    lock_soon,
+    write_atomically,
+)
+from orchestrator.edges.agent.node.wire import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
 MAX_LEASE_S = 366 * 86400.0
 MAX_EPOCH = 1 << 53
+LOCK_S = 10.0
 
 
 def now() -> float:
     """Seconds since boot, suspended time included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def check_lease(request: Mapping[str, Any]) -> float | None:
+    """Seconds; None: until the work is done, without news from any coordinator."""
+    if "lease_s" in request and request["lease_s"] is None:
+        return None
+    return seconds(request, "lease_s", 0.1, MAX_LEASE_S)
 
 
 def check_epoch(request: Mapping[str, Any]) -> int:
@@ -47,9 +62,26 @@ def fence(run: RunLayout, epoch: int) -> None:
         write_atomically(run.epoch, str(epoch).encode())
 
 
-def write(attempt: AttemptLayout, epoch: int, lease_s: float) -> None:
-    """The attempt may go on for ``lease_s`` seconds from now."""
-    text = json.dumps({"epoch": epoch, "deadline": now() + lease_s})
+@contextmanager
+def held(run: RunLayout, epoch: int) -> Iterator[None]:
+    """The run's lock, with the run taken for ``epoch``.
+
+    A launch holds the lock while it copies code: raises BUSY if that takes longer than ``LOCK_S``.
+    Raises FENCED if a newer epoch holds the run.
+    """
+    run.create()
+    fd = lock_soon(run.lock, LOCK_S)
+    try:
+        fence(run, epoch)
+        yield
+    finally:
+        os.close(fd)
+
+
+def write(attempt: AttemptLayout, epoch: int, lease_s: float | None) -> None:
+    """The attempt may go on for ``lease_s`` seconds from now; None: until it is done."""
+    deadline = None if lease_s is None else now() + lease_s
+    text = json.dumps({"epoch": epoch, "deadline": deadline})
     write_atomically(attempt.lease, text.encode())
 
 
@@ -68,7 +100,8 @@ class LeaseReader:
             if self._seen == (status.st_ino, status.st_mtime_ns):
                 return
             with open(self._path) as file:
-                self.deadline = float(json.loads(file.read(4096))["deadline"])
+                deadline = json.loads(file.read(4096))["deadline"]
+            self.deadline = float("inf") if deadline is None else float(deadline)
             self._seen = (status.st_ino, status.st_mtime_ns)
         except (OSError, ValueError, KeyError, TypeError):
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -24,13 +25,12 @@ from orchestrator.edges.agent.node.wire import field, seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     Request = Mapping[str, Any]
 
 SWEEP_S = 10.0
-LOCK_S = 10.0
 SUPERVISOR_END_S = 15.0
 POLL_S = 0.02
 MAX_RUNS = 2000
@@ -57,20 +57,21 @@ def renew(layout: NodeLayout, request: Request) -> dict[str, Any]:
     """Extend the lease from now, and fence off older epochs."""
     run, attempt = _existing(layout, request)
     epoch = lease.check_epoch(request)
-    lease_s = seconds(request, "lease_s", 0.1, lease.MAX_LEASE_S)
-    fd = lock(run.lock)
-    try:
-        lease.fence(run, epoch)
+    lease_s = lease.check_lease(request)
+    with lease.held(run, epoch):
         lease.write(attempt, epoch, lease_s)
-    finally:
-        os.close(fd)
     return {"supervisor": _status(attempt, supervisor_state(attempt))}
 
 
 def stop(layout: NodeLayout, request: Request) -> dict[str, Any]:
-    """Ask the supervisor to stop within ``grace_s``; the answer does not wait for it."""
-    _, attempt = _existing(layout, request)
-    _ask_to_stop(attempt, seconds(request, "grace_s", 0.0, 3600.0))
+    """Ask the supervisor to stop within ``grace_s``; the answer does not wait for it.
+
+    With ``epoch``, a newer one keeps it out, and older ones are fenced off.
+    """
+    run, attempt = _existing(layout, request)
+    grace_s = seconds(request, "grace_s", 0.0, 3600.0)
+    with _fenced(run, request):
+        _ask_to_stop(attempt, grace_s)
     return {"supervisor": _status(attempt, supervisor_state(attempt))}
 
 
@@ -84,8 +85,8 @@ def sweep_run(layout: NodeLayout, request: Request) -> dict[str, Any]:
     With ``epoch``, launches of older epochs are fenced off first, and one under way is waited for.
     """
     run = layout.run(request.get("run"), request.get("node"))
-    if request.get("epoch") is not None:
-        _fence(run, lease.check_epoch(request))
+    with _fenced(run, request):
+        pass
     unfinished = _end_supervisors(run)
     swept = sweep(lambda: marked(run.root), SWEEP_S)
     survivors = [process.describe() for process in swept.survivors] + unfinished
@@ -97,25 +98,14 @@ def sweep_run(layout: NodeLayout, request: Request) -> dict[str, Any]:
     }
 
 
-def _fence(run: RunLayout, epoch: int) -> None:
-    run.create()
-    fd = _lock_soon(run.lock)
-    try:
-        lease.fence(run, epoch)
-    finally:
-        os.close(fd)
-
-
-def _lock_soon(path: str) -> int:
-    """The lock, within ``LOCK_S``: a launch holds it while it copies code. Raises BUSY."""
-    deadline = time.monotonic() + LOCK_S
-    while True:
-        try:
-            return lock(path, wait=False)
-        except AgentFault:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(POLL_S)
+@contextlib.contextmanager
+def _fenced(run: RunLayout, request: Request) -> Iterator[None]:
+    """Inside, no launch is under way and no older epoch may begin one; without epoch, nothing."""
+    if request.get("epoch") is None:
+        yield
+        return
+    with lease.held(run, lease.check_epoch(request)):
+        yield
 
 
 def _end_supervisors(run: RunLayout) -> list[dict[str, object]]:
