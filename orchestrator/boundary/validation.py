@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +22,7 @@ _OLD_BOOLEANS = {
     "off": "false",
     "n": "false",
 }
+_REALLY = "is this the file you meant?"
 _EXPECTED = {
     "bool_type": "true or false",
     "dict_type": "a mapping",
@@ -46,6 +47,8 @@ def validate(model: type[Model], document: Document) -> Model:
         refuse(
             [*document.problems, Problem(document.root.place, "the file is empty")], document.source
         )
+    if (stranger := _stranger(document, tuple(model.model_fields))) is not None:
+        refuse([stranger], document.source)
     try:
         entry = model.model_validate(document.root.plain())
     except ValidationError as error:
@@ -55,6 +58,18 @@ def validate(model: type[Model], document: Document) -> Model:
     if document.problems:
         refuse(document.problems, document.source)
     return entry
+
+
+def _stranger(document: Document, known: Sequence[str]) -> Problem | None:
+    """What to say of a file that is something else altogether, without a word of what it holds."""
+    root = document.root
+    if not isinstance(root.value, dict):
+        kind = "a list" if isinstance(root.value, list) else "plain text or a number"
+        return Problem(root.place, f"expected a mapping, found {kind}", _REALLY)
+    if root.value and not root.value.keys() & set(known):
+        what = f"none of the keys {', '.join(known)} is here"
+        return Problem(root.place, what, _REALLY)
+    return None
 
 
 def _problem(details: ErrorDetails, document: Document, schema: dict[str, Any]) -> Problem:

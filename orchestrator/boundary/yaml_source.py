@@ -3,6 +3,9 @@
 A small composer over ruamel.yaml's event stream. It builds text, numbers, booleans, null, lists and
 mappings, nothing else: tags are refused, so no document can name a Python object. ``no``, ``on``,
 ``22:22``, ``010`` and dates stay text. Size, depth, node count and alias expansion are bounded.
+
+Messages name places and keys, and never repeat other text: whoever can choose the path of an
+inventory could otherwise read a private key out of an error.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ _FLOAT = re.compile(rf"-?(0|[1-9][0-9]*)(\.[0-9]*({_EXPONENT})?|{_EXPONENT})")
 _CONSTANTS: dict[str, Scalar] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
 _CONSTANTS |= {"true": True, "True": True, "TRUE": True}
 _CONSTANTS |= {"false": False, "False": False, "FALSE": False}
+# What the parser found there. A single character or the name of a token tells nothing.
+_QUOTED = re.compile(r"""(['"])(?!<[a-z -]+>\1)(?:\\.|(?!\1).){2,}\1""", re.DOTALL)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -110,8 +115,8 @@ def parse_yaml(data: str | bytes, source: str) -> Document:
         refuse([*composer.problems, error.problem], source)
     except MarkedYAMLError as error:
         refuse([*composer.problems, _syntax_problem(error, source)], source)
-    except (YAMLError, ValueError, RecursionError) as error:
-        refuse([Problem(Place(source), f"not YAML: {str(error)[:200]}")], source)
+    except (YAMLError, ValueError, RecursionError):
+        refuse([Problem(Place(source), "not YAML")], source)
     return Document(source, root, tuple(composer.problems))
 
 
@@ -164,7 +169,7 @@ class _Composer:
             return self._alias(event, place, depth)
         self._spend(1, place)
         if isinstance(event, ScalarEvent | CollectionStartEvent) and event.tag is not None:
-            what = f"tag {str(event.tag)[:60]!r} is not accepted"
+            what = "a tag (a word that begins with '!') is not accepted"
             remedy = "write plain text, numbers, lists and mappings"
             self.problems.append(Problem(place, what, remedy))
         if isinstance(event, ScalarEvent):
@@ -206,7 +211,7 @@ class _Composer:
     def _alias(self, event: AliasEvent, place: Place, depth: int) -> Node:
         anchored = self._anchors.get(event.anchor)
         if anchored is None:
-            raise _Refused(place, f"alias *{event.anchor} names no earlier, finished value")
+            raise _Refused(place, "this alias (*) names no earlier, finished value")
         if depth + anchored.depth > MAX_DEPTH:
             raise _Refused(place, f"nested deeper than {MAX_DEPTH} levels")
         self._spend(anchored.size, place)
@@ -284,4 +289,4 @@ def _syntax_problem(error: MarkedYAMLError, source: str) -> Problem:
     if r"'\t'" in what:
         return Problem(place, "a tab where YAML wants spaces", "indent with spaces")
     context = f" {error.context}" if error.context and error.context != what else ""
-    return Problem(place, f"broken YAML: {what}{context}")
+    return Problem(place, f"broken YAML: {_QUOTED.sub('...', what + context)}")
