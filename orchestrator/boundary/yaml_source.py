@@ -47,7 +47,8 @@ _CONSTANTS: dict[str, Scalar] = {"": None, "~": None, "null": None, "Null": None
 _CONSTANTS |= {"true": True, "True": True, "TRUE": True}
 _CONSTANTS |= {"false": False, "False": False, "FALSE": False}
 # What the parser found there. A single character or the name of a token tells nothing.
-_QUOTED = re.compile(r"""(['"])(?!<[a-z -]+>\1)(?:\\.|(?!\1).){2,}\1""", re.DOTALL)
+_QUOTED = re.compile(r"""(['"])((?:\\.|(?!\1).)*)\1""", re.DOTALL)
+_HARMLESS = re.compile(r"<[a-z -]+>|.?", re.DOTALL)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -289,4 +290,5 @@ def _syntax_problem(error: MarkedYAMLError, source: str) -> Problem:
     if r"'\t'" in what:
         return Problem(place, "a tab where YAML wants spaces", "indent with spaces")
     context = f" {error.context}" if error.context and error.context != what else ""
-    return Problem(place, f"broken YAML: {_QUOTED.sub('...', what + context)}")
+    told = _QUOTED.sub(lambda m: m[0] if _HARMLESS.fullmatch(m[2]) else "...", what + context)
+    return Problem(place, f"broken YAML: {told.removesuffix(',)')}")
