@@ -17,10 +17,15 @@ from pydantic import (
 from orchestrator.boundary.validation import Strict, describe
 from orchestrator.core.nodeset import MAX_NAME_LENGTH, NodeSetError, expand
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Also the second set of controls, and what reorders a line: this text is shown on terminals.
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]*")
-_JUMP = re.compile(r"[A-Za-z0-9_:\[][A-Za-z0-9._:@,%\[\]-]*")
+_HOP_HOST = r"(\[[A-Za-z0-9:.%]+\]|[A-Za-z0-9_][A-Za-z0-9._%-]*)"
+_HOP = rf"({_USER.pattern}@)?{_HOP_HOST}(:[0-9]{{1,5}})?"
+_JUMP = re.compile(rf"{_HOP}(,{_HOP})*")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_TEXT = 4096

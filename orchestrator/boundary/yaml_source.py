@@ -291,4 +291,4 @@ def _syntax_problem(error: MarkedYAMLError, source: str) -> Problem:
         return Problem(place, "a tab where YAML wants spaces", "indent with spaces")
     context = f" {error.context}" if error.context and error.context != what else ""
     told = _QUOTED.sub(lambda m: m[0] if _HARMLESS.fullmatch(m[2]) else "...", what + context)
-    return Problem(place, f"broken YAML: {told.removesuffix(',)')}")
+    return Problem(place, f"broken YAML: {told.removesuffix(',)').replace('found (', 'found ')}")

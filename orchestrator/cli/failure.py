@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -10,8 +11,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from click import ClickException
+
 from orchestrator import __version__
 from orchestrator.core.errors import ExitCode, InternalError, OrchestrateError
+from orchestrator.view.text import clean
 
 SCHEMA_VERSION = 1
 SIGPIPE_EXIT = 141
@@ -22,7 +26,7 @@ _RESULT_VERBS = frozenset({"run", "resume", "attach"})
 
 def report_error(error: OrchestrateError, *, verb: str, as_json: bool) -> int:
     """Print ``error`` for people or machines; returns its exit code."""
-    sys.stderr.write(f"orchestrate: {error}\n")
+    sys.stderr.write(_displayed(f"orchestrate: {error}\n"))
     if as_json:
         record = _result(error) if verb in _RESULT_VERBS else _error(error)
         sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
@@ -30,23 +34,38 @@ def report_error(error: OrchestrateError, *, verb: str, as_json: bool) -> int:
     return int(error.exit_code)
 
 
+def report_click(error: ClickException) -> int:
+    """What click has to say of the command line; returns its exit code."""
+    text = io.StringIO()
+    error.show(file=text)
+    sys.stderr.write(_displayed(text.getvalue()))
+    return error.exit_code
+
+
 def report_internal(
     error: BaseException, environ: Mapping[str, str], *, verb: str, as_json: bool
 ) -> int:
     """Keep the traceback of a bug in a file and say where; returns 70."""
-    trace = "".join(traceback.format_exception(error))
-    what = f"internal error: {type(error).__name__}: {str(error)[:500]}"
+    from orchestrator.cli.masking import masked
+
+    trace = masked("".join(traceback.format_exception(error)), environ)
+    what = masked(f"internal error: {type(error).__name__}: {error}", environ)[:500]
     try:
         kept = _keep(trace, environ)
-    except OSError as unwritable:
-        sys.stderr.write(trace)
+    except (OSError, OrchestrateError) as unwritable:
+        sys.stderr.write(_displayed(trace))
         kept = None
-        why = f"the traceback is above; it could not be kept: {unwritable.strerror}"
+        why = f"the traceback is above; it could not be kept: {unwritable}"
     else:
         why = f"the traceback is in {kept}"
     remedy = f"report it together with {kept}" if kept else "report it together with the traceback"
     internal = InternalError(what, id="internal", why=why, remedy=remedy)
     return report_error(internal, verb=verb, as_json=as_json)
+
+
+def _displayed(text: str) -> str:
+    """``text`` for a terminal: lines stay lines, nothing steers it."""
+    return "\n".join(map(clean, text.split("\n")))
 
 
 class Interrupted(OrchestrateError):

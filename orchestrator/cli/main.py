@@ -9,7 +9,13 @@ from collections.abc import Sequence
 import click
 
 from orchestrator import __version__
-from orchestrator.cli.failure import Interrupted, broken_pipe, report_error, report_internal
+from orchestrator.cli.failure import (
+    Interrupted,
+    broken_pipe,
+    report_click,
+    report_error,
+    report_internal,
+)
 from orchestrator.cli.lazy import LazyGroup, ReaderGone, Verb
 from orchestrator.core.errors import OrchestrateError, UsageError
 
@@ -25,6 +31,7 @@ VERBS = (
     Verb("show", _RUNS_MODULE, "show", _RUNS, "Show a run's result."),
     Verb("logs", _RUNS_MODULE, "logs", _RUNS, "Print or follow the logs of a run."),
     Verb("attach", _RUNS_MODULE, "attach", _RUNS, "Follow a run that goes on elsewhere."),
+    Verb("resume", "orchestrator.cli.resume", "resume", _RUNS, "Go on with a run."),
     Verb("stop", _RUNS_MODULE, "stop", _RUNS, "Stop a run and clean up behind it."),
     Verb("clean", _RUNS_MODULE, "clean", _RUNS, "Remove what runs left on nodes and here."),
     Verb("cluster", "orchestrator.cli.cluster", "cluster", _SETUP, "List and check inventories."),
@@ -68,8 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if as_json:
             usage = UsageError(error.format_message(), id="usage.command-line")
             return report_error(usage, verb=verb, as_json=True)
-        error.show()
-        return error.exit_code
+        return report_click(error)
     except OrchestrateError as error:
         return report_error(error, verb=verb, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):

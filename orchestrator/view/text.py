@@ -14,9 +14,11 @@ _ESCAPES = re.compile(
     r"|\x1b[ -/]*[0-~]?"  # the other escapes, also unfinished ones
     r"|\x9b[0-?]*[ -/]*[@-~]"  # CSI as a single character
 )
-# Controls, direction overrides, separators that terminals take for line ends, lone surrogates.
+# Controls, direction overrides, separators that terminals take for line ends, lone surrogates, and
+# characters that nobody sees but programs read.
 _CONTROLS = re.compile(
-    r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
+    r"\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
 

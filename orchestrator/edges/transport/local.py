@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,12 @@ from orchestrator.edges.transport.streams import ByteStream, StreamedProcess
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
+# What decides which code a program loads, or which it calls. It stays behind here as it does over
+# SSH, so that one machine behaves like many; whoever needs it lists it.
+_STAYS = re.compile(
+    r"LD_(PRELOAD|AUDIT|DEBUG.*)|(BASH_)?ENV|BASH_FUNC_.*|SHELLOPTS|BASHOPTS|PYTHON.*|PERL5?.*|RUBY.*|"
+    r"NODE_OPTIONS|GIT_.*|SSH_ASKPASS"
+)
 
 
 class LocalTransport:
@@ -72,7 +79,8 @@ class LocalProcess(StreamedProcess, asyncio.SubprocessProtocol):
     async def spawn(self, command: Command) -> None:
         """Start the child. One that cannot start ends at once, the way a shell reports it."""
         home = Path.home()
-        environment = dict(os.environ) | {k: reveal(v) for k, v in command.env.items()}
+        inherited = {k: v for k, v in os.environ.items() if not _STAYS.fullmatch(k)}
+        environment = inherited | {k: reveal(v) for k, v in command.env.items()}
         try:
             await asyncio.get_running_loop().subprocess_exec(
                 lambda: self,
