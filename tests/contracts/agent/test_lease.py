@@ -9,7 +9,6 @@ import pytest
 
 from orchestrator.edges.agent.channel import AgentError
 from tests.contracts.agent.attempts import Attempt, eventually, running, shell
-from tests.contracts.agent.conftest import MakeAttempt
 
 WAITING = "echo up; exec sleep 300"
 
@@ -102,18 +101,3 @@ async def test_one_attempt_at_a_time(attempt: Attempt) -> None:
         await attempt.launch(shell(0, WAITING))
 
     assert refused.value.id == "OR-AGENT-BUSY"
-
-
-async def test_a_lock_keeps_two_runs_apart(attempt: Attempt, make_attempt: MakeAttempt) -> None:
-    """A GPU is held for the life of the supervisor, and free again after it."""
-    second = await make_attempt()
-    await attempt.launch(shell(0, WAITING), locks=["gpu-0"])
-
-    with pytest.raises(AgentError) as refused:
-        await second.launch(shell(0, WAITING), locks=["gpu-1", "gpu-0"])
-    await attempt.ask("sweep")
-    reply = await second.launch(shell(0, "exit 0"), locks=["gpu-1", "gpu-0"])
-
-    assert refused.value.id == "OR-AGENT-BUSY"
-    assert attempt.names["run"] in refused.value.what
-    assert reply.fields["already"] is False

@@ -29,7 +29,7 @@ UNSAFE_NAMES = [
     ["a"],
     {"a": 1},
 ]
-NAMED = ["launch", "watch", "renew", "stop", "sweep", "clean", "outputs", "fetch"]
+NAMED = "launch reserve unreserve watch renew stop sweep clean outputs fetch".split()
 COMPLETE = {
     "run": "r",
     "node": "n",
@@ -107,7 +107,11 @@ async def test_digests_are_hexadecimal(channel: AgentChannel, digest: str) -> No
         {"grace_s": -1},
         {"epoch": -1},
         {"epoch": True},
-        {"locks": ["../x"]},
+        {"locks": ["gpu-0"]},
+        {"locks": [{"name": "../x", "mode": "shared"}]},
+        {"locks": [{"name": "x", "mode": "open"}]},
+        {"locks": [{"name": "x", "mode": "shared"}] * 2},
+        {"locks": [{"name": "x", "mode": "shared"}], "coordinator": 7},
         {"cwd": 5},
     ],
 )

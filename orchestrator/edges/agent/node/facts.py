@@ -12,7 +12,7 @@ from orchestrator.edges.agent.node.gpus import find_gpus
 from orchestrator.edges.agent.node.layout import NodeLayout
 from orchestrator.edges.agent.node.modules import find_modules
 from orchestrator.edges.agent.node.network import find_hcas, find_interfaces, route_address
-from orchestrator.edges.agent.node.state import boot_id
+from orchestrator.edges.agent.node.state import boot_id, host_id
 from orchestrator.edges.agent.node.wire import field, strings
 
 TYPE_CHECKING = False
@@ -48,11 +48,10 @@ def _immediate(layout: NodeLayout, towards: str | None) -> dict[str, Any]:
     status = os.statvfs(layout.root)
     soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     memlock = hard if soft != resource.RLIM_INFINITY else soft  # the supervisor raises soft to hard
-    boot = boot_id()
     return {
         "hostname": os.uname().nodename,
-        "boot_id": boot,
-        "host_id": f"{boot}:{_network_namespace()}",
+        "boot_id": boot_id(),
+        "host_id": host_id(),
         "cpus": len(os.sched_getaffinity(0)),
         "memory_bytes": memory_bytes(),
         "disk_free_bytes": status.f_bavail * status.f_frsize,
@@ -62,13 +61,6 @@ def _immediate(layout: NodeLayout, towards: str | None) -> dict[str, Any]:
         "route_address": route_address(towards),
         "agent_python": ".".join(map(str, sys.version_info[:3])),
     }
-
-
-def _network_namespace() -> str:
-    try:
-        return os.readlink("/proc/self/ns/net")
-    except OSError:
-        return ""
 
 
 def memory_bytes(proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> int:

@@ -8,6 +8,7 @@ import re
 import select
 import sys
 import time
+from contextlib import contextmanager
 
 from orchestrator.edges.agent.node import lease
 from orchestrator.edges.agent.node.fault import ABSENT, BAD_REQUEST, BUSY, LAUNCH, AgentFault
@@ -18,7 +19,13 @@ from orchestrator.edges.agent.node.layout import (
     NodeLayout,
     RunLayout,
     check_name,
-    lock,
+)
+from orchestrator.edges.agent.node.locks import Occupied
+from orchestrator.edges.agent.node.reservations import (
+    Reservation,
+    Reservations,
+    check_locks,
+    describe_holder,
 )
 from orchestrator.edges.agent.node.state import boot_id, supervisor_state
 from orchestrator.edges.agent.node.wire import field, seconds, strings
@@ -26,10 +33,11 @@ from orchestrator.edges.agent.node.workcopy import copy_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
 START_S = 30.0
+BEFORE_US_S = 300.0  # a launch of the same attempt that is under way copies code
 MAX_PROCESSES = 256
 MAX_WORDS = 8192
 FIRST_HELD_FD = 10
@@ -55,34 +63,40 @@ def login_environment() -> dict[str, str]:
     return {k: v for k, v in own if k in INHERITED or k.startswith(INHERITED_PREFIXES)}
 
 
-def launch(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, Any]:
+def launch(
+    reservations: Reservations, layout: NodeLayout, request: Mapping[str, Any]
+) -> dict[str, Any]:
     """Start the attempt's supervisor, or answer which one it already has."""
     run = layout.run(request.get("run"), request.get("node"))
     attempt = run.attempt(request.get("attempt"))
     epoch = lease.check_epoch(request)
     lease_s = lease.check_lease(request)
+    wanted, holder = check_locks(request), describe_holder(run, request)
     spec = _specification(layout, run, attempt, request)
-    run.create()
-    fd = lock(run.lock)
-    try:
-        lease.fence(run, epoch)
+    with lease.held(run, epoch, BEFORE_US_S):
         known = supervisor_state(attempt)
         if known:
             return {"supervisor": known.identity, "already": True, "alive": known.alive}
         _refuse_if_busy(run)
-        attempt.create()
-        if field(request, "own_copy", bool, False):
-            copy_code(layout.snapshot(request.get("snapshot")), attempt.work)
-        lease.write(attempt, epoch, lease_s)
-        held = _hold(layout, request)
-        try:
-            identity = _spawn(spec, held, attempt)
-        finally:
-            for descriptor in held:
-                os.close(descriptor)
-    finally:
-        os.close(fd)
+        with _lent(reservations, wanted, holder) as locks:
+            attempt.create()
+            if field(request, "own_copy", bool, False):
+                copy_code(layout.snapshot(request.get("snapshot")), attempt.work)
+            lease.write(attempt, epoch, lease_s)
+            spec["lock_records"] = locks.records
+            identity = _spawn(spec, locks.descriptors, attempt)
     return {"supervisor": identity, "already": False, "alive": True}
+
+
+@contextmanager
+def _lent(
+    reservations: Reservations, wanted: Sequence[tuple[str, str]], holder: dict[str, Any]
+) -> Iterator[Reservation]:
+    try:
+        with reservations.lent(wanted, holder) as locks:
+            yield locks
+    except Occupied as occupied:
+        raise AgentFault(BUSY, str(occupied)) from occupied
 
 
 def _refuse_if_busy(run: RunLayout) -> None:
@@ -180,33 +194,6 @@ def _process(
 
 def _fill(text: str, places: Mapping[str, str]) -> str:
     return PLACEHOLDER.sub(lambda match: places[match.group(1)], text)
-
-
-def _hold(layout: NodeLayout, request: Mapping[str, Any]) -> list[int]:
-    """Locks that the supervisor inherits and keeps for its life, one per GPU for instance."""
-    held: list[int] = []
-    try:
-        for name in strings(request, "locks", 64, []):
-            fd = _hold_one(layout, check_name(name, "lock name"), request)
-            held.append(fd)
-    except BaseException:
-        for fd in held:
-            os.close(fd)
-        raise
-    return held
-
-
-def _hold_one(layout: NodeLayout, name: str, request: Mapping[str, Any]) -> int:
-    path = os.path.join(layout.locks, name)
-    try:
-        fd = lock(path, wait=False)
-    except AgentFault as fault:
-        with open(path, errors="replace") as file:
-            holder = file.read(300)
-        raise AgentFault(BUSY, f"{name} is in use by {holder or 'another run'}") from fault
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"run {request['run']} on {request['node']}".encode(), 0)
-    return fd
 
 
 def _spawn(spec: dict[str, Any], held: list[int], attempt: AttemptLayout) -> dict[str, Any]:

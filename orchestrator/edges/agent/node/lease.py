@@ -63,19 +63,25 @@ def fence(run: RunLayout, epoch: int) -> None:
 
 
 @contextmanager
-def held(run: RunLayout, epoch: int) -> Iterator[None]:
-    """The run's lock, with the run taken for ``epoch``.
-
-    A launch holds the lock while it copies code: raises BUSY if that takes longer than ``LOCK_S``.
-    Raises FENCED if a newer epoch holds the run.
-    """
+def locked(run: RunLayout, within_s: float = LOCK_S) -> Iterator[None]:
+    """The run's lock, which a launch holds while it copies code. Raises BUSY after ``within_s``."""
     run.create()
-    fd = lock_soon(run.lock, LOCK_S)
+    fd = lock_soon(run.lock, within_s)
     try:
-        fence(run, epoch)
         yield
     finally:
         os.close(fd)
+
+
+@contextmanager
+def held(run: RunLayout, epoch: int, within_s: float = LOCK_S) -> Iterator[None]:
+    """The run's lock, with the run taken for ``epoch``.
+
+    Raises BUSY after ``within_s``, and FENCED if a newer epoch holds the run.
+    """
+    with locked(run, within_s):
+        fence(run, epoch)
+        yield
 
 
 def write(attempt: AttemptLayout, epoch: int, lease_s: float | None) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, Union
 
     from orchestrator.edges.agent.node.reach import Listener
+    from orchestrator.edges.agent.node.reservations import Reservations
     from orchestrator.edges.agent.node.watch import Watch
 
     Request = Mapping[str, Any]
@@ -39,6 +40,7 @@ class Context:
         self.listeners: dict[int, Listener] = {}
         self.builders: set[int] = set()
         self.lock = threading.Lock()
+        self._reservations: Reservations | None = None
 
     def after(self, id: str) -> None:
         """The answer to ``id`` is on its way: a watch may begin."""
@@ -55,8 +57,20 @@ class Context:
         finally:
             self.watches.pop(watch.id, None)
 
+    @property
+    def reservations(self) -> Reservations:
+        """Made when it is first needed: most channels reserve nothing."""
+        with self.lock:
+            if self._reservations is None:
+                from orchestrator.edges.agent.node.reservations import Reservations
+
+                self._reservations = Reservations()
+            return self._reservations
+
     def close(self) -> None:
-        """End builders (process groups that we started and did not reap)."""
+        """Let go of reservations; end builders (process groups that we started, not reaped)."""
+        if self._reservations is not None:
+            self._reservations.close()
         for pid in list(self.builders):
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
@@ -134,6 +148,18 @@ def _dial(call: Call) -> Result:
     return dial(call.request)
 
 
+def _with_reservations(module: str, name: str) -> Callable[[Call], Result]:
+    """The function ``name(reservations, layout, request)`` of a module of this folder."""
+
+    def perform(call: Call) -> Result:
+        loaded = importlib.import_module(f"orchestrator.edges.agent.node.{module}")
+        function = getattr(loaded, name)
+        result: Result = function(call.context.reservations, call.layout, call.request)
+        return result
+
+    return perform
+
+
 def _watch(call: Call) -> Result:
     from orchestrator.edges.agent.node.watch import Watch, check_cursors
 
@@ -172,11 +198,13 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "listen": _listen,
     "release": _release,
     "dial": _dial,
-    "launch": _on_layout("launch", "launch"),
+    "reserve": _with_reservations("reservations", "reserve"),
+    "unreserve": _with_reservations("reservations", "unreserve"),
+    "launch": _with_reservations("launch", "launch"),
     "watch": _watch,
     "renew": _on_layout("runs", "renew"),
     "stop": _on_layout("runs", "stop"),
-    "sweep": _on_layout("runs", "sweep_run"),
+    "sweep": _with_reservations("runs", "sweep_run"),
     "runs": _on_layout("runs", "list_runs"),
     "clean": _on_layout("runs", "clean"),
     "prune": _on_layout("runs", "prune"),

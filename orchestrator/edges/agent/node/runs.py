@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
+    from orchestrator.edges.agent.node.reservations import Reservations
+
     Request = Mapping[str, Any]
 
 SWEEP_S = 10.0
@@ -79,14 +81,16 @@ def _ask_to_stop(attempt: AttemptLayout, grace_s: float) -> None:
     write_atomically(attempt.stop, json.dumps({"grace_s": grace_s}).encode())
 
 
-def sweep_run(layout: NodeLayout, request: Request) -> dict[str, Any]:
+def sweep_run(reservations: Reservations, layout: NodeLayout, request: Request) -> dict[str, Any]:
     """End what is left of the run on this node, its supervisor included, and verify.
 
-    With ``epoch``, launches of older epochs are fenced off first, and one under way is waited for.
+    With ``epoch``, launches of older epochs are fenced off first, and one under way is waited for;
+    what this channel reserved for the run is given up.
     """
     run = layout.run(request.get("run"), request.get("node"))
     with _fenced(run, request):
-        pass
+        if request.get("epoch") is not None:
+            reservations.release(run.root)
     unfinished = _end_supervisors(run)
     swept = sweep(lambda: marked(run.root), SWEEP_S)
     survivors = [process.describe() for process in swept.survivors] + unfinished

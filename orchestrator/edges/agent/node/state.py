@@ -24,6 +24,15 @@ def boot_id() -> str:
         return ""
 
 
+def host_id() -> str:
+    """The same for all that share this machine, its network and its current boot."""
+    try:
+        namespace = os.readlink("/proc/self/ns/net")
+    except OSError:
+        namespace = ""
+    return f"{boot_id()}:{namespace}"
+
+
 class SupervisorState:
     """Who supervises an attempt, and whether it still does."""
 

@@ -18,6 +18,7 @@ from orchestrator.edges.agent.node.children import Child, reap
 from orchestrator.edges.agent.node.eventlog import EventLog
 from orchestrator.edges.agent.node.layout import AttemptLayout, write_atomically
 from orchestrator.edges.agent.node.lease import LeaseReader
+from orchestrator.edges.agent.node.locks import sign, withdraw
 from orchestrator.edges.agent.node.processes import Found, descendants, marked, send, sweep
 from orchestrator.edges.agent.node.rank_shim import start_time
 from orchestrator.edges.agent.node.ranks import RankTable, ShimmedRank
@@ -262,6 +263,7 @@ def main() -> None:
     about = {key: spec[key] for key in ABOUT}
     path = AttemptLayout(spec["attempt_dir"]).supervisor
     write_atomically(path, json.dumps({**identity, **about}).encode())
+    sign(spec["lock_records"])
     supervisor = Supervisor(spec)
     supervisor.start()
     answer.write(json.dumps(identity) + "\n")
@@ -271,3 +273,5 @@ def main() -> None:
     except BaseException:
         sweep(supervisor.find, SWEEP_S)  # a bug of ours must not leave processes behind
         raise
+    finally:
+        withdraw(list(spec["lock_records"]))
