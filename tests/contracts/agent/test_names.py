@@ -29,7 +29,7 @@ UNSAFE_NAMES = [
     ["a"],
     {"a": 1},
 ]
-NAMED = "launch reserve unreserve watch renew stop sweep clean outputs fetch".split()
+NAMED = "launch reserve unreserve watch renew stop signal sweep clean outputs fetch".split()
 COMPLETE = {
     "run": "r",
     "node": "n",
@@ -38,6 +38,8 @@ COMPLETE = {
     "lease_s": 5.0,
     "grace_s": 1.0,
     "processes": [{"label": "launcher", "rank": None, "argv": ["true"], "env": {}}],
+    "target": "rank-0",
+    "signal": "KILL",
     "path": "file",
     "offset": 0,
     "length": 10,
@@ -70,7 +72,7 @@ async def test_names_are_single_safe_words(
 
 @pytest.mark.parametrize("attempt", [-1, 10_001, "1", 1.0, True, None, "../1", [1]])
 async def test_attempts_are_small_numbers(channel: AgentChannel, attempt: object) -> None:
-    for op in ("launch", "watch", "renew", "stop", "outputs", "fetch"):
+    for op in ("launch", "watch", "renew", "stop", "signal", "outputs", "fetch"):
         with pytest.raises(AgentError) as refused:
             await channel.request(op, {**COMPLETE, "attempt": attempt}, timeout_s=10)
         assert refused.value.id == "OR-AGENT-REQUEST"

@@ -30,6 +30,10 @@ MAX_BASES = 64
 MAX_WATCHES = 64
 
 
+def _nothing() -> None:
+    pass
+
+
 class Context:
     """What operations share: the writer, the layout, and what has to end with the channel."""
 
@@ -39,11 +43,13 @@ class Context:
         self.watches: dict[str, Watch] = {}
         self.listeners: dict[int, Listener] = {}
         self.builders: set[int] = set()
+        self.afterwards: dict[str, Callable[[], None]] = {}
         self.lock = threading.Lock()
         self._reservations: Reservations | None = None
 
     def after(self, id: str) -> None:
-        """The answer to ``id`` is on its way: a watch may begin."""
+        """The answer to ``id`` is on its way: what it announced may begin."""
+        self.afterwards.pop(id, _nothing)()
         watch = self.watches.get(id)
         if watch:
             threading.Thread(target=self._run_watch, args=(watch,), daemon=True).start()
@@ -175,6 +181,12 @@ def _watch(call: Call) -> Result:
     return {"watch": id}
 
 
+def _signal(call: Call) -> Result:
+    from orchestrator.edges.agent.node.signals import signal_target
+
+    return signal_target(call)
+
+
 def _unwatch(context: Context, request: Request) -> None:
     watch = context.watches.get(str(request.get("watch")))
     if watch:
@@ -205,6 +217,8 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "renew": _on_layout("runs", "renew"),
     "stop": _on_layout("runs", "stop"),
     "sweep": _with_reservations("runs", "sweep_run"),
+    "signal": _signal,
+    "inspect": _on_layout("inspect", "inspect"),
     "runs": _on_layout("runs", "list_runs"),
     "clean": _on_layout("runs", "clean"),
     "prune": _on_layout("runs", "prune"),
@@ -213,7 +227,7 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
 }
 
 # Their answers are not remembered: they may be long, and a repeat finds the same or newer facts.
-READS = frozenset({"probe", "offer", "interpreter", "dial", "runs", "outputs", "fetch"})
+READS = frozenset({"probe", "offer", "interpreter", "dial", "inspect", "runs", "outputs", "fetch"})
 
 # Answered by the reading thread itself, in order with everything else that arrives.
 INLINE: dict[object, Callable[[Context, Request], None]] = {

@@ -89,6 +89,15 @@ def marked(share: str) -> list[Found]:
     return _living(pid for pid in pids() if any(e.startswith(wanted) for e in _environment(pid)))
 
 
+def belongs(pid: int, attempt: str, supervisor: int) -> bool:
+    """Whether the process carries the marker of the attempt's directory, or descends from its
+    ``supervisor`` (0: it has none that lives).
+    """
+    if f"{MARKER}={attempt}".encode() in _environment(pid):
+        return True
+    return bool(supervisor) and any(found.pid == pid for found in descendants(supervisor))
+
+
 def descendants(root: int) -> list[Found]:
     """Live processes below ``root``: under a subreaper also orphans without the marker."""
     table = [found for found in map(look, pids()) if found]

@@ -32,7 +32,7 @@ class ShimmedRank:
         self.started_at = float(start["t"])
         self.shim = int(start["shim"])
         self.launcher = int(start["launcher"])
-        self._start_time = int(start["start_time"])
+        self.start_time = int(start["start_time"])
         self._shim_start_time = int(start["shim_start_time"])
         self.outcome: dict[str, Any] | None = None
         self.ended_at: float | None = None
@@ -43,7 +43,7 @@ class ShimmedRank:
         """The shim is gone, and so is the rank: the kernel KILLs it when its shim dies."""
         if alive(self.shim, self._shim_start_time):
             return False
-        return not alive(self.pid, self._start_time)
+        return not alive(self.pid, self.start_time)
 
     def end(self, record: dict[str, Any], supervisor: int) -> None:
         ((kind, value),) = record["outcome"].items()

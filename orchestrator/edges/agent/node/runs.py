@@ -39,7 +39,8 @@ MAX_RUNS = 2000
 DAY_S = 86400.0
 
 
-def _existing(layout: NodeLayout, request: Request) -> tuple[RunLayout, AttemptLayout]:
+def existing(layout: NodeLayout, request: Request) -> tuple[RunLayout, AttemptLayout]:
+    """The attempt that ``request`` names. Raises ABSENT if it never was."""
     run = layout.run(request.get("run"), request.get("node"))
     attempt = run.attempt(request.get("attempt"))
     if not os.path.isdir(attempt.root):
@@ -57,7 +58,7 @@ def _status(attempt: AttemptLayout, state: SupervisorState | None) -> str:
 
 def renew(layout: NodeLayout, request: Request) -> dict[str, Any]:
     """Extend the lease from now, and fence off older epochs."""
-    run, attempt = _existing(layout, request)
+    run, attempt = existing(layout, request)
     epoch = lease.check_epoch(request)
     lease_s = lease.check_lease(request)
     with lease.held(run, epoch):
@@ -70,7 +71,7 @@ def stop(layout: NodeLayout, request: Request) -> dict[str, Any]:
 
     With ``epoch``, a newer one keeps it out, and older ones are fenced off.
     """
-    run, attempt = _existing(layout, request)
+    run, attempt = existing(layout, request)
     grace_s = seconds(request, "grace_s", 0.0, 3600.0)
     with _fenced(run, request):
         _ask_to_stop(attempt, grace_s)

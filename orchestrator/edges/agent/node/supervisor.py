@@ -65,12 +65,11 @@ class Supervisor:
             child = Child(process["label"], process["rank"], self.attempt.logs)
             self.children.append(child)
             child.start(process["argv"], process["env"], self.spec["cwd"])
+            identity = {"pid": child.pid, "start_time": child.start_time}
             if child.rank is None:
-                self.log.append("process-started", label=child.label, pid=child.pid)
+                self.log.append("process-started", label=child.label, **identity)
             else:
-                self.log.append(
-                    "rank-started", rank=child.rank, local_rank=local_rank, pid=child.pid
-                )
+                self.log.append("rank-started", rank=child.rank, local_rank=local_rank, **identity)
 
     # ---- the loop -------------------------------------------------------------------------------
 
@@ -106,6 +105,7 @@ class Supervisor:
                 rank=rank.rank,
                 local_rank=rank.local_rank,
                 pid=rank.pid,
+                start_time=rank.start_time,
             )
         for rank in self.ranks.ended():
             self._record_rank(rank)
