@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -23,19 +24,28 @@ from orchestrator.edges.store.claim import claimed
 from orchestrator.edges.store.files import write_json
 from orchestrator.edges.store.layout import Layout, RunFolder
 from orchestrator.engine.context import RunContext
-from orchestrator.engine.interrupts import HANDLED, Abandoned
+from orchestrator.engine.interrupts import Abandoned, Interrupts
 from orchestrator.engine.observer import Observer
 from orchestrator.engine.run import execute
+from orchestrator.view.outlet import Outlets, independent_output
+from orchestrator.view.plan_text import unattended
+from orchestrator.view.text import seconds
 
 Drive = Callable[[RunContext], Coroutine[Any, Any, Result]]
 
+# Before a suspended process is silent, what it says about that should be on the screen.
+LAST_WORDS_S = 1.0
 
-def create_run(layout: Layout, request: RunRequest) -> RunFolder:
-    """The run's folder with what it was asked to do, before any contact. Raises ``OSError``."""
-    folder = layout.run(request.run_id)
-    folder.create()
-    write_json(folder.request, to_json(request))
-    return folder
+
+def begin(
+    layout: Layout, context: RunContext, options: ViewOptions, make: Callable[[], None]
+) -> int:
+    """``make`` the run's folder and coordinate the run; from then on every request to stop leads
+    to a result. Raises ``OSError`` when the folder cannot be made, and as :func:`coordinate`.
+    """
+    with _undying(context) as (ready, outlets):
+        make()
+        return _coordinate(layout, ready, options, outlets, execute)
 
 
 def coordinate(
@@ -43,22 +53,44 @@ def coordinate(
 ) -> int:
     """Run the engine to the verdict under the user's eyes, publish and show it; the exit code.
 
-    ``drive`` is the way into the engine; it is called while nobody else coordinates the run.
-    ``context.observers`` see everything too. Raises :class:`BusyError` when somebody else
-    coordinates the run, and what the engine raises.
+    ``drive`` is the way into the engine; it is called while nobody else coordinates the run, and
+    with ``context`` made complete. ``context.observers`` see everything too. Raises
+    :class:`BusyError` when somebody else coordinates the run, and what the engine raises.
     """
-    with claimed(context.folder, at=time.time()):
-        view = open_view(options, context.request.run_id)
+    with _undying(context) as (ready, outlets):
+        return _coordinate(layout, ready, options, outlets, drive)
+
+
+def create_run(folder: RunFolder, request: RunRequest) -> None:
+    """The run's folder with what it was asked to do, before any contact. Raises ``OSError``."""
+    folder.create()
+    write_json(folder.request, to_json(request))
+
+
+@contextmanager
+def _undying(context: RunContext) -> Iterator[tuple[RunContext, Outlets]]:
+    """While inside, signals are kept for the engine; a terminal that closes ends nothing."""
+    with independent_output() as outlets:
+        interrupts = Interrupts(on_hangup=outlets.hang_up)
+        with interrupts.listening():
+            yield replace(context, interrupts=interrupts), outlets
+
+
+def _coordinate(
+    layout: Layout, context: RunContext, options: ViewOptions, outlets: Outlets, drive: Drive
+) -> int:
+    request, folder = context.request, context.folder
+    with claimed(folder, at=time.time()):
+        view = open_view(options, request.run_id)
+        context.interrupts.on_suspend = lambda: _suspend(view, outlets, request)
         result = _run_engine(context, view, drive)
         if result is None:
-            return show_result(options, view, _abandoned(context.request), context.folder.path)
-        with _undisturbed():
-            troubles = publish(
-                layout, context.folder, context.request, result, now=context.clock.wall()
-            )
+            return show_result(options, view, abandoned(request), folder.path)
+        troubles = publish(layout, folder, request, result, now=context.clock.wall())
+    outlets.be_patient()
     for trouble in troubles:
         click.echo(f"warning: {trouble}", err=True)
-    return show_result(options, view, result, context.folder.path)
+    return show_result(options, view, result, folder.path)
 
 
 def _run_engine(context: RunContext, view: Observer, drive: Drive) -> Result | None:
@@ -75,18 +107,16 @@ def _run_engine(context: RunContext, view: Observer, drive: Drive) -> Result | N
     return result
 
 
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Signals that come while the verdict is written must not cost it: it takes a moment."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in HANDLED}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _suspend(view: Observer, outlets: Outlets, request: RunRequest) -> None:
+    """Ctrl-Z: say how long the ranks live on, stop, and say how long that was."""
+    view.on_note(f"suspended; {unattended(request.budgets, request.run_id)}")
+    outlets.flush(LAST_WORDS_S)
+    since = time.monotonic()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    view.on_note(f"goes on after {seconds(time.monotonic() - since)}")
 
 
-def _abandoned(request: RunRequest) -> Result:
+def abandoned(request: RunRequest) -> Result:
     """What to say when the user left without waiting for the clean-up."""
     return Result(
         run_id=request.run_id,

@@ -33,7 +33,7 @@ def load_request(
         job=job,
         launcher=options.launcher,
         ranks_per_node=options.ranks_per_node,
-        budgets=parse_budgets(options.budgets, options.timeout),
+        budgets=parse_budgets(options.budgets, options.timeout, options.unattended),
         entry=_entry(job),
         env=parse_env(options.env, os.environ),
         fail_on_degraded=fail_on_degraded,

@@ -17,6 +17,7 @@ from orchestrator.core.errors import UsageError
 if TYPE_CHECKING:
     from orchestrator.core.request import Budgets
 
+CONTINUE = "continue"  # as a value of --unattended
 MIN_BUDGET_S, MAX_BUDGET_S = 1.0, 31 * 86_400.0
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -100,11 +101,17 @@ def job_options(command: Command) -> Command:
             help="How long the ranks may run.",
         ),
         click.option(
+            "--unattended",
+            metavar="SECONDS|continue",
+            help="How long the ranks go on without a coordinator, which may have crashed or lost "
+            "its network; continue: until they are done.  [default: 60; with --detach: continue]",
+        ),
+        click.option(
             "--budget",
             "budgets",
             multiple=True,
             metavar="NAME=SECONDS",
-            help="Another deadline of a phase, such as connect=60 or lease=300. Repeatable.",
+            help="Another deadline of a phase, such as connect=60. Repeatable.",
         ),
     )
 
@@ -172,6 +179,7 @@ class JobOptions:
     ranks_per_node: int | None
     workdir: str | None
     timeout: float | None
+    unattended: str | None
     budgets: tuple[str, ...]
 
 
@@ -209,31 +217,40 @@ def parse_env(settings: tuple[str, ...], environment: Mapping[str, str]) -> dict
     return variables
 
 
-def parse_budgets(settings: tuple[str, ...], run_s: float | None) -> Budgets:
-    """``NAME=SECONDS`` over the defaults; ``run_s`` wins over ``run=``. Raises ``UsageError``."""
+def parse_budgets(
+    settings: tuple[str, ...], run_s: float | None, unattended: str | None = None
+) -> Budgets:
+    """``NAME=SECONDS`` over the defaults; ``run_s`` wins over ``run=``, and ``unattended`` (seconds
+    or ``continue``) over ``lease=``. Raises ``UsageError``.
+    """
     from orchestrator.core.request import Budgets
     from orchestrator.core.suggest import did_you_mean
 
     known = [field.name.removesuffix("_s") for field in fields(Budgets)]
-    given: dict[str, float] = {}
+    given: dict[str, float | None] = {}
     for setting in settings:
         name, _, value = setting.partition("=")
         if name not in known:
             what = f"no budget is called {name!r}"
             raise UsageError(what, id="run.budget", remedy=did_you_mean(name, known))
-        given[f"{name}_s"] = _seconds(name, value)
+        given[f"{name}_s"] = _seconds(f"--budget {name}", value)
     if run_s is not None:
         given["run_s"] = run_s
-    return Budgets(**given)
+    if unattended is not None:
+        lasting = unattended == CONTINUE
+        given["lease_s"] = (
+            None if lasting else _seconds("--unattended", unattended, f", or {CONTINUE}")
+        )
+    return Budgets(**given)  # type: ignore[arg-type]  # only run and lease may be None
 
 
-def _seconds(name: str, value: str) -> float:
+def _seconds(option: str, value: str, otherwise: str = "") -> float:
     try:
         seconds = float(value)
     except ValueError:
         seconds = math.nan
     if not MIN_BUDGET_S <= seconds <= MAX_BUDGET_S:
-        what = f"--budget {name}: expected a number of seconds, 1 to {MAX_BUDGET_S:.0f}"
+        what = f"{option}: expected a number of seconds, 1 to {MAX_BUDGET_S:.0f}{otherwise}"
         raise UsageError(what, id="run.budget", why=f"found {value!r}")
     return seconds
 

@@ -30,7 +30,7 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
     from orchestrator.cli.output import print_json
     from orchestrator.core.codec import to_json
     from orchestrator.edges.store.layout import Layout
-    from orchestrator.view.plan_text import Travel, plan_lines
+    from orchestrator.view.plan_text import Travel, plan_lines, unattended
 
     request = load_request(pick(JobOptions, given), words, run_id="planned")
     snapshot = take_code(Layout.from_environment(os.environ), request.job)
@@ -42,7 +42,9 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
         warnings=snapshot.warnings,
     )
     if as_json:
-        print_json("plan", {"plan": to_json(made), "travels": to_json(travel)})
+        promise = unattended(made.budgets)
+        record = {"plan": to_json(made), "travels": to_json(travel), "unattended": promise}
+        print_json("plan", record)
     else:
         click.echo("\n".join(plan_lines(made, travel)))
     return 0

@@ -23,8 +23,16 @@ if TYPE_CHECKING:
     type=click.Choice(["degraded"]),
     help="Exit 3 when the run got through on a lower rung only.",
 )
+@click.option(
+    "-d",
+    "--detach",
+    is_flag=True,
+    help="Return when the ranks run; the run goes on in the background (see attach).",
+)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- SCRIPT ARGS...]")
-def run(words: tuple[str, ...], run_id: str | None, fail_on: str | None, **given: Any) -> int:
+def run(
+    words: tuple[str, ...], run_id: str | None, fail_on: str | None, detach: bool, **given: Any
+) -> int:
     """Run a workload, or a script of your own, on the nodes of a cluster.
 
     \b
@@ -34,23 +42,26 @@ def run(words: tuple[str, ...], run_id: str | None, fail_on: str | None, **given
     import os
     from dataclasses import replace
 
-    from orchestrator.cli.coordinating import coordinate, create_run
+    from orchestrator.cli.coordinating import begin, create_run
+    from orchestrator.cli.detaching import let_go, run_detached
     from orchestrator.edges.store.layout import Layout
     from orchestrator.engine.context import RunContext
 
     options, view = pick(JobOptions, given), pick(ViewOptions, given)
     if view.follow is None:
-        view = replace(view, follow=bool(words) and not view.as_json and not view.quiet)
+        view = replace(view, follow=bool(words) and not (view.as_json or view.quiet or detach))
+    if detach:
+        options = let_go(options)
     layout = Layout.from_environment(os.environ)
     chosen = _choose_run_id(layout, run_id, options, words)
     request, snapshot = _load(layout, options, words, chosen, fail_on)
-    context = RunContext(
-        request=request,
-        snapshot=snapshot,
-        folder=create_run(layout, request),
-        observers=[],
-    )
-    return coordinate(layout, context, view)
+    folder = layout.run(chosen)
+    context = RunContext(request=request, snapshot=snapshot, folder=folder, observers=[])
+
+    def make() -> None:
+        create_run(folder, request)
+
+    return (run_detached if detach else begin)(layout, context, view, make)
 
 
 def _choose_run_id(

@@ -11,6 +11,7 @@ from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.sync.snapshot import Snapshot
 from orchestrator.edges.transport.base import ConnectLimits
 from orchestrator.engine.clock import Clock, SystemClock
+from orchestrator.engine.interrupts import Interrupts
 from orchestrator.engine.observer import Observer
 
 # Events go to the loop; an exception posted there ends the run as our bug.
@@ -22,7 +23,7 @@ LIMITS = ConnectLimits(keepalive_interval_s=2.0, keepalive_count=2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """The request, the code that travels, where results go, who watches."""
+    """The request, the code that travels, where results go, who watches, who may interrupt."""
 
     request: RunRequest
     snapshot: Snapshot
@@ -30,6 +31,7 @@ class RunContext:
     observers: Sequence[Observer]
     clock: Clock = field(default_factory=SystemClock)
     limits: ConnectLimits = field(default_factory=lambda: LIMITS)
+    interrupts: Interrupts = field(default_factory=Interrupts)
 
     def note(self, text: str) -> None:
         """Tell every observer something that is no event."""

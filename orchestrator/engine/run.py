@@ -28,7 +28,7 @@ from orchestrator.edges.store.files import write_json
 from orchestrator.edges.store.journal import Journal
 from orchestrator.engine.context import RunContext
 from orchestrator.engine.hands import Hands
-from orchestrator.engine.interrupts import Abandoned, handled
+from orchestrator.engine.interrupts import Abandoned
 from orchestrator.engine.problems import unwritable
 
 # Events that are already waiting share one write; the bound keeps observers lively.
@@ -46,7 +46,7 @@ async def execute(context: RunContext) -> Result:
     """
     engine = _Engine(context)
     try:
-        with handled(engine.request_stop, engine.leave):
+        with context.interrupts.handled(engine.request_stop, engine.leave):
             return await engine.run()
     except OSError as error:
         problem = unwritable(context.folder, error)

@@ -10,30 +10,47 @@ from orchestrator.core.result import Result
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.store.liveness import Liveness, liveness, read_identity
 from orchestrator.edges.store.runs import read_result
+from orchestrator.view.failure import tail
+from orchestrator.view.text import brief
 
 POLL_S = 0.1
+TOLD_LINES = 5
 
 
-def follow(folder: RunFolder, advance: Callable[[], bool]) -> Result:
+def follow(
+    folder: RunFolder, advance: Callable[[], bool], until: Callable[[], bool] = lambda: False
+) -> Result | None:
     """Call ``advance`` until the run has its result and nothing new comes; returns the result.
 
-    Waits as long as the coordinator lives. Raises :class:`BusyError` when it died without a result.
+    None as soon as ``until`` holds. Waits as long as the coordinator lives. Raises
+    :class:`BusyError` when it died without a result.
     """
     while True:
-        # Asked before reading: whatever was written before these answers is read after them.
-        result, alive = read_result(folder), _maybe_alive(folder)
+        # Asked in this order before reading: a dead coordinator writes no result any more, and
+        # whatever was written before a result is read after it.
+        alive, result = _maybe_alive(folder), read_result(folder)
         if advance():
             continue
         if result is not None:
             return result
+        if until():
+            return None
         if not alive:
-            raise BusyError(
-                f"run {folder.run_id} has no result and its coordinator is gone",
-                id="OR-STORE-007",
-                where=folder.path,
-                remedy=f"orchestrate stop {folder.run_id} ends what it left on the nodes",
-            )
+            raise gone(folder)
         time.sleep(POLL_S)
+
+
+def gone(folder: RunFolder) -> BusyError:
+    """Nobody coordinates the run, and it has no result."""
+    last = [brief(line, 300) for line in tail(folder.coordinator_log, TOLD_LINES)]
+    return BusyError(
+        f"run {folder.run_id} has no result and its coordinator is gone",
+        id="OR-STORE-007",
+        where=folder.path,
+        why="\n    ".join(["its last words:", *last]) if last else "",
+        remedy=f"orchestrate resume {folder.run_id} goes on with it, "
+        f"orchestrate stop {folder.run_id} ends what it left on the nodes",
+    )
 
 
 def _maybe_alive(folder: RunFolder) -> bool:

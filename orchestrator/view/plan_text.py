@@ -32,6 +32,7 @@ def plan_lines(plan: Plan, travel: Travel | None) -> Iterator[str]:
     yield from _section("ladder", _ladder(plan))
     yield from _section("what travels", _travel(plan, travel))
     yield from _section("time budgets", _budgets(plan.budgets))
+    yield from _section("unattended", [unattended(plan.budgets)])
     warnings = (*plan.warnings, *(travel.warnings if travel else ()))
     yield from _section("warnings", (brief(warning, 300) for warning in warnings))
     for share in plan.nodes:
@@ -81,12 +82,21 @@ def _travel(plan: Plan, travel: Travel | None) -> Iterator[str]:
 
 def _budgets(budgets: Budgets) -> Iterator[str]:
     told = [
-        (field.name.removesuffix("_s"), getattr(budgets, field.name)) for field in fields(budgets)
+        (field.name.removesuffix("_s"), getattr(budgets, field.name))
+        for field in fields(budgets)
+        if field.name != "lease_s"
     ]
     yield ", ".join(
         f"{name} {'as long as it needs' if value is None else seconds(value)}"
         for name, value in told
     )
+
+
+def unattended(budgets: Budgets, run_id: str = "RUN") -> str:
+    """What the ranks do when their coordinator stays away."""
+    if budgets.lease_s is None:
+        return f"ranks go on until they are done; orchestrate resume {run_id} collects them"
+    return f"ranks end {seconds(budgets.lease_s)} after the coordinator's last word"
 
 
 def _share(share: NodePlan) -> Iterator[str]:

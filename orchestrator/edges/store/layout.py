@@ -5,7 +5,8 @@
     history.sqlite
     cache/snapshots/
     runs/<run-id>/
-        request.json plan.json coordinator.json coordinator.lock journal.jsonl metrics.jsonl
+        request.json plan.json journal.jsonl metrics.jsonl
+        coordinator.json coordinator.lock coordinator.log
         logs/<node>/rank-<R>.out|err  logs/<node>/launcher.out|err
         artifacts/<node>/...
         result.json report.md report.html
@@ -69,6 +70,11 @@ class RunFolder:
     def coordinator_lock(self) -> Path:
         """Locked by whoever coordinates the run, for as long as that process lives."""
         return self.path / "coordinator.lock"
+
+    @property
+    def coordinator_log(self) -> Path:
+        """What a coordinator in the background would have shown."""
+        return self.path / "coordinator.log"
 
     @property
     def result(self) -> Path:

@@ -1,0 +1,130 @@
+"""``run --detach``: the coordinator in the background, its beginning under the user's eyes."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import click
+
+from orchestrator.cli.coordinating import abandoned, coordinate
+from orchestrator.cli.failure import SCHEMA_VERSION
+from orchestrator.cli.options import CONTINUE, JobOptions, ViewOptions
+from orchestrator.cli.watching import open_view, show_result
+from orchestrator.core import machine
+from orchestrator.core.events import Phase
+from orchestrator.edges.background import fork_away
+from orchestrator.edges.store.layout import Layout, RunFolder
+from orchestrator.edges.store.liveness import Identity, read_identity, signalling
+from orchestrator.engine.context import RunContext
+from orchestrator.engine.interrupts import LEAVE_AT, Interrupts
+from orchestrator.view.following import follow, gone
+from orchestrator.view.json_lines import dump
+from orchestrator.view.replay import Replay
+from orchestrator.view.terminal import LineWriter
+
+POLL_S = 0.05
+
+
+def let_go(options: JobOptions) -> JobOptions:
+    """A run in the background goes on without its coordinator, unless something else was asked."""
+    decided = options.unattended or any(b.startswith("lease=") for b in options.budgets)
+    return options if decided else replace(options, unattended=CONTINUE)
+
+
+def run_detached(
+    layout: Layout, context: RunContext, options: ViewOptions, make: Callable[[], None]
+) -> int:
+    """``make`` the run's folder and coordinate the run in the background; return when the ranks
+    run, or with the run's end.
+
+    Returns twice: the other time in the coordinator, when the run is over. No thread and no event
+    loop may exist yet. Raises ``OSError``, and :class:`BusyError` when the coordinator died.
+    """
+    asked = Interrupts(on_hangup=lambda: os._exit(128 + signal.SIGHUP))
+    with asked.listening():
+        make()
+        alive = fork_away(context.folder.coordinator_log)
+        if alive is None:
+            unseen = ViewOptions(
+                follow=False, quiet=False, verbose=False, color="never", as_json=False
+            )
+            return coordinate(layout, context, unseen)
+        with os.fdopen(alive, "rb"):
+            identity = _wait_for_coordinator(context.folder, alive)
+        return _accompany(context, options, asked, identity)
+
+
+def _wait_for_coordinator(folder: RunFolder, alive: int) -> Identity:
+    """Who coordinates the run. ``alive`` ends with that process."""
+    while (identity := read_identity(folder.coordinator)) is None:
+        if select.select([alive], [], [], POLL_S)[0]:
+            raise gone(folder)
+    return identity
+
+
+def _accompany(
+    context: RunContext, options: ViewOptions, asked: Interrupts, identity: Identity
+) -> int:
+    folder = context.folder
+    view = open_view(options, folder.run_id)
+    replay = Replay(folder, [view])
+    try:
+        with signalling(identity) as send:
+            pass_on = _relay(asked, send)
+            result = follow(
+                folder,
+                lambda: pass_on() or replay.advance(),
+                until=lambda: _may_leave(asked, replay),
+            )
+    finally:
+        view.close(None)
+    if len(asked.asked) >= LEAVE_AT and result is None:
+        result = abandoned(context.request)
+    if result is not None:
+        return show_result(options, view, result, folder.path)
+    _tell(options, folder.run_id)
+    return 0
+
+
+def _relay(asked: Interrupts, send: Callable[[int], bool]) -> Callable[[], bool]:
+    """A function that passes on to the coordinator what the user asked since its last call."""
+    passed_on = 0
+
+    def relay() -> bool:
+        nonlocal passed_on
+        if passed_on == len(asked.asked):
+            return False
+        send(asked.asked[passed_on])
+        passed_on += 1
+        return True
+
+    return relay
+
+
+def _may_leave(asked: Interrupts, replay: Replay) -> bool:
+    """When the ranks run; after Ctrl-C only with the end, or when asked to leave at once."""
+    if asked.asked:
+        return len(asked.asked) >= LEAVE_AT
+    return machine.phase(replay.state) is Phase.WATCH
+
+
+def _tell(options: ViewOptions, run_id: str) -> None:
+    """How to come back: the id is data, the rest is for people."""
+    if options.as_json:
+        record = {"type": "detached", "schema_version": SCHEMA_VERSION, "run_id": run_id}
+        LineWriter(sys.stdout).line(dump(record))
+        return
+    LineWriter(sys.stdout).line(run_id)
+    if not options.quiet:
+        click.echo(
+            f"its ranks run; the run goes on in the background\n"
+            f"  orchestrate attach {run_id}    follow it; Ctrl-C leaves it alone\n"
+            f"  orchestrate logs -f {run_id}   the output of its ranks\n"
+            f"  orchestrate stop {run_id}      end it and clean up",
+            err=True,
+        )
