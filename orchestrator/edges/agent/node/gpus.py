@@ -14,16 +14,17 @@ TIMEOUT_S = 25.0
 MAX_OUTPUT_BYTES = 1024 * 1024
 MIB = 1024 * 1024
 GPU_FIELDS = ("index", "name", "uuid", "memory.total", "memory.used", "driver_version")
+COMPUTE_USERS = "--query-compute-apps=gpu_uuid,pid"
 FALLBACK_PATHS = ("/usr/bin/nvidia-smi", "/usr/local/nvidia/bin/nvidia-smi")
 
 
 def find_gpus(notes: list[str]) -> dict[str, Any]:
     """``{"gpus": [...], "driver": text}``."""
-    program = shutil.which("nvidia-smi") or next(filter(os.path.exists, FALLBACK_PATHS), None)
+    program = find_program()
     if program is None:
         return {"gpus": [], "driver": ""}
-    listed = _query(program, "--query-gpu=" + ",".join(GPU_FIELDS), notes)
-    used = _query(program, "--query-compute-apps=gpu_uuid,pid", notes) if listed else ""
+    listed = query(program, "--query-gpu=" + ",".join(GPU_FIELDS), notes)
+    used = query(program, COMPUTE_USERS, notes) if listed else ""
     gpus, driver = parse_gpus(listed)
     users = parse_users(used)
     for gpu in gpus:
@@ -31,11 +32,17 @@ def find_gpus(notes: list[str]) -> dict[str, Any]:
     return {"gpus": gpus, "driver": driver}
 
 
-def _query(program: str, query: str, notes: list[str]) -> str:
-    argv = [program, query, "--format=csv,noheader,nounits"]
+def find_program() -> str | None:
+    """Where nvidia-smi is, if anywhere."""
+    return shutil.which("nvidia-smi") or next(filter(os.path.exists, FALLBACK_PATHS), None)
+
+
+def query(program: str, what: str, notes: list[str], timeout_s: float = TIMEOUT_S) -> str:
+    """The answer as CSV; "" with a note when there is none."""
+    argv = [program, what, "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(
-            argv, capture_output=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL, check=False
+            argv, capture_output=True, timeout=timeout_s, stdin=subprocess.DEVNULL, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         notes.append(f"nvidia-smi: {error}")
