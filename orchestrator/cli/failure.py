@@ -15,11 +15,12 @@ from click import ClickException
 
 from orchestrator import __version__
 from orchestrator.core.errors import ExitCode, InternalError, OrchestrateError
-from orchestrator.view.text import clean
+from orchestrator.view.text import brief
 
 SCHEMA_VERSION = 1
 SIGPIPE_EXIT = 141
 _KEPT_ERRORS = 20
+_MAX_LINE = 4096  # as long as a path may be
 # Verbs that promise exactly one last line of type `result`, also on failure.
 _RESULT_VERBS = frozenset({"run", "resume", "attach"})
 
@@ -64,8 +65,8 @@ def report_internal(
 
 
 def _displayed(text: str) -> str:
-    """``text`` for a terminal: lines stay lines, nothing steers it."""
-    return "\n".join(map(clean, text.split("\n")))
+    """``text`` for a terminal: lines stay lines, nothing steers it or fills it."""
+    return "\n".join(brief(line, _MAX_LINE) for line in text.split("\n"))
 
 
 class Interrupted(OrchestrateError):

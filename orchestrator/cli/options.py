@@ -13,6 +13,7 @@ import click
 
 from orchestrator.core.command import Secret, Text
 from orchestrator.core.errors import UsageError
+from orchestrator.core.nodeset import MAX_NAME_LENGTH
 
 if TYPE_CHECKING:
     from orchestrator.core.request import Budgets
@@ -203,10 +204,9 @@ def parse_env(settings: tuple[str, ...], environment: Mapping[str, str]) -> dict
     variables: dict[str, Text] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
-        if not name.isidentifier() or not name.isascii():
-            raise UsageError(
-                f"not a variable name: {name!r}", id="run.env", remedy="--env NAME=VALUE"
-            )
+        if not name.isidentifier() or not name.isascii() or len(name) > MAX_NAME_LENGTH:
+            what = f"not a variable name: {name[:80]!r}"
+            raise UsageError(what, id="run.env", remedy="--env NAME=VALUE")
         if equals:
             variables[name] = value
         elif name in environment:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from orchestrator.boundary.cluster_schema import NodeEntry
 from orchestrator.core.errors import UsageError
 from orchestrator.core.nodeset import (
+    MAX_NAME_LENGTH,
     MAX_NAMES,
     expand,
     fold,
@@ -52,12 +53,12 @@ class Collector:
     def __init__(self, source: str) -> None:
         self.source = source
         self._nodes: dict[str, ForeignNode] = {}
-        self._warnings: dict[str, None] = {}
+        self._warnings: dict[str, str] = {}  # text -> place
 
     def warn(self, text: str, line: int = 0) -> None:
         where = f"{self.source}:{line}" if line else self.source
         if len(self._warnings) < MAX_WARNINGS:
-            self._warnings[f"{where}: {text}"] = None
+            self._warnings[f"{where}: {text}"] = where
 
     def add(
         self,
@@ -72,7 +73,7 @@ class Collector:
         given = {key: value for key, value in (fields or {}).items() if value is not None}
         if at and user:
             given.setdefault("user", user)
-        if not _HOST.fullmatch(bare):
+        if len(bare) > MAX_NAME_LENGTH or not _HOST.fullmatch(bare):
             self.warn(f"{host[:80]!r} is not a host name; left out", line)
             return
         name = (
@@ -103,7 +104,9 @@ class Collector:
     def imported(self, defaults: Mapping[str, str] | None = None) -> Imported:
         """Everything gathered. Raises :class:`UsageError` when there is no host at all."""
         if not self._nodes:
-            why = "; ".join(itertools.islice(self._warnings, 3))
+            # Places only: the file may be something else altogether, and private.
+            places = itertools.islice(dict.fromkeys(self._warnings.values()), 3)
+            why = f"not understood: {', '.join(places)}" if self._warnings else ""
             raise UsageError("no host found", id="import.empty", where=self.source, why=why)
         return Imported(
             nodes=tuple(self._nodes.values()),
