@@ -13,6 +13,21 @@ from orchestrator.core.facts import Facts, Hca
 from orchestrator.core.plan import Variable
 
 USER, FACTS, LAUNCHER = "user", "facts", "launcher"
+# Variables of torch's flight recorder: name before torch 2.11 and since, value, reason.
+RECORDER = (
+    (
+        "TORCH_NCCL_TRACE_BUFFER_SIZE",
+        "TORCH_FR_BUFFER_SIZE",
+        "2000",
+        "keeps the last 2000 collectives per rank",
+    ),
+    (
+        "TORCH_NCCL_DEBUG_INFO_TEMP_FILE",
+        "TORCH_FR_DUMP_TEMP_FILE",
+        "{attempt}/flight_record_rank_",
+        "flight records lie where they are found and cleaned up",
+    ),
+)
 
 
 def derive(
@@ -95,22 +110,25 @@ def _nccl(facts: Facts, nodes: int) -> Iterator[Variable]:
 
 
 def _flight_recorder(torch: str) -> Iterator[Variable]:
-    """The recorder explains collective time-outs. torch 2.11 renamed its size and warns of the old
-    name; an unknown version gets both.
+    """The recorder explains collectives that hang. torch 2.11 renamed its variables and warns of
+    the old names; an unknown version gets both.
     """
     known = _release(torch)
-    names = ["TORCH_NCCL_TRACE_BUFFER_SIZE", "TORCH_FR_BUFFER_SIZE"]
-    if known is not None:
-        names = names[1:] if known >= (2, 11) else names[:1]
-    for name in names:
-        yield Variable(
-            name=name, value="2000", origin=FACTS, reason="keeps the last 2000 collectives per rank"
-        )
+    for old, new, value, reason in RECORDER:
+        names = [old, new] if known is None else [new if known >= (2, 11) else old]
+        for name in names:
+            yield Variable(name=name, value=value, origin=FACTS, reason=reason)
     yield Variable(
         name="TORCH_NCCL_DUMP_ON_TIMEOUT",
         value="1",
         origin=FACTS,
         reason="a collective time-out leaves its flight record",
+    )
+    yield Variable(
+        name="TORCH_NCCL_DEBUG_INFO_PIPE_FILE",
+        value="{attempt}/flight_pipe_rank_",
+        origin=FACTS,
+        reason="a rank that hangs is asked for its flight record through this pipe",
     )
 
 

@@ -169,3 +169,14 @@ def test_the_flight_recorder_is_named_as_this_torch_knows_it(torch: str, names: 
     """torch 2.11 warns on every rank's standard error of the older name."""
     made = planned(request("a"), found("a", gpus=1, torch=torch))
     assert {v.name for v in made.head.env if v.name.endswith("BUFFER_SIZE")} == names
+
+
+def test_flight_records_lie_in_the_attempt_and_can_be_asked_for() -> None:
+    """So that a hang is explained from them, and nothing of them stays behind elsewhere."""
+    made = planned(request("a"), found("a", gpus=1, torch="2.11.0"))
+    env = {v.name: v for v in made.head.env}
+    assert env["TORCH_FR_DUMP_TEMP_FILE"].value == "{attempt}/flight_record_rank_"
+    assert env["TORCH_NCCL_DEBUG_INFO_PIPE_FILE"].value == "{attempt}/flight_pipe_rank_"
+    assert all(v.origin == "facts" and v.reason for v in env.values() if v.name.startswith("TORCH"))
+    assert "TORCH_NCCL_DEBUG_INFO_TEMP_FILE" not in env
+    assert not any("TORCH" in v.name for v in planned(request("a"), found("a")).head.env)
