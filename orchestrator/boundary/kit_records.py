@@ -19,9 +19,9 @@ MAX_FIELDS = 32
 Report = Reported | Progressed
 
 
-def parse_report(node: str, rank: int, line: bytes) -> Report | str | None:
+def parse_report(node: str, rank: int, line: bytes, position: int) -> Report | str | None:
     """An event, or None for a record that is none (artifacts are found by listing), or what is
-    wrong.
+    wrong. ``position``: the byte after ``line`` in the rank's report file.
     """
     if len(line) > MAX_LINE_BYTES:
         return f"rank {rank} reported a line of {len(line)} bytes; at most {MAX_LINE_BYTES}"
@@ -33,7 +33,7 @@ def parse_report(node: str, rank: int, line: bytes) -> Report | str | None:
         return f"rank {rank} reported something that is not an object"
     match record.get("type"):
         case "metric":
-            return _metric(node, rank, record)
+            return _metric(node, rank, record, position)
         case "progress":
             return _progress(node, rank, record)
         case "artifact" | "checkpoint":
@@ -42,13 +42,15 @@ def parse_report(node: str, rank: int, line: bytes) -> Report | str | None:
             return f"rank {rank} reported a record of unknown type {str(other)[:40]!r}"
 
 
-def _metric(node: str, rank: int, record: Mapping[str, Any]) -> Report | str:
+def _metric(node: str, rank: int, record: Mapping[str, Any], position: int) -> Report | str:
     name, value = _name(record.get("name")), _number(record.get("value"))
     step = record.get("step")
     if name is None or value is None or not (step is None or type(step) is int):
         return f"rank {rank} reported a metric without a name, a number or a whole step"
     unit = _name(record.get("unit")) or ""
-    return Reported(node=node, rank=rank, name=name, value=value, unit=unit, step=step)
+    return Reported(
+        node=node, rank=rank, name=name, value=value, unit=unit, step=step, position=position
+    )
 
 
 def _progress(node: str, rank: int, record: Mapping[str, Any]) -> Report | str:

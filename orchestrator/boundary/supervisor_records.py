@@ -4,21 +4,25 @@ are checked.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from orchestrator.core.events import (
     Event,
-    Launched,
+    Halting,
     NodeConcluded,
     ProcessExited,
     RankExited,
     RankStarted,
+    Swept,
 )
 from orchestrator.core.outcome import Exited, Lost, Outcome, Signalled
 
 MAX_TEXT = 500
 MAX_SURVIVORS = 32
+MAX_TIME = 1e11
 
 
 class BadRecord(ValueError):
@@ -31,8 +35,6 @@ def parse_record(node: str, record: Mapping[str, Any], clock_offset_s: float) ->
     ``clock_offset_s`` (node's wall clock minus ours) is taken off the record's time.
     """
     match record.get("event"):
-        case "started":
-            return Launched(node=node)
         case "rank-started":
             return RankStarted(node=node, rank=_whole(record, "rank"), pid=_whole(record, "pid"))
         case "rank-exited":
@@ -42,6 +44,9 @@ def parse_record(node: str, record: Mapping[str, Any], clock_offset_s: float) ->
         case "process-exited":
             label = _text(record.get("label"))
             return ProcessExited(node=node, label=label, **_ending(record, clock_offset_s))
+        case "stopping":
+            at = _time(record) - clock_offset_s
+            return Halting(node=node, why=_text(record.get("why", "")), at=at)
         case "concluded":
             return NodeConcluded(
                 node=node,
@@ -69,15 +74,19 @@ def parse_outcome(value: object) -> Outcome:
 
 
 def _ending(record: Mapping[str, Any], clock_offset_s: float) -> dict[str, Any]:
-    at = record.get("t")
-    if isinstance(at, bool) or not isinstance(at, int | float):
-        raise BadRecord("an ending has no time")
     return {
         "outcome": parse_outcome(record.get("outcome")),
-        "at": float(at) - clock_offset_s,
+        "at": _time(record) - clock_offset_s,
         "last_line": _text(record.get("last_line", "")),
         "by_us": record.get("by_us") is True,
     }
+
+
+def _time(record: Mapping[str, Any]) -> float:
+    at = record.get("t")
+    if isinstance(at, bool) or not isinstance(at, int | float) or not math.isfinite(at):
+        raise BadRecord("a record has no time")
+    return float(at)
 
 
 def _whole(record: Mapping[str, Any], name: str) -> int:
@@ -109,3 +118,27 @@ def parse_survivors(value: object) -> tuple[str, ...]:
         f"{str(p.get('pid'))[:10]} {str(p.get('comm'))[:32]} ({str(p.get('state'))[:2]})"
         for p in found
     )
+
+
+def parse_swept(node: str, fields: Mapping[str, Any]) -> Swept:
+    """What a sweep found. Anything but a plain yes is a no."""
+    killed, drained = fields.get("killed"), fields.get("gpu_drained")
+    return Swept(
+        node=node,
+        clean=fields.get("clean") is True,
+        killed=len(killed) if isinstance(killed, list) else 0,
+        survivors=parse_survivors(fields.get("survivors")),
+        gpu_drained=drained if isinstance(drained, bool) else None,
+    )
+
+
+def parse_holder(fields: Mapping[str, Any]) -> str:
+    """Who holds a lock, and since when, as a phrase: ``run x of a@b since 12:00:00 (gpu-0)``."""
+    holder = fields.get("holder")
+    told = holder if isinstance(holder, dict) else {}
+    run, owner = _text(told.get("run"))[:128], _text(told.get("coordinator") or told.get("user"))[:128]
+    since, lock = told.get("since"), _text(fields.get("lock"))[:64]
+    words = [f"run {run}" if run else "another run", f"of {owner}" if owner else ""]
+    if isinstance(since, int | float) and not isinstance(since, bool) and 0 < since < MAX_TIME:
+        words.append(f"since {datetime.fromtimestamp(since).astimezone():%Y-%m-%d %H:%M:%S}")
+    return " ".join(word for word in words if word) + (f" ({lock})" if lock else "")

@@ -38,7 +38,7 @@ def require_match(folder: RunFolder, wanted: Callable[[Source], bool]) -> None:
     """Raises :class:`UsageError` that tells what there is, if the run has logs, but none that is
     ``wanted``: an empty answer would look like silent ranks.
     """
-    found = [source for log in folder.log_files() if (source := source_of(*log)) is not None]
+    found = [source for log in folder.log_files() if (source := source_of(*log[1:])) is not None]
     if not found or any(map(wanted, found)):
         return
     nodes = fold({source.node for source in found})

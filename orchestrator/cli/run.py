@@ -44,6 +44,7 @@ def run(
 
     from orchestrator.cli.coordinating import begin, create_run
     from orchestrator.cli.detaching import let_go, run_detached
+    from orchestrator.cli.resume import remember
     from orchestrator.edges.store.layout import Layout
     from orchestrator.engine.context import RunContext
 
@@ -60,6 +61,7 @@ def run(
 
     def make() -> None:
         create_run(folder, request)
+        remember(folder, options, words, snapshot)
 
     return (run_detached if detach else begin)(layout, context, view, make)
 
@@ -90,10 +92,11 @@ def _choose_run_id(
 def _load(
     layout: Layout, options: JobOptions, words: tuple[str, ...], run_id: str, fail_on: str | None
 ) -> tuple[RunRequest, Snapshot]:
+    import secrets
     from dataclasses import replace
 
     from orchestrator.cli.loading import load_request, take_code
 
     request = load_request(options, words, run_id=run_id, fail_on_degraded=fail_on == "degraded")
     snapshot = take_code(layout, request.job)
-    return replace(request, code=snapshot.digest), snapshot
+    return replace(request, code=snapshot.digest, token=secrets.token_hex(8)), snapshot

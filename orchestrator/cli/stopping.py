@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 import time
 
 import click
 
+from orchestrator.cli.options import ViewOptions
 from orchestrator.core.errors import BusyError, DeadlineError, ExitCode
 from orchestrator.edges.store.layout import Layout, RunFolder
 from orchestrator.edges.store.liveness import (
@@ -23,6 +25,7 @@ from orchestrator.view.text import brief
 POLL_S = 0.1
 # Nodes of a finished run that were not seen clean at its end.
 UNSURE = {"lost", "dirty"}
+VIEW = ViewOptions(follow=False, quiet=False, verbose=False, color="auto", as_json=False)
 
 
 def stop(layout: Layout, folder: RunFolder, *, now: bool, timeout_s: float) -> int:
@@ -48,7 +51,7 @@ def stop(layout: Layout, folder: RunFolder, *, now: bool, timeout_s: float) -> i
         if _wait(folder, identity, timeout_s):
             click.echo(f"run {folder.run_id} is stopped", err=True)
             return int(ExitCode.DONE)
-    return _stop_in_its_place(layout, folder)
+    return _stop_in_its_place(layout, folder, now=now)
 
 
 def _ask(identity: Identity, *, now: bool) -> None:
@@ -87,16 +90,21 @@ def _sweep_again(folder: RunFolder) -> int:
     return int(ExitCode.DONE if clean else ExitCode.PREFLIGHT)
 
 
-def _stop_in_its_place(layout: Layout, folder: RunFolder) -> int:
-    """Its coordinator is dead: end what is left on the nodes and write down that it is over."""
-    from orchestrator.edges.report.publish import publish
-    from orchestrator.view.replay import stopped_result
+def _stop_in_its_place(layout: Layout, folder: RunFolder, *, now: bool) -> int:
+    """Its coordinator is dead: take the run over, only to end it and to bring home what is left."""
+    from orchestrator.cli.coordinating import coordinate
+    from orchestrator.core.events import StopKind, StopRequested
+    from orchestrator.engine.context import RunContext
+    from orchestrator.engine.revisit import read_request
+    from orchestrator.engine.run import resume
 
-    code = _sweep_again(folder)
-    if code:
-        return code
-    request, result = stopped_result(folder, at=time.time())
-    for trouble in publish(layout, folder, request, result, now=time.time()):
-        click.echo(f"warning: {trouble}", err=True)
+    kind = StopKind.KILL if now else StopKind.GRACEFUL
+    asked = StopRequested(kind=kind, by="orchestrate stop", at=time.time())
+    context = RunContext(request=read_request(folder), snapshot=None, folder=folder, observers=[])
+    coordinate(layout, context, VIEW, functools.partial(resume, stop=asked))
+    result = read_result(folder)
+    if result is None:
+        return int(ExitCode.INTERRUPTED)
     click.echo(f"run {folder.run_id} is stopped", err=True)
-    return int(ExitCode.DONE)
+    unsure = any(node.state in UNSURE for node in result.nodes)
+    return int(ExitCode.PREFLIGHT if unsure else ExitCode.DONE)

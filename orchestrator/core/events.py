@@ -15,6 +15,7 @@ from enum import StrEnum
 from orchestrator.core.facts import Facts
 from orchestrator.core.outcome import Outcome
 from orchestrator.core.plan import NodePlan
+from orchestrator.core.request import RunRequest
 
 
 class Phase(StrEnum):
@@ -25,6 +26,7 @@ class Phase(StrEnum):
     PROBE = "probe"
     SYNC = "sync"
     PREPARE = "prepare"
+    RESERVE = "reserve"
     REACH = "reach"
     LAUNCH = "launch"
     WATCH = "watch"
@@ -49,6 +51,22 @@ class Problem:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
     """The run was created and its directory exists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """A new coordinator took the run over, after a crash of the last one or on request.
+
+    What was in flight and what lived in the old process is forgotten; what was done stays done.
+    ``again``: the run had come to an end, and another attempt begins. ``epoch`` fences the old
+    coordinator off; ``at`` is the coordinator's wall clock in seconds. ``request``: the changed
+    code or configuration that was accepted for what is not yet launched.
+    """
+
+    epoch: int
+    at: float
+    again: bool = False
+    request: RunRequest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +106,19 @@ class Prepared:
     node: str
     interpreter: str
     modules: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserved:
+    """Every node of the plan keeps its GPUs for this run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occupied:
+    """Another run has what this one needs on ``node``. ``holder`` says who, since when."""
+
+    node: str
+    holder: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +186,17 @@ class ProcessExited:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Halting:
+    """The node's supervisor began to stop its ranks. ``why``: ``asked``, ``lease``,
+    ``first-failure`` or ``terminated``; ``at`` is the node's wall clock corrected by its offset.
+    """
+
+    node: str
+    why: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConcluded:
     """The node's supervisor is done. ``clean``: two scans found no process of the run."""
 
@@ -166,7 +208,10 @@ class NodeConcluded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
-    """A rank reported a metric through the kit."""
+    """A rank reported a metric through the kit.
+
+    ``position``: the byte after the record in the rank's report file, by which a repeat is known.
+    """
 
     node: str
     rank: int
@@ -174,6 +219,7 @@ class Reported:
     value: float
     unit: str
     step: int | None
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,12 +245,16 @@ class Collected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """The node was scanned for processes of this run until two scans were empty, or not."""
+    """The node was scanned for processes of this run until two scans were empty, or not.
+
+    ``gpu_drained``: the run's GPUs gave its memory back; None where there are none to ask.
+    """
 
     node: str
     clean: bool
     killed: int = 0
     survivors: tuple[str, ...] = ()
+    gpu_drained: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,16 +303,20 @@ class StopRequested:
 
 Event = (
     Begun
+    | Resumed
     | Connected
     | Probed
     | Synced
     | Prepared
+    | Reserved
+    | Occupied
     | RendezvousOffered
     | Reached
     | Launched
     | RankStarted
     | RankExited
     | ProcessExited
+    | Halting
     | NodeConcluded
     | Reported
     | Progressed
@@ -307,6 +361,11 @@ class Prepare:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve:
+    """Take the locks of every node in the plan: all of them, or none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OfferRendezvous:
     """Choose a free port on the head node and listen there for a moment."""
 
@@ -324,10 +383,17 @@ class Reach:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """Start the node's supervisor with the processes that ``share`` names."""
+    """Start the node's supervisor with the processes that ``share`` names, unless it has one."""
 
     node: str
     share: NodePlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Follow:
+    """Watch the node's supervisor, from where its logs end here, and keep its lease alive."""
+
+    node: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,9 +428,11 @@ Action = (
     | Probe
     | Sync
     | Prepare
+    | Reserve
     | OfferRendezvous
     | Reach
     | Launch
+    | Follow
     | Stop
     | Collect
     | Sweep

@@ -1,8 +1,9 @@
 """The coordinator's brain: ``step(state, event) -> (state, actions)``. Pure.
 
-An event is first recorded; then :func:`_wanted` says, from the state alone, what should have been
-issued by now, and what was not yet issued is. Because an action's identity is a function of what it
-does, replaying a journal issues exactly the same actions.
+An event is first recorded; then :func:`_wanted` says, from the state alone, what is still to be
+done, and what this coordinator did not yet issue is issued. Because an action's identity is a
+function of what it does, replaying a journal issues exactly the same actions; and because a
+coordinator that takes over begins with nothing issued, it issues exactly what is not done.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from orchestrator.core.events import (
     Conclude,
     Connect,
     Event,
+    Follow,
     Launch,
     OfferRendezvous,
     Phase,
     Prepare,
     Probe,
     Reach,
+    Reserve,
     Stop,
     StopKind,
     StopRequested,
@@ -30,26 +33,40 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.launchers import NEEDS_RENDEZVOUS
 from orchestrator.core.meeting import all_reached, candidates_of, choose_rendezvous
-from orchestrator.core.plan import Plan, Rendezvous
+from orchestrator.core.plan import NodePlan, Plan, Rendezvous
 from orchestrator.core.planning import Refusal, plan
 from orchestrator.core.recording import record
 from orchestrator.core.request import Budgets
-from orchestrator.core.state import NodeState, RunState
+from orchestrator.core.state import (
+    EPOCH_STEP,
+    NEVER_LAUNCHED,
+    NodeState,
+    RunState,
+    next_attempt,
+)
 
 
 def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
-    """Record ``event`` and say what to do next. An event that changes nothing is harmless."""
-    state = _decide(record(state, event))
+    """Record ``event`` and say what to do next.
+
+    An event that says nothing new returns the very same ``state`` and no actions.
+    """
+    recorded = record(state, event)
+    if recorded == state:
+        return state, ()
+    state = _decide(recorded)
     fresh = {identity(action): action for action in _wanted(state)}
     actions = {key: action for key, action in fresh.items() if key not in state.issued}
-    return replace(state, issued=state.issued | actions.keys()), tuple(actions.values())
+    launching = state.launching or any(isinstance(a, Launch) for a in actions.values())
+    issued = state.issued | actions.keys()
+    return replace(state, issued=issued, launching=launching), tuple(actions.values())
 
 
 def identity(action: Action) -> str:
     """The same action has the same identity in every replay."""
     match action:
-        case Conclude():
-            return "Conclude"
+        case Conclude() | Reserve():
+            return type(action).__name__
         case Stop(node=node, grace_s=grace_s):
             return f"Stop/{node}/{grace_s:g}"
         case _:
@@ -65,7 +82,7 @@ def phase(state: RunState) -> Phase:
     if state.launching:
         return _phase_after_launch(state)
     if state.plan is not None:
-        return Phase.REACH
+        return Phase.REACH if state.reserved else Phase.RESERVE
     open_nodes = [node for node in state.nodes.values() if not node.settled]
     if any(not node.connected for node in open_nodes):
         return Phase.CONNECT
@@ -82,6 +99,7 @@ def budget(state: RunState) -> float | None:
         Phase.PROBE: budgets.probe_s,
         Phase.SYNC: budgets.sync_s,
         Phase.PREPARE: budgets.prepare_s,
+        Phase.RESERVE: budgets.reach_s if state.request.wait_s is None else None,
         Phase.REACH: budgets.reach_s,
         Phase.LAUNCH: budgets.launch_s,
         Phase.WATCH: budgets.run_s,
@@ -101,7 +119,7 @@ def _phase_after_launch(state: RunState) -> Phase:
         return Phase.LAUNCH
     if running:
         return Phase.WATCH
-    if any(node.collected is None and node.problem is None for node in nodes):
+    if any(not (n.collected or n.swept or n.problem) for n in nodes):
         return Phase.COLLECT
     return Phase.CLEAN
 
@@ -110,14 +128,18 @@ def _phase_after_launch(state: RunState) -> Phase:
 
 
 def _decide(state: RunState) -> RunState:
-    """Make the plan when all nodes are settled, and complete it when the rendezvous is proven."""
-    if state.refusal or state.launching or not state.begun:
+    """Make the plan when all nodes are settled, complete it when the rendezvous is proven, and
+    begin another attempt when a lease ran out before this coordinator took over.
+    """
+    if state.launching:
+        return _decide_next_attempt(state)
+    if state.refusal or not state.begun:
         return state
     if not all(node.settled for node in state.nodes.values()):
         return state
     if state.plan is None:
         return _decide_plan(state, None)
-    broken = [problem for _, at, problem in state.problems if at is Phase.REACH]
+    broken = [problem for _, at, problem in state.problems if at in (Phase.RESERVE, Phase.REACH)]
     if broken:
         return replace(state, refusal=Refusal(problem=broken[0], excluded=state.plan.excluded))
     if state.plan.rendezvous is None and all_reached(state, state.plan):
@@ -125,6 +147,14 @@ def _decide(state: RunState) -> RunState:
         if isinstance(chosen, Refusal):
             return replace(state, refusal=chosen)
         return _decide_plan(state, chosen)
+    return state
+
+
+def _decide_next_attempt(state: RunState) -> RunState:
+    """Ranks that a lease ended while nobody coordinated go on from their checkpoints."""
+    unasked = state.lapsed and not (state.stop or state.overdue or state.failures or state.broken)
+    if unasked and state.resumed and all(_is_done(node) for _, node in state.planned()):
+        return next_attempt(state, state.epoch + EPOCH_STEP)
     return state
 
 
@@ -159,6 +189,8 @@ def _wanted(state: RunState) -> Iterator[Action]:
         yield Conclude()
     elif state.plan is None:
         yield from _wanted_before_plan(state)
+    elif not state.reserved:
+        yield Reserve()
     elif state.plan.launcher in NEEDS_RENDEZVOUS and state.plan.rendezvous is None:
         yield from _wanted_for_rendezvous(state, state.plan)
     else:
@@ -167,11 +199,20 @@ def _wanted(state: RunState) -> Iterator[Action]:
 
 def _wanted_before_plan(state: RunState) -> Iterator[Action]:
     for name, node in state.nodes.items():
+        if node.problem is not None or node.lost is not None:
+            continue
         yield Connect(node=name)
-        if node.connected and not node.settled:
-            yield Probe(node=name)
-            yield Sync(node=name)
-            yield Prepare(node=name)
+        if node.connected:
+            yield from _wanted_of_connected(name, node)
+
+
+def _wanted_of_connected(name: str, node: NodeState) -> Iterator[Action]:
+    if node.facts is None:
+        yield Probe(node=name)
+    if not node.synced:
+        yield Sync(node=name)
+    if node.prepared is None:
+        yield Prepare(node=name)
 
 
 def _wanted_for_rendezvous(state: RunState, planned: Plan) -> Iterator[Action]:
@@ -183,19 +224,31 @@ def _wanted_for_rendezvous(state: RunState, planned: Plan) -> Iterator[Action]:
 
 
 def _wanted_after_launch(state: RunState) -> Iterator[Action]:
-    for name, node in state.planned():
-        if node.lost is None:
-            yield from _wanted_of_node(state, name, node)
+    assert state.plan is not None
+    for share in state.plan.nodes:
+        if state.nodes[share.name].lost is None:
+            yield from _wanted_of_node(state, share)
     if all(_is_done(node) for _, node in state.planned()):
         yield Conclude()
 
 
-def _wanted_of_node(state: RunState, name: str, node: NodeState) -> Iterator[Action]:
+def _wanted_of_node(state: RunState, share: NodePlan) -> Iterator[Action]:
+    name, node = share.name, state.nodes[share.name]
+    if not node.connected:
+        yield Connect(node=name)  # after a takeover
+        return
+    ended = node.concluded is not None or node.problem is not None
+    if not ended and node.launched:
+        yield Follow(node=name)
+    elif not ended and not state.halted:
+        yield Launch(node=name, share=share)
     if state.halted and node.concluded is None:
         yield Stop(node=name, grace_s=_grace(state.stop, state.request.budgets))
-    if node.concluded is not None or node.problem is not None:
+    nothing = node.concluded is not None and node.concluded.why == NEVER_LAUNCHED
+    if ended and node.collected is None and not nothing:
         yield Collect(node=name)
-    if node.collected is not None or _collect_failed(state, name):
+    kept = nothing or node.collected is not None or _collect_failed(state, name)
+    if kept and node.swept is None:
         yield Sweep(node=name)
 
 

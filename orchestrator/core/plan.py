@@ -40,8 +40,16 @@ class ProcessPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """Something of a machine that the run holds while it is there; ``shared`` with other runs."""
+
+    name: str
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlan:
-    """One node's share: its place in the world, its GPUs, environment and processes."""
+    """One node's share: its place in the world, its GPUs, environment, processes and locks."""
 
     name: str
     node_rank: int
@@ -50,6 +58,7 @@ class NodePlan:
     interpreter: str
     env: tuple[Variable, ...]
     processes: tuple[ProcessPlan, ...]
+    locks: tuple[Lock, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

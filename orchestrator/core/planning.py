@@ -12,7 +12,15 @@ from orchestrator.core.events import Problem
 from orchestrator.core.facts import Facts, Gpu
 from orchestrator.core.inventory import NodeSpec, PythonKind
 from orchestrator.core.launchers import LAUNCHERS, NEEDS_RENDEZVOUS, Share, choose
-from orchestrator.core.plan import Exclusion, NodePlan, Plan, PlannedRung, Rendezvous, Variable
+from orchestrator.core.plan import (
+    Exclusion,
+    Lock,
+    NodePlan,
+    Plan,
+    PlannedRung,
+    Rendezvous,
+    Variable,
+)
 from orchestrator.core.request import RunRequest
 from orchestrator.core.workload import Per, Workload
 
@@ -282,7 +290,20 @@ def _node_plan(world: _World, place: _Place) -> NodePlan:
         interpreter=finding.interpreter,
         env=_environment(world, place),
         processes=LAUNCHERS[world.launcher](share),
+        locks=_locks(world, place),
     )
+
+
+def _locks(world: _World, place: _Place) -> tuple[Lock, ...]:
+    """The node's GPUs; and the machine, which other runs may share unless it is to be exclusive."""
+    gpus = tuple(Lock(name=f"gpu-{index}") for index in place.gpus)
+    if not world.request.exclusive:
+        return (*gpus, Lock(name="machine", shared=True))
+    # Of several nodes that are one machine the first takes it for all.
+    host = world.findings[place.spec.name].facts.host_id
+    before = (p.spec.name for p in world.places[: place.node_rank])
+    taken = host and any(world.findings[name].facts.host_id == host for name in before)
+    return gpus if taken else (*gpus, Lock(name="machine"))
 
 
 def _environment(world: _World, place: _Place) -> tuple[Variable, ...]:

@@ -1,4 +1,7 @@
-"""What an event changes in what is known. Pure; it decides nothing."""
+"""What an event changes in what is known. Pure; it decides nothing.
+
+An event that says nothing new leaves the state equal: deliveries may repeat themselves.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from orchestrator.core.events import (
     DeadlinePassed,
     Event,
     Failed,
+    Halting,
     Launched,
     NodeConcluded,
     NodeLost,
+    Occupied,
     Phase,
     Prepared,
     Probed,
@@ -26,12 +31,14 @@ from orchestrator.core.events import (
     Reached,
     RendezvousOffered,
     Reported,
+    Reserved,
+    Resumed,
     StopKind,
     StopRequested,
     Swept,
     Synced,
 )
-from orchestrator.core.state import Figure, NodeState, RunState
+from orchestrator.core.state import Figure, NodeState, RunState, new_state, next_attempt
 
 NodeEvent = (
     Connected
@@ -41,22 +48,20 @@ NodeEvent = (
     | Reached
     | Launched
     | RankStarted
+    | Halting
     | NodeConcluded
     | Collected
     | Swept
     | NodeLost
 )
+RunEvent = Begun | Resumed | StopRequested | DeadlinePassed | Reserved | Occupied
 
 
 def record(state: RunState, event: Event) -> RunState:
     """``state`` with ``event`` in it. An event that says nothing new changes nothing."""
     match event:
-        case Begun():
-            return replace(state, begun=True)
-        case StopRequested():
-            return replace(state, stop=_more_urgent(state.stop, event))
-        case DeadlinePassed():
-            return _record_deadline(state, event)
+        case Begun() | Resumed() | StopRequested() | DeadlinePassed() | Reserved() | Occupied():
+            return _record_run(state, event)
         case RendezvousOffered(port=port):
             return replace(state, port=port)
         case Reported():
@@ -66,12 +71,47 @@ def record(state: RunState, event: Event) -> RunState:
         case Failed():
             return _record_failure(state, event)
         case RankExited() | ProcessExited():
-            return replace(state, endings=(*state.endings, event))
+            known = event in state.endings
+            return state if known else replace(state, endings=(*state.endings, event))
         case _:
             if event.node not in state.nodes:
                 return state
             node = _record_node(state.nodes[event.node], event)
             return _with_node(state, event.node, node)
+
+
+def _record_run(state: RunState, event: RunEvent) -> RunState:
+    match event:
+        case Begun():
+            return replace(state, begun=True)
+        case Resumed():
+            return _record_takeover(state, event)
+        case StopRequested():
+            return replace(state, stop=_more_urgent(state.stop, event))
+        case DeadlinePassed():
+            return _record_deadline(state, event)
+        case Reserved():
+            return replace(state, reserved=True)
+        case Occupied():
+            return replace(state, occupied=event)
+        case _:
+            assert_never(event)
+
+
+def _record_takeover(state: RunState, event: Resumed) -> RunState:
+    """Forget what was in flight and what lived in the old coordinator and its agents."""
+    state = replace(state, successor=event.request)
+    if event.again:
+        return next_attempt(state, event.epoch)
+    nodes = {n: replace(node, connected=False, reached=None) for n, node in state.nodes.items()}
+    state = replace(
+        state, epoch=event.epoch, resumed=True, issued=frozenset(), nodes=nodes, occupied=None
+    )
+    if state.launching:
+        return state
+    if event.request is not None:
+        state = replace(state, request=event.request, nodes=new_state(event.request).nodes)
+    return replace(state, plan=None, port=None, reserved=False)
 
 
 def _record_node(node: NodeState, event: NodeEvent) -> NodeState:
@@ -93,15 +133,17 @@ def _record_node(node: NodeState, event: NodeEvent) -> NodeState:
 
 
 def _record_launched_node(
-    node: NodeState, event: Launched | RankStarted | NodeConcluded | Collected | Swept
+    node: NodeState, event: Launched | RankStarted | Halting | NodeConcluded | Collected | Swept
 ) -> NodeState:
     match event:
         case Launched():
             return replace(node, launched=True)
         case RankStarted(rank=rank, pid=pid):
             return replace(node, ranks={**node.ranks, rank: pid})
+        case Halting():
+            return replace(node, halting=node.halting or event)
         case NodeConcluded():
-            return replace(node, launched=True, concluded=event)
+            return replace(node, concluded=event)
         case Collected():
             return replace(node, collected=event)
         case Swept():
@@ -115,10 +157,17 @@ def _with_node(state: RunState, name: str, node: NodeState) -> RunState:
 
 
 def _more_urgent(old: StopRequested | None, new: StopRequested) -> StopRequested:
-    return old if old is not None and old.kind is StopKind.KILL else new
+    """A more urgent request keeps the time and the name of the first."""
+    if old is None:
+        return new
+    return replace(old, kind=StopKind.KILL) if new.kind is StopKind.KILL else old
 
 
 def _record_figure(state: RunState, event: Reported) -> RunState:
+    place = (event.node, event.rank)
+    if event.position and event.position <= state.positions.get(place, 0):
+        return state
+    state = replace(state, positions={**state.positions, place: event.position})
     known = state.figures.get(event.name)
     if event.step is not None or (known is not None and known.rank < event.rank):
         return state
@@ -127,8 +176,13 @@ def _record_figure(state: RunState, event: Reported) -> RunState:
 
 
 def _record_failure(state: RunState, event: Failed) -> RunState:
-    state = replace(state, problems=(*state.problems, (event.node, event.phase, event.problem)))
+    told = (event.node, event.phase, event.problem)
+    if told in state.problems:
+        return state
+    state = replace(state, problems=(*state.problems, told))
     node = state.nodes.get(event.node)
+    if node is not None and state.launching and event.phase is Phase.CONNECT:
+        return _with_node(state, event.node, replace(node, lost=event.problem))
     if node is None or node.problem is not None:
         return state
     return _with_node(state, event.node, replace(node, problem=event.problem))

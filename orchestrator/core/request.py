@@ -15,7 +15,8 @@ class Budgets:
     """Deadlines in seconds, one per phase; ``run_s`` None lets the job run as long as it needs.
 
     ``silence_s``: a node whose link is broken for this long is lost. ``lease_s``: without news
-    from the coordinator for this long, the node's supervisor ends the ranks by itself.
+    from the coordinator for this long, the node's supervisor ends the ranks by itself; None lets
+    them go on until they are done.
     """
 
     connect_s: float = 30.0
@@ -29,7 +30,7 @@ class Budgets:
     collect_s: float = 600.0
     clean_s: float = 30.0
     silence_s: float = 10.0
-    lease_s: float = 60.0
+    lease_s: float | None = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,9 @@ class RunRequest:
 
     ``env`` lies over what the inventory sets. ``ranks_per_node`` None = as the workload declares.
     ``code`` is the digest of the snapshot that travels; ``entry`` the script's path in it.
+    ``exclusive`` keeps other runs off the machines altogether, not only off the GPUs. ``wait_s``:
+    how long to queue for what another run holds; None does not queue. ``token`` tells this run from
+    another one whose id somebody chose alike.
     """
 
     run_id: str
@@ -51,3 +55,6 @@ class RunRequest:
     entry: str = ""
     env: Mapping[str, Text] = field(default_factory=dict)
     fail_on_degraded: bool = False
+    exclusive: bool = False
+    wait_s: float | None = None
+    token: str = ""

@@ -4,14 +4,17 @@ these.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.core.checks import Finding
 from orchestrator.core.events import (
     Collected,
     DeadlinePassed,
+    Halting,
     NodeConcluded,
+    Occupied,
     Phase,
     Prepared,
     Problem,
@@ -28,6 +31,13 @@ from orchestrator.core.planning import Refusal
 from orchestrator.core.request import RunRequest
 
 Ending = RankExited | ProcessExited
+# Why a node's supervisor ended: its lease ran out; or there was none, for we were too early.
+LEASE = "lease"
+NEVER_LAUNCHED = "never launched"
+FIRST_EPOCH = 2
+EPOCH_STEP = 2  # the odd ones between are for sweeps, which fence off what they follow
+# Clocks of nodes are compared by one round trip each: their order is known to about this.
+CLOCK_ERROR_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +51,7 @@ class NodeState:
     reached: Reached | None = None
     launched: bool = False
     ranks: Mapping[int, int] = field(default_factory=dict)
+    halting: Halting | None = None
     concluded: NodeConcluded | None = None
     collected: Collected | None = None
     swept: Swept | None = None
@@ -55,7 +66,7 @@ class NodeState:
     @property
     def settled(self) -> bool:
         """Ready, or known to take no part."""
-        return self.ready or self.problem is not None or self.lost is not None
+        return (self.connected and self.ready) or self.problem is not None or self.lost is not None
 
     @property
     def finding(self) -> Finding | None:
@@ -80,16 +91,31 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """The whole run. ``issued`` holds the identities of all actions that were ever issued."""
+    """The whole run, of which all but the request belongs to the present attempt.
+
+    ``epoch`` is even and grows with every coordinator and every attempt; nodes refuse what comes
+    from an older one. ``issued`` holds the identities of the actions that this coordinator issued.
+    ``resumed``: it took the attempt over from another one. ``successor``: the changed request that
+    another attempt would follow. ``positions`` maps (node, rank) to how
+    far the rank's report file was read, in bytes.
+    """
 
     request: RunRequest
     begun: bool = False
+    attempt: int = 1
+    epoch: int = FIRST_EPOCH
+    resumed: bool = False
+    successor: RunRequest | None = None
     nodes: Mapping[str, NodeState]
     plan: Plan | None = None
     refusal: Refusal | None = None
+    reserved: bool = False
+    occupied: Occupied | None = None
     port: int | None = None
+    launching: bool = False
     endings: tuple[Ending, ...] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    positions: Mapping[tuple[str, int], int] = field(default_factory=dict)
     problems: tuple[tuple[str, Phase, Problem], ...] = ()
     stop: StopRequested | None = None
     overdue: DeadlinePassed | None = None
@@ -97,19 +123,31 @@ class RunState:
 
     @property
     def failures(self) -> tuple[Ending, ...]:
-        """Endings that are failures of their own, not our doing, in the order they happened."""
-        own = [e for e in self.endings if not e.by_us and not succeeded(e.outcome)]
-        return tuple(sorted(own, key=lambda ending: ending.at))
+        """Endings that are failures of their own, not our doing, in the order they happened.
+
+        Once a lease ran out on one node, ranks elsewhere fail because theirs were stopped there.
+        """
+        lapsed = self.lapsed_at
+        own = (e for e in self.endings if not e.by_us and not succeeded(e.outcome))
+        return tuple(sorted((e for e in own if e.at < lapsed), key=lambda ending: ending.at))
 
     @property
-    def launching(self) -> bool:
-        """Whether a launch was ever issued: from then on nodes must be stopped and swept."""
-        return any(identity.startswith("Launch/") for identity in self.issued)
+    def lapsed_at(self) -> float:
+        """When the first lease ran out, less what clocks may differ by; infinite if none did."""
+        halts = (node.halting for node in self.nodes.values())
+        lapses = [halt.at for halt in halts if halt is not None and halt.why == LEASE]
+        return min(lapses) - CLOCK_ERROR_S if lapses else math.inf
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether ranks were stopped for want of a coordinator."""
+        return math.isfinite(self.lapsed_at)
 
     @property
     def halted(self) -> bool:
         """Whether the run is to end now rather than when its ranks are done."""
-        return bool(self.stop or self.refusal or self.overdue or self.failures or self.broken)
+        ended = self.stop or self.refusal or self.occupied or self.overdue or self.failures
+        return bool(ended or self.lapsed or self.broken)
 
     @property
     def broken(self) -> bool:
@@ -129,3 +167,21 @@ def new_state(request: RunRequest) -> RunState:
     """Before the first event."""
     nodes = {spec.name: NodeState() for spec in request.cluster.workers}
     return RunState(request=request, nodes=nodes)
+
+
+def next_attempt(state: RunState, epoch: int) -> RunState:
+    """The beginning of another attempt: nothing of the last one counts but its dirty nodes."""
+    fresh = new_state(state.successor or state.request)
+    nodes = {name: NodeState(problem=_dirt(state.nodes.get(name))) for name in fresh.nodes}
+    return replace(fresh, begun=True, attempt=state.attempt + 1, epoch=epoch, nodes=nodes)
+
+
+def _dirt(node: NodeState | None) -> Problem | None:
+    if node is None or node.swept is None or node.swept.clean:
+        return None
+    left = ", ".join(node.swept.survivors)
+    return Problem(
+        id="OR-CLEAN-001",
+        message=f"processes of the last attempt are still there: {left}",
+        remedy="end them, or reboot the node; then resume",
+    )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from orchestrator.core.errors import ExitCode
-from orchestrator.core.events import Phase, Problem
+from orchestrator.core.events import Occupied, Phase, Problem, RankExited
 from orchestrator.core.outcome import describe, succeeded
 from orchestrator.core.plan import Plan
 from orchestrator.core.result import (
@@ -18,7 +18,7 @@ from orchestrator.core.result import (
     Status,
     Verdict,
 )
-from orchestrator.core.state import Ending, NodeState, RunState
+from orchestrator.core.state import LEASE, Ending, NodeState, RunState
 from orchestrator.core.workload import Gate, Metric
 
 
@@ -102,6 +102,8 @@ def _failure(state: RunState) -> tuple[FailureResult, ExitCode] | None:
     """The first cause of a run that did not get to its end."""
     if state.refusal is not None:
         return _refused(state), ExitCode.PREFLIGHT
+    if state.occupied is not None:
+        return _occupied(state.occupied), ExitCode.BUSY
     if state.launching:
         ending = first_cause(state)
         if ending is not None and not _stopped_before(state, ending):
@@ -110,9 +112,13 @@ def _failure(state: RunState) -> tuple[FailureResult, ExitCode] | None:
             return lost, ExitCode.RUN_FAILED
     if state.overdue is not None:
         return _overdue(state), ExitCode.TIMED_OUT
-    if state.stop is None and state.problems and state.launching:
-        return _broken(state)
-    return None
+    if state.stop is not None:
+        return None
+    if state.lapsed:
+        return _lapsed(state), ExitCode.BUSY
+    if state.problems and state.launching and (broken := _broken(state)) is not None:
+        return broken
+    return _unfinished(state)
 
 
 def _stopped_before(state: RunState, ending: Ending) -> bool:
@@ -132,6 +138,46 @@ def _refused(state: RunState) -> FailureResult:
         node=node,
         remedy=(deeper.remedy if deeper else "") or problem.remedy,
     )
+
+
+def _occupied(occupied: Occupied) -> FailureResult:
+    return FailureResult(
+        id="OR-LOCK-001",
+        cause=f"{occupied.node} is in use by {occupied.holder}",
+        node=occupied.node,
+        remedy="queue with --wait SECONDS, choose other nodes, or stop that run",
+    )
+
+
+def _lapsed(state: RunState) -> FailureResult:
+    node = next(n for n, s in state.nodes.items() if s.halting and s.halting.why == LEASE)
+    lease_s = state.request.budgets.lease_s or 0.0
+    return FailureResult(
+        id="OR-LEASE-001",
+        cause=f"the ranks on {node} ended themselves: no word from the coordinator for "
+        f"{lease_s:g} s",
+        node=node,
+        remedy=f"orchestrate resume {state.request.run_id} goes on from the checkpoints; "
+        "--unattended continue lets ranks go on without a coordinator",
+    )
+
+
+def _unfinished(state: RunState) -> tuple[FailureResult, ExitCode] | None:
+    """A rank of which no good end is known is no success, whoever ended it."""
+    if not state.launching or state.plan is None:
+        return None
+    well = {e.rank for e in state.endings if isinstance(e, RankExited) and succeeded(e.outcome)}
+    for share in state.plan.nodes:
+        for rank in sorted(set(share.ranks) - well):
+            failure = FailureResult(
+                id="OR-RUN-002",
+                cause=f"nothing tells how rank {rank} on {share.name} ended",
+                node=share.name,
+                rank=rank,
+                remedy=f"orchestrate logs {state.request.run_id} --ranks {rank}",
+            )
+            return failure, ExitCode.RUN_FAILED
+    return None
 
 
 def _ended_badly(state: RunState, ending: Ending) -> FailureResult:
@@ -189,7 +235,8 @@ def _broken(state: RunState) -> tuple[FailureResult, ExitCode] | None:
     after = (Phase.LAUNCH, Phase.WATCH, Phase.STOP, Phase.COLLECT)
     for node, phase, problem in state.problems:
         if phase in after:
-            code = ExitCode.BUSY if phase is Phase.COLLECT else ExitCode.RUN_FAILED
+            busy = phase is Phase.COLLECT or problem.id == "OR-AGENT-BUSY"
+            code = ExitCode.BUSY if busy else ExitCode.RUN_FAILED
             return _from_problem(node, problem), code
     return None
 

@@ -32,19 +32,30 @@ class Output:
 
 
 async def collect_outputs(
-    link: NodeLink, attempt: Mapping[str, object], folder: RunFolder, *, timeout_s: float
+    link: NodeLink, run_id: str, attempt: int, folder: RunFolder, *, timeout_s: float
 ) -> Collected:
-    """Everything below ``output/`` of the attempt. Raises ``OrchestrateError``,
-    ``TimeoutError``.
+    """Everything below ``output/`` of the attempt; what an earlier attempt left moves aside.
+
+    Raises ``OrchestrateError``, ``TimeoutError``.
     """
     node = link.spec.name
-    reply = await link.request("outputs", attempt, timeout_s=QUICK_S)
+    named = {"run": run_id, "node": node, "attempt": attempt}
+    reply = await link.request("outputs", named, timeout_s=QUICK_S)
     outputs = parse_outputs(node, reply.payload)
     root = folder.node_artifacts(node)
+    _set_aside(folder, node, attempt - 1)
     async with asyncio.timeout(timeout_s):
         for output in outputs:
-            await _fetch(link, attempt, output, root / output.path)
+            await _fetch(link, named, output, root / output.path)
     return Collected(node=node, files=len(outputs), bytes=sum(o.bytes for o in outputs))
+
+
+def _set_aside(folder: RunFolder, node: str, replaced: int) -> None:
+    """Once: a repeated collection of the same attempt finds that it was done."""
+    aside, root = folder.node_artifacts(node, replaced), folder.node_artifacts(node)
+    if replaced >= 1 and not aside.exists():
+        make_private_dir(root)
+        root.rename(aside)
 
 
 def parse_outputs(node: str, payload: bytes) -> list[Output]:

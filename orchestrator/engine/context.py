@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.core.events import Event
 from orchestrator.core.request import RunRequest
+from orchestrator.edges.agent.dial import Dial, dial
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.sync.snapshot import Snapshot
 from orchestrator.edges.transport.base import ConnectLimits
@@ -23,14 +24,18 @@ LIMITS = ConnectLimits(keepalive_interval_s=2.0, keepalive_count=2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """The request, the code that travels, where results go, who watches, who may interrupt."""
+    """The request, the code that travels, where results go, who watches, who may interrupt.
+
+    ``snapshot`` None: the run is only to be ended. ``dial`` opens the channels to agents.
+    """
 
     request: RunRequest
-    snapshot: Snapshot
+    snapshot: Snapshot | None
     folder: RunFolder
     observers: Sequence[Observer]
     clock: Clock = field(default_factory=SystemClock)
     limits: ConnectLimits = field(default_factory=lambda: LIMITS)
+    dial: Dial = dial
     interrupts: Interrupts = field(default_factory=Interrupts)
 
     def note(self, text: str) -> None:

@@ -13,21 +13,25 @@ from orchestrator.core.events import (
     Collect,
     Conclude,
     Connect,
+    Event,
     Failed,
+    Follow,
     Launch,
     OfferRendezvous,
     Phase,
     Prepare,
     Probe,
     Reach,
+    Reserve,
     Stop,
     Sweep,
     Sync,
 )
 from orchestrator.core.state import RunState
 from orchestrator.engine.context import Post, RunContext
-from orchestrator.engine.node_hand import NodeHand
-from orchestrator.engine.problems import problem_of
+from orchestrator.engine.node_hand import FENCED, NodeHand
+from orchestrator.engine.problems import problem_of, superseded
+from orchestrator.engine.reserving import reserve
 
 PHASE_OF: dict[type[Action], Phase] = {
     Connect: Phase.CONNECT,
@@ -36,7 +40,9 @@ PHASE_OF: dict[type[Action], Phase] = {
     Prepare: Phase.PREPARE,
     OfferRendezvous: Phase.REACH,
     Reach: Phase.REACH,
+    Reserve: Phase.RESERVE,
     Launch: Phase.LAUNCH,
+    Follow: Phase.WATCH,
     Stop: Phase.STOP,
     Collect: Phase.COLLECT,
     Sweep: Phase.CLEAN,
@@ -44,50 +50,93 @@ PHASE_OF: dict[type[Action], Phase] = {
 
 
 class Hands:
-    """All nodes of one run. Every action is a task; its failure is an event, a bug ends the run."""
+    """All nodes of one run, attempt by attempt.
 
-    def __init__(self, context: RunContext, post: Post) -> None:
+    When another attempt begins, whatever the last one left unfinished ends, unheard.
+    """
+
+    def __init__(self, context: RunContext, post: Post, state: RunState) -> None:
+        self._context = context
         self._post = post
-        self._tasks: set[asyncio.Task[None]] = set()
-        workers = context.request.cluster.workers
-        self._nodes = {spec.name: NodeHand(spec, context, post) for spec in workers}
+        self._present = AttemptHands(context, post, state)
+        self._closing: list[asyncio.Task[None]] = []
 
     def perform(self, action: Action, state: RunState) -> None:
         """Begin ``action`` (anything but ``Conclude``); its events follow."""
-        assert not isinstance(action, Conclude)
+        if state.attempt != self._present.attempt:
+            self._closing.append(asyncio.create_task(self._present.close()))
+            self._present = AttemptHands(self._context, self._post, state)
+        self._present.begin(action, state)
+
+    async def close(self) -> None:
+        """End what is under way and give every link back. Bounded."""
+        await asyncio.gather(self._present.close(), *self._closing)
+
+
+class AttemptHands:
+    """One attempt. Every action is a task; its failure is an event, a bug ends the run."""
+
+    def __init__(self, context: RunContext, post: Post, state: RunState) -> None:
+        self.attempt = state.attempt
+        self._context = context
+        self._listener: Post | None = post
+        self._tasks: set[asyncio.Task[None]] = set()
+        workers = state.request.cluster.workers
+        self._nodes = {spec.name: NodeHand(spec, context, state, self._tell) for spec in workers}
+
+    def begin(self, action: Action, state: RunState) -> None:
+        """Perform ``action`` in a task of its own."""
         task = asyncio.create_task(self._perform(action, state))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """End what is under way and give every link back. Bounded."""
+        """Say nothing more, end what is under way, give every link back. Bounded."""
+        self._listener = None
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
 
+    def _tell(self, event: Event | BaseException) -> None:
+        if self._listener is not None:
+            self._listener(event)
+
     async def _perform(self, action: Action, state: RunState) -> None:
-        assert not isinstance(action, Conclude)
         try:
             await self._dispatch(action, state)
         except (OrchestrateError, OSError, TimeoutError, BadRecord) as error:
-            phase = PHASE_OF[type(action)]
-            self._post(Failed(node=action.node, phase=phase, problem=problem_of(error)))
+            self._tell(self._failure(action, error))
         except Exception as error:  # noqa: BLE001 - a bug reaches the loop, not a dead task
-            self._post(error)
+            self._tell(error)
+
+    def _failure(self, action: Action, error: Exception) -> Event | BaseException:
+        if isinstance(error, OrchestrateError) and error.id == FENCED:
+            return superseded(self._context.request.run_id, error)
+        phase = PHASE_OF[type(action)]
+        node = getattr(action, "node", "")
+        return Failed(node=node, phase=phase, problem=problem_of(error))
 
     async def _dispatch(self, action: Action, state: RunState) -> None:
-        assert not isinstance(action, Conclude)
-        node = self._nodes[action.node]
         match action:
-            case Launch(share=share):
-                await node.launch(share, state.port if share.node_rank == 0 else None)
-            case Reach(addresses=addresses, port=port):
-                await node.reach(addresses, port)
-            case Stop(grace_s=grace_s):
-                await node.stop(grace_s)
+            case Conclude():
+                raise AssertionError("the loop itself concludes")
+            case Reserve():
+                self._tell(await reserve(self._nodes, state, self._context))
+            case Launch(node=node, share=share):
+                await self._nodes[node].launch(share, state.port if share.node_rank == 0 else None)
+            case Reach(node=node, addresses=addresses, port=port):
+                await self._nodes[node].reach(addresses, port)
+            case Stop(node=node, grace_s=grace_s):
+                await self._nodes[node].stop(grace_s)
+            case Follow(node=node):
+                await self._nodes[node].follow(state)
+            case Collect(node=node):
+                await self._nodes[node].collect(state)
+            case Sweep(node=node):
+                await self._nodes[node].sweep(state)
             case _:
-                await _PLAIN[type(action)](node)
+                await _PLAIN[type(action)](self._nodes[action.node])
 
 
 _PLAIN = {
@@ -96,6 +145,4 @@ _PLAIN = {
     Sync: NodeHand.sync,
     Prepare: NodeHand.prepare,
     OfferRendezvous: NodeHand.offer_rendezvous,
-    Collect: NodeHand.collect,
-    Sweep: NodeHand.sweep,
 }

@@ -5,64 +5,74 @@ led to.
 from __future__ import annotations
 
 import asyncio
+import getpass
 import hashlib
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.boundary.facts import parse_facts
-from orchestrator.boundary.supervisor_records import parse_interpreter, parse_survivors
+from orchestrator.boundary.supervisor_records import parse_holder, parse_interpreter, parse_swept
 from orchestrator.core.command import reveal
 from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.events import (
     Connected,
+    Launched,
+    NodeConcluded,
+    Occupied,
     Prepared,
     Probed,
     Reached,
     RendezvousOffered,
-    Swept,
     Synced,
 )
 from orchestrator.core.inventory import NodeSpec, PythonKind
-from orchestrator.core.plan import NodePlan, ProcessPlan
+from orchestrator.core.plan import Lock, NodePlan, ProcessPlan
+from orchestrator.core.state import NEVER_LAUNCHED, RunState
 from orchestrator.core.workload import Workload
-from orchestrator.edges.agent.channel import AgentChannel
+from orchestrator.edges.agent.channel import AgentError
+from orchestrator.edges.agent.dial import Channel
 from orchestrator.edges.sync.push import push_snapshot
 from orchestrator.engine.collect import collect_outputs
 from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.node_link import NodeLink
+from orchestrator.engine.problems import superseded
 from orchestrator.engine.watching import Watcher
 
-ATTEMPT = 1
-EPOCH = 1
-# A sweep fences off launches of the run that come too late; the coordinator's own come before.
-SWEEP_EPOCH = EPOCH + 1
+# A sweep fences off launches of the same epoch that come too late.
+SWEEP_STEP = 1
+ABSENT = "OR-AGENT-ABSENT"
+FENCED = "OR-AGENT-FENCED"
 QUICK_S = 30.0
 DIAL_S = 5.0
 RENEWALS_PER_LEASE = 4
+RENEW_EVERY_S = 30.0
 BUILD_NOTE_EVERY_S = 5.0
 
 
 class NodeHand:
-    """One node of one run: its link, its watch, its lease."""
+    """One node in one attempt of a run: its link, its watch, its lease."""
 
-    def __init__(self, spec: NodeSpec, context: RunContext, post: Post) -> None:
+    def __init__(self, spec: NodeSpec, context: RunContext, state: RunState, post: Post) -> None:
         self._spec = spec
         self._context = context
-        self._request = context.request
-        self._snapshot = context.snapshot
+        self._request = state.request
+        self._attempt = state.attempt
+        self._epoch = state.epoch
         self._clock = context.clock
         self._post = post
         self._link = NodeLink(
             spec,
-            silence_s=context.request.budgets.silence_s,
+            silence_s=state.request.budgets.silence_s,
             limits=context.limits,
             clock=context.clock,
+            dial=context.dial,
         )
         self._began = context.clock.monotonic()
-        self._offset_s = 0.0
         self._watcher: Watcher | None = None
         self._launching = asyncio.Lock()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
         await self._link.open(self._request.budgets.connect_s)
@@ -73,16 +83,17 @@ class NodeHand:
         asked = self._clock.wall()
         reply = await self._link.request("probe", timeout_s=self._request.budgets.probe_s)
         facts = parse_facts(self._spec.name, reply.fields, asked=asked, answered=self._clock.wall())
-        self._offset_s = facts.clock_offset_s
         self._post(Probed(node=self._spec.name, facts=facts))
 
     async def sync(self) -> None:
+        snapshot = self._context.snapshot
+        assert snapshot is not None, "a run that is only to be ended brings no code"
         channel = await self._link.open(self._request.budgets.connect_s)
-        sent = await push_snapshot(channel, self._snapshot, timeout_s=self._request.budgets.sync_s)
+        sent = await push_snapshot(channel, snapshot, timeout_s=self._request.budgets.sync_s)
         self._post(
             Synced(
                 node=self._spec.name,
-                digest=self._snapshot.digest,
+                digest=snapshot.digest,
                 sent_files=sent.files,
                 sent_bytes=sent.bytes,
             )
@@ -128,95 +139,141 @@ class NodeHand:
             )
         )
 
+    async def reserve(self, locks: Sequence[Lock]) -> Occupied | None:
+        """Take ``locks`` until the launch, or tell who has one of them."""
+        fields = {**self._fenced(), "locks": _locks(locks), "coordinator": self._coordinator()}
+        reply = await self._link.request("reserve", fields, timeout_s=QUICK_S)
+        if reply.fields.get("reserved") is True:
+            return None
+        holder = parse_holder(reply.fields)
+        return Occupied(node=self._spec.name, holder=holder)
+
+    async def unreserve(self) -> None:
+        """Let go of what ``reserve`` took."""
+        await self._link.request("unreserve", self._named(), timeout_s=QUICK_S)
+
     async def launch(self, share: NodePlan, port: int | None) -> None:
-        """Start the supervisor and follow it. ``port``: the rendezvous port to let go of first."""
+        """Start the supervisor. ``port``: the rendezvous port to let go of first."""
         async with self._launching:
-            await self._launch(share, port)
+            if port is not None:
+                await self._link.request("release", {"port": port}, timeout_s=QUICK_S)
+            budgets = self._request.budgets
+            own_code = self._request.job.workload.own_code
+            fields = {
+                **self._fenced(),
+                "lease_s": budgets.lease_s,
+                "grace_s": budgets.grace_s,
+                "cwd": "{work}" if own_code else "{output}",
+                "own_copy": own_code,
+                "snapshot": self._request.code,
+                "locks": _locks(share.locks),
+                "coordinator": self._coordinator(),
+                "gpus": list(share.gpus),
+                "processes": [_process(share, process) for process in share.processes],
+            }
+            await self._link.request("launch", fields, timeout_s=budgets.launch_s)
+        self._post(Launched(node=self._spec.name))
+
+    async def follow(self, state: RunState) -> None:
+        """Watch the supervisor from where our copy of its logs ends, and keep its lease alive."""
+        await self._watch(state)
+        self._renewing = asyncio.create_task(self._keep_renewing())
+
+    async def _watch(self, state: RunState) -> Watcher:
+        """Raises ``AgentError`` when the node knows nothing of the attempt."""
+        await self._renew()
+        facts = state.nodes[self._spec.name].facts
         self._watcher = Watcher(
             self._link,
-            attempt=self._attempt(),
+            attempt=self._attempt,
             context=self._context,
             post=self._post,
-            clock_offset_s=self._offset_s,
+            clock_offset_s=facts.clock_offset_s if facts else 0.0,
+            positions={
+                rank: at for (node, rank), at in state.positions.items() if node == self._spec.name
+            },
         )
-        self._tasks = [
-            asyncio.create_task(self._watcher.run()),
-            asyncio.create_task(self._renew()),
-        ]
-
-    async def _launch(self, share: NodePlan, port: int | None) -> None:
-        if port is not None:
-            await self._link.request("release", {"port": port}, timeout_s=QUICK_S)
-        budgets = self._request.budgets
-        own_code = self._request.job.workload.own_code
-        request = {
-            **self._attempt(),
-            "epoch": EPOCH,
-            "lease_s": budgets.lease_s,
-            "grace_s": budgets.grace_s,
-            "cwd": "{work}" if own_code else "{output}",
-            "own_copy": own_code,
-            "snapshot": self._snapshot.digest,
-            "processes": [_process(share, process) for process in share.processes],
-        }
-        await self._link.request("launch", request, timeout_s=budgets.launch_s)
+        self._watching = asyncio.create_task(self._watcher.run())
+        return self._watcher
 
     async def stop(self, grace_s: float) -> None:
         """Ask the supervisor to stop; a launch that is under way is waited for."""
-        request = {**self._attempt(), "grace_s": grace_s}
+        fields = {**self._fenced(), "grace_s": grace_s}
         async with self._launching:
-            await self._link.request("stop", request, timeout_s=QUICK_S)
+            try:
+                await self._link.request("stop", fields, timeout_s=QUICK_S)
+            except AgentError as error:
+                if error.id != ABSENT:
+                    raise
+                never = NodeConcluded(node=self._spec.name, clean=True, why=NEVER_LAUNCHED)
+                self._post(never)
+                return
+        # A coordinator that takes over may not know yet that there is something to follow.
+        self._post(Launched(node=self._spec.name))
 
-    async def collect(self) -> None:
+    async def collect(self, state: RunState) -> None:
         """Wait until every log byte is here, then pull the outputs."""
-        if self._watcher is not None:
-            await self._watcher.drained()
+        watcher = self._watcher or await self._watch(state)
+        await watcher.drained()
         self._post(
             await collect_outputs(
                 self._link,
-                self._attempt(),
+                self._request.run_id,
+                self._attempt,
                 self._context.folder,
                 timeout_s=self._request.budgets.collect_s,
             )
         )
 
-    async def sweep(self) -> None:
+    async def sweep(self, state: RunState) -> None:
         """End and verify what is left; from then on the node refuses launches of ours."""
+        if self._renewing is not None:
+            self._renewing.cancel()  # or our own fence would look like somebody else's
+        gpus = state.plan.node(self._spec.name).gpus if state.plan else ()
+        fields = {**self._fenced(), "epoch": self._epoch + SWEEP_STEP, "gpus": list(gpus)}
         timeout_s = self._request.budgets.clean_s
-        run = self._request.run_id
-        fields = {"run": run, "node": self._spec.name, "epoch": SWEEP_EPOCH}
         reply = await self._link.request("sweep", fields, timeout_s=timeout_s)
-        killed = reply.fields.get("killed")
-        self._post(
-            Swept(
-                node=self._spec.name,
-                clean=reply.fields.get("clean") is True,
-                killed=len(killed) if isinstance(killed, list) else 0,
-                survivors=parse_survivors(reply.fields.get("survivors")),
-            )
-        )
+        self._post(parse_swept(self._spec.name, reply.fields))
 
     async def close(self) -> None:
         """End watch, lease and link. Bounded, never raises."""
-        for task in self._tasks:
+        tasks = [task for task in (self._watching, self._renewing) if task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._link.close()
 
     async def _renew(self) -> None:
+        lease_s = self._request.budgets.lease_s
+        fields = {**self._fenced(), "lease_s": lease_s}
+        await self._link.request("renew", fields, timeout_s=lease_s or RENEW_EVERY_S)
+
+    async def _keep_renewing(self) -> None:
         """Keep the node's lease alive for as long as the coordinator is."""
         lease_s = self._request.budgets.lease_s
-        fields = {**self._attempt(), "epoch": EPOCH, "lease_s": lease_s}
+        every_s = RENEW_EVERY_S if lease_s is None else lease_s / RENEWALS_PER_LEASE
         while True:
-            await asyncio.sleep(lease_s / RENEWALS_PER_LEASE)
+            await asyncio.sleep(every_s)
             try:
-                await self._link.request("renew", fields, timeout_s=lease_s)
-            except OrchestrateError:
+                await self._renew()
+            except OrchestrateError as error:
                 # The watch sees the same broken link and decides; a lease that runs out is safe.
-                continue
+                if error.id == FENCED:
+                    self._post(superseded(self._request.run_id, error))
 
-    def _attempt(self) -> dict[str, object]:
-        return {"run": self._request.run_id, "node": self._spec.name, "attempt": ATTEMPT}
+    def _coordinator(self) -> str:
+        """Who coordinates, for those who find our locks taken."""
+        return f"{getpass.getuser()}@{platform.node()}"
+
+    def _named(self) -> dict[str, object]:
+        return {
+            "run": self._request.run_id,
+            "node": self._spec.name,
+            "attempt": self._attempt,
+        }
+
+    def _fenced(self) -> dict[str, object]:
+        return {**self._named(), "epoch": self._epoch, "token": self._request.token}
 
     async def _interpreter(self) -> dict[str, str]:
         """What the agent should resolve: a kind and a value. Builds an environment if that is
@@ -248,7 +305,7 @@ class NodeHand:
             await asyncio.gather(telling, return_exceptions=True)
         return str(reply.fields.get("interpreter"))
 
-    async def _tell_build(self, channel: AgentChannel) -> None:
+    async def _tell_build(self, channel: Channel) -> None:
         """A line now and then: building an environment takes minutes and must not look hung."""
         told_at = self._clock.monotonic() - BUILD_NOTE_EVERY_S
         async for event in channel.events():
@@ -267,6 +324,11 @@ def requirements_of(spec: NodeSpec, workload: Workload) -> Path | None:
     if spec.python.kind is PythonKind.WORKLOAD and workload.requirements:
         return Path(workload.folder) / workload.requirements
     return None
+
+
+def _locks(locks: Sequence[Lock]) -> list[dict[str, object]]:
+    """The agent's form of locks."""
+    return [{"name": k.name, "mode": "shared" if k.shared else "exclusive"} for k in locks]
 
 
 def _process(share: NodePlan, process: ProcessPlan) -> dict[str, object]:

@@ -1,5 +1,4 @@
-"""The coordinator's hold on one node: a transport and an agent channel that come back when
-they break.
+"""The coordinator's hold on one node: a channel to its agent that comes back when it breaks.
 
 Every agent operation is idempotent, so a request whose link broke is simply asked again on a
 new link, until the node has been silent for too long.
@@ -10,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.errors import OrchestrateError, PreflightError
 from orchestrator.core.inventory import NodeSpec
-from orchestrator.edges.agent.channel import AgentChannel, ChannelLost, Payload, Reply
-from orchestrator.edges.transport.base import ConnectLimits, Transport
-from orchestrator.edges.transport.connect import open_transport
+from orchestrator.edges.agent.channel import ChannelLost, Payload, Reply
+from orchestrator.edges.agent.dial import Channel, Dial, dial
+from orchestrator.edges.transport.base import ConnectLimits
 from orchestrator.engine.clock import Clock
 
 RETRY_AFTER_S = 0.5
@@ -40,7 +39,7 @@ class NodeSilent(PreflightError):
 class Watch:
     """A watch and the channel that its events come through."""
 
-    channel: AgentChannel
+    channel: Channel
     id: str
 
 
@@ -52,19 +51,25 @@ class NodeLink:
     """
 
     def __init__(
-        self, spec: NodeSpec, *, silence_s: float, limits: ConnectLimits, clock: Clock
+        self,
+        spec: NodeSpec,
+        *,
+        silence_s: float,
+        limits: ConnectLimits,
+        clock: Clock,
+        dial: Dial = dial,
     ) -> None:
         self.spec = spec
         self.opened = 0
         self._silence_s = silence_s
         self._limits = limits
         self._clock = clock
-        self._transport: Transport | None = None
-        self._channel: AgentChannel | None = None
+        self._dial = dial
+        self._channel: Channel | None = None
         self._broken_since: float | None = None
         self._opening = asyncio.Lock()
 
-    async def open(self, timeout_s: float) -> AgentChannel:
+    async def open(self, timeout_s: float) -> Channel:
         """The channel, made if there is none. Raises ``PreflightError``, ``TimeoutError``,
         ``ChannelLost``.
         """
@@ -92,7 +97,7 @@ class NodeLink:
         channel, reply = await self._ask("watch", fields, timeout_s, b"")
         return Watch(channel, str(reply.fields.get("watch")))
 
-    async def drop(self, broken: AgentChannel) -> None:
+    async def drop(self, broken: Channel) -> None:
         """Forget the link that ``broken`` belongs to, unless a newer one has replaced it."""
         if broken is self._channel:
             self._broken_since = self._clock.monotonic()
@@ -100,7 +105,7 @@ class NodeLink:
 
     async def _ask(
         self, op: str, fields: Mapping[str, Any], timeout_s: float, payload: bytes | Payload
-    ) -> tuple[AgentChannel, Reply]:
+    ) -> tuple[Channel, Reply]:
         while True:
             channel = await self._reopen()
             try:
@@ -109,7 +114,7 @@ class NodeLink:
             except ChannelLost:
                 await self.drop(channel)
 
-    async def _reopen(self) -> AgentChannel:
+    async def _reopen(self) -> Channel:
         """The channel, however often that must be tried. Raises :class:`NodeSilent`."""
         while True:
             left_s = self._patience_s()
@@ -130,26 +135,14 @@ class NodeLink:
         return self._silence_s - (self._clock.monotonic() - self._broken_since)
 
     async def _connect(self, timeout_s: float) -> None:
-        connect_s = min(timeout_s, self._limits.connect_timeout_s)
-        limits = replace(self._limits, connect_timeout_s=connect_s)
-        async with asyncio.timeout(timeout_s):
-            transport = await open_transport(self.spec, limits=limits)
-            try:
-                channel = await AgentChannel.open(transport, self.spec, timeout_s=timeout_s)
-            except BaseException:
-                await transport.close()
-                raise
-        self._transport, self._channel = transport, channel
+        self._channel = await self._dial(self.spec, limits=self._limits, timeout_s=timeout_s)
         self._broken_since = None
         self.opened += 1
 
     async def _give_back(self) -> None:
-        channel, transport = self._channel, self._transport
-        self._channel = self._transport = None
+        channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()
-        if transport is not None:
-            await transport.close()
 
     async def close(self) -> None:
         """Give everything back. Bounded, never raises."""

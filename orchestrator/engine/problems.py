@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from orchestrator.boundary.supervisor_records import BadRecord
-from orchestrator.core.errors import OrchestrateError
+from orchestrator.core.errors import BusyError, OrchestrateError
 from orchestrator.core.events import Problem
 from orchestrator.edges.store.layout import RunFolder
+
+# Of errors that nodes answer with: they know what is wrong, but not our commands.
+REMEDIES = {
+    "OR-AGENT-FOREIGN": "another --run-id; the other run stays as it is",
+    "OR-AGENT-BUSY": "queue with --wait SECONDS, or choose other nodes",
+    "OR-AGENT-DISK": "free space on the node; orchestrate clean --all removes what old runs left",
+}
 
 
 def problem_of(error: Exception) -> Problem:
     """What went wrong on a node and, where the error knows, what to do next."""
     if isinstance(error, OrchestrateError):
         message = f"{error.what} ({error.why})" if error.why else error.what
-        return Problem(id=error.id, message=message, remedy=error.remedy)
+        remedy = error.remedy or REMEDIES.get(error.id, "")
+        return Problem(id=error.id, message=message, remedy=remedy)
     if isinstance(error, TimeoutError):
         return Problem(id="OR-TIME-002", message=str(error) or "the node did not answer in time")
     if isinstance(error, BadRecord):
@@ -26,4 +34,14 @@ def unwritable(folder: RunFolder, error: OSError) -> Problem:
         id="OR-STORE-011",
         message=f"the coordinator cannot write to {folder.path}: {error.strerror or error}",
         remedy=f"free space there, then: orchestrate stop {folder.run_id}",
+    )
+
+
+def superseded(run_id: str, error: OrchestrateError) -> BusyError:
+    """The nodes obey another coordinator of this run: from now on it is theirs alone."""
+    return BusyError(
+        f"another coordinator took run {run_id} over",
+        id="OR-RUN-004",
+        why=error.what,
+        remedy=f"orchestrate attach {run_id}, where it is coordinated now",
     )

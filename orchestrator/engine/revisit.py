@@ -5,8 +5,9 @@ stored.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.boundary.supervisor_records import parse_survivors
@@ -16,8 +17,9 @@ from orchestrator.core.request import RunRequest
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.transport.base import ConnectLimits
 from orchestrator.engine.clock import SystemClock
-from orchestrator.engine.node_hand import SWEEP_EPOCH
+from orchestrator.engine.node_hand import SWEEP_STEP
 from orchestrator.engine.node_link import NodeLink
+from orchestrator.engine.recorded import recall
 
 SWEEP_S = 60.0
 CLEAN_S = 300.0
@@ -33,8 +35,13 @@ class NodeVisit:
 
 
 async def stop_run(folder: RunFolder) -> list[NodeVisit]:
-    """End and verify whatever the run still has on its nodes. Raises ``UsageError``."""
-    return await _visit(folder, _sweep)
+    """End and verify whatever a run that is over still has on its nodes.
+
+    Raises ``UsageError``, and ``InternalError`` for a damaged journal.
+    """
+    state = recall(folder, read_request(folder)).state
+    claim = {"epoch": state.epoch + SWEEP_STEP, "token": state.request.token}
+    return await _visit(folder, functools.partial(_sweep, claim=claim))
 
 
 async def clean_run(folder: RunFolder) -> list[NodeVisit]:
@@ -69,8 +76,8 @@ async def _one(
         await link.close()
 
 
-async def _sweep(link: NodeLink, run_id: str) -> NodeVisit:
-    fields = {"run": run_id, "node": link.spec.name, "epoch": SWEEP_EPOCH}
+async def _sweep(link: NodeLink, run_id: str, *, claim: Mapping[str, object]) -> NodeVisit:
+    fields = {"run": run_id, "node": link.spec.name, **claim}
     reply = await link.request("sweep", fields, timeout_s=SWEEP_S)
     left = parse_survivors(reply.fields.get("survivors"))
     killed = reply.fields.get("killed")

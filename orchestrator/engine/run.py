@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from orchestrator.core import machine
 from orchestrator.core.codec import to_json
@@ -17,19 +18,23 @@ from orchestrator.core.events import (
     Phase,
     Progressed,
     Reported,
+    Resumed,
     Stop,
     StopKind,
     StopRequested,
 )
+from orchestrator.core.request import RunRequest
 from orchestrator.core.result import Result
-from orchestrator.core.state import new_state
+from orchestrator.core.state import EPOCH_STEP, RunState, new_state
 from orchestrator.core.verdict import conclude
 from orchestrator.edges.store.files import write_json
 from orchestrator.edges.store.journal import Journal
+from orchestrator.edges.store.series import Point, SeriesWriter
 from orchestrator.engine.context import RunContext
 from orchestrator.engine.hands import Hands
 from orchestrator.engine.interrupts import Abandoned
 from orchestrator.engine.problems import unwritable
+from orchestrator.engine.recorded import Timings, recall
 
 # Events that are already waiting share one write; the bound keeps observers lively.
 EVENTS_PER_WRITE = 256
@@ -44,36 +49,77 @@ async def execute(context: RunContext) -> Result:
     Raises :class:`RunFailed` when the coordinator's own disk fails, and :class:`Abandoned` after a
     third interrupt; then the nodes were not asked to stop.
     """
-    engine = _Engine(context)
+    fresh = new_state(context.request)
+    engine = _Engine(context, fresh, Timings(context.clock.monotonic()))
+    return await _drive(engine, [Begun()])
+
+
+async def resume(
+    context: RunContext,
+    *,
+    again: bool = False,
+    changed: RunRequest | None = None,
+    stop: StopRequested | None = None,
+) -> Result:
+    """Take over a run whose coordinator is gone, and go on from what its journal says.
+
+    ``again`` begins another attempt of a run that had ended; ``changed`` is what that attempt, or
+    one that was not launched yet, follows instead of the context's request; ``stop`` ends the run
+    instead of going on. Raises as :func:`execute`, and ``InternalError`` for a damaged journal.
+    """
+    recorded = recall(context.folder, context.request)
+    recorded.timings.restart(context.clock.monotonic())
+    engine = _Engine(context, recorded.state, recorded.timings)
+    epoch = recorded.state.epoch + EPOCH_STEP
+    taken = Resumed(epoch=epoch, at=context.clock.wall(), again=again, request=changed)
+    # A coordinator that died before its first entry left nothing to take over.
+    begin: list[Event] = [taken] if recorded.state.begun else [Begun()]
+    return await _drive(engine, begin if stop is None else [*begin, stop])
+
+
+async def _drive(engine: _Engine, events: list[Event]) -> Result:
     try:
-        with context.interrupts.handled(engine.request_stop, engine.leave):
-            return await engine.run()
+        with engine.interrupts.handled(engine.request_stop, engine.leave):
+            return await engine.run(events)
     except OSError as error:
-        problem = unwritable(context.folder, error)
+        problem = unwritable(engine.folder, error)
         raise RunFailed(problem.message, id=problem.id, remedy=problem.remedy) from error
     finally:
         await engine.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What one event led to."""
+
+    event: Event
+    state: RunState
+    actions: tuple[Action, ...]
+    news: bool
+
+
 class _Engine:
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: RunContext, state: RunState, timings: Timings) -> None:
+        self.folder = context.folder
+        self.interrupts = context.interrupts
         self._context = context
         self._clock = context.clock
-        self._state = new_state(context.request)
+        self._state = state
         self._journal = Journal(context.folder.journal)
+        self._series = SeriesWriter(context.folder.metrics)
         self._queue: asyncio.Queue[Event | BaseException] = asyncio.Queue()
-        self._timings = _Timings(context.clock.monotonic())
-        self._hands = Hands(context, self._queue.put_nowait)
+        self._timings = timings
+        self._hands = Hands(context, self._queue.put_nowait, state)
 
-    async def run(self) -> Result:
-        self._queue.put_nowait(Begun())
+    async def run(self, events: list[Event]) -> Result:
+        self._take(events)
         while "Conclude" not in self._state.issued:
-            for event in self._journaled(await self._next_events()):
-                self._handle(event)
+            self._take(await self._next_events())
         return self._conclude()
 
     async def close(self) -> None:
         await self._hands.close()
+        self._series.close()
         self._journal.close()
 
     def request_stop(self, kind: StopKind, by: str) -> None:
@@ -97,35 +143,44 @@ class _Engine:
         except TimeoutError:
             return DeadlinePassed(phase=machine.phase(self._state), after_s=budget or 0.0)
 
-    def _journaled(self, events: list[Event]) -> list[Event]:
-        """Journal before action; a point of a series is no decision and goes to the metric file."""
+    def _take(self, events: list[Event]) -> None:
+        """Decide, write down what is news, tell, and only then act."""
+        steps = [self._step(event) for event in events]
         now = self._clock.wall()
-        self._journal.append_many((now, to_json(event)) for event in events if _decisive(event))
-        return events
+        self._write([step for step in steps if step.news], now)
+        for step in steps:
+            self._timings.enter(machine.phase(step.state), self._clock.monotonic())
+            if step.news or isinstance(step.event, Progressed):
+                for observer in self._context.observers:
+                    observer.on_event(now, step.event, step.state)
+            for action in step.actions:
+                self._perform(action, step.state)
 
-    def _handle(self, event: Event) -> None:
-        self._state, actions = machine.step(self._state, event)
-        phase = machine.phase(self._state)
-        self._timings.enter(phase, self._clock.monotonic())
-        for observer in self._context.observers:
-            observer.on_event(self._clock.wall(), event, self._state)
-        if any(isinstance(action, IRREVERSIBLE) for action in actions):
+    def _step(self, event: Event) -> _Step:
+        before = self._state
+        self._state, actions = machine.step(before, event)
+        return _Step(event, self._state, actions, news=self._state is not before)
+
+    def _write(self, steps: list[_Step], now: float) -> None:
+        """Points first: whoever reads both knows from either how far the reports were read."""
+        points = (_point(step.event, step.state.attempt, now) for step in steps)
+        self._series.append_many(point for point in points if point is not None)
+        self._journal.append_many((now, to_json(s.event)) for s in steps if _is_decisive(s.event))
+        if any(isinstance(action, IRREVERSIBLE) for step in steps for action in step.actions):
             self._journal.sync()
-        for action in actions:
-            self._perform(action)
 
-    def _perform(self, action: Action) -> None:
+    def _perform(self, action: Action, state: RunState) -> None:
         if not isinstance(action, Conclude):
-            self._hands.perform(action, self._state)
+            self._hands.perform(action, state)
 
     def _conclude(self) -> Result:
         self._timings.enter(Phase.CONCLUDED, self._clock.monotonic())
         if self._state.plan is not None:
-            write_json(self._context.folder.plan, to_json(self._state.plan))
+            write_json(self.folder.plan, to_json(self._state.plan))
         return conclude(
             self._state,
             timings=self._timings.seconds,
-            report=str(self._context.folder.report_html),
+            report=str(self.folder.report_html),
         )
 
 
@@ -135,29 +190,22 @@ def _raised_or_event(item: Event | BaseException) -> Event:
     return item
 
 
-def _decisive(event: Event) -> bool:
-    return not isinstance(event, Progressed) and not (
-        isinstance(event, Reported) and event.step is not None
+def _is_decisive(event: Event) -> bool:
+    """Whether it belongs in the journal; a point of a series is no decision."""
+    return not (isinstance(event, Reported) and event.step is not None)
+
+
+def _point(event: Event, attempt: int, at: float) -> Point | None:
+    if not isinstance(event, Reported):
+        return None
+    return Point(
+        node=event.node,
+        rank=event.rank,
+        name=event.name,
+        value=event.value,
+        unit=event.unit,
+        step=event.step,
+        t=at,
+        attempt=attempt,
+        position=event.position,
     )
-
-
-class _Timings:
-    """Seconds spent in each phase, and what is left of the present one's budget."""
-
-    def __init__(self, now: float) -> None:
-        self.seconds: dict[str, float] = {}
-        self._phase = Phase.LOAD
-        self._since = now
-
-    def enter(self, phase: Phase, now: float) -> None:
-        if phase is self._phase:
-            return
-        self._add(now)
-        self._phase, self._since = phase, now
-
-    def left(self, budget: float | None, now: float) -> float | None:
-        return None if budget is None else max(0.0, self._since + budget - now)
-
-    def _add(self, now: float) -> None:
-        name = self._phase.value
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + now - self._since, 3)

@@ -9,13 +9,13 @@ import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 from orchestrator.boundary.kit_records import MAX_LINE_BYTES, parse_report
 from orchestrator.boundary.supervisor_records import BadRecord, parse_record
 from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.events import Failed, NodeLost, Phase, Problem
 from orchestrator.edges.agent.channel import AgentEvent, ChannelLost
+from orchestrator.edges.store.files import make_private_dir
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.node_link import NodeLink, NodeSilent
@@ -23,28 +23,35 @@ from orchestrator.engine.problems import problem_of, unwritable
 
 QUICK_S = 30.0
 MAX_COMPLAINTS = 20
+MAX_LOGS = 10_000  # two for each of 4096 ranks, and some launchers
 
 
 class Watcher:
-    """One attempt on one node. ``run`` ends when the supervisor is done and everything is here."""
+    """One attempt on one node. ``run`` ends when the supervisor is done and everything is here.
+
+    ``positions`` maps ranks to how far their reports were read before. The supervisor's records are
+    read from the beginning: what the machine knows already is no news to it.
+    """
 
     def __init__(
         self,
         link: NodeLink,
         *,
-        attempt: Mapping[str, object],
+        attempt: int,
         context: RunContext,
         post: Post,
         clock_offset_s: float,
+        positions: Mapping[int, int],
     ) -> None:
         self._link = link
         self._node = link.spec.name
-        self._attempt = dict(attempt)
+        self._watched = {"run": context.request.run_id, "node": self._node, "attempt": attempt}
         self._context = context
         self._post = post
         self._offset_s = clock_offset_s
-        self._cursors: dict[str, int] = {}
-        self._spool = Spool(context.folder, self._node)
+        self._spool = Spool(context.folder, self._node, attempt)
+        self._cursors = self._spool.sizes()
+        self._cursors |= {f"rank-{rank}.jsonl": at for rank, at in positions.items()}
         self._lines: dict[str, bytes] = {}
         self._complaints = 0
         self._drained = asyncio.Event()
@@ -64,7 +71,6 @@ class Watcher:
             problem = unwritable(self._context.folder, error)
             self._post(Failed(node=self._node, phase=Phase.WATCH, problem=problem))
         finally:
-            self._spool.close()
             self._drained.set()
 
     async def drained(self) -> None:
@@ -73,7 +79,7 @@ class Watcher:
 
     async def _watch_once(self) -> None:
         """One watch on one channel, to its end or until the channel breaks."""
-        request = {**self._attempt, "cursors": self._cursors}
+        request = {**self._watched, "cursors": self._cursors}
         watch = await self._link.watch(request, timeout_s=QUICK_S)
         try:
             async for event in watch.channel.events():
@@ -95,7 +101,8 @@ class Watcher:
                 self._drained.set()
             case "supervisor-lost":
                 self._drained.set()
-                self._post(NodeLost(node=self._node, problem=SUPERVISOR_LOST))
+                lost = Failed(node=self._node, phase=Phase.WATCH, problem=SUPERVISOR_LOST)
+                self._post(lost)
         return self._drained.is_set()
 
     def _take_record(self, event: AgentEvent) -> None:
@@ -120,17 +127,25 @@ class Watcher:
 
     def _take_report(self, event: AgentEvent) -> None:
         file = str(event.fields.get("file"))
-        self._cursors[file] = _position(event, "next")
-        data = self._lines.pop(file, b"") + event.payload
-        *lines, rest = data.split(b"\n")
-        self._lines[file] = rest[: MAX_LINE_BYTES + 1]
+        following = _position(event, "next")
+        self._cursors[file] = following
         rank = rank_of(file)
-        for line in lines if rank is not None else ():
-            report = parse_report(self._node, rank or 0, line)
-            if isinstance(report, str):
-                self._complain(f"{self._node}: {report}")
-            elif report is not None:
-                self._post(report)
+        if rank is None:
+            raise BadStream(f"{self._node} sent a report called {file[:80]!r}")
+        *lines, rest = event.payload.split(b"\n")
+        end = following - len(event.payload)
+        for line in lines:
+            end += len(line) + 1
+            begun = self._lines.pop(file, b"")
+            self._take_line(rank, begun + line, end)
+        self._lines[file] = (self._lines.pop(file, b"") + rest)[: MAX_LINE_BYTES + 1]
+
+    def _take_line(self, rank: int, line: bytes, end: int) -> None:
+        report = parse_report(self._node, rank, line, end)
+        if isinstance(report, str):
+            self._complain(f"{self._node}: {report}")
+        elif report is not None:
+            self._post(report)
 
     def _complain(self, text: str) -> None:
         self._complaints += 1
@@ -152,36 +167,43 @@ class BadStream(Exception):
 class Spool:
     """One node's logs on the coordinator: raw bytes, in order, each byte once."""
 
-    def __init__(self, folder: RunFolder, node: str) -> None:
+    def __init__(self, folder: RunFolder, node: str, attempt: int) -> None:
         self._folder = folder
         self._node = node
-        self._files: dict[str, BinaryIO] = {}
+        self._attempt = attempt
+        self._paths: dict[str, Path] = {}
+
+    def sizes(self) -> dict[str, int]:
+        """How many bytes of each file are here."""
+        return {
+            path.name: path.stat().st_size
+            for path in self._folder.node_logs(self._node, self._attempt).glob("*")
+            if path.is_file()
+        }
 
     def append(self, name: str, offset: int, data: bytes) -> None:
         """Raises :class:`BadStream` unless ``offset`` is where the file ends, ``OSError`` if
         full.
         """
-        file = self._files.get(name) or self._open(name)
-        end = file.tell()
-        if offset > end:
-            raise BadStream(f"{self._node}/{name}: bytes {end} to {offset} are missing")
-        file.write(data[end - offset :])
-        file.flush()
+        path = self._paths.get(name) or self._add(name)
+        # Not kept open: thousands of ranks, or a node that invents names, would use up all files
+        # that this process may have open.
+        with path.open("ab") as file:
+            end = file.tell()
+            if offset > end:
+                raise BadStream(f"{self._node}/{name}: bytes {end} to {offset} are missing")
+            file.write(data[end - offset :])
 
-    def close(self) -> None:
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
-
-    def _open(self, name: str) -> BinaryIO:
+    def _add(self, name: str) -> Path:
         try:
-            path: Path = self._folder.log(self._node, name)
+            path: Path = self._folder.log(self._node, name, self._attempt)
         except ValueError as error:
-            raise BadStream(f"{self._node} sent a log called {name!r}") from error
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        file = path.open("ab")
-        self._files[name] = file
-        return file
+            raise BadStream(f"{self._node} sent a log called {name[:80]!r}") from error
+        if len(self._paths) >= MAX_LOGS:
+            raise BadStream(f"{self._node} sent more than {MAX_LOGS} logs")
+        make_private_dir(path.parent)
+        self._paths[name] = path
+        return path
 
 
 def rank_of(file: str) -> int | None:

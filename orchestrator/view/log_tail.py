@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from orchestrator.edges.store.layout import RunFolder
+from orchestrator.edges.store.layout import LogFile, RunFolder
 from orchestrator.view.log_lines import Source, source_of
 
 PORTION_BYTES = 256 * 1024
@@ -20,39 +20,39 @@ class LogTail:
     ) -> None:
         self._folder = folder
         self._wanted = wanted
-        self._offsets: dict[tuple[str, str], int] = {}
+        self._offsets: dict[LogFile, int] = {}
 
     def read(self, feed: Feed) -> bool:
         """Pass a portion of what is new in each file to ``feed``; False when nothing was."""
         anything = False
-        for node, file in self._files():
-            anything |= self._read_portion(node, file, feed)
+        for log in self._files():
+            anything |= self._read_portion(log, feed)
         return anything
 
     def read_in_turn(self, feed: Feed) -> None:
         """All of the first file, then all of the next, up to their present ends."""
-        for node, file in self._files():
-            while self._read_portion(node, file, feed):
+        for log in self._files():
+            while self._read_portion(log, feed):
                 pass
 
-    def _read_portion(self, node: str, file: str, feed: Feed) -> bool:
-        offset = self._offsets.get((node, file), 0)
+    def _read_portion(self, log: LogFile, feed: Feed) -> bool:
+        offset = self._offsets.get(log, 0)
         try:
-            with self._folder.log(node, file).open("rb") as stream:
+            with self._folder.log(log.node, log.file, log.attempt).open("rb") as stream:
                 stream.seek(offset)
                 chunk = stream.read(PORTION_BYTES)
         except FileNotFoundError:
             return False
-        self._offsets[node, file] = offset + len(chunk)
+        self._offsets[log] = offset + len(chunk)
         if chunk:
-            feed(node, file, chunk)
+            feed(log.node, log.file, chunk)
         return bool(chunk)
 
-    def _files(self) -> list[tuple[str, str]]:
-        """Launchers first, then ranks by number."""
+    def _files(self) -> list[LogFile]:
+        """Attempt by attempt, launchers first, then ranks by number."""
         found = [
-            (source.rank if source.rank is not None else -1, node, file)
-            for node, file in self._folder.log_files()
-            if (source := source_of(node, file)) is not None and self._wanted(source)
+            (log.attempt, source.rank if source.rank is not None else -1, log)
+            for log in self._folder.log_files()
+            if (source := source_of(log.node, log.file)) is not None and self._wanted(source)
         ]
-        return [(node, file) for _, node, file in sorted(found)]
+        return [log for _, _, log in sorted(found)]

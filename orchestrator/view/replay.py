@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.core.codec import CodecError, from_json
-from orchestrator.core.errors import InternalError
-from orchestrator.core.events import Event, Reported, StopKind, StopRequested
+from orchestrator.core.events import Event, Reported
 from orchestrator.core.machine import step
-from orchestrator.core.request import RunRequest
-from orchestrator.core.result import Result
 from orchestrator.core.state import RunState, new_state
-from orchestrator.core.verdict import conclude
 from orchestrator.edges.store.journal import JournalReader
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.store.series import PointReader
 from orchestrator.engine.observer import Observer
+from orchestrator.engine.recorded import read_events
 from orchestrator.engine.revisit import read_request
 from orchestrator.view.log_tail import LogTail
 
@@ -45,11 +41,7 @@ class Replay:
             observer.on_log(node, file, chunk)
 
     def _journaled(self) -> Iterator[tuple[float, Event]]:
-        for entry in self._journal.read():
-            try:
-                yield entry.t, from_json(Event, entry.event)
-            except CodecError as error:
-                raise _unreadable(self._folder, f"entry {entry.seq}: {error}") from error
+        return read_events(self._folder, self._journal.read())
 
     def _reported(self) -> Iterator[tuple[float, Event]]:
         """Points of series; final figures are in the journal."""
@@ -62,29 +54,6 @@ class Replay:
                     value=point.value,
                     unit=point.unit,
                     step=point.step,
+                    position=point.position,
                 )
                 yield point.t, event
-
-
-def stopped_result(folder: RunFolder, *, at: float) -> tuple[RunRequest, Result]:
-    """The verdict on a run that was stopped at ``at`` (seconds) without its coordinator.
-
-    Raises :class:`UsageError` or :class:`InternalError` when the run's files cannot be read.
-    """
-    replay = Replay(folder, [])
-    while replay.advance():
-        pass
-    asked = StopRequested(kind=StopKind.KILL, by="orchestrate stop", at=at)
-    state, _ = step(replay.state, asked)
-    result = conclude(state, timings={}, report=str(folder.report_html))
-    return state.request, result
-
-
-def _unreadable(folder: RunFolder, why: str) -> InternalError:
-    return InternalError(
-        f"run {folder.run_id} cannot be replayed",
-        id="OR-STORE-005",
-        where=folder.path,
-        why=why,
-        remedy=f"orchestrate logs {folder.run_id}",
-    )

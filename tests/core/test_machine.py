@@ -14,8 +14,7 @@ from orchestrator.core.events import (
     DeadlinePassed,
     Event,
     Failed,
-    Launch,
-    Launched,
+    Follow,
     NodeConcluded,
     NodeLost,
     Phase,
@@ -47,22 +46,22 @@ def verdict(world: World) -> tuple[Status, ExitCode]:
 
 
 def kill(rank: int, at: float) -> object:
-    """A reply to Launch: the node's ranks start, and ``rank`` is killed at ``at``."""
+    """A reply to Follow: the node's rank starts, and is killed at ``at``."""
 
     def reply(action: Action) -> list[Event]:
-        assert isinstance(action, Launch)
+        assert isinstance(action, Follow)
         node = action.node
         return [
-            Launched(node=node),
-            *(RankStarted(node=node, rank=r, pid=r) for r in action.share.ranks),
+            RankStarted(node=node, rank=rank, pid=rank),
             RankExited(node=node, rank=rank, outcome=Signalled(9), at=at, last_line="step 7"),
         ]
 
     return reply
 
 
-def launched_only(action: Action) -> list[Event]:
-    return [Launched(node=getattr(action, "node"))]  # noqa: B009 - any action with a node
+def silence(action: Action) -> list[Event]:
+    del action
+    return []
 
 
 def test_an_undisturbed_run_goes_through_every_phase_once() -> None:
@@ -118,7 +117,7 @@ def test_min_nodes_lets_the_run_go_on_without_a_bad_node() -> None:
 
 def test_the_first_failing_rank_is_named_and_every_node_is_stopped_and_swept() -> None:
     """Rank 1's earlier death is the cause, although rank 0's failure was heard of first."""
-    replies = {"Launch/a": kill(0, at=1002.0), "Launch/b": kill(1, at=1001.0)}
+    replies = {"Follow/a": kill(0, at=1002.0), "Follow/b": kill(1, at=1001.0)}
     world = World(request("a", "b"), replies)  # type: ignore[arg-type]
     world.run()
 
@@ -135,9 +134,9 @@ def test_the_first_failing_rank_is_named_and_every_node_is_stopped_and_swept() -
 def test_ranks_that_we_stopped_are_never_the_cause() -> None:
     def reply(action: Action) -> list[Event]:
         stopped = RankExited(node="a", rank=0, outcome=Signalled(15), at=1000.5, by_us=True)
-        return [Launched(node="a"), stopped]
+        return [stopped]
 
-    world = World(request("a", "b"), {"Launch/a": reply, "Launch/b": kill(1, 1001.0)})  # type: ignore[dict-item]
+    world = World(request("a", "b"), {"Follow/a": reply, "Follow/b": kill(1, 1001.0)})  # type: ignore[dict-item]
     world.run()
     result = conclude(world.state, timings={}, report="")
     assert result.failure is not None
@@ -146,7 +145,7 @@ def test_ranks_that_we_stopped_are_never_the_cause() -> None:
 
 def test_a_lost_node_fails_the_run_and_stops_the_others() -> None:
     lost = NodeLost(node="b", problem=Problem(id="OR-LINK-001", message="silent for 15 s"))
-    world = World(request("a", "b"), {"Launch/a": launched_only, "Launch/b": launched_only})
+    world = World(request("a", "b"), {"Follow/a": silence, "Follow/b": silence})
     world.run(lost)
 
     result = conclude(world.state, timings={}, report="")
@@ -160,7 +159,7 @@ def test_a_lost_node_fails_the_run_and_stops_the_others() -> None:
     "by,code", [("SIGINT", ExitCode.INTERRUPTED), ("SIGTERM", ExitCode.TERMINATED)]
 )
 def test_a_stop_request_stops_and_sweeps_every_node(by: str, code: ExitCode) -> None:
-    world = World(request("a", "b"), {"Launch/a": launched_only, "Launch/b": launched_only})
+    world = World(request("a", "b"), {"Follow/a": silence, "Follow/b": silence})
     world.run(StopRequested(kind=StopKind.GRACEFUL, by=by, at=2000.0))
     assert world.concluded
     assert verdict(world) == (Status.STOPPED, code)
@@ -172,7 +171,7 @@ def test_a_second_stop_request_kills_without_grace() -> None:
         assert isinstance(action, Stop)
         return [] if action.grace_s else [NodeConcluded(node=action.node, clean=True)]
 
-    replies = {"Launch/a": launched_only, "Stop/a/10": deaf, "Stop/a/0": deaf}
+    replies = {"Follow/a": silence, "Stop/a/10": deaf, "Stop/a/0": deaf}
     world = World(request("a"), replies)  # type: ignore[arg-type]
     world.run(
         StopRequested(kind=StopKind.GRACEFUL, by="SIGINT", at=2000.0),
@@ -205,7 +204,7 @@ def test_nodes_that_cannot_reach_the_head_are_named_before_launch() -> None:
 
 
 def test_a_run_that_outlasts_its_time_is_stopped_with_exit_124() -> None:
-    world = World(request("a"), {"Launch/a": launched_only})
+    world = World(request("a"), {"Follow/a": silence})
     world.run(DeadlinePassed(phase=Phase.WATCH, after_s=5.0))
     assert verdict(world) == (Status.FAILED, ExitCode.TIMED_OUT)
     assert "Sweep/a" in world.performed
@@ -253,7 +252,7 @@ def test_a_required_metric_gates_the_run(
 
 def test_journal_replay_gives_the_same_state_and_actions() -> None:
     """Events survive JSON; replaying them issues the same actions in the same order."""
-    world = World(request("a", "b"), {"Launch/b": kill(1, 1001.0)})  # type: ignore[dict-item]
+    world = World(request("a", "b"), {"Follow/b": kill(1, 1001.0)})  # type: ignore[dict-item]
     world.run()
     state = new_state(world.state.request)
     issued: list[str] = []

@@ -18,6 +18,7 @@ from orchestrator.core.events import (
     Connect,
     Connected,
     Event,
+    Follow,
     Launch,
     Launched,
     NodeConcluded,
@@ -32,6 +33,8 @@ from orchestrator.core.events import (
     Reach,
     Reached,
     RendezvousOffered,
+    Reserve,
+    Reserved,
     Stop,
     Sweep,
     Swept,
@@ -122,8 +125,13 @@ class World:
 
     def obey(self, action: Action) -> Sequence[Event]:
         match action:
-            case Launch(node=node, share=share):
-                return [Launched(node=node), *self.finish(share)]
+            case Reserve():
+                return [Reserved()]
+            case Launch(node=node):
+                return [Launched(node=node)]
+            case Follow(node=node):
+                assert self.state.plan is not None
+                return self.finish(self.state.plan.node(node))
             case Stop(node=node):
                 return [NodeConcluded(node=node, clean=True)]
             case Collect(node=node):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import resource
 import signal
 import time
 
-from tests.hosts.running import Desk, Here, Job, children, measured, remains
+from tests.hosts.running import Desk, Here, Job, children, launch_held, measured, remains
 
 HERE = Here()
 
@@ -102,12 +101,7 @@ def test_a_run_that_takes_too_long_is_ended(desk: Desk) -> None:
 def test_the_third_interrupt_leaves_at_once(desk: Desk) -> None:
     """A launch hangs: the third Ctrl-C does not wait, and tells what finishes the job."""
     run = desk.next_run
-    lock = desk.node(run) / "n2" / "lock"
-    lock.parent.mkdir(parents=True, mode=0o700)
-    for folder in (lock.parent, *list(lock.parents)[1:4]):
-        folder.chmod(0o700)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with launch_held(HERE, "here", str(desk.node(run) / "n2")):
         job = desk.start("rank.py", "stay")
         job.wait_for("Launched", node="n1")
         for count in (1, 2):

@@ -59,7 +59,7 @@ def test_a_listing_that_lies_is_refused(payload: bytes) -> None:
 def spool(tmp_path: Path) -> Spool:
     folder = RunFolder(tmp_path / "run")
     folder.create()
-    return Spool(folder, "n1")
+    return Spool(folder, "n1", attempt=1)
 
 
 @given(data=st.binary(max_size=200), cuts=st.lists(st.integers(0, 200), max_size=12))
@@ -69,12 +69,11 @@ def test_a_stream_in_pieces_is_the_stream(
     """Pieces that overlap, as after a broken link, are stored once; the file is the stream."""
     folder = RunFolder(tmp_path_factory.mktemp("spool") / "run")
     folder.create()
-    spool = Spool(folder, "n1")
+    spool = Spool(folder, "n1", attempt=1)
     held = 0
     for cut in [*cuts, len(data)]:
         spool.append("rank-0.out", min(held, cut), data[min(held, cut) : max(held, cut)])
         held = max(held, min(cut, len(data)))
-    spool.close()
     assert folder.log("n1", "rank-0.out").read_bytes() == data
 
 
@@ -83,7 +82,6 @@ def test_a_gap_is_refused(spool: Spool) -> None:
     spool.append("rank-0.out", 0, b"abc")
     with pytest.raises(BadStream, match="bytes 3 to 4 are missing"):
         spool.append("rank-0.out", 4, b"e")
-    spool.close()
 
 
 @pytest.mark.parametrize("name", ["../../evil", "/etc/evil", "..", "", "a\0b"])

@@ -46,6 +46,34 @@ print(json.dumps(found))
 """
 
 
+# Holds the lock of a run's share of a node as soon as its locks are reserved: the launch hangs.
+HOLD = """
+import fcntl, os, sys, time
+share = sys.argv[1]
+deadline = time.monotonic() + 60
+while time.monotonic() < deadline:
+    try:
+        file = os.open(share + "/lock", os.O_RDWR)
+    except FileNotFoundError:
+        time.sleep(0.002)
+        continue
+    fcntl.flock(file, fcntl.LOCK_EX)
+    if os.path.exists(share + "/epoch"):
+        sys.stdin.read()
+        break
+    os.close(file)
+"""
+
+
+@contextmanager
+def launch_held(machine: Machine, host: str, share: str) -> Iterator[None]:
+    """While inside, a launch on ``host`` hangs half-way in the directory ``share``."""
+    argv = machine.exec_argv(host, [sys.executable, "-I", "-S", "-c", HOLD, share])
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as holder:
+        yield
+        holder.communicate(timeout=10)
+
+
 class Machine(Protocol):
     """Where nodes live: the virtual hosts, or this machine."""
 

@@ -4,46 +4,31 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.hosts.running import Desk, Ending, Job, look, measured, remains, wait_until
+from tests.hosts.running import (
+    Desk,
+    Ending,
+    Job,
+    launch_held,
+    look,
+    measured,
+    remains,
+    wait_until,
+)
 
 pytestmark = pytest.mark.hosts
 
 AGENT = "orchestrate-agent"
 STOPPED_S = 10.0
 
-# Holds a run's lock on its node, so that a launch there waits for it.
-HOLD = """
-import fcntl, os, sys
-path = sys.argv[1]
-os.makedirs(os.path.dirname(path), 0o700)
-os.chmod(os.path.dirname(os.path.dirname(path)), 0o700)
-file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-fcntl.flock(file, fcntl.LOCK_EX)
-print("held", flush=True)
-sys.stdin.read()
-"""
 
-
-@contextmanager
-def launch_held(hosts: VirtualHosts, host: str, run: str) -> Iterator[None]:
-    """While inside, a launch of ``run`` on ``host`` hangs half-way."""
-    path = f"/root/.orchestrate/node/runs/{run}/{host}/lock"
-    argv = hosts.exec_argv(host, [sys.executable, "-I", "-S", "-c", HOLD, path])
-    pipe = subprocess.PIPE
-    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        yield
-        holder.communicate(timeout=10)
+def share(run: str, host: str) -> str:
+    """Where ``host`` keeps what it has of ``run``."""
+    return f"/root/.orchestrate/node/runs/{run}/{host}"
 
 
 def agents(hosts: VirtualHosts) -> list[tuple[int, str]]:
@@ -88,7 +73,7 @@ def test_interrupted_while_syncing(desk: Desk, hosts: VirtualHosts) -> None:
 def test_interrupted_while_launching(desk: Desk, hosts: VirtualHosts) -> None:
     """A launch that is half-way when the run ends is waited for, and what it started is ended."""
     run = desk.next_run
-    with launch_held(hosts, "vh2", run):
+    with launch_held(hosts, "vh2", share(run, "vh2")):
         job = desk.start("rank.py", "stubborn", options=["--budget", "grace=3"])
         job.wait_for_line("ready", 2)
         assert not job.events("Launched", node="vh2")
@@ -167,7 +152,7 @@ def test_stop_after_the_coordinator_was_killed_while_launching(
 ) -> None:
     """A launch that nobody waits for any more starts nothing after `stop` said clean."""
     run = desk.next_run
-    with launch_held(hosts, "vh2", run):
+    with launch_held(hosts, "vh2", share(run, "vh2")):
         job = desk.start("rank.py", "stay")
         job.wait_for("Launched", 2)
         job.abandon()

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.errors import ExitCode, InternalError, UsageError
-from orchestrator.core.events import Progressed, Reported
 from orchestrator.core.result import (
     FailureResult,
     MetricResult,
@@ -38,7 +37,7 @@ from orchestrator.edges.store.runs import (
     summarise,
     write_result,
 )
-from orchestrator.edges.store.series import SeriesWriter, read_series
+from orchestrator.edges.store.series import Point, SeriesWriter, read_series
 
 RESULT = Result(
     run_id="r1",
@@ -254,16 +253,13 @@ def test_series_survive_torn_and_repeated_lines(tmp_path: Path) -> None:
     writer = SeriesWriter(path)
 
     def report(rank: int, step: int | None, value: float) -> None:
-        event = Reported(node="n", rank=rank, name="loss", value=value, unit="nats", step=step)
-        writer.on_event(1.0, event, None)  # type: ignore[arg-type]
+        writer.append_many([Point("n", rank, "loss", value, "nats", step, 1.0)])
 
     for step, value in [(2, 3.0), (1, 4.0), (2, 2.5)]:
         report(0, step, value)
     report(1, 1, 5.0)
     report(0, None, 2.5)
-    ignored = Progressed(node="n", rank=0, done=1, total=2, unit="steps")
-    writer.on_event(1.0, ignored, None)  # type: ignore[arg-type]
-    writer.close(None)
+    writer.close()
     with path.open("a") as file:
         file.write('[1]\n{"node": "n", "rank": "x"}\n{"node": "n", "ra')
     assert [(s.rank, s.points) for s in read_series(path)] == [

@@ -5,10 +5,12 @@
     history.sqlite
     cache/snapshots/
     runs/<run-id>/
-        request.json plan.json journal.jsonl metrics.jsonl
+        request.json invocation.json plan.json journal.jsonl metrics.jsonl
         coordinator.json coordinator.lock coordinator.log
         logs/<node>/rank-<R>.out|err  logs/<node>/launcher.out|err
-        artifacts/<node>/...
+        logs/<node>/attempt-<N>/...            of attempts after the first
+        artifacts/<node>/...                   of the last attempt
+        artifacts/<node>.attempt-<N>/...       of earlier ones
         result.json report.md report.html
 """
 
@@ -18,10 +20,23 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.edges.store.files import make_private_dir
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+_LOG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err)")
+_ATTEMPT = re.compile(r"attempt-([1-9]\d{0,4})")
+
+
+class LogFile(NamedTuple):
+    """One stream of one attempt, such as ``rank-3.err``."""
+
+    attempt: int
+    node: str
+    file: str
 
 
 def valid_run_id(text: str) -> bool:
@@ -49,6 +64,16 @@ class RunFolder:
     @property
     def request(self) -> Path:
         return self.path / "request.json"
+
+    @property
+    def invocation(self) -> Path:
+        """The words of the command that began the run."""
+        return self.path / "invocation.json"
+
+    @property
+    def code(self) -> Path:
+        """The packed manifest of the code that the run began with."""
+        return self.path / "code.manifest"
 
     @property
     def plan(self) -> Path:
@@ -96,24 +121,39 @@ class RunFolder:
     def artifacts(self) -> Path:
         return self.path / "artifacts"
 
-    def node_logs(self, node: str) -> Path:
+    def node_logs(self, node: str, attempt: int = 1) -> Path:
         """Where ``node``'s log files are. Raises ``ValueError`` for an unsafe name."""
-        return self.logs / _component(node)
+        first = self.logs / _component(node)
+        return first if attempt == 1 else first / f"attempt-{attempt}"
 
-    def log(self, node: str, file: str) -> Path:
-        """One log file, such as ``rank-3.err``. Raises ``ValueError`` for an unsafe name."""
-        return self.node_logs(node) / _component(file)
+    def log(self, node: str, file: str, attempt: int = 1) -> Path:
+        """One log file, such as ``rank-3.err``. Raises ``ValueError`` for other names."""
+        if not _LOG.fullmatch(file):
+            raise ValueError(f"not the name of a log: {file[:80]!r}")
+        return self.node_logs(node, attempt) / file
 
-    def node_artifacts(self, node: str) -> Path:
-        """Where ``node``'s artifacts are. Raises ``ValueError`` for an unsafe name."""
-        return self.artifacts / _component(node)
+    def node_artifacts(self, node: str, replaced: int | None = None) -> Path:
+        """Where ``node``'s artifacts are: those of the last attempt, or of the one that it
+        ``replaced``. Raises ``ValueError`` for an unsafe name.
+        """
+        suffix = "" if replaced is None else f".attempt-{replaced}"
+        return self.artifacts / (_component(node) + suffix)
 
-    def log_files(self) -> list[tuple[str, str]]:
-        """Every (node, file) that has a log now, sorted."""
+    def log_files(self) -> list[LogFile]:
+        """Every log that exists now, sorted by attempt."""
         if not self.logs.is_dir():
             return []
-        found = [p for folder in self.logs.iterdir() if folder.is_dir() for p in folder.iterdir()]
-        return sorted((p.parent.name, p.name) for p in found if p.is_file())
+        found: list[LogFile] = []
+        for folder in (path for path in self.logs.iterdir() if path.is_dir()):
+            for path in folder.iterdir():
+                attempt = _ATTEMPT.fullmatch(path.name)
+                if path.is_file():
+                    found.append(LogFile(1, folder.name, path.name))
+                elif attempt is not None:
+                    number = int(attempt.group(1))
+                    files = (file.name for file in path.iterdir() if file.is_file())
+                    found += [LogFile(number, folder.name, file) for file in files]
+        return sorted(found)
 
     def create(self) -> None:
         """Make the folder. Raises ``FileExistsError`` when a run of this name exists."""

@@ -92,7 +92,7 @@ def test_standard_output_speaks_if_standard_error_is_silent(tmp_path: Path) -> N
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"deadline": "soon"}', b'{"epoch": 1}'])
 def test_a_damaged_lease_leaves_the_last_deadline_standing(tmp_path: Path, damage: bytes) -> None:
     attempt = AttemptLayout(str(tmp_path))
-    lease.write(attempt, 1, 500.0)
+    lease.write(attempt, lease.Claim(1, ""), 500.0)
     reader = lease.LeaseReader(attempt)
     before = reader.deadline
     (tmp_path / "lease").write_bytes(damage)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from contextlib import contextmanager
 
-from orchestrator.edges.agent.node.fault import BAD_REQUEST, FENCED, AgentFault
+from orchestrator.edges.agent.node.fault import BAD_REQUEST, FENCED, FOREIGN, AgentFault
 from orchestrator.edges.agent.node.layout import (
     AttemptLayout,
     RunLayout,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_LEASE_S = 366 * 86400.0
 MAX_EPOCH = 1 << 53
+TOKEN = re.compile(r"[A-Za-z0-9_-]{0,64}\Z")
 LOCK_S = 10.0
 
 
@@ -42,24 +44,49 @@ def check_lease(request: Mapping[str, Any]) -> float | None:
     return seconds(request, "lease_s", 0.1, MAX_LEASE_S)
 
 
-def check_epoch(request: Mapping[str, Any]) -> int:
-    value = request.get("epoch")
+class Claim:
+    """Who asks: ``epoch`` orders the coordinators of one run, ``token`` tells runs apart whose ids
+    people chose alike.
+    """
+
+    __slots__ = ("epoch", "token")
+
+    def __init__(self, epoch: int, token: str) -> None:
+        self.epoch = epoch
+        self.token = token
+
+
+def check_epoch(request: Mapping[str, Any]) -> Claim:
+    value, token = request.get("epoch"), request.get("token", "")
     if type(value) is not int or not 0 <= value <= MAX_EPOCH:
         raise AgentFault(BAD_REQUEST, "'epoch' is not a whole number")
-    return value
+    if not isinstance(token, str) or not TOKEN.match(token):
+        raise AgentFault(BAD_REQUEST, "'token' is not a short word")
+    return Claim(value, token)
 
 
-def fence(run: RunLayout, epoch: int) -> None:
-    """Take the run for ``epoch``, under its lock. Raises FENCED if a newer one holds it."""
+def fence(run: RunLayout, claim: Claim) -> None:
+    """Take the run for ``claim``, under its lock.
+
+    Raises FENCED if a newer epoch holds it, and FOREIGN if it is another run of the same name.
+    """
+    held, token = _read_claim(run)
+    if token and claim.token and token != claim.token:
+        raise AgentFault(FOREIGN, "a run of this name, from elsewhere, is known on this node")
+    if claim.epoch < held:
+        message = f"epoch {held} holds this run; this request is of epoch {claim.epoch}"
+        raise AgentFault(FENCED, message)
+    if claim.epoch > held:
+        write_atomically(run.epoch, f"{claim.epoch} {claim.token or token}".encode())
+
+
+def _read_claim(run: RunLayout) -> tuple[int, str]:
     try:
         with open(run.epoch) as file:
-            held = int(file.read(32))
+            epoch, _, token = file.read(256).partition(" ")
+            return int(epoch), token
     except (OSError, ValueError):
-        held = -1
-    if epoch < held:
-        raise AgentFault(FENCED, f"epoch {held} holds this run; this request is of epoch {epoch}")
-    if epoch > held:
-        write_atomically(run.epoch, str(epoch).encode())
+        return -1, ""
 
 
 @contextmanager
@@ -74,20 +101,20 @@ def locked(run: RunLayout, within_s: float = LOCK_S) -> Iterator[None]:
 
 
 @contextmanager
-def held(run: RunLayout, epoch: int, within_s: float = LOCK_S) -> Iterator[None]:
-    """The run's lock, with the run taken for ``epoch``.
+def held(run: RunLayout, claim: Claim, within_s: float = LOCK_S) -> Iterator[None]:
+    """The run's lock, with the run taken for ``claim``.
 
-    Raises BUSY after ``within_s``, and FENCED if a newer epoch holds the run.
+    Raises BUSY after ``within_s``, FENCED if a newer epoch holds the run, and FOREIGN.
     """
     with locked(run, within_s):
-        fence(run, epoch)
+        fence(run, claim)
         yield
 
 
-def write(attempt: AttemptLayout, epoch: int, lease_s: float | None) -> None:
+def write(attempt: AttemptLayout, claim: Claim, lease_s: float | None) -> None:
     """The attempt may go on for ``lease_s`` seconds from now; None: until it is done."""
     deadline = None if lease_s is None else now() + lease_s
-    text = json.dumps({"epoch": epoch, "deadline": deadline})
+    text = json.dumps({"epoch": claim.epoch, "deadline": deadline})
     write_atomically(attempt.lease, text.encode())
 
 

@@ -1,0 +1,67 @@
+"""From a node's specification to a channel to its agent, and back to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from orchestrator.core.inventory import NodeSpec
+from orchestrator.edges.agent.channel import AgentChannel, AgentEvent, Payload, Reply
+from orchestrator.edges.transport.base import ConnectLimits, Transport
+from orchestrator.edges.transport.connect import open_transport
+
+
+class Channel(Protocol):
+    """Requests to one node's agent, and the events that it sends by itself."""
+
+    node: str
+
+    async def request(
+        self,
+        op: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float,
+        payload: bytes | Payload = b"",
+    ) -> Reply:
+        """The agent's answer. Raises ``ChannelLost``, ``AgentError``, ``AgentTimeout``."""
+
+    def events(self) -> AsyncIterator[AgentEvent]:
+        """Everything unsolicited, in order. Raises ``ChannelLost`` at the end."""
+
+    async def close(self) -> None:
+        """Give everything back. Bounded."""
+
+
+class Dial(Protocol):
+    """Opens a channel. Raises ``PreflightError``, ``ChannelLost`` or ``TimeoutError``."""
+
+    async def __call__(
+        self, spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float
+    ) -> Channel: ...
+
+
+class DialledChannel(AgentChannel):
+    """An agent's channel that owns the transport it goes over."""
+
+    transport: Transport
+
+    async def close(self) -> None:
+        await super().close()
+        await self.transport.close()
+
+
+async def dial(spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float) -> DialledChannel:
+    """Connect to the node and start the agent there, within ``timeout_s`` in all."""
+    limits = replace(limits, connect_timeout_s=min(timeout_s, limits.connect_timeout_s))
+    async with asyncio.timeout(timeout_s):
+        transport = await open_transport(spec, limits=limits)
+        try:
+            channel = await DialledChannel.open(transport, spec, timeout_s=timeout_s)
+        except BaseException:
+            await transport.close()
+            raise
+    channel.transport = transport
+    return channel

@@ -1,0 +1,92 @@
+"""What a run's folder remembers: the events of its journal, and the state that they led to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from orchestrator.core import machine
+from orchestrator.core.codec import CodecError, from_json
+from orchestrator.core.errors import InternalError
+from orchestrator.core.events import Event, Phase
+from orchestrator.core.request import RunRequest
+from orchestrator.core.state import RunState, new_state
+from orchestrator.edges.store.journal import Entry, JournalReader
+from orchestrator.edges.store.layout import RunFolder
+from orchestrator.edges.store.series import PointReader
+
+
+class Timings:
+    """Seconds spent in each phase, and what is left of the present one's budget."""
+
+    def __init__(self, now: float) -> None:
+        self.seconds: dict[str, float] = {}
+        self._phase = Phase.LOAD
+        self._since = now
+
+    def enter(self, phase: Phase, now: float) -> None:
+        """``phase`` is the present one from ``now`` on."""
+        if phase is self._phase:
+            return
+        self._add(now)
+        self._phase, self._since = phase, now
+
+    def left(self, budget: float | None, now: float) -> float | None:
+        """What is left of the present phase's ``budget``; None = no limit."""
+        return None if budget is None else max(0.0, self._since + budget - now)
+
+    def restart(self, now: float) -> None:
+        """Another coordinator goes on; the time that nobody coordinated is nobody's."""
+        self._since = now
+
+    def _add(self, now: float) -> None:
+        name = self._phase.value
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + max(0.0, now - self._since), 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Where a run stood when its coordinator last wrote down an event."""
+
+    state: RunState
+    timings: Timings = field(compare=False)
+
+
+def recall(folder: RunFolder, request: RunRequest) -> Recorded:
+    """The state that the journal leads to. Raises :class:`InternalError` for damage."""
+    state = new_state(request)
+    timings: Timings | None = None
+    for at, event in read_events(folder, JournalReader(folder.journal).read_all()):
+        timings = timings or Timings(at)
+        state, _ = machine.step(state, event)
+        timings.enter(machine.phase(state), at)
+    return Recorded(replace(state, positions=_positions(folder, state)), timings or Timings(0.0))
+
+
+def read_events(folder: RunFolder, entries: Iterable[Entry]) -> Iterator[tuple[float, Event]]:
+    """(wall clock, event) of journal entries. Raises :class:`InternalError`."""
+    for entry in entries:
+        try:
+            yield entry.t, from_json(Event, entry.event)
+        except CodecError as error:
+            raise InternalError(
+                f"run {folder.run_id} cannot be replayed",
+                id="OR-STORE-005",
+                where=folder.path,
+                why=f"entry {entry.seq}: {error}",
+                remedy=f"orchestrate logs {folder.run_id}",
+            ) from error
+
+
+def _positions(folder: RunFolder, state: RunState) -> dict[tuple[str, int], int]:
+    """How far each report file of this attempt was read: the series was written before the
+    journal.
+    """
+    positions = dict(state.positions)
+    reader = PointReader(folder.metrics)
+    while points := reader.read():
+        for point in points:
+            if point.attempt == state.attempt:
+                place = (point.node, point.rank)
+                positions[place] = max(positions.get(place, 0), point.position)
+    return positions
