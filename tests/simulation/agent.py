@@ -1,0 +1,524 @@
+"""The model of a node's agent: one per channel, dead with it; answers as the real one documents.
+
+An operation is a generator: what it yields is the time that passes until it goes on, and when the
+agent dies in between it is cut off there. ``tests/simulation/test_model.py`` compares its answers
+with the real agent's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.disk import AttemptFiles, Lease, RunShare
+from tests.simulation.node import FakeNode, Hold
+from tests.simulation.supervisor import TICK_S, Supervisor
+
+if TYPE_CHECKING:
+    from tests.simulation.network import Conversation
+
+Fields = dict[str, Any]
+Answer = tuple[Fields, bytes]
+Operation = Generator[float, None, Fields | Answer]
+
+WATCH_DELAY_S = 0.04
+ALIVE_CHECK_S = 0.5
+LOCK_POLL_S = 0.05
+LOCK_S = 10.0
+LAUNCH_LOCK_S = 300.0
+SUPERVISOR_END_S = 15.0
+CHUNK_BYTES = 256 * 1024
+READS = frozenset({"probe", "offer", "interpreter", "dial", "runs", "outputs", "fetch", "inspect"})
+
+
+class Fault(Exception):
+    """The agent's refusal."""
+
+    def __init__(self, id: str, message: str) -> None:
+        super().__init__(message)
+        self.id = id
+        self.message = message
+
+
+class FakeAgent:
+    """Requests come in through :meth:`receive`, answers and events go out by ``conversation``."""
+
+    def __init__(self, node: FakeNode, conversation: Conversation, starter: str) -> None:
+        self.node = node
+        self.pid = node.next_pid()
+        self.alive = True
+        self.starter = starter
+        self._conversation = conversation
+        self._done: dict[str, tuple[Fields, bytes]] = {}
+        self._executing: dict[str, int] = {}
+        self._operations: dict[str, Generator[float, None, Any]] = {}
+        self._watches: dict[str, Watch] = {}
+        self._listeners: set[int] = set()
+        node.agents.append(self)
+
+    # ---- the dispatcher -------------------------------------------------------------------------
+
+    def receive(self, frame: Mapping[str, Any], payload: bytes) -> None:
+        """Each id is executed once; a repeat gets the answer, also the one to come."""
+        if not self.alive:
+            return
+        id, op = str(frame["id"]), str(frame["op"])
+        if id in self._done:
+            self._send(*self._done[id])
+            return
+        if id in self._executing:
+            self._executing[id] += 1
+            return
+        self._executing[id] = 1
+        perform: Callable[..., Operation] | None = getattr(self, f"_op_{op}", None)
+        if perform is None:
+            self._answer(id, op, Fault("OR-AGENT-REQUEST", f"unknown operation {op!r}"))
+            return
+        self._operations[id] = perform(frame, payload)
+        self.node.world.call_later(self.node.world.draw_delay(self.node), self._go_on, id, op)
+
+    def _go_on(self, id: str, op: str) -> None:
+        if not self.alive:
+            return
+        try:
+            pause_s = next(self._operations[id])
+        except StopIteration as end:
+            self._answer(id, op, end.value)
+        except Fault as fault:
+            self._answer(id, op, fault)
+        except OSError as error:
+            self._answer(id, op, Fault("OR-AGENT-SYSTEM", str(error)))
+        else:
+            self.node.world.call_later(pause_s * self.node.slow, self._go_on, id, op)
+
+    def _answer(self, id: str, op: str, result: Fields | Answer | Fault) -> None:
+        self._operations.pop(id, None)
+        payload = b""
+        if isinstance(result, Fault):
+            error = {"id": result.id, "message": result.message}
+            answer: Fields = {"id": id, "ok": False, "error": error}
+        else:
+            fields, payload = result if isinstance(result, tuple) else (result, b"")
+            answer = {"id": id, "ok": True, **fields}
+        if answer["ok"] and op not in READS:
+            self._done[id] = (answer, payload)
+        for _ in range(self._executing.pop(id)):
+            self._send(answer, payload)
+        watch = self._watches.get(id)
+        if watch is not None:
+            watch.start()
+
+    def _send(self, frame: Fields, payload: bytes) -> None:
+        self._conversation.up.send((frame, payload))
+
+    def event(self, fields: Fields, payload: bytes = b"") -> None:
+        self._send(fields, payload)
+
+    def die(self, *, silently: bool = False) -> None:
+        """Killed, or its input ended: what it was doing stops where it is; supervisors live on."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.node.agents.remove(self)
+        for operation in self._operations.values():
+            operation.close()
+        for watch in self._watches.values():
+            watch.close()
+        self.node.locks.release(self)
+        if not silently:
+            self._conversation.agent_ended()
+
+    # ---- before a run ---------------------------------------------------------------------------
+
+    def _op_probe(self, request: Fields, payload: bytes) -> Operation:
+        del request, payload
+        asked = self.node.wall()
+        yield 0.02
+        ip = self.node.address
+        facts = {
+            "hostname": self.node.name,
+            "boot_id": self.node.boot_id,
+            "host_id": f"{self.node.boot_id}:net",
+            "cpus": 4,
+            "memory_bytes": 1 << 34,
+            "disk_free_bytes": 1 << 34,
+            "memlock_bytes": None,
+            "interfaces": [
+                {"name": "lo", "up": True, "loopback": True, "addresses": ["127.0.0.1"]},
+                {"name": "eth0", "up": True, "addresses": [ip], "speed_mbit": 10000},
+            ],
+            "hcas": [],
+            "gpus": [{"index": i, "name": "NVIDIA H100"} for i in range(self.node.gpus)],
+            "route_address": ip,
+            "agent_python": "3.11.7",
+            "modules": {},
+            "wall_clock": asked,
+        }
+        return {"facts": facts, "elapsed_s": self.node.wall() - asked, "notes": []}
+
+    def _op_offer(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.01
+        digest = request["digest"]
+        if digest in self.node.disk.snapshots:
+            return {"have": True, "digest": digest}
+        if not payload:
+            return {"have": False, "digest": digest}
+        self.node.disk.write()
+        return {"have": False, "digest": digest, "missing": self.node.world.everything_missing}
+
+    def _op_push(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.02
+        if self.node.disk.full:
+            raise Fault("OR-AGENT-DISK", "the disk is full")
+        if request.get("last") is True:
+            self.node.disk.snapshots.add(request["digest"])
+        return {"complete": request.get("last") is True, "digest": request["digest"]}
+
+    def _op_interpreter(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.02
+        modules = {"torch": "2.13.0"} if self.node.world.with_torch else {}
+        return {"interpreter": "/usr/bin/python3", "modules": modules}
+
+    def _op_listen(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.005
+        port = self.node.world.next_port()
+        self._listeners.add(port)
+        return {"port": port}
+
+    def _op_release(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.005
+        if request["port"] not in self._listeners:
+            raise Fault("OR-AGENT-ABSENT", f"port {request['port']} is not listened on")
+        self._listeners.discard(request["port"])
+        return {}
+
+    def _op_dial(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.02
+        listening = self.node.world.listeners()
+        results = []
+        for host, port in request["targets"]:
+            if (host, port) in listening:
+                results.append({"ok": True, "ms": 0.2, "local": self.node.address})
+            else:
+                results.append({"ok": False, "error": "Connection refused"})
+        return {"results": results}
+
+    def listening(self) -> set[tuple[str, int]]:
+        return {(self.node.address, port) for port in self._listeners}
+
+    # ---- locks ----------------------------------------------------------------------------------
+
+    def _op_reserve(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.01
+        share = self._share(request)
+        yield from self._held(share, request, LOCK_S)
+        try:
+            refused = self._take(request)
+        finally:
+            share.busy = False
+        if refused is None:
+            return {"reserved": True}
+        return {"reserved": False, "lock": refused.name, "holder": dict(refused.about)}
+
+    def _op_unreserve(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.01
+        share = self._share(request)
+        yield from self._locked(share, LOCK_S)
+        share.busy = False
+        return {"released": self.node.locks.release(self, share.run, share.node)}
+
+    def _take(self, request: Fields) -> Hold | None:
+        """All or nothing; who is in the way. An agent that an earlier channel of the same share
+        left behind is ended; what our own supervisor has counts as ours.
+        """
+        run, node = request["run"], request["node"]
+        wanted = [(str(lock["name"]), lock["mode"] == "shared") for lock in request["locks"]]
+        mine = {h.name for h in self.node.locks.of(run, node) if h.owner is self}
+        taken: list[tuple[str, bool]] = []
+        for name, shared in wanted:
+            while name not in mine and (other := self.node.locks.conflict(name, shared)):
+                if (other.run, other.node) != (run, node):
+                    return other
+                if not isinstance(other.owner, FakeAgent):
+                    break
+                other.owner.die()
+            else:
+                if name not in mine:
+                    taken.append((name, shared))
+        about = {
+            "run": run,
+            "node": node,
+            "user": "user",
+            "pid": self.pid,
+            "since": self.node.wall(),
+            "coordinator": request.get("coordinator", ""),
+        }
+        for name, shared in taken:
+            self.node.locks.take(Hold(name, shared, self, run, node, about))
+        return None
+
+    # ---- runs -----------------------------------------------------------------------------------
+
+    def _share(self, request: Fields) -> RunShare:
+        return self.node.disk.share(request["run"], request["node"])
+
+    def _existing(self, request: Fields) -> AttemptFiles:
+        files = self._share(request).attempts.get(request["attempt"])
+        if files is None:
+            raise Fault("OR-AGENT-ABSENT", "this node knows nothing of that attempt")
+        return files
+
+    def _fence(self, share: RunShare, request: Fields) -> None:
+        epoch = request.get("epoch")
+        if type(epoch) is not int:
+            raise Fault("OR-AGENT-REQUEST", "'epoch' is not a whole number")
+        if epoch < share.epoch:
+            raise Fault("OR-AGENT-FENCED", f"epoch {share.epoch} holds this run")
+        if epoch > share.epoch:
+            self.node.disk.write()
+            share.epoch = epoch
+        self.node.world.acted(self, share, epoch, str(request["op"]))
+
+    def _locked(self, share: RunShare, limit_s: float) -> Generator[float, None, None]:
+        waited_s = 0.0
+        while share.busy:
+            if waited_s >= limit_s:
+                raise Fault("OR-AGENT-BUSY", "lock is held by another process")
+            waited_s += LOCK_POLL_S
+            yield LOCK_POLL_S
+        share.busy = True
+
+    def _held(
+        self, share: RunShare, request: Fields, limit_s: float
+    ) -> Generator[float, None, None]:
+        """The run's lock, with the run taken for the request's epoch."""
+        self.node.disk.write()
+        yield from self._locked(share, limit_s)
+        try:
+            self._fence(share, request)
+        except BaseException:
+            share.busy = False
+            raise
+
+    def _lease(self, request: Fields) -> Lease:
+        lease_s = request["lease_s"]
+        deadline = None if lease_s is None else self.node.mono() + lease_s
+        return Lease(request["epoch"], deadline)
+
+    def _alive(self, files: AttemptFiles) -> Supervisor | None:
+        found = (s for s in self.node.supervisors(files.run) if s.files is files)
+        return next(found, None)
+
+    def _status(self, files: AttemptFiles) -> str:
+        if files.supervisor is None:
+            return "none"
+        if self._alive(files):
+            return "alive"
+        return "concluded" if files.concluded else "lost"
+
+    def _op_launch(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.01
+        if request["snapshot"] not in self.node.disk.snapshots:
+            raise Fault("OR-AGENT-ABSENT", "the snapshot is not on this node")
+        share = self._share(request)
+        yield from self._held(share, request, LAUNCH_LOCK_S)
+        try:
+            known = share.attempts.get(request["attempt"])
+            if known is not None and known.supervisor is not None:
+                alive = self._alive(known) is not None
+                return {"supervisor": known.supervisor.told(), "already": True, "alive": alive}
+            for other in share.attempts.values():
+                if self._alive(other):
+                    raise Fault("OR-AGENT-BUSY", f"attempt {other.number} is still going on here")
+            refused = self._take(request) if request.get("locks") else None
+            if refused is not None:
+                raise Fault("OR-AGENT-BUSY", f"{refused.name} is in use by {refused.about}")
+            files = share.attempt(request["attempt"])
+            yield 0.02
+            self.node.disk.write()
+            files.lease = self._lease(request)
+            supervisor = self._spawn(share, files, request)
+            yield 0.03
+        finally:
+            share.busy = False
+        assert supervisor.files.supervisor is not None
+        return {"supervisor": supervisor.files.supervisor.told(), "already": False, "alive": True}
+
+    def _spawn(self, share: RunShare, files: AttemptFiles, request: Fields) -> Supervisor:
+        ranks, launcher = ranks_of(request["processes"])
+        self.node.world.launching(self.node, share, request)
+        supervisor = Supervisor(
+            self.node,
+            share,
+            files,
+            ranks,
+            script=self.node.world.script,
+            grace_s=request["grace_s"],
+            launcher=launcher,
+        )
+        self.node.locks.hand_over(self, supervisor, share.run, share.node)
+        return supervisor
+
+    def _op_renew(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.01
+        files, share = self._existing(request), self._share(request)
+        yield from self._held(share, request, LOCK_S)
+        try:
+            self.node.disk.write()
+            files.lease = self._lease(request)
+        finally:
+            share.busy = False
+        supervisor = self._alive(files)
+        if supervisor is not None:
+            self.node.world.call_later(TICK_S, supervisor.obey)
+        return {"supervisor": self._status(files)}
+
+    def _op_stop(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.01
+        files, share = self._existing(request), self._share(request)
+        if request.get("epoch") is not None:
+            yield from self._held(share, request, LOCK_S)
+            share.busy = False
+        self._ask_to_stop(files, request["grace_s"])
+        return {"supervisor": self._status(files)}
+
+    def _ask_to_stop(self, files: AttemptFiles, grace_s: float) -> None:
+        self.node.disk.write()
+        files.stop_grace_s = grace_s
+        supervisor = self._alive(files)
+        if supervisor is not None:
+            self.node.world.call_later(TICK_S, supervisor.obey)
+
+    def _op_sweep(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.01
+        share = self._share(request)
+        if request.get("epoch") is not None:
+            yield from self._held(share, request, LOCK_S)
+            self.node.locks.release(self, share.run, share.node)
+            share.busy = False
+        living = [s for f in share.attempts.values() if (s := self._alive(f)) is not None]
+        for supervisor in living:
+            self._ask_to_stop(supervisor.files, 0.0)
+        waited_s = 0.0
+        while any(s.alive for s in living) and waited_s < SUPERVISOR_END_S:
+            waited_s += 0.1
+            yield 0.1
+        for supervisor in living:
+            supervisor.kill()
+        yield 0.02
+        left = self.node.marked(share.run, share.node)
+        for process in left:
+            process.kill()
+        answer = {
+            "scans": 2 + bool(left),
+            "killed": [p.pid for p in left],
+            "survivors": [],
+            "clean": True,
+        }
+        return {**answer, "gpu_drained": True} if request.get("gpus") else answer
+
+    # ---- outputs --------------------------------------------------------------------------------
+
+    def _op_outputs(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.01
+        files = self._share(request).attempts.get(request["attempt"])
+        found = files.outputs if files is not None else {}
+        listing = [
+            {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for path, data in sorted(found.items())
+        ]
+        return {"count": len(listing)}, json.dumps({"files": listing, "skipped": []}).encode()
+
+    def _op_fetch(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.01
+        files = self._share(request).attempts.get(request["attempt"])
+        data = files.outputs.get(request["path"]) if files is not None else None
+        if data is None:
+            raise Fault("OR-AGENT-ABSENT", f"output/{request['path']}: No such file or directory")
+        offset = request["offset"]
+        return {"size": len(data)}, data[offset : offset + request["length"]]
+
+    def _op_watch(self, request: Fields, payload: bytes) -> Operation:
+        yield 0.005
+        # The real one looks at a directory that need not be there yet.
+        files = self._share(request).attempts.get(request["attempt"])
+        if files is None:
+            files = AttemptFiles(request["run"], request["node"], request["attempt"])
+        self._watches[request["id"]] = Watch(self, files, request["id"], request["cursors"])
+        return {"watch": request["id"]}
+
+
+def ranks_of(processes: list[Fields]) -> tuple[list[int], bool]:
+    """The ranks that a launch request starts, and whether under a launcher."""
+    if processes[0]["rank"] is not None:
+        return [process["rank"] for process in processes], False
+    words = dict(w.split("=", 1) for w in processes[0]["argv"] if w.startswith("--") and "=" in w)
+    count, node_rank = int(words["--nproc-per-node"]), int(words["--node-rank"])
+    return list(range(node_rank * count, (node_rank + 1) * count)), True
+
+
+class Watch:
+    """Sends what an attempt's files hold beyond the cursors, and again when they change."""
+
+    def __init__(
+        self, agent: FakeAgent, files: AttemptFiles, id: str, cursors: Mapping[str, int]
+    ) -> None:
+        self._agent = agent
+        self._files = files
+        self._id = id
+        self._cursors = dict(cursors)
+        self._scheduled = False
+        self._over = False
+
+    def start(self) -> None:
+        self._files.watchers.append(self._changed)
+        self._changed()
+
+    def close(self) -> None:
+        self._over = True
+        if self._changed in self._files.watchers:
+            self._files.watchers.remove(self._changed)
+
+    def _changed(self) -> None:
+        if not self._scheduled and not self._over:
+            self._scheduled = True
+            self._agent.node.world.call_later(WATCH_DELAY_S * self._agent.node.slow, self._poll)
+
+    def _poll(self) -> None:
+        self._scheduled = False
+        if self._over:
+            return
+        self._poll_events()
+        for name, data in sorted(self._files.reports.items()):
+            self._poll_file("report", name, data)
+        for name, data in sorted(self._files.logs.items()):
+            self._poll_file("log", name, data)
+        if self._files.supervisor is not None and self._agent._alive(self._files) is None:
+            delay_s = 0.0 if self._files.concluded else ALIVE_CHECK_S
+            self._agent.node.world.call_later(delay_s, self._say_goodbye)
+
+    def _poll_events(self) -> None:
+        start = self._cursors.get("events", 0)
+        for line in bytes(self._files.events[start:]).splitlines(keepends=True):
+            end = start + len(line)
+            self._send("supervisor", record=json.loads(line), offset=start, next=end)
+            self._cursors["events"] = start = end
+
+    def _poll_file(self, event: str, name: str, data: bytearray) -> None:
+        start = self._cursors.get(name, 0)
+        new = bytes(data[start : start + CHUNK_BYTES])
+        if new:
+            end = start + len(new)
+            self._send(event, new, file=name, offset=start, next=end)
+            self._cursors[name] = end
+
+    def _say_goodbye(self) -> None:
+        if not self._over:
+            self._send("drained" if self._files.concluded else "supervisor-lost")
+            self.close()
+
+    def _send(self, event: str, payload: bytes = b"", **fields: Any) -> None:
+        frame = {"event": event, "watch": self._id, "cost": len(payload) + 256, **fields}
+        self._agent.event(frame, payload)
