@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from orchestrator.core.errors import RunFailed
 from orchestrator.core.events import Collected
@@ -19,6 +22,7 @@ from orchestrator.engine.node_link import NodeLink
 
 CHUNK_BYTES = 4 * 1024 * 1024
 MAX_FILES = 50_000
+MAX_PATH_BYTES = 1024
 QUICK_S = 60.0
 
 
@@ -43,11 +47,24 @@ async def collect_outputs(
     reply = await link.request("outputs", named, timeout_s=QUICK_S)
     outputs = parse_outputs(node, reply.payload)
     root = folder.node_artifacts(node)
+    _require_room(node, sum(output.bytes for output in outputs), folder)
     _set_aside(folder, node, attempt - 1)
     async with asyncio.timeout(timeout_s):
         for output in outputs:
             await _fetch(link, named, output, root / output.path)
     return Collected(node=node, files=len(outputs), bytes=sum(o.bytes for o in outputs))
+
+
+def _require_room(node: str, announced: int, folder: RunFolder) -> None:
+    """Before the first byte: a disk that fills up ends other runs as well."""
+    free = shutil.disk_usage(folder.path).free
+    if announced > free:
+        raise RunFailed(
+            f"the node offers {announced} bytes, and {free} are free here",
+            id="OR-COLLECT-004",
+            where=node,
+            remedy=f"they stay on the node until: orchestrate clean {folder.run_id}",
+        )
 
 
 def _set_aside(folder: RunFolder, node: str, replaced: int) -> None:
@@ -64,7 +81,10 @@ def parse_outputs(node: str, payload: bytes) -> list[Output]:
         files = json.loads(payload)["files"]
         if len(files) > MAX_FILES:
             raise ValueError(f"{len(files)} files; at most {MAX_FILES}")
-        return [_output(entry) for entry in files]
+        outputs = [_output(entry) for entry in files]
+        if len({output.path for output in outputs}) < len(outputs):
+            raise ValueError("a path is named twice")
+        return outputs
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunFailed(
             "the node's list of outputs is not acceptable", id="OR-COLLECT-001", where=node,
@@ -76,7 +96,9 @@ def _output(entry: Any) -> Output:
     path, size, digest = entry["path"], entry["bytes"], entry["sha256"]
     parts = path.split("/") if isinstance(path, str) else [""]
     if any(part in {"", ".", ".."} or not part.isprintable() for part in parts):
-        raise ValueError(f"unsafe path {path!r}")
+        raise ValueError(f"unsafe path {str(path)[:200]!r}")
+    if len(path.encode()) > MAX_PATH_BYTES or max(len(part.encode()) for part in parts) > 255:
+        raise ValueError(f"a name that is too long: {path[:80]!r}")
     if type(size) is not int or size < 0 or not isinstance(digest, str):
         raise ValueError(f"{path}: no size or digest")
     return Output(path, size, digest)
@@ -85,27 +107,46 @@ def _output(entry: Any) -> Output:
 async def _fetch(
     link: NodeLink, attempt: Mapping[str, object], output: Output, target: Path
 ) -> None:
+    with _whole(target) as file:
+        digest = await _copy(link, attempt, output, file)
+        if digest != output.sha256:
+            raise RunFailed(
+                f"{output.path} arrived with another digest than the node announced",
+                id="OR-COLLECT-002",
+                where=link.spec.name,
+                remedy="the file was written to after its rank ended, or the disk is failing",
+            )
+
+
+@contextlib.contextmanager
+def _whole(target: Path) -> Iterator[BinaryIO]:
+    """A new file that takes its name when it is complete; nothing of it stays otherwise."""
     make_private_dir(target.parent)
-    partial = target.with_name(f".{target.name}.part")
+    # A name that no node can guess: what it offers must not meet what is half written.
+    fd, name = tempfile.mkstemp(dir=target.parent, prefix=".partial-")
+    partial = Path(name)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+async def _copy(
+    link: NodeLink, attempt: Mapping[str, object], output: Output, file: BinaryIO
+) -> str:
+    """The digest of what was written."""
     digest = hashlib.sha256()
-    with partial.open("wb") as file:
-        offset = 0
-        while offset < output.bytes:
-            chunk = await _chunk(link, attempt, output, offset)
-            digest.update(chunk)
-            file.write(chunk)
-            offset += len(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    if digest.hexdigest() != output.sha256:
-        partial.unlink()
-        raise RunFailed(
-            f"{output.path} arrived with another digest than the node announced",
-            id="OR-COLLECT-002",
-            where=link.spec.name,
-            remedy="the file was written to after its rank ended, or the disk is failing",
-        )
-    partial.replace(target)
+    offset = 0
+    while offset < output.bytes:
+        chunk = await _chunk(link, attempt, output, offset)
+        digest.update(chunk)
+        file.write(chunk)
+        offset += len(chunk)
+    return digest.hexdigest()
 
 
 async def _chunk(

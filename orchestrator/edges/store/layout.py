@@ -27,7 +27,7 @@ from orchestrator.edges.store.files import make_private_dir
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-_LOG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err)")
+_LOG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err|jsonl)")
 _ATTEMPT = re.compile(r"attempt-([1-9]\d{0,4})")
 
 
