@@ -123,19 +123,6 @@ def test_a_name_with_parentheses_is_read(tmp_path: Path) -> None:
         process.wait()
 
 
-def test_what_survives_a_sweep_is_reported(sleeper: Found) -> None:
-    """Something that stays, as a process in uninterruptible sleep would, is named in the end."""
-    stone = Found(sleeper.pid, sleeper.comm, "D", sleeper.parent, sleeper.start_time + 1)
-
-    swept = sweep(lambda: [stone], timeout_s=0.1)
-
-    assert swept.clean is False
-    assert swept.killed == []
-    assert [p.describe() for p in swept.survivors] == [
-        {"pid": sleeper.pid, "comm": "sleep", "state": "D"}
-    ]
-
-
 def test_one_empty_scan_is_not_enough(sleeper: Found) -> None:
     """A process that appears between two scans is still found."""
     scans = iter([[], [sleeper], [], []])

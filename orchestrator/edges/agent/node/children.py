@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 
 from orchestrator.edges.agent.node.eventlog import last_words
 from orchestrator.edges.agent.node.rank_shim import die_with_parent, execute, start_time
@@ -13,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import NoReturn
+
+    from orchestrator.edges.agent.node.cgroups import ControlGroup
 
 APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -39,20 +42,30 @@ class Child:
         assert self.status is not None
         return outcome_of(self.status)
 
-    def start(self, argv: list[str], env: Mapping[str, str], cwd: str) -> None:
-        """Start in a session of its own; its output goes straight into its log files."""
+    def start(
+        self, argv: list[str], env: Mapping[str, str], cwd: str, group: ControlGroup | None
+    ) -> None:
+        """Start in a session of its own, in ``group``; its output goes straight into its logs."""
         supervisor = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            self._become(argv, env, cwd, supervisor)
+            self._become(argv, env, cwd, group, supervisor)
         self.start_time = start_time(self.pid)
 
     def _become(
-        self, argv: list[str], env: Mapping[str, str], cwd: str, supervisor: int
+        self,
+        argv: list[str],
+        env: Mapping[str, str],
+        cwd: str,
+        group: ControlGroup | None,
+        supervisor: int,
     ) -> NoReturn:
         try:
             os.setsid()
             die_with_parent(supervisor, signal.SIGKILL)
+            if group is not None:
+                with suppress(OSError):  # it did admit; without it, the marker still tells
+                    group.enter()
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(os.open(self.log("out"), APPEND, 0o600), 1)
             os.dup2(os.open(self.log("err"), APPEND, 0o600), 2)

@@ -8,7 +8,7 @@
   runs/<run>/<node>/                 one inventory node's share of a run
     epoch  lock  checkpoints/
     attempt-<n>/
-      supervisor.json supervisor.log events.jsonl lease stop
+      supervisor.json supervisor.log events.jsonl lease stop cgroup
       logs/ ranks/ report/ output/ work/
 """
 
@@ -59,6 +59,7 @@ class AttemptLayout:
         self.events = os.path.join(root, "events.jsonl")
         self.lease = os.path.join(root, "lease")
         self.stop = os.path.join(root, "stop")
+        self.cgroup = os.path.join(root, "cgroup")
         self.logs = os.path.join(root, "logs")
         self.ranks = os.path.join(root, "ranks")
         self.report = os.path.join(root, "report")

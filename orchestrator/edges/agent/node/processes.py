@@ -14,6 +14,8 @@ MARKER = "ORCHESTRATE_ATTEMPT_DIR"
 MAX_ENVIRON_BYTES = 8 * 1024 * 1024
 SCAN_PAUSE_S = 0.02
 DEAD_STATES = "ZX"
+UNINTERRUPTIBLE = "D"
+PROC = "/proc"
 
 
 class Found:
@@ -29,13 +31,17 @@ class Found:
         self.start_time = start_time
 
     def describe(self) -> dict[str, object]:
-        return {"pid": self.pid, "comm": self.comm, "state": self.state}
+        """With what it waits for in the kernel, if not even KILL can end that wait."""
+        told: dict[str, object] = {"pid": self.pid, "comm": self.comm, "state": self.state}
+        if self.state == UNINTERRUPTIBLE:
+            told["wchan"] = _wait_channel(self.pid)
+        return told
 
 
 def look(pid: int) -> Found | None:
     """The process ``pid``, or None if there is none."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with open(f"{PROC}/{pid}/stat", "rb") as file:
             text = file.read(4096).decode(errors="replace")
     except OSError:
         return None
@@ -46,6 +52,15 @@ def look(pid: int) -> Found | None:
         return None
     comm = "".join(c if c.isprintable() else "?" for c in head.partition("(")[2])
     return Found(pid, comm, fields[0], int(fields[1]), int(fields[19]))
+
+
+def _wait_channel(pid: int) -> str:
+    """The kernel function that it sleeps in; ``""`` where the kernel does not tell."""
+    try:
+        with open(f"{PROC}/{pid}/wchan") as file:
+            return "".join(c for c in file.read(128) if c.isprintable())
+    except (OSError, ValueError):
+        return ""
 
 
 def alive(pid: int, start_time: int) -> bool:
@@ -76,7 +91,7 @@ def send(pid: int, start_time: int, number: int) -> bool:
 
 
 def pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [int(name) for name in os.listdir(PROC) if name.isdigit()]
 
 
 def marked(share: str) -> list[Found]:
@@ -86,7 +101,7 @@ def marked(share: str) -> list[Found]:
     people may choose, it belongs to one run of one work directory.
     """
     wanted = f"{MARKER}={share}/".encode()
-    return _living(pid for pid in pids() if any(e.startswith(wanted) for e in _environment(pid)))
+    return living(pid for pid in pids() if any(e.startswith(wanted) for e in _environment(pid)))
 
 
 def belongs(pid: int, attempt: str, supervisor: int) -> bool:
@@ -115,15 +130,16 @@ def descendants(root: int) -> list[Found]:
 
 def _environment(pid: int) -> set[bytes]:
     try:
-        if os.stat(f"/proc/{pid}").st_uid != os.geteuid():
+        if os.stat(f"{PROC}/{pid}").st_uid != os.geteuid():
             return set()
-        with open(f"/proc/{pid}/environ", "rb") as file:
+        with open(f"{PROC}/{pid}/environ", "rb") as file:
             return set(file.read(MAX_ENVIRON_BYTES).split(b"\0"))
     except OSError:
         return set()
 
 
-def _living(candidates: Iterable[int]) -> list[Found]:
+def living(candidates: Iterable[int]) -> list[Found]:
+    """Those that live, this process and its parent excepted."""
     ourselves = {os.getpid(), os.getppid()}
     found = (look(pid) for pid in candidates if pid not in ourselves)
     return [process for process in found if process and process.state not in DEAD_STATES]
@@ -142,8 +158,18 @@ class Swept:
         return not self.survivors
 
 
-def sweep(find: Callable[[], list[Found]], timeout_s: float) -> Swept:
-    """KILL what ``find`` finds until two scans in a row are empty, or the time is up."""
+def union(*finds: list[Found]) -> list[Found]:
+    """Each process once."""
+    return list({found.pid: found for finding in finds for found in finding}.values())
+
+
+def sweep(
+    find: Callable[[], list[Found]], timeout_s: float, kill_all: Callable[[], None] | None = None
+) -> Swept:
+    """KILL what ``find`` finds until two scans in a row are empty, or the time is up.
+
+    ``kill_all`` does so too, for what is started between looking and killing.
+    """
     swept = Swept()
     empty = 0
     deadline = time.monotonic() + timeout_s
@@ -155,6 +181,8 @@ def sweep(find: Callable[[], list[Found]], timeout_s: float) -> Swept:
             sent = send(process.pid, process.start_time, signal.SIGKILL)
             if sent and process.pid not in swept.killed:
                 swept.killed.append(process.pid)
+        if swept.survivors and kill_all:
+            kill_all()
         if empty == 2 or (swept.survivors and time.monotonic() >= deadline):
             return swept
         time.sleep(SCAN_PAUSE_S)

@@ -10,6 +10,7 @@ import signal
 import time
 
 from orchestrator.edges.agent.node import lease
+from orchestrator.edges.agent.node.cgroups import ControlGroup
 from orchestrator.edges.agent.node.fault import ABSENT, BUSY, AgentFault
 from orchestrator.edges.agent.node.layout import (
     AGENT,
@@ -19,7 +20,15 @@ from orchestrator.edges.agent.node.layout import (
     lock,
     write_atomically,
 )
-from orchestrator.edges.agent.node.processes import marked, send, sweep
+from orchestrator.edges.agent.node.processes import (
+    Found,
+    Swept,
+    living,
+    marked,
+    send,
+    sweep,
+    union,
+)
 from orchestrator.edges.agent.node.state import SupervisorState, conclusion, supervisor_state
 from orchestrator.edges.agent.node.wire import field, seconds
 
@@ -93,7 +102,7 @@ def sweep_run(reservations: Reservations, layout: NodeLayout, request: Request) 
         if request.get("epoch") is not None:
             reservations.release(run.root)
     unfinished = _end_supervisors(run)
-    swept = sweep(lambda: marked(run.root), SWEEP_S)
+    swept = _sweep(run)
     survivors = [process.describe() for process in swept.survivors] + unfinished
     return {
         "scans": swept.scans,
@@ -111,6 +120,23 @@ def _fenced(run: RunLayout, request: Request) -> Iterator[None]:
         return
     with lease.held(run, lease.check_epoch(request)):
         yield
+
+
+def _sweep(run: RunLayout) -> Swept:
+    recorded = (ControlGroup.recorded(run.attempt(number)) for number in run.attempts())
+    groups = [group for group in recorded if group]
+
+    def find() -> list[Found]:
+        return union(marked(run.root), living(pid for group in groups for pid in group.pids()))
+
+    def kill_all() -> None:
+        for group in groups:
+            group.kill()
+
+    swept = sweep(find, SWEEP_S, kill_all)
+    for group in groups:
+        group.remove()
+    return swept
 
 
 def _end_supervisors(run: RunLayout) -> list[dict[str, object]]:

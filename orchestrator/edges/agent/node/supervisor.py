@@ -14,12 +14,22 @@ import signal
 import sys
 import time
 
+from orchestrator.edges.agent.node.cgroups import ControlGroup
 from orchestrator.edges.agent.node.children import Child, reap
 from orchestrator.edges.agent.node.eventlog import EventLog
 from orchestrator.edges.agent.node.layout import AttemptLayout, write_atomically
 from orchestrator.edges.agent.node.lease import LeaseReader
 from orchestrator.edges.agent.node.locks import sign, withdraw
-from orchestrator.edges.agent.node.processes import Found, descendants, marked, send, sweep
+from orchestrator.edges.agent.node.processes import (
+    Found,
+    Swept,
+    descendants,
+    living,
+    marked,
+    send,
+    sweep,
+    union,
+)
 from orchestrator.edges.agent.node.rank_shim import start_time
 from orchestrator.edges.agent.node.ranks import RankTable, ShimmedRank
 
@@ -49,6 +59,7 @@ class Supervisor:
         self.log = EventLog(self.attempt.events)
         self.lease = LeaseReader(self.attempt)
         self.ranks = RankTable(self.attempt)
+        self.group = ControlGroup.create(self.attempt)
         self.children: list[Child] = []
         self.outcomes: dict[str, dict[str, Any]] = {}
         self.failed = False
@@ -64,7 +75,7 @@ class Supervisor:
         for local_rank, process in enumerate(self.spec["processes"]):
             child = Child(process["label"], process["rank"], self.attempt.logs)
             self.children.append(child)
-            child.start(process["argv"], process["env"], self.spec["cwd"])
+            child.start(process["argv"], process["env"], self.spec["cwd"], self.group)
             identity = {"pid": child.pid, "start_time": child.start_time}
             if child.rank is None:
                 self.log.append("process-started", label=child.label, **identity)
@@ -183,10 +194,19 @@ class Supervisor:
             child.terminate()
 
     def find(self) -> list[Found]:
-        """What belongs to this run here: by marker, and by descent for those who dropped it."""
-        found = {p.pid: p for p in marked(os.path.dirname(self.spec["attempt_dir"]))}
-        found.update((p.pid, p) for p in descendants(os.getpid()))
-        return list(found.values())
+        """What belongs to this run here: by marker, and by descent or by control group for those
+        who dropped it.
+        """
+        share = os.path.dirname(self.spec["attempt_dir"])
+        grouped = living(self.group.pids()) if self.group else []
+        return union(marked(share), descendants(os.getpid()), grouped)
+
+    def sweep(self) -> Swept:
+        """End all of it."""
+        swept = sweep(self.find, SWEEP_S, self.group.kill if self.group else None)
+        if self.group:
+            self.group.remove()
+        return swept
 
     def _end_leftovers(self) -> None:
         """Processes that outlived their launcher get a TERM and what remains of the grace."""
@@ -205,7 +225,7 @@ class Supervisor:
             self._tick()
 
     def _conclude(self) -> None:
-        swept = sweep(self.find, SWEEP_S)
+        swept = self.sweep()
         self._observe()
         self._record_unknown()
         if swept.killed:
@@ -214,6 +234,7 @@ class Supervisor:
             "concluded",
             clean=swept.clean,
             why=self.why,
+            mechanism="cgroup" if self.group else "subreaper",
             scans=swept.scans,
             survivors=[process.describe() for process in swept.survivors],
             outcomes=self.outcomes,
@@ -271,7 +292,7 @@ def main() -> None:
     try:
         supervisor.run()
     except BaseException:
-        sweep(supervisor.find, SWEEP_S)  # a bug of ours must not leave processes behind
+        supervisor.sweep()  # a bug of ours must not leave processes behind
         raise
     finally:
         withdraw(list(spec["lock_records"]))
