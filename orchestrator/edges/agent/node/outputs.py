@@ -22,6 +22,7 @@ MAX_FILES = 50_000
 MAX_DEPTH = 32
 MAX_PATH_BYTES = 1024
 MAX_FETCH_BYTES = 4 * 1024 * 1024
+CHANGED = "it changed while it was listed"
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 OPEN_DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -42,10 +43,11 @@ def outputs(layout: NodeLayout, request: Request) -> tuple[dict[str, Any], bytes
             for path, why in _walk(root, "", 0):
                 if len(files) + len(skipped) >= MAX_FILES:
                     raise AgentFault(BAD_REQUEST, f"more than {MAX_FILES} files in output/")
-                if why:
-                    skipped.append({"path": path, "why": why})
+                described = None if why else _describe(root, path)
+                if described is None:
+                    skipped.append({"path": path, "why": why or CHANGED})
                 else:
-                    files.append(_describe(root, path))
+                    files.append(described)
         finally:
             os.close(root)
     payload = json.dumps({"files": files, "skipped": skipped}).encode()
@@ -54,7 +56,11 @@ def outputs(layout: NodeLayout, request: Request) -> tuple[dict[str, Any], bytes
 
 def _walk(root: int, below: str, depth: int) -> Iterator[tuple[str, str]]:
     """(path, why it is skipped or ""), in order."""
-    fd = os.dup(root) if not below else _open_below(root, below, OPEN_DIRECTORY)
+    try:
+        fd = os.dup(root) if not below else _open_below(root, below, OPEN_DIRECTORY)
+    except OSError:
+        yield below, CHANGED
+        return
     try:
         with os.scandir(fd) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -85,17 +91,25 @@ def _printable(path: str) -> str:
     return "".join(c if c.isprintable() and not 0xD800 <= ord(c) < 0xE000 else "?" for c in path)
 
 
-def _describe(root: int, path: str) -> dict[str, Any]:
+def _describe(root: int, path: str) -> dict[str, Any] | None:
+    """Size and digest as of now; None if another kind of file took its place meanwhile."""
     digest = hashlib.sha256()
-    size = 0
-    fd = _open_below(root, path, OPEN)
+    try:
+        fd = _open_below(root, path, OPEN)
+    except OSError:
+        return None
     with os.fdopen(fd, "rb") as file:
-        while True:
-            chunk = file.read(1024 * 1024)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        size = 0
+        while size < status.st_size:  # a survivor may make it longer for ever
+            chunk = file.read(min(1024 * 1024, status.st_size - size))
             if not chunk:
-                return {"path": path, "bytes": size, "sha256": digest.hexdigest()}
+                break
             digest.update(chunk)
             size += len(chunk)
+    return {"path": path, "bytes": size, "sha256": digest.hexdigest()}
 
 
 def _open_below(root: int, path: str, flags: int) -> int:
