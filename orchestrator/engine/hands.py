@@ -27,6 +27,7 @@ from orchestrator.core.events import (
     Sweep,
     Sync,
 )
+from orchestrator.core.evidence import Inspect
 from orchestrator.core.state import RunState
 from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.node_hand import FENCED, NodeHand
@@ -43,6 +44,7 @@ PHASE_OF: dict[type[Action], Phase] = {
     Reserve: Phase.RESERVE,
     Launch: Phase.LAUNCH,
     Follow: Phase.WATCH,
+    Inspect: Phase.WATCH,
     Stop: Phase.STOP,
     Collect: Phase.COLLECT,
     Sweep: Phase.CLEAN,
@@ -55,29 +57,37 @@ class Hands:
     When another attempt begins, whatever the last one left unfinished ends, unheard.
     """
 
-    def __init__(self, context: RunContext, post: Post, state: RunState) -> None:
+    def __init__(self, context: RunContext, post: Post) -> None:
         self._context = context
         self._post = post
-        self._present = AttemptHands(context, post, state)
+        self._present: AttemptHands | None = None
         self._closing: list[asyncio.Task[None]] = []
 
     def perform(self, action: Action, state: RunState) -> None:
         """Begin ``action`` (anything but ``Conclude``); its events follow."""
-        if state.attempt != self._present.attempt:
-            self._closing.append(asyncio.create_task(self._present.close()))
-            self._present = AttemptHands(self._context, self._post, state)
-        self._present.begin(action, state)
+        present = self._present
+        if present is None or present.epoch != state.epoch:
+            if present is not None:
+                self._closing.append(asyncio.create_task(present.close()))
+            present = self._present = AttemptHands(self._context, self._post, state)
+        present.begin(action, state)
+
+    def broken(self) -> set[str]:
+        """The nodes whose link is gone for now."""
+        return self._present.broken() if self._present is not None else set()
 
     async def close(self) -> None:
         """End what is under way and give every link back. Bounded."""
-        await asyncio.gather(self._present.close(), *self._closing)
+        if self._present is not None:
+            await self._present.close()
+        await asyncio.gather(*self._closing)
 
 
 class AttemptHands:
     """One attempt. Every action is a task; its failure is an event, a bug ends the run."""
 
     def __init__(self, context: RunContext, post: Post, state: RunState) -> None:
-        self.attempt = state.attempt
+        self.epoch = state.epoch  # every attempt has one of its own
         self._context = context
         self._listener: Post | None = post
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,6 +99,9 @@ class AttemptHands:
         task = asyncio.create_task(self._perform(action, state))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def broken(self) -> set[str]:
+        return {name for name, node in self._nodes.items() if node.broken}
 
     async def close(self) -> None:
         """Say nothing more, end what is under way, give every link back. Bounded."""
@@ -129,6 +142,8 @@ class AttemptHands:
                 await self._nodes[node].reach(addresses, port)
             case Stop(node=node, grace_s=grace_s):
                 await self._nodes[node].stop(grace_s)
+            case Inspect(node=node, stall=stall):
+                self._tell(await self._nodes[node].inspect(stall))
             case Follow(node=node):
                 await self._nodes[node].follow(state)
             case Collect(node=node):

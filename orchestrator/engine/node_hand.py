@@ -26,6 +26,7 @@ from orchestrator.core.events import (
     RendezvousOffered,
     Synced,
 )
+from orchestrator.core.evidence import Inspected
 from orchestrator.core.inventory import NodeSpec, PythonKind
 from orchestrator.core.plan import Lock, NodePlan, ProcessPlan
 from orchestrator.core.state import NEVER_LAUNCHED, RunState
@@ -35,6 +36,7 @@ from orchestrator.edges.agent.dial import Channel
 from orchestrator.edges.sync.push import push_snapshot
 from orchestrator.engine.collect import collect_outputs
 from orchestrator.engine.context import Post, RunContext
+from orchestrator.engine.looking import look_at
 from orchestrator.engine.node_link import NodeLink
 from orchestrator.engine.problems import superseded
 from orchestrator.engine.watching import Watcher
@@ -73,6 +75,11 @@ class NodeHand:
         self._launching = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
+
+    @property
+    def broken(self) -> bool:
+        """Whether the link was there and is gone."""
+        return self._link.broken
 
     async def connect(self) -> None:
         await self._link.open(self._request.budgets.connect_s)
@@ -156,7 +163,7 @@ class NodeHand:
         """Start the supervisor. ``port``: the rendezvous port to let go of first."""
         async with self._launching:
             if port is not None:
-                await self._link.request("release", {"port": port}, timeout_s=QUICK_S)
+                await self._release(port)
             budgets = self._request.budgets
             own_code = self._request.job.workload.own_code
             fields = {
@@ -173,6 +180,14 @@ class NodeHand:
             }
             await self._link.request("launch", fields, timeout_s=budgets.launch_s)
         self._post(Launched(node=self._spec.name))
+
+    async def _release(self, port: int) -> None:
+        """An agent that replaced the one that listened has nothing to let go of."""
+        try:
+            await self._link.request("release", {"port": port}, timeout_s=QUICK_S)
+        except AgentError as error:
+            if error.id != ABSENT:
+                raise
 
     async def follow(self, state: RunState) -> None:
         """Watch the supervisor from where our copy of its logs ends, and keep its lease alive."""
@@ -210,6 +225,12 @@ class NodeHand:
                 return
         # A coordinator that takes over may not know yet that there is something to follow.
         self._post(Launched(node=self._spec.name))
+
+    async def inspect(self, stall: int) -> Inspected:
+        """Look at the node's ranks; what was found goes into the run's folder."""
+        folder = self._context.folder.node_hang(self._spec.name, self._attempt)
+        found = await look_at(self._link, self._named(), folder)
+        return Inspected(node=self._spec.name, stall=stall, inspection=found)
 
     async def collect(self, state: RunState) -> None:
         """Wait until every log byte is here, then pull the outputs."""

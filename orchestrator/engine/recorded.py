@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from orchestrator.core import machine
 from orchestrator.core.codec import CodecError, from_json
 from orchestrator.core.errors import InternalError
-from orchestrator.core.events import Event, Phase
+from orchestrator.core.events import Event, Phase, Reported
+from orchestrator.core.recording import record
 from orchestrator.core.request import RunRequest
 from orchestrator.core.state import RunState, new_state
 from orchestrator.edges.store.journal import Entry, JournalReader
 from orchestrator.edges.store.layout import RunFolder
-from orchestrator.edges.store.series import PointReader
+from orchestrator.edges.store.series import Point, PointReader
 
 
 class Timings:
@@ -60,7 +61,7 @@ def recall(folder: RunFolder, request: RunRequest) -> Recorded:
         timings = timings or Timings(at)
         state, _ = machine.step(state, event)
         timings.enter(machine.phase(state), at)
-    return Recorded(replace(state, positions=_positions(folder, state)), timings or Timings(0.0))
+    return Recorded(_with_reports(folder, state), timings or Timings(0.0))
 
 
 def read_events(folder: RunFolder, entries: Iterable[Entry]) -> Iterator[tuple[float, Event]]:
@@ -78,15 +79,30 @@ def read_events(folder: RunFolder, entries: Iterable[Entry]) -> Iterator[tuple[f
             ) from error
 
 
-def _positions(folder: RunFolder, state: RunState) -> dict[tuple[str, int], int]:
-    """How far each report file of this attempt was read: the series was written before the
-    journal.
+def _with_reports(folder: RunFolder, state: RunState) -> RunState:
+    """What the series knows beyond the journal, before which it is written: how far each report
+    file of this attempt was read, and final figures.
     """
     positions = dict(state.positions)
     reader = PointReader(folder.metrics)
     while points := reader.read():
         for point in points:
-            if point.attempt == state.attempt:
-                place = (point.node, point.rank)
-                positions[place] = max(positions.get(place, 0), point.position)
-    return positions
+            if point.attempt != state.attempt:
+                continue
+            if point.step is None:
+                state = record(state, _reported(point))
+            place = (point.node, point.rank)
+            positions[place] = max(positions.get(place, 0), point.position)
+    return replace(state, positions=positions)
+
+
+def _reported(point: Point) -> Reported:
+    """The event again, without its position: a figure that is known already changes nothing."""
+    return Reported(
+        node=point.node,
+        rank=point.rank,
+        name=point.name,
+        value=point.value,
+        unit=point.unit,
+        step=point.step,
+    )

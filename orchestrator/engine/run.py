@@ -109,7 +109,7 @@ class _Engine:
         self._series = SeriesWriter(context.folder.metrics)
         self._queue: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         self._timings = timings
-        self._hands = Hands(context, self._queue.put_nowait, state)
+        self._hands = Hands(context, self._queue.put_nowait)
 
     async def run(self, events: list[Event]) -> Result:
         self._take(events)
