@@ -77,7 +77,10 @@ def _walk(root: int, below: str, depth: int) -> Iterator[tuple[str, str]]:
 
 def _objection(entry: os.DirEntry[str], path: str, depth: int) -> str | None:
     """Why not to offer it; ``""`` for a file to offer; None for a directory to enter."""
-    mode = entry.stat(follow_symlinks=False).st_mode
+    try:
+        mode = entry.stat(follow_symlinks=False).st_mode
+    except OSError:
+        return CHANGED
     if _printable(path) != path or len(path.encode()) > MAX_PATH_BYTES:
         return "its name is too long or not printable"
     if stat.S_ISDIR(mode):
