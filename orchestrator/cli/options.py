@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.core.request import Budgets
 
 CONTINUE = "continue"  # as a value of --unattended
+OFF = "off"  # as a value of --budget hang
 MIN_BUDGET_S, MAX_BUDGET_S = 1.0, 31 * 86_400.0
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -112,7 +113,7 @@ def job_options(command: Command) -> Command:
             "budgets",
             multiple=True,
             metavar="NAME=SECONDS",
-            help="Another deadline of a phase, such as connect=60. Repeatable.",
+            help="Another deadline, such as connect=60; hang=SECONDS|off: silence. Repeatable.",
         ),
     )
 
@@ -226,14 +227,16 @@ def parse_budgets(
     from orchestrator.core.request import Budgets
     from orchestrator.core.suggest import did_you_mean
 
-    known = [field.name.removesuffix("_s") for field in fields(Budgets)]
+    known = [f.name.removesuffix("_s") for f in fields(Budgets) if f.name.endswith("_s")]
     given: dict[str, float | None] = {}
+    asked = any(setting.startswith("hang=") for setting in settings)
     for setting in settings:
         name, _, value = setting.partition("=")
         if name not in known:
             what = f"no budget is called {name!r}"
             raise UsageError(what, id="run.budget", remedy=did_you_mean(name, known))
-        given[f"{name}_s"] = _seconds(f"--budget {name}", value)
+        off = name == "hang" and value == OFF
+        given[f"{name}_s"] = None if off else _seconds(f"--budget {name}", value)
     if run_s is not None:
         given["run_s"] = run_s
     if unattended is not None:
@@ -241,7 +244,8 @@ def parse_budgets(
         given["lease_s"] = (
             None if lasting else _seconds("--unattended", unattended, f", or {CONTINUE}")
         )
-    return Budgets(**given)  # type: ignore[arg-type]  # only run and lease may be None
+    # Only run, lease and hang may be None, and only they are.
+    return Budgets(**given, hang_asked=asked)  # type: ignore[arg-type]
 
 
 def _seconds(option: str, value: str, otherwise: str = "") -> float:

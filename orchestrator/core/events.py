@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestrator.core.evidence import Inspect, Inspected, Stalled
 from orchestrator.core.facts import Facts
 from orchestrator.core.outcome import Outcome
 from orchestrator.core.plan import NodePlan
@@ -320,6 +321,8 @@ Event = (
     | NodeConcluded
     | Reported
     | Progressed
+    | Stalled
+    | Inspected
     | Collected
     | Swept
     | Failed
@@ -433,6 +436,7 @@ Action = (
     | Reach
     | Launch
     | Follow
+    | Inspect
     | Stop
     | Collect
     | Sweep

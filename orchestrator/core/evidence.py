@@ -1,4 +1,7 @@
-"""What was found out about the ranks of a node that makes no progress. Plain data."""
+"""Ranks that make no progress: the suspicion, the look at their nodes, and what was found. Data.
+
+:mod:`orchestrator.core.hang` decides what follows from it.
+"""
 
 from __future__ import annotations
 
@@ -52,3 +55,37 @@ class Inspection:
     ranks: tuple[RankEvidence, ...] = ()
     reachable: bool = True
     problem: str = ""
+
+
+# ---- events and the action ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stalled:
+    """Ranks were silent for ``silent_s``, longer than ``limit_s`` allows: a suspicion, no verdict.
+
+    ``ranks`` are silent though others are not; empty = every rank is. ``at`` is the coordinator's
+    wall clock in seconds.
+    """
+
+    silent_s: float
+    limit_s: float
+    at: float
+    ranks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """All ranks of a node were looked at, or could not be. Answers suspicion number ``stall``."""
+
+    node: str
+    stall: int
+    inspection: Inspection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspect:
+    """Look at all ranks of ``node`` because of suspicion number ``stall`` of this attempt."""
+
+    node: str
+    stall: int

@@ -315,7 +315,8 @@ def _waits_otherwise(witnesses: Sequence[_Witness]) -> _Finding | None:
 def _quietest(witnesses: Sequence[_Witness]) -> _Finding | None:
     told = [w for w in witnesses if w.seen.quiet_s is not None]
     if not told:
-        return None
+        silent = "never wrote anything, nor did any other rank"
+        return _Finding(witnesses[:1], silent, Confidence.WEAK) if witnesses else None
     first = max(told, key=lambda w: w.seen.quiet_s or 0.0)
     reason = f"fell silent first, {first.seen.quiet_s:.0f} s ago"
     return _Finding([first], reason, Confidence.WEAK)

@@ -31,6 +31,8 @@ from orchestrator.core.events import (
     Sweep,
     Sync,
 )
+from orchestrator.core.evidence import Inspect
+from orchestrator.core.hang import blame, confirmed
 from orchestrator.core.launchers import NEEDS_RENDEZVOUS
 from orchestrator.core.meeting import all_reached, candidates_of, choose_rendezvous
 from orchestrator.core.plan import NodePlan, Plan, Rendezvous
@@ -69,6 +71,8 @@ def identity(action: Action) -> str:
             return type(action).__name__
         case Stop(node=node, grace_s=grace_s):
             return f"Stop/{node}/{grace_s:g}"
+        case Inspect(node=node, stall=stall):
+            return f"Inspect/{node}/{stall}"
         case _:
             return f"{type(action).__name__}/{action.node}"
 
@@ -132,7 +136,7 @@ def _decide(state: RunState) -> RunState:
     begin another attempt when a lease ran out before this coordinator took over.
     """
     if state.launching:
-        return _decide_next_attempt(state)
+        return _decide_next_attempt(_decide_hang(state))
     if state.refusal or not state.begun:
         return state
     if not all(node.settled for node in state.nodes.values()):
@@ -148,6 +152,28 @@ def _decide(state: RunState) -> RunState:
             return replace(state, refusal=chosen)
         return _decide_plan(state, chosen)
     return state
+
+
+def _decide_hang(state: RunState) -> RunState:
+    """Once every node was looked at: the suspicion is confirmed, or forgotten."""
+    stall = state.stall
+    if stall is None or state.halted:
+        return state
+    running = {name for name, node in state.planned() if _is_running(node)}
+    found = {name: i for name, i in state.inspections.items() if name in running}
+    if len(found) < len(running):
+        return state
+    if confirmed(stall.ranks, stall.limit_s, found):
+        return replace(state, hang=blame(found))
+    return replace(state, stall=None)
+
+
+def _is_suspected(state: RunState) -> bool:
+    return state.stall is not None and not state.halted
+
+
+def _is_running(node: NodeState) -> bool:
+    return node.launched and not (node.concluded or node.problem or node.lost)
 
 
 def _decide_next_attempt(state: RunState) -> RunState:
@@ -240,6 +266,8 @@ def _wanted_of_node(state: RunState, share: NodePlan) -> Iterator[Action]:
     ended = node.concluded is not None or node.problem is not None
     if not ended and node.launched:
         yield Follow(node=name)
+        if _is_suspected(state) and name not in state.inspections:
+            yield Inspect(node=name, stall=state.stalls)
     elif not ended and not state.halted:
         yield Launch(node=name, share=share)
     if state.halted and node.concluded is None:

@@ -38,6 +38,7 @@ from orchestrator.core.events import (
     Swept,
     Synced,
 )
+from orchestrator.core.evidence import Inspected, Stalled
 from orchestrator.core.state import Figure, NodeState, RunState, new_state, next_attempt
 
 NodeEvent = (
@@ -70,6 +71,8 @@ def record(state: RunState, event: Event) -> RunState:
             return state
         case Failed():
             return _record_failure(state, event)
+        case Stalled() | Inspected():
+            return _record_hang(state, event)
         case RankExited() | ProcessExited():
             known = event in state.endings
             return state if known else replace(state, endings=(*state.endings, event))
@@ -96,6 +99,19 @@ def _record_run(state: RunState, event: RunEvent) -> RunState:
             return replace(state, occupied=event)
         case _:
             assert_never(event)
+
+
+def _record_hang(state: RunState, event: Stalled | Inspected) -> RunState:
+    """One suspicion at a time, and none of a run that ends anyway; late answers are to none."""
+    match event:
+        case Stalled():
+            if state.halted or state.stall is not None or not state.launching:
+                return state
+            return replace(state, stall=event, stalls=state.stalls + 1, inspections={})
+        case Inspected(node=node, stall=stall, inspection=inspection):
+            if state.stall is None or stall != state.stalls or node in state.inspections:
+                return state
+            return replace(state, inspections={**state.inspections, node: inspection})
 
 
 def _record_takeover(state: RunState, event: Resumed) -> RunState:

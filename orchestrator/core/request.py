@@ -16,7 +16,8 @@ class Budgets:
 
     ``silence_s``: a node whose link is broken for this long is lost. ``lease_s``: without news
     from the coordinator for this long, the node's supervisor ends the ranks by itself; None lets
-    them go on until they are done.
+    them go on until they are done. ``hang_s``: ranks that are silent for this long are looked at;
+    None never looks. Ranks that report nothing through the kit only if ``hang_asked``.
     """
 
     connect_s: float = 30.0
@@ -31,6 +32,8 @@ class Budgets:
     clean_s: float = 30.0
     silence_s: float = 10.0
     lease_s: float | None = 60.0
+    hang_s: float | None = 600.0
+    hang_asked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,7 +74,9 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureResult:
-    """The first cause. ``others`` are ranks that we stopped because of it."""
+    """The first cause. ``others`` are ranks that we stopped because of it; ``log`` and ``evidence``
+    (a folder) are paths in the run's folder.
+    """
 
     id: str
     cause: str
@@ -84,6 +86,7 @@ class FailureResult:
     last_line: str = ""
     log: str = ""
     others: tuple[str, ...] = ()
+    evidence: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,9 @@ from orchestrator.core.events import (
     StopRequested,
     Swept,
 )
+from orchestrator.core.evidence import Inspection, Stalled
 from orchestrator.core.facts import Facts
+from orchestrator.core.hang import Blame
 from orchestrator.core.outcome import succeeded
 from orchestrator.core.plan import Plan
 from orchestrator.core.planning import Refusal
@@ -96,8 +98,9 @@ class RunState:
     ``epoch`` is even and grows with every coordinator and every attempt; nodes refuse what comes
     from an older one. ``issued`` holds the identities of the actions that this coordinator issued.
     ``resumed``: it took the attempt over from another one. ``successor``: the changed request that
-    another attempt would follow. ``positions`` maps (node, rank) to how
-    far the rank's report file was read, in bytes.
+    another attempt would follow. ``positions`` maps (node, rank) to how far the rank's report file
+    was read, in bytes. ``stall`` is a suspicion that is being looked into, number ``stalls``, and
+    ``inspections`` what was found so far; ``hang`` = it was confirmed.
     """
 
     request: RunRequest
@@ -119,17 +122,28 @@ class RunState:
     problems: tuple[tuple[str, Phase, Problem], ...] = ()
     stop: StopRequested | None = None
     overdue: DeadlinePassed | None = None
+    stall: Stalled | None = None
+    stalls: int = 0
+    inspections: Mapping[str, Inspection] = field(default_factory=dict)
+    hang: Blame | None = None
     issued: frozenset[str] = frozenset()
 
     @property
     def failures(self) -> tuple[Ending, ...]:
         """Endings that are failures of their own, not our doing, in the order they happened.
 
-        Once a lease ran out on one node, ranks elsewhere fail because theirs were stopped there.
+        Once a lease ran out on one node, or a hang was ended, ranks elsewhere fail because theirs
+        were stopped there.
         """
-        lapsed = self.lapsed_at
+        ours = min(self.lapsed_at, self.hung_at)
         own = (e for e in self.endings if not e.by_us and not succeeded(e.outcome))
-        return tuple(sorted((e for e in own if e.at < lapsed), key=lambda ending: ending.at))
+        return tuple(sorted((e for e in own if e.at < ours), key=lambda ending: ending.at))
+
+    @property
+    def hung_at(self) -> float:
+        """When the hang was noticed that ends the run, less what clocks may differ by."""
+        hung = self.hang is not None and self.stall is not None
+        return self.stall.at - CLOCK_ERROR_S if hung and self.stall else math.inf
 
     @property
     def lapsed_at(self) -> float:
@@ -147,7 +161,7 @@ class RunState:
     def halted(self) -> bool:
         """Whether the run is to end now rather than when its ranks are done."""
         ended = self.stop or self.refusal or self.occupied or self.overdue or self.failures
-        return bool(ended or self.lapsed or self.broken)
+        return bool(ended or self.lapsed or self.broken or self.hang)
 
     @property
     def broken(self) -> bool:

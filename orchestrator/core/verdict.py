@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from orchestrator.core.errors import ExitCode
 from orchestrator.core.events import Occupied, Phase, Problem, RankExited
+from orchestrator.core.evidence import Stalled
+from orchestrator.core.hang import Blame
 from orchestrator.core.outcome import describe, succeeded
 from orchestrator.core.plan import Plan
 from orchestrator.core.result import (
@@ -104,6 +106,8 @@ def _failure(state: RunState) -> tuple[FailureResult, ExitCode] | None:
         return _refused(state), ExitCode.PREFLIGHT
     if state.occupied is not None:
         return _occupied(state.occupied), ExitCode.BUSY
+    if state.hang is not None and state.stall is not None:
+        return _hung(state, state.stall, state.hang), ExitCode.RUN_FAILED
     if state.launching:
         ending = first_cause(state)
         if ending is not None and not _stopped_before(state, ending):
@@ -196,7 +200,25 @@ def _ended_badly(state: RunState, ending: Ending) -> FailureResult:
     )
 
 
-def _others(state: RunState, cause: Ending) -> tuple[str, ...]:
+def _hung(state: RunState, stall: Stalled, cause: Blame) -> FailureResult:
+    run, node, rank = state.request.run_id, cause.node, cause.rank
+    seen = [e for e in state.inspections[node].ranks if e.rank == rank]
+    return FailureResult(
+        id="OR-HANG-001",
+        cause=f"{cause.sentence} (no progress for {stall.silent_s:.0f} s)",
+        node=node,
+        rank=rank,
+        remedy=f"orchestrate logs {run} --nodes {node}"
+        + (f" --ranks {rank}" if rank is not None else "")
+        + "; if such a silence is normal: --budget hang=SECONDS, or hang=off",
+        last_line=seen[0].last_line if seen else "",
+        log="" if rank is None else f"logs/{node}/rank-{rank}.err",
+        others=tuple(other for other in _others(state) if other != f"{node}/rank {rank}"),
+        evidence="hang",
+    )
+
+
+def _others(state: RunState, cause: Ending | None = None) -> tuple[str, ...]:
     """Every other rank that we ended because of ``cause``; not those that failed by themselves."""
     ended = (e for e in state.endings if e is not cause and e.by_us and not succeeded(e.outcome))
     return tuple(f"{e.node}/{ending_name(e)}" for e in ended if hasattr(e, "rank"))
@@ -304,8 +326,12 @@ def _node_state(
         return "lost", node.lost.message
     if node.swept is not None and not node.swept.clean:
         return "dirty", f"still running: {', '.join(node.swept.survivors)}"
+    if node.swept is not None and node.swept.gpu_drained is False:
+        return "dirty", "no process is left, but GPU memory did not come back"
     if node.problem is not None:
         return "failed", node.problem.message
+    if state.hang is not None and state.hang.node == name:
+        return "failed", state.hang.sentence
     if cause is not None and cause.node == name:
         return "failed", f"{ending_name(cause)} {describe(cause.outcome)}"
     if state.halted and state.launching:

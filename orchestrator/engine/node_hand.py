@@ -229,7 +229,7 @@ class NodeHand:
     async def inspect(self, stall: int) -> Inspected:
         """Look at the node's ranks; what was found goes into the run's folder."""
         folder = self._context.folder.node_hang(self._spec.name, self._attempt)
-        found = await look_at(self._link, self._named(), folder)
+        found = await look_at(self._link, self._named(), folder, self._context.note)
         return Inspected(node=self._spec.name, stall=stall, inspection=found)
 
     async def collect(self, state: RunState) -> None:

@@ -69,6 +69,11 @@ class NodeLink:
         self._broken_since: float | None = None
         self._opening = asyncio.Lock()
 
+    @property
+    def broken(self) -> bool:
+        """Whether the link was there and is gone: nothing is heard of the node."""
+        return self._broken_since is not None
+
     async def open(self, timeout_s: float) -> Channel:
         """The channel, made if there is none. Raises ``PreflightError``, ``TimeoutError``,
         ``ChannelLost``.

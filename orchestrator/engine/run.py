@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from orchestrator.core import machine
 from orchestrator.core.codec import to_json
@@ -34,6 +35,7 @@ from orchestrator.engine.context import RunContext
 from orchestrator.engine.hands import Hands
 from orchestrator.engine.interrupts import Abandoned
 from orchestrator.engine.problems import unwritable
+from orchestrator.engine.pulse import Pulse
 from orchestrator.engine.recorded import Timings, recall
 
 # Events that are already waiting share one write; the bound keeps observers lively.
@@ -102,19 +104,25 @@ class _Engine:
     def __init__(self, context: RunContext, state: RunState, timings: Timings) -> None:
         self.folder = context.folder
         self.interrupts = context.interrupts
-        self._context = context
         self._clock = context.clock
         self._state = state
         self._journal = Journal(context.folder.journal)
         self._series = SeriesWriter(context.folder.metrics)
         self._queue: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         self._timings = timings
-        self._hands = Hands(context, self._queue.put_nowait)
+        self._pulse = Pulse(state, context.clock, self._queue.put_nowait, self._broken)
+        self._context = replace(context, observers=(*context.observers, self._pulse))
+        self._hands = Hands(self._context, self._queue.put_nowait)
 
     async def run(self, events: list[Event]) -> Result:
-        self._take(events)
-        while "Conclude" not in self._state.issued:
-            self._take(await self._next_events())
+        beating = asyncio.create_task(self._pulse.run())
+        try:
+            self._take(events)
+            while "Conclude" not in self._state.issued:
+                self._take(await self._next_events())
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
         return self._conclude()
 
     async def close(self) -> None:
@@ -124,6 +132,9 @@ class _Engine:
 
     def request_stop(self, kind: StopKind, by: str) -> None:
         self._queue.put_nowait(StopRequested(kind=kind, by=by, at=self._clock.wall()))
+
+    def _broken(self) -> Collection[str]:
+        return self._hands.broken()
 
     def leave(self) -> None:
         self._queue.put_nowait(Abandoned())

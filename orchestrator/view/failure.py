@@ -31,7 +31,7 @@ def failure_screen(result: Result, folder: Path | None, *, color: bool = False) 
         *(f"  warning: {brief(warning, WIDTH)}" for warning in result.warnings[:2]),
     ]
     # What to do next must not be pushed out by what went wrong.
-    last = list(_next(result, failure, log))
+    last = list(_next(result, failure, log, folder))
     return [*lines[: MAX_LINES - len(last)], *last]
 
 
@@ -57,7 +57,9 @@ def _folded(names: list[str]) -> str:
     return fold(names) if all(map(is_name, names)) else ", ".join(names)
 
 
-def _next(result: Result, failure: FailureResult, log: Path | None) -> Iterator[str]:
+def _next(
+    result: Result, failure: FailureResult, log: Path | None, folder: Path | None
+) -> Iterator[str]:
     if failure.remedy:
         yield f"  next: {brief(failure.remedy, WIDTH)}"
     if result.run_id:
@@ -66,6 +68,8 @@ def _next(result: Result, failure: FailureResult, log: Path | None) -> Iterator[
             yield f"  more: {command}"
     if log is not None:
         yield f"  log:  {brief(str(log), 400)}"
+    if folder is not None and failure.evidence and ".." not in Path(failure.evidence).parts:
+        yield f"  evidence: {brief(str(folder / failure.evidence), 400)}"
 
 
 def _log_path(failure: FailureResult, folder: Path | None) -> Path | None:

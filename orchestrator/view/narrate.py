@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from orchestrator.core import machine
 from orchestrator.core.events import (
     Begun,
     Collected,
@@ -12,9 +13,11 @@ from orchestrator.core.events import (
     DeadlinePassed,
     Event,
     Failed,
+    Halting,
     Launched,
     NodeConcluded,
     NodeLost,
+    Occupied,
     Prepared,
     Probed,
     Problem,
@@ -23,14 +26,16 @@ from orchestrator.core.events import (
     RankStarted,
     Reached,
     RendezvousOffered,
+    Resumed,
     StopKind,
     StopRequested,
     Swept,
     Synced,
 )
+from orchestrator.core.evidence import Inspected, Stalled
 from orchestrator.core.facts import Facts
 from orchestrator.core.outcome import describe, succeeded
-from orchestrator.core.state import RunState
+from orchestrator.core.state import LEASE, RunState
 from orchestrator.view.text import TIMES, brief, plural, seconds, size
 
 
@@ -57,6 +62,10 @@ def narrate(event: Event, state: RunState) -> Line | None:
     match event:
         case Begun():
             return _begun(state)
+        case Resumed():
+            return _resumed(state)
+        case Occupied(node=node, holder=holder):
+            return Line(Weight.PROBLEM, f"in use by {brief(holder, 300)}", node)
         case StopRequested(kind=kind, by=by):
             how = "kill everything now" if kind is StopKind.KILL else "stop gracefully"
             return Line(Weight.PROBLEM, f"{brief(by)}: asked to {how}")
@@ -67,8 +76,25 @@ def narrate(event: Event, state: RunState) -> Line | None:
             return Line(Weight.PROBLEM, _problem(problem), node)
         case RankExited() | ProcessExited():
             return _ended(event)
+        case Stalled() | Inspected():
+            return _stalled(event, state)
         case _:
             return _before_launch(event) or _after_launch(event, state)
+
+
+def _stalled(event: Stalled | Inspected, state: RunState) -> Line | None:
+    """The suspicion, and what came of it once every node was looked at."""
+    match event:
+        case Stalled(silent_s=silent_s, ranks=ranks):
+            who = f" of {plural(len(ranks), 'rank')}" if ranks else ""
+            text = f"no progress{who} for {seconds(silent_s)}: looking at all ranks"
+            return Line(Weight.PROBLEM, text)
+        case Inspected():
+            if state.hang is not None:
+                return Line(Weight.PROBLEM, brief(state.hang.sentence, 400))
+            if state.stall is None:
+                return Line(Weight.RUN, "no hang: the ranks wrote something, or cannot be asked")
+            return None
 
 
 def _begun(state: RunState) -> Line:
@@ -76,6 +102,23 @@ def _begun(state: RunState) -> Line:
     nodes = plural(len(state.nodes), "node")
     text = f"run {request.run_id}: {request.job.workload.name} on {request.cluster.name} ({nodes})"
     return Line(Weight.RUN, brief(text))
+
+
+def _resumed(state: RunState) -> Line:
+    """What is kept of the run, and in which phase it goes on."""
+    nodes = state.nodes.values()
+    started = sum(len(node.ranks) for node in nodes)
+    ended = sum(1 for ending in state.endings if isinstance(ending, RankExited))
+    counts = (
+        (sum(node.ready for node in nodes), "ready"),
+        (sum(node.launched for node in nodes), "launched"),
+        (sum(node.collected is not None for node in nodes), "collected"),
+    )
+    kept = [f"{plural(count, 'node')} {what}" for count, what in counts if count]
+    kept += [f"{plural(started, 'rank')} started, {ended} ended"] if started else []
+    text = f"run {state.request.run_id} goes on: attempt {state.attempt}, phase "
+    text += f"{machine.phase(state).value}; kept: {', '.join(kept) or 'nothing yet'}"
+    return Line(Weight.RUN, brief(text, 300))
 
 
 def _problem(problem: Problem) -> str:
@@ -123,13 +166,23 @@ def _after_launch(event: Event, state: RunState) -> Line | None:
             return Line(Weight.PROBLEM, f"ended, still running: {left}", node)
         case Collected(node=node, files=files, bytes=count):
             return Line(Weight.NODE, f"collected {plural(files, 'file')}, {size(count)}", node)
-        case Swept(node=node, clean=clean, survivors=survivors):
-            if clean:
-                return Line(Weight.DETAIL, "verified clean", node)
-            left = brief(", ".join(survivors[:8]))
-            return Line(Weight.PROBLEM, f"not clean: {left}", node)
+        case Halting(node=node, why=why) if why == LEASE:
+            text = "no word from its coordinator for as long as the lease: it ends its ranks"
+            return Line(Weight.PROBLEM, text, node)
+        case Swept(node=node):
+            return _swept(event, node)
         case _:
             return None
+
+
+def _swept(event: Swept, node: str) -> Line:
+    if not event.clean:
+        left = brief(", ".join(event.survivors[:8]))
+        return Line(Weight.PROBLEM, f"not clean: {left}", node)
+    if event.gpu_drained is False:
+        return Line(Weight.PROBLEM, "no process left, but GPU memory did not come back", node)
+    drained = ", GPU memory is back" if event.gpu_drained else ""
+    return Line(Weight.DETAIL, f"verified clean{drained}", node)
 
 
 def _rank_started(node: str, state: RunState) -> Line | None:

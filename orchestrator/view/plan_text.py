@@ -84,10 +84,11 @@ def _budgets(budgets: Budgets) -> Iterator[str]:
     told = [
         (field.name.removesuffix("_s"), getattr(budgets, field.name))
         for field in fields(budgets)
-        if field.name != "lease_s"
+        if field.name.endswith("_s") and field.name != "lease_s"
     ]
+    none = {"hang": "not looked for"}
     yield ", ".join(
-        f"{name} {'as long as it needs' if value is None else seconds(value)}"
+        f"{name} {none.get(name, 'as long as it needs') if value is None else seconds(value)}"
         for name, value in told
     )
 
@@ -99,7 +100,14 @@ def unattended(budgets: Budgets, run_id: str = "RUN") -> str:
     return f"ranks end {seconds(budgets.lease_s)} after the coordinator's last word"
 
 
+def _locks(share: NodePlan) -> Iterator[str]:
+    own = ", ".join(lock.name for lock in share.locks if not lock.shared)
+    if own:
+        yield f"kept from other runs: {own}"
+
+
 def _share(share: NodePlan) -> Iterator[str]:
+    yield from _locks(share)
     for process in share.processes:
         yield _command(process)
         yield from (f"    {_variable(variable)}" for variable in process.env)

@@ -11,6 +11,7 @@
         logs/<node>/attempt-<N>/...            of attempts after the first
         artifacts/<node>/...                   of the last attempt
         artifacts/<node>.attempt-<N>/...       of earlier ones
+        hang/<node>/...                        what was found of ranks that made no progress
         result.json report.md report.html
 """
 
@@ -138,6 +139,11 @@ class RunFolder:
         """
         suffix = "" if replaced is None else f".attempt-{replaced}"
         return self.artifacts / (_component(node) + suffix)
+
+    def node_hang(self, node: str, attempt: int = 1) -> Path:
+        """Evidence on ranks of ``node``. Raises ``ValueError`` for an unsafe name."""
+        first = self.path / "hang" / _component(node)
+        return first if attempt == 1 else first / f"attempt-{attempt}"
 
     def log_files(self) -> list[LogFile]:
         """Every log that exists now, sorted by attempt."""
