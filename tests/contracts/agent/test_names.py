@@ -115,6 +115,11 @@ async def test_digests_are_hexadecimal(channel: AgentChannel, digest: str) -> No
         {"locks": [{"name": "x", "mode": "shared"}] * 2},
         {"locks": [{"name": "x", "mode": "shared"}], "coordinator": 7},
         {"cwd": 5},
+        {"gpus": [-1]},
+        {"gpus": ["0"]},
+        {"gpus": [True]},
+        {"gpus": 0},
+        {"gpus": [0] * 65},
     ],
 )
 async def test_a_launch_is_checked_whole(channel: AgentChannel, change: dict[str, object]) -> None:

@@ -129,6 +129,7 @@ async def test_sweeping_where_nothing_ran_is_clean(attempt: Attempt) -> None:
         "killed": [],
         "survivors": [],
         "clean": True,
+        "gpu_drained": None,
     }
 
 

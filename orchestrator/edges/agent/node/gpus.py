@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,17 +41,24 @@ def find_program() -> str | None:
 def query(program: str, what: str, notes: list[str], timeout_s: float = TIMEOUT_S) -> str:
     """The answer as CSV; "" with a note when there is none."""
     argv = [program, what, "--format=csv,noheader,nounits"]
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            argv, capture_output=True, timeout=timeout_s, stdin=subprocess.DEVNULL, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    except OSError as error:
         notes.append(f"nvidia-smi: {error}")
         return ""
-    text = done.stdout[:MAX_OUTPUT_BYTES].decode(errors="replace")
-    if done.returncode:
-        said = done.stderr[:500].decode(errors="replace").strip() or text[:500].strip()
-        notes.append(f"nvidia-smi ended with {done.returncode}: {said}")
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        notes.append(f"nvidia-smi: {error}")
+        process.kill()
+        # A wedged driver keeps it beyond KILL: whoever asked must not wait for that.
+        threading.Thread(target=process.communicate, daemon=True).start()
+        return ""
+    text = out[:MAX_OUTPUT_BYTES].decode(errors="replace")
+    if process.returncode:
+        said = err[:500].decode(errors="replace").strip() or text[:500].strip()
+        notes.append(f"nvidia-smi ended with {process.returncode}: {said}")
         return ""
     return text
 

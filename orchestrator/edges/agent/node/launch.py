@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager
 
 from orchestrator.edges.agent.node import lease
+from orchestrator.edges.agent.node.drain import check_gpus, note_baseline
 from orchestrator.edges.agent.node.fault import ABSENT, BAD_REQUEST, BUSY, LAUNCH, AgentFault
 from orchestrator.edges.agent.node.layout import (
     AGENT,
@@ -72,6 +73,7 @@ def launch(
     epoch = lease.check_epoch(request)
     lease_s = lease.check_lease(request)
     wanted, holder = check_locks(request), describe_holder(run, request)
+    gpus = check_gpus(request)
     spec = _specification(layout, run, attempt, request)
     with lease.held(run, epoch, BEFORE_US_S):
         known = supervisor_state(attempt)
@@ -80,6 +82,7 @@ def launch(
         _refuse_if_busy(run)
         with _lent(reservations, wanted, holder) as locks:
             attempt.create()
+            note_baseline(attempt, gpus)
             if field(request, "own_copy", bool, False):
                 copy_code(layout.snapshot(request.get("snapshot")), attempt.work)
             lease.write(attempt, epoch, lease_s)

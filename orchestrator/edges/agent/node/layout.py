@@ -8,7 +8,7 @@
   runs/<run>/<node>/                 one inventory node's share of a run
     epoch  lock  checkpoints/
     attempt-<n>/
-      supervisor.json supervisor.log events.jsonl lease stop cgroup
+      supervisor.json supervisor.log events.jsonl lease stop cgroup gpus.json
       logs/ ranks/ report/ output/ work/
 """
 
@@ -60,6 +60,7 @@ class AttemptLayout:
         self.lease = os.path.join(root, "lease")
         self.stop = os.path.join(root, "stop")
         self.cgroup = os.path.join(root, "cgroup")
+        self.gpus = os.path.join(root, "gpus.json")
         self.logs = os.path.join(root, "logs")
         self.ranks = os.path.join(root, "ranks")
         self.report = os.path.join(root, "report")

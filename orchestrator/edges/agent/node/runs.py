@@ -11,6 +11,7 @@ import time
 
 from orchestrator.edges.agent.node import lease
 from orchestrator.edges.agent.node.cgroups import ControlGroup
+from orchestrator.edges.agent.node.drain import DRAIN_S, check_gpus, drained
 from orchestrator.edges.agent.node.fault import ABSENT, BUSY, AgentFault
 from orchestrator.edges.agent.node.layout import (
     AGENT,
@@ -95,20 +96,24 @@ def sweep_run(reservations: Reservations, layout: NodeLayout, request: Request) 
     """End what is left of the run on this node, its supervisor included, and verify.
 
     With ``epoch``, launches of older epochs are fenced off first, and one under way is waited for;
-    what this channel reserved for the run is given up.
+    what this channel reserved for the run is given up. ``gpu_drained`` tells whether ``gpus`` are
+    given back; None if there is nobody to ask, or nothing to ask about.
     """
     run = layout.run(request.get("run"), request.get("node"))
+    gpus = check_gpus(request)
     with _fenced(run, request):
         if request.get("epoch") is not None:
             reservations.release(run.root)
     unfinished = _end_supervisors(run)
     swept = _sweep(run)
     survivors = [process.describe() for process in swept.survivors] + unfinished
+    gpu_drained = drained(run, gpus, swept.killed, 0.0 if survivors else DRAIN_S)
     return {
         "scans": swept.scans,
         "killed": swept.killed,
         "survivors": survivors,
         "clean": not survivors,
+        "gpu_drained": gpu_drained and not survivors,
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -12,7 +11,7 @@ from orchestrator.edges.agent.node.fault import ABSENT, BAD_REQUEST, AgentFault,
 from orchestrator.edges.agent.node.layout import AttemptLayout
 from orchestrator.edges.agent.node.processes import belongs, send
 from orchestrator.edges.agent.node.runs import existing
-from orchestrator.edges.agent.node.state import supervisor_state
+from orchestrator.edges.agent.node.state import records, supervisor_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ ALLOWED = {
     "TERM": signal.SIGTERM,
 }
 RANK = re.compile(r"rank-(0|[1-9]\d{0,6})\Z")
-MAX_EVENTS_BYTES = 16 * 1024 * 1024
 
 
 def signal_target(call: Call) -> dict[str, Any]:
@@ -71,12 +69,7 @@ def _rank(attempt: AttemptLayout, rank: int) -> tuple[int, int]:
 def _started(attempt: AttemptLayout, rank: int) -> tuple[int, int] | None:
     """(pid, start time) of the rank's latest start."""
     found = None
-    with open(attempt.events, "rb") as file:
-        for line in file.read(MAX_EVENTS_BYTES).splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:  # the last line may be under way
-                continue
-            if record["event"] == "rank-started" and record["rank"] == rank:
-                found = int(record["pid"]), int(record["start_time"])
+    for record in records(attempt):
+        if record.get("event") == "rank-started" and record.get("rank") == rank:
+            found = int(record["pid"]), int(record["start_time"])
     return found

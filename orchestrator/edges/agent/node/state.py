@@ -10,9 +10,11 @@ from orchestrator.edges.agent.node.processes import alive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 TAIL_BYTES = 256 * 1024
+MAX_EVENTS_BYTES = 16 * 1024 * 1024
 
 
 def boot_id() -> str:
@@ -57,6 +59,22 @@ def supervisor_state(attempt: AttemptLayout) -> SupervisorState | None:
             return SupervisorState(json.loads(file.read(65536)))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def records(attempt: AttemptLayout) -> Iterator[dict[str, Any]]:
+    """What the supervisor has recorded so far; nothing if it never began."""
+    try:
+        with open(attempt.events, "rb") as file:
+            lines = file.read(MAX_EVENTS_BYTES).splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:  # the last line may be under way
+            continue
+        if isinstance(record, dict):
+            yield record
 
 
 def conclusion(attempt: AttemptLayout) -> dict[str, Any] | None:
