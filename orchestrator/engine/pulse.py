@@ -120,14 +120,13 @@ class Pulse:
                 heard.last += elapsed
 
     def _judge(self, limit_s: float) -> None:
-        if not self._armed:
+        if self._state.stall is not None:
+            self._forgive()
             return
-        found = suspect(list(self._table()), self._now, limit_s)
+        found = suspect(list(self._table()), self._now, limit_s) if self._armed else None
         if found is None:
             return
-        # A suspicion that is not confirmed must not come again at once.
-        for heard in self._heard.values():
-            heard.last = self._now
+        self._forgive()
         self._tell(
             Stalled(
                 ranks=found.ranks,
@@ -137,11 +136,16 @@ class Pulse:
             )
         )
 
+    def _forgive(self) -> None:
+        """Count anew: a suspicion that is not confirmed must not come again at once."""
+        for heard in self._heard.values():
+            heard.last = self._now
+
     @property
     def _armed(self) -> bool:
         """Ranks that report nothing by themselves are judged only if the user asked for it."""
         state = self._state
-        if not state.launching or state.halted or state.stall is not None:
+        if not state.launching or state.halted:
             return False
         asked = state.request.budgets.hang_asked
         return asked or self._reported or any(state.positions.values())
