@@ -95,8 +95,7 @@ class NodeHand:
     async def sync(self) -> None:
         snapshot = self._context.snapshot
         assert snapshot is not None, "a run that is only to be ended brings no code"
-        channel = await self._link.open(self._request.budgets.connect_s)
-        sent = await push_snapshot(channel, snapshot, timeout_s=self._request.budgets.sync_s)
+        sent = await push_snapshot(self._link, snapshot, timeout_s=self._request.budgets.sync_s)
         self._post(
             Synced(
                 node=self._spec.name,

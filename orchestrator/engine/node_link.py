@@ -60,6 +60,7 @@ class NodeLink:
         dial: Dial = dial,
     ) -> None:
         self.spec = spec
+        self.node = spec.name
         self.opened = 0
         self._silence_s = silence_s
         self._limits = limits

@@ -29,7 +29,8 @@ LOCK_POLL_S = 0.05
 LOCK_S = 10.0
 LAUNCH_LOCK_S = 300.0
 SUPERVISOR_END_S = 15.0
-CHUNK_BYTES = 256 * 1024
+# Small, so that logs come in pieces and trail behind the records, as megabytes do.
+CHUNK_BYTES = 80
 READS = frozenset({"probe", "offer", "interpreter", "dial", "runs", "outputs", "fetch", "inspect"})
 
 
@@ -311,6 +312,10 @@ class FakeAgent:
         found = (s for s in self.node.supervisors(files.run) if s.files is files)
         return next(found, None)
 
+    def supervises(self, files: AttemptFiles) -> bool:
+        """Whether the attempt's supervisor is alive."""
+        return self._alive(files) is not None
+
     def _status(self, files: AttemptFiles) -> str:
         if files.supervisor is None:
             return "none"
@@ -490,29 +495,35 @@ class Watch:
         self._scheduled = False
         if self._over:
             return
-        self._poll_events()
+        moved = self._poll_events()
         for name, data in sorted(self._files.reports.items()):
-            self._poll_file("report", name, data)
+            moved |= self._poll_file("report", name, data)
         for name, data in sorted(self._files.logs.items()):
-            self._poll_file("log", name, data)
-        if self._files.supervisor is not None and self._agent._alive(self._files) is None:
+            moved |= self._poll_file("log", name, data)
+        if moved:
+            self._changed()
+        elif self._files.supervisor is not None and not self._agent.supervises(self._files):
             delay_s = 0.0 if self._files.concluded else ALIVE_CHECK_S
             self._agent.node.world.call_later(delay_s, self._say_goodbye)
 
-    def _poll_events(self) -> None:
-        start = self._cursors.get("events", 0)
+    def _poll_events(self) -> bool:
+        start = first = self._cursors.get("events", 0)
         for line in bytes(self._files.events[start:]).splitlines(keepends=True):
             end = start + len(line)
             self._send("supervisor", record=json.loads(line), offset=start, next=end)
             self._cursors["events"] = start = end
+        return start > first
 
-    def _poll_file(self, event: str, name: str, data: bytearray) -> None:
+    def _poll_file(self, event: str, name: str, data: bytearray) -> bool:
+        """Reports go in whole lines, logs as they come."""
         start = self._cursors.get(name, 0)
-        new = bytes(data[start : start + CHUNK_BYTES])
+        new = bytes(data[start : start + (CHUNK_BYTES if event == "log" else 10 * CHUNK_BYTES)])
+        new = new if event == "log" else new[: new.rfind(b"\n") + 1]
         if new:
             end = start + len(new)
             self._send(event, new, file=name, offset=start, next=end)
             self._cursors[name] = end
+        return bool(new)
 
     def _say_goodbye(self) -> None:
         if not self._over:

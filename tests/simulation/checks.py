@@ -35,6 +35,7 @@ class Facts:
     """What must not depend on how often the coordinator died."""
 
     status: str
+    cause: tuple[str, str | None, int | None] | None
     metrics: dict[str, float | None]
     nodes: dict[str, str]
     logs: dict[str, bytes]
@@ -196,6 +197,7 @@ def facts(simulation: Simulation) -> Facts | None:
     attempt = coordinator.state.attempt
     return Facts(
         status=result.status.value,
+        cause=(cause.id, cause.node, cause.rank) if (cause := result.failure) else None,
         metrics={name: metric.value for name, metric in result.metrics.items()},
         nodes={node.name: node.state for node in result.nodes},
         logs={

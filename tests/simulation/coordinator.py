@@ -101,6 +101,7 @@ class Coordinator:
         self._crash = crash
         self._silently = silently
         self._conversations: list[Conversation] = []
+        self.at_end: Callable[[Coordinator], None] = lambda _: None
         self.ended = asyncio.Event()
         self.again = again
         self.began_s = world.now
@@ -129,12 +130,15 @@ class Coordinator:
             self.outcome = error
         if not self.process.alive:
             self.outcome = Killed()
+        elif left := [t for t in self.process.living() if t is not asyncio.current_task()]:
+            self.world.violate(f"{self.process.name} leaves {len(left)} tasks behind: {left[:2]}")
         self.world.note(f"{self.process.name} ends: {self.describe()}")
         self._leave()
 
     def _leave(self) -> None:
         """The process is over; the kernel closes what it had open."""
         self.process.die()
+        self.at_end(self)
         if self._on_request in self.world.request_watchers:
             self.world.request_watchers.remove(self._on_request)
         for conversation in self._conversations:

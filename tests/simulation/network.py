@@ -188,21 +188,24 @@ class Link:
 
     async def connect(self, timeout_s: float) -> FakeChannel:
         """Raises ``PreflightError``, ``TimeoutError`` as the real one does."""
+        deadline = self.node.world.now + timeout_s
+        await self._pass(2 * self.latency(), deadline)
+        if not self.node.sshd:
+            raise PreflightError("connection refused", id="OR-SSH-002", where=self.node.name)
+        await self._pass((0.05 + 2 * self.latency()) * self.node.slow, deadline)
+        check_alive()
+        return Conversation(self, PROCESS.get()).channel
+
+    async def _pass(self, takes_s: float, deadline: float) -> None:
+        """A step of the handshake: packets are sent again until the link passes them."""
+        await asyncio.sleep(takes_s)
         world = self.node.world
-        deadline = world.now + timeout_s
-        await asyncio.sleep(2 * self.latency())
         while not self.whole:
             if world.now >= deadline:
                 raise PreflightError("no answer", id="OR-SSH-001", where=self.node.name)
             await asyncio.sleep(min(1.0, max(0.01, deadline - world.now)))
-        if not self.node.sshd:
-            raise PreflightError("connection refused", id="OR-SSH-002", where=self.node.name)
-        await asyncio.sleep((0.05 + 2 * self.latency()) * self.node.slow)
-        check_alive()
-        if not self.whole:
-            raise PreflightError("no answer", id="OR-SSH-001", where=self.node.name)
-        conversation = Conversation(self, PROCESS.get())
-        return conversation.channel
+        if world.now > deadline:
+            raise TimeoutError
 
 
 class FakeChannel:

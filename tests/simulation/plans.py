@@ -21,11 +21,64 @@ COORDINATOR_FAULTS = (
 CRASH_KINDS = (
     "before a write,after a write,before an action,after an action,sent,executed,answered"
 ).split(",")
+BENIGN_SHARE = 0.25
+BENIGN = (
+    ("kill-agent", 0.0, 0.0),
+    ("kill-agent", 0.0, 0.0),
+    ("reset", 0.0, 0.0),
+    ("reset", 0.0, 0.0),
+    ("cut", 1.0, 0.0),
+    ("cut", 4.0, 0.0),
+    ("cut-up", 3.0, 0.0),
+    ("cut-down", 3.0, 0.0),
+    ("delay", 5.0, 0.2),
+    ("duplicate", 20.0, 0.0),
+    ("slow", 5.0, 4.0),
+    ("jump", 0.0, -3600.0),
+    ("jump", 0.0, 3600.0),
+    ("jump-own-clock", 0.0, -3600.0),
+    ("jump-own-clock", 0.0, 3600.0),
+    ("kill", 0.0, 0.0),
+)
 
 
 def plan_of(seed: int) -> SimulationPlan:
     """Small worlds: one to four nodes, a few ranks, a few faults, all healed in the end."""
     source = random.Random(seed)
+    if source.random() < BENIGN_SHARE:
+        return _benign(source, seed)
+    return _any(source, seed)
+
+
+def _benign(source: random.Random, seed: int) -> SimulationPlan:
+    """Broken links, dead agents and dead coordinators, each for less than the run can bear."""
+    names = tuple("abc"[: source.choice((1, 2, 2, 3))])
+    faults = []
+    for _ in range(source.choice((1, 2, 3, 5))):
+        kind, for_s, amount = source.choice(BENIGN)
+        at_s = source.uniform(0.0, source.choice((0.4, 2.0, 8.0)))
+        node = "" if kind in ("kill", "jump-own-clock") else source.choice(names)
+        faults.append(
+            Fault(at_s=round(at_s, 3), kind=kind, node=node, for_s=for_s, amount=amount)
+        )
+    script = _script(source, len(names))
+    return SimulationPlan(
+        seed=seed,
+        nodes=names,
+        gpus=source.choice((0, 1)),
+        with_torch=source.random() < 0.5,
+        script=replace(script, fails=()),
+        budgets=replace(BUDGETS, lease_s=source.choice((30.0, None))),
+        faults=tuple(sorted(faults, key=lambda fault: fault.at_s)),
+        crash=CrashPoint(source.choice(CRASH_KINDS), source.randrange(40)),
+        silently=source.random() < 0.5,
+        heal_s=20.0,
+        pause_s=source.choice((0.01, 0.5, 2.0)),
+        benign=True,
+    )
+
+
+def _any(source: random.Random, seed: int) -> SimulationPlan:
     names = tuple("abcd"[: source.choice((1, 2, 2, 2, 2, 3, 3, 4))])
     ranks = source.choice((1, 1, 2)) if len(names) < 3 else 1
     gpus = source.choice((0, 0, 1, 2))

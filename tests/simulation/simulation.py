@@ -53,7 +53,7 @@ class SimulationPlan:
     """``crash`` is where the first coordinator is killed. At ``heal_s`` every fault is undone.
 
     ``insist``: a run that ended without success is retried once all is healed, and then succeeds
-    unless its script fails.
+    unless its script fails. ``benign``: its faults must not cost the run anything.
     """
 
     seed: int = 0
@@ -72,6 +72,7 @@ class SimulationPlan:
     heal_s: float = 0.0
     pause_s: float = 2.0
     insist: bool = True
+    benign: bool = False
 
 
 @dataclass(slots=True)
@@ -178,6 +179,7 @@ class Simulation:
     def _start(self, drive: Any, **options: Any) -> None:
         name = f"coordinator-{len(self.coordinators) + 1}"
         coordinator = Coordinator(self.world, self.request, self._folder, name, drive, **options)
+        coordinator.at_end = functools.partial(checks.at_end_of_coordinator, self)
         self.coordinators.append(coordinator)
         coordinator.start()
 
@@ -187,7 +189,6 @@ class Simulation:
         await self._end_of(coordinator)
         if coordinator is not self.current:
             return True
-        checks.at_end_of_coordinator(self, coordinator)
         outcome = coordinator.outcome
         if len(self.coordinators) >= MAX_COORDINATORS:
             self.world.violate(f"{MAX_COORDINATORS} coordinators did not bring it to an end")
@@ -202,7 +203,11 @@ class Simulation:
 
     async def _retry(self, result: Result) -> bool:
         """As ``orchestrate resume`` does, once all is well again."""
-        if result.status is Status.SUCCEEDED or not self.plan.insist:
+        if result.status is Status.SUCCEEDED:
+            return False
+        if self.plan.benign:
+            self.world.violate(f"faults that must not matter: {self.current.describe()}")
+        if self.plan.benign or not self.plan.insist:
             return False
         if self._tried_in_peace():
             if not checks.may_fail(self):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from tests.simulation.coordinator import CrashPoint
-from tests.simulation.simulation import SimulationPlan, simulate
+from tests.simulation.simulation import Report, SimulationPlan, simulate
 from tests.simulation.supervisor import Script
 
 PLANS = {
@@ -19,8 +20,8 @@ PLANS = {
         ranks_per_node=2,
         script=Script(steps=3, strays=True),
     ),
-    "a rank fails": SimulationPlan(script=Script(steps=4, fails=((1, 1, 3),)), insist=False),
 }
+FAILING = SimulationPlan(script=Script(steps=4, fails=((1, 1, 3),)), insist=False)
 KINDS = (
     "before a write",
     "after a write",
@@ -37,15 +38,33 @@ KINDS = (
 @pytest.mark.parametrize("name", PLANS)
 def test_a_crash_anywhere_changes_nothing(name: str, kind: str, silently: bool) -> None:
     """Status, figures, nodes, logs, artifacts and points are those of the undisturbed run."""
-    plan = PLANS[name]
-    undisturbed = simulate(plan)
-    assert undisturbed.violations == []
-    assert undisturbed.points[kind] >= 15
+    undisturbed = simulate(PLANS[name])
+    for crash, report in crashed_at_each(PLANS[name], kind, silently=silently):
+        assert report.facts == undisturbed.facts, f"{crash}: {report.outcomes}"
 
-    for number in range(undisturbed.points[kind]):
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_crash_anywhere_leaves_the_cause(kind: str) -> None:
+    """The rank that failed is named, whoever coordinated when it did. Others may have got further
+    meanwhile.
+    """
+    undisturbed = simulate(FAILING)
+    assert undisturbed.facts is not None
+    assert undisturbed.facts.cause == ("OR-RUN-001", "b", 1)
+    for crash, report in crashed_at_each(FAILING, kind, silently=False):
+        assert report.facts is not None
+        assert report.facts.cause == undisturbed.facts.cause, f"{crash}: {report.outcomes}"
+
+
+def crashed_at_each(
+    plan: SimulationPlan, kind: str, *, silently: bool
+) -> Iterator[tuple[CrashPoint, Report]]:
+    """The run once for each point of that kind, without violations."""
+    points = simulate(plan).points[kind]
+    assert points >= 15
+    for number in range(points):
         crash = CrashPoint(kind, number)
         report = simulate(replace(plan, crash=crash, silently=silently))
-
         assert report.violations == [], f"{crash}: {report.outcomes}"
         assert report.outcomes[0] == "Killed()", f"{crash} is never reached"
-        assert report.facts == undisturbed.facts, f"{crash}: {report.outcomes}"
+        yield crash, report

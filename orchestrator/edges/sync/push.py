@@ -29,7 +29,9 @@ DISK_FULL = "OR-AGENT-DISK"
 
 
 class Channel(Protocol):
-    """What sync needs of :class:`~orchestrator.edges.agent.channel.AgentChannel`."""
+    """What sync needs of :class:`~orchestrator.edges.agent.channel.AgentChannel`, or of a link that
+    asks again when its channel breaks: all that is asked here may be repeated.
+    """
 
     node: str
 
@@ -37,6 +39,7 @@ class Channel(Protocol):
         self,
         op: str,
         arguments: Mapping[str, Any] | None = None,
+        /,
         *,
         timeout_s: float,
         payload: bytes | Payload = b"",

@@ -1,0 +1,177 @@
+"""The simulation can fail: each of these bugs, made by hand, is caught within a few seeds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from orchestrator.core import recording
+from orchestrator.core.events import Launched, NodeConcluded, Reported, Swept
+from orchestrator.core.state import RunState
+from orchestrator.engine import node_hand, run, watching
+from orchestrator.engine.node_hand import NodeHand
+from orchestrator.engine.run import _Engine
+from orchestrator.engine.watching import Watcher
+from tests.simulation import coordinator
+from tests.simulation.plans import plan_of
+from tests.simulation.simulation import simulate
+
+ENOUGH_SEEDS = 200
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def _first_violation() -> tuple[int, str] | None:
+    for seed in range(ENOUGH_SEEDS):
+        report = simulate(plan_of(seed))
+        if report.violations:
+            return seed, report.violations[0].partition(": ")[2]
+    return None
+
+
+def _forget_the_epoch(patch: pytest.MonkeyPatch) -> None:
+    def fenced(self: NodeHand) -> dict[str, object]:
+        return {**self._named(), "epoch": 2}
+
+    patch.setattr(NodeHand, "_fenced", fenced)
+
+
+def _keep_the_epoch(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(run, "EPOCH_STEP", 0)
+
+
+def _drop_a_log_byte(patch: pytest.MonkeyPatch) -> None:
+    spool = coordinator._WatchedSpool
+    honest = spool.append
+
+    def append(self: watching.Spool, name: str, offset: int, data: bytes) -> None:
+        honest(self, name, offset, data if offset else data[:-1])
+
+    patch.setattr(spool, "append", append)
+
+
+def _ignore_gaps(patch: pytest.MonkeyPatch) -> None:
+    """A new watch begins at the end of the present chunk, whatever was written of it."""
+    honest = Watcher._take_log
+
+    def take_log(self: Watcher, event: Any) -> None:
+        honest(self, event)
+        self._cursors[str(event.fields["file"])] += 1
+
+    patch.setattr(Watcher, "_take_log", take_log)
+
+
+def _skip_the_sweep(patch: pytest.MonkeyPatch) -> None:
+    async def sweep(self: NodeHand, state: RunState) -> None:
+        del state
+        self._post(Swept(node=self._spec.name, clean=True))
+
+    patch.setattr(NodeHand, "sweep", sweep)
+
+
+def _skip_the_stop(patch: pytest.MonkeyPatch) -> None:
+    async def stop(self: NodeHand, grace_s: float) -> None:
+        del grace_s
+        self._post(NodeConcluded(node=self._spec.name, clean=True))
+
+    patch.setattr(NodeHand, "stop", stop)
+
+
+def _collect_too_early(patch: pytest.MonkeyPatch) -> None:
+    async def drained(self: Watcher) -> None:
+        del self
+
+    patch.setattr(Watcher, "drained", drained)
+
+
+def _journal_too_little(patch: pytest.MonkeyPatch) -> None:
+    honest = run._is_decisive
+    patch.setattr(
+        run, "_is_decisive", lambda event: honest(event) and not isinstance(event, Launched)
+    )
+
+
+def _forget_that_reports_repeat(patch: pytest.MonkeyPatch) -> None:
+    honest = recording._record_figure
+
+    def record_figure(state: RunState, event: Reported) -> RunState:
+        forgotten = {**state.positions, (event.node, event.rank): 0}
+        return honest(_replaced(state, positions=forgotten), event)
+
+    patch.setattr(recording, "_record_figure", record_figure)
+    patch.setattr(watching.Spool, "sizes", lambda self: {})
+    patch.setattr(node_hand, "Watcher", _without_positions(Watcher))
+
+
+def _replaced(state: RunState, **fields: Mapping[tuple[str, int], int]) -> RunState:
+    from dataclasses import replace
+
+    return replace(state, **fields)  # type: ignore[arg-type]
+
+
+def _without_positions(watcher: type[Watcher]) -> Callable[..., Watcher]:
+    def make(*args: Any, positions: Mapping[int, int], **options: Any) -> Watcher:
+        del positions
+        return watcher(*args, positions={}, **options)
+
+    return make
+
+
+def _lie_about_success(patch: pytest.MonkeyPatch) -> None:
+    from orchestrator.core import verdict
+
+    patch.setattr(verdict, "_failure", lambda state: None)
+
+
+def _never_renew(patch: pytest.MonkeyPatch) -> None:
+    async def keep_renewing(self: NodeHand) -> None:
+        del self
+
+    patch.setattr(NodeHand, "_keep_renewing", keep_renewing)
+
+
+def _wait_without_a_deadline(patch: pytest.MonkeyPatch) -> None:
+    async def next_event(self: _Engine) -> Any:
+        return run._raised_or_event(await self._queue.get())
+
+    patch.setattr(_Engine, "_next_event", next_event)
+
+
+def _leave_tasks_behind(patch: pytest.MonkeyPatch) -> None:
+    async def close(self: NodeHand) -> None:
+        await asyncio.sleep(0)
+        await self._link.close()
+
+    patch.setattr(NodeHand, "close", close)
+
+
+BREAKS: dict[str, Break] = {
+    function.__name__.strip("_").replace("_", "-"): function
+    for function in (
+        _forget_the_epoch,
+        _keep_the_epoch,
+        _drop_a_log_byte,
+        _ignore_gaps,
+        _skip_the_sweep,
+        _skip_the_stop,
+        _collect_too_early,
+        _journal_too_little,
+        _forget_that_reports_repeat,
+        _lie_about_success,
+        _never_renew,
+        _wait_without_a_deadline,
+        _leave_tasks_behind,
+    )
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    BREAKS[name](monkeypatch)
+
+    found = _first_violation()
+
+    assert found is not None, f"{ENOUGH_SEEDS} seeds did not catch it"
+    print(f"{name}: seed {found[0]}: {found[1]}")
