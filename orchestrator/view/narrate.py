@@ -87,7 +87,7 @@ def _stalled(event: Stalled | Inspected, state: RunState) -> Line | None:
     match event:
         case Stalled(silent_s=silent_s, ranks=ranks):
             who = f" of {plural(len(ranks), 'rank')}" if ranks else ""
-            text = f"no progress{who} for {seconds(silent_s)}: looking at all ranks"
+            text = f"no progress{who} for {silent_s:.0f} s: looking at all ranks"
             return Line(Weight.PROBLEM, text)
         case Inspected():
             if state.hang is not None:
