@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ Drive = Callable[[RunContext], Coroutine[Any, Any, Result]]
 
 # Before a suspended process is silent, what it says about that should be on the screen.
 LAST_WORDS_S = 1.0
+SHOW_CURSOR = "\x1b[?25h"
 
 
 def begin(
@@ -69,11 +71,21 @@ def create_run(folder: RunFolder, request: RunRequest) -> None:
 
 @contextmanager
 def _undying(context: RunContext) -> Iterator[tuple[RunContext, Outlets]]:
-    """While inside, signals are kept for the engine; a terminal that closes ends nothing."""
-    with independent_output() as outlets:
-        interrupts = Interrupts(on_hangup=outlets.hang_up)
-        with interrupts.listening():
-            yield replace(context, interrupts=interrupts), outlets
+    """While inside, signals are kept for the engine; a terminal that closes ends nothing.
+
+    Afterwards they end the wait for readers, and then nothing: the process is about to exit.
+    """
+    interrupts = Interrupts()
+    interrupts.listen()
+    try:
+        with independent_output() as outlets:
+            interrupts.on_hangup = outlets.hang_up
+            try:
+                yield replace(context, interrupts=interrupts), outlets
+            finally:
+                interrupts.on_over = outlets.abandon
+    finally:
+        interrupts.ignore()
 
 
 def _coordinate(
@@ -83,11 +95,19 @@ def _coordinate(
     with claimed(folder, at=time.time()):
         view = open_view(options, request.run_id)
         context.interrupts.on_suspend = lambda: _suspend(view, outlets, request)
+
+        def leave() -> int:
+            return show_result(options, view, abandoned(request), folder.path)
+
+        context.interrupts.on_overdue = lambda: _vanish(view, outlets, leave)
         result = _run_engine(context, view, drive)
         if result is None:
-            return show_result(options, view, abandoned(request), folder.path)
+            return leave()
         troubles = publish(layout, folder, request, result, now=context.clock.wall())
-    outlets.be_patient()
+    context.interrupts.on_over = outlets.abandon
+    if left_out := outlets.be_patient():
+        where = f"orchestrate logs {request.run_id}"
+        troubles.append(f"{left_out} lines were left out here, for nobody read them: {where}")
     for trouble in troubles:
         click.echo(f"warning: {trouble}", err=True)
     return show_result(options, view, result, folder.path)
@@ -107,9 +127,19 @@ def _run_engine(context: RunContext, view: Observer, drive: Drive) -> Result | N
     return result
 
 
+def _vanish(view: Observer, outlets: Outlets, leave: Callable[[], int]) -> None:
+    """Say what is to be said, and end without giving links back: their nodes do not answer."""
+    view.close(None)
+    code = leave()
+    outlets.flush(LAST_WORDS_S)
+    os._exit(code)
+
+
 def _suspend(view: Observer, outlets: Outlets, request: RunRequest) -> None:
     """Ctrl-Z: say how long the ranks live on, stop, and say how long that was."""
     view.on_note(f"suspended; {unattended(request.budgets, request.run_id)}")
+    if sys.stderr.isatty():
+        sys.stderr.write(SHOW_CURSOR)
     outlets.flush(LAST_WORDS_S)
     since = time.monotonic()
     os.kill(os.getpid(), signal.SIGSTOP)

@@ -45,18 +45,17 @@ def run_detached(
     Returns twice: the other time in the coordinator, when the run is over. No thread and no event
     loop may exist yet. Raises ``OSError``, and :class:`BusyError` when the coordinator died.
     """
-    asked = Interrupts(on_hangup=lambda: os._exit(128 + signal.SIGHUP))
-    with asked.listening():
-        make()
-        alive = fork_away(context.folder.coordinator_log)
-        if alive is None:
-            unseen = ViewOptions(
-                follow=False, quiet=False, verbose=False, color="never", as_json=False
-            )
-            return coordinate(layout, context, unseen)
-        with os.fdopen(alive, "rb"):
-            identity = _wait_for_coordinator(context.folder, alive)
-        return _accompany(context, options, asked, identity)
+    asked = Interrupts()
+    asked.on_hangup = lambda: os._exit(128 + signal.SIGHUP)
+    asked.listen()
+    make()
+    alive = fork_away(context.folder.coordinator_log)
+    if alive is None:
+        unseen = ViewOptions(follow=False, quiet=False, verbose=False, color="never", as_json=False)
+        return coordinate(layout, context, unseen)
+    with os.fdopen(alive, "rb"):
+        identity = _wait_for_coordinator(context.folder, alive)
+    return _accompany(context, options, asked, identity)
 
 
 def _wait_for_coordinator(folder: RunFolder, alive: int) -> Identity:
@@ -87,6 +86,7 @@ def _accompany(
         result = abandoned(context.request)
     if result is not None:
         return show_result(options, view, result, folder.path)
+    asked.ignore()
     _tell(options, folder.run_id)
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     A verb that prints its own ``result`` line must not raise after it: with ``--json`` an error
     that arrives here is printed as the last line.
     """
+    _open_closed_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     assert isinstance(cli, LazyGroup)
     verb = next(iter(cli.with_verb(words)), "")
@@ -85,3 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return broken_pipe()
     except Exception as error:  # noqa: BLE001 - the outermost frame: nothing may escape as a traceback
         return report_internal(error, os.environ, verb=verb, as_json=as_json)
+
+
+def _open_closed_streams() -> None:
+    """What was started without a standard stream (``>&-``) writes to nowhere, not into the next
+    file that happens to get its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - kept

@@ -16,8 +16,7 @@ from orchestrator.core.events import StopKind
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 LEAVE_AT = 3
-
-Handler = Callable[[int, FrameType | None], None]
+LEAVE_WITHIN_S = 1.0
 
 
 class Abandoned(BaseException):
@@ -27,34 +26,33 @@ class Abandoned(BaseException):
 class Interrupts:
     """What signals ask of a run, from before its folder exists until its result is written.
 
-    A request that comes when no engine runs is kept for the one that comes. ``on_hangup`` is
-    called as a signal handler and must not wait for anything; ``on_suspend`` is called by the
-    event loop and stops this process.
+    A request that comes when no engine runs is kept for the one that comes. As signal handlers are
+    called, and must not wait for anything: ``on_hangup``, and ``on_over`` instead of everything
+    else once there is nothing left to stop. By the event loop are called ``on_suspend``, which
+    stops this process, and ``on_overdue``, which ends it when leaving takes long.
     """
 
-    def __init__(
-        self,
-        *,
-        on_hangup: Callable[[], None] | None = None,
-        on_suspend: Callable[[], None] | None = None,
-    ) -> None:
-        self.on_hangup = on_hangup
-        self.on_suspend = on_suspend
+    def __init__(self) -> None:
+        self.on_hangup: Callable[[], None] | None = None
+        self.on_over: Callable[[], None] | None = None
+        self.on_suspend: Callable[[], None] | None = None
+        self.on_overdue: Callable[[], None] | None = None
         self.asked: list[signal.Signals] = []
         self._deliver: Callable[[], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """While inside, signals end neither the process nor anything that it is about to do."""
-        handlers: dict[signal.Signals, Handler] = dict.fromkeys(STOPPING, self._on_stop)
-        handlers |= {signal.SIGHUP: self._on_hangup, signal.SIGTSTP: self._on_suspend}
-        before = {number: signal.signal(number, call) for number, call in handlers.items()}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def listen(self) -> None:
+        """From now on signals end neither this process nor what it is about."""
+        for number in STOPPING:
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_hangup)
+        signal.signal(signal.SIGTSTP, self._on_suspend)
+
+    @staticmethod
+    def ignore() -> None:
+        """This process is about to exit, with its own code: no signal is worth another one."""
+        for number in (*STOPPING, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
 
     @contextmanager
     def handled(
@@ -63,6 +61,7 @@ class Interrupts:
         """While inside, requests are passed on in the running loop, those from before first:
         ``stop`` with how urgently, and at the third ``leave``.
         """
+        loop = asyncio.get_running_loop()
         told = 0
 
         def deliver() -> None:
@@ -72,10 +71,12 @@ class Interrupts:
                 told += 1
                 if told >= LEAVE_AT:
                     leave()
+                    # Links to nodes that do not answer would take longer to give back.
+                    loop.call_later(LEAVE_WITHIN_S, self.on_overdue or (lambda: None))
                 else:
                     stop(StopKind.GRACEFUL if told == 1 else StopKind.KILL, by)
 
-        self._loop, self._deliver = asyncio.get_running_loop(), deliver
+        self._loop, self._deliver = loop, deliver
         try:
             deliver()
             yield
@@ -84,6 +85,9 @@ class Interrupts:
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         del frame
+        if self.on_over is not None:
+            self.on_over()
+            return
         if len(self.asked) >= LEAVE_AT:
             # Leaving did not work either: whatever hangs must not hold the user.
             os._exit(128 + number)

@@ -67,8 +67,7 @@ def narrate(event: Event, state: RunState) -> Line | None:
         case Occupied(node=node, holder=holder):
             return Line(Weight.PROBLEM, f"in use by {brief(holder, 300)}", node)
         case StopRequested(kind=kind, by=by):
-            how = "kill everything now" if kind is StopKind.KILL else "stop gracefully"
-            return Line(Weight.PROBLEM, f"{brief(by)}: asked to {how}")
+            return Line(Weight.PROBLEM, f"{brief(by)}: {_stopping(kind, state)}")
         case DeadlinePassed(phase=phase, after_s=after_s):
             text = f"phase {phase.value} did not finish within {seconds(after_s)}"
             return Line(Weight.PROBLEM, text)
@@ -121,6 +120,14 @@ def _resumed(state: RunState) -> Line:
     return Line(Weight.RUN, brief(text, 300))
 
 
+def _stopping(kind: StopKind, state: RunState) -> str:
+    if kind is StopKind.GRACEFUL:
+        return "stopping gracefully (a second time: kill everything now)"
+    left = [name for name, node in state.nodes.items() if node.connected and node.swept is None]
+    waiting = f"; waiting for {brief(', '.join(left), 200)}" if left else ""
+    return f"killing everything now{waiting} (once more: leave without waiting)"
+
+
 def _problem(problem: Problem) -> str:
     return f"{brief(problem.message, 400)} ({brief(problem.id, 40)})"
 
@@ -170,19 +177,20 @@ def _after_launch(event: Event, state: RunState) -> Line | None:
             text = "no word from its coordinator for as long as the lease: it ends its ranks"
             return Line(Weight.PROBLEM, text, node)
         case Swept(node=node):
-            return _swept(event, node)
+            return _swept(event, node, state)
         case _:
             return None
 
 
-def _swept(event: Swept, node: str) -> Line:
+def _swept(event: Swept, node: str, state: RunState) -> Line:
     if not event.clean:
         left = brief(", ".join(event.survivors[:8]))
         return Line(Weight.PROBLEM, f"not clean: {left}", node)
     if event.gpu_drained is False:
         return Line(Weight.PROBLEM, "no process left, but GPU memory did not come back", node)
     drained = ", GPU memory is back" if event.gpu_drained else ""
-    return Line(Weight.DETAIL, f"verified clean{drained}", node)
+    weight = Weight.DETAIL if state.stop is None else Weight.NODE
+    return Line(weight, f"verified clean{drained}", node)
 
 
 def _rank_started(node: str, state: RunState) -> Line | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 MAX_BACKLOG_BYTES = 64 << 20
+SLICE_S = 0.1
 
 
 class Outlet:
@@ -29,6 +32,7 @@ class Outlet:
         self.gone = False
         self.terminal = terminal
         self.patient = False
+        self.left_out = 0
         self._limit = limit
         self._changed = threading.Condition()
         self._chunks: deque[tuple[int, bytes]] = deque()
@@ -39,20 +43,22 @@ class Outlet:
         """Write ``data`` to descriptor ``fd`` some time: all of it or nothing."""
         with self._changed:
             if self.patient:
-                self._changed.wait_for(lambda: self.gone or self._backlog < self._limit)
-            if self._backlog < self._limit and not self.gone:
+                while self._backlog >= self._limit and not self.gone:
+                    self._changed.wait(SLICE_S)
+            if self._backlog >= self._limit:
+                self.left_out += data.count(b"\n")
+            elif not self.gone:
                 self._chunks.append((fd, data))
                 self._backlog += len(data)
                 self._changed.notify_all()
 
-    def hang_up(self) -> None:
-        """A terminal is closed. Safe in a signal handler: takes no lock."""
-        self.gone = self.gone or self.terminal
-
-    def drain(self, timeout_s: float | None = None) -> None:
+    def drain(self, timeout_s: float = math.inf) -> None:
         """Wait until everything is written, or nobody reads it any more."""
+        deadline = time.monotonic() + timeout_s
         with self._changed:
-            self._changed.wait_for(lambda: self.gone or not self._backlog, timeout_s)
+            while self._backlog and not self.gone and time.monotonic() < deadline:
+                # In slices: a signal handler says that the reader is gone without notifying.
+                self._changed.wait(SLICE_S)
 
     def _pour(self) -> None:
         while not self.gone:
@@ -121,19 +127,25 @@ class Outlets:
         )
 
     def hang_up(self) -> None:
-        """The terminal is closed; safe in a signal handler."""
+        """The terminal is closed. Safe in a signal handler: takes no lock."""
         for outlet in self._fds.values():
-            outlet.hang_up()
+            outlet.gone = outlet.gone or outlet.terminal
 
-    def flush(self, timeout_s: float | None = None) -> None:
+    def abandon(self) -> None:
+        """Do not wait for any reader. Safe in a signal handler: takes no lock."""
+        for outlet in self._fds.values():
+            outlet.gone = True
+
+    def flush(self, timeout_s: float = math.inf) -> None:
         """Wait until everything is written or nobody reads it any more."""
         for outlet in self._fds.values():
             outlet.drain(timeout_s)
 
-    def be_patient(self) -> None:
-        """From now on nothing is left out: a slow reader is waited for."""
+    def be_patient(self) -> int:
+        """From now on a slow reader is waited for; returns how many lines were left out so far."""
         for outlet in self._fds.values():
             outlet.patient = True
+        return sum(outlet.left_out for outlet in self._by_file.values() if not outlet.gone)
 
     def close(self) -> None:
         """Write what is left; what others write later to where nobody reads must not fail."""

@@ -305,17 +305,17 @@ class Desk:
         for job in self._jobs:
             job.abandon()
 
+    def environment(self) -> dict[str, str]:
+        """What commands are started with."""
+        home = {"ORCHESTRATE_HOME": str(self.home), "PYTHONPATH": str(ROOT)}
+        return {**os.environ, **home}
+
     def popen(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """`orchestrate WORDS`, under way; whoever calls ends it."""
         return subprocess.Popen(
             [sys.executable, "-m", "orchestrator", *words],
             cwd=self.project,
-            env={
-                **os.environ,
-                "ORCHESTRATE_HOME": str(self.home),
-                "PYTHONPATH": str(ROOT),
-                **(env or {}),
-            },
+            env={**self.environment(), **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

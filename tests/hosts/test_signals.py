@@ -1,0 +1,161 @@
+"""Terminals that close, stop and interrupt, and coordinators without one, on real hosts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from virtual_hosts_lib.hosts import VirtualHosts
+
+from tests.hosts.running import Desk, Job, measured, remains, wait_until
+from tests.hosts.terminal import CTRL_C, CTRL_Z, Terminal, on_terminal
+
+pytestmark = pytest.mark.hosts
+
+
+def unique(name: str) -> str:
+    """A run id that is on no other command line of this machine."""
+    return f"{name}-{uuid.uuid4().hex}"
+
+
+def words(desk: Desk, run: str, *job: str, options: tuple[str, ...] = ()) -> list[str]:
+    fixed = ["--cluster", str(desk.cluster), "--launcher", "direct", "--run-id", run]
+    return ["run", *fixed, *options, "--", "rank.py", *job]
+
+
+def result_of(desk: Desk, run: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((desk.folder(run) / "result.json").read_text())
+    return found
+
+
+def ranks_ready(terminal: Terminal, desk: Desk, run: str) -> None:
+    """All three ranks wrote their line, whether the terminal shows it or not."""
+    logs = [desk.folder(run) / "logs" / f"vh{n + 1}" / f"rank-{n}.out" for n in range(3)]
+
+    def ready() -> bool:
+        return all(log.exists() and b"ready" in log.read_bytes() for log in logs)
+
+    wait_until(f"ranks of {run}: {terminal.screen[-2000:]}", ready, 40)
+
+
+def let_end(hosts: VirtualHosts, run: str) -> None:
+    for name in hosts.names:
+        (hosts.home(name) / f"go-{run}").touch()
+
+
+def test_a_closed_terminal_ends_nothing(desk: Desk, hosts: VirtualHosts) -> None:
+    """The run goes on to its end; every log byte and the result are there, and attach works."""
+    run = unique("closed")
+    with on_terminal(desk, *words(desk, run, "wait", "several", "lines")) as terminal:
+        ranks_ready(terminal, desk, run)
+        terminal.hang_up()
+        attached = Job(run, desk.popen("attach", run, "--json", "--follow"))
+        attached.wait_for_line("ready", 3)
+        assert terminal.process.poll() is None
+        assert {host: len(found) for host, found in remains(hosts, run).items()} == dict.fromkeys(
+            hosts.names, 2
+        )
+        let_end(hosts, run)
+        assert attached.end().code == 0
+        assert terminal.end() == 0
+    assert result_of(desk, run)["status"] == "succeeded"
+    expected = ["several", "lines", "ready"]
+    assert attached.lines() == {f"vh{n + 1}/rank-{n}.out": expected for n in range(3)}
+    assert not remains(hosts, run)
+
+
+def test_hangup_without_a_terminal(desk: Desk, hosts: VirtualHosts) -> None:
+    """HUP asks for nothing: output that is no terminal goes on, up to the one result."""
+    job = desk.start("rank.py", "wait")
+    job.wait_for_line("ready", 3)
+    job.interrupt(signal.SIGHUP)
+    let_end(hosts, job.run)
+    assert job.end().code == 0
+    assert not job.events("StopRequested")
+    assert not remains(hosts, job.run)
+
+
+def test_three_times_ctrl_c(desk: Desk, hosts: VirtualHosts) -> None:
+    """The second says what it waits for; the third leaves with the command that ends the rest."""
+    run = unique("thrice")
+    options = ("--budget", "grace=60")
+    with on_terminal(desk, *words(desk, run, "stubborn", options=options)) as terminal:
+        ranks_ready(terminal, desk, run)
+        terminal.press(CTRL_C)
+        terminal.wait_for("SIGINT: stopping gracefully (a second time: kill")
+        hosts.cut_ssh("vh3")
+        terminal.press(CTRL_C)
+        terminal.wait_for("SIGINT: killing everything now; waiting for")
+        terminal.press(CTRL_C)
+        began = time.monotonic()
+        assert terminal.end() == 130
+        measured("third Ctrl-C: gone", time.monotonic() - began, 3)
+    assert f"orchestrate stop {run}" in terminal.screen
+    hosts.heal("vh3")
+    assert desk.command("stop", run).returncode == 0
+    assert not remains(hosts, run)
+
+
+def test_suspended_for_less_than_the_lease(desk: Desk, hosts: VirtualHosts) -> None:
+    """Ctrl-Z for longer than a silent node may be, then fg: the run goes on and succeeds."""
+    run = unique("short")
+    with on_terminal(desk, *words(desk, run, "wait")) as terminal:
+        ranks_ready(terminal, desk, run)
+        terminal.press(CTRL_Z)
+        wait_until("suspended", lambda: terminal.stopped)
+        assert "suspended; ranks end 60.0 s after the coordinator's last word" in terminal.screen
+        # The shortest time that shows it: more than the 10 s of silence that lose a node.
+        time.sleep(12)
+        os.kill(terminal.process.pid, signal.SIGCONT)
+        terminal.wait_for("goes on after 12")
+        let_end(hosts, run)
+        assert terminal.end() == 0
+    assert result_of(desk, run)["status"] == "succeeded"
+    assert not remains(hosts, run)
+
+
+def test_suspended_for_longer_than_the_lease(desk: Desk, hosts: VirtualHosts) -> None:
+    """The nodes end the ranks themselves; whoever comes back is told that they did, and why."""
+    run = unique("long")
+    options = ("--unattended", "3", "--budget", "grace=1")
+    with on_terminal(desk, *words(desk, run, "stay", options=options)) as terminal:
+        ranks_ready(terminal, desk, run)
+        terminal.press(CTRL_Z)
+        wait_until("suspended", lambda: terminal.stopped)
+        wait_until("the ranks are gone", lambda: not remains(hosts, run), 20)
+        os.kill(terminal.process.pid, signal.SIGCONT)
+        code = terminal.end()
+    result = result_of(desk, run)
+    assert (code, result["status"]) == (result["exit_code"], "failed")
+    assert result["failure"]["id"] == "OR-LEASE-001"
+    assert "no word from the coordinator for 3 s" in result["failure"]["cause"]
+    assert not remains(hosts, run)
+
+
+def test_detached(desk: Desk, hosts: VirtualHosts) -> None:
+    """The foreground ends when the ranks run; the coordinator has no terminal and can be stopped,
+    followed and found like any other.
+    """
+    run = unique("away")
+    with on_terminal(desk, *words(desk, run, "wait", options=("--detach",))) as terminal:
+        assert terminal.end() == 0
+        assert terminal.screen.count(run) >= 4, terminal.screen
+        assert f"orchestrate attach {run}" in terminal.screen
+    ranks_ready(terminal, desk, run)
+    pid = json.loads((desk.folder(run) / "coordinator.json").read_text())["pid"]
+    status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    session, tty = int(status[3]), int(status[4])
+    assert (session == os.getsid(0), tty) == (False, 0)
+    assert f"{run}  running" in desk.command("ps").stdout
+    attached = Job(run, desk.popen("attach", run, "--json"))
+    attached.wait_for("RankStarted", 3)
+    assert desk.command("stop", run).returncode == 0
+    assert attached.end().code == 143
+    assert not remains(hosts, run)
+    wait_until("the coordinator ended", lambda: not Path(f"/proc/{pid}").exists(), 10)
