@@ -34,6 +34,7 @@ MAX_QUEUED_BYTES = 64 * 1024 * 1024
 GRANT_BYTES = 1024 * 1024
 PAYLOAD_S = 120.0
 CLOSE_S = 3.0
+PING_S = 20.0
 STDERR_TAIL_BYTES = 4096
 
 
@@ -126,6 +127,7 @@ class AgentChannel:
                 channel._tasks.append(asyncio.create_task(channel._keep_stderr()))
                 channel.hello = await greet(process, spec, channel._last_words)
                 channel._tasks.append(asyncio.create_task(channel._read()))
+                channel._tasks.append(asyncio.create_task(channel._ping()))
                 return channel
         except TimeoutError:
             await _abandon(process)
@@ -241,6 +243,15 @@ class AgentChannel:
                 await self._send(credit)
             total = 0
         self._grants[event.watch] = total
+
+    async def _ping(self) -> None:
+        """Tell the agent that somebody is there: it ends after some minutes without a word."""
+        while self._lost is None:
+            await asyncio.sleep(PING_S)
+            # One that cannot be sent in time loses the channel, unless it waited for its turn.
+            with contextlib.suppress(ChannelLost, TimeoutError):
+                async with asyncio.timeout(PING_S):
+                    await self._send({"id": next(self._ids), "op": "ping"})
 
     # ---- reading --------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -18,6 +19,7 @@ MAX_NOISE_BYTES = 1024 * 1024
 MAX_NOISE_LINE_BYTES = 64 * 1024
 MAX_TEXT = 4096
 END_S = 3.0
+NO_SPACE = "no space is left"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +46,25 @@ async def greet(process: Process, spec: NodeSpec, last_words: Callable[[], str])
         await process.write(agent_package().greeting(nonce, spec.workdir))
         status = await _status(process, nonce)
         if status == "need":
-            await process.write(agent_package().parcel())
+            with suppress(ChannelClosed):  # it may have refused meanwhile, and left
+                await process.write(agent_package().parcel())
         elif status != "have":
             _refuse(spec, status.removeprefix("refused "))
-        return _hello(decode(await read_frame_line(process)), nonce)
+        return _hello(decode(await _first_frame(process, spec, nonce)), nonce)
     except (ChannelClosed, EOFError):
         outcome = await process.wait(END_S)
         _refuse(spec, f"{spec.python.base} {describe(outcome)}: {last_words()}")
     except (BadFrame, LineTooLong) as error:
         _refuse(spec, f"the agent's first words make no sense: {error}")
+
+
+async def _first_frame(process: Process, spec: NodeSpec, nonce: str) -> bytes:
+    """The agent's own first line, unless what had to be unpacked or opened before it failed."""
+    line = await read_frame_line(process)
+    if line == b"\n":
+        status = await _status(process, nonce)
+        _refuse(spec, status.removeprefix("refused "))
+    return line
 
 
 async def read_frame_line(process: Process, limit_bytes: int = MAX_FRAME_BYTES) -> bytes:
@@ -92,11 +104,14 @@ def _hello(frame: Mapping[str, object], nonce: str) -> Hello:
 
 
 def _refuse(spec: NodeSpec, why: str) -> NoReturn:
+    remedy = "the node needs a Python 3.8 or newer (python.base in the inventory names it) and a "
+    remedy += "workdir that is private and writable"
+    if why.startswith(NO_SPACE):
+        remedy = f"free some space on {spec.name}, or name a workdir on another disk"
     raise PreflightError(
         "the agent could not be started",
         id="OR-AGENT-START",
         where=spec.name,
         why="".join(c for c in why if c.isprintable())[:1000],
-        remedy="the node needs a Python 3.8 or newer (python.base in the inventory names it) and "
-        "a workdir that is private and writable",
+        remedy=remedy,
     )

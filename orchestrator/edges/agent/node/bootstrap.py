@@ -4,6 +4,7 @@ Its text travels over standard input ahead of everything else (see ``package.py`
 nothing of this package, and it must compile on Python 3.6 in order to say that that is too old.
 """
 
+import errno
 import os
 import sys
 
@@ -11,6 +12,7 @@ MINIMUM_PYTHON = (3, 8)
 MAX_PACKAGE_BYTES = 8 * 1024 * 1024
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 WORLD_WRITABLE, STICKY, OTHERS = 0o002, 0o1000, 0o077
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UnsafeDirectory(Exception):
@@ -56,6 +58,14 @@ def resolve_workdir(text: str) -> str:
             raise UnsafeDirectory(f"{above} is writable by everybody")
         above = os.path.dirname(above)
     return path
+
+
+def refusal(nonce: str, error: Exception) -> bytes:
+    """The line that takes the place of everything that would have followed."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        text = f"no space is left for {error.filename or 'the agent'} ({error.strerror})"
+    return f"\n{nonce} refused {' '.join(text.split())}\n".encode(errors="replace")
 
 
 def _read_exactly(stream: "object", size: int) -> bytes:
@@ -134,7 +144,7 @@ def start() -> None:
     try:
         workdir, agent = _locate(header, say, stream)
     except (OSError, UnsafeDirectory, ValueError, EOFError) as error:
-        say("refused " + " ".join(str(error).split()))
+        os.write(1, refusal(nonce, error))
         return
     sys.path.insert(0, agent)
     from orchestrator.edges.agent.node.main import serve

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from collections import OrderedDict
 
+from orchestrator.edges.agent.node.bootstrap import refusal
 from orchestrator.edges.agent.node.fault import BAD_REQUEST, SYSTEM, AgentFault, shorten
 from orchestrator.edges.agent.node.layout import NodeLayout
 from orchestrator.edges.agent.node.operations import INLINE, OPERATIONS, READS, Call, Context
 from orchestrator.edges.agent.node.state import boot_id
-from orchestrator.edges.agent.node.wire import Body, FrameWriter, WireError, read_frame
+from orchestrator.edges.agent.node.wire import Body, FrameWriter, WireError, heard, read_frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 MAX_CONCURRENT = 64
 MAX_ANSWERS = 512
 MAX_ID_CHARACTERS = 128
-SILENCE_S = 6 * 3600  # a coordinator that is there renews or grants far more often
 
 
 class Answers:
@@ -63,7 +62,7 @@ class Agent:
     def serve(self) -> None:
         """Until the input ends. Raises :class:`WireError` for what is not a frame."""
         while True:
-            signal.alarm(SILENCE_S)
+            heard()
             frame = read_frame(self._stream)
             if frame is None or frame.get("op") == "bye":
                 return
@@ -145,11 +144,16 @@ def leave(context: Context) -> None:
 
 
 def serve(stream: BinaryIO, nonce: str, workdir: str, agent: str) -> None:
-    """Say hello and serve the channel until it closes."""
+    """Say hello and serve the channel until it closes; or refuse, and say why."""
+    try:
+        layout = NodeLayout.open(workdir)
+    except (AgentFault, OSError) as error:
+        os.write(1, refusal(nonce, error))
+        return
     out = os.dup(1)
     os.dup2(2, 1)  # a stray print must not tear a frame
     writer = FrameWriter(out)
-    context = Context(writer, NodeLayout.open(workdir))
+    context = Context(writer, layout)
     hello = {
         "event": "hello",
         "nonce": nonce,

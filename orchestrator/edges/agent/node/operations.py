@@ -229,8 +229,14 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
 # Their answers are not remembered: they may be long, and a repeat finds the same or newer facts.
 READS = frozenset({"probe", "offer", "interpreter", "dial", "inspect", "runs", "outputs", "fetch"})
 
+
+def _ping(context: Context, request: Request) -> None:
+    """That it came is all that it says."""
+
+
 # Answered by the reading thread itself, in order with everything else that arrives.
 INLINE: dict[object, Callable[[Context, Request], None]] = {
     "unwatch": _unwatch,
     "credit": _credit,
+    "ping": _ping,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 
 from orchestrator.edges.agent.node.fault import BAD_REQUEST, AgentFault, shorten
@@ -15,10 +16,18 @@ if TYPE_CHECKING:
 
 MAX_FRAME_BYTES = 1024 * 1024
 CHUNK_BYTES = 256 * 1024
+SILENCE_S = 120.0  # the coordinator's pings come several times as often
 
 
 class WireError(Exception):
     """What arrived is not a frame; the stream cannot be trusted any more."""
+
+
+def heard() -> None:
+    """The coordinator is there. After ``SILENCE_S`` without this the kernel ends the process: on a
+    host whose network vanished nothing else would.
+    """
+    signal.setitimer(signal.ITIMER_REAL, SILENCE_S)
 
 
 class FrameWriter:
@@ -58,13 +67,17 @@ class Body:
         wanted = self.remaining if size < 0 else min(size, self.remaining)
         if not wanted:
             return b""
-        data = self._stream.read(wanted)
-        self.remaining -= len(data)
-        if len(data) < wanted:
-            raise EOFError("the link ended within a payload")
+        data = bytearray()
+        while len(data) < wanted:
+            piece = self._stream.read(min(CHUNK_BYTES, wanted - len(data)))
+            if not piece:
+                raise EOFError("the link ended within a payload")
+            heard()
+            data += piece
+            self.remaining -= len(piece)
         if not self.remaining:
             self.consumed.set()
-        return data
+        return bytes(data)
 
     def read_all(self, limit: int) -> bytes:
         """The whole payload. Raises :class:`AgentFault` if it is longer than ``limit``."""
