@@ -21,7 +21,10 @@ from orchestrator.edges.sync.snapshot import Snapshot, project_parts, take_snaps
 
 
 def load_request(
-    options: JobOptions, words: tuple[str, ...], *, run_id: str, fail_on_degraded: bool = False
+    options: JobOptions,
+    words: tuple[str, ...],
+    *,
+    run_id: str,
 ) -> RunRequest:
     """The request, without the digest of the code. Raises :class:`UsageError`."""
     catalog = Catalog.from_environment(os.environ)
@@ -36,7 +39,7 @@ def load_request(
         budgets=parse_budgets(options.budgets, options.timeout, options.unattended),
         entry=_entry(job),
         env=parse_env(options.env, os.environ),
-        fail_on_degraded=fail_on_degraded,
+        exclusive=options.exclusive,
     )
     assume_plan(request)
     return request

@@ -57,8 +57,10 @@ def _not_blank(_context: click.Context, _option: click.Parameter, nodes: str | N
 
 def job_options(command: Command) -> Command:
     """What to run and how: everything that the plan depends on."""
-    from orchestrator.core.launchers import LAUNCHERS
+    return _what_options(_how_options(command))
 
+
+def _what_options(command: Command) -> Command:
     return _with(
         cluster_options(command),
         click.option(
@@ -81,6 +83,17 @@ def job_options(command: Command) -> Command:
             help="A variable for every rank; without =V, taken from here and kept secret.",
         ),
         click.option(
+            "--workdir", metavar="DIR", help="The folder that travels with a script of your own."
+        ),
+    )
+
+
+def _how_options(command: Command) -> Command:
+    from orchestrator.core.launchers import LAUNCHERS
+
+    return _with(
+        command,
+        click.option(
             "--launcher",
             type=click.Choice(["auto", *LAUNCHERS]),
             default="auto",
@@ -94,7 +107,9 @@ def job_options(command: Command) -> Command:
             help="Instead of one per GPU, or what the workload declares.",
         ),
         click.option(
-            "--workdir", metavar="DIR", help="The folder that travels with a script of your own."
+            "--exclusive",
+            is_flag=True,
+            help="Keep other runs off the machines altogether, not only off these GPUs.",
         ),
         click.option(
             "--timeout",
@@ -180,6 +195,7 @@ class JobOptions:
     launcher: str
     ranks_per_node: int | None
     workdir: str | None
+    exclusive: bool
     timeout: float | None
     unattended: str | None
     budgets: tuple[str, ...]

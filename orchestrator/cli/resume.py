@@ -128,7 +128,6 @@ def _load_again(
         loaded,
         code=snapshot.digest,
         fail_on_degraded=stored.fail_on_degraded,
-        exclusive=stored.exclusive,
         wait_s=stored.wait_s,
         budgets=stored.budgets,
         token=stored.token,

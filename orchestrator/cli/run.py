@@ -8,6 +8,8 @@ import click
 
 from orchestrator.cli.options import JobOptions, ViewOptions, job_options, pick, view_options
 
+MAX_WAIT_S = 366 * 86400
+
 if TYPE_CHECKING:
     from orchestrator.core.request import RunRequest
     from orchestrator.edges.store.layout import Layout
@@ -29,9 +31,22 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Return when the ranks run; the run goes on in the background (see attach).",
 )
+@click.option(
+    "--wait",
+    is_flag=False,
+    flag_value=str(MAX_WAIT_S),
+    type=click.FloatRange(0, MAX_WAIT_S),
+    metavar="[SECONDS]",
+    help="Queue while another run holds GPUs or machines that this one needs.",
+)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- SCRIPT ARGS...]")
 def run(
-    words: tuple[str, ...], run_id: str | None, fail_on: str | None, detach: bool, **given: Any
+    words: tuple[str, ...],
+    run_id: str | None,
+    fail_on: str | None,
+    detach: bool,
+    wait: float | None,
+    **given: Any,
 ) -> int:
     """Run a workload, or a script of your own, on the nodes of a cluster.
 
@@ -40,6 +55,7 @@ def run(
     orchestrate run --cluster lab -- train.py --lr 1e-4
     """
     import os
+    import secrets
     from dataclasses import replace
 
     from orchestrator.cli.coordinating import begin, create_run
@@ -55,7 +71,14 @@ def run(
         options = let_go(options)
     layout = Layout.from_environment(os.environ)
     chosen = _choose_run_id(layout, run_id, options, words)
-    request, snapshot = _load(layout, options, words, chosen, fail_on)
+    request, snapshot = _load(layout, options, words)
+    request = replace(
+        request,
+        run_id=chosen,
+        token=secrets.token_hex(8),
+        fail_on_degraded=fail_on == "degraded",
+        wait_s=wait,
+    )
     folder = layout.run(chosen)
     context = RunContext(request=request, snapshot=snapshot, folder=folder, observers=[])
 
@@ -90,13 +113,12 @@ def _choose_run_id(
 
 
 def _load(
-    layout: Layout, options: JobOptions, words: tuple[str, ...], run_id: str, fail_on: str | None
+    layout: Layout, options: JobOptions, words: tuple[str, ...]
 ) -> tuple[RunRequest, Snapshot]:
-    import secrets
     from dataclasses import replace
 
     from orchestrator.cli.loading import load_request, take_code
 
-    request = load_request(options, words, run_id=run_id, fail_on_degraded=fail_on == "degraded")
+    request = load_request(options, words, run_id="")
     snapshot = take_code(layout, request.job)
-    return replace(request, code=snapshot.digest, token=secrets.token_hex(8)), snapshot
+    return replace(request, code=snapshot.digest), snapshot
