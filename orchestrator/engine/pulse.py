@@ -22,6 +22,8 @@ MIN_BEAT_S, MAX_BEAT_S = 0.1, 5.0
 # What may lie between two beats of a busy machine; more than that, nobody listened.
 MAX_GAP_BEATS = 3
 STEADY_REPORTS = 2
+# Ranks that said nothing at all yet may be importing their libraries from a slow disk.
+STARTUP_S = 60.0
 
 Tell = Callable[[Event], None]
 Rank = tuple[str, int]
@@ -32,6 +34,7 @@ class _Heard:
     """The last sign of life of one rank, on the pulse's own clock, and how it reports."""
 
     last: float
+    ever: bool = False
     reports: int = 0
     done: bool = False
 
@@ -90,7 +93,7 @@ class Pulse:
 
     def _hear(self, node: str, rank: int) -> _Heard:
         heard = self._heard.setdefault((node, rank), _Heard(self._now))
-        heard.last = self._now
+        heard.last, heard.ever = self._now, True
         return heard
 
     # ---- what follows from it -------------------------------------------------------------------
@@ -123,7 +126,7 @@ class Pulse:
         if self._state.stall is not None:
             self._forgive()
             return
-        found = suspect(list(self._table()), self._now, limit_s) if self._armed else None
+        found = suspect(list(self._table(limit_s)), self._now, limit_s) if self._armed else None
         if found is None:
             return
         self._forgive()
@@ -150,8 +153,9 @@ class Pulse:
         asked = state.request.budgets.hang_asked
         return asked or self._reported or any(state.positions.values())
 
-    def _table(self) -> Iterator[Activity]:
+    def _table(self, limit_s: float) -> Iterator[Activity]:
         """Every rank that runs, as far as is known."""
+        startup_s = max(0.0, STARTUP_S - limit_s)
         ended = {(e.node, e.rank) for e in self._state.endings if isinstance(e, RankExited)}
         for name, node in self._state.planned():
             if node.lost is not None or node.concluded is not None or node.problem is not None:
@@ -160,7 +164,8 @@ class Pulse:
                 if (name, rank) not in ended:
                     heard = self._heard.setdefault((name, rank), _Heard(self._now))
                     steady = heard.reports >= STEADY_REPORTS and not heard.done
-                    yield Activity(node=name, rank=rank, last=heard.last, steady=steady)
+                    last = heard.last + (0.0 if heard.ever else startup_s)
+                    yield Activity(node=name, rank=rank, last=last, steady=steady)
 
 
 def _rank_of(file: str) -> int | None:

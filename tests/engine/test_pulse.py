@@ -22,7 +22,7 @@ from orchestrator.core.evidence import Inspect, Inspected, Inspection, RankEvide
 from orchestrator.core.machine import step
 from orchestrator.core.outcome import Exited
 from orchestrator.core.request import Budgets
-from orchestrator.engine.pulse import Pulse
+from orchestrator.engine.pulse import STARTUP_S, Pulse
 from tests.core.world import World, request
 
 LIMIT_S = 60.0
@@ -128,6 +128,20 @@ def test_ranks_that_never_report_are_judged_only_if_asked() -> None:
     run = Run(asked=True)
     run.wait(LIMIT_S + 5)
     assert run.told
+
+
+def test_ranks_get_time_to_start() -> None:
+    """However short the limit: importing torch takes a while. Once they wrote, it applies."""
+    run = Run(hang_s=2.0, asked=True)
+    run.wait(STARTUP_S - 2)
+    assert run.told == []
+    run.wait(4)
+    assert len(run.told) == 1
+    run = Run(hang_s=2.0, asked=True)
+    run.pulse.on_log("a", "rank-0.out", b"x")
+    run.pulse.on_log("b", "rank-1.out", b"x")
+    run.wait(3)
+    assert len(run.told) == 1
 
 
 def test_off_means_off() -> None:

@@ -13,7 +13,7 @@ from tests.hosts.running import Desk, Ending, Job, kill_rank, measured, remains,
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(180)]
 
-HANG_S = 5.0
+HANG_S = 8.0
 NAMED_S = HANG_S + 6.0
 CLEAN_S = 30.0
 
@@ -112,7 +112,7 @@ def test_ranks_that_never_report_are_not_judged_unless_asked(
     desk: Desk, hosts: VirtualHosts
 ) -> None:
     """A program may be silent for hours; only --budget hang=... says how long is too long."""
-    desk.script("mute.py", "import time\ntime.sleep(6)\n")
+    desk.script("mute.py", "import time\nprint('begun', flush=True)\ntime.sleep(6)\n")
     _, ending = desk.run("mute.py", options=["--nodes", "vh1"])
     assert ending.code == 0, ending.err
     _, ending = desk.run("mute.py", options=["--nodes", "vh1", "--budget", "hang=2"])
