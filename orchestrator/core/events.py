@@ -259,6 +259,15 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cleared:
+    """What earlier attempts had left on the node was ended, or not, before the next one begins."""
+
+    node: str
+    clean: bool
+    survivors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
     """An action on a node failed. ``phase`` is the phase that the action belongs to."""
 
@@ -325,6 +334,7 @@ Event = (
     | Inspected
     | Collected
     | Swept
+    | Cleared
     | Failed
     | NodeLost
     | DeadlinePassed
@@ -345,6 +355,13 @@ class Connect:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """Ask the node for its facts."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clear:
+    """End what earlier attempts left on the node, and verify."""
 
     node: str
 
@@ -429,6 +446,7 @@ class Conclude:
 Action = (
     Connect
     | Probe
+    | Clear
     | Sync
     | Prepare
     | Reserve

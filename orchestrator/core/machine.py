@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from orchestrator.core.events import (
     Action,
+    Clear,
     Collect,
     Conclude,
     Connect,
@@ -233,6 +234,8 @@ def _wanted_before_plan(state: RunState) -> Iterator[Action]:
 
 
 def _wanted_of_connected(name: str, node: NodeState) -> Iterator[Action]:
+    if node.stale:
+        yield Clear(node=name)
     if node.facts is None:
         yield Probe(node=name)
     if not node.synced:

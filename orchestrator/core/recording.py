@@ -10,6 +10,7 @@ from typing import assert_never
 
 from orchestrator.core.events import (
     Begun,
+    Cleared,
     Collected,
     Connected,
     DeadlinePassed,
@@ -43,6 +44,7 @@ from orchestrator.core.state import Figure, NodeState, RunState, new_state, next
 
 NodeEvent = (
     Connected
+    | Cleared
     | Probed
     | Synced
     | Prepared
@@ -144,8 +146,21 @@ def _record_node(node: NodeState, event: NodeEvent) -> NodeState:
             return replace(node, reached=event)
         case NodeLost(problem=problem):
             return replace(node, lost=problem)
+        case Cleared():
+            return _record_cleared(node, event)
         case _:
             return _record_launched_node(node, event)
+
+
+def _record_cleared(node: NodeState, event: Cleared) -> NodeState:
+    if event.clean:
+        return replace(node, stale=False)
+    problem = Problem(
+        id="OR-CLEAN-001",
+        message=f"an earlier attempt is still there: {', '.join(event.survivors)}",
+        remedy="end these processes, or reboot the node; then resume",
+    )
+    return replace(node, problem=problem)
 
 
 def _record_launched_node(

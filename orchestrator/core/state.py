@@ -44,9 +44,12 @@ CLOCK_ERROR_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeState:
-    """What is known of one node. ``problem``: why it takes no part; ``lost``: its link is gone."""
+    """What is known of one node. ``problem``: why it takes no part; ``lost``: its link is gone.
+    ``stale``: an earlier attempt may have left something there.
+    """
 
     connected: bool = False
+    stale: bool = False
     facts: Facts | None = None
     synced: bool = False
     prepared: Prepared | None = None
@@ -63,7 +66,8 @@ class NodeState:
     @property
     def ready(self) -> bool:
         """Everything that must precede the plan is there."""
-        return self.facts is not None and self.synced and self.prepared is not None
+        known = self.facts is not None and self.synced and self.prepared is not None
+        return known and not self.stale
 
     @property
     def settled(self) -> bool:
@@ -184,18 +188,16 @@ def new_state(request: RunRequest) -> RunState:
 
 
 def next_attempt(state: RunState, epoch: int) -> RunState:
-    """The beginning of another attempt: nothing of the last one counts but its dirty nodes."""
+    """The beginning of another attempt: nothing of the last one counts but where it may have left
+    something.
+    """
     fresh = new_state(state.successor or state.request)
-    nodes = {name: NodeState(problem=_dirt(state.nodes.get(name))) for name in fresh.nodes}
+    unsure = {name for name, node in state.planned() if not _is_clean(node)}
+    unsure |= {name for name, node in state.nodes.items() if node.stale}
+    nodes = {name: NodeState(stale=name in unsure) for name in fresh.nodes}
     return replace(fresh, begun=True, attempt=state.attempt + 1, epoch=epoch, nodes=nodes)
 
 
-def _dirt(node: NodeState | None) -> Problem | None:
-    if node is None or node.swept is None or node.swept.clean:
-        return None
-    left = ", ".join(node.swept.survivors)
-    return Problem(
-        id="OR-CLEAN-001",
-        message=f"processes of the last attempt are still there: {left}",
-        remedy="end them, or reboot the node; then resume",
-    )
+def _is_clean(node: NodeState) -> bool:
+    swept = node.swept
+    return swept is not None and swept.clean and swept.gpu_drained is not False

@@ -10,6 +10,7 @@ from orchestrator.boundary.supervisor_records import BadRecord
 from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.events import (
     Action,
+    Clear,
     Collect,
     Conclude,
     Connect,
@@ -37,6 +38,7 @@ from orchestrator.engine.reserving import reserve
 PHASE_OF: dict[type[Action], Phase] = {
     Connect: Phase.CONNECT,
     Probe: Phase.PROBE,
+    Clear: Phase.PREPARE,
     Sync: Phase.SYNC,
     Prepare: Phase.PREPARE,
     OfferRendezvous: Phase.REACH,
@@ -157,6 +159,7 @@ class AttemptHands:
 _PLAIN = {
     Connect: NodeHand.connect,
     Probe: NodeHand.probe,
+    Clear: NodeHand.clear,
     Sync: NodeHand.sync,
     Prepare: NodeHand.prepare,
     OfferRendezvous: NodeHand.offer_rendezvous,

@@ -16,6 +16,7 @@ from orchestrator.boundary.supervisor_records import parse_holder, parse_interpr
 from orchestrator.core.command import reveal
 from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.events import (
+    Cleared,
     Connected,
     Launched,
     NodeConcluded,
@@ -46,6 +47,7 @@ SWEEP_STEP = 1
 ABSENT = "OR-AGENT-ABSENT"
 FENCED = "OR-AGENT-FENCED"
 QUICK_S = 30.0
+CLEAR_S = 60.0
 DIAL_S = 5.0
 RENEWALS_PER_LEASE = 4
 RENEW_EVERY_S = 30.0
@@ -91,6 +93,12 @@ class NodeHand:
         reply = await self._link.request("probe", timeout_s=self._request.budgets.probe_s)
         facts = parse_facts(self._spec.name, reply.fields, asked=asked, answered=self._clock.wall())
         self._post(Probed(node=self._spec.name, facts=facts))
+
+    async def clear(self) -> None:
+        """End what earlier attempts left: our own epoch fences theirs off, not ours."""
+        reply = await self._link.request("sweep", self._fenced(), timeout_s=CLEAR_S)
+        swept = parse_swept(self._spec.name, reply.fields)
+        self._post(Cleared(node=swept.node, clean=swept.clean, survivors=swept.survivors))
 
     async def sync(self) -> None:
         snapshot = self._context.snapshot
@@ -147,7 +155,7 @@ class NodeHand:
 
     async def reserve(self, locks: Sequence[Lock]) -> Occupied | None:
         """Take ``locks`` until the launch, or tell who has one of them."""
-        fields = {**self._fenced(), "locks": _locks(locks), "coordinator": self._coordinator()}
+        fields = {**self._fenced(), "locks": agent_locks(locks), "coordinator": self._coordinator()}
         reply = await self._link.request("reserve", fields, timeout_s=QUICK_S)
         if reply.fields.get("reserved") is True:
             return None
@@ -172,7 +180,7 @@ class NodeHand:
                 "cwd": "{work}" if own_code else "{output}",
                 "own_copy": own_code,
                 "snapshot": self._request.code,
-                "locks": _locks(share.locks),
+                "locks": agent_locks(share.locks),
                 "coordinator": self._coordinator(),
                 "gpus": list(share.gpus),
                 "processes": [_process(share, process) for process in share.processes],
@@ -346,7 +354,7 @@ def requirements_of(spec: NodeSpec, workload: Workload) -> Path | None:
     return None
 
 
-def _locks(locks: Sequence[Lock]) -> list[dict[str, object]]:
+def agent_locks(locks: Sequence[Lock]) -> list[dict[str, object]]:
     """The agent's form of locks."""
     return [{"name": k.name, "mode": "shared" if k.shared else "exclusive"} for k in locks]
 

@@ -8,6 +8,7 @@ from enum import IntEnum
 from orchestrator.core import machine
 from orchestrator.core.events import (
     Begun,
+    Cleared,
     Collected,
     Connected,
     DeadlinePassed,
@@ -138,6 +139,11 @@ def _before_launch(event: Event) -> Line | None:
             return Line(Weight.NODE, f"connected in {seconds(took)}", node)
         case Probed(node=node, facts=facts):
             return Line(Weight.NODE, _facts(facts), node)
+        case Cleared(node=node, clean=True):
+            return Line(Weight.NODE, "nothing of an earlier attempt is left", node)
+        case Cleared(node=node, survivors=survivors):
+            left = brief(", ".join(survivors[:8]))
+            return Line(Weight.PROBLEM, f"an earlier attempt is still there: {left}", node)
         case Synced(node=node, sent_files=files, sent_bytes=sent):
             what = f"sent {plural(files, 'file')}, {size(sent)}" if files else "already up to date"
             return Line(Weight.NODE, f"code {what}", node)
