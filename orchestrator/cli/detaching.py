@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -28,6 +29,8 @@ from orchestrator.view.replay import Replay
 from orchestrator.view.terminal import LineWriter
 
 POLL_S = 0.05
+# A run that could not reserve its nodes for this long queues.
+QUEUES_S = 2.0
 
 
 def let_go(options: JobOptions) -> JobOptions:
@@ -78,7 +81,7 @@ def _accompany(
             result = follow(
                 folder,
                 lambda: pass_on() or replay.advance(),
-                until=lambda: _may_leave(asked, replay),
+                until=_readiness(asked, replay),
             )
     finally:
         view.close(None)
@@ -87,7 +90,7 @@ def _accompany(
     if result is not None:
         return show_result(options, view, result, folder.path)
     asked.ignore()
-    _tell(options, folder.run_id)
+    _tell(options, folder.run_id, machine.phase(replay.state))
     return 0
 
 
@@ -106,23 +109,37 @@ def _relay(asked: Interrupts, send: Callable[[int], bool]) -> Callable[[], bool]
     return relay
 
 
-def _may_leave(asked: Interrupts, replay: Replay) -> bool:
-    """When the ranks run; after Ctrl-C only with the end, or when asked to leave at once."""
-    if asked.asked:
-        return len(asked.asked) >= LEAVE_AT
-    return machine.phase(replay.state) is Phase.WATCH
+def _readiness(asked: Interrupts, replay: Replay) -> Callable[[], bool]:
+    """Whether the foreground may go: when the ranks run, or the run queues for what others hold;
+    after Ctrl-C only with the end, or when asked to leave at once.
+    """
+    queues_since: float | None = None
+
+    def ready() -> bool:
+        nonlocal queues_since
+        if asked.asked:
+            return len(asked.asked) >= LEAVE_AT
+        phase, now = machine.phase(replay.state), time.monotonic()
+        if phase is not Phase.RESERVE or replay.state.request.wait_s is None:
+            queues_since = None
+        elif queues_since is None:
+            queues_since = now
+        return phase is Phase.WATCH or (queues_since is not None and now > queues_since + QUEUES_S)
+
+    return ready
 
 
-def _tell(options: ViewOptions, run_id: str) -> None:
+def _tell(options: ViewOptions, run_id: str, phase: Phase) -> None:
     """How to come back: the id is data, the rest is for people."""
     if options.as_json:
         record = {"type": "detached", "schema_version": SCHEMA_VERSION, "run_id": run_id}
-        LineWriter(sys.stdout).line(dump(record))
+        LineWriter(sys.stdout).line(dump({**record, "phase": phase.value}))
         return
     LineWriter(sys.stdout).line(run_id)
     if not options.quiet:
+        state = "its ranks run" if phase is Phase.WATCH else "it queues"
         click.echo(
-            f"its ranks run; the run goes on in the background\n"
+            f"{state}; the run goes on in the background\n"
             f"  orchestrate attach {run_id}    follow it; Ctrl-C leaves it alone\n"
             f"  orchestrate logs -f {run_id}   the output of its ranks\n"
             f"  orchestrate stop {run_id}      end it and clean up",

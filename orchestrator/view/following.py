@@ -14,7 +14,8 @@ from orchestrator.view.failure import tail
 from orchestrator.view.text import brief
 
 POLL_S = 0.1
-TOLD_LINES = 5
+TOLD_LINES = 8
+ERROR = "orchestrate: "  # how a command begins to say why it failed
 
 
 def follow(
@@ -42,14 +43,14 @@ def follow(
 
 def gone(folder: RunFolder) -> BusyError:
     """Nobody coordinates the run, and it has no result."""
-    last = [brief(line, 300) for line in tail(folder.coordinator_log, TOLD_LINES)]
+    run, said = folder.run_id, tail(folder.coordinator_log, TOLD_LINES)
+    errors = [number for number, line in enumerate(said) if line.startswith(ERROR)]
     return BusyError(
-        f"run {folder.run_id} has no result and its coordinator is gone",
+        f"run {run} has no result and its coordinator is gone",
         id="OR-STORE-007",
         where=folder.path,
-        why="\n    ".join(["its last words:", *last]) if last else "",
-        remedy=f"orchestrate resume {folder.run_id} goes on with it, "
-        f"orchestrate stop {folder.run_id} ends what it left on the nodes",
+        why="\n    ".join(brief(line, 300) for line in said[errors[-1] :]) if errors else "",
+        remedy=f"orchestrate resume {run} goes on with it, or orchestrate stop {run} ends it",
     )
 
 

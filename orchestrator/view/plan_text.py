@@ -97,7 +97,7 @@ def unattended(budgets: Budgets, run_id: str = "RUN") -> str:
     """What the ranks do when their coordinator stays away."""
     if budgets.lease_s is None:
         return f"ranks go on until they are done; orchestrate resume {run_id} collects them"
-    return f"ranks end {seconds(budgets.lease_s)} after the coordinator's last word"
+    return f"ranks end {budgets.lease_s:g} s after the coordinator's last word"
 
 
 def _locks(share: NodePlan) -> Iterator[str]:

@@ -217,6 +217,8 @@ def bad(place: Place) -> Iterator[Place]:
         (["--env", "A B=1"], ["job.py"], "not a variable name"),
         (["--env", "SURELY_NOT_SET_HERE"], ["job.py"], "is not set here"),
         (["--run-id", "../x"], ["job.py"], "not a run id"),
+        (["--unattended", "0"], ["job.py"], "--unattended: expected a number of seconds"),
+        (["--unattended", "forever"], ["job.py"], "or continue"),
         (["--ranks-per-node", "0"], ["job.py"], "--ranks-per-node"),
         ([], ["missing.py"], "missing.py"),
     ],
@@ -269,3 +271,27 @@ def test_stop_visits_a_lost_node_of_a_finished_run(
     write_result(folder, replace(result, nodes=(lost, *result.nodes[1:])))
     assert main(["stop", RUN]) == 0
     assert "n1: clean, 0 processes ended" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options,lease_s,words",
+    [
+        ([], 60.0, "ranks end 60 s after"),
+        (["--budget", "lease=90"], 90.0, "ranks end 90 s after"),
+        (["--unattended", "300"], 300.0, "ranks end 300 s after"),
+        (["--unattended", "continue"], None, "ranks go on until they are done"),
+    ],
+)
+def test_plan_says_what_ranks_do_unattended(
+    place: Place,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    lease_s: float | None,
+    words: str,
+) -> None:
+    """In words and as the budget that the nodes get."""
+    asked = ["plan", "--cluster", str(place.cluster), "--offline", "--json", *options]
+    assert main([*asked, "--", "job.py"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["plan"]["budgets"]["lease_s"] == lease_s
+    assert words in record["unattended"]

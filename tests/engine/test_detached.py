@@ -71,7 +71,7 @@ def test_json_ends_with_one_line_that_says_detached(tidy: Desk, run: str) -> Non
     """Events while it starts, then the id; no result, for there is none yet."""
     done = tidy.command(*words(tidy, run, "stay", options=("--json",)))
     records = [json.loads(line) for line in done.stdout.splitlines()]
-    assert records[-1] == {"type": "detached", "schema_version": 1, "run_id": run}
+    assert records[-1] == {"type": "detached", "schema_version": 1, "run_id": run, "phase": "watch"}
     assert {record["type"] for record in records[:-1]} == {"event"}
     assert tidy.command("stop", run).returncode == 0
 
@@ -87,6 +87,22 @@ def test_a_run_that_ends_at_once(tidy: Desk, run: str) -> None:
     assert (done.returncode, last["type"]) == (4, "result"), done.stderr
     assert last["exit_code"] == 4
     assert "/nonexistent" in done.stderr
+
+
+def test_a_run_that_queues(tidy: Desk, run: str) -> None:
+    """With --wait the foreground does not stay for as long as another run has the machine."""
+    other = tidy.start("rank.py", "stay", options=["--exclusive"])
+    other.wait_for_line("ready", 2)
+    done = tidy.command(
+        *words(tidy, run, "stay", options=("--json", "--exclusive", "--wait", "90"))
+    )
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, last["type"], last["phase"]) == (0, "detached", "reserve"), done.stderr
+    other.interrupt()
+    other.end()
+    journal = tidy.folder(run) / "journal.jsonl"
+    wait_until("its turn", lambda: b"RankStarted" in journal.read_bytes())
+    assert tidy.command("stop", run).returncode == 0
 
 
 def test_bad_input_is_refused_in_the_foreground(tidy: Desk, run: str) -> None:
@@ -134,4 +150,5 @@ def test_a_coordinator_that_dies_at_once(tidy: Desk, run: str) -> None:
     )
     assert done.returncode == 75
     assert "No space left on device" in done.stderr
+    assert "orchestrate: internal error: OSError" in done.stderr
     assert f"orchestrate stop {run}" in done.stderr

@@ -109,7 +109,7 @@ def test_suspended_for_less_than_the_lease(desk: Desk, hosts: VirtualHosts) -> N
         ranks_ready(terminal, desk, run)
         terminal.press(CTRL_Z)
         wait_until("suspended", lambda: terminal.stopped)
-        assert "suspended; ranks end 60.0 s after the coordinator's last word" in terminal.screen
+        assert "suspended; ranks end 60 s after the coordinator's last word" in terminal.screen
         # The shortest time that shows it: more than the 10 s of silence that lose a node.
         time.sleep(12)
         os.kill(terminal.process.pid, signal.SIGCONT)
