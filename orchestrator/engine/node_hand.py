@@ -140,8 +140,8 @@ class NodeHand:
             {"targets": [[address, port] for address in addresses], "timeout_s": DIAL_S},
             timeout_s=QUICK_S,
         )
-        results = reply.fields.get("results")
-        results = results if isinstance(results, list) else []
+        told = reply.fields.get("results")
+        results = [r if isinstance(r, dict) else {} for r in told] if isinstance(told, list) else []
         good = [(a, r) for a, r in zip(addresses, results, strict=False) if r.get("ok") is True]
         bad = [r for r in results if r.get("ok") is not True]
         self._post(
