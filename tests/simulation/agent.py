@@ -135,7 +135,7 @@ class FakeAgent:
 
     def _op_probe(self, request: Fields, payload: bytes) -> Operation:
         del request, payload
-        asked = self.node.wall()
+        asked, began = self.node.wall(), self.node.mono()
         yield 0.02
         ip = self.node.address
         facts = {
@@ -157,7 +157,7 @@ class FakeAgent:
             "modules": {},
             "wall_clock": asked,
         }
-        return {"facts": facts, "elapsed_s": self.node.wall() - asked, "notes": []}
+        return {"facts": facts, "elapsed_s": self.node.mono() - began, "notes": []}
 
     def _op_offer(self, request: Fields, payload: bytes) -> Operation:
         yield 0.01
@@ -325,7 +325,8 @@ class FakeAgent:
 
     def _op_launch(self, request: Fields, payload: bytes) -> Operation:
         yield 0.01
-        if request["snapshot"] not in self.node.disk.snapshots:
+        snapshot = request.get("snapshot")
+        if snapshot is not None and snapshot not in self.node.disk.snapshots:
             raise Fault("OR-AGENT-ABSENT", "the snapshot is not on this node")
         share = self._share(request)
         yield from self._held(share, request, LAUNCH_LOCK_S)
@@ -416,13 +417,13 @@ class FakeAgent:
         left = self.node.marked(share.run, share.node)
         for process in left:
             process.kill()
-        answer = {
+        return {
             "scans": 2 + bool(left),
             "killed": [p.pid for p in left],
             "survivors": [],
             "clean": True,
+            "gpu_drained": True if request.get("gpus") else None,
         }
-        return {**answer, "gpu_drained": True} if request.get("gpus") else answer
 
     # ---- outputs --------------------------------------------------------------------------------
 
@@ -447,10 +448,7 @@ class FakeAgent:
 
     def _op_watch(self, request: Fields, payload: bytes) -> Operation:
         yield 0.005
-        # The real one looks at a directory that need not be there yet.
-        files = self._share(request).attempts.get(request["attempt"])
-        if files is None:
-            files = AttemptFiles(request["run"], request["node"], request["attempt"])
+        files = self._share(request).expected(request["attempt"])
         self._watches[request["id"]] = Watch(self, files, request["id"], request["cursors"])
         return {"watch": request["id"]}
 

@@ -78,11 +78,19 @@ class RunShare:
     busy: bool = False
     checkpoints: dict[int, int] = field(default_factory=dict)
     attempts: dict[int, AttemptFiles] = field(default_factory=dict)
+    watched: dict[int, AttemptFiles] = field(default_factory=dict)
 
     def attempt(self, number: int) -> AttemptFiles:
+        """The attempt's directory, made if it is not there."""
         if number not in self.attempts:
-            self.attempts[number] = AttemptFiles(self.run, self.node, number)
+            self.attempts[number] = self.expected(number)
         return self.attempts[number]
+
+    def expected(self, number: int) -> AttemptFiles:
+        """What a watch looks at, which may begin before the directory is there."""
+        if number in self.attempts:
+            return self.attempts[number]
+        return self.watched.setdefault(number, AttemptFiles(self.run, self.node, number))
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ TICK_S = 0.05
 LEFTOVER_GRACE_S = 2.0
 BARRIER_POLL_S = 0.5
 Outcome = dict[str, Any]
+SUMMARY = "=" * 600  # much at once, so that the logs' end arrives after the news of it
 SUCCESS: Outcome = {"exited": 0}
 
 
@@ -120,7 +121,7 @@ class Rank(Process):
         self.node.disk.write()
         files.outputs[f"model-{self.rank}.bin"] = f"weights of rank {self.rank}\n".encode() * 3
         self._report("final", float(100 + self.rank), None)
-        self._write("done")
+        self._write("done: " + SUMMARY)
         if self.supervisor.script.strays:
             Process(self.node, files.run, files.node, "stray")
         self.end(SUCCESS)
@@ -156,7 +157,7 @@ class Rank(Process):
 
     def last_line(self) -> str:
         lines = self.supervisor.files.logs.get(f"rank-{self.rank}.out", b"").splitlines()
-        return lines[-1].decode() if lines else ""
+        return lines[-1].decode()[:100] if lines else ""
 
 
 class Supervisor(Process):
@@ -189,7 +190,13 @@ class Supervisor(Process):
         self._record("started", pid=self.pid, boot_id=node.boot_id)
         self.ranks = [Rank(self, rank, local) for local, rank in enumerate(ranks)]
         for rank in self.ranks:
-            self._record("rank-started", rank=rank.rank, local_rank=rank.local_rank, pid=rank.pid)
+            self._record(
+                "rank-started",
+                rank=rank.rank,
+                local_rank=rank.local_rank,
+                pid=rank.pid,
+                start_time=rank.pid * 7,
+            )
         for rank in self.ranks:
             rank.start()
         self.obey()
@@ -313,6 +320,7 @@ class Supervisor(Process):
             "concluded",
             clean=True,
             why=self.why,
+            mechanism="marker",
             scans=2 + bool(killed),
             survivors=[],
             outcomes=self._outcomes,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from orchestrator.core import recording
-from orchestrator.core.events import Launched, NodeConcluded, Reported, Swept
+from orchestrator.core.events import Launched, Reported, Swept
 from orchestrator.core.state import RunState
 from orchestrator.engine import node_hand, run, watching
 from orchestrator.engine.node_hand import NodeHand
@@ -23,12 +24,14 @@ ENOUGH_SEEDS = 200
 Break = Callable[[pytest.MonkeyPatch], None]
 
 
-def _first_violation() -> tuple[int, str] | None:
-    for seed in range(ENOUGH_SEEDS):
-        report = simulate(plan_of(seed))
-        if report.violations:
-            return seed, report.violations[0].partition(": ")[2]
-    return None
+@functools.cache
+def _sound() -> tuple[int, ...]:
+    """Seeds that the engine as it is plays without a violation."""
+    return tuple(seed for seed in range(ENOUGH_SEEDS) if not simulate(plan_of(seed)).violations)
+
+
+def _caught_by() -> int | None:
+    return next((seed for seed in _sound() if simulate(plan_of(seed)).violations), None)
 
 
 def _forget_the_epoch(patch: pytest.MonkeyPatch) -> None:
@@ -46,7 +49,7 @@ def _drop_a_log_byte(patch: pytest.MonkeyPatch) -> None:
     spool = coordinator._WatchedSpool
     honest = spool.append
 
-    def append(self: watching.Spool, name: str, offset: int, data: bytes) -> None:
+    def append(self: Any, name: str, offset: int, data: bytes) -> None:
         honest(self, name, offset, data if offset else data[:-1])
 
     patch.setattr(spool, "append", append)
@@ -71,14 +74,6 @@ def _skip_the_sweep(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(NodeHand, "sweep", sweep)
 
 
-def _skip_the_stop(patch: pytest.MonkeyPatch) -> None:
-    async def stop(self: NodeHand, grace_s: float) -> None:
-        del grace_s
-        self._post(NodeConcluded(node=self._spec.name, clean=True))
-
-    patch.setattr(NodeHand, "stop", stop)
-
-
 def _collect_too_early(patch: pytest.MonkeyPatch) -> None:
     async def drained(self: Watcher) -> None:
         del self
@@ -101,7 +96,7 @@ def _forget_that_reports_repeat(patch: pytest.MonkeyPatch) -> None:
         return honest(_replaced(state, positions=forgotten), event)
 
     patch.setattr(recording, "_record_figure", record_figure)
-    patch.setattr(watching.Spool, "sizes", lambda self: {})
+    patch.setattr(watching.Spool, "sizes", lambda _: {})
     patch.setattr(node_hand, "Watcher", _without_positions(Watcher))
 
 
@@ -122,7 +117,7 @@ def _without_positions(watcher: type[Watcher]) -> Callable[..., Watcher]:
 def _lie_about_success(patch: pytest.MonkeyPatch) -> None:
     from orchestrator.core import verdict
 
-    patch.setattr(verdict, "_failure", lambda state: None)
+    patch.setattr(verdict, "_failure", lambda _: None)
 
 
 def _never_renew(patch: pytest.MonkeyPatch) -> None:
@@ -155,7 +150,6 @@ BREAKS: dict[str, Break] = {
         _drop_a_log_byte,
         _ignore_gaps,
         _skip_the_sweep,
-        _skip_the_stop,
         _collect_too_early,
         _journal_too_little,
         _forget_that_reports_repeat,
@@ -169,9 +163,9 @@ BREAKS: dict[str, Break] = {
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seed that is sound without the bug violates an invariant with it."""
+    assert len(_sound()) > 0.9 * ENOUGH_SEEDS
+
     BREAKS[name](monkeypatch)
 
-    found = _first_violation()
-
-    assert found is not None, f"{ENOUGH_SEEDS} seeds did not catch it"
-    print(f"{name}: seed {found[0]}: {found[1]}")
+    assert _caught_by() is not None, f"{ENOUGH_SEEDS} seeds did not catch it"
