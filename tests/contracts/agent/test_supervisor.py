@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from orchestrator.edges.agent.channel import ChannelLost
 from tests.contracts.agent.attempts import (
     Attempt,
     command_lines,
@@ -19,7 +20,7 @@ from tests.contracts.agent.attempts import (
     shell,
     shimmed,
 )
-from tests.contracts.agent.conftest import MakeAttempt
+from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
 
 NAP_S = 300
 FOREVER = "while :; do sleep 0.05; done"
@@ -196,6 +197,24 @@ async def test_launch_happens_once(attempt: Attempt) -> None:
     assert again.fields["already"] is after.fields["already"] is True
     assert again.fields["supervisor"] == first.fields["supervisor"]
     assert attempt.files["rank-0.out"] == b"once\n"
+
+
+async def test_an_agent_that_dies_while_it_launches_leaves_a_supervisor(
+    attempt: Attempt, open_channel: OpenChannel
+) -> None:
+    """Nobody takes the supervisor's answer: its ranks go on, and the next agent finds them."""
+    agent = attempt.channel.hello.pid
+    killer = shell(0, f"kill -KILL {agent}; echo killed")
+    others = [shell(number, f"sleep 0.5; echo {number}") for number in range(1, 30)]
+    with pytest.raises(ChannelLost):
+        await attempt.launch(killer, *others)
+
+    await attempt.watch(await open_channel())
+    concluded = await attempt.to_end()
+
+    assert (concluded["clean"], concluded["why"]) == (True, "finished")
+    assert attempt.files["rank-0.out"] == b"killed\n"
+    assert attempt.files["rank-29.out"] == b"29\n"
 
 
 async def test_secrets_and_braces_arrive_exactly(attempt: Attempt) -> None:

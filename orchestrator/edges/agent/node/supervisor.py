@@ -271,13 +271,21 @@ def detach() -> None:
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))  # InfiniBand pins memory
 
 
+def _answer(text: str) -> None:
+    """Whoever launched us may be gone; the lease decides how long that may last."""
+    try:
+        os.write(3, text.encode())
+    except BrokenPipeError:
+        pass
+    os.close(3)
+
+
 def main() -> None:
     """Standard input: the specification. Descriptor 3: the answer to whoever launches us."""
     spec = json.loads(sys.stdin.buffer.read())
     detach()
     os.chdir("/")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    answer = os.fdopen(3, "w")
     for fd in (3, *spec["held"]):
         os.set_inheritable(fd, False)
     identity = {"pid": os.getpid(), "start_time": start_time(os.getpid())}
@@ -286,10 +294,9 @@ def main() -> None:
     write_atomically(path, json.dumps({**identity, **about}).encode())
     sign(spec["lock_records"])
     supervisor = Supervisor(spec)
-    supervisor.start()
-    answer.write(json.dumps(identity) + "\n")
-    answer.close()
     try:
+        supervisor.start()
+        _answer(json.dumps(identity) + "\n")
         supervisor.run()
     except BaseException:
         supervisor.sweep()  # a bug of ours must not leave processes behind
