@@ -12,6 +12,7 @@ from orchestrator.cli.output import plain, print_json, print_table
 from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.inventory import Cluster, GpuSpec, NodeSpec, PythonKind, PythonSpec
 from orchestrator.core.nodeset import fold
+from orchestrator.view.text import brief, clean
 
 FORMATS = ("hostfile", "ansible", "ssh-config", "slurm")
 
@@ -55,8 +56,8 @@ def show(name: str, nodes: str, as_json: bool) -> None:
     if as_json:
         print_json("cluster", plain(found))
         return
-    print(f"{found.name}: {found.summary}" if found.summary else found.name)
-    print(f"file {found.source}\n")
+    print(clean(f"{found.name}: {found.summary}" if found.summary else found.name))
+    print(clean(f"file {found.source}") + "\n")
     headings = ("nodes", "role", "reached by", "gpus", "python", "price/h", "groups")
     print_table(headings, _node_rows(found))
     if found.groups:
@@ -80,7 +81,7 @@ def validate(names: tuple[str, ...], as_json: bool) -> None:
             checked = {"name": found.name, "path": found.source, "valid": True}
             print_json("validation", {**checked, "nodes": len(found.nodes), "workers": workers})
         else:
-            print(f"{found.source}: valid (nodes: {len(found.nodes)}, workers: {workers})")
+            print(f"{clean(found.source)}: valid (nodes: {len(found.nodes)}, workers: {workers})")
 
 
 @cluster.command("import")
@@ -96,7 +97,7 @@ def import_(format: str, file: str, name: str) -> None:
 
     imported = read_foreign(format, file, name)
     for warning in imported.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {brief(warning, 400)}", err=True)
     print(imported.text, end="")
 
 

@@ -15,19 +15,18 @@ from click import ClickException
 
 from orchestrator import __version__
 from orchestrator.core.errors import ExitCode, InternalError, OrchestrateError
-from orchestrator.view.text import brief
+from orchestrator.view.text import paragraph
 
 SCHEMA_VERSION = 1
 SIGPIPE_EXIT = 141
 _KEPT_ERRORS = 20
-_MAX_LINE = 4096  # as long as a path may be
 # Verbs that promise exactly one last line of type `result`, also on failure.
-_RESULT_VERBS = frozenset({"run", "resume", "attach"})
+_RESULT_VERBS = frozenset({"run", "resume", "attach", "drill"})
 
 
 def report_error(error: OrchestrateError, *, verb: str, as_json: bool) -> int:
     """Print ``error`` for people or machines; returns its exit code."""
-    sys.stderr.write(_displayed(f"orchestrate: {error}\n"))
+    sys.stderr.write(paragraph(f"orchestrate: {error}\n"))
     if as_json:
         record = _result(error) if verb in _RESULT_VERBS else _error(error)
         sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
@@ -39,7 +38,7 @@ def report_click(error: ClickException) -> int:
     """What click has to say of the command line; returns its exit code."""
     text = io.StringIO()
     error.show(file=text)
-    sys.stderr.write(_displayed(text.getvalue()))
+    sys.stderr.write(paragraph(text.getvalue()))
     return error.exit_code
 
 
@@ -54,7 +53,7 @@ def report_internal(
     try:
         kept = _keep(trace, environ)
     except (OSError, OrchestrateError) as unwritable:
-        sys.stderr.write(_displayed(trace))
+        sys.stderr.write(paragraph(trace))
         kept = None
         why = f"the traceback is above; it could not be kept: {unwritable}"
     else:
@@ -62,11 +61,6 @@ def report_internal(
     remedy = f"report it together with {kept}" if kept else "report it together with the traceback"
     internal = InternalError(what, id="internal", why=why, remedy=remedy)
     return report_error(internal, verb=verb, as_json=as_json)
-
-
-def _displayed(text: str) -> str:
-    """``text`` for a terminal: lines stay lines, nothing steers it or fills it."""
-    return "\n".join(brief(line, _MAX_LINE) for line in text.split("\n"))
 
 
 class Interrupted(OrchestrateError):

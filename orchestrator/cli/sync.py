@@ -53,7 +53,7 @@ def sync(cluster: str, nodes: str, workdir: str | None, *, check: bool, as_json:
 
 def _show(snapshot: Snapshot, answers: list[Brought]) -> None:
     from orchestrator.cli.output import print_table
-    from orchestrator.view.text import brief, plural, size
+    from orchestrator.view.text import brief, paragraph, plural, size
 
     print(f"{plural(snapshot.files, 'file')}, {size(snapshot.bytes)}, snapshot {snapshot.digest}")
     for skipped in snapshot.skipped:
@@ -64,7 +64,7 @@ def _show(snapshot: Snapshot, answers: list[Brought]) -> None:
         click.echo(f"warning: {brief(warning, 300)}", err=True)
     for answer in answers:
         if answer.error is not None:
-            click.echo(f"orchestrate: {answer.error}", err=True)
+            click.echo(f"orchestrate: {paragraph(str(answer.error))}", err=True)
 
 
 def _rows(answers: list[Brought]) -> list[tuple[str, ...]]:

@@ -11,6 +11,7 @@ import click
 from orchestrator.cli.output import plain, print_json, print_table
 from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.workload import Metric, Parameter, ParameterValue, Workload
+from orchestrator.view.text import clean
 
 
 @click.group()
@@ -79,14 +80,14 @@ def schema() -> None:
 
 
 def _print_head(found: Workload) -> None:
-    print(f"{found.name}: {found.summary}" if found.summary else found.name)
-    print(f"entry     {found.folder}/{found.entry}")
+    print(clean(f"{found.name}: {found.summary}" if found.summary else found.name))
+    print(clean(f"entry     {found.folder}/{found.entry}"))
     print(f"shape     {found.shape.value}")
     print(f"ranks     one per {found.ranks.per.value}; {found.ranks.cpu} on a node without GPUs")
-    print(f"modules   {', '.join(found.modules) or 'none'}")
+    print(clean(f"modules   {', '.join(found.modules) or 'none'}"))
     print(f"preset    {found.default_preset or 'none'} by default")
     if found.artifacts:
-        print(f"artifacts {', '.join(found.artifacts)}")
+        print(clean(f"artifacts {', '.join(found.artifacts)}"))
 
 
 def _parameter_row(parameter: Parameter) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 CUT_MARK = "…"
+MAX_LINE = 4096  # as long as a path may be
 TIMES = "\u00d7"
 
 _ESCAPES = re.compile(
@@ -37,6 +38,11 @@ def clip(text: str, width: int) -> str:
 def brief(text: str, width: int = 160) -> str:
     """Foreign text for one place in a line: harmless and short."""
     return clip(clean(text), width)
+
+
+def paragraph(text: str) -> str:
+    """Foreign text of several lines: they stay lines, nothing steers the terminal or fills it."""
+    return "\n".join(brief(line, MAX_LINE) for line in text.split("\n"))
 
 
 def seconds(value: float) -> str:
