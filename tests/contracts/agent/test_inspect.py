@@ -43,6 +43,7 @@ print("up", flush=True)
 while True:
     select.select([fd], [], [])
     os.read(fd, 128)
+    print("dumping", file=sys.stderr, flush=True)
     with open(os.environ["TORCH_FR_DUMP_TEMP_FILE"] + os.environ["RANK"], "wb") as file:
         file.write(bytes.fromhex(sys.argv[1]))
 """
@@ -252,9 +253,15 @@ async def test_flight_records_are_asked_for_and_read(attempt: Attempt, tmp_path:
         *(rank(n, sys.executable, "-c", RECORDING, data[n].hex(), **env) for n in (0, 1))
     )
     await up(attempt, 2)
+    logs = [attempt.root / "logs" / f"rank-{n}.out" for n in (0, 1)]
+    await eventually(lambda: all(time.time() - log.stat().st_mtime > 1 for log in logs))
 
     ranks, files, _ = await inspect(attempt)
 
+    # What a rank writes because we ask is no sign of life.
+    assert all(b"dumping" in log.with_suffix(".err").read_bytes() for log in logs)
+    assert all(found["quiet_s"] > 1 for found in ranks.values())
+    assert all(found["lines"] == ["up"] for found in ranks.values())
     common = {"group": "default_pg", "completed": 5, "operation": "all_reduce", "members": [0, 1]}
     assert ranks[0]["collectives"] == [{**common, "entered": 6}]
     assert ranks[1]["collectives"] == [{**common, "entered": 5}]

@@ -59,12 +59,15 @@ class Inspection:
         ranks = living_ranks(self._attempt)
         family = _family(supervisor)
         tasks: dict[object, Callable[[], Any]] = {"gpus": self._gpus}
-        asked: dict[object, Callable[[], Any]] = {
+        first: dict[object, Callable[[], Any]] = {
             ("environment", rank): partial(variables, pid) for rank, pid in ranks.items()
         }
-        environments = self._gather(asked)
+        # Before anything is asked of a rank: torch logs that it writes its flight record.
+        first.update({("log", rank): partial(last_lines, self._attempt, rank) for rank in ranks})
+        found = self._gather(first)
+        environments = {rank: found.get(("environment", rank), {}) for rank in ranks}
         for rank, pid in ranks.items():
-            environment = environments.get(("environment", rank), {})
+            environment = environments[rank]
             present = family is None or pid in family
             gone = {"pid": pid, "state": ""}
             tasks["vitals", rank] = partial(vitals, pid) if present else gone.copy
@@ -72,7 +75,7 @@ class Inspection:
             tasks["flight", rank] = partial(self._flight, rank, pid, environment)
         if ranks and (address := _ras_address(environments.values())):
             tasks["ras"] = partial(self._ras, address)
-        found = self._gather(tasks)
+        found.update(self._gather(tasks))
         document = {
             "ranks": [self._rank(rank, pid, found) for rank, pid in ranks.items()],
             "supervisor": _describe(supervisor),
@@ -176,7 +179,7 @@ class Inspection:
     def _rank(self, rank: int, pid: int, found: Mapping[object, Any]) -> dict[str, Any]:
         # Where not even /proc answers, the process is stuck in the kernel.
         unknown = {"pid": pid, "state": "D" if ("vitals", rank) in self._late else "?"}
-        lines, quiet_s = last_lines(self._attempt, rank)
+        lines, quiet_s = found.get(("log", rank), ([], None))
         return {
             "rank": rank,
             **found.get(("vitals", rank), unknown),
