@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -17,6 +18,24 @@ from tests.hosts.running import Desk, Job, measured, remains, wait_until
 from tests.hosts.terminal import CTRL_C, CTRL_Z, Terminal, on_terminal
 
 pytestmark = pytest.mark.hosts
+
+# A ProxyCommand that counts how often it was begun.
+RELAY = """
+import os, socket, sys, threading
+begun, host, port = sys.argv[1:]
+with open(begun, "a") as file:
+    file.write(host + "\\n")
+link = socket.create_connection((host, int(port)))
+
+def up():
+    while data := os.read(0, 65536):
+        link.sendall(data)
+    link.shutdown(socket.SHUT_WR)
+
+threading.Thread(target=up, daemon=True).start()
+while data := link.recv(65536):
+    os.write(1, data)
+"""
 
 
 def unique(name: str) -> str:
@@ -159,3 +178,31 @@ def test_detached(desk: Desk, hosts: VirtualHosts) -> None:
     assert attached.end().code == 143
     assert not remains(hosts, run)
     wait_until("the coordinator ended", lambda: not Path(f"/proc/{pid}").exists(), 10)
+
+
+@pytest.mark.parametrize("key,code", [(CTRL_C, 130), (b"", 0)])
+def test_the_terminal_leaves_proxies_alone(
+    desk: Desk, hosts: VirtualHosts, tmp_path: Path, key: bytes, code: int
+) -> None:
+    """Neither Ctrl-C nor a closed terminal ends the programs that links go through."""
+    relay = tmp_path / "relay.py"
+    relay.write_text(RELAY)
+    config = tmp_path / "ssh_config"
+    proxy = f"  ProxyCommand {sys.executable} {relay} {tmp_path / 'begun'} %h %p\n"
+    config.write_text(f"Host vh*\n{proxy}{hosts.ssh_config.read_text()}")
+    cluster = tmp_path / "proxied.yaml"
+    cluster.write_text(hosts.inventory.read_text().replace(str(hosts.ssh_config), str(config)))
+    run = unique("proxied")
+    begun = tmp_path / "begun"
+    options = ("--cluster", str(cluster))
+    with on_terminal(desk, *words(desk, run, "wait", options=options)) as terminal:
+        ranks_ready(terminal, desk, run)
+        before = begun.read_text()
+        if key:
+            terminal.press(key)
+        else:
+            terminal.hang_up()
+            let_end(hosts, run)
+        assert terminal.end() == code
+    assert begun.read_text() == before
+    assert not remains(hosts, run)
