@@ -276,6 +276,26 @@ async def test_an_earlier_agent_of_the_run_is_no_rival(
     assert not exists(left.hello.pid)
 
 
+async def test_launches_over_several_channels_start_one(
+    attempt: Attempt, open_channel: OpenChannel, names: list[str]
+) -> None:
+    """The link broke after the reservation, and twice while it was launched: still one supervisor,
+    with every lock.
+    """
+    left, *others = [await open_channel() for _ in range(4)]
+    await reserve(attempt, exclusive(*names), left)
+    fixed = {"epoch": 1, "lease_s": 60.0, "grace_s": 1.0, "locks": exclusive(*names)}
+    request = {**attempt.names, **fixed, "processes": [shell(0, WAITING)]}
+
+    replies = await asyncio.gather(*(o.request("launch", request, timeout_s=30) for o in others))
+
+    assert sorted(reply.fields["already"] for reply in replies) == [False, True, True]
+    assert len({reply.fields["supervisor"]["pid"] for reply in replies}) == 1
+    await attempt.follow(lambda a: a.seen("rank-started"))
+    assert not any(map(is_free, names))
+    assert not exists(left.hello.pid)
+
+
 async def test_reservations_are_fenced_and_swept(
     make_attempt: MakeAttempt, names: list[str]
 ) -> None:

@@ -56,7 +56,8 @@ async def test_signals_pass_through(attempt: Attempt, number: int) -> None:
 async def test_a_launcher_sees_the_same_end(attempt: Attempt, ending: str) -> None:
     """The shim's own exit status is the rank's: bash prints 128 + n for signal n for both."""
     plain = f"bash -c '{ending}'; echo plain $?"
-    await attempt.launch(launcher("bash", "-c", f"{plain}; {shimmed(0, ending)}; echo shim $?"))
+    words = f"trap : TERM; {plain}; {shimmed(0, ending)}; echo shim $?"  # it may be told to end
+    await attempt.launch(launcher("bash", "-c", words))
 
     await attempt.to_end()
 
