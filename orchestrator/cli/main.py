@@ -35,6 +35,7 @@ VERBS = (
     Verb("resume", "orchestrator.cli.resume", "resume", _RUNS, "Go on with a run."),
     Verb("stop", _RUNS_MODULE, "stop", _RUNS, "Stop a run and clean up behind it."),
     Verb("clean", _RUNS_MODULE, "clean", _RUNS, "Remove what runs left on nodes and here."),
+    Verb("drill", "orchestrator.cli.drill", "drill", _SETUP, "Break things, measure what follows."),
     Verb("cluster", "orchestrator.cli.cluster", "cluster", _SETUP, "List and check inventories."),
     Verb("workload", "orchestrator.cli.workload", "workload", _SETUP, "List and show workloads."),
     Verb(

@@ -83,6 +83,12 @@ class Interrupts:
         finally:
             self._loop = self._deliver = None
 
+    def ask(self, number: signal.Signals) -> None:
+        """As if ``number`` had come."""
+        self.asked.append(number)
+        if self._loop is not None and self._deliver is not None:
+            self._loop.call_soon_threadsafe(self._deliver)
+
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self.on_over is not None:
@@ -91,9 +97,7 @@ class Interrupts:
         if len(self.asked) >= LEAVE_AT:
             # Leaving did not work either: whatever hangs must not hold the user.
             os._exit(128 + number)
-        self.asked.append(signal.Signals(number))
-        if self._loop is not None and self._deliver is not None:
-            self._loop.call_soon_threadsafe(self._deliver)
+        self.ask(signal.Signals(number))
 
     def _on_hangup(self, number: int, frame: FrameType | None) -> None:
         del number, frame

@@ -48,6 +48,10 @@ class DialledChannel(AgentChannel):
 
     transport: Transport
 
+    def cut(self) -> bool:
+        """Break the transport's link; see ``Transport.cut``."""
+        return self.transport.cut()
+
     async def close(self) -> None:
         await super().close()
         await self.transport.close()

@@ -83,6 +83,10 @@ class AsyncSshTransport:
             self, command, stdin=stdin, timeout_s=timeout_s, limit_bytes=limit_bytes
         )
 
+    def cut(self) -> bool:
+        self._connection.abort()
+        return True
+
     async def close(self) -> None:
         await self._link.close()
 

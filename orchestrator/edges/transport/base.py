@@ -109,6 +109,12 @@ class Transport(Protocol):
         expired time are outcomes.
         """
 
+    def cut(self) -> bool:
+        """Break the link at once and without a goodbye, as a network would; False: there is none.
+
+        For drills. The transport is of no use afterwards, but is still to be closed.
+        """
+
     async def close(self) -> None:
         """Give the link back. Bounded, idempotent, never raises."""
 

@@ -62,6 +62,9 @@ class LocalTransport:
             self, command, stdin=stdin, timeout_s=timeout_s, limit_bytes=limit_bytes
         )
 
+    def cut(self) -> bool:
+        return False
+
     async def close(self) -> None:
         self._closed = True
         await asyncio.gather(*(process.kill() for process in self._running))

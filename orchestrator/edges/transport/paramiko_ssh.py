@@ -101,6 +101,10 @@ class ParamikoTransport:
             self, command, stdin=stdin, timeout_s=timeout_s, limit_bytes=limit_bytes
         )
 
+    def cut(self) -> bool:
+        self._link.cut("we cut it")
+        return True
+
     async def close(self) -> None:
         if self._closed:
             return

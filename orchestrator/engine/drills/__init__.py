@@ -1,0 +1,1 @@
+"""Drills: runs of the product's own, disturbed on purpose, measured against its promises."""

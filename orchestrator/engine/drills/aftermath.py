@@ -1,0 +1,152 @@
+"""A look at the nodes over links of one's own: when ranks ended, and that nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.boundary.supervisor_records import parse_holder, parse_swept
+from orchestrator.core.errors import OrchestrateError, PreflightError
+from orchestrator.core.inventory import NodeSpec
+from orchestrator.core.plan import NodePlan
+from orchestrator.core.request import RunRequest
+from orchestrator.core.state import RunState
+from orchestrator.edges.agent.channel import ChannelLost
+from orchestrator.edges.store.layout import RunFolder
+from orchestrator.edges.transport.base import ConnectLimits
+from orchestrator.engine.clock import Clock
+from orchestrator.engine.node_hand import SWEEP_STEP, agent_locks
+from orchestrator.engine.node_link import NodeLink, NodeSilent
+from orchestrator.engine.recorded import recall
+
+QUICK_S = 30.0
+VISIT_S = 60.0
+POLL_S = 0.2
+BEYOND_LEASE_S = 30.0  # how much longer than their lease ranks are waited for
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is ``wrong`` on a node, if anything is; ``unreachable``: nobody can tell."""
+
+    node: str
+    wrong: str = ""
+    unreachable: bool = False
+
+
+async def reach_all(request: RunRequest, clock: Clock) -> list[Left]:
+    """The nodes that cannot be reached, and why."""
+
+    async def greet(link: NodeLink) -> str:
+        await link.open(request.budgets.connect_s)
+        return ""
+
+    visits = [_visit(spec, clock, greet) for spec in request.cluster.workers]
+    return [left for left in await asyncio.gather(*visits) if left.wrong]
+
+
+async def clear_up(folder: RunFolder, request: RunRequest, clock: Clock) -> list[Left]:
+    """Look for processes and locks of the run on every node, remove its folder there, and tell
+    what was found that should not have been.
+    """
+    state = recall(folder, request).state
+    shares = {share.name: share for share in (state.plan.nodes if state.plan else ())}
+
+    async def clear(link: NodeLink) -> str:
+        return await _clear(link, state, shares.get(link.spec.name))
+
+    visits = (_visit(spec, clock, clear) for spec in request.cluster.workers)
+    return [left for left in await asyncio.gather(*visits) if left.wrong]
+
+
+async def wait_for_end(request: RunRequest, state: RunState, clock: Clock) -> float:
+    """When the last node had ended its ranks by itself. Raises ``TimeoutError`` and what links
+    raise.
+    """
+    used = {name for name, _ in state.planned()}
+    specs = [spec for spec in request.cluster.workers if spec.name in used]
+    async with asyncio.timeout((request.budgets.lease_s or 0.0) + BEYOND_LEASE_S):
+        return max(await asyncio.gather(*(_ended_at(spec, request, clock) for spec in specs)))
+
+
+async def _ended_at(spec: NodeSpec, request: RunRequest, clock: Clock) -> float:
+    link = _link(spec, clock)
+    try:
+        while True:
+            fields = {"run": request.run_id}
+            reply = await link.request("runs", fields, timeout_s=QUICK_S)
+            if not _lives(reply.fields.get("runs"), spec.name):
+                return clock.monotonic()
+            await asyncio.sleep(POLL_S)
+    finally:
+        await link.close()
+
+
+def _lives(runs: object, node: str) -> bool:
+    """Whether a supervisor of the node's share still runs; what is not understood does."""
+    shares = _shares(runs, node)
+    return shares is None or any(_alive(share) for share in shares)
+
+
+def _alive(share: Mapping[str, Any]) -> bool:
+    attempts = share.get("attempts")
+    attempts = attempts if isinstance(attempts, list) else [{}]
+    return any(not isinstance(a, dict) or a.get("supervisor") in (None, "alive") for a in attempts)
+
+
+def _shares(runs: object, node: str) -> list[dict[str, Any]] | None:
+    """What is there for ``node`` of all that its machine has of a run; None: it makes no sense."""
+    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
+        return None
+    return [run for run in runs if run.get("node") == node]
+
+
+def _link(spec: NodeSpec, clock: Clock) -> NodeLink:
+    return NodeLink(spec, silence_s=QUICK_S, limits=ConnectLimits(attempts=2), clock=clock)
+
+
+async def _visit(spec: NodeSpec, clock: Clock, work: Callable[[NodeLink], Awaitable[str]]) -> Left:
+    link = _link(spec, clock)
+    try:
+        async with asyncio.timeout(VISIT_S):
+            return Left(spec.name, await work(link))
+    except (PreflightError, ChannelLost, NodeSilent) as error:
+        return Left(spec.name, f"cannot be reached: {error.why or error.what}", unreachable=True)
+    except OrchestrateError as error:
+        return Left(spec.name, error.what)
+    except (OSError, TimeoutError) as error:
+        return Left(spec.name, f"cannot be reached: {str(error) or 'no answer'}", unreachable=True)
+    finally:
+        await link.close()
+
+
+async def _clear(link: NodeLink, state: RunState, share: NodePlan | None) -> str:
+    named = {"run": state.request.run_id, "node": link.spec.name}
+    fenced = {**named, "epoch": state.epoch + SWEEP_STEP, "token": state.request.token}
+    gpus = list(share.gpus) if share else []
+    reply = await link.request("sweep", {**fenced, "gpus": gpus}, timeout_s=VISIT_S)
+    swept = parse_swept(link.spec.name, reply.fields)
+    wrong = []
+    if swept.killed or not swept.clean:
+        wrong.append(f"{swept.killed + len(swept.survivors)} processes were left")
+    if swept.gpu_drained is False:
+        wrong.append("GPU memory did not come back")
+    if share is not None:
+        wrong.append(await _taken(link, {**fenced, "locks": agent_locks(share.locks)}))
+    await link.request("clean", named, timeout_s=VISIT_S)
+    reply = await link.request("runs", {"run": state.request.run_id}, timeout_s=QUICK_S)
+    if _shares(reply.fields.get("runs"), link.spec.name) != []:
+        wrong.append("its folder is still there")
+    return "; ".join(filter(None, wrong))
+
+
+async def _taken(link: NodeLink, wanted: dict[str, object]) -> str:
+    """Who has the run's locks, found out by taking and giving them back."""
+    reply = await link.request("reserve", wanted, timeout_s=QUICK_S)
+    if reply.fields.get("reserved") is not True:
+        return f"locks are held by {parse_holder(reply.fields)}"
+    named = {"run": wanted["run"], "node": wanted["node"]}
+    await link.request("unreserve", named, timeout_s=QUICK_S)
+    return ""

@@ -1,0 +1,148 @@
+"""What each drill does and measures, from the first contact to the verdict of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from orchestrator.core import drill as core
+from orchestrator.core.drill import Finding
+from orchestrator.core.events import StopKind, StopRequested
+from orchestrator.core.result import Result
+from orchestrator.core.state import RunState
+from orchestrator.engine.drills.aftermath import wait_for_end
+from orchestrator.engine.drills.apart import start_apart
+from orchestrator.engine.drills.stage import Scene
+from orchestrator.engine.run import execute, resume
+
+FOLLOWED_S = 30.0  # beyond its limit, so that a late takeover is measured, too
+
+
+class NotPossible(Exception):
+    """There is nothing here that the drill could disturb."""
+
+
+async def _begin(scene: Scene) -> None:
+    scene.create()
+    scene.begin(execute)
+    await scene.running()
+
+
+async def kill_rank(scene: Scene) -> None:
+    await _begin(scene)
+    node, rank = scene.node, scene.rank
+    at = await scene.send(f"rank-{rank}", "KILL")
+    named = partial(core.names_killed_rank, node=node, rank=rank)
+    await _named_and_clean(scene, at, named, rank)
+
+
+async def freeze_rank(scene: Scene) -> None:
+    await _begin(scene)
+    node, rank = scene.node, scene.rank
+    at = await scene.send(f"rank-{rank}", "STOP")
+    result = await scene.over()
+    named = partial(core.names_hanging_rank, node=node, rank=rank)
+    scene.findings[core.NAMED] = _named(scene, at, named, core.wrong_name(result, node, rank))
+
+
+async def kill_supervisor(scene: Scene) -> None:
+    await _begin(scene)
+    at = await scene.send("supervisor", "KILL")
+    named = partial(core.names_lost_supervisor, node=scene.node)
+    await _named_and_clean(scene, at, named, None)
+
+
+async def stop_agent(scene: Scene) -> None:
+    await _begin(scene)
+    at = await scene.send("agent", "KILL")
+    await _linked_again(scene, at)
+
+
+async def drop_link(scene: Scene) -> None:
+    await _begin(scene)
+    at = scene.clock.monotonic()
+    if not scene.tap.channels[scene.node].cut():
+        scene.interrupt()
+        await scene.over()
+        raise NotPossible(f"{scene.node} is not reached over SSH")
+    await _linked_again(scene, at)
+
+
+async def kill_coordinator(scene: Scene) -> None:
+    scene.create()
+    apart = await start_apart(scene)
+    try:
+        await apart.running()
+    finally:
+        at = await apart.kill()
+    scene.begin(resume)
+    await scene.until(scene.heard, FOLLOWED_S)
+    scene.findings[core.TAKEN_OVER] = Finding(seconds=scene.clock.monotonic() - at)
+    await scene.over()
+    scene.findings[core.LOGS] = _unless(_started_again(apart.state, scene.state), scene.goes_on())
+
+
+async def lease(scene: Scene) -> None:
+    scene.create()
+    apart = await start_apart(scene)
+    try:
+        await apart.running()
+    finally:
+        at = await apart.kill()
+    ended_at = await wait_for_end(scene.request, apart.state, scene.clock)
+    asked = StopRequested(kind=StopKind.GRACEFUL, by="drill", at=scene.clock.wall())
+    scene.begin(partial(resume, stop=asked))
+    await scene.over()
+    wrong = core.ended_by_lease(scene.state)
+    scene.findings[core.ENDED] = Finding(seconds=max(0.0, ended_at - at), wrong=wrong)
+
+
+async def interrupt(scene: Scene) -> None:
+    await _begin(scene)
+    at = scene.interrupt()
+    await scene.over()
+    scene.findings[core.STOPPED] = core.after(scene.moments, at, core.verified_clean)
+
+
+PROCEDURES: dict[str, Callable[[Scene], Awaitable[None]]] = {
+    "kill-rank": kill_rank,
+    "freeze-rank": freeze_rank,
+    "kill-supervisor": kill_supervisor,
+    "stop-agent": stop_agent,
+    "drop-link": drop_link,
+    "kill-coordinator": kill_coordinator,
+    "lease": lease,
+    "interrupt": interrupt,
+}
+
+
+async def _named_and_clean(
+    scene: Scene, at: float, named: Callable[[RunState], bool], rank: int | None
+) -> None:
+    result: Result = await scene.over()
+    wrong = core.wrong_name(result, scene.node, rank)
+    scene.findings[core.NAMED] = _named(scene, at, named, wrong)
+    scene.findings[core.CLEAN] = core.after(scene.moments, at, core.verified_clean)
+
+
+def _named(scene: Scene, at: float, named: Callable[[RunState], bool], wrong: str) -> Finding:
+    found = core.after(scene.moments, at, named)
+    return _unless(wrong, found)
+
+
+def _unless(wrong: str, found: Finding) -> Finding:
+    return Finding(seconds=found.seconds, wrong=wrong) if wrong else found
+
+
+def _started_again(before: RunState, now: RunState) -> str:
+    """What speaks against it that the ranks are the very processes that they were."""
+    changed = [n for n, node in before.nodes.items() if node.ranks != now.nodes[n].ranks]
+    return f"ranks were started again: {', '.join(changed)}" if changed else ""
+
+
+async def _linked_again(scene: Scene, at: float) -> None:
+    await scene.over()
+    opened = [when for when in scene.tap.opened[scene.node] if when > at]
+    never = Finding(wrong="it did not come back")
+    scene.findings[core.LINKED] = Finding(seconds=opened[0] - at) if opened else never
+    scene.findings[core.LOGS] = scene.goes_on()
