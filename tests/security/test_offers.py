@@ -31,6 +31,7 @@ from orchestrator.engine.collect import collect_outputs, parse_outputs
 from orchestrator.engine.watching import BadStream, Spool
 from tests.security.rows import UNSAFE_FILES
 
+MOMENT_S = 0.0005  # as long as one look takes, so that it meets every state
 EMPTY = hashlib.sha256(b"").hexdigest()
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="hardware: only root can make devices")
 REQUEST: dict[str, Any] = {"run": "r", "node": "n", "attempt": 1}
@@ -203,6 +204,7 @@ def test_what_is_no_plain_file_stays(attempt: tuple[NodeLayout, Path], tmp_path:
     os.mknod(output / "zero", stat.S_IFCHR | 0o666, os.makedev(1, 5))
     os.mkfifo(output / "pipe")
     (output / "link").symlink_to("/etc/passwd")
+    (tmp_path / "precious").write_bytes(b"canary")
     (output / "up").symlink_to(tmp_path)
     (output / "setuid").write_bytes(b"x")
     (output / "setuid").chmod(0o6777)
@@ -233,8 +235,10 @@ def swapping(place: Path, outside: Path) -> Iterator[None]:
         while not over.is_set():
             place.mkdir()
             (place / "file").write_bytes(b"mine")
+            over.wait(MOMENT_S)
             shutil.rmtree(place)
             place.symlink_to(outside)
+            over.wait(MOMENT_S)
             place.unlink()
             os.mkfifo(place)
             place.unlink()
