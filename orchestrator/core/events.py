@@ -387,9 +387,10 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferRendezvous:
-    """Choose a free port on the head node and listen there for a moment."""
+    """Choose a free port on the head node and listen there for a moment, the ``round``-th time."""
 
     node: str
+    round: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -399,6 +400,7 @@ class Reach:
     node: str
     addresses: tuple[str, ...]
     port: int
+    round: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,12 @@ from orchestrator.core.events import (
 from orchestrator.core.evidence import Inspect
 from orchestrator.core.hang import blame, confirmed
 from orchestrator.core.launchers import NEEDS_RENDEZVOUS
-from orchestrator.core.meeting import all_reached, candidates_of, choose_rendezvous
+from orchestrator.core.meeting import (
+    all_reached,
+    candidates_of,
+    choose_rendezvous,
+    was_refused,
+)
 from orchestrator.core.plan import NodePlan, Plan, Rendezvous
 from orchestrator.core.planning import Refusal, plan
 from orchestrator.core.recording import record
@@ -47,6 +52,8 @@ from orchestrator.core.state import (
     RunState,
     next_attempt,
 )
+
+MAX_OFFERS = 2
 
 
 def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
@@ -72,6 +79,8 @@ def identity(action: Action) -> str:
             return type(action).__name__
         case Stop(node=node, grace_s=grace_s):
             return f"Stop/{node}/{grace_s:g}"
+        case OfferRendezvous(node=node, round=number) | Reach(node=node, round=number):
+            return f"{type(action).__name__}/{node}" + (f"/{number}" if number > 1 else "")
         case Inspect(node=node, stall=stall):
             return f"Inspect/{node}/{stall}"
         case _:
@@ -148,11 +157,20 @@ def _decide(state: RunState) -> RunState:
     if broken:
         return replace(state, refusal=Refusal(problem=broken[0], excluded=state.plan.excluded))
     if state.plan.rendezvous is None and all_reached(state, state.plan):
-        chosen = choose_rendezvous(state, state.plan)
-        if isinstance(chosen, Refusal):
-            return replace(state, refusal=chosen)
-        return _decide_plan(state, chosen)
+        return _decide_rendezvous(state, choose_rendezvous(state, state.plan))
     return state
+
+
+def _decide_rendezvous(state: RunState, chosen: Rendezvous | Refusal) -> RunState:
+    """A head that answers, but refuses: its listener may have died with the link; it offers again
+    once.
+    """
+    if isinstance(chosen, Rendezvous):
+        return _decide_plan(state, chosen)
+    if state.offers < MAX_OFFERS and was_refused(state):
+        nodes = {name: replace(node, reached=None) for name, node in state.nodes.items()}
+        return replace(state, port=None, nodes=nodes)
+    return replace(state, refusal=chosen)
 
 
 def _decide_hang(state: RunState) -> RunState:
@@ -245,11 +263,13 @@ def _wanted_of_connected(name: str, node: NodeState) -> Iterator[Action]:
 
 
 def _wanted_for_rendezvous(state: RunState, planned: Plan) -> Iterator[Action]:
-    yield OfferRendezvous(node=planned.head.name)
-    if state.port is not None:
-        addresses = candidates_of(state)
-        for share in planned.nodes[1:]:
-            yield Reach(node=share.name, addresses=addresses, port=state.port)
+    if state.port is None:
+        yield OfferRendezvous(node=planned.head.name, round=state.offers + 1)
+        return
+    addresses = candidates_of(state)
+    for share in planned.nodes[1:]:
+        if state.nodes[share.name].reached is None:
+            yield Reach(node=share.name, addresses=addresses, port=state.port, round=state.offers)
 
 
 def _wanted_after_launch(state: RunState) -> Iterator[Action]:

@@ -29,6 +29,12 @@ def choose_rendezvous(state: RunState, planned: Plan) -> Rendezvous | Refusal:
     return _unreachable(state, planned, candidates)
 
 
+def was_refused(state: RunState) -> bool:
+    """Whether a node was refused rather than unheard: the head is there, its listener is not."""
+    reached = (node.reached for _, node in state.planned())
+    return any("refused" in error for r in reached if r is not None for error in r.errors)
+
+
 def _reached(state: RunState, name: str) -> Reached:
     reached = state.nodes[name].reached
     assert reached is not None

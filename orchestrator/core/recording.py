@@ -66,7 +66,8 @@ def record(state: RunState, event: Event) -> RunState:
         case Begun() | Resumed() | StopRequested() | DeadlinePassed() | Reserved() | Occupied():
             return _record_run(state, event)
         case RendezvousOffered(port=port):
-            return replace(state, port=port)
+            offers = state.offers + (port != state.port)
+            return replace(state, port=port, offers=offers)
         case Reported():
             return _record_figure(state, event)
         case Progressed():
@@ -129,7 +130,7 @@ def _record_takeover(state: RunState, event: Resumed) -> RunState:
         return state
     if event.request is not None:
         state = replace(state, request=event.request, nodes=new_state(event.request).nodes)
-    return replace(state, plan=None, port=None, reserved=False)
+    return replace(state, plan=None, port=None, offers=0, reserved=False)
 
 
 def _record_node(node: NodeState, event: NodeEvent) -> NodeState:

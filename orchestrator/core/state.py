@@ -119,6 +119,7 @@ class RunState:
     reserved: bool = False
     occupied: Occupied | None = None
     port: int | None = None
+    offers: int = 0
     launching: bool = False
     endings: tuple[Ending, ...] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)

@@ -23,6 +23,7 @@ from orchestrator.core.events import (
     RankStarted,
     Reach,
     Reached,
+    RendezvousOffered,
     Reported,
     Stop,
     StopKind,
@@ -304,3 +305,21 @@ _FAULTS: list[Event] = [
     StopRequested(kind=StopKind.KILL, by="SIGTERM", at=1.0),
     RankExited(node="b", rank=1, outcome=Exited(3), at=999.0),
 ]
+
+
+def test_a_listener_that_died_with_its_link_is_offered_again_once() -> None:
+    """Refused, not unheard: the head offers another port; a network that stays closed is named."""
+
+    def refused(action: Action) -> list[Event]:
+        return [Reached(node=action.node, addresses=(), errors=("Connection refused",))]  # type: ignore[union-attr]
+
+    again = {"OfferRendezvous/a/2": lambda _: [RendezvousOffered(node="a", port=29556)]}
+    world = World(request("a", "b"), {"Reach/b": refused, **again})  # type: ignore[dict-item]
+    world.run()
+    assert verdict(world) == (Status.SUCCEEDED, ExitCode.DONE)
+    assert world.state.plan is not None
+    assert world.state.plan.rendezvous is not None
+    assert world.state.plan.rendezvous.port == 29556
+    closed = World(request("a", "b"), {"Reach/b": refused, "Reach/b/2": refused, **again})  # type: ignore[dict-item]
+    closed.run()
+    assert verdict(closed) == (Status.FAILED, ExitCode.PREFLIGHT)
