@@ -137,9 +137,8 @@ class _Told:
 
     def ended(self, outcome: DrillOutcome) -> None:
         self._done += 1
-        said = _verdict(outcome)
         if outcome.seconds:
-            _say(f"      {said}, {seconds(outcome.seconds)} in all")
+            _say(f"      {outcome.verdict}, {seconds(outcome.seconds)} in all")
         if outcome.folder:
             _say(f"      its run is kept: {outcome.folder}")
         if self._as_json:
@@ -150,11 +149,6 @@ def _say(line: str) -> None:
     # A terminal that has gone must not keep the nodes from being cleared up.
     with contextlib.suppress(OSError):
         click.echo(line, err=True)
-
-
-def _verdict(outcome: DrillOutcome) -> str:
-    reason = f": {brief(outcome.reason)}" if outcome.reason and not outcome.judged else ""
-    return f"{outcome.verdict}{reason}"
 
 
 def _record(outcome: DrillOutcome) -> dict[str, Any]:
@@ -188,7 +182,9 @@ def _show(cluster: str, ending: Ending, *, as_json: bool) -> int:
     if as_json:
         print_json("result", _result(cluster, ending, counts))
     else:
-        rows = [row for outcome in ending.outcomes for row in _rows(outcome)]
+        reasons = ["", *(outcome.reason for outcome in ending.outcomes)]
+        pairs = zip(ending.outcomes, reasons, strict=False)
+        rows = [row for outcome, before in pairs for row in _rows(outcome, before)]
         print_table(("drill", "node", "promised", "measured", "verdict"), rows)
         print(
             "\n" + ", ".join(f"{counts[verdict]} {verdict}" for verdict in Kept if counts[verdict])
@@ -198,10 +194,12 @@ def _show(cluster: str, ending: Ending, *, as_json: bool) -> int:
     return int(ending.exit_code)
 
 
-def _rows(outcome: DrillOutcome) -> list[tuple[str, ...]]:
+def _rows(outcome: DrillOutcome, before: str) -> list[tuple[str, ...]]:
+    """One row for each promise. ``before``: why the last drill was not run."""
     head = (outcome.drill.name, outcome.node or HERE)
     if not outcome.judged:
-        return [(*head, p.sentence, "", _verdict(outcome)) for p in outcome.drill.promises[:1]]
+        why = "likewise" if outcome.reason == before else brief(outcome.reason)
+        return [(*head, p.sentence, why, outcome.verdict.value) for p in outcome.drill.promises[:1]]
     return [(*head, j.promise.sentence, _measured(j), j.verdict.value) for j in outcome.judged]
 
 

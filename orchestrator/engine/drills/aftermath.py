@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
-from orchestrator.boundary.supervisor_records import parse_holder, parse_swept
+from orchestrator.boundary.supervisor_records import parse_swept
 from orchestrator.core.errors import OrchestrateError, PreflightError
 from orchestrator.core.inventory import NodeSpec
 from orchestrator.core.plan import NodePlan
@@ -34,6 +35,14 @@ class Left:
     node: str
     wrong: str = ""
     unreachable: bool = False
+
+
+class Held(Enum):
+    """Who has what the run had. If it is another run, ours let go of it."""
+
+    BY_NOBODY = auto()
+    BY_OTHERS = auto()
+    BY_US = auto()
 
 
 async def reach_all(request: RunRequest, clock: Clock) -> list[Left]:
@@ -131,22 +140,26 @@ async def _clear(link: NodeLink, state: RunState, share: NodePlan | None) -> str
     wrong = []
     if swept.killed or not swept.clean:
         wrong.append(f"{swept.killed + len(swept.survivors)} processes were left")
-    if swept.gpu_drained is False:
-        wrong.append("GPU memory did not come back")
     if share is not None:
-        wrong.append(await _taken(link, {**fenced, "locks": agent_locks(share.locks)}))
+        held = await _held(link, {**fenced, "locks": agent_locks(share.locks)})
+        if held is Held.BY_US:
+            wrong.append("its locks are still held")
+        if held is Held.BY_NOBODY and swept.gpu_drained is False:
+            wrong.append("GPU memory did not come back")
     await link.request("clean", named, timeout_s=VISIT_S)
     reply = await link.request("runs", {"run": state.request.run_id}, timeout_s=QUICK_S)
     if _shares(reply.fields.get("runs"), link.spec.name) != []:
         wrong.append("its folder is still there")
-    return "; ".join(filter(None, wrong))
+    return "; ".join(wrong)
 
 
-async def _taken(link: NodeLink, wanted: dict[str, object]) -> str:
-    """Who has the run's locks, found out by taking and giving them back."""
+async def _held(link: NodeLink, wanted: dict[str, object]) -> Held:
+    """Who has the run's locks now, found out by taking them and giving them back."""
     reply = await link.request("reserve", wanted, timeout_s=QUICK_S)
-    if reply.fields.get("reserved") is not True:
-        return f"locks are held by {parse_holder(reply.fields)}"
-    named = {"run": wanted["run"], "node": wanted["node"]}
-    await link.request("unreserve", named, timeout_s=QUICK_S)
-    return ""
+    if reply.fields.get("reserved") is True:
+        named = {"run": wanted["run"], "node": wanted["node"]}
+        await link.request("unreserve", named, timeout_s=QUICK_S)
+        return Held.BY_NOBODY
+    holder = reply.fields.get("holder")
+    run = holder.get("run") if isinstance(holder, dict) else None
+    return Held.BY_OTHERS if run not in (None, wanted["run"]) else Held.BY_US

@@ -118,11 +118,14 @@ class _Series:
             self._scene = None
             await scene.close()
         left = await self._clear_up(scene)
+        judged = judge_all(drill, _with(scene, left), why)
+        if reason:
+            # Only what is left of a drill that was not run can be held against anybody.
+            unclean = any(not one.unreachable for one in left)
+            judged = tuple(j for j in judged if unclean and j.promise.name == NOTHING_LEFT)
         outcome = DrillOutcome(
-            drill=drill, node=node, run_id=scene.request.run_id, reason=reason, judged=()
+            drill=drill, node=node, run_id=scene.request.run_id, reason=reason, judged=judged
         )
-        if not reason or left:
-            outcome = replace(outcome, judged=judge_all(drill, _with(scene, left), why or reason))
         folder = self._keep(scene, outcome)
         seconds = round(clock.monotonic() - began, 3)
         return replace(outcome, folder=folder, seconds=seconds)
