@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import zlib
@@ -93,9 +92,12 @@ def _go_on(
         request=_with_secrets(stored, request), snapshot=snapshot, folder=folder, observers=[]
     )
     changed = request if changes else None
-    drive = functools.partial(engine.resume, again=again, changed=changed)
-    if again:
-        _set_result_aside(folder)
+
+    async def drive(context: RunContext) -> Result:
+        if again:
+            _set_result_aside(folder)
+        return await engine.resume(context, again=again, changed=changed)
+
     return coordinate(layout, context, options, drive)
 
 

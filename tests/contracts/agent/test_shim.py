@@ -17,6 +17,7 @@ from tests.contracts.agent.attempts import (
     launcher,
     parent_of,
     running,
+    shell,
     shimmed,
 )
 
@@ -179,3 +180,18 @@ async def test_torchrun_with_a_killed_rank(attempt: Attempt, tmp_path: Path) -> 
     assert first["t"] <= attempt.only("rank-exited", rank=0)["t"]
     assert concluded["clean"] is True
     await eventually(lambda: running(attempt.names["run"]) == [], 2)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+async def test_a_stopped_rank_need_not_be_waited_for(attempt: Attempt, wrapped: bool) -> None:
+    """TERM reaches a rank that SIGSTOP froze: it goes on, hears it, and ends within the grace."""
+    script = 'trap "echo told; exit 3" TERM; echo up; while :; do sleep 0.02; done'
+    plain = shell(0, script)
+    process = launcher("bash", "-c", f"exec env {shimmed(0, script)}") if wrapped else plain
+    await attempt.launch(process, grace_s=60.0)
+    await attempt.follow(lambda a: a.seen("rank-started") and "rank-0.out" in a.files)
+    os.kill(attempt.only("rank-started")["pid"], signal.SIGSTOP)
+    await attempt.ask("stop", grace_s=60.0)
+    await attempt.to_end(within_s=10.0)
+    assert attempt.files["rank-0.out"] == b"up\ntold\n"
+    assert attempt.only("rank-exited")["outcome"] == {"exited": 3}

@@ -82,10 +82,14 @@ class Child:
         return os.path.join(self._logs, f"{self.label}.{end}")
 
     def terminate(self) -> None:
-        """TERM to the process alone: what it started is its own to end, within the grace."""
+        """TERM to the process alone: what it started is its own to end, within the grace.
+
+        A stopped process hears it only when it goes on.
+        """
         if self.running:
             self.told = True
             os.kill(self.pid, signal.SIGTERM)
+            os.kill(self.pid, signal.SIGCONT)
 
     def kill_group(self) -> None:
         if self.running:

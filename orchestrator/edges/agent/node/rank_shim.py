@@ -128,6 +128,8 @@ class Rank:
     def _tell(self, child: int, number: int, sender: int) -> None:
         self.told, self.told_by = int(number), sender
         os.kill(child, number)  # not reaped yet, so the pid is still the rank's
+        if number == signal.SIGTERM:
+            os.kill(child, signal.SIGCONT)  # a stopped rank hears it only when it goes on
 
     def write_end(self, status: int) -> None:
         """Complete the record and give it its name."""
