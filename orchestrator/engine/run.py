@@ -108,6 +108,8 @@ class _Engine:
         self._state = state
         self._journal = Journal(context.folder.journal)
         self._series = SeriesWriter(context.folder.metrics)
+        # Nobody acts under an epoch that, after a power cut, another coordinator would take, too.
+        self._synced_epoch = 0
         self._queue: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         self._timings = timings
         self._pulse = Pulse(state, context.clock, self._queue.put_nowait, self._broken)
@@ -177,8 +179,10 @@ class _Engine:
         points = (_point(step.event, step.state.attempt, now) for step in steps)
         self._series.append_many(point for point in points if point is not None)
         self._journal.append_many((now, to_json(s.event)) for s in steps if _is_decisive(s.event))
-        if any(isinstance(action, IRREVERSIBLE) for step in steps for action in step.actions):
+        irreversible = any(isinstance(a, IRREVERSIBLE) for step in steps for a in step.actions)
+        if irreversible or self._state.epoch != self._synced_epoch:
             self._journal.sync()
+        self._synced_epoch = self._state.epoch
 
     def _perform(self, action: Action, state: RunState) -> None:
         if not isinstance(action, Conclude):

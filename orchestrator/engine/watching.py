@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class Watcher:
         self._cursors |= {f"rank-{rank}.jsonl": at for rank, at in positions.items()}
         self._lines: dict[str, bytes] = {}
         self._complaints = 0
+        self._ended = False
         self._drained = asyncio.Event()
 
     async def run(self) -> None:
@@ -61,8 +63,9 @@ class Watcher:
         ``Failed`` when it cannot be followed, be it for want of space on our own disk.
         """
         try:
-            while not self._drained.is_set():
+            while not self._ended:
                 await self._watch_once()
+            await asyncio.to_thread(self._spool.sync)
         except NodeSilent as error:
             self._post(NodeLost(node=self._node, problem=problem_of(error)))
         except (OrchestrateError, BadStream) as error:
@@ -98,12 +101,12 @@ class Watcher:
             case "report":
                 self._take_report(event)
             case "drained":
-                self._drained.set()
+                self._ended = True
             case "supervisor-lost":
-                self._drained.set()
+                self._ended = True
                 lost = Failed(node=self._node, phase=Phase.WATCH, problem=SUPERVISOR_LOST)
                 self._post(lost)
-        return self._drained.is_set()
+        return self._ended
 
     def _take_record(self, event: AgentEvent) -> None:
         self._cursors["events"] = _position(event, "next")
@@ -176,11 +179,17 @@ class Spool:
 
     def sizes(self) -> dict[str, int]:
         """How many bytes of each file are here."""
-        return {
-            path.name: path.stat().st_size
-            for path in self._folder.node_logs(self._node, self._attempt).glob("*")
-            if path.is_file()
-        }
+        return {path.name: path.stat().st_size for path in self._present()}
+
+    def sync(self) -> None:
+        """Make what is here survive a power cut: nobody will read it again. Raises ``OSError``."""
+        for path in self._present():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def _present(self) -> list[Path]:
+        found = self._folder.node_logs(self._node, self._attempt).glob("*")
+        return [path for path in found if path.is_file()]
 
     def append(self, name: str, offset: int, data: bytes) -> None:
         """Raises :class:`BadStream` unless ``offset`` is where the file ends, ``OSError`` if

@@ -57,6 +57,12 @@ def at_end_of_coordinator(simulation: Simulation, coordinator: Coordinator) -> N
         world.violate(f"{coordinator.process.name} broke: {outcome!r}")
 
 
+def at_end_of_rival(simulation: Simulation, rival: Coordinator) -> None:
+    """Two coordinators never act at once."""
+    if not isinstance(rival.outcome, BusyError) or rival.seen.performed:
+        simulation.world.violate(f"{rival.process.name} was let in: {rival.describe()}")
+
+
 def check_logs(simulation: Simulation, folder: RunFolder) -> None:
     """I3: every log file here is a beginning of the node's."""
     for name in simulation.world.nodes:

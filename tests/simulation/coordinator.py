@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ from tests.simulation.world import FakeSnapshot, FakeWorld
 if TYPE_CHECKING:
     from tests.simulation.network import Conversation
 
+# What a crash leaves of a line: it was never acknowledged.
+TORN = b'{"seq": 7, "t": 179000'
 Drive = Callable[[RunContext], Coroutine[Any, Any, Result]]
 COORDINATOR: contextvars.ContextVar[Coordinator] = contextvars.ContextVar("coordinator")
 
@@ -144,7 +147,20 @@ class Coordinator:
         for conversation in self._conversations:
             if not self._silently:
                 conversation.close()
+        if self._silently and isinstance(self.outcome, Killed):
+            self._lose_unsynced()
         self.ended.set()
+
+    def _lose_unsynced(self) -> None:
+        """The power cut took some of what was written last: journal entries and log bytes."""
+        random = self.world.random
+        for path in (self.folder.journal, *sorted(self.folder.logs.rglob("*.out"))):
+            if path.exists():
+                status = path.stat()
+                least = self.world.synced.get(status.st_ino, 0)
+                os.truncate(
+                    path, random.choice((status.st_size, random.randint(least, status.st_size)))
+                )
 
     # ---- being killed ---------------------------------------------------------------------------
 
@@ -235,13 +251,15 @@ class _WatchedJournal(Journal):
             return range(0)
         coordinator.passes("before a write")
         coordinator.check_disk()
+        try:
+            coordinator.passes("within a write")
+        except Killed:
+            with self.path.open("ab") as file:
+                file.write(TORN)
+            raise
         written = super().append_many(entries)
         coordinator.passes("after a write")
         return written
-
-    def sync(self) -> None:
-        """There is no power cut of this disk; time is better spent otherwise."""
-        check_alive()
 
 
 class _WatchedSeries(SeriesWriter):
@@ -269,6 +287,15 @@ class _WatchedSpool(Spool):
         super().append(name, offset, data)
 
 
+def _sync(fd: int) -> None:
+    """What the disk has from now on, a power cut does not take."""
+    coordinator = COORDINATOR.get(None)
+    if coordinator is not None:
+        check_alive()
+        status = os.fstat(fd)
+        coordinator.world.synced[status.st_ino] = status.st_size
+
+
 @contextlib.contextmanager
 def watched_engine() -> Iterator[None]:
     """While inside, the engine's journal, hands and files are watched."""
@@ -277,4 +304,5 @@ def watched_engine() -> Iterator[None]:
         patch.setattr(engine_run, "SeriesWriter", _WatchedSeries)
         patch.setattr(engine_run, "Hands", _WatchedHands)
         patch.setattr(watching, "Spool", _WatchedSpool)
+        patch.setattr(os, "fsync", _sync)
         yield

@@ -166,6 +166,12 @@ def _take_over(simulation: Simulation, fault: Fault) -> None:
         simulation.world.call_later(fault.for_s, simulation.thaw, coordinator)
 
 
+def _rival(simulation: Simulation, fault: Fault) -> None:
+    del fault
+    if simulation.current.process.alive:
+        simulation.rival()
+
+
 def _signal(simulation: Simulation, fault: Fault) -> None:
     number = {"sigint": signal.SIGINT, "sigterm": signal.SIGTERM, "sighup": signal.SIGHUP}
     process = simulation.current.process
@@ -187,6 +193,7 @@ ON_COORDINATOR: dict[str, Callable[[Simulation, Fault], None]] = {
     "kill": _kill,
     "freeze": _freeze,
     "take-over": _take_over,
+    "rival": _rival,
     "sigint": _signal,
     "sigterm": _signal,
     "sighup": _signal,

@@ -16,11 +16,19 @@ NODE_FAULTS = (
     "reset reset full-disk slow delay duplicate jump refuse"
 ).split()
 COORDINATOR_FAULTS = (
-    "kill kill kill freeze take-over take-over sigint sigterm sighup full-own-disk jump-own-clock"
+    "kill kill kill freeze take-over take-over rival "
+    "sigint sigterm sighup full-own-disk jump-own-clock"
 ).split()
 CRASH_KINDS = (
-    "before a write,after a write,before an action,after an action,sent,executed,answered"
-).split(",")
+    "before a write",
+    "within a write",
+    "after a write",
+    "before an action",
+    "after an action",
+    "sent",
+    "executed",
+    "answered",
+)
 BENIGN_SHARE = 0.25
 BENIGN = (
     ("kill-agent", 0.0, 0.0),
@@ -65,7 +73,7 @@ def _benign(source: random.Random, seed: int) -> SimulationPlan:
         node = "" if kind in ("kill", "jump-own-clock") else source.choice(names)
         faults.append(Fault(at_s=round(at_s, 3), kind=kind, node=node, for_s=for_s, amount=amount))
     script = replace(_script(source, len(names)), fails=())
-    crash = CrashPoint(source.choice(CRASH_KINDS), source.randrange(40))
+    crashes = [CrashPoint(source.choice(CRASH_KINDS), source.randrange(40)) for _ in range(2)]
     return SimulationPlan(
         seed=seed,
         nodes=names,
@@ -74,7 +82,7 @@ def _benign(source: random.Random, seed: int) -> SimulationPlan:
         script=replace(script, steps=8, step_s=1.0) if steady else script,
         budgets=replace(BUDGETS, lease_s=5.0 if steady else source.choice((30.0, None))),
         faults=tuple(sorted(faults, key=lambda fault: fault.at_s)),
-        crash=None if steady else crash,
+        crashes=() if steady else tuple(crashes[: source.choice((1, 1, 2))]),
         silently=source.random() < 0.5,
         heal_s=20.0,
         pause_s=source.choice((0.01, 0.5, 2.0)),
@@ -86,9 +94,10 @@ def _any(source: random.Random, seed: int) -> SimulationPlan:
     names = tuple("abcd"[: source.choice((1, 2, 2, 2, 2, 3, 3, 4))])
     ranks = source.choice((1, 1, 2)) if len(names) < 3 else 1
     gpus = source.choice((0, 0, 1, 2))
-    crash = None
-    if source.random() < 0.35:
-        crash = CrashPoint(source.choice(CRASH_KINDS), source.randrange(45))
+    crashes = tuple(
+        CrashPoint(source.choice(CRASH_KINDS), source.randrange(45))
+        for _ in range(source.choice((0, 0, 0, 0, 1, 1, 2, 3)))
+    )
     heal_s = source.choice((8.0, 20.0, 40.0)) * source.uniform(0.6, 1.2)
     return SimulationPlan(
         seed=seed,
@@ -102,11 +111,12 @@ def _any(source: random.Random, seed: int) -> SimulationPlan:
         wait_s=source.choice((None, None, 5.0, 60.0)),
         tenants=_tenants(source, names),
         faults=tuple(_faults(source, names, heal_s)),
-        crash=crash,
+        crashes=crashes,
         silently=source.random() < 0.3,
         heal_s=heal_s,
         pause_s=source.choice((0.01, 0.5, 3.0, 10.0, 25.0)),
         insist=source.random() < 0.8,
+        stop=source.random() < 0.1,
     )
 
 

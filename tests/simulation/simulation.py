@@ -15,6 +15,7 @@ from typing import Any
 
 from orchestrator.core.codec import to_json
 from orchestrator.core.errors import RunFailed
+from orchestrator.core.events import StopKind, StopRequested
 from orchestrator.core.inventory import Cluster, NodeSpec, SshEndpoint
 from orchestrator.core.request import Budgets, RunRequest
 from orchestrator.core.result import Result, Status
@@ -50,7 +51,9 @@ MAX_COORDINATORS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationPlan:
-    """``crash`` is where the first coordinator is killed. At ``heal_s`` every fault is undone.
+    """``crashes`` are where the coordinators are killed, one after the other; ``silently``: by a
+    power cut, which also costs what was not synced to disk. At ``heal_s`` every fault is undone.
+    ``stop``: who finds a run without its coordinator ends it instead of going on.
 
     ``insist``: a run that ended without success is retried once all is healed, and then succeeds
     unless its script fails. ``benign``: its faults must not cost the run anything.
@@ -67,12 +70,13 @@ class SimulationPlan:
     wait_s: float | None = None
     tenants: tuple[Tenant, ...] = ()
     faults: tuple[Fault, ...] = ()
-    crash: CrashPoint | None = None
+    crashes: tuple[CrashPoint | None, ...] = ()
     silently: bool = False
     heal_s: float = 0.0
     pause_s: float = 2.0
     insist: bool = True
     benign: bool = False
+    stop: bool = False
 
 
 @dataclass(slots=True)
@@ -170,15 +174,25 @@ class Simulation:
         for fault in self.plan.faults:
             self.world.call_later(fault.at_s, faults.begin, self, fault)
         self.world.call_later(self.plan.heal_s, self.heal)
-        self._start(execute, crash=self.plan.crash, silently=self.plan.silently)
+        self._start(execute)
         while await self._goes_on():
             pass
         await self._end_stale()
         await self._settle()
 
     def _start(self, drive: Any, **options: Any) -> None:
-        name = f"coordinator-{len(self.coordinators) + 1}"
-        coordinator = Coordinator(self.world, self.request, self._folder, name, drive, **options)
+        number = len(self.coordinators)
+        crashes = self.plan.crashes
+        coordinator = Coordinator(
+            self.world,
+            self.request,
+            self._folder,
+            f"coordinator-{number + 1}",
+            drive,
+            crash=crashes[number] if number < len(crashes) else None,
+            silently=self.plan.silently,
+            **options,
+        )
         coordinator.at_end = functools.partial(checks.at_end_of_coordinator, self)
         self.coordinators.append(coordinator)
         coordinator.start()
@@ -198,8 +212,17 @@ class Simulation:
         await asyncio.sleep(self.plan.pause_s)
         if len(self.coordinators) > MAX_COORDINATORS // 2 or isinstance(outcome, RunFailed):
             await self._until_healed()
-        self._start(resume)
+        self._start(self._continue())
         return True
+
+    def _continue(self) -> Any:
+        """``orchestrate resume``, or ``orchestrate stop``."""
+        if not self.plan.stop:
+            return resume
+        self.stops_requested += 1
+        at = self.current.clock.wall()
+        stop = StopRequested(kind=StopKind.GRACEFUL, by="orchestrate stop", at=at)
+        return functools.partial(resume, stop=stop)
 
     async def _retry(self, result: Result) -> bool:
         """As ``orchestrate resume`` does, once all is well again."""
@@ -261,8 +284,17 @@ class Simulation:
         """A copy of the folder, on a machine that cannot see the old coordinator's lock."""
         folder = Layout(self._home / f"home-{len(self.coordinators) + 1}").run(RUN)
         shutil.copytree(self._folder.path, folder.path)
+        for path in folder.path.rglob("*"):
+            self.world.synced[path.stat().st_ino] = path.stat().st_size
         self._folder = folder
         self._start(resume)
+
+    def rival(self) -> None:
+        """Another coordinator on this machine, while the present one lives: it gives up at once."""
+        name = f"rival-{len(self.coordinators)}"
+        rival = Coordinator(self.world, self.request, self._folder, name, resume)
+        rival.at_end = functools.partial(checks.at_end_of_rival, self)
+        rival.start()
 
     def thaw(self, coordinator: Coordinator) -> None:
         if coordinator.process.frozen:

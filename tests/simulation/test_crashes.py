@@ -24,6 +24,7 @@ PLANS = {
 FAILING = SimulationPlan(script=Script(steps=4, fails=((1, 1, 3),)), insist=False)
 KINDS = (
     "before a write",
+    "within a write",
     "after a write",
     "before an action",
     "after an action",
@@ -64,7 +65,7 @@ def crashed_at_each(
     assert points >= 15
     for number in range(points):
         crash = CrashPoint(kind, number)
-        report = simulate(replace(plan, crash=crash, silently=silently))
+        report = simulate(replace(plan, crashes=(crash,), silently=silently))
         assert report.violations == [], f"{crash}: {report.outcomes}"
         assert report.outcomes[0] == "Killed()", f"{crash} is never reached"
         yield crash, report

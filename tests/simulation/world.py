@@ -86,6 +86,7 @@ class FakeWorld:
         self.trace: list[str] | None = None
         self.request_watchers: list[Watcher] = []
         self.launched: list[tuple[str, int, int]] = []
+        self.synced: dict[int, int] = {}  # inode of a coordinator's file -> bytes on its disk
         self._context = contextvars.copy_context()
         self._ports = 29500
         self._actors: dict[int, str] = {}
