@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from orchestrator.core.evidence import Inspection, RankEvidence
@@ -130,22 +130,36 @@ class _Finding:
 _Rule = Callable[[Sequence[_Witness]], _Finding | None]
 
 
-def blame(inspections: Mapping[str, Inspection]) -> Blame | None:
-    """The first cause by the strongest evidence; None when there is nothing to go by."""
+def blame(inspections: Mapping[str, Inspection], suspects: Collection[int] = ()) -> Blame | None:
+    """The first cause by the strongest evidence; None when there is nothing to go by.
+
+    ``suspects`` (empty = every rank): others go on, and are none.
+    """
     witnesses = [_Witness(node, seen) for node, i in inspections.items() for seen in i.ranks]
     witnesses.sort(key=lambda witness: witness.rank)
     for rule in _FACTS:
-        if (found := rule(witnesses)) is not None:
+        if (found := _apply(rule, witnesses, suspects)) is not None:
             return _blame(found, witnesses)
     mute = [(node, i.problem) for node, i in inspections.items() if i.problem and i.reachable]
-    if mute:
+    if mute and not suspects:
         node, problem = mute[0]
         reason = f"did not tell how its ranks are ({problem})"
         return Blame(node=node, rank=None, reason=reason, confidence=Confidence.LIKELY)
     for rule in _COMPARISONS:
-        if (found := rule(witnesses)) is not None:
+        if (found := _apply(rule, witnesses, suspects)) is not None:
             return _blame(found, witnesses)
-    return None
+    last = _quietest([w for w in witnesses if not suspects or w.rank in suspects])
+    return _blame(last, witnesses) if last is not None else None
+
+
+def _apply(
+    rule: _Rule, witnesses: Sequence[_Witness], suspects: Collection[int]
+) -> _Finding | None:
+    found = rule(witnesses)
+    if found is None or not suspects:
+        return found
+    culprits = [witness for witness in found.culprits if witness.rank in suspects]
+    return replace(found, culprits=culprits) if culprits else None
 
 
 def _blame(found: _Finding, witnesses: Sequence[_Witness]) -> Blame:
@@ -318,12 +332,13 @@ def _quietest(witnesses: Sequence[_Witness]) -> _Finding | None:
         silent = "never wrote anything, nor did any other rank"
         return _Finding(witnesses[:1], silent, Confidence.WEAK) if witnesses else None
     first = max(told, key=lambda w: w.seen.quiet_s or 0.0)
-    reason = f"fell silent first, {first.seen.quiet_s:.0f} s ago"
+    where = next(iter((*first.seen.stack, first.seen.waits_in)), "")
+    reason = f"fell silent first, {first.seen.quiet_s:.0f} s ago" + (where and f", in {where}")
     return _Finding([first], reason, Confidence.WEAK)
 
 
 _FACTS: tuple[_Rule, ...] = (_stopped, _uninterruptible, _vanished)
-_COMPARISONS: tuple[_Rule, ...] = (_behind, _apart, _idle_gpu, _waits_otherwise, _quietest)
+_COMPARISONS: tuple[_Rule, ...] = (_behind, _apart, _idle_gpu, _waits_otherwise)
 
 
 # ---- stacks ------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def _decide_hang(state: RunState) -> RunState:
     if len(found) < len(running):
         return state
     if confirmed(stall.ranks, stall.limit_s, found):
-        return replace(state, hang=blame(found))
+        return replace(state, hang=blame(found, stall.ranks))
     return replace(state, stall=None)
 
 

@@ -36,7 +36,8 @@ def failure_screen(result: Result, folder: Path | None, *, color: bool = False) 
 
 
 def _evidence(failure: FailureResult, log: Path | None) -> Iterator[str]:
-    lines = tail(log, EVIDENCE_LINES) if log is not None else []
+    # Ranks that are asked for evidence may write of it: what counts was written before.
+    lines = tail(log, EVIDENCE_LINES) if log is not None and not failure.evidence else []
     for line in lines or ([failure.last_line] if failure.last_line else []):
         yield f"  | {brief(line, WIDTH)}"
 

@@ -264,8 +264,17 @@ def test_the_kernel_tells_who_sleeps() -> None:
 
 def test_who_fell_silent_first_is_the_last_resort() -> None:
     ranks = [seen(0, quiet_s=61.0), seen(1, quiet_s=75.0), seen(2, quiet_s=62.0)]
-    assert sentence(*ranks) == "rank 1 on vh2 fell silent first, 75 s ago"
+    assert sentence(*ranks) == "rank 1 on vh2 fell silent first, 75 s ago, in futex"
     assert confidence(*ranks) is Confidence.WEAK
+
+
+def test_only_suspects_are_blamed() -> None:
+    """Rank 1 alone is silent; that rank 0 sleeps between two steps is its own affair."""
+    ranks = [seen(0, waits_in="clock_nanosleep", quiet_s=1.0), seen(1), seen(2, quiet_s=5000.0)]
+    assert sentence(*ranks).startswith("rank 0")
+    found = blame(on_nodes(*ranks), (1,))
+    assert found is not None
+    assert found.sentence == "rank 1 on vh2 fell silent first, 100 s ago, in futex"
 
 
 def test_nothing_known_blames_nobody() -> None:
@@ -284,6 +293,19 @@ evidence = st.builds(
     collectives=st.sampled_from([(), at(5, 5), at(6, 5), at(6, 5, operation="broadcast")]),
     gpu_busy=st.none() | st.integers(0, 100),
 )
+
+
+@given(
+    st.lists(evidence, max_size=8, unique_by=lambda found: found.rank),
+    st.sets(st.integers(0, 7), max_size=3),
+)
+def test_what_is_confirmed_is_blamed_on_one_of_the_suspects(
+    ranks: list[RankEvidence], suspects: set[int]
+) -> None:
+    if confirmed(suspects, 1.0, on_nodes(*ranks)):
+        found = blame(on_nodes(*ranks), suspects)
+        assert found is not None
+        assert not suspects or found.rank in suspects
 
 
 @given(st.lists(evidence, max_size=8, unique_by=lambda found: found.rank))
