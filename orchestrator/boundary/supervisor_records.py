@@ -110,14 +110,17 @@ def parse_interpreter(fields: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
 
 
 def parse_survivors(value: object) -> tuple[str, ...]:
-    """``pid comm (state)`` for each process that is still there."""
+    """``pid comm (state)`` for each process that is still there; and where it waits, if told."""
     if not isinstance(value, list):
         return ()
     found = [item for item in value[:MAX_SURVIVORS] if isinstance(item, dict)]
-    return tuple(
-        f"{str(p.get('pid'))[:10]} {str(p.get('comm'))[:32]} ({str(p.get('state'))[:2]})"
-        for p in found
-    )
+    return tuple(map(_survivor, found))
+
+
+def _survivor(process: Mapping[str, Any]) -> str:
+    waits = process.get("wchan")
+    state = str(process.get("state"))[:2] + (f" in {waits[:64]}" if isinstance(waits, str) else "")
+    return f"{str(process.get('pid'))[:10]} {str(process.get('comm'))[:32]} ({state})"
 
 
 def parse_swept(node: str, fields: Mapping[str, Any]) -> Swept:
@@ -136,7 +139,10 @@ def parse_holder(fields: Mapping[str, Any]) -> str:
     """Who holds a lock, and since when, as a phrase: ``run x of a@b since 12:00:00 (gpu-0)``."""
     holder = fields.get("holder")
     told = holder if isinstance(holder, dict) else {}
-    run, owner = _text(told.get("run"))[:128], _text(told.get("coordinator") or told.get("user"))[:128]
+    run, owner = (
+        _text(told.get("run"))[:128],
+        _text(told.get("coordinator") or told.get("user"))[:128],
+    )
     since, lock = told.get("since"), _text(fields.get("lock"))[:64]
     words = [f"run {run}" if run else "another run", f"of {owner}" if owner else ""]
     if isinstance(since, int | float) and not isinstance(since, bool) and 0 < since < MAX_TIME:

@@ -29,7 +29,7 @@ class Budgets:
     run_s: float | None = None
     grace_s: float = 10.0
     collect_s: float = 600.0
-    clean_s: float = 30.0
+    clean_s: float = 60.0
     silence_s: float = 10.0
     lease_s: float | None = 60.0
     hang_s: float | None = 600.0

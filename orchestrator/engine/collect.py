@@ -24,6 +24,7 @@ CHUNK_BYTES = 4 * 1024 * 1024
 MAX_FILES = 50_000
 MAX_PATH_BYTES = 1024
 QUICK_S = 60.0
+PARTIAL = ".partial-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,11 @@ async def collect_outputs(
     """
     node = link.spec.name
     named = {"run": run_id, "node": node, "attempt": attempt}
-    reply = await link.request("outputs", named, timeout_s=QUICK_S)
+    reply = await link.request("outputs", named, timeout_s=timeout_s)
     outputs = parse_outputs(node, reply.payload)
     root = folder.node_artifacts(node)
     _require_room(node, sum(output.bytes for output in outputs), folder)
+    _remove_partial(root)
     _set_aside(folder, node, attempt - 1)
     async with asyncio.timeout(timeout_s):
         for output in outputs:
@@ -73,6 +75,13 @@ def _set_aside(folder: RunFolder, node: str, replaced: int) -> None:
     if replaced >= 1 and not aside.exists():
         make_private_dir(root)
         root.rename(aside)
+
+
+def _remove_partial(root: Path) -> None:
+    """What a coordinator was writing when it was killed; all of it is fetched again."""
+    for path in root.rglob(f"{PARTIAL}*"):
+        if path.is_file() or path.is_symlink():
+            path.unlink()
 
 
 def parse_outputs(node: str, payload: bytes) -> list[Output]:
@@ -123,7 +132,7 @@ def _whole(target: Path) -> Iterator[BinaryIO]:
     """A new file that takes its name when it is complete; nothing of it stays otherwise."""
     make_private_dir(target.parent)
     # A name that no node can guess: what it offers must not meet what is half written.
-    fd, name = tempfile.mkstemp(dir=target.parent, prefix=".partial-")
+    fd, name = tempfile.mkstemp(dir=target.parent, prefix=PARTIAL)
     partial = Path(name)
     try:
         with os.fdopen(fd, "wb") as file:

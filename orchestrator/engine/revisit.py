@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from orchestrator.boundary.supervisor_records import parse_survivors
 from orchestrator.core.codec import CodecError, from_json
 from orchestrator.core.errors import OrchestrateError, UsageError
+from orchestrator.core.inventory import NodeSpec
 from orchestrator.core.request import RunRequest
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.transport.base import ConnectLimits
@@ -21,6 +22,8 @@ from orchestrator.engine.node_hand import SWEEP_STEP
 from orchestrator.engine.node_link import NodeLink
 from orchestrator.engine.recorded import recall
 
+Named = Mapping[str, object]
+Work = Callable[[NodeLink, Named], Awaitable["NodeVisit"]]
 SWEEP_S = 60.0
 CLEAN_S = 300.0
 
@@ -39,46 +42,33 @@ async def stop_run(folder: RunFolder) -> list[NodeVisit]:
 
     Raises ``UsageError``, and ``InternalError`` for a damaged journal.
     """
-    state = recall(folder, read_request(folder)).state
-    claim = {"epoch": state.epoch + SWEEP_STEP, "token": state.request.token}
-    return await _visit(folder, functools.partial(_sweep, claim=claim))
+    request = read_request(folder)
+    epoch = recall(folder, request).state.epoch + SWEEP_STEP
+    return await _visit(request, functools.partial(_sweep, epoch=epoch))
 
 
 async def clean_run(folder: RunFolder) -> list[NodeVisit]:
     """Remove the run's directories from its nodes. Raises ``UsageError``."""
-    return await _visit(folder, _clean)
+    return await _visit(read_request(folder), _clean)
 
 
-async def _visit(
-    folder: RunFolder, work: Callable[[NodeLink, str], Awaitable[NodeVisit]]
-) -> list[NodeVisit]:
-    request = read_request(folder)
-    links = [
-        NodeLink(
-            spec,
-            silence_s=request.budgets.silence_s,
-            limits=ConnectLimits(),
-            clock=SystemClock(),
-        )
-        for spec in request.cluster.workers
-    ]
-    return list(await asyncio.gather(*(_one(link, request.run_id, work) for link in links)))
+async def _visit(request: RunRequest, work: Work) -> list[NodeVisit]:
+    return list(await asyncio.gather(*(_one(s, request, work) for s in request.cluster.workers)))
 
 
-async def _one(
-    link: NodeLink, run_id: str, work: Callable[[NodeLink, str], Awaitable[NodeVisit]]
-) -> NodeVisit:
+async def _one(spec: NodeSpec, request: RunRequest, work: Work) -> NodeVisit:
+    silence_s = request.budgets.silence_s
+    link = NodeLink(spec, silence_s=silence_s, limits=ConnectLimits(), clock=SystemClock())
     try:
-        return await work(link, run_id)
+        return await work(link, {"run": request.run_id, "node": spec.name, "token": request.token})
     except (OrchestrateError, OSError, TimeoutError) as error:
-        return NodeVisit(link.spec.name, False, str(error) or "it did not answer in time")
+        return NodeVisit(spec.name, False, str(error) or "it did not answer in time")
     finally:
         await link.close()
 
 
-async def _sweep(link: NodeLink, run_id: str, *, claim: Mapping[str, object]) -> NodeVisit:
-    fields = {"run": run_id, "node": link.spec.name, **claim}
-    reply = await link.request("sweep", fields, timeout_s=SWEEP_S)
+async def _sweep(link: NodeLink, named: Named, *, epoch: int) -> NodeVisit:
+    reply = await link.request("sweep", {**named, "epoch": epoch}, timeout_s=SWEEP_S)
     left = parse_survivors(reply.fields.get("survivors"))
     killed = reply.fields.get("killed")
     count = len(killed) if isinstance(killed, list) else 0
@@ -86,9 +76,8 @@ async def _sweep(link: NodeLink, run_id: str, *, claim: Mapping[str, object]) ->
     return NodeVisit(link.spec.name, reply.fields.get("clean") is True, detail)
 
 
-async def _clean(link: NodeLink, run_id: str) -> NodeVisit:
-    fields = {"run": run_id, "node": link.spec.name}
-    reply = await link.request("clean", fields, timeout_s=CLEAN_S)
+async def _clean(link: NodeLink, named: Named) -> NodeVisit:
+    reply = await link.request("clean", named, timeout_s=CLEAN_S)
     removed = reply.fields.get("removed") is True
     return NodeVisit(link.spec.name, True, "removed" if removed else "nothing was there")
 

@@ -43,3 +43,25 @@ async def test_a_launch_under_way_is_waited_for(attempt: Attempt, workdir: Path)
     assert isinstance(swept, dict)
     assert swept["clean"] is True
     assert running(attempt.names["run"]) == []
+
+
+async def test_a_run_of_the_same_name_from_elsewhere_is_left_alone(attempt: Attempt) -> None:
+    """People choose run ids: another token is another run, which gets neither its ranks nor its
+    files.
+    """
+    await attempt.launch(shell(0, "echo mine; exec sleep 300"), token="mine")
+    for op, fields in [
+        ("launch", {"lease_s": 60.0, "grace_s": 1.0, "processes": [shell(0, "true")]}),
+        ("renew", {"lease_s": 60.0}),
+        ("reserve", {"locks": []}),
+        ("stop", {"grace_s": 0.0}),
+        ("sweep", {}),
+        ("clean", {}),
+    ]:
+        with pytest.raises(AgentError) as refused:
+            await attempt.ask(op, epoch=9, token="theirs", **fields)
+        assert refused.value.id == "OR-AGENT-FOREIGN", op
+    assert (await attempt.ask("renew", epoch=1, lease_s=60.0, token="mine"))[
+        "supervisor"
+    ] == "alive"
+    assert (await attempt.ask("sweep", epoch=2, token="mine"))["clean"] is True

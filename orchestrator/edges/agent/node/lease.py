@@ -71,13 +71,19 @@ def fence(run: RunLayout, claim: Claim) -> None:
     Raises FENCED if a newer epoch holds it, and FOREIGN if it is another run of the same name.
     """
     held, token = _read_claim(run)
-    if token and claim.token and token != claim.token:
-        raise AgentFault(FOREIGN, "a run of this name, from elsewhere, is known on this node")
+    refuse_foreign(run, claim.token)
     if claim.epoch < held:
         message = f"epoch {held} holds this run; this request is of epoch {claim.epoch}"
         raise AgentFault(FENCED, message)
     if claim.epoch > held:
         write_atomically(run.epoch, f"{claim.epoch} {claim.token or token}".encode())
+
+
+def refuse_foreign(run: RunLayout, token: str) -> None:
+    """Raises FOREIGN if the run of this name here is another one. No token matches any."""
+    known = _read_claim(run)[1]
+    if known and token and known != token:
+        raise AgentFault(FOREIGN, "a run of this name, from elsewhere, is known on this node")
 
 
 def _read_claim(run: RunLayout) -> tuple[int, str]:

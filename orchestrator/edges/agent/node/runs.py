@@ -189,12 +189,13 @@ def _describe(layout: NodeLayout, run: str, node: str) -> dict[str, Any]:
 
 
 def clean(layout: NodeLayout, request: Request) -> dict[str, Any]:
-    """Remove the run's directory. Raises BUSY while a supervisor lives."""
+    """Remove the run's directory. Raises BUSY while a supervisor lives, and FOREIGN."""
     run = layout.run(request.get("run"), request.get("node"))
     if not os.path.isdir(run.root):
         return {"removed": False}
     fd = lock(run.lock)
     try:
+        lease.refuse_foreign(run, field(request, "token", str, ""))
         for number in run.attempts():
             state = supervisor_state(run.attempt(number))
             if state and state.alive:

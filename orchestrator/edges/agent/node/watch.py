@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 
@@ -20,6 +21,7 @@ from orchestrator.edges.agent.node.wire import CHUNK_BYTES, FrameWriter
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from re import Pattern
     from typing import Any
 
 BUSY_POLL_S = 0.02
@@ -29,6 +31,8 @@ WINDOW_BYTES = 4 * 1024 * 1024
 FRAME_COST_BYTES = 256  # so that many tiny frames count, too
 MAX_STREAMS = 4096
 MAX_OFFSET = 1 << 53
+REPORT = re.compile(r"rank-\d{1,7}\.jsonl\Z")
+LOG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err)\Z")
 
 
 class Credit:
@@ -113,8 +117,8 @@ class Watch:
     def _poll(self) -> bool:
         """Send what is new; the few bytes that say most come first."""
         moved = self._poll_events()
-        moved |= self._poll_directory("report", self._attempt.report, whole_lines=True)
-        moved |= self._poll_directory("log", self._attempt.logs, whole_lines=False)
+        moved |= self._poll_directory("report", self._attempt.report, REPORT)
+        moved |= self._poll_directory("log", self._attempt.logs, LOG)
         return moved
 
     def _poll_events(self) -> bool:
@@ -130,10 +134,11 @@ class Watch:
             self._cursors["events"] = start = following
         return end > 0
 
-    def _poll_directory(self, event: str, path: str, whole_lines: bool) -> bool:
+    def _poll_directory(self, event: str, path: str, wanted: Pattern[str]) -> bool:
         moved = False
+        whole_lines = event == "report"
         try:
-            names = sorted(filter(STREAM.match, os.listdir(path)))
+            names = sorted(filter(wanted.match, os.listdir(path)))
         except FileNotFoundError:
             return False
         for name in names[:MAX_STREAMS]:
