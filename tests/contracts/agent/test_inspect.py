@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from orchestrator.edges.agent.channel import AgentError
 from orchestrator.edges.agent.node import flight, stacks
+from orchestrator.edges.agent.node.launch import FLIGHT_PIPE as PIPE
+from orchestrator.edges.agent.node.launch import keep_usable_pipes
 from orchestrator.edges.agent.node.vitals import waits_in
 from tests.contracts.agent.attempts import (
     Attempt,
@@ -287,6 +289,16 @@ async def test_a_pipe_that_nobody_reads_does_not_hold_us_up(
 
     assert time.monotonic() - began < 4
     assert ranks[0]["collectives"][0]["entered"] == 5
+
+
+def test_ranks_are_told_of_pipes_only_where_pipes_can_be(tmp_path: Path) -> None:
+    """torch would end them otherwise; a pipe of the user's own choice is the user's."""
+    for root in (tmp_path, tmp_path / "missing"):
+        own, theirs = ({PIPE: f"{place}/pipe_"} for place in (root, "/elsewhere"))
+        keep_usable_pipes([{"env": own}, {"env": theirs}, {"env": {}}], str(root))
+        assert (PIPE in own) == root.exists()
+        assert PIPE in theirs
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_nccl_is_asked_for_its_own_view(attempt: Attempt) -> None:

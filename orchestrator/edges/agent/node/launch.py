@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 START_S = 30.0
+FLIGHT_PIPE = "TORCH_NCCL_DEBUG_INFO_PIPE_FILE"
 BEFORE_US_S = 300.0  # a launch of the same attempt that is under way copies code
 MAX_PROCESSES = 256
 MAX_WORDS = 8192
@@ -83,6 +84,7 @@ def launch(
         with _lent(reservations, wanted, holder) as locks:
             attempt.create()
             note_baseline(attempt, gpus)
+            keep_usable_pipes(spec["processes"], attempt.root)
             if field(request, "own_copy", bool, False):
                 copy_code(layout.snapshot(request.get("snapshot")), attempt.work)
             lease.write(attempt, epoch, lease_s)
@@ -193,6 +195,24 @@ def _process(
     # Markers come first in the process's environment, and nothing overrides them.
     environment = {**markers, **login_environment(), **filled, **markers}
     return {"label": label, "rank": rank, "argv": argv, "env": environment}
+
+
+def keep_usable_pipes(processes: list[dict[str, Any]], root: str) -> None:
+    """torch ends a rank that cannot make the pipe below ``root`` that it was told of: where the
+    file system has no pipes, ranks are not told.
+    """
+    told = [p["env"] for p in processes if p["env"].get(FLIGHT_PIPE, "").startswith(root)]
+    if not told:
+        return
+    probe = os.path.join(root, ".pipe")
+    try:
+        os.mkfifo(probe, 0o600)
+        os.unlink(probe)
+    except FileExistsError:
+        return
+    except OSError:
+        for environment in told:
+            del environment[FLIGHT_PIPE]
 
 
 def _fill(text: str, places: Mapping[str, str]) -> str:
