@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from tests.simulation.disk import AttemptFiles, Lease, RunShare
 from tests.simulation.node import FakeNode, Hold
-from tests.simulation.supervisor import TICK_S, Supervisor
+from tests.simulation.supervisor import TICK_S, Supervisor, ranks_of
+from tests.simulation.watch import Watch
 
 if TYPE_CHECKING:
     from tests.simulation.network import Conversation
@@ -23,14 +24,10 @@ Fields = dict[str, Any]
 Answer = tuple[Fields, bytes]
 Operation = Generator[float, None, Fields | Answer]
 
-WATCH_DELAY_S = 0.04
-ALIVE_CHECK_S = 0.5
 LOCK_POLL_S = 0.05
 LOCK_S = 10.0
 LAUNCH_LOCK_S = 300.0
 SUPERVISOR_END_S = 15.0
-# Small, so that logs come in pieces and trail behind the records, as megabytes do.
-CHUNK_BYTES = 80
 READS = frozenset({"probe", "offer", "interpreter", "dial", "runs", "outputs", "fetch", "inspect"})
 
 
@@ -451,83 +448,3 @@ class FakeAgent:
         files = self._share(request).expected(request["attempt"])
         self._watches[request["id"]] = Watch(self, files, request["id"], request["cursors"])
         return {"watch": request["id"]}
-
-
-def ranks_of(processes: list[Fields]) -> tuple[list[int], bool]:
-    """The ranks that a launch request starts, and whether under a launcher."""
-    if processes[0]["rank"] is not None:
-        return [process["rank"] for process in processes], False
-    words = dict(w.split("=", 1) for w in processes[0]["argv"] if w.startswith("--") and "=" in w)
-    count, node_rank = int(words["--nproc-per-node"]), int(words["--node-rank"])
-    return list(range(node_rank * count, (node_rank + 1) * count)), True
-
-
-class Watch:
-    """Sends what an attempt's files hold beyond the cursors, and again when they change."""
-
-    def __init__(
-        self, agent: FakeAgent, files: AttemptFiles, id: str, cursors: Mapping[str, int]
-    ) -> None:
-        self._agent = agent
-        self._files = files
-        self._id = id
-        self._cursors = dict(cursors)
-        self._scheduled = False
-        self._over = False
-
-    def start(self) -> None:
-        self._files.watchers.append(self._changed)
-        self._changed()
-
-    def close(self) -> None:
-        self._over = True
-        if self._changed in self._files.watchers:
-            self._files.watchers.remove(self._changed)
-
-    def _changed(self) -> None:
-        if not self._scheduled and not self._over:
-            self._scheduled = True
-            self._agent.node.world.call_later(WATCH_DELAY_S * self._agent.node.slow, self._poll)
-
-    def _poll(self) -> None:
-        self._scheduled = False
-        if self._over:
-            return
-        moved = self._poll_events()
-        for name, data in sorted(self._files.reports.items()):
-            moved |= self._poll_file("report", name, data)
-        for name, data in sorted(self._files.logs.items()):
-            moved |= self._poll_file("log", name, data)
-        if moved:
-            self._changed()
-        elif self._files.supervisor is not None and not self._agent.supervises(self._files):
-            delay_s = 0.0 if self._files.concluded else ALIVE_CHECK_S
-            self._agent.node.world.call_later(delay_s, self._say_goodbye)
-
-    def _poll_events(self) -> bool:
-        start = first = self._cursors.get("events", 0)
-        for line in bytes(self._files.events[start:]).splitlines(keepends=True):
-            end = start + len(line)
-            self._send("supervisor", record=json.loads(line), offset=start, next=end)
-            self._cursors["events"] = start = end
-        return start > first
-
-    def _poll_file(self, event: str, name: str, data: bytearray) -> bool:
-        """Reports go in whole lines, logs as they come."""
-        start = self._cursors.get(name, 0)
-        new = bytes(data[start : start + (CHUNK_BYTES if event == "log" else 10 * CHUNK_BYTES)])
-        new = new if event == "log" else new[: new.rfind(b"\n") + 1]
-        if new:
-            end = start + len(new)
-            self._send(event, new, file=name, offset=start, next=end)
-            self._cursors[name] = end
-        return bool(new)
-
-    def _say_goodbye(self) -> None:
-        if not self._over:
-            self._send("drained" if self._files.concluded else "supervisor-lost")
-            self.close()
-
-    def _send(self, event: str, payload: bytes = b"", **fields: Any) -> None:
-        frame = {"event": event, "watch": self._id, "cost": len(payload) + 256, **fields}
-        self._agent.event(frame, payload)

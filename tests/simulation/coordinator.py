@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from orchestrator.core.actions import Action, Conclude
 from orchestrator.core.errors import OrchestrateError
-from orchestrator.core.events import Action, Conclude, Event
+from orchestrator.core.events import Event
 from orchestrator.core.machine import identity
 from orchestrator.core.request import RunRequest
 from orchestrator.core.result import Result
@@ -31,7 +32,7 @@ from orchestrator.engine import run as engine_run
 from orchestrator.engine import watching
 from orchestrator.engine.context import RunContext
 from orchestrator.engine.hands import Hands
-from orchestrator.engine.interrupts import Abandoned
+from orchestrator.engine.interrupts import Abandoned, Interrupts
 from orchestrator.engine.watching import Spool
 from tests.simulation.loop import PROCESS, Killed, Process, check_alive
 from tests.simulation.world import FakeSnapshot, FakeWorld
@@ -95,6 +96,7 @@ class Coordinator:
         self.folder = folder
         self.process = Process(name)
         self.clock = CoordinatorClock(world)
+        self.interrupts = Interrupts()
         self.disk_full = False
         self.seen = Seen()
         self.state: RunState | None = None
@@ -125,6 +127,7 @@ class Coordinator:
             observers=[self],
             clock=self.clock,
             dial=self.world.dial,
+            interrupts=self.interrupts,
         )
         try:
             with claimed(self.folder, at=self.clock.wall()):

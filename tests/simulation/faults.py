@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.engine.interrupts import LEAVE_AT
 from tests.simulation.node import FakeNode
 from tests.simulation.supervisor import Rank
 
@@ -173,9 +174,10 @@ def _rival(simulation: Simulation, fault: Fault) -> None:
 
 
 def _signal(simulation: Simulation, fault: Fault) -> None:
-    number = {"sigint": signal.SIGINT, "sigterm": signal.SIGTERM, "sighup": signal.SIGHUP}
-    process = simulation.current.process
-    if process.alive and not process.frozen and process.signal(number[fault.kind]):
+    """At most three: a fourth would end the process at once."""
+    coordinator = simulation.current
+    if coordinator.process.alive and len(coordinator.interrupts.asked) < LEAVE_AT:
+        coordinator.interrupts.ask(signal.Signals[fault.kind.upper()])
         simulation.stops_requested += 1
 
 
@@ -196,7 +198,6 @@ ON_COORDINATOR: dict[str, Callable[[Simulation, Fault], None]] = {
     "rival": _rival,
     "sigint": _signal,
     "sigterm": _signal,
-    "sighup": _signal,
     "full-own-disk": _fill_own_disk,
     "jump-own-clock": _jump_own_clock,
 }

@@ -38,7 +38,6 @@ class Process:
         self.name = name
         self.alive = True
         self.frozen = False
-        self.handlers: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
         self.at_death: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[Any]] = []
 
@@ -49,13 +48,6 @@ class Process:
 
     def living(self) -> list[asyncio.Task[Any]]:
         return [task for task in self._tasks if not task.done()]
-
-    def signal(self, number: int) -> bool:
-        """Whether the process handles that signal."""
-        handler = self.handlers.get(number)
-        if handler is not None and self.alive:
-            handler[0](*handler[1])
-        return handler is not None
 
     def die(self) -> None:
         """From now on nothing that it does reaches the world; its tasks unwind."""
@@ -179,17 +171,6 @@ class VirtualLoop(asyncio.base_events.BaseEventLoop):
         except Exception as error:  # noqa: BLE001 - it belongs to whoever awaits the future
             done.set_exception(error)
         return done
-
-    def add_signal_handler(  # type: ignore[override]
-        self, sig: int, callback: Any, *args: Any
-    ) -> None:
-        process = PROCESS.get()
-        assert process is not None
-        process.handlers[sig] = (callback, args)
-
-    def remove_signal_handler(self, sig: int) -> bool:
-        process = PROCESS.get()
-        return process is not None and process.handlers.pop(sig, None) is not None
 
 
 @contextlib.contextmanager

@@ -43,6 +43,8 @@ class Locks:
         return [h for h in self.holds if (h.run, h.node) == (run, node)]
 
     def take(self, hold: Hold) -> None:
+        other = self.conflict(hold.name, hold.shared)
+        assert other is None or (other.run, other.node) == (hold.run, hold.node), "held twice"
         self.holds.append(hold)
 
     def release(self, owner: Owner, run: str | None = None, node: str | None = None) -> bool:

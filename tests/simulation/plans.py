@@ -17,7 +17,7 @@ NODE_FAULTS = (
 ).split()
 COORDINATOR_FAULTS = (
     "kill kill kill freeze take-over take-over rival "
-    "sigint sigterm sighup full-own-disk jump-own-clock"
+    "sigint sigint sigterm full-own-disk jump-own-clock"
 ).split()
 CRASH_KINDS = (
     "before a write",

@@ -42,6 +42,15 @@ class Script:
     strays: bool = False
 
 
+def ranks_of(processes: list[dict[str, Any]]) -> tuple[list[int], bool]:
+    """The ranks that a launch request starts, and whether under a launcher."""
+    if processes[0]["rank"] is not None:
+        return [process["rank"] for process in processes], False
+    words = dict(w.split("=", 1) for w in processes[0]["argv"] if w.startswith("--") and "=" in w)
+    count, node_rank = int(words["--nproc-per-node"]), int(words["--node-rank"])
+    return list(range(node_rank * count, (node_rank + 1) * count)), True
+
+
 class Process:
     """A process of some run on a node, as its marker names it. Ends with the node at the latest."""
 
