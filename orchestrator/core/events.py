@@ -1,9 +1,7 @@
-"""Everything that can happen to a run (events) and everything the coordinator can do (actions).
+"""Everything that can happen to a run: facts in the past tense.
 
-Events are facts in the past tense: the engine journals each one before the machine sees it.
-Actions are imperatives with a deterministic identity, so that performing one twice is
-recognised as a repeat. Both are plain data; :mod:`orchestrator.core.codec` turns them into
-JSON and back.
+The engine journals each one before anybody acts on it. Plain data, which
+:mod:`orchestrator.core.codec` turns into JSON and back.
 """
 
 from __future__ import annotations
@@ -12,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.core.evidence import Inspect, Inspected, Stalled
+from orchestrator.core.evidence import Inspected, Stalled
 from orchestrator.core.facts import Facts
 from orchestrator.core.outcome import Outcome
-from orchestrator.core.plan import NodePlan
 from orchestrator.core.request import RunRequest
 
 
@@ -44,9 +41,6 @@ class Problem:
     id: str
     message: str
     remedy: str = ""
-
-
-# ---- events ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,126 +333,4 @@ Event = (
     | NodeLost
     | DeadlinePassed
     | StopRequested
-)
-
-
-# ---- actions ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connect:
-    """Open the transport and start the agent."""
-
-    node: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """Ask the node for its facts."""
-
-    node: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clear:
-    """End what earlier attempts left on the node, and verify."""
-
-    node: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sync:
-    """Bring the snapshot to the node."""
-
-    node: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepare:
-    """Make sure that the node's Python environment exists."""
-
-    node: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reserve:
-    """Take the locks of every node in the plan: all of them, or none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferRendezvous:
-    """Choose a free port on the head node and listen there for a moment, the ``round``-th time."""
-
-    node: str
-    round: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
-    """Try to open a TCP connection from ``node`` to each of the head's addresses."""
-
-    node: str
-    addresses: tuple[str, ...]
-    port: int
-    round: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """Start the node's supervisor with the processes that ``share`` names, unless it has one."""
-
-    node: str
-    share: NodePlan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Follow:
-    """Watch the node's supervisor, from where its logs end here, and keep its lease alive."""
-
-    node: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
-    """Tell the node's supervisor to stop: TERM, grace, KILL."""
-
-    node: str
-    grace_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Collect:
-    """Pull outputs and the rest of the logs."""
-
-    node: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
-    """Scan the node for processes of this run, end them, verify."""
-
-    node: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conclude:
-    """Write verdict and report; the run is over."""
-
-
-Action = (
-    Connect
-    | Probe
-    | Clear
-    | Sync
-    | Prepare
-    | Reserve
-    | OfferRendezvous
-    | Reach
-    | Launch
-    | Follow
-    | Inspect
-    | Stop
-    | Collect
-    | Sweep
-    | Conclude
 )

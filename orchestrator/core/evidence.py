@@ -81,11 +81,3 @@ class Inspected:
     node: str
     stall: int
     inspection: Inspection
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inspect:
-    """Look at all ranks of ``node`` because of suspicion number ``stall`` of this attempt."""
-
-    node: str
-    stall: int

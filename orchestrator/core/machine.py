@@ -11,28 +11,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from orchestrator.core.events import (
+from orchestrator.core.actions import (
     Action,
     Clear,
     Collect,
     Conclude,
     Connect,
-    Event,
     Follow,
+    Inspect,
     Launch,
     OfferRendezvous,
-    Phase,
     Prepare,
     Probe,
     Reach,
     Reserve,
     Stop,
-    StopKind,
-    StopRequested,
     Sweep,
     Sync,
 )
-from orchestrator.core.evidence import Inspect
+from orchestrator.core.events import (
+    Event,
+    Phase,
+    StopKind,
+    StopRequested,
+)
 from orchestrator.core.hang import blame, confirmed
 from orchestrator.core.launchers import NEEDS_RENDEZVOUS
 from orchestrator.core.meeting import (

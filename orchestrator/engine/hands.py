@@ -7,19 +7,16 @@ from __future__ import annotations
 import asyncio
 
 from orchestrator.boundary.supervisor_records import BadRecord
-from orchestrator.core.errors import OrchestrateError
-from orchestrator.core.events import (
+from orchestrator.core.actions import (
     Action,
     Clear,
     Collect,
     Conclude,
     Connect,
-    Event,
-    Failed,
     Follow,
+    Inspect,
     Launch,
     OfferRendezvous,
-    Phase,
     Prepare,
     Probe,
     Reach,
@@ -28,7 +25,12 @@ from orchestrator.core.events import (
     Sweep,
     Sync,
 )
-from orchestrator.core.evidence import Inspect
+from orchestrator.core.errors import OrchestrateError
+from orchestrator.core.events import (
+    Event,
+    Failed,
+    Phase,
+)
 from orchestrator.core.state import RunState
 from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.node_hand import FENCED, NodeHand

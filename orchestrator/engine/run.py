@@ -7,20 +7,22 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from orchestrator.core import machine
+from orchestrator.core.actions import (
+    Action,
+    Conclude,
+    Launch,
+    Stop,
+)
 from orchestrator.core.codec import to_json
 from orchestrator.core.errors import RunFailed
 from orchestrator.core.events import (
-    Action,
     Begun,
-    Conclude,
     DeadlinePassed,
     Event,
-    Launch,
     Phase,
     Progressed,
     Reported,
     Resumed,
-    Stop,
     StopKind,
     StopRequested,
 )

@@ -64,8 +64,8 @@ def narrate(event: Event, state: RunState) -> Line | None:
         case Begun():
             return _begun(state)
         case Resumed(again=True):
-            text = f"run {state.request.run_id} begins attempt {state.attempt}, from its checkpoints"
-            return Line(Weight.RUN, brief(text, 300))
+            text = f"begins attempt {state.attempt}, from its checkpoints"
+            return Line(Weight.RUN, brief(f"run {state.request.run_id} {text}", 300))
         case Resumed():
             return _resumed(state)
         case Occupied(node=node, holder=holder):

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from orchestrator.core.actions import Action, Inspect
 from orchestrator.core.codec import from_json, to_json
 from orchestrator.core.errors import ExitCode
 from orchestrator.core.events import (
-    Action,
     Connected,
     Event,
     NodeLost,
@@ -22,7 +22,6 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.evidence import (
     Collective,
-    Inspect,
     Inspected,
     Inspection,
     RankEvidence,

@@ -6,26 +6,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.core.actions import (
+    Action,
+    Follow,
+    Reach,
+    Stop,
+)
 from orchestrator.core.codec import from_json, to_json
 from orchestrator.core.errors import ExitCode
 from orchestrator.core.events import (
-    Action,
     Begun,
     DeadlinePassed,
     Event,
     Failed,
-    Follow,
     NodeConcluded,
     NodeLost,
     Phase,
     Problem,
     RankExited,
     RankStarted,
-    Reach,
     Reached,
     RendezvousOffered,
     Reported,
-    Stop,
     StopKind,
     StopRequested,
     Swept,

@@ -7,13 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.core.actions import Action, Clear, Connect
 from orchestrator.core.errors import ExitCode
 from orchestrator.core.events import (
-    Action,
-    Clear,
     Cleared,
     Collected,
-    Connect,
     Event,
     Failed,
     Halting,

@@ -9,36 +9,38 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from orchestrator.core.events import (
+from orchestrator.core.actions import (
     Action,
-    Begun,
     Collect,
-    Collected,
     Conclude,
     Connect,
-    Connected,
-    Event,
     Follow,
     Launch,
-    Launched,
-    NodeConcluded,
     OfferRendezvous,
     Prepare,
-    Prepared,
     Probe,
+    Reach,
+    Reserve,
+    Stop,
+    Sweep,
+    Sync,
+)
+from orchestrator.core.events import (
+    Begun,
+    Collected,
+    Connected,
+    Event,
+    Launched,
+    NodeConcluded,
+    Prepared,
     Probed,
     ProcessExited,
     RankExited,
     RankStarted,
-    Reach,
     Reached,
     RendezvousOffered,
-    Reserve,
     Reserved,
-    Stop,
-    Sweep,
     Swept,
-    Sync,
     Synced,
 )
 from orchestrator.core.facts import Facts, Gpu, Interface

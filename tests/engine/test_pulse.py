@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.core.actions import Action, Inspect, Launch
 from orchestrator.core.events import (
-    Action,
     Event,
-    Launch,
     Launched,
     NodeConcluded,
     Progressed,
@@ -18,7 +17,12 @@ from orchestrator.core.events import (
     RankStarted,
     Reported,
 )
-from orchestrator.core.evidence import Inspect, Inspected, Inspection, RankEvidence, Stalled
+from orchestrator.core.evidence import (
+    Inspected,
+    Inspection,
+    RankEvidence,
+    Stalled,
+)
 from orchestrator.core.machine import step
 from orchestrator.core.outcome import Exited
 from orchestrator.core.request import Budgets
