@@ -285,6 +285,13 @@ class Desk:
         self._jobs.append(job)
         return job
 
+    def resume(self, run: str, *options: str, env: Mapping[str, str] | None = None) -> Job:
+        """`orchestrate resume RUN --json --follow OPTIONS`."""
+        words = ["resume", run, "--json", "--follow", *options]
+        job = Job(run, self.popen(*words, env=env))
+        self._jobs.append(job)
+        return job
+
     def run(self, *script: str, within_s: float = 90.0, **how: Any) -> tuple[Job, Ending]:
         """``start``, and wait for the end."""
         job = self.start(*script, **how)
