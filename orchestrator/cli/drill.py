@@ -7,13 +7,11 @@ import contextlib
 import os
 import signal
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import click
 
 from orchestrator.boundary.selection import select
-from orchestrator.boundary.workload import load_workload, make_job
 from orchestrator.cli.options import cluster_options, json_option
 from orchestrator.cli.output import print_json, print_table
 from orchestrator.core.drill import (
@@ -26,15 +24,11 @@ from orchestrator.core.drill import (
     targets,
 )
 from orchestrator.core.errors import ExitCode, UsageError
-from orchestrator.core.inventory import Cluster, NodeSpec, PythonKind, PythonSpec
-from orchestrator.core.request import RunRequest
 from orchestrator.core.suggest import did_you_mean
-from orchestrator.edges.store.bundled import bundled_kit, bundled_root
 from orchestrator.edges.store.catalog import Catalog
 from orchestrator.edges.store.layout import Layout
-from orchestrator.edges.sync.snapshot import take_snapshot, workload_parts
 from orchestrator.engine.drills.series import Ending, perform
-from orchestrator.engine.drills.stage import Setting
+from orchestrator.engine.drills.sleeping import sleeping
 from orchestrator.engine.interrupts import Interrupts
 from orchestrator.view.text import brief, seconds
 
@@ -81,7 +75,7 @@ def drill(cluster: str, nodes: str, only: tuple[str, ...], *, dry_run: bool, as_
     if dry_run:
         _preview(pairs, as_json=as_json)
         return 0
-    setting = _setting(Layout.from_environment(os.environ), selected)
+    setting = sleeping(Layout.from_environment(os.environ), selected)
     interrupts = Interrupts()
     interrupts.on_hangup = lambda: interrupts.ask(signal.SIGHUP)
     interrupts.listen()
@@ -98,29 +92,6 @@ def _choose(known: tuple[Drill, ...], only: tuple[str, ...]) -> list[Drill]:
             what = f"no drill is called {name!r}"
             raise UsageError(what, id="drill.unknown", remedy=did_you_mean(name, names))
     return [drill for drill in known if not only or drill.name in only]
-
-
-def _setting(layout: Layout, cluster: Cluster) -> Setting:
-    folder = bundled_root() / "workloads" / "sleep"
-    file = folder / "workload.yaml"
-    job = make_job(load_workload(file.read_bytes(), str(file), str(folder)))
-    snapshot = take_snapshot(workload_parts(folder, bundled_kit()), layout.snapshots)
-    request = RunRequest(
-        run_id="",
-        cluster=replace(cluster, nodes=tuple(map(_plain, cluster.nodes)), min_nodes=None),
-        job=job,
-        launcher="direct",
-        code=snapshot.digest,
-        entry=f"{folder.name}/{job.workload.entry}",
-    )
-    return Setting(layout=layout, request=request, snapshot=snapshot)
-
-
-def _plain(spec: NodeSpec) -> NodeSpec:
-    """Sleeping needs no environment to be built, and none of the user's variables or secrets."""
-    base = spec.python.base
-    python = PythonSpec(kind=PythonKind.INTERPRETER, value=base, base=base)
-    return replace(spec, env={}, python=python)
 
 
 class _Told:
@@ -141,6 +112,7 @@ class _Told:
             _say(f"      {outcome.verdict}, {seconds(outcome.seconds)} in all")
         if outcome.folder:
             _say(f"      its run is kept: {outcome.folder}")
+            _say(f"      when it has told you enough: orchestrate clean {outcome.run_id}")
         if self._as_json:
             print_json("drill", _record(outcome))
 

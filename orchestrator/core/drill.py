@@ -17,7 +17,7 @@ from orchestrator.core.result import Result
 from orchestrator.core.state import LEASE, RunState
 
 # Ranks that only wait for their fault end by themselves after a minute, whatever goes wrong.
-LONG, SHORT = 600, 50
+LONG, SHORT = 600, 40
 KILL = 9
 SUPERVISOR_LOST = "OR-AGENT-SUPERVISOR"
 

@@ -92,7 +92,7 @@ def _environment() -> dict[str, str]:
 def _gone(folder: RunFolder) -> RunFailed:
     words = folder.coordinator_log.read_bytes()[-LAST_WORDS_BYTES:].decode(errors="replace")
     last = words.strip().rpartition("\n")[2]
-    return RunFailed(f"its coordinator ended by itself: {last}", id="drill.coordinator")
+    return RunFailed(f"its coordinator ended by itself: {last}", id="OR-DRILL-005")
 
 
 def main(home: str, run: str) -> None:

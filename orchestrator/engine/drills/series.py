@@ -87,7 +87,7 @@ class _Series:
 
     def on_stop(self, kind: StopKind, by: str) -> None:
         del kind
-        self._error = self._error or Interrupted(f"interrupted by {by}", id="drill.interrupted")
+        self._error = self._error or Interrupted(f"interrupted by {by}", id="OR-DRILL-002")
         self.on_leave()
 
     def on_leave(self) -> None:
@@ -165,7 +165,7 @@ class _Series:
         if gone and self._error is None:
             what = "; ".join(f"{one.node} {one.wrong}" for one in gone)
             remedy = f"repair it, or leave it out: --nodes '!{gone[0].node}'"
-            self._error = PreflightError(what, id="drill.unreachable", remedy=remedy)
+            self._error = PreflightError(what, id="OR-DRILL-001", remedy=remedy)
 
     def _keep(self, scene: Scene, outcome: DrillOutcome) -> str:
         """The run's folder if it tells of a broken promise; else it is removed."""
@@ -176,7 +176,7 @@ class _Series:
             shutil.rmtree(path, ignore_errors=True)
             return ""
         if scene.result is not None:
-            write_result(scene.folder, scene.result)
+            write_result(scene.folder, replace(scene.result, report=""))  # none was made
         return str(path)
 
 

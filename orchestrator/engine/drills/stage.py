@@ -251,7 +251,7 @@ async def _settle(driving: Coroutine[Any, Any, Result]) -> Result:
         return await driving
     except Abandoned:
         raise RunFailed(
-            "left before the nodes confirmed that they are clean", id="drill.left"
+            "left before the nodes confirmed that they are clean", id="OR-DRILL-004"
         ) from None
 
 
@@ -277,4 +277,4 @@ def ended_early(result: Result) -> Exception:
         return BusyError(cause, id=failure.id, remedy=remedy)
     if failure is not None and result.exit_code is ExitCode.PREFLIGHT:
         return PreflightError(cause, id=failure.id, remedy=failure.remedy)
-    return RunFailed(f"its run ended too soon: {cause}", id="drill.early")
+    return RunFailed(f"its run ended too soon: {cause}", id="OR-DRILL-003")

@@ -56,6 +56,24 @@ async def test_a_killed_session_is_lost_not_done(
     assert isinstance(done.outcome, Lost)
 
 
+async def test_a_link_that_is_cut_here_is_lost_at_once(
+    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
+) -> None:
+    """Its processes are lost, it starts no more, and closing it afterwards is quick."""
+    transport = await connect(make_sshd(), ssh_kind)
+    process = await transport.start(Command(argv=("sh", "-c", "echo on; sleep 30")), timeout_s=10)
+    assert await process.read_line(100) == b"on\n"
+
+    assert transport.cut()
+
+    assert isinstance(await process.wait(2), Lost)
+    with pytest.raises(ChannelClosed):
+        await transport.start(Command(argv=("true",)), timeout_s=10)
+    began = time.monotonic()
+    await transport.close()
+    assert time.monotonic() - began < 3
+
+
 async def test_a_silent_link_is_lost_soon(
     ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
 ) -> None:
