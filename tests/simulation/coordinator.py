@@ -218,7 +218,9 @@ class Coordinator:
 
     def on_event(self, at: float, event: Event, state: RunState) -> None:
         del at
-        self.state = state
+        before, self.state = self.state, state
+        if before is not None and (state.attempt, state.epoch) < (before.attempt, before.epoch):
+            self.world.violate(f"{self.process.name} went back by {type(event).__name__}")
         if self.world.trace is not None and type(event).__name__ != "Reported":
             self.world.note(f"{self.process.name} {event!r:.220}")
 

@@ -119,6 +119,10 @@ def _jump(node: FakeNode, fault: Fault) -> None:
     node.offset_s += fault.amount
 
 
+def _drift(node: FakeNode, fault: Fault) -> None:
+    node.rate = fault.amount
+
+
 def _refuse(node: FakeNode, fault: Fault) -> None:
     node.sshd = False
     node.world.call_later(fault.for_s, setattr, node, "sshd", True)
@@ -139,6 +143,7 @@ ON_NODE: dict[str, Callable[[FakeNode, Fault], None]] = {
     "delay": _delay,
     "duplicate": _duplicate,
     "jump": _jump,
+    "rate": _drift,
     "refuse": _refuse,
 }
 

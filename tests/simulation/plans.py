@@ -152,7 +152,11 @@ def _faults(source: random.Random, names: tuple[str, ...], heal_s: float) -> lis
         faults += _some(source, names, heal_s)
     if source.random() < 0.1:
         faults += _swizzle(source, names, source.uniform(0.0, heal_s / 2))
-    return sorted(faults, key=lambda fault: fault.at_s)
+    if source.random() < 0.15:
+        faults.append(
+            Fault(at_s=0.0, kind="rate", node=names[0], amount=source.uniform(0.98, 1.02))
+        )
+    return sorted((f for f in faults if f.at_s < heal_s), key=lambda fault: fault.at_s)
 
 
 def _some(source: random.Random, names: tuple[str, ...], heal_s: float) -> list[Fault]:

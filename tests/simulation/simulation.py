@@ -306,7 +306,7 @@ class Simulation:
         for node in self.world.nodes.values():
             if not node.up:
                 node.boot()
-            node.sshd, node.slow, node.rate = True, 1.0, 1.0
+            node.sshd, node.slow = True, 1.0
             faults.free_disk(node)
             link = self.world.links[node.name]
             link.delay_s, link.duplicates = 0.002, False
