@@ -63,10 +63,17 @@ def coordinate(
         return _coordinate(layout, ready, options, outlets, drive)
 
 
-def create_run(folder: RunFolder, request: RunRequest) -> None:
-    """The run's folder with what it was asked to do, before any contact. Raises ``OSError``."""
-    folder.create()
-    write_json(folder.request, to_json(request))
+def create_run(
+    folder: RunFolder, request: RunRequest, remember: Callable[[RunFolder], None]
+) -> None:
+    """The run's folder with what it was asked to do and what ``remember`` writes, before any
+    contact: all of it or nothing, for nobody can resume half of it. Raises ``OSError``.
+    """
+    staged = RunFolder(folder.path.with_name(f".new-{os.getpid()}-{folder.run_id}"))
+    staged.create()
+    write_json(staged.request, to_json(request))
+    remember(staged)
+    staged.path.rename(folder.path)
 
 
 @contextmanager

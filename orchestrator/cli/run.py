@@ -83,8 +83,7 @@ def run(
     context = RunContext(request=request, snapshot=snapshot, folder=folder, observers=[])
 
     def make() -> None:
-        create_run(folder, request)
-        remember(folder, options, words, snapshot)
+        create_run(folder, request, lambda staged: remember(staged, options, words, snapshot))
 
     return (run_detached if detach else begin)(layout, context, view, make)
 
