@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from orchestrator.core import machine
 from orchestrator.core.codec import CodecError, from_json
 from orchestrator.core.errors import InternalError
-from orchestrator.core.events import Event, Phase, Reported
+from orchestrator.core.events import Event, Phase
 from orchestrator.core.recording import record
 from orchestrator.core.request import RunRequest
 from orchestrator.core.state import RunState, new_state
 from orchestrator.edges.store.journal import Entry, JournalReader
 from orchestrator.edges.store.layout import RunFolder
-from orchestrator.edges.store.series import Point, PointReader
+from orchestrator.edges.store.series import PointReader
 
 
 class Timings:
@@ -90,19 +90,8 @@ def _with_reports(folder: RunFolder, state: RunState) -> RunState:
             if point.attempt != state.attempt:
                 continue
             if point.step is None:
-                state = record(state, _reported(point))
+                # Without its position: a figure that is known already changes nothing.
+                state = record(state, replace(point.event, position=0))
             place = (point.node, point.rank)
             positions[place] = max(positions.get(place, 0), point.position)
     return replace(state, positions=positions)
-
-
-def _reported(point: Point) -> Reported:
-    """The event again, without its position: a figure that is known already changes nothing."""
-    return Reported(
-        node=point.node,
-        rank=point.rank,
-        name=point.name,
-        value=point.value,
-        unit=point.unit,
-        step=point.step,
-    )

@@ -178,8 +178,11 @@ class _Engine:
 
     def _write(self, steps: list[_Step], now: float) -> None:
         """Points first: whoever reads both knows from either how far the reports were read."""
-        points = (_point(step.event, step.state.attempt, now) for step in steps)
-        self._series.append_many(point for point in points if point is not None)
+        self._series.append_many(
+            Point.of(step.event, attempt=step.state.attempt, t=now)
+            for step in steps
+            if isinstance(step.event, Reported)
+        )
         self._journal.append_many((now, to_json(s.event)) for s in steps if _is_decisive(s.event))
         irreversible = any(isinstance(a, IRREVERSIBLE) for step in steps for a in step.actions)
         if irreversible or self._state.epoch != self._synced_epoch:
@@ -210,19 +213,3 @@ def _raised_or_event(item: Event | BaseException) -> Event:
 def _is_decisive(event: Event) -> bool:
     """Whether it belongs in the journal; a point of a series is no decision."""
     return not (isinstance(event, Reported) and event.step is not None)
-
-
-def _point(event: Event, attempt: int, at: float) -> Point | None:
-    if not isinstance(event, Reported):
-        return None
-    return Point(
-        node=event.node,
-        rank=event.rank,
-        name=event.name,
-        value=event.value,
-        unit=event.unit,
-        step=event.step,
-        t=at,
-        attempt=attempt,
-        position=event.position,
-    )

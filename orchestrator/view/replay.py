@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.core.events import Event, Reported
+from orchestrator.core.events import Event
 from orchestrator.core.machine import step
 from orchestrator.core.state import RunState, new_state
 from orchestrator.edges.store.journal import JournalReader
@@ -47,13 +47,4 @@ class Replay:
         """Points of series; final figures are in the journal."""
         for point in self._points.read():
             if point.step is not None:
-                event = Reported(
-                    node=point.node,
-                    rank=point.rank,
-                    name=point.name,
-                    value=point.value,
-                    unit=point.unit,
-                    step=point.step,
-                    position=point.position,
-                )
-                yield point.t, event
+                yield point.t, point.event

@@ -13,20 +13,29 @@ from orchestrator.edges.transport.base import ConnectLimits, Transport
 from orchestrator.edges.transport.connect import open_transport
 
 
-class Channel(Protocol):
-    """Requests to one node's agent, and the events that it sends by itself."""
+class Requests(Protocol):
+    """Where one node's agent can be asked: a channel, or a link that asks again when its channel
+    breaks, since every operation may be repeated.
+    """
 
-    node: str
+    @property
+    def node(self) -> str:
+        """The node's name in the inventory."""
 
     async def request(
         self,
         op: str,
         arguments: Mapping[str, Any] | None = None,
+        /,
         *,
         timeout_s: float,
         payload: bytes | Payload = b"",
     ) -> Reply:
         """The agent's answer. Raises ``ChannelLost``, ``AgentError``, ``AgentTimeout``."""
+
+
+class Channel(Requests, Protocol):
+    """Requests to one node's agent, and the events that it sends by itself."""
 
     def events(self) -> AsyncIterator[AgentEvent]:
         """Everything unsolicited, in order. Raises ``ChannelLost`` at the end."""

@@ -6,9 +6,11 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from orchestrator.core.events import Reported
 
 MAX_POINTS = 2_000_000
 _PORTION_BYTES = 1024 * 1024
@@ -31,6 +33,20 @@ class Point:
     t: float
     attempt: int = 1
     position: int = 0
+
+    @classmethod
+    def of(cls, event: Reported, *, attempt: int, t: float) -> Self:
+        """``event`` of ``attempt`` as it was heard at ``t``."""
+        return cls(**_shared(event), t=t, attempt=attempt)
+
+    @property
+    def event(self) -> Reported:
+        """The event that the point was made of."""
+        return Reported(**_shared(self))
+
+
+def _shared(source: Reported | Point) -> dict[str, Any]:
+    return {field.name: getattr(source, field.name) for field in fields(Reported)}
 
 
 class SeriesWriter:

@@ -12,10 +12,11 @@ import zlib
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from orchestrator.core.errors import DeadlineError, OrchestrateError, PreflightError
-from orchestrator.edges.agent.channel import AgentError, Payload, Reply
+from orchestrator.edges.agent.channel import AgentError
+from orchestrator.edges.agent.dial import Requests
 from orchestrator.edges.sync.pack import ContentChanged, Pack
 from orchestrator.edges.sync.rules import IGNORE_FILE
 from orchestrator.edges.sync.snapshot import Snapshot, changed, digest_of_file
@@ -28,24 +29,6 @@ MIN_TIMEOUT_S = 0.1
 DISK_FULL = "OR-AGENT-DISK"
 
 
-class Channel(Protocol):
-    """What sync needs of :class:`~orchestrator.edges.agent.channel.AgentChannel`, or of a link that
-    asks again when its channel breaks: all that is asked here may be repeated.
-    """
-
-    node: str
-
-    async def request(
-        self,
-        op: str,
-        arguments: Mapping[str, Any] | None = None,
-        /,
-        *,
-        timeout_s: float,
-        payload: bytes | Payload = b"",
-    ) -> Reply: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
     """What travelled to one node: distinct file contents, and bytes as compressed."""
@@ -55,7 +38,7 @@ class Sent:
 
 
 async def push_snapshot(
-    channel: Channel, snapshot: Snapshot, *, timeout_s: float, check: bool = False
+    channel: Requests, snapshot: Snapshot, *, timeout_s: float, check: bool = False
 ) -> Sent:
     """Return when the node holds ``snapshot`` completely. ``timeout_s`` bounds the whole.
 
@@ -68,7 +51,7 @@ async def push_snapshot(
 
 
 class _Push:
-    def __init__(self, channel: Channel, snapshot: Snapshot, timeout_s: float) -> None:
+    def __init__(self, channel: Requests, snapshot: Snapshot, timeout_s: float) -> None:
         self._channel = channel
         self._snapshot = snapshot
         self._timeout_s = timeout_s

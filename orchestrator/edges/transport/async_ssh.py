@@ -18,11 +18,9 @@ from orchestrator.core.outcome import Exited, Signalled
 from orchestrator.edges.transport import failures
 from orchestrator.edges.transport.async_ssh_links import Link
 from orchestrator.edges.transport.base import (
-    DEFAULT_LIMIT_BYTES,
     ChannelClosed,
-    Completed,
     Process,
-    run_to_end,
+    Transport,
 )
 from orchestrator.edges.transport.remote import (
     MAX_SESSIONS,
@@ -35,7 +33,7 @@ from orchestrator.edges.transport.remote import (
 )
 
 
-class AsyncSshTransport:
+class AsyncSshTransport(Transport):
     """One SSH connection; every command gets a channel of its own."""
 
     def __init__(self, node: str, link: Link) -> None:
@@ -70,18 +68,6 @@ class AsyncSshTransport:
             self._sessions.discard(process)
             raise ChannelClosed(str(error) or "the SSH connection is lost") from error
         return process
-
-    async def run(
-        self,
-        command: Command,
-        *,
-        stdin: bytes = b"",
-        timeout_s: float,
-        limit_bytes: int = DEFAULT_LIMIT_BYTES,
-    ) -> Completed:
-        return await run_to_end(
-            self, command, stdin=stdin, timeout_s=timeout_s, limit_bytes=limit_bytes
-        )
 
     def cut(self) -> bool:
         self._connection.abort()

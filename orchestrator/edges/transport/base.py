@@ -82,11 +82,11 @@ class Completed:
 
 
 class Transport(Protocol):
-    """A way to one node."""
+    """A way to the node that is called ``node`` in the inventory. Implementations inherit ``run``,
+    which feeds input and drains both streams at once.
+    """
 
-    @property
-    def node(self) -> str:
-        """The node's name in the inventory."""
+    node: str
 
     async def start(self, command: Command, *, timeout_s: float) -> Process:
         """Start ``command``; ``timeout_s`` bounds the start only.
@@ -108,6 +108,9 @@ class Transport(Protocol):
         Cancelling kills the command. Raises as ``start`` does, except that a lost link and an
         expired time are outcomes.
         """
+        return await _run_to_end(
+            self, command, stdin=stdin, timeout_s=timeout_s, limit_bytes=limit_bytes
+        )
 
     def cut(self) -> bool:
         """Break the link at once and without a goodbye, as a network would; False: there is none.
@@ -136,10 +139,9 @@ class ConnectLimits:
         return self.keepalive_interval_s * (self.keepalive_count + 1)
 
 
-async def run_to_end(
+async def _run_to_end(
     transport: Transport, command: Command, *, stdin: bytes, timeout_s: float, limit_bytes: int
 ) -> Completed:
-    """``Transport.run`` in terms of ``start``: feeds input and drains both streams at once."""
     process: Process | None = None
     captures = _Capture(limit_bytes), _Capture(limit_bytes)
     outcome: Outcome

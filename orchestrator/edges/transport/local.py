@@ -13,11 +13,9 @@ from pathlib import Path
 from orchestrator.core.command import Command, Secret, reveal
 from orchestrator.core.outcome import Exited, Outcome, Signalled
 from orchestrator.edges.transport.base import (
-    DEFAULT_LIMIT_BYTES,
     ChannelClosed,
-    Completed,
     Process,
-    run_to_end,
+    Transport,
 )
 from orchestrator.edges.transport.streams import ByteStream, StreamedProcess
 
@@ -31,7 +29,7 @@ _STAYS = re.compile(
 )
 
 
-class LocalTransport:
+class LocalTransport(Transport):
     """Starts each command in a session of its own: a terminal's Ctrl-C does not reach it."""
 
     def __init__(self, node: str) -> None:
@@ -49,18 +47,6 @@ class LocalTransport:
         async with asyncio.timeout(timeout_s):
             await process.spawn(command)
         return process
-
-    async def run(
-        self,
-        command: Command,
-        *,
-        stdin: bytes = b"",
-        timeout_s: float,
-        limit_bytes: int = DEFAULT_LIMIT_BYTES,
-    ) -> Completed:
-        return await run_to_end(
-            self, command, stdin=stdin, timeout_s=timeout_s, limit_bytes=limit_bytes
-        )
 
     def cut(self) -> bool:
         return False

@@ -23,12 +23,10 @@ from orchestrator.core.outcome import Exited, Signalled
 from orchestrator.edges.transport import failures
 from orchestrator.edges.transport.base import (
     CHUNK_BYTES,
-    DEFAULT_LIMIT_BYTES,
     ChannelClosed,
-    Completed,
     ConnectLimits,
     Process,
-    run_to_end,
+    Transport,
 )
 from orchestrator.edges.transport.paramiko_connect import Link
 from orchestrator.edges.transport.remote import (
@@ -49,7 +47,7 @@ POLL_S = 0.1
 CLOSE_TIMEOUT_S = 2.0
 
 
-class ParamikoTransport:
+class ParamikoTransport(Transport):
     """One SSH connection: ``chain[-1]``, carried by the jump hosts' connections before it."""
 
     def __init__(self, node: str, chain: Sequence[Link], limits: ConnectLimits) -> None:
@@ -88,18 +86,6 @@ class ParamikoTransport:
                 raise ChannelClosed(str(error) or self._link.why_dead()) from error
             raise
         return process
-
-    async def run(
-        self,
-        command: Command,
-        *,
-        stdin: bytes = b"",
-        timeout_s: float,
-        limit_bytes: int = DEFAULT_LIMIT_BYTES,
-    ) -> Completed:
-        return await run_to_end(
-            self, command, stdin=stdin, timeout_s=timeout_s, limit_bytes=limit_bytes
-        )
 
     def cut(self) -> bool:
         self._link.cut("we cut it")

@@ -19,23 +19,6 @@ from tests.contracts.transport.conftest import QUICK, Open, refused
 from tests.contracts.transport.sshd import USER, Sshd, free_port, make_key, public_half
 
 MakeSshd = Callable[..., Sshd]
-HOSTILE = [
-    "a b",
-    "new\nline",
-    "'",
-    '"',
-    "$(id)",
-    "`id`",
-    "*",
-    "~",
-    "-n",
-    "\\",
-    "",
-    "!",
-    "ü",
-    "#",
-    "%",
-]
 
 
 async def test_unknown_host_keys_are_refused(

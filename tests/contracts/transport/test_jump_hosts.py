@@ -13,23 +13,6 @@ from tests.contracts.transport.conftest import Open, refused
 from tests.contracts.transport.sshd import Sshd
 
 MakeSshd = Callable[..., Sshd]
-HOSTILE = [
-    "a b",
-    "new\nline",
-    "'",
-    '"',
-    "$(id)",
-    "`id`",
-    "*",
-    "~",
-    "-n",
-    "\\",
-    "",
-    "!",
-    "ü",
-    "#",
-    "%",
-]
 
 
 def through(jump: Sshd, *servers: Sshd, kind: TransportKind) -> list[NodeSpec]:
