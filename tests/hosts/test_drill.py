@@ -30,7 +30,9 @@ pytestmark = [pytest.mark.hosts, pytest.mark.timeout(240)]
 
 # Shorter than a user's: only the waiting is shortened, not what is promised beyond it.
 LIMITS = DrillLimits(hang_s=3.0, lease_s=2.0, grace_s=1.0)
-QUICK = {drill.name: replace(drill, lines=drill.lines * 3 // 4) for drill in drills(LIMITS)}
+QUICK = {drill.name: drill for drill in drills(LIMITS)}
+QUICK |= {n: replace(QUICK[n], lines=20) for n in ("stop-agent", "drop-link")}
+QUICK["kill-coordinator"] = replace(QUICK["kill-coordinator"], lines=30)
 ALL_S = 120.0
 REFUSE = "-p tcp --dport 22 -j REJECT --reject-with tcp-reset".split()
 
@@ -131,7 +133,7 @@ def test_a_host_that_is_lost_meanwhile_is_no_traceback(
 ) -> None:
     """The drill that it spoils is broken, the rest is not run, and the exit code is 4."""
     budgets = replace(QUICK["stop-agent"].budgets, silence_s=2.0, lease_s=2.0)
-    spoiled = replace(QUICK["stop-agent"], budgets=budgets)
+    spoiled = replace(QUICK["stop-agent"], budgets=budgets, lines=40)
     logs = desk.home / "runs"
 
     def lose() -> None:

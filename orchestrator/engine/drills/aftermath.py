@@ -18,6 +18,7 @@ from orchestrator.edges.agent.channel import ChannelLost
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.transport.base import ConnectLimits
 from orchestrator.engine.clock import Clock
+from orchestrator.engine.drills.stage import within
 from orchestrator.engine.node_hand import SWEEP_STEP, agent_locks
 from orchestrator.engine.node_link import NodeLink, NodeSilent
 from orchestrator.engine.recorded import recall
@@ -71,12 +72,12 @@ async def clear_up(folder: RunFolder, request: RunRequest, clock: Clock) -> list
 
 
 async def wait_for_end(request: RunRequest, state: RunState, clock: Clock) -> float:
-    """When the last node had ended its ranks by itself. Raises ``TimeoutError`` and what links
-    raise.
+    """When the last node had ended its ranks by itself. Raises ``RunFailed`` if they go on, and
+    what links raise.
     """
     used = {name for name, _ in state.planned()}
     specs = [spec for spec in request.cluster.workers if spec.name in used]
-    async with asyncio.timeout((request.budgets.lease_s or 0.0) + BEYOND_LEASE_S):
+    async with within((request.budgets.lease_s or 0.0) + BEYOND_LEASE_S, "the ranks' end"):
         return max(await asyncio.gather(*(_ended_at(spec, request, clock) for spec in specs)))
 
 
@@ -84,18 +85,16 @@ async def _ended_at(spec: NodeSpec, request: RunRequest, clock: Clock) -> float:
     link = _link(spec, clock)
     try:
         while True:
-            fields = {"run": request.run_id}
-            reply = await link.request("runs", fields, timeout_s=QUICK_S)
-            if not _lives(reply.fields.get("runs"), spec.name):
+            if not await _lives(link, request.run_id):
                 return clock.monotonic()
             await asyncio.sleep(POLL_S)
     finally:
         await link.close()
 
 
-def _lives(runs: object, node: str) -> bool:
+async def _lives(link: NodeLink, run: str) -> bool:
     """Whether a supervisor of the node's share still runs; what is not understood does."""
-    shares = _shares(runs, node)
+    shares = await _shares(link, run)
     return shares is None or any(_alive(share) for share in shares)
 
 
@@ -105,11 +104,15 @@ def _alive(share: Mapping[str, Any]) -> bool:
     return any(not isinstance(a, dict) or a.get("supervisor") in (None, "alive") for a in attempts)
 
 
-def _shares(runs: object, node: str) -> list[dict[str, Any]] | None:
-    """What is there for ``node`` of all that its machine has of a run; None: it makes no sense."""
-    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
+async def _shares(link: NodeLink, run: str) -> list[dict[str, Any]] | None:
+    """What is there for this node of all that its machine has of ``run``; None: it makes no
+    sense.
+    """
+    reply = await link.request("runs", {"run": run}, timeout_s=QUICK_S)
+    runs = reply.fields.get("runs")
+    if not isinstance(runs, list) or not all(isinstance(share, dict) for share in runs):
         return None
-    return [run for run in runs if run.get("node") == node]
+    return [share for share in runs if share.get("node") == link.spec.name]
 
 
 def _link(spec: NodeSpec, clock: Clock) -> NodeLink:
@@ -135,9 +138,9 @@ async def _clear(link: NodeLink, state: RunState, share: NodePlan | None) -> str
     named = {"run": state.request.run_id, "node": link.spec.name}
     fenced = {**named, "epoch": state.epoch + SWEEP_STEP, "token": state.request.token}
     gpus = list(share.gpus) if share else []
+    wrong = ["its supervisor still ran"] if await _lives(link, named["run"]) else []
     reply = await link.request("sweep", {**fenced, "gpus": gpus}, timeout_s=VISIT_S)
     swept = parse_swept(link.spec.name, reply.fields)
-    wrong = []
     if swept.killed or not swept.clean:
         wrong.append(f"{swept.killed + len(swept.survivors)} processes were left")
     if share is not None:
@@ -147,8 +150,7 @@ async def _clear(link: NodeLink, state: RunState, share: NodePlan | None) -> str
         if held is Held.BY_NOBODY and swept.gpu_drained is False:
             wrong.append("GPU memory did not come back")
     await link.request("clean", named, timeout_s=VISIT_S)
-    reply = await link.request("runs", {"run": state.request.run_id}, timeout_s=QUICK_S)
-    if _shares(reply.fields.get("runs"), link.spec.name) != []:
+    if await _shares(link, named["run"]) != []:
         wrong.append("its folder is still there")
     return "; ".join(wrong)
 

@@ -20,7 +20,7 @@ from orchestrator.edges.store.claim import claimed
 from orchestrator.edges.store.layout import Layout, RunFolder
 from orchestrator.edges.sync.snapshot import take_snapshot, workload_parts
 from orchestrator.engine.context import RunContext
-from orchestrator.engine.drills.stage import RANKS_S, STEADY_LINES, Scene
+from orchestrator.engine.drills.stage import RANKS_S, RANKS_WRITE, STEADY_LINES, Scene, within
 from orchestrator.engine.recorded import recall
 from orchestrator.engine.revisit import read_request
 from orchestrator.engine.run import execute
@@ -38,10 +38,8 @@ class Apart:
         self._process = process
 
     async def running(self) -> None:
-        """Until every rank writes line after line, and they come here. Raises ``RunFailed``,
-        ``TimeoutError``.
-        """
-        async with asyncio.timeout(RANKS_S):
+        """Until every rank writes line after line, and they come here. Raises ``RunFailed``."""
+        async with within(RANKS_S, RANKS_WRITE):
             while not self._all_write():
                 if self._process.returncode is not None:
                     raise _gone(self._scene.folder)

@@ -76,7 +76,7 @@ async def kill_coordinator(scene: Scene) -> None:
     finally:
         at = await apart.kill()
     scene.begin(resume)
-    await scene.until(scene.heard, FOLLOWED_S)
+    await scene.until(scene.heard, FOLLOWED_S, "lines after the takeover")
     scene.findings[core.TAKEN_OVER] = Finding(seconds=scene.clock.monotonic() - at)
     await scene.over()
     scene.findings[core.LOGS] = _unless(_started_again(apart.state, scene.state), scene.goes_on())

@@ -121,7 +121,8 @@ class _Series:
         judged = judge_all(drill, _with(scene, left), why)
         if reason:
             # Only what is left of a drill that was not run can be held against anybody.
-            unclean = any(not one.unreachable for one in left)
+            asked = isinstance(self._error, Interrupted)
+            unclean = not asked and any(not one.unreachable for one in left)
             judged = tuple(j for j in judged if unclean and j.promise.name == NOTHING_LEFT)
         outcome = DrillOutcome(
             drill=drill, node=node, run_id=scene.request.run_id, reason=reason, judged=judged

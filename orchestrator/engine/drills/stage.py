@@ -7,7 +7,7 @@ import contextlib
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -34,6 +34,7 @@ from orchestrator.engine.interrupts import Abandoned, Interrupts
 
 QUICK_S = 30.0
 STEADY_LINES = 4
+RANKS_WRITE = "lines of every rank"
 RANKS_S = 60.0  # from the beginning of a run until its ranks write
 OCCUPIED = "OR-LOCK-001"
 
@@ -147,13 +148,17 @@ class Scene:
 
     async def running(self) -> None:
         """Until every rank writes line after line. Raises as :meth:`until`."""
-        await self.until(lambda: ranks_run(self.state) and self.heard(STEADY_LINES), RANKS_S)
 
-    async def until(self, holds: Callable[[], bool], within_s: float) -> None:
-        """Raises ``BusyError``, ``PreflightError`` and ``RunFailed`` when the run ends before, and
-        ``TimeoutError``.
+        def write() -> bool:
+            return ranks_run(self.state) and self.heard(STEADY_LINES)
+
+        await self.until(write, RANKS_S, RANKS_WRITE)
+
+    async def until(self, holds: Callable[[], bool], within_s: float, what: str) -> None:
+        """Wait for ``what``. Raises ``BusyError``, ``PreflightError`` or ``RunFailed`` when the run
+        ends before, and ``RunFailed`` when it takes too long.
         """
-        async with asyncio.timeout(within_s):
+        async with within(within_s, what):
             while not holds():
                 if self._driving is not None and self._driving.done():
                     raise ended_early(self._driving.result())
@@ -243,6 +248,20 @@ class Scene:
         at = self.clock.monotonic()
         self.interrupts.ask(signal.SIGINT)
         return at
+
+
+@contextlib.asynccontextmanager
+async def within(seconds: float, what: str) -> AsyncIterator[None]:
+    """Raises ``RunFailed`` when the inside, which waits for ``what``, takes longer."""
+    timer = asyncio.timeout(seconds)
+    try:
+        async with timer:
+            yield
+    except TimeoutError:
+        if not timer.expired():
+            raise
+        late = f"{what} did not come within {seconds:g} s"
+        raise RunFailed(late, id="OR-DRILL-006") from None
 
 
 async def _settle(driving: Coroutine[Any, Any, Result]) -> Result:
