@@ -134,7 +134,7 @@ def _script(source: random.Random, world_size: int) -> Script:
         fails=tuple(fails),
         coupled=source.random() < 0.7,
         stubborn=(0,) if source.random() < 0.15 else (),
-        strays=source.random() < 0.15,
+        strays=source.random() < 0.3,
     )
 
 

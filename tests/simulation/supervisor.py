@@ -30,7 +30,7 @@ class Script:
 
     ``fails`` maps (attempt, rank) to the step at which that rank exits with code 3. ``coupled``:
     no rank is more than a step ahead of another. ``stubborn`` ranks ignore TERM. ``strays``: each
-    rank leaves a process behind that drops out of its process tree.
+    rank starts a process that drops out of its process tree and outlives it.
     """
 
     steps: int = 6
@@ -90,6 +90,8 @@ class Rank(Process):
 
     def start(self) -> None:
         self.node.world.barrier.enter(self)
+        if self.supervisor.script.strays:
+            Process(self.node, self.run, self.share, "stray")
         self._write(f"attempt {self.supervisor.files.number} from step {self.step}")
         self._later(self.supervisor.script.step_s)
 
@@ -131,8 +133,6 @@ class Rank(Process):
         files.outputs[f"model-{self.rank}.bin"] = f"weights of rank {self.rank}\n".encode() * 3
         self._report("final", float(100 + self.rank), None)
         self._write("done: " + SUMMARY)
-        if self.supervisor.script.strays:
-            Process(self.node, files.run, files.node, "stray")
         self.end(SUCCESS)
 
     def _write(self, text: str) -> None:

@@ -17,10 +17,11 @@ from orchestrator.engine.node_hand import NodeHand
 from orchestrator.engine.run import _Engine
 from orchestrator.engine.watching import Watcher
 from tests.simulation import coordinator
+from tests.simulation.agent import FakeAgent
 from tests.simulation.plans import plan_of
 from tests.simulation.simulation import simulate
 
-ENOUGH_SEEDS = 200
+ENOUGH_SEEDS = 300
 Break = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -43,6 +44,19 @@ def _forget_the_epoch(patch: pytest.MonkeyPatch) -> None:
 
 def _keep_the_epoch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(run, "EPOCH_STEP", 0)
+
+
+def _launch_twice(patch: pytest.MonkeyPatch) -> None:
+    """An agent that does not remember whom it has started before."""
+    honest = FakeAgent._op_launch
+
+    def op_launch(self: FakeAgent, request: dict[str, Any], payload: bytes) -> Any:
+        known = self._share(request).attempts.get(request["attempt"])
+        if known is not None:
+            known.supervisor = None
+        return honest(self, request, payload)
+
+    patch.setattr(FakeAgent, "_op_launch", op_launch)
 
 
 def _drop_a_log_byte(patch: pytest.MonkeyPatch) -> None:
@@ -147,6 +161,7 @@ BREAKS: dict[str, Break] = {
     for function in (
         _forget_the_epoch,
         _keep_the_epoch,
+        _launch_twice,
         _drop_a_log_byte,
         _ignore_gaps,
         _skip_the_sweep,
