@@ -159,8 +159,14 @@ class RunState:
 
     @property
     def lapsed(self) -> bool:
-        """Whether ranks were stopped for want of a coordinator."""
-        return math.isfinite(self.lapsed_at)
+        """Whether ranks were stopped for want of a coordinator before they were done."""
+        return math.isfinite(self.lapsed_at) and not self.done
+
+    @property
+    def done(self) -> bool:
+        """Whether every rank came to its own good end."""
+        well = {e.rank for e in self.endings if isinstance(e, RankExited) and _is_own(e)}
+        return self.plan is not None and all(well.issuperset(n.ranks) for n in self.plan.nodes)
 
     @property
     def halted(self) -> bool:
@@ -180,6 +186,10 @@ class RunState:
         """The nodes that the plan uses, in rank order."""
         for share in self.plan.nodes if self.plan else ():
             yield share.name, self.nodes[share.name]
+
+
+def _is_own(ending: RankExited) -> bool:
+    return succeeded(ending.outcome) and not ending.by_us
 
 
 def new_state(request: RunRequest) -> RunState:

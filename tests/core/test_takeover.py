@@ -144,6 +144,23 @@ def test_ranks_that_a_lease_ended_go_on_in_another_attempt() -> None:
     assert taken.performed.count("Launch/a") == 1
 
 
+def test_a_lease_that_ran_out_after_the_last_rank_ended_well_is_no_lapse() -> None:
+    """Only their launcher was ended: there is nothing to do again, whoever coordinates."""
+
+    def late(node: str) -> list[Event]:
+        well = RankExited(node=node, rank="ab".index(node), outcome=Exited(0), at=2999.0)
+        halting, _, concluded = lapse(node)
+        return [well, halting, concluded]
+
+    world = lapsed()
+    for ended in (
+        lapsed(*late("a"), *late("b")),
+        go_on(world.state, TAKEN, Follow_a=late("a"), Follow_b=late("b")),
+    ):
+        assert ended.state.attempt == 1
+        assert conclude(ended.state, timings={}, report="").exit_code is ExitCode.DONE
+
+
 def test_another_attempt_knows_nothing_of_the_last_one() -> None:
     """Not its failures, its figures or its stop; and it is planned from fresh facts."""
     figure = Reported(node="a", rank=0, name="x", value=1.0, unit="", step=None, position=9)

@@ -202,17 +202,24 @@ def _wrong_artifacts(folder: Path, node: str, rank: int, work: Work) -> Iterator
 
 
 def _wrong_series(folder: Path, work: Work) -> Iterator[str]:
-    """Each step of each rank once, with the right value; and the final figures."""
+    """Each step of each rank once, with the right value; and the final figures, which a rank that
+    had ended tells again in another attempt.
+    """
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     points = [json.loads(line) for line in lines]
-    found = Counter((p["rank"], p["step"], p["value"]) for p in points)
+    found = Counter((p["rank"], p["step"], p["value"]) for p in points if p["step"] is not None)
     due = Counter(
         (rank, step, float(total))
         for rank in range(len(work.nodes))
-        for step, total in [*enumerate(work.totals(rank)), (None, work.totals(rank)[-1])]
+        for step, total in enumerate(work.totals(rank))
     )
     if found != due:
         yield f"steps lost: {dict(due - found)}; counted twice: {dict(found - due)}"
+    final = {(p["rank"], p["value"], p["attempt"]) for p in points if p["step"] is None}
+    if {(rank, value) for rank, value, _ in final} != {
+        (rank, work.totals(rank)[-1]) for rank in range(len(work.nodes))
+    } or len(final) != sum(p["step"] is None for p in points):
+        yield f"final figures: {final}"
 
 
 def _repeated_events(folder: Path) -> Iterator[str]:

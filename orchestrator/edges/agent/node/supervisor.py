@@ -134,7 +134,8 @@ class Supervisor:
                 self._stop("asked", grace_s)
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        if not self.why and self.lease.expired:
+        running = any(child.running for child in self.children)
+        if running and not self.why and self.lease.expired:
             self._stop("lease", self.spec["grace_s"])
 
     # ---- recording ------------------------------------------------------------------------------
