@@ -60,12 +60,12 @@ def drill(cluster: str, nodes: str, only: tuple[str, ...], *, dry_run: bool, as_
       kill-coordinator  SIGKILL to the run's coordinator here; another takes over
       lease             the same, and nobody takes over
       interrupt         the run is asked to stop, as by Ctrl-C
-    No process but those of the drill's own runs is signalled, nothing is installed,
+    No process but those of the drill's own runs is signalled, no environment is built,
     no setting is changed. After each drill the nodes are searched for what was left
-    of it, and its folder is removed there; what stays is what every run leaves in
-    the cache of the workdir: the agent and the code of the sleeping job (a few kB).
+    of it, and its folder is removed there. What stays is what every run leaves in the
+    cache of the workdir: the agent (less than 1 MB) and the code of the sleeping job.
 
-    All drills take about a minute and a half. Exits with 0 when every promise was
+    All drills take about a minute. Exits with 0 when every promise was
     kept, 1 when one was broken, 4 when a node cannot be reached, and 75 when another
     run holds GPUs or machines.
     """
