@@ -126,15 +126,14 @@ class Field:
         """One scenario, to its end and through every check."""
         asked = scenario(seed, self.machine.names, self.workdir, self.run_s)
         expected = self._expected(asked.work)
-        with self._neighbour(asked) as troubles:
+        with self._neighbour(asked) as wrong:
             run, phases = self._torment(asked)
             began = time.monotonic()
-            ending, wrong = self._resume(run)
+            ending = self._resume(run, wrong)
             seconds = time.monotonic() - began
-        wrong += troubles
         folder = self.desk.folder(run)
-        if ending is not None and not wrong:
-            wrong += [*_differences(essence(ending.result), expected)]
+        if ending is not None:
+            wrong += _differences(essence(ending.result), expected)
             wrong += faults(folder, self.machine, asked.work)
         return Outcome(
             phases=phases,
@@ -163,8 +162,8 @@ class Field:
             job.process.wait(60)
         return job.run, tuple(phases)
 
-    def _resume(self, run: str) -> tuple[Ending | None, list[str]]:
-        """Until the run is over, and what was wrong with that."""
+    def _resume(self, run: str, wrong: list[str]) -> Ending | None:
+        """Until the run succeeded; adds to ``wrong`` why it did not."""
         said = ""
         for _ in range(MAX_RESUMES):
             job = self.desk.resume(run)
@@ -172,13 +171,15 @@ class Field:
                 ending = job.end()
             except (AssertionError, subprocess.TimeoutExpired) as error:
                 job.abandon()
-                return None, [f"resume ended without a result: {str(error)[:2000]} {job.err}"]
+                said = f"resume ended without a result: {str(error)[:2000]} {job.err}"
+                break
             if ending.code == 0:
-                return ending, []
+                return ending
             said = f"exit code {ending.code}: {ending.err}"
             if ending.code != RESUMABLE:
                 break
-        return None, [said]
+        wrong.append(said)
+        return None
 
     @contextmanager
     def _neighbour(self, asked: Scenario) -> Iterator[list[str]]:

@@ -19,8 +19,9 @@ from typing import Any
 from orchestrator.core import machine
 from orchestrator.core.events import Connected, Reached, RendezvousOffered, Reserved
 from orchestrator.core.state import new_state
+from orchestrator.edges.store.history import History
 from orchestrator.edges.store.journal import JournalReader
-from orchestrator.edges.store.layout import RunFolder
+from orchestrator.edges.store.layout import Layout, RunFolder
 from orchestrator.engine.recorded import read_events
 from orchestrator.engine.revisit import read_request
 from tests.hosts.running import Desk, Ending, Job, Machine, remains
@@ -60,6 +61,7 @@ kit.metric("total", total, "1")
 """
 SCRIPT = "steps.py"
 COPIES = 5000
+MAX_RUNS = 10_000
 
 # Told where a node keeps a run: {attempt: {log: its bytes}}.
 WRITTEN = """
@@ -174,6 +176,9 @@ def faults(folder: Path, place: Machine, work: Work) -> Iterator[str]:
         yield from _wrong_artifacts(folder, node, rank, work)
     yield from _wrong_series(folder, work)
     yield from _repeated_events(folder)
+    rows = History(Layout(folder.parents[1]).history).recent(limit=MAX_RUNS)
+    if [row.result.status for row in rows if row.result.run_id == folder.name] != ["succeeded"]:
+        yield "not in the history, or with another end"
 
 
 def _wrong_logs(folder: Path, node: str, rank: int, kept: Logs, work: Work) -> Iterator[str]:

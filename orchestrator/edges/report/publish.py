@@ -1,4 +1,7 @@
-"""The end of a run on disk: reports first, then the result that makes it finished, then history."""
+"""The end of a run on disk: reports and history, then the result that makes the run finished.
+
+Whatever a crash left out before that, the coordinator that takes over writes again.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,12 @@ def publish(
 
     Only a failure to write the result itself is raised, as ``OSError``.
     """
-    troubles = list(_attempt_reports(folder, result))
+    troubles = [
+        *_attempt_reports(folder, result),
+        *_attempt_history(layout, folder, request, result, now),
+    ]
     write_result(folder, result)
-    return [*troubles, *_attempt_history(layout, folder, request, result, now)]
+    return troubles
 
 
 def _attempt_reports(folder: RunFolder, result: Result) -> Iterator[str]:
