@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.edges.agent.node import lease
 from orchestrator.edges.agent.node.eventlog import EventLog, last_line, last_words
-from orchestrator.edges.agent.node.layout import AttemptLayout
+from orchestrator.edges.agent.node.layout import ROOM_BYTES, AttemptLayout, write_atomically
 from orchestrator.edges.agent.node.processes import Found, alive, look, send, sweep
 
 
@@ -53,6 +53,39 @@ def test_a_full_disk_tears_no_record(
     lines = (tmp_path / "events").read_text().splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["first", "second", "third"]
     assert [json.loads(line)["event"] for line in during.splitlines()] == ["first"]
+
+
+def test_a_record_is_written_over_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases, epochs and requests to stop need no space that is not theirs already; what does not
+    fit, or was not there before, leaves everything as it was.
+    """
+    path, other = tmp_path / "epoch", tmp_path / "other"
+    write_atomically(str(path), b"2 token".ljust(ROOM_BYTES))
+    kept = path.stat().st_ino
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    write_atomically(str(path), b"4 token")
+    for target, data in [(path, b"x" * (ROOM_BYTES + 1)), (other, b"new")]:
+        with pytest.raises(OSError, match="No space left"):
+            write_atomically(str(target), data)
+    assert path.read_bytes() == b"4 token".ljust(ROOM_BYTES)
+    assert path.stat().st_ino == kept
+    assert [entry.name for entry in tmp_path.iterdir()] == ["epoch"]
+
+
+def test_a_blank_request_asks_for_nothing(tmp_path: Path) -> None:
+    """Every attempt begins with room for a request to stop; a repeat keeps one that was made."""
+    attempt = AttemptLayout(str(tmp_path / "attempt-1"))
+    attempt.create()
+    assert Path(attempt.stop).read_bytes() == b" " * ROOM_BYTES
+    Path(attempt.stop).write_text('{"grace_s": 1.0}')
+    attempt.create()
+    assert Path(attempt.stop).read_text() == '{"grace_s": 1.0}'
 
 
 def test_a_log_is_never_begun_twice(tmp_path: Path) -> None:

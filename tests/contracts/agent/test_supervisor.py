@@ -133,6 +133,19 @@ async def test_a_second_stop_may_hurry(attempt: Attempt) -> None:
     assert (await attempt.to_end(5))["clean"]
 
 
+async def test_a_stop_that_cannot_be_written_is_a_signal(attempt: Attempt) -> None:
+    """A disk that became read-only keeps nobody from ending what runs there."""
+    await attempt.launch(shell(0, f"trap 'echo caught; exit 3' TERM; echo up; {FOREVER}"))
+    await attempt.follow(lambda a: b"up\n" in a.files.get("rank-0.out", b""))
+    (attempt.root / "stop").unlink()
+    (attempt.root / "stop").mkdir()
+
+    await attempt.ask("stop", grace_s=0.5)
+
+    assert (await attempt.to_end())["why"] == "terminated"
+    assert b"caught" in attempt.files["rank-0.out"]
+
+
 async def test_those_who_escape_are_found(attempt: Attempt) -> None:
     """setsid, nohup, a double fork, and one that drops the marker from its environment."""
     escapes = [

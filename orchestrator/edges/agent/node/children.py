@@ -8,7 +8,13 @@ import time
 from contextlib import suppress
 
 from orchestrator.edges.agent.node.eventlog import last_words
-from orchestrator.edges.agent.node.rank_shim import die_with_parent, execute, start_time
+from orchestrator.edges.agent.node.rank_shim import (
+    LAST_WORDS_BYTES,
+    die_with_parent,
+    execute,
+    reserve,
+    start_time,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +75,7 @@ class Child:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(os.open(self.log("out"), APPEND, 0o600), 1)
             os.dup2(os.open(self.log("err"), APPEND, 0o600), 2)
+            reserve(2, LAST_WORDS_BYTES)
             os.environ.clear()
             os.environ.update(env)
             os.chdir(cwd)

@@ -6,12 +6,15 @@ import json
 import os
 import time
 
+from orchestrator.edges.agent.node.rank_shim import reserve
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
 MAX_WAITING = 10_000
+ROOM_BYTES = 128 * 1024
 LAST_LINE_CHARACTERS = 500
 TAIL_BYTES = 64 * 1024
 
@@ -22,6 +25,7 @@ class EventLog:
     def __init__(self, path: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o600)
+        reserve(self._fd, ROOM_BYTES)
         self._size = 0
         self._sequence = 0
         self._waiting: list[bytes] = []

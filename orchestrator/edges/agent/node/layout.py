@@ -18,9 +18,10 @@ import fcntl
 import os
 import re
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from orchestrator.edges.agent.node.bootstrap import (
+    NO_SPACE,
     UnsafeDirectory,
     private_directory,
     resolve_workdir,
@@ -37,6 +38,8 @@ DIGEST = re.compile(r"[0-9a-f]{16,64}\Z")
 STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err|jsonl)\Z")
 MAX_ATTEMPT = 10_000
 LOCK_POLL_S = 0.02
+# Records that must be written on a full disk, too, are padded to this with spaces.
+ROOM_BYTES = 256
 # The directory that this agent was unpacked in, as the bootstrap put it on the module path.
 AGENT = os.path.abspath(__file__).rsplit(os.sep, 5)[0]
 NODE_CODE = os.path.dirname(os.path.abspath(__file__))
@@ -71,6 +74,8 @@ class AttemptLayout:
         """Create what is absent; check what is there."""
         for path in (self.root, self.logs, self.ranks, self.report, self.output):
             _private(path)
+        if not os.path.lexists(self.stop):  # blank until somebody asks: see write_atomically
+            write_atomically(self.stop, b" " * ROOM_BYTES)
 
     def log(self, name: str) -> str:
         """``name`` like ``rank-0.out``."""
@@ -192,19 +197,39 @@ def lock_soon(path: str, within_s: float) -> int:
 
 
 def write_atomically(path: str, data: bytes) -> None:
-    """``path`` appears complete or not at all, also after a power cut."""
+    """``path`` appears complete or not at all, also after a power cut.
+
+    On a full disk a record that is there already is written over in place, if ``data`` fits into
+    it: whoever wrote it first left room (see :data:`ROOM_BYTES`).
+    """
     staging = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(staging, flags, 0o600)
     try:
-        with os.fdopen(fd, "wb") as file:
+        with os.fdopen(os.open(staging, flags, 0o600), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.rename(staging, path)
+    except OSError as error:
+        with suppress(FileNotFoundError):
+            os.unlink(staging)
+        if error.errno not in NO_SPACE or not _write_over(path, data):
+            raise
+
+
+def _write_over(path: str, data: bytes) -> bool:
+    """One write, which takes no new space; False if there is no room for it."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        os.unlink(staging)
-        raise
+        return False
+    try:
+        size = os.fstat(fd).st_size
+        return len(data) <= size and os.pwrite(fd, data.ljust(size), 0) == size
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def _private(path: str) -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from orchestrator.edges.agent.node.fault import BAD_REQUEST, FENCED, FOREIGN, AgentFault
 from orchestrator.edges.agent.node.layout import (
+    ROOM_BYTES,
     AttemptLayout,
     RunLayout,
     lock_soon,
@@ -76,7 +77,8 @@ def fence(run: RunLayout, claim: Claim) -> None:
         message = f"epoch {held} holds this run; this request is of epoch {claim.epoch}"
         raise AgentFault(FENCED, message)
     if claim.epoch > held:
-        write_atomically(run.epoch, f"{claim.epoch} {claim.token or token}".encode())
+        text = f"{claim.epoch} {claim.token or token}"
+        write_atomically(run.epoch, text.encode().ljust(ROOM_BYTES))
 
 
 def refuse_foreign(run: RunLayout, token: str) -> None:
@@ -90,7 +92,7 @@ def _read_claim(run: RunLayout) -> tuple[int, str]:
     try:
         with open(run.epoch) as file:
             epoch, _, token = file.read(256).partition(" ")
-            return int(epoch), token
+            return int(epoch), token.strip()
     except (OSError, ValueError):
         return -1, ""
 
@@ -121,7 +123,7 @@ def write(attempt: AttemptLayout, claim: Claim, lease_s: float | None) -> None:
     """The attempt may go on for ``lease_s`` seconds from now; None: until it is done."""
     deadline = None if lease_s is None else now() + lease_s
     text = json.dumps({"epoch": claim.epoch, "deadline": deadline})
-    write_atomically(attempt.lease, text.encode())
+    write_atomically(attempt.lease, text.encode().ljust(ROOM_BYTES))
 
 
 class LeaseReader:

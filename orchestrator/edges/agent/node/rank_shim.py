@@ -27,6 +27,8 @@ WAITED = {*FORWARDED, signal.SIGCHLD, PARENT_DIED}
 ORPHAN_GRACE_S = 5.0
 LONGEST_WAIT_S = 3600.0
 RECORD_BYTES = 256
+KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
+LAST_WORDS_BYTES = 64 * 1024  # of standard error, that tell why a rank failed
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 
 
@@ -41,6 +43,15 @@ def die_with_parent(parent: int, number: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+def reserve(fd: int, size: int) -> None:
+    """Set ``size`` bytes of disk aside for ``fd``, without making the file longer: what is written
+    there later finds room, however full the disk is by then. Not every file system can.
+    """
+    fallocate = getattr(ctypes.CDLL(None), "fallocate", None)
+    if fallocate is not None:
+        fallocate(fd, KEEP_SIZE, ctypes.c_longlong(0), ctypes.c_longlong(size))
 
 
 def execute(argv: list[str], mask: Iterable[int]) -> NoReturn:
@@ -93,6 +104,7 @@ class Rank:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         for fd, path in enumerate(self.logs, start=1):
             os.dup2(os.open(path, flags, 0o600), fd)
+        reserve(2, LAST_WORDS_BYTES)
 
     def _write_start(self, child: int) -> None:
         me = os.getpid()

@@ -89,7 +89,13 @@ def stop(layout: NodeLayout, request: Request) -> dict[str, Any]:
 
 
 def _ask_to_stop(attempt: AttemptLayout, grace_s: float) -> None:
-    write_atomically(attempt.stop, json.dumps({"grace_s": grace_s}).encode())
+    """By its file or, where nothing can be written, by TERM, to which the launch's grace applies."""
+    try:
+        write_atomically(attempt.stop, json.dumps({"grace_s": grace_s}).encode())
+    except OSError:
+        state = supervisor_state(attempt)
+        if not state or not send(state.pid, state.start_time, signal.SIGTERM):
+            raise
 
 
 def sweep_run(reservations: Reservations, layout: NodeLayout, request: Request) -> dict[str, Any]:
