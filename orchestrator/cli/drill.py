@@ -24,6 +24,7 @@ from orchestrator.core.drill import (
     targets,
 )
 from orchestrator.core.errors import ExitCode, UsageError
+from orchestrator.core.result import Status
 from orchestrator.core.suggest import did_you_mean
 from orchestrator.edges.store.catalog import Catalog
 from orchestrator.edges.store.layout import Layout
@@ -182,9 +183,9 @@ def _measured(judged: Judged) -> str:
 
 def _result(cluster: str, ending: Ending, counts: Counter[Kept]) -> dict[str, Any]:
     error = ending.error
-    failed = ending.exit_code is not ExitCode.DONE
+    status = {ExitCode.DONE: Status.SUCCEEDED, ExitCode.INTERRUPTED: Status.STOPPED}
     return {
-        "status": "failed" if failed else "succeeded",
+        "status": status.get(ending.exit_code, Status.FAILED).value,
         "exit_code": int(ending.exit_code),
         "cluster": cluster,
         **{verdict.name.lower(): counts[verdict] for verdict in Kept},

@@ -127,7 +127,7 @@ class _Series:
         outcome = DrillOutcome(
             drill=drill, node=node, run_id=scene.request.run_id, reason=reason, judged=judged
         )
-        folder = self._keep(scene, outcome)
+        folder = self._keep(scene, outcome, left)
         seconds = round(clock.monotonic() - began, 3)
         return replace(outcome, folder=folder, seconds=seconds)
 
@@ -168,12 +168,14 @@ class _Series:
             remedy = f"repair it, or leave it out: --nodes '!{gone[0].node}'"
             self._error = PreflightError(what, id="OR-DRILL-001", remedy=remedy)
 
-    def _keep(self, scene: Scene, outcome: DrillOutcome) -> str:
-        """The run's folder if it tells of a broken promise; else it is removed."""
+    def _keep(self, scene: Scene, outcome: DrillOutcome, left: Sequence[Left]) -> str:
+        """The run's folder if it tells of a broken promise, or is needed to clear up later; else it
+        is removed.
+        """
         path = scene.folder.path
         if not path.exists():
             return ""
-        if outcome.verdict is not Kept.BROKEN:
+        if outcome.verdict is not Kept.BROKEN and not left:
             shutil.rmtree(path, ignore_errors=True)
             return ""
         if scene.result is not None:
