@@ -51,7 +51,7 @@ def resume(run: str, retry: bool, accept_change: bool, **given: Any) -> int:
     result = read_result(folder)
     if result is not None and not _resumable(result, retry=retry):
         return _tell_over(options, folder, result)
-    return _go_on(layout, folder, options, accept_change=accept_change, again=result is not None)
+    return _go_on(layout, folder, options, accept_change=accept_change, ended=result)
 
 
 def _resumable(result: Result, *, retry: bool) -> bool:
@@ -76,7 +76,12 @@ def _tell_over(options: ViewOptions, folder: RunFolder, result: Result) -> int:
 
 
 def _go_on(
-    layout: Layout, folder: RunFolder, options: ViewOptions, *, accept_change: bool, again: bool
+    layout: Layout,
+    folder: RunFolder,
+    options: ViewOptions,
+    *,
+    accept_change: bool,
+    ended: Result | None,
 ) -> int:
     from orchestrator.cli.coordinating import coordinate
     from orchestrator.engine import run as engine
@@ -94,9 +99,10 @@ def _go_on(
     changed = request if changes else None
 
     async def drive(context: RunContext) -> Result:
-        if again:
+        _require_same_end(folder, ended)
+        if ended is not None:
             _set_result_aside(folder)
-        return await engine.resume(context, again=again, changed=changed)
+        return await engine.resume(context, again=ended is not None, changed=changed)
 
     return coordinate(layout, context, options, drive)
 
@@ -213,6 +219,20 @@ def _with_secrets(stored: RunRequest, loaded: RunRequest) -> RunRequest:
     )
     cluster = replace(stored.cluster, nodes=nodes)
     return replace(stored, cluster=cluster, env=revealed(dict(stored.env), dict(loaded.env)))
+
+
+def _require_same_end(folder: RunFolder, ended: Result | None) -> None:
+    """What was decided before the run was ours alone must still be so. Raises ``BusyError``."""
+    from orchestrator.core.errors import BusyError
+    from orchestrator.edges.store.runs import read_result
+
+    if read_result(folder) != ended:
+        raise BusyError(
+            f"another coordinator went on with run {folder.run_id} meanwhile, and ended it",
+            id="OR-STORE-012",
+            where=folder.path,
+            remedy=f"orchestrate show {folder.run_id}",
+        )
 
 
 def _set_result_aside(folder: RunFolder) -> None:
