@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,20 +107,20 @@ class Field:
         self.run_s = self._measure()
 
     def _measure(self) -> float:
+        work = Work(tuple(sorted(self.machine.names)[:3]), STEP_COUNT, workdir=self.workdir)
         began = time.monotonic()
-        nodes = tuple(sorted(self.machine.names)[:3])
-        self._expected(Work(nodes, STEP_COUNT, workdir=self.workdir))
-        return time.monotonic() - began
+        self._expected(work)
+        return time.monotonic() - began + work.steps * work.pause_s
 
     def _expected(self, work: Work) -> dict[str, Any]:
-        """The essence of an undisturbed run on the same nodes."""
-        nodes = work.nodes
-        if nodes not in self._undisturbed:
-            options = ["--nodes", ",".join(nodes)]
-            _, ending = self.desk.run(SCRIPT, *work.arguments, options=options)
+        """The essence of an undisturbed run on the same nodes, in less time."""
+        if work.nodes not in self._undisturbed:
+            hurried = replace(work, pause_s=0.0)
+            options = ["--nodes", ",".join(work.nodes)]
+            _, ending = self.desk.run(SCRIPT, *hurried.arguments, options=options)
             assert ending.code == 0, ending.err
-            self._undisturbed[nodes] = essence(ending.result)
-        return self._undisturbed[nodes]
+            self._undisturbed[work.nodes] = essence(ending.result)
+        return self._undisturbed[work.nodes]
 
     def play(self, seed: str) -> Outcome:
         """One scenario, to its end and through every check."""

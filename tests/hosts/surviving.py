@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,13 +122,12 @@ def essence(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**{k: v for k, v in result.items() if k not in OWN}, "ladder": rungs}
 
 
-def crash(job: Job, when: Callable[[], object], within_s: float = 40.0) -> None:
-    """``kill -9`` of the coordinator as soon as ``when`` holds, or of nothing if it ended first."""
+def await_moment(job: Job, type: str, count: int = 1, within_s: float = 40.0) -> None:
+    """Until ``count`` such events came, to a millisecond; or the end, if that was faster."""
     deadline = time.monotonic() + within_s
-    while not when() and not job.over:
-        assert time.monotonic() < deadline, f"{job.run} never came to its crash: {job.err}"
+    while len(job.events(type)) < count and not job.over:
+        assert time.monotonic() < deadline, f"{job.run} never came to {count} {type}: {job.err}"
         time.sleep(0.001)
-    job.abandon()
 
 
 def resumed(desk: Desk, run: str, *options: str) -> tuple[Job, Ending]:

@@ -29,7 +29,7 @@ from tests.hosts.surviving import (
     SCRIPT,
     STEPS,
     Work,
-    crash,
+    await_moment,
     essence,
     faults,
     journal,
@@ -133,8 +133,8 @@ def test_killed_in_any_phase(
 ) -> None:
     """Result, logs, steps and artifacts are those of an undisturbed run, and nothing is left."""
     job = desk.start(SCRIPT, *SHORT.arguments)
-    type, count = moment
-    crash(job, lambda: len(job.events(type)) >= count)
+    await_moment(job, *moment)
+    job.abandon()
     began = time.monotonic()
     _, ending = resumed(desk, job.run)
     measured(f"killed in phase {phase}: resumed and over", time.monotonic() - began, RESUMED_S)
@@ -204,7 +204,8 @@ def test_a_job_that_ended_alone_is_collected(
     """
     options = ["--unattended", "continue"]
     job = desk.start(SCRIPT, *SHORT.arguments, options=options)
-    crash(job, lambda: job.events("RankStarted"))
+    await_moment(job, "RankStarted")
+    job.abandon()
     folder = desk.folder(job.run)
     (folder / "artifacts" / "vh1").mkdir()
     (folder / "artifacts" / "vh1" / ".partial-1").touch()
@@ -226,7 +227,8 @@ def test_killed_while_stopping_then_resumed_twice(
     """What was being stopped is stopped; the next `resume` begins an attempt that goes on."""
     job = start(desk)
     job.interrupt()
-    crash(job, lambda: job.events("StopRequested"))
+    await_moment(job, "StopRequested")
+    job.abandon()
     _, ending = resumed(desk, job.run)
     assert (ending.code, ending.result["status"]) == (130, "stopped"), ending.err
     assert not remains(hosts, job.run)
@@ -268,21 +270,26 @@ def test_attach_sees_one_run(desk: Desk, hosts: VirtualHosts) -> None:
         assert lines[f"{node}/rank-{rank}.out"] == HELD.printed(rank).splitlines()
 
 
+@pytest.mark.parametrize("phase", ["reach", "watch"])
 def test_a_coordinator_that_was_frozen_is_fenced(
-    desk: Desk, hosts: VirtualHosts, held: Undisturbed
+    desk: Desk, hosts: VirtualHosts, held: Undisturbed, phase: str
 ) -> None:
-    """Another one took over meanwhile, on another machine: the old one leaves and harms nothing."""
-    job = start(desk, "--budget", "lease=4")
+    """Another one took over meanwhile, on another machine, locks included: the old one leaves and
+    harms nothing.
+    """
+    options = ["--exclusive", "--budget", "lease=4"]
+    job = desk.start(SCRIPT, *HELD.arguments, options=options)
+    await_moment(job, "Reserved" if phase == "reach" else "RankStarted")
     job.interrupt(signal.SIGSTOP)
     elsewhere = desk.home.parent / "elsewhere"
     shutil.copytree(desk.home, elsewhere)
     (elsewhere / "runs" / job.run / "coordinator.json").unlink()
     again = desk.resume(job.run, env={"ORCHESTRATE_HOME": str(elsewhere)})
-    again.wait_for("Connected", 3)
+    again.wait_for("RankStarted" if phase == "reach" else "Connected", 3)
     job.interrupt(signal.SIGCONT)
     began = time.monotonic()
     assert job.process.wait(30) == 75, job.err
-    measured("fenced coordinator left", time.monotonic() - began, 10)
+    measured(f"coordinator frozen in phase {phase}: fenced, left", time.monotonic() - began, 10)
     assert f"another coordinator took run {job.run} over" in job.err
     release(hosts, job.run, HELD.nodes)
     held.check(elsewhere / "runs" / job.run, again.end())
