@@ -43,7 +43,10 @@ def desk(tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch) -> Iterato
         f"defaults: {{transport: local, gpus: 0, python: {python}, workdir: {workdir}}}\n"
         f"nodes: ['n[1-2]']\n"
     )
-    with open_desk(tmp_path, cluster) as desk:
+    # Runs get their names from it; tests beside these look at the same process table.
+    root = tmp_path / f"here-{os.getpid()}-{tmp_path.name}"
+    root.mkdir()
+    with open_desk(root, cluster) as desk:
         desk.script(SCRIPT, STEPS)
         yield desk
     for run in (path.name for path in (desk.home / "runs").glob("*")):
