@@ -221,6 +221,22 @@ def test_a_clean_up_that_does_not_end_leaves_the_node_as_lost() -> None:
     assert conclude(world.state, timings={}, report="").nodes[0].state == "lost"
 
 
+def test_a_run_is_over_when_every_node_is_swept() -> None:
+    """Not when the first one is."""
+    world = World(request("a", "b"), {"Sweep/b": lambda _: []})
+    world.run()
+    assert world.state.nodes["a"].swept is not None
+    assert not world.concluded
+
+
+def test_a_stop_reaches_a_node_whose_launch_is_under_way() -> None:
+    """Nobody waits for the answer to a launch before the node is told to stop."""
+    world = World(request("a", "b"), {"Launch/b": silence, "Follow/a": silence})
+    world.run(StopRequested(kind=StopKind.GRACEFUL, by="SIGINT", at=2000.0))
+    assert {"Stop/a/10", "Stop/b/10"} <= set(world.performed)
+    assert world.concluded
+
+
 def test_survivors_make_a_node_dirty() -> None:
     swept = Swept(node="a", clean=False, survivors=("4711 python (D)",))
     world = World(request("a"), {"Sweep/a": lambda _: [swept]})
@@ -251,6 +267,23 @@ def test_a_required_metric_gates_the_run(
         world.state, _ = step(world.state, reported)
     result = conclude(world.state, timings={}, report="")
     assert (result.metrics["loss"].verdict, result.exit_code) == (verdict_, code)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_of_a_figure_that_several_ranks_report_the_lowest_ranks_counts(
+    order: tuple[int, ...],
+) -> None:
+    """In whatever order they are heard; its own later value replaces an earlier one."""
+    world = World(request("a", "b", "c"))
+    world.run()
+    for rank in (*order, *order):
+        value = 10.0 * rank + len(world.state.figures)
+        reported = Reported(
+            node="abc"[rank], rank=rank, name="loss", value=value, unit="", step=None
+        )
+        world.state, _ = step(world.state, reported)
+    figure = world.state.figures["loss"]
+    assert (figure.rank, figure.value) == (0, 1.0)
 
 
 def test_journal_replay_gives_the_same_state_and_actions() -> None:

@@ -190,6 +190,9 @@ def test_what_an_attempt_may_have_left_is_ended_before_the_next(left: list[Event
     good = go_on(world.state, AGAIN, Clear_b=[Cleared(node="b", clean=True)])
     assert good.performed.index("Clear/b") < good.performed.index("Launch/b")
     assert "Clear/a" not in good.performed
+    waiting = go_on(world.state, AGAIN, Clear_b=[])
+    assert "Prepare/b" in waiting.performed
+    assert "Launch/a" not in waiting.performed
     bad = go_on(world.state, AGAIN, Clear_b=[Cleared(node="b", clean=False, survivors=("7 x",))])
     result = conclude(bad.state, timings={}, report="")
     assert (result.exit_code, result.failure and result.failure.node) == (ExitCode.PREFLIGHT, "b")
@@ -249,7 +252,7 @@ def test_a_repeated_event_is_no_news(event: Event) -> None:
 def test_a_report_is_counted_once_by_its_position() -> None:
     world = World(request("a"), {"Follow/a": lambda _: []})
     world.run()
-    for position, value in [(10, 1.0), (20, 2.0), (10, 1.0), (20, 2.0)]:
+    for position, value in [(10, 1.0), (20, 2.0), (20, 2.0), (10, 1.0)]:
         reported = Reported(
             node="a", rank=0, name="x", value=value, unit="", step=None, position=position
         )

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,24 @@ def test_a_damaged_lease_leaves_the_last_deadline_standing(tmp_path: Path, damag
 
     assert reader.expired is False
     assert reader.deadline == before
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
+def test_a_lease_does_not_hear_of_the_wall_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    """However the machine's time is set, the lease ends after as many seconds as it was given."""
+    attempt = AttemptLayout(str(tmp_path))
+    lease.write(attempt, lease.Claim(1, ""), 60.0)
+    reader = lease.LeaseReader(attempt)
+    before, wall, clock = lease.now(), time.time, time.clock_gettime
+    shifted = {time.CLOCK_REALTIME: jump_s}
+
+    monkeypatch.setattr(time, "time", lambda: wall() + jump_s)
+    monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + shifted.get(which, 0.0))
+
+    assert 0.0 <= lease.now() - before < 30.0
+    assert not reader.expired
 
 
 def test_a_reused_pid_is_left_alone(sleeper: Found) -> None:
