@@ -1,0 +1,170 @@
+"""How ranks find each other: torch's store and torchrun's rendezvous."""
+
+from __future__ import annotations
+
+from orchestrator.core.diagnosis.model import Advice, Confidence, Domain, Role, Rule, sign
+
+RULES = (
+    Rule(
+        id="TORCH-RDZV-001",
+        title="Not all ranks came",
+        domain=Domain.LAUNCH,
+        cause="{who} waited {seconds} s for the others, and only {joined} of {wanted} came: a rank "
+        "was not started, or cannot reach MASTER_ADDR and MASTER_PORT",
+        remedy="start every node (orchestrate does, and proves the port first); check "
+        "MASTER_ADDR, MASTER_PORT and WORLD_SIZE, and TCP to that port from each node",
+        role=Role.VICTIM,
+        advice=Advice.RETRY,
+        weight=75,
+        signs=(
+            sign(
+                "waiting for clients",
+                r"Timed out after (?P<seconds>\d{1,7}) seconds waiting for clients\. "
+                r"(?P<joined>\d{1,6})/(?P<wanted>\d{1,6}) clients joined",
+            ),
+            sign(
+                "waiting for workers",
+                r"Timed out after (?P<seconds>\d{1,7}) seconds waiting for workers\. "
+                r"(?P<joined>\d{1,6})/(?P<wanted>\d{1,6}) workers joined",
+            ),
+        ),
+        defaults={"seconds": "?", "joined": "?", "wanted": "?"},
+        consequence="waited in vain for others to join",
+        references=("pytorch#111805", "OpenRLHF#1040"),
+    ),
+    Rule(
+        id="TORCH-RDZV-002",
+        title="The rendezvous cannot be reached",
+        domain=Domain.LAUNCH,
+        cause="torchrun on {who} could not talk to the rendezvous: its endpoint is not reachable "
+        "from here, or the node has several interfaces and took the wrong one",
+        remedy="--rdzv-endpoint with an address that every node routes to, and --local-addr on "
+        "nodes with several interfaces",
+        role=Role.VAGUE,
+        advice=Advice.RETRY,
+        weight=65,
+        signs=(
+            sign("RendezvousConnectionError"),
+            sign("RendezvousTimeoutError"),
+            sign("The connection to the C10d store has failed"),
+        ),
+        consequence="could not talk to the rendezvous",
+        references=("pytorch#107021", "pytorch#64926"),
+    ),
+    Rule(
+        id="TORCH-RDZV-003",
+        title="The port is taken",
+        domain=Domain.LAUNCH,
+        cause="the port {port} on {who} is in use already: by a run that was left behind, or by a "
+        "second one with the same default",
+        remedy="another --master-port (orchestrate chooses a free one on the head); ss -ltnp shows "
+        "who listens",
+        advice=Advice.RETRY,
+        confidence=Confidence.CERTAIN,
+        weight=70,
+        signs=(
+            sign(
+                "EADDRINUSE",
+                r"(?:port: (?P<port>\d{1,5}).{0,120})?EADDRINUSE",
+            ),
+            sign(
+                "ddress already in use",
+                r"(?:\[[^\]]{0,60}\]:(?P<port>\d{1,5}).{0,60})?[Aa]ddress already in use",
+            ),
+        ),
+        defaults={"port": "it wants"},
+        references=("pytorch#126510", "pytorch#85604", "torchtune#1025"),
+    ),
+    Rule(
+        id="TORCH-RDZV-004",
+        title="The master's name does not resolve",
+        domain=Domain.LAUNCH,
+        cause="{who} cannot resolve {peer}",
+        remedy="MASTER_ADDR or --rdzv-endpoint as an IP address, or the name in /etc/hosts of "
+        "every node",
+        advice=Advice.RETRY,
+        confidence=Confidence.CERTAIN,
+        weight=80,
+        signs=(
+            sign(
+                "cannot be retrieved (gai error",
+                r"network addresses of \((?P<peer>[^,)]{1,120}), \d{1,5}\) cannot be retrieved",
+            ),
+            sign("socket.gaierror", r"socket\.gaierror: \[Errno -\d{1,3}\] (?P<detail>.{1,80})"),
+        ),
+        defaults={"peer": "the master's name"},
+        references=("pytorch#107021",),
+    ),
+    Rule(
+        id="TORCH-RDZV-005",
+        title="Nobody listens at the master's address",
+        domain=Domain.LAUNCH,
+        cause="{who} could not connect to {peer} for {seconds}: rank 0 is not started or ended "
+        "first, or a firewall is between",
+        remedy="see the log of rank 0; nc -vz MASTER_ADDR MASTER_PORT from this node",
+        role=Role.VICTIM,
+        advice=Advice.RETRY,
+        weight=70,
+        signs=(
+            sign(
+                "client socket has timed out",
+                r"client socket has timed out after (?P<seconds>\d{1,9} ?m?s) while trying to "
+                r"connect "
+                r"to \((?P<peer>[^)]{1,120})\)",
+            ),
+            sign(
+                "failed to connect to any network address",
+                r"failed to connect to any network address of \((?P<peer>[^)]{1,120})\)",
+            ),
+        ),
+        defaults={"peer": "the master", "seconds": "its whole time-out"},
+        consequence="could not reach rank 0",
+        references=("pytorch: TCPStore",),
+    ),
+    Rule(
+        id="TORCH-RDZV-006",
+        title="Harmless attempts of torch's sockets",
+        domain=Domain.LAUNCH,
+        cause="a socket of {who} tries one address after the other; what counts is how that ends",
+        remedy="nothing",
+        role=Role.HARMLESS,
+        advice=Advice.GO_ON,
+        weight=72,
+        signs=(
+            sign(
+                "client socket has failed to connect to ",
+                r"failed to connect to (?!any ).{1,160}errno",
+            ),
+            sign(
+                "server socket",
+                r"\[W.{0,80}server socket (?:cannot be initialized|has failed to (?:bind|listen))",
+            ),
+        ),
+        references=("pytorch: TCPStore",),
+    ),
+    Rule(
+        id="TORCH-RDZV-007",
+        title="The store went away",
+        domain=Domain.PROGRAM,
+        cause="{who} lost torch's store: rank 0, which serves it, ended first",
+        remedy="look at the log of rank 0",
+        role=Role.VICTIM,
+        advice=Advice.RETRY,
+        weight=55,
+        signs=(
+            sign("recvValue failed"),
+            sign("sendBytes failed"),
+            sign("recvBytes failed"),
+            sign("TCPStore", r"TCPStore.{0,120}(?:Broken pipe|Connection reset by peer)"),
+            sign(
+                "DistNetworkError",
+                r"DistNetworkError: (?:Connection reset|Broken pipe|Failed to recv)",
+            ),
+            sign("RendezvousClosedError"),
+            sign("wait timeout after", r"wait timeout after \d{1,9} ?ms, keys:"),
+            sign("DistStoreError: Socket Timeout"),
+        ),
+        consequence="lost torch's store or timed out at it",
+        references=("pytorch: TCPStore",),
+    ),
+)
