@@ -36,7 +36,7 @@ def test_a_metric_arrives_as_it_was_reported(reports: Path) -> None:
     """Name, value, unit and step survive the way to the coordinator."""
     kit.metric("loss", 0.25, "nats", step=7)
 
-    found = parse_report("node", 3, reports.read_bytes())
+    found = parse_report("node", 3, reports.read_bytes(), 0)
     assert found == Reported(node="node", rank=3, name="loss", value=0.25, unit="nats", step=7)
 
 
@@ -44,7 +44,7 @@ def test_progress_arrives_with_its_fields(reports: Path) -> None:
     """Numbers and texts beside the progress are kept."""
     kit.progress(2, 8, "step", loss=1.5, phase="train")
 
-    found = parse_report("node", 3, reports.read_bytes())
+    found = parse_report("node", 3, reports.read_bytes(), 0)
     assert isinstance(found, Progressed)
     assert (found.done, found.total, found.fields) == (2, 8, {"loss": 1.5, "phase": "train"})
 
@@ -99,7 +99,7 @@ def test_lines_of_many_threads_never_mix(reports: Path) -> None:
 
     lines = reports.read_bytes().splitlines()
     assert len(lines) == 800
-    assert all(isinstance(parse_report("node", 3, line), Progressed) for line in lines)
+    assert all(isinstance(parse_report("node", 3, line, 0), Progressed) for line in lines)
 
 
 def test_an_artifact_is_announced_with_its_digest(reports: Path) -> None:
