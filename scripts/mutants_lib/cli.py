@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -14,7 +16,7 @@ from .catalog import MUTANTS
 from .mutant import Mutant
 from .verdicts import Fate, Verdict, try_all
 
-ALL_CAUGHT, NOT_ALL = 0, 1
+ALL_CAUGHT, NOT_ALL, INTERRUPTED = 0, 1, 130
 MAX_JOBS = 16
 
 
@@ -26,19 +28,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(*(_listed(mutant) for mutant in mutants), sep="\n\n")
         return ALL_CAUGHT
     began = time.monotonic()
-    verdicts: list[Verdict] = []
-    with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as scratch:
-        for verdict in try_all(mutants, Path(scratch), asked.jobs):
-            if not verdicts:
-                print(_row("MUTANT", "SECONDS", "CAUGHT BY", "PROMISE"))
-            verdicts.append(verdict)
-            print(_shown(verdict), flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        verdicts = _tried(mutants, asked.jobs)
+    except KeyboardInterrupt:
+        print("mutants: stopped; nothing is left", file=sys.stderr)
+        return INTERRUPTED
     for verdict in verdicts:
         if verdict.output:
             print(f"\n== {verdict.mutant.name}: {verdict.fate}", verdict.output, sep="\n")
     caught = sum(verdict.fate is Fate.CAUGHT for verdict in verdicts)
     print(f"{caught} of {len(verdicts)} mutants caught, {time.monotonic() - began:.0f} s")
     return ALL_CAUGHT if caught == len(verdicts) else NOT_ALL
+
+
+def _tried(mutants: Sequence[Mutant], jobs: int) -> list[Verdict]:
+    """All verdicts; each is shown as soon as it and those before it are known."""
+    verdicts: list[Verdict] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as scratch,
+        contextlib.closing(try_all(mutants, Path(scratch), jobs)) as trying,
+    ):
+        for verdict in trying:
+            if not verdicts:
+                print(_row("MUTANT", "SECONDS", "CAUGHT BY", "PROMISE"))
+            verdicts.append(verdict)
+            print(_shown(verdict), flush=True)
+    return verdicts
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from orchestrator.edges.agent.node.processes import descendants, sweep
 
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 TEST_S = 30.0
 SWEEP_S = 10.0
 WITNESS = Path(__file__).resolve().with_name("witness.py")
@@ -22,8 +24,18 @@ OPTIONS = ("-q", "--no-header", "--tb=short", "-p", "no:cacheprovider")
 
 
 def adopt_orphans() -> None:
-    """What tests start and leave behind, however detached, becomes a child of this process."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    """What tests start and leave behind, however detached, becomes a child of this process, which
+    itself ends with its parent.
+    """
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+    signal.signal(signal.SIGINT, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    del frame
+    os._exit(128 + number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +87,25 @@ def run_tests(
     options = [*OPTIONS, f"--timeout={TEST_S:g}", *(["-x"] if first_only else [])]
     command = [sys.executable, "-P", str(WITNESS), str(report), *options, *tests]
     began = time.monotonic()
-    timed_out = False
+    timed_out = not _run(command, tree, {**os.environ, "TMPDIR": str(temporary)}, output, limit_s)
+    seconds = time.monotonic() - began
+    told = report.read_text().splitlines() if report.exists() else []
+    phases = tuple(Phase(**json.loads(line)) for line in told if line.endswith("}"))
+    text = output.read_text("utf-8", "replace")
+    return Trial(phases=phases, timed_out=timed_out, seconds=seconds, output=text)
+
+
+def _run(
+    command: Sequence[str], cwd: Path, env: Mapping[str, str], output: Path, limit_s: float
+) -> bool:
+    """Whether it ended in time. All that it started is ended, also when we are interrupted."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ended, interrupted = False, False
     with output.open("wb") as file:
         process = subprocess.Popen(
             command,
-            cwd=tree,
-            env={**os.environ, "TMPDIR": str(temporary)},
+            cwd=cwd,
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -88,13 +113,15 @@ def run_tests(
         )
         try:
             process.wait(limit_s)
+            ended = True
         except subprocess.TimeoutExpired:
-            timed_out = True
-        finally:
-            sweep(lambda: descendants(os.getpid()), SWEEP_S)
-            process.wait()
-    seconds = time.monotonic() - began
-    told = report.read_text().splitlines() if report.exists() else []
-    phases = tuple(Phase(**json.loads(line)) for line in told if line.endswith("}"))
-    text = output.read_text("utf-8", "replace")
-    return Trial(phases=phases, timed_out=timed_out, seconds=seconds, output=text)
+            pass
+        except KeyboardInterrupt:
+            interrupted = True
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sweep(lambda: descendants(os.getpid()), SWEEP_S)
+        process.wait()
+    if interrupted:
+        os._exit(128 + signal.SIGINT)
+    signal.signal(signal.SIGINT, _leave)
+    return ended

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -44,19 +46,31 @@ class Verdict:
     output: str = ""
 
 
-def try_all(mutants: Sequence[Mutant], scratch: Path, jobs: int) -> Iterator[Verdict]:
-    """A verdict for each of ``mutants``, in their order."""
-    base = scratch / "base"
-    copy_checkout(base)
+def try_all(mutants: Sequence[Mutant], scratch: Path, jobs: int) -> Generator[Verdict, None, None]:
+    """A verdict for each of ``mutants``, in their order. Closed early, it ends what runs."""
+    copy_checkout(scratch / "base")
     fork = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(jobs, mp_context=fork, initializer=adopt_orphans) as pool:
-        selections = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
-        parts = [selections[start::jobs] for start in range(min(jobs, len(selections)))]
-        places = [scratch / f"sound-{number}" for number in range(len(parts))]
-        found = pool.map(_unsound, parts, repeat(base), places)
-        unsound = {selection: said for part in found for selection, said in part.items()}
-        places = [scratch / str(number) for number in range(len(mutants))]
-        yield from pool.map(_try, mutants, repeat(base), places, repeat(unsound))
+        try:
+            yield from _verdicts(mutants, scratch, jobs, pool)
+        except BaseException:
+            for child in multiprocessing.active_children():
+                if child.pid is not None:
+                    os.kill(child.pid, signal.SIGINT)
+            raise
+
+
+def _verdicts(
+    mutants: Sequence[Mutant], scratch: Path, jobs: int, pool: ProcessPoolExecutor
+) -> Iterator[Verdict]:
+    base = scratch / "base"
+    selections = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
+    parts = [selections[start::jobs] for start in range(min(jobs, len(selections)))]
+    places = [scratch / f"sound-{number}" for number in range(len(parts))]
+    found = pool.map(_unsound, parts, repeat(base), places)
+    unsound = {selection: said for part in found for selection, said in part.items()}
+    places = [scratch / str(number) for number in range(len(mutants))]
+    yield from pool.map(_try, mutants, repeat(base), places, repeat(unsound))
 
 
 def _unsound(selections: Sequence[str], base: Path, place: Path) -> dict[str, str]:
