@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ import click
 from orchestrator.cli.options import ViewOptions
 from orchestrator.cli.watching import open_view, show_result
 from orchestrator.core.codec import to_json
-from orchestrator.core.errors import ExitCode
+from orchestrator.core.errors import ExitCode, UsageError
 from orchestrator.core.request import RunRequest
 from orchestrator.core.result import FailureResult, Result, Status
 from orchestrator.edges.report.publish import publish
@@ -27,6 +27,7 @@ from orchestrator.edges.store.layout import Layout, RunFolder
 from orchestrator.engine.context import RunContext
 from orchestrator.engine.interrupts import Abandoned, Interrupts
 from orchestrator.engine.observer import Observer
+from orchestrator.engine.problems import not_written
 from orchestrator.engine.run import execute
 from orchestrator.view.outlet import Outlets, independent_output
 from orchestrator.view.plan_text import unattended
@@ -43,10 +44,14 @@ def begin(
     layout: Layout, context: RunContext, options: ViewOptions, make: Callable[[], None]
 ) -> int:
     """``make`` the run's folder and coordinate the run; from then on every request to stop leads
-    to a result. Raises ``OSError`` when the folder cannot be made, and as :func:`coordinate`.
+    to a result. Raises :class:`UsageError` when the folder cannot be made, else as
+    :func:`coordinate`.
     """
     with _undying(context) as (ready, outlets):
-        make()
+        try:
+            make()
+        except OSError as error:
+            raise _no_folder(context.folder, error) from error
         return _coordinate(layout, ready, options, outlets, execute)
 
 
@@ -57,7 +62,8 @@ def coordinate(
 
     ``drive`` is the way into the engine; it is called while nobody else coordinates the run, and
     with ``context`` made complete. ``context.observers`` see everything too. Raises
-    :class:`BusyError` when somebody else coordinates the run, and what the engine raises.
+    :class:`BusyError` when somebody else coordinates the run or nothing can be written here, and
+    what the engine raises.
     """
     with _undying(context) as (ready, outlets):
         return _coordinate(layout, ready, options, outlets, drive)
@@ -99,7 +105,7 @@ def _coordinate(
     layout: Layout, context: RunContext, options: ViewOptions, outlets: Outlets, drive: Drive
 ) -> int:
     request, folder = context.request, context.folder
-    with claimed(folder, at=time.time()):
+    with _claimed(folder):
         view = open_view(options, request.run_id)
         context.interrupts.on_suspend = lambda: _suspend(view, outlets, request)
 
@@ -110,7 +116,10 @@ def _coordinate(
         result = _run_engine(context, view, drive)
         if result is None:
             return leave()
-        troubles = publish(layout, folder, request, result, now=context.clock.wall())
+        try:
+            troubles = publish(layout, folder, request, result, now=context.clock.wall())
+        except OSError as error:
+            raise not_written(folder, error) from error
     context.interrupts.on_over = outlets.abandon
     if left_out := outlets.be_patient():
         where = f"orchestrate logs {request.run_id}"
@@ -118,6 +127,25 @@ def _coordinate(
     for trouble in troubles:
         click.echo(f"warning: {trouble}", err=True)
     return show_result(options, view, result, folder.path)
+
+
+@contextmanager
+def _claimed(folder: RunFolder) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(claimed(folder, at=time.time()))
+        except OSError as error:
+            raise not_written(folder, error) from error
+        yield
+
+
+def _no_folder(folder: RunFolder, error: OSError) -> UsageError:
+    return UsageError(
+        f"the run cannot be begun: {error.strerror or error}",
+        id="OR-STORE-011",
+        where=folder.path,
+        remedy="free space there, or let ORCHESTRATE_HOME name another folder",
+    )
 
 
 def _run_engine(context: RunContext, view: Observer, drive: Drive) -> Result | None:

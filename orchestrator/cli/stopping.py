@@ -91,17 +91,26 @@ def _sweep_again(folder: RunFolder) -> int:
 
 
 def _stop_in_its_place(layout: Layout, folder: RunFolder, *, now: bool) -> int:
-    """Its coordinator is dead: take the run over, only to end it and to bring home what is left."""
+    """Its coordinator is dead: take the run over, only to end it and to bring home what is left.
+    Where there is no room for that, only to end it.
+    """
     from orchestrator.cli.coordinating import coordinate
     from orchestrator.core.events import StopKind, StopRequested
     from orchestrator.engine.context import RunContext
+    from orchestrator.engine.problems import NOT_WRITTEN
     from orchestrator.engine.revisit import read_request
     from orchestrator.engine.run import resume
 
     kind = StopKind.KILL if now else StopKind.GRACEFUL
     asked = StopRequested(kind=kind, by="orchestrate stop", at=time.time())
     context = RunContext(request=read_request(folder), snapshot=None, folder=folder, observers=[])
-    coordinate(layout, context, VIEW, functools.partial(resume, stop=asked))
+    try:
+        coordinate(layout, context, VIEW, functools.partial(resume, stop=asked))
+    except BusyError as error:
+        if error.id != NOT_WRITTEN:
+            raise
+        click.echo(f"warning: {error}", err=True)
+        return _sweep_again(folder)
     result = read_result(folder)
     if result is None:
         return int(ExitCode.INTERRUPTED)

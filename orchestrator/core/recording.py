@@ -122,6 +122,7 @@ def _record_takeover(state: RunState, event: Resumed) -> RunState:
     state = replace(state, successor=event.request)
     if event.again:
         return next_attempt(state, event.epoch)
+    state = _forget_collecting(state)
     nodes = {n: replace(node, connected=False, reached=None) for n, node in state.nodes.items()}
     state = replace(
         state, epoch=event.epoch, resumed=True, issued=frozenset(), nodes=nodes, occupied=None
@@ -131,6 +132,24 @@ def _record_takeover(state: RunState, event: Resumed) -> RunState:
     if event.request is not None:
         state = replace(state, request=event.request, nodes=new_state(event.request).nodes)
     return replace(state, plan=None, port=None, offers=0, reserved=False)
+
+
+def _forget_collecting(state: RunState) -> RunState:
+    """What could not be brought home, for want of space here or because a link broke, is tried
+    again.
+    """
+    failed = {node: problem for node, at, problem in state.problems if at is Phase.COLLECT}
+    nodes = {
+        name: replace(node, swept=None, problem=_unless(node.problem, failed[name]))
+        for name, node in state.nodes.items()
+        if name in failed
+    }
+    kept = tuple(told for told in state.problems if told[1] is not Phase.COLLECT)
+    return replace(state, nodes={**state.nodes, **nodes}, problems=kept)
+
+
+def _unless(problem: Problem | None, forgotten: Problem) -> Problem | None:
+    return None if problem == forgotten else problem
 
 
 def _record_node(node: NodeState, event: NodeEvent) -> NodeState:

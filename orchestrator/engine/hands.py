@@ -5,6 +5,8 @@ machine's.
 from __future__ import annotations
 
 import asyncio
+import errno
+from contextlib import suppress
 
 from orchestrator.boundary.supervisor_records import BadRecord
 from orchestrator.core.actions import (
@@ -34,7 +36,7 @@ from orchestrator.core.events import (
 from orchestrator.core.state import RunState
 from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.node_hand import FENCED, NodeHand
-from orchestrator.engine.problems import problem_of, superseded
+from orchestrator.engine.problems import problem_of, superseded, unwritable
 from orchestrator.engine.reserving import reserve
 
 PHASE_OF: dict[type[Action], Phase] = {
@@ -53,6 +55,9 @@ PHASE_OF: dict[type[Action], Phase] = {
     Collect: Phase.COLLECT,
     Sweep: Phase.CLEAN,
 }
+
+LET_GO_WITHIN_S = 10.0
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Hands:
@@ -79,6 +84,11 @@ class Hands:
     def broken(self) -> set[str]:
         """The nodes whose link is gone for now."""
         return self._present.broken() if self._present is not None else set()
+
+    async def let_go(self, state: RunState) -> None:
+        """Let the ranks end that nobody can coordinate any more. Bounded, never raises."""
+        if self._present is not None:
+            await self._present.let_go(state)
 
     async def close(self) -> None:
         """End what is under way and give every link back. Bounded."""
@@ -107,6 +117,15 @@ class AttemptHands:
     def broken(self) -> set[str]:
         return {name for name, node in self._nodes.items() if node.broken}
 
+    async def let_go(self, state: RunState) -> None:
+        """Every node that may have ranks, within their grace and ``LET_GO_WITHIN_S``."""
+        self._listener = None
+        may = [name for name, node in state.planned() if not (node.concluded or node.lost)]
+        telling = asyncio.gather(*(self._nodes[n].let_go() for n in may), return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(state.request.budgets.grace_s + LET_GO_WITHIN_S):
+                await telling
+
     async def close(self) -> None:
         """Say nothing more, end what is under way, give every link back. Bounded."""
         self._listener = None
@@ -132,6 +151,8 @@ class AttemptHands:
             return superseded(self._context.request.run_id, error)
         phase = PHASE_OF[type(action)]
         node = getattr(action, "node", "")
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return Failed(node=node, phase=phase, problem=unwritable(self._context.folder, error))
         return Failed(node=node, phase=phase, problem=problem_of(error))
 
     async def _dispatch(self, action: Action, state: RunState) -> None:

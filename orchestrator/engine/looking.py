@@ -12,7 +12,7 @@ from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.evidence import Inspection
 from orchestrator.edges.agent.channel import ChannelLost
 from orchestrator.edges.store.files import make_private_dir, write_atomic
-from orchestrator.engine.node_link import NodeLink, NodeSilent
+from orchestrator.engine.node_link import NodeGone, NodeLink
 
 # The node itself gives up after 12 s; links that break meanwhile may come back within the rest.
 LOOK_S = 20.0
@@ -28,7 +28,7 @@ async def look_at(
         async with asyncio.timeout(LOOK_S):
             reply = await link.request("inspect", attempt, timeout_s=LOOK_S)
         found = parse_inspection(reply.fields.get("files"), reply.payload)
-    except (ChannelLost, NodeSilent):
+    except (ChannelLost, NodeGone):
         return Inspection(reachable=False)
     except TimeoutError:
         if link.broken:

@@ -51,6 +51,8 @@ CLEAR_S = 60.0
 DIAL_S = 5.0
 RENEWALS_PER_LEASE = 4
 RENEW_EVERY_S = 30.0
+LET_GO_S = 0.1
+LET_GO_POLL_S = 0.2
 BUILD_NOTE_EVERY_S = 5.0
 
 
@@ -232,6 +234,19 @@ class NodeHand:
                 return
         # A coordinator that takes over may not know yet that there is something to follow.
         self._post(Launched(node=self._spec.name))
+
+    async def let_go(self) -> None:
+        """Let the ranks end now, as if their lease had run out, and wait until they have; those
+        without a lease go on.
+        """
+        if self._renewing is not None:
+            self._renewing.cancel()
+        fields = {**self._fenced(), "lease_s": LET_GO_S}
+        alive = self._request.budgets.lease_s is not None
+        while alive:
+            reply = await self._link.request("renew", fields, timeout_s=QUICK_S)
+            alive = reply.fields.get("supervisor") == "alive"
+            await asyncio.sleep(LET_GO_POLL_S)
 
     async def inspect(self, stall: int) -> Inspected:
         """Look at the node's ranks; what was found goes into the run's folder."""

@@ -17,13 +17,18 @@ from orchestrator.core.inventory import NodeSpec
 from orchestrator.edges.agent.channel import ChannelLost, Payload, Reply
 from orchestrator.edges.agent.dial import Channel, Dial, dial
 from orchestrator.edges.transport.base import ConnectLimits
+from orchestrator.edges.transport.failures import Refused
 from orchestrator.engine.clock import Clock
 
 RETRY_AFTER_S = 0.5
 MIN_PATIENCE_S = 0.1
 
 
-class NodeSilent(PreflightError):
+class NodeGone(PreflightError):
+    """Nothing more can be asked of the node. As it is: it does not let us in any more."""
+
+
+class NodeSilent(NodeGone):
     """The link broke and did not come back in time."""
 
     def __init__(self, spec: NodeSpec, after_s: float, last: str) -> None:
@@ -33,6 +38,11 @@ class NodeSilent(PreflightError):
             why=last,
             remedy=f"check its power and network; then: ssh {spec.ssh.host} true",
         )
+
+
+def _gone(error: PreflightError) -> NodeGone:
+    what, where, why = error.what, error.where, error.why
+    return NodeGone(what, id=error.id, where=where, why=why, remedy=error.remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,7 @@ class NodeLink:
     """One node. ``opened`` counts how often the link was made.
 
     A link that broke may come back for ``silence_s``, counted from the break and for all requests
-    together; after that every request fails at once.
+    together; after that every request fails at once. It is not tried again once it was refused.
     """
 
     def __init__(
@@ -68,6 +78,7 @@ class NodeLink:
         self._dial = dial
         self._channel: Channel | None = None
         self._broken_since: float | None = None
+        self._refused: PreflightError | None = None
         self._opening = asyncio.Lock()
 
     @property
@@ -80,6 +91,8 @@ class NodeLink:
         ``ChannelLost``.
         """
         async with self._opening:
+            if self._refused is not None:
+                raise self._refused
             if self._channel is None:
                 await self._connect(timeout_s)
             assert self._channel is not None
@@ -94,7 +107,7 @@ class NodeLink:
         payload: bytes | Payload = b"",
     ) -> Reply:
         """Ask the agent, again after each broken link. Raises ``AgentError``, ``AgentTimeout``,
-        :class:`NodeSilent`, and as ``open`` does when there never was a link.
+        :class:`NodeGone`, and as ``open`` does when there never was a link.
         """
         return (await self._ask(op, fields or {}, timeout_s, payload))[1]
 
@@ -121,11 +134,13 @@ class NodeLink:
                 await self.drop(channel)
 
     async def _reopen(self) -> Channel:
-        """The channel, however often that must be tried. Raises :class:`NodeSilent`."""
+        """The channel, however often that must be tried. Raises :class:`NodeGone`."""
         while True:
             left_s = self._patience_s()
             try:
                 return await self.open(max(left_s, MIN_PATIENCE_S))
+            except (NodeGone, Refused):
+                raise
             except (ChannelLost, PreflightError, TimeoutError) as error:
                 if self.opened == 0:
                     raise
@@ -141,7 +156,11 @@ class NodeLink:
         return self._silence_s - (self._clock.monotonic() - self._broken_since)
 
     async def _connect(self, timeout_s: float) -> None:
-        self._channel = await self._dial(self.spec, limits=self._limits, timeout_s=timeout_s)
+        try:
+            self._channel = await self._dial(self.spec, limits=self._limits, timeout_s=timeout_s)
+        except Refused as error:
+            self._refused = error if self.opened == 0 else _gone(error)
+            raise self._refused from error
         self._broken_since = None
         self.opened += 1
 

@@ -13,6 +13,7 @@ REMEDIES = {
     "OR-AGENT-BUSY": "queue with --wait SECONDS, or choose other nodes",
     "OR-AGENT-DISK": "free space on the node; orchestrate clean --all removes what old runs left",
 }
+NOT_WRITTEN = "OR-STORE-011"
 
 
 def problem_of(error: Exception) -> Problem:
@@ -31,10 +32,16 @@ def problem_of(error: Exception) -> Problem:
 def unwritable(folder: RunFolder, error: OSError) -> Problem:
     """This machine's own disk failed us."""
     return Problem(
-        id="OR-STORE-011",
+        id=NOT_WRITTEN,
         message=f"the coordinator cannot write to {folder.path}: {error.strerror or error}",
-        remedy=f"free space there, then: orchestrate stop {folder.run_id}",
+        remedy=f"free space there, then: orchestrate resume {folder.run_id} (or stop)",
     )
+
+
+def not_written(folder: RunFolder, error: OSError) -> BusyError:
+    """What happens to the run cannot be written down; with space again, it can be resumed."""
+    problem = unwritable(folder, error)
+    return BusyError(problem.message, id=problem.id, remedy=problem.remedy)
 
 
 def superseded(run_id: str, error: OrchestrateError) -> BusyError:

@@ -14,7 +14,6 @@ from orchestrator.core.actions import (
     Stop,
 )
 from orchestrator.core.codec import to_json
-from orchestrator.core.errors import RunFailed
 from orchestrator.core.events import (
     Begun,
     DeadlinePassed,
@@ -36,7 +35,7 @@ from orchestrator.edges.store.series import Point, SeriesWriter
 from orchestrator.engine.context import RunContext
 from orchestrator.engine.hands import Hands
 from orchestrator.engine.interrupts import Abandoned
-from orchestrator.engine.problems import unwritable
+from orchestrator.engine.problems import not_written
 from orchestrator.engine.pulse import Pulse
 from orchestrator.engine.recorded import Timings, recall
 
@@ -50,8 +49,8 @@ IRREVERSIBLE = (Launch, Stop, Conclude)
 async def execute(context: RunContext) -> Result:
     """Run to the verdict; the context's folder exists and receives everything.
 
-    Raises :class:`RunFailed` when the coordinator's own disk fails, and :class:`Abandoned` after a
-    third interrupt; then the nodes were not asked to stop.
+    Raises :class:`BusyError` when the coordinator's own disk fails, once the nodes were told to
+    let the ranks end; and :class:`Abandoned` after a third interrupt, when they were not.
     """
     fresh = new_state(context.request)
     engine = _Engine(context, fresh, Timings(context.clock.monotonic()))
@@ -86,8 +85,8 @@ async def _drive(engine: _Engine, events: list[Event]) -> Result:
         with engine.interrupts.handled(engine.request_stop, engine.leave):
             return await engine.run(events)
     except OSError as error:
-        problem = unwritable(engine.folder, error)
-        raise RunFailed(problem.message, id=problem.id, remedy=problem.remedy) from error
+        await engine.let_go()
+        raise not_written(engine.folder, error) from error
     finally:
         await engine.close()
 
@@ -128,6 +127,10 @@ class _Engine:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
         return self._conclude()
+
+    async def let_go(self) -> None:
+        """Nothing that happens can be written down: the ranks end now, and the run is resumable."""
+        await self._hands.let_go(self._state)
 
     async def close(self) -> None:
         await self._hands.close()

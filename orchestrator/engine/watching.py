@@ -19,8 +19,8 @@ from orchestrator.edges.agent.channel import AgentEvent, ChannelLost
 from orchestrator.edges.store.files import make_private_dir
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.engine.context import Post, RunContext
-from orchestrator.engine.node_link import NodeLink, NodeSilent
-from orchestrator.engine.problems import problem_of, unwritable
+from orchestrator.engine.node_link import NodeGone, NodeLink
+from orchestrator.engine.problems import problem_of
 
 QUICK_S = 30.0
 MAX_COMPLAINTS = 20
@@ -59,20 +59,19 @@ class Watcher:
         self._drained = asyncio.Event()
 
     async def run(self) -> None:
-        """Until drained, on as many links as it takes. Posts ``NodeLost`` when the node is silent,
-        ``Failed`` when it cannot be followed, be it for want of space on our own disk.
+        """Until drained, on as many links as it takes. Posts ``NodeLost`` when the node is gone,
+        ``Failed`` when it cannot be followed, and an ``OSError`` when nothing can be stored here.
         """
         try:
             while not self._ended:
                 await self._watch_once()
             await asyncio.to_thread(self._spool.sync)
-        except NodeSilent as error:
+        except NodeGone as error:
             self._post(NodeLost(node=self._node, problem=problem_of(error)))
         except (OrchestrateError, BadStream) as error:
             self._post(Failed(node=self._node, phase=Phase.WATCH, problem=problem_of(error)))
-        except OSError as error:
-            problem = unwritable(self._context.folder, error)
-            self._post(Failed(node=self._node, phase=Phase.WATCH, problem=problem))
+        except OSError as error:  # our own disk: this coordinator can do nothing more
+            self._post(error)
         finally:
             self._drained.set()
 

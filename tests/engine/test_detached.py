@@ -150,5 +150,5 @@ def test_a_coordinator_that_dies_at_once(tidy: Desk, run: str) -> None:
     )
     assert done.returncode == 75
     assert "No space left on device" in done.stderr
-    assert "orchestrate: internal error: OSError" in done.stderr
+    assert "the coordinator cannot write to" in done.stderr
     assert f"orchestrate stop {run}" in done.stderr

@@ -82,7 +82,7 @@ def test_a_full_disk_here_ends_the_run(desk: Desk) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     ending = job.end()
-    assert (ending.code, ending.result["status"]) == (1, "failed")
+    assert (ending.code, ending.result["status"]) == (75, "failed")
     assert ending.result["failure"]["id"] == "OR-STORE-011"
     assert "File too large" in ending.err
     assert len(desk.log(job.run, "n1", "rank-0.out")) > 1 << 20

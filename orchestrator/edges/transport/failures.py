@@ -20,6 +20,12 @@ class HandshakeCut(PreflightError):
     """OR-SSH-007, the one failure that waiting cures: the server drops connections under load."""
 
 
+class Refused(PreflightError):
+    """Whoever answers does not let us in, or is not whom we know. Trying again can only do harm:
+    sites lock accounts.
+    """
+
+
 def unreachable(target: Target, why: str) -> PreflightError:
     return PreflightError(
         f"cannot reach {target.address}",
@@ -30,9 +36,9 @@ def unreachable(target: Target, why: str) -> PreflightError:
     )
 
 
-def refused_authentication(target: Target, tried: tuple[str, ...], why: str) -> PreflightError:
+def refused_authentication(target: Target, tried: tuple[str, ...], why: str) -> Refused:
     offered = ", ".join(tried) if tried else "no key at all (none found, none in the agent)"
-    return PreflightError(
+    return Refused(
         f"{target.address} refused to let us in",
         id="OR-SSH-002",
         where=target.alias,
@@ -42,16 +48,14 @@ def refused_authentication(target: Target, tried: tuple[str, ...], why: str) -> 
     )
 
 
-def refused_host_key(
-    target: Target, trust: Trust, shown: HostKey | None, why: str
-) -> PreflightError:
+def refused_host_key(target: Target, trust: Trust, shown: HostKey | None, why: str) -> Refused:
     """The server showed a key that is not trusted. ``shown`` is None if ``why`` says it all."""
     if shown is None or any(key.blob == shown.blob for key in trust.revoked):
         return _revoked_host_key(target, trust, why)
     if trust.keys or trust.authorities:
         return _changed_host_key(target, trust, shown)
     name = target.known_hosts_names[0]
-    return PreflightError(
+    return Refused(
         "the host key is unknown",
         id="OR-SSH-003",
         where=target.alias,
@@ -62,11 +66,11 @@ def refused_host_key(
     )
 
 
-def _changed_host_key(target: Target, trust: Trust, shown: HostKey) -> PreflightError:
+def _changed_host_key(target: Target, trust: Trust, shown: HostKey) -> Refused:
     known = (*trust.keys, *trust.authorities)
     expected = "; ".join(f"{key.kind} {key.fingerprint} ({key.place})" for key in known)
     name, file = target.known_hosts_names[0], known[0].place.file
-    return PreflightError(
+    return Refused(
         "the host key changed",
         id="OR-SSH-004",
         where=target.alias,
@@ -77,9 +81,9 @@ def _changed_host_key(target: Target, trust: Trust, shown: HostKey) -> Preflight
     )
 
 
-def _revoked_host_key(target: Target, trust: Trust, why: str) -> PreflightError:
+def _revoked_host_key(target: Target, trust: Trust, why: str) -> Refused:
     lines = ", ".join(f"{key.kind} {key.fingerprint} ({key.place})" for key in trust.revoked)
-    return PreflightError(
+    return Refused(
         "the host key is not acceptable" if not trust.revoked else "the host key is revoked",
         id="OR-SSH-010",
         where=target.alias,
@@ -121,7 +125,7 @@ def handshake_cut(target: Target, why: str) -> HandshakeCut:
 
 
 def failed_jump(target: Target, hop: Target, cause: PreflightError) -> PreflightError:
-    kind = HandshakeCut if isinstance(cause, HandshakeCut) else PreflightError
+    kind = type(cause) if isinstance(cause, (HandshakeCut, Refused)) else PreflightError
     return kind(
         f"the jump host {hop.alias} failed",
         id="OR-SSH-008",

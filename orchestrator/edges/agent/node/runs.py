@@ -89,7 +89,7 @@ def stop(layout: NodeLayout, request: Request) -> dict[str, Any]:
 
 
 def _ask_to_stop(attempt: AttemptLayout, grace_s: float) -> None:
-    """By its file or, where nothing can be written, by TERM, to which the launch's grace applies."""
+    """By its file or, where nothing can be written, by TERM: then the launch's grace applies."""
     try:
         write_atomically(attempt.stop, json.dumps({"grace_s": grace_s}).encode())
     except OSError:
