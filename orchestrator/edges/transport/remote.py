@@ -123,11 +123,18 @@ class RemoteProcess(StreamedProcess):
 
     def on_eof(self) -> None:
         """Both streams ended."""
-        for stream, preamble in zip((self.stdout, self.stderr), self._preambles, strict=True):
-            self.on_data(stream, preamble.finish())
+        self._let_pass()
+        for stream in (self.stdout, self.stderr):
             stream.finish()
 
+    def _let_pass(self) -> None:
+        """What was held back for a marker that does not come."""
+        for stream, preamble in zip((self.stdout, self.stderr), self._preambles, strict=True):
+            self.on_data(stream, preamble.finish())
+
     def on_closed(self, reason: str, *, cut: bool) -> None:
+        # A command that ends before it is listened to closes without the end of its streams.
+        self._let_pass()
         super().on_closed(reason, cut=cut)
         self._on_end(self)
 

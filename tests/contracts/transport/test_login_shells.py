@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,28 @@ async def test_an_account_without_a_shell_says_so(
 
     assert done.outcome == Exited(1)
     assert b"not available" in done.stdout
+
+
+async def test_who_ends_before_we_listen_is_heard(
+    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
+) -> None:
+    """A command that is over in an instant, seen by a busy client: its words and its end are one
+    piece of news by then.
+    """
+    transport = await connect(make_sshd(shell="/usr/sbin/nologin"), ssh_kind)
+
+    async def busy() -> None:
+        while True:
+            time.sleep(0.03)  # the event loop has other things to do
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(busy())
+    runs = (transport.run(Command(argv=("true",)), timeout_s=15) for _ in range(4))
+    done = await asyncio.gather(*runs)
+    task.cancel()
+
+    assert [completed.outcome for completed in done] == [Exited(1)] * 4
+    assert all(b"not available" in completed.stdout for completed in done)
 
 
 async def test_one_session_is_kept_for_killing(
