@@ -88,7 +88,7 @@ async def test_who_ends_before_we_listen_is_heard(
 
     async def busy() -> None:
         while True:
-            time.sleep(0.03)  # the event loop has other things to do
+            time.sleep(0.03)  # noqa: ASYNC251 - the event loop has other things to do
             await asyncio.sleep(0)
 
     task = asyncio.create_task(busy())
