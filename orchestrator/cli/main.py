@@ -31,6 +31,7 @@ VERBS = (
     Verb("ps", _RUNS_MODULE, "ps", _RUNS, "List runs."),
     Verb("show", _RUNS_MODULE, "show", _RUNS, "Show a run's result."),
     Verb("logs", _RUNS_MODULE, "logs", _RUNS, "Print or follow the logs of a run."),
+    Verb("diagnose", "orchestrator.cli.diagnose", "diagnose", _RUNS, "Name the cause in logs."),
     Verb("attach", _RUNS_MODULE, "attach", _RUNS, "Follow a run that goes on elsewhere."),
     Verb("resume", "orchestrator.cli.resume", "resume", _RUNS, "Go on with a run."),
     Verb("stop", _RUNS_MODULE, "stop", _RUNS, "Stop a run and clean up behind it."),

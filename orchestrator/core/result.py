@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestrator.core.diagnosis.model import Diagnosis
 from orchestrator.core.errors import ExitCode
 
 SCHEMA_VERSION = 1
@@ -75,7 +76,8 @@ class Samples:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureResult:
     """The first cause. ``others`` are ranks that we stopped because of it; ``log`` and ``evidence``
-    (a folder) are paths in the run's folder.
+    (a folder) are paths in the run's folder. ``diagnosis``: what the logs say clearly; None where
+    no rule knows.
     """
 
     id: str
@@ -87,6 +89,7 @@ class FailureResult:
     log: str = ""
     others: tuple[str, ...] = ()
     evidence: str = ""
+    diagnosis: Diagnosis | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

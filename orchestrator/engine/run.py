@@ -33,6 +33,7 @@ from orchestrator.edges.store.files import write_json
 from orchestrator.edges.store.journal import Journal
 from orchestrator.edges.store.series import Point, SeriesWriter
 from orchestrator.engine.context import RunContext
+from orchestrator.engine.diagnosing import with_diagnosis
 from orchestrator.engine.hands import Hands
 from orchestrator.engine.interrupts import Abandoned
 from orchestrator.engine.problems import not_written
@@ -200,11 +201,12 @@ class _Engine:
         self._timings.enter(Phase.CONCLUDED, self._clock.monotonic())
         if self._state.plan is not None:
             write_json(self.folder.plan, to_json(self._state.plan))
-        return conclude(
+        result = conclude(
             self._state,
             timings=self._timings.seconds,
             report=str(self.folder.report_html),
         )
+        return with_diagnosis(result, self.folder, self._state)
 
 
 def _raised_or_event(item: Event | BaseException) -> Event:

@@ -26,6 +26,7 @@ def failure_screen(result: Result, folder: Path | None, *, color: bool = False) 
     log = _log_path(failure, folder)
     lines = [
         paint(head, RED + BOLD, color=color),
+        *_diagnosis(failure),
         *_evidence(failure, log),
         *_bystanders(result, failure),
         *(f"  warning: {brief(warning, WIDTH)}" for warning in result.warnings[:2]),
@@ -33,6 +34,15 @@ def failure_screen(result: Result, folder: Path | None, *, color: bool = False) 
     # What to do next must not be pushed out by what went wrong.
     last = list(_next(result, failure, log, folder))
     return [*lines[: MAX_LINES - len(last)], *last]
+
+
+def _diagnosis(failure: FailureResult) -> Iterator[str]:
+    if (found := failure.diagnosis) is not None:
+        place = f"; {brief(found.evidence[0].place, 120)}" if found.evidence else ""
+        sure = f"{brief(found.id, 40)}, {found.confidence.value}{place}"
+        follow = "".join(f"; {brief(what, 80)}" for what in found.consequences[:1])
+        yield f"  diagnosis: {brief(found.cause, WIDTH)}{follow} ({sure})"
+        yield f"  remedy: {brief(found.remedy, WIDTH)}"
 
 
 def _evidence(failure: FailureResult, log: Path | None) -> Iterator[str]:

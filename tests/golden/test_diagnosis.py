@@ -16,12 +16,13 @@ from orchestrator.core.codec import from_json
 from orchestrator.core.diagnosis.judge import judge, telling_lines
 from orchestrator.core.diagnosis.knowing import from_facts
 from orchestrator.core.diagnosis.model import MAX_EVIDENCE, End, Findings, Role, Source
-from orchestrator.core.diagnosis.rules import BY_ID
+from orchestrator.core.diagnosis.rules import BY_ID, DOMAINS
 from orchestrator.core.facts import Facts
 from orchestrator.core.outcome import Signalled
 from orchestrator.edges.diagnosis.reading import Gathering
 from orchestrator.edges.diagnosis.sources import log_sources
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "diagnosis.md"
 GOLDEN = Path(__file__).parent / "diagnosis"
 CASES = sorted(path.name for path in GOLDEN.iterdir())
 
@@ -91,3 +92,19 @@ def test_first_cause(case: str) -> None:
         assert findings.diagnosis.id == case
     assert 1 <= len(findings.diagnosis.evidence) <= MAX_EVIDENCE
     assert findings.diagnosis.evidence[0].text
+
+
+def table() -> list[str]:
+    """The rows of the document, one for each rule."""
+    return [
+        f"| `{rule.id}` | {rule.title} | {rule.role.name.lower()} | {rule.advice.value} |"
+        for rules in DOMAINS.values()
+        for rule in rules
+    ]
+
+
+def test_the_document_lists_every_rule() -> None:
+    """Row by row what the rules say of themselves, in their order."""
+    rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")]
+
+    assert rows == table()

@@ -85,11 +85,11 @@ def _first(rivals: Sequence[Clue], ends: Sequence[End]) -> tuple[Clue, bool]:
     """The earliest rival, and whether its being first is known rather than guessed."""
     if all(clue.at is not None for clue in rivals):
         return _earliest(rivals)
+    heads = _heads(rivals)
     order = {_who(end.source): n for n, end in reversed(list(enumerate(ends)))}
-    if order and all(_who(clue.source) in order for clue in rivals):
-        first = min(rivals, key=lambda clue: (order[_who(clue.source)], *_rank_of(clue)))
-        return first, True
-    best = min(_heads(rivals), key=_rank_of)
+    if order and all(_who(clue.source) in order for clue in heads):
+        return min(heads, key=lambda clue: (order[_who(clue.source)], *_standing(clue))), True
+    best = min(heads, key=_standing)
     return best, all(clue.rule.id == best.rule.id for clue in rivals)
 
 
@@ -97,21 +97,24 @@ def _earliest(rivals: Sequence[Clue]) -> tuple[Clue, bool]:
     """What was written within the same second as the first is told apart by what it says."""
     begin = min(clue.at or 0.0 for clue in rivals)
     close = [clue for clue in rivals if (clue.at or 0.0) - begin <= CLOCK_ERROR_S]
-    best = min(close, key=_rank_of)
+    best = min(close, key=_standing)
     return best, all(clue.rule.id == best.rule.id for clue in close)
 
 
 def _heads(rivals: Sequence[Clue]) -> list[Clue]:
     """Of each writer what it wrote first: the rest may well follow from that."""
     heads: dict[tuple[_Key, str], Clue] = {}
-    for clue in sorted(rivals, key=lambda clue: (clue.line, clue.order)):
+    for clue in sorted(rivals, key=lambda clue: (clue.line, *_standing(clue))):
         heads.setdefault((_who(clue.source), clue.source.name), clue)
     return list(heads.values())
 
 
-def _rank_of(clue: Clue) -> tuple[int, int, float, int]:
-    at = clue.at if clue.at is not None else 0.0
-    return clue.rule.domain, -clue.rule.weight, at, clue.order
+def _standing(clue: Clue) -> tuple[int, int, float, int, str, int, str]:
+    """Near to the metal first, then the specific; the rest makes the order a total one."""
+    source = clue.source
+    rank = -1 if source.rank is None else source.rank
+    at = clue.at or 0.0
+    return (clue.rule.domain, -clue.rule.weight, at, rank, source.name, clue.line, clue.rule.id)
 
 
 # ---- the verdict -------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ _TIMES = (
 _NAME = r"[A-Za-z0-9][\w.-]{0,62}"
 _PREFIXES = (
     re.compile(r"\[rank(?P<rank>\d{1,6})\]:? ?"),  # torch
-    re.compile(r"\[(?:default|trainer|worker)(?P<rank>\d{1,6})\]:? ?"),  # torchrun --tee
+    re.compile(r"\[(?:default|trainer|worker)(?P<local>\d{1,6})\]:? ?"),  # torchrun --tee
     re.compile(rf"\[(?P<node>{_NAME})[/:](?P<rank>\d{{1,6}})\]:? "),  # orchestrate and others
     re.compile(rf"\[(?P<node>{_NAME})/launcher\] "),
     re.compile(r"\[\d{1,6},(?P<rank>\d{1,6})\](?:<std(?:out|err|diag)>)?: ?"),  # mpirun
@@ -65,7 +65,7 @@ class Head:
 
 def read_head(line: str) -> Head:
     """The prefixes of ``line``, at most a handful of them."""
-    node, rank, text = "", None, line
+    node, rank, local, text = "", None, None, line
     for _ in range(_MAX_PREFIXES):
         match = next((m for p in _PREFIXES if (m := p.match(text)) is not None), None)
         if match is None:
@@ -74,10 +74,12 @@ def read_head(line: str) -> Head:
         node = node or told.get("node") or ""
         if rank is None and told.get("rank"):
             rank = int(told["rank"])
+        if local is None and told.get("local"):
+            local = int(told["local"])
         if match.end() == 0:
             break
         text = text[match.end() :]
-    return Head(text=text.lstrip(), node=node, rank=rank)
+    return Head(text=text.lstrip(), node=node, rank=local if rank is None else rank)
 
 
 def read_time(line: str) -> float | None:

@@ -50,6 +50,11 @@ def _failure(report: Report) -> Iterator[str]:
         yield f"> {escape(failure.last_line)}"
     if failure.others:
         yield f"{len(failure.others)} other ranks were stopped by orchestrate."
+    if (found := failure.diagnosis) is not None:
+        yield f"Diagnosis ({escape(found.id)}, {found.confidence.value}): {escape(found.cause)}"
+        places = [f"- {escape(line.place)}: {escape(line.text)}" for line in found.evidence]
+        yield "\n".join([*places, *(f"- {escape(what)}" for what in found.consequences)])
+        yield f"Remedy: {escape(found.remedy)}"
     if failure.remedy:
         yield f"Next: {escape(failure.remedy)}"
 

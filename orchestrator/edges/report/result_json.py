@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+from orchestrator.core.diagnosis.model import Advice, Confidence, Diagnosis, Evidence
 from orchestrator.core.errors import ExitCode, InternalError, UsageError
 from orchestrator.core.result import (
     SCHEMA_VERSION,
@@ -19,6 +20,8 @@ from orchestrator.core.result import (
     Status,
     Verdict,
 )
+
+_LISTS = ("consequences", "besides", "references")
 
 
 def to_object(result: Result) -> dict[str, Any]:
@@ -82,9 +85,7 @@ def _read(data: Mapping[str, Any]) -> Result:
         },
         samples=Samples(**samples) if samples else None,
         timings=data["timings"],
-        failure=FailureResult(**{**failure, "others": tuple(failure["others"])})
-        if failure
-        else None,
+        failure=_read_failure(failure) if failure else None,
         warnings=tuple(data["warnings"]),
         report=data["report"],
         schema_version=data["schema_version"],
@@ -98,4 +99,39 @@ def _metric(metric: MetricResult) -> dict[str, Any]:
 
 
 def _failure(failure: FailureResult) -> dict[str, Any]:
-    return {**asdict(failure), "others": list(failure.others)}
+    diagnosis = failure.diagnosis
+    return {
+        **asdict(replace(failure, diagnosis=None)),
+        "others": list(failure.others),
+        "diagnosis": diagnosis_object(diagnosis) if diagnosis else None,
+    }
+
+
+def _read_failure(data: Mapping[str, Any]) -> FailureResult:
+    # Results of before there was a diagnosis have none.
+    found = data.get("diagnosis")
+    diagnosis = _read_diagnosis(found) if found else None
+    return FailureResult(**{**data, "others": tuple(data["others"]), "diagnosis": diagnosis})
+
+
+def diagnosis_object(diagnosis: Diagnosis) -> dict[str, Any]:
+    """JSON-ready."""
+    return {
+        **asdict(diagnosis),
+        "confidence": diagnosis.confidence.value,
+        "advice": diagnosis.advice.value,
+        "evidence": [asdict(line) for line in diagnosis.evidence],
+        **{name: list(getattr(diagnosis, name)) for name in _LISTS},
+    }
+
+
+def _read_diagnosis(data: Mapping[str, Any]) -> Diagnosis:
+    return Diagnosis(
+        **{
+            **data,
+            "confidence": Confidence(data["confidence"]),
+            "advice": Advice(data["advice"]),
+            "evidence": tuple(Evidence(**line) for line in data["evidence"]),
+            **{name: tuple(data[name]) for name in _LISTS},
+        }
+    )

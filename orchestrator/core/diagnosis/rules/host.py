@@ -46,7 +46,7 @@ RULES = (
         signs=(
             sign("failed (exitcode: -9)", _EXITCODE % "-9"),
             sign("ignal 9 (SIGKILL)"),
-            sign("Killed", r"(?:^|: line \d{1,6}: +\d{1,9} )Killed(?:\s|$)"),
+            sign("Killed", r"(?:^|: line \d{1,6}: {1,4}\d{1,9} )Killed(?:\s|$)"),
             sign("exited on signal 9"),
         ),
         endings=(Signalled(9), Exited(137)),

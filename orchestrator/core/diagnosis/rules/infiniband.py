@@ -9,7 +9,7 @@ _QP = (
     r"(?:.{0,40}? on dev (?P<hca>[\w.-]{1,40}:\d{1,3}))?"
     r"(?:.{0,120}?remote GID (?P<peer>[0-9a-fA-F:.]{2,60}))?"
 )
-_QP_DEFAULTS = {"hca": "an unnamed HCA", "peer": "its peer"}
+_QP_DEFAULTS = {"hca": "an unnamed HCA", "peer": "its peer", "error": "no reason given"}
 
 RULES = (
     Rule(

@@ -144,7 +144,8 @@ RULES = (
         id="XID-END-001",
         title="The driver tidied up behind an ended process (Xid 45)",
         domain=Domain.PROGRAM,
-        cause="the driver on {who} cleaned up behind a process that had ended (Xid {number})",
+        cause="the driver on {who} cleaned up behind a process that had ended (Xid {number}, "
+        "GPU {gpu})",
         remedy="look for what ended the process",
         role=Role.VICTIM,
         advice=Advice.RETRY,

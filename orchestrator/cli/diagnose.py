@@ -1,0 +1,106 @@
+"""``orchestrate diagnose``: the first cause in anybody's logs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.options import color_option, colored, json_option
+
+if TYPE_CHECKING:
+    from orchestrator.core.diagnosis.model import Findings
+    from orchestrator.edges.diagnosis.reading import Gathering
+    from orchestrator.edges.store.layout import RunFolder
+
+
+@click.command()
+@click.argument("targets", metavar="FILE|FOLDER|RUN...", nargs=-1, required=True)
+@color_option
+@json_option
+def diagnose(targets: tuple[str, ...], color: str, as_json: bool) -> int:
+    """Name the first cause in logs: files, folders of them, - for standard input, or a RUN.
+
+    Ranks are told apart by file names (rank3.log, attempt_0/3/stderr.log) and by prefixes of lines
+    ([rank3]:, 3:, [node/3]). Exits 0 when a cause was named, 1 when no rule knows one.
+    """
+    from orchestrator.cli.output import plain, print_json
+    from orchestrator.view.diagnosis import findings_text
+
+    findings, gathering = _diagnose(targets)
+    if as_json:
+        skipped = {"logs": len(gathering.sources), "unread_bytes": gathering.skipped}
+        print_json("diagnosis", {**plain(findings), **skipped})
+    else:
+        click.echo("\n".join(findings_text(findings, len(gathering.sources), color=colored(color))))
+        for name, count in gathering.skipped.items():
+            click.echo(f"note: {count} bytes in the middle of {name} were not looked at", err=True)
+    return 0 if findings.diagnosis else 1
+
+
+def _diagnose(targets: tuple[str, ...]) -> tuple[Findings, Gathering]:
+    """All targets together are one job. Raises :class:`UsageError`."""
+    from orchestrator.core.diagnosis.judge import judge, telling_lines
+    from orchestrator.core.errors import UsageError
+    from orchestrator.edges.diagnosis.reading import Gathering
+
+    gathering = Gathering()
+    runs = [run for target in targets if (run := _read(target, gathering)) is not None]
+    if len(runs) > 1:
+        raise UsageError("one run at a time", id="diagnose.runs", remedy="name one of them")
+    if runs:
+        return _diagnose_run(runs[0], gathering), gathering
+    findings = judge(
+        gathering.clues,
+        remarks=gathering.remarks,
+        sources=gathering.sources,
+        telling=telling_lines(gathering.tails),
+    )
+    return findings, gathering
+
+
+def _read(target: str, gathering: Gathering) -> RunFolder | None:
+    """Gather what ``target`` holds; a run is returned instead."""
+    from orchestrator.core.diagnosis.model import Source
+    from orchestrator.core.errors import UsageError
+    from orchestrator.edges.diagnosis.sources import log_sources
+
+    path = Path(target)
+    if target == "-":
+        gathering.read_stream(sys.stdin.buffer, Source(name="stdin"))
+    elif path.exists():
+        try:
+            for log in log_sources(path, target):
+                gathering.read_file(log.path, log.source)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise UsageError("cannot be read", id="diagnose.file", where=path, why=why) from error
+    else:
+        return _find_run(target)
+    return None
+
+
+def _find_run(target: str) -> RunFolder:
+    from orchestrator.core.errors import UsageError
+    from orchestrator.edges.store.layout import Layout
+    from orchestrator.edges.store.runs import find_run
+
+    try:
+        return find_run(Layout.from_environment(os.environ), target)
+    except UsageError as error:
+        what = f"{target!r} is neither a file nor a run: {error.what}"
+        raise UsageError(what, id="diagnose.target", remedy=error.remedy) from error
+
+
+def _diagnose_run(folder: RunFolder, gathering: Gathering) -> Findings:
+    """With what its journal knows of endings and nodes."""
+    from orchestrator.edges.diagnosis.reading import WHOLE
+    from orchestrator.engine.diagnosing import diagnose_run
+    from orchestrator.engine.recorded import recall
+    from orchestrator.engine.revisit import read_request
+
+    state = recall(folder, read_request(folder)).state
+    return diagnose_run(folder, state, WHOLE, gathering)

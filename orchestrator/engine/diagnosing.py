@@ -1,0 +1,75 @@
+"""The first cause of a run's failure, from its folder and what is known of it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+from orchestrator.core.diagnosis.judge import judge, telling_lines
+from orchestrator.core.diagnosis.knowing import from_facts
+from orchestrator.core.diagnosis.model import Confidence, End, Findings, Source
+from orchestrator.core.events import RankExited
+from orchestrator.core.result import Result
+from orchestrator.core.state import Ending, RunState
+from orchestrator.edges.diagnosis.reading import ENDS, Gathering, Window
+from orchestrator.edges.diagnosis.sources import source_of
+from orchestrator.edges.store.layout import RunFolder
+
+# Failures of which the ranks' own logs know more than the verdict. Ranks that hung were looked at.
+_EXPLAINED = frozenset({"OR-RUN-001", "OR-TIME-001"})
+# So that thousands of ranks do not keep the result waiting.
+MAX_BYTES = 32 << 20
+
+
+def with_diagnosis(result: Result, folder: RunFolder, state: RunState) -> Result:
+    """``result`` with what the collected logs say of its failure, if they say it clearly."""
+    failure = result.failure
+    if failure is None or failure.id not in _EXPLAINED:
+        return result
+    try:
+        share = _share(ENDS, MAX_BYTES // max(1, len(folder.log_files())))
+        found = diagnose_run(folder, state, share).diagnosis
+    except OSError:
+        return result
+    if found is None or found.confidence is Confidence.POSSIBLE:
+        return result
+    return replace(result, failure=replace(failure, diagnosis=found))
+
+
+def diagnose_run(
+    folder: RunFolder, state: RunState, window: Window, gathering: Gathering | None = None
+) -> Findings:
+    """What the logs of the run's last attempt, its endings and its nodes' facts say together.
+
+    Logs that cannot be read are left out. ``gathering`` may hold what other logs told. Raises
+    ``OSError`` when the folder cannot be read.
+    """
+    gathering = gathering or Gathering()
+    for log in folder.log_files():
+        if log.attempt != state.attempt or log.file.endswith(".jsonl"):
+            continue
+        path = folder.node_logs(log.node, log.attempt) / log.file
+        source = source_of(path.relative_to(folder.path).as_posix())
+        with suppress(OSError):
+            gathering.read_file(path, replace(source, node=log.node), window)
+    facts = {name: node.facts for name, node in state.planned() if node.facts is not None}
+    return judge(
+        [*gathering.clues, *from_facts(facts)],
+        remarks=gathering.remarks,
+        ends=[_end(ending) for ending in state.failures],
+        sources=gathering.sources,
+        telling=telling_lines(gathering.tails),
+    )
+
+
+def _share(window: Window, most: int) -> Window:
+    """``window`` for a log that may take no more than ``most`` bytes."""
+    tail = min(window.tail, most * 3 // 4)
+    return Window(head=min(window.head, most // 4), tail=tail, counted=window.counted)
+
+
+def _end(ending: Ending) -> End:
+    rank = ending.rank if isinstance(ending, RankExited) else None
+    label = f"rank-{rank}" if isinstance(ending, RankExited) else ending.label
+    source = Source(name=f"logs/{ending.node}/{label}.err", node=ending.node, rank=rank)
+    return End(source=source, outcome=ending.outcome)

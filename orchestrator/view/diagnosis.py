@@ -1,0 +1,44 @@
+"""A diagnosis for people: the cause, the lines that show it, what followed, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.core.diagnosis.model import Diagnosis, Evidence, Findings
+from orchestrator.view.terminal import BOLD, RED, YELLOW, paint
+from orchestrator.view.text import brief, plural
+
+WIDTH = 240
+
+
+def findings_text(findings: Findings, logs: int, *, color: bool = False) -> list[str]:
+    """The first cause, or that there is none that a rule knows."""
+    found = findings.diagnosis
+    lines = list(_cause(found, color) if found else _unknown(findings, logs, color))
+    lines += [f"  harmless: {rule}, though it looks bad" for rule in findings.harmless]
+    return lines
+
+
+def _cause(found: Diagnosis, color: bool) -> Iterator[str]:
+    yield paint(
+        f"{brief(found.title)} ({found.id}, {found.confidence.value})", RED + BOLD, color=color
+    )
+    yield f"  {brief(found.cause, 2 * WIDTH)}"
+    yield from _lines(found.evidence)
+    yield from (f"  then: {brief(what, WIDTH)}" for what in found.consequences)
+    yield from (f"  also: {brief(what, WIDTH)}" for what in found.besides)
+    yield f"  remedy: {brief(found.remedy, 2 * WIDTH)}"
+    if found.references:
+        yield f"  see: {brief(', '.join(found.references), WIDTH)}"
+
+
+def _unknown(findings: Findings, logs: int, color: bool) -> Iterator[str]:
+    yield paint(f"no rule knows what happened ({plural(logs, 'log')} read)", YELLOW, color=color)
+    if findings.telling:
+        yield "  the last lines that may tell:"
+        yield from _lines(findings.telling)
+
+
+def _lines(evidence: tuple[Evidence, ...]) -> Iterator[str]:
+    for line in evidence:
+        yield f"  {brief(line.place, 120)}: {brief(line.text, WIDTH)}"
