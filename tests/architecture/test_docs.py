@@ -1,4 +1,4 @@
-"""Links in the Markdown files lead somewhere."""
+"""Links in the Markdown files lead somewhere, and the tests that they name exist."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ REFERENCE = re.compile(r"^\[[^\]]+\]:\s+<?(\S+?)>?\s*$", re.MULTILINE)
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]*`")
+TEST = re.compile(r"`((?:tests|scripts)/[\w./-]+)(?:::(\w+))?`")
 FOREIGN = ("http://", "https://", "mailto:")
 
 
@@ -28,6 +29,32 @@ def test_links_between_documents_resolve() -> None:
     ]
 
     assert wrong == []
+
+
+def test_tests_that_documents_name_exist() -> None:
+    """A promise without its test would be worth nothing: every `tests/...` and `scripts/...`."""
+    named = [
+        (document, *match)
+        for document in files()
+        if document.suffix == ".md"
+        for match in TEST.findall(document.read_text(encoding="utf-8"))
+    ]
+
+    wrong = [
+        f"{document.relative_to(ROOT)}: {path} {name}"
+        for document, path, name in named
+        if not exists(ROOT / path, name)
+    ]
+
+    assert wrong == []
+    assert any(document.name == "guarantees.md" for document, *_ in named)
+
+
+def exists(path: Path, name: str) -> bool:
+    """Whether there is such a file or folder and, if ``name`` is not empty, that test in it."""
+    if not path.exists():
+        return False
+    return not name or re.search(rf"def {name}\b", path.read_text(encoding="utf-8")) is not None
 
 
 def links(document: Path) -> Iterator[str]:

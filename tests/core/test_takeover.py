@@ -264,3 +264,20 @@ def test_a_report_is_counted_once_by_its_position() -> None:
 def test_actions_that_name_no_node_have_an_identity_too() -> None:
     actions: list[Action] = [Connect(node="a"), Clear(node="a")]
     assert [identity(action) for action in actions] == ["Connect/a", "Clear/a"]
+
+
+def test_what_could_not_be_brought_home_is_tried_again() -> None:
+    """The disk here was full, or the link broke: a takeover collects, and sweeps, that node anew;
+    the others stay as they were, and the run comes to its good end.
+    """
+    full = Problem(id="OR-STORE-011", message="no space")
+    failed = [Failed(node="b", phase=Phase.COLLECT, problem=full)]
+    world = World(request("a", "b"), {"Collect/b": lambda _: failed})
+    world.run()
+    before = conclude(world.state, timings={}, report="")
+    assert (before.status, before.exit_code) == (Status.FAILED, ExitCode.BUSY)
+    taken = go_on(world.state, TAKEN)
+    after = conclude(taken.state, timings={}, report="")
+    assert (after.status, after.exit_code) == (Status.SUCCEEDED, ExitCode.DONE)
+    verbs = {verb for verb in taken.performed if verb.startswith(("Collect", "Sweep", "Launch"))}
+    assert verbs == {"Collect/b", "Sweep/b"}
