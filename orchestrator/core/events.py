@@ -206,6 +206,7 @@ class Reported:
     """A rank reported a metric through the kit.
 
     ``position``: the byte after the record in the rank's report file, by which a repeat is known.
+    ``attempt``: the earlier one that it comes from, when it was heard of late; else None.
     """
 
     node: str
@@ -215,6 +216,7 @@ class Reported:
     unit: str
     step: int | None
     position: int = 0
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

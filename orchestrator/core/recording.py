@@ -216,11 +216,12 @@ def _more_urgent(old: StopRequested | None, new: StopRequested) -> StopRequested
 
 def _record_figure(state: RunState, event: Reported) -> RunState:
     place = (event.node, event.rank)
-    if event.position and event.position <= state.positions.get(place, 0):
+    known = event.position and event.position <= state.positions.get(place, 0)
+    if known or event.attempt is not None:
         return state
     state = replace(state, positions={**state.positions, place: event.position})
-    known = state.figures.get(event.name)
-    if event.step is not None or (known is not None and known.rank < event.rank):
+    other = state.figures.get(event.name)
+    if event.step is not None or (other is not None and other.rank < event.rank):
         return state
     figure = Figure(rank=event.rank, value=event.value, unit=event.unit)
     return replace(state, figures={**state.figures, event.name: figure})

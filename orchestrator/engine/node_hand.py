@@ -5,10 +5,12 @@ led to.
 from __future__ import annotations
 
 import asyncio
+import functools
 import getpass
 import hashlib
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.boundary.facts import parse_facts
@@ -18,6 +20,7 @@ from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.events import (
     Cleared,
     Connected,
+    Event,
     Launched,
     NodeConcluded,
     Occupied,
@@ -25,6 +28,7 @@ from orchestrator.core.events import (
     Probed,
     Reached,
     RendezvousOffered,
+    Reported,
     Synced,
 )
 from orchestrator.core.evidence import Inspected
@@ -40,6 +44,7 @@ from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.looking import look_at
 from orchestrator.engine.node_link import NodeLink
 from orchestrator.engine.problems import superseded
+from orchestrator.engine.recorded import read_positions
 from orchestrator.engine.watching import Watcher
 
 # A sweep fences off launches of the same epoch that come too late.
@@ -97,10 +102,43 @@ class NodeHand:
         self._post(Probed(node=self._spec.name, facts=facts))
 
     async def clear(self) -> None:
-        """End what earlier attempts left: our own epoch fences theirs off, not ours."""
+        """End what earlier attempts left: our own epoch fences theirs off, not ours. What their
+        ranks wrote and reported after their link was lost comes home.
+        """
         reply = await self._link.request("sweep", self._fenced(), timeout_s=CLEAR_S)
         swept = parse_swept(self._spec.name, reply.fields)
+        for attempt in range(1, self._attempt):
+            await self._bring_late_words(attempt)
         self._post(Cleared(node=swept.node, clean=swept.clean, survivors=swept.survivors))
+
+    async def _bring_late_words(self, attempt: int) -> None:
+        try:
+            await self._link.request(
+                "renew", {**self._lease(), "attempt": attempt}, timeout_s=QUICK_S
+            )
+        except AgentError as error:
+            if error.id == ABSENT:
+                return
+            raise
+        name = self._spec.name
+        read = await asyncio.to_thread(read_positions, self._context.folder, attempt)
+        watcher = Watcher(
+            self._link,
+            attempt=attempt,
+            context=self._context,
+            post=functools.partial(self._post_late, attempt),
+            clock_offset_s=0.0,
+            positions={rank: at for (node, rank), at in read.items() if node == name},
+        )
+        async with asyncio.timeout(self._request.budgets.collect_s):
+            await watcher.run()
+
+    def _post_late(self, attempt: int, event: Event | BaseException) -> None:
+        """Of an attempt that is over only its points count any more; our own troubles do."""
+        if isinstance(event, Reported):
+            self._post(replace(event, attempt=attempt))
+        elif isinstance(event, BaseException):
+            self._post(event)
 
     async def sync(self) -> None:
         snapshot = self._context.snapshot
@@ -287,9 +325,11 @@ class NodeHand:
         await self._link.close()
 
     async def _renew(self) -> None:
-        lease_s = self._request.budgets.lease_s
-        fields = {**self._fenced(), "lease_s": lease_s}
-        await self._link.request("renew", fields, timeout_s=lease_s or RENEW_EVERY_S)
+        timeout_s = self._request.budgets.lease_s or RENEW_EVERY_S
+        await self._link.request("renew", self._lease(), timeout_s=timeout_s)
+
+    def _lease(self) -> dict[str, object]:
+        return {**self._fenced(), "lease_s": self._request.budgets.lease_s}
 
     async def _keep_renewing(self) -> None:
         """Keep the node's lease alive for as long as the coordinator is."""

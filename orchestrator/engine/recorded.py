@@ -14,7 +14,7 @@ from orchestrator.core.request import RunRequest
 from orchestrator.core.state import RunState, new_state
 from orchestrator.edges.store.journal import Entry, JournalReader
 from orchestrator.edges.store.layout import RunFolder
-from orchestrator.edges.store.series import PointReader
+from orchestrator.edges.store.series import Point, PointReader
 
 
 class Timings:
@@ -79,19 +79,29 @@ def read_events(folder: RunFolder, entries: Iterable[Entry]) -> Iterator[tuple[f
             ) from error
 
 
+def read_positions(folder: RunFolder, attempt: int) -> dict[tuple[str, int], int]:
+    """(node, rank) -> how far its report file of ``attempt`` was read, as the series tells."""
+    positions: dict[tuple[str, int], int] = {}
+    for point in _points(folder, attempt):
+        place = (point.node, point.rank)
+        positions[place] = max(positions.get(place, 0), point.position)
+    return positions
+
+
 def _with_reports(folder: RunFolder, state: RunState) -> RunState:
     """What the series knows beyond the journal, before which it is written: how far each report
     file of this attempt was read, and final figures.
     """
-    positions = dict(state.positions)
+    for point in _points(folder, state.attempt):
+        if point.step is None:
+            # Without its position: a figure that is known already changes nothing.
+            state = record(state, replace(point.event, position=0))
+    read = read_positions(folder, state.attempt)
+    further = {place: max(at, read.get(place, 0)) for place, at in state.positions.items()}
+    return replace(state, positions={**read, **further})
+
+
+def _points(folder: RunFolder, attempt: int) -> Iterator[Point]:
     reader = PointReader(folder.metrics)
     while points := reader.read():
-        for point in points:
-            if point.attempt != state.attempt:
-                continue
-            if point.step is None:
-                # Without its position: a figure that is known already changes nothing.
-                state = record(state, replace(point.event, position=0))
-            place = (point.node, point.rank)
-            positions[place] = max(positions.get(place, 0), point.position)
-    return replace(state, positions=positions)
+        yield from (point for point in points if point.attempt == attempt)

@@ -178,12 +178,13 @@ class _Engine:
     def _step(self, event: Event) -> _Step:
         before = self._state
         self._state, actions = machine.step(before, event)
-        return _Step(event, self._state, actions, news=self._state is not before)
+        late = isinstance(event, Reported) and event.attempt is not None
+        return _Step(event, self._state, actions, news=late or self._state is not before)
 
     def _write(self, steps: list[_Step], now: float) -> None:
         """Points first: whoever reads both knows from either how far the reports were read."""
         self._series.append_many(
-            Point.of(step.event, attempt=step.state.attempt, t=now)
+            Point.of(step.event, attempt=step.event.attempt or step.state.attempt, t=now)
             for step in steps
             if isinstance(step.event, Reported)
         )
@@ -216,5 +217,7 @@ def _raised_or_event(item: Event | BaseException) -> Event:
 
 
 def _is_decisive(event: Event) -> bool:
-    """Whether it belongs in the journal; a point of a series is no decision."""
-    return not (isinstance(event, Reported) and event.step is not None)
+    """Whether it belongs in the journal; a point of a series is no decision, nor is a late one."""
+    if not isinstance(event, Reported):
+        return True
+    return event.step is None and event.attempt is None

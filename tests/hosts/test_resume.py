@@ -313,7 +313,9 @@ def test_a_node_rebooted_meanwhile(desk: Desk, hosts: VirtualHosts, held: Undist
 
 
 def test_a_node_without_power_meanwhile(desk: Desk, hosts: VirtualHosts, held: Undisturbed) -> None:
-    """The run fails and names it; when it is back, another attempt brings home what it kept."""
+    """The run fails and names it; when it is back, another attempt brings home what its rank wrote
+    meanwhile.
+    """
     job = start(desk, "--unattended", "continue", "--budget", "connect=3")
     job.abandon()
     hosts.unplug("vh3")
@@ -321,11 +323,15 @@ def test_a_node_without_power_meanwhile(desk: Desk, hosts: VirtualHosts, held: U
     assert ending.code == 1, ending.err
     assert ending.result["failure"]["node"] == "vh3"
     assert ending.states == {"vh1": "stopped", "vh2": "stopped", "vh3": "lost"}
+    # Nobody hears it, but its rank goes on to its end.
+    release(hosts, job.run, ["vh3"])
+    wait_until("vh3's rank is done", lambda: not remains(hosts, job.run, ["vh3"]))
     hosts.plug("vh3")
-    assert [*remains(hosts, job.run)] == ["vh3"]
     again = desk.resume(job.run, "--retry")
     again.wait_for("Cleared", node="vh3")
-    release(hosts, job.run, HELD.nodes)
+    kept = hosts.home("vh3") / f".orchestrate/node/runs/{job.run}/vh3/attempt-1/logs/rank-2.out"
+    assert desk.log(job.run, "vh3", "rank-2.out") == kept.read_bytes()
+    release(hosts, job.run, ["vh1", "vh2"])
     held.check(desk.folder(job.run), again.end())
 
 

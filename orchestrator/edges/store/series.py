@@ -46,7 +46,8 @@ class Point:
 
 
 def _shared(source: Reported | Point) -> dict[str, Any]:
-    return {field.name: getattr(source, field.name) for field in fields(Reported)}
+    names = [field.name for field in fields(Reported) if field.name != "attempt"]
+    return {name: getattr(source, name) for name in names}
 
 
 class SeriesWriter:
