@@ -7,14 +7,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import getpass
-import hashlib
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from orchestrator.boundary.facts import parse_facts
-from orchestrator.boundary.supervisor_records import parse_holder, parse_interpreter, parse_swept
+from orchestrator.boundary.supervisor_records import parse_holder, parse_swept
 from orchestrator.core.command import reveal
 from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.events import (
@@ -24,7 +22,6 @@ from orchestrator.core.events import (
     Launched,
     NodeConcluded,
     Occupied,
-    Prepared,
     Probed,
     Reached,
     RendezvousOffered,
@@ -32,17 +29,16 @@ from orchestrator.core.events import (
     Synced,
 )
 from orchestrator.core.evidence import Inspected
-from orchestrator.core.inventory import NodeSpec, PythonKind
+from orchestrator.core.inventory import NodeSpec
 from orchestrator.core.plan import Lock, NodePlan, ProcessPlan
 from orchestrator.core.state import NEVER_LAUNCHED, RunState
-from orchestrator.core.workload import Workload
 from orchestrator.edges.agent.channel import AgentError
-from orchestrator.edges.agent.dial import Channel
 from orchestrator.edges.sync.push import push_snapshot
 from orchestrator.engine.collect import collect_outputs
 from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.looking import look_at
 from orchestrator.engine.node_link import NodeLink
+from orchestrator.engine.preparing import prepare
 from orchestrator.engine.problems import superseded
 from orchestrator.engine.recorded import read_positions
 from orchestrator.engine.watching import Watcher
@@ -58,7 +54,6 @@ RENEWALS_PER_LEASE = 4
 RENEW_EVERY_S = 30.0
 LET_GO_S = 0.1
 LET_GO_POLL_S = 0.2
-BUILD_NOTE_EVERY_S = 5.0
 
 
 class NodeHand:
@@ -154,18 +149,7 @@ class NodeHand:
         )
 
     async def prepare(self) -> None:
-        """The interpreter: built from requirements, or the declared one; then what it can
-        import.
-        """
-        # A launcher is chosen by whether torch is there, whatever the workload requires.
-        wanted = sorted({*self._request.job.workload.modules, "torch"})
-        reply = await self._link.request(
-            "interpreter",
-            {"interpreter": await self._interpreter(), "modules": wanted},
-            timeout_s=self._request.budgets.probe_s,
-        )
-        path, modules = parse_interpreter(reply.fields)
-        self._post(Prepared(node=self._spec.name, interpreter=path, modules=modules))
+        self._post(await prepare(self._link, self._request, self._context))
 
     async def offer_rendezvous(self) -> None:
         reply = await self._link.request("listen", timeout_s=QUICK_S)
@@ -357,56 +341,6 @@ class NodeHand:
 
     def _fenced(self) -> dict[str, object]:
         return {**self._named(), "epoch": self._epoch, "token": self._request.token}
-
-    async def _interpreter(self) -> dict[str, str]:
-        """What the agent should resolve: a kind and a value. Builds an environment if that is
-        asked.
-        """
-        python = self._spec.python
-        source = requirements_of(self._spec, self._request.job.workload)
-        if source is not None:
-            return {"kind": "interpreter", "value": await self._build(source)}
-        if python.kind in (PythonKind.REQUIREMENTS, PythonKind.WORKLOAD):
-            return {"kind": "interpreter", "value": python.base}
-        return {"kind": python.kind.value, "value": python.value}
-
-    async def _build(self, requirements: Path) -> str:
-        """The interpreter of the environment made from ``requirements``, built unless cached."""
-        text = await asyncio.to_thread(requirements.read_bytes)
-        base = self._spec.python.base
-        channel = await self._link.open(self._request.budgets.connect_s)
-        telling = asyncio.create_task(self._tell_build(channel))
-        try:
-            reply = await self._link.request(
-                "environment",
-                {"digest": hashlib.sha256(base.encode() + b"\0" + text).hexdigest(), "base": base},
-                timeout_s=self._request.budgets.prepare_s,
-                payload=text,
-            )
-        finally:
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
-        return str(reply.fields.get("interpreter"))
-
-    async def _tell_build(self, channel: Channel) -> None:
-        """A line now and then: building an environment takes minutes and must not look hung."""
-        told_at = self._clock.monotonic() - BUILD_NOTE_EVERY_S
-        async for event in channel.events():
-            now = self._clock.monotonic()
-            line = str(event.fields.get("line", "")).strip()
-            if event.name == "environment" and line and now - told_at >= BUILD_NOTE_EVERY_S:
-                told_at = now
-                note = f"{self._spec.name}: building its Python environment: {line[:100]}"
-                self._context.note(note)
-
-
-def requirements_of(spec: NodeSpec, workload: Workload) -> Path | None:
-    """The coordinator's requirements file that the node's environment is built from, if any."""
-    if spec.python.kind is PythonKind.REQUIREMENTS:
-        return Path(spec.python.value)
-    if spec.python.kind is PythonKind.WORKLOAD and workload.requirements:
-        return Path(workload.folder) / workload.requirements
-    return None
 
 
 def agent_locks(locks: Sequence[Lock]) -> list[dict[str, object]]:

@@ -1,0 +1,86 @@
+"""The Python environment of one node's ranks: built from requirements, or the declared one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+from orchestrator.boundary.supervisor_records import parse_interpreter
+from orchestrator.core.events import Prepared
+from orchestrator.core.inventory import NodeSpec, PythonKind
+from orchestrator.core.request import RunRequest
+from orchestrator.core.workload import Workload
+from orchestrator.edges.agent.dial import Channel
+from orchestrator.engine.context import RunContext
+from orchestrator.engine.node_link import NodeLink
+
+BUILD_NOTE_EVERY_S = 5.0
+
+
+async def prepare(link: NodeLink, request: RunRequest, context: RunContext) -> Prepared:
+    """Which interpreter the ranks get, and what it can import. Raises as ``link`` does, and
+    ``BadRecord``.
+    """
+    # A launcher is chosen by whether torch is there, whatever the workload requires.
+    wanted = sorted({*request.job.workload.modules, "torch"})
+    interpreter = await _interpreter(link, request, context)
+    reply = await link.request(
+        "interpreter",
+        {"interpreter": interpreter, "modules": wanted},
+        timeout_s=request.budgets.probe_s,
+    )
+    path, modules = parse_interpreter(reply.fields)
+    return Prepared(node=link.node, interpreter=path, modules=modules)
+
+
+def requirements_of(spec: NodeSpec, workload: Workload) -> Path | None:
+    """The coordinator's requirements file that the node's environment is built from, if any."""
+    if spec.python.kind is PythonKind.REQUIREMENTS:
+        return Path(spec.python.value)
+    if spec.python.kind is PythonKind.WORKLOAD and workload.requirements:
+        return Path(workload.folder) / workload.requirements
+    return None
+
+
+async def _interpreter(link: NodeLink, request: RunRequest, context: RunContext) -> dict[str, str]:
+    """What the agent should resolve: a kind and a value."""
+    python = link.spec.python
+    source = requirements_of(link.spec, request.job.workload)
+    if source is not None:
+        return {"kind": "interpreter", "value": await _build(link, source, request, context)}
+    if python.kind in (PythonKind.REQUIREMENTS, PythonKind.WORKLOAD):
+        return {"kind": "interpreter", "value": python.base}
+    return {"kind": python.kind.value, "value": python.value}
+
+
+async def _build(
+    link: NodeLink, requirements: Path, request: RunRequest, context: RunContext
+) -> str:
+    """The interpreter of the environment made from ``requirements``, built unless cached."""
+    text = await asyncio.to_thread(requirements.read_bytes)
+    base = link.spec.python.base
+    channel = await link.open(request.budgets.connect_s)
+    telling = asyncio.create_task(_tell_build(channel, context))
+    try:
+        reply = await link.request(
+            "environment",
+            {"digest": hashlib.sha256(base.encode() + b"\0" + text).hexdigest(), "base": base},
+            timeout_s=request.budgets.prepare_s,
+            payload=text,
+        )
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+    return str(reply.fields.get("interpreter"))
+
+
+async def _tell_build(channel: Channel, context: RunContext) -> None:
+    """A line now and then: building an environment takes minutes and must not look hung."""
+    told_at = context.clock.monotonic() - BUILD_NOTE_EVERY_S
+    async for event in channel.events():
+        now = context.clock.monotonic()
+        line = str(event.fields.get("line", "")).strip()
+        if event.name == "environment" and line and now - told_at >= BUILD_NOTE_EVERY_S:
+            told_at = now
+            context.note(f"{channel.node}: building its Python environment: {line[:100]}")
