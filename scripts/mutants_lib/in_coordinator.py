@@ -55,7 +55,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         name="resume-forgets-how-far-it-read",
         promise="no point of a series is kept twice",
         file=f"{_ENGINE}/recorded.py",
-        old="return replace(state, positions=positions)",
+        old="return replace(state, positions={**read, **further})",
         new="return state",
         tests=(
             f"{_CRASHES}::test_a_crash_anywhere_changes_nothing[two nodes-before a write-killed]",
