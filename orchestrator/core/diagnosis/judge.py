@@ -109,12 +109,15 @@ def _heads(rivals: Sequence[Clue]) -> list[Clue]:
     return list(heads.values())
 
 
-def _standing(clue: Clue) -> tuple[int, int, float, int, str, int, str]:
-    """Near to the metal first, then the specific; the rest makes the order a total one."""
-    source = clue.source
-    rank = -1 if source.rank is None else source.rank
+def _standing(clue: Clue) -> tuple[int, int, bool, float, int, str, int, str]:
+    """Near to the metal first, then the specific, then who is known by rank; of those who only
+    suffered, who knows most. The rest makes the order a total one.
+    """
+    rule, source = clue.rule, clue.source
+    near = int(rule.domain) if rule.role < Role.VAGUE else 0
+    unknown, rank = source.rank is None, source.rank or 0
     at = clue.at or 0.0
-    return (clue.rule.domain, -clue.rule.weight, at, rank, source.name, clue.line, clue.rule.id)
+    return (near, -rule.weight, unknown, at, rank, source.name, clue.line, rule.id)
 
 
 # ---- the verdict -------------------------------------------------------------------------------
@@ -125,8 +128,8 @@ def _diagnosis(
 ) -> Diagnosis:
     first = _completed(first, clues)
     rule, source = first.rule, first.source
-    alike = _writers([clue for clue in clues if clue.rule.id == rule.id])
-    shared = (f"{len(alike)} of them say the same",) if len(alike) > 1 and not first.joint else ()
+    alike = {clue.source.rank for clue in clues if clue.rule.id == rule.id} - {None}
+    shared = (f"{len(alike)} ranks say the same",) if len(alike) > 1 and not first.joint else ()
     return Diagnosis(
         id=rule.id,
         title=rule.title,
