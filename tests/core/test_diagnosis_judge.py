@@ -23,7 +23,7 @@ from orchestrator.core.diagnosis.model import (
 )
 from orchestrator.core.diagnosis.rules import BY_ID, RULES
 from orchestrator.core.facts import Facts, Hca
-from orchestrator.core.outcome import Signalled
+from orchestrator.core.outcome import Exited, Signalled
 
 OOM = BY_ID["CUDA-OOM-001"]
 MODULE = BY_ID["PY-MOD-001"]
@@ -146,6 +146,14 @@ def test_a_signal_alone_is_a_failure_without_a_reason() -> None:
     assert blamed(ends=(end,)).id == "HOST-KILL-001"
     assert blamed(ends=(end,)).confidence is Confidence.POSSIBLE
     assert blamed(kernel, ends=(end,)).id == "HOST-OOM-001"
+
+
+def test_what_costs_speed_explains_no_rank_that_failed() -> None:
+    """TCP instead of InfiniBand is a finding, and no reason for an exit with code 3."""
+    slow = clue("NCCL-IB-006", 0)
+
+    assert blamed(slow).id == "NCCL-IB-006"
+    assert judge([slow], ends=[End(source=source(0), outcome=Exited(3))]).diagnosis is None
 
 
 def test_harmless_lines_are_seen_and_not_blamed() -> None:

@@ -26,6 +26,25 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "diagnosis.md"
 GOLDEN = Path(__file__).parent / "diagnosis"
 CASES = sorted(path.name for path in GOLDEN.iterdir())
 
+# What healthy runs write, and what only looks like trouble.
+HEALTHY = """\
+W0321 02:07:08.004000 41 torch/distributed/run.py:793] Setting OMP_NUM_THREADS to be 1 in default
+gpu01:4711:4711 [0] NCCL INFO Bootstrap: Using eth0:10.0.0.4<0>
+gpu01:4711:4711 [0] NCCL INFO NET/Plugin: dlerror=libnccl-net.so: cannot open shared object file: \
+No such file or directory No plugin found (libnccl-net.so), using internal implementation
+gpu01:4711:4890 [0] NCCL INFO NET/IB : Using [0]mlx5_0:1/IB [RO]; OOB eth0:10.0.0.4<0>
+gpu01:4711:4890 [0] NCCL INFO NVLS multicast support is available on dev 0
+NCCL version 2.26.2+cuda12.6
+libibverbs: Warning: couldn't open config directory '/etc/libibverbs.d'.
+[W321 02:07:08.1 socket.cpp:764] [c10d] The client socket has failed to connect to \
+[::ffff:10.0.0.4]:29500 (errno: 111 - Connection refused).
+FutureWarning: `torch.cuda.amp.autocast(args...)` is deprecated.
+Could not load dynamic library 'libx.so.7'; dlerror: libx.so.7: cannot open shared object file
+step 100 loss 0.39 error rate 0.01, ValueErrors: 0, Killed: 0, permission denied: 0
+retrying after Error 503 from the tracker; out of memory guard: on
+[rank0]:[W321 02:17:08.1 ProcessGroupNCCL.cpp:1250] Warning: destroy_process_group() was not called
+"""
+
 
 def findings_of(case: Path) -> Findings:
     """What the folder's logs, facts and endings say."""
@@ -92,6 +111,17 @@ def test_first_cause(case: str) -> None:
         assert findings.diagnosis.id == case
     assert 1 <= len(findings.diagnosis.evidence) <= MAX_EVIDENCE
     assert findings.diagnosis.evidence[0].text
+
+
+def test_a_healthy_log_is_not_blamed_for_anything(tmp_path: Path) -> None:
+    """Warnings, names of errors and words about them are no failures."""
+    for rank in range(2):
+        (tmp_path / f"rank-{rank}.log").write_text(HEALTHY)
+
+    findings = findings_of(tmp_path)
+
+    assert findings.diagnosis is None
+    assert findings.harmless == ("NCCL-IB-008", "TORCH-RDZV-006")
 
 
 def table() -> list[str]:
