@@ -67,10 +67,13 @@ def _read(target: str, gathering: Gathering) -> RunFolder | None:
     from orchestrator.core.diagnosis.model import Source
     from orchestrator.core.errors import UsageError
     from orchestrator.edges.diagnosis.sources import log_sources
+    from orchestrator.edges.store.layout import RunFolder
 
     path = Path(target)
     if target == "-":
         gathering.read_stream(sys.stdin.buffer, Source(name="stdin"))
+    elif (path / "journal.jsonl").is_file():
+        return RunFolder(path)
     elif path.exists():
         try:
             for log in log_sources(path, target):

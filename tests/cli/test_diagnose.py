@@ -126,13 +126,14 @@ def test_text_holds_the_cause_the_lines_and_the_remedy(
     assert "\x1b" not in out
 
 
-def test_a_run_by_its_name(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("by", ["name", "folder"])
+def test_a_run(by: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its logs are read together with what its journal knows of endings."""
     ended = RankExited(node="b", rank=1, outcome=Exited(1), at=9.0)
     folder = finished(home, ended)
     (folder.log("b", "rank-1.err")).write_text("ModuleNotFoundError: No module named 'peft'\n")
 
-    code, record = diagnosis_of(capsys, "last")
+    code, record = diagnosis_of(capsys, "last" if by == "name" else str(folder.path))
 
     found = record["diagnosis"]
     assert (code, found["id"], found["node"], found["rank"]) == (0, "PY-MOD-001", "b", 1)
