@@ -50,23 +50,25 @@ def until_renewed(leases: Sequence[Path]) -> float:
     return wait_until("all leases are renewed", renewed, 10)
 
 
-@pytest.mark.parametrize("later", [-3600.0, 7200.0], ids=["back", "forth"])
 def test_our_clock_is_off_by_an_hour_and_jumps(
-    desk: Desk, hosts: VirtualHosts, clock: Path, later: float
+    desk: Desk, hosts: VirtualHosts, clock: Path
 ) -> None:
-    """Leases last as long as they should, no node is lost, nothing is taken for a hang."""
+    """Back by two hours and forth by three: leases last as long as they should, no node is lost,
+    nothing is taken for a hang.
+    """
     env = {"PYTHONPATH": f"{clock.parent}{os.pathsep}{ROOT}"}
     options = ["--budget", "lease=4", "--budget", "hang=30"]
     job = desk.start("rank.py", "wait", options=options, env=env)
     job.wait_for_line("ready", 3)
     assert job.records[0]["time"] > time.time() + 3000
-    clock.write_text(str(later))
     leases = [
         hosts.home(name) / f".orchestrate/node/runs/{job.run}/{name}/attempt-1/lease"
         for name in hosts.names
     ]
-    for _ in range(3):
-        measured("leases renewed after a jump", until_renewed(leases), 4)
+    for offset_s in (-3600, 7200):
+        clock.write_text(str(offset_s))
+        for _ in range(2):
+            measured("leases renewed after a jump", until_renewed(leases), 4)
     go_on(hosts, job)
     clean(desk, hosts, job)
     assert not job.events("Stalled")

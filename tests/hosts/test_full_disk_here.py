@@ -25,7 +25,7 @@ import os, time
 
 for number in range(1000):
     os.write(1, b"line %d " % number + b"x" * 4000 + b"\\n")
-time.sleep(5)
+time.sleep(1)
 """
 
 

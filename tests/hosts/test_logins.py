@@ -66,7 +66,7 @@ def ends_refused(desk: Desk, hosts: VirtualHosts, job: Job, id: str) -> None:
 
 def test_a_key_that_is_revoked_in_mid_run(desk: Desk, hosts: VirtualHosts) -> None:
     """The link breaks and the login is refused: once, for sites lock accounts."""
-    job = desk.start("rank.py", "stay", options=["--budget", "lease=6"])
+    job = desk.start("rank.py", "stay", options=["--budget", "lease=3"])
     job.wait_for_line("ready", 3)
     with changed(hosts.home("vh2") / ".ssh/authorized_keys", ""):
         ends_refused(desk, hosts, job, "OR-SSH-002")
@@ -78,7 +78,7 @@ def test_a_host_key_that_changes_in_mid_run(desk: Desk, hosts: VirtualHosts) -> 
     key = {line.split(",")[0]: line.split()[1:] for line in lines}
     others = [f"vh2,{hosts.address('vh2')} {' '.join(key['vh3'])}\n"]
     others += [line for line in lines if not line.startswith("vh2,")]
-    job = desk.start("rank.py", "stay", options=["--budget", "lease=6"])
+    job = desk.start("rank.py", "stay", options=["--budget", "lease=3"])
     job.wait_for_line("ready", 3)
     with changed(hosts.directory / "known_hosts", "".join(others)):
         ends_refused(desk, hosts, job, "OR-SSH-004")
@@ -104,7 +104,7 @@ def test_a_wrong_user(desk: Desk, hosts: VirtualHosts) -> None:
 
 def test_links_that_break_are_made_again(desk: Desk, hosts: VirtualHosts) -> None:
     """All sessions of all hosts, three times: the run goes on, and no byte is lost or doubled."""
-    job = desk.start("rank.py", "count", "400")
+    job = desk.start("rank.py", "count", "300")
     for number in (30, 100, 200):
         job.wait_for_line(f"line {number} of rank 2", 1)
         for name in hosts.names:
@@ -149,8 +149,8 @@ def test_a_server_that_accepts_and_is_silent(desk: Desk, hosts: VirtualHosts) ->
     """The handshake has a deadline: the node is named, and nothing is started."""
     with mute(hosts, "vh2"):
         at = time.time()
-        job, ending = desk.run("rank.py", "stay", options=["--budget", "connect=4"])
-        measured("a silent sshd: refused", ending.at - at, 4 + REFUSED_S)
+        job, ending = desk.run("rank.py", "stay", options=["--budget", "connect=2"])
+        measured("a silent sshd: refused", ending.at - at, 2 + REFUSED_S)
     assert ending.code == 4, ending.err
     assert ending.result["failure"]["node"] == "vh2"
     assert not job.events("Launched")

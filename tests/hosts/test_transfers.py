@@ -40,7 +40,7 @@ def arrived(hosts: VirtualHosts, name: str) -> int:
     return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("at_bytes", [1, 1_000_000, 2_500_000])
+@pytest.mark.parametrize("at_bytes", [1, 2_500_000])
 def test_a_sync_that_is_cut(desk: Desk, hosts: VirtualHosts, at_bytes: int) -> None:
     """The link breaks while code travels: what runs then is exactly what was sent."""
     expected = code(desk, at_bytes)
