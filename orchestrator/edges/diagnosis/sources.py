@@ -14,8 +14,8 @@ from orchestrator.core.diagnosis.model import Source
 MAX_FILES = 10_000
 # No logs, though they lie beside them.
 _OTHERS = frozenset(
-    ".arrow .bin .gz .html .jpg .json .jsonl .md .npy .npz .parquet .pdf .pickle .pkl .png .pt .pth "
-    ".py .safetensors .sqlite .svg .tar .toml .xz .yaml .yml .zip .zst".split()
+    ".arrow .bin .gz .html .jpg .json .jsonl .md .npy .npz .parquet .pdf .pickle .pkl .png .pt "
+    ".pth .py .safetensors .sqlite .svg .tar .toml .xz .yaml .yml .zip .zst".split()
 )
 _OURS = re.compile(r"(?:rank-(?P<rank>\d{1,7})|launcher)\.(?:out|err)")
 _ATTEMPT = re.compile(r"attempt-\d{1,5}")

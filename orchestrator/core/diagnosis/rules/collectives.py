@@ -31,7 +31,7 @@ RULES = (
                 r"Rank (?P<rank>\d{1,6})\] Exception .{0,40}detected by watchdog",
             ),
             sign("Some NCCL operations have failed or timed out"),
-            sign("rocess group watchdog thread terminated with exception"),
+            sign("group watchdog thread terminated with exception"),
         ),
         defaults={"operation": "a collective", "sequence": "?", "milliseconds": "many"},
         consequence="timed out waiting",
@@ -62,7 +62,7 @@ RULES = (
             ),
             sign(
                 "instead of",
-                r"NCCL WARN .{0,160}(?P<detail>receiv\w{1,4} \d{1,15} bytes instead of \d{1,15})",
+                r"NCCL .{0,160}(?P<detail>(?:receiving|got) \d{1,15} bytes instead of \d{1,15})",
             ),
             sign(
                 "have different",

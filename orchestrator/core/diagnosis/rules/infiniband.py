@@ -64,7 +64,7 @@ RULES = (
         weight=85,
         signs=(
             sign(
-                "ot completion",
+                "completion",
                 r"Got completion(?: from peer (?P<peer>[^ ]{1,80}))? with (?:status=|error )12\b"
                 r"(?:.{0,200}? hca (?P<hca>[\w.-]{1,40}))?",
             ),

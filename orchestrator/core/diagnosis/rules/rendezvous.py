@@ -68,8 +68,8 @@ RULES = (
                 r"(?:port: (?P<port>\d{1,5}).{0,120})?EADDRINUSE",
             ),
             sign(
-                "ddress already in use",
-                r"(?:\[[^\]]{0,60}\]:(?P<port>\d{1,5}).{0,60})?[Aa]ddress already in use",
+                " already in use",
+                r"(?:\[[^\]]{0,60}\]:(?P<port>\d{1,5}).{0,60})?(?:Address|address) already in use",
             ),
         ),
         defaults={"port": "it wants"},
