@@ -62,7 +62,7 @@ RULES = (
             ),
             sign(
                 "instead of",
-                r"NCCL .{0,160}(?P<detail>(?:receiving|got) \d{1,15} bytes instead of \d{1,15})",
+                r"(?P<detail>truncated : \w{8,9} \d{1,15} bytes instead of \d{1,15})",
             ),
             sign(
                 "have different",
