@@ -237,6 +237,28 @@ def test_a_line_without_a_time_takes_that_of_the_line_before() -> None:
     assert found.line == 3
 
 
+@pytest.mark.parametrize(
+    "line, rule",
+    [
+        (
+            "NCCL WARN NET/Socket : peer x<4> message truncated : receiving 9 bytes instead of 6",
+            "TORCH-COLL-002",
+        ),
+        ("Call to ibv_modify_qp failed with error Connection timed out", "NCCL-IB-001"),
+        ("Call to ibv_modify_qp failed with error Invalid argument errno 22", "NCCL-IB-002"),
+        ("NET/IB : Got completion with error 12, opcode 1, len 0, vendor err 129", "NCCL-IB-003"),
+        ("OSError: [Errno 98] Address already in use", "TORCH-RDZV-003"),
+        ("srun: error: gpu01: task 3: Out Of Memory", "HOST-OOM-001"),
+        ("NCCL WARN Cuda failure 2 'out of memory'", "CUDA-OOM-001"),
+        ("bash: line 1: 4711 Killed                  python train.py", "HOST-KILL-001"),
+        ("bash: torchrun: command not found", "PY-FILE-001"),
+    ],
+)
+def test_older_and_other_wordings_are_known(line: str, rule: str) -> None:
+    """One failure has been worded in several ways over the years."""
+    assert [found.rule.id for found in examine(line, source(0)).clues] == [rule]
+
+
 def test_numbers_of_lines_are_those_of_editors() -> None:
     """A carriage return redraws a line, it does not begin one."""
     text = "a\n10%\r20%\r30% ModuleNotFoundError: No module named 'peft'\n\nKilled\n"
