@@ -34,10 +34,17 @@ def own_signals() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that use the virtual hosts run one after the other, on one worker."""
+    """Tests of one file that use virtual hosts stay on one worker; each worker has a set of hosts
+    of its own. They begin first, because they are what takes long.
+    """
     for item in items:
-        if item.path.is_relative_to(HOSTS) or item.get_closest_marker("hosts"):
-            item.add_marker(pytest.mark.xdist_group("hosts"))
+        if uses_hosts(item):
+            item.add_marker(pytest.mark.xdist_group(f"hosts-{item.path.stem}"))
+    items.sort(key=lambda item: not uses_hosts(item))
+
+
+def uses_hosts(item: pytest.Item) -> bool:
+    return item.path.is_relative_to(HOSTS) or item.get_closest_marker("hosts") is not None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -134,8 +134,8 @@ class AttemptHands:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
 
-    def _tell(self, event: Event | BaseException) -> None:
-        if self._listener is not None:
+    def _tell(self, event: Event | BaseException | None) -> None:
+        if self._listener is not None and event is not None:
             self._listener(event)
 
     async def _perform(self, action: Action, state: RunState) -> None:
@@ -146,11 +146,13 @@ class AttemptHands:
         except Exception as error:  # noqa: BLE001 - a bug reaches the loop, not a dead task
             self._tell(error)
 
-    def _failure(self, action: Action, error: Exception) -> Event | BaseException:
-        if isinstance(error, OrchestrateError) and error.id == FENCED:
-            return superseded(self._context.request.run_id, error)
+    def _failure(self, action: Action, error: Exception) -> Event | BaseException | None:
         phase = PHASE_OF[type(action)]
         node = getattr(action, "node", "")
+        if isinstance(error, OrchestrateError) and error.id == FENCED:
+            # What our own sweep overtook was asked for in vain, by us.
+            ours = node in self._nodes and self._nodes[node].sweeping
+            return None if ours else superseded(self._context.request.run_id, error)
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             return Failed(node=node, phase=phase, problem=unwritable(self._context.folder, error))
         return Failed(node=node, phase=phase, problem=problem_of(error))

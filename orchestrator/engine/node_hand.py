@@ -79,6 +79,7 @@ class NodeHand:
         self._launching = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
+        self.sweeping = False
 
     @property
     def broken(self) -> bool:
@@ -291,7 +292,8 @@ class NodeHand:
         )
 
     async def sweep(self, state: RunState) -> None:
-        """End and verify what is left; from then on the node refuses launches of ours."""
+        """End and verify what is left; from then on the node refuses what we asked for before."""
+        self.sweeping = True
         if self._renewing is not None:
             self._renewing.cancel()  # or our own fence would look like somebody else's
         gpus = state.plan.node(self._spec.name).gpus if state.plan else ()

@@ -89,13 +89,33 @@ def test_a_run_that_ends_at_once(tidy: Desk, run: str) -> None:
     assert "/nonexistent" in done.stderr
 
 
+# GPUs that no other test of this machine has: locks are the machine's.
+SMI = """#!/bin/sh
+case "$*" in
+*--query-gpu=index,uuid,memory.used*) printf '%s\\n' "770, GPU-a, 4" "771, GPU-b, 4" ;;
+*--query-gpu=*)
+    echo "770, NVIDIA H200, GPU-a, 143771, 4, 570.86.15"
+    echo "771, NVIDIA H200, GPU-b, 143771, 4, 570.86.15" ;;
+esac
+"""
+
+
+@pytest.fixture
+def gpus(tidy: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the two nodes has one GPU."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/nvidia-smi").write_text(SMI)
+    (tmp_path / "bin/nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
+    tidy.cluster.write_text(tidy.cluster.read_text().replace("gpus: 0, ", ""))
+
+
+@pytest.mark.usefixtures("gpus")
 def test_a_run_that_queues(tidy: Desk, run: str) -> None:
-    """With --wait the foreground does not stay for as long as another run has the machine."""
-    other = tidy.start("rank.py", "stay", options=["--exclusive"])
+    """With --wait the foreground does not stay for as long as another run has the GPUs."""
+    other = tidy.start("rank.py", "stay")
     other.wait_for_line("ready", 2)
-    done = tidy.command(
-        *words(tidy, run, "stay", options=("--json", "--exclusive", "--wait", "90"))
-    )
+    done = tidy.command(*words(tidy, run, "stay", options=("--json", "--wait", "90")))
     last = json.loads(done.stdout.splitlines()[-1])
     assert (done.returncode, last["type"], last["phase"]) == (0, "detached", "reserve"), done.stderr
     other.interrupt()

@@ -7,13 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.events import Event, Launched
+import pytest
+
+from orchestrator.core.actions import Stop, Sweep
+from orchestrator.core.errors import BusyError
+from orchestrator.core.events import Event, Launched, Swept
 from orchestrator.core.inventory import NodeSpec
-from orchestrator.edges.agent.channel import Reply
+from orchestrator.edges.agent.channel import AgentError, Reply
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.transport.base import ConnectLimits
 from orchestrator.engine.context import RunContext
-from orchestrator.engine.node_hand import NodeHand
+from orchestrator.engine.hands import Hands
+from orchestrator.engine.node_hand import FENCED, NodeHand
 from tests.core.world import World, request
 
 
@@ -71,3 +76,41 @@ async def test_a_stop_waits_for_the_launch_that_is_under_way(tmp_path: Path) -> 
     await asyncio.gather(launch, stop)
     assert agent.asked == ["launch", "stop"]
     assert told == [Launched(node="a")] * 2
+
+
+class Refusing(Agent):
+    """An agent that knows a newer epoch than that of a stop."""
+
+    async def request(
+        self, op: str, fields: Mapping[str, Any], *, timeout_s: float, payload: bytes
+    ) -> Reply:
+        if op == "stop":
+            raise AgentError("epoch 3 holds this run", id=FENCED)
+        return await super().request(op, fields, timeout_s=timeout_s, payload=payload)
+
+
+@pytest.mark.parametrize("swept", [True, False])
+async def test_what_our_own_sweep_overtook_is_not_somebody_elses(
+    tmp_path: Path, swept: bool
+) -> None:
+    """A stop that comes after our sweep is refused by our own fence; without one it is another
+    coordinator's.
+    """
+    world = World(request("a"), {"Follow/a": lambda _: []})
+    world.run()
+    told = list[Event | BaseException]()
+    context = RunContext(
+        request=world.state.request,
+        snapshot=None,
+        folder=RunFolder(tmp_path / "r1"),
+        observers=[],
+        dial=Refusing().dial,  # type: ignore[arg-type]
+    )
+    hands = Hands(context, told.append)
+    if swept:
+        hands.perform(Sweep(node="a"), world.state)
+        await settled()
+    hands.perform(Stop(node="a", grace_s=1.0), world.state)
+    await settled()
+    await hands.close()
+    assert [type(event) for event in told] == ([Swept] if swept else [BusyError])

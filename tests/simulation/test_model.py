@@ -128,6 +128,8 @@ def _kind_of(event: AgentEvent) -> tuple[str, Any]:
     record = event.fields.get("record")
     if record is None:
         return f"event {event.name}", sorted(event.fields)
+    if record["event"] == "killed":  # whether TERM was enough is a matter of luck
+        return "record killed", None
     # The last line of a stopped rank may have been written or not.
     return f"record {record['event']}", shape({**record, "last_line": ""})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import subprocess
 import tempfile
 from collections.abc import Iterable
@@ -43,6 +45,10 @@ def read_by_us(file: Path, alias: str) -> Settings:
     return evaluate(alias, read_config(str(file)), preset={})
 
 
+# OpenSSH asks the user database, not the environment.
+HOME = pwd.getpwuid(os.getuid()).pw_dir
+
+
 def assert_same(file: Path, alias: str) -> None:
     theirs, ours = judged_by_openssh(file, alias), read_by_us(file, alias)
     text = file.read_text()
@@ -58,7 +64,7 @@ def assert_same(file: Path, alias: str) -> None:
         ),
     }
     expected = {
-        keyword: theirs.get(keyword, [""])[0].replace(str(Path.home() / ".ssh"), "~/.ssh")
+        keyword: theirs.get(keyword, [""])[0].replace(f"{HOME}/.ssh", "~/.ssh")
         for keyword in COMPARED
     }
     assert seen == expected, text
