@@ -19,12 +19,13 @@ from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Optional, Union
+    from typing import Any, Optional, Set, Union
 
     Number = Union[int, float]
 
 MAX_LINE_BYTES = 64 * 1024
 MAX_NAME = 128
+MAX_WARNINGS = 100
 
 
 def rank() -> int:
@@ -50,22 +51,26 @@ def checkpoint_dir() -> Path:
 def metric(name: str, value: Number, unit: str = "", step: Optional[int] = None) -> None:
     """A measured figure. Without ``step`` it is final; with it, a point of a series.
 
-    Raises ``ValueError`` for NaN, infinity, a bad name, or a step that is not a whole number.
+    NaN and infinity are left out, with a warning: telemetry must not end a training. A final figure
+    that is left out passes no gate. Raises ``ValueError`` for a bad name, or a step that is not a
+    whole number.
     """
     if step is not None and (isinstance(step, bool) or not isinstance(step, int)):
         raise ValueError("a step is a whole number, not %r" % (step,))
-    number = _finite(name, value)
-    _write({"type": "metric", "name": _name(name), "value": number, "unit": unit, "step": step})
+    number = _finite(_name(name), value)
+    if number is not None:
+        _write({"type": "metric", "name": name, "value": number, "unit": unit, "step": step})
 
 
 def progress(done: Number, total: Number, unit: str = "step", **fields: Union[Number, str]) -> None:
-    """How far this rank is; ``fields`` are shown beside it (loss, rate). Raises ``ValueError``."""
-    shown = {
-        key: value if isinstance(value, str) else _finite(key, value)
-        for key, value in fields.items()
-    }
+    """How far this rank is; ``fields`` are shown beside it (loss, rate). What is not finite is left
+    out, with a warning.
+    """
+    numbers = {k: v if isinstance(v, str) else _finite(k, v) for k, v in fields.items()}
+    shown = {key: value for key, value in numbers.items() if value is not None}
     record = {"done": _finite("done", done), "total": _finite("total", total), "unit": unit}
-    _write({"type": "progress", **record, "fields": shown})
+    if None not in record.values():
+        _write({"type": "progress", **record, "fields": shown})
 
 
 def artifact(path: Union[str, Path], name: Optional[str] = None) -> None:
@@ -105,11 +110,18 @@ def _name(name: object) -> str:
     return name
 
 
-def _finite(name: str, value: Number) -> float:
+_warned: Set[str] = set()
+
+
+def _finite(name: str, value: Number) -> Optional[float]:
+    """The number, or None if it is none; said once for each name."""
     number = float(value)
-    if not math.isfinite(number):
-        raise ValueError("%s is %r; only finite numbers can be reported" % (name, number))
-    return number
+    if math.isfinite(number):
+        return number
+    if name not in _warned and len(_warned) < MAX_WARNINGS:
+        _warned.add(name)
+        sys.stderr.write("orchestrate_kit: %s is %r: it is not reported\n" % (name, number))
+    return None
 
 
 def _digest(file: Path) -> tuple[str, int]:

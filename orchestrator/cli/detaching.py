@@ -137,7 +137,7 @@ def _tell(options: ViewOptions, run_id: str, phase: Phase) -> None:
         return
     LineWriter(sys.stdout).line(run_id)
     if not options.quiet:
-        state = "its ranks run" if phase is Phase.WATCH else "it queues"
+        state = "launched" if phase is Phase.WATCH else "it queues"
         click.echo(
             f"{state}; the run goes on in the background\n"
             f"  orchestrate attach {run_id}    follow it; Ctrl-C leaves it alone\n"

@@ -101,9 +101,15 @@ def _find_run(target: str) -> RunFolder:
 def _diagnose_run(folder: RunFolder, gathering: Gathering) -> Findings:
     """With what its journal knows of endings and nodes."""
     from orchestrator.edges.diagnosis.reading import WHOLE
-    from orchestrator.engine.diagnosing import diagnose_run
+    from orchestrator.edges.store.runs import read_result
+    from orchestrator.engine.diagnosing import diagnose_run, verdict_findings
     from orchestrator.engine.recorded import recall
     from orchestrator.engine.revisit import read_request
 
+    result = read_result(folder)
+    if (known := verdict_findings(result)) is not None:
+        if result is not None and known.diagnosis is None:
+            click.echo(f"run {folder.run_id} {result.status.value}: nothing failed", err=True)
+        return known
     state = recall(folder, read_request(folder)).state
     return diagnose_run(folder, state, WHOLE, gathering)

@@ -84,11 +84,13 @@ def _go_on(
     ended: Result | None,
 ) -> int:
     from orchestrator.cli.coordinating import coordinate
+    from orchestrator.cli.watching import resolve_follow
     from orchestrator.engine import run as engine
     from orchestrator.engine.context import RunContext
     from orchestrator.engine.revisit import read_request
 
     stored = read_request(folder)
+    options = resolve_follow(options, own_code=stored.job.workload.own_code)
     request, snapshot = _load_again(layout, folder, stored)
     changes = _changes(folder, request, snapshot)
     if changes and not accept_change:

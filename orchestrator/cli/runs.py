@@ -108,11 +108,13 @@ def logs(run: str, follow: bool, fold: bool, no_prefix: bool, color: str, **chos
 @view_options
 def attach(run: str, **given: Any) -> int:
     """Show RUN from its beginning, then follow it; exits with its code. Ctrl-C detaches."""
-    from orchestrator.cli.watching import open_view, show_result
+    from orchestrator.cli.watching import open_view, resolve_follow, show_result
+    from orchestrator.engine.revisit import read_request
     from orchestrator.view.replay import Replay
 
-    options = pick(ViewOptions, given)
     folder = _find(run)
+    own_code = read_request(folder).job.workload.own_code
+    options = resolve_follow(pick(ViewOptions, given), own_code=own_code)
     view = open_view(options, folder.run_id)
     try:
         result = _follow(folder, Replay(folder, [view]).advance)
@@ -177,7 +179,7 @@ def _require_result(folder: RunFolder) -> Result:
     result = read_result(folder)
     if result is None:
         state = summarise(folder).state
-        verb = "attach" if state == "running" else "stop"
+        verb = "attach" if state == "running" else "resume"
         what = f"run {folder.run_id} has no result: it is {state}"
         remedy = f"orchestrate {verb} {folder.run_id}"
         raise BusyError(what, id="OR-STORE-006", where=folder.path, remedy=remedy)

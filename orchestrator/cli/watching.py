@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.cli.options import ViewOptions, colored
@@ -12,7 +13,7 @@ from orchestrator.engine.observer import Observer
 from orchestrator.view.failure import failure_screen
 from orchestrator.view.json_lines import JsonLines
 from orchestrator.view.plain import PlainView
-from orchestrator.view.summary import summary
+from orchestrator.view.summary import stopped_text, summary
 from orchestrator.view.terminal import LineWriter, can_redraw
 
 
@@ -31,12 +32,20 @@ def open_view(options: ViewOptions, run_id: str) -> Observer:
     )
 
 
+def resolve_follow(options: ViewOptions, *, own_code: bool) -> ViewOptions:
+    """Scripts of one's own show their output unless that is not wanted."""
+    if options.follow is not None:
+        return options
+    return replace(options, follow=own_code and not options.as_json and not options.quiet)
+
+
 def show_result(options: ViewOptions, view: Observer, result: Result, folder: Path | None) -> int:
     """The result on stdout, a failure's screen on stderr; returns the exit code."""
     if isinstance(view, JsonLines):
         view.write_result(result)
     else:
         LineWriter(sys.stdout).write(summary(result, color=colored(options.color)))
+        LineWriter(sys.stderr).write(stopped_text(result))
     screen = failure_screen(result, folder, color=colored(options.color, err=True))
     LineWriter(sys.stderr).write(screen)
     return int(result.exit_code)

@@ -7,7 +7,14 @@ from dataclasses import replace
 
 from orchestrator.core.diagnosis.judge import judge, telling_lines
 from orchestrator.core.diagnosis.knowing import from_facts
-from orchestrator.core.diagnosis.model import Confidence, End, Findings, Source
+from orchestrator.core.diagnosis.model import (
+    Advice,
+    Confidence,
+    Diagnosis,
+    End,
+    Findings,
+    Source,
+)
 from orchestrator.core.events import RankExited
 from orchestrator.core.result import Result
 from orchestrator.core.state import Ending, RunState
@@ -34,6 +41,27 @@ def with_diagnosis(result: Result, folder: RunFolder, state: RunState) -> Result
     if found is None or found.confidence is Confidence.POSSIBLE:
         return result
     return replace(result, failure=replace(failure, diagnosis=found))
+
+
+def verdict_findings(result: Result | None) -> Findings | None:
+    """What the run itself knows for sure: how it hung, say. None where the logs know more."""
+    if result is None or (result.failure is not None and result.failure.id in _EXPLAINED):
+        return None
+    failure = result.failure
+    if failure is None:
+        return Findings(diagnosis=None)
+    return Findings(
+        diagnosis=Diagnosis(
+            id=failure.id,
+            title="What the run itself found",
+            confidence=Confidence.CERTAIN,
+            cause=failure.cause,
+            remedy=failure.remedy,
+            advice=Advice.GIVE_UP,
+            node=failure.node,
+            rank=failure.rank,
+        )
+    )
 
 
 def diagnose_run(

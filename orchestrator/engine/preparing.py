@@ -22,16 +22,21 @@ async def prepare(link: NodeLink, request: RunRequest, context: RunContext) -> P
     """Which interpreter the ranks get, and what it can import. Raises as ``link`` does, and
     ``BadRecord``.
     """
-    # A launcher is chosen by whether torch is there, whatever the workload requires.
-    wanted = sorted({*request.job.workload.modules, "torch"})
     interpreter = await _interpreter(link, request, context)
     reply = await link.request(
         "interpreter",
-        {"interpreter": interpreter, "modules": wanted},
+        {"interpreter": interpreter, "modules": asked_modules(request.job.workload)},
         timeout_s=request.budgets.probe_s,
     )
     path, modules = parse_interpreter(reply.fields)
     return Prepared(node=link.node, interpreter=path, modules=modules)
+
+
+def asked_modules(workload: Workload) -> list[str]:
+    """What interpreters are asked for: a launcher is chosen by whether torch is there, whatever the
+    workload requires.
+    """
+    return sorted({*workload.modules, "torch"})
 
 
 def requirements_of(spec: NodeSpec, workload: Workload) -> Path | None:

@@ -16,6 +16,7 @@ from orchestrator.core.request import RunRequest
 from orchestrator.edges.transport.base import ConnectLimits
 from orchestrator.engine.clock import Clock, SystemClock
 from orchestrator.engine.node_link import NodeLink
+from orchestrator.engine.preparing import asked_modules, requirements_of
 
 # Environments that a run would build are not built for a look at the plan.
 _BUILT = frozenset({PythonKind.REQUIREMENTS, PythonKind.WORKLOAD})
@@ -67,11 +68,13 @@ async def _probe(link: NodeLink, request: RunRequest, clock: Clock) -> Facts:
 
 async def _finding(link: NodeLink, request: RunRequest, facts: Facts) -> Finding:
     python = link.spec.python
-    if python.kind in _BUILT:
+    if requirements_of(link.spec, request.job.workload) is not None:
         return Finding(facts=facts, interpreter=declared_interpreter(link.spec), modules=None)
+    plain = {"kind": "interpreter", "value": python.base}
+    declared = {"kind": python.kind.value, "value": python.value}
     asked = {
-        "interpreter": {"kind": python.kind.value, "value": python.value},
-        "modules": list(request.job.workload.modules),
+        "interpreter": plain if python.kind in _BUILT else declared,
+        "modules": asked_modules(request.job.workload),
     }
     reply = await link.request("interpreter", asked, timeout_s=request.budgets.probe_s)
     path, modules = parse_interpreter(reply.fields)

@@ -36,8 +36,12 @@ class Timings:
         """What is left of the present phase's ``budget``; None = no limit."""
         return None if budget is None else max(0.0, self._since + budget - now)
 
-    def restart(self, now: float) -> None:
-        """Another coordinator goes on; the time that nobody coordinated is nobody's."""
+    def take_over(self, wall: float, now: float) -> None:
+        """Another coordinator goes on at ``wall``, by the clock of what was read, from then on with
+        the clock that says ``now``. Ranks may have gone on meanwhile: the time is the phase's.
+        """
+        if self._phase is not Phase.CONCLUDED:
+            self._add(wall)
         self._since = now
 
     def _add(self, now: float) -> None:

@@ -72,7 +72,7 @@ async def resume(
     instead of going on. Raises as :func:`execute`, and ``InternalError`` for a damaged journal.
     """
     recorded = recall(context.folder, context.request)
-    recorded.timings.restart(context.clock.monotonic())
+    recorded.timings.take_over(context.clock.wall(), context.clock.monotonic())
     engine = _Engine(context, recorded.state, recorded.timings)
     epoch = recorded.state.epoch + EPOCH_STEP
     taken = Resumed(epoch=epoch, at=context.clock.wall(), again=again, request=changed)

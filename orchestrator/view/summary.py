@@ -29,6 +29,16 @@ def summary(result: Result, *, color: bool = False) -> list[str]:
     ]
 
 
+def stopped_text(result: Result) -> list[str]:
+    """For a run that was stopped: whether that was verified, and how to go on."""
+    if result.status is not Status.STOPPED or not result.nodes:
+        return []
+    clean = sum("verified clean" in node.reason for node in result.nodes)
+    told = [f"{plural(clean, 'node')} verified clean"] if clean else []
+    again = f"orchestrate resume {brief(result.run_id)}"
+    return ["; ".join([*told, f"to go on from the checkpoints: {again}"])]
+
+
 def _head(result: Result, color: bool) -> str:
     used = [node for node in result.nodes if node.state not in {"excluded", "unused"}]
     where = f"{plural(result.world_size, 'rank')} on {plural(len(used), 'node')}"

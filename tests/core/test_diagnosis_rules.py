@@ -144,3 +144,17 @@ def test_no_line_breaks_the_reader(line: str) -> None:
 
     assert head.text in line
     assert at is None or 0 <= at < lines.YEAR_S + 32 * 86_400
+
+
+def test_program_text_in_a_traceback_is_no_evidence() -> None:
+    """A comment that quotes an error did not happen; the exception below it did."""
+    log = (
+        "Traceback (most recent call last):\n"
+        '  File "train.py", line 5, in <module>\n'
+        "    raise ValueError('bad')  # was: torch.OutOfMemoryError: CUDA out of memory. Tried to\n"
+        "ValueError: bad\n"
+    )
+    source = Source(name="rank-1.err", node="n1", rank=1)
+    assert not [c for c in examine(log, source).clues if c.rule.id.startswith("CUDA-OOM")]
+    bare = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
+    assert [c for c in examine(bare, source).clues if c.rule.id.startswith("CUDA-OOM")]

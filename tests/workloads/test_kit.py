@@ -50,14 +50,23 @@ def test_progress_arrives_with_its_fields(reports: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_number_that_is_none_is_refused_by_name(reports: Path, value: float) -> None:
-    """NaN and infinity raise an error that names the metric, and nothing is written."""
-    with pytest.raises(ValueError, match=r"speed is (nan|-?inf); only finite"):
-        kit.metric("speed", value)
-    with pytest.raises(ValueError, match=r"rate is (nan|-?inf); only finite"):
-        kit.progress(1, 2, rate=value)
-
+def test_a_number_that_is_none_does_not_end_the_job(
+    reports: Path, value: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NaN and infinity are left out and named once; what stands beside them is reported."""
+    kit._warned.clear()
+    for step in range(3):
+        kit.metric("speed", value, step=step)
     assert not reports.exists()
+    kit.progress(1, 2, rate=value, phase="train")
+    kit.progress(value, 2)
+
+    (line,) = reports.read_bytes().splitlines()
+    found = parse_report("node", 3, line, 0)
+    assert isinstance(found, Progressed)
+    assert found.fields == {"phase": "train"}
+    said = capsys.readouterr().err.splitlines()
+    assert [text.split()[1] for text in said] == ["speed", "rate", "done"]
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "two\nlines", 5])

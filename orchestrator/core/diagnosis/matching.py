@@ -28,6 +28,7 @@ def _by_text() -> dict[str, tuple[tuple[Rule | str, Sign], ...]]:
 
 
 _BY_TEXT = _by_text()
+_FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ def examine(stretch: str, source: Source, *, first_line: int = 1, at: float | No
         number += stretch.count("\n", counted, start)
         counted = start
         line = stretch[start : _end(stretch, start)]
+        if _is_quoted(stretch, start):
+            continue
         place = _Place(source, number)
         found = [*_best_clue(line, signs, place), *_remarks(line, signs, place)]
         if found:
@@ -56,6 +59,12 @@ def examine(stretch: str, source: Source, *, first_line: int = 1, at: float | No
             clues += [replace(item, at=when) for item in found if isinstance(item, Clue)]
             remarks += [replace(item, at=when) for item in found if isinstance(item, Remark)]
     return Found(tuple(clues), tuple(remarks))
+
+
+def _is_quoted(stretch: str, start: int) -> bool:
+    """Whether the line is program text that a traceback shows: what it says did not happen."""
+    before = stretch[max(0, start - LOOK_BACK) : max(0, start - 1)]
+    return _FRAME.search(before[before.rfind("\n") + 1 :]) is not None
 
 
 @dataclass(frozen=True, slots=True)
