@@ -256,8 +256,8 @@ class Desk:
 
     @property
     def next_run(self) -> str:
-        """The id of the run that ``start`` will make."""
-        return f"{self.project.parent.name}-{self._count + 1}"
+        """The id of the run that ``start`` will make; no other test process has it."""
+        return f"{self.project.parent.name}-{os.getpid()}-{self._count + 1}"
 
     def folder(self, run: str) -> Path:
         return self.home / "runs" / run

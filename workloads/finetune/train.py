@@ -175,8 +175,18 @@ def main() -> None:
     except (Exception, MemoryError) as error:  # noqa: BLE001 - told, and the process ends here
         traceback.print_exc()
         print(_last_words(error, settings), file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(1)  # destructors of a broken process group may wait for the other ranks
+        _leave(1)
+    _leave(0)
+
+
+def _leave(code: int) -> None:
+    """End now. Destructors of a broken process group may wait for the other ranks, and torch's
+    threads have aborted an interpreter that was done ("terminate called without an active
+    exception"): a result that is complete must not end as a failure.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
