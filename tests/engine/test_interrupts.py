@@ -141,7 +141,8 @@ def test_ctrl_c_on_a_terminal_shows_every_node(desk: Desk) -> None:
     """Once: graceful, and the last screen has each node verified clean."""
     run = unique("once")
     with on_terminal(desk, *words(desk, run, "rank.py", "stay")) as terminal:
-        terminal.wait_for("ready")
+        journal = desk.folder(run) / "journal.jsonl"
+        wait_until("both ranks run", lambda: _count(journal, b'"RankStarted"') == 2)
         terminal.press(CTRL_C)
         assert terminal.end() == 130
     last = terminal.screen[terminal.screen.index("stopping gracefully") :]
@@ -149,6 +150,10 @@ def test_ctrl_c_on_a_terminal_shows_every_node(desk: Desk) -> None:
     assert "n2  clean" in last
     assert "stopped  rank on pair" in last
     assert not remains(HERE, run)
+
+
+def _count(path: Path, text: bytes) -> int:
+    return path.read_bytes().count(text) if path.exists() else 0
 
 
 def test_a_fourth_request_ends_whatever_hangs(tmp_path: Path) -> None:
