@@ -38,6 +38,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def _number() -> int:
+    """This rank's number in the run; `RANK` counts from 0 on nodes that are worlds of their own."""
+    return rank() + int(os.environ.get("ORCHESTRATE_FIRST_RANK", "0"))
+
+
 def output_dir() -> Path:
     """Where artifacts go; what is in it at the end is collected from every node."""
     return _directory("ORCHESTRATE_OUTPUT_DIR", "output")
@@ -144,7 +149,7 @@ def _write(record: dict[str, Any]) -> None:
     if len(line) > MAX_LINE_BYTES:
         raise ValueError("a record of %d bytes; at most %d" % (len(line), MAX_LINE_BYTES))
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    fd = os.open(os.path.join(folder, "rank-%d.jsonl" % rank()), flags, 0o600)
+    fd = os.open(os.path.join(folder, "rank-%d.jsonl" % _number()), flags, 0o600)
     try:
         os.write(fd, line)
     finally:

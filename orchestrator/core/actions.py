@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestrator.core.ladder import Rung
 from orchestrator.core.plan import NodePlan
 
 
@@ -69,6 +70,27 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFabric:
+    """Try a real collective over all ranks of the plan, and find who is to blame if it fails."""
+
+    rung: Rung
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serve:
+    """Feed the ranks over SSH with what they work on: leases of samples, or averaged rounds."""
+
+    rung: Rung
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classify:
+    """Find out why the attempt failed, now that all its logs are here."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """Start the node's supervisor with the processes that ``share`` names, unless it has one."""
 
@@ -127,6 +149,9 @@ Action = (
     | Reserve
     | OfferRendezvous
     | Reach
+    | ProbeFabric
+    | Serve
+    | Classify
     | Launch
     | Follow
     | Inspect

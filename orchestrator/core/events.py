@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from orchestrator.core.evidence import Inspected, Stalled
 from orchestrator.core.facts import Facts
+from orchestrator.core.ladder import Rung
 from orchestrator.core.outcome import Outcome
 from orchestrator.core.request import RunRequest
 
@@ -26,11 +27,13 @@ class Phase(StrEnum):
     PREPARE = "prepare"
     RESERVE = "reserve"
     REACH = "reach"
+    FABRIC = "fabric"
     LAUNCH = "launch"
     WATCH = "watch"
     STOP = "stop"
     COLLECT = "collect"
     CLEAN = "clean"
+    CLASSIFY = "classify"
     CONCLUDED = "concluded"
 
 
@@ -135,6 +138,88 @@ class Reached:
     addresses: tuple[str, ...]
     via: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FabricProbed:
+    """A real collective over all ranks was tried on ``rung``, before anything is launched.
+
+    ``ok``: every value was right, and fast enough. ``reason`` says what was found, in a sentence;
+    ``culprits`` are the nodes, and ``links`` the (from, to) pairs of nodes, that it could be
+    narrowed down to. ``busbw_gbps`` in GB/s by nccl-tests' definition, ``floor_gbps`` what it was
+    held against; None where nothing was measured or nothing is known. ``cached``: an earlier probe
+    of the same nodes said so.
+    """
+
+    rung: Rung
+    ok: bool
+    reason: str
+    seconds: float
+    culprits: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    busbw_gbps: float | None = None
+    floor_gbps: float | None = None
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinksBroken:
+    """Nodes that reached each other before the launch do not any more, for ``seconds`` by now, and
+    the ranks have made no progress since. ``links``: (from, to); ``at`` is the coordinator's wall
+    clock in seconds.
+    """
+
+    links: tuple[tuple[str, str], ...]
+    seconds: float
+    at: float
+
+
+class Fault(StrEnum):
+    """What a failed attempt is put down to."""
+
+    FABRIC = "fabric"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classified:
+    """Why the attempt that just ended failed, from its logs and from another look at the links."""
+
+    attempt: int
+    fault: Fault
+    reason: str
+    links: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divided:
+    """Where divisible work stands: at its beginning, now and then, and at its end.
+
+    ``done`` samples have exactly one accepted output, ``failed`` ones were given up; ``duplicates``
+    were answered more than once, ``conflicts`` with different outputs. ``final``: no more samples
+    are handed out, because all are settled or because nobody is left to work on them.
+    """
+
+    total: int
+    done: int
+    failed: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundClosed:
+    """The nodes' trainings were averaged. ``weights``: (node, rows that it had trained on);
+    ``missing``: nodes whose part did not arrive in time; ``bytes`` travelled both ways.
+    """
+
+    round: int
+    step: int
+    weights: tuple[tuple[str, int], ...]
+    missing: tuple[str, ...] = ()
+    bytes: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,6 +403,11 @@ Event = (
     | Occupied
     | RendezvousOffered
     | Reached
+    | FabricProbed
+    | LinksBroken
+    | Classified
+    | Divided
+    | RoundClosed
     | Launched
     | RankStarted
     | RankExited

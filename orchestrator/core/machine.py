@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from orchestrator.core.actions import (
     Action,
+    Classify,
     Clear,
     Collect,
     Conclude,
@@ -23,20 +24,23 @@ from orchestrator.core.actions import (
     OfferRendezvous,
     Prepare,
     Probe,
+    ProbeFabric,
     Reach,
     Reserve,
+    Serve,
     Stop,
     Sweep,
     Sync,
 )
 from orchestrator.core.events import (
     Event,
+    Fault,
     Phase,
     StopKind,
     StopRequested,
 )
 from orchestrator.core.hang import blame, confirmed
-from orchestrator.core.launchers import NEEDS_RENDEZVOUS
+from orchestrator.core.ladder import APART, BETWEEN_NODES, Fall, Intent, Rung
 from orchestrator.core.meeting import (
     all_reached,
     candidates_of,
@@ -79,6 +83,10 @@ def identity(action: Action) -> str:
     match action:
         case Conclude() | Reserve():
             return type(action).__name__
+        case ProbeFabric(rung=rung) | Serve(rung=rung):
+            return f"{type(action).__name__}/{rung.value}"
+        case Classify(attempt=attempt):
+            return f"Classify/{attempt}"
         case Stop(node=node, grace_s=grace_s):
             return f"Stop/{node}/{grace_s:g}"
         case OfferRendezvous(node=node, round=number) | Reach(node=node, round=number):
@@ -98,7 +106,10 @@ def phase(state: RunState) -> Phase:
     if state.launching:
         return _phase_after_launch(state)
     if state.plan is not None:
-        return Phase.REACH if state.reserved else Phase.RESERVE
+        if not state.reserved:
+            return Phase.RESERVE
+        meeting = state.plan.meets and state.plan.rendezvous is None
+        return Phase.REACH if meeting else Phase.FABRIC
     open_nodes = [node for node in state.nodes.values() if not node.settled]
     if any(not node.connected for node in open_nodes):
         return Phase.CONNECT
@@ -117,11 +128,13 @@ def budget(state: RunState) -> float | None:
         Phase.PREPARE: budgets.prepare_s,
         Phase.RESERVE: budgets.reach_s if state.request.wait_s is None else None,
         Phase.REACH: budgets.reach_s,
+        Phase.FABRIC: budgets.fabric_s,
         Phase.LAUNCH: budgets.launch_s,
         Phase.WATCH: budgets.run_s,
         Phase.STOP: budgets.grace_s + budgets.clean_s,
         Phase.COLLECT: budgets.collect_s,
         Phase.CLEAN: budgets.clean_s,
+        Phase.CLASSIFY: budgets.clean_s,
     }
     return table.get(phase(state))
 
@@ -137,7 +150,7 @@ def _phase_after_launch(state: RunState) -> Phase:
         return Phase.WATCH
     if any(not (n.collected or n.swept or n.problem) for n in nodes):
         return Phase.COLLECT
-    return Phase.CLEAN
+    return Phase.CLASSIFY if all(_is_done(node) for node in nodes) else Phase.CLEAN
 
 
 # ---- deciding ----------------------------------------------------------------------------------
@@ -158,6 +171,8 @@ def _decide(state: RunState) -> RunState:
     broken = [problem for _, at, problem in state.problems if at in (Phase.RESERVE, Phase.REACH)]
     if broken:
         return replace(state, refusal=Refusal(problem=broken[0], excluded=state.plan.excluded))
+    if any(fall.rung == state.plan.rung for fall in state.falls):
+        return _decide_plan(state, state.plan.rendezvous)
     if state.plan.rendezvous is None and all_reached(state, state.plan):
         return _decide_rendezvous(state, choose_rendezvous(state, state.plan))
     return state
@@ -172,7 +187,25 @@ def _decide_rendezvous(state: RunState, chosen: Rendezvous | Refusal) -> RunStat
     if state.offers < MAX_OFFERS and was_refused(state):
         nodes = {name: replace(node, reached=None) for name, node in state.nodes.items()}
         return replace(state, port=None, nodes=nodes)
-    return replace(state, refusal=chosen)
+    return _decide_unreached(state, chosen)
+
+
+def _decide_unreached(state: RunState, refused: Refusal) -> RunState:
+    """Nodes that cannot even open a connection have no use for any collective between them."""
+    assert state.plan is not None
+    lost = tuple(
+        Fall(
+            rung=Rung(rung.rung),
+            reason=refused.problem.message,
+            seconds=0.0,
+            attempt=state.attempt,
+            id=refused.problem.id,
+            remedy=refused.problem.remedy,
+        )
+        for rung in state.plan.ladder
+        if rung.rung in BETWEEN_NODES and rung.intent in (Intent.USE, Intent.NEXT)
+    )
+    return _decide_plan(replace(state, falls=(*state.falls, *lost)), None)
 
 
 def _decide_hang(state: RunState) -> RunState:
@@ -198,11 +231,44 @@ def _is_running(node: NodeState) -> bool:
 
 
 def _decide_next_attempt(state: RunState) -> RunState:
-    """Ranks that a lease ended while nobody coordinated go on from their checkpoints."""
+    """Ranks that a lease ended while nobody coordinated go on from their checkpoints; those that
+    the fabric let down do so one rung lower.
+    """
+    if state.classified is not None and state.classified.fault is Fault.FABRIC:
+        falls = (*state.falls, _fall(state, state.classified.reason))
+        return next_attempt(state, state.epoch + EPOCH_STEP, falls)
     unasked = state.lapsed and not (state.stop or state.overdue or state.failures or state.broken)
     if unasked and state.resumed and all(_is_done(node) for _, node in state.planned()):
         return next_attempt(state, state.epoch + EPOCH_STEP)
     return state
+
+
+def _fall(state: RunState, reason: str) -> Fall:
+    """The present rung, which ranks were already using."""
+    assert state.plan is not None
+    if state.links is not None:
+        seconds = state.links.seconds
+    else:
+        seconds = state.stall.silent_s if state.stall is not None else 0.0
+    return Fall(
+        rung=Rung(state.plan.rung),
+        reason=reason,
+        seconds=seconds,
+        attempt=state.attempt,
+        started=True,
+    )
+
+
+def may_fall(state: RunState) -> bool:
+    """Whether the attempt that failed could go on one rung lower, if the fabric is to blame.
+
+    Bounded: every rung falls at most once.
+    """
+    if state.plan is None or state.stop or state.overdue or state.refusal or state.lapsed:
+        return False
+    below = any(rung.intent == Intent.NEXT for rung in state.plan.ladder)
+    failed = state.failures or state.hang or state.links
+    return bool(below and failed and state.plan.rung in BETWEEN_NODES)
 
 
 def _decide_plan(state: RunState, rendezvous: Rendezvous | None) -> RunState:
@@ -212,7 +278,7 @@ def _decide_plan(state: RunState, rendezvous: Rendezvous | None) -> RunState:
         for name, node in state.nodes.items()
         if name not in failed and (finding := node.finding) is not None
     }
-    decided = plan(state.request, findings, failed, rendezvous)
+    decided = plan(state.request, findings, failed, rendezvous, state.falls)
     if isinstance(decided, Refusal):
         return replace(state, refusal=decided)
     return replace(state, plan=decided)
@@ -238,8 +304,10 @@ def _wanted(state: RunState) -> Iterator[Action]:
         yield from _wanted_before_plan(state)
     elif not state.reserved:
         yield Reserve()
-    elif state.plan.launcher in NEEDS_RENDEZVOUS and state.plan.rendezvous is None:
+    elif state.plan.meets and state.plan.rendezvous is None:
         yield from _wanted_for_rendezvous(state, state.plan)
+    elif state.fabric is None and state.plan.proves_fabric:
+        yield ProbeFabric(rung=Rung(state.plan.rung))
     else:
         yield from (Launch(node=share.name, share=share) for share in state.plan.nodes)
 
@@ -279,8 +347,11 @@ def _wanted_after_launch(state: RunState) -> Iterator[Action]:
     for share in state.plan.nodes:
         if state.nodes[share.name].lost is None:
             yield from _wanted_of_node(state, share)
+    if state.plan.rung in APART and not state.halted:
+        yield Serve(rung=Rung(state.plan.rung))
     if all(_is_done(node) for _, node in state.planned()):
-        yield Conclude()
+        unsure = may_fall(state) and state.classified is None
+        yield Classify(attempt=state.attempt) if unsure else Conclude()
 
 
 def _wanted_of_node(state: RunState, share: NodePlan) -> Iterator[Action]:

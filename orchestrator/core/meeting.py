@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from orchestrator.core.events import Problem, Reached
-from orchestrator.core.launchers import NEEDS_RENDEZVOUS
 from orchestrator.core.plan import Plan, Rendezvous
 from orchestrator.core.planning import Refusal, rendezvous_candidates, same_machine
 from orchestrator.core.state import NodeState, RunState
@@ -11,7 +10,7 @@ from orchestrator.core.state import NodeState, RunState
 
 def all_reached(state: RunState, planned: Plan) -> bool:
     """Whether every node has told which of the head's addresses it reached."""
-    if planned.launcher not in NEEDS_RENDEZVOUS or state.port is None:
+    if not planned.meets or state.port is None:
         return False
     others = planned.nodes[1:]
     return all(state.nodes[share.name].reached is not None for share in others)

@@ -71,7 +71,7 @@ class Exclusion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRung:
-    """A rung of the ladder as intended: ``use``, ``next`` or ``skip``, with the reason."""
+    """A rung of the ladder as intended: ``use``, ``next``, ``skip`` or ``failed``, and why."""
 
     rung: str
     intent: str
@@ -97,7 +97,10 @@ class Rendezvous:
 class Plan:
     """What will run. ``assumed``: facts came from the inventory, not from the nodes.
 
-    ``rendezvous`` None until a port was chosen and every node reached it.
+    ``rendezvous`` None until a port was chosen and every node reached it. ``rung`` is the one of
+    the ladder that is to be used; ``meets``: its ranks meet at the rendezvous; ``apart``: its nodes
+    do not need each other, so that the loss of one does not end the others' work;
+    ``proves_fabric``: a real collective over all ranks comes before the launch.
     """
 
     run_id: str
@@ -110,6 +113,10 @@ class Plan:
     nodes: tuple[NodePlan, ...]
     excluded: tuple[Exclusion, ...]
     ladder: tuple[PlannedRung, ...]
+    rung: str
+    meets: bool
+    apart: bool
+    proves_fabric: bool
     warnings: tuple[str, ...]
     budgets: Budgets
     code: str

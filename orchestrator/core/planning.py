@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core import checks, tuning
@@ -11,18 +11,19 @@ from orchestrator.core.command import reveal
 from orchestrator.core.events import Problem
 from orchestrator.core.facts import Facts, Gpu
 from orchestrator.core.inventory import NodeSpec, PythonKind
+from orchestrator.core.ladder import APART, Fall, Ground, Rung, ladder
+from orchestrator.core.ladder import used as ladder_rung
 from orchestrator.core.launchers import LAUNCHERS, NEEDS_RENDEZVOUS, Share, choose
 from orchestrator.core.plan import (
     Exclusion,
     Lock,
     NodePlan,
     Plan,
-    PlannedRung,
     Rendezvous,
     Variable,
 )
 from orchestrator.core.request import RunRequest
-from orchestrator.core.workload import Per, Workload
+from orchestrator.core.workload import Per, Shape, Workload
 
 # Where the kit lies in a user's own project: nothing of the user's is called that.
 PROJECT_KIT = ".orchestrate/kit"
@@ -43,11 +44,13 @@ def plan(
     findings: Mapping[str, Finding],
     failed: Mapping[str, str],
     rendezvous: Rendezvous | None = None,
+    falls: Sequence[Fall] = (),
 ) -> Plan | Refusal:
     """What will run, given what is known of each worker.
 
     ``failed`` maps workers that could not be reached or prepared to the reason. A node is left
-    out only if the inventory's ``min_nodes`` allows it; otherwise the answer is a Refusal.
+    out only if the inventory's ``min_nodes`` allows it; otherwise the answer is a Refusal. So it is
+    when ``falls`` leave no rung of the ladder.
     """
     used, excluded = _select(request, findings, failed)
     refusal = _refuse(request, used, excluded)
@@ -58,12 +61,19 @@ def plan(
         request.launcher,
         program=request.job.workload.program,
         has_torch=_has_torch(findings.values()),
+        divisible=request.job.workload.shape is Shape.DIVISIBLE,
     )
+    places = _place(request, used, findings)
+    rungs = ladder(_ground(request, findings, places, launcher), falls)
+    rung = ladder_rung(rungs)
+    if rung is None:
+        return _no_rung(falls, excluded)
     world = _World(
         request=request,
         findings=findings,
-        places=_place(request, used, findings),
+        places=places,
         launcher=launcher,
+        rung=rung,
         rendezvous=rendezvous,
     )
     return Plan(
@@ -76,7 +86,11 @@ def plan(
         world_size=world.size,
         nodes=tuple(_node_plan(world, place) for place in world.places),
         excluded=excluded,
-        ladder=_ladder(world),
+        ladder=rungs,
+        rung=rung.value,
+        meets=world.meets,
+        apart=rung in APART,
+        proves_fabric=_proves_fabric(world),
         warnings=tuple(checks.warnings(world.findings)),
         budgets=request.budgets,
         code=request.code,
@@ -151,6 +165,7 @@ class _World:
     findings: Mapping[str, Finding]
     places: tuple[_Place, ...]
     launcher: str
+    rung: Rung
     rendezvous: Rendezvous | None
 
     def interface(self, node: str) -> str | None:
@@ -159,7 +174,7 @@ class _World:
         """
         if self.rendezvous is not None:
             return self.rendezvous.interface_of(node)
-        return CHOSEN_AT_LAUNCH if self.communicates else None
+        return CHOSEN_AT_LAUNCH if self.meets else None
 
     @property
     def size(self) -> int:
@@ -170,9 +185,16 @@ class _World:
         return any(finding.facts.assumed for finding in self.findings.values())
 
     @property
-    def communicates(self) -> bool:
-        """Whether ranks meet at a rendezvous."""
-        return self.launcher in NEEDS_RENDEZVOUS
+    def meets(self) -> bool:
+        """Whether ranks of different nodes meet at a rendezvous."""
+        return self.launcher in NEEDS_RENDEZVOUS and self.rung not in APART
+
+    @property
+    def own_worlds(self) -> bool:
+        """Whether each node's ranks are a world of their own."""
+        return self.rung is Rung.LOCAL_ROUNDS or (
+            self.rung is Rung.LEASES and self.launcher in NEEDS_RENDEZVOUS
+        )
 
     def tenants(self, node: str) -> int:
         """How many of the nodes are the same machine as ``node``."""
@@ -271,8 +293,9 @@ def _node_plan(world: _World, place: _Place) -> NodePlan:
     finding = world.findings[place.spec.name]
     job = world.request.job
     share = Share(
+        node=place.spec.name,
         node_rank=place.node_rank,
-        nodes=len(world.places),
+        names=tuple(p.spec.name for p in world.places),
         ranks=place.ranks,
         world_size=world.size,
         interpreter=finding.interpreter,
@@ -281,6 +304,8 @@ def _node_plan(world: _World, place: _Place) -> NodePlan:
         arguments=job.argv(),
         master_addr=world.rendezvous.address if world.rendezvous else CHOSEN_AT_LAUNCH,
         master_port=str(world.rendezvous.port) if world.rendezvous else CHOSEN_AT_LAUNCH,
+        own_world=world.own_worlds,
+        options=world.request.launcher_options,
     )
     return NodePlan(
         name=place.spec.name,
@@ -312,8 +337,8 @@ def _environment(world: _World, place: _Place) -> tuple[Variable, ...]:
     derived = tuning.derive(
         facts,
         ranks=len(place.ranks),
-        nodes=len(world.places),
-        interface=world.interface(spec.name),
+        nodes=len(world.places) if world.meets else 1,
+        interface=world.interface(spec.name) if world.meets else None,
         shared_by=world.tenants(spec.name),
         torch=(world.findings[spec.name].modules or {}).get("torch", ""),
     )
@@ -321,7 +346,7 @@ def _environment(world: _World, place: _Place) -> tuple[Variable, ...]:
     variables = tuning.merge(derived, spec.env, source)
     variables = tuning.merge(variables, world.request.env, "--env")
     variables = tuple(v for v in variables if v.name != "PYTHONPATH")
-    variables = (*variables, _python_path(world.request, spec))
+    variables = (*variables, *_rung_variables(world, place), _python_path(world.request, spec))
     if spec.gpus.indices is None and len(place.gpus) == len(facts.gpus):
         return variables
     return (*variables, tuning.visible_devices(place.gpus, len(facts.gpus)))
@@ -342,23 +367,55 @@ def _python_path(request: RunRequest, spec: NodeSpec) -> Variable:
     )
 
 
-def _ladder(world: _World) -> tuple[PlannedRung, ...]:
-    """The rungs for this job on these nodes: what is used first, what is left out, and why."""
-    if not world.communicates:
-        return (PlannedRung(rung="independent", intent="use", reason="ranks do not communicate"),)
-    if not all(place.gpus for place in world.places):
-        return (PlannedRung(rung="gloo", intent="use", reason="no GPUs, so no NCCL"),)
-    if len(world.places) == 1:
-        reason = "one node: its own links suffice"
-        return (PlannedRung(rung="nccl-local", intent="use", reason=reason),)
-    ports = sum(len(finding.facts.hcas) for finding in world.findings.values())
-    if ports or world.assumed:
-        reason = f"{ports} InfiniBand ports found" if ports else "assumed until probed"
-        return (
-            PlannedRung(rung="nccl-ib", intent="use", reason=reason),
-            PlannedRung(rung="nccl-socket", intent="next", reason="if InfiniBand fails"),
-        )
-    return (
-        PlannedRung(rung="nccl-ib", intent="skip", reason="no InfiniBand port found"),
-        PlannedRung(rung="nccl-socket", intent="use", reason="NCCL over TCP"),
+def _proves_fabric(world: _World) -> bool:
+    """Whether ranks of different machines are to meet through torch: nothing else is worth it."""
+    together = same_machine(list(world.findings.values()))
+    has_torch = _has_torch(world.findings.values()) is True
+    asked = world.request.fabric_probe and not world.request.job.workload.program
+    return world.meets and len(world.places) > 1 and not together and has_torch and asked
+
+
+def _rung_variables(world: _World, place: _Place) -> Iterator[Variable]:
+    """What the rung in use asks of the ranks."""
+    if world.rung is Rung.NCCL_SOCKET and any(f.facts.hcas for f in world.findings.values()):
+        yield _rung_variable("NCCL_IB_DISABLE", "1", "InfiniBand failed: NCCL over sockets")
+    if world.own_worlds:
+        why = "ranks count from 0 on every node; the run knows them apart"
+        yield _rung_variable("ORCHESTRATE_FIRST_RANK", str(place.ranks[0]), why)
+    if world.rung is Rung.LEASES:
+        yield _rung_variable("ORCHESTRATE_SAMPLES", "leased", "samples come from the coordinator")
+    if world.rung is Rung.LOCAL_ROUNDS:
+        why = "no collectives between nodes: averaged by the coordinator"
+        yield _rung_variable("ORCHESTRATE_ROUNDS", f"{place.node_rank}/{len(world.places)}", why)
+
+
+def _rung_variable(name: str, value: str, reason: str) -> Variable:
+    return Variable(name=name, value=value, origin=tuning.LAUNCHER, reason=reason)
+
+
+def _ground(
+    request: RunRequest,
+    findings: Mapping[str, Finding],
+    places: Sequence[_Place],
+    launcher: str,
+) -> Ground:
+    facts = [finding.facts for finding in findings.values()]
+    return Ground(
+        shape=request.job.workload.shape,
+        communicates=launcher in NEEDS_RENDEZVOUS,
+        nodes=len(places),
+        gpus_everywhere=all(place.gpus for place in places),
+        ib_ports=sum(len(f.hcas) for f in facts),
+        assumed=any(f.assumed for f in facts),
     )
+
+
+def _no_rung(falls: Sequence[Fall], excluded: tuple[Exclusion, ...]) -> Refusal:
+    """Rigid work that cannot communicate ends here, with what was found."""
+    last = falls[-1]
+    problem = Problem(
+        id=last.id,
+        message=last.reason,
+        remedy=last.remedy or "repair the network between them, or leave nodes out with --nodes",
+    )
+    return Refusal(problem=problem, excluded=excluded)

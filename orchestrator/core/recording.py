@@ -10,14 +10,18 @@ from typing import assert_never
 
 from orchestrator.core.events import (
     Begun,
+    Classified,
     Cleared,
     Collected,
     Connected,
     DeadlinePassed,
+    Divided,
     Event,
+    FabricProbed,
     Failed,
     Halting,
     Launched,
+    LinksBroken,
     NodeConcluded,
     NodeLost,
     Occupied,
@@ -34,12 +38,14 @@ from orchestrator.core.events import (
     Reported,
     Reserved,
     Resumed,
+    RoundClosed,
     StopKind,
     StopRequested,
     Swept,
     Synced,
 )
 from orchestrator.core.evidence import Inspected, Stalled
+from orchestrator.core.ladder import Fall
 from orchestrator.core.state import Figure, NodeState, RunState, new_state, next_attempt
 
 NodeEvent = (
@@ -57,6 +63,7 @@ NodeEvent = (
     | Swept
     | NodeLost
 )
+LadderEvent = FabricProbed | LinksBroken | Classified | Divided | RoundClosed
 RunEvent = Begun | Resumed | StopRequested | DeadlinePassed | Reserved | Occupied
 
 
@@ -65,6 +72,8 @@ def record(state: RunState, event: Event) -> RunState:
     match event:
         case Begun() | Resumed() | StopRequested() | DeadlinePassed() | Reserved() | Occupied():
             return _record_run(state, event)
+        case FabricProbed() | LinksBroken() | Classified() | Divided() | RoundClosed():
+            return _record_ladder(state, event)
         case RendezvousOffered(port=port):
             offers = state.offers + (port != state.port)
             return replace(state, port=port, offers=offers)
@@ -104,6 +113,35 @@ def _record_run(state: RunState, event: RunEvent) -> RunState:
             assert_never(event)
 
 
+def _record_ladder(state: RunState, event: LadderEvent) -> RunState:
+    match event:
+        case FabricProbed():
+            return _record_fabric(state, event)
+        case LinksBroken():
+            watched = state.launching and not state.halted and state.links is None
+            return replace(state, links=event) if watched else state
+        case Classified(attempt=attempt):
+            return replace(state, classified=event) if attempt == state.attempt else state
+        case Divided():
+            over = state.divided is not None and state.divided.final
+            return state if over else replace(state, divided=event)
+        case RoundClosed():
+            known = any(closed.round == event.round for closed in state.rounds)
+            return state if known else replace(state, rounds=(*state.rounds, event))
+        case _:
+            assert_never(event)
+
+
+def _record_fabric(state: RunState, event: FabricProbed) -> RunState:
+    """It counts for the rung that is planned, and only until the ranks are launched."""
+    if state.launching or state.plan is None or state.plan.rung != event.rung:
+        return state
+    if event.ok:
+        return replace(state, fabric=event)
+    fall = Fall(rung=event.rung, reason=event.reason, seconds=event.seconds, attempt=state.attempt)
+    return replace(state, falls=(*state.falls, fall))
+
+
 def _record_hang(state: RunState, event: Stalled | Inspected) -> RunState:
     """One suspicion at a time, and none of a run that ends anyway; late answers are to none."""
     match event:
@@ -131,7 +169,7 @@ def _record_takeover(state: RunState, event: Resumed) -> RunState:
         return state
     if event.request is not None:
         state = replace(state, request=event.request, nodes=new_state(event.request).nodes)
-    return replace(state, plan=None, port=None, offers=0, reserved=False)
+    return replace(state, plan=None, port=None, offers=0, reserved=False, fabric=None)
 
 
 def _forget_collecting(state: RunState) -> RunState:

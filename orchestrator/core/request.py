@@ -25,6 +25,7 @@ class Budgets:
     sync_s: float = 900.0
     prepare_s: float = 1800.0
     reach_s: float = 20.0
+    fabric_s: float = 120.0
     launch_s: float = 30.0
     run_s: float | None = None
     grace_s: float = 10.0
@@ -45,7 +46,9 @@ class RunRequest:
     ``code`` is the digest of the snapshot that travels; ``entry`` the script's path in it.
     ``exclusive`` keeps other runs off the machines altogether, not only off the GPUs. ``wait_s``:
     how long to queue for what another run holds; None does not queue. ``token`` tells this run from
-    another one whose id somebody chose alike.
+    another one whose id somebody chose alike. ``fabric_probe``: try a collective before ranks that
+    meet are launched; ``fabric_cache``: what an earlier run proved for the same nodes counts.
+    ``launcher_options`` are passed on to launchers that take some.
     """
 
     run_id: str
@@ -61,3 +64,6 @@ class RunRequest:
     exclusive: bool = False
     wait_s: float | None = None
     token: str = ""
+    fabric_probe: bool = False
+    fabric_cache: bool = True
+    launcher_options: tuple[str, ...] = ()

@@ -10,9 +10,13 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.core.checks import Finding
 from orchestrator.core.events import (
+    Classified,
     Collected,
     DeadlinePassed,
+    Divided,
+    FabricProbed,
     Halting,
+    LinksBroken,
     NodeConcluded,
     Occupied,
     Phase,
@@ -21,12 +25,14 @@ from orchestrator.core.events import (
     ProcessExited,
     RankExited,
     Reached,
+    RoundClosed,
     StopRequested,
     Swept,
 )
 from orchestrator.core.evidence import Inspection, Stalled
 from orchestrator.core.facts import Facts
 from orchestrator.core.hang import Blame
+from orchestrator.core.ladder import Fall
 from orchestrator.core.outcome import succeeded
 from orchestrator.core.plan import Plan
 from orchestrator.core.planning import Refusal
@@ -104,7 +110,9 @@ class RunState:
     ``resumed``: it took the attempt over from another one. ``successor``: the changed request that
     another attempt would follow. ``positions`` maps (node, rank) to how far the rank's report file
     was read, in bytes. ``stall`` is a suspicion that is being looked into, number ``stalls``, and
-    ``inspections`` what was found so far; ``hang`` = it was confirmed.
+    ``inspections`` what was found so far; ``hang`` = it was confirmed. ``falls`` are the rungs of
+    the ladder that did not hold, in this attempt and before; ``fabric`` = the present one was
+    proven.
     """
 
     request: RunRequest
@@ -120,6 +128,12 @@ class RunState:
     occupied: Occupied | None = None
     port: int | None = None
     offers: int = 0
+    falls: tuple[Fall, ...] = ()
+    fabric: FabricProbed | None = None
+    links: LinksBroken | None = None
+    classified: Classified | None = None
+    divided: Divided | None = None
+    rounds: tuple[RoundClosed, ...] = ()
     launching: bool = False
     endings: tuple[Ending, ...] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
@@ -140,7 +154,7 @@ class RunState:
         Once a lease ran out on one node, or a hang was ended, ranks elsewhere fail because theirs
         were stopped there.
         """
-        ours = min(self.lapsed_at, self.hung_at)
+        ours = min(self.lapsed_at, self.hung_at, self.cut_at)
         own = (e for e in self.endings if not e.by_us and not succeeded(e.outcome))
         return tuple(sorted((e for e in own if e.at < ours), key=lambda ending: ending.at))
 
@@ -149,6 +163,11 @@ class RunState:
         """When the hang was noticed that ends the run, less what clocks may differ by."""
         hung = self.hang is not None and self.stall is not None
         return self.stall.at - CLOCK_ERROR_S if hung and self.stall else math.inf
+
+    @property
+    def cut_at(self) -> float:
+        """When links were found to be broken: what ends badly after that does so because of us."""
+        return math.inf if self.links is None else self.links.at
 
     @property
     def lapsed_at(self) -> float:
@@ -170,9 +189,15 @@ class RunState:
 
     @property
     def halted(self) -> bool:
-        """Whether the run is to end now rather than when its ranks are done."""
-        ended = self.stop or self.refusal or self.occupied or self.overdue or self.failures
-        return bool(ended or self.lapsed or self.broken or self.hang)
+        """Whether the run is to end now rather than when its ranks are done.
+
+        Nodes that do not need each other go on when one of them fails, until all work is settled.
+        """
+        if self.stop or self.refusal or self.occupied or self.overdue or self.lapsed:
+            return True
+        if self.plan is not None and self.plan.apart:
+            return self.divided is not None and self.divided.final
+        return bool(self.failures or self.broken or self.hang or self.links)
 
     @property
     def broken(self) -> bool:
@@ -198,15 +223,16 @@ def new_state(request: RunRequest) -> RunState:
     return RunState(request=request, nodes=nodes)
 
 
-def next_attempt(state: RunState, epoch: int) -> RunState:
+def next_attempt(state: RunState, epoch: int, falls: tuple[Fall, ...] = ()) -> RunState:
     """The beginning of another attempt: nothing of the last one counts but where it may have left
-    something.
+    something. ``falls`` are the rungs of the ladder that are not tried again.
     """
     fresh = new_state(state.successor or state.request)
     unsure = {name for name, node in state.planned() if not _is_clean(node)}
     unsure |= {name for name, node in state.nodes.items() if node.stale}
     nodes = {name: NodeState(stale=name in unsure) for name in fresh.nodes}
-    return replace(fresh, begun=True, attempt=state.attempt + 1, epoch=epoch, nodes=nodes)
+    number = state.attempt + 1
+    return replace(fresh, begun=True, attempt=number, epoch=epoch, nodes=nodes, falls=falls)
 
 
 def _is_clean(node: NodeState) -> bool:

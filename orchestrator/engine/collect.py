@@ -53,7 +53,7 @@ async def collect_outputs(
     _set_aside(folder, node, attempt - 1)
     async with asyncio.timeout(timeout_s):
         for output in outputs:
-            await _fetch(link, named, output, root / output.path)
+            await fetch_output(link, named, output, root / output.path)
     return Collected(node=node, files=len(outputs), bytes=sum(o.bytes for o in outputs))
 
 
@@ -113,9 +113,10 @@ def _output(entry: Any) -> Output:
     return Output(path, size, digest)
 
 
-async def _fetch(
+async def fetch_output(
     link: NodeLink, attempt: Mapping[str, object], output: Output, target: Path
 ) -> None:
+    """One file, complete and verified, or absent. Raises ``OrchestrateError``, ``OSError``."""
     with _whole(target) as file:
         digest = await _copy(link, attempt, output, file)
         if digest != output.sha256:

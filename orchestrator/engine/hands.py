@@ -11,6 +11,7 @@ from contextlib import suppress
 from orchestrator.boundary.supervisor_records import BadRecord
 from orchestrator.core.actions import (
     Action,
+    Classify,
     Clear,
     Collect,
     Conclude,
@@ -21,8 +22,10 @@ from orchestrator.core.actions import (
     OfferRendezvous,
     Prepare,
     Probe,
+    ProbeFabric,
     Reach,
     Reserve,
+    Serve,
     Stop,
     Sweep,
     Sync,
@@ -33,8 +36,14 @@ from orchestrator.core.events import (
     Failed,
     Phase,
 )
+from orchestrator.core.ladder import Rung
 from orchestrator.core.state import RunState
+from orchestrator.engine.averaging import average
+from orchestrator.engine.classifying import classify
 from orchestrator.engine.context import Post, RunContext
+from orchestrator.engine.dividing import divide
+from orchestrator.engine.exchange import Exchange
+from orchestrator.engine.fabric import probe_fabric
 from orchestrator.engine.node_hand import FENCED, NodeHand
 from orchestrator.engine.problems import problem_of, superseded, unwritable
 from orchestrator.engine.reserving import reserve
@@ -48,6 +57,9 @@ PHASE_OF: dict[type[Action], Phase] = {
     OfferRendezvous: Phase.REACH,
     Reach: Phase.REACH,
     Reserve: Phase.RESERVE,
+    ProbeFabric: Phase.FABRIC,
+    Serve: Phase.WATCH,
+    Classify: Phase.CLASSIFY,
     Launch: Phase.LAUNCH,
     Follow: Phase.WATCH,
     Inspect: Phase.WATCH,
@@ -55,6 +67,9 @@ PHASE_OF: dict[type[Action], Phase] = {
     Collect: Phase.COLLECT,
     Sweep: Phase.CLEAN,
 }
+
+NodeAction = Launch | Reach | Stop | Inspect | Follow | Collect | Sweep
+SERVICES = {Rung.LEASES: divide, Rung.LOCAL_ROUNDS: average}
 
 LET_GO_WITHIN_S = 10.0
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -81,6 +96,11 @@ class Hands:
             present = self._present = AttemptHands(self._context, self._post, state)
         present.begin(action, state)
 
+    def see(self, state: RunState) -> None:
+        """The run moved on: services that feed the ranks look at its nodes."""
+        if self._present is not None and self._present.epoch == state.epoch:
+            self._present.exchange.see(state)
+
     def broken(self) -> set[str]:
         """The nodes whose link is gone for now."""
         return self._present.broken() if self._present is not None else set()
@@ -106,7 +126,11 @@ class AttemptHands:
         self._listener: Post | None = post
         self._tasks: set[asyncio.Task[None]] = set()
         workers = state.request.cluster.workers
-        self._nodes = {spec.name: NodeHand(spec, context, state, self._tell) for spec in workers}
+        self._nodes: dict[str, NodeHand] = {}
+        self.exchange = Exchange(context.folder, self._nodes, state)
+        heard = self.exchange.changed.set
+        for spec in workers:
+            self._nodes[spec.name] = NodeHand(spec, context, state, self._tell, heard)
 
     def begin(self, action: Action, state: RunState) -> None:
         """Perform ``action`` in a task of its own."""
@@ -163,22 +187,36 @@ class AttemptHands:
                 raise AssertionError("the loop itself concludes")
             case Reserve():
                 self._tell(await reserve(self._nodes, state, self._context))
-            case Launch(node=node, share=share):
-                await self._nodes[node].launch(share, state.port if share.node_rank == 0 else None)
-            case Reach(node=node, addresses=addresses, port=port):
-                await self._nodes[node].reach(addresses, port)
-            case Stop(node=node, grace_s=grace_s):
-                await self._nodes[node].stop(grace_s)
-            case Inspect(node=node, stall=stall):
-                self._tell(await self._nodes[node].inspect(stall))
-            case Follow(node=node):
-                await self._nodes[node].follow(state)
-            case Collect(node=node):
-                await self._nodes[node].collect(state)
-            case Sweep(node=node):
-                await self._nodes[node].sweep(state)
-            case _:
+            case ProbeFabric():
+                self._tell(await probe_fabric(self._nodes, state, self._context))
+            case Serve(rung=rung):
+                await SERVICES[rung](self.exchange, self._context, self._tell)
+            case Classify():
+                self._tell(await classify(self._nodes, state, self._context))
+            case Connect() | Probe() | Clear() | Sync() | Prepare() | OfferRendezvous():
                 await _PLAIN[type(action)](self._nodes[action.node])
+            case _:
+                await self._dispatch_with_state(action, state)
+
+    async def _dispatch_with_state(self, action: NodeAction, state: RunState) -> None:
+        node = self._nodes[action.node]
+        match action:
+            case Launch(share=share):
+                assert state.plan is not None
+                port = state.port if share.node_rank == 0 else None
+                await node.launch(share, port, independent=state.plan.rung == Rung.LEASES)
+            case Reach(addresses=addresses, port=port):
+                await node.reach(addresses, port)
+            case Stop(grace_s=grace_s):
+                await node.stop(grace_s)
+            case Inspect(stall=stall):
+                self._tell(await node.inspect(stall))
+            case Follow():
+                await node.follow(state)
+            case Collect():
+                await node.collect(state)
+            case Sweep():
+                await node.sweep(state)
 
 
 _PLAIN = {

@@ -8,8 +8,9 @@ import asyncio
 import functools
 import getpass
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from orchestrator.boundary.facts import parse_facts
 from orchestrator.boundary.supervisor_records import parse_holder, parse_swept
@@ -34,8 +35,9 @@ from orchestrator.core.plan import Lock, NodePlan, ProcessPlan
 from orchestrator.core.state import NEVER_LAUNCHED, RunState
 from orchestrator.edges.agent.channel import AgentError
 from orchestrator.edges.sync.push import push_snapshot
-from orchestrator.engine.collect import collect_outputs
+from orchestrator.engine.collect import Output, collect_outputs, fetch_output
 from orchestrator.engine.context import Post, RunContext
+from orchestrator.engine.feeding import payload_of, sha256_of
 from orchestrator.engine.looking import look_at
 from orchestrator.engine.node_link import NodeLink
 from orchestrator.engine.preparing import prepare
@@ -52,6 +54,7 @@ CLEAR_S = 60.0
 DIAL_S = 5.0
 RENEWALS_PER_LEASE = 4
 RENEW_EVERY_S = 30.0
+FEED_S = 600.0
 LET_GO_S = 0.1
 LET_GO_POLL_S = 0.2
 
@@ -59,7 +62,14 @@ LET_GO_POLL_S = 0.2
 class NodeHand:
     """One node in one attempt of a run: its link, its watch, its lease."""
 
-    def __init__(self, spec: NodeSpec, context: RunContext, state: RunState, post: Post) -> None:
+    def __init__(
+        self,
+        spec: NodeSpec,
+        context: RunContext,
+        state: RunState,
+        post: Post,
+        exchanged: Callable[[], None] = lambda: None,
+    ) -> None:
         self._spec = spec
         self._context = context
         self._request = state.request
@@ -67,6 +77,7 @@ class NodeHand:
         self._epoch = state.epoch
         self._clock = context.clock
         self._post = post
+        self._exchanged = exchanged
         self._link = NodeLink(
             spec,
             silence_s=state.request.budgets.silence_s,
@@ -191,8 +202,10 @@ class NodeHand:
         """Let go of what ``reserve`` took."""
         await self._link.request("unreserve", self._named(), timeout_s=QUICK_S)
 
-    async def launch(self, share: NodePlan, port: int | None) -> None:
-        """Start the supervisor. ``port``: the rendezvous port to let go of first."""
+    async def launch(self, share: NodePlan, port: int | None, *, independent: bool) -> None:
+        """Start the supervisor. ``port``: the rendezvous port to let go of first. ``independent``:
+        a rank that fails does not end the node's other ones.
+        """
         async with self._launching:
             if port is not None:
                 await self._release(port)
@@ -204,6 +217,7 @@ class NodeHand:
                 "grace_s": budgets.grace_s,
                 "cwd": "{work}" if own_code else "{output}",
                 "own_copy": own_code,
+                "independent": independent,
                 "snapshot": self._request.code,
                 "locks": agent_locks(share.locks),
                 "coordinator": self._coordinator(),
@@ -239,6 +253,7 @@ class NodeHand:
             positions={
                 rank: at for (node, rank), at in state.positions.items() if node == self._spec.name
             },
+            exchanged=self._exchanged,
         )
         self._watching = asyncio.create_task(self._watcher.run())
         return self._watcher
@@ -270,6 +285,22 @@ class NodeHand:
             reply = await self._link.request("renew", fields, timeout_s=QUICK_S)
             alive = reply.fields.get("supervisor") == "alive"
             await asyncio.sleep(LET_GO_POLL_S)
+
+    async def feed(self, rank: int, name: str, content: bytes | Path) -> None:
+        """Give ``content``, bytes or a file, to a rank, under a number that it will ask for."""
+        payload = content if isinstance(content, bytes) else payload_of(content)
+        digest = await asyncio.to_thread(sha256_of, content)
+        fields = {**self._fenced(), "rank": rank, "name": name, "sha256": digest}
+        await self._link.request("feed", fields, timeout_s=FEED_S, payload=payload)
+
+    async def fetch_offered(self, name: str, size: int, sha256: str, target: Path) -> None:
+        """Bring what a rank offers to ``target``; complete and verified, or not there.
+
+        Raises ``OrchestrateError``, ``OSError``.
+        """
+        await fetch_output(
+            self._link, {**self._named(), "area": "exchange"}, Output(name, size, sha256), target
+        )
 
     async def inspect(self, stall: int) -> Inspected:
         """Look at the node's ranks; what was found goes into the run's folder."""

@@ -174,6 +174,7 @@ class _Engine:
                     observer.on_event(now, step.event, step.state)
             for action in step.actions:
                 self._perform(action, step.state)
+        self._hands.see(self._state)
 
     def _step(self, event: Event) -> _Step:
         before = self._state

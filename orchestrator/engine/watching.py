@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from orchestrator.boundary.kit_records import MAX_LINE_BYTES, parse_report
@@ -17,7 +17,6 @@ from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.events import Failed, NodeLost, Phase, Problem
 from orchestrator.edges.agent.channel import AgentEvent, ChannelLost
 from orchestrator.edges.store.files import make_private_dir
-from orchestrator.edges.store.layout import RunFolder
 from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.node_link import NodeGone, NodeLink
 from orchestrator.engine.problems import problem_of
@@ -31,7 +30,8 @@ class Watcher:
     """One attempt on one node. ``run`` ends when the supervisor is done and everything is here.
 
     ``positions`` maps ranks to how far their reports were read before. The supervisor's records are
-    read from the beginning: what the machine knows already is no news to it.
+    read from the beginning: what the machine knows already is no news to it. ``exchanged`` is
+    called when more of what ranks exchange with us is on disk.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Watcher:
         post: Post,
         clock_offset_s: float,
         positions: Mapping[int, int],
+        exchanged: Callable[[], None] = lambda: None,
     ) -> None:
         self._link = link
         self._node = link.spec.name
@@ -50,8 +51,17 @@ class Watcher:
         self._context = context
         self._post = post
         self._offset_s = clock_offset_s
-        self._spool = Spool(context.folder, self._node, attempt)
-        self._cursors = self._spool.sizes()
+        folder = context.folder
+        self._spool = Spool(
+            self._node, folder.node_logs(self._node, attempt),
+            lambda file: folder.log(self._node, file, attempt),
+        )  # fmt: skip
+        self._exchanges = Spool(
+            self._node, folder.node_exchange(self._node, attempt),
+            lambda file: folder.exchange(self._node, file, attempt),
+        )  # fmt: skip
+        self._exchanged = exchanged
+        self._cursors = self._spool.sizes() | self._exchanges.sizes()
         self._cursors |= {f"rank-{rank}.jsonl": at for rank, at in positions.items()}
         self._lines: dict[str, bytes] = {}
         self._complaints = 0
@@ -66,6 +76,7 @@ class Watcher:
             while not self._ended:
                 await self._watch_once()
             await asyncio.to_thread(self._spool.sync)
+            await asyncio.to_thread(self._exchanges.sync)
         except NodeGone as error:
             self._post(NodeLost(node=self._node, problem=problem_of(error)))
         except (OrchestrateError, BadStream) as error:
@@ -99,6 +110,11 @@ class Watcher:
                 self._take_log(event)
             case "report":
                 self._take_report(event)
+            case "exchange":
+                file = str(event.fields.get("file"))
+                self._exchanges.append(file, _position(event, "offset"), event.payload)
+                self._cursors[file] = _position(event, "next")
+                self._exchanged()
             case "drained":
                 self._ended = True
             case "supervisor-lost":
@@ -168,12 +184,15 @@ class BadStream(Exception):
 
 
 class Spool:
-    """One node's logs on the coordinator: raw bytes, in order, each byte once."""
+    """One node's streams on the coordinator: raw bytes, in order, each byte once.
 
-    def __init__(self, folder: RunFolder, node: str, attempt: int) -> None:
-        self._folder = folder
+    ``path`` maps the name of a stream to its file below ``folder``, or raises ``ValueError``.
+    """
+
+    def __init__(self, node: str, folder: Path, path: Callable[[str], Path]) -> None:
         self._node = node
-        self._attempt = attempt
+        self._folder = folder
+        self._path = path
         self._paths: dict[str, Path] = {}
 
     def sizes(self) -> dict[str, int]:
@@ -187,8 +206,7 @@ class Spool:
                 os.fsync(file.fileno())
 
     def _present(self) -> list[Path]:
-        found = self._folder.node_logs(self._node, self._attempt).glob("*")
-        return [path for path in found if path.is_file()]
+        return [path for path in self._folder.glob("*") if path.is_file()]
 
     def append(self, name: str, offset: int, data: bytes) -> None:
         """Raises :class:`BadStream` unless ``offset`` is where the file ends, ``OSError`` if
@@ -205,7 +223,7 @@ class Spool:
 
     def _add(self, name: str) -> Path:
         try:
-            path: Path = self._folder.log(self._node, name, self._attempt)
+            path = self._path(name)
         except ValueError as error:
             raise BadStream(f"{self._node} sent a log called {name[:80]!r}") from error
         if len(self._paths) >= MAX_LOGS:

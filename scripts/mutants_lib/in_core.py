@@ -30,8 +30,8 @@ IN_CORE: tuple[Mutant, ...] = (
         name="concluded-before-all-are-swept",
         promise="a run ends when every node is verified clean",
         file=f"{_CORE}/machine.py",
-        old="if all(_is_done(node) for _, node in state.planned()):\n        yield Conclude()",
-        new="if any(_is_done(node) for _, node in state.planned()):\n        yield Conclude()",
+        old="if all(_is_done(node) for _, node in state.planned()):\n        unsure",
+        new="if any(_is_done(node) for _, node in state.planned()):\n        unsure",
         tests=(f"{_MACHINE}::test_a_run_is_over_when_every_node_is_swept",),
     ),
     Mutant(

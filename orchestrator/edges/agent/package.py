@@ -1,4 +1,7 @@
-"""The agent as it travels: one deterministic zip, and the text that starts it on a node."""
+"""The agent as it travels: one deterministic zip, and the text that starts it on a node.
+
+With it travels ``rank_side``: programs of ours that run under the interpreter of the ranks.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from pathlib import Path
 
 from orchestrator.core.command import Command
 
-NODE_FOLDER = Path(__file__).parent / "node"
-INSIDE = "orchestrator/edges/agent/node"
+FOLDERS = ("node", "rank_side")
+INSIDE = "orchestrator/edges/agent"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 # Standard input is: the length of the bootstrap's text, the text, a header line, then frames.
 # -I -S: no start-up file of the user or the site runs; they cost more time than all the rest.
@@ -48,7 +51,11 @@ def start_command(python: str = "python3") -> Command:
 @cache
 def agent_package() -> AgentPackage:
     """The same bytes from the same sources on every machine."""
-    files = {f"{INSIDE}/{path.name}": path.read_bytes() for path in NODE_FOLDER.glob("*.py")}
+    files = {
+        f"{INSIDE}/{folder}/{path.name}": path.read_bytes()
+        for folder in FOLDERS
+        for path in (Path(__file__).parent / folder).glob("*.py")
+    }
     for folder in ("orchestrator", "orchestrator/edges", "orchestrator/edges/agent"):
         files[f"{folder}/__init__.py"] = b""
     buffer = io.BytesIO()
@@ -57,5 +64,5 @@ def agent_package() -> AgentPackage:
         for name in sorted(files):
             archive.writestr(zipfile.ZipInfo(name, EPOCH), files[name])
     data = buffer.getvalue()
-    bootstrap = files[f"{INSIDE}/bootstrap.py"]
+    bootstrap = files[f"{INSIDE}/node/bootstrap.py"]
     return AgentPackage(data, hashlib.sha256(data).hexdigest(), bootstrap)

@@ -12,6 +12,8 @@
         artifacts/<node>/...                   of the last attempt
         artifacts/<node>.attempt-<N>/...       of earlier ones
         hang/<node>/...                        what was found of ranks that made no progress
+        exchange/<node>/attempt-<N>/exchange-<R>.jsonl   what ranks told us that they work on
+        work/...                               what is kept of leases or rounds for another attempt
         result.json report.md report.html
 """
 
@@ -29,6 +31,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 _LOG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err|jsonl)")
+_EXCHANGE = re.compile(r"exchange-\d{1,7}\.jsonl")
 _ATTEMPT = re.compile(r"attempt-([1-9]\d{0,4})")
 
 
@@ -144,6 +147,25 @@ class RunFolder:
         """Evidence on ranks of ``node``. Raises ``ValueError`` for an unsafe name."""
         first = self.path / "hang" / _component(node)
         return first if attempt == 1 else first / f"attempt-{attempt}"
+
+    @property
+    def work(self) -> Path:
+        """What the coordinator itself keeps of leased samples or averaged rounds."""
+        return self.path / "work"
+
+    @property
+    def exchanges(self) -> Path:
+        return self.path / "exchange"
+
+    def node_exchange(self, node: str, attempt: int = 1) -> Path:
+        """What ranks of ``node`` told us. Raises ``ValueError`` for an unsafe name."""
+        return self.exchanges / _component(node) / f"attempt-{attempt}"
+
+    def exchange(self, node: str, file: str, attempt: int = 1) -> Path:
+        """One rank's stream, ``exchange-3.jsonl``. Raises ``ValueError`` for other names."""
+        if not _EXCHANGE.fullmatch(file):
+            raise ValueError(f"not the name of an exchange: {file[:80]!r}")
+        return self.node_exchange(node, attempt) / file
 
     def log_files(self) -> list[LogFile]:
         """Every log that exists now, sorted by attempt."""

@@ -16,6 +16,7 @@ from orchestrator.edges.agent.node.fault import ABSENT, BAD_REQUEST, BUSY, LAUNC
 from orchestrator.edges.agent.node.layout import (
     AGENT,
     NODE_CODE,
+    RANK_SIDE,
     AttemptLayout,
     NodeLayout,
     RunLayout,
@@ -45,7 +46,7 @@ MAX_WORDS = 8192
 FIRST_HELD_FD = 10
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 PLACEHOLDER = re.compile(
-    r"\{(snapshot|kit|work|output|report|checkpoints|attempt|agent|agent_python)\}"
+    r"\{(snapshot|kit|work|output|report|checkpoints|attempt|agent|agent_python|rank_side)\}"
 )
 ENTRY = (
     "import sys;sys.path.insert(0,sys.argv[1]);"
@@ -131,6 +132,7 @@ def _specification(
         "attempt": attempt.root,
         "agent": NODE_CODE,
         "agent_python": sys.executable,
+        "rank_side": RANK_SIDE,
     }
     markers = {
         "ORCHESTRATE_RUN_ID": request["run"],
@@ -139,6 +141,7 @@ def _specification(
         "ORCHESTRATE_ATTEMPT_DIR": attempt.root,
         "ORCHESTRATE_REPORT_DIR": attempt.report,
         "ORCHESTRATE_OUTPUT_DIR": attempt.output,
+        "ORCHESTRATE_EXCHANGE_DIR": attempt.exchange,
         "ORCHESTRATE_CHECKPOINT_DIR": run.checkpoints,
     }
     processes = _processes(request, places, markers)
@@ -154,6 +157,7 @@ def _specification(
         "agent": os.path.basename(AGENT),
         "boot_id": boot_id(),
         "environments": _environments(layout, processes),
+        "independent": field(request, "independent", bool, False),
         "processes": processes,
     }
 

@@ -10,6 +10,7 @@
     attempt-<n>/
       supervisor.json supervisor.log events.jsonl lease stop cgroup gpus.json
       logs/ ranks/ report/ output/ work/
+      exchange/exchange-<rank>.jsonl  exchange/in/rank-<rank>/  exchange/out/
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ ROOM_BYTES = 256
 # The directory that this agent was unpacked in, as the bootstrap put it on the module path.
 AGENT = os.path.abspath(__file__).rsplit(os.sep, 5)[0]
 NODE_CODE = os.path.dirname(os.path.abspath(__file__))
+# What runs under the interpreter of the ranks, which has torch or ray; nothing here imports it.
+RANK_SIDE = os.path.join(os.path.dirname(NODE_CODE), "rank_side")
 
 
 def check_name(value: object, what: str, pattern: Pattern[str] = NAME) -> str:
@@ -68,11 +71,15 @@ class AttemptLayout:
         self.ranks = os.path.join(root, "ranks")
         self.report = os.path.join(root, "report")
         self.output = os.path.join(root, "output")
+        self.exchange = os.path.join(root, "exchange")
+        self.offered = os.path.join(self.exchange, "out")
         self.work = os.path.join(root, "work")
 
     def create(self) -> None:
         """Create what is absent; check what is there."""
         for path in (self.root, self.logs, self.ranks, self.report, self.output):
+            _private(path)
+        for path in (self.exchange, self.offered, os.path.join(self.exchange, "in")):
             _private(path)
         if not os.path.lexists(self.stop):  # blank until somebody asks: see write_atomically
             write_atomically(self.stop, b" " * ROOM_BYTES)
@@ -80,6 +87,10 @@ class AttemptLayout:
     def log(self, name: str) -> str:
         """``name`` like ``rank-0.out``."""
         return os.path.join(self.logs, check_name(name, "log name", STREAM))
+
+    def inbox(self, rank: int) -> str:
+        """Where ``rank`` finds what the coordinator gives to it."""
+        return os.path.join(self.exchange, "in", f"rank-{rank}")
 
 
 class RunLayout:

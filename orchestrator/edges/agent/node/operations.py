@@ -134,6 +134,12 @@ def _environment(call: Call) -> Result:
     return build(call.context, call.request, call.body.read_all(MAX_REQUIREMENTS_BYTES))
 
 
+def _feed(call: Call) -> Result:
+    from orchestrator.edges.agent.node.exchange import feed
+
+    return feed(call.layout, call.request, call.body)
+
+
 def _listen(call: Call) -> Result:
     from orchestrator.edges.agent.node.reach import listen
 
@@ -214,6 +220,7 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "unreserve": _with_reservations("reservations", "unreserve"),
     "launch": _with_reservations("launch", "launch"),
     "watch": _watch,
+    "feed": _feed,
     "renew": _on_layout("runs", "renew"),
     "stop": _on_layout("runs", "stop"),
     "sweep": _with_reservations("runs", "sweep_run"),

@@ -1,4 +1,7 @@
-"""What a run left in ``output/``: a list with digests, and bytes by offset; nothing outside it."""
+"""What a run left in ``output/``: a list with digests, and bytes by offset; nothing outside it.
+
+Bytes of what a rank offers to the coordinator while it runs are read in the same way.
+"""
 
 from __future__ import annotations
 
@@ -137,24 +140,31 @@ def check_relative(path: object) -> str:
 
 
 def fetch(layout: NodeLayout, request: Request) -> tuple[dict[str, Any], bytes]:
-    """At most ``length`` bytes of a file in ``output/`` from ``offset``; fewer at its end."""
+    """At most ``length`` bytes of a file in ``output/`` from ``offset``; fewer at its end.
+
+    ``area``: ``output``, or ``exchange`` for what ranks offer while they run.
+    """
     path = check_relative(request.get("path"))
     offset, length = field(request, "offset", int), field(request, "length", int)
     if offset < 0 or not 0 < length <= MAX_FETCH_BYTES:
         raise AgentFault(BAD_REQUEST, f"'length' must be 1 to {MAX_FETCH_BYTES}, 'offset' positive")
     attempt = _attempt(layout, request)
+    areas = {"output": attempt.output, "exchange": attempt.offered}
+    area = field(request, "area", str, "output")
+    if area not in areas:
+        raise AgentFault(BAD_REQUEST, f"no such area: {shorten(area)}")
     try:
-        root = os.open(attempt.output, OPEN_DIRECTORY)
+        root = os.open(areas[area], OPEN_DIRECTORY)
         try:
             fd = _open_below(root, path, OPEN)
         finally:
             os.close(root)
     except OSError as error:
-        raise AgentFault(ABSENT, f"output/{path}: {error.strerror}") from error
+        raise AgentFault(ABSENT, f"{area}/{path}: {error.strerror}") from error
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise AgentFault(ABSENT, f"output/{path}: not a regular file")
+            raise AgentFault(ABSENT, f"{area}/{path}: not a regular file")
         return {"size": status.st_size}, os.pread(fd, length, offset)
     finally:
         os.close(fd)

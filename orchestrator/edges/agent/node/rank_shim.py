@@ -174,7 +174,8 @@ def main() -> None:
     if sys.argv[1:2] != ["--"] or len(sys.argv) < 3:
         raise SystemExit("usage: rank_shim.py -- program [argument ...]")
     environment = os.environ
-    number = int(environment["RANK"])
+    # Ranks that are a world of their own count from 0 on every node; the run knows them apart.
+    number = int(environment["RANK"]) + int(environment.get("ORCHESTRATE_FIRST_RANK", "0"))
     local = int(environment.get("LOCAL_RANK", "0"))
     rank = Rank(environment["ORCHESTRATE_ATTEMPT_DIR"], number, local)
     status = rank.run(sys.argv[2:])

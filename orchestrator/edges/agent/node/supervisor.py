@@ -1,7 +1,8 @@
 """The supervisor of one attempt on one node: starts processes, records each ending, stops the rest.
 
 It is detached from the SSH session and single-threaded. It ends its processes when it is asked to,
-when the lease runs out, or when the first of them fails; then it sweeps what is left and concludes.
+when the lease runs out, or when the first of them fails, unless they are independent of each other;
+then it sweeps what is left and concludes.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ class Supervisor:
     def _react(self, outcome: dict[str, Any], by_us: bool) -> None:
         if outcome != SUCCESS and not by_us:
             self.failed = True
-            if not self.why:
+            if not self.why and not self.spec["independent"]:
                 self._stop("first-failure", self.spec["grace_s"])
 
     # ---- ending ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Streams what an attempt writes: the supervisor's records, the logs, the ranks' reports.
+"""Streams what an attempt writes: the supervisor's records, logs, what ranks report and exchange.
 
 Every frame tells ``offset`` (its first byte in the file) and ``next``; a new watch that starts from
 the last ``next`` of each file continues without a gap or a repeat. The watcher grants credit as it
@@ -32,6 +32,7 @@ FRAME_COST_BYTES = 256  # so that many tiny frames count, too
 MAX_STREAMS = 4096
 MAX_OFFSET = 1 << 53
 REPORT = re.compile(r"rank-\d{1,7}\.jsonl\Z")
+EXCHANGE = re.compile(r"exchange-\d{1,7}\.jsonl\Z")
 LOG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err)\Z")
 
 
@@ -118,6 +119,7 @@ class Watch:
         """Send what is new; the few bytes that say most come first."""
         moved = self._poll_events()
         moved |= self._poll_directory("report", self._attempt.report, REPORT)
+        moved |= self._poll_directory("exchange", self._attempt.exchange, EXCHANGE)
         moved |= self._poll_directory("log", self._attempt.logs, LOG)
         return moved
 
@@ -136,7 +138,7 @@ class Watch:
 
     def _poll_directory(self, event: str, path: str, wanted: Pattern[str]) -> bool:
         moved = False
-        whole_lines = event == "report"
+        whole_lines = event != "log"
         try:
             names = sorted(filter(wanted.match, os.listdir(path)))
         except FileNotFoundError:

@@ -1,0 +1,39 @@
+"""Launchers that need no launcher process: the supervisor itself starts one process per rank.
+
+- ``direct``: with torchrun's environment contract. No second import of torch; no elastic restarts.
+- ``manual``: independent workers. Each knows its number and how many there are, and meets nobody.
+- ``command``: the same for a program that is no Python script.
+"""
+
+from __future__ import annotations
+
+from orchestrator.core.launchers.base import Share, contract, rendezvous
+from orchestrator.core.plan import ProcessPlan
+
+
+def direct(share: Share) -> tuple[ProcessPlan, ...]:
+    """One process per rank, with the variables that torchrun would set."""
+    return _per_rank(share, (share.interpreter, "-u", share.script), meeting=True)
+
+
+def manual(share: Share) -> tuple[ProcessPlan, ...]:
+    """One process per rank, without rendezvous."""
+    return _per_rank(share, (share.interpreter, "-u", share.script), meeting=False)
+
+
+def command(share: Share) -> tuple[ProcessPlan, ...]:
+    """A plain program per rank, without rendezvous."""
+    return _per_rank(share, share.program, meeting=False)
+
+
+def _per_rank(share: Share, program: tuple[str, ...], *, meeting: bool) -> tuple[ProcessPlan, ...]:
+    met = tuple(rendezvous(share)) if meeting else ()
+    return tuple(
+        ProcessPlan(
+            label=f"rank-{rank}",
+            rank=rank,
+            argv=(*program, *share.arguments),
+            env=(*contract(share, local_rank, rank), *met),
+        )
+        for local_rank, rank in enumerate(share.ranks)
+    )
