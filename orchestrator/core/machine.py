@@ -366,7 +366,7 @@ def _wanted_of_node(state: RunState, share: NodePlan) -> Iterator[Action]:
             yield Inspect(node=name, stall=state.stalls)
     elif not ended and not state.halted:
         yield Launch(node=name, share=share)
-    if state.halted and node.concluded is None:
+    if (state.halted or _holds_up(state, name)) and node.concluded is None:
         yield Stop(node=name, grace_s=_grace(state.stop, state.request.budgets))
     nothing = node.concluded is not None and node.concluded.why == NEVER_LAUNCHED
     if ended and node.collected is None and not nothing:
@@ -374,6 +374,12 @@ def _wanted_of_node(state: RunState, share: NodePlan) -> Iterator[Action]:
     kept = nothing or node.collected is not None or _collect_failed(state, name)
     if kept and node.swept is None:
         yield Sweep(node=name)
+
+
+def _holds_up(state: RunState, name: str) -> bool:
+    """Whether the node's ranks hang, where those of the others can go on without them."""
+    apart = state.plan is not None and state.plan.apart
+    return apart and state.hang is not None and state.hang.node == name
 
 
 def _collect_failed(state: RunState, name: str) -> bool:

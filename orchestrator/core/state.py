@@ -184,7 +184,7 @@ class RunState:
     @property
     def done(self) -> bool:
         """Whether every rank came to its own good end."""
-        well = {e.rank for e in self.endings if isinstance(e, RankExited) and _is_own(e)}
+        well = {e.rank for e in self.endings if isinstance(e, RankExited) and ended_well(e)}
         return self.plan is not None and all(well.issuperset(n.ranks) for n in self.plan.nodes)
 
     @property
@@ -196,8 +196,13 @@ class RunState:
         if self.stop or self.refusal or self.occupied or self.overdue or self.lapsed:
             return True
         if self.plan is not None and self.plan.apart:
-            return self.divided is not None and self.divided.final
+            return self.unserved or (self.divided is not None and self.divided.final)
         return bool(self.failures or self.broken or self.hang or self.links)
+
+    @property
+    def unserved(self) -> bool:
+        """Whether what feeds the ranks over SSH came to its own end."""
+        return any(not node and phase is Phase.WATCH for node, phase, _ in self.problems)
 
     @property
     def broken(self) -> bool:
@@ -213,7 +218,8 @@ class RunState:
             yield share.name, self.nodes[share.name]
 
 
-def _is_own(ending: RankExited) -> bool:
+def ended_well(ending: RankExited) -> bool:
+    """Whether the rank came to its own good end."""
     return succeeded(ending.outcome) and not ending.by_us
 
 

@@ -34,13 +34,18 @@ def with_diagnosis(result: Result, folder: RunFolder, state: RunState) -> Result
     if failure is None or failure.id not in _EXPLAINED:
         return result
     try:
-        share = _share(ENDS, MAX_BYTES // max(1, len(folder.log_files())))
-        found = diagnose_run(folder, state, share).diagnosis
+        found = diagnose_soon(folder, state)
     except OSError:
         return result
     if found is None or found.confidence is Confidence.POSSIBLE:
         return result
     return replace(result, failure=replace(failure, diagnosis=found))
+
+
+def diagnose_soon(folder: RunFolder, state: RunState) -> Diagnosis | None:
+    """The first cause by the ends of the logs, which are read up to a bound. Raises ``OSError``."""
+    share = _share(ENDS, MAX_BYTES // max(1, len(folder.log_files())))
+    return diagnose_run(folder, state, share).diagnosis
 
 
 def verdict_findings(result: Result | None) -> Findings | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from orchestrator.core.events import Event, Progressed, RankExited, Reported
 from orchestrator.core.evidence import Stalled
 from orchestrator.core.hang import Activity, suspect
+from orchestrator.core.ladder import Rung
 from orchestrator.core.result import Result
 from orchestrator.core.state import RunState
 from orchestrator.engine.clock import Clock
@@ -146,9 +147,13 @@ class Pulse:
 
     @property
     def _armed(self) -> bool:
-        """Ranks that report nothing by themselves are judged only if the user asked for it."""
+        """Ranks that report nothing by themselves are judged only if the user asked for it; those
+        that wait for leases are looked after by whoever leases.
+        """
         state = self._state
-        if not state.launching or state.halted:
+        if not state.launching or state.halted or state.plan is None:
+            return False
+        if state.plan.rung == Rung.LEASES:
             return False
         asked = state.request.budgets.hang_asked
         return asked or self._reported or any(state.positions.values())

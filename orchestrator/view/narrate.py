@@ -8,12 +8,15 @@ from enum import IntEnum
 from orchestrator.core import machine
 from orchestrator.core.events import (
     Begun,
+    Classified,
     Cleared,
     Collected,
     Connected,
     DeadlinePassed,
+    Divided,
     Event,
     Failed,
+    Fault,
     Halting,
     Launched,
     NodeConcluded,
@@ -28,6 +31,7 @@ from orchestrator.core.events import (
     Reached,
     RendezvousOffered,
     Resumed,
+    RoundClosed,
     StopKind,
     StopRequested,
     Swept,
@@ -81,8 +85,33 @@ def narrate(event: Event, state: RunState) -> Line | None:
             return _ended(event)
         case Stalled() | Inspected():
             return _stalled(event, state)
+        case Classified() | Divided() | RoundClosed():
+            return _on_the_ladder(event, state)
         case _:
             return _before_launch(event) or _after_launch(event, state)
+
+
+def _on_the_ladder(event: Classified | Divided | RoundClosed, state: RunState) -> Line | None:
+    """Another way to communicate, and what became of the work there."""
+    match event:
+        case Classified(fault=Fault.FABRIC, reason=reason):
+            rung = state.falls[-1].rung.value if state.falls else "the fabric"
+            text = (
+                f"{rung} failed: {brief(reason, 300)}; attempt {state.attempt} goes one rung lower"
+            )
+            return Line(Weight.PROBLEM, text)
+        case Divided(total=total, done=done, failed=failed, final=final):
+            told = f"{done} of {plural(total, 'sample')} done" + f", {failed} failed" * bool(failed)
+            return Line(Weight.RUN if final else Weight.DETAIL, told)
+        case RoundClosed(round=number, step=step, weights=weights, missing=missing):
+            text = (
+                f"round {number} closed after step {step}: {plural(len(weights), 'node')} averaged"
+            )
+            if missing:
+                text += f", without {brief(', '.join(missing), 200)}"
+            return Line(Weight.PROBLEM if missing else Weight.DETAIL, text)
+        case _:
+            return None
 
 
 def _stalled(event: Stalled | Inspected, state: RunState) -> Line | None:

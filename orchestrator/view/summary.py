@@ -58,10 +58,17 @@ def _not_started(result: Result) -> str:
 
 
 def _degradation(result: Result) -> Iterator[str]:
-    if result.status is Status.DEGRADED:
-        for rung in result.ladder:
-            if rung.outcome != "used":
-                yield f"  {brief(rung.rung, 40)} {rung.outcome}: {brief(rung.reason, 300)}"
+    if result.status is not Status.DEGRADED:
+        return
+    for rung in result.ladder:
+        after = f" after {seconds(rung.seconds)}" if rung.seconds else ""
+        if rung.outcome == "failed":
+            yield f"  {brief(rung.rung, 40)} failed{after}: {brief(rung.reason, 300)}"
+        elif rung.outcome == "used":
+            yield f"  went on by {brief(rung.rung, 40)}: {brief(rung.reason, 300)}"
+    for node in result.nodes:
+        if node.state in {"lost", "failed"}:
+            yield f"  without {brief(node.name)}: {brief(node.reason, 300)}"
 
 
 def _metrics(result: Result, color: bool) -> Iterator[str]:

@@ -38,7 +38,7 @@ IN_CORE: tuple[Mutant, ...] = (
         name="stop-reaches-launched-nodes-only",
         promise="a stop reaches a node whose launch is under way",
         file=f"{_CORE}/machine.py",
-        old="if state.halted and node.concluded is None:",
+        old="if (state.halted or _holds_up(state, name)) and node.concluded is None:",
         new="if state.halted and node.launched and node.concluded is None:",
         tests=(f"{_MACHINE}::test_a_stop_reaches_a_node_whose_launch_is_under_way",),
     ),
@@ -61,7 +61,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="unknown-end-is-success",
         promise="an unknown outcome is never success",
-        file=f"{_CORE}/verdict.py",
+        file=f"{_CORE}/causes.py",
         old="        return broken\n    return _unfinished(state)",
         new="        return broken\n    return None",
         tests=(f"{_TAKEOVER}::test_a_rank_without_a_known_end_is_no_success",),
@@ -69,9 +69,9 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="lapsed-lease-is-no-failure",
         promise="ranks that a lease ended did not finish",
-        file=f"{_CORE}/verdict.py",
-        old="    if state.lapsed:\n        return _lapsed(state), ExitCode.BUSY\n",
-        new="    if state.lapsed:\n        return None\n",
+        file=f"{_CORE}/causes.py",
+        old="        return _lapsed(state), ExitCode.BUSY\n    if state.problems",
+        new="        return None\n    if state.problems",
         tests=(f"{_TAKEOVER}::test_a_lease_that_ran_out_is_no_success_and_can_be_resumed",),
     ),
     Mutant(

@@ -131,7 +131,7 @@ def _without_positions(watcher: type[Watcher]) -> Callable[..., Watcher]:
 def _lie_about_success(patch: pytest.MonkeyPatch) -> None:
     from orchestrator.core import verdict
 
-    patch.setattr(verdict, "_failure", lambda _: None)
+    patch.setattr(verdict, "failure_of", lambda _: None)
 
 
 def _never_renew(patch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,8 @@ def render_markdown(report: Report) -> str:
         *_failure(report),
         *_section("Metrics", ("metric", "value", "gate", "verdict"), _metrics(report)),
         *_section("Nodes", ("node", "state", "reason"), _nodes(report)),
-        *_section("Ladder", ("rung", "outcome", "reason"), _ladder(report)),
+        *_section("Ladder", ("rung", "outcome", "reason", "seconds"), _ladder(report)),
+        *_section("Samples", ("total", "done", "failed", "duplicates"), _samples(report)),
         *_section("Time", ("phase", "seconds"), _timings(report)),
         *_bullets("Warnings", map(escape, result.warnings)),
         *_bullets("Artifacts", (f"{escape(f.path)} ({f.bytes} bytes)" for f in report.artifacts)),
@@ -71,7 +72,14 @@ def _nodes(report: Report) -> Iterator[Sequence[str]]:
 
 def _ladder(report: Report) -> Iterator[Sequence[str]]:
     for rung in report.result.ladder:
-        yield rung.rung, rung.outcome, rung.reason
+        took = "" if rung.seconds is None else f"{rung.seconds:.1f}"
+        yield rung.rung, rung.outcome, rung.reason, took
+
+
+def _samples(report: Report) -> Iterator[Sequence[str]]:
+    if (samples := report.result.samples) is not None:
+        counts = (samples.total, samples.done, samples.failed, samples.duplicates)
+        yield tuple(map(str, counts))
 
 
 def _timings(report: Report) -> Iterator[Sequence[str]]:

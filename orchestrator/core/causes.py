@@ -1,0 +1,293 @@
+"""Why a run did not get to its end: the first cause, as people and scripts are told. Pure."""
+
+from __future__ import annotations
+
+from orchestrator.core.errors import ExitCode
+from orchestrator.core.events import Divided, LinksBroken, Occupied, Phase, Problem, RankExited
+from orchestrator.core.evidence import Stalled
+from orchestrator.core.hang import Blame
+from orchestrator.core.ladder import Rung
+from orchestrator.core.outcome import describe, succeeded
+from orchestrator.core.result import FailureResult
+from orchestrator.core.state import LEASE, Ending, RunState, ended_well
+
+Cause = tuple[FailureResult, ExitCode]
+
+
+def first_cause(state: RunState) -> Ending | None:
+    """The earliest ending that is a failure of its own (a rank's precedes its launcher's)."""
+    return next(iter(state.failures), None)
+
+
+def ending_name(ending: Ending) -> str:
+    """``rank 3`` or the launcher's label."""
+    rank = getattr(ending, "rank", None)
+    return f"rank {rank}" if rank is not None else str(getattr(ending, "label", "process"))
+
+
+def failure_of(state: RunState) -> Cause | None:
+    """The first cause of a run that did not get to its end."""
+    if state.refusal is not None:
+        return _refused(state), ExitCode.PREFLIGHT
+    if state.occupied is not None:
+        return _occupied(state.occupied), ExitCode.BUSY
+    if state.launching and state.plan is not None and state.plan.apart:
+        return _failure_apart(state)
+    return _failure_together(state)
+
+
+def _failure_together(state: RunState) -> Cause | None:
+    """Ranks that need each other: one that fails ends the run."""
+    if state.links is not None:
+        return _cut(state, state.links), ExitCode.RUN_FAILED
+    if state.hang is not None and state.stall is not None:
+        return _hung(state, state.stall, state.hang), ExitCode.RUN_FAILED
+    if state.launching:
+        ending = first_cause(state)
+        if ending is not None and not _stopped_before(state, ending):
+            return _ended_badly(state, ending), ExitCode.RUN_FAILED
+        if (lost := _lost(state)) is not None:
+            return lost, ExitCode.RUN_FAILED
+    if state.overdue is not None:
+        return _overdue(state), ExitCode.TIMED_OUT
+    if state.stop is not None:
+        return None
+    if state.lapsed:
+        return _lapsed(state), ExitCode.BUSY
+    if state.problems and state.launching and (broken := _broken(state)) is not None:
+        return broken
+    return _unfinished(state)
+
+
+def _failure_apart(state: RunState) -> Cause | None:
+    """Nodes that do not need each other: what counts is whether the work is complete."""
+    if state.overdue is not None:
+        return _overdue(state), ExitCode.TIMED_OUT
+    if state.stop is not None:
+        return None
+    if state.lapsed:
+        return _lapsed(state), ExitCode.BUSY
+    if (broken := _broken_service(state)) is not None:
+        return broken
+    assert state.plan is not None
+    if state.plan.rung == Rung.LEASES:
+        return _unfinished_work(state, state.divided or Divided(total=0, done=0))
+    return None if any_node_done(state) else _first_of_all(state)
+
+
+def any_node_done(state: RunState) -> bool:
+    """Whether all ranks of at least one node came to a good end."""
+    well = {e.rank for e in state.endings if isinstance(e, RankExited) and ended_well(e)}
+    return any(well.issuperset(node.ranks) for node in (state.plan.nodes if state.plan else ()))
+
+
+def _first_of_all(state: RunState) -> Cause | None:
+    """Nobody got to the end: what went wrong first."""
+    if (ending := first_cause(state)) is not None:
+        return _ended_badly(state, ending), ExitCode.RUN_FAILED
+    if (lost := _lost(state)) is not None:
+        return lost, ExitCode.RUN_FAILED
+    return _broken(state) or _unfinished(state)
+
+
+def _broken_service(state: RunState) -> Cause | None:
+    """What feeds the ranks over SSH came to its own end."""
+    for node, phase, problem in state.problems:
+        if not node and phase is Phase.WATCH:
+            failure = FailureResult(id=problem.id, cause=problem.message, remedy=problem.remedy)
+            return failure, ExitCode.RUN_FAILED
+    return None
+
+
+def _unfinished_work(state: RunState, work: Divided) -> Cause | None:
+    """Divisible work: every sample has exactly one output, or the run says which is missing."""
+    if work.conflicts:
+        failure = FailureResult(
+            id="OR-WORK-002",
+            cause=f"{work.conflicts} samples were answered twice, with different outputs",
+            remedy="a machine computes wrong, or the workload is not deterministic; "
+            f"see orchestrate show {state.request.run_id}",
+        )
+        return failure, ExitCode.RUN_FAILED
+    if work.done < work.total - work.failed or not work.total:
+        return _incomplete(state, work), ExitCode.BUSY
+    if work.failed:
+        failure = FailureResult(
+            id="OR-WORK-003",
+            cause=f"{work.failed} of {work.total} samples could not be done",
+            remedy=f"orchestrate logs {state.request.run_id}",
+        )
+        return failure, ExitCode.RUN_FAILED
+    return None
+
+
+def _incomplete(state: RunState, work: Divided) -> FailureResult:
+    """What is done is kept; whoever was the first to fail is named."""
+    first = _first_of_all(state)
+    why = f": {first[0].cause}" if first else ""
+    return FailureResult(
+        id="OR-WORK-001",
+        cause=f"incomplete: {work.done} of {work.total} samples are done{why}",
+        node=first[0].node if first else None,
+        rank=first[0].rank if first else None,
+        remedy=f"orchestrate resume {state.request.run_id} does what is missing",
+        last_line=first[0].last_line if first else "",
+        log=first[0].log if first else "",
+    )
+
+
+def _cut(state: RunState, broken: LinksBroken) -> FailureResult:
+    return FailureResult(
+        id="OR-NET-002",
+        cause=f"{describe_links(broken.links)} any more (for {broken.seconds:.0f} s, "
+        "and the ranks make no progress)",
+        node=broken.links[0][0] if broken.links else None,
+        remedy=f"repair the network between them; orchestrate resume --retry "
+        f"{state.request.run_id} goes on from the checkpoints",
+        others=_others(state),
+    )
+
+
+def describe_links(links: tuple[tuple[str, str], ...]) -> str:
+    """``vh1 does not reach vh2``, for a sentence to go on with."""
+    told = [f"{start} does not reach {end}" for start, end in links[:3]]
+    more = f" (and {len(links) - 3} more links)" if len(links) > 3 else ""
+    return ", ".join(told) + more
+
+
+def _stopped_before(state: RunState, ending: Ending) -> bool:
+    """After a stop request, ranks that end badly do so because of it."""
+    return state.stop is not None and ending.at >= state.stop.at
+
+
+def _refused(state: RunState) -> FailureResult:
+    assert state.refusal is not None
+    problem = state.refusal.problem
+    excluded = state.refusal.excluded
+    node = excluded[0].node if excluded else None
+    deeper = state.nodes[node].problem if node in state.nodes and node else None
+    return FailureResult(
+        id=deeper.id if deeper else problem.id,
+        cause=problem.message,
+        node=node,
+        remedy=(deeper.remedy if deeper else "") or problem.remedy,
+    )
+
+
+def _occupied(occupied: Occupied) -> FailureResult:
+    return FailureResult(
+        id="OR-LOCK-001",
+        cause=f"{occupied.node} is in use by {occupied.holder}",
+        node=occupied.node,
+        remedy="queue with --wait SECONDS, choose other nodes, or stop that run",
+    )
+
+
+def _lapsed(state: RunState) -> FailureResult:
+    node = next(n for n, s in state.nodes.items() if s.halting and s.halting.why == LEASE)
+    lease_s = state.request.budgets.lease_s or 0.0
+    return FailureResult(
+        id="OR-LEASE-001",
+        cause=f"the ranks on {node} ended themselves: no word from the coordinator for "
+        f"{lease_s:g} s",
+        node=node,
+        remedy=f"orchestrate resume {state.request.run_id} goes on from the checkpoints; "
+        "--unattended continue lets ranks go on without a coordinator",
+    )
+
+
+def _unfinished(state: RunState) -> Cause | None:
+    """A rank of which no good end is known is no success, whoever ended it."""
+    if not state.launching or state.plan is None:
+        return None
+    well = {e.rank for e in state.endings if isinstance(e, RankExited) and succeeded(e.outcome)}
+    for share in state.plan.nodes:
+        for rank in sorted(set(share.ranks) - well):
+            failure = FailureResult(
+                id="OR-RUN-002",
+                cause=f"nothing tells how rank {rank} on {share.name} ended",
+                node=share.name,
+                rank=rank,
+                remedy=f"orchestrate logs {state.request.run_id} --ranks {rank}",
+            )
+            return failure, ExitCode.RUN_FAILED
+    return None
+
+
+def _ended_badly(state: RunState, ending: Ending) -> FailureResult:
+    rank = getattr(ending, "rank", None)
+    name = f"rank-{rank}" if rank is not None else str(getattr(ending, "label", "launcher"))
+    return FailureResult(
+        id="OR-RUN-001",
+        cause=f"{ending_name(ending)} on {ending.node} {describe(ending.outcome)}",
+        node=ending.node,
+        rank=rank,
+        remedy=f"orchestrate logs {state.request.run_id} --nodes {ending.node}"
+        + (f" --ranks {rank}" if rank is not None else ""),
+        last_line=ending.last_line,
+        log=f"logs/{ending.node}/{name}.err",
+        others=_others(state, ending),
+    )
+
+
+def _hung(state: RunState, stall: Stalled, cause: Blame) -> FailureResult:
+    run, node, rank = state.request.run_id, cause.node, cause.rank
+    seen = [e for e in state.inspections[node].ranks if e.rank == rank]
+    return FailureResult(
+        id="OR-HANG-001",
+        cause=f"{cause.sentence} (no progress for {stall.silent_s:.0f} s)",
+        node=node,
+        rank=rank,
+        remedy=f"orchestrate logs {run} --nodes {node}"
+        + (f" --ranks {rank}" if rank is not None else "")
+        + "; if such a silence is normal: --budget hang=SECONDS, or hang=off",
+        last_line=seen[0].last_line if seen else "",
+        log="" if rank is None else f"logs/{node}/rank-{rank}.err",
+        others=tuple(other for other in _others(state) if other != f"{node}/rank {rank}"),
+        evidence="hang",
+    )
+
+
+def _others(state: RunState, cause: Ending | None = None) -> tuple[str, ...]:
+    """Every other rank that we ended because of ``cause``; not those that failed by themselves."""
+    ended = (e for e in state.endings if e is not cause and e.by_us and not succeeded(e.outcome))
+    return tuple(f"{e.node}/{ending_name(e)}" for e in ended if hasattr(e, "rank"))
+
+
+def _lost(state: RunState) -> FailureResult | None:
+    for name, node in state.planned():
+        if node.lost is not None:
+            return _from_problem(name, node.lost)
+    return None
+
+
+def _from_problem(node: str, problem: Problem) -> FailureResult:
+    return FailureResult(
+        id=problem.id, cause=f"{node}: {problem.message}", node=node, remedy=problem.remedy
+    )
+
+
+def _overdue(state: RunState) -> FailureResult:
+    assert state.overdue is not None
+    waiting = [name for name, node in state.planned() if node.concluded is None]
+    return FailureResult(
+        id="OR-TIME-001",
+        cause=f"{_what_took_long(state.overdue.phase)} took longer than "
+        f"{state.overdue.after_s:g} s",
+        node=waiting[0] if waiting else None,
+        remedy=f"orchestrate logs {state.request.run_id}, then raise --timeout if it made progress",
+    )
+
+
+def _what_took_long(phase: Phase) -> str:
+    return "the job" if phase is Phase.WATCH else f"phase {phase.value}"
+
+
+def _broken(state: RunState) -> Cause | None:
+    after = (Phase.LAUNCH, Phase.WATCH, Phase.STOP, Phase.COLLECT)
+    for node, phase, problem in state.problems:
+        if phase in after:
+            busy = phase is Phase.COLLECT or problem.id == "OR-AGENT-BUSY"
+            code = ExitCode.BUSY if busy else ExitCode.RUN_FAILED
+            return _from_problem(node, problem), code
+    return None
