@@ -39,8 +39,10 @@ from orchestrator.core.events import (
     StopKind,
     StopRequested,
 )
+from orchestrator.core.falling import fall_of, falls_unreached, may_fall
 from orchestrator.core.hang import blame, confirmed
-from orchestrator.core.ladder import APART, BETWEEN_NODES, Fall, Intent, Rung
+from orchestrator.core.joining import NOT_READY, joined, late_nodes, may_begin
+from orchestrator.core.ladder import APART, Rung
 from orchestrator.core.meeting import (
     all_reached,
     candidates_of,
@@ -161,10 +163,10 @@ def _decide(state: RunState) -> RunState:
     begin another attempt when a lease ran out before this coordinator took over.
     """
     if state.launching:
-        return _decide_next_attempt(_decide_hang(state))
+        return _decide_next_attempt(_decide_hang(joined(state)))
     if state.refusal or not state.begun:
         return state
-    if not all(node.settled for node in state.nodes.values()):
+    if not all(node.settled for node in state.nodes.values()) and not may_begin(state):
         return state
     if state.plan is None:
         return _decide_plan(state, None)
@@ -192,19 +194,7 @@ def _decide_rendezvous(state: RunState, chosen: Rendezvous | Refusal) -> RunStat
 
 def _decide_unreached(state: RunState, refused: Refusal) -> RunState:
     """Nodes that cannot even open a connection have no use for any collective between them."""
-    assert state.plan is not None
-    lost = tuple(
-        Fall(
-            rung=Rung(rung.rung),
-            reason=refused.problem.message,
-            seconds=0.0,
-            attempt=state.attempt,
-            id=refused.problem.id,
-            remedy=refused.problem.remedy,
-        )
-        for rung in state.plan.ladder
-        if rung.rung in BETWEEN_NODES and rung.intent in (Intent.USE, Intent.NEXT)
-    )
+    lost = falls_unreached(state, refused.problem)
     return _decide_plan(replace(state, falls=(*state.falls, *lost)), None)
 
 
@@ -235,7 +225,7 @@ def _decide_next_attempt(state: RunState) -> RunState:
     the fabric let down do so one rung lower.
     """
     if state.classified is not None and state.classified.fault is Fault.FABRIC:
-        falls = (*state.falls, _fall(state, state.classified.reason))
+        falls = (*state.falls, fall_of(state, state.classified.reason))
         return next_attempt(state, state.epoch + EPOCH_STEP, falls)
     unasked = state.lapsed and not (state.stop or state.overdue or state.failures or state.broken)
     if unasked and state.resumed and all(_is_done(node) for _, node in state.planned()):
@@ -243,36 +233,13 @@ def _decide_next_attempt(state: RunState) -> RunState:
     return state
 
 
-def _fall(state: RunState, reason: str) -> Fall:
-    """The present rung, which ranks were already using."""
-    assert state.plan is not None
-    if state.links is not None:
-        seconds = state.links.seconds
-    else:
-        seconds = state.stall.silent_s if state.stall is not None else 0.0
-    return Fall(
-        rung=Rung(state.plan.rung),
-        reason=reason,
-        seconds=seconds,
-        attempt=state.attempt,
-        started=True,
-    )
-
-
-def may_fall(state: RunState) -> bool:
-    """Whether the attempt that failed could go on one rung lower, if the fabric is to blame.
-
-    Bounded: every rung falls at most once.
-    """
-    if state.plan is None or state.stop or state.overdue or state.refusal or state.lapsed:
-        return False
-    below = any(rung.intent == Intent.NEXT for rung in state.plan.ladder)
-    failed = state.failures or state.hang or state.links
-    return bool(below and failed and state.plan.rung in BETWEEN_NODES)
-
-
 def _decide_plan(state: RunState, rendezvous: Rendezvous | None) -> RunState:
-    failed = {name: _reason(node) for name, node in state.nodes.items() if _reason(node)}
+    late = may_begin(state)
+    failed = {
+        name: _reason(node) or NOT_READY
+        for name, node in state.nodes.items()
+        if _reason(node) or (late and not node.settled)
+    }
     findings = {
         name: finding
         for name, node in state.nodes.items()
@@ -314,11 +281,14 @@ def _wanted(state: RunState) -> Iterator[Action]:
 
 def _wanted_before_plan(state: RunState) -> Iterator[Action]:
     for name, node in state.nodes.items():
-        if node.problem is not None or node.lost is not None:
-            continue
-        yield Connect(node=name)
-        if node.connected:
-            yield from _wanted_of_connected(name, node)
+        if node.problem is None and node.lost is None:
+            yield from _wanted_before_launch(name, node)
+
+
+def _wanted_before_launch(name: str, node: NodeState) -> Iterator[Action]:
+    yield Connect(node=name)
+    if node.connected:
+        yield from _wanted_of_connected(name, node)
 
 
 def _wanted_of_connected(name: str, node: NodeState) -> Iterator[Action]:
@@ -347,6 +317,8 @@ def _wanted_after_launch(state: RunState) -> Iterator[Action]:
     for share in state.plan.nodes:
         if state.nodes[share.name].lost is None:
             yield from _wanted_of_node(state, share)
+    for name, node in late_nodes(state):
+        yield from _wanted_before_launch(name, node)
     if state.plan.rung in APART and not state.halted:
         yield Serve(rung=Rung(state.plan.rung))
     if all(_is_done(node) for _, node in state.planned()):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from orchestrator.core.events import Problem, Reached
+from orchestrator.core.placing import same_machine
 from orchestrator.core.plan import Plan, Rendezvous
-from orchestrator.core.planning import Refusal, rendezvous_candidates, same_machine
+from orchestrator.core.planning import Refusal, rendezvous_candidates
 from orchestrator.core.state import NodeState, RunState
 
 

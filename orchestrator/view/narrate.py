@@ -88,7 +88,7 @@ def narrate(event: Event, state: RunState) -> Line | None:
         case Classified() | Divided() | RoundClosed():
             return _on_the_ladder(event, state)
         case _:
-            return _before_launch(event) or _after_launch(event, state)
+            return _before_launch(event, state) or _after_launch(event, state)
 
 
 def _on_the_ladder(event: Classified | Divided | RoundClosed, state: RunState) -> Line | None:
@@ -165,7 +165,7 @@ def _problem(problem: Problem) -> str:
     return f"{brief(problem.message, 400)} ({brief(problem.id, 40)})"
 
 
-def _before_launch(event: Event) -> Line | None:
+def _before_launch(event: Event, state: RunState) -> Line | None:
     match event:
         case Connected(node=node, seconds=took):
             return Line(Weight.NODE, f"connected in {seconds(took)}", node)
@@ -184,6 +184,10 @@ def _before_launch(event: Event) -> Line | None:
             return Line(Weight.NODE, brief(f"ranks run under {path}{versions}"), node)
         case RendezvousOffered(node=node, port=port):
             return Line(Weight.DETAIL, f"offers port {port} for the rendezvous", node)
+        case Reached() if state.falls and state.plan is not None:
+            failed, rung = state.falls[0], state.plan.rung
+            text = f"{failed.rung.value} failed: {brief(failed.reason, 300)}; goes on by {rung}"
+            return Line(Weight.PROBLEM, text)
         case Reached(node=node, addresses=addresses):
             reached = ", ".join(brief(a, 60) for a in addresses[:4]) or "no address of the head"
             return Line(Weight.DETAIL, f"reaches {reached}", node)

@@ -13,6 +13,7 @@ from orchestrator.core.actions import Action, Classify, Reach, Serve
 from orchestrator.core.errors import ExitCode
 from orchestrator.core.events import (
     Classified,
+    Connected,
     Divided,
     Event,
     FabricProbed,
@@ -24,6 +25,7 @@ from orchestrator.core.events import (
     RankExited,
     Reached,
 )
+from orchestrator.core.joining import NOT_READY
 from orchestrator.core.ladder import BETWEEN_NODES, Fall, Ground, Intent, Rung, ladder, used
 from orchestrator.core.outcome import Exited, Signalled
 from orchestrator.core.request import RunRequest
@@ -305,3 +307,25 @@ def test_every_collective_rung_falls_when_nothing_can_be_reached() -> None:
 
     assert {fall.rung for fall in state.falls} <= BETWEEN_NODES
     assert any(isinstance(a, Serve) for _, actions in world.log for a in actions)
+
+
+def test_divisible_work_begins_without_nodes_that_are_slow_and_they_join_it() -> None:
+    """``min_nodes`` are enough to begin with; who comes later counts on after the others' ranks."""
+    workload = Workload(
+        name="job", source="-", folder="/job", entry="job.py", shape=Shape.DIVISIBLE
+    )
+    world = World(request("a", "b", "c", min_nodes=1, workload=workload))
+    world.replies |= {"Connect/b": lambda _: [], "Follow/a": lambda _: [], "Follow/b": lambda _: []}
+    world.replies["Connect/c"] = lambda _: [
+        NodeLost(node="c", problem=Problem(id="X", message="no"))
+    ]
+    world.run()
+    assert "Launch/a" in world.performed
+    assert world.state.plan is not None
+    assert {e.node: e.reason for e in world.state.plan.excluded} == {"b": NOT_READY, "c": "no"}
+
+    world.run(Connected(node="b", seconds=9.0))
+
+    assert "Launch/b" in world.performed
+    assert [(n.name, n.ranks) for n in world.state.plan.nodes] == [("a", (0,)), ("b", (1,))]
+    assert [e.node for e in world.state.plan.excluded] == ["c"]
