@@ -5,6 +5,7 @@ led to.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import getpass
 import platform
@@ -34,9 +35,11 @@ from orchestrator.core.inventory import NodeSpec
 from orchestrator.core.plan import Lock, NodePlan, ProcessPlan
 from orchestrator.core.state import NEVER_LAUNCHED, RunState
 from orchestrator.edges.agent.channel import AgentError
+from orchestrator.edges.store.files import make_private_dir
 from orchestrator.edges.sync.push import push_snapshot
 from orchestrator.engine.collect import Output, collect_outputs, fetch_output
 from orchestrator.engine.context import Post, RunContext
+from orchestrator.engine.diagnosing import kernel_may_know
 from orchestrator.engine.feeding import payload_of, sha256_of
 from orchestrator.engine.looking import look_at
 from orchestrator.engine.node_link import NodeLink
@@ -55,6 +58,7 @@ DIAL_S = 5.0
 RENEWALS_PER_LEASE = 4
 RENEW_EVERY_S = 30.0
 FEED_S = 600.0
+KERNEL_LOG = "kernel.out"
 LET_GO_S = 0.1
 LET_GO_POLL_S = 0.2
 
@@ -312,6 +316,8 @@ class NodeHand:
         """Wait until every log byte is here, then pull the outputs."""
         watcher = self._watcher or await self._watch(state)
         await watcher.drained()
+        if kernel_may_know(state):
+            await self._bring_kernel_log()
         self._post(
             await collect_outputs(
                 self._link,
@@ -321,6 +327,16 @@ class NodeHand:
                 timeout_s=self._request.budgets.collect_s,
             )
         )
+
+    async def _bring_kernel_log(self) -> None:
+        """What the node's kernel said meanwhile may explain a failure; not every node tells it."""
+        since_s = self._clock.monotonic() - self._began + QUICK_S
+        with contextlib.suppress(AgentError):
+            reply = await self._link.request("kernel", {"since_s": since_s}, timeout_s=QUICK_S)
+            if reply.payload:
+                path = self._context.folder.log(self._spec.name, KERNEL_LOG, self._attempt)
+                make_private_dir(path.parent)
+                await asyncio.to_thread(path.write_bytes, reply.payload)
 
     async def sweep(self, state: RunState) -> None:
         """End and verify what is left; from then on the node refuses what we asked for before."""

@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.cli.main import main
 from orchestrator.core.events import RankExited
-from orchestrator.core.outcome import Exited
+from orchestrator.core.outcome import Exited, Signalled
 from orchestrator.core.result import FailureResult
 from orchestrator.edges.diagnosis.reading import MIB, Gathering, Window
 from orchestrator.edges.diagnosis.sources import log_sources, source_of
@@ -263,3 +263,21 @@ def test_a_failed_run_says_why(tmp_path: Path, home: Path) -> None:
     assert (found["id"], found["node"], found["rank"]) == ("PY-MOD-001", "n2", 1)
     assert found["evidence"][0]["file"] == "logs/n2/rank-1.err"
     assert "  diagnosis: rank 1 on n2 has no module a_module_that_nobody_has" in done.stderr
+
+
+def test_what_a_kernel_said_first_is_the_cause(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A GPU that fell off the bus is named, not the collectives that timed out because of it."""
+    folder = finished(home, RankExited(node="a", rank=0, outcome=Signalled(6), at=9.0))
+    xid = "2026-05-01T10:00:00 kernel: NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus."
+    folder.log("b", "kernel.out").write_text(xid + "\n")
+    for node, rank in (("a", 0), ("b", 1)):
+        late = f"2026-05-01 10:10:01 {WATCHDOG.format(rank)}\n"
+        folder.log(node, f"rank-{rank}.err").write_text(late)
+
+    code, record = diagnosis_of(capsys, "r1")
+
+    assert code == 0
+    assert record["diagnosis"]["node"] == "b"
+    assert "fallen off the bus" in record["diagnosis"]["evidence"][0]["text"]

@@ -57,9 +57,12 @@ def test_a_listing_that_lies_is_refused(payload: bytes) -> None:
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
-    folder = RunFolder(tmp_path / "run")
+    return spool_of(RunFolder(tmp_path / "run"))
+
+
+def spool_of(folder: RunFolder) -> Spool:
     folder.create()
-    return Spool(folder, "n1", attempt=1)
+    return Spool("n1", folder.node_logs("n1"), lambda file: folder.log("n1", file))
 
 
 @given(data=st.binary(max_size=200), cuts=st.lists(st.integers(0, 200), max_size=12))
@@ -68,8 +71,7 @@ def test_a_stream_in_pieces_is_the_stream(
 ) -> None:
     """Pieces that overlap, as after a broken link, are stored once; the file is the stream."""
     folder = RunFolder(tmp_path_factory.mktemp("spool") / "run")
-    folder.create()
-    spool = Spool(folder, "n1", attempt=1)
+    spool = spool_of(folder)
     held = 0
     for cut in [*cuts, len(data)]:
         spool.append("rank-0.out", min(held, cut), data[min(held, cut) : max(held, cut)])

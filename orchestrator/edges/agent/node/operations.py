@@ -226,6 +226,7 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "sweep": _with_reservations("runs", "sweep_run"),
     "signal": _signal,
     "inspect": _on_layout("inspect", "inspect"),
+    "kernel": _on_layout("kernel", "kernel"),
     "runs": _on_layout("runs", "list_runs"),
     "clean": _on_layout("runs", "clean"),
     "prune": _on_layout("runs", "prune"),
@@ -234,7 +235,9 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
 }
 
 # Their answers are not remembered: they may be long, and a repeat finds the same or newer facts.
-READS = frozenset({"probe", "offer", "interpreter", "dial", "inspect", "runs", "outputs", "fetch"})
+READS = frozenset(
+    {"probe", "offer", "interpreter", "dial", "inspect", "kernel", "runs", "outputs", "fetch"}
+)
 
 
 def _ping(context: Context, request: Request) -> None:
