@@ -170,7 +170,8 @@ def _decide(state: RunState) -> RunState:
         return state
     if state.plan is None:
         return _decide_plan(state, None)
-    broken = [problem for _, at, problem in state.problems if at in (Phase.RESERVE, Phase.REACH)]
+    before = (Phase.RESERVE, Phase.REACH, Phase.FABRIC)
+    broken = [problem for _, at, problem in state.problems if at in before]
     if broken:
         return replace(state, refusal=Refusal(problem=broken[0], excluded=state.plan.excluded))
     if any(fall.rung == state.plan.rung for fall in state.falls):
@@ -229,7 +230,7 @@ def _decide_next_attempt(state: RunState) -> RunState:
         return next_attempt(state, state.epoch + EPOCH_STEP, falls)
     unasked = state.lapsed and not (state.stop or state.overdue or state.failures or state.broken)
     if unasked and state.resumed and all(_is_done(node) for _, node in state.planned()):
-        return next_attempt(state, state.epoch + EPOCH_STEP)
+        return next_attempt(state, state.epoch + EPOCH_STEP, state.falls)
     return state
 
 

@@ -19,6 +19,7 @@ from orchestrator.core.events import (
     Event,
     FabricProbed,
     Failed,
+    Fault,
     Halting,
     Launched,
     LinksBroken,
@@ -270,6 +271,8 @@ def _record_failure(state: RunState, event: Failed) -> RunState:
     if told in state.problems:
         return state
     state = replace(state, problems=(*state.problems, told))
+    if event.phase is Phase.CLASSIFY:
+        return _unclassified(state, event.problem.message)
     node = state.nodes.get(event.node)
     if node is not None and state.launching and event.phase is Phase.CONNECT:
         return _with_node(state, event.node, replace(node, lost=event.problem))
@@ -278,8 +281,16 @@ def _record_failure(state: RunState, event: Failed) -> RunState:
     return _with_node(state, event.node, replace(node, problem=event.problem))
 
 
+def _unclassified(state: RunState, reason: str) -> RunState:
+    """What cannot be put down to the fabric is not."""
+    unknown = Classified(attempt=state.attempt, fault=Fault.OTHER, reason=reason)
+    return replace(state, classified=state.classified or unknown)
+
+
 def _record_deadline(state: RunState, event: DeadlinePassed) -> RunState:
     """Before the plan, late nodes are out; after launch, what does not end is left as lost."""
+    if event.phase is Phase.CLASSIFY:
+        return _unclassified(state, f"not known within {event.after_s:g} s")
     if state.launching and event.phase in (Phase.LAUNCH, Phase.WATCH):
         return replace(state, overdue=event)
     if state.plan is not None and not state.launching:

@@ -14,13 +14,16 @@ from orchestrator.core.errors import ExitCode
 from orchestrator.core.events import (
     Classified,
     Connected,
+    DeadlinePassed,
     Divided,
     Event,
     FabricProbed,
+    Failed,
     Fault,
     LinksBroken,
     NodeConcluded,
     NodeLost,
+    Phase,
     Problem,
     RankExited,
     Reached,
@@ -329,3 +332,34 @@ def test_divisible_work_begins_without_nodes_that_are_slow_and_they_join_it() ->
     assert "Launch/b" in world.performed
     assert [(n.name, n.ranks) for n in world.state.plan.nodes] == [("a", (0,)), ("b", (1,))]
     assert [e.node for e in world.state.plan.excluded] == ["c"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Failed(node="", phase=Phase.CLASSIFY, problem=Problem(id="X", message="no logs")),
+        DeadlinePassed(phase=Phase.CLASSIFY, after_s=60.0),
+    ],
+)
+def test_a_failure_that_cannot_be_explained_is_not_the_fabrics(answer: Event) -> None:
+    """The run ends with it rather than waiting for an explanation, or trying on."""
+    world = World(asked(Shape.LOCAL_ROUNDS, "a", "b"))
+    world.replies |= {"Follow/b": lambda _: failing_rank(world), "Classify/1": lambda _: [answer]}
+    result = result_of(world.run())
+
+    assert world.concluded
+    assert world.state.attempt == 1
+    assert result.status is Status.FAILED
+
+
+def test_a_probe_that_cannot_be_made_refuses_the_run() -> None:
+    """A link that breaks while the fabric is tried is told as such."""
+    gone = Failed(node="b", phase=Phase.FABRIC, problem=Problem(id="OR-LINK-001", message="gone"))
+    world = World(
+        asked(Shape.LOCAL_ROUNDS, "a", "b", probe=True), {"ProbeFabric/gloo": lambda _: [gone]}
+    )
+    result = result_of(world.run())
+
+    assert result.exit_code is ExitCode.PREFLIGHT
+    assert result.failure is not None
+    assert result.failure.cause == "gone"
