@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.core import machine
 from orchestrator.core.events import (
+    Divided,
     Event,
     Phase,
     ProcessExited,
@@ -38,14 +39,15 @@ class Progress:
         """0..1; 0 when the total is unknown."""
         return min(1.0, max(0.0, self.done / self.total)) if self.total > 0 else 0.0
 
-    def advance(self, event: Progressed, at: float) -> None:
-        elapsed = at - self.at
-        if elapsed > 0 and event.done >= self.done:
-            now = (event.done - self.done) / elapsed
+    def advance(self, later: Progress) -> None:
+        """Take over what is known now, and how fast it got there."""
+        elapsed = later.at - self.at
+        if elapsed > 0 and later.done >= self.done:
+            now = (later.done - self.done) / elapsed
             old = now if self.rate is None else self.rate
             self.rate = _RATE_MEMORY * old + (1 - _RATE_MEMORY) * now
-        self.done, self.total, self.unit = event.done, event.total, event.unit
-        self.fields, self.at = event.fields, at
+        self.done, self.total, self.unit = later.done, later.total, later.unit
+        self.fields, self.at = later.fields, later.at
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Board:
         self._progress: dict[str, dict[int, Progress]] = {}
         self._figures: dict[str, tuple[int, dict[str, float]]] = {}
         self._ended: dict[str, set[int]] = {}
+        self._work: Progress | None = None
 
     def update(self, at: float, event: Event, state: RunState) -> None:
         self.state, self.now = state, at
@@ -86,6 +89,9 @@ class Board:
                 self._on_progress(at, event)
             case Reported():
                 self._on_figure(event)
+            case Divided(total=total, done=done, failed=failed):
+                now = Progress(float(done + failed), float(total), "sample", at)
+                self._work = _advanced(self._work, now)
             case RankExited(node=node, rank=rank):
                 self._ended.setdefault(node, set()).add(rank)
             case ProcessExited(node=node):
@@ -104,8 +110,20 @@ class Board:
             for name, node in self.state.nodes.items():
                 yield self._row(self.state, name, node)
 
+    @property
+    def rung(self) -> str:
+        """How the ranks communicate, and whether that is less than was meant."""
+        state = self.state
+        if state is None or state.plan is None or not state.launching:
+            return ""
+        return f"{state.plan.rung} (degraded)" if state.falls else state.plan.rung
+
     def overall(self) -> Progress | None:
-        """The progress of the rank that is furthest behind: that of the whole."""
+        """The progress of the rank that is furthest behind: that of the whole. Of divisible work it
+        is known.
+        """
+        if self._work is not None:
+            return self._work
         every = [p for ranks in self._progress.values() for p in ranks.values()]
         return min(every, key=lambda progress: progress.fraction, default=None)
 
@@ -137,11 +155,8 @@ class Board:
 
     def _on_progress(self, at: float, event: Progressed) -> None:
         ranks = self._progress.setdefault(event.node, {})
-        known = ranks.get(event.rank)
-        if known is None:
-            ranks[event.rank] = Progress(event.done, event.total, event.unit, at, event.fields)
-        else:
-            known.advance(event, at)
+        now = Progress(event.done, event.total, event.unit, at, event.fields)
+        ranks[event.rank] = _advanced(ranks.get(event.rank), now)
 
     def _on_figure(self, event: Reported) -> None:
         if event.step is None:
@@ -161,6 +176,13 @@ class Board:
             fields.setdefault(name, value)
         shown = list(fields.items())[:MAX_FIELDS]
         return "  ".join(f"{brief(name, 24)} {_value(value)}" for name, value in shown)
+
+
+def _advanced(known: Progress | None, now: Progress) -> Progress:
+    if known is None:
+        return now
+    known.advance(now)
+    return known
 
 
 def _value(value: float | str) -> str:

@@ -95,6 +95,8 @@ class LiveView:
         parts = [f"{self._board.phase.value}  {elapsed}", plural(len(rows), "node")]
         if ranks:
             parts.append(f"{up}/{ranks} ranks up")
+        if self._board.rung:
+            parts.append(self._board.rung)
         progress = self._board.overall()
         if progress is not None:
             parts.append(describe_progress(progress, self._board.fields()))

@@ -75,8 +75,8 @@ class PlainView:
         if phase is Phase.WATCH and state.plan is not None:
             ranks = plural(state.plan.world_size, "rank")
             where = plural(len(state.plan.nodes), "node")
-            launcher = state.plan.launcher
-            self._tell(Line(Weight.RUN, f"running {ranks} on {where} by {launcher}"))
+            how = f"by {state.plan.launcher}, {state.plan.rung}"
+            self._tell(Line(Weight.RUN, f"running {ranks} on {where} {how}"))
         elif self._verbosity > 0 or len(state.nodes) > FOLD_ABOVE:
             self._tell(Line(Weight.RUN, f"phase {phase.value}"))
 
