@@ -8,7 +8,12 @@ from pathlib import PurePosixPath
 
 from orchestrator.boundary.parameters import check_value, expected, parse_value
 from orchestrator.boundary.validation import validate
-from orchestrator.boundary.workload_schema import MetricEntry, ParameterEntry, WorkloadFile
+from orchestrator.boundary.workload_schema import (
+    MetricEntry,
+    ParameterEntry,
+    SamplesEntry,
+    WorkloadFile,
+)
 from orchestrator.boundary.yaml_source import Document, Path, Problem, parse_yaml, refuse
 from orchestrator.core.errors import UsageError
 from orchestrator.core.suggest import did_you_mean
@@ -22,6 +27,7 @@ from orchestrator.core.workload import (
     ParameterValue,
     Per,
     Ranks,
+    SampleSource,
     Shape,
     Workload,
 )
@@ -46,6 +52,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
         what = f"default_preset: unknown preset {entry.default_preset!r}"
         remedy = did_you_mean(entry.default_preset, presets)
         problems.append(Problem(document.place(("default_preset",)), what, remedy))
+    samples = _samples(entry.samples, parameters, document, problems)
     if problems:
         refuse(problems, source)
     return Workload(
@@ -64,6 +71,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
         default_preset=entry.default_preset,
         metrics={name: _metric(name, item) for name, item in entry.metrics.items()},
         artifacts=tuple(entry.artifacts),
+        samples=samples,
     )
 
 
@@ -157,6 +165,26 @@ def _preset(
             place = document.place(path, key=True)
             problems.append(Problem(place, what, did_you_mean(name, parameters)))
     return checked
+
+
+def _samples(
+    entry: SamplesEntry | None,
+    parameters: Mapping[str, Parameter],
+    document: Document,
+    problems: list[Problem],
+) -> SampleSource | None:
+    if entry is None:
+        return None
+    wanted = {"file": ParameterType.STR, "count": ParameterType.INT, "group": ParameterType.INT}
+    for key, kind in wanted.items():
+        name, place = getattr(entry, key), document.place(("samples", key))
+        if name not in parameters:
+            what = f"samples.{key}: unknown parameter {name!r}"
+            problems.append(Problem(place, what, did_you_mean(name, parameters)))
+        elif parameters[name].type is not kind:
+            what = f"samples.{key}: parameter {name} is of type {parameters[name].type.value}"
+            problems.append(Problem(place, f"{what}, not {kind.value}"))
+    return SampleSource(file=entry.file, count=entry.count, group=entry.group)
 
 
 def _checked(

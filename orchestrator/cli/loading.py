@@ -16,6 +16,7 @@ from orchestrator.core.request import RunRequest
 from orchestrator.core.workload import Job
 from orchestrator.edges.store.bundled import bundled_kit
 from orchestrator.edges.store.catalog import Catalog, open_script
+from orchestrator.edges.store.data_set import sample_set
 from orchestrator.edges.store.layout import Layout
 from orchestrator.edges.sync.snapshot import Snapshot, project_parts, take_snapshot, workload_parts
 
@@ -40,6 +41,7 @@ def load_request(
         entry=_entry(job),
         env=parse_env(options.env, os.environ),
         exclusive=options.exclusive,
+        samples=sample_set(job),
     )
     assume_plan(request)
     return request

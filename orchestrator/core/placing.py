@@ -214,6 +214,8 @@ def _rung_variables(world: World, place: Place) -> Iterator[Variable]:
         yield _rung_variable("ORCHESTRATE_FIRST_RANK", str(place.ranks[0]), why)
     if world.rung is Rung.LEASES:
         yield _rung_variable("ORCHESTRATE_SAMPLES", "leased", "samples come from the coordinator")
+        why = "outputs of other code or other samples are told apart"
+        yield _rung_variable("ORCHESTRATE_CONFIGURATION", world.request.configuration, why)
     if world.rung is Rung.LOCAL_ROUNDS:
         why = "no collectives between nodes: averaged by the coordinator"
         yield _rung_variable("ORCHESTRATE_ROUNDS", f"{place.node_rank}/{len(world.places)}", why)

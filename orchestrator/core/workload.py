@@ -91,13 +91,26 @@ class Ranks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSource:
+    """Which parameters of a divisible workload say what its samples are.
+
+    ``file``: a JSONL file on the coordinator, one sample a line; empty text = generated from their
+    numbers. ``count``: how many, 0 = all lines. ``group``: how many are worked on together.
+    """
+
+    file: str
+    count: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """A validated ``workload.yaml``, or a user's own script wrapped as one.
 
     ``folder`` is the coordinator directory whose content travels; ``entry`` is relative to it.
     With ``program`` the entry is not a Python script but a plain command's argument vector.
     ``own_code``: a user's project rather than a workload; it runs in a writable copy of what
-    travelled.
+    travelled. ``samples`` says what divisible work is divided into.
     """
 
     name: str
@@ -117,6 +130,7 @@ class Workload:
     default_preset: str | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     artifacts: tuple[str, ...] = ()
+    samples: SampleSource | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

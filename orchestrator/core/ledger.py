@@ -1,0 +1,122 @@
+"""The ledger of divisible work: every sample's first output by digest, each exactly once. Pure.
+
+Arrays rather than objects: a million samples take some 50 MB, and an answer costs the same however
+many there are.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from enum import StrEnum
+
+DIGEST_BYTES = 32
+_DONE, _FAILED, _DUPLICATE, _CONFLICT = 1, 2, 4, 8
+
+
+class Answer(StrEnum):
+    """What an output is to the ledger: the first one, the same again, or another one."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an output was written down: numbers that mean something to whoever reads it."""
+
+    source: int
+    offset: int
+    size: int
+
+
+class Ledger:
+    """Samples 0 to ``total`` - 1 in consecutive groups of ``group``.
+
+    ``done`` have exactly one accepted output, ``failed`` were given up; ``duplicates`` were
+    answered more than once, ``conflicts`` with different outputs: the first stays, and no merge
+    takes place.
+    """
+
+    def __init__(self, total: int, group: int) -> None:
+        self.total = total
+        self.group = group
+        self.groups = -(-total // group)
+        self.done = self.failed = self.duplicates = self.conflicts = 0
+        self._marks = bytearray(total)
+        self._digests = bytearray(DIGEST_BYTES * total)
+        self._sources = array("I", bytes(4 * total))
+        self._offsets = array("Q", bytes(8 * total))
+        self._sizes = array("I", bytes(4 * total))
+        self._seconds = array("f", bytes(4 * total))
+        self._left = array("I", [group]) * self.groups
+        if self.groups:
+            self._left[-1] = total - group * (self.groups - 1)
+
+    @property
+    def complete(self) -> bool:
+        """Every sample has its one output."""
+        return self.done == self.total and not self.conflicts
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is left to be done: every sample has an output or was given up."""
+        return self.done + self.failed == self.total
+
+    def group_of(self, index: int) -> int:
+        return index // self.group
+
+    def samples_of(self, group: int) -> range:
+        first = group * self.group
+        return range(first, min(first + self.group, self.total))
+
+    def is_settled(self, group: int) -> bool:
+        return not self._left[group]
+
+    def accept(self, index: int, digest: bytes, place: Place, seconds: float) -> Answer:
+        """An output of sample ``index``; one of a sample that was given up counts after all."""
+        marks = self._marks[index]
+        if marks & _DONE:
+            return self._repeat(index, digest)
+        if marks & _FAILED:
+            self.failed -= 1
+        else:
+            self._left[self.group_of(index)] -= 1
+        self.done += 1
+        self._marks[index] = marks & ~_FAILED | _DONE
+        self._digests[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)] = digest
+        self._sources[index], self._offsets[index] = place.source, place.offset
+        self._sizes[index], self._seconds[index] = place.size, seconds
+        return Answer.ACCEPTED
+
+    def _repeat(self, index: int, digest: bytes) -> Answer:
+        marks = self._marks[index]
+        same = self.digest(index) == digest
+        self.duplicates += not marks & _DUPLICATE
+        self.conflicts += not same and not marks & _CONFLICT
+        self._marks[index] = marks | _DUPLICATE | (0 if same else _CONFLICT)
+        return Answer.DUPLICATE if same else Answer.CONFLICT
+
+    def give_up(self, index: int) -> bool:
+        """Nobody can do sample ``index``; False if that, or its output, is known already."""
+        if self._marks[index] & (_DONE | _FAILED):
+            return False
+        self._marks[index] |= _FAILED
+        self._left[self.group_of(index)] -= 1
+        self.failed += 1
+        return True
+
+    def digest(self, index: int) -> bytes:
+        return bytes(self._digests[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)])
+
+    def place(self, index: int) -> Place | None:
+        """Where the accepted output is; None if there is none."""
+        if not self._marks[index] & _DONE:
+            return None
+        return Place(self._sources[index], self._offsets[index], self._sizes[index])
+
+    def latencies(self) -> list[float]:
+        """Seconds of every accepted output, sorted."""
+        marks = self._marks
+        return sorted(s for s, mark in zip(self._seconds, marks, strict=True) if mark & _DONE)
