@@ -95,6 +95,11 @@ class Leases:
         """Groups that are not settled and that nobody works on."""
         return self._open - len(self._holders)
 
+    def holds(self, worker: Worker) -> bool:
+        """Whether it has something to do."""
+        seat = self._seats.get(worker)
+        return seat is not None and bool(seat.held)
+
     def join(self, worker: Worker, now: float) -> None:
         """A worker is ready for its first lease, whenever that is."""
         self._seats.setdefault(worker, Seat(worker, now, now))

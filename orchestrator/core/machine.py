@@ -322,9 +322,16 @@ def _wanted_after_launch(state: RunState) -> Iterator[Action]:
         yield from _wanted_before_launch(name, node)
     if state.plan.rung in APART and not state.halted:
         yield Serve(rung=Rung(state.plan.rung))
-    if all(_is_done(node) for _, node in state.planned()):
+    if all(_is_done(node) for _, node in state.planned()) and not _is_served(state):
         unsure = may_fall(state) and state.classified is None
         yield Classify(attempt=state.attempt) if unsure else Conclude()
+
+
+def _is_served(state: RunState) -> bool:
+    """Whether leases are not accounted for yet: their service says so itself, or fails."""
+    failed = any(not node and at is Phase.WATCH for node, at, _ in state.problems)
+    over = failed or (state.divided is not None and state.divided.final)
+    return f"Serve/{Rung.LEASES.value}" in state.issued and not over
 
 
 def _wanted_of_node(state: RunState, share: NodePlan) -> Iterator[Action]:

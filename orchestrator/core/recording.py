@@ -258,7 +258,8 @@ def _record_figure(state: RunState, event: Reported) -> RunState:
     known = event.position and event.position <= state.positions.get(place, 0)
     if known or event.attempt is not None:
         return state
-    state = replace(state, positions={**state.positions, place: event.position})
+    if event.position:  # what the coordinator itself works out is in no rank's file
+        state = replace(state, positions={**state.positions, place: event.position})
     other = state.figures.get(event.name)
     if event.step is not None or (other is not None and other.rank < event.rank):
         return state

@@ -25,12 +25,14 @@ _FOLDER = re.compile(r"attempt-([1-9]\d{0,4})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """One line that a rank wrote for the coordinator. Untrusted."""
+    """One line that a rank wrote for the coordinator, and where it lies here. Untrusted."""
 
     attempt: int
     node: str
     rank: int
     line: bytes
+    path: Path = Path()
+    offset: int = 0
 
 
 class ExchangeReader:
@@ -43,19 +45,28 @@ class ExchangeReader:
     def read(self) -> Iterator[Heard]:
         """What is new. Lines that are too long are told cut off, so that they fail to parse."""
         for path, attempt, node, rank in self._files():
-            offset = self._offsets.get(path, 0)
-            with path.open("rb") as file:
-                file.seek(offset)
-                while chunk := file.read(READ_BYTES):
-                    end = chunk.rfind(b"\n") + 1
-                    if not end and len(chunk) < MAX_LINE_BYTES:
-                        break
-                    whole = chunk[:end] if end else chunk
-                    offset += len(whole)
-                    file.seek(offset)
-                    for line in whole.splitlines():
-                        yield Heard(attempt=attempt, node=node, rank=rank, line=line)
-            self._offsets[path] = offset
+            if path.stat().st_size == self._offsets.get(path, 0):
+                continue
+            for offset, line in self._lines(path):
+                yield Heard(
+                    attempt=attempt, node=node, rank=rank, line=line, path=path, offset=offset
+                )
+
+    def _lines(self, path: Path) -> Iterator[tuple[int, bytes]]:
+        """What is new in one file, with where each line begins."""
+        with path.open("rb") as file:
+            offset = file.seek(self._offsets.get(path, 0))
+            while chunk := file.read(READ_BYTES):
+                end = chunk.rfind(b"\n") + 1
+                if not end and len(chunk) < MAX_LINE_BYTES:
+                    break
+                whole = chunk[:end] if end else chunk
+                file.seek(offset + len(whole))
+                self._offsets[path] = offset + len(whole)
+                for line in whole.removesuffix(b"\n").split(b"\n"):
+                    yield offset, line
+                    offset += len(line) + 1
+                offset = self._offsets[path]
 
     def _files(self) -> Iterator[tuple[Path, int, str, int]]:
         if not self._root.is_dir():
