@@ -329,8 +329,7 @@ def _wanted_after_launch(state: RunState) -> Iterator[Action]:
 
 def _is_served(state: RunState) -> bool:
     """Whether leases are not accounted for yet: their service says so itself, or fails."""
-    failed = any(not node and at is Phase.WATCH for node, at, _ in state.problems)
-    over = failed or (state.divided is not None and state.divided.final)
+    over = state.unserved or (state.divided is not None and state.divided.final)
     return f"Serve/{Rung.LEASES.value}" in state.issued and not over
 
 

@@ -23,7 +23,6 @@ from orchestrator.boundary.sample_records import (
 )
 from orchestrator.core.leases import Leases, Worker
 from orchestrator.core.ledger import Answer, Ledger, Place
-from orchestrator.core.planning import source_digest
 from orchestrator.core.request import RunRequest, SampleSet
 from orchestrator.engine.context import RunContext
 from orchestrator.engine.exchange import ExchangeReader, Heard
@@ -36,7 +35,7 @@ MAX_COMPLAINTS = 20
 def configuration(request: RunRequest) -> str:
     """What every worker of the run begins with, digested as the kit does."""
     samples = request.samples
-    begun = [source_digest(request), request.job.argv(), samples.group if samples else 0]
+    begun = [request.configuration, request.job.argv(), samples.group if samples else 0]
     return hashlib.sha256(json.dumps(begun).encode()).hexdigest()
 
 
