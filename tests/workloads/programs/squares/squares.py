@@ -32,7 +32,6 @@ def main() -> None:
             number = sample.index if sample.data is None else sample.data
             square = number * number + (node == asked.wrong)
             kit.complete(sample, {"square": square}, pause_s, digits=len(str(square)))
-        print(f"up to {group[-1].index}", flush=True)
 
 
 if __name__ == "__main__":
