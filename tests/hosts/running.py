@@ -277,11 +277,24 @@ class Desk:
         env: Mapping[str, str] | None = None,
     ) -> Job:
         """`orchestrate run --json --follow OPTIONS -- SCRIPT`, with an id of its own."""
+        return self._begin("--launcher", launcher, *options, "--", *script, env=env)
+
+    def start_workload(
+        self,
+        folder: Path,
+        *settings: str,
+        options: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> Job:
+        """`orchestrate run --json --follow --workload FOLDER --set SETTING...`, likewise."""
+        sets = [word for setting in settings for word in ("--set", setting)]
+        return self._begin("--workload", str(folder), *sets, *options, env=env)
+
+    def _begin(self, *words: str, env: Mapping[str, str] | None) -> Job:
         run = self.next_run
         self._count += 1
-        fixed = ["--cluster", str(self.cluster), "--launcher", launcher, "--run-id", run]
-        words = ["run", *fixed, "--json", "--follow", *options, "--", *script]
-        job = Job(run, self.popen(*words, env=env))
+        fixed = ["--cluster", str(self.cluster), "--run-id", run, "--json", "--follow"]
+        job = Job(run, self.popen("run", *fixed, *words, env=env))
         self._jobs.append(job)
         return job
 
