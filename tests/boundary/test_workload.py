@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from orchestrator.boundary.workload import load_workload, make_job, script_job
 from orchestrator.core.errors import UsageError
-from orchestrator.core.workload import Gate, Job, ParameterType, Per, Shape, Workload
+from orchestrator.core.workload import Gate, Job, ParameterType, Per, SampleSource, Shape, Workload
 
 TEXT = """
 name: demo
@@ -41,6 +41,42 @@ def refusal(text: str) -> str:
     with pytest.raises(UsageError) as caught:
         load_workload(text, "w.yaml", "/p")
     return str(caught.value)
+
+
+DIVISIBLE = """
+name: demo
+entry: work.py
+shape: divisible
+samples: {file: dataset, count: samples, group: batch}
+parameters:
+  dataset: {type: str, default: ""}
+  samples: {type: int, default: 60}
+  batch: {type: int, default: 8, min: 1}
+"""
+
+
+def test_divisible_work_says_what_its_samples_are() -> None:
+    """Three parameters by name."""
+    workload = load_workload(DIVISIBLE, "w.yaml", "/p")
+    assert workload.samples == SampleSource(file="dataset", count="samples", group="batch")
+
+
+@pytest.mark.parametrize(
+    "old,new,expected",
+    [
+        ("count: samples", "count: sample", ["w.yaml:5:", "samples.count", "samples'"]),
+        ("group: batch", "group: dataset", ["w.yaml:5:", "dataset is of type str, not int"]),
+        ("file: dataset", "file: batch", ["w.yaml:5:", "batch is of type int, not str"]),
+        ("file: dataset", "fiel: dataset", ["unknown key 'fiel'", "file"]),
+        ("shape: divisible", "shape: rigid", ["divisible and the section samples go together"]),
+        ("samples: {file", "metrics: {}  # {file", ["go together"]),
+    ],
+)
+def test_samples_that_make_no_sense_are_refused(old: str, new: str, expected: list[str]) -> None:
+    """With file:line and the nearest name."""
+    said = refusal(DIVISIBLE.replace(old, new, 1))
+    for words in expected:
+        assert words in said, said
 
 
 def test_a_declaration_is_read() -> None:

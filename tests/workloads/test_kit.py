@@ -20,6 +20,7 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As if started by hand in an empty folder."""
     for name in ("RANK", "WORLD_SIZE", "ORCHESTRATE_REPORT_DIR", "ORCHESTRATE_OUTPUT_DIR"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(kit, "_at_work", [])
     monkeypatch.chdir(tmp_path)
 
 

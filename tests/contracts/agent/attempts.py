@@ -68,7 +68,7 @@ class Attempt:
         if event.name == "supervisor":
             self._advance("events", event.fields)
             self.records.append(event.fields["record"])
-        elif event.name in ("log", "report"):
+        elif event.name in ("log", "report", "exchange"):
             name = event.fields["file"]
             assert event.fields["next"] - event.fields["offset"] == len(event.payload)
             self._advance(name, event.fields)
