@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -20,9 +21,11 @@ from .fan_out import fan_out
 from .imports import import_profile, imports
 from .launch import deepspeed_environment, launch
 from .machine import describe
+from .partition import HOSTS, Partition, figures, partition_markdown
 from .profile import profile
 from .report import Measured, as_json, judged, markdown
 from .rounds import Scenario, perform, say
+from .stats import MIN_SAMPLES
 from .sync import sync
 
 MET, FAILED, MISSED = 0, 1, 5
@@ -40,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     try:
         with _signals_stop():
-            return _control_plane(arguments)
+            return COMMANDS[arguments.command](arguments)
     except (BenchError, VirtualHostsError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return FAILED
@@ -75,7 +78,28 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     control.add_argument(
         "--profiles", type=Path, metavar="DIR", help="keep the profiles of what misses its target"
     )
+    part = commands.add_parser(
+        "partition",
+        help="divisible work between unequal hosts: leases against an even split",
+        epilog=EPILOG,
+    )
+    part.add_argument("--repeats", type=_repeats, default=5, metavar="N", help="default: 5")
+    part.add_argument("--samples", type=_samples, default=300, metavar="N", help="default: 300")
+    part.add_argument("--json", type=Path, metavar="FILE", help="every round, for machines")
+    part.add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="PROGRAM",
+        help="for ours and the workers; needs the runtime's packages (default: this one)",
+    )
     return parser.parse_args(argv)
+
+
+def _samples(text: str) -> int:
+    number = int(text)
+    if not 50 <= number <= 100_000:
+        raise argparse.ArgumentTypeError("expected 50 to 100000")
+    return number
 
 
 def _repeats(text: str) -> int:
@@ -129,6 +153,22 @@ def _control_plane(arguments: argparse.Namespace) -> int:
     print(markdown(facts, results), end="", flush=True)
     verdicts = [verdict for result in results for verdict in result.verdicts]
     return MET if all(verdict.met and verdict.enough for verdict in verdicts) else MISSED
+
+
+def _partition(arguments: argparse.Namespace) -> int:
+    facts = describe(arguments.python, None)
+    with make_bed(HOSTS, arguments.python) as bed:
+        rounds = list(Partition(bed=bed, samples=arguments.samples).rounds(arguments.repeats))
+    if arguments.json:
+        measured = [asdict(each) for each in rounds]
+        text = json.dumps({"schema_version": 1, "machine": facts, "rounds": measured}, indent=1)
+        arguments.json.write_text(text + "\n")
+    print(partition_markdown(facts, rounds), end="", flush=True)
+    missed = [figure for figure in figures(rounds) if figure.word == "MISSED"]
+    return MISSED if missed or len(rounds) < MIN_SAMPLES else MET
+
+
+COMMANDS = {"control-plane": _control_plane, "partition": _partition}
 
 
 def _scenarios(name: str, bed: Bed, venv: Path | None) -> list[Scenario]:
