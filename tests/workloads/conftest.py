@@ -1,4 +1,4 @@
-"""The finetune workload as a script: its modules, a small cached base, and ways to run it."""
+"""The workloads as scripts: their modules, a cache for small models, and ways to run them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from orchestrator.core.workload import Workload
 
 WORKLOADS = Path(__file__).parents[2] / "workloads"
 FINETUNE = WORKLOADS / "finetune"
-sys.path.append(str(FINETUNE))
+MLPERF = WORKLOADS / "mlperf"
+sys.path += [str(FINETUNE), str(MLPERF)]
 
 DEADLINE_S = 240
 # A base that has learnt next to nothing: enough wherever the subject is not what the model knows.
@@ -82,8 +83,17 @@ class NodeFolder:
 
 def finetune_workload() -> Workload:
     """The workload as the coordinator reads it."""
-    path = FINETUNE / "workload.yaml"
-    return load_workload(path.read_bytes(), path.name, str(FINETUNE))
+    return _workload(FINETUNE)
+
+
+def mlperf_workload() -> Workload:
+    """The workload as the coordinator reads it."""
+    return _workload(MLPERF)
+
+
+def _workload(folder: Path) -> Workload:
+    path = folder / "workload.yaml"
+    return load_workload(path.read_bytes(), path.name, str(folder))
 
 
 def node_folder(path: Path) -> NodeFolder:
@@ -137,5 +147,5 @@ def start_ranks(
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where runs of this session keep the generated base, so that it is made once."""
+    """Where runs of this session keep generated models, so that they are made once."""
     return tmp_path_factory.mktemp("base-cache")

@@ -1,0 +1,166 @@
+"""The in-process engine on the generated model: the same answers wherever a group is answered."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny_model
+from engines import Completion, Refusal
+from parameters import Parameters
+from prompts import Prompt, generate_prompt
+from tests.workloads.conftest import DEADLINE_S, MLPERF, node_folder, succeed
+from transformers_engine import TransformersEngine
+
+PROGRAM = Path(__file__).parent / "programs" / "answer_groups.py"
+PROMPTS = [generate_prompt(index, seed=0, words=24) for index in range(24)]
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # of the libraries, about one another
+    pytest.mark.timeout(DEADLINE_S),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unchanged_torch() -> Iterator[None]:
+    """Engines set torch up for their whole process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="module")
+def parameters(cache: Path) -> Parameters:
+    return Parameters(cache_dir=str(cache))
+
+
+@pytest.fixture(scope="module")
+def engine(parameters: Parameters) -> TransformersEngine:
+    return TransformersEngine(parameters, 0)
+
+
+def _answers(engine: TransformersEngine, prompts: list[Prompt]) -> list[Completion]:
+    answers = engine.generate(prompts)
+    return [answer for answer in answers if isinstance(answer, Completion)]
+
+
+def test_the_model_is_the_same_wherever_it_is_made(parameters: Parameters, tmp_path: Path) -> None:
+    """Two nodes that share nothing make the same files, byte by byte; another seed, others."""
+    folders = [
+        tiny_model.ensure_model(each)
+        for each in (
+            parameters,
+            Parameters(cache_dir=str(tmp_path)),
+            Parameters(cache_dir=str(tmp_path), seed=1),
+        )
+    ]
+    contents = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders]
+
+    assert contents[0] == contents[1]
+    assert contents[0]["model.safetensors"] != contents[2]["model.safetensors"]
+    assert contents[0]["tokenizer.json"] == contents[2]["tokenizer.json"]
+
+
+def test_a_group_has_the_same_bytes_in_any_process(cache: Path, tmp_path: Path) -> None:
+    """Other thread environments, other orders, other neighbours before: not one logit differs."""
+    surroundings = (
+        (["0", "1", "2"], {"OMP_NUM_THREADS": "1"}),
+        (["2", "0", "5", "1"], {"OMP_NUM_THREADS": "5", "MKL_NUM_THREADS": "3"}),
+    )
+    processes = [
+        node_folder(tmp_path / str(number)).start(
+            str(PROGRAM), str(MLPERF), str(cache), *groups, **variables
+        )
+        for number, (groups, variables) in enumerate(surroundings)
+    ]
+    first, second = (json.loads(succeed(process)) for process in processes)
+
+    assert {group: second[group] for group in first} == first
+    assert second["5"] != first["0"]
+
+
+def test_answers_end_by_themselves_or_at_the_limit(engine: TransformersEngine) -> None:
+    """The reason and the tokens agree; both happen with the generated model."""
+    answers = _answers(engine, PROMPTS)
+    end = engine._tokenizer.eos_token_id
+
+    for answer in answers:
+        assert (answer.finish_reason == "stop") == (answer.tokens[-1] == end)
+        assert end not in answer.tokens[:-1]
+        assert len(answer.tokens) == 16 or answer.finish_reason == "stop"
+        kept = [token for token in answer.tokens if token != end]
+        assert answer.text == engine._tokenizer.decode(kept, skip_special_tokens=True)
+    assert {answer.finish_reason for answer in answers} == {"stop", "length"}
+
+
+def test_padding_does_not_reach_the_answers(engine: TransformersEngine) -> None:
+    """A prompt that is answered alone gets the tokens that it gets among longer ones."""
+    together = _answers(engine, PROMPTS[:6])
+
+    assert [_answers(engine, [prompt])[0].tokens for prompt in PROMPTS[:6]] == [
+        answer.tokens for answer in together
+    ]
+    assert len({answer.prompt_tokens for answer in together}) > 1
+
+
+def test_times_tell_prefill_from_decode(engine: TransformersEngine) -> None:
+    """Every answer of a batch has its first token together, and its last one when it came."""
+    began = time.perf_counter()
+    answers = _answers(engine, PROMPTS)
+    passed = time.perf_counter() - began
+
+    assert len({answer.first_token_s for answer in answers}) == 1
+    by_length = sorted(answers, key=lambda answer: len(answer.tokens))
+    times = [answer.last_token_s for answer in by_length]
+    assert times == sorted(times)
+    assert 0 < answers[0].first_token_s < times[-1] <= passed
+    assert times[0] < times[-1]
+
+
+def test_what_cannot_be_answered_is_refused_alone(engine: TransformersEngine) -> None:
+    """The others of the batch are answered as without it, in their places."""
+    long = Prompt(text="word " * tiny_model.CONTEXT_TOKENS)
+    first, refused, last = engine.generate([PROMPTS[0], long, PROMPTS[1]])
+
+    assert isinstance(refused, Refusal)
+    assert "the model's context of 4096" in refused.reason
+    assert isinstance(first, Completion)
+    assert isinstance(last, Completion)
+    alone = _answers(engine, PROMPTS[:2])
+    assert [first.tokens, last.tokens] == [answer.tokens for answer in alone]
+    assert engine.generate([long, long]) == [refused, refused]
+    assert engine.generate([]) == []
+
+
+def test_chats_go_through_the_template(engine: TransformersEngine) -> None:
+    """As its text, with one begin token; what the template cannot render is refused."""
+    good, bad = (
+        Prompt(messages=({"role": role, "content": "Hello"},)) for role in ("user", "robot")
+    )
+    chat, refused = engine.generate([good, bad])
+    (text,) = _answers(engine, [Prompt(text="user: Hello\nassistant: ")])
+
+    assert isinstance(chat, Completion)
+    assert chat.tokens == text.tokens
+    assert chat.prompt_tokens == text.prompt_tokens
+    assert isinstance(refused, Refusal)
+    assert "unknown role robot" in refused.reason
+
+
+def test_the_fingerprint_is_of_what_decides_the_answers(
+    engine: TransformersEngine, parameters: Parameters, cache: Path
+) -> None:
+    """A folder that is named gives the same as the one that was made; other weights do not."""
+    folder = str(tiny_model.ensure_model(parameters))
+    same = TransformersEngine(Parameters(model=folder), 0)
+    equal_work = TransformersEngine(Parameters(model=folder, ignore_eos=True), 0)
+    other = TransformersEngine(Parameters(cache_dir=str(cache), seed=1), 0)
+
+    assert same.fingerprint == engine.fingerprint
+    assert len({each.fingerprint for each in (engine, equal_work, other)}) == 3
+    assert {len(answer.tokens) for answer in _answers(equal_work, PROMPTS)} == {16}
