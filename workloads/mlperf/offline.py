@@ -71,7 +71,7 @@ def answer_group(
             asked.append((sample, _prompt(sample, parameters)))
         except ValueError as error:
             kit.fail(sample, str(error))
-    answers = engine.generate([prompt for _, prompt in asked])
+    answers = engine.generate([prompt for _, prompt in asked]) if asked else []
     for (sample, _), answer in zip(asked, answers, strict=True):
         _tell(sample, answer)
     return [answer for answer in answers if isinstance(answer, Completion)]

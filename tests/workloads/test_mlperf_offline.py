@@ -1,0 +1,135 @@
+"""The Offline scenario with an engine that needs no model, and samples handed out by the kit."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import orchestrate_kit as kit
+from engines import Completion, Refusal
+from offline import Phases, Unrepeatable, run_offline, warm_up
+from parameters import Parameters
+from prompts import Prompt, generate_prompt
+
+
+class Echo:
+    """Answers with the prompt's own words; first tokens come after 0.25 s, others 0.5 s apart."""
+
+    fingerprint = "echo"
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Refusal]:
+        self.batches.append([prompt.text for prompt in prompts])
+        return [self._answer(prompt.text.split()) for prompt in prompts]
+
+    def _answer(self, words: Sequence[str]) -> Completion | Refusal:
+        if "unanswerable" in words:
+            return Refusal(reason="unanswerable")
+        return Completion(
+            text=" ".join(words),
+            tokens=tuple(map(len, words)),
+            finish_reason="stop",
+            prompt_tokens=10,
+            first_token_s=0.25,
+            last_token_s=0.25 + 0.5 * (len(words) - 1),
+        )
+
+
+class Forgetful(Echo):
+    """Never gives the same answer twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = itertools.count()
+
+    def _answer(self, words: Sequence[str]) -> Completion | Refusal:
+        return super()._answer([*words, str(next(self._count))])
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
+    """As if started by hand in an empty folder; gives what was written there."""
+    for name in ("RANK", "WORLD_SIZE", "ORCHESTRATE_SAMPLES", "ORCHESTRATE_OUTPUT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kit, "_at_work", [])
+
+    def written() -> list[dict[str, Any]]:
+        lines = (tmp_path / "output" / "samples-0.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    return written
+
+
+def _data_set(folder: Path, *lines: object) -> str:
+    path = folder / "prompts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def test_generated_prompts_are_answered_in_fixed_groups(alone: Any) -> None:
+    """Each index once, in batches of the group; what is told holds no times."""
+    engine = Echo()
+    run_offline(engine, Parameters(samples=10, batch=4, seed=5, prompt_words=9))
+
+    texts = [generate_prompt(index, seed=5, words=9).text for index in range(10)]
+    assert engine.batches == [texts[:4], texts[4:8], texts[8:]]
+    assert [line["index"] for line in alone()] == list(range(10))
+    assert all(set(line) == {"index", "text", "tokens", "finish_reason"} for line in alone())
+    assert [line["text"] for line in alone()] == texts
+
+
+def test_a_sample_that_makes_no_sense_fails_alone(
+    alone: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line of another form and a prompt that the engine refuses: the others are answered."""
+    lines = ({"prompt": "one two"}, {"text": "?"}, {"prompt": "unanswerable"}, {"prompt": "three"})
+    engine = Echo()
+    run_offline(engine, Parameters(dataset=_data_set(tmp_path, *lines), samples=0, batch=4))
+
+    assert engine.batches == [["one two", "unanswerable", "three"]]
+    assert [(line["index"], line["text"]) for line in alone()] == [(0, "one two"), (3, "three")]
+    told = capsys.readouterr().err
+    assert "sample 1 failed: neither {prompt: text}" in told
+    assert "sample 2 failed: unanswerable" in told
+
+
+def test_a_group_without_any_sense_is_no_batch(alone: Any, tmp_path: Path) -> None:
+    """Nothing is asked of the engine, and the next group is answered."""
+    lines = ({}, {}, {"prompt": "one"})
+    engine = Echo()
+    phases = run_offline(
+        engine, Parameters(dataset=_data_set(tmp_path, *lines), samples=0, batch=2)
+    )
+
+    assert engine.batches == [["one"]]
+    assert phases.prompt_tokens == 10
+
+
+def test_prefill_and_decode_are_told_apart(alone: Any, tmp_path: Path) -> None:
+    """Prompt tokens by the time to the first token; all but the first tokens by the rest."""
+    lines = ({"prompt": "a b c d e"}, {"prompt": "f g h"}, {"prompt": "i j k"})
+    phases = run_offline(
+        Echo(), Parameters(dataset=_data_set(tmp_path, *lines), samples=0, batch=2)
+    )
+
+    assert phases == Phases(prompt_tokens=30, prefill_s=0.5, decoded_tokens=8, decode_s=3.0)
+    assert phases.rates() == {"prefill_tokens_per_s": 60.0, "decode_tokens_per_s": 8 / 3}
+    assert Phases().rates() == {}
+
+
+def test_a_machine_that_does_not_repeat_itself_is_not_trusted() -> None:
+    """The same prompts twice before any sample is asked for: equal answers, or an error."""
+    engine = Echo()
+    warm_up(engine, Parameters())
+    assert engine.batches[0] == engine.batches[1]
+
+    with pytest.raises(Unrepeatable, match="differently the second time"):
+        warm_up(Forgetful(), Parameters())
