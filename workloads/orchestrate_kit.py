@@ -124,17 +124,18 @@ class Sample:
         self.data = data
 
 
-def groups(count: int, group: int, file: str = "") -> Iterator[List[Sample]]:
+def groups(count: int, group: int, file: str = "", identity: str = "") -> Iterator[List[Sample]]:
     """The samples to work on, in groups of ``group`` that are the same whoever works on them.
 
     Under orchestrate they are leased by the coordinator until all are done. Anywhere else they are
     every ``WORLD_SIZE``-th group of ``count`` indices, or of the lines of ``file`` (at most
     ``count``, 0 = all), and outputs go to ``samples-<rank>.jsonl`` in :func:`output_dir`.
-    Raises ``ValueError`` for a line that is not JSON.
+    ``identity`` names whatever else decides the outputs, like a digest of the model: workers whose
+    identities differ do not work together. Raises ``ValueError`` for a line that is not JSON.
     """
     if group < 1 or count < 0:
         raise ValueError("a group of %d, of %d samples" % (group, count))
-    return _work(group).groups(count, group, file)
+    return _work(group, identity).groups(count, group, file)
 
 
 def complete(sample: Sample, output: Dict[str, Any], seconds: float, **amounts: Number) -> None:
@@ -334,7 +335,7 @@ def _samples(count: int, file: str) -> Iterator[Sample]:
 class _Leased:
     """A worker of a coordinator: numbered feeds come in, lines go out."""
 
-    def __init__(self, group: int) -> None:
+    def __init__(self, group: int, identity: str) -> None:
         folder = os.environ["ORCHESTRATE_EXCHANGE_DIR"]
         self._path = os.path.join(folder, "exchange-%d.jsonl" % _number())
         self._inbox = os.path.join(folder, "in", "rank-%d" % _number())
@@ -343,7 +344,7 @@ class _Leased:
         self._taken = 0
         self._busy_s = 0.0
         self._ended = False
-        begun = [os.environ.get("ORCHESTRATE_CONFIGURATION", ""), ARGUMENTS, group]
+        begun = [os.environ.get("ORCHESTRATE_CONFIGURATION", ""), ARGUMENTS, group, identity]
         digest = hashlib.sha256(json.dumps(begun).encode()).hexdigest()
         self._tell({"type": "worker", "configuration": digest})
 
@@ -428,11 +429,11 @@ class _Leased:
 _at_work: List[Union[_Alone, _Leased]] = []
 
 
-def _work(group: int = 0) -> Union[_Alone, _Leased]:
+def _work(group: int = 0, identity: str = "") -> Union[_Alone, _Leased]:
     """This process's share; it begins with the first call of :func:`groups`."""
     if not _at_work:
         if not group:
             raise ValueError("no samples were asked for: groups() comes first")
         leased = os.environ.get("ORCHESTRATE_SAMPLES") == "leased"
-        _at_work.append(_Leased(group) if leased else _Alone())
+        _at_work.append(_Leased(group, identity) if leased else _Alone())
     return _at_work[0]
