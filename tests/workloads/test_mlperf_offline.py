@@ -20,9 +20,8 @@ from prompts import Prompt, generate_prompt
 class Echo:
     """Answers with the prompt's own words; first tokens come after 0.25 s, others 0.5 s apart."""
 
-    fingerprint = "echo"
-
     def __init__(self) -> None:
+        self.fingerprint = "echo"
         self.batches: list[list[str]] = []
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Refusal]:
@@ -111,6 +110,27 @@ def test_a_group_without_any_sense_is_no_batch(alone: Any, tmp_path: Path) -> No
 
     assert engine.batches == [["one"]]
     assert phases.prompt_tokens == 10
+
+
+def test_workers_with_another_model_are_told_apart(
+    alone: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a worker introduces itself with depends on the engine's fingerprint."""
+    monkeypatch.setenv("ORCHESTRATE_SAMPLES", "leased")
+    monkeypatch.setenv("ORCHESTRATE_EXCHANGE_DIR", str(tmp_path))
+    inbox = tmp_path / "in" / "rank-0"
+    inbox.mkdir(parents=True)
+    for fingerprint in ("one", "one", "another"):
+        (inbox / "00000001.json").write_text('{"type": "end"}')
+        monkeypatch.setattr(kit, "_at_work", [])
+        engine = Echo()
+        engine.fingerprint = fingerprint
+        run_offline(engine, Parameters())
+    lines = map(json.loads, (tmp_path / "exchange-0.jsonl").read_text().splitlines())
+    first, second, third = (line["configuration"] for line in lines if line["type"] == "worker")
+
+    assert first == second
+    assert first != third
 
 
 def test_prefill_and_decode_are_told_apart(alone: Any, tmp_path: Path) -> None:

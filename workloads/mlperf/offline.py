@@ -51,7 +51,10 @@ class Phases:
 def run_offline(engine: Engine, parameters: Parameters) -> Phases:
     """Answer this worker's share of the prompts, group by group."""
     phases = Phases()
-    for group in kit.groups(parameters.samples, parameters.batch, parameters.dataset):
+    shares = kit.groups(
+        parameters.samples, parameters.batch, parameters.dataset, engine.fingerprint
+    )
+    for group in shares:
         completions = answer_group(engine, group, parameters)
         if completions:
             phases = phases.add(completions)

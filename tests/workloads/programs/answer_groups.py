@@ -10,33 +10,41 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-sys.path += [sys.argv[1], str(Path(sys.argv[1]).parent)]  # the workload, and the kit beside it
 
-from parameters import Parameters
-from prompts import generate_prompt
-from transformers_engine import TransformersEngine
+def answer_groups(engine: Any, groups: Iterable[int]) -> dict[str, Any]:
+    """Group number -> [digest of the logits, texts and tokens]."""
+    from prompts import generate_prompt
 
-parameters = Parameters(cache_dir=sys.argv[2], max_new_tokens=6)
-engine = TransformersEngine(parameters, 0)
-digest = hashlib.sha256()
+    found = {}
+    for group in groups:
+        digest = hashlib.sha256()
+
+        def note(_: Any, __: Any, logits: Any, digest: Any = digest) -> None:
+            digest.update(logits.float().cpu().numpy().tobytes())
+
+        prompts = [generate_prompt(index, seed=0, words=48) for index in range(group, group + 4)]
+        hook = engine._model.lm_head.register_forward_hook(note)
+        answers = [[answer.text, list(answer.tokens)] for answer in engine.generate(prompts)]
+        hook.remove()
+        found[str(group)] = [digest.hexdigest(), answers]
+    return found
 
 
-def note(_: Any, __: Any, logits: Any) -> None:
-    """Called with what the last layer made, step by step."""
-    digest.update(logits.float().cpu().numpy().tobytes())
+def main() -> None:
+    """As a process of its own, that sets torch up as a rank does."""
+    sys.path += [sys.argv[1], str(Path(sys.argv[1]).parent)]  # the workload, and the kit beside it
+    from parameters import Parameters
+    from transformers_engine import TransformersEngine
+
+    engine = TransformersEngine(Parameters(cache_dir=sys.argv[2]), 0)
+    sys.stdout.write(json.dumps(answer_groups(engine, map(int, sys.argv[3:]))))
+    sys.stdout.flush()
+    os._exit(0)
 
 
-engine._model.lm_head.register_forward_hook(note)
-found = {}
-for group in map(int, sys.argv[3:]):
-    digest = hashlib.sha256()
-    indices = range(4 * group, 4 * group + 4)
-    prompts = [generate_prompt(index, seed=0, words=48) for index in indices]
-    answers = [(answer.text, answer.tokens) for answer in engine.generate(prompts)]  # type: ignore[union-attr]
-    found[group] = [digest.hexdigest(), answers]
-sys.stdout.write(json.dumps(found, sort_keys=True))
-sys.stdout.flush()
-os._exit(0)
+if __name__ == "__main__":
+    main()
