@@ -344,9 +344,9 @@ class _Leased:
         self._taken = 0
         self._busy_s = 0.0
         self._ended = False
-        begun = [os.environ.get("ORCHESTRATE_CONFIGURATION", ""), ARGUMENTS, group, identity]
+        begun = [os.environ.get("ORCHESTRATE_CONFIGURATION", ""), ARGUMENTS, group]
         digest = hashlib.sha256(json.dumps(begun).encode()).hexdigest()
-        self._tell({"type": "worker", "configuration": digest})
+        self._tell({"type": "worker", "configuration": digest, "identity": identity})
 
     def groups(self, count: int, group: int, file: str) -> Iterator[List[Sample]]:
         del count, group, file  # the coordinator has read them, too

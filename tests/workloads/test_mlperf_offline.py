@@ -112,25 +112,19 @@ def test_a_group_without_any_sense_is_no_batch(alone: Any, tmp_path: Path) -> No
     assert phases.prompt_tokens == 10
 
 
-def test_workers_with_another_model_are_told_apart(
+def test_a_worker_tells_what_its_model_is(
     alone: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What a worker introduces itself with depends on the engine's fingerprint."""
+    """The engine's fingerprint is part of the first thing that the coordinator hears of it."""
     monkeypatch.setenv("ORCHESTRATE_SAMPLES", "leased")
     monkeypatch.setenv("ORCHESTRATE_EXCHANGE_DIR", str(tmp_path))
     inbox = tmp_path / "in" / "rank-0"
     inbox.mkdir(parents=True)
-    for fingerprint in ("one", "one", "another"):
-        (inbox / "00000001.json").write_text('{"type": "end"}')
-        monkeypatch.setattr(kit, "_at_work", [])
-        engine = Echo()
-        engine.fingerprint = fingerprint
-        run_offline(engine, Parameters())
-    lines = map(json.loads, (tmp_path / "exchange-0.jsonl").read_text().splitlines())
-    first, second, third = (line["configuration"] for line in lines if line["type"] == "worker")
+    (inbox / "00000001.json").write_text('{"type": "end"}')
+    run_offline(Echo(), Parameters())
+    first, *_ = map(json.loads, (tmp_path / "exchange-0.jsonl").read_text().splitlines())
 
-    assert first == second
-    assert first != third
+    assert (first["type"], first["identity"]) == ("worker", "echo")
 
 
 def test_prefill_and_decode_are_told_apart(alone: Any, tmp_path: Path) -> None:
