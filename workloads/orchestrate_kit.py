@@ -131,7 +131,8 @@ def groups(count: int, group: int, file: str = "", identity: str = "") -> Iterat
     every ``WORLD_SIZE``-th group of ``count`` indices, or of the lines of ``file`` (at most
     ``count``, 0 = all), and outputs go to ``samples-<rank>.jsonl`` in :func:`output_dir`.
     ``identity`` names whatever else decides the outputs, like a digest of the model: workers whose
-    identities differ do not work together. Raises ``ValueError`` for a line that is not JSON.
+    identities differ do not work together. Raises ``ValueError`` for a line that is not JSON, and
+    ``RuntimeError`` in a worker that is unlike the others.
     """
     if group < 1 or count < 0:
         raise ValueError("a group of %d, of %d samples" % (group, count))
@@ -401,10 +402,14 @@ class _Leased:
             self._take(fed)
 
     def _take(self, fed: Dict[str, Any]) -> None:
-        """``lease``: more to do. ``recall``: what others have done. ``end``: nothing is left."""
+        """``lease``: more to do. ``recall``: what others have done. ``end``: nothing is left.
+        ``refused``: what this worker does would not be taken.
+        """
         took = {"type": "took", "feed": self._taken, "lease": fed.get("lease", "")}
         leased = fed.get("groups", []) if fed["type"] == "lease" else []
         self._tell({**took, "groups": [entry["group"] for entry in leased]})
+        if fed["type"] == "refused":
+            raise RuntimeError("this worker takes no part: %s" % fed.get("reason"))
         for entry in leased:
             first = entry["first"]
             data = entry.get("data") or [None] * entry["count"]

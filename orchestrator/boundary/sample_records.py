@@ -22,9 +22,10 @@ MAX_FEED = 99_999_999
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A worker is there, with this configuration."""
+    """A worker is there, with this configuration; ``identity`` is what else decides its outputs."""
 
     configuration: str
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,12 @@ def parse_sample_record(line: bytes, total: int, groups: int) -> Record | str:
         return "something that is not an object"
     match record.get("type"):
         case "worker":
-            digest = record.get("configuration")
-            return Ready(digest) if isinstance(digest, str) else "a worker without configuration"
+            digest, identity = record.get("configuration"), record.get("identity", "")
+            if not isinstance(digest, str):
+                return "a worker without configuration"
+            if not isinstance(identity, str) or len(identity) > MAX_NAME:
+                return "a worker with something else for an identity"
+            return Ready(digest, identity)
         case "took":
             return _took(record, groups)
         case "output":

@@ -204,6 +204,7 @@ class Division:
 
     def _hand_out(self) -> None:
         now = self._account.now
+        self._refuse()
         if self._ledger.settled:
             self._tell_end()
             if self._merging is None and self._ledger.complete:
@@ -251,12 +252,20 @@ class Division:
             return entry + b"}"
         return entry + b',"data":[' + b",".join(self._data.lines(samples[0], len(samples))) + b"]}"
 
+    def _refuse(self) -> None:
+        """Workers whose outputs could not be taken end with the reason, for all to see."""
+        for worker, why in self._account.unfit.items():
+            self._say_last(worker, {"type": "refused", "reason": why})
+
     def _tell_end(self) -> None:
         for worker in self._account.ready:
-            presence = self._present[worker]
-            if not presence.told_end and presence.gone_at is None:
-                presence.told_end = True
-                self._say(worker, {"type": "end"})
+            self._say_last(worker, {"type": "end"})
+
+    def _say_last(self, worker: Worker, said: dict[str, object]) -> None:
+        presence = self._present[worker]
+        if not presence.told_end and presence.gone_at is None:
+            presence.told_end = True
+            self._say(worker, said)
 
     def _say(self, worker: Worker, said: dict[str, object]) -> None:
         word = self._next_id()

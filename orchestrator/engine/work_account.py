@@ -26,6 +26,7 @@ from orchestrator.core.ledger import Answer, Ledger, Place
 from orchestrator.core.request import RunRequest, SampleSet
 from orchestrator.engine.context import RunContext
 from orchestrator.engine.exchange import ExchangeReader, Heard
+from orchestrator.engine.work_identity import Identity
 from orchestrator.engine.work_rates import WorkRates
 
 LINES_PER_SLICE = 200
@@ -40,7 +41,8 @@ def configuration(request: RunRequest) -> str:
 
 
 class WorkAccount:
-    """One attempt's account. ``ready`` are the workers that said what they are, and fit.
+    """One attempt's account. ``ready`` are the workers that said what they are, and fit; ``unfit``
+    those that do not, and why.
 
     ``belongs`` says whether a rank is one of this attempt's on its node; ``took`` hears which feeds
     were taken.
@@ -60,11 +62,13 @@ class WorkAccount:
         self.leases = Leases(self.ledger)
         self.rates = WorkRates()
         self.ready: set[Worker] = set()
+        self.unfit: dict[Worker, str] = {}
         self._context = context
         self._attempt = attempt
         self._belongs = belongs
         self._took = took
         self._configuration = configuration(request)
+        self._identity = Identity(context.folder)
         self._configured: dict[tuple[int, str, int], bool] = {}
         self._reader = ExchangeReader(context.folder)
         self._sources: dict[Path, int] = {}
@@ -114,14 +118,22 @@ class WorkAccount:
             self._take_word(heard, record)
 
     def _take_ready(self, heard: Heard, record: Ready, *, present: bool) -> None:
-        fits = record.configuration == self._configuration
-        self._configured[heard.attempt, heard.node, heard.rank] = fits
-        if not fits:
-            what = "it has other code, arguments or samples than this run: its outputs do not count"
-            self._complain(heard, what)
+        worker = (heard.node, heard.rank)
+        unlike = self._unlike(heard.node, record)
+        self._configured[heard.attempt, *worker] = not unlike
+        if unlike:
+            self._complain(heard, f"{unlike}: its outputs do not count")
+            if present:
+                self.unfit[worker] = unlike
         elif present:
-            self.ready.add((heard.node, heard.rank))
-            self.leases.join((heard.node, heard.rank), self.now)
+            self.ready.add(worker)
+            self.leases.join(worker, self.now)
+
+    def _unlike(self, node: str, record: Ready) -> str:
+        """What sets a worker apart from those whose outputs count; empty if nothing does."""
+        if record.configuration != self._configuration:
+            return "it has other code, arguments or samples than this run"
+        return self._identity.unlike(node, record.identity)
 
     def _take_output(self, heard: Heard, output: Output, *, present: bool) -> None:
         worker = (heard.node, heard.rank)

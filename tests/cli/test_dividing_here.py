@@ -158,6 +158,20 @@ def test_a_sample_that_cannot_be_done_leaves_the_others(desk: Desk) -> None:
     assert said(job, "sample 7 failed: it was to be refused")
 
 
+def test_a_worker_with_another_model_takes_no_part(desk: Desk) -> None:
+    """It ends with the reason, nothing of it counts, and the others do the work: degraded."""
+    settings = ("samples=20", "models=n1=llama,n2=qwen,n3=llama", "late=n2=0.4", "pause=0.05")
+    job = desk.start_workload(SQUARES, *settings)
+    ending = job.end()
+
+    check_complete(desk, job, ending, 20, "degraded")
+    assert ending.states["n2"] == "failed"
+    assert not done_by(desk, job, "n2")
+    assert said(job, "its model or what else decides outputs is qwen, that of n")
+    written = [line for file, lines in job.lines().items() if "n2/" in file for line in lines]
+    assert "RuntimeError: this worker takes no part: its model" in written[-1]
+
+
 def test_another_coordinator_goes_on(desk: Desk) -> None:
     """After a SIGKILL of the first the same workers go on, and no sample is lost or done twice."""
     job = desk.start_workload(SQUARES, "samples=60", "pause=0.08")

@@ -2,48 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
+from tests.architecture.source import ROOT
+from tests.hosts.dividing import merged
 from tests.hosts.running import Desk, remains
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(180)]
 
+MLPERF = ROOT / "workloads" / "mlperf"
 SAMPLES = 50  # the last group is not full
 
 
-def infer(desk: Desk, nodes: str, run: str) -> tuple[dict[str, Any], Path]:
-    """`run --workload mlperf` on these nodes to its end: the result, and the merged outputs."""
-    fixed = ["--cluster", str(desk.cluster), "--workload", "mlperf", "--run-id", run]
-    asked = ["--nodes", nodes, "--set", f"samples={SAMPLES}", "--json"]
-    done = desk.command("run", *fixed, *asked, within_s=90)
-    assert done.returncode == 0, done.stderr + done.stdout[-4000:]
-    result = json.loads(done.stdout.splitlines()[-1])
-    return result, desk.folder(run) / "artifacts" / "samples.jsonl"
+def infer(desk: Desk, nodes: str) -> tuple[str, dict[str, Any], bytes]:
+    """The workload on these nodes, to its end: the run, its result, the merged outputs."""
+    job = desk.start_workload(MLPERF, f"samples={SAMPLES}", options=["--nodes", nodes])
+    ending = job.end(within_s=90)
+    assert ending.code == 0, job.err
+    return job.run, ending.result, merged(desk, job.run) or b""
 
 
 def test_a_cut_data_plane_costs_nothing(desk: Desk, hosts: VirtualHosts) -> None:
     """Every sample once, in input order, byte for byte as on one host, and nothing left behind."""
-    run = desk.next_run
-    alone, expected = infer(desk, "vh1", f"{run}-alone")
+    _, alone, expected = infer(desk, "vh1")
     hosts.cut_all_data()
-    result, outputs = infer(desk, "vh2,vh3", f"{run}-divided")
+    run, result, outputs = infer(desk, "vh2,vh3")
 
     counted = {"total": SAMPLES, "done": SAMPLES, "failed": 0, "duplicates": 0}
     assert result["samples"] == alone["samples"] == counted
     assert result["status"] == alone["status"] == "succeeded"
-    content = outputs.read_bytes()
-    assert content == expected.read_bytes()
-    lines = [json.loads(line) for line in content.splitlines()]
+    assert outputs == expected
+    lines = [json.loads(line) for line in outputs.splitlines()]
     assert [line["index"] for line in lines] == list(range(SAMPLES))
-    assert hashlib.sha256(content).hexdigest() in outputs.with_suffix(".sha256").read_text()
     _check_figures(result["metrics"], lines)
-    assert not remains(hosts, f"{run}-divided")
+    assert not remains(hosts, run)
 
 
 def _check_figures(metrics: Any, lines: list[Any]) -> None:

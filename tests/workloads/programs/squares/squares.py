@@ -19,14 +19,16 @@ def main() -> None:
     parser.add_argument("--slow", default="")
     parser.add_argument("--wrong", default="")
     parser.add_argument("--late", default="")
+    parser.add_argument("--models", default="")
     parser.add_argument("--refuse", type=int, default=-1)
     asked = parser.parse_args()
     node = os.environ.get("ORCHESTRATE_NODE", "")
     slower = dict(entry.split("=") for entry in asked.slow.split(",") if entry)
     late = dict(entry.split("=") for entry in asked.late.split(",") if entry)
+    model = dict(entry.split("=") for entry in asked.models.split(",") if entry).get(node, "")
     time.sleep(float(late.get(node, "0")))
     pause_s = asked.pause * float(slower.get(node, "1"))
-    for group in kit.groups(asked.samples, asked.batch, asked.dataset):
+    for group in kit.groups(asked.samples, asked.batch, asked.dataset, model):
         for sample in group:
             time.sleep(pause_s)
             if sample.index == asked.refuse:
