@@ -40,6 +40,8 @@ def load_request(
         entry=_entry(job),
         env=parse_env(options.env, os.environ),
         exclusive=options.exclusive,
+        fabric_probe=options.fabric_probe,
+        fabric_cache=not options.no_cache,
     )
     assume_plan(request)
     return request

@@ -275,11 +275,16 @@ class Desk:
         options: Sequence[str] = (),
         launcher: str = "direct",
         env: Mapping[str, str] | None = None,
+        probe: bool = False,
     ) -> Job:
-        """`orchestrate run --json --follow OPTIONS -- SCRIPT`, with an id of its own."""
+        """`orchestrate run --json --follow OPTIONS -- SCRIPT`, with an id of its own.
+
+        ``probe``: with a fabric probe, which takes seconds.
+        """
         run = self.next_run
         self._count += 1
         fixed = ["--cluster", str(self.cluster), "--launcher", launcher, "--run-id", run]
+        fixed += [] if probe else ["--no-fabric-probe"]
         words = ["run", *fixed, "--json", "--follow", *options, "--", *script]
         job = Job(run, self.popen(*words, env=env))
         self._jobs.append(job)
