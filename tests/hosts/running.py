@@ -275,9 +275,14 @@ class Desk:
         options: Sequence[str] = (),
         launcher: str = "direct",
         env: Mapping[str, str] | None = None,
+        probe: bool = False,
     ) -> Job:
-        """`orchestrate run --json --follow OPTIONS -- SCRIPT`, with an id of its own."""
-        return self._begin("--launcher", launcher, *options, "--", *script, env=env)
+        """`orchestrate run --json --follow OPTIONS -- SCRIPT`, with an id of its own.
+
+        ``probe``: with a fabric probe, which takes seconds.
+        """
+        fixed = ["--launcher", launcher, *([] if probe else ["--no-fabric-probe"])]
+        return self._begin(*fixed, *options, "--", *script, env=env)
 
     def start_workload(
         self,
