@@ -16,7 +16,9 @@ from dataclasses import dataclass
 PATIENCE = 3.0
 MIN_PATIENCE_S = 20.0
 # Shares stay as they are for less: a row more or less on a node costs more than it wins.
-WORTH_A_CHANGE = 0.05
+WORTH_A_CHANGE = 0.08
+# How much of a node's earlier pace counts beside its latest: a moment's noise moves no rows.
+MEMORY = 0.5
 ROUNDING = 1e-9
 FEED_START, FEED_PARAMETERS, FEED_FIRST_UPDATE = 1, 2, 3
 
@@ -84,8 +86,16 @@ class StepTold:
 class Pace:
     """So many rows in so many seconds of training: what shares are made of."""
 
-    rows: int
+    rows: float
     seconds: float
+
+    def after(self, before: Pace | None) -> Pace:
+        """This one, steadied by what was known ``before``."""
+        if before is None:
+            return self
+        return Pace(
+            rows=self.rows + MEMORY * before.rows, seconds=self.seconds + MEMORY * before.seconds
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

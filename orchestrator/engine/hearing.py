@@ -32,9 +32,9 @@ class Told:
                 self.offered.setdefault(node, said)
             case Part():
                 self.parts.setdefault(said.round, {}).setdefault(node, said)
-                self.paces[node] = said.pace
+                self.paces[node] = said.pace.after(self.paces.get(node))
             case Pace():
-                self.paces[node] = said
+                self.paces[node] = said.after(self.paces.get(node))
             case Ended():
                 self.ended.setdefault(node, said)
 
