@@ -278,13 +278,13 @@ class Desk:
     ) -> Job:
         """`orchestrate run --json --follow OPTIONS -- SCRIPT`, with an id of its own."""
         run = self.next_run
-        self._count += 1
         fixed = ["--cluster", str(self.cluster), "--launcher", launcher, "--run-id", run]
         words = ["run", *fixed, "--json", "--follow", *options, "--", *script]
         return self.follow(run, *words, env=env)
 
     def follow(self, run: str, *words: str, env: Mapping[str, str] | None = None) -> Job:
         """`orchestrate WORDS`, which give JSON lines of ``run``."""
+        self._count += run == self.next_run
         job = Job(run, self.popen(*words, env=env))
         self._jobs.append(job)
         return job

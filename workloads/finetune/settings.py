@@ -57,9 +57,9 @@ class Settings:
     base_steps: int = _option(600, "pre-training steps of the generated base model")
     seed: int = _option(0, "seed of everything random")
     cache_dir: str = _option("", "where the generated base is kept; empty = the user's cache")
-    round_steps: int = _option(10, "without collectives between nodes: steps between averagings")
-    outer_learning_rate: float = _option(0.7, "of the averaged change, in the outer step")
-    outer_momentum: float = _option(0.9, "Nesterov momentum of the outer step")
+    round_steps: int = _option(5, "without collectives between nodes: steps between averagings")
+    outer_learning_rate: float = _option(1.0, "of the averaged change, in the outer step")
+    outer_momentum: float = _option(0.0, "Nesterov momentum of the outer step")
     round_compression: str = _option(
         "int8", "how changes travel that are averaged", "int8", "bf16", "none"
     )
