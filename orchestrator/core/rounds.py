@@ -43,8 +43,8 @@ class Terms:
         return math.ceil(self.steps / self.round_steps)
 
     def round_after(self, step: int) -> int:
-        """The round that the step after ``step`` belongs to."""
-        return step // self.round_steps + 1
+        """The round that the step after ``step`` belongs to; after the last step there is none."""
+        return self.last_round + 1 if step >= self.steps else step // self.round_steps + 1
 
     def end_of(self, number: int) -> int:
         """The last step of a round."""

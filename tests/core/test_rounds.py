@@ -41,7 +41,7 @@ def test_rounds_lie_on_a_grid_over_the_whole_run() -> None:
     """A run that goes on in the middle ends its rounds where the others do."""
     assert TERMS.last_round == 3
     assert [TERMS.end_of(number) for number in (1, 2, 3)] == [10, 20, 25]
-    assert [TERMS.round_after(step) for step in (0, 9, 10, 20, 24)] == [1, 1, 2, 3, 3]
+    assert [TERMS.round_after(step) for step in (0, 9, 10, 20, 24, 25)] == [1, 1, 2, 3, 3, 4]
 
 
 def test_all_begin_with_the_newest_that_any_node_has() -> None:

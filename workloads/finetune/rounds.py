@@ -137,7 +137,7 @@ class LocalRounds:
             self._exchange.offer("parameters.bin", content, {"type": "parameters"})
         self._heed(start)
         step = int(start["step"])
-        self._first = step // self.settings.round_steps + 1
+        self._first = self._round_after(step)
         self._applied = self._first - 1
         return step
 
@@ -171,7 +171,7 @@ class LocalRounds:
         """Do the steps after `done`, and end with the values that all nodes have in common."""
         self._mark = time.monotonic()
         while done < self.settings.steps:
-            number = done // self.settings.round_steps + 1
+            number = self._round_after(done)
             self._round(number, done)
             done = self._end_of(max(number, self._applied))
         while self._applied < self._end_round:
@@ -191,6 +191,11 @@ class LocalRounds:
     @property
     def _end_round(self) -> int:
         return math.ceil(self.settings.steps / self.settings.round_steps)
+
+    def _round_after(self, step: int) -> int:
+        """The round that the next step belongs to; after the last step there is none."""
+        over = step >= self.settings.steps
+        return self._end_round + 1 if over else step // self.settings.round_steps + 1
 
     def _end_of(self, number: int) -> int:
         return min(number * self.settings.round_steps, self.settings.steps)
@@ -271,7 +276,9 @@ class LocalRounds:
     def _apply(self) -> None:
         """Take the next update, wait for it if need be, and move all parameters by it."""
         number = self._applied + 1
+        began = time.monotonic()
         feed = self._take(self._number_of(number))
+        self._waited_s += time.monotonic() - began
         self._heed(feed.header)
         change = torch.empty_like(self._common)
         if self.world.rank == 0:
@@ -375,12 +382,10 @@ class LocalRounds:
 
     def _take(self, number: int) -> Feed:
         """A feed: its header on every rank, its content on rank 0."""
-        began = time.monotonic()
         feed = Feed({}, memoryview(b""))
         if self.world.rank == 0:
             feed = self._exchange.take(number, self.settings.collective_timeout)
         text = self.world.share(json.dumps(feed.header).encode(), source=0)
-        self._waited_s += time.monotonic() - began
         return Feed(json.loads(text), feed.content)
 
     def _heed(self, header: dict[str, Any]) -> None:
