@@ -236,7 +236,7 @@ async def test_all_rounds_from_the_beginning_to_the_end(bench: Bench) -> None:
     assert bench.rounds[0].bytes == 6 * 4 * VALUES
     assert not bench.notes
     kept = {path.name for path in (bench.folder.work / "rounds").iterdir()}
-    assert kept == {"state.json", "momentum-3.f32", "residual-3.f32", "update-3.bin"}
+    assert kept == {"state.json", "residual-3.f32", "update-3.bin"}
 
 
 async def test_a_late_node_is_left_out_and_a_lost_one_is_not_waited_for(

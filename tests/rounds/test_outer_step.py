@@ -196,7 +196,7 @@ def test_memory_does_not_grow_with_the_adapter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twenty million values, two nodes: far less than one vector in float32 beside mapped files."""
-    monkeypatch.setattr(outer, "CHUNK", 4096 * BLOCK)
+    monkeypatch.setattr(outer, "CHUNK", 512 * BLOCK)
     values = 20_000_000
     state = OuterState(tmp_path / "rounds")
     state.begin(kept(0, values=values))

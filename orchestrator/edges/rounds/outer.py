@@ -28,7 +28,8 @@ import numpy as np
 from orchestrator.edges.rounds.values import BLOCK, Bytes, Floats, Vector, is_acceptable, size_of
 from orchestrator.edges.store.files import make_private_dir, write_json
 
-CHUNK = 4096 * BLOCK
+# Small enough for a processor's cache: the arithmetic is many passes over one chunk.
+CHUNK = 512 * BLOCK
 THREADS = min(4, os.cpu_count() or 1)
 MAGIC = b"ORU1"
 ALIGNMENT = 64
@@ -115,7 +116,7 @@ class OuterState:
         vector = Vector(_mapped(file), compression, values)
 
         def one(start: int, end: int) -> None:
-            if not is_acceptable(vector.read(start, end)):
+            if not vector.is_acceptable(start, end):
                 raise ValueError("it holds numbers that are not finite, or far too large")
 
         _in_chunks(values, one)
@@ -142,28 +143,32 @@ class OuterState:
         ]
         content, target = _update_file(self.update(number), header, size_of(compression, values))
         update = Vector(content, compression, values)
-        speed = self._renewed("momentum", number, values)
+        speed = self._renewed("momentum", number, values) if momentum else None
         residual = self._renewed("residual", number, values)
         outer_rate, decay = np.float32(-rate), np.float32(momentum)
 
         def one(start: int, end: int) -> None:
-            average = np.zeros(end - start, dtype=np.float32)
+            wanted = np.zeros(end - start, dtype=np.float32)
             for vector, weight in parts:
-                average += vector.read(start, end) * weight
-            speed.new[start:end] = speed.read(start, end) * decay + average
-            wanted = (average + speed.new[start:end] * decay) * outer_rate
+                wanted += vector.weighted(start, end, weight)
+            if speed is not None:
+                now = speed.read(start, end) * decay + wanted
+                speed.new[start:end] = now
+                wanted += now * decay
+            wanted *= outer_rate
             wanted += residual.read(start, end)
             if not is_acceptable(wanted):
                 raise ValueError("the averaged update is not finite: lower outer_learning_rate")
-            residual.new[start:end] = wanted - update.write(start, wanted)
+            np.subtract(wanted, update.write(start, wanted), out=residual.new[start:end])
 
         _in_chunks(values, one)
         target.rename(self.update(number))
-        speed.keep()
-        residual.keep()
+        states = [state for state in (speed, residual) if state is not None]
+        for state in states:
+            state.keep()
         self._commit(kept)
-        speed.forget()
-        residual.forget()
+        for state in states:
+            state.forget()
         for path in self._folder.glob(f"part-{number}-*.bin"):
             path.unlink()
 

@@ -40,7 +40,7 @@ class Vector:
     count: int
 
     def read(self, start: int, end: int) -> Floats:
-        """Values from ``start``, a multiple of the block size, to ``end``."""
+        """Values from ``start``, a multiple of the block size, to ``end``: a new array."""
         match self.compression:
             case "int8":
                 scales, values = self._int8(start, end)
@@ -51,6 +51,21 @@ class Vector:
             case _:
                 return self.content[4 * start : 4 * end].view(np.float32).copy()
 
+    def weighted(self, start: int, end: int, weight: np.float32) -> Floats:
+        """The same, each times ``weight``."""
+        if self.compression == "int8":
+            scales, values = self._int8(start, end)
+            return _scaled(values.astype(np.float32), scales * weight)
+        values_read = self.read(start, end)
+        values_read *= weight
+        return values_read
+
+    def is_acceptable(self, start: int, end: int) -> bool:
+        """Whether all are finite and none is beyond anything that training could mean."""
+        if self.compression == "int8":
+            return is_acceptable(self._int8(start, end)[0] * np.float32(127))
+        return is_acceptable(self.read(start, end))
+
     def write(self, start: int, values: Floats) -> Floats:
         """Put ``values`` at ``start``; returns them as they will be read."""
         end = start + len(values)
@@ -60,7 +75,9 @@ class Vector:
                 scales[:] = _scales_of(values)
                 inverse = np.where(scales > 0, 1 / np.maximum(scales, SMALLEST_SCALE), 0)
                 scaled = _scaled(values.copy(), inverse.astype(np.float32))
-                packed[:] = np.clip(np.rint(scaled), -127, 127).astype(np.int8)
+                np.rint(scaled, out=scaled)
+                np.clip(scaled, -127, 127, out=scaled)
+                packed[:] = scaled
             case "bf16":
                 bits = values.view(np.uint32)
                 rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
