@@ -6,7 +6,6 @@ import asyncio
 import json
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +83,12 @@ def final(node: NodeFolder, rank: int) -> dict[str, float]:
     return {record["name"]: record["value"] for record in found}
 
 
+def tokens(node: NodeFolder) -> list[int]:
+    """Of each step."""
+    lines = (node.path / "output" / "loss.jsonl").read_text().splitlines()
+    return [json.loads(line)["tokens"] for line in lines]
+
+
 async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(tmp_path: Path, cache: Path) -> None:
     """One node has it, the other is given the parameters. Both end alike (or the averaging would
     fail), one tells for both, and the curve is that of all rows.
@@ -111,16 +116,11 @@ async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(tmp_path: Path, ca
     assert rows == [3 * ROWS, 4 * ROWS]
     assert first.losses()[:5] == whole.losses()[:5]
     assert len(first.losses()) == STEPS
-    curves = [
-        [json.loads(line)["tokens"] for line in (n.path / "output/loss.jsonl").open()]
-        for n in (first, whole)
-    ]
-    assert curves[0] == curves[1]
+    assert tokens(first) == tokens(whole)
     figures = final(first, 0)
     assert figures["eval_loss"] == pytest.approx(whole.metrics()["eval_loss"], rel=0.1)
     assert figures["rounds"] == 2
     assert final(second, 1) == {}
     assert not (second.path / "output" / "adapter").exists()
     kept = [sorted(p.name for p in (n.path / "checkpoints").iterdir()) for n in pair.nodes]
-    assert kept[1] == ["step-00000012"]
-    assert replace(pair.rounds[0], seconds=0.0).missing == ()
+    assert kept[1] == ["step-00000008", "step-00000012"]
