@@ -184,7 +184,9 @@ def _environment(world: World, place: Place) -> tuple[Variable, ...]:
     variables = tuning.merge(derived, spec.env, source)
     variables = tuning.merge(variables, world.request.env, "--env")
     variables = tuple(v for v in variables if v.name != "PYTHONPATH")
-    variables = (*variables, *_rung_variables(world, place), _python_path(world.request, spec))
+    asked = tuple(_rung_variables(world, place))
+    variables = tuple(v for v in variables if v.name not in {a.name for a in asked})
+    variables = (*variables, *asked, _python_path(world.request, spec))
     if spec.gpus.indices is None and len(place.gpus) == len(facts.gpus):
         return variables
     return (*variables, tuning.visible_devices(place.gpus, len(facts.gpus)))
@@ -219,6 +221,10 @@ def _rung_variables(world: World, place: Place) -> Iterator[Variable]:
     if world.rung is Rung.LOCAL_ROUNDS:
         why = "no collectives between nodes: averaged by the coordinator"
         yield _rung_variable("ORCHESTRATE_ROUNDS", f"{place.node_rank}/{len(world.places)}", why)
+        yield _rung_variable("ORCHESTRATE_WORLD_SIZE", str(world.size), "ranks of all nodes")
+        why = "ranks of one node meet there, whatever is wrong with what lies between nodes"
+        yield _rung_variable("NCCL_SOCKET_IFNAME", "lo", why)
+        yield _rung_variable("GLOO_SOCKET_IFNAME", "lo", why)
 
 
 def _rung_variable(name: str, value: str, reason: str) -> Variable:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from orchestrator.core.errors import OrchestrateError
 from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.exchange import Exchange
 
 
 async def average(exchange: Exchange, context: RunContext, post: Post) -> None:
-    """Serve every round until all nodes have ended."""
-    raise NotImplementedError
+    """Serve every round until all nodes have ended. Raises ``OrchestrateError``, ``OSError``; the
+    nodes are told why before that.
+    """
+    from orchestrator.engine.local_rounds import LocalRounds  # numpy: other runs need none
+
+    service = LocalRounds(exchange, context, post)
+    try:
+        await service.serve()
+    except (OrchestrateError, OSError) as error:
+        await service.give_up(str(error))
+        raise
+    finally:
+        await service.close()

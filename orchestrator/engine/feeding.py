@@ -7,9 +7,8 @@ import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from orchestrator.edges.agent.channel import Payload
-
-CHUNK_BYTES = 1024 * 1024
+# On a slow link a request must not keep others waiting for long: a lease is renewed between slices.
+SLICE_BYTES = 4 * 1024 * 1024
 
 
 def sha256_of(content: bytes | Path) -> str:
@@ -20,12 +19,12 @@ def sha256_of(content: bytes | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def payload_of(path: Path) -> Payload:
-    """A file as a payload that is never in memory as a whole. Raises ``OSError``."""
-    return Payload(size=path.stat().st_size, chunks=_chunks(path))
-
-
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-            yield chunk
+async def slices_of(content: bytes | Path) -> AsyncIterator[tuple[int, int, bytes]]:
+    """(offset, size of the whole, bytes), in order, at least one. Raises ``OSError``."""
+    if isinstance(content, bytes):
+        yield 0, len(content), content
+        return
+    total = (await asyncio.to_thread(content.stat)).st_size
+    with content.open("rb") as file:
+        for offset in range(0, max(total, 1), SLICE_BYTES):
+            yield offset, total, await asyncio.to_thread(file.read, SLICE_BYTES)

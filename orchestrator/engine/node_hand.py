@@ -42,7 +42,7 @@ from orchestrator.edges.sync.push import push_snapshot
 from orchestrator.engine.collect import Output, collect_outputs, fetch_output
 from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.diagnosing import kernel_may_know
-from orchestrator.engine.feeding import payload_of, sha256_of
+from orchestrator.engine.feeding import sha256_of, slices_of
 from orchestrator.engine.looking import look_at
 from orchestrator.engine.node_link import NodeLink
 from orchestrator.engine.preparing import prepare
@@ -317,10 +317,11 @@ class NodeHand:
 
     async def feed(self, rank: int, name: str, content: bytes | Path) -> None:
         """Give ``content``, bytes or a file, to a rank, under a number that it will ask for."""
-        payload = content if isinstance(content, bytes) else payload_of(content)
         digest = await asyncio.to_thread(sha256_of, content)
         fields = {**self._fenced(), "rank": rank, "name": name, "sha256": digest}
-        await self._link.request("feed", fields, timeout_s=FEED_S, payload=payload)
+        async for offset, total, part in slices_of(content):
+            place = {"offset": offset, "total": total}
+            await self._link.request("feed", {**fields, **place}, timeout_s=FEED_S, payload=part)
 
     async def fetch_offered(self, name: str, size: int, sha256: str, target: Path) -> None:
         """Bring what a rank offers to ``target``; complete and verified, or not there.

@@ -297,18 +297,19 @@ class Desk:
 
     def _begin(self, *words: str, env: Mapping[str, str] | None) -> Job:
         run = self.next_run
-        self._count += 1
         fixed = ["--cluster", str(self.cluster), "--run-id", run, "--json", "--follow"]
-        job = Job(run, self.popen("run", *fixed, *words, env=env))
+        return self.follow(run, "run", *fixed, *words, env=env)
+
+    def follow(self, run: str, *words: str, env: Mapping[str, str] | None = None) -> Job:
+        """`orchestrate WORDS`, which give JSON lines of ``run``."""
+        self._count += run == self.next_run
+        job = Job(run, self.popen(*words, env=env))
         self._jobs.append(job)
         return job
 
     def resume(self, run: str, *options: str, env: Mapping[str, str] | None = None) -> Job:
         """`orchestrate resume RUN --json --follow OPTIONS`."""
-        words = ["resume", run, "--json", "--follow", *options]
-        job = Job(run, self.popen(*words, env=env))
-        self._jobs.append(job)
-        return job
+        return self.follow(run, "resume", run, "--json", "--follow", *options, env=env)
 
     def run(self, *script: str, within_s: float = 90.0, **how: Any) -> tuple[Job, Ending]:
         """``start``, and wait for the end."""

@@ -6,7 +6,7 @@ import json
 import math
 import resource
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Recorder:
     def __init__(self, settings: Settings, world: World) -> None:
         self.settings = settings
         self.world = world
+        self.speaks = world.is_main  # of nodes that train by themselves one speaks for all
         self.steps: list[StepRecord] = []
         self.measured: list[int] = []  # steps that count for rates and times
         self.eval_loss_first: float | None = None
@@ -46,16 +47,31 @@ class Recorder:
         self.steps = [StepRecord(**record) for record in state["steps"]]
         self.measured = list(state["measured"])
         self.eval_loss_first = state["eval_loss_first"]
-        self.eval_losses = dict(state["eval_losses"])
+        # Through JSON their keys become text.
+        self.eval_losses = {int(step): loss for step, loss in state["eval_losses"].items()}
         self.first_measured = 1 + len(self.steps) + warmup_steps(self.settings.steps)
 
     def add_step(self, record: StepRecord) -> None:
         """Note a finished step and show it."""
-        self.steps.append(record)
-        if record.step >= self.first_measured:
-            self.measured.append(record.step)
+        self.add_steps([record])
+        self.show(record)
+
+    def add_steps(self, records: Sequence[StepRecord]) -> None:
+        """Note finished steps."""
+        self.steps += records
+        self.measured += [r.step for r in records if r.step >= self.first_measured]
+        if self.speaks:
+            for record in records:
+                kit.metric("train_loss", record.loss, "nats/token", step=record.step)
+
+    def extend_last_step(self, seconds: float) -> None:
+        """What came after it belongs to the training, too."""
+        last = self.steps[-1]
+        self.steps[-1] = replace(last, seconds=last.seconds + seconds)
+
+    def show(self, record: StepRecord) -> None:
+        """How far this rank is."""
         if self.world.is_main:
-            kit.metric("train_loss", record.loss, "nats/token", step=record.step)
             kit.progress(
                 record.step,
                 self.settings.steps,
@@ -71,7 +87,7 @@ class Recorder:
             self.eval_loss_first = loss
         else:
             self.eval_losses[step] = loss
-        if self.world.is_main:
+        if self.speaks:
             kit.metric("eval_loss", loss, "nats/token", step=step)
 
     def figures(self) -> dict[str, tuple[float, str]]:
@@ -89,7 +105,7 @@ class Recorder:
             "eval_loss_first": (self.eval_loss_first, "nats/token"),
             "eval_loss": (self.eval_losses[self.settings.steps], "nats/token"),
             "tokens_per_s": (rate, "tok/s"),
-            "tokens_per_s_per_rank": (rate / self.world.size, "tok/s"),
+            "tokens_per_s_per_rank": (rate / self.world.total, "tok/s"),
             "step_time_p50": (percentile(seconds, 50), "s"),
             "step_time_p95": (percentile(seconds, 95), "s"),
         }

@@ -23,8 +23,12 @@ STATE, MANIFEST = "state.pt", "manifest.json"
 _NAME = re.compile(r"step-(\d{8})")
 
 
-def save_checkpoint(root: Path, step: int, state: dict[str, Any], training: str) -> Path:
-    """Write the state after `step`; `training` is the digest of the settings it belongs to."""
+def save_checkpoint(
+    root: Path, step: int, state: dict[str, Any], training: str, *, own: bool = False
+) -> Path:
+    """Write the state after `step`; `training` is the digest of the settings it belongs to. `own`:
+    other nodes' states after that step are not the same.
+    """
     target = root / f"step-{step:08d}"
     folder = root / f".{target.name}.{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -35,6 +39,7 @@ def save_checkpoint(root: Path, step: int, state: dict[str, Any], training: str)
     manifest = {
         "step": step,
         "training": training,
+        "own": own,
         "bytes": len(payload),
         "sha256": hashlib.sha256(payload).hexdigest(),
     }
@@ -56,6 +61,12 @@ def prune_checkpoints(root: Path, keep: int) -> None:
 
 def newest_checkpoint(root: Path, training: str) -> tuple[int, bytes] | None:
     """Return (step, state) of the newest complete checkpoint of this training on this node."""
+    found = _newest(root, training)
+    return found and found[:2]
+
+
+def _newest(root: Path, training: str) -> tuple[int, bytes, bool] | None:
+    """(step, state, whether it is this node's own)."""
     for folder in _checkpoints(root):
         try:
             manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -66,7 +77,7 @@ def newest_checkpoint(root: Path, training: str) -> tuple[int, bytes] | None:
         if manifest.get("training") != training:
             continue
         if manifest.get("sha256") == hashlib.sha256(payload).hexdigest():
-            return step, payload
+            return step, payload, manifest.get("own") is True
     return None
 
 
@@ -75,13 +86,13 @@ def agree_on_checkpoint(root: Path, training: str, world: World) -> dict[str, An
 
     Nodes share no disk: one of them may be new, or may have lost or torn its newest checkpoint.
     """
-    found = newest_checkpoint(root, training)
-    step, payload = found or (0, b"")
-    steps = world.gather(step)
+    step, payload, own = _newest(root, training) or (0, b"", False)
+    found = world.gather((step, own))
+    steps = [step for step, _ in found]
     newest = max(steps)
     if newest == 0:
         return None
-    if min(steps) < newest:
+    if min(steps) < newest or any(own for _, own in found):
         payload = world.share(payload, source=steps.index(newest))
     state: dict[str, Any] = torch.load(
         io.BytesIO(payload), map_location=world.device, weights_only=True

@@ -11,7 +11,8 @@ from typing import Any, get_type_hints
 # What may differ between the attempt that wrote a checkpoint and the one that resumes from it.
 FREE_TO_CHANGE = frozenset(
     "cache_dir checkpoint_every collective_timeout eval_every generate_batch keep_checkpoints "
-    "max_new_tokens micro_batch".split()
+    "max_new_tokens micro_batch outer_learning_rate outer_momentum round_compression "
+    "round_steps".split()
 )
 
 
@@ -56,6 +57,12 @@ class Settings:
     base_steps: int = _option(600, "pre-training steps of the generated base model")
     seed: int = _option(0, "seed of everything random")
     cache_dir: str = _option("", "where the generated base is kept; empty = the user's cache")
+    round_steps: int = _option(5, "without collectives between nodes: steps between averagings")
+    outer_learning_rate: float = _option(1.0, "of the averaged change, in the outer step")
+    outer_momentum: float = _option(0.0, "Nesterov momentum of the outer step")
+    round_compression: str = _option(
+        "int8", "how changes travel that are averaged", "int8", "bf16", "none"
+    )
     collective_timeout: int = _option(300, "longest wait for another rank, in seconds")
 
     def rows_per_step(self, world_size: int) -> int:
@@ -96,7 +103,8 @@ def _complaints(settings: Settings) -> list[str]:
     """What is out of bounds, in the words of the command line."""
     positive = (
         "steps micro_batch accumulation sequence_length lora_rank lora_alpha keep_checkpoints "
-        "train_conversations eval_conversations generate_batch max_new_tokens collective_timeout"
+        "train_conversations eval_conversations generate_batch max_new_tokens collective_timeout "
+        "round_steps"
     ).split()
     found = [
         f"--{name.replace('_', '-')} must be at least 1"
@@ -113,6 +121,10 @@ def _complaints(settings: Settings) -> list[str]:
         found.append("--lora-dropout must be in [0, 1)")
     if not 0 <= settings.warmup_ratio < 1:
         found.append("--warmup-ratio must be in [0, 1)")
+    if not 0 < settings.outer_learning_rate <= 10:
+        found.append("--outer-learning-rate must be in (0, 10]")
+    if not 0 <= settings.outer_momentum < 0.999:
+        found.append("--outer-momentum must be in [0, 0.999)")
     if settings.learning_rate <= 0 or settings.max_grad_norm <= 0:
         found.append("--learning-rate and --max-grad-norm must be above 0")
     return found

@@ -10,6 +10,7 @@ the real presets in workload.yaml do.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import traceback
@@ -28,6 +29,7 @@ from lora import RELOAD_TOLERANCE, Trainable, prepare, reload_difference, save_a
 from packing import Row, make_rows, plan_rows
 from reporting import Recorder, peak_memory_bytes, write_lines
 from resumable import agree_on_checkpoint, prune_checkpoints, save_checkpoint
+from rounds import LocalRounds, Place, place_of_node
 from settings import Settings, parse_settings
 from training import StepRecord, Trainer, TrainingFailed, batches, train
 from world import World, joined_world
@@ -41,7 +43,8 @@ class Run:
         self.world = world
         self.recorder = Recorder(settings, world)
         training, held_out = load_conversations(settings)
-        world.require_equal("the data set", digest_conversations([*training, *held_out]))
+        self.data = digest_conversations([*training, *held_out])
+        world.require_equal("the data set", self.data)
         self.trainable = prepare(settings, world)
         tokenizer = self.trainable.tokenizer
         self.held_out = [encode(conversation, tokenizer) for conversation in held_out]
@@ -50,13 +53,14 @@ class Run:
         if not self.held_out_rows:
             raise ValueError(f"no held-out conversation fits into {length} tokens")
         self.trainer = Trainer(self.trainable, self._plan(training))
+        self.rounds: LocalRounds | None = None
 
     def _plan(self, training: list[Any]) -> list[Row]:
         settings = self.settings
         return plan_rows(
             len(training),
             lambda index: encode(training[index], self.trainable.tokenizer),
-            settings.steps * settings.rows_per_step(self.world.size),
+            settings.steps * settings.rows_per_step(self.world.total),
             length=settings.sequence_length,
             pack=settings.packing,
             seed=settings.seed,
@@ -64,38 +68,74 @@ class Run:
 
     def train(self) -> None:
         """Train from the newest checkpoint, or from the start."""
-        digest = self.settings.digest(self.world.size)
-        state = agree_on_checkpoint(kit.checkpoint_dir(), digest, self.world)
-        if state is None:
-            self.recorder.add_eval_loss(0, mean_loss(self.trainable, self.held_out_rows))
-        else:
+        state = agree_on_checkpoint(kit.checkpoint_dir(), self._digest, self.world)
+        done = 0
+        if state is not None:
             self.trainer.restore(state["trainer"])
             self.recorder.restore(state["recorder"])
-            self._say(f"resumed after step {len(self.recorder.steps)}")
-        train(self.trainer, done=len(self.recorder.steps), after_step=self._after_step)
+            done = state.get("step", len(self.recorder.steps))
+        place = place_of_node()
+        if place is not None:
+            self.rounds = self._rounds(place)
+            done = self.rounds.begin(done)
+        if done:
+            self._say(f"resumed after step {done}")
+        else:
+            self._evaluate(0)
+        if self.rounds is None:
+            train(self.trainer, done=done, after_step=self._after_step)
+        else:
+            self.rounds.train(done)
+
+    @property
+    def _digest(self) -> str:
+        return self.settings.digest(self.world.total)
+
+    def _rounds(self, place: Place) -> LocalRounds:
+        """Without collectives between nodes."""
+        together = hashlib.sha256(f"{self._digest} {self.data}".encode()).hexdigest()
+        return LocalRounds(
+            self.trainer,
+            self.recorder,
+            place,
+            together,
+            evaluate=self._evaluate,
+            save=self._save_checkpoint,
+        )
+
+    def _evaluate(self, step: int) -> None:
+        self.recorder.add_eval_loss(step, mean_loss(self.trainable, self.held_out_rows))
 
     def _after_step(self, record: StepRecord) -> None:
         self.recorder.add_step(record)
         last = record.step == self.settings.steps
         if last or _due(record.step, self.settings.eval_every):
-            loss = mean_loss(self.trainable, self.held_out_rows)
-            self.recorder.add_eval_loss(record.step, loss)
+            self._evaluate(record.step)
         if last or _due(record.step, self.settings.checkpoint_every):
-            self._save_checkpoint(record.step)
+            self._save_checkpoint(record.step, self.trainer.state())
 
-    def _save_checkpoint(self, step: int) -> None:
+    def _save_checkpoint(self, step: int, trained: dict[str, Any]) -> None:
         if not self.world.leads_node:
             return
         root = kit.checkpoint_dir()
-        state = {"trainer": self.trainer.state(), "recorder": self.recorder.state()}
-        saved = save_checkpoint(root, step, state, self.settings.digest(self.world.size))
+        state: dict[str, Any] = {"trainer": trained, "recorder": self.recorder.state()}
+        own = self.rounds is not None
+        if own:
+            state["step"] = step
+        saved = save_checkpoint(root, step, state, self._digest, own=own)
         prune_checkpoints(root, self.settings.keep_checkpoints)
         kit.checkpoint(saved, step)
 
     def conclude(self) -> None:
-        """Score function calls, save everything, and check that the adapter can be loaded."""
+        """Score function calls, save everything, and check that the adapter can be loaded. Of nodes
+        that trained by themselves one does it for all.
+        """
+        if self.rounds is not None and not self.rounds.reporting:
+            return
         samples = answer_prompts(self.trainable, self.held_out)
         figures = self.recorder.figures()
+        if self.rounds is not None:
+            figures |= self.rounds.figures()
         figures["function_call_exact_match"] = (exact_match(samples), "fraction")
         figures["trainable_parameters"] = (
             sum(parameter.numel() for parameter in self.trainable.parameters),

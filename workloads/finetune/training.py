@@ -47,7 +47,7 @@ class Trainer:
         self.settings = trainable.settings
         self.world = trainable.world
         self.rows = rows
-        self.rows_per_step = self.settings.rows_per_step(self.world.size)
+        self.rows_per_step = self.settings.rows_per_step(self.world.total)
         self.parameters = trainable.parameters
         self.buffer = _attach_gradients(self.parameters)
         self.optimiser = torch.optim.AdamW(
@@ -57,12 +57,16 @@ class Trainer:
             fused=self.world.device.type == "cuda",
         )
 
-    def step(self, step: int) -> StepRecord:
-        """Do optimiser step `step`, counted from 1; raises `TrainingFailed` if the loss is not
-        finite.
+    def rows_of(self, step: int) -> Sequence[Row]:
+        """The global batch of a step."""
+        return self.rows[(step - 1) * self.rows_per_step : step * self.rows_per_step]
+
+    def step(self, step: int, batch_rows: Sequence[Row] | None = None) -> StepRecord:
+        """Do optimiser step `step`, counted from 1, with the step's rows or these of them; raises
+        `TrainingFailed` if the loss is not finite.
         """
         started = time.monotonic()
-        batch_rows = self.rows[(step - 1) * self.rows_per_step : step * self.rows_per_step]
+        batch_rows = self.rows_of(step) if batch_rows is None else batch_rows
         learning_rate = learning_rate_at(step, self.settings)
         self._accumulate(batch_rows, step)
         self.world.sum(self.buffer)
@@ -102,7 +106,7 @@ class Trainer:
         self.buffer.zero_()
         self.trainable.model.train()
         # Dropout is a function of seed, step and rank, so no generator state has to be kept.
-        torch.manual_seed((self.settings.seed * 1_000_003 + step) * 65_537 + self.world.rank)
+        torch.manual_seed((self.settings.seed * 1_000_003 + step) * 65_537 + self.world.number)
         targets = count_targets(batch_rows)
         for batch in batches(batch_rows, self.trainable):
             loss = summed_loss(self.trainable, batch) / targets

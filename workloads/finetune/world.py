@@ -16,12 +16,28 @@ import torch.distributed as dist
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """This process's place among the ranks, and its device. One rank needs no process group."""
+    """This process's place among the ranks, and its device. One rank needs no process group.
+
+    Without collectives between nodes each node is a world of its own; `run_size` and `first` tell
+    of the whole run then: how many ranks it has, and how many of them come before this world's.
+    """
 
     rank: int
     local_rank: int
     size: int
     device: torch.device
+    run_size: int = 0
+    first: int = 0
+
+    @property
+    def total(self) -> int:
+        """All ranks of the run."""
+        return self.run_size or self.size
+
+    @property
+    def number(self) -> int:
+        """This rank's number in the run."""
+        return self.first + self.rank
 
     @property
     def is_main(self) -> bool:
@@ -43,6 +59,18 @@ class World:
         """Add `tensor` over all ranks, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, value: bool) -> bool:
+        """Whether it is so on any rank."""
+        if self.size == 1:
+            return value
+        return bool(self.sum(torch.tensor([float(value)], device=self.device)).item())
+
+    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Rank 0's `tensor` on every rank, in place."""
+        if self.size > 1:
+            dist.broadcast(tensor, 0)
         return tensor
 
     def max(self, value: float) -> float:
@@ -92,7 +120,14 @@ def joined_world(device: str, timeout_s: int) -> Iterator[World]:
             timeout=timedelta(seconds=timeout_s),
             device_id=chosen if chosen.type == "cuda" else None,
         )
-    yield World(rank=rank, local_rank=local_rank, size=size, device=chosen)
+    yield World(
+        rank=rank,
+        local_rank=local_rank,
+        size=size,
+        device=chosen,
+        run_size=int(os.environ.get("ORCHESTRATE_WORLD_SIZE", "0")),
+        first=int(os.environ.get("ORCHESTRATE_FIRST_RANK", "0")),
+    )
     if size > 1:  # not after a failure: the other ranks would not take part
         dist.destroy_process_group()
 

@@ -36,20 +36,29 @@ MAX_WAITING = 4096
 
 
 def feed(layout: NodeLayout, request: Mapping[str, Any], body: Body) -> dict[str, Any]:
-    """Store the payload as ``name`` for ``rank``, once its digest is verified."""
+    """Store the payload as ``name`` for ``rank``, once its digest is verified.
+
+    What is large comes in slices of ``total`` bytes, from ``offset`` 0 on, so that other requests
+    get their turn between them; a repeat of the last slice that came does no harm.
+    """
     run, attempt = existing(layout, request)
     claim = lease.check_epoch(request)
     name = check_name(request.get("name"), "name of a feed", FEED)
     rank = field(request, "rank", int)
-    if not 0 <= rank <= MAX_RANK or body.size > MAX_FEED_BYTES:
+    offset, total = field(request, "offset", int, 0), field(request, "total", int, body.size)
+    if not 0 <= rank <= MAX_RANK or total > MAX_FEED_BYTES:
         raise AgentFault(BAD_REQUEST, f"no such rank, or more than {MAX_FEED_BYTES} bytes")
+    if not 0 <= offset <= total - body.size:
+        raise AgentFault(BAD_REQUEST, "a slice that is not within the whole")
     inbox = attempt.inbox(rank)
     _private(inbox)
     if len(os.listdir(inbox)) >= MAX_WAITING:
         raise AgentFault(BUSY, f"rank {rank} has {MAX_WAITING} feeds to take already")
-    staging = os.path.join(inbox, f".{name}.{os.getpid()}.{os.urandom(4).hex()}")
+    staging = os.path.join(inbox, f".{name}.{claim.epoch}")
+    if not _append(body, staging, offset) or offset + body.size < total:
+        return {"name": name}
     try:
-        _store(body, staging, field(request, "sha256", str))
+        _verify(staging, field(request, "sha256", str))
         with lease.held(run, claim):
             os.rename(staging, os.path.join(inbox, name))
     except BaseException:
@@ -59,16 +68,30 @@ def feed(layout: NodeLayout, request: Mapping[str, Any], body: Body) -> dict[str
     return {"name": name}
 
 
-def _store(body: Body, path: str, wanted: str) -> None:
-    digest = hashlib.sha256()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+def _append(body: Body, path: str, offset: int) -> bool:
+    """Write the payload at ``offset``; False: it was complete before, and is there or taken."""
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags |= 0 if offset else os.O_CREAT | os.O_TRUNC
+    try:
+        fd = os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        return False
+    with os.fdopen(fd, "wb") as file:
+        if os.fstat(fd).st_size not in (offset, offset + body.size):
+            raise AgentFault(BAD_REQUEST, "slices come one after the other")
+        file.seek(offset)
         while True:
             chunk = body.read(CHUNK_BYTES)
             if not chunk:
-                break
-            digest.update(chunk)
+                return True
             file.write(chunk)
+
+
+def _verify(path: str, wanted: str) -> None:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
+            digest.update(chunk)
     if digest.hexdigest() != wanted:
         raise AgentFault(BAD_REQUEST, "the content does not have the digest that was announced")
 

@@ -1,0 +1,43 @@
+"""Bugs in what averages nodes that train by themselves."""
+
+from __future__ import annotations
+
+from .mutant import Mutant
+
+_STEP = "tests/rounds/test_outer_step.py"
+_SERVICE = "tests/engine/test_averaging.py"
+
+IN_ROUNDS: tuple[Mutant, ...] = (
+    Mutant(
+        name="rows-do-not-weigh",
+        promise="a node counts by the rows that it trained on",
+        file="orchestrator/edges/rounds/outer.py",
+        old="wanted += vector.weighted(start, end, weight)",
+        new="wanted += vector.weighted(start, end, np.float32(1 / len(parts)))",
+        tests=(f"{_STEP}::test_it_is_a_nesterov_step_with_the_weighted_average",),
+    ),
+    Mutant(
+        name="rounding-is-lost",
+        promise="what rounding takes from an update is in the next one",
+        file="orchestrator/edges/rounds/outer.py",
+        old="wanted += residual.read(start, end)",
+        new="residual.read(start, end)",
+        tests=(f"{_STEP}::test_it_is_a_nesterov_step_with_the_weighted_average",),
+    ),
+    Mutant(
+        name="parts-are-not-checked",
+        promise="a part that is not finite does not count",
+        file="orchestrator/engine/local_rounds.py",
+        old="await asyncio.to_thread(self._outer.check, target, terms.compression, terms.values)",
+        new="await asyncio.sleep(0)",
+        tests=(f"{_SERVICE}::test_a_part_that_is_wrong_does_not_count_and_its_node_is_named[nan]",),
+    ),
+    Mutant(
+        name="a-takeover-begins-anew",
+        promise="no round is lost or counted twice when the coordinator dies",
+        file="orchestrator/engine/local_rounds.py",
+        old="if kept is None or kept.attempt != self._attempt:",
+        new="if kept is None or kept.attempt:",
+        tests=(f"{_SERVICE}::test_a_coordinator_that_takes_over_goes_on[closed]",),
+    ),
+)

@@ -1,0 +1,129 @@
+"""Training goes on without a data plane: nodes by themselves, averaged over SSH."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from virtual_hosts_lib.hosts import VirtualHosts
+
+from tests.architecture.source import ROOT
+from tests.hosts.promises import clean
+from tests.hosts.running import Desk, Ending, Job
+
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(300)]
+
+FINETUNE = ROOT / "workloads" / "finetune"
+STEPS = 40
+SETTINGS = (
+    f"steps={STEPS}",
+    "base_steps=40",
+    "global_batch=8",
+    "micro_batch=4",
+    "round_steps=5",
+    "train_conversations=800",
+    "eval_conversations=24",
+    "max_new_tokens=2",
+    "checkpoint_every=10",
+)
+# A base is made once, before the hosts need it.
+MAKE_BASE = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+from settings import parse_settings
+from tiny_base import ensure_base
+ensure_base(parse_settings(sys.argv[3:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small base model in a folder of its own."""
+    folder = tmp_path_factory.mktemp("base")
+    paths = [str(FINETUNE), str(FINETUNE.parent)]
+    options = ["--base-steps=40", f"--cache-dir={folder}"]
+    subprocess.run(
+        [sys.executable, "-c", MAKE_BASE, *paths, *options], check=True, timeout=120, cwd=folder
+    )
+    return folder
+
+
+@pytest.fixture
+def lab(desk: Desk, hosts: VirtualHosts, base: Path) -> Desk:
+    """The workload without gates, which so short a training cannot pass; hosts that have a base."""
+    folder = desk.project / "workloads" / "finetune"
+    shutil.copytree(FINETUNE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (folder / "workload.yaml").read_text()
+    (folder / "workload.yaml").write_text(re.sub(r"\n    gate: \{.*\}", "", text))
+    for name in hosts.names[:2]:
+        cache = hosts.home(name) / ".cache" / "orchestrate-finetune"
+        shutil.copytree(base, cache, dirs_exist_ok=True)
+    return desk
+
+
+def begin(lab: Desk, *options: str, settings: tuple[str, ...] = SETTINGS) -> Job:
+    given = [f"--set={setting}" for setting in settings]
+    run = lab.next_run
+    words = ["run", "--cluster", str(lab.cluster), "--nodes", "vh[1-2]", "--run-id", run]
+    words += ["--workload", "finetune", "--json", "--follow", *given, *options]
+    return lab.follow(run, *words)
+
+
+def figure(ending: Ending, name: str) -> float:
+    value: float = ending.result["metrics"][name]["value"]
+    return value
+
+
+def rungs(ending: Ending) -> dict[str, str]:
+    return {rung["rung"]: rung["outcome"] for rung in ending.result["ladder"]}
+
+
+def closed(job: Job) -> list[dict[str, Any]]:
+    return job.events("RoundClosed")
+
+
+def test_without_a_data_plane_the_same_training_gets_through(
+    lab: Desk, hosts: VirtualHosts
+) -> None:
+    """Evaluation loss within 5 % of the healthy run at equal tokens; the output says degraded."""
+    healthy = begin(lab).end(120)
+    assert (healthy.code, healthy.result["status"]) == (0, "succeeded"), healthy.err
+    hosts.cut_all_data()
+    job = begin(lab)
+    ending = job.end(120)
+    assert (ending.code, ending.result["status"]) == (0, "degraded"), ending.err
+    assert rungs(ending) == {"gloo": "failed", "local-rounds": "used"}
+    assert [event["step"] for event in closed(job)] == list(range(5, STEPS + 1, 5))
+    assert sum(rows for event in closed(job) for _, rows in event["weights"]) == 8 * STEPS
+    loss, other = figure(healthy, "eval_loss"), figure(ending, "eval_loss")
+    sys.stdout.write(f"measured: evaluation loss {loss:.4f}, by local rounds {other:.4f}\n")
+    assert other <= 1.05 * loss
+    assert loss < figure(healthy, "eval_loss_first") / 2
+    adapters = {
+        node: (lab.folder(job.run) / "artifacts" / node / "adapter").is_dir()
+        for node in ("vh1", "vh2")
+    }
+    assert adapters == {"vh1": True, "vh2": False}
+    clean(lab, hosts, job, ["vh1", "vh2"])
+
+
+def test_a_node_that_is_lost_in_the_middle_does_not_end_the_training(
+    lab: Desk, hosts: VirtualHosts
+) -> None:
+    """The other one goes on with all rows, and reports what came of it."""
+    hosts.cut_all_data()
+    job = begin(lab, "--budget", "silence=2", "--budget", "lease=6")
+    job.wait_for("RoundClosed", 2, within_s=90)
+    hosts.unplug("vh1")
+    ending = job.end(120)
+    assert (ending.code, ending.result["status"]) == (0, "degraded"), ending.err
+    assert ending.states["vh1"] == "lost"
+    last = closed(job)[-1]
+    assert (last["step"], last["weights"]) == (STEPS, [["vh2", 8 * 5]])
+    assert figure(ending, "eval_loss") < figure(ending, "eval_loss_first") / 2
+    assert (lab.folder(job.run) / "artifacts" / "vh2" / "adapter").is_dir()

@@ -1,0 +1,434 @@
+"""Training without collectives between nodes: DiLoCo (arXiv 2311.08105), its exchange overlapped.
+
+Every node trains by itself on its share of each step's rows. At the end of a round it offers what
+its parameters changed by since the values that all nodes have in common, and goes on training. Once
+the coordinator has averaged the nodes' parts and taken an outer step, the update replaces the
+node's own part in its parameters; what it learned meanwhile stays and is part of the next round.
+
+What compression takes from a part stays in the node's parameters, too, so it is not lost: only what
+was offered is replaced. Feeds are numbered: 1 is the start, 2 the parameters if this node lacks
+them, then come the rounds' updates, and the verdict at the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compressed import compress, decompress, from_bytes, to_bytes
+from exchange import Exchange, Feed, packed
+from packing import Row, count_targets
+from reporting import Recorder
+from settings import Settings
+from training import StepRecord, Trainer, TrainingFailed, learning_rate_at
+
+START, PARAMETERS, FIRST_UPDATE = 1, 2, 3
+GOLDEN = (math.sqrt(5) - 1) / 2
+Vector = torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which of the run's nodes this is."""
+
+    index: int
+    nodes: int
+
+
+def place_of_node() -> Place | None:
+    """This node's place where nodes train by themselves, else None."""
+    told = os.environ.get("ORCHESTRATE_ROUNDS")
+    if not told:
+        return None
+    index, _, nodes = told.partition("/")
+    return Place(int(index), int(nodes))
+
+
+@dataclass(slots=True)
+class Sent:
+    """A part that was offered: what it says once it is decompressed, and the rows it comes from."""
+
+    round: int
+    name: str
+    parts: list[torch.Tensor]
+    rows: int
+    offering: Future[None]
+
+
+@dataclass(slots=True)
+class Pace:
+    """What this node did in the present round."""
+
+    rows: int = 0
+    seconds: float = 0.0
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+class LocalRounds:
+    """One node's side. All ranks of the node call the same methods; rank 0 has the exchange.
+
+    `evaluate(step)` and `save(step, state)` are called with the values that all nodes have in
+    common in place.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        recorder: Recorder,
+        place: Place,
+        training: str,
+        *,
+        evaluate: Callable[[int], None],
+        save: Callable[[int, dict[str, Any]], None],
+    ) -> None:
+        self.trainer = trainer
+        self.recorder = recorder
+        self.settings: Settings = trainer.settings
+        self.world = trainer.world
+        self.place = place
+        self.reports = 0
+        self._training = training
+        self._evaluate = evaluate
+        self._save = save
+        self._exchange = Exchange(Path(os.environ["ORCHESTRATE_EXCHANGE_DIR"]), self.world.number)
+        self._shares: dict[int, list[float]] = {}
+        self._common = flat(trainer.parameters)  # what all nodes have in common
+        self._first = 1
+        self._applied = 0
+        self._sent: Sent | None = None
+        self._rows = 0  # behind what differs from the common values
+        self._pace = Pace()
+        self._writer = ThreadPoolExecutor(1)
+        self._mark = time.monotonic()
+        self._waited_s = self._trained_s = 0.0
+        self._bytes = 0
+        if trainer.rows_per_step < place.nodes:
+            raise ValueError(
+                f"{trainer.rows_per_step} rows in a step are too few for {place.nodes} nodes"
+            )
+
+    # ---- the beginning ---------------------------------------------------------------------------
+
+    def begin(self, done: int) -> int:
+        """Agree with the other nodes on where to begin; this one could after `done` steps.
+        Returns the steps that are done.
+        """
+        self._tell(self._joining(done))
+        start = self._take(START).header
+        if start["needs"]:
+            given = self._take(PARAMETERS)
+            self._common = self._receive(given.content)
+            fill(self.trainer.parameters, self._common)
+            self.recorder.restore(given.header)
+            if self.world.rank == 0 and digest(self._common) != start["sha256"]:
+                raise RuntimeError("the parameters to begin with arrived with another digest")
+        if start["offer"] and self.world.rank == 0:
+            content = packed(self.recorder.state(), [to_bytes(self._common)])
+            self._exchange.offer("parameters.bin", content, {"type": "parameters"})
+        self._heed(start)
+        step = int(start["step"])
+        self._first = self._round_after(step)
+        self._applied = self._first - 1
+        return step
+
+    def _joining(self, done: int) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "type": "join",
+            "step": done,
+            "sha256": digest(self._common) if self.world.rank == 0 else "",
+            "training": self._training,
+            "steps": settings.steps,
+            "round_steps": settings.round_steps,
+            "rows": self.trainer.rows_per_step,
+            "values": len(self._common),
+            "compression": settings.round_compression,
+            "learning_rate": settings.outer_learning_rate,
+            "momentum": settings.outer_momentum,
+        }
+
+    def _receive(self, content: memoryview) -> Vector:
+        """Rank 0's uncompressed vector, on every rank."""
+        vector = torch.empty_like(self._common)
+        if self.world.rank == 0:
+            (received,) = from_bytes(content, "none", len(vector))
+            vector.copy_(received)
+        return self.world.broadcast(vector)
+
+    # ---- training --------------------------------------------------------------------------------
+
+    def train(self, done: int) -> None:
+        """Do the steps after `done`, and end with the values that all nodes have in common."""
+        self._mark = time.monotonic()
+        while done < self.settings.steps:
+            number = self._round_after(done)
+            self._round(number, done)
+            done = self._end_of(max(number, self._applied))
+        while self._applied < self._end_round:
+            self._apply()
+        self._end()
+
+    def _round(self, number: int, done: int) -> None:
+        """Train until the round's end, or until it was closed without this node."""
+        for step in range(done + 1, self._end_of(number) + 1):
+            self._step(step, number)
+            self._apply_what_is_here()
+            if self._applied >= number:
+                self._hurry()
+                return
+        self._finish(number)
+
+    @property
+    def _end_round(self) -> int:
+        return math.ceil(self.settings.steps / self.settings.round_steps)
+
+    def _round_after(self, step: int) -> int:
+        """The round that the next step belongs to; after the last step there is none."""
+        over = step >= self.settings.steps
+        return self._end_round + 1 if over else step // self.settings.round_steps + 1
+
+    def _end_of(self, number: int) -> int:
+        return min(number * self.settings.round_steps, self.settings.steps)
+
+    def _step(self, step: int, number: int) -> None:
+        rows = share_of(self.trainer.rows_of(step), self._shares[number], self.place.index, step)
+        if not rows:
+            return
+        record = self.trainer.step(step, rows)
+        self._rows += len(rows)
+        self._pace.rows += len(rows)
+        self._pace.seconds += record.seconds
+        self._pace.curve.append(
+            {
+                "step": step,
+                "loss": record.loss,
+                "targets": max(1, count_targets(rows)),
+                "tokens": record.tokens,
+                "seconds": self._lap(),
+            }
+        )
+        self.recorder.show(record)
+
+    def _lap(self) -> float:
+        """Wall time since the last step ended, with all that averaging took from it."""
+        now = time.monotonic()
+        seconds, self._mark = now - self._mark, now
+        self._trained_s += seconds
+        return seconds
+
+    def _finish(self, number: int) -> None:
+        """Offer this node's part; at most one is under way, so the one before is waited for."""
+        while self._applied < number - 1:
+            self._apply()
+        self._apply_what_is_here()
+        if self._applied >= number:
+            self._hurry()
+        elif self.world.rank == 0:
+            self._send(number)
+        self._pace = Pace()
+
+    def _send(self, number: int) -> None:
+        change = self._common - flat(self.trainer.parameters)
+        if not bool(torch.isfinite(change).all()):
+            raise TrainingFailed(f"parameters are not finite after round {number}")
+        parts = compress(change, self.settings.round_compression)
+        content = [to_bytes(part) for part in parts]
+        name, pace = f"part-{number}.bin", self._pace
+        record = {
+            "type": "part",
+            "round": number,
+            "rows": self._rows,
+            "pace": {"rows": pace.rows, "seconds": pace.seconds},
+            "curve": pace.curve,
+        }
+        self._bytes += sum(map(len, content))
+        offering = self._writer.submit(self._exchange.offer, name, content, record)
+        self._sent = Sent(number, name, parts, self._rows, offering)
+
+    def _hurry(self) -> None:
+        """The others went on without this node: tell how fast it is, to get less to do."""
+        pace, self._pace = self._pace, Pace()
+        if pace.rows:
+            self._tell({"type": "pace", "pace": {"rows": pace.rows, "seconds": pace.seconds}})
+
+    # ---- updates ---------------------------------------------------------------------------------
+
+    def _apply_what_is_here(self) -> None:
+        while self._applied < self._end_round and self.world.any(self._has(self._applied + 1)):
+            self._apply()
+
+    def _has(self, number: int) -> bool:
+        return self.world.rank == 0 and self._exchange.has(self._number_of(number))
+
+    def _number_of(self, number: int) -> int:
+        return FIRST_UPDATE + number - self._first
+
+    def _apply(self) -> None:
+        """Take the next update, wait for it if need be, and move all parameters by it."""
+        number = self._applied + 1
+        began = time.monotonic()
+        feed = self._take(self._number_of(number))
+        self._waited_s += time.monotonic() - began
+        self._heed(feed.header)
+        change = torch.empty_like(self._common)
+        if self.world.rank == 0:
+            change.copy_(self._change(feed, number))
+        self.world.broadcast(change)
+        fill(self.trainer.parameters, flat(self.trainer.parameters) + change)
+        self._applied = number
+        self.recorder.add_steps([self._record(told) for told in feed.header["curve"]])
+        self._look(number)
+
+    def _record(self, told: dict[str, Any]) -> StepRecord:
+        """One step of all nodes together, as an update tells of it."""
+        return StepRecord(
+            step=told["step"],
+            loss=told["loss"],
+            learning_rate=learning_rate_at(told["step"], self.settings),
+            tokens=told["tokens"],
+            seconds=told["seconds"],
+        )
+
+    def _change(self, feed: Feed, number: int) -> Vector:
+        """What the parameters change by, on rank 0: the update takes the place of our part."""
+        self._bytes += len(feed.content)
+        compression = feed.header["compression"]
+        parts = from_bytes(feed.content, compression, len(self._common))
+        update = decompress([part.to(self.world.device) for part in parts], compression)
+        self._common += update
+        sent, self._sent = self._sent, None
+        if sent is None or sent.round != number:
+            self._sent = sent
+            return update
+        sent.offering.result()
+        self._exchange.withdraw(sent.name)
+        if self.place.index not in feed.header["included"]:
+            return update
+        self._rows -= sent.rows
+        return update + decompress(sent.parts, self.settings.round_compression)
+
+    def _look(self, number: int) -> None:
+        """Evaluate and save what all nodes have in common, when that is due; takes no training
+        time.
+        """
+        before = self._end_of(number - 1)
+        step, settings = self._end_of(number), self.settings
+        last = step == settings.steps
+        began = time.monotonic()
+        if last or _crossed(before, step, settings.eval_every):
+            mine = flat(self.trainer.parameters)
+            fill(self.trainer.parameters, self._shared_common())
+            if last:
+                self._trained_s += began - self._mark
+                self.recorder.extend_last_step(began - self._mark)
+            self._evaluate(step)
+            fill(self.trainer.parameters, mine if not last else self._common)
+        if last or _crossed(before, step, settings.checkpoint_every):
+            self._save(step, self._state())
+        self._mark += time.monotonic() - began
+
+    def _shared_common(self) -> Vector:
+        return self.world.broadcast(self._common)
+
+    def _state(self) -> dict[str, Any]:
+        """As `Trainer.state`, but with the values that all nodes have in common."""
+        adapter, start = [], 0
+        for parameter in self.trainer.parameters:
+            end = start + parameter.numel()
+            adapter.append(self._common[start:end].view_as(parameter).cpu())
+            start = end
+        return {"adapter": adapter, "optimiser": self.trainer.optimiser.state_dict()}
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """All nodes must have the same values now; who reports for all is told last."""
+        fill(self.trainer.parameters, self._shared_common())
+        if self.world.rank == 0:
+            self._exchange.tell({"type": "end", "sha256": digest(self._common)})
+        number = FIRST_UPDATE + self._end_round - self._first + 1
+        self._heed(self._take(number).header)
+        self._writer.shutdown()
+
+    @property
+    def reporting(self) -> bool:
+        """Whether this node tells for all what came of the training."""
+        return self.reports == self.place.index
+
+    def figures(self) -> dict[str, tuple[float, str]]:
+        """What averaging cost this node."""
+        rounds = max(1, self._applied - self._first + 1)
+        return {
+            "rounds": (rounds, "rounds"),
+            "round_bytes": (self._bytes / rounds, "bytes"),
+            "round_wait": (self._waited_s / max(self._trained_s, 1e-9), "fraction"),
+        }
+
+    # ---- talking ---------------------------------------------------------------------------------
+
+    def _tell(self, record: dict[str, Any]) -> None:
+        if self.world.rank == 0:
+            self._exchange.tell(record)
+
+    def _take(self, number: int) -> Feed:
+        """A feed: its header on every rank, its content on rank 0."""
+        feed = Feed({}, memoryview(b""))
+        if self.world.rank == 0:
+            feed = self._exchange.take(number, self.settings.collective_timeout)
+        text = self.world.share(json.dumps(feed.header).encode(), source=0)
+        return Feed(json.loads(text), feed.content)
+
+    def _heed(self, header: dict[str, Any]) -> None:
+        """Who reports, and who trains on how much in the rounds to come."""
+        self.reports = int(header["reports"])
+        self.recorder.speaks = self.world.is_main and self.reporting
+        given = {int(number): shares for number, shares in header.get("shares", {}).items()}
+        self._shares.update(given)
+
+
+def share_of(rows: Sequence[Row], shares: Sequence[float], index: int, step: int) -> Sequence[Row]:
+    """One node's part of a step's rows. Together the nodes have each row once; what does not divide
+    falls to one or the other from step to step, so that on average each gets exactly its share.
+    """
+    offset = step * GOLDEN % 1
+
+    def bound(before: int) -> int:
+        if before in (0, len(shares)):
+            return len(rows) if before else 0
+        return min(len(rows), math.floor(sum(shares[:before]) * len(rows) + offset))
+
+    return rows[bound(index) : bound(index + 1)]
+
+
+def flat(parameters: Iterable[torch.nn.Parameter]) -> Vector:
+    """All values in one new vector."""
+    return torch.cat([parameter.detach().float().flatten() for parameter in parameters])
+
+
+def fill(parameters: Iterable[torch.nn.Parameter], vector: Vector) -> None:
+    """The way back."""
+    start = 0
+    with torch.no_grad():
+        for parameter in parameters:
+            end = start + parameter.numel()
+            parameter.copy_(vector[start:end].view_as(parameter))
+            start = end
+
+
+def digest(vector: Vector) -> str:
+    """Identity of all bits."""
+    return hashlib.sha256(to_bytes(vector)).hexdigest()
+
+
+def _crossed(before: int, after: int, every: int) -> bool:
+    return every > 0 and before // every < after // every
