@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from orchestrator.core.ledger import Ledger
 
@@ -48,7 +48,6 @@ class Grant:
     groups: tuple[int, ...]
 
 
-@dataclass(slots=True)
 class Seat:
     """What is known of one worker. ``held``: its groups in order, the first one is being worked on.
 
@@ -56,13 +55,15 @@ class Seat:
     was last heard of.
     """
 
-    worker: Worker
-    since: float
-    alive: float
-    held: dict[int, None] = field(default_factory=dict)
-    pace: float | None = None
-    busy_s: float = 0.0
-    late: bool = False
+    __slots__ = ("alive", "busy_s", "held", "late", "pace", "since", "worker")
+
+    def __init__(self, worker: Worker, now: float) -> None:
+        self.worker = worker
+        self.since = self.alive = now
+        self.held: dict[int, None] = {}
+        self.pace: float | None = None
+        self.busy_s = 0.0
+        self.late = False
 
     @property
     def first(self) -> int | None:
@@ -102,7 +103,7 @@ class Leases:
 
     def join(self, worker: Worker, now: float) -> None:
         """A worker is ready for its first lease, whenever that is."""
-        self._seats.setdefault(worker, Seat(worker, now, now))
+        self._seats.setdefault(worker, Seat(worker, now))
 
     def leave(self, worker: Worker) -> list[int]:
         """A worker is gone: what it held goes to others. The groups that are given up."""

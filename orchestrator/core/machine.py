@@ -322,7 +322,9 @@ def _wanted_after_launch(state: RunState) -> Iterator[Action]:
         yield from _wanted_before_launch(name, node)
     if state.plan.rung in APART and not state.halted:
         yield Serve(rung=Rung(state.plan.rung))
-    if all(_is_done(node) for _, node in state.planned()) and not _is_served(state):
+    if _is_served(state):
+        return
+    if all(_is_done(node) for _, node in state.planned()):
         unsure = may_fall(state) and state.classified is None
         yield Classify(attempt=state.attempt) if unsure else Conclude()
 
