@@ -152,7 +152,9 @@ def _phase_after_launch(state: RunState) -> Phase:
         return Phase.WATCH
     if any(not (n.collected or n.swept or n.problem) for n in nodes):
         return Phase.COLLECT
-    return Phase.CLASSIFY if all(_is_done(node) for node in nodes) else Phase.CLEAN
+    if not all(_is_done(node) for node in nodes):
+        return Phase.CLEAN
+    return Phase.COLLECT if _is_served(state) else Phase.CLASSIFY
 
 
 # ---- deciding ----------------------------------------------------------------------------------
