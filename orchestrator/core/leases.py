@@ -59,8 +59,7 @@ class Seat:
 
     def __init__(self, worker: Worker, now: float) -> None:
         self.worker = worker
-        self.since = now
-        self.alive = now
+        self.since = self.alive = now
         self.held: dict[int, None] = {}
         self.pace: float | None = None
         self.busy_s = 0.0

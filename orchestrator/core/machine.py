@@ -152,7 +152,9 @@ def _phase_after_launch(state: RunState) -> Phase:
         return Phase.WATCH
     if any(not (n.collected or n.swept or n.problem) for n in nodes):
         return Phase.COLLECT
-    return Phase.CLASSIFY if all(_is_done(node) for node in nodes) else Phase.CLEAN
+    if not all(_is_done(node) for node in nodes):
+        return Phase.CLEAN
+    return Phase.COLLECT if _is_served(state) else Phase.CLASSIFY
 
 
 # ---- deciding ----------------------------------------------------------------------------------
@@ -322,7 +324,9 @@ def _wanted_after_launch(state: RunState) -> Iterator[Action]:
         yield from _wanted_before_launch(name, node)
     if state.plan.rung in APART and not state.halted:
         yield Serve(rung=Rung(state.plan.rung))
-    if all(_is_done(node) for _, node in state.planned()) and not _is_served(state):
+    if _is_served(state):
+        return
+    if all(_is_done(node) for _, node in state.planned()):
         unsure = may_fall(state) and state.classified is None
         yield Classify(attempt=state.attempt) if unsure else Conclude()
 

@@ -68,7 +68,7 @@ class WorkAccount:
         self._belongs = belongs
         self._took = took
         self._configuration = configuration(request)
-        self._identity = Identity(context.folder)
+        self._identity = Identity(context.folder, self._configuration)
         self._configured: dict[tuple[int, str, int], bool] = {}
         self._reader = ExchangeReader(context.folder)
         self._sources: dict[Path, int] = {}

@@ -14,14 +14,18 @@ SHOWN = 16
 
 
 class Identity:
-    """That of the first worker that said what it is; kept for later attempts and coordinators."""
+    """That of the first worker that said what it is; kept for later attempts and coordinators, as
+    long as the run's ``configuration`` is the same.
+    """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, configuration: str) -> None:
         self._work = folder.work
+        self._configuration = configuration
         self._first: tuple[str, str] | None = None
         try:
             kept = json.loads((self._work / IDENTITY).read_bytes())
-            self._first = (str(kept["node"]), str(kept["identity"]))
+            if kept["configuration"] == configuration:
+                self._first = (str(kept["node"]), str(kept["identity"]))
         except (OSError, ValueError, KeyError, TypeError):
             pass  # nobody has said anything yet
 
@@ -29,7 +33,7 @@ class Identity:
         """How a worker differs from the first one; empty if it does not. Raises ``OSError``."""
         if self._first is None:
             self._first = (node, identity)
-            kept = {"node": node, "identity": identity}
+            kept = {"node": node, "identity": identity, "configuration": self._configuration}
             write_json(make_private_dir(self._work) / IDENTITY, kept)
         first, expected = self._first
         if identity == expected:

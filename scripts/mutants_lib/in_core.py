@@ -5,6 +5,7 @@ from __future__ import annotations
 from .mutant import Mutant
 
 _CORE = "orchestrator/core"
+_LEASES = "tests/core/test_leases.py"
 _MACHINE = "tests/core/test_machine.py"
 _TAKEOVER = "tests/core/test_takeover.py"
 _HANG = "tests/core/test_hang_decisions.py"
@@ -33,6 +34,38 @@ IN_CORE: tuple[Mutant, ...] = (
         old="if all(_is_done(node) for _, node in state.planned()):\n        unsure",
         new="if any(_is_done(node) for _, node in state.planned()):\n        unsure",
         tests=(f"{_MACHINE}::test_a_run_is_over_when_every_node_is_swept",),
+    ),
+    Mutant(
+        name="lease-of-a-dead-worker-is-lost",
+        promise="what a dead worker held goes to others",
+        file=f"{_CORE}/leases.py",
+        old="                given_up.append(group)\n            self._back.append(group)",
+        new="                given_up.append(group)",
+        tests=(f"{_LEASES}::test_a_death_costs_no_sample",),
+    ),
+    Mutant(
+        name="answered-twice-counted-twice",
+        promise="every sample counts exactly once",
+        file=f"{_CORE}/ledger.py",
+        old="        if marks & _DONE:\n            return self._repeat(index, digest)\n",
+        new="",
+        tests=(f"{_LEASES}::test_every_sample_is_counted_once_whatever_happens",),
+    ),
+    Mutant(
+        name="other-output-taken-for-the-same",
+        promise="outputs that differ are flagged",
+        file=f"{_CORE}/ledger.py",
+        old="same = self.digest(index) == digest",
+        new="same = True",
+        tests=(f"{_LEASES}::test_duplicates_and_conflicts_are_samples",),
+    ),
+    Mutant(
+        name="even-leases",
+        promise="unequal workers end together",
+        file=f"{_CORE}/leases.py",
+        old="    most = int((end - backlog) / each + ROUNDING)",
+        new="    most = 1000",
+        tests=(f"{_LEASES}::test_unequal_workers_end_together",),
     ),
     Mutant(
         name="stop-reaches-launched-nodes-only",

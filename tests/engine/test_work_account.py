@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -265,3 +266,21 @@ async def test_failures_of_earlier_attempts_are_tried_again(desk: Desk) -> None:
 
     assert (first.ledger.done, first.ledger.failed) == (1, 1)
     assert (second.ledger.done, second.ledger.failed) == (1, 0)
+
+
+async def test_the_first_identity_counts_for_its_configuration(desk: Desk) -> None:
+    """A worker with another model is unlike the first, also for the next coordinator; once other
+    code or samples were accepted, another model may be right.
+    """
+    mine, other = ({**desk.ready(), "identity": name} for name in ("a model", "another"))
+    desk.tell(mine)
+    desk.tell(other, output(0), attempt=2)
+    account = desk.account(2)
+    await account.hear()
+    assert (account.ledger.done, list(account.unfit)) == (0, [HERE])
+
+    desk.request = replace(desk.request, code="changed")
+    desk.tell({**other, "configuration": configuration(desk.request)}, output(1), attempt=3)
+    account = desk.account(3)
+    await account.hear()
+    assert (account.ledger.done, list(account.unfit)) == (1, [])
