@@ -42,6 +42,8 @@ def load_request(
         env=parse_env(options.env, os.environ),
         exclusive=options.exclusive,
         samples=sample_set(job),
+        fabric_probe=options.fabric_probe,
+        fabric_cache=not options.no_cache,
     )
     assume_plan(request)
     return request

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from orchestrator.core.request import Budgets
 
 CONTINUE = "continue"  # as a value of --unattended
-OFF = "off"  # as a value of --budget hang
+OFF = "off"  # as a value of these budgets
+OPTIONAL = frozenset({"hang", "link"})
 MIN_BUDGET_S, MAX_BUDGET_S = 1.0, 31 * 86_400.0
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -107,6 +108,17 @@ def _how_options(command: Command) -> Command:
             help="Instead of one per GPU, or what the workload declares.",
         ),
         click.option(
+            "--fabric-probe/--no-fabric-probe",
+            default=True,
+            show_default=True,
+            help="Try a collective over all ranks before they are launched on several machines.",
+        ),
+        click.option(
+            "--no-cache",
+            is_flag=True,
+            help="Probe the fabric also when the same nodes proved good within the last day.",
+        ),
+        click.option(
             "--exclusive",
             is_flag=True,
             help="Keep other runs off the machines altogether, not only off these GPUs.",
@@ -128,7 +140,8 @@ def _how_options(command: Command) -> Command:
             "budgets",
             multiple=True,
             metavar="NAME=SECONDS",
-            help="Another deadline, such as connect=60; hang=SECONDS|off: silence. Repeatable.",
+            help="Another deadline, such as connect=60; hang=SECONDS|off: silence; "
+            "link=SECONDS|off: broken links. Repeatable.",
         ),
     )
 
@@ -180,12 +193,14 @@ Options = TypeVar("Options", bound="JobOptions | ViewOptions")
 
 def pick(kind: type[Options], given: Mapping[str, Any]) -> Options:
     """The options of ``kind`` among all that a command was given."""
-    return kind(**{field.name: given[field.name] for field in fields(kind)})
+    return kind(**{f.name: given[f.name] for f in fields(kind) if f.name in given})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
-    """The values of ``job_options``."""
+    """The values of ``job_options``. Those with a default were unknown to earlier versions, whose
+    runs are resumed as they began.
+    """
 
     cluster: str
     nodes: str
@@ -199,6 +214,8 @@ class JobOptions:
     timeout: float | None
     unattended: str | None
     budgets: tuple[str, ...]
+    fabric_probe: bool = False
+    no_cache: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +268,7 @@ def parse_budgets(
         if name not in known:
             what = f"no budget is called {name!r}"
             raise UsageError(what, id="run.budget", remedy=did_you_mean(name, known))
-        off = name == "hang" and value == OFF
+        off = name in OPTIONAL and value == OFF
         given[f"{name}_s"] = None if off else _seconds(f"--budget {name}", value)
     if run_s is not None:
         given["run_s"] = run_s
@@ -260,7 +277,7 @@ def parse_budgets(
         given["lease_s"] = (
             None if lasting else _seconds("--unattended", unattended, f", or {CONTINUE}")
         )
-    # Only run, lease and hang may be None, and only they are.
+    # Only run, lease, hang and link may be None, and only they are.
     return Budgets(**given, hang_asked=asked)  # type: ignore[arg-type]
 
 

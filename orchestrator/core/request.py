@@ -18,7 +18,9 @@ class Budgets:
     ``silence_s``: a node whose link is broken for this long is lost. ``lease_s``: without news
     from the coordinator for this long, the node's supervisor ends the ranks by itself; None lets
     them go on until they are done. ``hang_s``: ranks that are silent for this long are looked at;
-    None never looks. Ranks that report nothing through the kit only if ``hang_asked``.
+    None never looks. Ranks that report nothing through the kit only if ``hang_asked``. ``link_s``:
+    links between nodes that stay broken for this long, while no rank makes progress, end the
+    attempt; None never looks.
     """
 
     connect_s: float = 30.0
@@ -35,6 +37,7 @@ class Budgets:
     silence_s: float = 10.0
     lease_s: float | None = 60.0
     hang_s: float | None = 600.0
+    link_s: float | None = 15.0
     hang_asked: bool = False
 
 

@@ -1,15 +1,95 @@
-"""Who reaches whom by TCP: every node listens for a moment, and the others dial it."""
+"""Connections between all nodes: every agent listens, every agent dials its peers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 
+from orchestrator.boundary.reach_records import Dialled
+from orchestrator.core.fabric.mesh import Matrix, broken, judge, peers
+from orchestrator.core.fabric.verdict import Link, Verdict
+from orchestrator.core.fabric.world import addresses
 from orchestrator.core.state import RunState
 from orchestrator.engine.node_hand import NodeHand
 
+# What is lost once is sent again after 1 s and 3 s by the kernel.
+FIRST_DIAL_S = 3.0
+SECOND_DIAL_S = 4.0
+TRIES = 2
 
-async def broken_links(
-    nodes: Mapping[str, NodeHand], state: RunState
-) -> tuple[tuple[str, str], ...]:
+
+async def probe_mesh(hands: Mapping[str, NodeHand], at: Mapping[str, str]) -> Verdict | None:
+    """Who cannot reach whom, twice in a row; None if everybody reaches everybody.
+
+    Raises as links do.
+    """
+    return judge(list(hands), await _try_twice(hands, at))
+
+
+async def _try_twice(hands: Mapping[str, NodeHand], at: Mapping[str, str]) -> Matrix:
+    """Only what fails twice in a row has failed."""
+    names = list(hands)
+    found: dict[Link, Dialled] = {}
+    for _ in range(TRIES):
+        ports = await _listen(hands)
+        try:
+            found = await dial(hands, at, ports, peers(names), FIRST_DIAL_S)
+            failed = broken(_matrix(found))
+            again = await dial(hands, at, ports, _by_start(failed), SECOND_DIAL_S)
+        finally:
+            kept = await _release(hands, ports)
+        found |= again
+        # Refused by an agent that is not the one that listened: its link was made anew meanwhile.
+        if not any(result.refused and not kept[end] for (_, end), result in found.items()):
+            break
+    return _matrix(found)
+
+
+async def broken_links(nodes: Mapping[str, NodeHand], state: RunState) -> tuple[Link, ...]:
     """(from, to) of the plan's nodes that cannot open a connection. Raises what links raise."""
-    raise NotImplementedError
+    plan = state.plan
+    assert plan is not None
+    if plan.rendezvous is None:
+        return ()
+    facts = {name: node.facts for name, node in state.planned() if node.facts is not None}
+    hands = {share.name: nodes[share.name] for share in plan.nodes}
+    return tuple(broken(await _try_twice(hands, addresses(plan, facts))))
+
+
+async def dial(
+    hands: Mapping[str, NodeHand],
+    at: Mapping[str, str],
+    ports: Mapping[str, int],
+    wanted: Mapping[str, Sequence[str]],
+    timeout_s: float,
+) -> dict[Link, Dialled]:
+    """Every node in ``wanted`` dials its list, all at once."""
+
+    async def one(start: str, ends: Sequence[str]) -> dict[Link, Dialled]:
+        targets = [(at[end], ports[end]) for end in ends]
+        results = await hands[start].dial(targets, timeout_s)
+        return {(start, end): result for end, result in zip(ends, results, strict=True)}
+
+    parts = await asyncio.gather(*(one(start, ends) for start, ends in wanted.items() if ends))
+    return {link: result for part in parts for link, result in part.items()}
+
+
+def _matrix(found: Mapping[Link, Dialled]) -> Matrix:
+    return {link: "" if result.ok else result.error for link, result in found.items()}
+
+
+def _by_start(links: Iterable[Link]) -> dict[str, list[str]]:
+    ends: dict[str, list[str]] = {}
+    for start, end in links:
+        ends.setdefault(start, []).append(end)
+    return ends
+
+
+async def _listen(hands: Mapping[str, NodeHand]) -> dict[str, int]:
+    ports = await asyncio.gather(*(hand.listen() for hand in hands.values()))
+    return dict(zip(hands, ports, strict=True))
+
+
+async def _release(hands: Mapping[str, NodeHand], ports: Mapping[str, int]) -> dict[str, bool]:
+    kept = await asyncio.gather(*(hands[name].release(port) for name, port in ports.items()))
+    return dict(zip(ports, kept, strict=True))

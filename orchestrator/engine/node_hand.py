@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.boundary.facts import parse_facts
+from orchestrator.boundary.reach_records import Dialled, parse_dialled
 from orchestrator.boundary.supervisor_records import parse_holder, parse_swept
+from orchestrator.boundary.trial_records import TriedProcess, parse_trial
 from orchestrator.core.command import reveal
 from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.events import (
@@ -32,7 +34,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.evidence import Inspected
 from orchestrator.core.inventory import NodeSpec
-from orchestrator.core.plan import Lock, NodePlan, ProcessPlan
+from orchestrator.core.plan import Lock, NodePlan, ProcessPlan, Variable
 from orchestrator.core.state import NEVER_LAUNCHED, RunState
 from orchestrator.edges.agent.channel import AgentError
 from orchestrator.edges.store.files import make_private_dir
@@ -167,31 +169,62 @@ class NodeHand:
     async def prepare(self) -> None:
         self._post(await prepare(self._link, self._request, self._context))
 
-    async def offer_rendezvous(self) -> None:
+    async def listen(self) -> int:
+        """Let the node's agent accept connections; the port."""
         reply = await self._link.request("listen", timeout_s=QUICK_S)
         port = reply.fields.get("port")
         if type(port) is not int or not 0 < port < 65536:
             raise OSError(f"{self._spec.name} offered no port")
-        self._post(RendezvousOffered(node=self._spec.name, port=port))
+        return port
+
+    async def release(self, port: int) -> bool:
+        """End what ``listen`` began; False: an agent that replaced that one knows nothing of it."""
+        try:
+            await self._link.request("release", {"port": port}, timeout_s=QUICK_S)
+        except AgentError as error:
+            if error.id != ABSENT:
+                raise
+            return False
+        return True
+
+    async def dial(self, targets: Sequence[tuple[str, int]], timeout_s: float) -> list[Dialled]:
+        """What came of opening a connection to each of ``targets`` from the node."""
+        fields = {"targets": [list(target) for target in targets], "timeout_s": timeout_s}
+        reply = await self._link.request("dial", fields, timeout_s=QUICK_S)
+        return parse_dialled(reply.fields, len(targets))
+
+    async def offer_rendezvous(self) -> None:
+        self._post(RendezvousOffered(node=self._spec.name, port=await self.listen()))
 
     async def reach(self, addresses: Sequence[str], port: int) -> None:
-        reply = await self._link.request(
-            "dial",
-            {"targets": [[address, port] for address in addresses], "timeout_s": DIAL_S},
-            timeout_s=QUICK_S,
-        )
-        told = reply.fields.get("results")
-        results = [r if isinstance(r, dict) else {} for r in told] if isinstance(told, list) else []
-        good = [(a, r) for a, r in zip(addresses, results, strict=False) if r.get("ok") is True]
-        bad = [r for r in results if r.get("ok") is not True]
+        results = await self.dial([(address, port) for address in addresses], DIAL_S)
+        good = [(a, r) for a, r in zip(addresses, results, strict=True) if r.ok]
         self._post(
             Reached(
                 node=self._spec.name,
                 addresses=tuple(address for address, _ in good),
-                via=tuple(str(result.get("local", ""))[:64] for _, result in good),
-                errors=tuple(str(result.get("error", ""))[:200] for result in bad),
+                via=tuple(result.local for _, result in good),
+                errors=tuple(result.error for result in results if not result.ok),
             )
         )
+
+    async def trial(
+        self, name: str, processes: Sequence[ProcessPlan], env: Sequence[Variable], within_s: float
+    ) -> tuple[TriedProcess, ...]:
+        """Run ``processes`` to their end, for at most ``within_s``; nothing of them is left."""
+        fields = {
+            **self._fenced(),
+            "trial": name,
+            "deadline_s": within_s,
+            "snapshot": self._request.code or None,
+            "processes": [_process(env, process) for process in processes],
+        }
+        reply = await self._link.request("trial", fields, timeout_s=within_s + QUICK_S)
+        return parse_trial(reply.payload, within_s)
+
+    async def end_trial(self, name: str) -> None:
+        """Let it end now; whoever waits for ``trial`` hears of it."""
+        await self._link.request("end_trial", {"trial": name}, timeout_s=QUICK_S)
 
     async def reserve(self, locks: Sequence[Lock]) -> Occupied | None:
         """Take ``locks`` until the launch, or tell who has one of them."""
@@ -212,7 +245,7 @@ class NodeHand:
         """
         async with self._launching:
             if port is not None:
-                await self._release(port)
+                await self.release(port)
             budgets = self._request.budgets
             own_code = self._request.job.workload.own_code
             fields = {
@@ -226,18 +259,10 @@ class NodeHand:
                 "locks": agent_locks(share.locks),
                 "coordinator": self._coordinator(),
                 "gpus": list(share.gpus),
-                "processes": [_process(share, process) for process in share.processes],
+                "processes": [_process(share.env, process) for process in share.processes],
             }
             await self._link.request("launch", fields, timeout_s=budgets.launch_s)
         self._post(Launched(node=self._spec.name))
-
-    async def _release(self, port: int) -> None:
-        """An agent that replaced the one that listened has nothing to let go of."""
-        try:
-            await self._link.request("release", {"port": port}, timeout_s=QUICK_S)
-        except AgentError as error:
-            if error.id != ABSENT:
-                raise
 
     async def follow(self, state: RunState) -> None:
         """Watch the supervisor from where our copy of its logs ends, and keep its lease alive."""
@@ -397,11 +422,11 @@ def agent_locks(locks: Sequence[Lock]) -> list[dict[str, object]]:
     return [{"name": k.name, "mode": "shared" if k.shared else "exclusive"} for k in locks]
 
 
-def _process(share: NodePlan, process: ProcessPlan) -> dict[str, object]:
+def _process(common: Sequence[Variable], process: ProcessPlan) -> dict[str, object]:
     """The agent's form of a planned process; secrets are opened here and travel over the
     channel.
     """
-    env = {v.name: reveal(v.value) for v in (*share.env, *process.env)}
+    env = {v.name: reveal(v.value) for v in (*common, *process.env)}
     return {
         "label": process.label,
         "rank": process.rank,

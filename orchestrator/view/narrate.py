@@ -15,10 +15,12 @@ from orchestrator.core.events import (
     DeadlinePassed,
     Divided,
     Event,
+    FabricProbed,
     Failed,
     Fault,
     Halting,
     Launched,
+    LinksBroken,
     NodeConcluded,
     NodeLost,
     Occupied,
@@ -87,6 +89,8 @@ def narrate(event: Event, state: RunState) -> Line | None:
             return _stalled(event, state)
         case Classified() | Divided() | RoundClosed():
             return _on_the_ladder(event, state)
+        case FabricProbed() | LinksBroken():
+            return _fabric(event)
         case _:
             return _before_launch(event, state) or _after_launch(event, state)
 
@@ -127,6 +131,25 @@ def _stalled(event: Stalled | Inspected, state: RunState) -> Line | None:
             if state.stall is None:
                 return Line(Weight.RUN, "no hang: the ranks wrote something, or cannot be asked")
             return None
+
+
+def _fabric(event: FabricProbed | LinksBroken) -> Line:
+    """What a probe of the network between the nodes came to; or that it broke in mid-run."""
+    match event:
+        case LinksBroken(links=links, seconds=took):
+            shown = ", ".join(f"{brief(a, 60)} to {brief(b, 60)}" for a, b in links[:8])
+            more = f" and {len(links) - 8} more" if len(links) > 8 else ""
+            text = f"no connection for {seconds(took)} and no progress: {shown}{more}"
+            return Line(Weight.PROBLEM, text)
+        case FabricProbed(ok=False, reason=reason, rung=rung, seconds=took):
+            text = f"fabric probe of {rung.value} failed after {seconds(took)}: {reason}"
+            return Line(Weight.PROBLEM, brief(text, 600))
+        case FabricProbed(busbw_gbps=busbw, cached=cached, seconds=took, rung=rung):
+            speed = f", {busbw:.3g} GB/s" if busbw is not None else ""
+            when = "proven within the last day" if cached else f"proven in {seconds(took)}"
+            if event.reason:
+                return Line(Weight.PROBLEM, brief(f"fabric {when}, but {event.reason}", 400))
+            return Line(Weight.RUN, f"fabric {when}: {rung.value}{speed}")
 
 
 def _begun(state: RunState) -> Line:

@@ -44,6 +44,8 @@ def _head(plan: Plan) -> Iterator[str]:
     yield f"{brief(plan.workload)} on {brief(plan.cluster)}{preset}"
     yield f"  {plural(plan.world_size, 'rank')} on {plural(len(plan.nodes), 'node')}"
     yield f"  launcher {plan.launcher}: {brief(plan.launcher_reason)}"
+    if plan.proves_fabric:
+        yield f"  fabric probe: an all-reduce over {plural(plan.world_size, 'rank')} before launch"
     if plan.rendezvous is not None:
         yield f"  rendezvous at {brief(plan.rendezvous.address)} port {plan.rendezvous.port}"
     if plan.assumed:
@@ -86,7 +88,7 @@ def _budgets(budgets: Budgets) -> Iterator[str]:
         for field in fields(budgets)
         if field.name.endswith("_s") and field.name != "lease_s"
     ]
-    none = {"hang": "not looked for"}
+    none = {"hang": "not looked for", "link": "not looked at"}
     yield ", ".join(
         f"{name} {none.get(name, 'as long as it needs') if value is None else seconds(value)}"
         for name, value in told

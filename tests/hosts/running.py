@@ -275,9 +275,14 @@ class Desk:
         options: Sequence[str] = (),
         launcher: str = "direct",
         env: Mapping[str, str] | None = None,
+        probe: bool = False,
     ) -> Job:
-        """`orchestrate run --json --follow OPTIONS -- SCRIPT`, with an id of its own."""
-        return self._begin("--launcher", launcher, *options, "--", *script, env=env)
+        """`orchestrate run --json --follow OPTIONS -- SCRIPT`, with an id of its own.
+
+        ``probe``: with a fabric probe, which takes seconds.
+        """
+        words = ("--launcher", launcher, *options, "--", *script)
+        return self._begin(*words, env=env, probe=probe)
 
     def start_workload(
         self,
@@ -285,15 +290,17 @@ class Desk:
         *settings: str,
         options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        probe: bool = False,
     ) -> Job:
         """`orchestrate run --json --follow --workload FOLDER --set SETTING...`, likewise."""
         sets = [word for setting in settings for word in ("--set", setting)]
-        return self._begin("--workload", str(folder), *sets, *options, env=env)
+        return self._begin("--workload", str(folder), *sets, *options, env=env, probe=probe)
 
-    def _begin(self, *words: str, env: Mapping[str, str] | None) -> Job:
+    def _begin(self, *words: str, env: Mapping[str, str] | None, probe: bool) -> Job:
         run = self.next_run
         self._count += 1
         fixed = ["--cluster", str(self.cluster), "--run-id", run, "--json", "--follow"]
+        fixed += [] if probe else ["--no-fabric-probe"]
         job = Job(run, self.popen("run", *fixed, *words, env=env))
         self._jobs.append(job)
         return job

@@ -3,7 +3,7 @@
 ``$ORCHESTRATE_HOME`` (default ``~/.orchestrate``)::
 
     history.sqlite
-    cache/snapshots/
+    cache/snapshots/ cache/fabric/
     runs/<run-id>/
         request.json invocation.json plan.json journal.jsonl metrics.jsonl
         coordinator.json coordinator.lock coordinator.log
@@ -215,6 +215,11 @@ class Layout:
     def snapshots(self) -> Path:
         """What is remembered of trees that were hashed before."""
         return self.home / "cache" / "snapshots"
+
+    @property
+    def fabrics(self) -> Path:
+        """What is remembered of fabrics that proved good."""
+        return self.home / "cache" / "fabric"
 
     def run(self, run_id: str) -> RunFolder:
         """The folder of ``run_id``, existing or not. Raises ``ValueError`` for an invalid id."""

@@ -118,12 +118,36 @@ def _specification(
     attempt: AttemptLayout,
     request: Mapping[str, Any],
 ) -> dict[str, Any]:
+    places, processes = filled(layout, run, attempt, request)
+    default = places["snapshot"] or attempt.output
+    return {
+        "run": request["run"],
+        "node": request["node"],
+        "attempt": request["attempt"],
+        "attempt_dir": attempt.root,
+        "grace_s": seconds(request, "grace_s", 0.0, 3600.0),
+        "cwd": _fill(field(request, "cwd", str, None) or default, places),
+        "snapshot": request.get("snapshot"),
+        "agent": os.path.basename(AGENT),
+        "boot_id": boot_id(),
+        "environments": _environments(layout, processes),
+        "independent": field(request, "independent", bool, False),
+        "processes": processes,
+    }
+
+
+def filled(
+    layout: NodeLayout,
+    run: RunLayout,
+    attempt: AttemptLayout,
+    request: Mapping[str, Any],
+) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """What the placeholders stand for, and the processes with that and the markers filled in."""
     digest = field(request, "snapshot", str, None)
     if digest is not None and not os.path.isdir(layout.snapshot(digest)):
         raise AgentFault(ABSENT, f"snapshot {digest[:16]} is not on this node")
-    snapshot = layout.snapshot(digest) if digest else ""
     places = {
-        "snapshot": snapshot,
+        "snapshot": layout.snapshot(digest) if digest else "",
         "kit": layout.kit(digest) if digest else "",
         "work": attempt.work,
         "output": attempt.output,
@@ -144,22 +168,7 @@ def _specification(
         "ORCHESTRATE_EXCHANGE_DIR": attempt.exchange,
         "ORCHESTRATE_CHECKPOINT_DIR": run.checkpoints,
     }
-    processes = _processes(request, places, markers)
-    default = snapshot or attempt.output
-    return {
-        "run": request["run"],
-        "node": request["node"],
-        "attempt": request["attempt"],
-        "attempt_dir": attempt.root,
-        "grace_s": seconds(request, "grace_s", 0.0, 3600.0),
-        "cwd": _fill(field(request, "cwd", str, None) or default, places),
-        "snapshot": digest,
-        "agent": os.path.basename(AGENT),
-        "boot_id": boot_id(),
-        "environments": _environments(layout, processes),
-        "independent": field(request, "independent", bool, False),
-        "processes": processes,
-    }
+    return places, _processes(request, places, markers)
 
 
 def _environments(layout: NodeLayout, processes: list[dict[str, Any]]) -> list[str]:

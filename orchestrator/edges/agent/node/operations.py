@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from orchestrator.edges.agent.node.reach import Listener
     from orchestrator.edges.agent.node.reservations import Reservations
+    from orchestrator.edges.agent.node.trial import Trial
     from orchestrator.edges.agent.node.watch import Watch
 
     Request = Mapping[str, Any]
@@ -43,6 +44,7 @@ class Context:
         self.watches: dict[str, Watch] = {}
         self.listeners: dict[int, Listener] = {}
         self.builders: set[int] = set()
+        self.trials: dict[str, Trial] = {}
         self.afterwards: dict[str, Callable[[], None]] = {}
         self.lock = threading.Lock()
         self._reservations: Reservations | None = None
@@ -74,7 +76,7 @@ class Context:
             return self._reservations
 
     def close(self) -> None:
-        """Let go of reservations; end builders (process groups that we started, not reaped)."""
+        """Let go of reservations; end builders and trials (groups that we started, not reaped)."""
         if self._reservations is not None:
             self._reservations.close()
         for pid in list(self.builders):
@@ -160,6 +162,18 @@ def _dial(call: Call) -> Result:
     return dial(call.request)
 
 
+def _trial(call: Call) -> Result:
+    from orchestrator.edges.agent.node.trial import trial
+
+    return trial(call.context, call.layout, call.request)
+
+
+def _end_trial(call: Call) -> Result:
+    from orchestrator.edges.agent.node.trial import end_trial
+
+    return end_trial(call.context, call.request)
+
+
 def _with_reservations(module: str, name: str) -> Callable[[Call], Result]:
     """The function ``name(reservations, layout, request)`` of a module of this folder."""
 
@@ -216,6 +230,8 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "listen": _listen,
     "release": _release,
     "dial": _dial,
+    "trial": _trial,
+    "end_trial": _end_trial,
     "reserve": _with_reservations("reservations", "reserve"),
     "unreserve": _with_reservations("reservations", "unreserve"),
     "launch": _with_reservations("launch", "launch"),
@@ -236,7 +252,10 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
 
 # Their answers are not remembered: they may be long, and a repeat finds the same or newer facts.
 READS = frozenset(
-    {"probe", "offer", "interpreter", "dial", "inspect", "kernel", "runs", "outputs", "fetch"}
+    (
+        *("probe", "offer", "interpreter", "dial", "trial", "inspect", "kernel"),
+        *("runs", "outputs", "fetch"),
+    )
 )
 
 

@@ -1,0 +1,40 @@
+"""What a node tells of connections that it tried to open. Untrusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MAX_LOCAL = 64
+MAX_ERROR = 200
+REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialled:
+    """What came of one connection: ``local`` is the address that it came from."""
+
+    ok: bool
+    local: str = ""
+    error: str = ""
+
+    @property
+    def refused(self) -> bool:
+        """Whether somebody at the other end said no: the way there works."""
+        return REFUSED in self.error
+
+
+def parse_dialled(fields: Mapping[str, Any], count: int) -> list[Dialled]:
+    """One result per target; what is missing is no connection."""
+    told = fields.get("results")
+    results = told[:count] if isinstance(told, list) else []
+    found = [_result(result) for result in results]
+    return found + [Dialled(ok=False, error="no answer")] * (count - len(found))
+
+
+def _result(told: object) -> Dialled:
+    result = told if isinstance(told, dict) else {}
+    if result.get("ok") is True:
+        return Dialled(ok=True, local=str(result.get("local", ""))[:MAX_LOCAL])
+    return Dialled(ok=False, error=str(result.get("error") or "no connection")[:MAX_ERROR])

@@ -1,0 +1,134 @@
+"""Collectives between pairs of nodes, in rounds, and which node or link they put to blame. Pure.
+
+The first round pairs everybody, n/2 pairs at once; the next ones pair every suspect, whose pair
+failed or who was left over, with nodes that proved good, until two failed with it or one did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from orchestrator.core.fabric.verdict import MAX_NAMED, Link, Verdict, because, listing
+
+# A pair of nodes -> what went wrong with its collective, "" for nothing.
+Results = Mapping[Link, str]
+
+MAX_ROUNDS = 4
+# So many partners tell a node that fails from a link that does.
+ENOUGH = 2
+
+
+def next_round(names: Sequence[str], results: Results, number: int) -> list[Link]:
+    """The disjoint pairs to try as round ``number``, from 0; empty when all is known that pairs can
+    tell, or enough was tried.
+    """
+    if number >= MAX_ROUNDS:
+        return []
+    good = proven(names, results)
+    if not good:
+        return _everybody(names, number) if number < _most_rounds(names) else []
+    failed = {pair for pair, error in results.items() if error}
+    pairs: list[Link] = []
+    free = list(good)
+    for name in names:
+        met = _partners(name, failed)
+        partner = next((other for other in free if other not in met), None)
+        if name not in good and len(met) < ENOUGH and partner is not None:
+            free.remove(partner)
+            pairs.append((partner, name))
+    return pairs
+
+
+def proven(names: Sequence[str], results: Results) -> list[str]:
+    """The nodes that took part in a collective that came to its end."""
+    good = {name for pair, error in results.items() if not error for name in pair}
+    return [name for name in names if name in good]
+
+
+def _most_rounds(names: Sequence[str]) -> int:
+    """How many rounds of disjoint pairs there are."""
+    return len(names) - 1 if len(names) % 2 == 0 else len(names)
+
+
+def _everybody(names: Sequence[str], number: int) -> list[Link]:
+    """Round ``number`` of a tournament in which everybody meets everybody; of an odd number of
+    names one is left over in each.
+    """
+    seats: list[str | None] = [*names, *([None] if len(names) % 2 else [])]
+    first, *others = seats
+    turned = [first, *others[len(others) - number :], *others[: len(others) - number]]
+    half = len(turned) // 2
+    table = zip(turned[:half], reversed(turned[half:]), strict=True)
+    return [(a, b) for a, b in table if a is not None and b is not None]
+
+
+def _partners(name: str, pairs: Collection[Link]) -> list[str]:
+    return [other for pair in pairs if name in pair for other in pair if other != name]
+
+
+def judge(names: Sequence[str], results: Results, together: str) -> Verdict:
+    """Who is to blame for an all-reduce over all nodes that failed; ``together`` says how."""
+    failed = {pair: error for pair, error in results.items() if error}
+    good = set(proven(names, results))
+    if not failed:
+        return _only_together(names, together)
+    if not good:
+        return _nobody(names, failed)
+    blamed = [name for name in names if _is_guilty(name, good, failed)]
+    parts = [_node(name, good, failed) for name in blamed]
+    left = {pair: error for pair, error in failed.items() if not set(blamed).intersection(pair)}
+    parts += [_link(pair, error) for pair, error in left.items()]
+    told = [part.sentence for part in parts[:MAX_NAMED]]
+    told += [f"and {len(parts) - MAX_NAMED} more"] if len(parts) > MAX_NAMED else []
+    return Verdict(
+        sentence="; ".join(told),
+        culprits=tuple(name for part in parts for name in part.culprits),
+        links=tuple(link for part in parts for link in part.links),
+    )
+
+
+def _is_guilty(name: str, good: Collection[str], failed: Results) -> bool:
+    """It never proved good itself, and failed with several, of whom one did."""
+    met = set(_partners(name, failed))
+    return name not in good and len(met) >= ENOUGH and bool(met.intersection(good))
+
+
+def _only_together(names: Sequence[str], together: str) -> Verdict:
+    if len(names) == ENOUGH:
+        sentence = f"an all-reduce over {listing(names)} failed once, and then worked"
+    else:
+        sentence = f"every pair of nodes completes an all-reduce, all {len(names)} together do not"
+    return Verdict(sentence=sentence + because(together))
+
+
+def _nobody(names: Sequence[str], failed: Results) -> Verdict:
+    why = because(next(iter(failed.values())))
+    if len(names) == ENOUGH:
+        return Verdict(
+            sentence=f"{listing(names)} open TCP connections to each other, but do not complete an "
+            f"all-reduce{why}",
+            links=tuple(failed),
+        )
+    return Verdict(
+        sentence=f"the nodes open TCP connections to each other, but no pair of {listing(names)} "
+        f"completes an all-reduce{why}: what they have in common is at fault",
+    )
+
+
+def _node(name: str, good: Collection[str], failed: Results) -> Verdict:
+    partners = [other for other in _partners(name, failed) if other in good]
+    error = next(error for pair, error in failed.items() if name in pair)
+    others = "which completes" if len(partners) == 1 else "which complete"
+    return Verdict(
+        sentence=f"{name} does not complete an all-reduce with {listing(partners)}, {others} one "
+        f"with other nodes{because(error)}: the node, its adapter or its port is at fault",
+        culprits=(name,),
+    )
+
+
+def _link(pair: Link, error: str) -> Verdict:
+    return Verdict(
+        sentence=f"{pair[0]} and {pair[1]} do not complete an all-reduce with each other, but do "
+        f"so with other nodes{because(error)}: the link between them is at fault",
+        links=(pair,),
+    )
