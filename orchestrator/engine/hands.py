@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Mapping
 from contextlib import suppress
 
 from orchestrator.boundary.supervisor_records import BadRecord
@@ -101,6 +102,11 @@ class Hands:
         if self._present is not None and self._present.epoch == state.epoch:
             self._present.exchange.see(state)
 
+    @property
+    def nodes(self) -> Mapping[str, NodeHand]:
+        """Those of the present attempt."""
+        return self._present.nodes if self._present is not None else {}
+
     def broken(self) -> set[str]:
         """The nodes whose link is gone for now."""
         return self._present.broken() if self._present is not None else set()
@@ -131,6 +137,10 @@ class AttemptHands:
         heard = self.exchange.changed.set
         for spec in workers:
             self._nodes[spec.name] = NodeHand(spec, context, state, self._tell, heard)
+
+    @property
+    def nodes(self) -> Mapping[str, NodeHand]:
+        return self._nodes
 
     def begin(self, action: Action, state: RunState) -> None:
         """Perform ``action`` in a task of its own."""

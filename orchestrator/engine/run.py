@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator.core import machine
@@ -36,6 +36,7 @@ from orchestrator.engine.context import RunContext
 from orchestrator.engine.diagnosing import with_diagnosis
 from orchestrator.engine.hands import Hands
 from orchestrator.engine.interrupts import Abandoned
+from orchestrator.engine.links import Dialler, LinkWatch
 from orchestrator.engine.problems import not_written
 from orchestrator.engine.pulse import Pulse
 from orchestrator.engine.recorded import Timings, recall
@@ -115,18 +116,21 @@ class _Engine:
         self._queue: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         self._timings = timings
         self._pulse = Pulse(state, context.clock, self._queue.put_nowait, self._broken)
-        self._context = replace(context, observers=(*context.observers, self._pulse))
+        self._links = LinkWatch(state, context.clock, self._queue.put_nowait, self._nodes)
+        watches = (self._pulse, self._links)
+        self._context = replace(context, observers=(*context.observers, *watches))
         self._hands = Hands(self._context, self._queue.put_nowait)
 
     async def run(self, events: list[Event]) -> Result:
-        beating = asyncio.create_task(self._pulse.run())
+        watching = [asyncio.create_task(watch.run()) for watch in (self._pulse, self._links)]
         try:
             self._take(events)
             while "Conclude" not in self._state.issued:
                 self._take(await self._next_events())
         finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
         return self._conclude()
 
     async def let_go(self) -> None:
@@ -143,6 +147,9 @@ class _Engine:
 
     def _broken(self) -> Collection[str]:
         return self._hands.broken()
+
+    def _nodes(self) -> Mapping[str, Dialler]:
+        return self._hands.nodes
 
     def leave(self) -> None:
         self._queue.put_nowait(Abandoned())

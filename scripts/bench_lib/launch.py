@@ -58,6 +58,7 @@ class _Job:
     def ours(self, *options: str) -> list[Command]:
         cluster = str(self.bed.inventory(self.hosts))
         words = ["run", "--cluster", cluster, "--ranks-per-node", str(self.ranks), "--follow"]
+        words.append("--no-fabric-probe")  # which none of the others has
         words += options
         command = self.bed.orchestrate(*words, "--", SCRIPT, cwd=_project(self.bed))
         return [replace(command, merged=True)]  # the ranks' lines come among the progress

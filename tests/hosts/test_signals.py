@@ -45,6 +45,7 @@ def unique(name: str) -> str:
 
 def words(desk: Desk, run: str, *job: str, options: tuple[str, ...] = ()) -> list[str]:
     fixed = ["--cluster", str(desk.cluster), "--launcher", "direct", "--run-id", run]
+    fixed.append("--no-fabric-probe")
     return ["run", *fixed, *options, "--", "rank.py", *job]
 
 
