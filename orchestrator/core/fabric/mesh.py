@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from orchestrator.core.fabric.verdict import MAX_NAMED, Link, Verdict, because, listing
 
 Matrix = Mapping[Link, str]
+Ends = tuple[Mapping[str, Sequence[Link]], Mapping[str, Sequence[Link]]]
 
 ALL_PAIRS = 64
 MOST_PEERS = 16
@@ -84,23 +85,26 @@ def _cut_off(names: Sequence[str], tried: dict[Link, str]) -> list[Verdict]:
     """Nodes that reach nobody and are reached by nobody, though others reach each other. What they
     explain is taken out of ``tried``.
     """
-    dead = {name for name in names if _all_failed(_around(name, tried))}
+    at = _by_end(tried)
+    dead = {name for name in names if _all_failed(_around(name, at, tried))}
     alive = [name for name in names if name not in dead]
-    met = {name: _met(name, tried, alive) for name in names if name in dead}
+    met = {name: _met(name, at, alive) for name in names if name in dead}
     found = {name: others for name, others in met.items() if others}
-    parts = [_cut_off_node(name, others, tried) for name, others in found.items()]
+    parts = [
+        _cut_off_node(name, others, _first_error(_around(name, at, tried)), tried)
+        for name, others in found.items()
+    ]
     for link in [link for link in tried if found.keys() & set(link)]:
         del tried[link]
     return parts
 
 
-def _cut_off_node(name: str, others: Sequence[str], tried: Matrix) -> Verdict:
+def _cut_off_node(name: str, others: Sequence[str], error: str, tried: Matrix) -> Verdict:
     between = [error for link, error in tried.items() if set(others).issuperset(link)]
     works = "reach each other" if between and not any(between) else "reach other nodes"
-    why = because(_first_error(_around(name, tried)))
     return Verdict(
-        sentence=f"{name} cannot open a TCP connection to {listing(others)}, which {works}{why}: "
-        "the node or its port is at fault",
+        sentence=f"{name} cannot open a TCP connection to {listing(others)}, which {works}"
+        f"{because(error)}: the node or its port is at fault",
         culprits=(name,),
     )
 
@@ -110,11 +114,13 @@ def _one_way(names: Sequence[str], tried: dict[Link, str]) -> list[Verdict]:
     explain is taken out of ``tried``.
     """
     parts: list[Verdict] = []
+    at = _by_end(tried)
     for end in (1, 0):
         for name in names:
-            mine = {link: error for link, error in tried.items() if link[end] == name}
+            mine = {link: tried[link] for link in at[end].get(name, ()) if link in tried}
             if len(mine) >= FEWEST_PEERS and _all_failed(mine):
-                back = [b[end] for b in tried if b[1 - end] == name and not tried[b]]
+                others = at[1 - end].get(name, ())
+                back = [link[end] for link in others if link in tried and not tried[link]]
                 sentence = _kept_out(name, back, mine) if end else _kept_in(name, back, mine)
                 parts.append(Verdict(sentence=sentence, culprits=(name,)))
                 for link in mine:
@@ -188,8 +194,19 @@ def _links(tried: Matrix) -> Iterator[Verdict]:
             )
 
 
-def _around(name: str, tried: Matrix) -> Matrix:
-    return {link: error for link, error in tried.items() if name in link}
+def _by_end(tried: Matrix) -> Ends:
+    """The links that begin, and those that end, at each node."""
+    out: dict[str, list[Link]] = {}
+    into: dict[str, list[Link]] = {}
+    for link in tried:
+        out.setdefault(link[0], []).append(link)
+        into.setdefault(link[1], []).append(link)
+    return out, into
+
+
+def _around(name: str, at: Ends, tried: Matrix) -> Matrix:
+    out, into = at
+    return {link: tried[link] for link in (*out.get(name, ()), *into.get(name, ()))}
 
 
 def _all_failed(part: Matrix) -> bool:
@@ -200,11 +217,11 @@ def _first_error(matrix: Matrix) -> str:
     return next(error for error in matrix.values() if error)
 
 
-def _met(name: str, tried: Matrix, among: Collection[str]) -> list[str]:
+def _met(name: str, at: Ends, among: Collection[str]) -> list[str]:
     """The nodes among ``among`` that tried ``name`` or that it tried; none unless it has a word of
     its own and they are enough to tell a node from a link.
     """
-    out = {end for start, end in tried if start == name}
-    into = {start for start, end in tried if end == name}
+    out = {end for _, end in at[0].get(name, ())}
+    into = {start for start, _ in at[1].get(name, ())}
     met = [other for other in among if other in out | into]
     return met if out and into and len(met) >= FEWEST_PEERS else []

@@ -1,7 +1,8 @@
 """Collectives between pairs of nodes, in rounds, and which node or link they put to blame. Pure.
 
-The first round pairs everybody, n/2 pairs at once; the next ones pair every suspect, whose pair
-failed or who was left over, with nodes that proved good, until two failed with it or one did not.
+The first rounds pair neighbours on the ring of nodes, n/2 pairs at once. Once a pair failed, every
+suspect, of that pair or left over, is paired with nodes that proved good, until two failed with it
+or one did not.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ def next_round(names: Sequence[str], results: Results, number: int) -> list[Link
     """The disjoint pairs to try as round ``number``, from 0; empty when all is known that pairs can
     tell, or enough was tried.
     """
+    good = proven(names, results)
+    failed = {pair for pair, error in results.items() if error}
     if number >= MAX_ROUNDS:
         return []
-    good = proven(names, results)
-    if not good:
-        return _everybody(names, number) if number < _most_rounds(names) else []
-    failed = {pair for pair, error in results.items() if error}
+    if not good or not failed:
+        return _neighbours(names, number)
+    suspects = [name for name in names if name not in good]
+    suspects.sort(key=lambda name: not _partners(name, failed))
     pairs: list[Link] = []
-    free = list(good)
-    for name in names:
+    for name in suspects:
         met = _partners(name, failed)
-        partner = next((other for other in free if other not in met), None)
-        if name not in good and len(met) < ENOUGH and partner is not None:
-            free.remove(partner)
+        partner = next((other for other in good if other not in met), None)
+        if len(met) < ENOUGH and partner is not None:
+            good.remove(partner)
             pairs.append((partner, name))
     return pairs
 
@@ -45,21 +47,13 @@ def proven(names: Sequence[str], results: Results) -> list[str]:
     return [name for name in names if name in good]
 
 
-def _most_rounds(names: Sequence[str]) -> int:
-    """How many rounds of disjoint pairs there are."""
-    return len(names) - 1 if len(names) % 2 == 0 else len(names)
-
-
-def _everybody(names: Sequence[str], number: int) -> list[Link]:
-    """Round ``number`` of a tournament in which everybody meets everybody; of an odd number of
-    names one is left over in each.
-    """
-    seats: list[str | None] = [*names, *([None] if len(names) % 2 else [])]
-    first, *others = seats
-    turned = [first, *others[len(others) - number :], *others[: len(others) - number]]
-    half = len(turned) // 2
-    table = zip(turned[:half], reversed(turned[half:]), strict=True)
-    return [(a, b) for a, b in table if a is not None and b is not None]
+def _neighbours(names: Sequence[str], number: int) -> list[Link]:
+    """Every second link of the ring of nodes, then the others; of an odd number, one is left."""
+    count = len(names)
+    ring = [(names[at], names[(at + 1) % count]) for at in range(count if count > ENOUGH else 1)]
+    last = [ring.pop()] if count % 2 else []
+    rounds = [ring[::2], ring[1::2], last]
+    return rounds[number] if number < len(rounds) else []
 
 
 def _partners(name: str, pairs: Collection[Link]) -> list[str]:
@@ -71,7 +65,7 @@ def judge(names: Sequence[str], results: Results, together: str) -> Verdict:
     failed = {pair: error for pair, error in results.items() if error}
     good = set(proven(names, results))
     if not failed:
-        return _only_together(names, together)
+        return _only_together(len(names), len(results), together)
     if not good:
         return _nobody(names, failed)
     blamed = [name for name in names if _is_guilty(name, good, failed)]
@@ -93,11 +87,10 @@ def _is_guilty(name: str, good: Collection[str], failed: Results) -> bool:
     return name not in good and len(met) >= ENOUGH and bool(met.intersection(good))
 
 
-def _only_together(names: Sequence[str], together: str) -> Verdict:
-    if len(names) == ENOUGH:
-        sentence = f"an all-reduce over {listing(names)} failed once, and then worked"
-    else:
-        sentence = f"every pair of nodes completes an all-reduce, all {len(names)} together do not"
+def _only_together(nodes: int, pairs: int, together: str) -> Verdict:
+    sentence = (
+        f"each of {pairs} pairs of nodes completes an all-reduce, all {nodes} together do not"
+    )
     return Verdict(sentence=sentence + because(together))
 
 
