@@ -71,7 +71,7 @@ async def _end(
     for _ in range(END_TRIES):
         left = {node: task for node, task in tasks.items() if not task.done()}
         if not left:
-            return
+            break
         asked = (hands[node].end_trial(name) for node in left)
         await asyncio.gather(*asked, return_exceptions=True)
         await asyncio.wait(left.values(), timeout=END_S)

@@ -41,16 +41,14 @@ def refused(desk: Desk, hosts: VirtualHosts) -> tuple[dict[str, Any], Ending]:
 
 
 def test_a_healthy_fabric_is_proven_once(desk: Desk, hosts: VirtualHosts) -> None:
-    """A real all-reduce over all ranks; the next run on the same nodes does not repeat it, unless
-    it is told to, or the nodes are not what they were.
-    """
+    """A real all-reduce over all ranks; the next run on the same nodes does not repeat it."""
     found = []
-    for options in ([], [], ["--no-cache"]):
-        job, ending = desk.run("rank.py", "count", "1", probe=True, options=options)
+    for _ in range(2):
+        job, ending = desk.run("rank.py", "count", "1", probe=True)
         assert (ending.code, ending.result["status"]) == (0, "succeeded"), ending.err
         assert not remains(hosts, job.run)
         found.append(probed(job))
-    assert [(f["ok"], f["cached"]) for f in found] == [(True, False), (True, True), (True, False)]
+    assert [(f["ok"], f["cached"]) for f in found] == [(True, False), (True, True)]
     assert found[0]["busbw_gbps"] == found[1]["busbw_gbps"] > 0
     assert found[0]["floor_gbps"] is None, "nobody published what virtual hosts should reach"
     (kept,) = (desk.home / "cache" / "fabric").iterdir()
@@ -108,5 +106,6 @@ def test_a_link_that_breaks_in_mid_run_is_named(desk: Desk, hosts: VirtualHosts)
     assert sorted(map(tuple, event["links"])) == [("vh2", "vh3"), ("vh3", "vh2")]
     ending = job.end()
     assert ending.code != 0
-    assert "no progress: vh2 to vh3" in ending.err
+    assert "vh2" in ending.result["failure"]["cause"]
+    assert "vh3" in ending.result["failure"]["cause"]
     assert not remains(hosts, job.run)

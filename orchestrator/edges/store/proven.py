@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.edges.store.files import make_private_dir, write_json
 
 KEPT_S = 86_400.0
-MOST = 256
+MOST = 64
 MAX_BYTES = 65_536
 
 
