@@ -17,7 +17,6 @@ from orchestrator.boundary.facts import parse_facts
 from orchestrator.boundary.reach_records import Dialled, parse_dialled
 from orchestrator.boundary.supervisor_records import parse_holder, parse_swept
 from orchestrator.boundary.trial_records import TriedProcess, parse_trial
-from orchestrator.core.command import reveal
 from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.events import (
     Cleared,
@@ -39,6 +38,7 @@ from orchestrator.core.state import NEVER_LAUNCHED, RunState
 from orchestrator.edges.agent.channel import AgentError
 from orchestrator.edges.store.files import make_private_dir
 from orchestrator.edges.sync.push import push_snapshot
+from orchestrator.engine.agent_forms import agent_locks, agent_process
 from orchestrator.engine.collect import Output, collect_outputs, fetch_output
 from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.diagnosing import kernel_may_know
@@ -217,7 +217,7 @@ class NodeHand:
             "trial": name,
             "deadline_s": within_s,
             "snapshot": self._request.code or None,
-            "processes": [_process(env, process) for process in processes],
+            "processes": [agent_process(env, process) for process in processes],
         }
         reply = await self._link.request("trial", fields, timeout_s=within_s + QUICK_S)
         return parse_trial(reply.payload, within_s)
@@ -259,7 +259,7 @@ class NodeHand:
                 "locks": agent_locks(share.locks),
                 "coordinator": self._coordinator(),
                 "gpus": list(share.gpus),
-                "processes": [_process(share.env, process) for process in share.processes],
+                "processes": [agent_process(share.env, process) for process in share.processes],
             }
             await self._link.request("launch", fields, timeout_s=budgets.launch_s)
         self._post(Launched(node=self._spec.name))
@@ -416,21 +416,3 @@ class NodeHand:
 
     def _fenced(self) -> dict[str, object]:
         return {**self._named(), "epoch": self._epoch, "token": self._request.token}
-
-
-def agent_locks(locks: Sequence[Lock]) -> list[dict[str, object]]:
-    """The agent's form of locks."""
-    return [{"name": k.name, "mode": "shared" if k.shared else "exclusive"} for k in locks]
-
-
-def _process(common: Sequence[Variable], process: ProcessPlan) -> dict[str, object]:
-    """The agent's form of a planned process; secrets are opened here and travel over the
-    channel.
-    """
-    env = {v.name: reveal(v.value) for v in (*common, *process.env)}
-    return {
-        "label": process.label,
-        "rank": process.rank,
-        "argv": list(process.argv),
-        "env": env,
-    }

@@ -25,6 +25,11 @@ def test_how_long_ranks_may_be_silent(
     assert (made.hang_s, made.hang_asked) == (seconds, asked)
 
 
+@pytest.mark.parametrize("words,seconds", [((), 15.0), (("link=40",), 40.0), (("link=off",), None)])
+def test_how_long_links_may_be_broken(words: tuple[str, ...], seconds: float | None) -> None:
+    assert parse_budgets(words, None).link_s == seconds
+
+
 def test_other_budgets_cannot_be_switched_off() -> None:
     with pytest.raises(UsageError, match="--budget connect"):
         parse_budgets(("connect=off",), None)

@@ -281,8 +281,8 @@ class Desk:
 
         ``probe``: with a fabric probe, which takes seconds.
         """
-        fixed = ["--launcher", launcher, *([] if probe else ["--no-fabric-probe"])]
-        return self._begin(*fixed, *options, "--", *script, env=env)
+        words = ("--launcher", launcher, *options, "--", *script)
+        return self._begin(*words, env=env, probe=probe)
 
     def start_workload(
         self,
@@ -290,14 +290,16 @@ class Desk:
         *settings: str,
         options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        probe: bool = False,
     ) -> Job:
         """`orchestrate run --json --follow --workload FOLDER --set SETTING...`, likewise."""
         sets = [word for setting in settings for word in ("--set", setting)]
-        return self._begin("--workload", str(folder), *sets, *options, env=env)
+        return self._begin("--workload", str(folder), *sets, *options, env=env, probe=probe)
 
-    def _begin(self, *words: str, env: Mapping[str, str] | None) -> Job:
+    def _begin(self, *words: str, env: Mapping[str, str] | None, probe: bool) -> Job:
         run = self.next_run
         fixed = ["--cluster", str(self.cluster), "--run-id", run, "--json", "--follow"]
+        fixed += [] if probe else ["--no-fabric-probe"]
         return self.follow(run, "run", *fixed, *words, env=env)
 
     def follow(self, run: str, *words: str, env: Mapping[str, str] | None = None) -> Job:

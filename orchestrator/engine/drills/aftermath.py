@@ -17,9 +17,10 @@ from orchestrator.core.state import RunState
 from orchestrator.edges.agent.channel import ChannelLost
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.transport.base import ConnectLimits
+from orchestrator.engine.agent_forms import agent_locks
 from orchestrator.engine.clock import Clock
 from orchestrator.engine.drills.stage import within
-from orchestrator.engine.node_hand import SWEEP_STEP, agent_locks
+from orchestrator.engine.node_hand import SWEEP_STEP
 from orchestrator.engine.node_link import NodeLink, NodeSilent
 from orchestrator.engine.recorded import recall
 
