@@ -22,7 +22,7 @@ IN_ROUNDS: tuple[Mutant, ...] = (
         file="orchestrator/edges/rounds/outer.py",
         old="wanted += residual.read(start, end)",
         new="residual.read(start, end)",
-        tests=(f"{_STEP}::test_it_is_a_nesterov_step_with_the_weighted_average",),
+        tests=(f"{_STEP}::test_small_changes_beside_large_ones_get_through_in_the_end",),
     ),
     Mutant(
         name="parts-are-not-checked",

@@ -52,7 +52,13 @@ def offered(state: OuterState, number: int, node: int, values: Floats, compressi
     return read
 
 
-def close(state: OuterState, number: int, weights: list[float], compression: str) -> Floats:
+def close(
+    state: OuterState,
+    number: int,
+    weights: list[float],
+    compression: str,
+    momentum: float = MOMENTUM,
+) -> Floats:
     """Close a round; the values of its update."""
     parts = [
         Contribution(file=state.part(number, node), weight=weight)
@@ -64,7 +70,7 @@ def close(state: OuterState, number: int, weights: list[float], compression: str
         {"round": number},
         compression=compression,
         rate=RATE,
-        momentum=MOMENTUM,
+        momentum=momentum,
     )
     header, begin = read_header(state.update(number).read_bytes())
     assert header == {"round": number}
@@ -98,6 +104,20 @@ def test_it_is_a_nesterov_step_with_the_weighted_average(tmp_path: Path, compres
     files = sorted(path.name for path in (tmp_path / "rounds").iterdir())
     updates = [f"update-{number}.bin" for number in range(1, 6)]
     assert files == ["momentum-5.f32", "residual-5.f32", "state.json", *updates]
+
+
+def test_small_changes_beside_large_ones_get_through_in_the_end(tmp_path: Path) -> None:
+    """Their average is a third of a step of the block's scale: alone it would round to nothing."""
+    state = OuterState(tmp_path / "rounds")
+    state.begin(kept(0))
+    moved = np.zeros(COUNT)
+    for number in range(1, 21):
+        for node, small in enumerate((1, 0)):
+            change = np.full(COUNT, small, dtype=np.float32)
+            change[::BLOCK] = 127
+            assert np.array_equal(offered(state, number, node, change, "int8"), change)
+        moved += close(state, number, [1.0, 2.0], "int8", momentum=0.0)
+    assert moved[1] == pytest.approx(-RATE * 20 / 3, abs=RATE)
 
 
 @given(
