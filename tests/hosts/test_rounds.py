@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.architecture.source import ROOT
 from tests.hosts.promises import clean
-from tests.hosts.running import Desk, Ending, Job
+from tests.hosts.running import Desk, Ending, Job, measured, wait_until
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(300)]
 
@@ -31,6 +32,9 @@ SETTINGS = (
     "max_new_tokens=2",
     "checkpoint_every=10",
 )
+LINK_S = 4.0
+# From a cut to the first step that was not made before; the default of `link` is 11 s more.
+USEFUL_S = 60.0 - (15.0 - LINK_S)
 # A base is made once, before the hosts need it.
 MAKE_BASE = """
 import sys
@@ -127,3 +131,34 @@ def test_a_node_that_is_lost_in_the_middle_does_not_end_the_training(
     assert (last["step"], last["weights"]) == (STEPS, [["vh2", 8 * 5]])
     assert figure(ending, "eval_loss") < figure(ending, "eval_loss_first") / 2
     assert (lab.folder(job.run) / "artifacts" / "vh2" / "adapter").is_dir()
+
+
+def steps_of(job: Job, attempt: int) -> list[float]:
+    """The steps that were told of in one attempt, in order."""
+    events = [record["event"] for record in list(job.records) if record["type"] == "event"]
+    over = [i for i, event in enumerate(events) if event["type"] == "Classified"]
+    bounds = [0, *over, len(events)]
+    part = events[bounds[attempt - 1] : bounds[attempt]] if attempt < len(bounds) else []
+    told = [e for e in part if e["type"] == "Progressed" and e["unit"] == "step"]
+    return [event["done"] for event in told]
+
+
+def test_a_data_plane_that_breaks_in_mid_run_costs_less_than_a_minute(
+    lab: Desk, hosts: VirtualHosts
+) -> None:
+    """Ranks that hang in an all-reduce end; from their checkpoint on nodes train by themselves."""
+    settings = (*SETTINGS, "steps=160", "round_steps=20")
+    job = begin(lab, "--budget", f"link={LINK_S:g}", settings=settings)
+    wait_until("twenty steps", lambda: max(steps_of(job, 1), default=0) >= 20 or job.over, 120)
+    hosts.cut_all_data()
+    at = time.monotonic()
+    before = max(steps_of(job, 1))
+    wait_until("a new step", lambda: max(steps_of(job, 2), default=0) > before or job.over, 120)
+    measured("data plane cut to the first new step", time.monotonic() - at, USEFUL_S)
+    ending = job.end(120)
+    assert (ending.code, ending.result["status"]) == (0, "degraded"), ending.err
+    assert rungs(ending) == {"gloo": "failed", "local-rounds": "used"}
+    assert "vh1 does not reach vh2" in ending.result["ladder"][0]["reason"]
+    assert min(steps_of(job, 2)) > 10, "it went on from a checkpoint"
+    assert figure(ending, "eval_loss") < figure(ending, "eval_loss_first") / 2
+    clean(lab, hosts, job, ["vh1", "vh2"])
