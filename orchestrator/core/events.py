@@ -144,8 +144,9 @@ class Reached:
 class FabricProbed:
     """A real collective over all ranks was tried on ``rung``, before anything is launched.
 
-    ``ok``: every value was right, and fast enough. ``reason`` says what was found, in a sentence;
-    ``culprits`` are the nodes, and ``links`` the (from, to) pairs of nodes, that it could be
+    ``ok``: every value was right, over what the rung claims to use. ``reason`` says what was found,
+    in a sentence; where all is right, only that it is slower than it should be. ``culprits`` are
+    the nodes, and ``links`` the (from, to) pairs of nodes, that it could be
     narrowed down to. ``busbw_gbps`` in GB/s by nccl-tests' definition, ``floor_gbps`` what it was
     held against; None where nothing was measured or nothing is known. ``cached``: an earlier probe
     of the same nodes said so.

@@ -126,6 +126,24 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         tests=("tests/engine/test_pulse.py::test_a_broken_link_is_not_silence_of_the_ranks",),
     ),
     Mutant(
+        name="broken-ssh-is-a-broken-link",
+        promise="a link between nodes is broken only if its ends say so",
+        file=f"{_ENGINE}/links.py",
+        old="for name, node in nodes.items() if not node.broken}",
+        new="for name, node in nodes.items()}",
+        tests=(
+            "tests/engine/test_links.py::test_a_node_that_we_cannot_ask_tells_nothing_of_its_links",
+        ),
+    ),
+    Mutant(
+        name="progress-does-not-save-a-run-with-a-broken-link",
+        promise="ranks that make progress are never ended for a broken link",
+        file=f"{_ENGINE}/links.py",
+        old="if min(s, quiet_s) >= limit_s}",
+        new="if s >= limit_s}",
+        tests=("tests/engine/test_links.py::test_ranks_that_go_on_do_not_need_the_link",),
+    ),
+    Mutant(
         name="sigterm-just-ends",
         promise="SIGTERM leaves no process of the run",
         file=f"{_ENGINE}/interrupts.py",

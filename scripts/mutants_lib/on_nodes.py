@@ -66,6 +66,14 @@ ON_NODES: tuple[Mutant, ...] = (
         tests=(f"{_LEASE}::test_without_renewal_the_ranks_are_stopped_and_the_spool_stays",),
     ),
     Mutant(
+        name="trials-are-not-fenced",
+        promise="what a sweep left clean stays clean",
+        file=f"{_NODE}/trial.py",
+        old="        with lease.held(run, claim):\n",
+        new="        with lease.locked(run):\n",
+        tests=(f"{_TESTS}/test_trial.py::test_a_sweep_finds_it_and_keeps_later_ones_out",),
+    ),
+    Mutant(
         name="launch-is-not-idempotent",
         promise="an attempt is launched once, however often it is asked for",
         file=f"{_NODE}/launch.py",
