@@ -315,9 +315,19 @@ class Division:
         needless = all(self._leases.holds(worker) for worker in alive)
         return waited > (NEEDLESS_S if needless else EXIT_S)
 
+    def _stuck(self) -> list[Worker]:
+        """Who still works on something, although there is nothing left to do."""
+        if not self._ledger.settled:
+            return []
+        alive = (worker for worker, presence in self._present.items() if not presence.left)
+        return [worker for worker in alive if self._leases.holds(worker)]
+
     async def _conclude(self) -> None:
         """The last words, the merged outputs if there are all, the figures, the end."""
         await self._account.hear()
+        for worker in self._stuck():
+            what = "did not come to its end, others did what it had"
+            self._context.note(f"{worker[0]}: rank {worker[1]} {what}: it is stopped")
         if self._merging is None and self._ledger.complete:
             self._merging = asyncio.create_task(self._merge())
         if self._merging is not None:
