@@ -83,6 +83,10 @@ def _print_head(found: Workload) -> None:
     print(clean(f"{found.name}: {found.summary}" if found.summary else found.name))
     print(clean(f"entry     {found.folder}/{found.entry}"))
     print(f"shape     {found.shape.value}")
+    if found.samples is not None:
+        source = found.samples
+        lines = f"lines of the file {source.file}, else generated; at most {source.count}"
+        print(f"samples   {lines}, in groups of {source.group}")
     print(f"ranks     one per {found.ranks.per.value}; {found.ranks.cpu} on a node without GPUs")
     print(clean(f"modules   {', '.join(found.modules) or 'none'}"))
     print(f"preset    {found.default_preset or 'none'} by default")

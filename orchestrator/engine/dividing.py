@@ -22,8 +22,8 @@ from orchestrator.engine.work_account import WorkAccount
 from orchestrator.engine.work_rates import recall_began, remember_began
 
 TICK_S = 0.2
-# Between two looks at what workers said: what came meanwhile is read together. Looking through
-# the files of thousands of them takes some time, of which there is more to do.
+# Between two looks at what workers said: what came meanwhile is read together. To look at what
+# thousands of them said takes a while, and there is more to do in this process.
 PASS_S, PASS_TIMES = 0.01, 4.0
 TELL_EVERY_S = 1.0
 # The last words of a worker that ended may be on their way still.
@@ -112,19 +112,15 @@ class Division:
         while not self._over():
             await self._exchange.wait(TICK_S)
             await asyncio.sleep(max(PASS_S, PASS_TIMES * took_s))
-            took_s = await self._hear()
+            began = self._account.now
+            await self._account.hear()
             self._notice_ends()
             self._hand_out()
             self._feeder.check()
             if self._account.now - self._told_at >= TELL_EVERY_S and self.standing() != self._told:
                 self._tell()
+            took_s = min(TICK_S, self._account.now - began)
         await self._conclude()
-
-    async def _hear(self) -> float:
-        """Take in what workers said; the seconds that it took."""
-        began = self._account.now
-        await self._account.hear()
-        return min(TICK_S, self._account.now - began)
 
     async def close(self) -> None:
         """End what is under way. Never raises."""
@@ -315,9 +311,19 @@ class Division:
         needless = all(self._leases.holds(worker) for worker in alive)
         return waited > (NEEDLESS_S if needless else EXIT_S)
 
+    def _stuck(self) -> list[Worker]:
+        """Who still works on something, although there is nothing left to do."""
+        if not self._ledger.settled:
+            return []
+        alive = (worker for worker, presence in self._present.items() if not presence.left)
+        return [worker for worker in alive if self._leases.holds(worker)]
+
     async def _conclude(self) -> None:
         """The last words, the merged outputs if there are all, the figures, the end."""
         await self._account.hear()
+        for worker in self._stuck():
+            what = "did not come to its end, others did what it had"
+            self._context.note(f"{worker[0]}: rank {worker[1]} {what}: it is stopped")
         if self._merging is None and self._ledger.complete:
             self._merging = asyncio.create_task(self._merge())
         if self._merging is not None:

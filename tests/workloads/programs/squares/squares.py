@@ -1,4 +1,4 @@
-"""Squares the numbers that it is given; where a test wants it, slowly, wrongly or not at all."""
+"""Squares the numbers that it is given; where a test wants it, slowly, late or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--pause", type=float, default=0.01)
     parser.add_argument("--slow", default="")
-    parser.add_argument("--wrong", default="")
     parser.add_argument("--late", default="")
     parser.add_argument("--models", default="")
     parser.add_argument("--refuse", type=int, default=-1)
@@ -35,7 +34,7 @@ def main() -> None:
                 kit.fail(sample, "it was to be refused")
                 continue
             number = sample.index if sample.data is None else sample.data
-            square = number * number + (node == asked.wrong)
+            square = number * number
             kit.complete(sample, {"square": square}, pause_s, digits=len(str(square)))
 
 
