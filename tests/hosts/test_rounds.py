@@ -75,7 +75,9 @@ def begin(lab: Desk, *options: str, settings: tuple[str, ...] = SETTINGS) -> Job
     given = [f"--set={setting}" for setting in settings]
     run = lab.next_run
     words = ["run", "--cluster", str(lab.cluster), "--nodes", "vh[1-2]", "--run-id", run]
-    words += ["--workload", "finetune", "--json", "--follow", *given, *options]
+    # Hosts share this machine's cores: two threads each would wait for each other.
+    words += ["--workload", "finetune", "--json", "--follow", "--env", "OMP_NUM_THREADS=1"]
+    words += [*given, *options]
     return lab.follow(run, *words)
 
 
