@@ -94,6 +94,12 @@ def test_files_and_words_come_and_go(tmp_path: Path) -> None:
     with pytest.raises(ExchangeFailed, match="nothing from the coordinator"):
         street.take(4, 0.05)
 
+    def full() -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        street.take(4, 5, full)
+
 
 def test_a_checkpoint_of_local_rounds_continues_with_collectives_from_one_state(
     tmp_path: Path,

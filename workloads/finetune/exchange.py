@@ -12,7 +12,7 @@ import json
 import os
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,12 @@ class Exchange:
         """Whether a feed is there to be taken."""
         return any(path.exists() for path in self._names(number))
 
-    def take(self, number: int, timeout_s: float) -> Feed:
-        """Wait for a feed and take it. Raises `ExchangeFailed`."""
+    def take(
+        self, number: int, timeout_s: float, meanwhile: Callable[[], None] = lambda: None
+    ) -> Feed:
+        """Wait for a feed and take it. Raises `ExchangeFailed`, and what `meanwhile` raises, which
+        is called while nothing came.
+        """
         deadline = time.monotonic() + timeout_s
         words, file = self._names(number)
         while True:
@@ -87,6 +91,7 @@ class Exchange:
                 if header["type"] == "over":
                     raise ExchangeFailed(f"the coordinator says: {header['why']}")
                 return Feed(header, memoryview(b""))
+            meanwhile()
             if time.monotonic() > deadline:
                 raise ExchangeFailed(
                     f"nothing from the coordinator for {timeout_s:g} s (--collective-timeout)"

@@ -384,9 +384,15 @@ class LocalRounds:
         """A feed: its header on every rank, its content on rank 0."""
         feed = Feed({}, memoryview(b""))
         if self.world.rank == 0:
-            feed = self._exchange.take(number, self.settings.collective_timeout)
+            timeout_s = self.settings.collective_timeout
+            feed = self._exchange.take(number, timeout_s, self._require_offered)
         text = self.world.share(json.dumps(feed.header).encode(), source=0)
         return Feed(json.loads(text), feed.content)
+
+    def _require_offered(self) -> None:
+        """Raises what went wrong while our part was written: nobody would answer it."""
+        if self._sent is not None and self._sent.offering.done():
+            self._sent.offering.result()
 
     def _heed(self, header: dict[str, Any]) -> None:
         """Who reports, and who trains on how much in the rounds to come."""
