@@ -1,6 +1,6 @@
 """What every launcher promises, tried on real processes under real supervisors.
 
-A launcher's own test module inherits :class:`LauncherContract` and says what it is.
+A launcher's own test module inherits :class:`LauncherContract`, and what else it promises.
 """
 
 from __future__ import annotations
@@ -24,15 +24,19 @@ AWKWARD = ["--lr", "1e-4", "a b", "", "it's", '"q"', "$HOME", "a\nb", "--", "ü"
 Begin = Callable[..., Any]
 
 
-class LauncherContract:
+class Launched:
     """``meets``: its ranks find each other. ``process``: it has a process of its own on each node.
-    ``up_s``: how long ranks may take to be there.
+    ``up_s``: how long ranks may take to be there. ``how``: what else a share of it has.
     """
 
     launcher: ClassVar[str]
     meets: ClassVar[bool] = False
     process: ClassVar[bool] = False
     up_s: ClassVar[float] = 30.0
+
+    @property
+    def how(self) -> dict[str, Any]:
+        return {}
 
     @pytest.fixture
     def begin(self, make_attempt: MakeAttempt, open_channel: OpenChannel, tmp_path: Path) -> Begin:
@@ -42,10 +46,22 @@ class LauncherContract:
             script = tmp_path / "rank.py"
             script.write_text(RANK)
             fields = how.pop("fields", {})
+            how = {**self.how, **how}
             of = shares(self.launcher, script, [mode, *how.pop("words", [])], layout, **how)
             return await start(make_attempt, open_channel, self.launcher, of, **fields)
 
         return begin
+
+    def nothing_is_left(self, world: World) -> None:
+        """No process of the run and no file outside of the attempt's own directory."""
+        for attempt in world.attempts:
+            assert running(attempt.names["run"]) == []
+            assert attempt.only("concluded")["clean"] is True
+            assert not world.scratch(attempt).exists()
+
+
+class OnceEach(Launched):
+    """Each rank runs once, with what torchrun would tell it."""
 
     async def test_each_rank_runs_once_as_under_torchrun(self, begin: Begin) -> None:
         """On two nodes: numbers, arguments byte for byte, own log files, endings, nothing left."""
@@ -76,6 +92,10 @@ class LauncherContract:
                 assert len(attempt.of("rank-started", rank=rank)) == 1
                 assert attempt.only("rank-exited", rank=rank)["by_us"] is False
         self.nothing_is_left(world)
+
+
+class LauncherContract(OnceEach):
+    """What every launcher promises."""
 
     async def test_the_first_failure_ends_the_rest(self, begin: Begin) -> None:
         """It is recorded as it was, and the endings that it led to as ours."""
@@ -121,15 +141,8 @@ class LauncherContract:
         assert end["clean"] is True
         self.nothing_is_left(world)
 
-    def nothing_is_left(self, world: World) -> None:
-        """No process of the run and no file outside of the attempt's own directory."""
-        for attempt in world.attempts:
-            assert running(attempt.names["run"]) == []
-            assert attempt.only("concluded")["clean"] is True
-            assert not world.scratch(attempt).exists()
 
-
-class IndependentRanks(LauncherContract):
+class IndependentRanks(Launched):
     """Of a launcher that starts ranks which do not need each other."""
 
     async def test_independent_ranks_go_on_without_one(self, begin: Begin) -> None:
@@ -146,7 +159,7 @@ class IndependentRanks(LauncherContract):
         self.nothing_is_left(world)
 
 
-class LauncherProcess(LauncherContract):
+class LauncherProcess(Launched):
     """Of a launcher that has a process of its own on each node."""
 
     process = True

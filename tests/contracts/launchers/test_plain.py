@@ -10,9 +10,9 @@ class TestDirect(LauncherContract):
     meets = True
 
 
-class TestManual(IndependentRanks):
+class TestManual(LauncherContract, IndependentRanks):
     launcher = "manual"
 
 
-class TestCommand(IndependentRanks):
+class TestCommand(LauncherContract, IndependentRanks):
     launcher = "command"

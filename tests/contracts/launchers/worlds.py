@@ -75,14 +75,18 @@ class World:
         return Path(AttemptLayout(str(attempt.root)).scratch)
 
 
+def free_port() -> int:
+    """A port that nobody has now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
 def shares(
     launcher: str, script: Path, arguments: Sequence[str], layout: Sequence[int], **more: Any
 ) -> tuple[Share, ...]:
     """One for each node; ``layout``: how many ranks each has."""
     names = tuple(f"n{index + 1}" for index in range(len(layout)))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     program = (sys.executable, "-u", str(script)) if launcher == "command" else ()
     base = Share(
         node="",
@@ -95,11 +99,10 @@ def shares(
         program=program,
         arguments=tuple(arguments),
         master_addr="127.0.0.1",
-        master_port=str(port),
+        master_port=str(free_port()),
         gpus=((),) * len(layout),
-        addresses=((),) * len(layout),
         token="only-in-this-test",
-        **more,
+        **{"addresses": ((),) * len(layout), **more},
     )
     firsts = [sum(layout[:index]) for index in range(len(layout))]
     return tuple(
