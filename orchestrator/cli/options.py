@@ -105,6 +105,10 @@ def _what_options(command: Command) -> Command:
 
 
 def _how_options(command: Command) -> Command:
+    return _launcher_options(_limit_options(command))
+
+
+def _launcher_options(command: Command) -> Command:
     from orchestrator.core.launchers import LAUNCHERS
 
     return _with(
@@ -128,6 +132,12 @@ def _how_options(command: Command) -> Command:
             metavar="N",
             help="Instead of one per GPU, or what the workload declares.",
         ),
+    )
+
+
+def _limit_options(command: Command) -> Command:
+    return _with(
+        command,
         click.option(
             "--fabric-probe/--no-fabric-probe",
             default=True,

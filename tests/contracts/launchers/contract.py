@@ -81,6 +81,7 @@ class OnceEach(Launched):
             assert env["MARK"] == "of the plan"
             assert env["RAY_AUTH_TOKEN"] is None
             assert told[rank]["nice"] == os.nice(0)
+            assert told[rank]["oom"] == int(Path("/proc/self/oom_score_adj").read_text())
         meetings = {(t["env"]["MASTER_ADDR"], t["env"]["MASTER_PORT"]) for t in told.values()}
         assert len(meetings) == 1
         assert (None not in next(iter(meetings))) is self.meets

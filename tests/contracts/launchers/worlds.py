@@ -21,9 +21,9 @@ RANK = """
 import json, os, signal, sys, time
 names = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE".split()
 names += ["MASTER_ADDR", "MASTER_PORT", "ORCHESTRATE_NODE", "ORCHESTRATE_ATTEMPT_DIR", "MARK"]
-names += ["RAY_AUTH_TOKEN", "OMP_NUM_THREADS"]
+names += ["RAY_AUTH_TOKEN"]
 told = {"argv": sys.argv[2:], "env": {n: os.environ.get(n) for n in names}, "nice": os.nice(0)}
-told["path"], told["cwd"] = os.environ["PATH"], os.getcwd()
+told["oom"] = int(open("/proc/self/oom_score_adj").read())
 mode, rank = sys.argv[1], int(os.environ["RANK"])
 def heard(*_):
     print("told to end", flush=True)

@@ -67,7 +67,8 @@ class NodeActor:
         runner = words[at][: -len(PROGRAM)] + "/ray_ranks.py"
         with open(environment["ORCHESTRATE_ATTEMPT_DIR"] + "/logs/launcher.err", "ab") as log:
             self._runner = subprocess.Popen(
-                [*words[:at], runner, f"--master-port={master_port}", *words[at + 1 :]],
+                [*words[:at], runner, f"--like={pid}", f"--master-port={master_port}"]
+                + words[at + 1 :],
                 env={k: v for k, v in environment.items() if not k.startswith("RAY_AUTH_")},
                 cwd=os.readlink(f"/proc/{pid}/cwd"),
                 stdin=subprocess.PIPE,

@@ -27,7 +27,8 @@ class Options:
 
     ``drive``: each node to place an actor on. ``ranks``: the variables of each rank.
     ``master``: where the ranks of the world meet, None if they do not; ``master_port`` 0 = not
-    chosen yet. ``meeting`` tells this run's processes from those of another.
+    chosen yet. ``meeting`` tells this run's processes from those of another. ``like``: the pid of
+    the node's own process.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -45,6 +46,7 @@ class Options:
         self.master: str | None = given.master
         self.master_port: int = given.master_port
         self.independent: bool = given.independent
+        self.like: int = given.like
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,5 +59,6 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(name, action="append", default=[])
     for name in ("--head", "--independent"):
         parser.add_argument(name, action="store_true")
-    parser.add_argument("--master-port", type=int, default=0)
+    for name in ("--master-port", "--like"):
+        parser.add_argument(name, type=int, default=0)
     return parser

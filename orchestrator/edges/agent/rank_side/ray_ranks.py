@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 5)[0])
 
+from orchestrator.edges.agent.node.cgroups import ControlGroup
+from orchestrator.edges.agent.node.layout import AttemptLayout
 from orchestrator.edges.agent.rank_side.ray_options import Options
 from orchestrator.edges.agent.rank_side.ray_record import Record
 
@@ -95,6 +99,24 @@ class Ranks:
             self._wait()
 
 
+def become_like(pid: int, attempt: AttemptLayout) -> None:
+    """As the node's own process is, as far as one may: somebody else's Ray gives its workers other
+    limits, the last place among processes and the first one when memory runs out.
+    """
+    group = ControlGroup.recorded(attempt)
+    with suppress(OSError):
+        if group is not None:
+            group.enter()
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, pid))
+    with suppress(OSError), open(f"/proc/{pid}/oom_score_adj") as theirs:
+        with open("/proc/self/oom_score_adj", "w") as ours:
+            ours.write(theirs.read())
+    for limit in (resource.RLIMIT_MEMLOCK, resource.RLIMIT_NOFILE, resource.RLIMIT_CORE):
+        with suppress(OSError, ValueError):
+            resource.setrlimit(limit, resource.prlimit(pid, limit))
+
+
 def main() -> None:
     """The actor gives the environment of the node's own process, where it starts."""
     if os.fork():
@@ -103,10 +125,13 @@ def main() -> None:
         if signal.getsignal(number) is signal.SIG_IGN and number != signal.SIGPIPE:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
-    ranks = Ranks(Options(sys.argv[1:]))
+    options = Options(sys.argv[1:])
+    attempt = AttemptLayout(os.environ["ORCHESTRATE_ATTEMPT_DIR"])
+    become_like(options.like, attempt)
+    ranks = Ranks(options)
     for number in ENDING:
         signal.signal(number, ranks.stop)
-    record = Record.of_attempt(os.environ["ORCHESTRATE_ATTEMPT_DIR"])
+    record = Record.of_attempt(attempt.root)
     record.begin()
     codes = ranks.run()
     record.end(codes)
