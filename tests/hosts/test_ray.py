@@ -14,7 +14,7 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.contracts.launchers.foreign_ray import look as look_at_ray
-from tests.contracts.launchers.foreign_ray import part, wait_for
+from tests.contracts.launchers.foreign_ray import HEAD, part, wait_for
 from tests.hosts.running import Desk, kill_rank, look, remains
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(300)]
@@ -44,7 +44,7 @@ def foreign(virtual_hosts: VirtualHosts) -> Iterator[str]:
     """A Ray cluster that somebody else runs on both hosts, where everybody would look for one."""
     first, second = (virtual_hosts.address(name) for name in PAIR)
     address = f"{first}:{PORT}"
-    head = ("--head", f"--port={PORT}", "--include-dashboard=false", "--no-monitor")
+    head = (*HEAD, f"--port={PORT}")
     with ExitStack() as stack:
         for name, own, where in zip(
             PAIR, (first, second), (head, (f"--address={address}",)), strict=True

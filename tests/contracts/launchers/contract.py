@@ -16,7 +16,7 @@ import pytest
 
 from tests.contracts.agent.attempts import running
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
-from tests.contracts.launchers.worlds import RANK, World, shares, start
+from tests.contracts.launchers.worlds import RANK, World, own_oom_score, shares, start
 
 # Quotes, blanks, line ends, an empty word, words that look like options and like placeholders.
 AWKWARD = ["--lr", "1e-4", "a b", "", "it's", '"q"', "$HOME", "a\nb", "--", "ü", "\\", "*", "k=v,w"]
@@ -81,7 +81,7 @@ class OnceEach(Launched):
             assert env["MARK"] == "of the plan"
             assert env["RAY_AUTH_TOKEN"] is None
             assert told[rank]["nice"] == os.nice(0)
-            assert told[rank]["oom"] == int(Path("/proc/self/oom_score_adj").read_text())
+            assert told[rank]["oom"] == own_oom_score()
         meetings = {(t["env"]["MASTER_ADDR"], t["env"]["MASTER_PORT"]) for t in told.values()}
         assert len(meetings) == 1
         assert (None not in next(iter(meetings))) is self.meets
@@ -95,8 +95,8 @@ class OnceEach(Launched):
         self.nothing_is_left(world)
 
 
-class LauncherContract(OnceEach):
-    """What every launcher promises."""
+class Endings(Launched):
+    """The first failure ends the rest, a stop leaves its grace, and all of it is recorded."""
 
     async def test_the_first_failure_ends_the_rest(self, begin: Begin) -> None:
         """It is recorded as it was, and the endings that it led to as ours."""
@@ -141,6 +141,10 @@ class LauncherContract(OnceEach):
             assert (ended["outcome"], ended["by_us"]) == ({"exited": 5}, True)
         assert end["clean"] is True
         self.nothing_is_left(world)
+
+
+class LauncherContract(OnceEach, Endings):
+    """What every launcher promises."""
 
 
 class IndependentRanks(Launched):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ FIXED = (
     *("--min-worker-port=0", "--max-worker-port=0", "--include-log-monitor=false"),
     *("--dashboard-agent-listen-port=0", "--disable-usage-stats"),
 )
+HEAD = ("--head", "--include-dashboard=false", "--no-monitor")
 # What one can see of a cluster: its nodes, what is free, and whose actors and groups are there.
 LOOK = """
 import json, sys
@@ -59,20 +60,13 @@ def part(prefix: Prefix, temp: str, *options: str) -> Iterator[None]:
 
 
 @contextmanager
-def on_this_machine(root: Path, port: int, nodes: int) -> Iterator[str]:
-    """So many Ray nodes with one address; the cluster's address. Ray goes by none of the loopback
-    if there is another one.
-    """
+def on_this_machine(root: Path, port: int) -> Iterator[str]:
+    """A cluster of one node; its address. Ray goes by none of the loopback if there is another."""
     here = own_address()
-    address = f"{here}:{port}"
-    with ExitStack() as stack:
-        for index in range(nodes):
-            temp = root / f"r{index}"
-            where = ("--head", f"--port={port}", "--include-dashboard=false", "--no-monitor")
-            options = where if index == 0 else (f"--address={address}",)
-            stack.enter_context(part(list, str(temp), f"--node-ip-address={here}", *options))
-            wait_for(lambda temp=temp: (temp / "ray_current_cluster").exists())
-        yield address
+    where = (f"--node-ip-address={here}", f"--port={port}")
+    with part(list, str(root), *HEAD, *where):
+        wait_for((root / "ray_current_cluster").exists)
+        yield f"{here}:{port}"
 
 
 def own_address() -> str:

@@ -1,4 +1,7 @@
-"""Ray under a supervisor: with a cluster of the run's own, and in one that others use."""
+"""Ray under a supervisor: with a cluster of the run's own, and in one that others use.
+
+A cluster takes long to start, so that each case is tried with one of the two, where it may matter.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.contracts.launchers.contract import (
+    Endings,
     IndependentRanks,
-    LauncherContract,
     LauncherProcess,
     OnceEach,
 )
@@ -24,15 +27,15 @@ pytestmark = pytest.mark.timeout(3 * UP_S)
 
 
 class TestOwnCluster(OnceEach, LauncherProcess):
-    """Those of the cases that have to do with its beginning and its end."""
+    """It begins with the ranks and ends with them."""
 
     launcher = "ray"
     meets = True
     up_s = UP_S
 
 
-class TestJoinedCluster(LauncherContract, IndependentRanks, LauncherProcess):
-    """All of them; and the cluster is left as it was."""
+class TestJoinedCluster(Endings, IndependentRanks, LauncherProcess):
+    """However the ranks end, it is left as it was."""
 
     launcher = "ray"
     meets = True
@@ -43,10 +46,10 @@ class TestJoinedCluster(LauncherContract, IndependentRanks, LauncherProcess):
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def cluster(cls) -> Iterator[None]:
-        """Two Ray nodes that somebody else started; their sockets need a short path."""
+        """One that somebody else started; its sockets need a short path."""
         root = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
         try:
-            with on_this_machine(root, free_port(), nodes=2) as cls.address:
+            with on_this_machine(root, free_port()) as cls.address:
                 cls.before = look(list, cls.address)
                 yield
                 assert look(list, cls.address) == cls.before
@@ -56,4 +59,4 @@ class TestJoinedCluster(LauncherContract, IndependentRanks, LauncherProcess):
     @property
     def how(self) -> dict[str, Any]:
         here = self.address.partition(":")[0]
-        return {"options": (f"ray-address={self.address}",), "addresses": ((here,), (here,))}
+        return {"options": (f"ray-address={self.address}",), "addresses": ((here,),)}

@@ -75,6 +75,11 @@ class World:
         return Path(AttemptLayout(str(attempt.root)).scratch)
 
 
+def own_oom_score() -> int:
+    """What this process adds to its claim to be killed first."""
+    return int(Path("/proc/self/oom_score_adj").read_text())
+
+
 def free_port() -> int:
     """A port that nobody has now."""
     with socket.socket() as listener:

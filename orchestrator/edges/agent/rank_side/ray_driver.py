@@ -65,10 +65,10 @@ class NodeActor:
         pid, words, environment = self._own_process()
         at = next(i for i, word in enumerate(words) if word.endswith(PROGRAM))
         runner = words[at][: -len(PROGRAM)] + "/ray_ranks.py"
+        more = [f"--like={pid}", f"--master-port={master_port}"]
         with open(environment["ORCHESTRATE_ATTEMPT_DIR"] + "/logs/launcher.err", "ab") as log:
             self._runner = subprocess.Popen(
-                [*words[:at], runner, f"--like={pid}", f"--master-port={master_port}"]
-                + words[at + 1 :],
+                [*words[:at], runner, *more, *words[at + 1 :]],
                 env={k: v for k, v in environment.items() if not k.startswith("RAY_AUTH_")},
                 cwd=os.readlink(f"/proc/{pid}/cwd"),
                 stdin=subprocess.PIPE,
