@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.contracts.launchers.foreign_ray import look as look_at_ray
 from tests.contracts.launchers.foreign_ray import HEAD, part, wait_for
+from tests.contracts.launchers.foreign_ray import look as look_at_ray
 from tests.hosts.running import Desk, kill_rank, look, remains
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(300)]
