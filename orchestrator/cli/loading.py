@@ -9,6 +9,7 @@ from orchestrator.boundary.selection import select
 from orchestrator.boundary.workload import make_job
 from orchestrator.cli.options import JobOptions, parse_budgets, parse_env
 from orchestrator.core.errors import UsageError
+from orchestrator.core.launchers.ray import OPTION as RAY_ADDRESS
 from orchestrator.core.plan import Plan
 from orchestrator.core.planning import Refusal, assume
 from orchestrator.core.planning import plan as make_plan
@@ -31,11 +32,13 @@ def load_request(
     catalog = Catalog.from_environment(os.environ)
     cluster = select(catalog.cluster(options.cluster), options.nodes)
     job = _load_job(catalog, options, words)
+    launcher, launcher_options = _launcher(options)
     request = RunRequest(
         run_id=run_id,
         cluster=cluster,
         job=job,
-        launcher=options.launcher,
+        launcher=launcher,
+        launcher_options=launcher_options,
         ranks_per_node=options.ranks_per_node,
         budgets=parse_budgets(options.budgets, options.timeout, options.unattended),
         entry=_entry(job),
@@ -47,6 +50,16 @@ def load_request(
     )
     assume_plan(request)
     return request
+
+
+def _launcher(options: JobOptions) -> tuple[str, tuple[str, ...]]:
+    """What is asked for, and what is passed on to it."""
+    if options.ray_address is None:
+        return options.launcher, ()
+    if options.launcher not in ("auto", "ray"):
+        what = f"--ray-address is for --launcher ray, not {options.launcher}"
+        raise UsageError(what, id="run.ray-address", remedy="leave one of them out")
+    return "ray", (f"{RAY_ADDRESS}{options.ray_address}",)
 
 
 def assume_plan(request: RunRequest) -> Plan:

@@ -56,6 +56,21 @@ def _not_blank(_context: click.Context, _option: click.Parameter, nodes: str | N
     return nodes or ""
 
 
+def _ray_address(
+    _context: click.Context, _option: click.Parameter, address: str | None
+) -> str | None:
+    """An address that a Ray cluster can have."""
+    if address is None:
+        return None
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536 or "," in address:
+        what = f"--ray-address {address!r} is not HOST:PORT"
+        raise UsageError(
+            what, id="run.ray-address", remedy="as `ray status` shows it: 10.0.0.1:6379"
+        )
+    return address
+
+
 def job_options(command: Command) -> Command:
     """What to run and how: everything that the plan depends on."""
     return _what_options(_how_options(command))
@@ -90,6 +105,10 @@ def _what_options(command: Command) -> Command:
 
 
 def _how_options(command: Command) -> Command:
+    return _launcher_options(_limit_options(command))
+
+
+def _launcher_options(command: Command) -> Command:
     from orchestrator.core.launchers import LAUNCHERS
 
     return _with(
@@ -102,11 +121,23 @@ def _how_options(command: Command) -> Command:
             help="What starts the ranks.",
         ),
         click.option(
+            "--ray-address",
+            metavar="HOST:PORT",
+            callback=_ray_address,
+            help="Join this Ray cluster, instead of starting one; implies --launcher ray.",
+        ),
+        click.option(
             "--ranks-per-node",
             type=click.IntRange(1, 4096),
             metavar="N",
             help="Instead of one per GPU, or what the workload declares.",
         ),
+    )
+
+
+def _limit_options(command: Command) -> Command:
+    return _with(
+        command,
         click.option(
             "--fabric-probe/--no-fabric-probe",
             default=True,
@@ -208,6 +239,7 @@ class JobOptions:
     settings: tuple[str, ...]
     env: tuple[str, ...]
     launcher: str
+    ray_address: str | None
     ranks_per_node: int | None
     workdir: str | None
     exclusive: bool

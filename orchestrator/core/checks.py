@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.core.facts import Facts
 from orchestrator.core.inventory import NodeSpec
-from orchestrator.core.workload import Workload
 
 CLOCK_TOLERANCE_S = 2.0
-MODULES_THAT_MUST_AGREE = ("torch", "nvidia-nccl-cu12", "nvidia-nccl-cu13", "transformers", "peft")
+MODULES_THAT_MUST_AGREE = (
+    "torch",
+    "nvidia-nccl-cu12",
+    "nvidia-nccl-cu13",
+    "transformers",
+    "peft",
+    "ray",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +32,9 @@ class Finding:
     modules: Mapping[str, str] | None = field(default_factory=dict)
 
 
-def unfit(spec: NodeSpec, finding: Finding, workload: Workload) -> str | None:
-    """Why the node cannot take part, or None."""
-    return _gpus_missing(spec, finding.facts) or _modules_missing(finding, workload)
+def unfit(spec: NodeSpec, finding: Finding, modules: Sequence[str]) -> str | None:
+    """Why the node cannot take part, or None. ``modules``: what its ranks are to import."""
+    return _gpus_missing(spec, finding.facts) or _modules_missing(finding, modules)
 
 
 def warnings(findings: Mapping[str, Finding]) -> Iterator[str]:
@@ -59,10 +65,10 @@ def _gpus_missing(spec: NodeSpec, facts: Facts) -> str | None:
     return None
 
 
-def _modules_missing(finding: Finding, workload: Workload) -> str | None:
+def _modules_missing(finding: Finding, modules: Sequence[str]) -> str | None:
     if finding.modules is None:
         return None
-    absent = [module for module in workload.modules if module not in finding.modules]
+    absent = [module for module in modules if module not in finding.modules]
     if not absent:
         return None
     return f"{finding.interpreter} lacks {', '.join(absent)}"

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from orchestrator.core import tuning
 from orchestrator.core.checks import Finding
 from orchestrator.core.command import reveal
+from orchestrator.core.facts import Facts
 from orchestrator.core.inventory import NodeSpec
 from orchestrator.core.ladder import APART, Rung
-from orchestrator.core.launchers import LAUNCHERS, NEEDS_RENDEZVOUS, Share
+from orchestrator.core.launchers import LAUNCHERS, NEEDS_RENDEZVOUS, NEEDS_WORLD, Share
 from orchestrator.core.plan import Lock, NodePlan, Rendezvous, Variable
 from orchestrator.core.request import RunRequest
 from orchestrator.core.workload import Per, Workload
@@ -30,6 +31,18 @@ def same_machine(findings: Sequence[Finding]) -> bool:
     """Whether all nodes are one machine under several names."""
     hosts = {finding.facts.host_id for finding in findings}
     return len(hosts) == 1 and hosts != {""}
+
+
+def addresses_of(facts: Facts) -> tuple[str, ...]:
+    """What others may know a node by, best first: the address that SSH came in by, then those of
+    its other interfaces.
+    """
+    addresses = [facts.route_address] if facts.route_address else []
+    by_speed = sorted(facts.interfaces, key=lambda interface: -interface.speed_mbit)
+    for interface in by_speed:
+        if interface.up and not interface.loopback:
+            addresses += [a for a in interface.addresses if not a.startswith(("fe80:", "169.254."))]
+    return tuple(dict.fromkeys(addresses))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +91,7 @@ class World:
     def own_worlds(self) -> bool:
         """Whether each node's ranks are a world of their own."""
         return self.rung is Rung.LOCAL_ROUNDS or (
-            self.rung is Rung.LEASES and self.launcher in NEEDS_RENDEZVOUS
+            self.rung is Rung.LEASES and self.launcher in NEEDS_WORLD
         )
 
     def tenants(self, node: str) -> int:
@@ -143,7 +156,11 @@ def node_plan(world: World, place: Place) -> NodePlan:
         master_addr=world.rendezvous.address if world.rendezvous else CHOSEN_AT_LAUNCH,
         master_port=str(world.rendezvous.port) if world.rendezvous else CHOSEN_AT_LAUNCH,
         own_world=world.own_worlds,
+        apart=world.rung in APART,
+        gpus=tuple(p.gpus for p in world.places),
+        addresses=tuple(addresses_of(world.findings[p.spec.name].facts) for p in world.places),
         options=world.request.launcher_options,
+        token=world.request.token,
     )
     return NodePlan(
         name=place.spec.name,

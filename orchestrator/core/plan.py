@@ -30,7 +30,8 @@ class ProcessPlan:
     ranks itself.
 
     ``argv`` and ``env`` values may hold the placeholders that the node resolves: ``{snapshot}``,
-    ``{output}``, ``{report}``, ``{checkpoints}``, ``{attempt}``, ``{agent}``.
+    ``{output}``, ``{report}``, ``{checkpoints}``, ``{attempt}``, ``{agent}``; and ``{scratch}``, a
+    directory with a short path, which is there only while the attempt runs.
     """
 
     label: str

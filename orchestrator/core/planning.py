@@ -11,8 +11,15 @@ from orchestrator.core.events import Problem
 from orchestrator.core.facts import Facts, Gpu
 from orchestrator.core.inventory import NodeSpec, PythonKind
 from orchestrator.core.ladder import APART, Fall, Ground, Rung, ladder, used
-from orchestrator.core.launchers import NEEDS_RENDEZVOUS, choose
-from orchestrator.core.placing import Place, World, node_plan, place_nodes, same_machine
+from orchestrator.core.launchers import MODULES, NEEDS_RENDEZVOUS, choose
+from orchestrator.core.placing import (
+    Place,
+    World,
+    addresses_of,
+    node_plan,
+    place_nodes,
+    same_machine,
+)
 from orchestrator.core.plan import Exclusion, Plan, Rendezvous
 from orchestrator.core.request import RunRequest
 from orchestrator.core.workload import Shape
@@ -49,6 +56,7 @@ def plan(
         program=request.job.workload.program,
         has_torch=_has_torch(findings.values()),
         divisible=request.job.workload.shape is Shape.DIVISIBLE,
+        options=request.launcher_options,
     )
     places = place_nodes(request, nodes, findings)
     rungs = ladder(_ground(request, findings, places, launcher), falls)
@@ -97,7 +105,7 @@ def join(planned: Plan, request: RunRequest, findings: Mapping[str, Finding]) ->
         for spec in request.cluster.workers
         if spec not in known
         and spec.name in findings
-        and checks.unfit(spec, findings[spec.name], request.job.workload) is None
+        and checks.unfit(spec, findings[spec.name], _modules(request)) is None
     ]
     nodes = [*known, *new]
     world = World(
@@ -147,12 +155,12 @@ def rendezvous_candidates(facts: Facts, *, alone: bool) -> tuple[str, ...]:
     """
     if alone:
         return ("127.0.0.1",)
-    addresses = [facts.route_address] if facts.route_address else []
-    by_speed = sorted(facts.interfaces, key=lambda interface: -interface.speed_mbit)
-    for interface in by_speed:
-        if interface.up and not interface.loopback:
-            addresses += [a for a in interface.addresses if not a.startswith(("fe80:", "169.254."))]
-    return tuple(dict.fromkeys(addresses)) or ("127.0.0.1",)
+    return addresses_of(facts) or ("127.0.0.1",)
+
+
+def _modules(request: RunRequest) -> tuple[str, ...]:
+    """What ranks are to import: for the workload, and for the launcher that was asked for."""
+    return (*request.job.workload.modules, *MODULES.get(request.launcher, ()))
 
 
 def _has_torch(findings: Iterable[Finding]) -> bool | None:
@@ -171,7 +179,7 @@ def _select(
     for spec in request.cluster.workers:
         reason = failed.get(spec.name)
         if reason is None and spec.name in findings:
-            reason = checks.unfit(spec, findings[spec.name], request.job.workload)
+            reason = checks.unfit(spec, findings[spec.name], _modules(request))
         if reason is None:
             used.append(spec)
         else:

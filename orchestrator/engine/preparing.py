@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from pathlib import Path
 
 from orchestrator.boundary.supervisor_records import parse_interpreter
 from orchestrator.core.events import Prepared
 from orchestrator.core.inventory import NodeSpec, PythonKind
+from orchestrator.core.launchers import MODULES
+from orchestrator.core.launchers.ray import REQUIREMENT
 from orchestrator.core.request import RunRequest
 from orchestrator.core.workload import Workload
 from orchestrator.edges.agent.dial import Channel
@@ -25,18 +28,19 @@ async def prepare(link: NodeLink, request: RunRequest, context: RunContext) -> P
     interpreter = await _interpreter(link, request, context)
     reply = await link.request(
         "interpreter",
-        {"interpreter": interpreter, "modules": asked_modules(request.job.workload)},
+        {"interpreter": interpreter, "modules": asked_modules(request)},
         timeout_s=request.budgets.probe_s,
     )
     path, modules = parse_interpreter(reply.fields)
     return Prepared(node=link.node, interpreter=path, modules=modules)
 
 
-def asked_modules(workload: Workload) -> list[str]:
+def asked_modules(request: RunRequest) -> list[str]:
     """What interpreters are asked for: a launcher is chosen by whether torch is there, whatever the
-    workload requires.
+    workload requires, and may need a module itself.
     """
-    return sorted({*workload.modules, "torch"})
+    needed = MODULES.get(request.launcher, ())
+    return sorted({*request.job.workload.modules, *needed, "torch"})
 
 
 def requirements_of(spec: NodeSpec, workload: Workload) -> Path | None:
@@ -64,6 +68,8 @@ async def _build(
 ) -> str:
     """The interpreter of the environment made from ``requirements``, built unless cached."""
     text = await asyncio.to_thread(requirements.read_bytes)
+    if "ray" in MODULES.get(request.launcher, ()):
+        text = with_ray(text)
     base = link.spec.python.base
     channel = await link.open(request.budgets.connect_s)
     telling = asyncio.create_task(_tell_build(channel, context))
@@ -78,6 +84,14 @@ async def _build(
         telling.cancel()
         await asyncio.gather(telling, return_exceptions=True)
     return str(reply.fields.get("interpreter"))
+
+
+def with_ray(requirements: bytes) -> bytes:
+    """The same, and Ray, unless they say already which one."""
+    names = re.findall(rb"^\s*([A-Za-z0-9._-]+)", requirements, re.MULTILINE)
+    if b"ray" in map(bytes.lower, names):
+        return requirements
+    return requirements.rstrip(b"\n") + b"\n" + REQUIREMENT.encode() + b"\n"
 
 
 async def _tell_build(channel: Channel, context: RunContext) -> None:

@@ -74,7 +74,7 @@ async def _finding(link: NodeLink, request: RunRequest, facts: Facts) -> Finding
     declared = {"kind": python.kind.value, "value": python.value}
     asked = {
         "interpreter": plain if python.kind in _BUILT else declared,
-        "modules": asked_modules(request.job.workload),
+        "modules": asked_modules(request),
     }
     reply = await link.request("interpreter", asked, timeout_s=request.budgets.probe_s)
     path, modules = parse_interpreter(reply.fields)

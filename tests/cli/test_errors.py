@@ -34,6 +34,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (["cluster", "show", "./none.yaml"], ["none.yaml: cannot be read: No such file"]),
         (["workload", "show", "demmo"], ["unknown workload 'demmo'", "did you mean 'demo'?"]),
+        (["plan", "-C", "local", "--ray-address", "10.0.0.1", "x"], ["is not HOST:PORT"]),
+        (
+            ["plan", "-C", "local", "--launcher", "torchrun", "--ray-address", "a:1", "x"],
+            ["--ray-address is for --launcher ray, not torchrun"],
+        ),
         (["exec", "--cluster", "local", "--nodes", " ", "true"], ["--nodes is empty"]),
         (["cluster", "show", "local", "--nodes", "!local[1-2]"], ["no worker of cluster local"]),
         (["cluster", "show", "local", "--nodes", "locl1"], ["did you mean 'local1'?"]),

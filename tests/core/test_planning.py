@@ -14,7 +14,7 @@ from orchestrator.core.inventory import Cluster, GpuSpec
 from orchestrator.core.plan import Plan, Rendezvous
 from orchestrator.core.planning import Refusal, assume, plan, rendezvous_candidates
 from orchestrator.core.request import RunRequest
-from orchestrator.core.workload import Job, Per, Ranks, Workload
+from orchestrator.core.workload import Job, Per, Ranks, Shape, Workload
 from tests.core.world import facts, node_spec, request
 
 
@@ -88,6 +88,31 @@ def test_launchers_are_chosen_with_a_reason() -> None:
     plain = planned(request("a", "b", workload=program), found("a"), found("b"))
     assert plain.launcher == "command"
     assert [p.argv for n in plain.nodes for p in n.processes] == [("date", "-u")] * 2
+
+
+def test_a_node_without_ray_is_left_out_only_where_ray_starts_the_ranks() -> None:
+    asked = replace(request("a"), launcher="ray")
+    refusal = plan(asked, {"a": found("a")}, {})
+    assert isinstance(refusal, Refusal)
+    assert refusal.problem.message == "a: /env/bin/python lacks ray"
+    assert planned(request("a"), found("a")).launcher == "torchrun"
+
+
+def test_ray_numbers_leased_workers_as_manual_does() -> None:
+    """They are no world, on no node; under torchrun each node's ranks have to be one."""
+    workload = Workload(name="w", source="-", folder="/w", entry="w.py", shape=Shape.DIVISIBLE)
+    asked = request("a", "b", workload=workload)
+    made = {}
+    for launcher in ("manual", "ray", "torchrun"):
+        findings = (found("a", gpus=2), found("b", gpus=2))
+        findings = tuple(replace(f, modules={**f.modules, "ray": "2"}) for f in findings)
+        made[launcher] = planned(replace(asked, launcher=launcher), *findings)
+    env = {name: {v.name for v in p.node("b").env} for name, p in made.items()}
+    assert "ORCHESTRATE_SAMPLES" in env["ray"] & env["manual"]
+    assert "ORCHESTRATE_FIRST_RANK" in env["torchrun"]
+    assert "ORCHESTRATE_FIRST_RANK" not in env["ray"] | env["manual"]
+    assert not made["ray"].meets
+    assert any("RANK=2," in word for word in made["ray"].node("b").processes[0].argv)
 
 
 def test_torchrun_is_given_the_planned_world() -> None:

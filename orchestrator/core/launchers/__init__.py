@@ -9,24 +9,47 @@ from collections.abc import Mapping
 
 from orchestrator.core.launchers.base import Launcher, Share
 from orchestrator.core.launchers.plain import command, direct, manual
+from orchestrator.core.launchers.ray import joined, ray
 from orchestrator.core.launchers.torchrun import torchrun
 
-__all__ = ["LAUNCHERS", "NEEDS_RENDEZVOUS", "Launcher", "Share", "choose"]
+__all__ = [
+    "LAUNCHERS",
+    "MODULES",
+    "NEEDS_RENDEZVOUS",
+    "NEEDS_WORLD",
+    "Launcher",
+    "Share",
+    "choose",
+]
 
 LAUNCHERS: Mapping[str, Launcher] = {
     "torchrun": torchrun,
     "direct": direct,
     "manual": manual,
     "command": command,
+    "ray": ray,
 }
 
-NEEDS_RENDEZVOUS = frozenset({"torchrun", "direct"})
+# Launchers whose ranks meet, unless the rung keeps their nodes apart.
+NEEDS_RENDEZVOUS = frozenset({"torchrun", "direct", "ray"})
+# Those that cannot start ranks without making a world of them.
+NEEDS_WORLD = frozenset({"torchrun", "direct"})
+# What the ranks' interpreter must be able to import for a launcher, whatever the workload needs.
+MODULES: Mapping[str, tuple[str, ...]] = {"ray": ("ray",)}
 
 
 def choose(
-    requested: str, *, program: tuple[str, ...], has_torch: bool | None, divisible: bool = False
+    requested: str,
+    *,
+    program: tuple[str, ...],
+    has_torch: bool | None,
+    divisible: bool = False,
+    options: tuple[str, ...] = (),
 ) -> tuple[str, str]:
     """(launcher, why). ``has_torch`` None = not known yet; ``divisible``: its samples are."""
+    cluster = joined(options)
+    if requested == "ray" and cluster is not None:
+        return requested, f"to join the Ray cluster at {cluster}, as --ray-address says"
     if requested != "auto":
         return requested, "asked for with --launcher"
     if program:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from orchestrator.core.command import Text
 from orchestrator.core.plan import ProcessPlan, Variable
 from orchestrator.core.tuning import LAUNCHER
 
@@ -14,7 +15,9 @@ class Share:
     """What a launcher needs to know of one node. ``script`` is the entry's path on the node.
 
     ``own_world``: the node's ranks are a world of their own, and meet no rank of another node.
-    ``names``: all nodes of the plan, in rank order. ``options``: what the user passes on to it.
+    ``apart``: it does not need the other nodes; nor its ranks each other, if they are no world.
+    ``names``: all nodes of the plan, in rank order; ``gpus`` and ``addresses`` are theirs.
+    ``options``: what the user passes on to it. ``token``: what only the nodes of this run know.
     """
 
     node: str
@@ -29,7 +32,11 @@ class Share:
     master_addr: str
     master_port: str
     own_world: bool = False
+    apart: bool = False
+    gpus: tuple[tuple[int, ...], ...] = ()
+    addresses: tuple[tuple[str, ...], ...] = ()
     options: tuple[str, ...] = ()
+    token: str = ""
 
     @property
     def nodes(self) -> int:
@@ -62,6 +69,6 @@ def rendezvous(share: Share) -> Iterator[Variable]:
     yield variable("MASTER_PORT", share.master_port, "torchrun's contract")
 
 
-def variable(name: str, value: str, reason: str) -> Variable:
+def variable(name: str, value: Text, reason: str) -> Variable:
     """One that the launcher sets."""
     return Variable(name=name, value=value, origin=LAUNCHER, reason=reason)

@@ -46,7 +46,8 @@ MAX_WORDS = 8192
 FIRST_HELD_FD = 10
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 PLACEHOLDER = re.compile(
-    r"\{(snapshot|kit|work|output|report|checkpoints|attempt|agent|agent_python|rank_side)\}"
+    r"\{(snapshot|kit|work|output|report|checkpoints|attempt|scratch"
+    r"|agent|agent_python|rank_side)\}"
 )
 ENTRY = (
     "import sys;sys.path.insert(0,sys.argv[1]);"
@@ -84,6 +85,8 @@ def launch(
         _refuse_if_busy(run)
         with _lent(reservations, wanted, holder) as locks:
             attempt.create()
+            if spec["scratch"]:
+                attempt.create_scratch()
             note_baseline(attempt, gpus)
             keep_usable_pipes(spec["processes"], attempt.root)
             if field(request, "own_copy", bool, False):
@@ -132,6 +135,7 @@ def _specification(
         "boot_id": boot_id(),
         "environments": _environments(layout, processes),
         "independent": field(request, "independent", bool, False),
+        "scratch": any(attempt.scratch in word for p in processes for word in p["argv"]),
         "processes": processes,
     }
 
@@ -154,6 +158,7 @@ def filled(
         "report": attempt.report,
         "checkpoints": run.checkpoints,
         "attempt": attempt.root,
+        "scratch": attempt.scratch,
         "agent": NODE_CODE,
         "agent_python": sys.executable,
         "rank_side": RANK_SIDE,

@@ -11,13 +11,17 @@
       supervisor.json supervisor.log events.jsonl lease stop cgroup gpus.json
       logs/ ranks/ report/ output/ work/
       exchange/exchange-<rank>.jsonl  exchange/in/rank-<rank>/  exchange/out/
+
+/tmp/or-<digest>/                    an attempt's scratch, if it has one, while it runs
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
+import stat
 import time
 from contextlib import contextmanager, suppress
 
@@ -39,6 +43,7 @@ DIGEST = re.compile(r"[0-9a-f]{16,64}\Z")
 STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err|jsonl)\Z")
 MAX_ATTEMPT = 10_000
 LOCK_POLL_S = 0.02
+SHORT = "/tmp"  # noqa: S108 - what is made there is 0700, and made by mkdir
 # Records that must be written on a full disk, too, are padded to this with spaces.
 ROOM_BYTES = 256
 # The directory that this agent was unpacked in, as the bootstrap put it on the module path.
@@ -74,6 +79,10 @@ class AttemptLayout:
         self.exchange = os.path.join(root, "exchange")
         self.offered = os.path.join(self.exchange, "out")
         self.work = os.path.join(root, "work")
+        # Sockets need short paths. The name is known without being written down: whoever ends the
+        # attempt finds it.
+        digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:12]
+        self.scratch = os.path.join(SHORT, f"or-{digest}")
 
     def create(self) -> None:
         """Create what is absent; check what is there."""
@@ -83,6 +92,25 @@ class AttemptLayout:
             _private(path)
         if not os.path.lexists(self.stop):  # blank until somebody asks: see write_atomically
             write_atomically(self.stop, b" " * ROOM_BYTES)
+
+    def create_scratch(self) -> None:
+        """Empty and ours alone."""
+        self.remove_scratch()
+        try:
+            os.mkdir(self.scratch, 0o700)
+        except OSError as error:
+            raise AgentFault(UNSAFE, f"{self.scratch}: {error.strerror}") from error
+
+    def remove_scratch(self) -> None:
+        """If there is one, and it is ours."""
+        try:
+            status = os.lstat(self.scratch)
+        except OSError:
+            return
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+            import shutil
+
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
     def log(self, name: str) -> str:
         """``name`` like ``rank-0.out``."""

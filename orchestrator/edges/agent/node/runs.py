@@ -112,6 +112,8 @@ def sweep_run(reservations: Reservations, layout: NodeLayout, request: Request) 
             reservations.release(run.root)
     unfinished = _end_supervisors(run)
     swept = _sweep(run)
+    for number in run.attempts():
+        run.attempt(number).remove_scratch()
     survivors = [process.describe() for process in swept.survivors] + unfinished
     gpu_drained = drained(run, gpus, swept.killed, 0.0 if survivors else DRAIN_S)
     return {

@@ -228,6 +228,7 @@ class Supervisor:
 
     def _conclude(self) -> None:
         swept = self.sweep()
+        self.attempt.remove_scratch()
         self._observe()
         self._record_unknown()
         if swept.killed:

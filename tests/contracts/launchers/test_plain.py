@@ -1,0 +1,18 @@
+"""Launchers without a launcher process: the supervisor starts the ranks itself."""
+
+from __future__ import annotations
+
+from tests.contracts.launchers.contract import IndependentRanks, LauncherContract
+
+
+class TestDirect(LauncherContract):
+    launcher = "direct"
+    meets = True
+
+
+class TestManual(LauncherContract, IndependentRanks):
+    launcher = "manual"
+
+
+class TestCommand(LauncherContract, IndependentRanks):
+    launcher = "command"
