@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.boundary.selection import select
 from orchestrator.boundary.workload import make_job
-from orchestrator.cli.options import JobOptions, parse_budgets, parse_env
+from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_slurm_options
 from orchestrator.core.errors import UsageError
 from orchestrator.core.plan import Plan
 from orchestrator.core.planning import Refusal, assume
@@ -44,6 +44,7 @@ def load_request(
         samples=sample_set(job),
         fabric_probe=options.fabric_probe,
         fabric_cache=not options.no_cache,
+        launcher_options=parse_slurm_options(options.slurm_options, options.launcher, os.environ),
     )
     assume_plan(request)
     return request

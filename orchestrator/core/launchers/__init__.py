@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from orchestrator.core.launchers.base import Launcher, Share
 from orchestrator.core.launchers.plain import command, direct, manual
+from orchestrator.core.launchers.slurm import slurm
 from orchestrator.core.launchers.torchrun import torchrun
 
 __all__ = ["LAUNCHERS", "NEEDS_RENDEZVOUS", "Launcher", "Share", "choose"]
@@ -18,9 +19,10 @@ LAUNCHERS: Mapping[str, Launcher] = {
     "direct": direct,
     "manual": manual,
     "command": command,
+    "slurm": slurm,
 }
 
-NEEDS_RENDEZVOUS = frozenset({"torchrun", "direct"})
+NEEDS_RENDEZVOUS = frozenset({"torchrun", "direct", "slurm"})
 
 
 def choose(

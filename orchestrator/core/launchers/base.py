@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from orchestrator.core.launchers.slurm_job import SlurmJob
 from orchestrator.core.plan import ProcessPlan, Variable
 from orchestrator.core.tuning import LAUNCHER
 
@@ -15,6 +16,7 @@ class Share:
 
     ``own_world``: the node's ranks are a world of their own, and meet no rank of another node.
     ``names``: all nodes of the plan, in rank order. ``options``: what the user passes on to it.
+    ``job``: what Slurm is to be asked for, by the launcher that asks it.
     """
 
     node: str
@@ -30,6 +32,7 @@ class Share:
     master_port: str
     own_world: bool = False
     options: tuple[str, ...] = ()
+    job: SlurmJob | None = None
 
     @property
     def nodes(self) -> int:

@@ -59,6 +59,18 @@ def slurm_job(
     )
 
 
+def holds_nodes(request: RunRequest, launcher: str) -> bool:
+    """Whether the nodes are the user's before the launch."""
+    return launcher != NAME or bool(within(request.launcher_options))
+
+
+def taken(finding: Finding, used: Sequence[Finding]) -> str | None:
+    """Slurm starts one task per node: of two names for the same one the first counts."""
+    node = finding.slurm
+    same = [f.facts.node for f in used if node and f.slurm and f.slurm.name == node.name]
+    return f"it is Slurm's node {node.name}, as {same[0]} is" if node and same else None
+
+
 def node_of(finding: Finding) -> SlurmNode:
     """As Slurm told; where it was not asked, as it is most often configured."""
     return finding.slurm or SlurmNode(name=finding.facts.hostname)

@@ -24,13 +24,17 @@ class Word:
 
 
 WORDS: Mapping[str, Word] = {
-    "OR-SLURM-001": Word(remedy="install Slurm's client commands there, or choose --launcher torchrun"),
+    "OR-SLURM-001": Word(
+        remedy="install Slurm's client commands there, or choose --launcher torchrun"
+    ),
     "OR-SLURM-002": Word(remedy="correct --slurm-option; sinfo on the node shows partitions"),
     "OR-SLURM-003": Word(
         remedy="--wait SECONDS lets the job wait longer; squeue on the node shows for what",
         code=ExitCode.BUSY,
     ),
-    "OR-SLURM-004": Word(remedy="look at slurmd's log on those nodes, or leave them out with --nodes"),
+    "OR-SLURM-004": Word(
+        remedy="look at slurmd's log on those nodes, or leave them out with --nodes"
+    ),
     ENDED_BY_SLURM: Word(remedy="ask for more time with --timeout, then orchestrate resume RUN"),
 }
 

@@ -17,8 +17,9 @@ import sys
 sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 5)[0])
 
 from orchestrator.edges.agent.node.rank_shim import end_alike
-from orchestrator.edges.agent.node.slurm_tools import SlurmError, job_ending
+from orchestrator.edges.agent.node.slurm_jobs import job_ending
 from orchestrator.edges.agent.node.slurm_task import Lines, Wake, address_of, peer_uid
+from orchestrator.edges.agent.node.slurm_tools import SlurmError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Offer:
 
     def _wait(self) -> Lines:
         while True:
-            ready, _, _ = select.select([self._listener, self._wake], [], [])
+            ready = _ready(self._listener, self._wake)
             if self._wake in ready:
                 for number in self._wake.taken():
                     end_alike(number)
@@ -74,7 +75,7 @@ class Offer:
     def _mirror(self, lines: Lines) -> dict[str, Any] | None:
         """How the launcher ended; None when the task went without a word."""
         while True:
-            ready, _, _ = select.select([lines, self._wake], [], [])
+            ready = _ready(lines, self._wake)
             if self._wake in ready and self._wake.taken():
                 self._tell(lines, signal.SIGTERM)
             if lines not in ready:
@@ -100,6 +101,11 @@ class Offer:
         except SlurmError as error:
             why = str(error)
         return f"Slurm ended job {self._job} on {self._node} {how}: {why}"
+
+
+def _ready(*sources: socket.socket | Lines | Wake) -> list[socket.socket | Lines | Wake]:
+    """Those that have something to be read."""
+    return select.select(sources, [], [])[0]
 
 
 def hold(port: str) -> socket.socket | None:

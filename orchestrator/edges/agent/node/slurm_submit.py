@@ -1,8 +1,9 @@
 """Asks Slurm for the nodes of a run, on behalf of the supervisor of its first node.
 
-``python3 -I -S slurm_submit.py NAME --wait SECONDS [--within JOB] --node NODE=PYTHON... -- OPTIONS``:
-srun starts ``slurm_task.py`` under each node's own interpreter. This process tells how the job
-fares, ends it when told to, and says in the end what Slurm refused; how ranks ended others tell.
+``python3 -I -S slurm_submit.py NAME --wait SECONDS [--within JOB] --node NODE=PYTHON... --
+OPTIONS``: srun starts ``slurm_task.py`` under each node's own interpreter. This process tells how
+the job fares, ends it when told to, and says in the end what Slurm refused; how ranks ended others
+tell.
 """
 
 from __future__ import annotations
@@ -19,14 +20,8 @@ sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 5)[0])
 
 from orchestrator.edges.agent.node.layout import AttemptLayout
 from orchestrator.edges.agent.node.rank_shim import die_with_parent
-from orchestrator.edges.agent.node.slurm_tools import (
-    RUNNING,
-    Job,
-    SlurmError,
-    complaint,
-    environment,
-    tool,
-)
+from orchestrator.edges.agent.node.slurm_jobs import RUNNING, Job
+from orchestrator.edges.agent.node.slurm_tools import SlurmError, complaint, environment, tool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -204,7 +199,9 @@ def main() -> NoReturn:
     attempt = AttemptLayout(os.environ["ORCHESTRATE_ATTEMPT_DIR"])
     name = f"{given.name}.{os.environ['ORCHESTRATE_ATTEMPT']}"
     nodes = dict(pair.split("=", 1) for pair in given.node)
-    submission = Submission(Job(attempt, name, given.within), nodes, sys.argv[split + 1 :], given.wait)
+    submission = Submission(
+        Job(attempt, name, given.within), nodes, sys.argv[split + 1 :], given.wait
+    )
 
     def stop(*_: object) -> None:
         submission.stopped = True
