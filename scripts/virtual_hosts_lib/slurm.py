@@ -89,7 +89,7 @@ def start(name: str, enter: Sequence[str], *, controller: bool) -> None:
 def wait(enter: Sequence[str], count: int) -> None:
     """Until the controller has heard of ``count`` hosts."""
     deadline = time.monotonic() + START_SECONDS
-    asked = [*enter, "sinfo", "--noheader", "--Node", "--states=idle", "--format=%N"]
+    asked = [*enter, "sinfo", "--noheader", "--Node", "--states=idle,alloc,mix", "--format=%N"]
     while True:
         try:
             said = run_command(asked)
