@@ -11,6 +11,7 @@ from orchestrator.edges.agent.node.layout import AttemptLayout, write_atomically
 from orchestrator.edges.agent.node.slurm_tools import SlurmError, ask
 
 RELEASE_S = 10.0
+QUICK_S = 3.0  # whoever asks is itself about to be ended
 POLL_S = 0.1
 RUNNING, ENDING = "R", "CG"  # of the latter only the epilogue is left
 NO_JOB = "Invalid job id"
@@ -92,10 +93,7 @@ def release(attempt: AttemptLayout) -> list[dict[str, object]]:
 
 def job_ending(id: str) -> str:
     """Why Slurm ended a job. Raises :class:`SlurmError`."""
-    told = dict(
-        word.split("=", 1)
-        for word in ask("scontrol", "--oneliner", "show", "job", id).split()
-        if "=" in word
-    )
+    shown = ask("scontrol", "--oneliner", "show", "job", id, within_s=QUICK_S)
+    told = dict(word.split("=", 1) for word in shown.split() if "=" in word)
     state, reason = told.get("JobState", "?"), told.get("Reason", "None")
     return state if reason == "None" else f"{state} ({reason})"

@@ -97,10 +97,10 @@ class Offer:
     def _ending(self, ended: dict[str, Any] | None) -> str:
         how = f"with signal {ended['told']}" if ended else "without a word"
         try:
-            why = job_ending(self._job)
+            why = f": {job_ending(self._job)}" if self._job else ""
         except SlurmError as error:
-            why = str(error)
-        return f"Slurm ended job {self._job} on {self._node} {how}: {why}"
+            why = f": {error}"
+        return f"Slurm ended job {self._job} on {self._node} {how}{why}"
 
 
 def _ready(*sources: socket.socket | Lines | Wake) -> list[socket.socket | Lines | Wake]:

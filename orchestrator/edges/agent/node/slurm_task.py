@@ -22,6 +22,7 @@ import socket
 import struct
 import sys
 import time
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 CONNECT_S = 60.0  # the job may begin before the last node's supervisor has
 POLL_S = 0.05
-FAREWELL_S = 5.0
 MAX_LINE_BYTES = 16 * 1024 * 1024
 TOLD_BY_SLURM = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 NO_ORDERS = 3
@@ -123,6 +123,7 @@ def connect(address: bytes) -> Lines:
             time.sleep(POLL_S)
             continue
         if peer_uid(connection) != os.geteuid():
+            connection.close()
             raise PermissionError("another user listens in the place of the node's supervisor")
         return Lines(connection)
 
@@ -177,9 +178,8 @@ def watch(pid: int, lines: Lines, wake: Wake) -> None:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             if lines in tethered:
-                lines.say({"status": status, "told": told})
-                lines.connection.shutdown(socket.SHUT_WR)
-                select.select([lines], [], [], FAREWELL_S)
+                with suppress(OSError):  # whoever has what it waited for goes
+                    lines.say({"status": status, "told": told})
             return
         ready, _, _ = select.select(tethered, [], [])
         if wake in ready:

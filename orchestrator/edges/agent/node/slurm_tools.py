@@ -46,7 +46,7 @@ def tool(name: str) -> str:
     return found
 
 
-def ask(name: str, *arguments: str) -> str:
+def ask(name: str, *arguments: str, within_s: float = COMMAND_S) -> str:
     """What the command prints. Raises :class:`SlurmError`."""
     argv = [tool(name), *arguments]
     try:
@@ -54,7 +54,7 @@ def ask(name: str, *arguments: str) -> str:
             argv,
             capture_output=True,
             stdin=subprocess.DEVNULL,
-            timeout=COMMAND_S,
+            timeout=within_s,
             env=environment(),
             cwd="/",
             check=False,
