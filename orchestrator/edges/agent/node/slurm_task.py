@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 CONNECT_S = 60.0  # the job may begin before the last node's supervisor has
 POLL_S = 0.05
+FAREWELL_S = 5.0
 MAX_LINE_BYTES = 16 * 1024 * 1024
 TOLD_BY_SLURM = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 NO_ORDERS = 3
@@ -108,6 +109,14 @@ class Lines:
         *complete, self._unread = (self._unread + data).split(b"\n")
         return [json.loads(line) for line in complete]
 
+    def part(self, message: dict[str, Any]) -> None:
+        """Say the last word. What is still unread when one end closes, the other may never read."""
+        with suppress(OSError):
+            self.connection.settimeout(FAREWELL_S)
+            self.say(message)
+            while self.hear() is not None:
+                pass
+
 
 def connect(address: bytes) -> Lines:
     """Raises ``OSError`` when nobody of ours listens in time."""
@@ -178,8 +187,7 @@ def watch(pid: int, lines: Lines, wake: Wake) -> None:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             if lines in tethered:
-                with suppress(OSError):  # whoever has what it waited for goes
-                    lines.say({"status": status, "told": told})
+                lines.part({"status": status, "told": told})
             return
         ready, _, _ = select.select(tethered, [], [])
         if wake in ready:
