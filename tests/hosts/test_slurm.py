@@ -230,5 +230,5 @@ def test_a_node_that_slurm_keeps_back_is_left_out(desk: Desk, cluster: VirtualHo
     finally:
         cluster.exec("vh1", [*change, "state=resume"])
     assert ending.code == 4
-    assert ending.result["failure"]["id"] == "OR-SLURM-001"
+    assert ending.result["failure"]["id"] == "OR-AGENT-SLURM"
     assert "a bad fan" in ending.result["failure"]["cause"]

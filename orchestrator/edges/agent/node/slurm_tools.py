@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 
-from orchestrator.edges.agent.node.fault import AgentFault
+from orchestrator.edges.agent.node.fault import SLURM, AgentFault
 from orchestrator.edges.agent.node.launch import login_environment
 from orchestrator.edges.agent.node.layout import NodeLayout
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-UNUSABLE = "OR-SLURM-001"
 # Where sites put Slurm when it is not on the PATH of a command over SSH.
 FOLDERS = ("/usr/bin", "/usr/local/bin", "/opt/slurm/bin", "/opt/slurm/current/bin")
 COMMAND_S = 15.0
@@ -84,7 +83,7 @@ def node(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, Any]:
         tool("srun")
         return find_node(host, sinfo(host) or sinfo(""))
     except SlurmError as error:
-        raise AgentFault(UNUSABLE, str(error)) from error
+        raise AgentFault(SLURM, str(error)) from error
 
 
 def sinfo(host: str) -> list[str]:
