@@ -58,7 +58,7 @@ def _not_blank(_context: click.Context, _option: click.Parameter, nodes: str | N
 
 def job_options(command: Command) -> Command:
     """What to run and how: everything that the plan depends on."""
-    return _what_options(_how_options(command))
+    return _what_options(_how_options(_time_options(command)))
 
 
 def _what_options(command: Command) -> Command:
@@ -130,6 +130,12 @@ def _how_options(command: Command) -> Command:
             is_flag=True,
             help="Keep other runs off the machines altogether, not only off these GPUs.",
         ),
+    )
+
+
+def _time_options(command: Command) -> Command:
+    return _with(
+        command,
         click.option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True),
