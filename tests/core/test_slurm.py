@@ -228,8 +228,11 @@ def test_only_processes_without_a_rank_speak_for_the_launcher() -> None:
 
 def test_ranks_that_slurm_ended_are_not_to_blame() -> None:
     rank = RankExited(node="a", rank=0, outcome=Signalled(15), at=10.0)
-    word = ended("OR-SLURM-005: Slurm ended job 7", at=11.0, node="b", by_us=True)
-    late = replace(word, at=60.0)
+    word = replace(ended("OR-SLURM-005: Slurm ended job 7", at=11.0, by_us=True), label="launcher")
+    late, elsewhere = replace(word, at=60.0), replace(word, node="b")
+    submission = ended("OR-SLURM-005: Slurm ended the job: CANCELLED", at=12.0, node="b")
     assert ended_from_outside((rank, word), rank) is word
+    assert ended_from_outside((rank, word, submission), rank) is submission
+    assert ended_from_outside((rank, elsewhere), rank) is None
     assert ended_from_outside((rank, late), rank) is None
     assert ended_from_outside((rank,), rank) is None

@@ -11,6 +11,7 @@ from orchestrator.core.events import ProcessExited, RankExited
 
 LAST_WORDS = re.compile(r"(OR-[A-Z]{2,12}-\d{3}): (.{1,500})", re.DOTALL)
 ENDED_BY_SLURM = "OR-SLURM-005"
+SUBMISSION = "slurm"  # the label of the process that asked for the job
 # What ended the job ended its ranks a moment before its own words came.
 SAME_MOMENT_S = 15.0
 
@@ -58,10 +59,19 @@ def own_error(ending: RankExited | ProcessExited) -> OwnError | None:
 def ended_from_outside(
     endings: Sequence[RankExited | ProcessExited], first: RankExited | ProcessExited
 ) -> ProcessExited | None:
-    """The ending that says that Slurm ended the job, if that is why ``first`` ended."""
-    for ending in endings:
-        told = own_error(ending)
-        near = abs(ending.at - first.at) <= SAME_MOMENT_S
-        if told and told.id == ENDED_BY_SLURM and near and isinstance(ending, ProcessExited):
-            return ending
-    return None
+    """The ending that says that Slurm ended the job, if that is why ``first`` ended.
+
+    The node of ``first`` must say so, too: elsewhere tasks are ended because the run gives its job
+    back. The submission knows best why.
+    """
+    told = [
+        ending
+        for ending in endings
+        if isinstance(ending, ProcessExited)
+        and abs(ending.at - first.at) <= SAME_MOMENT_S
+        and (error := own_error(ending)) is not None
+        and error.id == ENDED_BY_SLURM
+    ]
+    if not any(ending.node == first.node for ending in told):
+        return None
+    return next((ending for ending in told if ending.label == SUBMISSION), told[0])

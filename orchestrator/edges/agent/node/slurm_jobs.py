@@ -14,6 +14,7 @@ RELEASE_S = 10.0
 QUICK_S = 3.0  # whoever asks is itself about to be ended
 POLL_S = 0.1
 RUNNING, ENDING = "R", "CG"  # of the latter only the epilogue is left
+COMPLETING = "COMPLETING"  # until then it hides how
 NO_JOB = "Invalid job id"
 
 
@@ -92,8 +93,13 @@ def release(attempt: AttemptLayout) -> list[dict[str, object]]:
 
 
 def job_ending(id: str) -> str:
-    """Why Slurm ended a job. Raises :class:`SlurmError`."""
-    shown = ask("scontrol", "--oneliner", "show", "job", id, within_s=QUICK_S)
-    told = dict(word.split("=", 1) for word in shown.split() if "=" in word)
-    state, reason = told.get("JobState", "?"), told.get("Reason", "None")
-    return state if reason == "None" else f"{state} ({reason})"
+    """Why Slurm ended a job, as soon as it tells. Raises :class:`SlurmError`."""
+    deadline = time.monotonic() + QUICK_S
+    while True:
+        shown = ask("scontrol", "--oneliner", "show", "job", id, within_s=QUICK_S)
+        told = dict(word.split("=", 1) for word in shown.split() if "=" in word)
+        state, reason = told.get("JobState", "?"), told.get("Reason", "None")
+        if state != COMPLETING or time.monotonic() >= deadline:
+            known = [word for word in (state, reason) if word not in (COMPLETING, "None")]
+            return ", ".join(known) or "it does not tell why"
+        time.sleep(POLL_S)

@@ -37,6 +37,7 @@ class Offer:
         self._held = held
         self._node = node
         self._job = ""
+        self._stopping = False
         self._wake = Wake(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(address_of(name, node))
@@ -48,6 +49,8 @@ class Offer:
         ended = self._mirror(lines)
         if ended is not None and not ended["told"]:
             end_alike(int(ended["status"]))
+        if ended is None and self._stopping:  # asked to end, it was ended
+            end_alike(signal.SIGTERM)
         sys.stderr.write(f"{ENDED_BY_SLURM}: {self._ending(ended)}\n")
         sys.stderr.flush()
         os._exit(1)
@@ -77,6 +80,7 @@ class Offer:
         while True:
             ready = _ready(lines, self._wake)
             if self._wake in ready and self._wake.taken():
+                self._stopping = True
                 self._tell(lines, signal.SIGTERM)
             if lines not in ready:
                 continue

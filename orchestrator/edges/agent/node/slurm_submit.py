@@ -27,6 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+STARRED = " ***"  # how slurmstepd ends what it says of a job that it ends
+ENDED = "OR-SLURM-005"
 REFUSED, QUEUED, NOT_BEGUN = "OR-SLURM-002", "OR-SLURM-003", "OR-SLURM-004"
 TICK_S = 0.1
 FIRST_LOOK_S = 1.0
@@ -172,11 +174,12 @@ class Submission:
     def _conclude(self, code: int) -> int:
         with suppress(SlurmError):  # the sweep that follows asks again, and tells
             self._job.cancel()
-        if code == 0 or self.stopped:
+        by_slurm = [line for line in self._errors if line.endswith(STARRED)]
+        if code == 0 or (self.stopped and not by_slurm):
             return 0
-        said = complaint(self._errors)[: 2 * MAX_WORDS]
-        if len(self._begun) == len(self._nodes):
-            return refuse("OR-SLURM-005", f"Slurm ended the job: {said}")
+        said = complaint(by_slurm or self._errors)[: 2 * MAX_WORDS]
+        if by_slurm or len(self._begun) == len(self._nodes):
+            return refuse(ENDED, f"Slurm ended the job: {said}")
         if self._begun or self._running_since:
             return refuse(NOT_BEGUN, f"Slurm gave the nodes, but not all began: {said}")
         return refuse(REFUSED, f"Slurm refused the job: {said}")
