@@ -170,9 +170,9 @@ def test_a_job_outlives_nobody(desk: Desk, cluster: VirtualHosts) -> None:
     killed = look(cluster, "vh1", text="slurm_submit.py", signal=signal.SIGKILL)
     assert killed
     ending = job.end()
-    id, cause = failure(ending)
-    assert (ending.code, id) == (1, "OR-RUN-001"), ending.err
-    assert cause.startswith("slurm on vh1")
+    assert ending.code == 1, ending.err
+    # Slurm ends the tasks of an srun that is gone at the same moment.
+    assert failure(ending)[0] in ("OR-RUN-001", "OR-SLURM-005")
     assert_nothing_left(cluster, job.run)
 
 
