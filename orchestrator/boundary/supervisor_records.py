@@ -5,6 +5,7 @@ are checked.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -18,11 +19,14 @@ from orchestrator.core.events import (
     RankStarted,
     Swept,
 )
+from orchestrator.core.facts import SlurmNode
 from orchestrator.core.outcome import Exited, Lost, Outcome, Signalled
 
 MAX_TEXT = 500
 MAX_SURVIVORS = 32
 MAX_TIME = 1e11
+MAX_COUNT = 1 << 20
+SLURM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class BadRecord(ValueError):
@@ -107,6 +111,15 @@ def parse_interpreter(fields: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
         raise BadRecord("not an interpreter")
     versions = {str(name)[:128]: str(version)[:64] for name, version in modules.items()}
     return path, versions
+
+
+def parse_slurm_node(fields: Mapping[str, Any]) -> SlurmNode:
+    """What Slurm told of a node. Raises ``BadRecord``."""
+    name, counts = fields.get("name"), [fields.get("cpus"), fields.get("gpus")]
+    known = isinstance(name, str) and SLURM_NAME.fullmatch(name)
+    if not known or not all(type(n) is int and 0 <= n <= MAX_COUNT for n in counts):
+        raise BadRecord("not a node of Slurm's")
+    return SlurmNode(name=str(name), cpus=_whole(fields, "cpus"), gpus=_whole(fields, "gpus"))
 
 
 def parse_survivors(value: object) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.boundary.selection import select
 from orchestrator.boundary.workload import make_job
-from orchestrator.cli.options import JobOptions, parse_budgets, parse_env
+from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_slurm_options
 from orchestrator.core.errors import UsageError
 from orchestrator.core.launchers.ray import OPTION as RAY_ADDRESS
 from orchestrator.core.plan import Plan
@@ -55,7 +55,8 @@ def load_request(
 def _launcher(options: JobOptions) -> tuple[str, tuple[str, ...]]:
     """What is asked for, and what is passed on to it."""
     if options.ray_address is None:
-        return options.launcher, ()
+        passed = parse_slurm_options(options.slurm_options, options.launcher, os.environ)
+        return options.launcher, passed
     if options.launcher not in ("auto", "ray"):
         what = f"--ray-address is for --launcher ray, not {options.launcher}"
         raise UsageError(what, id="run.ray-address", remedy="leave one of them out")

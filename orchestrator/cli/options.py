@@ -73,7 +73,7 @@ def _ray_address(
 
 def job_options(command: Command) -> Command:
     """What to run and how: everything that the plan depends on."""
-    return _what_options(_how_options(command))
+    return _what_options(_how_options(_time_options(command)))
 
 
 def _what_options(command: Command) -> Command:
@@ -127,6 +127,13 @@ def _launcher_options(command: Command) -> Command:
             help="Join this Ray cluster, instead of starting one; implies --launcher ray.",
         ),
         click.option(
+            "--slurm-option",
+            "slurm_options",
+            multiple=True,
+            metavar="--OPTION=VALUE",
+            help="For srun, with --launcher slurm: --partition=gpu, --account=x. Repeatable.",
+        ),
+        click.option(
             "--ranks-per-node",
             type=click.IntRange(1, 4096),
             metavar="N",
@@ -154,6 +161,12 @@ def _limit_options(command: Command) -> Command:
             is_flag=True,
             help="Keep other runs off the machines altogether, not only off these GPUs.",
         ),
+    )
+
+
+def _time_options(command: Command) -> Command:
+    return _with(
+        command,
         click.option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True),
@@ -248,6 +261,7 @@ class JobOptions:
     budgets: tuple[str, ...]
     fabric_probe: bool = False
     no_cache: bool = False
+    slurm_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +277,29 @@ class ViewOptions:
     @property
     def verbosity(self) -> int:
         return -1 if self.quiet else int(self.verbose)
+
+
+def parse_slurm_options(
+    given: tuple[str, ...], launcher: str, environment: Mapping[str, str]
+) -> tuple[str, ...]:
+    """What srun is given besides the plan; within a job of the user's own, that is used. Raises
+    ``UsageError``.
+    """
+    from orchestrator.core.launchers.slurm import refused_option
+    from orchestrator.core.launchers.slurm_job import NAME, within
+
+    if launcher != NAME:
+        if given:
+            what = f"--slurm-option {given[0]} needs --launcher {NAME}"
+            raise UsageError(what, id="run.slurm-option", remedy=f"add --launcher {NAME}")
+        return ()
+    for option in given:
+        why = refused_option(option)
+        if why is not None:
+            what = f"--slurm-option {option[:80]!r} cannot be passed on"
+            raise UsageError(what, id="run.slurm-option", why=why)
+    own = environment.get("SLURM_JOB_ID", "")
+    return given if within(given) or not own.isdigit() else (*given, f"--jobid={own}")
 
 
 def parse_env(settings: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, Text]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from orchestrator.core.errors import ExitCode
 from orchestrator.core.events import Divided, LinksBroken, Occupied, Phase, Problem, RankExited
 from orchestrator.core.evidence import Stalled
 from orchestrator.core.hang import Blame
 from orchestrator.core.ladder import Rung
+from orchestrator.core.launchers import words
 from orchestrator.core.outcome import describe, succeeded
 from orchestrator.core.result import FailureResult
 from orchestrator.core.state import LEASE, Ending, RunState, ended_well
@@ -15,8 +18,11 @@ Cause = tuple[FailureResult, ExitCode]
 
 
 def first_cause(state: RunState) -> Ending | None:
-    """The earliest ending that is a failure of its own (a rank's precedes its launcher's)."""
-    return next(iter(state.failures), None)
+    """The earliest ending that is a failure of its own (a rank's precedes its launcher's); or the
+    scheduler's word that it ended them all.
+    """
+    first = next(iter(state.failures), None)
+    return first and (words.ended_from_outside(state.endings, first) or first)
 
 
 def ending_name(ending: Ending) -> str:
@@ -45,7 +51,7 @@ def _failure_together(state: RunState) -> Cause | None:
     if state.launching:
         ending = first_cause(state)
         if ending is not None and not _stopped_before(state, ending):
-            return _ended_badly(state, ending), ExitCode.RUN_FAILED
+            return _ended_badly(state, ending)
         if (lost := _lost(state)) is not None:
             return lost, ExitCode.RUN_FAILED
     if state.overdue is not None:
@@ -84,7 +90,7 @@ def any_node_done(state: RunState) -> bool:
 def _first_of_all(state: RunState) -> Cause | None:
     """Nobody got to the end: what went wrong first."""
     if (ending := first_cause(state)) is not None:
-        return _ended_badly(state, ending), ExitCode.RUN_FAILED
+        return _ended_badly(state, ending)
     if (lost := _lost(state)) is not None:
         return lost, ExitCode.RUN_FAILED
     return _broken(state) or _unfinished(state)
@@ -214,10 +220,10 @@ def _unfinished(state: RunState) -> Cause | None:
     return None
 
 
-def _ended_badly(state: RunState, ending: Ending) -> FailureResult:
+def _ended_badly(state: RunState, ending: Ending) -> Cause:
     rank = getattr(ending, "rank", None)
     name = f"rank-{rank}" if rank is not None else str(getattr(ending, "label", "launcher"))
-    return FailureResult(
+    failure = FailureResult(
         id="OR-RUN-001",
         cause=f"{ending_name(ending)} on {ending.node} {describe(ending.outcome)}",
         node=ending.node,
@@ -228,6 +234,11 @@ def _ended_badly(state: RunState, ending: Ending) -> FailureResult:
         log=f"logs/{ending.node}/{name}.err",
         others=_others(state, ending),
     )
+    told = words.own_error(ending)
+    if told is None:
+        return failure, ExitCode.RUN_FAILED
+    told_failure = replace(failure, id=told.id, cause=told.cause, remedy=told.word.remedy)
+    return told_failure, told.word.code
 
 
 def _hung(state: RunState, stall: Stalled, cause: Blame) -> FailureResult:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.core.facts import Facts
+from orchestrator.core.facts import Facts, SlurmNode
 from orchestrator.core.inventory import NodeSpec
 
 CLOCK_TOLERANCE_S = 2.0
@@ -24,12 +24,14 @@ MODULES_THAT_MUST_AGREE = (
 class Finding:
     """All that is known of a node before launch: facts, the ranks' interpreter and its modules.
 
-    ``modules`` None = the interpreter was not asked (offline, or a plain command).
+    ``modules`` None = the interpreter was not asked (offline, or a plain command). ``slurm`` None =
+    Slurm was not asked.
     """
 
     facts: Facts
     interpreter: str
     modules: Mapping[str, str] | None = field(default_factory=dict)
+    slurm: SlurmNode | None = None
 
 
 def unfit(spec: NodeSpec, finding: Finding, modules: Sequence[str]) -> str | None:

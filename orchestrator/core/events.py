@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.core.evidence import Inspected, Stalled
-from orchestrator.core.facts import Facts
+from orchestrator.core.facts import Facts, SlurmNode
 from orchestrator.core.ladder import Rung
 from orchestrator.core.outcome import Outcome
 from orchestrator.core.request import RunRequest
@@ -98,12 +98,13 @@ class Prepared:
     """The node's Python environment is ready; ranks run under ``interpreter`` (a path on the node).
 
     ``modules`` maps the modules that the workload requires to their versions; absent = not
-    installed.
+    installed. ``slurm``: what Slurm told of the node, where it is to start the ranks.
     """
 
     node: str
     interpreter: str
     modules: Mapping[str, str] = field(default_factory=dict)
+    slurm: SlurmNode | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

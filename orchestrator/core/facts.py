@@ -41,6 +41,17 @@ class Hca:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmNode:
+    """The node as Slurm knows it. ``cpus`` and ``gpus``: what Slurm can give there, as it counts;
+    0 = unknown, or not managed by Slurm.
+    """
+
+    name: str
+    cpus: int = 0
+    gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """One probe's answer. ``boot_id`` changes at every boot; ``host_id`` tells two inventory names
     that are one machine (same boot, same network namespace). ``clock_offset_s`` is the node's wall

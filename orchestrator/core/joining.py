@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from orchestrator.core.ladder import Rung
+from orchestrator.core.launchers import slurm_job
 from orchestrator.core.planning import join
 from orchestrator.core.state import NodeState, RunState
 from orchestrator.core.workload import Shape
@@ -14,8 +15,13 @@ NOT_READY = "not ready when the work began"
 
 
 def may_begin(state: RunState) -> bool:
-    """Divisible work begins as soon as the inventory's ``min_nodes`` are ready; others join it."""
+    """Divisible work begins as soon as the inventory's ``min_nodes`` are ready; others join it.
+
+    Not under Slurm: a job has the nodes that it began with.
+    """
     request = state.request
+    if request.launcher == slurm_job.NAME:
+        return False
     enough = request.cluster.min_nodes
     if enough is None or request.job.workload.shape is not Shape.DIVISIBLE:
         return False
@@ -26,6 +32,8 @@ def may_begin(state: RunState) -> bool:
 def late_nodes(state: RunState) -> Iterator[tuple[str, NodeState]]:
     """Nodes that were not ready when the work began, and that may still take part."""
     if state.plan is None or state.plan.rung != Rung.LEASES or state.halted:
+        return
+    if state.plan.launcher == slurm_job.NAME:
         return
     planned = {share.name for share in state.plan.nodes}
     for name, node in state.nodes.items():

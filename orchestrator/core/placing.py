@@ -12,6 +12,8 @@ from orchestrator.core.facts import Facts
 from orchestrator.core.inventory import NodeSpec
 from orchestrator.core.ladder import APART, Rung
 from orchestrator.core.launchers import LAUNCHERS, NEEDS_RENDEZVOUS, NEEDS_WORLD, Share
+from orchestrator.core.launchers.slurm_job import NAME as SLURM
+from orchestrator.core.launchers.slurm_job import SlurmJob, slurm_job
 from orchestrator.core.plan import Lock, NodePlan, Rendezvous, Variable
 from orchestrator.core.request import RunRequest
 from orchestrator.core.workload import Per, Workload
@@ -161,6 +163,7 @@ def node_plan(world: World, place: Place) -> NodePlan:
         addresses=tuple(addresses_of(world.findings[p.spec.name].facts) for p in world.places),
         options=world.request.launcher_options,
         token=world.request.token,
+        job=_slurm_job(world),
     )
     return NodePlan(
         name=place.spec.name,
@@ -172,6 +175,13 @@ def node_plan(world: World, place: Place) -> NodePlan:
         processes=LAUNCHERS[world.launcher](share),
         locks=_locks(world, place),
     )
+
+
+def _slurm_job(world: World) -> SlurmJob | None:
+    if world.launcher != SLURM:
+        return None
+    gpus = {place.spec.name: len(place.gpus) for place in world.places}
+    return slurm_job(world.request, world.findings, gpus)
 
 
 def _locks(world: World, place: Place) -> tuple[Lock, ...]:

@@ -11,7 +11,7 @@ from orchestrator.core.events import Problem
 from orchestrator.core.facts import Facts, Gpu
 from orchestrator.core.inventory import NodeSpec, PythonKind
 from orchestrator.core.ladder import APART, Fall, Ground, Rung, ladder, used
-from orchestrator.core.launchers import MODULES, NEEDS_RENDEZVOUS, choose
+from orchestrator.core.launchers import MODULES, NEEDS_RENDEZVOUS, choose, slurm_job
 from orchestrator.core.placing import (
     Place,
     World,
@@ -179,7 +179,9 @@ def _select(
     for spec in request.cluster.workers:
         reason = failed.get(spec.name)
         if reason is None and spec.name in findings:
-            reason = checks.unfit(spec, findings[spec.name], _modules(request))
+            finding = findings[spec.name]
+            reason = checks.unfit(spec, finding, _modules(request))
+            reason = reason or slurm_job.taken(finding, [findings[s.name] for s in used])
         if reason is None:
             used.append(spec)
         else:
@@ -211,11 +213,21 @@ def _refuse(
 
 
 def _proves_fabric(world: World) -> bool:
-    """Whether ranks of different machines are to meet through torch: nothing else is worth it."""
+    """Whether ranks of different machines are to meet through torch: nothing else is worth it.
+
+    Nodes that Slurm is yet to give are not ours to try.
+    """
     together = same_machine(list(world.findings.values()))
     has_torch = _has_torch(world.findings.values()) is True
     asked = world.request.fabric_probe and not world.request.job.workload.program
-    return world.meets and len(world.places) > 1 and not together and has_torch and asked
+    return (
+        world.meets
+        and len(world.places) > 1
+        and not together
+        and has_torch
+        and asked
+        and slurm_job.holds_nodes(world.request, world.launcher)
+    )
 
 
 def _ground(

@@ -89,6 +89,7 @@ class NodeState:
             facts=self.facts,
             interpreter=self.prepared.interpreter,
             modules=self.prepared.modules,
+            slurm=self.prepared.slurm,
         )
 
 

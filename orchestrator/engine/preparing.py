@@ -7,11 +7,13 @@ import hashlib
 import re
 from pathlib import Path
 
-from orchestrator.boundary.supervisor_records import parse_interpreter
+from orchestrator.boundary.supervisor_records import parse_interpreter, parse_slurm_node
 from orchestrator.core.events import Prepared
+from orchestrator.core.facts import SlurmNode
 from orchestrator.core.inventory import NodeSpec, PythonKind
 from orchestrator.core.launchers import MODULES
 from orchestrator.core.launchers.ray import REQUIREMENT
+from orchestrator.core.launchers.slurm_job import NAME as SLURM
 from orchestrator.core.request import RunRequest
 from orchestrator.core.workload import Workload
 from orchestrator.edges.agent.dial import Channel
@@ -32,7 +34,16 @@ async def prepare(link: NodeLink, request: RunRequest, context: RunContext) -> P
         timeout_s=request.budgets.probe_s,
     )
     path, modules = parse_interpreter(reply.fields)
-    return Prepared(node=link.node, interpreter=path, modules=modules)
+    slurm = await ask_slurm(link, request)
+    return Prepared(node=link.node, interpreter=path, modules=modules, slurm=slurm)
+
+
+async def ask_slurm(link: NodeLink, request: RunRequest) -> SlurmNode | None:
+    """What Slurm says of the node, if it is to start the ranks. Raises where it says nothing."""
+    if request.launcher != SLURM:
+        return None
+    reply = await link.request("slurm", timeout_s=request.budgets.probe_s)
+    return parse_slurm_node(reply.fields)
 
 
 def asked_modules(request: RunRequest) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from orchestrator.boundary.facts import parse_facts
 from orchestrator.boundary.supervisor_records import BadRecord, parse_interpreter
@@ -16,7 +17,7 @@ from orchestrator.core.request import RunRequest
 from orchestrator.edges.transport.base import ConnectLimits
 from orchestrator.engine.clock import Clock, SystemClock
 from orchestrator.engine.node_link import NodeLink
-from orchestrator.engine.preparing import asked_modules, requirements_of
+from orchestrator.engine.preparing import ask_slurm, asked_modules, requirements_of
 
 # Environments that a run would build are not built for a look at the plan.
 _BUILT = frozenset({PythonKind.REQUIREMENTS, PythonKind.WORKLOAD})
@@ -53,7 +54,8 @@ async def _look(
     try:
         await link.open(request.budgets.connect_s)
         facts = await _probe(link, request, clock)
-        return await _finding(link, request, facts)
+        finding = await _finding(link, request, facts)
+        return replace(finding, slurm=await ask_slurm(link, request))
     except (OrchestrateError, OSError, TimeoutError, BadRecord) as error:
         return error.what if isinstance(error, OrchestrateError) else str(error) or "no answer"
     finally:

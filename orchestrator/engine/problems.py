@@ -11,6 +11,7 @@ from orchestrator.edges.store.layout import RunFolder
 REMEDIES = {
     "OR-AGENT-FOREIGN": "another --run-id; the other run stays as it is",
     "OR-AGENT-BUSY": "queue with --wait SECONDS, or choose other nodes",
+    "OR-AGENT-SLURM": "choose other nodes, or --launcher torchrun",
     "OR-AGENT-DISK": "free space on the node; orchestrate clean --all removes what old runs left",
 }
 NOT_WRITTEN = "OR-STORE-011"

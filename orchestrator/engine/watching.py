@@ -23,6 +23,8 @@ from orchestrator.engine.problems import problem_of
 
 QUICK_S = 30.0
 MAX_COMPLAINTS = 20
+NEWS = "slurm.out"
+MAX_NEWS_BYTES = 300
 MAX_LOGS = 10_000  # two for each of 4096 ranks, and some launchers
 
 
@@ -64,6 +66,7 @@ class Watcher:
         self._cursors = self._spool.sizes() | self._exchanges.sizes()
         self._cursors |= {f"rank-{rank}.jsonl": at for rank, at in positions.items()}
         self._lines: dict[str, bytes] = {}
+        self._news = b""
         self._complaints = 0
         self._ended = False
         self._drained = asyncio.Event()
@@ -142,6 +145,16 @@ class Watcher:
         self._cursors[file] = _position(event, "next")
         for observer in self._context.observers:
             observer.on_log(self._node, file, event.payload)
+        if file == NEWS:
+            self._take_news(event.payload)
+
+    def _take_news(self, payload: bytes) -> None:
+        """Whole lines of what a launcher tells of a queue, while there is no rank yet to watch."""
+        *lines, rest = (self._news + payload).split(b"\n")
+        self._news = rest[:MAX_NEWS_BYTES]
+        for line in lines:
+            text = line[:MAX_NEWS_BYTES].decode(errors="replace")
+            self._context.note(f"{self._node}: {text}")
 
     def _take_report(self, event: AgentEvent) -> None:
         file = str(event.fields.get("file"))

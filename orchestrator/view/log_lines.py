@@ -42,10 +42,10 @@ def source_of(node: str, file: str) -> Source | None:
 
 
 def is_worth_following(file: str, verbosity: int) -> bool:
-    """A launcher's own output repeats in many words what the ranks' endings say: on request
-    only.
+    """A launcher's own output repeats in many words what the ranks' endings say, or what was told
+    already: on request only.
     """
-    return verbosity > 0 or not file.startswith("launcher.")
+    return verbosity > 0 or not file.startswith(("launcher.", "slurm."))
 
 
 class LineDecoder:

@@ -9,15 +9,16 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from . import cgroups, files, network
+from . import cgroups, files, network, slurm
 from .guest import Setup
-from .pipes import Child
+from .pipes import PACKAGE, Child
 from .processes import Process, VirtualHostsError, kill_all, run_command
 from .state import STATE_FILE, Host, Options, State, dump_state, set_id, write_text
 
@@ -45,13 +46,19 @@ def check_machine() -> None:
     """Raises VirtualHostsError when this user or machine cannot make hosts."""
     if os.geteuid() != 0:
         raise VirtualHostsError("virtual hosts need root: namespaces, mounts and links are made")
-    missing = {package for tool, package in REQUIRED_TOOLS.items() if shutil.which(tool) is None}
+    _check_tools(REQUIRED_TOOLS)
+
+
+def _check_tools(tools: Mapping[str, str]) -> None:
+    missing = {package for tool, package in tools.items() if shutil.which(tool) is None}
     if missing:
         raise VirtualHostsError(f"missing tools; next: apt-get install {' '.join(sorted(missing))}")
 
 
 def check_options(options: Options) -> None:
     """Raises VirtualHostsError naming the option that cannot work."""
+    if options.slurm:
+        _check_tools(slurm.TOOLS)
     rules = (
         ("N", 1 <= options.count <= 252, "1 to 252 hosts"),
         ("--name-prefix", _NAME.fullmatch(options.name_prefix), "a-z, 0-9 and -, a letter first"),
@@ -128,10 +135,20 @@ def restart_host(state: State, host: Host) -> None:
         network.connect_hosts(state.fabric.pid, [host])
         child.say("network")
         child.expect("ready")
+        _start_slurm(state, [host])
         child.keep()
     except BaseException:
         child.abandon()
         raise
+
+
+def enter_argv(host: Host, argv: Sequence[str]) -> list[str]:
+    """argv that runs `argv` as root inside the host, in /root, with a login's environment."""
+    return [
+        *("env", f"PYTHONPATH={PACKAGE.parent}", sys.executable, "-S", "-B"),
+        *("-m", f"{PACKAGE.name}.enter", str(host.process.pid), *host.cgroups, "--"),
+        *argv,
+    ]
 
 
 def machine_path(host: Host, path: str) -> Path:
@@ -193,6 +210,16 @@ def _boot_hosts(state: State, names: Sequence[str], children: list[Child]) -> No
         child.say("network")
     for child in started:
         child.expect("ready")
+    _start_slurm(state, state.hosts)
+
+
+def _start_slurm(state: State, hosts: Sequence[Host]) -> None:
+    if not state.options.slurm:
+        return
+    first = state.hosts[0]
+    for host in hosts:
+        slurm.start(host.name, enter_argv(host, []), controller=host is first)
+    slurm.wait(enter_argv(first, []), len(state.hosts))
 
 
 def _start_fabric(directory: Path, options: Options, names: Sequence[str]) -> Child:
@@ -254,6 +281,9 @@ def _prepare_files(directory: Path, options: Options, names: Sequence[str]) -> N
         write_text(top / "etc/shadow", files.shadow(passwd), 0o640)
         write_text(top / "etc/hostname", name + "\n")
         write_text(top / "etc/machine-id", uuid.uuid4().hex + "\n")
+
+    if options.slurm:
+        slurm.write_files([directory / "hosts" / name / "etc" for name in names], names)
 
 
 def _write_guest_files(state: State) -> None:

@@ -71,6 +71,7 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
     add("--home-size", metavar="SIZE", help="home on a file system of this size, such as 64m")
     add("--cpus", type=float, help="CPUs of time each host may use (default: no limit)")
     add("--max-startups", default=defaults.max_startups, help="sshd's MaxStartups (%(default)s)")
+    add("--slurm", action="store_true", help="a real Slurm (slurm-wlm, munge) over the hosts")
     add("--noisy", action="store_true", help="login shell and sshd print a banner")
 
 
@@ -130,6 +131,7 @@ def _up(arguments: argparse.Namespace) -> None:
         cpus=arguments.cpus,
         max_startups=arguments.max_startups,
         noisy=arguments.noisy,
+        slurm=arguments.slurm,
         share=tuple(os.path.abspath(path) for path in arguments.share),
     )
     hosts = VirtualHosts.up(arguments.dir, options)

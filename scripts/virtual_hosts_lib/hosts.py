@@ -7,14 +7,13 @@ import errno
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from . import assembly, cgroups, files, network, throttle
-from .pipes import PACKAGE, Child
+from .pipes import Child
 from .processes import Process, VirtualHostsError, is_running, kill_all
 from .state import (
     STATE_FILE,
@@ -134,11 +133,7 @@ class VirtualHosts:
         host = _find(self.state, name)
         if not is_running(host.process):
             raise VirtualHostsError(f"{name} is not running; next: virtual_hosts reboot {name}")
-        return [
-            *("env", f"PYTHONPATH={PACKAGE.parent}", sys.executable, "-S", "-B"),
-            *("-m", f"{PACKAGE.name}.enter", str(host.process.pid), *host.cgroups, "--"),
-            *argv,
-        ]
+        return assembly.enter_argv(host, argv)
 
     def exec(
         self, name: str, argv: Sequence[str], *, timeout: float = 30.0, **options: Any

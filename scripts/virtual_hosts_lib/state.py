@@ -30,6 +30,7 @@ class Options:
     max_startups: str = "10:30:100"
     noisy: bool = False
     share: tuple[str, ...] = ()
+    slurm: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

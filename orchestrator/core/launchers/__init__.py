@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from orchestrator.core.launchers.base import Launcher, Share
 from orchestrator.core.launchers.plain import command, direct, manual
 from orchestrator.core.launchers.ray import joined, ray
+from orchestrator.core.launchers.slurm import slurm
 from orchestrator.core.launchers.torchrun import torchrun
 
 __all__ = [
@@ -28,12 +29,13 @@ LAUNCHERS: Mapping[str, Launcher] = {
     "manual": manual,
     "command": command,
     "ray": ray,
+    "slurm": slurm,
 }
 
 # Launchers whose ranks meet, unless the rung keeps their nodes apart.
-NEEDS_RENDEZVOUS = frozenset({"torchrun", "direct", "ray"})
+NEEDS_RENDEZVOUS = frozenset({"torchrun", "direct", "ray", "slurm"})
 # Those that cannot start ranks without making a world of them.
-NEEDS_WORLD = frozenset({"torchrun", "direct"})
+NEEDS_WORLD = frozenset({"torchrun", "direct", "slurm"})
 # What the ranks' interpreter must be able to import for a launcher, whatever the workload needs.
 MODULES: Mapping[str, tuple[str, ...]] = {"ray": ("ray",)}
 

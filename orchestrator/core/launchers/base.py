@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from orchestrator.core.command import Text
+from orchestrator.core.launchers.slurm_job import SlurmJob
 from orchestrator.core.plan import ProcessPlan, Variable
 from orchestrator.core.tuning import LAUNCHER
 
@@ -18,6 +19,7 @@ class Share:
     ``apart``: it does not need the other nodes; nor its ranks each other, if they are no world.
     ``names``: all nodes of the plan, in rank order; ``gpus`` and ``addresses`` are theirs.
     ``options``: what the user passes on to it. ``token``: what only the nodes of this run know.
+    ``job``: what Slurm is to be asked for, by the launcher that asks it.
     """
 
     node: str
@@ -37,6 +39,7 @@ class Share:
     addresses: tuple[tuple[str, ...], ...] = ()
     options: tuple[str, ...] = ()
     token: str = ""
+    job: SlurmJob | None = None
 
     @property
     def nodes(self) -> int:

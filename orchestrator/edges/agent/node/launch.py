@@ -56,7 +56,8 @@ ENTRY = (
 # What ranks inherit from the login: where things are and how text looks, not what tunes a program.
 INHERITED = frozenset(
     "HOME PATH USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR LD_LIBRARY_PATH CUDA_HOME CUDA_PATH "
-    "XDG_CACHE_HOME HF_HOME http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY".split()
+    "XDG_CACHE_HOME HF_HOME http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY "
+    "SLURM_CONF".split()
 )
 INHERITED_PREFIXES = ("LC_", "NVIDIA_", "SSL_CERT_")
 

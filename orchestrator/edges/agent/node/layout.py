@@ -8,7 +8,7 @@
   runs/<run>/<node>/                 one inventory node's share of a run
     epoch  lock  checkpoints/
     attempt-<n>/
-      supervisor.json supervisor.log events.jsonl lease stop cgroup gpus.json
+      supervisor.json supervisor.log events.jsonl lease stop cgroup gpus.json slurm.json
       logs/ ranks/ report/ output/ work/
       exchange/exchange-<rank>.jsonl  exchange/in/rank-<rank>/  exchange/out/
 
@@ -72,6 +72,7 @@ class AttemptLayout:
         self.stop = os.path.join(root, "stop")
         self.cgroup = os.path.join(root, "cgroup")
         self.gpus = os.path.join(root, "gpus.json")
+        self.slurm = os.path.join(root, "slurm.json")
         self.logs = os.path.join(root, "logs")
         self.ranks = os.path.join(root, "ranks")
         self.report = os.path.join(root, "report")

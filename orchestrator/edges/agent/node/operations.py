@@ -227,6 +227,7 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "push": _push,
     "interpreter": _interpreter,
     "environment": _environment,
+    "slurm": _on_layout("slurm_tools", "node"),
     "listen": _listen,
     "release": _release,
     "dial": _dial,
@@ -253,7 +254,7 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
 # Their answers are not remembered: they may be long, and a repeat finds the same or newer facts.
 READS = frozenset(
     (
-        *("probe", "offer", "interpreter", "dial", "trial", "inspect", "kernel"),
+        *("probe", "offer", "interpreter", "slurm", "dial", "trial", "inspect", "kernel"),
         *("runs", "outputs", "fetch"),
     )
 )

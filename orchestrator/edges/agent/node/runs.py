@@ -30,6 +30,7 @@ from orchestrator.edges.agent.node.processes import (
     sweep,
     union,
 )
+from orchestrator.edges.agent.node.slurm_jobs import release
 from orchestrator.edges.agent.node.state import SupervisorState, conclusion, supervisor_state
 from orchestrator.edges.agent.node.wire import field, seconds
 
@@ -115,6 +116,8 @@ def sweep_run(reservations: Reservations, layout: NodeLayout, request: Request) 
     for number in run.attempts():
         run.attempt(number).remove_scratch()
     survivors = [process.describe() for process in swept.survivors] + unfinished
+    for number in run.attempts():
+        survivors += release(run.attempt(number))
     gpu_drained = drained(run, gpus, swept.killed, 0.0 if survivors else DRAIN_S)
     return {
         "scans": swept.scans,

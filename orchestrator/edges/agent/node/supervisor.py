@@ -229,22 +229,31 @@ class Supervisor:
     def _conclude(self) -> None:
         swept = self.sweep()
         self.attempt.remove_scratch()
+        left = self._release()
         self._observe()
         self._record_unknown()
         if swept.killed:
             self.log.append("killed", pids=swept.killed)
         self.log.append(
             "concluded",
-            clean=swept.clean,
+            clean=swept.clean and not left,
             why=self.why,
             mechanism="cgroup" if self.group else "subreaper",
             scans=swept.scans,
-            survivors=[process.describe() for process in swept.survivors],
+            survivors=[process.describe() for process in swept.survivors] + left,
             outcomes=self.outcomes,
         )
         deadline = time.monotonic() + FLUSH_S
         while not self.log.flush() and time.monotonic() < deadline:
             time.sleep(TICK_S)
+
+    def _release(self) -> list[dict[str, object]]:
+        """Give back what Slurm gave; what could not be."""
+        if not os.path.exists(self.attempt.slurm):
+            return []
+        from orchestrator.edges.agent.node.slurm_jobs import release
+
+        return release(self.attempt)
 
     def _record_unknown(self) -> None:
         """Whatever outlived KILL: nobody can tell how it will end."""
