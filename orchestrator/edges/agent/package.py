@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,10 +31,15 @@ class AgentPackage:
     digest: str
     bootstrap: bytes
 
-    def greeting(self, nonce: str, workdir: str) -> bytes:
-        """What to write first."""
-        header = {"nonce": nonce, "digest": self.digest, "workdir": workdir}
-        return b"%d\n%s%s\n" % (len(self.bootstrap), self.bootstrap, json.dumps(header).encode())
+    def greeting(
+        self, nonce: str, workdir: str, glance: Mapping[str, object] | None = None
+    ) -> bytes:
+        """What to write first. With ``glance`` the node answers that request and ends."""
+        header: dict[str, object] = {"nonce": nonce, "digest": self.digest, "workdir": workdir}
+        if glance is not None:
+            header["glance"] = dict(glance)
+        # The header is a literal of Python: ASCII, and in one line.
+        return b"%d\n%s%s\n" % (len(self.bootstrap), self.bootstrap, ascii(header).encode())
 
     def parcel(self) -> bytes:
         """What to write when the node says that it needs the package."""

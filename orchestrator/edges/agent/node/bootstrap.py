@@ -128,11 +128,10 @@ def _locate(header: "dict[str, str]", say: "object", stream: "object") -> "tuple
 
 
 def start() -> None:
-    """Read the header line, find or unpack the agent, run it."""
-    import json
-
+    """Read the header line, find or unpack the agent, run it; or answer one question and end."""
     stream = sys.stdin.buffer
-    header = json.loads(stream.readline(65536).decode())
+    # A literal of Python, from whom this text came: the json module costs as much as all else here.
+    header = eval(stream.readline(65536).decode(), {"__builtins__": {}})  # noqa: S307
     nonce = header["nonce"]
 
     def say(status: str) -> None:
@@ -147,6 +146,12 @@ def start() -> None:
         os.write(1, refusal(nonce, error))
         return
     sys.path.insert(0, agent)
+    if "glance" in header:
+        from orchestrator.edges.agent.node.glance import glance
+
+        say("ready")
+        glance(os.path.join(workdir, "node"), header["glance"])
+        return
     from orchestrator.edges.agent.node.main import serve
 
     serve(stream, nonce, workdir, agent)
