@@ -28,21 +28,11 @@ class Finding:
 
 def unfit(spec: NodeSpec, finding: Finding, workload: Workload) -> str | None:
     """Why the node cannot take part, or None."""
-    return _gpus_missing(spec, finding.facts) or _modules_missing(finding, workload)
+    return gpus_missing(spec, finding.facts) or _modules_missing(finding, workload)
 
 
-def warnings(findings: Mapping[str, Finding]) -> Iterator[str]:
-    """What is odd but no reason to leave a node out."""
-    for name, finding in findings.items():
-        offset = finding.facts.clock_offset_s
-        if abs(offset) > CLOCK_TOLERANCE_S:
-            yield f"{name}: its clock is {offset:+.1f} s off; times in logs will not line up"
-    for module in MODULES_THAT_MUST_AGREE:
-        yield from _skew(module, {n: (f.modules or {}).get(module) for n, f in findings.items()})
-    yield from _skew("driver", {n: f.facts.driver or None for n, f in findings.items()})
-
-
-def _gpus_missing(spec: NodeSpec, facts: Facts) -> str | None:
+def gpus_missing(spec: NodeSpec, facts: Facts) -> str | None:
+    """How the GPUs fall short of what the inventory declares."""
     if facts.assumed:
         return None
     found = {gpu.index for gpu in facts.gpus}
@@ -57,6 +47,17 @@ def _gpus_missing(spec: NodeSpec, facts: Facts) -> str | None:
     if wanted and names and not any(wanted in name.casefold() for name in names):
         return f"the inventory declares {spec.gpus.type} GPUs, found {', '.join(sorted(names))}"
     return None
+
+
+def warnings(findings: Mapping[str, Finding]) -> Iterator[str]:
+    """What is odd but no reason to leave a node out."""
+    for name, finding in findings.items():
+        offset = finding.facts.clock_offset_s
+        if abs(offset) > CLOCK_TOLERANCE_S:
+            yield f"{name}: its clock is {offset:+.1f} s off; times in logs will not line up"
+    for module in MODULES_THAT_MUST_AGREE:
+        yield from _skew(module, {n: (f.modules or {}).get(module) for n, f in findings.items()})
+    yield from _skew("driver", {n: f.facts.driver or None for n, f in findings.items()})
 
 
 def _modules_missing(finding: Finding, workload: Workload) -> str | None:

@@ -20,8 +20,9 @@ MAX_LINKS = 36
 MAX_PROCESSES = 512
 SM, TEMPERATURE_OF_GPU = 1, 0
 CORRECTED, UNCORRECTED, VOLATILE, AGGREGATE = 0, 1, 0, 1
-LINK_SPEED, LINK_COUNT = 90, 91  # field values
+LINK_COUNT, LINK_SPEED = 91, 164  # field values; the speed is that of a link, in MB/s
 LINK_ERRORS = (38, 45, 52, 59)  # CRC of flits and of data, replays, recoveries
+NOWHERE = 0xFFFFFFFF  # the domain of a link's other end that has no address
 SWITCH = 2  # what is at the other end of a link
 THROTTLE = {
     0x1: "idle",
@@ -135,9 +136,9 @@ class Nvml:
         failed = self.call(name, *device, buffer, ctypes.c_uint(len(buffer)))
         return "" if failed else buffer.value.decode(errors="replace")
 
-    def field(self, device: Any, number: int) -> int | None:
+    def field(self, device: Any, number: int, scope: int = 0) -> int | None:
         """A field value; only of the unsigned kinds."""
-        value = FieldValue(field=number)
+        value = FieldValue(field=number, scope=scope)
         failed = self.call("nvmlDeviceGetFieldValues", device, ctypes.c_int(1), byref(value))
         if failed or value.result or value.type not in (1, 2, 3):
             return None
@@ -195,7 +196,7 @@ def _memory(nvml: Nvml, device: Any) -> tuple[int, int]:
 def _address(nvml: Nvml, name: str, *arguments: Any) -> str:
     """As sysfs writes it: a domain of four digits, lower case."""
     pci = Pci()
-    if nvml.call(name, *arguments, byref(pci)):
+    if nvml.call(name, *arguments, byref(pci)) or pci.domain == NOWHERE:
         return ""
     return f"{pci.domain:04x}:{pci.bus:02x}:{pci.device:02x}.0"
 
@@ -322,7 +323,7 @@ def _nvlink(nvml: Nvml, device: Any) -> dict[str, Any]:
     return {
         "total": known if counted is None else counted,
         "active": len(active),
-        "mbyte_s": nvml.field(device, LINK_SPEED),
+        "mbyte_s": (nvml.field(device, LINK_SPEED, active[0]) if active else 0) or None,
         "errors": sum(errors) if errors else None,
         "peers": peers,
     }
