@@ -45,12 +45,18 @@ def _gpus(facts: Facts) -> str:
     return " + ".join(f"{count}x {name}" for name, count in sorted(names.items())) or "no GPU"
 
 
-def _module(name: str) -> Callable[[Facts], str]:
-    return lambda facts: facts.modules.get(name, "")
+def _torch(facts: Facts) -> str:
+    return facts.modules.get("torch", _no_module(facts))
 
 
 def _nccl(facts: Facts) -> str:
-    return next((facts.modules[name] for name in NCCL if name in facts.modules), "")
+    """Its wheel, if it is one: a torch that was built otherwise brings its own."""
+    return next((facts.modules[name] for name in NCCL if name in facts.modules), _no_module(facts))
+
+
+def _no_module(facts: Facts) -> str:
+    """An interpreter that was asked and lacks it is no interpreter that could not be asked."""
+    return "none" if facts.interpreter else ""
 
 
 def _memlock(facts: Facts) -> str:
@@ -105,7 +111,7 @@ CHECKS = (
         3,
         "same torch",
         "install the same torch, or let orchestrate build it: python: {requirements: FILE}",
-        _same("torch", _module("torch"), fail),
+        _same("torch", _torch, fail),
         Needs.GPUS,
     ),
     _check(

@@ -69,7 +69,8 @@ def all_paths(devices: dict[str, Device]) -> list[dict[str, str]]:
 def find_redirection(gpus: list[Device], notes: list[str], sys: str = "/sys") -> dict[str, Any]:
     """What stands in the way of DMA from device to device: IOMMU translation, and ACS."""
     kinds = sorted({_iommu(gpu, sys) for gpu in gpus if gpu.known})
-    bridges = sorted({bridge for gpu in gpus for bridge in gpu.above})
+    # What passes the port of the root is past redirecting.
+    bridges = sorted({bridge for gpu in gpus for bridge in gpu.above[1:]})
     redirecting: list[str] | None = []
     hidden = 0
     for bridge in bridges:
