@@ -182,7 +182,8 @@ def _absent_adapter(value: str, present: Sequence[str]) -> str:
     ]
     if gone:
         return f"no adapter {', '.join(gone)} here (there are {', '.join(present[:12])})"
-    more = sorted({p for w in wanted for p in present if p.startswith(w) and p not in wanted})
+    named = [w for w in wanted if w in present]
+    more = sorted({p for w in named for p in present if p.startswith(w) and p not in wanted})
     if more and not exact:
         return f"a prefix: it takes {', '.join(more)}, too; = in front asks for exact names"
     return ""

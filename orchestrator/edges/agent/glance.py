@@ -62,10 +62,8 @@ async def _converse(
     if status == "need":
         with suppress(ChannelClosed):  # it may have refused meanwhile, and left
             await process.write(agent_package().parcel())
-    elif status != "have":
-        refuse(spec, status.removeprefix("refused "))
-    status = await read_status(process, nonce)
-    if status != "ready":
+        status = await read_status(process, nonce)
+    if status != "have":
         refuse(spec, status.removeprefix("refused "))
     asked = wall()  # what came before was the start of an interpreter, of unknown length
     fields = decode(await read_frame_line(process))

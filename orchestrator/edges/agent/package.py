@@ -15,6 +15,7 @@ from pathlib import Path
 
 from orchestrator.core.command import Command
 
+TEXTS = ("bootstrap", "unpacking")  # these also travel as they are, ahead of the zip
 FOLDERS = ("node", "rank_side")
 INSIDE = "orchestrator/edges/agent"
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -30,6 +31,7 @@ class AgentPackage:
     archive: bytes
     digest: str
     bootstrap: bytes
+    unpacking: bytes
 
     def greeting(
         self, nonce: str, workdir: str, glance: Mapping[str, object] | None = None
@@ -43,7 +45,8 @@ class AgentPackage:
 
     def parcel(self) -> bytes:
         """What to write when the node says that it needs the package."""
-        return b"%d\n%s" % (len(self.archive), self.archive)
+        parts = (self.unpacking, self.archive)
+        return b"".join(b"%d\n%s" % (len(part), part) for part in parts)
 
 
 def start_command(python: str = "python3") -> Command:
@@ -69,5 +72,5 @@ def agent_package() -> AgentPackage:
         for name in sorted(files):
             archive.writestr(zipfile.ZipInfo(name, EPOCH), files[name])
     data = buffer.getvalue()
-    bootstrap = files[f"{INSIDE}/node/bootstrap.py"]
-    return AgentPackage(data, hashlib.sha256(data).hexdigest(), bootstrap)
+    bootstrap, unpacking = (files[f"{INSIDE}/node/{name}.py"] for name in TEXTS)
+    return AgentPackage(data, hashlib.sha256(data).hexdigest(), bootstrap, unpacking)

@@ -212,7 +212,8 @@ def test_nvidia_smi_and_nvml_agree_on_every_kind_of_card(kind: str, tmp_path: Pa
 def test_a_driver_that_does_not_know_a_field_still_lists_its_gpus(tmp_path: Path) -> None:
     """Details are unknown then, with a note."""
     gpus = SMI / "h100" / "gpus.csv"
-    text = f"case \"$1\" in --query-gpu=index,name*) cat '{gpus}';; *) echo invalid field; exit 2;; esac"
+    known = f"--query-gpu=index,name*) cat '{gpus}';;"
+    text = f'case "$1" in {known} *) echo invalid field; exit 2;; esac'
     notes: list[str] = []
 
     found = ask_smi(_program(tmp_path / "bin", text), notes)
@@ -275,7 +276,7 @@ def test_xids_are_counted_by_device_and_code() -> None:
     lines = [
         b"2026-11-21T10:00:00 kernel: NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off\n",
         b"2026-11-21T11:00:00 kernel: NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off\n",
-        b"2026-11-21T12:00:00 kernel: nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 12028, Non-fatal\n",
+        b"2026-11-21T12:00:00 kernel: nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 12028, Link 3\n",
         b"2026-11-21T12:00:00 kernel: usb 1-1: Xid (PCI: nonsense\n",
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from orchestrator.core.doctor.model import (
     NONE,
@@ -100,21 +100,13 @@ def _direct(look: Look) -> Answer:
 
 
 def _count(look: Look) -> Answer:
-    """Nodes of one cluster have equally many active ports, whatever their names are."""
+    """Nodes of one cluster have equally many ports, whatever their names are."""
     if len(look.fleet.facts) < 2:
         return NONE
-    most = max(_active_ports(other.hcas) for other in look.fleet.facts)
-    mine = _active_ports(look.facts.hcas)
+    most, mine = max(len(other.hcas) for other in look.fleet.facts), len(look.facts.hcas)
     if not most:
         return NONE
-    down = len(look.facts.hcas) - mine
-    if mine + down >= most:
-        return OK  # what is down is told port by port
-    return fail(f"{len(look.facts.hcas)} ports, other nodes have {most} active ones")
-
-
-def _active_ports(hcas: Sequence[Hca]) -> int:
-    return sum(hca.active for hca in hcas)
+    return OK if mine == most else fail(f"{mine} ports, other nodes have {most}")
 
 
 def _check(number: int, name: str, remedy: str, judge: Judge, needs: Needs) -> Check:

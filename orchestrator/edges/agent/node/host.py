@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from orchestrator.edges.agent.node.reading import names, number, read
+from orchestrator.edges.agent.node.reading import names, number, read, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,13 +41,12 @@ def find_host(root: str) -> dict[str, Any]:
     }
 
 
-def memlock() -> int | None:
-    """None = unlimited."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    limit = hard if soft != resource.RLIM_INFINITY else soft  # the supervisor raises soft to hard
-    return None if limit == resource.RLIM_INFINITY else limit
+def memlock(proc: str = "/proc") -> int | None:
+    """None = unlimited. The supervisor raises the soft limit to the hard one."""
+    for line in read(f"{proc}/self/limits", 4096).splitlines():
+        if line.startswith("Max locked memory"):
+            return whole(line.split()[4])
+    return 0
 
 
 def memory_table(proc: str = "/proc") -> dict[str, int]:

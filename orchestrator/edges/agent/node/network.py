@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _socket as socket  # the C part: the rest costs more time than all that is done here
 import os
-import struct
+import sys
 
 from orchestrator.edges.agent.node.reading import read, whole
 
@@ -48,7 +48,9 @@ def _dump(kind: int) -> bytes:
     try:
         netlink.settimeout(TIMEOUT_S)
         # nlmsghdr (length, type, flags, sequence, port) and a family byte padded to 4.
-        netlink.sendto(struct.pack("=IHHIIB3x", 20, kind, NLM_F_REQUEST_DUMP, 1, 0, 0), (0, 0))
+        words = ((20, 4), (kind, 2), (NLM_F_REQUEST_DUMP, 2), (1, 4), (0, 4), (0, 4))
+        request = b"".join(value.to_bytes(size, sys.byteorder) for value, size in words)
+        netlink.sendto(request, (0, 0))
         data = b""
         while len(data) < MAX_DUMP_BYTES:
             part = netlink.recv(65536)
@@ -62,10 +64,15 @@ def _dump(kind: int) -> bytes:
         netlink.close()
 
 
+def _number(data: bytes, at: int, size: int) -> int:
+    """A number of the kernel's; the struct module takes longer to load than all of this."""
+    return int.from_bytes(data[at : at + size], sys.byteorder)
+
+
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     position = 0
     while position + 16 <= len(data):
-        length, kind = struct.unpack_from("=IH", data, position)
+        length, kind = _number(data, position, 4), _number(data, position + 4, 2)
         if length < 16:
             return
         yield kind, data[position + 16 : position + length]
@@ -76,7 +83,7 @@ def _attributes(data: bytes) -> dict[int, bytes]:
     attributes = {}
     position = 0
     while position + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, position)
+        length, kind = _number(data, position, 2), _number(data, position + 2, 2)
         if length < 4:
             break
         attributes[kind & 0x3FFF] = data[position + 4 : position + length]
@@ -89,7 +96,7 @@ def parse_links(data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     for kind, body in _messages(data):
         if kind != RTM_NEWLINK or len(body) < 16:
             continue
-        index, flags = struct.unpack_from("=iI", body, 4)
+        index, flags = _number(body, 4, 4), _number(body, 8, 4)
         attributes = _attributes(body[16:])
         mtu = attributes.get(IFLA_MTU, b"")
         yield (
@@ -99,7 +106,7 @@ def parse_links(data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
                 "up": bool(flags & IFF_UP and flags & IFF_RUNNING),
                 "loopback": bool(flags & IFF_LOOPBACK),
                 "addresses": [],
-                "mtu": struct.unpack("=I", mtu)[0] if len(mtu) == 4 else 0,
+                "mtu": _number(mtu, 0, 4),
             },
         )
 
@@ -110,7 +117,7 @@ def parse_addresses(data: bytes) -> Iterator[tuple[int, str]]:
         if kind != RTM_NEWADDR or len(body) < 8:
             continue
         family = body[0]
-        (index,) = struct.unpack_from("=I", body, 4)
+        index = _number(body, 4, 4)
         attributes = _attributes(body[8:])
         packed = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS) or b""
         if family in ADDRESS_BYTES and len(packed) == ADDRESS_BYTES[family]:
