@@ -100,7 +100,11 @@ async def test_what_is_no_answer_is_an_error_with_its_node(
 
 async def test_nothing_stays_behind(spec: NodeSpec) -> None:
     await glance(spec)
-    assert [pid for pid in Path("/proc").glob("[0-9]*") if _is_ours(pid)] == []
+    assert left_running() == []
+
+
+def left_running() -> list[Path]:
+    return [process for process in Path("/proc").glob("[0-9]*") if _is_ours(process)]
 
 
 def _is_ours(process: Path) -> bool:
