@@ -10,7 +10,7 @@ from orchestrator.core.checks import Finding
 from orchestrator.core.command import reveal
 from orchestrator.core.inventory import NodeSpec
 from orchestrator.core.ladder import APART, Rung
-from orchestrator.core.launchers import LAUNCHERS, NEEDS_RENDEZVOUS, Share
+from orchestrator.core.launchers import BINDS_RANKS, LAUNCHERS, NEEDS_RENDEZVOUS, Share
 from orchestrator.core.plan import Lock, NodePlan, Rendezvous, Variable
 from orchestrator.core.request import RunRequest
 from orchestrator.core.tuning import Situation, Tuned
@@ -182,6 +182,7 @@ def _tune(world: World, place: Place) -> Tuned:
         interface=world.interface(spec.name) if world.meets else None,
         shared_by=world.tenants(spec.name),
         modules=dict(world.findings[spec.name].modules or {}),
+        bound=_bound(world, place),
     )
     source = f"{world.request.cluster.source}: {spec.name}"
     settings = [(source, spec.env), ("--env", world.request.env)]
@@ -193,6 +194,15 @@ def _tune(world: World, place: Place) -> Tuned:
     if spec.gpus.indices is not None or len(place.gpus) != len(facts.gpus):
         variables = (*variables, tuning.visible_devices(place.gpus, len(facts.gpus)))
     return replace(tuned, env=variables)
+
+
+def _bound(world: World, place: Place) -> tuple[int, ...]:
+    """The GPUs of the node's ranks, if each has its own and starts in our shim. A user who chooses
+    devices knows better which rank has which.
+    """
+    chosen = "CUDA_VISIBLE_DEVICES" in {**place.spec.env, **world.request.env}
+    binds = world.launcher in BINDS_RANKS and len(place.gpus) == len(place.ranks)
+    return place.gpus if binds and not chosen else ()
 
 
 def _python_path(request: RunRequest, spec: NodeSpec) -> Variable:

@@ -191,6 +191,27 @@ def test_direct_access_goes_farther_only_with_evidence(tmp_path: Path) -> None:
     assert level(translated) == ("", "gdr-far")
 
 
+# ---- processors ---------------------------------------------------------------------------------
+
+
+def test_ranks_run_beside_their_gpus(tmp_path: Path) -> None:
+    """Four GPUs on each of two NUMA nodes; not where users choose the devices themselves."""
+    facts = build(tmp_path, Machine())
+    base = request("n1")
+    chosen = replace(base, env={"CUDA_VISIBLE_DEVICES": "7,6,5,4,3,2,1,0"})
+    own = replace(base, env={"ORCHESTRATE_RANK_CPUS": "0"})
+
+    assert settings(planned(facts), "n1")["ORCHESTRATE_RANK_CPUS"] == ";".join(
+        ["0-31"] * 4 + ["32-63"] * 4
+    )
+    assert "ORCHESTRATE_RANK_CPUS" not in settings(planned(facts, asked=chosen), "n1")
+    assert settings(planned(facts, asked=own), "n1")["ORCHESTRATE_RANK_CPUS"] == "0"
+    one_socket = replace(facts, numa=("0-63",))
+    assert "ORCHESTRATE_RANK_CPUS" not in settings(planned(one_socket), "n1")
+    direct = replace(base, launcher="direct")
+    assert "ORCHESTRATE_RANK_CPUS" not in settings(planned(facts, asked=direct), "n1")
+
+
 # ---- users --------------------------------------------------------------------------------------
 
 

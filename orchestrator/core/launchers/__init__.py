@@ -11,7 +11,7 @@ from orchestrator.core.launchers.base import Launcher, Share
 from orchestrator.core.launchers.plain import command, direct, manual
 from orchestrator.core.launchers.torchrun import torchrun
 
-__all__ = ["LAUNCHERS", "NEEDS_RENDEZVOUS", "Launcher", "Share", "choose"]
+__all__ = ["BINDS_RANKS", "LAUNCHERS", "NEEDS_RENDEZVOUS", "Launcher", "Share", "choose"]
 
 LAUNCHERS: Mapping[str, Launcher] = {
     "torchrun": torchrun,
@@ -21,6 +21,8 @@ LAUNCHERS: Mapping[str, Launcher] = {
 }
 
 NEEDS_RENDEZVOUS = frozenset({"torchrun", "direct"})
+# Their ranks start in our shim, which binds them to processors.
+BINDS_RANKS = frozenset({"torchrun"})
 
 
 def choose(

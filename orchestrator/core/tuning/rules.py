@@ -35,7 +35,8 @@ RECORDER = (
 class Situation:
     """``ranks`` ranks on one of ``nodes`` nodes. ``interface`` carries the rendezvous (None =
     unknown), ``address`` is where it is; ``shared_by`` inventory nodes share the CPUs; ``modules``
-    are versions in the ranks' interpreter.
+    are versions in the ranks' interpreter. ``bound`` are the GPUs of the local ranks, in their
+    order, where each rank has one and its launcher can bind it.
     """
 
     facts: Facts
@@ -44,12 +45,14 @@ class Situation:
     interface: str | None
     shared_by: int = 1
     modules: dict[str, str] = field(default_factory=dict)
+    bound: tuple[int, ...] = ()
 
 
 def derive(at: Situation) -> Iterator[Variable]:
     """What follows; a variable without a value is left alone for that reason."""
     if at.facts.cpus:
         yield _threads(at.facts, at.ranks * at.shared_by)
+    yield from _binding(at)
     if at.nodes > 1 and at.interface:
         yield from _sockets(at.facts, at.interface)
     if at.facts.gpus:
@@ -80,6 +83,21 @@ def _threads(facts: Facts, ranks: int) -> Variable:
         f"{facts.cpus} CPUs divided by {ranks} rank{'s' if ranks != 1 else ''}",
         f"{facts.cpus} CPUs may be used",
     )
+
+
+def _binding(at: Situation) -> Iterator[Variable]:
+    """A rank that runs beside its GPU copies to it without crossing the sockets' link."""
+    near = {gpu.index: gpu.cpus for gpu in at.facts.gpus}
+    lists = [near.get(index, "") for index in at.bound]
+    if at.shared_by > 1 or len(at.facts.numa) < 2 or not all(lists) or len(set(lists)) < 2:
+        return
+    evidence = ", ".join(
+        f"gpu{gpu.index} on NUMA node {gpu.numa_node}"
+        for gpu in at.facts.gpus
+        if gpu.index in at.bound
+    )
+    why = "each rank on the processors of its GPU's NUMA node"
+    yield derived("ORCHESTRATE_RANK_CPUS", ";".join(lists), "cpus-near-gpu", why, evidence)
 
 
 def _sockets(facts: Facts, interface: str) -> Iterator[Variable]:
