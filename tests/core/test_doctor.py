@@ -251,6 +251,16 @@ def test_other_cards_are_healthy_too(kind: str, links: int, tmp_path: Path) -> N
     assert nvlink.state is (State.OK if links else State.NONE)
 
 
+def test_links_of_a_single_gpu_lead_nowhere(tmp_path: Path) -> None:
+    """As a virtual machine with one H100 shows it; two of them without links are a fault."""
+    none = {"total": 0, "active": 0, "mbyte_s": None, "errors": None, "peers": {}}
+    cut = {index: {"nvlink": none} for index in range(2)}
+    one = build(tmp_path, Machine(name="n1", gpus=1, switches=0, gpu=cut))
+    two = build(tmp_path, Machine(name="n2", gpus=2, switches=0, gpu=cut))
+    assert faults(checked(one, gpus=1)) == set()
+    assert faults(checked(two, gpus=2)) == {("n2", "OR-DOC-GPU-010")}
+
+
 def test_nodes_that_are_alike_share_a_column(good: tuple[Facts, Facts], tmp_path: Path) -> None:
     odd = build(tmp_path, healthy("n2", iommu="DMA"))
     examined = checked(good[0], odd, good[1])

@@ -133,21 +133,23 @@ def _pcie(gpu: Gpu) -> Answer:
     return unknown(f"{text} while idle") if "idle" in (gpu.throttle or ()) else fail(text)
 
 
-def _nvlink(gpu: Gpu) -> Answer:
-    wanted = _links_of(gpu.name)
+def _nvlinks(look: Look) -> Answer:
+    """A single GPU may have been given away without its links: they lead nowhere."""
+    alone = len(look.facts.gpus) == 1
+    answers = [(gpu.index, _nvlink(gpu, alone=alone)) for gpu in look.facts.gpus]
+    return each("GPU", answers)
+
+
+def _nvlink(gpu: Gpu, *, alone: bool) -> Answer:
+    wanted = 0 if alone else _links_of(gpu.name)
     link = gpu.nvlink
     if link.total is None or link.active is None:
         return NONE if wanted == 0 else unknown("its NVLinks")
     total = max(link.total, wanted or 0)
+    if not total or (wanted is None and not link.active):
+        return NONE  # none at all, or a bridge that nobody has to buy
     if link.active < total:
-        # A bridge is optional: cards that are joined by one may have none at all.
-        return (
-            NONE
-            if wanted is None and not link.active
-            else fail(f"{link.active} of {total} NVLinks are active")
-        )
-    if not total:
-        return NONE
+        return fail(f"{link.active} of {total} NVLinks are active")
     return warn(f"{link.errors} NVLink errors") if link.errors else OK
 
 
@@ -253,9 +255,7 @@ CHECKS = (
         8, "power limit", "nvidia-smi -pl WATTS as root, or -pl of the default", _per_gpu(_power)
     ),
     _check(9, "PCIe", "reseat the card; look at BIOS and riser; then reboot", _per_gpu(_pcie)),
-    _check(
-        10, "NVLink", "nvidia-smi nvlink -s; reset all GPUs; replace on repeat", _per_gpu(_nvlink)
-    ),
+    _check(10, "NVLink", "nvidia-smi nvlink -s; reset all GPUs; replace on repeat", _nvlinks),
     _check(
         11,
         "NVLink fabric",
