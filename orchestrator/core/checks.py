@@ -11,7 +11,8 @@ from orchestrator.core.inventory import NodeSpec
 from orchestrator.core.workload import Workload
 
 CLOCK_TOLERANCE_S = 2.0
-MODULES_THAT_MUST_AGREE = ("torch", "nvidia-nccl-cu12", "nvidia-nccl-cu13", "transformers", "peft")
+NCCL_WHEELS = ("nvidia-nccl-cu13", "nvidia-nccl-cu12")  # names of distributions, not of modules
+MODULES_THAT_MUST_AGREE = ("torch", *NCCL_WHEELS, "transformers", "peft")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

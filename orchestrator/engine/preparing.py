@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 
 from orchestrator.boundary.supervisor_records import parse_interpreter
+from orchestrator.core.checks import NCCL_WHEELS
 from orchestrator.core.events import Prepared
 from orchestrator.core.inventory import NodeSpec, PythonKind
 from orchestrator.core.request import RunRequest
@@ -34,9 +35,9 @@ async def prepare(link: NodeLink, request: RunRequest, context: RunContext) -> P
 
 def asked_modules(workload: Workload) -> list[str]:
     """What interpreters are asked for: a launcher is chosen by whether torch is there, whatever the
-    workload requires.
+    workload requires, and nodes must agree on NCCL.
     """
-    return sorted({*workload.modules, "torch"})
+    return sorted({*workload.modules, "torch", *NCCL_WHEELS})
 
 
 def requirements_of(spec: NodeSpec, workload: Workload) -> Path | None:

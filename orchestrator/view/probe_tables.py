@@ -11,6 +11,7 @@ from orchestrator.view.tables import NONE, UNKNOWN, Table, folded, known
 from orchestrator.view.text import brief, size
 
 GIB = 1024**3
+IN_STEP_S = 0.5
 
 
 def probe_tables(found: Sequence[Facts], section: str) -> Iterator[Table]:
@@ -82,9 +83,9 @@ def _adapters(facts: Facts) -> str:
 
 
 def _clock(facts: Facts) -> str:
-    """Coarse on purpose: nodes that agree to a tenth of a second share a row."""
-    offset = round(facts.clock_offset_s, 1)
-    return f"{offset:+.1f} s" if offset else "0.0 s"
+    """Coarse on purpose: nodes whose clocks agree share a row, and an answer takes its time."""
+    offset = facts.clock_offset_s
+    return "in step" if abs(offset) < IN_STEP_S else f"{offset:+.1f} s"
 
 
 def _in_use(facts: Facts) -> str:

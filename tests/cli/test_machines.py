@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from orchestrator.cli.main import main
 from orchestrator.core.facts import Facts
+from orchestrator.engine.survey import Surveyed
 from orchestrator.view.probe_tables import SECTIONS, notes, probe_tables
 from tests.fixtures.machines import Machine, Port, build, compute_ports, roce_ports
 
@@ -172,6 +174,26 @@ def test_doctor_looks_twice(
     captured = capsys.readouterr()
     assert code == 0, captured.out
     assert "looking again in 1 s" in captured.err
+
+
+def test_what_was_not_measured_is_unproven_and_fails_only_if_that_is_asked(
+    tmp_path: Path,
+    machines: list[Facts],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A node that hides its kernel's log and its PCIe bridges from us."""
+    hidden = replace(machines[2], node="n1", xids=None)
+    found = [Surveyed(node="n1", seconds=0.1, facts=hidden)]
+    monkeypatch.setattr("orchestrator.cli.surveying.take_survey", lambda *_, **__: found)
+    path = tmp_path / "one.yaml"
+    path.write_text("name: one\nnodes: [n1]\n")
+
+    assert main(["doctor", "-C", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].startswith("unproven: 2 not measured")
+    assert "?    n1: the kernel's log may not be read (OR-DOC-GPU-005)" in out
+    assert main(["doctor", "-C", str(path), "--strict"]) == 4
 
 
 # ---- explain ------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from orchestrator.core.checks import NCCL_WHEELS
 from orchestrator.core.doctor.model import (
     NONE,
     OK,
@@ -20,8 +21,6 @@ from orchestrator.core.doctor.model import (
 )
 from orchestrator.core.facts import Facts
 from orchestrator.core.tuning.habits import differing
-
-NCCL = ("nvidia-nccl-cu13", "nvidia-nccl-cu12")
 
 
 def _same(what: str, value: Callable[[Facts], str], differs: Callable[[str], Answer]) -> Judge:
@@ -51,7 +50,9 @@ def _torch(facts: Facts) -> str:
 
 def _nccl(facts: Facts) -> str:
     """Its wheel, if it is one: a torch that was built otherwise brings its own."""
-    return next((facts.modules[name] for name in NCCL if name in facts.modules), _no_module(facts))
+    return next(
+        (facts.modules[name] for name in NCCL_WHEELS if name in facts.modules), _no_module(facts)
+    )
 
 
 def _no_module(facts: Facts) -> str:
