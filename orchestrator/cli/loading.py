@@ -14,12 +14,14 @@ from orchestrator.core.plan import Plan
 from orchestrator.core.planning import Refusal, assume
 from orchestrator.core.planning import plan as make_plan
 from orchestrator.core.request import RunRequest
-from orchestrator.core.workload import Job
+from orchestrator.core.workload import Job, Workload
 from orchestrator.edges.store.bundled import bundled_kit
 from orchestrator.edges.store.catalog import Catalog, open_script
 from orchestrator.edges.store.data_set import sample_set
 from orchestrator.edges.store.layout import Layout
 from orchestrator.edges.sync.snapshot import Snapshot, project_parts, take_snapshot, workload_parts
+
+ANY_SCRIPT = "train.py"
 
 
 def load_request(
@@ -61,6 +63,23 @@ def _launcher(options: JobOptions) -> tuple[str, tuple[str, ...]]:
         what = f"--ray-address is for --launcher ray, not {options.launcher}"
         raise UsageError(what, id="run.ray-address", remedy="leave one of them out")
     return "ray", (f"{RAY_ADDRESS}{options.ray_address}",)
+
+
+def request_for_any_script(options: JobOptions, *, run_id: str) -> RunRequest:
+    """A request for a script that nobody named, to be planned but never run."""
+    catalog = Catalog.from_environment(os.environ)
+    script = Workload(name="any script", source="-", folder="-", entry=ANY_SCRIPT)
+    return RunRequest(
+        run_id=run_id,
+        cluster=select(catalog.cluster(options.cluster), options.nodes),
+        job=Job(workload=script),
+        launcher=options.launcher,
+        ranks_per_node=options.ranks_per_node,
+        budgets=parse_budgets(options.budgets, options.timeout, options.unattended),
+        entry=ANY_SCRIPT,
+        env=parse_env(options.env, os.environ),
+        exclusive=options.exclusive,
+    )
 
 
 def assume_plan(request: RunRequest) -> Plan:

@@ -20,7 +20,7 @@ from orchestrator.cli.failure import (
 from orchestrator.cli.lazy import LazyGroup, ReaderGone, Verb
 from orchestrator.core.errors import OrchestrateError, UsageError
 
-_JOBS, _RUNS, _SETUP = "Jobs", "Runs", "Configuration"
+_JOBS, _MACHINES, _RUNS, _SETUP = "Jobs", "Machines", "Runs", "Configuration"
 _RUNS_MODULE = "orchestrator.cli.runs"
 
 VERBS = (
@@ -28,6 +28,15 @@ VERBS = (
     Verb("plan", "orchestrator.cli.plan", "plan", _JOBS, "Show exactly what a run would do."),
     Verb("exec", "orchestrator.cli.exec", "exec_", _JOBS, "Run one command on every node."),
     Verb("sync", "orchestrator.cli.sync", "sync", _JOBS, "Bring your project to every node."),
+    Verb("probe", "orchestrator.cli.probe", "probe", _MACHINES, "Show what the machines have."),
+    Verb("doctor", "orchestrator.cli.doctor", "doctor", _MACHINES, "Check the machines."),
+    Verb(
+        "explain",
+        "orchestrator.cli.explain",
+        "explain",
+        _MACHINES,
+        "Show where the ranks' environment came from.",
+    ),
     Verb("ps", _RUNS_MODULE, "ps", _RUNS, "List runs."),
     Verb("show", _RUNS_MODULE, "show", _RUNS, "Show a run's result."),
     Verb("logs", _RUNS_MODULE, "logs", _RUNS, "Print or follow the logs of a run."),

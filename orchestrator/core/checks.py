@@ -10,14 +10,8 @@ from orchestrator.core.facts import Facts, SlurmNode
 from orchestrator.core.inventory import NodeSpec
 
 CLOCK_TOLERANCE_S = 2.0
-MODULES_THAT_MUST_AGREE = (
-    "torch",
-    "nvidia-nccl-cu12",
-    "nvidia-nccl-cu13",
-    "transformers",
-    "peft",
-    "ray",
-)
+NCCL_WHEELS = ("nvidia-nccl-cu13", "nvidia-nccl-cu12")  # names of distributions, not of modules
+MODULES_THAT_MUST_AGREE = ("torch", *NCCL_WHEELS, "transformers", "peft", "ray")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,21 +30,11 @@ class Finding:
 
 def unfit(spec: NodeSpec, finding: Finding, modules: Sequence[str]) -> str | None:
     """Why the node cannot take part, or None. ``modules``: what its ranks are to import."""
-    return _gpus_missing(spec, finding.facts) or _modules_missing(finding, modules)
+    return gpus_missing(spec, finding.facts) or _modules_missing(finding, modules)
 
 
-def warnings(findings: Mapping[str, Finding]) -> Iterator[str]:
-    """What is odd but no reason to leave a node out."""
-    for name, finding in findings.items():
-        offset = finding.facts.clock_offset_s
-        if abs(offset) > CLOCK_TOLERANCE_S:
-            yield f"{name}: its clock is {offset:+.1f} s off; times in logs will not line up"
-    for module in MODULES_THAT_MUST_AGREE:
-        yield from _skew(module, {n: (f.modules or {}).get(module) for n, f in findings.items()})
-    yield from _skew("driver", {n: f.facts.driver or None for n, f in findings.items()})
-
-
-def _gpus_missing(spec: NodeSpec, facts: Facts) -> str | None:
+def gpus_missing(spec: NodeSpec, facts: Facts) -> str | None:
+    """How the GPUs fall short of what the inventory declares."""
     if facts.assumed:
         return None
     found = {gpu.index for gpu in facts.gpus}
@@ -65,6 +49,17 @@ def _gpus_missing(spec: NodeSpec, facts: Facts) -> str | None:
     if wanted and names and not any(wanted in name.casefold() for name in names):
         return f"the inventory declares {spec.gpus.type} GPUs, found {', '.join(sorted(names))}"
     return None
+
+
+def warnings(findings: Mapping[str, Finding]) -> Iterator[str]:
+    """What is odd but no reason to leave a node out."""
+    for name, finding in findings.items():
+        offset = finding.facts.clock_offset_s
+        if abs(offset) > CLOCK_TOLERANCE_S:
+            yield f"{name}: its clock is {offset:+.1f} s off; times in logs will not line up"
+    for module in MODULES_THAT_MUST_AGREE:
+        yield from _skew(module, {n: (f.modules or {}).get(module) for n, f in findings.items()})
+    yield from _skew("driver", {n: f.facts.driver or None for n, f in findings.items()})
 
 
 def _modules_missing(finding: Finding, modules: Sequence[str]) -> str | None:

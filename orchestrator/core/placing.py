@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.core import tuning
 from orchestrator.core.checks import Finding
@@ -11,11 +11,18 @@ from orchestrator.core.command import reveal
 from orchestrator.core.facts import Facts
 from orchestrator.core.inventory import NodeSpec
 from orchestrator.core.ladder import APART, Rung
-from orchestrator.core.launchers import LAUNCHERS, NEEDS_RENDEZVOUS, NEEDS_WORLD, Share
+from orchestrator.core.launchers import (
+    BINDS_RANKS,
+    LAUNCHERS,
+    NEEDS_RENDEZVOUS,
+    NEEDS_WORLD,
+    Share,
+)
 from orchestrator.core.launchers.slurm_job import NAME as SLURM
 from orchestrator.core.launchers.slurm_job import SlurmJob, slurm_job
 from orchestrator.core.plan import Lock, NodePlan, Rendezvous, Variable
 from orchestrator.core.request import RunRequest
+from orchestrator.core.tuning import Situation, Tuned
 from orchestrator.core.workload import Per, Workload
 
 # Where the kit lies in a user's own project: nothing of the user's is called that.
@@ -165,15 +172,17 @@ def node_plan(world: World, place: Place) -> NodePlan:
         token=world.request.token,
         job=_slurm_job(world),
     )
+    tuned = _tune(world, place)
     return NodePlan(
         name=place.spec.name,
         node_rank=place.node_rank,
         ranks=place.ranks,
         gpus=place.gpus,
         interpreter=finding.interpreter,
-        env=_environment(world, place),
+        env=tuned.env,
         processes=LAUNCHERS[world.launcher](share),
         locks=_locks(world, place),
+        left=tuned.left,
     )
 
 
@@ -196,27 +205,37 @@ def _locks(world: World, place: Place) -> tuple[Lock, ...]:
     return gpus if taken else (*gpus, Lock(name="machine"))
 
 
-def _environment(world: World, place: Place) -> tuple[Variable, ...]:
+def _tune(world: World, place: Place) -> Tuned:
     spec = place.spec
     facts = world.findings[spec.name].facts
-    derived = tuning.derive(
-        facts,
+    situation = Situation(
+        facts=facts,
         ranks=len(place.ranks),
         nodes=len(world.places) if world.meets else 1,
         interface=world.interface(spec.name) if world.meets else None,
         shared_by=world.tenants(spec.name),
-        torch=(world.findings[spec.name].modules or {}).get("torch", ""),
+        modules=dict(world.findings[spec.name].modules or {}),
+        bound=_bound(world, place),
     )
     source = f"{world.request.cluster.source}: {spec.name}"
-    variables = tuning.merge(derived, spec.env, source)
-    variables = tuning.merge(variables, world.request.env, "--env")
-    variables = tuple(v for v in variables if v.name != "PYTHONPATH")
+    settings = [(source, spec.env), ("--env", world.request.env)]
+    tuned = tuning.merge(tuning.derive(situation), facts.nccl_conf, settings)
     asked = tuple(_rung_variables(world, place))
-    variables = tuple(v for v in variables if v.name not in {a.name for a in asked})
+    replaced = {"PYTHONPATH", *(a.name for a in asked)}
+    variables = tuple(v for v in tuned.env if v.name not in replaced)
     variables = (*variables, *asked, _python_path(world.request, spec))
-    if spec.gpus.indices is None and len(place.gpus) == len(facts.gpus):
-        return variables
-    return (*variables, tuning.visible_devices(place.gpus, len(facts.gpus)))
+    if spec.gpus.indices is not None or len(place.gpus) != len(facts.gpus):
+        variables = (*variables, tuning.visible_devices(place.gpus, len(facts.gpus)))
+    return replace(tuned, env=variables)
+
+
+def _bound(world: World, place: Place) -> tuple[int, ...]:
+    """The GPUs of the node's ranks, if each has its own and starts in our shim. A user who chooses
+    devices knows better which rank has which.
+    """
+    chosen = "CUDA_VISIBLE_DEVICES" in {**place.spec.env, **world.request.env}
+    binds = world.launcher in BINDS_RANKS and len(place.gpus) == len(place.ranks)
+    return place.gpus if binds and not chosen else ()
 
 
 def _python_path(request: RunRequest, spec: NodeSpec) -> Variable:

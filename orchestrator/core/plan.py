@@ -14,14 +14,18 @@ from orchestrator.core.request import Budgets
 class Variable:
     """One environment variable of a node's ranks and where it came from.
 
-    ``origin`` is ``user`` (inventory or ``--env``), ``facts`` (derived from the probe) or
-    ``launcher``.
+    ``origin`` is ``user`` (inventory or ``--env``), ``nccl.conf`` (a file on the node), ``facts``
+    (derived from the probe) or ``launcher``. ``rule`` names what derived it, ``evidence`` the facts
+    that it followed from, ``reference`` the documentation.
     """
 
     name: str
     value: Text
     origin: str
     reason: str
+    rule: str = ""
+    evidence: str = ""
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +54,10 @@ class Lock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlan:
-    """One node's share: its place in the world, its GPUs, environment, processes and locks."""
+    """One node's share: its place in the world, its GPUs, environment, processes and locks.
+
+    ``left`` are variables that are not set, and why not; with a value: files on the node set them.
+    """
 
     name: str
     node_rank: int
@@ -60,6 +67,7 @@ class NodePlan:
     env: tuple[Variable, ...]
     processes: tuple[ProcessPlan, ...]
     locks: tuple[Lock, ...] = ()
+    left: tuple[Variable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

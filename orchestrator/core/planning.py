@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.core import checks
+from orchestrator.core import checks, tuning
 from orchestrator.core.checks import Finding
 from orchestrator.core.events import Problem
 from orchestrator.core.facts import Facts, Gpu
@@ -20,7 +20,7 @@ from orchestrator.core.placing import (
     place_nodes,
     same_machine,
 )
-from orchestrator.core.plan import Exclusion, Plan, Rendezvous
+from orchestrator.core.plan import Exclusion, NodePlan, Plan, Rendezvous
 from orchestrator.core.request import RunRequest
 from orchestrator.core.workload import Shape
 
@@ -71,6 +71,7 @@ def plan(
         rung=rung,
         rendezvous=rendezvous,
     )
+    shares = tuple(node_plan(world, place) for place in world.places)
     return Plan(
         run_id=request.run_id,
         cluster=request.cluster.name,
@@ -79,19 +80,24 @@ def plan(
         launcher=launcher,
         launcher_reason=reason,
         world_size=world.size,
-        nodes=tuple(node_plan(world, place) for place in world.places),
+        nodes=shares,
         excluded=excluded,
         ladder=rungs,
         rung=rung.value,
         meets=world.meets,
         apart=rung in APART,
         proves_fabric=_proves_fabric(world),
-        warnings=tuple(checks.warnings(world.findings)),
+        warnings=(*checks.warnings(world.findings), *_habits(world, shares)),
         budgets=request.budgets,
         code=request.code,
         rendezvous=rendezvous,
         assumed=world.assumed,
     )
+
+
+def _habits(world: World, shares: Sequence[NodePlan]) -> Iterator[str]:
+    facts = {name: finding.facts for name, finding in world.findings.items()}
+    return tuning.warnings(shares, facts, world.request.job.workload.modules)
 
 
 def join(planned: Plan, request: RunRequest, findings: Mapping[str, Finding]) -> Plan:

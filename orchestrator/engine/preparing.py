@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from orchestrator.boundary.supervisor_records import parse_interpreter, parse_slurm_node
+from orchestrator.core.checks import NCCL_WHEELS
 from orchestrator.core.events import Prepared
 from orchestrator.core.facts import SlurmNode
 from orchestrator.core.inventory import NodeSpec, PythonKind
@@ -48,10 +49,10 @@ async def ask_slurm(link: NodeLink, request: RunRequest) -> SlurmNode | None:
 
 def asked_modules(request: RunRequest) -> list[str]:
     """What interpreters are asked for: a launcher is chosen by whether torch is there, whatever the
-    workload requires, and may need a module itself.
+    workload requires, may need a module itself, and nodes must agree on NCCL.
     """
     needed = MODULES.get(request.launcher, ())
-    return sorted({*request.job.workload.modules, *needed, "torch"})
+    return sorted({*request.job.workload.modules, *needed, "torch", *NCCL_WHEELS})
 
 
 def requirements_of(spec: NodeSpec, workload: Workload) -> Path | None:

@@ -22,6 +22,7 @@ from .imports import import_profile, imports
 from .launch import deepspeed_environment, launch
 from .machine import describe
 from .partition import HOSTS, Partition, figures, partition_markdown
+from .probe import probe
 from .profile import profile
 from .report import Measured, as_json, judged, markdown
 from .rounds import Scenario, perform, say
@@ -29,7 +30,13 @@ from .stats import MIN_SAMPLES
 from .sync import sync
 
 MET, FAILED, MISSED = 0, 1, 5
-SCENARIOS = {"fan-out": 32, "sync": 8, "launch": 8, "imports": 2}  # and the hosts they need
+SCENARIOS = {
+    "fan-out": 32,
+    "probe": 32,
+    "sync": 8,
+    "launch": 8,
+    "imports": 2,
+}  # and the hosts they need
 EPILOG = """
 Reports go to standard output as Markdown, progress to standard error.  Exits with 0 when every
 target is met, 5 when one is missed or was repeated too rarely, 1 when something could not be
@@ -174,6 +181,8 @@ COMMANDS = {"control-plane": _control_plane, "partition": _partition}
 def _scenarios(name: str, bed: Bed, venv: Path | None) -> list[Scenario]:
     if name == "fan-out":
         return [fan_out(bed)]
+    if name == "probe":
+        return [probe(bed)]
     if name == "imports":
         return [imports(bed)]
     if name == "sync":

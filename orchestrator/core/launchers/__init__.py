@@ -14,6 +14,7 @@ from orchestrator.core.launchers.slurm import slurm
 from orchestrator.core.launchers.torchrun import torchrun
 
 __all__ = [
+    "BINDS_RANKS",
     "LAUNCHERS",
     "MODULES",
     "NEEDS_RENDEZVOUS",
@@ -38,6 +39,8 @@ NEEDS_RENDEZVOUS = frozenset({"torchrun", "direct", "ray", "slurm"})
 NEEDS_WORLD = frozenset({"torchrun", "direct", "slurm"})
 # What the ranks' interpreter must be able to import for a launcher, whatever the workload needs.
 MODULES: Mapping[str, tuple[str, ...]] = {"ray": ("ray",)}
+# Their ranks start in our shim, which binds them to processors.
+BINDS_RANKS = frozenset({"torchrun"})
 
 
 def choose(

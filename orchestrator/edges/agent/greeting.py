@@ -44,26 +44,26 @@ async def greet(process: Process, spec: NodeSpec, last_words: Callable[[], str])
     nonce = secrets.token_hex(16)
     try:
         await process.write(agent_package().greeting(nonce, spec.workdir))
-        status = await _status(process, nonce)
+        status = await read_status(process, nonce)
         if status == "need":
             with suppress(ChannelClosed):  # it may have refused meanwhile, and left
                 await process.write(agent_package().parcel())
         elif status != "have":
-            _refuse(spec, status.removeprefix("refused "))
+            refuse(spec, status.removeprefix("refused "))
         return _hello(decode(await _first_frame(process, spec, nonce)), nonce)
     except (ChannelClosed, EOFError):
         outcome = await process.wait(END_S)
-        _refuse(spec, f"{spec.python.base} {describe(outcome)}: {last_words()}")
+        refuse(spec, f"{spec.python.base} {describe(outcome)}: {last_words()}")
     except (BadFrame, LineTooLong) as error:
-        _refuse(spec, f"the agent's first words make no sense: {error}")
+        refuse(spec, f"the agent's first words make no sense: {error}")
 
 
 async def _first_frame(process: Process, spec: NodeSpec, nonce: str) -> bytes:
     """The agent's own first line, unless what had to be unpacked or opened before it failed."""
     line = await read_frame_line(process)
     if line == b"\n":
-        status = await _status(process, nonce)
-        _refuse(spec, status.removeprefix("refused "))
+        status = await read_status(process, nonce)
+        refuse(spec, status.removeprefix("refused "))
     return line
 
 
@@ -75,7 +75,7 @@ async def read_frame_line(process: Process, limit_bytes: int = MAX_FRAME_BYTES) 
     return line
 
 
-async def _status(process: Process, nonce: str) -> str:
+async def read_status(process: Process, nonce: str) -> str:
     """What follows the nonce. Everything before it is a login banner or the like."""
     marker = nonce.encode() + b" "
     noise_bytes = 0
@@ -103,7 +103,7 @@ def _hello(frame: Mapping[str, object], nonce: str) -> Hello:
     return Hello(pid=pid, **texts)
 
 
-def _refuse(spec: NodeSpec, why: str) -> NoReturn:
+def refuse(spec: NodeSpec, why: str) -> NoReturn:
     remedy = "the node needs a Python 3.8 or newer (python.base in the inventory names it) and a "
     remedy += "workdir that is private and writable"
     if why.startswith(NO_SPACE):

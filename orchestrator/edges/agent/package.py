@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from orchestrator.core.command import Command
 
+TEXTS = ("bootstrap", "unpacking")  # these also travel as they are, ahead of the zip
 FOLDERS = ("node", "rank_side")
 INSIDE = "orchestrator/edges/agent"
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -30,15 +31,22 @@ class AgentPackage:
     archive: bytes
     digest: str
     bootstrap: bytes
+    unpacking: bytes
 
-    def greeting(self, nonce: str, workdir: str) -> bytes:
-        """What to write first."""
-        header = {"nonce": nonce, "digest": self.digest, "workdir": workdir}
-        return b"%d\n%s%s\n" % (len(self.bootstrap), self.bootstrap, json.dumps(header).encode())
+    def greeting(
+        self, nonce: str, workdir: str, glance: Mapping[str, object] | None = None
+    ) -> bytes:
+        """What to write first. With ``glance`` the node answers that request and ends."""
+        header: dict[str, object] = {"nonce": nonce, "digest": self.digest, "workdir": workdir}
+        if glance is not None:
+            header["glance"] = dict(glance)
+        # The header is a literal of Python: ASCII, and in one line.
+        return b"%d\n%s%s\n" % (len(self.bootstrap), self.bootstrap, ascii(header).encode())
 
     def parcel(self) -> bytes:
         """What to write when the node says that it needs the package."""
-        return b"%d\n%s" % (len(self.archive), self.archive)
+        parts = (self.unpacking, self.archive)
+        return b"".join(b"%d\n%s" % (len(part), part) for part in parts)
 
 
 def start_command(python: str = "python3") -> Command:
@@ -64,5 +72,5 @@ def agent_package() -> AgentPackage:
         for name in sorted(files):
             archive.writestr(zipfile.ZipInfo(name, EPOCH), files[name])
     data = buffer.getvalue()
-    bootstrap = files[f"{INSIDE}/node/bootstrap.py"]
-    return AgentPackage(data, hashlib.sha256(data).hexdigest(), bootstrap)
+    bootstrap, unpacking = (files[f"{INSIDE}/node/{name}.py"] for name in TEXTS)
+    return AgentPackage(data, hashlib.sha256(data).hexdigest(), bootstrap, unpacking)

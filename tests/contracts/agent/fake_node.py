@@ -11,10 +11,10 @@ from orchestrator.edges.transport.local import LocalTransport
 
 # Reads the greeting as the loader would, and leaves the header in `header`.
 GREETED = """
-import json, sys, os, time
+import ast, json, sys, os, time
 i, o = sys.stdin.buffer, sys.stdout.buffer
 i.read(int(i.readline()))
-header = json.loads(i.readline())
+header = ast.literal_eval(i.readline().decode())
 nonce = header["nonce"].encode()
 def say(data):
     o.write(data); o.flush()

@@ -15,25 +15,15 @@ from hypothesis import strategies as st
 
 from orchestrator.boundary.facts import parse_facts
 from orchestrator.core.errors import PreflightError
-from orchestrator.core.facts import Facts, Gpu, Hca
+from orchestrator.core.facts import Facts, Hca
 from orchestrator.edges.agent.channel import AgentChannel
-from orchestrator.edges.agent.node.facts import memory_bytes
-from orchestrator.edges.agent.node.gpus import find_gpus, parse_gpus, parse_users
+from orchestrator.edges.agent.node.hcas import find_hcas
+from orchestrator.edges.agent.node.host import limited, memory_table
 from orchestrator.edges.agent.node.modules import find_modules, parse_modules
-from orchestrator.edges.agent.node.network import find_hcas, find_interfaces, route_address
+from orchestrator.edges.agent.node.network import find_interfaces, route_address
 
 GIB = 1024**3
-GPU_LIST = """\
-0, NVIDIA H200, GPU-11111111-aaaa-bbbb-cccc-000000000000, 143771, 4, 570.86.15
-1, NVIDIA H200, GPU-22222222-aaaa-bbbb-cccc-000000000000, 143771, 71234, 570.86.15
-Warning: persistence mode is disabled on device 1.
-2, NVIDIA GB10, GPU-33333333-aaaa-bbbb-cccc-000000000000, [N/A], [N/A], 570.86.15
-"""
-APPS = """\
-GPU-22222222-aaaa-bbbb-cccc-000000000000, 4242
-GPU-22222222-aaaa-bbbb-cccc-000000000000, 4243
-No running processes found
-"""
+PORT = {"name": "mlx5_0", "port": 1, "state": "ACTIVE", "link_layer": "InfiniBand"}
 MINIMAL: dict[str, Any] = {"hostname": "h", "route_address": "10.0.0.1", "wall_clock": 1000.0}
 
 
@@ -44,8 +34,8 @@ def parse(**facts: Any) -> Facts:
 async def test_this_machine(channel: AgentChannel) -> None:
     """A real probe passes the boundary and agrees with what Python says of this machine."""
     request = {
-        "interpreter": [sys.executable],
-        "modules": ["pydantic", "no_such_module"],
+        "python": {"kind": "interpreter", "value": sys.executable},
+        "modules": ["pydantic", "pydantic-core", "no_such_module"],
         "towards": "127.0.0.1",
     }
     asked = time.time()
@@ -59,7 +49,10 @@ async def test_this_machine(channel: AgentChannel) -> None:
     assert facts.memory_bytes > GIB // 4
     assert facts.disk_free_bytes > 0
     assert abs(facts.clock_offset_s) < 1
-    assert facts.modules == {"pydantic": pydantic.VERSION}
+    assert facts.modules["pydantic"] == pydantic.VERSION
+    assert set(facts.modules) == {"pydantic", "pydantic-core"}
+    assert facts.kernel == os.uname().release
+    assert facts.interpreter == sys.executable
     assert facts.boot_id
     assert facts.host_id.startswith(facts.boot_id)
     (loopback,) = (i for i in facts.interfaces if i.loopback)
@@ -72,55 +65,6 @@ def test_interfaces_are_those_of_the_kernel() -> None:
     found = find_interfaces()
 
     assert [i["name"] for i in found] == [name for _, name in socket.if_nameindex()]
-
-
-def test_nvidia_smi_output_is_read() -> None:
-    """MiB become bytes, a stray warning is passed over, and what is not available counts as 0."""
-    gpus, driver = parse_gpus(GPU_LIST)
-
-    assert driver == "570.86.15"
-    assert [g["index"] for g in gpus] == [0, 1, 2]
-    assert gpus[1]["memory_bytes"] == 143771 * 1024**2
-    assert gpus[1]["memory_used_bytes"] == 71234 * 1024**2
-    assert gpus[2]["memory_bytes"] == 0
-    assert parse_users(APPS) == {gpus[1]["uuid"]: {4242, 4243}}
-
-
-def _program(folder: Path, text: str) -> None:
-    folder.mkdir()
-    (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{text}\n")
-    (folder / "nvidia-smi").chmod(0o755)
-
-
-def test_a_driver_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both queries are asked, and a context's owner is found at its GPU."""
-    text = f"case $1 in --query-gpu*) cat <<'.'\n{GPU_LIST}.\n;; *) cat <<'.'\n{APPS}.\n;; esac"
-    _program(tmp_path / "bin", text)
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-
-    notes: list[str] = []
-    facts = parse(**find_gpus(notes))
-
-    assert notes == []
-    assert [g.users for g in facts.gpus] == [(), (4242, 4243), ()]
-    assert facts.gpus[0] == Gpu(
-        index=0,
-        name="NVIDIA H200",
-        uuid="GPU-11111111-aaaa-bbbb-cccc-000000000000",
-        memory_bytes=143771 * 1024**2,
-        memory_used_bytes=4 * 1024**2,
-    )
-
-
-def test_a_driver_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No GPUs then, and a note with the tool's own words."""
-    _program(tmp_path / "bin", "echo 'NVIDIA-SMI has failed: no driver'; exit 9")
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-
-    notes: list[str] = []
-
-    assert find_gpus(notes) == {"gpus": [], "driver": ""}
-    assert notes == ["nvidia-smi ended with 9: NVIDIA-SMI has failed: no driver"]
 
 
 def test_adapters_are_read_from_sysfs(tmp_path: Path) -> None:
@@ -151,11 +95,12 @@ def test_memory_is_what_the_control_group_allows(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal:       32000000 kB\nMemFree: 1 kB\n")
     (tmp_path / "memory.max").write_text("max\n")
 
-    unlimited = memory_bytes(str(tmp_path), str(tmp_path))
+    total = memory_table(str(tmp_path))["MemTotal"]
+    unlimited = limited(total, str(tmp_path))
     (tmp_path / "memory.max").write_text(f"{GIB}\n")
 
     assert unlimited == 32000000 * 1024
-    assert memory_bytes(str(tmp_path), str(tmp_path)) == GIB
+    assert limited(total, str(tmp_path)) == GIB
 
 
 def test_the_address_that_ssh_came_in_by(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +158,15 @@ def test_the_clock_offset_leaves_out_the_time_that_the_probe_took() -> None:
         {"route_address": "host.example"},
         {"modules": {"torch": 2}},
         {"modules": [["torch", "2"]]},
+        {"gpus": [{"index": 0, "name": "x", "pci": "0000:1a:00.0; id"}]},
+        {"gpus": [{"index": 0, "name": "x", "throttle": "idle"}]},
+        {"gpus": [{"index": 0, "name": "x", "nvlink": {"peers": {"switch": "18"}}}]},
+        {"paths": [{"a": "gpu0", "b": "gpu1", "kind": "FAST"}]},
+        {"xids": [{"code": "79", "pci": "", "count": 1}]},
+        {"nccl_conf": {"NCCL_DEBUG": 1}},
+        {"hcas": [{**PORT, "gids": [{"index": 0, "address": "$(id)"}]}]},
+        {"hcas": [{**PORT, "errors": {"symbol_error": -1}}]},
+        {"numa": ["0-3; id"]},
         {"wall_clock": "now"},
         {"wall_clock": -5.0},
     ],

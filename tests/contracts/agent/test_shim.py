@@ -95,6 +95,27 @@ async def test_a_launcher_that_is_killed_is_the_first_to_fail(attempt: Attempt) 
     assert concluded["clean"] is True
 
 
+async def test_a_rank_runs_on_the_processors_that_the_plan_names(attempt: Attempt) -> None:
+    """One list for each local rank; what cannot be read, or is not there, binds nobody."""
+    tell = "grep Cpus_allowed_list /proc/self/status"
+    last = max(os.sched_getaffinity(0))
+    words = [
+        f'ORCHESTRATE_RANK_CPUS="{cpus}" {shimmed(number, tell)}'
+        for number, cpus in enumerate([f"{last};0", f"0;{last}", "0;0;nonsense", "0;0;0;99999"])
+    ]
+    await attempt.launch(launcher("bash", "-c", "; ".join(words)))
+    await attempt.to_end()
+
+    said = [attempt.files[f"rank-{number}.out"].decode().split()[-1] for number in range(4)]
+    assert said[:2] == [str(last), str(last)]
+    assert said[2:] == [allowed_here()] * 2
+
+
+def allowed_here() -> str:
+    """The processors of this process, as the kernel writes them."""
+    return Path("/proc/self/status").read_text().partition("Cpus_allowed_list:")[2].split()[0]
+
+
 async def test_forged_records_do_no_harm(attempt: Attempt) -> None:
     """A rank can write where its shim writes; the supervisor shrugs and concludes."""
     forged = [

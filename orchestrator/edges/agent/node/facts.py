@@ -1,88 +1,85 @@
-"""What this node has: the answer to ``probe``, in the words of ``orchestrator.core.facts``."""
+"""What this node has: the answer to ``probe``, in the words of ``orchestrator.core.facts``.
+
+A probe of a node without GPUs costs little more than the start of the interpreter: what only
+drivers, interpreters and threads need is imported where it is used.
+"""
 
 from __future__ import annotations
 
-import os
-import resource
 import sys
-import threading
 import time
 
 from orchestrator.edges.agent.node.gpus import find_gpus
-from orchestrator.edges.agent.node.layout import NodeLayout
-from orchestrator.edges.agent.node.modules import find_modules
-from orchestrator.edges.agent.node.network import find_hcas, find_interfaces, route_address
-from orchestrator.edges.agent.node.state import boot_id, host_id
-from orchestrator.edges.agent.node.wire import field, strings
+from orchestrator.edges.agent.node.hcas import find_hcas
+from orchestrator.edges.agent.node.host import find_host
+from orchestrator.edges.agent.node.hostid import boot_id, host_id
+from orchestrator.edges.agent.node.network import find_interfaces, route_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-MAX_MODULES = 64
+    from orchestrator.edges.agent.node.layout import NodeLayout
 
 
 def probe(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, Any]:
-    """``notes`` says what could not be found out and why; ``elapsed_s`` how long all of it took."""
+    """The operation; see :func:`gather`."""
+    return gather(layout.root, request)
+
+
+def gather(root: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """``notes`` says what could not be found out and why; ``elapsed_s`` how long all of it took.
+
+    ``request`` may name the ranks' ``python`` (kind and value) and the ``modules`` to look for
+    there; with ``python_if`` ``gpus`` only where there are GPUs. ``towards`` is an address.
+    """
     wall_clock, began = time.time(), time.monotonic()
-    interpreter = strings(request, "interpreter", 16, None)
-    modules = strings(request, "modules", MAX_MODULES, [])
-    towards = field(request, "towards", str, None)
     notes: list[str] = []
-    facts = _immediate(layout, towards)
-    # Drivers and interpreters take their time; ask both at once.
-    _together(
-        lambda: facts.update(find_gpus(notes)),
-        lambda: facts.update(modules=find_modules(interpreter, modules, notes)),
-    )
-    elapsed_s = time.monotonic() - began
-    return {
-        "facts": {**facts, "wall_clock": wall_clock},
-        "elapsed_s": elapsed_s,
-        "notes": notes,
-    }
-
-
-def _immediate(layout: NodeLayout, towards: str | None) -> dict[str, Any]:
-    status = os.statvfs(layout.root)
-    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    memlock = hard if soft != resource.RLIM_INFINITY else soft  # the supervisor raises soft to hard
-    return {
-        "hostname": os.uname().nodename,
+    towards = request.get("towards")
+    facts: dict[str, Any] = {
+        **find_host(root),
         "boot_id": boot_id(),
         "host_id": host_id(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "memory_bytes": memory_bytes(),
-        "disk_free_bytes": status.f_bavail * status.f_frsize,
-        "memlock_bytes": None if memlock == resource.RLIM_INFINITY else memlock,
         "interfaces": find_interfaces(),
         "hcas": find_hcas(),
-        "route_address": route_address(towards),
+        "route_address": route_address(towards if isinstance(towards, str) else None),
         "agent_python": ".".join(map(str, sys.version_info[:3])),
     }
+    facts.update(find_gpus(notes, facts["hcas"]))
+    tasks = []
+    if facts["gpus"]:
+        tasks.append(lambda: facts.update(xids=_xids(notes)))
+    if "python" in request and (facts["gpus"] or request.get("python_if") != "gpus"):
+        tasks.append(lambda: facts.update(_interpreter(request, notes)))
+    _together(tasks)
+    elapsed_s = time.monotonic() - began
+    return {"facts": {**facts, "wall_clock": wall_clock}, "elapsed_s": elapsed_s, "notes": notes}
 
 
-def memory_bytes(proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> int:
-    """Physical memory, or the control group's limit if that is lower."""
-    total = 0
+def _xids(notes: list[str]) -> list[dict[str, Any]] | None:
+    from orchestrator.edges.agent.node.xids import find_xids
+
+    return find_xids(notes)
+
+
+def _interpreter(request: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    from orchestrator.edges.agent.node.fault import AgentFault
+    from orchestrator.edges.agent.node.interpreter import resolve
+
     try:
-        with open(f"{proc}/meminfo") as file:
-            for line in file:
-                if line.startswith("MemTotal:"):
-                    total = int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        return 0
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            with open(f"{cgroup}/{name}") as file:
-                total = min(total, int(file.read(64)))
-        except (OSError, ValueError):
-            continue
-    return total
+        return resolve({"interpreter": request["python"], "modules": request.get("modules", [])})
+    except AgentFault as fault:
+        notes.append(f"the ranks' interpreter: {fault.message}")
+        return {}
 
 
-def _together(*tasks: Callable[[], None]) -> None:
+def _together(tasks: list[Callable[[], None]]) -> None:
+    """Both may take their time: logs and interpreters are asked at once."""
+    if not tasks:
+        return
+    import threading
+
     threads = [threading.Thread(target=task) for task in tasks[1:]]
     for thread in threads:
         thread.start()

@@ -24,6 +24,7 @@ KMSG = "/dev/kmsg"
 RECORD_BYTES = 8192  # the kernel's own bound for one record
 MAX_RECORDS = 200_000
 MAX_BYTES = 256 * 1024
+MAX_MATCHING = 10_000
 JOURNAL_S = 10.0
 MAX_SINCE_S = 366 * 86400.0
 
@@ -40,6 +41,25 @@ def kernel(layout: NodeLayout, request: Mapping[str, Any]) -> tuple[dict[str, An
         return {"source": "journal"}, _newest(_journal(since_s))
     except (OSError, subprocess.SubprocessError) as error:
         return {"source": "", "denied": f"{denied}; journalctl: {error}"[:400]}, b""
+
+
+def matching(needle: bytes, since_s: float) -> tuple[list[bytes], str]:
+    """The newest lines that hold ``needle``; and why there are none if the log may not be read."""
+    try:
+        return _holding(needle, _records(since_s)), ""
+    except OSError as error:
+        denied = f"{KMSG}: {error.strerror}"
+    try:
+        lines = list(_journal(since_s))
+    except (OSError, subprocess.SubprocessError) as error:
+        return [], f"{denied}; journalctl: {error}"[:400]
+    if not lines:  # the kernel never says nothing: we may see our own journal only
+        return [], f"{denied}; journalctl shows nothing of the kernel"
+    return _holding(needle, iter(lines)), ""
+
+
+def _holding(needle: bytes, lines: Iterator[bytes]) -> list[bytes]:
+    return list(deque((line for line in lines if needle in line), maxlen=MAX_MATCHING))
 
 
 def _newest(lines: Iterator[bytes]) -> bytes:

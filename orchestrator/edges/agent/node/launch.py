@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from orchestrator.edges.agent.node import lease
 from orchestrator.edges.agent.node.drain import check_gpus, note_baseline
 from orchestrator.edges.agent.node.fault import ABSENT, BAD_REQUEST, BUSY, LAUNCH, AgentFault
+from orchestrator.edges.agent.node.hostid import boot_id
 from orchestrator.edges.agent.node.layout import (
     AGENT,
     NODE_CODE,
@@ -29,7 +30,7 @@ from orchestrator.edges.agent.node.reservations import (
     check_locks,
     describe_holder,
 )
-from orchestrator.edges.agent.node.state import boot_id, supervisor_state
+from orchestrator.edges.agent.node.state import supervisor_state
 from orchestrator.edges.agent.node.wire import field, seconds, strings
 from orchestrator.edges.agent.node.workcopy import copy_code
 

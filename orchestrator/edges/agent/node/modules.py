@@ -21,6 +21,12 @@ except ImportError:
 found = {}
 owners = None
 for name in sys.argv[1:]:
+    if "-" in name:  # the name of a distribution, which no module can have
+        try:
+            found[name] = metadata.version(name)
+        except Exception:
+            pass
+        continue
     try:
         if importlib.util.find_spec(name) is None:
             continue

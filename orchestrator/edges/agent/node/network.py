@@ -1,10 +1,12 @@
-"""Interfaces and addresses (netlink), adapters (sysfs), the own address towards the coordinator."""
+"""Interfaces and addresses (netlink), and the own address towards the coordinator."""
 
 from __future__ import annotations
 
+import _socket as socket  # the C part: the rest costs more time than all that is done here
 import os
-import socket
-import struct
+import sys
+
+from orchestrator.edges.agent.node.reading import read, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 NLMSG_DONE, NLMSG_ERROR = 3, 2
 NLM_F_REQUEST_DUMP = 0x301
 RTM_NEWLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR = 16, 18, 20, 22
-IFLA_IFNAME, IFA_ADDRESS, IFA_LOCAL = 3, 1, 2
+IFLA_IFNAME, IFLA_MTU, IFA_ADDRESS, IFA_LOCAL = 3, 4, 1, 2
 IFF_UP, IFF_LOOPBACK, IFF_RUNNING = 0x1, 0x8, 0x40
 ADDRESS_BYTES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 MAX_DUMP_BYTES = 4 * 1024 * 1024
@@ -29,32 +31,48 @@ def find_interfaces(sys_class_net: str = "/sys/class/net") -> list[dict[str, Any
         if index in links:
             links[index]["addresses"].append(address)
     for link in links.values():
-        link["speed_mbit"] = _speed(sys_class_net, link["name"])
+        folder = os.path.join(sys_class_net, link["name"])
+        link["speed_mbit"] = max(0, whole(read(os.path.join(folder, "speed"))) or 0)
+        # Another network namespace's sysfs may be mounted here: it knows nothing of this one.
+        if os.path.isdir(folder):
+            link["virtual"] = not os.path.exists(os.path.join(folder, "device"))
     return [links[index] for index in sorted(links)]
 
 
 def _dump(kind: int) -> bytes:
     """All answers to a netlink dump request; ``b""`` where netlink is not allowed."""
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-            netlink.settimeout(TIMEOUT_S)
-            # nlmsghdr (length, type, flags, sequence, port) and a family byte padded to 4.
-            netlink.sendto(struct.pack("=IHHIIB3x", 20, kind, NLM_F_REQUEST_DUMP, 1, 0, 0), (0, 0))
-            data = b""
-            while len(data) < MAX_DUMP_BYTES:
-                part = netlink.recv(65536)
-                data += part
-                if any(type_ in (NLMSG_DONE, NLMSG_ERROR) for type_, _ in _messages(part)):
-                    break
-            return data
+        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     except OSError:
         return b""
+    try:
+        netlink.settimeout(TIMEOUT_S)
+        # nlmsghdr (length, type, flags, sequence, port) and a family byte padded to 4.
+        words = ((20, 4), (kind, 2), (NLM_F_REQUEST_DUMP, 2), (1, 4), (0, 4), (0, 4))
+        request = b"".join(value.to_bytes(size, sys.byteorder) for value, size in words)
+        netlink.sendto(request, (0, 0))
+        data = b""
+        while len(data) < MAX_DUMP_BYTES:
+            part = netlink.recv(65536)
+            data += part
+            if any(type_ in (NLMSG_DONE, NLMSG_ERROR) for type_, _ in _messages(part)):
+                break
+        return data
+    except OSError:
+        return b""
+    finally:
+        netlink.close()
+
+
+def _number(data: bytes, at: int, size: int) -> int:
+    """A number of the kernel's; the struct module takes longer to load than all of this."""
+    return int.from_bytes(data[at : at + size], sys.byteorder)
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     position = 0
     while position + 16 <= len(data):
-        length, kind = struct.unpack_from("=IH", data, position)
+        length, kind = _number(data, position, 4), _number(data, position + 4, 2)
         if length < 16:
             return
         yield kind, data[position + 16 : position + length]
@@ -65,7 +83,7 @@ def _attributes(data: bytes) -> dict[int, bytes]:
     attributes = {}
     position = 0
     while position + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, position)
+        length, kind = _number(data, position, 2), _number(data, position + 2, 2)
         if length < 4:
             break
         attributes[kind & 0x3FFF] = data[position + 4 : position + length]
@@ -78,11 +96,19 @@ def parse_links(data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     for kind, body in _messages(data):
         if kind != RTM_NEWLINK or len(body) < 16:
             continue
-        index, flags = struct.unpack_from("=iI", body, 4)
-        name = _attributes(body[16:]).get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
-        up = bool(flags & IFF_UP and flags & IFF_RUNNING)
-        loopback = bool(flags & IFF_LOOPBACK)
-        yield index, {"name": name, "up": up, "loopback": loopback, "addresses": []}
+        index, flags = _number(body, 4, 4), _number(body, 8, 4)
+        attributes = _attributes(body[16:])
+        mtu = attributes.get(IFLA_MTU, b"")
+        yield (
+            index,
+            {
+                "name": attributes.get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace"),
+                "up": bool(flags & IFF_UP and flags & IFF_RUNNING),
+                "loopback": bool(flags & IFF_LOOPBACK),
+                "addresses": [],
+                "mtu": _number(mtu, 0, 4),
+            },
+        )
 
 
 def parse_addresses(data: bytes) -> Iterator[tuple[int, str]]:
@@ -91,59 +117,11 @@ def parse_addresses(data: bytes) -> Iterator[tuple[int, str]]:
         if kind != RTM_NEWADDR or len(body) < 8:
             continue
         family = body[0]
-        (index,) = struct.unpack_from("=I", body, 4)
+        index = _number(body, 4, 4)
         attributes = _attributes(body[8:])
         packed = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS) or b""
         if family in ADDRESS_BYTES and len(packed) == ADDRESS_BYTES[family]:
             yield index, socket.inet_ntop(family, packed)
-
-
-def _speed(sys_class_net: str, name: str) -> int:
-    text = _read(os.path.join(sys_class_net, name, "speed"))
-    return int(text) if text.isdigit() else 0
-
-
-def find_hcas(sys_class_infiniband: str = "/sys/class/infiniband") -> list[dict[str, Any]]:
-    """One entry per port, from files such as ``mlx5_0/ports/1/{state,link_layer,rate}``."""
-    hcas = []
-    for name in _names(sys_class_infiniband):
-        ports = os.path.join(sys_class_infiniband, name, "ports")
-        numbers = [number for number in _names(ports) if number.isdigit()]
-        hcas += [_describe_port(name, int(n), os.path.join(ports, n)) for n in numbers]
-    return hcas
-
-
-def _describe_port(name: str, port: int, path: str) -> dict[str, Any]:
-    # state reads like "4: ACTIVE", rate like "400 Gb/sec (4X NDR)".
-    return {
-        "name": name,
-        "port": port,
-        "state": _read(os.path.join(path, "state")).rpartition(":")[2].strip(),
-        "link_layer": _read(os.path.join(path, "link_layer")),
-        "rate_gbit": _leading_number(_read(os.path.join(path, "rate"))),
-    }
-
-
-def _leading_number(text: str) -> float:
-    try:
-        return float(text.split(None, 1)[0])
-    except (IndexError, ValueError):
-        return 0.0
-
-
-def _names(path: str) -> list[str]:
-    try:
-        return sorted(os.listdir(path))
-    except OSError:
-        return []
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, errors="replace") as file:
-            return file.read(256).strip()
-    except OSError:
-        return ""
 
 
 def route_address(towards: str | None) -> str:
@@ -153,10 +131,12 @@ def route_address(towards: str | None) -> str:
         return connection[2].partition("%")[0]
     if towards:
         family = socket.AF_INET6 if ":" in towards else socket.AF_INET
+        probe = socket.socket(family, socket.SOCK_DGRAM)
         try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((towards, 9))  # chooses a route; sends nothing
-                return str(probe.getsockname()[0])
+            probe.connect((towards, 9))  # chooses a route; sends nothing
+            return str(probe.getsockname()[0])
         except OSError:
             pass
+        finally:
+            probe.close()
     return "127.0.0.1"

@@ -30,6 +30,7 @@ RECORD_BYTES = 256
 KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
 LAST_WORDS_BYTES = 64 * 1024  # of standard error, that tell why a rank failed
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
+MAX_CPU = 65536
 
 
 def start_time(pid: int) -> int:
@@ -52,6 +53,23 @@ def reserve(fd: int, size: int) -> None:
     fallocate = getattr(ctypes.CDLL(None), "fallocate", None)
     if fallocate is not None:
         fallocate(fd, KEEP_SIZE, ctypes.c_longlong(0), ctypes.c_longlong(size))
+
+
+def near(text: str, local_rank: int, allowed: set[int]) -> set[int]:
+    """The processors for a rank out of ``text``, such as ``0-31;32-63``: one list for each local
+    rank. Empty for what cannot be read or is not ours to use.
+    """
+    lists = text.split(";")
+    if not 0 <= local_rank < len(lists):
+        return set()
+    cpus: set[int] = set()
+    try:
+        for part in lists[local_rank].split(","):
+            low, _, high = part.partition("-")
+            cpus |= allowed & set(range(int(low), min(int(high or low), MAX_CPU) + 1))
+    except ValueError:
+        return set()
+    return cpus
 
 
 def execute(argv: list[str], mask: Iterable[int]) -> NoReturn:
@@ -96,6 +114,7 @@ class Rank:
         if child == 0:
             die_with_parent(me, signal.SIGKILL)
             self._redirect()
+            self._bind()
             execute(argv, mask)
         self._write_start(child)
         return self._wait(child)
@@ -105,6 +124,13 @@ class Rank:
         for fd, path in enumerate(self.logs, start=1):
             os.dup2(os.open(path, flags, 0o600), fd)
         reserve(2, LAST_WORDS_BYTES)
+
+    def _bind(self) -> None:
+        """To the processors beside the rank's GPU, if the plan names them."""
+        text = os.environ.get("ORCHESTRATE_RANK_CPUS", "")
+        cpus = near(text, self.local_rank, os.sched_getaffinity(0)) if text else set()
+        if cpus:
+            os.sched_setaffinity(0, cpus)
 
     def _write_start(self, child: int) -> None:
         me = os.getpid()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+from orchestrator.edges.agent.node.hostid import boot_id
 from orchestrator.edges.agent.node.layout import AttemptLayout
 from orchestrator.edges.agent.node.processes import alive
 
@@ -15,24 +16,6 @@ if TYPE_CHECKING:
 
 TAIL_BYTES = 256 * 1024
 MAX_EVENTS_BYTES = 16 * 1024 * 1024
-
-
-def boot_id() -> str:
-    """Changes at every boot; ``""`` where the kernel does not tell."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read(64).strip()
-    except OSError:
-        return ""
-
-
-def host_id() -> str:
-    """The same for all that share this machine, its network and its current boot."""
-    try:
-        namespace = os.readlink("/proc/self/ns/net")
-    except OSError:
-        namespace = ""
-    return f"{boot_id()}:{namespace}"
 
 
 class SupervisorState:

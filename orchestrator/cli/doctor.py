@@ -1,0 +1,139 @@
+"""``orchestrate doctor``: are the machines well?"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.options import cluster_options, json_option
+from orchestrator.cli.surveying import survey_options
+
+if TYPE_CHECKING:
+    from orchestrator.core.doctor.judge import Examination
+    from orchestrator.core.doctor.model import Subject
+    from orchestrator.core.inventory import Cluster
+    from orchestrator.engine.survey import Surveyed
+
+QUICK, TWO_MINUTES = "quick", "2min"
+
+
+@click.command()
+@cluster_options
+@survey_options
+@click.option(
+    "--level",
+    type=click.Choice([QUICK, TWO_MINUTES]),
+    default=QUICK,
+    show_default=True,
+    help="quick looks once; 2min looks again after --watch and tells which errors grow.",
+)
+@click.option(
+    "--watch",
+    type=click.FloatRange(1, 3600),
+    default=90.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between the two looks of --level 2min.",
+)
+@click.option("--strict", is_flag=True, help="What could not be measured counts as failed.")
+@json_option
+def doctor(
+    *,
+    cluster: str,
+    nodes: str,
+    connect_timeout: float,
+    fanout: int,
+    level: str,
+    watch: float,
+    strict: bool,
+    as_json: bool,
+) -> int:
+    """Check every node, and nodes against each other; one line of what to do for each fault.
+
+    Changes nothing and needs no rights on the nodes. What could not be measured is shown as "?"
+    and is never ok. For what the machines can do, run the workload `acceptance`.
+
+    Exits with 0 when no check failed, with 4 when one did (with --strict also when one could not
+    be measured). The status is healthy, unproven (something was not measured) or unfit.
+    """
+    from orchestrator.cli.surveying import load_cluster, take_survey
+    from orchestrator.core.doctor.judge import examine
+    from orchestrator.core.doctor.model import Level
+    from orchestrator.core.errors import ExitCode
+
+    selected = load_cluster(cluster, nodes)
+
+    def look() -> list[Surveyed]:
+        return take_survey(
+            selected, connect_timeout=connect_timeout, fanout=fanout, always_python=False
+        )
+
+    first = look()
+    later: list[Surveyed] = []
+    if level == TWO_MINUTES:
+        click.echo(f"orchestrate: looking again in {watch:g} s", err=True)
+        time.sleep(watch)
+        later = look()
+    examined = examine(_subjects(selected, first, later), Level(level))
+    bad = examined.status == "unfit" or (strict and examined.status != "healthy")
+    code = ExitCode.PREFLIGHT if bad else ExitCode.DONE
+    if as_json:
+        _show_json(selected, examined, int(code))
+    else:
+        _show(examined)
+    return int(code)
+
+
+def _subjects(selected: Cluster, first: list[Surveyed], later: list[Surveyed]) -> list[Subject]:
+    from orchestrator.core.doctor.model import Subject
+
+    again = {answer.node: answer.facts for answer in later}
+    return [
+        Subject(
+            spec=selected.node(answer.node),
+            facts=answer.facts,
+            later=again.get(answer.node),
+            error=answer.error.what if answer.error is not None else "",
+        )
+        for answer in first
+    ]
+
+
+def _show(examined: Examination) -> None:
+    from orchestrator.cli.surveying import print_tables
+    from orchestrator.view.doctor_tables import lines, matrix, verdict
+
+    print_tables([matrix(examined)])
+    print()
+    for line in lines(examined):
+        print(line)
+    print(verdict(examined))
+
+
+def _show_json(selected: Cluster, examined: Examination, code: int) -> None:
+    from orchestrator.cli.output import plain, print_json
+    from orchestrator.core.doctor.judge import findings
+    from orchestrator.core.doctor.model import State
+
+    for reading in examined.readings:
+        print_json("check", plain(reading))
+    failed = next(findings(examined, State.FAIL), None)
+    failure = None
+    if failed is not None:
+        failure = {
+            "id": failed.check,
+            "node": failed.node,
+            "rank": None,
+            "cause": failed.what,
+            "remedy": failed.remedy,
+        }
+    result = {
+        "status": examined.status,
+        "exit_code": code,
+        "cluster": selected.name,
+        "checks": {state.value: examined.count(state) for state in State},
+        "failure": failure,
+    }
+    print_json("result", result)

@@ -1,0 +1,14 @@
+"""All checks, in the order in which people read them. Their ids never change their meaning."""
+
+from __future__ import annotations
+
+from orchestrator.core.doctor.model import Check
+from orchestrator.core.doctor.rules import adapters, alike, gpus, host, rising
+
+CHECKS: tuple[Check, ...] = (
+    *host.CHECKS,
+    *gpus.CHECKS,
+    *adapters.CHECKS,
+    *alike.CHECKS,
+    *rising.CHECKS,
+)

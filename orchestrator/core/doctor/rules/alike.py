@@ -1,0 +1,161 @@
+"""What must be the same on all nodes, or ranks fail in ways that are hard to read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from orchestrator.core.checks import NCCL_WHEELS
+from orchestrator.core.doctor.model import (
+    NONE,
+    OK,
+    Answer,
+    Check,
+    Fleet,
+    Judge,
+    Look,
+    Needs,
+    fail,
+    unknown,
+    warn,
+)
+from orchestrator.core.facts import Facts
+from orchestrator.core.tuning.habits import differing
+
+
+def _same(what: str, value: Callable[[Facts], str], differs: Callable[[str], Answer]) -> Judge:
+    """Judges a node by what most nodes have."""
+
+    def judge(look: Look) -> Answer:
+        if len(look.fleet.facts) < 2:
+            return NONE
+        usual, mine = look.fleet.usual(value), value(look.facts)
+        if usual is None:
+            return NONE
+        if not mine:
+            return unknown(what)
+        return OK if mine == usual else differs(f"{what} {mine}, most nodes have {usual}")
+
+    return judge
+
+
+def _gpus(facts: Facts) -> str:
+    names = Counter(gpu.name for gpu in facts.gpus)
+    return " + ".join(f"{count}x {name}" for name, count in sorted(names.items())) or "no GPU"
+
+
+def _torch(facts: Facts) -> str:
+    return facts.modules.get("torch", _no_module(facts))
+
+
+def _nccl(facts: Facts) -> str:
+    """Its wheel, if it is one: a torch that was built otherwise brings its own."""
+    return next(
+        (facts.modules[name] for name in NCCL_WHEELS if name in facts.modules), _no_module(facts)
+    )
+
+
+def _no_module(facts: Facts) -> str:
+    """An interpreter that was asked and lacks it is no interpreter that could not be asked."""
+    return "none" if facts.interpreter else ""
+
+
+def _memlock(facts: Facts) -> str:
+    limit = facts.memlock_bytes
+    return "unlimited" if limit is None else f"{limit / 1024**2:.0f} MiB"
+
+
+def _adapters(facts: Facts) -> str:
+    return ",".join(sorted({hca.name for hca in facts.hcas}))
+
+
+def _firmware(facts: Facts) -> str:
+    """The versions by kind of board, as a text that can be compared."""
+    found = {f"{hca.board or hca.name} {hca.firmware}" for hca in facts.hcas if hca.firmware}
+    return ", ".join(sorted(found))
+
+
+def _python(facts: Facts) -> str:
+    return ".".join(facts.agent_python.split(".")[:2])
+
+
+def _variables(look: Look) -> Answer:
+    """NCCL's files; what must differ, such as names of interfaces, does not count."""
+    if len(look.fleet.facts) < 2:
+        return NONE
+    odd = differing({other.node: other.nccl_conf for other in look.fleet.facts})
+    mine = [text for name, text in odd.items() if _is_odd(look.facts, look.fleet, name)]
+    return fail("; ".join(mine)) if mine else OK
+
+
+def _is_odd(facts: Facts, fleet: Fleet, name: str) -> bool:
+    values = Counter(other.nccl_conf.get(name) for other in fleet.facts)
+    return facts.nccl_conf.get(name) != values.most_common(1)[0][0]
+
+
+def _check(
+    number: int, name: str, remedy: str, judge: Judge, needs: Needs = Needs.NOTHING
+) -> Check:
+    return Check(id=f"OR-DOC-SAME-{number:03}", name=name, remedy=remedy, judge=judge, needs=needs)
+
+
+CHECKS = (
+    _check(1, "same GPUs", "leave the node out, or weigh work by node", _same("GPUs", _gpus, warn)),
+    _check(
+        2,
+        "same driver",
+        "install the same driver on all nodes",
+        _same("driver", lambda facts: facts.driver, fail),
+        Needs.GPUS,
+    ),
+    _check(
+        3,
+        "same torch",
+        "install the same torch, or let orchestrate build it: python: {requirements: FILE}",
+        _same("torch", _torch, fail),
+        Needs.GPUS,
+    ),
+    _check(
+        4,
+        "same NCCL",
+        "install the same nvidia-nccl, or let orchestrate build the environment",
+        _same("NCCL", _nccl, fail),
+        Needs.GPUS,
+    ),
+    _check(
+        5, "same kernel", "bring all nodes to one image", _same("kernel", lambda f: f.kernel, warn)
+    ),
+    _check(
+        6,
+        "same memlock",
+        "the same limits.conf and sshd unit on all nodes",
+        _same("memlock", _memlock, warn),
+        Needs.ADAPTERS,
+    ),
+    _check(
+        7,
+        "same adapters",
+        "nothing to do for orchestrate, which names adapters per node; fixed lists elsewhere break",
+        _same("adapters", _adapters, warn),
+        Needs.ADAPTERS,
+    ),
+    _check(
+        8,
+        "same firmware",
+        "mlxfwmanager or flint: one firmware for all adapters of a kind",
+        _same("firmware", _firmware, warn),
+        Needs.ADAPTERS,
+    ),
+    _check(
+        9,
+        "same variables",
+        "make /etc/nccl.conf and ~/.nccl.conf the same on all nodes, or remove them",
+        _variables,
+    ),
+    _check(
+        10,
+        "same python",
+        "name one interpreter for all nodes in the inventory",
+        _same("python3", _python, warn),
+    ),
+)

@@ -1,0 +1,281 @@
+"""GPUs: as many as declared, free, and nothing that slows them down or is about to break."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from orchestrator.core.checks import gpus_missing
+from orchestrator.core.doctor.model import (
+    NONE,
+    OK,
+    Answer,
+    Check,
+    Judge,
+    Look,
+    Needs,
+    each,
+    fail,
+    unknown,
+    warn,
+    worst,
+)
+from orchestrator.core.facts import Facts, Gpu
+
+# Links of a GPU on its baseboard, by the name that the driver gives it (datasheets of the cards).
+LINKS = (("A100-SXM", 12), ("H100 80GB HBM3", 18), ("H200", 18), ("B200", 18), ("B300", 18))
+WITHOUT_LINKS = ("PCIe", "NVL")
+SLOWED = frozenset({"hw_slowdown", "hw_thermal", "hw_power_brake"})
+WARMED = frozenset({"sw_thermal"})
+HOT_C, TOO_HOT_C = 83, 90
+POWER_SHARE = 0.98
+# Xids of programs: a bad access or a kernel that was ended says nothing against the card. The
+# classes are those of NVIDIA's Xid catalogue.
+OF_PROGRAMS = frozenset({8, 13, 31, 32, 43, 45, 68, 69})
+HARMLESS = frozenset({63, 92, 94})  # contained or corrected: the rows and ECC checks tell
+
+
+def _per_gpu(judge: Callable[[Gpu], Answer]) -> Judge:
+    """One answer for all GPUs of a node."""
+
+    def together(look: Look) -> Answer:
+        return each("GPU", [(gpu.index, judge(gpu)) for gpu in look.facts.gpus])
+
+    return together
+
+
+def _present(look: Look) -> Answer:
+    missing = gpus_missing(look.subject.spec, look.facts)
+    if missing:
+        return fail("; ".join([missing, *look.facts.notes[:1]]))
+    if not look.facts.gpus:
+        driver = look.facts.driver or any("nvidia" in note.casefold() for note in look.facts.notes)
+        return fail("a driver, but no GPU: " + "; ".join(look.facts.notes[:1])) if driver else NONE
+    return OK
+
+
+def _free(gpu: Gpu) -> Answer:
+    if not gpu.users:
+        return OK
+    names = Counter(f"{p.user or '?'}'s {p.name or p.pid}" for p in gpu.processes)
+    return warn("used by " + (", ".join(names) or f"{len(gpu.users)} processes"))
+
+
+def _ecc(gpu: Gpu) -> Answer:
+    if gpu.ecc.enabled is False:
+        return warn("ECC is off")
+    if gpu.ecc.uncorrected is None:
+        return unknown("ECC errors")
+    if gpu.ecc.uncorrected:
+        return fail(f"{gpu.ecc.uncorrected} uncorrected memory errors since the driver was loaded")
+    return OK
+
+
+def _rows(gpu: Gpu) -> Answer:
+    rows = gpu.rows
+    if rows.failed:
+        return fail("a row of memory could not be replaced: the card needs an RMA")
+    if rows.pending:
+        return fail("a row of memory is replaced at the next reset")
+    return unknown("remapped rows") if rows.failed is None or rows.pending is None else OK
+
+
+def _xids(look: Look) -> Answer:
+    if look.facts.xids is None:
+        return unknown("the kernel's log may not be read")
+    grave = [x for x in look.facts.xids if x.code not in OF_PROGRAMS | HARMLESS or x.switch]
+    if not grave:
+        return OK
+    texts = (
+        f"{'S' if x.switch else ''}Xid {x.code} at {x.pci} ({x.count}x, last {x.last})"
+        for x in grave
+    )
+    return fail("; ".join(texts))
+
+
+def _throttle(gpu: Gpu) -> Answer:
+    if gpu.throttle is None:
+        return unknown("why clocks are held back")
+    slowed = sorted(SLOWED & set(gpu.throttle))
+    if slowed:
+        return fail(f"clocks held back by {', '.join(slowed)}")
+    warmed = sorted(WARMED & set(gpu.throttle))
+    return warn(f"clocks held back by {', '.join(warmed)}") if warmed else OK
+
+
+def _temperature(gpu: Gpu) -> Answer:
+    if gpu.temperature_c is None:
+        return unknown("its temperature")
+    text = f"{gpu.temperature_c} C"
+    if gpu.temperature_c >= TOO_HOT_C:
+        return fail(text)
+    return warn(text) if gpu.temperature_c >= HOT_C else OK
+
+
+def _power(gpu: Gpu) -> Answer:
+    if gpu.power_limit_w is None or gpu.power_default_w is None:
+        return unknown("its power limit")
+    if gpu.power_limit_w < POWER_SHARE * gpu.power_default_w:
+        return fail(f"limited to {gpu.power_limit_w:.0f} W of {gpu.power_default_w:.0f} W")
+    return OK
+
+
+def _pcie(gpu: Gpu) -> Answer:
+    link = gpu.pcie
+    if link.width is None or link.width_max is None or link.gen is None or link.gen_max is None:
+        return unknown("its PCIe link")
+    if link.width < link.width_max:
+        return fail(f"PCIe runs on {link.width} of {link.width_max} lanes")
+    if link.gen >= link.gen_max:
+        return OK
+    text = f"PCIe generation {link.gen} of {link.gen_max}"
+    # Some cards lower the speed of a link that has nothing to do.
+    return unknown(f"{text} while idle") if "idle" in (gpu.throttle or ()) else fail(text)
+
+
+def _nvlinks(look: Look) -> Answer:
+    """A single GPU may have been given away without its links: they lead nowhere."""
+    alone = len(look.facts.gpus) == 1
+    answers = [(gpu.index, _nvlink(gpu, alone=alone)) for gpu in look.facts.gpus]
+    return each("GPU", answers)
+
+
+def _nvlink(gpu: Gpu, *, alone: bool) -> Answer:
+    wanted = 0 if alone else _links_of(gpu.name)
+    link = gpu.nvlink
+    if link.total is None or link.active is None:
+        return NONE if wanted == 0 else unknown("its NVLinks")
+    total = max(link.total, wanted or 0)
+    if not total or (wanted is None and not link.active):
+        return NONE  # none at all, or a bridge that nobody has to buy
+    if link.active < total:
+        return fail(f"{link.active} of {total} NVLinks are active")
+    return warn(f"{link.errors} NVLink errors") if link.errors else OK
+
+
+def _links_of(name: str) -> int | None:
+    """How many links such a card has on its board; None = not known."""
+    if any(word in name for word in WITHOUT_LINKS):
+        return None
+    return next((count for part, count in LINKS if part in name), None)
+
+
+def _fabric(gpu: Gpu) -> Answer:
+    if gpu.fabric in ("not_started", "in_progress"):
+        return fail(f"not part of the NVLink fabric: {gpu.fabric.replace('_', ' ')}")
+    if gpu.fabric == "completed":
+        return OK
+    behind_switches = "switch" in gpu.nvlink.peers
+    return unknown("the state of its NVLink fabric") if behind_switches and not gpu.fabric else NONE
+
+
+def _manager(look: Look) -> Answer:
+    manager = look.facts.fabric_manager
+    if manager is None or not manager.switches:
+        return NONE
+    if manager.running is None:
+        return unknown("whether the fabric manager runs")
+    if not manager.running:
+        return fail(f"{manager.switches} NVSwitches, and no fabric manager runs")
+    if not manager.version:
+        return unknown("the fabric manager's version")
+    if look.facts.driver and manager.version != look.facts.driver:
+        return fail(f"fabric manager {manager.version}, driver {look.facts.driver}")
+    return OK
+
+
+def _modes(gpu: Gpu) -> Answer:
+    found = []
+    if gpu.compute_mode == "prohibited":
+        found.append(fail("compute mode is prohibited"))
+    if gpu.compute_mode.startswith("exclusive"):
+        found.append(warn("compute mode is exclusive: one process per GPU"))
+    if gpu.mig:
+        found.append(warn("MIG is on: no peer-to-peer, no NVLink"))
+    if gpu.persistence is False:
+        found.append(warn("persistence is off: every start waits for the driver"))
+    return worst(found or [unknown("its modes") if gpu.persistence is None else OK])
+
+
+def _acs(look: Look) -> Answer:
+    if not _peers(look.facts):
+        return NONE
+    if look.facts.virtual_machine:
+        return NONE  # what the host redirects cannot be seen, nor changed, from inside
+    bridges = look.facts.p2p.redirecting
+    if bridges is None:
+        return unknown("ACS of the bridges above the GPUs")
+    return (
+        fail(f"ACS sends peer-to-peer through the root at {', '.join(bridges[:4])}")
+        if (bridges)
+        else OK
+    )
+
+
+def _iommu(look: Look) -> Answer:
+    if not _peers(look.facts) or look.facts.virtual_machine:
+        return NONE
+    kind = look.facts.p2p.iommu
+    if kind is None:
+        return unknown("the IOMMU of the GPUs")
+    return OK if kind in ("none", "identity") else fail(f"the IOMMU translates for GPUs ({kind})")
+
+
+def _peers(facts: Facts) -> bool:
+    """Whether there is anything that a GPU could exchange data with directly."""
+    return len(facts.gpus) > 1 or any(hca.active for hca in facts.hcas)
+
+
+def _check(number: int, name: str, remedy: str, judge: Judge, needs: Needs = Needs.GPUS) -> Check:
+    return Check(id=f"OR-DOC-GPU-{number:03}", name=name, remedy=remedy, judge=judge, needs=needs)
+
+
+CHECKS = (
+    _check(
+        1,
+        "GPUs",
+        "nvidia-smi -L and dmesg | grep -i nvrm: has a card fallen off, or is the inventory old?",
+        _present,
+        Needs.NOTHING,
+    ),
+    _check(2, "GPUs free", "end those processes, or take other GPUs", _per_gpu(_free)),
+    _check(3, "ECC", "reset the GPU; if it comes back: replace it", _per_gpu(_ecc)),
+    _check(
+        4, "memory rows", "pending: nvidia-smi --gpu-reset; failed: replace it", _per_gpu(_rows)
+    ),
+    _check(5, "Xids", "orchestrate diagnose on the kernel's log explains the code", _xids),
+    _check(
+        6,
+        "throttling",
+        "nvidia-smi -q -d PERFORMANCE: cooling, power supply, power brake",
+        _per_gpu(_throttle),
+    ),
+    _check(7, "temperature", "look at fans, air flow and inlet", _per_gpu(_temperature)),
+    _check(
+        8, "power limit", "nvidia-smi -pl WATTS as root, or -pl of the default", _per_gpu(_power)
+    ),
+    _check(9, "PCIe", "reseat the card; look at BIOS and riser; then reboot", _per_gpu(_pcie)),
+    _check(10, "NVLink", "nvidia-smi nvlink -s; reset all GPUs; replace on repeat", _nvlinks),
+    _check(
+        11,
+        "NVLink fabric",
+        "systemctl restart nvidia-fabricmanager, then reset the GPUs",
+        _per_gpu(_fabric),
+    ),
+    _check(
+        12,
+        "fabric manager",
+        "install the fabric manager of exactly the driver's version and start it",
+        _manager,
+    ),
+    _check(
+        13, "modes", "nvidia-smi -pm 1 -c 0 -mig 0 as root, as the case may be", _per_gpu(_modes)
+    ),
+    _check(
+        14,
+        "ACS",
+        "as root: turn ACS off on these bridges (setpci ... ECAP_ACS+6.w=0000) or in the BIOS",
+        _acs,
+    ),
+    _check(15, "IOMMU", "boot with iommu=pt, or turn the IOMMU off", _iommu),
+)

@@ -1,0 +1,109 @@
+"""The node itself: does it answer, and what does it grant to those who work there."""
+
+from __future__ import annotations
+
+from orchestrator.core.doctor.model import (
+    NONE,
+    OK,
+    Answer,
+    Check,
+    Look,
+    Needs,
+    fail,
+    unknown,
+    warn,
+)
+from orchestrator.core.tuning.habits import habits
+
+GB = 1_000_000_000
+LEAST_DISK, LITTLE_DISK = 1 * GB, 10 * GB
+DOCKERS_SHM, LITTLE_SHM = 64 * 1024**2, 1 * GB
+CLOCK_WARN_S, CLOCK_FAIL_S = 0.5, 2.0
+
+
+def _answers(look: Look) -> Answer:
+    del look
+    return OK
+
+
+def _clock(look: Look) -> Answer:
+    offset = look.facts.clock_offset_s
+    text = f"{offset:+.1f} s from the coordinator's"
+    if abs(offset) > CLOCK_FAIL_S:
+        return fail(text)
+    return warn(text) if abs(offset) > CLOCK_WARN_S else OK
+
+
+def _memlock(look: Look) -> Answer:
+    limit = look.facts.memlock_bytes
+    if limit is None:
+        return OK
+    return fail(f"ranks may lock {limit / 1024**2:.1f} MiB: registering memory with adapters fails")
+
+
+def _shared_memory(look: Look) -> Answer:
+    if len(look.facts.gpus) < 2:
+        return NONE
+    if look.facts.shm_bytes is None:
+        return unknown("how much shared memory there is")
+    text = f"{look.facts.shm_bytes / 1024**2:.0f} MiB of shared memory"
+    if look.facts.shm_bytes <= DOCKERS_SHM:
+        return fail(text)
+    return warn(text) if look.facts.shm_bytes < LITTLE_SHM else OK
+
+
+def _disk(look: Look) -> Answer:
+    free = look.facts.disk_free_bytes
+    text = f"{free / GB:.1f} GB are free where orchestrate keeps its files"
+    if free < LEAST_DISK:
+        return fail(text)
+    return warn(text) if free < LITTLE_DISK else OK
+
+
+def _variables(look: Look) -> Answer:
+    found = habits({**look.facts.nccl_conf, **look.subject.spec.env})
+    if not found:
+        return OK
+    return warn("; ".join(f"{habit.name}: {habit.why}" for habit in found))
+
+
+CHECKS = (
+    Check(
+        id="OR-DOC-NODE-001",
+        name="answers",
+        remedy="ssh to it by hand; then: orchestrate exec --cluster C -- true",
+        judge=_answers,
+    ),
+    Check(
+        id="OR-DOC-HOST-001",
+        name="clock",
+        remedy="start chrony or systemd-timesyncd: times in logs do not line up",
+        judge=_clock,
+    ),
+    Check(
+        id="OR-DOC-HOST-002",
+        name="memlock",
+        remedy="memlock unlimited in limits.conf, for sshd and in containers (--ulimit memlock=-1)",
+        judge=_memlock,
+        needs=Needs.ADAPTERS,
+    ),
+    Check(
+        id="OR-DOC-HOST-003",
+        name="shared memory",
+        remedy="start the container with --ipc=host or --shm-size=16g",
+        judge=_shared_memory,
+        needs=Needs.GPUS,
+    ),
+    Check(
+        id="OR-DOC-HOST-004",
+        name="disk",
+        remedy="free some space, or name a workdir on another disk in the inventory",
+        judge=_disk,
+    ),
+    Check(
+        id="OR-DOC-ENV-001",
+        name="variables",
+        remedy="take it out of nccl.conf or the inventory: orchestrate explain shows what follows",
+        judge=_variables,
+    ),
+)

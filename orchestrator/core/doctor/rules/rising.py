@@ -1,0 +1,107 @@
+"""What grows while somebody looks: errors that happen now, not at some time since the boot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.core.doctor.model import (
+    NONE,
+    OK,
+    Answer,
+    Check,
+    Judge,
+    Level,
+    Look,
+    Needs,
+    Subject,
+    fail,
+    unknown,
+)
+
+
+def _ports(look: Look) -> Answer:
+    before = {(hca.name, hca.port): hca.errors for hca in look.facts.hcas}
+    return _grown(
+        look.subject,
+        (
+            (f"{hca.name}:{hca.port} {name}", before.get((hca.name, hca.port), {}).get(name), now)
+            for hca in (look.subject.later.hcas if look.subject.later else ())
+            for name, now in hca.errors.items()
+        ),
+    )
+
+
+def _gpus(look: Look) -> Answer:
+    before = {gpu.index: gpu for gpu in look.facts.gpus}
+
+    def counters() -> Iterator[tuple[str, int | None, int | None]]:
+        for gpu in look.subject.later.gpus if look.subject.later else ():
+            old = before.get(gpu.index)
+            if old is not None:
+                label = f"GPU {gpu.index}"
+                yield f"{label} uncorrected ECC", old.ecc.uncorrected, gpu.ecc.uncorrected
+                yield f"{label} corrected ECC", old.ecc.corrected, gpu.ecc.corrected
+                yield f"{label} NVLink errors", old.nvlink.errors, gpu.nvlink.errors
+
+    return _grown(look.subject, counters())
+
+
+def _grown(subject: Subject, counters: Iterator[tuple[str, int | None, int | None]]) -> Answer:
+    if subject.later is None:
+        return unknown("it could not be asked a second time")
+    known = [(name, old, new) for name, old, new in counters if old is not None and new is not None]
+    if not known:
+        return unknown("no counter could be read")
+    grown = [f"{name} +{new - old}" for name, old, new in known if new > old]
+    return fail(", ".join(grown)) if grown else OK
+
+
+def _links(look: Look) -> Answer:
+    """Ports that came or went between the two looks."""
+    if look.subject.later is None:
+        return unknown("it could not be asked a second time")
+    if not look.facts.hcas:
+        return NONE
+    now = {(hca.name, hca.port): hca.state for hca in look.subject.later.hcas}
+    changed = [
+        f"{hca.name}:{hca.port} {hca.state} -> {now.get((hca.name, hca.port), 'gone')}"
+        for hca in look.facts.hcas
+        if now.get((hca.name, hca.port)) != hca.state
+    ]
+    return fail("; ".join(changed)) if changed else OK
+
+
+def _check(number: int, name: str, remedy: str, judge: Judge, needs: Needs) -> Check:
+    return Check(
+        id=f"OR-DOC-GROW-{number:03}",
+        name=name,
+        remedy=remedy,
+        judge=judge,
+        needs=needs,
+        level=Level.TWO_MINUTES,
+    )
+
+
+CHECKS = (
+    _check(
+        1,
+        "port errors grow",
+        "reseat or replace the cable and the transceiver of that port",
+        _ports,
+        Needs.ADAPTERS,
+    ),
+    _check(
+        2,
+        "ports steady",
+        "the link flaps: cable, transceiver, or the switch port",
+        _links,
+        Needs.ADAPTERS,
+    ),
+    _check(
+        3,
+        "GPU errors grow",
+        "drain the node; reset the GPU; replace it if it goes on",
+        _gpus,
+        Needs.GPUS,
+    ),
+)

@@ -1,0 +1,352 @@
+"""What the driver's own library says of the GPUs, as one JSON object on standard output.
+
+A program of its own (``python3 -I -S nvml.py``): a driver that is wedged holds up this process, not
+the agent. What a card or driver does not know is null. Structures and numbers are those of nvml.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from ctypes import byref
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+LIBRARY = "libnvidia-ml.so.1"
+MAX_GPUS = 256
+MAX_LINKS = 36
+MAX_PROCESSES = 512
+SM, TEMPERATURE_OF_GPU = 1, 0
+CORRECTED, UNCORRECTED, VOLATILE, AGGREGATE = 0, 1, 0, 1
+LINK_COUNT, LINK_SPEED = 91, 164  # field values; the speed is that of a link, in MB/s
+LINK_ERRORS = (38, 45, 52, 59)  # CRC of flits and of data, replays, recoveries
+NOWHERE = 0xFFFFFFFF  # the domain of a link's other end that has no address
+SWITCH = 2  # what is at the other end of a link
+THROTTLE = {
+    0x1: "idle",
+    0x2: "clocks_setting",
+    0x4: "sw_power_cap",
+    0x8: "hw_slowdown",
+    0x10: "sync_boost",
+    0x20: "sw_thermal",
+    0x40: "hw_thermal",
+    0x80: "hw_power_brake",
+    0x100: "display_setting",
+}
+COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
+FABRIC_STATES = {0: "not_supported", 1: "not_started", 2: "in_progress", 3: "completed"}
+
+
+class Memory(ctypes.Structure):
+    """nvmlMemory_v2_t"""
+
+    _fields_ = [
+        ("version", ctypes.c_uint),
+        ("total", ctypes.c_ulonglong),
+        ("reserved", ctypes.c_ulonglong),
+        ("free", ctypes.c_ulonglong),
+        ("used", ctypes.c_ulonglong),
+    ]
+
+
+class OldMemory(ctypes.Structure):
+    """nvmlMemory_t: what is used includes what the driver reserves."""
+
+    _fields_ = [(name, ctypes.c_ulonglong) for name in ("total", "free", "used")]
+
+
+class Pci(ctypes.Structure):
+    """nvmlPciInfo_t"""
+
+    _fields_ = [
+        ("legacy", ctypes.c_char * 16),
+        *[(name, ctypes.c_uint) for name in ("domain", "bus", "device", "id", "subsystem")],
+        ("address", ctypes.c_char * 32),
+    ]
+
+
+class Process(ctypes.Structure):
+    """nvmlProcessInfo_v2_t"""
+
+    _fields_ = [
+        ("pid", ctypes.c_uint),
+        ("memory", ctypes.c_ulonglong),
+        ("gpu_instance", ctypes.c_uint),
+        ("compute_instance", ctypes.c_uint),
+    ]
+
+
+class Fabric(ctypes.Structure):
+    """nvmlGpuFabricInfo_v2_t"""
+
+    _fields_ = [
+        ("version", ctypes.c_uint),
+        ("cluster", ctypes.c_uint8 * 16),
+        ("status", ctypes.c_uint),
+        ("clique", ctypes.c_uint32),
+        ("state", ctypes.c_uint8),
+        ("health", ctypes.c_uint32),
+    ]
+
+
+class FieldValue(ctypes.Structure):
+    """nvmlFieldValue_t with its union read as an integer"""
+
+    _fields_ = [
+        ("field", ctypes.c_uint32),
+        ("scope", ctypes.c_uint32),
+        ("timestamp", ctypes.c_int64),
+        ("latency", ctypes.c_int64),
+        ("type", ctypes.c_uint),
+        ("result", ctypes.c_uint),
+        ("value", ctypes.c_ulonglong),
+    ]
+
+
+class Nvml:
+    """The library; ``None`` stands for everything that it, a card or our rights do not allow."""
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+
+    def call(self, name: str, *arguments: Any) -> int:
+        """The function's own code, 0 = done; -1 if the library has no such function."""
+        try:
+            function = getattr(self._library, name)
+        except AttributeError:
+            return -1
+        return int(function(*arguments))
+
+    def number(self, name: str, *arguments: Any, kind: Any = ctypes.c_uint) -> int | None:
+        """What a function with one result says."""
+        found = kind()
+        return None if self.call(name, *arguments, byref(found)) else int(found.value)
+
+    def numbers(self, name: str, device: Any, count: int) -> list[int] | None:
+        """What a function with ``count`` results says."""
+        found = [ctypes.c_uint() for _ in range(count)]
+        if self.call(name, device, *(byref(one) for one in found)):
+            return None
+        return [int(one.value) for one in found]
+
+    def text(self, name: str, *device: Any) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        failed = self.call(name, *device, buffer, ctypes.c_uint(len(buffer)))
+        return "" if failed else buffer.value.decode(errors="replace")
+
+    def field(self, device: Any, number: int, scope: int = 0) -> int | None:
+        """A field value; only of the unsigned kinds."""
+        value = FieldValue(field=number, scope=scope)
+        failed = self.call("nvmlDeviceGetFieldValues", device, ctypes.c_int(1), byref(value))
+        if failed or value.result or value.type not in (1, 2, 3):
+            return None
+        return int(value.value & 0xFFFFFFFF if value.type == 1 else value.value)
+
+
+def describe(nvml: Nvml) -> dict[str, Any]:
+    """``{"driver", "cuda", "gpus": [...]}`` of an initialised library."""
+    cuda = nvml.number("nvmlSystemGetCudaDriverVersion_v2", kind=ctypes.c_int) or 0
+    count = min(nvml.number("nvmlDeviceGetCount_v2") or 0, MAX_GPUS)
+    gpus, lost = [], []
+    for index in range(count):
+        device = ctypes.c_void_p()
+        failed = nvml.call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), byref(device))
+        if failed:
+            lost.append(f"GPU {index}: the driver gives no access (NVML error {failed})")
+        else:
+            gpus.append(_gpu(nvml, index, device))
+    return {
+        "driver": nvml.text("nvmlSystemGetDriverVersion"),
+        "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
+        "gpus": gpus,
+        "lost": lost,
+    }
+
+
+def _gpu(nvml: Nvml, index: int, device: Any) -> dict[str, Any]:
+    total, used = _memory(nvml, device)
+    return {
+        "index": index,
+        "name": nvml.text("nvmlDeviceGetName", device),
+        "uuid": nvml.text("nvmlDeviceGetUUID", device),
+        "pci": _address(nvml, "nvmlDeviceGetPciInfo_v3", device),
+        "memory_bytes": total,
+        "memory_used_bytes": used,
+        "processes": _processes(nvml, device),
+        **_condition(nvml, device),
+        **_modes(nvml, device),
+        "pcie": _pcie(nvml, device),
+        "ecc": _ecc(nvml, device),
+        "rows": _rows(nvml, device),
+        "nvlink": _nvlink(nvml, device),
+    }
+
+
+def _memory(nvml: Nvml, device: Any) -> tuple[int, int]:
+    memory = Memory(version=ctypes.sizeof(Memory) | 2 << 24)
+    if not nvml.call("nvmlDeviceGetMemoryInfo_v2", device, byref(memory)):
+        return int(memory.total), int(memory.used)
+    old = OldMemory()
+    nvml.call("nvmlDeviceGetMemoryInfo", device, byref(old))
+    return int(old.total), int(old.used)
+
+
+def _address(nvml: Nvml, name: str, *arguments: Any) -> str:
+    """As sysfs writes it: a domain of four digits, lower case."""
+    pci = Pci()
+    if nvml.call(name, *arguments, byref(pci)) or pci.domain == NOWHERE:
+        return ""
+    return f"{pci.domain:04x}:{pci.bus:02x}:{pci.device:02x}.0"
+
+
+def _processes(nvml: Nvml, device: Any) -> list[dict[str, int]] | None:
+    count = ctypes.c_uint(MAX_PROCESSES)
+    found = (Process * MAX_PROCESSES)()
+    for name in (
+        "nvmlDeviceGetComputeRunningProcesses_v3",
+        "nvmlDeviceGetComputeRunningProcesses_v2",
+    ):
+        if not nvml.call(name, device, byref(count), found):
+            # A driver that may not tell the memory says all ones.
+            known = [(p.pid, p.memory if p.memory < 1 << 60 else 0) for p in found[: count.value]]
+            return [{"pid": int(pid), "memory_bytes": int(memory)} for pid, memory in known]
+    return None
+
+
+def _condition(nvml: Nvml, device: Any) -> dict[str, Any]:
+    return {
+        "power_w": _watts(nvml.number("nvmlDeviceGetPowerUsage", device)),
+        "power_limit_w": _watts(nvml.number("nvmlDeviceGetPowerManagementLimit", device)),
+        "power_default_w": _watts(nvml.number("nvmlDeviceGetPowerManagementDefaultLimit", device)),
+        "temperature_c": nvml.number(
+            "nvmlDeviceGetTemperature", device, ctypes.c_uint(TEMPERATURE_OF_GPU)
+        ),
+        "sm_clock_mhz": nvml.number("nvmlDeviceGetClockInfo", device, ctypes.c_uint(SM)),
+        "sm_clock_max_mhz": nvml.number("nvmlDeviceGetMaxClockInfo", device, ctypes.c_uint(SM)),
+        "throttle": _throttle(nvml, device),
+    }
+
+
+def _watts(milliwatts: int | None) -> float | None:
+    return None if milliwatts is None else milliwatts / 1000
+
+
+def _throttle(nvml: Nvml, device: Any) -> list[str] | None:
+    for name in (
+        "nvmlDeviceGetCurrentClocksEventReasons",
+        "nvmlDeviceGetCurrentClocksThrottleReasons",
+    ):
+        mask = nvml.number(name, device, kind=ctypes.c_ulonglong)
+        if mask is not None:
+            return throttle_names(mask)
+    return None
+
+
+def throttle_names(mask: int) -> list[str]:
+    """Why clocks are below what they might be."""
+    return [name for bit, name in THROTTLE.items() if mask & bit]
+
+
+def _modes(nvml: Nvml, device: Any) -> dict[str, Any]:
+    persistence = nvml.number("nvmlDeviceGetPersistenceMode", device)
+    compute = nvml.number("nvmlDeviceGetComputeMode", device)
+    mig = nvml.numbers("nvmlDeviceGetMigMode", device, 2)
+    fabric = Fabric(version=ctypes.sizeof(Fabric) | 2 << 24)
+    failed = nvml.call("nvmlDeviceGetGpuFabricInfoV", device, byref(fabric))
+    return {
+        "persistence": None if persistence is None else bool(persistence),
+        "compute_mode": COMPUTE_MODES.get(-1 if compute is None else compute, ""),
+        "mig": None if mig is None else bool(mig[0]),
+        "fabric": "" if failed else FABRIC_STATES.get(fabric.state, ""),
+    }
+
+
+def _pcie(nvml: Nvml, device: Any) -> dict[str, int | None]:
+    return {
+        "gen": nvml.number("nvmlDeviceGetCurrPcieLinkGeneration", device),
+        "gen_max": nvml.number("nvmlDeviceGetMaxPcieLinkGeneration", device),
+        "width": nvml.number("nvmlDeviceGetCurrPcieLinkWidth", device),
+        "width_max": nvml.number("nvmlDeviceGetMaxPcieLinkWidth", device),
+    }
+
+
+def _ecc(nvml: Nvml, device: Any) -> dict[str, Any]:
+    mode = nvml.numbers("nvmlDeviceGetEccMode", device, 2)
+
+    def errors(kind: int, counter: int) -> int | None:
+        return nvml.number(
+            "nvmlDeviceGetTotalEccErrors",
+            device,
+            ctypes.c_uint(kind),
+            ctypes.c_uint(counter),
+            kind=ctypes.c_ulonglong,
+        )
+
+    return {
+        "enabled": None if mode is None else bool(mode[0]),
+        "corrected": errors(CORRECTED, VOLATILE),
+        "uncorrected": errors(UNCORRECTED, VOLATILE),
+        "uncorrected_ever": errors(UNCORRECTED, AGGREGATE),
+    }
+
+
+def _rows(nvml: Nvml, device: Any) -> dict[str, Any]:
+    rows = nvml.numbers("nvmlDeviceGetRemappedRows", device, 4)
+    if rows is None:
+        return {}
+    corrected, uncorrected, pending, failed = rows
+    return {
+        "corrected": corrected,
+        "uncorrected": uncorrected,
+        "pending": bool(pending),
+        "failed": bool(failed),
+    }
+
+
+def _nvlink(nvml: Nvml, device: Any) -> dict[str, Any]:
+    """Links of the GPU, how many are active, and to whom: a PCI address, or ``switch``."""
+    states = [
+        nvml.number("nvmlDeviceGetNvLinkState", device, ctypes.c_uint(link))
+        for link in range(MAX_LINKS)
+    ]
+    active = [link for link, state in enumerate(states) if state == 1]
+    counted = nvml.field(device, LINK_COUNT)
+    known = sum(state is not None for state in states)
+    peers: dict[str, int] = {}
+    for link in active:
+        peer = _peer(nvml, device, link)
+        if peer:
+            peers[peer] = peers.get(peer, 0) + 1
+    errors = [found for found in (nvml.field(device, n) for n in LINK_ERRORS) if found is not None]
+    return {
+        "total": known if counted is None else counted,
+        "active": len(active),
+        "mbyte_s": (nvml.field(device, LINK_SPEED, active[0]) if active else 0) or None,
+        "errors": sum(errors) if errors else None,
+        "peers": peers,
+    }
+
+
+def _peer(nvml: Nvml, device: Any, link: int) -> str:
+    kind = nvml.number("nvmlDeviceGetNvLinkRemoteDeviceType", device, ctypes.c_uint(link))
+    if kind == SWITCH:
+        return "switch"
+    return _address(nvml, "nvmlDeviceGetNvLinkRemotePciInfo_v2", device, ctypes.c_uint(link))
+
+
+def main() -> None:
+    """Prints ``{"error": ...}`` where there is no library or it does not start."""
+    try:
+        nvml = Nvml(ctypes.CDLL(LIBRARY))
+    except OSError as error:
+        print(json.dumps({"error": str(error)}))
+        return
+    failed = nvml.call("nvmlInit_v2")
+    answer = {"error": f"nvmlInit failed with {failed}"} if failed else describe(nvml)
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

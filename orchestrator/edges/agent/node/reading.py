@@ -1,0 +1,42 @@
+"""Small files of the kernel as text: what is absent or forbidden reads as nothing."""
+
+from __future__ import annotations
+
+import os
+
+MAX_BYTES = 256
+
+
+def read(path: str, limit: int = MAX_BYTES) -> str:
+    """At most ``limit`` characters without the white space around them; "" for no file."""
+    try:
+        with open(path, errors="replace") as file:
+            return file.read(limit).strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def names(path: str) -> list[str]:
+    """What is in a directory, sorted; nothing for none."""
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []
+
+
+def whole(text: str) -> int | None:
+    """A decimal number, perhaps negative."""
+    return int(text) if text.lstrip("-").isdigit() else None
+
+
+def number(path: str) -> int | None:
+    """A file that holds a decimal number."""
+    return whole(read(path))
+
+
+def target(path: str) -> str:
+    """The name of what a link leads to."""
+    try:
+        return os.path.basename(os.readlink(path))
+    except OSError:
+        return ""

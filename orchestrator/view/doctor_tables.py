@@ -1,0 +1,66 @@
+"""What doctor found, as tables for people: checks down, nodes that are alike across."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.core.doctor.judge import Examination, findings
+from orchestrator.core.doctor.model import Reading, State
+from orchestrator.core.nodeset import fold
+from orchestrator.view.tables import Table
+from orchestrator.view.text import brief, plural
+
+CELLS = {
+    State.OK: "ok",
+    State.WARN: "warn",
+    State.FAIL: "FAIL",
+    State.UNKNOWN: "?",
+    State.NONE: "-",
+}
+MAX_COLUMNS = 12
+
+
+def matrix(examined: Examination) -> Table:
+    """Nodes with the same states share a column. Checks that apply nowhere are left out."""
+    by_node: dict[str, list[Reading]] = {}
+    for reading in examined.readings:
+        by_node.setdefault(reading.node, []).append(reading)
+    alike: dict[tuple[State, ...], list[str]] = {}
+    for node, readings in by_node.items():
+        alike.setdefault(tuple(reading.state for reading in readings), []).append(node)
+    columns = list(alike.items())[:MAX_COLUMNS]
+    checks = next(iter(by_node.values()), [])
+    rows = tuple(
+        (reading.name, *(CELLS[states[at]] for states, _ in columns), reading.check)
+        for at, reading in enumerate(checks)
+        if any(states[at] is not State.NONE for states in alike)
+    )
+    return Table(headings=("check", *(fold(nodes) for _, nodes in columns), "id"), rows=rows)
+
+
+def lines(examined: Examination) -> Iterator[str]:
+    """What is wrong, the gravest first: nodes, what was found, and one line of what to do."""
+    alike: dict[tuple[State, str, str, str], list[str]] = {}
+    for reading in findings(examined, State.FAIL, State.WARN, State.UNKNOWN):
+        key = (reading.state, reading.check, reading.what, reading.remedy)
+        alike.setdefault(key, []).append(reading.node)
+    for (state, check, what, remedy), nodes in alike.items():
+        yield f"{CELLS[state]:<4} {fold(nodes)}: {brief(what, 400)} ({check})"
+        if state is not State.UNKNOWN:
+            yield f"     next: {remedy}"
+
+
+def verdict(examined: Examination) -> str:
+    """The last line."""
+    counts = [
+        f"{examined.count(state)} {word}"
+        for state, word in (
+            (State.FAIL, "failed"),
+            (State.WARN, "warned"),
+            (State.UNKNOWN, "not measured"),
+            (State.OK, "ok"),
+        )
+        if examined.count(state)
+    ]
+    nodes = len({reading.node for reading in examined.readings})
+    return f"{examined.status}: {', '.join(counts)} on {plural(nodes, 'node')}"
