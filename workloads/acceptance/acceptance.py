@@ -31,8 +31,9 @@ import products
 import streams
 import throughput
 import transfers
+from evidence import Evidence
 from figures import overall
-from judging import Evidence, figures
+from judging import figures
 from limits import Limits
 from options import Options, parse_options
 from pages import report, table_lines
@@ -254,9 +255,7 @@ def main() -> None:
             if ranks.leads_node:
                 write_part(parts, ranks)
             if ranks.is_main:
-                evidence = Evidence(
-                    parts=parts, limits=Limits.load(), environment=dict(os.environ)
-                )
+                evidence = Evidence(parts=parts, limits=Limits.load(), environment=dict(os.environ))
                 conclude(evidence, test.options, ranks)
             ranks.meet()
     except (Exception, MemoryError) as error:  # noqa: BLE001 - told, and the process ends here

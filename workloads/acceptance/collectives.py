@@ -118,12 +118,21 @@ def _windows(total: int, ranks: int) -> list[int]:
     return sorted({0, total // 2, max(0, total - CHECK_ITEMS)})
 
 
-def exchange(
-    collective: str, placement: str, size: int, group: Group, ranks: Ranks, memory: torch.Tensor
-) -> Exchange:
-    """On the first part of ``memory``, which holds at least twice ``size`` bytes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Where collectives are run: one group, and memory for two buffers of the largest size."""
+
+    ranks: Ranks
+    group: Group
+    memory: torch.Tensor
+    options: Options
+
+
+def exchange(collective: str, placement: str, size: int, bench: Bench) -> Exchange:
+    """``size`` bytes, as nccl-tests counts them, at the beginning of the memory."""
+    group, memory = bench.group, bench.memory
     count, n = size // ITEM_BYTES, group.size
-    rank = group.members.index(ranks.rank)
+    rank = group.members.index(bench.ranks.rank)
     whole, other, share = memory[:count], memory[count : 2 * count], count // n
     handle = group.handle
     mine = slice(rank * share, (rank + 1) * share)
@@ -171,11 +180,11 @@ def sweep(ranks: Ranks, options: Options, tell: Callable[[str], None]) -> list[d
         return found
     memory = _memory(ranks, options)
     for group in ranks.groups:
-        kinds = (ALL_REDUCE,) if group.scope == RAILS else COLLECTIVES
-        for collective in kinds:
+        bench = Bench(ranks=ranks, group=group, memory=memory, options=options)
+        for collective in (ALL_REDUCE,) if group.scope == RAILS else COLLECTIVES:
             tell(f"{collective} {group.scope}")
             for placement in placements(collective):
-                found += _sizes(collective, placement, group, ranks, options, memory)
+                found += _sizes(collective, placement, bench)
     return found
 
 
@@ -189,39 +198,32 @@ def _memory(ranks: Ranks, options: Options) -> torch.Tensor:
     return torch.zeros(items, device=ranks.device)
 
 
-def _sizes(
-    collective: str,
-    placement: str,
-    group: Group,
-    ranks: Ranks,
-    options: Options,
-    memory: torch.Tensor,
-) -> Iterator[dict[str, Any]]:
-    largest = min(options.max_bytes, memory.numel() // 2 * ITEM_BYTES)
+def _sizes(collective: str, placement: str, bench: Bench) -> Iterator[dict[str, Any]]:
+    options = bench.options
+    largest = min(options.max_bytes, bench.memory.numel() // 2 * ITEM_BYTES)
     for asked in sweep_sizes(options.min_bytes, largest, options.size_factor):
-        size = rounded(asked, group.size, ITEM_BYTES)
-        one = exchange(collective, placement, size, group, ranks, memory)
-        record, slow = _measure(one, size, group, ranks, options.size_budget_s)
+        size = rounded(asked, bench.group.size, ITEM_BYTES)
+        one = exchange(collective, placement, size, bench)
+        record, slow = _measure(one, size, bench)
         yield record
         if slow:
-            # Larger ones would take longer still; what is missing is named by the figures.
+            # Larger ones would take longer still; the figures say at which size they are.
             return
 
 
-def _measure(
-    one: Exchange, size: int, group: Group, ranks: Ranks, budget_s: float
-) -> tuple[dict[str, Any], bool]:
+def _measure(one: Exchange, size: int, bench: Bench) -> tuple[dict[str, Any], bool]:
     """The result is checked once on fresh input, then the time is taken.
 
     All ranks, also those of other groups, do the same number of iterations.
     """
+    ranks, group = bench.ranks, bench.group
     one.fill()
     ranks.meet()
     one.run()
     wrong, checked = one.wrong()
     ranks.meet()
     once = ranks.largest(timed(one.run, ranks.device, warmup=0, iterations=1).each[0])
-    affordable = int(budget_s / once) if once else ITERATIONS
+    affordable = int(bench.options.size_budget_s / max(once, 1e-9))
     iterations = max(FEWEST_ITERATIONS, min(ITERATIONS, affordable - WARMUP))
     warmup = WARMUP if affordable >= WARMUP + FEWEST_ITERATIONS else 0
     ranks.meet()

@@ -18,17 +18,23 @@ WARN_BAND = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class Name:
+    """What a figure is called, and in which unit it is."""
+
+    id: str
+    section: str
+    title: str
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure(Name):
     """One quantity over all that measured it (GPUs, nodes, pairs): ``value`` is their median.
 
     The gate holds for the worst of them, the limit for the best. ``missing``: this machine should
     have given the figure and did not, which never passes.
     """
 
-    id: str
-    section: str
-    title: str
-    unit: str
     verdict: str
     value: float | None = None
     low: float | None = None
@@ -58,76 +64,41 @@ class Figure:
 
 
 def measured(
-    values: Mapping[str, float],
-    bounds: Bounds,
-    *,
-    id: str,
-    section: str,
-    title: str,
-    unit: str,
-    protocol: str = "",
-    note: str = "",
+    name: Name, values: Mapping[str, float], bounds: Bounds, *, protocol: str = "", note: str = ""
 ) -> Figure:
     """A figure from ``values``, by the name of who measured each."""
     verdict, reason = judge(list(values.values()), bounds)
-    finite = {name: value for name, value in values.items() if math.isfinite(value)}
-    worst = min(finite, key=lambda name: finite[name], default="")
-    notes = [text for text in (reason, note) if text]
+    finite = {who: value for who, value in values.items() if math.isfinite(value)}
     return Figure(
-        id=id,
-        section=section,
-        title=title,
-        unit=unit,
+        **asdict(name),
         verdict=verdict,
         value=median(list(finite.values())) if finite else None,
         low=min(finite.values(), default=None),
         high=max(finite.values(), default=None),
         count=len(finite),
-        worst=worst,
+        worst=min(finite, key=lambda who: finite[who], default=""),
         limit=bounds.limit.value if bounds.limit else None,
         limit_source=bounds.limit.source if bounds.limit else "",
         best=bounds.best.value if bounds.best else None,
         best_source=bounds.best.source if bounds.best else "",
         gate=bounds.gate.value if bounds.gate else None,
         gate_source=bounds.gate.source if bounds.gate else "",
-        reason="; ".join(notes),
+        reason="; ".join(text for text in (reason, note) if text),
         protocol=protocol,
     )
 
 
-def not_run(
-    reason: str, *, id: str, section: str, title: str, unit: str, missing: bool = False
-) -> Figure:
+def not_run(name: Name, reason: str, *, missing: bool = False) -> Figure:
     """A figure that was not measured: ``missing`` if it should have been."""
-    return Figure(
-        id=id,
-        section=section,
-        title=title,
-        unit=unit,
-        verdict=NOT_RUN,
-        reason=reason,
-        missing=missing,
-    )
+    return Figure(**asdict(name), verdict=NOT_RUN, reason=reason, missing=missing)
 
 
-def checked(
-    wrong: int, of: int, *, id: str, section: str, title: str, unit: str, reason: str = ""
-) -> Figure:
+def checked(name: Name, wrong: int, of: int, *, reason: str = "") -> Figure:
     """A count of wrong results, of which there must be none; no checks at all are no pass."""
     if not of:
-        return not_run(
-            reason or "nothing was checked",
-            id=id,
-            section=section,
-            title=title,
-            unit=unit,
-            missing=True,
-        )
+        return not_run(name, reason or "nothing was checked", missing=True)
     return Figure(
-        id=id,
-        section=section,
-        title=title,
-        unit=unit,
+        **asdict(name),
         verdict=FAIL if wrong else PASS,
         value=float(wrong),
         low=float(wrong),

@@ -149,8 +149,7 @@ def _by_nvml() -> dict[str, dict[str, Any]]:
     try:
         driver = pynvml.nvmlSystemGetDriverVersion()
         handles = [
-            pynvml.nvmlDeviceGetHandleByIndex(index)
-            for index in range(pynvml.nvmlDeviceGetCount())
+            pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
         ]
         gpus = [_nvml_state(pynvml, handle, driver) for handle in handles]
     finally:
@@ -238,9 +237,12 @@ class Telemetry:
             return
         each = f"--loop-ms={int(INTERVAL_S * 1000)}"
         argv = ["nvidia-smi", f"--query-gpu={','.join(fields.values())}", _FORMAT, each]
-        with suppress(OSError), subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        ) as process:
+        with (
+            suppress(OSError),
+            subprocess.Popen(
+                argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            ) as process,
+        ):
             self._process = process
             if self._over.is_set():
                 process.terminate()

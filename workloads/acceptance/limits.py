@@ -131,9 +131,7 @@ def _limit(quantity: str, gpu: Mapping[str, Any], place: Place) -> Reference | N
     return Reference(gpu[key], gpu["source"]) if key in gpu else None
 
 
-def _collective_limit(
-    quantity: str, gpu: Mapping[str, Any], place: Place
-) -> Reference | None:
+def _collective_limit(quantity: str, gpu: Mapping[str, Any], place: Place) -> Reference | None:
     """Bus bandwidth: one direction of a GPU's NVLink, or what its share of the network allows.
 
     Where the switch reduces, each GPU sends and receives its buffer once: a bus bandwidth up to

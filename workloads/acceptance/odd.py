@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from judging import Evidence, pair_rates, per_rank
+from evidence import Evidence, pair_rates, per_rank
 from robust import outliers
 
 # Equal GPUs of one node differ by a few percent; less is not worth a name.

@@ -87,9 +87,11 @@ def _complaints(options: Options) -> list[str]:
         if entry.name not in {"device", "sustained_s", "size_budget_s", "train_budget_s"}
         and getattr(options, entry.name) < lowest.get(entry.name, 1)
     ]
-    for name in ("sustained_s", "size_budget_s", "train_budget_s"):
-        if not getattr(options, name) > 0:
-            found.append(f"--{name.replace('_', '-')} must be above 0")
+    found += [
+        f"--{name.replace('_', '-')} must be above 0"
+        for name in ("sustained_s", "size_budget_s", "train_budget_s")
+        if not getattr(options, name) > 0
+    ]
     if options.max_bytes < options.min_bytes:
         found.append("--max-bytes must not be below --min-bytes")
     if options.train_width % 64:

@@ -7,9 +7,9 @@ from typing import Any
 
 import scaling
 from bandwidth import ALL_REDUCE, COLLECTIVES
+from evidence import Evidence, training_rungs
 from figures import FAIL, INVALID, NOT_GATED, NOT_RUN, PASS, WARN, Figure
 from health import reasons
-from judging import Evidence, training_rungs
 from merging import merged_sweeps
 from odd import compared, odd_ones
 from robust import median
@@ -85,8 +85,8 @@ def _figure_table(figures: Sequence[Figure]) -> Section:
             {"name": name, "right": name in {"value", "of limit", "of best"}} for name in COLUMNS
         ],
         "rows": rows[:MAX_ROWS],
-        "note": "value: the median over GPUs, pairs or nodes; the worst of them meets the gate, the "
-        "best of them stays below the limit",
+        "note": "value: the median over GPUs, pairs or nodes; the worst must meet the gate, "
+        "the best must stay below the limit",
         "terminal": True,
     }
 
@@ -184,7 +184,9 @@ def _bandwidth(evidence: Evidence, figures: Sequence[Figure]) -> Iterator[Sectio
         records = [r for r in merged if r["scope"] == scope and r["ranks"] > 1]
         if not records:
             continue
-        curves = [(kind, _curve(r for r in records if r["collective"] == kind)) for kind in COLLECTIVES]
+        curves = [
+            (kind, _curve(r for r in records if r["collective"] == kind)) for kind in COLLECTIVES
+        ]
         series = [_line(kind, points) for kind, points in curves if points]
         marks = _marks(by_id.get(f"{ALL_REDUCE}-{scope}"))
         yield _bandwidth_chart(f"Bus bandwidth, {_SCOPES[scope]}", series, marks)
@@ -209,9 +211,7 @@ def _bandwidth(evidence: Evidence, figures: Sequence[Figure]) -> Iterator[Sectio
         )
 
 
-def _bandwidth_chart(
-    title: str, series: Sequence[Section], marks: Sequence[Section]
-) -> Section:
+def _bandwidth_chart(title: str, series: Sequence[Section], marks: Sequence[Section]) -> Section:
     return {
         "kind": "lines",
         "title": title,
@@ -290,7 +290,9 @@ def _spread(evidence: Evidence) -> Iterator[Section]:
     if groups:
         yield {
             "kind": "spread",
-            "title": "Every GPU against the median" if evidence.gpu else "Every rank against the median",
+            "title": "Every GPU against the median"
+            if evidence.gpu
+            else "Every rank against the median",
             "unit": "% of the median",
             "groups": groups,
             "marks": [{"label": "", "value": 100, "tone": "soft"}],
@@ -324,9 +326,7 @@ def _telemetry(evidence: Evidence) -> Iterator[Section]:
 
 def _details(evidence: Evidence, figures: Sequence[Figure]) -> Iterator[Section]:
     merged = merged_sweeps([part.get("collectives") or [] for part in evidence.parts])
-    names = (
-        "collective placement ranks nodes size iterations us p50 p99 algbw busbw wrong".split()
-    )
+    names = "collective placement ranks nodes size iterations us p50 p99 algbw busbw wrong".split()
     if merged:
         yield {
             "kind": "table",

@@ -44,7 +44,7 @@ def matrix(mib: int) -> dict[str, Any]:
                         wrong = int((targets[target] != float(source + 1)).sum().item())
                         found["wrong"] += wrong
                         found["checked"] += count
-        except Exception as error:  # noqa: BLE001 - told; the other way of copying counts by itself
+        except Exception as error:  # told; the other way of copying counts by itself
             found["notes"].append(f"{way}: {type(error).__name__}: {str(error)[:200]}")
             if way == ENGINE:
                 raise

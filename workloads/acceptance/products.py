@@ -90,9 +90,8 @@ def find_shapes(kind: str, device: torch.device, options: Options) -> list[Shape
     flush = CacheFlush(device)
 
     def rate(shape: Shape) -> float:
-        return _measure(shape, kind, device, options.seed, QUICK_WARMUP, QUICK_ITERATIONS, flush)[
-            "median"
-        ]
+        product = Product(shape, kind, device, options.seed)
+        return median(_rates(product, flush, QUICK_WARMUP, QUICK_ITERATIONS))
 
     cuda = device.type == "cuda"
     seeds = [*shapes.KNOWN, *shapes.grid((2048, 4096, 8192, 16384))] if cuda else [CPU_SHAPE]
@@ -111,11 +110,7 @@ def measure(
 ) -> dict[str, Any]:
     """The whole protocol for the shapes that were fast on any GPU."""
     flush = CacheFlush(device)
-    warmup, iterations = (WARMUP, ITERATIONS) if device.type == "cuda" else (2, 5)
-    found = [
-        _measure(shape, kind, device, options.seed, warmup, iterations, flush)
-        for shape in finalists
-    ]
+    found = [_measure(Product(shape, kind, device, options.seed), flush) for shape in finalists]
     return {
         "shapes": found,
         "best": max(found, key=lambda one: float(one["median"])),
@@ -124,31 +119,29 @@ def measure(
     }
 
 
-def _measure(
-    shape: Shape,
-    kind: str,
-    device: torch.device,
-    seed: int,
-    warmup: int,
-    iterations: int,
-    flush: CacheFlush,
-) -> dict[str, Any]:
-    product = Product(shape, kind, device, seed)
+def _measure(product: Product, flush: CacheFlush) -> dict[str, Any]:
+    cuda = product.out.is_cuda
+    rates = _rates(product, flush, *((WARMUP, ITERATIONS) if cuda else (2, 5)))
+    return {
+        "shape": list(product.shape),
+        "mean": sum(rates) / len(rates),
+        "median": median(rates),
+        "max": max(rates),
+        "iterations": len(rates),
+        "wrong": product.wrong_cells(),
+    }
+
+
+def _rates(product: Product, flush: CacheFlush, warmup: int, iterations: int) -> list[float]:
+    """TFLOPS of each iteration."""
 
     def before() -> None:
         flush()
         product.scramble()
 
+    device = product.out.device
     times = timed(product.run, device, warmup=warmup, iterations=iterations, before=before)
-    rates = [product_tflops(shape, seconds) for seconds in times.each]
-    return {
-        "shape": list(shape),
-        "mean": sum(rates) / len(rates),
-        "median": median(rates),
-        "max": max(rates),
-        "iterations": iterations,
-        "wrong": product.wrong_cells(),
-    }
+    return [product_tflops(product.shape, seconds) for seconds in times.each]
 
 
 def sustain(device: torch.device, options: Options) -> dict[str, Any]:

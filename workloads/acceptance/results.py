@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import scaling
+from evidence import Evidence, training_rungs
 from figures import FAIL, INVALID, NOT_GATED, NOT_RUN, PASS, WARN, Figure
-from judging import Evidence, training_rungs
 from merging import merged_sweeps
 from odd import odd_ones
 

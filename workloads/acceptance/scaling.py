@@ -35,9 +35,7 @@ class Rung:
         return self.total / self.ranks
 
 
-def rungs(
-    parts: Sequence[Sequence[Mapping[str, Any]]], node_of: Sequence[str]
-) -> list[Rung]:
+def rungs(parts: Sequence[Sequence[Mapping[str, Any]]], node_of: Sequence[str]) -> list[Rung]:
     """From the records of every rank, in rank order: one GPU (the median), each node, all nodes."""
     rates = {
         (record["scope"], rank): float(record["tokens_per_s"])
@@ -45,9 +43,7 @@ def rungs(
         for record in records
     }
     groups = {
-        (record["scope"], tuple(record["members"])): None
-        for records in parts
-        for record in records
+        (record["scope"], tuple(record["members"])): None for records in parts for record in records
     }
     alone = {rank: rate for (scope, rank), rate in rates.items() if scope == GPU}
     if not alone:
@@ -89,8 +85,9 @@ def loud(found: Iterable[Rung]) -> str:
     if together is None or gain is None or gain >= 1:
         return ""
     best = max((r for r in found if r.scope in {NODE, GPU}), key=lambda rung: rung.total)
+    single = "ONE" if best.scope == NODE else "1 GPU"
     return (
-        f"{together.nodes} NODES ARE SLOWER IN TOTAL THAN {'ONE' if best.scope == NODE else '1 GPU'}: "
+        f"{together.nodes} NODES ARE SLOWER IN TOTAL THAN {single}: "
         f"{together.total:,.0f} tok/s on {together.ranks} ranks, {best.total:,.0f} tok/s on "
         f"{best.ranks} ({gain - 1:+.0%}). Adding nodes makes this training slower: run it on one "
         "node, or find out what is wrong between the nodes"

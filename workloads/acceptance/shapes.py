@@ -15,7 +15,8 @@ KNOWN = ((2048, 2048, 13312), (1024, 10240, 5120), (6144, 17920, 2816), (4096, 1
 
 def grid(edges: Sequence[int]) -> list[Shape]:
     """Every shape whose edges are among ``edges``, the smallest first."""
-    return sorted(itertools.product(edges, repeat=3), key=lambda shape: (_volume(shape), shape))
+    found = list(itertools.product(edges, edges, edges))
+    return sorted(found, key=lambda shape: (_volume(shape), shape))
 
 
 def neighbours(shape: Shape, step: int) -> Iterator[Shape]:

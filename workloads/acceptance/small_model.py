@@ -40,7 +40,8 @@ class Block(nn.Module):
         q, k, v = qkv.view(rows, length, 3, self.heads, HEAD_WIDTH).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.projection(mixed.transpose(1, 2).reshape(rows, length, width))
-        return x + self.down(functional.gelu(self.up(self.before_forward(x))))
+        expanded = functional.gelu(self.up(self.before_forward(x)))
+        return torch.add(x, self.down(expanded))
 
 
 class SmallModel(nn.Module):

@@ -35,7 +35,7 @@ def _add(a, b, c, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def] #
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _triad(a, b, c, count, scalar, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202, N803
+def _triad(a, b, c, count, scalar, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202, N803, PLR0917
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     value = tl.load(b + at, mask=inside) + scalar * tl.load(c + at, mask=inside)

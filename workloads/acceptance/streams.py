@@ -81,6 +81,5 @@ def _wrong(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> int:
     added = first + scaled
     expected = (scaled + SCALAR * added, scaled, added)
     return sum(
-        int((array != value).sum().item())
-        for array, value in zip((a, b, c), expected, strict=True)
+        int((array != value).sum().item()) for array, value in zip((a, b, c), expected, strict=True)
     )

@@ -82,7 +82,6 @@ def _steps(
     fused = ranks.cuda
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=fused)
     losses: list[torch.Tensor] = []
-    seconds: list[float] = []
 
     def step() -> None:
         with torch.autocast(ranks.device.type, dtype=torch.bfloat16):
@@ -107,8 +106,7 @@ def _steps(
     for _ in range(max(0, int(options.warmup_steps * share) - len(first))):
         step()
     ranks.meet()
-    for _ in range(max(FEWEST_STEPS, int(options.steps * share))):
-        seconds.append(timed_step())
+    seconds = [timed_step() for _ in range(max(FEWEST_STEPS, int(options.steps * share)))]
     ranks.meet()
     return [float(loss.item()) for loss in losses], seconds
 

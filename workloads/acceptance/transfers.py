@@ -15,6 +15,7 @@ from timing import timed
 
 SAMPLES = 3
 COPIES = 4
+_ADDRESS = ("domain", "bus", "device")
 
 
 def measure(device: torch.device, options: Options) -> dict[str, Any]:
@@ -54,10 +55,11 @@ def _rate(copy: Any, device: torch.device, size: int) -> float:
 def near_cores(device: torch.device) -> set[int]:
     """The cores of the GPU's NUMA node; empty where that is not known."""
     properties = torch.cuda.get_device_properties(device)
-    parts = [getattr(properties, f"pci_{part}_id", None) for part in ("domain", "bus", "device")]
-    if None in parts:
+    try:
+        domain, bus, slot = (getattr(properties, f"pci_{part}_id") for part in _ADDRESS)
+    except AttributeError:  # an older torch
         return set()
-    folder = Path("/sys/bus/pci/devices/{:04x}:{:02x}:{:02x}.0".format(*parts))
+    folder = Path(f"/sys/bus/pci/devices/{domain:04x}:{bus:02x}:{slot:02x}.0")
     with suppress(OSError, ValueError):
         return parse_cores((folder / "local_cpulist").read_text(encoding="ascii"))
     return set()
