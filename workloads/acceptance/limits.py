@@ -82,9 +82,8 @@ class Limits:
         limit = _limit(quantity, gpu, place)
         entry = self._entry(quantity, gpu["name"], place, only)
         if entry is None:
-            where = f"{place.ranks} ranks on {place.nodes} nodes" if place.ranks > 1 else "it"
-            why = f"not gated: no public figure for {gpu['name']}, {where}"
-            return Bounds(limit=limit, why_no_gate=why.removesuffix(", it"))
+            why = f"not gated: no public figure for {_count(place)}{gpu['name']}"
+            return Bounds(limit=limit, why_no_gate=why)
         best, gate = _reference(entry, "best"), _reference(entry, "gate")
         why = "" if gate else f"not gated: no gate for {gpu['name']} is known"
         if gate and entry["quantity"] in _SIZED and place.size < GATED_FROM_BYTES:
@@ -102,6 +101,13 @@ class Limits:
                 if within and right and place.nic_gb_s >= entry.get("nic_gb_s", 0):
                     return dict(entry)
         return None
+
+
+def _count(place: Place) -> str:
+    """``2x8 `` for 2 nodes with 8 ranks each, ``4 ``, or nothing."""
+    if place.nodes > 1:
+        return f"{place.nodes}x{place.ranks // place.nodes} "
+    return f"{place.ranks} " if place.ranks > 1 else ""
 
 
 _SIZED = frozenset({"all-reduce", "all-gather", "reduce-scatter", "all-to-all"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import scaling
@@ -10,13 +10,15 @@ from bandwidth import ALL_REDUCE, COLLECTIVES
 from evidence import Evidence, training_rungs
 from figures import FAIL, INVALID, NOT_GATED, NOT_RUN, PASS, WARN, Figure
 from health import reasons
+from health_figures import HEALTH
 from merging import merged_sweeps
 from odd import compared, odd_ones
 from robust import median
 
 Section = dict[str, Any]
 TONES = {PASS: "good", WARN: "odd", FAIL: "bad", INVALID: "bad", NOT_RUN: "soft", NOT_GATED: "soft"}
-COLUMNS = ("figure", "value", "range", "of limit", "of best", "gate", "verdict")
+COLUMNS = ("figure", "value", "range", "of limit", "of best", "gate", "verdict", "note")
+NUMBERS = {"value", "of limit", "of best", "gate"}
 MAX_LINES = 16
 MAX_POINTS = 600
 MAX_MATRICES = 8
@@ -28,6 +30,7 @@ def report(evidence: Evidence, figures: Sequence[Figure], verdict: tuple[str, st
     sections = [
         *_words(evidence, figures, verdict),
         _figure_table(figures),
+        *_check_table(figures),
         *_outlier_table(evidence),
         *_scaling(evidence),
         *_bandwidth(evidence, figures),
@@ -77,18 +80,52 @@ def _words(
 
 
 def _figure_table(figures: Sequence[Figure]) -> Section:
-    rows = [[_cell(text, tone) for text, tone in _cells(figure)] for figure in figures]
     return {
         "kind": "table",
         "title": "Figures",
-        "columns": [
-            {"name": name, "right": name in {"value", "of limit", "of best"}} for name in COLUMNS
-        ],
-        "rows": rows[:MAX_ROWS],
+        "columns": [{"name": name, "right": name in NUMBERS} for name in COLUMNS],
+        "rows": _rows(figure for figure in figures if figure.section != HEALTH),
         "note": "value: the median over GPUs, pairs or nodes; the worst must meet the gate, "
         "the best must stay below the limit",
         "terminal": True,
     }
+
+
+def _check_table(figures: Sequence[Figure]) -> Iterator[Section]:
+    """Counts of what is wrong: on a terminal only whether anything is."""
+    checks = [figure for figure in figures if figure.section == HEALTH]
+    bad = [figure for figure in checks if figure.verdict in {FAIL, WARN} or figure.missing]
+    told = [f"{figure.title}: {_number(figure.value)} {figure.reason}".strip() for figure in bad]
+    right = sum(figure.verdict == PASS for figure in checks)
+    yield {
+        "kind": "text",
+        "title": "Results and health",
+        "tone": "bad" if bad else "good",
+        "text": "; ".join([f"{right} of {len(checks)} checks are right", *told])[:4000],
+        "terminal": True,
+    }
+    names = ("check", "wrong", "of", "verdict", "note")
+    yield {
+        "kind": "table",
+        "title": "Results and health, every check",
+        "columns": [{"name": name, "right": name in {"wrong", "of"}} for name in names],
+        "rows": [
+            [
+                _cell(figure.title),
+                _cell(_number(figure.value)),
+                _cell(f"{figure.count:,}" if figure.count else ""),
+                _cell(figure.verdict, "bad" if figure.missing else TONES[figure.verdict]),
+                _cell(figure.reason, "soft"),
+            ]
+            for figure in checks[:MAX_ROWS]
+        ],
+        "folded": True,
+    }
+
+
+def _rows(figures: Iterable[Figure]) -> list[list[dict[str, str]]]:
+    rows = [[_cell(text, tone) for text, tone in _cells(figure)] for figure in figures]
+    return rows[:MAX_ROWS]
 
 
 def _cells(figure: Figure) -> Iterator[tuple[str, str]]:
@@ -105,10 +142,8 @@ def _cells(figure: Figure) -> Iterator[tuple[str, str]]:
     yield _percent(figure.of_limit), ""
     yield _percent(figure.of_best), ""
     yield ("" if figure.gate is None else _number(figure.gate)), "soft"
-    reason = figure.reason.removeprefix("not gated: ") if figure.verdict == NOT_GATED else ""
-    shown = {NOT_RUN: figure.reason, NOT_GATED: reason}.get(figure.verdict, figure.reason)
-    word = f"{figure.verdict}: {shown}" if shown else figure.verdict
-    yield word, "bad" if figure.missing else TONES[figure.verdict]
+    yield figure.verdict, "bad" if figure.missing else TONES[figure.verdict]
+    yield figure.reason.removeprefix("not gated: ").removeprefix("not gated; "), "soft"
 
 
 def _number(value: float | None) -> str:

@@ -50,7 +50,8 @@ def rungs(parts: Sequence[Sequence[Mapping[str, Any]]], node_of: Sequence[str]) 
         return []
     typical = median(list(alone.values()))
     found = [Rung(scope=GPU, name="1 GPU", ranks=1, nodes=1, total=typical, ideal=typical)]
-    for scope, members in groups:
+    # By scope, then by node, whatever order the ranks reported in.
+    for scope, members in sorted(groups, key=lambda group: (group[0] == ALL, group[1])):
         if scope != GPU and len(members) > 1 and all((scope, rank) in rates for rank in members):
             nodes = {node_of[rank] for rank in members}
             slowest = min(rates[scope, rank] for rank in members)

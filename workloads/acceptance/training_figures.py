@@ -64,7 +64,7 @@ def _efficiency(evidence: Evidence, found: Sequence[scaling.Rung], where: str) -
         id=f"scaling-{found[0].scope}",
         section=TRAINING,
         title=f"scaling efficiency, {where}",
-        unit="of the GPUs alone" if evidence.gpu else "of the ranks alone",
+        unit="of solo",
     )
     known = Bounds(gate=gate) if evidence.gpu else Bounds(why_no_gate=NO_GPU)
     return measured(name, {rung.name: rung.efficiency for rung in found}, known)
