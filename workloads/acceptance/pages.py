@@ -97,11 +97,12 @@ def _check_table(figures: Sequence[Figure]) -> Iterator[Section]:
     bad = [figure for figure in checks if figure.verdict in {FAIL, WARN} or figure.missing]
     told = [f"{figure.title}: {_number(figure.value)} {figure.reason}".strip() for figure in bad]
     right = sum(figure.verdict == PASS for figure in checks)
+    absent = [f"{figure.title} not run: {figure.reason}" for figure in checks if _absent(figure)]
     yield {
         "kind": "text",
         "title": "Results and health",
         "tone": "bad" if bad else "good",
-        "text": "; ".join([f"{right} of {len(checks)} checks are right", *told])[:4000],
+        "text": "; ".join([f"{right} of {len(checks)} checks are right", *told, *absent])[:4000],
         "terminal": True,
     }
     names = ("check", "wrong", "of", "verdict", "note")
@@ -121,6 +122,10 @@ def _check_table(figures: Sequence[Figure]) -> Iterator[Section]:
         ],
         "folded": True,
     }
+
+
+def _absent(figure: Figure) -> bool:
+    return figure.verdict == NOT_RUN and not figure.missing
 
 
 def _rows(figures: Iterable[Figure]) -> list[list[dict[str, str]]]:
