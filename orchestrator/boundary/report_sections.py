@@ -64,6 +64,24 @@ class TableSection(Strict):
         return self
 
 
+class Tile(Strict):
+    """One figure in large letters, with what it is above and a remark below."""
+
+    label: Short
+    value: Short
+    unit: Unit = ""
+    text: Short = ""
+    tone: Tone = ""
+
+
+class TilesSection(Strict):
+    """The few figures that matter most, side by side."""
+
+    kind: Literal["tiles"]
+    title: Short = ""
+    tiles: Annotated[list[Tile], Field(min_length=1, max_length=12)]
+
+
 class Axis(Strict):
     """``log``: equal ratios are equally far apart. ``from_zero``: zero is always in sight."""
 
@@ -179,7 +197,13 @@ class SpreadSection(Strict):
 
 
 Section = Annotated[
-    TextSection | TableSection | LinesSection | HeatSection | BarsSection | SpreadSection,
+    TextSection
+    | TilesSection
+    | TableSection
+    | LinesSection
+    | HeatSection
+    | BarsSection
+    | SpreadSection,
     Field(discriminator="kind"),
 ]
 

@@ -38,7 +38,7 @@ def all_reduce(device: torch.device, world: int) -> dict[str, float]:
     """Bus bandwidth in GB/s by size in bytes."""
     found = {}
     for size in SIZES:
-        if len(found) and found[str(SIZES[0])] < SLOW_GB_S:
+        if found and found[str(SIZES[0])] < SLOW_GB_S:
             break  # over sockets the largest size would take a minute
         data = torch.randn(size // 4, device=device)
         once = clocked(lambda data=data: dist.all_reduce(data), 1, device)

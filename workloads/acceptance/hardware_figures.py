@@ -50,7 +50,7 @@ def _products(evidence: Evidence) -> Iterator[Figure]:
         name = Name(
             id=f"matmul-{kind}",
             section=COMPUTE,
-            title=f"matrix product, {kind}, best shape",
+            title=f"matrix product, {kind}",
             unit="TFLOPS",
         )
         key, note = f"matmul_{kind}", f"shape {shape}" if shape else ""

@@ -17,6 +17,7 @@ from robust import median
 
 Section = dict[str, Any]
 TONES = {PASS: "good", WARN: "odd", FAIL: "bad", INVALID: "bad", NOT_RUN: "soft", NOT_GATED: "soft"}
+WORDS = {NOT_RUN: "not run", NOT_GATED: "no gate"}
 COLUMNS = ("figure", "value", "range", "of limit", "of best", "gate", "verdict", "note")
 NUMBERS = {"value", "of limit", "of best", "gate"}
 MAX_LINES = 16
@@ -29,6 +30,7 @@ def report(evidence: Evidence, figures: Sequence[Figure], verdict: tuple[str, st
     """The whole document."""
     sections = [
         *_words(evidence, figures, verdict),
+        *_tiles(figures),
         _figure_table(figures),
         *_check_table(figures),
         *_outlier_table(evidence),
@@ -73,10 +75,52 @@ def _words(
             "terminal": True,
         }
     bad = [figure for figure in figures if figure.verdict in {FAIL, INVALID} or figure.missing]
-    for figure in bad[:10]:
-        why = f"{figure.title}: {figure.verdict}, {figure.reason}"
-        worst = f" (worst: {figure.worst})" if figure.worst and figure.count > 1 else ""
-        yield {"kind": "text", "title": "", "tone": "bad", "text": why + worst}
+    if bad:
+        told = "; ".join(_complaint(figure) for figure in bad[:20])
+        yield {"kind": "text", "title": "What failed", "tone": "bad", "text": told[:4000]}
+
+
+def _complaint(figure: Figure) -> str:
+    """The figure, the worst of what was measured, and the gate it missed."""
+    who = f" ({figure.worst}: {_number(figure.low)})" if figure.worst and figure.count > 1 else ""
+    gate = "" if figure.gate is None else f", gate {_number(figure.gate)}"
+    return f"{figure.title}{who}: {figure.verdict}{gate}" + (
+        f", {figure.reason}" if figure.missing or figure.verdict == INVALID else ""
+    )
+
+
+def _tiles(figures: Sequence[Figure]) -> Iterator[Section]:
+    """The figures that people ask for first, as far as they were measured."""
+    by_id = {figure.id: figure for figure in figures}
+    tiles = []
+    for id, label in TILES.items():
+        figure = by_id.get(id)
+        if figure is not None and figure.value is not None:
+            shares = ((figure.of_limit, "of the limit"), (figure.of_best, "of the best public"))
+            told = [f"{_percent(share)} {what}" for share, what in shares if share is not None]
+            tiles.append(
+                {
+                    "label": label,
+                    "value": _number(figure.value),
+                    "unit": figure.unit,
+                    "text": ", ".join([WORDS.get(figure.verdict, figure.verdict), *told]),
+                    "tone": TONES[figure.verdict].replace("soft", ""),
+                }
+            )
+    if tiles:
+        yield {"kind": "tiles", "tiles": tiles}
+
+
+TILES = {
+    "matmul-bf16": "bf16 matrix product",
+    "matmul-fp8": "fp8 matrix product",
+    "hbm-triad": "memory, STREAM triad",
+    "p2p-copy-engine": "GPU to GPU",
+    "all-reduce-node": "all-reduce inside a node",
+    "all-reduce-all": "all-reduce of all nodes",
+    "training-all": "training on all nodes",
+    "training-node": "training on one node",
+}
 
 
 def _figure_table(figures: Sequence[Figure]) -> Section:
@@ -147,7 +191,8 @@ def _cells(figure: Figure) -> Iterator[tuple[str, str]]:
     yield _percent(figure.of_limit), ""
     yield _percent(figure.of_best), ""
     yield ("" if figure.gate is None else _number(figure.gate)), "soft"
-    yield figure.verdict, "bad" if figure.missing else TONES[figure.verdict]
+    word = WORDS.get(figure.verdict, figure.verdict)
+    yield word, "bad" if figure.missing else TONES[figure.verdict]
     yield figure.reason.removeprefix("not gated: ").removeprefix("not gated; "), "soft"
 
 

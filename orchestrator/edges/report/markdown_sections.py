@@ -28,6 +28,11 @@ def _section(section: given.Section) -> Iterator[str]:
         text = f"{title}{escape(section.text)}"
         yield f"**{text}**" if section.tone in _BOLD else text
         return
+    if isinstance(section, given.TilesSection):
+        for tile in section.tiles:
+            text = f" ({escape(tile.text)})" if tile.text else ""
+            yield f"- {escape(tile.label)}: **{escape(tile.value)} {escape(tile.unit)}**{text}"
+        return
     title = escape(section.title)
     headings: Sequence[str]
     match section:
