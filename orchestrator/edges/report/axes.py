@@ -71,14 +71,15 @@ class LogAxis:
 
     @classmethod
     def over(cls, values: Sequence[float], start: float, end: float) -> LogAxis:
-        low, high = max(_TINIEST, min(values)), min(_HUGEST, max(values))
+        low, high = (min(_HUGEST, max(_TINIEST, edge(values))) for edge in (min, max))
         if math.log(high) - math.log(low) <= _FLAT:
             low, high = low / 2, high * 2
         return cls(low, high, start, end)
 
     def place(self, value: float) -> float:
         inside = min(max(value, self.low), self.high)
-        share = math.log(inside / self.low) / math.log(self.high / self.low)
+        low = math.log(self.low)
+        share = (math.log(inside) - low) / (math.log(self.high) - low)
         return self.start + share * (self.end - self.start)
 
     def ticks(self, about: int) -> Iterator[Tick]:
