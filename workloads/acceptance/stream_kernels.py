@@ -14,28 +14,28 @@ WARPS = 8
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _copy(a, c, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202, N803
+def _copy(a: Any, c: Any, count: Any, BLOCK: tl.constexpr) -> None:  # noqa: N803
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     tl.store(c + at, tl.load(a + at, mask=inside), mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _scale(b, c, count, scalar, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202, N803
+def _scale(b: Any, c: Any, count: Any, scalar: Any, BLOCK: tl.constexpr) -> None:  # noqa: N803
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     tl.store(b + at, scalar * tl.load(c + at, mask=inside), mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _add(a, b, c, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202, N803
+def _add(a: Any, b: Any, c: Any, count: Any, BLOCK: tl.constexpr) -> None:  # noqa: N803
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     tl.store(c + at, tl.load(a + at, mask=inside) + tl.load(b + at, mask=inside), mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _triad(a, b, c, count, scalar, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202, N803, PLR0917
+def _triad(a: Any, b: Any, c: Any, count: Any, scalar: Any, BLOCK: tl.constexpr) -> None:  # noqa: N803, PLR0917
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     value = tl.load(b + at, mask=inside) + scalar * tl.load(c + at, mask=inside)
