@@ -159,7 +159,7 @@ def _by_nvml() -> dict[str, dict[str, Any]]:
 
 def _nvml_state(nvml: Any, handle: Any, driver: Any) -> dict[str, Any]:
     def told(ask: str, *arguments: Any) -> Any:
-        with suppress(nvml.NVMLError):
+        with suppress(nvml.NVMLError, AttributeError):  # not on this GPU, or not in this release
             return getattr(nvml, ask)(handle, *arguments)
         return None
 
