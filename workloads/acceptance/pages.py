@@ -12,7 +12,7 @@ from figures import FAIL, INVALID, NOT_GATED, NOT_RUN, PASS, WARN, Figure
 from health import reasons
 from health_figures import HEALTH
 from merging import merged_sweeps
-from odd import compared, odd_ones
+from odd import FLOOR, compared, odd_ones
 from robust import median
 
 Section = dict[str, Any]
@@ -380,8 +380,11 @@ def _spread(evidence: Evidence) -> Iterator[Section]:
             else "Every rank against the median",
             "unit": "% of the median",
             "groups": groups,
-            "marks": [{"label": "", "value": 100, "tone": "soft"}],
-            "note": "each dot is one of them; red dots are out of line",
+            "marks": [
+                {"value": 100 * (1 + side * FLOOR), "tone": "soft" if side else "good"}
+                for side in (-1, 0, 1)
+            ],
+            "note": f"each dot is one of them; red dots are out of line; lines at {FLOOR:.0%}",
         }
 
 
