@@ -51,6 +51,7 @@ def ps(limit: int, as_json: bool) -> None:
 def show(run: str, color: str, as_json: bool) -> int:
     """Show the result of RUN (an id, a unique beginning of one, or last)."""
     from orchestrator.cli.output import print_json
+    from orchestrator.cli.watching import contributed
     from orchestrator.edges.report.result_json import to_object
     from orchestrator.view.failure import failure_screen
     from orchestrator.view.summary import summary
@@ -60,7 +61,8 @@ def show(run: str, color: str, as_json: bool) -> int:
     if as_json:
         print_json("result", to_object(result))
         return 0
-    click.echo("\n".join(summary(result, color=colored(color))), color=True)
+    told = [*summary(result, color=colored(color)), *contributed(folder.path, color=colored(color))]
+    click.echo("\n".join(told), color=True)
     for line in failure_screen(result, folder.path, color=colored(color)):
         click.echo(line, color=True)
     return 0

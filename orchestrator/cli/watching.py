@@ -44,8 +44,18 @@ def show_result(options: ViewOptions, view: Observer, result: Result, folder: Pa
     if isinstance(view, JsonLines):
         view.write_result(result)
     else:
-        LineWriter(sys.stdout).write(summary(result, color=colored(options.color)))
+        told = summary(result, color=colored(options.color))
+        LineWriter(sys.stdout).write([*told, *contributed(folder, color=colored(options.color))])
         LineWriter(sys.stderr).write(stopped_text(result))
     screen = failure_screen(result, folder, color=colored(options.color, err=True))
     LineWriter(sys.stderr).write(screen)
     return int(result.exit_code)
+
+
+def contributed(folder: Path | None, *, color: bool) -> list[str]:
+    """What the workload itself adds to its result on a terminal."""
+    from orchestrator.edges.report.sections import read_sections
+    from orchestrator.edges.store.layout import RunFolder
+    from orchestrator.view.sections import section_lines
+
+    return section_lines(read_sections(RunFolder(folder)), color=color) if folder else []

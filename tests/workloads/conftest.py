@@ -20,7 +20,9 @@ from orchestrator.core.workload import Workload
 WORKLOADS = Path(__file__).parents[2] / "workloads"
 FINETUNE = WORKLOADS / "finetune"
 MLPERF = WORKLOADS / "mlperf"
-sys.path += [str(FINETUNE), str(MLPERF)]
+ACCEPTANCE = WORKLOADS / "acceptance"
+# Their modules have different names, so that tests of all of them can be in one process.
+sys.path += [str(FINETUNE), str(MLPERF), str(ACCEPTANCE)]
 
 DEADLINE_S = 240
 # A base that has learnt next to nothing: enough wherever the subject is not what the model knows.

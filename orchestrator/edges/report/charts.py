@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.edges.report.axes import Axis, Tick
 from orchestrator.edges.store.series import Curve, Series
 
 WIDTH, HEIGHT = 720, 260
@@ -13,15 +14,6 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 28
 MAX_LINES = 8
 MAX_POINTS = 600
 MAX_CHARTS = 24
-_HUGEST, _TINIEST, _FLAT = 1e300, 1e-280, 1e-12
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """A grid line at ``at`` with its label."""
-
-    at: float
-    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +49,8 @@ def charts(series: Sequence[Series]) -> tuple[Chart, ...]:
 def _chart(name: str, ranks: Sequence[Series]) -> Chart:
     shown = ranks[:MAX_LINES]
     curves = [thin(one.points) for one in shown]
-    x = _Axis.over([step for curve in curves for step, _ in curve], LEFT, WIDTH - RIGHT)
-    y = _Axis.over([value for curve in curves for _, value in curve], HEIGHT - BOTTOM, TOP)
+    x = Axis.over([step for curve in curves for step, _ in curve], LEFT, WIDTH - RIGHT)
+    y = Axis.over([value for curve in curves for _, value in curve], HEIGHT - BOTTOM, TOP)
     return Chart(
         name=name,
         unit=shown[0].unit,
@@ -85,48 +77,5 @@ def thin(curve: Curve) -> Curve:
     return tuple(sorted(kept))
 
 
-def _points(curve: Curve, x: _Axis, y: _Axis) -> str:
+def _points(curve: Curve, x: Axis, y: Axis) -> str:
     return " ".join(f"{x.place(step):.1f},{y.place(value):.1f}" for step, value in curve)
-
-
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """Maps ``low..high`` to ``start..end``."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    @classmethod
-    def over(cls, values: Sequence[float], start: float, end: float) -> _Axis:
-        low, high = _bounded(min(values)), _bounded(max(values))
-        largest = max(abs(low), abs(high))
-        if high - low <= largest * _FLAT or largest < _TINIEST:
-            # Constant, as far as labels of six digits can tell.
-            margin = largest * 0.05 if largest >= _TINIEST else 1.0
-            low, high = low - margin, high + margin
-        return cls(low, high, start, end)
-
-    def place(self, value: float) -> float:
-        share = (_bounded(value) - self.low) / (self.high - self.low)
-        return self.start + share * (self.end - self.start)
-
-    def ticks(self, about: int) -> Iterator[Tick]:
-        """Round numbers inside the range, at most ``2 * about + 2``."""
-        step = _round_step((self.high - self.low) / about)
-        first = math.ceil(self.low / step)
-        for index in range(first, min(math.floor(self.high / step), first + 2 * about + 1) + 1):
-            value = index * step
-            yield Tick(round(self.place(value), 1), f"{value:.6g}")
-
-
-def _bounded(value: float) -> float:
-    """Values so huge that their difference would not be finite are drawn at the edge."""
-    return max(-_HUGEST, min(_HUGEST, float(value)))
-
-
-def _round_step(raw: float) -> float:
-    """1, 2 or 5 times a power of ten, not smaller than ``raw``."""
-    power: float = 10.0 ** math.floor(math.log10(raw))
-    return next((m * power for m in (1.0, 2.0, 5.0) if m * power >= raw), 10.0 * power)

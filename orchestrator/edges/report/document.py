@@ -11,6 +11,7 @@ from orchestrator.core.codec import CodecError, from_json
 from orchestrator.core.plan import Plan
 from orchestrator.core.result import MetricResult, Result, Verdict
 from orchestrator.edges.report.charts import Chart, charts
+from orchestrator.edges.report.sections import NodeSections, read_sections
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.store.series import read_series
 
@@ -34,6 +35,7 @@ class Report:
     charts: tuple[Chart, ...]
     artifacts: tuple[StoredFile, ...]
     logs: tuple[StoredFile, ...]
+    sections: tuple[NodeSections, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -49,6 +51,7 @@ def load_report(folder: RunFolder, result: Result) -> Report:
         charts=charts(read_series(folder.metrics)),
         artifacts=tuple(_files(folder, folder.artifacts)),
         logs=tuple(_files(folder, folder.logs)),
+        sections=read_sections(folder),
     )
 
 

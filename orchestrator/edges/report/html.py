@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from orchestrator.edges.report import charts
+from orchestrator.edges.report import charts, plots
 from orchestrator.edges.report.document import Report, figure, gate, one_line
 
 
@@ -23,7 +23,14 @@ def render_html(report: Report) -> str:
         finalize=lambda value: one_line(value) if isinstance(value, str) else value,
     )
     environment.filters.update(figure=figure, gate=gate, link=_link)
-    return environment.get_template("report.html.jinja").render(report=report, geometry=charts)
+    environment.filters.update(
+        lines_plot=plots.lines_plot,
+        heat_plot=plots.heat_plot,
+        bars_plot=plots.bars_plot,
+        spread_plot=plots.spread_plot,
+    )
+    template = environment.get_template("report.html.jinja")
+    return template.render(report=report, geometry=charts, plots=plots)
 
 
 def _link(path: str) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from orchestrator.edges.report.document import Report, figure, gate, one_line
-
-_SPECIAL = re.compile(r"([\\`*_\[\]|~#])")
+from orchestrator.edges.report.document import Report, figure, gate
+from orchestrator.edges.report.markdown_sections import section_parts
+from orchestrator.edges.report.markdown_text import bullets, escape, table
 
 
 def render_markdown(report: Report) -> str:
@@ -18,20 +16,16 @@ def render_markdown(report: Report) -> str:
         f"# {escape(result.workload)} on {escape(result.cluster)}: {result.status.value}",
         _facts(report),
         *_failure(report),
-        *_section("Metrics", ("metric", "value", "gate", "verdict"), _metrics(report)),
-        *_section("Nodes", ("node", "state", "reason"), _nodes(report)),
-        *_section("Ladder", ("rung", "outcome", "reason", "seconds"), _ladder(report)),
-        *_section("Samples", ("total", "done", "failed", "duplicates"), _samples(report)),
-        *_section("Time", ("phase", "seconds"), _timings(report)),
-        *_bullets("Warnings", map(escape, result.warnings)),
-        *_bullets("Artifacts", (f"{escape(f.path)} ({f.bytes} bytes)" for f in report.artifacts)),
+        *section_parts(report.sections),
+        *table("Metrics", ("metric", "value", "gate", "verdict"), _metrics(report)),
+        *table("Nodes", ("node", "state", "reason"), _nodes(report)),
+        *table("Ladder", ("rung", "outcome", "reason", "seconds"), _ladder(report)),
+        *table("Samples", ("total", "done", "failed", "duplicates"), _samples(report)),
+        *table("Time", ("phase", "seconds"), _timings(report)),
+        *bullets("Warnings", map(escape, result.warnings)),
+        *bullets("Artifacts", (f"{escape(f.path)} ({f.bytes} bytes)" for f in report.artifacts)),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def escape(text: str) -> str:
-    """Foreign text as plain words in Markdown."""
-    return _SPECIAL.sub(r"\\\1", html.escape(one_line(text), quote=False))
 
 
 def _facts(report: Report) -> str:
@@ -85,18 +79,3 @@ def _samples(report: Report) -> Iterator[Sequence[str]]:
 def _timings(report: Report) -> Iterator[Sequence[str]]:
     for phase, seconds in report.result.timings.items():
         yield phase, f"{seconds:.2f}"
-
-
-def _section(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    body = [f"| {' | '.join(map(escape, row))} |" for row in rows]
-    if body:
-        rule = f"|{' --- |' * len(headings)}"
-        yield f"## {title}"
-        yield "\n".join([f"| {' | '.join(headings)} |", rule, *body])
-
-
-def _bullets(title: str, items: Iterable[str]) -> Iterator[str]:
-    body = [f"- {item}" for item in items]
-    if body:
-        yield f"## {title}"
-        yield "\n".join(body)

@@ -1,0 +1,1 @@
+"""Steps of scripts/gpu_check that are too long for it."""

@@ -1,0 +1,256 @@
+"""The acceptance workload's measurements at tiny sizes on a CPU, and one run of the whole."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import collectives
+import network
+import products
+import streams
+import timing
+from options import Options, parse_options
+from orchestrator.boundary.report_sections import parse_sections
+from orchestrator.boundary.workload import load_workload
+from orchestrator.edges.report.document import load_report
+from orchestrator.edges.report.html import render_html
+from orchestrator.edges.store.layout import Layout
+from orchestrator.edges.store.runs import read_result
+from pages import report
+from tests.architecture.source import ROOT
+from tests.workloads.acceptance_evidence import evidence
+from tests.workloads.conftest import ACCEPTANCE, finish
+
+CPU = torch.device("cpu")
+TINY = replace(
+    Options(),
+    max_bytes=8192,
+    sustained_s=0.01,
+    search_trials=1,
+    stream_mib=1,
+    steps=2,
+    warmup_steps=1,
+).for_cpu()
+RUN_S = 110
+
+
+def test_options_are_the_workloads_parameters() -> None:
+    """Same names, types and defaults on the command line and in workload.yaml."""
+    path = ACCEPTANCE / "workload.yaml"
+    declared = load_workload(path.read_bytes(), path.name, str(ACCEPTANCE)).parameters
+    assert {name: parameter.default for name, parameter in declared.items()} == {
+        entry.name: entry.default for entry in fields(Options)
+    }
+    assert parse_options([]) == Options()
+
+
+@pytest.mark.parametrize(
+    "words", ["--max-bytes=8", "--size-factor=1", "--sustained-s=0", "--train-width=65"]
+)
+def test_senseless_options_are_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_options([words])
+    assert words.split("=", maxsplit=1)[0] in capsys.readouterr().err
+
+
+def test_products_are_measured_and_checked() -> None:
+    """Rates are positive, every sampled cell is right, and equal inputs give equal bits."""
+    shapes = products.find_shapes("bf16", CPU, TINY)
+    found = products.measure(shapes, "bf16", CPU, TINY)
+    assert found["best"]["median"] > 0
+    assert found["wrong"] == 0
+    sustained = products.sustain(CPU, TINY)
+    assert sustained["different_cells"] == 0
+    assert sustained["compared_cells"] == 128 * 128 * len(sustained["windows"])
+    assert products.sustain(CPU, TINY)["digest"] == sustained["digest"]
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp8"])
+def test_a_wrong_cell_of_a_product_is_noticed(kind: str) -> None:
+    """One flipped exponent in a sampled row."""
+    product = products.Product((64, 32, 128), kind, CPU, seed=0)
+    product.out = (product.a.float() @ product.b.float().t()).to(torch.bfloat16)
+    assert product.wrong_cells() == 0
+    product.out[0, 5] += 64.0
+    assert product.wrong_cells() == 1
+
+
+def test_memory_is_measured_and_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four kernels; one that leaves an element out is found."""
+    found = streams.measure(CPU, TINY)
+    assert set(found["kernels"]) == {"copy", "scale", "add", "triad"}
+    assert all(0 < way["median"] <= way["best"] for k in found["kernels"].values()
+               for way in k.values())  # fmt: skip
+    assert (found["wrong"], found["checked"]) == (0, 3 * 2**20 // 4)
+    whole = streams._kernels
+
+    def broken(name: str, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> streams.Kernels:
+        return {**whole(name, a, b, c), "triad": lambda: torch.add(b[:-1], c[:-1], out=a[:-1])}
+
+    monkeypatch.setattr(streams, "_kernels", broken)
+    assert streams.measure(CPU, TINY)["wrong"] > 0
+
+
+def test_what_is_between_iterations_is_not_timed() -> None:
+    """Warm-up, then as many iterations as asked, each with its preparation before it."""
+    told: list[str] = []
+    times = timing.timed(
+        lambda: told.append("work"), CPU, warmup=2, iterations=3, before=lambda: told.append("-")
+    )
+    assert told == ["-", "work"] * 5
+    assert len(times.each) == 3
+    assert sum(times.each) <= times.total
+
+
+def exchange(collective: str, rank: int, ranks: int, share: int) -> collectives.Exchange:
+    """One that was already run: the target holds what the others' patterns give, worked out by
+    another way than the check does.
+    """
+    total = share * ranks
+    inputs = [collectives.pattern(0, total, other, CPU) for other in range(ranks)]
+    mine = slice(rank * share, (rank + 1) * share)
+    targets = {
+        "all-reduce": sum(inputs[1:], inputs[0].clone()),
+        "all-gather": torch.cat([inputs[r][r * share : (r + 1) * share] for r in range(ranks)]),
+        "reduce-scatter": sum((one[mine] for one in inputs[1:]), inputs[0][mine].clone()),
+        "all-to-all": torch.cat([one[mine] for one in inputs]),
+    }
+    gathers = collective == "all-gather"
+    return collectives.Exchange(
+        collective=collective,
+        placement="out-of-place",
+        rank=rank,
+        ranks=ranks,
+        source=torch.zeros(share if gathers else total),
+        target=targets[collective],
+        run=lambda: None,
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(collectives.COLLECTIVES),
+    st.integers(2, 5),
+    st.integers(1, 40),
+    st.data(),
+)
+def test_right_results_pass_and_one_wrong_element_is_counted(
+    collective: str, ranks: int, share: int, data: st.DataObject
+) -> None:
+    rank = data.draw(st.integers(0, ranks - 1))
+    one = exchange(collective, rank, ranks, share)
+    assert one.wrong() == (0, one.target.numel())
+    at = data.draw(st.integers(0, one.target.numel() - 1))
+    one.target[at] += 1
+    assert one.wrong()[0] == 1
+
+
+@pytest.mark.parametrize("collective", collectives.COLLECTIVES)
+def test_inputs_are_filled_in_chunks(collective: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chunked fill is the pattern from its first element on."""
+    monkeypatch.setattr(collectives, "CHECK_ITEMS", 7)
+    one = exchange(collective, 1, 3, 10)
+    one.fill()
+    first = 10 if collective == "all-gather" else 0
+    expected = collectives.pattern(first, one.source.numel(), 1, CPU)
+    assert torch.equal(one.source, expected)
+    assert one.wrong()[0] == 0
+
+
+def test_huge_results_are_checked_at_both_ends_and_in_the_middle() -> None:
+    windows = collectives._windows(2**32, 8)
+    assert windows == [0, 2**31, 2**32 - collectives.CHECK_ITEMS]
+
+
+def test_network_ports_are_read_from_sysfs(tmp_path: Path) -> None:
+    """Active ports with their rates; a port that is down carries nothing."""
+    for device, state in (("mlx5_0", "4: ACTIVE"), ("mlx5_1", "1: DOWN")):
+        port = tmp_path / device / "ports" / "1"
+        port.mkdir(parents=True)
+        (port / "state").write_text(f"{state}\n")
+        (port / "rate").write_text("400 Gb/sec (4X NDR)\n")
+        (port / "link_layer").write_text("InfiniBand\n")
+    (found,) = network.ports(tmp_path)
+    assert found == {"device": "mlx5_0", "link_layer": "InfiniBand", "gb_s": 50.0}
+    assert network.ports(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_the_report_is_what_the_product_accepts(nodes: int, tmp_path: Path) -> None:
+    """All kinds of sections that GPUs give, through validation into HTML."""
+    from figures import overall
+    from judging import figures
+
+    found = figures(evidence(nodes, 4))
+    content = report(evidence(nodes, 4), found, overall(found, gpu=True))
+    parsed = parse_sections(json.dumps(content).encode(), where="x")
+    kinds = {section.kind for section in parsed.sections}
+    assert kinds == {"text", "tiles", "table", "lines", "heat", "bars", "spread"}
+    titles = {getattr(section, "title", "") for section in parsed.sections}
+    assert ("More nodes, less speed" in titles) == (nodes > 1)
+    assert {"Bus bandwidth, inside a node", "GPU to GPU on n1", "Power during the test"} <= titles
+
+
+@pytest.mark.timeout(2 * RUN_S)
+def test_the_whole_test_runs_on_two_nodes_of_this_machine(tmp_path: Path) -> None:
+    """From the command to the report: right results, nothing gated, nothing missing."""
+    cluster = tmp_path / "pair.yaml"
+    defaults = {
+        "transport": "local",
+        "gpus": 0,
+        "python": {"interpreter": sys.executable},
+        "workdir": str(tmp_path / "node"),
+    }
+    cluster.write_text(json.dumps({"name": "pair", "defaults": defaults, "nodes": ["n[1-2]"]}))
+    sizes = ("max_bytes=8192", "sustained_s=0.01", "search_trials=1", "stream_mib=1", "steps=2",
+             "warmup_steps=1")  # fmt: skip
+    words = [
+        "run",
+        "-C",
+        str(cluster),
+        "-W",
+        str(ACCEPTANCE),
+        "--run-id",
+        "acc",
+        "--color",
+        "never",
+    ]
+    words += [word for size in sizes for word in ("--set", size)]
+    home = tmp_path / "home"
+    kept = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", *words],
+        cwd=tmp_path,
+        env={**kept, "ORCHESTRATE_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    out, err = finish(process)
+    assert process.returncode == 0, out[-3000:] + err[-3000:]
+    assert "not gated: no GPU; results are right" in out
+    assert "all-reduce, all nodes" in out
+    folder = Layout(home).run("acc")
+    result = read_result(folder)
+    assert result is not None
+    values = {name: metric.value for name, metric in result.metrics.items()}
+    for name in ("figures_failed", "figures_invalid", "figures_missing", "wrong_results"):
+        assert values[name] == 0
+    assert math.isfinite(values["all_reduce_across"] or math.nan)
+    told = json.loads((folder.node_artifacts("n1") / "acceptance.json").read_text())
+    assert (told["schema_version"], told["verdict"], told["ranks"]) == (1, "not-gated", 2)
+    assert {sweep["scope"] for sweep in told["sweeps"]} == {"all"}
+    part = json.loads((folder.node_artifacts("n2") / "acceptance-n2.json").read_text())
+    assert [rank["rank"] for rank in part["ranks"]] == [1]
+    page = render_html(load_report(folder, result))
+    assert "Bus bandwidth, across all nodes" in page
