@@ -221,9 +221,12 @@ def _refuse(
 def _proves_fabric(world: World) -> bool:
     """Whether ranks of different machines are to meet through torch: nothing else is worth it.
 
-    Nodes that Slurm is yet to give are not ours to try.
+    Nodes that are different machines to NCCL by its own variable do not share its fast paths
+    either. Nodes that Slurm is yet to give are not ours to try.
     """
-    together = same_machine(list(world.findings.values()))
+    identities = {str(place.spec.env.get("NCCL_HOSTID", "")) for place in world.places}
+    distinct = len(identities) == len(world.places)
+    together = same_machine(list(world.findings.values())) and not distinct
     has_torch = _has_torch(world.findings.values()) is True
     asked = world.request.fabric_probe and not world.request.job.workload.program
     return (
