@@ -40,7 +40,7 @@ NEEDS_WORLD = frozenset({"torchrun", "direct", "slurm"})
 # What the ranks' interpreter must be able to import for a launcher, whatever the workload needs.
 MODULES: Mapping[str, tuple[str, ...]] = {"ray": ("ray",)}
 # Their ranks start in our shim, which binds them to processors.
-BINDS_RANKS = frozenset({"torchrun"})
+BINDS_RANKS = frozenset({"torchrun", "ray"})
 
 
 def choose(
