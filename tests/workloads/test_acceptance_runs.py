@@ -65,8 +65,9 @@ def test_senseless_options_are_refused(words: str, capsys: pytest.CaptureFixture
     assert words.split("=", maxsplit=1)[0] in capsys.readouterr().err
 
 
-def test_products_are_measured_and_checked() -> None:
+def test_products_are_measured_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rates are positive, every sampled cell is right, and equal inputs give equal bits."""
+    monkeypatch.setattr(products, "WINDOW_S", 0.02)
     shapes = products.find_shapes("bf16", CPU, TINY)
     found = products.measure(shapes, "bf16", CPU, TINY)
     assert found["best"]["median"] > 0
