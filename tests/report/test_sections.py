@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.boundary.report_sections import (
@@ -236,6 +236,7 @@ def test_bars_stay_in_their_frame(values: list[float]) -> None:
 
 
 @given(st.lists(st.one_of(st.none(), NUMBER), min_size=4, max_size=4))
+@example([None, None, 1e308, 1.7e308])
 def test_heat_shades_are_shares_and_the_slow_cell_is_framed(values: list[float | None]) -> None:
     def heat(cells: list[float | None]) -> plots.HeatPlot:
         return plots.heat_plot(

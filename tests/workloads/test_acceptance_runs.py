@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -29,7 +30,7 @@ from orchestrator.edges.store.runs import read_result
 from pages import report
 from tests.architecture.source import ROOT
 from tests.workloads.acceptance_evidence import evidence
-from tests.workloads.conftest import ACCEPTANCE, finish
+from tests.workloads.conftest import ACCEPTANCE, finish, free_port, node_folder, succeed
 
 CPU = torch.device("cpu")
 TINY = replace(
@@ -42,6 +43,7 @@ TINY = replace(
     warmup_steps=1,
 ).for_cpu()
 RUN_S = 110
+AS_ON_GPUS = Path(__file__).parent / "programs" / "acceptance_as_on_gpus.py"
 
 
 def test_options_are_the_workloads_parameters() -> None:
@@ -63,8 +65,9 @@ def test_senseless_options_are_refused(words: str, capsys: pytest.CaptureFixture
     assert words.split("=", maxsplit=1)[0] in capsys.readouterr().err
 
 
-def test_products_are_measured_and_checked() -> None:
+def test_products_are_measured_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rates are positive, every sampled cell is right, and equal inputs give equal bits."""
+    monkeypatch.setattr(products, "WINDOW_S", 0.02)
     shapes = products.find_shapes("bf16", CPU, TINY)
     found = products.measure(shapes, "bf16", CPU, TINY)
     assert found["best"]["median"] > 0
@@ -199,6 +202,62 @@ def test_the_report_is_what_the_product_accepts(nodes: int, tmp_path: Path) -> N
     titles = {getattr(section, "title", "") for section in parsed.sections}
     assert ("More nodes, less speed" in titles) == (nodes > 1)
     assert {"Bus bandwidth, inside a node", "GPU to GPU on n1", "Power during the test"} <= titles
+
+
+NVIDIA_SMI = """#!{python}
+import sys, time
+query, *rest = [word for word in sys.argv[1:] if not word.startswith("--format")]
+fields = query.partition("=")[2].split(",")
+if "clocks_event_reasons.active" in fields:
+    sys.exit("Field is not a valid field to query.")  # as an older driver says
+known = {{"name": "NVIDIA H200", "clocks_throttle_reasons.active": "0x0000000000000004",
+         "remapped_rows.pending": "No", "remapped_rows.failure": "No", "power.draw": "[N/A]"}}
+while True:
+    for gpu in range(2):
+        cells = [f"GPU-{{gpu}}" if name == "uuid" else known.get(name, "0") for name in fields]
+        print(", ".join(cells), flush=True)
+    if not rest:
+        break
+    time.sleep(0.1)
+"""
+PAIRS = """
+import json
+rates = [[None, 370.0], [371.0, None]]
+print(json.dumps({"copy engine": rates, "kernel": rates, "wrong": 0, "checked": 5, "notes": []}))
+"""
+
+
+@pytest.mark.timeout(2 * RUN_S)
+def test_ranks_with_gpus_meet_and_ask_the_driver_once_a_node(tmp_path: Path) -> None:
+    """Nobody waits for a rank that does not come; every GPU has its state, samples and pairs."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "nvidia-smi").write_text(NVIDIA_SMI.format(python=sys.executable))
+    (tools / "nvidia-smi").chmod(0o755)
+    (tmp_path / "pairs.py").write_text(PAIRS)
+    node = node_folder(tmp_path / "node")
+    sizes = "--max-bytes=8192 --sustained-s=0.01 --search-trials=1 --stream-mib=1 --steps=2"
+    model = "--train-width=64 --train-layers=1 --train-length=16 --train-batch=2"
+    process = node.start(
+        "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}",
+        str(AS_ON_GPUS), str(ACCEPTANCE.parent), str(tmp_path / "pairs.py"),
+        *sizes.split(), *model.split(), "--train-vocabulary=64", "--warmup-steps=1",
+        PATH=f"{tools}:{os.environ['PATH']}",
+    )  # fmt: skip
+    succeed(process)
+    (path,) = (node.path / "output").glob("acceptance-*.json")
+    for rank in json.loads(path.read_text())["ranks"]:
+        assert rank["health"]["before"]["throttle"] == 4
+        assert rank["health"]["after"]["power_w"] is None
+        assert len(rank["health"]["samples"]) > 1
+    told = json.loads((node.path / "output" / "acceptance.json").read_text())
+    found = {figure["id"]: figure for figure in told["figures"]}
+    assert [found[id]["value"] for id in ("p2p-copy-engine", "gpu-ecc")] == [370.5, 0.0]
+    # A rate of a CPU is below every gate of the GPU that it is taken for.
+    assert found["matmul-bf16"]["verdict"] == "fail"
+    assert found["wrong-bits"]["verdict"] == "pass"
+    assert not any(figure["missing"] for figure in told["figures"])
+    parse_sections((node.path / "output" / "report_sections.json").read_bytes(), where="x")
 
 
 @pytest.mark.timeout(2 * RUN_S)

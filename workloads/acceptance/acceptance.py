@@ -68,7 +68,8 @@ class Acceptance:
         """Everything, in the same order on every rank."""
         ranks, options, device = self.ranks, self.options, self.ranks.device
         before = self._state()
-        telemetry = health.Telemetry(ranks.gather(self.uuid)) if self._watches else None
+        uuids = ranks.gather(self.uuid)
+        telemetry = health.Telemetry(uuids) if self._watches else None
         if telemetry:
             telemetry.start()
         self._tell("products")

@@ -57,7 +57,8 @@ def table_lines(figures: Sequence[Figure]) -> list[str]:
 def _words(
     evidence: Evidence, figures: Sequence[Figure], verdict: tuple[str, str]
 ) -> Iterator[Section]:
-    gpus = f"{evidence.gpu} x {len(evidence.parts)}" if evidence.gpu else "no GPU"
+    ranks = len(evidence.parts)
+    gpus = f"{ranks} x {evidence.gpu}" if evidence.gpu else f"{ranks} ranks"
     where = f"{len(evidence.nodes)} nodes" if len(evidence.nodes) > 1 else "one node"
     yield {
         "kind": "text",

@@ -154,7 +154,7 @@ def heat_plot(section: given.HeatSection) -> HeatPlot:
             x=HEAD + column * CELL,
             y=CELL_HIGH + row * CELL_HIGH,
             text="" if number is None else f"{number:.4g}",
-            shade=0.0 if number is None or most <= 0 else max(0.0, 2 * number / most - 1),
+            shade=0.0 if number is None or most <= 0 else max(0.0, 2 * (number / most) - 1),
             pale=number is not None and number < PALE_BELOW * middle,
             title=_cell_title(section, row, column, number),
         )
