@@ -15,11 +15,11 @@ from pathlib import Path
 
 from orchestrator.core.command import Command
 
-TEXTS = ("bootstrap", "unpacking")  # these also travel as they are, ahead of the zip
+TEXTS = ("first", "bootstrap")  # these also travel as they are, ahead of the zip
 FOLDERS = ("node", "rank_side")
 INSIDE = "orchestrator/edges/agent"
 EPOCH = (1980, 1, 1, 0, 0, 0)
-# Standard input is: the length of the bootstrap's text, the text, a header line, then frames.
+# Standard input is: the length of the first text, the text, a header line, then frames.
 # -I -S: no start-up file of the user or the site runs; they cost more time than all the rest.
 LOADER = "import sys;i=sys.stdin.buffer;exec(i.read(int(i.readline())))"
 
@@ -30,8 +30,8 @@ class AgentPackage:
 
     archive: bytes
     digest: str
+    first: bytes
     bootstrap: bytes
-    unpacking: bytes
 
     def greeting(
         self, nonce: str, workdir: str, glance: Mapping[str, object] | None = None
@@ -41,11 +41,11 @@ class AgentPackage:
         if glance is not None:
             header["glance"] = dict(glance)
         # The header is a literal of Python: ASCII, and in one line.
-        return b"%d\n%s%s\n" % (len(self.bootstrap), self.bootstrap, ascii(header).encode())
+        return b"%d\n%s%s\n" % (len(self.first), self.first, ascii(header).encode())
 
     def parcel(self) -> bytes:
         """What to write when the node says that it needs the package."""
-        parts = (self.unpacking, self.archive)
+        parts = (self.bootstrap, self.archive)
         return b"".join(b"%d\n%s" % (len(part), part) for part in parts)
 
 
@@ -72,5 +72,5 @@ def agent_package() -> AgentPackage:
         for name in sorted(files):
             archive.writestr(zipfile.ZipInfo(name, EPOCH), files[name])
     data = buffer.getvalue()
-    bootstrap, unpacking = (files[f"{INSIDE}/node/{name}.py"] for name in TEXTS)
-    return AgentPackage(data, hashlib.sha256(data).hexdigest(), bootstrap, unpacking)
+    first, bootstrap = (files[f"{INSIDE}/node/{name}.py"] for name in TEXTS)
+    return AgentPackage(data, hashlib.sha256(data).hexdigest(), first, bootstrap)

@@ -23,8 +23,8 @@ import pytest
 
 from orchestrator.edges.agent.channel import AgentChannel, AgentError
 from orchestrator.edges.agent.node.fault import AgentFault
-from orchestrator.edges.agent.node.hostid import boot_id
 from orchestrator.edges.agent.node.locks import LockRoom, Occupied
+from orchestrator.edges.agent.node.reading import boot_id
 from tests.contracts.agent.attempts import Attempt, eventually, exists, running, shell
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
 

@@ -17,6 +17,7 @@ from orchestrator.edges.agent.node.bootstrap import (
     private_directory,
     resolve_workdir,
 )
+from orchestrator.edges.agent.node.first import find
 from orchestrator.edges.transport.local import LocalTransport
 from tests.contracts.agent.attempts import everything_below
 
@@ -145,3 +146,44 @@ def test_a_file_in_place_of_a_directory_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UnsafeDirectory):
         private_directory(str(tmp_path / "file"))
+
+
+DIGEST = "0123456789abcdef" + "0" * 48
+
+
+def agent_in(workdir: Path) -> Path:
+    """A place for an agent as we leave it."""
+    agent = workdir / "node" / "agents" / DIGEST[:16]
+    agent.mkdir(parents=True, mode=0o700)
+    for folder in (workdir / "node", agent.parent):
+        folder.chmod(0o700)
+    return agent
+
+
+def test_the_first_look_finds_an_agent_that_nobody_else_can_touch(tmp_path: Path) -> None:
+    agent = agent_in(tmp_path / "work")
+    assert find(str(tmp_path / "work"), DIGEST) == (str(tmp_path / "work"), str(agent))
+
+
+@pytest.mark.parametrize("odd", ["node", "node/agents", f"node/agents/{DIGEST[:16]}"])
+@pytest.mark.parametrize("mode", [0o750, 0o702, 0o755])
+def test_the_first_look_leaves_odd_modes_to_the_careful_one(
+    odd: str, mode: int, tmp_path: Path
+) -> None:
+    agent_in(tmp_path)
+    (tmp_path / odd).chmod(mode)
+    assert find(str(tmp_path), DIGEST) is None
+
+
+def test_the_first_look_leaves_links_and_open_directories_to_the_careful_one(
+    tmp_path: Path,
+) -> None:
+    """A link in place of the agent; and a directory above in which anybody may put another."""
+    agent = agent_in(tmp_path / "open" / "work")
+    (tmp_path / "open").chmod(0o777)
+    assert find(str(tmp_path / "open" / "work"), DIGEST) is None
+    (tmp_path / "open").chmod(0o755)
+    assert find(str(tmp_path / "open" / "work"), DIGEST) is not None
+    agent.rename(tmp_path / "elsewhere")
+    agent.symlink_to(tmp_path / "elsewhere")
+    assert find(str(tmp_path / "open" / "work"), DIGEST) is None

@@ -1,14 +1,20 @@
-"""The first code that runs on a node: puts the agent there if it is absent, then hands over to it.
+"""The start of the agent on a node that lacks it, or where its place looks odd: the careful part.
 
-Its text travels over standard input ahead of everything else (see ``package.py``), so it imports
-nothing of this package, and it must compile on Python 3.6 in order to say that that is too old.
+Its text travels over standard input ahead of the package (see ``first.py`` and ``package.py``), so
+it imports nothing of this package, and it must compile on Python 3.6 in order to say that that is
+too old.
 """
 
 import errno
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 MINIMUM_PYTHON = (3, 8)
+MAX_PACKAGE_BYTES = 8 * 1024 * 1024
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 WORLD_WRITABLE, STICKY, OTHERS = 0o002, 0o1000, 0o077
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -67,56 +73,74 @@ def refusal(nonce: str, error: Exception) -> bytes:
     return f"\n{nonce} refused {' '.join(text.split())}\n".encode(errors="replace")
 
 
-def _locate(header: "dict[str, str]", say: "object", stream: "object") -> "tuple[str, str]":
-    """The work directory and the agent's directory in it, unpacked if it was absent."""
-    workdir = resolve_workdir(header["workdir"])
-    node = os.path.join(workdir, "node")
-    agents = os.path.join(node, "agents")
-    private_directory(node)
-    private_directory(agents)
-    target = os.path.join(agents, header["digest"][:16])
-    if os.path.isdir(target):
-        if "glance" not in header:
-            say("have")  # type: ignore[operator]
-        return workdir, target
-    say("need")  # type: ignore[operator]
-    # With the package comes what unpacks it: most starts need neither.
-    scope: "dict[str, object]" = {}
-    size = int(stream.readline(32))  # type: ignore[attr-defined]
-    exec(stream.read(size), scope)  # type: ignore[attr-defined]  # noqa: S102 - text of ours
-    scope["receive"](stream, header["digest"], agents, target)  # type: ignore[operator]
+def prepare(stream: "object", header: "dict[str, str]") -> "tuple[str, str]":
+    """The work directory and the agent's directory in it, unpacked if it was absent. Where that
+    cannot be, says why and ends.
+    """
+    nonce = header["nonce"]
+    if sys.version_info[:2] < MINIMUM_PYTHON:
+        found = sys.version.split()[0]
+        text = f"python3 on this node is {found}; the agent needs 3.8"
+        _end(f"\n{nonce} refused {text}\n".encode())
+    try:
+        workdir = resolve_workdir(header["workdir"])
+        node = os.path.join(workdir, "node")
+        agents = os.path.join(node, "agents")
+        private_directory(node)
+        private_directory(agents)
+        target = os.path.join(agents, header["digest"][:16])
+        _receive(stream, header["digest"], agents, target)
+    except (OSError, UnsafeDirectory, ValueError, EOFError) as error:
+        _end(refusal(nonce, error))
     return workdir, target
 
 
-def start() -> None:
-    """Read the header line, find or unpack the agent, run it; or answer one question and end."""
-    stream = sys.stdin.buffer
-    # A literal of Python, from whom this text came: the json module costs as much as all else here.
-    header = eval(stream.readline(65536).decode(), {"__builtins__": {}})  # noqa: S307
-    nonce = header["nonce"]
+def _end(words: bytes) -> "NoReturn":
+    os.write(1, words)
+    os._exit(0)
 
-    def say(status: str) -> None:
-        os.write(1, f"\n{nonce} {status}\n".encode())
 
-    if sys.version_info[:2] < MINIMUM_PYTHON:
-        say(f"refused python3 on this node is {sys.version.split()[0]}; the agent needs 3.8")
-        return
+def _receive(stream: "object", digest: str, agents: str, target: str) -> None:
+    size = int(stream.readline(32))  # type: ignore[attr-defined]
+    if not 0 < size <= MAX_PACKAGE_BYTES:
+        raise ValueError(f"unreasonable package size {size}")
+    data = stream.read(size)  # type: ignore[attr-defined]
+    if len(data) != size:
+        raise EOFError("the input ended early")
+    if not os.path.isdir(target):
+        _unpack(bytes(data), digest, agents, target)
+    else:
+        private_directory(target)
+
+
+def _unpack(data: bytes, digest: str, agents: str, target: str) -> None:
+    """Files first, then one rename: a directory under its final name is complete."""
+    import hashlib
+    import io
+    import re
+    import shutil
+    import zipfile
+
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ValueError("the agent's package arrived damaged")
+    staging = os.path.join(agents, f".{os.getpid()}-{os.urandom(6).hex()}")
+    os.mkdir(staging, 0o700)
+    paths = []
     try:
-        workdir, agent = _locate(header, say, stream)
-    except (OSError, UnsafeDirectory, ValueError, EOFError) as error:
-        os.write(1, refusal(nonce, error))
-        return
-    sys.path.insert(0, agent)
-    if "glance" in header:
-        from orchestrator.edges.agent.node.glance import glance
-
-        say("have")
-        glance(os.path.join(workdir, "node"), header["glance"])
-        return
-    from orchestrator.edges.agent.node.main import serve
-
-    serve(stream, nonce, workdir, agent)
-
-
-if __name__ == "__main__":
-    start()
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        for name in archive.namelist():
+            if not re.match(r"([a-z_]+/)*[a-z_]+\.py\Z", name):
+                raise ValueError(f"unexpected file in the agent's package: {name!r}")
+            paths.append(os.path.join(staging, name))
+            os.makedirs(os.path.dirname(paths[-1]), 0o700, exist_ok=True)
+            with open(paths[-1], "xb") as file:
+                file.write(archive.read(name))
+        for path in paths:  # all are written first: one commit of the file system serves many
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        os.rename(staging, target)
+    except OSError:
+        if not os.path.isdir(target):  # another starter may have been faster
+            raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -12,8 +12,8 @@ import time
 from orchestrator.edges.agent.node.gpus import find_gpus
 from orchestrator.edges.agent.node.hcas import find_hcas
 from orchestrator.edges.agent.node.host import find_host
-from orchestrator.edges.agent.node.hostid import boot_id, host_id
 from orchestrator.edges.agent.node.network import find_interfaces, route_address
+from orchestrator.edges.agent.node.reading import boot_id, host_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ def glance(root: str, request: Mapping[str, Any]) -> None:
     data = memoryview(text.encode() + b"\n")
     while data:
         data = data[os.write(1, data) :]
+    os._exit(0)  # there is nothing to be tidied up
 
 
 def dumps(value: object, depth: int = MAX_DEPTH) -> str:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from orchestrator.edges.agent.node import lease
 from orchestrator.edges.agent.node.drain import check_gpus, note_baseline
 from orchestrator.edges.agent.node.fault import ABSENT, BAD_REQUEST, BUSY, LAUNCH, AgentFault
-from orchestrator.edges.agent.node.hostid import boot_id
 from orchestrator.edges.agent.node.layout import (
     AGENT,
     NODE_CODE,
@@ -24,6 +23,7 @@ from orchestrator.edges.agent.node.layout import (
     check_name,
 )
 from orchestrator.edges.agent.node.locks import Occupied
+from orchestrator.edges.agent.node.reading import boot_id
 from orchestrator.edges.agent.node.reservations import (
     Reservation,
     Reservations,

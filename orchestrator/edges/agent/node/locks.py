@@ -21,10 +21,10 @@ from contextlib import suppress
 
 from orchestrator.edges.agent.node.bootstrap import UnsafeDirectory, private_directory
 from orchestrator.edges.agent.node.fault import SYSTEM, UNSAFE, AgentFault
-from orchestrator.edges.agent.node.hostid import boot_id, host_id
 from orchestrator.edges.agent.node.layout import lock
 from orchestrator.edges.agent.node.processes import alive, send
 from orchestrator.edges.agent.node.rank_shim import start_time
+from orchestrator.edges.agent.node.reading import boot_id, host_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,4 +1,6 @@
-"""Small files of the kernel as text: what is absent or forbidden reads as nothing."""
+"""Small files of the kernel as text: what is absent or forbidden reads as nothing. And which
+machine this is, and which of its boots.
+"""
 
 from __future__ import annotations
 
@@ -40,3 +42,13 @@ def target(path: str) -> str:
         return os.path.basename(os.readlink(path))
     except OSError:
         return ""
+
+
+def boot_id() -> str:
+    """Changes at every boot; ``""`` where the kernel does not tell."""
+    return read("/proc/sys/kernel/random/boot_id", 64)
+
+
+def host_id() -> str:
+    """The same for all that share this machine, its network and its current boot."""
+    return f"{boot_id()}:{target('/proc/self/ns/net')}"

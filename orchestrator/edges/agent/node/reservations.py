@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 from orchestrator.edges.agent.node import lease
 from orchestrator.edges.agent.node.fault import BAD_REQUEST, BUSY, AgentFault
-from orchestrator.edges.agent.node.hostid import boot_id
 from orchestrator.edges.agent.node.layout import NodeLayout, RunLayout, check_name
 from orchestrator.edges.agent.node.locks import (
     EXCLUSIVE,
@@ -20,6 +19,7 @@ from orchestrator.edges.agent.node.locks import (
     withdraw,
     write_record,
 )
+from orchestrator.edges.agent.node.reading import boot_id
 from orchestrator.edges.agent.node.wire import field
 
 TYPE_CHECKING = False

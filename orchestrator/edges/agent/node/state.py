@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 
-from orchestrator.edges.agent.node.hostid import boot_id
 from orchestrator.edges.agent.node.layout import AttemptLayout
 from orchestrator.edges.agent.node.processes import alive
+from orchestrator.edges.agent.node.reading import boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
