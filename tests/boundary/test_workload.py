@@ -67,7 +67,7 @@ def test_divisible_work_says_what_its_samples_are() -> None:
         ("count: samples", "count: sample", ["w.yaml:5:", "samples.count", "samples'"]),
         ("group: batch", "group: dataset", ["w.yaml:5:", "dataset is of type str, not int"]),
         ("file: dataset", "file: batch", ["w.yaml:5:", "batch is of type int, not str"]),
-        ("file: dataset", "fiel: dataset", ["unknown key 'fiel'", "file"]),
+        ("file: dataset", "filee: dataset", ["unknown key 'filee'", "file"]),
         ("shape: divisible", "shape: rigid", ["divisible and the section samples go together"]),
         ("samples: {file", "metrics: {}  # {file", ["go together"]),
     ],

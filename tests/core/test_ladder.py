@@ -363,3 +363,19 @@ def test_a_probe_that_cannot_be_made_refuses_the_run() -> None:
     assert result.exit_code is ExitCode.PREFLIGHT
     assert result.failure is not None
     assert result.failure.cause == "gone"
+
+
+@pytest.mark.parametrize("ranks, argv", [(1, "-u"), (2, "torch.distributed.run")])
+def test_ranks_that_start_by_themselves_meet_on_their_own_node_only(ranks: int, argv: str) -> None:
+    """Nobody but the node can choose a port for them, and one rank needs none."""
+    job = replace(asked(Shape.LOCAL_ROUNDS, "a", "b"), launcher="direct", ranks_per_node=ranks)
+    world = World(job, {"Reach/b": unreached})
+    plan = world.run().plan
+
+    assert plan is not None
+    (process, *others) = plan.nodes[1].processes
+    assert argv in process.argv
+    assert not others
+    names = {variable.name: str(variable.value) for variable in process.env}
+    assert "MASTER_ADDR" not in names
+    assert all("<" not in value for value in names.values())

@@ -8,12 +8,20 @@
 from __future__ import annotations
 
 from orchestrator.core.launchers.base import Share, contract, rendezvous
+from orchestrator.core.launchers.torchrun import torchrun
 from orchestrator.core.plan import ProcessPlan
 
 
 def direct(share: Share) -> tuple[ProcessPlan, ...]:
-    """One process per rank, with the variables that torchrun would set."""
-    return _per_rank(share, (share.interpreter, "-u", share.script), meeting=True)
+    """One process per rank, with the variables that torchrun would set.
+
+    Ranks of one node that are a world of their own need a port that only the node can choose: there
+    torchrun does.
+    """
+    if share.own_world and len(share.ranks) > 1:
+        return torchrun(share)
+    meeting = not share.own_world
+    return _per_rank(share, (share.interpreter, "-u", share.script), meeting=meeting)
 
 
 def manual(share: Share) -> tuple[ProcessPlan, ...]:
