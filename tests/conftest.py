@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+# Programs with torch in them run beside each other here: with a thread per core each they would
+# spend their time waiting for each other. Set before anything imports torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 HOSTS = Path(__file__).parent / "hosts"
 HARDWARE = "hardware: "  # how the reason of a skip starts that continuous integration accepts
 

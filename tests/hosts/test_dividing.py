@@ -6,7 +6,7 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.dividing import SQUARES, check_complete, records, wait_for_outputs
-from tests.hosts.running import Desk, remains
+from tests.hosts.running import Desk, remains, wait_until
 
 pytestmark = pytest.mark.hosts
 
@@ -16,7 +16,8 @@ def test_nodes_need_no_network_between_them_and_may_vanish(desk: Desk, hosts: Vi
     power: the others do what it had, the outputs are exact, and the run says it was degraded.
     """
     hosts.cut_all_data()
-    job = desk.start_workload(SQUARES, "samples=90", "batch=3", "pause=0.05")
+    options = ["--budget", "lease=6"]
+    job = desk.start_workload(SQUARES, "samples=90", "batch=3", "pause=0.05", options=options)
     wait_for_outputs(desk, job, 12, "vh2")
     hosts.unplug("vh2")
     ending = job.end(90)
@@ -31,3 +32,4 @@ def test_nodes_need_no_network_between_them_and_may_vanish(desk: Desk, hosts: Vi
     assert by["vh1"] | by["vh2"] | by["vh3"] == set(range(90))
     hosts.plug("vh2")
     assert not remains(hosts, job.run, ["vh1", "vh3"])
+    wait_until("its lease ended what was on vh2", lambda: not remains(hosts, job.run), 30)

@@ -75,6 +75,7 @@ def _finetune(desk: Desk, launcher: str) -> tuple[dict[str, Any], list[float]]:
     run = f"{desk.project.parent.name}-{launcher}"
     settings = [word for setting in TINY for word in ("--set", setting)]
     fixed = ["run", "--cluster", str(desk.cluster), "--run-id", run, "--json", *ON_PAIR]
+    fixed += ["--no-fabric-probe", "--env", "OMP_NUM_THREADS=1"]  # two hosts share two cores
     done = desk.command(
         *fixed, "--workload", "finetune", "--launcher", launcher, *settings, within_s=150
     )

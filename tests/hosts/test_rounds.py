@@ -158,7 +158,7 @@ def test_a_data_plane_that_breaks_in_mid_run_costs_less_than_a_minute(
     lab: Desk, hosts: VirtualHosts
 ) -> None:
     """Ranks that hang in an all-reduce end; from their checkpoint on nodes train by themselves."""
-    settings = (*SETTINGS, "steps=160", "round_steps=20")
+    settings = (*SETTINGS, "steps=100", "round_steps=20")
     job = begin(lab, "--budget", f"link={LINK_S:g}", settings=settings)
     wait_until("twenty steps", lambda: max(steps_of(job, 1), default=0) >= 20 or job.over, 120)
     hosts.cut_all_data()

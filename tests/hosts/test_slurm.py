@@ -120,7 +120,7 @@ def test_the_same_loss_as_under_torchrun(desk: Desk, cluster: VirtualHosts) -> N
     settings = [word for setting in FINETUNE for word in ("--set", setting)]
     curves = []
     for launcher in ("slurm", "torchrun"):
-        options = ["--workload", "finetune", *settings]
+        options = ["--workload", "finetune", "--env", "OMP_NUM_THREADS=1", *settings]
         job, ending = desk.run(launcher=launcher, options=options, within_s=130)
         assert failure(ending)[0] == "OR-GATE-001", ending.err  # three steps teach nothing
         lines = (desk.folder(job.run) / "artifacts" / "vh1" / "loss.jsonl").read_text()

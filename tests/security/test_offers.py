@@ -84,14 +84,18 @@ def test_unsafe_names_of_logs(name: str, folder: RunFolder) -> None:
     """Only what a supervisor calls its streams becomes a file."""
     before = everything(folder.path)
     with pytest.raises(BadStream, match="sent a log called"):
-        Spool(folder, "n1", attempt=1).append(name, 0, b"x")
+        spool_of(folder).append(name, 0, b"x")
     assert everything(folder.path) == before
+
+
+def spool_of(folder: RunFolder) -> Spool:
+    return Spool("n1", folder.node_logs("n1"), lambda file: folder.log("n1", file))
 
 
 def test_names_without_end(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that invents names uses up neither descriptors nor the patience of the run."""
     monkeypatch.setattr(watching, "MAX_LOGS", 100)
-    spool = Spool(folder, "n1", attempt=1)
+    spool = spool_of(folder)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     opened = len(list(Path("/proc/self/fd").iterdir()))
     resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 20, limits[1]))

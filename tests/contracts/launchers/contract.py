@@ -127,7 +127,7 @@ class Endings(Launched):
         self.nothing_is_left(world)
 
     async def test_a_stop_gives_ranks_their_grace(self, begin: Begin) -> None:
-        """They are told once, and what they do then is waited for."""
+        """They are told, by torchrun sometimes twice, and what they do then is waited for."""
         world = await begin("graceful", (2,))
         (attempt,) = world.attempts
         await world.follow_until_up(self.up_s)
@@ -136,7 +136,8 @@ class Endings(Launched):
 
         for rank in range(2):
             words = attempt.files[f"rank-{rank}.out"].splitlines()[1:]
-            assert words == [b"told to end", b"in my own time"]
+            assert words[-1] == b"in my own time", words
+            assert set(words[:-1]) == {b"told to end"}, words
             ended = attempt.only("rank-exited", rank=rank)
             assert (ended["outcome"], ended["by_us"]) == ({"exited": 5}, True)
         assert end["clean"] is True
