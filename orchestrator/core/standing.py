@@ -52,6 +52,11 @@ def nodes_of(state: RunState) -> Iterator[NodeResult]:
             yield NodeResult(name=name, state=label, reason=reason)
 
 
+def _is_settled(state: RunState) -> bool:
+    """Whether the workers ended because no work was left."""
+    return state.stop is None and state.divided is not None and state.divided.final
+
+
 def _node_state(
     state: RunState, name: str, node: NodeState, cause: Ending | None
 ) -> tuple[str, str]:
@@ -67,6 +72,6 @@ def _node_state(
         return "failed", state.hang.sentence
     if cause is not None and cause.node == name:
         return "failed", f"{ending_name(cause)} {describe(cause.outcome)}"
-    if state.halted and state.launching:
+    if state.halted and state.launching and not _is_settled(state):
         return "stopped", "stopped by orchestrate; verified clean" if node.swept else ""
     return ("used", "") if state.launching else ("unused", "")

@@ -179,7 +179,7 @@ class Board:
 
 
 def _advanced(known: Progress | None, now: Progress) -> Progress:
-    if known is None:
+    if known is None or not known.done:  # what comes before the first unit is start-up, no rate
         return now
     known.advance(now)
     return known

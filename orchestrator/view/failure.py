@@ -55,7 +55,8 @@ def _evidence(failure: FailureResult, log: Path | None) -> Iterator[str]:
 def _bystanders(result: Result, failure: FailureResult) -> Iterator[str]:
     if failure.others:
         verb = "was" if len(failure.others) == 1 else "were"
-        yield f"  {plural(len(failure.others), 'other rank')} {verb} stopped by orchestrate"
+        which = "rank" if failure.rank is None else "other rank"
+        yield f"  {plural(len(failure.others), which)} {verb} stopped by orchestrate"
     by_state: dict[tuple[str, str], list[str]] = {}
     for node in result.nodes:
         if node.state in {"excluded", "lost", "dirty"} and node.name != failure.node:

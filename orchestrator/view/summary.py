@@ -36,7 +36,7 @@ def stopped_text(result: Result) -> list[str]:
     clean = sum("verified clean" in node.reason for node in result.nodes)
     told = [f"{plural(clean, 'node')} verified clean"] if clean else []
     again = f"orchestrate resume {brief(result.run_id)}"
-    return ["; ".join([*told, f"to go on from the checkpoints: {again}"])]
+    return ["; ".join([*told, f"to go on, from checkpoints where there are any: {again}"])]
 
 
 def _head(result: Result, color: bool) -> str:
@@ -60,11 +60,12 @@ def _not_started(result: Result) -> str:
 def _degradation(result: Result) -> Iterator[str]:
     if result.status is not Status.DEGRADED:
         return
+    fell = any(rung.outcome == "failed" for rung in result.ladder)
     for rung in result.ladder:
         after = f" after {seconds(rung.seconds)}" if rung.seconds else ""
         if rung.outcome == "failed":
             yield f"  {brief(rung.rung, 40)} failed{after}: {brief(rung.reason, 300)}"
-        elif rung.outcome == "used":
+        elif rung.outcome == "used" and fell:
             yield f"  went on by {brief(rung.rung, 40)}: {brief(rung.reason, 300)}"
     for node in result.nodes:
         if node.state in {"lost", "failed"}:

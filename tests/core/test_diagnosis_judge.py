@@ -264,3 +264,17 @@ def test_numbers_of_lines_are_those_of_editors() -> None:
     text = "a\n10%\r20%\r30% ModuleNotFoundError: No module named 'peft'\n\nKilled\n"
 
     assert [found.line for found in examine(text, source(0)).clues] == [2, 4]
+
+
+@pytest.mark.parametrize("prefix", ["", "[rank0]: ", "2026-05-01 10:00:00 "])
+@pytest.mark.parametrize(
+    "frame", ['File "<string>", line 1, in <module>', 'File "fused.pyx", line 41, in run']
+)
+def test_an_exception_after_a_frame_without_text_is_heard(prefix: str, frame: str) -> None:
+    """Only text that stands deeper than its frame is quoted."""
+    error = "ModuleNotFoundError: No module named 'flash_attn'"
+    bare = f"{prefix}Traceback (most recent call last):\n{prefix}  {frame}\n{prefix}{error}\n"
+    quoted = f"{prefix}  {frame}\n{prefix}    raise {error}\n"
+
+    assert "PY-MOD-001" in {found.rule.id for found in examine(bare, source(0)).clues}
+    assert not examine(quoted, source(0)).clues

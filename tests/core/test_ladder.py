@@ -243,6 +243,7 @@ def test_divisible_work_goes_on_without_a_node_that_is_lost() -> None:
     result = result_of(world.run())
 
     assert (result.status, result.exit_code) == (Status.DEGRADED, ExitCode.DONE)
+    assert {node.name: node.state for node in result.nodes} == {"a": "used", "b": "lost"}
     assert result.samples is not None
     assert (result.samples.total, result.samples.done) == (4, 4)
     assert rungs(result) == [("leases", "used")]

@@ -62,9 +62,17 @@ def examine(stretch: str, source: Source, *, first_line: int = 1, at: float | No
 
 
 def _is_quoted(stretch: str, start: int) -> bool:
-    """Whether the line is program text that a traceback shows: what it says did not happen."""
+    """Whether the line is program text that a traceback shows: what it says did not happen.
+
+    It stands deeper than the frame above it. Frames of ``-c``, of extensions and of frozen modules
+    show no text; what follows them at once may be the exception itself.
+    """
     before = stretch[max(0, start - LOOK_BACK) : max(0, start - 1)]
-    return _FRAME.search(before[before.rfind("\n") + 1 :]) is not None
+    frame = _FRAME.search(before, before.rfind("\n") + 1)
+    if frame is None:
+        return False
+    column = frame.start() - before.rfind("\n") - 1
+    return stretch[start + column : start + column + 2].isspace()
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ def _failure(report: Report) -> Iterator[str]:
     if failure.last_line:
         yield f"> {escape(failure.last_line)}"
     if failure.others:
-        yield f"{len(failure.others)} other ranks were stopped by orchestrate."
+        which = "ranks" if failure.rank is None else "other ranks"
+        yield f"{len(failure.others)} {which} were stopped by orchestrate."
     if (found := failure.diagnosis) is not None:
         yield f"Diagnosis ({escape(found.id)}, {found.confidence.value}): {escape(found.cause)}"
         places = [f"- {escape(line.place)}: {escape(line.text)}" for line in found.evidence]

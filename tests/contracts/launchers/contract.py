@@ -135,7 +135,7 @@ class Endings(Launched):
         end = await attempt.to_end(self.up_s)
 
         for rank in range(2):
-            words = attempt.files[f"rank-{rank}.out"].splitlines()[1:]
+            words = list(map(bytes, attempt.files[f"rank-{rank}.out"].splitlines()[1:]))
             assert words[-1] == b"in my own time", words
             assert set(words[:-1]) == {b"told to end"}, words
             ended = attempt.only("rank-exited", rank=rank)
