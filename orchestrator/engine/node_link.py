@@ -136,9 +136,11 @@ class NodeLink:
     async def _reopen(self) -> Channel:
         """The channel, however often that must be tried. Raises :class:`NodeGone`."""
         while True:
-            left_s = self._patience_s()
+            left_s = max(self._patience_s(), MIN_PATIENCE_S)
             try:
-                return await self.open(max(left_s, MIN_PATIENCE_S))
+                # Also while somebody else tries to open it: patience is counted from the break.
+                async with asyncio.timeout(left_s):
+                    return await self.open(left_s)
             except (NodeGone, Refused):
                 raise
             except (ChannelLost, PreflightError, TimeoutError) as error:
