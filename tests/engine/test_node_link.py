@@ -13,7 +13,6 @@ import pytest
 
 from orchestrator.core.inventory import NodeSpec, SshEndpoint, TransportKind
 from orchestrator.edges.agent.channel import AgentError
-from orchestrator.edges.agent.dial import Channel
 from orchestrator.edges.transport.base import ConnectLimits
 from orchestrator.engine.clock import SystemClock
 from orchestrator.engine.node_link import NodeLink, NodeSilent
@@ -62,26 +61,6 @@ async def test_silence_is_counted_once_for_all(link: NodeLink, tmp_path: Path) -
     with pytest.raises(NodeSilent):
         await link.request("runs", timeout_s=60)
     assert time.monotonic() - began < 3
-
-
-async def test_patience_counts_from_the_break_whoever_else_asks(link: NodeLink) -> None:
-    """Somebody whose attempt to reach the node hangs, and who gives up, costs others no time."""
-
-    async def hang(spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float) -> Channel:
-        async with asyncio.timeout(timeout_s):
-            await asyncio.Event().wait()
-        raise AssertionError(f"{spec.name} cannot be reached within {limits}")
-
-    await kill_agent(link)
-    link._dial = hang
-    impatient = asyncio.create_task(link.request("runs", timeout_s=60))
-    patient = asyncio.create_task(link.request("runs", timeout_s=60))
-    await asyncio.wait([impatient], timeout=SILENCE_S * 2 / 3)
-    impatient.cancel()
-    began = time.monotonic()
-    with pytest.raises(NodeSilent):
-        await patient
-    assert time.monotonic() - began < SILENCE_S * 2 / 3
 
 
 async def test_a_refusal_is_no_silence(link: NodeLink) -> None:
