@@ -43,7 +43,7 @@ def parse_report(node: str, rank: int, line: bytes, position: int) -> Report | s
 
 
 def _metric(node: str, rank: int, record: Mapping[str, Any], position: int) -> Report | str:
-    name, value = _name(record.get("name")), _number(record.get("value"))
+    name, value = _name(record.get("name")), finite(record.get("value"))
     step = record.get("step")
     if name is None or value is None or not (step is None or type(step) is int):
         return f"rank {rank} reported a metric without a name, a number or a whole step"
@@ -54,7 +54,7 @@ def _metric(node: str, rank: int, record: Mapping[str, Any], position: int) -> R
 
 
 def _progress(node: str, rank: int, record: Mapping[str, Any]) -> Report | str:
-    done, total = _number(record.get("done")), _number(record.get("total"))
+    done, total = finite(record.get("done")), finite(record.get("total"))
     if done is None or total is None:
         return f"rank {rank} reported progress without numbers"
     unit = _name(record.get("unit")) or ""
@@ -74,7 +74,7 @@ def _fields(given: object) -> dict[str, float | str]:
         return {}
     fields: dict[str, float | str] = {}
     for key, value in list(given.items())[:MAX_FIELDS]:
-        number = _number(value)
+        number = finite(value)
         if number is not None:
             fields[str(key)[:MAX_NAME]] = number
         elif isinstance(value, str):
@@ -86,7 +86,8 @@ def _name(value: object) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= MAX_NAME else None
 
 
-def _number(value: object) -> float | None:
+def finite(value: object) -> float | None:
+    """``value`` as a number, or None if it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from orchestrator.boundary.kit_records import finite
 
 MAX_LINE_BYTES = 2 * 1024 * 1024
 MAX_TEXT = 500
@@ -163,10 +164,5 @@ def _indices(value: object, end: int) -> tuple[int, ...] | None:
 
 
 def _amount(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
+    number = finite(value)
+    return number if number is not None and number >= 0 else None

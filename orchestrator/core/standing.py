@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.core.causes import ending_name, first_cause
-from orchestrator.core.ladder import Intent
+from orchestrator.core.ladder import Intent, Rung
 from orchestrator.core.outcome import describe
 from orchestrator.core.result import NodeResult, RungResult
 from orchestrator.core.state import Ending, NodeState, RunState
@@ -15,7 +15,7 @@ def rungs_of(state: RunState) -> Iterator[RungResult]:
     """Best first: what failed and how long it took to know, what was used, what was not needed."""
     falls = {fall.rung: fall for fall in state.falls}
     for rung in state.plan.ladder if state.plan else ():
-        fall = next((fall for name, fall in falls.items() if name == rung.rung), None)
+        fall = falls.get(Rung(rung.rung))
         if fall is not None:
             yield RungResult(
                 rung=rung.rung, outcome="failed", reason=fall.reason, seconds=fall.seconds

@@ -15,9 +15,8 @@ import os
 import re
 
 from orchestrator.edges.agent.node import lease
-from orchestrator.edges.agent.node.bootstrap import UnsafeDirectory, private_directory
-from orchestrator.edges.agent.node.fault import BAD_REQUEST, BUSY, UNSAFE, AgentFault
-from orchestrator.edges.agent.node.layout import check_name
+from orchestrator.edges.agent.node.fault import BAD_REQUEST, BUSY, AgentFault
+from orchestrator.edges.agent.node.layout import check_name, private
 from orchestrator.edges.agent.node.runs import existing
 from orchestrator.edges.agent.node.wire import CHUNK_BYTES, field
 
@@ -51,7 +50,7 @@ def feed(layout: NodeLayout, request: Mapping[str, Any], body: Body) -> dict[str
     if not 0 <= offset <= total - body.size:
         raise AgentFault(BAD_REQUEST, "a slice that is not within the whole")
     inbox = attempt.inbox(rank)
-    _private(inbox)
+    private(inbox)
     if len(os.listdir(inbox)) >= MAX_WAITING:
         raise AgentFault(BUSY, f"rank {rank} has {MAX_WAITING} feeds to take already")
     staging = os.path.join(inbox, f".{name}.{claim.epoch}")
@@ -94,10 +93,3 @@ def _verify(path: str, wanted: str) -> None:
             digest.update(chunk)
     if digest.hexdigest() != wanted:
         raise AgentFault(BAD_REQUEST, "the content does not have the digest that was announced")
-
-
-def _private(path: str) -> None:
-    try:
-        private_directory(path)
-    except UnsafeDirectory as error:
-        raise AgentFault(UNSAFE, str(error)) from error

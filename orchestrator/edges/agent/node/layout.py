@@ -88,9 +88,9 @@ class AttemptLayout:
     def create(self) -> None:
         """Create what is absent; check what is there."""
         for path in (self.root, self.logs, self.ranks, self.report, self.output):
-            _private(path)
+            private(path)
         for path in (self.exchange, self.offered, os.path.join(self.exchange, "in")):
-            _private(path)
+            private(path)
         if not os.path.lexists(self.stop):  # blank until somebody asks: see write_atomically
             write_atomically(self.stop, b" " * ROOM_BYTES)
 
@@ -135,7 +135,7 @@ class RunLayout:
     def create(self) -> None:
         """Create what is absent; check what is there."""
         for path in (self._above, self.root, self.checkpoints):
-            _private(path)
+            private(path)
 
     def attempt(self, number: object) -> AttemptLayout:
         """Attempts count from 0 or 1, as the coordinator likes."""
@@ -171,9 +171,9 @@ class NodeLayout:
         except UnsafeDirectory as error:
             raise AgentFault(UNSAFE, str(error)) from error
         for path in (layout.root, layout.agents, layout.snapshots):
-            _private(path)
+            private(path)
         for path in (layout.environments, layout.locks, layout.runs):
-            _private(path)
+            private(path)
         return layout
 
     def snapshot(self, digest: object) -> str:
@@ -272,7 +272,8 @@ def _write_over(path: str, data: bytes) -> bool:
         os.close(fd)
 
 
-def _private(path: str) -> None:
+def private(path: str) -> None:
+    """Create the directory, or check that it is ours. Raises :class:`AgentFault`."""
     try:
         private_directory(path)
     except UnsafeDirectory as error:
