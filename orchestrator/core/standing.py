@@ -52,9 +52,10 @@ def nodes_of(state: RunState) -> Iterator[NodeResult]:
             yield NodeResult(name=name, state=label, reason=reason)
 
 
-def _is_settled(state: RunState) -> bool:
-    """Whether the workers ended because no work was left."""
-    return state.stop is None and state.divided is not None and state.divided.final
+def _came_to_its_end(state: RunState, node: str) -> bool:
+    """Whether the node's workers ended by themselves because no work was left."""
+    settled = state.stop is None and state.divided is not None and state.divided.final
+    return settled and not any(ending.node == node and ending.by_us for ending in state.endings)
 
 
 def _node_state(
@@ -72,6 +73,6 @@ def _node_state(
         return "failed", state.hang.sentence
     if cause is not None and cause.node == name:
         return "failed", f"{ending_name(cause)} {describe(cause.outcome)}"
-    if state.halted and state.launching and not _is_settled(state):
+    if state.halted and state.launching and not _came_to_its_end(state, name):
         return "stopped", "stopped by orchestrate; verified clean" if node.swept else ""
     return ("used", "") if state.launching else ("unused", "")

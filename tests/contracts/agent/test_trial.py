@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.edges.agent.channel import AgentChannel, AgentError
+from orchestrator.edges.agent.node.environment import tethered
 from tests.contracts.agent.attempts import eventually, exists, running
 from tests.contracts.agent.conftest import OpenChannel
 
@@ -142,6 +144,14 @@ async def test_it_ends_with_its_agent(
         await trials.channel.close()
     await eventually(lambda: not exists(pid))
     await asyncio.gather(asked, return_exceptions=True)
+
+
+def test_a_parent_that_is_gone_by_the_time_it_is_asked_for_is_noticed() -> None:
+    """An agent can be killed between the start of a child and the child's first instruction."""
+    argv = tethered(["echo", "begun"])
+    argv[argv.index(str(os.getpid()))] = "1"
+    ended = subprocess.run(argv, capture_output=True, check=False, timeout=SOON_S)
+    assert (ended.returncode, ended.stdout) == (-signal.SIGKILL, b"")
 
 
 @pytest.mark.parametrize(

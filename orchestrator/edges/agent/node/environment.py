@@ -22,11 +22,17 @@ if TYPE_CHECKING:
 MAX_LINE_BYTES = 4096
 MAX_LINES = 20_000
 KEPT_LINES = 20
-# A builder must not outlive an agent that is killed: the kernel ends it then (PR_SET_PDEATHSIG).
+# The kernel ends it with its parent (PR_SET_PDEATHSIG), which may have ended just before we asked.
 TETHER = (
     "import ctypes,os,signal,sys;ctypes.CDLL(None).prctl(1,signal.SIGKILL);"
-    "os.execvp(sys.argv[1],sys.argv[1:])"
+    "os.getppid()==int(sys.argv[1]) or os.kill(os.getpid(),signal.SIGKILL);"
+    "os.execvp(sys.argv[2],sys.argv[2:])"
 )
+
+
+def tethered(argv: list[str]) -> list[str]:
+    """The command line of ``argv`` as a child of this process that does not outlive it."""
+    return [sys.executable, "-I", "-S", "-c", TETHER, str(os.getpid()), *argv]
 
 
 def build(context: Context, request: Mapping[str, Any], requirements: bytes) -> dict[str, Any]:
@@ -57,7 +63,7 @@ def build(context: Context, request: Mapping[str, Any], requirements: bytes) -> 
 def _run(context: Context, digest: str, argv: list[str]) -> None:
     """Run to its end, telling each line. Raises :class:`AgentFault` if it fails."""
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", TETHER, *argv],
+        tethered(argv),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -14,13 +14,12 @@ import re
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 
 from orchestrator.edges.agent.node import lease
 from orchestrator.edges.agent.node.children import outcome_of
-from orchestrator.edges.agent.node.environment import TETHER
+from orchestrator.edges.agent.node.environment import tethered
 from orchestrator.edges.agent.node.fault import BUSY, AgentFault
 from orchestrator.edges.agent.node.launch import filled
 from orchestrator.edges.agent.node.layout import check_name
@@ -82,7 +81,7 @@ class Tried:
         self.told = False
         self.status: int | None = None
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", TETHER, *argv],
+            tethered(argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
