@@ -15,11 +15,12 @@ import lora
 import packing
 import tiny_base
 from conversations import encode, load_conversations
+from engines import summed_loss
 from evaluation import answer_prompts, exact_match, mean_loss
 from function_calls import parse_calls
 from lora import Trainable
 from settings import Settings
-from training import batches, learning_rate_at, summed_loss
+from training import Trainer, batches, learning_rate_at
 from world import World
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
@@ -179,7 +180,8 @@ def test_answers_are_scored_against_the_expected_calls(trainable: Trainable) -> 
 
     assert [sample.prompt for sample in samples] == [example.prompt for example in examples]
     assert exact_match(samples) == 0
-    assert mean_loss(trainable, [(example,) for example in examples]) > 1
+    trainer = Trainer(trainable, [])
+    assert mean_loss(trainer, [(example,) for example in examples]) > 1
 
 
 def test_a_template_that_ignores_tools_is_replaced(settings: Settings, tmp_path: Path) -> None:

@@ -36,12 +36,15 @@ def _wait_for_checkpoint(node: NodeFolder, process: subprocess.Popen[str]) -> No
 
 
 def test_four_ranks_on_two_nodes_train_as_one_rank_does(tmp_path: Path) -> None:
-    """Same losses and same adapter: 7 rows a step do not divide by 4, and no disk is shared."""
+    """Same losses and same adapter: 7 rows a step do not divide by 4, and no disk is shared. The
+    one trains by autograd, the four by the fused engine.
+    """
     options = (*QUICK, "--steps=5", "--global-batch=7", "--micro-batch=2", "--sequence-length=192")
     single, first, second = (node_folder(tmp_path / name) for name in ("single", "first", "second"))
     alone = single.start(str(SCRIPT), *options, f"--cache-dir={tmp_path / 'cache-0'}")
     succeed(alone)
-    runs = start_ranks([first, second], 2, SCRIPT, *options, "--cache-dir=./cache")
+    fused = (*options, "--cache-dir=./cache", "--engine=fused")
+    runs = start_ranks([first, second], 2, SCRIPT, *fused)
     for run in runs:
         succeed(run)
 

@@ -12,7 +12,7 @@ from conversations import Example
 from function_calls import calls_match, parse_calls
 from lora import Trainable
 from packing import Row, count_targets
-from training import batches, summed_loss
+from training import Trainer, batches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +25,14 @@ class Sample:
     match: bool
 
 
-def mean_loss(trainable: Trainable, rows: Sequence[Row]) -> float:
+def mean_loss(trainer: Trainer, rows: Sequence[Row]) -> float:
     """Loss in nats per target token."""
+    trainable = trainer.trainable
     trainable.model.eval()
     total = torch.zeros(1, device=trainable.world.device)
     with torch.no_grad():
         for batch in batches(rows, trainable):
-            total += summed_loss(trainable, batch)
+            total += trainer.engine.loss(batch)
     return float(trainable.world.sum(total)) / count_targets(rows)
 
 

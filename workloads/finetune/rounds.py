@@ -128,7 +128,7 @@ class LocalRounds:
         if start["needs"]:
             given = self._take(PARAMETERS)
             self._common = self._receive(given.content)
-            fill(self.trainer.parameters, self._common)
+            self.trainer.adopt(self._common)
             self.recorder.restore(given.header)
             if self.world.rank == 0 and digest(self._common) != start["sha256"]:
                 raise RuntimeError("the parameters to begin with arrived with another digest")
@@ -284,7 +284,7 @@ class LocalRounds:
         if self.world.rank == 0:
             change.copy_(self._change(feed, number))
         self.world.broadcast(change)
-        fill(self.trainer.parameters, flat(self.trainer.parameters) + change)
+        self.trainer.adopt(flat(self.trainer.parameters) + change)
         self._applied = number
         self.recorder.add_steps([self._record(told) for told in feed.header["curve"]])
         self._look(number)
@@ -327,12 +327,12 @@ class LocalRounds:
         began = time.monotonic()
         if last or _crossed(before, step, settings.eval_every):
             mine = flat(self.trainer.parameters)
-            fill(self.trainer.parameters, self._shared_common())
+            self.trainer.adopt(self._shared_common())
             if last:
                 self._trained_s += began - self._mark
                 self.recorder.extend_last_step(began - self._mark)
             self._evaluate(step)
-            fill(self.trainer.parameters, mine if not last else self._common)
+            self.trainer.adopt(mine if not last else self._common)
         if last or _crossed(before, step, settings.checkpoint_every):
             self._save(step, self._state())
         self._mark += time.monotonic() - began
@@ -353,7 +353,7 @@ class LocalRounds:
 
     def _end(self) -> None:
         """All nodes must have the same values now; who reports for all is told last."""
-        fill(self.trainer.parameters, self._shared_common())
+        self.trainer.adopt(self._shared_common())
         if self.world.rank == 0:
             self._exchange.tell({"type": "end", "sha256": digest(self._common)})
         number = FIRST_UPDATE + self._end_round - self._first + 1
@@ -419,16 +419,6 @@ def share_of(rows: Sequence[Row], shares: Sequence[float], index: int, step: int
 def flat(parameters: Iterable[torch.nn.Parameter]) -> Vector:
     """All values in one new vector."""
     return torch.cat([parameter.detach().float().flatten() for parameter in parameters])
-
-
-def fill(parameters: Iterable[torch.nn.Parameter], vector: Vector) -> None:
-    """The way back."""
-    start = 0
-    with torch.no_grad():
-        for parameter in parameters:
-            end = start + parameter.numel()
-            parameter.copy_(vector[start:end].view_as(parameter))
-            start = end
 
 
 def digest(vector: Vector) -> str:

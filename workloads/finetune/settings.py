@@ -10,9 +10,9 @@ from typing import Any, get_type_hints
 
 # What may differ between the attempt that wrote a checkpoint and the one that resumes from it.
 FREE_TO_CHANGE = frozenset(
-    "cache_dir checkpoint_every collective_timeout eval_every generate_batch keep_checkpoints "
-    "max_new_tokens micro_batch outer_learning_rate outer_momentum round_compression "
-    "round_steps".split()
+    "cache_dir checkpoint_every collective_timeout engine eval_every generate_batch "
+    "keep_checkpoints max_new_tokens micro_batch outer_learning_rate outer_momentum recompute "
+    "round_compression round_steps".split()
 )
 
 
@@ -45,6 +45,17 @@ class Settings:
     attention: str = _option(
         "sdpa", "attention kernel", "sdpa", "flash_attention_2", "flex_attention", "eager"
     )
+    engine: str = _option(
+        "plain", "plain = transformers and autograd; fused = passes of our own", "plain", "fused"
+    )
+    recompute: str = _option(
+        "auto",
+        "what the fused engine computes twice to save memory",
+        "auto",
+        "none",
+        "mlp",
+        "layer",
+    )
     gradient_checkpointing: bool = _option(False, "recompute activations: less memory, slower")
     device: str = _option("auto", "auto = CUDA where there is a GPU", "auto", "cpu", "cuda")
     eval_every: int = _option(0, "steps between evaluations; 0 = only before and after training")
@@ -64,6 +75,11 @@ class Settings:
         "int8", "how changes travel that are averaged", "int8", "bf16", "none"
     )
     collective_timeout: int = _option(300, "longest wait for another rank, in seconds")
+
+    @property
+    def one_row(self) -> bool:
+        """Whether a micro-batch's rows are laid end to end."""
+        return self.engine == "fused" or self.attention == "flash_attention_2"
 
     def rows_per_step(self, world_size: int) -> int:
         """Rows that all ranks together train on in one step."""
@@ -127,4 +143,8 @@ def _complaints(settings: Settings) -> list[str]:
         found.append("--outer-momentum must be in [0, 0.999)")
     if settings.learning_rate <= 0 or settings.max_grad_norm <= 0:
         found.append("--learning-rate and --max-grad-norm must be above 0")
+    if settings.engine == "fused" and settings.lora_dropout:
+        found.append("--engine fused has no dropout: pass --lora-dropout 0 or --engine plain")
+    if settings.engine == "fused" and settings.gradient_checkpointing:
+        found.append("--gradient-checkpointing is for --engine plain; --recompute for fused")
     return found

@@ -68,6 +68,7 @@ class Run:
 
     def train(self) -> None:
         """Train from the newest checkpoint, or from the start."""
+        self._say(f"engine: {self.trainer.engine.description}")
         state = agree_on_checkpoint(kit.checkpoint_dir(), self._digest, self.world)
         done = 0
         if state is not None:
@@ -104,7 +105,7 @@ class Run:
         )
 
     def _evaluate(self, step: int) -> None:
-        self.recorder.add_eval_loss(step, mean_loss(self.trainable, self.held_out_rows))
+        self.recorder.add_eval_loss(step, mean_loss(self.trainer, self.held_out_rows))
 
     def _after_step(self, record: StepRecord) -> None:
         self.recorder.add_step(record)
@@ -164,7 +165,7 @@ class Run:
             settings=self.settings,
         )
         (batch, *_) = batches(self.held_out_rows[: self.settings.micro_batch], alone)
-        difference = reload_difference(alone, output / "adapter", batch)
+        difference = reload_difference(alone, output / "adapter", batch.to(self.world.device))
         tolerance = RELOAD_TOLERANCE[self.settings.dtype]
         if not difference <= tolerance:
             raise TrainingFailed(

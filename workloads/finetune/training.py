@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional
 
+from engines import engine_of
 from lora import Trainable
-from packing import IGNORED, Batch, Row, collate, count_targets, count_tokens
+from packing import Batch, Row, collate, count_targets, count_tokens
 from settings import Settings
 
 
@@ -50,6 +50,7 @@ class Trainer:
         self.rows_per_step = self.settings.rows_per_step(self.world.total)
         self.parameters = trainable.parameters
         self.buffer = _attach_gradients(self.parameters)
+        self.engine = engine_of(trainable)
         self.optimiser = torch.optim.AdamW(
             self.parameters,
             lr=self.settings.learning_rate,
@@ -69,7 +70,6 @@ class Trainer:
         batch_rows = self.rows_of(step) if batch_rows is None else batch_rows
         learning_rate = learning_rate_at(step, self.settings)
         self._accumulate(batch_rows, step)
-        self.world.sum(self.buffer)
         loss = float(self.buffer[-1])
         if not math.isfinite(loss):
             raise TrainingFailed(f"the loss is {loss} at step {step}; lower --learning-rate")
@@ -77,6 +77,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.step()
+        self.engine.refresh()
         if self.world.device.type == "cuda":
             torch.cuda.synchronize()
         return StepRecord(
@@ -99,19 +100,35 @@ class Trainer:
         with torch.no_grad():
             for parameter, saved in zip(self.parameters, state["adapter"], strict=True):
                 parameter.copy_(saved)
+        self.engine.refresh()
         self.optimiser.load_state_dict(state["optimiser"])
 
+    def adopt(self, vector: torch.Tensor) -> None:
+        """Take the adapter's values from `vector`: all of them, in the parameters' order."""
+        start = 0
+        with torch.no_grad():
+            for parameter in self.parameters:
+                end = start + parameter.numel()
+                parameter.copy_(vector[start:end].view_as(parameter))
+                start = end
+        self.engine.refresh()
+
     def _accumulate(self, batch_rows: Sequence[Row], step: int) -> None:
-        """Put this rank's part of the gradient and of the loss into the buffer."""
+        """Put the gradient and the loss of all ranks into the buffer."""
         self.buffer.zero_()
         self.trainable.model.train()
         # Dropout is a function of seed, step and rank, so no generator state has to be kept.
         torch.manual_seed((self.settings.seed * 1_000_003 + step) * 65_537 + self.world.number)
         targets = count_targets(batch_rows)
-        for batch in batches(batch_rows, self.trainable):
-            loss = summed_loss(self.trainable, batch) / targets
-            loss.backward()
-            self.buffer[-1] += loss.detach()
+        mine = batches(batch_rows, self.trainable)
+        overlap = self.engine.overlap(self.buffer)
+        for batch in mine:
+            last = batch is mine[-1]
+            self.buffer[-1] += self.engine.accumulate(batch, 1 / targets, overlap if last else None)
+        if overlap is None:
+            self.world.sum(self.buffer)
+        else:
+            overlap.wait()
 
 
 def train(trainer: Trainer, *, done: int, after_step: Callable[[StepRecord], None]) -> None:
@@ -121,28 +138,17 @@ def train(trainer: Trainer, *, done: int, after_step: Callable[[StepRecord], Non
 
 
 def batches(rows: Sequence[Row], trainable: Trainable) -> list[Batch]:
-    """This rank's share of `rows` in micro-batches."""
+    """This rank's share of `rows` in micro-batches, on the host."""
     settings, world = trainable.settings, trainable.world
     mine = rows[world.rank :: world.size]
     return [
         collate(
             mine[start : start + settings.micro_batch],
             pad=trainable.tokenizer.pad_token_id,
-            one_row=settings.attention == "flash_attention_2",
-        ).to(world.device)
+            one_row=settings.one_row,
+        )
         for start in range(0, len(mine), settings.micro_batch)
     ]
-
-
-def summed_loss(trainable: Trainable, batch: Batch) -> torch.Tensor:
-    """Cross entropy summed over the target tokens of a micro-batch, in nats."""
-    labels = batch.labels[:, batch.predicting]
-    return functional.cross_entropy(
-        trainable.logits(batch).flatten(0, 1),
-        labels.flatten(),
-        ignore_index=IGNORED,
-        reduction="sum",
-    )
 
 
 def learning_rate_at(step: int, settings: Settings) -> float:

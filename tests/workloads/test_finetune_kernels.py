@@ -1,0 +1,110 @@
+"""The fused engine's Triton kernels agree with plain torch, bit for bit or within rounding."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fused import reference
+
+EPS = 1e-6
+KINDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Iterator[ModuleType]:
+    """Triton's own interpreter runs them where there is no GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not torch.cuda.is_available():
+            patch.setenv("TRITON_INTERPRET", "1")
+        pytest.importorskip("triton", reason="hardware: Triton comes with CUDA builds of torch")
+        from fused import kernels
+
+        yield kernels
+        if "TRITON_INTERPRET" in os.environ:
+            del sys.modules["fused.kernels"]  # they are made for the interpreter
+
+
+@pytest.fixture(params=KINDS, ids=["fp32", "bf16"])
+def kind(request: pytest.FixtureRequest) -> torch.dtype:
+    torch.manual_seed(5)
+    found: torch.dtype = request.param
+    return found
+
+
+def wide(rows: int, width: int, kind: torch.dtype, spare: int = 3) -> Tensor:
+    """Random values whose rows lie apart."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.randn(rows, width + spare, device=device).to(kind)[:, :width]
+
+
+def same(got: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(got, wanted, rtol=KINDS[got.dtype], atol=KINDS[got.dtype])
+
+
+def test_the_norm(kernels: ModuleType, kind: torch.dtype) -> None:
+    total, grad, residual = (wide(5, 37, kind) for _ in range(3))
+    weight = wide(1, 37, kind)[0].contiguous()
+    outs = [torch.zeros_like(total) for _ in range(2)]
+    kept = [
+        module.rms_norm(total, weight, EPS, out)
+        for module, out in zip((kernels, reference), outs, strict=True)
+    ]
+    same(outs[0], outs[1])
+    torch.testing.assert_close(kept[0].rstd, kept[1].rstd)
+    again = torch.zeros_like(total)
+    kernels.rms_norm_again(kept[0], again)
+    assert torch.equal(again, outs[0])
+    for beside in (residual, None):
+        kernels.rms_norm_backward(grad, kept[0], beside, outs[0])
+        reference.rms_norm_backward(grad, kept[1], beside, outs[1])
+        same(outs[0], outs[1])
+
+
+def test_the_gated_product(kernels: ModuleType, kind: torch.dtype) -> None:
+    gate_up, out, other = wide(4, 2 * 2050, kind), wide(4, 2050, kind), wide(4, 2050, kind)
+    kernels.swiglu(gate_up, out)
+    reference.swiglu(gate_up, other)
+    same(out, other)
+    grad = wide(4, 2050, kind)
+    pairs = [(grad.clone(), gate_up.clone()) for _ in range(2)]
+    kernels.swiglu_backward(*pairs[0])
+    reference.swiglu_backward(*pairs[1])
+    for got, wanted in zip(*pairs, strict=True):
+        same(got, wanted)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_the_rotation(kernels: ModuleType, kind: torch.dtype, inverse: bool) -> None:
+    """Also in place; and turned back it is what it was."""
+    x, angles = wide(3, 5 * 16, kind), wide(3, 16, kind, 0)
+    angles[:, 8:] = angles[:, :8]
+    cos, sin = angles.cos(), angles.sin()
+    out, other = torch.zeros_like(x), torch.zeros_like(x)
+    kernels.rotate(x, cos, sin, inverse=inverse, out=out)
+    reference.rotate(x, cos, sin, inverse=inverse, out=other)
+    same(out, other)
+    kernels.rotate(out, cos, sin, inverse=not inverse, out=out)
+    same(out, x.contiguous())
+
+
+def test_cross_entropy(kernels: ModuleType, kind: torch.dtype) -> None:
+    """Over several blocks of a vocabulary, with logits far from zero."""
+    width = kernels.VOCABULARY + 77
+    logits = wide(3, width, kind) * 8 + 20
+    labels = torch.tensor([0, width - 1, 1234], device=logits.device)
+    exact = logits.double().detach().requires_grad_()
+    wanted = functional.cross_entropy(exact, labels, reduction="sum")
+    (wanted * 0.25).backward()
+    assert exact.grad is not None
+    loss = kernels.cross_entropy_(logits, labels, 0.25)
+    assert math.isclose(float(loss), float(wanted.detach()), rel_tol=1e-5)
+    torch.testing.assert_close(logits.double(), exact.grad, rtol=0, atol=1e-3)

@@ -1,0 +1,213 @@
+"""The operations of `reference` as Triton kernels, for CUDA: each passes once over its tensors.
+
+They are bound by memory, so each program holds a row, or a block of one, in registers, computes in
+fp32 and writes once. Offsets of rows are 64 bits wide: 32,000 tokens times 37,888 columns are more
+than 31.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fused.reference import Normed
+
+COLUMNS = 2048  # of a row in one program, where rows need not be whole
+VOCABULARY = 8192  # of a row's logits at a time
+
+
+def _warps(columns: int) -> int:
+    """Enough threads for eight values each, within what a program may have."""
+    warps: int = min(max(triton.next_power_of_2(columns) // 256, 1), 16)
+    return warps
+
+
+@triton.jit
+def _rms_norm(x, weight, out, rstd, x_row, out_row, width, eps, block: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, block)
+    inside = at < width
+    values = tl.load(x + row * x_row + at, mask=inside, other=0.0)
+    wide = values.to(tl.float32)
+    inverse = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=0) / width + eps)
+    tl.store(rstd + row, inverse)
+    normed = (wide * inverse).to(values.dtype)
+    scale = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    product = (normed.to(tl.float32) * scale).to(values.dtype)
+    tl.store(out + row * out_row + at, product, mask=inside)
+
+
+@triton.jit
+def _rms_norm_again(x, weight, rstd, out, x_row, out_row, width, block: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, block)
+    inside = at < width
+    values = tl.load(x + row * x_row + at, mask=inside, other=0.0)
+    normed = (values.to(tl.float32) * tl.load(rstd + row)).to(values.dtype)
+    scale = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    product = (normed.to(tl.float32) * scale).to(values.dtype)
+    tl.store(out + row * out_row + at, product, mask=inside)
+
+
+@triton.jit
+def _rms_norm_backward(
+    grad, x, weight, rstd, residual, out, grad_row, x_row, residual_row, out_row, width,
+    past: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, block)
+    inside = at < width
+    inverse = tl.load(rstd + row)
+    scale = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    scaled = tl.load(grad + row * grad_row + at, mask=inside, other=0.0).to(tl.float32) * scale
+    normed = tl.load(x + row * x_row + at, mask=inside, other=0.0).to(tl.float32) * inverse
+    inner = tl.sum(scaled * normed, axis=0) / width
+    result = (scaled - normed * inner) * inverse
+    if past:
+        beside = tl.load(residual + row * residual_row + at, mask=inside, other=0.0)
+        result += beside.to(tl.float32)
+    tl.store(out + row * out_row + at, result.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _swiglu(gate_up, out, gate_up_row, out_row, width, block: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * block + tl.arange(0, block)
+    inside = at < width
+    gate = tl.load(gate_up + row * gate_up_row + at, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gate_up + row * gate_up_row + width + at, mask=inside, other=0.0)
+    silu = (gate * tl.sigmoid(gate)).to(up.dtype).to(tl.float32)
+    tl.store(out + row * out_row + at, (silu * up.to(tl.float32)).to(up.dtype), mask=inside)
+
+
+@triton.jit
+def _swiglu_backward(grad, gate_up, grad_row, gate_up_row, width, block: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * block + tl.arange(0, block)
+    inside = at < width
+    gates = gate_up + row * gate_up_row + at
+    gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gates + width, mask=inside, other=0.0).to(tl.float32)
+    grads = grad + row * grad_row + at
+    wide = tl.load(grads, mask=inside, other=0.0).to(tl.float32)
+    sigmoid = tl.sigmoid(gate)
+    silu = gate * sigmoid
+    of_gate = wide * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))
+    kind = grad.dtype.element_ty
+    tl.store(gates, of_gate.to(kind), mask=inside)
+    tl.store(gates + width, (wide * silu).to(kind), mask=inside)
+    tl.store(grads, (silu * up).to(kind), mask=inside)
+
+
+@triton.jit
+def _rotate(
+    x, cos, sin, out, x_row, out_row, table_row, heads, sign,
+    together: tl.constexpr, half: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1) * together + tl.arange(0, together)
+    at = tl.arange(0, half)
+    inside = (head < heads)[:, None] & (at >= 0)[None, :]
+    place = head[:, None] * (2 * half) + at[None, :]
+    cosine = tl.load(cos + row * table_row + at).to(tl.float32)[None, :]
+    sine = tl.load(sin + row * table_row + at).to(tl.float32)[None, :] * sign
+    first = tl.load(x + row * x_row + place, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(x + row * x_row + place + half, mask=inside, other=0.0).to(tl.float32)
+    kind = out.dtype.element_ty
+    tl.store(out + row * out_row + place, (first * cosine - second * sine).to(kind), mask=inside)
+    turned = (second * cosine + first * sine).to(kind)
+    tl.store(out + row * out_row + place + half, turned, mask=inside)
+
+
+@triton.jit
+def _cross_entropy(
+    logits, labels, losses, logits_row, scale, width: tl.constexpr, block: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    line = logits + row * logits_row
+    label = tl.load(labels + row)
+    chosen = tl.load(line + label).to(tl.float32)
+    highest = -float("inf")
+    total = 0.0
+    for start in range(0, width, block):
+        at = start + tl.arange(0, block)
+        part = tl.load(line + at, mask=at < width, other=-float("inf")).to(tl.float32)
+        higher = tl.maximum(highest, tl.max(part, axis=0))
+        total = total * tl.exp(highest - higher) + tl.sum(tl.exp(part - higher), axis=0)
+        highest = higher
+    normaliser = highest + tl.log(total)
+    tl.store(losses + row, normaliser - chosen)
+    for start in range(0, width, block):
+        at = start + tl.arange(0, block)
+        inside = at < width
+        part = tl.load(line + at, mask=inside, other=-float("inf")).to(tl.float32)
+        share = tl.exp(part - normaliser) - tl.where(at == label, 1.0, 0.0)
+        tl.store(line + at, (share * scale).to(logits.dtype.element_ty), mask=inside)
+
+
+def rms_norm(total: Tensor, weight: Tensor, eps: float, out: Tensor) -> Normed:
+    rows, width = total.shape
+    rstd = torch.empty(rows, dtype=torch.float32, device=total.device)
+    _rms_norm[(rows,)](
+        total, weight, out, rstd, total.stride(0), out.stride(0), width, eps,
+        block=triton.next_power_of_2(width), num_warps=_warps(width),
+    )  # fmt: skip
+    return Normed(total, weight, rstd)
+
+
+def rms_norm_again(normed: Normed, out: Tensor) -> None:
+    total = normed.total
+    rows, width = total.shape
+    _rms_norm_again[(rows,)](
+        total, normed.weight, normed.rstd, out, total.stride(0), out.stride(0), width,
+        block=triton.next_power_of_2(width), num_warps=_warps(width),
+    )  # fmt: skip
+
+
+def rms_norm_backward(grad: Tensor, normed: Normed, residual: Tensor | None, out: Tensor) -> None:
+    total = normed.total
+    rows, width = total.shape
+    beside = grad if residual is None else residual
+    _rms_norm_backward[(rows,)](
+        grad, total, normed.weight, normed.rstd, beside, out,
+        grad.stride(0), total.stride(0), beside.stride(0), out.stride(0), width,
+        past=residual is not None, block=triton.next_power_of_2(width), num_warps=_warps(width),
+    )  # fmt: skip
+
+
+def swiglu(gate_up: Tensor, out: Tensor) -> None:
+    rows, width = out.shape
+    grid = (rows, triton.cdiv(width, COLUMNS))
+    _swiglu[grid](gate_up, out, gate_up.stride(0), out.stride(0), width, block=COLUMNS, num_warps=8)
+
+
+def swiglu_backward(grad: Tensor, gate_up: Tensor) -> None:
+    rows, width = grad.shape
+    grid = (rows, triton.cdiv(width, COLUMNS))
+    _swiglu_backward[grid](
+        grad, gate_up, grad.stride(0), gate_up.stride(0), width, block=COLUMNS, num_warps=8
+    )
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -> None:
+    tokens, depth = cos.shape
+    half, heads = depth // 2, x.shape[1] // depth
+    if half != triton.next_power_of_2(half):
+        raise ValueError(f"heads of {depth} values; the rotary kernel takes powers of two")
+    together = min(triton.next_power_of_2(heads), max(1, COLUMNS // half))
+    _rotate[(tokens, triton.cdiv(heads, together))](
+        x, cos, sin, out, x.stride(0), out.stride(0), cos.stride(0), heads,
+        -1.0 if inverse else 1.0, together=together, half=half, num_warps=4,
+    )  # fmt: skip
+
+
+def cross_entropy_(logits: Tensor, labels: Tensor, scale: float) -> Tensor:
+    rows, width = logits.shape
+    losses = torch.empty(rows, dtype=torch.float32, device=logits.device)
+    block = min(triton.next_power_of_2(width), VOCABULARY)
+    _cross_entropy[(rows,)](
+        logits, labels, losses, logits.stride(0), scale, width=width, block=block, num_warps=16
+    )
+    return losses.sum()

@@ -1,0 +1,196 @@
+"""From a peft model to fused layers over the same tensors, and the passes over all layers.
+
+The frozen matrices move into joined storages, and the model's own modules get views of them in
+return: evaluation, generation and saving go on through transformers and peft, without a second
+copy of anything. The adapter's parameters stay peft's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fused.attention import documents
+from fused.head import linear_cross_entropy
+from fused.joined import Joined, Part
+from fused.layer import Form, Kept, Layer, Recompute, Tokens
+from fused.ops import operations
+from packing import IGNORED, Batch
+
+FAMILIES = ("llama", "mistral", "qwen2")
+ATTENTION, FFN = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
+REMEDY = "pass --engine plain"
+
+
+class NotFused(ValueError):
+    """The model or its adapter is not of the kind that the fused engine knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """A micro-batch on the device: token ids [T], their layers' common parts, and what to predict
+    [n] at which places [n].
+    """
+
+    ids: Tensor
+    tokens: Tokens
+    places: Tensor
+    labels: Tensor
+
+
+class FusedModel:
+    """All layers of a peft model. Call `refresh` after each change of the adapter."""
+
+    def __init__(self, peft_model: Any) -> None:
+        base = peft_model.get_base_model()
+        _check(base.config)
+        self._body, self._head = base.model, base.lm_head
+        self.ops = operations(self._body.embed_tokens.weight.device)
+        self.form = _form(base.config)
+        self.layers = [_layer(self.ops, self.form, block) for block in self._body.layers]
+
+    def refresh(self) -> None:
+        """Take over the adapter's values, which are trained in fp32."""
+        for layer in self.layers:
+            for joined in layer.joined:
+                joined.refresh()
+
+    def lay(self, batch: Batch) -> Laid:
+        """`batch`, collated as one row, on the model's device."""
+        device = self._body.embed_tokens.weight.device
+        where = documents(batch.position_ids.cpu())
+        ids = batch.input_ids[0].to(device)
+        labels = batch.labels[0, batch.predicting]
+        if bool((labels == IGNORED).any()):
+            raise ValueError("a place that predicts nothing was given as one that does")
+        table = self._body.embed_tokens.weight
+        cos, sin = self._body.rotary_emb(table, batch.position_ids.to(device))
+        where = type(where)(where.lengths, where.starts.to(device))
+        tokens = Tokens(where, cos[0], sin[0])
+        return Laid(ids, tokens, batch.predicting.to(device), labels.to(device))
+
+    @torch.no_grad()
+    def loss(self, laid: Laid) -> Tensor:
+        """Summed cross entropy in nats, fp32 scalar."""
+        hidden = self._body.embed_tokens(laid.ids)
+        for layer in self.layers:
+            hidden, _ = layer.forward(hidden, laid.tokens, None)
+        return self._head_loss(hidden, laid, 1.0, None)
+
+    @torch.no_grad()
+    def accumulate(
+        self,
+        laid: Laid,
+        scale: float,
+        recompute: Recompute = Recompute.NONE,
+        finished: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """The summed cross entropy, and the gradient of `scale` times it added to the adapter's.
+
+        `finished(i)` is called when the gradients of layer i are complete, the last layer first.
+        """
+        hidden = self._body.embed_tokens(laid.ids)
+        kept: list[Kept] = []
+        for layer in self.layers:
+            hidden, own = layer.forward(hidden, laid.tokens, recompute)
+            kept.append(own)
+        last = self.layers[-1]
+        grad = last.room_for_gradient(len(hidden))
+        loss = self._head_loss(hidden, laid, scale, grad[:, : hidden.shape[1]])
+        del hidden
+        for index in reversed(range(len(self.layers))):
+            below = self.layers[index - 1] if index else None
+            out = below.room_for_gradient(len(grad)) if below else None
+            inner = out[:, : self.layers[index].down.out_width] if out is not None else None
+            self.layers[index].backward(grad, kept.pop(), laid.tokens, inner)
+            if finished is not None:
+                finished(index)
+            if out is not None:
+                grad = out
+        return loss
+
+    def _head_loss(self, hidden: Tensor, laid: Laid, scale: float, grad: Tensor | None) -> Tensor:
+        """The final norm, the output layer and the loss, at the places that predict something."""
+        norm = self._body.norm.weight
+        chosen = hidden[laid.places]
+        normed = torch.empty_like(chosen)
+        kept = self.ops.rms_norm(chosen, norm, self.form.eps, normed)
+        loss = linear_cross_entropy(
+            self.ops, normed, self._head.weight, laid.labels, scale, grad=grad is not None
+        )
+        if grad is not None:
+            of_chosen = torch.empty_like(chosen)
+            self.ops.rms_norm_backward(normed, kept, None, of_chosen)
+            grad.zero_()
+            grad[laid.places] = of_chosen
+        return loss
+
+
+def _check(config: Any) -> None:
+    """Raises :class:`NotFused` for what the layers here would compute otherwise."""
+    if config.model_type not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise NotFused(f"a model of type {config.model_type} (known: {known}); {REMEDY}")
+    if config.hidden_act != "silu":
+        raise NotFused(f"the activation {config.hidden_act} (known: silu); {REMEDY}")
+    window = getattr(config, "sliding_window", None)
+    if window is not None and getattr(config, "use_sliding_window", True):
+        raise NotFused(f"attention over a window of {window} tokens; {REMEDY}")
+
+
+def _form(config: Any) -> Form:
+    depth = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Form(
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        depth=depth,
+        ffn=config.intermediate_size,
+        eps=config.rms_norm_eps,
+        scale=depth**-0.5,
+    )
+
+
+def _layer(ops: ModuleType, form: Form, block: Any) -> Layer:
+    return Layer(
+        ops,
+        form,
+        (block.input_layernorm.weight, block.post_attention_layernorm.weight),
+        (
+            _join([getattr(block.self_attn, name) for name in ATTENTION]),
+            _join([block.self_attn.o_proj]),
+            _join([getattr(block.mlp, name) for name in FFN]),
+            _join([block.mlp.down_proj]),
+        ),
+    )
+
+
+def _join(projections: Sequence[Any]) -> Joined:
+    """peft's linear modules of one input; their frozen weights become views of the storage."""
+    joined = Joined([_part(projection) for projection in projections])
+    for projection, weight in zip(projections, joined.weights, strict=True):
+        projection.get_base_layer().weight.data = weight
+    return joined
+
+
+def _part(projection: Any) -> Part:
+    adapters = list(getattr(projection, "lora_A", {}))
+    if len(adapters) != 1 or projection.merged:
+        raise NotFused(f"a projection with {len(adapters)} LoRA adapters, not one; {REMEDY}")
+    (name,) = adapters
+    if not isinstance(projection.lora_dropout[name], torch.nn.Identity):
+        raise NotFused("LoRA with dropout; pass --lora-dropout 0 or --engine plain")
+    if projection.use_dora.get(name) or projection.lora_B[name].bias is not None:
+        raise NotFused(f"DoRA or a LoRA bias; {REMEDY}")
+    linear = projection.get_base_layer()
+    return Part(
+        weight=linear.weight.data,
+        bias=None if linear.bias is None else linear.bias.data,
+        a=projection.lora_A[name].weight,
+        b=projection.lora_B[name].weight,
+        scale=projection.scaling[name],
+    )

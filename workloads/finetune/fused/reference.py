@@ -1,0 +1,92 @@
+"""The element-wise operations in plain torch: what the kernels have to agree with, and what runs
+where there is no GPU.
+
+All tensors are two-dimensional with a contiguous last dimension; rows may lie apart, which is how
+room for an adapter's columns is left beside them. T is the number of tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True)
+class Normed:
+    """What is kept of a norm: its input [T, d], its frozen weight [d], and 1/rms [T] in fp32."""
+
+    total: Tensor
+    weight: Tensor
+    rstd: Tensor
+
+
+def rms_norm(total: Tensor, weight: Tensor, eps: float, out: Tensor) -> Normed:
+    """`out` [T, d] = the norm of `total` [T, d] times `weight` [d].
+
+    As in transformers: statistics in fp32, rounded to the model's type before the weight.
+    """
+    normed = Normed(total, weight, torch.rsqrt(total.float().square().mean(-1) + eps))
+    rms_norm_again(normed, out)
+    return normed
+
+
+def rms_norm_again(normed: Normed, out: Tensor) -> None:
+    """`out` as it was made by `rms_norm`."""
+    scaled = normed.total.float() * normed.rstd[:, None]
+    out.copy_(normed.weight * scaled.to(normed.total.dtype))
+
+
+def rms_norm_backward(grad: Tensor, normed: Normed, residual: Tensor | None, out: Tensor) -> None:
+    """`out` [T, d] = gradient of the norm's input, plus `residual` [T, d], the gradient that comes
+    past the norm, if any.
+    """
+    scaled = grad.float() * normed.weight.float()
+    unit = normed.total.float() * normed.rstd[:, None]
+    inner = (scaled * unit).mean(-1, keepdim=True)
+    own = (scaled - unit * inner) * normed.rstd[:, None]
+    out.copy_(own if residual is None else residual.float() + own)
+
+
+def swiglu(gate_up: Tensor, out: Tensor) -> None:
+    """`out` [T, f] = silu(gate) * up, with `gate_up` [T, 2 f] holding the two side by side."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    out.copy_(functional.silu(gate) * up)
+
+
+def swiglu_backward(grad: Tensor, gate_up: Tensor) -> None:
+    """Both in place: `gate_up` [T, 2 f] becomes its gradient, `grad` [T, f] the product again."""
+    gate, up = (part.float() for part in gate_up.chunk(2, dim=-1))
+    sigmoid = torch.sigmoid(gate)
+    silu = gate * sigmoid
+    product, of_up = silu * up, grad.float() * silu
+    of_gate = grad.float() * up * sigmoid * (1 + gate * (1 - sigmoid))
+    grad.copy_(product)
+    gate_up.copy_(torch.cat([of_gate, of_up], dim=-1))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -> None:
+    """Rotary embedding of `x` [T, heads x D] into `out`, which may be `x`; `cos` and `sin` are
+    [T, D], halves repeated, as transformers makes them. `inverse` turns back: the gradient's way.
+    """
+    tokens, depth = cos.shape
+    heads = x.reshape(tokens, -1, depth)
+    first, second = heads.chunk(2, dim=-1)
+    turned = torch.cat((-second, first), dim=-1)
+    sine = -sin if inverse else sin
+    out.copy_((heads * cos[:, None] + turned * sine[:, None]).reshape(tokens, -1))
+
+
+def cross_entropy_(logits: Tensor, labels: Tensor, scale: float) -> Tensor:
+    """Sum of the cross entropies of `logits` [n, V] for `labels` [n], in nats, a scalar in fp32;
+    `logits` become the gradient of `scale` times that sum.
+    """
+    wide = logits.float()
+    normaliser = wide.logsumexp(-1, keepdim=True)
+    loss = (normaliser - wide.gather(1, labels[:, None])).sum()
+    gradient = (wide - normaliser).exp_()
+    gradient.scatter_add_(1, labels[:, None], torch.full_like(normaliser, -1.0))
+    logits.copy_(gradient.mul_(scale))
+    return loss
