@@ -18,6 +18,7 @@ from virtual_hosts_lib.processes import VirtualHostsError
 from .bed import Bed, make_bed
 from .errors import BenchError, Stopped
 from .fan_out import fan_out
+from .finetune import finetune, finetune_markdown, met
 from .imports import import_profile, imports
 from .launch import deepspeed_environment, launch
 from .machine import describe
@@ -99,6 +100,17 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="PROGRAM",
         help="for ours and the workers; needs the runtime's packages (default: this one)",
     )
+    tune = commands.add_parser(
+        "finetune",
+        help="fine-tuning: our trainer against the usual transformers + peft script",
+        epilog="Needs torch, transformers and peft; without GPUs it runs a tiny model.",
+    )
+    tune.add_argument("--ranks", type=int, default=1, metavar="N", help="GPUs (default: 1)")
+    tune.add_argument("--python", default=sys.executable, metavar="PROGRAM")
+    tune.add_argument("--json", type=Path, metavar="FILE", help="everything measured")
+    tune.add_argument(
+        "options", nargs="*", metavar="OPTION", help="for the ranks, after --; see finetune_ranks"
+    )
     return parser.parse_args(argv)
 
 
@@ -175,7 +187,15 @@ def _partition(arguments: argparse.Namespace) -> int:
     return MISSED if missed or len(rounds) < MIN_SAMPLES else MET
 
 
-COMMANDS = {"control-plane": _control_plane, "partition": _partition}
+def _finetune(arguments: argparse.Namespace) -> int:
+    records = finetune(arguments.python, arguments.ranks, arguments.options)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(records, indent=1) + "\n")
+    print(finetune_markdown(records), end="", flush=True)
+    return MET if met(records) else MISSED
+
+
+COMMANDS = {"control-plane": _control_plane, "partition": _partition, "finetune": _finetune}
 
 
 def _scenarios(name: str, bed: Bed, venv: Path | None) -> list[Scenario]:

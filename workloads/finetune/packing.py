@@ -98,27 +98,33 @@ def collate(rows: Sequence[Row], *, pad: int, one_row: bool = False) -> Batch:
     lines = [[_columns(example) for example in row] for row in rows]
     if one_row:
         lines = [[columns for line in lines for columns in line]]
-    longest = max(sum(len(columns[0]) for columns in line) for line in lines)
-    tensors = []
-    for part, filler in enumerate((pad, None, IGNORED)):
-        table = []
-        for line in lines:
-            values = [value for columns in line for value in columns[part]]
-            missing = longest - len(values)
-            table.append(values + (list(range(missing)) if filler is None else [filler] * missing))
-        tensors.append(torch.tensor(table, dtype=torch.long))
-    input_ids, position_ids, labels = tensors
+    joined = [torch.cat(line, dim=1) for line in lines]
+    longest = max(line.shape[1] for line in joined)
+    input_ids, position_ids, labels = torch.stack(
+        [_padded(line, longest, pad) for line in joined], dim=1
+    )
     predicting = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)
     return Batch(
         input_ids=input_ids, position_ids=position_ids, labels=labels, predicting=predicting
     )
 
 
-def _columns(example: Example) -> tuple[list[int], list[int], list[int]]:
-    """Token, position and label at each place; the last place of a conversation predicts none."""
-    following = zip(example.tokens[1:], example.is_target[1:], strict=True)
-    labels = [token if target else IGNORED for token, target in following]
-    return list(example.tokens), list(range(len(example.tokens))), [*labels, IGNORED]
+def _columns(example: Example) -> torch.Tensor:
+    """Token, position and label at each place, [3, tokens]; a conversation's last place predicts
+    none.
+    """
+    tokens = torch.tensor(example.tokens, dtype=torch.long)
+    targets = torch.frombuffer(bytearray(example.is_target), dtype=torch.uint8).bool()
+    labels = torch.full_like(tokens, IGNORED)
+    labels[:-1] = torch.where(targets[1:], tokens[1:], IGNORED)
+    return torch.stack([tokens, torch.arange(len(tokens)), labels])
+
+
+def _padded(line: torch.Tensor, longest: int, pad: int) -> torch.Tensor:
+    """Padding is one more conversation, which predicts nothing."""
+    missing = longest - line.shape[1]
+    tail = [torch.full((missing,), pad), torch.arange(missing), torch.full((missing,), IGNORED)]
+    return torch.cat([line, torch.stack(tail)], dim=1)
 
 
 def _encoded_once(

@@ -1,0 +1,120 @@
+"""Fine-tuning: our trainer against the usual transformers + peft script, on the same model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import BenchError
+from .report import table
+
+RANKS = Path(__file__).parent / "programs" / "finetune_ranks.py"
+GOAL = 2.85  # tokens/s for each GPU, against the usual script with checkpointing
+LIMIT_S = 560
+GIB = 2**30
+
+
+def finetune(python: str, ranks: int, options: Sequence[str]) -> list[dict[str, Any]]:
+    """Everything that was measured, in order. What a run that was cut off had told counts."""
+    with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
+        out = Path(scratch, "figures.jsonl")
+        argv = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        argv += [str(ranks), str(RANKS), "--out", str(out), *options]
+        try:
+            code = subprocess.run(argv, stdout=sys.stderr, timeout=LIMIT_S, check=False).returncode
+        except subprocess.TimeoutExpired:
+            code = -1
+        lines = out.read_text().splitlines() if out.exists() else []
+    records = [json.loads(line) for line in lines]
+    if not any(record["kind"] == "side" for record in records):
+        raise BenchError(f"no side was measured; the ranks ended with {code}")
+    return records
+
+
+def finetune_markdown(records: Sequence[Mapping[str, Any]]) -> str:
+    """The report: rates, memory, loss curves, and where a step's time goes."""
+    machine = _one(records, "machine")
+    arithmetic = _one(records, "arithmetic")
+    sides = [record for record in records if record["kind"] == "side"]
+    parts = [
+        table(("what", "value"), [(key, str(value)) for key, value in machine.items()]),
+        _rates(sides, arithmetic),
+        _curves(sides),
+        *(_profile(record) for record in records if record["kind"] == "profile"),
+    ]
+    if not any(record["kind"] == "end" for record in records):
+        parts.append("The run was cut off: these are its figures up to then.")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def met(records: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether ours is as fast as it should be; a benchmark on CPUs has no target."""
+    rates = {r["name"]: r["tokens_per_s_per_gpu"] for r in records if r["kind"] == "side"}
+    if _one(records, "machine").get("device") == "CPU":
+        return True
+    return "ours" in rates and "usual" in rates and rates["ours"] >= GOAL * rates["usual"]
+
+
+def _one(records: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
+    for record in records:
+        if record["kind"] == kind:
+            return {key: value for key, value in record.items() if key != "kind"}
+    return {}
+
+
+def _rates(sides: Sequence[Mapping[str, Any]], arithmetic: Mapping[str, Any]) -> str:
+    usual = next((s["tokens_per_s_per_gpu"] for s in sides if s["name"] == "usual"), None)
+    rows = []
+    for side in sides:
+        rate = side["tokens_per_s_per_gpu"]
+        flops = rate * arithmetic["flop_per_token"] / 1e12
+        peak = arithmetic["product_tflops"]
+        rows.append(
+            (
+                side["name"],
+                f"{rate:,.0f} ({side['lowest']:,.0f}..{side['highest']:,.0f})",
+                "" if usual is None else f"{rate / usual:.2f}",
+                f"{flops:.3g}",
+                "" if peak is None else f"{flops / peak:.1%} of {peak:.0f}",
+                "" if side["peak_bytes"] is None else f"{side['peak_bytes'] / GIB:.1f}",
+                side["engine"],
+            )
+        )
+    headings = (
+        "side",
+        "tokens/s per GPU",
+        "ratio",
+        "TFLOP/s (4N + 6 adapter)",
+        "of a bf16 product here",
+        "peak GiB",
+        "engine",
+    )
+    return table(headings, rows)
+
+
+def _curves(sides: Sequence[Mapping[str, Any]]) -> str:
+    names = [side["name"] for side in sides]
+    curves = [side["losses"] for side in sides]
+    rows = [
+        (str(step), *(f"{loss:.4f}" for loss in losses))
+        for step, losses in enumerate(zip(*curves, strict=False), start=1)
+    ]
+    return table(("loss at step", *names), rows)
+
+
+def _profile(record: Mapping[str, Any]) -> str:
+    step, seconds = record["step_s"], record["seconds"]
+    rows = [
+        (name, f"{spent:.3f}", f"{spent / step:.1%}")
+        for name, spent in sorted(seconds.items(), key=lambda item: -item[1])
+    ]
+    idle = step - sum(seconds.values())
+    rows.append(("between kernels", f"{idle:.3f}", f"{idle / step:.1%}"))
+    slowest = "\n".join(f"{s:9.4f} s  {count:6} x  {key}" for s, count, key in record["slowest"])
+    title = f"One step of {record['name']}, {step:.3f} s under the profiler:"
+    return "\n\n".join([title, table(("what", "s", "share"), rows), f"```text\n{slowest}\n```"])

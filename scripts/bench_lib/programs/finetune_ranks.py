@@ -1,0 +1,396 @@
+"""One rank of `scripts/bench finetune`: the usual script and ours, in one process, on one model.
+
+Started by torchrun. Rank 0 writes a JSON line for each thing that is measured as soon as it is, so
+that a benchmark that is cut off has told what it found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WORKLOADS = Path(__file__).resolve().parents[3] / "workloads"
+sys.path += [str(WORKLOADS / "finetune"), str(WORKLOADS)]
+
+import torch  # noqa: E402 - after the workload's folder
+
+from conversations import Example  # noqa: E402
+from lora import Trainable  # noqa: E402
+from packing import Row, text_example  # noqa: E402
+from settings import Settings  # noqa: E402
+from training import Trainer, learning_rate_at  # noqa: E402
+from world import World, joined_world  # noqa: E402
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen2-7b": {
+        "vocab_size": 152064,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 32768,
+        "rope_theta": 1e6,
+    },
+    "tiny": {
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+    },
+}
+LEARNING_RATE = 2e-4
+WORDS = 64  # different tokens of the data, so that there is something to learn in a few steps
+PROFILED_CLASSES = (
+    ("communication", ("nccl", "gloo")),
+    ("attention", ("flash", "fmha", "attention", "cudnn_generated", "sdpa")),
+    ("matrix products", ("gemm", "cutlass", "xmma", "nvjet", "cublas", "addmm", "::mm")),
+    ("cross entropy", ("cross_entropy", "softmax", "nll_loss")),
+    ("optimiser", ("adam", "multi_tensor")),
+    ("copies", ("memcpy", "memset", "copy_")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What both sides do: rows of a global batch, each `length` tokens, all of them text."""
+
+    settings: Settings
+    world: World
+    rows: list[Row]
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.settings.rows_per_step(self.world.total) * self.settings.sequence_length
+
+
+class Report:
+    """JSON lines, by rank 0."""
+
+    def __init__(self, path: Path, world: World) -> None:
+        self._path, self._world = path, world
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        if self._world.is_main:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"kind": kind, **fields}) + "\n")
+
+
+class Usual:
+    """The script that most people write: transformers, peft, DDP, AdamW."""
+
+    def __init__(self, model: Any, work: Work, micro_batch: int, *, checkpointing: bool) -> None:
+        self.work, self.micro_batch = work, micro_batch
+        self.model = model
+        if checkpointing:
+            options = {"use_reentrant": False}
+            model.get_base_model().gradient_checkpointing_enable(options)
+            model.enable_input_require_grads()
+        self.parallel = model
+        if work.world.size > 1:
+            on = [work.world.device] if work.world.device.type == "cuda" else None
+            self.parallel = torch.nn.parallel.DistributedDataParallel(model, device_ids=on)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=_on_gpu(work)
+        )
+
+    def step(self, step: int) -> float:
+        work = self.work
+        size = work.settings.rows_per_step(work.world.total)
+        rows = work.rows[(step - 1) * size : step * size][work.world.rank :: work.world.size]
+        batches = [
+            rows[start : start + self.micro_batch]
+            for start in range(0, len(rows), self.micro_batch)
+        ]
+        self.model.train()
+        total = torch.zeros((), device=work.world.device)
+        for batch in batches:
+            last = batch is batches[-1] or work.world.size == 1
+            with nullcontext() if last else self.parallel.no_sync():
+                total += self._backward(batch) / len(batches)
+        torch.nn.utils.clip_grad_norm_(self.parameters, work.settings.max_grad_norm)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate_at(step, work.settings)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        work.world.sum(total)
+        return float(total) / work.world.size
+
+    def _backward(self, rows: list[Row]) -> torch.Tensor:
+        ids = torch.tensor([list(row[0].tokens) for row in rows]).to(self.work.world.device)
+        share = (
+            len(rows)
+            * self.work.world.size
+            / self.work.settings.rows_per_step(self.work.world.total)
+        )
+        enabled = self.work.settings.dtype == "bf16"
+        with torch.autocast(self.work.world.device.type, torch.bfloat16, enabled=enabled):
+            loss = self.parallel(input_ids=ids, labels=ids, use_cache=False).loss
+        (loss * share).backward()
+        out: torch.Tensor = loss.detach()
+        return out
+
+    def close(self) -> None:
+        """Take away what was added to the model."""
+        self.parallel = None
+        self.optimiser.zero_grad(set_to_none=True)
+        base = self.model.get_base_model()
+        base.gradient_checkpointing_disable()
+
+
+class Ours:
+    """The workload's own trainer with the fused engine."""
+
+    def __init__(self, model: Any, work: Work) -> None:
+        tokenizer = type("Padding", (), {"pad_token_id": 0})
+        trainable = Trainable(
+            model=model, tokenizer=tokenizer, world=work.world, settings=work.settings
+        )
+        self.trainer = Trainer(trainable, work.rows)
+
+    def step(self, step: int) -> float:
+        return self.trainer.step(step).loss
+
+    def close(self) -> None:
+        """Nothing was added."""
+
+
+def main() -> None:
+    options = _options()
+    with joined_world("auto", 600) as world:
+        report = Report(options.out, world)
+        if options.memory_gib and world.device.type == "cuda":
+            total = torch.cuda.get_device_properties(world.device).total_memory
+            torch.cuda.set_per_process_memory_fraction(options.memory_gib * 2**30 / total)
+        work = _work(options, world)
+        model = _model(options, world)
+        report.tell("machine", **_machine(world), tokens_per_step=work.tokens_per_step)
+        report.tell("arithmetic", **_arithmetic(model))
+        start = [p.detach().clone() for p in model.parameters() if p.requires_grad]
+        for name, make in _sides(model, work):
+            if name not in options.sides:
+                continue
+            _restore(model, start)
+            _measure(name, make, work, options, report)
+        report.tell("end")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", choices=list(SHAPES), default="tiny")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--length", type=int, default=4096)
+    parser.add_argument("--rows", type=int, default=8, help="of a step, for each rank")
+    parser.add_argument("--micro-batch", type=int, default=2, help="of ours")
+    parser.add_argument("--recompute", default="auto")
+    parser.add_argument("--memory-gib", type=float, default=0.0)
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--sides", nargs="+", default=["usual", "ours"])
+    return parser.parse_args()
+
+
+def _work(options: argparse.Namespace, world: World) -> Work:
+    """Random text that repeats itself: each row is one of a few sentences over and over."""
+    settings = Settings(
+        engine="fused",
+        recompute=options.recompute,
+        steps=options.steps,
+        micro_batch=options.micro_batch,
+        global_batch=options.rows * world.size,
+        sequence_length=options.length,
+        learning_rate=LEARNING_RATE,
+        dtype="bf16" if world.device.type == "cuda" else "fp32",
+    )
+    generator = torch.Generator().manual_seed(7)
+    rows: list[Row] = []
+    for _ in range(options.steps * options.rows * world.size):
+        words = torch.randint(WORDS, (options.length,), generator=generator).tolist()
+        rows.append((_text(words),))
+    return Work(settings, world, rows)
+
+
+def _text(words: list[int]) -> Example:
+    return text_example(words[:1], words[1:])
+
+
+def _model(options: argparse.Namespace, world: World) -> Any:
+    """Random weights, made where they are used; the adapter as peft makes it, in fp32."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(11)
+    kind = torch.bfloat16 if world.device.type == "cuda" else torch.float32
+    config = Qwen2Config(**SHAPES[options.model], tie_word_embeddings=False)
+    config._attn_implementation = "sdpa"  # noqa: SLF001 - what from_pretrained sets
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    try:
+        with torch.device(world.device):
+            base = Qwen2ForCausalLM(config)
+    finally:
+        torch.set_default_dtype(before)
+    lora = LoraConfig(r=64, lora_alpha=128, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(base, lora).to(world.device)
+
+
+def _sides(model: Any, work: Work) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Ours last: it lays the model's matrices out anew."""
+    yield "usual", lambda: Usual(model, work, 2, checkpointing=True)
+    yield "usual, no checkpointing", lambda: Usual(model, work, 2, checkpointing=False)
+    yield "ours", lambda: Ours(model, work)
+
+
+def _measure(
+    name: str,
+    make: Callable[[], Any],
+    work: Work,
+    options: argparse.Namespace,
+    report: Report,
+) -> None:
+    """Steps with their times; the first ones warm up and compile."""
+    device = work.world.device
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    side = make()
+    engine = getattr(getattr(side, "trainer", None), "engine", None)
+    losses, seconds = [], []
+    for step in range(1, options.steps + 1):
+        profiled = options.profile and step == options.steps
+        _ready(work)
+        began = time.perf_counter()
+        with _profiled(name, work, report) if profiled else nullcontext():
+            losses.append(side.step(step))
+            _ready(work)
+        seconds.append(time.perf_counter() - began)
+    timed = seconds[options.warmup : len(seconds) - (1 if options.profile else 0)]
+    rates = [work.tokens_per_step / took / work.world.size for took in timed]
+    report.tell(
+        "side",
+        name=name,
+        engine=getattr(engine, "description", ""),
+        tokens_per_s_per_gpu=statistics.median(rates),
+        lowest=min(rates),
+        highest=max(rates),
+        steps=len(rates),
+        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        losses=losses,
+    )
+    side.close()
+    del side
+
+
+def _ready(work: Work) -> None:
+    if _on_gpu(work):
+        torch.cuda.synchronize()
+    work.world.barrier()
+
+
+def _on_gpu(work: Work) -> bool:
+    return work.world.device.type == "cuda"
+
+
+def _restore(model: Any, start: list[torch.Tensor]) -> None:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    with torch.no_grad():
+        for parameter, value in zip(trained, start, strict=True):
+            parameter.copy_(value)
+
+
+@contextmanager
+def _profiled(name: str, work: Work, report: Report) -> Iterator[None]:
+    """Where one step's time goes on the device: shares of its kernels, and what lies between."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if _on_gpu(work):
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    began = time.perf_counter()
+    with torch.profiler.profile(activities=activities) as profile:
+        yield
+    took = time.perf_counter() - began
+    on_gpu = _on_gpu(work)
+    spent: dict[str, float] = {}
+    slowest: list[tuple[float, int, str]] = []
+    for event in profile.key_averages():
+        own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        is_kernel = str(event.device_type).endswith("CUDA")
+        if own <= 0 or (on_gpu and not is_kernel):
+            continue
+        kind = _class_of(event.key)
+        spent[kind] = spent.get(kind, 0.0) + own / 1e6
+        slowest.append((own / 1e6, event.count, event.key))
+    slowest.sort(reverse=True)
+    report.tell(
+        "profile",
+        name=name,
+        step_s=took,
+        seconds=spent,
+        slowest=[[round(s, 4), count, key[:120]] for s, count, key in slowest[:25]],
+    )
+
+
+def _class_of(kernel: str) -> str:
+    low = kernel.lower()
+    for name, words in PROFILED_CLASSES:
+        if any(word in low for word in words):
+            return name
+    return "norms and element-wise"
+
+
+def _machine(world: World) -> dict[str, Any]:
+    if world.device.type != "cuda":
+        return {"device": "CPU", "torch": torch.__version__, "ranks": world.size}
+    properties = torch.cuda.get_device_properties(world.device)
+    return {
+        "device": properties.name,
+        "memory_bytes": properties.total_memory,
+        "torch": torch.__version__,
+        "ranks": world.size,
+    }
+
+
+def _arithmetic(model: Any) -> dict[str, Any]:
+    """FLOPs of a token: 4 for each frozen weight of a product (forward, and the gradient of its
+    input; no gradient of the weight), 6 for each weight of the adapter. Attention is left out.
+    """
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    embedded = model.get_input_embeddings().weight.numel()
+    frozen = sum(p.numel() for p in model.parameters()) - trained - embedded
+    return {
+        "frozen": frozen,
+        "trained": trained,
+        "flop_per_token": 4 * frozen + 6 * trained,
+        "product_tflops": _product_tflops() if torch.cuda.is_available() else None,
+    }
+
+
+def _product_tflops(size: int = 8192, repeats: int = 20) -> float:
+    """What a square bf16 product reaches on this device, in the same run."""
+    left, right = (torch.randn(size, size, device="cuda").bfloat16() for _ in range(2))
+    for _ in range(5):
+        torch.mm(left, right)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(repeats):
+        torch.mm(left, right)
+    end.record()
+    end.synchronize()
+    seconds: float = begin.elapsed_time(end) / 1e3
+    return 2 * size**3 * repeats / seconds / 1e12
+
+
+if __name__ == "__main__":
+    main()
