@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import orchestrate_kit as kit
+from accounting import flop_per_token, peak_flops
 from settings import Settings
 from training import StepRecord
 from world import World
@@ -97,6 +98,7 @@ class Recorder:
         timed = [record for record in self.steps if record.step in chosen] or self.steps
         seconds = [record.seconds for record in timed]
         rate = sum(record.tokens for record in timed) / sum(seconds)
+        timing = timed_figures(timed, rate / self.world.total, self.settings.gpu_hour_usd)
         last = losses[-min(10, math.ceil(len(losses) / 10)) :]
         assert self.eval_loss_first is not None
         return {
@@ -108,11 +110,45 @@ class Recorder:
             "tokens_per_s_per_rank": (rate / self.world.total, "tok/s"),
             "step_time_p50": (percentile(seconds, 50), "s"),
             "step_time_p95": (percentile(seconds, 95), "s"),
+            **timing,
         }
 
     def write_curve(self, path: Path) -> None:
         """One JSON line a step."""
         write_lines(path, (asdict(record) for record in self.steps))
+
+
+def timed_figures(
+    timed: Sequence[StepRecord], per_rank: float, gpu_hour_usd: float
+) -> dict[str, tuple[float, str]]:
+    """Where the time of the reporting rank's steps went, its energy, and the price of tokens."""
+    total = sum(record.seconds for record in timed)
+    figures = {
+        "data_wait": (sum(record.data_s for record in timed) / total, "fraction"),
+        "communication_wait": (
+            sum(record.communication_s for record in timed) / total,
+            "fraction",
+        ),
+    }
+    joules = [record.joules for record in timed if record.joules is not None]
+    if joules and len(joules) == len(timed):
+        watts = sum(joules) / total
+        figures |= {"watts": (watts, "W"), "tokens_per_joule": (per_rank / watts, "tok/J")}
+    if gpu_hour_usd:
+        cost = gpu_hour_usd / 3600 / per_rank * 1e6
+        figures["usd_per_million_tokens"] = (cost, "USD")
+    return figures
+
+
+def arithmetic_figures(model: Any, world: World, per_rank: float) -> dict[str, tuple[float, str]]:
+    """What a token takes, and the part of the device's peak that this is at `per_rank` tokens/s."""
+    flop = flop_per_token(model)
+    figures: dict[str, tuple[float, str]] = {"flop_per_token": (flop, "FLOP/tok")}
+    on_gpu = world.device.type == "cuda"
+    peak = peak_flops(torch.cuda.get_device_name(world.device)) if on_gpu else None
+    if peak is not None:
+        figures["mfu"] = (per_rank * flop / peak, "fraction")
+    return figures
 
 
 def warmup_steps(steps: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 # What may differ between the attempt that wrote a checkpoint and the one that resumes from it.
 FREE_TO_CHANGE = frozenset(
-    "cache_dir checkpoint_every collective_timeout engine eval_every generate_batch "
+    "cache_dir checkpoint_every collective_timeout engine eval_every generate_batch gpu_hour_usd "
     "keep_checkpoints max_new_tokens micro_batch outer_learning_rate outer_momentum recompute "
     "round_compression round_steps".split()
 )
@@ -74,6 +74,7 @@ class Settings:
     round_compression: str = _option(
         "int8", "how changes travel that are averaged", "int8", "bf16", "none"
     )
+    gpu_hour_usd: float = _option(0.0, "price of one GPU for an hour; 0 = no cost is told")
     collective_timeout: int = _option(300, "longest wait for another rank, in seconds")
 
     @property
@@ -127,7 +128,9 @@ def _complaints(settings: Settings) -> list[str]:
         for name in positive
         if getattr(settings, name) < 1
     ]
-    not_negative = "global_batch eval_every checkpoint_every base_steps weight_decay".split()
+    not_negative = (
+        "global_batch eval_every checkpoint_every base_steps weight_decay gpu_hour_usd"
+    ).split()
     found += [
         f"--{name.replace('_', '-')} must not be negative"
         for name in not_negative

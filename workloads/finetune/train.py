@@ -27,7 +27,7 @@ from conversations import digest_conversations, encode, load_conversations
 from evaluation import answer_prompts, exact_match, mean_loss
 from lora import RELOAD_TOLERANCE, Trainable, prepare, reload_difference, save_adapter
 from packing import Row, make_rows, plan_rows
-from reporting import Recorder, peak_memory_bytes, write_lines
+from reporting import Recorder, arithmetic_figures, peak_memory_bytes, write_lines
 from resumable import agree_on_checkpoint, prune_checkpoints, save_checkpoint
 from rounds import LocalRounds, Place, place_of_node
 from settings import Settings, parse_settings
@@ -137,6 +137,8 @@ class Run:
         figures = self.recorder.figures()
         if self.rounds is not None:
             figures |= self.rounds.figures()
+        per_rank, _ = figures["tokens_per_s_per_rank"]
+        figures |= arithmetic_figures(self.trainable.model, self.world, per_rank)
         figures["function_call_exact_match"] = (exact_match(samples), "fraction")
         figures["trainable_parameters"] = (
             sum(parameter.numel() for parameter in self.trainable.parameters),

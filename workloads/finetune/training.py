@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from accounting import Clock, EnergyMeter
 from engines import engine_of
 from lora import Trainable
 from packing import Batch, Row, collate, count_targets, count_tokens
@@ -25,6 +26,9 @@ class StepRecord:
     learning_rate: float
     tokens: int
     seconds: float
+    data_s: float = 0.0  # of the seconds: waiting for rows
+    communication_s: float = 0.0  # and for gradients of other ranks
+    joules: float | None = None  # of this rank's GPU, in these seconds
 
 
 class TrainingFailed(RuntimeError):
@@ -51,6 +55,8 @@ class Trainer:
         self.parameters = trainable.parameters
         self.buffer = _attach_gradients(self.parameters)
         self.engine = engine_of(trainable)
+        self.clock = Clock(self.world.device)
+        self.energy = EnergyMeter(self.world)
         self.optimiser = torch.optim.AdamW(
             self.parameters,
             lr=self.settings.learning_rate,
@@ -66,7 +72,7 @@ class Trainer:
         """Do optimiser step `step`, counted from 1, with the step's rows or these of them; raises
         `TrainingFailed` if the loss is not finite.
         """
-        started = time.monotonic()
+        started, joules = time.monotonic(), self.energy.joules()
         batch_rows = self.rows_of(step) if batch_rows is None else batch_rows
         learning_rate = learning_rate_at(step, self.settings)
         self._accumulate(batch_rows, step)
@@ -80,12 +86,16 @@ class Trainer:
         self.engine.refresh()
         if self.world.device.type == "cuda":
             torch.cuda.synchronize()
+        seconds, used, lap = time.monotonic() - started, self.energy.joules(), self.clock.lap()
         return StepRecord(
             step=step,
             loss=loss,
             learning_rate=learning_rate,
             tokens=count_tokens(batch_rows),
-            seconds=time.monotonic() - started,
+            seconds=seconds,
+            data_s=lap.data_s,
+            communication_s=lap.communication_s,
+            joules=None if used is None or joules is None else used - joules,
         )
 
     def state(self) -> dict[str, Any]:
@@ -120,15 +130,19 @@ class Trainer:
         # Dropout is a function of seed, step and rank, so no generator state has to be kept.
         torch.manual_seed((self.settings.seed * 1_000_003 + step) * 65_537 + self.world.number)
         targets = count_targets(batch_rows)
-        mine = batches(batch_rows, self.trainable)
+        mine = shares(batch_rows, self.trainable)
         overlap = self.engine.overlap(self.buffer)
-        for batch in mine:
-            last = batch is mine[-1]
+        for number, rows in enumerate(mine):
+            # A GPU is busy with the micro-batch before while this one is made.
+            with self.clock.data(waited=number == 0 or self.world.device.type != "cuda"):
+                batch = collate_for(self.trainable, rows)
+            last = number == len(mine) - 1
             self.buffer[-1] += self.engine.accumulate(batch, 1 / targets, overlap if last else None)
-        if overlap is None:
-            self.world.sum(self.buffer)
-        else:
-            overlap.wait()
+        with self.clock.communication():
+            if overlap is None:
+                self.world.sum(self.buffer)
+            else:
+                overlap.wait()
 
 
 def train(trainer: Trainer, *, done: int, after_step: Callable[[StepRecord], None]) -> None:
@@ -139,16 +153,20 @@ def train(trainer: Trainer, *, done: int, after_step: Callable[[StepRecord], Non
 
 def batches(rows: Sequence[Row], trainable: Trainable) -> list[Batch]:
     """This rank's share of `rows` in micro-batches, on the host."""
-    settings, world = trainable.settings, trainable.world
+    return [collate_for(trainable, share) for share in shares(rows, trainable)]
+
+
+def shares(rows: Sequence[Row], trainable: Trainable) -> list[Sequence[Row]]:
+    """This rank's share of `rows`, in parts of a micro-batch."""
+    size, world = trainable.settings.micro_batch, trainable.world
     mine = rows[world.rank :: world.size]
-    return [
-        collate(
-            mine[start : start + settings.micro_batch],
-            pad=trainable.tokenizer.pad_token_id,
-            one_row=settings.one_row,
-        )
-        for start in range(0, len(mine), settings.micro_batch)
-    ]
+    return [mine[start : start + size] for start in range(0, len(mine), size)]
+
+
+def collate_for(trainable: Trainable, rows: Sequence[Row]) -> Batch:
+    """One micro-batch, as the engine wants it laid out."""
+    pad = trainable.tokenizer.pad_token_id
+    return collate(rows, pad=pad, one_row=trainable.settings.one_row)
 
 
 def learning_rate_at(step: int, settings: Settings) -> float:

@@ -8,7 +8,7 @@ copy of anything. The adapter's parameters stay peft's own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -61,18 +61,18 @@ class FusedModel:
                 joined.refresh()
 
     def lay(self, batch: Batch) -> Laid:
-        """`batch`, collated as one row, on the model's device."""
+        """`batch`, collated as one row on the host, on the model's device."""
         device = self._body.embed_tokens.weight.device
-        where = documents(batch.position_ids.cpu())
-        ids = batch.input_ids[0].to(device)
+        where = documents(batch.position_ids)
+        ids = _sent(batch.input_ids[0], device)
         labels = batch.labels[0, batch.predicting]
         if bool((labels == IGNORED).any()):
             raise ValueError("a place that predicts nothing was given as one that does")
         table = self._body.embed_tokens.weight
-        cos, sin = self._body.rotary_emb(table, batch.position_ids.to(device))
-        where = type(where)(where.lengths, where.starts.to(device))
+        cos, sin = self._body.rotary_emb(table, _sent(batch.position_ids, device))
+        where = replace(where, starts=_sent(where.starts, device))
         tokens = Tokens(where, cos[0], sin[0])
-        return Laid(ids, tokens, batch.predicting.to(device), labels.to(device))
+        return Laid(ids, tokens, _sent(batch.predicting, device), _sent(labels, device))
 
     @torch.no_grad()
     def loss(self, laid: Laid) -> Tensor:
@@ -129,6 +129,13 @@ class FusedModel:
             grad.zero_()
             grad[laid.places] = of_chosen
         return loss
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """On its way to the device, behind what that is doing: the host goes on."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _check(config: Any) -> None:

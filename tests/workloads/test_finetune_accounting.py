@@ -1,0 +1,92 @@
+"""Figures that cannot flatter: arithmetic, waiting, energy and money."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+import accounting
+from accounting import Clock, EnergyMeter, flop_per_token, peak_flops
+from reporting import arithmetic_figures, timed_figures
+from training import StepRecord
+from world import World
+
+CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
+pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_token_takes_four_operations_a_frozen_weight_and_six_a_trained_one(tied: bool) -> None:
+    """By hand, for one layer. The look-up of the input is none, unless its table is the output."""
+    config = Qwen2Config(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=tied,
+    )
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(Qwen2ForCausalLM(config), lora)
+    attention = 16 * 16 + 2 * 16 * 8 + 16 * 16
+    frozen = attention + 3 * 16 * 24 + 50 * 16
+    trained = 2 * (2 * (16 + 16) + 2 * (16 + 8) + 3 * (16 + 24))
+    assert flop_per_token(model) == 4 * frozen + 6 * trained
+
+
+def test_peaks_are_told_of_boards_that_are_known() -> None:
+    assert peak_flops("NVIDIA H100 80GB HBM3") == 989.4e12
+    assert peak_flops("NVIDIA H100 PCIe") == 756e12
+    assert peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
+    assert peak_flops("Some other board") is None
+    model = torch.nn.Module()
+    model.get_input_embeddings = model.get_output_embeddings = lambda: torch.nn.Embedding(2, 2)
+    assert set(arithmetic_figures(model, CPU, 1000.0)) == {"flop_per_token"}
+
+
+def record(seconds: float, **fields: float | None) -> StepRecord:
+    return StepRecord(step=1, loss=1.0, learning_rate=1.0, tokens=100, seconds=seconds, **fields)  # type: ignore[arg-type]
+
+
+def test_waiting_energy_and_price_come_from_the_measured_steps() -> None:
+    steps = [
+        record(2.0, data_s=0.5, communication_s=1.0, joules=800.0),
+        record(3.0, data_s=0.0, communication_s=0.5, joules=1200.0),
+    ]
+    figures = timed_figures(steps, per_rank=40.0, gpu_hour_usd=3.6)
+    assert {name: value for name, (value, _) in figures.items()} == pytest.approx(
+        {
+            "data_wait": 0.1,
+            "communication_wait": 0.3,
+            "watts": 400.0,
+            "tokens_per_joule": 0.1,
+            "usd_per_million_tokens": 25.0,
+        }
+    )
+    assert set(timed_figures([*steps, record(1.0)], 40.0, 0.0)) == {
+        "data_wait",
+        "communication_wait",
+    }
+
+
+def test_a_lap_has_what_was_waited_for_since_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count(0.0, 1.0)
+    monkeypatch.setattr(accounting.time, "monotonic", lambda: next(ticks))
+    clock = Clock(CPU.device)
+    for waited in (True, False, True):
+        with clock.data(waited=waited):
+            pass
+    with clock.communication():
+        pass
+    lap = clock.lap()
+    assert (lap.data_s, lap.communication_s) == (2.0, 1.0)
+    assert clock.lap() == accounting.Lap()
+
+
+def test_a_cpu_has_no_energy_counter() -> None:
+    assert EnergyMeter(CPU).joules() is None
