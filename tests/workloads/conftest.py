@@ -77,6 +77,14 @@ class NodeFolder:
             if record["type"] == "metric" and record["step"] is None
         }
 
+    def steps_done(self) -> list[int]:
+        """Of all attempts, as they told of their progress."""
+        return [record["done"] for record in self.records() if record["type"] == "progress"]
+
+    def steps_saved(self) -> list[int]:
+        """The steps after which a checkpoint was written."""
+        return [record["step"] for record in self.records() if record["type"] == "checkpoint"]
+
     def losses(self) -> list[float]:
         """The loss of each step, from the curve that the run left."""
         lines = (self.path / "output" / "loss.jsonl").read_text().splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -32,6 +33,16 @@ def _wait_for_checkpoint(node: NodeFolder, process: subprocess.Popen[str]) -> No
     while not any(record["type"] == "checkpoint" for record in node.records()):
         assert process.poll() is None, finish(process)[1][-4000:]
         assert time.monotonic() < deadline, "no checkpoint in time"
+        time.sleep(0.02)
+
+
+def _wait_for_steps(node: NodeFolder, process: subprocess.Popen[str], count: int) -> None:
+    """Until so many more are done."""
+    before = len(node.steps_done())
+    deadline = time.monotonic() + DEADLINE_S
+    while len(node.steps_done()) < before + count:
+        assert process.poll() is None, finish(process)[1][-4000:]
+        assert time.monotonic() < deadline, "no step in time"
         time.sleep(0.02)
 
 
@@ -75,7 +86,9 @@ def test_any_rank_makes_a_whole_base(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path, cache: Path) -> None:
-    """The losses of a run that was killed and started again are those of one that was not."""
+    """The losses of a run that was killed, then asked to end, and started again each time, are
+    those of one that was not.
+    """
     options = (*QUICK, "--steps=30", "--global-batch=4", f"--cache-dir={cache}")
     whole, broken = node_folder(tmp_path / "whole"), node_folder(tmp_path / "broken")
     succeed(whole.start(str(SCRIPT), *options, "--lora-dropout=0.1"))
@@ -84,18 +97,25 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path, cache: 
     victim.kill()
     finish(victim)
     assert not (broken.path / "output" / "loss.jsonl").exists()
+    stopped = broken.start(str(SCRIPT), *options, "--lora-dropout=0.1", "--checkpoint-every=0")
+    _wait_for_steps(broken, stopped, 5)
+    stopped.send_signal(signal.SIGTERM)
+    finish(stopped)
+    assert stopped.returncode == 128 + signal.SIGTERM
+    saved = broken.steps_saved()
+    assert saved[-1] > saved[-2] + 3, "asked to end, it saved what it had done since"
     resumed = succeed(
         broken.start(str(SCRIPT), *options, "--lora-dropout=0.1", "--checkpoint-every=3")
     )
 
-    assert "resumed after step" in resumed
+    assert f"resumed after step {saved[-1]}" in resumed
     assert broken.losses() == whole.losses()
     assert len(whole.losses()) == 30
 
 
 def test_a_run_reports_what_the_workload_promises(tmp_path: Path, cache: Path) -> None:
-    """Each declared metric that this machine has and this run asks for, progress at every step, and each declared
-    artifact.
+    """Each declared metric that this machine has and this run asks for, progress at every step, and
+    each declared artifact.
     """
     workload = finetune_workload()
     node = node_folder(tmp_path / "node")

@@ -14,6 +14,7 @@ import hashlib
 import os
 import sys
 import traceback
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ from evaluation import answer_prompts, exact_match, mean_loss
 from lora import RELOAD_TOLERANCE, Trainable, prepare, reload_difference, save_adapter
 from packing import Row, make_rows, plan_rows
 from reporting import Recorder, arithmetic_figures, peak_memory_bytes, write_lines
-from resumable import agree_on_checkpoint, prune_checkpoints, save_checkpoint
+from resumable import agree_on_checkpoint
 from rounds import LocalRounds, Place, place_of_node
 from settings import Settings, parse_settings
-from training import StepRecord, Trainer, TrainingFailed, batches, train
+from training import Trainer, TrainingFailed, batches, train
 from world import World, joined_world
+from writing import CheckpointWriter, saving_on_term
 
 
 class Run:
@@ -53,6 +55,9 @@ class Run:
         if not self.held_out_rows:
             raise ValueError(f"no held-out conversation fits into {length} tokens")
         self.trainer = Trainer(self.trainable, self._plan(training))
+        self.writer = CheckpointWriter(
+            kit.checkpoint_dir(), self._digest, settings.keep_checkpoints, world.device
+        )
         self.rounds: LocalRounds | None = None
 
     def _plan(self, training: list[Any]) -> list[Row]:
@@ -84,9 +89,19 @@ class Run:
         else:
             self._evaluate(0)
         if self.rounds is None:
-            train(self.trainer, done=done, after_step=self._after_step)
+            self._train_with_all(done)
         else:
             self.rounds.train(done)
+
+    def _train_with_all(self, done: int) -> None:
+        """With collectives between all ranks."""
+        with saving_on_term(self._save_last) if self.world.leads_node else nullcontext():
+            train(
+                self.trainer,
+                done=done,
+                note=self.recorder.add_step,
+                after_step=self._after_step,
+            )
 
     @property
     def _digest(self) -> str:
@@ -107,30 +122,35 @@ class Run:
     def _evaluate(self, step: int) -> None:
         self.recorder.add_eval_loss(step, mean_loss(self.trainer, self.held_out_rows))
 
-    def _after_step(self, record: StepRecord) -> None:
-        self.recorder.add_step(record)
-        last = record.step == self.settings.steps
-        if last or _due(record.step, self.settings.eval_every):
-            self._evaluate(record.step)
-        if last or _due(record.step, self.settings.checkpoint_every):
-            self._save_checkpoint(record.step, self.trainer.state())
+    def _after_step(self, step: int) -> None:
+        last = step == self.settings.steps
+        if last or _due(step, self.settings.eval_every):
+            self._evaluate(step)
+        if last or _due(step, self.settings.checkpoint_every):
+            self._save_checkpoint(step, self.trainer.state())
 
     def _save_checkpoint(self, step: int, trained: dict[str, Any]) -> None:
         if not self.world.leads_node:
             return
-        root = kit.checkpoint_dir()
         state: dict[str, Any] = {"trainer": trained, "recorder": self.recorder.state()}
         own = self.rounds is not None
         if own:
             state["step"] = step
-        saved = save_checkpoint(root, step, state, self._digest, own=own)
-        prune_checkpoints(root, self.settings.keep_checkpoints)
-        kit.checkpoint(saved, step)
+        self.writer.write(step, state, own=own)
+
+    def _save_last(self) -> None:
+        """After the last step that was completed, if that is not saved yet."""
+        with self.trainer.changing:
+            done = len(self.recorder.steps)
+            if done > self.writer.newest:
+                self._save_checkpoint(done, self.trainer.state())
+                self.writer.finish()
 
     def conclude(self) -> None:
         """Score function calls, save everything, and check that the adapter can be loaded. Of nodes
         that trained by themselves one does it for all.
         """
+        self.writer.finish()
         if self.rounds is not None and not self.rounds.reporting:
             return
         samples = answer_prompts(self.trainable, self.held_out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class Trainer:
         self.parameters = trainable.parameters
         self.buffer = _attach_gradients(self.parameters)
         self.engine = engine_of(trainable)
+        self.changing = threading.Lock()  # held while values and history are not those of one step
         self.clock = Clock(self.world.device)
         self.energy = EnergyMeter(self.world)
         self.optimiser = torch.optim.AdamW(
@@ -68,9 +70,14 @@ class Trainer:
         """The global batch of a step."""
         return self.rows[(step - 1) * self.rows_per_step : step * self.rows_per_step]
 
-    def step(self, step: int, batch_rows: Sequence[Row] | None = None) -> StepRecord:
-        """Do optimiser step `step`, counted from 1, with the step's rows or these of them; raises
-        `TrainingFailed` if the loss is not finite.
+    def step(
+        self,
+        step: int,
+        batch_rows: Sequence[Row] | None = None,
+        note: Callable[[StepRecord], None] | None = None,
+    ) -> StepRecord:
+        """Do optimiser step `step`, counted from 1, with the step's rows or these of them; `note`
+        is told of it. Raises `TrainingFailed` if the loss is not finite.
         """
         started, joules = time.monotonic(), self.energy.joules()
         batch_rows = self.rows_of(step) if batch_rows is None else batch_rows
@@ -80,28 +87,29 @@ class Trainer:
         if not math.isfinite(loss):
             raise TrainingFailed(f"the loss is {loss} at step {step}; lower --learning-rate")
         _clip(self.buffer[:-1], self.settings.max_grad_norm)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
-        self.optimiser.step()
-        self.engine.refresh()
-        if self.world.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds, used, lap = time.monotonic() - started, self.energy.joules(), self.clock.lap()
-        return StepRecord(
-            step=step,
-            loss=loss,
-            learning_rate=learning_rate,
-            tokens=count_tokens(batch_rows),
-            seconds=seconds,
-            data_s=lap.data_s,
-            communication_s=lap.communication_s,
-            joules=None if used is None or joules is None else used - joules,
-        )
+        with self.changing:
+            self._update(learning_rate)
+            used, lap = self.energy.joules(), self.clock.lap()
+            record = StepRecord(
+                step=step,
+                loss=loss,
+                learning_rate=learning_rate,
+                tokens=count_tokens(batch_rows),
+                seconds=time.monotonic() - started,
+                data_s=lap.data_s,
+                communication_s=lap.communication_s,
+                joules=None if used is None or joules is None else used - joules,
+            )
+            if note is not None:
+                note(record)
+        return record
 
     def state(self) -> dict[str, Any]:
-        """Adapter and optimiser; everything else follows from the settings and the step."""
+        """Adapter and optimiser; everything else follows from the settings and the step. Not a
+        copy: the next step changes it.
+        """
         return {
-            "adapter": [parameter.detach().cpu() for parameter in self.parameters],
+            "adapter": [parameter.detach() for parameter in self.parameters],
             "optimiser": self.optimiser.state_dict(),
         }
 
@@ -112,6 +120,15 @@ class Trainer:
                 parameter.copy_(saved)
         self.engine.refresh()
         self.optimiser.load_state_dict(state["optimiser"])
+
+    def _update(self, learning_rate: float) -> None:
+        """Returns when the device is done with it."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate
+        self.optimiser.step()
+        self.engine.refresh()
+        if self.world.device.type == "cuda":
+            torch.cuda.synchronize()
 
     def adopt(self, vector: torch.Tensor) -> None:
         """Take the adapter's values from `vector`: all of them, in the parameters' order."""
@@ -145,10 +162,17 @@ class Trainer:
                 overlap.wait()
 
 
-def train(trainer: Trainer, *, done: int, after_step: Callable[[StepRecord], None]) -> None:
-    """Do the steps after `done`. `after_step` sees each: reports, checkpoints, averaging rounds."""
+def train(
+    trainer: Trainer,
+    *,
+    done: int,
+    note: Callable[[StepRecord], None],
+    after_step: Callable[[int], None],
+) -> None:
+    """Do the steps after `done`. `note` keeps the history, `after_step` evaluates and saves."""
     for step in range(done + 1, trainer.settings.steps + 1):
-        after_step(trainer.step(step))
+        trainer.step(step, note=note)
+        after_step(step)
 
 
 def batches(rows: Sequence[Row], trainable: Trainable) -> list[Batch]:
