@@ -20,9 +20,12 @@ def parse_value(parameter: Parameter, text: str) -> ParameterValue:
 
 
 def check_value(parameter: Parameter, value: ParameterValue) -> ParameterValue:
-    """``value`` if it has the parameter's type and meets its bounds; a whole number becomes a float
-    where one is wanted. Raises ``ValueError`` that says what was expected.
+    """``value`` if it has the parameter's type and meets its bounds, or is a word that is valid in
+    place of a number; a whole number becomes a float where one is wanted. Raises ``ValueError``
+    that says what was expected.
     """
+    if parameter.type in _NUMBERS and value in parameter.choices:
+        return value
     if parameter.type is ParameterType.FLOAT and type(value) is int:
         value = float(value)
     wanted = _PYTHON_TYPES[parameter.type]
@@ -36,17 +39,20 @@ def check_value(parameter: Parameter, value: ParameterValue) -> ParameterValue:
 
 
 def expected(parameter: Parameter) -> str:
-    """The parameter's type, bounds and unit in words: ``int >= 1 (steps)``."""
+    """The parameter's type, bounds and unit in words: ``int >= 1 (steps) or auto``."""
     words = [parameter.type.value]
-    if parameter.choices:
+    if parameter.type is ParameterType.CHOICE:
         words = [f"one of {', '.join(parameter.choices)}"]
     if parameter.min is not None:
         words.append(f">= {parameter.min:g}")
     if parameter.max is not None:
         words.append(("and " if parameter.min is not None else "") + f"<= {parameter.max:g}")
-    return " ".join(words) + (f" ({parameter.unit})" if parameter.unit else "")
+    instead = parameter.choices if parameter.type in _NUMBERS else ()
+    unit = f" ({parameter.unit})" if parameter.unit else ""
+    return " ".join(words) + unit + "".join(f" or {word}" for word in instead)
 
 
+_NUMBERS = (ParameterType.INT, ParameterType.FLOAT)
 _PYTHON_TYPES: dict[ParameterType, type] = {
     ParameterType.BOOL: bool,
     ParameterType.INT: int,

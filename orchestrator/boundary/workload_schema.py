@@ -86,14 +86,19 @@ class ParameterEntry(Strict):
     default: Value = Field(description="Value when neither a preset nor --set gives one")
     unit: Help = Field(default="", description="Unit of the value, e.g. steps")
     help: Help = Field(default="", description="One line of meaning")
-    choices: list[str] = Field(default_factory=list, description="Valid values of type choice")
+    choices: list[str] = Field(
+        default_factory=list,
+        description="Valid values of type choice; valid words besides the numbers of int and float",
+    )
     min: Number | None = Field(default=None, description="Smallest value, inclusive (int, float)")
     max: Number | None = Field(default=None, description="Largest value, inclusive (int, float)")
 
     @model_validator(mode="after")
     def _consistent(self) -> ParameterEntry:
-        if (self.type == "choice") != bool(self.choices):
+        if self.type == "choice" and not self.choices:
             raise ValueError("type choice and a list of choices go together")
+        if self.choices and self.type not in ("choice", "int", "float"):
+            raise ValueError(f"choices do not apply to type {self.type}")
         if self.type not in ("int", "float") and (self.min, self.max) != (None, None):
             raise ValueError(f"min and max do not apply to type {self.type}")
         if self.min is not None and self.max is not None and self.min > self.max:

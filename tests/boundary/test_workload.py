@@ -248,3 +248,17 @@ def test_no_command_is_a_usage_error(words: list[str]) -> None:
     """Nothing after `--` shows how it is meant."""
     with pytest.raises(UsageError, match="no command"):
         script_job(words, folder="/p", script=None)
+
+
+def test_a_word_can_be_valid_in_place_of_a_number() -> None:
+    """Declared by choices of a number; anything else is refused with what was expected."""
+    text = TEXT.replace("steps: {type: int", "steps: {type: int, choices: [auto]")
+    workload = load_workload(text, "w/workload.yaml", "/p/w")
+    for given_value, value in (("auto", "auto"), ("7", 7)):
+        assert make_job(workload, [f"steps={given_value}"]).values["steps"] == value
+    for wrong in ("much", "0"):
+        with pytest.raises(UsageError, match=r"expected int >= 1 and <= 1000 \(steps\) or auto"):
+            make_job(workload, [f"steps={wrong}"])
+    assert "choices do not apply to type str" in refusal(
+        TEXT.replace("model: {type: str", "model: {type: str, choices: [auto]")
+    )

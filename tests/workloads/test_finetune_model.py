@@ -20,7 +20,7 @@ from evaluation import answer_prompts, exact_match, mean_loss
 from function_calls import parse_calls
 from lora import Trainable
 from settings import Settings
-from training import Trainer, batches, learning_rate_at
+from training import Trainer, collate_for, learning_rate_at
 from world import World
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
@@ -140,7 +140,7 @@ def test_gradient_checkpointing_changes_memory_not_gradients(
     trainable: Trainable, settings: Settings
 ) -> None:
     """Recomputed activations give the same gradients."""
-    batch, *_ = batches([(example,) for example in _examples(trainable)[:3]], trainable)
+    batch = collate_for(trainable, [(example,) for example in _examples(trainable)[:3]])
 
     def gradients() -> list[torch.Tensor]:
         trainable.model.zero_grad(set_to_none=True)
@@ -157,7 +157,7 @@ def test_gradient_checkpointing_changes_memory_not_gradients(
 
 def test_a_saved_adapter_gives_the_same_logits(trainable: Trainable, tmp_path: Path) -> None:
     """Loaded with peft, onto the base, it is the model that was trained."""
-    batch, *_ = batches([(example,) for example in _examples(trainable)[:2]], trainable)
+    batch = collate_for(trainable, [(example,) for example in _examples(trainable)[:2]])
     lora.save_adapter(trainable, tmp_path)
 
     assert lora.reload_difference(trainable, tmp_path, batch) < 1e-5
@@ -165,7 +165,7 @@ def test_a_saved_adapter_gives_the_same_logits(trainable: Trainable, tmp_path: P
 
 def test_another_adapter_is_told_from_the_trained_one(trainable: Trainable, tmp_path: Path) -> None:
     """The check behind the failure exit can fail."""
-    batch, *_ = batches([(example,) for example in _examples(trainable)[:2]], trainable)
+    batch = collate_for(trainable, [(example,) for example in _examples(trainable)[:2]])
     lora.save_adapter(trainable, tmp_path)
     with torch.no_grad():
         trainable.parameters[0].add_(1.0)

@@ -31,7 +31,8 @@ def test_every_parameter_is_an_option_with_the_same_default() -> None:
 
     assert declared == taken
     for entry in fields(Settings):
-        assert WORKLOAD.parameters[entry.name].choices == (entry.metadata["choices"] or ())
+        words = (entry.metadata["word"],) if entry.metadata["word"] else ()
+        assert WORKLOAD.parameters[entry.name].choices == (entry.metadata["choices"] or words)
 
 
 def test_the_real_preset_is_what_its_owners_run() -> None:

@@ -16,7 +16,9 @@ from packing import IGNORED, Batch
 class Engine(Protocol):
     """Losses and gradients of one rank's micro-batches, which are collated on the host."""
 
-    description: str
+    @property
+    def description(self) -> str:
+        """How it computes, in a few words."""
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross entropy summed over the target tokens, in nats."""
@@ -28,6 +30,9 @@ class Engine(Protocol):
 
     def overlap(self, buffer: Tensor) -> Overlap | None:
         """How one step's gradients are summed over the ranks beside the backward pass, if so."""
+
+    def fit(self, rows: int) -> None:
+        """Be ready for micro-batches of so many rows."""
 
     def refresh(self) -> None:
         """Follows each change of the adapter's values."""
@@ -62,6 +67,9 @@ class PlainEngine:
 
     def overlap(self, buffer: Tensor) -> Overlap | None:  # noqa: ARG002 - autograd says nothing
         return None
+
+    def fit(self, rows: int) -> None:
+        """Nothing depends on it."""
 
     def refresh(self) -> None:
         """Nothing is kept beside the adapter."""

@@ -12,7 +12,7 @@ from conversations import Example
 from function_calls import calls_match, parse_calls
 from lora import Trainable
 from packing import Row, count_targets
-from training import Trainer, batches
+from training import Trainer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ def mean_loss(trainer: Trainer, rows: Sequence[Row]) -> float:
     trainable.model.eval()
     total = torch.zeros(1, device=trainable.world.device)
     with torch.no_grad():
-        for batch in batches(rows, trainable):
+        for batch in trainer.batches(rows):
             total += trainer.engine.loss(batch)
     return float(trainable.world.sum(total)) / count_targets(rows)
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_type_hints
 
 # What may differ between the attempt that wrote a checkpoint and the one that resumes from it.
 FREE_TO_CHANGE = frozenset(
     "cache_dir checkpoint_every collective_timeout engine eval_every generate_batch gpu_hour_usd "
-    "keep_checkpoints max_new_tokens micro_batch outer_learning_rate outer_momentum recompute "
+    "keep_checkpoints max_new_tokens micro_batch oom outer_learning_rate outer_momentum recompute "
     "round_compression round_steps".split()
 )
 
 
-def _option(default: Any, text: str, *choices: str) -> Any:
-    return field(default=default, metadata={"help": text, "choices": choices or None})
+AUTO = 0  # a micro-batch of as many rows as fit
+
+
+def _option(default: Any, text: str, *choices: str, word: str = "") -> Any:
+    """`word` is valid in place of a number, and means 0."""
+    return field(default=default, metadata={"help": text, "choices": choices, "word": word})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +32,12 @@ class Settings:
     model: str = _option("", "base model: hub name or folder; empty = a small generated one")
     dataset: str = _option("", "JSONL file of {tools, messages}; empty = generated conversations")
     steps: int = _option(200, "optimiser steps")
-    micro_batch: int = _option(6, "rows in one forward and backward pass of one rank")
+    micro_batch: int = _option(
+        6, "rows in one forward and backward pass of one rank; auto = as many as fit", word="auto"
+    )
+    oom: str = _option(
+        "fail", "out of memory: fail, or retry with half the micro-batch", "fail", "retry"
+    )
     accumulation: int = _option(1, "passes per step and rank; used if global_batch is 0")
     global_batch: int = _option(
         12, "rows in one step over all ranks; 0 = micro_batch x accumulation x ranks"
@@ -108,7 +118,10 @@ def parse_settings(argv: list[str] | None = None) -> Settings:
         if types[entry.name] is bool:
             options["action"] = argparse.BooleanOptionalAction
         else:
-            options |= {"type": types[entry.name], "choices": entry.metadata["choices"]}
+            options["choices"] = entry.metadata["choices"] or None
+            options["type"] = types[entry.name]
+            if entry.metadata["word"]:
+                options["type"] = _or_word(types[entry.name], entry.metadata["word"])
         parser.add_argument(flag, **options)
     settings = Settings(**vars(parser.parse_args(argv)))
     for complaint in _complaints(settings):
@@ -116,10 +129,27 @@ def parse_settings(argv: list[str] | None = None) -> Settings:
     return settings
 
 
+def _or_word(number: Callable[[str], Any], word: str) -> Callable[[str], Any]:
+    """A parser of numbers, and of a word that is valid in place of one."""
+
+    def parse(text: str) -> Any:
+        if text == word:
+            return AUTO
+        try:
+            value = number(text)
+        except ValueError:
+            value = AUTO
+        if value == AUTO:
+            raise argparse.ArgumentTypeError(f"expected a number other than 0, or {word}")
+        return value
+
+    return parse
+
+
 def _complaints(settings: Settings) -> list[str]:
     """What is out of bounds, in the words of the command line."""
     positive = (
-        "steps micro_batch accumulation sequence_length lora_rank lora_alpha keep_checkpoints "
+        "steps accumulation sequence_length lora_rank lora_alpha keep_checkpoints "
         "train_conversations eval_conversations generate_batch max_new_tokens collective_timeout "
         "round_steps"
     ).split()
@@ -129,7 +159,7 @@ def _complaints(settings: Settings) -> list[str]:
         if getattr(settings, name) < 1
     ]
     not_negative = (
-        "global_batch eval_every checkpoint_every base_steps weight_decay gpu_hour_usd"
+        "micro_batch global_batch eval_every checkpoint_every base_steps weight_decay gpu_hour_usd"
     ).split()
     found += [
         f"--{name.replace('_', '-')} must not be negative"
@@ -146,6 +176,8 @@ def _complaints(settings: Settings) -> list[str]:
         found.append("--outer-momentum must be in [0, 0.999)")
     if settings.learning_rate <= 0 or settings.max_grad_norm <= 0:
         found.append("--learning-rate and --max-grad-norm must be above 0")
+    if settings.micro_batch == AUTO and not settings.global_batch:
+        found.append("--micro-batch auto needs --global-batch: a step's rows must not depend on it")
     if settings.engine == "fused" and settings.lora_dropout:
         found.append("--engine fused has no dropout: pass --lora-dropout 0 or --engine plain")
     if settings.engine == "fused" and settings.gradient_checkpointing:

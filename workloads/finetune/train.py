@@ -32,7 +32,7 @@ from reporting import Recorder, arithmetic_figures, peak_memory_bytes, write_lin
 from resumable import agree_on_checkpoint
 from rounds import LocalRounds, Place, place_of_node
 from settings import Settings, parse_settings
-from training import Trainer, TrainingFailed, batches, train
+from training import Trainer, TrainingFailed, collate_for, train
 from world import World, joined_world
 from writing import CheckpointWriter, saving_on_term
 
@@ -186,7 +186,7 @@ class Run:
             world=World(rank=0, local_rank=0, size=1, device=self.world.device),
             settings=self.settings,
         )
-        (batch, *_) = batches(self.held_out_rows[: self.settings.micro_batch], alone)
+        batch = collate_for(alone, self.held_out_rows[: self.trainer.micro_batch])
         difference = reload_difference(alone, output / "adapter", batch.to(self.world.device))
         tolerance = RELOAD_TOLERANCE[self.settings.dtype]
         if not difference <= tolerance:
@@ -219,7 +219,10 @@ def _last_words(error: BaseException, settings: Settings) -> str:
     if not _out_of_memory(error):
         first, *_ = str(error).splitlines() or [""]
         return f"{where}: {type(error).__name__}: {first}"
-    remedy = "lower --micro-batch or --sequence-length, or add --gradient-checkpointing"
+    remedy = (
+        "lower --micro-batch (auto finds the largest that fits) or --sequence-length, "
+        "or add --gradient-checkpointing, or --oom retry"
+    )
     return (
         f"{where}: out of memory with --micro-batch {settings.micro_batch} "
         f"--sequence-length {settings.sequence_length}: {remedy}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,12 @@ import torch
 
 from accounting import Clock, EnergyMeter
 from engines import engine_of
+from fused.overlap import Overlap
 from lora import Trainable
 from packing import Batch, Row, collate, count_targets, count_tokens
-from settings import Settings
+from settings import AUTO, Settings
+from sizing import find_size
+from world import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,12 @@ class Trainer:
         self.parameters = trainable.parameters
         self.buffer = _attach_gradients(self.parameters)
         self.engine = engine_of(trainable)
+        self.micro_batch = self.settings.micro_batch
+        if self.micro_batch == AUTO:
+            size = find_size(self)
+            self.micro_batch = size.rows
+            self._say(f"micro-batch: {size.rows} rows ({size.reason})")
+        self.engine.fit(self.micro_batch)
         self.changing = threading.Lock()  # held while values and history are not those of one step
         self.clock = Clock(self.world.device)
         self.energy = EnergyMeter(self.world)
@@ -141,25 +150,65 @@ class Trainer:
         self.engine.refresh()
 
     def _accumulate(self, batch_rows: Sequence[Row], step: int) -> None:
-        """Put the gradient and the loss of all ranks into the buffer."""
+        """Put the gradient and the loss of all ranks into the buffer.
+
+        A rank may do its part in micro-batches of any size, since gradients are sums: one that runs
+        out of memory can begin again with smaller ones, and no other rank need know, unless parts
+        of its gradient were sent already.
+        """
+        while True:
+            overlap = self.engine.overlap(self.buffer)
+            try:
+                self._add_own(batch_rows, step, overlap)
+                break
+            except torch.OutOfMemoryError:
+                sent = overlap is not None and overlap.begun
+                if self.settings.oom != "retry" or self.micro_batch == 1 or sent:
+                    raise
+            # Outside the handler, which keeps the tensors of the failed pass alive.
+            self._shrink()
+        with self.clock.communication():
+            if overlap is None:
+                self.world.sum(self.buffer)
+            else:
+                overlap.wait()
+
+    def _shrink(self) -> None:
+        """Half a micro-batch from now on."""
+        was, rows = self.micro_batch, (self.micro_batch + 1) // 2
+        print(
+            f"rank {self.world.number}: out of memory with a micro-batch of {was}; "
+            f"goes on with {rows}",
+            flush=True,
+        )
+        self.micro_batch = rows
+        self.engine.fit(rows)
+        if self.world.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _add_own(self, batch_rows: Sequence[Row], step: int, overlap: Overlap | None) -> None:
+        """This rank's part of the gradient and the loss."""
         self.buffer.zero_()
         self.trainable.model.train()
         # Dropout is a function of seed, step and rank, so no generator state has to be kept.
         torch.manual_seed((self.settings.seed * 1_000_003 + step) * 65_537 + self.world.number)
         targets = count_targets(batch_rows)
-        mine = shares(batch_rows, self.trainable)
-        overlap = self.engine.overlap(self.buffer)
+        mine = shares(batch_rows, self.world, self.micro_batch)
         for number, rows in enumerate(mine):
             # A GPU is busy with the micro-batch before while this one is made.
             with self.clock.data(waited=number == 0 or self.world.device.type != "cuda"):
                 batch = collate_for(self.trainable, rows)
             last = number == len(mine) - 1
             self.buffer[-1] += self.engine.accumulate(batch, 1 / targets, overlap if last else None)
-        with self.clock.communication():
-            if overlap is None:
-                self.world.sum(self.buffer)
-            else:
-                overlap.wait()
+
+    def batches(self, rows: Sequence[Row]) -> Iterator[Batch]:
+        """This rank's share of `rows` in micro-batches, on the host."""
+        for share in shares(rows, self.world, self.micro_batch):
+            yield collate_for(self.trainable, share)
+
+    def _say(self, text: str) -> None:
+        if self.world.is_main:
+            print(text, flush=True)
 
 
 def train(
@@ -175,14 +224,8 @@ def train(
         after_step(step)
 
 
-def batches(rows: Sequence[Row], trainable: Trainable) -> list[Batch]:
-    """This rank's share of `rows` in micro-batches, on the host."""
-    return [collate_for(trainable, share) for share in shares(rows, trainable)]
-
-
-def shares(rows: Sequence[Row], trainable: Trainable) -> list[Sequence[Row]]:
-    """This rank's share of `rows`, in parts of a micro-batch."""
-    size, world = trainable.settings.micro_batch, trainable.world
+def shares(rows: Sequence[Row], world: World, size: int) -> list[Sequence[Row]]:
+    """This rank's share of `rows`, in parts of `size`."""
     mine = rows[world.rank :: world.size]
     return [mine[start : start + size] for start in range(0, len(mine), size)]
 

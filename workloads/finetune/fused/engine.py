@@ -23,24 +23,32 @@ class FusedEngine:
 
     def __init__(self, peft_model: Any, settings: Settings, world: World) -> None:
         self.model = FusedModel(peft_model)
-        self.world = world
+        self.settings, self.world = settings, world
         self._sizes = [
             sum(p.numel() for j in layer.joined for p in (*j.a, *j.b))
             for layer in self.model.layers
         ]
-        tokens = settings.micro_batch * settings.sequence_length
-        self.choice = self._choose(settings.recompute, tokens, ADAM_BYTES * sum(self._sizes))
-        again, why = self.choice.recompute.value, self.choice.reason
-        self.description = f"fused passes, computed again: {again} ({why})"
+        self.choice = Choice(Recompute.NONE, "nothing is computed yet")
 
-    def _choose(self, asked: str, tokens: int, reserved: int) -> Choice:
+    @property
+    def description(self) -> str:
+        again = self.choice.recompute.value
+        return f"fused passes, computed again: {again} ({self.choice.reason})"
+
+    def fit(self, rows: int) -> None:
+        """Choose what micro-batches of so many rows compute again."""
+        asked, device = self.settings.recompute, self.world.device
         if asked != "auto":
-            return Choice(Recompute(asked), "asked for")
-        if self.world.device.type != "cuda":
-            return Choice(Recompute.NONE, "no GPU memory to save")
-        free, _ = torch.cuda.mem_get_info(self.world.device)
-        itemsize = self.model.layers[0].qkv.storage.element_size()
-        return choose(cost_of(self.model.layers, itemsize), tokens, free - reserved)
+            self.choice = Choice(Recompute(asked), "asked for")
+        elif device.type != "cuda":
+            self.choice = Choice(Recompute.NONE, "no GPU memory to save")
+        else:
+            free, _ = torch.cuda.mem_get_info(device)
+            held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            room = free + held - ADAM_BYTES * sum(self._sizes)
+            itemsize = self.model.layers[0].qkv.storage.element_size()
+            cost = cost_of(self.model.layers, itemsize)
+            self.choice = choose(cost, rows * self.settings.sequence_length, room)
 
     def loss(self, batch: Batch) -> Tensor:
         """Summed cross entropy in nats, without gradients."""

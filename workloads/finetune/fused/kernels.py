@@ -24,8 +24,18 @@ def _warps(columns: int) -> int:
     return warps
 
 
-@triton.jit
-def _rms_norm(x, weight, out, rstd, x_row, out_row, width, eps, block: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def _rms_norm(
+    x: tl.tensor,
+    weight: tl.tensor,
+    out: tl.tensor,
+    rstd: tl.tensor,
+    x_row: tl.tensor,
+    out_row: tl.tensor,
+    width: tl.tensor,
+    eps: tl.tensor,
+    block: tl.constexpr,
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, block)
     inside = at < width
@@ -39,8 +49,17 @@ def _rms_norm(x, weight, out, rstd, x_row, out_row, width, eps, block: tl.conste
     tl.store(out + row * out_row + at, product, mask=inside)
 
 
-@triton.jit
-def _rms_norm_again(x, weight, rstd, out, x_row, out_row, width, block: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def _rms_norm_again(
+    x: tl.tensor,
+    weight: tl.tensor,
+    rstd: tl.tensor,
+    out: tl.tensor,
+    x_row: tl.tensor,
+    out_row: tl.tensor,
+    width: tl.tensor,
+    block: tl.constexpr,
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, block)
     inside = at < width
@@ -51,11 +70,22 @@ def _rms_norm_again(x, weight, rstd, out, x_row, out_row, width, block: tl.const
     tl.store(out + row * out_row + at, product, mask=inside)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
 def _rms_norm_backward(
-    grad, x, weight, rstd, residual, out, grad_row, x_row, residual_row, out_row, width,
-    past: tl.constexpr, block: tl.constexpr,
-):  # fmt: skip
+    grad: tl.tensor,
+    x: tl.tensor,
+    weight: tl.tensor,
+    rstd: tl.tensor,
+    residual: tl.tensor,
+    out: tl.tensor,
+    grad_row: tl.tensor,
+    x_row: tl.tensor,
+    residual_row: tl.tensor,
+    out_row: tl.tensor,
+    width: tl.tensor,
+    past: tl.constexpr,
+    block: tl.constexpr,
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, block)
     inside = at < width
@@ -71,8 +101,15 @@ def _rms_norm_backward(
     tl.store(out + row * out_row + at, result.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
-def _swiglu(gate_up, out, gate_up_row, out_row, width, block: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def _swiglu(
+    gate_up: tl.tensor,
+    out: tl.tensor,
+    gate_up_row: tl.tensor,
+    out_row: tl.tensor,
+    width: tl.tensor,
+    block: tl.constexpr,
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     inside = at < width
@@ -82,8 +119,15 @@ def _swiglu(gate_up, out, gate_up_row, out_row, width, block: tl.constexpr):
     tl.store(out + row * out_row + at, (silu * up.to(tl.float32)).to(up.dtype), mask=inside)
 
 
-@triton.jit
-def _swiglu_backward(grad, gate_up, grad_row, gate_up_row, width, block: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def _swiglu_backward(
+    grad: tl.tensor,
+    gate_up: tl.tensor,
+    grad_row: tl.tensor,
+    gate_up_row: tl.tensor,
+    width: tl.tensor,
+    block: tl.constexpr,
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     inside = at < width
@@ -101,11 +145,20 @@ def _swiglu_backward(grad, gate_up, grad_row, gate_up_row, width, block: tl.cons
     tl.store(grads, (silu * up).to(kind), mask=inside)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
 def _rotate(
-    x, cos, sin, out, x_row, out_row, table_row, heads, sign,
-    together: tl.constexpr, half: tl.constexpr,
-):  # fmt: skip
+    x: tl.tensor,
+    cos: tl.tensor,
+    sin: tl.tensor,
+    out: tl.tensor,
+    x_row: tl.tensor,
+    out_row: tl.tensor,
+    table_row: tl.tensor,
+    heads: tl.tensor,
+    sign: tl.tensor,
+    together: tl.constexpr,
+    half: tl.constexpr,
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * together + tl.arange(0, together)
     at = tl.arange(0, half)
@@ -121,10 +174,16 @@ def _rotate(
     tl.store(out + row * out_row + place + half, turned, mask=inside)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
 def _cross_entropy(
-    logits, labels, losses, logits_row, scale, width: tl.constexpr, block: tl.constexpr
-):
+    logits: tl.tensor,
+    labels: tl.tensor,
+    losses: tl.tensor,
+    logits_row: tl.tensor,
+    scale: tl.tensor,
+    width: tl.constexpr,
+    block: tl.constexpr,
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     line = logits + row * logits_row
     label = tl.load(labels + row)
