@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from orchestrator.edges.store.layout import Layout, RunFolder
 from orchestrator.edges.store.liveness import Liveness, liveness, read_identity
 from orchestrator.edges.store.runs import find_run
 from orchestrator.view.text import brief
+
+if TYPE_CHECKING:
+    from orchestrator.engine.revisit import NodeVisit
 
 DAY_S = 86_400.0
 
@@ -50,20 +54,27 @@ def clean_runs(folders: Sequence[RunFolder], *, local: bool) -> int:
     """Nodes first: a run whose nodes could not be cleaned keeps its folder here. Exit 0 or 4."""
     code = ExitCode.DONE
     for folder in folders:
-        if not local and not _clean_nodes(folder):
+        left = [] if local else _not_cleaned(folder)
+        if left:
             code = ExitCode.PREFLIGHT
-            words = f"orchestrate clean {folder.run_id} --local"
-            click.echo(f"  next: {words} removes only this side, if its nodes are gone", err=True)
+            click.echo(f"  next: {_remedy(folder.run_id, left)}", err=True)
             continue
         shutil.rmtree(folder.path)
         click.echo(f"removed {folder.run_id}", err=True)
     return int(code)
 
 
-def _clean_nodes(folder: RunFolder) -> bool:
+def _remedy(run_id: str, left: Sequence[NodeVisit]) -> str:
+    """Ranks that still run are stopped first; only nodes that do not answer can be let go."""
+    if any(visit.answered for visit in left):
+        return f"orchestrate stop {run_id}, then orchestrate clean {run_id} again"
+    return f"orchestrate clean {run_id} --local removes only this side, if its nodes are gone"
+
+
+def _not_cleaned(folder: RunFolder) -> list[NodeVisit]:
     from orchestrator.engine.revisit import clean_run
 
     visits = asyncio.run(clean_run(folder))
     for visit in visits:
         click.echo(f"{folder.run_id}: {visit.node}: {brief(visit.detail, 400)}", err=True)
-    return all(visit.done for visit in visits)
+    return [visit for visit in visits if not visit.done]

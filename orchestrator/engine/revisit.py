@@ -15,6 +15,7 @@ from orchestrator.core.codec import CodecError, from_json
 from orchestrator.core.errors import OrchestrateError, UsageError
 from orchestrator.core.inventory import NodeSpec
 from orchestrator.core.request import RunRequest
+from orchestrator.edges.agent.channel import AgentError
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.transport.base import ConnectLimits
 from orchestrator.engine.clock import SystemClock
@@ -30,11 +31,12 @@ CLEAN_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class NodeVisit:
-    """What came of one node: ``done`` or why not."""
+    """What came of one node: ``done`` or why not; ``answered``: it was there to say so."""
 
     node: str
     done: bool
     detail: str
+    answered: bool = True
 
 
 async def stop_run(folder: RunFolder) -> list[NodeVisit]:
@@ -61,8 +63,11 @@ async def _one(spec: NodeSpec, request: RunRequest, work: Work) -> NodeVisit:
     link = NodeLink(spec, silence_s=silence_s, limits=ConnectLimits(), clock=SystemClock())
     try:
         return await work(link, {"run": request.run_id, "node": spec.name, "token": request.token})
+    except AgentError as refusal:
+        return NodeVisit(spec.name, False, str(refusal))
     except (OrchestrateError, OSError, TimeoutError) as error:
-        return NodeVisit(spec.name, False, str(error) or "it did not answer in time")
+        why = str(error) or "it did not answer in time"
+        return NodeVisit(spec.name, False, why, answered=False)
     finally:
         await link.close()
 

@@ -58,16 +58,20 @@ def _not_started(result: Result) -> str:
 
 
 def _degradation(result: Result) -> Iterator[str]:
-    if result.status is not Status.DEGRADED:
-        return
+    """How far down the ladder it went on, and without whom. Also of a run that failed later: its
+    figures are not what the cluster can do.
+    """
     fell = any(rung.outcome == "failed" for rung in result.ladder)
+    went_on = fell and any(rung.outcome == "used" for rung in result.ladder)
+    if result.status is not Status.DEGRADED and not went_on:
+        return
     for rung in result.ladder:
         after = f" after {seconds(rung.seconds)}" if rung.seconds else ""
         if rung.outcome == "failed":
             yield f"  {brief(rung.rung, 40)} failed{after}: {brief(rung.reason, 300)}"
         elif rung.outcome == "used" and fell:
             yield f"  went on by {brief(rung.rung, 40)}: {brief(rung.reason, 300)}"
-    for node in result.nodes:
+    for node in result.nodes if result.status is Status.DEGRADED else ():
         if node.state in {"lost", "failed"}:
             yield f"  without {brief(node.name)}: {brief(node.reason, 300)}"
 

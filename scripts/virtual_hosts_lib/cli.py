@@ -97,7 +97,9 @@ def _add_faults(verb: object) -> None:
     node.add_argument("host")
     node.add_argument("--factor", type=float, required=True)
     node.add_argument("--method", choices=("auto", "quota", "signals"), default="auto")
-    verb("heal", "undo all faults of a host, or of all hosts").add_argument("host", nargs="?")
+    verb("heal", "undo all faults of a host, or of all hosts").add_argument(
+        "host", nargs="?", default="all", help="default: all"
+    )
 
 
 def _perform(arguments: argparse.Namespace) -> int:
@@ -180,7 +182,7 @@ def _inject(hosts: VirtualHosts, arguments: argparse.Namespace) -> None:
         case "reboot":
             hosts.reboot(arguments.host)
         case "heal":
-            hosts.heal(arguments.host)
+            hosts.heal(None if arguments.host == "all" else arguments.host)
         case _:
             raise VirtualHostsError("cut-data needs two hosts, or: cut-data all")
 

@@ -112,6 +112,12 @@ def test_ansible_ini() -> None:
     assert any("'colour'" in warning for warning in imported.warnings)
 
 
+def test_an_ansible_port_that_is_none_is_told_of() -> None:
+    imported = parse_ansible("[gpu]\na ansible_port=ssh\nb ansible_port=2222\n", "hosts.ini")
+    assert loaded(imported).node("b").ssh.port == 2222
+    assert any("ansible_port 'ssh' of a is not a number" in text for text in imported.warnings)
+
+
 YAML = """\
 all:
   vars: {ansible_user: bob}

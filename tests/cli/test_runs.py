@@ -18,6 +18,7 @@ from orchestrator.core.outcome import Signalled
 from orchestrator.edges.store.journal import Journal
 from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.store.runs import write_result
+from orchestrator.engine.revisit import NodeVisit
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import LOGS, begin, events_of, finished
 
@@ -293,6 +294,24 @@ def test_clean_of_hosts_that_are_gone_says_what_still_works(
     assert main(["clean", "--all"]) == 4
     assert folder.path.exists()
     assert "next: orchestrate clean r1 --local" in capsys.readouterr().err
+
+
+def test_clean_of_a_node_that_refuses_advises_to_stop_the_run(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A supervisor whose lease still runs keeps its directory: its side must not be forgotten."""
+
+    async def refused(_: RunFolder) -> list[NodeVisit]:
+        gone = NodeVisit("n2", False, "connection refused", answered=False)
+        return [NodeVisit("n1", False, "its supervisor still runs"), gone]
+
+    monkeypatch.setattr("orchestrator.engine.revisit.clean_run", refused)
+    folder = finished(home)
+    assert main(["clean", "r1"]) == 4
+    assert folder.path.exists()
+    said = capsys.readouterr().err
+    assert "next: orchestrate stop r1, then orchestrate clean r1 again" in said
+    assert "--local" not in said
 
 
 @pytest.mark.parametrize("words", [["clean"], ["clean", "r1", "--all"], ["clean", "nope"]])

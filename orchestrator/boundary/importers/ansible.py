@@ -211,6 +211,8 @@ def _fields(variables: Mapping[str, str], host: str, found: Collector) -> dict[s
     port = variables.get("ansible_port", variables.get("ansible_ssh_port", ""))
     if port.isdecimal():
         fields["port"] = int(port)
+    elif port:
+        found.warn(f"ansible_port {port[:80]!r} of {host[:80]} is not a number; left out")
     if variables.get("ansible_connection") == "local":
         fields["transport"] = "local"
     if fields.get("ssh") == host:
