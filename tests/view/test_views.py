@@ -27,6 +27,7 @@ from orchestrator.core.result import (
     MetricResult,
     NodeResult,
     Result,
+    RungResult,
     Status,
     Verdict,
 )
@@ -311,3 +312,17 @@ def test_a_reader_that_leaves_does_not_end_the_run() -> None:
     writer.line("x")
     writer.line("y")
     writer.close()
+
+
+@pytest.mark.parametrize("status", [Status.DEGRADED, Status.FAILED])
+def test_a_run_that_went_on_below_its_first_rung_says_so_however_it_ended(status: Status) -> None:
+    """A gate that it missed may have been missed because of that."""
+    ladder = (
+        RungResult(rung="gloo", outcome="failed", reason="n2 cannot reach n1", seconds=4.0),
+        RungResult(rung="local-rounds", outcome="used", reason="averaged over SSH", seconds=0.0),
+    )
+    text = "\n".join(summary(replace(failed_result(), status=status, ladder=ladder)))
+    assert "gloo failed after 4.0 s: n2 cannot reach n1" in text
+    assert "went on by local-rounds: averaged over SSH" in text
+    refused = summary(replace(failed_result(), ladder=ladder[:1]))
+    assert "went on" not in "\n".join(refused)

@@ -147,3 +147,11 @@ def test_auto_is_a_word_in_place_of_a_number(capsys: pytest.CaptureFixture[str])
         with pytest.raises(SystemExit):
             parse_settings(wrong)
         assert "auto" in capsys.readouterr().err
+
+
+def test_ranks_without_work_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    many = World(rank=0, local_rank=0, size=1, device=CPU, run_size=8)
+    trainer(many)
+    assert "6 rows in a step leave 2 of 8 ranks without work; --global-batch 8" in (
+        capsys.readouterr().out
+    )

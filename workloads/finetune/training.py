@@ -56,6 +56,12 @@ class Trainer:
         self.world = trainable.world
         self.rows = rows
         self.rows_per_step = self.settings.rows_per_step(self.world.total)
+        idle = self.world.total - self.rows_per_step
+        if idle > 0:
+            self._say(
+                f"warning: {self.rows_per_step} rows in a step leave {idle} of {self.world.total} "
+                f"ranks without work; --global-batch {self.world.total} would give one to each"
+            )
         self.parameters = trainable.parameters
         self.buffer = _attach_gradients(self.parameters)
         self.engine = engine_of(trainable)
