@@ -11,16 +11,18 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-WORKLOADS = Path(__file__).resolve().parents[3] / "workloads"
-sys.path += [str(WORKLOADS / "finetune"), str(WORKLOADS)]
+SCRIPTS = Path(__file__).resolve().parents[2]
+WORKLOADS = SCRIPTS.parent / "workloads"
+sys.path += [str(WORKLOADS / "finetune"), str(WORKLOADS), str(SCRIPTS)]
 
 import torch  # noqa: E402 - after the workload's folder
+from bench_lib.timeline import Kernel, timeline  # noqa: E402
 
 from conversations import Example  # noqa: E402
 from lora import Trainable  # noqa: E402
@@ -52,14 +54,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 LEARNING_RATE = 2e-4
 WORDS = 64  # different tokens of the data, so that there is something to learn in a few steps
-PROFILED_CLASSES = (
-    ("communication", ("nccl", "gloo")),
-    ("attention", ("flash", "fmha", "attention", "cudnn_generated", "sdpa")),
-    ("matrix products", ("gemm", "cutlass", "xmma", "nvjet", "cublas", "addmm", "::mm")),
-    ("cross entropy", ("cross_entropy", "softmax", "nll_loss")),
-    ("optimiser", ("adam", "multi_tensor")),
-    ("copies", ("memcpy", "memset", "copy_")),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +70,17 @@ class Work:
 
 
 class Report:
-    """JSON lines, by rank 0."""
+    """JSON lines, by rank 0; also on its standard error, for who waits."""
 
     def __init__(self, path: Path, world: World) -> None:
         self._path, self._world = path, world
 
     def tell(self, kind: str, **fields: Any) -> None:
         if self._world.is_main:
+            line = json.dumps({"kind": kind, **fields}) + "\n"
             with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"kind": kind, **fields}) + "\n")
+                stream.write(line)
+            sys.stderr.write(line)
 
 
 class Usual:
@@ -176,7 +172,8 @@ def main() -> None:
             torch.cuda.set_per_process_memory_fraction(options.memory_gib * 2**30 / total)
         work = _work(options, world)
         model = _model(options, world)
-        report.tell("machine", **_machine(world), tokens_per_step=work.tokens_per_step)
+        facts = _machine(world) | {"memory_limit_gib": options.memory_gib or None}
+        report.tell("machine", **facts, tokens_per_step=work.tokens_per_step)
         report.tell("arithmetic", **_arithmetic(model))
         start = [p.detach().clone() for p in model.parameters() if p.requires_grad]
         for name, make in _sides(model, work):
@@ -313,41 +310,43 @@ def _restore(model: Any, start: list[torch.Tensor]) -> None:
 
 @contextmanager
 def _profiled(name: str, work: Work, report: Report) -> Iterator[None]:
-    """Where one step's time goes on the device: shares of its kernels, and what lies between."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if _on_gpu(work):
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    began = time.perf_counter()
-    with torch.profiler.profile(activities=activities) as profile:
+    """Where one step's time goes on the device: shares of its kernels, and what lies between.
+
+    Only kernels are recorded on a GPU: recording the host's calls would slow down the host, and
+    show gaps that a step does not have.
+    """
+    kinds = torch.profiler.ProfilerActivity
+    activity = kinds.CUDA if _on_gpu(work) else kinds.CPU
+    with torch.profiler.profile(activities=[activity]) as profile:
         yield
-    took = time.perf_counter() - began
-    on_gpu = _on_gpu(work)
-    spent: dict[str, float] = {}
-    slowest: list[tuple[float, int, str]] = []
-    for event in profile.key_averages():
-        own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        is_kernel = str(event.device_type).endswith("CUDA")
-        if own <= 0 or (on_gpu and not is_kernel):
-            continue
-        kind = _class_of(event.key)
-        spent[kind] = spent.get(kind, 0.0) + own / 1e6
-        slowest.append((own / 1e6, event.count, event.key))
-    slowest.sort(reverse=True)
+    kernels = _kernels(profile.events() or [], on_gpu=_on_gpu(work))
+    found = timeline(kernels)
+    totals: dict[str, list[float]] = {}
+    for kernel in kernels:
+        totals.setdefault(kernel.name, []).append((kernel.end - kernel.start) / 1e6)
+    slowest = sorted(totals.items(), key=lambda item: -sum(item[1]))[:25]
     report.tell(
         "profile",
         name=name,
-        step_s=took,
-        seconds=spent,
-        slowest=[[round(s, 4), count, key[:120]] for s, count, key in slowest[:25]],
+        tokens=work.tokens_per_step / work.world.size,
+        span_s=found.span,
+        busy_s=found.busy,
+        exposed_s=found.exposed,
+        seconds=found.by_class,
+        slowest=[[round(sum(each), 4), len(each), key[:120]] for key, each in slowest],
     )
 
 
-def _class_of(kernel: str) -> str:
-    low = kernel.lower()
-    for name, words in PROFILED_CLASSES:
-        if any(word in low for word in words):
-            return name
-    return "norms and element-wise"
+def _kernels(events: Iterable[Any], *, on_gpu: bool) -> list[Kernel]:
+    """What ran on the GPU; on a CPU, the operations that call no others. Regions that a program
+    named are left out: they appear beside the kernels that they are made of.
+    """
+    return [
+        Kernel(event.name, event.time_range.start, event.time_range.end)
+        for event in events
+        if not event.is_user_annotation
+        and (str(event.device_type).endswith("CUDA") if on_gpu else not event.cpu_children)
+    ]
 
 
 def _machine(world: World) -> dict[str, Any]:
