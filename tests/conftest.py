@@ -13,6 +13,10 @@ import pytest
 # spend their time waiting for each other. Set before anything imports torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Where there is no GPU, Triton's kernels run in its interpreter, which is chosen at its import.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 HOSTS = Path(__file__).parent / "hosts"
 HARDWARE = "hardware: "  # how the reason of a skip starts that continuous integration accepts
 
