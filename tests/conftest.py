@@ -13,7 +13,12 @@ import pytest
 # spend their time waiting for each other. Set before anything imports torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Where there is no GPU, Triton's kernels run in its interpreter, which is chosen at its import.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 HOSTS = Path(__file__).parent / "hosts"
+WORKLOADS = Path(__file__).parent / "workloads"
 HARDWARE = "hardware: "  # how the reason of a skip starts that continuous integration accepts
 
 
@@ -39,12 +44,13 @@ def own_signals() -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one file that use virtual hosts stay on one worker; each worker has a set of hosts
-    of its own. They begin first, because they are what takes long.
+    of its own. They begin first, then whole workloads, because these are what takes long: at the
+    end no worker is left with one of them while the others have nothing to do.
     """
     for item in items:
         if uses_hosts(item):
             item.add_marker(pytest.mark.xdist_group(f"hosts-{item.path.stem}"))
-    items.sort(key=lambda item: not uses_hosts(item))
+    items.sort(key=lambda item: (not uses_hosts(item), not item.path.is_relative_to(WORKLOADS)))
 
 
 def uses_hosts(item: pytest.Item) -> bool:

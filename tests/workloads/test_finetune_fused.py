@@ -19,7 +19,9 @@ from engines import PlainEngine
 from fused import reference
 from fused.attention import documents
 from fused.engine import FusedEngine
+from fused.fp8 import JoinedFp8
 from fused.head import chunk_rows, linear_cross_entropy
+from fused.joined import Part
 from fused.layer import Recompute
 from fused.memory import Cost, choose, cost_of
 from fused.model import FusedModel, NotFused
@@ -160,6 +162,45 @@ def test_fifty_steps_have_the_loss_curve_of_the_plain_engine(tmp_path: Path) -> 
     )
 
 
+def eight_bits(**changes: Any) -> tuple[Any, FusedModel]:
+    model = small(hidden_size=32, intermediate_size=48, **changes)
+    return model, FusedModel(model, fp8=True)
+
+
+def test_eight_bits_cost_a_few_percent_of_a_gradient() -> None:
+    """A product of rounded operands is off by the rounding of e4m3, 2^-4 at most for each value,
+    which averages out over a sum.
+    """
+    model, fused = eight_bits()
+    batch = rows()
+    wanted = plain(model).accumulate(collate(batch, pad=0), 0.25)
+    exact = torch.cat([gradient.flatten() for gradient in gradients(model)])
+    laid = fused.lay(collate(batch, pad=0, one_row=True))
+    loss = fused.accumulate(laid, 0.25) * 0.25
+    rounded = torch.cat([gradient.flatten() for gradient in gradients(model)])
+    torch.testing.assert_close(loss, wanted, rtol=0.02, atol=0)
+    assert float(loss) != float(wanted)
+    alike = torch.nn.functional.cosine_similarity(rounded, exact, dim=0)
+    assert 0.95 < alike < 1 - 1e-6
+
+
+def test_eight_bits_take_their_scales_by_row_and_by_column() -> None:
+    """An outlier in one channel costs the others nothing."""
+    _, fused = eight_bits(num_hidden_layers=1)
+    (layer,) = fused.layers
+    x = torch.randn(6, 32)
+    weight = layer.o.storage[:32, :32].clone()
+    weight[3] *= 1e4
+    layer.o.storage[:32, :32] = weight
+    (part,) = layer.o.weights
+    again = JoinedFp8(reference, [Part(part, None, layer.o.a[0], layer.o.b[0], layer.o.scale)])
+    out = torch.empty(6, 32)
+    again.forward(x, out)
+    wanted = x @ weight.t() + again.scale * (x @ again.a[0].t()) @ again.b[0].t()
+    error = (out - wanted).norm(dim=0) / wanted.norm(dim=0)
+    assert error.max() < 0.1
+
+
 def test_nothing_is_held_twice() -> None:
     """The model's matrices are views of the joined storages."""
     model = small()
@@ -209,9 +250,11 @@ def test_a_model_of_another_kind_is_refused_with_what_is_known() -> None:
 
 
 def test_options_that_do_not_go_together_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for wrong in ("--lora-dropout=0.1", "--gradient-checkpointing"):
+    fused = "--engine=fused"
+    wrong = [[fused, "--lora-dropout=0.1"], [fused, "--gradient-checkpointing"], ["--fp8"]]
+    for options in wrong:
         with pytest.raises(SystemExit):
-            parse_settings(["--engine=fused", wrong])
+            parse_settings(options)
         assert "--engine" in capsys.readouterr().err
 
 

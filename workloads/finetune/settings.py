@@ -66,6 +66,7 @@ class Settings:
         "mlp",
         "layer",
     )
+    fp8: bool = _option(False, "the fused engine multiplies frozen weights in 8-bit floating point")
     gradient_checkpointing: bool = _option(False, "recompute activations: less memory, slower")
     device: str = _option("auto", "auto = CUDA where there is a GPU", "auto", "cpu", "cuda")
     eval_every: int = _option(0, "steps between evaluations; 0 = only before and after training")
@@ -180,6 +181,8 @@ def _complaints(settings: Settings) -> list[str]:
         found.append("--micro-batch auto needs --global-batch: a step's rows must not depend on it")
     if settings.engine == "fused" and settings.lora_dropout:
         found.append("--engine fused has no dropout: pass --lora-dropout 0 or --engine plain")
+    if settings.fp8 and settings.engine != "fused":
+        found.append("--fp8 needs --engine fused")
     if settings.engine == "fused" and settings.gradient_checkpointing:
         found.append("--gradient-checkpointing is for --engine plain; --recompute for fused")
     return found

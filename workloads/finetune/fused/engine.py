@@ -22,7 +22,7 @@ class FusedEngine:
     """Loss and gradients of one rank. Raises :class:`fused.model.NotFused` if it cannot serve."""
 
     def __init__(self, peft_model: Any, settings: Settings, world: World) -> None:
-        self.model = FusedModel(peft_model)
+        self.model = FusedModel(peft_model, fp8=settings.fp8)
         self.settings, self.world = settings, world
         self._sizes = [
             sum(p.numel() for j in layer.joined for p in (*j.a, *j.b))
@@ -33,7 +33,8 @@ class FusedEngine:
     @property
     def description(self) -> str:
         again = self.choice.recompute.value
-        return f"fused passes, computed again: {again} ({self.choice.reason})"
+        kind = "fused passes in fp8" if self.settings.fp8 else "fused passes"
+        return f"{kind}, computed again: {again} ({self.choice.reason})"
 
     def fit(self, rows: int) -> None:
         """Choose what micro-batches of so many rows compute again."""

@@ -43,11 +43,12 @@ class Joined:
         self.rank = parts[0].a.shape[0]
         self.width = first.shape[1]
         self.out_width = sum(self.outs)
-        self.spare = self.rank * len(parts)
+        self.thin = self.rank * len(parts)
+        self.spare = self.thin  # columns beside x and y
         self.scale = parts[0].scale
         self.a: list[Tensor] = [part.a for part in parts]
         self.b: list[Tensor] = [part.b for part in parts]
-        self.storage = first.new_zeros(self.out_width + self.spare, self.width + self.spare)
+        self.storage = first.new_zeros(self.out_width + self.thin, self.width + self.thin)
         self.weights = list(self.storage[: self.out_width, : self.width].split(self.outs))
         for place, part in zip(self.weights, parts, strict=True):
             place.copy_(part.weight)
@@ -109,20 +110,22 @@ class Joined:
             torch.addmm(self.bias, x, weight, out=out)
         return thin.clone()
 
-    def input_gradient(self, grad: Tensor, out: Tensor | None) -> None:
+    def input_gradient(self, grad: Tensor, out: Tensor | None) -> Tensor:
         """`out` [T, d] = the gradient of x, from `grad` [T, O + R], whose last R columns are
-        overwritten with g. With None, g alone is made.
-        """
-        torch.mm(grad[:, : self.out_width], self._up, out=grad[:, self.out_width :])
-        if out is not None:
-            torch.mm(grad, self.storage[:, : self.width], out=out)
-
-    def add_adapter_gradients(self, grad: Tensor, x: Tensor, h: Tensor) -> None:
-        """Add to the gradients of A and B, in fp32: dA = gᵀ x, dB = s dyᵀ h.
-
-        `grad` [T, O + R] as `input_gradient` left it, `x` [T, d], `h` [T, R].
+        overwritten with g; returns g. With None for `out`, g alone is made.
         """
         thin = grad[:, self.out_width :]
+        torch.mm(grad[:, : self.out_width], self._up, out=thin)
+        if out is not None:
+            torch.mm(grad, self.storage[:, : self.width], out=out)
+        return thin
+
+    def add_adapter_gradients(self, grad: Tensor, thin: Tensor, x: Tensor, h: Tensor) -> None:
+        """Add to the gradients of A and B, in fp32: dA = gᵀ x, dB = s dyᵀ h.
+
+        `grad` [T, O + ...], `thin` is g [T, R] as `input_gradient` returned it, `x` [T, d], `h`
+        [T, R].
+        """
         for a, part in zip(self.a, product(thin.t(), x).split(self.rank), strict=True):
             _gradient(a).add_(part)
         outputs = grad[:, : self.out_width].split(self.outs, dim=1)

@@ -12,10 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused.reference import Normed
+from fused.reference import LARGEST_E4M3, SMALLEST_SCALE, Normed
 
 COLUMNS = 2048  # of a row in one program, where rows need not be whole
-VOCABULARY = 8192  # of a row's logits at a time
+AT_A_TIME = 8192  # of a row that is passed over twice
 
 
 def _warps(columns: int) -> int:
@@ -175,6 +175,31 @@ def _rotate(
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def _quantise_rows(
+    x: tl.tensor,
+    out: tl.tensor,
+    scales: tl.tensor,
+    x_row: tl.tensor,
+    width: tl.constexpr,
+    block: tl.constexpr,
+    largest: tl.constexpr,
+    smallest: tl.constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    highest = 0.0
+    for start in range(0, width, block):
+        at = start + tl.arange(0, block)
+        part = tl.load(x + row * x_row + at, mask=at < width, other=0.0).to(tl.float32)
+        highest = tl.maximum(highest, tl.max(tl.abs(part), axis=0))
+    scale = tl.maximum(highest / largest, smallest)
+    tl.store(scales + row, scale)
+    for start in range(0, width, block):
+        at = start + tl.arange(0, block)
+        part = tl.load(x + row * x_row + at, mask=at < width, other=0.0).to(tl.float32)
+        tl.store(out + row * width + at, (part / scale).to(out.dtype.element_ty), mask=at < width)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
 def _cross_entropy(
     logits: tl.tensor,
     labels: tl.tensor,
@@ -262,10 +287,22 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -
     )  # fmt: skip
 
 
+def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    rows, width = x.shape
+    out = torch.empty(rows, width, dtype=torch.float8_e4m3fn, device=x.device)
+    scales = torch.empty(rows, dtype=torch.float32, device=x.device)
+    block = min(triton.next_power_of_2(width), AT_A_TIME)
+    _quantise_rows[(rows,)](
+        x, out, scales, x.stride(0), width=width, block=block, num_warps=_warps(block),
+        largest=LARGEST_E4M3, smallest=SMALLEST_SCALE,
+    )  # fmt: skip
+    return out, scales
+
+
 def cross_entropy_(logits: Tensor, labels: Tensor, scale: float) -> Tensor:
     rows, width = logits.shape
     losses = torch.empty(rows, dtype=torch.float32, device=logits.device)
-    block = min(triton.next_power_of_2(width), VOCABULARY)
+    block = min(triton.next_power_of_2(width), AT_A_TIME)
     _cross_entropy[(rows,)](
         logits, labels, losses, logits.stride(0), scale, width=width, block=block, num_warps=16
     )

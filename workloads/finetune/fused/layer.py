@@ -161,15 +161,15 @@ class Layer:
             kept.gate_up = self._gate_up(kept, second.total)
         gate_up, kept.gate_up = kept.gate_up, None
         product = grad.new_empty(grad.shape[0], self.form.ffn)
-        self.down.input_gradient(grad, product)
+        thin = self.down.input_gradient(grad, product)
         self.ops.swiglu_backward(product, gate_up[:, : 2 * self.form.ffn])
-        self.down.add_adapter_gradients(grad, product, _had(kept.h_down))
+        self.down.add_adapter_gradients(grad, thin, product, _had(kept.h_down))
         del product
         normed = torch.empty_like(second.total)
         self.ops.rms_norm_again(second, normed)
         normed_grad = torch.empty_like(normed)
-        self.gate_up.input_gradient(gate_up, normed_grad)
-        self.gate_up.add_adapter_gradients(gate_up, normed, _had(kept.h_gate_up))
+        thin = self.gate_up.input_gradient(gate_up, normed_grad)
+        self.gate_up.add_adapter_gradients(gate_up, thin, normed, _had(kept.h_gate_up))
         out = self.o.room_for_output(grad.shape[0])
         self.ops.rms_norm_backward(normed_grad, second, grad[:, :width], out[:, :width])
         return out
@@ -179,15 +179,15 @@ class Layer:
     ) -> None:
         first, attended = kept.first, _had(kept.attended)
         mixed_grad = torch.empty_like(attended.out)
-        self.o.input_gradient(grad, mixed_grad)
-        self.o.add_adapter_gradients(grad, attended.out, _had(kept.h_o))
+        thin = self.o.input_gradient(grad, mixed_grad)
+        self.o.add_adapter_gradients(grad, thin, attended.out, _had(kept.h_o))
         qkv_grad = self._backward_heads(mixed_grad, attended, tokens)
         kept.attended = None
         normed = torch.empty_like(first.total)
         self.ops.rms_norm_again(first, normed)
         normed_grad = None if out is None else torch.empty_like(normed)
-        self.qkv.input_gradient(qkv_grad, normed_grad)
-        self.qkv.add_adapter_gradients(qkv_grad, normed, _had(kept.h_qkv))
+        thin = self.qkv.input_gradient(qkv_grad, normed_grad)
+        self.qkv.add_adapter_gradients(qkv_grad, thin, normed, _had(kept.h_qkv))
         if out is not None:
             self.ops.rms_norm_backward(normed_grad, first, grad[:, : normed.shape[1]], out)
 

@@ -30,7 +30,7 @@ def cost_of(layers: list[Layer], itemsize: int) -> Cost:
     first, form = layers[0], layers[0].form
     hidden, heads = first.down.out_width, form.heads * form.depth
     wide = first.gate_up.out_width + first.gate_up.spare
-    thin = sum(joined.spare for joined in first.joined)
+    thin = sum(joined.thin for joined in first.joined)
     rest = 2 * hidden + first.qkv.out_width + heads + thin  # two streams; q, k, v; mixed; h's
     count = len(layers) * itemsize
     return Cost(

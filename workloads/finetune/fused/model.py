@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fused.attention import documents
+from fused.fp8 import JoinedFp8
 from fused.head import linear_cross_entropy
 from fused.joined import Joined, Part
 from fused.layer import Form, Kept, Layer, Recompute, Tokens
@@ -46,13 +47,13 @@ class Laid:
 class FusedModel:
     """All layers of a peft model. Call `refresh` after each change of the adapter."""
 
-    def __init__(self, peft_model: Any) -> None:
+    def __init__(self, peft_model: Any, *, fp8: bool = False) -> None:
         base = peft_model.get_base_model()
         _check(base.config)
         self._body, self._head = base.model, base.lm_head
         self.ops = operations(self._body.embed_tokens.weight.device)
         self.form = _form(base.config)
-        self.layers = [_layer(self.ops, self.form, block) for block in self._body.layers]
+        self.layers = [_layer(self.ops, self.form, block, fp8) for block in self._body.layers]
 
     def refresh(self) -> None:
         """Take over the adapter's values, which are trained in fp32."""
@@ -162,23 +163,29 @@ def _form(config: Any) -> Form:
     )
 
 
-def _layer(ops: ModuleType, form: Form, block: Any) -> Layer:
+def _layer(ops: ModuleType, form: Form, block: Any, fp8: bool) -> Layer:
+    def join(*projections: Any) -> Joined:
+        return _join(projections, ops if fp8 else None)
+
     return Layer(
         ops,
         form,
         (block.input_layernorm.weight, block.post_attention_layernorm.weight),
         (
-            _join([getattr(block.self_attn, name) for name in ATTENTION]),
-            _join([block.self_attn.o_proj]),
-            _join([getattr(block.mlp, name) for name in FFN]),
-            _join([block.mlp.down_proj]),
+            join(*(getattr(block.self_attn, name) for name in ATTENTION)),
+            join(block.self_attn.o_proj),
+            join(*(getattr(block.mlp, name) for name in FFN)),
+            join(block.mlp.down_proj),
         ),
     )
 
 
-def _join(projections: Sequence[Any]) -> Joined:
-    """peft's linear modules of one input; their frozen weights become views of the storage."""
-    joined = Joined([_part(projection) for projection in projections])
+def _join(projections: Sequence[Any], ops: ModuleType | None) -> Joined:
+    """peft's linear modules of one input; their frozen weights become views of the storage. With
+    `ops`, they are multiplied in fp8.
+    """
+    parts = [_part(projection) for projection in projections]
+    joined = Joined(parts) if ops is None else JoinedFp8(ops, parts)
     for projection, weight in zip(projections, joined.weights, strict=True):
         projection.get_base_layer().weight.data = weight
     return joined

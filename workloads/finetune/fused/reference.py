@@ -79,6 +79,17 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -
     out.copy_((heads * cos[:, None] + turned * sine[:, None]).reshape(tokens, -1))
 
 
+LARGEST_E4M3 = 448.0  # of torch.float8_e4m3fn
+SMALLEST_SCALE = 1e-12  # a row of zeros stays one
+
+
+def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(`x` [T, d] as float8_e4m3fn, scales [T] in fp32): each row uses the whole range."""
+    wide = x.float()
+    scales = (wide.abs().amax(-1) / LARGEST_E4M3).clamp(min=SMALLEST_SCALE)
+    return (wide / scales[:, None]).to(torch.float8_e4m3fn), scales
+
+
 def cross_entropy_(logits: Tensor, labels: Tensor, scale: float) -> Tensor:
     """Sum of the cross entropies of `logits` [n, V] for `labels` [n], in nats, a scalar in fp32;
     `logits` become the gradient of `scale` times that sum.

@@ -1,0 +1,72 @@
+"""Joined matrices whose frozen part is multiplied in 8-bit floating point.
+
+Weights are rounded once, for each output channel with a scale of its own, and once more the other
+way round for the backward pass, since the multiplier wants both operands contiguous along the
+dimension that is summed over. Activations and gradients are rounded row by row as they come. The
+adapter stays in the model's own type: it is what is trained, and thin.
+
+Formats and scales by row and column as in FP8 Formats for Deep Learning (arXiv 2209.05433) and
+torch._scaled_mm. e4m3 serves gradients, too: a scale for each row leaves its three bits of mantissa
+more to say than e5m2's range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from fused.joined import Joined, Part
+
+STEP = 16  # inner and outer dimensions must be multiples of it
+
+
+class JoinedFp8(Joined):
+    """As `Joined`, but x and y need no room beside them."""
+
+    def __init__(self, ops: ModuleType, parts: Sequence[Part]) -> None:
+        super().__init__(parts)
+        if self.width % STEP or self.out_width % STEP:
+            raise ValueError(
+                f"a product of {self.width} x {self.out_width}; fp8 takes multiples of {STEP}"
+            )
+        self._ops = ops
+        self.spare = 0
+        weight = self.storage[: self.out_width, : self.width]
+        self._rows, self._row_scales = ops.quantise_rows(weight)
+        self._columns, self._column_scales = ops.quantise_rows(weight.t().contiguous())
+
+    def forward(self, x: Tensor, out: Tensor) -> Tensor:
+        thin = torch.mm(x, self._down.t())
+        _multiply(self._ops.quantise_rows(x), self._rows, self._row_scales, out)
+        out.addmm_(thin, self._up.t())
+        if self.bias is not None:
+            out += self.bias
+        return thin
+
+    def input_gradient(self, grad: Tensor, out: Tensor | None) -> Tensor:
+        thin = torch.mm(grad, self._up)
+        if out is not None:
+            _multiply(self._ops.quantise_rows(grad), self._columns, self._column_scales, out)
+            out.addmm_(thin, self._down)
+        return thin
+
+
+def _multiply(rows: tuple[Tensor, Tensor], columns: Tensor, scales: Tensor, out: Tensor) -> None:
+    """`out` [T, n] = rows [T, k] columns [n, k]ᵀ, both with scales."""
+    left, left_scales = rows
+    if left.device.type != "cuda":
+        exact = (left.float() * left_scales[:, None]) @ (columns.float() * scales[:, None]).t()
+        out.copy_(exact)
+        return
+    torch._scaled_mm(  # noqa: SLF001 - has no public name yet
+        left,
+        columns.t(),
+        scale_a=left_scales[:, None],
+        scale_b=scales[None, :],
+        out_dtype=out.dtype,
+        use_fast_accum=True,
+        out=out,
+    )
