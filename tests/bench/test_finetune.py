@@ -22,7 +22,7 @@ def records(ours: float, device: str = "NVIDIA H200") -> list[dict[str, Any]]:
         {"kind": "machine", "device": device},
         {"kind": "arithmetic", "flop_per_token": 30e9, "product_tflops": 790.0},
         side("usual", 6000.0),
-        side("ours", ours),
+        side("ours", ours) | {"losses": [2.02]},
         {"kind": "end"},
     ]
 
@@ -32,6 +32,10 @@ def test_the_target_is_a_ratio_within_one_run() -> None:
     assert not met(records(17_000.0))
     assert not met(records(17_100.0)[:3])
     assert met(records(10.0, device="CPU"))
+    less = records(16_300.0)
+    assert not met(less)
+    less[0]["memory_limit_gib"] = 78.0
+    assert met(less)
 
 
 def test_the_report_has_rates_ratios_and_their_part_of_the_bound() -> None:
@@ -39,6 +43,7 @@ def test_the_report_has_rates_ratios_and_their_part_of_the_bound() -> None:
     (line,) = [line for line in text.splitlines() if line.startswith("| ours")]
     assert "18,000 (17,999..18,001)" in line
     assert "3.00" in line
+    assert "Largest difference between ours and usual: 1.000%." in text
     assert "68.4% of 790" in line  # 18,000 x 30e9 = 540 TFLOP/s
     assert "cut off" not in text
     assert "cut off" in finetune_markdown(records(18_000.0)[:-1])
@@ -53,6 +58,10 @@ def test_both_sides_learn_the_same_from_the_same_rows() -> None:
     usual, ours = (record for record in measured if record["kind"] == "side")
     assert ours["losses"] == pytest.approx(usual["losses"], rel=1e-5)
     assert len(set(usual["losses"])) == 4
+    for profile in (record for record in measured if record["kind"] == "profile"):
+        assert profile["seconds"]["matrix products"] > 0
+        assert 0 < profile["busy_s"] <= profile["span_s"]
+        assert 0 <= profile["exposed_s"] <= profile["busy_s"]
     assert finetune_markdown(measured)
 
 

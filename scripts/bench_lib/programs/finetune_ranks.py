@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 4096,
     },
 }
+SIDES = ("usual", "usual, no checkpointing", "ours", "ours, fp8")
 LEARNING_RATE = 2e-4
 WORDS = 64  # different tokens of the data, so that there is something to learn in a few steps
 
@@ -196,7 +197,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--recompute", default="auto")
     parser.add_argument("--memory-gib", type=float, default=0.0)
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--sides", nargs="+", default=["usual", "ours"])
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["usual", "ours"])
     return parser.parse_args()
 
 
@@ -249,6 +250,8 @@ def _sides(model: Any, work: Work) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "usual", lambda: Usual(model, work, 2, checkpointing=True)
     yield "usual, no checkpointing", lambda: Usual(model, work, 2, checkpointing=False)
     yield "ours", lambda: Ours(model, work)
+    fp8 = replace(work, settings=replace(work.settings, fp8=True))
+    yield "ours, fp8", lambda: Ours(model, fp8)
 
 
 def _measure(
@@ -338,14 +341,21 @@ def _profiled(name: str, work: Work, report: Report) -> Iterator[None]:
 
 
 def _kernels(events: Iterable[Any], *, on_gpu: bool) -> list[Kernel]:
-    """What ran on the GPU; on a CPU, the operations that call no others. Regions that a program
-    named are left out: they appear beside the kernels that they are made of.
+    """What ran on the GPU; on a CPU, operations that do most of their work themselves. Regions that
+    a program named are left out: they appear beside the kernels that they are made of.
     """
+
+    def counts(event: Any) -> bool:
+        if event.is_user_annotation:
+            return False
+        if on_gpu:
+            return str(event.device_type).endswith("CUDA")
+        return bool(2 * event.self_cpu_time_total > event.cpu_time_total)
+
     return [
         Kernel(event.name, event.time_range.start, event.time_range.end)
         for event in events
-        if not event.is_user_annotation
-        and (str(event.device_type).endswith("CUDA") if on_gpu else not event.cpu_children)
+        if counts(event)
     ]
 
 
