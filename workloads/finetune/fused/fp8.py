@@ -55,9 +55,11 @@ class JoinedFp8(Joined):
 
 
 def _multiply(rows: tuple[Tensor, Tensor], columns: Tensor, scales: Tensor, out: Tensor) -> None:
-    """`out` [T, n] = rows [T, k] columns [n, k]ᵀ, both with scales."""
+    """`out` [T, n] = rows [T, k] columns [n, k]ᵀ, both with scales. The multiplier writes bf16;
+    an `out` of another type gets the exact product of the rounded operands.
+    """
     left, left_scales = rows
-    if left.device.type != "cuda":
+    if out.dtype != torch.bfloat16:
         exact = (left.float() * left_scales[:, None]) @ (columns.float() * scales[:, None]).t()
         out.copy_(exact)
         return
