@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from typing import Any
 
+import bench_lib.finetune
 import pytest
 from bench_lib.errors import BenchError
 from bench_lib.finetune import finetune, finetune_markdown, met
@@ -68,3 +71,28 @@ def test_both_sides_learn_the_same_from_the_same_rows() -> None:
 def test_ranks_that_measure_nothing_are_an_error() -> None:
     with pytest.raises(BenchError, match="no side was measured"):
         finetune(sys.executable, 1, ["--model", "unknown"])
+
+
+LATE = """#!{python}
+import pathlib, signal, sys
+out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+out.write_text({record!r})
+signal.sigwait([signal.SIGTERM])
+pathlib.Path({ended!r}).touch()
+"""
+
+
+def test_a_late_launcher_is_asked_to_end_and_what_it_told_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at once, it would leave its ranks on their GPUs."""
+    record = side("usual", 6000.0)
+    ended = tmp_path / "ended"
+    program = tmp_path / "launcher"
+    text = LATE.format(python=sys.executable, record=json.dumps(record) + "\n", ended=str(ended))
+    program.write_text(text)
+    program.chmod(0o700)
+    monkeypatch.setattr(bench_lib.finetune, "LIMIT_S", 3)
+    assert finetune(str(program), 1, []) == [record]
+    assert ended.exists()
