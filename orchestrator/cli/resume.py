@@ -92,7 +92,7 @@ def _go_on(
     stored = read_request(folder)
     options = resolve_follow(options, own_code=stored.job.workload.own_code)
     request, snapshot = _load_again(layout, folder, stored)
-    changes = _changes(folder, request, snapshot)
+    changes = changes_of(folder, stored, request, snapshot)
     if changes and not accept_change:
         raise _changed(folder, changes)
     context = RunContext(
@@ -163,14 +163,18 @@ def _read_invocation(folder: RunFolder) -> dict[str, Any]:
     return asked
 
 
-def _changes(folder: RunFolder, request: RunRequest, snapshot: Snapshot) -> list[str]:
-    """What is not as it was when the run began, one line each; at most so many."""
+def changes_of(
+    folder: RunFolder, stored: RunRequest, request: RunRequest, snapshot: Snapshot
+) -> list[str]:
+    """What is not as it was when the run began, one line each; at most so many. What the version
+    that began it did not know yet has its default in ``stored``, and is no change.
+    """
     from orchestrator.core.codec import to_json
     from orchestrator.core.difference import differences
 
-    before, now = json.loads(folder.request.read_bytes()), to_json(request)
+    before, now = to_json(stored), to_json(request)
     changes = differences({**before, "code": ""}, {**now, "code": ""})
-    if before.get("code") != request.code:
+    if stored.code != request.code:
         changes = chain(_changed_files(folder, snapshot), changes)
     return list(islice(changes, SHOWN_CHANGES + 1))
 
