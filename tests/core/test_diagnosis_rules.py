@@ -101,9 +101,15 @@ def test_hostile_lines_take_linear_time(name: str) -> None:
     words = _words(pattern.pattern)
 
     for line in _hostile(words):
-        begin = time.process_time()
-        list(pattern.finditer(line))
-        assert time.process_time() - begin < LIMIT_S, line[:80]
+        # Usually 30 ms at most. A collection of garbage may fall into one of two tries, not both.
+        assert min(_seconds(pattern, line) for _ in range(2)) < LIMIT_S, line[:80]
+
+
+def _seconds(pattern: re.Pattern[str], line: str) -> float:
+    """Of this thread: others of this process may be busy with what earlier tests left."""
+    begin = time.thread_time()
+    list(pattern.finditer(line))
+    return time.thread_time() - begin
 
 
 def _words(pattern: str) -> list[str]:
@@ -129,9 +135,9 @@ def test_any_mixture_of_signs_is_read_in_bounded_time(data: st.DataObject) -> No
     glue = data.draw(st.sampled_from([" ", "\n", "\r", ": ", "\x00", " 1 "]))
     stretch = (glue.join(some) * HOSTILE)[:HOSTILE]
 
-    begin = time.process_time()
+    begin = time.thread_time()
     found = examine(stretch, Source(name="x"))
-    assert time.process_time() - begin < 20 * LIMIT_S
+    assert time.thread_time() - begin < 20 * LIMIT_S
     assert all(1 <= clue.line <= stretch.count("\n") + 1 for clue in found.clues)
     assert all(len(clue.text) <= 400 for clue in found.clues)
 
