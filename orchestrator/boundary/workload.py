@@ -184,7 +184,9 @@ def _samples(
         elif parameters[name].type is not kind:
             what = f"samples.{key}: parameter {name} is of type {parameters[name].type.value}"
             problems.append(Problem(place, f"{what}, not {kind.value}"))
-    return SampleSource(file=entry.file, count=entry.count, group=entry.group)
+    return SampleSource(
+        file=entry.file, count=entry.count, group=entry.group, any_of=tuple(entry.any_of)
+    )
 
 
 def _checked(

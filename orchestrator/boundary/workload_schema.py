@@ -146,6 +146,10 @@ class SamplesEntry(Strict):
     group: ParameterName = Field(
         description="An int parameter: samples that are worked on together"
     )
+    any_of: list[str] = Field(
+        default_factory=list,
+        description="Keys of which each line of the file has at least one; empty = any JSON value",
+    )
 
 
 class WorkloadFile(Strict):

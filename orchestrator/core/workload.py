@@ -96,11 +96,13 @@ class SampleSource:
 
     ``file``: a JSONL file on the coordinator, one sample a line; empty text = generated from their
     numbers. ``count``: how many, 0 = all lines. ``group``: how many are worked on together.
+    ``any_of``: keys of which each sample of a file has at least one; none = any JSON value will do.
     """
 
     file: str
     count: str
     group: str
+    any_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,3 +120,28 @@ def test_a_file_that_changed_is_refused(tmp_path: Path) -> None:
     data = DataSet.open(samples, tmp_path / "work")
     assert data.lines(1, 1) == [b"2"]
     data.close()
+
+
+@pytest.mark.parametrize(
+    "line,said",
+    [
+        (b'{"promt": "x"}', ['no {"prompt": ...} or {"messages": ...} in it', "prompt"]),
+        (b"[1]", ["not an object"]),
+        (b"null", ["not an object"]),
+    ],
+)
+def test_a_sample_that_the_workload_cannot_take_is_named(
+    tmp_path: Path, line: bytes, said: list[str]
+) -> None:
+    """With its line, before anything is contacted; either key will do."""
+    source = SampleSource(file="file", count="count", group="group", any_of=("prompt", "messages"))
+    workload = Workload(name="w", source="w.yaml", folder="/w", samples=source)
+    path = tmp_path / "data.jsonl"
+    values: dict[str, ParameterValue] = {"file": str(path), "count": 0, "group": 1}
+    path.write_bytes(b'{"prompt": "a"}\n{"messages": [], "id": 3}\n')
+    assert sample_set(Job(workload=workload, values=values)) is not None
+    path.write_bytes(b'{"prompt": "a"}\n' + line + b"\n")
+    with pytest.raises(UsageError) as caught:
+        sample_set(Job(workload=workload, values=values))
+    assert str(caught.value.where).endswith("data.jsonl:2")
+    assert all(words in str(caught.value) for words in said)

@@ -10,11 +10,12 @@ import hashlib
 import json
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.core.errors import PreflightError, UsageError
 from orchestrator.core.request import SampleSet
+from orchestrator.core.suggest import nearest
 from orchestrator.core.workload import Job
 from orchestrator.edges.store.files import make_private_dir, sync_dir
 
@@ -25,8 +26,8 @@ MAX_SAMPLES = 100_000_000
 def sample_set(job: Job) -> SampleSet | None:
     """What divisible work is divided into; None for all other work.
 
-    Raises :class:`UsageError` with file:line for a line that is not JSON, and for numbers of
-    samples that make no sense.
+    Raises :class:`UsageError` with file:line for a line that is not JSON or not what the workload
+    takes, and for numbers of samples that make no sense.
     """
     source = job.workload.samples
     if source is None:
@@ -40,7 +41,7 @@ def sample_set(job: Job) -> SampleSet | None:
     if not file:
         return SampleSet(total=count, group=group)
     path = Path(file).expanduser().absolute()
-    total, digest = _examine(path, count)
+    total, digest = _examine(path, count, source.any_of)
     if not total:
         raise _refused("there is no sample in it", str(path))
     return SampleSet(total=total, group=group, file=str(path), digest=digest)
@@ -80,7 +81,7 @@ class DataSet:
         self._file.close()
 
 
-def _examine(path: Path, count: int) -> tuple[int, str]:
+def _examine(path: Path, count: int, any_of: Sequence[str]) -> tuple[int, str]:
     """How many samples there are, at most ``count`` unless that is 0, and their digest."""
     digest = hashlib.sha256()
     total = 0
@@ -89,7 +90,7 @@ def _examine(path: Path, count: int) -> tuple[int, str]:
             if count and total >= count:
                 break
             total += 1
-            _check(line, f"{path}:{total}")
+            _check(line, f"{path}:{total}", any_of)
             digest.update(line + b"\n")
     except OSError as error:
         raise _refused(f"cannot be read: {error.strerror or error}", str(path)) from error
@@ -102,16 +103,28 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield line.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def _check(line: bytes, where: str) -> None:
+def _check(line: bytes, where: str, any_of: Sequence[str]) -> None:
     if len(line) > MAX_LINE_BYTES:
         raise _refused(f"a sample of more than {MAX_LINE_BYTES} bytes", where)
     try:
-        json.loads(line)
+        sample = json.loads(line)
     except RecursionError:
         raise _refused("a sample that is nested too deeply", where) from None
     except ValueError as error:
         what = "an empty line" if not line.strip() else f"not JSON: {str(error)[:100]}"
         raise _refused(what, where) from None
+    if any_of and not (isinstance(sample, dict) and sample.keys() & set(any_of)):
+        raise _refused(_unlike(sample, any_of), where)
+
+
+def _unlike(sample: object, any_of: Sequence[str]) -> str:
+    """What such a sample lacks, and which of its keys may be meant."""
+    wanted = " or ".join(f'{{"{key}": ...}}' for key in any_of)
+    if not isinstance(sample, dict):
+        return f"not an object, but {wanted} is what the workload takes"
+    near = (nearest(str(key)[:80], any_of) for key in list(sample)[:10])
+    meant = next((f"; did you mean {key!r}?" for key in near if key), "")
+    return f"no {wanted} in it, which the workload takes{meant}"
 
 
 def _refused(what: str, where: str = "") -> UsageError:
