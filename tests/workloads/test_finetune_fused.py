@@ -15,7 +15,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from conversations import Example
-from engines import PlainEngine
 from fused import reference
 from fused.attention import documents
 from fused.engine import FusedEngine
@@ -30,6 +29,7 @@ from packing import IGNORED, Row, collate, text_example
 from settings import Settings, parse_settings
 from tests.workloads.conftest import FINETUNE, node_folder, succeed
 from training import Trainer
+from training_engines import PlainEngine
 from world import World
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))

@@ -15,12 +15,12 @@ import lora
 import packing
 import tiny_base
 from conversations import encode, load_conversations
-from engines import summed_loss
 from evaluation import answer_prompts, exact_match, mean_loss
 from function_calls import parse_calls
 from lora import Trainable
 from settings import Settings
 from training import Trainer, collate_for, learning_rate_at
+from training_engines import summed_loss
 from world import World
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from accounting import Clock, EnergyMeter
-from engines import engine_of
 from fused.overlap import Overlap
 from lora import Trainable
 from packing import Batch, Row, collate, count_targets, count_tokens
 from settings import AUTO, Settings
 from sizing import find_size
+from training_engines import engine_of
 from world import World
 
 
