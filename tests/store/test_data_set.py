@@ -125,7 +125,7 @@ def test_a_file_that_changed_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line,said",
     [
-        (b'{"promt": "x"}', ['no {"prompt": ...} or {"messages": ...} in it', "prompt"]),
+        (b'{"prompts": "x"}', ['no {"prompt": ...} or {"messages": ...} in it', "prompt"]),
         (b"[1]", ["not an object"]),
         (b"null", ["not an object"]),
     ],

@@ -186,6 +186,8 @@ def watch(pid: int, lines: Lines, wake: Wake) -> None:
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
+            # Slurm signals both at once: its signal to us may have come, unread, before the end.
+            told = next((n for n in wake.taken() if n in TOLD_BY_SLURM), told)
             if lines in tethered:
                 lines.part({"status": status, "told": told})
             return
