@@ -144,7 +144,7 @@ class Run:
             done = len(self.recorder.steps)
             if done > self.writer.newest:
                 self._save_checkpoint(done, self.trainer.state())
-                self.writer.finish()
+            self.writer.finish()  # also one that was under way already
 
     def conclude(self) -> None:
         """Score function calls, save everything, and check that the adapter can be loaded. Of nodes
