@@ -30,7 +30,7 @@ from exchange import Exchange, Feed, packed
 from packing import Row, count_targets
 from reporting import Recorder
 from settings import Settings
-from training import StepRecord, Trainer, TrainingFailed, learning_rate_at
+from training import StepRecord, Trainer, TrainingFailed, learning_rate_at, views
 
 START, PARAMETERS, FIRST_UPDATE = 1, 2, 3
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -342,11 +342,7 @@ class LocalRounds:
 
     def _state(self) -> dict[str, Any]:
         """As `Trainer.state`, but with the values that all nodes have in common."""
-        adapter, start = [], 0
-        for parameter in self.trainer.parameters:
-            end = start + parameter.numel()
-            adapter.append(self._common[start:end].view_as(parameter).cpu())
-            start = end
+        adapter = [values.cpu() for values in views(self._common, self.trainer.parameters)]
         return {"adapter": adapter, "optimiser": self.trainer.optimiser.state_dict()}
 
     # ---- the end ---------------------------------------------------------------------------------

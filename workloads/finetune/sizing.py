@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from conversations import Example
+from fused.memory import MARGIN
 from packing import Row, collate, text_example
 
 if TYPE_CHECKING:
     from training import Trainer
 
-MARGIN = 0.08  # of the memory that is free: fragments, and what kernels work in
 # From here on a GPU's matrix products are as fast as they get: 32,768 tokens make the smallest of
 # Qwen2-7B's products, 512 columns of keys, 1,024 tiles of 128 x 128 for 132 multiprocessors.
 EFFICIENT_TOKENS = 32_768

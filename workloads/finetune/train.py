@@ -73,7 +73,7 @@ class Run:
 
     def train(self) -> None:
         """Train from the newest checkpoint, or from the start."""
-        self._say(f"engine: {self.trainer.engine.description}")
+        self.world.say(f"engine: {self.trainer.engine.description}")
         state = agree_on_checkpoint(kit.checkpoint_dir(), self._digest, self.world)
         done = 0
         if state is not None:
@@ -85,7 +85,7 @@ class Run:
             self.rounds = self._rounds(place)
             done = self.rounds.begin(done)
         if done:
-            self._say(f"resumed after step {done}")
+            self.world.say(f"resumed after step {done}")
         else:
             self._evaluate(0)
         if self.rounds is None:
@@ -197,10 +197,6 @@ class Run:
         for file in sorted((output / "adapter").iterdir()):
             kit.artifact(file)
         return difference
-
-    def _say(self, text: str) -> None:
-        if self.world.is_main:
-            print(text, flush=True)
 
 
 def _due(step: int, every: int) -> bool:

@@ -58,7 +58,7 @@ class Trainer:
         self.rows_per_step = self.settings.rows_per_step(self.world.total)
         idle = self.world.total - self.rows_per_step
         if idle > 0:
-            self._say(
+            self.world.say(
                 f"warning: {self.rows_per_step} rows in a step leave {idle} of {self.world.total} "
                 f"ranks without work; --global-batch {self.world.total} would give one to each"
             )
@@ -69,7 +69,7 @@ class Trainer:
         if self.micro_batch == AUTO:
             size = find_size(self)
             self.micro_batch = size.rows
-            self._say(f"micro-batch: {size.rows} rows ({size.reason})")
+            self.world.say(f"micro-batch: {size.rows} rows ({size.reason})")
         self.engine.fit(self.micro_batch)
         self.changing = threading.Lock()  # held while values and history are not those of one step
         self.clock = Clock(self.world.device)
@@ -147,12 +147,11 @@ class Trainer:
 
     def adopt(self, vector: torch.Tensor) -> None:
         """Take the adapter's values from `vector`: all of them, in the parameters' order."""
-        start = 0
         with torch.no_grad():
-            for parameter in self.parameters:
-                end = start + parameter.numel()
-                parameter.copy_(vector[start:end].view_as(parameter))
-                start = end
+            for parameter, values in zip(
+                self.parameters, views(vector, self.parameters), strict=True
+            ):
+                parameter.copy_(values)
         self.engine.refresh()
 
     def _accumulate(self, batch_rows: Sequence[Row], step: int) -> None:
@@ -212,10 +211,6 @@ class Trainer:
         for share in shares(rows, self.world, self.micro_batch):
             yield collate_for(self.trainable, share)
 
-    def _say(self, text: str) -> None:
-        if self.world.is_main:
-            print(text, flush=True)
-
 
 def train(
     trainer: Trainer,
@@ -251,15 +246,18 @@ def learning_rate_at(step: int, settings: Settings) -> float:
     return settings.learning_rate * (1 + math.cos(math.pi * part)) / 2
 
 
+def views(vector: torch.Tensor, parameters: Sequence[torch.nn.Parameter]) -> Iterator[torch.Tensor]:
+    """The parts of `vector`, which has all values in the parameters' order, in their shapes."""
+    parts = vector.split([parameter.numel() for parameter in parameters])
+    return (part.view_as(like) for part, like in zip(parts, parameters, strict=True))
+
+
 def _attach_gradients(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
     """Make every gradient a view of one new buffer that has one more place at its end."""
     total = sum(parameter.numel() for parameter in parameters)
     buffer = torch.zeros(total + 1, dtype=torch.float32, device=parameters[0].device)
-    start = 0
-    for parameter in parameters:
-        end = start + parameter.numel()
-        parameter.grad = buffer[start:end].view_as(parameter)
-        start = end
+    for parameter, gradient in zip(parameters, views(buffer[:-1], parameters), strict=True):
+        parameter.grad = gradient
     return buffer
 
 

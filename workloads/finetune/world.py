@@ -49,6 +49,11 @@ class World:
         """The one rank of each node that writes to that node's disk."""
         return self.local_rank == 0
 
+    def say(self, text: str) -> None:
+        """A line for people, once for all ranks."""
+        if self.is_main:
+            print(text, flush=True)
+
     def barrier(self) -> None:
         """Wait for every rank."""
         if self.size > 1:

@@ -11,7 +11,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,11 +24,12 @@ sys.path += [str(WORKLOADS / "finetune"), str(WORKLOADS), str(SCRIPTS)]
 import torch  # noqa: E402 - after the workload's folder
 from bench_lib.timeline import Kernel, timeline  # noqa: E402
 
+from accounting import flop_per_token  # noqa: E402
 from conversations import Example  # noqa: E402
 from lora import Trainable  # noqa: E402
 from packing import Row, text_example  # noqa: E402
 from settings import Settings  # noqa: E402
-from training import Trainer, learning_rate_at  # noqa: E402
+from training import Trainer, learning_rate_at, shares  # noqa: E402
 from world import World, joined_world  # noqa: E402
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -98,7 +99,7 @@ class Usual:
         if work.world.size > 1:
             on = [work.world.device] if work.world.device.type == "cuda" else None
             self.parallel = torch.nn.parallel.DistributedDataParallel(model, device_ids=on)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters = _trained(model)
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=_on_gpu(work)
         )
@@ -106,11 +107,8 @@ class Usual:
     def step(self, step: int) -> float:
         work = self.work
         size = work.settings.rows_per_step(work.world.total)
-        rows = work.rows[(step - 1) * size : step * size][work.world.rank :: work.world.size]
-        batches = [
-            rows[start : start + self.micro_batch]
-            for start in range(0, len(rows), self.micro_batch)
-        ]
+        rows = work.rows[(step - 1) * size : step * size]
+        batches = shares(rows, work.world, self.micro_batch)
         self.model.train()
         total = torch.zeros((), device=work.world.device)
         for batch in batches:
@@ -125,7 +123,7 @@ class Usual:
         work.world.sum(total)
         return float(total) / work.world.size
 
-    def _backward(self, rows: list[Row]) -> torch.Tensor:
+    def _backward(self, rows: Sequence[Row]) -> torch.Tensor:
         ids = torch.tensor([list(row[0].tokens) for row in rows]).to(self.work.world.device)
         share = (
             len(rows)
@@ -176,7 +174,7 @@ def main() -> None:
         facts = _machine(world) | {"memory_limit_gib": options.memory_gib or None}
         report.tell("machine", **facts, tokens_per_step=work.tokens_per_step)
         report.tell("arithmetic", **_arithmetic(model))
-        start = [p.detach().clone() for p in model.parameters() if p.requires_grad]
+        start = [p.detach().clone() for p in _trained(model)]
         for name, make in _sides(model, work):
             if name not in options.sides:
                 continue
@@ -305,10 +303,13 @@ def _on_gpu(work: Work) -> bool:
 
 
 def _restore(model: Any, start: list[torch.Tensor]) -> None:
-    trained = [p for p in model.parameters() if p.requires_grad]
     with torch.no_grad():
-        for parameter, value in zip(trained, start, strict=True):
+        for parameter, value in zip(_trained(model), start, strict=True):
             parameter.copy_(value)
+
+
+def _trained(model: Any) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 @contextmanager
@@ -372,16 +373,8 @@ def _machine(world: World) -> dict[str, Any]:
 
 
 def _arithmetic(model: Any) -> dict[str, Any]:
-    """FLOPs of a token: 4 for each frozen weight of a product (forward, and the gradient of its
-    input; no gradient of the weight), 6 for each weight of the adapter. Attention is left out.
-    """
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    embedded = model.get_input_embeddings().weight.numel()
-    frozen = sum(p.numel() for p in model.parameters()) - trained - embedded
     return {
-        "frozen": frozen,
-        "trained": trained,
-        "flop_per_token": 4 * frozen + 6 * trained,
+        "flop_per_token": flop_per_token(model),
         "product_tflops": _product_tflops() if torch.cuda.is_available() else None,
     }
 

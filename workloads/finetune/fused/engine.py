@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fused.layer import Recompute
 from fused.memory import Choice, choose, cost_of
-from fused.model import FusedModel, Laid
+from fused.model import FusedModel
 from fused.overlap import Overlap
 from packing import Batch
 from settings import Settings
@@ -59,9 +59,11 @@ class FusedEngine:
         """`scale` times the summed cross entropy; its gradient is added to the adapter's. With
         `overlap`, finished gradients are sent at once: this is the step's last micro-batch.
         """
-        laid: Laid = self.model.lay(batch)
         finished = None if overlap is None else overlap.finished
-        return self.model.accumulate(laid, scale, self.choice.recompute, finished) * scale
+        return (
+            self.model.accumulate(self.model.lay(batch), scale, self.choice.recompute, finished)
+            * scale
+        )
 
     def overlap(self, buffer: Tensor) -> Overlap | None:
         """The sum of one step's gradients over the ranks; None if there is but one."""

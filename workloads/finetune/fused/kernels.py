@@ -34,6 +34,7 @@ def _rms_norm(
     out_row: tl.tensor,
     width: tl.tensor,
     eps: tl.tensor,
+    again: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
@@ -41,30 +42,12 @@ def _rms_norm(
     inside = at < width
     values = tl.load(x + row * x_row + at, mask=inside, other=0.0)
     wide = values.to(tl.float32)
-    inverse = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=0) / width + eps)
-    tl.store(rstd + row, inverse)
+    if again:
+        inverse = tl.load(rstd + row)
+    else:
+        inverse = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=0) / width + eps)
+        tl.store(rstd + row, inverse)
     normed = (wide * inverse).to(values.dtype)
-    scale = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-    product = (normed.to(tl.float32) * scale).to(values.dtype)
-    tl.store(out + row * out_row + at, product, mask=inside)
-
-
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _rms_norm_again(
-    x: tl.tensor,
-    weight: tl.tensor,
-    rstd: tl.tensor,
-    out: tl.tensor,
-    x_row: tl.tensor,
-    out_row: tl.tensor,
-    width: tl.tensor,
-    block: tl.constexpr,
-) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, block)
-    inside = at < width
-    values = tl.load(x + row * x_row + at, mask=inside, other=0.0)
-    normed = (values.to(tl.float32) * tl.load(rstd + row)).to(values.dtype)
     scale = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
     product = (normed.to(tl.float32) * scale).to(values.dtype)
     tl.store(out + row * out_row + at, product, mask=inside)
@@ -232,21 +215,22 @@ def _cross_entropy(
 
 
 def rms_norm(total: Tensor, weight: Tensor, eps: float, out: Tensor) -> Normed:
-    rows, width = total.shape
-    rstd = torch.empty(rows, dtype=torch.float32, device=total.device)
-    _rms_norm[(rows,)](
-        total, weight, out, rstd, total.stride(0), out.stride(0), width, eps,
-        block=triton.next_power_of_2(width), num_warps=_warps(width),
-    )  # fmt: skip
-    return Normed(total, weight, rstd)
+    rstd = torch.empty(total.shape[0], dtype=torch.float32, device=total.device)
+    normed = Normed(total, weight, rstd)
+    _norm(normed, eps, out, again=False)
+    return normed
 
 
 def rms_norm_again(normed: Normed, out: Tensor) -> None:
+    _norm(normed, 0.0, out, again=True)
+
+
+def _norm(normed: Normed, eps: float, out: Tensor, *, again: bool) -> None:
     total = normed.total
     rows, width = total.shape
-    _rms_norm_again[(rows,)](
-        total, normed.weight, normed.rstd, out, total.stride(0), out.stride(0), width,
-        block=triton.next_power_of_2(width), num_warps=_warps(width),
+    _rms_norm[(rows,)](
+        total, normed.weight, out, normed.rstd, total.stride(0), out.stride(0), width, eps,
+        again=again, block=triton.next_power_of_2(width), num_warps=_warps(width),
     )  # fmt: skip
 
 

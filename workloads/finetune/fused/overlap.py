@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -23,7 +23,7 @@ class Overlap:
         if sum(sizes) != len(buffer) - 1:
             raise ValueError(f"layers have {sum(sizes)} values, the buffer {len(buffer) - 1}")
         self._buffer = buffer
-        self._ends = torch.tensor(sizes).cumsum(0).tolist()
+        self._ends = list(accumulate(sizes))
         self._bucket = max(1, bucket_bytes // buffer.element_size())
         self._works: list[dist.Work] = []
         self._top = len(buffer) - 1

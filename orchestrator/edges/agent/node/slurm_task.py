@@ -73,6 +73,10 @@ class Wake:
         except BlockingIOError:
             return b""
 
+    def told(self, before: int) -> int:
+        """The signal by which Slurm told of an end, if one came since; else ``before``."""
+        return next((number for number in self.taken() if number in TOLD_BY_SLURM), before)
+
 
 class Lines:
     """JSON lines over a connection; descriptors may come along with what is read."""
@@ -187,13 +191,13 @@ def watch(pid: int, lines: Lines, wake: Wake) -> None:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             # Slurm signals both at once: its signal to us may have come, unread, before the end.
-            told = next((n for n in wake.taken() if n in TOLD_BY_SLURM), told)
+            told = wake.told(told)
             if lines in tethered:
                 lines.part({"status": status, "told": told})
             return
         ready, _, _ = select.select(tethered, [], [])
         if wake in ready:
-            told = next((n for n in wake.taken() if n in TOLD_BY_SLURM), told)
+            told = wake.told(told)
         if lines in ready and not obey(pid, lines):
             tethered.remove(lines)
             os.kill(pid, signal.SIGKILL)
