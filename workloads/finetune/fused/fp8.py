@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fused.joined import Joined, Part
+from fused.reference import LowRank
 
 STEP = 16  # inner and outer dimensions must be multiples of it
 
@@ -39,19 +40,28 @@ class JoinedFp8(Joined):
         self._columns, self._column_scales = ops.quantise_rows(weight.t().contiguous())
 
     def forward(self, x: Tensor, out: Tensor) -> Tensor:
-        thin = torch.mm(x, self._down.t())
-        _multiply(self._ops.quantise_rows(x), self._rows, self._row_scales, out)
+        thin, _ = self.begin_forward(x, out)
         out.addmm_(thin, self._up.t())
-        if self.bias is not None:
-            out += self.bias
         return thin
 
+    def begin_forward(self, x: Tensor, out: Tensor) -> tuple[Tensor, LowRank | None]:
+        thin = torch.mm(x, self._down.t())
+        _multiply(self._ops.quantise_rows(x), self._rows, self._row_scales, out)
+        if self.bias is not None:
+            out += self.bias
+        return thin, LowRank(thin, tuple(self._blocks(self._up)))
+
     def input_gradient(self, grad: Tensor, out: Tensor | None) -> Tensor:
-        thin = torch.mm(grad, self._up)
-        if out is not None:
-            _multiply(self._ops.quantise_rows(grad), self._columns, self._column_scales, out)
-            out.addmm_(thin, self._down)
+        if out is None:
+            return torch.mm(grad, self._up)
+        thin, _ = self.begin_input_gradient(grad, out)
+        out.addmm_(thin, self._down)
         return thin
+
+    def begin_input_gradient(self, grad: Tensor, out: Tensor) -> tuple[Tensor, LowRank | None]:
+        thin = torch.mm(grad, self._up)
+        _multiply(self._ops.quantise_rows(grad), self._columns, self._column_scales, out)
+        return thin, LowRank(thin, (self._down.t(),))
 
 
 def _multiply(rows: tuple[Tensor, Tensor], columns: Tensor, scales: Tensor, out: Tensor) -> None:

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fused.reference import LowRank, Normed
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -110,6 +112,10 @@ class Joined:
             torch.addmm(self.bias, x, weight, out=out)
         return thin.clone()
 
+    def begin_forward(self, x: Tensor, out: Tensor) -> tuple[Tensor, LowRank | None]:
+        """As `forward`, for a caller that adds to `out` what is missing from it, if anything."""
+        return self.forward(x, out), None
+
     def input_gradient(self, grad: Tensor, out: Tensor | None) -> Tensor:
         """`out` [T, d] = the gradient of x, from `grad` [T, O + R], whose last R columns are
         overwritten with g; returns g. With None for `out`, g alone is made.
@@ -120,13 +126,25 @@ class Joined:
             torch.mm(grad, self.storage[:, : self.width], out=out)
         return thin
 
-    def add_adapter_gradients(self, grad: Tensor, thin: Tensor, x: Tensor, h: Tensor) -> None:
+    def begin_input_gradient(self, grad: Tensor, out: Tensor) -> tuple[Tensor, LowRank | None]:
+        """As `input_gradient`, for a caller that adds to `out` what is missing from it."""
+        return self.input_gradient(grad, out), None
+
+    def add_adapter_gradients(
+        self, grad: Tensor, thin: Tensor, x: Tensor | Normed, h: Tensor
+    ) -> None:
         """Add to the gradients of A and B, in fp32: dA = gᵀ x, dB = s dyᵀ h.
 
         `grad` [T, O + ...], `thin` is g [T, R] as `input_gradient` returned it, `x` [T, d], `h`
-        [T, R].
+        [T, R]. If x is a norm's output, it is not made again: rows are scaled in g, which is thin,
+        and columns in dA.
         """
-        for a, part in zip(self.a, product(thin.t(), x).split(self.rank), strict=True):
+        if isinstance(x, Normed):
+            left = (thin * x.rstd[:, None]).to(thin.dtype)
+            of_a = product(left.t(), x.total).mul_(x.weight)
+        else:
+            of_a = product(thin.t(), x)
+        for a, part in zip(self.a, of_a.split(self.rank), strict=True):
             _gradient(a).add_(part)
         outputs = grad[:, : self.out_width].split(self.outs, dim=1)
         for b, out, own in zip(self.b, outputs, h.split(self.rank, dim=1), strict=True):

@@ -12,9 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused.reference import LARGEST_E4M3, SMALLEST_SCALE, Normed
+from fused.reference import LARGEST_E4M3, SMALLEST_SCALE, LowRank, Normed
 
 COLUMNS = 2048  # of a row in one program, where rows need not be whole
+TALL, WIDE = 64, 128  # of a tile that low-rank products are added to
+INNER = 64  # of such a product at a time
 AT_A_TIME = 8192  # of a row that is passed over twice
 
 
@@ -34,7 +36,6 @@ def _rms_norm(
     out_row: tl.tensor,
     width: tl.tensor,
     eps: tl.tensor,
-    again: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
@@ -42,11 +43,8 @@ def _rms_norm(
     inside = at < width
     values = tl.load(x + row * x_row + at, mask=inside, other=0.0)
     wide = values.to(tl.float32)
-    if again:
-        inverse = tl.load(rstd + row)
-    else:
-        inverse = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=0) / width + eps)
-        tl.store(rstd + row, inverse)
+    inverse = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=0) / width + eps)
+    tl.store(rstd + row, inverse)
     normed = (wide * inverse).to(values.dtype)
     scale = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
     product = (normed.to(tl.float32) * scale).to(values.dtype)
@@ -125,6 +123,128 @@ def _swiglu_backward(
     kind = grad.dtype.element_ty
     tl.store(gates, of_gate.to(kind), mask=inside)
     tl.store(gates + width, (wide * silu).to(kind), mask=inside)
+    tl.store(grads, (silu * up).to(kind), mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def _low_rank(
+    thin: tl.tensor,
+    factor: tl.tensor,
+    row: tl.tensor,
+    at: tl.tensor,
+    rows: tl.tensor,
+    width: tl.tensor,
+    thin_row: tl.tensor,
+    factor_row: tl.tensor,
+    factor_column: tl.tensor,
+    rank: tl.constexpr,
+    inner: tl.constexpr,
+    tall: tl.constexpr,
+    wide: tl.constexpr,
+) -> tl.tensor:
+    total = tl.zeros((tall, wide), tl.float32)
+    for start in tl.static_range(0, rank, inner):
+        k = start + tl.arange(0, inner)
+        left_inside = (row < rows)[:, None] & (k < rank)[None, :]
+        left = tl.load(thin + row[:, None] * thin_row + k[None, :], mask=left_inside, other=0.0)
+        right_inside = (k < rank)[:, None] & (at < width)[None, :]
+        place = at[None, :] * factor_row + k[:, None] * factor_column
+        right = tl.load(factor + place, mask=right_inside, other=0.0)
+        total = tl.dot(left, right, total, input_precision="ieee")
+    return total
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def _swiglu_past(
+    gate_up: tl.tensor,
+    out: tl.tensor,
+    thin: tl.tensor,
+    of_gate: tl.tensor,
+    of_up: tl.tensor,
+    rows: tl.tensor,
+    width: tl.tensor,
+    gate_up_row: tl.tensor,
+    out_row: tl.tensor,
+    thin_row: tl.tensor,
+    factor_row: tl.tensor,
+    factor_column: tl.tensor,
+    rank: tl.constexpr,
+    inner: tl.constexpr,
+    tall: tl.constexpr,
+    wide: tl.constexpr,
+) -> None:
+    row = (tl.program_id(1) * tall + tl.arange(0, tall)).to(tl.int64)
+    at = tl.program_id(0) * wide + tl.arange(0, wide)
+    inside = (row < rows)[:, None] & (at < width)[None, :]
+    gates = gate_up + row[:, None] * gate_up_row + at[None, :]
+    gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gates + width, mask=inside, other=0.0).to(tl.float32)
+    if rank > 0:
+        gate += _low_rank(
+            thin, of_gate, row, at, rows, width, thin_row, factor_row, factor_column,
+            rank, inner, tall, wide,
+        )  # fmt: skip
+        up += _low_rank(
+            thin + rank, of_up, row, at, rows, width, thin_row, factor_row, factor_column,
+            rank, inner, tall, wide,
+        )  # fmt: skip
+    kind = out.dtype.element_ty
+    silu = (gate * tl.sigmoid(gate)).to(kind).to(tl.float32)
+    product = (silu * up.to(kind).to(tl.float32)).to(kind)
+    tl.store(out + row[:, None] * out_row + at[None, :], product, mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def _swiglu_past_backward(
+    grad: tl.tensor,
+    gate_up: tl.tensor,
+    thin: tl.tensor,
+    of_gate: tl.tensor,
+    of_up: tl.tensor,
+    thin_grad: tl.tensor,
+    of_grad: tl.tensor,
+    rows: tl.tensor,
+    width: tl.tensor,
+    grad_row: tl.tensor,
+    gate_up_row: tl.tensor,
+    thin_row: tl.tensor,
+    factor_row: tl.tensor,
+    factor_column: tl.tensor,
+    thin_grad_row: tl.tensor,
+    of_grad_row: tl.tensor,
+    of_grad_column: tl.tensor,
+    rank: tl.constexpr,
+    inner: tl.constexpr,
+    tall: tl.constexpr,
+    wide: tl.constexpr,
+) -> None:
+    row = (tl.program_id(1) * tall + tl.arange(0, tall)).to(tl.int64)
+    at = tl.program_id(0) * wide + tl.arange(0, wide)
+    inside = (row < rows)[:, None] & (at < width)[None, :]
+    gates = gate_up + row[:, None] * gate_up_row + at[None, :]
+    grads = grad + row[:, None] * grad_row + at[None, :]
+    gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gates + width, mask=inside, other=0.0).to(tl.float32)
+    whole = tl.load(grads, mask=inside, other=0.0).to(tl.float32)
+    if rank > 0:
+        gate += _low_rank(
+            thin, of_gate, row, at, rows, width, thin_row, factor_row, factor_column,
+            rank, inner, tall, wide,
+        )  # fmt: skip
+        up += _low_rank(
+            thin + rank, of_up, row, at, rows, width, thin_row, factor_row, factor_column,
+            rank, inner, tall, wide,
+        )  # fmt: skip
+        whole += _low_rank(
+            thin_grad, of_grad, row, at, rows, width, thin_grad_row, of_grad_row, of_grad_column,
+            rank, inner, tall, wide,
+        )  # fmt: skip
+    sigmoid = tl.sigmoid(gate)
+    silu = gate * sigmoid
+    kind = grad.dtype.element_ty
+    of = whole * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))
+    tl.store(gates, of.to(kind), mask=inside)
+    tl.store(gates + width, (whole * silu).to(kind), mask=inside)
     tl.store(grads, (silu * up).to(kind), mask=inside)
 
 
@@ -215,23 +335,13 @@ def _cross_entropy(
 
 
 def rms_norm(total: Tensor, weight: Tensor, eps: float, out: Tensor) -> Normed:
-    rstd = torch.empty(total.shape[0], dtype=torch.float32, device=total.device)
-    normed = Normed(total, weight, rstd)
-    _norm(normed, eps, out, again=False)
-    return normed
-
-
-def rms_norm_again(normed: Normed, out: Tensor) -> None:
-    _norm(normed, 0.0, out, again=True)
-
-
-def _norm(normed: Normed, eps: float, out: Tensor, *, again: bool) -> None:
-    total = normed.total
     rows, width = total.shape
+    rstd = torch.empty(rows, dtype=torch.float32, device=total.device)
     _rms_norm[(rows,)](
-        total, normed.weight, out, normed.rstd, total.stride(0), out.stride(0), width, eps,
-        again=again, block=triton.next_power_of_2(width), num_warps=_warps(width),
+        total, weight, out, rstd, total.stride(0), out.stride(0), width, eps,
+        block=triton.next_power_of_2(width), num_warps=_warps(width),
     )  # fmt: skip
+    return Normed(total, weight, rstd)
 
 
 def rms_norm_backward(grad: Tensor, normed: Normed, residual: Tensor | None, out: Tensor) -> None:
@@ -245,18 +355,46 @@ def rms_norm_backward(grad: Tensor, normed: Normed, residual: Tensor | None, out
     )  # fmt: skip
 
 
-def swiglu(gate_up: Tensor, out: Tensor) -> None:
+def swiglu(gate_up: Tensor, out: Tensor, missing: LowRank | None = None) -> None:
     rows, width = out.shape
-    grid = (rows, triton.cdiv(width, COLUMNS))
-    _swiglu[grid](gate_up, out, gate_up.stride(0), out.stride(0), width, block=COLUMNS, num_warps=8)
+    if missing is None:
+        grid = (rows, triton.cdiv(width, COLUMNS))
+        _swiglu[grid](
+            gate_up, out, gate_up.stride(0), out.stride(0), width, block=COLUMNS, num_warps=8
+        )
+        return
+    of_gate, of_up = missing.factors
+    _swiglu_past[_tiles(rows, width)](
+        gate_up, out, missing.thin, of_gate, of_up, rows, width,
+        gate_up.stride(0), out.stride(0), missing.thin.stride(0), *of_gate.stride(),
+        rank=of_gate.shape[1], inner=INNER, tall=TALL, wide=WIDE, num_warps=8,
+    )  # fmt: skip
 
 
-def swiglu_backward(grad: Tensor, gate_up: Tensor) -> None:
+def swiglu_backward(
+    grad: Tensor,
+    gate_up: Tensor,
+    missing: LowRank | None = None,
+    missing_grad: LowRank | None = None,
+) -> None:
     rows, width = grad.shape
-    grid = (rows, triton.cdiv(width, COLUMNS))
-    _swiglu_backward[grid](
-        grad, gate_up, grad.stride(0), gate_up.stride(0), width, block=COLUMNS, num_warps=8
-    )
+    if missing is None or missing_grad is None:
+        grid = (rows, triton.cdiv(width, COLUMNS))
+        _swiglu_backward[grid](
+            grad, gate_up, grad.stride(0), gate_up.stride(0), width, block=COLUMNS, num_warps=8
+        )
+        return
+    (of_gate, of_up), (of_grad,) = missing.factors, missing_grad.factors
+    _swiglu_past_backward[_tiles(rows, width)](
+        grad, gate_up, missing.thin, of_gate, of_up, missing_grad.thin, of_grad, rows, width,
+        grad.stride(0), gate_up.stride(0), missing.thin.stride(0), *of_gate.stride(),
+        missing_grad.thin.stride(0), *of_grad.stride(),
+        rank=of_gate.shape[1], inner=INNER, tall=TALL, wide=WIDE, num_warps=8,
+    )  # fmt: skip
+
+
+def _tiles(rows: int, width: int) -> tuple[int, int]:
+    return triton.cdiv(width, WIDE), triton.cdiv(rows, TALL)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -> None:

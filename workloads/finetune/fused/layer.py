@@ -4,8 +4,8 @@
       -> down -> + middle
 
 What a layer keeps from its forward pass is what cannot be had again without a matrix product: its
-input, queries, keys and values, the attention's output, the middle and gate and up. Norms and the
-swiglu product are made again. `Recompute` trades memory for products.
+input, queries, keys and values, the attention's output, the middle and gate and up. The swiglu
+product is made again. `Recompute` trades memory for products.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fused.attention import Attended, Documents, Heads, attend
 from fused.joined import Joined
-from fused.reference import Normed
+from fused.reference import LowRank, Normed
 
 T = TypeVar("T")
 
@@ -62,6 +62,7 @@ class Kept:
     attended: Attended | None = None
     second: Normed | None = None
     gate_up: Tensor | None = None
+    past_gate_up: LowRank | None = None
     h_qkv: Tensor | None = None
     h_o: Tensor | None = None
     h_gate_up: Tensor | None = None
@@ -97,7 +98,8 @@ class Layer:
         kept, middle = self._attention(x, tokens, keep=keep is not None)
         gate_up = self._gate_up(kept, middle)
         product = self.down.room_for_input(x.shape[0])
-        self.ops.swiglu(gate_up[:, : 2 * self.form.ffn], product[:, : self.form.ffn])
+        width = self.form.ffn
+        self.ops.swiglu(gate_up[:, : 2 * width], product[:, :width], kept.past_gate_up)
         out = torch.empty_like(x)
         kept.h_down = self.down.forward(product, out)
         out += middle
@@ -125,12 +127,13 @@ class Layer:
         return kept, middle
 
     def _gate_up(self, kept: Kept, middle: Tensor) -> Tensor:
-        """Gate and up, with room beside them: [T, 2 f + R]."""
+        """Gate and up but for `past_gate_up`, with room beside them: [T, 2 f + R]."""
         normed = self.gate_up.room_for_input(middle.shape[0])
         inner = normed[:, : middle.shape[1]]
         kept.second = self.ops.rms_norm(middle, self.middle_norm, self.form.eps, inner)
         out = self.gate_up.room_for_output(middle.shape[0])
-        kept.h_gate_up = self.gate_up.forward(normed, out[:, : self.gate_up.out_width])
+        found = self.gate_up.begin_forward(normed, out[:, : self.gate_up.out_width])
+        kept.h_gate_up, kept.past_gate_up = found
         return out
 
     def _parts(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,15 +164,14 @@ class Layer:
             kept.gate_up = self._gate_up(kept, second.total)
         gate_up, kept.gate_up = kept.gate_up, None
         product = grad.new_empty(grad.shape[0], self.form.ffn)
-        thin = self.down.input_gradient(grad, product)
-        self.ops.swiglu_backward(product, gate_up[:, : 2 * self.form.ffn])
+        thin, past = self.down.begin_input_gradient(grad, product)
+        inner = gate_up[:, : 2 * self.form.ffn]
+        self.ops.swiglu_backward(product, inner, kept.past_gate_up, past)
         self.down.add_adapter_gradients(grad, thin, product, _had(kept.h_down))
         del product
-        normed = torch.empty_like(second.total)
-        self.ops.rms_norm_again(second, normed)
-        normed_grad = torch.empty_like(normed)
+        normed_grad = torch.empty_like(second.total)
         thin = self.gate_up.input_gradient(gate_up, normed_grad)
-        self.gate_up.add_adapter_gradients(gate_up, thin, normed, _had(kept.h_gate_up))
+        self.gate_up.add_adapter_gradients(gate_up, thin, second, _had(kept.h_gate_up))
         out = self.o.room_for_output(grad.shape[0])
         self.ops.rms_norm_backward(normed_grad, second, grad[:, :width], out[:, :width])
         return out
@@ -183,13 +185,11 @@ class Layer:
         self.o.add_adapter_gradients(grad, thin, attended.out, _had(kept.h_o))
         qkv_grad = self._backward_heads(mixed_grad, attended, tokens)
         kept.attended = None
-        normed = torch.empty_like(first.total)
-        self.ops.rms_norm_again(first, normed)
-        normed_grad = None if out is None else torch.empty_like(normed)
+        normed_grad = None if out is None else torch.empty_like(first.total)
         thin = self.qkv.input_gradient(qkv_grad, normed_grad)
-        self.qkv.add_adapter_gradients(qkv_grad, thin, normed, _had(kept.h_qkv))
+        self.qkv.add_adapter_gradients(qkv_grad, thin, first, _had(kept.h_qkv))
         if out is not None:
-            self.ops.rms_norm_backward(normed_grad, first, grad[:, : normed.shape[1]], out)
+            self.ops.rms_norm_backward(normed_grad, first, grad[:, : out.shape[1]], out)
 
     def _backward_heads(self, grad: Tensor, attended: Attended, tokens: Tokens) -> Tensor:
         """The gradient of q, k and v before they were rotated, [T, O + R]."""

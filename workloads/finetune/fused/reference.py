@@ -23,20 +23,32 @@ class Normed:
     rstd: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """What is still to be added to a tensor [T, n f]: `thin` [T, n r], part by part times the
+    `factors`, n of them, each [f, r] in any order of its values.
+    """
+
+    thin: Tensor
+    factors: tuple[Tensor, ...]
+
+    def product(self) -> Tensor:
+        """[T, n f] in fp32."""
+        parts = self.thin.float().chunk(len(self.factors), dim=1)
+        return torch.cat(
+            [part @ f.float().t() for part, f in zip(parts, self.factors, strict=True)], dim=1
+        )
+
+
 def rms_norm(total: Tensor, weight: Tensor, eps: float, out: Tensor) -> Normed:
     """`out` [T, d] = the norm of `total` [T, d] times `weight` [d].
 
     As in transformers: statistics in fp32, rounded to the model's type before the weight.
     """
     normed = Normed(total, weight, torch.rsqrt(total.float().square().mean(-1) + eps))
-    rms_norm_again(normed, out)
+    scaled = total.float() * normed.rstd[:, None]
+    out.copy_(weight * scaled.to(total.dtype))
     return normed
-
-
-def rms_norm_again(normed: Normed, out: Tensor) -> None:
-    """`out` as it was made by `rms_norm`."""
-    scaled = normed.total.float() * normed.rstd[:, None]
-    out.copy_(normed.weight * scaled.to(normed.total.dtype))
 
 
 def rms_norm_backward(grad: Tensor, normed: Normed, residual: Tensor | None, out: Tensor) -> None:
@@ -50,21 +62,36 @@ def rms_norm_backward(grad: Tensor, normed: Normed, residual: Tensor | None, out
     out.copy_(own if residual is None else residual.float() + own)
 
 
-def swiglu(gate_up: Tensor, out: Tensor) -> None:
-    """`out` [T, f] = silu(gate) * up, with `gate_up` [T, 2 f] holding the two side by side."""
-    gate, up = gate_up.chunk(2, dim=-1)
-    out.copy_(functional.silu(gate) * up)
+def swiglu(gate_up: Tensor, out: Tensor, missing: LowRank | None = None) -> None:
+    """`out` [T, f] = silu(gate) * up, where `gate_up` [T, 2 f] and what is `missing` hold the two
+    side by side. `gate_up` stays as it is.
+    """
+    gate, up = _summed(gate_up, missing)
+    out.copy_(functional.silu(gate).to(out.dtype) * up.to(out.dtype))
 
 
-def swiglu_backward(grad: Tensor, gate_up: Tensor) -> None:
+def swiglu_backward(
+    grad: Tensor,
+    gate_up: Tensor,
+    missing: LowRank | None = None,
+    missing_grad: LowRank | None = None,
+) -> None:
     """Both in place: `gate_up` [T, 2 f] becomes its gradient, `grad` [T, f] the product again."""
-    gate, up = (part.float() for part in gate_up.chunk(2, dim=-1))
+    gate, up = _summed(gate_up, missing)
+    wide = grad.float() if missing_grad is None else grad.float() + missing_grad.product()
     sigmoid = torch.sigmoid(gate)
     silu = gate * sigmoid
-    product, of_up = silu * up, grad.float() * silu
-    of_gate = grad.float() * up * sigmoid * (1 + gate * (1 - sigmoid))
+    product, of_up = silu * up, wide * silu
+    of_gate = wide * up * sigmoid * (1 + gate * (1 - sigmoid))
     grad.copy_(product)
     gate_up.copy_(torch.cat([of_gate, of_up], dim=-1))
+
+
+def _summed(gate_up: Tensor, missing: LowRank | None) -> tuple[Tensor, Tensor]:
+    """Gate and up, each [T, f] in fp32."""
+    total = gate_up.float() if missing is None else gate_up.float() + missing.product()
+    gate, up = total.chunk(2, dim=-1)
+    return gate, up
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -> None:
