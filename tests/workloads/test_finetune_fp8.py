@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fused import reference
-from fused.fp8 import JoinedFp8
+from fused.fp8 import HeadFp8, JoinedFp8
+from fused.head import Head, linear_cross_entropy
 from fused.joined import Joined, Part
 
 WORST = 2 * 2**-4 + 2**-8
@@ -101,3 +102,18 @@ def test_gradients_of_the_adapter_are_those_of_the_exact_engine(kind: torch.dtyp
     for got, wanted in zip(*found, strict=True):
         assert wanted.norm() > 0
         torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_the_output_layer_loses_no_more_than_its_operands_rounding(kind: torch.dtype) -> None:
+    """Of a loss that most tokens are unsure of, and one is sure of."""
+    weight, labels = torch.randn(48, WIDTH).to(kind), torch.arange(TOKENS)
+    hidden = (torch.randn(TOKENS, WIDTH) / 8).to(kind)
+    hidden[0] = weight[0]
+    found = []
+    for head in (Head(weight), HeadFp8(reference, weight)):
+        own = hidden.clone()
+        loss = linear_cross_entropy(reference, own, head, labels, 0.5, grad=True)
+        found.append((loss, own.float()))
+    (wanted, exact), (loss, grad) = found
+    assert 0 < abs(float(loss / wanted) - 1) < 0.01
+    assert (grad - exact).norm() < USUAL * exact.norm()

@@ -19,7 +19,7 @@ from fused import reference
 from fused.attention import documents
 from fused.engine import FusedEngine
 from fused.fp8 import JoinedFp8
-from fused.head import chunk_rows, linear_cross_entropy
+from fused.head import Head, chunk_rows, linear_cross_entropy
 from fused.joined import Part
 from fused.layer import Recompute
 from fused.memory import Cost, choose, cost_of
@@ -269,14 +269,14 @@ def test_logits_exist_a_chunk_at_a_time() -> None:
 
     class Watched:
         @staticmethod
-        def cross_entropy_(logits: torch.Tensor, *rest: Any) -> torch.Tensor:
+        def cross_entropy_(logits: torch.Tensor, *rest: Any, **options: bool) -> torch.Tensor:
             seen.append(len(logits))
-            return reference.cross_entropy_(logits, *rest)
+            return reference.cross_entropy_(logits, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fused.head.CHUNK_BYTES", 128 * VOCABULARY * 4)
         patch.setattr("fused.head.chunk_rows.__defaults__", (128 * VOCABULARY * 4,))
-        loss = linear_cross_entropy(Watched, hidden, weight, labels, 0.5, grad=True)  # type: ignore[arg-type]
+        loss = linear_cross_entropy(Watched, hidden, Head(weight), labels, 0.5, grad=True)  # type: ignore[arg-type]
     assert seen == [128, 128, 44]
     torch.testing.assert_close(loss, wanted.detach())
     torch.testing.assert_close(hidden, exact.grad)

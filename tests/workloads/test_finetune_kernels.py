@@ -80,23 +80,22 @@ def test_the_gated_product_of_what_an_adapter_is_still_to_be_added_to(
         pytest.skip("hardware: Triton's interpreter multiplies no matrices of bf16")
     rows, width = kernels.TALL + 3, kernels.WIDE + 5
 
-    def low_rank(parts: int) -> reference.LowRank:
-        thin = wide(rows, parts * rank, kind) * rank**-0.5
-        if parts == 1:
-            return reference.LowRank(thin, (wide(rank, width, kind).t(),))
-        return reference.LowRank(thin, (wide(width, rank, kind), wide(width, rank, kind)))
+    def low_rank(*factors: Tensor) -> reference.LowRank:
+        return reference.LowRank(wide(rows, len(factors) * rank, kind) * rank**-0.5, factors)
 
-    missing, of_grad = low_rank(2), low_rank(1)
-    gate_up, grad = wide(rows, 2 * width, kind), wide(rows, width, kind)
-    out, other = torch.zeros_like(grad), torch.zeros_like(grad)
-    kernels.swiglu(gate_up, out, missing)
-    reference.swiglu(gate_up, other, missing)
-    same(out, other)
-    pairs = [(grad.clone(), gate_up.clone()) for _ in range(2)]
-    kernels.swiglu_backward(*pairs[0], missing, of_grad)
-    reference.swiglu_backward(*pairs[1], missing, of_grad)
-    for got, wanted in zip(*pairs, strict=True):
-        same(got, wanted)
+    missing = low_rank(wide(width, rank, kind), wide(width, rank, kind))
+    grad, gate_ups = wide(rows, width, kind), [wide(rows, 2 * width, kind)] * 2
+    gate_ups, outs = [part.clone() for part in gate_ups], [torch.zeros_like(grad) for _ in range(2)]
+    for module, gate_up, out in zip((kernels, reference), gate_ups, outs, strict=True):
+        module.swiglu(gate_up, out, missing)
+    same(outs[0], outs[1])
+    same(gate_ups[0], gate_ups[1])
+    missing = low_rank(wide(rank, width, kind).t())
+    grads = [grad.clone(), grad.clone()]
+    for module, own, gate_up in zip((kernels, reference), grads, gate_ups, strict=True):
+        module.swiglu_backward(own, gate_up, missing)
+    same(grads[0], grads[1])
+    same(gate_ups[0], gate_ups[1])
 
 
 @pytest.mark.parametrize("inverse", [False, True])
@@ -127,9 +126,21 @@ def test_cross_entropy(kernels: ModuleType, kind: torch.dtype) -> None:
     torch.testing.assert_close(logits.double(), exact.grad, rtol=0, atol=1e-3)
 
 
-def test_rounding_to_eight_bits(kernels: ModuleType, kind: torch.dtype) -> None:
-    """Over several blocks, with a row of zeros."""
-    x = wide(3, kernels.AT_A_TIME + 40, kind) * 100
+def test_the_gradient_of_the_cross_entropy_less_its_labels_part(
+    kernels: ModuleType, kind: torch.dtype
+) -> None:
+    logits, labels = wide(3, 50, kind), torch.tensor([0, 49, 7])
+    labels, wanted = labels.to(logits.device), logits.clone()
+    for module, own in ((kernels, logits), (reference, wanted)):
+        module.cross_entropy_(own, labels, 0.25, less_labels=False)
+    same(logits, wanted)
+    assert torch.allclose(logits.float().sum(1), torch.tensor(0.25), atol=1e-2)
+
+
+@pytest.mark.parametrize("width", [40, 65_536 + 40])
+def test_rounding_to_eight_bits(kernels: ModuleType, kind: torch.dtype, width: int) -> None:
+    """Over one block and more, with a row of zeros."""
+    x = wide(3, width, kind) * 100
     x[1] = 0
     (got, scales), (wanted, exact) = (m.quantise_rows(x) for m in (kernels, reference))
     torch.testing.assert_close(scales, exact)

@@ -53,8 +53,9 @@ SHAPES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 4096,
     },
 }
-SIDES = ("usual", "usual, no checkpointing", "ours", "ours, fp8")
+SIDES = ("usual", "usual, autocast", "usual, no checkpointing", "ours", "ours, fp8")
 LEARNING_RATE = 2e-4
+MICRO_BATCH = 2  # of the usual script
 WORDS = 64  # different tokens of the data, so that there is something to learn in a few steps
 
 
@@ -86,10 +87,14 @@ class Report:
 
 
 class Usual:
-    """The script that most people write: transformers, peft, DDP, AdamW."""
+    """The script that most people write: transformers, peft, DDP, AdamW. Weights are bf16 and
+    adapters fp32, as peft makes them; `autocast` computes the adapters' products in bf16.
+    """
 
-    def __init__(self, model: Any, work: Work, micro_batch: int, *, checkpointing: bool) -> None:
-        self.work, self.micro_batch = work, micro_batch
+    def __init__(
+        self, model: Any, work: Work, *, checkpointing: bool = True, autocast: bool = False
+    ) -> None:
+        self.work, self.autocast = work, autocast
         self.model = model
         if checkpointing:
             options = {"use_reentrant": False}
@@ -108,7 +113,7 @@ class Usual:
         work = self.work
         size = work.settings.rows_per_step(work.world.total)
         rows = work.rows[(step - 1) * size : step * size]
-        batches = shares(rows, work.world, self.micro_batch)
+        batches = shares(rows, work.world, MICRO_BATCH)
         self.model.train()
         total = torch.zeros((), device=work.world.device)
         for batch in batches:
@@ -130,8 +135,8 @@ class Usual:
             * self.work.world.size
             / self.work.settings.rows_per_step(self.work.world.total)
         )
-        enabled = self.work.settings.dtype == "bf16"
-        with torch.autocast(self.work.world.device.type, torch.bfloat16, enabled=enabled):
+        kind = self.work.world.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.autocast and kind == "cuda"):
             loss = self.parallel(input_ids=ids, labels=ids, use_cache=False).loss
         (loss * share).backward()
         out: torch.Tensor = loss.detach()
@@ -245,8 +250,9 @@ def _model(options: argparse.Namespace, world: World) -> Any:
 
 def _sides(model: Any, work: Work) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Ours last: it lays the model's matrices out anew."""
-    yield "usual", lambda: Usual(model, work, 2, checkpointing=True)
-    yield "usual, no checkpointing", lambda: Usual(model, work, 2, checkpointing=False)
+    yield "usual", lambda: Usual(model, work)
+    yield "usual, autocast", lambda: Usual(model, work, autocast=True)
+    yield "usual, no checkpointing", lambda: Usual(model, work, checkpointing=False)
     yield "ours", lambda: Ours(model, work)
     fp8 = replace(work, settings=replace(work.settings, fp8=True))
     yield "ours, fp8", lambda: Ours(model, fp8)

@@ -18,6 +18,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from fused.head import Head
 from fused.joined import Joined, Part
 from fused.reference import LowRank
 
@@ -46,9 +47,7 @@ class JoinedFp8(Joined):
 
     def begin_forward(self, x: Tensor, out: Tensor) -> tuple[Tensor, LowRank | None]:
         thin = torch.mm(x, self._down.t())
-        _multiply(self._ops.quantise_rows(x), self._rows, self._row_scales, out)
-        if self.bias is not None:
-            out += self.bias
+        _multiply(self._ops.quantise_rows(x), self._rows, self._row_scales, out, self.bias)
         return thin, LowRank(thin, tuple(self._blocks(self._up)))
 
     def input_gradient(self, grad: Tensor, out: Tensor | None) -> Tensor:
@@ -64,20 +63,55 @@ class JoinedFp8(Joined):
         return thin, LowRank(thin, (self._down.t(),))
 
 
-def _multiply(rows: tuple[Tensor, Tensor], columns: Tensor, scales: Tensor, out: Tensor) -> None:
-    """`out` [T, n] = rows [T, k] columns [n, k]ᵀ, both with scales. The multiplier writes bf16;
-    an `out` of another type gets the exact product of the rounded operands.
+class HeadFp8(Head):
+    """The output layer in fp8. The label's part of the gradient is one row of the weights, and is
+    taken as it is: beside it, probabilities would be too small for 8 bits.
+    """
+
+    whole_gradient = False
+
+    def __init__(self, ops: ModuleType, weight: Tensor) -> None:
+        super().__init__(weight)
+        self._ops = ops
+        self._rows, self._row_scales = ops.quantise_rows(weight)
+        self._columns, self._column_scales = ops.quantise_rows(weight.t().contiguous())
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        out = hidden.new_empty(hidden.shape[0], self.weight.shape[0])
+        _multiply(self._ops.quantise_rows(hidden), self._rows, self._row_scales, out)
+        return out
+
+    def input_gradient(self, grad: Tensor, labels: Tensor, scale: float, out: Tensor) -> None:
+        _multiply(self._ops.quantise_rows(grad), self._columns, self._column_scales, out)
+        out.sub_(self.weight[labels], alpha=scale)
+
+
+def fits(weight: Tensor) -> bool:
+    """Whether fp8 takes a matrix of this shape."""
+    return all(size % STEP == 0 for size in weight.shape)
+
+
+def _multiply(
+    rows: tuple[Tensor, Tensor],
+    columns: Tensor,
+    scales: Tensor,
+    out: Tensor,
+    bias: Tensor | None = None,
+) -> None:
+    """`out` [T, n] = rows [T, k] columns [n, k]ᵀ, both with scales, plus `bias` [n]. The multiplier
+    writes bf16; an `out` of another type gets the exact product of the rounded operands.
     """
     left, left_scales = rows
     if out.dtype != torch.bfloat16:
         exact = (left.float() * left_scales[:, None]) @ (columns.float() * scales[:, None]).t()
-        out.copy_(exact)
+        out.copy_(exact if bias is None else exact + bias)
         return
     torch._scaled_mm(  # noqa: SLF001 - has no public name yet
         left,
         columns.t(),
         scale_a=left_scales[:, None],
         scale_b=scales[None, :],
+        bias=bias,
         out_dtype=out.dtype,
         use_fast_accum=True,
         out=out,

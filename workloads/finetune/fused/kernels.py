@@ -15,9 +15,11 @@ from torch import Tensor
 from fused.reference import LARGEST_E4M3, SMALLEST_SCALE, LowRank, Normed
 
 COLUMNS = 2048  # of a row in one program, where rows need not be whole
-TALL, WIDE = 64, 128  # of a tile that low-rank products are added to
+TALL, WIDE = 64, 64  # of a tile that low-rank products are added to, forward
+TALL_BACK = 32  # and backward, where more is in registers
 INNER = 64  # of such a product at a time
 AT_A_TIME = 8192  # of a row that is passed over twice
+WHOLE = 65_536  # as many of a row as 512 threads can hold in 16 bits
 
 
 def _warps(columns: int) -> int:
@@ -179,16 +181,17 @@ def _swiglu_past(
     gates = gate_up + row[:, None] * gate_up_row + at[None, :]
     gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(gates + width, mask=inside, other=0.0).to(tl.float32)
-    if rank > 0:
-        gate += _low_rank(
-            thin, of_gate, row, at, rows, width, thin_row, factor_row, factor_column,
-            rank, inner, tall, wide,
-        )  # fmt: skip
-        up += _low_rank(
-            thin + rank, of_up, row, at, rows, width, thin_row, factor_row, factor_column,
-            rank, inner, tall, wide,
-        )  # fmt: skip
+    gate += _low_rank(
+        thin, of_gate, row, at, rows, width, thin_row, factor_row, factor_column,
+        rank, inner, tall, wide,
+    )  # fmt: skip
+    up += _low_rank(
+        thin + rank, of_up, row, at, rows, width, thin_row, factor_row, factor_column,
+        rank, inner, tall, wide,
+    )  # fmt: skip
     kind = out.dtype.element_ty
+    tl.store(gates, gate.to(kind), mask=inside)
+    tl.store(gates + width, up.to(kind), mask=inside)
     silu = (gate * tl.sigmoid(gate)).to(kind).to(tl.float32)
     product = (silu * up.to(kind).to(tl.float32)).to(kind)
     tl.store(out + row[:, None] * out_row + at[None, :], product, mask=inside)
@@ -199,10 +202,7 @@ def _swiglu_past_backward(
     grad: tl.tensor,
     gate_up: tl.tensor,
     thin: tl.tensor,
-    of_gate: tl.tensor,
-    of_up: tl.tensor,
-    thin_grad: tl.tensor,
-    of_grad: tl.tensor,
+    factor: tl.tensor,
     rows: tl.tensor,
     width: tl.tensor,
     grad_row: tl.tensor,
@@ -210,9 +210,6 @@ def _swiglu_past_backward(
     thin_row: tl.tensor,
     factor_row: tl.tensor,
     factor_column: tl.tensor,
-    thin_grad_row: tl.tensor,
-    of_grad_row: tl.tensor,
-    of_grad_column: tl.tensor,
     rank: tl.constexpr,
     inner: tl.constexpr,
     tall: tl.constexpr,
@@ -226,19 +223,10 @@ def _swiglu_past_backward(
     gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(gates + width, mask=inside, other=0.0).to(tl.float32)
     whole = tl.load(grads, mask=inside, other=0.0).to(tl.float32)
-    if rank > 0:
-        gate += _low_rank(
-            thin, of_gate, row, at, rows, width, thin_row, factor_row, factor_column,
-            rank, inner, tall, wide,
-        )  # fmt: skip
-        up += _low_rank(
-            thin + rank, of_up, row, at, rows, width, thin_row, factor_row, factor_column,
-            rank, inner, tall, wide,
-        )  # fmt: skip
-        whole += _low_rank(
-            thin_grad, of_grad, row, at, rows, width, thin_grad_row, of_grad_row, of_grad_column,
-            rank, inner, tall, wide,
-        )  # fmt: skip
+    whole += _low_rank(
+        thin, factor, row, at, rows, width, thin_row, factor_row, factor_column,
+        rank, inner, tall, wide,
+    )  # fmt: skip
     sigmoid = tl.sigmoid(gate)
     silu = gate * sigmoid
     kind = grad.dtype.element_ty
@@ -284,22 +272,25 @@ def _quantise_rows(
     scales: tl.tensor,
     x_row: tl.tensor,
     width: tl.constexpr,
-    block: tl.constexpr,
     largest: tl.constexpr,
     smallest: tl.constexpr,
+    block: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
-    highest = 0.0
-    for start in range(0, width, block):
-        at = start + tl.arange(0, block)
-        part = tl.load(x + row * x_row + at, mask=at < width, other=0.0).to(tl.float32)
-        highest = tl.maximum(highest, tl.max(tl.abs(part), axis=0))
+    at = tl.arange(0, block)
+    values = tl.load(x + row * x_row + at, mask=at < width, other=0.0)
+    highest = tl.max(tl.abs(values), axis=0).to(tl.float32)
+    for start in range(block, width, block):
+        more = tl.load(x + row * x_row + start + at, mask=start + at < width, other=0.0)
+        highest = tl.maximum(highest, tl.max(tl.abs(more), axis=0).to(tl.float32))
     scale = tl.maximum(highest / largest, smallest)
     tl.store(scales + row, scale)
-    for start in range(0, width, block):
-        at = start + tl.arange(0, block)
-        part = tl.load(x + row * x_row + at, mask=at < width, other=0.0).to(tl.float32)
-        tl.store(out + row * width + at, (part / scale).to(out.dtype.element_ty), mask=at < width)
+    kind = out.dtype.element_ty
+    line = out + row * width + at
+    tl.store(line, (values.to(tl.float32) / scale).to(kind), mask=at < width)
+    for start in range(block, width, block):
+        more = tl.load(x + row * x_row + start + at, mask=start + at < width, other=0.0)
+        tl.store(line + start, (more.to(tl.float32) / scale).to(kind), mask=start + at < width)
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
@@ -309,6 +300,7 @@ def _cross_entropy(
     losses: tl.tensor,
     logits_row: tl.tensor,
     scale: tl.tensor,
+    less_labels: tl.constexpr,
     width: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
@@ -330,7 +322,9 @@ def _cross_entropy(
         at = start + tl.arange(0, block)
         inside = at < width
         part = tl.load(line + at, mask=inside, other=-float("inf")).to(tl.float32)
-        share = tl.exp(part - normaliser) - tl.where(at == label, 1.0, 0.0)
+        share = tl.exp(part - normaliser)
+        if less_labels:
+            share -= tl.where(at == label, 1.0, 0.0)
         tl.store(line + at, (share * scale).to(logits.dtype.element_ty), mask=inside)
 
 
@@ -364,37 +358,31 @@ def swiglu(gate_up: Tensor, out: Tensor, missing: LowRank | None = None) -> None
         )
         return
     of_gate, of_up = missing.factors
-    _swiglu_past[_tiles(rows, width)](
+    _swiglu_past[_tiles(rows, width, TALL)](
         gate_up, out, missing.thin, of_gate, of_up, rows, width,
         gate_up.stride(0), out.stride(0), missing.thin.stride(0), *of_gate.stride(),
-        rank=of_gate.shape[1], inner=INNER, tall=TALL, wide=WIDE, num_warps=8,
+        rank=of_gate.shape[1], inner=INNER, tall=TALL, wide=WIDE, num_warps=4,
     )  # fmt: skip
 
 
-def swiglu_backward(
-    grad: Tensor,
-    gate_up: Tensor,
-    missing: LowRank | None = None,
-    missing_grad: LowRank | None = None,
-) -> None:
+def swiglu_backward(grad: Tensor, gate_up: Tensor, missing: LowRank | None = None) -> None:
     rows, width = grad.shape
-    if missing is None or missing_grad is None:
+    if missing is None:
         grid = (rows, triton.cdiv(width, COLUMNS))
         _swiglu_backward[grid](
             grad, gate_up, grad.stride(0), gate_up.stride(0), width, block=COLUMNS, num_warps=8
         )
         return
-    (of_gate, of_up), (of_grad,) = missing.factors, missing_grad.factors
-    _swiglu_past_backward[_tiles(rows, width)](
-        grad, gate_up, missing.thin, of_gate, of_up, missing_grad.thin, of_grad, rows, width,
-        grad.stride(0), gate_up.stride(0), missing.thin.stride(0), *of_gate.stride(),
-        missing_grad.thin.stride(0), *of_grad.stride(),
-        rank=of_gate.shape[1], inner=INNER, tall=TALL, wide=WIDE, num_warps=8,
+    (factor,) = missing.factors
+    _swiglu_past_backward[_tiles(rows, width, TALL_BACK)](
+        grad, gate_up, missing.thin, factor, rows, width,
+        grad.stride(0), gate_up.stride(0), missing.thin.stride(0), *factor.stride(),
+        rank=factor.shape[1], inner=INNER, tall=TALL_BACK, wide=WIDE, num_warps=4,
     )  # fmt: skip
 
 
-def _tiles(rows: int, width: int) -> tuple[int, int]:
-    return triton.cdiv(width, WIDE), triton.cdiv(rows, TALL)
+def _tiles(rows: int, width: int, tall: int) -> tuple[int, int]:
+    return triton.cdiv(width, WIDE), triton.cdiv(rows, tall)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -> None:
@@ -413,19 +401,22 @@ def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     rows, width = x.shape
     out = torch.empty(rows, width, dtype=torch.float8_e4m3fn, device=x.device)
     scales = torch.empty(rows, dtype=torch.float32, device=x.device)
-    block = min(triton.next_power_of_2(width), AT_A_TIME)
+    block = min(triton.next_power_of_2(width), WHOLE)
     _quantise_rows[(rows,)](
-        x, out, scales, x.stride(0), width=width, block=block, num_warps=_warps(block),
-        largest=LARGEST_E4M3, smallest=SMALLEST_SCALE,
+        x, out, scales, x.stride(0), width=width, largest=LARGEST_E4M3, smallest=SMALLEST_SCALE,
+        block=block, num_warps=_warps(block),
     )  # fmt: skip
     return out, scales
 
 
-def cross_entropy_(logits: Tensor, labels: Tensor, scale: float) -> Tensor:
+def cross_entropy_(
+    logits: Tensor, labels: Tensor, scale: float, *, less_labels: bool = True
+) -> Tensor:
     rows, width = logits.shape
     losses = torch.empty(rows, dtype=torch.float32, device=logits.device)
     block = min(triton.next_power_of_2(width), AT_A_TIME)
     _cross_entropy[(rows,)](
-        logits, labels, losses, logits.stride(0), scale, width=width, block=block, num_warps=16
-    )
+        logits, labels, losses, logits.stride(0), scale,
+        less_labels=less_labels, width=width, block=block, num_warps=16,
+    )  # fmt: skip
     return losses.sum()

@@ -62,7 +62,6 @@ class Kept:
     attended: Attended | None = None
     second: Normed | None = None
     gate_up: Tensor | None = None
-    past_gate_up: LowRank | None = None
     h_qkv: Tensor | None = None
     h_o: Tensor | None = None
     h_gate_up: Tensor | None = None
@@ -96,10 +95,10 @@ class Layer:
 
     def _forward(self, x: Tensor, tokens: Tokens, keep: Recompute | None) -> tuple[Tensor, Kept]:
         kept, middle = self._attention(x, tokens, keep=keep is not None)
-        gate_up = self._gate_up(kept, middle)
+        gate_up, missing = self._gate_up(kept, middle, complete=False)
         product = self.down.room_for_input(x.shape[0])
         width = self.form.ffn
-        self.ops.swiglu(gate_up[:, : 2 * width], product[:, :width], kept.past_gate_up)
+        self.ops.swiglu(gate_up[:, : 2 * width], product[:, :width], missing)
         out = torch.empty_like(x)
         kept.h_down = self.down.forward(product, out)
         out += middle
@@ -126,15 +125,22 @@ class Layer:
         middle += x
         return kept, middle
 
-    def _gate_up(self, kept: Kept, middle: Tensor) -> Tensor:
-        """Gate and up but for `past_gate_up`, with room beside them: [T, 2 f + R]."""
+    def _gate_up(
+        self, kept: Kept, middle: Tensor, *, complete: bool
+    ) -> tuple[Tensor, LowRank | None]:
+        """Gate and up with room beside them, [T, 2 f + R], and what is still to be added to them,
+        which is nothing if they are to be `complete`.
+        """
         normed = self.gate_up.room_for_input(middle.shape[0])
         inner = normed[:, : middle.shape[1]]
         kept.second = self.ops.rms_norm(middle, self.middle_norm, self.form.eps, inner)
         out = self.gate_up.room_for_output(middle.shape[0])
-        found = self.gate_up.begin_forward(normed, out[:, : self.gate_up.out_width])
-        kept.h_gate_up, kept.past_gate_up = found
-        return out
+        inner, missing = out[:, : self.gate_up.out_width], None
+        if complete:
+            kept.h_gate_up = self.gate_up.forward(normed, inner)
+        else:
+            kept.h_gate_up, missing = self.gate_up.begin_forward(normed, inner)
+        return out, missing
 
     def _parts(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         form = self.form
@@ -161,12 +167,12 @@ class Layer:
         """The gradient of the middle, [T, d + R]."""
         second, width = _had(kept.second), self.down.out_width
         if kept.gate_up is None:
-            kept.gate_up = self._gate_up(kept, second.total)
+            kept.gate_up, _ = self._gate_up(kept, second.total, complete=True)
         gate_up, kept.gate_up = kept.gate_up, None
         product = grad.new_empty(grad.shape[0], self.form.ffn)
         thin, past = self.down.begin_input_gradient(grad, product)
         inner = gate_up[:, : 2 * self.form.ffn]
-        self.ops.swiglu_backward(product, inner, kept.past_gate_up, past)
+        self.ops.swiglu_backward(product, inner, past)
         self.down.add_adapter_gradients(grad, thin, product, _had(kept.h_down))
         del product
         normed_grad = torch.empty_like(second.total)

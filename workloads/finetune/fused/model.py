@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from fused.attention import documents
-from fused.fp8 import JoinedFp8
-from fused.head import linear_cross_entropy
+from fused.fp8 import HeadFp8, JoinedFp8, fits
+from fused.head import Head, linear_cross_entropy
 from fused.joined import Joined, Part
 from fused.layer import Form, Kept, Layer, Recompute, Tokens
 from fused.ops import operations
@@ -50,8 +50,10 @@ class FusedModel:
     def __init__(self, peft_model: Any, *, fp8: bool = False) -> None:
         base = peft_model.get_base_model()
         _check(base.config)
-        self._body, self._head = base.model, base.lm_head
+        self._body = base.model
         self.ops = operations(self._body.embed_tokens.weight.device)
+        output = base.lm_head.weight
+        self._head = HeadFp8(self.ops, output) if fp8 and fits(output) else Head(output)
         self.form = _form(base.config)
         self.layers = [_layer(self.ops, self.form, block, fp8) for block in self._body.layers]
 
@@ -122,7 +124,7 @@ class FusedModel:
         normed = torch.empty_like(chosen)
         kept = self.ops.rms_norm(chosen, norm, self.form.eps, normed)
         loss = linear_cross_entropy(
-            self.ops, normed, self._head.weight, laid.labels, scale, grad=grad is not None
+            self.ops, normed, self._head, laid.labels, scale, grad=grad is not None
         )
         if grad is not None:
             of_chosen = torch.empty_like(chosen)

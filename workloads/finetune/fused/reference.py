@@ -63,22 +63,21 @@ def rms_norm_backward(grad: Tensor, normed: Normed, residual: Tensor | None, out
 
 
 def swiglu(gate_up: Tensor, out: Tensor, missing: LowRank | None = None) -> None:
-    """`out` [T, f] = silu(gate) * up, where `gate_up` [T, 2 f] and what is `missing` hold the two
-    side by side. `gate_up` stays as it is.
+    """`out` [T, f] = silu(gate) * up, with `gate_up` [T, 2 f] holding the two side by side, once
+    what is `missing` was added to it.
     """
-    gate, up = _summed(gate_up, missing)
+    gate, up = _completed(gate_up, missing).chunk(2, dim=-1)
     out.copy_(functional.silu(gate).to(out.dtype) * up.to(out.dtype))
+    if missing is not None:
+        gate_up.copy_(torch.cat([gate, up], dim=-1))
 
 
-def swiglu_backward(
-    grad: Tensor,
-    gate_up: Tensor,
-    missing: LowRank | None = None,
-    missing_grad: LowRank | None = None,
-) -> None:
-    """Both in place: `gate_up` [T, 2 f] becomes its gradient, `grad` [T, f] the product again."""
-    gate, up = _summed(gate_up, missing)
-    wide = grad.float() if missing_grad is None else grad.float() + missing_grad.product()
+def swiglu_backward(grad: Tensor, gate_up: Tensor, missing: LowRank | None = None) -> None:
+    """Both in place: `gate_up` [T, 2 f] becomes its gradient, `grad` [T, f], to which `missing`
+    is to be added, the product again.
+    """
+    gate, up = gate_up.float().chunk(2, dim=-1)
+    wide = _completed(grad, missing)
     sigmoid = torch.sigmoid(gate)
     silu = gate * sigmoid
     product, of_up = silu * up, wide * silu
@@ -87,11 +86,9 @@ def swiglu_backward(
     gate_up.copy_(torch.cat([of_gate, of_up], dim=-1))
 
 
-def _summed(gate_up: Tensor, missing: LowRank | None) -> tuple[Tensor, Tensor]:
-    """Gate and up, each [T, f] in fp32."""
-    total = gate_up.float() if missing is None else gate_up.float() + missing.product()
-    gate, up = total.chunk(2, dim=-1)
-    return gate, up
+def _completed(tensor: Tensor, missing: LowRank | None) -> Tensor:
+    """In fp32."""
+    return tensor.float() if missing is None else tensor.float() + missing.product()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -> None:
@@ -117,14 +114,18 @@ def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     return (wide / scales[:, None]).to(torch.float8_e4m3fn), scales
 
 
-def cross_entropy_(logits: Tensor, labels: Tensor, scale: float) -> Tensor:
+def cross_entropy_(
+    logits: Tensor, labels: Tensor, scale: float, *, less_labels: bool = True
+) -> Tensor:
     """Sum of the cross entropies of `logits` [n, V] for `labels` [n], in nats, a scalar in fp32;
-    `logits` become the gradient of `scale` times that sum.
+    `logits` become the gradient of `scale` times that sum. Without `less_labels` they become its
+    first part, `scale` times the probabilities.
     """
     wide = logits.float()
     normaliser = wide.logsumexp(-1, keepdim=True)
     loss = (normaliser - wide.gather(1, labels[:, None])).sum()
     gradient = (wide - normaliser).exp_()
-    gradient.scatter_add_(1, labels[:, None], torch.full_like(normaliser, -1.0))
+    if less_labels:
+        gradient.scatter_add_(1, labels[:, None], torch.full_like(normaliser, -1.0))
     logits.copy_(gradient.mul_(scale))
     return loss
