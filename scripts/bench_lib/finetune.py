@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ GOAL = 2.85  # tokens/s for each GPU, against the usual script with checkpointin
 GOAL_IN_LESS = 2.7  # the same with a limit of memory
 LIMIT_S = 560
 ENDING_S = 20
+SHOWN_STEPS = 20
 GIB = 2**30
 
 
@@ -117,16 +119,25 @@ def _rates(sides: Sequence[Mapping[str, Any]], arithmetic: Mapping[str, Any]) ->
 
 
 def _curves(sides: Sequence[Mapping[str, Any]]) -> str:
+    """At most about twenty steps of them, and how far apart they are, also at the end."""
     names = [side["name"] for side in sides]
     curves = [side["losses"] for side in sides]
+    count = min(map(len, curves))
+    every = -(-count // SHOWN_STEPS)
     rows = [
-        (str(step), *(f"{loss:.4f}" for loss in losses))
-        for step, losses in enumerate(zip(*curves, strict=False), start=1)
+        (str(step), *(f"{losses[step - 1]:.4f}" for losses in curves))
+        for step in range(1, count + 1)
+        if step % every == 0 or step in {1, count}
     ]
     parts = [table(("loss at step", *names), rows)]
+    last = max(1, count // 10)
     for name, losses in zip(names[1:], curves[1:], strict=True):
         apart = max(abs(b / a - 1) for a, b in zip(curves[0], losses, strict=False))
-        parts.append(f"Largest difference between {name} and {names[0]}: {apart:.3%}.")
+        ends = [statistics.fmean(curve[count - last : count]) for curve in (curves[0], losses)]
+        parts.append(
+            f"{name} against {names[0]}: largest difference {apart:.3%}; mean of the last {last}"
+            f" steps {ends[1]:.4f} against {ends[0]:.4f}, {ends[1] / ends[0] - 1:+.3%}."
+        )
     return "\n\n".join(parts)
 
 

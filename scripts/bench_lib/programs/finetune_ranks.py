@@ -56,6 +56,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 SIDES = ("usual", "usual, autocast", "usual, no checkpointing", "ours", "ours, fp8")
 LEARNING_RATE = 2e-4
 MICRO_BATCH = 2  # of the usual script
+TEXT_VOCABULARY = 16_384
+CHARACTERS = 6  # a token has fewer
 WORDS = 64  # different tokens of the data, so that there is something to learn in a few steps
 
 
@@ -200,12 +202,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--recompute", default="auto")
     parser.add_argument("--memory-gib", type=float, default=0.0)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--text", type=Path, help="train on the text of this folder's .py files")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=["usual", "ours"])
     return parser.parse_args()
 
 
 def _work(options: argparse.Namespace, world: World) -> Work:
-    """Random text that repeats itself: each row is one of a few sentences over and over."""
+    """Rows of text, or of words drawn at random from a few."""
     settings = Settings(
         engine="fused",
         recompute=options.recompute,
@@ -216,12 +219,33 @@ def _work(options: argparse.Namespace, world: World) -> Work:
         learning_rate=LEARNING_RATE,
         dtype="bf16" if world.device.type == "cuda" else "fp32",
     )
+    count = options.steps * options.rows * world.size
+    found = _random(count, options.length) if options.text is None else _written(options, count)
+    return Work(settings, world, [(_text(words),) for words in found])
+
+
+def _random(count: int, length: int) -> Iterator[list[int]]:
     generator = torch.Generator().manual_seed(7)
-    rows: list[Row] = []
-    for _ in range(options.steps * options.rows * world.size):
-        words = torch.randint(WORDS, (options.length,), generator=generator).tolist()
-        rows.append((_text(words),))
-    return Work(settings, world, rows)
+    for _ in range(count):
+        yield torch.randint(WORDS, (length,), generator=generator).tolist()
+
+
+def _written(options: argparse.Namespace, count: int) -> Iterator[list[int]]:
+    """Files after one another in the order of their names, cut into rows; the tokenizer is trained
+    on them, so that it is the same on all ranks.
+    """
+    from tokenizers import ByteLevelBPETokenizer
+
+    texts = [path.read_text(errors="replace") for path in sorted(options.text.rglob("*.py"))]
+    whole = "".join(texts)[: count * options.length * CHARACTERS]
+    tokenizer = ByteLevelBPETokenizer()
+    size = min(TEXT_VOCABULARY, SHAPES[options.model]["vocab_size"])
+    tokenizer.train_from_iterator(whole.splitlines(keepends=True), size, show_progress=False)
+    ids = tokenizer.encode(whole).ids
+    if len(ids) < count * options.length:
+        raise SystemExit(f"{options.text} has {len(ids)} tokens, not {count * options.length}")
+    for row in range(count):
+        yield ids[row * options.length : (row + 1) * options.length]
 
 
 def _text(words: list[int]) -> Example:
