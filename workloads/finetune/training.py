@@ -16,7 +16,7 @@ from fused.overlap import Overlap
 from lora import Trainable
 from packing import Batch, Row, collate, count_targets, count_tokens
 from settings import AUTO, Settings
-from sizing import find_size
+from sizing import find_size, memory_of
 from training_engines import engine_of
 from world import World
 
@@ -67,7 +67,7 @@ class Trainer:
         self.engine = engine_of(trainable)
         self.micro_batch = self.settings.micro_batch
         if self.micro_batch == AUTO:
-            size = find_size(self)
+            size = find_size(self, memory_of(self.world.device))
             self.micro_batch = size.rows
             self.world.say(f"micro-batch: {size.rows} rows ({size.reason})")
         self.engine.fit(self.micro_batch)
