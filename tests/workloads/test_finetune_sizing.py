@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora import Trainable
-from packing import Row, text_example
+from packing import Batch, Row, text_example
 from settings import AUTO, Settings, parse_settings
-from sizing import Footprint, Size, choose_size, find_size
+from sizing import Footprint, RowTooLong, Size, choose_size, find_size
+from tests.workloads.conftest import FINETUNE, node_folder, start_ranks, succeed
 from tests.workloads.test_finetune_fused import small
 from training import Trainer, shares
 from world import World
 
+PROGRAM = Path(__file__).parent / "programs" / "sizes.py"
 CPU = torch.device("cpu")
 ALONE = World(rank=0, local_rank=0, size=1, device=CPU)
 pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another
@@ -70,7 +74,98 @@ def test_auto_takes_all_rows_of_a_small_step(capsys: pytest.CaptureFixture[str])
 
 def test_ranks_agree_on_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(World, "gather", lambda _, value: [value, Size(2, "elsewhere"), value])
-    assert find_size(trainer()) == Size(2, "elsewhere")
+    assert find_size(trainer(), None) == Size(2, "elsewhere")
+
+
+class Counted:
+    """Memory of an engine whose rows take 100 bytes each."""
+
+    def __init__(self, engine: Limited) -> None:
+        self.engine = engine
+
+    def held(self) -> float:
+        return 5.0
+
+    def peak_of(self, work: Callable[[], None]) -> float:
+        work()
+        return 5.0 + 3.0 + 100.0 * self.engine.rows
+
+    def free(self) -> float:
+        return 1000.0
+
+
+class Limited:
+    """An engine that has memory for so many rows."""
+
+    def __init__(self, fitting: int) -> None:
+        self.fitting, self.rows, self.fitted = fitting, 0, 0
+
+    def fit(self, rows: int) -> None:
+        self.fitted = rows
+
+    def accumulate(self, batch: Batch, scale: float) -> torch.Tensor:
+        assert (self.fitted, scale) == (1, 1.0)
+        self.rows = batch.input_ids.numel() // 12
+        if self.rows > self.fitting:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee it")
+        return torch.zeros(())
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, fitting: int, **changes: Any) -> tuple[Any, Counted]:
+    """A trainer whose device has room for so many rows."""
+    poor, engine = trainer(**changes), Limited(fitting)
+    monkeypatch.setattr(poor, "engine", engine)
+    monkeypatch.setattr(poor, "buffer", torch.ones(11))
+    return poor, Counted(engine)
+
+
+def test_the_peaks_of_one_and_two_rows_tell_how_many_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1,000 bytes 88 are kept for two moments; 92 % of the rest, less 3 that are always taken,
+    hold 8 rows. So 20 rows are 3 micro-batches of 7.
+    """
+    rich, memory = limited(monkeypatch, 2, global_batch=20)
+    found = find_size(rich, memory)
+    assert (found.rows, found.reason) == (7, "0.00 GB a row of 0.0 GB that are free")
+    assert not rich.buffer.any()
+
+
+def test_where_two_rows_do_not_fit_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    poor, memory = limited(monkeypatch, 1)
+    assert find_size(poor, memory) == Size(1, "two do not fit into memory")
+    assert not poor.buffer.any(), "what the probe added is no gradient"
+
+
+@pytest.mark.parametrize(
+    "changes, remedy",
+    [
+        ({}, "pass --recompute layer"),
+        ({"recompute": "layer"}, "lower --sequence-length or --lora-rank ("),
+        ({"engine": "plain"}, "add --gradient-checkpointing"),
+    ],
+)
+def test_where_no_row_fits_the_error_says_what_helps(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], remedy: str
+) -> None:
+    poor, memory = limited(monkeypatch, 0, **changes)
+    with pytest.raises(RowTooLong) as raised:
+        find_size(poor, memory)
+    said = str(raised.value)
+    assert said.startswith("a single row of 12 tokens does not fit into the memory of rank 0: ")
+    assert remedy in said
+    assert said.endswith("(CUDA out of memory. Tried to allocate 2 GiB. See it)")
+
+
+def test_a_rank_without_memory_tells_the_others(tmp_path: Path) -> None:
+    """They wait for each other's sizes: none of them may hang, and all of them say the same."""
+    (run,) = start_ranks([node_folder(tmp_path / "run")], 2, PROGRAM, str(FINETUNE))
+    lines = sorted(succeed(run).splitlines())
+    why = "lower --sequence-length or --lora-rank, or pass --recompute layer (full)"
+    told = f"a single row of 12 tokens does not fit into the memory of rank 1: {why}"
+    assert lines == [
+        f"rank {rank}: {answer}"
+        for rank in range(2)
+        for answer in ("1 rows: two do not fit into memory", told)
+    ]
 
 
 @pytest.mark.parametrize("engine", ["plain", "fused"])

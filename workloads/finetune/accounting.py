@@ -68,7 +68,7 @@ class Clock:
 
     @contextmanager
     def data(self, *, waited: bool) -> Iterator[None]:
-        """Making a micro-batch; `waited` if the device has nothing else to do meanwhile."""
+        """Waiting for a micro-batch; `waited` if the device has nothing to do meanwhile."""
         began = time.monotonic()
         yield
         if waited:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from conversations import Example
 from fused.memory import MARGIN
 from packing import Row, collate, text_example
+from settings import Settings
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -38,6 +41,50 @@ class Size:
     reason: str
 
 
+class RowTooLong(RuntimeError):
+    """Not even one row fits; the message says on which rank, and what to do."""
+
+
+class Memory(Protocol):
+    """Of a rank's device."""
+
+    def held(self) -> float:
+        """Bytes that this rank's tensors take now."""
+
+    def peak_of(self, work: Callable[[], None]) -> float:
+        """The most that they took during `work`."""
+
+    def free(self) -> float:
+        """Bytes that nobody uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class CudaMemory:
+    """A GPU's, shared with whoever else uses it."""
+
+    device: torch.device
+
+    def held(self) -> float:
+        return torch.cuda.memory_allocated(self.device)
+
+    def peak_of(self, work: Callable[[], None]) -> float:
+        torch.cuda.reset_peak_memory_stats(self.device)
+        work()
+        return torch.cuda.max_memory_allocated(self.device)
+
+    def free(self) -> float:
+        """What the allocator keeps for later is given back first; peaks are counted anew."""
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return free
+
+
+def memory_of(device: torch.device) -> Memory | None:
+    """None where nothing can be measured: a CPU's memory is shared with all other processes."""
+    return CudaMemory(device) if device.type == "cuda" else None
+
+
 def choose_size(footprint: Footprint | None, room: float, rows: int, efficient: int) -> Size:
     """For a rank that has `rows` in a step: the most that fit into `room` bytes, at most
     `efficient`, and spread evenly, so that the last micro-batch of a step is not a small rest.
@@ -54,41 +101,73 @@ def choose_size(footprint: Footprint | None, room: float, rows: int, efficient: 
     return Size(math.ceil(rows / math.ceil(rows / fitting)), reason)
 
 
-def find_size(trainer: Trainer) -> Size:
-    """The same on all ranks: what suits the one that has least room."""
-    settings, world = trainer.settings, trainer.world
-    on_gpu = world.device.type == "cuda"
-    rows = math.ceil(settings.rows_per_step(world.total) / world.total)
-    tokens = EFFICIENT_TOKENS if on_gpu else EFFICIENT_TOKENS_ON_CPU
-    efficient = max(1, tokens // settings.sequence_length)
-    footprint, room = _measured(trainer) if on_gpu else (None, 0.0)
-    sizes = world.gather(choose_size(footprint, room, rows, efficient))
-    smallest: Size = min(sizes, key=lambda size: size.rows)
-    return smallest
-
-
-def _measured(trainer: Trainer) -> tuple[Footprint, float]:
-    """From the peaks of one row and of two; the optimiser's moments, which are made later, are not
-    free.
+def find_size(trainer: Trainer, memory: Memory | None) -> Size:
+    """The same on all ranks: what suits the one that has least room. Raises `RowTooLong` on all of
+    them if one has no room for a single row.
     """
-    device = trainer.world.device
-    peaks = []
-    before = torch.cuda.memory_allocated(device)
+    settings, world = trainer.settings, trainer.world
+    rows = math.ceil(settings.rows_per_step(world.total) / world.total)
+    tokens = EFFICIENT_TOKENS_ON_CPU if memory is None else EFFICIENT_TOKENS
+    efficient = max(1, tokens // settings.sequence_length)
+    if memory is None:
+        own = choose_size(None, 0.0, rows, efficient)
+    else:
+        own = _fitting(trainer, memory, rows, efficient)
+    sizes: list[Size] = world.gather(own)
+    for rank, size in enumerate(sizes):
+        if size.rows == 0:
+            raise RowTooLong(_too_long(settings, world.first + rank, size.reason))
+    return min(sizes, key=lambda size: size.rows)
+
+
+def _fitting(trainer: Trainer, memory: Memory, rows: int, efficient: int) -> Size:
+    """From the peaks of one row and of two; the optimiser's moments, which are made later, are not
+    free. No rows if not even one fits.
+    """
+    trainer.engine.fit(1)
+    before = memory.held()
+    peaks: list[float] = []
+    failure = ""
     for count in (1, 2):
-        torch.cuda.reset_peak_memory_stats(device)
-        rows = [_full_row(trainer.settings.sequence_length) for _ in range(count)]
-        batch = collate(rows, pad=0, one_row=trainer.settings.one_row)
-        trainer.engine.accumulate(batch, 1.0)
-        peaks.append(torch.cuda.max_memory_allocated(device) - before)
+        try:
+            peaks.append(memory.peak_of(partial(_probe, trainer, count)) - before)
+        except torch.OutOfMemoryError as error:
+            failure = str(error)
+            break
+    # Outside the handler, which keeps the tensors of the failed pass alive.
     trainer.buffer.zero_()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    free, _ = torch.cuda.mem_get_info(device)
+    free = memory.free()
+    if not peaks:
+        return Size(0, failure)
+    if len(peaks) == 1:
+        return Size(1, "two do not fit into memory")
     moments = 2 * trainer.buffer.numel() * trainer.buffer.element_size()
-    return Footprint(2 * peaks[0] - peaks[1], peaks[1] - peaks[0]), free - moments
+    footprint = Footprint(2 * peaks[0] - peaks[1], peaks[1] - peaks[0])
+    return choose_size(footprint, free - moments, rows, efficient)
+
+
+def _probe(trainer: Trainer, count: int) -> None:
+    """The passes of so many full rows."""
+    rows = [_full_row(trainer.settings.sequence_length) for _ in range(count)]
+    batch = collate(rows, pad=0, one_row=trainer.settings.one_row)
+    trainer.engine.accumulate(batch, 1.0)
 
 
 def _full_row(length: int) -> Row:
     """As long as a row gets, every token a target: the most that one can take."""
     example: Example = text_example([0], [0] * (length - 1))
     return (example,)
+
+
+def _too_long(settings: Settings, rank: int, failure: str) -> str:
+    """In one line: what does not fit where, what helps, and what the allocator said."""
+    remedies = ["lower --sequence-length or --lora-rank"]
+    if settings.engine == "fused" and settings.recompute != "layer":
+        remedies.append("pass --recompute layer")
+    if settings.engine == "plain" and not settings.gradient_checkpointing:
+        remedies.append("add --gradient-checkpointing")
+    said = " ".join(failure.split())
+    return (
+        f"a single row of {settings.sequence_length} tokens does not fit into the memory of rank "
+        f"{rank}: {', or '.join(remedies)} ({said})"
+    )

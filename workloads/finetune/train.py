@@ -14,7 +14,7 @@ import hashlib
 import os
 import sys
 import traceback
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,11 @@ class Run:
             self.world.say(f"resumed after step {done}")
         else:
             self._evaluate(0)
-        if self.rounds is None:
-            self._train_with_all(done)
-        else:
-            self.rounds.train(done)
+        with closing(self.trainer.prefetcher):
+            if self.rounds is None:
+                self._train_with_all(done)
+            else:
+                self.rounds.train(done)
 
     def _train_with_all(self, done: int) -> None:
         """With collectives between all ranks."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from accounting import Clock, EnergyMeter
 from fused.overlap import Overlap
 from lora import Trainable
 from packing import Batch, Row, collate, count_targets, count_tokens
+from prefetching import Prefetcher
 from settings import AUTO, Settings
-from sizing import find_size
+from sizing import find_size, memory_of
 from training_engines import engine_of
 from world import World
 
@@ -67,11 +69,12 @@ class Trainer:
         self.engine = engine_of(trainable)
         self.micro_batch = self.settings.micro_batch
         if self.micro_batch == AUTO:
-            size = find_size(self)
+            size = find_size(self, memory_of(self.world.device))
             self.micro_batch = size.rows
             self.world.say(f"micro-batch: {size.rows} rows ({size.reason})")
         self.engine.fit(self.micro_batch)
         self.changing = threading.Lock()  # held while values and history are not those of one step
+        self.prefetcher = Prefetcher(partial(collate_for, trainable), self.world.device)
         self.clock = Clock(self.world.device)
         self.energy = EnergyMeter(self.world)
         self.optimiser = torch.optim.AdamW(
@@ -95,9 +98,11 @@ class Trainer:
         is told of it. Raises `TrainingFailed` if the loss is not finite.
         """
         started, joules = time.monotonic(), self.energy.joules()
-        batch_rows = self.rows_of(step) if batch_rows is None else batch_rows
+        following: Sequence[Row] = ()
+        if batch_rows is None:
+            batch_rows, following = self.rows_of(step), self.rows_of(step + 1)
         learning_rate = learning_rate_at(step, self.settings)
-        self._accumulate(batch_rows, step)
+        self._accumulate(step, batch_rows, following)
         loss = float(self.buffer[-1])
         if not math.isfinite(loss):
             raise TrainingFailed(f"the loss is {loss} at step {step}; lower --learning-rate")
@@ -154,8 +159,9 @@ class Trainer:
                 parameter.copy_(values)
         self.engine.refresh()
 
-    def _accumulate(self, batch_rows: Sequence[Row], step: int) -> None:
-        """Put the gradient and the loss of all ranks into the buffer.
+    def _accumulate(self, step: int, batch_rows: Sequence[Row], following: Sequence[Row]) -> None:
+        """Put the gradient and the loss of all ranks into the buffer; `following` are the rows of
+        the next step, as far as they are known.
 
         A rank may do its part in micro-batches of any size, since gradients are sums: one that runs
         out of memory can begin again with smaller ones, and no other rank need know, unless parts
@@ -164,7 +170,7 @@ class Trainer:
         while True:
             overlap = self.engine.overlap(self.buffer)
             try:
-                self._add_own(batch_rows, step, overlap)
+                self._add_own(step, batch_rows, following, overlap)
                 break
             except torch.OutOfMemoryError:
                 sent = overlap is not None and overlap.begun
@@ -191,18 +197,27 @@ class Trainer:
         if self.world.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _add_own(self, batch_rows: Sequence[Row], step: int, overlap: Overlap | None) -> None:
+    def _add_own(
+        self,
+        step: int,
+        batch_rows: Sequence[Row],
+        following: Sequence[Row],
+        overlap: Overlap | None,
+    ) -> None:
         """This rank's part of the gradient and the loss."""
         self.buffer.zero_()
         self.trainable.model.train()
         # Dropout is a function of seed, step and rank, so no generator state has to be kept.
         torch.manual_seed((self.settings.seed * 1_000_003 + step) * 65_537 + self.world.number)
         targets = count_targets(batch_rows)
-        mine = shares(batch_rows, self.world, self.micro_batch)
-        for number, rows in enumerate(mine):
-            # A GPU is busy with the micro-batch before while this one is made.
+        mine, next_ones = (
+            shares(rows, self.world, self.micro_batch) for rows in (batch_rows, following)
+        )
+        batches = self.prefetcher.batches(mine, next_ones)
+        for number in range(len(mine)):
+            # Later on a GPU is busy with the micro-batch before while this one is waited for.
             with self.clock.data(waited=number == 0 or self.world.device.type != "cuda"):
-                batch = collate_for(self.trainable, rows)
+                batch = next(batches)
             last = number == len(mine) - 1
             self.buffer[-1] += self.engine.accumulate(batch, 1 / targets, overlap if last else None)
 

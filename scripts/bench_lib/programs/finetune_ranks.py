@@ -166,7 +166,8 @@ class Ours:
         return self.trainer.step(step).loss
 
     def close(self) -> None:
-        """Nothing was added."""
+        """Nothing was added to the model."""
+        self.trainer.prefetcher.close()
 
 
 def main() -> None:
