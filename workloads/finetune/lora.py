@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import tiny_base
+from fused.engine import with_engine
 from packing import Batch
 from settings import Settings
 from world import World
@@ -59,9 +60,14 @@ class Trainable:
 def prepare(settings: Settings, world: World) -> Trainable:
     """Load tokenizer and base, add the adapter; raises `RuntimeError` if ranks differ."""
     from peft import get_peft_model
+    from transformers import AutoConfig
 
     source = _locate_base(settings, world)
     tokenizer = _load_tokenizer(source)
+    config = AutoConfig.from_pretrained(source)
+    settings, against = with_engine(settings, config, world.device)
+    if against and world.device.type == "cuda":
+        world.say(f"engine plain, not fused: {against}")
     base = _load_base(source, settings, tokenizer).to(world.device)
     torch.manual_seed(settings.seed)
     with _without_peft_warning():

@@ -56,7 +56,12 @@ class Settings:
         "sdpa", "attention kernel", "sdpa", "flash_attention_2", "flex_attention", "eager"
     )
     engine: str = _option(
-        "plain", "plain = transformers and autograd; fused = passes of our own", "plain", "fused"
+        "auto",
+        "plain = transformers and autograd; fused = passes of our own; auto = fused on GPUs, for "
+        "what it knows",
+        "auto",
+        "plain",
+        "fused",
     )
     recompute: str = _option(
         "auto",
@@ -181,7 +186,7 @@ def _complaints(settings: Settings) -> list[str]:
         found.append("--micro-batch auto needs --global-batch: a step's rows must not depend on it")
     if settings.engine == "fused" and settings.lora_dropout:
         found.append("--engine fused has no dropout: pass --lora-dropout 0 or --engine plain")
-    if settings.fp8 and settings.engine != "fused":
+    if settings.fp8 and settings.engine == "plain":
         found.append("--fp8 needs --engine fused")
     if settings.engine == "fused" and settings.gradient_checkpointing:
         found.append("--gradient-checkpointing is for --engine plain; --recompute for fused")

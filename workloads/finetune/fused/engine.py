@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -9,13 +11,38 @@ from torch import Tensor
 
 from fused.layer import Recompute
 from fused.memory import Choice, choose, cost_of
-from fused.model import FusedModel
+from fused.model import FusedModel, NotFused, check_config, form_of
 from fused.overlap import Overlap
 from packing import Batch
 from settings import Settings
 from world import World
 
 ADAM_BYTES = 12  # gradient and two moments in fp32, for each value of the adapter
+
+
+def with_engine(settings: Settings, config: Any, device: torch.device) -> tuple[Settings, str]:
+    """`settings` with an engine in place of `auto`, for a model of this transformers `config`; and
+    what speaks against the fused one, if anything. Who asks for fp8 wants no other.
+    """
+    if settings.engine != "auto":
+        return settings, ""
+    against = "" if settings.fp8 else _against_fused(settings, config, device)
+    return replace(settings, engine="plain" if against else "fused"), against
+
+
+def _against_fused(settings: Settings, config: Any, device: torch.device) -> str:
+    if device.type != "cuda" or find_spec("triton") is None:
+        return "no GPU that Triton has kernels for"
+    if settings.dtype != "bf16" or settings.attention != "sdpa":
+        return f"dtype {settings.dtype}, attention {settings.attention}; it is for bf16 and sdpa"
+    if settings.lora_dropout or settings.gradient_checkpointing:
+        return "dropout or gradient checkpointing, which it does not have"
+    try:
+        check_config(config)
+    except NotFused as error:
+        return str(error)
+    depth = form_of(config).depth
+    return "" if depth.bit_count() == 1 else f"heads of {depth} values, not a power of two"
 
 
 class FusedEngine:

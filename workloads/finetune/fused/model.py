@@ -49,12 +49,12 @@ class FusedModel:
 
     def __init__(self, peft_model: Any, *, fp8: bool = False) -> None:
         base = peft_model.get_base_model()
-        _check(base.config)
+        check_config(base.config)
         self._body = base.model
         self.ops = operations(self._body.embed_tokens.weight.device)
         output = base.lm_head.weight
         self._head = HeadFp8(self.ops, output) if fp8 and fits(output) else Head(output)
-        self.form = _form(base.config)
+        self.form = form_of(base.config)
         self.layers = [_layer(self.ops, self.form, block, fp8) for block in self._body.layers]
 
     def refresh(self) -> None:
@@ -141,7 +141,7 @@ def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def _check(config: Any) -> None:
+def check_config(config: Any) -> None:
     """Raises :class:`NotFused` for what the layers here would compute otherwise."""
     if config.model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
@@ -153,7 +153,7 @@ def _check(config: Any) -> None:
         raise NotFused(f"attention over a window of {window} tokens; {REMEDY}")
 
 
-def _form(config: Any) -> Form:
+def form_of(config: Any) -> Form:
     depth = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Form(
         heads=config.num_attention_heads,
