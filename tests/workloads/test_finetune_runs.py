@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from resumable import newest_checkpoint, save_checkpoint
 from tests.workloads.conftest import (
     DEADLINE_S,
     FINETUNE,
@@ -111,6 +115,27 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path, cache: 
     assert f"resumed after step {saved[-1]}" in resumed
     assert broken.losses() == whole.losses()
     assert len(whole.losses()) == 30
+
+
+def test_what_was_trained_to_the_end_but_not_evaluated_is_evaluated(
+    tmp_path: Path, cache: Path
+) -> None:
+    """A run may be asked to end between its last step and the evaluation after it."""
+    node = node_folder(tmp_path / "node")
+    options = (*QUICK, "--steps=2", "--global-batch=4", f"--cache-dir={cache}")
+    succeed(node.start(str(SCRIPT), *options))
+    wanted = node.metrics()["eval_loss"]
+    root = node.path / "checkpoints"
+    training = json.loads((root / "step-00000002" / "manifest.json").read_text())["training"]
+    found = newest_checkpoint(root, training)
+    assert found is not None
+    state = torch.load(io.BytesIO(found[1]), weights_only=True)
+    assert state["recorder"]["eval_losses"].pop(2) == wanted
+    save_checkpoint(root, 2, state, training)
+    (node.path / "reports" / "rank-0.jsonl").unlink()
+
+    assert "resumed after step 2" in succeed(node.start(str(SCRIPT), *options))
+    assert node.metrics()["eval_loss"] == wanted
 
 
 def test_a_run_reports_what_the_workload_promises(tmp_path: Path, cache: Path) -> None:
