@@ -117,6 +117,26 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path, cache: 
     assert len(whole.losses()) == 30
 
 
+def test_a_run_resumes_with_another_number_of_ranks(tmp_path: Path, cache: Path) -> None:
+    """Two ranks train, and are asked to end; one goes on from what they saved. The losses are those
+    of one rank from the start to the end, but for the order in which numbers are added.
+    """
+    options = (*QUICK, "--steps=30", "--global-batch=5", "--micro-batch=2", f"--cache-dir={cache}")
+    whole, broken = node_folder(tmp_path / "whole"), node_folder(tmp_path / "broken")
+    succeed(whole.start(str(SCRIPT), *options))
+    (pair,) = start_ranks([broken], 2, SCRIPT, *options, "--checkpoint-every=0")
+    _wait_for_steps(broken, pair, 5)
+    pair.send_signal(signal.SIGTERM)
+    finish(pair)
+    (saved,) = broken.steps_saved()
+    assert 5 <= saved < 30
+
+    assert f"resumed after step {saved}" in succeed(broken.start(str(SCRIPT), *options))
+    assert len(broken.losses()) == 30
+    assert broken.losses() == pytest.approx(whole.losses(), rel=2e-5)
+    assert broken.metrics()["eval_loss"] == pytest.approx(whole.metrics()["eval_loss"], rel=1e-4)
+
+
 def test_what_was_trained_to_the_end_but_not_evaluated_is_evaluated(
     tmp_path: Path, cache: Path
 ) -> None:
