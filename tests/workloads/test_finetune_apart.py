@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import signal
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,15 @@ from orchestrator.core.events import Event, RoundClosed
 from orchestrator.engine.averaging import average
 from orchestrator.engine.context import RunContext
 from tests.engine.test_averaging import Bench, Noting, Street
-from tests.workloads.conftest import DEADLINE_S, FINETUNE, QUICK, NodeFolder, node_folder, succeed
+from tests.workloads.conftest import (
+    DEADLINE_S,
+    FINETUNE,
+    QUICK,
+    NodeFolder,
+    finish,
+    node_folder,
+    succeed,
+)
 
 SCRIPT = FINETUNE / "train.py"
 STEPS, EVERY, ROWS = 12, 4, 4
@@ -33,11 +44,12 @@ class Folders(Street):
 
 
 class Pair:
-    """Nodes n1 and n2 of one run."""
+    """Nodes n1 and n2 in one attempt of a run."""
 
-    def __init__(self, root: Path, *options: str) -> None:
+    def __init__(self, root: Path, nodes: list[NodeFolder], *options: str) -> None:
+        root.mkdir()
         self.bench = Bench(root, ("n1", "n2"))
-        self.nodes = [node_folder(root / name) for name in ("n1", "n2")]
+        self.nodes = nodes
         self.options = options
         self.events: list[Event | BaseException] = []
 
@@ -53,8 +65,9 @@ class Pair:
             ORCHESTRATE_WORLD_SIZE="2",
         )
 
-    async def train(self) -> list[str]:
-        """Both to their end; what they said."""
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[list[subprocess.Popen[str]]]:
+        """Both, and a coordinator that averages what they offer."""
         processes = [self.start(rank) for rank in range(2)]
         street = Folders(self.bench.folder, {}, self.bench.state)
         context = RunContext(
@@ -65,13 +78,16 @@ class Pair:
         )
         serving = asyncio.create_task(average(street, context, self.events.append))
         try:
-            said = await asyncio.gather(*(asyncio.to_thread(succeed, p) for p in processes))
-            await serving
-            return said
+            yield processes
         finally:
             serving.cancel()
             for process in processes:
                 process.kill()
+
+    async def train(self) -> list[str]:
+        """Both to their end; what they said."""
+        async with self.running() as processes:
+            return await asyncio.gather(*(asyncio.to_thread(succeed, p) for p in processes))
 
     @property
     def rounds(self) -> list[RoundClosed]:
@@ -104,8 +120,8 @@ async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(tmp_path: Path, ca
     )
     whole = node_folder(tmp_path / "whole")
     succeed(await asyncio.to_thread(whole.start, str(SCRIPT), *options))
-    pair = Pair(tmp_path, *options)
-    first, second = pair.nodes
+    first, second = (node_folder(tmp_path / name) for name in ("n1", "n2"))
+    pair = Pair(tmp_path / "attempt", [first, second], *options)
     name = "step-00000005"
     shutil.copytree(whole.path / "checkpoints" / name, first.path / "checkpoints" / name)
     said = await pair.train()
@@ -124,3 +140,57 @@ async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(tmp_path: Path, ca
     assert not (second.path / "output" / "adapter").exists()
     kept = [sorted(p.name for p in (n.path / "checkpoints").iterdir()) for n in pair.nodes]
     assert kept[1] == ["step-00000008", "step-00000012"]
+
+
+def told(node: NodeFolder, rank: int) -> list[float]:
+    """The losses that a node told of while it trained, of all its attempts."""
+    found = (r for r in node.records(rank) if r["type"] == "metric" and r["step"] is not None)
+    return [record["value"] for record in found if record["name"] == "train_loss"]
+
+
+def last_step(node: NodeFolder, rank: int) -> int:
+    done = [r["done"] for r in node.records(rank) if r["type"] == "progress"]
+    return max(done, default=0)
+
+
+async def test_nodes_that_are_asked_to_end_save_what_they_have_in_common(
+    tmp_path: Path, cache: Path
+) -> None:
+    """No checkpoint is due: after TERM there is one of the last round that all nodes have applied,
+    and the next attempt goes on from there.
+    """
+    options = (
+        *QUICK,
+        "--steps=40",
+        f"--global-batch={ROWS}",
+        "--checkpoint-every=0",
+        f"--round-steps={EVERY}",
+        f"--cache-dir={cache}",
+    )
+    nodes = [node_folder(tmp_path / name) for name in ("n1", "n2")]
+    broken = Pair(tmp_path / "broken", nodes, *options)
+    async with asyncio.timeout(DEADLINE_S), broken.running() as processes:
+        # Who is in the third round has applied the first one.
+        while min(last_step(node, rank) for rank, node in enumerate(nodes)) <= 2 * EVERY:
+            assert all(process.poll() is None for process in processes)
+            await asyncio.sleep(0.02)
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            await asyncio.to_thread(finish, process)
+    assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2
+    kept = [[path.name for path in (node.path / "checkpoints").iterdir()] for node in nodes]
+    saved = [int(name.removeprefix("step-")) for names in kept for name in names]
+    assert len(saved) == 2
+    assert all(step >= EVERY and step % EVERY == 0 for step in saved), saved
+    # One of them may have applied a round more.
+    curve = told(nodes[0], 0)[: min(saved)]
+    assert len(curve) == min(saved)
+
+    whole = Pair(tmp_path / "whole", nodes, *options)
+    said = await whole.train()
+    assert all(f"resumed after step {max(saved)}" in words for words in said)
+    assert whole.rounds[0].step == max(saved) + EVERY
+    losses = nodes[0].losses()
+    assert len(losses) == 40
+    assert losses[: len(curve)] == curve

@@ -16,7 +16,7 @@ from compressed import compress, decompress, from_bytes, to_bytes
 from exchange import Exchange, ExchangeFailed, packed
 from orchestrator.edges.rounds.values import Vector, size_of
 from resumable import agree_on_checkpoint, save_checkpoint
-from rounds import share_of
+from round_plan import RoundPlan, share_of
 from tests.workloads.conftest import FINETUNE, node_folder, start_ranks, succeed
 from world import World
 
@@ -52,6 +52,22 @@ def test_every_row_belongs_to_exactly_one_node(count: int, weights: list[float],
     rows = [(number,) for number in range(count)]
     parts = [share_of(rows, shares, index, step) for index in range(len(shares))]  # type: ignore[arg-type]
     assert [row for part in parts for row in part] == rows
+
+
+@given(steps=st.integers(1, 200), every=st.integers(1, 60), other=st.integers(0, 70))
+def test_each_step_is_in_one_round(steps: int, every: int, other: int) -> None:
+    """Rounds end where they should, and what is done every so often falls to the round's end that
+    comes next.
+    """
+    plan = RoundPlan(steps, every)
+    rounds = [plan.after(step) for step in range(steps)]
+    assert rounds == sorted(rounds)
+    assert set(rounds) == set(range(1, plan.last + 1))
+    ends = {step + 1 for step in range(steps) if plan.after(step + 1) != plan.after(step)}
+    assert [plan.end_of(number) for number in range(1, plan.last + 1)] == sorted(ends)
+    due = {number for number in range(1, plan.last + 1) if plan.is_due(number, other)}
+    wanted = {plan.after(step - 1) for step in range(other, steps + 1, other)} if other else set()
+    assert due == wanted | {plan.last}
 
 
 @settings(max_examples=20)

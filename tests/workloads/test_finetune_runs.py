@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from resumable import newest_checkpoint, save_checkpoint
 from tests.workloads.conftest import (
     DEADLINE_S,
     FINETUNE,
@@ -111,6 +115,47 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path, cache: 
     assert f"resumed after step {saved[-1]}" in resumed
     assert broken.losses() == whole.losses()
     assert len(whole.losses()) == 30
+
+
+def test_a_run_resumes_with_another_number_of_ranks(tmp_path: Path, cache: Path) -> None:
+    """Two ranks train, and are asked to end; one goes on from what they saved. The losses are those
+    of one rank from the start to the end, but for the order in which numbers are added.
+    """
+    options = (*QUICK, "--steps=30", "--global-batch=5", "--micro-batch=2", f"--cache-dir={cache}")
+    whole, broken = node_folder(tmp_path / "whole"), node_folder(tmp_path / "broken")
+    succeed(whole.start(str(SCRIPT), *options))
+    (pair,) = start_ranks([broken], 2, SCRIPT, *options, "--checkpoint-every=0")
+    _wait_for_steps(broken, pair, 5)
+    pair.send_signal(signal.SIGTERM)
+    finish(pair)
+    (saved,) = broken.steps_saved()
+    assert 5 <= saved < 30
+
+    assert f"resumed after step {saved}" in succeed(broken.start(str(SCRIPT), *options))
+    assert len(broken.losses()) == 30
+    assert broken.losses() == pytest.approx(whole.losses(), rel=2e-5)
+    assert broken.metrics()["eval_loss"] == pytest.approx(whole.metrics()["eval_loss"], rel=1e-4)
+
+
+def test_what_was_trained_to_the_end_but_not_evaluated_is_evaluated(
+    tmp_path: Path, cache: Path
+) -> None:
+    """A run may be asked to end between its last step and the evaluation after it."""
+    node = node_folder(tmp_path / "node")
+    options = (*QUICK, "--steps=2", "--global-batch=4", f"--cache-dir={cache}")
+    succeed(node.start(str(SCRIPT), *options))
+    wanted = node.metrics()["eval_loss"]
+    root = node.path / "checkpoints"
+    training = json.loads((root / "step-00000002" / "manifest.json").read_text())["training"]
+    found = newest_checkpoint(root, training)
+    assert found is not None
+    state = torch.load(io.BytesIO(found[1]), weights_only=True)
+    assert state["recorder"]["eval_losses"].pop(2) == wanted
+    save_checkpoint(root, 2, state, training)
+    (node.path / "reports" / "rank-0.jsonl").unlink()
+
+    assert "resumed after step 2" in succeed(node.start(str(SCRIPT), *options))
+    assert node.metrics()["eval_loss"] == wanted
 
 
 def test_a_run_reports_what_the_workload_promises(tmp_path: Path, cache: Path) -> None:

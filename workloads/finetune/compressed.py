@@ -9,6 +9,7 @@ Decoding is one multiplication in float32: every machine gets the same bits.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 
@@ -71,3 +72,8 @@ def from_bytes(content: memoryview, compression: str, count: int) -> list[torch.
             parts.append(raw.clone().view(dtype))
             start += size
     return parts
+
+
+def digest(vector: torch.Tensor) -> str:
+    """Identity of all bits."""
+    return hashlib.sha256(to_bytes(vector)).hexdigest()

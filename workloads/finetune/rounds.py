@@ -12,12 +12,10 @@ them, then come the rounds' updates, and the verdict at the end.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,33 +23,17 @@ from typing import Any
 
 import torch
 
-from compressed import compress, decompress, from_bytes, to_bytes
+from compressed import compress, decompress, digest, from_bytes, to_bytes
 from exchange import Exchange, Feed, packed
-from packing import Row, count_targets
+from packing import count_targets
 from reporting import Recorder
+from round_plan import RoundPlan, share_of
 from settings import Settings
-from training import StepRecord, Trainer, TrainingFailed, learning_rate_at, views
+from training import StepRecord, Trainer, TrainingFailed, flat, learning_rate_at, views
+from world import Place
 
 START, PARAMETERS, FIRST_UPDATE = 1, 2, 3
-GOLDEN = (math.sqrt(5) - 1) / 2
 Vector = torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Which of the run's nodes this is."""
-
-    index: int
-    nodes: int
-
-
-def place_of_node() -> Place | None:
-    """This node's place where nodes train by themselves, else None."""
-    told = os.environ.get("ORCHESTRATE_ROUNDS")
-    if not told:
-        return None
-    index, _, nodes = told.partition("/")
-    return Place(int(index), int(nodes))
 
 
 @dataclass(slots=True)
@@ -97,12 +79,15 @@ class LocalRounds:
         self.world = trainer.world
         self.place = place
         self.reports = 0
+        self._plan = RoundPlan(self.settings.steps, self.settings.round_steps)
         self._training = training
         self._evaluate = evaluate
         self._save = save
         self._exchange = Exchange(Path(os.environ["ORCHESTRATE_EXCHANGE_DIR"]), self.world.number)
         self._shares: dict[int, list[float]] = {}
-        self._common = flat(trainer.parameters)  # what all nodes have in common
+        # What all nodes have in common, and after which step: changed under `trainer.changing`.
+        self._common = flat(trainer.parameters)
+        self._common_step = 0
         self._first = 1
         self._applied = 0
         self._sent: Sent | None = None
@@ -136,8 +121,8 @@ class LocalRounds:
             content = packed(self.recorder.state(), [to_bytes(self._common)])
             self._exchange.offer("parameters.bin", content, {"type": "parameters"})
         self._heed(start)
-        step = int(start["step"])
-        self._first = self._round_after(step)
+        self._common_step = step = int(start["step"])
+        self._first = self._plan.after(step)
         self._applied = self._first - 1
         return step
 
@@ -171,34 +156,22 @@ class LocalRounds:
         """Do the steps after `done`, and end with the values that all nodes have in common."""
         self._mark = time.monotonic()
         while done < self.settings.steps:
-            number = self._round_after(done)
+            number = self._plan.after(done)
             self._round(number, done)
-            done = self._end_of(max(number, self._applied))
-        while self._applied < self._end_round:
+            done = self._plan.end_of(max(number, self._applied))
+        while self._applied < self._plan.last:
             self._apply()
         self._end()
 
     def _round(self, number: int, done: int) -> None:
         """Train until the round's end, or until it was closed without this node."""
-        for step in range(done + 1, self._end_of(number) + 1):
+        for step in range(done + 1, self._plan.end_of(number) + 1):
             self._step(step, number)
             self._apply_what_is_here()
             if self._applied >= number:
                 self._hurry()
                 return
         self._finish(number)
-
-    @property
-    def _end_round(self) -> int:
-        return math.ceil(self.settings.steps / self.settings.round_steps)
-
-    def _round_after(self, step: int) -> int:
-        """The round that the next step belongs to; after the last step there is none."""
-        over = step >= self.settings.steps
-        return self._end_round + 1 if over else step // self.settings.round_steps + 1
-
-    def _end_of(self, number: int) -> int:
-        return min(number * self.settings.round_steps, self.settings.steps)
 
     def _step(self, step: int, number: int) -> None:
         rows = share_of(self.trainer.rows_of(step), self._shares[number], self.place.index, step)
@@ -264,7 +237,7 @@ class LocalRounds:
     # ---- updates ---------------------------------------------------------------------------------
 
     def _apply_what_is_here(self) -> None:
-        while self._applied < self._end_round and self.world.any(self._has(self._applied + 1)):
+        while self._applied < self._plan.last and self.world.any(self._has(self._applied + 1)):
             self._apply()
 
     def _has(self, number: int) -> bool:
@@ -280,13 +253,20 @@ class LocalRounds:
         feed = self._take(self._number_of(number))
         self._waited_s += time.monotonic() - began
         self._heed(feed.header)
+        update = self._update(feed) if self.world.rank == 0 else None
         change = torch.empty_like(self._common)
-        if self.world.rank == 0:
-            change.copy_(self._change(feed, number))
+        if update is not None:
+            change.copy_(self._change(feed, number, update))
         self.world.broadcast(change)
         self.trainer.adopt(flat(self.trainer.parameters) + change)
-        self._applied = number
-        self.recorder.add_steps([self._record(told) for told in feed.header["curve"]])
+        self.world.synchronize()  # not with the lock, since other ranks may be gone
+        with self.trainer.changing:
+            if update is not None:
+                self._common += update
+            self.world.synchronize()
+            self._common_step = self._plan.end_of(number)
+            self._applied = number
+            self.recorder.add_steps([self._record(told) for told in feed.header["curve"]])
         self._look(number)
 
     def _record(self, told: dict[str, Any]) -> StepRecord:
@@ -299,13 +279,15 @@ class LocalRounds:
             seconds=told["seconds"],
         )
 
-    def _change(self, feed: Feed, number: int) -> Vector:
-        """What the parameters change by, on rank 0: the update takes the place of our part."""
+    def _update(self, feed: Feed) -> Vector:
+        """What the common values change by, on rank 0."""
         self._bytes += len(feed.content)
         compression = feed.header["compression"]
         parts = from_bytes(feed.content, compression, len(self._common))
-        update = decompress([part.to(self.world.device) for part in parts], compression)
-        self._common += update
+        return decompress([part.to(self.world.device) for part in parts], compression)
+
+    def _change(self, feed: Feed, number: int, update: Vector) -> Vector:
+        """What the parameters change by, on rank 0: the update takes the place of our part."""
         sent, self._sent = self._sent, None
         if sent is None or sent.round != number:
             self._sent = sent
@@ -321,11 +303,10 @@ class LocalRounds:
         """Evaluate and save what all nodes have in common, when that is due; takes no training
         time.
         """
-        before = self._end_of(number - 1)
-        step, settings = self._end_of(number), self.settings
+        step, settings = self._common_step, self.settings
         last = step == settings.steps
         began = time.monotonic()
-        if last or _crossed(before, step, settings.eval_every):
+        if self._plan.is_due(number, settings.eval_every):
             mine = flat(self.trainer.parameters)
             self.trainer.adopt(self._shared_common())
             if last:
@@ -333,16 +314,21 @@ class LocalRounds:
                 self.recorder.extend_last_step(began - self._mark)
             self._evaluate(step)
             self.trainer.adopt(mine if not last else self._common)
-        if last or _crossed(before, step, settings.checkpoint_every):
-            self._save(step, self._state())
+        if self._plan.is_due(number, settings.checkpoint_every):
+            self._save(step, self.state())
         self._mark += time.monotonic() - began
 
     def _shared_common(self) -> Vector:
         return self.world.broadcast(self._common)
 
-    def _state(self) -> dict[str, Any]:
-        """As `Trainer.state`, but with the values that all nodes have in common."""
-        adapter = [values.cpu() for values in views(self._common, self.trainer.parameters)]
+    @property
+    def done(self) -> int:
+        """The step after which all nodes had the values of `state` in common."""
+        return self._common_step
+
+    def state(self) -> dict[str, Any]:
+        """As `Trainer.state`, but with the values that all nodes have in common; on rank 0."""
+        adapter = list(views(self._common, self.trainer.parameters))
         return {"adapter": adapter, "optimiser": self.trainer.optimiser.state_dict()}
 
     # ---- the end ---------------------------------------------------------------------------------
@@ -352,7 +338,7 @@ class LocalRounds:
         self.trainer.adopt(self._shared_common())
         if self.world.rank == 0:
             self._exchange.tell({"type": "end", "sha256": digest(self._common)})
-        number = FIRST_UPDATE + self._end_round - self._first + 1
+        number = FIRST_UPDATE + self._plan.last - self._first + 1
         self._heed(self._take(number).header)
         self._writer.shutdown()
 
@@ -396,31 +382,3 @@ class LocalRounds:
         self.recorder.speaks = self.world.is_main and self.reporting
         given = {int(number): shares for number, shares in header.get("shares", {}).items()}
         self._shares.update(given)
-
-
-def share_of(rows: Sequence[Row], shares: Sequence[float], index: int, step: int) -> Sequence[Row]:
-    """One node's part of a step's rows. Together the nodes have each row once; what does not divide
-    falls to one or the other from step to step, so that on average each gets exactly its share.
-    """
-    offset = step * GOLDEN % 1
-
-    def bound(before: int) -> int:
-        if before in (0, len(shares)):
-            return len(rows) if before else 0
-        return min(len(rows), math.floor(sum(shares[:before]) * len(rows) + offset))
-
-    return rows[bound(index) : bound(index + 1)]
-
-
-def flat(parameters: Iterable[torch.nn.Parameter]) -> Vector:
-    """All values in one new vector."""
-    return torch.cat([parameter.detach().float().flatten() for parameter in parameters])
-
-
-def digest(vector: Vector) -> str:
-    """Identity of all bits."""
-    return hashlib.sha256(to_bytes(vector)).hexdigest()
-
-
-def _crossed(before: int, after: int, every: int) -> bool:
-    return every > 0 and before // every < after // every

@@ -30,10 +30,10 @@ from lora import RELOAD_TOLERANCE, Trainable, prepare, reload_difference, save_a
 from packing import Row, make_rows, plan_rows
 from reporting import Recorder, arithmetic_figures, peak_memory_bytes, write_lines
 from resumable import agree_on_checkpoint
-from rounds import LocalRounds, Place, place_of_node
+from rounds import LocalRounds
 from settings import Settings, parse_settings
 from training import Trainer, TrainingFailed, collate_for, train
-from world import World, joined_world
+from world import Place, World, joined_world, place_of_node
 from writing import CheckpointWriter, saving_on_term
 
 
@@ -88,21 +88,25 @@ class Run:
             self.world.say(f"resumed after step {done}")
         else:
             self._evaluate(0)
-        with closing(self.trainer.prefetcher):
+        saving = saving_on_term(self._save_last) if self.world.leads_node else nullcontext()
+        with closing(self.trainer.prefetcher), saving:
             if self.rounds is None:
                 self._train_with_all(done)
             else:
                 self.rounds.train(done)
+        if self.settings.steps not in self.recorder.eval_losses:
+            self._evaluate(
+                self.settings.steps
+            )  # it was asked to end between this and the last step
 
     def _train_with_all(self, done: int) -> None:
         """With collectives between all ranks."""
-        with saving_on_term(self._save_last) if self.world.leads_node else nullcontext():
-            train(
-                self.trainer,
-                done=done,
-                note=self.recorder.add_step,
-                after_step=self._after_step,
-            )
+        train(
+            self.trainer,
+            done=done,
+            note=self.recorder.add_step,
+            after_step=self._after_step,
+        )
 
     @property
     def _digest(self) -> str:
@@ -131,21 +135,28 @@ class Run:
             self._save_checkpoint(step, self.trainer.state())
 
     def _save_checkpoint(self, step: int, trained: dict[str, Any]) -> None:
-        if not self.world.leads_node:
-            return
+        if self.world.leads_node:
+            with self.trainer.changing:
+                self._write(step, trained)
+
+    def _save_last(self) -> None:
+        """What was completed last, if that is not saved yet."""
+        with self.trainer.changing:
+            if self.rounds is None:
+                done, trained = len(self.recorder.steps), self.trainer.state()
+            else:
+                done, trained = self.rounds.done, self.rounds.state()
+            if done > self.writer.newest:
+                self._write(done, trained)
+            self.writer.finish()  # also one that was under way already
+
+    def _write(self, step: int, trained: dict[str, Any]) -> None:
+        """Where nothing changes meanwhile."""
         state: dict[str, Any] = {"trainer": trained, "recorder": self.recorder.state()}
         own = self.rounds is not None
         if own:
             state["step"] = step
         self.writer.write(step, state, own=own)
-
-    def _save_last(self) -> None:
-        """After the last step that was completed, if that is not saved yet."""
-        with self.trainer.changing:
-            done = len(self.recorder.steps)
-            if done > self.writer.newest:
-                self._save_checkpoint(done, self.trainer.state())
-            self.writer.finish()  # also one that was under way already
 
     def conclude(self) -> None:
         """Score function calls, save everything, and check that the adapter can be loaded. Of nodes

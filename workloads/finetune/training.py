@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -147,8 +147,7 @@ class Trainer:
             group["lr"] = learning_rate
         self.optimiser.step()
         self.engine.refresh()
-        if self.world.device.type == "cuda":
-            torch.cuda.synchronize()
+        self.world.synchronize()
 
     def adopt(self, vector: torch.Tensor) -> None:
         """Take the adapter's values from `vector`: all of them, in the parameters' order."""
@@ -259,6 +258,11 @@ def learning_rate_at(step: int, settings: Settings) -> float:
         return settings.learning_rate * step / warmup
     part = (step - warmup) / (settings.steps - warmup + 1)
     return settings.learning_rate * (1 + math.cos(math.pi * part)) / 2
+
+
+def flat(parameters: Iterable[torch.nn.Parameter]) -> torch.Tensor:
+    """All values in one new vector."""
+    return torch.cat([parameter.detach().float().flatten() for parameter in parameters])
 
 
 def views(vector: torch.Tensor, parameters: Sequence[torch.nn.Parameter]) -> Iterator[torch.Tensor]:

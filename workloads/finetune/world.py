@@ -60,6 +60,11 @@ class World:
             # On CUDA a collective is only queued; reading its result is what waits.
             self.sum(torch.zeros(1, device=self.device)).item()
 
+    def synchronize(self) -> None:
+        """Until the device is done with what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Add `tensor` over all ranks, in place."""
         if self.size > 1:
@@ -111,6 +116,23 @@ class World:
                 f"rank {rank} on {host}: {digest[:12]}" for rank, (host, digest) in enumerate(found)
             )
             raise RuntimeError(f"{what} differs between ranks ({shown}); training would diverge")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which of the run's nodes this is."""
+
+    index: int
+    nodes: int
+
+
+def place_of_node() -> Place | None:
+    """This node's place where nodes train by themselves, else None."""
+    told = os.environ.get("ORCHESTRATE_ROUNDS")
+    if not told:
+        return None
+    index, _, nodes = told.partition("/")
+    return Place(int(index), int(nodes))
 
 
 @contextmanager
