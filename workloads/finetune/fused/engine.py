@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fused.layer import Recompute
-from fused.memory import Choice, choose, cost_of
-from fused.model import FusedModel
+from fused.memory import Choice, Extent, Placement, choose, cost_of, held_by, place
+from fused.model import FusedModel, NotFused, outline
 from fused.overlap import Overlap
+from fused.sharded import ShardGroup, join_group, nodes_of
 from packing import Batch
 from settings import Settings
 from world import World
@@ -21,9 +23,11 @@ ADAM_BYTES = 12  # gradient and two moments in fp32, for each value of the adapt
 class FusedEngine:
     """Loss and gradients of one rank. Raises :class:`fused.model.NotFused` if it cannot serve."""
 
-    def __init__(self, peft_model: Any, settings: Settings, world: World) -> None:
-        self.model = FusedModel(peft_model, fp8=settings.fp8)
-        self.settings, self.world = settings, world
+    def __init__(
+        self, peft_model: Any, settings: Settings, world: World, group: ShardGroup | None = None
+    ) -> None:
+        self.model = FusedModel(peft_model, fp8=settings.fp8, group=group)
+        self.settings, self.world, self._group = settings, world, group
         self._sizes = [
             sum(p.numel() for j in layer.joined for p in (*j.a, *j.b))
             for layer in self.model.layers
@@ -34,7 +38,14 @@ class FusedEngine:
     def description(self) -> str:
         again = self.choice.recompute.value
         kind = "fused passes in fp8" if self.settings.fp8 else "fused passes"
+        if self._group is not None:
+            kind += f", weights over {self._group.size} ranks ({self._group.reason})"
         return f"{kind}, computed again: {again} ({self.choice.reason})"
+
+    @property
+    def in_step(self) -> bool:
+        """All ranks make the same passes, since all take part in gathering weights."""
+        return self._group is not None
 
     def fit(self, rows: int) -> None:
         """Choose what micro-batches of so many rows compute again."""
@@ -65,6 +76,11 @@ class FusedEngine:
             * scale
         )
 
+    def accompany(self, *, backward: bool = False, overlap: Overlap | None = None) -> None:
+        """A pass without a micro-batch, while other ranks have one."""
+        finished = None if overlap is None else overlap.finished
+        self.model.accompany(backward=backward, finished=finished)
+
     def overlap(self, buffer: Tensor) -> Overlap | None:
         """The sum of one step's gradients over the ranks; None if there is but one."""
         return Overlap(buffer, self._sizes) if self.world.size > 1 else None
@@ -72,3 +88,37 @@ class FusedEngine:
     def refresh(self) -> None:
         """After each change of the adapter's values."""
         self.model.refresh()
+
+
+def find_group(config: Any, settings: Settings, world: World) -> ShardGroup | None:
+    """The ranks that hold the frozen weights of a model together; None where each holds them all.
+    All ranks call it, before any of them loads the model. Raises :class:`NotFused` if the weights
+    must be shared and cannot be.
+    """
+    if settings.engine != "fused" or settings.shard == "off":
+        return None
+    sizes = outline(config)
+    asked = settings.shard == "on"
+    if asked and world.size == 1:
+        raise NotFused("--shard on with one rank alone; pass --shard off")
+    if world.size == 1 or (not asked and world.device.type != "cuda"):
+        return None
+    nodes = nodes_of(world.gather(world.local_rank))
+    ranks = {Extent.NODE: len(_node(nodes, world)), Extent.ALL: world.size}
+    own = Placement(Extent.NODE if ranks[Extent.NODE] > 1 else Extent.ALL, "asked for")
+    if world.device.type == "cuda":
+        itemsize = 2 if settings.dtype == "bf16" else 4
+        held = held_by(sizes, settings.lora_rank, settings.sequence_length, itemsize)
+        room, _ = torch.cuda.mem_get_info(world.device)
+        own = place(held, room, ranks, alone=not asked)
+    chosen: Placement = max(world.gather(own), key=lambda placement: placement.extent)
+    if chosen.extent is Extent.RANK:
+        return None
+    if settings.fp8:
+        raise NotFused(f"weights over several ranks in fp8 ({chosen.reason}); pass --no-fp8")
+    return join_group(chosen.extent, nodes, world.rank, chosen.reason)
+
+
+def _node(nodes: Sequence[range], world: World) -> range:
+    (own,) = (node for node in nodes if world.rank in node)
+    return own
