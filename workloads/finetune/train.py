@@ -226,7 +226,7 @@ def _last_words(error: BaseException, settings: Settings) -> str:
         return f"{where}: {type(error).__name__}: {first}"
     remedy = (
         "lower --micro-batch (auto finds the largest that fits) or --sequence-length, "
-        "or add --gradient-checkpointing, or --oom retry"
+        "or add --gradient-checkpointing, or --oom retry, or --engine fused --shard on"
     )
     return (
         f"{where}: out of memory with --micro-batch {settings.micro_batch} "

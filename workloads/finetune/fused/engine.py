@@ -116,7 +116,7 @@ def find_group(config: Any, settings: Settings, world: World) -> ShardGroup | No
         return None
     if settings.fp8:
         raise NotFused(f"weights over several ranks in fp8 ({chosen.reason}); pass --no-fp8")
-    return join_group(chosen.extent, nodes, world.rank, chosen.reason)
+    return join_group(chosen, nodes, world.rank, settings.collective_timeout)
 
 
 def _node(nodes: Sequence[range], world: World) -> range:

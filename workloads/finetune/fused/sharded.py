@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import accumulate
 from math import prod
 
@@ -28,7 +29,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fused.joined import Joined, Part, shape_of
-from fused.memory import ROOMS, Extent
+from fused.memory import ROOMS, Extent, Placement
 
 ALIGNMENT = 128  # values: where a storage may begin, for the widest loads of any kernel
 
@@ -49,13 +50,17 @@ def nodes_of(local_ranks: Sequence[int]) -> list[range]:
     return [range(*ends) for ends in zip(begins, [*begins[1:], len(local_ranks)], strict=True)]
 
 
-def join_group(extent: Extent, nodes: Sequence[range], rank: int, reason: str) -> ShardGroup:
-    """All ranks call it, with the same extent."""
-    if extent is Extent.ALL or len(nodes) == 1:
-        return ShardGroup(rank, sum(map(len, nodes)), None, reason)
-    handles = [dist.new_group(list(node)) for node in nodes]  # a group is made by all ranks
+def join_group(
+    placement: Placement, nodes: Sequence[range], rank: int, timeout_s: int
+) -> ShardGroup:
+    """All ranks call it, with the same placement on more than one rank."""
+    if placement.extent is Extent.ALL or len(nodes) == 1:
+        return ShardGroup(rank, sum(map(len, nodes)), None, placement.reason)
+    timeout = timedelta(seconds=timeout_s)
+    # All ranks take part in making each group.
+    handles = [dist.new_group(list(node), timeout=timeout) for node in nodes]
     ((own, handle),) = [pair for pair in zip(nodes, handles, strict=True) if rank in pair[0]]
-    return ShardGroup(own.index(rank), len(own), handle, reason)
+    return ShardGroup(own.index(rank), len(own), handle, placement.reason)
 
 
 @dataclass(frozen=True, slots=True)
