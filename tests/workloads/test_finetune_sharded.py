@@ -59,6 +59,9 @@ def _options(base: Path, *more: str) -> list[str]:
         "--steps=2",
         "--max-grad-norm=1e9",
         "--lora-rank=8",
+        "--train-conversations=10",
+        "--eval-conversations=3",
+        "--generate-batch=1",
         *more,
     ]
 
@@ -79,8 +82,8 @@ CASES = [
 def test_shared_weights_train_as_whole_ones_do(
     tmp_path: Path, base: Path, nodes: int, per_node: int
 ) -> None:
-    """Losses and every gradient of the adapter, with as many passes on each rank or not; and each
-    rank holds its part of what the layers hold, and two layers.
+    """Losses, every gradient of the adapter and answers, with as many passes on each rank or not;
+    and each rank holds its part of what the layers hold, and two layers.
     """
     folders = [node_folder(tmp_path / f"node-{index}") for index in range(nodes)]
     lines = [_options(base, *c, f"--shard={s}") for c in CASES for s in ("off", "on")]
@@ -93,6 +96,8 @@ def test_shared_weights_train_as_whole_ones_do(
         assert "weights over" not in whole["engine"]
         assert f"weights over {per_node} ranks (asked for)" in shared["engine"]
         assert shared["before"] == pytest.approx(whole["before"], rel=1e-6)
+        assert shared["answers"] == whole["answers"]
+        assert len(whole["answers"]) == 3
         assert shared["after"] == pytest.approx(whole["after"], rel=1e-6)
         for (loss, gradient), (wanted, exact) in zip(shared["steps"], whole["steps"], strict=True):
             assert loss == pytest.approx(wanted, rel=1e-6)
@@ -111,7 +116,7 @@ def test_a_run_with_shared_weights_gives_what_one_with_whole_ones_does(
     killed and resumed with other ranks. Six prompts on four ranks are not as many on each.
     """
     options = [*_options(base, *QUICK), "--steps=4", "--global-batch=3", "--micro-batch=1"]
-    options += ["--generate-batch=1", "--checkpoint-every=2"]
+    options += ["--checkpoint-every=2"]
     whole, shared = node_folder(tmp_path / "whole"), node_folder(tmp_path / "shared")
     (run,) = start_ranks([whole], 2, SCRIPT, *options, "--shard=off")
     succeed(run)

@@ -17,8 +17,9 @@ sys.path += [sys.argv[1], str(Path(sys.argv[1]).parent)]  # the workload, and th
 
 import torch
 
-from evaluation import mean_loss
-from lora import prepare
+from conversations import encode, load_conversations
+from evaluation import answer_prompts, mean_loss
+from lora import Trainable, prepare
 from packing import Row, text_example
 from settings import Settings, parse_settings
 from training import Trainer
@@ -50,6 +51,14 @@ def frozen_bytes(trainer: Trainer) -> int:
     return sum(size for place, size in storages.items() if place not in trained)
 
 
+def answers(trainable: Trainable) -> list[str]:
+    """Longer ones on each next rank, as where others come to an end sooner."""
+    _, held_out = load_conversations(trainable.settings)
+    trainable.model.generation_config.max_new_tokens = 2 + 2 * trainable.world.rank
+    examples = [encode(conversation, trainable.tokenizer) for conversation in held_out]
+    return [sample.answer for sample in answer_prompts(trainable, examples)]
+
+
 def train(settings: Settings, world: World) -> dict[str, Any]:
     trainable = prepare(settings, world)
     with torch.no_grad():
@@ -65,6 +74,7 @@ def train(settings: Settings, world: World) -> dict[str, Any]:
         loss = trainer.step(step).loss
         told["steps"].append((loss, trainer.buffer.tolist()))
     told["after"] = mean_loss(trainer, data[:3])
+    told["answers"] = answers(trainable)
     told["engine"] = trainer.engine.description
     return told
 
