@@ -43,10 +43,14 @@ def answer_prompts(trainable: Trainable, examples: Sequence[Example]) -> list[Sa
     mine = calling[world.rank :: world.size]
     size = trainable.settings.generate_batch
     answers: list[str] = []
-    for start in range(0, len(mine), size):
-        answers += _generate(trainable, [example.prompt for example in mine[start : start + size]])
+    # Ranks that hold the weights together generate together: one without prompts takes others'.
+    together = trainable.group is not None
+    most = len(calling[:: world.size]) if together else len(mine)
+    for start in range(0, most, size):
+        own = mine[start : start + size] or calling[:1]
+        answers += _generate(trainable, [example.prompt for example in own], together=together)
     samples: dict[int, dict[str, Any]] = {}
-    for rank, share in enumerate(world.gather(list(map(_compare, mine, answers)))):
+    for rank, share in enumerate(world.gather(list(map(_compare, mine, answers[: len(mine)])))):
         for index, sample in enumerate(share):
             samples[rank + index * world.size] = sample
     return [Sample(**samples[index]) for index in sorted(samples)]
@@ -65,7 +69,7 @@ def _compare(example: Example, answer: str) -> dict[str, Any]:
     return asdict(sample)
 
 
-def _generate(trainable: Trainable, prompts: list[str]) -> list[str]:
+def _generate(trainable: Trainable, prompts: list[str], *, together: bool) -> list[str]:
     tokenizer = trainable.tokenizer
     inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
     width = inputs["input_ids"].shape[1]
@@ -74,6 +78,7 @@ def _generate(trainable: Trainable, prompts: list[str]) -> list[str]:
         output = trainable.model.generate(
             input_ids=inputs["input_ids"].to(trainable.world.device),
             attention_mask=inputs["attention_mask"].to(trainable.world.device),
+            synced_gpus=together,
         )
     # Special tokens stay in the text, since <tool_call> may be one; padding follows the first end.
     texts = tokenizer.batch_decode(output[:, width:], skip_special_tokens=False)

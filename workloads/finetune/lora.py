@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 import tiny_base
-from fused.engine import with_engine
+from fused.engine import find_group, with_engine
+from fused.sharded import ShardGroup
 from packing import Batch
 from settings import Settings
 from world import World
@@ -21,6 +22,7 @@ from world import World
 TOOL_TEMPLATE_PATH = Path(__file__).parent / "templates" / "tools_in_json.jinja"
 WEIGHTS_AND_TEXT = ["*.json", "*.jinja", "*.model", "*.safetensors", "*.txt"]
 EDGE = 256  # values at either end of a tensor that go into a fingerprint
+RELOAD_PASSES = 2  # of `reload_difference`
 # Two passes over the same weights on one device: what is left is the order of additions.
 RELOAD_TOLERANCE = {"fp32": 1e-3, "bf16": 6e-2}
 
@@ -33,6 +35,7 @@ class Trainable:
     tokenizer: Any
     world: World
     settings: Settings
+    group: ShardGroup | None = None  # the ranks that hold the frozen weights together
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -68,12 +71,31 @@ def prepare(settings: Settings, world: World) -> Trainable:
     settings, against = with_engine(settings, config, world.device)
     if against and world.device.type == "cuda":
         world.say(f"engine plain, not fused: {against}")
-    base = _load_base(source, settings, tokenizer).to(world.device)
+    group = find_group(config, settings, world)
+    base = _load_base(source, settings, tokenizer, as_stored=group is not None)
+    if group is None:
+        base = base.to(world.device)
     torch.manual_seed(settings.seed)
     with _without_peft_warning():
         model = get_peft_model(base, adapter_config(settings))
     world.require_equal("the model (base and fresh adapter)", fingerprint(model))
-    return Trainable(model=model, tokenizer=tokenizer, world=world, settings=settings)
+    if group is not None:
+        _move_all_but_matrices(model, world.device, _dtype(settings))
+    return Trainable(model=model, tokenizer=tokenizer, world=world, settings=settings, group=group)
+
+
+def _move_all_but_matrices(model: Any, device: torch.device, dtype: torch.dtype) -> None:
+    """The layers' frozen matrices stay where they are: in files, of which each rank reads a part.
+    What is moved and frozen gets the type `dtype`.
+    """
+    layers = model.get_base_model().model.layers
+    matrices = {p for p in layers.parameters() if p.dim() > 1 and not p.requires_grad}
+    for parameter in set(model.parameters()) - matrices:
+        kept = parameter.dtype if parameter.requires_grad else dtype
+        parameter.data = parameter.data.to(device, kept)
+    for module in model.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.to(device))
 
 
 def adapter_config(settings: Settings) -> Any:
@@ -184,14 +206,21 @@ def _load_tokenizer(source: str) -> Any:
     return tokenizer
 
 
-def _load_base(source: str, settings: Settings, tokenizer: Any) -> Any:
+def _dtype(settings: Settings) -> torch.dtype:
+    return torch.bfloat16 if settings.dtype == "bf16" else torch.float32
+
+
+def _load_base(source: str, settings: Settings, tokenizer: Any, *, as_stored: bool) -> Any:
+    """On the host. Tensors that are used `as_stored` are views of the mapped files: they take page
+    cache, which ranks of a node have in common, and only where they are read.
+    """
     from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     base = AutoModelForCausalLM.from_pretrained(
         source,
-        dtype=torch.bfloat16 if settings.dtype == "bf16" else torch.float32,
+        dtype="auto" if as_stored else _dtype(settings),
         attn_implementation=settings.attention,
     )
     # The base's own defaults may sample or penalise repetition; scores want the plain argmax.

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 FREE_TO_CHANGE = frozenset(
     "cache_dir checkpoint_every collective_timeout engine eval_every generate_batch gpu_hour_usd "
     "keep_checkpoints max_new_tokens micro_batch oom outer_learning_rate outer_momentum recompute "
-    "round_compression round_steps".split()
+    "round_compression round_steps shard".split()
 )
 
 
@@ -72,6 +72,13 @@ class Settings:
         "layer",
     )
     fp8: bool = _option(False, "the fused engine multiplies frozen weights in 8-bit floating point")
+    shard: str = _option(
+        "auto",
+        "the fused engine's ranks share the frozen weights; auto = where one cannot hold them",
+        "auto",
+        "off",
+        "on",
+    )
     gradient_checkpointing: bool = _option(False, "recompute activations: less memory, slower")
     device: str = _option("auto", "auto = CUDA where there is a GPU", "auto", "cpu", "cuda")
     eval_every: int = _option(0, "steps between evaluations; 0 = only before and after training")
@@ -184,10 +191,22 @@ def _complaints(settings: Settings) -> list[str]:
         found.append("--learning-rate and --max-grad-norm must be above 0")
     if settings.micro_batch == AUTO and not settings.global_batch:
         found.append("--micro-batch auto needs --global-batch: a step's rows must not depend on it")
+    return found + _complaints_of_engine(settings)
+
+
+def _complaints_of_engine(settings: Settings) -> list[str]:
+    """What the engine cannot do, or not at once."""
+    found = []
     if settings.engine == "fused" and settings.lora_dropout:
         found.append("--engine fused has no dropout: pass --lora-dropout 0 or --engine plain")
     if settings.fp8 and settings.engine == "plain":
         found.append("--fp8 needs --engine fused")
+    if settings.shard == "on" and settings.engine == "plain":
+        found.append("--shard on needs --engine fused")
+    if settings.shard == "on" and settings.fp8:
+        found.append("--shard on is not for --fp8, whose weights are held whole: pass one of them")
+    if settings.shard == "on" and settings.oom == "retry":
+        found.append("--shard on binds the ranks to the same passes: --oom retry cannot work")
     if settings.engine == "fused" and settings.gradient_checkpointing:
         found.append("--gradient-checkpointing is for --engine plain; --recompute for fused")
     return found

@@ -26,7 +26,14 @@ import torch
 import orchestrate_kit as kit
 from conversations import digest_conversations, encode, load_conversations
 from evaluation import answer_prompts, exact_match, mean_loss
-from lora import RELOAD_TOLERANCE, Trainable, prepare, reload_difference, save_adapter
+from lora import (
+    RELOAD_PASSES,
+    RELOAD_TOLERANCE,
+    Trainable,
+    prepare,
+    reload_difference,
+    save_adapter,
+)
 from packing import Row, make_rows, plan_rows
 from reporting import Recorder, arithmetic_figures, peak_memory_bytes, write_lines
 from resumable import agree_on_checkpoint
@@ -179,6 +186,8 @@ class Run:
         peak = self.world.max(peak_memory_bytes(self.world.device))
         figures["peak_memory_bytes"] = (peak, "bytes")
         if not self.world.is_main:
+            for _ in range(RELOAD_PASSES):  # the main rank's; see `_save_adapter`
+                self.trainer.engine.accompany()
             return
         output = kit.output_dir()
         self.recorder.write_curve(output / "loss.jsonl")
@@ -229,7 +238,7 @@ def _last_words(error: BaseException, settings: Settings) -> str:
         return f"{where}: {type(error).__name__}: {first}"
     remedy = (
         "lower --micro-batch (auto finds the largest that fits) or --sequence-length, "
-        "or add --gradient-checkpointing, or --oom retry"
+        "or add --gradient-checkpointing, or --oom retry, or --engine fused --shard on"
     )
     return (
         f"{where}: out of memory with --micro-batch {settings.micro_batch} "

@@ -164,7 +164,7 @@ class Trainer:
 
         A rank may do its part in micro-batches of any size, since gradients are sums: one that runs
         out of memory can begin again with smaller ones, and no other rank need know, unless parts
-        of its gradient were sent already.
+        of its gradient were sent already, or the ranks have to make the same passes.
         """
         while True:
             overlap = self.engine.overlap(self.buffer)
@@ -172,8 +172,8 @@ class Trainer:
                 self._add_own(step, batch_rows, following, overlap)
                 break
             except torch.OutOfMemoryError:
-                sent = overlap is not None and overlap.begun
-                if self.settings.oom != "retry" or self.micro_batch == 1 or sent:
+                bound = self.engine.in_step or (overlap is not None and overlap.begun)
+                if self.settings.oom != "retry" or self.micro_batch == 1 or bound:
                     raise
             # Outside the handler, which keeps the tensors of the failed pass alive.
             self._shrink()
@@ -209,21 +209,35 @@ class Trainer:
         # Dropout is a function of seed, step and rank, so no generator state has to be kept.
         torch.manual_seed((self.settings.seed * 1_000_003 + step) * 65_537 + self.world.number)
         targets = count_targets(batch_rows)
-        mine, next_ones = (
-            shares(rows, self.world, self.micro_batch) for rows in (batch_rows, following)
-        )
-        batches = self.prefetcher.batches(mine, next_ones)
-        for number in range(len(mine)):
+        mine, next_ones = self._shares(batch_rows), self._shares(following)
+        batches = self.prefetcher.batches(filled(mine), filled(next_ones))
+        for number, rows in enumerate(mine):
+            last = overlap if number == len(mine) - 1 else None
+            if not rows:
+                self.engine.accompany(backward=True, overlap=last)
+                continue
             # Later on a GPU is busy with the micro-batch before while this one is waited for.
             with self.clock.data(waited=number == 0 or self.world.device.type != "cuda"):
                 batch = next(batches)
-            last = number == len(mine) - 1
-            self.buffer[-1] += self.engine.accumulate(batch, 1 / targets, overlap if last else None)
+            self.buffer[-1] += self.engine.accumulate(batch, 1 / targets, last)
 
     def batches(self, rows: Sequence[Row]) -> Iterator[Batch]:
-        """This rank's share of `rows` in micro-batches, on the host."""
-        for share in shares(rows, self.world, self.micro_batch):
-            yield collate_for(self.trainable, share)
+        """This rank's share of `rows` in micro-batches, on the host; for their losses alone."""
+        for share in self._shares(rows):
+            if share:
+                yield collate_for(self.trainable, share)
+            else:
+                self.engine.accompany()
+
+    def _shares(self, rows: Sequence[Row]) -> list[Sequence[Row]]:
+        """This rank's micro-batches; empty ones follow if all ranks must have as many as the first,
+        which has most.
+        """
+        mine = shares(rows, self.world, self.micro_batch)
+        if self.engine.in_step:
+            most = math.ceil(len(rows[:: self.world.size]) / self.micro_batch)
+            mine += [()] * (most - len(mine))
+        return mine
 
 
 def train(
@@ -243,6 +257,11 @@ def shares(rows: Sequence[Row], world: World, size: int) -> list[Sequence[Row]]:
     """This rank's share of `rows`, in parts of `size`."""
     mine = rows[world.rank :: world.size]
     return [mine[start : start + size] for start in range(0, len(mine), size)]
+
+
+def filled(parts: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
+    """Without those that only accompany other ranks' passes."""
+    return [part for part in parts if part]
 
 
 def collate_for(trainable: Trainable, rows: Sequence[Row]) -> Batch:

@@ -28,6 +28,15 @@ class Engine(Protocol):
         that are complete are sent at once.
         """
 
+    @property
+    def in_step(self) -> bool:
+        """Whether all ranks must make the same number of passes, of the same kinds."""
+
+    def accompany(self, *, backward: bool = False, overlap: Overlap | None = None) -> None:
+        """A pass without a micro-batch, as of `loss`, or with `backward` of `accumulate`, for the
+        sake of the other ranks.
+        """
+
     def overlap(self, buffer: Tensor) -> Overlap | None:
         """How one step's gradients are summed over the ranks beside the backward pass, if so."""
 
@@ -44,7 +53,7 @@ def engine_of(trainable: Trainable) -> Engine:
     """
     settings = trainable.settings
     if settings.engine == "fused":
-        return FusedEngine(trainable.model, settings, trainable.world)
+        return FusedEngine(trainable.model, settings, trainable.world, trainable.group)
     return PlainEngine(trainable)
 
 
@@ -52,6 +61,7 @@ class PlainEngine:
     """The model as transformers and peft compute it."""
 
     description = "transformers and autograd"
+    in_step = False
 
     def __init__(self, trainable: Trainable) -> None:
         self._trainable = trainable
@@ -64,6 +74,9 @@ class PlainEngine:
         loss = summed_loss(self._trainable, batch) * scale
         loss.backward()
         return loss.detach()
+
+    def accompany(self, *, backward: bool = False, overlap: Overlap | None = None) -> None:
+        """No rank needs another one's passes."""
 
     def overlap(self, buffer: Tensor) -> Overlap | None:  # noqa: ARG002 - autograd says nothing
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from fused.layer import Recompute
-from fused.memory import Choice, choose, cost_of
-from fused.model import FusedModel, NotFused, check_config, form_of
+from fused.memory import Choice, Extent, Placement, choose, cost_of, held_by, place
+from fused.model import FusedModel, NotFused, check_config, form_of, outline
 from fused.overlap import Overlap
+from fused.sharded import ShardGroup, join_group, nodes_of
 from packing import Batch
 from settings import Settings
 from world import World
@@ -48,9 +50,11 @@ def _against_fused(settings: Settings, config: Any, device: torch.device) -> str
 class FusedEngine:
     """Loss and gradients of one rank. Raises :class:`fused.model.NotFused` if it cannot serve."""
 
-    def __init__(self, peft_model: Any, settings: Settings, world: World) -> None:
-        self.model = FusedModel(peft_model, fp8=settings.fp8)
-        self.settings, self.world = settings, world
+    def __init__(
+        self, peft_model: Any, settings: Settings, world: World, group: ShardGroup | None = None
+    ) -> None:
+        self.model = FusedModel(peft_model, fp8=settings.fp8, group=group)
+        self.settings, self.world, self._group = settings, world, group
         self._sizes = [
             sum(p.numel() for j in layer.joined for p in (*j.a, *j.b))
             for layer in self.model.layers
@@ -61,7 +65,14 @@ class FusedEngine:
     def description(self) -> str:
         again = self.choice.recompute.value
         kind = "fused passes in fp8" if self.settings.fp8 else "fused passes"
+        if self._group is not None:
+            kind += f", weights over {self._group.size} ranks ({self._group.reason})"
         return f"{kind}, computed again: {again} ({self.choice.reason})"
+
+    @property
+    def in_step(self) -> bool:
+        """All ranks make the same passes, since all take part in gathering weights."""
+        return self._group is not None
 
     def fit(self, rows: int) -> None:
         """Choose what micro-batches of so many rows compute again."""
@@ -92,6 +103,11 @@ class FusedEngine:
             * scale
         )
 
+    def accompany(self, *, backward: bool = False, overlap: Overlap | None = None) -> None:
+        """A pass without a micro-batch, while other ranks have one."""
+        finished = None if overlap is None else overlap.finished
+        self.model.accompany(backward=backward, finished=finished)
+
     def overlap(self, buffer: Tensor) -> Overlap | None:
         """The sum of one step's gradients over the ranks; None if there is but one."""
         return Overlap(buffer, self._sizes) if self.world.size > 1 else None
@@ -99,3 +115,37 @@ class FusedEngine:
     def refresh(self) -> None:
         """After each change of the adapter's values."""
         self.model.refresh()
+
+
+def find_group(config: Any, settings: Settings, world: World) -> ShardGroup | None:
+    """The ranks that hold the frozen weights of a model together; None where each holds them all.
+    All ranks call it, before any of them loads the model. Raises :class:`NotFused` if the weights
+    must be shared and cannot be.
+    """
+    if settings.engine != "fused" or settings.shard == "off":
+        return None
+    sizes = outline(config)
+    asked = settings.shard == "on"
+    if asked and world.size == 1:
+        raise NotFused("--shard on with one rank alone; pass --shard off")
+    if world.size == 1 or (not asked and world.device.type != "cuda"):
+        return None
+    nodes = nodes_of(world.gather(world.local_rank))
+    ranks = {Extent.NODE: len(_node(nodes, world)), Extent.ALL: world.size}
+    own = Placement(Extent.NODE if ranks[Extent.NODE] > 1 else Extent.ALL, "asked for")
+    if world.device.type == "cuda":
+        itemsize = 2 if settings.dtype == "bf16" else 4
+        held = held_by(sizes, settings.lora_rank, settings.sequence_length, itemsize)
+        room, _ = torch.cuda.mem_get_info(world.device)
+        own = place(held, room, ranks, alone=not asked)
+    chosen: Placement = max(world.gather(own), key=lambda placement: placement.extent)
+    if chosen.extent is Extent.RANK:
+        return None
+    if settings.fp8:
+        raise NotFused(f"weights over several ranks in fp8 ({chosen.reason}); pass --no-fp8")
+    return join_group(chosen, nodes, world.rank, settings.collective_timeout)
+
+
+def _node(nodes: Sequence[range], world: World) -> range:
+    (own,) = (node for node in nodes if world.rank in node)
+    return own

@@ -37,9 +37,12 @@ class Part:
 
 
 class Joined:
-    """The projections `parts` of one input. Calls to `refresh` follow every change of adapters."""
+    """The projections `parts` of one input. Calls to `refresh` follow every change of adapters.
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    A `storage` that is given is filled by somebody else, before each `refresh`.
+    """
+
+    def __init__(self, parts: Sequence[Part], storage: Tensor | None = None) -> None:
         first = parts[0].weight
         self.outs = [part.weight.shape[0] for part in parts]
         self.rank = parts[0].a.shape[0]
@@ -50,12 +53,13 @@ class Joined:
         self.scale = parts[0].scale
         self.a: list[Tensor] = [part.a for part in parts]
         self.b: list[Tensor] = [part.b for part in parts]
-        self.storage = first.new_zeros(self.out_width + self.thin, self.width + self.thin)
+        self.storage = first.new_zeros(shape_of(parts)) if storage is None else storage
         self.weights = list(self.storage[: self.out_width, : self.width].split(self.outs))
-        for place, part in zip(self.weights, parts, strict=True):
-            place.copy_(part.weight)
         self.bias = self._joined_bias(parts)
-        self.refresh()
+        if storage is None:
+            for place, part in zip(self.weights, parts, strict=True):
+                place.copy_(part.weight)
+            self.refresh()
 
     def _joined_bias(self, parts: Sequence[Part]) -> Tensor | None:
         if all(part.bias is None for part in parts):
@@ -149,6 +153,12 @@ class Joined:
         outputs = grad[:, : self.out_width].split(self.outs, dim=1)
         for b, out, own in zip(self.b, outputs, h.split(self.rank, dim=1), strict=True):
             _gradient(b).add_(product(out.t(), own), alpha=self.scale)
+
+
+def shape_of(parts: Sequence[Part]) -> tuple[int, int]:
+    """Of the storage of `parts`: [O + R, d + R]."""
+    thin = sum(part.a.shape[0] for part in parts)
+    return sum(part.weight.shape[0] for part in parts) + thin, parts[0].weight.shape[1] + thin
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:

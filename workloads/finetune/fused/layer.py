@@ -44,6 +44,11 @@ class Form:
     eps: float
     scale: float  # of attention scores
 
+    @property
+    def qkv(self) -> int:
+        """Width of a token's queries, keys and values together."""
+        return (self.heads + 2 * self.kv_heads) * self.depth
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:

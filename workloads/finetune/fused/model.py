@@ -20,12 +20,15 @@ from fused.fp8 import HeadFp8, JoinedFp8, fits
 from fused.head import Head, linear_cross_entropy
 from fused.joined import Joined, Part
 from fused.layer import Form, Kept, Layer, Recompute, Tokens
+from fused.memory import Outline
 from fused.ops import operations
+from fused.sharded import ShardGroup, Shards
 from packing import IGNORED, Batch
 
 FAMILIES = ("llama", "mistral", "qwen2")
 ATTENTION, FFN = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
 REMEDY = "pass --engine plain"
+Join = Callable[[Sequence[Sequence[Part]]], list[Joined]]
 
 
 class NotFused(ValueError):
@@ -45,9 +48,15 @@ class Laid:
 
 
 class FusedModel:
-    """All layers of a peft model. Call `refresh` after each change of the adapter."""
+    """All layers of a peft model. Call `refresh` after each change of the adapter.
 
-    def __init__(self, peft_model: Any, *, fp8: bool = False) -> None:
+    With a `group`, the frozen matrices, which may be on the host until now, are held by its ranks
+    together: all of them make the same passes, of whatever kind, also through transformers.
+    """
+
+    def __init__(
+        self, peft_model: Any, *, fp8: bool = False, group: ShardGroup | None = None
+    ) -> None:
         base = peft_model.get_base_model()
         check_config(base.config)
         self._body = base.model
@@ -55,10 +64,26 @@ class FusedModel:
         output = base.lm_head.weight
         self._head = HeadFp8(self.ops, output) if fp8 and fits(output) else Head(output)
         self.form = form_of(base.config)
-        self.layers = [_layer(self.ops, self.form, block, fp8) for block in self._body.layers]
+        self.shards = None if group is None else Shards(group, self._body.norm.weight)
+        join = self._joining(fp8)
+        self.layers = [_layer(self.ops, self.form, block, join) for block in self._body.layers]
+        if self.shards is not None:
+            for index, block in enumerate(self._body.layers):
+                block.register_forward_pre_hook(_entering(self.shards, index))
+
+    def _joining(self, fp8: bool) -> Join:
+        """How the storages of a layer are made of their projections."""
+        if self.shards is not None:
+            return self.shards.add
+        if fp8:
+            return lambda parts: [JoinedFp8(self.ops, own) for own in parts]
+        return lambda parts: [Joined(own) for own in parts]
 
     def refresh(self) -> None:
         """Take over the adapter's values, which are trained in fp32."""
+        if self.shards is not None:
+            self.shards.stale()
+            return
         for layer in self.layers:
             for joined in layer.joined:
                 joined.refresh()
@@ -81,8 +106,8 @@ class FusedModel:
     def loss(self, laid: Laid) -> Tensor:
         """Summed cross entropy in nats, fp32 scalar."""
         hidden = self._body.embed_tokens(laid.ids)
-        for layer in self.layers:
-            hidden, _ = layer.forward(hidden, laid.tokens, None)
+        for index in range(len(self.layers)):
+            hidden, _ = self._ready(index, index + 1).forward(hidden, laid.tokens, None)
         return self._head_loss(hidden, laid, 1.0, None)
 
     @torch.no_grad()
@@ -99,8 +124,8 @@ class FusedModel:
         """
         hidden = self._body.embed_tokens(laid.ids)
         kept: list[Kept] = []
-        for layer in self.layers:
-            hidden, own = layer.forward(hidden, laid.tokens, recompute)
+        for index in range(len(self.layers)):
+            hidden, own = self._ready(index, index + 1).forward(hidden, laid.tokens, recompute)
             kept.append(own)
         last = self.layers[-1]
         grad = last.room_for_gradient(len(hidden))
@@ -109,13 +134,32 @@ class FusedModel:
         for index in reversed(range(len(self.layers))):
             below = self.layers[index - 1] if index else None
             out = below.room_for_gradient(len(grad)) if below else None
-            inner = out[:, : self.layers[index].down.out_width] if out is not None else None
-            self.layers[index].backward(grad, kept.pop(), laid.tokens, inner)
+            layer = self._ready(index, index - 1)
+            inner = out[:, : layer.down.out_width] if out is not None else None
+            layer.backward(grad, kept.pop(), laid.tokens, inner)
             if finished is not None:
                 finished(index)
             if out is not None:
                 grad = out
         return loss
+
+    @torch.no_grad()
+    def accompany(self, *, backward: bool, finished: Callable[[int], None] | None = None) -> None:
+        """A pass without a micro-batch, for the ranks that hold the weights together with this one
+        and have one: forward, as of `loss`, or that and `backward`, as of `accumulate`.
+        """
+        for index in range(len(self.layers)):
+            self._ready(index, index + 1)
+        for index in reversed(range(len(self.layers) if backward else 0)):
+            self._ready(index, index - 1)
+            if finished is not None:
+                finished(index)
+
+    def _ready(self, index: int, following: int) -> Layer:
+        """A layer whose weights are there; the `following` one is computed next."""
+        if self.shards is not None:
+            self.shards.enter(index, following)
+        return self.layers[index]
 
     def _head_loss(self, hidden: Tensor, laid: Laid, scale: float, grad: Tensor | None) -> Tensor:
         """The final norm, the output layer and the loss, at the places that predict something."""
@@ -141,6 +185,11 @@ def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def _entering(shards: Shards, index: int) -> Callable[..., None]:
+    """What happens before transformers computes a block: its weights are gathered."""
+    return lambda *_: shards.enter(index, index + 1)
+
+
 def check_config(config: Any) -> None:
     """Raises :class:`NotFused` for what the layers here would compute otherwise."""
     if config.model_type not in FAMILIES:
@@ -151,6 +200,18 @@ def check_config(config: Any) -> None:
     window = getattr(config, "sliding_window", None)
     if window is not None and getattr(config, "use_sliding_window", True):
         raise NotFused(f"attention over a window of {window} tokens; {REMEDY}")
+
+
+def outline(config: Any) -> Outline:
+    """Sizes, as far as memory is concerned. Raises :class:`NotFused` for models of other kinds."""
+    check_config(config)
+    return Outline(
+        form=form_of(config),
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        vocabulary=config.vocab_size,
+        tied=config.tie_word_embeddings,
+    )
 
 
 def form_of(config: Any) -> Form:
@@ -165,32 +226,23 @@ def form_of(config: Any) -> Form:
     )
 
 
-def _layer(ops: ModuleType, form: Form, block: Any, fp8: bool) -> Layer:
-    def join(*projections: Any) -> Joined:
-        return _join(projections, ops if fp8 else None)
-
-    return Layer(
-        ops,
-        form,
-        (block.input_layernorm.weight, block.post_attention_layernorm.weight),
-        (
-            join(*(getattr(block.self_attn, name) for name in ATTENTION)),
-            join(block.self_attn.o_proj),
-            join(*(getattr(block.mlp, name) for name in FFN)),
-            join(block.mlp.down_proj),
-        ),
-    )
-
-
-def _join(projections: Sequence[Any], ops: ModuleType | None) -> Joined:
-    """peft's linear modules of one input; their frozen weights become views of the storage. With
-    `ops`, they are multiplied in fp8.
+def _layer(ops: ModuleType, form: Form, block: Any, join: Join) -> Layer:
+    """Over peft's linear modules, by the inputs that they share; their frozen weights become views
+    of the storages that `join` makes.
     """
-    parts = [_part(projection) for projection in projections]
-    joined = Joined(parts) if ops is None else JoinedFp8(ops, parts)
-    for projection, weight in zip(projections, joined.weights, strict=True):
-        projection.get_base_layer().weight.data = weight
-    return joined
+    shared = (
+        [getattr(block.self_attn, name) for name in ATTENTION],
+        [block.self_attn.o_proj],
+        [getattr(block.mlp, name) for name in FFN],
+        [block.mlp.down_proj],
+    )
+    joined = join([[_part(projection) for projection in own] for own in shared])
+    for projections, storage in zip(shared, joined, strict=True):
+        for projection, weight in zip(projections, storage.weights, strict=True):
+            projection.get_base_layer().weight.data = weight
+    norms = block.input_layernorm.weight, block.post_attention_layernorm.weight
+    qkv, o, gate_up, down = joined
+    return Layer(ops, form, norms, (qkv, o, gate_up, down))
 
 
 def _part(projection: Any) -> Part:

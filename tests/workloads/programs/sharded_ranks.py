@@ -1,0 +1,90 @@
+"""A rank of several that train, with their frozen weights shared or not; argv: folder of the
+workload, file for results, a JSON list of command lines. Each line is a training of its own, in one
+process group. The results tell the bytes of frozen weights that each rank holds, too.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path += [sys.argv[1], str(Path(sys.argv[1]).parent)]  # the workload, and the kit beside it
+
+import torch
+
+from conversations import encode, load_conversations
+from evaluation import answer_prompts, mean_loss
+from lora import Trainable, prepare
+from packing import Row, text_example
+from settings import Settings, parse_settings
+from training import Trainer
+from world import World, joined_world
+
+WORDS = 300
+
+
+def rows(count: int) -> list[Row]:
+    """Several documents in most of them, of many lengths."""
+    chance = random.Random(1)
+
+    def words() -> list[int]:
+        return [chance.randrange(WORDS) for _ in range(chance.randint(2, 9))]
+
+    return [
+        tuple(text_example(words(), words()) for _ in range(1 + index % 3))
+        for index in range(count)
+    ]
+
+
+def frozen_bytes(trainer: Trainer) -> int:
+    """Of all tensors that are alive but those that are trained, and their gradients."""
+    gc.collect()
+    trained = {trainer.buffer.untyped_storage().data_ptr()}
+    trained |= {p.untyped_storage().data_ptr() for p in trainer.parameters}
+    held = [t for t in gc.get_objects() if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
+    return sum(size for place, size in storages.items() if place not in trained)
+
+
+def answers(trainable: Trainable) -> list[str]:
+    """Longer ones on each next rank, as where others come to an end sooner."""
+    _, held_out = load_conversations(trainable.settings)
+    trainable.model.generation_config.max_new_tokens = 2 + 2 * trainable.world.rank
+    examples = [encode(conversation, trainable.tokenizer) for conversation in held_out]
+    return [sample.answer for sample in answer_prompts(trainable, examples)]
+
+
+def train(settings: Settings, world: World) -> dict[str, Any]:
+    trainable = prepare(settings, world)
+    with torch.no_grad():
+        for index, parameter in enumerate(trainable.parameters):
+            torch.manual_seed(index)
+            parameter.normal_(std=0.05)
+    data = rows(settings.steps * settings.rows_per_step(world.total))
+    trainer = Trainer(trainable, data)
+    told: dict[str, Any] = {"before": mean_loss(trainer, data[:3])}
+    told["bytes"] = world.gather(frozen_bytes(trainer))
+    told["steps"] = []
+    for step in range(1, settings.steps + 1):
+        loss = trainer.step(step).loss
+        told["steps"].append((loss, trainer.buffer.tolist()))
+    told["after"] = mean_loss(trainer, data[:3])
+    told["answers"] = answers(trainable)
+    told["engine"] = trainer.engine.description
+    return told
+
+
+with joined_world("cpu", timeout_s=60) as world:
+    found = [train(parse_settings(argv), world) for argv in json.loads(sys.argv[3])]
+    if world.is_main:
+        torch.save(found, sys.argv[2])
+    world.barrier()
+
+# What is tested is on the disk: torch's threads have been seen to abort an interpreter that ends.
+sys.stdout.flush()
+os._exit(0)

@@ -1,0 +1,256 @@
+"""Frozen weights that several ranks hold together: real ranks, and what follows from numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
+from torch.testing import assert_close
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import tiny_base
+from fused.joined import Part, shape_of
+from fused.layer import Form, Recompute
+from fused.memory import ROOMS, Extent, Held, Outline, Placement, cost_of, held_by, place
+from fused.model import FusedModel, NotFused, outline
+from fused.sharded import Layout, nodes_of
+from lora import prepare
+from settings import Settings, parse_settings
+from tests.workloads.conftest import (
+    DEADLINE_S,
+    FINETUNE,
+    QUICK,
+    node_folder,
+    start_ranks,
+    succeed,
+)
+from world import World
+
+RANKS = Path(__file__).parent / "programs" / "sharded_ranks.py"
+SCRIPT = FINETUNE / "train.py"
+LAYERS = 5
+ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
+pytestmark = [
+    pytest.mark.timeout(2 * DEADLINE_S),
+    pytest.mark.filterwarnings("default"),  # of the libraries, about one another
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of so many layers that most are not there at one time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_base, "LAYERS", LAYERS)
+        cache = str(tmp_path_factory.mktemp("five-layers"))
+        return tiny_base.ensure_base(Settings(cache_dir=cache, base_steps=1))
+
+
+def _options(base: Path, *more: str) -> list[str]:
+    return [
+        "--engine=fused",
+        f"--model={base}",
+        "--steps=2",
+        "--max-grad-norm=1e9",
+        "--lora-rank=8",
+        "--train-conversations=10",
+        "--eval-conversations=3",
+        "--generate-batch=1",
+        *more,
+    ]
+
+
+def _outlined(base: Path, rank: int = 8) -> Held:
+    sizes = outline(AutoConfig.from_pretrained(base))
+    return held_by(sizes, rank, row_tokens=256, itemsize=4)
+
+
+CASES = [
+    ("--global-batch=8", "--micro-batch=1", "--recompute=none"),  # two passes or more on all ranks
+    ("--global-batch=5", "--micro-batch=1", "--recompute=mlp"),  # one pass more on the first
+    ("--global-batch=1", "--micro-batch=2", "--recompute=layer"),  # none on all but the first
+]
+
+
+@pytest.mark.parametrize("nodes,per_node", [(1, 2), (1, 4), (2, 2)])
+def test_shared_weights_train_as_whole_ones_do(
+    tmp_path: Path, base: Path, nodes: int, per_node: int
+) -> None:
+    """Losses, every gradient of the adapter and answers, with as many passes on each rank or not;
+    and each rank holds its part of what the layers hold, and two layers.
+    """
+    folders = [node_folder(tmp_path / f"node-{index}") for index in range(nodes)]
+    lines = [_options(base, *c, f"--shard={s}") for c in CASES for s in ("off", "on")]
+    argv = str(FINETUNE), str(tmp_path / "results"), json.dumps(lines)
+    for run in start_ranks(folders, per_node, RANKS, *argv):
+        succeed(run)
+
+    results = torch.load(tmp_path / "results")
+    for whole, shared in zip(results[::2], results[1::2], strict=True):
+        assert "weights over" not in whole["engine"]
+        assert f"weights over {per_node} ranks (asked for)" in shared["engine"]
+        assert shared["before"] == pytest.approx(whole["before"], rel=1e-6)
+        assert shared["answers"] == whole["answers"]
+        assert len(whole["answers"]) == 3
+        assert shared["after"] == pytest.approx(whole["after"], rel=1e-6)
+        for (loss, gradient), (wanted, exact) in zip(shared["steps"], whole["steps"], strict=True):
+            assert loss == pytest.approx(wanted, rel=1e-6)
+            assert max(map(abs, exact)) > 1e-4
+            assert_close(torch.tensor(gradient), torch.tensor(exact), rtol=1e-4, atol=1e-7)
+        layer = _outlined(base).layer
+        saved = LAYERS * layer * (1 - 1 / per_node) - ROOMS * layer
+        for held, part in zip(whole["bytes"], shared["bytes"], strict=True):
+            assert held - part == pytest.approx(saved, abs=0.02 * layer)
+
+
+def test_a_run_with_shared_weights_gives_what_one_with_whole_ones_does(
+    tmp_path: Path, base: Path
+) -> None:
+    """Losses, answers and an adapter that stock peft loads on a base of its own; also when it was
+    killed and resumed with other ranks. Six prompts on four ranks are not as many on each.
+    """
+    options = [*_options(base, *QUICK), "--steps=4", "--global-batch=3", "--micro-batch=1"]
+    options += ["--checkpoint-every=2"]
+    whole, shared = node_folder(tmp_path / "whole"), node_folder(tmp_path / "shared")
+    (run,) = start_ranks([whole], 2, SCRIPT, *options, "--shard=off")
+    succeed(run)
+    on = (*options, "--shard=on", "--recompute=layer")
+    (run,) = start_ranks([shared], 4, SCRIPT, *on)
+    assert "weights over 4 ranks" in succeed(run)
+    losses = shared.losses()
+    shutil.rmtree(shared.path / "checkpoints" / "step-00000004")
+    (run,) = start_ranks([shared], 2, SCRIPT, *on)
+    assert "resumed after step 2" in succeed(run)
+
+    assert losses == pytest.approx(whole.losses(), rel=1e-5)
+    assert shared.losses() == pytest.approx(losses, rel=1e-5)
+    answers, wanted = (
+        (node.path / "output" / "eval_samples.jsonl").read_text() for node in (shared, whole)
+    )
+    assert answers == wanted
+    assert len(answers.splitlines()) == 6
+    assert shared.metrics()["eval_loss"] == pytest.approx(whole.metrics()["eval_loss"], rel=1e-5)
+    assert shared.metrics()["adapter_reload_max_logit_difference"] < 1e-5
+
+    fresh = AutoModelForCausalLM.from_pretrained(base)
+    stock = PeftModel.from_pretrained(fresh, str(shared.path / "output" / "adapter"))
+    saved = load_file(whole.path / "output" / "adapter" / "adapter_model.safetensors")
+    loaded = get_peft_model_state_dict(stock)
+    assert loaded.keys() == saved.keys()
+    for name, values in saved.items():
+        assert_close(loaded[name], values, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "options,reason",
+    [
+        (["--shard=on"], "needs --engine fused"),
+        (["--shard=on", "--engine=fused", "--fp8"], "held whole"),
+        (["--shard=on", "--engine=fused", "--oom=retry"], "same passes"),
+    ],
+    ids=["plain", "fp8", "retry"],
+)
+def test_what_shared_weights_cannot_do_is_a_usage_error(
+    options: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_settings(options)
+    assert reason in capsys.readouterr().err
+
+
+def test_one_rank_has_nobody_to_share_with(base: Path) -> None:
+    settings = parse_settings(_options(base, "--shard=on"))
+    with pytest.raises(NotFused, match="one rank alone"):
+        prepare(settings, ALONE)
+
+
+SHAPES = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 40)), min_size=1, max_size=3)
+
+
+@given(SHAPES, st.integers(1, 7), st.integers(1, 4))
+def test_blocks_of_all_ranks_are_the_layer(
+    sizes: list[tuple[int, int]], ranks: int, thin: int
+) -> None:
+    """Each storage has its frozen rows in place, and nothing where the adapter comes."""
+    storages = []
+    for outs, width in sizes:
+        frozen = [torch.randn(out, width, dtype=torch.float64) for out in (outs, 2 * outs)]
+        a, b = torch.nn.Parameter(torch.zeros(thin, width)), torch.nn.Parameter(torch.zeros(1))
+        storages.append([Part(weight, None, a, b, 1.0) for weight in frozen])
+    layout = Layout(tuple(shape_of(parts) for parts in storages), ranks)
+    like = torch.empty(0)
+    blocks = [layout.block_of(rank, storages, like) for rank in range(ranks)]
+
+    assert {len(block) for block in blocks} == {layout.block}
+    for parts, storage in zip(storages, layout.storages(torch.cat(blocks)), strict=True):
+        wanted = torch.zeros_like(storage)
+        rows = torch.cat([part.weight for part in parts])
+        wanted[: len(rows), : rows.shape[1]] = rows
+        assert torch.equal(storage, wanted)
+
+
+@given(st.lists(st.integers(1, 8), min_size=1, max_size=5))
+def test_nodes_are_told_apart_by_local_ranks(counts: list[int]) -> None:
+    found = nodes_of([local for count in counts for local in range(count)])
+    assert [len(node) for node in found] == counts
+    assert [rank for node in found for rank in node] == list(range(sum(counts)))
+
+
+def test_the_bytes_of_a_layer_are_those_of_its_storages(base: Path) -> None:
+    """And what is whole on each rank is what is left of the model, and the adapter four times."""
+    settings = parse_settings(_options(base, "--shard=off"))
+    trainable = prepare(settings, ALONE)
+    fused = FusedModel(trainable.model)
+    held = _outlined(base, settings.lora_rank)
+    storages = [sum(joined.storage.nbytes for joined in layer.joined) for layer in fused.layers]
+    assert storages == [held.layer] * held.layers
+    matrices = sum(w.nbytes for layer in fused.layers for j in layer.joined for w in j.weights)
+    biases = [j.bias.nbytes for layer in fused.layers for j in layer.joined if j.bias is not None]
+    trained = sum(parameter.nbytes for parameter in trainable.parameters)
+    model = sum(parameter.nbytes for parameter in trainable.model.parameters())
+    assert held.whole == model - matrices - sum(biases) - trained + 4 * trained
+    cost = cost_of(fused.layers, 4)
+    assert held.row == 256 * (cost.kept[Recompute.LAYER] + cost.working)
+
+
+LLAMA_70B = Outline(
+    form=Form(heads=64, kv_heads=8, depth=128, ffn=28672, eps=1e-5, scale=1.0),
+    layers=80,
+    hidden=8192,
+    vocabulary=128256,
+    tied=False,
+)
+
+
+def test_seventy_billion_parameters_fit_on_eight_devices() -> None:
+    """In bf16, with an adapter of rank 64 and rows of 4096 tokens."""
+    held = held_by(LLAMA_70B, 64, row_tokens=4096, itemsize=2)
+    sizes = {Extent.NODE: 8, Extent.ALL: 16}
+    found = place(held, 79 * 10**9, sizes, alone=True)
+    reason = "163.9 GB on one rank, 45.5 GB on each of 8, of 79.0 GB that are free"
+    assert found == Placement(Extent.NODE, reason)
+
+
+@given(
+    st.builds(Held, *[st.integers(1, 100)] + [st.integers(1, 10**10)] * 3),
+    st.integers(1, 10**12),
+    st.integers(1, 8),
+    st.integers(1, 8),
+    st.booleans(),
+)
+def test_no_more_ranks_share_than_memory_asks_for(
+    held: Held, room: int, node: int, nodes: int, alone: bool
+) -> None:
+    sizes = {Extent.RANK: 1, Extent.NODE: node, Extent.ALL: node * nodes}
+    found = place(held, room, sizes, alone=alone).extent
+    smaller = [extent for extent in Extent if extent < found and (extent > Extent.RANK or alone)]
+    too_small = [e for e in smaller if sizes[e] > 1 or e is Extent.RANK]
+    usable = 0.92 * room
+    assert all(held.on_one_of(sizes[extent]) > usable for extent in too_small)
+    assert found is not Extent.RANK or (alone and held.on_one_of(1) <= usable)
