@@ -112,8 +112,8 @@ def test_shared_weights_train_as_whole_ones_do(
 def test_a_run_with_shared_weights_gives_what_one_with_whole_ones_does(
     tmp_path: Path, base: Path
 ) -> None:
-    """Losses, answers and an adapter that stock peft loads on a base of its own; also when it was
-    killed and resumed with other ranks. Six prompts on four ranks are not as many on each.
+    """Losses, answers and an adapter that stock peft loads on a base of its own; also resumed
+    from an earlier checkpoint by fewer ranks. Six prompts on four ranks are not as many on each.
     """
     options = [*_options(base, *QUICK), "--steps=4", "--global-batch=3", "--micro-batch=1"]
     options += ["--checkpoint-every=2"]
