@@ -6,16 +6,15 @@ import re
 import shutil
 import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
+from tests.hosts.alone import give_base, train_alone
 from tests.hosts.promises import clean
 from tests.hosts.running import Desk, Ending, Job, measured, wait_until
-from tests.workloads.conftest import FINETUNE, node_folder, succeed
+from tests.workloads.conftest import FINETUNE, NodeFolder
 
 # Such a training takes 20 s where nothing else runs.
 WITHIN_S = 240
@@ -40,36 +39,20 @@ LINK_S = 4.0
 USEFUL_S = 60.0 - (15.0 - LINK_S)
 
 
-@dataclass(frozen=True, slots=True)
-class Healthy:
-    """What one rank comes to that has all rows, and the folder with the base that it made."""
-
-    cache: Path
-    eval_loss: float
-    eval_loss_first: float
-
-
 @pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> Healthy:
-    """However many ranks share the rows, a healthy training takes the same steps: one is enough."""
-    node = node_folder(tmp_path_factory.mktemp("healthy") / "node")
-    options = [f"--{setting.replace('_', '-')}" for setting in SETTINGS]
-    cache = node.path / "cache"
-    succeed(node.start(str(FINETUNE / "train.py"), *options, f"--cache-dir={cache}"))
-    metrics = node.metrics()
-    return Healthy(cache, metrics["eval_loss"], metrics["eval_loss_first"])
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> NodeFolder:
+    """The training that has all rows."""
+    return train_alone(tmp_path_factory.mktemp("healthy") / "node", SETTINGS)
 
 
 @pytest.fixture
-def lab(desk: Desk, hosts: VirtualHosts, healthy: Healthy) -> Desk:
+def lab(desk: Desk, hosts: VirtualHosts, healthy: NodeFolder) -> Desk:
     """The workload without gates, which so short a training cannot pass; hosts that have a base."""
     folder = desk.project / "workloads" / "finetune"
     shutil.copytree(FINETUNE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     text = (folder / "workload.yaml").read_text()
     (folder / "workload.yaml").write_text(re.sub(r"\n    gate: \{.*\}", "", text))
-    for name in hosts.names[:2]:
-        cache = hosts.home(name) / ".cache" / "orchestrate-finetune"
-        shutil.copytree(healthy.cache, cache, dirs_exist_ok=True)
+    give_base(healthy, hosts, hosts.names[:2])
     return desk
 
 
@@ -97,7 +80,7 @@ def closed(job: Job) -> list[dict[str, Any]]:
 
 
 def test_without_a_data_plane_the_same_training_gets_through(
-    lab: Desk, hosts: VirtualHosts, healthy: Healthy
+    lab: Desk, hosts: VirtualHosts, healthy: NodeFolder
 ) -> None:
     """All rows, nearly the healthy run's evaluation loss; the output says degraded.
 
@@ -111,12 +94,13 @@ def test_without_a_data_plane_the_same_training_gets_through(
     assert rungs(ending) == {"gloo": "failed", "local-rounds": "used"}
     assert [event["step"] for event in closed(job)] == list(range(ROUND, STEPS + 1, ROUND))
     assert sum(rows for event in closed(job) for _, rows in event["weights"]) == ROWS * STEPS
-    loss = figure(ending, "eval_loss")
-    told = f"evaluation loss {healthy.eval_loss:.4f}, by local rounds {loss:.4f}"
+    whole, loss = healthy.metrics(), figure(ending, "eval_loss")
+    told = f"evaluation loss {whole['eval_loss']:.4f}, by local rounds {loss:.4f}"
     sys.stdout.write(f"measured: {told}\n")
-    assert figure(ending, "eval_loss_first") == pytest.approx(healthy.eval_loss_first, rel=1e-4)
-    assert loss <= 1.2 * healthy.eval_loss
-    assert healthy.eval_loss < healthy.eval_loss_first / 2
+    first = figure(ending, "eval_loss_first")
+    assert first == pytest.approx(whole["eval_loss_first"], rel=1e-4)
+    assert loss <= 1.2 * whole["eval_loss"]
+    assert whole["eval_loss"] < first / 2
     adapters = {
         node: (lab.folder(job.run) / "artifacts" / node / "adapter").is_dir()
         for node in ("vh1", "vh2")
