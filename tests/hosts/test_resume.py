@@ -336,9 +336,11 @@ def test_a_node_without_power_meanwhile(desk: Desk, hosts: VirtualHosts, held: U
 
 
 def test_coordinators_killed_again_and_again(desk: Desk, hosts: VirtualHosts) -> None:
-    """A few rounds of `scripts/kill_loop`."""
+    """Rounds of `scripts/kill_loop` in which more than one coordinator may die: with a lease that
+    soon runs out, with a long one, and with ranks that go on without a coordinator.
+    """
     field = Field(desk, hosts, names=hosts.names[:2])
-    for index in range(6):
-        outcome = field.play(f"ci/{index}")
-        assert not outcome.faults, (index, outcome)
+    for seed in ("ci/9", "ci/23", "ci/21"):
+        outcome = field.play(seed)
+        assert not outcome.faults, (seed, outcome)
         measured(f"killed {outcome.phases}: resumed and over", outcome.seconds, RESUMED_S)

@@ -12,6 +12,7 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 from virtual_hosts_lib.state import Options
 
+from tests.hosts.alone import give_base, train_alone
 from tests.hosts.conftest import RaiseHosts
 from tests.hosts.running import (
     RANK,
@@ -115,20 +116,21 @@ def test_ranks_meet_under_slurm(desk: Desk, cluster: VirtualHosts) -> None:
 
 
 @pytest.mark.timeout(280)  # two trainings, and the machine may have more to do
-def test_the_same_loss_as_under_torchrun(desk: Desk, cluster: VirtualHosts) -> None:
+def test_the_same_loss_as_of_one_rank_alone(
+    desk: Desk, cluster: VirtualHosts, tmp_path: Path
+) -> None:
     """Who starts the ranks changes nothing of what they compute."""
+    alone = train_alone(tmp_path / "alone", FINETUNE)
+    give_base(alone, cluster, cluster.names)
     settings = [word for setting in FINETUNE for word in ("--set", setting)]
-    curves = []
-    for launcher in ("slurm", "torchrun"):
-        options = ["--workload", "finetune", "--env", "OMP_NUM_THREADS=1", *settings]
-        job, ending = desk.run(launcher=launcher, options=options, within_s=130)
-        assert failure(ending)[0] == "OR-GATE-001", ending.err  # three steps teach nothing
-        lines = (desk.folder(job.run) / "artifacts" / "vh1" / "loss.jsonl").read_text()
-        curves.append([json.loads(line)["loss"] for line in lines.splitlines()])
-        assert_nothing_left(cluster, job.run)
-    under_slurm, under_torchrun = curves
-    assert len(under_slurm) == 3
-    assert under_slurm == pytest.approx(under_torchrun, rel=1e-5)
+    options = ["--workload", "finetune", "--env", "OMP_NUM_THREADS=1", *settings]
+    job, ending = desk.run(launcher="slurm", options=options, within_s=130)
+    assert failure(ending)[0] == "OR-GATE-001", ending.err  # three steps teach nothing
+    lines = (desk.folder(job.run) / "artifacts" / "vh1" / "loss.jsonl").read_text()
+    losses = [json.loads(line)["loss"] for line in lines.splitlines()]
+    assert len(losses) == 3
+    assert losses == pytest.approx(alone.losses(), rel=2e-5)
+    assert_nothing_left(cluster, job.run)
 
 
 def test_a_killed_rank_is_named(desk: Desk, cluster: VirtualHosts) -> None:

@@ -10,17 +10,35 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from orchestrator.edges.agent.node import slurm_offer, slurm_task
 from orchestrator.edges.agent.node.slurm_task import Lines, address_of
+from tests.architecture.source import ROOT
 from tests.hosts.running import wait_until
 
 PYTHON = (sys.executable, "-I", "-S")
 LAUNCHER = 'echo "$SECRET $SLURM_PROCID $CUDA_VISIBLE_DEVICES"; pwd; echo told >&2; '
 TEXT = Path(slurm_task.__file__).read_text()
+
+# Signals what is about to become a launcher, and says how that ended.
+TOLD_AT_ONCE = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from orchestrator.edges.agent.node import slurm_task
+
+def told_at_once(*words):
+    os.kill(os.getpid(), signal.SIGTERM)
+    become(*words)
+
+wake = slurm_task.Wake(signal.SIGCHLD, *slurm_task.TOLD_BY_SLURM)
+become, slurm_task.become = slurm_task.become, told_at_once
+pid = slurm_task.begin({"argv": ["/bin/true"], "env": {}, "cwd": "/"}, [1, 2])
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
 
 
 class Pair:
@@ -90,6 +108,13 @@ def test_what_the_supervisor_asks_for_reaches_the_launcher(pair: Pair) -> None:
     assert pair.written("out") == "up\nasked\n"
 
 
+def test_a_launcher_that_is_told_before_it_is_one_ends() -> None:
+    """The signal comes between the fork, after which our handlers are there still, and the exec."""
+    argv = [*PYTHON, "-c", TOLD_AT_ONCE, str(ROOT)]
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=True).stdout
+    assert int(said) == -signal.SIGTERM
+
+
 def test_an_offer_without_a_task_ends_when_asked(pair: Pair) -> None:
     offer = pair.offer("true")
     wait_until("an offer", lambda: listens(pair))
@@ -114,7 +139,8 @@ def test_what_slurm_ends_is_told_as_such(pair: Pair, number: int, how: str) -> N
     launcher = Path(f"/proc/{task.pid}/task/{task.pid}/children").read_text().split()
     task.send_signal(number)
     for pid in launcher:
-        os.kill(int(pid), number)
+        with suppress(ProcessLookupError):  # it does not outlive a task that was killed
+            os.kill(int(pid), number)
     assert offer.wait(20) == 1
     last = pair.written("err").splitlines()[-1]
     assert last.startswith("OR-SLURM-005: Slurm ended job")

@@ -157,9 +157,12 @@ def begin(order: dict[str, Any], output: list[int]) -> int:
     """Start the launcher as the supervisor would have; its pid."""
     me = os.getpid()
     own = {k: v for k, v in os.environ.items() if k.startswith("SLURM") or k in SLURMS_OWN}
+    # A signal to what is no launcher yet waits: our handlers, which it has, would swallow it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, TOLD_BY_SLURM)
     pid = os.fork()
     if pid == 0:
         become(order, own, output, me)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD_BY_SLURM)
     return pid
 
 
@@ -171,6 +174,7 @@ def become(order: dict[str, Any], own: dict[str, str], output: list[int], parent
         signal.set_wakeup_fd(-1)
         for number in (*TOLD_BY_SLURM, signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD_BY_SLURM)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for target, fd in enumerate(output, start=1):
             os.dup2(fd, target)
