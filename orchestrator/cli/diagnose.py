@@ -28,14 +28,15 @@ def diagnose(targets: tuple[str, ...], color: str, as_json: bool) -> int:
     ([rank3]:, 3:, [node/3]). Exits 0 when a cause was named, 1 when no rule knows one.
     """
     from orchestrator.cli.output import plain, print_json
-    from orchestrator.view.diagnosis import findings_text
+    from orchestrator.view.diagnosis import findings_text, read_text
 
     findings, gathering = _diagnose(targets)
     if as_json:
-        skipped = {"logs": len(gathering.sources), "unread_bytes": gathering.skipped}
-        print_json("diagnosis", {**plain(findings), **skipped})
+        read = {"logs": len(gathering.sources), "lines": gathering.lines}
+        print_json("diagnosis", {**plain(findings), **read, "unread_bytes": gathering.skipped})
     else:
-        click.echo("\n".join(findings_text(findings, len(gathering.sources), color=colored(color))))
+        what_was_read = read_text([source.name for source in gathering.sources], gathering.lines)
+        click.echo("\n".join(findings_text(findings, what_was_read, color=colored(color))))
         for name, count in gathering.skipped.items():
             click.echo(f"note: {count} bytes in the middle of {name} were not looked at", err=True)
     return 0 if findings.diagnosis else 1
@@ -71,7 +72,7 @@ def _read(target: str, gathering: Gathering) -> RunFolder | None:
 
     path = Path(target)
     if target == "-":
-        gathering.read_stream(sys.stdin.buffer, Source(name="stdin"))
+        gathering.read_stream(sys.stdin.buffer, Source(name="standard input"))
     elif (path / "journal.jsonl").is_file():
         return RunFolder(path)
     elif path.exists():

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> int:
     """Show nodes, ranks, argv, environment with reasons, what travels, and budgets.
 
-    Takes the options of run. Starts nothing and leaves nothing behind.
+    Takes those options of run that say what is to run and where, not those of its course (--run-id,
+    --detach, --wait, --fail-on). Starts nothing and leaves nothing behind.
     """
     import os
     from dataclasses import replace

@@ -40,7 +40,8 @@ def resume(run: str, retry: bool, accept_change: bool, **given: Any) -> int:
 
     After a crash of its coordinator nothing that was done is done again: ranks that still run are
     followed, and logs continue where they end here. Ranks that were stopped begin another attempt
-    from their checkpoints. A run that is over stays as it is.
+    from their checkpoints. A run that is over stays as it is. What was asked of the run holds on:
+    its time limits, --wait, --fail-on.
     """
     from orchestrator.edges.store.layout import Layout
     from orchestrator.edges.store.runs import find_run, read_result

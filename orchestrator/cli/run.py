@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--fail-on",
     type=click.Choice(["degraded"]),
-    help="Exit 3 when the run got through on a lower rung only.",
+    help="Exit 3, not 0, when the run got through on a lower rung, or without a node it lost.",
 )
 @click.option(
     "-d",

@@ -3,9 +3,7 @@
     OrchestrateError
     ├── UsageError           2    bad input; nothing was contacted
     ├── RunFailed            1    the job itself failed
-    ├── DegradedError        3    degraded, and that was asked to fail
     ├── PreflightError       4    a node is unreachable or not fit
-    ├── RegressionError      5    a gate found a regression
     ├── BusyError           75    somebody holds the GPUs, or incomplete and resumable
     ├── DeadlineError      124    a phase ran out of its time
     └── InternalError       70    our bug
@@ -28,7 +26,6 @@ class ExitCode(IntEnum):
     USAGE = 2
     DEGRADED = 3
     PREFLIGHT = 4
-    REGRESSION = 5
     INTERNAL = 70
     BUSY = 75
     TIMED_OUT = 124
@@ -80,22 +77,10 @@ class UsageError(OrchestrateError):
     exit_code = ExitCode.USAGE
 
 
-class DegradedError(OrchestrateError):
-    """The job got through on a lower rung, and ``--fail-on degraded`` was given."""
-
-    exit_code = ExitCode.DEGRADED
-
-
 class PreflightError(OrchestrateError):
     """A node cannot be reached or is not fit for the job."""
 
     exit_code = ExitCode.PREFLIGHT
-
-
-class RegressionError(OrchestrateError):
-    """A measured figure is worse than its gate allows."""
-
-    exit_code = ExitCode.REGRESSION
 
 
 class BusyError(OrchestrateError):

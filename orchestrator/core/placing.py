@@ -14,6 +14,7 @@ from orchestrator.core.ladder import APART, Rung
 from orchestrator.core.launchers import (
     BINDS_RANKS,
     LAUNCHERS,
+    MEETS_NOBODY,
     NEEDS_RENDEZVOUS,
     NEEDS_WORLD,
     Share,
@@ -216,6 +217,7 @@ def _tune(world: World, place: Place) -> Tuned:
         shared_by=world.tenants(spec.name),
         modules=dict(world.findings[spec.name].modules or {}),
         bound=_bound(world, place),
+        collectives=_may_use_collectives(world, place),
     )
     source = f"{world.request.cluster.source}: {spec.name}"
     settings = [(source, spec.env), ("--env", world.request.env)]
@@ -227,6 +229,11 @@ def _tune(world: World, place: Place) -> Tuned:
     if spec.gpus.indices is not None or len(place.gpus) != len(facts.gpus):
         variables = (*variables, tuning.visible_devices(place.gpus, len(facts.gpus)))
     return replace(tuned, env=variables)
+
+
+def _may_use_collectives(world: World, place: Place) -> bool:
+    """Workers that meet nobody have none, unless one of them has several GPUs."""
+    return world.launcher not in MEETS_NOBODY or len(place.ranks) < len(place.gpus)
 
 
 def _bound(world: World, place: Place) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from orchestrator.core.diagnosis.model import Diagnosis, Evidence, Findings
 from orchestrator.view.terminal import BOLD, RED, YELLOW, paint
@@ -11,12 +11,18 @@ from orchestrator.view.text import brief, plural
 WIDTH = 240
 
 
-def findings_text(findings: Findings, logs: int, *, color: bool = False) -> list[str]:
-    """The first cause, or that there is none that a rule knows."""
+def findings_text(findings: Findings, read: str, *, color: bool = False) -> list[str]:
+    """The first cause, or that no rule knows one in what was ``read`` (see :func:`read_text`)."""
     found = findings.diagnosis
-    lines = list(_cause(found, color) if found else _unknown(findings, logs, color))
+    lines = list(_cause(found, color) if found else _unknown(findings, read, color))
     lines += [f"  harmless: {rule}, though it looks bad" for rule in findings.harmless]
     return lines
+
+
+def read_text(logs: Sequence[str], lines: int) -> str:
+    """What was read: ``standard input, 3 lines``, ``8 logs, 4711 lines``."""
+    which = brief(logs[0], WIDTH) if len(logs) == 1 else plural(len(logs), "log")
+    return f"{which}, {plural(lines, 'line')}"
 
 
 def _cause(found: Diagnosis, color: bool) -> Iterator[str]:
@@ -32,8 +38,8 @@ def _cause(found: Diagnosis, color: bool) -> Iterator[str]:
         yield f"  see: {brief(', '.join(found.references), WIDTH)}"
 
 
-def _unknown(findings: Findings, logs: int, color: bool) -> Iterator[str]:
-    yield paint(f"no rule knows what happened ({plural(logs, 'log')} read)", YELLOW, color=color)
+def _unknown(findings: Findings, read: str, color: bool) -> Iterator[str]:
+    yield paint(f"no rule knows what happened (read: {read})", YELLOW, color=color)
     if findings.telling:
         yield "  the last lines that may tell:"
         yield from _lines(findings.telling)

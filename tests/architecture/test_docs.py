@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+from orchestrator.cli.failure import SIGPIPE_EXIT
+from orchestrator.core.errors import ExitCode, OrchestrateError
 from tests.architecture.source import ROOT, files
 
 LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
@@ -15,6 +17,7 @@ HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]*`")
 TEST = re.compile(r"`((?:tests|scripts)/[\w./-]+)(?:::(\w+))?`")
+ROW_OF_CODES = re.compile(r"^\| (\d[\d, ]*) \|", re.MULTILINE)
 FOREIGN = ("http://", "https://", "mailto:")
 
 
@@ -48,6 +51,23 @@ def test_tests_that_documents_name_exist() -> None:
 
     assert wrong == []
     assert any(document.name == "guarantees.md" for document, *_ in named)
+
+
+def test_exit_codes_are_documented_and_used() -> None:
+    """Scripts rely on the table: it has every code, and a code that nothing gives has no row."""
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    table = text.partition("\n## Exit codes\n")[2].partition("\n\n## ")[0]
+    rows = [int(code) for cells in ROW_OF_CODES.findall(table) for code in cells.split(", ")]
+    code = "".join(
+        path.read_text(encoding="utf-8")
+        for path in (ROOT / "orchestrator").rglob("*.py")
+        if path.name != "errors.py"
+    )
+    errors = {kind.exit_code for kind in OrchestrateError.__subclasses__() if kind.__name__ in code}
+    given = {each for each in ExitCode if f"ExitCode.{each.name}" in code} | errors
+
+    assert sorted(rows) == sorted({*ExitCode, SIGPIPE_EXIT})
+    assert given == set(ExitCode)
 
 
 def exists(path: Path, name: str) -> bool:

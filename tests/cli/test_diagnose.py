@@ -61,7 +61,7 @@ def test_a_folder_of_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     code, record = diagnosis_of(capsys, str(tmp_path / "logs"))
 
     found = record["diagnosis"]
-    assert (code, record["logs"]) == (0, 8)
+    assert (code, record["logs"], record["lines"]) == (0, 8, 16)
     assert (found["id"], found["rank"]) == ("CUDA-OOM-001", 3)
     assert found["consequences"] == ["7 ranks timed out waiting"]
     assert found["evidence"][0]["file"].endswith("logs/train-rank3.log")
@@ -91,7 +91,32 @@ def test_standard_input(
     code, record = diagnosis_of(capsys, "-")
 
     assert (code, record["diagnosis"]["id"]) == (0, "CUDA-OOM-001")
-    assert record["diagnosis"]["evidence"][0]["file"] == "stdin"
+    assert record["diagnosis"]["evidence"][0]["file"] == "standard input"
+
+
+@pytest.mark.parametrize(
+    "piped, told",
+    [
+        ("fine\nfatal: bent\nbye", "standard input, 3 lines"),
+        ("fatal: bent\n", "standard input, 1 line"),
+        ("", "standard input, 0 lines"),
+    ],
+)
+def test_standard_input_that_no_rule_knows(
+    piped: str,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """How much was read is said, so that an empty pipe is seen as one."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(piped.encode())))
+
+    code = main(["diagnose", "-"])
+
+    out = capsys.readouterr().out
+    assert code == 1
+    assert out.startswith(f"no rule knows what happened (read: {told})\n")
+    assert out.count("fatal: bent") == piped.count("fatal: bent")
 
 
 def test_no_rule_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +127,7 @@ def test_no_rule_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
     out = capsys.readouterr().out
     assert code == 1
-    assert "no rule knows what happened (1 log read)" in out
+    assert f"no rule knows what happened (read: {tmp_path}/x.log, 3 lines)" in out
     assert f"{tmp_path}/x.log:2: fatal: the widget is bent" in out
 
 

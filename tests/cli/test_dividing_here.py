@@ -18,6 +18,7 @@ from tests.hosts.dividing import (
     check_complete,
     merged,
     records,
+    squares,
     wait_for_outputs,
 )
 from tests.hosts.running import Desk, Here, Job, kill_rank, open_desk, remains
@@ -89,6 +90,21 @@ def test_workers_that_die_or_stand_still_cost_no_sample(desk: Desk) -> None:
     check_complete(desk, job, ending, 60, "degraded")
     assert ending.states == {"n1": "used", "n2": "failed", "n3": "stopped"}
     assert said(job, "n3: rank 2 did not come to its end, others did what it had")
+
+
+def test_a_degraded_run_fails_where_that_is_asked_for(desk: Desk) -> None:
+    """Complete, and exit code 3; who comes to it later gets the same."""
+    options = ("--fail-on", "degraded")
+    job = desk.start_workload(SQUARES, "samples=30", "pause=0.04", options=options)
+    wait_for_outputs(desk, job, 2, "n2")
+    kill_rank(Here(), "here", job.run, 1, signal.SIGKILL)
+    ending = job.end()
+
+    assert (ending.code, ending.result["status"]) == (3, "degraded"), job.err
+    assert ending.result["samples"]["done"] == 30
+    assert merged(desk, job.run) == squares(30)
+    for command in ("attach", "resume"):
+        assert desk.command(command, job.run).returncode == 3
 
 
 def test_resume_does_only_what_is_missing(desk: Desk) -> None:

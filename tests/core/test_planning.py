@@ -115,6 +115,30 @@ def test_ray_numbers_leased_workers_as_manual_does() -> None:
     assert any("RANK=2," in word for word in made["ray"].node("b").processes[0].argv)
 
 
+@pytest.mark.parametrize(
+    "launcher, ranks, collectives",
+    [("auto", 2, False), ("auto", 1, True), ("torchrun", 2, True), ("command", 2, True)],
+)
+def test_work_without_collectives_gets_none_of_their_variables(
+    launcher: str, ranks: int, collectives: bool
+) -> None:
+    """Leased workers of one GPU each know of no others; one that has both GPUs may use NCCL."""
+    workload = Workload(name="w", source="-", folder="/w", entry="w.py", shape=Shape.DIVISIBLE)
+    asked = replace(
+        request("a", "b", workload=workload),
+        launcher=launcher,
+        ranks_per_node=ranks,
+        env={"NCCL_ALGO": "Tree"},
+    )
+
+    made = planned(asked, found("a", gpus=2), found("b", gpus=2))
+
+    for share in made.nodes:
+        names = {v.name for v in share.env if v.name.startswith(("NCCL", "TORCH_"))}
+        assert "NCCL_ALGO" in names  # what users set goes to the ranks in any case
+        assert bool(names - {"NCCL_ALGO"}) == collectives
+
+
 def test_torchrun_is_given_the_planned_world() -> None:
     rendezvous = Rendezvous(address="10.0.0.1", port=29501, interfaces=(("b", "eth0"),))
     made = planned(request("a", "b"), found("a", gpus=2), found("b", gpus=2), rendezvous=rendezvous)

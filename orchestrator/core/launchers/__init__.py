@@ -16,6 +16,7 @@ from orchestrator.core.launchers.torchrun import torchrun
 __all__ = [
     "BINDS_RANKS",
     "LAUNCHERS",
+    "MEETS_NOBODY",
     "MODULES",
     "NEEDS_RENDEZVOUS",
     "NEEDS_WORLD",
@@ -35,6 +36,8 @@ LAUNCHERS: Mapping[str, Launcher] = {
 
 # Launchers whose ranks meet, unless the rung keeps their nodes apart.
 NEEDS_RENDEZVOUS = frozenset({"torchrun", "direct", "ray", "slurm"})
+# Its ranks know of no others, not even on their own node. What a plain command does is not known.
+MEETS_NOBODY = frozenset({"manual"})
 # Those that cannot start ranks without making a world of them.
 NEEDS_WORLD = frozenset({"torchrun", "direct", "slurm"})
 # What the ranks' interpreter must be able to import for a launcher, whatever the workload needs.

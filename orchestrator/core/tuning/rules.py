@@ -36,7 +36,8 @@ class Situation:
     """``ranks`` ranks on one of ``nodes`` nodes. ``interface`` carries the rendezvous (None =
     unknown), ``address`` is where it is; ``shared_by`` inventory nodes share the CPUs; ``modules``
     are versions in the ranks' interpreter. ``bound`` are the GPUs of the local ranks, in their
-    order, where each rank has one and its launcher can bind it.
+    order, where each rank has one and its launcher can bind it. ``collectives``: ranks may use
+    some, be it only within the node.
     """
 
     facts: Facts
@@ -46,6 +47,7 @@ class Situation:
     shared_by: int = 1
     modules: dict[str, str] = field(default_factory=dict)
     bound: tuple[int, ...] = ()
+    collectives: bool = True
 
 
 def derive(at: Situation) -> Iterator[Variable]:
@@ -55,7 +57,7 @@ def derive(at: Situation) -> Iterator[Variable]:
     yield from _binding(at)
     if at.nodes > 1 and at.interface:
         yield from _sockets(at.facts, at.interface)
-    if at.facts.gpus:
+    if at.facts.gpus and at.collectives:
         yield derived(
             "NCCL_DEBUG", "WARN", "nccl-errors-in-log", "errors must reach the rank's log"
         )

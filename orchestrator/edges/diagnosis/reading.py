@@ -46,6 +46,7 @@ class Gathering:
         self.remarks: list[Remark] = []
         self.tails: dict[str, list[tuple[int, str]]] = {}
         self.sources: list[Source] = []
+        self.lines = 0  # that were looked at, in all logs
         self.skipped: dict[str, int] = {}
         self._alike: Counter[tuple[str, str, int | None]] = Counter()
 
@@ -124,6 +125,7 @@ class _Log:
         """The last line may have no end."""
         if self._rest:
             self._examine(self._rest)
+            self._gathering.lines += 1
         self._rest = b""
         self._gathering.tails[self._source.name] = list(self._tail)
 
@@ -135,6 +137,7 @@ class _Log:
         last = text[-4 * MAX_LINE :].rstrip("\n").split("\n")[-TAIL_LINES:]
         lines = text.count("\n")
         whole = lines + (not text.endswith("\n"))
+        self._gathering.lines += lines
         for number, line in enumerate(last, first + whole - len(last)):
             self._tail.append((number if self._line is not None else 0, line[-SHOWN_LINE:]))
         self._at = last_time(text[-MAX_LINE:]) or self._at
