@@ -263,6 +263,7 @@ def test_a_model_of_another_kind_is_refused_with_what_is_known() -> None:
         ({"engine": "plain"}, {}, "cuda", "plain", ""),
         ({"engine": "fused"}, {}, "cpu", "fused", ""),
         ({"fp8": True}, {}, "cpu", "fused", ""),
+        ({"shard": "on"}, {}, "cpu", "fused", ""),
     ],
 )
 def test_the_engine_that_suits_is_taken(

@@ -24,11 +24,13 @@ ADAM_BYTES = 12  # gradient and two moments in fp32, for each value of the adapt
 
 def with_engine(settings: Settings, config: Any, device: torch.device) -> tuple[Settings, str]:
     """`settings` with an engine in place of `auto`, for a model of this transformers `config`; and
-    what speaks against the fused one, if anything. Who asks for fp8 wants no other.
+    what speaks against the fused one, if anything. Who asks for fp8, or for weights that ranks hold
+    together, wants no other.
     """
     if settings.engine != "auto":
         return settings, ""
-    against = "" if settings.fp8 else _against_fused(settings, config, device)
+    wanted = settings.fp8 or settings.shard == "on"
+    against = "" if wanted else _against_fused(settings, config, device)
     return replace(settings, engine="plain" if against else "fused"), against
 
 
