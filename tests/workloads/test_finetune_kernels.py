@@ -76,9 +76,11 @@ def test_the_gated_product_of_what_an_adapter_is_still_to_be_added_to(
     kernels: ModuleType, kind: torch.dtype, rank: int
 ) -> None:
     """Over more than one tile each way, with a rank that fills none, and factors either way."""
+    from fused import swiglu_kernels
+
     if kind == torch.bfloat16 and not torch.cuda.is_available():
         pytest.skip("hardware: Triton's interpreter multiplies no matrices of bf16")
-    rows, width = kernels.TALL + 3, kernels.WIDE + 5
+    rows, width = swiglu_kernels.TALL + 3, swiglu_kernels.WIDE + 5
 
     def low_rank(*factors: Tensor) -> reference.LowRank:
         return reference.LowRank(wide(rows, len(factors) * rank, kind) * rank**-0.5, factors)
