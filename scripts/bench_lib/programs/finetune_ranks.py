@@ -22,6 +22,7 @@ WORKLOADS = SCRIPTS.parent / "workloads"
 sys.path += [str(WORKLOADS / "finetune"), str(WORKLOADS), str(SCRIPTS)]
 
 import torch  # noqa: E402 - after the workload's folder
+from bench_lib.rows import drawn, written  # noqa: E402
 from bench_lib.timeline import Kernel, timeline  # noqa: E402
 
 from accounting import flop_per_token  # noqa: E402
@@ -56,9 +57,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 SIDES = ("usual", "usual, autocast", "usual, no checkpointing", "ours", "ours, fp8")
 LEARNING_RATE = 2e-4
 MICRO_BATCH = 2  # of the usual script
-TEXT_VOCABULARY = 16_384
-CHARACTERS = 6  # a token has fewer
-WORDS = 64  # different tokens of the data, so that there is something to learn in a few steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,32 +219,11 @@ def _work(options: argparse.Namespace, world: World) -> Work:
         dtype="bf16" if world.device.type == "cuda" else "fp32",
     )
     count = options.steps * options.rows * world.size
-    found = _random(count, options.length) if options.text is None else _written(options, count)
+    if options.text is None:
+        found = drawn(count, options.length)
+    else:
+        found = written(options.text, count, options.length, SHAPES[options.model]["vocab_size"])
     return Work(settings, world, [(_text(words),) for words in found])
-
-
-def _random(count: int, length: int) -> Iterator[list[int]]:
-    generator = torch.Generator().manual_seed(7)
-    for _ in range(count):
-        yield torch.randint(WORDS, (length,), generator=generator).tolist()
-
-
-def _written(options: argparse.Namespace, count: int) -> Iterator[list[int]]:
-    """Files after one another in the order of their names, cut into rows; the tokenizer is trained
-    on them, so that it is the same on all ranks.
-    """
-    from tokenizers import ByteLevelBPETokenizer
-
-    texts = [path.read_text(errors="replace") for path in sorted(options.text.rglob("*.py"))]
-    whole = "".join(texts)[: count * options.length * CHARACTERS]
-    tokenizer = ByteLevelBPETokenizer()
-    size = min(TEXT_VOCABULARY, SHAPES[options.model]["vocab_size"])
-    tokenizer.train_from_iterator(whole.splitlines(keepends=True), size, show_progress=False)
-    ids = tokenizer.encode(whole).ids
-    if len(ids) < count * options.length:
-        raise SystemExit(f"{options.text} has {len(ids)} tokens, not {count * options.length}")
-    for row in range(count):
-        yield ids[row * options.length : (row + 1) * options.length]
 
 
 def _text(words: list[int]) -> Example:

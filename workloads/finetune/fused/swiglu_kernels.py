@@ -1,5 +1,5 @@
-"""SwiGLU in Triton, forward and backward: by rows; or by tiles, where what an adapter adds to them is
-multiplied and added in the same pass.
+"""SwiGLU in Triton, forward and backward: by rows; or by tiles, where what an adapter adds to them
+is multiplied and added in the same pass.
 """
 
 from __future__ import annotations
