@@ -22,6 +22,7 @@ WORKLOADS = SCRIPTS.parent / "workloads"
 sys.path += [str(WORKLOADS / "finetune"), str(WORKLOADS), str(SCRIPTS)]
 
 import torch  # noqa: E402 - after the workload's folder
+from bench_lib.models import SHAPES, qwen2  # noqa: E402
 from bench_lib.rows import drawn, written  # noqa: E402
 from bench_lib.timeline import Kernel, timeline  # noqa: E402
 
@@ -33,27 +34,6 @@ from settings import Settings  # noqa: E402
 from training import Trainer, learning_rate_at, shares  # noqa: E402
 from world import World, joined_world  # noqa: E402
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "qwen2-7b": {
-        "vocab_size": 152064,
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 32768,
-        "rope_theta": 1e6,
-    },
-    "tiny": {
-        "vocab_size": 512,
-        "hidden_size": 64,
-        "intermediate_size": 160,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 4096,
-    },
-}
 SIDES = ("usual", "usual, autocast", "usual, no checkpointing", "ours", "ours, fp8")
 LEARNING_RATE = 2e-4
 MICRO_BATCH = 2  # of the usual script
@@ -176,7 +156,7 @@ def main() -> None:
             total = torch.cuda.get_device_properties(world.device).total_memory
             torch.cuda.set_per_process_memory_fraction(options.memory_gib * 2**30 / total)
         work = _work(options, world)
-        model = _model(options, world)
+        model = qwen2(options.model, world.device)
         facts = _machine(world) | {"memory_limit_gib": options.memory_gib or None}
         report.tell("machine", **facts, tokens_per_step=work.tokens_per_step)
         report.tell("arithmetic", **_arithmetic(model))
@@ -228,26 +208,6 @@ def _work(options: argparse.Namespace, world: World) -> Work:
 
 def _text(words: list[int]) -> Example:
     return text_example(words[:1], words[1:])
-
-
-def _model(options: argparse.Namespace, world: World) -> Any:
-    """Random weights, made where they are used; the adapter as peft makes it, in fp32."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    torch.manual_seed(11)
-    kind = torch.bfloat16 if world.device.type == "cuda" else torch.float32
-    config = Qwen2Config(**SHAPES[options.model], tie_word_embeddings=False)
-    config._attn_implementation = "sdpa"  # noqa: SLF001 - what from_pretrained sets
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(kind)
-    try:
-        with torch.device(world.device):
-            base = Qwen2ForCausalLM(config)
-    finally:
-        torch.set_default_dtype(before)
-    lora = LoraConfig(r=64, lora_alpha=128, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(base, lora).to(world.device)
 
 
 def _sides(model: Any, work: Work) -> Iterator[tuple[str, Callable[[], Any]]]:
