@@ -5,11 +5,10 @@ A bad line is dropped and described, never raised: a workload's mistake must not
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.boundary.told_lines import finite, read_object, unknown_type
 from orchestrator.core.events import Progressed, Reported
 
 MAX_LINE_BYTES = 64 * 1024
@@ -23,14 +22,9 @@ def parse_report(node: str, rank: int, line: bytes, position: int) -> Report | s
     """An event, or None for a record that is none (artifacts are found by listing), or what is
     wrong. ``position``: the byte after ``line`` in the rank's report file.
     """
-    if len(line) > MAX_LINE_BYTES:
-        return f"rank {rank} reported a line of {len(line)} bytes; at most {MAX_LINE_BYTES}"
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return f"rank {rank} reported a line that is not JSON"
-    if not isinstance(record, dict):
-        return f"rank {rank} reported something that is not an object"
+    record = read_object(line, MAX_LINE_BYTES)
+    if isinstance(record, str):
+        return f"rank {rank} reported {record}"
     match record.get("type"):
         case "metric":
             return _metric(node, rank, record, position)
@@ -39,7 +33,7 @@ def parse_report(node: str, rank: int, line: bytes, position: int) -> Report | s
         case "artifact" | "checkpoint":
             return None
         case other:
-            return f"rank {rank} reported a record of unknown type {str(other)[:40]!r}"
+            return f"rank {rank} reported {unknown_type(other)}"
 
 
 def _metric(node: str, rank: int, record: Mapping[str, Any], position: int) -> Report | str:
@@ -84,14 +78,3 @@ def _fields(given: object) -> dict[str, float | str]:
 
 def _name(value: object) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= MAX_NAME else None
-
-
-def finite(value: object) -> float | None:
-    """``value`` as a number, or None if it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None

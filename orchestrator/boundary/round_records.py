@@ -4,12 +4,11 @@ trusted: a line that makes no sense is described, and taken for nothing.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.boundary.told_lines import finite, read_object, unknown_type, whole
 from orchestrator.core.rounds import Ended, Joined, Offered, Pace, Part, StepTold, Terms
 
 COMPRESSIONS = ("int8", "bf16", "none")
@@ -30,14 +29,9 @@ class _Bad(ValueError):
 
 def parse_told(line: bytes) -> Told | str:
     """What a node says, or what is wrong with it."""
-    if len(line) > MAX_LINE_BYTES:
-        return f"a line of {len(line)} bytes; at most {MAX_LINE_BYTES}"
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return "a line that is not JSON"
-    if not isinstance(record, dict):
-        return "something that is not an object"
+    record = read_object(line, MAX_LINE_BYTES)
+    if isinstance(record, str):
+        return record
     try:
         return _parse(record)
     except _Bad as error:
@@ -58,7 +52,7 @@ def _parse(record: Mapping[str, Any]) -> Told:
         case "end":
             return Ended(sha256=_digest(record))
         case other:
-            raise _Bad(f"a record of unknown type {str(other)[:40]!r}")
+            raise _Bad(unknown_type(other))
 
 
 def _terms(record: Mapping[str, Any]) -> Terms:
@@ -125,16 +119,16 @@ def _digest(record: Mapping[str, Any], name: str = "sha256") -> str:
 
 
 def _count(record: Mapping[str, Any], name: str, *, least: int = 0, most: int = MAX_COUNT) -> int:
-    value = record.get(name)
-    if type(value) is not int or not least <= value <= most:
+    value = whole(record.get(name), least, most)
+    if value is None:
         raise _Bad(f"{name!r} is no whole number from {least} to {most}")
     return value
 
 
 def _number(record: Mapping[str, Any], name: str, least: float, most: float) -> float:
-    value = record.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    value = finite(record.get(name))
+    if value is None:
         raise _Bad(f"{name!r} is no number")
-    if not least <= value <= most or not math.isfinite(value):
+    if not least <= value <= most:
         raise _Bad(f"{name!r} is not from {least:g} to {most:g}")
-    return float(value)
+    return value

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.boundary.kit_records import finite
+from orchestrator.boundary.told_lines import finite, read_object, unknown_type, whole
 
 MAX_LINE_BYTES = 2 * 1024 * 1024
 MAX_TEXT = 500
@@ -85,14 +85,9 @@ def parse_sample_record(line: bytes, total: int, groups: int) -> Record | str:
     """A record whose numbers lie within ``total`` samples in ``groups`` groups, or what is
     wrong.
     """
-    if len(line) > MAX_LINE_BYTES:
-        return f"a line of {len(line)} bytes; at most {MAX_LINE_BYTES}"
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return "a line that is not JSON"
-    if not isinstance(record, dict):
-        return "something that is not an object"
+    record = read_object(line, MAX_LINE_BYTES)
+    if isinstance(record, str):
+        return record
     match record.get("type"):
         case "worker":
             digest, identity = record.get("configuration"), record.get("identity", "")
@@ -114,7 +109,7 @@ def parse_sample_record(line: bytes, total: int, groups: int) -> Record | str:
             done, busy_s = _indices(record.get("groups"), groups), _amount(record.get("busy"))
             return "no groups or times" if done is None or busy_s is None else Worked(done, busy_s)
         case other:
-            return f"a record of unknown type {str(other)[:40]!r}"
+            return unknown_type(other)
 
 
 def _took(record: Mapping[str, Any], groups: int) -> Record | str:
@@ -154,13 +149,13 @@ def _amounts(given: object) -> dict[str, float] | None:
 
 
 def _index(value: object, end: int) -> int | None:
-    return value if type(value) is int and 0 <= value < end else None
+    return whole(value, 0, end - 1)
 
 
 def _indices(value: object, end: int) -> tuple[int, ...] | None:
     if not isinstance(value, list) or len(value) > MAX_GROUPS:
         return None
-    return tuple(value) if all(type(v) is int and 0 <= v < end for v in value) else None
+    return tuple(value) if all(_index(v, end) is not None for v in value) else None
 
 
 def _amount(value: object) -> float | None:

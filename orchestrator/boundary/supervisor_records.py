@@ -4,12 +4,12 @@ are checked.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from orchestrator.boundary.told_lines import finite
 from orchestrator.core.events import (
     Event,
     Halting,
@@ -87,10 +87,10 @@ def _ending(record: Mapping[str, Any], clock_offset_s: float) -> dict[str, Any]:
 
 
 def _time(record: Mapping[str, Any]) -> float:
-    at = record.get("t")
-    if isinstance(at, bool) or not isinstance(at, int | float) or not math.isfinite(at):
+    at = finite(record.get("t"))
+    if at is None:
         raise BadRecord("a record has no time")
-    return float(at)
+    return at
 
 
 def _whole(record: Mapping[str, Any], name: str) -> int:

@@ -5,12 +5,12 @@ all of it is bounded, and what is no record is skipped.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.boundary.supervisor_records import BadRecord, parse_outcome
+from orchestrator.boundary.told_lines import finite
 from orchestrator.core.fabric.trial import STAGES, RankTrial
 from orchestrator.core.outcome import Outcome, TimedOut
 
@@ -105,6 +105,4 @@ def _of_stage(stage: str, record: Mapping[str, Any]) -> Iterator[tuple[str, Any]
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return 0.0
-    return float(value) if math.isfinite(value) and value > 0 else 0.0
+    return max(0.0, finite(value) or 0.0)

@@ -11,6 +11,7 @@ from orchestrator.core.hang import Blame
 from orchestrator.core.ladder import Rung
 from orchestrator.core.launchers import words
 from orchestrator.core.outcome import describe, succeeded
+from orchestrator.core.plan import Plan
 from orchestrator.core.result import FailureResult
 from orchestrator.core.state import LEASE, Ending, RunState, ended_well
 
@@ -27,8 +28,12 @@ def first_cause(state: RunState) -> Ending | None:
 
 def ending_name(ending: Ending) -> str:
     """``rank 3`` or the launcher's label."""
-    rank = getattr(ending, "rank", None)
-    return f"rank {rank}" if rank is not None else str(getattr(ending, "label", "process"))
+    return f"rank {ending.rank}" if isinstance(ending, RankExited) else ending.label
+
+
+def log_name(ending: Ending) -> str:
+    """What the files with its output are called, but for ``.out`` and ``.err``."""
+    return f"rank-{ending.rank}" if isinstance(ending, RankExited) else ending.label
 
 
 def failure_of(state: RunState) -> Cause | None:
@@ -37,42 +42,39 @@ def failure_of(state: RunState) -> Cause | None:
         return _refused(state), ExitCode.PREFLIGHT
     if state.occupied is not None:
         return _occupied(state.occupied), ExitCode.BUSY
-    if state.launching and state.plan is not None and state.plan.apart:
-        return _failure_apart(state)
-    return _failure_together(state)
+    # Nodes that do not need each other: one that fails does not end the run.
+    apart = state.launching and state.plan is not None and state.plan.apart
+    if not apart and (failure := _failure_together(state)) is not None:
+        return failure
+    if state.overdue is not None:
+        return _overdue(state), ExitCode.TIMED_OUT
+    if state.stop is not None:
+        return None
+    if state.lapsed:
+        return _lapsed(state), ExitCode.BUSY
+    return _incomplete_apart(state) if apart else _left_open(state)
 
 
 def _failure_together(state: RunState) -> Cause | None:
-    """Ranks that need each other: one that fails ends the run."""
+    """Ranks that need each other: one that fails ends the run, also one that is to end."""
     if state.links is not None:
         return _cut(state, state.links), ExitCode.RUN_FAILED
     if state.hang is not None and state.stall is not None:
         return _hung(state, state.stall, state.hang), ExitCode.RUN_FAILED
-    if state.launching:
-        ending = first_cause(state)
-        if ending is not None and not _stopped_before(state, ending):
-            return _ended_badly(state, ending)
-        if (lost := _lost(state)) is not None:
-            return lost, ExitCode.RUN_FAILED
-    if state.overdue is not None:
-        return _overdue(state), ExitCode.TIMED_OUT
-    if state.stop is not None:
-        return None
-    if state.lapsed:
-        return _lapsed(state), ExitCode.BUSY
-    if state.problems and state.launching and (broken := _broken(state)) is not None:
-        return broken
-    return _unfinished(state)
+    return _failed_by_itself(state) if state.launching else None
 
 
-def _failure_apart(state: RunState) -> Cause | None:
+def _failed_by_itself(state: RunState) -> Cause | None:
+    """The first rank that failed, else the first node that was lost."""
+    ending = first_cause(state)
+    if ending is not None and not _stopped_before(state, ending):
+        return _ended_badly(state, ending)
+    lost = _lost(state)
+    return None if lost is None else (lost, ExitCode.RUN_FAILED)
+
+
+def _incomplete_apart(state: RunState) -> Cause | None:
     """Nodes that do not need each other: what counts is whether the work is complete."""
-    if state.overdue is not None:
-        return _overdue(state), ExitCode.TIMED_OUT
-    if state.stop is not None:
-        return None
-    if state.lapsed:
-        return _lapsed(state), ExitCode.BUSY
     if (broken := _broken_service(state)) is not None:
         return broken
     assert state.plan is not None
@@ -89,19 +91,21 @@ def any_node_done(state: RunState) -> bool:
 
 def _first_of_all(state: RunState) -> Cause | None:
     """Nobody got to the end: what went wrong first."""
-    if (ending := first_cause(state)) is not None:
-        return _ended_badly(state, ending)
-    if (lost := _lost(state)) is not None:
-        return lost, ExitCode.RUN_FAILED
-    return _broken(state) or _unfinished(state)
+    return _failed_by_itself(state) or _left_open(state)
+
+
+def _left_open(state: RunState) -> Cause | None:
+    """No rank failed, and yet not all came to their end."""
+    if not state.launching or state.plan is None:
+        return None
+    return _broken(state) or _unfinished(state, state.plan)
 
 
 def _broken_service(state: RunState) -> Cause | None:
     """What feeds the ranks over SSH came to its own end."""
     for node, phase, problem in state.problems:
         if not node and phase is Phase.WATCH:
-            failure = FailureResult(id=problem.id, cause=problem.message, remedy=problem.remedy)
-            return failure, ExitCode.RUN_FAILED
+            return _from_problem(node, problem), ExitCode.RUN_FAILED
     return None
 
 
@@ -202,36 +206,32 @@ def _lapsed(state: RunState) -> FailureResult:
     )
 
 
-def _unfinished(state: RunState) -> Cause | None:
+def _unfinished(state: RunState, plan: Plan) -> Cause | None:
     """A rank of which no good end is known is no success, whoever ended it."""
-    if not state.launching or state.plan is None:
-        return None
     well = {e.rank for e in state.endings if isinstance(e, RankExited) and succeeded(e.outcome)}
-    for share in state.plan.nodes:
+    for share in plan.nodes:
         for rank in sorted(set(share.ranks) - well):
             failure = FailureResult(
                 id="OR-RUN-002",
                 cause=f"nothing tells how rank {rank} on {share.name} ended",
                 node=share.name,
                 rank=rank,
-                remedy=f"orchestrate logs {state.request.run_id} --ranks {rank}",
+                remedy=_read_logs(state, share.name, rank),
             )
             return failure, ExitCode.RUN_FAILED
     return None
 
 
 def _ended_badly(state: RunState, ending: Ending) -> Cause:
-    rank = getattr(ending, "rank", None)
-    name = f"rank-{rank}" if rank is not None else str(getattr(ending, "label", "launcher"))
+    rank = ending.rank if isinstance(ending, RankExited) else None
     failure = FailureResult(
         id="OR-RUN-001",
         cause=f"{ending_name(ending)} on {ending.node} {describe(ending.outcome)}",
         node=ending.node,
         rank=rank,
-        remedy=f"orchestrate logs {state.request.run_id} --nodes {ending.node}"
-        + (f" --ranks {rank}" if rank is not None else ""),
+        remedy=_read_logs(state, ending.node, rank),
         last_line=ending.last_line,
-        log=f"logs/{ending.node}/{name}.err",
+        log=f"logs/{ending.node}/{log_name(ending)}.err",
         others=_others(state, ending),
     )
     told = words.own_error(ending)
@@ -242,15 +242,14 @@ def _ended_badly(state: RunState, ending: Ending) -> Cause:
 
 
 def _hung(state: RunState, stall: Stalled, cause: Blame) -> FailureResult:
-    run, node, rank = state.request.run_id, cause.node, cause.rank
+    node, rank = cause.node, cause.rank
     seen = [e for e in state.inspections[node].ranks if e.rank == rank]
     return FailureResult(
         id="OR-HANG-001",
         cause=f"{cause.sentence} (no progress for {stall.silent_s:.0f} s)",
         node=node,
         rank=rank,
-        remedy=f"orchestrate logs {run} --nodes {node}"
-        + (f" --ranks {rank}" if rank is not None else "")
+        remedy=_read_logs(state, node, rank)
         + "; if such a silence is normal: --budget hang=SECONDS, or hang=off",
         last_line=seen[0].last_line if seen else "",
         log="" if rank is None else f"logs/{node}/rank-{rank}.err",
@@ -259,10 +258,16 @@ def _hung(state: RunState, stall: Stalled, cause: Blame) -> FailureResult:
     )
 
 
+def _read_logs(state: RunState, node: str, rank: int | None) -> str:
+    """The command that shows what was written there."""
+    ranks = f" --ranks {rank}" if rank is not None else ""
+    return f"orchestrate logs {state.request.run_id} --nodes {node}{ranks}"
+
+
 def _others(state: RunState, cause: Ending | None = None) -> tuple[str, ...]:
     """Every other rank that we ended because of ``cause``; not those that failed by themselves."""
     ended = (e for e in state.endings if e is not cause and e.by_us and not succeeded(e.outcome))
-    return tuple(f"{e.node}/{ending_name(e)}" for e in ended if hasattr(e, "rank"))
+    return tuple(f"{e.node}/{ending_name(e)}" for e in ended if isinstance(e, RankExited))
 
 
 def _lost(state: RunState) -> FailureResult | None:
@@ -273,9 +278,9 @@ def _lost(state: RunState) -> FailureResult | None:
 
 
 def _from_problem(node: str, problem: Problem) -> FailureResult:
-    return FailureResult(
-        id=problem.id, cause=f"{node}: {problem.message}", node=node, remedy=problem.remedy
-    )
+    """``node`` "" = none in particular."""
+    cause = f"{node}: {problem.message}" if node else problem.message
+    return FailureResult(id=problem.id, cause=cause, node=node or None, remedy=problem.remedy)
 
 
 def _overdue(state: RunState) -> FailureResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
+from orchestrator.core.causes import log_name
 from orchestrator.core.diagnosis.judge import judge, telling_lines
 from orchestrator.core.diagnosis.knowing import from_facts
 from orchestrator.core.diagnosis.model import (
@@ -113,6 +114,5 @@ def _share(window: Window, most: int) -> Window:
 
 def _end(ending: Ending) -> End:
     rank = ending.rank if isinstance(ending, RankExited) else None
-    label = f"rank-{rank}" if isinstance(ending, RankExited) else ending.label
-    source = Source(name=f"logs/{ending.node}/{label}.err", node=ending.node, rank=rank)
+    source = Source(name=f"logs/{ending.node}/{log_name(ending)}.err", node=ending.node, rank=rank)
     return End(source=source, outcome=ending.outcome)
