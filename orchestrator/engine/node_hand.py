@@ -17,6 +17,7 @@ from orchestrator.boundary.facts import parse_facts
 from orchestrator.boundary.reach_records import Dialled, parse_dialled
 from orchestrator.boundary.supervisor_records import parse_holder, parse_swept
 from orchestrator.boundary.trial_records import TriedProcess, parse_trial
+from orchestrator.core.connectivity import Reached, RendezvousOffered
 from orchestrator.core.errors import OrchestrateError
 from orchestrator.core.events import (
     Cleared,
@@ -26,8 +27,6 @@ from orchestrator.core.events import (
     NodeConcluded,
     Occupied,
     Probed,
-    Reached,
-    RendezvousOffered,
     Reported,
     Synced,
 )
