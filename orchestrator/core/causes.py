@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from orchestrator.core.connectivity import LinksBroken
 from orchestrator.core.errors import ExitCode
-from orchestrator.core.events import Divided, LinksBroken, Occupied, Phase, Problem, RankExited
+from orchestrator.core.events import Divided, Occupied, Phase, Problem, RankExited
 from orchestrator.core.evidence import Stalled
 from orchestrator.core.hang import Blame
 from orchestrator.core.ladder import Rung

@@ -1,7 +1,9 @@
 """Everything that can happen to a run: facts in the past tense.
 
 The engine journals each one before anybody acts on it. Plain data, which
-:mod:`orchestrator.core.codec` turns into JSON and back.
+:mod:`orchestrator.core.codec` turns into JSON and back. What was found out about the network
+between the nodes is in :mod:`orchestrator.core.connectivity`, about ranks that make no progress in
+:mod:`orchestrator.core.evidence`.
 """
 
 from __future__ import annotations
@@ -10,9 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestrator.core.connectivity import (
+    Classified,
+    FabricProbed,
+    LinksBroken,
+    Reached,
+    RendezvousOffered,
+)
 from orchestrator.core.evidence import Inspected, Stalled
 from orchestrator.core.facts import Facts, SlurmNode
-from orchestrator.core.ladder import Rung
 from orchestrator.core.outcome import Outcome
 from orchestrator.core.request import RunRequest
 
@@ -118,79 +126,6 @@ class Occupied:
 
     node: str
     holder: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RendezvousOffered:
-    """The head node listens on a free ``port`` of all its addresses (for the reachability test)."""
-
-    node: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reached:
-    """Which of the head's addresses ``node`` could open a TCP connection to, in the order asked.
-
-    ``via`` holds the node's own address of each connection; ``errors`` one text per failed address.
-    """
-
-    node: str
-    addresses: tuple[str, ...]
-    via: tuple[str, ...] = ()
-    errors: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FabricProbed:
-    """A real collective over all ranks was tried on ``rung``, before anything is launched.
-
-    ``ok``: every value was right, over what the rung claims to use. ``reason`` says what was found,
-    in a sentence; where all is right, only that it is slower than it should be. ``culprits`` are
-    the nodes, and ``links`` the (from, to) pairs of nodes, that it could be
-    narrowed down to. ``busbw_gbps`` in GB/s by nccl-tests' definition, ``floor_gbps`` what it was
-    held against; None where nothing was measured or nothing is known. ``cached``: an earlier probe
-    of the same nodes said so.
-    """
-
-    rung: Rung
-    ok: bool
-    reason: str
-    seconds: float
-    culprits: tuple[str, ...] = ()
-    links: tuple[tuple[str, str], ...] = ()
-    busbw_gbps: float | None = None
-    floor_gbps: float | None = None
-    cached: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinksBroken:
-    """Nodes that reached each other before the launch do not any more, for ``seconds`` by now, and
-    the ranks have made no progress since. ``links``: (from, to); ``at`` is the coordinator's wall
-    clock in seconds.
-    """
-
-    links: tuple[tuple[str, str], ...]
-    seconds: float
-    at: float
-
-
-class Fault(StrEnum):
-    """What a failed attempt is put down to."""
-
-    FABRIC = "fabric"
-    OTHER = "other"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Classified:
-    """Why the attempt that just ended failed, from its logs and from another look at the links."""
-
-    attempt: int
-    fault: Fault
-    reason: str
-    links: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,13 +32,8 @@ from orchestrator.core.actions import (
     Sweep,
     Sync,
 )
-from orchestrator.core.events import (
-    Event,
-    Fault,
-    Phase,
-    StopKind,
-    StopRequested,
-)
+from orchestrator.core.connectivity import Fault
+from orchestrator.core.events import Event, Phase, StopKind, StopRequested
 from orchestrator.core.falling import fall_of, falls_unreached, may_fall
 from orchestrator.core.hang import blame, confirmed
 from orchestrator.core.joining import NOT_READY, joined, late_nodes, may_begin

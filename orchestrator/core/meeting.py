@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.core.events import Problem, Reached
+from orchestrator.core.connectivity import Reached
+from orchestrator.core.events import Problem
 from orchestrator.core.placing import same_machine
 from orchestrator.core.plan import Plan, Rendezvous
 from orchestrator.core.planning import Refusal, rendezvous_candidates

@@ -8,21 +8,25 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
+from orchestrator.core.connectivity import (
+    Classified,
+    FabricProbed,
+    Fault,
+    LinksBroken,
+    Reached,
+    RendezvousOffered,
+)
 from orchestrator.core.events import (
     Begun,
-    Classified,
     Cleared,
     Collected,
     Connected,
     DeadlinePassed,
     Divided,
     Event,
-    FabricProbed,
     Failed,
-    Fault,
     Halting,
     Launched,
-    LinksBroken,
     NodeConcluded,
     NodeLost,
     Occupied,
@@ -34,8 +38,6 @@ from orchestrator.core.events import (
     Progressed,
     RankExited,
     RankStarted,
-    Reached,
-    RendezvousOffered,
     Reported,
     Reserved,
     Resumed,

@@ -9,14 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.checks import Finding
+from orchestrator.core.connectivity import Classified, FabricProbed, LinksBroken, Reached
 from orchestrator.core.events import (
-    Classified,
     Collected,
     DeadlinePassed,
     Divided,
-    FabricProbed,
     Halting,
-    LinksBroken,
     NodeConcluded,
     Occupied,
     Phase,
@@ -24,7 +22,6 @@ from orchestrator.core.events import (
     Problem,
     ProcessExited,
     RankExited,
-    Reached,
     RoundClosed,
     StopRequested,
     Swept,

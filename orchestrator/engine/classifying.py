@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping
 
 from orchestrator.core.causes import describe_links
+from orchestrator.core.connectivity import Classified, Fault
 from orchestrator.core.diagnosis.model import Advice, Confidence, Diagnosis
 from orchestrator.core.errors import OrchestrateError
-from orchestrator.core.events import Classified, Fault
 from orchestrator.core.state import RunState
 from orchestrator.engine.context import RunContext
 from orchestrator.engine.diagnosing import diagnose_soon

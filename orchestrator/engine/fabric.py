@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.events import FabricProbed
+from orchestrator.core.connectivity import FabricProbed
 from orchestrator.core.fabric import pairing
 from orchestrator.core.fabric.floor import Floor, bus_bandwidth, floor_of
 from orchestrator.core.fabric.trial import RankTrial, complaint, impostor, own_failures

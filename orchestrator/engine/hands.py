@@ -45,7 +45,8 @@ from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.dividing import divide
 from orchestrator.engine.exchange import Exchange
 from orchestrator.engine.fabric import probe_fabric
-from orchestrator.engine.node_hand import FENCED, NodeHand
+from orchestrator.engine.node_hand import NodeHand
+from orchestrator.engine.node_lease import FENCED
 from orchestrator.engine.problems import problem_of, superseded, unwritable
 from orchestrator.engine.reserving import reserve
 

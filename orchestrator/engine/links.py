@@ -14,8 +14,9 @@ from typing import Protocol, TypeVar
 
 from orchestrator.boundary.reach_records import Dialled
 from orchestrator.boundary.supervisor_records import BadRecord
+from orchestrator.core.connectivity import LinksBroken
 from orchestrator.core.errors import OrchestrateError
-from orchestrator.core.events import Event, LinksBroken, Progressed, Reported
+from orchestrator.core.events import Event, Progressed, Reported
 from orchestrator.core.fabric.mesh import peers
 from orchestrator.core.fabric.verdict import Link
 from orchestrator.core.fabric.world import addresses

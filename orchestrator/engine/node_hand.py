@@ -17,7 +17,7 @@ from orchestrator.boundary.facts import parse_facts
 from orchestrator.boundary.reach_records import Dialled, parse_dialled
 from orchestrator.boundary.supervisor_records import parse_holder, parse_swept
 from orchestrator.boundary.trial_records import TriedProcess, parse_trial
-from orchestrator.core.errors import OrchestrateError
+from orchestrator.core.connectivity import Reached, RendezvousOffered
 from orchestrator.core.events import (
     Cleared,
     Connected,
@@ -26,8 +26,6 @@ from orchestrator.core.events import (
     NodeConcluded,
     Occupied,
     Probed,
-    Reached,
-    RendezvousOffered,
     Reported,
     Synced,
 )
@@ -44,25 +42,20 @@ from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.diagnosing import kernel_may_know
 from orchestrator.engine.feeding import sha256_of, slices_of
 from orchestrator.engine.looking import look_at
+from orchestrator.engine.node_lease import NodeLease
 from orchestrator.engine.node_link import NodeLink
 from orchestrator.engine.preparing import prepare
-from orchestrator.engine.problems import superseded
 from orchestrator.engine.recorded import read_positions
 from orchestrator.engine.watching import Watcher
 
 # A sweep fences off launches of the same epoch that come too late.
 SWEEP_STEP = 1
 ABSENT = "OR-AGENT-ABSENT"
-FENCED = "OR-AGENT-FENCED"
 QUICK_S = 30.0
 CLEAR_S = 60.0
 DIAL_S = 5.0
-RENEWALS_PER_LEASE = 4
-RENEW_EVERY_S = 30.0
 FEED_S = 600.0
 KERNEL_LOG = "kernel.out"
-LET_GO_S = 0.1
-LET_GO_POLL_S = 0.2
 
 
 class NodeHand:
@@ -80,7 +73,6 @@ class NodeHand:
         self._context = context
         self._request = state.request
         self._attempt = state.attempt
-        self._epoch = state.epoch
         self._clock = context.clock
         self._post = post
         self._exchanged = exchanged
@@ -91,11 +83,11 @@ class NodeHand:
             clock=context.clock,
             dial=context.dial,
         )
+        self._lease = NodeLease(spec.name, self._link, state, post)
         self._began = context.clock.monotonic()
         self._watcher: Watcher | None = None
         self._launching = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
-        self._renewing: asyncio.Task[None] | None = None
         self.sweeping = False
 
     @property
@@ -118,7 +110,7 @@ class NodeHand:
         """End what earlier attempts left: our own epoch fences theirs off, not ours. What their
         ranks wrote and reported after their link was lost comes home.
         """
-        reply = await self._link.request("sweep", self._fenced(), timeout_s=CLEAR_S)
+        reply = await self._link.request("sweep", self._lease.fenced(), timeout_s=CLEAR_S)
         swept = parse_swept(self._spec.name, reply.fields)
         for attempt in range(1, self._attempt):
             await self._bring_late_words(attempt)
@@ -126,9 +118,8 @@ class NodeHand:
 
     async def _bring_late_words(self, attempt: int) -> None:
         try:
-            await self._link.request(
-                "renew", {**self._lease(), "attempt": attempt}, timeout_s=QUICK_S
-            )
+            fields = {**self._lease.terms(), "attempt": attempt}
+            await self._link.request("renew", fields, timeout_s=QUICK_S)
         except AgentError as error:
             if error.id == ABSENT:
                 return
@@ -213,7 +204,7 @@ class NodeHand:
     ) -> tuple[TriedProcess, ...]:
         """Run ``processes`` to their end, for at most ``within_s``; nothing of them is left."""
         fields = {
-            **self._fenced(),
+            **self._lease.fenced(),
             "trial": name,
             "deadline_s": within_s,
             "snapshot": self._request.code or None,
@@ -228,7 +219,11 @@ class NodeHand:
 
     async def reserve(self, locks: Sequence[Lock]) -> Occupied | None:
         """Take ``locks`` until the launch, or tell who has one of them."""
-        fields = {**self._fenced(), "locks": agent_locks(locks), "coordinator": self._coordinator()}
+        fields = {
+            **self._lease.fenced(),
+            "locks": agent_locks(locks),
+            "coordinator": self._coordinator(),
+        }
         reply = await self._link.request("reserve", fields, timeout_s=QUICK_S)
         if reply.fields.get("reserved") is True:
             return None
@@ -237,7 +232,7 @@ class NodeHand:
 
     async def unreserve(self) -> None:
         """Let go of what ``reserve`` took."""
-        await self._link.request("unreserve", self._named(), timeout_s=QUICK_S)
+        await self._link.request("unreserve", self._lease.named(), timeout_s=QUICK_S)
 
     async def launch(self, share: NodePlan, port: int | None, *, independent: bool) -> None:
         """Start the supervisor. ``port``: the rendezvous port to let go of first. ``independent``:
@@ -249,7 +244,7 @@ class NodeHand:
             budgets = self._request.budgets
             own_code = self._request.job.workload.own_code
             fields = {
-                **self._fenced(),
+                **self._lease.fenced(),
                 "lease_s": budgets.lease_s,
                 "grace_s": budgets.grace_s,
                 "cwd": "{work}" if own_code else "{output}",
@@ -267,11 +262,11 @@ class NodeHand:
     async def follow(self, state: RunState) -> None:
         """Watch the supervisor from where our copy of its logs ends, and keep its lease alive."""
         await self._watch(state)
-        self._renewing = asyncio.create_task(self._keep_renewing())
+        self._lease.keep()
 
     async def _watch(self, state: RunState) -> Watcher:
         """Raises ``AgentError`` when the node knows nothing of the attempt."""
-        await self._renew()
+        await self._lease.renew()
         facts = state.nodes[self._spec.name].facts
         self._watcher = Watcher(
             self._link,
@@ -289,7 +284,7 @@ class NodeHand:
 
     async def stop(self, grace_s: float) -> None:
         """Ask the supervisor to stop; a launch that is under way is waited for."""
-        fields = {**self._fenced(), "grace_s": grace_s}
+        fields = {**self._lease.fenced(), "grace_s": grace_s}
         async with self._launching:
             try:
                 await self._link.request("stop", fields, timeout_s=QUICK_S)
@@ -303,22 +298,13 @@ class NodeHand:
         self._post(Launched(node=self._spec.name))
 
     async def let_go(self) -> None:
-        """Let the ranks end now, as if their lease had run out, and wait until they have; those
-        without a lease go on.
-        """
-        if self._renewing is not None:
-            self._renewing.cancel()
-        fields = {**self._fenced(), "lease_s": LET_GO_S}
-        alive = self._request.budgets.lease_s is not None
-        while alive:
-            reply = await self._link.request("renew", fields, timeout_s=QUICK_S)
-            alive = reply.fields.get("supervisor") == "alive"
-            await asyncio.sleep(LET_GO_POLL_S)
+        """Let the ranks end now, and wait until they have; those without a lease go on."""
+        await self._lease.let_go()
 
     async def feed(self, rank: int, name: str, content: bytes | Path) -> None:
         """Give ``content``, bytes or a file, to a rank, under a number that it will ask for."""
         digest = await asyncio.to_thread(sha256_of, content)
-        fields = {**self._fenced(), "rank": rank, "name": name, "sha256": digest}
+        fields = {**self._lease.fenced(), "rank": rank, "name": name, "sha256": digest}
         async for offset, total, part in slices_of(content):
             place = {"offset": offset, "total": total}
             await self._link.request("feed", {**fields, **place}, timeout_s=FEED_S, payload=part)
@@ -329,13 +315,16 @@ class NodeHand:
         Raises ``OrchestrateError``, ``OSError``.
         """
         await fetch_output(
-            self._link, {**self._named(), "area": "exchange"}, Output(name, size, sha256), target
+            self._link,
+            {**self._lease.named(), "area": "exchange"},
+            Output(name, size, sha256),
+            target,
         )
 
     async def inspect(self, stall: int) -> Inspected:
         """Look at the node's ranks; what was found goes into the run's folder."""
         folder = self._context.folder.node_hang(self._spec.name, self._attempt)
-        found = await look_at(self._link, self._named(), folder, self._context.note)
+        found = await look_at(self._link, self._lease.named(), folder, self._context.note)
         return Inspected(node=self._spec.name, stall=stall, inspection=found)
 
     async def collect(self, state: RunState) -> None:
@@ -367,52 +356,21 @@ class NodeHand:
     async def sweep(self, state: RunState) -> None:
         """End and verify what is left; from then on the node refuses what we asked for before."""
         self.sweeping = True
-        if self._renewing is not None:
-            self._renewing.cancel()  # or our own fence would look like somebody else's
+        self._lease.leave()  # or our own fence would look like somebody else's
         gpus = state.plan.node(self._spec.name).gpus if state.plan else ()
-        fields = {**self._fenced(), "epoch": self._epoch + SWEEP_STEP, "gpus": list(gpus)}
+        fields = {**self._lease.fenced(later=SWEEP_STEP), "gpus": list(gpus)}
         timeout_s = self._request.budgets.clean_s
         reply = await self._link.request("sweep", fields, timeout_s=timeout_s)
         self._post(parse_swept(self._spec.name, reply.fields))
 
     async def close(self) -> None:
         """End watch, lease and link. Bounded, never raises."""
-        tasks = [task for task in (self._watching, self._renewing) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._lease.close()
         await self._link.close()
-
-    async def _renew(self) -> None:
-        timeout_s = self._request.budgets.lease_s or RENEW_EVERY_S
-        await self._link.request("renew", self._lease(), timeout_s=timeout_s)
-
-    def _lease(self) -> dict[str, object]:
-        return {**self._fenced(), "lease_s": self._request.budgets.lease_s}
-
-    async def _keep_renewing(self) -> None:
-        """Keep the node's lease alive for as long as the coordinator is."""
-        lease_s = self._request.budgets.lease_s
-        every_s = RENEW_EVERY_S if lease_s is None else lease_s / RENEWALS_PER_LEASE
-        while True:
-            await asyncio.sleep(every_s)
-            try:
-                await self._renew()
-            except OrchestrateError as error:
-                # The watch sees the same broken link and decides; a lease that runs out is safe.
-                if error.id == FENCED:
-                    self._post(superseded(self._request.run_id, error))
 
     def _coordinator(self) -> str:
         """Who coordinates, for those who find our locks taken."""
         return f"{getpass.getuser()}@{platform.node()}"
-
-    def _named(self) -> dict[str, object]:
-        return {
-            "run": self._request.run_id,
-            "node": self._spec.name,
-            "attempt": self._attempt,
-        }
-
-    def _fenced(self) -> dict[str, object]:
-        return {**self._named(), "epoch": self._epoch, "token": self._request.token}

@@ -6,21 +6,25 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from orchestrator.core import machine
+from orchestrator.core.connectivity import (
+    Classified,
+    FabricProbed,
+    Fault,
+    LinksBroken,
+    Reached,
+    RendezvousOffered,
+)
 from orchestrator.core.events import (
     Begun,
-    Classified,
     Cleared,
     Collected,
     Connected,
     DeadlinePassed,
     Divided,
     Event,
-    FabricProbed,
     Failed,
-    Fault,
     Halting,
     Launched,
-    LinksBroken,
     NodeConcluded,
     NodeLost,
     Occupied,
@@ -30,8 +34,6 @@ from orchestrator.core.events import (
     ProcessExited,
     RankExited,
     RankStarted,
-    Reached,
-    RendezvousOffered,
     Resumed,
     RoundClosed,
     StopKind,

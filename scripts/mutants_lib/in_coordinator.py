@@ -96,7 +96,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="lease-is-never-renewed",
         promise="ranks go on for as long as their coordinator lives",
-        file=f"{_ENGINE}/node_hand.py",
+        file=f"{_ENGINE}/node_lease.py",
         old="            await asyncio.sleep(every_s)\n",
         new="            await asyncio.sleep(every_s * 100)\n",
         tests=(f"{_SEEDS}::test_random_faults[0]",),

@@ -10,23 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.actions import Action, Classify, Reach, Serve
+from orchestrator.core.connectivity import Classified, FabricProbed, Fault, LinksBroken, Reached
 from orchestrator.core.errors import ExitCode
 from orchestrator.core.events import (
-    Classified,
     Connected,
     DeadlinePassed,
     Divided,
     Event,
-    FabricProbed,
     Failed,
-    Fault,
-    LinksBroken,
     NodeConcluded,
     NodeLost,
     Phase,
     Problem,
     RankExited,
-    Reached,
 )
 from orchestrator.core.joining import NOT_READY
 from orchestrator.core.ladder import BETWEEN_NODES, Fall, Ground, Intent, Rung, ladder, used

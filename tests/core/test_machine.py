@@ -13,6 +13,7 @@ from orchestrator.core.actions import (
     Stop,
 )
 from orchestrator.core.codec import from_json, to_json
+from orchestrator.core.connectivity import Reached, RendezvousOffered
 from orchestrator.core.errors import ExitCode
 from orchestrator.core.events import (
     Begun,
@@ -25,8 +26,6 @@ from orchestrator.core.events import (
     Problem,
     RankExited,
     RankStarted,
-    Reached,
-    RendezvousOffered,
     Reported,
     StopKind,
     StopRequested,

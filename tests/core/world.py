@@ -28,14 +28,18 @@ from orchestrator.core.actions import (
     Sweep,
     Sync,
 )
+from orchestrator.core.connectivity import (
+    Classified,
+    FabricProbed,
+    Fault,
+    Reached,
+    RendezvousOffered,
+)
 from orchestrator.core.events import (
     Begun,
-    Classified,
     Collected,
     Connected,
     Event,
-    FabricProbed,
-    Fault,
     Launched,
     NodeConcluded,
     Prepared,
@@ -43,8 +47,6 @@ from orchestrator.core.events import (
     ProcessExited,
     RankExited,
     RankStarted,
-    Reached,
-    RendezvousOffered,
     Reserved,
     Swept,
     Synced,

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.boundary.reach_records import Dialled
 from orchestrator.boundary.trial_records import TriedProcess
-from orchestrator.core.events import FabricProbed
+from orchestrator.core.connectivity import FabricProbed
 from orchestrator.core.fabric.verdict import Link
 from orchestrator.core.ladder import Rung
 from orchestrator.core.outcome import Exited, TimedOut

@@ -9,14 +9,8 @@ import pytest
 
 from orchestrator.boundary.reach_records import Dialled
 from orchestrator.core.actions import Action, Launch
-from orchestrator.core.events import (
-    Event,
-    Launched,
-    LinksBroken,
-    NodeConcluded,
-    Progressed,
-    RankStarted,
-)
+from orchestrator.core.connectivity import LinksBroken
+from orchestrator.core.events import Event, Launched, NodeConcluded, Progressed, RankStarted
 from orchestrator.core.fabric.verdict import Link
 from orchestrator.core.machine import step
 from orchestrator.core.request import Budgets

@@ -18,7 +18,8 @@ from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.transport.base import ConnectLimits
 from orchestrator.engine.context import RunContext
 from orchestrator.engine.hands import Hands
-from orchestrator.engine.node_hand import FENCED, NodeHand
+from orchestrator.engine.node_hand import NodeHand
+from orchestrator.engine.node_lease import FENCED
 from tests.core.world import World, request
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core import machine
-from orchestrator.core.events import Connected, Reached, RendezvousOffered, Reserved
+from orchestrator.core.connectivity import Reached, RendezvousOffered
+from orchestrator.core.events import Connected, Reserved
 from orchestrator.core.state import new_state
 from orchestrator.edges.store.history import History
 from orchestrator.edges.store.journal import JournalReader

@@ -13,6 +13,7 @@ from orchestrator.core.events import Launched, Reported, Swept
 from orchestrator.core.state import RunState
 from orchestrator.engine import node_hand, run, watching
 from orchestrator.engine.node_hand import NodeHand
+from orchestrator.engine.node_lease import NodeLease
 from orchestrator.engine.run import _Engine
 from orchestrator.engine.watching import Watcher
 from tests.simulation import coordinator
@@ -29,10 +30,10 @@ def _violates(seed: int) -> bool:
 
 
 def _forget_the_epoch(patch: pytest.MonkeyPatch) -> None:
-    def fenced(self: NodeHand) -> dict[str, object]:
-        return {**self._named(), "epoch": 2}
+    def fenced(self: NodeLease, later: int = 0) -> dict[str, object]:
+        return {**self.named(), "epoch": 2 + later}
 
-    patch.setattr(NodeHand, "_fenced", fenced)
+    patch.setattr(NodeLease, "fenced", fenced)
 
 
 def _keep_the_epoch(patch: pytest.MonkeyPatch) -> None:
@@ -128,10 +129,10 @@ def _lie_about_success(patch: pytest.MonkeyPatch) -> None:
 
 
 def _never_renew(patch: pytest.MonkeyPatch) -> None:
-    async def keep_renewing(self: NodeHand) -> None:
+    def keep(self: NodeLease) -> None:
         del self
 
-    patch.setattr(NodeHand, "_keep_renewing", keep_renewing)
+    patch.setattr(NodeLease, "keep", keep)
 
 
 def _wait_without_a_deadline(patch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.events import FabricProbed, LinksBroken
+from orchestrator.core.connectivity import FabricProbed, LinksBroken
 from orchestrator.core.ladder import Rung
 from orchestrator.view.narrate import Weight, narrate
 from orchestrator.view.plan_text import plan_lines

@@ -1,4 +1,4 @@
-"""The test's part of the run's report, as docs/report-sections.md has it. Pure."""
+"""The test's part of the run's report: its words and tables, with :mod:`charts` between. Pure."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import scaling
-from bandwidth import ALL_REDUCE, COLLECTIVES
+from charts import (
+    Section,
+    bandwidth_charts,
+    number_text,
+    pair_charts,
+    scaling_charts,
+    spread_charts,
+    telemetry_charts,
+)
 from evidence import Evidence, training_rungs
 from figures import FAIL, INVALID, NOT_GATED, NOT_RUN, PASS, WARN, Figure
 from health import reasons
 from health_figures import HEALTH
 from merging import merged_sweeps
-from odd import FLOOR, compared, odd_ones
-from robust import median
+from odd import odd_ones
 
-Section = dict[str, Any]
 TONES = {PASS: "good", WARN: "odd", FAIL: "bad", INVALID: "bad", NOT_RUN: "soft", NOT_GATED: "soft"}
 WORDS = {NOT_RUN: "not run", NOT_GATED: "no gate"}
 COLUMNS = ("figure", "value", "range", "of limit", "of best", "gate", "verdict", "note")
 NUMBERS = {"value", "of limit", "of best", "gate"}
-MAX_LINES = 16
-MAX_POINTS = 600
-MAX_MATRICES = 8
 MAX_ROWS = 400
 
 
@@ -34,11 +37,11 @@ def report(evidence: Evidence, figures: Sequence[Figure], verdict: tuple[str, st
         _figure_table(figures),
         *_check_table(figures),
         *_outlier_table(evidence),
-        *_scaling(evidence),
-        *_bandwidth(evidence, figures),
-        *_matrices(evidence, figures),
-        *_spread(evidence),
-        *_telemetry(evidence),
+        *scaling_charts(evidence),
+        *bandwidth_charts(evidence, figures),
+        *pair_charts(evidence, figures),
+        *spread_charts(evidence),
+        *telemetry_charts(evidence),
         *_details(evidence, figures),
     ]
     return {"schema_version": 1, "sections": sections}
@@ -83,8 +86,10 @@ def _words(
 
 def _complaint(figure: Figure) -> str:
     """The figure, the worst of what was measured, and the gate it missed."""
-    who = f" ({figure.worst}: {_number(figure.low)})" if figure.worst and figure.count > 1 else ""
-    gate = "" if figure.gate is None else f", gate {_number(figure.gate)}"
+    who = (
+        f" ({figure.worst}: {number_text(figure.low)})" if figure.worst and figure.count > 1 else ""
+    )
+    gate = "" if figure.gate is None else f", gate {number_text(figure.gate)}"
     return f"{figure.title}{who}: {figure.verdict}{gate}" + (
         f", {figure.reason}" if figure.missing or figure.verdict == INVALID else ""
     )
@@ -102,7 +107,7 @@ def _tiles(figures: Sequence[Figure]) -> Iterator[Section]:
             tiles.append(
                 {
                     "label": label,
-                    "value": _number(figure.value),
+                    "value": number_text(figure.value),
                     "unit": figure.unit,
                     "text": ", ".join([WORDS.get(figure.verdict, figure.verdict), *told]),
                     "tone": TONES[figure.verdict].replace("soft", ""),
@@ -140,7 +145,9 @@ def _check_table(figures: Sequence[Figure]) -> Iterator[Section]:
     """Counts of what is wrong: on a terminal only whether anything is."""
     checks = [figure for figure in figures if figure.section == HEALTH]
     bad = [figure for figure in checks if figure.verdict in {FAIL, WARN} or figure.missing]
-    told = [f"{figure.title}: {_number(figure.value)} {figure.reason}".strip() for figure in bad]
+    told = [
+        f"{figure.title}: {number_text(figure.value)} {figure.reason}".strip() for figure in bad
+    ]
     right = sum(figure.verdict == PASS for figure in checks)
     absent = [f"{figure.title} not run: {figure.reason}" for figure in checks if _absent(figure)]
     yield {
@@ -158,7 +165,7 @@ def _check_table(figures: Sequence[Figure]) -> Iterator[Section]:
         "rows": [
             [
                 _cell(figure.title),
-                _cell(_number(figure.value)),
+                _cell(number_text(figure.value)),
                 _cell(f"{figure.count:,}" if figure.count else ""),
                 _cell(figure.verdict, "bad" if figure.missing else TONES[figure.verdict]),
                 _cell(figure.reason, "soft"),
@@ -185,22 +192,23 @@ def _cells(figure: Figure) -> Iterator[tuple[str, str]]:
         yield "-", "soft"
         yield "", ""
     else:
-        yield f"{_number(figure.value)} {figure.unit}", ""
+        yield f"{number_text(figure.value)} {figure.unit}", ""
         several = figure.count > 1 and figure.low is not None and figure.high is not None
         same = figure.low == figure.high
-        yield (f"{_number(figure.low)}..{_number(figure.high)}" if several and not same else ""), ""
+        yield (
+            (
+                f"{number_text(figure.low)}..{number_text(figure.high)}"
+                if several and not same
+                else ""
+            ),
+            "",
+        )
     yield _percent(figure.of_limit), ""
     yield _percent(figure.of_best), ""
-    yield ("" if figure.gate is None else _number(figure.gate)), "soft"
+    yield ("" if figure.gate is None else number_text(figure.gate)), "soft"
     word = WORDS.get(figure.verdict, figure.verdict)
     yield word, "bad" if figure.missing else TONES[figure.verdict]
     yield figure.reason.removeprefix("not gated: ").removeprefix("not gated; "), "soft"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _percent(share: float | None) -> str:
@@ -222,7 +230,7 @@ def _outlier_table(evidence: Evidence) -> Iterator[Section]:
                 [
                     _cell(odd.who),
                     _cell(odd.title),
-                    _cell(f"{_number(odd.value)} {odd.unit}"),
+                    _cell(f"{number_text(odd.value)} {odd.unit}"),
                     _cell(f"{odd.deviation:+.1%}", "bad" if odd.deviation < 0 else "odd"),
                 ]
                 for odd in found[:MAX_ROWS]
@@ -230,187 +238,6 @@ def _outlier_table(evidence: Evidence) -> Iterator[Section]:
             "note": "beyond 3.5 robust standard deviations (median absolute deviation) and 3 %",
             "terminal": True,
         }
-
-
-def _scaling(evidence: Evidence) -> Iterator[Section]:
-    rungs = training_rungs(evidence)
-    if len(rungs) > 1:
-        yield {
-            "kind": "bars",
-            "title": "Scaling: training throughput",
-            "unit": "tok/s",
-            "bars": [
-                {
-                    "label": f"{rung.name} ({rung.ranks})" if rung.ranks > 1 else rung.name,
-                    "value": rung.total,
-                    "target": rung.ideal,
-                    "text": f"{_number(rung.total)} tok/s, {_number(rung.per_gpu)} per rank, "
-                    f"{rung.efficiency:.1%}",
-                    "tone": _scaling_tone(rung, rungs),
-                }
-                for rung in rungs[:MAX_LINES]
-            ],
-            "note": "the mark: the same GPUs by themselves, added up",
-        }
-
-
-def _scaling_tone(rung: scaling.Rung, rungs: Sequence[scaling.Rung]) -> str:
-    if rung.scope == scaling.ALL and scaling.loud(rungs):
-        return "bad"
-    return "odd" if rung.efficiency < scaling.GOOD_EFFICIENCY else "good"
-
-
-_SCOPES = {"node": "inside a node", "all": "across all nodes", "rails": "between nodes only"}
-
-
-def _bandwidth(evidence: Evidence, figures: Sequence[Figure]) -> Iterator[Section]:
-    merged = merged_sweeps([part.get("collectives") or [] for part in evidence.parts])
-    by_id = {figure.id: figure for figure in figures}
-    for scope in ("node", "all"):
-        records = [r for r in merged if r["scope"] == scope and r["ranks"] > 1]
-        if not records:
-            continue
-        curves = [
-            (kind, _curve(r for r in records if r["collective"] == kind)) for kind in COLLECTIVES
-        ]
-        series = [_line(kind, points) for kind, points in curves if points]
-        marks = _marks(by_id.get(f"{ALL_REDUCE}-{scope}"))
-        yield _bandwidth_chart(f"Bus bandwidth, {_SCOPES[scope]}", series, marks)
-        nodes = list(dict.fromkeys(tuple(record["members"]) for record in records))
-        if len(nodes) > 1:
-            each = [
-                _line(
-                    evidence.node_of[members[0]],
-                    _curve(
-                        r
-                        for r in records
-                        if tuple(r["members"]) == members and r["collective"] == ALL_REDUCE
-                    ),
-                )
-                for members in nodes[:MAX_LINES]
-            ]
-            yield _bandwidth_chart("All-reduce inside each node", each, marks)
-    between = [r for r in merged if r["scope"] == "rails"]
-    if between:
-        yield _bandwidth_chart(
-            "All-reduce between nodes only, per rail", [_line(ALL_REDUCE, _curve(between))], []
-        )
-
-
-def _bandwidth_chart(title: str, series: Sequence[Section], marks: Sequence[Section]) -> Section:
-    return {
-        "kind": "lines",
-        "title": title,
-        "x": {"label": "message", "unit": "bytes", "log": True},
-        "y": {"label": "bus bandwidth", "unit": "GB/s", "from_zero": True},
-        "series": list(series),
-        "marks": list(marks),
-    }
-
-
-def _curve(records: Any) -> list[list[float]]:
-    """(size, median of the faster placement's bus bandwidth over groups)."""
-    best: dict[tuple[int, tuple[int, ...]], float] = {}
-    for record in records:
-        key = (record["size"], tuple(record["members"]))
-        best[key] = max(best.get(key, 0.0), record["busbw"])
-    by_size: dict[int, list[float]] = {}
-    for (size, _), rate in best.items():
-        by_size.setdefault(size, []).append(rate)
-    return [[float(size), median(rates)] for size, rates in sorted(by_size.items())]
-
-
-def _line(label: str, points: Sequence[Sequence[float]]) -> Section:
-    return {"label": label, "points": [list(point) for point in points]}
-
-
-def _marks(figure: Figure | None) -> list[Section]:
-    """Limit, best and gate of a figure as horizontal lines."""
-    if figure is None:
-        return []
-    known = (("limit", figure.limit, "soft"), ("best public", figure.best, "good"))
-    found = [*known, ("gate", figure.gate, "bad")]
-    return [
-        {"label": f"{label} {_number(value)}", "value": value, "tone": tone}
-        for label, value, tone in found
-        if value is not None
-    ]
-
-
-def _matrices(evidence: Evidence, figures: Sequence[Figure]) -> Iterator[Section]:
-    by_id = {figure.id: figure for figure in figures}
-    gate = by_id["p2p-copy-engine"].gate
-    for part in evidence.parts:
-        pairs = part.get("pairs") or {}
-        rates = pairs.get("copy engine")
-        if rates:
-            names = [f"GPU {index}" for index in range(len(rates))]
-            yield {
-                "kind": "heat",
-                "title": f"GPU to GPU on {part['node']}",
-                "unit": "GB/s",
-                "rows": names,
-                "columns": names,
-                "values": rates,
-                "note": "from row to column, by copy engine, one direction at a time"
-                + (f"; gate {gate:g}" if gate else ""),
-            }
-
-
-def _spread(evidence: Evidence) -> Iterator[Section]:
-    """Every GPU's figures as parts of the median, side by side."""
-    odd = {(one.title, one.who) for one in odd_ones(evidence)}
-    groups = []
-    for one in compared(evidence):
-        middle = median(list(one.values.values()))
-        if len(one.values) > 1 and middle > 0:
-            points = [
-                {
-                    "label": f"{who}: {_number(value)} {one.unit}",
-                    "value": 100 * value / middle,
-                    "tone": "bad" if (one.title, who) in odd else "",
-                }
-                for who, value in list(one.values.items())[:MAX_POINTS]
-            ]
-            groups.append({"label": one.title, "points": points})
-    if groups:
-        yield {
-            "kind": "spread",
-            "title": "Every GPU against the median"
-            if evidence.gpu
-            else "Every rank against the median",
-            "unit": "% of the median",
-            "groups": groups,
-            "marks": [
-                {"value": 100 * (1 + side * FLOOR), "tone": "soft" if side else "good"}
-                for side in (-1, 0, 1)
-            ],
-            "note": f"each dot is one of them; red dots are out of line; lines at {FLOOR:.0%}",
-        }
-
-
-def _telemetry(evidence: Evidence) -> Iterator[Section]:
-    for key, title, unit in (
-        ("power_w", "Power", "W"),
-        ("sm_clock_mhz", "SM clock", "MHz"),
-        ("temperature_c", "Temperature", "°C"),
-    ):
-        series = []
-        for rank, part in enumerate(evidence.parts[:MAX_LINES]):
-            samples = (part.get("health") or {}).get("samples", [])
-            points = [[s["t"], s[key]] for s in samples if s.get(key) is not None]
-            stride = len(points) // MAX_POINTS + 1
-            if len(points) > 1:
-                series.append(_line(evidence.label(rank), points[::stride]))
-        if series:
-            yield {
-                "kind": "lines",
-                "title": f"{title} during the test",
-                "x": {"label": "time", "unit": "s"},
-                "y": {"label": title.lower(), "unit": unit},
-                "series": series,
-                "marks": [],
-            }
 
 
 def _details(evidence: Evidence, figures: Sequence[Figure]) -> Iterator[Section]:
@@ -455,7 +282,7 @@ def _details(evidence: Evidence, figures: Sequence[Figure]) -> Iterator[Section]
 
 
 def _sourced(value: float | None, source: str) -> str:
-    return "" if value is None else f"{_number(value)}: {source}"
+    return "" if value is None else f"{number_text(value)}: {source}"
 
 
 def _sweep_row(record: Mapping[str, Any]) -> list[str]:
