@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from conversations import Example
 from fused import reference
 from fused.attention import documents
-from fused.engine import FusedEngine, with_engine
+from fused.engine import FusedEngine, against_fused, with_engine
 from fused.fp8 import JoinedFp8
 from fused.head import Head, chunk_rows, linear_cross_entropy
 from fused.joined import Part
@@ -273,10 +273,20 @@ def test_the_engine_that_suits_is_taken(
     pytest.importorskip("triton", reason="hardware: no build of Triton for this machine")
     settings = Settings(**({"dtype": "bf16"} | options))
     kind = LlamaConfig(**({"num_attention_heads": 4, "hidden_size": 64} | config))
-    found, why = with_engine(settings, kind, torch.device(device))
-    assert found.engine == engine
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CC", "cc")
+        why = against_fused(settings, kind, torch.device(device))
+    assert with_engine(settings, why).engine == engine
     assert against in why
     assert bool(against) == bool(why)
+
+
+def test_without_a_compiler_kernels_could_not_be_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton", reason="hardware: no build of Triton for this machine")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+    settings = Settings(dtype="bf16")
+    assert "C compiler" in against_fused(settings, LlamaConfig(), torch.device("cuda"))
 
 
 def test_options_that_do_not_go_together_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import tiny_base
-from fused.engine import find_group, with_engine
+from fused.engine import against_fused, find_group, with_engine
 from fused.sharded import ShardGroup
 from packing import Batch
 from settings import Settings
@@ -68,7 +68,9 @@ def prepare(settings: Settings, world: World) -> Trainable:
     source = _locate_base(settings, world)
     tokenizer = _load_tokenizer(source)
     config = AutoConfig.from_pretrained(source)
-    settings, against = with_engine(settings, config, world.device)
+    # Ranks exchange gradients as their engine does: what speaks against it on one is so for all.
+    against = max(world.gather(against_fused(settings, config, world.device)))
+    settings = with_engine(settings, against)
     if against and world.device.type == "cuda":
         world.say(f"engine plain, not fused: {against}")
     group = find_group(config, settings, world)

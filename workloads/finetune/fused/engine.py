@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import torch
@@ -19,24 +21,27 @@ from packing import Batch
 from settings import Settings
 from world import World
 
+COMPILERS = ("cc", "gcc", "clang")
 ADAM_BYTES = 12  # gradient and two moments in fp32, for each value of the adapter
 
 
-def with_engine(settings: Settings, config: Any, device: torch.device) -> tuple[Settings, str]:
-    """`settings` with an engine in place of `auto`, for a model of this transformers `config`; and
-    what speaks against the fused one, if anything. Who asks for fp8, or for weights that ranks hold
-    together, wants no other.
-    """
+def with_engine(settings: Settings, against: str) -> Settings:
+    """`settings` with an engine in place of `auto`: fused, unless something speaks `against` it."""
     if settings.engine != "auto":
-        return settings, ""
-    wanted = settings.fp8 or settings.shard == "on"
-    against = "" if wanted else _against_fused(settings, config, device)
-    return replace(settings, engine="plain" if against else "fused"), against
+        return settings
+    return replace(settings, engine="plain" if against else "fused")
 
 
-def _against_fused(settings: Settings, config: Any, device: torch.device) -> str:
+def against_fused(settings: Settings, config: Any, device: torch.device) -> str:
+    """What keeps `auto` from the fused engine here, for a model of this transformers `config`, if
+    anything does. Who asks for fp8, or for weights that ranks hold together, wants no other.
+    """
+    if settings.engine != "auto" or settings.fp8 or settings.shard == "on":
+        return ""
     if device.type != "cuda" or find_spec("triton") is None:
         return "no GPU that Triton has kernels for"
+    if not (os.environ.get("CC") or any(map(which, COMPILERS))):
+        return "no C compiler, with which Triton makes the calls of its kernels"
     if settings.dtype != "bf16" or settings.attention != "sdpa":
         return f"dtype {settings.dtype}, attention {settings.attention}; it is for bf16 and sdpa"
     if settings.lora_dropout or settings.gradient_checkpointing:
