@@ -21,7 +21,8 @@ from tests.hosts.dividing import (
     squares,
     wait_for_outputs,
 )
-from tests.hosts.running import Desk, Here, Job, kill_rank, open_desk, remains
+from tests.hosts.processes import Here, kill_rank, remains
+from tests.hosts.running import Desk, Job, open_desk
 
 NODES = ("n1", "n2", "n3")
 

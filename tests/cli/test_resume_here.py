@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.running import Desk, Here, Job, open_desk, remains, wait_until
+from tests.hosts.processes import Here, remains
+from tests.hosts.running import Desk, Job, open_desk, wait_until
 from tests.hosts.surviving import SCRIPT, STEPS, Work, faults, log_of, release, resumed
 
 NODES = ("n1", "n2")

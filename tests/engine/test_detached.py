@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.hosts.running import Desk, Here, launch_held, measured, remains, wait_until
+from tests.hosts.processes import Here, launch_held, remains
+from tests.hosts.running import Desk, measured, wait_until
 
 HERE = Here()
 

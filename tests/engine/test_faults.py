@@ -8,7 +8,8 @@ import resource
 import signal
 import time
 
-from tests.hosts.running import Desk, Here, Job, children, launch_held, measured, remains
+from tests.hosts.processes import Here, children, launch_held, remains
+from tests.hosts.running import Desk, Job, measured
 
 HERE = Here()
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.hosts.running import Desk, Here, remains, wait_until
+from tests.hosts.processes import Here, remains
+from tests.hosts.running import Desk, wait_until
 from tests.hosts.terminal import CTRL_C, CTRL_S, on_terminal
 
 HERE = Here()

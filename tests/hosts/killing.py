@@ -18,7 +18,8 @@ from orchestrator.edges.store.layout import RunFolder
 from orchestrator.edges.store.runs import read_result
 from orchestrator.engine.recorded import recall
 from orchestrator.engine.revisit import read_request
-from tests.hosts.running import RANK, Desk, Ending, Job, Machine, look
+from tests.hosts.processes import Machine, look
+from tests.hosts.running import RANK, Desk, Ending, Job
 from tests.hosts.surviving import SCRIPT, STEPS, Work, essence, faults, release
 
 MAX_KILLS = 4

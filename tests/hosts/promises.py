@@ -8,7 +8,8 @@ from typing import Any
 
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.hosts.running import Desk, Ending, Job, remains
+from tests.hosts.processes import remains
+from tests.hosts.running import Desk, Ending, Job
 from tests.hosts.surviving import release
 
 

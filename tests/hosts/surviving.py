@@ -25,7 +25,8 @@ from orchestrator.edges.store.journal import JournalReader
 from orchestrator.edges.store.layout import Layout, RunFolder
 from orchestrator.engine.recorded import read_events
 from orchestrator.engine.revisit import read_request
-from tests.hosts.running import Desk, Ending, Job, Machine, remains
+from tests.hosts.processes import Machine, remains
+from tests.hosts.running import Desk, Ending, Job
 
 # One rank: each step is a line, a point and a checkpoint; a request to end waits for the step.
 # Before step HELD it waits until the home of its host has a file of the run's name.

@@ -11,8 +11,9 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.architecture.source import ROOT
+from tests.hosts.processes import remains
 from tests.hosts.promises import clean, go_on
-from tests.hosts.running import Desk, measured, remains, wait_until
+from tests.hosts.running import Desk, measured, wait_until
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]
 

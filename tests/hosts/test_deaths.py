@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
+from tests.hosts.processes import kill_rank, look
 from tests.hosts.promises import clean, go_on, honest
-from tests.hosts.running import Desk, kill_rank, look, measured, wait_until
+from tests.hosts.running import Desk, measured, wait_until
 from tests.hosts.surviving import release
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]

@@ -6,7 +6,8 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.dividing import SQUARES, check_complete, records, wait_for_outputs
-from tests.hosts.running import Desk, remains, wait_until
+from tests.hosts.processes import remains
+from tests.hosts.running import Desk, wait_until
 
 pytestmark = pytest.mark.hosts
 

@@ -24,7 +24,8 @@ from orchestrator.edges.store.runs import read_result
 from orchestrator.engine.drills.series import Ending, perform
 from orchestrator.engine.drills.sleeping import sleeping
 from orchestrator.engine.interrupts import Interrupts
-from tests.hosts.running import Desk, look, measured, wait_until
+from tests.hosts.processes import look
+from tests.hosts.running import Desk, measured, wait_until
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(240)]
 

@@ -8,7 +8,8 @@ import time
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.hosts.running import Desk, Ending, kill_rank, measured, remains, wait_until
+from tests.hosts.processes import kill_rank, remains
+from tests.hosts.running import Desk, Ending, measured, wait_until
 
 pytestmark = pytest.mark.hosts
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.hosts.running import Desk, Ending, Job, measured, remains
+from tests.hosts.processes import remains
+from tests.hosts.running import Desk, Ending, Job, measured
 from tests.hosts.surviving import SCRIPT, STEPS, Work, faults, release
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(180)]

@@ -13,18 +13,9 @@ from virtual_hosts_lib.hosts import VirtualHosts
 from virtual_hosts_lib.state import Options
 
 from tests.hosts.conftest import RaiseHosts
+from tests.hosts.processes import kill_rank, remains
 from tests.hosts.promises import clean
-from tests.hosts.running import (
-    RANK,
-    Desk,
-    Ending,
-    Job,
-    kill_rank,
-    measured,
-    open_desk,
-    remains,
-    wait_until,
-)
+from tests.hosts.running import RANK, Desk, Ending, Job, measured, open_desk, wait_until
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(180)]
 

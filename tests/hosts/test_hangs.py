@@ -9,7 +9,8 @@ import time
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.hosts.running import Desk, Ending, Job, kill_rank, measured, remains, wait_until
+from tests.hosts.processes import kill_rank, remains
+from tests.hosts.running import Desk, Ending, Job, measured, wait_until
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(180)]
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.hosts.running import Desk, Job, measured, remains
+from tests.hosts.processes import remains
+from tests.hosts.running import Desk, Job, measured
 
 pytestmark = pytest.mark.hosts
 

@@ -15,8 +15,9 @@ from virtual_hosts_lib.hosts import VirtualHosts
 from virtual_hosts_lib.state import Options
 
 from tests.hosts.conftest import RaiseHosts
+from tests.hosts.processes import look, remains
 from tests.hosts.promises import clean, go_on, honest
-from tests.hosts.running import RANK, Desk, Job, look, measured, open_desk, remains, wait_until
+from tests.hosts.running import RANK, Desk, Job, measured, open_desk, wait_until
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]
 

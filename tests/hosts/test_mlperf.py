@@ -10,7 +10,8 @@ from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.architecture.source import ROOT
 from tests.hosts.dividing import merged
-from tests.hosts.running import Desk, remains
+from tests.hosts.processes import remains
+from tests.hosts.running import Desk
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(180)]
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.hosts.running import Desk, Job, look, measured, remains, wait_until
+from tests.hosts.processes import look, remains
+from tests.hosts.running import Desk, Job, measured, wait_until
 
 pytestmark = pytest.mark.hosts
 

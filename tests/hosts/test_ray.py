@@ -15,7 +15,8 @@ from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.contracts.launchers.foreign_ray import HEAD, part, wait_for
 from tests.contracts.launchers.foreign_ray import look as look_at_ray
-from tests.hosts.running import Desk, kill_rank, look, remains
+from tests.hosts.processes import kill_rank, look, remains
+from tests.hosts.running import Desk
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(300)]
 

@@ -16,16 +16,8 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.killing import Field
-from tests.hosts.running import (
-    Desk,
-    Ending,
-    Job,
-    look,
-    measured,
-    open_desk,
-    remains,
-    wait_until,
-)
+from tests.hosts.processes import look, remains
+from tests.hosts.running import Desk, Ending, Job, measured, open_desk, wait_until
 from tests.hosts.surviving import (
     SCRIPT,
     STEPS,

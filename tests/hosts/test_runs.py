@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.hosts.running import Desk, look, measured, remains
+from tests.hosts.processes import look, remains
+from tests.hosts.running import Desk, measured
 
 pytestmark = pytest.mark.hosts
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.hosts.running import Desk, Job, measured, remains, wait_until
+from tests.hosts.processes import remains
+from tests.hosts.running import Desk, Job, measured, wait_until
 from tests.hosts.terminal import CTRL_C, CTRL_Z, Terminal, on_terminal
 
 pytestmark = pytest.mark.hosts

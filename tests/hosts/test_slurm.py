@@ -14,17 +14,8 @@ from virtual_hosts_lib.state import Options
 
 from tests.hosts.alone import give_base, train_alone
 from tests.hosts.conftest import RaiseHosts
-from tests.hosts.running import (
-    RANK,
-    Desk,
-    Ending,
-    Job,
-    kill_rank,
-    look,
-    open_desk,
-    remains,
-    wait_until,
-)
+from tests.hosts.processes import kill_rank, look, remains
+from tests.hosts.running import RANK, Desk, Ending, Job, open_desk, wait_until
 
 pytestmark = pytest.mark.hosts
 

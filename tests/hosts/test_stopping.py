@@ -10,16 +10,8 @@ import time
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.hosts.running import (
-    Desk,
-    Ending,
-    Job,
-    launch_held,
-    look,
-    measured,
-    remains,
-    wait_until,
-)
+from tests.hosts.processes import launch_held, look, remains
+from tests.hosts.running import Desk, Ending, Job, measured, wait_until
 
 pytestmark = pytest.mark.hosts
 
