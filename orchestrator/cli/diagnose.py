@@ -103,7 +103,7 @@ def _diagnose_run(folder: RunFolder, gathering: Gathering) -> Findings:
     """With what its journal knows of endings and nodes."""
     from orchestrator.edges.diagnosis.reading import WHOLE
     from orchestrator.edges.store.runs import read_result
-    from orchestrator.engine.diagnosing import diagnose_run, verdict_findings
+    from orchestrator.engine.diagnosing import besides_victims, diagnose_run, verdict_findings
     from orchestrator.engine.recorded import recall
     from orchestrator.engine.revisit import read_request
 
@@ -113,4 +113,4 @@ def _diagnose_run(folder: RunFolder, gathering: Gathering) -> Findings:
             click.echo(f"run {folder.run_id} {result.status.value}: nothing failed", err=True)
         return known
     state = recall(folder, read_request(folder)).state
-    return diagnose_run(folder, state, WHOLE, gathering)
+    return besides_victims(diagnose_run(folder, state, WHOLE, gathering), result)

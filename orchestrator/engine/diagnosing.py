@@ -14,11 +14,13 @@ from orchestrator.core.diagnosis.model import (
     Diagnosis,
     End,
     Findings,
+    Role,
     Source,
 )
+from orchestrator.core.diagnosis.rules import BY_ID
 from orchestrator.core.events import RankExited
 from orchestrator.core.outcome import Signalled
-from orchestrator.core.result import Result
+from orchestrator.core.result import FailureResult, Result
 from orchestrator.core.state import Ending, RunState
 from orchestrator.edges.diagnosis.reading import ENDS, Gathering, Window
 from orchestrator.edges.diagnosis.sources import source_of
@@ -63,20 +65,32 @@ def verdict_findings(result: Result | None) -> Findings | None:
     """What the run itself knows for sure: how it hung, say. None where the logs know more."""
     if result is None or (result.failure is not None and result.failure.id in _EXPLAINED):
         return None
-    failure = result.failure
-    if failure is None:
-        return Findings(diagnosis=None)
-    return Findings(
-        diagnosis=Diagnosis(
-            id=failure.id,
-            title="What the run itself found",
-            confidence=Confidence.CERTAIN,
-            cause=failure.cause,
-            remedy=failure.remedy,
-            advice=Advice.GIVE_UP,
-            node=failure.node,
-            rank=failure.rank,
-        )
+    return Findings(diagnosis=None if result.failure is None else _verdict(result.failure))
+
+
+def besides_victims(findings: Findings, result: Result | None) -> Findings:
+    """``findings`` in logs, but what the run itself found instead of a process that was only told
+    to end: of the rank that ended first the run knows more.
+    """
+    found = findings.diagnosis
+    if found is None or result is None or result.failure is None:
+        return findings
+    rule = BY_ID.get(found.id)
+    if rule is None or rule.role is not Role.VICTIM:
+        return findings
+    return replace(findings, diagnosis=_verdict(result.failure))
+
+
+def _verdict(failure: FailureResult) -> Diagnosis:
+    return Diagnosis(
+        id=failure.id,
+        title="What the run itself found",
+        confidence=Confidence.CERTAIN,
+        cause=failure.cause,
+        remedy=failure.remedy,
+        advice=Advice.GIVE_UP,
+        node=failure.node,
+        rank=failure.rank,
     )
 
 

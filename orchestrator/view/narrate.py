@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -43,6 +44,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.evidence import Inspected, Stalled
 from orchestrator.core.facts import Facts
+from orchestrator.core.ladder import Fall, Rung
 from orchestrator.core.outcome import describe, succeeded
 from orchestrator.core.state import LEASE, RunState
 from orchestrator.view.text import TIMES, brief, plural, seconds, size
@@ -210,14 +212,20 @@ def _before_launch(event: Event, state: RunState) -> Line | None:
         case RendezvousOffered(node=node, port=port):
             return Line(Weight.DETAIL, f"offers port {port} for the rendezvous", node)
         case Reached() if state.falls and state.plan is not None:
-            failed, rung = state.falls[0], state.plan.rung
-            text = f"{failed.rung.value} failed: {brief(failed.reason, 300)}; goes on by {rung}"
-            return Line(Weight.PROBLEM, text)
+            return Line(Weight.PROBLEM, _fall(state.falls, state.plan.rung))
         case Reached(node=node, addresses=addresses):
             reached = ", ".join(brief(a, 60) for a in addresses[:4]) or "no address of the head"
             return Line(Weight.DETAIL, f"reaches {reached}", node)
         case _:
             return None
+
+
+def _fall(falls: Sequence[Fall], rung: Rung) -> str:
+    """The first rung that failed, and how the run goes on, unless that is no longer possible."""
+    first = falls[0]
+    text = f"{first.rung.value} failed: {brief(first.reason, 300)}"
+    over = any(fall.rung == rung for fall in falls)
+    return f"{text}; no rung is left" if over else f"{text}; goes on by {rung}"
 
 
 def _facts(facts: Facts) -> str:

@@ -290,6 +290,19 @@ def test_a_failed_run_says_why(tmp_path: Path, home: Path) -> None:
     assert "  diagnosis: rank 1 on n2 has no module a_module_that_nobody_has" in done.stderr
 
 
+def test_a_launcher_that_was_told_to_end_is_not_the_cause(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing in the logs explains the rank that ended first; the run knows which that was."""
+    folder = finished(home, RankExited(node="b", rank=1, outcome=Exited(2), at=9.0))
+    told = "torch.distributed.elastic.multiprocessing.api: Sending process 9 closing signal SIGTERM"
+    folder.log("a", "launcher.err").write_text(told + "\n")
+    assert main(["diagnose", folder.run_id]) == 0
+    out = capsys.readouterr().out
+    assert "What the run itself found" in out
+    assert "rank 1 on b exited with code 2" in out
+
+
 def test_what_a_kernel_said_first_is_the_cause(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,7 +58,7 @@ class Settings:
     engine: str = _option(
         "auto",
         "plain = transformers and autograd; fused = passes of our own; auto = fused on GPUs, for "
-        "what it knows",
+        "what it knows, and where fp8 or shard ask for it",
         "auto",
         "plain",
         "fused",
