@@ -44,7 +44,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.evidence import Inspected, Stalled
 from orchestrator.core.facts import Facts
-from orchestrator.core.ladder import Fall, Rung
+from orchestrator.core.ladder import Fall
 from orchestrator.core.outcome import describe, succeeded
 from orchestrator.core.state import LEASE, RunState
 from orchestrator.view.text import TIMES, brief, plural, seconds, size
@@ -220,7 +220,7 @@ def _before_launch(event: Event, state: RunState) -> Line | None:
             return None
 
 
-def _fall(falls: Sequence[Fall], rung: Rung) -> str:
+def _fall(falls: Sequence[Fall], rung: str) -> str:
     """The first rung that failed, and how the run goes on, unless that is no longer possible."""
     first = falls[0]
     text = f"{first.rung.value} failed: {brief(first.reason, 300)}"
