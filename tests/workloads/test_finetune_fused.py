@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from conversations import Example
 from fused import reference
 from fused.attention import documents
-from fused.engine import FusedEngine, against_fused, with_engine
+from fused.engine import FusedEngine
 from fused.fp8 import JoinedFp8
 from fused.head import Head, chunk_rows, linear_cross_entropy
 from fused.joined import Part
@@ -247,46 +247,6 @@ def test_a_model_of_another_kind_is_refused_with_what_is_known() -> None:
     model.get_base_model().config.model_type = "mamba"
     with pytest.raises(NotFused, match=r"mamba \(known: llama, mistral, qwen2\).*--engine plain"):
         FusedModel(model)
-
-
-@pytest.mark.parametrize(
-    "options,config,device,engine,against",
-    [
-        ({}, {}, "cuda", "fused", ""),
-        ({}, {}, "cpu", "plain", "no GPU"),
-        ({"dtype": "fp32"}, {}, "cuda", "plain", "dtype fp32"),
-        ({"attention": "eager"}, {}, "cuda", "plain", "attention eager"),
-        ({"lora_dropout": 0.1}, {}, "cuda", "plain", "dropout"),
-        ({"gradient_checkpointing": True}, {}, "cuda", "plain", "checkpointing"),
-        ({}, {"hidden_act": "gelu"}, "cuda", "plain", "gelu"),
-        ({}, {"head_dim": 96}, "cuda", "plain", "heads of 96"),
-        ({"engine": "plain"}, {}, "cuda", "plain", ""),
-        ({"engine": "fused"}, {}, "cpu", "fused", ""),
-        ({"fp8": True}, {}, "cpu", "fused", ""),
-        ({"shard": "on"}, {}, "cpu", "fused", ""),
-    ],
-)
-def test_the_engine_that_suits_is_taken(
-    options: dict[str, Any], config: dict[str, Any], device: str, engine: str, against: str
-) -> None:
-    """Where `auto` finds something in the way of the fused one, it is told."""
-    pytest.importorskip("triton", reason="hardware: no build of Triton for this machine")
-    settings = Settings(**({"dtype": "bf16"} | options))
-    kind = LlamaConfig(**({"num_attention_heads": 4, "hidden_size": 64} | config))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CC", "cc")
-        why = against_fused(settings, kind, torch.device(device))
-    assert with_engine(settings, why).engine == engine
-    assert against in why
-    assert bool(against) == bool(why)
-
-
-def test_without_a_compiler_kernels_could_not_be_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("triton", reason="hardware: no build of Triton for this machine")
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setenv("PATH", "")
-    settings = Settings(dtype="bf16")
-    assert "C compiler" in against_fused(settings, LlamaConfig(), torch.device("cuda"))
 
 
 def test_options_that_do_not_go_together_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,10 +105,8 @@ class FusedEngine:
         `overlap`, finished gradients are sent at once: this is the step's last micro-batch.
         """
         finished = None if overlap is None else overlap.finished
-        return (
-            self.model.accumulate(self.model.lay(batch), scale, self.choice.recompute, finished)
-            * scale
-        )
+        laid = self.model.lay(batch)
+        return self.model.accumulate(laid, scale, self.choice.recompute, finished) * scale
 
     def accompany(self, *, backward: bool = False, overlap: Overlap | None = None) -> None:
         """A pass without a micro-batch, while other ranks have one."""

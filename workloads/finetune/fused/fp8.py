@@ -25,20 +25,35 @@ from fused.reference import LowRank
 STEP = 16  # inner and outer dimensions must be multiples of it
 
 
+class Rounded:
+    """A frozen matrix [o, d] in 8 bits, laid out both ways."""
+
+    def __init__(self, ops: ModuleType, weight: Tensor) -> None:
+        self._ops = ops
+        self._rows: tuple[Tensor, Tensor] = ops.quantise_rows(weight)
+        self._columns: tuple[Tensor, Tensor] = ops.quantise_rows(weight.t().contiguous())
+
+    def forward(self, x: Tensor, out: Tensor, bias: Tensor | None = None) -> None:
+        """`out` [T, o] = x [T, d] times the matrix, plus `bias` [o]."""
+        _multiply(self._ops.quantise_rows(x), *self._rows, out, bias)
+
+    def input_gradient(self, grad: Tensor, out: Tensor) -> None:
+        """`out` [T, d], from `grad` [T, o]."""
+        _multiply(self._ops.quantise_rows(grad), *self._columns, out)
+
+
 class JoinedFp8(Joined):
     """As `Joined`, but x and y need no room beside them."""
 
     def __init__(self, ops: ModuleType, parts: Sequence[Part]) -> None:
         super().__init__(parts)
-        if self.width % STEP or self.out_width % STEP:
+        weight = self.storage[: self.out_width, : self.width]
+        if not fits(weight):
             raise ValueError(
                 f"a product of {self.width} x {self.out_width}; fp8 takes multiples of {STEP}"
             )
-        self._ops = ops
         self.spare = 0
-        weight = self.storage[: self.out_width, : self.width]
-        self._rows, self._row_scales = ops.quantise_rows(weight)
-        self._columns, self._column_scales = ops.quantise_rows(weight.t().contiguous())
+        self._rounded = Rounded(ops, weight)
 
     def forward(self, x: Tensor, out: Tensor) -> Tensor:
         thin, _ = self.begin_forward(x, out)
@@ -47,7 +62,7 @@ class JoinedFp8(Joined):
 
     def begin_forward(self, x: Tensor, out: Tensor) -> tuple[Tensor, LowRank | None]:
         thin = torch.mm(x, self._down.t())
-        _multiply(self._ops.quantise_rows(x), self._rows, self._row_scales, out, self.bias)
+        self._rounded.forward(x, out, self.bias)
         return thin, LowRank(thin, tuple(self._blocks(self._up)))
 
     def input_gradient(self, grad: Tensor, out: Tensor | None) -> Tensor:
@@ -59,7 +74,7 @@ class JoinedFp8(Joined):
 
     def begin_input_gradient(self, grad: Tensor, out: Tensor) -> tuple[Tensor, LowRank | None]:
         thin = torch.mm(grad, self._up)
-        _multiply(self._ops.quantise_rows(grad), self._columns, self._column_scales, out)
+        self._rounded.input_gradient(grad, out)
         return thin, LowRank(thin, (self._down.t(),))
 
 
@@ -72,17 +87,15 @@ class HeadFp8(Head):
 
     def __init__(self, ops: ModuleType, weight: Tensor) -> None:
         super().__init__(weight)
-        self._ops = ops
-        self._rows, self._row_scales = ops.quantise_rows(weight)
-        self._columns, self._column_scales = ops.quantise_rows(weight.t().contiguous())
+        self._rounded = Rounded(ops, weight)
 
     def logits(self, hidden: Tensor) -> Tensor:
         out = hidden.new_empty(hidden.shape[0], self.weight.shape[0])
-        _multiply(self._ops.quantise_rows(hidden), self._rows, self._row_scales, out)
+        self._rounded.forward(hidden, out)
         return out
 
     def input_gradient(self, grad: Tensor, labels: Tensor, scale: float, out: Tensor) -> None:
-        _multiply(self._ops.quantise_rows(grad), self._columns, self._column_scales, out)
+        self._rounded.input_gradient(grad, out)
         out.sub_(self.weight[labels], alpha=scale)
 
 
