@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.boundary.told_lines import finite, read_object, unknown_type, whole
-from orchestrator.core.rounds import Ended, Joined, Offered, Pace, Part, StepTold, Terms
+from orchestrator.core.rounds import Ended, Exchanged, Joined, Offered, Pace, Part, StepTold, Terms
 
 COMPRESSIONS = ("int8", "bf16", "none")
 MAX_LINE_BYTES = 1024 * 1024
@@ -59,6 +59,9 @@ def _terms(record: Mapping[str, Any]) -> Terms:
     compression = record.get("compression")
     if compression not in COMPRESSIONS:
         raise _Bad(f"unknown compression {str(compression)[:40]!r}")
+    exchanged = record.get("exchange", Exchanged.CHANGES)
+    if exchanged not in tuple(Exchanged):
+        raise _Bad(f"unknown exchange {str(exchanged)[:40]!r}")
     return Terms(
         training=_digest(record, "training"),
         steps=_count(record, "steps", least=1),
@@ -68,6 +71,7 @@ def _terms(record: Mapping[str, Any]) -> Terms:
         compression=compression,
         learning_rate=_number(record, "learning_rate", 0.0, 10.0),
         momentum=_number(record, "momentum", 0.0, 0.999),
+        exchanged=Exchanged(exchanged),
     )
 
 

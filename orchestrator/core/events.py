@@ -23,6 +23,7 @@ from orchestrator.core.evidence import Inspected, Stalled
 from orchestrator.core.facts import Facts, SlurmNode
 from orchestrator.core.outcome import Outcome
 from orchestrator.core.request import RunRequest
+from orchestrator.core.rounds import Exchanged
 
 
 class Phase(StrEnum):
@@ -147,8 +148,9 @@ class Divided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundClosed:
-    """The nodes' trainings were averaged. ``weights``: (node, rows that it had trained on);
-    ``missing``: nodes whose part did not arrive in time; ``bytes`` travelled both ways.
+    """What the nodes learned was averaged, or their gradients summed, which is told of now and then
+    only. ``weights``: (node, rows that it had trained on); ``missing``: nodes whose part did not
+    arrive in time; ``bytes`` travelled both ways.
     """
 
     round: int
@@ -157,6 +159,7 @@ class RoundClosed:
     missing: tuple[str, ...] = ()
     bytes: int = 0
     seconds: float = 0.0
+    exchanged: Exchanged = Exchanged.CHANGES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,7 +107,11 @@ def _rungs(ground: Ground) -> Iterator[tuple[Rung, bool, str]]:
         return
     yield from _collectives(ground)
     if ground.shape is Shape.LOCAL_ROUNDS and ground.nodes > 1:
-        yield Rung.LOCAL_ROUNDS, True, "every node by itself, averaged over SSH now and then"
+        yield (
+            Rung.LOCAL_ROUNDS,
+            True,
+            "every node by itself; what they learn is put together over SSH",
+        )
 
 
 def _collectives(ground: Ground) -> Iterator[tuple[Rung, bool, str]]:

@@ -1,9 +1,11 @@
 """Training without collectives between nodes, decided: where it begins, who trains on how many
-rows, when a round closes, and what the nodes' steps add up to. Pure.
+rows, when a round closes, and what the nodes' parts add up to. Pure.
 
 Steps are counted over the whole run, and so are rounds: round r ends with step r x ``round_steps``,
 or with the last step. In each step the nodes share the rows that all ranks together would have
-trained on, in proportion to their speed.
+trained on, in proportion to their speed. What they exchange at a round's end is either what their
+parameters changed by, which is averaged, or, in rounds of one step, their gradients, which are
+summed: then training is what it would be with collectives.
 """
 
 from __future__ import annotations
@@ -11,22 +13,34 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 # A node is late when it takes longer than the slowest of the others by this factor.
 PATIENCE = 3.0
 MIN_PATIENCE_S = 20.0
 # Shares stay as they are for less: a row more or less on a node costs more than it wins.
 WORTH_A_CHANGE = 0.08
-# How much of a node's earlier pace counts beside its latest: a moment's noise moves no rows.
-MEMORY = 0.5
+# With the same rows on every node as with collectives, sums of gradients are the same to the bit:
+# that is given up only for a step that is so much shorter.
+WORTH_OTHER_SUMS = 0.25
+# After so many steps a node's pace counts half beside its latest: a moment's noise moves no rows.
+MEMORY_STEPS = 5
 ROUNDING = 1e-9
 FEED_START, FEED_PARAMETERS, FEED_FIRST_UPDATE = 1, 2, 3
+
+
+class Exchanged(StrEnum):
+    """What a part is: what a node's parameters changed by, or its share of a step's gradient."""
+
+    CHANGES = "changes"
+    GRADIENTS = "gradients"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What all nodes must agree on. ``training`` is a digest of settings and data; ``values`` is
-    how many parameters are trained; ``rows`` are trained on in each step by all nodes together.
+    how many numbers a part has; ``rows`` are trained on in each step by all nodes together.
+    ``learning_rate`` and ``momentum`` are those of the outer step that averaged changes are for.
     """
 
     training: str
@@ -37,6 +51,7 @@ class Terms:
     compression: str
     learning_rate: float
     momentum: float
+    exchanged: Exchanged = Exchanged.CHANGES
 
     @property
     def last_round(self) -> int:
@@ -89,12 +104,13 @@ class Pace:
     rows: float
     seconds: float
 
-    def after(self, before: Pace | None) -> Pace:
-        """This one, steadied by what was known ``before``."""
+    def after(self, before: Pace | None, steps: int) -> Pace:
+        """This one, of so many ``steps``, steadied by what was known ``before``."""
         if before is None:
             return self
+        kept = 0.5 ** (steps / MEMORY_STEPS)
         return Pace(
-            rows=self.rows + MEMORY * before.rows, seconds=self.seconds + MEMORY * before.seconds
+            rows=self.rows + kept * before.rows, seconds=self.seconds + kept * before.seconds
         )
 
 
@@ -152,33 +168,73 @@ def _difference(one: Terms, other: Terms) -> str:
     return ", ".join(names)
 
 
-def equal_shares(nodes: Sequence[str]) -> dict[str, float]:
-    """Before anything is known of their speed."""
-    return dict.fromkeys(nodes, 1 / len(nodes)) if nodes else {}
+def first_shares(ranks: Mapping[str, int]) -> dict[str, float]:
+    """Before anything is known of the nodes' speed: each rank has as much to do as the others."""
+    total = sum(ranks.values())
+    return {node: count / total for node, count in ranks.items()}
 
 
 def next_shares(
-    now: Mapping[str, float], living: Sequence[str], paces: Mapping[str, Pace], rows: int
+    now: Mapping[str, float], living: Sequence[str], paces: Mapping[str, Pace], terms: Terms
 ) -> dict[str, float]:
     """Which part of each step's rows the ``living`` nodes train on. A lost node's goes to them.
 
     Nobody gets less than a row. Shares stay as they are until every pace is known, and for
     differences that do not matter.
     """
-    kept = _normal({node: now.get(node, 0.0) for node in living}, rows)
+    kept = _normal({node: now.get(node, 0.0) for node in living}, terms.rows)
     speeds = {n: paces[n].rows / paces[n].seconds for n in living if n in paces}
     if len(speeds) < len(living):
         return kept
-    wanted = _normal(speeds, rows)
+    if terms.exchanged is Exchanged.GRADIENTS:
+        return _next_split(kept, speeds, terms.rows)
+    wanted = _normal(speeds, terms.rows)
     if all(abs(wanted[node] / kept[node] - 1) <= WORTH_A_CHANGE for node in living):
         return kept
     return wanted
 
 
+def _next_split(
+    kept: Mapping[str, float], speeds: Mapping[str, float], rows: int
+) -> dict[str, float]:
+    """Shares of nodes that wait for each other in every step: whole rows, so that the slowest ends
+    as soon as can be.
+    """
+    if rows < len(speeds):
+        return dict(kept)
+    counts = dict.fromkeys(speeds, 1)
+    for _ in range(rows - len(counts)):
+        counts[min(counts, key=lambda node: (counts[node] + 1) / speeds[node])] += 1
+    now_s = max(kept[node] * rows / speed for node, speed in speeds.items())
+    then_s = max(counts[node] / speed for node, speed in speeds.items())
+    if then_s >= (1 - WORTH_OTHER_SUMS) * now_s:
+        return dict(kept)
+    return {node: count / rows for node, count in counts.items()}
+
+
+def weights_of(terms: Terms, rows: Mapping[str, int]) -> dict[str, float]:
+    """What each node's part is multiplied by before all are added up: gradients are sums already;
+    of changes, a node's counts by the ``rows`` that it comes from.
+    """
+    if terms.exchanged is Exchanged.GRADIENTS:
+        return dict.fromkeys(rows, 1.0)
+    total = sum(rows.values())
+    return {node: count / total for node, count in rows.items()}
+
+
+def outer_step(terms: Terms) -> tuple[float, float]:
+    """The rate and momentum that what was added up is applied with: an update is taken off the
+    parameters, and a gradient given as it is.
+    """
+    if terms.exchanged is Exchanged.GRADIENTS:
+        return -1.0, 0.0
+    return terms.learning_rate, terms.momentum
+
+
 def _normal(weights: Mapping[str, float], rows: int) -> dict[str, float]:
     """In proportion to ``weights``, summing up to 1, nobody below one row (or an equal share)."""
     if sum(weights.values()) <= 0:
-        return equal_shares(list(weights))
+        return dict.fromkeys(weights, 1 / len(weights))
     floor = min(1 / rows, 1 / len(weights))
     raised: set[str] = set()
     while True:

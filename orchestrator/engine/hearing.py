@@ -32,11 +32,15 @@ class Told:
                 self.offered.setdefault(node, said)
             case Part():
                 self.parts.setdefault(said.round, {}).setdefault(node, said)
-                self.paces[node] = said.pace.after(self.paces.get(node))
+                self._steady(node, said.pace)
             case Pace():
-                self.paces[node] = said.after(self.paces.get(node))
+                self._steady(node, said)
             case Ended():
                 self.ended.setdefault(node, said)
+
+    def _steady(self, node: str, pace: Pace) -> None:
+        steps = self.joined[node].terms.round_steps if node in self.joined else 1
+        self.paces[node] = pace.after(self.paces.get(node), steps)
 
 
 class Hearing:

@@ -1,8 +1,8 @@
-"""Local rounds: nodes train by themselves, and what they learned is averaged here now and then.
+"""Local rounds: nodes have no collectives between them, and what they learn is put together here.
 
     join    every node tells what it could begin with; the newest is what all begin with
-    round   nodes train; each offers what its parameters changed by; we average, take an outer
-            step, and give everybody the same update; nodes go on training meanwhile
+    round   nodes train; each offers what its parameters changed by, or its part of a step's
+            gradient; we average, or sum, and give everybody the same update
     end     after the last round all nodes must have the same parameters
 
 Feeds have fixed numbers (:mod:`orchestrator.core.rounds`), and what was decided is on disk before
@@ -23,14 +23,17 @@ from orchestrator.core.events import RoundClosed
 from orchestrator.core.rounds import (
     FEED_PARAMETERS,
     FEED_START,
+    Exchanged,
     Part,
     Terms,
     choose_start,
-    equal_shares,
     feed_number,
+    first_shares,
     merge_curves,
     next_shares,
+    outer_step,
     patience_s,
+    weights_of,
 )
 from orchestrator.edges.rounds.outer import Contribution, Kept, OuterState
 from orchestrator.edges.rounds.values import size_of
@@ -42,6 +45,8 @@ from orchestrator.engine.hearing import Hearing, Told, living
 LOOK_EVERY_S = 1.0
 JOIN_S = 1800.0
 END_S = 300.0
+# Rounds of single steps are many: of those in which nothing happened so few are told.
+TELL_EVERY_S = 2.0
 FLOAT_BYTES = 4
 
 
@@ -58,12 +63,14 @@ class LocalRounds:
         self._attempt = exchange.state.attempt
         self._speakers = {share.name: share.ranks[0] for share in plan.nodes}
         self._index = {share.name: share.node_rank for share in plan.nodes}
+        self._ranks = {share.name: len(share.ranks) for share in plan.nodes}
         reader = ExchangeReader(context.folder)
         self._hearing = Hearing(reader, self._attempt, self._speakers, context.note)
         self._outer = OuterState(context.folder.work / "rounds")
         self._tasks: set[asyncio.Task[None]] = set()
         self._fed: set[int] = set()  # rounds whose update every node has
         self._next_feed = FEED_START
+        self._told_at: float | None = None  # when a round was told of
 
     async def serve(self) -> None:
         kept = await self._begin()
@@ -116,7 +123,7 @@ class LocalRounds:
                 raise _failed(f"the nodes cannot train together: {error}") from error
             terms = joined[start.source].terms
             before = terms.round_after(start.step) - 1
-            shares = equal_shares(list(joined))
+            shares = first_shares({node: self._ranks[node] for node in joined})
             row = tuple(shares.get(name, 0.0) for name in self._index)
             kept = Kept(
                 attempt=self._attempt,
@@ -157,6 +164,7 @@ class LocalRounds:
         start = choose_start(joined)
         words = {"type": "start", "step": kept.start, "shares": _listed(kept.shares)}
         words |= {"sha256": joined[start.source].sha256, "reports": self._reporter(kept)}
+        words |= {"ranks": list(self._ranks.values())}
         if start.needing:
             asked = {**words, "offer": True, "needs": False}
             await self._feed(start.source, FEED_START, json.dumps(asked).encode())
@@ -206,7 +214,7 @@ class LocalRounds:
             dict(zip(self._index, kept.shares[number + 1], strict=True)),
             self._alive(kept),
             told.paces,
-            terms.rows,
+            terms,
         )
         shares = tuple(rows.get(name, 0.0) for name in self._index)
         kept = replace(
@@ -225,9 +233,20 @@ class LocalRounds:
             weights=tuple((node, part.rows) for node, part in parts.items()),
             missing=tuple(missing),
             bytes=size + len(self._alive(kept)) * size_of(terms.compression, terms.values),
+            exchanged=terms.exchanged,
         )
-        self._publish(number, first, kept, (closed, began))
+        worth_telling = self._is_worth_telling(closed, terms)
+        self._publish(number, first, kept, (closed, began) if worth_telling else None)
         return kept
+
+    def _is_worth_telling(self, closed: RoundClosed, terms: Terms) -> bool:
+        now = self._clock.monotonic()
+        many = terms.exchanged is Exchanged.GRADIENTS and closed.round < terms.last_round
+        recent = self._told_at is not None and now - self._told_at < TELL_EVERY_S
+        if many and recent and not closed.missing:
+            return False
+        self._told_at = now
+        return True
 
     async def _gather(
         self, number: int, kept: Kept, terms: Terms
@@ -277,12 +296,12 @@ class LocalRounds:
             self._exchange.changed.set()
 
     def _close(self, kept: Kept, terms: Terms, parts: Mapping[str, Part]) -> None:
+        weights = weights_of(terms, {node: part.rows for node, part in parts.items()})
         contributions = [
-            Contribution(
-                file=self._outer.part(kept.round, self._index[node]), weight=float(part.rows)
-            )
-            for node, part in parts.items()
+            Contribution(file=self._outer.part(kept.round, self._index[node]), weight=weight)
+            for node, weight in weights.items()
         ]
+        rate, momentum = outer_step(terms)
         curve = merge_curves([part.curve for part in parts.values()])
         header = {
             "round": kept.round,
@@ -300,8 +319,8 @@ class LocalRounds:
                 contributions,
                 header,
                 compression=terms.compression,
-                rate=terms.learning_rate,
-                momentum=terms.momentum,
+                rate=rate,
+                momentum=momentum,
             )
         except ValueError as error:
             raise _failed(f"round {kept.round}: {error}") from error

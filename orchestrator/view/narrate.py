@@ -46,6 +46,7 @@ from orchestrator.core.evidence import Inspected, Stalled
 from orchestrator.core.facts import Facts
 from orchestrator.core.ladder import Fall
 from orchestrator.core.outcome import describe, succeeded
+from orchestrator.core.rounds import Exchanged
 from orchestrator.core.state import LEASE, RunState
 from orchestrator.view.text import TIMES, brief, plural, seconds, size
 
@@ -112,9 +113,10 @@ def _on_the_ladder(event: Classified | Divided | RoundClosed, state: RunState) -
             told = f"{done} of {plural(total, 'sample')} done" + f", {failed} failed" * bool(failed)
             return Line(Weight.RUN if final else Weight.DETAIL, told)
         case RoundClosed(round=number, step=step, weights=weights, missing=missing):
-            text = (
-                f"round {number} closed after step {step}: {plural(len(weights), 'node')} averaged"
-            )
+            nodes = plural(len(weights), "node")
+            text = f"round {number} closed after step {step}: {nodes} averaged"
+            if event.exchanged is Exchanged.GRADIENTS:
+                text = f"step {step}: gradients of {nodes} summed over SSH"
             if missing:
                 text += f", without {brief(', '.join(missing), 200)}"
             return Line(Weight.PROBLEM if missing else Weight.DETAIL, text)

@@ -6,34 +6,27 @@ the coordinator has averaged the nodes' parts and taken an outer step, the updat
 node's own part in its parameters; what it learned meanwhile stays and is part of the next round.
 
 What compression takes from a part stays in the node's parameters, too, so it is not lost: only what
-was offered is replaced. Feeds are numbered: 1 is the start, 2 the parameters if this node lacks
-them, then come the rounds' updates, and the verdict at the end.
+was offered is replaced.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from compressed import compress, decompress, digest, from_bytes, to_bytes
-from exchange import Exchange, Feed, packed
+from compressed import compress, decompress, from_bytes, to_bytes
+from exchange import Feed
+from meeting import Meeting, Terms, Vector
 from packing import count_targets
 from reporting import Recorder
-from round_plan import RoundPlan, share_of
 from settings import Settings
 from training import StepRecord, Trainer, TrainingFailed, flat, learning_rate_at, views
 from world import Place
-
-START, PARAMETERS, FIRST_UPDATE = 1, 2, 3
-Vector = torch.Tensor
 
 
 @dataclass(slots=True)
@@ -41,7 +34,6 @@ class Sent:
     """A part that was offered: what it says once it is decompressed, and the rows it comes from."""
 
     round: int
-    name: str
     parts: list[torch.Tensor]
     rows: int
     offering: Future[None]
@@ -63,6 +55,8 @@ class LocalRounds:
     common in place.
     """
 
+    own = True  # nodes that trained by themselves differ in what their optimisers remember
+
     def __init__(
         self,
         trainer: Trainer,
@@ -77,78 +71,37 @@ class LocalRounds:
         self.recorder = recorder
         self.settings: Settings = trainer.settings
         self.world = trainer.world
-        self.place = place
-        self.reports = 0
-        self._plan = RoundPlan(self.settings.steps, self.settings.round_steps)
-        self._training = training
         self._evaluate = evaluate
         self._save = save
-        self._exchange = Exchange(Path(os.environ["ORCHESTRATE_EXCHANGE_DIR"]), self.world.number)
-        self._shares: dict[int, list[float]] = {}
         # What all nodes have in common, and after which step: changed under `trainer.changing`.
         self._common = flat(trainer.parameters)
         self._common_step = 0
-        self._first = 1
+        terms = Terms(
+            exchanged="changes",
+            training=training,
+            round_steps=self.settings.round_steps,
+            values=len(self._common),
+            compression=self.settings.round_compression,
+        )
+        self.meeting = Meeting(trainer, recorder, place, terms)
+        self._plan = self.meeting.plan
         self._applied = 0
         self._sent: Sent | None = None
         self._rows = 0  # behind what differs from the common values
         self._pace = Pace()
         self._writer = ThreadPoolExecutor(1)
         self._mark = time.monotonic()
-        self._waited_s = self._trained_s = 0.0
-        self._bytes = 0
-        if trainer.rows_per_step < place.nodes:
-            raise ValueError(
-                f"{trainer.rows_per_step} rows in a step are too few for {place.nodes} nodes"
-            )
-
-    # ---- the beginning ---------------------------------------------------------------------------
+        self._trained_s = 0.0
 
     def begin(self, done: int) -> int:
         """Agree with the other nodes on where to begin; this one could after `done` steps.
         Returns the steps that are done.
         """
-        self._tell(self._joining(done))
-        start = self._take(START).header
-        if start["needs"]:
-            given = self._take(PARAMETERS)
-            self._common = self._receive(given.content)
-            self.trainer.adopt(self._common)
-            self.recorder.restore(given.header)
-            if self.world.rank == 0 and digest(self._common) != start["sha256"]:
-                raise RuntimeError("the parameters to begin with arrived with another digest")
-        if start["offer"] and self.world.rank == 0:
-            content = packed(self.recorder.state(), [to_bytes(self._common)])
-            self._exchange.offer("parameters.bin", content, {"type": "parameters"})
-        self._heed(start)
-        self._common_step = step = int(start["step"])
-        self._first = self._plan.after(step)
-        self._applied = self._first - 1
+        step, self._common = self.meeting.begin(done, self._common)
+        self.trainer.adopt(self._common)
+        self._common_step = step
+        self._applied = self.meeting.first - 1
         return step
-
-    def _joining(self, done: int) -> dict[str, Any]:
-        settings = self.settings
-        return {
-            "type": "join",
-            "step": done,
-            "sha256": digest(self._common) if self.world.rank == 0 else "",
-            "training": self._training,
-            "steps": settings.steps,
-            "round_steps": settings.round_steps,
-            "rows": self.trainer.rows_per_step,
-            "values": len(self._common),
-            "compression": settings.round_compression,
-            "learning_rate": settings.outer_learning_rate,
-            "momentum": settings.outer_momentum,
-        }
-
-    def _receive(self, content: memoryview) -> Vector:
-        """Rank 0's uncompressed vector, on every rank."""
-        vector = torch.empty_like(self._common)
-        if self.world.rank == 0:
-            (received,) = from_bytes(content, "none", len(vector))
-            vector.copy_(received)
-        return self.world.broadcast(vector)
 
     # ---- training --------------------------------------------------------------------------------
 
@@ -166,15 +119,15 @@ class LocalRounds:
     def _round(self, number: int, done: int) -> None:
         """Train until the round's end, or until it was closed without this node."""
         for step in range(done + 1, self._plan.end_of(number) + 1):
-            self._step(step, number)
+            self._step(step)
             self._apply_what_is_here()
             if self._applied >= number:
                 self._hurry()
                 return
         self._finish(number)
 
-    def _step(self, step: int, number: int) -> None:
-        rows = share_of(self.trainer.rows_of(step), self._shares[number], self.place.index, step)
+    def _step(self, step: int) -> None:
+        rows = self.meeting.rows_of(step, self.trainer.rows_of(step))
         if not rows:
             return
         record = self.trainer.step(step, rows)
@@ -215,44 +168,34 @@ class LocalRounds:
         if not bool(torch.isfinite(change).all()):
             raise TrainingFailed(f"parameters are not finite after round {number}")
         parts = compress(change, self.settings.round_compression)
-        content = [to_bytes(part) for part in parts]
-        name, pace = f"part-{number}.bin", self._pace
+        pace = self._pace
         record = {
-            "type": "part",
-            "round": number,
             "rows": self._rows,
             "pace": {"rows": pace.rows, "seconds": pace.seconds},
             "curve": pace.curve,
         }
-        self._bytes += sum(map(len, content))
-        offering = self._writer.submit(self._exchange.offer, name, content, record)
-        self._sent = Sent(number, name, parts, self._rows, offering)
+        content = [to_bytes(part) for part in parts]
+        offering = self._writer.submit(self.meeting.offer, number, content, record)
+        self._sent = Sent(number, parts, self._rows, offering)
 
     def _hurry(self) -> None:
         """The others went on without this node: tell how fast it is, to get less to do."""
         pace, self._pace = self._pace, Pace()
         if pace.rows:
-            self._tell({"type": "pace", "pace": {"rows": pace.rows, "seconds": pace.seconds}})
+            self.meeting.tell(
+                {"type": "pace", "pace": {"rows": pace.rows, "seconds": pace.seconds}}
+            )
 
     # ---- updates ---------------------------------------------------------------------------------
 
     def _apply_what_is_here(self) -> None:
-        while self._applied < self._plan.last and self.world.any(self._has(self._applied + 1)):
+        while self._applied < self._plan.last and self.meeting.has_update(self._applied + 1):
             self._apply()
-
-    def _has(self, number: int) -> bool:
-        return self.world.rank == 0 and self._exchange.has(self._number_of(number))
-
-    def _number_of(self, number: int) -> int:
-        return FIRST_UPDATE + number - self._first
 
     def _apply(self) -> None:
         """Take the next update, wait for it if need be, and move all parameters by it."""
         number = self._applied + 1
-        began = time.monotonic()
-        feed = self._take(self._number_of(number))
-        self._waited_s += time.monotonic() - began
-        self._heed(feed.header)
+        feed = self.meeting.take_update(number, self._require_offered)
         update = self._update(feed) if self.world.rank == 0 else None
         change = torch.empty_like(self._common)
         if update is not None:
@@ -281,7 +224,6 @@ class LocalRounds:
 
     def _update(self, feed: Feed) -> Vector:
         """What the common values change by, on rank 0."""
-        self._bytes += len(feed.content)
         compression = feed.header["compression"]
         parts = from_bytes(feed.content, compression, len(self._common))
         return decompress([part.to(self.world.device) for part in parts], compression)
@@ -293,8 +235,8 @@ class LocalRounds:
             self._sent = sent
             return update
         sent.offering.result()
-        self._exchange.withdraw(sent.name)
-        if self.place.index not in feed.header["included"]:
+        self.meeting.withdraw(number)
+        if not self.meeting.includes(feed):
             return update
         self._rows -= sent.rows
         return update + decompress(sent.parts, self.settings.round_compression)
@@ -335,50 +277,17 @@ class LocalRounds:
 
     def _end(self) -> None:
         """All nodes must have the same values now; who reports for all is told last."""
-        self.trainer.adopt(self._shared_common())
-        if self.world.rank == 0:
-            self._exchange.tell({"type": "end", "sha256": digest(self._common)})
-        number = FIRST_UPDATE + self._plan.last - self._first + 1
-        self._heed(self._take(number).header)
+        common = self._shared_common()
+        self.trainer.adopt(common)
+        self.meeting.end(common)
         self._writer.shutdown()
-
-    @property
-    def reporting(self) -> bool:
-        """Whether this node tells for all what came of the training."""
-        return self.reports == self.place.index
 
     def figures(self) -> dict[str, tuple[float, str]]:
         """What averaging cost this node."""
-        rounds = max(1, self._applied - self._first + 1)
-        return {
-            "rounds": (rounds, "rounds"),
-            "round_bytes": (self._bytes / rounds, "bytes"),
-            "round_wait": (self._waited_s / max(self._trained_s, 1e-9), "fraction"),
-        }
-
-    # ---- talking ---------------------------------------------------------------------------------
-
-    def _tell(self, record: dict[str, Any]) -> None:
-        if self.world.rank == 0:
-            self._exchange.tell(record)
-
-    def _take(self, number: int) -> Feed:
-        """A feed: its header on every rank, its content on rank 0."""
-        feed = Feed({}, memoryview(b""))
-        if self.world.rank == 0:
-            timeout_s = self.settings.collective_timeout
-            feed = self._exchange.take(number, timeout_s, self._require_offered)
-        text = self.world.share(json.dumps(feed.header).encode(), source=0)
-        return Feed(json.loads(text), feed.content)
+        rounds = self._applied - self.meeting.first + 1
+        return self.meeting.figures(rounds, self._trained_s)
 
     def _require_offered(self) -> None:
         """Raises what went wrong while our part was written: nobody would answer it."""
         if self._sent is not None and self._sent.offering.done():
             self._sent.offering.result()
-
-    def _heed(self, header: dict[str, Any]) -> None:
-        """Who reports, and who trains on how much in the rounds to come."""
-        self.reports = int(header["reports"])
-        self.recorder.speaks = self.world.is_main and self.reporting
-        given = {int(number): shares for number, shares in header.get("shares", {}).items()}
-        self._shares.update(given)

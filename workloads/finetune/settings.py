@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 FREE_TO_CHANGE = frozenset(
     "cache_dir checkpoint_every collective_timeout engine eval_every generate_batch gpu_hour_usd "
     "keep_checkpoints max_new_tokens micro_batch oom outer_learning_rate outer_momentum recompute "
-    "round_compression round_steps shard".split()
+    "round_compression round_exchange round_steps shard".split()
 )
 
 
@@ -91,7 +91,15 @@ class Settings:
     base_steps: int = _option(600, "pre-training steps of the generated base model")
     seed: int = _option(0, "seed of everything random")
     cache_dir: str = _option("", "where the generated base is kept; empty = the user's cache")
-    round_steps: int = _option(5, "without collectives between nodes: steps between averagings")
+    round_exchange: str = _option(
+        "auto",
+        "without collectives between nodes: gradients of each step, summed (exact), or changes of "
+        "parameters, averaged; auto = gradients of up to a million parameters",
+        "auto",
+        "changes",
+        "gradients",
+    )
+    round_steps: int = _option(5, "steps between averagings of changes")
     outer_learning_rate: float = _option(1.0, "of the averaged change, in the outer step")
     outer_momentum: float = _option(0.0, "Nesterov momentum of the outer step")
     round_compression: str = _option(

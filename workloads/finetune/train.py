@@ -38,8 +38,10 @@ from lora import (
 from packing import Row, make_rows, plan_rows
 from reporting import Recorder, arithmetic_figures, peak_memory_bytes, write_lines
 from resumable import agree_on_checkpoint
+from round_plan import exchanged
 from rounds import LocalRounds
 from settings import Settings, parse_settings
+from summed import SummedGradients
 from training import Trainer, TrainingFailed, collate_for, train
 from world import Place, World, joined_world, place_of_node
 from writing import CheckpointWriter, saving_on_term
@@ -66,7 +68,7 @@ class Run:
         self.writer = CheckpointWriter(
             kit.checkpoint_dir(), self._digest, settings.keep_checkpoints, world.device
         )
-        self.rounds: LocalRounds | None = None
+        self.rounds: LocalRounds | SummedGradients | None = None
 
     def _plan(self, training: list[Any]) -> list[Row]:
         settings = self.settings
@@ -120,9 +122,17 @@ class Run:
     def _digest(self) -> str:
         return self.settings.digest(self.world.total)
 
-    def _rounds(self, place: Place) -> LocalRounds:
+    def _rounds(self, place: Place) -> LocalRounds | SummedGradients:
         """Without collectives between nodes."""
         together = hashlib.sha256(f"{self._digest} {self.data}".encode()).hexdigest()
+        trained = sum(parameter.numel() for parameter in self.trainable.parameters)
+        if exchanged(self.settings.round_exchange, trained) == "gradients":
+            self.world.say(f"over SSH: the gradients of each step ({trained:,} parameters)")
+            return SummedGradients(
+                self.trainer, self.recorder, place, together, after_step=self._after_step
+            )
+        every = self.settings.round_steps
+        self.world.say(f"over SSH: changes of {trained:,} parameters, every {every} steps")
         return LocalRounds(
             self.trainer,
             self.recorder,
@@ -161,7 +171,7 @@ class Run:
     def _write(self, step: int, trained: dict[str, Any]) -> None:
         """Where nothing changes meanwhile."""
         state: dict[str, Any] = {"trainer": trained, "recorder": self.recorder.state()}
-        own = self.rounds is not None
+        own = self.rounds is not None and self.rounds.own
         if own:
             state["step"] = step
         self.writer.write(step, state, own=own)
@@ -171,7 +181,7 @@ class Run:
         that trained by themselves one does it for all.
         """
         self.writer.finish()
-        if self.rounds is not None and not self.rounds.reporting:
+        if self.rounds is not None and not self.rounds.meeting.reporting:
             return
         samples = answer_prompts(self.trainable, self.held_out)
         figures = self.recorder.figures()

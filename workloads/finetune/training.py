@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -21,6 +21,8 @@ from settings import AUTO, Settings
 from sizing import find_size, memory_of
 from training_engines import engine_of
 from world import World
+
+MEANS = ("exp_avg", "exp_avg_sq")  # what AdamW remembers of each value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,15 @@ class StepRecord:
     data_s: float = 0.0  # of the seconds: waiting for rows
     communication_s: float = 0.0  # and for gradients of other ranks
     joules: float | None = None  # of this rank's GPU, in these seconds
+
+
+class Others(Protocol):
+    """Nodes that do the rest of a step, and are not met by collectives."""
+
+    whole: Sequence[Row]  # the step's rows, of which this node has some
+
+    def add(self, buffer: torch.Tensor) -> None:
+        """Add their parts of the gradient and the loss to this node's, on all of its ranks."""
 
 
 class TrainingFailed(RuntimeError):
@@ -93,16 +104,22 @@ class Trainer:
         step: int,
         batch_rows: Sequence[Row] | None = None,
         note: Callable[[StepRecord], None] | None = None,
+        others: Others | None = None,
     ) -> StepRecord:
-        """Do optimiser step `step`, counted from 1, with the step's rows or these of them; `note`
-        is told of it. Raises `TrainingFailed` if the loss is not finite.
+        """Do optimiser step `step`, counted from 1, with the step's rows or these of them; what is
+        left of them may be done by `others`. `note` is told of it. Raises `TrainingFailed` if the
+        loss is not finite.
         """
         started, joules = time.monotonic(), self.energy.joules()
         following: Sequence[Row] = ()
         if batch_rows is None:
             batch_rows, following = self.rows_of(step), self.rows_of(step + 1)
+        whole = batch_rows if others is None else others.whole
         learning_rate = learning_rate_at(step, self.settings)
-        self._accumulate(step, batch_rows, following)
+        self._accumulate(step, batch_rows, following, count_targets(whole))
+        if others is not None:
+            with self.clock.communication():
+                others.add(self.buffer)
         loss = float(self.buffer[-1])
         if not math.isfinite(loss):
             raise TrainingFailed(f"the loss is {loss} at step {step}; lower --learning-rate")
@@ -114,7 +131,7 @@ class Trainer:
                 step=step,
                 loss=loss,
                 learning_rate=learning_rate,
-                tokens=count_tokens(batch_rows),
+                tokens=count_tokens(whole),
                 seconds=time.monotonic() - started,
                 data_s=lap.data_s,
                 communication_s=lap.communication_s,
@@ -141,6 +158,33 @@ class Trainer:
         self.engine.refresh()
         self.optimiser.load_state_dict(state["optimiser"])
 
+    def flat_state(self) -> torch.Tensor:
+        """The adapter's values and AdamW's two means of each, in one new vector."""
+        remembered = self.optimiser.state
+        parts = [flat(self.parameters)]
+        for name in MEANS:
+            zeros = (torch.zeros_like(parameter) for parameter in self.parameters)
+            means = (
+                remembered[parameter][name] if parameter in remembered else zero
+                for parameter, zero in zip(self.parameters, zeros, strict=True)
+            )
+            parts.append(flat(means))
+        return torch.cat(parts)
+
+    def adopt_state(self, vector: torch.Tensor, step: int) -> None:
+        """Continue after `step` from what another rank's `flat_state` returned then."""
+        values, *means = vector.split(len(vector) // (1 + len(MEANS)))
+        self.adopt(values)
+        remembered: list[dict[str, Any]] = [
+            {"step": torch.tensor(float(step))} for _ in self.parameters
+        ]
+        for name, mean in zip(MEANS, means, strict=True):
+            for state, part in zip(remembered, views(mean, self.parameters), strict=True):
+                state[name] = part.clone()
+        known = self.optimiser.state_dict()
+        known["state"] = dict(enumerate(remembered)) if step else {}
+        self.optimiser.load_state_dict(known)
+
     def _update(self, learning_rate: float) -> None:
         """Returns when the device is done with it."""
         for group in self.optimiser.param_groups:
@@ -158,9 +202,11 @@ class Trainer:
                 parameter.copy_(values)
         self.engine.refresh()
 
-    def _accumulate(self, step: int, batch_rows: Sequence[Row], following: Sequence[Row]) -> None:
+    def _accumulate(
+        self, step: int, batch_rows: Sequence[Row], following: Sequence[Row], targets: int
+    ) -> None:
         """Put the gradient and the loss of all ranks into the buffer; `following` are the rows of
-        the next step, as far as they are known.
+        the next step, as far as they are known, `targets` the tokens that the loss is a mean over.
 
         A rank may do its part in micro-batches of any size, since gradients are sums: one that runs
         out of memory can begin again with smaller ones, and no other rank need know, unless parts
@@ -169,7 +215,7 @@ class Trainer:
         while True:
             overlap = self.engine.overlap(self.buffer)
             try:
-                self._add_own(step, batch_rows, following, overlap)
+                self._add_own(step, batch_rows, following, targets, overlap)
                 break
             except torch.OutOfMemoryError:
                 bound = self.engine.in_step or (overlap is not None and overlap.begun)
@@ -201,6 +247,7 @@ class Trainer:
         step: int,
         batch_rows: Sequence[Row],
         following: Sequence[Row],
+        targets: int,
         overlap: Overlap | None,
     ) -> None:
         """This rank's part of the gradient and the loss."""
@@ -208,7 +255,6 @@ class Trainer:
         self.trainable.model.train()
         # Dropout is a function of seed, step and rank, so no generator state has to be kept.
         torch.manual_seed((self.settings.seed * 1_000_003 + step) * 65_537 + self.world.number)
-        targets = count_targets(batch_rows)
         mine, next_ones = self._shares(batch_rows), self._shares(following)
         batches = self.prefetcher.batches(filled(mine), filled(next_ones))
         for number, rows in enumerate(mine):
@@ -279,9 +325,9 @@ def learning_rate_at(step: int, settings: Settings) -> float:
     return settings.learning_rate * (1 + math.cos(math.pi * part)) / 2
 
 
-def flat(parameters: Iterable[torch.nn.Parameter]) -> torch.Tensor:
+def flat(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
     """All values in one new vector."""
-    return torch.cat([parameter.detach().float().flatten() for parameter in parameters])
+    return torch.cat([tensor.detach().float().flatten() for tensor in tensors])
 
 
 def views(vector: torch.Tensor, parameters: Sequence[torch.nn.Parameter]) -> Iterator[torch.Tensor]:

@@ -1,7 +1,8 @@
-"""The outer optimiser: what the nodes learned in a round, averaged, and a Nesterov step with it.
+"""The outer optimiser: what the nodes learned in a round, added up, and a Nesterov step with it.
 
-    momentum <- m x momentum + average
-    update   <- -rate x (average + m x momentum), and what the last update lost by rounding
+    sum      <- weight x part, of each node
+    momentum <- m x momentum + sum
+    update   <- -rate x (sum + m x momentum), and what the last update lost by rounding
 
 The state lives in files, worked on in chunks by a few threads, so that memory is bounded however
 large the adapter is. A round takes effect with the one rename of ``state.json``:
@@ -53,7 +54,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contribution:
-    """A node's part and its weight."""
+    """A node's part and what it is multiplied by."""
 
     file: Path
     weight: float
@@ -131,20 +132,20 @@ class OuterState:
         rate: float,
         momentum: float,
     ) -> None:
-        """Average the contributions to round ``kept.round`` and take the outer step.
+        """Add up the contributions to round ``kept.round`` and take the outer step.
 
         Raises ``ValueError`` when the result is not finite, ``OSError``.
         """
         values, number = kept.values, kept.round
-        total = sum(contribution.weight for contribution in contributions)
         parts = [
-            (Vector(_mapped(c.file), compression, values), np.float32(c.weight / total))
+            (Vector(_mapped(c.file), compression, values), np.float32(c.weight))
             for c in contributions
         ]
         content, target = _update_file(self.update(number), header, size_of(compression, values))
         update = Vector(content, compression, values)
         speed = self._renewed("momentum", number, values) if momentum else None
-        residual = self._renewed("residual", number, values)
+        lossy = compression != "none"
+        residual = self._renewed("residual", number, values) if lossy else None
         outer_rate, decay = np.float32(-rate), np.float32(momentum)
 
         def one(start: int, end: int) -> None:
@@ -156,10 +157,13 @@ class OuterState:
                 speed.new[start:end] = now
                 wanted += now * decay
             wanted *= outer_rate
-            wanted += residual.read(start, end)
+            if residual is not None:
+                wanted += residual.read(start, end)
             if not is_acceptable(wanted):
-                raise ValueError("the averaged update is not finite: lower outer_learning_rate")
-            np.subtract(wanted, update.write(start, wanted), out=residual.new[start:end])
+                raise ValueError("the update is not finite: lower the learning rates")
+            written = update.write(start, wanted)
+            if residual is not None:
+                np.subtract(wanted, written, out=residual.new[start:end])
 
         _in_chunks(values, one)
         target.rename(self.update(number))
