@@ -84,6 +84,7 @@ class Bench:
         falls = [Fall(rung=rung, reason="cut", seconds=0.0) for rung in BETWEEN_NODES]
         planned = plan(asked, findings, {}, falls=falls)
         assert isinstance(planned, Plan)
+        self.plan = planned
         self.state: RunState = replace(new_state(asked), plan=planned, launching=True)
         self.notes: list[str] = []
         self.events: list[Event | BaseException] = []
@@ -165,9 +166,14 @@ class Node:
             path.unlink()
 
     def part(
-        self, number: int, change: float, rows: int = 12, seconds: float = 1.0, lie: str = ""
+        self,
+        number: int,
+        change: float | NDArray[np.float32],
+        rows: int = 12,
+        seconds: float = 1.0,
+        lie: str = "",
     ) -> None:
-        data = np.full(VALUES, change, dtype=np.float32).tobytes()
+        data = np.broadcast_to(np.float32(change), VALUES).tobytes()
         step = {"step": number * EVERY, "loss": 1.0, "targets": 5, "tokens": 7, "seconds": 0.1}
         self.offer(
             f"part-{number}.bin",
@@ -236,7 +242,35 @@ async def test_all_rounds_from_the_beginning_to_the_end(bench: Bench) -> None:
     assert bench.rounds[0].bytes == 6 * 4 * VALUES
     assert not bench.notes
     kept = {path.name for path in (bench.folder.work / "rounds").iterdir()}
-    assert kept == {"state.json", "residual-3.f32", "update-3.bin"}
+    assert kept == {"state.json", "update-3.bin"}
+
+
+async def test_gradients_are_summed_to_the_bit_and_most_steps_are_not_told_of(
+    bench: Bench,
+) -> None:
+    """Float32 as the nodes have them, a round a step; rows stay where collectives have them."""
+    generator = np.random.default_rng(3)
+    async with bench.coordinator() as work:
+        for node in bench.nodes:
+            node.join(exchange="gradients", round_steps=1)
+        start = await bench.nodes[0].words(1)
+        assert start["ranks"] == [len(node.ranks) for node in bench.plan.nodes]
+        for number in range(1, STEPS + 1):
+            given = [generator.normal(size=VALUES).astype(np.float32) for _ in bench.nodes]
+            for node, values in zip(bench.nodes, given, strict=True):
+                node.part(number, values)
+            for node in bench.nodes:
+                header, values = await node.update(number)
+                assert np.array_equal(values, given[0] + given[1] + given[2])
+                assert header["step"] == number
+                assert header["curve"][0]["targets"] == 15
+                assert header["shares"][str(number + 1)] == pytest.approx([1 / 3] * 3)
+        for node in bench.nodes:
+            node.tell(type="end", sha256="f" * 64)
+        await work
+    told = [closed.round for closed in bench.rounds]
+    assert (told[0], told[-1]) == (1, STEPS)
+    assert len(told) < STEPS
 
 
 async def test_a_late_node_is_left_out_and_a_lost_one_is_not_waited_for(

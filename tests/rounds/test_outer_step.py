@@ -98,12 +98,13 @@ def test_it_is_a_nesterov_step_with_the_weighted_average(tmp_path: Path, compres
         average = (3 * parts[0].astype(float) + parts[1]) / 4
         speed = MOMENTUM * speed + average
         exact -= RATE * (average + MOMENTUM * speed)
-        given_ += close(state, number, [3.0, 1.0], compression)
+        given_ += close(state, number, [0.75, 0.25], compression)
         last_rounding = {"none": 1e-5, "bf16": 0.04, "int8": 0.06}[compression]
         assert np.abs(given_ - exact).max() < last_rounding
     files = sorted(path.name for path in (tmp_path / "rounds").iterdir())
     updates = [f"update-{number}.bin" for number in range(1, 6)]
-    assert files == ["momentum-5.f32", "residual-5.f32", "state.json", *updates]
+    lost = ["residual-5.f32"] if compression != "none" else []
+    assert files == ["momentum-5.f32", *lost, "state.json", *updates]
 
 
 def test_small_changes_beside_large_ones_get_through_in_the_end(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_small_changes_beside_large_ones_get_through_in_the_end(tmp_path: Path) 
             change = np.full(COUNT, small, dtype=np.float32)
             change[::BLOCK] = 127
             assert np.array_equal(offered(state, number, node, change, "int8"), change)
-        moved += close(state, number, [1.0, 2.0], "int8", momentum=0.0)
+        moved += close(state, number, [1 / 3, 2 / 3], "int8", momentum=0.0)
     assert moved[1] == pytest.approx(-RATE * 20 / 3, abs=RATE)
 
 
@@ -170,14 +171,14 @@ def test_a_crash_before_the_end_of_a_round_leaves_the_round_before(
     for number in (1, 2):
         for node in range(2):
             offered(state, number, node, changes(10 * number + node), "int8")
-    close(state, 1, [1.0, 1.0], "int8")
+    close(state, 1, [0.5, 0.5], "int8")
 
     def crash(*_: object) -> None:
         raise OSError("the power went")
 
     monkeypatch.setattr(OuterState, "_commit", crash)
     with pytest.raises(OSError, match="power"):
-        close(state, 2, [1.0, 1.0], "int8")
+        close(state, 2, [0.5, 0.5], "int8")
     monkeypatch.undo()
     monkeypatch.setattr(outer, "CHUNK", BLOCK)
     again = OuterState(tmp_path / "rounds")
@@ -185,7 +186,7 @@ def test_a_crash_before_the_end_of_a_round_leaves_the_round_before(
     assert found is not None
     assert (found.round, found.shares) == (1, {2: (0.5, 0.5)})
     torn = again.update(2).read_bytes()
-    close(again, 2, [1.0, 1.0], "int8")
+    close(again, 2, [0.5, 0.5], "int8")
     assert again.update(2).read_bytes() == torn
     assert again.load() == kept(2)
 

@@ -24,10 +24,12 @@ from tests.workloads.conftest import (
     NodeFolder,
     finish,
     node_folder,
+    start_ranks,
     succeed,
 )
 
 SCRIPT = FINETUNE / "train.py"
+ADAPTER = "adapter_model.safetensors"
 STEPS, EVERY, ROWS = 12, 4, 4
 pytestmark = pytest.mark.timeout(2 * DEADLINE_S)
 
@@ -116,6 +118,7 @@ async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(tmp_path: Path, ca
         "--checkpoint-every=5",
         "--keep-checkpoints=5",
         f"--round-steps={EVERY}",
+        "--round-exchange=changes",
         f"--cache-dir={cache}",
     )
     whole = node_folder(tmp_path / "whole")
@@ -142,6 +145,44 @@ async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(tmp_path: Path, ca
     assert kept[1] == ["step-00000008", "step-00000012"]
 
 
+async def test_gradients_summed_over_ssh_are_those_of_a_collective_to_the_bit(
+    tmp_path: Path, cache: Path
+) -> None:
+    """From a checkpoint that one node has, to which belongs what the optimiser remembers: every
+    loss and the adapter are those of two ranks that met.
+    """
+    options = (
+        *QUICK,
+        f"--steps={STEPS}",
+        f"--global-batch={ROWS}",
+        "--checkpoint-every=5",
+        "--keep-checkpoints=5",
+        f"--cache-dir={cache}",
+    )
+    met = [node_folder(tmp_path / name) for name in ("met1", "met2")]
+    for process in start_ranks(met, 1, SCRIPT, *options):
+        await asyncio.to_thread(succeed, process)
+    first, second = (node_folder(tmp_path / name) for name in ("n1", "n2"))
+    pair = Pair(tmp_path / "attempt", [first, second], *options)
+    name = "step-00000005"
+    shutil.copytree(met[1].path / "checkpoints" / name, second.path / "checkpoints" / name)
+    said = await pair.train()
+
+    assert all("resumed after step 5" in words for words in said)
+    assert [closed.exchanged for closed in pair.rounds] == ["gradients"] * len(pair.rounds)
+    assert (pair.rounds[0].step, pair.rounds[-1].step) == (6, STEPS)
+    assert first.losses() == met[0].losses()
+    assert tokens(first) == tokens(met[0])
+    adapters = [node.path / "output" / "adapter" / ADAPTER for node in (first, met[0])]
+    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+    figures = final(first, 0)
+    assert figures["rounds"] == STEPS - 5
+    assert figures["eval_loss"] == pytest.approx(met[0].metrics()["eval_loss"], rel=1e-5)
+    assert final(second, 1) == {}
+    kept = [{path.name for path in (n.path / "checkpoints").iterdir()} for n in pair.nodes]
+    assert all({"step-00000010", "step-00000012"} <= names for names in kept)
+
+
 def told(node: NodeFolder, rank: int) -> list[float]:
     """The losses that a node told of while it trained, of all its attempts."""
     found = (r for r in node.records(rank) if r["type"] == "metric" and r["step"] is not None)
@@ -165,6 +206,7 @@ async def test_nodes_that_are_asked_to_end_save_what_they_have_in_common(
         f"--global-batch={ROWS}",
         "--checkpoint-every=0",
         f"--round-steps={EVERY}",
+        "--round-exchange=changes",
         f"--cache-dir={cache}",
     )
     nodes = [node_folder(tmp_path / name) for name in ("n1", "n2")]

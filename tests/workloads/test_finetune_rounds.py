@@ -5,21 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from compressed import compress, decompress, from_bytes, to_bytes
+from compressed import compress, decompress, digest, from_bytes, to_bytes
 from exchange import Exchange, ExchangeFailed, packed
+from meeting import Meeting, Terms
 from orchestrator.edges.rounds.values import Vector, size_of
+from packing import text_example
 from resumable import agree_on_checkpoint, save_checkpoint
-from round_plan import RoundPlan, share_of
+from round_plan import RoundPlan, Split, exchanged
+from settings import Settings
+from summed import OtherNodes
 from tests.workloads.conftest import FINETUNE, node_folder, start_ranks, succeed
-from world import World
+from world import Place, World
 
+ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 AGREE = Path(__file__).parent / "programs" / "agree.py"
 
 
@@ -41,17 +49,54 @@ def test_node_and_coordinator_read_the_same_bits(compression: str, count: int) -
         from_bytes(memoryview(ours)[:-1], compression, count)
 
 
+def rows_of(split: Split, count: int, step: int) -> list[list[int]]:
+    """The numbers of the rows that each node has."""
+    rows: list[Any] = [(number,) for number in range(count)]
+    nodes = range(len(split.shares))
+    return [[number for (number,) in split.rows_of(index, rows, step)] for index in nodes]
+
+
 @given(
     count=st.integers(1, 200),
-    weights=st.lists(st.floats(0, 10), min_size=1, max_size=5).filter(lambda w: sum(w) > 0.1),
+    nodes=st.lists(st.tuples(st.integers(1, 8), st.floats(0, 10)), min_size=1, max_size=5).filter(
+        lambda nodes: sum(weight for _, weight in nodes) > 0.1
+    ),
+    as_ranks=st.booleans(),
     step=st.integers(1, 10_000),
 )
-def test_every_row_belongs_to_exactly_one_node(count: int, weights: list[float], step: int) -> None:
+def test_every_row_belongs_to_exactly_one_node(
+    count: int, nodes: list[tuple[int, float]], as_ranks: bool, step: int
+) -> None:
     """Whatever the shares are, also of nodes that are gone."""
-    shares = [weight / sum(weights) for weight in weights]
-    rows = [(number,) for number in range(count)]
-    parts = [share_of(rows, shares, index, step) for index in range(len(shares))]  # type: ignore[arg-type]
-    assert [row for part in parts for row in part] == rows
+    ranks = [count for count, _ in nodes]
+    weights = [float(rank) for rank in ranks] if as_ranks else [weight for _, weight in nodes]
+    split = Split(ranks, [weight / sum(weights) for weight in weights])
+    parts = rows_of(split, count, step)
+    assert sorted(number for part in parts for number in part) == list(range(count))
+
+
+@given(ranks=st.lists(st.integers(1, 4), min_size=1, max_size=4), times=st.integers(1, 5))
+def test_nodes_begin_with_the_rows_that_their_ranks_have_with_collectives(
+    ranks: list[int], times: int
+) -> None:
+    """Rank r of all has the rows r, r + ranks, ...: the node's ranks divide its rows like that."""
+    total = sum(ranks)
+    count = total * times
+    split = Split(ranks, [rank / total for rank in ranks])
+    parts = rows_of(split, count, step=7)
+    first = 0
+    for node, part in zip(ranks, parts, strict=True):
+        for local in range(node):
+            assert part[local::node] == list(range(first + local, count, total))
+        first += node
+
+
+def test_small_adapters_exchange_gradients_and_large_ones_changes() -> None:
+    """Unless the setting says which."""
+    assert exchanged("auto", 116_736) == "gradients"
+    assert exchanged("auto", 161_480_704) == "changes"
+    assert exchanged("changes", 10) == "changes"
+    assert exchanged("gradients", 161_480_704) == "gradients"
 
 
 @given(steps=st.integers(1, 200), every=st.integers(1, 60), other=st.integers(0, 70))
@@ -70,13 +115,88 @@ def test_each_step_is_in_one_round(steps: int, every: int, other: int) -> None:
     assert due == wanted | {plan.last}
 
 
-@settings(max_examples=20)
+@examples(max_examples=20)
 @given(st.floats(0.05, 0.95))
 def test_on_average_a_node_gets_exactly_its_share(share: float) -> None:
     """Also of 12 rows, of which a quarter and a bit is no whole number."""
-    rows = [(number,) for number in range(12)]
-    got = sum(len(share_of(rows, [share, 1 - share], 0, step)) for step in range(1, 301))  # type: ignore[arg-type]
+    split = Split([1, 1], [share, 1 - share])
+    got = sum(len(rows_of(split, 12, step)[0]) for step in range(1, 301))
     assert got / 300 == pytest.approx(12 * share, abs=0.05)
+
+
+@pytest.fixture
+def meeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Meeting:
+    """The first of two nodes, which have begun to sum gradients; feeds are files of the test."""
+    monkeypatch.setenv("ORCHESTRATE_EXCHANGE_DIR", str(tmp_path))
+    trainer: Any = SimpleNamespace(settings=Settings(steps=4), rows_per_step=4, world=ALONE)
+    terms = Terms(
+        exchanged="gradients", training="e" * 64, round_steps=1, values=4, compression="none"
+    )
+    recorder: Any = SimpleNamespace(speaks=True)
+    meeting = Meeting(trainer, recorder, Place(0, 2), terms)
+    half = {str(number): [0.5, 0.5] for number in (1, 2)}
+    start = {
+        "type": "start",
+        "step": 0,
+        "needs": False,
+        "offer": False,
+        "reports": 1,
+        "ranks": [1, 1],
+    }
+    (tmp_path / "in" / "rank-0").mkdir(parents=True)
+    feed(tmp_path, 1, {**start, "shares": half})
+    assert meeting.begin(0, torch.zeros(12))[0] == 0
+    return meeting
+
+
+def feed(folder: Path, number: int, header: dict[str, Any], values: Any = None) -> None:
+    """Give rank 0 words, or an update."""
+    inbox = folder / "in" / "rank-0"
+    if values is None:
+        (inbox / f"{number:08d}.json").write_text(json.dumps(header))
+    else:
+        content = [to_bytes(torch.tensor(values, dtype=torch.float32))]
+        (inbox / f"{number:08d}.bin").write_bytes(b"".join(packed(header, content)))
+
+
+def summed(included: list[int], targets: int) -> dict[str, Any]:
+    """The header of an update."""
+    curve = [{"step": 1, "loss": 1.0, "targets": targets, "tokens": 9, "seconds": 0.1}]
+    return {"included": included, "reports": 1, "compression": "none", "curve": curve}
+
+
+# Rows of 1, 2, 3 and 4 targets: rank 0 has the first and third.
+ROWS = [(text_example([7], [5] * targets),) for targets in (1, 2, 3, 4)]
+
+
+def test_a_node_offers_its_part_and_takes_the_sum(meeting: Meeting, tmp_path: Path) -> None:
+    """The part travels as it is; what the coordinator says takes its place."""
+    others = OtherNodes(meeting, 1, ROWS, ALONE)
+    assert others.mine == [ROWS[0], ROWS[2]]
+    feed(tmp_path, 3, summed([0, 1], targets=10), [1.0, 2.0, 3.0, 0.75])
+    buffer = torch.tensor([0.1, 0.2, 0.3, 0.25])
+    others.add(buffer)
+    assert buffer.tolist() == [1.0, 2.0, 3.0, 0.75]
+    _, told = map(json.loads, (tmp_path / "exchange-0.jsonl").read_text().splitlines())
+    assert (told["type"], told["round"], told["rows"]) == ("part", 1, 2)
+    (step,) = told["curve"]
+    # 0.25 is its share of a mean over ten targets, of which it has four.
+    assert (step["targets"], step["loss"]) == (4, pytest.approx(0.625))
+    assert told["sha256"] == digest(torch.tensor([0.1, 0.2, 0.3, 0.25]))
+    assert not list((tmp_path / "out").iterdir()), "nobody asks for it any more"
+
+
+def test_a_node_that_the_others_went_on_without_takes_their_step(
+    meeting: Meeting, tmp_path: Path
+) -> None:
+    """It computes nothing; the others' sum is scaled up to all targets, here as there."""
+    feed(tmp_path, 3, summed([1], targets=6), [6.0, 0.6, 0.0, 3.0])
+    others = OtherNodes(meeting, 1, ROWS, ALONE)
+    assert not others.mine
+    buffer = torch.zeros(4)
+    others.add(buffer)
+    assert buffer.tolist() == pytest.approx([10.0, 1.0, 0.0, 5.0])
+    assert not (tmp_path / "out").exists()
 
 
 def test_files_and_words_come_and_go(tmp_path: Path) -> None:
@@ -126,5 +246,4 @@ def test_a_checkpoint_of_local_rounds_continues_with_collectives_from_one_state(
     (run,) = start_ranks([node_folder(tmp_path / "run")], 2, AGREE, str(FINETUNE), str(tmp_path))
     lines = succeed(run).splitlines()
     assert sorted(lines) == [f"rank {rank} has {{'value': 0}}" for rank in range(2)]
-    alone = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
-    assert agree_on_checkpoint(tmp_path / "node-1", "training", alone) == {"value": 1}
+    assert agree_on_checkpoint(tmp_path / "node-1", "training", ALONE) == {"value": 1}
