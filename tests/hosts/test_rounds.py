@@ -27,6 +27,7 @@ ROWS = 8  # in a step, of all nodes together
 SETTINGS = (
     f"steps={STEPS}",
     "base_steps=10",
+    "learning_rate=0.003",
     f"global_batch={ROWS}",
     "micro_batch=4",
     f"round_steps={ROUND}",

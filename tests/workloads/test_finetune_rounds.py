@@ -22,6 +22,7 @@ from orchestrator.edges.rounds.values import Vector, size_of
 from packing import text_example
 from resumable import agree_on_checkpoint, save_checkpoint
 from round_plan import RoundPlan, Split, exchanged
+from rounds import stride_of
 from settings import Settings
 from summed import OtherNodes
 from tests.workloads.conftest import FINETUNE, node_folder, start_ranks, succeed
@@ -89,6 +90,20 @@ def test_nodes_begin_with_the_rows_that_their_ranks_have_with_collectives(
         for local in range(node):
             assert part[local::node] == list(range(first + local, count, total))
         first += node
+
+
+@given(counts=st.lists(st.integers(1, 50), min_size=1, max_size=6))
+def test_nodes_stride_so_that_their_average_moves_as_far_and_as_noisily_as_all_rows_would(
+    counts: list[int],
+) -> None:
+    """Where noise prevails Adam's step is the root of the part of the rows: see `stride_of`."""
+    whole: list[Any] = [()] * sum(counts)
+    strides = [stride_of(Settings(), whole[:count], whole) for count in counts]
+    parts = [count / len(whole) for count in counts]
+    along = sum(p * stride * p**0.5 for p, stride in zip(parts, strides, strict=True))
+    variance = sum(p**2 * stride**2 for p, stride in zip(parts, strides, strict=True))
+    assert (along, variance) == (pytest.approx(1), pytest.approx(1))
+    assert stride_of(Settings(inner_scaling="none"), whole[:1], whole) == 1
 
 
 def test_small_adapters_exchange_gradients_and_large_ones_changes() -> None:

@@ -11,8 +11,9 @@ was offered is replaced.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 from compressed import compress, decompress, from_bytes, to_bytes
 from exchange import Feed
 from meeting import Meeting, Terms, Vector
-from packing import count_targets
+from packing import Row, count_targets
 from reporting import Recorder
 from settings import Settings
 from training import StepRecord, Trainer, TrainingFailed, flat, learning_rate_at, views
@@ -46,6 +47,19 @@ class Pace:
     rows: int = 0
     seconds: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
+
+
+def stride_of(settings: Settings, rows: Sequence[Row], whole: Sequence[Row]) -> float:
+    """What a node's learning rate is multiplied by while it has some of a step's rows.
+
+    Adam divides by the root of the mean square of gradients, in which noise prevails where batches
+    are small, and a part p of the rows has 1 / p of the noise's variance: its steps along the
+    gradient are sqrt(p) of those that all rows would give. With a stride of 1 / sqrt(p) the
+    average of the nodes, weighted by rows, moves as far as one step of all rows, and as noisily:
+    the sum of p x sqrt(p) / sqrt(p) is 1, and so is that of p^2 / p. It is the square-root rule
+    for Adam (arXiv 2205.10287, section 4) with an average in place of a larger batch.
+    """
+    return math.sqrt(len(whole) / len(rows)) if settings.inner_scaling == "sqrt" else 1.0
 
 
 class LocalRounds:
@@ -127,10 +141,11 @@ class LocalRounds:
         self._finish(number)
 
     def _step(self, step: int) -> None:
-        rows = self.meeting.rows_of(step, self.trainer.rows_of(step))
+        whole = self.trainer.rows_of(step)
+        rows = self.meeting.rows_of(step, whole)
         if not rows:
             return
-        record = self.trainer.step(step, rows)
+        record = self.trainer.step(step, rows, stride=stride_of(self.settings, rows, whole))
         self._rows += len(rows)
         self._pace.rows += len(rows)
         self._pace.seconds += record.seconds

@@ -12,8 +12,8 @@ from typing import Any, get_type_hints
 # What may differ between the attempt that wrote a checkpoint and the one that resumes from it.
 FREE_TO_CHANGE = frozenset(
     "cache_dir checkpoint_every collective_timeout engine eval_every generate_batch gpu_hour_usd "
-    "keep_checkpoints max_new_tokens micro_batch oom outer_learning_rate outer_momentum recompute "
-    "round_compression round_exchange round_steps shard".split()
+    "inner_scaling keep_checkpoints max_new_tokens micro_batch oom outer_learning_rate "
+    "outer_momentum recompute round_compression round_exchange round_steps shard".split()
 )
 
 
@@ -100,6 +100,13 @@ class Settings:
         "gradients",
     )
     round_steps: int = _option(5, "steps between averagings of changes")
+    inner_scaling: str = _option(
+        "sqrt",
+        "changes that are averaged: a node with a part p of the rows learns 1 / sqrt(p) times as "
+        "fast, or not",
+        "sqrt",
+        "none",
+    )
     outer_learning_rate: float = _option(1.0, "of the averaged change, in the outer step")
     outer_momentum: float = _option(0.0, "Nesterov momentum of the outer step")
     round_compression: str = _option(

@@ -105,10 +105,11 @@ class Trainer:
         batch_rows: Sequence[Row] | None = None,
         note: Callable[[StepRecord], None] | None = None,
         others: Others | None = None,
+        stride: float = 1.0,
     ) -> StepRecord:
         """Do optimiser step `step`, counted from 1, with the step's rows or these of them; what is
-        left of them may be done by `others`. `note` is told of it. Raises `TrainingFailed` if the
-        loss is not finite.
+        left of them may be done by `others`. The learning rate is `stride` times that of the step.
+        `note` is told of it. Raises `TrainingFailed` if the loss is not finite.
         """
         started, joules = time.monotonic(), self.energy.joules()
         following: Sequence[Row] = ()
@@ -125,7 +126,7 @@ class Trainer:
             raise TrainingFailed(f"the loss is {loss} at step {step}; lower --learning-rate")
         _clip(self.buffer[:-1], self.settings.max_grad_norm)
         with self.changing:
-            self._update(learning_rate)
+            self._update(stride * learning_rate)
             used, lap = self.energy.joules(), self.clock.lap()
             record = StepRecord(
                 step=step,
