@@ -160,10 +160,17 @@ def _cut(state: RunState, broken: LinksBroken) -> FailureResult:
 
 
 def describe_links(links: tuple[tuple[str, str], ...]) -> str:
-    """``vh1 does not reach vh2``, for a sentence to go on with."""
-    told = [f"{start} does not reach {end}" for start, end in links[:3]]
-    more = f" (and {len(links) - 3} more links)" if len(links) > 3 else ""
-    return ", ".join(told) + more
+    """``vh1 does not reach vh2``, or both directions at once, for a sentence to go on with."""
+    both = {link for link in links if link[::-1] in links}
+    told = [
+        f"{start} and {end} do not reach each other"
+        if (start, end) in both
+        else f"{start} does not reach {end}"
+        for start, end in links
+        if (start, end) not in both or start < end
+    ]
+    more = f" (and {len(told) - 3} more links)" if len(told) > 3 else ""
+    return ", ".join(told[:3]) + more
 
 
 def _stopped_before(state: RunState, ending: Ending) -> bool:

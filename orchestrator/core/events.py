@@ -15,6 +15,7 @@ from enum import StrEnum
 from orchestrator.core.connectivity import (
     Classified,
     FabricProbed,
+    LinksProbed,
     LinksBroken,
     Reached,
     RendezvousOffered,
@@ -340,6 +341,7 @@ Event = (
     | Occupied
     | RendezvousOffered
     | Reached
+    | LinksProbed
     | FabricProbed
     | LinksBroken
     | Classified

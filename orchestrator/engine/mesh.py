@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from orchestrator.boundary.reach_records import Dialled
+from orchestrator.core.connectivity import LinksProbed
 from orchestrator.core.fabric.mesh import Matrix, broken, judge, peers
 from orchestrator.core.fabric.verdict import Link, Verdict
 from orchestrator.core.fabric.world import addresses
+from orchestrator.core.meeting import nearest_miss
 from orchestrator.core.state import RunState
+from orchestrator.engine.clock import Clock
 from orchestrator.engine.node_hand import NodeHand
 
 # What is lost once is sent again after 1 s and 3 s by the kernel.
@@ -24,6 +28,23 @@ async def probe_mesh(hands: Mapping[str, NodeHand], at: Mapping[str, str]) -> Ve
     Raises as links do.
     """
     return judge(list(hands), await _try_twice(hands, at))
+
+
+async def probe_links(nodes: Mapping[str, NodeHand], state: RunState, clock: Clock) -> LinksProbed:
+    """Why nodes do not reach the head: who reaches whom. Raises as links do."""
+    plan = state.plan
+    assert plan is not None
+    began = clock.monotonic()
+    planned = replace(plan, rendezvous=nearest_miss(state, plan))
+    facts = {name: node.facts for name, node in state.planned() if node.facts is not None}
+    hands = {share.name: nodes[share.name] for share in plan.nodes}
+    found = await probe_mesh(hands, addresses(planned, facts))
+    seconds = round(clock.monotonic() - began, 3)
+    if found is None:
+        return LinksProbed(reason="", seconds=seconds)
+    return LinksProbed(
+        reason=found.sentence, seconds=seconds, culprits=found.culprits, links=found.links
+    )
 
 
 async def _try_twice(hands: Mapping[str, NodeHand], at: Mapping[str, str]) -> Matrix:
