@@ -202,7 +202,7 @@ class AttemptHands:
             case Reserve():
                 self._tell(await reserve(self._nodes, state, self._context))
             case ProbeLinks():
-                self._tell(await probe_links(self._nodes, state, self._context.clock))
+                self._tell(await probe_links(self._nodes, state, self._context))
             case ProbeFabric():
                 self._tell(await probe_fabric(self._nodes, state, self._context))
             case Serve(rung=rung):

@@ -30,9 +30,9 @@ def listing(names: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def remedy_for(culprits: Sequence[str], links: Sequence[Link], cluster: str) -> str:
-    """What to look at, how to look again, and how to go on without; ``cluster`` as on the command
-    line.
+def remedy_for(culprits: Sequence[str], links: Sequence[Link], cluster: str = "") -> str:
+    """What to look at, how to look again at ``cluster`` (as on the command line), and how to go on
+    without.
     """
     ends = list(dict.fromkeys(name for link in links for name in link))
     if culprits and not links:
@@ -42,9 +42,10 @@ def remedy_for(culprits: Sequence[str], links: Sequence[Link], cluster: str) -> 
     else:
         where, leave, without = "between the nodes", "leave nodes out", culprits
     expression = ",".join(f"!{name}" for name in without[:MAX_NAMED]) or "!NAME"
+    again = f"to look again: orchestrate doctor --cluster {shlex.quote(cluster)}; "
     return (
-        f"repair the network or the firewall {where}; to look again: orchestrate doctor "
-        f"--cluster {shlex.quote(cluster)}; or {leave}: --nodes {shlex.quote(expression)}"
+        f"repair the network or the firewall {where}; {again if cluster else ''}"
+        f"or {leave}: --nodes {shlex.quote(expression)}"
     )
 
 
