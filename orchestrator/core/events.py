@@ -15,8 +15,8 @@ from enum import StrEnum
 from orchestrator.core.connectivity import (
     Classified,
     FabricProbed,
-    LinksProbed,
     LinksBroken,
+    LinksProbed,
     Reached,
     RendezvousOffered,
 )
