@@ -13,6 +13,7 @@ from orchestrator.cli.surveying import survey_options
 if TYPE_CHECKING:
     from orchestrator.core.doctor.judge import Examination
     from orchestrator.core.doctor.model import Subject
+    from orchestrator.core.errors import OrchestrateError
     from orchestrator.core.inventory import Cluster
     from orchestrator.engine.survey import Surveyed
 
@@ -50,7 +51,11 @@ def doctor(
     strict: bool,
     as_json: bool,
 ) -> int:
-    """Check every node, and nodes against each other; one line of what to do for each fault.
+    """Check every node, nodes against each other, and the links between them; one line of what to
+    do for each fault.
+
+    Links are looked at by TCP: can each node open connections to the others? Whether collectives
+    work over them is tried before the ranks of every run, and measured by `acceptance`.
 
     Changes nothing and needs no rights on the nodes. What could not be measured is shown as "?"
     and is never ok. For what the machines can do, run the workload `acceptance`.
@@ -58,7 +63,7 @@ def doctor(
     Exits with 0 when no check failed, with 4 when one did (with --strict also when one could not
     be measured). The status is healthy, unproven (something was not measured) or unfit.
     """
-    from orchestrator.cli.surveying import load_cluster, take_survey
+    from orchestrator.cli.surveying import load_cluster, look_at_links, take_survey
     from orchestrator.core.doctor.judge import examine
     from orchestrator.core.doctor.model import Level
     from orchestrator.core.errors import ExitCode
@@ -76,7 +81,8 @@ def doctor(
         click.echo(f"orchestrate: looking again in {watch:g} s", err=True)
         time.sleep(watch)
         later = look()
-    examined = examine(_subjects(selected, first, later), Level(level))
+    mesh = look_at_links(selected, first, connect_timeout=connect_timeout, fanout=fanout)
+    examined = examine(_subjects(selected, first, later), Level(level), mesh)
     bad = examined.status == "unfit" or (strict and examined.status != "healthy")
     code = ExitCode.PREFLIGHT if bad else ExitCode.DONE
     if as_json:
@@ -95,10 +101,15 @@ def _subjects(selected: Cluster, first: list[Surveyed], later: list[Surveyed]) -
             spec=selected.node(answer.node),
             facts=answer.facts,
             later=again.get(answer.node),
-            error=answer.error.what if answer.error is not None else "",
+            error=_told(answer.error) if answer.error is not None else "",
+            remedy=answer.error.remedy if answer.error is not None else "",
         )
         for answer in first
     ]
+
+
+def _told(error: OrchestrateError) -> str:
+    return f"{error.what} ({error.why})" if error.why else error.what
 
 
 def _show(examined: Examination) -> None:

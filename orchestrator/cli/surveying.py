@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from orchestrator.core.doctor.model import Mesh
     from orchestrator.core.errors import OrchestrateError
     from orchestrator.core.inventory import Cluster
     from orchestrator.engine.survey import Surveyed
@@ -47,6 +48,19 @@ def take_survey(
 
     limits = SurveyLimits(connect_s=connect_timeout, width=fanout)
     return asyncio.run(survey(selected.workers, limits, always_python=always_python))
+
+
+def look_at_links(
+    selected: Cluster, answers: Sequence[Surveyed], *, connect_timeout: float, fanout: int
+) -> Mesh | None:
+    """Which of the nodes that answered cannot reach each other; None for a single machine."""
+    import asyncio
+
+    from orchestrator.engine.link_survey import survey_links
+    from orchestrator.engine.survey import SurveyLimits
+
+    limits = SurveyLimits(connect_s=connect_timeout, width=fanout)
+    return asyncio.run(survey_links(selected.workers, answers, limits))
 
 
 def print_tables(tables: Sequence[Table]) -> None:

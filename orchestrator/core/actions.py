@@ -70,6 +70,11 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeLinks:
+    """Let all nodes of the plan dial each other: the head was not reached, and why is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeFabric:
     """Try a real collective over all ranks of the plan, and find who is to blame if it fails."""
 
@@ -149,6 +154,7 @@ Action = (
     | Reserve
     | OfferRendezvous
     | Reach
+    | ProbeLinks
     | ProbeFabric
     | Serve
     | Classify

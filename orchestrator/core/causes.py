@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from orchestrator.core.connectivity import LinksBroken
 from orchestrator.core.errors import ExitCode
 from orchestrator.core.events import Divided, Occupied, Phase, Problem, RankExited
 from orchestrator.core.evidence import Stalled
+from orchestrator.core.fabric.verdict import listing
 from orchestrator.core.hang import Blame
 from orchestrator.core.ladder import Rung
 from orchestrator.core.launchers import words
@@ -116,8 +118,8 @@ def _unfinished_work(state: RunState, work: Divided) -> Cause | None:
         failure = FailureResult(
             id="OR-WORK-002",
             cause=f"{work.conflicts} samples were answered twice, with different outputs",
-            remedy="a machine computes wrong, or the workload is not deterministic; "
-            f"see orchestrate show {state.request.run_id}",
+            remedy="a machine computes wrong, or the workload is not deterministic: "
+            f"orchestrate logs {state.request.run_id} shows what each node wrote",
         )
         return failure, ExitCode.RUN_FAILED
     if work.done < work.total - work.failed or not work.total:
@@ -160,10 +162,18 @@ def _cut(state: RunState, broken: LinksBroken) -> FailureResult:
 
 
 def describe_links(links: tuple[tuple[str, str], ...]) -> str:
-    """``vh1 does not reach vh2``, for a sentence to go on with."""
-    told = [f"{start} does not reach {end}" for start, end in links[:3]]
-    more = f" (and {len(links) - 3} more links)" if len(links) > 3 else ""
-    return ", ".join(told) + more
+    """``vh1 does not reach vh2``, or both directions at once, for a sentence to go on with."""
+    broken = set(links)
+    both = {(start, end) for start, end in links if (end, start) in broken}
+    told = [
+        f"{start} and {end} do not reach each other"
+        if (start, end) in both
+        else f"{start} does not reach {end}"
+        for start, end in links
+        if (start, end) not in both or start < end
+    ]
+    more = f" (and {len(told) - 3} more links)" if len(told) > 3 else ""
+    return ", ".join(told[:3]) + more
 
 
 def _stopped_before(state: RunState, ending: Ending) -> bool:
@@ -274,8 +284,21 @@ def _others(state: RunState, cause: Ending | None = None) -> tuple[str, ...]:
 def _lost(state: RunState) -> FailureResult | None:
     for name, node in state.planned():
         if node.lost is not None:
-            return _from_problem(name, node.lost)
+            lost = _from_problem(name, node.lost)
+            later = clear_later(state.request.run_id, [name])
+            return replace(lost, remedy="; ".join(filter(None, (lost.remedy, later))))
     return None
+
+
+def clear_later(run_id: str, names: Sequence[str]) -> str:
+    """What becomes of nodes that nobody can ask now: their ranks end with their lease at the
+    latest, unless they were to live on without; whether they did is still to be seen.
+    """
+    verb = "answers" if len(names) == 1 else "answer"
+    return (
+        f"once {listing(names)} {verb} again, orchestrate stop {run_id} ends and verifies "
+        "what is left there"
+    )
 
 
 def _from_problem(node: str, problem: Problem) -> FailureResult:

@@ -33,6 +33,20 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinksProbed:
+    """Nodes could not reach the head, so all of them dialled each other: what is at fault.
+
+    ``reason`` is a sentence, "" where that explains nothing; ``culprits`` are the nodes, and
+    ``links`` the (from, to) pairs of nodes, that it names. ``seconds``: how long it took.
+    """
+
+    reason: str
+    seconds: float = 0.0
+    culprits: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FabricProbed:
     """A real collective over all ranks was tried on ``rung``, before anything is launched.
 

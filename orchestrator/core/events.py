@@ -16,6 +16,7 @@ from orchestrator.core.connectivity import (
     Classified,
     FabricProbed,
     LinksBroken,
+    LinksProbed,
     Reached,
     RendezvousOffered,
 )
@@ -343,6 +344,7 @@ Event = (
     | Occupied
     | RendezvousOffered
     | Reached
+    | LinksProbed
     | FabricProbed
     | LinksBroken
     | Classified

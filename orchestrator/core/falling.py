@@ -14,7 +14,7 @@ def falls_unreached(state: RunState, problem: Problem) -> tuple[Fall, ...]:
         Fall(
             rung=Rung(rung.rung),
             reason=problem.message,
-            seconds=0.0,
+            seconds=state.mesh.seconds if state.mesh is not None else 0.0,
             attempt=state.attempt,
             id=problem.id,
             remedy=problem.remedy,

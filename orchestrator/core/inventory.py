@@ -6,6 +6,7 @@ A :class:`Cluster` is what an inventory file says after validation. What a node 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -41,6 +42,23 @@ class SshEndpoint:
     jump: str | None = None
     ssh_config: str | None = None
     known_hosts: str | None = None
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """What OpenSSH's ``ssh`` must be given to go the same way; the destination is the last."""
+        options = (
+            ("-F", self.ssh_config),
+            ("-i", self.identity_file),
+            ("-p", self.port),
+            ("-J", self.jump),
+            ("-o", self.known_hosts and f'UserKnownHostsFile="{self.known_hosts}"'),
+        )
+        given = [word for option, value in options if value for word in (option, str(value))]
+        return (*given, f"{self.user}@{self.host}" if self.user else self.host)
+
+    def command(self, *options: str) -> str:
+        """A line to paste into a shell: does the node let us in?"""
+        return shlex.join(["ssh", *options, *self.argv, "true"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from orchestrator.core.actions import (
     Prepare,
     Probe,
     ProbeFabric,
+    ProbeLinks,
     Reach,
     Reserve,
     Serve,
@@ -78,7 +79,7 @@ def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
 def identity(action: Action) -> str:
     """The same action has the same identity in every replay."""
     match action:
-        case Conclude() | Reserve():
+        case Conclude() | Reserve() | ProbeLinks():
             return type(action).__name__
         case ProbeFabric(rung=rung) | Serve(rung=rung):
             return f"{type(action).__name__}/{rung.value}"
@@ -187,7 +188,8 @@ def _decide_rendezvous(state: RunState, chosen: Rendezvous | Refusal) -> RunStat
     if state.offers < MAX_OFFERS and was_refused(state):
         nodes = {name: replace(node, reached=None) for name, node in state.nodes.items()}
         return replace(state, port=None, nodes=nodes)
-    return _decide_unreached(state, chosen)
+    # What one direction to the head tells is half of it: first all nodes dial each other.
+    return state if state.mesh is None else _decide_unreached(state, chosen)
 
 
 def _decide_unreached(state: RunState, refused: Refusal) -> RunState:
@@ -308,6 +310,8 @@ def _wanted_for_rendezvous(state: RunState, planned: Plan) -> Iterator[Action]:
     for share in planned.nodes[1:]:
         if state.nodes[share.name].reached is None:
             yield Reach(node=share.name, addresses=addresses, port=state.port, round=state.offers)
+    if all_reached(state, planned):
+        yield ProbeLinks()
 
 
 def _wanted_after_launch(state: RunState) -> Iterator[Action]:

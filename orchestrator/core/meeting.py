@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.core.connectivity import Reached
 from orchestrator.core.events import Problem
+from orchestrator.core.fabric.verdict import remedy_for
 from orchestrator.core.placing import same_machine
 from orchestrator.core.plan import Plan, Rendezvous
 from orchestrator.core.planning import Refusal, rendezvous_candidates
@@ -25,9 +26,21 @@ def choose_rendezvous(state: RunState, planned: Plan) -> Rendezvous | Refusal:
     others = [share.name for share in planned.nodes[1:]]
     for address in candidates:
         if all(address in _reached(state, name).addresses for name in others):
-            interfaces = _interfaces(state, planned, address)
-            return Rendezvous(address=address, port=state.port, interfaces=interfaces)
+            return _met_at(state, planned, address)
     return _unreachable(state, planned, candidates)
+
+
+def nearest_miss(state: RunState, planned: Plan) -> Rendezvous:
+    """Where most nodes would meet: what to try again to learn why the others cannot."""
+    reached = [_reached(state, share.name).addresses for share in planned.nodes[1:]]
+    counts = {address: sum(address in r for r in reached) for address in candidates_of(state)}
+    return _met_at(state, planned, max(counts, key=lambda address: counts[address]))
+
+
+def _met_at(state: RunState, planned: Plan, address: str) -> Rendezvous:
+    assert state.port is not None
+    interfaces = _interfaces(state, planned, address)
+    return Rendezvous(address=address, port=state.port, interfaces=interfaces)
 
 
 def was_refused(state: RunState) -> bool:
@@ -63,14 +76,24 @@ def candidates_of(state: RunState) -> tuple[str, ...]:
 
 
 def _unreachable(state: RunState, planned: Plan, candidates: tuple[str, ...]) -> Refusal:
-    head = planned.head.name
+    """In the words of the links between all nodes where those explain it, else of what was tried
+    in one direction.
+    """
+    head, mesh = planned.head.name, state.mesh
     blocked = [s.name for s in planned.nodes[1:] if not _reached(state, s.name).addresses]
-    culprit = ", ".join(blocked) or "no address is reachable from every node; each node"
-    errors = _reached(state, blocked[0]).errors[:1] if blocked else ()
-    message = (
-        f"{culprit} cannot open a TCP connection to {head} "
-        f"(tried {', '.join(candidates)} port {state.port}{': ' + errors[0] if errors else ''})"
-    )
-    remedy = f"open the port range between nodes for {head}, or leave nodes out with --nodes"
+    links = tuple((head, name) for name in blocked)
+    tried = f"{', '.join(candidates)} port {state.port}"
+    cluster = state.request.cluster.source
+    if mesh is not None and mesh.reason:
+        message = f"{mesh.reason} ({head} was tried at {tried})"
+        remedy = remedy_for(mesh.culprits, mesh.links, cluster)
+    else:
+        culprit = ", ".join(blocked) or "no address is reachable from every node; each node"
+        errors = _reached(state, blocked[0]).errors[:1] if blocked else ()
+        message = (
+            f"{culprit} cannot open a TCP connection to {head} "
+            f"(tried {tried}{': ' + errors[0] if errors else ''})"
+        )
+        remedy = remedy_for((), links, cluster)
     problem = Problem(id="OR-NET-001", message=message, remedy=remedy)
     return Refusal(problem=problem, excluded=planned.excluded)

@@ -259,9 +259,6 @@ def _ground(
 def _no_rung(falls: Sequence[Fall], excluded: tuple[Exclusion, ...]) -> Refusal:
     """Rigid work that cannot communicate ends here, with what was found."""
     last = falls[-1]
-    problem = Problem(
-        id=last.id,
-        message=last.reason,
-        remedy=last.remedy or "repair the network between them, or leave nodes out with --nodes",
-    )
+    remedy = last.remedy or "repair the network between them, or leave nodes out: --nodes '!NAME'"
+    problem = Problem(id=last.id, message=last.reason, remedy=remedy)
     return Refusal(problem=problem, excluded=excluded)

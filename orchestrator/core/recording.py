@@ -13,6 +13,7 @@ from orchestrator.core.connectivity import (
     FabricProbed,
     Fault,
     LinksBroken,
+    LinksProbed,
     Reached,
     RendezvousOffered,
 )
@@ -48,7 +49,9 @@ from orchestrator.core.events import (
     Synced,
 )
 from orchestrator.core.evidence import Inspected, Stalled
+from orchestrator.core.fabric.verdict import remedy_for
 from orchestrator.core.ladder import Fall
+from orchestrator.core.meeting import all_reached
 from orchestrator.core.state import Figure, NodeState, RunState, new_state, next_attempt
 
 NodeEvent = (
@@ -66,7 +69,7 @@ NodeEvent = (
     | Swept
     | NodeLost
 )
-LadderEvent = FabricProbed | LinksBroken | Classified | Divided | RoundClosed
+LadderEvent = LinksProbed | FabricProbed | LinksBroken | Classified | Divided | RoundClosed
 RunEvent = Begun | Resumed | StopRequested | DeadlinePassed | Reserved | Occupied
 
 
@@ -75,7 +78,9 @@ def record(state: RunState, event: Event) -> RunState:
     match event:
         case Begun() | Resumed() | StopRequested() | DeadlinePassed() | Reserved() | Occupied():
             return _record_run(state, event)
-        case FabricProbed() | LinksBroken() | Classified() | Divided() | RoundClosed():
+        case LinksProbed() | FabricProbed() | LinksBroken() | Classified():
+            return _record_ladder(state, event)
+        case Divided() | RoundClosed():
             return _record_ladder(state, event)
         case RendezvousOffered(port=port):
             offers = state.offers + (port != state.port)
@@ -118,6 +123,8 @@ def _record_run(state: RunState, event: RunEvent) -> RunState:
 
 def _record_ladder(state: RunState, event: LadderEvent) -> RunState:
     match event:
+        case LinksProbed():
+            return _record_mesh(state, event)
         case FabricProbed():
             return _record_fabric(state, event)
         case LinksBroken():
@@ -135,13 +142,25 @@ def _record_ladder(state: RunState, event: LadderEvent) -> RunState:
             assert_never(event)
 
 
+def _record_mesh(state: RunState, event: LinksProbed) -> RunState:
+    """It counts while the ranks' meeting point is looked for."""
+    wanted = state.plan is not None and state.plan.rendezvous is None and not state.launching
+    return replace(state, mesh=event) if wanted and state.mesh is None else state
+
+
 def _record_fabric(state: RunState, event: FabricProbed) -> RunState:
     """It counts for the rung that is planned, and only until the ranks are launched."""
     if state.launching or state.plan is None or state.plan.rung != event.rung:
         return state
     if event.ok:
         return replace(state, fabric=event)
-    fall = Fall(rung=event.rung, reason=event.reason, seconds=event.seconds, attempt=state.attempt)
+    fall = Fall(
+        rung=event.rung,
+        reason=event.reason,
+        seconds=event.seconds,
+        attempt=state.attempt,
+        remedy=remedy_for(event.culprits, event.links, state.request.cluster.source),
+    )
     return replace(state, falls=(*state.falls, fall))
 
 
@@ -172,7 +191,7 @@ def _record_takeover(state: RunState, event: Resumed) -> RunState:
         return state
     if event.request is not None:
         state = replace(state, request=event.request, nodes=new_state(event.request).nodes)
-    return replace(state, plan=None, port=None, offers=0, reserved=False, fabric=None)
+    return replace(state, plan=None, port=None, offers=0, reserved=False, mesh=None, fabric=None)
 
 
 def _forget_collecting(state: RunState) -> RunState:
@@ -297,6 +316,9 @@ def _record_deadline(state: RunState, event: DeadlinePassed) -> RunState:
     if state.launching and event.phase in (Phase.LAUNCH, Phase.WATCH):
         return replace(state, overdue=event)
     if state.plan is not None and not state.launching:
+        if event.phase is Phase.REACH and all_reached(state, state.plan):
+            # It is known that the head was not reached; why would only have been better to know.
+            return _record_mesh(state, LinksProbed(reason=""))
         return replace(state, overdue=event)
     message = f"did not finish phase {event.phase.value} within {event.after_s:g} s"
     problem = Problem(

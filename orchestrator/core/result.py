@@ -112,3 +112,8 @@ class Result:
     warnings: tuple[str, ...] = ()
     report: str = ""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def used(self) -> tuple[NodeResult, ...]:
+        """The nodes that ranks were started on. A refused run has ranks in its plan only."""
+        return tuple(node for node in self.nodes if node.state not in {"excluded", "unused"})

@@ -9,7 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.checks import Finding
-from orchestrator.core.connectivity import Classified, FabricProbed, LinksBroken, Reached
+from orchestrator.core.connectivity import (
+    Classified,
+    FabricProbed,
+    LinksBroken,
+    LinksProbed,
+    Reached,
+)
 from orchestrator.core.events import (
     Collected,
     DeadlinePassed,
@@ -109,8 +115,8 @@ class RunState:
     another attempt would follow. ``positions`` maps (node, rank) to how far the rank's report file
     was read, in bytes. ``stall`` is a suspicion that is being looked into, number ``stalls``, and
     ``inspections`` what was found so far; ``hang`` = it was confirmed. ``falls`` are the rungs of
-    the ladder that did not hold, in this attempt and before; ``fabric`` = the present one was
-    proven.
+    the ladder that did not hold, in this attempt and before; ``mesh`` = who reached whom where the
+    head was not reached by all; ``fabric`` = the present rung was proven.
     """
 
     request: RunRequest
@@ -127,6 +133,7 @@ class RunState:
     port: int | None = None
     offers: int = 0
     falls: tuple[Fall, ...] = ()
+    mesh: LinksProbed | None = None
     fabric: FabricProbed | None = None
     links: LinksBroken | None = None
     classified: Classified | None = None

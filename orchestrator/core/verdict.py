@@ -123,8 +123,22 @@ def _missed_gate(state: RunState, name: str, metric: MetricResult) -> FailureRes
     return FailureResult(
         id="OR-GATE-001",
         cause=f"{name}: the workload reported {got}, its gate asks for {wanted}",
-        remedy=f"orchestrate show {state.request.run_id}",
+        remedy=_look_into(state, name),
     )
+
+
+def _look_into(state: RunState, name: str) -> str:
+    """Where it is told how the figure came about, and where it is set what it must be."""
+    run, workload = state.request.run_id, state.request.job.workload
+    figure = state.figures.get(name)
+    if figure is None:
+        text = f"orchestrate logs {run} shows what the ranks wrote instead of {name}"
+    else:
+        text = f"orchestrate logs {run} --ranks {figure.rank} shows what the rank wrote that "
+        text += "reported it, the report draws what was reported on the way"
+    if name in workload.metrics:
+        text += f"; what it must be is set in {workload.source}"
+    return text
 
 
 def _stop_code(by: str) -> ExitCode:

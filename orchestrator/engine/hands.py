@@ -24,6 +24,7 @@ from orchestrator.core.actions import (
     Prepare,
     Probe,
     ProbeFabric,
+    ProbeLinks,
     Reach,
     Reserve,
     Serve,
@@ -45,6 +46,7 @@ from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.dividing import divide
 from orchestrator.engine.exchange import Exchange
 from orchestrator.engine.fabric import probe_fabric
+from orchestrator.engine.mesh import probe_links
 from orchestrator.engine.node_hand import NodeHand
 from orchestrator.engine.node_lease import FENCED
 from orchestrator.engine.problems import problem_of, superseded, unwritable
@@ -59,6 +61,7 @@ PHASE_OF: dict[type[Action], Phase] = {
     OfferRendezvous: Phase.REACH,
     Reach: Phase.REACH,
     Reserve: Phase.RESERVE,
+    ProbeLinks: Phase.REACH,
     ProbeFabric: Phase.FABRIC,
     Serve: Phase.WATCH,
     Classify: Phase.CLASSIFY,
@@ -198,6 +201,8 @@ class AttemptHands:
                 raise AssertionError("the loop itself concludes")
             case Reserve():
                 self._tell(await reserve(self._nodes, state, self._context))
+            case ProbeLinks():
+                self._tell(await probe_links(self._nodes, state, self._context))
             case ProbeFabric():
                 self._tell(await probe_fabric(self._nodes, state, self._context))
             case Serve(rung=rung):

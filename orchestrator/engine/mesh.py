@@ -4,29 +4,56 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from orchestrator.boundary.reach_records import Dialled
+from orchestrator.core.connectivity import LinksProbed
 from orchestrator.core.fabric.mesh import Matrix, broken, judge, peers
 from orchestrator.core.fabric.verdict import Link, Verdict
 from orchestrator.core.fabric.world import addresses
+from orchestrator.core.meeting import nearest_miss
 from orchestrator.core.state import RunState
-from orchestrator.engine.node_hand import NodeHand
+from orchestrator.engine.context import RunContext
+from orchestrator.engine.ports import NodePorts
 
 # What is lost once is sent again after 1 s and 3 s by the kernel.
 FIRST_DIAL_S = 3.0
 SECOND_DIAL_S = 4.0
 TRIES = 2
 
+# Where each node may be dialled, best first: one address that answers is a connection.
+Places = Mapping[str, Sequence[str]]
 
-async def probe_mesh(hands: Mapping[str, NodeHand], at: Mapping[str, str]) -> Verdict | None:
+
+async def probe_mesh(hands: Mapping[str, NodePorts], at: Mapping[str, str]) -> Verdict | None:
     """Who cannot reach whom, twice in a row; None if everybody reaches everybody.
 
     Raises as links do.
     """
-    return judge(list(hands), await _try_twice(hands, at))
+    return judge(list(hands), await try_twice(hands, _one_each(at)))
 
 
-async def _try_twice(hands: Mapping[str, NodeHand], at: Mapping[str, str]) -> Matrix:
+async def probe_links(
+    nodes: Mapping[str, NodePorts], state: RunState, context: RunContext
+) -> LinksProbed:
+    """Why nodes do not reach the head: who reaches whom. Raises as links do."""
+    plan = state.plan
+    assert plan is not None
+    began = context.clock.monotonic()
+    context.note(f"{plan.head.name} is not reached by all: every node tries every other one")
+    planned = replace(plan, rendezvous=nearest_miss(state, plan))
+    facts = {name: node.facts for name, node in state.planned() if node.facts is not None}
+    hands = {share.name: nodes[share.name] for share in plan.nodes}
+    found = await probe_mesh(hands, addresses(planned, facts))
+    seconds = round(context.clock.monotonic() - began, 3)
+    if found is None:
+        return LinksProbed(reason="", seconds=seconds)
+    return LinksProbed(
+        reason=found.sentence, seconds=seconds, culprits=found.culprits, links=found.links
+    )
+
+
+async def try_twice(hands: Mapping[str, NodePorts], at: Places) -> Matrix:
     """Only what fails twice in a row has failed."""
     names = list(hands)
     found: dict[Link, Dialled] = {}
@@ -45,7 +72,7 @@ async def _try_twice(hands: Mapping[str, NodeHand], at: Mapping[str, str]) -> Ma
     return _matrix(found)
 
 
-async def broken_links(nodes: Mapping[str, NodeHand], state: RunState) -> tuple[Link, ...]:
+async def broken_links(nodes: Mapping[str, NodePorts], state: RunState) -> tuple[Link, ...]:
     """(from, to) of the plan's nodes that cannot open a connection. Raises what links raise."""
     plan = state.plan
     assert plan is not None
@@ -53,12 +80,12 @@ async def broken_links(nodes: Mapping[str, NodeHand], state: RunState) -> tuple[
         return ()
     facts = {name: node.facts for name, node in state.planned() if node.facts is not None}
     hands = {share.name: nodes[share.name] for share in plan.nodes}
-    return tuple(broken(await _try_twice(hands, addresses(plan, facts))))
+    return tuple(broken(await try_twice(hands, _one_each(addresses(plan, facts)))))
 
 
 async def dial(
-    hands: Mapping[str, NodeHand],
-    at: Mapping[str, str],
+    hands: Mapping[str, NodePorts],
+    at: Places,
     ports: Mapping[str, int],
     wanted: Mapping[str, Sequence[str]],
     timeout_s: float,
@@ -66,12 +93,21 @@ async def dial(
     """Every node in ``wanted`` dials its list, all at once."""
 
     async def one(start: str, ends: Sequence[str]) -> dict[Link, Dialled]:
-        targets = [(at[end], ports[end]) for end in ends]
-        results = await hands[start].dial(targets, timeout_s)
-        return {(start, end): result for end, result in zip(ends, results, strict=True)}
+        targets = [(end, address) for end in ends for address in at[end]]
+        dialled = [(address, ports[end]) for end, address in targets]
+        results = await hands[start].dial(dialled, timeout_s)
+        found: dict[Link, Dialled] = {}
+        for (end, _), result in zip(targets, results, strict=True):
+            known = found.setdefault((start, end), result)
+            found[start, end] = known if known.ok else result if result.ok else known
+        return found
 
     parts = await asyncio.gather(*(one(start, ends) for start, ends in wanted.items() if ends))
     return {link: result for part in parts for link, result in part.items()}
+
+
+def _one_each(at: Mapping[str, str]) -> Places:
+    return {name: (address,) for name, address in at.items()}
 
 
 def _matrix(found: Mapping[Link, Dialled]) -> Matrix:
@@ -85,11 +121,11 @@ def _by_start(links: Iterable[Link]) -> dict[str, list[str]]:
     return ends
 
 
-async def _listen(hands: Mapping[str, NodeHand]) -> dict[str, int]:
+async def _listen(hands: Mapping[str, NodePorts]) -> dict[str, int]:
     ports = await asyncio.gather(*(hand.listen() for hand in hands.values()))
     return dict(zip(hands, ports, strict=True))
 
 
-async def _release(hands: Mapping[str, NodeHand], ports: Mapping[str, int]) -> dict[str, bool]:
+async def _release(hands: Mapping[str, NodePorts], ports: Mapping[str, int]) -> dict[str, bool]:
     kept = await asyncio.gather(*(hands[name].release(port) for name, port in ports.items()))
     return dict(zip(ports, kept, strict=True))

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.boundary.facts import parse_facts
-from orchestrator.boundary.reach_records import Dialled, parse_dialled
 from orchestrator.boundary.supervisor_records import parse_holder, parse_swept
 from orchestrator.boundary.trial_records import TriedProcess, parse_trial
 from orchestrator.core.connectivity import Reached, RendezvousOffered
@@ -44,13 +43,13 @@ from orchestrator.engine.feeding import sha256_of, slices_of
 from orchestrator.engine.looking import look_at
 from orchestrator.engine.node_lease import NodeLease
 from orchestrator.engine.node_link import NodeLink
+from orchestrator.engine.ports import ABSENT, NodePorts
 from orchestrator.engine.preparing import prepare
 from orchestrator.engine.recorded import read_positions
 from orchestrator.engine.watching import Watcher
 
 # A sweep fences off launches of the same epoch that come too late.
 SWEEP_STEP = 1
-ABSENT = "OR-AGENT-ABSENT"
 QUICK_S = 30.0
 CLEAR_S = 60.0
 DIAL_S = 5.0
@@ -58,7 +57,7 @@ FEED_S = 600.0
 KERNEL_LOG = "kernel.out"
 
 
-class NodeHand:
+class NodeHand(NodePorts):
     """One node in one attempt of a run: its link, its watch, its lease."""
 
     def __init__(
@@ -83,6 +82,7 @@ class NodeHand:
             clock=context.clock,
             dial=context.dial,
         )
+        super().__init__(self._link)
         self._lease = NodeLease(spec.name, self._link, state, post)
         self._began = context.clock.monotonic()
         self._watcher: Watcher | None = None
@@ -159,30 +159,6 @@ class NodeHand:
 
     async def prepare(self) -> None:
         self._post(await prepare(self._link, self._request, self._context))
-
-    async def listen(self) -> int:
-        """Let the node's agent accept connections; the port."""
-        reply = await self._link.request("listen", timeout_s=QUICK_S)
-        port = reply.fields.get("port")
-        if type(port) is not int or not 0 < port < 65536:
-            raise OSError(f"{self._spec.name} offered no port")
-        return port
-
-    async def release(self, port: int) -> bool:
-        """End what ``listen`` began; False: an agent that replaced that one knows nothing of it."""
-        try:
-            await self._link.request("release", {"port": port}, timeout_s=QUICK_S)
-        except AgentError as error:
-            if error.id != ABSENT:
-                raise
-            return False
-        return True
-
-    async def dial(self, targets: Sequence[tuple[str, int]], timeout_s: float) -> list[Dialled]:
-        """What came of opening a connection to each of ``targets`` from the node."""
-        fields = {"targets": [list(target) for target in targets], "timeout_s": timeout_s}
-        reply = await self._link.request("dial", fields, timeout_s=QUICK_S)
-        return parse_dialled(reply.fields, len(targets))
 
     async def offer_rendezvous(self) -> None:
         self._post(RendezvousOffered(node=self._spec.name, port=await self.listen()))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.errors import OrchestrateError, PreflightError
-from orchestrator.core.inventory import NodeSpec
+from orchestrator.core.inventory import NodeSpec, TransportKind
 from orchestrator.edges.agent.channel import ChannelLost, Payload, Reply
 from orchestrator.edges.agent.dial import Channel, Dial, dial
 from orchestrator.edges.transport.base import ConnectLimits
@@ -36,8 +36,14 @@ class NodeSilent(NodeGone):
             f"no sign of life for {after_s:.0f} s",
             id="OR-LINK-001",
             why=last,
-            remedy=f"check its power and network; then: ssh {spec.ssh.host} true",
+            remedy=_look_after(spec),
         )
+
+
+def _look_after(spec: NodeSpec) -> str:
+    if spec.transport is TransportKind.LOCAL:
+        return "look at the load and the memory of this machine"
+    return f"check its power and network; then: {spec.ssh.command()}"
 
 
 def _gone(error: PreflightError) -> NodeGone:

@@ -15,6 +15,8 @@ MAX_LINES = 15
 EVIDENCE_LINES = 4
 TAIL_BYTES = 16 * 1024
 WIDTH = 240
+# Commands in it are to be pasted: what is cut off does something else.
+NEXT_WIDTH = 1200
 
 
 def failure_screen(result: Result, folder: Path | None, *, color: bool = False) -> list[str]:
@@ -73,11 +75,10 @@ def _next(
     result: Result, failure: FailureResult, log: Path | None, folder: Path | None
 ) -> Iterator[str]:
     if failure.remedy:
-        yield f"  next: {brief(failure.remedy, WIDTH)}"
-    if result.run_id:
-        command = f"orchestrate show {result.run_id}"
-        if command not in failure.remedy:
-            yield f"  more: {command}"
+        yield f"  next: {brief(failure.remedy, NEXT_WIDTH)}"
+    logs = f"orchestrate logs {result.run_id}"
+    if result.used and logs not in failure.remedy:
+        yield f"  more: {logs}"
     if log is not None:
         yield f"  log:  {brief(str(log), 400)}"
     if folder is not None and failure.evidence and ".." not in Path(failure.evidence).parts:

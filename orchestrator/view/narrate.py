@@ -12,6 +12,7 @@ from orchestrator.core.connectivity import (
     FabricProbed,
     Fault,
     LinksBroken,
+    LinksProbed,
     Reached,
     RendezvousOffered,
 )
@@ -213,7 +214,7 @@ def _before_launch(event: Event, state: RunState) -> Line | None:
             return Line(Weight.NODE, brief(f"ranks run under {path}{versions}"), node)
         case RendezvousOffered(node=node, port=port):
             return Line(Weight.DETAIL, f"offers port {port} for the rendezvous", node)
-        case Reached() if state.falls and state.plan is not None:
+        case LinksProbed() if state.falls and state.plan is not None:
             return Line(Weight.PROBLEM, _fall(state.falls, state.plan.rung))
         case Reached(node=node, addresses=addresses):
             reached = ", ".join(brief(a, 60) for a in addresses[:4]) or "no address of the head"

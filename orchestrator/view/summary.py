@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from orchestrator.core.causes import clear_later
 from orchestrator.core.result import MetricResult, Result, Status, Verdict
 from orchestrator.view.terminal import BOLD, GREEN, RED, YELLOW, paint
 from orchestrator.view.text import brief, number, plural, seconds
@@ -22,6 +23,7 @@ def summary(result: Result, *, color: bool = False) -> list[str]:
     return [
         _head(result, color),
         *_degradation(result),
+        *_lost(result),
         *_metrics(result, color),
         *_samples(result),
         *(f"  warning: {brief(warning, 300)}" for warning in result.warnings),
@@ -40,9 +42,8 @@ def stopped_text(result: Result) -> list[str]:
 
 
 def _head(result: Result, color: bool) -> str:
-    used = [node for node in result.nodes if node.state not in {"excluded", "unused"}]
-    where = f"{plural(result.world_size, 'rank')} on {plural(len(used), 'node')}"
-    if result.nodes and not used:
+    where = f"{plural(result.world_size, 'rank')} on {plural(len(result.used), 'node')}"
+    if result.nodes and not result.used:
         where = _not_started(result)
     word = paint(result.status.value, _STATUS[result.status] + BOLD, color=color)
     took = seconds(sum(result.timings.values()))
@@ -51,7 +52,6 @@ def _head(result: Result, color: bool) -> str:
 
 
 def _not_started(result: Result) -> str:
-    """A refused run has ranks in its plan only."""
     out = sum(node.state == "excluded" for node in result.nodes)
     refused = f", {out} of {plural(len(result.nodes), 'node')} refused" if out else ""
     return f"no rank was started{refused}"
@@ -74,6 +74,14 @@ def _degradation(result: Result) -> Iterator[str]:
     for node in result.nodes if result.status is Status.DEGRADED else ():
         if node.state in {"lost", "failed"}:
             yield f"  without {brief(node.name)}: {brief(node.reason, 300)}"
+
+
+def _lost(result: Result) -> Iterator[str]:
+    """How to finish what could not be verified, unless the failure says so."""
+    lost = [node.name for node in result.nodes if node.state == "lost"]
+    told = result.failure is not None and "orchestrate stop" in result.failure.remedy
+    if lost and not told:
+        yield f"  {brief(clear_later(result.run_id, lost), 300)}"
 
 
 def _metrics(result: Result, color: bool) -> Iterator[str]:

@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
     arguments = build_parser().parse_args(argv)
+    if arguments.verb == "exec":
+        _parse_late_options(arguments)
     try:
         return _perform(arguments)
     except VirtualHostsError as error:
@@ -40,10 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="virtual_hosts",
         description="Virtual hosts with real OpenSSH servers, made of Linux namespaces (root).",
     )
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--dir", default=DEFAULT_DIRECTORY, help="where this set lives (default: %(default)s)"
-    )
+    common = _common_options()
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
     def verb(name: str, help_text: str) -> argparse.ArgumentParser:
@@ -52,11 +51,35 @@ def build_parser() -> argparse.ArgumentParser:
     _add_up(verb("up", "make N hosts; a second time it finds them running"))
     verb("down", "remove everything that up made")
     verb("status", "show hosts and faults").add_argument("--json", action="store_true")
-    run = verb("exec", "run a command inside a host as root: exec HOST -- CMD...")
+    run = verb("exec", "run a command inside a host as root: exec HOST [--dir DIR] -- CMD...")
     run.add_argument("host")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD")
     _add_faults(verb)
     return parser
+
+
+def _common_options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--dir", default=DEFAULT_DIRECTORY, help="where this set lives (default: %(default)s)"
+    )
+    return parser
+
+
+def _parse_late_options(arguments: argparse.Namespace) -> None:
+    """`exec HOST --dir DIR -- CMD`: everything after HOST was taken for the command. What begins
+    with an option of ours is no command up to the `--`.
+    """
+    words = arguments.command
+    if not words or not words[0].startswith("-"):
+        return
+    end = words.index("--") if "--" in words else len(words)
+    usage = "virtual_hosts exec HOST [--dir DIR] -- CMD..."
+    late = argparse.ArgumentParser(
+        prog="virtual_hosts exec", usage=usage, parents=[_common_options()], add_help=False
+    )
+    late.parse_args(words[:end], namespace=arguments)
+    arguments.command = words[end + 1 :]
 
 
 def _add_up(parser: argparse.ArgumentParser) -> None:
@@ -112,10 +135,7 @@ def _perform(arguments: argparse.Namespace) -> int:
         case "status":
             return _status(hosts, as_json=arguments.json)
         case "exec":
-            command = (
-                arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
-            )
-            argv = hosts.exec_argv(arguments.host, command or ["/bin/bash"])
+            argv = hosts.exec_argv(arguments.host, arguments.command or ["/bin/bash"])
             os.execvp(argv[0], argv)
         case _:
             _inject(hosts, arguments)

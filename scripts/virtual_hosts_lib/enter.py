@@ -7,6 +7,7 @@ does not stop itself when the command is stopped (a throttled host would never c
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -56,7 +57,11 @@ def _become(argv: list[str]) -> NoReturn:
     try:
         os.execvpe(argv[0], argv, environment)
     except OSError as error:
-        os.write(2, f"virtual_hosts exec: {argv[0]}: {error.strerror}\n".encode())
+        text = f"virtual_hosts exec: {argv[0]}: {error.strerror}"
+        if isinstance(error, FileNotFoundError):
+            line = shlex.quote(" ".join(argv))
+            text += f"; CMD is a program and its arguments; for a shell's line: -- sh -c {line}"
+        os.write(2, f"{text}\n".encode())
         os._exit(_NOT_FOUND)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from orchestrator.core.doctor.judge import Examination, examine, findings
-from orchestrator.core.doctor.model import Level, State, Subject
+from orchestrator.core.doctor.model import Level, Mesh, State, Subject
 from orchestrator.core.doctor.rules import CHECKS
+from orchestrator.core.fabric.mesh import explain
 from orchestrator.core.facts import Facts, Xid
 from orchestrator.core.inventory import GpuSpec
 from orchestrator.view.doctor_tables import lines, matrix, verdict
@@ -269,6 +270,46 @@ def test_nodes_that_are_alike_share_a_column(good: tuple[Facts, Facts], tmp_path
     assert ("IOMMU", "ok", "FAIL", "OR-DOC-GPU-015") in table.rows
     assert next(lines(examined)).startswith("FAIL n2: the IOMMU translates for GPUs (DMA)")
     assert verdict(examined).startswith("unfit: 1 failed")
+
+
+def test_broken_links_fail_at_both_ends_and_say_so_once(
+    good: tuple[Facts, Facts], tmp_path: Path
+) -> None:
+    facts = (good[0], build(tmp_path, healthy("n2")), good[1])
+    names = [found.node for found in facts]
+    both = {("n1", "n3"), ("n3", "n1")}
+    matrix = {(a, b): "timed out" * ((a, b) in both) for a in names for b in names if a != b}
+    examined = linked(facts, Mesh(broken=tuple(explain(names, matrix))))
+
+    assert faults(examined) == {("n1", "OR-DOC-NET-001"), ("n3", "OR-DOC-NET-001")}
+    first, following = list(lines(examined))[:2]
+    assert first.startswith("FAIL n[1,3]: n1 and n3 cannot open a TCP connection to each other")
+    assert following.endswith("between n1 and n3; or leave one of them out: --nodes '!n3'")
+
+
+def test_of_a_node_that_is_to_blame_the_others_are_only_witnesses(
+    good: tuple[Facts, Facts], tmp_path: Path
+) -> None:
+    facts = (good[0], build(tmp_path, healthy("n2")), good[1])
+    names = [found.node for found in facts]
+    matrix = {(a, b): "timed out" * ("n2" in (a, b)) for a in names for b in names if a != b}
+    examined = linked(facts, Mesh(broken=tuple(explain(names, matrix))))
+
+    assert faults(examined) == {("n2", "OR-DOC-NET-001")}
+    assert list(lines(examined))[1].endswith("at n2; or leave out: --nodes '!n2'")
+
+
+def test_links_that_were_not_looked_at_are_never_ok(good: tuple[Facts, Facts]) -> None:
+    examined = linked(good, Mesh(unasked={"n3": "its agent did not start"}))
+    (unknown,) = findings(examined, State.UNKNOWN)
+    assert (unknown.node, unknown.check) == ("n3", "OR-DOC-NET-001")
+    assert examined.status == "unproven"
+
+
+def linked(found: Sequence[Facts], mesh: Mesh) -> Examination:
+    spec = GpuSpec(count=8)
+    subjects = [Subject(spec=node_spec(f.node, spec), facts=f) for f in found]
+    return examine(subjects, Level.QUICK, mesh)
 
 
 def test_ids_are_of_one_form_and_unique() -> None:

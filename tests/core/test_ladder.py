@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.actions import Action, Classify, Reach, Serve
+from orchestrator.core.causes import describe_links
 from orchestrator.core.connectivity import Classified, FabricProbed, Fault, LinksBroken, Reached
 from orchestrator.core.errors import ExitCode
 from orchestrator.core.events import (
@@ -225,7 +226,14 @@ def test_links_that_break_end_the_ranks_and_name_themselves() -> None:
     assert {"Stop/a/10", "Stop/b/10"} <= set(world.performed)
     assert result.failure is not None
     assert result.failure.id == "OR-NET-002"
-    assert "a does not reach b" in result.failure.cause
+    assert result.failure.cause.startswith("a does not reach b any more")
+
+
+def test_a_link_that_is_broken_both_ways_is_told_once() -> None:
+    both = (("a", "b"), ("b", "a"), ("a", "c"))
+    assert describe_links(both) == "a and b do not reach each other, a does not reach c"
+    many = tuple((f"n{number}", "a") for number in range(5))
+    assert describe_links(many).endswith("n2 does not reach a (and 2 more links)")
 
 
 def lost(node: str) -> NodeLost:

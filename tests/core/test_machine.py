@@ -157,6 +157,19 @@ def test_a_lost_node_fails_the_run_and_stops_the_others() -> None:
     assert "Sweep/b" not in world.performed
 
 
+def test_a_lost_node_is_told_with_what_clears_it_later() -> None:
+    problem = Problem(id="OR-LINK-001", message="silent for 15 s", remedy="ssh -F there b true")
+    world = World(request("a", "b"), {"Follow/a": silence, "Follow/b": silence})
+    world.run(NodeLost(node="b", problem=problem))
+    failure = conclude(world.state, timings={}, report="").failure
+
+    assert failure is not None
+    assert failure.remedy == (
+        "ssh -F there b true; once b answers again, orchestrate stop r1 ends and verifies what is "
+        "left there"
+    )
+
+
 @pytest.mark.parametrize(
     "by,code", [("SIGINT", ExitCode.INTERRUPTED), ("SIGTERM", ExitCode.TERMINATED)]
 )
@@ -266,6 +279,9 @@ def test_a_required_metric_gates_the_run(
         world.state, _ = step(world.state, reported)
     result = conclude(world.state, timings={}, report="")
     assert (result.metrics["loss"].verdict, result.exit_code) == (verdict_, code)
+    if result.failure is not None:
+        ranks = "" if value is None else " --ranks 0"
+        assert result.failure.remedy.startswith(f"orchestrate logs r1{ranks} shows what")
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])

@@ -21,6 +21,7 @@ from orchestrator.core.actions import (
     Prepare,
     Probe,
     ProbeFabric,
+    ProbeLinks,
     Reach,
     Reserve,
     Serve,
@@ -32,6 +33,7 @@ from orchestrator.core.connectivity import (
     Classified,
     FabricProbed,
     Fault,
+    LinksProbed,
     Reached,
     RendezvousOffered,
 )
@@ -148,6 +150,8 @@ class World:
                 return [Collected(node=node, files=1, bytes=1)]
             case Sweep(node=node):
                 return [Swept(node=node, clean=True)]
+            case ProbeLinks():
+                return [LinksProbed(reason="", seconds=7.0)]
             case ProbeFabric(rung=rung):
                 return [FabricProbed(rung=rung, ok=True, reason="all values are right", seconds=1)]
             case Classify(attempt=attempt):

@@ -24,7 +24,7 @@ from orchestrator.edges.store.proven import KEPT_S, MOST, Proven, ProvenFabrics
 from orchestrator.engine import fabric, trying
 from orchestrator.engine.context import RunContext
 from orchestrator.engine.fabric import probe_fabric
-from orchestrator.engine.mesh import broken_links
+from orchestrator.engine.mesh import broken_links, dial, probe_links
 from orchestrator.engine.node_hand import NodeHand
 from tests.core.world import World, request
 
@@ -144,15 +144,18 @@ class Bench:
         self.clock = Clock()
         self.home = home
 
-    async def probe(self) -> FabricProbed:
-        context = RunContext(
+    @property
+    def context(self) -> RunContext:
+        return RunContext(
             request=self.state.request,
             snapshot=None,
             folder=Layout(self.home).run("r1"),
             observers=[],
             clock=self.clock,
         )
-        found = await probe_fabric(self.network.nodes, self.state, context)
+
+    async def probe(self) -> FabricProbed:
+        found = await probe_fabric(self.network.nodes, self.state, self.context)
         assert all(not hand.ports for hand in self.network.hands.values()), "ports are let go"
         return found
 
@@ -204,6 +207,36 @@ async def test_connections_that_fail_end_the_trial_at_once(bench: Bench) -> None
     assert not (await bench.probe()).cached, "failures are not remembered"
     bench.network.cut = {("a", "b")}
     assert await broken_links(bench.network.nodes, bench.state) == (("a", "b"),)
+
+
+async def test_why_the_head_is_not_reached_is_found_between_all_nodes(bench: Bench) -> None:
+    """Both directions, and that either end reaches others: the link is to blame, not the head."""
+    bench.network.cut = {("a", "c"), ("c", "a")}
+    plan = bench.state.plan
+    assert plan is not None
+    unmet = replace(bench.state, plan=replace(plan, rendezvous=None))
+    found = await probe_links(bench.network.nodes, unmet, bench.context)
+    assert set(found.links) == bench.network.cut
+    assert found.reason.startswith("a and c cannot open a TCP connection to each other")
+    bench.network.cut = set()
+    assert (await probe_links(bench.network.nodes, unmet, bench.context)).reason == ""
+
+
+async def test_one_address_that_answers_is_a_connection(bench: Bench) -> None:
+    """Of a node with several; else the first one's error is told."""
+    hands = bench.network.hands
+    answers = {"10.0.0.1": "timed out", "10.0.0.2": "", "10.0.0.3": "no route"}
+
+    async def dialled(targets: Sequence[tuple[str, int]], _: float) -> list[Dialled]:
+        return [Dialled(ok=not answers[at], error=answers[at]) for at, _ in targets]
+
+    hands["a"].dial = dialled  # type: ignore[method-assign, assignment]
+    at = {"b": ["10.0.0.1", "10.0.0.2"], "c": ["10.0.0.3", "10.0.0.1"]}
+    found = await dial(bench.network.nodes, at, {"b": 1, "c": 2}, {"a": ["b", "c"]}, 1.0)
+    assert {link: (r.ok, r.error) for link, r in found.items()} == {
+        ("a", "b"): (True, ""),
+        ("a", "c"): (False, "no route"),
+    }
 
 
 async def test_a_node_that_completes_no_collective_is_found_by_pairs(bench: Bench) -> None:

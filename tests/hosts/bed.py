@@ -54,7 +54,4 @@ class OverSsh:
         if spec.transport is TransportKind.LOCAL:
             return list(argv)
         python = ["python3" if word == sys.executable else word for word in argv]
-        end = spec.ssh
-        options = [("-F", end.ssh_config), ("-l", end.user), ("-p", end.port), ("-J", end.jump)]
-        given = [word for flag, value in options if value for word in (flag, str(value))]
-        return ["ssh", "-o", "BatchMode=yes", *given, end.host, shlex.join(python)]
+        return ["ssh", "-o", "BatchMode=yes", *spec.ssh.argv, shlex.join(python)]

@@ -65,7 +65,7 @@ def test_a_healthy_fabric_is_proven_once_and_watched(desk: Desk, hosts: VirtualH
     assert sorted(map(tuple, event["links"])) == [("vh2", "vh3"), ("vh3", "vh2")]
     ending = job.end()
     assert (ending.code, ending.result["failure"]["id"]) == (1, "OR-NET-002"), ending.err
-    assert "vh2 does not reach vh3" in ending.result["failure"]["cause"]
+    assert "vh2 and vh3 do not reach each other any more" in ending.result["failure"]["cause"]
     assert not remains(hosts, job.run)
 
     hosts.heal()
@@ -84,6 +84,7 @@ def test_a_link_between_two_nodes_is_named(desk: Desk, hosts: VirtualHosts) -> N
     assert found["culprits"] == []
     assert found["reason"].startswith("vh2 and vh3 cannot open a TCP connection to each other")
     assert found["reason"] in ending.err
+    assert "between vh2 and vh3" in ending.result["failure"]["remedy"]
     assert not list((desk.home / "cache").glob("fabric/*"))
 
 

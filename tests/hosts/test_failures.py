@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import signal
+import subprocess
 import time
+from typing import Any
 
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
@@ -18,7 +22,7 @@ VANISHED_S = 20.0
 CLEAN_S = 30.0
 
 
-def failure(ending: Ending) -> dict[str, object]:
+def failure(ending: Ending) -> dict[str, Any]:
     """The first cause, of a run that failed."""
     assert (ending.code, ending.result["status"]) == (1, "failed"), ending.err
     found = ending.result["failure"]
@@ -87,6 +91,14 @@ def test_a_node_without_power_is_named(desk: Desk, hosts: VirtualHosts) -> None:
     wait_until("vh3 is clean", lambda: not remains(hosts, job.run, ["vh3"]), 30)
     measured("lease ended the ranks of the lost node", time.time() - at, 10 + CLEAN_S)
     hosts.plug("vh3")
+    pattern = r".*; then: (ssh .*); once vh3 answers again, (.*) ends and.*"
+    told = re.fullmatch(pattern, cause["remedy"])
+    assert told is not None, cause["remedy"]
+    pasted = shlex.split(told[1])
+    assert subprocess.run(pasted, check=False, timeout=30).returncode == 0, told[1]
+    assert told[2] == f"orchestrate stop {job.run}"
+    stopped = desk.command("stop", job.run)
+    assert (stopped.returncode, "vh3: clean" in stopped.stderr) == (0, True), stopped.stderr
     assert desk.command("clean", job.run).returncode == 0
     assert not (hosts.home("vh3") / ".orchestrate/node/runs" / job.run).exists()
 
@@ -119,11 +131,15 @@ def test_a_cut_data_plane_is_found_before_launch(desk: Desk, hosts: VirtualHosts
     hosts.cut_data("vh1", "vh3")
     at = time.time()
     job, ending = desk.run("rank.py", "stay")
-    measured("data plane refused", ending.at - at, 15)
+    measured("data plane refused", ending.at - at, 20)
     assert ending.code == 4
-    assert ending.result["failure"]["id"] == "OR-NET-001"
-    assert "vh3 cannot open a TCP connection to vh1" in ending.result["failure"]["cause"]
-    assert "next: " in ending.err
+    cause = ending.result["failure"]
+    assert cause["id"] == "OR-NET-001"
+    assert cause["cause"].startswith("vh1 and vh3 cannot open a TCP connection to each other")
+    assert "the link between them is at fault" in cause["cause"]
+    assert f"  next: {cause['remedy']}\n" in ending.err
+    assert "between vh1 and vh3" in cause["remedy"]
+    assert cause["remedy"].endswith("--nodes '!vh3'")
     assert not job.events("Launched")
     assert not remains(hosts, job.run)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
+import time
 from typing import Any
 
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.hosts.running import Desk
+from tests.hosts.running import Desk, measured
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]
 
@@ -51,6 +53,27 @@ def test_a_host_with_settings_of_its_own_is_found_and_explained(
         file.unlink()
 
 
+def test_a_cut_link_between_healthy_hosts_is_found(desk: Desk, hosts: VirtualHosts) -> None:
+    """Both ends fail, in one line, within a bounded time; the third host has nothing to do with
+    it.
+    """
+    one, other, third = hosts.names
+    hosts.cut_data(one, third)
+    at = time.monotonic()
+    code, (*cells, result) = told(desk, "doctor")
+    measured("doctor: a cut link", time.monotonic() - at, 25)
+    wrong = {(c["node"], c["check"]) for c in cells if c["state"] not in ("ok", "none")}
+    assert wrong == {(one, "OR-DOC-NET-001"), (third, "OR-DOC-NET-001")}
+    assert (code, result["status"], result["failure"]["id"]) == (4, "unfit", "OR-DOC-NET-001")
+    assert result["failure"]["cause"].startswith(f"{one} and {third} cannot open a TCP connection")
+    assert result["failure"]["remedy"].endswith(f"--nodes '!{third}'")
+    hosts.heal()
+    code, (*cells, result) = told(desk, "doctor")
+    links = {c["node"]: c["state"] for c in cells if c["check"] == "OR-DOC-NET-001"}
+    assert (code, result["status"]) == (0, "healthy")
+    assert links == dict.fromkeys((one, other, third), "ok")
+
+
 def test_a_host_that_is_gone_is_the_only_fault(desk: Desk, hosts: VirtualHosts) -> None:
     gone = hosts.names[2]
     hosts.unplug(gone)
@@ -62,3 +85,4 @@ def test_a_host_that_is_gone_is_the_only_fault(desk: Desk, hosts: VirtualHosts) 
     assert (code, failed) == (4, {(gone, "OR-DOC-NODE-001")})
     assert not [c for c in cells if c["node"] == gone and c["state"] == "ok"]
     assert result["failure"]["node"] == gone
+    assert shlex.quote(str(hosts.ssh_config)) in result["failure"]["remedy"]

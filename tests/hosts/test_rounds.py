@@ -173,7 +173,7 @@ def test_a_data_plane_that_breaks_in_mid_run_costs_less_than_a_minute(
     ending = job.end(120)
     assert (ending.code, ending.result["status"]) == (0, "degraded"), ending.err
     assert rungs(ending) == {"gloo": "failed", "local-rounds": "used"}
-    assert "vh1 does not reach vh2" in ending.result["ladder"][0]["reason"]
+    assert "vh1 and vh2 do not reach each other" in ending.result["ladder"][0]["reason"]
     assert min(steps_of(job, 2)) > 5, "it went on from a checkpoint"
     assert figure(ending, "eval_loss") < figure(ending, "eval_loss_first") / 2
     clean(lab, hosts, job, ["vh1", "vh2"])

@@ -393,6 +393,12 @@ def test_command_line(hosts: VirtualHosts) -> None:
     other = cli("up", "4", *where)
     assert (other.returncode, "next: virtual_hosts down" in other.stderr) == (1, True)
     assert cli("exec", *where, "vh2", "--", "sh", "-c", "exit 7").returncode == 7
+    late = cli("exec", "vh2", *where, "--", "sh", "-c", "hostname; exit 7", "--")
+    assert (late.returncode, late.stdout) == (7, "vh2\n"), late.stderr
+    lost = cli("exec", "vh2", *where, "hostname")
+    assert (lost.returncode, "exec HOST [--dir DIR] -- CMD" in lost.stderr) == (2, True)
+    line = cli("exec", *where, "vh2", "--", "exit 3")
+    assert (line.returncode, line.stderr.endswith("-- sh -c 'exit 3'\n")) == (127, True)
     assert cli("cut-ssh", "vh3", *where).returncode == 0
     status = json.loads(cli("status", "--json", *where).stdout)
     assert [host["faults"] for host in status["hosts"]] == [[], [], ["ssh cut"]]

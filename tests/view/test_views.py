@@ -238,11 +238,7 @@ def test_failure_screen_has_cause_evidence_and_next_step(tmp_path: Path) -> None
     assert lines[0] == "FAILED: rank 3 on gpu02 was killed by SIGKILL (OR-RUN-001)"
     assert lines[1:3] == ["  | Traceback", "  |   boom red"]
     assert "  2 other ranks were stopped by orchestrate" in lines
-    assert lines[-3:] == [
-        "  next: orchestrate logs r1 --ranks 3",
-        "  more: orchestrate show r1",
-        f"  log:  {log}",
-    ]
+    assert lines[-2:] == ["  next: orchestrate logs r1 --ranks 3", f"  log:  {log}"]
 
 
 def test_failure_screen_stays_short_and_inside_its_folder(tmp_path: Path) -> None:
@@ -281,6 +277,23 @@ def test_summary_of_a_refused_run_tells_what_was_refused() -> None:
     )
     result = replace(failed_result(), status=Status.FAILED, nodes=nodes, world_size=3)
     assert "no rank was started, 2 of 3 nodes refused" in summary(result)[0]
+
+
+def test_a_node_that_was_lost_on_the_way_is_told_with_what_clears_it() -> None:
+    """Unless the failure's next step says so."""
+    nodes = (NodeResult(name="n1", state="used"), NodeResult(name="n2", state="lost"))
+    result = replace(failed_result(), status=Status.DEGRADED, failure=None, nodes=nodes)
+    told = "  once n2 answers again, orchestrate stop r1 ends and verifies what is left there"
+    assert told in summary(result)
+    assert told not in summary(replace(failed_result(remedy=told), nodes=nodes))
+
+
+def test_a_screen_never_leads_to_itself() -> None:
+    """`show` prints the same screen; a refused run has no logs to look into either."""
+    result = failed_result(remedy="", log="")
+    assert failure_screen(result, None)[-1] == "  more: orchestrate logs r1"
+    refused = replace(result, nodes=(NodeResult(name="a", state="unused"),))
+    assert not any("  more: " in line for line in failure_screen(refused, None))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from orchestrator.core.doctor.model import (
     Fleet,
     Level,
     Look,
+    Mesh,
     Needs,
     Reading,
     State,
@@ -41,11 +42,11 @@ class Examination:
         return "unproven" if self.count(State.UNKNOWN) else "healthy"
 
 
-def examine(subjects: Sequence[Subject], level: Level) -> Examination:
+def examine(subjects: Sequence[Subject], level: Level, mesh: Mesh | None = None) -> Examination:
     """What the checks of ``level`` and below say. A node that did not answer fails the first one,
     and all others are unknown.
     """
-    fleet = Fleet(subjects=tuple(subjects))
+    fleet = Fleet(subjects=tuple(subjects), mesh=mesh)
     checks = [check for check in CHECKS if check.level is Level.QUICK or level is not Level.QUICK]
     return Examination(
         readings=tuple(
@@ -66,7 +67,9 @@ def _answer(check: Check, subject: Subject, fleet: Fleet) -> Answer:
     facts = subject.facts
     if facts is None:
         answers = check is CHECKS[0]
-        return fail(subject.error or "no answer") if answers else unknown("it could not be asked")
+        if answers:
+            return fail(subject.error or "no answer", subject.remedy)
+        return unknown("it could not be asked")
     if not _applies(check, facts):
         return NONE
     return check.judge(Look(subject=subject, facts=facts, fleet=fleet))
@@ -88,5 +91,5 @@ def _reading(check: Check, subject: Subject, answer: Answer) -> Reading:
         name=check.name,
         state=answer.state,
         what=answer.what,
-        remedy="" if healthy else check.remedy,
+        remedy="" if healthy else answer.remedy or check.remedy,
     )

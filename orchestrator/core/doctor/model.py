@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestrator.core.fabric.verdict import Verdict
 from orchestrator.core.facts import Facts, Hca
 from orchestrator.core.inventory import NodeSpec
 
@@ -38,14 +39,15 @@ class Needs(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A node. ``facts`` None: it could not be asked, and ``error`` says why. ``later`` is a second
-    look, a while after the first.
+    """A node. ``facts`` None: it could not be asked, and ``error`` says why and ``remedy`` what to
+    do. ``later`` is a second look, a while after the first.
     """
 
     spec: NodeSpec
     facts: Facts | None = None
     later: Facts | None = None
     error: str = ""
+    remedy: str = ""
 
     @property
     def name(self) -> str:
@@ -59,10 +61,11 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A state and, unless all is well, what was found."""
+    """A state and, unless all is well, what was found. ``remedy`` "" = what the check says."""
 
     state: State
     what: str = ""
+    remedy: str = ""
 
 
 OK = Answer(state=State.OK)
@@ -73,8 +76,8 @@ def warn(what: str) -> Answer:
     return Answer(state=State.WARN, what=what)
 
 
-def fail(what: str) -> Answer:
-    return Answer(state=State.FAIL, what=what)
+def fail(what: str, remedy: str = "") -> Answer:
+    return Answer(state=State.FAIL, what=what, remedy=remedy)
 
 
 def unknown(what: str) -> Answer:
@@ -82,10 +85,23 @@ def unknown(what: str) -> Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mesh:
+    """The links between the nodes: ``broken`` is what is at fault, part by part; ``unasked`` maps
+    nodes whose links could not be looked at to why.
+    """
+
+    broken: tuple[Verdict, ...] = ()
+    unasked: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """All nodes together: what one of them has is judged by what the others have."""
+    """All nodes together: what one of them has is judged by what the others have. ``mesh`` None:
+    there are no links, for there is one machine.
+    """
 
     subjects: tuple[Subject, ...]
+    mesh: Mesh | None = None
 
     @property
     def facts(self) -> tuple[Facts, ...]:

@@ -46,17 +46,26 @@ def broken(matrix: Matrix) -> list[Link]:
     return [link for link, error in matrix.items() if error]
 
 
-def judge(names: Sequence[str], matrix: Matrix) -> Verdict | None:
-    """What explains all failed links with the fewest culprits; None if there are none."""
+def explain(names: Sequence[str], matrix: Matrix) -> list[Verdict]:
+    """What explains all failed links with the fewest culprits, part by part; empty if there are
+    none.
+    """
     failed = broken(matrix)
     if not failed:
-        return None
+        return []
     if len(failed) == len(matrix) > 1:
-        return _nothing_works(names, matrix)
+        return [_nothing_works(names, matrix)]
     tried = dict(matrix)
     parts = [*_cut_off(names, tried), *_one_way(names, tried)]
     groups = _groups(names, tried)
-    parts += [_split(groups, tried)] if groups else _links(tried)
+    return [*parts, *([_split(groups, tried)] if groups else _links(tried))]
+
+
+def judge(names: Sequence[str], matrix: Matrix) -> Verdict | None:
+    """All of :func:`explain` in one sentence; None if no link failed."""
+    parts = explain(names, matrix)
+    if not parts:
+        return None
     told = [part.sentence for part in parts[:MAX_NAMED]]
     told += [f"and {len(parts) - MAX_NAMED} more"] if len(parts) > MAX_NAMED else []
     return Verdict(

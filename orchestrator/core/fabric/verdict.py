@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 Link = tuple[str, str]
 
 MAX_NAMED = 6
+TWO_ENDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,25 @@ def listing(names: Sequence[str]) -> str:
         return f"{', '.join(names[:MAX_NAMED])} and {len(names) - MAX_NAMED} more"
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def remedy_for(culprits: Sequence[str], links: Sequence[Link], cluster: str = "") -> str:
+    """What to look at, how to look again at ``cluster`` (as on the command line), and how to go on
+    without.
+    """
+    ends = list(dict.fromkeys(name for link in links for name in link))
+    if culprits and not links:
+        where, leave, without = f"at {listing(culprits)}", "leave out", culprits
+    elif len(ends) == TWO_ENDS and not culprits:
+        where, leave, without = f"between {listing(ends)}", "leave one of them out", ends[1:]
+    else:
+        where, leave, without = "between the nodes", "leave nodes out", culprits
+    expression = ",".join(f"!{name}" for name in without[:MAX_NAMED]) or "!NAME"
+    again = f"to look again: orchestrate doctor --cluster {shlex.quote(cluster)}; "
+    return (
+        f"repair the network or the firewall {where}; {again if cluster else ''}"
+        f"or {leave}: --nodes {shlex.quote(expression)}"
+    )
 
 
 def because(error: str) -> str:

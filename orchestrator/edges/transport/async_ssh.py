@@ -31,13 +31,15 @@ from orchestrator.edges.transport.remote import (
     remote_line,
     signal_number,
 )
+from orchestrator.edges.transport.target import Target
 
 
 class AsyncSshTransport(Transport):
     """One SSH connection; every command gets a channel of its own."""
 
-    def __init__(self, node: str, link: Link) -> None:
+    def __init__(self, node: str, target: Target, link: Link) -> None:
         self.node = node
+        self._target = target
         self._link = link
         self._connection = link.connection
         self._sessions: set[RemoteProcess] = set()
@@ -47,7 +49,9 @@ class AsyncSshTransport(Transport):
         marker = new_marker()
         line = remote_line(command, marker)
         if len(self._sessions) >= MAX_SESSIONS:
-            raise failures.refused_session(self.node, f"{MAX_SESSIONS} commands run already")
+            raise failures.refused_session(
+                self.node, self._target, f"{MAX_SESSIONS} commands run already"
+            )
         opening = asyncio.ensure_future(self._open(line, marker))
         return await opened(opening, timeout_s)
 
@@ -63,7 +67,7 @@ class AsyncSshTransport(Transport):
             self._sessions.discard(process)
             if self._connection.is_closed():
                 raise ChannelClosed("the SSH connection is closed") from error
-            raise failures.refused_session(self.node, error.reason) from error
+            raise failures.refused_session(self.node, self._target, error.reason) from error
         except (asyncssh.Error, OSError) as error:
             self._sessions.discard(process)
             raise ChannelClosed(str(error) or "the SSH connection is lost") from error

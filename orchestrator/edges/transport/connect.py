@@ -50,7 +50,7 @@ async def _open_asyncssh(
     from orchestrator.edges.transport.async_ssh_links import Links
 
     shared.links = shared.links or Links(shared.handshakes)
-    return AsyncSshTransport(node, await shared.links.open(target, limits))
+    return AsyncSshTransport(node, target, await shared.links.open(target, limits))
 
 
 async def _open_paramiko(
@@ -62,4 +62,4 @@ async def _open_paramiko(
     chain = await shared.handshakes.perform(
         target, lambda: asyncio.to_thread(connect, target, limits)
     )
-    return ParamikoTransport(node, chain, limits)
+    return ParamikoTransport(node, target, chain, limits)

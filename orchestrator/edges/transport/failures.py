@@ -60,7 +60,7 @@ def refused_host_key(target: Target, trust: Trust, shown: HostKey | None, why: s
         id="OR-SSH-003",
         where=target.alias,
         why=f"{target.address} shows {shown.kind} {shown.fingerprint}; "
-        f"no known_hosts file has {name!r} (ssh-keygen -F {shlex.quote(name)})",
+        f"no known_hosts file has {name!r} ({_find_key(target, name)})",
         remedy="compare the fingerprint with the node's own (there: ssh-keygen -lf "
         f"/etc/ssh/ssh_host_ed25519_key.pub), then record it: {_ssh(target)}",
     )
@@ -99,7 +99,7 @@ def unresolvable(target: Target, why: str) -> PreflightError:
         where=target.alias,
         why=why,
         remedy=f"correct 'host:', or give {target.alias!r} a HostName in ssh_config: "
-        f"ssh -G {shlex.quote(target.alias)} | grep -i hostname",
+        f"{shlex.join(['ssh', '-G', *target.endpoint.argv])} | grep -i hostname",
     )
 
 
@@ -135,15 +135,21 @@ def failed_jump(target: Target, hop: Target, cause: PreflightError) -> Preflight
     )
 
 
-def refused_session(node: str, why: str) -> PreflightError:
+def refused_session(node: str, target: Target, why: str) -> PreflightError:
     return PreflightError(
         "the node refused to start a command",
         id="OR-SSH-009",
         where=node,
         why=f"{why}; sshd's MaxSessions, a ForceCommand, or an account without a shell",
-        remedy="try a plain command, ssh NODE true; on the node: sshd -T | grep -i session",
+        remedy=f"try a plain command, {_ssh(target)}; on the node: sshd -T | grep -i session",
     )
 
 
 def _ssh(target: Target, *options: str) -> str:
-    return " ".join(["ssh", *options, shlex.quote(target.alias), "true"])
+    return target.endpoint.command(*options)
+
+
+def _find_key(target: Target, name: str) -> str:
+    """The command that looks ``name`` up, in the user's own file."""
+    file = ("-f", target.known_hosts_files[0]) if target.known_hosts_files else ()
+    return shlex.join(["ssh-keygen", "-F", name, *file])

@@ -39,6 +39,7 @@ from orchestrator.edges.transport.remote import (
     signal_number,
 )
 from orchestrator.edges.transport.streams import KILL_GRACE_S
+from orchestrator.edges.transport.target import Target
 
 # Each session needs up to two threads, and some are to spare.
 MAX_THREADS = 2 * MAX_SESSIONS + 6
@@ -50,8 +51,11 @@ CLOSE_TIMEOUT_S = 2.0
 class ParamikoTransport(Transport):
     """One SSH connection: ``chain[-1]``, carried by the jump hosts' connections before it."""
 
-    def __init__(self, node: str, chain: Sequence[Link], limits: ConnectLimits) -> None:
+    def __init__(
+        self, node: str, target: Target, chain: Sequence[Link], limits: ConnectLimits
+    ) -> None:
         self.node = node
+        self._target = target
         self._chain = chain
         self._link = chain[-1]
         self._limits = limits
@@ -66,7 +70,9 @@ class ParamikoTransport(Transport):
         if self._closed or not self._link.is_active():
             raise ChannelClosed(self._link.why_dead())
         if len(self._sessions) >= MAX_SESSIONS:
-            raise failures.refused_session(self.node, f"{MAX_SESSIONS} commands run already")
+            raise failures.refused_session(
+                self.node, self._target, f"{MAX_SESSIONS} commands run already"
+            )
         process = ParamikoProcess(self._link, self._threads, marker, self._sessions.discard)
         self._sessions.add(process)
         opening = asyncio.ensure_future(self._open(process, line, timeout_s))
@@ -81,7 +87,7 @@ class ParamikoTransport(Transport):
         except BaseException as error:
             self._sessions.discard(process)
             if isinstance(error, paramiko.ChannelException):
-                raise failures.refused_session(self.node, error.text) from error
+                raise failures.refused_session(self.node, self._target, error.text) from error
             if isinstance(error, paramiko.SSHException | EOFError | OSError):
                 raise ChannelClosed(str(error) or self._link.why_dead()) from error
             raise

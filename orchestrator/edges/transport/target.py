@@ -21,12 +21,13 @@ _ALGORITHMS = ("kexalgorithms", "ciphers", "macs", "hostkeyalgorithms")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """One SSH server and how to reach it. All paths are expanded; ``agent`` is a socket or empty.
+    ``endpoint`` is what it was made of.
 
     ``algorithms`` holds what ssh_config says under the lower-case keywords ``kexalgorithms``,
     ``ciphers``, ``macs`` and ``hostkeyalgorithms``.
     """
 
-    alias: str
+    endpoint: SshEndpoint
     host: str
     port: int
     user: str
@@ -39,6 +40,11 @@ class Target:
     algorithms: tuple[tuple[str, str], ...]
     proxy_command: tuple[str, ...]
     via: Target | None
+
+    @property
+    def alias(self) -> str:
+        """The name that ssh_config knows it by."""
+        return self.endpoint.host
 
     @property
     def address(self) -> str:
@@ -91,10 +97,14 @@ def _chain(
 ) -> Target | None:
     """The hops of ``a,b``: b is reached through a; only a's own ProxyJump is looked up."""
     via: Target | None = None
-    for number, hop in enumerate(jump.split(",")):
+    hops = jump.split(",")
+    for number, hop in enumerate(hops):
         own_jump = "none" if number else None
         target = _resolve(replace(_parse_hop(hop, endpoint), jump=own_jump), files, depth + 1)
-        via = replace(target, via=via) if number else target
+        if number:
+            told = replace(target.endpoint, jump=",".join(hops[:number]))
+            target = replace(target, via=via, endpoint=told)
+        via = target
     return via
 
 
@@ -112,7 +122,7 @@ def _parse_hop(hop: str, endpoint: SshEndpoint) -> SshEndpoint:
 
 def _target(endpoint: SshEndpoint, settings: Settings) -> Target:
     return Target(
-        alias=endpoint.host,
+        endpoint=endpoint,
         host=settings.host,
         port=settings.port,
         user=settings.user,

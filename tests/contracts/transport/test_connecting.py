@@ -33,7 +33,7 @@ async def test_unknown_host_keys_are_refused(
 
     assert error.id == "OR-SSH-003"
     assert fingerprint(server.host_key) in error.why
-    assert "ssh-keygen -F" in error.why
+    assert f"-f {server.known_hosts})" in error.why
     assert server.count_logged("Accepted publickey") == 0
 
 
@@ -116,7 +116,8 @@ async def test_a_wrong_key_is_tried_once(
     error = await refused(connect, server, ssh_kind)
 
     assert error.id == "OR-SSH-002"
-    assert "ssh" in error.remedy
+    pasted = f"ssh -F {server.ssh_config} {server.name} true"
+    assert pasted in error.remedy
     assert server.count_logged("Connection from") - 1 == 1  # the first was the start-up probe
     assert server.count_logged("Failed publickey") == 1
 

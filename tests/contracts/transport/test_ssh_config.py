@@ -34,8 +34,12 @@ COMPARED = (
 def judged_by_openssh(file: Path, alias: str) -> dict[str, list[str]]:
     command = ["ssh", "-G", "-F", str(file), "--", alias]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10)
+    return settings_in(done.stdout)
+
+
+def settings_in(text: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for line in done.stdout.splitlines():
+    for line in text.splitlines():
         keyword, _, value = line.partition(" ")
         found.setdefault(keyword, []).append(value)
     return found
@@ -192,6 +196,39 @@ def test_the_inventory_overrules_the_file(tmp_path: Path) -> None:
     assert target.identity_files == ("/k/mine", "/k/file")
     assert target.identities_only
     assert target.known_hosts_files == ("/f/mine",)
+
+
+def test_the_command_that_errors_tell_goes_the_same_way(tmp_path: Path) -> None:
+    """Everything that the inventory says, read by OpenSSH from the line as it is pasted."""
+    file = tmp_path / "an odd name"
+    file.write_text("Host a\n  HostName h\n  User a\n  Port 1\nHost j k\n  HostName %h.example\n")
+    make_key(tmp_path / "my key")
+    endpoint = SshEndpoint(
+        host="a",
+        user="b",
+        port=2,
+        identity_file=str(tmp_path / "my key"),
+        known_hosts=str(tmp_path / "my hosts"),
+        jump="j,k",
+        ssh_config=str(file),
+    )
+    seen = read_by_openssh(endpoint.command("-G"))
+    assert (seen["hostname"], seen["user"], seen["port"]) == (["h"], ["b"], ["2"])
+    assert seen["identityfile"] == [str(tmp_path / "my key")]
+    assert seen["userknownhostsfile"] == [str(tmp_path / "my hosts")]
+    assert seen["proxyjump"] == ["j,k"]
+
+    second = resolve(endpoint).via
+    assert second is not None
+    seen = read_by_openssh(second.endpoint.command("-G"))
+    assert (seen["hostname"], seen["proxyjump"]) == (["k.example"], ["j"])
+
+
+def read_by_openssh(line: str) -> dict[str, list[str]]:
+    done = subprocess.run(
+        ["sh", "-c", line], check=True, capture_output=True, text=True, timeout=10
+    )
+    return settings_in(done.stdout)
 
 
 def test_tokens_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from orchestrator.core.doctor.model import Check
-from orchestrator.core.doctor.rules import adapters, alike, gpus, host, rising
+from orchestrator.core.doctor.rules import adapters, alike, gpus, host, links, rising
 
 CHECKS: tuple[Check, ...] = (
     *host.CHECKS,
     *gpus.CHECKS,
     *adapters.CHECKS,
+    *links.CHECKS,
     *alike.CHECKS,
     *rising.CHECKS,
 )

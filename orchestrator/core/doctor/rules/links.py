@@ -1,0 +1,36 @@
+"""Links between the nodes: can each of them open connections to the others?"""
+
+from __future__ import annotations
+
+from orchestrator.core.doctor.model import NONE, OK, Answer, Check, Look, fail, unknown
+from orchestrator.core.fabric.verdict import MAX_NAMED, Verdict, remedy_for
+
+
+def _connections(look: Look) -> Answer:
+    mesh, name = look.fleet.mesh, look.subject.name
+    if mesh is None:
+        return NONE
+    if name in mesh.unasked:
+        return unknown(f"the links to the other nodes: {mesh.unasked[name]}")
+    mine = [part for part in mesh.broken if _concerns(part, name)]
+    if not mine:
+        return OK
+    culprits = tuple(dict.fromkeys(culprit for part in mine for culprit in part.culprits))
+    links = tuple(link for part in mine for link in part.links)
+    told = "; ".join(part.sentence for part in mine[:MAX_NAMED])
+    return fail(told, remedy_for(culprits, links))
+
+
+def _concerns(part: Verdict, name: str) -> bool:
+    """Of a node that is to blame the others are only witnesses."""
+    return name in part.culprits or any(name in link for link in part.links)
+
+
+CHECKS = (
+    Check(
+        id="OR-DOC-NET-001",
+        name="links",
+        remedy="repair the network or the firewall between the nodes",
+        judge=_connections,
+    ),
+)
