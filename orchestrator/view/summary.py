@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.core.result import MetricResult, Result, Status, Verdict
+from orchestrator.core.standing import NOT_LOOKED_AT, NOT_STARTED, VERIFIED_CLEAN
 from orchestrator.view.terminal import BOLD, GREEN, RED, YELLOW, paint
 from orchestrator.view.text import brief, number, plural, seconds
 
@@ -33,14 +34,20 @@ def stopped_text(result: Result) -> list[str]:
     """For a run that was stopped: whether that was verified, and how to go on."""
     if result.status is not Status.STOPPED or not result.nodes:
         return []
-    clean = sum("verified clean" in node.reason for node in result.nodes)
-    told = [f"{plural(clean, 'node')} verified clean"] if clean else []
+    clean = sum(VERIFIED_CLEAN in node.reason for node in result.nodes)
+    told = [f"{plural(clean, 'node')} {VERIFIED_CLEAN}"] if clean else []
+    if untouched := sum(node.reason == NOT_STARTED for node in result.nodes):
+        told += [f"{plural(untouched, 'node')} clean: {NOT_STARTED} there"]
     again = f"orchestrate resume {brief(result.run_id)}"
     return ["; ".join([*told, f"to go on, from checkpoints where there are any: {again}"])]
 
 
 def _head(result: Result, color: bool) -> str:
-    used = [node for node in result.nodes if node.state not in {"excluded", "unused"}]
+    used = [
+        node
+        for node in result.nodes
+        if node.state not in {"excluded", "unused"} and node.reason != NOT_LOOKED_AT
+    ]
     where = f"{plural(result.world_size, 'rank')} on {plural(len(used), 'node')}"
     if result.nodes and not used:
         where = _not_started(result)
