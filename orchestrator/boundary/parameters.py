@@ -38,18 +38,32 @@ def check_value(parameter: Parameter, value: ParameterValue) -> ParameterValue:
     return value
 
 
+def always_number(parameter: Parameter) -> bool:
+    """Whether no value of it is a word."""
+    return parameter.type in _NUMBERS and not parameter.choices
+
+
 def expected(parameter: Parameter) -> str:
     """The parameter's type, bounds and unit in words: ``int >= 1 (steps) or auto``."""
     words = [parameter.type.value]
     if parameter.type is ParameterType.CHOICE:
         words = [f"one of {', '.join(parameter.choices)}"]
-    if parameter.min is not None:
-        words.append(f">= {parameter.min:g}")
-    if parameter.max is not None:
-        words.append(("and " if parameter.min is not None else "") + f"<= {parameter.max:g}")
+    bounds = _bounds(parameter)
+    words += [" and ".join(bounds)] if bounds else []
     instead = parameter.choices if parameter.type in _NUMBERS else ()
     unit = f" ({parameter.unit})" if parameter.unit else ""
     return " ".join(words) + unit + "".join(f" or {word}" for word in instead)
+
+
+def _bounds(parameter: Parameter) -> list[str]:
+    signs = {
+        ">=": parameter.min,
+        ">": parameter.above,
+        "<=": parameter.max,
+        "<": parameter.below,
+        "a multiple of": parameter.multiple_of,
+    }
+    return [f"{sign} {bound:g}" for sign, bound in signs.items() if bound is not None]
 
 
 _NUMBERS = (ParameterType.INT, ParameterType.FLOAT)
@@ -80,7 +94,10 @@ def _typed(type_: ParameterType, text: str) -> ParameterValue:
 def _check_bounds(parameter: Parameter, value: float) -> None:
     low = -math.inf if parameter.min is None else parameter.min
     high = math.inf if parameter.max is None else parameter.max
-    if not math.isfinite(value) or not low <= value <= high:
+    above = -math.inf if parameter.above is None else parameter.above
+    below = math.inf if parameter.below is None else parameter.below
+    uneven = parameter.multiple_of is not None and value % parameter.multiple_of != 0
+    if not (low <= value <= high and above < value < below) or uneven:
         raise ValueError(f"expected {expected(parameter)}, found {describe(value)}")
 
 

@@ -6,6 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from orchestrator.boundary.parameter_rules import (
+    contradicting_presets,
+    read_rules,
+    require_no_contradiction,
+)
 from orchestrator.boundary.parameters import check_value, expected, parse_value
 from orchestrator.boundary.validation import validate
 from orchestrator.boundary.workload_schema import (
@@ -53,6 +58,9 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
         remedy = did_you_mean(entry.default_preset, presets)
         problems.append(Problem(document.place(("default_preset",)), what, remedy))
     samples = _samples(entry.samples, parameters, document, problems)
+    rules = read_rules(entry.rules, parameters, document, problems)
+    if not problems:
+        problems += contradicting_presets(rules, parameters, presets, document)
     if problems:
         refuse(problems, source)
     return Workload(
@@ -67,6 +75,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
         requirements=entry.requires.requirements,
         min_nodes=entry.requires.min_nodes,
         parameters=parameters,
+        rules=rules,
         presets=presets,
         default_preset=entry.default_preset,
         metrics={name: _metric(name, item) for name, item in entry.metrics.items()},
@@ -80,7 +89,7 @@ def make_job(workload: Workload, settings: Iterable[str] = ()) -> Job:
 
     ``preset=NAME`` picks a preset, ``preset=`` none; the last setting of a key wins; ``-`` in a key
     is ``_``. Raises :class:`UsageError` naming the parameter, the expected type, the value, and
-    where the parameter is declared.
+    where the parameter is declared; of values that contradict each other, where each came from.
     """
     given = dict(_split(setting) for setting in settings)
     preset = given.pop("preset", workload.default_preset or "") or None
@@ -91,10 +100,14 @@ def make_job(workload: Workload, settings: Iterable[str] = ()) -> Job:
             where=workload.source,
             remedy=did_you_mean(preset, workload.presets),
         )
-    values = {name: parameter.default for name, parameter in workload.parameters.items()}
-    values |= workload.presets[preset] if preset else {}
-    for name, text in given.items():
-        values[name] = _set(workload, name, text)
+    layers = {
+        "default": {name: parameter.default for name, parameter in workload.parameters.items()},
+        f"preset {preset}": workload.presets[preset] if preset else {},
+        "--set": {name: _set(workload, name, text) for name, text in given.items()},
+    }
+    values = {name: value for layer in layers.values() for name, value in layer.items()}
+    origins = {name: origin for origin, layer in layers.items() for name in layer}
+    require_no_contradiction(workload, values, origins)
     return Job(workload=workload, preset=preset, values=values)
 
 
@@ -142,6 +155,9 @@ def _parameter(
         choices=tuple(entry.choices),
         min=entry.min,
         max=entry.max,
+        above=entry.above,
+        below=entry.below,
+        multiple_of=entry.multiple_of,
         place=str(document.place(path, key=True)),
     )
     default = _checked(parameter, entry.default, (*path, "default"), document, problems)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 
-from orchestrator.boundary.validation import Strict
+from orchestrator.boundary.validation import Strict, describe
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -92,6 +93,11 @@ class ParameterEntry(Strict):
     )
     min: Number | None = Field(default=None, description="Smallest value, inclusive (int, float)")
     max: Number | None = Field(default=None, description="Largest value, inclusive (int, float)")
+    above: Number | None = Field(default=None, description="The value is larger (int, float)")
+    below: Number | None = Field(default=None, description="The value is smaller (int, float)")
+    multiple_of: int | None = Field(
+        default=None, ge=2, description="The value is a multiple of this (int)"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> ParameterEntry:
@@ -99,10 +105,98 @@ class ParameterEntry(Strict):
             raise ValueError("type choice and a list of choices go together")
         if self.choices and self.type not in ("choice", "int", "float"):
             raise ValueError(f"choices do not apply to type {self.type}")
-        if self.type not in ("int", "float") and (self.min, self.max) != (None, None):
-            raise ValueError(f"min and max do not apply to type {self.type}")
+        bounds = (self.min, self.max, self.above, self.below)
+        if self.type not in ("int", "float") and any(bound is not None for bound in bounds):
+            raise ValueError(f"bounds do not apply to type {self.type}")
+        if self.type != "int" and self.multiple_of is not None:
+            raise ValueError(f"multiple_of does not apply to type {self.type}")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"expected text, a number, true or false, found {describe(value)}")
+
+
+def _bound(value: Any) -> Any:
+    if isinstance(value, str):
+        return _parameter_name(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    raise ValueError(f"expected a number or a parameter's name, found {describe(value)}")
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _condition(value: Any) -> Any:
+    return value if isinstance(value, dict) else {"any_of": value}
+
+
+# One problem for what is none of the types, instead of one for each of them.
+AnyValue = Annotated[Any, PlainValidator(_value, json_schema_input_type=Value)]
+Values = Annotated[
+    list[AnyValue],
+    Field(min_length=1),
+    BeforeValidator(_listed, json_schema_input_type=Value | list[Value]),
+]
+Bound = Annotated[Any, PlainValidator(_bound, json_schema_input_type=Number | str)]
+
+
+class ConditionEntry(Strict):
+    """What a value is to be: all of this. A value or a list L is short for {any_of: L}."""
+
+    any_of: Values | None = Field(default=None, description="It is one of these")
+    none_of: Values | None = Field(default=None, alias="not", description="It is none of these")
+    min: Bound | None = Field(
+        default=None, description="It is at least this number, or the parameter of this name"
+    )
+    max: Bound | None = Field(
+        default=None, description="It is at most this number, or the parameter of this name"
+    )
+
+    @model_validator(mode="after")
+    def _some(self) -> ConditionEntry:
+        if not self.model_fields_set:
+            raise ValueError("a condition needs any_of, not, min or max")
+        return self
+
+
+Conditions = dict[
+    ParameterName,
+    Annotated[
+        ConditionEntry,
+        BeforeValidator(_condition, json_schema_input_type=Value | list[Value] | ConditionEntry),
+    ],
+]
+
+
+class RuleEntry(Strict):
+    """Parameters that do not go together otherwise; found before anything is contacted."""
+
+    when: Conditions = Field(
+        default_factory=dict, description="Parameter name -> value; the rule is for where all hold"
+    )
+    require: Conditions = Field(
+        min_length=1, description="Parameter name -> value; all of these have to hold then"
+    )
+    why: Help = Field(min_length=1, description="The reason, as it is told to who breaks it")
+
+    @model_validator(mode="after")
+    def _about_two(self) -> RuleEntry:
+        both = sorted(self.when.keys() & self.require.keys())
+        if both:
+            raise ValueError(f"{both[0]} is in both when and require")
+        bounds = [bound for item in self.require.values() for bound in (item.min, item.max)]
+        if not self.when and not any(isinstance(bound, str) for bound in bounds):
+            raise ValueError(
+                "without when, require compares parameters, as in {most: {min: least}}; "
+                "what holds for one alone is declared there"
+            )
         return self
 
 
@@ -177,6 +271,9 @@ class WorkloadFile(Strict):
     )
     parameters: dict[ParameterName, ParameterEntry] = Field(
         default_factory=dict, description="Parameter name -> type, default, bounds, unit"
+    )
+    rules: list[RuleEntry] = Field(
+        default_factory=list, description="Which parameters do not go together"
     )
     metrics: dict[Label, MetricEntry] = Field(
         default_factory=dict, description="Metric name -> unit, direction, gate"

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.options import ViewOptions
-from orchestrator.cli.watching import open_view, show_result
+from orchestrator.cli.watching import open_view, show_left, show_result
 from orchestrator.core.codec import to_json
 from orchestrator.core.errors import ExitCode, UsageError
 from orchestrator.core.request import RunRequest
@@ -29,6 +29,7 @@ from orchestrator.engine.interrupts import Abandoned, Interrupts
 from orchestrator.engine.observer import Observer
 from orchestrator.engine.problems import not_written
 from orchestrator.engine.run import execute
+from orchestrator.view.following import ways_on
 from orchestrator.view.outlet import Outlets, independent_output
 from orchestrator.view.plan_text import unattended
 from orchestrator.view.text import seconds
@@ -110,7 +111,7 @@ def _coordinate(
         context.interrupts.on_suspend = lambda: _suspend(view, outlets, request)
 
         def leave() -> int:
-            return show_result(options, view, abandoned(request), folder.path)
+            return show_left(options, view, abandoned(request))
 
         context.interrupts.on_overdue = lambda: _vanish(view, outlets, leave)
         result = _run_engine(context, view, drive)
@@ -193,7 +194,8 @@ def abandoned(request: RunRequest) -> Result:
         world_size=0,
         failure=FailureResult(
             id="OR-STOP-001",
-            cause="left on request, before the nodes confirmed that they are clean",
-            remedy=f"orchestrate stop {request.run_id}",
+            cause="you did not wait until the nodes were clean: ranks may still run, unattended; "
+            + unattended(request.budgets, request.run_id),
+            remedy=ways_on(request.run_id),
         ),
     )

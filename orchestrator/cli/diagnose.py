@@ -13,6 +13,7 @@ from orchestrator.cli.options import color_option, colored, json_option
 
 if TYPE_CHECKING:
     from orchestrator.core.diagnosis.model import Findings
+    from orchestrator.core.result import Result
     from orchestrator.edges.diagnosis.reading import Gathering
     from orchestrator.edges.store.layout import RunFolder
 
@@ -25,42 +26,50 @@ def diagnose(targets: tuple[str, ...], color: str, as_json: bool) -> int:
     """Name the first cause in logs: files, folders of them, - for standard input, or a RUN.
 
     Ranks are told apart by file names (rank3.log, attempt_0/3/stderr.log) and by prefixes of lines
-    ([rank3]:, 3:, [node/3]). Exits 0 when a cause was named, 1 when no rule knows one.
+    ([rank3]:, 3:, [node/3]). Exits 0 when a cause was named or nothing failed, 1 when no rule knows
+    the cause.
     """
     from orchestrator.cli.output import plain, print_json
+    from orchestrator.edges.diagnosis.reading import Gathering
+    from orchestrator.edges.store.runs import read_result
     from orchestrator.view.diagnosis import findings_text, read_text
 
-    findings, gathering = _diagnose(targets)
+    gathering = Gathering()
+    run = _gather(targets, gathering)
+    result = read_result(run) if run is not None else None
+    findings = _judge(gathering) if run is None else _diagnose_run(run, result, gathering)
     if as_json:
         read = {"logs": len(gathering.sources), "lines": gathering.lines}
         print_json("diagnosis", {**plain(findings), **read, "unread_bytes": gathering.skipped})
+    elif findings.nothing_failed and result is not None:
+        click.echo(_nothing_failed(result))
     else:
         what_was_read = read_text([source.name for source in gathering.sources], gathering.lines)
         click.echo("\n".join(findings_text(findings, what_was_read, color=colored(color))))
         for name, count in gathering.skipped.items():
             click.echo(f"note: {count} bytes in the middle of {name} were not looked at", err=True)
-    return 0 if findings.diagnosis else 1
+    return 0 if findings.diagnosis or findings.nothing_failed else 1
 
 
-def _diagnose(targets: tuple[str, ...]) -> tuple[Findings, Gathering]:
-    """All targets together are one job. Raises :class:`UsageError`."""
-    from orchestrator.core.diagnosis.judge import judge, telling_lines
+def _gather(targets: tuple[str, ...], gathering: Gathering) -> RunFolder | None:
+    """All targets together are one job; the run among them. Raises :class:`UsageError`."""
     from orchestrator.core.errors import UsageError
-    from orchestrator.edges.diagnosis.reading import Gathering
 
-    gathering = Gathering()
     runs = [run for target in targets if (run := _read(target, gathering)) is not None]
     if len(runs) > 1:
         raise UsageError("one run at a time", id="diagnose.runs", remedy="name one of them")
-    if runs:
-        return _diagnose_run(runs[0], gathering), gathering
-    findings = judge(
+    return runs[0] if runs else None
+
+
+def _judge(gathering: Gathering) -> Findings:
+    from orchestrator.core.diagnosis.judge import judge, telling_lines
+
+    return judge(
         gathering.clues,
         remarks=gathering.remarks,
         sources=gathering.sources,
         telling=telling_lines(gathering.tails),
     )
-    return findings, gathering
 
 
 def _read(target: str, gathering: Gathering) -> RunFolder | None:
@@ -99,18 +108,23 @@ def _find_run(target: str) -> RunFolder:
         raise UsageError(what, id="diagnose.target", remedy=error.remedy) from error
 
 
-def _diagnose_run(folder: RunFolder, gathering: Gathering) -> Findings:
+def _diagnose_run(folder: RunFolder, result: Result | None, gathering: Gathering) -> Findings:
     """With what its journal knows of endings and nodes."""
     from orchestrator.edges.diagnosis.reading import WHOLE
-    from orchestrator.edges.store.runs import read_result
     from orchestrator.engine.diagnosing import besides_victims, diagnose_run, verdict_findings
     from orchestrator.engine.recorded import recall
     from orchestrator.engine.revisit import read_request
 
-    result = read_result(folder)
     if (known := verdict_findings(result)) is not None:
-        if result is not None and known.diagnosis is None:
-            click.echo(f"run {folder.run_id} {result.status.value}: nothing failed", err=True)
         return known
     state = recall(folder, read_request(folder)).state
     return besides_victims(diagnose_run(folder, state, WHOLE, gathering), result)
+
+
+def _nothing_failed(result: Result) -> str:
+    from orchestrator.core.result import Status
+
+    what = f"run {result.run_id} {result.status.value}: nothing failed"
+    if result.status is Status.DEGRADED:
+        what += f" for good; orchestrate show {result.run_id} tells what did on the way"
+    return what

@@ -33,7 +33,8 @@ def ps(limit: int, as_json: bool) -> None:
     from dataclasses import asdict
 
     from orchestrator.cli.output import print_json, print_table
-    from orchestrator.edges.store.runs import list_runs
+    from orchestrator.edges.store.runs import UNATTENDED, list_runs
+    from orchestrator.view.following import ways_on
 
     runs = list(list_runs(_layout(), limit=limit))
     if as_json:
@@ -42,6 +43,9 @@ def ps(limit: int, as_json: bool) -> None:
         return
     headings = ("run", "state", "cluster", "workload", "started", "took")
     print_table(headings, [_cells(summary) for summary in runs])
+    if any(summary.state == UNATTENDED for summary in runs):
+        what = "its coordinator is gone, nobody saw its nodes clean, and ranks may still run"
+        click.echo(f"{UNATTENDED}: {what}; {ways_on('RUN')}", err=True)
 
 
 @click.command()
@@ -141,7 +145,7 @@ def stop(run: str, now: bool, timeout: float) -> int:
 
 @click.command()
 @click.argument("run", metavar="[RUN]", required=False)
-@click.option("--all", "every", is_flag=True, help="All finished and interrupted runs.")
+@click.option("--all", "every", is_flag=True, help="All finished and unattended runs.")
 @click.option("--older-than", type=float, metavar="DAYS", help="With --all: only older ones.")
 @click.option("--local", is_flag=True, help="Only this side; leave the nodes alone.")
 def clean(run: str | None, every: bool, older_than: float | None, local: bool) -> int:
@@ -176,14 +180,15 @@ def _follow(folder: RunFolder, advance: Any) -> Result | None:
 
 def _require_result(folder: RunFolder) -> Result:
     from orchestrator.core.errors import BusyError
-    from orchestrator.edges.store.runs import read_result, summarise
+    from orchestrator.edges.store.runs import UNATTENDED, read_result, summarise
+    from orchestrator.view.following import ways_on
 
     result = read_result(folder)
     if result is None:
         state = summarise(folder).state
-        verb = "attach" if state == "running" else "resume"
         what = f"run {folder.run_id} has no result: it is {state}"
-        remedy = f"orchestrate {verb} {folder.run_id}"
+        attach = f"orchestrate attach {folder.run_id}"
+        remedy = ways_on(folder.run_id) if state == UNATTENDED else attach
         raise BusyError(what, id="OR-STORE-006", where=folder.path, remedy=remedy)
     return result
 

@@ -52,6 +52,15 @@ def show_result(options: ViewOptions, view: Observer, result: Result, folder: Pa
     return int(result.exit_code)
 
 
+def show_left(options: ViewOptions, view: Observer, result: Result) -> int:
+    """For a user who did not wait for a result: what is left, and what ends it; the exit code."""
+    if isinstance(view, JsonLines):
+        view.write_result(result)
+    screen = failure_screen(result, None, color=colored(options.color, err=True))
+    LineWriter(sys.stderr).write(screen)
+    return int(result.exit_code)
+
+
 def contributed(folder: Path | None, *, color: bool) -> list[str]:
     """What the workload itself adds to its result on a terminal."""
     from orchestrator.edges.report.sections import read_sections

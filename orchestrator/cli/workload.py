@@ -9,8 +9,9 @@ from collections.abc import Mapping
 import click
 
 from orchestrator.cli.output import plain, print_json, print_table
+from orchestrator.core.contradictions import condition_words, show_value
 from orchestrator.core.errors import OrchestrateError
-from orchestrator.core.workload import Metric, Parameter, ParameterValue, Workload
+from orchestrator.core.workload import Metric, Parameter, ParameterRule, ParameterValue, Workload
 from orchestrator.view.text import clean
 
 
@@ -61,6 +62,9 @@ def show(name: str, as_json: bool) -> None:
             ("name", "type", "default", "help"),
             [_parameter_row(item) for item in found.parameters.values()],
         )
+    if found.rules:
+        print("\nrules (checked before anything is contacted)")
+        print_table(("where", "needs", "why"), [_rule_row(item, found) for item in found.rules])
     if found.presets:
         print("\npresets (--set preset=NAME)")
         rows = [(name, _settings(values)) for name, values in found.presets.items()]
@@ -97,8 +101,13 @@ def _print_head(found: Workload) -> None:
 def _parameter_row(parameter: Parameter) -> list[str]:
     from orchestrator.boundary.parameters import expected
 
-    default = _show_value(parameter.default)
+    default = show_value(parameter.default)
     return [parameter.name, expected(parameter), default, parameter.help]
+
+
+def _rule_row(rule: ParameterRule, of: Workload) -> list[str]:
+    when, require = (condition_words(part, of.parameters) for part in (rule.when, rule.require))
+    return [when or "always", require, rule.why]
 
 
 def _metric_row(metric: Metric) -> list[str]:
@@ -112,10 +121,4 @@ def _metric_row(metric: Metric) -> list[str]:
 
 
 def _settings(values: Mapping[str, ParameterValue]) -> str:
-    return " ".join(f"{name}={_show_value(value)}" for name, value in values.items())
-
-
-def _show_value(value: ParameterValue) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return " ".join(f"{name}={show_value(value)}" for name, value in values.items())

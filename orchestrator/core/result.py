@@ -9,6 +9,8 @@ from enum import StrEnum
 from orchestrator.core.diagnosis.model import Diagnosis
 from orchestrator.core.errors import ExitCode
 
+# Why a node of a run that was stopped before its launch may not be clean.
+NOT_LOOKED_AT = "an earlier attempt may have left something there, and nobody looked"
 SCHEMA_VERSION = 1
 
 
@@ -116,4 +118,8 @@ class Result:
     @property
     def used(self) -> tuple[NodeResult, ...]:
         """The nodes that ranks were started on. A refused run has ranks in its plan only."""
-        return tuple(node for node in self.nodes if node.state not in {"excluded", "unused"})
+        return tuple(
+            node
+            for node in self.nodes
+            if node.state not in {"excluded", "unused"} and node.reason != NOT_LOOKED_AT
+        )

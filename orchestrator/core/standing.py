@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from orchestrator.core.causes import ending_name, first_cause
 from orchestrator.core.ladder import Intent, Rung
 from orchestrator.core.outcome import describe
-from orchestrator.core.result import NodeResult, RungResult
+from orchestrator.core.result import NOT_LOOKED_AT, NodeResult, RungResult
 from orchestrator.core.state import Ending, NodeState, RunState
+
+VERIFIED_CLEAN = "verified clean"
+NOT_STARTED = "no rank was started"
 
 
 def rungs_of(state: RunState) -> Iterator[RungResult]:
@@ -73,6 +76,16 @@ def _node_state(
         return "failed", state.hang.sentence
     if cause is not None and cause.node == name:
         return "failed", f"{ending_name(cause)} {describe(cause.outcome)}"
-    if state.halted and state.launching and not _came_to_its_end(state, name):
-        return "stopped", "stopped by orchestrate; verified clean" if node.swept else ""
-    return ("used", "") if state.launching else ("unused", "")
+    if not state.launching:
+        return _unlaunched(state, node)
+    if state.halted and not _came_to_its_end(state, name):
+        return "stopped", f"stopped by orchestrate; {VERIFIED_CLEAN}" if node.swept else ""
+    return "used", ""
+
+
+def _unlaunched(state: RunState, node: NodeState) -> tuple[str, str]:
+    """Of an attempt that ended before its launch."""
+    if node.stale:
+        return "dirty", NOT_LOOKED_AT
+    before = f"; {VERIFIED_CLEAN} after earlier attempts" if state.attempt > 1 else ""
+    return "unused", f"{NOT_STARTED}{before}"

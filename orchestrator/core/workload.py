@@ -48,6 +48,7 @@ class Direction(StrEnum):
 class Parameter:
     """A typed parameter; becomes ``--name value`` on the entry's argument vector.
 
+    ``min`` and ``max`` are inclusive, ``above`` and ``below`` are not.
     ``place`` is where it is declared, ``file:line:column``.
     """
 
@@ -59,6 +60,40 @@ class Parameter:
     choices: tuple[str, ...] = ()
     min: float | None = None
     max: float | None = None
+    above: float | None = None
+    below: float | None = None
+    multiple_of: int | None = None
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What the value of a parameter is to be: one of ``any_of`` unless that is empty, and all else.
+    Bounds are numbers, or names of other parameters.
+    """
+
+    parameter: str
+    any_of: tuple[ParameterValue, ...] = ()
+    none_of: tuple[ParameterValue, ...] = ()
+    min: float | str | None = None
+    max: float | str | None = None
+
+    @property
+    def bounding(self) -> tuple[str, ...]:
+        """The other parameters that it names."""
+        return tuple(bound for bound in (self.min, self.max) if isinstance(bound, str))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterRule:
+    """Where all of ``when`` holds, which may be nothing, all of ``require`` has to.
+
+    ``place`` is where it is declared, ``file:line:column``.
+    """
+
+    when: tuple[Condition, ...] = ()
+    require: tuple[Condition, ...]
+    why: str
     place: str = ""
 
 
@@ -112,7 +147,8 @@ class Workload:
     ``folder`` is the coordinator directory whose content travels; ``entry`` is relative to it.
     With ``program`` the entry is not a Python script but a plain command's argument vector.
     ``own_code``: a user's project rather than a workload; it runs in a writable copy of what
-    travelled. ``samples`` says what divisible work is divided into.
+    travelled. ``rules`` say which parameters do not go together, ``samples`` what divisible work is
+    divided into.
     """
 
     name: str
@@ -128,6 +164,7 @@ class Workload:
     requirements: str | None = None
     min_nodes: int = 1
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    rules: tuple[ParameterRule, ...] = ()
     presets: Mapping[str, Mapping[str, ParameterValue]] = field(default_factory=dict)
     default_preset: str | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)

@@ -62,10 +62,14 @@ def kernel_may_know(state: RunState) -> bool:
 
 
 def verdict_findings(result: Result | None) -> Findings | None:
-    """What the run itself knows for sure: how it hung, say. None where the logs know more."""
+    """What the run itself knows for sure: how it hung, say, or that nothing failed. None where the
+    logs know more.
+    """
     if result is None or (result.failure is not None and result.failure.id in _EXPLAINED):
         return None
-    return Findings(diagnosis=None if result.failure is None else _verdict(result.failure))
+    if result.failure is None:
+        return Findings(diagnosis=None, nothing_failed=True)
+    return Findings(diagnosis=_verdict(result.failure))
 
 
 def besides_victims(findings: Findings, result: Result | None) -> Findings:

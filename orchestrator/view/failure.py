@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.core.nodeset import fold, is_name
-from orchestrator.core.result import FailureResult, Result
+from orchestrator.core.result import FailureResult, Result, Status
 from orchestrator.view.log_lines import LineDecoder
 from orchestrator.view.terminal import BOLD, RED, paint
 from orchestrator.view.text import brief, clean, plural
@@ -24,7 +24,9 @@ def failure_screen(result: Result, folder: Path | None, *, color: bool = False) 
     failure = result.failure
     if failure is None:
         return []
-    head = f"{result.status.value.upper()}: {brief(failure.cause, WIDTH)} ({brief(failure.id, 40)})"
+    # A run that was stopped did not fail; this one nobody waited for.
+    word = "LEFT" if result.status is Status.STOPPED else result.status.value.upper()
+    head = f"{word}: {brief(failure.cause, WIDTH)} ({brief(failure.id, 40)})"
     log = _log_path(failure, folder)
     lines = [
         paint(head, RED + BOLD, color=color),
@@ -77,7 +79,7 @@ def _next(
     if failure.remedy:
         yield f"  next: {brief(failure.remedy, NEXT_WIDTH)}"
     logs = f"orchestrate logs {result.run_id}"
-    if result.used and logs not in failure.remedy:
+    if result.used and result.status is not Status.STOPPED and logs not in failure.remedy:
         yield f"  more: {logs}"
     if log is not None:
         yield f"  log:  {brief(str(log), 400)}"

@@ -50,7 +50,14 @@ def gone(folder: RunFolder) -> BusyError:
         id="OR-STORE-007",
         where=folder.path,
         why="\n    ".join(brief(line, 300) for line in said[errors[-1] :]) if errors else "",
-        remedy=f"orchestrate resume {run} goes on with it, or orchestrate stop {run} ends it",
+        remedy=ways_on(run),
+    )
+
+
+def ways_on(run: str) -> str:
+    """What to do about a run that nobody coordinates."""
+    return (
+        f"orchestrate stop {run} ends what is left of it, orchestrate resume {run} goes on with it"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from orchestrator.core.causes import clear_later
 from orchestrator.core.result import MetricResult, Result, Status, Verdict
+from orchestrator.core.standing import NOT_STARTED, VERIFIED_CLEAN
 from orchestrator.view.terminal import BOLD, GREEN, RED, YELLOW, paint
 from orchestrator.view.text import brief, number, plural, seconds
 
@@ -35,8 +36,10 @@ def stopped_text(result: Result) -> list[str]:
     """For a run that was stopped: whether that was verified, and how to go on."""
     if result.status is not Status.STOPPED or not result.nodes:
         return []
-    clean = sum("verified clean" in node.reason for node in result.nodes)
-    told = [f"{plural(clean, 'node')} verified clean"] if clean else []
+    clean = sum(VERIFIED_CLEAN in node.reason for node in result.nodes)
+    told = [f"{plural(clean, 'node')} {VERIFIED_CLEAN}"] if clean else []
+    if untouched := sum(node.reason == NOT_STARTED for node in result.nodes):
+        told += [f"{plural(untouched, 'node')} clean: {NOT_STARTED} there"]
     again = f"orchestrate resume {brief(result.run_id)}"
     return ["; ".join([*told, f"to go on, from checkpoints where there are any: {again}"])]
 

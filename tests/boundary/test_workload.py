@@ -24,6 +24,8 @@ presets:
 parameters:
   steps: {type: int, default: 60, min: 1, max: 1000, unit: steps, help: optimiser steps}
   rate: {type: float, default: 1, min: 0}
+  width: {type: int, default: 64, min: 32, multiple_of: 32}
+  ratio: {type: float, default: 0.5, above: 0, below: 1}
   model: {type: str, default: ""}
   packing: {type: bool, default: true}
   dtype: {type: choice, choices: [bf16, fp32], default: fp32}
@@ -103,6 +105,8 @@ def test_values_come_from_defaults_then_preset_then_settings() -> None:
     assert job.argv() == (
         "--steps=8",
         "--rate=1.0",
+        "--width=64",
+        "--ratio=0.5",
         "--model=org/big",
         "--no-packing",
         "--dtype=bf16",
@@ -152,6 +156,9 @@ def test_settings_are_typed(setting: str, name: str, value: object) -> None:
         ("steps=9999999999999999999999", "expected int"),
         ("rate=nan", "expected float >= 0, found the number nan"),
         ("rate=inf", "found the number inf"),
+        ("width=100", "expected int >= 32 and a multiple of 32, found the number 100"),
+        ("ratio=0", "expected float > 0 and < 1, found the number 0.0"),
+        ("ratio=1", "found the number 1.0"),
         ("rate=x", "found the text 'x'"),
         ("packing=maybe", "expected bool, found the text 'maybe'"),
         ("dtype=bf17", "expected one of bf16, fp32, found the text 'bf17'; did you mean 'bf16'?"),
@@ -205,7 +212,9 @@ def test_any_setting_is_taken_or_refused(setting: str) -> None:
         ),
         (("default: fp32", "default: fp16"), "dtype: expected one of bf16, fp32"),
         (("type: choice, choices: [bf16, fp32]", "type: choice"), "go together"),
-        (("model: {type: str,", "model: {type: str, min: 1,"), "min and max do not apply"),
+        (("model: {type: str,", "model: {type: str, min: 1,"), "bounds do not apply to type str"),
+        (("model: {type: str,", "model: {type: str, multiple_of: 2,"), "multiple_of does not"),
+        (("rate: {type: float", "rate: {type: float, multiple_of: 2"), "multiple_of does not"),
         (("min: 1, max: 1000", "min: 9, max: 1"), "min 9 is above max 1"),
         (("gate: {max: 0.5}", "gate: {}"), "a gate needs min, max or both"),
         (("  steps: {type", "  preset: {type"), "not a parameter name"),

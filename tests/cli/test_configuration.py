@@ -234,6 +234,49 @@ def test_a_new_workload_is_found_without_registration(
     assert record["parameters"]["n"]["place"] == "workloads/w/workload.yaml:4:14"
 
 
+@pytest.mark.parametrize(
+    "given,said",
+    [
+        (
+            ["micro_batch=auto", "global_batch=0"],
+            "micro_batch=auto (--set) does not go with global_batch=0 (--set)",
+        ),
+        (
+            ["preset=qwen2-7b", "micro_batch=auto"],
+            "micro_batch=auto (--set) does not go with global_batch=0 (preset qwen2-7b)",
+        ),
+        (
+            ["fp8=true", "engine=plain"],
+            "fp8=true (--set) does not go with engine=plain (--set)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_parameters_that_contradict_each_other_are_found_before_any_contact(
+    verb: str, given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 2, not 4: no node of this cluster exists. No run is begun."""
+    words = [verb, "--cluster", "nebius2x8", "--workload", "finetune"]
+
+    assert main([*words, *(word for setting in given for word in ("--set", setting))]) == 2
+    error = capsys.readouterr().err
+    assert f"workload finetune: {said}" in error
+    assert re.search(r"^  why: .+workload\.yaml:\d+:\d+\)$", error, re.MULTILINE)
+    assert re.search(r"^  next: set ", error, re.MULTILINE)
+    assert records(["ps"], capsys) == []
+
+
+def test_rules_of_a_workload_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = output(["workload", "show", "finetune"], capsys)
+    assert re.search(r"^micro_batch=auto +global_batch >= 1 +the rows", shown, re.MULTILINE)
+    assert re.search(r"^shard=on +engine=auto\|fused and lora_dropout=0 and ", shown, re.MULTILINE)
+
+    shown = output(["workload", "show", "acceptance"], capsys)
+    assert re.search(r"^always +max_bytes >= min_bytes ", shown, re.MULTILINE)
+    (record,) = records(["workload", "show", "acceptance"], capsys)
+    assert record["rules"][0]["require"][0]["min"] == "min_bytes"
+
+
 def test_a_workload_without_its_script_is_refused(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

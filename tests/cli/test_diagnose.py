@@ -165,6 +165,30 @@ def test_a_run(by: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["evidence"][0]["file"] == "logs/b/rank-1.err"
 
 
+def test_a_run_in_which_nothing_failed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That is said, and no more: exit 0, also to programs."""
+    finished(home)
+
+    assert main(["diagnose", "r1"]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("run r1 succeeded: nothing failed\n", "")
+    code, record = diagnosis_of(capsys, "r1")
+    assert (code, record["diagnosis"], record["nothing_failed"]) == (0, None, True)
+
+
+def test_a_degraded_run_says_where_to_look(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its failures did not count in the end."""
+    folder = finished(home)
+    result = json.loads(folder.result.read_text())
+    folder.result.write_text(json.dumps({**result, "status": "degraded"}))
+
+    assert main(["diagnose", "r1"]) == 0
+    out = capsys.readouterr().out
+    assert out == (
+        "run r1 degraded: nothing failed for good; orchestrate show r1 tells what did on the way\n"
+    )
+
+
 def test_neither_file_nor_run(capsys: pytest.CaptureFixture[str]) -> None:
     """A name that means nothing is a usage error."""
     assert main(["diagnose", "nothing-of-this-name"]) == 2

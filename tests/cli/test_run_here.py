@@ -188,7 +188,9 @@ def test_stop_finishes_what_a_killed_coordinator_left(
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)
     assert main(["ps"]) == 0
-    assert "interrupted" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "unattended" in told.out
+    assert "ranks may still run; orchestrate stop RUN ends what is left of it" in told.err
     assert main(["stop", RUN]) == 0
     assert not ranks_of(RUN, "n1") + ranks_of(RUN, "n2")
     assert main(["show", RUN]) == 0

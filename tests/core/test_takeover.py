@@ -199,6 +199,24 @@ def test_what_an_attempt_may_have_left_is_ended_before_the_next(left: list[Event
     assert "Launch/a" not in bad.performed
 
 
+def test_an_attempt_that_is_stopped_before_its_launch_says_what_it_did_not_clear() -> None:
+    """Where nothing was ever started, nothing can be left; what an earlier attempt left can."""
+    first = World(request("a", "b"), {"Prepare/b": lambda _: []})
+    first.run(STOP)
+    nodes = conclude(first.state, timings={}, report="").nodes
+    assert {(n.state, n.reason) for n in nodes} == {("unused", "no rank was started")}
+
+    silent = {"Follow/a": lambda _: [], "Follow/b": lambda _: []}
+    world = World(request("a", "b"), silent)  # type: ignore[arg-type]
+    world.run(NodeLost(node="b", problem=GONE))
+    stopped = go_on(world.state, AGAIN, STOP, Clear_b=[])
+    states = {n.name: n for n in conclude(stopped.state, timings={}, report="").nodes}
+    assert stopped.concluded
+    assert states["b"].state == "dirty"
+    assert "earlier attempt may have left something" in states["b"].reason
+    assert "no rank was started; verified clean after earlier" in states["a"].reason
+
+
 def test_a_node_that_a_takeover_cannot_reach_is_lost() -> None:
     """The others are stopped and swept; nobody waits for it."""
     world = lapsed()

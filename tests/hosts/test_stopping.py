@@ -38,6 +38,7 @@ def interrupted(job: Job, hosts: VirtualHosts, phase: str) -> None:
     ending = job.end()
     measured(f"Ctrl-C during {phase}: over", time.monotonic() - began, STOPPED_S)
     stopped(ending)
+    assert {node["reason"] for node in ending.result["nodes"]} == {"no rank was started"}
     assert not remains(hosts, job.run)
     wait_until("the agents left", lambda: not agents(hosts), 10)
 

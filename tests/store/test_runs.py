@@ -203,10 +203,10 @@ def test_result_refuses_what_it_does_not_know() -> None:
 
 
 def test_listing_tells_running_from_interrupted(layout: Layout) -> None:
-    """A run without result is running while its coordinator lives, and interrupted after."""
+    """A run without result is running while its coordinator lives, and unattended after."""
     folder = layout.run("r1")
     folder.create()
-    assert summarise(folder).state == "interrupted"
+    assert summarise(folder).state == "unattended"
     live.write_identity(folder.coordinator, live.identify_self(5.0))
     folder.request.write_text('{"cluster": {"name": "c"}, "job": {"workload": {"name": "w"}}}')
     summary = summarise(folder)

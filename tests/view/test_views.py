@@ -31,6 +31,7 @@ from orchestrator.core.result import (
     Status,
     Verdict,
 )
+from orchestrator.core.standing import NOT_LOOKED_AT, NOT_STARTED, VERIFIED_CLEAN
 from orchestrator.core.state import RunState, new_state
 from orchestrator.core.verdict import conclude
 from orchestrator.engine.observer import Observer
@@ -40,7 +41,7 @@ from orchestrator.view.failure import MAX_LINES, failure_screen
 from orchestrator.view.json_lines import JsonLines
 from orchestrator.view.live import LiveView
 from orchestrator.view.plain import PlainView
-from orchestrator.view.summary import summary
+from orchestrator.view.summary import stopped_text, summary
 from orchestrator.view.terminal import LineWriter
 from tests.core.world import World, request
 
@@ -267,6 +268,37 @@ def test_summary_tells_gates_and_degradation() -> None:
         "  speed  not reported  not-run (at least 1)",
         "  free   3",
     ]
+
+
+@pytest.mark.parametrize(
+    "state,reason,started,told",
+    [
+        ("unused", NOT_STARTED, False, "2 nodes clean: no rank was started there; to go on, "),
+        ("stopped", f"x; {VERIFIED_CLEAN}", True, "2 nodes verified clean; to go on, "),
+        ("dirty", NOT_LOOKED_AT, False, "to go on, "),
+        ("unused", f"{NOT_STARTED}; {VERIFIED_CLEAN}", False, "2 nodes verified clean; to go on, "),
+    ],
+)
+def test_a_stopped_run_tells_whether_its_nodes_are_clean(
+    state: str, reason: str, started: bool, told: str
+) -> None:
+    """Also one that was stopped before its launch."""
+    nodes = tuple(NodeResult(name=name, state=state, reason=reason) for name in ("a", "b"))
+    result = replace(failed_result(), status=Status.STOPPED, failure=None, nodes=nodes)
+
+    (line,) = stopped_text(result)
+    assert line.startswith(told)
+    assert ("no rank was started" not in summary(result)[0]) == started
+
+
+def test_a_run_that_was_left_is_not_told_as_one_that_stopped() -> None:
+    """What may still run, and what ends it; `show` would know no more."""
+    left = FailureResult(id="OR-STOP-001", cause="ranks may still run", remedy="orchestrate stop r")
+    screen = failure_screen(
+        replace(failed_result(), status=Status.STOPPED, failure=left, nodes=()), None
+    )
+
+    assert screen == ["LEFT: ranks may still run (OR-STOP-001)", "  next: orchestrate stop r"]
 
 
 def test_summary_of_a_refused_run_tells_what_was_refused() -> None:

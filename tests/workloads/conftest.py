@@ -101,6 +101,11 @@ def mlperf_workload() -> Workload:
     return _workload(MLPERF)
 
 
+def acceptance_workload() -> Workload:
+    """The workload as the coordinator reads it."""
+    return _workload(ACCEPTANCE)
+
+
 def _workload(folder: Path) -> Workload:
     path = folder / "workload.yaml"
     return load_workload(path.read_bytes(), path.name, str(folder))

@@ -22,7 +22,6 @@ import streams
 import timing
 from options import Options, parse_options
 from orchestrator.boundary.report_sections import parse_sections
-from orchestrator.boundary.workload import load_workload
 from orchestrator.edges.report.document import load_report
 from orchestrator.edges.report.html import render_html
 from orchestrator.edges.store.layout import Layout
@@ -30,7 +29,14 @@ from orchestrator.edges.store.runs import read_result
 from pages import report
 from tests.architecture.source import ROOT
 from tests.workloads.acceptance_evidence import evidence
-from tests.workloads.conftest import ACCEPTANCE, finish, free_port, node_folder, succeed
+from tests.workloads.conftest import (
+    ACCEPTANCE,
+    acceptance_workload,
+    finish,
+    free_port,
+    node_folder,
+    succeed,
+)
 
 CPU = torch.device("cpu")
 TINY = replace(
@@ -48,8 +54,7 @@ AS_ON_GPUS = Path(__file__).parent / "programs" / "acceptance_as_on_gpus.py"
 
 def test_options_are_the_workloads_parameters() -> None:
     """Same names, types and defaults on the command line and in workload.yaml."""
-    path = ACCEPTANCE / "workload.yaml"
-    declared = load_workload(path.read_bytes(), path.name, str(ACCEPTANCE)).parameters
+    declared = acceptance_workload().parameters
     assert {name: parameter.default for name, parameter in declared.items()} == {
         entry.name: entry.default for entry in fields(Options)
     }

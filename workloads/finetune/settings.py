@@ -210,18 +210,21 @@ def _complaints(settings: Settings) -> list[str]:
 
 
 def _complaints_of_engine(settings: Settings) -> list[str]:
-    """What the engine cannot do, or not at once."""
+    """What the engine cannot do, or not at once; auto is fused where fp8 or shard ask for it."""
     found = []
-    if settings.engine == "fused" and settings.lora_dropout:
-        found.append("--engine fused has no dropout: pass --lora-dropout 0 or --engine plain")
-    if settings.fp8 and settings.engine == "plain":
-        found.append("--fp8 needs --engine fused")
-    if settings.shard == "on" and settings.engine == "plain":
-        found.append("--shard on needs --engine fused")
+    asked = {"--engine fused": settings.engine == "fused", "--fp8": settings.fp8}
+    asked["--shard on"] = settings.shard == "on"
+    fused = next((option for option, given in asked.items() if given), "")
+    if fused and settings.engine == "plain":
+        found.append(f"{fused} needs --engine fused")
+    if fused and settings.lora_dropout:
+        found.append(f"{fused} has no dropout: pass --lora-dropout 0, or --engine plain alone")
+    if fused and settings.gradient_checkpointing:
+        found.append(
+            f"--gradient-checkpointing is for --engine plain; with {fused} pass --recompute"
+        )
     if settings.shard == "on" and settings.fp8:
         found.append("--shard on is not for --fp8, whose weights are held whole: pass one of them")
     if settings.shard == "on" and settings.oom == "retry":
         found.append("--shard on binds the ranks to the same passes: --oom retry cannot work")
-    if settings.engine == "fused" and settings.gradient_checkpointing:
-        found.append("--gradient-checkpointing is for --engine plain; --recompute for fused")
     return found

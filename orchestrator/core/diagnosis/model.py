@@ -184,9 +184,11 @@ class Diagnosis:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
     """All that was found. ``diagnosis`` None: no rule knows what happened, and ``telling`` are the
-    last lines that may. ``harmless``: ids of rules whose lines look bad and are not.
+    last lines that may; unless it is known that ``nothing_failed``. ``harmless``: ids of rules
+    whose lines look bad and are not.
     """
 
     diagnosis: Diagnosis | None
     telling: tuple[Evidence, ...] = ()
     harmless: tuple[str, ...] = ()
+    nothing_failed: bool = False

@@ -20,6 +20,7 @@ from orchestrator.edges.store.layout import Layout, RunFolder
 from orchestrator.edges.store.liveness import Liveness, liveness, read_identity
 
 LAST = "last"
+UNATTENDED = "unattended"
 
 
 def new_run_id(now: datetime, name: str, source: random.Random) -> str:
@@ -59,8 +60,9 @@ def _unknown(layout: Layout, text: str, matches: list[str], ids: list[str]) -> U
 class RunSummary:
     """One line of a listing.
 
-    ``state`` is the result's status, else ``running``, ``interrupted`` (its coordinator is dead) or
-    ``elsewhere`` (coordinated from another machine). ``started`` in seconds since the epoch.
+    ``state`` is the result's status, else ``running``, ``unattended`` (its coordinator is gone;
+    ranks may still run) or ``elsewhere`` (coordinated from another machine). ``started`` in seconds
+    since the epoch.
     """
 
     run_id: str
@@ -96,7 +98,7 @@ def summarise(folder: RunFolder) -> RunSummary:
     request = _read_json(folder.request)
     alive = {
         Liveness.ALIVE: "running",
-        Liveness.DEAD: "interrupted",
+        Liveness.DEAD: UNATTENDED,
         Liveness.ELSEWHERE: "elsewhere",
     }
     return RunSummary(
