@@ -32,7 +32,6 @@ from orchestrator.core.rounds import (
     merge_curves,
     next_shares,
     outer_step,
-    patience_s,
     weights_of,
 )
 from orchestrator.edges.rounds.outer import Contribution, Kept, OuterState
@@ -41,8 +40,8 @@ from orchestrator.engine.clock import Clock
 from orchestrator.engine.context import Post, RunContext
 from orchestrator.engine.exchange import Exchange, ExchangeReader
 from orchestrator.engine.hearing import Hearing, Told, living
+from orchestrator.engine.round_parts import LOOK_EVERY_S, RoundParts
 
-LOOK_EVERY_S = 1.0
 JOIN_S = 1800.0
 END_S = 300.0
 # Rounds of single steps are many: of those in which nothing happened so few are told.
@@ -67,6 +66,7 @@ class LocalRounds:
         reader = ExchangeReader(context.folder)
         self._hearing = Hearing(reader, self._attempt, self._speakers, context.note)
         self._outer = OuterState(context.folder.work / "rounds")
+        self._parts = RoundParts(exchange, self._hearing, self._outer, self._index, context)
         self._tasks: set[asyncio.Task[None]] = set()
         self._fed: set[int] = set()  # rounds whose update every node has
         self._next_feed = FEED_START
@@ -204,7 +204,8 @@ class LocalRounds:
         left to train.
         """
         number = kept.round + 1
-        began, parts, missing = await self._gather(number, kept, terms)
+        began, parts = await self._parts.gather(number, kept, terms, lambda: self._alive(kept))
+        missing = [node for node in kept.participants if node not in parts]
         if not parts:
             if self._alive(kept):
                 raise _failed(f"no part of round {number} was acceptable")
@@ -247,53 +248,6 @@ class LocalRounds:
             return False
         self._told_at = now
         return True
-
-    async def _gather(
-        self, number: int, kept: Kept, terms: Terms
-    ) -> tuple[float, dict[str, Part], list[str]]:
-        """When the first part came, all that came in time, and who is missing."""
-        bringing: dict[str, asyncio.Task[bool]] = {}
-        began: float | None = None
-        try:
-            while True:
-                told = await asyncio.to_thread(self._hearing.listen)
-                announced = told.parts.get(number, {})
-                for node in set(announced) & set(kept.participants) - set(bringing):
-                    began = began or self._clock.monotonic()
-                    bringing[node] = asyncio.create_task(
-                        self._bring(number, node, announced[node], terms)
-                    )
-                here = {n: announced[n] for n, task in bringing.items() if _went_well(task)}
-                awaited = [n for n in self._alive(kept) if not _is_over(bringing.get(n))]
-                if not awaited or (began is not None and here and self._is_late(began, here)):
-                    missing = [node for node in kept.participants if node not in here]
-                    order = [node for node in kept.participants if node in here]
-                    now = self._clock.monotonic()
-                    return began or now, {n: here[n] for n in order}, missing
-                await self._exchange.wait(LOOK_EVERY_S)
-        finally:
-            for task in bringing.values():
-                task.cancel()
-
-    def _is_late(self, began: float, here: Mapping[str, Part]) -> bool:
-        waited_s = self._clock.monotonic() - began
-        return waited_s > patience_s(part.pace for part in here.values())
-
-    async def _bring(self, number: int, node: str, part: Part, terms: Terms) -> bool:
-        """Fetch a part and check it; whether it counts."""
-        target = self._outer.part(number, self._index[node])
-        try:
-            if part.file.bytes != size_of(terms.compression, terms.values):
-                raise ValueError(f"it has {part.file.bytes} bytes")
-            file = part.file
-            await self._exchange.fetch(node, file.name, file.bytes, file.sha256, target)
-            await asyncio.to_thread(self._outer.check, target, terms.compression, terms.values)
-            return True
-        except (OrchestrateError, ValueError) as error:
-            self._context.note(f"{node}: its part in round {number} does not count: {error}")
-            return False
-        finally:
-            self._exchange.changed.set()
 
     def _close(self, kept: Kept, terms: Terms, parts: Mapping[str, Part]) -> None:
         weights = weights_of(terms, {node: part.rows for node, part in parts.items()})
@@ -394,15 +348,6 @@ class LocalRounds:
 
 def _listed(shares: Mapping[int, tuple[float, ...]]) -> dict[str, list[float]]:
     return {str(number): list(row) for number, row in shares.items()}
-
-
-def _is_over(task: asyncio.Task[bool] | None) -> bool:
-    return task is not None and task.done()
-
-
-def _went_well(task: asyncio.Task[bool]) -> bool:
-    """Raises what the task raised: a full disk here is no fault of the node."""
-    return task.done() and task.result()
 
 
 def _failed(why: str) -> RunFailed:

@@ -27,10 +27,18 @@ IN_ROUNDS: tuple[Mutant, ...] = (
     Mutant(
         name="parts-are-not-checked",
         promise="a part that is not finite does not count",
-        file="orchestrator/engine/local_rounds.py",
+        file="orchestrator/engine/round_parts.py",
         old="await asyncio.to_thread(self._outer.check, target, terms.compression, terms.values)",
         new="await asyncio.sleep(0)",
         tests=(f"{_SERVICE}::test_a_part_that_is_wrong_does_not_count_and_its_node_is_named[nan]",),
+    ),
+    Mutant(
+        name="gradients-are-averaged",
+        promise="gradients over SSH are summed, as a collective would",
+        file="orchestrator/core/rounds.py",
+        old="return dict.fromkeys(rows, 1.0)",
+        new="return dict.fromkeys(rows, 1.0 / len(rows))",
+        tests=(f"{_SERVICE}::test_gradients_are_summed_to_the_bit_and_most_steps_are_not_told_of",),
     ),
     Mutant(
         name="a-takeover-begins-anew",
