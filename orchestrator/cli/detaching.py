@@ -31,6 +31,8 @@ from orchestrator.view.terminal import LineWriter
 POLL_S = 0.05
 # A run that could not reserve its nodes for this long queues.
 QUEUES_S = 2.0
+# A coordinator that has a result is given this long to end.
+LAST_STEPS_S = 10.0
 
 
 def let_go(options: JobOptions) -> JobOptions:
@@ -58,7 +60,7 @@ def run_detached(
         return coordinate(layout, context, unseen)
     with os.fdopen(alive, "rb"):
         identity = _wait_for_coordinator(context.folder, alive)
-    return _accompany(context, options, asked, identity)
+        return _accompany(context, options, asked, identity, alive)
 
 
 def _wait_for_coordinator(folder: RunFolder, alive: int) -> Identity:
@@ -70,7 +72,7 @@ def _wait_for_coordinator(folder: RunFolder, alive: int) -> Identity:
 
 
 def _accompany(
-    context: RunContext, options: ViewOptions, asked: Interrupts, identity: Identity
+    context: RunContext, options: ViewOptions, asked: Interrupts, identity: Identity, alive: int
 ) -> int:
     folder = context.folder
     view = open_view(options, folder.run_id)
@@ -85,7 +87,10 @@ def _accompany(
             )
     finally:
         view.close(None)
-    if len(asked.asked) >= LEAVE_AT and result is None:
+    if result is not None:
+        # Its result comes before its report, and before the run is free for `resume`.
+        select.select([alive], [], [], LAST_STEPS_S)
+    elif len(asked.asked) >= LEAVE_AT:
         result = abandoned(context.request)
     if result is not None:
         return show_result(options, view, result, folder.path)

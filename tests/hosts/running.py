@@ -256,6 +256,7 @@ import os, signal, sys, time
 
 rank = int(os.environ["RANK"])
 mode = sys.argv[1]
+go = os.path.expanduser("~/go-" + os.environ["ORCHESTRATE_RUN_ID"])
 
 
 def stay(seconds=120):
@@ -277,9 +278,14 @@ elif mode == "stay":
     stay(float(sys.argv[2]) if len(sys.argv) > 2 else 120)
 elif mode == "wait":
     print(*sys.argv[2:], "ready", sep="\\n", flush=True)
-    go = os.path.expanduser("~/go-" + os.environ["ORCHESTRATE_RUN_ID"])
     while not os.path.exists(go):
         time.sleep(0.05)
+elif mode == "talk":
+    number = 0
+    while not os.path.exists(go):
+        print(f"line {number} of rank {rank}", flush=True)
+        number += 1
+        time.sleep(0.01)
 elif rank != 1:
     stay()
 elif mode == "last-words":

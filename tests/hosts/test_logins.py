@@ -27,8 +27,8 @@ SESSION = "sshd: root@notty"
 
 
 def break_link(hosts: VirtualHosts, name: str) -> None:
-    """End the host's SSH sessions; sshd itself answers on."""
-    assert look(hosts, name, text=SESSION, signal=signal.SIGKILL)
+    """End the host's SSH sessions, as soon as there is one; sshd itself answers on."""
+    wait_until("a session", lambda: look(hosts, name, text=SESSION, signal=signal.SIGKILL))
 
 
 def attempts(hosts: VirtualHosts, name: str) -> int:
@@ -105,13 +105,12 @@ def test_a_wrong_user(desk: Desk, hosts: VirtualHosts) -> None:
 
 def test_links_that_break_are_made_again(desk: Desk, hosts: VirtualHosts) -> None:
     """All sessions of all hosts, three times: the run goes on, and no byte is lost or doubled."""
-    job = desk.start("rank.py", "count", "300")
+    job = desk.start("rank.py", "talk")
     for number in (30, 100, 200):
         job.wait_for_line(f"line {number} of rank 2", 1)
         for name in hosts.names:
             break_link(hosts, name)
-    ending = job.end()
-    assert (ending.code, ending.result["status"]) == (0, "succeeded"), ending.err
+    go_on(hosts, job)
     clean(desk, hosts, job)
 
 
@@ -148,10 +147,11 @@ def mute(hosts: VirtualHosts, name: str) -> Iterator[None]:
 
 def test_a_server_that_accepts_and_is_silent(desk: Desk, hosts: VirtualHosts) -> None:
     """The handshake has a deadline: the node is named, and nothing is started."""
+    connect_s = 6  # where much else runs, the others need a while, too
     with mute(hosts, "vh2"):
         at = time.time()
-        job, ending = desk.run("rank.py", "stay", options=["--budget", "connect=2"])
-        measured("a silent sshd: refused", ending.at - at, 2 + REFUSED_S)
+        job, ending = desk.run("rank.py", "stay", options=["--budget", f"connect={connect_s}"])
+        measured("a silent sshd: refused", ending.at - at, connect_s + REFUSED_S)
     assert ending.code == 4, ending.err
     assert ending.result["failure"]["node"] == "vh2"
     assert not job.events("Launched")

@@ -38,6 +38,7 @@ NODES = ("vh1", "vh2", "vh3")
 SHORT = Work(NODES, steps=5, pause_s=0.05)
 HELD = Work(NODES, steps=6, pause_s=0.01, held=3)
 RESUMED_S = 15.0
+LEASE_S = 4.0  # a coordinator that lives renews it in time, also where much else runs
 
 
 class Undisturbed:
@@ -166,11 +167,11 @@ def test_a_second_attempt_after_the_lease(
     desk.script(
         SCRIPT, STEPS.replace("import json", "import hashlib, json").replace('"from"', told)
     )
-    job = start(desk, "--budget", "lease=1.5", "--env", "TOLD", env={"TOLD": secret})
+    job = start(desk, "--budget", f"lease={LEASE_S:g}", "--env", "TOLD", env={"TOLD": secret})
     job.abandon()
     began = time.monotonic()
     wait_until("the ranks stopped", lambda: not remains(hosts, job.run), 20)
-    measured("no coordinator, lease 1.5 s: nothing left", time.monotonic() - began, 8)
+    measured("no coordinator: nothing left", time.monotonic() - began, LEASE_S + 6.5)
     refused = desk.command("resume", job.run)
     assert refused.returncode == 2
     assert "TOLD is not set here" in refused.stderr

@@ -238,6 +238,20 @@ RULES = (
         references=("Python",),
     ),
     Rule(
+        id="PY-EXIT-001",
+        title="Native threads outlived the program",
+        domain=Domain.PROGRAM,
+        cause="{who} was aborted at its own end: native threads still ran, as a rule those of a "
+        "process group that was not destroyed",
+        remedy="call torch.distributed.destroy_process_group() at the end of the script",
+        role=Role.FAILURE,
+        advice=Advice.RETRY,
+        weight=60,
+        # Without an exception no C++ code failed: a thread was left when its owner was destroyed.
+        signs=(sign("terminate called without an active exception"),),
+        references=("C++: std::thread", "torch: ProcessGroupGloo"),
+    ),
+    Rule(
         id="PY-ABORT-001",
         title="The program aborted in native code",
         domain=Domain.PROGRAM,
