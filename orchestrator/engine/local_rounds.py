@@ -70,7 +70,8 @@ class LocalRounds:
         self._tasks: set[asyncio.Task[None]] = set()
         self._fed: set[int] = set()  # rounds whose update every node has
         self._next_feed = FEED_START
-        self._told_at: float | None = None  # when a round was told of
+        self._told_at: float | None = None  # when a round was told of, and who was missing then
+        self._told_missing: tuple[str, ...] = ()
 
     async def serve(self) -> None:
         kept = await self._begin()
@@ -244,9 +245,9 @@ class LocalRounds:
         now = self._clock.monotonic()
         many = terms.exchanged is Exchanged.GRADIENTS and closed.round < terms.last_round
         recent = self._told_at is not None and now - self._told_at < TELL_EVERY_S
-        if many and recent and not closed.missing:
+        if many and recent and closed.missing == self._told_missing:
             return False
-        self._told_at = now
+        self._told_at, self._told_missing = now, closed.missing
         return True
 
     def _close(self, kept: Kept, terms: Terms, parts: Mapping[str, Part]) -> None:

@@ -25,14 +25,20 @@ _FINE = frozenset({"clean", "collected", "ended", "running", "ready"})
 
 @dataclass(slots=True)
 class Progress:
-    """The latest progress of one rank; ``rate`` in units per second, None until two reports."""
+    """The latest progress of one rank, and how many units it made in how many seconds lately."""
 
     done: float
     total: float
     unit: str
     at: float
     fields: Mapping[str, float | str] = field(default_factory=dict)
-    rate: float | None = None
+    units: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float | None:
+        """Units per second; None until two reports."""
+        return self.units / self.seconds if self.seconds else None
 
     @property
     def fraction(self) -> float:
@@ -43,9 +49,9 @@ class Progress:
         """Take over what is known now, and how fast it got there."""
         elapsed = later.at - self.at
         if elapsed > 0 and later.done >= self.done:
-            now = (later.done - self.done) / elapsed
-            old = now if self.rate is None else self.rate
-            self.rate = _RATE_MEMORY * old + (1 - _RATE_MEMORY) * now
+            # Time is summed up and not speed: a slow step counts by as long as it took.
+            self.units = _RATE_MEMORY * self.units + later.done - self.done
+            self.seconds = _RATE_MEMORY * self.seconds + elapsed
         self.done, self.total, self.unit = later.done, later.total, later.unit
         self.fields, self.at = later.fields, later.at
 
@@ -120,11 +126,14 @@ class Board:
 
     def overall(self) -> Progress | None:
         """The progress of the rank that is furthest behind: that of the whole. Of divisible work it
-        is known.
+        is known. Nodes that are lost hold up nobody.
         """
         if self._work is not None:
             return self._work
-        every = [p for ranks in self._progress.values() for p in ranks.values()]
+        nodes = self.state.nodes if self.state is not None else {}
+        gone = {name for name, node in nodes.items() if node.lost or node.problem}
+        going = [ranks for name, ranks in self._progress.items() if name not in gone]
+        every = [p for ranks in going or self._progress.values() for p in ranks.values()]
         return min(every, key=lambda progress: progress.fraction, default=None)
 
     def fields(self) -> str:

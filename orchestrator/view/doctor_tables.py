@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.core.doctor.judge import Examination, findings
+from orchestrator.core.doctor.judge import NOT_ASKED, Examination, findings
 from orchestrator.core.doctor.model import Reading, State
 from orchestrator.core.nodeset import fold
 from orchestrator.view.tables import Table
@@ -33,15 +33,24 @@ def matrix(examined: Examination) -> Table:
     rows = tuple(
         (reading.name, *(CELLS[states[at]] for states, _ in columns), reading.check)
         for at, reading in enumerate(checks)
-        if any(states[at] is not State.NONE for states in alike)
+        if any(_says_something(readings[at]) for readings in by_node.values())
     )
     return Table(headings=("check", *(fold(nodes) for _, nodes in columns), "id"), rows=rows)
 
 
+def _says_something(reading: Reading) -> bool:
+    """Whether a check applies to a node, and the node was there to be asked."""
+    return reading.state is not State.NONE and reading.what != NOT_ASKED
+
+
 def lines(examined: Examination) -> Iterator[str]:
-    """What is wrong, the gravest first: nodes, what was found, and one line of what to do."""
+    """What is wrong, the gravest first: nodes, what was found, and one line of what to do. What a
+    node that does not answer could not be asked is not listed.
+    """
     alike: dict[tuple[State, str, str, str], list[str]] = {}
     for reading in findings(examined, State.FAIL, State.WARN, State.UNKNOWN):
+        if reading.what == NOT_ASKED:
+            continue
         key = (reading.state, reading.check, reading.what, reading.remedy)
         alike.setdefault(key, []).append(reading.node)
     for (state, check, what, remedy), nodes in alike.items():

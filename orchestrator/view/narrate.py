@@ -120,7 +120,9 @@ def _on_the_ladder(event: Classified | Divided | RoundClosed, state: RunState) -
                 text = f"step {step}: gradients of {nodes} summed over SSH"
             if missing:
                 text += f", without {brief(', '.join(missing), 200)}"
-            return Line(Weight.PROBLEM if missing else Weight.DETAIL, text)
+            before = [closed.missing for closed in state.rounds if closed.round < number]
+            is_news = bool(missing) and (not before or before[-1] != missing)
+            return Line(Weight.PROBLEM if is_news else Weight.DETAIL, text)
         case _:
             return None
 

@@ -66,7 +66,8 @@ def _degradation(result: Result) -> Iterator[str]:
     """
     fell = any(rung.outcome == "failed" for rung in result.ladder)
     went_on = fell and any(rung.outcome == "used" for rung in result.ladder)
-    if result.status is not Status.DEGRADED and not went_on:
+    degraded = result.status is Status.DEGRADED
+    if not degraded and not went_on:
         return
     for rung in result.ladder:
         after = f" after {seconds(rung.seconds)}" if rung.seconds else ""
@@ -74,8 +75,10 @@ def _degradation(result: Result) -> Iterator[str]:
             yield f"  {brief(rung.rung, 40)} failed{after}: {brief(rung.reason, 300)}"
         elif rung.outcome == "used" and fell:
             yield f"  went on by {brief(rung.rung, 40)}: {brief(rung.reason, 300)}"
-    for node in result.nodes if result.status is Status.DEGRADED else ():
-        if node.state in {"lost", "failed"}:
+    # A run that failed of something else, such as a gate, also went on without them.
+    culprit = result.failure.node if result.failure is not None else None
+    for node in result.nodes:
+        if node.state in {"lost", "failed"} and (degraded or culprit is None):
             yield f"  without {brief(node.name)}: {brief(node.reason, 300)}"
 
 

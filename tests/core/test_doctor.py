@@ -178,6 +178,9 @@ def test_a_node_that_does_not_answer_fails_and_nothing_of_it_is_well() -> None:
     assert faults(examined) == {("gone", "OR-DOC-NODE-001")}
     assert examined.count(State.OK) == 0
     assert examined.count(State.UNKNOWN) == sum(c.level is Level.QUICK for c in CHECKS) - 1
+    told = list(lines(examined))
+    assert len([line for line in told if "gone" in line]) == 1, "not each check by itself"
+    assert len(matrix(examined).rows) == 1
 
 
 # What is taken from the answer -> the check that must then not be ok.

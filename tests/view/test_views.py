@@ -18,11 +18,11 @@ from orchestrator.core.events import (
     Problem,
     Progressed,
     RankExited,
-    Reported,
 )
 from orchestrator.core.machine import step
 from orchestrator.core.outcome import Signalled
 from orchestrator.core.result import (
+    NOT_LOOKED_AT,
     FailureResult,
     MetricResult,
     NodeResult,
@@ -31,12 +31,11 @@ from orchestrator.core.result import (
     Status,
     Verdict,
 )
-from orchestrator.core.standing import NOT_LOOKED_AT, NOT_STARTED, VERIFIED_CLEAN
+from orchestrator.core.standing import NOT_STARTED, VERIFIED_CLEAN
 from orchestrator.core.state import RunState, new_state
 from orchestrator.core.verdict import conclude
 from orchestrator.engine.observer import Observer
 from orchestrator.view import terminal
-from orchestrator.view.board import Board
 from orchestrator.view.failure import MAX_LINES, failure_screen
 from orchestrator.view.json_lines import JsonLines
 from orchestrator.view.live import LiveView
@@ -134,23 +133,6 @@ def test_progress_lines_are_bounded_in_rate() -> None:
     told = [line for line in out.getvalue().splitlines() if "steps" in line]
     assert 4 <= len(told) <= 8
     assert "60/60 steps (100 %), 1.2 steps/s, loss 0.5312" in told[-1]
-
-
-def test_the_board_shows_the_rank_that_is_furthest_behind() -> None:
-    """A node is as far as its slowest rank, the run as its slowest node."""
-    board = Board()
-    *_, (_, _, state) = steps(World(request("a", "b")))
-    for event in [progress("a", 0, 30), progress("b", 1, 10), progress("a", 0, 40)]:
-        board.update(1.0, event, state)
-    figure = Reported(node="b", rank=1, name="gap", value=2.0, unit="", step=3)
-    board.update(2.0, figure, state)
-    rows = {row.node: row for row in board.rows()}
-    done = {name: row.progress.done for name, row in rows.items() if row.progress}
-    assert done == {"a": 40, "b": 10}
-    assert rows["b"].fields == "loss 0.5312  gap 2"
-    overall = board.overall()
-    assert overall is not None
-    assert overall.done == 10
 
 
 @pytest.mark.parametrize("count", [2, 40])
@@ -369,5 +351,9 @@ def test_a_run_that_went_on_below_its_first_rung_says_so_however_it_ended(status
     text = "\n".join(summary(replace(failed_result(), status=status, ladder=ladder)))
     assert "gloo failed after 4.0 s: n2 cannot reach n1" in text
     assert "went on by local-rounds: averaged over SSH" in text
+    gate = FailureResult(id="OR-GATE-001", cause="eval_loss is too high", remedy="")
+    lost = (NodeResult(name="n2", state="failed", reason="rank 1 was killed by SIGKILL"),)
+    missed = replace(failed_result(), status=status, ladder=ladder, nodes=lost, failure=gate)
+    assert "  without n2: rank 1 was killed by SIGKILL" in summary(missed)
     refused = summary(replace(failed_result(), ladder=ladder[:1]))
     assert "went on" not in "\n".join(refused)

@@ -24,6 +24,8 @@ from orchestrator.core.doctor.model import (
 from orchestrator.core.doctor.rules import CHECKS
 from orchestrator.core.facts import Facts
 
+NOT_ASKED = "it could not be asked"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
@@ -69,7 +71,7 @@ def _answer(check: Check, subject: Subject, fleet: Fleet) -> Answer:
         answers = check is CHECKS[0]
         if answers:
             return fail(subject.error or "no answer", subject.remedy)
-        return unknown("it could not be asked")
+        return unknown(NOT_ASKED)
     if not _applies(check, facts):
         return NONE
     return check.judge(Look(subject=subject, facts=facts, fleet=fleet))
