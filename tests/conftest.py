@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Generator, Iterator
@@ -17,8 +18,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-HOSTS = Path(__file__).parent / "hosts"
-WORKLOADS = Path(__file__).parent / "workloads"
+TESTS = Path(__file__).parent
+# Folders whose files take long, the longest first.
+LONGEST = "hosts workloads bootstrap security contracts engine cli simulation bench".split()
 HARDWARE = "hardware: "  # how the reason of a skip starts that continuous integration accepts
 
 
@@ -42,19 +44,28 @@ def own_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+def pytest_collection() -> None:
+    """Modules and tests are made to stay: to look for garbage among them takes a fifth longer."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What is there now is never looked at again."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file that use virtual hosts stay on one worker; each worker has a set of hosts
-    of its own. They begin first, then whole workloads, because these are what takes long: at the
-    end no worker is left with one of them while the others have nothing to do.
+    """What takes long begins first: a file stays on one worker, and at the end no worker is left
+    with a long one while the others have nothing to do.
     """
-    for item in items:
-        if uses_hosts(item):
-            item.add_marker(pytest.mark.xdist_group(f"hosts-{item.path.stem}"))
-    items.sort(key=lambda item: (not uses_hosts(item), not item.path.is_relative_to(WORKLOADS)))
+    items.sort(key=order_of)
 
 
-def uses_hosts(item: pytest.Item) -> bool:
-    return item.path.is_relative_to(HOSTS) or item.get_closest_marker("hosts") is not None
+def order_of(item: pytest.Item) -> int:
+    """By the folder that it is in."""
+    folder = item.path.relative_to(TESTS).parts[0]
+    return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -58,7 +58,13 @@ def _walk(folder: Path) -> Iterator[Path]:
 def modules(*folders: str) -> tuple[Module, ...]:
     """The Python programs and modules below these folders of the checkout."""
     inside = [path for path in files() if path.relative_to(ROOT).parts[0] in folders]
-    return tuple(Module(path=path, tree=_parse(path)) for path in inside if _is_python(path))
+    return tuple(_module(path) for path in inside if _is_python(path))
+
+
+@functools.cache
+def _module(path: Path) -> Module:
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    return Module(path=path, tree=tree)
 
 
 def package_modules() -> tuple[Module, ...]:
@@ -76,10 +82,6 @@ def shell_scripts() -> Iterator[tuple[str, str]]:
         if path.suffix == ".sh" or (not path.suffix and _first_line(path).endswith("sh")):
             lines = [line.partition("# ")[0] for line in path.read_text().splitlines()]
             yield path.relative_to(ROOT).as_posix(), "\n".join(lines)
-
-
-def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
 def _is_python(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from tests.workloads.conftest import (
     DEADLINE_S,
     FINETUNE,
     QUICK,
+    free_port,
     node_folder,
     start_ranks,
     succeed,
@@ -36,6 +38,7 @@ from world import World
 RANKS = Path(__file__).parent / "programs" / "sharded_ranks.py"
 SCRIPT = FINETUNE / "train.py"
 LAYERS = 5
+Trained = dict[tuple[int, int], list[tuple[dict[str, Any], dict[str, Any]]]]
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 pytestmark = [
     pytest.mark.timeout(2 * DEADLINE_S),
@@ -78,23 +81,47 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("nodes,per_node", [(1, 2), (1, 4), (2, 2)])
+WORLDS = [(1, 2), (1, 4), (2, 2)]  # nodes, and ranks on each
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """What every world makes of every case with whole weights, and with shared ones: four ranks on
+    two nodes, who take the places of all these worlds, for the start of a rank is what takes long.
+    """
+    root = tmp_path_factory.mktemp("trained")
+    folders = [node_folder(root / f"node-{index}") for index in range(2)]
+    asked = [
+        {
+            "nodes": nodes,
+            "per_node": per_node,
+            "port": free_port(),
+            "lines": [_options(base, *c, f"--shard={s}") for s in ("off", "on") for c in CASES],
+        }
+        for nodes, per_node in WORLDS
+    ]
+    argv = str(FINETUNE), str(root / "results"), json.dumps(asked)
+    for run in start_ranks(folders, 2, RANKS, *argv):
+        succeed(run)
+    results = torch.load(root / "results")
+    count = len(CASES)
+    return {
+        world: list(zip(found[:count], found[count:], strict=True))
+        for world, found in zip(WORLDS, results, strict=True)
+    }
+
+
+@pytest.mark.parametrize("nodes,per_node", WORLDS)
 def test_shared_weights_train_as_whole_ones_do(
-    tmp_path: Path, base: Path, nodes: int, per_node: int
+    trained: Trained, base: Path, nodes: int, per_node: int
 ) -> None:
     """Losses, every gradient of the adapter and answers, with as many passes on each rank or not;
     and each rank holds its part of what the layers hold, and two layers.
     """
-    folders = [node_folder(tmp_path / f"node-{index}") for index in range(nodes)]
-    lines = [_options(base, *c, f"--shard={s}") for c in CASES for s in ("off", "on")]
-    argv = str(FINETUNE), str(tmp_path / "results"), json.dumps(lines)
-    for run in start_ranks(folders, per_node, RANKS, *argv):
-        succeed(run)
-
-    results = torch.load(tmp_path / "results")
-    for whole, shared in zip(results[::2], results[1::2], strict=True):
+    for whole, shared in trained[nodes, per_node]:
         assert "weights over" not in whole["engine"]
         assert f"weights over {per_node} ranks (asked for)" in shared["engine"]
+        assert len(whole["bytes"]) == nodes * per_node
         assert shared["before"] == pytest.approx(whole["before"], rel=1e-6)
         assert shared["answers"] == whole["answers"]
         assert len(whole["answers"]) == 3
@@ -118,8 +145,7 @@ def test_a_run_with_shared_weights_gives_what_one_with_whole_ones_does(
     options = [*_options(base, *QUICK), "--steps=4", "--global-batch=3", "--micro-batch=1"]
     options += ["--checkpoint-every=2"]
     whole, shared = node_folder(tmp_path / "whole"), node_folder(tmp_path / "shared")
-    (run,) = start_ranks([whole], 2, SCRIPT, *options, "--shard=off")
-    succeed(run)
+    succeed(whole.start(str(SCRIPT), *options, "--shard=off"))
     on = (*options, "--shard=on", "--recompute=layer")
     (run,) = start_ranks([shared], 4, SCRIPT, *on)
     assert "weights over 4 ranks" in succeed(run)

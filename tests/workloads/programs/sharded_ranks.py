@@ -1,6 +1,7 @@
 """A rank of several that train, with their frozen weights shared or not; argv: folder of the
-workload, file for results, a JSON list of command lines. Each line is a training of its own, in one
-process group. The results tell the bytes of frozen weights that each rank holds, too.
+workload, file for results, a JSON list of worlds. Each is {"nodes", "per_node", "port", "lines"}:
+so many of the ranks meet at that port, as ranks of so many nodes, and each of the command lines is
+a training of theirs. The results tell the bytes of frozen weights that each rank holds, too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from settings import Settings, parse_settings
 from training import Trainer
 from world import World, joined_world
 
+gc.freeze()  # what is imported stays, and is not looked at with each count of what is alive
 WORDS = 300
 
 
@@ -63,8 +65,7 @@ def train(settings: Settings, world: World) -> dict[str, Any]:
     trainable = prepare(settings, world)
     with torch.no_grad():
         for index, parameter in enumerate(trainable.parameters):
-            torch.manual_seed(index)
-            parameter.normal_(std=0.05)
+            parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(index))
     data = rows(settings.steps * settings.rows_per_step(world.total))
     trainer = Trainer(trainable, data)
     told: dict[str, Any] = {"before": mean_loss(trainer, data[:3])}
@@ -79,11 +80,24 @@ def train(settings: Settings, world: World) -> dict[str, Any]:
     return told
 
 
-with joined_world("cpu", timeout_s=60) as world:
-    found = [train(parse_settings(argv), world) for argv in json.loads(sys.argv[3])]
-    if world.is_main:
-        torch.save(found, sys.argv[2])
-    world.barrier()
+def train_in(place: dict[str, Any]) -> list[dict[str, Any]]:
+    """What this rank's place in a world makes of each command line; nothing for a rank without."""
+    size, rank = place["nodes"] * place["per_node"], int(os.environ["RANK"])
+    if rank >= size:
+        return []
+    os.environ |= {
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank % place["per_node"]),
+        "MASTER_PORT": str(place["port"]),
+        "TORCHELASTIC_USE_AGENT_STORE": "False",  # which the ranks of one world have used up
+    }
+    with joined_world("cpu", timeout_s=120) as world:
+        return [train(parse_settings(argv), world) for argv in place["lines"]]
+
+
+found = [train_in(place) for place in json.loads(sys.argv[3])]
+if os.environ["RANK"] == "0":
+    torch.save(found, sys.argv[2])
 
 # What is tested is on the disk: torch's threads have been seen to abort an interpreter that ends.
 sys.stdout.flush()
