@@ -131,7 +131,7 @@ def test_a_cut_data_plane_is_found_before_launch(desk: Desk, hosts: VirtualHosts
     hosts.cut_data("vh1", "vh3")
     at = time.time()
     job, ending = desk.run("rank.py", "stay")
-    measured("data plane refused", ending.at - at, 20)
+    measured("data plane refused", ending.at - at, 30)
     assert ending.code == 4
     cause = ending.result["failure"]
     assert cause["id"] == "OR-NET-001"
