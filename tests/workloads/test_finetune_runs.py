@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -28,6 +29,7 @@ from tests.workloads.conftest import (
 )
 
 SCRIPT = FINETUNE / "train.py"
+SHORT = (*QUICK, "--steps=3", "--global-batch=4", "--eval-every=2")
 MAKE_BASE = Path(__file__).parent / "programs" / "make_base.py"
 pytestmark = pytest.mark.timeout(2 * DEADLINE_S)
 
@@ -137,36 +139,39 @@ def test_a_run_resumes_with_another_number_of_ranks(tmp_path: Path, cache: Path)
     assert broken.metrics()["eval_loss"] == pytest.approx(whole.metrics()["eval_loss"], rel=1e-4)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> NodeFolder:
+    """A run with :data:`SHORT` that is over."""
+    node = node_folder(tmp_path_factory.mktemp("finished") / "node")
+    succeed(node.start(str(SCRIPT), *SHORT, f"--cache-dir={cache}"))
+    return node
+
+
 def test_what_was_trained_to_the_end_but_not_evaluated_is_evaluated(
-    tmp_path: Path, cache: Path
+    tmp_path: Path, cache: Path, finished: NodeFolder
 ) -> None:
     """A run may be asked to end between its last step and the evaluation after it."""
-    node = node_folder(tmp_path / "node")
-    options = (*QUICK, "--steps=2", "--global-batch=4", f"--cache-dir={cache}")
-    succeed(node.start(str(SCRIPT), *options))
+    node = NodeFolder(path=shutil.copytree(finished.path, tmp_path / "node"))
     wanted = node.metrics()["eval_loss"]
     root = node.path / "checkpoints"
-    training = json.loads((root / "step-00000002" / "manifest.json").read_text())["training"]
+    training = json.loads((root / "step-00000003" / "manifest.json").read_text())["training"]
     found = newest_checkpoint(root, training)
     assert found is not None
     state = torch.load(io.BytesIO(found[1]), weights_only=True)
-    assert state["recorder"]["eval_losses"].pop(2) == wanted
-    save_checkpoint(root, 2, state, training)
+    assert state["recorder"]["eval_losses"].pop(3) == wanted
+    save_checkpoint(root, 3, state, training)
     (node.path / "reports" / "rank-0.jsonl").unlink()
 
-    assert "resumed after step 2" in succeed(node.start(str(SCRIPT), *options))
+    run = node.start(str(SCRIPT), *SHORT, f"--cache-dir={cache}")
+    assert "resumed after step 3" in succeed(run)
     assert node.metrics()["eval_loss"] == wanted
 
 
-def test_a_run_reports_what_the_workload_promises(tmp_path: Path, cache: Path) -> None:
+def test_a_run_reports_what_the_workload_promises(finished: NodeFolder) -> None:
     """Each declared metric that this machine has and this run asks for, progress at every step, and
     each declared artifact.
     """
-    workload = finetune_workload()
-    node = node_folder(tmp_path / "node")
-    options = (*QUICK, "--steps=3", "--global-batch=4", "--eval-every=2", f"--cache-dir={cache}")
-    succeed(node.start(str(SCRIPT), *options))
-
+    workload, node = finetune_workload(), finished
     apart = {"rounds", "round_bytes", "round_wait"}
     apart |= {"mfu", "watts", "tokens_per_joule"}  # of GPUs
     apart |= {"usd_per_million_tokens"}  # with a price
