@@ -64,11 +64,6 @@ def offered(node: Node, data: bytes) -> Any:
     return offer(node.layout, digest_of(data), zlib.compress(data))
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path / "work")
-
-
 @pytest.mark.parametrize("rows", HOSTILE_ROWS, ids=str)
 def test_the_node_refuses_hostile_manifests(node: Node, tmp_path: Path, rows: Any) -> None:
     """Paths that leave, contradict one another or are no paths write nothing anywhere."""

@@ -15,6 +15,13 @@ from orchestrator.edges.agent.node.layout import NodeLayout
 from orchestrator.edges.agent.node.snapshot import PIECE, offer, push
 
 Files = Mapping[str, bytes]
+OLD: Files = {"a.py": b"old", "d/b.py": b"same"}
+NEW: Files = {
+    "a.py": b"new!",
+    "d/b.py": b"same",
+    "d/e/c.bin": bytes(range(256)) * 8,
+    "empty": b"",
+}
 
 
 def write_tree(folder: Path, files: Files) -> Path:
