@@ -56,10 +56,15 @@ class World:
     shares: tuple[Share, ...]
 
     async def follow_until_up(self, within_s: float) -> None:
-        """Until every rank has told what it was given."""
+        """Until every rank has told what it was given, and is recorded, which may come later."""
         for attempt, share in zip(self.attempts, self.shares, strict=True):
-            names = [f"rank-{rank}.err" for rank in share.ranks]
-            await attempt.follow(lambda a, names=names: all(n in a.files for n in names), within_s)
+            await attempt.follow(
+                lambda a, ranks=share.ranks: all(
+                    f"rank-{rank}.err" in a.files and a.seen("rank-started", rank=rank)
+                    for rank in ranks
+                ),
+                within_s,
+            )
 
     def told(self) -> dict[int, dict[str, Any]]:
         """What each rank wrote first."""
