@@ -78,9 +78,14 @@ def record(state: RunState, event: Event) -> RunState:
     match event:
         case Begun() | Resumed() | StopRequested() | DeadlinePassed() | Reserved() | Occupied():
             return _record_run(state, event)
-        case LinksProbed() | FabricProbed() | LinksBroken() | Classified():
-            return _record_ladder(state, event)
-        case Divided() | RoundClosed():
+        case (
+            LinksProbed()
+            | FabricProbed()
+            | LinksBroken()
+            | Classified()
+            | Divided()
+            | RoundClosed()
+        ):
             return _record_ladder(state, event)
         case RendezvousOffered(port=port):
             offers = state.offers + (port != state.port)

@@ -222,6 +222,10 @@ class RunState:
         for share in self.plan.nodes if self.plan else ():
             yield share.name, self.nodes[share.name]
 
+    def planned_facts(self) -> dict[str, Facts]:
+        """What is known of those nodes."""
+        return {name: node.facts for name, node in self.planned() if node.facts is not None}
+
 
 def ended_well(ending: RankExited) -> bool:
     """Whether the rank came to its own good end."""

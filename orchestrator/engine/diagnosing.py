@@ -114,9 +114,8 @@ def diagnose_run(
         source = source_of(path.relative_to(folder.path).as_posix())
         with suppress(OSError):
             gathering.read_file(path, replace(source, node=log.node), window)
-    facts = {name: node.facts for name, node in state.planned() if node.facts is not None}
     return judge(
-        [*gathering.clues, *from_facts(facts)],
+        [*gathering.clues, *from_facts(state.planned_facts())],
         remarks=gathering.remarks,
         ends=[_end(ending) for ending in state.failures],
         sources=gathering.sources,

@@ -147,8 +147,7 @@ class LinkWatch:
         await asyncio.gather(
             *(self._listen(name, node) for name, node in asked.items() if name not in self._ports)
         )
-        facts = {name: node.facts for name, node in self._state.planned() if node.facts}
-        at = addresses(plan, facts)
+        at = addresses(plan, self._state.planned_facts())
         wanted = {
             name: [end for end in ends if end in self._ports and end in asked]
             for name, ends in peers(list(nodes), ALL_PAIRS, MOST_PEERS).items()

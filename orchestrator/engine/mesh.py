@@ -42,9 +42,8 @@ async def probe_links(
     began = context.clock.monotonic()
     context.note(f"{plan.head.name} is not reached by all: every node tries every other one")
     planned = replace(plan, rendezvous=nearest_miss(state, plan))
-    facts = {name: node.facts for name, node in state.planned() if node.facts is not None}
     hands = {share.name: nodes[share.name] for share in plan.nodes}
-    found = await probe_mesh(hands, addresses(planned, facts))
+    found = await probe_mesh(hands, addresses(planned, state.planned_facts()))
     seconds = round(context.clock.monotonic() - began, 3)
     if found is None:
         return LinksProbed(reason="", seconds=seconds)
@@ -78,9 +77,8 @@ async def broken_links(nodes: Mapping[str, NodePorts], state: RunState) -> tuple
     assert plan is not None
     if plan.rendezvous is None:
         return ()
-    facts = {name: node.facts for name, node in state.planned() if node.facts is not None}
     hands = {share.name: nodes[share.name] for share in plan.nodes}
-    return tuple(broken(await try_twice(hands, _one_each(addresses(plan, facts)))))
+    return tuple(broken(await try_twice(hands, _one_each(addresses(plan, state.planned_facts())))))
 
 
 async def dial(

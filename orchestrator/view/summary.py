@@ -57,7 +57,7 @@ def _head(result: Result, color: bool) -> str:
 def _not_started(result: Result) -> str:
     out = sum(node.state == "excluded" for node in result.nodes)
     refused = f", {out} of {plural(len(result.nodes), 'node')} refused" if out else ""
-    return f"no rank was started{refused}"
+    return f"{NOT_STARTED}{refused}"
 
 
 def _degradation(result: Result) -> Iterator[str]:

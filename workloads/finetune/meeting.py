@@ -19,7 +19,7 @@ import torch
 
 from compressed import digest, from_bytes, to_bytes
 from exchange import Exchange, Feed, packed
-from packing import Row
+from packing import Row, count_targets, count_tokens
 from reporting import Recorder
 from round_plan import RoundPlan, Split
 from settings import Settings
@@ -192,6 +192,22 @@ class Meeting:
         self._recorder.speaks = self._world.is_main and self.reporting
         given = {int(number): shares for number, shares in header.get("shares", {}).items()}
         self._shares.update(given)
+
+
+def pace_of(rows: int, seconds: float) -> dict[str, float]:
+    """So many rows in so many seconds, as the coordinator reads it."""
+    return {"rows": rows, "seconds": seconds}
+
+
+def step_of(step: int, rows: Sequence[Row], loss: float, seconds: float) -> dict[str, float]:
+    """What a node did of a step, likewise; `loss` is the mean over its own targets."""
+    return {
+        "step": step,
+        "loss": loss,
+        "targets": max(1, count_targets(rows)),
+        "tokens": count_tokens(rows),
+        "seconds": seconds,
+    }
 
 
 def _part(number: int) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +22,7 @@ import torch
 
 from compressed import compress, decompress, from_bytes, to_bytes
 from exchange import Feed
-from meeting import Meeting, Terms, Vector
-from packing import Row, count_targets
+from meeting import Meeting, Terms, Vector, pace_of, step_of
 from reporting import Recorder
 from settings import Settings
 from training import StepRecord, Trainer, TrainingFailed, flat, learning_rate_at, views
@@ -49,8 +48,9 @@ class Pace:
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
-def stride_of(settings: Settings, rows: Sequence[Row], whole: Sequence[Row]) -> float:
-    """What a node's learning rate is multiplied by while it has some of a step's rows.
+def stride_of(scaling: str, rows: int, whole: int) -> float:
+    """What a node's learning rate is multiplied by while it has so many of the `whole` rows of a
+    step.
 
     Adam divides by the root of the mean square of gradients, in which noise prevails where batches
     are small, and a part p of the rows has 1 / p of the noise's variance: its steps along the
@@ -59,7 +59,7 @@ def stride_of(settings: Settings, rows: Sequence[Row], whole: Sequence[Row]) -> 
     the sum of p x sqrt(p) / sqrt(p) is 1, and so is that of p^2 / p. It is the square-root rule
     for Adam (arXiv 2205.10287, section 4) with an average in place of a larger batch.
     """
-    return math.sqrt(len(whole) / len(rows)) if settings.inner_scaling == "sqrt" else 1.0
+    return math.sqrt(whole / rows) if scaling == "sqrt" else 1.0
 
 
 class LocalRounds:
@@ -68,8 +68,6 @@ class LocalRounds:
     `evaluate(step)` and `save(step, state)` are called with the values that all nodes have in
     common in place.
     """
-
-    own = True  # nodes that trained by themselves differ in what their optimisers remember
 
     def __init__(
         self,
@@ -145,19 +143,12 @@ class LocalRounds:
         rows = self.meeting.rows_of(step, whole)
         if not rows:
             return
-        record = self.trainer.step(step, rows, stride=stride_of(self.settings, rows, whole))
+        stride = stride_of(self.settings.inner_scaling, len(rows), len(whole))
+        record = self.trainer.step(step, rows, stride=stride)
         self._rows += len(rows)
         self._pace.rows += len(rows)
         self._pace.seconds += record.seconds
-        self._pace.curve.append(
-            {
-                "step": step,
-                "loss": record.loss,
-                "targets": max(1, count_targets(rows)),
-                "tokens": record.tokens,
-                "seconds": self._lap(),
-            }
-        )
+        self._pace.curve.append(step_of(step, rows, record.loss, self._lap()))
         self.recorder.show(record)
 
     def _lap(self) -> float:
@@ -186,7 +177,7 @@ class LocalRounds:
         pace = self._pace
         record = {
             "rows": self._rows,
-            "pace": {"rows": pace.rows, "seconds": pace.seconds},
+            "pace": pace_of(pace.rows, pace.seconds),
             "curve": pace.curve,
         }
         content = [to_bytes(part) for part in parts]
@@ -197,9 +188,7 @@ class LocalRounds:
         """The others went on without this node: tell how fast it is, to get less to do."""
         pace, self._pace = self._pace, Pace()
         if pace.rows:
-            self.meeting.tell(
-                {"type": "pace", "pace": {"rows": pace.rows, "seconds": pace.seconds}}
-            )
+            self.meeting.tell({"type": "pace", "pace": pace_of(pace.rows, pace.seconds)})
 
     # ---- updates ---------------------------------------------------------------------------------
 

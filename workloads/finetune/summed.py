@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from compressed import from_bytes, to_bytes
-from meeting import Meeting, Terms
-from packing import Row, count_targets, count_tokens
+from meeting import Meeting, Terms, pace_of, step_of
+from packing import Row, count_targets
 from reporting import Recorder
 from training import Trainer
 from world import Place, World
@@ -30,8 +30,6 @@ class SummedGradients:
 
     `after_step(step)` is called when all nodes have taken it.
     """
-
-    own = False  # all nodes have the same state after each step
 
     def __init__(
         self,
@@ -77,15 +75,6 @@ class SummedGradients:
         others = OtherNodes(self.meeting, step, self.trainer.rows_of(step), self.world)
         self.trainer.step(step, others.mine, self.recorder.add_step, others)
 
-    @property
-    def done(self) -> int:
-        """The step that `state` comes from."""
-        return len(self.recorder.steps)
-
-    def state(self) -> dict[str, Any]:
-        """As `Trainer.state`."""
-        return self.trainer.state()
-
     def figures(self) -> dict[str, tuple[float, str]]:
         """What the exchange cost this node."""
         rounds = self.meeting.plan.last - self.meeting.first + 1
@@ -121,15 +110,8 @@ class OtherNodes:
             buffer.mul_(count_targets(self.whole) / told["targets"])
 
     def _record(self, loss: float) -> dict[str, Any]:
-        targets = count_targets(self.mine)
-        seconds = time.monotonic() - self._began
-        told = {
-            "step": self._step,
-            # The part divides by the targets of all nodes.
-            "loss": loss * count_targets(self.whole) / max(1, targets),
-            "targets": max(1, targets),
-            "tokens": count_tokens(self.mine),
-            "seconds": seconds,
-        }
-        rows = len(self.mine)
-        return {"rows": rows, "pace": {"rows": rows, "seconds": seconds}, "curve": [told]}
+        """Of this node's part, whose `loss` is divided by the targets of all nodes."""
+        rows, seconds = len(self.mine), time.monotonic() - self._began
+        own = loss * count_targets(self.whole) / max(1, count_targets(self.mine))
+        told = step_of(self._step, self.mine, own, seconds)
+        return {"rows": rows, "pace": pace_of(rows, seconds), "curve": [told]}

@@ -124,7 +124,7 @@ class Trainer:
         loss = float(self.buffer[-1])
         if not math.isfinite(loss):
             raise TrainingFailed(f"the loss is {loss} at step {step}; lower --learning-rate")
-        _clip(self.buffer[:-1], self.settings.max_grad_norm)
+        clip(self.buffer[:-1], self.settings.max_grad_norm)
         with self.changing:
             self._update(stride * learning_rate)
             used, lap = self.energy.joules(), self.clock.lap()
@@ -346,6 +346,7 @@ def _attach_gradients(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
     return buffer
 
 
-def _clip(gradient: torch.Tensor, max_norm: float) -> None:
+def clip(gradient: torch.Tensor, max_norm: float) -> None:
+    """Scale `gradient` down to that norm, in place."""
     norm = torch.linalg.vector_norm(gradient)
     gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))

@@ -30,7 +30,7 @@ from torch import Tensor  # noqa: E402
 
 from rounds import stride_of  # noqa: E402
 from settings import Settings  # noqa: E402
-from training import flat, learning_rate_at, views  # noqa: E402
+from training import clip, flat, learning_rate_at, views  # noqa: E402
 
 HELD_OUT = 64
 TOGETHER = 4  # rows in one pass
@@ -97,10 +97,9 @@ class Training:
     ) -> float:
         """One step on every node; the mean loss."""
         total = 0.0
-        settings = Settings(inner_scaling=scaling)
         for index, node in enumerate(nodes):
-            rows: Any = whole[index :: len(nodes)]
-            stride = stride_of(settings, rows, whole)  # type: ignore[arg-type]
+            rows = whole[index :: len(nodes)]
+            stride = stride_of(scaling, len(rows), len(whole))
             gradient, loss = self._gradient(node.values.detach(), rows)
             node.step(gradient, stride * learning_rate_at(step, self.settings))
             total += loss * len(rows) / len(whole)
@@ -124,8 +123,8 @@ class Training:
         gradient = flat(parameter.grad for parameter in self.parameters)
         for parameter in self.parameters:
             parameter.grad = None
-        norm = float(torch.linalg.vector_norm(gradient))
-        return gradient.mul_(min(1.0, self.settings.max_grad_norm / (norm + 1e-6))), total
+        clip(gradient, self.settings.max_grad_norm)
+        return gradient, total
 
     def _loss(self, rows: Sequence[list[int]]) -> Tensor:
         """The sum over the rows of their mean losses."""
