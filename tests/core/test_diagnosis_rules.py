@@ -13,10 +13,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.diagnosis import lines
+from orchestrator.core.diagnosis import cleaning, lines, signs, tracebacks
 from orchestrator.core.diagnosis.matching import examine
 from orchestrator.core.diagnosis.model import Role, Rule, Source
 from orchestrator.core.diagnosis.observing import OBSERVED
+from orchestrator.core.diagnosis.prefixes import (
+    BRACKETED,
+    NUMBERED,
+    OTHER,
+    PARENTHESISED,
+    WORDED,
+    read_head,
+)
 from orchestrator.core.diagnosis.rules import DOMAINS, RULES
 
 HOSTILE = 64 << 10
@@ -32,7 +40,16 @@ PATTERNS = {
     if sign.pattern is not None
 }
 PATTERNS |= {kind: sign.pattern for kind, sign in OBSERVED.items() if sign.pattern is not None}
-PATTERNS |= {f"prefix/{n}": pattern for n, pattern in enumerate(lines._PREFIXES)}
+PATTERNS |= {
+    f"prefix/{n}": re.compile(pattern)
+    for n, pattern in enumerate((*BRACKETED, *PARENTHESISED, *NUMBERED, *WORDED, *OTHER))
+}
+PATTERNS |= {
+    f"{module.__name__.rpartition('.')[2]}/{name}": value
+    for module in (tracebacks, cleaning, signs)
+    for name, value in vars(module).items()
+    if isinstance(value, re.Pattern)
+}
 PATTERNS |= {f"time/{n}": pattern for n, pattern in enumerate(lines._TIMES)}
 
 
@@ -145,7 +162,7 @@ def test_any_mixture_of_signs_is_read_in_bounded_time(data: st.DataObject) -> No
 @given(st.text(max_size=300))
 def test_no_line_breaks_the_reader(line: str) -> None:
     """Prefixes and times of any text are read, or there are none."""
-    head = lines.read_head(line)
+    head = read_head(line)
     at = lines.read_time(line)
 
     assert head.text in line

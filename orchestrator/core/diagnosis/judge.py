@@ -14,6 +14,7 @@ from orchestrator.core.diagnosis.model import (
     Clue,
     Confidence,
     Diagnosis,
+    Domain,
     End,
     Evidence,
     Findings,
@@ -28,6 +29,7 @@ from orchestrator.core.state import CLOCK_ERROR_S
 MAX_SHOWN = 3
 # Ranks that can be told from others, so that a missing one is worth mentioning.
 MIN_WAITING = 2
+TOLD_TO_END = "LAUNCH-END-001"
 
 _WORTH_SAYING = (Role.CAUSE, Role.FAILURE, Role.CONDITION, Role.SLOW)
 
@@ -51,12 +53,12 @@ def judge(
     every = _timed([replace(clue, order=n) for n, clue in enumerate(every)])
     # What costs speed explains no rank that failed.
     innocent = {Role.HARMLESS, Role.SLOW} if ends else {Role.HARMLESS}
-    blamed = [clue for clue in every if clue.rule.role not in innocent]
-    harmless = sorted({clue.rule.id for clue in every if clue.rule.role is Role.HARMLESS})
+    blamed = [clue for clue in every if clue.role not in innocent]
+    harmless = sorted({clue.rule.id for clue in every if clue.role is Role.HARMLESS})
     if not blamed:
         return Findings(diagnosis=None, telling=tuple(telling), harmless=tuple(harmless))
-    role = min(clue.rule.role for clue in blamed)
-    rivals = [clue for clue in blamed if clue.rule.role is role]
+    role = min(clue.role for clue in blamed)
+    rivals = [clue for clue in blamed if clue.role is role]
     first, sure = _first(rivals, ends)
     return Findings(diagnosis=_diagnosis(first, sure, blamed, sources), harmless=tuple(harmless))
 
@@ -91,7 +93,8 @@ def _first(rivals: Sequence[Clue], ends: Sequence[End]) -> tuple[Clue, bool]:
     order = {_who(end.source): n for n, end in reversed(list(enumerate(ends)))}
     if order and all(_who(clue.source) in order for clue in heads):
         return min(heads, key=lambda clue: (order[_who(clue.source)], *_standing(clue))), True
-    best = min(heads, key=_standing)
+    one_file = len({clue.source.name for clue in rivals}) == 1
+    best = min(heads, key=_place if one_file else _standing)
     return best, all(clue.rule.id == best.rule.id for clue in rivals)
 
 
@@ -111,12 +114,17 @@ def _heads(rivals: Sequence[Clue]) -> list[Clue]:
     return list(heads.values())
 
 
+def _place(clue: Clue) -> tuple[bool, int]:
+    """In one file what was written first; but no program breaks hardware."""
+    return clue.rule.domain is not Domain.HARDWARE, clue.line
+
+
 def _standing(clue: Clue) -> tuple[int, int, bool, float, int, str, int, str]:
     """Near to the metal first, then the specific, then who is known by rank; of those who only
     suffered, who knows most. The rest makes the order a total one.
     """
     rule, source = clue.rule, clue.source
-    near = int(rule.domain) if rule.role < Role.VAGUE else 0
+    near = int(rule.domain) if clue.role < Role.VAGUE else 0
     unknown, rank = source.rank is None, source.rank or 0
     at = clue.at or 0.0
     return (near, -rule.weight, unknown, at, rank, source.name, clue.line, rule.id)
@@ -160,13 +168,10 @@ def _completed(first: Clue, clues: Sequence[Clue]) -> Clue:
 
 def _confidence(first: Clue, sure: bool, clues: Sequence[Clue]) -> Confidence:
     # What may matter explains nothing where nobody suffered.
-    matters = first.rule.role is Role.CONDITION and first.rule.advice is not Advice.GO_ON
+    matters = first.role is Role.CONDITION and first.rule.advice is not Advice.GO_ON
     if matters and not any(clue.rule.consequence for clue in clues):
         return Confidence.POSSIBLE
-    if sure:
-        return first.rule.confidence
-    lower = {Confidence.CERTAIN: Confidence.LIKELY, Confidence.LIKELY: Confidence.POSSIBLE}
-    return lower.get(first.rule.confidence, Confidence.POSSIBLE)
+    return first.sure if sure else first.sure.lower()
 
 
 def _sentence(clue: Clue) -> str:
@@ -189,14 +194,25 @@ def _writers(clues: Sequence[Clue]) -> dict[_Key, Clue]:
 def _evidence(first: Clue, clues: Sequence[Clue]) -> Iterator[Evidence]:
     """The line itself, the same from others, then what it led to: at most five."""
     same = [clue for clue in clues if clue.rule.id == first.rule.id and clue.order != first.order]
-    others = [clue for clue in clues if clue.rule.id != first.rule.id]
-    others.sort(key=lambda clue: (clue.rule.role, clue.order))
+    others = [clue for clue in clues if clue.rule.id != first.rule.id and _bears_on(clue)]
+    others.sort(key=lambda clue: (clue.role, clue.order))
     follow = list(
         _writers([clue for clue in same if _who(clue.source) != _who(first.source)]).values()
     )
     chosen = [first, *follow[:2], *_writers(others).values()]
     for clue in chosen[:MAX_EVIDENCE]:
         yield Evidence(file=clue.source.name, line=clue.line, text=clue.text[:SHOWN_LINE])
+
+
+def _bears_on(clue: Clue) -> bool:
+    """Whether a line belongs beside the first cause: warnings of the start do not, nor does what
+    was written because everybody was told to end.
+    """
+    if clue.rule.id == TOLD_TO_END or clue.mild:
+        return False
+    return clue.role <= Role.VICTIM and (
+        clue.role is not Role.CONDITION or clue.rule.advice is not Advice.GO_ON
+    )
 
 
 def _consequences(first: Clue, clues: Sequence[Clue], sources: Sequence[Source]) -> Iterator[str]:
@@ -212,7 +228,7 @@ def _consequences(first: Clue, clues: Sequence[Clue], sources: Sequence[Source])
     for (consequence, ranked), count in counts.most_common(MAX_SHOWN):
         noun = "rank" if ranked else "log"
         yield f"{count} {noun if count == 1 else noun + 's'} {_in_number(consequence, count)}"
-    if first.rule.role is Role.VICTIM:
+    if first.role is Role.VICTIM:
         yield from _absent(first, clues, sources)
 
 
@@ -233,8 +249,8 @@ def _absent(first: Clue, clues: Sequence[Clue], sources: Sequence[Source]) -> It
 def _besides(first: Clue, clues: Sequence[Clue]) -> Iterator[str]:
     """Other things that are wrong, and explain less."""
     seen = {first.rule.id}
-    for clue in sorted(clues, key=lambda clue: (clue.rule.role, clue.order)):
-        if clue.rule.id not in seen and clue.rule.role in _WORTH_SAYING:
+    for clue in sorted(clues, key=lambda clue: (clue.role, clue.order)):
+        if clue.rule.id not in seen and clue.role in _WORTH_SAYING:
             seen.add(clue.rule.id)
             if len(seen) - 1 <= MAX_SHOWN:
                 yield f"{clue.rule.id}: {_sentence(clue)}"

@@ -48,6 +48,10 @@ class Confidence(StrEnum):
     LIKELY = "likely"
     POSSIBLE = "possible"
 
+    def lower(self) -> Confidence:
+        """One step less."""
+        return Confidence.LIKELY if self is Confidence.CERTAIN else Confidence.POSSIBLE
+
 
 class Advice(StrEnum):
     """What to do with the run: the same again, without the fabric, without the node, or nothing."""
@@ -62,19 +66,30 @@ class Advice(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Sign:
     """What gives a failure away in one line: ``text``, and around it ``pattern`` if that is not
-    enough. Its named groups fill in the rule's sentence; ``rank``, ``local_rank`` and ``node`` say
-    whom the line is about, if not the one who wrote it.
+    enough; in the frames of the traceback above it ``frames``. ``confidence``: where the line
+    proves more or less than the rule's other signs.
 
-    Patterns are bounded: no ``*``, no ``+``, so that no line can hold the reader up.
+    The pattern's named groups fill in the rule's sentence; ``rank``, ``local_rank`` and ``node``
+    say whom the line is about, if not the one who wrote it. Patterns are bounded: no ``*``, no
+    ``+``, so that no line can hold the reader up.
     """
 
     text: str
     pattern: re.Pattern[str] | None = None
+    frames: re.Pattern[str] | None = None
+    confidence: Confidence | None = None
 
 
-def sign(text: str, pattern: str = "") -> Sign:
+def sign(
+    text: str, pattern: str = "", *, frames: str = "", confidence: Confidence | None = None
+) -> Sign:
     """``pattern`` is searched in lines that hold ``text``."""
-    return Sign(text, re.compile(pattern) if pattern else None)
+    return Sign(
+        text,
+        re.compile(pattern) if pattern else None,
+        re.compile(frames) if frames else None,
+        confidence,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +140,8 @@ class Clue:
 
     ``at`` is seconds by the writer's wall clock, without the year (see :mod:`.lines`); None where
     nothing tells. ``order`` counts clues as they were read. ``joint``: it says something only
-    together with the other clues of its rule.
+    together with the other clues of its rule. ``mild``: by the level of its line the program could
+    go on. ``handled``: the program had caught the exception. ``confidence``: the sign's own.
     """
 
     rule: Rule
@@ -136,6 +152,22 @@ class Clue:
     at: float | None = None
     order: int = 0
     joint: bool = False
+    mild: bool = False
+    handled: bool = False
+    confidence: Confidence | None = None
+
+    @property
+    def role(self) -> Role:
+        """The rule's; of a mere warning no more than a condition, unless hardware is at fault."""
+        if self.mild and self.rule.domain is not Domain.HARDWARE:
+            return max(self.rule.role, Role.CONDITION)
+        return self.rule.role
+
+    @property
+    def sure(self) -> Confidence:
+        """How much this line carries by itself."""
+        most = self.confidence or self.rule.confidence
+        return most.lower() if self.mild or self.handled else most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

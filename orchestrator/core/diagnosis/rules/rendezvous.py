@@ -137,7 +137,7 @@ RULES = (
             ),
             sign(
                 "server socket",
-                r"\[W.{0,80}server socket (?:cannot be initialized|has failed to (?:bind|listen))",
+                r"server socket (?:cannot be initialized|has failed to (?:bind|listen)(?! on any))",
             ),
         ),
         references=("pytorch: TCPStore",),
