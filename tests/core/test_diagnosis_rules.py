@@ -71,7 +71,7 @@ def test_a_rule_says_what_it_needs_to(rule: Rule) -> None:
     assert 1 <= rule.weight <= 100
     blanks = {name for text in (rule.cause, rule.remedy) for name in _blanks(text)}
     assert blanks <= {"who", *rule.defaults}
-    assert bool(rule.consequence) == (rule.role in {Role.VICTIM, Role.VAGUE})
+    assert bool(rule.consequence) == (rule.role in {Role.VICTIM, Role.VAGUE, Role.STOPPED})
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
@@ -80,7 +80,7 @@ def test_what_a_pattern_catches_is_used(rule: Rule) -> None:
     caught = {name for s in rule.signs if s.pattern for name in s.pattern.groupindex}
     blanks = {name for text in (rule.cause, rule.remedy) for name in _blanks(text)}
 
-    assert caught <= blanks | {"rank", "local_rank", "node", "pid"}
+    assert caught <= blanks | {"rank", "local_rank", "node", "target", "pid"}
 
 
 def _blanks(template: str) -> set[str]:

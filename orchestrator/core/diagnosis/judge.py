@@ -29,8 +29,8 @@ from orchestrator.core.state import CLOCK_ERROR_S
 MAX_SHOWN = 3
 # Ranks that can be told from others, so that a missing one is worth mentioning.
 MIN_WAITING = 2
-TOLD_TO_END = "LAUNCH-END-001"
 
+_SURENESS = (Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE)
 _WORTH_SAYING = (Role.CAUSE, Role.FAILURE, Role.CONDITION, Role.SLOW)
 
 _Key = tuple[str, str, int | None]
@@ -158,12 +158,17 @@ def _diagnosis(
 
 
 def _completed(first: Clue, clues: Sequence[Clue]) -> Clue:
-    """What the line leaves out, another line of the same writer may tell."""
+    """What the line leaves out or does not prove, another line of the same writer may."""
     told: dict[str, str] = {}
+    surest = first
     for clue in clues:
         if clue.rule.id == first.rule.id and _who(clue.source) == _who(first.source):
             told = {**clue.captures, **told}
-    return replace(first, captures={**told, **first.captures})
+            surest = min(surest, clue, key=lambda each: _SURENESS.index(each.sure))
+    whole = replace(first, captures={**told, **first.captures})
+    if surest is first:
+        return whole
+    return replace(whole, confidence=surest.sure, mild=first.mild and surest.mild, handled=False)
 
 
 def _confidence(first: Clue, sure: bool, clues: Sequence[Clue]) -> Confidence:
@@ -208,11 +213,8 @@ def _bears_on(clue: Clue) -> bool:
     """Whether a line belongs beside the first cause: warnings of the start do not, nor does what
     was written because everybody was told to end.
     """
-    if clue.rule.id == TOLD_TO_END or clue.mild:
-        return False
-    return clue.role <= Role.VICTIM and (
-        clue.role is not Role.CONDITION or clue.rule.advice is not Advice.GO_ON
-    )
+    aside = clue.role is Role.CONDITION and clue.rule.advice is Advice.GO_ON
+    return clue.role < Role.STOPPED and not clue.mild and not aside
 
 
 def _consequences(first: Clue, clues: Sequence[Clue], sources: Sequence[Source]) -> Iterator[str]:
@@ -228,7 +230,7 @@ def _consequences(first: Clue, clues: Sequence[Clue], sources: Sequence[Source])
     for (consequence, ranked), count in counts.most_common(MAX_SHOWN):
         noun = "rank" if ranked else "log"
         yield f"{count} {noun if count == 1 else noun + 's'} {_in_number(consequence, count)}"
-    if first.role is Role.VICTIM:
+    if first.role in {Role.VICTIM, Role.STOPPED}:
         yield from _absent(first, clues, sources)
 
 

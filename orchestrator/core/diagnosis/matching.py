@@ -157,8 +157,13 @@ class _Line:
         return self._within.time(self.start, self.text)
 
     def writer(self, told: dict[str, str]) -> Source:
-        """Whom the line is about: as it says, else its prefix, else the file's name."""
+        """Whom the line is about: as it says, else its prefix, else the file's name. What a
+        launcher says of a ``target`` is of that node, whoever wrote it.
+        """
         source, rank = self._within.source, self.head.rank
+        if (target := told.get("target")) is not None:
+            ranked = told.get("rank", "")
+            return replace(source, rank=int(ranked) if ranked else None, node=target)
         for name in ("rank", "local_rank"):
             number = told.get(name, "")
             if number.isdigit() and (name == "rank" or rank is None):

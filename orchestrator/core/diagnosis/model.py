@@ -28,8 +28,9 @@ class Role(IntEnum):
 
     ``CAUSE`` explains itself. ``FAILURE``: a rank failed on its own, the reason stands elsewhere.
     ``CONDITION``: something was wrong with the machine, which may or may not matter. ``VAGUE``: a
-    library gave up and does not say why. ``VICTIM``: somebody else failed first. ``SLOW`` costs
-    speed and ends nothing. ``HARMLESS`` is never blamed.
+    library gave up and does not say why. ``VICTIM``: another process failed first. ``STOPPED``: it
+    was terminated or interrupted. ``SLOW`` costs speed and ends nothing. ``HARMLESS`` is never
+    blamed.
     """
 
     CAUSE = 0
@@ -37,8 +38,9 @@ class Role(IntEnum):
     CONDITION = 2
     VAGUE = 3
     VICTIM = 4
-    SLOW = 5
-    HARMLESS = 6
+    STOPPED = 5
+    SLOW = 6
+    HARMLESS = 7
 
 
 class Confidence(StrEnum):
@@ -70,7 +72,8 @@ class Sign:
     proves more or less than the rule's other signs.
 
     The pattern's named groups fill in the rule's sentence; ``rank``, ``local_rank`` and ``node``
-    say whom the line is about, if not the one who wrote it. Patterns are bounded: no ``*``, no
+    say whom the line is about, if not the one who wrote it; ``target`` is a node that a launcher
+    on any node writes of. Patterns are bounded: no ``*``, no
     ``+``, so that no line can hold the reader up.
     """
 
@@ -130,7 +133,7 @@ class Source:
     def who(self) -> str:
         """``rank 3 on gpu02``, as far as known."""
         if self.rank is None:
-            return self.node or f"the machine of {self.name}"
+            return self.node or f"the host of {self.name.rpartition('/')[2]}"
         return f"rank {self.rank}" + (f" on {self.node}" if self.node else "")
 
 

@@ -68,8 +68,10 @@ BRACKETED = (
     r"\[(?P<level>[EFWID])\] ",
     # Where in the program: file and line, logger, thread.
     rf"\[{_SOURCE}:\d{{1,6}}(?::[\w<>.]{{1,60}})?\] ?",
-    r"\[(?:MainThread|MainProcess|Thread-\d{1,4}|TRT-LLM|TensorRT-LLM|stdout|stderr|root"
-    r"|[a-z_]{1,40}(?:\.[a-z_]{1,40}){1,6})\] ?",
+    (
+        r"\[(?:MainThread|MainProcess|Thread-\d{1,4}|TRT-LLM|TensorRT-LLM|stdout|stderr|root"
+        r"|[a-z_]{1,40}(?:\.[a-z_]{1,40}){1,6})\] ?"
+    ),
     # Kubernetes, parallel-ssh; then ours and others; Open MPI's is [node:pid].
     r"\[pod/(?P<node>[\w.-]{1,253})/[\w.-]{1,63}\] ?",
     rf"\[\d{{1,6}}\] {_CLOCK} \[(?:SUCCESS|FAILURE)\] (?P<node>{_NAME}) ",
@@ -81,10 +83,14 @@ BRACKETED = (
 PARENTHESISED = (
     # vLLM and Ray: (Worker_TP1 pid=41), (Actor rank=1 pid=4, ip=192.0.2.7), (raylet, ip=...).
     r"\((?!\w{0,40}_(?:DP|PP)[1-9])\w{0,40}?_TP(?P<rank>\d{1,4})(?:_EP\d{1,4})? pid=\d{1,9}\) ?",
-    r"\((?:[^()\n]{0,80}?(?:\([^()\n]{0,80}\))? )?(?:rank=(?P<rank>\d{1,6}) ?,? ?)?pid=\d{1,9}"
-    r"(?:, ip=(?P<node>[\w.:-]{1,60}))?[^()\n]{0,40}\) ?",
-    r"\((?:raylet|gcs_server|autoscaler[^)\n]{0,20}|core_worker)"
-    r"(?:, ip=(?P<node>[\w.:-]{1,60}))?\) ?",
+    (
+        r"\((?:[^()\n]{0,80}?(?:\([^()\n]{0,80}\))? )?(?:rank=(?P<rank>\d{1,6}) ?,? ?)?pid=\d{1,9}"
+        r"(?:, ip=(?P<node>[\w.:-]{1,60}))?[^()\n]{0,40}\) ?"
+    ),
+    (
+        r"\((?:raylet|gcs_server|autoscaler[^)\n]{0,20}|core_worker)"
+        r"(?:, ip=(?P<node>[\w.:-]{1,60}))?\) ?"
+    ),
     rf"\((?P<level>{_LEVEL})\)[ :|-]{{0,12}}",
     rf"\({_DATE}[T _-]{_CLOCK}{_ZONE}\)[ :,|-]{{0,4}}",
 )
@@ -97,8 +103,10 @@ NUMBERED = (
 )
 WORDED = (
     # Syslog and the journal, with the host's name.
-    rf"[A-Z][a-z]{{2}} {{1,2}}\d{{1,2}} {_CLOCK} (?:(?P<node>{_NAME}) "
-    r"[\w./@-]{1,60}(?:\[\d{1,9}\])?: )?",
+    (
+        rf"[A-Z][a-z]{{2}} {{1,2}}\d{{1,2}} {_CLOCK} (?:(?P<node>{_NAME}) "
+        r"[\w./@-]{1,60}(?:\[\d{1,9}\])?: )?"
+    ),
     rf"(?P<node>{_HOST_NAME}) (?:kernel|[\w./@-]{{1,60}}\[\d{{1,9}}\]): ",
     # Levels; the letters of Google's and torch's loggers tell nothing of how a program goes on.
     rf"[IWEFC]{_GLOG}",
@@ -114,12 +122,16 @@ WORDED = (
     r"(?P<node>[a-z0-9][\w.-]{0,62})(?:(?<=[-_.]\d)|(?<=[-_.]\d\d)| ) {1,40}\| ?",
     r"(?:stdout|stderr) [FP] ",
     # Ansible, GNU parallel --tag, clush, pdsh. Then loggers, which look much alike.
-    rf"(?P<node>{_NAME}) \| (?:FAILED|UNREACHABLE|CHANGED|SUCCESS)!? (?:\| rc=\d{{1,3}} )?"
-    r"(?:>> ?|=> )",
+    (
+        rf"(?P<node>{_NAME}) \| (?:FAILED|UNREACHABLE|CHANGED|SUCCESS)!? (?:\| rc=\d{{1,3}} )?"
+        r"(?:>> ?|=> )"
+    ),
     r"(?:fatal|failed): \[(?P<node>[^\]\n]{1,80})\]: (?:FAILED|UNREACHABLE)! => ",
     rf"(?P<node>{_HOST})(?:\t|: (?!line \d))",
-    r"(?!socket|struct|zlib|select|ssl|queue)(?:root|__main__|[a-z_]{1,40}(?:\.[a-z_]\w{0,40}){1,6})"
-    r": ",
+    (
+        r"(?!socket|struct|zlib|select|ssl|queue)(?:root|__main__|[a-z_]{1,40}(?:\.[a-z_]\w{0,40}){1,6})"
+        r": "
+    ),
     r"(?:stderr|E)(?:: {0,3}| {3})",  # the latter is pytest's
 )
 OTHER = (

@@ -21,7 +21,7 @@ MAX_PREFIX = 240
 SHOWN = 2000  # characters of a line that are looked at
 
 _ENDS = re.compile(r"[\r\n]")
-_FRAME = re.compile(r"[ |+]{0,24}File [\"“].{1,400}?[\"”], line \d{1,7}")
+_FRAME = re.compile(r"[ |+]{0,24}File [\"\u201c].{1,400}?[\"\u201d], line \d{1,7}")
 _RAISED = re.compile(
     r"(?P<name>[A-Za-z_][\w.]{0,120})(?:\([\w.]{1,80}\))?(?P<rest>: ?(?P<message>.{0,400})|$)"
 )

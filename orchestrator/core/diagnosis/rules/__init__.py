@@ -6,14 +6,23 @@ from __future__ import annotations
 
 from orchestrator.core.diagnosis.model import Rule
 from orchestrator.core.diagnosis.rules import (
+    building,
     collectives,
+    containers,
     cuda,
+    files,
     host,
+    hub,
     infiniband,
+    launchers,
     nccl,
     network,
     program,
+    ray,
     rendezvous,
+    serving,
+    ssh,
+    training,
     xid,
 )
 
@@ -22,10 +31,19 @@ DOMAINS: dict[str, tuple[Rule, ...]] = {
     "Sockets": network.RULES,
     "NCCL": nccl.RULES,
     "Rendezvous": rendezvous.RULES,
-    "Collectives and launchers": collectives.RULES,
+    "Collectives": collectives.RULES,
+    "Launchers and schedulers": launchers.RULES,
+    "Launch over SSH": ssh.RULES,
+    "Ray": ray.RULES,
+    "Servers of models": serving.RULES,
+    "Trainers": training.RULES,
     "CUDA": cuda.RULES,
     "Kernel (Xid)": xid.RULES,
     "Host": host.RULES,
+    "Files and limits": files.RULES,
+    "Containers and services": containers.RULES,
+    "Builds and packages": building.RULES,
+    "Models and data": hub.RULES,
     "Program": program.RULES,
 }
 RULES: tuple[Rule, ...] = tuple(rule for rules in DOMAINS.values() for rule in rules)

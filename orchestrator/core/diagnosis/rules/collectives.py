@@ -9,8 +9,9 @@ RULES = (
         id="TORCH-COLL-001",
         title="Time-out in a collective",
         domain=Domain.PROGRAM,
-        cause="{who} waited {milliseconds} ms in {operation} number {sequence}: another rank is "
-        "slow, dead, elsewhere in the program, or in a long checkpoint",
+        cause="{who} timed out after {milliseconds} ms in {operation} number {sequence}: another "
+        "rank "
+        "is slow, dead, elsewhere in the program, or in a long checkpoint",
         remedy="find the rank that did not come: TORCH_NCCL_TRACE_BUFFER_SIZE=2000 and "
         "TORCH_NCCL_DUMP_ON_TIMEOUT=1, then torchfrtrace; orchestrate's --budget hang=SECONDS "
         "names it while it hangs",
@@ -31,6 +32,12 @@ RULES = (
                 r"Rank (?P<rank>\d{1,6})\] Exception .{0,40}detected by watchdog",
             ),
             sign("Some NCCL operations have failed or timed out"),
+            sign(
+                "dump signal due to a collective timeout",
+                r"Rank (?P<rank>\d{1,6})\].{0,20}Received a dump signal due to a collective "
+                r"timeout",
+            ),
+            sign("we are taking the entire process down"),
             sign("group watchdog thread terminated with exception"),
         ),
         defaults={"operation": "a collective", "sequence": "?", "milliseconds": "many"},
@@ -137,81 +144,32 @@ RULES = (
             sign("ActorDiedError", r"(?P<detail>ActorDiedError)"),
             sign("EngineDeadError", r"(?P<detail>EngineDeadError)"),
             sign("Engine core initialization failed", r"(?P<detail>Engine core)"),
+            sign(
+                "initialization failed due to an exception in a background",
+                r"(?P<detail>\w{1,20}Proc)",
+            ),
+            sign(
+                "See stack trace for", r"(?P<detail>Engine process failed to start|Worker\w{0,20})"
+            ),
+            sign("Received sigquit from a child proc", r"(?P<detail>a child process)"),
+            sign("died unexpectedly", r"(?P<detail>Worker proc \S{1,40}) died unexpectedly"),
+            sign("Background loop has errored already", r"(?P<detail>background loop)"),
+            sign("WorkerCrashedError", r"(?P<detail>WorkerCrashedError)"),
+            sign("The actor died", r"(?P<detail>actor) died"),
+            sign("ray.exceptions.RayTaskError", r"(?P<detail>RayTaskError)"),
+            sign("BrokenProcessPool", r"(?P<detail>BrokenProcessPool)"),
+            sign(
+                "exited unexpectedly",
+                r"DataLoader worker \(pid.{1,60}(?P<detail>exited unexpectedly)",
+            ),
+            sign("ShardCannotStart", r"(?P<detail>ShardCannotStart)"),
+            sign(
+                "Connection reset by peer",
+                r"RuntimeError: (?P<detail>.{0,80}Connection reset by pe)",
+            ),
         ),
         defaults={"detail": "connection lost"},
         consequence="lost a process that had ended",
         references=("Ray", "vLLM"),
-    ),
-    Rule(
-        id="LAUNCH-END-001",
-        title="Ended because another rank failed",
-        domain=Domain.LAUNCH,
-        cause="{who} was told to end, because another rank had failed",
-        remedy="look at the log of the rank that ended first",
-        role=Role.VICTIM,
-        advice=Advice.RETRY,
-        confidence=Confidence.POSSIBLE,
-        weight=40,
-        signs=(
-            sign("closing signal SIGTERM"),
-            sign("death signal, shutting down workers"),
-            sign("ChildFailedError"),
-            sign("SignalException: Process"),
-            sign("srun: Job step aborted"),
-            sign("SIGTERM", r"(?:Received|Caught|received|caught) (?:signal )?(?:15|SIGTERM)"),
-            sign("mpirun noticed that process rank"),
-        ),
-        consequence="were told to end",
-        references=("torchrun", "Slurm"),
-    ),
-    Rule(
-        id="LAUNCH-TIME-001",
-        title="The job's time was up",
-        domain=Domain.LAUNCH,
-        cause="Slurm ended the job on {who}: its time limit was reached",
-        remedy="sbatch --time, or checkpoints and orchestrate resume",
-        confidence=Confidence.CERTAIN,
-        weight=80,
-        signs=(sign("DUE TO TIME LIMIT"),),
-        references=("Slurm",),
-    ),
-    Rule(
-        id="LAUNCH-NODE-001",
-        title="A node failed under Slurm",
-        domain=Domain.HARDWARE,
-        cause="Slurm lost {who}",
-        remedy="orchestrate probe that node, and exclude it: --nodes '!NODE'",
-        advice=Advice.EXCLUDE_NODE,
-        confidence=Confidence.CERTAIN,
-        weight=80,
-        signs=(
-            sign("DUE TO NODE FAILURE"),
-            sign("Node failure on", r"Node failure on (?P<node>[\w.-]{1,80})"),
-        ),
-        references=("Slurm",),
-    ),
-    Rule(
-        id="DS-ZERO3-001",
-        title="The model was built before DeepSpeed ZeRO-3 was set up",
-        domain=Domain.PROGRAM,
-        cause="{who} uses a model whose weights ZeRO-3 does not know ({detail}): it was built "
-        "before the training arguments",
-        remedy="make TrainingArguments(deepspeed=...) before from_pretrained(), keep them alive, "
-        "and drop low_cpu_mem_usage and device_map",
-        confidence=Confidence.LIKELY,
-        weight=80,
-        signs=(
-            sign("'weight' must be 2-D", r"(?P<detail>'weight' must be 2-D)"),
-            sign(
-                "DeepSpeed Zero-3 is not compatible with",
-                r"(?P<detail>DeepSpeed Zero-3 is not compatible with [`\w= ]{1,60})",
-            ),
-            sign(
-                "torch.Size([0])",
-                r"size mismatch for .{1,160}(?P<detail>torch\.Size\(\[0\]\))",
-            ),
-        ),
-        defaults={"detail": "empty weights"},
-        references=("transformers: DeepSpeed ZeRO-3", "deepspeed: zero.Init"),
     ),
 )

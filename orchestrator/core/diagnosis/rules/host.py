@@ -22,22 +22,67 @@ RULES = (
                 "Killed process",
                 r"ut of memory: Killed process (?P<pid>\d{1,9}) \((?P<program>[^)]{1,40})\)",
             ),
+            sign(
+                "Kill process",
+                r"ut of memory: Kill process (?P<pid>\d{1,9}) \((?P<program>[^)]{1,40})\)",
+            ),
             sign("oom-kill:", r"oom-kill:.{0,300}?task=(?P<program>[^,]{1,40})"),
             sign("oom_kill event", r"[Dd]etected \d{1,6} oom_kill event"),
+            sign("oom-kill event", r"[Dd]etected \d{1,6} oom-kill event"),
             sign("OUT_OF_MEMORY", r"\bOUT_OF_MEMORY\b"),
             sign("Some of the step tasks have been OOM Killed"),
             sign("OOMKilled"),
-            sign("Out Of Memory", r"task \d{1,6}: Out Of Memory"),
+            sign(
+                "Out Of Memory",
+                r"error: (?P<target>[\w.-]{1,80}): tasks? (?:(?P<rank>\d{1,6})|[\d,-]{1,80}): Out "
+                r"Of "
+                r"Memory",
+            ),
+            sign("exceeded memory limit", r"exceeded memory limit \(.{1,60}\), being killed"),
+            sign("Exceeded job memory limit"),
+            sign("killed by the OOM killer"),
+            sign("oom-kill", r"Failed with result 'oom-kill'"),
+            sign("node running low on memory"),
+            sign(
+                "killed due to memory pressure (OOM)", r"[1-9]\d{0,6} Workers .{0,20}killed due to"
+            ),
+            sign("RayOutOfMemoryError"),
         ),
         defaults={"program": "a process"},
         references=("Linux: OOM killer",),
     ),
     Rule(
+        id="HOST-MEM-001",
+        title="An allocation of host memory failed",
+        domain=Domain.HOST,
+        cause="{who} asked for more host memory than it may have ({detail})",
+        remedy="free -h and the job's memory limit (ulimit -v, cgroup, sbatch --mem); fewer "
+        "workers, "
+        "smaller batches of raw data, low_cpu_mem_usage=True when models are loaded",
+        confidence=Confidence.CERTAIN,
+        weight=76,
+        signs=(
+            sign(
+                "DefaultCPUAllocator",
+                r"DefaultCPUAllocator: (?P<detail>(?:can't allocate memory|not enough memory)"
+                r".{0,60})",
+            ),
+            sign("Unable to allocate", r"(?P<detail>Unable to allocate [\d.]{1,9} [KMGT]iB)"),
+            sign("MemoryError", r"^(?P<detail>MemoryError)\b"),
+            sign("std::bad_alloc", r"(?P<detail>std::bad_alloc)"),
+            sign("[Errno 12]", r"(?P<detail>\[Errno 12\] Cannot allocate memory)"),
+            sign("Cannot allocate memory", r"fork: (?P<detail>Cannot allocate memory)"),
+        ),
+        defaults={"detail": "no memory"},
+        references=("torch", "numpy"),
+    ),
+    Rule(
         id="HOST-KILL-001",
         title="Killed from outside",
         domain=Domain.HOST,
-        cause="{who} was killed by SIGKILL and could not say a word: most often the kernel, out of "
-        "host memory, or somebody on that node",
+        cause="{who} was killed by SIGKILL: most often by the kernel for lack of host memory, else "
+        "by "
+        "another user or a supervisor",
         remedy="dmesg -T on that node: 'Out of memory: Killed process' settles it",
         role=Role.FAILURE,
         advice=Advice.RETRY,
@@ -47,7 +92,24 @@ RULES = (
             sign("failed (exitcode: -9)", _EXITCODE % "-9"),
             sign("ignal 9 (SIGKILL)"),
             sign("Killed", r"(?:^|: line \d{1,6}: {1,4}\d{1,9} )Killed(?:\s|$)"),
+            sign(
+                "exited on signal 9",
+                r"rank (?P<rank>\d{1,6}) with PID \d{1,9} on node (?P<target>\S{1,80}) exited on "
+                r"signal 9\b",
+            ),
             sign("exited on signal 9"),
+            sign(
+                ": Killed",
+                r"error: (?P<target>[\w.-]{1,80}): tasks? (?:(?P<rank>\d{1,6})|[\d,-]{1,80}): "
+                r"Killed",
+            ),
+            sign("killed by signal: Killed"),
+            sign("return code = -9", r"exits with return code = -9\b"),
+            sign("SIGKILL", r"(?:died with <Signals\.|Worker .{1,60}exited by |killed by )SIGKILL"),
+            sign("status=9/KILL"),
+            sign("exited with code 137"),
+            sign("exit code: -9"),
+            sign("exitcode -9", r"exitcode -9\b"),
         ),
         endings=(Signalled(9), Exited(137)),
         references=("torchrun",),
@@ -69,6 +131,11 @@ RULES = (
             sign("failed (exitcode: -11)", _EXITCODE % "-11"),
             sign("ignal 11 (SIGSEGV)"),
             sign("segfault at"),
+            sign("exited on signal 11"),
+            sign("return code = -11"),
+            sign("status=11/SEGV"),
+            sign("exited with code 139"),
+            sign("exit code: -11"),
         ),
         endings=(Signalled(11), Exited(139)),
         references=("torchrun",),
@@ -86,6 +153,9 @@ RULES = (
             sign("Bus error"),
             sign("failed (exitcode: -7)", _EXITCODE % "-7"),
             sign("ignal 7 (SIGBUS)"),
+            sign("exited on signal 7"),
+            sign("return code = -7"),
+            sign("exit code: -7"),
         ),
         endings=(Signalled(7), Exited(135)),
         references=("NCCL#290",),
@@ -94,7 +164,7 @@ RULES = (
         id="HOST-ILL-001",
         title="Illegal instruction",
         domain=Domain.HOST,
-        cause="{who} met an instruction that its CPU does not know: a binary built for another CPU",
+        cause="{who} ended at an illegal instruction (SIGILL): a binary built for another CPU",
         remedy="install the wheel for this CPU, or build it there",
         role=Role.FAILURE,
         advice=Advice.EXCLUDE_NODE,
@@ -106,111 +176,6 @@ RULES = (
         ),
         endings=(Signalled(4), Exited(132)),
         references=("Linux",),
-    ),
-    Rule(
-        id="HOST-DISK-001",
-        title="The disk is full",
-        domain=Domain.HOST,
-        cause="{who} could not write {path}: no space is left",
-        remedy="df -h and df -i on the node; orchestrate clean removes old runs; fewer checkpoints",
-        confidence=Confidence.CERTAIN,
-        weight=75,
-        signs=(
-            sign(
-                "No space left on device",
-                r"No space left on device(?:: '(?P<path>/[^']{1,200}))?",
-            ),
-            sign("file write failed", r"PytorchStreamWriter failed writing file|file write failed"),
-            sign("isk quota exceeded"),
-        ),
-        defaults={"path": "a file"},
-        references=("Linux: ENOSPC, EDQUOT",),
-    ),
-    Rule(
-        id="HOST-PERM-001",
-        title="Permission denied",
-        domain=Domain.LAUNCH,
-        cause="{who} may not open or run {path}",
-        remedy="owner and mode of that path on that node, and chmod +x for a script",
-        weight=65,
-        signs=(
-            sign(
-                "Permission denied",
-                r"PermissionError: \[Errno 13\] Permission denied: '?(?P<path>[^']{1,200})",
-            ),
-            sign(
-                "Permission denied",
-                r"(?:^|\s)(?:/bin/)?(?:ba|da|z)?sh: (?:line )?(?:\d{1,6}: )?"
-                r"(?P<path>[^ :]{1,200}): Permission denied",
-            ),
-            sign("ermission denied", r"execve\(\): (?P<path>[^ :]{1,200}): Permission denied"),
-        ),
-        defaults={"path": "a file"},
-        references=("Linux: EACCES",),
-    ),
-    Rule(
-        id="HOST-FILE-001",
-        title="A file is missing",
-        domain=Domain.LAUNCH,
-        cause="{who} did not find {path}",
-        remedy="relative paths start in the synced folder; data must lie at the same path on every "
-        "node",
-        weight=60,
-        signs=(
-            sign(
-                "No such file or directory",
-                r"FileNotFoundError: \[Errno 2\] No such file or directory: '?"
-                r"(?P<path>[^']{1,200})",
-            ),
-            sign("NotADirectoryError", r"NotADirectoryError: .{0,80}'(?P<path>[^']{1,200})"),
-        ),
-        defaults={"path": "a file"},
-        references=("Linux: ENOENT",),
-    ),
-    Rule(
-        id="HOST-LIMIT-001",
-        title="Too many open files or threads",
-        domain=Domain.HOST,
-        cause="{who} reached a limit of its user on that node ({detail})",
-        remedy="ulimit -n and -u in the shell that starts ranks; fewer data-loader workers, and "
-        "OMP_NUM_THREADS",
-        confidence=Confidence.CERTAIN,
-        weight=75,
-        signs=(
-            sign("Too many open files", r"(?P<detail>Too many open files)"),
-            sign("pthread_create failed", r"(?P<detail>pthread_create failed)"),
-            sign("can't start new thread", r"(?P<detail>can't start new thread)"),
-            sign("fork: retry: Resource temporarily unavailable", r"(?P<detail>fork)"),
-        ),
-        defaults={"detail": "limit"},
-        references=("Linux: RLIMIT_NOFILE, RLIMIT_NPROC",),
-    ),
-    Rule(
-        id="HOST-IO-001",
-        title="The file system failed",
-        domain=Domain.HARDWARE,
-        cause="the file system of {who} failed ({detail}){path}",
-        remedy="dmesg and mount on the node; an NFS or parallel file system needs to be mounted "
-        "again",
-        advice=Advice.EXCLUDE_NODE,
-        weight=75,
-        signs=(
-            sign("Stale file handle", r"(?P<detail>Stale file handle)(?P<path>: '[^']{1,200}')?"),
-            sign(
-                "[Errno 5]", r"\[Errno 5\] (?P<detail>Input/output error)(?P<path>: '[^']{1,200}')?"
-            ),
-            sign(
-                "I/O error, dev", r"blk_update_request: (?P<detail>.{0,20}I/O error, dev \w{1,20})"
-            ),
-            sign("I/O error, dev", r"(?P<detail>I/O error, dev \w{1,20})"),
-            sign(
-                "Transport endpoint is not connected",
-                r"(?P<detail>Transport endpoint is not connected)",
-            ),
-            sign("Read-only file system", r"(?P<detail>Read-only file system)"),
-        ),
-        defaults={"detail": "input/output error", "path": ""},
-        references=("Linux: ESTALE, EIO, EROFS",),
     ),
     Rule(
         id="HOST-PCIE-001",
@@ -264,15 +229,18 @@ RULES = (
         advice=Advice.EXCLUDE_NODE,
         confidence=Confidence.CERTAIN,
         weight=80,
-        signs=(sign("GLIBC", r"version `(?P<needs>GLIBC(?:XX)?_[\d.]{1,10})' not found"),),
+        signs=(
+            sign("GLIBC", r"version [`'](?P<needs>(?:GLIBC(?:XX)?|CXXABI)_[\d.]{1,10})' not found"),
+            sign("CXXABI_", r"version [`'](?P<needs>CXXABI_[\d.]{1,10})' not found"),
+        ),
         defaults={"needs": "a newer library"},
         references=("glibc",),
     ),
     Rule(
         id="HOST-MEMLOCK-001",
-        title="Little memory may be locked",
+        title="The memlock limit is too low for InfiniBand",
         domain=Domain.HOST,
-        cause="ranks on {who} may lock next to no memory, which InfiniBand needs",
+        cause="the limit of locked memory (memlock) on {who} is too low for InfiniBand",
         remedy="memlock unlimited in /etc/security/limits.d, and LimitMEMLOCK=infinity for sshd",
         role=Role.CONDITION,
         advice=Advice.LOWER_RUNG,

@@ -71,7 +71,7 @@ RULES = (
         weight=80,
         signs=(
             sign("No route to host", _CONNECT + "No route to host"),
-            sign("No route to host"),
+            sign("No route to host", confidence=Confidence.LIKELY),
             sign("EHOSTUNREACH"),
         ),
         defaults={"peer": "another node"},
@@ -93,6 +93,11 @@ RULES = (
                 r"Connection closed by remote peer(?: (?P<peer>[^ ]{1,80}))?",
             ),
             sign("remote process exited or there was a network error"),
+            sign(
+                "Connection reset by peer",
+                r"NCCL WARN.{0,80}(?:recv|send) (?:from|to) (?P<peer>[^ ]{1,80}) failed.{0,4}: "
+                r"Conn",
+            ),
             sign("ncclRemoteError"),
         ),
         defaults={"peer": "another rank"},
@@ -151,6 +156,7 @@ RULES = (
             ),
             sign("gloo", r"gloo.{0,120}(?:Connection reset by peer|Broken pipe)"),
             sign("Timed out waiting ", r"Timed out waiting \d{1,12}ms for (?:recv|send) operation"),
+            sign("Application timeout caused pair closure"),
         ),
         defaults={"peer": "another rank"},
         consequence="lost or timed out waiting for another rank in gloo",
@@ -170,8 +176,35 @@ RULES = (
                 "connectFullMesh failed",
                 r"Gloo connectFullMesh failed with (?P<error>.{1,160})",
             ),
+            sign(
+                "gloo",
+                r"gloo.{0,120}(?P<error>Connect timeout \[[^\]]{1,60}\]|[Cc]onnect .{0,60}timed "
+                r"out)",
+            ),
+            sign(
+                "Unable to resolve hostname to a (local) address",
+                r"(?P<error>Unable to resolve hostname to a \(local\) address)",
+            ),
+            sign("unsupported gloo device", r"(?P<error>unsupported gloo device)"),
         ),
         defaults={"error": "no reason given"},
         references=("gloo", "pytorch: GLOO_SOCKET_IFNAME"),
+    ),
+    Rule(
+        id="NCCL-NET-007",
+        title="NCCL has no network of that name",
+        domain=Domain.LAUNCH,
+        cause="NCCL on {who} could not start the network that NCCL_NET or a plugin asks for "
+        "({name})",
+        remedy="unset NCCL_NET and NCCL_NET_PLUGIN, or install the plugin that they name on every "
+        "node",
+        confidence=Confidence.CERTAIN,
+        weight=80,
+        signs=(
+            sign("NCCL WARN Error: network ", r"network (?P<name>\w{1,40}) not found"),
+            sign("Failed to initialize any NET plugin"),
+        ),
+        defaults={"name": "none of them"},
+        references=("NCCL user guide: NCCL_NET",),
     ),
 )

@@ -37,14 +37,20 @@ RULES = (
         id="XID-BUS-001",
         title="A GPU fell off the bus (Xid 79)",
         domain=Domain.HARDWARE,
-        cause="GPU {gpu} of {who} fell off the bus (Xid {number}): power, heat, seating or BIOS",
+        cause="GPU {gpu} of {who} fell off the bus: power, heat, seating or BIOS",
         remedy="drain the node and cut its power (a warm reboot does not help); reseat; replace on "
         "repeat",
         advice=Advice.EXCLUDE_NODE,
         confidence=Confidence.CERTAIN,
         weight=95,
-        signs=(*_xid(79), sign("GPU has fallen off the bus")),
-        defaults={"gpu": "not named", "number": "79"},
+        signs=(
+            sign("Xid (", r"NVRM: Xid \((?P<gpu>[^)]{1,40})\): 79\b"),
+            sign("Xid", r"\bXid[ =:]{1,3}79\b"),
+            sign("fallen off the bus", r"GPU (?P<gpu>[\w:.]{4,20}): GPU has fallen off the bus"),
+            sign("fallen off the bus"),
+            sign("GPU is lost", r"GPU ?(?P<gpu>[\w:.]{4,20})?:? .{0,20}GPU is lost"),
+        ),
+        defaults={"gpu": "not named"},
         references=("open-gpu-kernel-modules#507", "open-gpu-kernel-modules#900", "NVSentinel#155"),
     ),
     Rule(
@@ -147,7 +153,7 @@ RULES = (
         cause="the driver on {who} cleaned up behind a process that had ended (Xid {number}, "
         "GPU {gpu})",
         remedy="look for what ended the process",
-        role=Role.VICTIM,
+        role=Role.STOPPED,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=50,
@@ -155,5 +161,22 @@ RULES = (
         defaults=_DEFAULTS,
         consequence="were cleaned up by the driver",
         references=(_DOC,),
+    ),
+    Rule(
+        id="XID-INIT-001",
+        title="The driver could not initialise a GPU",
+        domain=Domain.HARDWARE,
+        cause="the driver on {who} could not initialise GPU {gpu}",
+        remedy="reboot the node; if it returns, reseat or replace the GPU, and check the firmware "
+        "and the BIOS (above 4G decoding)",
+        advice=Advice.EXCLUDE_NODE,
+        confidence=Confidence.CERTAIN,
+        weight=88,
+        signs=(
+            sign("RmInitAdapter failed", r"GPU (?P<gpu>[\w:.]{4,20}): RmInitAdapter failed"),
+            sign("RmInitAdapter failed"),
+        ),
+        defaults={"gpu": "not named"},
+        references=("NVIDIA driver",),
     ),
 )
