@@ -77,7 +77,7 @@ def _without_echoes(clues: Sequence[tuple[Clue, Raised | None]]) -> Iterator[Clu
     known = {raised.line for clue, raised in clues if raised and clue.rule is not _EXCEPTION}
     for clue, raised in clues:
         echo = clue.rule is _EXCEPTION and raised and (raised.follows or raised.line in known)
-        if not echo and not (raised and raised.ignored):
+        if not echo:
             yield clue
 
 
@@ -177,16 +177,19 @@ class _Line:
 
 def _best_clue(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Clue | None:
     """By the most specific rule that knows this line, if any does."""
+    ends = line.raised if line.raised is not None and line.start == line.raised.line else None
+    if ends is not None and ends.ignored:
+        return None
     rules = [(rule, sign) for rule, sign in signs if isinstance(rule, Rule)]
     for rule, sign in sorted(rules, key=lambda pair: -pair[0].weight):
         if rule is _EXCEPTION and line.raised is not None:
             continue  # what a traceback ends with is known from the traceback
         if (told := _captures(sign, line)) is not None:
             return _clue(rule, line, told, sign.confidence)
-    if line.raised is not None and line.start == line.raised.line:
-        rule = _INTERRUPT if line.raised.name == "KeyboardInterrupt" else _EXCEPTION
-        return _clue(rule, line, {"detail": line.raised.text[:MAX_DETAIL]}, None)
-    return None
+    if ends is None:
+        return None
+    rule = _INTERRUPT if ends.name == "KeyboardInterrupt" else _EXCEPTION
+    return _clue(rule, line, {"detail": ends.text[:MAX_DETAIL]}, None)
 
 
 def _clue(rule: Rule, line: _Line, told: dict[str, str], confidence: Confidence | None) -> Clue:

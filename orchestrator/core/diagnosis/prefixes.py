@@ -96,6 +96,7 @@ PARENTHESISED = (
 )
 NUMBERED = (
     r" {0,6}(?P<rank>\d{1,6}) ?: ",  # srun --label
+    r"\d{1,7} \| (?:\d{10,13} \| )?",  # numbered lines
     rf"{_DATE}[T _-]{_CLOCK}{_ZONE}[ :,|-]{{0,4}}",
     rf"\d\d/\d\d/(?:20)?\d\d[ -]{_CLOCK}[ :,|-]{{0,4}}",
     rf"[01]\d-[0-3]\d {_CLOCK} ",
@@ -121,6 +122,7 @@ WORDED = (
     rf"[\w.-]{{1,120}}@(?P<node>{_NAME}) {{1,40}}\| ?",
     r"(?P<node>[a-z0-9][\w.-]{0,62})(?:(?<=[-_.]\d)|(?<=[-_.]\d\d)| ) {1,40}\| ?",
     r"(?:stdout|stderr) [FP] ",
+    r"[\w.-]{1,80}/\d{1,6} (?=\[)",  # torchx
     # Ansible, GNU parallel --tag, clush, pdsh. Then loggers, which look much alike.
     (
         rf"(?P<node>{_NAME}) \| (?:FAILED|UNREACHABLE|CHANGED|SUCCESS)!? (?:\| rc=\d{{1,3}} )?"
@@ -136,6 +138,7 @@ WORDED = (
 )
 OTHER = (
     r"<\d{1,3}>",
+    r"> ",
     rf"[<|] ?(?P<level>{_LEVEL}) ?[>|][ :|-]{{0,12}}",
     rf"(?P<node>{_HOST})(?:\t|: )",  # ::1
 )

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from orchestrator.core.diagnosis.prefixes import read_head
+
 BEGIN = "Traceback (most recent call last"
 MAX_LINES = 600  # of one traceback, others' lines between them included
 MAX_TOTAL = 60_000  # lines that are looked at in one stretch
@@ -41,6 +43,11 @@ _CARRIES = (
     "+-+--",
     "emote Traceback",
     "emote traceback",
+)
+# Lines of launchers and rules between sections, which may follow an exception at once.
+_OTHERS = re.compile(
+    r"(?:srun|slurmstepd|mpirun|prterun|sbatch|wandb|pdsh@|clush|docker|ssh|NVRM|bash|sh|ninja)\b"
+    r"|[-=*#]{12}"
 )
 # Exceptions that programs catch to raise a better one.
 _CONTROL = ("KeyError", "AttributeError", "IndexError", "StopIteration", "LookupError", "TypeError")
@@ -191,7 +198,7 @@ class _Reader:
 
     def _message(self, line: _Line, first: str, label: _Label) -> tuple[str, Link, bool, int]:
         """Its first words, how it goes on, whether another traceback stands in it, its end."""
-        message, marked, end = first.strip(), False, line.end
+        message, marked, closed, end = first.strip(), False, False, line.end
         for n, below in enumerate(self._lines(line.end, label)):
             marked = marked or any(word in below.body for word in _CARRIES)
             if BEGIN in below.body:
@@ -199,9 +206,12 @@ class _Reader:
             for link in (Link.CAUSE, Link.HANDLED):
                 if link.value in below.body:
                     return message, link, False, end
-            if n >= MAX_MESSAGE or _FRAME.match(below.body):
+            blank = not below.body.strip()
+            if n >= MAX_MESSAGE or _FRAME.match(below.body) or _is_anothers(below.body):
                 break
-            message, end = message or below.body.strip(), below.end
+            if not blank and not closed:
+                message, end = message or below.body.strip(), below.end
+            closed = closed or (blank and bool(message))
         return message, Link.NONE, False, end
 
     def _in_message(self, outer: Raised) -> Raised | None:
@@ -252,6 +262,11 @@ class _Reader:
     def _line_end(self, position: int) -> int:
         match = _ENDS.search(self._text, position)
         return len(self._text) if match is None else match.start()
+
+
+def _is_anothers(body: str) -> bool:
+    """Whether a line below an exception begins something else: with a prefix, or a program's."""
+    return _OTHERS.match(body) is not None or read_head(body).text != body.lstrip()
 
 
 def _exception(body: str) -> re.Match[str] | None:

@@ -99,11 +99,11 @@ RULES = (
             ),
             sign(
                 "is not a local folder and is not a valid model identifier",
-                r"(?P<path>[./~][\w./-]{1,160}) is not a local folder",
+                r"(?<![\w-])(?P<path>[./~][\w./-]{1,160}) is not a local folder",
             ),
             sign(
                 "does not appear to have a file named",
-                r"(?P<path>[./~][\w./-]{1,160}) does not appear to have a file named",
+                r"(?<![\w-])(?P<path>[./~][\w./-]{1,160}) does not appear to have a file named",
             ),
             sign(
                 "no file named",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.core.diagnosis.model import Advice, Confidence, Domain, Role, Rule, sign
 
-_CONNECT = r"[Cc]onnect(?: to)? (?P<peer>[^ ]{1,80}) (?:failed|returned).{0,60}"
+_CONNECT = r"[Cc]onnect(?: to (?P<peer>[^ ]{1,80}))? (?:failed|returned).{0,60}"
 
 RULES = (
     Rule(
@@ -206,5 +206,26 @@ RULES = (
         ),
         defaults={"name": "none of them"},
         references=("NCCL user guide: NCCL_NET",),
+    ),
+    Rule(
+        id="NCCL-NET-008",
+        title="NCCL could not connect to another rank",
+        domain=Domain.FABRIC,
+        cause="{who} could not connect to {peer} ({error}): an address of another network, or a "
+        "link-local one",
+        remedy="set NCCL_SOCKET_IFNAME on each node to the interface of: ip route get PEER; "
+        "NCCL_SOCKET_FAMILY=AF_INET avoids link-local IPv6 addresses",
+        advice=Advice.LOWER_RUNG,
+        weight=68,
+        signs=(
+            sign(
+                "Software caused connection abort",
+                r"[Cc]onnect to (?P<peer>[^ ]{1,80}) failed : (?P<error>Software caused connection "
+                r"abort)",
+            ),
+            sign("Invalid argument", r"[Cc]onnect to (?P<peer>[^ ]{1,80}) failed : (?P<error>Inv\w{4})"),
+        ),
+        defaults={"peer": "another rank", "error": "refused"},
+        references=("NCCL#975",),
     ),
 )

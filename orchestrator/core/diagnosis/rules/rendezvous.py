@@ -134,6 +134,10 @@ RULES = (
                 r"to \((?P<peer>[^)]{1,120})\)",
             ),
             sign(
+                "connect() timed out",
+                r"connect\(\) timed out\. Original timeout was (?P<seconds>\d{1,9} ms)",
+            ),
+            sign(
                 "failed to connect to any network address",
                 r"failed to connect to any network address of \((?P<peer>[^)]{1,120})\)",
             ),
