@@ -91,6 +91,7 @@ class _Text:
         self._lines = [each.line for each in self.raised]
         self._quoted = frozenset[int]().union(*(each.quoted for each in self.raised))
         self._at = at
+        self._timed = 0  # up to where times were looked for
 
     def is_quoted(self, start: int) -> bool:
         """Whether the line is program text that a traceback shows: what it says did not happen."""
@@ -102,11 +103,15 @@ class _Text:
         return self.raised[n] if n >= 0 and start < self.raised[n].end else None
 
     def time(self, start: int, line: str) -> float | None:
-        """The line's own time, else that of the last line before it which has one."""
+        """The line's own time, else that of the last line before it which has one. To be asked
+        for one line after the other.
+        """
         if (own := read_time(line)) is not None:
             return own
-        earlier = last_time(self.content[max(0, start - LOOK_BACK) : start])
-        return self._at if earlier is None else earlier
+        earlier = last_time(self.content[max(self._timed, start - LOOK_BACK) : start])
+        self._at = self._at if earlier is None else earlier
+        self._timed = start
+        return self._at
 
 
 def _stands_deeper(text: str, start: int) -> bool:

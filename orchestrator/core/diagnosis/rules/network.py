@@ -5,6 +5,9 @@ from __future__ import annotations
 from orchestrator.core.diagnosis.model import Advice, Confidence, Domain, Role, Rule, sign
 
 _CONNECT = r"[Cc]onnect(?: to (?P<peer>[^ ]{1,80}))? (?:failed|returned).{0,60}"
+_BRIDGE = (
+    r"(?P<interface>(?:docker|veth|br-|virbr|cni|podman|lxc)[\w.-]{0,20}):(?P<address>[^ <]{1,60})"
+)
 
 RULES = (
     Rule(
@@ -44,17 +47,9 @@ RULES = (
         advice=Advice.RETRY,
         weight=75,
         signs=(
-            sign(
-                "Using ",
-                r"(?:Bootstrap ?: Using |NET/Socket ?: Using \[0\]|OOB )"
-                r"(?P<interface>(?:docker|veth|br-|virbr|cni|podman|lxc)[\w.-]{0,20}):"
-                r"(?P<address>[^ <]{1,60})",
-            ),
-            sign(
-                "OOB ",
-                r"OOB (?P<interface>(?:docker|veth|br-|virbr|cni|podman|lxc)[\w.-]{0,20}):"
-                r"(?P<address>[^ <]{1,60})",
-            ),
+            sign("Bootstrap", rf"Bootstrap ?: Using (?:\[0\])?{_BRIDGE}"),
+            sign("NET/Socket", rf"NET/Socket ?: Using \[0\]{_BRIDGE}"),
+            sign("OOB ", rf"OOB {_BRIDGE}"),
         ),
         defaults={"interface": "a bridge", "address": "?"},
         references=("NCCL#913",),
@@ -223,7 +218,10 @@ RULES = (
                 r"[Cc]onnect to (?P<peer>[^ ]{1,80}) failed : (?P<error>Software caused connection "
                 r"abort)",
             ),
-            sign("Invalid argument", r"[Cc]onnect to (?P<peer>[^ ]{1,80}) failed : (?P<error>Inv\w{4})"),
+            sign(
+                "Invalid argument",
+                r"[Cc]onnect to (?P<peer>[^ ]{1,80}) failed : (?P<error>Inv\w{4})",
+            ),
         ),
         defaults={"peer": "another rank", "error": "refused"},
         references=("NCCL#975",),
