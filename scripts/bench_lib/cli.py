@@ -16,6 +16,9 @@ from types import FrameType
 from virtual_hosts_lib.processes import VirtualHostsError
 
 from .bed import Bed, make_bed
+from .diagnose import as_json as diagnose_json
+from .diagnose import diagnose_markdown, verdicts
+from .diagnose import met as diagnose_met
 from .errors import BenchError, Stopped
 from .fan_out import fan_out
 from .finetune import finetune, finetune_markdown, met
@@ -111,6 +114,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     tune.add_argument(
         "options", nargs="*", metavar="OPTION", help="for the ranks, after --; see finetune_ranks"
     )
+    diagnose = commands.add_parser(
+        "diagnose",
+        help="how often diagnose names the right cause, on logs whose cause is known",
+        epilog="Contacts nobody, and needs neither root nor GPUs.",
+    )
+    diagnose.add_argument("--json", type=Path, metavar="FILE", help="every case, for machines")
     return parser.parse_args(argv)
 
 
@@ -195,7 +204,20 @@ def _finetune(arguments: argparse.Namespace) -> int:
     return MET if met(records) else MISSED
 
 
-COMMANDS = {"control-plane": _control_plane, "partition": _partition, "finetune": _finetune}
+def _diagnose(arguments: argparse.Namespace) -> int:
+    cases = verdicts()
+    if arguments.json:
+        arguments.json.write_text(diagnose_json(cases) + "\n")
+    print(diagnose_markdown(cases), end="", flush=True)
+    return MET if diagnose_met(cases) else MISSED
+
+
+COMMANDS = {
+    "control-plane": _control_plane,
+    "partition": _partition,
+    "finetune": _finetune,
+    "diagnose": _diagnose,
+}
 
 
 def _scenarios(name: str, bed: Bed, venv: Path | None) -> list[Scenario]:
