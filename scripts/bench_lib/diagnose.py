@@ -58,7 +58,7 @@ def verdicts(golden: Path = GOLDEN) -> list[Verdict]:
 
 def met(several: Sequence[Verdict]) -> bool:
     """None wrong, and of each corpus at most one in ten unknown."""
-    shares = {corpus: counts for corpus, counts in _counts(several).items()}
+    shares = dict(_counts(several).items())
     return not any(
         counts[WRONG] or counts[UNKNOWN] > MOST_UNKNOWN * counts.total()
         for counts in shares.values()

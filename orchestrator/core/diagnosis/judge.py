@@ -53,7 +53,7 @@ def judge(
     every = _timed([replace(clue, order=n) for n, clue in enumerate(every)])
     # What costs speed explains no rank that failed.
     innocent = {Role.HARMLESS, Role.SLOW} if ends else {Role.HARMLESS}
-    blamed = [clue for clue in every if clue.role not in innocent]
+    blamed = _without_explained([clue for clue in every if clue.role not in innocent])
     harmless = sorted({clue.rule.id for clue in every if clue.role is Role.HARMLESS})
     if not blamed:
         return Findings(diagnosis=None, telling=tuple(telling), harmless=tuple(harmless))
@@ -61,6 +61,25 @@ def judge(
     rivals = [clue for clue in blamed if clue.role is role]
     first, sure = _first(rivals, ends)
     return Findings(diagnosis=_diagnosis(first, sure, blamed, sources), harmless=tuple(harmless))
+
+
+def _without_explained(clues: list[Clue]) -> list[Clue]:
+    """Not that a library failed without a reason, where the same writer tells before that whom it
+    lost or waited for; a line of nobody in particular may be any writer's of its file.
+    """
+    suffered: dict[tuple[_Key | None, str], int] = {}
+    for clue in clues:
+        if clue.role is Role.VICTIM:
+            for who in (_who(clue.source), None):
+                key = (who, clue.source.name)
+                suffered[key] = min(suffered.get(key, clue.line), clue.line)
+
+    def is_explained(clue: Clue) -> bool:
+        nobodys = clue.source.rank is None and not clue.source.node
+        key = (None if nobodys else _who(clue.source), clue.source.name)
+        return key in suffered and suffered[key] <= clue.line
+
+    return [clue for clue in clues if clue.role is not Role.VAGUE or not is_explained(clue)]
 
 
 def _from_ends(ends: Sequence[End]) -> Iterator[Clue]:

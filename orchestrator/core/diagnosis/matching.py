@@ -25,6 +25,7 @@ from orchestrator.core.diagnosis.tracebacks import Raised, find_raised
 
 LOOK_BACK = 4096  # characters in which the time of a line without one is looked for
 MAX_DETAIL = 240  # characters of an exception's words
+_ANNOUNCES = re.compile(r"(?i:exception|error|failed|crash).{0,80}$")
 _FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
 _EXCEPTION = BY_ID["PY-EXC-001"]
 _INTERRUPT = BY_ID["PY-INT-001"]
@@ -97,6 +98,16 @@ class _Text:
         """Whether the line is program text that a traceback shows: what it says did not happen."""
         return start in self._quoted or _stands_deeper(self.content, start)
 
+    def introduced(self, begin: int) -> Head:
+        """By whom a traceback is written whose lines carry no prefix: by its first line, or by the
+        line above, with which loggers and schedulers announce it.
+        """
+        head = read_head(self.content[begin : line_end(self.content, begin)])
+        if begin == 0 or head.node or head.rank is not None:
+            return head
+        above = self.content[self.content.rfind("\n", 0, begin - 1) + 1 : begin - 1]
+        return read_head(above) if _ANNOUNCES.search(above[-MAX_DETAIL:]) else head
+
     def raised_at(self, start: int) -> Raised | None:
         """The exception to whose words the line belongs."""
         n = bisect_right(self._lines, start) - 1
@@ -144,8 +155,7 @@ class _Line:
         own = read_head(self.text)
         if self.raised is None or not self.raised.bare or own.node or own.rank is not None:
             return own
-        begin = self.raised.begin
-        first = read_head(self._within.content[begin : line_end(self._within.content, begin)])
+        first = self._within.introduced(self.raised.begin)
         return replace(own, node=first.node, rank=first.rank, mild=own.mild or first.mild)
 
     @cached_property

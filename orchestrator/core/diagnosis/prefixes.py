@@ -61,7 +61,7 @@ BRACKETED = (
     rf"\[{_DATE}[T _-]{_CLOCK}{_ZONE}(?: [A-Z]{{2}}\d{{1,4}}){{0,4}}\][ :,|-]{{0,4}}",
     rf"\[\d\d/\d\d/(?:20)?\d\d[ -]{_CLOCK}\][ :,|-]{{0,4}}",
     rf"\[(?:[A-Z][a-z]{{2}} ){{2}} ?\d{{1,2}} {_CLOCK} \d{{4}}\] ?",
-    rf"\[{_CLOCK}\] {{0,4}}",
+    rf"\[{_CLOCK}(?: TP(?P<rank>\d{{1,4}}))?\] {{0,4}}",
     r"\[ {0,8}\d{1,9}\.\d{3,9}\] ?",
     rf"\[[IWEFC]{_GLOG}",
     rf"\[ ?(?P<level>{_LEVEL}) ?\][ :|-]{{0,12}}",
@@ -113,6 +113,7 @@ WORDED = (
     rf"[IWEFC]{_GLOG}",
     rf"(?P<level>{_LEVEL}):[\w.]{{1,80}}:",
     rf"(?P<level>{_LEVEL})[ :|-]{{1,12}}",
+    rf"slurmstepd-(?P<node>{_NAME}): ",
     # NCCL; its own words follow, which rules look for, so that only who is taken from it.
     rf"(?=(?P<node>{_NAME}):\d{{1,9}}:\d{{1,9}} \[\d{{1,3}}\] )",
     # Where in the program: file and line, logger.

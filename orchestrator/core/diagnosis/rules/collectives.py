@@ -154,7 +154,8 @@ RULES = (
             sign("Received sigquit from a child proc", r"(?P<detail>a child process)"),
             sign("died unexpectedly", r"(?P<detail>Worker proc \S{1,40}) died unexpectedly"),
             sign("Background loop has errored already", r"(?P<detail>background loop)"),
-            sign("WorkerCrashedError", r"(?P<detail>WorkerCrashedError)"),
+            sign("_InactiveRpcError", r"(?P<detail>_InactiveRpcError)"),
+            sign("EOFError", r"^(?P<detail>EOFError)$", frames=r"multiprocessing/connection\.py"),
             sign("The actor died", r"(?P<detail>actor) died"),
             sign("ray.exceptions.RayTaskError", r"(?P<detail>RayTaskError)"),
             sign("BrokenProcessPool", r"(?P<detail>BrokenProcessPool)"),
@@ -171,5 +172,50 @@ RULES = (
         defaults={"detail": "connection lost"},
         consequence="lost a process that had ended",
         references=("Ray", "vLLM"),
+    ),
+    Rule(
+        id="JAX-RDZV-001",
+        title="Not all JAX processes came",
+        domain=Domain.LAUNCH,
+        cause="{who} waited in vain for other JAX processes ({detail}): they are not started, "
+        "ended "
+        "first, or cannot reach the coordinator",
+        remedy="start every process (num_processes); the coordinator's address must be reachable "
+        "from each node; initialization_timeout= for slow starts",
+        role=Role.VICTIM,
+        advice=Advice.RETRY,
+        weight=64,
+        signs=(
+            sign("Barrier timed out", r"(?P<detail>Barrier timed out)"),
+            sign("agent in error status", r"agent in error status: (?P<detail>.{1,80})"),
+            sign("cluster registration failed", r"(?P<detail>cluster registration failed)"),
+            sign("may be stuck", r"thread has been (?P<detail>waiting for .{1,60}?) for \d"),
+        ),
+        defaults={"detail": "timed out"},
+        consequence="waited in vain for JAX processes",
+        references=("JAX",),
+    ),
+    Rule(
+        id="JAX-RDZV-002",
+        title="The JAX coordinator does not answer",
+        domain=Domain.LAUNCH,
+        cause="{who} cannot reach the JAX coordinator{peer}: the process that serves it ended "
+        "first "
+        "or is not started",
+        remedy="the log of process 0; TCP to the coordinator's port from this node",
+        role=Role.VICTIM,
+        advice=Advice.RETRY,
+        weight=60,
+        signs=(
+            sign("failed to connect to all addresses"),
+            sign("WatchTasksAsync failed"),
+            sign(
+                "Failed to connect to remote host",
+                r"ipv4:(?P<peer>[\d.:]{7,40}): Failed to conn",
+            ),
+        ),
+        defaults={"peer": ""},
+        consequence="could not reach the JAX coordinator",
+        references=("JAX", "gRPC"),
     ),
 )

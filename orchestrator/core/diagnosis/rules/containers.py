@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.model import Advice, Confidence, Domain, Rule, sign
+from orchestrator.core.diagnosis.model import Advice, Confidence, Domain, Role, Rule, sign
 
 RULES = (
     Rule(
@@ -138,5 +138,47 @@ RULES = (
         ),
         defaults={"detail": "203/EXEC"},
         references=("systemd.exec",),
+    ),
+    Rule(
+        id="CONT-START-001",
+        title="The container could not be started",
+        domain=Domain.LAUNCH,
+        cause="{who} could not start its container ({detail}); the line does not say why",
+        remedy="the engine's lines above; the image by itself: srun --container-image=IMAGE true, "
+        "docker run --rm IMAGE true",
+        role=Role.VAGUE,
+        advice=Advice.RETRY,
+        weight=44,
+        signs=(
+            sign("couldn't start container", r"(?P<detail>pyxis: couldn't start container)"),
+            sign("container start failed", r"(?P<detail>container start failed.{0,40})"),
+            sign("container creation failed", r"(?P<detail>container creation failed.{0,80})"),
+            sign("CreateContainerError", r"(?P<detail>CreateContainerError)"),
+            sign("OCI runtime create failed", r"(?P<detail>OCI runtime create failed)"),
+            sign("runc create failed", r"(?P<detail>runc create failed)"),
+            sign("failed to start container", r"(?P<detail>failed to start container)"),
+        ),
+        defaults={"detail": "no reason given"},
+        consequence="could not start a container",
+        references=("pyxis", "Docker", "Kubernetes"),
+    ),
+    Rule(
+        id="K8S-VOL-001",
+        title="A volume cannot be mounted",
+        domain=Domain.HOST,
+        cause="Kubernetes cannot mount a volume of the pod ({detail})",
+        remedy="kubectl describe pod and pvc: does the claim exist and is it bound, and does the "
+        "node reach the storage",
+        confidence=Confidence.CERTAIN,
+        weight=80,
+        signs=(
+            sign("MountVolume.", r"(?P<detail>MountVolume\.\w{1,20} failed for volume \S{1,80})"),
+            sign(
+                "nable to attach or mount volumes",
+                r"(?P<detail>nable to attach or mount volumes)",
+            ),
+        ),
+        defaults={"detail": "mount failed"},
+        references=("Kubernetes",),
     ),
 )

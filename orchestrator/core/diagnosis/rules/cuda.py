@@ -28,6 +28,7 @@ RULES = (
             sign("CUDA_ERROR_OUT_OF_MEMORY"),
             sign("out of memory", r"cuda runtime error \(2\) : out of memory"),
             sign("out of memory", r"cudaMalloc failed: out of memory"),
+            sign("OOM when allocating tensor"),
             sign("RESOURCE_EXHAUSTED", r"RESOURCE_EXHAUSTED: Out of memory"),
             sign("out of memory", r"(?:Cuda|CUDA|cuda) failure (?:\d{1,4} )?'out of memory'"),
             sign("CUBLAS_STATUS_ALLOC_FAILED"),
@@ -48,8 +49,10 @@ RULES = (
         signs=(
             sign(
                 "CUDA out of memory",
-                rf"CUDA out of memory.{{0,300}}? Process (?P<pid>\d{{1,9}}) has (?P<held>{_SIZE}) "
-                rf"memory in use",
+                # In a container a process may not know itself in this list: only beside its own
+                # share is it another that is named.
+                r"CUDA out of memory.{0,300}? Process (?P<pid>\d{1,9}) has "
+                r"(?P<held>[\d.]{1,12} ?[GT]i?B) memory in use.{0,200}this process has",
             ),
         ),
         defaults={"pid": "?", "held": "memory"},
@@ -205,6 +208,7 @@ RULES = (
                 r"(?P<detail>couldn't communicate with the NVIDIA driver)",
             ),
             sign("No devices were found", r"^(?P<detail>No devices were found)"),
+            sign("CUDA_ERROR_NO_DEVICE", r"(?P<detail>CUDA_ERROR_NO_DEVICE)"),
             sign(
                 "on a CUDA device but torch.cuda.is_available() is False",
                 r"(?P<detail>torch\.cuda\.is_available\(\) is False)",

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from orchestrator.core.diagnosis.model import Advice, Confidence, Domain, Role, Rule, sign
-from orchestrator.core.outcome import Exited, Signalled
-
-_EXITCODE = r"failed \(exitcode: %s\) local_rank: (?P<local_rank>\d{1,4})"
 
 RULES = (
     Rule(
@@ -75,114 +72,6 @@ RULES = (
         ),
         defaults={"detail": "no memory"},
         references=("torch", "numpy"),
-    ),
-    Rule(
-        id="HOST-KILL-001",
-        title="Killed from outside",
-        domain=Domain.HOST,
-        cause="{who} was killed by SIGKILL: most often by the kernel for lack of host memory, else "
-        "by "
-        "another user or a supervisor",
-        remedy="dmesg -T on that node: 'Out of memory: Killed process' settles it",
-        role=Role.FAILURE,
-        advice=Advice.RETRY,
-        confidence=Confidence.POSSIBLE,
-        weight=60,
-        signs=(
-            sign("failed (exitcode: -9)", _EXITCODE % "-9"),
-            sign("ignal 9 (SIGKILL)"),
-            sign("Killed", r"(?:^|: line \d{1,6}: {1,4}\d{1,9} )Killed(?:\s|$)"),
-            sign(
-                "exited on signal 9",
-                r"rank (?P<rank>\d{1,6}) with PID \d{1,9} on node (?P<target>\S{1,80}) exited on "
-                r"signal 9\b",
-            ),
-            sign("exited on signal 9"),
-            sign(
-                ": Killed",
-                r"error: (?P<target>[\w.-]{1,80}): tasks? (?:(?P<rank>\d{1,6})|[\d,-]{1,80}): "
-                r"Killed",
-            ),
-            sign("killed by signal: Killed"),
-            sign("return code = -9", r"exits with return code = -9\b"),
-            sign("SIGKILL", r"(?:died with <Signals\.|Worker .{1,60}exited by |killed by )SIGKILL"),
-            sign("status=9/KILL"),
-            sign("code 137", r"[Ee]xit(?:ed with)? code 137\b"),
-            sign("code: 137", r"[Ee]xit code: 137\b"),
-            sign("status 137", r"[Ee]xit status 137\b"),
-            sign("signaled to shutdown with signal 9", r"signal 9(?: rank=(?P<rank>\d{1,6}))?"),
-            sign("exit code: -9"),
-            sign("exitcode -9", r"exitcode -9\b"),
-        ),
-        endings=(Signalled(9), Exited(137)),
-        references=("torchrun",),
-    ),
-    Rule(
-        id="HOST-SEGV-001",
-        title="Segmentation fault",
-        domain=Domain.PROGRAM,
-        cause="{who} crashed with a segmentation fault: mixed library versions (CUDA, NCCL, a "
-        "compiled extension) or a bug in native code",
-        remedy="--env PYTHONFAULTHANDLER=1 shows where; rebuild extensions against the installed "
-        "torch",
-        role=Role.FAILURE,
-        advice=Advice.RETRY,
-        weight=65,
-        signs=(
-            sign("Fatal Python error: Segmentation fault"),
-            sign("Segmentation fault"),
-            sign("failed (exitcode: -11)", _EXITCODE % "-11"),
-            sign("ignal 11 (SIGSEGV)"),
-            sign("segfault at"),
-            sign("exited on signal 11"),
-            sign("return code = -11"),
-            sign("status=11/SEGV"),
-            sign("code 139", r"[Ee]xit(?:ed with)? code 139\b"),
-            sign("code: 139", r"[Ee]xit code: 139\b"),
-            sign("status 139", r"[Ee]xit status 139\b"),
-            sign("signaled to shutdown with signal 11", r"signal 11(?: rank=(?P<rank>\d{1,6}))?"),
-            sign("exit code: -11"),
-        ),
-        endings=(Signalled(11), Exited(139)),
-        references=("torchrun",),
-    ),
-    Rule(
-        id="HOST-BUS-001",
-        title="Bus error: shared memory or a mapped file was cut off",
-        domain=Domain.HOST,
-        cause="{who} died of SIGBUS: /dev/shm is full, or a mapped file became shorter",
-        remedy="docker --ipc=host or --shm-size=8g; df /dev/shm on the node",
-        role=Role.FAILURE,
-        advice=Advice.RETRY,
-        weight=68,
-        signs=(
-            sign("Bus error"),
-            sign("failed (exitcode: -7)", _EXITCODE % "-7"),
-            sign("ignal 7 (SIGBUS)"),
-            sign("exited on signal 7"),
-            sign("return code = -7"),
-            sign("exit code: -7"),
-        ),
-        endings=(Signalled(7), Exited(135)),
-        references=("NCCL#290",),
-    ),
-    Rule(
-        id="HOST-ILL-001",
-        title="Illegal instruction",
-        domain=Domain.HOST,
-        cause="{who} ended at an illegal instruction (SIGILL): a binary built for another CPU",
-        remedy="install the wheel for this CPU, or build it there",
-        role=Role.FAILURE,
-        advice=Advice.EXCLUDE_NODE,
-        weight=66,
-        signs=(
-            sign("Illegal instruction"),
-            sign("failed (exitcode: -4)", _EXITCODE % "-4"),
-            sign("ignal 4 (SIGILL)"),
-            sign("signaled to shutdown with signal 4", r"signal 4(?: rank=(?P<rank>\d{1,6}))?"),
-        ),
-        endings=(Signalled(4), Exited(132)),
-        references=("Linux",),
     ),
     Rule(
         id="HOST-PCIE-001",

@@ -94,6 +94,11 @@ RULES = (
             sign("libcuda.so cannot found", r"(?P<library>libcuda\.so)"),
             sign("invalid ELF header", r"Error: (?P<library>[\w.+/-]{1,200}): invalid ELF header"),
             sign("wrong ELF class", r"Error: (?P<library>[\w.+/-]{1,200}): wrong ELF class"),
+            sign("Required library version not found", r"not found: (?P<library>lib[\w.+-]{1,80})"),
+            sign(
+                "CUDA Setup failed despite GPU being available",
+                r"(?P<library>CUDA) Setup failed",
+            ),
             sign("Could not load library", r"Could not load library (?P<library>lib[\w.+-]{1,80})"),
             sign("undefined symbol", r"Error: (?P<library>[\w.+/-]{1,200}): undefined symbol"),
         ),
@@ -147,6 +152,7 @@ RULES = (
                 r"^env: ['\u2018]?(?P<path>[\w./-]{1,200})['\u2019]?: No such f",
             ),
             sign("unable to find the specified executable file"),
+            sign("failed to execute: ", r"failed to execute: (?P<path>\S{1,200}): No such file"),
             sign("could not access or execute an executable"),
             sign(
                 "does not exist",
@@ -177,6 +183,8 @@ RULES = (
             ),
             sign("No such option: ", r"^Error: (?P<detail>No such option: \S{1,60})"),
             sign("Could not override", r"(?P<detail>Could not override '[^']{1,80}')"),
+            sign("' not found in: ", r"(?P<detail>Override '[^']{1,80}' not found)"),
+            sign("is not in struct", r"(?P<detail>Key '[^']{1,80}' is not in struct)"),
         ),
         defaults={"detail": "see the line"},
         references=("Python: argparse",),
@@ -210,7 +218,7 @@ RULES = (
         cause="{who} raised {detail}",
         remedy="the traceback above that line says where in the program",
         role=Role.FAILURE,
-        weight=20,
+        weight=8,
         confidence=Confidence.LIKELY,
         signs=(
             sign(
@@ -253,6 +261,26 @@ RULES = (
         references=("C++: std::thread", "torch: ProcessGroupGloo"),
     ),
     Rule(
+        id="NATIVE-ASSERT-001",
+        title="An assertion in native code failed",
+        domain=Domain.PROGRAM,
+        cause="{who} stopped at an assertion in native code: {detail}",
+        remedy="the words of the assertion name what was expected; as a rule a size, a version or "
+        "a "
+        "number of devices that does not fit",
+        role=Role.FAILURE,
+        weight=24,
+        signs=(
+            sign("Assertion failed: ", r"Assertion failed: (?P<detail>.{1,160})"),
+            sign("INTERNAL ASSERT FAILED", r"(?P<detail>.{0,80}INTERNAL ASSERT FAILED.{0,120})"),
+            sign("' failed.", r"Assertion [`'](?P<detail>.{1,120})' failed\."),
+            sign("enforce fail at", r"enforce fail at (?P<detail>.{1,160})"),
+            sign("Check failed: ", r"Check failed: (?P<detail>.{1,160})"),
+        ),
+        defaults={"detail": "see the line"},
+        references=("C++",),
+    ),
+    Rule(
         id="PY-HOME-001",
         title="The interpreter does not find its own library",
         domain=Domain.LAUNCH,
@@ -280,7 +308,7 @@ RULES = (
         signs=(
             sign(
                 "terminate called after throwing",
-                r"terminate called after throwing (?P<detail>an instance of '[^']{1,80}')?",
+                r"terminate called after throwing (?P<detail>an instance of '(?!c10::Dist)[^']{1,80}')",
             ),
             sign("  what():", r"what\(\): {1,4}(?P<detail>.{1,160})"),
             sign("double free or corruption", r"(?P<detail>double free or corruption)"),
@@ -290,12 +318,6 @@ RULES = (
             sign("Fatal Python error: Aborted", r"(?P<detail>Fatal Python error: Aborted)"),
             sign(" panicked at", r"thread '[^']{1,60}' panicked at (?P<detail>.{1,160})"),
             sign("panic: ", r"^(?P<detail>panic: .{1,160})"),
-            sign("exited on signal 6", r"(?P<detail>signal 6)"),
-            sign("return code = -6", r"return code = (?P<detail>-6)"),
-            sign(
-                "failed (exitcode: -6)",
-                r"failed \(exitcode: -6\) local_rank: (?P<local_rank>\d{1,4})",
-            ),
         ),
         defaults={"detail": "abort"},
         references=("C++",),

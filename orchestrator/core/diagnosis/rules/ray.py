@@ -167,6 +167,35 @@ RULES = (
         references=("Ray",),
     ),
     Rule(
+        id="RAY-WORKER-001",
+        title="Ray's workers end at their start",
+        domain=Domain.LAUNCH,
+        cause="worker processes of Ray on {who} ended before they could register",
+        remedy="python-core-worker-*.log and worker-*.err in the session folder of that node; as a "
+        "rule a package that does not import, or no memory or threads left",
+        role=Role.FAILURE,
+        advice=Advice.RETRY,
+        weight=58,
+        signs=(
+            sign("have not registered within the timeout"),
+            sign("The worker died unexpectedly while executing this task"),
+        ),
+        references=("Ray",),
+    ),
+    Rule(
+        id="RAY-AGENT-001",
+        title="Ray has no agent that accepts jobs",
+        domain=Domain.LAUNCH,
+        cause="Ray on {who} has no agent that could accept the job: it ended, or ray[default] is "
+        "not installed on the nodes",
+        remedy="pip install 'ray[default]' on every node, then dashboard_agent.log in the session "
+        "folder",
+        confidence=Confidence.CERTAIN,
+        weight=72,
+        signs=(sign("No available agent to submit job"),),
+        references=("Ray", "OpenRLHF#1236"),
+    ),
+    Rule(
         id="RAY-ENV-001",
         title="Ray could not set up the runtime environment",
         domain=Domain.LAUNCH,

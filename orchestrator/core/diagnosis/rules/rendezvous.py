@@ -110,8 +110,6 @@ RULES = (
                 "could not be resolved", r"hostname (?P<peer>[\w.-]{1,120}) could not be resolved"
             ),
             sign("failed to resolve", r"failed to resolve host(?:name)? '?(?P<peer>[\w.-]{1,120})"),
-            sign("gaierror: [Errno -", confidence=Confidence.LIKELY),
-            sign("getaddrinfo", r"getaddrinfo(?: failed|\(\)|:)", confidence=Confidence.LIKELY),
         ),
         defaults={"peer": "the master's name"},
         references=("pytorch#107021",),
@@ -186,6 +184,7 @@ RULES = (
                 r"DistNetworkError: (?:Connection reset|Broken pipe|Failed to recv)",
             ),
             sign("RendezvousClosedError"),
+            sign("TCPStore server has shut down"),
             sign("wait timeout after", r"wait timeout after \d{1,9} ?ms, keys:"),
             sign("DistStoreError: Socket Timeout"),
         ),

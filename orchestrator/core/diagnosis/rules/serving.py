@@ -59,6 +59,12 @@ RULES = (
                 r"(?P<detail>Ray does not allocate any GPUs on the driver node)",
             ),
             sign(
+                "Number of GPUs per node",
+                r"(?P<detail>Number of GPUs per node \d{1,4} must be at least as large as TP "
+                r".{1,30})",
+            ),
+            sign("mpiSize == tp", r"(?P<detail>mpiSize == tp \* pp)"),
+            sign(
                 "World size",
                 r"(?P<detail>World size \(\d{1,5}\) is larger than the number of available GPUs "
                 r"\(\d{1,5}\))",
