@@ -19,9 +19,9 @@ _SEQUENCES = re.compile(
     rf"|\x1b[PX^_][^\x1b\n]{{0,{MAX_SEQUENCE}}}\x1b\\"  # DCS, SOS, PM, APC
     r"|\x1b[ -/]{0,8}[0-~]?"  # the other escapes, also unfinished ones
     r"|\x9b[0-?]{0,60}[ -/]{0,8}[@-~]"  # CSI as a single character
-    r"|(?:\^\[|#033|\\x1b|\\u001b|\\e|\\033)\[[0-9;]{0,20}[mK]"  # as pagers and syslog write it
+    r"|(?:\^\[|ESC|#033|\\x1b|\\u001b|\\e|\\033)\[[0-9;]{0,20}[mK]"  # as pagers and syslog write it
 )
-_ESCAPED = ("\x1b", "\x9b", "^[[", "#033[", "\\x1b[", "\\u001b[", "\\e[", "\\033[")
+_ESCAPED = ("\x1b", "\x9b", "^[[", "ESC[", "#033[", "\\x1b[", "\\u001b[", "\\e[", "\\033[")
 _INVISIBLE = re.compile("[\x00\u200b\u2060\ufeff]")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d")
 _HOST = re.compile(r"[A-Za-z0-9][\w.-]{0,62}")

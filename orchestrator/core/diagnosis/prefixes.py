@@ -64,6 +64,7 @@ BRACKETED = (
     rf"\[{_CLOCK}(?: TP(?P<rank>\d{{1,4}}))?\] {{0,4}}",
     r"\[ {0,8}\d{1,9}\.\d{3,9}\] ?",
     rf"\[[IWEFC]{_GLOG}",
+    rf"\[[IWEFC] {_SOURCE}:\d{{1,6}}\] ?",
     rf"\[ ?(?P<level>{_LEVEL}) ?\][ :|-]{{0,12}}",
     r"\[(?P<level>[EFWID])\] ",
     # Where in the program: file and line, logger, thread.
@@ -112,6 +113,7 @@ WORDED = (
     # Levels; the letters of Google's and torch's loggers tell nothing of how a program goes on.
     rf"[IWEFC]{_GLOG}",
     rf"(?P<level>{_LEVEL}):[\w.]{{1,80}}:",
+    r"time=\"?[\dT:.Z+-]{19,40}\"? level=(?P<level>\w{4,8})(?: source=\S{1,80})?(?: msg=)?\"?",
     rf"(?P<level>{_LEVEL})[ :|-]{{1,12}}",
     rf"slurmstepd-(?P<node>{_NAME}): ",
     # NCCL; its own words follow, which rules look for, so that only who is taken from it.
@@ -133,7 +135,7 @@ WORDED = (
     rf"(?P<node>{_HOST})(?:\t|: (?!line \d))",
     (
         r"(?!socket|struct|zlib|select|ssl|queue)(?:root|__main__|[a-z_]{1,40}(?:\.[a-z_]\w{0,40}){1,6})"
-        r": "
+        rf"{_NO_HOST_END}: "
     ),
     r"(?:stderr|E)(?:: {0,3}| {3})",  # the latter is pytest's
 )
@@ -202,5 +204,5 @@ def read_head(line: str) -> Head:
         text=line[start:].lstrip(),
         node=told.get("node", ""),
         rank=None if rank is None else int(rank),
-        mild=told.get("level", "E")[0] in _MILD,
+        mild=told.get("level", "E")[0].upper() in _MILD,
     )

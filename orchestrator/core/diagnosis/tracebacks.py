@@ -44,6 +44,7 @@ _CARRIES = (
     "emote Traceback",
     "emote traceback",
 )
+_OPEN = re.compile(r"(?:validation errors? for \w{1,60}|:)$")
 # Lines of launchers and rules between sections, which may follow an exception at once.
 _OTHERS = re.compile(
     r"(?:srun|slurmstepd|mpirun|prterun|sbatch|wandb|pdsh@|clush|docker|ssh|NVRM|bash|sh|ninja)\b"
@@ -210,7 +211,7 @@ class _Reader:
             if n >= MAX_MESSAGE or _FRAME.match(below.body) or _is_anothers(below.body):
                 break
             if not blank and not closed:
-                message, end = message or below.body.strip(), below.end
+                message, end = _joined(message, below.body.strip()), below.end
             closed = closed or (blank and bool(message))
         return message, Link.NONE, False, end
 
@@ -262,6 +263,13 @@ class _Reader:
     def _line_end(self, position: int) -> int:
         match = _ENDS.search(self._text, position)
         return len(self._text) if match is None else match.start()
+
+
+def _joined(message: str, below: str) -> str:
+    """With the next line, where the first says nothing yet: ``1 validation error for X``."""
+    if not message:
+        return below
+    return f"{message} {below}" if _OPEN.search(message) else message
 
 
 def _is_anothers(body: str) -> bool:

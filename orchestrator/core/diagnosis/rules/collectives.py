@@ -163,6 +163,9 @@ RULES = (
                 "exited unexpectedly",
                 r"DataLoader worker \(pid.{1,60}(?P<detail>exited unexpectedly)",
             ),
+            sign("by an unexpected system error", r"(?P<detail>A worker died or was killed)"),
+            sign("scheduler is dead", r"(?P<detail>scheduler is dead)"),
+            sign("Executor worker returned error", r"(?P<detail>Executor worker)"),
             sign("ShardCannotStart", r"(?P<detail>ShardCannotStart)"),
             sign(
                 "Connection reset by peer",

@@ -94,6 +94,10 @@ RULES = (
         weight=88,
         signs=(
             sign("system not yet initialized"),
+            sign(
+                "driver interface version",
+                r"fabric manager .{0,80}don't match with driver version",
+            ),
             sign("CUDA_ERROR_SYSTEM_NOT_READY"),
             sign("Error 802"),
         ),
@@ -180,7 +184,10 @@ RULES = (
         remedy="one rank per GPU: --ranks-per-node, or take CUDA_VISIBLE_DEVICES away",
         confidence=Confidence.CERTAIN,
         weight=80,
-        signs=(sign("invalid device ordinal"),),
+        signs=(
+            sign("invalid device ordinal"),
+            sign("specified on host", r"No slot '\d{1,4}' specified on host"),
+        ),
         references=("CUDA",),
     ),
     Rule(
@@ -209,6 +216,14 @@ RULES = (
             ),
             sign("No devices were found", r"^(?P<detail>No devices were found)"),
             sign("CUDA_ERROR_NO_DEVICE", r"(?P<detail>CUDA_ERROR_NO_DEVICE)"),
+            sign("no GPU detected", r"(?P<detail>no GPU detected)"),
+            sign(
+                "cuda driver library",
+                r"(?P<detail>cuda driver library (?:init failure|failed).{0,40})",
+            ),
+            sign("No HIP GPUs are available", r"(?P<detail>No HIP GPUs are available)"),
+            sign("failed call to cuInit", r"(?P<detail>failed call to cuInit.{0,60})"),
+            sign("no GPU resources available", r"(?P<detail>no GPU resources available)"),
             sign(
                 "on a CUDA device but torch.cuda.is_available() is False",
                 r"(?P<detail>torch\.cuda\.is_available\(\) is False)",
@@ -311,7 +326,11 @@ RULES = (
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=30,
-        signs=(sign("CUDA error: ", r"CUDA error: (?P<detail>[a-zA-Z][\w ,/()-]{2,100})"),),
+        signs=(
+            sign("CUDA error: ", r"CUDA error: (?P<detail>[a-zA-Z][\w ,/()-]{2,100})"),
+            sign("HIP error: ", r"(?P<detail>HIP error: [a-zA-Z][\w ,/()-]{2,100})"),
+            sign("HSA_STATUS_ERROR", r"(?P<detail>HSA_STATUS_ERROR\w{0,60})"),
+        ),
         defaults={"detail": "unknown"},
         references=("CUDA",),
     ),

@@ -56,6 +56,10 @@ RULES = (
                 r".{0,30}['\u2018](?P<path>[^'\u2019]{1,200})['\u2019]: Perm",
             ),
             sign(
+                "ermission denied",
+                r"exec:? \"?(?P<path>/[^ :\"]{1,200})\"?: [Pp]ermission denied",
+            ),
+            sign(
                 "Operation not permitted",
                 r"PermissionError: \[Errno 1\] Operation not permitted: '?(?P<path>[^']{1,200})",
             ),
@@ -147,6 +151,9 @@ RULES = (
             sign("Read-only file system", r"(?P<detail>Read-only file system)"),
             sign("not responding", r"(?P<detail>nfs: server \S{1,80} not responding)"),
             sign("LustreError", r"(?P<detail>LustreError): .{0,80}"),
+            sign("No locks available", r"(?P<detail>No locks available)"),
+            sign("EXT4-fs error", r"(?P<detail>EXT4-fs error .{1,80})"),
+            sign("Shutting down filesystem", r"(?P<detail>XFS .{1,60}Shutting down filesystem)"),
             sign("Remote I/O error", r"(?P<detail>Remote I/O error)"),
         ),
         defaults={"detail": "input/output error", "path": ""},

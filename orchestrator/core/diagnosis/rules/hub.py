@@ -56,6 +56,8 @@ RULES = (
                 r"host='(?:[\w-]{1,40}\.){0,3}huggingface\.co', port=443\): (?:Max retries exceeded"
                 r"|Read timed out)",
             ),
+            sign("on the Hub (", r"Couldn't reach .{1,120} on the Hub \("),
+            sign("Server Error", r"5\d\d Server Error.{0,120}huggingface\.co"),
             sign("xethub.hf.co", r"host='[\w.-]{1,60}\.hf\.co', port=443\)"),
             sign("Failed to resolve", r"Failed to resolve '[\w.-]{0,60}huggingface\.co'"),
             sign("OfflineModeIsEnabled"),
@@ -92,6 +94,10 @@ RULES = (
             sign(
                 "Repo id must",
                 r"Repo id must .{1,160}: '(?P<path>[^']{1,200})'",
+            ),
+            sign(
+                "Invalid repository ID or local directory",
+                r"local directory specified: '(?P<path>[^']{1,200})'",
             ),
             sign(
                 "Incorrect path_or_model_id",
@@ -135,5 +141,26 @@ RULES = (
         ),
         defaults={"repo": "it names"},
         references=("transformers", "vLLM"),
+    ),
+    Rule(
+        id="DATA-AUTH-001",
+        title="The object store refuses access",
+        domain=Domain.LAUNCH,
+        cause="the object store refuses {who} ({detail})",
+        remedy="--env with the store's credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID, "
+        "GOOGLE_APPLICATION_CREDENTIALS), kept secret; their rights and their expiry",
+        confidence=Confidence.CERTAIN,
+        weight=78,
+        signs=(
+            sign("NoCredentialsError", r"(?P<detail>NoCredentialsError)"),
+            sign("Unable to locate credentials", r"(?P<detail>Unable to locate credentials)"),
+            sign("AccessDenied", r"(?P<detail>AccessDenied)\b"),
+            sign("InvalidAccessKeyId", r"(?P<detail>InvalidAccessKeyId)"),
+            sign("ExpiredToken", r"(?P<detail>ExpiredToken)"),
+            sign("DefaultCredentialsError", r"(?P<detail>DefaultCredentialsError)"),
+            sign("does not have storage.objects"),
+        ),
+        defaults={"detail": "access denied"},
+        references=("boto3", "google-auth"),
     ),
 )

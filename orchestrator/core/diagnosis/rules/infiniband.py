@@ -237,4 +237,28 @@ RULES = (
         defaults={"detail": "see the line"},
         references=("aws-ofi-nccl",),
     ),
+    Rule(
+        id="NCCL-IB-010",
+        title="An InfiniBand connection failed",
+        domain=Domain.FABRIC,
+        cause="{who} lost its InfiniBand connection to {peer} (completion error {error}): the "
+        "other "
+        "side ended or failed first, or refused the access",
+        remedy="the log of the rank on the other side; its memlock limit and HCA; perfquery on "
+        "both "
+        "ports",
+        role=Role.VAGUE,
+        advice=Advice.LOWER_RUNG,
+        weight=62,
+        signs=(
+            sign(
+                "ot completion",
+                r"[Gg]ot completion(?: from peer (?P<peer>[^ ]{1,80}))? with (?:status=|error )"
+                r"(?P<error>\d{1,3})\b",
+            ),
+        ),
+        defaults={"peer": "its peer", "error": "unknown"},
+        consequence="lost an InfiniBand connection",
+        references=("libibverbs: ibv_wc_status",),
+    ),
 )

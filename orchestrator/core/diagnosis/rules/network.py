@@ -271,6 +271,7 @@ RULES = (
                 r"ConnectionPool\(host='(?P<peer>[\w.-]{1,120})', port=\d{1,5}\): (?:Max retries"
                 r"|Read timed out)",
             ),
+            sign("can't be reached at", r"can't be reached at (?P<peer>https?://[\w.:-]{1,120})"),
             sign(
                 "Could not connect to the endpoint URL",
                 r"endpoint URL: \"(?P<peer>[^\"]{1,120})",

@@ -10,6 +10,9 @@ _OWN = (
     "|benchmarks|benchmark|modules|training|inference|dataset|data|trainer|helpers"
 )
 
+# What a shell puts before its words on a line of a script.
+_SCRIPT = r"^[\w./@-]{1,160}: (?:line )?\d{1,6}: "
+
 RULES = (
     Rule(
         id="PY-MOD-001",
@@ -91,6 +94,7 @@ RULES = (
                 r"(?:Error: |libraries: )(?P<library>(?!\S{0,80}torch_extensions)[\w.+/-]{1,160}): "
                 r"cannot open shared object file",
             ),
+            sign("Failed to find CUDA library", r"CUDA library (?P<library>[\w.+-]{1,80})"),
             sign("libcuda.so cannot found", r"(?P<library>libcuda\.so)"),
             sign("invalid ELF header", r"Error: (?P<library>[\w.+/-]{1,200}): invalid ELF header"),
             sign("wrong ELF class", r"Error: (?P<library>[\w.+/-]{1,200}): wrong ELF class"),
@@ -152,8 +156,15 @@ RULES = (
                 r"^env: ['\u2018]?(?P<path>[\w./-]{1,200})['\u2019]?: No such f",
             ),
             sign("unable to find the specified executable file"),
+            sign("unable to launch the specified application as it could not access"),
+            sign("not found", rf"{_SCRIPT}(?P<path>[^ :]{{1,200}}): (?:command )?not found"),
+            sign("No such file or directory", rf"{_SCRIPT}(?P<path>[^ :]{{1,200}}): No such file"),
+            sign(
+                "no such file or directory",
+                r"exec:? \"?(?P<path>/[^ :\"]{1,200})\"?: no such file",
+            ),
+            sign("caused: no such file", r"(?P<path>exec user process) caused: no such file"),
             sign("failed to execute: ", r"failed to execute: (?P<path>\S{1,200}): No such file"),
-            sign("could not access or execute an executable"),
             sign(
                 "does not exist",
                 r"^Error: .{0,20}script ['\"]?(?P<path>\S{1,200}?)['\"]? does not ex",
@@ -308,7 +319,8 @@ RULES = (
         signs=(
             sign(
                 "terminate called after throwing",
-                r"terminate called after throwing (?P<detail>an instance of '(?!c10::Dist)[^']{1,80}')",
+                r"terminate called after throwing (?P<detail>an instance of '(?!c10::Dist)"
+                r"[^']{1,80}')",
             ),
             sign("  what():", r"what\(\): {1,4}(?P<detail>.{1,160})"),
             sign("double free or corruption", r"(?P<detail>double free or corruption)"),

@@ -54,6 +54,7 @@ RULES = (
         weight=65,
         signs=(
             sign("RendezvousConnectionError"),
+            sign("EtcdConnectionFailed"),
             sign("RendezvousTimeoutError"),
             sign("The connection to the C10d store has failed"),
         ),
@@ -160,7 +161,9 @@ RULES = (
             ),
             sign(
                 "server socket",
-                r"server socket (?:cannot be initialized|has failed to (?:bind|listen)(?! on any))",
+                r"^(?:\[c10d\] )?The (?:IPv\d )?server socket (?:cannot be initialized|has failed "
+                r"to "
+                r"(?:bind|listen)(?! on any))",
             ),
         ),
         references=("pytorch: TCPStore",),

@@ -33,8 +33,10 @@ def signalled(number: int, name: str, words: str) -> tuple[Sign, ...]:
         sign(f"killed by signal: {words}", rf"DataLoader worker .{{0,40}}signal: {words}\.?$"),
         sign(f"return code = -{number}", rf"return code = -{number}\b"),
         sign(f"terminated with signal SIG{name}"),
-        sign(f"SIG{name}", rf"(?:died with <Signals\.|exited by |killed by )SIG{name}"),
-        sign(f"exit code: -{number}", rf"exit code: -{number}\b"),
+        # Ray lists what might have ended a worker; that is no evidence.
+        sign(f"SIG{name}", rf"(?:died with <Signals\.|exited by |(?<!is )killed by )SIG{name}"),
+        sign(f"xit code: -{number}", rf"xit code: -{number}\b"),
+        sign(f"exit code -{number}", rf"exit code -{number}\b"),
         sign(f"exitcode -{number}", rf"exitcode -{number}\b"),
         sign(f"exitcode=-{number}", rf"exitcode=-{number}\b"),
         sign(f"exit status -{number}", rf"exit status -{number}\b"),

@@ -179,4 +179,17 @@ RULES = (
         defaults={"gpu": "not named"},
         references=("NVIDIA driver",),
     ),
+    Rule(
+        id="XID-SW-001",
+        title="An NVSwitch reports a fatal fault (SXid)",
+        domain=Domain.HARDWARE,
+        cause="an NVSwitch of {who} reports a fatal fault: SXid {number}, {gpu}",
+        remedy="reset all GPUs and the fabric manager, or reboot; exclude the node on repeat",
+        advice=Advice.EXCLUDE_NODE,
+        confidence=Confidence.CERTAIN,
+        weight=91,
+        signs=(sign("SXid (", r"SXid \((?P<gpu>[^)]{1,40})\): (?P<number>\d{4,6}), Fatal"),),
+        defaults=_DEFAULTS,
+        references=("NVIDIA: fabric manager guide",),
+    ),
 )
