@@ -23,6 +23,7 @@ from orchestrator.core.connectivity import (
 from orchestrator.core.evidence import Inspected, Stalled
 from orchestrator.core.facts import Facts, SlurmNode
 from orchestrator.core.outcome import Outcome
+from orchestrator.core.problem import Problem
 from orchestrator.core.request import RunRequest
 from orchestrator.core.rounds import Exchanged
 from orchestrator.core.wire_names import wire
@@ -46,16 +47,6 @@ class Phase(StrEnum):
     CLEAN = "clean"
     CLASSIFY = "classify"
     CONCLUDED = "concluded"
-
-
-@wire("Problem")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """An error as data: ``id`` is stable (``OR-SSH-003``), ``remedy`` says what to do next."""
-
-    id: str
-    message: str
-    remedy: str = ""
 
 
 @wire("Begun")

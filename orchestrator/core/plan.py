@@ -152,10 +152,3 @@ class Plan:
             if node.name == name:
                 return node
         raise KeyError(name)
-
-    def node_of_rank(self, rank: int) -> str:
-        """The name of the node that runs ``rank``. Raises ``KeyError``."""
-        for node in self.nodes:
-            if rank in node.ranks:
-                return node.name
-        raise KeyError(rank)
