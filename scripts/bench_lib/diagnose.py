@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import BenchError
 
 if TYPE_CHECKING:
-    from orchestrator.core.diagnosis.model import Diagnosis
+    from orchestrator.core.diagnosis.diagnosis_model import Diagnosis
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -119,9 +119,9 @@ def judged(expected: dict[str, Any], found: Diagnosis | None) -> str:
 def _diagnosis(case: Path) -> Diagnosis | None:
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    from orchestrator.core.diagnosis.judge import judge
-    from orchestrator.edges.diagnosis.reading import Gathering
-    from orchestrator.edges.diagnosis.sources import log_sources
+    from orchestrator.core.diagnosis.first_cause import judge
+    from orchestrator.adapters.diagnosis.log_reader import Gathering
+    from orchestrator.adapters.diagnosis.log_sources import log_sources
 
     gathering = Gathering()
     for log in log_sources(case, "."):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
-from orchestrator.core.diagnosis.model import Sign
+from orchestrator.core.diagnosis.diagnosis_model import Sign
 
 T = TypeVar("T")
 

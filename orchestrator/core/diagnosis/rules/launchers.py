@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
 
 _HOST = r"(?P<target>[\w.-]{1,120})"
 _TASKS = r"tasks? (?:(?P<rank>\d{1,6})|[\d,-]{1,80}): "

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.model import Advice, Confidence, Domain, Role, Rule, Sign, sign
-from orchestrator.core.outcome import Exited, Signalled
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    Role,
+    Rule,
+    Sign,
+    sign,
+)
+from orchestrator.core.base.outcome import Exited, Signalled
 
 _RANK = r"(?: rank=(?P<rank>\d{1,6}))?"
 
