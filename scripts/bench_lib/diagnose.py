@@ -119,9 +119,9 @@ def judged(expected: dict[str, Any], found: Diagnosis | None) -> str:
 def _diagnosis(case: Path) -> Diagnosis | None:
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    from orchestrator.core.diagnosis.first_cause import judge
     from orchestrator.adapters.diagnosis.log_reader import Gathering
     from orchestrator.adapters.diagnosis.log_sources import log_sources
+    from orchestrator.core.diagnosis.first_cause import judge
 
     gathering = Gathering()
     for log in log_sources(case, "."):

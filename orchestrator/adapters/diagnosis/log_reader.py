@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from orchestrator.core.diagnosis.cleaning import clean
-from orchestrator.core.diagnosis.line_prefixes import last_time
-from orchestrator.core.diagnosis.matching import Found, examine
 from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, Source
+from orchestrator.core.diagnosis.line_times import last_time
+from orchestrator.core.diagnosis.matching import Found, examine
 from orchestrator.core.diagnosis.observations import Remark
 
 MIB = 1 << 20

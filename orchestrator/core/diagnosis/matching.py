@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from orchestrator.core.diagnosis.line_prefixes import last_time, read_time
 from orchestrator.core.diagnosis.diagnosis_model import (
     SHOWN_LINE,
     Clue,
@@ -17,8 +16,9 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Sign,
     Source,
 )
+from orchestrator.core.diagnosis.line_prefixes import Head, read_head
+from orchestrator.core.diagnosis.line_times import last_time, read_time
 from orchestrator.core.diagnosis.observations import OBSERVED, Remark
-from orchestrator.core.diagnosis.prefixes import Head, read_head
 from orchestrator.core.diagnosis.rules import BY_ID, RULES
 from orchestrator.core.diagnosis.signs import SignTable, line_end
 from orchestrator.core.diagnosis.tracebacks import Raised, find_raised

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from orchestrator.core.diagnosis.prefixes import read_head
+from orchestrator.core.diagnosis.line_prefixes import read_head
 
 BEGIN = "Traceback (most recent call last"
 MAX_LINES = 600  # of one traceback, others' lines between them included

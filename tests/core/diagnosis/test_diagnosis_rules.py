@@ -13,11 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.diagnosis import cleaning, line_prefixes as lines, signs, tracebacks
-from orchestrator.core.diagnosis.matching import examine
+from orchestrator.core.diagnosis import cleaning, signs, tracebacks
+from orchestrator.core.diagnosis import line_prefixes as lines
 from orchestrator.core.diagnosis.diagnosis_model import Role, Rule, Source
-from orchestrator.core.diagnosis.observations import OBSERVED
-from orchestrator.core.diagnosis.prefixes import (
+from orchestrator.core.diagnosis.line_prefixes import (
     BRACKETED,
     NUMBERED,
     OTHER,
@@ -25,6 +24,8 @@ from orchestrator.core.diagnosis.prefixes import (
     WORDED,
     read_head,
 )
+from orchestrator.core.diagnosis.matching import examine
+from orchestrator.core.diagnosis.observations import OBSERVED
 from orchestrator.core.diagnosis.rules import DOMAINS, RULES
 
 HOSTILE = 64 << 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.core.base.outcome import Exited, Signalled
 from orchestrator.core.diagnosis.diagnosis_model import (
     Advice,
     Confidence,
@@ -11,7 +12,6 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Sign,
     sign,
 )
-from orchestrator.core.base.outcome import Exited, Signalled
 
 _RANK = r"(?: rank=(?P<rank>\d{1,6}))?"
 
