@@ -51,7 +51,7 @@ PATTERNS |= {
     for name, value in vars(module).items()
     if isinstance(value, re.Pattern)
 }
-PATTERNS |= {f"time/{n}": pattern for n, pattern in enumerate(lines._TIMES)}
+PATTERNS |= {f"time/{n}": pattern for n, pattern in enumerate(line_times._TIMES)}
 
 
 def test_ids_are_stable_names_and_unique() -> None:
@@ -164,7 +164,7 @@ def test_any_mixture_of_signs_is_read_in_bounded_time(data: st.DataObject) -> No
 def test_no_line_breaks_the_reader(line: str) -> None:
     """Prefixes and times of any text are read, or there are none."""
     head = read_head(line)
-    at = lines.read_time(line)
+    at = line_times.read_time(line)
 
     assert head.text in line
     assert at is None or 0 <= at < lines.YEAR_S + 32 * 86_400
