@@ -69,10 +69,11 @@ class Advice(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Sign:
     """What gives a failure away in one line: ``text``, and around it ``pattern`` if that is not
-    enough; in the frames of the traceback above it ``frames``. ``confidence``: where the line
-    proves more or less than the rule's other signs.
+    enough; in the frames of the traceback above it ``frames``, and in the lines near it ``around``,
+    where messages have several. ``confidence``: where the line proves more or less than
+    the rule's other signs.
 
-    The pattern's named groups fill in the rule's sentence; ``rank``, ``local_rank`` and ``node``
+    The patterns' named groups fill in the rule's sentence; ``rank``, ``local_rank`` and ``node``
     say whom the line is about, if not the one who wrote it; ``target`` is a node that a launcher
     on any node writes of. Patterns are bounded: no ``*``, no
     ``+``, so that no line can hold the reader up.
@@ -81,17 +82,24 @@ class Sign:
     text: str
     pattern: re.Pattern[str] | None = None
     frames: re.Pattern[str] | None = None
+    around: re.Pattern[str] | None = None
     confidence: Confidence | None = None
 
 
 def sign(
-    text: str, pattern: str = "", *, frames: str = "", confidence: Confidence | None = None
+    text: str,
+    pattern: str = "",
+    *,
+    frames: str = "",
+    around: str = "",
+    confidence: Confidence | None = None,
 ) -> Sign:
     """``pattern`` is searched in lines that hold ``text``."""
     return Sign(
         text,
         re.compile(pattern) if pattern else None,
         re.compile(frames) if frames else None,
+        re.compile(around) if around else None,
         confidence,
     )
 
@@ -101,7 +109,8 @@ class Rule:
     """One known failure. ``id`` is stable. ``cause`` is a sentence with ``{captures}``, for which
     ``defaults`` stand in where a line does not tell; ``weight`` (1..100) says how specific it is.
 
-    ``consequence`` completes "7 ranks ..." where others suffer from somebody else's failure.
+    ``consequence`` completes "7 ranks ..." where others suffer from somebody else's failure;
+    ``aftermath``: a process that only suffered may end like this, too.
     """
 
     id: str
@@ -117,6 +126,7 @@ class Rule:
     endings: tuple[Outcome, ...] = ()
     defaults: Mapping[str, str] = field(default_factory=dict)
     consequence: str = ""
+    aftermath: bool = False
     references: tuple[str, ...] = ()
 
 

@@ -64,8 +64,9 @@ def judge(
 
 
 def _without_explained(clues: list[Clue]) -> list[Clue]:
-    """Not that a library failed without a reason, where the same writer tells before that whom it
-    lost or waited for; a line of nobody in particular may be any writer's of its file.
+    """Not that a library failed without a reason or a process aborted, where the same writer tells
+    before that whom it lost or waited for; a line of nobody in particular may be any writer's of
+    its file.
     """
     suffered: dict[tuple[_Key | None, str], int] = {}
     for clue in clues:
@@ -79,7 +80,10 @@ def _without_explained(clues: list[Clue]) -> list[Clue]:
         key = (None if nobodys else _who(clue.source), clue.source.name)
         return key in suffered and suffered[key] <= clue.line
 
-    return [clue for clue in clues if clue.role is not Role.VAGUE or not is_explained(clue)]
+    def is_open(clue: Clue) -> bool:
+        return clue.role is Role.VAGUE or clue.rule.aftermath
+
+    return [clue for clue in clues if not (is_open(clue) and is_explained(clue))]
 
 
 def _from_ends(ends: Sequence[End]) -> Iterator[Clue]:

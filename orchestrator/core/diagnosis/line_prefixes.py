@@ -39,10 +39,15 @@ _HOST = (
     r"|(?=[0-9a-fA-F:]{0,40}(?:::|[a-fA-F]))[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}"  # IPv6
     # Letters and digits or hyphens in the first label, else a domain that is known.
     rf"|(?!{_NO_HOST})(?=[A-Za-z-]{{1,60}}\d|[0-9]{{1,9}}[a-z]){_LABEL}"
+    rf"|[a-z]{{2,20}}-[a-z](?![\w.-])"  # gpu-b
     rf"|(?!{_NO_HOST})(?=[A-Za-z]{{1,60}}[\d-]){_LABEL}(?:\.[A-Za-z0-9-]{{1,63}}){{1,6}}"
     rf"|[A-Za-z][a-z]{{0,60}}(?:\.[a-z0-9-]{{1,63}}){{0,5}}\.(?:{_DOMAINS})"
     rf"){_NO_HOST_END}"
 )
+
+# A plain word is a host's name only where the next thing is a head of its own.
+_WORD = r"(?P<node>[a-z][a-z0-9]{1,30}(?:-[a-z0-9]{1,30}){0,4})"
+_ANOTHER_HEAD = r"\[rank\d|\[default\d|\[20\d\d-\d\d-\d\d"
 
 _HOST_NAME = rf"(?!python){_NAME}"
 _DATE = r"\d{4}[-/.]\d\d[-/.]\d\d"
@@ -55,6 +60,7 @@ BRACKETED = (
     r"\[(?:rank|RANK|rank: ?|RANK ) ?(?P<rank>\d{1,6})\]:? ?",
     r"\[(?:default|trainer|worker)(?P<local>\d{1,6})\]:? ?",
     r"\[(?:\d{1,9}|[\w.@-]{1,80}@\d{1,6}),(?P<rank>\d{1,6})\](?:<std(?:out|err|diag)>)?: ?",
+    rf"\[\d{{1,9}},mpirank:(?P<rank>\d{{1,6}}),(?P<node>{_NAME})\](?:<std(?:out|err)>)?: ?",
     # Times, with what SGLang and Ray put beside them; dmesg's.
     rf"\[{_DATE} {_CLOCK} TP(?P<rank>\d{{1,4}})(?: EP\d{{1,4}})?\] ?",
     rf"\[{_DATE} {_CLOCK} [A-Z] \d{{1,9}} \d{{1,9}}\] ?",
@@ -62,7 +68,7 @@ BRACKETED = (
     rf"\[\d\d/\d\d/(?:20)?\d\d[ -]{_CLOCK}\][ :,|-]{{0,4}}",
     rf"\[(?:[A-Z][a-z]{{2}} ){{2}} ?\d{{1,2}} {_CLOCK} \d{{4}}\] ?",
     rf"\[{_CLOCK}(?: TP(?P<rank>\d{{1,4}}))?\] {{0,4}}",
-    r"\[ {0,8}\d{1,9}\.\d{3,9}\] ?",
+    r"\[ {0,8}\d{1,10}\.\d{3,9}\] ?",  # dmesg, UCX
     rf"\[[IWEFC]{_GLOG}",
     rf"\[[IWEFC] {_SOURCE}:\d{{1,6}}\] ?",
     rf"\[ ?(?P<level>{_LEVEL}) ?\][ :|-]{{0,12}}",
@@ -78,7 +84,7 @@ BRACKETED = (
     rf"\[\d{{1,6}}\] {_CLOCK} \[(?:SUCCESS|FAILURE)\] (?P<node>{_NAME}) ",
     rf"\[(?P<node>{_NAME})/(?P<rank>\d{{1,6}})\]:? ",
     rf"\[(?P<node>{_NAME}):(?P<rank>\d{{1,{MAX_RANK_DIGITS}}})\]:? ",
-    rf"\[(?P<node>{_NAME}):\d{{5,9}}\]:? ",
+    rf"\[(?P<node>{_NAME}):\d{{5,9}}(?::\d{{1,4}})?\]:? ",
     rf"\[(?P<node>{_NAME})/launcher\] ",
 )
 PARENTHESISED = (
@@ -133,6 +139,7 @@ WORDED = (
     ),
     r"(?:fatal|failed): \[(?P<node>[^\]\n]{1,80})\]: (?:FAILED|UNREACHABLE)! => ",
     rf"(?P<node>{_HOST})(?:\t|: (?!line \d))",
+    rf"(?!{_LEVEL}|std|root){_WORD}: (?={_ANOTHER_HEAD})",
     (
         r"(?!socket|struct|zlib|select|ssl|queue)(?:root|__main__|[a-z_]{1,40}(?:\.[a-z_]\w{0,40}){1,6})"
         rf"{_NO_HOST_END}: "

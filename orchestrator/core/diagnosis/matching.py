@@ -23,6 +23,7 @@ from orchestrator.core.diagnosis.rules import BY_ID, RULES
 from orchestrator.core.diagnosis.signs import SignTable, line_end
 from orchestrator.core.diagnosis.tracebacks import Raised, find_raised
 
+NEAR, NEAR_LINES = 600, 4  # characters and lines around one, in which a message may have parts
 LOOK_BACK = 4096  # characters in which the time of a line without one is looked for
 MAX_DETAIL = 240  # characters of an exception's words
 _ANNOUNCES = re.compile(r"(?i:exception|error|failed|crash).{0,80}$")
@@ -98,12 +99,13 @@ class _Text:
         """Whether the line is program text that a traceback shows: what it says did not happen."""
         return start in self._quoted or _stands_deeper(self.content, start)
 
-    def introduced(self, begin: int) -> Head:
-        """By whom a traceback is written whose lines carry no prefix: by its first line, or by the
-        line above, with which loggers and schedulers announce it.
+    def introduced(self, raised: Raised) -> Head:
+        """By whom a traceback is written whose end does not tell: by its first line, or, where its
+        lines carry no prefix, by the line above, with which loggers and schedulers announce it.
         """
+        begin = raised.begin
         head = read_head(self.content[begin : line_end(self.content, begin)])
-        if begin == 0 or head.node or head.rank is not None:
+        if begin == 0 or not raised.bare or head.node or head.rank is not None:
             return head
         above = self.content[self.content.rfind("\n", 0, begin - 1) + 1 : begin - 1]
         return read_head(above) if _ANNOUNCES.search(above[-MAX_DETAIL:]) else head
@@ -153,15 +155,22 @@ class _Line:
     def head(self) -> Head:
         """What its prefixes tell; or those of the traceback, whose lines have none."""
         own = read_head(self.text)
-        if self.raised is None or not self.raised.bare or own.node or own.rank is not None:
+        if self.raised is None or own.node or own.rank is not None:
             return own
-        first = self._within.introduced(self.raised.begin)
+        first = self._within.introduced(self.raised)
         return replace(own, node=first.node, rank=first.rank, mild=own.mild or first.mild)
 
     @cached_property
     def frames(self) -> str:
         """The frames of the traceback that ends here."""
         return "" if self.raised is None else self._within.content[self.raised.begin : self.start]
+
+    @cached_property
+    def around(self) -> str:
+        """The lines near it, those before it first."""
+        content, end = self._within.content, self.start + len(self.text)
+        before = content[max(0, self.start - NEAR) : self.start].split("\n")[-NEAR_LINES - 1 :]
+        return "\n".join([*before, *content[end : end + NEAR].split("\n")[: 2 * NEAR_LINES]])
 
     @property
     def shown(self) -> str:
@@ -239,9 +248,19 @@ def _captures(sign: Sign, line: _Line) -> dict[str, str] | None:
     text = line.head.text
     if sign.text not in text or (sign.frames and not sign.frames.search(line.frames)):
         return None
-    if sign.pattern is None:
-        return {}
-    match = sign.pattern.search(text)
-    if match is None:
-        return None
+    told: dict[str, str] = {}
+    if sign.pattern is not None:
+        match = sign.pattern.search(text)
+        if match is None:
+            return None
+        told = _named(match)
+    if sign.around is not None:
+        near = sign.around.search(line.around)
+        if near is None:
+            return None
+        told = {**_named(near), **told}
+    return told
+
+
+def _named(match: re.Match[str]) -> dict[str, str]:
     return {name: caught for name, caught in match.groupdict().items() if caught is not None}

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.diagnosis import cleaning, signs, tracebacks
-from orchestrator.core.diagnosis import line_prefixes as lines
+from orchestrator.core.diagnosis import cleaning, line_times, signs, tracebacks
 from orchestrator.core.diagnosis.diagnosis_model import Role, Rule, Source
 from orchestrator.core.diagnosis.line_prefixes import (
     BRACKETED,
@@ -167,7 +166,7 @@ def test_no_line_breaks_the_reader(line: str) -> None:
     at = line_times.read_time(line)
 
     assert head.text in line
-    assert at is None or 0 <= at < lines.YEAR_S + 32 * 86_400
+    assert at is None or 0 <= at < line_times.YEAR_S + 32 * 86_400
 
 
 def test_program_text_in_a_traceback_is_no_evidence() -> None:

@@ -196,6 +196,7 @@ RULES = (
                 r"(?P<detail>No solution found when resolving dependencies)",
             ),
             sign("PackagesNotFoundError", r"(?P<detail>PackagesNotFoundError)"),
+            sign("UnsatisfiableError", r"(?P<detail>UnsatisfiableError)"),
         ),
         defaults={"detail": "a requirement"},
         references=("pip", "conda", "uv"),

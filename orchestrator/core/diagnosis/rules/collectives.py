@@ -210,7 +210,11 @@ RULES = (
         advice=Advice.RETRY,
         weight=60,
         signs=(
-            sign("failed to connect to all addresses"),
+            sign(
+                "failed to connect to all addresses",
+                r"(?i:jax|xla|coordinat).{0,400}failed to connect to all addresses",
+            ),
+            sign("failed to connect to all addresses", around="WatchTasksAsync|[Jj]ax|JAX"),
             sign("WatchTasksAsync failed"),
             sign(
                 "Failed to connect to remote host",

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
 
+# What an engine's error ends with says most: ``... failed: permission denied: unknown.``
+_PART = r"(?:(?!: ).){1,160}"
+_LAST = rf"(?:.{{0,600}}?: (?P<detail>{_PART}(?:: {_PART})?)(?:: unknown)?\.?$)?"
+
 RULES = (
     Rule(
         id="CONT-GPU-001",
@@ -143,7 +147,7 @@ RULES = (
         id="CONT-START-001",
         title="The container could not be started",
         domain=Domain.LAUNCH,
-        cause="{who} could not start its container ({detail}); the line does not say why",
+        cause="{who} could not start its container ({detail})",
         remedy="the engine's lines above; the image by itself: srun --container-image=IMAGE true, "
         "docker run --rm IMAGE true",
         role=Role.VAGUE,
@@ -152,10 +156,10 @@ RULES = (
         signs=(
             sign("couldn't start container", r"(?P<detail>pyxis: couldn't start container)"),
             sign("container start failed", r"(?P<detail>container start failed.{0,40})"),
-            sign("container creation failed", r"(?P<detail>container creation failed.{0,80})"),
+            sign("container creation failed", rf"container creation failed{_LAST}"),
             sign("CreateContainerError", r"(?P<detail>CreateContainerError)"),
-            sign("OCI runtime create failed", r"(?P<detail>OCI runtime create failed)"),
-            sign("runc create failed", r"(?P<detail>runc create failed)"),
+            sign("OCI runtime create failed", rf"OCI runtime create failed{_LAST}"),
+            sign("runc create failed", rf"runc create failed{_LAST}"),
             sign("failed to start container", r"(?P<detail>failed to start container)"),
         ),
         defaults={"detail": "no reason given"},

@@ -29,6 +29,7 @@ RULES = (
             sign("out of memory", r"cuda runtime error \(2\) : out of memory"),
             sign("out of memory", r"cudaMalloc failed: out of memory"),
             sign("OOM when allocating tensor"),
+            sign("out_of_memory", r"out_of_memory: (?P<asked>(?:RMM failure|CUDA error))"),
             sign("RESOURCE_EXHAUSTED", r"RESOURCE_EXHAUSTED: Out of memory"),
             sign("out of memory", r"(?:Cuda|CUDA|cuda) failure (?:\d{1,4} )?'out of memory'"),
             sign("CUBLAS_STATUS_ALLOC_FAILED"),
@@ -163,11 +164,14 @@ RULES = (
         title="This build does not support the GPU",
         domain=Domain.LAUNCH,
         cause="the program on {who} holds no code for its GPU ({arch})",
-        remedy="a torch wheel whose CUDA knows the GPU (CUDA 12.8 or newer for Blackwell)",
+        remedy="a torch wheel built for that GPU (CUDA 12.8 or newer for Blackwell; on AMD the "
+        "ROCm version that lists its gfx number)",
         confidence=Confidence.CERTAIN,
         weight=82,
         signs=(
             sign("no kernel image is available for execution"),
+            sign("hipErrorNoBinaryForGpu", r"hipErrorNoBinaryForGpu: (?:Unable|Coud?n't|Couldn't)"),
+            sign("HIP error: invalid device function"),
             sign(
                 "is not compatible with the current PyTorch installation",
                 r"CUDA capability (?P<arch>sm_\d{2,4}) is not compatible",

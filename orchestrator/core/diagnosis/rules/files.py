@@ -82,6 +82,12 @@ RULES = (
                 r"FileNotFoundError: \[Errno 2\] No such file or directory: '?"
                 r"(?P<path>[^']{1,200})",
             ),
+            sign(
+                "[Errno 2] No such file or directory",
+                r"(?:nexpected error|ailed|annot|nable to).{0,200}\[Errno 2\] No such file or "
+                r"directory: '(?P<path>[^']{1,200})",
+            ),
+            sign("Error opening engine file", r"Error opening engine file: (?P<path>\S{1,200})"),
             sign("NotADirectoryError", r"NotADirectoryError: .{0,80}'(?P<path>[^']{1,200})"),
             sign(
                 "couldn't chdir to",

@@ -69,7 +69,13 @@ RULES = (
             ),
             sign("Unable to allocate", r"(?P<detail>Unable to allocate [\d.]{1,9} [KMGT]iB)"),
             sign("MemoryError", r"^(?P<detail>MemoryError)\b"),
-            sign("std::bad_alloc", r"(?P<detail>std::bad_alloc)"),
+            sign("std::bad_alloc", r"(?P<detail>std::bad_alloc)(?!: out_of_memory: (?:RMM|CUDA))"),
+            sign(
+                "memory budget",
+                r"(?P<detail>Worker (?:tcp\S{1,80} )?(?:\(pid=\d{1,9}\) )?exceeded \d{1,3}% memory "
+                r"budget)",
+                confidence=Confidence.LIKELY,
+            ),
             sign("[Errno 12]", r"(?P<detail>\[Errno 12\] Cannot allocate memory)"),
             sign("Cannot allocate memory", r"fork: (?P<detail>Cannot allocate memory)"),
         ),
@@ -130,6 +136,10 @@ RULES = (
         weight=80,
         signs=(
             sign("GLIBC", r"version [`'](?P<needs>(?:GLIBC(?:XX)?|CXXABI)_[\d.]{1,10})' not found"),
+            sign(
+                "relocation error",
+                r"symbol (?P<needs>[\w@.]{1,120}, version [\w.+-]{1,80}) not defined in file",
+            ),
             sign("CXXABI_", r"version [`'](?P<needs>CXXABI_[\d.]{1,10})' not found"),
         ),
         defaults={"needs": "a newer library"},

@@ -332,6 +332,7 @@ RULES = (
             sign("panic: ", r"^(?P<detail>panic: .{1,160})"),
         ),
         defaults={"detail": "abort"},
+        aftermath=True,
         references=("C++",),
     ),
 )

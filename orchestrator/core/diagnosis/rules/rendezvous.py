@@ -54,6 +54,7 @@ RULES = (
         weight=65,
         signs=(
             sign("RendezvousConnectionError"),
+            sign("DistStoreError: Socket Timeout", frames=r"rendezvous_backend\.py"),
             sign("EtcdConnectionFailed"),
             sign("RendezvousTimeoutError"),
             sign("The connection to the C10d store has failed"),
@@ -111,6 +112,7 @@ RULES = (
                 "could not be resolved", r"hostname (?P<peer>[\w.-]{1,120}) could not be resolved"
             ),
             sign("failed to resolve", r"failed to resolve host(?:name)? '?(?P<peer>[\w.-]{1,120})"),
+            sign("host not found: Name or service not known"),
         ),
         defaults={"peer": "the master's name"},
         references=("pytorch#107021",),

@@ -17,7 +17,8 @@ RULES = (
         signs=(
             sign(
                 "ailed to resolve",
-                r"(?:Failed to resolve|failed to resolve host(?:name)?) '?(?P<peer>[\w.-]{1,120})",
+                r"(?:Failed to resolve '|[Ff]ailed to resolve host(?:name)? '?)"
+                r"(?P<peer>[\w.-]{1,120})",
             ),
             sign("gaierror: [Errno -"),
             sign("getaddrinfo", r"getaddrinfo(?: failed|\(\)|:)"),
@@ -80,7 +81,7 @@ RULES = (
         id="NET-REFUSED-001",
         title="A server refuses connections",
         domain=Domain.LAUNCH,
-        cause="{who} was refused a connection{peer}: the server is not started, or has ended",
+        cause="{who} was refused a connection by {peer}: the server is not started, or has ended",
         remedy="ss -ltn on the server's node; the log of the server, if it ended first",
         role=Role.VAGUE,
         advice=Advice.RETRY,
@@ -88,13 +89,49 @@ RULES = (
         signs=(
             sign("ConnectionRefusedError", r"^ConnectionRefusedError\b"),
             sign(
+                "Connection refused",
+                r"[Ff]ail(?:ed)? to connect.{0,80}?(?P<peer>[\w.-]{1,120}:\d{1,5})\b.{0,80}"
+                r"Connection refused",
+            ),
+            sign(
+                '"Connection refused"',
+                r"\"target_address\":\"(?:ipv[46]:)?(?P<peer>[^\"]{3,80})",
+            ),
+            sign(
                 "ConnectError: ",
                 r"Connect(?:ion)?Error: .{0,80}(?:Connection refused|All connection attempts "
                 r"failed)",
             ),
         ),
-        defaults={"peer": ""},
+        defaults={"peer": "a server"},
         consequence="were refused a connection",
         references=("Linux: ECONNREFUSED",),
+    ),
+    Rule(
+        id="NET-CONN-001",
+        title="A server does not answer",
+        domain=Domain.LAUNCH,
+        cause="{who} could not connect to {peer}: the server is not started, has ended, or a "
+        "firewall is between",
+        remedy="ss -ltn on the server's node; nc -vz HOST PORT from this one",
+        role=Role.VICTIM,
+        advice=Advice.RETRY,
+        weight=40,
+        signs=(
+            sign("UnavailableError", r"errors_impl\.UnavailableError\b"),
+            sign(
+                "failed to connect to all addresses",
+                r"failed to connect to all addresses"
+                r"(?:.{0,200}?ipv[46]:(?P<peer>[\da-fA-F.:\[\]%]{7,60}))?",
+            ),
+            sign(
+                "ailed to connect to ",
+                r"[Ff]ailed to connect to (?P<peer>(?:\d{1,3}(?:\.\d{1,3}){3}|[\w.-]{1,120}):"
+                r"\d{2,5})\b",
+            ),
+        ),
+        defaults={"peer": "a server"},
+        consequence="could not connect to a server",
+        references=("gRPC", "llama.cpp"),
     ),
 )

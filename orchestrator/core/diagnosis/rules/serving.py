@@ -63,7 +63,6 @@ RULES = (
                 r"(?P<detail>Number of GPUs per node \d{1,4} must be at least as large as TP "
                 r".{1,30})",
             ),
-            sign("mpiSize == tp", r"(?P<detail>mpiSize == tp \* pp)"),
             sign(
                 "World size",
                 r"(?P<detail>World size \(\d{1,5}\) is larger than the number of available GPUs "
@@ -72,6 +71,20 @@ RULES = (
         ),
         defaults={"detail": "too many"},
         references=("vLLM",),
+    ),
+    Rule(
+        id="SERVE-RANKS-001",
+        title="An engine built for another number of ranks",
+        domain=Domain.LAUNCH,
+        cause="the engine that {who} serves was built for another number of ranks than were "
+        "started ({detail})",
+        remedy="as many MPI ranks as the engine's tp_size times pp_size (its config.json), or the "
+        "engine built again",
+        confidence=Confidence.CERTAIN,
+        weight=83,
+        signs=(sign("mpiSize == tp", r"(?P<detail>mpiSize == tp \* pp)"),),
+        defaults={"detail": "tp * pp"},
+        references=("TensorRT-LLM",),
     ),
     Rule(
         id="SERVE-CAP-001",

@@ -64,6 +64,7 @@ RULES = (
                 "Unable to confirm allocation",
                 r"Unable to confirm allocation for job \d{1,12}: (?P<detail>.{1,160})",
             ),
+            sign("unable to accept job", r"(?P<detail>Slurm temporarily unable to accept job)"),
             sign("mutually exclusive", r"srun: fatal: (?P<detail>SLURM_MEM.{1,120})"),
             sign("invalid partition", r"(?P<detail>invalid partition specified: \S{1,80})"),
             sign(

@@ -116,6 +116,11 @@ RULES = (
             ),
             sign("Too many authentication failures", r"(?P<detail>Too many authentication fail)"),
             sign("AuthenticationException", r"(?P<detail>AuthenticationException)"),
+            sign(
+                "No authentication methods available",
+                rf"(?: on {_HOST}, is localhost: \w{{4,5}}, exception: )?"
+                r"(?P<detail>No authentication methods available)",
+            ),
         ),
         defaults={"detail": "refused"},
         references=("OpenSSH",),

@@ -55,6 +55,7 @@ RULES = (
             sign("Xid (", r"NVRM: Xid \((?P<gpu>[^)]{1,40})\): 79\b"),
             sign("Xid", r"\bXid[ =:]{1,3}79\b"),
             sign("fallen off the bus", r"GPU (?P<gpu>[\w:.]{4,20}): GPU has fallen off the bus"),
+            sign("fallen off the bus", around=r"NVIDIA GPU (?P<gpu>[\da-fA-F:.]{7,20})"),
             sign("fallen off the bus"),
             sign("GPU is lost", r"GPU ?(?P<gpu>[\w:.]{4,20})?:? .{0,20}GPU is lost"),
         ),
