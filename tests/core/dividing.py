@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from orchestrator.core.sharing.leases import Leases, Worker
-from orchestrator.core.sharing.ledger import Acceptance, Ledger, Place
+from orchestrator.core.sharing.ledger import Acceptance, Ledger, OutputLocation
 
-NOWHERE = Place(0, 0, 0)
+NOWHERE = OutputLocation(0, 0, 0)
 
 
 def digest(text: str) -> bytes:
