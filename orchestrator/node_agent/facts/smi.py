@@ -72,7 +72,7 @@ def ask_smi(program: str, notes: list[str]) -> dict[str, Any] | None:
         gpu["rows"] = rows.get(gpu["uuid"], {})
         gpu["nvlink"] = links.get(gpu["uuid"], {})
     if gpus:
-        notes.append("nvidia-smi does not tell the fabric's state, nor where NVLinks lead to")
+        notes.append("nvidia-smi reports neither the fabric state nor NVLink peers")
     return {"gpus": gpus, "driver": driver, "cuda": ""}
 
 

@@ -97,7 +97,7 @@ class GpuEntry(Strict):
     """Declared GPUs; the number N is short for {count: N}."""
 
     count: int | None = Field(
-        default=None, ge=0, le=64, description="GPUs in the node; left out = as many as are found"
+        default=None, ge=0, le=64, description="GPUs in the node; omitted = as many as are found"
     )
     type: Label | None = Field(
         default=None, description="Model to expect in the driver's name, e.g. H100"
@@ -199,9 +199,9 @@ class NodeFields(Strict):
     transport: TransportName | None = Field(
         default=None, description="How the node is reached (default asyncssh); local = this machine"
     )
-    user: User | None = Field(default=None, description="SSH user; left out = ssh_config decides")
+    user: User | None = Field(default=None, description="SSH user; omitted = from ssh_config")
     port: int | None = Field(
-        default=None, ge=1, le=65535, description="SSH port; left out = ssh_config"
+        default=None, ge=1, le=65535, description="SSH port; omitted = from ssh_config"
     )
     key: LocalPath | None = Field(default=None, description="Private key file on the coordinator")
     jump: Jump | None = Field(default=None, description="Jump host, as ssh -J: [user@]host[:port]")
@@ -253,7 +253,7 @@ class ExpectationEntry(Strict):
     metric: Label = Field(description="Metric name")
     value: float = Field(allow_inf_nan=False, description="The figure, in `unit`")
     unit: Text = Field(description="Unit, e.g. GB/s")
-    source: Text = Field(description="Who says so, and where")
+    source: Text = Field(description="Source of the figure")
 
 
 class ClusterFile(Strict):
