@@ -34,7 +34,7 @@ def exec_(
     """Run CMD on every node; equal outputs are shown once, with the nodes' folded names.
 
     Exits with the highest code of all nodes; with 124 if CMD ran out of its time on a node, and
-    with 4 if a node could not be reached.
+    with 4 if a node could not be reached or its login shell ended with 0 before CMD ran.
     """
     import asyncio
     import os

@@ -15,6 +15,7 @@ from orchestrator.edges.transport.base import (
     CHUNK_BYTES,
     ChannelClosed,
     ConnectLimits,
+    NotStarted,
     Process,
     Transport,
 )
@@ -32,6 +33,9 @@ class Audience(Protocol):
 
     def unreachable(self, node: str, why: str) -> None:
         """The command was not started; called once for each node that was not reached."""
+
+    def not_started(self, node: str, outcome: Outcome | None, why: str) -> None:
+        """The login shell did not run the command; it ended with ``outcome``, if it did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,7 @@ class FanOut:
         self._limits = _Limits(timeout_s=timeout_s, width=width, connect=connect)
 
     async def run(self, nodes: Sequence[NodeSpec], audience: Audience) -> None:
-        """Every node gets exactly one ``ended`` or ``unreachable``."""
+        """Every node gets exactly one ``ended``, ``unreachable`` or ``not_started``."""
         turn = asyncio.Semaphore(self._limits.width)
         async with asyncio.TaskGroup() as group:
             for spec in nodes:
@@ -72,9 +76,12 @@ class FanOut:
                 await transport.close()
 
     async def _perform(self, transport: Transport, audience: Audience) -> None:
-        limit = self._limits.timeout_s
+        limit_s = self._limits.connect.connect_timeout_s
         try:
-            process = await transport.start(self._command, timeout_s=limit)
+            process = await transport.start(self._command, timeout_s=limit_s, has_input=False)
+        except NotStarted as error:
+            audience.not_started(transport.node, error.outcome, f"{error.what}; {error.why}")
+            return
         except (ChannelClosed, TimeoutError, OrchestrateError) as error:
             audience.unreachable(transport.node, str(error) or "the command did not start in time")
             return
@@ -92,7 +99,6 @@ class FanOut:
 
         try:
             async with asyncio.timeout(limit):
-                await process.close_stdin()
                 await asyncio.gather(
                     drain("out", process.read_stdout), drain("err", process.read_stderr)
                 )

@@ -45,17 +45,17 @@ class AsyncSshTransport(Transport):
         self._sessions: set[RemoteProcess] = set()
         self._killing = asyncio.Lock()  # one session at a time is for killing
 
-    async def start(self, command: Command, *, timeout_s: float) -> Process:
+    async def start(self, command: Command, *, timeout_s: float, has_input: bool = True) -> Process:
         marker = new_marker()
         line = remote_line(command, marker)
         if len(self._sessions) >= MAX_SESSIONS:
             raise failures.refused_session(
                 self.node, self._target, f"{MAX_SESSIONS} commands run already"
             )
-        opening = asyncio.ensure_future(self._open(line, marker))
-        return await opened(opening, timeout_s)
+        opening = asyncio.ensure_future(self._open(line, marker, has_input=has_input))
+        return await opened(opening, timeout_s, self.node, self._target)
 
-    async def _open(self, line: bytes, marker: str) -> AsyncSshProcess:
+    async def _open(self, line: bytes, marker: str, *, has_input: bool) -> AsyncSshProcess:
         process = AsyncSshProcess(self._connection, self._killing, marker, self._sessions.discard)
         self._sessions.add(process)
         try:
@@ -71,6 +71,9 @@ class AsyncSshTransport(Transport):
         except (asyncssh.Error, OSError) as error:
             self._sessions.discard(process)
             raise ChannelClosed(str(error) or "the SSH connection is lost") from error
+        if not has_input:
+            with contextlib.suppress(ChannelClosed):  # it may be over by now
+                await process.close_stdin()
         return process
 
     def cut(self) -> bool:

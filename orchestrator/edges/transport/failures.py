@@ -5,6 +5,7 @@ OR-SSH-002  authentication refused                OR-SSH-007  closed during the 
 OR-SSH-003  host key unknown                      OR-SSH-008  a jump host failed
 OR-SSH-004  host key changed                      OR-SSH-009  the node refused a session
 OR-SSH-005  name not resolvable                   OR-SSH-010  host key revoked
+OR-SSH-011  the login shell does not run the command
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import shlex
 
 from orchestrator.core.errors import PreflightError
+from orchestrator.core.outcome import Outcome, describe
+from orchestrator.edges.transport.base import NotStarted
 from orchestrator.edges.transport.known_hosts import HostKey, Trust
 from orchestrator.edges.transport.target import Target
 
@@ -143,6 +146,25 @@ def refused_session(node: str, target: Target, why: str) -> PreflightError:
         why=f"{why}; sshd's MaxSessions, a ForceCommand, or an account without a shell",
         remedy=f"try a plain command, {_ssh(target)}; on the node: sshd -T | grep -i session",
     )
+
+
+def not_started(
+    node: str, target: Target, outcome: Outcome | None, after_s: float, words: str
+) -> NotStarted:
+    """``words``: what the login shell wrote in place of running the command."""
+    ending = f"did not run the command within {after_s:.3g} s"
+    if outcome is not None:
+        ending = f"{describe(outcome)} before the command ran"
+    error = NotStarted(
+        f"the login shell {ending}; look at its start-up files",
+        id="OR-SSH-011",
+        where=node,
+        why=f"it wrote: {words}" if words else "it wrote nothing",
+        remedy="without a terminal, ~/.bashrc, ~/.profile, ~/.zshenv and the like must not end, "
+        f"replace or block the shell; compare: {_ssh(target)}",
+    )
+    error.outcome = outcome
+    return error
 
 
 def _ssh(target: Target, *options: str) -> str:

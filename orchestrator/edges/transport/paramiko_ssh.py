@@ -64,7 +64,7 @@ class ParamikoTransport(Transport):
         self._watch = asyncio.create_task(self._watch_link())
         self._closed = False
 
-    async def start(self, command: Command, *, timeout_s: float) -> Process:
+    async def start(self, command: Command, *, timeout_s: float, has_input: bool = True) -> Process:
         marker = new_marker()
         line = remote_line(command, marker)
         if self._closed or not self._link.is_active():
@@ -75,11 +75,11 @@ class ParamikoTransport(Transport):
             )
         process = ParamikoProcess(self._link, self._threads, marker, self._sessions.discard)
         self._sessions.add(process)
-        opening = asyncio.ensure_future(self._open(process, line, timeout_s))
-        return await opened(opening, timeout_s)
+        opening = asyncio.ensure_future(self._open(process, line, timeout_s, has_input=has_input))
+        return await opened(opening, timeout_s, self.node, self._target)
 
     async def _open(
-        self, process: ParamikoProcess, line: bytes, timeout_s: float
+        self, process: ParamikoProcess, line: bytes, timeout_s: float, *, has_input: bool
     ) -> ParamikoProcess:
         loop = asyncio.get_running_loop()
         try:
@@ -91,6 +91,9 @@ class ParamikoTransport(Transport):
             if isinstance(error, paramiko.SSHException | EOFError | OSError):
                 raise ChannelClosed(str(error) or self._link.why_dead()) from error
             raise
+        if not has_input:
+            with contextlib.suppress(ChannelClosed):  # it may be over by now
+                await process.close_stdin()
         return process
 
     def cut(self) -> bool:
