@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from typing import cast
 
@@ -42,6 +43,9 @@ class AsyncSshTransport(Transport):
         self._target = target
         self._link = link
         self._connection = link.connection
+        self._env: dict[bytes | str, bytes | str] = {
+            os.fsencode(name): os.fsencode(value) for name, value in target.env
+        }
         self._sessions: set[RemoteProcess] = set()
         self._killing = asyncio.Lock()  # one session at a time is for killing
 
@@ -61,7 +65,11 @@ class AsyncSshTransport(Transport):
         try:
             # asyncssh sends bytes as they are; only its annotation knows nothing but str.
             await self._connection.create_session(
-                lambda: process, cast("str", line), request_pty=False, encoding=None
+                lambda: process,
+                cast("str", line),
+                env=self._env,
+                request_pty=False,
+                encoding=None,
             )
         except asyncssh.ChannelOpenError as error:
             self._sessions.discard(process)

@@ -13,7 +13,7 @@ import asyncssh
 
 from orchestrator.core.errors import PreflightError
 from orchestrator.edges.transport import failures
-from orchestrator.edges.transport.async_ssh_connect import connect
+from orchestrator.edges.transport.async_ssh_connect import Connected, connect
 from orchestrator.edges.transport.base import ConnectLimits
 from orchestrator.edges.transport.handshakes import Handshakes
 from orchestrator.edges.transport.target import Target
@@ -40,11 +40,17 @@ class _Jump:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An authenticated connection; ``close`` also gives back the jump host it came through."""
+    """An authenticated connection; ``close`` also gives back the jump host it came through, and
+    ends its ProxyCommand.
+    """
 
     links: Links
-    connection: asyncssh.SSHClientConnection
+    connected: Connected
     jump: _Jump | None
+
+    @property
+    def connection(self) -> asyncssh.SSHClientConnection:
+        return self.connected.connection
 
     async def close(self) -> None:
         """Say goodbye, wait a little, cut. Never raises."""
@@ -55,6 +61,8 @@ class Link:
         except (TimeoutError, asyncssh.Error, OSError):
             self.connection.abort()
         finally:
+            if self.connected.proxy is not None:
+                await asyncio.to_thread(self.connected.proxy.close)
             if self.jump is not None:
                 await self.links.release(self.jump)
 
@@ -71,14 +79,14 @@ class Links:
         jump = await self._acquire(target, limits) if target.via is not None else None
         via = jump.opening.result().connection if jump else None
         try:
-            connection = await self._handshakes.perform(
+            connected = await self._handshakes.perform(
                 target, lambda: connect(target, limits, via=via)
             )
         except BaseException:
             if jump is not None:
                 await self.release(jump)
             raise
-        return Link(self, connection, jump)
+        return Link(self, connected, jump)
 
     async def _acquire(self, target: Target, limits: ConnectLimits) -> _Jump:
         hop = target.via
