@@ -6,11 +6,11 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from orchestrator.boundary.ssh_config.hops import parse_hops
-from orchestrator.core.errors import UsageError
-from orchestrator.edges.transport.ssh_config.evaluation import evaluate
-from orchestrator.edges.transport.ssh_config.files import read_config
-from orchestrator.edges.transport.ssh_config.settings import Settings
+from orchestrator.adapters.transport.ssh_config.evaluation import evaluate
+from orchestrator.adapters.transport.ssh_config.files import read_config
+from orchestrator.adapters.transport.ssh_config.settings import Settings
+from orchestrator.core.base.errors import UsageError
+from orchestrator.parsing.ssh_config.hops import parse_hops
 
 Dump = dict[str, list[str]]
 # None: the file, or this host's part of it, is refused.

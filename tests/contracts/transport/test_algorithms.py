@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.core.command import Command
-from orchestrator.core.inventory import TransportKind
-from orchestrator.core.outcome import Exited
+from orchestrator.core.base.command import Command
+from orchestrator.core.base.outcome import Exited
+from orchestrator.core.model.inventory import TransportKind
 from tests.contracts.transport.conftest import Open, refused
 from tests.contracts.transport.relay import demand
 from tests.contracts.transport.sshd import Sshd

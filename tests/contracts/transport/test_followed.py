@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.command import Command
-from orchestrator.core.errors import UsageError
-from orchestrator.core.inventory import TransportKind
-from orchestrator.core.outcome import Exited
+from orchestrator.core.base.command import Command
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.base.outcome import Exited
+from orchestrator.core.model.inventory import TransportKind
 from tests.contracts.transport.conditions import until
 from tests.contracts.transport.conftest import Open, refused
 from tests.contracts.transport.relay import demand

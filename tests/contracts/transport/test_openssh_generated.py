@@ -161,7 +161,9 @@ spoilt = [k for k in plain if k != "Ciphers" and not k.endswith(("Algorithms", "
 spoilers = st.builds(
     "{} {}".format,
     st.sampled_from([*spoilt, *several, "Host", "Include"]),
-    st.sampled_from(["", "''", '"open', "a b c d", "%z", "x=", "=", "yes", "a,b:c", "\\", "'zz' #"]),
+    st.sampled_from(
+        ["", "''", '"open', "a b c d", "%z", "x=", "=", "yes", "a,b:c", "\\", "'zz' #"]
+    ),
 )
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.command import Command
-from orchestrator.core.inventory import TransportKind
-from orchestrator.core.outcome import Exited
+from orchestrator.core.base.command import Command
+from orchestrator.core.base.outcome import Exited
+from orchestrator.core.model.inventory import TransportKind
 from tests.contracts.transport.conditions import until_ended
 from tests.contracts.transport.conftest import Open, refused
 from tests.contracts.transport.relay import RELAY, demand, make_relay, runs

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.errors import PreflightError, UsageError
-from orchestrator.core.inventory import SshEndpoint
-from orchestrator.edges.transport.known_hosts import trust_in
-from orchestrator.edges.transport.ssh_config.account import account
-from orchestrator.edges.transport.ssh_config.files import read_config
-from orchestrator.edges.transport.target import resolve
+from orchestrator.adapters.transport.known_hosts import trust_in
+from orchestrator.adapters.transport.ssh_config.account import account
+from orchestrator.adapters.transport.ssh_config.files import read_config
+from orchestrator.adapters.transport.target import resolve
+from orchestrator.core.base.errors import PreflightError, UsageError
+from orchestrator.core.model.inventory import SshEndpoint
 from tests.contracts.transport.openssh import dump_in
 from tests.contracts.transport.sshd import make_key, public_half
 
