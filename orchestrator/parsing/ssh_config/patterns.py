@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 
 def matches_pattern(text: str, pattern: str) -> bool:
     """Whether one pattern fits the whole text. Case counts; ``[`` is an ordinary character."""
+    if "*" not in pattern and "?" not in pattern:
+        return text == pattern
     return fnmatchcase(text, pattern.replace("[", "[[]"))
 
 

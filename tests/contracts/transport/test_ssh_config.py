@@ -25,7 +25,7 @@ def test_a_large_file_is_read_once(tmp_path: Path) -> None:
     file.write_text("Host a\n  Port 1\n")
     before = read_config(str(file))
 
-    assert read_config(str(file))[0].directives is before[0].directives
+    assert read_config(str(file))[0].blocks is before[0].blocks
     file.write_text("Host a\n  Port 22222\n")
     assert resolve(SshEndpoint(host="a", ssh_config=str(file))).port == 22222
 

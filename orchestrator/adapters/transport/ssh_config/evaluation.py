@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.adapters.transport.ssh_config.account import account
 from orchestrator.adapters.transport.ssh_config.canonical import canonical_name
-from orchestrator.adapters.transport.ssh_config.files import ConfigFile, included
+from orchestrator.adapters.transport.ssh_config.files import Block, ConfigFile, included
 from orchestrator.adapters.transport.ssh_config.settings import Settings
 from orchestrator.core.base.errors import Place, UsageError
 from orchestrator.parsing.ssh_config.criteria import Criterion
@@ -19,7 +19,6 @@ from orchestrator.parsing.ssh_config.patterns import (
     matches_list,
     matches_pattern,
 )
-from orchestrator.parsing.ssh_config.values import READERS
 
 MATCH_EXEC_TIMEOUT_S = 10.0
 COMMAND_LINE = Place("the inventory")
@@ -99,25 +98,31 @@ class _Pass:
             self._apply(file, active=True, depth=0)
 
     def _apply(self, file: ConfigFile, *, active: bool, depth: int) -> None:
-        enclosing, outer_doubt = active, self._doubt
-        for directive in file.directives:
-            match directive.keyword:
-                case "host":
-                    self._doubt = outer_doubt
-                    active = enclosing and matches_any(self._name, directive.words)
-                case "match":
-                    self._doubt = outer_doubt
-                    active = self._match(directive) and enclosing
-                case "include":
-                    self._note_doubt()
-                    for other in included(directive, of_user=file.of_user, depth=depth):
-                        self._apply(other, active=active, depth=depth + 1)
-                case keyword if keyword in READERS:
-                    self._note_doubt()
-                    # The second pass follows the canonical name; how it is found is settled.
-                    if active and not (self._final and keyword.startswith("canonicalize")):
-                        _set(self._settings, directive)
+        outer_doubt = self._doubt
+        for block in file.blocks:
+            self._doubt = outer_doubt
+            holds = self._opens(block.header) and active
+            if holds or self._doubt is not None or block.has_includes:
+                self._apply_block(block, file, active=holds, depth=depth)
         self._doubt = outer_doubt
+
+    def _opens(self, header: Directive | None) -> bool:
+        if header is None:
+            return True
+        if header.keyword == "host":
+            return matches_any(self._name, header.words)
+        return self._match(header)
+
+    def _apply_block(self, block: Block, file: ConfigFile, *, active: bool, depth: int) -> None:
+        for directive in block.body:
+            self._note_doubt()
+            if directive.keyword == "include":
+                # Also where the block does not apply: a bad file is bad for all hosts.
+                for other in included(directive, of_user=file.of_user, depth=depth):
+                    self._apply(other, active=active, depth=depth + 1)
+            # The second pass follows the canonical name; how it is found is settled.
+            elif active and not (self._final and directive.keyword.startswith("canonicalize")):
+                _set(self._settings, directive)
 
     def _note_doubt(self) -> None:
         if self._doubt is not None:

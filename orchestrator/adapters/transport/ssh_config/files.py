@@ -7,13 +7,14 @@ import glob
 import grp
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.adapters.transport.ssh_config.account import account
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.ssh_config.directives import Directive, parse_directives
+from orchestrator.parsing.ssh_config.values import READERS
 
 SYSTEM_FOLDER = Path("/etc/ssh")
 MAX_DEPTH = 16
@@ -21,10 +22,21 @@ MAX_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class ConfigFile:
-    """One file's directives. ``of_user``: it is the user's or was chosen, not the system's."""
+class Block:
+    """A ``Host`` or ``Match`` line, None at the beginning of a file, and what it governs: only what
+    is about reaching a host, so that the blocks of other hosts cost next to nothing.
+    """
 
-    directives: tuple[Directive, ...]
+    header: Directive | None
+    body: tuple[Directive, ...]
+    has_includes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """One file's blocks. ``of_user``: it is the user's or was chosen, not the system's."""
+
+    blocks: tuple[Block, ...]
     of_user: bool
 
 
@@ -117,8 +129,8 @@ def _is_shared(status: os.stat_result) -> bool:
         return True
 
 
-def read_file(path: Path) -> tuple[Directive, ...]:
-    """The lines of one file; parsed once for each version of it. Raises :class:`UsageError`."""
+def read_file(path: Path) -> tuple[Block, ...]:
+    """The blocks of one file; parsed once for each version of it. Raises :class:`UsageError`."""
     try:
         status = path.stat()
         return _read_version(path, status.st_mtime_ns, status.st_size)
@@ -132,9 +144,25 @@ def read_file(path: Path) -> tuple[Directive, ...]:
 
 
 @functools.lru_cache(maxsize=256)
-def _read_version(path: Path, mtime_ns: int, size: int) -> tuple[Directive, ...]:
+def _read_version(path: Path, mtime_ns: int, size: int) -> tuple[Block, ...]:
     del mtime_ns  # it makes the cache notice a change
     if size > MAX_BYTES:
         raise UsageError(f"larger than {MAX_BYTES >> 20} MiB", id="OR-SSH-021", where=path)
     text = path.read_bytes().decode(errors="surrogateescape")
-    return tuple(parse_directives(text, str(path)))
+    return tuple(_blocks(parse_directives(text, str(path))))
+
+
+def _blocks(directives: Iterator[Directive]) -> Iterator[Block]:
+    header: Directive | None = None
+    body: list[Directive] = []
+    for directive in directives:
+        if directive.keyword in {"host", "match"}:
+            yield _block(header, body)
+            header, body = directive, []
+        elif directive.keyword in READERS:
+            body.append(directive)
+    yield _block(header, body)
+
+
+def _block(header: Directive | None, body: Sequence[Directive]) -> Block:
+    return Block(header, tuple(body), any(line.keyword == "include" for line in body))
