@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKi
 from orchestrator.parsing.ssh_config.hops import Hop, parse_hops
 
 MAX_HOPS = 8
-MAX_DOUBTS = 6
+MAX_WORLDS = 64
 DEFAULT_IDENTITIES = ("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk")
 DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 SYSTEM_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
@@ -126,11 +125,29 @@ def _resolve(endpoint: SshEndpoint, files: Sequence[ConfigFile], depth: int) -> 
     preset = _preset(endpoint)
     settings = evaluate(endpoint.host, files, preset=preset)
     target = _reached(endpoint, settings, files, depth)
-    for assumed in _other_worlds(settings):
-        other = evaluate(endpoint.host, files, preset=preset, assumed=assumed)
-        if _reached(endpoint, other, files, depth) != target:
-            raise _undecidable(settings, other)
+    worlds = [frozenset({place}) for place in settings.doubts]
+    for holding in worlds:  # grows: a block may bring doubts of its own
+        other = evaluate(endpoint.host, files, preset=preset, holding=holding)
+        if not _is_reached_alike(target, endpoint, other, files, depth):
+            raise _undecidable(settings, other, holding)
+        more = (holding | {place} for place in other.doubts)
+        worlds += [world for world in more if world not in worlds]
+        if len(worlds) > MAX_WORLDS:
+            raise _undecidable(settings, other, holding)
     return target
+
+
+def _is_reached_alike(
+    target: Target,
+    endpoint: SshEndpoint,
+    settings: Settings,
+    files: Sequence[ConfigFile],
+    depth: int,
+) -> bool:
+    try:
+        return _reached(endpoint, settings, files, depth) == target
+    except (UsageError, PreflightError):
+        return False
 
 
 def _preset(endpoint: SshEndpoint) -> dict[str, str]:
@@ -142,18 +159,10 @@ def _preset(endpoint: SshEndpoint) -> dict[str, str]:
     return {**preset, "proxyjump": endpoint.jump} if endpoint.jump else preset
 
 
-def _other_worlds(settings: Settings) -> Iterator[dict[Place, bool]]:
-    """Every way in which the conditions that cannot be decided could hold, but for none of them."""
-    places = list(settings.doubts)
-    if len(places) > MAX_DOUBTS:
-        raise _undecidable(settings, settings)
-    for holds in itertools.product((False, True), repeat=len(places)):
-        if any(holds):
-            yield dict(zip(places, holds, strict=True))
-
-
-def _undecidable(settings: Settings, other: Settings) -> UsageError:
-    place, name = next(iter(settings.doubts.items()))
+def _undecidable(settings: Settings, other: Settings, holding: frozenset[Place]) -> UsageError:
+    """``other`` is what would apply if the conditions of ``holding`` held."""
+    place = max(holding, key=lambda place: (place.file, place.line))
+    name = other.doubts[place]
     names = settings.values.keys() | other.values.keys()
     changed = sorted(n for n in names if settings.get(n) != other.get(n)) or ["a key file"]
     return UsageError(

@@ -31,22 +31,22 @@ def evaluate(
     files: Sequence[ConfigFile],
     *,
     preset: Mapping[str, str],
-    assumed: Mapping[Place, bool] | None = None,
+    holding: frozenset[Place] = frozenset(),
 ) -> Settings:
     """What ``files`` say about ``alias``; ``preset`` wins, as the command line of ``ssh`` does.
 
-    ``assumed`` says of ``Match`` lines that cannot be decided here whether they hold; else they do
-    not. Raises :class:`UsageError` for a value that cannot be expanded or a condition that cannot
+    Of the ``Match`` lines that cannot be decided here, those of ``holding`` count as if they held.
+    Raises :class:`UsageError` for a value that cannot be expanded or a condition that cannot
     be evaluated, and for a name that ``CanonicalizeHostname`` does not find.
     """
     settings = Settings(alias)
     for keyword, value in preset.items():
         _set(settings, Directive(keyword, (value,), COMMAND_LINE))
-    first = _Pass(settings, alias, assumed or {}, final=False)
+    first = _Pass(settings, alias, holding, final=False)
     first.apply_all(files)
     settings.canonical = canonical_name(settings)
     if first.wants_final or settings.get("canonicalizehostname", "no") != "no":
-        _Pass(settings, settings.canonical, assumed or {}, final=True).apply_all(files)
+        _Pass(settings, settings.canonical, holding, final=True).apply_all(files)
     return settings
 
 
@@ -84,11 +84,11 @@ class _Pass:
     """One pass over the files; ``name`` is what ``Host`` patterns are compared with."""
 
     def __init__(
-        self, settings: Settings, name: str, assumed: Mapping[Place, bool], *, final: bool
+        self, settings: Settings, name: str, holding: frozenset[Place], *, final: bool
     ) -> None:
         self._settings = settings
         self._name = name
-        self._assumed = assumed
+        self._holding = holding
         self._final = final
         self._doubt: tuple[Place, str] | None = None  # the block at hand cannot be decided
         self.wants_final = False
@@ -145,7 +145,7 @@ class _Pass:
                 result = result and holds != criterion.negated
         if result and doubtful:
             self._doubt = self._doubt or (directive.place, doubtful)
-            return self._assumed.get(directive.place, False)
+            return directive.place in self._holding
         return result
 
     def _holds(self, criterion: Criterion, directive: Directive) -> bool | None:
