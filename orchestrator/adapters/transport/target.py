@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.adapters.transport import known_hosts
 from orchestrator.adapters.transport.ssh_config.account import expand_tilde
 from orchestrator.adapters.transport.ssh_config.evaluation import evaluate
-from orchestrator.adapters.transport.ssh_config.files import ConfigFile, read_config
+from orchestrator.adapters.transport.ssh_config.files import ConfigFile, read_all, read_config
 from orchestrator.adapters.transport.ssh_config.settings import Settings
 from orchestrator.adapters.transport.unsupported import refuse_unsupported
 from orchestrator.core.base.errors import Place, PreflightError, UsageError
@@ -109,7 +109,7 @@ def check_configuration(nodes: Iterable[NodeSpec]) -> None:
     """
     remote = (node for node in nodes if node.transport is not TransportKind.LOCAL)
     for chosen in dict.fromkeys(node.ssh.ssh_config for node in remote):
-        read_config(chosen)
+        read_all(read_config(chosen))
 
 
 def resolve(endpoint: SshEndpoint) -> Target:

@@ -7,7 +7,7 @@ import glob
 import grp
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,15 @@ def read_config(chosen: str | None) -> list[ConfigFile]:
     if _is_readable(system):
         found.append(ConfigFile(read_file(system), of_user=False))
     return found
+
+
+def read_all(files: Iterable[ConfigFile], depth: int = 0) -> None:
+    """Read everything that ``files`` include, too. Raises :class:`UsageError` for a bad line."""
+    for file in files:
+        for block in file.blocks:
+            for directive in block.body if block.has_includes else ():
+                if directive.keyword == "include":
+                    read_all(included(directive, of_user=file.of_user, depth=depth), depth + 1)
 
 
 def _chosen(path: Path) -> ConfigFile:
