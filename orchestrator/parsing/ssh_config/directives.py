@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.base.errors import Place, UsageError
 from orchestrator.parsing.ssh_config.criteria import Criterion, parse_match
-from orchestrator.parsing.ssh_config.values import ALIASES, read_value
+from orchestrator.parsing.ssh_config.values import ALIASES, READERS, read_value
 from orchestrator.parsing.ssh_config.words import BLANKS, UnbalancedQuotes, first_word, split_words
 
 _AT_THE_END = BLANKS + "\f"
@@ -41,10 +41,15 @@ def parse_directives(text: str, file: str) -> Iterator[Directive]:
         except UnbalancedQuotes:
             raise _bad_line("unbalanced quotes", file, number) from None
         except ValueError as error:
-            keyword = _keyword(line)[0]
-            raise _bad_line(f"{keyword}: {error}", file, number) from None
+            raise _bad_line(_named(_keyword(line)[0], str(error)), file, number) from None
         if found is not None:
             yield found
+
+
+def _named(keyword: str, what: str) -> str:
+    """The error behind its keyword; an unknown one is not shown, for the file may be anything."""
+    known = {"match", *READERS, *ALIASES}
+    return f"{keyword}: {what}" if keyword in known else what
 
 
 def _bad_line(what: str, file: str, number: int) -> UsageError:

@@ -94,22 +94,24 @@ def included(directive: Directive, *, of_user: bool, depth: int) -> Iterator[Con
             remedy="break the circle of Includes",
         )
     for word in directive.words:
-        for path in _matching(word, directive, of_user=of_user):
+        if word.startswith("~") and not of_user:
+            raise _no_home(directive)
+        for path in matching_paths(word, of_user=of_user):
             _check_permissions(path)
             yield ConfigFile(read_file(path), of_user)
 
 
-def _matching(word: str, directive: Directive, *, of_user: bool) -> list[Path]:
-    if word.startswith("~") and not of_user:
-        raise UsageError(
-            f"bad include path {word!r}: a system file has no home directory",
-            id="OR-SSH-023",
-            where=directive.place,
-        )
+def _no_home(directive: Directive) -> UsageError:
+    what = "an Include with '~': a file of the system has no home directory"
+    return UsageError(what, id="OR-SSH-023", where=directive.place)
+
+
+def matching_paths(pattern: str, *, of_user: bool) -> list[Path]:
+    """The files that a pattern of ``Include`` means, by name; hidden ones only if it says so."""
     base = "~/.ssh" if of_user else str(SYSTEM_FOLDER)
-    pattern = word if word.startswith(("/", "~")) else f"{base}/{word}"
+    anchored = pattern if pattern.startswith(("/", "~")) else f"{base}/{pattern}"
     # The one place where OpenSSH takes the home directory from the environment: its glob does.
-    names = glob.glob(str(Path(pattern).expanduser()))  # noqa: PTH207 - hidden files do not match
+    names = glob.glob(str(Path(anchored).expanduser()))  # noqa: PTH207 - pathlib finds hidden files
     return [Path(name) for name in sorted(names) if Path(name).is_file()]
 
 
