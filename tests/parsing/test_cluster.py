@@ -47,6 +47,12 @@ def test_ipv6_addresses_with_and_without_brackets(written: str, host: str) -> No
     assert cluster.nodes[0].ssh.host == host
 
 
+def test_a_user_of_a_domain() -> None:
+    """As directories of Windows name them."""
+    cluster = load("name: c\nnodes: [{name: a, user: 'LAB\\bob'}]\n")
+    assert cluster.nodes[0].ssh.user == "LAB\\bob"
+
+
 def test_a_name_is_enough() -> None:
     """The smallest inventory: the name is the SSH alias, the rest is default."""
     node = load(MINIMAL).nodes[0]
@@ -192,6 +198,7 @@ def test_mistakes_are_shown_where_they_are(text: str, expected: str) -> None:
         ("ssh: 'ssh://root@192.0.2.9'", "not a URI"),
         ("user: -l", "not a user name"),
         ("user: 'a b'", "not a user name"),
+        ("user: 'LAB\\'", "not a user name"),
         ("jump: -x", "not a jump host"),
         ("jump: 'a b'", "not a jump host"),
         ("port: 0", "port: must be greater than or equal to 1, found the number 0"),

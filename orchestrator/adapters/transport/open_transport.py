@@ -10,6 +10,7 @@ from orchestrator.adapters.transport.handshakes import Handshakes
 from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.adapters.transport.target import Target, resolve
 from orchestrator.adapters.transport.transport import ConnectLimits, Transport
+from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
 
 if TYPE_CHECKING:
@@ -37,10 +38,25 @@ async def open_transport(spec: NodeSpec, *, limits: ConnectLimits | None = None)
         return LocalTransport(spec.name)
     limits = limits or ConnectLimits()
     shared = _shared.setdefault(asyncio.get_running_loop(), _Shared(limits))
-    target = await asyncio.to_thread(resolve, spec.ssh)
+    target = await _resolved(spec, limits.connect_timeout_s)
     if spec.transport is TransportKind.PARAMIKO:
         return await _open_paramiko(spec.name, target, limits, shared)
     return await _open_asyncssh(spec.name, target, limits, shared)
+
+
+async def _resolved(spec: NodeSpec, timeout_s: float) -> Target:
+    """ssh_config may have commands run and names looked up."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.to_thread(resolve, spec.ssh)
+    except TimeoutError:
+        raise PreflightError(
+            f"ssh_config is not evaluated within {timeout_s:g} s",
+            id="OR-SSH-013",
+            where=spec.name,
+            why="it waits for the command of a 'Match exec', or for CanonicalizeHostname",
+            remedy=f"see what takes so long: {spec.ssh.command('-v', '-G')}",
+        ) from None
 
 
 async def _open_asyncssh(

@@ -17,7 +17,7 @@ from orchestrator.adapters.transport.transport import (
     Transport,
 )
 from orchestrator.core.base.command import Command
-from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.base.outcome import Lost, Outcome, TimedOut
 from orchestrator.core.model.inventory import NodeSpec
 
@@ -67,8 +67,7 @@ class FanOut:
             try:
                 transport = await open_transport(spec, limits=self._limits.connect)
             except OrchestrateError as error:
-                why = f"{error.what}: {error.why}" if error.why else error.what
-                audience.unreachable(spec.name, why)
+                audience.unreachable(spec.name, _in_one_line(error))
                 return
             try:
                 await self._perform(transport, audience)
@@ -107,3 +106,9 @@ class FanOut:
             return TimedOut(limit)
         except ChannelClosed as error:
             return Lost(str(error))
+
+
+def _in_one_line(error: OrchestrateError) -> str:
+    why = f"{error.what}: {error.why}" if error.why else error.what
+    # Only a usage error's place is a file and its line; else it is the node.
+    return f"{error.where}: {why}" if isinstance(error, UsageError) and error.where else why

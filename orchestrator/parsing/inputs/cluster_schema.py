@@ -25,6 +25,7 @@ _CONTROL = re.compile(
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
 _BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\](?::([0-9]+))?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]*")
+_LOGIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._@\\-]*[A-Za-z0-9._@-])?")  # also DOMAIN\user
 _HOP_HOST = r"(\[[A-Za-z0-9:.%]+\]|[A-Za-z0-9_][A-Za-z0-9._%-]*)"
 _HOP = rf"({_USER.pattern}@)?{_HOP_HOST}(:[0-9]{{1,5}})?"
 _JUMP = re.compile(rf"{_HOP}(,{_HOP})*")
@@ -117,7 +118,7 @@ LocalPath = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_path)]
 RemoteFolder = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_remote_folder)]
 Label = Annotated[str, _matching(_LABEL, "a plain name (letters, digits, . _ -)")]
 EnvName = Annotated[str, _matching(_ENV_NAME, "an environment variable name")]
-User = Annotated[str, _matching(_USER, "a user name")]
+User = Annotated[str, _matching(_LOGIN, "a user name")]
 Jump = Annotated[str, _matching(_JUMP, "a jump host ([user@]host[:port])")]
 Names = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_nodeset)]
 Host = Annotated[str, AfterValidator(_host)]
