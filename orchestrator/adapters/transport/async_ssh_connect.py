@@ -19,7 +19,7 @@ from orchestrator.adapters.transport.proxy import ProxyProcess
 from orchestrator.adapters.transport.ssh_config.canonical import FAMILIES
 from orchestrator.adapters.transport.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.errors import Place, PreflightError
+from orchestrator.core.base.errors import PreflightError, SourceLocation
 
 
 class _Client(asyncssh.SSHClient):
@@ -41,7 +41,7 @@ class _Client(asyncssh.SSHClient):
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
     ) -> bool:
         del host, addr, port
-        self.shown = HostKey(key.get_algorithm(), key.public_data, Place(""))
+        self.shown = HostKey(key.get_algorithm(), key.public_data, SourceLocation(""))
         return False
 
 

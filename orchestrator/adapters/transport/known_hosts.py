@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.core.base.errors import Place, UsageError
+from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.ssh_config.patterns import matches_host
 
 SSH_PORT = 22
@@ -28,7 +28,7 @@ class HostKey:
 
     kind: str
     blob: bytes
-    place: Place
+    place: SourceLocation
 
     @property
     def fingerprint(self) -> str:
@@ -98,7 +98,7 @@ def revoked_in(file: str) -> tuple[HostKey, ...]:
         raise _unusable(file, "it is a binary revocation list (KRL)", remedy)
     found = []
     for number, line in enumerate(data.decode(errors="surrogateescape").split("\n"), start=1):
-        entry = _parse_line(["*", *line.split()], Place(file, number))
+        entry = _parse_line(["*", *line.split()], SourceLocation(file, number))
         if entry is not None and not entry.key.kind.startswith("#"):
             found.append(entry.key)
     return tuple(found)
@@ -143,7 +143,7 @@ def _load_version(file: str, mtime_ns: int, size: int) -> _Index:
     index = _Index({}, [])
     text = Path(file).read_text(encoding="utf-8", errors="surrogateescape")
     for number, line in enumerate(text.splitlines(), start=1):
-        entry = _parse_line(line.split(), Place(file, number))
+        entry = _parse_line(line.split(), SourceLocation(file, number))
         if entry is None:
             continue
         if set(entry.hosts) & set("*?!|"):
@@ -154,7 +154,7 @@ def _load_version(file: str, mtime_ns: int, size: int) -> _Index:
     return index
 
 
-def _parse_line(words: list[str], place: Place) -> _Entry | None:
+def _parse_line(words: list[str], place: SourceLocation) -> _Entry | None:
     """A line that is blank, a comment, or not understood trusts nobody."""
     marker = words.pop(0) if words and words[0].startswith("@") else ""
     if len(words) < 3 or words[0].startswith("#") or not _is_valid_hosts(words[0]):

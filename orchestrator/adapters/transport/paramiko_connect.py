@@ -22,7 +22,7 @@ from orchestrator.adapters.transport.proxy import ProxyProcess
 from orchestrator.adapters.transport.ssh_config.canonical import FAMILIES
 from orchestrator.adapters.transport.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.errors import Place, PreflightError
+from orchestrator.core.base.errors import PreflightError, SourceLocation
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -32,7 +32,7 @@ def _handle_channel_request(channel: paramiko.Channel, message: paramiko.Message
     if message.get_text() == "exit-signal":
         message.get_boolean()
         link = channel.get_transport()
-        assert isinstance(link, Link)
+        assert isinstance(link, SshLink)
         link.exit_signals[channel.get_id()] = message.get_text()
         channel.status_event.set()
     message.packet.seek(position)
@@ -52,7 +52,7 @@ class Carrier:
             self.proxy.close()
 
 
-class Link(paramiko.Transport):
+class SshLink(paramiko.Transport):
     """A connection that also hears exit signals; paramiko drops them: killed looks like lost.
 
     ``exit_signals`` holds signal names without ``SIG`` by channel number.
@@ -87,9 +87,9 @@ class Link(paramiko.Transport):
         return self._why_cut or str(self.saved_exception or "") or "the SSH connection is lost"
 
 
-def connect(target: Target, limits: ConnectLimits) -> list[Link]:
+def connect(target: Target, limits: ConnectLimits) -> list[SshLink]:
     """The chain of connections that ends at ``target``. Raises :class:`PreflightError`."""
-    chain: list[Link] = []
+    chain: list[SshLink] = []
     try:
         for hop in _hops(target):
             try:
@@ -112,10 +112,10 @@ def _hops(target: Target) -> list[Target]:
     return hops
 
 
-def _connect_hop(target: Target, limits: ConnectLimits, via: Link | None) -> Link:
+def _connect_hop(target: Target, limits: ConnectLimits, via: SshLink | None) -> SshLink:
     trust = target.trust()
     with _explained(target, limits):
-        link = Link(_carrier(target, limits, via), disabled_keys(target))
+        link = SshLink(_carrier(target, limits, via), disabled_keys(target))
     try:
         set_algorithms(link, target, trust)
         with _explained(target, limits):
@@ -133,7 +133,7 @@ def _connect_hop(target: Target, limits: ConnectLimits, via: Link | None) -> Lin
     return link
 
 
-def _carrier(target: Target, limits: ConnectLimits, via: Link | None) -> Carrier:
+def _carrier(target: Target, limits: ConnectLimits, via: SshLink | None) -> Carrier:
     if via is not None:
         here, there = ("127.0.0.1", 0), (target.host, target.port)
         timeout_s = limits.connect_timeout_s
@@ -172,7 +172,7 @@ def _dial(target: Target, timeout_s: float) -> socket.socket:
     raise failure
 
 
-def _negotiate(link: Link, limits: ConnectLimits) -> None:
+def _negotiate(link: SshLink, limits: ConnectLimits) -> None:
     # The start's own deadline comes first, so that silence is told from a closed connection.
     link.banner_timeout = link.handshake_timeout = 2 * limits.connect_timeout_s
     link.auth_timeout = limits.connect_timeout_s
@@ -181,15 +181,15 @@ def _negotiate(link: Link, limits: ConnectLimits) -> None:
         raise TimeoutError
 
 
-def _check_host_key(link: Link, target: Target, trust: Trust) -> None:
+def _check_host_key(link: SshLink, target: Target, trust: Trust) -> None:
     key = link.get_remote_server_key()
-    shown = HostKey(key.get_name(), key.asbytes(), Place(""))
+    shown = HostKey(key.get_name(), key.asbytes(), SourceLocation(""))
     revoked = any(known.blob == shown.blob for known in trust.revoked)
     if revoked or not any(known.blob == shown.blob for known in trust.keys):
         raise failures.refused_host_key(target, trust, shown, f"it shows {shown.fingerprint}")
 
 
-def _authenticate(link: Link, target: Target, limits: ConnectLimits) -> None:
+def _authenticate(link: SshLink, target: Target, limits: ConnectLimits) -> None:
     tried: list[str] = []
     with contextlib.closing(offered_keys(target)) as keys, _explained(target, limits):
         for name, key in keys:

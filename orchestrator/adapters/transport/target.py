@@ -13,7 +13,7 @@ from orchestrator.adapters.transport.ssh_config.evaluation import evaluate
 from orchestrator.adapters.transport.ssh_config.files import ConfigFile, read_all, read_config
 from orchestrator.adapters.transport.ssh_config.settings import Settings
 from orchestrator.adapters.transport.unsupported import refuse_unsupported
-from orchestrator.core.base.errors import Place, PreflightError, UsageError
+from orchestrator.core.base.errors import PreflightError, SourceLocation, UsageError
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
 from orchestrator.parsing.ssh_config.hops import Hop, parse_hops
 
@@ -159,7 +159,9 @@ def _preset(endpoint: SshEndpoint) -> dict[str, str]:
     return {**preset, "proxyjump": endpoint.jump} if endpoint.jump else preset
 
 
-def _undecidable(settings: Settings, other: Settings, holding: frozenset[Place]) -> UsageError:
+def _undecidable(
+    settings: Settings, other: Settings, holding: frozenset[SourceLocation]
+) -> UsageError:
     """``other`` is what would apply if the conditions of ``holding`` held."""
     place = max(holding, key=lambda place: (place.file, place.line))
     name = other.doubts[place]

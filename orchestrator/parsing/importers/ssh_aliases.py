@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from orchestrator.core.base.errors import Place, UsageError
+from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.importers.foreign_nodes import Collector, Imported
 from orchestrator.parsing.ssh_config.directives import Directive, parse_directives
 from orchestrator.parsing.ssh_config.hops import parse_hops
@@ -39,9 +39,9 @@ class _Reader:
         self._found = Collector(source)
         self._include = include
         self._files = 0
-        self._aliases: dict[str, Place] = {}
-        self._patterns: list[Place] = []
-        self._jump_hosts: dict[str, Place] = {}
+        self._aliases: dict[str, SourceLocation] = {}
+        self._patterns: list[SourceLocation] = []
+        self._jump_hosts: dict[str, SourceLocation] = {}
 
     def read(self, text: str, source: str, depth: int) -> None:
         self._files += 1
@@ -63,7 +63,7 @@ class _Reader:
         if not names:
             self._patterns.append(directive.place)
 
-    def _follow(self, pattern: str, place: Place, depth: int) -> None:
+    def _follow(self, pattern: str, place: SourceLocation, depth: int) -> None:
         if depth > MAX_INCLUDE_DEPTH:
             self._warn(f"Include {pattern} is nested too deep; left out", place)
             return
@@ -94,7 +94,7 @@ class _Reader:
         )
         return self._found.imported(defaults)
 
-    def _warn(self, text: str, place: Place) -> None:
+    def _warn(self, text: str, place: SourceLocation) -> None:
         self._found.source = place.file
         self._found.warn(text, place.line)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from orchestrator.core.base.errors import Place, UsageError
+from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.ssh_config.criteria import Criterion, parse_match
 from orchestrator.parsing.ssh_config.values import ALIASES, READERS, read_value
 from orchestrator.parsing.ssh_config.words import BLANKS, UnbalancedQuotes, first_word, split_words
@@ -24,7 +24,7 @@ class Directive:
 
     keyword: str
     words: tuple[str, ...]
-    place: Place
+    place: SourceLocation
     criteria: tuple[Criterion, ...] = ()
 
     @property
@@ -37,7 +37,7 @@ def parse_directives(text: str, file: str) -> Iterator[Directive]:
     """The directives of ``file``. Raises :class:`UsageError` at the first bad line."""
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            found = _directive(line, Place(file, number))
+            found = _directive(line, SourceLocation(file, number))
         except UnbalancedQuotes:
             raise _bad_line("unbalanced quotes", file, number) from None
         except ValueError as error:
@@ -56,13 +56,13 @@ def _bad_line(what: str, file: str, number: int) -> UsageError:
     return UsageError(
         what,
         id="OR-SSH-023",
-        where=Place(file, number),
+        where=SourceLocation(file, number),
         why="ssh refuses the whole file for such a line, too",
         remedy="correct the line; 'ssh -G NAME' reads the same file",
     )
 
 
-def _directive(line: str, place: Place) -> Directive | None:
+def _directive(line: str, place: SourceLocation) -> Directive | None:
     keyword, rest = _keyword(line)
     if not keyword or keyword.startswith("#"):
         return None

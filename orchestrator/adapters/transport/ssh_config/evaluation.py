@@ -10,7 +10,7 @@ from orchestrator.adapters.transport.ssh_config.account import account
 from orchestrator.adapters.transport.ssh_config.canonical import canonical_name
 from orchestrator.adapters.transport.ssh_config.files import Block, ConfigFile, included
 from orchestrator.adapters.transport.ssh_config.settings import Settings
-from orchestrator.core.base.errors import Place, UsageError
+from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.ssh_config.criteria import Criterion
 from orchestrator.parsing.ssh_config.directives import Directive
 from orchestrator.parsing.ssh_config.patterns import (
@@ -21,7 +21,7 @@ from orchestrator.parsing.ssh_config.patterns import (
 )
 
 MATCH_EXEC_TIMEOUT_S = 10.0
-COMMAND_LINE = Place("the inventory")
+COMMAND_LINE = SourceLocation("the inventory")
 # A transport always executes a command; `ssh` has other kinds of sessions, too.
 SESSION_TYPE = "exec"
 
@@ -31,7 +31,7 @@ def evaluate(
     files: Sequence[ConfigFile],
     *,
     preset: Mapping[str, str],
-    holding: frozenset[Place] = frozenset(),
+    holding: frozenset[SourceLocation] = frozenset(),
 ) -> Settings:
     """What ``files`` say about ``alias``; ``preset`` wins, as the command line of ``ssh`` does.
 
@@ -84,13 +84,13 @@ class _Pass:
     """One pass over the files; ``name`` is what ``Host`` patterns are compared with."""
 
     def __init__(
-        self, settings: Settings, name: str, holding: frozenset[Place], *, final: bool
+        self, settings: Settings, name: str, holding: frozenset[SourceLocation], *, final: bool
     ) -> None:
         self._settings = settings
         self._name = name
         self._holding = holding
         self._final = final
-        self._doubt: tuple[Place, str] | None = None  # the block at hand cannot be decided
+        self._doubt: tuple[SourceLocation, str] | None = None  # the block at hand cannot be decided
         self.wants_final = False
 
     def apply_all(self, files: Sequence[ConfigFile]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.adapters.transport.ssh_config.account import account, expand_tilde
-from orchestrator.core.base.errors import Place, UsageError
+from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.ssh_config.directives import Directive
 from orchestrator.parsing.ssh_config.patterns import matches_pattern
 
@@ -35,7 +35,7 @@ class Settings:
     certificate_files: list[Directive] = field(default_factory=list)
     send_env: list[str] = field(default_factory=list)
     canonical: str | None = None
-    doubts: dict[Place, str] = field(default_factory=dict)
+    doubts: dict[SourceLocation, str] = field(default_factory=dict)
 
     def get(self, keyword: str, default: str = "") -> str:
         """The value of ``keyword`` as one text."""
