@@ -6,7 +6,7 @@ OR-SSH-003  host key unknown                      OR-SSH-008  a jump host failed
 OR-SSH-004  host key changed                      OR-SSH-009  the node refused a session
 OR-SSH-005  name not resolvable                   OR-SSH-010  host key revoked
 OR-SSH-011  the login shell does not run the command
-OR-SSH-012  the ProxyCommand failed
+OR-SSH-012  the ProxyCommand failed               OR-SSH-013  ssh_config takes too long
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from orchestrator.core.base.nodeset import MAX_NAME_LENGTH, NodeSetError, expand
+from orchestrator.core.model.inventory import TransportKind
 from orchestrator.parsing.inputs.validation import Strict, describe
 
 # Also the second set of controls, and what reorders a line: this text is shown on terminals.
@@ -124,6 +125,12 @@ Names = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_nodeset)]
 Host = Annotated[str, AfterValidator(_host)]
 
 
+if TYPE_CHECKING:
+    TransportName = str
+else:  # derived, so that a transport is declared once
+    TransportName = Literal[tuple(kind.value for kind in TransportKind)]
+
+
 class GpuEntry(Strict):
     """Declared GPUs; the number N is short for {count: N}."""
 
@@ -227,7 +234,7 @@ class NodeFields(Strict):
     role: Literal["worker", "coordinator"] | None = Field(
         default=None, description="coordinator: contacted, but runs no rank (default worker)"
     )
-    transport: Literal["asyncssh", "paramiko", "local"] | None = Field(
+    transport: TransportName | None = Field(
         default=None, description="How the node is reached (default asyncssh); local = this machine"
     )
     user: User | None = Field(default=None, description="SSH user; left out = ssh_config decides")
