@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.core.base.errors import BusyError, OrchestrateError
+from orchestrator.core.base.errors import BusyError, OrchestrateError, UsageError
 from orchestrator.core.base.problem import Problem
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 
@@ -21,6 +21,8 @@ def problem_of(error: Exception) -> Problem:
     """What went wrong on a node and, where the error knows, what to do next."""
     if isinstance(error, OrchestrateError):
         message = f"{error.what} ({error.why})" if error.why else error.what
+        if isinstance(error, UsageError) and error.where:  # a file and its line, not the node
+            message = f"{error.where}: {message}"
         remedy = error.remedy or REMEDIES.get(error.id, "")
         return Problem(id=error.id, message=message, remedy=remedy)
     if isinstance(error, TimeoutError):
