@@ -172,6 +172,7 @@ def node_plan(world: World, place: Place) -> NodePlan:
         options=world.request.launcher_options,
         token=world.request.token,
         job=_slurm_job(world),
+        grace_s=world.request.budgets.grace_s,
     )
     tuned = _tune(world, place)
     return NodePlan(

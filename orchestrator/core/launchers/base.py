@@ -19,7 +19,8 @@ class Share:
     ``apart``: it does not need the other nodes; nor its ranks each other, if they are no world.
     ``names``: all nodes of the plan, in rank order; ``gpus`` and ``addresses`` are theirs.
     ``options``: what the user passes on to it. ``token``: what only the nodes of this run know.
-    ``job``: what Slurm is to be asked for, by the launcher that asks it.
+    ``job``: what Slurm is to be asked for, by the launcher that asks it. ``grace_s``: how long
+    ranks have between the request to end and KILL.
     """
 
     node: str
@@ -40,6 +41,7 @@ class Share:
     options: tuple[str, ...] = ()
     token: str = ""
     job: SlurmJob | None = None
+    grace_s: float = 10.0
 
     @property
     def nodes(self) -> int:

@@ -41,6 +41,7 @@ def slurm(share: Share) -> tuple[ProcessPlan, ...]:
             "--",
             *launcher.argv,
         ),
+        env=launcher.env,
     )
     return (offer,) if share.node_rank else (offer, _submission(job, share.options))
 

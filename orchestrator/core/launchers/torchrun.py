@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from orchestrator.core.launchers.base import RANK_SHIM, Share
-from orchestrator.core.plan import ProcessPlan
+import math
+
+from orchestrator.core.launchers.base import RANK_SHIM, Share, variable
+from orchestrator.core.plan import ProcessPlan, Variable
+
+# What torchrun writes besides the ranks' output, such as error files: without a place of its own it
+# makes a folder in the node's temporary directory, which nothing ever removes.
+LOG_DIR = "{attempt}/torchrun"
+MARGIN_S = 5
 
 
 def torchrun(share: Share) -> tuple[ProcessPlan, ...]:
@@ -17,6 +24,7 @@ def torchrun(share: Share) -> tuple[ProcessPlan, ...]:
         *(("--standalone",) if share.own_world else _meeting(share)),
         f"--nproc-per-node={len(share.ranks)}",
         "--max-restarts=0",
+        f"--log-dir={LOG_DIR}",
         "--no-python",
         *RANK_SHIM,
         share.interpreter,
@@ -24,7 +32,14 @@ def torchrun(share: Share) -> tuple[ProcessPlan, ...]:
         share.script,
         *share.arguments,
     )
-    return (ProcessPlan(label="launcher", rank=None, argv=argv),)
+    return (ProcessPlan(label="launcher", rank=None, argv=argv, env=(_patience(share),)),)
+
+
+def _patience(share: Share) -> Variable:
+    """By itself torchrun kills ranks 30 s after it asked them to end, however long their grace."""
+    seconds = math.ceil(share.grace_s) + MARGIN_S
+    why = "ranks are killed when the grace of the run is over, not before"
+    return variable("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(seconds), why)
 
 
 def _meeting(share: Share) -> tuple[str, ...]:

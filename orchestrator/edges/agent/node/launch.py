@@ -23,6 +23,7 @@ from orchestrator.edges.agent.node.layout import (
     check_name,
 )
 from orchestrator.edges.agent.node.locks import Occupied
+from orchestrator.edges.agent.node.rank_shim import GRACE
 from orchestrator.edges.agent.node.reading import boot_id
 from orchestrator.edges.agent.node.reservations import (
     Reservation,
@@ -125,12 +126,15 @@ def _specification(
 ) -> dict[str, Any]:
     places, processes = filled(layout, run, attempt, request)
     default = places["snapshot"] or attempt.output
+    grace_s = seconds(request, "grace_s", 0.0, 3600.0)
+    for process in processes:
+        process["env"][GRACE] = f"{grace_s:g}"
     return {
         "run": request["run"],
         "node": request["node"],
         "attempt": request["attempt"],
         "attempt_dir": attempt.root,
-        "grace_s": seconds(request, "grace_s", 0.0, 3600.0),
+        "grace_s": grace_s,
         "cwd": _fill(field(request, "cwd", str, None) or default, places),
         "snapshot": request.get("snapshot"),
         "agent": os.path.basename(AGENT),
