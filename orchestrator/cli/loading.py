@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from orchestrator.boundary.command_line import refuse_misunderstandings, with_interpreter
 from orchestrator.boundary.selection import select
 from orchestrator.boundary.workload import make_job
 from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_slurm_options
@@ -34,6 +35,8 @@ def load_request(
     catalog = Catalog.from_environment(os.environ)
     cluster = select(catalog.cluster(options.cluster), options.nodes)
     job = _load_job(catalog, options, words)
+    if words:
+        cluster = with_interpreter(cluster, words)
     launcher, launcher_options = _launcher(options)
     request = RunRequest(
         run_id=run_id,
@@ -122,5 +125,6 @@ def _load_job(catalog: Catalog, options: JobOptions, words: tuple[str, ...]) -> 
     if options.settings:
         what = "--set is for workloads; a script takes its own arguments"
         raise UsageError(what, id="run.set", remedy=f"-- {words[0]} --name value")
+    refuse_misunderstandings(words, options.launcher)
     workdir = Path(options.workdir) if options.workdir is not None else None
     return open_script(words, cwd=Path.cwd(), workdir=workdir)

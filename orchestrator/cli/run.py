@@ -95,12 +95,14 @@ def _choose_run_id(
     from datetime import datetime
     from pathlib import PurePath
 
+    from orchestrator.boundary.command_line import job_name
     from orchestrator.core.errors import UsageError
     from orchestrator.edges.store.layout import valid_run_id
     from orchestrator.edges.store.runs import new_run_id
 
     if wanted is None:
-        name = PurePath(options.workload or next(iter(words), "run")).stem
+        given = PurePath(options.workload).stem if options.workload else ""
+        name = given or (job_name(words) if words and words[0] else "run")
         return new_run_id(datetime.now().astimezone(), name, random.SystemRandom())
     if not valid_run_id(wanted):
         what = f"not a run id: {wanted!r}"

@@ -16,7 +16,8 @@ MODULES_THAT_MUST_AGREE = ("torch", *NCCL_WHEELS, "transformers", "peft", "ray")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """All that is known of a node before launch: facts, the ranks' interpreter and its modules.
+    """All that is known of a node before launch: facts, the ranks' interpreter, its modules and
+    the variables that put its environment in force.
 
     ``modules`` None = the interpreter was not asked (offline, or a plain command). ``slurm`` None =
     Slurm was not asked.
@@ -25,6 +26,7 @@ class Finding:
     facts: Facts
     interpreter: str
     modules: Mapping[str, str] | None = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
     slurm: SlurmNode | None = None
 
 

@@ -152,7 +152,6 @@ def _gpus_of(
 
 def node_plan(world: World, place: Place) -> NodePlan:
     finding = world.findings[place.spec.name]
-    job = world.request.job
     share = Share(
         node=place.spec.name,
         node_rank=place.node_rank,
@@ -160,9 +159,7 @@ def node_plan(world: World, place: Place) -> NodePlan:
         ranks=place.ranks,
         world_size=world.size,
         interpreter=finding.interpreter,
-        script=f"{code_root(job.workload)}/{world.request.entry}",
-        program=job.workload.program,
-        arguments=job.argv(),
+        command=_rank_command(world.request, finding.interpreter),
         master_addr=world.rendezvous.address if world.rendezvous else CHOSEN_AT_LAUNCH,
         master_port=str(world.rendezvous.port) if world.rendezvous else CHOSEN_AT_LAUNCH,
         own_world=world.own_worlds,
@@ -188,6 +185,15 @@ def node_plan(world: World, place: Place) -> NodePlan:
     )
 
 
+def _rank_command(request: RunRequest, interpreter: str) -> tuple[str, ...]:
+    """What every rank executes, whichever launcher starts it."""
+    workload, arguments = request.job.workload, request.job.argv()
+    if workload.program:
+        return (*workload.program, *arguments)
+    script = (f"{code_root(workload)}/{request.entry}",) if request.entry else ()
+    return (interpreter, "-u", *workload.python, *script, *arguments)
+
+
 def _slurm_job(world: World) -> SlurmJob | None:
     if world.launcher != SLURM:
         return None
@@ -209,24 +215,29 @@ def _locks(world: World, place: Place) -> tuple[Lock, ...]:
 
 def _tune(world: World, place: Place) -> Tuned:
     spec = place.spec
-    facts = world.findings[spec.name].facts
+    finding = world.findings[spec.name]
+    facts = finding.facts
     situation = Situation(
         facts=facts,
         ranks=len(place.ranks),
         nodes=len(world.places) if world.meets else 1,
         interface=world.interface(spec.name) if world.meets else None,
         shared_by=world.tenants(spec.name),
-        modules=dict(world.findings[spec.name].modules or {}),
+        modules=dict(finding.modules or {}),
         bound=_bound(world, place),
         collectives=_may_use_collectives(world, place),
     )
     source = f"{world.request.cluster.source}: {spec.name}"
     settings = [(source, spec.env), ("--env", world.request.env)]
-    tuned = tuning.merge(tuning.derive(situation), facts.nccl_conf, settings)
-    asked = tuple(_rung_variables(world, place))
-    replaced = {"PYTHONPATH", *(a.name for a in asked)}
-    variables = tuple(v for v in tuned.env if v.name not in replaced)
-    variables = (*variables, *asked, _python_path(world.request, spec))
+    derived = (*tuning.derive(situation), *_activation(finding))
+    tuned = tuning.merge(derived, facts.nccl_conf, settings)
+    asked = (
+        *_rung_variables(world, place),
+        _python_path(world.request, spec, finding),
+        *_path(world.request, spec, finding),
+    )
+    replaced = {a.name for a in asked}
+    variables = (*(v for v in tuned.env if v.name not in replaced), *asked)
     if spec.gpus.indices is not None or len(place.gpus) != len(facts.gpus):
         variables = (*variables, tuning.visible_devices(place.gpus, len(facts.gpus)))
     return replace(tuned, env=variables)
@@ -246,13 +257,36 @@ def _bound(world: World, place: Place) -> tuple[int, ...]:
     return place.gpus if binds and not chosen else ()
 
 
-def _python_path(request: RunRequest, spec: NodeSpec) -> Variable:
+def _activation(finding: Finding) -> Iterator[Variable]:
+    """What makes the environment of the ranks' interpreter the one that their programs find."""
+    for name, value in finding.environment.items():
+        why = f"the environment of {finding.interpreter}"
+        if value == f"{{environment:{name}}}":
+            why = f"set on the node as {why} is activated: conda's activate.d and env config vars"
+        yield tuning.derived(name, value, "python-environment", why)
+
+
+def _path(request: RunRequest, spec: NodeSpec, finding: Finding) -> Iterator[Variable]:
+    """A PATH of the user's, behind the programs of the environment that the inventory names."""
+    asked = reveal({**spec.env, **request.env}.get("PATH", ""))
+    own = finding.environment.get("PATH", "").partition(":")[0]
+    if asked and own and own not in asked.split(":"):
+        yield Variable(
+            name="PATH",
+            value=f"{own}:{asked}",
+            origin=tuning.USER,
+            reason=f"as set by the user, behind the environment of {finding.interpreter}",
+        )
+
+
+def _python_path(request: RunRequest, spec: NodeSpec, finding: Finding) -> Variable:
     """The code's root and the kit, before what the user asks for."""
     workload = request.job.workload
     root = code_root(workload)
+    imports = f"{root}/{workload.import_root}" if workload.import_root else ""
     kit = f"{root}/{PROJECT_KIT}" if workload.own_code else ""
-    asked = {**spec.env, **request.env}.get("PYTHONPATH", "")
-    parts = (root, kit, reveal(asked))
+    asked = {**finding.environment, **spec.env, **request.env}.get("PYTHONPATH", "")
+    parts = (imports, root, kit, reveal(asked))
     return Variable(
         name="PYTHONPATH",
         value=":".join(part for part in parts if part),

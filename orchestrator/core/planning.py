@@ -10,7 +10,7 @@ from orchestrator.core.checks import Finding
 from orchestrator.core.facts import Facts, Gpu
 from orchestrator.core.inventory import NodeSpec, PythonKind
 from orchestrator.core.ladder import APART, Fall, Ground, Rung, ladder, used
-from orchestrator.core.launchers import MODULES, NEEDS_RENDEZVOUS, choose, slurm_job
+from orchestrator.core.launchers import MODULES, NEEDS_RENDEZVOUS, choose, slurm_job, typed
 from orchestrator.core.placing import (
     Place,
     World,
@@ -96,8 +96,9 @@ def plan(
 
 
 def _habits(world: World, shares: Sequence[NodePlan]) -> Iterator[str]:
+    yield from typed.warnings(world.request.job.workload.program)
     facts = {name: finding.facts for name, finding in world.findings.items()}
-    return tuning.warnings(shares, facts, world.request.job.workload.modules)
+    yield from tuning.warnings(shares, facts, world.request.job.workload.modules)
 
 
 def join(planned: Plan, request: RunRequest, findings: Mapping[str, Finding]) -> Plan:
@@ -137,7 +138,12 @@ def assume(spec: NodeSpec) -> Finding:
     indices = spec.gpus.indices or tuple(range(spec.gpus.count or 0))
     gpus = tuple(Gpu(index=index, name=spec.gpus.type or "unknown GPU") for index in indices)
     facts = Facts(node=spec.name, hostname=spec.ssh.host, cpus=0, gpus=gpus, assumed=True)
-    return Finding(facts=facts, interpreter=declared_interpreter(spec), modules=None)
+    return Finding(
+        facts=facts,
+        interpreter=declared_interpreter(spec),
+        modules=None,
+        environment=declared_environment(spec),
+    )
 
 
 def declared_interpreter(spec: NodeSpec) -> str:
@@ -151,6 +157,15 @@ def declared_interpreter(spec: NodeSpec) -> str:
             return f"<conda environment {spec.python.value}>/bin/python"
         case PythonKind.REQUIREMENTS | PythonKind.WORKLOAD:
             return "<environment built from requirements>/bin/python"
+
+
+def declared_environment(spec: NodeSpec) -> dict[str, str]:
+    """What puts the ranks' environment in force, as far as the inventory alone tells."""
+    if spec.python.kind is PythonKind.INTERPRETER:
+        return {}
+    prefix = declared_interpreter(spec).removesuffix("/bin/python")
+    name = "CONDA_PREFIX" if spec.python.kind is PythonKind.CONDA else "VIRTUAL_ENV"
+    return {name: prefix, "PATH": f"{prefix}/bin:<the login's PATH>"}
 
 
 def rendezvous_candidates(facts: Facts, *, alone: bool) -> tuple[str, ...]:
@@ -228,13 +243,12 @@ def _proves_fabric(world: World) -> bool:
     distinct = len(identities) == len(world.places)
     together = same_machine(list(world.findings.values())) and not distinct
     has_torch = _has_torch(world.findings.values()) is True
-    asked = world.request.fabric_probe and not world.request.job.workload.program
     return (
         world.meets
         and len(world.places) > 1
         and not together
         and has_torch
-        and asked
+        and world.request.fabric_probe
         and slurm_job.holds_nodes(world.request, world.launcher)
     )
 

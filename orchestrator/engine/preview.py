@@ -12,7 +12,12 @@ from orchestrator.core.errors import OrchestrateError, PreflightError
 from orchestrator.core.facts import Facts
 from orchestrator.core.inventory import NodeSpec, PythonKind
 from orchestrator.core.plan import Plan
-from orchestrator.core.planning import Refusal, declared_interpreter, plan
+from orchestrator.core.planning import (
+    Refusal,
+    declared_environment,
+    declared_interpreter,
+    plan,
+)
 from orchestrator.core.request import RunRequest
 from orchestrator.edges.transport.base import ConnectLimits
 from orchestrator.engine.clock import Clock, SystemClock
@@ -71,7 +76,12 @@ async def _probe(link: NodeLink, request: RunRequest, clock: Clock) -> Facts:
 async def _finding(link: NodeLink, request: RunRequest, facts: Facts) -> Finding:
     python = link.spec.python
     if requirements_of(link.spec, request.job.workload) is not None:
-        return Finding(facts=facts, interpreter=declared_interpreter(link.spec), modules=None)
+        return Finding(
+            facts=facts,
+            interpreter=declared_interpreter(link.spec),
+            modules=None,
+            environment=declared_environment(link.spec),
+        )
     plain = {"kind": "interpreter", "value": python.base}
     declared = {"kind": python.kind.value, "value": python.value}
     asked = {
@@ -79,5 +89,10 @@ async def _finding(link: NodeLink, request: RunRequest, facts: Facts) -> Finding
         "modules": asked_modules(request),
     }
     reply = await link.request("interpreter", asked, timeout_s=request.budgets.probe_s)
-    path, modules = parse_interpreter(reply.fields)
-    return Finding(facts=facts, interpreter=path, modules=modules)
+    found = parse_interpreter(reply.fields)
+    return Finding(
+        facts=facts,
+        interpreter=found.path,
+        modules=found.modules,
+        environment=found.environment,
+    )

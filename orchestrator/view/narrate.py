@@ -213,7 +213,9 @@ def _before_launch(event: Event, state: RunState) -> Line | None:
             return Line(Weight.NODE, f"code {what}", node)
         case Prepared(node=node, interpreter=path, modules=modules):
             versions = "".join(f", {name} {version}" for name, version in modules.items())
-            return Line(Weight.NODE, brief(f"ranks run under {path}{versions}"), node)
+            program = state.request.job.workload.program
+            what = "its Python is" if program else "ranks run under"
+            return Line(Weight.NODE, brief(f"{what} {path}{versions}"), node)
         case RendezvousOffered(node=node, port=port):
             return Line(Weight.DETAIL, f"offers port {port} for the rendezvous", node)
         case LinksProbed() if state.falls and state.plan is not None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.boundary.workload import load_workload, make_job, script_job
+from orchestrator.boundary.command_line import python_call
+from orchestrator.boundary.workload import load_workload, make_job, python_job, script_job
 from orchestrator.core.errors import UsageError
 from orchestrator.core.workload import Gate, Job, ParameterType, Per, SampleSource, Shape, Workload
 
@@ -234,7 +235,9 @@ def test_wrong_declarations_are_refused(change: tuple[str, str], expected: str) 
 
 def test_a_python_script_is_an_entry() -> None:
     """A launcher gives ranks to it; its arguments follow."""
-    job = script_job(["train.py", "--lr", "1e-4"], folder="/p", script="src/train.py")
+    call = python_call(["train.py", "--lr", "1e-4"])
+    assert call is not None
+    job = python_job(call, folder="/p", script="src/train.py")
 
     assert job.workload.entry == "src/train.py"
     assert job.workload.program == ()

@@ -13,7 +13,8 @@ from orchestrator.core.tuning import LAUNCHER
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What a launcher needs to know of one node. ``script`` is the entry's path on the node.
+    """What a launcher needs to know of one node. ``command`` is what every rank is to execute;
+    ``interpreter`` is the Python for the launcher's own programs.
 
     ``own_world``: the node's ranks are a world of their own, and meet no rank of another node.
     ``apart``: it does not need the other nodes; nor its ranks each other, if they are no world.
@@ -29,9 +30,7 @@ class Share:
     ranks: tuple[int, ...]
     world_size: int
     interpreter: str
-    script: str
-    program: tuple[str, ...]
-    arguments: tuple[str, ...]
+    command: tuple[str, ...]
     master_addr: str
     master_port: str
     own_world: bool = False

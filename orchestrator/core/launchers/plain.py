@@ -2,7 +2,7 @@
 
 - ``direct``: with torchrun's environment contract. No second import of torch; no elastic restarts.
 - ``manual``: independent workers. Each knows its number and how many there are, and meets nobody.
-- ``command``: the same for a program that is no Python script.
+- ``command``: a plain command, of which is not known whether it meets others.
 """
 
 from __future__ import annotations
@@ -20,27 +20,26 @@ def direct(share: Share) -> tuple[ProcessPlan, ...]:
     """
     if share.own_world and len(share.ranks) > 1:
         return torchrun(share)
-    meeting = not share.own_world
-    return _per_rank(share, (share.interpreter, "-u", share.script), meeting=meeting)
+    return _per_rank(share, meeting=not share.own_world)
 
 
 def manual(share: Share) -> tuple[ProcessPlan, ...]:
     """One process per rank, without rendezvous."""
-    return _per_rank(share, (share.interpreter, "-u", share.script), meeting=False)
+    return _per_rank(share, meeting=False)
 
 
 def command(share: Share) -> tuple[ProcessPlan, ...]:
-    """A plain program per rank, without rendezvous."""
-    return _per_rank(share, share.program, meeting=False)
+    """The same: where ranks do not meet, only the plan tells the two apart."""
+    return manual(share)
 
 
-def _per_rank(share: Share, program: tuple[str, ...], *, meeting: bool) -> tuple[ProcessPlan, ...]:
+def _per_rank(share: Share, *, meeting: bool) -> tuple[ProcessPlan, ...]:
     met = tuple(rendezvous(share)) if meeting else ()
     return tuple(
         ProcessPlan(
             label=f"rank-{rank}",
             rank=rank,
-            argv=(*program, *share.arguments),
+            argv=share.command,
             env=(*contract(share, local_rank, rank), *met),
         )
         for local_rank, rank in enumerate(share.ranks)

@@ -30,14 +30,13 @@ def ray(share: Share) -> tuple[ProcessPlan, ...]:
     """One process per node: it starts or finds the node's part of the cluster; the head's, or the
     one of a node that works apart, also places the actors.
     """
-    program = share.program or (share.interpreter, "-u", share.script)
     argv = (
         # -E: what PYTHONPATH adds is for the ranks, and may be called as a module of Ray's is.
         *(share.interpreter, "-E", "-u", "{rank_side}/ray_world.py"),
         *_cluster(share),
         *_driven(share),
         *_ranks(share),
-        *("--", *RANK_SHIM, *program, *share.arguments),
+        *("--", *RANK_SHIM, *share.command),
     )
     return (ProcessPlan(label="launcher", rank=None, argv=argv, env=tuple(_secrets(share))),)
 

@@ -27,10 +27,7 @@ def torchrun(share: Share) -> tuple[ProcessPlan, ...]:
         f"--log-dir={LOG_DIR}",
         "--no-python",
         *RANK_SHIM,
-        share.interpreter,
-        "-u",
-        share.script,
-        *share.arguments,
+        *share.command,
     )
     return (ProcessPlan(label="launcher", rank=None, argv=argv, env=(_patience(share),)),)
 

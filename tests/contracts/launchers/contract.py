@@ -47,7 +47,7 @@ class Launched:
             script.write_text(RANK)
             fields = how.pop("fields", {})
             how = {**self.how, **how}
-            of = shares(self.launcher, script, [mode, *how.pop("words", [])], layout, **how)
+            of = shares(script, [mode, *how.pop("words", [])], layout, **how)
             return await start(make_attempt, open_channel, self.launcher, of, **fields)
 
         return begin

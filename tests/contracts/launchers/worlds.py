@@ -95,11 +95,10 @@ def free_port() -> int:
 
 
 def shares(
-    launcher: str, script: Path, arguments: Sequence[str], layout: Sequence[int], **more: Any
+    script: Path, arguments: Sequence[str], layout: Sequence[int], **more: Any
 ) -> tuple[Share, ...]:
     """One for each node; ``layout``: how many ranks each has."""
     names = tuple(f"n{index + 1}" for index in range(len(layout)))
-    program = (sys.executable, "-u", str(script)) if launcher == "command" else ()
     base = Share(
         node="",
         node_rank=0,
@@ -107,9 +106,7 @@ def shares(
         ranks=(),
         world_size=sum(layout),
         interpreter=sys.executable,
-        script=str(script),
-        program=program,
-        arguments=tuple(arguments),
+        command=(sys.executable, "-u", str(script), *arguments),
         master_addr="127.0.0.1",
         master_port=str(free_port()),
         gpus=((),) * len(layout),

@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 
-from orchestrator.edges.agent.node import lease
+from orchestrator.edges.agent.node import activation, lease
 from orchestrator.edges.agent.node.drain import check_gpus, note_baseline
 from orchestrator.edges.agent.node.fault import ABSENT, BAD_REQUEST, BUSY, LAUNCH, AgentFault
 from orchestrator.edges.agent.node.layout import (
@@ -203,7 +203,7 @@ def _process(
     for name, value in env.items():
         if not name or "=" in name or not isinstance(value, str) or "\0" in name + value:
             raise AgentFault(BAD_REQUEST, "'env' holds what is not an environment variable")
-    filled = {name: _fill(value, places) for name, value in env.items()}
+    filled = {name: _fill(value, places) for name, value in activation.fill(env).items()}
     # Markers come first in the process's environment, and nothing overrides them.
     environment = {**markers, **login_environment(), **filled, **markers}
     return {"label": label, "rank": rank, "argv": argv, "env": environment}
