@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from orchestrator.core.launchers.base import RANK_SHIM, Share, variable
-from orchestrator.core.plan import ProcessPlan, Variable
+from orchestrator.core.launchers.launcher import RANK_SHIM, Share, variable
+from orchestrator.core.model.plan import ProcessPlan, Variable
 
 # What torchrun writes besides the ranks' output, such as error files: without a place of its own it
 # makes a folder in the node's temporary directory, which nothing ever removes.
