@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from orchestrator.parsing.command_line import python_call
-from orchestrator.parsing.inputs.workload import load_workload, make_job, python_job, script_job
+
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.workload import (
     Gate,
@@ -18,6 +17,7 @@ from orchestrator.core.model.workload import (
     Shape,
     Workload,
 )
+from orchestrator.parsing.inputs.workload import load_workload, make_job, python_job, script_job
 
 TEXT = """
 name: demo

@@ -12,8 +12,8 @@ from pathlib import PurePosixPath
 from typing import NoReturn
 
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.model.inventory import Cluster, PythonKind, PythonSpec
 from orchestrator.core.launchers.typed import ASSIGNMENT, PYTHON, typed_launcher
+from orchestrator.core.model.inventory import Cluster, PythonKind, PythonSpec
 
 FLAGS = frozenset("bBdEhiIOPqRsStuvVx")
 WITH_VALUE = frozenset("WX")
