@@ -23,7 +23,7 @@ from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assume
 from orchestrator.core.planning.planning import plan as make_plan
-from orchestrator.parsing.command_line import refuse_misunderstandings, with_interpreter
+from orchestrator.parsing.inputs.command_line import refuse_misunderstandings, with_interpreter
 from orchestrator.parsing.inputs.selection import select
 from orchestrator.parsing.inputs.workload import make_job
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from orchestrator.parsing.command_line import (
+
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.launchers.typed import typed_launcher, warnings
+from orchestrator.core.model.inventory import Cluster, NodeSpec, PythonKind, PythonSpec, SshEndpoint
+from orchestrator.parsing.inputs.command_line import (
     job_name,
     python_call,
     refuse_misunderstandings,
     with_interpreter,
 )
-
-from orchestrator.core.base.errors import UsageError
-from orchestrator.core.launchers.typed import typed_launcher, warnings
-from orchestrator.core.model.inventory import Cluster, NodeSpec, PythonKind, PythonSpec, SshEndpoint
 
 TELL = "import json, sys; print(json.dumps(sys.argv[1:]))"
 OPTIONS = st.sampled_from(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from orchestrator.parsing.command_line import python_call
 
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.workload import (
@@ -17,6 +16,7 @@ from orchestrator.core.model.workload import (
     Shape,
     Workload,
 )
+from orchestrator.parsing.inputs.command_line import python_call
 from orchestrator.parsing.inputs.workload import load_workload, make_job, python_job, script_job
 
 TEXT = """

@@ -24,7 +24,7 @@ from orchestrator.parsing.inputs.cluster import load_cluster
 from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
 
 if TYPE_CHECKING:
-    from orchestrator.parsing.command_line import PythonCall
+    from orchestrator.parsing.inputs.command_line import PythonCall
 
 _SUFFIXES = (".yaml", ".yml")
 _MAX_PARENTS = 64
@@ -147,7 +147,7 @@ def open_script(
     else ``cwd``. Raises :class:`UsageError` for a script that does not exist, is not executable, or
     is outside ``workdir``.
     """
-    from orchestrator.parsing.command_line import python_call
+    from orchestrator.parsing.inputs.command_line import python_call
     from orchestrator.parsing.inputs.workload import python_job, script_job
 
     call = python_call(words) if words and words[0] else None

@@ -10,7 +10,6 @@ import sys
 import time
 from contextlib import contextmanager
 
-from orchestrator.node_agent import activation
 from orchestrator.node_agent.attempt.gpu_release import check_gpus, note_baseline
 from orchestrator.node_agent.attempt.locks import Occupied
 from orchestrator.node_agent.attempt.reservations import (
@@ -21,6 +20,7 @@ from orchestrator.node_agent.attempt.reservations import (
 )
 from orchestrator.node_agent.attempt.supervisor_state import supervisor_state
 from orchestrator.node_agent.attempt.workcopy import copy_code
+from orchestrator.node_agent.base import activation
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, BUSY, LAUNCH, AgentFault
 from orchestrator.node_agent.base.login import login_environment

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 
-from orchestrator.node_agent.activation import in_force
+from orchestrator.node_agent.base.activation import in_force
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, AgentFault, shorten
 from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.base.wire import field, strings

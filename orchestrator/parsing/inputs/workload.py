@@ -21,7 +21,7 @@ from orchestrator.core.model.workload import (
     Shape,
     Workload,
 )
-from orchestrator.parsing.command_line import NO_COMMAND, PythonCall, job_name
+from orchestrator.parsing.inputs.command_line import NO_COMMAND, PythonCall, job_name
 from orchestrator.parsing.inputs.parameter_rules import (
     contradicting_presets,
     read_rules,
