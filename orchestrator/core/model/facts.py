@@ -70,6 +70,15 @@ class NvLink:
     peers: Mapping[str, int] = field(default_factory=dict)
 
 
+@wire("MigInstance")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigInstance:
+    """A part of a GPU that MIG made. ``profile`` such as ``1g.10gb``."""
+
+    profile: str
+    uuid: str
+
+
 @wire("Gpu")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
@@ -99,6 +108,7 @@ class Gpu:
     persistence: bool | None = None
     compute_mode: str = ""
     mig: bool | None = None
+    mig_instances: tuple[MigInstance, ...] = ()
     fabric: str = ""
     pcie: PcieLink = PcieLink()
     ecc: Ecc = Ecc()
@@ -247,7 +257,8 @@ class Facts:
     reach GPU memory, "" = none is loaded; ``dmabuf`` whether kernel and driver can do without.
     ``nccl_conf`` is what NCCL reads from its configuration files, ``exports`` what the login sets
     of NCCL's and torch's variables, which ranks do not inherit. ``xids`` None = the kernel's log
-    may not be read.
+    may not be read. ``lost_gpus``: a sentence for each that the driver knows, but cannot reach.
+    ``gpus_on_bus``: how many the PCI bus has where no driver shows any; None = it cannot be read.
     """
 
     node: str
@@ -288,6 +299,8 @@ class Facts:
     nccl_conf: Mapping[str, str] = field(default_factory=dict)
     exports: Mapping[str, str] = field(default_factory=dict)
     round_trip_s: float | None = None
+    lost_gpus: tuple[str, ...] = ()
+    gpus_on_bus: int | None = None
 
     def path(self, a: str, b: str) -> str:
         """How two devices reach each other; "" = unknown."""

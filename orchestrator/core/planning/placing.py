@@ -17,10 +17,11 @@ from orchestrator.core.launchers import (
 )
 from orchestrator.core.launchers.slurm_job import NAME as SLURM
 from orchestrator.core.launchers.slurm_job import SlurmJob, slurm_job
+from orchestrator.core.model import devices
 from orchestrator.core.model.checks import Finding
 from orchestrator.core.model.comm_modes import APART, Rung
 from orchestrator.core.model.facts import Facts
-from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.core.model.inventory import GpuSpec, NodeSpec
 from orchestrator.core.model.plan import Lock, NodePlan, Rendezvous, Variable
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Per, Workload
@@ -117,7 +118,7 @@ def place_nodes(
     places: list[Place] = []
     first = 0
     for node_rank, spec in enumerate(used):
-        gpus = _gpus_of(spec, used, findings)
+        gpus = _gpus_of(request, spec, used, findings)
         ranks = tuple(range(first, first + _rank_count(request, gpus)))
         places.append(Place(spec=spec, node_rank=node_rank, ranks=ranks, gpus=gpus))
         first += len(ranks)
@@ -134,20 +135,24 @@ def _rank_count(request: RunRequest, gpus: tuple[int, ...]) -> int:
 
 
 def _gpus_of(
-    spec: NodeSpec, used: Sequence[NodeSpec], findings: Mapping[str, Finding]
+    request: RunRequest,
+    spec: NodeSpec,
+    used: Sequence[NodeSpec],
+    findings: Mapping[str, Finding],
 ) -> tuple[int, ...]:
-    """Declared GPUs, else all that were found; nodes that are one machine divide it evenly."""
+    """What the inventory declares and the user chose; nodes that are one machine divide evenly what
+    nobody declared.
+    """
     facts = findings[spec.name].facts
-    if spec.gpus.indices is not None:
-        return spec.gpus.indices
-    indices = tuple(gpu.index for gpu in facts.gpus)
+    chosen = devices.choice(spec.env, request.env)
     host = facts.host_id
     tenants = [s.name for s in used if host and findings[s.name].facts.host_id == host]
-    if len(tenants) > 1:
-        share = len(indices) // len(tenants)
-        start = tenants.index(spec.name) * share
-        indices = indices[start : start + share]
-    return indices if spec.gpus.count is None else indices[: spec.gpus.count]
+    if spec.gpus.indices is not None or len(tenants) < 2:
+        return devices.gpus_of(spec, facts, chosen)
+    indices = devices.gpus_of(replace(spec, gpus=GpuSpec()), facts, chosen)
+    share = len(indices) // len(tenants)
+    start = tenants.index(spec.name) * share
+    return indices[start : start + share][: spec.gpus.count]
 
 
 def node_plan(world: World, place: Place) -> NodePlan:
@@ -236,11 +241,20 @@ def _tune(world: World, place: Place) -> Tuned:
         _python_path(world.request, spec, finding),
         *_path(world.request, spec, finding),
     )
+    asked = (*asked, *_visible_devices(world.request, place, facts))
     replaced = {a.name for a in asked}
     variables = (*(v for v in tuned.env if v.name not in replaced), *asked)
-    if spec.gpus.indices is not None or len(place.gpus) != len(facts.gpus):
-        variables = (*variables, tuning.visible_devices(place.gpus, len(facts.gpus)))
     return replace(tuned, env=variables)
+
+
+def _visible_devices(request: RunRequest, place: Place, facts: Facts) -> Iterator[Variable]:
+    """Shows ranks the GPUs of the plan, unless they see just these anyway."""
+    chosen = devices.choice(place.spec.env, request.env)
+    if chosen is not None and (facts.assumed or devices.visible(chosen, facts).gpus == place.gpus):
+        return
+    declared = place.spec.gpus.indices is not None
+    if chosen is not None or declared or len(place.gpus) != len(facts.gpus):
+        yield tuning.visible_devices(place.gpus, len(facts.gpus))
 
 
 def _may_use_collectives(world: World, place: Place) -> bool:
@@ -252,7 +266,7 @@ def _bound(world: World, place: Place) -> tuple[int, ...]:
     """The GPUs of the node's ranks, if each has its own and starts in our shim. A user who chooses
     devices knows better which rank has which.
     """
-    chosen = "CUDA_VISIBLE_DEVICES" in {**place.spec.env, **world.request.env}
+    chosen = devices.choice(place.spec.env, world.request.env) is not None
     binds = world.launcher in BINDS_RANKS and len(place.gpus) == len(place.ranks)
     return place.gpus if binds and not chosen else ()
 

@@ -14,6 +14,7 @@ from orchestrator.core.model.facts import (
     Gpu,
     GpuProcess,
     Hca,
+    MigInstance,
     NvLink,
     P2p,
     Path,
@@ -77,6 +78,11 @@ class _NvLink(_Answer):
     peers: Annotated[dict[Text, Small], Field(max_length=64)] = {}
 
 
+class _MigInstance(_Answer):
+    profile: Text
+    uuid: Text
+
+
 class _Gpu(_Answer):
     index: Annotated[int, Field(ge=0, le=1023)]
     name: Text
@@ -98,6 +104,7 @@ class _Gpu(_Answer):
     persistence: bool | None = None
     compute_mode: Text = ""
     mig: bool | None = None
+    mig_instances: Annotated[list[_MigInstance], Field(max_length=64)] = []
     fabric: Text = ""
     pcie: _Pcie = _Pcie()
     ecc: _Ecc = _Ecc()
@@ -182,12 +189,13 @@ def _tuple(items: list[str] | None) -> tuple[str, ...] | None:
 
 
 def _gpu(gpu: _Gpu) -> Gpu:
-    parts = {"users", "processes", "throttle", "pcie", "ecc", "rows", "nvlink"}
+    parts = {"users", "processes", "throttle", "mig_instances", "pcie", "ecc", "rows", "nvlink"}
     return Gpu(
         **gpu.model_dump(exclude=parts),
         users=tuple(sorted(set(gpu.users))),
         processes=tuple(GpuProcess(**process.model_dump()) for process in gpu.processes),
         throttle=_tuple(gpu.throttle),
+        mig_instances=tuple(MigInstance(**one.model_dump()) for one in gpu.mig_instances),
         pcie=PcieLink(**gpu.pcie.model_dump()),
         ecc=Ecc(**gpu.ecc.model_dump()),
         rows=Rows(**gpu.rows.model_dump()),

@@ -77,6 +77,8 @@ class _Facts(_Answer):
     numa: Annotated[list[CpuList], Field(max_length=1024)] = []
     nccl_conf: Variables = {}
     exports: Variables = {}
+    lost_gpus: Annotated[list[Note], Field(max_length=64)] = []
+    gpus_on_bus: Annotated[int, Field(ge=0, le=1024)] | None = None
 
 
 class _Reply(_Answer):
@@ -118,7 +120,7 @@ def parse_facts(node: str, reply: Mapping[str, Any], *, asked: float, answered: 
 
 
 # Fields that are the same here and in the core; the others are built part by part.
-_BUILT = frozenset({"interfaces", "disks", "numa", "wall_clock"})
+_BUILT = frozenset({"interfaces", "disks", "numa", "lost_gpus", "wall_clock"})
 _PLAIN = tuple(name for name in _Facts.model_fields if name not in _BUILT)
 
 
@@ -127,6 +129,7 @@ def _parts(found: _Facts) -> dict[str, Any]:
         "interfaces": tuple(_interface(interface) for interface in found.interfaces),
         "disks": tuple(Disk(**disk.model_dump()) for disk in found.disks),
         "numa": tuple(found.numa),
+        "lost_gpus": tuple(found.lost_gpus),
     }
 
 
