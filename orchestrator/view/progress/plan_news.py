@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.state import RunState
-from orchestrator.view.progress.narrate import Line, Weight
+from orchestrator.view.progress.narrate import NarratedLine, Weight
 from orchestrator.view.terminal.text import brief
 
 WIDTH = 400
@@ -17,9 +17,9 @@ class PlanNews:
 
     def __init__(self) -> None:
         self._plan: Plan | None = None
-        self._said: set[Line] = set()
+        self._said: set[NarratedLine] = set()
 
-    def lines(self, state: RunState) -> list[Line]:
+    def lines(self, state: RunState) -> list[NarratedLine]:
         """What has not been said yet."""
         if state.plan is None or state.plan is self._plan:
             return []
@@ -29,8 +29,10 @@ class PlanNews:
         return fresh
 
 
-def _lines(plan: Plan) -> Iterator[Line]:
+def _lines(plan: Plan) -> Iterator[NarratedLine]:
     for excluded in plan.excluded:
-        yield Line(Weight.PROBLEM, brief(f"left out: {excluded.reason}", WIDTH), excluded.node)
+        yield NarratedLine(
+            Weight.PROBLEM, brief(f"left out: {excluded.reason}", WIDTH), excluded.node
+        )
     for warning in plan.warnings:
-        yield Line(Weight.PROBLEM, brief(f"warning: {warning}", WIDTH))
+        yield NarratedLine(Weight.PROBLEM, brief(f"warning: {warning}", WIDTH))

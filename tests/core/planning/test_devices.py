@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.model.checks import Finding
+from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.devices import VARIABLE, visible
 from orchestrator.core.model.facts import Facts, Gpu, MigInstance
 from orchestrator.core.model.inventory import GpuSpec
@@ -30,7 +30,7 @@ def asked(specs: Mapping[str, GpuSpec], env: Mapping[str, str] | None = None) ->
 
 def decided(request: RunRequest, *found: Facts) -> Plan | Refusal:
     findings = {
-        f.node: Finding(facts=f, interpreter="/bin/python", modules={"torch": "2.13.0"})
+        f.node: NodeFinding(facts=f, interpreter="/bin/python", modules={"torch": "2.13.0"})
         for f in found
     }
     return plan(request, findings, {})
@@ -91,7 +91,7 @@ def test_also_a_node_that_comes_late_is_left_out() -> None:
     request = asked({"a": ANY, "b": ANY})
     request = replace(request, cluster=replace(request.cluster, min_nodes=1))
     findings = {
-        f.node: Finding(facts=f, interpreter="/bin/python", modules={"torch": "2.13.0"})
+        f.node: NodeFinding(facts=f, interpreter="/bin/python", modules={"torch": "2.13.0"})
         for f in (facts("a", gpus=1), facts("b"))
     }
     first = plan(request, {"a": findings["a"]}, {"b": "not ready yet"})
