@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from orchestrator.core.base.nodeset import MAX_NAME_LENGTH, NodeSetError, expand
+from orchestrator.core.model.inventory import TransportKind
 from orchestrator.parsing.inputs.validation import Strict, describe
 
 # Also the second set of controls, and what reorders a line: this text is shown on terminals.
@@ -84,6 +85,12 @@ User = Annotated[str, _matching(_USER, "a user name")]
 Jump = Annotated[str, _matching(_JUMP, "a jump host ([user@]host[:port])")]
 Names = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_nodeset)]
 Host = Annotated[str, AfterValidator(_host)]
+
+
+if TYPE_CHECKING:
+    TransportName = str
+else:  # derived, so that a transport is declared once
+    TransportName = Literal[tuple(kind.value for kind in TransportKind)]
 
 
 class GpuEntry(Strict):
@@ -189,7 +196,7 @@ class NodeFields(Strict):
     role: Literal["worker", "coordinator"] | None = Field(
         default=None, description="coordinator: contacted, but runs no rank (default worker)"
     )
-    transport: Literal["asyncssh", "paramiko", "local"] | None = Field(
+    transport: TransportName | None = Field(
         default=None, description="How the node is reached (default asyncssh); local = this machine"
     )
     user: User | None = Field(default=None, description="SSH user; left out = ssh_config decides")
