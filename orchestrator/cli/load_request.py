@@ -24,6 +24,7 @@ from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assume
 from orchestrator.core.planning.planning import plan as make_plan
+from orchestrator.parsing.inputs.command_line import refuse_misunderstandings, with_interpreter
 from orchestrator.parsing.inputs.workload import make_job
 
 ANY_SCRIPT = "train.py"
@@ -39,6 +40,8 @@ def load_request(
     catalog = Catalog.from_environment(os.environ)
     cluster = load_cluster(options.cluster, options.nodes)
     job = _load_job(catalog, options, words)
+    if words:
+        cluster = with_interpreter(cluster, words)
     launcher, launcher_options = _launcher(options)
     request = RunRequest(
         run_id=run_id,
@@ -126,5 +129,6 @@ def _load_job(catalog: Catalog, options: JobOptions, words: tuple[str, ...]) -> 
     if options.settings:
         what = "--set is for workloads; a script takes its own arguments"
         raise UsageError(what, id="run.set", remedy=f"-- {words[0]} --name value")
+    refuse_misunderstandings(words, options.launcher)
     workdir = Path(options.workdir) if options.workdir is not None else None
     return open_script(words, cwd=Path.cwd(), workdir=workdir)

@@ -292,6 +292,19 @@ def test_summary_of_a_refused_run_tells_what_was_refused() -> None:
     assert "no rank was started, 2 of 3 nodes refused" in summary(result)[0]
 
 
+def test_the_headline_counts_who_came_to_the_end() -> None:
+    """Of a run that got through without a node; one that failed ran on all of them."""
+    nodes = (
+        NodeResult(name="n1", state="used", ranks=4),
+        NodeResult(name="n2", state="lost", ranks=2),
+        NodeResult(name="n3", state="excluded"),
+    )
+    result = replace(failed_result(), status=Status.DEGRADED, failure=None, nodes=nodes)
+    result = replace(result, world_size=6)
+    assert ": 4 of 6 ranks on 1 of 2 nodes, " in summary(result)[0]
+    assert ": 6 ranks on 2 nodes, " in summary(replace(result, status=Status.FAILED))[0]
+
+
 def test_a_node_that_was_lost_on_the_way_is_told_with_what_clears_it() -> None:
     """Unless the failure's next step says so."""
     nodes = (NodeResult(name="n1", state="used"), NodeResult(name="n2", state="lost"))

@@ -98,9 +98,11 @@ def _choose_run_id(
     from orchestrator.adapters.store.layout import valid_run_id
     from orchestrator.adapters.store.run_list import new_run_id
     from orchestrator.core.base.errors import UsageError
+    from orchestrator.parsing.inputs.command_line import job_name
 
     if wanted is None:
-        name = PurePath(options.workload or next(iter(words), "run")).stem
+        given = PurePath(options.workload).stem if options.workload else ""
+        name = given or (job_name(words) if words and words[0] else "run")
         return new_run_id(datetime.now().astimezone(), name, random.SystemRandom())
     if not valid_run_id(wanted):
         what = f"not a run id: {wanted!r}"

@@ -54,12 +54,13 @@ class MetricResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeResult:
     """How one node ended: ``used``, ``excluded``, ``failed``, ``lost``, ``stopped`` or
-    ``dirty``.
+    ``dirty``. ``ranks``: how many it was given.
     """
 
     name: str
     state: str
     reason: str = ""
+    ranks: int = 0
 
 
 @wire("RungResult")
@@ -134,3 +135,8 @@ class Result:
             for node in self.nodes
             if node.state not in {"excluded", "unused"} and node.reason != NOT_LOOKED_AT
         )
+
+    @property
+    def stayed(self) -> tuple[NodeResult, ...]:
+        """The nodes that a run that got through was not without at its end."""
+        return tuple(node for node in self.used if node.state not in {"lost", "failed"})

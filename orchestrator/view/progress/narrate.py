@@ -220,7 +220,9 @@ def _before_launch(event: Event, state: RunState) -> NarratedLine | None:
             return NarratedLine(Weight.NODE, f"code {what}", node)
         case Prepared(node=node, interpreter=path, modules=modules):
             versions = "".join(f", {name} {version}" for name, version in modules.items())
-            return NarratedLine(Weight.NODE, brief(f"ranks run under {path}{versions}"), node)
+            program = state.request.job.workload.program
+            what = "its Python is" if program else "ranks run under"
+            return NarratedLine(Weight.NODE, brief(f"{what} {path}{versions}"), node)
         case RendezvousOffered(node=node, port=port):
             return NarratedLine(Weight.DETAIL, f"offers port {port} for the rendezvous", node)
         case LinksProbed() if state.falls and state.plan is not None:

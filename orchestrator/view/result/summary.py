@@ -24,6 +24,7 @@ def summary(result: Result, *, color: bool = False) -> list[str]:
     """Status first, with the reason if degraded; then figures with their gates, then paths."""
     return [
         _head(result, color),
+        *_left_out(result),
         *_degradation(result),
         *_lost(result),
         *_metrics(result, color),
@@ -46,19 +47,35 @@ def stopped_text(result: Result) -> list[str]:
 
 
 def _head(result: Result, color: bool) -> str:
-    where = f"{plural(result.world_size, 'rank')} on {plural(len(result.used), 'node')}"
-    if result.nodes and not result.used:
-        where = _not_started(result)
+    where = _where(result)
     word = paint(result.status.value, _STATUS[result.status] + BOLD, color=color)
     took = seconds(sum(result.timings.values()))
     names = brief(f"{result.workload} on {result.cluster}")
     return f"{word}  {names}: {where}, {took}, run {brief(result.run_id)}"
 
 
+def _where(result: Result) -> str:
+    """What ran; of a run that got through without some nodes: what came to its end."""
+    if result.nodes and not result.used:
+        return _not_started(result)
+    ranks, nodes = plural(result.world_size, "rank"), plural(len(result.used), "node")
+    if result.status is Status.DEGRADED and len(result.stayed) < len(result.used):
+        left = sum(node.ranks for node in result.stayed)
+        return f"{left} of {ranks} on {len(result.stayed)} of {nodes}"
+    return f"{ranks} on {nodes}"
+
+
 def _not_started(result: Result) -> str:
     out = sum(node.state == "excluded" for node in result.nodes)
     refused = f", {out} of {plural(len(result.nodes), 'node')} refused" if out else ""
     return f"{NOT_STARTED}{refused}"
+
+
+def _left_out(result: Result) -> Iterator[str]:
+    """Nodes that were asked for and not used, of a run that ran without them."""
+    for node in result.nodes if result.used else ():
+        if node.state == "excluded":
+            yield f"  {brief(node.name)}: left out: {brief(node.reason, 300)}"
 
 
 def _degradation(result: Result) -> Iterator[str]:
