@@ -1,14 +1,21 @@
-"""What holds for every test: a state directory of its own, unshared hosts, no silent skips."""
+"""What holds for every test: a state directory of its own, limits that fit the machine, marks that
+are true, no silent skips.
+"""
 
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_timeout
+
+from tests.time_limits import Measured, assert_within, measure_slowdown
 
 # Programs with torch in them run beside each other here: with a thread per core each they would
 # spend their time waiting for each other. Set before anything imports torch.
@@ -21,7 +28,47 @@ if not Path("/dev/nvidiactl").exists():
 TESTS = Path(__file__).parent
 # Folders whose files take long, the longest first.
 LONGEST = "hosts workloads bootstrap security contracts engine cli simulation bench".split()
+# Marks of tests that need more than this process and a moment; `scripts/test fast` leaves them out.
+NEEDS_MORE = ("hosts", "processes", "slow")
 HARDWARE = "hardware: "  # how the reason of a skip starts that continuous integration accepts
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--promises FILE`` of ``scripts/bench promises``."""
+    told = "append each measured time that the product promises, as a line of JSON"
+    parser.addoption("--promises", type=Path, metavar="FILE", help=told)
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Measured:
+    """Takes (what, seconds, promised seconds): recorded as it is, held here to a limit that grows
+    with the machine's load. Tests that ask for it are marked ``promise``.
+    """
+    record: Path | None = request.config.getoption("promises")
+
+    def take(what: str, seconds: float, promised_s: float) -> None:
+        sys.stdout.write(f"measured: {what}: {seconds:.2f} s (promised {promised_s:g} s)\n")
+        line = {"what": what, "seconds": seconds, "promised_s": promised_s}
+        if record:
+            with record.open("a") as file:
+                file.write(json.dumps({**line, "test": request.node.nodeid}) + "\n")
+        assert_within(what, seconds, promised_s)
+
+    return take
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> object:
+    """A test may take as long as its steps do on a machine with other work."""
+    if needs_more(item):
+        grown = settings.timeout * measure_slowdown()
+        settings = settings._replace(timeout=grown)
+    return pytest_timeout.pytest_timeout_set_timer(item, settings)
+
+
+def needs_more(item: pytest.Item) -> bool:
+    """Whether the test needs other processes, or takes long."""
+    return any(item.get_closest_marker(mark) for mark in NEEDS_MORE)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,11 +102,15 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long begins first: a file stays on one worker, and at the end no worker is left
     with a long one while the others have nothing to do.
     """
     items.sort(key=order_of)
+    for item in items:
+        if "measured" in getattr(item, "fixturenames", ()):
+            item.add_marker("promise")
 
 
 def order_of(item: pytest.Item) -> int:

@@ -21,6 +21,7 @@ from orchestrator.core.run.events import RankExited
 from orchestrator.engine.oneshot.cleanup import NodeVisit
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import LOGS, begin, events_of, finished
+from tests.time_limits import communicate, scaled
 
 KILLED = RankExited(node="a", rank=0, outcome=Signalled(9), at=1.0, last_line="boom")
 
@@ -196,7 +197,7 @@ def test_attach_and_logs_follow_without_gap(home: Path, capsys: pytest.CaptureFi
     writer = Writer(folder)
     writer.start()
     assert main(["attach", "r1", "--json", "-f"]) == 0
-    writer.join(10)
+    writer.join(scaled(10))
     *records, last = lines_of(capsys.readouterr().out)
     assert last["type"] == "result"
     told = [record["event"] for record in records if isinstance(record["event"], dict)]
@@ -229,7 +230,7 @@ def coordinator(home: Path) -> Iterator[tuple[RunFolder, list[subprocess.Popen[s
     yield folder, started
     for process in started:
         process.kill()
-        process.communicate(timeout=10)
+        communicate(process, 10)
 
 
 def start(folder: RunFolder, signals: int) -> subprocess.Popen[str]:

@@ -13,7 +13,6 @@ import select
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from tests.cli.runs_on_disk import finished
 from tests.security.conftest import MakeSshd
 from tests.security.looking import steers
 from tests.security.rows import STEERING
+from tests.time_limits import Deadline, wait_for_exit
 
 Capture = pytest.CaptureFixture[str]
 rows = pytest.mark.parametrize("text", STEERING.values(), ids=STEERING)
@@ -134,10 +134,10 @@ def on_a_terminal(words: list[str], **env: str) -> str:
     )
     os.close(theirs)
     shown = b""
-    deadline = time.monotonic() + 60
+    deadline = Deadline(60)
     try:
         with contextlib.suppress(OSError):  # the terminal ends with its last user
-            while time.monotonic() < deadline:
+            while not deadline.passed:
                 ready, _, _ = select.select([ours], [], [], 1.0)
                 if ready:
                     chunk = os.read(ours, 65536)
@@ -147,7 +147,7 @@ def on_a_terminal(words: list[str], **env: str) -> str:
     finally:
         os.close(ours)
         process.kill()
-        process.wait(10)
+        wait_for_exit(process, 10)
     return shown.decode(errors="surrogateescape")
 
 

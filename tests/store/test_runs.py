@@ -38,6 +38,7 @@ from orchestrator.core.verdict.result import (
     Status,
     Verdict,
 )
+from tests.time_limits import communicate, wait_for_exit
 
 RESULT = Result(
     run_id="r1",
@@ -161,12 +162,12 @@ def test_liveness_follows_the_process_not_the_pid() -> None:
         assert child.poll() is None
         with live.signalling(identity) as send:
             assert send(signal.SIGTERM)
-            assert child.wait(10) == -signal.SIGTERM
+            assert wait_for_exit(child, 10) == -signal.SIGTERM
             assert not send(signal.SIGTERM)
         assert live.liveness(identity) is live.Liveness.DEAD
     finally:
         child.kill()
-        child.communicate(timeout=10)
+        communicate(child, 10)
 
 
 def test_an_unreadable_identity_is_none(tmp_path: Path) -> None:

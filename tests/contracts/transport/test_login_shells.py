@@ -16,6 +16,7 @@ from orchestrator.core.model.inventory import TransportKind
 from tests.contracts.transport.conditions import recognisable_duration, until_not_running
 from tests.contracts.transport.conftest import Open
 from tests.contracts.transport.sshd import Sshd
+from tests.time_limits import scaled
 
 MakeSshd = Callable[..., Sshd]
 HOSTILE = [
@@ -58,7 +59,7 @@ async def test_login_shells_and_their_noise(
             env={"BASH_ENV": "/nonexistent", "X": "$(id)"},
             cwd="/",
         ),
-        timeout_s=15,
+        timeout_s=scaled(15),
     )
 
     assert done.outcome == Exited(0)
@@ -72,7 +73,7 @@ async def test_an_account_without_a_shell_says_so(
     """What the login shell says in place of the command is not swallowed."""
     transport = await connect(make_sshd(shell="/usr/sbin/nologin"), ssh_kind)
 
-    done = await transport.run(Command(argv=("true",)), timeout_s=15)
+    done = await transport.run(Command(argv=("true",)), timeout_s=scaled(15))
 
     assert done.outcome == Exited(1)
     assert b"not available" in done.stdout
@@ -92,7 +93,7 @@ async def test_who_ends_before_we_listen_is_heard(
             await asyncio.sleep(0)
 
     task = asyncio.create_task(busy())
-    runs = (transport.run(Command(argv=("true",)), timeout_s=15) for _ in range(4))
+    runs = (transport.run(Command(argv=("true",)), timeout_s=scaled(15)) for _ in range(4))
     done = await asyncio.gather(*runs)
     task.cancel()
 
@@ -107,10 +108,10 @@ async def test_one_session_is_kept_for_killing(
     transport = await connect(sshd, ssh_kind)
     durations = [recognisable_duration() for _ in range(9)]
     commands = [Command(argv=("sleep", duration)) for duration in durations]
-    running = [await transport.start(command, timeout_s=15) for command in commands]
+    running = [await transport.start(command, timeout_s=scaled(15)) for command in commands]
 
     with pytest.raises(PreflightError) as caught:
-        await transport.start(Command(argv=("true",)), timeout_s=15)
+        await transport.start(Command(argv=("true",)), timeout_s=scaled(15))
     await asyncio.gather(*(process.kill() for process in running))
 
     assert caught.value.id == "OR-SSH-009"
@@ -123,12 +124,14 @@ async def test_a_full_connection_refuses_with_a_reason(
 ) -> None:
     """MaxSessions is an error that names itself, and the running commands go on."""
     transport = await connect(make_sshd(options=("MaxSessions 2",)), ssh_kind)
-    running = [await transport.start(Command(argv=("cat",)), timeout_s=15) for _ in range(2)]
+    running = [
+        await transport.start(Command(argv=("cat",)), timeout_s=scaled(15)) for _ in range(2)
+    ]
 
     with pytest.raises(PreflightError) as caught:
-        await transport.start(Command(argv=("true",)), timeout_s=15)
+        await transport.start(Command(argv=("true",)), timeout_s=scaled(15))
 
     assert caught.value.id == "OR-SSH-009"
     for process in running:
         await process.close_stdin()
-        assert await process.wait(10) == Exited(0)
+        assert await process.wait(scaled(10)) == Exited(0)

@@ -19,6 +19,7 @@ from orchestrator.adapters.transport.target import resolve
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.model.inventory import SshEndpoint
 from tests.contracts.transport.sshd import make_key, public_half
+from tests.time_limits import scaled
 
 COMPARED = (
     "hostname",
@@ -33,7 +34,7 @@ COMPARED = (
 
 def judged_by_openssh(file: Path, alias: str) -> dict[str, list[str]]:
     command = ["ssh", "-G", "-F", str(file), "--", alias]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=scaled(10))
     return settings_in(done.stdout)
 
 
@@ -226,7 +227,7 @@ def test_the_command_that_errors_tell_goes_the_same_way(tmp_path: Path) -> None:
 
 def read_by_openssh(line: str) -> dict[str, list[str]]:
     done = subprocess.run(
-        ["sh", "-c", line], check=True, capture_output=True, text=True, timeout=10
+        ["sh", "-c", line], check=True, capture_output=True, text=True, timeout=scaled(10)
     )
     return settings_in(done.stdout)
 
@@ -306,14 +307,14 @@ def test_known_hosts_match_as_in_openssh(
     file.write_text("".join(f"{h} {keys[n % 3]}\n" for n, h in enumerate(HOSTS)))
     if hashed:
         command = ["ssh-keygen", "-H", "-f", str(file)]
-        subprocess.run(command, check=True, capture_output=True, timeout=10)
+        subprocess.run(command, check=True, capture_output=True, timeout=scaled(10))
 
     found = subprocess.run(
         ["ssh-keygen", "-F", name, "-f", str(file)],
         check=False,
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=scaled(10),
     )
     expected = numbers(found.stdout.splitlines())
 

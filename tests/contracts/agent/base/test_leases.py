@@ -17,6 +17,7 @@ from orchestrator.parsing.replies.sample_records import (
 )
 from tests.contracts.agent.attempts import Attempt, rank
 from tests.contracts.agent.conftest import MakeAttempt
+from tests.time_limits import scaled
 
 SCRIPT = """
 import orchestrate_kit as kit
@@ -31,7 +32,7 @@ async def feed(attempt: Attempt, number: int, rank: int, **word: Any) -> None:
     content = json.dumps(word).encode()
     request = {**attempt.names, "epoch": 1, "rank": rank, "name": f"{number:08d}.json"}
     request["sha256"] = hashlib.sha256(content).hexdigest()
-    await attempt.channel.request("feed", request, timeout_s=10, payload=content)
+    await attempt.channel.request("feed", request, timeout_s=scaled(10), payload=content)
 
 
 def heard(attempt: Attempt, rank: int) -> list[object]:

@@ -20,6 +20,7 @@ from orchestrator.node_agent.base.bootstrap import (
 )
 from orchestrator.node_agent.stage0 import find
 from tests.contracts.agent.attempts import everything_below
+from tests.time_limits import scaled
 
 STRANGER = 12345
 
@@ -33,7 +34,7 @@ async def open_at(workdir: Path | str, spec: NodeSpec) -> None:
     transport = LocalTransport("n1")
     try:
         moved = replace(spec, workdir=str(workdir))
-        channel = await AgentChannel.open(transport, moved, timeout_s=20)
+        channel = await AgentChannel.open(transport, moved, timeout_s=scaled(20))
         await channel.close()
     finally:
         await transport.close()

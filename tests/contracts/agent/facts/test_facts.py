@@ -21,6 +21,7 @@ from orchestrator.node_agent.facts.modules import find_modules, parse_modules
 from orchestrator.node_agent.facts.network import find_interfaces, route_address
 from orchestrator.node_agent.facts.rdma import find_hcas
 from orchestrator.parsing.replies.probe_reply import parse_facts
+from tests.time_limits import scaled
 
 GIB = 1024**3
 PORT = {"name": "mlx5_0", "port": 1, "state": "ACTIVE", "link_layer": "InfiniBand"}
@@ -39,7 +40,7 @@ async def test_this_machine(channel: AgentChannel) -> None:
         "towards": "127.0.0.1",
     }
     asked = time.time()
-    reply = await channel.request("probe", request, timeout_s=60)
+    reply = await channel.request("probe", request, timeout_s=scaled(60))
     facts = parse_facts("n1", reply.fields, asked=asked, answered=time.time())
 
     import pydantic

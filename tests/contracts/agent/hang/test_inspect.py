@@ -33,6 +33,7 @@ from tests.contracts.agent.attempts import (
     shimmed,
 )
 from tests.contracts.agent.conftest import MakeAttempt
+from tests.time_limits import assert_within, scaled, slowdown
 
 NAP = "echo up; sleep 300"
 SPIN = "echo up; while :; do :; done"
@@ -122,7 +123,7 @@ async def up(attempt: Attempt, count: int) -> dict[int, int]:
 
 async def inspect(attempt: Attempt) -> tuple[dict[int, dict[str, Any]], dict[str, bytes], Any]:
     """The ranks, the files, and the whole document."""
-    reply = await attempt.channel.request("inspect", attempt.names, timeout_s=20)
+    reply = await attempt.channel.request("inspect", attempt.names, timeout_s=scaled(20))
     files: dict[str, bytes] = {}
     start = 0
     for listed in reply.fields["files"]:
@@ -143,13 +144,13 @@ async def test_each_rank_is_told_apart(attempt: Attempt) -> None:
     began = time.monotonic()
     ranks, _, document = await inspect(attempt)
 
-    assert time.monotonic() - began < 5
+    assert_within("an inspection", time.monotonic() - began, 5)
     assert {number: found["pid"] for number, found in ranks.items()} == pids
     assert ranks[2]["state"] == "T"
     assert ranks[0]["state"] == "S"
     assert ranks[0]["waits_in"] == "clock_nanosleep"
     assert ranks[0]["cpu"] < 0.2
-    assert ranks[1]["cpu"] > 0.2
+    assert ranks[1]["cpu"] > 0.2 / slowdown(), "others want the processor, too"
     assert all(found["lines"] == ["up"] for found in ranks.values())
     assert all(0 <= found["quiet_s"] < 30 for found in ranks.values())
     assert document["supervisor"]["state"] == "S"
@@ -288,7 +289,7 @@ async def test_a_pipe_that_nobody_reads_does_not_hold_us_up(
 
     ranks, _, _ = await inspect(attempt)
 
-    assert time.monotonic() - began < 4
+    assert_within("an inspection without a record", time.monotonic() - began, 4)
     assert ranks[0]["collectives"][0]["entered"] == 5
 
 
@@ -386,7 +387,7 @@ def test_a_record_that_refers_to_itself_many_times_is_not_written_out() -> None:
     loaded = flight.load(pickle.dumps({"entries": nested}, 2))
     began = time.monotonic()
     assert flight.as_json(loaded) is None
-    assert time.monotonic() - began < 10
+    assert_within("the refusal of a record", time.monotonic() - began, 10)
 
 
 def test_the_main_thread_is_found_by_name_or_by_number() -> None:

@@ -27,6 +27,7 @@ from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.sysfs import boot_id
 from tests.contracts.agent.attempts import Attempt, eventually, exists, running, shell
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
+from tests.time_limits import scaled
 
 WAITING = "exec sleep 300"
 Locks = list[dict[str, str]]
@@ -55,13 +56,13 @@ async def reserve(
 ) -> dict[str, Any]:
     fields = {"run": attempt.names["run"], "node": attempt.names["node"]}
     request = {**fields, "locks": locks, "epoch": epoch, "coordinator": "desk"}
-    reply = await (channel or attempt.channel).request("reserve", request, timeout_s=15)
+    reply = await (channel or attempt.channel).request("reserve", request, timeout_s=scaled(15))
     return dict(reply.fields)
 
 
 async def unreserve(attempt: Attempt) -> dict[str, Any]:
     fields = {"run": attempt.names["run"], "node": attempt.names["node"]}
-    return dict((await attempt.channel.request("unreserve", fields, timeout_s=15)).fields)
+    return dict((await attempt.channel.request("unreserve", fields, timeout_s=scaled(15))).fields)
 
 
 def is_free(name: str) -> bool:
@@ -287,7 +288,9 @@ async def test_launches_over_several_channels_start_one(
     fixed = {"epoch": 1, "lease_s": 60.0, "grace_s": 1.0, "locks": exclusive(*names)}
     request = {**attempt.names, **fixed, "processes": [shell(0, WAITING)]}
 
-    replies = await asyncio.gather(*(o.request("launch", request, timeout_s=30) for o in others))
+    replies = await asyncio.gather(
+        *(o.request("launch", request, timeout_s=scaled(30)) for o in others)
+    )
 
     assert sorted(reply.fields["already"] for reply in replies) == [False, True, True]
     assert len({reply.fields["supervisor"]["pid"] for reply in replies}) == 1

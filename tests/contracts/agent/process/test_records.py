@@ -17,6 +17,7 @@ from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.node_layout import ROOM_BYTES, AttemptLayout, write_atomically
 from orchestrator.node_agent.process.eventlog import EventLog, last_line, last_words
 from orchestrator.node_agent.process.processes import Found, alive, look, send, sweep
+from tests.time_limits import scaled
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ def test_one_empty_scan_is_not_enough(sleeper: Found) -> None:
     """A process that appears between two scans is still found."""
     scans = iter([[], [sleeper], [], []])
 
-    swept = sweep(lambda: list(next(scans)), timeout_s=5)
+    swept = sweep(lambda: list(next(scans)), timeout_s=scaled(5))
 
     assert swept.scans == 4
     assert swept.killed == [sleeper.pid]
