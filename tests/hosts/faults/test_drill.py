@@ -19,7 +19,7 @@ from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, Kept, drills, targets
+from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, PromiseKept, drills, targets
 from orchestrator.core.verdict.result import Status
 from orchestrator.engine.drills.drill_job import sleeping
 from orchestrator.engine.drills.drill_series import Ending, perform
@@ -106,7 +106,9 @@ def test_every_promise_is_kept(
     grown = slowdown()
     ending = drilled(desk, [with_limits(drill, grown) for drill in quick.values()])
     sys.stdout.writelines(map(told, ending.outcomes))
-    assert {o.drill.name: o.verdict for o in ending.outcomes} == dict.fromkeys(quick, Kept.KEPT)
+    assert {o.drill.name: o.verdict for o in ending.outcomes} == dict.fromkeys(
+        quick, PromiseKept.KEPT
+    )
     assert ending.exit_code is ExitCode.DONE
     assert left_on(hosts) == {}
     assert runs_here(desk) == []
@@ -124,7 +126,7 @@ def test_a_promise_that_is_not_kept_is_told(
     """With limits of nothing the very same run breaks its promises: exit 1, its folder is kept."""
     ending = drilled(desk, [with_limits(quick["interrupt"], 0.0)])
     (outcome,) = ending.outcomes
-    assert [judged.verdict for judged in outcome.judged] == [Kept.BROKEN, Kept.KEPT]
+    assert [judged.verdict for judged in outcome.judged] == [PromiseKept.BROKEN, PromiseKept.KEPT]
     assert ending.exit_code is ExitCode.RUN_FAILED
     assert runs_here(desk) == [Path(outcome.folder)]
     result = read_result(RunFolder(Path(outcome.folder)))
@@ -172,8 +174,14 @@ def test_a_host_that_is_lost_meanwhile_is_no_traceback(
     ending = drilled(desk, [spoiled, quick["interrupt"]])
     losing.join(scaled(10))
     first, second = ending.outcomes
-    assert (first.node, first.verdict, second.verdict) == ("vh3", Kept.BROKEN, Kept.NOT_RUN)
-    assert {judged.promise.name for judged in first.judged if judged.verdict is Kept.BROKEN} == {
+    assert (first.node, first.verdict, second.verdict) == (
+        "vh3",
+        PromiseKept.BROKEN,
+        PromiseKept.NOT_RUN,
+    )
+    assert {
+        judged.promise.name for judged in first.judged if judged.verdict is PromiseKept.BROKEN
+    } == {
         "logs",
         "nothing-left",
     }
