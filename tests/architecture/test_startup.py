@@ -11,6 +11,8 @@ import pytest
 from tests.architecture.source import ROOT
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 HEAVY = "asyncssh jinja2 numpy paramiko pydantic ray rich torch transformers".split()
 PROGRAM = """
 import atexit, sys

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import bench_lib.finetune
+import pytest
 
 from tests.time_limits import scaled
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = Path(bench_lib.finetune.__file__).parent / "programs" / "finetune_gradients.py"
 

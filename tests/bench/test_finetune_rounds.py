@@ -13,6 +13,8 @@ import pytest
 
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(bench_lib.finetune.__file__).parent / "programs" / "finetune_rounds.py"
 
 

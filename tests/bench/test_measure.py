@@ -14,6 +14,8 @@ from bench_lib.measure import Command, Expected, measure
 
 from tests.time_limits import Deadline, assert_within, scaled
 
+pytestmark = pytest.mark.processes
+
 BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
 LINE = re.compile(rb"^line (\d+)$", re.MULTILINE)
 
@@ -88,6 +90,7 @@ def test_a_failure_is_no_measurement() -> None:
         )
 
 
+@pytest.mark.processes
 def test_the_deadline_ends_the_whole_group(tmp_path: Path) -> None:
     """A child that would outlive its parent is killed with it."""
     child = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"

@@ -15,6 +15,8 @@ import pytest
 from tests.bootstrap.conftest import Checkout, wait_until
 from tests.time_limits import communicate, scaled
 
+pytestmark = pytest.mark.processes
+
 # A build backend that needs nothing from an index: it reports its start, and waits for a permit.
 BACKEND = """
 import pathlib, time, zipfile

@@ -12,6 +12,8 @@ import pytest
 from tests.bootstrap.conftest import Checkout, create_checkout, environment
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 
 def test_a_built_environment_is_used_without_a_word(built: Checkout) -> None:
     """Arguments and the exit status pass through unchanged, and stderr stays empty."""

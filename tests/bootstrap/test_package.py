@@ -12,6 +12,8 @@ import pytest
 
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD_LIMIT_S = 100
 

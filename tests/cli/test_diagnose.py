@@ -286,6 +286,7 @@ time.sleep(100)
 """
 
 
+@pytest.mark.processes
 def test_a_failed_run_says_why(tmp_path: Path, home: Path) -> None:
     """The failure still begins with rank and node; what the rank's log says comes with it."""
     (tmp_path / "job.py").write_text(JOB)

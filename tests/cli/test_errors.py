@@ -172,6 +172,7 @@ def _interrupt(**_: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.processes
 def test_a_reader_that_goes_away_is_no_error_message(project: Path) -> None:
     """`orchestrate ... | head` ends quietly."""
     process = subprocess.Popen(

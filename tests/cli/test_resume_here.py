@@ -16,6 +16,8 @@ from tests.hosts.running import Desk, Job, open_desk, wait_until
 from tests.hosts.surviving import SCRIPT, STEPS, Work, faults, log_of, release, resumed
 from tests.time_limits import wait_for_exit
 
+pytestmark = pytest.mark.processes
+
 NODES = ("n1", "n2")
 
 # Fails once: rank 1 gives up after its first two steps, and leaves a mark for its next attempt.

@@ -22,6 +22,8 @@ from orchestrator.core.verdict.result import NodeResult
 from tests.architecture.source import ROOT
 from tests.time_limits import Deadline, communicate
 
+pytestmark = pytest.mark.processes
+
 # Tests beside these look at the same process table.
 RUN = f"r{os.getpid()}"
 KEYS = (

@@ -245,6 +245,7 @@ def start(folder: RunFolder, signals: int) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("options,signals", [([], "SIGTERM"), (["--now"], "SIGTERM SIGINT")])
 def test_stop_asks_the_coordinator_and_waits(
     coordinator: tuple[RunFolder, list[subprocess.Popen[str]]], options: list[str], signals: str
@@ -259,6 +260,7 @@ def test_stop_asks_the_coordinator_and_waits(
     assert main(["stop", "r1"]) == 0
 
 
+@pytest.mark.processes
 def test_stop_has_a_deadline(
     coordinator: tuple[RunFolder, list[subprocess.Popen[str]]],
     capsys: pytest.CaptureFixture[str],
@@ -283,6 +285,7 @@ def test_clean_removes_only_what_is_over(home: Path, capsys: pytest.CaptureFixtu
     assert "removed r1" in capsys.readouterr().err
 
 
+@pytest.mark.processes
 def test_clean_of_hosts_that_are_gone_says_what_still_works(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,6 +94,7 @@ def test_positions_follow_the_path() -> None:
     assert str(document.place(("a", "b", 9, "z"))) == "f.yaml:2:6"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "data,expected",
     [

@@ -19,6 +19,8 @@ from tests.security.conftest import MakeSshd
 from tests.security.rows import ARGUMENTS
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 WriteCluster = Callable[..., Path]
 SHELLS = ["/bin/sh", "/bin/bash", "/bin/dash"]
 WAYS = [("asyncssh", shell) for shell in SHELLS] + [("paramiko", "/bin/bash"), ("local", "")]

@@ -104,6 +104,7 @@ def test_errors_do_not_read_files_out(text: str, capsys: Capture) -> None:
         assert not steers(err)
 
 
+@pytest.mark.processes
 def test_errors_do_not_read_keys_out(private_key: str, capsys: Capture) -> None:
     """No line of a private key, nor the half of one."""
     secret = [line for line in private_key.splitlines() if len(line) > 16 and "---" not in line]

@@ -151,6 +151,7 @@ def on_a_terminal(words: list[str], **env: str) -> str:
     return shown.decode(errors="surrogateescape")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "words",
     [["attach", "r1", "--follow", "--verbose"], ["show", "r1"], ["ps"], ["logs", "r1"]],
@@ -164,6 +165,7 @@ def test_on_a_real_terminal(words: list[str], hostile_run: Callable[[str], RunFo
     assert [code for code in ACTIVE if code in shown] == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("options", [[], ["--prefix"]], ids=["folded", "prefix"])
 @pytest.mark.parametrize("shell", ["", "/bin/bash"], ids=["local", "ssh"])
 def test_what_nodes_say_to_exec(
@@ -185,6 +187,7 @@ def test_what_nodes_say_to_exec(
     assert steers(out + err) == []
 
 
+@pytest.mark.processes
 def test_output_without_end(write_cluster: Callable[..., Path], capsys: Capture) -> None:
     """A node that never stops talking costs bounded memory, and its time limit."""
     cluster = str(write_cluster(None, "local"))

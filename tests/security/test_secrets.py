@@ -26,6 +26,8 @@ from tests.security.conftest import MakeSshd
 from tests.security.looking import files_below, leaking_files, leaks
 from tests.time_limits import Deadline, communicate, wait_for_exit
 
+pytestmark = pytest.mark.processes
+
 Capture = pytest.CaptureFixture[str]
 WriteCluster = Callable[..., Path]
 

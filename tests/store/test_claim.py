@@ -18,6 +18,8 @@ from orchestrator.core.base.errors import BusyError
 from tests.architecture.source import ROOT
 from tests.time_limits import wait_for_exit
 
+pytestmark = pytest.mark.processes
+
 HOLD = """
 import os, sys
 from pathlib import Path

@@ -144,6 +144,7 @@ def test_write_atomic_replaces_all_or_nothing(
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.processes
 def test_liveness_follows_the_process_not_the_pid() -> None:
     """Alive while it runs; dead when ended, when the pid has another start time, after a reboot."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

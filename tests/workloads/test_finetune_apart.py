@@ -32,7 +32,7 @@ from tests.workloads.conftest import (
 SCRIPT = FINETUNE / "train.py"
 ADAPTER = "adapter_model.safetensors"
 STEPS, EVERY, ROWS = 12, 4, 4
-pytestmark = pytest.mark.timeout(2 * DEADLINE_S)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * DEADLINE_S)]
 
 
 class Folders(Street):

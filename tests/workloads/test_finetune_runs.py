@@ -32,7 +32,7 @@ from tests.workloads.conftest import (
 SCRIPT = FINETUNE / "train.py"
 SHORT = (*QUICK, "--steps=3", "--global-batch=4", "--eval-every=2")
 MAKE_BASE = Path(__file__).parent / "programs" / "make_base.py"
-pytestmark = pytest.mark.timeout(2 * DEADLINE_S)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * DEADLINE_S)]
 
 
 def _wait_for_checkpoint(node: NodeFolder, process: subprocess.Popen[str]) -> None:

@@ -14,6 +14,8 @@ from resumable import newest_checkpoint
 from tests.time_limits import scaled
 from writing import CheckpointWriter
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -164,6 +164,7 @@ def snapshot(tmp_path: Path) -> Snapshot:
     return take_snapshot([TreePart(source=folder)], tmp_path / "cache")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "answer",
     [
@@ -194,6 +195,7 @@ async def test_senseless_answers_end_the_sync(snapshot: Snapshot, answer: dict[s
     assert caught.value.where == "n1"
 
 
+@pytest.mark.processes
 async def test_a_node_that_keeps_nothing_is_given_up(snapshot: Snapshot) -> None:
     """A node that asks for the same content for ever is asked a bounded number of times."""
     liar = Liar({"have": False, "complete": False, "missing": bitmap(b"\1\0")})

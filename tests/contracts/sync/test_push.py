@@ -28,6 +28,8 @@ from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
 from tests.contracts.sync.trees import contents, write_tree
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 LIMIT_S = 60.0
 FILES = {
     "a.py": b"print(1)\n",

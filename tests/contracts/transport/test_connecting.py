@@ -19,6 +19,8 @@ from tests.contracts.transport.conftest import QUICK, Open, refused
 from tests.contracts.transport.sshd import USER, Sshd, free_port, make_key, public_half
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 MakeSshd = Callable[..., Sshd]
 
 

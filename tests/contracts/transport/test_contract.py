@@ -24,6 +24,8 @@ from tests.contracts.transport.conditions import (
 )
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 ALL_BYTES = bytes(range(256))
 PYTHON = sys.executable
 

@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.outcome import Exited
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
 from tests.contracts.transport.conftest import Open, refused
 from tests.contracts.transport.sshd import Sshd
 from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 MakeSshd = Callable[..., Sshd]
 

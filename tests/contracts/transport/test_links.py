@@ -22,6 +22,8 @@ from tests.contracts.transport.proxy import Proxy
 from tests.contracts.transport.sshd import Sshd, kill
 from tests.time_limits import assert_within, scaled
 
+pytestmark = pytest.mark.processes
+
 MakeSshd = Callable[..., Sshd]
 SILENT_S = QUICK.silence_s + 2 * QUICK.keepalive_interval_s + 2.5
 HEAVY = Command(argv=("head", "-c", "8000000", "/dev/zero"))

@@ -18,6 +18,8 @@ from tests.contracts.transport.conftest import Open
 from tests.contracts.transport.sshd import Sshd
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 MakeSshd = Callable[..., Sshd]
 HOSTILE = [
     "a b",

@@ -111,6 +111,7 @@ hosts = st.builds("Host {}".format, patterns)
 lines = st.one_of(values, values, hosts, st.builds("Match {}".format, criteria))
 
 
+@pytest.mark.processes
 @settings(max_examples=250, deadline=None, database=None, derandomize=True)
 @example(  # the final pass compares "Host" with the name that the first has found
     ["HostName web.example", "Host *.example", "User alice"], "Host *", ["Match final"], [], "web"
@@ -199,6 +200,7 @@ def test_the_inventory_overrules_the_file(tmp_path: Path) -> None:
     assert target.known_hosts_files == ("/f/mine",)
 
 
+@pytest.mark.processes
 def test_the_command_that_errors_tell_goes_the_same_way(tmp_path: Path) -> None:
     """Everything that the inventory says, read by OpenSSH from the line as it is pasted."""
     file = tmp_path / "an odd name"
@@ -297,6 +299,7 @@ HOSTS = ["web", "*.example", "gpu-?,!gpu-2", "[web]:2200", "10.0.0.1,web2", "WEB
 NAMES = ["web", "a.example", "gpu-1", "gpu-2", "[web]:2200", "10.0.0.1", "web2", "web3", "other"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("hashed", [False, True])
 def test_known_hosts_match_as_in_openssh(
@@ -327,6 +330,7 @@ def numbers(lines: Iterable[str]) -> list[int]:
     return sorted(int(number) for number in found)
 
 
+@pytest.mark.processes
 def test_lines_that_mean_nothing_trust_nobody(tmp_path: Path, keys: list[str]) -> None:
     """Garbage, comments and broken hashes do no harm to the lines around them."""
     file = tmp_path / "known_hosts"
@@ -343,6 +347,7 @@ def test_lines_that_mean_nothing_trust_nobody(tmp_path: Path, keys: list[str]) -
     assert key.place.line == 9
 
 
+@pytest.mark.processes
 def test_the_name_with_a_port_comes_first(tmp_path: Path, keys: list[str]) -> None:
     """A line for ``[host]:port`` hides the one for the bare name, which serves if there is none."""
     file = tmp_path / "known_hosts"

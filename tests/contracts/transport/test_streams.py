@@ -16,6 +16,8 @@ from orchestrator.core.base.outcome import Exited
 from tests.contracts.transport.conditions import until
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 ALL_BYTES = bytes(range(256))
 PYTHON = sys.executable
 MEGABYTE = 1024 * 1024

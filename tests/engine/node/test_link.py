@@ -18,6 +18,8 @@ from orchestrator.engine.node.link import NodeLink, NodeSilent
 from orchestrator.engine.support.clock import SystemClock
 from tests.time_limits import assert_within, scaled
 
+pytestmark = pytest.mark.processes
+
 SILENCE_S = 1.5
 
 

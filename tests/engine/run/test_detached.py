@@ -19,6 +19,8 @@ from tests.hosts.processes import Here, launch_held, remains
 from tests.hosts.running import Desk, wait_until
 from tests.time_limits import assert_within, communicate, scaled
 
+pytestmark = pytest.mark.processes
+
 HERE = Here()
 
 

@@ -8,9 +8,13 @@ import resource
 import signal
 import time
 
+import pytest
+
 from tests.hosts.processes import Here, children, launch_held, remains
 from tests.hosts.running import Desk, Job, budgets
 from tests.time_limits import Measured
+
+pytestmark = pytest.mark.processes
 
 HERE = Here()
 

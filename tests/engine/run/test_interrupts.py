@@ -18,6 +18,8 @@ from tests.hosts.running import Desk, wait_until
 from tests.hosts.terminal import CTRL_C, CTRL_S, on_terminal
 from tests.time_limits import Deadline, communicate, scaled, wait_for_exit
 
+pytestmark = pytest.mark.processes
+
 HERE = Here()
 CHATTY = """
 import sys

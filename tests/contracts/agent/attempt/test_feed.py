@@ -12,6 +12,8 @@ from orchestrator.adapters.agent_client.channel import AgentError
 from tests.contracts.agent.attempts import Attempt
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 NAME = "00000001.bin"
 CONTENT = bytes(range(256)) * 40
 

@@ -18,6 +18,8 @@ from tests.contracts.agent.attempts import Attempt, eventually, shell
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
 from tests.time_limits import assert_within
 
+pytestmark = pytest.mark.processes
+
 MIB = 1024 * 1024
 WAITING = "exec sleep 300"
 NOBODY = 2**22 + 7  # above the kernel's largest pid

@@ -19,6 +19,8 @@ from tests.contracts.agent.attempts import everything_below
 from tests.contracts.agent.conftest import OpenChannel
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 # In a mount namespace of its own: nobody else sees the small disk, and it goes with the process.
 ON_A_SMALL_DISK = (
     'mount --make-rprivate / && mount -t tmpfs -o "$1" small "$2" && '

@@ -23,6 +23,8 @@ from tests.contracts.agent.attempts import (
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
 from tests.time_limits import assert_within
 
+pytestmark = pytest.mark.processes
+
 NAP_S = 300
 FOREVER = "while :; do sleep 0.05; done"
 

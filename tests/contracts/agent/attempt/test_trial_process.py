@@ -19,6 +19,8 @@ from tests.contracts.agent.attempts import eventually, exists, running
 from tests.contracts.agent.conftest import OpenChannel
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 SOON_S = 15.0
 
 

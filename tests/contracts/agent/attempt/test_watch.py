@@ -17,6 +17,8 @@ from tests.contracts.agent.attempts import Attempt, eventually, exists, launcher
 from tests.contracts.agent.conftest import OpenChannel
 from tests.time_limits import assert_within, scaled
 
+pytestmark = pytest.mark.processes
+
 MIB = 1024 * 1024
 
 

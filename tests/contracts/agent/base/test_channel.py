@@ -29,6 +29,8 @@ from tests.contracts.agent.conftest import OpenChannel
 from tests.contracts.agent.fake_node import GREETED, WELCOME, FakeNode, NoisyNode
 from tests.time_limits import assert_within, scaled
 
+pytestmark = pytest.mark.processes
+
 Visit = Callable[..., Awaitable[AgentChannel]]
 
 

@@ -11,6 +11,8 @@ from orchestrator.adapters.agent_client.channel import AgentError
 from tests.contracts.agent.attempts import Attempt, eventually, running, shell
 from tests.time_limits import assert_within, budget
 
+pytestmark = pytest.mark.processes
+
 WAITING = "echo up; exec sleep 300"
 
 

@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+import pytest
+
 from orchestrator.adapters.store.bundled import bundled_kit
 from orchestrator.parsing.replies.sample_records import (
     LeaseAck,
@@ -18,6 +20,8 @@ from orchestrator.parsing.replies.sample_records import (
 from tests.contracts.agent.attempts import Attempt, rank
 from tests.contracts.agent.conftest import MakeAttempt
 from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 SCRIPT = """
 import orchestrate_kit as kit

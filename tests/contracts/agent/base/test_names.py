@@ -11,6 +11,8 @@ from orchestrator.adapters.agent_client.channel import AgentChannel, AgentError
 from tests.contracts.agent.attempts import Attempt, everything_below, shell
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 UNSAFE_NAMES = [
     "",
     ".",

@@ -22,6 +22,8 @@ from orchestrator.node_agent.oneshot_probe import dumps
 from orchestrator.parsing.replies.probe_reply import parse_facts
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 GLANCE_S = 30.0
 
 

@@ -18,6 +18,8 @@ from tests.contracts.agent.attempts import Attempt, eventually, exists, rank, sh
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
 from tests.time_limits import assert_within, scaled
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def workdir(tmp_path: Path) -> Path:

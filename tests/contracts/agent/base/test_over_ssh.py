@@ -20,6 +20,8 @@ from tests.contracts.agent.attempts import Attempt, running, shell
 from tests.contracts.transport.sshd import Sshd
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 LIMITS = ConnectLimits(connect_timeout_s=10, keepalive_interval_s=0.2, keepalive_count=4)
 MIB = 1024 * 1024
 NodeAt = Callable[..., NodeSpec]

@@ -20,6 +20,8 @@ from orchestrator.node_agent.base import wire
 from tests.contracts.agent.fake_node import WELCOME, FakeNode
 from tests.time_limits import assert_within, budget, scaled, wait_for_exit
 
+pytestmark = pytest.mark.processes
+
 SERVE = """
 import sys
 from orchestrator.node_agent import main

@@ -32,6 +32,7 @@ def parse(**facts: Any) -> Facts:
     return parse_facts("n1", {"facts": {**MINIMAL, **facts}}, asked=10.0, answered=12.0)
 
 
+@pytest.mark.processes
 async def test_this_machine(channel: AgentChannel) -> None:
     """A real probe passes the boundary and agrees with what Python says of this machine."""
     request = {
@@ -104,6 +105,7 @@ def test_memory_is_what_the_control_group_allows(tmp_path: Path) -> None:
     assert limited(total, str(tmp_path)) == GIB
 
 
+@pytest.mark.processes
 def test_the_address_that_ssh_came_in_by(monkeypatch: pytest.MonkeyPatch) -> None:
     """SSH knows best; without it the routing table does; without a route it is loopback."""
     monkeypatch.setenv("SSH_CONNECTION", "198.51.100.7 50000 10.1.2.3 22")
@@ -113,6 +115,7 @@ def test_the_address_that_ssh_came_in_by(monkeypatch: pytest.MonkeyPatch) -> Non
     assert route_address("not an address") == "127.0.0.1"
 
 
+@pytest.mark.processes
 def test_modules_are_found_among_noise() -> None:
     """Start-up files may print; a broken interpreter is a note, not an error."""
     notes: list[str] = []

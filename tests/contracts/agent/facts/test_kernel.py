@@ -9,9 +9,13 @@ import uuid
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
 from orchestrator.adapters.agent_client.channel import AgentChannel
 from orchestrator.node_agent.facts.kernel import _line
 from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 KMSG = Path("/dev/kmsg")
 

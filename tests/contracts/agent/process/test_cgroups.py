@@ -19,10 +19,13 @@ from tests.contracts.agent.attempts import Attempt, eventually, exists, running,
 from tests.time_limits import scaled, wait_for_exit
 
 OWN = own_group()
-pytestmark = pytest.mark.skipif(
-    OWN is None or not os.access(OWN, os.W_OK),
-    reason="hardware: no control groups of version 2 that we may write",
-)
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(
+        OWN is None or not os.access(OWN, os.W_OK),
+        reason="hardware: no control groups of version 2 that we may write",
+    ),
+]
 # Leaves everything that could identify it: environment, session, parents.
 ESCAPE = """
 import os, sys, time

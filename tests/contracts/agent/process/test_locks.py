@@ -75,6 +75,7 @@ def is_free(name: str) -> bool:
         return True
 
 
+@pytest.mark.processes
 async def test_the_second_learns_who_has_it(make_attempt: MakeAttempt, names: list[str]) -> None:
     """Run, node, user, process, since when and from where; nothing of the set was taken."""
     first, second, third = [await make_attempt(watched=False) for _ in range(3)]
@@ -99,6 +100,7 @@ async def test_the_second_learns_who_has_it(make_attempt: MakeAttempt, names: li
     assert await reserve(third, exclusive(names[0], names[2])) == {"reserved": True}
 
 
+@pytest.mark.processes
 async def test_repeats_hold_it_once(make_attempt: MakeAttempt, names: list[str]) -> None:
     """Ten at once are one reservation, and one `unreserve` gives it back."""
     first, second = [await make_attempt(watched=False) for _ in range(2)]
@@ -112,6 +114,7 @@ async def test_repeats_hold_it_once(make_attempt: MakeAttempt, names: list[str])
     assert await reserve(second, exclusive(*names)) == {"reserved": True}
 
 
+@pytest.mark.processes
 async def test_a_reservation_may_change(make_attempt: MakeAttempt, names: list[str]) -> None:
     """What is no longer wanted is free; one that cannot grow stays as it was."""
     first, second = [await make_attempt(watched=False) for _ in range(2)]
@@ -125,6 +128,7 @@ async def test_a_reservation_may_change(make_attempt: MakeAttempt, names: list[s
     assert not is_free(names[1])
 
 
+@pytest.mark.processes
 async def test_readers_share_and_writers_do_not(
     make_attempt: MakeAttempt, names: list[str]
 ) -> None:
@@ -145,6 +149,7 @@ async def test_readers_share_and_writers_do_not(
     assert (await reserve(first, shared(names[0])))["holder"]["run"] == other.names["run"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("killed", [False, True])
 async def test_the_end_of_the_channel_frees(
     make_attempt: MakeAttempt, open_channel: OpenChannel, names: list[str], killed: bool
@@ -162,6 +167,7 @@ async def test_the_end_of_the_channel_frees(
     await eventually(lambda: all(map(is_free, names)), 5)
 
 
+@pytest.mark.processes
 async def test_a_supervisor_takes_over_without_a_gap(
     make_attempt: MakeAttempt, open_channel: OpenChannel, names: list[str]
 ) -> None:
@@ -193,6 +199,7 @@ async def test_a_supervisor_takes_over_without_a_gap(
     assert await reserve(other, exclusive(names[0]), fresh) == {"reserved": True}
 
 
+@pytest.mark.processes
 async def test_ranks_do_not_hold_the_locks(attempt: Attempt, names: list[str]) -> None:
     """A supervisor that is killed lets go, although a rank of it lives on."""
     reply = await attempt.launch(
@@ -208,6 +215,7 @@ async def test_ranks_do_not_hold_the_locks(attempt: Attempt, names: list[str]) -
     assert len(running(attempt.names["run"])) >= 1
 
 
+@pytest.mark.processes
 async def test_a_launch_takes_what_was_not_reserved(
     make_attempt: MakeAttempt, names: list[str]
 ) -> None:
@@ -229,6 +237,7 @@ async def test_a_launch_takes_what_was_not_reserved(
     assert (await second.launch(shell(0, "true"), locks=exclusive(*names))).fields["alive"]
 
 
+@pytest.mark.processes
 async def test_launches_at_once_start_one(attempt: Attempt, names: list[str]) -> None:
     """Eight duplicates, each a request of its own: one supervisor, which holds every lock."""
     launches = [attempt.launch(shell(0, WAITING), locks=exclusive(*names)) for _ in range(8)]
@@ -246,6 +255,7 @@ async def test_launches_at_once_start_one(attempt: Attempt, names: list[str]) ->
     assert not any(map(is_free, names))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("reserved", [False, True])
 async def test_a_launch_that_fails_changes_nothing(
     make_attempt: MakeAttempt, names: list[str], reserved: bool
@@ -264,6 +274,7 @@ async def test_a_launch_that_fails_changes_nothing(
     assert [is_free(name) for name in names] == [not reserved] * 3
 
 
+@pytest.mark.processes
 async def test_an_earlier_agent_of_the_run_is_no_rival(
     make_attempt: MakeAttempt, open_channel: OpenChannel, names: list[str]
 ) -> None:
@@ -277,6 +288,7 @@ async def test_an_earlier_agent_of_the_run_is_no_rival(
     assert not exists(left.hello.pid)
 
 
+@pytest.mark.processes
 async def test_launches_over_several_channels_start_one(
     attempt: Attempt, open_channel: OpenChannel, names: list[str]
 ) -> None:
@@ -299,6 +311,7 @@ async def test_launches_over_several_channels_start_one(
     assert not exists(left.hello.pid)
 
 
+@pytest.mark.processes
 async def test_reservations_are_fenced_and_swept(
     make_attempt: MakeAttempt, names: list[str]
 ) -> None:

@@ -154,6 +154,7 @@ def test_a_lease_does_not_hear_of_the_wall_clock(
     assert not reader.expired
 
 
+@pytest.mark.processes
 def test_a_reused_pid_is_left_alone(sleeper: Found) -> None:
     """Same pid, other start time: somebody else's process by now."""
     assert send(sleeper.pid, sleeper.start_time + 1, signal.SIGKILL) is False
@@ -161,6 +162,7 @@ def test_a_reused_pid_is_left_alone(sleeper: Found) -> None:
     assert send(sleeper.pid, sleeper.start_time, signal.SIGKILL) is True
 
 
+@pytest.mark.processes
 def test_a_name_with_parentheses_is_read(tmp_path: Path) -> None:
     """The kernel does not escape program names in /proc."""
     program = tmp_path / "a) R 1 (b"
@@ -176,6 +178,7 @@ def test_a_name_with_parentheses_is_read(tmp_path: Path) -> None:
         process.wait()
 
 
+@pytest.mark.processes
 def test_one_empty_scan_is_not_enough(sleeper: Found) -> None:
     """A process that appears between two scans is still found."""
     scans = iter([[], [sleeper], [], []])

@@ -73,6 +73,7 @@ def test_a_run_with_it_is_not_swept(stuck: Path, monkeypatch: pytest.MonkeyPatch
     assert (later["clean"], later["survivors"]) == (True, [])
 
 
+@pytest.mark.processes
 def test_a_conclusion_with_it_is_not_clean(stuck: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The supervisor's last record says so, within its limit."""
     monkeypatch.setattr(supervisor, "SWEEP_S", 0.3)

@@ -21,6 +21,8 @@ from tests.architecture.source import ROOT
 from tests.hosts.running import wait_until
 from tests.time_limits import assert_within, communicate, scaled, wait_for_exit
 
+pytestmark = pytest.mark.processes
+
 PYTHON = (sys.executable, "-I", "-S")
 LAUNCHER = 'echo "$SECRET $SLURM_PROCID $CUDA_VISIBLE_DEVICES"; pwd; echo told >&2; '
 TEXT = Path(slurm_task.__file__).read_text()
