@@ -13,13 +13,15 @@ from orchestrator.core.tuning import LAUNCHER
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
-    """What a launcher needs to know of one node. ``script`` is the entry's path on the node.
+    """What a launcher needs to know of one node. ``command`` is what every rank is to execute;
+    ``interpreter`` is the Python for the launcher's own programs.
 
     ``per_node_world``: the node's ranks are a world of their own, and meet no rank of another node.
     ``apart``: it does not need the other nodes; nor its ranks each other, if they are no world.
     ``names``: all nodes of the plan, in rank order; ``gpus`` and ``addresses`` are theirs.
     ``options``: what the user passes on to it. ``token``: what only the nodes of this run know.
-    ``job``: what Slurm is to be asked for, by the launcher that asks it.
+    ``job``: what Slurm is to be asked for, by the launcher that asks it. ``grace_s``: how long
+    ranks have between the request to end and KILL.
     """
 
     node: str
@@ -28,9 +30,7 @@ class LaunchSpec:
     ranks: tuple[int, ...]
     world_size: int
     interpreter: str
-    script: str
-    program: tuple[str, ...]
-    arguments: tuple[str, ...]
+    command: tuple[str, ...]
     master_addr: str
     master_port: str
     per_node_world: bool = False
@@ -40,6 +40,7 @@ class LaunchSpec:
     options: tuple[str, ...] = ()
     token: str = ""
     job: SlurmJob | None = None
+    grace_s: float = 10.0
 
     @property
     def nodes(self) -> int:

@@ -30,14 +30,13 @@ def ray(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """One process per node: it starts or finds the node's part of the cluster; the head's, or the
     one of a node that works apart, also places the actors.
     """
-    program = spec.program or (spec.interpreter, "-u", spec.script)
     argv = (
         # -E: what PYTHONPATH adds is for the ranks, and may be called as a module of Ray's is.
         *(spec.interpreter, "-E", "-u", "{rank_env}/ray_world.py"),
         *_cluster(spec),
         *_driven(spec),
         *_ranks(spec),
-        *("--", *RANK_SHIM, *program, *spec.arguments),
+        *("--", *RANK_SHIM, *spec.command),
     )
     return (ProcessPlan(label="launcher", rank=None, argv=argv, env=tuple(_secrets(spec))),)
 

@@ -41,6 +41,7 @@ def slurm(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
             "--",
             *launcher.argv,
         ),
+        env=launcher.env,
     )
     return (offer,) if spec.node_rank else (offer, _submission(job, spec.options))
 
