@@ -402,6 +402,7 @@ def test_a_script_outside_the_workdir_is_refused(project: Path) -> None:
         open_script(["train.py"], cwd=project, workdir=Path("sub"))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each shell gets its own."""

@@ -17,6 +17,7 @@ from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.node_layout import ROOM_BYTES, AttemptLayout, write_atomically
 from orchestrator.node_agent.process.eventlog import EventLog, last_line, last_words
 from orchestrator.node_agent.process.processes import Found, alive, look, send, sweep
+from tests.time_limits import scaled
 
 
 @pytest.fixture
@@ -153,6 +154,7 @@ def test_a_lease_does_not_hear_of_the_wall_clock(
     assert not reader.expired
 
 
+@pytest.mark.processes
 def test_a_reused_pid_is_left_alone(sleeper: Found) -> None:
     """Same pid, other start time: somebody else's process by now."""
     assert send(sleeper.pid, sleeper.start_time + 1, signal.SIGKILL) is False
@@ -160,6 +162,7 @@ def test_a_reused_pid_is_left_alone(sleeper: Found) -> None:
     assert send(sleeper.pid, sleeper.start_time, signal.SIGKILL) is True
 
 
+@pytest.mark.processes
 def test_a_name_with_parentheses_is_read(tmp_path: Path) -> None:
     """The kernel does not escape program names in /proc."""
     program = tmp_path / "a) R 1 (b"
@@ -175,11 +178,12 @@ def test_a_name_with_parentheses_is_read(tmp_path: Path) -> None:
         process.wait()
 
 
+@pytest.mark.processes
 def test_one_empty_scan_is_not_enough(sleeper: Found) -> None:
     """A process that appears between two scans is still found."""
     scans = iter([[], [sleeper], [], []])
 
-    swept = sweep(lambda: list(next(scans)), timeout_s=5)
+    swept = sweep(lambda: list(next(scans)), timeout_s=scaled(5))
 
     assert swept.scans == 4
     assert swept.killed == [sleeper.pid]
