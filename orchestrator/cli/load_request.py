@@ -15,6 +15,7 @@ from orchestrator.adapters.sync.code_snapshot import (
     take_snapshot,
     workload_parts,
 )
+from orchestrator.cli.load_cluster import load_cluster
 from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_slurm_options
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.launchers.ray import OPTION as RAY_ADDRESS
@@ -24,7 +25,6 @@ from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assume
 from orchestrator.core.planning.planning import plan as make_plan
 from orchestrator.parsing.inputs.command_line import refuse_misunderstandings, with_interpreter
-from orchestrator.parsing.inputs.selection import select
 from orchestrator.parsing.inputs.workload import make_job
 
 ANY_SCRIPT = "train.py"
@@ -38,7 +38,7 @@ def load_request(
 ) -> RunRequest:
     """The request, without the digest of the code. Raises :class:`UsageError`."""
     catalog = Catalog.from_environment(os.environ)
-    cluster = select(catalog.cluster(options.cluster), options.nodes)
+    cluster = load_cluster(options.cluster, options.nodes)
     job = _load_job(catalog, options, words)
     if words:
         cluster = with_interpreter(cluster, words)
@@ -75,11 +75,10 @@ def _launcher(options: JobOptions) -> tuple[str, tuple[str, ...]]:
 
 def request_for_any_script(options: JobOptions, *, run_id: str) -> RunRequest:
     """A request for a script that nobody named, to be planned but never run."""
-    catalog = Catalog.from_environment(os.environ)
     script = Workload(name="any script", source="-", folder="-", entry=ANY_SCRIPT)
     return RunRequest(
         run_id=run_id,
-        cluster=select(catalog.cluster(options.cluster), options.nodes),
+        cluster=load_cluster(options.cluster, options.nodes),
         job=Job(workload=script),
         launcher=options.launcher,
         ranks_per_node=options.ranks_per_node,

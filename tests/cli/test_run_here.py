@@ -285,7 +285,7 @@ def test_stop_visits_a_lost_node_of_a_finished_run(
         ([], 60.0, "ranks end 60 s after"),
         (["--budget", "lease=90"], 90.0, "ranks end 90 s after"),
         (["--unattended", "300"], 300.0, "ranks end 300 s after"),
-        (["--unattended", "continue"], None, "ranks go on until they are done"),
+        (["--unattended", "continue"], None, "ranks run until they are done"),
     ],
 )
 def test_plan_says_what_ranks_do_unattended(

@@ -11,6 +11,7 @@ from orchestrator.adapters.transport.handshakes import Handshakes
 from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.adapters.transport.target import Target, resolve
 from orchestrator.adapters.transport.transport import ConnectLimits, Transport
+from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
 
 if TYPE_CHECKING:
@@ -64,7 +65,22 @@ async def _open_paramiko(spec: NodeSpec, limits: ConnectLimits) -> Transport:
 async def _prepared(spec: NodeSpec, limits: ConnectLimits) -> tuple[_Shared, Target]:
     """What SSH connections of this event loop share, and where this one goes."""
     shared = _shared.setdefault(asyncio.get_running_loop(), _Shared(limits))
-    return shared, await asyncio.to_thread(resolve, spec.ssh)
+    return shared, await _resolved(spec, limits.connect_timeout_s)
+
+
+async def _resolved(spec: NodeSpec, timeout_s: float) -> Target:
+    """ssh_config may have commands run and names looked up."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.to_thread(resolve, spec.ssh)
+    except TimeoutError:
+        raise PreflightError(
+            f"ssh_config is not evaluated within {timeout_s:g} s",
+            id="OR-SSH-013",
+            where=spec.name,
+            why="it waits for the command of a 'Match exec', or for CanonicalizeHostname",
+            remedy=f"see what takes so long: {spec.ssh.command('-v', '-G')}",
+        ) from None
 
 
 Opener = Callable[[NodeSpec, ConnectLimits], Awaitable[Transport]]

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 @click.option(
     "--fail-on",
     type=click.Choice(["degraded"]),
-    help="Exit 3, not 0, when the run got through on a lower rung, or without a node it lost.",
+    help="Exit 3, not 0, after a run that used a fallback or lost a node.",
 )
 @click.option(
     "-d",
     "--detach",
     is_flag=True,
-    help="Return when the ranks run; the run goes on in the background (see attach).",
+    help="Return once the ranks run; the run continues in the background (see attach).",
 )
 @click.option(
     "--wait",

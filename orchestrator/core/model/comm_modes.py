@@ -117,7 +117,7 @@ def _rungs(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
         yield (
             CommMode.LOCAL_ROUNDS,
             True,
-            "every node by itself; what they learn is put together over SSH",
+            "each node trains on its own; parameters are averaged over SSH (DiLoCo)",
         )
 
 

@@ -318,7 +318,7 @@ def _rung_variables(world: PlannedWorld, place: RankPlacement) -> Iterator[Varia
         yield _rung_variable("ORCHESTRATE_FIRST_RANK", str(place.ranks[0]), why)
     if world.rung is CommMode.LEASES:
         yield _rung_variable("ORCHESTRATE_SAMPLES", "leased", "samples come from the coordinator")
-        why = "outputs of other code or other samples are told apart"
+        why = "outputs of other code or other samples do not mix"
         yield _rung_variable("ORCHESTRATE_CONFIGURATION", world.request.configuration, why)
     if world.rung is CommMode.LOCAL_ROUNDS:
         why = "no collectives between nodes: averaged by the coordinator"

@@ -70,7 +70,7 @@ def _node_state(
     if node.swept is not None and not node.swept.clean:
         return "dirty", f"still running: {', '.join(node.swept.survivors)}"
     if node.swept is not None and node.swept.gpu_drained is False:
-        return "dirty", "no process is left, but GPU memory did not come back"
+        return "dirty", "all processes exited, but GPU memory was not freed"
     if node.problem is not None:
         return "failed", node.problem.message
     if state.hang is not None and state.hang.node == name:

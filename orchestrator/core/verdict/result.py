@@ -12,7 +12,7 @@ from orchestrator.core.diagnosis.diagnosis_model import Diagnosis
 from orchestrator.core.model.workload import Direction
 
 # Why a node of a run that was stopped before its launch may not be clean.
-NOT_LOOKED_AT = "an earlier attempt may have left something there, and nobody looked"
+NOT_LOOKED_AT = "an earlier attempt may have left processes or files; not checked"
 SCHEMA_VERSION = 1
 
 

@@ -104,7 +104,7 @@ def _refuse_if_busy(run: RunLayout) -> None:
     for number in run.attempts():
         known = supervisor_state(run.attempt(number))
         if known and known.alive:
-            raise AgentFault(BUSY, f"attempt {number} of this run is still going on here")
+            raise AgentFault(BUSY, f"attempt {number} of this run is still running here")
 
 
 def _specification(

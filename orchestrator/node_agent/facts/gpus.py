@@ -63,7 +63,7 @@ def around(
         gpu["processes"] = [_named(process, proc) for process in processes or []]
         gpu["users"] = sorted(process["pid"] for process in processes or [])
         if processes is None:
-            notes.append(f"GPU {gpu['index']}: the driver does not tell who uses it")
+            notes.append(f"GPU {gpu['index']}: the driver does not report which processes use it")
     return {
         "paths": list(_paths(gpus, devices, hcas, sys_root)),
         "p2p": find_redirection(list(devices.values()), notes, sys_root),
@@ -189,7 +189,7 @@ def _ask_nvml(notes: list[str]) -> dict[str, Any] | None:
     try:
         found = json.loads(text) if text else {}
     except ValueError:
-        found = {"error": "its answer makes no sense"}
+        found = {"error": "its reply is invalid"}
     if "gpus" in found:
         return dict(found)
     if "error" in found:

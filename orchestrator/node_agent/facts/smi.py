@@ -78,7 +78,7 @@ def ask_smi(program: str, notes: list[str]) -> dict[str, Any] | None:
         gpu["nvlink"] = links.get(gpu["uuid"], {})
     lost = [line.strip() for line in listed.splitlines() if LOST.search(line)]
     if gpus:
-        notes.append("nvidia-smi does not tell the fabric's state, nor where NVLinks lead to")
+        notes.append("nvidia-smi reports neither the fabric state nor NVLink peers")
     return {"gpus": gpus, "driver": driver, "cuda": "", "lost": lost[:MAX_LOST]}
 
 

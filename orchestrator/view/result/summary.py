@@ -43,7 +43,7 @@ def stopped_text(result: Result) -> list[str]:
     if untouched := sum(node.reason == NOT_STARTED for node in result.nodes):
         told += [f"{plural(untouched, 'node')} clean: {NOT_STARTED} there"]
     again = f"orchestrate resume {brief(result.run_id)}"
-    return ["; ".join([*told, f"to go on, from checkpoints where there are any: {again}"])]
+    return ["; ".join([*told, f"continue from the last checkpoints, if any: {again}"])]
 
 
 def _head(result: Result, color: bool) -> str:
@@ -92,7 +92,7 @@ def _degradation(result: Result) -> Iterator[str]:
         if rung.outcome == "failed":
             yield f"  {brief(rung.rung, 40)} failed{after}: {brief(rung.reason, 300)}"
         elif rung.outcome == "used" and fell:
-            yield f"  went on by {brief(rung.rung, 40)}: {brief(rung.reason, 300)}"
+            yield f"  used instead: {brief(rung.rung, 40)} ({brief(rung.reason, 300)})"
     # A run that failed of something else, such as a gate, also went on without them.
     culprit = result.failure.node if result.failure is not None else None
     for node in result.nodes:

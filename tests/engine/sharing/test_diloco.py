@@ -348,7 +348,7 @@ async def test_a_node_with_other_settings_ends_the_training_with_the_reason(benc
     async with bench.coordinator() as work:
         for node in bench.nodes:
             assert "n1 and n2 have different rows" in (await node.words(1))["why"]
-        with pytest.raises(RunFailed, match="cannot go on"):
+        with pytest.raises(RunFailed, match="cannot continue"):
             await work
 
 

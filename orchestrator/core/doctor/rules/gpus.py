@@ -83,7 +83,7 @@ def _rows(gpu: Gpu) -> CheckAnswer:
 
 def _xids(look: Look) -> CheckAnswer:
     if look.facts.xids is None:
-        return unknown("the kernel's log may not be read")
+        return unknown("no permission to read the kernel log")
     grave = [x for x in look.facts.xids if x.code not in OF_PROGRAMS | HARMLESS or x.switch]
     if not grave:
         return OK
@@ -240,7 +240,7 @@ CHECKS = (
         Needs.NOTHING,
     ),
     _check(2, "GPUs free", "end those processes, or take other GPUs", _per_gpu(_free)),
-    _check(3, "ECC", "reset the GPU; if it comes back: replace it", _per_gpu(_ecc)),
+    _check(3, "ECC", "reset the GPU; replace it if the error recurs", _per_gpu(_ecc)),
     _check(
         4, "memory rows", "pending: nvidia-smi --gpu-reset; failed: replace it", _per_gpu(_rows)
     ),
