@@ -16,7 +16,7 @@ from typing import Self
 
 from orchestrator.core.manifest import DIGEST_BYTES, is_digest
 from orchestrator.edges.store.files import make_private_dir, write_atomic
-from orchestrator.edges.sync.files import CTIME, MTIME, WIDTH
+from orchestrator.edges.sync.stats import CTIME, MTIME, WIDTH
 
 VERSION = 1
 MAX_BASES = 4

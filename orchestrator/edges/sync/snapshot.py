@@ -28,10 +28,12 @@ from orchestrator.core.manifest import (
     folders_of,
     target_fault,
 )
-from orchestrator.edges.sync.files import MODE, SIZE, WIDTH, FileList, list_file, list_tree
+from orchestrator.edges.sync.account import Skipped
+from orchestrator.edges.sync.files import FileList, list_file, list_tree
 from orchestrator.edges.sync.index import MAX_BASES, TreeIndex
 from orchestrator.edges.sync.pack import Pack
-from orchestrator.edges.sync.rules import IGNORE_FILE, Skipped
+from orchestrator.edges.sync.rules import IGNORE_FILE
+from orchestrator.edges.sync.stats import MODE, SIZE, WIDTH
 
 KIT = "orchestrate_kit.py"
 BUFFER_BYTES = 1024 * 1024

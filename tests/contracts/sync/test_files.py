@@ -11,8 +11,9 @@ import pytest
 
 from orchestrator.core.errors import UsageError
 from orchestrator.edges.sync import files as files_module
-from orchestrator.edges.sync.files import SIZE, WIDTH, FileList, list_tree
-from orchestrator.edges.sync.rules import MAX_COUNTED, Skipped
+from orchestrator.edges.sync.account import MAX_COUNTED, Skipped
+from orchestrator.edges.sync.files import FileList, list_tree
+from orchestrator.edges.sync.stats import SIZE, WIDTH
 from tests.contracts.sync.trees import git, git_tree, write_tree
 
 
@@ -190,8 +191,8 @@ def test_the_ignore_file(tmp_path: Path, in_git: bool) -> None:
         "deep/data/z",
         "node_modules/m.js",
     ]
-    assert skipped(files)[".orchestrateignore: /data/*"].bytes == 5
-    assert skipped(files)[".orchestrateignore: *.ckpt"].examples == ("w.ckpt",)
+    assert skipped(files)[".orchestrateignore:2: /data/*"].bytes == 5
+    assert skipped(files)[".orchestrateignore:5: *.ckpt"].examples == ("w.ckpt",)
 
 
 @pytest.mark.parametrize("in_git", [True, False])

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.core.errors import PreflightError, UsageError
 from orchestrator.core.manifest import FileEntry, LinkEntry, digest_of
 from orchestrator.edges.sync import snapshot as snapshot_module
-from orchestrator.edges.sync.files import WIDTH, list_tree
+from orchestrator.edges.sync.files import list_tree
 from orchestrator.edges.sync.index import COARSE_TICK_NS, FINE_TICK_NS, TreeIndex, without_racy
 from orchestrator.edges.sync.snapshot import (
     Snapshot,
@@ -21,6 +21,7 @@ from orchestrator.edges.sync.snapshot import (
     take_snapshot,
     workload_parts,
 )
+from orchestrator.edges.sync.stats import WIDTH
 from tests.contracts.sync.trees import git_tree, write_tree
 
 FILES = {"a.py": b"one", "d/b.py": b"two", "d/c.py": b"two"}
