@@ -19,6 +19,8 @@ from orchestrator.edges.store.bundled import bundled_kit
 from orchestrator.edges.store.catalog import Catalog, open_script
 from orchestrator.edges.store.data_set import sample_set
 from orchestrator.edges.store.layout import Layout
+from orchestrator.edges.sync.ignore import line_for
+from orchestrator.edges.sync.rules import IGNORE_FILE
 from orchestrator.edges.sync.snapshot import Snapshot, project_parts, take_snapshot, workload_parts
 
 ANY_SCRIPT = "train.py"
@@ -93,12 +95,33 @@ def assume_plan(request: RunRequest) -> Plan:
 
 
 def take_code(layout: Layout, job: Job) -> Snapshot:
-    """The code that travels with ``job``. Raises :class:`UsageError`."""
-    folder = Path(job.workload.folder)
-    kit = bundled_kit()
-    own_code = job.workload.own_code
-    parts = project_parts(folder, kit, layout.home) if own_code else workload_parts(folder, kit)
-    return take_snapshot(parts, layout.snapshots)
+    """The code that travels with ``job``.
+
+    Raises :class:`UsageError`, also if a rule leaves out what the job begins with.
+    """
+    folder, kit, needed = Path(job.workload.folder), bundled_kit(), _begins_with(job)
+    if job.workload.own_code:
+        parts = project_parts(folder, kit, layout.home, needed)
+    else:
+        parts = workload_parts(folder, kit, needed)
+    snapshot = take_snapshot(parts, layout.snapshots)
+    for path, rule in snapshot.left_out.items():
+        raise UsageError(
+            f"{path} is left out by {rule}: the nodes would not have it",
+            id="run.left-out",
+            where=folder,
+            remedy=f"change that rule, or write {line_for(path)} into {IGNORE_FILE}; "
+            "orchestrate sync --dry-run shows what travels",
+        )
+    return snapshot
+
+
+def _begins_with(job: Job) -> tuple[str, ...]:
+    """Paths in the job's folder without which it cannot begin."""
+    workload = job.workload
+    program = workload.program[:1] if workload.own_code else ()
+    scripts = (word.removeprefix("./") for word in program if word.startswith("./"))
+    return tuple(filter(None, (workload.entry, workload.requirements, *scripts)))
 
 
 def _entry(job: Job) -> str:

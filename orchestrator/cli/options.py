@@ -28,12 +28,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def cluster_options(command: Command) -> Command:
     """``--cluster`` and ``--nodes``."""
+    return _cluster_options(command, required=True)
+
+
+def any_cluster_options(command: Command) -> Command:
+    """The same where a cluster may be left out."""
+    return _cluster_options(command, required=False)
+
+
+def _cluster_options(command: Command, *, required: bool) -> Command:
     return _with(
         command,
         click.option(
             "-C",
             "--cluster",
-            required=True,
+            required=required,
             envvar="ORCHESTRATE_CLUSTER",
             metavar="NAME|FILE",
             help="Inventory of the machines (orchestrate cluster list).",

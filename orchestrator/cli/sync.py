@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import cluster_options, json_option
+from orchestrator.cli.options import any_cluster_options, json_option
+from orchestrator.cli.output import print_json
 
 if TYPE_CHECKING:
+    from orchestrator.core.inventory import NodeSpec
     from orchestrator.edges.sync.snapshot import Snapshot
     from orchestrator.engine.bring import Brought
 
 
 @click.command()
-@cluster_options
+@any_cluster_options
 @click.option(
     "--workdir", metavar="DIR", help="The folder that travels; else the git root, or where you are."
 )
 @click.option("--check", is_flag=True, help="Nodes that have it all look at every file again.")
+@click.option("--dry-run", is_flag=True, help="Show every file that would travel; ask no node.")
 @json_option
-def sync(cluster: str, nodes: str, workdir: str | None, *, check: bool, as_json: bool) -> int:
+def sync(
+    cluster: str | None,
+    nodes: str,
+    workdir: str | None,
+    *,
+    check: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
     """Bring the project to every node; a run of it then starts with nothing to send.
 
     Shows what travelled to each node, and what was left out by which rule. Exits with 4 if a node
@@ -28,43 +40,80 @@ def sync(cluster: str, nodes: str, workdir: str | None, *, check: bool, as_json:
     """
     import asyncio
     import os
-    from pathlib import Path
 
     from orchestrator.boundary.selection import select
     from orchestrator.core.errors import ExitCode
     from orchestrator.core.request import Budgets
-    from orchestrator.edges.store.bundled import bundled_kit
-    from orchestrator.edges.store.catalog import Catalog, find_project
-    from orchestrator.edges.store.layout import Layout
-    from orchestrator.edges.sync.snapshot import project_parts, take_snapshot
+    from orchestrator.edges.store.catalog import Catalog
     from orchestrator.engine.bring import bring
 
-    selected = select(Catalog.from_environment(os.environ).cluster(cluster), nodes)
-    folder = find_project(Path.cwd(), Path(workdir) if workdir is not None else None)
-    layout = Layout.from_environment(os.environ)
-    snapshot = take_snapshot(project_parts(folder, bundled_kit(), layout.home), layout.snapshots)
-    answers = asyncio.run(bring(selected.workers, snapshot, Budgets(), check=check))
+    if cluster is None and not dry_run:
+        raise click.UsageError("Missing option '-C' / '--cluster'.")
+    workers: Sequence[NodeSpec] = ()
+    if cluster is not None:
+        workers = select(Catalog.from_environment(os.environ).cluster(cluster), nodes).workers
+    snapshot = _take(workdir)
+    if dry_run:
+        _show_dry(snapshot, workers, as_json=as_json)
+        return int(ExitCode.DONE)
+    answers = asyncio.run(bring(workers, snapshot, Budgets(), check=check))
     if as_json:
-        _show_json(snapshot, answers)
+        print_json("sync", {**_record(snapshot), "nodes": [_node_json(one) for one in answers]})
     else:
         _show(snapshot, answers)
     return int(ExitCode.PREFLIGHT if any(answer.error for answer in answers) else ExitCode.DONE)
 
 
+def _take(workdir: str | None) -> Snapshot:
+    import os
+    from pathlib import Path
+
+    from orchestrator.edges.store.bundled import bundled_kit
+    from orchestrator.edges.store.catalog import find_project
+    from orchestrator.edges.store.layout import Layout
+    from orchestrator.edges.sync.snapshot import project_parts, take_snapshot
+
+    folder = find_project(Path.cwd(), Path(workdir) if workdir is not None else None)
+    layout = Layout.from_environment(os.environ)
+    return take_snapshot(project_parts(folder, bundled_kit(), layout.home), layout.snapshots)
+
+
+def _show_dry(snapshot: Snapshot, workers: Sequence[NodeSpec], *, as_json: bool) -> None:
+    from orchestrator.core.nodeset import fold
+    from orchestrator.view.text import brief
+
+    if as_json:
+        names = [spec.name for spec in workers]
+        print_json("sync", {**_record(snapshot), "paths": sorted(snapshot.paths), "nodes": names})
+        return
+    _show_snapshot(snapshot)
+    print()
+    for path in sorted(snapshot.paths):
+        print(path)
+    to = brief(fold(spec.name for spec in workers), 300) if workers else "no cluster was named"
+    click.echo(f"nothing was sent ({to})", err=True)
+
+
 def _show(snapshot: Snapshot, answers: list[Brought]) -> None:
     from orchestrator.cli.output import print_table
-    from orchestrator.view.text import brief, paragraph, plural, size
+    from orchestrator.view.text import paragraph
 
-    print(f"{plural(snapshot.files, 'file')}, {size(snapshot.bytes)}, snapshot {snapshot.digest}")
-    for skipped in snapshot.skipped:
-        print(f"skipped by {brief(str(skipped), 300)}")
+    _show_snapshot(snapshot)
     print()
     print_table(("nodes", "state", "sent", "as", "seconds"), _rows(answers))
-    for warning in snapshot.warnings:
-        click.echo(f"warning: {brief(warning, 300)}", err=True)
     for answer in answers:
         if answer.error is not None:
             click.echo(f"orchestrate: {paragraph(str(answer.error))}", err=True)
+
+
+def _show_snapshot(snapshot: Snapshot) -> None:
+    from orchestrator.view.text import brief, plural, size
+
+    print(f"{plural(snapshot.files, 'file')}, {size(snapshot.bytes)}, snapshot {snapshot.digest}")
+    for skipped in snapshot.skipped:
+        print(f"left out: {brief(str(skipped), 300)}")
+    for warning in snapshot.warnings:
+        click.echo(f"warning: {brief(warning, 300)}", err=True)
 
 
 def _rows(answers: list[Brought]) -> list[tuple[str, ...]]:
@@ -84,18 +133,16 @@ def _rows(answers: list[Brought]) -> list[tuple[str, ...]]:
     ]
 
 
-def _show_json(snapshot: Snapshot, answers: list[Brought]) -> None:
-    from orchestrator.cli.output import plain, print_json
+def _record(snapshot: Snapshot) -> dict[str, Any]:
+    from orchestrator.cli.output import plain
 
-    record = {
+    return {
         "digest": snapshot.digest,
         "files": snapshot.files,
         "bytes": snapshot.bytes,
         "skipped": plain(snapshot.skipped),
         "warnings": list(snapshot.warnings),
-        "nodes": [_node_json(answer) for answer in answers],
     }
-    print_json("sync", record)
 
 
 def _node_json(answer: Brought) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from orchestrator.core.suggest import did_you_mean
 from orchestrator.core.workload import Job, Per, Workload
 from orchestrator.edges.store.bundled import bundled_root
 from orchestrator.edges.store.layout import Layout
+from orchestrator.edges.sync.files import holds_home
 
 _SUFFIXES = (".yaml", ".yml")
 _MAX_PARENTS = 64
@@ -62,6 +63,7 @@ class Catalog:
         Raises :class:`UsageError` for an unknown name (with the nearest) or an invalid file.
         """
         workload = self.read_workload(self.find_workload(name))
+        refuse_home(Path(workload.folder), "put the workload there")
         for file in (workload.entry, workload.requirements):
             if file and not (Path(workload.folder) / file).is_file():
                 what = f"{file!r} does not exist in {_shown(Path(workload.folder))}"
@@ -158,10 +160,32 @@ def open_script(
 
 def find_project(cwd: Path, workdir: Path | None = None, script: Path | None = None) -> Path:
     """The folder that travels; see :func:`open_script`. Raises :class:`UsageError`."""
-    folder = _project(script, cwd) if workdir is None else (cwd / workdir).resolve()
+    if workdir is None:
+        folder = _project(script, cwd)
+        refuse_home(folder, "name the folder that travels with --workdir DIR")
+        return folder
+    folder = (cwd / workdir).resolve()
     if not folder.is_dir():
         raise UsageError(f"--workdir {workdir} is not a folder", id="run.workdir")
+    if folder == Path(folder.anchor):
+        refuse_home(folder, "name a folder of its own")
     return folder
+
+
+def refuse_home(folder: Path, remedy: str) -> None:
+    """Raise :class:`UsageError` if the user's home directory, or all of the machine, would travel.
+
+    It holds keys, tokens and whatever else nobody means to copy to other machines.
+    """
+    if not holds_home(folder) and folder != Path(folder.anchor):
+        return
+    raise UsageError(
+        "the folder that would travel to the nodes holds the home directory",
+        id="run.home",
+        where=folder,
+        why="it is the git repository around, or where you are; keys and tokens would go with it",
+        remedy=f"put the script into a folder of its own, or {remedy}",
+    )
 
 
 def read_bounded(path: Path) -> bytes:
@@ -207,7 +231,7 @@ def _script_path(words: Sequence[str], cwd: Path) -> Path | None:
 def _project(script: Path | None, cwd: Path) -> Path:
     start = cwd.resolve() if script is None else script.parent
     for folder in [start, *start.parents][:_MAX_PARENTS]:
-        if (folder / ".git").exists():
+        if os.path.lexists(folder / ".git"):
             return folder
     inside = script is None or script.is_relative_to(cwd.resolve())
     return cwd.resolve() if inside else start

@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.core.errors import UsageError
-from orchestrator.edges.sync.wildmatch import NeverMatches, expression, literal_length
+from orchestrator.edges.sync.wildmatch import NeverMatches, expression
 
 MAX_IGNORE_BYTES = 1024 * 1024
 MAX_RULE_BYTES = 4096
 _BOM = b"\xef\xbb\xbf"
 _NOTHING = re.compile(rb"(?!)")
+_PLAIN = re.compile(rb"(?:[^*?\[\\]|\\.)*", re.DOTALL)
+_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
+_SPECIAL = re.compile(r"([*?\[\\])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +48,23 @@ class Rule:
     @property
     def literal(self) -> str:
         """The path that it names, if it has no wildcard; else ``""``."""
-        plain = literal_length(self.pattern) == len(self.pattern)
-        return _text(self.pattern.strip(b"/")) if plain else ""
+        spelled, wild = self._spelled()
+        return "" if wild else spelled
 
     @property
     def literal_folder(self) -> str:
         """The folder that is written out before its first wildcard or its last name."""
-        written = self.pattern[: literal_length(self.pattern)]
-        return _text(written.rpartition(b"/")[0].lstrip(b"/"))
+        return self._spelled()[0].rpartition("/")[0]
 
     def names(self, name: str) -> bool:
         """Whether ``name`` is one of the parts of its path, to the letter."""
-        return name in _text(self.pattern).split("/")
+        return name in _unescaped(self.pattern).split("/")
+
+    def _spelled(self) -> tuple[str, bytes]:
+        """What is written out, and the rest from its first wildcard on."""
+        plain = _PLAIN.match(self.pattern)
+        end = plain.end() if plain else 0
+        return _unescaped(self.pattern[:end]).lstrip("/"), self.pattern[end:]
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}: {self.text}" if self.line else self.source
@@ -185,6 +193,15 @@ def _without_blanks(line: bytes) -> bytes:
         end -= 1
     backslashes = len(line[:end]) - len(line[:end].rstrip(b"\\"))
     return line[: end + 1] if backslashes % 2 else line[:end]
+
+
+def line_for(path: str) -> str:
+    """The line that takes ``path`` back, to the letter."""
+    return "!/" + _SPECIAL.sub(r"\\\1", path)
+
+
+def _unescaped(pattern: bytes) -> str:
+    return _text(_ESCAPE.sub(rb"\1", pattern))
 
 
 def _text(data: bytes) -> str:

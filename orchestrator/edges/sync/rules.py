@@ -21,13 +21,13 @@ IGNORE_FILE = ".orchestrateignore"
 OWN_FILES = "files of orchestrate itself"
 
 _DEFAULTS = named_rules(
-    "by default",
+    "default",
     ".git .hg .svn .orchestrate __pycache__ .venv venv node_modules .mypy_cache .pytest_cache "
     ".ruff_cache .hypothesis .tox .nox .ipynb_checkpoints .DS_Store *.pyc *.pyo".split(),
 )
 # Where programs keep keys, tokens and passwords. What git tracks of it travels, with a warning.
 _PRIVATE = named_rules(
-    "private by default",
+    "default, private",
     ".ssh .gnupg .aws .azure .oci .kube .password-store .netrc _netrc .git-credentials .pgpass "
     ".my.cnf .pypirc .s3cfg .boto .vault-token .terraformrc .dockercfg .bash_history "
     ".zsh_history .python_history id_rsa id_dsa id_ecdsa id_ecdsa_sk id_ed25519 id_ed25519_sk "
@@ -167,7 +167,7 @@ class Rules:
         if is_folder:
             for marker in _ENVIRONMENTS:
                 if os.path.lexists(f"{self._folder}/{path}/{marker}"):
-                    return f"by default: a Python environment ({marker})"
+                    return f"default: a Python environment ({marker})"
         return ""
 
 

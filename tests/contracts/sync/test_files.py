@@ -132,12 +132,12 @@ def test_outside_git_everything_travels_but_the_usual(tmp_path: Path) -> None:
     files = list_tree(tmp_path)
 
     assert sorted(files.names) == [".env", "a.py", "d/b.txt"]
-    assert skipped(files)["by default: __pycache__"].bytes == 3
+    assert skipped(files)["default: __pycache__"].bytes == 3
     assert set(skipped(files)) == {
-        "by default: __pycache__",
-        "by default: *.pyc",
-        "by default: .venv",
-        "by default: node_modules",
+        "default: __pycache__",
+        "default: *.pyc",
+        "default: .venv",
+        "default: node_modules",
     }
 
 
@@ -213,8 +213,7 @@ def test_names_and_kinds_that_cannot_travel_are_reported(tmp_path: Path, in_git:
     assert rules["the name has control characters"].files == 2
     assert rules["the name is not UTF-8"].files == 1
     assert (
-        rules["the name .orchestrate is reserved" if in_git else "by default: .orchestrate"].bytes
-        == 2
+        rules["the name .orchestrate is reserved" if in_git else "default: .orchestrate"].bytes == 2
     )
     assert in_git or rules["no regular file"].files == 2
     assert all(str(row).isprintable() for row in files.skipped)
