@@ -63,7 +63,7 @@ class Catalog:
         Raises :class:`UsageError` for an unknown name (with the nearest) or an invalid file.
         """
         workload = self.read_workload(self.find_workload(name))
-        refuse_home(Path(workload.folder), "put the workload there")
+        refuse_home(Path(workload.folder).resolve(), "a workload travels with its folder")
         for file in (workload.entry, workload.requirements):
             if file and not (Path(workload.folder) / file).is_file():
                 what = f"{file!r} does not exist in {_shown(Path(workload.folder))}"
@@ -162,17 +162,19 @@ def find_project(cwd: Path, workdir: Path | None = None, script: Path | None = N
     """The folder that travels; see :func:`open_script`. Raises :class:`UsageError`."""
     if workdir is None:
         folder = _project(script, cwd)
-        refuse_home(folder, "name the folder that travels with --workdir DIR")
+        repository = os.path.lexists(folder / ".git")
+        why = "it is the git repository around" if repository else "no git repository is around"
+        refuse_home(folder, f"{why}; keys, tokens and all else there would travel")
         return folder
     folder = (cwd / workdir).resolve()
     if not folder.is_dir():
         raise UsageError(f"--workdir {workdir} is not a folder", id="run.workdir")
     if folder == Path(folder.anchor):
-        refuse_home(folder, "name a folder of its own")
+        refuse_home(folder, "it is all of this machine")
     return folder
 
 
-def refuse_home(folder: Path, remedy: str) -> None:
+def refuse_home(folder: Path, why: str) -> None:
     """Raise :class:`UsageError` if the user's home directory, or all of the machine, would travel.
 
     It holds keys, tokens and whatever else nobody means to copy to other machines.
@@ -183,8 +185,9 @@ def refuse_home(folder: Path, remedy: str) -> None:
         "the folder that would travel to the nodes holds the home directory",
         id="run.home",
         where=folder,
-        why="it is the git repository around, or where you are; keys and tokens would go with it",
-        remedy=f"put the script into a folder of its own, or {remedy}",
+        why=why,
+        remedy="put the script and what it needs into a folder of its own, or name the folder that "
+        "travels: --workdir DIR",
     )
 
 
