@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.errors import UsageError
-from orchestrator.edges.sync import files as files_module
-from orchestrator.edges.sync.account import MAX_COUNTED, Skipped
-from orchestrator.edges.sync.files import FileList, list_tree
-from orchestrator.edges.sync.stats import SIZE, WIDTH
+from orchestrator.adapters.sync import file_list as files_module
+from orchestrator.adapters.sync.file_list import FileList, list_tree
+from orchestrator.adapters.sync.file_stats import SIZE, WIDTH
+from orchestrator.adapters.sync.skip_report import MAX_COUNTED, Skipped
+from orchestrator.core.base.errors import UsageError
 from tests.contracts.sync.trees import git, git_tree, write_tree
 
 

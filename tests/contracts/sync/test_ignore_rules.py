@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.errors import UsageError
-from orchestrator.edges.sync.files import list_tree
-from orchestrator.edges.sync.ignore import MAX_IGNORE_BYTES, RuleList, parse_rules
+from orchestrator.adapters.sync.file_list import list_tree
+from orchestrator.adapters.sync.ignore_file import MAX_IGNORE_BYTES, RuleList, parse_rules
+from orchestrator.core.base.errors import UsageError
 from tests.contracts.sync.trees import git, write_tree
 
 # (rules, files that travel, files that do not)

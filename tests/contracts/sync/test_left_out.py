@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.errors import UsageError
-from orchestrator.edges.sync.files import FileList, list_tree
-from orchestrator.edges.sync.ignore import line_for
+from orchestrator.adapters.sync.file_list import FileList, list_tree
+from orchestrator.adapters.sync.ignore_file import line_for
+from orchestrator.core.base.errors import UsageError
 from tests.contracts.sync.trees import git, git_tree, write_tree
 
 Make = Callable[[Path, Mapping[str, bytes]], Path]
