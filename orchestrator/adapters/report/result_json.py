@@ -14,6 +14,7 @@ from orchestrator.core.verdict.result import (
     FailureResult,
     MetricResult,
     NodeResult,
+    OutputsResult,
     Result,
     RungResult,
     Samples,
@@ -38,6 +39,7 @@ def to_object(result: Result) -> dict[str, Any]:
         "nodes": [asdict(node) for node in result.nodes],
         "world_size": result.world_size,
         "metrics": {name: _metric(metric) for name, metric in result.metrics.items()},
+        "outputs": {node: _outputs(came) for node, came in result.outputs.items()},
         "samples": asdict(result.samples) if result.samples else None,
         "timings": dict(result.timings),
         "failure": _failure(result.failure) if result.failure else None,
@@ -83,6 +85,10 @@ def _read(data: Mapping[str, Any]) -> Result:
             name: MetricResult(**{**metric, "verdict": Verdict(metric["verdict"])})
             for name, metric in data["metrics"].items()
         },
+        outputs={
+            node: OutputsResult(**{**came, "left_out": tuple(came["left_out"])})
+            for node, came in data.get("outputs", {}).items()  # results of earlier versions lack it
+        },
         samples=Samples(**samples) if samples else None,
         timings=data["timings"],
         failure=_read_failure(failure) if failure else None,
@@ -96,6 +102,10 @@ def _metric(metric: MetricResult) -> dict[str, Any]:
     value = metric.value
     finite = value is not None and math.isfinite(value)
     return {**asdict(metric), "value": value if finite else None, "verdict": metric.verdict.value}
+
+
+def _outputs(came: OutputsResult) -> dict[str, Any]:
+    return {**asdict(came), "left_out": list(came.left_out)}
 
 
 def _failure(failure: FailureResult) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Which files of a folder travel, and what is said about those that do not.
 
-Only regular files and links travel. :mod:`.tree_walk` goes through the folder; :mod:`.ignore_rules` decides.
+Only regular files and links travel. :mod:`.tree_walk` goes through the folder, and
+:mod:`.ignore_rules` decides.
 """
 
 from __future__ import annotations

@@ -51,6 +51,9 @@ from orchestrator.core.run.state import LEASE, RunState
 from orchestrator.core.sharing.rounds import Exchanged
 from orchestrator.view.terminal.text import TIMES, brief, plural, seconds, size
 
+# Outputs named on one line; the report has more of them.
+MAX_LEFT_OUT = 3
+
 
 class Weight(IntEnum):
     """How much a line matters. DETAIL only with ``-v``; a PROBLEM also with ``-q``."""
@@ -251,8 +254,8 @@ def _after_launch(event: Event, state: RunState) -> Line | None:
                 return Line(Weight.NODE, "ended, no process left", node)
             left = brief(", ".join(survivors[:8]))
             return Line(Weight.PROBLEM, f"ended, still running: {left}", node)
-        case Collected(node=node, files=files, bytes=count):
-            return Line(Weight.NODE, f"collected {plural(files, 'file')}, {size(count)}", node)
+        case Collected(node=node):
+            return Line(Weight.PROBLEM if event.left else Weight.NODE, _collected(event), node)
         case Halting(node=node, why=why) if why == LEASE:
             text = "no word from its coordinator for as long as the lease: it ends its ranks"
             return Line(Weight.PROBLEM, text, node)
@@ -260,6 +263,16 @@ def _after_launch(event: Event, state: RunState) -> Line | None:
             return _swept(event, node, state)
         case _:
             return None
+
+
+def _collected(event: Collected) -> str:
+    links = f" and {plural(event.links, 'link')}" if event.links else ""
+    text = f"collected {plural(event.files, 'file')}{links}, {size(event.bytes)}"
+    if not event.left:
+        return text
+    named = "; ".join(brief(one) for one in event.left_out[:MAX_LEFT_OUT])
+    more = "; ..." if event.left > MAX_LEFT_OUT else ""
+    return f"{text} ({event.left} left out: {named}{more})"
 
 
 def _swept(event: Swept, node: str, state: RunState) -> Line:
