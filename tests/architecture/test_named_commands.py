@@ -17,11 +17,12 @@ from tests.architecture.source import ROOT, Module, files, package_modules
 
 SPAN = re.compile(r"`([^`\n]+)`")
 FENCED = re.compile(r"^(```|~~~)[^\n]*\n(.*?)^\1", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"^ {4}(?:\$ )?(orchestrate .*)$", re.MULTILINE)
 MENTION = re.compile(r"(?<![\w./~-])orchestrate (?=[a-z-])")
 # Where a command ends in prose. A blank after it, for `[!]` and `a,b` are parts of arguments.
 END = re.compile(r"[;)]|,(?=\s|$)|: |\.(?=\s|$)|\n| #|[`\"]|\s\(| \| (?=\s*[\d(])| \|\s*$")
 # What "orchestrate" does in sentences, which is no command.
-PROSE = frozenset("agent build chooses does keeps knows would".split())
+PROSE = frozenset("agent build chooses does itself keeps knows that would".split())
 NAMES = frozenset(verb.name for verb in VERBS)
 HOLE = "X"  # what stands for a value that is filled in
 
@@ -47,7 +48,7 @@ def mentions_in(text: str, where: str) -> Iterator[Mention]:
 def of_documents() -> Iterator[Mention]:
     for path in (path for path in files() if path.suffix == ".md"):
         text, where = path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()
-        for _, block in FENCED.findall(text):
+        for block in (*(block for _, block in FENCED.findall(text)), *INDENTED.findall(text)):
             yield from mentions_in(block, where)
         for span in SPAN.findall(FENCED.sub("", text)):
             first, _, rest = span.partition(" ")
@@ -76,9 +77,8 @@ def strings(module: Module) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.JoinedStr):
             parts = (str(p.value) if isinstance(p, ast.Constant) else HOLE for p in node.values)
             yield node.lineno, "".join(parts)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if id(node) not in inside:
-                yield node.lineno, node.value
+        elif isinstance(node, ast.Constant) and id(node) not in inside:
+            yield node.lineno, str(node.value)
 
 
 def complaint(mention: Mention) -> str:
