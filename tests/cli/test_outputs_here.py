@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.main import main
-from tests.cli.test_run_here import RUN, Place, last_line, place
+from tests.cli.test_run_here import RUN, SourceLocation, last_line, place
 
 __all__ = ["place"]
 
@@ -28,7 +28,7 @@ if os.environ["RANK"] == "0":
 
 
 def test_what_does_not_come_is_told_and_kept(
-    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: SourceLocation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On the node's line, as a warning, in JSON and in the report; clean asks before it removes."""
     (place.project / "job.py").write_text(SCRIPT)

@@ -19,7 +19,7 @@ from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import RunFailed
 from orchestrator.core.run.events import Collected
 from orchestrator.engine.node.link import NodeLink
-from orchestrator.parsing.replies.output_listing import Listing, Output, parse_listing
+from orchestrator.parsing.replies.output_listing import Listing, OfferedOutput, parse_listing
 
 CHUNK_BYTES = 4 * 1024 * 1024
 QUICK_S = 60.0
@@ -75,12 +75,12 @@ async def _list(link: NodeLink, named: Mapping[str, object], timeout_s: float) -
 async def _fetch_all(
     link: NodeLink,
     named: Mapping[str, object],
-    files: Sequence[Output],
+    files: Sequence[OfferedOutput],
     root: Path,
     timeout_s: float,
-) -> tuple[list[Output], dict[str, str]]:
+) -> tuple[list[OfferedOutput], dict[str, str]]:
     """(the files that came, the paths of those that did not and why)."""
-    fetched: list[Output] = []
+    fetched: list[OfferedOutput] = []
     left_out: dict[str, str] = {}
     for _ in range(MAX_ROUNDS):
         changed = []
@@ -140,7 +140,7 @@ def _make_link(path: Path, target: str) -> None:
 
 
 async def fetch_output(
-    link: NodeLink, attempt: Mapping[str, object], output: Output, target: Path
+    link: NodeLink, attempt: Mapping[str, object], output: OfferedOutput, target: Path
 ) -> None:
     """One file, complete and verified, or absent.
 
@@ -181,7 +181,7 @@ def _whole(target: Path) -> Iterator[BinaryIO]:
 
 
 async def _copy(
-    link: NodeLink, attempt: Mapping[str, object], output: Output, file: BinaryIO
+    link: NodeLink, attempt: Mapping[str, object], output: OfferedOutput, file: BinaryIO
 ) -> str:
     """The digest of what was written."""
     digest = hashlib.sha256()
@@ -195,7 +195,7 @@ async def _copy(
 
 
 async def _chunk(
-    link: NodeLink, attempt: Mapping[str, object], output: Output, offset: int
+    link: NodeLink, attempt: Mapping[str, object], output: OfferedOutput, offset: int
 ) -> bytes:
     length = min(CHUNK_BYTES, output.bytes - offset)
     fields = {**attempt, "path": output.path, "offset": offset, "length": length}

@@ -39,12 +39,12 @@ from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.node.log_stream import Watcher
 from orchestrator.engine.node.python_environment import prepare
 from orchestrator.engine.node.requests import agent_locks, agent_process
-from orchestrator.engine.node.trial_ports import ABSENT, NodePorts
+from orchestrator.engine.node.trial_ports import ABSENT, TrialPorts
 from orchestrator.engine.node.upload import sha256_of, slices_of
 from orchestrator.engine.support.context import Post, RunContext
 from orchestrator.engine.support.diagnose_run import kernel_may_know
 from orchestrator.engine.support.replay import read_positions
-from orchestrator.parsing.replies.output_listing import Output
+from orchestrator.parsing.replies.output_listing import OfferedOutput
 from orchestrator.parsing.replies.probe_reply import parse_facts
 from orchestrator.parsing.replies.supervisor_records import parse_holder, parse_swept
 from orchestrator.parsing.replies.trial_records import TriedProcess, parse_trial
@@ -58,7 +58,7 @@ FEED_S = 600.0
 KERNEL_LOG = "kernel.out"
 
 
-class NodeHand(NodePorts):
+class NodeHandle(TrialPorts):
     """One node in one attempt of a run: its link, its watch, its lease."""
 
     def __init__(
@@ -274,9 +274,9 @@ class NodeHand(NodePorts):
         # A coordinator that takes over may not know yet that there is something to follow.
         self._post(Launched(node=self._spec.name))
 
-    async def let_go(self) -> None:
+    async def detach(self) -> None:
         """Let the ranks end now, and wait until they have; those without a lease go on."""
-        await self._lease.let_go()
+        await self._lease.detach()
 
     async def feed(self, rank: int, name: str, content: bytes | Path) -> None:
         """Give ``content``, bytes or a file, to a rank, under a number that it will ask for."""
@@ -294,7 +294,7 @@ class NodeHand(NodePorts):
         await fetch_output(
             self._link,
             {**self._lease.named(), "area": "exchange"},
-            Output(name, size, sha256),
+            OfferedOutput(name, size, sha256),
             target,
         )
 

@@ -17,7 +17,7 @@ MAX_SHOWN = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class OfferedOutput:
     """A file that the node offers: a relative path, its size and SHA-256."""
 
     path: str
@@ -29,7 +29,7 @@ class Output:
 class Listing:
     """What a node has to offer. ``links``: path -> target; ``left_out``: path -> why."""
 
-    files: tuple[Output, ...]
+    files: tuple[OfferedOutput, ...]
     links: Mapping[str, str]
     left_out: Mapping[str, str]
 
@@ -59,11 +59,11 @@ def parse_listing(node: str, payload: bytes) -> Listing:
         ) from error  # fmt: skip
 
 
-def _output(entry: Any) -> Output:
+def _output(entry: Any) -> OfferedOutput:
     path, size, digest = _path(entry["path"]), entry["bytes"], entry["sha256"]
     if type(size) is not int or size < 0 or not isinstance(digest, str):
         raise ValueError(f"{path}: no size or digest")
-    return Output(path, size, digest)
+    return OfferedOutput(path, size, digest)
 
 
 def _path(path: Any) -> str:
