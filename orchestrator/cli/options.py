@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 CONTINUE = "continue"  # as a value of --unattended
 OFF = "off"  # as a value of these budgets
+_PORT = re.compile(r"[0-9]{1,5}")
 OPTIONAL = frozenset({"hang", "link"})
 MIN_BUDGET_S, MAX_BUDGET_S = 1.0, 31 * 86_400.0
 
@@ -72,7 +74,7 @@ def _ray_address(
     if address is None:
         return None
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536 or "," in address:
+    if not host or not _PORT.fullmatch(port) or not 0 < int(port) < 65536 or "," in address:
         what = f"--ray-address {address!r} is not HOST:PORT"
         raise UsageError(
             what, id="run.ray-address", remedy="as `ray status` shows it: 10.0.0.1:6379"

@@ -52,7 +52,7 @@ def _is_off(value: str) -> bool:
 
 
 def _is_fixed(value: str) -> bool:
-    return value.isdigit()
+    return _NUMBER.fullmatch(value) is not None
 
 
 def _is_ring_only(value: str) -> bool:
@@ -60,10 +60,11 @@ def _is_ring_only(value: str) -> bool:
 
 
 def _is_long(value: str) -> bool:
-    return value.isdigit() and int(value) > MAX_TIMEOUT
+    return _is_fixed(value) and int(value) > MAX_TIMEOUT
 
 
 _VARIABLE = re.compile(r"\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\})", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _AS_WRITTEN = "variables are not expanded here: it reaches the ranks as it is written"
 _SWITCH = "a switch for diagnosis that was left on: {} is lost silently"
 # (rule, variable, when it is a habit, why)
