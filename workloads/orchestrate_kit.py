@@ -17,6 +17,7 @@ import os
 import sys
 import threading
 import time
+from codecs import BOM_UTF8
 from collections import deque
 from pathlib import Path
 
@@ -71,11 +72,12 @@ def metric(name: str, value: Number, unit: str = "", step: Optional[int] = None)
     that is left out passes no gate. Raises ``ValueError`` for a bad name, or a step that is not a
     whole number.
     """
-    if step is not None and (isinstance(step, bool) or not isinstance(step, int)):
+    place = None if step is None else _scalar("a step", step)
+    if place is not None and (isinstance(place, bool) or not isinstance(place, int)):
         raise ValueError("a step is a whole number, not %r" % (step,))
     number = _finite(_name(name), value)
     if number is not None:
-        _write({"type": "metric", "name": name, "value": number, "unit": unit, "step": step})
+        _write({"type": "metric", "name": name, "value": number, "unit": unit, "step": place})
 
 
 def progress(done: Number, total: Number, unit: str = "step", **fields: Union[Number, str]) -> None:
@@ -168,12 +170,23 @@ def _name(name: object) -> str:
     return name
 
 
+def _scalar(name: str, value: Any) -> Any:
+    """The plain number in a scalar of NumPy or torch; everything else as it is."""
+    item = getattr(value, "item", None)
+    if not callable(item):
+        return value
+    try:
+        return item()
+    except (ValueError, RuntimeError):
+        raise ValueError("%s is not one number: %.80r" % (name, value)) from None
+
+
 _warned: Set[str] = set()
 
 
 def _finite(name: str, value: Number) -> Optional[float]:
     """The number, or None if it is none; said once for each name."""
-    number = float(value)
+    number = float(_scalar(name, value))
     if math.isfinite(number):
         return number
     if name not in _warned and len(_warned) < MAX_WARNINGS:
@@ -233,9 +246,18 @@ def _print(record: dict[str, Any]) -> None:
 
 
 def _amount(name: str, value: object) -> Number:
-    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+    number = _scalar(name, value)
+    if not isinstance(number, (int, float)) or not 0 <= number < math.inf:
         raise ValueError("%s is %r, not a finite number from 0 on" % (name, value))
-    return value
+    return number
+
+
+def _plain(value: object) -> object:
+    """What JSON takes in place of a scalar of NumPy or torch."""
+    number = _scalar("an output", value)
+    if number is value:
+        raise ValueError("an output holds %.80r, which is not plain JSON" % (value,))
+    return number
 
 
 def _sample_line(index: int, output: object) -> bytes:
@@ -243,7 +265,7 @@ def _sample_line(index: int, output: object) -> bytes:
     if not isinstance(output, dict) or "index" in output:
         raise ValueError("an output is a dictionary without the key 'index'")
     # To JSON and back, so that keys sort as the texts that they become.
-    plain = json.loads(json.dumps(output, allow_nan=False))
+    plain = json.loads(json.dumps(output, allow_nan=False, default=_plain))
     line = json.dumps({"index": index, **plain}, allow_nan=False, sort_keys=True).encode()
     if len(line) > MAX_OUTPUT_BYTES:
         raise ValueError("an output of %d bytes; at most %d" % (len(line), MAX_OUTPUT_BYTES))
@@ -324,11 +346,13 @@ def _samples(count: int, file: str) -> Iterator[Sample]:
         yield from (Sample(index, None) for index in range(count))
         return
     with open(file, "rb") as lines:
+        if lines.read(len(BOM_UTF8)) != BOM_UTF8:  # some editors begin a file with this mark
+            lines.seek(0)
         for index, line in enumerate(lines):
             if count and index >= count:
                 return
             try:
-                yield Sample(index, json.loads(line))
+                yield Sample(index, json.loads(line.decode()))
             except ValueError as error:
                 raise ValueError("%s:%d: not JSON: %s" % (file, index + 1, error)) from None
 

@@ -61,8 +61,31 @@ def test_what_was_left_out_is_told_with_its_rule(
     assert main(["sync", "-C", inventory, "--workdir", str(project)]) == 0
     out = capsys.readouterr().out
     assert "2 files" in out
-    assert "skipped by" in out
+    assert "left out: default: __pycache__: 1 file" in out
     assert "__pycache__" in out
+
+
+def test_a_dry_run_names_every_file_and_contacts_nobody(
+    inventory: str, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a cluster or without one: what would travel, and what not by which rule."""
+    for cluster in ([], ["-C", inventory]):
+        assert main(["sync", *cluster, "--workdir", str(project), "--dry-run"]) == 0
+        out, err = capsys.readouterr()
+        assert out.splitlines()[-2:] == [".orchestrate/kit/orchestrate_kit.py", "train.py"]
+        assert "left out: default: __pycache__" in out
+        assert "nothing was sent" in err
+    assert main(["sync", "--workdir", str(project), "--dry-run", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["paths"] == [".orchestrate/kit/orchestrate_kit.py", "train.py"]
+    assert (record["nodes"], record["skipped"][0]["rule"]) == ([], "default: __pycache__")
+    assert not (tmp_path / "node").exists()
+
+
+def test_a_sync_needs_a_cluster(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only a dry run goes without."""
+    assert main(["sync", "--workdir", str(project)]) == 2
+    assert "--cluster" in capsys.readouterr().err
 
 
 def test_a_node_that_cannot_be_reached_fails_the_sync(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, StreamMark, YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
     CollectionStartEvent,
@@ -28,6 +28,12 @@ from ruamel.yaml.events import (
     ScalarEvent,
     SequenceEndEvent,
     SequenceStartEvent,
+)
+from ruamel.yaml.tokens import (
+    FlowMappingEndToken,
+    FlowMappingStartToken,
+    FlowSequenceEndToken,
+    FlowSequenceStartToken,
 )
 
 from orchestrator.core.base.errors import SourceLocation, UsageError
@@ -48,6 +54,8 @@ _CONSTANTS |= {"true": True, "True": True, "TRUE": True}
 _CONSTANTS |= {"false": False, "False": False, "FALSE": False}
 # What the parser found there. A single character or the name of a token tells nothing.
 _QUOTED = re.compile(r"""(['"])((?:\\.|(?!\1).)*)\1""", re.DOTALL)
+# How the parser complains inside of brackets, if it is not about a character or an escape.
+_WANTS_CLOSING = ("expected ',' or", "expected the node content")
 _HARMLESS = re.compile(r"<[a-z -]+>|.?", re.DOTALL)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -115,7 +123,7 @@ def parse_yaml(data: str | bytes, source: str) -> Document:
     except _Refused as error:
         refuse([*composer.problems, error.problem], source)
     except MarkedYAMLError as error:
-        refuse([*composer.problems, _syntax_problem(error, source)], source)
+        refuse([*composer.problems, _syntax_problem(error, text, source)], source)
     except (YAMLError, ValueError, RecursionError):
         refuse([InputProblem(SourceLocation(source), "not YAML")], source)
     return Document(source, root, tuple(composer.problems))
@@ -283,15 +291,45 @@ def _decode(data: str | bytes, source: str) -> str:
     return text
 
 
+def _unclosed(error: MarkedYAMLError, text: str, source: str) -> tuple[SourceLocation, str] | None:
+    """Where the bracket or quote begins that is open where the parser gave up, and which it is."""
+    if error.context == "while scanning a quoted scalar" and error.context_mark:
+        at = error.context_mark
+        return _place_of(at, source), f"the quote {text[at.index]}"
+    if not str(error.problem).startswith(_WANTS_CLOSING):
+        return None
+    opened: list[StreamMark] = []
+    try:
+        for token in YAML(typ="safe", pure=True).scan(text):
+            if token.start_mark.index >= error.problem_mark.index:
+                break
+            if isinstance(token, FlowSequenceStartToken | FlowMappingStartToken):
+                opened.append(token.start_mark)
+            elif opened and isinstance(token, FlowSequenceEndToken | FlowMappingEndToken):
+                opened.pop()
+    except MarkedYAMLError:
+        pass
+    if not opened:
+        return None
+    return _place_of(opened[-1], source), f"the bracket {text[opened[-1].index]}"
+
+
+def _place_of(mark: StreamMark, source: str) -> SourceLocation:
+    return SourceLocation(source, mark.line + 1, mark.column + 1)
+
+
 def _place_after(before: str, source: str) -> SourceLocation:
     return SourceLocation(source, before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
-def _syntax_problem(error: MarkedYAMLError, source: str) -> InputProblem:
+def _syntax_problem(error: MarkedYAMLError, text: str, source: str) -> InputProblem:
     mark = error.problem_mark or error.context_mark
-    place = (
-        SourceLocation(source, mark.line + 1, mark.column + 1) if mark else SourceLocation(source)
-    )
+    place = _place_of(mark, source) if mark else SourceLocation(source)
+    unclosed = _unclosed(error, text, source) if mark else None
+    if unclosed is not None:
+        opening, sign = unclosed
+        what = f"{sign} is not closed before line {place.line}, column {place.column}"
+        return InputProblem(opening, what, "close it, or put the comma that is missing")
     what = str(error.problem or error.context or "broken YAML")
     if r"'\t'" in what:
         return InputProblem(place, "a tab where YAML wants spaces", "indent with spaces")

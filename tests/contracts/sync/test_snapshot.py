@@ -23,7 +23,8 @@ from orchestrator.adapters.sync.digest_index import (
     TreeIndex,
     without_racy,
 )
-from orchestrator.adapters.sync.file_list import WIDTH, list_tree
+from orchestrator.adapters.sync.file_list import list_tree
+from orchestrator.adapters.sync.file_stats import WIDTH
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.base.manifest import FileEntry, LinkEntry, digest_of
 from tests.contracts.sync.trees import git_tree, write_tree
