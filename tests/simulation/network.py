@@ -12,8 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.errors import PreflightError
-from orchestrator.edges.agent.channel import (
+from orchestrator.adapters.agent_client.channel import (
     AgentError,
     AgentEvent,
     AgentTimeout,
@@ -21,7 +20,8 @@ from orchestrator.edges.agent.channel import (
     Payload,
     Reply,
 )
-from orchestrator.edges.agent.greeting import Hello
+from orchestrator.adapters.agent_client.greeting import Hello
+from orchestrator.core.base.errors import PreflightError
 from tests.simulation.agent import FakeAgent
 from tests.simulation.loop import PROCESS, Process, check_alive
 

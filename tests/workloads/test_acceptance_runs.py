@@ -21,11 +21,11 @@ import products
 import streams
 import timing
 from options import Options, parse_options
-from orchestrator.boundary.report_sections import parse_sections
-from orchestrator.edges.report.document import load_report
-from orchestrator.edges.report.html import render_html
-from orchestrator.edges.store.layout import Layout
-from orchestrator.edges.store.runs import read_result
+from orchestrator.adapters.report.document import load_report
+from orchestrator.adapters.report.html_report import render_html
+from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.store.run_list import read_result
+from orchestrator.parsing.replies.report_sections import parse_sections
 from pages import report
 from tests.architecture.source import ROOT
 from tests.workloads.acceptance_evidence import evidence

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from compressed import compress, decompress, digest, from_bytes, to_bytes
 from exchange import Exchange, ExchangeFailed, packed
 from meeting import Meeting, Terms
-from orchestrator.edges.rounds.values import Vector, size_of
+from orchestrator.adapters.rounds.parameter_files import Vector, size_of
 from packing import text_example
 from resumable import agree_on_checkpoint, save_checkpoint
 from round_plan import RoundPlan, Split, exchanged
