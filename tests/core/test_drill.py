@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.base.problem import Problem
 from orchestrator.core.drill import (
     NOTHING_LEFT,
     Drill,
@@ -36,7 +37,6 @@ from orchestrator.core.run.events import (
     Failed,
     NodeConcluded,
     Phase,
-    Problem,
     RankExited,
     RankStarted,
     Swept,

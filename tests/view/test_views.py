@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.base.outcome import Signalled
-from orchestrator.core.run.events import Event, Failed, Phase, Problem, Progressed, RankExited
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.run.events import Event, Failed, Phase, Progressed, RankExited
 from orchestrator.core.run.machine import step
 from orchestrator.core.run.state import RunState, new_state
 from orchestrator.core.verdict.node_status import NOT_STARTED, VERIFIED_CLEAN

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.core import tuning
+from orchestrator.core.base.problem import Problem
 from orchestrator.core.launchers import MODULES, NEEDS_RENDEZVOUS, choose, slurm_job
 from orchestrator.core.model import checks
 from orchestrator.core.model.checks import Finding
@@ -23,7 +24,6 @@ from orchestrator.core.planning.placing import (
     place_nodes,
     same_machine,
 )
-from orchestrator.core.run.events import Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

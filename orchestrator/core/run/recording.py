@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
+from orchestrator.core.base.problem import Problem
 from orchestrator.core.fabric.fabric_verdict import remedy_for
 from orchestrator.core.model.comm_modes import Fall
 from orchestrator.core.run.connectivity import (
@@ -36,7 +37,6 @@ from orchestrator.core.run.events import (
     Phase,
     Prepared,
     Probed,
-    Problem,
     ProcessExited,
     Progressed,
     RankExited,

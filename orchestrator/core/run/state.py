@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.base.outcome import succeeded
+from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.checks import Finding
 from orchestrator.core.model.comm_modes import Fall
 from orchestrator.core.model.facts import Facts
@@ -31,7 +32,6 @@ from orchestrator.core.run.events import (
     Occupied,
     Phase,
     Prepared,
-    Problem,
     ProcessExited,
     RankExited,
     RoundClosed,

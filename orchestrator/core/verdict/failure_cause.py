@@ -7,11 +7,12 @@ from dataclasses import replace
 
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.outcome import describe, succeeded
+from orchestrator.core.base.problem import Problem
 from orchestrator.core.fabric.fabric_verdict import listing
 from orchestrator.core.model.comm_modes import Rung
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.connectivity import LinksBroken
-from orchestrator.core.run.events import Divided, Occupied, Phase, Problem, RankExited
+from orchestrator.core.run.events import Divided, Occupied, Phase, RankExited
 from orchestrator.core.run.evidence import Stalled
 from orchestrator.core.run.hang import Blame
 from orchestrator.core.run.state import LEASE, Ending, RunState, ended_well

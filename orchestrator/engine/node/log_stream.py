@@ -14,7 +14,8 @@ from pathlib import Path
 from orchestrator.adapters.agent_client.channel import AgentEvent, ChannelLost
 from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.run.events import Failed, NodeLost, Phase, Problem
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.run.events import Failed, NodeLost, Phase
 from orchestrator.engine.node.link import NodeGone, NodeLink
 from orchestrator.engine.support.context import Post, RunContext
 from orchestrator.engine.support.problems import problem_of

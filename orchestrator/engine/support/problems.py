@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import BusyError, OrchestrateError
-from orchestrator.core.run.events import Problem
+from orchestrator.core.base.problem import Problem
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 # Of errors that nodes answer with: they know what is wrong, but not our commands.

@@ -22,6 +22,7 @@ from orchestrator.node_agent.attempt.supervisor_state import supervisor_state
 from orchestrator.node_agent.attempt.workcopy import copy_code
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, BUSY, LAUNCH, AgentFault
+from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.base.node_layout import (
     AGENT,
     NODE_CODE,
@@ -54,19 +55,6 @@ ENTRY = (
     "import sys;sys.path.insert(0,sys.argv[1]);"
     "from orchestrator.node_agent.attempt.supervisor import main;main()"
 )
-# What ranks inherit from the login: where things are and how text looks, not what tunes a program.
-INHERITED = frozenset(
-    "HOME PATH USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR LD_LIBRARY_PATH CUDA_HOME CUDA_PATH "
-    "XDG_CACHE_HOME HF_HOME http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY "
-    "SLURM_CONF".split()
-)
-INHERITED_PREFIXES = ("LC_", "NVIDIA_", "SSL_CERT_")
-
-
-def login_environment() -> dict[str, str]:
-    """The part of the agent's own environment that programs on this node get."""
-    own = os.environ.items()
-    return {k: v for k, v in own if k in INHERITED or k.startswith(INHERITED_PREFIXES)}
 
 
 def launch(

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from orchestrator.node_agent.operations import Call
+    from orchestrator.node_agent.base.call import Call
 
 ALLOWED = {
     "KILL": signal.SIGKILL,

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from orchestrator.node_agent.base.call import Context
     from orchestrator.node_agent.base.node_layout import NodeLayout
-    from orchestrator.node_agent.operations import Context
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
 MAX_S = 600.0
@@ -212,8 +212,8 @@ def _enter(context: Context, name: str) -> Trial:
     with context.lock:
         if name in context.trials or len(context.trials) >= MAX_TRIALS:
             raise AgentFault(BUSY, f"trial {name} is under way already, or {MAX_TRIALS} others are")
-        context.trials[name] = Trial()
-        return context.trials[name]
+        context.trials[name] = begun = Trial()
+        return begun
 
 
 def _leave(context: Context, name: str, tried: Trial) -> None:

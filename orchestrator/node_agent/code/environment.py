@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import sys
 
-from orchestrator.node_agent.attempt.launch import login_environment
 from orchestrator.node_agent.base.agent_errors import ENVIRONMENT, AgentFault
+from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.base.node_layout import write_atomically
 from orchestrator.node_agent.base.wire import field
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from orchestrator.node_agent.operations import Context
+    from orchestrator.node_agent.base.call import Context
 
 MAX_LINE_BYTES = 4096
 MAX_LINES = 20_000

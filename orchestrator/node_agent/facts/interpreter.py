@@ -7,8 +7,8 @@ import os
 import shutil
 import subprocess
 
-from orchestrator.node_agent.attempt.launch import login_environment
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, AgentFault, shorten
+from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.base.wire import field, strings
 from orchestrator.node_agent.facts.modules import find_modules
 

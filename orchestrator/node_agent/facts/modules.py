@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 
-from orchestrator.node_agent.attempt.launch import login_environment
+from orchestrator.node_agent.base.login import login_environment
 
 TIMEOUT_S = 30.0
 MAX_OUTPUT_BYTES = 64 * 1024

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.node_agent.facts.gpus import (
+from orchestrator.node_agent.facts.gpu_query import (
     COMPUTE_USERS,
     MIB,
     TIMEOUT_S,

@@ -15,7 +15,7 @@ from functools import partial
 from orchestrator.node_agent.attempt.supervisor_state import SupervisorState, supervisor_state
 from orchestrator.node_agent.base.agent_errors import ABSENT, AgentFault
 from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout
-from orchestrator.node_agent.facts import gpus
+from orchestrator.node_agent.facts import gpu_query
 from orchestrator.node_agent.facts.network import find_interfaces
 from orchestrator.node_agent.hang import flight_recorder as flight
 from orchestrator.node_agent.hang import ras, stacks
@@ -167,14 +167,14 @@ class Inspection:
         return text
 
     def _gpus(self) -> list[dict[str, Any]]:
-        program, notes = gpus.find_program(), list[str]()
+        program, notes = gpu_query.find_program(), list[str]()
         if program is None:
             return []
-        listed = gpus.query(program, USE, notes, DRIVER_S)
-        used = gpus.query(program, gpus.COMPUTE_USERS, notes, DRIVER_S) if listed else ""
+        listed = gpu_query.query(program, USE, notes, DRIVER_S)
+        used = gpu_query.query(program, gpu_query.COMPUTE_USERS, notes, DRIVER_S) if listed else ""
         for note in notes:
             self._note(note)
-        return parse_use(listed, gpus.parse_users(used))
+        return parse_use(listed, gpu_query.parse_users(used))
 
     # ---- putting it together --------------------------------------------------------------------
 
@@ -308,7 +308,7 @@ def _ras_address(environments: Any) -> str:
     for environment in environments:
         if environment.get("NCCL_RAS_ADDR"):
             return str(environment["NCCL_RAS_ADDR"])
-    return ras.ADDRESS if gpus.find_program() else ""
+    return ras.ADDRESS if gpu_query.find_program() else ""
 
 
 def _name(task: object) -> str:

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 
-from orchestrator.node_agent.attempt.launch import login_environment
+from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.hang.proc_status import words
 
 TYPE_CHECKING = False

@@ -7,8 +7,8 @@ import re
 import shutil
 import subprocess
 
-from orchestrator.node_agent.attempt.launch import login_environment
 from orchestrator.node_agent.base.agent_errors import SLURM, AgentFault
+from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.base.node_layout import NodeLayout
 
 TYPE_CHECKING = False

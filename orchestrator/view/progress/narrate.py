@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from orchestrator.core.base.outcome import describe, succeeded
+from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.comm_modes import Fall
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.run import machine
@@ -35,7 +36,6 @@ from orchestrator.core.run.events import (
     Occupied,
     Prepared,
     Probed,
-    Problem,
     ProcessExited,
     RankExited,
     RankStarted,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from orchestrator.core.base.command import Command, render_human
+from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.plan import NodePlan, Plan, ProcessPlan, Variable
 from orchestrator.core.model.request import Budgets
 from orchestrator.view.terminal.text import brief, clean, plural, seconds, size
@@ -13,6 +14,7 @@ from orchestrator.view.terminal.text import brief, clean, plural, seconds, size
 MAX_SKIPPED = 20
 
 
+@wire("Travel")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Travel:
     """What is sent to nodes that have none of it. ``skipped``: one text per rule."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.comm_modes import (
     BETWEEN_NODES,
     Fall,
@@ -33,7 +34,6 @@ from orchestrator.core.run.events import (
     NodeConcluded,
     NodeLost,
     Phase,
-    Problem,
     RankExited,
 )
 from orchestrator.core.run.late_join import NOT_READY

@@ -9,12 +9,12 @@ import pytest
 from orchestrator.core.base.codec import from_json, to_json
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.base.problem import Problem
 from orchestrator.core.run.actions import Action, Inspect
 from orchestrator.core.run.events import (
     Connected,
     Event,
     NodeLost,
-    Problem,
     RankExited,
     RankStarted,
     Resumed,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from orchestrator.core.base.codec import from_json, to_json
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.workload import Gate, Metric, Workload
 from orchestrator.core.run.actions import Action, Follow, Reach, Stop
 from orchestrator.core.run.connectivity import Reached, RendezvousOffered
@@ -20,7 +21,6 @@ from orchestrator.core.run.events import (
     NodeConcluded,
     NodeLost,
     Phase,
-    Problem,
     RankExited,
     RankStarted,
     Reported,

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.base.problem import Problem
 from orchestrator.core.run.actions import Action, Clear, Connect
 from orchestrator.core.run.events import (
     Cleared,
@@ -21,7 +22,6 @@ from orchestrator.core.run.events import (
     NodeLost,
     Occupied,
     Phase,
-    Problem,
     RankExited,
     Reported,
     Resumed,

@@ -66,9 +66,7 @@ class Ansible:
 
     def close(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=LIMIT_S)
+        self._process.communicate(timeout=LIMIT_S)
 
 
 @functools.cache

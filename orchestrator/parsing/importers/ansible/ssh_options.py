@@ -29,8 +29,8 @@ _SETTINGS = {
 # None of these changes which machine is reached, or as whom.
 _HARMLESS = frozenset(
     "batchmode canonicalizehostname challengeresponseauthentication checkhostip ciphers "
-    "compression connectionattempts connecttimeout controlmaster controlpath controlpersist escapechar "
-    "exitonforwardfailure forwardagent forwardx11 forwardx11trusted gssapiauthentication "
+    "compression connectionattempts connecttimeout controlmaster controlpath controlpersist "
+    "escapechar exitonforwardfailure forwardagent forwardx11 forwardx11trusted gssapiauthentication "
     "gssapidelegatecredentials hashknownhosts hostbasedauthentication identitiesonly ipqos "
     "kbdinteractiveauthentication kexalgorithms loglevel macs numberofpasswordprompts "
     "passwordauthentication preferredauthentications pubkeyacceptedalgorithms "
