@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,14 +38,15 @@ class Ansible:
     def __init__(self, home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
         path = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
-        self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "ansible_program.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(home / "stderr").open("wb"),
-            cwd=home,
-            env={"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": path},
-        )
+        with (home / "stderr").open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, str(HERE / "ansible_program.py")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=home,
+                env={"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": path},
+            )
         self._errors = home / "stderr"
 
     def hosts(self, path: Path) -> list[AnsibleHost]:
@@ -71,9 +74,12 @@ class Ansible:
 
 @functools.cache
 def ssh_settings(argv: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
-    """What ``ssh -G`` makes of a command line, without any configuration but a named one."""
+    """What ``ssh -G`` makes of a command line, without any configuration but a named one.
+
+    Nothing where ssh refuses it: -J twice, for one.
+    """
     config = () if "-F" in argv else ("-F", "/dev/null")
-    done = run(["ssh", "-G", *config, *argv[1:]])
+    done = run(["ssh", "-G", *config, *argv[1:]], may_fail=True)
     settings: dict[str, tuple[str, ...]] = {}
     for line in done.splitlines():
         keyword, _, value = line.partition(" ")
@@ -85,23 +91,91 @@ def slurm_hostnames(lists: Sequence[str], folder: Path) -> list[tuple[str, ...] 
     """What ``scontrol show hostnames`` expands each list to; None where it refuses it."""
     conf = folder / "slurm.conf"
     conf.write_text("ClusterName=any\nSlurmctldHost=localhost\n")
-    asked = "".join(f"show hostnames {text}\n" for text in lists) + "quit\n"
     env = {**os.environ, "SLURM_CONF": str(conf)}
-    said = run(["scontrol"], stdin=asked, env=env, errors_too=True)
-    answers: list[tuple[str, ...] | None] = []
-    for block in said.split("scontrol: show hostnames ")[1:]:
-        _, *names = block.split("scontrol: quit")[0].splitlines()
-        refused = any(name.startswith(("Invalid", "scontrol: error")) for name in names)
-        answers.append(None if refused else tuple(name for name in names if name))
-    assert len(answers) == len(lists)
-    return answers
+    return [_hostnames(text, env) for text in lists]
+
+
+def _hostnames(text: str, env: Mapping[str, str]) -> tuple[str, ...] | None:
+    # Its exit code says nothing: it ends well over a list that it refuses.
+    argv = ["scontrol", "show", "hostnames", text]
+    names = run(argv, env=env, errors_too=True, may_fail=True).splitlines()
+    refused = any(name.startswith(("Invalid", "scontrol: error")) for name in names)
+    return None if refused else tuple(name for name in names if name)
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmNode:
+    """A node as slurmctld sees it; ``gpus`` 0 = none."""
+
+    address: str
+    gpus: int
+    partitions: frozenset[str]
+
+
+def slurm_nodes(conf: Path) -> dict[str, SlurmNode]:
+    """What a real slurmctld makes of a configuration; every address in it is a loopback one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    state = conf.parent / "state"
+    state.mkdir()
+    own = SLURM_CONF.format(port=port, state=state)
+    conf.write_text(own + conf.read_text())
+    env = {**os.environ, "SLURM_CONF": str(conf)}
+    argv = ["/usr/sbin/slurmctld", "-D", "-i"]
+    nothing = subprocess.DEVNULL
+    with subprocess.Popen(argv, env=env, stdout=nothing, stderr=nothing) as daemon:
+        try:
+            _wait_for_slurm(env, state, daemon)
+            said = run(["scontrol", "--oneliner", "show", "node"], env=env)
+        finally:
+            daemon.terminate()
+    return dict(_slurm_node(line) for line in said.splitlines() if line.strip())
+
+
+SLURM_CONF = """\
+ClusterName=any
+SlurmctldHost=localhost(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/none
+CredType=cred/none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+SlurmdTimeout=0
+GresTypes=gpu,shard
+SelectType=select/cons_tres
+StateSaveLocation={state}
+SlurmctldPidFile={state}/pid
+SlurmctldLogFile={state}/log
+"""
+
+
+def _wait_for_slurm(env: Mapping[str, str], state: Path, daemon: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while " is UP" not in run(["scontrol", "ping"], env=env, errors_too=True, may_fail=True):
+        alive = daemon.poll() is None and time.monotonic() < deadline
+        assert alive, (state / "log").read_text()[-2000:]
+        time.sleep(0.1)
+
+
+def _slurm_node(line: str) -> tuple[str, SlurmNode]:
+    pairs = dict(word.split("=", 1) for word in line.split() if "=" in word)
+    gres = [item.split(":") for item in re.sub(r"\(.*?\)", "", pairs["Gres"]).split(",")]
+    counts = [words[-1] for words in gres if words[0] == "gpu"]
+    gpus = sum(int(count) if count.isdecimal() else 1 for count in counts)
+    partitions = frozenset(pairs.get("Partitions", "").split(",")) - {""}
+    return pairs["NodeName"], SlurmNode(pairs["NodeAddr"], gpus, partitions)
 
 
 def open_mpi_slots(text: str, folder: Path) -> dict[str, int] | None:
     """The slots of each node that Open MPI allocates from a hostfile; None where it refuses it."""
     hostfile = folder / "hostfile"
     hostfile.write_text(text)
-    options = ["--mca", "ras_base_verbose", "10", "--do-not-launch", "-np", "1", "true"]
+    # It would look up every name.
+    quiet = ["--mca", "if_base_do_not_resolve", "1"]
+    options = [*quiet, "--mca", "ras_base_verbose", "10", "--do-not-launch", "-np", "1", "true"]
     allowed = dict.fromkeys(("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"), "1")
     said = run(
         ["mpirun.openmpi", "--hostfile", str(hostfile), *options],

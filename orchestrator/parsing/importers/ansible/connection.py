@@ -132,11 +132,12 @@ class _Reading:
             raise _Unreachable(f"{names[-1]} has quotes that are not closed", text or "") from None
 
     def _take(self, way: Way, address: str) -> None:
-        user, at, host = (way.host or address).rpartition("@")
+        user, _, host = address.rpartition("@")
+        host = way.host or host
         fields = self._result.fields
         if host != self._host:
             fields["ssh"] = host
-        if way.user or (at and user):
+        if way.user or user:
             fields["user"] = way.user or user
         if way.port is not None:
             fields["port"] = _port(way.port)

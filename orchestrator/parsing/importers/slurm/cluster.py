@@ -95,7 +95,7 @@ class Records:
                 frozenset(f"{record['features']},{record['feature']}".split(",")),
             )
         what = trouble(record["state"], record["reason"])
-        if what:
+        if what and what != "unknown":  # in slurm.conf: to be found out
             self._warn(record, f"{record['nodename']} is {what}")
 
     def _addresses(self, record: Record, names: tuple[str, ...]) -> tuple[str, ...] | None:
