@@ -46,7 +46,7 @@ def to_object(result: Result) -> dict[str, Any]:
     }
 
 
-def read_object(data: Mapping[str, Any], *, where: str) -> Result:
+def parse_object(data: Mapping[str, Any], *, where: str) -> Result:
     """The inverse of :func:`to_object`; ``where`` names the source in errors.
 
     Raises :class:`UsageError` for a newer schema, :class:`InternalError` for a damaged object.

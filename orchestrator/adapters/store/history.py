@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.adapters.report.result_json import read_object, to_object
+from orchestrator.adapters.report.result_json import parse_object, to_object
 from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.verdict.result import Result
@@ -85,7 +85,7 @@ class History:
                 finished=finished,
                 preset=preset,
                 code=code,
-                result=read_object(json.loads(result), where=str(self._path)),
+                result=parse_object(json.loads(result), where=str(self._path)),
             )
             for started, finished, preset, code, result in rows
         ]

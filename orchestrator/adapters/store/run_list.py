@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.adapters.report.result_json import read_object, to_object
+from orchestrator.adapters.report.result_json import parse_object, to_object
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
@@ -124,7 +124,7 @@ def read_result(folder: RunFolder) -> Result | None:
         content = folder.result.read_bytes()
     except FileNotFoundError:
         return None
-    return read_object(json.loads(content), where=str(folder.result))
+    return parse_object(json.loads(content), where=str(folder.result))
 
 
 def _created(folder: RunFolder) -> tuple[float, str]:

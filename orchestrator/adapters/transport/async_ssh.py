@@ -14,7 +14,7 @@ from typing import cast
 import asyncssh
 
 from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.async_ssh_links import Link
+from orchestrator.adapters.transport.async_ssh_links import SshLink
 from orchestrator.adapters.transport.remote_command import (
     MAX_SESSIONS,
     REFUSED_PAUSE_S,
@@ -33,7 +33,7 @@ from orchestrator.core.base.outcome import Exited, Signalled
 class AsyncSshTransport(Transport):
     """One SSH connection; every command gets a channel of its own."""
 
-    def __init__(self, node: str, target: Target, link: Link) -> None:
+    def __init__(self, node: str, target: Target, link: SshLink) -> None:
         self.node = node
         self._target = target
         self._link = link

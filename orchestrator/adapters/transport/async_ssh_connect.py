@@ -15,7 +15,7 @@ from orchestrator.adapters.transport.async_ssh_keys import key_pairs, public_key
 from orchestrator.adapters.transport.known_hosts import HostKey, Trust
 from orchestrator.adapters.transport.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.errors import Place, PreflightError
+from orchestrator.core.base.errors import SourceLocation, PreflightError
 
 
 class _Client(asyncssh.SSHClient):
@@ -37,7 +37,7 @@ class _Client(asyncssh.SSHClient):
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
     ) -> bool:
         del host, addr, port
-        self.shown = HostKey(key.get_algorithm(), key.public_data, Place(""))
+        self.shown = HostKey(key.get_algorithm(), key.public_data, SourceLocation(""))
         return False
 
 

@@ -26,7 +26,7 @@ class _Jump:
     """A shared link to a jump host; it closes when ``users`` falls to zero."""
 
     target: Target
-    opening: asyncio.Task[Link]
+    opening: asyncio.Task[SshLink]
     users: int = 0
 
     @property
@@ -39,7 +39,7 @@ class _Jump:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class SshLink:
     """An authenticated connection; ``close`` also gives back the jump host it came through."""
 
     links: Links
@@ -66,7 +66,7 @@ class Links:
         self._handshakes = handshakes
         self._jumps: dict[Target, _Jump] = {}
 
-    async def open(self, target: Target, limits: ConnectLimits) -> Link:
+    async def open(self, target: Target, limits: ConnectLimits) -> SshLink:
         """Connect to ``target`` through its jump hosts. Raises :class:`PreflightError`."""
         jump = await self._acquire(target, limits) if target.via is not None else None
         via = jump.opening.result().connection if jump else None
@@ -78,7 +78,7 @@ class Links:
             if jump is not None:
                 await self.release(jump)
             raise
-        return Link(self, connection, jump)
+        return SshLink(self, connection, jump)
 
     async def _acquire(self, target: Target, limits: ConnectLimits) -> _Jump:
         hop = target.via

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.adapters.transport.ssh_config import matches
-from orchestrator.core.base.errors import Place
+from orchestrator.core.base.errors import SourceLocation
 
 SSH_PORT = 22
 
@@ -27,7 +27,7 @@ class HostKey:
 
     kind: str
     blob: bytes
-    place: Place
+    place: SourceLocation
 
     @property
     def fingerprint(self) -> str:
@@ -115,7 +115,7 @@ def _load_version(file: str, mtime_ns: int, size: int) -> _Index:
     index = _Index({}, [])
     text = Path(file).read_text(encoding="utf-8", errors="surrogateescape")
     for number, line in enumerate(text.splitlines(), start=1):
-        entry = _parse_line(line.split(), Place(file, number))
+        entry = _parse_line(line.split(), SourceLocation(file, number))
         if entry is None:
             continue
         if set(entry.hosts) & set("*?!|"):
@@ -126,7 +126,7 @@ def _load_version(file: str, mtime_ns: int, size: int) -> _Index:
     return index
 
 
-def _parse_line(words: list[str], place: Place) -> _Entry | None:
+def _parse_line(words: list[str], place: SourceLocation) -> _Entry | None:
     """A line that is blank, a comment, or not understood trusts nobody."""
     marker = words.pop(0) if words and words[0].startswith("@") else ""
     if len(words) < 3 or words[0].startswith("#") or not _is_valid_hosts(words[0]):

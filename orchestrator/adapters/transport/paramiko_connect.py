@@ -22,7 +22,7 @@ from orchestrator.adapters.transport import failures
 from orchestrator.adapters.transport.known_hosts import HostKey, Trust
 from orchestrator.adapters.transport.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.errors import Place, PreflightError
+from orchestrator.core.base.errors import SourceLocation, PreflightError
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -35,7 +35,7 @@ def _handle_channel_request(channel: paramiko.Channel, message: paramiko.Message
     if message.get_text() == "exit-signal":
         message.get_boolean()
         link = channel.get_transport()
-        assert isinstance(link, Link)
+        assert isinstance(link, SshLink)
         link.exit_signals[channel.get_id()] = message.get_text()
         channel.status_event.set()
     message.packet.seek(position)
@@ -56,7 +56,7 @@ class Carrier:
             self.process.wait(PROXY_END_TIMEOUT_S)
 
 
-class Link(paramiko.Transport):
+class SshLink(paramiko.Transport):
     """A connection that also hears exit signals; paramiko drops them: killed looks like lost.
 
     ``exit_signals`` holds signal names without ``SIG`` by channel number.
@@ -86,9 +86,9 @@ class Link(paramiko.Transport):
         return self._why_cut or str(self.saved_exception or "") or "the SSH connection is lost"
 
 
-def connect(target: Target, limits: ConnectLimits) -> list[Link]:
+def connect(target: Target, limits: ConnectLimits) -> list[SshLink]:
     """The chain of connections that ends at ``target``. Raises :class:`PreflightError`."""
-    chain: list[Link] = []
+    chain: list[SshLink] = []
     try:
         for hop in _hops(target):
             try:
@@ -111,10 +111,10 @@ def _hops(target: Target) -> list[Target]:
     return hops
 
 
-def _connect_hop(target: Target, limits: ConnectLimits, via: Link | None) -> Link:
+def _connect_hop(target: Target, limits: ConnectLimits, via: SshLink | None) -> SshLink:
     trust = target.trust()
     with _explained(target, limits):
-        link = Link(_carrier(target, limits, via))
+        link = SshLink(_carrier(target, limits, via))
     try:
         with _explained(target, limits):
             _negotiate(link, trust, limits)
@@ -126,7 +126,7 @@ def _connect_hop(target: Target, limits: ConnectLimits, via: Link | None) -> Lin
     return link
 
 
-def _carrier(target: Target, limits: ConnectLimits, via: Link | None) -> Carrier:
+def _carrier(target: Target, limits: ConnectLimits, via: SshLink | None) -> Carrier:
     address = (target.host, target.port)
     if via is not None:
         here = ("127.0.0.1", 0)
@@ -148,7 +148,7 @@ def _proxy(command: tuple[str, ...]) -> Carrier:
     return Carrier(ours, process)
 
 
-def _negotiate(link: Link, trust: Trust, limits: ConnectLimits) -> None:
+def _negotiate(link: SshLink, trust: Trust, limits: ConnectLimits) -> None:
     options = link.get_security_options()
     known = {kind for key in trust.keys for kind in _algorithms(key.kind)}
     # Known types first: a server with several keys then shows the one that can be checked.
@@ -165,15 +165,15 @@ def _algorithms(kind: str) -> tuple[str, ...]:
     return _RSA_ALGORITHMS if kind == "ssh-rsa" else (kind,)
 
 
-def _check_host_key(link: Link, target: Target, trust: Trust) -> None:
+def _check_host_key(link: SshLink, target: Target, trust: Trust) -> None:
     key = link.get_remote_server_key()
-    shown = HostKey(key.get_name(), key.asbytes(), Place(""))
+    shown = HostKey(key.get_name(), key.asbytes(), SourceLocation(""))
     revoked = any(known.blob == shown.blob for known in trust.revoked)
     if revoked or not any(known.blob == shown.blob for known in trust.keys):
         raise failures.refused_host_key(target, trust, shown, f"it shows {shown.fingerprint}")
 
 
-def _authenticate(link: Link, target: Target, limits: ConnectLimits) -> None:
+def _authenticate(link: SshLink, target: Target, limits: ConnectLimits) -> None:
     tried: list[str] = []
     with contextlib.closing(_keys(target)) as keys, _explained(target, limits):
         for name, key in keys:

@@ -19,7 +19,7 @@ from functools import partial
 import paramiko
 
 from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.paramiko_connect import Link
+from orchestrator.adapters.transport.paramiko_connect import SshLink
 from orchestrator.adapters.transport.remote_command import (
     MAX_SESSIONS,
     REFUSED_PAUSE_S,
@@ -52,7 +52,7 @@ class ParamikoTransport(Transport):
     """One SSH connection: ``chain[-1]``, carried by the jump hosts' connections before it."""
 
     def __init__(
-        self, node: str, target: Target, chain: Sequence[Link], limits: ConnectLimits
+        self, node: str, target: Target, chain: Sequence[SshLink], limits: ConnectLimits
     ) -> None:
         self.node = node
         self._target = target
@@ -131,7 +131,7 @@ class ParamikoProcess(RemoteProcess):
 
     def __init__(
         self,
-        link: Link,
+        link: SshLink,
         threads: ThreadPoolExecutor,
         marker: str,
         on_end: Callable[[RemoteProcess], None],

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from orchestrator.core.base.errors import Place, UsageError
+from orchestrator.core.base.errors import SourceLocation, UsageError
 
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 MAX_DEPTH = 16
@@ -40,7 +40,7 @@ class Directive:
 
     keyword: str
     words: tuple[str, ...]
-    place: Place
+    place: SourceLocation
 
 
 @dataclass(slots=True)
@@ -181,7 +181,7 @@ class _Evaluation:
             result = result and holds != negated
         return result
 
-    def _holds(self, criterion: str, pattern: str, place: Place) -> bool:
+    def _holds(self, criterion: str, pattern: str, place: SourceLocation) -> bool:
         settings = self._settings
         subjects = {
             "host": settings.host,
@@ -271,12 +271,12 @@ def _directives(text: str, path: Path) -> Iterator[Directive]:
     for number, line in enumerate(text.splitlines(), start=1):
         found = _SETTING.match(line)
         if found and not line.lstrip().startswith("#"):
-            keyword, place = found[1].lower(), Place(str(path), number)
+            keyword, place = found[1].lower(), SourceLocation(str(path), number)
             whole = keyword in {"proxycommand", "remotecommand"}
             yield Directive(keyword, _words(found[2].strip(), place, whole=whole), place)
 
 
-def _words(text: str, place: Place, *, whole: bool) -> tuple[str, ...]:
+def _words(text: str, place: SourceLocation, *, whole: bool) -> tuple[str, ...]:
     if whole:
         return (text,)
     if not set(text) & set("\"'\\#"):

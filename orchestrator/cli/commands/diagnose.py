@@ -77,11 +77,11 @@ def _read(target: str, gathering: Gathering) -> RunFolder | None:
     from orchestrator.adapters.diagnosis.log_sources import log_sources
     from orchestrator.adapters.store.layout import RunFolder
     from orchestrator.core.base.errors import UsageError
-    from orchestrator.core.diagnosis.diagnosis_model import Source
+    from orchestrator.core.diagnosis.diagnosis_model import LogSource
 
     path = Path(target)
     if target == "-":
-        gathering.read_stream(sys.stdin.buffer, Source(name="standard input"))
+        gathering.read_stream(sys.stdin.buffer, LogSource(name="standard input"))
     elif (path / "journal.jsonl").is_file():
         return RunFolder(path)
     elif path.exists():

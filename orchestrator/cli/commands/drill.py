@@ -17,7 +17,7 @@ from orchestrator.cli.options import cluster_options, json_option
 from orchestrator.cli.output import print_json, print_table
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, Judged, Kept, drills, targets
+from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, Judged, PromiseKept, drills, targets
 from orchestrator.core.verdict.result import Status
 from orchestrator.engine.drills.drill_job import sleeping
 from orchestrator.engine.drills.drill_series import Ending, perform
@@ -152,7 +152,7 @@ def _show(cluster: str, ending: Ending, *, as_json: bool) -> int:
         rows = [row for outcome, before in pairs for row in _rows(outcome, before)]
         print_table(("drill", "node", "promised", "measured", "verdict"), rows)
         print(
-            "\n" + ", ".join(f"{counts[verdict]} {verdict}" for verdict in Kept if counts[verdict])
+            "\n" + ", ".join(f"{counts[verdict]} {verdict}" for verdict in PromiseKept if counts[verdict])
         )
     if ending.error is not None:
         click.echo(f"orchestrate: {ending.error}", err=True)
@@ -173,14 +173,14 @@ def _measured(judged: Judged) -> str:
     return ", ".join(filter(None, (time, brief(judged.detail)))) or "yes"
 
 
-def _result(cluster: str, ending: Ending, counts: Counter[Kept]) -> dict[str, Any]:
+def _result(cluster: str, ending: Ending, counts: Counter[PromiseKept]) -> dict[str, Any]:
     error = ending.error
     status = {ExitCode.DONE: Status.SUCCEEDED, ExitCode.INTERRUPTED: Status.STOPPED}
     return {
         "status": status.get(ending.exit_code, Status.FAILED).value,
         "exit_code": int(ending.exit_code),
         "cluster": cluster,
-        **{verdict.name.lower(): counts[verdict] for verdict in Kept},
+        **{verdict.name.lower(): counts[verdict] for verdict in PromiseKept},
         "failure": None
         if error is None
         else {"id": error.id, "cause": error.what, "remedy": error.remedy},

@@ -61,14 +61,14 @@ def run(
     from orchestrator.adapters.store.layout import Layout
     from orchestrator.cli.commands.resume import remember
     from orchestrator.cli.coordinate import begin, create_run
-    from orchestrator.cli.detach import let_go, run_detached
+    from orchestrator.cli.detach import as_foreground, run_detached
     from orchestrator.engine.support.context import RunContext
 
     options, view = pick(JobOptions, given), pick(ViewOptions, given)
     if view.follow is None:
         view = replace(view, follow=bool(words) and not (view.as_json or view.quiet or detach))
     if detach:
-        options = let_go(options)
+        options = as_foreground(options)
     layout = Layout.from_environment(os.environ)
     chosen = _choose_run_id(layout, run_id, options, words)
     request, snapshot = _load(layout, options, words)

@@ -7,41 +7,41 @@
 
 from __future__ import annotations
 
-from orchestrator.core.launchers.launcher import Share, contract, rendezvous
+from orchestrator.core.launchers.launcher import LaunchSpec, contract, rendezvous
 from orchestrator.core.launchers.torchrun import torchrun
 from orchestrator.core.model.plan import ProcessPlan
 
 
-def direct(share: Share) -> tuple[ProcessPlan, ...]:
+def direct(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """One process per rank, with the variables that torchrun would set.
 
     Ranks of one node that are a world of their own need a port that only the node can choose: there
     torchrun does.
     """
-    if share.own_world and len(share.ranks) > 1:
-        return torchrun(share)
-    meeting = not share.own_world
-    return _per_rank(share, (share.interpreter, "-u", share.script), meeting=meeting)
+    if spec.per_node_world and len(spec.ranks) > 1:
+        return torchrun(spec)
+    meeting = not spec.per_node_world
+    return _per_rank(spec, (spec.interpreter, "-u", spec.script), meeting=meeting)
 
 
-def manual(share: Share) -> tuple[ProcessPlan, ...]:
+def manual(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """One process per rank, without rendezvous."""
-    return _per_rank(share, (share.interpreter, "-u", share.script), meeting=False)
+    return _per_rank(spec, (spec.interpreter, "-u", spec.script), meeting=False)
 
 
-def command(share: Share) -> tuple[ProcessPlan, ...]:
+def command(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """A plain program per rank, without rendezvous."""
-    return _per_rank(share, share.program, meeting=False)
+    return _per_rank(spec, spec.program, meeting=False)
 
 
-def _per_rank(share: Share, program: tuple[str, ...], *, meeting: bool) -> tuple[ProcessPlan, ...]:
-    met = tuple(rendezvous(share)) if meeting else ()
+def _per_rank(spec: LaunchSpec, program: tuple[str, ...], *, meeting: bool) -> tuple[ProcessPlan, ...]:
+    met = tuple(rendezvous(spec)) if meeting else ()
     return tuple(
         ProcessPlan(
             label=f"rank-{rank}",
             rank=rank,
-            argv=(*program, *share.arguments),
-            env=(*contract(share, local_rank, rank), *met),
+            argv=(*program, *spec.arguments),
+            env=(*contract(spec, local_rank, rank), *met),
         )
-        for local_rank, rank in enumerate(share.ranks)
+        for local_rank, rank in enumerate(spec.ranks)
     )

@@ -15,7 +15,7 @@ MODULES_THAT_MUST_AGREE = ("torch", *NCCL_WHEELS, "transformers", "peft", "ray")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class NodeFinding:
     """All that is known of a node before launch: facts, the ranks' interpreter and its modules.
 
     ``modules`` None = the interpreter was not asked (offline, or a plain command). ``slurm`` None =
@@ -28,7 +28,7 @@ class Finding:
     slurm: SlurmNode | None = None
 
 
-def unfit(spec: NodeSpec, finding: Finding, modules: Sequence[str]) -> str | None:
+def unfit(spec: NodeSpec, finding: NodeFinding, modules: Sequence[str]) -> str | None:
     """Why the node cannot take part, or None. ``modules``: what its ranks are to import."""
     return gpus_missing(spec, finding.facts) or _modules_missing(finding, modules)
 
@@ -51,7 +51,7 @@ def gpus_missing(spec: NodeSpec, facts: Facts) -> str | None:
     return None
 
 
-def warnings(findings: Mapping[str, Finding]) -> Iterator[str]:
+def warnings(findings: Mapping[str, NodeFinding]) -> Iterator[str]:
     """What is odd but no reason to leave a node out."""
     for name, finding in findings.items():
         offset = finding.facts.clock_offset_s
@@ -62,7 +62,7 @@ def warnings(findings: Mapping[str, Finding]) -> Iterator[str]:
     yield from _skew("driver", {n: f.facts.driver or None for n, f in findings.items()})
 
 
-def _modules_missing(finding: Finding, modules: Sequence[str]) -> str | None:
+def _modules_missing(finding: NodeFinding, modules: Sequence[str]) -> str | None:
     if finding.modules is None:
         return None
     absent = [module for module in modules if module not in finding.modules]

@@ -86,7 +86,7 @@ class Exclusion:
 
 @wire("PlannedRung")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedRung:
+class PlannedMode:
     """A rung of the ladder as intended: ``use``, ``next``, ``skip`` or ``failed``, and why."""
 
     rung: str
@@ -130,7 +130,7 @@ class Plan:
     world_size: int
     nodes: tuple[NodePlan, ...]
     excluded: tuple[Exclusion, ...]
-    ladder: tuple[PlannedRung, ...]
+    ladder: tuple[PlannedMode, ...]
     rung: str
     meets: bool
     apart: bool

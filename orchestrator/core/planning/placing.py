@@ -10,15 +10,15 @@ from orchestrator.core.base.command import reveal
 from orchestrator.core.launchers import (
     BINDS_RANKS,
     LAUNCHERS,
-    MEETS_NOBODY,
+    NO_RENDEZVOUS,
     NEEDS_RENDEZVOUS,
     NEEDS_WORLD,
-    Share,
+    LaunchSpec,
 )
 from orchestrator.core.launchers.slurm_job import NAME as SLURM
 from orchestrator.core.launchers.slurm_job import SlurmJob, slurm_job
-from orchestrator.core.model.checks import Finding
-from orchestrator.core.model.comm_modes import APART, Rung
+from orchestrator.core.model.checks import NodeFinding
+from orchestrator.core.model.comm_modes import APART, CommMode
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import Lock, NodePlan, Rendezvous, Variable
@@ -37,7 +37,7 @@ def code_root(workload: Workload) -> str:
     return "{work}" if workload.own_code else "{snapshot}"
 
 
-def same_machine(findings: Sequence[Finding]) -> bool:
+def same_machine(findings: Sequence[NodeFinding]) -> bool:
     """Whether all nodes are one machine under several names."""
     hosts = {finding.facts.host_id for finding in findings}
     return len(hosts) == 1 and hosts != {""}
@@ -56,7 +56,7 @@ def addresses_of(facts: Facts) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class RankPlacement:
     """A node's place in the world."""
 
     spec: NodeSpec
@@ -66,14 +66,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class PlannedWorld:
     """All that the plan of one node may depend on."""
 
     request: RunRequest
-    findings: Mapping[str, Finding]
-    places: tuple[Place, ...]
+    findings: Mapping[str, NodeFinding]
+    places: tuple[RankPlacement, ...]
     launcher: str
-    rung: Rung
+    rung: CommMode
     rendezvous: Rendezvous | None
 
     def interface(self, node: str) -> str | None:
@@ -100,8 +100,8 @@ class World:
     @property
     def own_worlds(self) -> bool:
         """Whether each node's ranks are a world of their own."""
-        return self.rung is Rung.LOCAL_ROUNDS or (
-            self.rung is Rung.LEASES and self.launcher in NEEDS_WORLD
+        return self.rung is CommMode.LOCAL_ROUNDS or (
+            self.rung is CommMode.LEASES and self.launcher in NEEDS_WORLD
         )
 
     def tenants(self, node: str) -> int:
@@ -111,15 +111,15 @@ class World:
 
 
 def place_nodes(
-    request: RunRequest, used: Sequence[NodeSpec], findings: Mapping[str, Finding]
-) -> tuple[Place, ...]:
+    request: RunRequest, used: Sequence[NodeSpec], findings: Mapping[str, NodeFinding]
+) -> tuple[RankPlacement, ...]:
     """Ranks are numbered densely in inventory order."""
-    places: list[Place] = []
+    places: list[RankPlacement] = []
     first = 0
     for node_rank, spec in enumerate(used):
         gpus = _gpus_of(spec, used, findings)
         ranks = tuple(range(first, first + _rank_count(request, gpus)))
-        places.append(Place(spec=spec, node_rank=node_rank, ranks=ranks, gpus=gpus))
+        places.append(RankPlacement(spec=spec, node_rank=node_rank, ranks=ranks, gpus=gpus))
         first += len(ranks)
     return tuple(places)
 
@@ -134,7 +134,7 @@ def _rank_count(request: RunRequest, gpus: tuple[int, ...]) -> int:
 
 
 def _gpus_of(
-    spec: NodeSpec, used: Sequence[NodeSpec], findings: Mapping[str, Finding]
+    spec: NodeSpec, used: Sequence[NodeSpec], findings: Mapping[str, NodeFinding]
 ) -> tuple[int, ...]:
     """Declared GPUs, else all that were found; nodes that are one machine divide it evenly."""
     facts = findings[spec.name].facts
@@ -150,10 +150,10 @@ def _gpus_of(
     return indices if spec.gpus.count is None else indices[: spec.gpus.count]
 
 
-def node_plan(world: World, place: Place) -> NodePlan:
+def node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
     finding = world.findings[place.spec.name]
     job = world.request.job
-    share = Share(
+    share = LaunchSpec(
         node=place.spec.name,
         node_rank=place.node_rank,
         names=tuple(p.spec.name for p in world.places),
@@ -165,7 +165,7 @@ def node_plan(world: World, place: Place) -> NodePlan:
         arguments=job.argv(),
         master_addr=world.rendezvous.address if world.rendezvous else CHOSEN_AT_LAUNCH,
         master_port=str(world.rendezvous.port) if world.rendezvous else CHOSEN_AT_LAUNCH,
-        own_world=world.own_worlds,
+        per_node_world=world.own_worlds,
         apart=world.rung in APART,
         gpus=tuple(p.gpus for p in world.places),
         addresses=tuple(addresses_of(world.findings[p.spec.name].facts) for p in world.places),
@@ -187,14 +187,14 @@ def node_plan(world: World, place: Place) -> NodePlan:
     )
 
 
-def _slurm_job(world: World) -> SlurmJob | None:
+def _slurm_job(world: PlannedWorld) -> SlurmJob | None:
     if world.launcher != SLURM:
         return None
     gpus = {place.spec.name: len(place.gpus) for place in world.places}
     return slurm_job(world.request, world.findings, gpus)
 
 
-def _locks(world: World, place: Place) -> tuple[Lock, ...]:
+def _locks(world: PlannedWorld, place: RankPlacement) -> tuple[Lock, ...]:
     """The node's GPUs; and the machine, which other runs may share unless it is to be exclusive."""
     gpus = tuple(Lock(name=f"gpu-{index}") for index in place.gpus)
     if not world.request.exclusive:
@@ -206,7 +206,7 @@ def _locks(world: World, place: Place) -> tuple[Lock, ...]:
     return gpus if taken else (*gpus, Lock(name="machine"))
 
 
-def _tune(world: World, place: Place) -> Tuned:
+def _tune(world: PlannedWorld, place: RankPlacement) -> Tuned:
     spec = place.spec
     facts = world.findings[spec.name].facts
     situation = Situation(
@@ -231,12 +231,12 @@ def _tune(world: World, place: Place) -> Tuned:
     return replace(tuned, env=variables)
 
 
-def _may_use_collectives(world: World, place: Place) -> bool:
+def _may_use_collectives(world: PlannedWorld, place: RankPlacement) -> bool:
     """Workers that meet nobody have none, unless one of them has several GPUs."""
-    return world.launcher not in MEETS_NOBODY or len(place.ranks) < len(place.gpus)
+    return world.launcher not in NO_RENDEZVOUS or len(place.ranks) < len(place.gpus)
 
 
-def _bound(world: World, place: Place) -> tuple[int, ...]:
+def _bound(world: PlannedWorld, place: RankPlacement) -> tuple[int, ...]:
     """The GPUs of the node's ranks, if each has its own and starts in our shim. A user who chooses
     devices knows better which rank has which.
     """
@@ -260,18 +260,18 @@ def _python_path(request: RunRequest, spec: NodeSpec) -> Variable:
     )
 
 
-def _rung_variables(world: World, place: Place) -> Iterator[Variable]:
+def _rung_variables(world: PlannedWorld, place: RankPlacement) -> Iterator[Variable]:
     """What the rung in use asks of the ranks."""
-    if world.rung is Rung.NCCL_SOCKET and any(f.facts.hcas for f in world.findings.values()):
+    if world.rung is CommMode.NCCL_SOCKET and any(f.facts.hcas for f in world.findings.values()):
         yield _rung_variable("NCCL_IB_DISABLE", "1", "InfiniBand failed: NCCL over sockets")
     if world.own_worlds:
         why = "ranks count from 0 on every node; the run knows them apart"
         yield _rung_variable("ORCHESTRATE_FIRST_RANK", str(place.ranks[0]), why)
-    if world.rung is Rung.LEASES:
+    if world.rung is CommMode.LEASES:
         yield _rung_variable("ORCHESTRATE_SAMPLES", "leased", "samples come from the coordinator")
         why = "outputs of other code or other samples are told apart"
         yield _rung_variable("ORCHESTRATE_CONFIGURATION", world.request.configuration, why)
-    if world.rung is Rung.LOCAL_ROUNDS:
+    if world.rung is CommMode.LOCAL_ROUNDS:
         why = "no collectives between nodes: averaged by the coordinator"
         yield _rung_variable("ORCHESTRATE_ROUNDS", f"{place.node_rank}/{len(world.places)}", why)
         yield _rung_variable("ORCHESTRATE_WORLD_SIZE", str(world.size), "ranks of all nodes")

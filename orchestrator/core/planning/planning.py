@@ -9,16 +9,16 @@ from orchestrator.core import tuning
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.launchers import MODULES, NEEDS_RENDEZVOUS, choose, slurm_job
 from orchestrator.core.model import checks
-from orchestrator.core.model.checks import Finding
-from orchestrator.core.model.comm_modes import APART, Fall, Ground, Rung, ladder, used
+from orchestrator.core.model.checks import NodeFinding
+from orchestrator.core.model.comm_modes import APART, Fallback, JobNeeds, CommMode, ladder, used
 from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
 from orchestrator.core.model.plan import Exclusion, NodePlan, Plan, Rendezvous
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Shape
 from orchestrator.core.planning.placing import (
-    Place,
-    World,
+    RankPlacement,
+    PlannedWorld,
     addresses_of,
     node_plan,
     place_nodes,
@@ -36,10 +36,10 @@ class Refusal:
 
 def plan(
     request: RunRequest,
-    findings: Mapping[str, Finding],
+    findings: Mapping[str, NodeFinding],
     failed: Mapping[str, str],
     rendezvous: Rendezvous | None = None,
-    falls: Sequence[Fall] = (),
+    falls: Sequence[Fallback] = (),
 ) -> Plan | Refusal:
     """What will run, given what is known of each worker.
 
@@ -64,7 +64,7 @@ def plan(
     rung = used(rungs)
     if rung is None:
         return _no_rung(falls, excluded)
-    world = World(
+    world = PlannedWorld(
         request=request,
         findings=findings,
         places=places,
@@ -96,12 +96,12 @@ def plan(
     )
 
 
-def _habits(world: World, shares: Sequence[NodePlan]) -> Iterator[str]:
+def _habits(world: PlannedWorld, shares: Sequence[NodePlan]) -> Iterator[str]:
     facts = {name: finding.facts for name, finding in world.findings.items()}
     return tuning.warnings(shares, facts, world.request.job.workload.modules)
 
 
-def join(planned: Plan, request: RunRequest, findings: Mapping[str, Finding]) -> Plan:
+def join(planned: Plan, request: RunRequest, findings: Mapping[str, NodeFinding]) -> Plan:
     """``planned`` with the nodes that are ready only now, where nodes do not need each other.
 
     Those that work already keep their ranks; the new ones count on.
@@ -115,12 +115,12 @@ def join(planned: Plan, request: RunRequest, findings: Mapping[str, Finding]) ->
         and checks.unfit(spec, findings[spec.name], _modules(request)) is None
     ]
     nodes = [*known, *new]
-    world = World(
+    world = PlannedWorld(
         request=request,
         findings={spec.name: findings[spec.name] for spec in nodes},
         places=place_nodes(request, nodes, findings),
         launcher=planned.launcher,
-        rung=Rung(planned.rung),
+        rung=CommMode(planned.rung),
         rendezvous=None,
     )
     joined = tuple(node_plan(world, place) for place in world.places[len(known) :])
@@ -133,12 +133,12 @@ def join(planned: Plan, request: RunRequest, findings: Mapping[str, Finding]) ->
     )
 
 
-def assume(spec: NodeSpec) -> Finding:
+def assume(spec: NodeSpec) -> NodeFinding:
     """What a plan assumes of a node that cannot be asked: exactly what the inventory declares."""
     indices = spec.gpus.indices or tuple(range(spec.gpus.count or 0))
     gpus = tuple(Gpu(index=index, name=spec.gpus.type or "unknown GPU") for index in indices)
     facts = Facts(node=spec.name, hostname=spec.ssh.host, cpus=0, gpus=gpus, assumed=True)
-    return Finding(facts=facts, interpreter=declared_interpreter(spec), modules=None)
+    return NodeFinding(facts=facts, interpreter=declared_interpreter(spec), modules=None)
 
 
 def declared_interpreter(spec: NodeSpec) -> str:
@@ -170,7 +170,7 @@ def _modules(request: RunRequest) -> tuple[str, ...]:
     return (*request.job.workload.modules, *MODULES.get(request.launcher, ()))
 
 
-def _has_torch(findings: Iterable[Finding]) -> bool | None:
+def _has_torch(findings: Iterable[NodeFinding]) -> bool | None:
     """Whether every interpreter has torch; None when one was not asked."""
     known = [finding.modules for finding in findings]
     if any(modules is None for modules in known):
@@ -179,7 +179,7 @@ def _has_torch(findings: Iterable[Finding]) -> bool | None:
 
 
 def _select(
-    request: RunRequest, findings: Mapping[str, Finding], failed: Mapping[str, str]
+    request: RunRequest, findings: Mapping[str, NodeFinding], failed: Mapping[str, str]
 ) -> tuple[list[NodeSpec], tuple[Exclusion, ...]]:
     used: list[NodeSpec] = []
     excluded: list[Exclusion] = []
@@ -219,7 +219,7 @@ def _refuse(
     return Refusal(problem=problem, excluded=excluded)
 
 
-def _proves_fabric(world: World) -> bool:
+def _proves_fabric(world: PlannedWorld) -> bool:
     """Whether ranks of different machines are to meet through torch: nothing else is worth it.
 
     Nodes that are different machines to NCCL by its own variable do not share its fast paths
@@ -242,12 +242,12 @@ def _proves_fabric(world: World) -> bool:
 
 def _ground(
     request: RunRequest,
-    findings: Mapping[str, Finding],
-    places: Sequence[Place],
+    findings: Mapping[str, NodeFinding],
+    places: Sequence[RankPlacement],
     launcher: str,
-) -> Ground:
+) -> JobNeeds:
     facts = [finding.facts for finding in findings.values()]
-    return Ground(
+    return JobNeeds(
         shape=request.job.workload.shape,
         communicates=launcher in NEEDS_RENDEZVOUS,
         nodes=len(places),
@@ -257,7 +257,7 @@ def _ground(
     )
 
 
-def _no_rung(falls: Sequence[Fall], excluded: tuple[Exclusion, ...]) -> Refusal:
+def _no_rung(falls: Sequence[Fallback], excluded: tuple[Exclusion, ...]) -> Refusal:
     """Rigid work that cannot communicate ends here, with what was found."""
     last = falls[-1]
     remedy = last.remedy or "repair the network between them, or leave nodes out: --nodes '!NAME'"

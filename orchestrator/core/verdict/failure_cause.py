@@ -9,7 +9,7 @@ from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.outcome import describe, succeeded
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.fabric.fabric_verdict import listing
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.connectivity import LinksBroken
 from orchestrator.core.run.events import Divided, Occupied, Phase, RankExited
@@ -82,7 +82,7 @@ def _incomplete_apart(state: RunState) -> Cause | None:
     if (broken := _broken_service(state)) is not None:
         return broken
     assert state.plan is not None
-    if state.plan.rung == Rung.LEASES:
+    if state.plan.rung == CommMode.LEASES:
         return _unfinished_work(state, state.divided or Divided(total=0, done=0))
     return None if any_node_done(state) else _first_of_all(state)
 

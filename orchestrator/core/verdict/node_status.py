@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.core.base.outcome import describe
-from orchestrator.core.model.comm_modes import Intent, Rung
+from orchestrator.core.model.comm_modes import Intent, CommMode
 from orchestrator.core.run.state import Ending, NodeState, RunState
 from orchestrator.core.verdict.failure_cause import ending_name, first_cause
 from orchestrator.core.verdict.result import NOT_LOOKED_AT, NodeResult, RungResult
@@ -18,7 +18,7 @@ def rungs_of(state: RunState) -> Iterator[RungResult]:
     """Best first: what failed and how long it took to know, what was used, what was not needed."""
     falls = {fall.rung: fall for fall in state.falls}
     for rung in state.plan.ladder if state.plan else ():
-        fall = falls.get(Rung(rung.rung))
+        fall = falls.get(CommMode(rung.rung))
         if fall is not None:
             yield RungResult(
                 rung=rung.rung, outcome="failed", reason=fall.reason, seconds=fall.seconds

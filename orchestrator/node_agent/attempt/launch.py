@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 
 from orchestrator.node_agent.attempt.gpu_release import check_gpus, note_baseline
-from orchestrator.node_agent.attempt.locks import Occupied
+from orchestrator.node_agent.attempt.locks import LockHeld
 from orchestrator.node_agent.attempt.reservations import (
     Reservation,
     Reservations,
@@ -94,7 +94,7 @@ def _lent(
     try:
         with reservations.lent(wanted, holder) as locks:
             yield locks
-    except Occupied as occupied:
+    except LockHeld as occupied:
         raise AgentFault(BUSY, str(occupied)) from occupied
 
 

@@ -28,8 +28,8 @@ from orchestrator.node_agent.base.node_layout import (
 from orchestrator.node_agent.base.wire import field, seconds
 from orchestrator.node_agent.process.cgroups import ControlGroup
 from orchestrator.node_agent.process.processes import (
-    Found,
-    Swept,
+    FoundProcess,
+    SweepResult,
     living,
     marked,
     send,
@@ -142,11 +142,11 @@ def _fenced(run: RunLayout, request: Request) -> Iterator[None]:
         yield
 
 
-def _sweep(run: RunLayout) -> Swept:
+def _sweep(run: RunLayout) -> SweepResult:
     recorded = (ControlGroup.recorded(run.attempt(number)) for number in run.attempts())
     groups = [group for group in recorded if group]
 
-    def find() -> list[Found]:
+    def find() -> list[FoundProcess]:
         return union(marked(run.root), living(pid for group in groups for pid in group.pids()))
 
     def kill_all() -> None:

@@ -35,7 +35,7 @@ from orchestrator.parsing.inputs.workload_schema import (
     SamplesEntry,
     WorkloadFile,
 )
-from orchestrator.parsing.inputs.yaml_source import Document, Path, Problem, parse_yaml, refuse
+from orchestrator.parsing.inputs.yaml_source import Document, Path, InputProblem, parse_yaml, refuse
 
 
 def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
@@ -45,7 +45,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
     """
     document = parse_yaml(data, source)
     entry = validate(WorkloadFile, document)
-    problems: list[Problem] = []
+    problems: list[InputProblem] = []
     parameters = {
         name: _parameter(name, item, document, problems) for name, item in entry.parameters.items()
     }
@@ -56,7 +56,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
     if entry.default_preset is not None and entry.default_preset not in presets:
         what = f"default_preset: unknown preset {entry.default_preset!r}"
         remedy = did_you_mean(entry.default_preset, presets)
-        problems.append(Problem(document.place(("default_preset",)), what, remedy))
+        problems.append(InputProblem(document.place(("default_preset",)), what, remedy))
     samples = _samples(entry.samples, parameters, document, problems)
     rules = read_rules(entry.rules, parameters, document, problems)
     if not problems:
@@ -143,7 +143,7 @@ def script_job(
 
 
 def _parameter(
-    name: str, entry: ParameterEntry, document: Document, problems: list[Problem]
+    name: str, entry: ParameterEntry, document: Document, problems: list[InputProblem]
 ) -> Parameter:
     path = ("parameters", name)
     parameter = Parameter(
@@ -169,7 +169,7 @@ def _preset(
     values: Mapping[str, ParameterValue],
     parameters: Mapping[str, Parameter],
     document: Document,
-    problems: list[Problem],
+    problems: list[InputProblem],
 ) -> dict[str, ParameterValue]:
     checked: dict[str, ParameterValue] = {}
     for name, value in values.items():
@@ -179,7 +179,7 @@ def _preset(
         else:
             what = f"preset {preset}: unknown parameter {name!r}"
             place = document.place(path, key=True)
-            problems.append(Problem(place, what, did_you_mean(name, parameters)))
+            problems.append(InputProblem(place, what, did_you_mean(name, parameters)))
     return checked
 
 
@@ -187,7 +187,7 @@ def _samples(
     entry: SamplesEntry | None,
     parameters: Mapping[str, Parameter],
     document: Document,
-    problems: list[Problem],
+    problems: list[InputProblem],
 ) -> SampleSource | None:
     if entry is None:
         return None
@@ -196,10 +196,10 @@ def _samples(
         name, place = getattr(entry, key), document.place(("samples", key))
         if name not in parameters:
             what = f"samples.{key}: unknown parameter {name!r}"
-            problems.append(Problem(place, what, did_you_mean(name, parameters)))
+            problems.append(InputProblem(place, what, did_you_mean(name, parameters)))
         elif parameters[name].type is not kind:
             what = f"samples.{key}: parameter {name} is of type {parameters[name].type.value}"
-            problems.append(Problem(place, f"{what}, not {kind.value}"))
+            problems.append(InputProblem(place, f"{what}, not {kind.value}"))
     return SampleSource(
         file=entry.file, count=entry.count, group=entry.group, any_of=tuple(entry.any_of)
     )
@@ -210,12 +210,12 @@ def _checked(
     value: ParameterValue,
     path: Path,
     document: Document,
-    problems: list[Problem],
+    problems: list[InputProblem],
 ) -> ParameterValue:
     try:
         return check_value(parameter, value)
     except ValueError as error:
-        problems.append(Problem(document.place(path), f"{parameter.name}: {error}"))
+        problems.append(InputProblem(document.place(path), f"{parameter.name}: {error}"))
         return value
 
 

@@ -6,7 +6,7 @@ from orchestrator.core.run.events import Event, Phase, Progressed, Reported
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.view.progress.board import Board, Progress
-from orchestrator.view.progress.narrate import Line, Weight, narrate
+from orchestrator.view.progress.narrate import NarratedLine, Weight, narrate
 from orchestrator.view.terminal.log_lines import LogLines, is_worth_following
 from orchestrator.view.terminal.terminal import RED, LineWriter, paint
 from orchestrator.view.terminal.text import brief, number, plural, seconds
@@ -62,7 +62,7 @@ class PlainView:
             return Weight.DETAIL
         return Weight.RUN if len(state.nodes) > FOLD_ABOVE else Weight.NODE
 
-    def _tell(self, line: Line) -> None:
+    def _tell(self, line: NarratedLine) -> None:
         text = f"{brief(line.node)}: {line.text}" if line.node else line.text
         if line.weight is Weight.PROBLEM:
             text = paint(text, RED, color=self._color)
@@ -76,9 +76,9 @@ class PlainView:
             ranks = plural(state.plan.world_size, "rank")
             where = plural(len(state.plan.nodes), "node")
             how = f"by {state.plan.launcher}, {state.plan.rung}"
-            self._tell(Line(Weight.RUN, f"running {ranks} on {where} {how}"))
+            self._tell(NarratedLine(Weight.RUN, f"running {ranks} on {where} {how}"))
         elif self._verbosity > 0 or len(state.nodes) > FOLD_ABOVE:
-            self._tell(Line(Weight.RUN, f"phase {phase.value}"))
+            self._tell(NarratedLine(Weight.RUN, f"phase {phase.value}"))
 
     def _tell_progress(self, at: float) -> None:
         """At most one line in ten seconds, and the last one."""
@@ -90,7 +90,7 @@ class PlainView:
         if progress.done == told_done or (at - told_at < PROGRESS_EVERY_S and not finished):
             return
         self._told_progress = (at, progress.done)
-        self._tell(Line(Weight.RUN, describe_progress(progress, self._board.fields())))
+        self._tell(NarratedLine(Weight.RUN, describe_progress(progress, self._board.fields())))
 
 
 def describe_progress(progress: Progress, fields: str) -> str:

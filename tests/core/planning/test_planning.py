@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.model.checks import Finding
+from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.facts import Hca, Interface
 from orchestrator.core.model.inventory import Cluster, GpuSpec
 from orchestrator.core.model.plan import Plan, Rendezvous
@@ -18,15 +18,15 @@ from orchestrator.core.planning.planning import Refusal, assume, plan, rendezvou
 from tests.core.world import facts, node_spec, request
 
 
-def found(name: str, *, gpus: int = 0, host_id: str = "", torch: str = "2.13.0") -> Finding:
-    return Finding(
+def found(name: str, *, gpus: int = 0, host_id: str = "", torch: str = "2.13.0") -> NodeFinding:
+    return NodeFinding(
         facts=facts(name, gpus=gpus, host_id=host_id),
         interpreter="/env/bin/python",
         modules={"torch": torch} if torch else {},
     )
 
 
-def planned(asked: RunRequest, *findings: Finding, rendezvous: Rendezvous | None = None) -> Plan:
+def planned(asked: RunRequest, *findings: NodeFinding, rendezvous: Rendezvous | None = None) -> Plan:
     made = plan(asked, {f.facts.node: f for f in findings}, {}, rendezvous)
     assert isinstance(made, Plan)
     return made
