@@ -72,7 +72,11 @@ def _wait_for_coordinator(folder: RunFolder, alive: int) -> ProcessIdentity:
 
 
 def _accompany(
-    context: RunContext, options: ViewOptions, asked: Interrupts, identity: ProcessIdentity, alive: int
+    context: RunContext,
+    options: ViewOptions,
+    asked: Interrupts,
+    identity: ProcessIdentity,
+    alive: int,
 ) -> int:
     folder = context.folder
     view = open_view(options, folder.run_id)

@@ -11,8 +11,8 @@ import click
 
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import (
-    ProcessIdentity,
     Liveness,
+    ProcessIdentity,
     liveness,
     read_identity,
     signalling,

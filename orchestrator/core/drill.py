@@ -221,7 +221,10 @@ def judge(promise: Promise, finding: DrillFinding | None) -> Judged:
         return Judged(promise=promise, verdict=PromiseKept.BROKEN, detail="not seen")
     if finding.wrong:
         return Judged(
-            promise=promise, verdict=PromiseKept.BROKEN, seconds=finding.seconds, detail=finding.wrong
+            promise=promise,
+            verdict=PromiseKept.BROKEN,
+            seconds=finding.seconds,
+            detail=finding.wrong,
         )
     if promise.limit_s is None:
         return Judged(promise=promise, verdict=PromiseKept.KEPT, seconds=finding.seconds)
@@ -233,7 +236,9 @@ def judge(promise: Promise, finding: DrillFinding | None) -> Judged:
     return Judged(promise=promise, verdict=verdict, seconds=finding.seconds, detail=detail)
 
 
-def judge_all(drill: Drill, findings: Mapping[str, DrillFinding], why: str = "") -> tuple[Judged, ...]:
+def judge_all(
+    drill: Drill, findings: Mapping[str, DrillFinding], why: str = ""
+) -> tuple[Judged, ...]:
     """Every promise of ``drill``; of what was not seen, ``why`` not."""
     missing = DrillFinding(wrong=why) if why else None
     return tuple(judge(p, findings.get(p.name, missing)) for p in drill.promises)
@@ -256,10 +261,16 @@ def first(moments: Iterable[Moment], holds: Callable[[RunState], bool]) -> float
     return next((moment.at for moment in moments if holds(moment.state)), None)
 
 
-def after(moments: Iterable[Moment], since: float, holds: Callable[[RunState], bool]) -> DrillFinding:
+def after(
+    moments: Iterable[Moment], since: float, holds: Callable[[RunState], bool]
+) -> DrillFinding:
     """How long after ``since`` it was that ``holds`` was first true."""
     at = first(moments, holds)
-    return DrillFinding(wrong="it never was") if at is None else DrillFinding(seconds=max(0.0, at - since))
+    return (
+        DrillFinding(wrong="it never was")
+        if at is None
+        else DrillFinding(seconds=max(0.0, at - since))
+    )
 
 
 def ranks_run(state: RunState) -> bool:

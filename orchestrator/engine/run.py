@@ -28,7 +28,7 @@ from orchestrator.core.run.state import EPOCH_STEP, RunState, new_state
 from orchestrator.core.verdict.result import Result
 from orchestrator.core.verdict.verdict import conclude
 from orchestrator.engine.action_runner import ActionRunner
-from orchestrator.engine.network.link_watchdog import TcpDialer, LinkWatchdog
+from orchestrator.engine.network.link_watchdog import LinkWatchdog, TcpDialer
 from orchestrator.engine.progress_watchdog import ProgressWatchdog
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.diagnose_run import with_diagnosis

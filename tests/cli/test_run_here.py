@@ -125,7 +125,9 @@ def wait_for_ranks(run: str) -> None:
         time.sleep(0.05)
 
 
-def test_a_run_from_inventory_to_report(place: SourceLocation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_from_inventory_to_report(
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit 0, one result line with the promised keys, and everything on disk."""
     assert main(place.words("job.py")) == 0
     result = last_line(capsys.readouterr().out)
@@ -142,7 +144,9 @@ def test_a_run_from_inventory_to_report(place: SourceLocation, capsys: pytest.Ca
     assert b"\x1b[31m" in raw.read_bytes()
 
 
-def test_a_workload_runs_by_its_name(place: SourceLocation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_workload_runs_by_its_name(
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`orchestrate --cluster C --workload W` without a verb is a run; people get a summary."""
     words = ["--cluster", str(place.cluster), "--workload", "tiny", "--launcher", "direct"]
     assert main([*words, "--set", "wait=false"]) == 0

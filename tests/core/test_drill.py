@@ -13,12 +13,12 @@ from orchestrator.core.base.problem import Problem
 from orchestrator.core.drill import (
     NOTHING_LEFT,
     Drill,
+    DrillFinding,
     DrillLimits,
     DrillOutcome,
-    DrillFinding,
-    PromiseKept,
     Moment,
     Promise,
+    PromiseKept,
     after,
     drills,
     judge,
@@ -66,7 +66,9 @@ def test_a_time_is_kept_exactly_up_to_its_limit(limit_s: float, seconds: float) 
 
 
 @pytest.mark.parametrize("limit_s", [None, 1e9])
-@pytest.mark.parametrize("finding", [None, DrillFinding(wrong="no"), DrillFinding(seconds=0.0, wrong="no")])
+@pytest.mark.parametrize(
+    "finding", [None, DrillFinding(wrong="no"), DrillFinding(seconds=0.0, wrong="no")]
+)
 def test_what_was_not_seen_to_hold_is_broken(
     limit_s: float | None, finding: DrillFinding | None
 ) -> None:

@@ -16,7 +16,13 @@ from orchestrator.adapters.diagnosis.log_reader import Gathering
 from orchestrator.adapters.diagnosis.log_sources import log_sources
 from orchestrator.core.base.codec import from_json
 from orchestrator.core.base.outcome import Signalled
-from orchestrator.core.diagnosis.diagnosis_model import MAX_EVIDENCE, End, Findings, LogRole, LogSource
+from orchestrator.core.diagnosis.diagnosis_model import (
+    MAX_EVIDENCE,
+    End,
+    Findings,
+    LogRole,
+    LogSource,
+)
 from orchestrator.core.diagnosis.facts_as_clues import from_facts
 from orchestrator.core.diagnosis.first_cause import judge, telling_lines
 from orchestrator.core.diagnosis.rules import BY_ID, DOMAINS

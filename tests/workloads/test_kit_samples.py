@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import orchestrate_kit as kit
 from orchestrator.parsing.replies.sample_records import (
+    LeaseAck,
     Output,
     Ready,
     SampleFailed,
-    LeaseAck,
     Worked,
     merged_line,
     parse_sample_record,

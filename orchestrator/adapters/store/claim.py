@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.liveness import (
-    ProcessIdentity,
     Liveness,
+    ProcessIdentity,
     identify_self,
     liveness,
     read_identity,

@@ -49,7 +49,9 @@ def identify_self(at: float) -> ProcessIdentity:
     """This process."""
     pid = os.getpid()
     started = _start_time(pid)
-    return ProcessIdentity(pid=pid, started=started or "", boot=_boot(), host=platform.node(), at=at)
+    return ProcessIdentity(
+        pid=pid, started=started or "", boot=_boot(), host=platform.node(), at=at
+    )
 
 
 def write_identity(path: Path, identity: ProcessIdentity) -> None:

@@ -15,7 +15,7 @@ from orchestrator.adapters.transport.async_ssh_keys import key_pairs, public_key
 from orchestrator.adapters.transport.known_hosts import HostKey, Trust
 from orchestrator.adapters.transport.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.errors import SourceLocation, PreflightError
+from orchestrator.core.base.errors import PreflightError, SourceLocation
 
 
 class _Client(asyncssh.SSHClient):

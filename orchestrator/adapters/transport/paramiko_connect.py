@@ -22,7 +22,7 @@ from orchestrator.adapters.transport import failures
 from orchestrator.adapters.transport.known_hosts import HostKey, Trust
 from orchestrator.adapters.transport.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.errors import SourceLocation, PreflightError
+from orchestrator.core.base.errors import PreflightError, SourceLocation
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 

@@ -17,7 +17,15 @@ from orchestrator.cli.options import cluster_options, json_option
 from orchestrator.cli.output import print_json, print_table
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, Judged, PromiseKept, drills, targets
+from orchestrator.core.drill import (
+    Drill,
+    DrillLimits,
+    DrillOutcome,
+    Judged,
+    PromiseKept,
+    drills,
+    targets,
+)
 from orchestrator.core.verdict.result import Status
 from orchestrator.engine.drills.drill_job import sleeping
 from orchestrator.engine.drills.drill_series import Ending, perform
@@ -152,7 +160,10 @@ def _show(cluster: str, ending: Ending, *, as_json: bool) -> int:
         rows = [row for outcome, before in pairs for row in _rows(outcome, before)]
         print_table(("drill", "node", "promised", "measured", "verdict"), rows)
         print(
-            "\n" + ", ".join(f"{counts[verdict]} {verdict}" for verdict in PromiseKept if counts[verdict])
+            "\n"
+            + ", ".join(
+                f"{counts[verdict]} {verdict}" for verdict in PromiseKept if counts[verdict]
+            )
         )
     if ending.error is not None:
         click.echo(f"orchestrate: {ending.error}", err=True)

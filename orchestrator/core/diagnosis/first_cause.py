@@ -199,7 +199,9 @@ def _evidence(first: Clue, clues: Sequence[Clue]) -> Iterator[Evidence]:
         yield Evidence(file=clue.source.name, line=clue.line, text=clue.text[:SHOWN_LINE])
 
 
-def _consequences(first: Clue, clues: Sequence[Clue], sources: Sequence[LogSource]) -> Iterator[str]:
+def _consequences(
+    first: Clue, clues: Sequence[Clue], sources: Sequence[LogSource]
+) -> Iterator[str]:
     """``7 ranks timed out waiting``; each rank counts once."""
     others = [c for c in clues if c.rule.consequence and _who(c.source) != _who(first.source)]
     suffered = _writers(others)

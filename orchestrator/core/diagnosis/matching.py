@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, Rule, Sign, LogSource
+from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, LogSource, Rule, Sign
 from orchestrator.core.diagnosis.line_prefixes import last_time, read_head, read_time
 from orchestrator.core.diagnosis.observations import OBSERVED, Remark
 from orchestrator.core.diagnosis.rules import RULES
@@ -39,7 +39,9 @@ class Found:
     remarks: tuple[Remark, ...]
 
 
-def examine(stretch: str, source: LogSource, *, first_line: int = 1, at: float | None = None) -> Found:
+def examine(
+    stretch: str, source: LogSource, *, first_line: int = 1, at: float | None = None
+) -> Found:
     """Every line of ``stretch`` that a rule knows. Its first line is number ``first_line`` of
     ``source``; ``at`` is the last time that was read before it.
     """

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from orchestrator.core.doctor.check_model import (
     NONE,
-    CheckAnswer,
     Check,
+    CheckAnswer,
     Fleet,
     Level,
     Look,

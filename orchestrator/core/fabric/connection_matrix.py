@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, Link, FabricVerdict, because, listing
+from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, FabricVerdict, Link, because, listing
 
 Matrix = Mapping[Link, str]
 Ends = tuple[Mapping[str, Sequence[Link]], Mapping[str, Sequence[Link]]]

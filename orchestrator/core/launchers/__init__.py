@@ -16,12 +16,12 @@ from orchestrator.core.launchers.torchrun import torchrun
 __all__ = [
     "BINDS_RANKS",
     "LAUNCHERS",
-    "NO_RENDEZVOUS",
     "MODULES",
     "NEEDS_RENDEZVOUS",
     "NEEDS_WORLD",
-    "Launcher",
+    "NO_RENDEZVOUS",
     "LaunchSpec",
+    "Launcher",
     "choose",
 ]
 

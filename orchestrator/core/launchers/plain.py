@@ -34,7 +34,9 @@ def command(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     return _per_rank(spec, spec.program, meeting=False)
 
 
-def _per_rank(spec: LaunchSpec, program: tuple[str, ...], *, meeting: bool) -> tuple[ProcessPlan, ...]:
+def _per_rank(
+    spec: LaunchSpec, program: tuple[str, ...], *, meeting: bool
+) -> tuple[ProcessPlan, ...]:
     met = tuple(rendezvous(spec)) if meeting else ()
     return tuple(
         ProcessPlan(

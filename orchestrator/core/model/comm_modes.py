@@ -100,7 +100,11 @@ def used(rungs: Sequence[PlannedMode]) -> CommMode | None:
 def _rungs(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
     """(rung, usable, why), best first."""
     if ground.shape is Shape.DIVISIBLE:
-        yield CommMode.LEASES, True, "samples are independent: leased over SSH, no collective needed"
+        yield (
+            CommMode.LEASES,
+            True,
+            "samples are independent: leased over SSH, no collective needed",
+        )
         return
     if not ground.communicates:
         yield CommMode.INDEPENDENT, True, "ranks do not communicate"

@@ -10,9 +10,9 @@ from orchestrator.core.base.command import reveal
 from orchestrator.core.launchers import (
     BINDS_RANKS,
     LAUNCHERS,
-    NO_RENDEZVOUS,
     NEEDS_RENDEZVOUS,
     NEEDS_WORLD,
+    NO_RENDEZVOUS,
     LaunchSpec,
 )
 from orchestrator.core.launchers.slurm_job import NAME as SLURM

@@ -10,15 +10,15 @@ from orchestrator.core.base.problem import Problem
 from orchestrator.core.launchers import MODULES, NEEDS_RENDEZVOUS, choose, slurm_job
 from orchestrator.core.model import checks
 from orchestrator.core.model.checks import NodeFinding
-from orchestrator.core.model.comm_modes import APART, Fallback, JobNeeds, CommMode, ladder, used
+from orchestrator.core.model.comm_modes import APART, CommMode, Fallback, JobNeeds, ladder, used
 from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
 from orchestrator.core.model.plan import Exclusion, NodePlan, Plan, Rendezvous
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Shape
 from orchestrator.core.planning.placing import (
-    RankPlacement,
     PlannedWorld,
+    RankPlacement,
     addresses_of,
     node_plan,
     place_nodes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.model.comm_modes import BETWEEN_NODES, Fallback, Intent, CommMode
+from orchestrator.core.model.comm_modes import BETWEEN_NODES, CommMode, Fallback, Intent
 from orchestrator.core.run.state import RunState
 
 

@@ -74,7 +74,9 @@ class Ledger:
     def is_settled(self, group: int) -> bool:
         return not self._left[group]
 
-    def accept(self, index: int, digest: bytes, place: OutputLocation, seconds: float) -> Acceptance:
+    def accept(
+        self, index: int, digest: bytes, place: OutputLocation, seconds: float
+    ) -> Acceptance:
         """An output of sample ``index``; one of a sample that was given up counts after all."""
         marks = self._marks[index]
         if marks & _DONE:

@@ -28,7 +28,9 @@ WORDS: Mapping[str, LauncherError] = {
     "OR-SLURM-001": LauncherError(
         remedy="install Slurm's client commands there, or choose --launcher torchrun"
     ),
-    "OR-SLURM-002": LauncherError(remedy="correct --slurm-option; sinfo on the node shows partitions"),
+    "OR-SLURM-002": LauncherError(
+        remedy="correct --slurm-option; sinfo on the node shows partitions"
+    ),
     "OR-SLURM-003": LauncherError(
         remedy="--wait SECONDS lets the job wait longer; squeue on the node shows for what",
         code=ExitCode.BUSY,
@@ -36,7 +38,9 @@ WORDS: Mapping[str, LauncherError] = {
     "OR-SLURM-004": LauncherError(
         remedy="look at slurmd's log on those nodes, or leave them out with --nodes"
     ),
-    ENDED_BY_SLURM: LauncherError(remedy="ask for more time with --timeout, then orchestrate resume RUN"),
+    ENDED_BY_SLURM: LauncherError(
+        remedy="ask for more time with --timeout, then orchestrate resume RUN"
+    ),
 }
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.diagnosis.diagnosis_model import Diagnosis
+from orchestrator.core.model.workload import Direction
 
 # Why a node of a run that was stopped before its launch may not be clean.
 NOT_LOOKED_AT = "an earlier attempt may have left something there, and nobody looked"
@@ -37,13 +38,16 @@ class Verdict(StrEnum):
 @wire("MetricResult")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricResult:
-    """A figure with its gate; ``value`` None = the workload did not report it."""
+    """A figure with its gate; ``value`` None = the workload did not report it. ``direction``: which
+    change is for the better.
+    """
 
     value: float | None
     unit: str
     verdict: Verdict = Verdict.UNGATED
     min: float | None = None
     max: float | None = None
+    direction: Direction = Direction.INFO
 
 
 @wire("NodeResult")

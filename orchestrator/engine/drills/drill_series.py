@@ -11,7 +11,14 @@ from typing import Protocol
 
 from orchestrator.adapters.store.run_list import write_result
 from orchestrator.core.base.errors import BusyError, ExitCode, OrchestrateError, PreflightError
-from orchestrator.core.drill import NOTHING_LEFT, Drill, DrillOutcome, DrillFinding, PromiseKept, judge_all
+from orchestrator.core.drill import (
+    NOTHING_LEFT,
+    Drill,
+    DrillFinding,
+    DrillOutcome,
+    PromiseKept,
+    judge_all,
+)
 from orchestrator.core.run.events import StopKind
 from orchestrator.engine.drills.aftermath import Left, clear_up, reach_all
 from orchestrator.engine.drills.faults import PROCEDURES, NotPossible

@@ -16,7 +16,7 @@ from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.proven_fabrics import Proven, ProvenFabrics
 from orchestrator.core.fabric import pairing
 from orchestrator.core.fabric.collective_result import RankTrial, complaint, impostor, own_failures
-from orchestrator.core.fabric.fabric_verdict import Link, FabricVerdict
+from orchestrator.core.fabric.fabric_verdict import FabricVerdict, Link
 from orchestrator.core.fabric.floor import Floor, bus_bandwidth, floor_of
 from orchestrator.core.fabric.probe_world import addresses, environment, tried_ranks
 from orchestrator.core.model.comm_modes import CommMode
@@ -106,7 +106,9 @@ async def _within(probe: _Probe, budget_s: float) -> Measured | FabricVerdict:
     except TimeoutError:
         if not probe.trying:
             raise
-        return FabricVerdict(sentence=f"{probe.trying} did not come to an end within {limit_s:.0f} s")
+        return FabricVerdict(
+            sentence=f"{probe.trying} did not come to an end within {limit_s:.0f} s"
+        )
 
 
 class _Probe:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.core.fabric.connection_matrix import Matrix, broken, judge, peers
-from orchestrator.core.fabric.fabric_verdict import Link, FabricVerdict
+from orchestrator.core.fabric.fabric_verdict import FabricVerdict, Link
 from orchestrator.core.fabric.probe_world import addresses
 from orchestrator.core.run.connectivity import LinksProbed
 from orchestrator.core.run.rendezvous import nearest_miss
@@ -25,7 +25,9 @@ TRIES = 2
 Places = Mapping[str, Sequence[str]]
 
 
-async def probe_mesh(hands: Mapping[str, TrialPorts], at: Mapping[str, str]) -> FabricVerdict | None:
+async def probe_mesh(
+    hands: Mapping[str, TrialPorts], at: Mapping[str, str]
+) -> FabricVerdict | None:
     """Who cannot reach whom, twice in a row; None if everybody reaches everybody.
 
     Raises as links do.

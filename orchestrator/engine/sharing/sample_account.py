@@ -20,11 +20,11 @@ from orchestrator.engine.sharing.rank_exchange import ExchangeReader, RankRecord
 from orchestrator.engine.sharing.rates import SampleRates
 from orchestrator.engine.support.context import RunContext
 from orchestrator.parsing.replies.sample_records import (
+    LeaseAck,
     Output,
     Ready,
     Record,
     SampleFailed,
-    LeaseAck,
     Worked,
     parse_sample_record,
 )

@@ -131,5 +131,7 @@ def _share(window: Window, most: int) -> Window:
 
 def _end(ending: Ending) -> End:
     rank = ending.rank if isinstance(ending, RankExited) else None
-    source = LogSource(name=f"logs/{ending.node}/{log_name(ending)}.err", node=ending.node, rank=rank)
+    source = LogSource(
+        name=f"logs/{ending.node}/{log_name(ending)}.err", node=ending.node, rank=rank
+    )
     return End(source=source, outcome=ending.outcome)

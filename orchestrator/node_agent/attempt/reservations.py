@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from orchestrator.node_agent.attempt.locks import (
     EXCLUSIVE,
     SHARED,
-    LockRoom,
     LockHeld,
+    LockRoom,
     identity,
     withdraw,
     write_record,

@@ -29,7 +29,12 @@ from contextlib import contextmanager
 
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, SYSTEM, AgentFault, shorten
 from orchestrator.node_agent.base.node_layout import DIGEST, check_name, lock
-from orchestrator.node_agent.code.node_manifest import RESERVED, NodeManifest, digest_of, read_manifest
+from orchestrator.node_agent.code.node_manifest import (
+    RESERVED,
+    NodeManifest,
+    digest_of,
+    read_manifest,
+)
 from orchestrator.node_agent.code.snapshot_dir import Tree
 
 TYPE_CHECKING = False

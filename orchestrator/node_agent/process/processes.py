@@ -164,7 +164,9 @@ def union(*finds: list[FoundProcess]) -> list[FoundProcess]:
 
 
 def sweep(
-    find: Callable[[], list[FoundProcess]], timeout_s: float, kill_all: Callable[[], None] | None = None
+    find: Callable[[], list[FoundProcess]],
+    timeout_s: float,
+    kill_all: Callable[[], None] | None = None,
 ) -> SweepResult:
     """KILL what ``find`` finds until two scans in a row are empty, or the time is up.
 

@@ -48,7 +48,9 @@ SHELL = (
 class Submission:
     """One srun from its start to its end."""
 
-    def __init__(self, job: SlurmJobRecord, nodes: dict[str, str], options: list[str], wait_s: float) -> None:
+    def __init__(
+        self, job: SlurmJobRecord, nodes: dict[str, str], options: list[str], wait_s: float
+    ) -> None:
         self._job = job
         self._nodes = nodes
         self._options = options

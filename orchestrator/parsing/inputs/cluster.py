@@ -28,7 +28,7 @@ from orchestrator.parsing.inputs.cluster_schema import (
     SecretEntry,
 )
 from orchestrator.parsing.inputs.validation import validate
-from orchestrator.parsing.inputs.yaml_source import Document, Path, InputProblem, parse_yaml, refuse
+from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path, parse_yaml, refuse
 
 
 def load_cluster(

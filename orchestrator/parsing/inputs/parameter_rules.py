@@ -17,7 +17,7 @@ from orchestrator.core.model.workload import (
 from orchestrator.parsing.inputs.parameters import always_number, check_value
 from orchestrator.parsing.inputs.validation import show_path
 from orchestrator.parsing.inputs.workload_schema import ConditionEntry, RuleEntry
-from orchestrator.parsing.inputs.yaml_source import Document, Path, InputProblem
+from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path
 
 Parameters = Mapping[str, Parameter]
 
@@ -62,7 +62,9 @@ def contradicting_presets(
         for found in contradictions(rules, decided):
             who = f"preset {preset}" if preset else "the defaults"
             what = f"{who}: {found.told(decided, origins)}"
-            yield InputProblem(place, f"{what}: {found.rule.why}", f"the rule is at {found.rule.place}")
+            yield InputProblem(
+                place, f"{what}: {found.rule.why}", f"the rule is at {found.rule.place}"
+            )
 
 
 def require_no_contradiction(

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.parsing.inputs.yaml_source import Document, Path, InputProblem, refuse
+from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path, refuse
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -45,7 +45,8 @@ def validate(model: type[Model], document: Document) -> Model:
     """``document`` as ``model``. Raises :class:`UsageError` that lists every problem."""
     if document.root.value is None:
         refuse(
-            [*document.problems, InputProblem(document.root.place, "the file is empty")], document.source
+            [*document.problems, InputProblem(document.root.place, "the file is empty")],
+            document.source,
         )
     if (stranger := _stranger(document, tuple(model.model_fields))) is not None:
         refuse([stranger], document.source)
@@ -78,7 +79,9 @@ def _problem(details: ErrorDetails, document: Document, schema: dict[str, Any]) 
     path = path[:-1] if at_key else path
     if kind == "extra_forbidden":
         remedy = did_you_mean(str(path[-1]), keys_at(schema, path[:-1]))
-        return InputProblem(document.place(path, key=True), f"unknown key {str(path[-1])!r}", remedy)
+        return InputProblem(
+            document.place(path, key=True), f"unknown key {str(path[-1])!r}", remedy
+        )
     if kind == "missing":
         where = f" in {show_path(path[:-1])}" if path[:-1] else ""
         return InputProblem(document.place(path[:-1]), f"key {str(path[-1])!r} is missing{where}")

@@ -35,7 +35,7 @@ from orchestrator.parsing.inputs.workload_schema import (
     SamplesEntry,
     WorkloadFile,
 )
-from orchestrator.parsing.inputs.yaml_source import Document, Path, InputProblem, parse_yaml, refuse
+from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path, parse_yaml, refuse
 
 
 def load_workload(data: str | bytes, source: str, folder: str) -> Workload:

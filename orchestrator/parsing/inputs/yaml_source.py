@@ -235,7 +235,9 @@ class _Composer:
                 continue
             if is_merge:
                 self.problems.append(
-                    InputProblem(at, "merge keys are not accepted", "put shared fields under `defaults`")
+                    InputProblem(
+                        at, "merge keys are not accepted", "put shared fields under `defaults`"
+                    )
                 )
             key = self._text(event.value, at)
             if key in entries:
@@ -271,7 +273,9 @@ class _Composer:
             joined = text.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:
             joined = text.encode("utf-8", "replace").decode()
-            self.problems.append(InputProblem(place, "an escape that is half a character", "remove it"))
+            self.problems.append(
+                InputProblem(place, "an escape that is half a character", "remove it")
+            )
         if "\0" in joined:
             self.problems.append(InputProblem(place, "a NUL character", "remove it"))
         return joined
@@ -335,10 +339,14 @@ def _place_after(before: str, source: str) -> SourceLocation:
 
 def _syntax_problem(error: MarkedYAMLError, source: str) -> InputProblem:
     mark = error.problem_mark or error.context_mark
-    place = SourceLocation(source, mark.line + 1, mark.column + 1) if mark else SourceLocation(source)
+    place = (
+        SourceLocation(source, mark.line + 1, mark.column + 1) if mark else SourceLocation(source)
+    )
     what = str(error.problem or error.context or "broken YAML")
     if r"'\t'" in what:
         return InputProblem(place, "a tab where YAML wants spaces", "indent with spaces")
     context = f" {error.context}" if error.context and error.context != what else ""
     told = _QUOTED.sub(lambda m: m[0] if _HARMLESS.fullmatch(m[2]) else "...", what + context)
-    return InputProblem(place, f"broken YAML: {told.removesuffix(',)').replace('found (', 'found ')}")
+    return InputProblem(
+        place, f"broken YAML: {told.removesuffix(',)').replace('found (', 'found ')}"
+    )

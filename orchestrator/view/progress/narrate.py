@@ -101,7 +101,9 @@ def narrate(event: Event, state: RunState) -> NarratedLine | None:
             return _before_launch(event, state) or _after_launch(event, state)
 
 
-def _on_the_ladder(event: Classified | Divided | RoundClosed, state: RunState) -> NarratedLine | None:
+def _on_the_ladder(
+    event: Classified | Divided | RoundClosed, state: RunState
+) -> NarratedLine | None:
     """Another way to communicate, and what became of the work there."""
     match event:
         case Classified(fault=Fault.FABRIC, reason=reason):
@@ -138,7 +140,9 @@ def _stalled(event: Stalled | Inspected, state: RunState) -> NarratedLine | None
             if state.hang is not None:
                 return NarratedLine(Weight.PROBLEM, brief(state.hang.sentence, 400))
             if state.stall is None:
-                return NarratedLine(Weight.RUN, "no hang: the ranks wrote something, or cannot be asked")
+                return NarratedLine(
+                    Weight.RUN, "no hang: the ranks wrote something, or cannot be asked"
+                )
             return None
 
 
@@ -157,7 +161,9 @@ def _fabric(event: FabricProbed | LinksBroken) -> NarratedLine:
             speed = f", {busbw:.3g} GB/s" if busbw is not None else ""
             when = "proven within the last day" if cached else f"proven in {seconds(took)}"
             if event.reason:
-                return NarratedLine(Weight.PROBLEM, brief(f"fabric {when}, but {event.reason}", 400))
+                return NarratedLine(
+                    Weight.PROBLEM, brief(f"fabric {when}, but {event.reason}", 400)
+                )
             return NarratedLine(Weight.RUN, f"fabric {when}: {rung.value}{speed}")
 
 
@@ -252,7 +258,9 @@ def _after_launch(event: Event, state: RunState) -> NarratedLine | None:
             left = brief(", ".join(survivors[:8]))
             return NarratedLine(Weight.PROBLEM, f"ended, still running: {left}", node)
         case Collected(node=node, files=files, bytes=count):
-            return NarratedLine(Weight.NODE, f"collected {plural(files, 'file')}, {size(count)}", node)
+            return NarratedLine(
+                Weight.NODE, f"collected {plural(files, 'file')}, {size(count)}", node
+            )
         case Halting(node=node, why=why) if why == LEASE:
             text = "no word from its coordinator for as long as the lease: it ends its ranks"
             return NarratedLine(Weight.PROBLEM, text, node)
@@ -267,7 +275,9 @@ def _swept(event: Swept, node: str, state: RunState) -> NarratedLine:
         left = brief(", ".join(event.survivors[:8]))
         return NarratedLine(Weight.PROBLEM, f"not clean: {left}", node)
     if event.gpu_drained is False:
-        return NarratedLine(Weight.PROBLEM, "no process left, but GPU memory did not come back", node)
+        return NarratedLine(
+            Weight.PROBLEM, "no process left, but GPU memory did not come back", node
+        )
     drained = ", GPU memory is back" if event.gpu_drained else ""
     weight = Weight.DETAIL if state.stop is None else Weight.NODE
     return NarratedLine(weight, f"verified clean{drained}", node)

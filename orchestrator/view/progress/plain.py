@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.core.base.figures import number
 from orchestrator.core.run.events import Event, Phase, Progressed, Reported
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
@@ -9,7 +10,7 @@ from orchestrator.view.progress.board import Board, Progress
 from orchestrator.view.progress.narrate import NarratedLine, Weight, narrate
 from orchestrator.view.terminal.log_lines import LogLines, is_worth_following
 from orchestrator.view.terminal.terminal import RED, LineWriter, paint
-from orchestrator.view.terminal.text import brief, number, plural, seconds
+from orchestrator.view.terminal.text import brief, plural, seconds
 
 FOLD_ABOVE = 20
 PROGRESS_EVERY_S = 10.0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from orchestrator.core.base.figures import bounds, figure
 from orchestrator.core.verdict.failure_cause import clear_later
 from orchestrator.core.verdict.node_status import NOT_STARTED, VERIFIED_CLEAN
 from orchestrator.core.verdict.result import MetricResult, Result, Status, Verdict
 from orchestrator.view.terminal.terminal import BOLD, GREEN, RED, YELLOW, paint
-from orchestrator.view.terminal.text import brief, number, plural, seconds
+from orchestrator.view.terminal.text import brief, plural, seconds
 
 _STATUS = {
     Status.SUCCEEDED: GREEN,
@@ -102,17 +103,13 @@ def value_text(metric: MetricResult) -> str:
     """The figure with its unit; a missing one says so."""
     if metric.value is None:
         return "not reported" if metric.verdict is Verdict.NOT_RUN else "not a number"
-    return f"{number(metric.value)} {brief(metric.unit, 40)}".rstrip()
+    return figure(metric.value, brief(metric.unit, 40))
 
 
 def gate_text(metric: MetricResult) -> str:
-    """`` (0.1..0.5)``, `` (at most 0.5)``, or nothing."""
-    low, high = metric.min, metric.max
-    if low is not None and high is not None:
-        return f" ({number(low)}..{number(high)})"
-    if low is not None:
-        return f" (at least {number(low)})"
-    return f" (at most {number(high)})" if high is not None else ""
+    """`` (at least 0.1 and at most 0.5)``, or nothing without a gate."""
+    told = bounds(metric.min, metric.max, metric.unit)
+    return f" ({told})" if told else ""
 
 
 def _samples(result: Result) -> Iterator[str]:

@@ -14,10 +14,10 @@ from orchestrator.core.base.outcome import Exited, Signalled
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.comm_modes import (
     BETWEEN_NODES,
-    Fallback,
-    JobNeeds,
-    Intent,
     CommMode,
+    Fallback,
+    Intent,
+    JobNeeds,
     ladder,
     used,
 )
@@ -95,7 +95,9 @@ def test_one_rung_is_used_until_all_have_fallen(ground: JobNeeds) -> None:
 
 def test_only_rungs_below_collectives_are_left_to_work_that_declares_them() -> None:
     """Rigid work has nothing below its collectives, and one node no use for rounds."""
-    ground = JobNeeds(shape=Shape.RIGID, communicates=True, nodes=2, gpus_everywhere=True, ib_ports=8)
+    ground = JobNeeds(
+        shape=Shape.RIGID, communicates=True, nodes=2, gpus_everywhere=True, ib_ports=8
+    )
 
     assert [r.rung for r in ladder(ground)] == ["nccl-ib", "nccl-socket"]
     rounds = replace(ground, shape=Shape.LOCAL_ROUNDS)

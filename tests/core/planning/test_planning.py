@@ -26,7 +26,9 @@ def found(name: str, *, gpus: int = 0, host_id: str = "", torch: str = "2.13.0")
     )
 
 
-def planned(asked: RunRequest, *findings: NodeFinding, rendezvous: Rendezvous | None = None) -> Plan:
+def planned(
+    asked: RunRequest, *findings: NodeFinding, rendezvous: Rendezvous | None = None
+) -> Plan:
     made = plan(asked, {f.facts.node: f for f in findings}, {}, rendezvous)
     assert isinstance(made, Plan)
     return made

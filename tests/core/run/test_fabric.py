@@ -12,7 +12,7 @@ from orchestrator.core.base.outcome import Exited, Signalled, TimedOut
 from orchestrator.core.fabric import pairing
 from orchestrator.core.fabric.collective_result import RankTrial, complaint, impostor, own_failures
 from orchestrator.core.fabric.connection_matrix import ALL_PAIRS, MOST_PEERS, broken, judge, peers
-from orchestrator.core.fabric.fabric_verdict import Link, FabricVerdict
+from orchestrator.core.fabric.fabric_verdict import FabricVerdict, Link
 from orchestrator.core.fabric.floor import FLOORS, GIB, bus_bandwidth, floor_of
 from orchestrator.core.fabric.probe_world import addresses, environment, processes, tried_ranks
 from orchestrator.core.model.comm_modes import CommMode
@@ -286,7 +286,10 @@ def test_only_known_hardware_and_large_messages_have_a_floor() -> None:
     assert floor_of(pair, 16, CommMode.NCCL_SOCKET, GIB) is None
     assert floor_of([h200(), h200(gbit=100.0)], 16, CommMode.NCCL_IB, GIB) is None
     assert floor_of([h200(), h200(name="NVIDIA H100 80GB HBM3")], 16, CommMode.NCCL_IB, GIB) is None
-    assert floor_of([h200(name="NVIDIA T4"), h200(name="NVIDIA T4")], 16, CommMode.NCCL_IB, GIB) is None
+    assert (
+        floor_of([h200(name="NVIDIA T4"), h200(name="NVIDIA T4")], 16, CommMode.NCCL_IB, GIB)
+        is None
+    )
     assert len({(f.gpu, f.nodes, f.ranks, f.rung) for f in FLOORS}) == len(FLOORS)
 
 

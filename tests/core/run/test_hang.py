@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.run.evidence import Collective, Inspection, RankEvidence
-from orchestrator.core.run.hang import Activity, HangConfidence, Suspicion, blame, confirmed, suspect
+from orchestrator.core.run.hang import (
+    Activity,
+    HangConfidence,
+    Suspicion,
+    blame,
+    confirmed,
+    suspect,
+)
 
 # Stacks as py-spy prints them, innermost first.
 ALL_REDUCE = (

@@ -89,7 +89,9 @@ def test_every_promise_is_kept(desk: Desk, hosts: VirtualHosts) -> None:
     began = time.monotonic()
     ending = drilled(desk, list(QUICK.values()))
     sys.stdout.writelines(map(told, ending.outcomes))
-    assert {o.drill.name: o.verdict for o in ending.outcomes} == dict.fromkeys(QUICK, PromiseKept.KEPT)
+    assert {o.drill.name: o.verdict for o in ending.outcomes} == dict.fromkeys(
+        QUICK, PromiseKept.KEPT
+    )
     assert ending.exit_code is ExitCode.DONE
     assert left_on(hosts) == {}
     assert runs_here(desk) == []
@@ -150,8 +152,14 @@ def test_a_host_that_is_lost_meanwhile_is_no_traceback(
     ending = drilled(desk, [spoiled, QUICK["interrupt"]])
     losing.join(10)
     first, second = ending.outcomes
-    assert (first.node, first.verdict, second.verdict) == ("vh3", PromiseKept.BROKEN, PromiseKept.NOT_RUN)
-    assert {judged.promise.name for judged in first.judged if judged.verdict is PromiseKept.BROKEN} == {
+    assert (first.node, first.verdict, second.verdict) == (
+        "vh3",
+        PromiseKept.BROKEN,
+        PromiseKept.NOT_RUN,
+    )
+    assert {
+        judged.promise.name for judged in first.judged if judged.verdict is PromiseKept.BROKEN
+    } == {
         "logs",
         "nothing-left",
     }

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
-    CheckAnswer,
     Check,
+    CheckAnswer,
     Fleet,
     Judge,
     Look,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
-    CheckAnswer,
     Check,
+    CheckAnswer,
     Fleet,
     Judge,
     Look,

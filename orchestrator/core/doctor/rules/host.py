@@ -5,8 +5,8 @@ from __future__ import annotations
 from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
-    CheckAnswer,
     Check,
+    CheckAnswer,
     Look,
     Needs,
     fail,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.doctor.check_model import NONE, OK, CheckAnswer, Check, Look, fail, unknown
+from orchestrator.core.doctor.check_model import NONE, OK, Check, CheckAnswer, Look, fail, unknown
 from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, FabricVerdict, remedy_for
 
 

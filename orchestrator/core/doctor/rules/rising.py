@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
-    CheckAnswer,
     Check,
+    CheckAnswer,
     Judge,
     Level,
     Look,

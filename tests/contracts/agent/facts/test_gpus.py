@@ -150,12 +150,12 @@ def test_what_the_library_does_not_know_is_unknown_and_not_zero() -> None:
 
 def test_the_structures_have_the_sizes_that_the_driver_checks() -> None:
     """nvml.h: nvmlMemory_v2 is 0x02000028, nvmlGpuFabricInfo_v2 is 0x02000024."""
-    from orchestrator.node_agent.facts.nvml import Fabric, Memory, Pci, Process
+    from orchestrator.node_agent.facts.nvml import Fabric, GpuProcessInfo, Memory, Pci
 
     assert ctypes.sizeof(Memory) == 0x28
     assert ctypes.sizeof(Fabric) == 0x24
     assert ctypes.sizeof(Pci) == 68
-    assert ctypes.sizeof(Process) == 24
+    assert ctypes.sizeof(GpuProcessInfo) == 24
     assert ctypes.sizeof(FieldValue) == 40
 
 
