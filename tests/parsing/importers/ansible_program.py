@@ -65,4 +65,5 @@ def magic() -> set[str]:
 init_plugin_loader()
 MAGIC = magic()
 for line in sys.stdin:
-    print(json.dumps(hosts_of(json.loads(line)), default=str), flush=True)
+    sys.stdout.write(json.dumps(hosts_of(json.loads(line)), default=str) + "\n")
+    sys.stdout.flush()

@@ -136,7 +136,7 @@ def as_yaml(data: object, indent: int = 0) -> str:
     if isinstance(data, dict) and data:
         pairs = (f"{json.dumps(key)}: {as_yaml(own, indent + 2)}" for key, own in data.items())
         return "\n" + "\n".join(" " * indent + pair for pair in pairs)
-    plain = isinstance(data, str) and data not in ("",) and not set(data) & set("#'\"{[=\\,")
+    plain = isinstance(data, str) and data != "" and not set(data) & set("#'\"{[=\\,")
     if plain and data[:1] not in "!&*?|>%@`-" and ": " not in data:
         return data
     return json.dumps(data)

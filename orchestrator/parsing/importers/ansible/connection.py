@@ -39,8 +39,8 @@ _KEY_TEXTS = ("ansible_private_key", "ansible_ssh_private_key")
 _KEY_CHECKS = ("ansible_host_key_checking", "ansible_ssh_host_key_checking")
 _PREFIXES = ("ansible.builtin.", "ansible.legacy.", "ansible.netcommon.", "community.general.")
 
-KEYS_ARE_CHECKED = "host keys are always checked here, whatever the inventory says"
-NO_PASSWORDS = "passwords are never used here: give the nodes a key"
+KEYS_ARE_CHECKED = "host keys are always checked (StrictHostKeyChecking and the like are not taken)"
+NO_PASSWORDS = "passwords are never used (ansible_password is not taken): the nodes need a key"
 
 
 @dataclass(slots=True)

@@ -30,13 +30,13 @@ _SETTINGS = {
 _HARMLESS = frozenset(
     "batchmode canonicalizehostname challengeresponseauthentication checkhostip ciphers "
     "compression connectionattempts connecttimeout controlmaster controlpath controlpersist "
-    "escapechar exitonforwardfailure forwardagent forwardx11 forwardx11trusted gssapiauthentication "
-    "gssapidelegatecredentials hashknownhosts hostbasedauthentication identitiesonly ipqos "
-    "kbdinteractiveauthentication kexalgorithms loglevel macs numberofpasswordprompts "
-    "passwordauthentication preferredauthentications pubkeyacceptedalgorithms "
-    "pubkeyacceptedkeytypes pubkeyauthentication rekeylimit requesttty sendenv serveralivecountmax "
-    "serveraliveinterval setenv stricthostkeychecking tcpkeepalive updatehostkeys visualhostkey "
-    "hostkeyalgorithms".split()
+    "escapechar exitonforwardfailure forwardagent forwardx11 forwardx11trusted "
+    "gssapiauthentication gssapidelegatecredentials hashknownhosts hostbasedauthentication "
+    "hostkeyalgorithms identitiesonly ipqos kbdinteractiveauthentication kexalgorithms loglevel "
+    "macs numberofpasswordprompts passwordauthentication preferredauthentications "
+    "pubkeyacceptedalgorithms pubkeyacceptedkeytypes pubkeyauthentication rekeylimit requesttty "
+    "sendenv serveralivecountmax serveraliveinterval setenv stricthostkeychecking tcpkeepalive "
+    "updatehostkeys visualhostkey".split()
 )
 _KEYWORD = re.compile(r"\s*([A-Za-z0-9]+)\s*[=\s]\s*(.*)", re.DOTALL)
 _NETCAT = frozenset({"nc", "ncat", "netcat"})
