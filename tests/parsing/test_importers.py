@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.model.inventory import Cluster, GpuSpec, SshEndpoint, TransportKind
+from orchestrator.core.model.inventory import Cluster
 from orchestrator.parsing.importers.ansible import parse_ansible
 from orchestrator.parsing.importers.foreign_nodes import Imported, render
 from orchestrator.parsing.importers.hostfile import parse_hostfile

@@ -103,6 +103,22 @@ def _hostnames(text: str, env: Mapping[str, str]) -> tuple[str, ...] | None:
     return None if refused else tuple(name for name in names if name)
 
 
+CLUSTER_SHELL = """
+import json, sys
+from ClusterShell.NodeSet import NodeSet
+asked = json.load(sys.stdin)
+print(json.dumps([[list(NodeSet(text)), str(NodeSet(text))] for text in asked]))
+"""
+
+
+def cluster_shell(texts: Sequence[str]) -> list[tuple[tuple[str, ...], str]]:
+    """What ClusterShell's node sets expand each text to, and fold it to."""
+    # Debian's package belongs to Debian's Python.
+    argv = ["/usr/bin/python3", "-c", CLUSTER_SHELL]
+    answers = json.loads(run(argv, stdin=json.dumps(list(texts))))
+    return [(tuple(names), folded) for names, folded in answers]
+
+
 @dataclass(frozen=True, slots=True)
 class SlurmNode:
     """A node as slurmctld sees it; ``gpus`` 0 = none."""

@@ -48,7 +48,7 @@ def test_an_ini_inventory() -> None:
     assert cluster.groups["cluster"] == ("gpu01.lan", "gpu02.lan", "gpu03.lan", "x.lan", "m")
     assert cluster.groups["cpu"] == ("m",)
     assert imported.warnings == (
-        "hosts.ini: host keys are always checked (StrictHostKeyChecking and the like are not taken)",
+        "hosts.ini: host keys are always checked (StrictHostKeyChecking is not taken)",
         "hosts.ini: variables that mean nothing here: colour",
     )
 
@@ -59,18 +59,24 @@ def test_an_ini_inventory() -> None:
         ("[one]\ng\n[two]\ng\n[two:vars]\nansible_user=b\n[one:vars]\nansible_user=a\n", "b"),
         ("[two]\ng\n[one]\ng\n[two:vars]\nansible_user=b\n[one:vars]\nansible_user=a\n", "b"),
         (
-            "[in]\ng\n[top:children]\nin\n[zoo]\ng\n[in:vars]\nansible_user=deep\n"
-            "[zoo:vars]\nansible_user=flat\n",
+            (
+                "[in]\ng\n[top:children]\nin\n[zoo]\ng\n[in:vars]\nansible_user=deep\n"
+                "[zoo:vars]\nansible_user=flat\n"
+            ),
             "deep",
         ),
         (
-            "[a]\ng\n[b]\ng\n[a:vars]\nansible_user=a\nansible_group_priority=9\n"
-            "[b:vars]\nansible_user=b\n",
+            (
+                "[a]\ng\n[b]\ng\n[a:vars]\nansible_user=a\nansible_group_priority=9\n"
+                "[b:vars]\nansible_user=b\n"
+            ),
             "a",
         ),
         (
-            "[in]\ng\n[top:children]\nin\n[zoo]\ng\n[in:vars]\nansible_user=deep\n"
-            "[zoo:vars]\nansible_user=flat\nansible_group_priority=9\n",
+            (
+                "[in]\ng\n[top:children]\nin\n[zoo]\ng\n[in:vars]\nansible_user=deep\n"
+                "[zoo:vars]\nansible_user=flat\nansible_group_priority=9\n"
+            ),
             "deep",
         ),
         ("[z]\ng ansible_user=own\n[z:vars]\nansible_user=z\n", "own"),
@@ -78,7 +84,17 @@ def test_an_ini_inventory() -> None:
         ("[z]\ng\n[z:vars]\nansible_user=z\n[all:vars]\nansible_user=all\n", "z"),
         ("[a]\ng\n[b]\ng ansible_user=x\n[c]\ng ansible_user=y\n", "y"),
     ],
-    ids=["name", "order", "depth", "priority", "depth-first", "own", "all", "over-all", "last-line"],
+    ids=[
+        "name",
+        "order",
+        "depth",
+        "priority",
+        "depth-first",
+        "own",
+        "all",
+        "over-all",
+        "last-line",
+    ],
 )
 def test_which_of_several_values_counts(text: str, user: str) -> None:
     """The deeper group, then the higher priority, then the later name; a host's own over all."""
@@ -91,7 +107,8 @@ def test_variables_beside_the_inventory_are_read(tmp_path: Path) -> None:
         tmp_path,
         "ansible",
         {
-            "hosts.ini": "[gpu]\na ansible_port=2201\nb\nc\n[gpu:vars]\nansible_user=ini\nansible_port=1\n",
+            "hosts.ini": "[gpu]\na ansible_port=2201\nb\nc\n"
+            "[gpu:vars]\nansible_user=ini\nansible_port=1\n",
             "group_vars/gpu.yml": "ansible_user: ops\nansible_port: 2222\n",
             "group_vars/all/one.yaml": "ansible_private_key_file: /k/all\n",
             "group_vars/all/deeper/two.json": '{"ansible_user": "everybody"}',
@@ -166,10 +183,23 @@ def test_yaml_is_recognised_by_its_content(source: str) -> None:
         "all:\n  vars: &v\n    ansible_host: 192.0.2.1\ngpu:\n  hosts:\n    a:\n      <<: *v\n",
         "gpu:\n  hosts: a\n  vars: {ansible_host: 192.0.2.1}\n",
         "gpu:\n  hosts:\n    a:\n    \n  vars:\n    ansible_host: !unsafe 192.0.2.1\n",
-        "x: &x {ansible_user: eve, ansible_host: 192.0.2.9}\n"
-        "gpu: {hosts: {a: {<<: [{ansible_host: 192.0.2.1}, *x]}}}\n",
+        (
+            "x: &x {ansible_user: eve, ansible_host: 192.0.2.9}\n"
+            "gpu: {hosts: {a: {<<: [{ansible_host: 192.0.2.1}, *x]}}}\n"
+        ),
     ],
-    ids=["plain", "marked", "directive", "quoted", "json", "tabs", "merge", "text", "none", "merges"],
+    ids=[
+        "plain",
+        "marked",
+        "directive",
+        "quoted",
+        "json",
+        "tabs",
+        "merge",
+        "text",
+        "none",
+        "merges",
+    ],
 )
 def test_other_beginnings_and_shapes_of_yaml(text: str) -> None:
     cluster = loaded(parse_ansible(text, "hosts"))
@@ -211,8 +241,14 @@ def test_modes_of_the_interpreter_are_no_program(mode: str) -> None:
 @pytest.mark.parametrize(
     "text,route",
     [
-        ("""ansible_ssh_common_args='-o ProxyCommand="ssh -W %h:%p -q ops@gate"'""", "g via ops@gate"),
-        ("""ansible_ssh_common_args='-o ProxyCommand="ssh -p 22 -l ops gate nc %h %p"'""", "g via ops@gate:22"),
+        (
+            """ansible_ssh_common_args='-o ProxyCommand="ssh -W %h:%p -q ops@gate"'""",
+            "g via ops@gate",
+        ),
+        (
+            """ansible_ssh_common_args='-o ProxyCommand="ssh -p 22 -l ops gate nc %h %p"'""",
+            "g via ops@gate:22",
+        ),
         ("""ansible_ssh_common_args="-o 'ProxyJump gate'" """, "g via gate"),
         ("""ansible_ssh_common_args=-oProxyJump=a,b""", "g via a,b"),
         ("""ansible_ssh_extra_args='-Ja:2200'""", "g via a:2200"),
@@ -222,7 +258,10 @@ def test_modes_of_the_interpreter_are_no_program(mode: str) -> None:
         ("""ansible_port=22 ansible_ssh_args='-qp 2222'""", "g:2222"),
         ("""ansible_ssh_common_args='-o HostName=192.0.2.9 -o User=ops'""", "ops@192.0.2.9"),
         ("""ansible_host="{{ inventory_hostname }}.lab" """, "g.lab"),
-        ("""ansible_host="{{ where }}" where="{{ inventory_hostname_short }}.{{ site }}" site=x""", "g.x"),
+        (
+            """ansible_host="{{ at }}" at="{{ inventory_hostname_short }}.{{ site }}" site=x""",
+            "g.x",
+        ),
         ("ansible_host=ops@192.0.2.9", "ops@192.0.2.9"),
         ("ansible_connection=ansible.builtin.ssh ansible_host=192.0.2.9", "192.0.2.9"),
     ],
@@ -234,10 +273,14 @@ def test_how_a_host_is_reached(text: str, route: str) -> None:
     assert not [warning for warning in imported.warnings if "g:" in warning]
 
 
-def test_files_named_by_ssh_arguments_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_named_by_ssh_arguments_are_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The new inventory may lie elsewhere; relative to where Ansible would be started."""
     monkeypatch.chdir(tmp_path)
-    text = "g ansible_ssh_common_args='-F lab -o UserKnownHostsFile=kh' ansible_private_key_file=k\n"
+    text = (
+        "g ansible_ssh_common_args='-F lab -o UserKnownHostsFile=kh' ansible_private_key_file=k\n"
+    )
     ssh = imported_from(tmp_path / "inventories", "ansible", {"hosts": text}).node("g").ssh
 
     folder = str(tmp_path)
@@ -252,7 +295,10 @@ def test_files_named_by_ssh_arguments_are_absolute(tmp_path: Path, monkeypatch: 
     "text,warning",
     [
         ("ansible_ssh_common_args='-o ProxyCommand=\"corkscrew p 80 %h %p\"'", "dialled directly"),
-        ("ansible_ssh_common_args='-o ProxyCommand=\"ssh -i k -W %h:%p gate\"'", "jump host, not taken: key"),
+        (
+            "ansible_ssh_common_args='-o ProxyCommand=\"ssh -i k -W %h:%p gate\"'",
+            "jump host, not taken: key",
+        ),
         ("ansible_ssh_common_args='-o BindAddress=192.0.2.1 -4'", "bindaddress, addressfamily"),
         ("ansible_ssh_common_args='{{ args }}'", "a template that only Ansible can work out"),
         ("ansible_user=\"{{ lookup('env', 'USER') }}\"", "ssh_config decides its user"),
@@ -272,7 +318,9 @@ def test_what_is_not_taken_is_one_warning_a_host(text: str, warning: str) -> Non
     assert "{{" not in "".join(routes(loaded(imported)).values())
 
 
-@pytest.mark.parametrize("connection", ["docker", "winrm", "community.docker.docker", "network_cli"])
+@pytest.mark.parametrize(
+    "connection", ["docker", "winrm", "community.docker.docker", "network_cli"]
+)
 def test_a_host_of_another_connection_is_left_out(connection: str) -> None:
     imported = parse_ansible(f"a\nb ansible_connection={connection}\n", "h")
     kind = connection.rpartition(".")[2]

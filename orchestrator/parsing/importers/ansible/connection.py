@@ -39,7 +39,7 @@ _KEY_TEXTS = ("ansible_private_key", "ansible_ssh_private_key")
 _KEY_CHECKS = ("ansible_host_key_checking", "ansible_ssh_host_key_checking")
 _PREFIXES = ("ansible.builtin.", "ansible.legacy.", "ansible.netcommon.", "community.general.")
 
-KEYS_ARE_CHECKED = "host keys are always checked (StrictHostKeyChecking and the like are not taken)"
+KEYS_ARE_CHECKED = "host keys are always checked (StrictHostKeyChecking is not taken)"
 NO_PASSWORDS = "passwords are never used (ansible_password is not taken): the nodes need a key"
 
 

@@ -160,7 +160,9 @@ def _add(entries: list[Entry], slots: dict[str, int | None], found: Collector) -
     told: set[str] = set()
     for entry in entries:
         host = _bare(entry.host)
-        count = slots.get(host)
+        if host not in slots:
+            continue  # refused above
+        count = slots[host]
         if count is None and not is_plain and host not in told:
             found.warn(f"{host} has no number of slots: its GPUs are those found", entry.line)
         if count == 0 and host not in told:

@@ -15,6 +15,8 @@ NODES = ("NODELIST", "NODELIST(REASON)", "HOSTNAMES", "HOSTNAME", "NODE_LIST")
 STATES = ("STATE", "ST", "STATELONG", "STATECOMPACT")
 _FREE_TEXT = frozenset({"REASON", "NAME", "JOBNAME", "COMMENT"})
 _OF_JOBS = frozenset({"JOBID", "JOBIDRAW"})
+_NO_NODES = re.compile(r"\s(\(.*\)|None assigned)$")
+_NONE = "(none)"
 _RULE = re.compile(r"[-\s|]+")
 
 Lines = Iterable[tuple[int, str]]
@@ -36,7 +38,7 @@ def read_table(lines: Lines, columns: list[str], found: Collector) -> None:
         row = _row(content, columns)
         if row is None:
             found.unknown(f"a row of {len(columns)} columns is expected", line, content)
-        elif not row[names].startswith("(") and row[names] not in ("", "None assigned"):
+        elif row[names] and not row[names].startswith("("):
             _add(row, row[names], line, found, told)
 
 
@@ -53,16 +55,23 @@ def _row(content: str, columns: list[str]) -> dict[str, str] | None:
     if "|" in content:
         cells = _cells(content)
     else:
-        words = content.split()
+        words = _words(content, columns)
         free = [index for index, column in enumerate(columns) if column in _FREE_TEXT]
         more = len(words) - len(columns)
-        at = free[0] if len(free) == 1 and more > 0 else len(columns) - 1
-        # A reason in place of nodes, as squeue writes it, is several words, too.
-        if more > 0 and not free and columns[-1] != "NODELIST(REASON)":
+        if more > 0 and len(free) != 1:
             return None
+        at = free[0] if more > 0 else len(columns) - 1
         end = at + max(more, 0) + 1
         cells = [*words[:at], " ".join(words[at:end]), *words[end:]]
     return dict(zip(columns, cells, strict=True)) if len(cells) == len(columns) else None
+
+
+def _words(content: str, columns: list[str]) -> list[str]:
+    """What stands in the place of nodes where there are none may be several words."""
+    if columns[-1] not in NODES:
+        return content.split()
+    match = _NO_NODES.search(content)
+    return [*content[: match.start()].split(), _NONE] if match else content.split()
 
 
 def _add(
