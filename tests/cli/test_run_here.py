@@ -20,6 +20,9 @@ from orchestrator.adapters.store.run_list import read_result, write_result
 from orchestrator.cli.main import main
 from orchestrator.core.verdict.result import NodeResult
 from tests.architecture.source import ROOT
+from tests.time_limits import Deadline, communicate
+
+pytestmark = pytest.mark.processes
 
 # Tests beside these look at the same process table.
 RUN = f"r{os.getpid()}"
@@ -119,9 +122,9 @@ def ranks_of(run: str, node: str) -> list[int]:
 
 
 def wait_for_ranks(run: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = Deadline(30)
     while not (ranks_of(run, "n1") and ranks_of(run, "n2")):
-        assert time.monotonic() < deadline, "the ranks did not start"
+        assert not deadline.passed, "the ranks did not start"
         time.sleep(0.05)
 
 
@@ -177,7 +180,7 @@ def test_stop_ends_a_running_job(place: SourceLocation) -> None:
     with place.start("job.py", "--wait") as process:
         wait_for_ranks(RUN)
         assert main(["stop", RUN]) == 0
-        out, _ = process.communicate(timeout=30)
+        out, _ = communicate(process, 30)
     result = last_line(out)
     assert (result["status"], process.returncode) == ("stopped", 143)
     assert not ranks_of(RUN, "n1") + ranks_of(RUN, "n2")
@@ -190,7 +193,7 @@ def test_stop_finishes_what_a_killed_coordinator_left(
     with place.start("job.py", "--wait") as process:
         wait_for_ranks(RUN)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=30)
+        communicate(process, 30)
     assert main(["ps"]) == 0
     told = capsys.readouterr()
     assert "unattended" in told.out
@@ -285,7 +288,7 @@ def test_stop_visits_a_lost_node_of_a_finished_run(
         ([], 60.0, "ranks end 60 s after"),
         (["--budget", "lease=90"], 90.0, "ranks end 90 s after"),
         (["--unattended", "300"], 300.0, "ranks end 300 s after"),
-        (["--unattended", "continue"], None, "ranks go on until they are done"),
+        (["--unattended", "continue"], None, "ranks run until they are done"),
     ],
 )
 def test_plan_says_what_ranks_do_unattended(

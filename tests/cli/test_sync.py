@@ -9,6 +9,8 @@ import pytest
 
 from orchestrator.cli.main import main
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:

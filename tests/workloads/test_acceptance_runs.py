@@ -38,6 +38,8 @@ from tests.workloads.conftest import (
     succeed,
 )
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 TINY = replace(
     Options(),

@@ -11,6 +11,8 @@ from resumable import agree_on_checkpoint, newest_checkpoint, prune_checkpoints,
 from tests.workloads.conftest import FINETUNE, node_folder, start_ranks, succeed
 from world import World
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).parent / "programs" / "agree.py"
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 

@@ -19,6 +19,8 @@ from generated_conversations import generate_conversations
 from settings import Settings
 from tool_catalogue import load_catalogue
 
+pytestmark = pytest.mark.slow
+
 CATALOGUE = load_catalogue()
 
 

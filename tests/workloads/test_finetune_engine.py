@@ -11,6 +11,8 @@ from transformers import LlamaConfig
 from fused.engine import against_fused, with_engine
 from settings import Settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "options,config,device,engine,against",

@@ -28,6 +28,8 @@ from summed import OtherNodes
 from tests.workloads.conftest import FINETUNE, node_folder, start_ranks, succeed
 from world import Place, World
 
+pytestmark = pytest.mark.slow
+
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 AGREE = Path(__file__).parent / "programs" / "agree.py"
 

@@ -13,6 +13,7 @@ import pytest
 import orchestrate_kit as kit
 from orchestrator.core.run.events import Progressed, Reported
 from orchestrator.parsing.replies.kit_records import parse_report
+from tests.time_limits import scaled
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +106,7 @@ def test_lines_of_many_threads_never_mix(reports: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=scaled(60))
 
     lines = reports.read_bytes().splitlines()
     assert len(lines) == 800

@@ -18,6 +18,7 @@ from transformers_engine import TransformersEngine
 
 SCRIPT = MLPERF / "run.py"
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("default"),  # of the libraries, about one another
     pytest.mark.timeout(DEADLINE_S),
 ]

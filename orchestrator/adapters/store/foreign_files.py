@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from orchestrator.adapters.store.catalog import read_bounded
+from orchestrator.adapters.transport.ssh_config.files import SYSTEM_FOLDER, matching_paths
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.importers.ansible import Surroundings, parse_ansible
 from orchestrator.parsing.importers.foreign_nodes import Imported, render
@@ -57,7 +59,7 @@ def read_foreign(
             include = _beside(path) if path else no_include
             imported = parse_slurm(text, source, include, skip_unknown=skip_unknown)
         case _:
-            imported = _ssh_config(text, path, source)
+            imported = _ssh_config(text, path, source, skip_unknown=skip_unknown)
     inventory = render(imported, name, f"{format} {source}")
     load_cluster(inventory, f"inventory imported from {source}")
     return Inventory(inventory, imported.warnings, imported.notes)
@@ -132,19 +134,17 @@ def _beside(path: Path) -> Include:
     return include
 
 
-def _ssh_config(text: str, path: Path | None, source: str) -> Imported:
+def _ssh_config(text: str, path: Path | None, source: str, *, skip_unknown: bool) -> Imported:
     usual = Path("~/.ssh/config").expanduser().absolute()
     named = None if path is None or path.absolute() == usual else str(path.absolute())
-    return parse_ssh_config(text, source, _included, named)
+    of_user = path is None or not path.is_relative_to(SYSTEM_FOLDER)
+    include = partial(_included, of_user=of_user)
+    return parse_ssh_config(text, source, include, named, skip_unknown=skip_unknown)
 
 
-def _included(pattern: str) -> Iterator[tuple[str, str]]:
-    """The files of an Include pattern; a relative one starts at ~/.ssh, as in OpenSSH."""
-    path = Path("~/.ssh").expanduser() / Path(pattern).expanduser()
-    relative = path.relative_to(path.anchor)
-    for found in sorted(Path(path.anchor).glob(str(relative))):
-        if found.is_file():
-            yield str(found), _decoded(read_bounded(found), str(found))
+def _included(pattern: str, *, of_user: bool) -> Iterator[tuple[str, str]]:
+    for found in matching_paths(pattern, of_user=of_user):
+        yield str(found), _decoded(read_bounded(found), str(found))
 
 
 def _decoded(data: bytes, source: str) -> str:

@@ -45,7 +45,7 @@ def ps(limit: int, as_json: bool) -> None:
     headings = ("run", "state", "cluster", "workload", "started", "took")
     print_table(headings, [_cells(summary) for summary in runs])
     if any(summary.state == UNATTENDED for summary in runs):
-        what = "its coordinator is gone, nobody saw its nodes clean, and ranks may still run"
+        what = "the coordinator exited before cleanup was verified; ranks may still be running"
         click.echo(f"{UNATTENDED}: {what}; {ways_on('RUN')}", err=True)
 
 
@@ -136,7 +136,7 @@ def attach(run: str, **given: Any) -> int:
     finally:
         view.close(None)
     if result is None:
-        click.echo(f"detached; the run goes on: orchestrate attach {folder.run_id}", err=True)
+        click.echo(f"detached; the run continues: orchestrate attach {folder.run_id}", err=True)
         return 0
     return show_result(options, view, result, folder.path)
 

@@ -15,6 +15,8 @@ from orchestrator.adapters.sync.ignore_rules import MAX_COUNTED, Skipped
 from orchestrator.core.base.errors import UsageError
 from tests.contracts.sync.trees import git, git_tree, write_tree
 
+pytestmark = pytest.mark.processes
+
 
 def listed(folder: Path) -> list[str]:
     return sorted(list_tree(folder).names)
