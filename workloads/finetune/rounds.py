@@ -69,6 +69,8 @@ class LocalRounds:
     common in place.
     """
 
+    own = True  # nodes that trained by themselves differ in what their optimisers remember
+
     def __init__(
         self,
         trainer: Trainer,

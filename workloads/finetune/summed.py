@@ -31,6 +31,8 @@ class SummedGradients:
     `after_step(step)` is called when all nodes have taken it.
     """
 
+    own = False  # all nodes have the same state after each step
+
     def __init__(
         self,
         trainer: Trainer,
@@ -74,6 +76,15 @@ class SummedGradients:
     def _step(self, step: int) -> None:
         others = OtherNodes(self.meeting, step, self.trainer.rows_of(step), self.world)
         self.trainer.step(step, others.mine, self.recorder.add_step, others)
+
+    @property
+    def done(self) -> int:
+        """The step that `state` comes from."""
+        return len(self.recorder.steps)
+
+    def state(self) -> dict[str, Any]:
+        """As `Trainer.state`."""
+        return self.trainer.state()
 
     def figures(self) -> dict[str, tuple[float, str]]:
         """What the exchange cost this node."""
