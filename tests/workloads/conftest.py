@@ -21,8 +21,6 @@ WORKLOADS = Path(__file__).parents[2] / "workloads"
 FINETUNE = WORKLOADS / "finetune"
 MLPERF = WORKLOADS / "mlperf"
 ACCEPTANCE = WORKLOADS / "acceptance"
-# Their modules have different names, so that tests of all of them can be in one process.
-sys.path += [str(FINETUNE), str(MLPERF), str(ACCEPTANCE)]
 
 DEADLINE_S = 240
 # A base that has learnt next to nothing: enough wherever the subject is not what the model knows.

@@ -11,17 +11,16 @@ import torch
 from peft import get_peft_model
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-import lora
-import packing
-import tiny_base
-from conversations import encode, load_conversations
-from evaluation import answer_prompts, exact_match, mean_loss
-from function_calls import parse_calls
-from lora import Trainable
-from settings import Settings
-from training import Trainer, collate_for, learning_rate_at
-from training_engines import summed_loss
-from world import World
+from finetune.base.settings import Settings
+from finetune.base.world import World
+from finetune.data import packing
+from finetune.data.conversations import encode, load_conversations
+from finetune.data.function_calls import parse_calls
+from finetune.model import lora, tiny_base
+from finetune.model.lora import Trainable
+from finetune.model.training_engines import summed_loss
+from finetune.training.evaluation import answer_prompts, exact_match, mean_loss
+from finetune.training.training import Trainer, collate_for, learning_rate_at
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another

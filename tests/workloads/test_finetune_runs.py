@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from resumable import newest_checkpoint, save_checkpoint
+from finetune.training.resumable import newest_checkpoint, save_checkpoint
 from tests.workloads.conftest import (
     DEADLINE_S,
     FINETUNE,
     QUICK,
+    WORKLOADS,
     NodeFolder,
     finetune_workload,
     finish,
@@ -83,7 +84,7 @@ def test_four_ranks_on_two_nodes_train_as_one_rank_does(tmp_path: Path) -> None:
 def test_any_rank_makes_a_whole_base(tmp_path: Path) -> None:
     """Nodes may share a home: a base that rank 1 made first is the one that rank 0 finds there."""
     cache = tmp_path / "shared"
-    (run,) = start_ranks([node_folder(tmp_path / "run")], 2, MAKE_BASE, str(FINETUNE), str(cache))
+    (run,) = start_ranks([node_folder(tmp_path / "run")], 2, MAKE_BASE, str(WORKLOADS), str(cache))
 
     files = "config.json", "model.safetensors", "tokenizer.json"
     found = succeed(run).splitlines()
@@ -193,7 +194,6 @@ def test_running_out_of_memory_ends_with_one_clear_line(tmp_path: Path, cache: P
         "limit = used + 1200 * 2**20\n"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
         "sys.argv = sys.argv[1:]\n"
-        "sys.path.insert(0, sys.argv[0].rpartition('/')[0])\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     options = (*QUICK, "--steps=2", "--global-batch=4000", "--micro-batch=4000")

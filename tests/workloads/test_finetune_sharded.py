@@ -16,24 +16,25 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForCausalLM
 
-import tiny_base
-from fused.joined import Part, shape_of
-from fused.layer import Form, Recompute
-from fused.memory import ROOMS, Extent, Held, Outline, Placement, cost_of, held_by, place
-from fused.model import FusedModel, NotFused, outline
-from fused.sharded import Layout, nodes_of
-from lora import prepare
-from settings import Settings, parse_settings
+from finetune.base.settings import Settings, parse_settings
+from finetune.base.world import World
+from finetune.fused.joined import Part, shape_of
+from finetune.fused.layer import Form, Recompute
+from finetune.fused.memory import ROOMS, Extent, Held, Outline, Placement, cost_of, held_by, place
+from finetune.fused.model import FusedModel, NotFused, outline
+from finetune.fused.sharded import Layout, nodes_of
+from finetune.model import tiny_base
+from finetune.model.lora import prepare
 from tests.workloads.conftest import (
     DEADLINE_S,
     FINETUNE,
     QUICK,
+    WORKLOADS,
     free_port,
     node_folder,
     start_ranks,
     succeed,
 )
-from world import World
 
 RANKS = Path(__file__).parent / "programs" / "sharded_ranks.py"
 SCRIPT = FINETUNE / "train.py"
@@ -100,7 +101,7 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
         }
         for nodes, per_node in WORLDS
     ]
-    argv = str(FINETUNE), str(root / "results"), json.dumps(asked)
+    argv = str(WORKLOADS), str(root / "results"), json.dumps(asked)
     for run in start_ranks(folders, 2, RANKS, *argv):
         succeed(run)
     results = torch.load(root / "results")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-import writing
-from resumable import newest_checkpoint
-from writing import CheckpointWriter
+from finetune.training import writing
+from finetune.training.resumable import newest_checkpoint
+from finetune.training.writing import CheckpointWriter
 
 CPU = torch.device("cpu")
 

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
-sys.path += [sys.argv[1], str(Path(sys.argv[1]).parent)]  # the workload, and the kit beside it
+sys.path.append(sys.argv[1])  # the folder of the workloads and the kit
 
-import tiny_base
-from settings import Settings
-from world import joined_world
+from finetune.base.settings import Settings
+from finetune.base.world import joined_world
+from finetune.model import tiny_base
 
 with joined_world("cpu", timeout_s=120) as world:
     settings = Settings(cache_dir=sys.argv[2], base_steps=1)
