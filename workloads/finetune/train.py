@@ -4,8 +4,8 @@
     python train.py
     torchrun --nproc-per-node 2 train.py --steps 60
 
-The first downloads nothing: it makes a small model and a data set, and trains in the same way as
-the real presets in workload.yaml do.
+The first downloads nothing: it takes a small model that is included, generates a data set, and
+trains in the same way as the real presets in workload.yaml do.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 # What may differ between the attempt that wrote a checkpoint and the one that resumes from it.
 FREE_TO_CHANGE = frozenset(
-    "cache_dir checkpoint_every collective_timeout engine eval_every generate_batch gpu_hour_usd "
+    "checkpoint_every collective_timeout engine eval_every generate_batch gpu_hour_usd "
     "inner_scaling keep_checkpoints max_new_tokens micro_batch oom outer_learning_rate "
     "outer_momentum recompute round_compression round_exchange round_steps shard".split()
 )
@@ -29,7 +29,7 @@ def _option(default: Any, text: str, *choices: str, word: str = "") -> Any:
 class Settings:
     """Every parameter of a fine-tuning run."""
 
-    model: str = _option("", "base model: hub name or folder; empty = a small generated one")
+    model: str = _option("", "base model: hub name or folder; empty = a small one that is included")
     dataset: str = _option("", "JSONL file of {tools, messages}; empty = generated conversations")
     steps: int = _option(200, "optimiser steps")
     micro_batch: int = _option(
@@ -88,9 +88,7 @@ class Settings:
     eval_conversations: int = _option(112, "held-out conversations")
     generate_batch: int = _option(28, "prompts answered together when calls are scored")
     max_new_tokens: int = _option(64, "longest generated answer, in tokens")
-    base_steps: int = _option(600, "pre-training steps of the generated base model")
     seed: int = _option(0, "seed of everything random")
-    cache_dir: str = _option("", "where the generated base is kept; empty = the user's cache")
     round_exchange: str = _option(
         "auto",
         "without collectives between nodes: gradients of each step, summed (exact), or changes of "
@@ -187,7 +185,7 @@ def _complaints(settings: Settings) -> list[str]:
         if getattr(settings, name) < 1
     ]
     not_negative = (
-        "micro_batch global_batch eval_every checkpoint_every base_steps weight_decay gpu_hour_usd"
+        "micro_batch global_batch eval_every checkpoint_every weight_decay gpu_hour_usd"
     ).split()
     found += [
         f"--{name.replace('_', '-')} must not be negative"

@@ -1,4 +1,4 @@
-"""The model: a base from the hub, a folder or made here, with a LoRA adapter to train."""
+"""The model: a base from the hub, a folder or beside this file, with a LoRA adapter to train."""
 
 from __future__ import annotations
 
@@ -162,9 +162,9 @@ def _without_peft_warning() -> Iterator[None]:
 
 
 def _locate_base(settings: Settings, world: World) -> str:
-    """Return a folder that holds the base on this node; one rank a node makes or fetches it."""
+    """Return what `from_pretrained` takes for the base; one rank a node fetches it from the hub."""
     if not settings.model:
-        return _locate_generated_base(settings, world)
+        return str(tiny_base.verified_folder())
     is_folder = Path(settings.model).is_dir()
     if world.leads_node and not is_folder:
         from huggingface_hub import snapshot_download
@@ -174,29 +174,11 @@ def _locate_base(settings: Settings, world: World) -> str:
     return settings.model
 
 
-def _locate_generated_base(settings: Settings, world: World) -> str:
-    """Processors of different kinds round differently, so the bases of unlike nodes can differ in
-    the last bits; then all use that of rank 0.
-    """
-    folder = tiny_base.cached_base(settings)
-    if world.leads_node:
-        tiny_base.ensure_base(settings)
-    world.barrier()
-    files = {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
-    digest = hashlib.sha256(b"".join(files.values())).hexdigest()
-    digests = world.gather(digest)
-    if len(set(digests)) > 1:
-        files = world.gather(files if world.is_main else None)[0]
-        if digest != digests[0]:
-            folder = tiny_base.replace_base(folder, files)
-    return str(folder)
-
-
 def _load_tokenizer(source: str) -> Any:
     from transformers import AutoTokenizer, PreTrainedConfig
 
     # The empty configuration leaves the choice of class to the tokenizer's own files. Going by the
-    # model type, qwen2, would split the generated tokenizer's text by the rules of Qwen2 instead.
+    # model type, qwen2, would split the small base's text by the rules of Qwen2 instead.
     tokenizer = AutoTokenizer.from_pretrained(
         source, config=PreTrainedConfig(), padding_side="left"
     )

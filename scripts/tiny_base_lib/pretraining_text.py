@@ -1,4 +1,4 @@
-"""The text that the generated base model learns from: forms, and chats in which they are filled in.
+"""The text that the small base model learns from: forms, and chats in which they are filled in.
 
 A request holds the noun of a form's name and mentions values, among words without meaning; the
 answer is the filled-in form as JSON. So the base learns words and their kinds (lima is a city),
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from . import generated_conversations as requests
-from .tool_catalogue import Catalogue, JsonValue
+from finetune.data import generated_conversations as requests
+from finetune.data.tool_catalogue import Catalogue, JsonValue
 
 MAX_FIELDS = 3
 MAX_OTHER_FORMS = 2
