@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 
-from orchestrator.node_agent.base.call import Call, Context
 from orchestrator.node_agent.base.agent_errors import BUSY, AgentFault
+from orchestrator.node_agent.base.call import Call, Context
 from orchestrator.node_agent.base.wire import field, strings
 
 TYPE_CHECKING = False

@@ -123,7 +123,9 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         file=f"{_ENGINE}/pulse.py",
         old="if node in broken:",
         new="if not broken:",
-        tests=("tests/engine/run/test_progress_watchdog.py::test_a_broken_link_is_not_silence_of_the_ranks",),
+        tests=(
+            "tests/engine/run/test_progress_watchdog.py::test_a_broken_link_is_not_silence_of_the_ranks",
+        ),
     ),
     Mutant(
         name="broken-ssh-is-a-broken-link",
@@ -141,7 +143,9 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         file=f"{_ENGINE}/links.py",
         old="if min(s, quiet_s) >= limit_s}",
         new="if s >= limit_s}",
-        tests=("tests/engine/network/test_link_watchdog.py::test_ranks_that_go_on_do_not_need_the_link",),
+        tests=(
+            "tests/engine/network/test_link_watchdog.py::test_ranks_that_go_on_do_not_need_the_link",
+        ),
     ),
     Mutant(
         name="sigterm-just-ends",

@@ -17,13 +17,13 @@ import subprocess
 import threading
 import time
 
-from orchestrator.node_agent.base import lease_file as lease
-from orchestrator.node_agent.process.children import outcome_of
-from orchestrator.node_agent.code.environment import tethered
-from orchestrator.node_agent.base.agent_errors import BUSY, AgentFault
 from orchestrator.node_agent.attempt.launch import filled
+from orchestrator.node_agent.base import lease_file as lease
+from orchestrator.node_agent.base.agent_errors import BUSY, AgentFault
 from orchestrator.node_agent.base.node_layout import check_name
 from orchestrator.node_agent.base.wire import seconds
+from orchestrator.node_agent.code.environment import tethered
+from orchestrator.node_agent.process.children import outcome_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

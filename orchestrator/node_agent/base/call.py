@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from orchestrator.node_agent.facts.tcp_probe import Listener
     from orchestrator.node_agent.attempt.reservations import Reservations
     from orchestrator.node_agent.attempt.trial_process import Trial
     from orchestrator.node_agent.attempt.watch import Watch
+    from orchestrator.node_agent.facts.tcp_probe import Listener
 
     Request = Mapping[str, Any]
 

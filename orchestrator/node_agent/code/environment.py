@@ -9,10 +9,10 @@ import sys
 from contextlib import suppress
 
 from orchestrator.node_agent.base.agent_errors import ENVIRONMENT, AgentFault
-from orchestrator.node_agent.facts.interpreter import MAX_MODULES
-from orchestrator.node_agent.base.node_layout import write_atomically
 from orchestrator.node_agent.base.login import login_environment
+from orchestrator.node_agent.base.node_layout import write_atomically
 from orchestrator.node_agent.base.wire import field, strings
+from orchestrator.node_agent.facts.interpreter import MAX_MODULES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
