@@ -1,6 +1,7 @@
 """What nodes offer as outputs and logs: only plain files, only below their folder, on both sides.
 
-Fixed lists of lies are in tests/engine/node/test_untrusted.py and tests/contracts/agent/base/test_names.py.
+Fixed lists of lies are in tests/engine/node/test_untrusted.py and
+tests/contracts/agent/base/test_names.py.
 """
 
 from __future__ import annotations

@@ -212,8 +212,8 @@ def _enter(context: Context, name: str) -> Trial:
     with context.lock:
         if name in context.trials or len(context.trials) >= MAX_TRIALS:
             raise AgentFault(BUSY, f"trial {name} is under way already, or {MAX_TRIALS} others are")
-        context.trials[name] = Trial()
-        return context.trials[name]
+        context.trials[name] = begun = Trial()
+        return begun
 
 
 def _leave(context: Context, name: str, tried: Trial) -> None:
