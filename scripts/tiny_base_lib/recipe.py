@@ -92,6 +92,7 @@ def make(folder: Path, recipe: Recipe, report: Report = lambda _step, _loss: Non
     del weights["lm_head.weight"]  # tied to the embeddings
     metadata = {"format": "pt", "recipe": recipe.digest()}
     save_file(weights, folder / WEIGHTS, metadata=metadata)
+    (folder / WEIGHTS).chmod(0o644)  # written for its owner alone
     tokenizer.save_pretrained(folder)
 
 
