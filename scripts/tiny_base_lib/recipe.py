@@ -75,7 +75,12 @@ class Recipe:
             yield chat.answer
 
 
-def make(folder: Path, recipe: Recipe, report: Report = lambda _step, _loss: None) -> None:
+def make(
+    folder: Path,
+    recipe: Recipe,
+    report: Report = lambda _step, _loss: None,
+    stored: torch.dtype = STORED,
+) -> None:
     """Write tokenizer, configuration and weights to `folder`; `report` gets each step's loss."""
     from safetensors.torch import save_file
     from transformers.utils import logging
@@ -86,9 +91,9 @@ def make(folder: Path, recipe: Recipe, report: Report = lambda _step, _loss: Non
     with _one_thread():
         model = _new_model(recipe, tokenizer)
         _pretrain(model, tokenizer, chats, recipe, report)
-    model.config.dtype = STORED
+    model.config.dtype = stored
     model.config.save_pretrained(folder)
-    weights = {name: weight.to(STORED) for name, weight in model.state_dict().items()}
+    weights = {name: weight.to(stored) for name, weight in model.state_dict().items()}
     del weights["lm_head.weight"]  # tied to the embeddings
     metadata = {"format": "pt", "recipe": recipe.digest()}
     save_file(weights, folder / WEIGHTS, metadata=metadata)

@@ -159,6 +159,18 @@ def start_ranks(
 
 
 @pytest.fixture(scope="session")
+def beginner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base that has learnt next to nothing, so that few steps change little of it: for numbers
+    that are compared after a training.
+    """
+    from tiny_base_lib.recipe import Recipe, make
+
+    folder = tmp_path_factory.mktemp("beginner")
+    make(folder, Recipe(steps=3))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where runs of this session keep generated models, so that they are made once."""
     return tmp_path_factory.mktemp("base-cache")

@@ -107,12 +107,15 @@ def tokens(node: NodeFolder) -> list[int]:
     return [json.loads(line)["tokens"] for line in lines]
 
 
-async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(tmp_path: Path) -> None:
+async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(
+    tmp_path: Path, beginner: Path
+) -> None:
     """One node has it, the other is given the parameters. Both end alike (or the averaging would
     fail), one tells for both, and the curve is that of all rows.
     """
     options = (
         *QUICK,
+        f"--model={beginner}",
         f"--steps={STEPS}",
         f"--global-batch={ROWS}",
         "--checkpoint-every=5",

@@ -51,11 +51,12 @@ def _wait_for_steps(node: NodeFolder, process: subprocess.Popen[str], count: int
         time.sleep(0.02)
 
 
-def test_four_ranks_on_two_nodes_train_as_one_rank_does(tmp_path: Path) -> None:
+def test_four_ranks_on_two_nodes_train_as_one_rank_does(tmp_path: Path, beginner: Path) -> None:
     """Same losses and same adapter: 7 rows a step do not divide by 4, and no disk is shared. The
     one trains by autograd, the four by the fused engine.
     """
     options = (*QUICK, "--steps=5", "--global-batch=7", "--micro-batch=2", "--sequence-length=192")
+    options += (f"--model={beginner}",)
     single, first, second = (node_folder(tmp_path / name) for name in ("single", "first", "second"))
     succeed(single.start(str(SCRIPT), *options))
     runs = start_ranks([first, second], 2, SCRIPT, *options, "--engine=fused")

@@ -51,7 +51,7 @@ pytestmark = [
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base of so many layers that most are not there at one time."""
     folder = tmp_path_factory.mktemp("five-layers")
-    make(folder, Recipe(layers=LAYERS, steps=1))
+    make(folder, Recipe(layers=LAYERS, steps=1), stored=torch.float32)
     return folder
 
 
