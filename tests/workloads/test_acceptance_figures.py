@@ -9,19 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import bandwidth
-import figures
-import health
-import limits
-import merging
-import odd
-import ranks
-import robust
-import scaling
-import shapes
-import transfers
-from judging import figures as judged
-from limits import Bounds, Limits, Place, Reference
+from acceptance.base import bandwidth, ranks, robust
+from acceptance.judge import figures, limits, merging, odd, scaling
+from acceptance.judge.judging import figures as judged
+from acceptance.judge.limits import Bounds, Limits, Place, Reference
+from acceptance.measure import health, shapes, transfers
 from tests.workloads.acceptance_evidence import evidence
 from tests.workloads.conftest import ACCEPTANCE
 
@@ -354,4 +346,4 @@ def test_core_ranges() -> None:
 
 def test_limits_data_is_beside_the_code() -> None:
     """What is synced to a node holds the tables."""
-    assert limits.DATA.parent == ACCEPTANCE
+    assert limits.DATA.is_relative_to(ACCEPTANCE)

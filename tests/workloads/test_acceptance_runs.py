@@ -15,22 +15,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import collectives
-import network
-import products
-import streams
-import timing
-from options import Options, parse_options
+from acceptance.base.options import Options, parse_options
+from acceptance.measure import collectives, network, products, streams, timing
+from acceptance.show.pages import report
 from orchestrator.adapters.report.document import load_report
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.parsing.replies.report_sections import parse_sections
-from pages import report
 from tests.architecture.source import ROOT
 from tests.workloads.acceptance_evidence import evidence
 from tests.workloads.conftest import (
     ACCEPTANCE,
+    WORKLOADS,
     acceptance_workload,
     finish,
     free_port,
@@ -198,8 +195,8 @@ def test_network_ports_are_read_from_sysfs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_the_report_is_what_the_product_accepts(nodes: int, tmp_path: Path) -> None:
     """All kinds of sections that GPUs give, through validation into HTML."""
-    from figures import overall
-    from judging import figures
+    from acceptance.judge.figures import overall
+    from acceptance.judge.judging import figures
 
     found = figures(evidence(nodes, 4))
     content = report(evidence(nodes, 4), found, overall(found, gpu=True))
@@ -247,7 +244,7 @@ def test_ranks_with_gpus_meet_and_ask_the_driver_once_a_node(tmp_path: Path) -> 
     model = "--train-width=64 --train-layers=1 --train-length=16 --train-batch=2"
     process = node.start(
         "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}",
-        str(AS_ON_GPUS), str(ACCEPTANCE.parent), str(tmp_path / "pairs.py"),
+        str(AS_ON_GPUS), str(WORKLOADS), str(tmp_path / "pairs.py"),
         *sizes.split(), *model.split(), "--train-vocabulary=64", "--warmup-steps=1",
         PATH=f"{tools}:{os.environ['PATH']}",
     )  # fmt: skip

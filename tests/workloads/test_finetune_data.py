@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import packing
-from conversations import Example, load_conversations
-from function_calls import calls_match, parse_calls
-from generated_conversations import generate_conversations
-from settings import Settings
-from tool_catalogue import load_catalogue
+from finetune.base.settings import Settings
+from finetune.data import packing
+from finetune.data.conversations import Example, load_conversations
+from finetune.data.function_calls import calls_match, parse_calls
+from finetune.data.generated_conversations import generate_conversations
+from finetune.data.tool_catalogue import load_catalogue
 
 pytestmark = pytest.mark.slow
 

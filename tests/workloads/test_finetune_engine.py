@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from fused.engine import against_fused, with_engine
-from settings import Settings
+from finetune.base.settings import Settings
+from finetune.fused.engine import against_fused, with_engine
 
 pytestmark = pytest.mark.slow
 

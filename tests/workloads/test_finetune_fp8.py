@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fused import reference
-from fused.fp8 import HeadFp8, JoinedFp8
-from fused.head import Head, linear_cross_entropy
-from fused.joined import Joined, Part
+from finetune.fused import reference
+from finetune.fused.fp8 import HeadFp8, JoinedFp8
+from finetune.fused.head import Head, linear_cross_entropy
+from finetune.fused.joined import Joined, Part
 
 pytestmark = pytest.mark.slow
 

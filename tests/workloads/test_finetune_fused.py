@@ -14,23 +14,23 @@ from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from conversations import Example
-from fused import reference
-from fused.attention import documents
-from fused.engine import FusedEngine
-from fused.fp8 import JoinedFp8
-from fused.head import Head, chunk_rows, linear_cross_entropy
-from fused.joined import Part
-from fused.layer import Recompute
-from fused.memory import Cost, choose, cost_of
-from fused.model import FusedModel, NotFused
-from lora import Trainable
-from packing import IGNORED, Row, collate, text_example
-from settings import Settings, parse_settings
-from tests.workloads.conftest import FINETUNE, node_folder, succeed
-from training import Trainer
-from training_engines import PlainEngine
-from world import World
+from finetune.base.settings import Settings, parse_settings
+from finetune.base.world import World
+from finetune.data.conversations import Example
+from finetune.data.packing import IGNORED, Row, collate, text_example
+from finetune.fused import reference
+from finetune.fused.attention import documents
+from finetune.fused.engine import FusedEngine
+from finetune.fused.fp8 import JoinedFp8
+from finetune.fused.head import Head, chunk_rows, linear_cross_entropy
+from finetune.fused.joined import Part
+from finetune.fused.layer import Recompute
+from finetune.fused.memory import Cost, choose, cost_of
+from finetune.fused.model import FusedModel, NotFused
+from finetune.model.lora import Trainable
+from finetune.model.training_engines import PlainEngine
+from finetune.training.training import Trainer
+from tests.workloads.conftest import WORKLOADS, node_folder, succeed
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 VOCABULARY = 90
@@ -278,8 +278,8 @@ def test_logits_exist_a_chunk_at_a_time() -> None:
             return reference.cross_entropy_(logits, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fused.head.CHUNK_BYTES", 128 * VOCABULARY * 4)
-        patch.setattr("fused.head.chunk_rows.__defaults__", (128 * VOCABULARY * 4,))
+        patch.setattr("finetune.fused.head.CHUNK_BYTES", 128 * VOCABULARY * 4)
+        patch.setattr("finetune.fused.head.chunk_rows.__defaults__", (128 * VOCABULARY * 4,))
         loss = linear_cross_entropy(Watched, hidden, Head(weight), labels, 0.5, grad=True)  # type: ignore[arg-type]
     assert seen == [128, 128, 44]
     torch.testing.assert_close(loss, wanted.detach())
@@ -341,7 +341,7 @@ def test_the_estimate_of_what_is_kept_is_what_is_kept(monkeypatch: pytest.Monkey
 def test_gradients_are_summed_beside_the_backward_pass(tmp_path: Path) -> None:
     """In buckets of four values; two ranks, of which one had no micro-batch, end with one sum."""
     node = node_folder(tmp_path / "node")
-    argv = str(tmp_path / "store"), str(FINETUNE)
+    argv = str(tmp_path / "store"), str(WORKLOADS)
     ranks = [node.start(str(SUM_OF_TWO), str(rank), *argv) for rank in range(2)]
     said = [succeed(rank).strip() for rank in ranks]
     total = [100.0 + value for value in range(11)]

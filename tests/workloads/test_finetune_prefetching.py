@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-import training
-from lora import Trainable
-from packing import Batch, Row, collate, text_example
-from prefetching import AHEAD, Part, Prefetcher
+from finetune.data.packing import Batch, Row, collate, text_example
+from finetune.data.prefetching import AHEAD, Part, Prefetcher
+from finetune.model.lora import Trainable
+from finetune.training import training
 from tests.workloads.test_finetune_sizing import trainer
 
 CPU = torch.device("cpu")

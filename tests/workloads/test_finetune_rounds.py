@@ -15,18 +15,18 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from compressed import compress, decompress, digest, from_bytes, to_bytes
-from exchange import Exchange, ExchangeFailed, packed
-from meeting import Meeting, Terms
+from finetune.base.settings import Settings
+from finetune.base.world import Place, World
+from finetune.data.packing import text_example
+from finetune.rounds.compressed import compress, decompress, digest, from_bytes, to_bytes
+from finetune.rounds.exchange import Exchange, ExchangeFailed, packed
+from finetune.rounds.meeting import Meeting, Terms
+from finetune.rounds.round_plan import RoundPlan, Split, exchanged
+from finetune.rounds.rounds import stride_of
+from finetune.rounds.summed import OtherNodes
+from finetune.training.resumable import agree_on_checkpoint, save_checkpoint
 from orchestrator.adapters.rounds.parameter_files import Vector, size_of
-from packing import text_example
-from resumable import agree_on_checkpoint, save_checkpoint
-from round_plan import RoundPlan, Split, exchanged
-from rounds import stride_of
-from settings import Settings
-from summed import OtherNodes
-from tests.workloads.conftest import FINETUNE, node_folder, start_ranks, succeed
-from world import Place, World
+from tests.workloads.conftest import WORKLOADS, node_folder, start_ranks, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -260,7 +260,7 @@ def test_a_checkpoint_of_local_rounds_continues_with_collectives_from_one_state(
     """Optimisers of nodes that trained by themselves differ: all go on with the first one's."""
     for rank in range(2):
         save_checkpoint(tmp_path / f"node-{rank}", 8, {"value": rank}, "training", own=True)
-    (run,) = start_ranks([node_folder(tmp_path / "run")], 2, AGREE, str(FINETUNE), str(tmp_path))
+    (run,) = start_ranks([node_folder(tmp_path / "run")], 2, AGREE, str(WORKLOADS), str(tmp_path))
     lines = succeed(run).splitlines()
     assert sorted(lines) == [f"rank {rank} has {{'value': 0}}" for rank in range(2)]
     assert agree_on_checkpoint(tmp_path / "node-1", "training", ALONE) == {"value": 1}

@@ -7,7 +7,7 @@ from typing import get_type_hints
 
 import pytest
 
-from settings import Settings, parse_settings
+from finetune.base.settings import Settings, parse_settings
 from tests.workloads.conftest import finetune_workload
 
 WORKLOAD = finetune_workload()

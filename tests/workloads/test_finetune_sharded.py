@@ -13,27 +13,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
+from tiny_base_lib.recipe import Recipe, make
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForCausalLM
 
-import tiny_base
-from fused.joined import Part, shape_of
-from fused.layer import Form, Recompute
-from fused.memory import ROOMS, Extent, Held, Outline, Placement, cost_of, held_by, place
-from fused.model import FusedModel, NotFused, outline
-from fused.sharded import Layout, nodes_of
-from lora import prepare
-from settings import Settings, parse_settings
+from finetune.base.settings import parse_settings
+from finetune.base.world import World
+from finetune.fused.joined import Part, shape_of
+from finetune.fused.layer import Form, Recompute
+from finetune.fused.memory import ROOMS, Extent, Held, Outline, Placement, cost_of, held_by, place
+from finetune.fused.model import FusedModel, NotFused, outline
+from finetune.fused.sharded import Layout, nodes_of
+from finetune.model.lora import prepare
 from tests.workloads.conftest import (
     DEADLINE_S,
     FINETUNE,
     QUICK,
+    WORKLOADS,
     free_port,
     node_folder,
     start_ranks,
     succeed,
 )
-from world import World
 
 RANKS = Path(__file__).parent / "programs" / "sharded_ranks.py"
 SCRIPT = FINETUNE / "train.py"
@@ -50,10 +51,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base of so many layers that most are not there at one time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny_base, "LAYERS", LAYERS)
-        cache = str(tmp_path_factory.mktemp("five-layers"))
-        return tiny_base.ensure_base(Settings(cache_dir=cache, base_steps=1))
+    folder = tmp_path_factory.mktemp("five-layers")
+    make(folder, Recipe(layers=LAYERS, steps=1), stored=torch.float32)
+    return folder
 
 
 def _options(base: Path, *more: str) -> list[str]:
@@ -101,7 +101,7 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
         }
         for nodes, per_node in WORLDS
     ]
-    argv = str(FINETUNE), str(root / "results"), json.dumps(asked)
+    argv = str(WORKLOADS), str(root / "results"), json.dumps(asked)
     for run in start_ranks(folders, 2, RANKS, *argv):
         succeed(run)
     results = torch.load(root / "results")

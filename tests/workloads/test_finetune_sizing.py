@@ -13,14 +13,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora import Trainable
-from packing import Batch, Row, text_example
-from settings import AUTO, Settings, parse_settings
-from sizing import Footprint, RowTooLong, Size, choose_size, find_size
-from tests.workloads.conftest import FINETUNE, node_folder, start_ranks, succeed
+from finetune.base.settings import AUTO, Settings, parse_settings
+from finetune.base.world import World
+from finetune.data.packing import Batch, Row, text_example
+from finetune.model.lora import Trainable
+from finetune.training.sizing import Footprint, RowTooLong, Size, choose_size, find_size
+from finetune.training.training import Trainer, shares
+from tests.workloads.conftest import WORKLOADS, node_folder, start_ranks, succeed
 from tests.workloads.test_finetune_fused import small
-from training import Trainer, shares
-from world import World
 
 PROGRAM = Path(__file__).parent / "programs" / "sizes.py"
 CPU = torch.device("cpu")
@@ -160,7 +160,7 @@ def test_where_no_row_fits_the_error_says_what_helps(
 
 def test_a_rank_without_memory_tells_the_others(tmp_path: Path) -> None:
     """They wait for each other's sizes: none of them may hang, and all of them say the same."""
-    (run,) = start_ranks([node_folder(tmp_path / "run")], 2, PROGRAM, str(FINETUNE))
+    (run,) = start_ranks([node_folder(tmp_path / "run")], 2, PROGRAM, str(WORKLOADS))
     lines = sorted(succeed(run).splitlines())
     why = "lower --sequence-length or --lora-rank, or pass --recompute layer (full)"
     told = f"a single row of 12 tokens does not fit into the memory of rank 1: {why}"

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-import writing
-from resumable import newest_checkpoint
+from finetune.training import writing
+from finetune.training.resumable import newest_checkpoint
+from finetune.training.writing import CheckpointWriter
 from tests.time_limits import scaled
-from writing import CheckpointWriter
 
 pytestmark = pytest.mark.slow
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import tiny_model
-from engines import Completion, Refusal
-from parameters import Parameters
-from prompts import Prompt, generate_prompt
-from tests.workloads.conftest import DEADLINE_S, MLPERF, node_folder, succeed
+from mlperf import tiny_model
+from mlperf.engines import Completion, Refusal
+from mlperf.parameters import Parameters
+from mlperf.prompts import Prompt, generate_prompt
+from mlperf.transformers_engine import TransformersEngine
+from tests.workloads.conftest import DEADLINE_S, WORKLOADS, node_folder, succeed
 from tests.workloads.programs.answer_groups import answer_groups
-from transformers_engine import TransformersEngine
 
 PROGRAM = Path(__file__).parent / "programs" / "answer_groups.py"
 PROMPTS = [generate_prompt(index, seed=0, words=24) for index in range(24)]
@@ -75,7 +75,7 @@ def test_a_group_has_the_same_bytes_in_any_process(
     variables = {"OMP_NUM_THREADS": "5", "MKL_NUM_THREADS": "3"}
     groups = ("8", "0", "20", "4")
     process = node_folder(tmp_path / "other").start(
-        str(PROGRAM), str(MLPERF), str(cache), *groups, **variables
+        str(PROGRAM), str(WORKLOADS), str(cache), *groups, **variables
     )
     here = answer_groups(engine, [0, 4, 8])
     there = json.loads(succeed(process))

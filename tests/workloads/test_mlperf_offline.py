@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import orchestrate_kit as kit
-from engines import Completion, Refusal
-from offline import Phases, Unrepeatable, run_offline, warm_up
-from parameters import Parameters
-from prompts import Prompt, generate_prompt
+from mlperf.engines import Completion, Refusal
+from mlperf.offline import Phases, Unrepeatable, run_offline, warm_up
+from mlperf.parameters import Parameters
+from mlperf.prompts import Prompt, generate_prompt
 
 
 class Echo:

@@ -7,8 +7,8 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from parameters import Parameters, parse_parameters
-from prompts import Prompt, generate_prompt, parse_prompt
+from mlperf.parameters import Parameters, parse_parameters
+from mlperf.prompts import Prompt, generate_prompt, parse_prompt
 from tests.workloads.conftest import FINETUNE, MLPERF, mlperf_workload
 
 WORKLOAD = mlperf_workload()

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-import run
-from parameters import Parameters
+from mlperf import run
+from mlperf.parameters import Parameters
+from mlperf.transformers_engine import TransformersEngine
 from tests.workloads.conftest import DEADLINE_S, MLPERF, finish, node_folder
 from tests.workloads.programs.answer_groups import answer_groups
-from transformers_engine import TransformersEngine
 
 SCRIPT = MLPERF / "run.py"
 pytestmark = [

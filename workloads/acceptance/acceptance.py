@@ -19,30 +19,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the kit, when started by hand
+if not __package__:  # a script: its folder is a package then, too, and the kit lies beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = Path(__file__).resolve().parent.name
 
 import torch
 
-import collectives
-import health
-import network
 import orchestrate_kit as kit
-import products
-import streams
-import throughput
-import transfers
-from evidence import Evidence
-from figures import overall
-from judging import figures
-from limits import Limits
-from options import Options, parse_options
-from pages import report, table_lines
-from ranks import Ranks, joined_ranks
-from results import metrics, result_object
-from shapes import Shape
+
+from .base.options import Options, parse_options
+from .base.ranks import Ranks, joined_ranks
+from .judge.evidence import Evidence
+from .judge.figures import overall
+from .judge.judging import figures
+from .judge.limits import Limits
+from .measure import collectives, health, network, products, streams, throughput, transfers
+from .measure.shapes import Shape
+from .show.pages import report, table_lines
+from .show.results import metrics, result_object
 
 PAIRS_S = 120.0
-PAIRS = Path(__file__).with_name("pairs.py")
+PAIRS = Path(__file__).with_name("measure") / "pairs.py"
 PHASES = ("health", "products", "sustained", "memory", "copies", "pairs", "collectives", "training")
 
 

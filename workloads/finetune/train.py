@@ -4,8 +4,8 @@
     python train.py
     torchrun --nproc-per-node 2 train.py --steps 60
 
-The first downloads nothing: it makes a small model and a data set, and trains in the same way as
-the real presets in workload.yaml do.
+The first downloads nothing: it takes a small model that is included, generates a data set, and
+trains in the same way as the real presets in workload.yaml do.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the kit, when started by hand
+if not __package__:  # a script: its folder is a package then, too, and the kit lies beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = Path(__file__).resolve().parent.name
 
 import torch
 
 import orchestrate_kit as kit
-from conversations import digest_conversations, encode, load_conversations
-from evaluation import answer_prompts, exact_match, mean_loss
-from lora import (
+
+from .base.settings import Settings, parse_settings
+from .base.world import Place, World, joined_world, place_of_node
+from .data.conversations import digest_conversations, encode, load_conversations
+from .data.packing import Row, make_rows, plan_rows
+from .model.lora import (
     RELOAD_PASSES,
     RELOAD_TOLERANCE,
     Trainable,
@@ -35,16 +40,14 @@ from lora import (
     reload_difference,
     save_adapter,
 )
-from packing import Row, make_rows, plan_rows
-from reporting import Recorder, arithmetic_figures, peak_memory_bytes, write_lines
-from resumable import agree_on_checkpoint
-from round_plan import exchanged
-from rounds import LocalRounds
-from settings import Settings, parse_settings
-from summed import SummedGradients
-from training import Trainer, TrainingFailed, collate_for, train
-from world import Place, World, joined_world, place_of_node
-from writing import CheckpointWriter, saving_on_term
+from .rounds.round_plan import exchanged
+from .rounds.rounds import LocalRounds
+from .rounds.summed import SummedGradients
+from .training.evaluation import answer_prompts, exact_match, mean_loss
+from .training.reporting import Recorder, arithmetic_figures, peak_memory_bytes, write_lines
+from .training.resumable import agree_on_checkpoint
+from .training.training import Trainer, TrainingFailed, collate_for, train
+from .training.writing import CheckpointWriter, saving_on_term
 
 
 class Run:

@@ -15,14 +15,17 @@ import sys
 import traceback
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the kit, when started by hand
+if not __package__:  # a script: its folder is a package then, too, and the kit lies beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = Path(__file__).resolve().parent.name
 
 import torch
 
 import orchestrate_kit as kit
-from offline import Phases, run_offline, warm_up
-from parameters import Parameters, parse_parameters
-from transformers_engine import TransformersEngine
+
+from .offline import Phases, run_offline, warm_up
+from .parameters import Parameters, parse_parameters
+from .transformers_engine import TransformersEngine
 
 
 def run(parameters: Parameters) -> None:

@@ -19,20 +19,20 @@ from typing import Any
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 WORKLOADS = SCRIPTS.parent / "workloads"
-sys.path += [str(WORKLOADS / "finetune"), str(WORKLOADS), str(SCRIPTS)]
+sys.path += [str(WORKLOADS), str(SCRIPTS)]
 
 import torch  # noqa: E402 - after the workload's folder
 from bench_lib.models import SHAPES, qwen2  # noqa: E402
 from bench_lib.rows import drawn, written  # noqa: E402
 from bench_lib.timeline import Kernel, timeline  # noqa: E402
 
-from accounting import flop_per_token  # noqa: E402
-from conversations import Example  # noqa: E402
-from lora import Trainable  # noqa: E402
-from packing import Row, text_example  # noqa: E402
-from settings import Settings  # noqa: E402
-from training import Trainer, learning_rate_at, shares  # noqa: E402
-from world import World, joined_world  # noqa: E402
+from finetune.base.settings import Settings  # noqa: E402
+from finetune.base.world import World, joined_world  # noqa: E402
+from finetune.data.conversations import Example  # noqa: E402
+from finetune.data.packing import Row, text_example  # noqa: E402
+from finetune.model.lora import Trainable  # noqa: E402
+from finetune.training.accounting import flop_per_token  # noqa: E402
+from finetune.training.training import Trainer, learning_rate_at, shares  # noqa: E402
 
 SIDES = ("usual", "usual, autocast", "usual, no checkpointing", "ours", "ours, fp8")
 LEARNING_RATE = 2e-4

@@ -21,16 +21,16 @@ from typing import Any
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 WORKLOADS = SCRIPTS.parent / "workloads"
-sys.path += [str(WORKLOADS / "finetune"), str(WORKLOADS), str(SCRIPTS)]
+sys.path += [str(WORKLOADS), str(SCRIPTS)]
 
 import torch  # noqa: E402 - after the workload's folder
 from bench_lib.models import SHAPES, qwen2  # noqa: E402
 from bench_lib.rows import drawn, written  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from rounds import stride_of  # noqa: E402
-from settings import Settings  # noqa: E402
-from training import clip, flat, learning_rate_at, views  # noqa: E402
+from finetune.base.settings import Settings  # noqa: E402
+from finetune.rounds.rounds import stride_of  # noqa: E402
+from finetune.training.training import clip, flat, learning_rate_at, views  # noqa: E402
 
 HELD_OUT = 64
 TOGETHER = 4  # rows in one pass

@@ -1,5 +1,5 @@
 """A rank of several that train, with their frozen weights shared or not; argv: folder of the
-workload, file for results, a JSON list of worlds. Each is {"nodes", "per_node", "port", "lines"}:
+workloads, file for results, a JSON list of worlds. Each is {"nodes", "per_node", "port", "lines"}:
 so many of the ranks meet at that port, as ranks of so many nodes, and each of the command lines is
 a training of theirs. The results tell the bytes of frozen weights that each rank holds, too.
 """
@@ -11,20 +11,19 @@ import json
 import os
 import random
 import sys
-from pathlib import Path
 from typing import Any
 
-sys.path += [sys.argv[1], str(Path(sys.argv[1]).parent)]  # the workload, and the kit beside it
+sys.path.append(sys.argv[1])  # the folder of the workloads and the kit
 
 import torch
 
-from conversations import encode, load_conversations
-from evaluation import answer_prompts, mean_loss
-from lora import Trainable, prepare
-from packing import Row, text_example
-from settings import Settings, parse_settings
-from training import Trainer
-from world import World, joined_world
+from finetune.base.settings import Settings, parse_settings
+from finetune.base.world import World, joined_world
+from finetune.data.conversations import encode, load_conversations
+from finetune.data.packing import Row, text_example
+from finetune.model.lora import Trainable, prepare
+from finetune.training.evaluation import answer_prompts, mean_loss
+from finetune.training.training import Trainer
 
 gc.freeze()  # what is imported stays, and is not looked at with each count of what is alive
 WORDS = 300

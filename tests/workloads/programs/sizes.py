@@ -10,9 +10,9 @@ sys.path.append(sys.argv[1])
 
 import torch
 
-from settings import Settings
-from sizing import RowTooLong, find_size
-from world import World, joined_world
+from finetune.base.settings import Settings
+from finetune.base.world import World, joined_world
+from finetune.training.sizing import RowTooLong, find_size
 
 
 class Device:

@@ -18,9 +18,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from fused.head import Head
-from fused.joined import Joined, Part
-from fused.reference import LowRank
+from .head import Head
+from .joined import Joined, Part
+from .reference import LowRank
 
 STEP = 16  # inner and outer dimensions must be multiples of it
 

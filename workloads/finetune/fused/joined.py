@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fused.reference import LowRank, Normed
+from .reference import LowRank, Normed
 
 
 @dataclass(frozen=True, slots=True)

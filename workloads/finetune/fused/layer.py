@@ -18,9 +18,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from fused.attention import Attended, Documents, Heads, attend
-from fused.joined import Joined
-from fused.reference import LowRank, Normed
+from .attention import Attended, Documents, Heads, attend
+from .joined import Joined
+from .reference import LowRank, Normed
 
 T = TypeVar("T")
 

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused.attention import documents
-from fused.fp8 import HeadFp8, JoinedFp8, fits
-from fused.head import Head, linear_cross_entropy
-from fused.joined import Joined, Part
-from fused.layer import Form, Kept, Layer, Recompute, Tokens
-from fused.memory import Outline
-from fused.ops import operations
-from fused.sharded import ShardGroup, Shards
-from packing import IGNORED, Batch
+from ..data.packing import IGNORED, Batch
+from .attention import documents
+from .fp8 import HeadFp8, JoinedFp8, fits
+from .head import Head, linear_cross_entropy
+from .joined import Joined, Part
+from .layer import Form, Kept, Layer, Recompute, Tokens
+from .memory import Outline
+from .ops import operations
+from .sharded import ShardGroup, Shards
 
 FAMILIES = ("llama", "mistral", "qwen2")
 ATTENTION, FFN = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")

@@ -28,8 +28,8 @@ from math import prod
 import torch.distributed as dist
 from torch import Tensor
 
-from fused.joined import Joined, Part, shape_of
-from fused.memory import ROOMS, Extent, Placement
+from .joined import Joined, Part, shape_of
+from .memory import ROOMS, Extent, Placement
 
 ALIGNMENT = 128  # values: where a storage may begin, for the widest loads of any kernel
 
