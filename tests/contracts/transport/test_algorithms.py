@@ -14,6 +14,8 @@ from tests.contracts.transport.relay import demand
 from tests.contracts.transport.sshd import Sshd
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 MakeSshd = Callable[..., Sshd]
 
 

@@ -74,6 +74,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, objec
     return dict(zip(CASES, json.loads(done.stdout), strict=True))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("case", CASES)
 def test_names_become_canonical_as_in_openssh(
     found: dict[str, dict[str, object]], case: str

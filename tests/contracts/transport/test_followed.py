@@ -21,6 +21,8 @@ from tests.contracts.transport.sshd import USER, Sshd, make_key, public_half
 from tests.contracts.transport.test_connecting import sign
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 MakeSshd = Callable[..., Sshd]
 
 

@@ -20,6 +20,8 @@ from tests.contracts.transport.relay import RELAY, demand, make_relay, runs
 from tests.contracts.transport.sshd import USER, Sshd
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 MakeSshd = Callable[..., Sshd]
 
 

@@ -13,6 +13,8 @@ from orchestrator.adapters.agent_client.channel import AgentChannel, AgentError
 from tests.contracts.agent.attempts import Attempt, shell
 from tests.time_limits import scaled
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def conda(tmp_path: Path) -> Path:

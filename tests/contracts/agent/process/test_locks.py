@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.agent_client.channel import AgentChannel, AgentError
-from orchestrator.node_agent.attempt.locks import LockRoom, Occupied
+from orchestrator.node_agent.attempt.locks import LockHeld, LockRoom
 from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.sysfs import boot_id
 from tests.contracts.agent.attempts import Attempt, eventually, exists, running, shell
@@ -360,7 +360,7 @@ def test_a_record_is_believed_while_its_process_lives(
     held = room.take("gpu-0", "exclusive", "mine")
     Path(room.record("gpu-0", "theirs")).write_text(text)
 
-    with pytest.raises(Occupied) as occupied:
+    with pytest.raises(LockHeld) as occupied:
         room.take("gpu-0", "exclusive", "other")
     os.close(held)
     again = room.take("gpu-0", "exclusive", "other")
