@@ -1,5 +1,5 @@
-"""How a script tells what it measured (metrics, progress, artifacts, checkpoints), and how it gets
-the samples of work that can be divided.
+"""How a script reports metrics, progress, artifacts and checkpoints, and how it gets the samples of
+work that can be divided.
 
 Standard library, Python 3.8+. Under orchestrate each rank appends JSON lines to
 ``$ORCHESTRATE_REPORT_DIR/rank-<RANK>.jsonl``; anywhere else (plain ``torchrun``, plain ``python``)
@@ -33,7 +33,7 @@ MAX_REASON = 500
 MAX_WARNINGS = 100
 # How often a worker that has nothing to do looks for more: soon at first, then at leisure.
 MIN_POLL_S, MAX_POLL_S, POLL_GROWTH = 0.002, 0.05, 1.2
-# A coordinator that is gone for this long does not come back; the lease of a run is far shorter.
+# A coordinator that is gone for this long will not return; the lease of a run is far shorter.
 MAX_WAIT_S = 7 * 86400.0
 # What the script was started with, before it can change it.
 ARGUMENTS = tuple(sys.argv[1:])
@@ -172,7 +172,7 @@ _warned: Set[str] = set()
 
 
 def _finite(name: str, value: Number) -> Optional[float]:
-    """The number, or None if it is none; said once for each name."""
+    """The number, or None if it is none; warned of once for each name."""
     number = float(value)
     if math.isfinite(number):
         return number
@@ -275,7 +275,7 @@ class _Open:
             self._left[number] -= 1
 
     def settled(self) -> List[int]:
-        """The groups of which every sample was answered; each is told once."""
+        """The groups of which every sample was answered; each is returned once."""
         with self._lock:
             done = [number for number, left in self._left.items() if not left]
             for number in done:
@@ -380,7 +380,7 @@ class _Leased:
         while not self._waiting and not self._ended:
             before = time.monotonic()
             if before - began > MAX_WAIT_S:
-                raise TimeoutError("no word from the coordinator for %g s" % MAX_WAIT_S)
+                raise TimeoutError("no message from the coordinator for %g s" % MAX_WAIT_S)
             time.sleep(pause_s)
             pause_s = min(MAX_POLL_S, pause_s * POLL_GROWTH)
             self._take_all()

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acceptance.base.options import Options, parse_options
-from acceptance.measure import collectives, network, products, streams, timing
-from acceptance.show.pages import report
+from acceptance.measure import collectives, network_ports, products, streams, timing
+from acceptance.show.report_sections import report
 from orchestrator.boundary.report_sections import parse_sections
 from orchestrator.edges.report.document import load_report
 from orchestrator.edges.report.html import render_html
@@ -185,19 +185,19 @@ def test_network_ports_are_read_from_sysfs(tmp_path: Path) -> None:
         (port / "state").write_text(f"{state}\n")
         (port / "rate").write_text("400 Gb/sec (4X NDR)\n")
         (port / "link_layer").write_text("InfiniBand\n")
-    (found,) = network.ports(tmp_path)
+    (found,) = network_ports.ports(tmp_path)
     assert found == {"device": "mlx5_0", "link_layer": "InfiniBand", "gb_s": 50.0}
-    assert network.ports(tmp_path / "none") == []
+    assert network_ports.ports(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_the_report_is_what_the_product_accepts(nodes: int, tmp_path: Path) -> None:
     """All kinds of sections that GPUs give, through validation into HTML."""
-    from acceptance.judge.figures import overall
-    from acceptance.judge.judging import figures
+    from acceptance.judge.judging import judge_evidence
+    from acceptance.judge.measurements import overall_verdict
 
-    found = figures(evidence(nodes, 4))
-    content = report(evidence(nodes, 4), found, overall(found, gpu=True))
+    found = judge_evidence(evidence(nodes, 4))
+    content = report(evidence(nodes, 4), found, overall_verdict(found, gpu=True))
     parsed = parse_sections(json.dumps(content).encode(), where="x")
     kinds = {section.kind for section in parsed.sections}
     assert kinds == {"text", "tiles", "table", "lines", "heat", "bars", "spread"}
@@ -253,12 +253,12 @@ def test_ranks_with_gpus_meet_and_ask_the_driver_once_a_node(tmp_path: Path) -> 
         assert rank["health"]["after"]["power_w"] is None
         assert len(rank["health"]["samples"]) > 1
     told = json.loads((node.path / "output" / "acceptance.json").read_text())
-    found = {figure["id"]: figure for figure in told["figures"]}
+    found = {one["id"]: one for one in told["figures"]}
     assert [found[id]["value"] for id in ("p2p-copy-engine", "gpu-ecc")] == [370.5, 0.0]
     # A rate of a CPU is below every gate of the GPU that it is taken for.
     assert found["matmul-bf16"]["verdict"] == "fail"
     assert found["wrong-bits"]["verdict"] == "pass"
-    assert not any(figure["missing"] for figure in told["figures"])
+    assert not any(one["missing"] for one in told["figures"])
     parse_sections((node.path / "output" / "report_sections.json").read_bytes(), where="x")
 
 

@@ -21,15 +21,15 @@ from finetune.data.packing import IGNORED, Row, collate, text_example
 from finetune.fused import reference
 from finetune.fused.attention import documents
 from finetune.fused.engine import FusedEngine
-from finetune.fused.fp8 import JoinedFp8
+from finetune.fused.fp8 import FusedProjectionFp8
+from finetune.fused.fused_projection import Part
 from finetune.fused.head import Head, chunk_rows, linear_cross_entropy
-from finetune.fused.joined import Part
 from finetune.fused.layer import Recompute
 from finetune.fused.memory import Cost, choose, cost_of
 from finetune.fused.model import FusedModel, NotFused
 from finetune.model.lora import Trainable
 from finetune.model.training_engines import PlainEngine
-from finetune.training.training import Trainer
+from finetune.training.trainer import Trainer
 from tests.workloads.conftest import WORKLOADS, node_folder, succeed
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
@@ -193,7 +193,9 @@ def test_eight_bits_take_their_scales_by_row_and_by_column() -> None:
     weight[3] *= 1e4
     layer.o.storage[:32, :32] = weight
     (part,) = layer.o.weights
-    again = JoinedFp8(reference, [Part(part, None, layer.o.a[0], layer.o.b[0], layer.o.scale)])
+    again = FusedProjectionFp8(
+        reference, [Part(part, None, layer.o.a[0], layer.o.b[0], layer.o.scale)]
+    )
     out = torch.empty(6, 32)
     again.forward(x, out)
     wanted = x @ weight.t() + again.scale * (x @ again.a[0].t()) @ again.b[0].t()

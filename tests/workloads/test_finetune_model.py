@@ -20,7 +20,7 @@ from finetune.model import lora, tiny_base
 from finetune.model.lora import Trainable
 from finetune.model.training_engines import summed_loss
 from finetune.training.evaluation import answer_prompts, exact_match, mean_loss
-from finetune.training.training import Trainer, collate_for, learning_rate_at
+from finetune.training.trainer import Trainer, collate_for, learning_rate_at
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another

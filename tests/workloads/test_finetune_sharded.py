@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune.base.settings import Settings, parse_settings
 from finetune.base.world import World
-from finetune.fused.joined import Part, shape_of
+from finetune.fused.fused_projection import Part, shape_of
 from finetune.fused.layer import Form, Recompute
 from finetune.fused.memory import ROOMS, Extent, Held, Outline, Placement, cost_of, held_by, place
 from finetune.fused.model import FusedModel, NotFused, outline

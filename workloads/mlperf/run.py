@@ -72,7 +72,7 @@ def main() -> None:
     parameters = parse_parameters()
     try:
         run(parameters)
-    except (Exception, MemoryError) as error:  # noqa: BLE001 - told, and the process ends here
+    except (Exception, MemoryError) as error:  # noqa: BLE001 - printed, and the process ends here
         traceback.print_exc()
         print(_last_words(error, parameters), file=sys.stderr, flush=True)
         _leave(1)

@@ -29,8 +29,8 @@ from bench_lib.rows import drawn, written  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from finetune.base.settings import Settings  # noqa: E402
-from finetune.rounds.rounds import stride_of  # noqa: E402
-from finetune.training.training import clip, flat, learning_rate_at, views  # noqa: E402
+from finetune.rounds.local_rounds import stride_of  # noqa: E402
+from finetune.training.trainer import clip, flat, learning_rate_at, views  # noqa: E402
 
 HELD_OUT = 64
 TOGETHER = 4  # rows in one pass

@@ -23,7 +23,7 @@ from finetune.data.conversations import encode, load_conversations
 from finetune.data.packing import Row, text_example
 from finetune.model.lora import Trainable, prepare
 from finetune.training.evaluation import answer_prompts, mean_loss
-from finetune.training.training import Trainer
+from finetune.training.trainer import Trainer
 
 gc.freeze()  # what is imported stays, and is not looked at with each count of what is alive
 WORDS = 300

@@ -112,7 +112,7 @@ class Settings:
     round_compression: str = _option(
         "int8", "how changes travel that are averaged", "int8", "bf16", "none"
     )
-    gpu_hour_usd: float = _option(0.0, "price of one GPU for an hour; 0 = no cost is told")
+    gpu_hour_usd: float = _option(0.0, "price of one GPU for an hour; 0 = no cost is reported")
     collective_timeout: int = _option(300, "longest wait for another rank, in seconds")
 
     @property

@@ -17,8 +17,14 @@ from finetune.base.settings import AUTO, Settings, parse_settings
 from finetune.base.world import World
 from finetune.data.packing import Batch, Row, text_example
 from finetune.model.lora import Trainable
-from finetune.training.sizing import Footprint, RowTooLong, Size, choose_size, find_size
-from finetune.training.training import Trainer, shares
+from finetune.training.batch_size_search import (
+    BatchSize,
+    Footprint,
+    RowTooLong,
+    choose_batch_size,
+    find_batch_size,
+)
+from finetune.training.trainer import Trainer, shares
 from tests.workloads.conftest import WORKLOADS, node_folder, start_ranks, succeed
 from tests.workloads.test_finetune_fused import small
 
@@ -38,7 +44,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about on
 def test_a_size_fits_and_leaves_no_small_rest(
     fixed: float, per_row: float, room: float, rows: int, efficient: int
 ) -> None:
-    size = choose_size(Footprint(fixed, per_row), room, rows, efficient).rows
+    size = choose_batch_size(Footprint(fixed, per_row), room, rows, efficient).rows
     assert 1 <= size <= min(rows, efficient)
     assert size == 1 or fixed + size * per_row <= 0.92 * room * (1 + 1e-9)
     count = math.ceil(rows / size)
@@ -50,9 +56,9 @@ def test_a_size_fits_and_leaves_no_small_rest(
 
 def test_the_reason_is_what_binds() -> None:
     tight = Footprint(fixed=0.0, per_row=1e9)
-    assert choose_size(tight, 4e9, 8, 8).reason == "1.00 GB a row of 4.0 GB that are free"
-    assert choose_size(tight, 1e12, 4, 8).reason == "all that this rank has in a step"
-    assert choose_size(None, 0.0, 100, 8) == Size(8, "more than 8 are not faster")
+    assert choose_batch_size(tight, 4e9, 8, 8).reason == "1.00 GB a row of 4.0 GB that are free"
+    assert choose_batch_size(tight, 1e12, 4, 8).reason == "all that this rank has in a step"
+    assert choose_batch_size(None, 0.0, 100, 8) == BatchSize(8, "more than 8 are not faster")
 
 
 def trainer(world: World = ALONE, **changes: Any) -> Trainer:
@@ -73,8 +79,8 @@ def test_auto_takes_all_rows_of_a_small_step(capsys: pytest.CaptureFixture[str])
 
 
 def test_ranks_agree_on_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(World, "gather", lambda _, value: [value, Size(2, "elsewhere"), value])
-    assert find_size(trainer(), None) == Size(2, "elsewhere")
+    monkeypatch.setattr(World, "gather", lambda _, value: [value, BatchSize(2, "elsewhere"), value])
+    assert find_batch_size(trainer(), None) == BatchSize(2, "elsewhere")
 
 
 class Counted:
@@ -124,14 +130,14 @@ def test_the_peaks_of_one_and_two_rows_tell_how_many_fit(monkeypatch: pytest.Mon
     hold 8 rows. So 20 rows are 3 micro-batches of 7.
     """
     rich, memory = limited(monkeypatch, 2, global_batch=20)
-    found = find_size(rich, memory)
+    found = find_batch_size(rich, memory)
     assert (found.rows, found.reason) == (7, "0.00 GB a row of 0.0 GB that are free")
     assert not rich.buffer.any()
 
 
 def test_where_two_rows_do_not_fit_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     poor, memory = limited(monkeypatch, 1)
-    assert find_size(poor, memory) == Size(1, "two do not fit into memory")
+    assert find_batch_size(poor, memory) == BatchSize(1, "two do not fit into memory")
     assert not poor.buffer.any(), "what the probe added is no gradient"
 
 
@@ -148,7 +154,7 @@ def test_where_no_row_fits_the_error_says_what_helps(
 ) -> None:
     poor, memory = limited(monkeypatch, 0, **changes)
     with pytest.raises(RowTooLong) as raised:
-        find_size(poor, memory)
+        find_batch_size(poor, memory)
     said = str(raised.value)
     assert said.startswith("a single row of 12 tokens does not fit into the memory of rank 0: ")
     assert remedy in said
@@ -186,8 +192,8 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(
     assert [poor.step(step).loss for step in (1,)] == pytest.approx(wanted, rel=1e-5)
     assert poor.micro_batch == 2
     said = capsys.readouterr().out
-    assert "rank 0: out of memory with a micro-batch of 6; goes on with 3" in said
-    assert "with a micro-batch of 3; goes on with 2" in said
+    assert "rank 0: out of memory with a micro-batch of 6; continuing with 3" in said
+    assert "with a micro-batch of 3; continuing with 2" in said
 
 
 @pytest.mark.parametrize("changes", [{"oom": "fail"}, {"micro_batch": 1}])

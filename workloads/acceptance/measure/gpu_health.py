@@ -66,7 +66,7 @@ def faults(bits: int) -> list[str]:
 def state() -> dict[str, Any]:
     """Every GPU of this machine by its UUID, and what could not be seen.
 
-    ``{"gpus": {uuid: {...}}, "unseen": "..."}``; fields that the driver does not tell are None.
+    ``{"gpus": {uuid: {...}}, "unseen": "..."}``; fields that the driver does not report are None.
     """
     try:
         return {"gpus": _by_nvml(), "unseen": "", "source": "NVML"}
@@ -120,7 +120,7 @@ def parse_table(text: str, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def parse_cell(key: str, cell: str) -> Any:
-    """A number, a name, or None for what the driver does not tell."""
+    """A number, a name, or None for what the driver does not report."""
     text = cell.strip()
     if text.startswith("[") or text in {"N/A", "Unknown Error", ""}:
         return None
@@ -158,30 +158,30 @@ def _by_nvml() -> dict[str, dict[str, Any]]:
 
 
 def _nvml_state(nvml: Any, handle: Any, driver: Any) -> dict[str, Any]:
-    def told(ask: str, *arguments: Any) -> Any:
+    def query(function: str, *arguments: Any) -> Any:
         with suppress(nvml.NVMLError, AttributeError):  # not on this GPU, or not in this release
-            return getattr(nvml, ask)(handle, *arguments)
+            return getattr(nvml, function)(handle, *arguments)
         return None
 
     ecc = [
-        told("nvmlDeviceGetTotalEccErrors", kind, nvml.NVML_VOLATILE_ECC)
+        query("nvmlDeviceGetTotalEccErrors", kind, nvml.NVML_VOLATILE_ECC)
         for kind in (nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_MEMORY_ERROR_TYPE_CORRECTED)
     ]
-    remaps = told("nvmlDeviceGetRemappedRows")
-    memory, use = told("nvmlDeviceGetMemoryInfo"), told("nvmlDeviceGetUtilizationRates")
-    limit, power = told("nvmlDeviceGetEnforcedPowerLimit"), told("nvmlDeviceGetPowerUsage")
-    mode = told("nvmlDeviceGetEccMode")
+    remaps = query("nvmlDeviceGetRemappedRows")
+    memory, use = query("nvmlDeviceGetMemoryInfo"), query("nvmlDeviceGetUtilizationRates")
+    limit, power = query("nvmlDeviceGetEnforcedPowerLimit"), query("nvmlDeviceGetPowerUsage")
+    mode = query("nvmlDeviceGetEccMode")
     return {
-        "uuid": _text(told("nvmlDeviceGetUUID")),
-        "name": _text(told("nvmlDeviceGetName")),
+        "uuid": _text(query("nvmlDeviceGetUUID")),
+        "name": _text(query("nvmlDeviceGetName")),
         "driver": _text(driver),
-        "temperature_c": told("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
+        "temperature_c": query("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
         "power_w": None if power is None else power / 1e3,
         "power_limit_w": None if limit is None else limit / 1e3,
-        "sm_clock_mhz": told("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
-        "sm_clock_max_mhz": told("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
-        "memory_clock_mhz": told("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
-        "throttle": told("nvmlDeviceGetCurrentClocksThrottleReasons"),
+        "sm_clock_mhz": query("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
+        "sm_clock_max_mhz": query("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
+        "memory_clock_mhz": query("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
+        "throttle": query("nvmlDeviceGetCurrentClocksThrottleReasons"),
         "ecc_mode": None if mode is None else ("Enabled" if mode[0] else "Disabled"),
         "ecc_uncorrected": ecc[0],
         "ecc_corrected": ecc[1],

@@ -20,7 +20,7 @@ from ..fused.overlap import Overlap
 from ..model.lora import Trainable
 from ..model.training_engines import engine_of
 from .accounting import Clock, EnergyMeter
-from .sizing import find_size, memory_of
+from .batch_size_search import find_batch_size, memory_of
 
 MEANS = ("exp_avg", "exp_avg_sq")  # what AdamW remembers of each value
 
@@ -49,7 +49,7 @@ class Others(Protocol):
 
 
 class TrainingFailed(RuntimeError):
-    """Training cannot go on; the message says at which step and why."""
+    """Training cannot continue; the message says at which step and why."""
 
 
 class Trainer:
@@ -71,7 +71,7 @@ class Trainer:
         self.rows_per_step = self.settings.rows_per_step(self.world.total)
         idle = self.world.total - self.rows_per_step
         if idle > 0:
-            self.world.say(
+            self.world.log(
                 f"warning: {self.rows_per_step} rows in a step leave {idle} of {self.world.total} "
                 f"ranks without work; --global-batch {self.world.total} would give one to each"
             )
@@ -80,9 +80,9 @@ class Trainer:
         self.engine = engine_of(trainable)
         self.micro_batch = self.settings.micro_batch
         if self.micro_batch == AUTO:
-            size = find_size(self, memory_of(self.world.device))
+            size = find_batch_size(self, memory_of(self.world.device))
             self.micro_batch = size.rows
-            self.world.say(f"micro-batch: {size.rows} rows ({size.reason})")
+            self.world.log(f"micro-batch: {size.rows} rows ({size.reason})")
         self.engine.fit(self.micro_batch)
         self.changing = threading.Lock()  # held while values and history are not those of one step
         self.prefetcher = Prefetcher(partial(collate_for, trainable), self.world.device)
@@ -109,7 +109,7 @@ class Trainer:
     ) -> StepRecord:
         """Do optimiser step `step`, counted from 1, with the step's rows or these of them; what is
         left of them may be done by `others`. The learning rate is `stride` times that of the step.
-        `note` is told of it. Raises `TrainingFailed` if the loss is not finite.
+        `note` receives its record. Raises `TrainingFailed` if the loss is not finite.
         """
         started, joules = time.monotonic(), self.energy.joules()
         following: Sequence[Row] = ()
@@ -235,7 +235,7 @@ class Trainer:
         was, rows = self.micro_batch, (self.micro_batch + 1) // 2
         print(
             f"rank {self.world.number}: out of memory with a micro-batch of {was}; "
-            f"goes on with {rows}",
+            f"continuing with {rows}",
             flush=True,
         )
         self.micro_batch = rows
