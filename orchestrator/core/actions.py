@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from orchestrator.core.ladder import Rung
 from orchestrator.core.plan import NodePlan
+from orchestrator.core.wire_names import wire
 
 
+@wire("Connect")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connect:
     """Open the transport and start the agent."""
@@ -18,6 +20,7 @@ class Connect:
     node: str
 
 
+@wire("Probe")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """Ask the node for its facts."""
@@ -25,6 +28,7 @@ class Probe:
     node: str
 
 
+@wire("Clear")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clear:
     """End what earlier attempts left on the node, and verify."""
@@ -32,6 +36,7 @@ class Clear:
     node: str
 
 
+@wire("Sync")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sync:
     """Bring the snapshot to the node."""
@@ -39,6 +44,7 @@ class Sync:
     node: str
 
 
+@wire("Prepare")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare:
     """Make sure that the node's Python environment exists."""
@@ -46,11 +52,13 @@ class Prepare:
     node: str
 
 
+@wire("Reserve")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserve:
     """Take the locks of every node in the plan: all of them, or none."""
 
 
+@wire("OfferRendezvous")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferRendezvous:
     """Choose a free port on the head node and listen there for a moment, the ``round``-th time."""
@@ -59,6 +67,7 @@ class OfferRendezvous:
     round: int = 1
 
 
+@wire("Reach")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
     """Try to open a TCP connection from ``node`` to each of the head's addresses."""
@@ -69,11 +78,13 @@ class Reach:
     round: int = 1
 
 
+@wire("ProbeLinks")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeLinks:
     """Let all nodes of the plan dial each other: the head was not reached, and why is not known."""
 
 
+@wire("ProbeFabric")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeFabric:
     """Try a real collective over all ranks of the plan, and find who is to blame if it fails."""
@@ -81,6 +92,7 @@ class ProbeFabric:
     rung: Rung
 
 
+@wire("Serve")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serve:
     """Feed the ranks over SSH with what they work on: leases of samples, or averaged rounds."""
@@ -88,6 +100,7 @@ class Serve:
     rung: Rung
 
 
+@wire("Classify")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classify:
     """Find out why the attempt failed, now that all its logs are here."""
@@ -95,6 +108,7 @@ class Classify:
     attempt: int
 
 
+@wire("Launch")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """Start the node's supervisor with the processes that ``share`` names, unless it has one."""
@@ -103,6 +117,7 @@ class Launch:
     share: NodePlan
 
 
+@wire("Follow")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Follow:
     """Watch the node's supervisor, from where its logs end here, and keep its lease alive."""
@@ -110,6 +125,7 @@ class Follow:
     node: str
 
 
+@wire("Inspect")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspect:
     """Look at all ranks of ``node`` because of suspicion number ``stall`` of this attempt."""
@@ -118,6 +134,7 @@ class Inspect:
     stall: int
 
 
+@wire("Stop")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
     """Tell the node's supervisor to stop: TERM, grace, KILL."""
@@ -126,6 +143,7 @@ class Stop:
     grace_s: float
 
 
+@wire("Collect")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collect:
     """Pull outputs and the rest of the logs."""
@@ -133,6 +151,7 @@ class Collect:
     node: str
 
 
+@wire("Sweep")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
     """Scan the node for processes of this run, end them, verify."""
@@ -140,6 +159,7 @@ class Sweep:
     node: str
 
 
+@wire("Conclude")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conclude:
     """Write verdict and report; the run is over."""

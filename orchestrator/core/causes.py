@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from orchestrator.core.connectivity import LinksBroken
 from orchestrator.core.errors import ExitCode
-from orchestrator.core.events import Divided, Occupied, Phase, Problem, RankExited
+from orchestrator.core.events import Divided, Occupied, Phase, RankExited
 from orchestrator.core.evidence import Stalled
 from orchestrator.core.fabric.verdict import listing
 from orchestrator.core.hang import Blame
@@ -15,6 +15,7 @@ from orchestrator.core.ladder import Rung
 from orchestrator.core.launchers import words
 from orchestrator.core.outcome import describe, succeeded
 from orchestrator.core.plan import Plan
+from orchestrator.core.problem import Problem
 from orchestrator.core.result import FailureResult
 from orchestrator.core.state import LEASE, Ending, RunState, ended_well
 

@@ -1,8 +1,9 @@
 """Frozen dataclasses to JSON-ready values and back, for the journal, plans and results.
 
-Every dataclass becomes an object with a ``type`` key (its class name), so that unions decode
-without guessing. Secrets are written as ``***`` and therefore do not come back: whoever reads
-a plan or journal must fetch them again from where they came.
+Every dataclass becomes an object whose ``type`` key is its wire name (see
+:mod:`orchestrator.core.wire_names`), so that unions decode without guessing. Secrets are written
+as ``***`` and therefore do not come back: whoever reads a plan or journal must fetch them again
+from where they came.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from enum import Enum
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from orchestrator.core.command import MASK, Secret
+from orchestrator.core.wire_names import wire_name
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 T = TypeVar("T")
 
 
@@ -34,7 +35,7 @@ def to_json(value: object) -> Any:
         return MASK
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": type(value).__name__, **_untagged(fields)}
+        return {"type": _tag(type(value)), **_untagged(fields)}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -60,6 +61,13 @@ def from_json(wanted: Any, data: Any) -> Any:
     return _scalar(wanted, data)
 
 
+def _tag(cls: type) -> str:
+    name = wire_name(cls)
+    if name is None:
+        raise CodecError(f"{cls.__name__} has no wire name")
+    return name
+
+
 # A dataclass may itself have a field called ``type`` (a parameter's type): it travels as ``type_``.
 def _untagged(fields: dict[str, Any]) -> dict[str, Any]:
     return {("type_" if name == "type" else name): item for name, item in fields.items()}
@@ -71,8 +79,8 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _dataclass(cls: type, data: Any) -> Any:
-    if not isinstance(data, dict) or data.get("type") != cls.__name__:
-        raise CodecError(f"expected a {cls.__name__}")
+    if not isinstance(data, dict) or data.get("type") != wire_name(cls):
+        raise CodecError(f"expected a {wire_name(cls)}")
     given = {("type" if k == "type_" else k): v for k, v in data.items() if k != "type"}
     hints = _hints(cls)
     unknown = given.keys() - hints.keys()
@@ -92,7 +100,7 @@ def _union(members: tuple[Any, ...], data: Any) -> Any:
         if member is type(None):
             continue
         if isinstance(member, type) and dataclasses.is_dataclass(member):
-            if tag == member.__name__:
+            if tag == wire_name(member):
                 return _dataclass(member, data)
             continue
         try:

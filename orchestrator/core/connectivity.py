@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.core.ladder import Rung
+from orchestrator.core.wire_names import wire
 
 
+@wire("RendezvousOffered")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RendezvousOffered:
     """The head node listens on a free ``port`` of all its addresses (for the reachability test)."""
@@ -19,6 +21,7 @@ class RendezvousOffered:
     port: int
 
 
+@wire("Reached")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
     """Which of the head's addresses ``node`` could open a TCP connection to, in the order asked.
@@ -32,6 +35,7 @@ class Reached:
     errors: tuple[str, ...] = ()
 
 
+@wire("LinksProbed")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinksProbed:
     """Nodes could not reach the head, so all of them dialled each other: what is at fault.
@@ -46,6 +50,7 @@ class LinksProbed:
     links: tuple[tuple[str, str], ...] = ()
 
 
+@wire("FabricProbed")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FabricProbed:
     """A real collective over all ranks was tried on ``rung``, before anything is launched.
@@ -69,6 +74,7 @@ class FabricProbed:
     cached: bool = False
 
 
+@wire("LinksBroken")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinksBroken:
     """Nodes that reached each other before the launch do not any more, for ``seconds`` by now, and
@@ -88,6 +94,7 @@ class Fault(StrEnum):
     OTHER = "other"
 
 
+@wire("Classified")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classified:
     """Why the attempt that just ended failed, from its logs and from another look at the links."""

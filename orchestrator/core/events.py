@@ -23,8 +23,10 @@ from orchestrator.core.connectivity import (
 from orchestrator.core.evidence import Inspected, Stalled
 from orchestrator.core.facts import Facts, SlurmNode
 from orchestrator.core.outcome import Outcome
+from orchestrator.core.problem import Problem
 from orchestrator.core.request import RunRequest
 from orchestrator.core.rounds import Exchanged
+from orchestrator.core.wire_names import wire
 
 
 class Phase(StrEnum):
@@ -47,20 +49,13 @@ class Phase(StrEnum):
     CONCLUDED = "concluded"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """An error as data: ``id`` is stable (``OR-SSH-003``), ``remedy`` says what to do next."""
-
-    id: str
-    message: str
-    remedy: str = ""
-
-
+@wire("Begun")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
     """The run was created and its directory exists."""
 
 
+@wire("Resumed")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
     """A new coordinator took the run over, after a crash of the last one or on request.
@@ -77,6 +72,7 @@ class Resumed:
     request: RunRequest | None = None
 
 
+@wire("Connected")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connected:
     """The node's agent said hello. ``seconds`` since the attempt began."""
@@ -85,6 +81,7 @@ class Connected:
     seconds: float
 
 
+@wire("Probed")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
     """The node told its facts."""
@@ -93,6 +90,7 @@ class Probed:
     facts: Facts
 
 
+@wire("Synced")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synced:
     """The node holds the snapshot ``digest`` completely. ``sent_bytes`` travelled for it."""
@@ -103,6 +101,7 @@ class Synced:
     sent_bytes: int
 
 
+@wire("Prepared")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """The node's Python environment is ready; ranks run under ``interpreter`` (a path on the node).
@@ -117,11 +116,13 @@ class Prepared:
     slurm: SlurmNode | None = None
 
 
+@wire("Reserved")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserved:
     """Every node of the plan keeps its GPUs for this run."""
 
 
+@wire("Occupied")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occupied:
     """Another run has what this one needs on ``node``. ``holder`` says who, since when."""
@@ -130,6 +131,7 @@ class Occupied:
     holder: str
 
 
+@wire("Divided")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Divided:
     """Where divisible work stands: at its beginning, now and then, and at its end.
@@ -147,6 +149,7 @@ class Divided:
     final: bool = False
 
 
+@wire("RoundClosed")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundClosed:
     """What the nodes learned was averaged, or their gradients summed, which is told of now and then
@@ -163,6 +166,7 @@ class RoundClosed:
     exchanged: Exchanged = Exchanged.CHANGES
 
 
+@wire("Launched")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launched:
     """The node's supervisor is up and has started the launcher."""
@@ -170,6 +174,7 @@ class Launched:
     node: str
 
 
+@wire("RankStarted")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankStarted:
     """A rank's process exists."""
@@ -179,6 +184,7 @@ class RankStarted:
     pid: int
 
 
+@wire("RankExited")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankExited:
     """A rank ended. ``at`` is the node's wall clock corrected by its offset, in seconds.
@@ -194,6 +200,7 @@ class RankExited:
     by_us: bool = False
 
 
+@wire("ProcessExited")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessExited:
     """A launcher or plain process ended."""
@@ -206,6 +213,7 @@ class ProcessExited:
     by_us: bool = False
 
 
+@wire("Halting")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Halting:
     """The node's supervisor began to stop its ranks. ``why``: ``asked``, ``lease``,
@@ -217,6 +225,7 @@ class Halting:
     at: float
 
 
+@wire("NodeConcluded")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConcluded:
     """The node's supervisor is done. ``clean``: two scans found no process of the run."""
@@ -227,6 +236,7 @@ class NodeConcluded:
     why: str = ""
 
 
+@wire("Reported")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
     """A rank reported a metric through the kit.
@@ -245,6 +255,7 @@ class Reported:
     attempt: int | None = None
 
 
+@wire("Progressed")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progressed:
     """A rank reported progress through the kit. Not journaled: only the latest one matters."""
@@ -257,6 +268,7 @@ class Progressed:
     fields: Mapping[str, float | str] = field(default_factory=dict)
 
 
+@wire("Collected")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
     """The node's outputs and logs are on the coordinator, verified by digest."""
@@ -266,6 +278,7 @@ class Collected:
     bytes: int
 
 
+@wire("Swept")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
     """The node was scanned for processes of this run until two scans were empty, or not.
@@ -280,6 +293,7 @@ class Swept:
     gpu_drained: bool | None = None
 
 
+@wire("Cleared")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleared:
     """What earlier attempts had left on the node was ended, or not, before the next one begins."""
@@ -289,6 +303,7 @@ class Cleared:
     survivors: tuple[str, ...] = ()
 
 
+@wire("Failed")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
     """An action on a node failed. ``phase`` is the phase that the action belongs to."""
@@ -298,6 +313,7 @@ class Failed:
     problem: Problem
 
 
+@wire("NodeLost")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLost:
     """The link to the node broke and did not come back within its budget."""
@@ -306,6 +322,7 @@ class NodeLost:
     problem: Problem
 
 
+@wire("DeadlinePassed")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlinePassed:
     """The phase's time budget ran out."""
@@ -321,6 +338,7 @@ class StopKind(StrEnum):
     KILL = "kill"
 
 
+@wire("StopRequested")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRequested:
     """Somebody asked the run to stop. ``by`` names the cause: a signal, or ``orchestrate stop``.

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestrator.core.wire_names import wire
 
+
+@wire("Collective")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collective:
     """How far one rank came in one process group, by the flight recorder or by NCCL itself.
@@ -23,6 +26,7 @@ class Collective:
     members: tuple[int, ...] = ()
 
 
+@wire("RankEvidence")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankEvidence:
     """One rank. ``state`` is the kernel's letter (R S D T Z), "" = there is no such process.
@@ -45,6 +49,7 @@ class RankEvidence:
     last_line: str = ""
 
 
+@wire("Inspection")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
     """One node's answer. ``reachable`` False: its link is broken, which proves nothing.
@@ -60,6 +65,7 @@ class Inspection:
 # ---- events and the action ---------------------------------------------------------------------
 
 
+@wire("Stalled")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stalled:
     """Ranks were silent for ``silent_s``, longer than ``limit_s`` allows: a suspicion, no verdict.
@@ -74,6 +80,7 @@ class Stalled:
     ranks: tuple[int, ...] = ()
 
 
+@wire("Inspected")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspected:
     """All ranks of a node were looked at, or could not be. Answers suspicion number ``stall``."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.core.wire_names import wire
 
+
+@wire("GpuProcess")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuProcess:
     """A process that holds a context on a GPU."""
@@ -20,6 +23,7 @@ class GpuProcess:
     memory_bytes: int = 0
 
 
+@wire("PcieLink")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PcieLink:
     """What the link runs at, and the most that card and slot can do together."""
@@ -30,6 +34,7 @@ class PcieLink:
     width_max: int | None = None
 
 
+@wire("Ecc")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ecc:
     """Memory errors since the driver was loaded, and uncorrected ones ever."""
@@ -40,6 +45,7 @@ class Ecc:
     uncorrected_ever: int | None = None
 
 
+@wire("Rows")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
     """Rows of memory that were replaced by spare ones. ``pending``: at the next reset."""
@@ -50,6 +56,7 @@ class Rows:
     failed: bool | None = None
 
 
+@wire("NvLink")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NvLink:
     """A GPU's links. ``peers``: how many lead to which PCI address, or to a ``switch``;
@@ -63,6 +70,7 @@ class NvLink:
     peers: Mapping[str, int] = field(default_factory=dict)
 
 
+@wire("Gpu")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
     """One GPU as the driver shows it. ``users`` are pids that hold a context on it.
@@ -98,6 +106,7 @@ class Gpu:
     nvlink: NvLink = NvLink()
 
 
+@wire("Interface")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interface:
     """A network interface. ``speed_mbit`` 0 = unknown; ``addresses`` without prefix lengths;
@@ -113,6 +122,7 @@ class Interface:
     virtual: bool | None = None
 
 
+@wire("Gid")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gid:
     """An address of an adapter's port. ``kind`` is the kernel's word, such as ``RoCE v2``."""
@@ -123,6 +133,7 @@ class Gid:
     netdev: str = ""
 
 
+@wire("Hca")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hca:
     """One port of an InfiniBand or RoCE adapter. ``rate_gbit`` is the active link rate.
@@ -154,6 +165,7 @@ class Hca:
         return self.link_layer.casefold() == "ethernet"
 
 
+@wire("Path")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
     """How two devices (``gpu0``, ``mlx5_0``) reach each other, in nvidia-smi's words: NV18 links,
@@ -165,6 +177,7 @@ class Path:
     kind: str
 
 
+@wire("P2p")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class P2p:
     """What stands in the way of DMA between devices. ``iommu`` is the kind of translation that
@@ -176,6 +189,7 @@ class P2p:
     redirecting: tuple[str, ...] | None = None
 
 
+@wire("Xid")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Xid:
     """A kind of error that the driver wrote to the kernel's log, how often, and when last."""
@@ -187,6 +201,7 @@ class Xid:
     switch: bool = False
 
 
+@wire("FabricManager")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FabricManager:
     """NVSwitches of the node, and the service that must run where there are any."""
@@ -196,6 +211,7 @@ class FabricManager:
     version: str = ""
 
 
+@wire("Disk")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
     """A file system that the node's work uses."""
@@ -206,6 +222,7 @@ class Disk:
     free_bytes: int = 0
 
 
+@wire("SlurmNode")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmNode:
     """The node as Slurm knows it. ``cpus`` and ``gpus``: what Slurm can give there, as it counts;
@@ -217,6 +234,7 @@ class SlurmNode:
     gpus: int = 0
 
 
+@wire("Facts")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """One probe's answer. ``boot_id`` changes at every boot; ``host_id`` tells two inventory names

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.core.events import Problem
 from orchestrator.core.ladder import BETWEEN_NODES, Fall, Intent, Rung
+from orchestrator.core.problem import Problem
 from orchestrator.core.state import RunState
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.core.command import Text
+from orchestrator.core.wire_names import wire
 
 
 class Role(StrEnum):
@@ -29,6 +30,7 @@ class TransportKind(StrEnum):
     LOCAL = "local"
 
 
+@wire("SshEndpoint")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshEndpoint:
     """How SSH finds a node. ``None`` leaves the choice to the user's ssh_config and its
@@ -61,6 +63,7 @@ class SshEndpoint:
         return shlex.join(["ssh", *options, *self.argv, "true"])
 
 
+@wire("GpuSpec")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuSpec:
     """Declared GPUs. ``count`` None = as many as are found; ``indices`` restricts to a subset."""
@@ -80,6 +83,7 @@ class PythonKind(StrEnum):
     WORKLOAD = "workload"
 
 
+@wire("PythonSpec")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PythonSpec:
     """The interpreter for ranks.
@@ -96,6 +100,7 @@ class PythonSpec:
     base: str = "python3"
 
 
+@wire("Expectation")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
     """A figure that the owner recorded: a claim to check, not a truth."""
@@ -106,6 +111,7 @@ class Expectation:
     source: str
 
 
+@wire("NodeSpec")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
     """One declared node. ``workdir`` is where orchestrate keeps its files on the node."""
@@ -122,6 +128,7 @@ class NodeSpec:
     groups: tuple[str, ...] = ()
 
 
+@wire("Cluster")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """A validated inventory. ``nodes`` keeps the file's order, which is also the rank order."""

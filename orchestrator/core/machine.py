@@ -56,6 +56,7 @@ from orchestrator.core.state import (
     RunState,
     next_attempt,
 )
+from orchestrator.core.wire_names import wire_name
 
 MAX_OFFERS = 2
 
@@ -77,22 +78,23 @@ def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
 
 
 def identity(action: Action) -> str:
-    """The same action has the same identity in every replay."""
+    """The same action has the same identity in every replay, under whatever name its class has."""
+    name = wire_name(type(action))
     match action:
         case Conclude() | Reserve() | ProbeLinks():
-            return type(action).__name__
+            return f"{name}"
         case ProbeFabric(rung=rung) | Serve(rung=rung):
-            return f"{type(action).__name__}/{rung.value}"
+            return f"{name}/{rung.value}"
         case Classify(attempt=attempt):
-            return f"Classify/{attempt}"
+            return f"{name}/{attempt}"
         case Stop(node=node, grace_s=grace_s):
-            return f"Stop/{node}/{grace_s:g}"
+            return f"{name}/{node}/{grace_s:g}"
         case OfferRendezvous(node=node, round=number) | Reach(node=node, round=number):
-            return f"{type(action).__name__}/{node}" + (f"/{number}" if number > 1 else "")
+            return f"{name}/{node}" + (f"/{number}" if number > 1 else "")
         case Inspect(node=node, stall=stall):
-            return f"Inspect/{node}/{stall}"
+            return f"{name}/{node}/{stall}"
         case _:
-            return f"{type(action).__name__}/{action.node}"
+            return f"{name}/{action.node}"
 
 
 def phase(state: RunState) -> Phase:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from orchestrator.core.connectivity import Reached
-from orchestrator.core.events import Problem
 from orchestrator.core.fabric.verdict import remedy_for
 from orchestrator.core.placing import same_machine
 from orchestrator.core.plan import Plan, Rendezvous
 from orchestrator.core.planning import Refusal, rendezvous_candidates
+from orchestrator.core.problem import Problem
 from orchestrator.core.state import NodeState, RunState
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
+from orchestrator.core.wire_names import wire
 
+
+@wire("Exited")
 @dataclass(frozen=True, slots=True)
 class Exited:
     """The process ended by itself with ``code`` (0..255)."""
@@ -17,6 +20,7 @@ class Exited:
     code: int
 
 
+@wire("Signalled")
 @dataclass(frozen=True, slots=True)
 class Signalled:
     """The process was ended by signal number ``signal``."""
@@ -24,6 +28,7 @@ class Signalled:
     signal: int
 
 
+@wire("TimedOut")
 @dataclass(frozen=True, slots=True)
 class TimedOut:
     """We gave up waiting after ``after_s`` seconds; the process was told to end."""
@@ -31,6 +36,7 @@ class TimedOut:
     after_s: float
 
 
+@wire("Lost")
 @dataclass(frozen=True, slots=True)
 class Lost:
     """Nobody can tell how it ended: the link, the node or the supervisor went away."""

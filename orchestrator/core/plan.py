@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from orchestrator.core.command import Text
 from orchestrator.core.request import Budgets
+from orchestrator.core.wire_names import wire
 
 
+@wire("Variable")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
     """One environment variable of a node's ranks and where it came from.
@@ -28,6 +30,7 @@ class Variable:
     reference: str = ""
 
 
+@wire("ProcessPlan")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessPlan:
     """A process that the node's supervisor starts. ``rank`` None = a launcher that starts
@@ -44,6 +47,7 @@ class ProcessPlan:
     env: tuple[Variable, ...] = ()
 
 
+@wire("Lock")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lock:
     """Something of a machine that the run holds while it is there; ``shared`` with other runs."""
@@ -52,6 +56,7 @@ class Lock:
     shared: bool = False
 
 
+@wire("NodePlan")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlan:
     """One node's share: its place in the world, its GPUs, environment, processes and locks.
@@ -70,6 +75,7 @@ class NodePlan:
     left: tuple[Variable, ...] = ()
 
 
+@wire("Exclusion")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:
     """A node that was selected but is not used, and why."""
@@ -78,6 +84,7 @@ class Exclusion:
     reason: str
 
 
+@wire("PlannedRung")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRung:
     """A rung of the ladder as intended: ``use``, ``next``, ``skip`` or ``failed``, and why."""
@@ -87,6 +94,7 @@ class PlannedRung:
     reason: str
 
 
+@wire("Rendezvous")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendezvous:
     """Where the ranks meet. ``interfaces`` names the interface that each node reached it
@@ -102,6 +110,7 @@ class Rendezvous:
         return dict(self.interfaces).get(node)
 
 
+@wire("Plan")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What will run. ``assumed``: facts came from the inventory, not from the nodes.
@@ -143,10 +152,3 @@ class Plan:
             if node.name == name:
                 return node
         raise KeyError(name)
-
-    def node_of_rank(self, rank: int) -> str:
-        """The name of the node that runs ``rank``. Raises ``KeyError``."""
-        for node in self.nodes:
-            if rank in node.ranks:
-                return node.name
-        raise KeyError(rank)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from orchestrator.core import checks, tuning
 from orchestrator.core.checks import Finding
-from orchestrator.core.events import Problem
 from orchestrator.core.facts import Facts, Gpu
 from orchestrator.core.inventory import NodeSpec, PythonKind
 from orchestrator.core.ladder import APART, Fall, Ground, Rung, ladder, used
@@ -21,6 +20,7 @@ from orchestrator.core.placing import (
     same_machine,
 )
 from orchestrator.core.plan import Exclusion, NodePlan, Plan, Rendezvous
+from orchestrator.core.problem import Problem
 from orchestrator.core.request import RunRequest
 from orchestrator.core.workload import Shape
 

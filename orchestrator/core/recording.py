@@ -34,7 +34,6 @@ from orchestrator.core.events import (
     Phase,
     Prepared,
     Probed,
-    Problem,
     ProcessExited,
     Progressed,
     RankExited,
@@ -52,6 +51,7 @@ from orchestrator.core.evidence import Inspected, Stalled
 from orchestrator.core.fabric.verdict import remedy_for
 from orchestrator.core.ladder import Fall
 from orchestrator.core.meeting import all_reached
+from orchestrator.core.problem import Problem
 from orchestrator.core.state import Figure, NodeState, RunState, new_state, next_attempt
 
 NodeEvent = (

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 
 from orchestrator.core.command import Text
 from orchestrator.core.inventory import Cluster
+from orchestrator.core.wire_names import wire
 from orchestrator.core.workload import Job
 
 
+@wire("Budgets")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budgets:
     """Deadlines in seconds, one per phase; ``run_s`` None lets the job run as long as it needs.
@@ -41,6 +43,7 @@ class Budgets:
     hang_asked: bool = False
 
 
+@wire("SampleSet")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleSet:
     """The samples of divisible work: 0 to ``total`` - 1, in consecutive groups of ``group``.
@@ -55,6 +58,7 @@ class SampleSet:
     digest: str = ""
 
 
+@wire("RunRequest")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
     """A selected cluster, a decided job, and how to run it. ``launcher`` "auto" lets the plan

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from orchestrator.core.diagnosis.model import Diagnosis
 from orchestrator.core.errors import ExitCode
+from orchestrator.core.wire_names import wire
 
 # Why a node of a run that was stopped before its launch may not be clean.
 NOT_LOOKED_AT = "an earlier attempt may have left something there, and nobody looked"
@@ -33,6 +34,7 @@ class Verdict(StrEnum):
     UNGATED = "ungated"
 
 
+@wire("MetricResult")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricResult:
     """A figure with its gate; ``value`` None = the workload did not report it."""
@@ -44,6 +46,7 @@ class MetricResult:
     max: float | None = None
 
 
+@wire("NodeResult")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeResult:
     """How one node ended: ``used``, ``excluded``, ``failed``, ``lost``, ``stopped`` or
@@ -55,6 +58,7 @@ class NodeResult:
     reason: str = ""
 
 
+@wire("RungResult")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungResult:
     """One rung of the ladder: ``used``, ``failed`` or ``skipped``, and why."""
@@ -65,6 +69,7 @@ class RungResult:
     seconds: float | None = None
 
 
+@wire("Samples")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
     """Accounting of divisible work."""
@@ -75,6 +80,7 @@ class Samples:
     duplicates: int
 
 
+@wire("FailureResult")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureResult:
     """The first cause. ``others`` are ranks that we stopped because of it; ``log`` and ``evidence``
@@ -94,6 +100,7 @@ class FailureResult:
     diagnosis: Diagnosis | None = None
 
 
+@wire("Result")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """Everything a script needs to know of a finished run (DESIGN: command line, result object)."""

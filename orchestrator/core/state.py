@@ -25,7 +25,6 @@ from orchestrator.core.events import (
     Occupied,
     Phase,
     Prepared,
-    Problem,
     ProcessExited,
     RankExited,
     RoundClosed,
@@ -39,6 +38,7 @@ from orchestrator.core.ladder import Fall
 from orchestrator.core.outcome import succeeded
 from orchestrator.core.plan import Plan
 from orchestrator.core.planning import Refusal
+from orchestrator.core.problem import Problem
 from orchestrator.core.request import RunRequest
 
 Ending = RankExited | ProcessExited

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestrator.core.wire_names import wire
+
 ParameterValue = bool | int | float | str
 
 
@@ -44,6 +46,7 @@ class Direction(StrEnum):
     INFO = "info"
 
 
+@wire("Parameter")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     """A typed parameter; becomes ``--name value`` on the entry's argument vector.
@@ -66,6 +69,7 @@ class Parameter:
     place: str = ""
 
 
+@wire("Condition")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """What the value of a parameter is to be: one of ``any_of`` unless that is empty, and all else.
@@ -84,6 +88,7 @@ class Condition:
         return tuple(bound for bound in (self.min, self.max) if isinstance(bound, str))
 
 
+@wire("ParameterRule")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterRule:
     """Where all of ``when`` holds, which may be nothing, all of ``require`` has to.
@@ -97,6 +102,7 @@ class ParameterRule:
     place: str = ""
 
 
+@wire("Gate")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
     """Bounds, both inclusive, that a metric must meet."""
@@ -105,6 +111,7 @@ class Gate:
     max: float | None = None
 
 
+@wire("Metric")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """A figure that the workload reports. A required one that is missing fails the run."""
@@ -117,6 +124,7 @@ class Metric:
     help: str = ""
 
 
+@wire("Ranks")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
     """How many ranks: one per GPU or per node; ``cpu`` on a node without GPUs."""
@@ -125,6 +133,7 @@ class Ranks:
     cpu: int = 1
 
 
+@wire("SampleSource")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleSource:
     """Which parameters of a divisible workload say what its samples are.
@@ -140,6 +149,7 @@ class SampleSource:
     any_of: tuple[str, ...] = ()
 
 
+@wire("Workload")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """A validated ``workload.yaml``, or a user's own script wrapped as one.
@@ -172,6 +182,7 @@ class Workload:
     samples: SampleSource | None = None
 
 
+@wire("Job")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A workload with every parameter decided: what one run executes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.boundary.supervisor_records import BadRecord
 from orchestrator.core.errors import BusyError, OrchestrateError
-from orchestrator.core.events import Problem
+from orchestrator.core.problem import Problem
 from orchestrator.edges.store.layout import RunFolder
 
 # Of errors that nodes answer with: they know what is wrong, but not our commands.

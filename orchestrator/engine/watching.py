@@ -14,7 +14,8 @@ from pathlib import Path
 from orchestrator.boundary.kit_records import MAX_LINE_BYTES, parse_report
 from orchestrator.boundary.supervisor_records import BadRecord, parse_record
 from orchestrator.core.errors import OrchestrateError
-from orchestrator.core.events import Failed, NodeLost, Phase, Problem
+from orchestrator.core.events import Failed, NodeLost, Phase
+from orchestrator.core.problem import Problem
 from orchestrator.edges.agent.channel import AgentEvent, ChannelLost
 from orchestrator.edges.store.files import make_private_dir
 from orchestrator.engine.context import Post, RunContext

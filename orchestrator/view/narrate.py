@@ -32,7 +32,6 @@ from orchestrator.core.events import (
     Occupied,
     Prepared,
     Probed,
-    Problem,
     ProcessExited,
     RankExited,
     RankStarted,
@@ -47,6 +46,7 @@ from orchestrator.core.evidence import Inspected, Stalled
 from orchestrator.core.facts import Facts
 from orchestrator.core.ladder import Fall
 from orchestrator.core.outcome import describe, succeeded
+from orchestrator.core.problem import Problem
 from orchestrator.core.rounds import Exchanged
 from orchestrator.core.state import LEASE, RunState
 from orchestrator.view.text import TIMES, brief, plural, seconds, size

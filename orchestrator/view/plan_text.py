@@ -8,11 +8,13 @@ from dataclasses import dataclass, fields
 from orchestrator.core.command import Command, render_human
 from orchestrator.core.plan import NodePlan, Plan, ProcessPlan, Variable
 from orchestrator.core.request import Budgets
+from orchestrator.core.wire_names import wire
 from orchestrator.view.text import brief, clean, plural, seconds, size
 
 MAX_SKIPPED = 20
 
 
+@wire("Travel")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Travel:
     """What is sent to nodes that have none of it. ``skipped``: one text per rule."""

@@ -35,13 +35,13 @@ from orchestrator.core.events import (
     Failed,
     NodeConcluded,
     Phase,
-    Problem,
     RankExited,
     RankStarted,
     Swept,
 )
 from orchestrator.core.machine import step
 from orchestrator.core.outcome import Exited, Signalled
+from orchestrator.core.problem import Problem
 from orchestrator.core.state import new_state
 from orchestrator.core.verdict import conclude
 from tests.core.world import Reply, World, request

@@ -13,7 +13,6 @@ from orchestrator.core.events import (
     Connected,
     Event,
     NodeLost,
-    Problem,
     RankExited,
     RankStarted,
     Resumed,
@@ -29,6 +28,7 @@ from orchestrator.core.evidence import (
 )
 from orchestrator.core.machine import identity, step
 from orchestrator.core.outcome import Exited, Signalled
+from orchestrator.core.problem import Problem
 from orchestrator.core.result import Result, Status
 from orchestrator.core.verdict import conclude
 from orchestrator.view.narrate import Weight, narrate

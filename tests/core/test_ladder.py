@@ -22,12 +22,12 @@ from orchestrator.core.events import (
     NodeConcluded,
     NodeLost,
     Phase,
-    Problem,
     RankExited,
 )
 from orchestrator.core.joining import NOT_READY
 from orchestrator.core.ladder import BETWEEN_NODES, Fall, Ground, Intent, Rung, ladder, used
 from orchestrator.core.outcome import Exited, Signalled
+from orchestrator.core.problem import Problem
 from orchestrator.core.request import RunRequest
 from orchestrator.core.result import Result, Status
 from orchestrator.core.state import RunState

@@ -23,7 +23,6 @@ from orchestrator.core.events import (
     NodeConcluded,
     NodeLost,
     Phase,
-    Problem,
     RankExited,
     RankStarted,
     Reported,
@@ -33,6 +32,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.machine import identity, phase, step
 from orchestrator.core.outcome import Exited, Signalled
+from orchestrator.core.problem import Problem
 from orchestrator.core.result import Status, Verdict
 from orchestrator.core.state import new_state
 from orchestrator.core.verdict import conclude

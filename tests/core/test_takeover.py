@@ -20,7 +20,6 @@ from orchestrator.core.events import (
     NodeLost,
     Occupied,
     Phase,
-    Problem,
     RankExited,
     Reported,
     Resumed,
@@ -30,6 +29,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.machine import identity, step
 from orchestrator.core.outcome import Exited, Signalled
+from orchestrator.core.problem import Problem
 from orchestrator.core.result import Status
 from orchestrator.core.state import FIRST_EPOCH, RunState, new_state
 from orchestrator.core.verdict import conclude

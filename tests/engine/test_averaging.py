@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from orchestrator.core.checks import Finding
 from orchestrator.core.errors import RunFailed
-from orchestrator.core.events import Event, Problem, RoundClosed
+from orchestrator.core.events import Event, RoundClosed
 from orchestrator.core.ladder import BETWEEN_NODES, Fall
 from orchestrator.core.plan import Plan
 from orchestrator.core.planning import plan
+from orchestrator.core.problem import Problem
 from orchestrator.core.state import RunState, new_state
 from orchestrator.core.workload import Shape, Workload
 from orchestrator.edges.rounds.outer import read_header

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.events import Problem, Reported, RoundClosed
+from orchestrator.core.events import Reported, RoundClosed
+from orchestrator.core.problem import Problem
 from orchestrator.view.board import Board, Progress
 from orchestrator.view.narrate import Weight, narrate
 from tests.core.world import World, request

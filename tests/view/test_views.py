@@ -11,16 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.events import (
-    Event,
-    Failed,
-    Phase,
-    Problem,
-    Progressed,
-    RankExited,
-)
+from orchestrator.core.events import Event, Failed, Phase, Progressed, RankExited
 from orchestrator.core.machine import step
 from orchestrator.core.outcome import Signalled
+from orchestrator.core.problem import Problem
 from orchestrator.core.result import (
     NOT_LOOKED_AT,
     FailureResult,

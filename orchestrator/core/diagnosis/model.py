@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from orchestrator.core.outcome import Outcome
+from orchestrator.core.wire_names import wire
 
 SHOWN_LINE = 400  # characters of a log line that a verdict carries
 MAX_EVIDENCE = 5
@@ -146,6 +147,7 @@ class End:
     outcome: Outcome
 
 
+@wire("Evidence")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """A line to look at; ``line`` counts from 1, 0 = it is no line of a file."""
@@ -160,6 +162,7 @@ class Evidence:
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
+@wire("Diagnosis")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """The first cause. ``who`` names its rank or node; ``consequences`` fold what others suffered;

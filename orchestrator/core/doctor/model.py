@@ -53,11 +53,6 @@ class Subject:
     def name(self) -> str:
         return self.spec.name
 
-    @property
-    def wants_gpus(self) -> bool:
-        """Whether the inventory declares GPUs."""
-        return bool(self.spec.gpus.count or self.spec.gpus.indices)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:

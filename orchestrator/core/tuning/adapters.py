@@ -7,7 +7,7 @@ because a bare ``mlx5_1`` is a prefix that ``mlx5_10`` matches, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.facts import Facts, Hca
@@ -44,7 +44,6 @@ def choose_ports(facts: Facts) -> Choice:
 
 
 # Each step: position in the list -> why that port is to be kept out.
-Step = Callable[[Facts, Sequence[Hca]], dict[int, str]]
 
 
 def _of_the_fast_kind(facts: Facts, ports: Sequence[Hca]) -> dict[int, str]:

@@ -114,11 +114,6 @@ class Journal:
         self._synced = True
         sync_dir(path.parent)
 
-    @property
-    def next_seq(self) -> int:
-        """The number that the next entry gets."""
-        return self._seq
-
     def append(self, t: float, event: Mapping[str, Any]) -> int:
         """Write one entry; returns its number. Raises ``OSError`` with nothing appended."""
         return self.append_many([(t, event)])[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -13,15 +12,6 @@ from orchestrator.core.errors import UsageError
 DEADLINE_S = 60.0
 MAX_IGNORED = 2_000
 _NOT_IN_A_REPOSITORY = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Relative names below one folder. ``ignored`` may name whole folders (ending in ``/``)."""
-
-    tracked: list[str]
-    others: list[str]
-    ignored: list[str]
 
 
 class Query:

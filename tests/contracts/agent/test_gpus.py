@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from orchestrator.core.facts import P2p
-from orchestrator.edges.agent.node.gpus import find_gpus, parse_users
+from orchestrator.edges.agent.node.gpu_query import parse_users
+from orchestrator.edges.agent.node.gpus import find_gpus
 from orchestrator.edges.agent.node.nvml import FieldValue, Nvml, describe
 from orchestrator.edges.agent.node.smi import (
     ask_smi,

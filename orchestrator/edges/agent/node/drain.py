@@ -11,7 +11,7 @@ import threading
 import time
 
 from orchestrator.edges.agent.node.fault import BAD_REQUEST, AgentFault
-from orchestrator.edges.agent.node.gpus import MIB, find_program, query
+from orchestrator.edges.agent.node.gpu_query import MIB, find_program, query
 from orchestrator.edges.agent.node.layout import AttemptLayout, RunLayout, write_atomically
 from orchestrator.edges.agent.node.processes import look
 from orchestrator.edges.agent.node.state import records

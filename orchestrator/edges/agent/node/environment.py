@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 from orchestrator.edges.agent.node.fault import ENVIRONMENT, AgentFault
-from orchestrator.edges.agent.node.launch import login_environment
 from orchestrator.edges.agent.node.layout import write_atomically
+from orchestrator.edges.agent.node.login import login_environment
 from orchestrator.edges.agent.node.wire import field
 
 TYPE_CHECKING = False
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from orchestrator.edges.agent.node.operations import Context
+    from orchestrator.edges.agent.node.call import Context
 
 MAX_LINE_BYTES = 4096
 MAX_LINES = 20_000

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from orchestrator.edges.agent.node.gpu_query import NVML, TIMEOUT_S, find_program, run, which
 from orchestrator.edges.agent.node.pci import Device, all_paths, find_redirection, path_kind
 from orchestrator.edges.agent.node.reading import names, read
 
@@ -17,13 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-TIMEOUT_S = 25.0
-MAX_OUTPUT_BYTES = 1024 * 1024
-MIB = 1024 * 1024
-COMPUTE_USERS = "--query-compute-apps=gpu_uuid,pid"
-FALLBACK_PATHS = ("/usr/bin/nvidia-smi", "/usr/local/nvidia/bin/nvidia-smi")
 SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl")
-NVML = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nvml.py")
 PEERMEM = ("nvidia_peermem", "nv_peer_mem")
 SWITCH_CLASS, NVIDIA = "0x068000", "0x10de"
 
@@ -161,7 +156,7 @@ def _count_switches(sys_root: str) -> int:
 
 
 def _fm_version() -> str:
-    program = _which("nv-fabricmanager")
+    program = which("nv-fabricmanager")
     text = run([program, "--version"], [], 5.0) if program else ""
     return text.rpartition(":")[2].strip()[:64] if ":" in text else ""
 
@@ -180,57 +175,3 @@ def _ask_nvml(notes: list[str]) -> dict[str, Any] | None:
     if "error" in found:
         notes.append(f"NVML: {found['error']}")
     return None
-
-
-def find_program() -> str | None:
-    """Where nvidia-smi is, if anywhere."""
-    return _which("nvidia-smi") or next(filter(os.path.exists, FALLBACK_PATHS), None)
-
-
-def _which(name: str) -> str | None:
-    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    paths = (os.path.join(folder, name) for folder in folders if folder)
-    return next((path for path in paths if os.access(path, os.X_OK)), None)
-
-
-def query(program: str, what: str, notes: list[str], timeout_s: float = TIMEOUT_S) -> str:
-    """nvidia-smi's answer as CSV; "" with a note when there is none."""
-    return run([program, what, "--format=csv,noheader,nounits"], notes, timeout_s)
-
-
-def run(argv: list[str], notes: list[str], timeout_s: float) -> str:
-    """What a program of the driver's prints; "" with a note when it fails."""
-    import subprocess
-    import threading
-
-    name = os.path.basename(argv[0] if argv[-1] != NVML else NVML)
-    pipe = subprocess.PIPE
-    try:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
-    except OSError as error:
-        notes.append(f"{name}: {error}")
-        return ""
-    try:
-        out, err = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        notes.append(f"{name}: {error}")
-        process.kill()
-        # A wedged driver keeps it beyond KILL: whoever asked must not wait for that.
-        threading.Thread(target=process.communicate, daemon=True).start()
-        return ""
-    text = out[:MAX_OUTPUT_BYTES].decode(errors="replace")
-    if process.returncode:
-        said = err[:500].decode(errors="replace").strip() or text[:500].strip()
-        notes.append(f"{name} ended with {process.returncode}: {said}")
-        return ""
-    return text
-
-
-def parse_users(text: str) -> dict[str, set[int]]:
-    """GPU uuid -> pids that hold a context on it."""
-    users: dict[str, set[int]] = {}
-    for line in text.splitlines():
-        uuid, _, pid = (part.strip() for part in line.partition(","))
-        if pid.isdigit():
-            users.setdefault(uuid, set()).add(int(pid))
-    return users

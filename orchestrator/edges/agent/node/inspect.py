@@ -12,7 +12,7 @@ import threading
 import time
 from functools import partial
 
-from orchestrator.edges.agent.node import flight, gpus, ras, stacks
+from orchestrator.edges.agent.node import flight, gpu_query, ras, stacks
 from orchestrator.edges.agent.node.fault import ABSENT, AgentFault
 from orchestrator.edges.agent.node.layout import AttemptLayout, NodeLayout
 from orchestrator.edges.agent.node.network import find_interfaces
@@ -165,14 +165,14 @@ class Inspection:
         return text
 
     def _gpus(self) -> list[dict[str, Any]]:
-        program, notes = gpus.find_program(), list[str]()
+        program, notes = gpu_query.find_program(), list[str]()
         if program is None:
             return []
-        listed = gpus.query(program, USE, notes, DRIVER_S)
-        used = gpus.query(program, gpus.COMPUTE_USERS, notes, DRIVER_S) if listed else ""
+        listed = gpu_query.query(program, USE, notes, DRIVER_S)
+        used = gpu_query.query(program, gpu_query.COMPUTE_USERS, notes, DRIVER_S) if listed else ""
         for note in notes:
             self._note(note)
-        return parse_use(listed, gpus.parse_users(used))
+        return parse_use(listed, gpu_query.parse_users(used))
 
     # ---- putting it together --------------------------------------------------------------------
 
@@ -306,7 +306,7 @@ def _ras_address(environments: Any) -> str:
     for environment in environments:
         if environment.get("NCCL_RAS_ADDR"):
             return str(environment["NCCL_RAS_ADDR"])
-    return ras.ADDRESS if gpus.find_program() else ""
+    return ras.ADDRESS if gpu_query.find_program() else ""
 
 
 def _name(task: object) -> str:

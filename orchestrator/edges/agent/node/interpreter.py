@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 from orchestrator.edges.agent.node.fault import ABSENT, BAD_REQUEST, AgentFault, shorten
-from orchestrator.edges.agent.node.launch import login_environment
+from orchestrator.edges.agent.node.login import login_environment
 from orchestrator.edges.agent.node.modules import find_modules
 from orchestrator.edges.agent.node.wire import field, strings
 

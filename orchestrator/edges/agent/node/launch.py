@@ -23,6 +23,7 @@ from orchestrator.edges.agent.node.layout import (
     check_name,
 )
 from orchestrator.edges.agent.node.locks import Occupied
+from orchestrator.edges.agent.node.login import login_environment
 from orchestrator.edges.agent.node.reading import boot_id
 from orchestrator.edges.agent.node.reservations import (
     Reservation,
@@ -54,19 +55,6 @@ ENTRY = (
     "import sys;sys.path.insert(0,sys.argv[1]);"
     "from orchestrator.edges.agent.node.supervisor import main;main()"
 )
-# What ranks inherit from the login: where things are and how text looks, not what tunes a program.
-INHERITED = frozenset(
-    "HOME PATH USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR LD_LIBRARY_PATH CUDA_HOME CUDA_PATH "
-    "XDG_CACHE_HOME HF_HOME http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY "
-    "SLURM_CONF".split()
-)
-INHERITED_PREFIXES = ("LC_", "NVIDIA_", "SSL_CERT_")
-
-
-def login_environment() -> dict[str, str]:
-    """The part of the agent's own environment that programs on this node get."""
-    own = os.environ.items()
-    return {k: v for k, v in own if k in INHERITED or k.startswith(INHERITED_PREFIXES)}
 
 
 def launch(

@@ -8,9 +8,10 @@ import threading
 from collections import OrderedDict
 
 from orchestrator.edges.agent.node.bootstrap import refusal
+from orchestrator.edges.agent.node.call import Call, Context
 from orchestrator.edges.agent.node.fault import BAD_REQUEST, SYSTEM, AgentFault, shorten
 from orchestrator.edges.agent.node.layout import NodeLayout
-from orchestrator.edges.agent.node.operations import INLINE, OPERATIONS, READS, Call, Context
+from orchestrator.edges.agent.node.operations import INLINE, OPERATIONS, READS
 from orchestrator.edges.agent.node.reading import boot_id
 from orchestrator.edges.agent.node.wire import Body, FrameWriter, WireError, heard, read_frame
 

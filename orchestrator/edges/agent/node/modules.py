@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 
-from orchestrator.edges.agent.node.launch import login_environment
+from orchestrator.edges.agent.node.login import login_environment
 
 TIMEOUT_S = 30.0
 MAX_OUTPUT_BYTES = 64 * 1024

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
-import signal
-import threading
 
+from orchestrator.edges.agent.node.call import Call, Context
 from orchestrator.edges.agent.node.fault import BUSY, AgentFault
-from orchestrator.edges.agent.node.layout import NodeLayout
-from orchestrator.edges.agent.node.wire import Body, FrameWriter, field, strings
+from orchestrator.edges.agent.node.wire import field, strings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Union
-
-    from orchestrator.edges.agent.node.reach import Listener
-    from orchestrator.edges.agent.node.reservations import Reservations
-    from orchestrator.edges.agent.node.trial import Trial
-    from orchestrator.edges.agent.node.watch import Watch
 
     Request = Mapping[str, Any]
     Result = Union[dict[str, Any], tuple[dict[str, Any], bytes]]
@@ -29,69 +20,6 @@ MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 MAX_REQUIREMENTS_BYTES = 1024 * 1024
 MAX_BASES = 64
 MAX_WATCHES = 64
-
-
-def _nothing() -> None:
-    pass
-
-
-class Context:
-    """What operations share: the writer, the layout, and what has to end with the channel."""
-
-    def __init__(self, writer: FrameWriter, layout: NodeLayout) -> None:
-        self.writer = writer
-        self.layout = layout
-        self.watches: dict[str, Watch] = {}
-        self.listeners: dict[int, Listener] = {}
-        self.builders: set[int] = set()
-        self.trials: dict[str, Trial] = {}
-        self.afterwards: dict[str, Callable[[], None]] = {}
-        self.lock = threading.Lock()
-        self._reservations: Reservations | None = None
-
-    def after(self, id: str) -> None:
-        """The answer to ``id`` is on its way: what it announced may begin."""
-        self.afterwards.pop(id, _nothing)()
-        watch = self.watches.get(id)
-        if watch:
-            threading.Thread(target=self._run_watch, args=(watch,), daemon=True).start()
-
-    def _run_watch(self, watch: Watch) -> None:
-        try:
-            watch.run()
-        except OSError:
-            self.close()
-            os._exit(0)
-        finally:
-            self.watches.pop(watch.id, None)
-
-    @property
-    def reservations(self) -> Reservations:
-        """Made when it is first needed: most channels reserve nothing."""
-        with self.lock:
-            if self._reservations is None:
-                from orchestrator.edges.agent.node.reservations import Reservations
-
-                self._reservations = Reservations()
-            return self._reservations
-
-    def close(self) -> None:
-        """Let go of reservations; end builders and trials (groups that we started, not reaped)."""
-        if self._reservations is not None:
-            self._reservations.close()
-        for pid in list(self.builders):
-            with contextlib.suppress(OSError):
-                os.killpg(pid, signal.SIGKILL)
-
-
-class Call:
-    """One request as an operation gets it."""
-
-    def __init__(self, context: Context, request: Request, body: Body) -> None:
-        self.context = context
-        self.layout = context.layout
-        self.request = request
-        self.body = body
 
 
 def _on_layout(module: str, name: str) -> Callable[[Call], Result]:

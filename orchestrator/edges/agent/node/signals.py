@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from orchestrator.edges.agent.node.operations import Call
+    from orchestrator.edges.agent.node.call import Call
 
 ALLOWED = {
     "KILL": signal.SIGKILL,

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 
 from orchestrator.edges.agent.node.fault import SLURM, AgentFault
-from orchestrator.edges.agent.node.launch import login_environment
 from orchestrator.edges.agent.node.layout import NodeLayout
+from orchestrator.edges.agent.node.login import login_environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

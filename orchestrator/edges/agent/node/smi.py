@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.edges.agent.node.gpus import (
+from orchestrator.edges.agent.node.gpu_query import (
     COMPUTE_USERS,
     MIB,
     TIMEOUT_S,

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 
-from orchestrator.edges.agent.node.launch import login_environment
+from orchestrator.edges.agent.node.login import login_environment
 from orchestrator.edges.agent.node.vitals import words
 
 TYPE_CHECKING = False

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from orchestrator.edges.agent.node.call import Context
     from orchestrator.edges.agent.node.layout import NodeLayout
-    from orchestrator.edges.agent.node.operations import Context
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
 MAX_S = 600.0

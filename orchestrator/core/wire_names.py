@@ -1,0 +1,29 @@
+"""The names under which data is written: in journals, in ``--json`` and in stored plans.
+
+They are part of the format, class names are not: a class may be renamed, its wire name stays for
+as long as somebody may hold a file with it. All of them: ``tests/golden/wire_names.txt``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+_ATTRIBUTE = "__wire_name__"
+C = TypeVar("C", bound=type)
+
+
+def wire(name: str) -> Callable[[C], C]:
+    """Class decorator: instances are written as objects whose ``type`` is ``name``."""
+
+    def mark(cls: C) -> C:
+        setattr(cls, _ATTRIBUTE, name)
+        return cls
+
+    return mark
+
+
+def wire_name(cls: type) -> str | None:
+    """The name that ``cls`` is written under; None if it is never written. Not inherited."""
+    name: str | None = vars(cls).get(_ATTRIBUTE)
+    return name
