@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import click
 from click.shell_completion import CompletionItem
 
-from orchestrator.core.suggest import did_you_mean
+from orchestrator.core.base.suggest import did_you_mean
 
 _OWN_OPTIONS = frozenset({"-h", "--help", "--version"})
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from orchestrator.core.command import Secret, Text
-from orchestrator.core.errors import UsageError
-from orchestrator.core.nodeset import MAX_NAME_LENGTH
+from orchestrator.core.base.command import Secret, Text
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.base.nodeset import MAX_NAME_LENGTH
 
 if TYPE_CHECKING:
-    from orchestrator.core.request import Budgets
+    from orchestrator.core.model.request import Budgets
 
 CONTINUE = "continue"  # as a value of --unattended
 OFF = "off"  # as a value of these budgets
@@ -326,8 +326,8 @@ def parse_budgets(
     """``NAME=SECONDS`` over the defaults; ``run_s`` wins over ``run=``, and ``unattended`` (seconds
     or ``continue``) over ``lease=``. Raises ``UsageError``.
     """
-    from orchestrator.core.request import Budgets
-    from orchestrator.core.suggest import did_you_mean
+    from orchestrator.core.model.request import Budgets
+    from orchestrator.core.base.suggest import did_you_mean
 
     known = [f.name.removesuffix("_s") for f in fields(Budgets) if f.name.endswith("_s")]
     given: dict[str, float | None] = {}
@@ -363,6 +363,6 @@ def _seconds(option: str, value: str, otherwise: str = "") -> float:
 
 def colored(choice: str, *, err: bool = False) -> bool:
     """Whether standard output (or error) is written in colour."""
-    from orchestrator.view.terminal import use_color
+    from orchestrator.view.terminal.terminal import use_color
 
     return use_color(choice, sys.stderr if err else sys.stdout, os.environ)

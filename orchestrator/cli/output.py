@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
-from orchestrator.core.command import MASK, Secret
+from orchestrator.core.base.command import MASK, Secret
 
 
 def plain(value: object) -> Any:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from .mutant import Mutant
 
 _ENGINE = "orchestrator/engine"
-_STORE = "orchestrator/edges/store"
-_TRANSPORT = "orchestrator/edges/transport"
+_STORE = "orchestrator/adapters/store"
+_TRANSPORT = "orchestrator/adapters/transport"
 _SEEDS = "tests/simulation/test_seeds.py"
 _CRASHES = "tests/simulation/test_crashes.py"
 _SYNCED = "tests/simulation/test_synced.py"
 _JOURNAL = "tests/store/test_journal.py"
-_UNTRUSTED = "tests/engine/test_untrusted.py"
+_UNTRUSTED = "tests/engine/node/test_untrusted.py"
 _RESUME = "tests/cli/test_resume_here.py"
 _HOST_KEYS = "tests/contracts/transport/test_connecting.py"
 
@@ -83,7 +83,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         file=f"{_ENGINE}/node_hand.py",
         old="        async with self._launching:\n            try:\n",
         new="        if True:\n            try:\n",
-        tests=("tests/engine/test_node_hand.py",),
+        tests=("tests/engine/node/test_handle.py",),
     ),
     Mutant(
         name="reservations-are-kept",
@@ -91,7 +91,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         file=f"{_ENGINE}/reserving.py",
         old="if errors or occupied:",
         new="if errors:",
-        tests=("tests/engine/test_reserving.py",),
+        tests=("tests/engine/node/test_reserve_all.py",),
     ),
     Mutant(
         name="lease-is-never-renewed",
@@ -123,7 +123,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         file=f"{_ENGINE}/pulse.py",
         old="if node in broken:",
         new="if not broken:",
-        tests=("tests/engine/test_pulse.py::test_a_broken_link_is_not_silence_of_the_ranks",),
+        tests=("tests/engine/run/test_progress_watchdog.py::test_a_broken_link_is_not_silence_of_the_ranks",),
     ),
     Mutant(
         name="broken-ssh-is-a-broken-link",
@@ -132,7 +132,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         old="for name, node in nodes.items() if not node.broken}",
         new="for name, node in nodes.items()}",
         tests=(
-            "tests/engine/test_links.py::test_a_node_that_we_cannot_ask_tells_nothing_of_its_links",
+            "tests/engine/network/test_link_watchdog.py::test_a_node_that_we_cannot_ask_tells_nothing_of_its_links",
         ),
     ),
     Mutant(
@@ -141,7 +141,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         file=f"{_ENGINE}/links.py",
         old="if min(s, quiet_s) >= limit_s}",
         new="if s >= limit_s}",
-        tests=("tests/engine/test_links.py::test_ranks_that_go_on_do_not_need_the_link",),
+        tests=("tests/engine/network/test_link_watchdog.py::test_ranks_that_go_on_do_not_need_the_link",),
     ),
     Mutant(
         name="sigterm-just-ends",
@@ -149,7 +149,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         file=f"{_ENGINE}/interrupts.py",
         old="STOPPING = (signal.SIGINT, signal.SIGTERM)",
         new="STOPPING = (signal.SIGINT,)",
-        tests=("tests/engine/test_interrupts.py::test_a_signal_as_soon_as_the_run_exists",),
+        tests=("tests/engine/run/test_interrupts.py::test_a_signal_as_soon_as_the_run_exists",),
     ),
     Mutant(
         name="two-coordinators",
@@ -194,7 +194,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="resume-of-what-is-over",
         promise="resume of a finished run changes nothing",
-        file="orchestrator/cli/resume.py",
+        file="orchestrator/cli/commands/resume.py",
         old="if result is not None and not _resumable(result, retry=retry):",
         new="if result is None and retry:",
         tests=(f"{_RESUME}::test_a_failed_run_goes_on_only_when_asked_to",),
@@ -202,7 +202,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="changed-code-goes-on",
         promise="a run goes on with other code only if that is accepted",
-        file="orchestrator/cli/resume.py",
+        file="orchestrator/cli/commands/resume.py",
         old="if changes and not accept_change:",
         new="if len(changes) > SHOWN_CHANGES and not accept_change:",
         tests=(f"{_RESUME}::test_a_changed_inventory_is_refused_unless_accepted",),
@@ -218,7 +218,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="screens-can-be-steered",
         promise="nothing that a node says steers a terminal",
-        file="orchestrator/view/text.py",
+        file="orchestrator/view/terminal/text.py",
         old='return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\\n", " "))).expandtabs(8)',
         new='return text.replace("\\n", " ").expandtabs(8)',
         tests=("tests/security/test_screens.py::test_commands_about_runs",),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from .mutant import Mutant
 
 _CORE = "orchestrator/core"
-_LEASES = "tests/core/test_leases.py"
-_MACHINE = "tests/core/test_machine.py"
-_TAKEOVER = "tests/core/test_takeover.py"
-_HANG = "tests/core/test_hang_decisions.py"
+_LEASES = "tests/core/sharing/test_leases.py"
+_MACHINE = "tests/core/run/test_machine.py"
+_TAKEOVER = "tests/core/run/test_takeover.py"
+_HANG = "tests/core/run/test_hang_decisions.py"
 
 IN_CORE: tuple[Mutant, ...] = (
     Mutant(
@@ -197,6 +197,6 @@ IN_CORE: tuple[Mutant, ...] = (
         file=f"{_CORE}/codec.py",
         old="    if isinstance(value, Secret):\n        return MASK\n",
         new="    if isinstance(value, Secret):\n        return value.reveal()\n",
-        tests=("tests/core/test_codec.py::test_secrets_are_masked",),
+        tests=("tests/core/base/test_codec.py::test_secrets_are_masked",),
     ),
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from .mutant import Mutant
 
 _STEP = "tests/rounds/test_outer_step.py"
-_SERVICE = "tests/engine/test_averaging.py"
+_SERVICE = "tests/engine/sharing/test_diloco.py"
 
 IN_ROUNDS: tuple[Mutant, ...] = (
     Mutant(
         name="rows-do-not-weigh",
         promise="a node counts by the rows that it trained on",
-        file="orchestrator/edges/rounds/outer.py",
+        file="orchestrator/adapters/rounds/outer_optimizer.py",
         old="wanted += vector.weighted(start, end, weight)",
         new="wanted += vector.weighted(start, end, np.float32(1 / len(parts)))",
         tests=(f"{_STEP}::test_it_is_a_nesterov_step_with_the_weighted_average",),
@@ -19,7 +19,7 @@ IN_ROUNDS: tuple[Mutant, ...] = (
     Mutant(
         name="rounding-is-lost",
         promise="what rounding takes from an update is in the next one",
-        file="orchestrator/edges/rounds/outer.py",
+        file="orchestrator/adapters/rounds/outer_optimizer.py",
         old="wanted += residual.read(start, end)",
         new="residual.read(start, end)",
         tests=(f"{_STEP}::test_small_changes_beside_large_ones_get_through_in_the_end",),
@@ -27,7 +27,7 @@ IN_ROUNDS: tuple[Mutant, ...] = (
     Mutant(
         name="parts-are-not-checked",
         promise="a part that is not finite does not count",
-        file="orchestrator/engine/round_parts.py",
+        file="orchestrator/engine/sharing/round_parts.py",
         old="await asyncio.to_thread(self._outer.check, target, terms.compression, terms.values)",
         new="await asyncio.sleep(0)",
         tests=(f"{_SERVICE}::test_a_part_that_is_wrong_does_not_count_and_its_node_is_named[nan]",),
@@ -35,7 +35,7 @@ IN_ROUNDS: tuple[Mutant, ...] = (
     Mutant(
         name="gradients-are-averaged",
         promise="gradients over SSH are summed, as a collective would",
-        file="orchestrator/core/rounds.py",
+        file="orchestrator/core/sharing/rounds.py",
         old="return dict.fromkeys(rows, 1.0)",
         new="return dict.fromkeys(rows, 1.0 / len(rows))",
         tests=(f"{_SERVICE}::test_gradients_are_summed_to_the_bit_and_most_steps_are_not_told_of",),
@@ -43,7 +43,7 @@ IN_ROUNDS: tuple[Mutant, ...] = (
     Mutant(
         name="a-takeover-begins-anew",
         promise="no round is lost or counted twice when the coordinator dies",
-        file="orchestrator/engine/local_rounds.py",
+        file="orchestrator/engine/sharing/diloco_service.py",
         old="if kept is None or kept.attempt != self._attempt:",
         new="if kept is None or kept.attempt:",
         tests=(f"{_SERVICE}::test_a_coordinator_that_takes_over_goes_on[closed]",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .mutant import Mutant
 
-_NODE = "orchestrator/edges/agent/node"
+_NODE = "orchestrator/node_agent"
 _TESTS = "tests/contracts/agent"
 _LEASE = f"{_TESTS}/test_lease.py"
 

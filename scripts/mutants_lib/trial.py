@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from orchestrator.edges.agent.node.processes import descendants, sweep
+from orchestrator.node_agent.process.processes import descendants, sweep
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 TEST_S = 30.0

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from orchestrator.cli.failure import SIGPIPE_EXIT
-from orchestrator.core.errors import ExitCode, OrchestrateError
+from orchestrator.cli.outermost import SIGPIPE_EXIT
+from orchestrator.core.base.errors import ExitCode, OrchestrateError
 from tests.architecture.source import ROOT, files
 
 LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")

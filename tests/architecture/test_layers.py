@@ -1,4 +1,4 @@
-"""The layers: cli -> view -> engine -> edges -> boundary -> core, and what the core must not do."""
+"""The layers: cli, view -> engine -> adapters -> parsing -> core, and what the core must not do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from tests.architecture.source import Module, called_name, calls, imports, package_modules
 
-LAYERS = ("core", "boundary", "edges", "engine", "view", "cli", "__main__")
+LAYERS = ("core", "parsing", "adapters", "engine", "view", "cli", "__main__")
 IMPURE_MODULES = frozenset(
     "asyncio concurrent fcntl glob http io logging multiprocessing os random secrets select "
     "selectors shutil socket sqlite3 ssl subprocess tempfile threading time urllib uuid".split()

@@ -13,7 +13,7 @@ from mutants_lib.verdicts import Fate, judge
 
 from tests.architecture.source import ROOT
 
-PARTS = "core engine edges/store edges/transport edges/agent/node cli view".split()
+PARTS = "core engine adapters/store adapters/transport node_agent cli view".split()
 SOME = Mutant(name="m", promise="p", file="f.py", old="a", new="b", tests=("tests/t.py::test_x",))
 
 

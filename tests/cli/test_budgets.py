@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.options import parse_budgets
-from orchestrator.core.errors import ExitCode, UsageError
-from orchestrator.core.request import Budgets
-from orchestrator.core.result import FailureResult, Result, Status
-from orchestrator.view.failure import failure_screen
+from orchestrator.core.base.errors import ExitCode, UsageError
+from orchestrator.core.model.request import Budgets
+from orchestrator.core.verdict.result import FailureResult, Result, Status
+from orchestrator.view.result.failure_screen import failure_screen
 
 
 @pytest.mark.parametrize(

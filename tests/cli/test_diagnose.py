@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.core.events import RankExited
-from orchestrator.core.outcome import Exited, Signalled
-from orchestrator.core.result import FailureResult
-from orchestrator.edges.diagnosis.reading import MIB, Gathering, Window
-from orchestrator.edges.diagnosis.sources import log_sources, source_of
-from orchestrator.edges.store.runs import read_result
+from orchestrator.core.run.events import RankExited
+from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.verdict.result import FailureResult
+from orchestrator.adapters.diagnosis.log_reader import MIB, Gathering, Window
+from orchestrator.adapters.diagnosis.log_sources import log_sources, source_of
+from orchestrator.adapters.store.run_list import read_result
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import finished
 

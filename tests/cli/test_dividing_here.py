@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.boundary.sample_records import sample_line
+from orchestrator.parsing.replies.sample_records import sample_line
 from tests.hosts.dividing import (
     SQUARES,
     check_complete,

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.core.facts import Facts
-from orchestrator.engine.survey import Surveyed
-from orchestrator.view.probe_tables import SECTIONS, notes, probe_tables
+from orchestrator.core.model.facts import Facts
+from orchestrator.engine.oneshot.probe_nodes import Surveyed
+from orchestrator.view.tables.probe_tables import SECTIONS, notes, probe_tables
 from tests.fixtures.machines import Machine, Port, build, compute_ports, roce_ports
 
 INVENTORY = """
@@ -185,7 +185,7 @@ def test_what_was_not_measured_is_unproven_and_fails_only_if_that_is_asked(
     """A node that hides its kernel's log and its PCIe bridges from us."""
     hidden = replace(machines[2], node="n1", xids=None)
     found = [Surveyed(node="n1", seconds=0.1, facts=hidden)]
-    monkeypatch.setattr("orchestrator.cli.surveying.take_survey", lambda *_, **__: found)
+    monkeypatch.setattr("orchestrator.cli.node_queries.take_survey", lambda *_, **__: found)
     path = tmp_path / "one.yaml"
     path.write_text("name: one\nnodes: [n1]\n")
 

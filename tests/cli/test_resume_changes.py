@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cli.resume import changes_of
-from orchestrator.core.codec import to_json
-from orchestrator.edges.store.layout import RunFolder
-from orchestrator.engine.revisit import read_request
+from orchestrator.cli.commands.resume import changes_of
+from orchestrator.core.base.codec import to_json
+from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.engine.oneshot.cleanup import read_request
 from tests.cli.runs_on_disk import begin
 from tests.core.world import request
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.core.result import NodeResult
-from orchestrator.edges.store.layout import Layout
-from orchestrator.edges.store.runs import read_result, write_result
+from orchestrator.core.verdict.result import NodeResult
+from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.store.run_list import read_result, write_result
 from tests.architecture.source import ROOT
 
 # Tests beside these look at the same process table.

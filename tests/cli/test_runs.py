@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.core.codec import to_json
-from orchestrator.core.events import RankExited
-from orchestrator.core.outcome import Signalled
-from orchestrator.edges.store.journal import Journal
-from orchestrator.edges.store.layout import RunFolder
-from orchestrator.edges.store.runs import write_result
-from orchestrator.engine.revisit import NodeVisit
+from orchestrator.core.base.codec import to_json
+from orchestrator.core.run.events import RankExited
+from orchestrator.core.base.outcome import Signalled
+from orchestrator.adapters.store.journal import Journal
+from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.adapters.store.run_list import write_result
+from orchestrator.engine.oneshot.cleanup import NodeVisit
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import LOGS, begin, events_of, finished
 
@@ -27,8 +27,8 @@ KILLED = RankExited(node="a", rank=0, outcome=Signalled(9), at=1.0, last_line="b
 COORDINATOR = """
 import signal, sys, threading
 from pathlib import Path
-from orchestrator.edges.store.liveness import identify_self, write_identity
-from orchestrator.edges.store.layout import RunFolder
+from orchestrator.adapters.store.liveness import identify_self, write_identity
+from orchestrator.adapters.store.layout import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 seen = []
 over = threading.Event()
@@ -305,7 +305,7 @@ def test_clean_of_a_node_that_refuses_advises_to_stop_the_run(
         gone = NodeVisit("n2", False, "connection refused", answered=False)
         return [NodeVisit("n1", False, "its supervisor still runs"), gone]
 
-    monkeypatch.setattr("orchestrator.engine.revisit.clean_run", refused)
+    monkeypatch.setattr("orchestrator.engine.oneshot.cleanup.clean_run", refused)
     folder = finished(home)
     assert main(["clean", "r1"]) == 4
     assert folder.path.exists()

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from orchestrator.core.leases import Leases, Worker
-from orchestrator.core.ledger import Answer, Ledger, Place
+from orchestrator.core.sharing.leases import Leases, Worker
+from orchestrator.core.sharing.ledger import Answer, Ledger, Place
 
 NOWHERE = Place(0, 0, 0)
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.doctor.judge import Examination, examine, findings
-from orchestrator.core.doctor.model import Level, Mesh, State, Subject
+from orchestrator.core.doctor.checkup import Examination, examine, findings
+from orchestrator.core.doctor.check_model import Level, Mesh, State, Subject
 from orchestrator.core.doctor.rules import CHECKS
-from orchestrator.core.fabric.mesh import explain
-from orchestrator.core.facts import Facts, Xid
-from orchestrator.core.inventory import GpuSpec
-from orchestrator.view.doctor_tables import lines, matrix, verdict
+from orchestrator.core.fabric.connection_matrix import explain
+from orchestrator.core.model.facts import Facts, Xid
+from orchestrator.core.model.inventory import GpuSpec
+from orchestrator.view.tables.doctor_tables import lines, matrix, verdict
 from tests.core.world import node_spec
 from tests.fixtures.machines import (
     V1_IPV4,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.actions import Action
+from orchestrator.core.run.actions import Action
 from orchestrator.core.drill import (
     NOTHING_LEFT,
     Drill,
@@ -30,7 +30,7 @@ from orchestrator.core.drill import (
     wrong_log,
     wrong_name,
 )
-from orchestrator.core.events import (
+from orchestrator.core.run.events import (
     Event,
     Failed,
     NodeConcluded,
@@ -39,11 +39,11 @@ from orchestrator.core.events import (
     RankStarted,
     Swept,
 )
-from orchestrator.core.machine import step
-from orchestrator.core.outcome import Exited, Signalled
-from orchestrator.core.problem import Problem
-from orchestrator.core.state import new_state
-from orchestrator.core.verdict import conclude
+from orchestrator.core.run.machine import step
+from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.run.state import new_state
+from orchestrator.core.verdict.verdict import conclude
 from tests.core.world import Reply, World, request
 
 ALL = drills(DrillLimits())

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.core.checks import Finding
-from orchestrator.core.facts import Facts, Hca
-from orchestrator.core.plan import Plan, Rendezvous, Variable
-from orchestrator.core.planning import plan
-from orchestrator.core.request import RunRequest
+from orchestrator.core.model.checks import Finding
+from orchestrator.core.model.facts import Facts, Hca
+from orchestrator.core.model.plan import Plan, Rendezvous, Variable
+from orchestrator.core.planning.planning import plan
+from orchestrator.core.model.request import RunRequest
 from tests.core.world import facts, request
 from tests.fixtures.machines import Machine, Port, build
 

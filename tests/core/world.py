@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from orchestrator.core.actions import (
+from orchestrator.core.run.actions import (
     Action,
     Classify,
     Collect,
@@ -29,7 +29,7 @@ from orchestrator.core.actions import (
     Sweep,
     Sync,
 )
-from orchestrator.core.connectivity import (
+from orchestrator.core.run.connectivity import (
     Classified,
     FabricProbed,
     Fault,
@@ -37,7 +37,7 @@ from orchestrator.core.connectivity import (
     Reached,
     RendezvousOffered,
 )
-from orchestrator.core.events import (
+from orchestrator.core.run.events import (
     Begun,
     Collected,
     Connected,
@@ -53,14 +53,14 @@ from orchestrator.core.events import (
     Swept,
     Synced,
 )
-from orchestrator.core.facts import Facts, Gpu, Interface
-from orchestrator.core.inventory import Cluster, GpuSpec, NodeSpec, SshEndpoint
-from orchestrator.core.machine import identity, step
-from orchestrator.core.outcome import Exited
-from orchestrator.core.plan import NodePlan
-from orchestrator.core.request import RunRequest
-from orchestrator.core.state import RunState, new_state
-from orchestrator.core.workload import Job, Workload
+from orchestrator.core.model.facts import Facts, Gpu, Interface
+from orchestrator.core.model.inventory import Cluster, GpuSpec, NodeSpec, SshEndpoint
+from orchestrator.core.run.machine import identity, step
+from orchestrator.core.base.outcome import Exited
+from orchestrator.core.model.plan import NodePlan
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.run.state import RunState, new_state
+from orchestrator.core.model.workload import Job, Workload
 
 Reply = Callable[[Action], Sequence[Event]]
 

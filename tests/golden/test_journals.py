@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.codec import from_json, to_json
-from orchestrator.core.events import Event
-from orchestrator.core.machine import identity, step
-from orchestrator.core.request import RunRequest
-from orchestrator.core.state import new_state
-from orchestrator.core.verdict import conclude
+from orchestrator.core.base.codec import from_json, to_json
+from orchestrator.core.run.events import Event
+from orchestrator.core.run.machine import identity, step
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.run.state import new_state
+from orchestrator.core.verdict.verdict import conclude
 
 JOURNALS = sorted(path for path in (Path(__file__).parent / "journals").iterdir() if path.is_dir())
 

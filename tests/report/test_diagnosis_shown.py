@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from orchestrator.core.diagnosis.model import Advice, Confidence, Diagnosis, Evidence
-from orchestrator.core.errors import ExitCode
-from orchestrator.core.result import FailureResult, Result, Status
-from orchestrator.edges.report.document import load_report
-from orchestrator.edges.report.html import render_html
-from orchestrator.edges.report.markdown import render_markdown
-from orchestrator.edges.report.result_json import read_object, to_object
-from orchestrator.edges.store.layout import Layout
-from orchestrator.view.failure import MAX_LINES, failure_screen
+from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis, Evidence
+from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.verdict.result import FailureResult, Result, Status
+from orchestrator.adapters.report.document import load_report
+from orchestrator.adapters.report.html_report import render_html
+from orchestrator.adapters.report.markdown import render_markdown
+from orchestrator.adapters.report.result_json import read_object, to_object
+from orchestrator.adapters.store.layout import Layout
+from orchestrator.view.result.failure_screen import MAX_LINES, failure_screen
 
 EVIL = "<script>x</script>\x1b[2J|`**"
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orchestrator.core.codec import to_json
-from orchestrator.core.command import Secret
-from orchestrator.core.errors import ExitCode
-from orchestrator.core.plan import Variable
-from orchestrator.core.result import (
+from orchestrator.core.base.codec import to_json
+from orchestrator.core.base.command import Secret
+from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.model.plan import Variable
+from orchestrator.core.verdict.result import (
     FailureResult,
     MetricResult,
     NodeResult,
@@ -25,16 +25,16 @@ from orchestrator.core.result import (
     Status,
     Verdict,
 )
-from orchestrator.core.verdict import conclude
-from orchestrator.edges.report.charts import MAX_LINES, MAX_POINTS, charts, thin
-from orchestrator.edges.report.document import load_report
-from orchestrator.edges.report.html import render_html
-from orchestrator.edges.report.markdown import escape, render_markdown
-from orchestrator.edges.report.publish import publish
-from orchestrator.edges.store.history import History
-from orchestrator.edges.store.layout import Layout, RunFolder
-from orchestrator.edges.store.runs import read_result
-from orchestrator.edges.store.series import Series
+from orchestrator.core.verdict.verdict import conclude
+from orchestrator.adapters.report.charts import MAX_LINES, MAX_POINTS, charts, thin
+from orchestrator.adapters.report.document import load_report
+from orchestrator.adapters.report.html_report import render_html
+from orchestrator.adapters.report.markdown import escape, render_markdown
+from orchestrator.adapters.report.publish import publish
+from orchestrator.adapters.store.history import History
+from orchestrator.adapters.store.layout import Layout, RunFolder
+from orchestrator.adapters.store.run_list import read_result
+from orchestrator.adapters.store.metric_series import Series
 from tests.core.world import World, request
 
 EVIL = "<script>alert('x')</script>\u202e|`**[a](javascript:b)\n\"quoted\"&"

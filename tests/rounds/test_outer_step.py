@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from orchestrator.edges.rounds import outer
-from orchestrator.edges.rounds.outer import Contribution, Kept, OuterState, read_header
-from orchestrator.edges.rounds.values import BLOCK, Vector, size_of
+from orchestrator.adapters.rounds import outer_optimizer as outer
+from orchestrator.adapters.rounds.outer_optimizer import Contribution, Kept, OuterState, read_header
+from orchestrator.adapters.rounds.parameter_files import BLOCK, Vector, size_of
 
 Floats = NDArray[np.float32]
 COUNT = 3 * BLOCK + 77

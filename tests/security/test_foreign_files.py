@@ -1,6 +1,6 @@
 """A file that is no inventory: refused, and never read out to whoever named it.
 
-That YAML is bounded and holds no objects is in tests/boundary/test_yaml_source.py.
+That YAML is bounded and holds no objects is in tests/parsing/test_yaml_source.py.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.boundary.cluster import load_cluster
-from orchestrator.boundary.workload import load_workload
-from orchestrator.boundary.yaml_source import MAX_BYTES
+from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.inputs.workload import load_workload
+from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
 from orchestrator.cli.main import main
-from orchestrator.core.errors import UsageError
+from orchestrator.core.base.errors import UsageError
 from tests.security.looking import forms, steers
 
 Capture = pytest.CaptureFixture[str]

@@ -1,6 +1,6 @@
 """Where the coordinator keeps its files: nobody else may stand in the way.
 
-The node's work directory is held to the same in tests/contracts/agent/test_paths.py.
+The node's work directory is held to the same in tests/contracts/agent/base/test_paths.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.edges.store.files import write_atomic
+from orchestrator.adapters.store.atomic_files import write_atomic
 from tests.security.looking import files_below
 
 STRANGER = 12345

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.boundary.cluster import load_cluster
+from orchestrator.parsing.inputs.cluster import load_cluster
 from orchestrator.cli.main import main
-from orchestrator.core.nodeset import is_name
+from orchestrator.core.base.nodeset import is_name
 from tests.security.looking import steers
 from tests.security.rows import NAMES
 

@@ -1,6 +1,6 @@
 """What nodes offer as outputs and logs: only plain files, only below their folder, on both sides.
 
-Fixed lists of lies are in tests/engine/test_untrusted.py and tests/contracts/agent/test_names.py.
+Fixed lists of lies are in tests/engine/node/test_untrusted.py and tests/contracts/agent/base/test_names.py.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.errors import RunFailed
-from orchestrator.core.inventory import NodeSpec, SshEndpoint
-from orchestrator.edges.agent.channel import Reply
-from orchestrator.edges.agent.node.fault import AgentFault
-from orchestrator.edges.agent.node.layout import NodeLayout
-from orchestrator.edges.agent.node.outputs import fetch, outputs
-from orchestrator.edges.store.layout import RunFolder
-from orchestrator.engine import watching
-from orchestrator.engine.collect import collect_outputs, parse_outputs
-from orchestrator.engine.watching import BadStream, Spool
+from orchestrator.core.base.errors import RunFailed
+from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
+from orchestrator.adapters.agent_client.channel import Reply
+from orchestrator.node_agent.base.agent_errors import AgentFault
+from orchestrator.node_agent.base.node_layout import NodeLayout
+from orchestrator.node_agent.attempt.outputs import fetch, outputs
+from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.engine.node import log_stream as watching
+from orchestrator.engine.node.collect_outputs import collect_outputs, parse_outputs
+from orchestrator.engine.node.log_stream import BadStream, Spool
 from tests.security.rows import UNSAFE_FILES
 
 MOMENT_S = 0.0005  # as long as one look takes, so that it meets every state

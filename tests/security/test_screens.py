@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.edges.report.publish import write_reports
-from orchestrator.edges.store.layout import RunFolder
-from orchestrator.edges.store.runs import read_result
+from orchestrator.adapters.report.publish import write_reports
+from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.adapters.store.run_list import read_result
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import finished
 from tests.security.conftest import MakeSshd

@@ -1,6 +1,6 @@
 """Secrets: one of each source, runs that succeed and fail at the highest verbosity, zero traces.
 
-The same over real hosts, for one source, is in tests/hosts/test_runs.py.
+The same over real hosts, for one source, is in tests/hosts/launching/test_runs.py.
 """
 
 from __future__ import annotations

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator.core.errors import BusyError, ExitCode, RunFailed
-from orchestrator.core.result import Result, Status
-from orchestrator.engine import revisit
-from orchestrator.engine.interrupts import Abandoned
-from orchestrator.engine.node_link import NodeLink
-from orchestrator.engine.recorded import recall
+from orchestrator.core.base.errors import BusyError, ExitCode, RunFailed
+from orchestrator.core.verdict.result import Result, Status
+from orchestrator.engine.oneshot import cleanup as revisit
+from orchestrator.engine.support.interrupts import Abandoned
+from orchestrator.engine.node.link import NodeLink
+from orchestrator.engine.support.replay import recall
 from tests.simulation.disk import AttemptFiles
 from tests.simulation.loop import Killed
 
 if TYPE_CHECKING:
-    from orchestrator.edges.store.layout import RunFolder
+    from orchestrator.adapters.store.layout import RunFolder
     from tests.simulation.coordinator import Coordinator
     from tests.simulation.simulation import Simulation
 

@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator.core.actions import Action, Conclude
-from orchestrator.core.errors import OrchestrateError
-from orchestrator.core.events import Event
-from orchestrator.core.machine import identity
-from orchestrator.core.request import RunRequest
-from orchestrator.core.result import Result
-from orchestrator.core.state import RunState
-from orchestrator.edges.store.claim import claimed
-from orchestrator.edges.store.journal import Journal
-from orchestrator.edges.store.layout import RunFolder
-from orchestrator.edges.store.series import Point, SeriesWriter
+from orchestrator.core.run.actions import Action, Conclude
+from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.run.events import Event
+from orchestrator.core.run.machine import identity
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.verdict.result import Result
+from orchestrator.core.run.state import RunState
+from orchestrator.adapters.store.claim import claimed
+from orchestrator.adapters.store.journal import Journal
+from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.adapters.store.metric_series import Point, SeriesWriter
 from orchestrator.engine import run as engine_run
-from orchestrator.engine import watching
-from orchestrator.engine.context import RunContext
-from orchestrator.engine.hands import Hands
-from orchestrator.engine.interrupts import Abandoned, Interrupts
-from orchestrator.engine.watching import Spool
+from orchestrator.engine.node import log_stream as watching
+from orchestrator.engine.support.context import RunContext
+from orchestrator.engine.action_runner import Hands
+from orchestrator.engine.support.interrupts import Abandoned, Interrupts
+from orchestrator.engine.node.log_stream import Spool
 from tests.simulation.loop import PROCESS, Killed, Process, check_alive
 from tests.simulation.world import FakeSnapshot, FakeWorld
 

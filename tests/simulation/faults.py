@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.engine.interrupts import LEAVE_AT
+from orchestrator.engine.support.interrupts import LEAVE_AT
 from tests.simulation.node import FakeNode
 from tests.simulation.supervisor import Rank
 

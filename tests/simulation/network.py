@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.errors import PreflightError
-from orchestrator.edges.agent.channel import (
+from orchestrator.core.base.errors import PreflightError
+from orchestrator.adapters.agent_client.channel import (
     AgentError,
     AgentEvent,
     AgentTimeout,
@@ -21,7 +21,7 @@ from orchestrator.edges.agent.channel import (
     Payload,
     Reply,
 )
-from orchestrator.edges.agent.greeting import Hello
+from orchestrator.adapters.agent_client.greeting import Hello
 from tests.simulation.agent import FakeAgent
 from tests.simulation.loop import PROCESS, Process, check_alive
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core import recording
-from orchestrator.core.events import Launched, Reported, Swept
-from orchestrator.core.state import RunState
-from orchestrator.engine import node_hand, run, watching
-from orchestrator.engine.node_hand import NodeHand
-from orchestrator.engine.node_lease import NodeLease
+from orchestrator.core.run import recording
+from orchestrator.core.run.events import Launched, Reported, Swept
+from orchestrator.core.run.state import RunState
+from orchestrator.engine.node import handle as node_hand, log_stream as watching
+from orchestrator.engine import run
+from orchestrator.engine.node.handle import NodeHand
+from orchestrator.engine.node.lease_renewal import NodeLease
 from orchestrator.engine.run import _Engine
-from orchestrator.engine.watching import Watcher
+from orchestrator.engine.node.log_stream import Watcher
 from tests.simulation import coordinator
 from tests.simulation.agent import FakeAgent
 from tests.simulation.plans import plan_of
@@ -123,7 +124,7 @@ def _without_positions(watcher: type[Watcher]) -> Callable[..., Watcher]:
 
 
 def _lie_about_success(patch: pytest.MonkeyPatch) -> None:
-    from orchestrator.core import verdict
+    from orchestrator.core.verdict import verdict
 
     patch.setattr(verdict, "failure_of", lambda _: None)
 

@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.inventory import NodeSpec
-from orchestrator.edges.sync.pack import Part
-from orchestrator.edges.transport.base import ConnectLimits
+from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.adapters.sync.pack import Part
+from orchestrator.adapters.transport.transport import ConnectLimits
 from tests.simulation.disk import AttemptFiles, RunShare
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.network import FakeChannel, Link
@@ -113,7 +113,7 @@ class FakeWorld:
     # ---- what agents ask for --------------------------------------------------------------------
 
     async def dial(self, spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float) -> FakeChannel:
-        """What stands in for ``orchestrator.edges.agent.dial.dial``."""
+        """What stands in for ``orchestrator.adapters.agent_client.connect_agent.dial``."""
         return await self.links[spec.name].connect(min(timeout_s, limits.connect_timeout_s))
 
     def next_port(self) -> int:
@@ -218,7 +218,7 @@ class FakeWorld:
 
 
 class FakeSnapshot:
-    """Code of a single file, as :class:`orchestrator.edges.sync.snapshot.Snapshot` shows it."""
+    """Code of a single file, as ``Snapshot`` shows it."""
 
     digest = CODE
     bases: tuple[str, ...] = ()

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.errors import BusyError
-from orchestrator.edges.store.claim import claimed
-from orchestrator.edges.store.layout import Layout, RunFolder
+from orchestrator.core.base.errors import BusyError
+from orchestrator.adapters.store.claim import claimed
+from orchestrator.adapters.store.layout import Layout, RunFolder
 from tests.architecture.source import ROOT
 
 HOLD = """
 import os, sys
 from pathlib import Path
-from orchestrator.edges.store.claim import claimed
-from orchestrator.edges.store.layout import RunFolder
+from orchestrator.adapters.store.claim import claimed
+from orchestrator.adapters.store.layout import RunFolder
 
 with claimed(RunFolder(Path(sys.argv[1])), at=5.0):
     print(os.getpid(), flush=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.edges.store.journal import Journal, JournalDamaged, JournalReader
+from orchestrator.adapters.store.journal import Journal, JournalDamaged, JournalReader
 
 
 def _fill(path: Path, count: int) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.errors import ExitCode, InternalError, UsageError
-from orchestrator.core.result import (
+from orchestrator.core.base.errors import ExitCode, InternalError, UsageError
+from orchestrator.core.verdict.result import (
     FailureResult,
     MetricResult,
     NodeResult,
@@ -24,12 +24,12 @@ from orchestrator.core.result import (
     Status,
     Verdict,
 )
-from orchestrator.edges.report.result_json import read_object, to_object
-from orchestrator.edges.store import liveness as live
-from orchestrator.edges.store.files import write_atomic
-from orchestrator.edges.store.history import History, HistoryEntry
-from orchestrator.edges.store.layout import Layout, valid_run_id
-from orchestrator.edges.store.runs import (
+from orchestrator.adapters.report.result_json import read_object, to_object
+from orchestrator.adapters.store import liveness as live
+from orchestrator.adapters.store.atomic_files import write_atomic
+from orchestrator.adapters.store.history import History, HistoryEntry
+from orchestrator.adapters.store.layout import Layout, valid_run_id
+from orchestrator.adapters.store.run_list import (
     find_run,
     list_runs,
     new_run_id,
@@ -37,7 +37,7 @@ from orchestrator.edges.store.runs import (
     summarise,
     write_result,
 )
-from orchestrator.edges.store.series import Point, SeriesWriter, read_series
+from orchestrator.adapters.store.metric_series import Point, SeriesWriter, read_series
 
 RESULT = Result(
     run_id="r1",

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.events import Reported, RoundClosed
-from orchestrator.core.problem import Problem
-from orchestrator.view.board import Board, Progress
-from orchestrator.view.narrate import Weight, narrate
+from orchestrator.core.run.events import Reported, RoundClosed
+from orchestrator.core.base.problem import Problem
+from orchestrator.view.progress.board import Board, Progress
+from orchestrator.view.progress.narrate import Weight, narrate
 from tests.core.world import World, request
 from tests.view.test_views import progress, steps
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.view.outlet import Outlet, Outlets, independent_output
+from orchestrator.view.terminal.outlet import Outlet, Outlets, independent_output
 from tests.hosts.running import wait_until
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.command import Secret
-from orchestrator.core.plan import Exclusion, Plan, Variable
-from orchestrator.view.plan_text import Travel, plan_lines, ranges
+from orchestrator.core.base.command import Secret
+from orchestrator.core.model.plan import Exclusion, Plan, Variable
+from orchestrator.view.tables.plan_text import Travel, plan_lines, ranges
 from tests.core.world import World, request
 
 

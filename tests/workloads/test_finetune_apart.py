@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.events import Event, RoundClosed
-from orchestrator.engine.averaging import average
-from orchestrator.engine.context import RunContext
-from tests.engine.test_averaging import Bench, Noting, Street
+from orchestrator.core.run.events import Event, RoundClosed
+from orchestrator.engine.sharing.diloco import average
+from orchestrator.engine.support.context import RunContext
+from tests.engine.sharing.test_diloco import Bench, Noting, Street
 from tests.workloads.conftest import (
     DEADLINE_S,
     FINETUNE,

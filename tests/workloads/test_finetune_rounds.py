@@ -25,7 +25,7 @@ from finetune.rounds.local_rounds import stride_of
 from finetune.rounds.round_client import RoundClient, Terms
 from finetune.rounds.round_plan import RoundPlan, Split, exchanged
 from finetune.training.checkpoints import agree_on_checkpoint, save_checkpoint
-from orchestrator.edges.rounds.values import Vector, size_of
+from orchestrator.adapters.rounds.parameter_files import Vector, size_of
 from tests.workloads.conftest import WORKLOADS, node_folder, start_ranks, succeed
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))

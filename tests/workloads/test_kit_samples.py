@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import orchestrate_kit as kit
-from orchestrator.boundary.sample_records import (
+from orchestrator.parsing.replies.sample_records import (
     Output,
     Ready,
     SampleFailed,

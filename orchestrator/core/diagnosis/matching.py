@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from orchestrator.core.diagnosis.lines import last_time, read_head, read_time
-from orchestrator.core.diagnosis.model import SHOWN_LINE, Clue, Rule, Sign, Source
-from orchestrator.core.diagnosis.observing import OBSERVED, Remark
+from orchestrator.core.diagnosis.line_prefixes import last_time, read_head, read_time
+from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, Rule, Sign, Source
+from orchestrator.core.diagnosis.observations import OBSERVED, Remark
 from orchestrator.core.diagnosis.rules import RULES
 
 BEFORE, AFTER = 1500, 4000  # of a very long line, what is looked at around a sign

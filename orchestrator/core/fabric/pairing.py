@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from orchestrator.core.fabric.verdict import MAX_NAMED, Link, Verdict, because, listing
+from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, Link, Verdict, because, listing
 
 # A pair of nodes -> what went wrong with its collective, "" for nothing.
 Results = Mapping[Link, str]

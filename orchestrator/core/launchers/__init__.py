@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestrator.core.launchers.base import Launcher, Share
+from orchestrator.core.launchers.launcher import Launcher, Share
 from orchestrator.core.launchers.plain import command, direct, manual
 from orchestrator.core.launchers.ray import joined, ray
 from orchestrator.core.launchers.slurm import slurm

@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
-from orchestrator.core.launchers.base import Share, contract, rendezvous
+from orchestrator.core.launchers.launcher import Share, contract, rendezvous
 from orchestrator.core.launchers.torchrun import torchrun
-from orchestrator.core.plan import ProcessPlan
+from orchestrator.core.model.plan import ProcessPlan
 
 
 def direct(share: Share) -> tuple[ProcessPlan, ...]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from orchestrator.core.command import Secret, Text
-from orchestrator.core.launchers.base import RANK_SHIM, Share, contract, variable
-from orchestrator.core.plan import ProcessPlan, Variable
+from orchestrator.core.base.command import Secret, Text
+from orchestrator.core.launchers.launcher import RANK_SHIM, Share, contract, variable
+from orchestrator.core.model.plan import ProcessPlan, Variable
 
 # What environments that are built for the ranks get; pyproject.toml has the same build.
 REQUIREMENT = "ray==2.60.0"
@@ -33,7 +33,7 @@ def ray(share: Share) -> tuple[ProcessPlan, ...]:
     program = share.program or (share.interpreter, "-u", share.script)
     argv = (
         # -E: what PYTHONPATH adds is for the ranks, and may be called as a module of Ray's is.
-        *(share.interpreter, "-E", "-u", "{rank_side}/ray_world.py"),
+        *(share.interpreter, "-E", "-u", "{rank_env}/ray_world.py"),
         *_cluster(share),
         *_driven(share),
         *_ranks(share),

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from orchestrator.core.launchers.base import Share
+from orchestrator.core.launchers.launcher import Share
 from orchestrator.core.launchers.slurm_job import NAME, SlurmJob
 from orchestrator.core.launchers.torchrun import torchrun
-from orchestrator.core.plan import ProcessPlan
+from orchestrator.core.model.plan import ProcessPlan
 
 AGENT_PYTHON = ("{agent_python}", "-I", "-S")
 # What the plan decides: another word from the user would make two truths of it.
@@ -34,7 +34,7 @@ def slurm(share: Share) -> tuple[ProcessPlan, ...]:
         rank=None,
         argv=(
             *AGENT_PYTHON,
-            "{agent}/slurm_offer.py",
+            "{agent}/slurm/slurm_offer.py",
             job.name,
             job.tasks[share.node_rank].node,
             *(hold if share.node_rank == 0 else ()),
@@ -50,7 +50,7 @@ def _submission(job: SlurmJob, options: tuple[str, ...]) -> ProcessPlan:
     nodes = (word for task in job.tasks for word in ("--node", f"{task.node}={task.interpreter}"))
     argv = (
         *AGENT_PYTHON,
-        "{agent}/slurm_submit.py",
+        "{agent}/slurm/slurm_submit.py",
         job.name,
         *("--wait", f"{job.wait_s:g}"),
         *within,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.checks import Finding
-from orchestrator.core.facts import SlurmNode
-from orchestrator.core.request import RunRequest
+from orchestrator.core.model.checks import Finding
+from orchestrator.core.model.facts import SlurmNode
+from orchestrator.core.model.request import RunRequest
 
 NAME = "slurm"
 WITHIN = "--jobid="  # srun's own option: an allocation that the user holds already

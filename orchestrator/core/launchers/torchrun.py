@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.core.launchers.base import RANK_SHIM, Share
-from orchestrator.core.plan import ProcessPlan
+from orchestrator.core.launchers.launcher import RANK_SHIM, Share
+from orchestrator.core.model.plan import ProcessPlan
 
 
 def torchrun(share: Share) -> tuple[ProcessPlan, ...]:

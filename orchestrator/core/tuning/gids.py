@@ -7,9 +7,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from orchestrator.core.facts import Gid, Hca
-from orchestrator.core.plan import Variable
-from orchestrator.core.tuning.words import derived, left
+from orchestrator.core.model.facts import Gid, Hca
+from orchestrator.core.model.plan import Variable
+from orchestrator.core.tuning.variable_sources import derived, left
 
 ROCE_V2 = "roce v2"
 

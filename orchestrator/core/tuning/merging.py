@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.command import Text
-from orchestrator.core.plan import Variable
-from orchestrator.core.tuning.words import FILE, USER, reference
+from orchestrator.core.base.command import Text
+from orchestrator.core.model.plan import Variable
+from orchestrator.core.tuning.variable_sources import FILE, USER, reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

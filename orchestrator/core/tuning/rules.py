@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from orchestrator.core.facts import Facts
-from orchestrator.core.plan import Variable
-from orchestrator.core.tuning.adapters import choose_ports, hca_list
-from orchestrator.core.tuning.direct import gdr_level
+from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.plan import Variable
+from orchestrator.core.tuning.collective_adapters import choose_ports, hca_list
+from orchestrator.core.tuning.gpu_direct import gdr_level
 from orchestrator.core.tuning.gids import gid_treatment
-from orchestrator.core.tuning.words import derived, left
+from orchestrator.core.tuning.variable_sources import derived, left
 
 # Variables of torch's flight recorder: name before torch 2.11 and since, value, reason.
 RECORDER = (

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from orchestrator.boundary.supervisor_records import parse_swept
-from orchestrator.core.errors import OrchestrateError, PreflightError
-from orchestrator.core.inventory import NodeSpec
-from orchestrator.core.plan import NodePlan
-from orchestrator.core.request import RunRequest
-from orchestrator.core.state import RunState
-from orchestrator.edges.agent.channel import ChannelLost
-from orchestrator.edges.store.layout import RunFolder
-from orchestrator.edges.transport.base import ConnectLimits
-from orchestrator.engine.agent_forms import agent_locks
-from orchestrator.engine.clock import Clock
+from orchestrator.parsing.replies.supervisor_records import parse_swept
+from orchestrator.core.base.errors import OrchestrateError, PreflightError
+from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.core.model.plan import NodePlan
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.run.state import RunState
+from orchestrator.adapters.agent_client.channel import ChannelLost
+from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.adapters.transport.transport import ConnectLimits
+from orchestrator.engine.node.requests import agent_locks
+from orchestrator.engine.support.clock import Clock
 from orchestrator.engine.drills.stage import within
-from orchestrator.engine.node_hand import SWEEP_STEP
-from orchestrator.engine.node_link import NodeLink, NodeSilent
-from orchestrator.engine.recorded import recall
+from orchestrator.engine.node.handle import SWEEP_STEP
+from orchestrator.engine.node.link import NodeLink, NodeSilent
+from orchestrator.engine.support.replay import recall
 
 QUICK_S = 30.0
 VISIT_S = 60.0

@@ -12,25 +12,25 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from orchestrator.core.codec import to_json
+from orchestrator.core.base.codec import to_json
 from orchestrator.core.drill import Drill, Finding, Moment, ranks_run, wrong_log
-from orchestrator.core.errors import BusyError, ExitCode, PreflightError, RunFailed
-from orchestrator.core.events import Event, Progressed
-from orchestrator.core.inventory import NodeSpec
-from orchestrator.core.plan import NodePlan
-from orchestrator.core.request import RunRequest
-from orchestrator.core.result import Result, Status
-from orchestrator.core.state import RunState, new_state
-from orchestrator.edges.agent.dial import DialledChannel, dial
-from orchestrator.edges.store.claim import claimed
-from orchestrator.edges.store.files import write_json
-from orchestrator.edges.store.layout import Layout, RunFolder
-from orchestrator.edges.store.runs import new_run_id
-from orchestrator.edges.sync.snapshot import Snapshot
-from orchestrator.edges.transport.base import ConnectLimits
-from orchestrator.engine.clock import Clock, SystemClock
-from orchestrator.engine.context import RunContext
-from orchestrator.engine.interrupts import Abandoned, Interrupts
+from orchestrator.core.base.errors import BusyError, ExitCode, PreflightError, RunFailed
+from orchestrator.core.run.events import Event, Progressed
+from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.core.model.plan import NodePlan
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.verdict.result import Result, Status
+from orchestrator.core.run.state import RunState, new_state
+from orchestrator.adapters.agent_client.connect_agent import DialledChannel, dial
+from orchestrator.adapters.store.claim import claimed
+from orchestrator.adapters.store.atomic_files import write_json
+from orchestrator.adapters.store.layout import Layout, RunFolder
+from orchestrator.adapters.store.run_list import new_run_id
+from orchestrator.adapters.sync.code_snapshot import Snapshot
+from orchestrator.adapters.transport.transport import ConnectLimits
+from orchestrator.engine.support.clock import Clock, SystemClock
+from orchestrator.engine.support.context import RunContext
+from orchestrator.engine.support.interrupts import Abandoned, Interrupts
 
 QUICK_S = 30.0
 STEADY_LINES = 4

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from orchestrator.edges.agent.channel import AgentChannel, AgentEvent, Reply
+from orchestrator.adapters.agent_client.channel import AgentChannel, AgentEvent, Reply
 
 SOON_S = 15.0
 Record = dict[str, Any]

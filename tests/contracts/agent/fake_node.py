@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from orchestrator.core.command import Command
-from orchestrator.edges.transport.base import Process
-from orchestrator.edges.transport.local import LocalTransport
+from orchestrator.core.base.command import Command
+from orchestrator.adapters.transport.transport import Process
+from orchestrator.adapters.transport.local_process import LocalTransport
 
 # Reads the greeting as the loader would, and leaves the header in `header`.
 GREETED = """

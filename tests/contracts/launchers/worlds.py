@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.command import reveal
+from orchestrator.core.base.command import reveal
 from orchestrator.core.launchers import LAUNCHERS, Share
-from orchestrator.edges.agent.node.layout import AttemptLayout
+from orchestrator.node_agent.base.node_layout import AttemptLayout
 from tests.contracts.agent.attempts import Attempt
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
 

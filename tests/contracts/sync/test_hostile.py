@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core import manifest as core
-from orchestrator.core.errors import PreflightError
-from orchestrator.core.manifest import digest_of
-from orchestrator.edges.agent.channel import Payload, Reply
-from orchestrator.edges.agent.node import manifest as theirs
-from orchestrator.edges.agent.node.fault import AgentFault
-from orchestrator.edges.agent.node.snapshot import PIECE, offer
-from orchestrator.edges.sync import pack
-from orchestrator.edges.sync.push import push_snapshot
-from orchestrator.edges.sync.snapshot import Snapshot, TreePart, take_snapshot
+from orchestrator.core.base import manifest as core
+from orchestrator.core.base.errors import PreflightError
+from orchestrator.core.base.manifest import digest_of
+from orchestrator.adapters.agent_client.channel import Payload, Reply
+from orchestrator.node_agent.code import node_manifest as theirs
+from orchestrator.node_agent.base.agent_errors import AgentFault
+from orchestrator.node_agent.code.snapshot import PIECE, offer
+from orchestrator.adapters.sync import pack
+from orchestrator.adapters.sync.push import push_snapshot
+from orchestrator.adapters.sync.code_snapshot import Snapshot, TreePart, take_snapshot
 from tests.contracts.sync.trees import Node, write_tree
-from tests.core.test_manifest import SAFE_PATHS, SAFE_TARGETS, UNSAFE_PATHS, UNSAFE_TARGETS
+from tests.core.base.test_manifest import SAFE_PATHS, SAFE_TARGETS, UNSAFE_PATHS, UNSAFE_TARGETS
 
 X = digest_of(b"x")
 HOSTILE_ROWS: list[list[Any]] = [

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.manifest import digest_of
-from orchestrator.edges.agent.node import snapshot as node_snapshot
-from orchestrator.edges.agent.node import tree as node_tree
+from orchestrator.core.base.manifest import digest_of
+from orchestrator.node_agent.code import snapshot as node_snapshot
+from orchestrator.node_agent.code import snapshot_dir as node_tree
 from tests.contracts.sync.trees import NEW, OLD, Node, contents, manifest_of, payload_of, piece
 
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.manifest import digest_of
-from orchestrator.edges.agent.node import snapshot as node_snapshot
-from orchestrator.edges.agent.node import tree as node_tree
-from orchestrator.edges.agent.node.fault import AgentFault
-from orchestrator.edges.agent.node.snapshot import offer, push
+from orchestrator.core.base.manifest import digest_of
+from orchestrator.node_agent.code import snapshot as node_snapshot
+from orchestrator.node_agent.code import snapshot_dir as node_tree
+from orchestrator.node_agent.base.agent_errors import AgentFault
+from orchestrator.node_agent.code.snapshot import offer, push
 from tests.contracts.sync.trees import NEW, OLD, Node, contents, manifest_of, payload_of, piece
 
 BIG = {"big.bin": os.urandom(3_000_000), "copy/of-big.bin": b"", "small": b"s"}

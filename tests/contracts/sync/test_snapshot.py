@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.errors import PreflightError, UsageError
-from orchestrator.core.manifest import FileEntry, LinkEntry, digest_of
-from orchestrator.edges.sync import snapshot as snapshot_module
-from orchestrator.edges.sync.files import WIDTH, list_tree
-from orchestrator.edges.sync.index import COARSE_TICK_NS, FINE_TICK_NS, TreeIndex, without_racy
-from orchestrator.edges.sync.snapshot import (
+from orchestrator.core.base.errors import PreflightError, UsageError
+from orchestrator.core.base.manifest import FileEntry, LinkEntry, digest_of
+from orchestrator.adapters.sync import code_snapshot as snapshot_module
+from orchestrator.adapters.sync.file_list import WIDTH, list_tree
+from orchestrator.adapters.sync.digest_index import (
+    COARSE_TICK_NS,
+    FINE_TICK_NS,
+    TreeIndex,
+    without_racy,
+)
+from orchestrator.adapters.sync.code_snapshot import (
     Snapshot,
     TreePart,
     project_parts,

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.manifest import Entry, FileEntry, LinkEntry, Manifest, digest_of
-from orchestrator.edges.agent.node.layout import NodeLayout
-from orchestrator.edges.agent.node.snapshot import PIECE, offer, push
+from orchestrator.core.base.manifest import Entry, FileEntry, LinkEntry, Manifest, digest_of
+from orchestrator.node_agent.base.node_layout import NodeLayout
+from orchestrator.node_agent.code.snapshot import PIECE, offer, push
 
 Files = Mapping[str, bytes]
 OLD: Files = {"a.py": b"old", "d/b.py": b"same"}

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.core.inventory import NodeSpec, SshEndpoint, TransportKind
+from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
 
 START_TIMEOUT_S = 10.0
 USER = getpass.getuser()

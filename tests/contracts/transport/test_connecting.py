@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.command import Command
-from orchestrator.core.errors import PreflightError
-from orchestrator.core.inventory import NodeSpec, SshEndpoint, TransportKind
-from orchestrator.core.outcome import Exited
+from orchestrator.core.base.command import Command
+from orchestrator.core.base.errors import PreflightError
+from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
+from orchestrator.core.base.outcome import Exited
 from tests.contracts.transport.conditions import until
 from tests.contracts.transport.conftest import QUICK, Open, refused
 from tests.contracts.transport.sshd import USER, Sshd, free_port, make_key, public_half

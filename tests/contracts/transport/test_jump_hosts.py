@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from orchestrator.core.command import Command
-from orchestrator.core.inventory import NodeSpec, TransportKind
-from orchestrator.core.outcome import Exited
+from orchestrator.core.base.command import Command
+from orchestrator.core.model.inventory import NodeSpec, TransportKind
+from orchestrator.core.base.outcome import Exited
 from tests.contracts.transport.conftest import Open, refused
 from tests.contracts.transport.sshd import Sshd
 

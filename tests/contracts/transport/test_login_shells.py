@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.command import Command
-from orchestrator.core.errors import PreflightError
-from orchestrator.core.inventory import TransportKind
-from orchestrator.core.outcome import Exited
+from orchestrator.core.base.command import Command
+from orchestrator.core.base.errors import PreflightError
+from orchestrator.core.model.inventory import TransportKind
+from orchestrator.core.base.outcome import Exited
 from tests.contracts.transport.conditions import recognisable_duration, until_not_running
 from tests.contracts.transport.conftest import Open
 from tests.contracts.transport.sshd import Sshd

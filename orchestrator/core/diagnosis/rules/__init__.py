@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.model import Rule
+from orchestrator.core.diagnosis.diagnosis_model import Rule
 from orchestrator.core.diagnosis.rules import (
     collectives,
     cuda,

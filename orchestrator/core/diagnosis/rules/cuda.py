@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
 
 _SIZE = r"[\d.]{1,12} ?[KMGT]i?B"
 

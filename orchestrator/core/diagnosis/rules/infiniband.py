@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
 
 _QP = (
     r"ibv_modify_qp failed with (?:error )?(?P<error>(?:\d{1,3} )?(?:%s))"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
 
 _CONNECT = r"[Cc]onnect(?: to)? (?P<peer>[^ ]{1,80}) (?:failed|returned).{0,60}"
 

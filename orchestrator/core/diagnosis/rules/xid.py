@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.model import Advice, Confidence, Domain, Role, Rule, Sign, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    Role,
+    Rule,
+    Sign,
+    sign,
+)
 
 _DOC = "NVIDIA: Xid errors"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.core.doctor.model import Check
-from orchestrator.core.doctor.rules import adapters, alike, gpus, host, links, rising
+from orchestrator.core.doctor.check_model import Check
+from orchestrator.core.doctor.rules import hcas as adapters, alike, gpus, host, links, rising
 
 CHECKS: tuple[Check, ...] = (
     *host.CHECKS,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from orchestrator.core.checks import NCCL_WHEELS
-from orchestrator.core.doctor.model import (
+from orchestrator.core.model.checks import NCCL_WHEELS
+from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
     Answer,
@@ -19,8 +19,8 @@ from orchestrator.core.doctor.model import (
     unknown,
     warn,
 )
-from orchestrator.core.facts import Facts
-from orchestrator.core.tuning.habits import differing
+from orchestrator.core.model.facts import Facts
+from orchestrator.core.tuning.risky_settings import differing
 
 
 def _same(what: str, value: Callable[[Facts], str], differs: Callable[[str], Answer]) -> Judge:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from orchestrator.core.checks import gpus_missing
-from orchestrator.core.doctor.model import (
+from orchestrator.core.model.checks import gpus_missing
+from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
     Answer,
@@ -20,7 +20,7 @@ from orchestrator.core.doctor.model import (
     warn,
     worst,
 )
-from orchestrator.core.facts import Facts, Gpu
+from orchestrator.core.model.facts import Facts, Gpu
 
 # Links of a GPU on its baseboard, by the name that the driver gives it (datasheets of the cards).
 LINKS = (("A100-SXM", 12), ("H100 80GB HBM3", 18), ("H200", 18), ("B200", 18), ("B300", 18))

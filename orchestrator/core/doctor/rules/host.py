@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.doctor.model import (
+from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
     Answer,
@@ -13,7 +13,7 @@ from orchestrator.core.doctor.model import (
     unknown,
     warn,
 )
-from orchestrator.core.tuning.habits import habits
+from orchestrator.core.tuning.risky_settings import habits
 
 GB = 1_000_000_000
 LEAST_DISK, LITTLE_DISK = 1 * GB, 10 * GB

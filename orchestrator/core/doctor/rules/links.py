@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.core.doctor.model import NONE, OK, Answer, Check, Look, fail, unknown
-from orchestrator.core.fabric.verdict import MAX_NAMED, Verdict, remedy_for
+from orchestrator.core.doctor.check_model import NONE, OK, Answer, Check, Look, fail, unknown
+from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, Verdict, remedy_for
 
 
 def _connections(look: Look) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.core.doctor.model import (
+from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
     Answer,

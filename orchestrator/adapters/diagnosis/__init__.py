@@ -1,0 +1,1 @@
+"""Logs from disk for ``core.diagnosis``: whose they are, and what is in them."""

@@ -1,0 +1,81 @@
+"""Which files to read, and whose logs they are by their names."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.core.diagnosis.diagnosis_model import Source
+
+MAX_FILES = 10_000
+# No logs, though they lie beside them.
+_OTHERS = frozenset(
+    ".arrow .bin .gz .html .jpg .json .jsonl .md .npy .npz .parquet .pdf .pickle .pkl .png .pt "
+    ".pth .py .safetensors .sqlite .svg .tar .toml .xz .yaml .yml .zip .zst".split()
+)
+_OURS = re.compile(r"(?:rank-(?P<rank>\d{1,7})|launcher)\.(?:out|err)")
+_ATTEMPT = re.compile(r"attempt-\d{1,5}")
+_TORCHRUN = re.compile(r"(?:^|/)attempt_\d{1,5}/(?P<rank>\d{1,7})/std(?:out|err)\.log$")
+_RANKS = (
+    re.compile(r"rank[-_.]?(?P<rank>\d{1,7})(?!\d)", re.IGNORECASE),
+    re.compile(r"(?:^|[-_.])(?:task|proc|r|t)[-_]?(?P<rank>\d{1,7})(?=[-_.]|$)"),
+    re.compile(r"^slurm-\d{1,12}[-_.](?P<rank>\d{1,7})\."),
+)
+_NODE = re.compile(
+    r"(?:^|[-_.])(?P<node>(?:node|gpu|host|worker|dgx)[a-z-]{0,20}\d{1,6})(?=[-_.]|$)"
+)
+
+
+class LogSource(NamedTuple):
+    """A file to read."""
+
+    path: Path
+    source: Source
+
+
+def log_sources(path: Path, shown: str) -> Iterator[LogSource]:
+    """The logs at ``path``: itself, or of a folder every regular file below it that may be one,
+    at most ``MAX_FILES``. Links are not followed. ``shown`` is how people call it.
+    """
+    if not path.is_dir():
+        yield LogSource(path, source_of(shown))
+        return
+    found = 0
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        for file in (Path(folder, name) for name in sorted(names)):
+            if found < MAX_FILES and _may_be_log(file):
+                found += 1
+                name = (Path(shown) / file.relative_to(path)).as_posix()
+                yield LogSource(file, source_of(name))
+
+
+def source_of(name: str) -> Source:
+    """Whose log a file is, as far as its name tells."""
+    parts = name.split("/")
+    if (ours := _OURS.fullmatch(parts[-1])) is not None:
+        above = [part for part in parts[:-1] if not _ATTEMPT.fullmatch(part)]
+        node = above[-1] if above and above[-1] not in {"logs", ".", ".."} else ""
+        return Source(name=name, node=node, rank=_number(ours["rank"]))
+    if (torchrun := _TORCHRUN.search(name)) is not None:
+        return Source(name=name, rank=_number(torchrun["rank"]))
+    found = (pattern.search(parts[-1]) for pattern in _RANKS)
+    ranks = [_number(match["rank"]) for match in found if match is not None]
+    nodes = [match["node"] for match in _NODE.finditer(parts[-1])]
+    return Source(name=name, rank=next(iter(ranks), None), node=next(iter(nodes), ""))
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text else None
+
+
+def _may_be_log(path: Path) -> bool:
+    try:
+        regular = stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+    return regular and path.suffix.lower() not in _OTHERS

@@ -1,0 +1,81 @@
+"""Metric series as line charts: geometry only, in the units of an SVG view box. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.adapters.report.axes import Axis, Tick
+from orchestrator.adapters.store.metric_series import Curve, Series
+
+WIDTH, HEIGHT = 720, 260
+LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 28
+MAX_LINES = 8
+MAX_POINTS = 600
+MAX_CHARTS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class ChartLine:
+    """One rank's line: ``points`` as SVG wants them, ``x,y x,y ...``."""
+
+    label: str
+    points: str
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One metric of all ranks; ``hidden`` ranks are not drawn."""
+
+    name: str
+    unit: str
+    lines: tuple[ChartLine, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    hidden: int
+
+
+def charts(series: Sequence[Series]) -> tuple[Chart, ...]:
+    """A chart for every metric that was reported at two steps or more."""
+    by_name: dict[str, list[Series]] = {}
+    for one in series:
+        if len(one.points) > 1:
+            by_name.setdefault(one.name, []).append(one)
+    return tuple(_chart(name, ranks) for name, ranks in list(by_name.items())[:MAX_CHARTS])
+
+
+def _chart(name: str, ranks: Sequence[Series]) -> Chart:
+    shown = ranks[:MAX_LINES]
+    curves = [thin(one.points) for one in shown]
+    x = Axis.over([step for curve in curves for step, _ in curve], LEFT, WIDTH - RIGHT)
+    y = Axis.over([value for curve in curves for _, value in curve], HEIGHT - BOTTOM, TOP)
+    return Chart(
+        name=name,
+        unit=shown[0].unit,
+        lines=tuple(
+            ChartLine(f"rank {one.rank}", _points(curve, x, y), f"{curve[-1][1]:.4g}")
+            for one, curve in zip(shown, curves, strict=True)
+        ),
+        x_ticks=tuple(x.ticks(6)),
+        y_ticks=tuple(y.ticks(5)),
+        hidden=len(ranks) - len(shown),
+    )
+
+
+def thin(curve: Curve) -> Curve:
+    """At most ``MAX_POINTS`` points: of every stretch the lowest and highest, so spikes stay."""
+    if len(curve) <= MAX_POINTS:
+        return curve
+    stretch = math.ceil(len(curve) / (MAX_POINTS // 2))
+    kept: set[tuple[int, float]] = {curve[0], curve[-1]}
+    for start in range(0, len(curve), stretch):
+        part = curve[start : start + stretch]
+        kept.add(min(part, key=lambda point: point[1]))
+        kept.add(max(part, key=lambda point: point[1]))
+    return tuple(sorted(kept))
+
+
+def _points(curve: Curve, x: Axis, y: Axis) -> str:
+    return " ".join(f"{x.place(step):.1f},{y.place(value):.1f}" for step, value in curve)

@@ -1,0 +1,91 @@
+"""What a report says, before it becomes Markdown or HTML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.core.base.codec import CodecError, from_json
+from orchestrator.core.model.plan import Plan
+from orchestrator.core.verdict.result import MetricResult, Result, Verdict
+from orchestrator.adapters.report.charts import Chart, charts
+from orchestrator.adapters.report.section_files import NodeSections, read_sections
+from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.adapters.store.metric_series import read_series
+
+MAX_FILES = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """A file of the run; ``path`` is relative to the report, with ``/``."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that the renderings show. ``plan`` None = there was none, or it is unreadable."""
+
+    result: Result
+    plan: Plan | None
+    charts: tuple[Chart, ...]
+    artifacts: tuple[StoredFile, ...]
+    logs: tuple[StoredFile, ...]
+    sections: tuple[NodeSections, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run."""
+        return sum(self.result.timings.values())
+
+
+def load_report(folder: RunFolder, result: Result) -> Report:
+    """Gather what the run's folder holds; parts that are missing or damaged stay empty."""
+    return Report(
+        result=result,
+        plan=_read_plan(folder.plan),
+        charts=charts(read_series(folder.metrics)),
+        artifacts=tuple(_files(folder, folder.artifacts)),
+        logs=tuple(_files(folder, folder.logs)),
+        sections=read_sections(folder),
+    )
+
+
+def one_line(text: str) -> str:
+    """Foreign text without line ends, controls and direction overrides."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def figure(metric: MetricResult) -> str:
+    """The value with its unit, or that there is none."""
+    if metric.value is None:
+        return "not reported" if metric.verdict is Verdict.NOT_RUN else "not a number"
+    return f"{metric.value:.6g} {one_line(metric.unit)}".rstrip()
+
+
+def gate(metric: MetricResult) -> str:
+    """The bounds in words; empty without a gate."""
+    low = "" if metric.min is None else f"at least {metric.min:g}"
+    high = "" if metric.max is None else f"at most {metric.max:g}"
+    return " and ".join(bound for bound in (low, high) if bound)
+
+
+def _read_plan(path: Path) -> Plan | None:
+    try:
+        plan = from_json(Plan, json.loads(path.read_bytes()))
+    except (OSError, ValueError, CodecError):
+        return None
+    assert isinstance(plan, Plan)
+    return plan
+
+
+def _files(folder: RunFolder, below: Path) -> Iterator[StoredFile]:
+    """Regular files in name order, at most ``MAX_FILES``; links are not followed."""
+    found = sorted(p for p in below.rglob("*") if p.is_file() and not p.is_symlink())
+    for path in found[:MAX_FILES]:
+        relative = path.relative_to(folder.path).as_posix()
+        yield StoredFile(path=relative, bytes=path.stat().st_size)

@@ -1,0 +1,82 @@
+"""Workloads' sections of the report as Markdown: what is drawn elsewhere is a table here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import median
+
+from orchestrator.parsing.replies import report_sections as given
+from orchestrator.adapters.report.markdown_text import escape, table
+from orchestrator.adapters.report.plots import value
+from orchestrator.adapters.report.section_files import NodeSections
+
+_BOLD = {"bad", "odd"}
+
+
+def section_parts(sections: Iterable[NodeSections]) -> Iterator[str]:
+    """Paragraphs and tables, in the order of the documents."""
+    for part in sections:
+        if part.trouble:
+            yield f"**{escape(part.node)}: {escape(part.trouble)}**"
+        for section in part.content.sections if part.content else ():
+            yield from _section(section)
+
+
+def _section(section: given.Section) -> Iterator[str]:
+    if isinstance(section, given.TextSection):
+        title = f"{escape(section.title)}: " if section.title else ""
+        text = f"{title}{escape(section.text)}"
+        yield f"**{text}**" if section.tone in _BOLD else text
+        return
+    if isinstance(section, given.TilesSection):
+        for tile in section.tiles:
+            text = f" ({escape(tile.text)})" if tile.text else ""
+            yield f"- {escape(tile.label)}: **{escape(tile.value)} {escape(tile.unit)}**{text}"
+        return
+    title = escape(section.title)
+    headings: Sequence[str]
+    match section:
+        case given.TableSection():
+            headings = [escape(column.name) for column in section.columns]
+            yield from table(title, headings, ([cell.text for cell in row] for row in section.rows))
+        case given.LinesSection():
+            headings = ("curve", f"first {escape(section.y.label)}", "last", "highest")
+            yield from table(title, headings, (_curve(line, section) for line in section.series))
+            if section.marks:
+                yield "Marks: " + ", ".join(escape(mark.label) for mark in section.marks)
+        case given.HeatSection():
+            headings = ("", *map(escape, section.columns))
+            yield from table(title, headings, _matrix(section))
+        case given.BarsSection():
+            rows = ((bar.label, bar.text or value(bar.value, section.unit)) for bar in section.bars)
+            yield from table(title, ("what", "value"), rows)
+        case given.SpreadSection():
+            headings = ("what", "lowest", "median", "highest", "out of line")
+            yield from table(title, headings, (_spread(g, section.unit) for g in section.groups))
+    if section.note:
+        yield escape(section.note)
+
+
+def _curve(line: given.Line, section: given.LinesSection) -> tuple[str, ...]:
+    def told(point: tuple[float, float]) -> str:
+        return f"{value(point[1], section.y.unit)} at {value(point[0], section.x.unit)}"
+
+    highest = max(line.points, key=lambda point: point[1])
+    return line.label, told(line.points[0]), told(line.points[-1]), told(highest)
+
+
+def _matrix(section: given.HeatSection) -> Iterator[tuple[str, ...]]:
+    for name, numbers in zip(section.rows, section.values, strict=True):
+        yield name, *("" if number is None else f"{number:.4g}" for number in numbers)
+
+
+def _spread(group: given.SpreadGroup, unit: str) -> tuple[str, ...]:
+    values = [dot.value for dot in group.points]
+    odd = ", ".join(dot.label for dot in group.points if dot.tone in _BOLD)
+    return (
+        group.label,
+        value(min(values), unit),
+        value(median(values), unit),
+        value(max(values), unit),
+        odd,
+    )

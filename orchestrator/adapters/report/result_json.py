@@ -1,0 +1,137 @@
+"""The result object that scripts rely on, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis, Evidence
+from orchestrator.core.base.errors import ExitCode, InternalError, UsageError
+from orchestrator.core.verdict.result import (
+    SCHEMA_VERSION,
+    FailureResult,
+    MetricResult,
+    NodeResult,
+    Result,
+    RungResult,
+    Samples,
+    Status,
+    Verdict,
+)
+
+_LISTS = ("consequences", "besides", "references")
+
+
+def to_object(result: Result) -> dict[str, Any]:
+    """JSON-ready, in the order that people read. A figure that is not finite becomes null."""
+    return {
+        "schema_version": result.schema_version,
+        "run_id": result.run_id,
+        "status": result.status.value,
+        "exit_code": int(result.exit_code),
+        "cluster": result.cluster,
+        "workload": result.workload,
+        "launcher": result.launcher,
+        "ladder": [asdict(rung) for rung in result.ladder],
+        "nodes": [asdict(node) for node in result.nodes],
+        "world_size": result.world_size,
+        "metrics": {name: _metric(metric) for name, metric in result.metrics.items()},
+        "samples": asdict(result.samples) if result.samples else None,
+        "timings": dict(result.timings),
+        "failure": _failure(result.failure) if result.failure else None,
+        "warnings": list(result.warnings),
+        "report": result.report,
+    }
+
+
+def read_object(data: Mapping[str, Any], *, where: str) -> Result:
+    """The inverse of :func:`to_object`; ``where`` names the source in errors.
+
+    Raises :class:`UsageError` for a newer schema, :class:`InternalError` for a damaged object.
+    """
+    version = data.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise UsageError(
+            f"the result has schema version {version}; this program knows up to {SCHEMA_VERSION}",
+            id="OR-STORE-002",
+            where=where,
+            remedy="use the version of orchestrate that wrote it, or a newer one",
+        )
+    try:
+        return _read(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InternalError(
+            "the result cannot be read", id="OR-STORE-004", where=where, why=repr(error)
+        ) from error
+
+
+def _read(data: Mapping[str, Any]) -> Result:
+    failure, samples = data["failure"], data["samples"]
+    return Result(
+        run_id=data["run_id"],
+        status=Status(data["status"]),
+        exit_code=ExitCode(data["exit_code"]),
+        cluster=data["cluster"],
+        workload=data["workload"],
+        launcher=data["launcher"],
+        world_size=data["world_size"],
+        ladder=tuple(RungResult(**rung) for rung in data["ladder"]),
+        nodes=tuple(NodeResult(**node) for node in data["nodes"]),
+        metrics={
+            name: MetricResult(**{**metric, "verdict": Verdict(metric["verdict"])})
+            for name, metric in data["metrics"].items()
+        },
+        samples=Samples(**samples) if samples else None,
+        timings=data["timings"],
+        failure=_read_failure(failure) if failure else None,
+        warnings=tuple(data["warnings"]),
+        report=data["report"],
+        schema_version=data["schema_version"],
+    )
+
+
+def _metric(metric: MetricResult) -> dict[str, Any]:
+    value = metric.value
+    finite = value is not None and math.isfinite(value)
+    return {**asdict(metric), "value": value if finite else None, "verdict": metric.verdict.value}
+
+
+def _failure(failure: FailureResult) -> dict[str, Any]:
+    diagnosis = failure.diagnosis
+    return {
+        **asdict(replace(failure, diagnosis=None)),
+        "others": list(failure.others),
+        "diagnosis": diagnosis_object(diagnosis) if diagnosis else None,
+    }
+
+
+def _read_failure(data: Mapping[str, Any]) -> FailureResult:
+    # Results of before there was a diagnosis have none.
+    found = data.get("diagnosis")
+    diagnosis = _read_diagnosis(found) if found else None
+    return FailureResult(**{**data, "others": tuple(data["others"]), "diagnosis": diagnosis})
+
+
+def diagnosis_object(diagnosis: Diagnosis) -> dict[str, Any]:
+    """JSON-ready."""
+    return {
+        **asdict(diagnosis),
+        "confidence": diagnosis.confidence.value,
+        "advice": diagnosis.advice.value,
+        "evidence": [asdict(line) for line in diagnosis.evidence],
+        **{name: list(getattr(diagnosis, name)) for name in _LISTS},
+    }
+
+
+def _read_diagnosis(data: Mapping[str, Any]) -> Diagnosis:
+    return Diagnosis(
+        **{
+            **data,
+            "confidence": Confidence(data["confidence"]),
+            "advice": Advice(data["advice"]),
+            "evidence": tuple(Evidence(**line) for line in data["evidence"]),
+            **{name: tuple(data[name]) for name in _LISTS},
+        }
+    )

@@ -1,0 +1,231 @@
+"""Finds and reads inventories and workloads: project folder, then home, then what is bundled.
+
+``--cluster X`` is a path when it holds ``/`` or ends in .yaml or .yml, else ``clusters/X.yaml``
+below one of the three roots. ``--workload X`` is likewise a path to a folder or its workload.yaml,
+else ``workloads/X/``.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.model.inventory import Cluster
+from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.model.workload import Job, Per, Workload
+from orchestrator.adapters.store.bundled import bundled_root
+from orchestrator.adapters.store.layout import Layout
+
+_SUFFIXES = (".yaml", ".yml")
+_MAX_PARENTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """A file that a name stands for; ``origin`` is project, home or bundled."""
+
+    name: str
+    origin: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What names mean here. ``roots`` maps an origin to a folder, first match first."""
+
+    roots: Mapping[str, Path]
+    environ: Mapping[str, str]
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], project: Path | None = None) -> Catalog:
+        """The catalog of the working directory (or ``project``), ``$ORCHESTRATE_HOME``, bundled."""
+        home = Layout.from_environment(environ).home
+        roots = {"project": project or Path.cwd(), "home": home, "bundled": bundled_root()}
+        return cls(roots, environ)
+
+    def cluster(self, name: str) -> Cluster:
+        """The cluster that ``name`` or path stands for, with its secrets read.
+
+        Raises :class:`UsageError` for an unknown name (with the nearest) or an invalid file.
+        """
+        return self.read_cluster(self.find_cluster(name), secrets=True)
+
+    def workload(self, name: str) -> Workload:
+        """The workload that ``name`` or path stands for; its entry and requirements files exist.
+
+        Raises :class:`UsageError` for an unknown name (with the nearest) or an invalid file.
+        """
+        workload = self.read_workload(self.find_workload(name))
+        for file in (workload.entry, workload.requirements):
+            if file and not (Path(workload.folder) / file).is_file():
+                what = f"{file!r} does not exist in {_shown(Path(workload.folder))}"
+                raise UsageError(what, id="workload.missing-file", where=workload.source)
+        return workload
+
+    def find_cluster(self, name: str) -> Path:
+        if _is_path(name):
+            return Path(name).expanduser()
+        return self._find("cluster", name, self.clusters())
+
+    def find_workload(self, name: str) -> Path:
+        if _is_path(name):
+            path = Path(name).expanduser()
+            return path if path.suffix in _SUFFIXES else path / "workload.yaml"
+        return self._find("workload", name, self.workloads())
+
+    def read_cluster(self, path: Path, *, secrets: bool = False) -> Cluster:
+        """The inventory at ``path``; without ``secrets`` secret values stay empty."""
+        environ = self.environ if secrets else None
+        folder = str(path.absolute().parent)
+        return load_cluster(read_bounded(path), _shown(path), folder=folder, environ=environ)
+
+    def read_workload(self, path: Path) -> Workload:
+        # Here, as below: commands that only need nodes start sooner without it.
+        from orchestrator.parsing.inputs.workload import load_workload
+
+        return load_workload(read_bounded(path), _shown(path), str(path.absolute().parent))
+
+    def clusters(self) -> list[CatalogEntry]:
+        """Every inventory that a name reaches, by name; one found earlier hides later ones."""
+        return self._entries(
+            "clusters", lambda path: path.stem if path.suffix in _SUFFIXES else None
+        )
+
+    def workloads(self) -> list[CatalogEntry]:
+        """Every workload that a name reaches, by name; one found earlier hides later ones."""
+        return [
+            CatalogEntry(entry.name, entry.origin, entry.path / "workload.yaml")
+            for entry in self._entries(
+                "workloads",
+                lambda path: path.name if (path / "workload.yaml").is_file() else None,
+            )
+        ]
+
+    def _entries(self, kind: str, name_of: Callable[[Path], str | None]) -> list[CatalogEntry]:
+        found: dict[str, CatalogEntry] = {}
+        for origin, root in self.roots.items():
+            for path in _children(root / kind):
+                name = name_of(path)
+                if name is not None:
+                    found.setdefault(name, CatalogEntry(name, origin, path))
+        return sorted(found.values(), key=lambda entry: entry.name)
+
+    def _find(self, kind: str, name: str, entries: Sequence[CatalogEntry]) -> Path:
+        by_name = {entry.name: entry.path for entry in entries}
+        if name not in by_name:
+            folders = dict.fromkeys(_shown(root / f"{kind}s") for root in self.roots.values())
+            raise UsageError(
+                f"unknown {kind} {name!r}",
+                id=f"{kind}.unknown",
+                why=f"searched {', '.join(folders)}",
+                remedy=f"{did_you_mean(name, by_name)} (orchestrate {kind} list shows all)",
+            )
+        return by_name[name]
+
+
+def open_script(
+    words: Sequence[str],
+    *,
+    cwd: Path,
+    workdir: Path | None = None,
+    per: Per = Per.GPU,
+    cpu: int = 1,
+) -> Job:
+    """A user's own script or command as a job; see :func:`script_job`.
+
+    What travels is ``workdir``, else the git root around the script (around ``cwd`` for a program),
+    else ``cwd``. Raises :class:`UsageError` for a script that does not exist, is not executable, or
+    is outside ``workdir``.
+    """
+    from orchestrator.parsing.inputs.workload import script_job
+
+    script = _script_path(words, cwd)
+    folder = find_project(cwd, workdir, script)
+    relative: str | None = None
+    if script is not None:
+        if not script.is_relative_to(folder):
+            what = f"{words[0]} is outside {folder}, so it would not travel to the nodes"
+            raise UsageError(what, id="run.script-outside", remedy="choose another --workdir")
+        relative = script.relative_to(folder).as_posix()
+    return script_job(words, folder=str(folder), script=relative, per=per, cpu=cpu)
+
+
+def find_project(cwd: Path, workdir: Path | None = None, script: Path | None = None) -> Path:
+    """The folder that travels; see :func:`open_script`. Raises :class:`UsageError`."""
+    folder = _project(script, cwd) if workdir is None else (cwd / workdir).resolve()
+    if not folder.is_dir():
+        raise UsageError(f"--workdir {workdir} is not a folder", id="run.workdir")
+    return folder
+
+
+def read_bounded(path: Path) -> bytes:
+    """A regular file's content, at most one byte more than a configuration file may have.
+
+    Raises :class:`UsageError` when it cannot be read.
+    """
+    try:
+        # O_NONBLOCK: a FIFO in the place of a file must not hang the command.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UsageError("not a regular file", id="config.unreadable", where=_shown(path))
+            return file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(
+            f"cannot be read: {why}", id="config.unreadable", where=_shown(path)
+        ) from None
+
+
+def _script_path(words: Sequence[str], cwd: Path) -> Path | None:
+    """The file here that ``words[0]`` names; None for a program that only the nodes need to have.
+
+    A .py file, and whatever is written with a relative folder, is a file of the project.
+    """
+    word = words[0] if words else ""
+    is_python = word.endswith(".py")
+    if not is_python and ("/" not in word or Path(word).is_absolute()):
+        return None
+    named = cwd / word
+    path = named.parent.resolve() / named.name
+    if not path.is_file():
+        siblings = [child.name for child in _children(path.parent) if child.is_file()]
+        remedy = did_you_mean(path.name, siblings) if siblings else ""
+        raise UsageError(f"script {word!r} does not exist", id="run.no-script", remedy=remedy)
+    if not is_python and not os.access(path, os.X_OK):
+        remedy = f"chmod +x {word}"
+        raise UsageError(f"{word} is not executable", id="run.not-executable", remedy=remedy)
+    return path
+
+
+def _project(script: Path | None, cwd: Path) -> Path:
+    start = cwd.resolve() if script is None else script.parent
+    for folder in [start, *start.parents][:_MAX_PARENTS]:
+        if (folder / ".git").exists():
+            return folder
+    inside = script is None or script.is_relative_to(cwd.resolve())
+    return cwd.resolve() if inside else start
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or name in {".", ".."} or name.endswith(_SUFFIXES)
+
+
+def _children(folder: Path) -> Iterator[Path]:
+    try:
+        yield from sorted(folder.iterdir())
+    except OSError:
+        return
+
+
+def _shown(path: Path) -> str:
+    """``path`` as people know it: relative when it is below the working directory."""
+    absolute = path.absolute()
+    here = Path.cwd()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)

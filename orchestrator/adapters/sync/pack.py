@@ -1,0 +1,158 @@
+"""The contents that nodes lack, in parts that are read and compressed once for all of them.
+
+A part holds pieces, each with a header (index of the content in the manifest, offset, length) as
+``orchestrator.node_agent.code.snapshot`` reads it, so that 50,000 small files are a few dozen
+requests and one large file is many parts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import tempfile
+import zlib
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+PART_BYTES = 4 * 1024 * 1024
+SPOOL_MEMORY_BYTES = 16 * 1024 * 1024
+# Parts under construction: two cores' worth, and the next one is ready when it is asked for.
+AHEAD = 3
+PIECE = struct.Struct(">IQI")
+
+
+class ContentChanged(Exception):
+    """The file at ``path`` is gone or shorter than it was."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The payload of one push."""
+
+    data: bytes
+    compressed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    index: int
+    source: Path
+    offset: int
+    length: int
+
+
+class Pack:
+    """Use as an async context manager, once per node; who leaves last frees the space for good.
+
+    Parts wait in memory up to 16 MiB, beyond that in a temporary file, so that a slow node does not
+    hold up the others.
+    """
+
+    def __init__(
+        self, blobs: Mapping[str, int], sources: Mapping[str, Path], missing: bytes
+    ) -> None:
+        self.closed = False
+        self.contents = sum(byte.bit_count() for byte in missing)
+        self._plan = list(_grouped(_pieces(blobs, sources, missing)))
+        self._users = 0
+        self._spool: tempfile.SpooledTemporaryFile[bytes]
+        self._stored: list[tuple[int, int, bool]] = []
+        self._ahead: deque[asyncio.Task[Part]] = deque()
+        self._turn = asyncio.Lock()
+
+    def __len__(self) -> int:
+        """The number of parts."""
+        return len(self._plan)
+
+    async def __aenter__(self) -> Self:
+        if not self._users:
+            self._spool = tempfile.SpooledTemporaryFile(SPOOL_MEMORY_BYTES)  # noqa: SIM115
+        self._users += 1
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._users -= 1
+        if self._users == 0:
+            self.closed = True
+            for task in self._ahead:
+                task.cancel()
+            await asyncio.gather(*self._ahead, return_exceptions=True)
+            self._spool.close()
+
+    async def part(self, number: int) -> Part:
+        """Parts may be asked for repeatedly and in any order. Raises :class:`ContentChanged`."""
+        async with self._turn:
+            while len(self._stored) <= number:
+                self._start()
+                part = await asyncio.shield(self._ahead[0])
+                self._ahead.popleft()
+                self._store(part)
+                if len(self._stored) > number:
+                    return part
+            offset, size, compressed = self._stored[number]
+            self._spool.seek(offset)
+            return Part(self._spool.read(size), compressed)
+
+    def _start(self) -> None:
+        begun = len(self._stored) + len(self._ahead)
+        for pieces in self._plan[begun : begun + AHEAD - len(self._ahead)]:
+            self._ahead.append(asyncio.create_task(asyncio.to_thread(_build, pieces)))
+
+    def _store(self, part: Part) -> None:
+        offset = self._spool.seek(0, os.SEEK_END)
+        self._spool.write(part.data)
+        self._stored.append((offset, len(part.data), part.compressed))
+
+
+def _pieces(
+    blobs: Mapping[str, int], sources: Mapping[str, Path], missing: bytes
+) -> Iterator[_Piece]:
+    for index, (digest, size) in enumerate(blobs.items()):
+        if missing[index // 8] >> index % 8 & 1:
+            for offset in range(0, max(size, 1), PART_BYTES):
+                yield _Piece(index, sources[digest], offset, min(PART_BYTES, size - offset))
+
+
+def _grouped(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
+    """Groups of at most ``PART_BYTES`` with their headers, or of a single piece."""
+    group: list[_Piece] = []
+    size = 0
+    for piece in pieces:
+        size += PIECE.size + piece.length
+        if group and size > PART_BYTES:
+            yield group
+            group, size = [], PIECE.size + piece.length
+        group.append(piece)
+    if group:
+        yield group
+
+
+def _build(pieces: list[_Piece]) -> Part:
+    fields = []
+    for piece in pieces:
+        fields += [PIECE.pack(piece.index, piece.offset, piece.length), _read(piece)]
+    data = b"".join(fields)
+    packed = zlib.compress(data, 1)
+    return Part(packed, True) if len(packed) < len(data) else Part(data, False)
+
+
+def _read(piece: _Piece) -> bytes:
+    try:
+        fd = os.open(piece.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            data = os.pread(fd, piece.length, piece.offset)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise ContentChanged(piece.source) from error
+    if len(data) != piece.length:
+        raise ContentChanged(piece.source)
+    return data

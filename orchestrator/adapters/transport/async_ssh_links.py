@@ -1,0 +1,110 @@
+"""asyncssh connections, and the jump hosts' connections that they share.
+
+Thirty nodes behind one bastion need one handshake with the bastion, not thirty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+import asyncssh
+
+from orchestrator.core.base.errors import PreflightError
+from orchestrator.adapters.transport import failures
+from orchestrator.adapters.transport.async_ssh_connect import connect
+from orchestrator.adapters.transport.transport import ConnectLimits
+from orchestrator.adapters.transport.handshakes import Handshakes
+from orchestrator.adapters.transport.target import Target
+
+CLOSE_TIMEOUT_S = 2.0
+
+
+@dataclass(slots=True, eq=False)
+class _Jump:
+    """A shared link to a jump host; it closes when ``users`` falls to zero."""
+
+    target: Target
+    opening: asyncio.Task[Link]
+    users: int = 0
+
+    @property
+    def usable(self) -> bool:
+        if not self.opening.done():
+            return True
+        if self.opening.cancelled() or self.opening.exception():
+            return False
+        return not self.opening.result().connection.is_closed()
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An authenticated connection; ``close`` also gives back the jump host it came through."""
+
+    links: Links
+    connection: asyncssh.SSHClientConnection
+    jump: _Jump | None
+
+    async def close(self) -> None:
+        """Say goodbye, wait a little, cut. Never raises."""
+        self.connection.close()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self.connection.wait_closed()
+        except (TimeoutError, asyncssh.Error, OSError):
+            self.connection.abort()
+        finally:
+            if self.jump is not None:
+                await self.links.release(self.jump)
+
+
+class Links:
+    """Opens links; knows the jump hosts that are open."""
+
+    def __init__(self, handshakes: Handshakes) -> None:
+        self._handshakes = handshakes
+        self._jumps: dict[Target, _Jump] = {}
+
+    async def open(self, target: Target, limits: ConnectLimits) -> Link:
+        """Connect to ``target`` through its jump hosts. Raises :class:`PreflightError`."""
+        jump = await self._acquire(target, limits) if target.via is not None else None
+        via = jump.opening.result().connection if jump else None
+        try:
+            connection = await self._handshakes.perform(
+                target, lambda: connect(target, limits, via=via)
+            )
+        except BaseException:
+            if jump is not None:
+                await self.release(jump)
+            raise
+        return Link(self, connection, jump)
+
+    async def _acquire(self, target: Target, limits: ConnectLimits) -> _Jump:
+        hop = target.via
+        assert hop is not None
+        jump = self._jumps.get(hop)
+        if jump is None or not jump.usable:
+            jump = _Jump(hop, asyncio.create_task(self.open(hop, limits)))
+            self._jumps[hop] = jump
+        jump.users += 1
+        try:
+            await asyncio.shield(jump.opening)
+        except PreflightError as error:
+            await self.release(jump)
+            raise failures.failed_jump(target, hop, error) from error
+        except BaseException:
+            await self.release(jump)
+            raise
+        return jump
+
+    async def release(self, jump: _Jump) -> None:
+        """One user less. The last one closes the link."""
+        jump.users -= 1
+        if jump.users:
+            return
+        if self._jumps.get(jump.target) is jump:
+            del self._jumps[jump.target]
+        jump.opening.cancel()
+        with contextlib.suppress(PreflightError, asyncio.CancelledError):
+            await (await jump.opening).close()

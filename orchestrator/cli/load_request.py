@@ -1,0 +1,131 @@
+"""From options to a request: every mistake in the input is found here, before any contact."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from orchestrator.parsing.inputs.selection import select
+from orchestrator.parsing.inputs.workload import make_job
+from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_slurm_options
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.launchers.ray import OPTION as RAY_ADDRESS
+from orchestrator.core.model.plan import Plan
+from orchestrator.core.planning.planning import Refusal, assume
+from orchestrator.core.planning.planning import plan as make_plan
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.model.workload import Job, Workload
+from orchestrator.adapters.store.bundled import bundled_kit
+from orchestrator.adapters.store.catalog import Catalog, open_script
+from orchestrator.adapters.store.data_set import sample_set
+from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.sync.code_snapshot import (
+    Snapshot,
+    project_parts,
+    take_snapshot,
+    workload_parts,
+)
+
+ANY_SCRIPT = "train.py"
+
+
+def load_request(
+    options: JobOptions,
+    words: tuple[str, ...],
+    *,
+    run_id: str,
+) -> RunRequest:
+    """The request, without the digest of the code. Raises :class:`UsageError`."""
+    catalog = Catalog.from_environment(os.environ)
+    cluster = select(catalog.cluster(options.cluster), options.nodes)
+    job = _load_job(catalog, options, words)
+    launcher, launcher_options = _launcher(options)
+    request = RunRequest(
+        run_id=run_id,
+        cluster=cluster,
+        job=job,
+        launcher=launcher,
+        launcher_options=launcher_options,
+        ranks_per_node=options.ranks_per_node,
+        budgets=parse_budgets(options.budgets, options.timeout, options.unattended),
+        entry=_entry(job),
+        env=parse_env(options.env, os.environ),
+        exclusive=options.exclusive,
+        samples=sample_set(job),
+        fabric_probe=options.fabric_probe,
+        fabric_cache=not options.no_cache,
+    )
+    assume_plan(request)
+    return request
+
+
+def _launcher(options: JobOptions) -> tuple[str, tuple[str, ...]]:
+    """What is asked for, and what is passed on to it."""
+    if options.ray_address is None:
+        passed = parse_slurm_options(options.slurm_options, options.launcher, os.environ)
+        return options.launcher, passed
+    if options.launcher not in ("auto", "ray"):
+        what = f"--ray-address is for --launcher ray, not {options.launcher}"
+        raise UsageError(what, id="run.ray-address", remedy="leave one of them out")
+    return "ray", (f"{RAY_ADDRESS}{options.ray_address}",)
+
+
+def request_for_any_script(options: JobOptions, *, run_id: str) -> RunRequest:
+    """A request for a script that nobody named, to be planned but never run."""
+    catalog = Catalog.from_environment(os.environ)
+    script = Workload(name="any script", source="-", folder="-", entry=ANY_SCRIPT)
+    return RunRequest(
+        run_id=run_id,
+        cluster=select(catalog.cluster(options.cluster), options.nodes),
+        job=Job(workload=script),
+        launcher=options.launcher,
+        ranks_per_node=options.ranks_per_node,
+        budgets=parse_budgets(options.budgets, options.timeout, options.unattended),
+        entry=ANY_SCRIPT,
+        env=parse_env(options.env, os.environ),
+        exclusive=options.exclusive,
+    )
+
+
+def assume_plan(request: RunRequest) -> Plan:
+    """The plan if every node is as the inventory says. Raises :class:`UsageError`."""
+    findings = {spec.name: assume(spec) for spec in request.cluster.workers}
+    decided = make_plan(request, findings, {})
+    if isinstance(decided, Refusal):
+        problem = decided.problem
+        raise UsageError(problem.message, id=problem.id, remedy=problem.remedy)
+    return decided
+
+
+def take_code(layout: Layout, job: Job) -> Snapshot:
+    """The code that travels with ``job``. Raises :class:`UsageError`."""
+    folder = Path(job.workload.folder)
+    kit = bundled_kit()
+    own_code = job.workload.own_code
+    parts = project_parts(folder, kit, layout.home) if own_code else workload_parts(folder, kit)
+    return take_snapshot(parts, layout.snapshots)
+
+
+def _entry(job: Job) -> str:
+    """The script's path in the snapshot: a workload travels as a folder of its own name."""
+    workload = job.workload
+    return workload.entry if workload.own_code else f"{Path(workload.folder).name}/{workload.entry}"
+
+
+def _load_job(catalog: Catalog, options: JobOptions, words: tuple[str, ...]) -> Job:
+    if options.workload and words:
+        what = f"both --workload {options.workload} and the command {words[0]!r} were given"
+        raise UsageError(what, id="run.two-jobs", remedy="give one of them; --set sets parameters")
+    if options.workload:
+        if options.workdir is not None:
+            what = "--workdir is for scripts of your own; a workload brings its folder"
+            raise UsageError(what, id="run.workdir")
+        return make_job(catalog.workload(options.workload), options.settings)
+    if not words:
+        remedy = "orchestrate --cluster C --workload W, or orchestrate run --cluster C -- SCRIPT"
+        raise UsageError("nothing to run was given", id="run.no-job", remedy=remedy)
+    if options.settings:
+        what = "--set is for workloads; a script takes its own arguments"
+        raise UsageError(what, id="run.set", remedy=f"-- {words[0]} --name value")
+    workdir = Path(options.workdir) if options.workdir is not None else None
+    return open_script(words, cwd=Path.cwd(), workdir=workdir)

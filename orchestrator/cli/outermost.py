@@ -1,0 +1,130 @@
+"""Failures at the outermost frame: text on stderr, JSON on stdout when asked, and an exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from click import ClickException
+
+from orchestrator import __version__
+from orchestrator.core.base.errors import ExitCode, InternalError, OrchestrateError
+from orchestrator.view.terminal.text import paragraph
+
+SCHEMA_VERSION = 1
+SIGPIPE_EXIT = 141
+_KEPT_ERRORS = 20
+# Verbs that promise exactly one last line of type `result`, also on failure.
+_RESULT_VERBS = frozenset({"run", "resume", "attach", "drill", "probe", "doctor", "explain"})
+
+
+def report_error(error: OrchestrateError, *, verb: str, as_json: bool) -> int:
+    """Print ``error`` for people or machines; returns its exit code."""
+    sys.stderr.write(paragraph(f"orchestrate: {error}\n"))
+    if as_json:
+        record = _result(error) if verb in _RESULT_VERBS else _error(error)
+        sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
+        sys.stdout.flush()
+    return int(error.exit_code)
+
+
+def report_click(error: ClickException) -> int:
+    """What click has to say of the command line; returns its exit code."""
+    text = io.StringIO()
+    error.show(file=text)
+    sys.stderr.write(paragraph(text.getvalue()))
+    return error.exit_code
+
+
+def report_internal(
+    error: BaseException, environ: Mapping[str, str], *, verb: str, as_json: bool
+) -> int:
+    """Keep the traceback of a bug in a file and say where; returns 70."""
+    from orchestrator.cli.masking import masked
+
+    trace = masked("".join(traceback.format_exception(error)), environ)
+    what = masked(f"internal error: {type(error).__name__}: {error}", environ)[:500]
+    try:
+        kept = _keep(trace, environ)
+    except (OSError, OrchestrateError) as unwritable:
+        sys.stderr.write(paragraph(trace))
+        kept = None
+        why = f"the traceback is above; it could not be kept: {unwritable}"
+    else:
+        why = f"the traceback is in {kept}"
+    remedy = f"report it together with {kept}" if kept else "report it together with the traceback"
+    internal = InternalError(what, id="internal", why=why, remedy=remedy)
+    return report_error(internal, verb=verb, as_json=as_json)
+
+
+class Interrupted(OrchestrateError):
+    """Ctrl-C where no run was there to be stopped."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+def broken_pipe() -> int:
+    """The reader of stdout has gone: end quietly, as a program that SIGPIPE ends."""
+    # The interpreter flushes stdout once more at exit; that must not fail a second time.
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
+    return SIGPIPE_EXIT
+
+
+def _error(error: OrchestrateError) -> dict[str, object]:
+    return {
+        "type": "error",
+        "schema_version": SCHEMA_VERSION,
+        "id": error.id,
+        "exit_code": int(error.exit_code),
+        "what": error.what,
+        "where": error.where,
+        "why": error.why,
+        "remedy": error.remedy,
+    }
+
+
+def _result(error: OrchestrateError) -> dict[str, object]:
+    """A run that failed before it had an id."""
+    cause = f"{error.where}: {error.what}" if error.where else error.what
+    failure = {"id": error.id, "node": None, "rank": None, "cause": cause, "remedy": error.remedy}
+    return {
+        "type": "result",
+        "schema_version": SCHEMA_VERSION,
+        "run_id": "",
+        "status": "stopped" if isinstance(error, Interrupted) else "failed",
+        "exit_code": int(error.exit_code),
+        "cluster": "",
+        "workload": "",
+        "launcher": "",
+        "ladder": [],
+        "nodes": [],
+        "world_size": 0,
+        "metrics": {},
+        "samples": None,
+        "timings": {},
+        "failure": failure,
+        "report": "",
+    }
+
+
+def _keep(trace: str, environ: Mapping[str, str]) -> Path:
+    """Write the traceback below the home directory; only the newest files stay."""
+    from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
+    from orchestrator.adapters.store.layout import Layout
+
+    folder = make_private_dir(Layout.from_environment(environ).home / "errors")
+    now = datetime.now(UTC)
+    path = folder / f"{now:%Y%m%dT%H%M%S.%fZ}-{os.getpid()}.txt"
+    head = f"orchestrate {__version__}, Python {sys.version.split()[0]}, {now.isoformat()}\n"
+    write_atomic(path, (head + trace).encode("utf-8", "backslashreplace"))
+    for old in sorted(folder.glob("*.txt"))[:-_KEPT_ERRORS]:
+        old.unlink(missing_ok=True)
+    return path

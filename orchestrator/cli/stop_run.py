@@ -1,0 +1,119 @@
+"""``orchestrate stop``: through the coordinator while it lives, else in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import signal
+import time
+
+import click
+
+from orchestrator.cli.options import ViewOptions
+from orchestrator.core.base.errors import BusyError, DeadlineError, ExitCode
+from orchestrator.adapters.store.layout import Layout, RunFolder
+from orchestrator.adapters.store.liveness import (
+    Identity,
+    Liveness,
+    liveness,
+    read_identity,
+    signalling,
+)
+from orchestrator.adapters.store.run_list import read_result
+from orchestrator.view.terminal.text import brief
+
+POLL_S = 0.1
+# Nodes of a finished run that were not seen clean at its end.
+UNSURE = {"lost", "dirty"}
+VIEW = ViewOptions(follow=False, quiet=False, verbose=False, color="auto", as_json=False)
+
+
+def stop(layout: Layout, folder: RunFolder, *, now: bool, timeout_s: float) -> int:
+    """The exit code: 0 when the run is over, 4 when a node could not be confirmed clean.
+
+    Raises ``DeadlineError``, and ``BusyError`` for a run that another machine coordinates.
+    """
+    result = read_result(folder)
+    if result is not None:
+        click.echo(f"run {folder.run_id} is already over", err=True)
+        unsure = any(node.state in UNSURE for node in result.nodes)
+        return _sweep_again(folder) if unsure else int(ExitCode.DONE)
+    identity = read_identity(folder.coordinator)
+    state = liveness(identity)
+    if identity is not None and state is Liveness.ELSEWHERE:
+        raise BusyError(
+            f"run {folder.run_id} is coordinated on {identity.host}",
+            id="OR-STOP-002",
+            remedy=f"on {identity.host}: orchestrate stop {folder.run_id}",
+        )
+    if identity is not None and state is Liveness.ALIVE:
+        _ask(identity, now=now)
+        if _wait(folder, identity, timeout_s):
+            click.echo(f"run {folder.run_id} is stopped", err=True)
+            return int(ExitCode.DONE)
+    return _stop_in_its_place(layout, folder, now=now)
+
+
+def _ask(identity: Identity, *, now: bool) -> None:
+    """One signal asks to end gracefully, a second and different one to kill."""
+    with signalling(identity) as send:
+        if send(signal.SIGTERM) and now:
+            send(signal.SIGINT)
+
+
+def _wait(folder: RunFolder, identity: Identity, timeout_s: float) -> bool:
+    """True when the result is there; False when the coordinator died without one."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        alive = liveness(identity) is Liveness.ALIVE
+        if read_result(folder) is not None:
+            return True
+        if not alive:
+            return False
+        time.sleep(POLL_S)
+    raise DeadlineError(
+        f"run {folder.run_id} did not end within {timeout_s:g} s",
+        id="OR-STOP-003",
+        where=folder.path,
+        remedy=f"orchestrate stop {folder.run_id} --now",
+    )
+
+
+def _sweep_again(folder: RunFolder) -> int:
+    """Go to the nodes, end what the run still has there, and say what was found."""
+    from orchestrator.engine.oneshot.cleanup import stop_run
+
+    visits = asyncio.run(stop_run(folder))
+    for visit in visits:
+        click.echo(f"{visit.node}: {brief(visit.detail, 400)}", err=True)
+    clean = all(visit.done for visit in visits)
+    return int(ExitCode.DONE if clean else ExitCode.PREFLIGHT)
+
+
+def _stop_in_its_place(layout: Layout, folder: RunFolder, *, now: bool) -> int:
+    """Its coordinator is dead: take the run over, only to end it and to bring home what is left.
+    Where there is no room for that, only to end it.
+    """
+    from orchestrator.cli.coordinate import coordinate
+    from orchestrator.core.run.events import StopKind, StopRequested
+    from orchestrator.engine.support.context import RunContext
+    from orchestrator.engine.support.problems import NOT_WRITTEN
+    from orchestrator.engine.oneshot.cleanup import read_request
+    from orchestrator.engine.run import resume
+
+    kind = StopKind.KILL if now else StopKind.GRACEFUL
+    asked = StopRequested(kind=kind, by="orchestrate stop", at=time.time())
+    context = RunContext(request=read_request(folder), snapshot=None, folder=folder, observers=[])
+    try:
+        coordinate(layout, context, VIEW, functools.partial(resume, stop=asked))
+    except BusyError as error:
+        if error.id != NOT_WRITTEN:
+            raise
+        click.echo(f"warning: {error}", err=True)
+        return _sweep_again(folder)
+    result = read_result(folder)
+    if result is None:
+        return int(ExitCode.INTERRUPTED)
+    click.echo(f"run {folder.run_id} is stopped", err=True)
+    unsure = any(node.state in UNSURE for node in result.nodes)
+    return int(ExitCode.PREFLIGHT if unsure else ExitCode.DONE)

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, outcomes, commands, names, the codec."""

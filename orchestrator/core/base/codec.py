@@ -1,0 +1,141 @@
+"""Frozen dataclasses to JSON-ready values and back, for the journal, plans and results.
+
+Every dataclass becomes an object whose ``type`` key is its wire name (see
+``core.base.wire_names``), so that unions decode without guessing. Secrets are written
+as ``***`` and therefore do not come back: whoever reads a plan or journal must fetch them again
+from where they came.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from orchestrator.core.base.command import MASK, Secret
+from orchestrator.core.base.wire_names import wire_name
+
+T = TypeVar("T")
+
+
+class CodecError(ValueError):
+    """The value does not have the shape of the wanted type."""
+
+
+def to_json(value: object) -> Any:
+    """A JSON-ready copy of ``value``: dataclasses, enums, mappings, tuples and plain values.
+
+    Raises ``CodecError`` for anything else.
+    """
+    if isinstance(value, Secret):
+        return MASK
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": _tag(type(value)), **_untagged(fields)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_json(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise CodecError(f"cannot write a {type(value).__name__}")
+
+
+def from_json(wanted: Any, data: Any) -> Any:
+    """``data`` as an instance of ``wanted``, a type or a union of types. Raises ``CodecError``."""
+    if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
+        return _dataclass(wanted, data)
+    origin = get_origin(wanted)
+    if origin in (Union, types.UnionType):
+        return _union(get_args(wanted), data)
+    if origin is tuple:
+        return _tuple(get_args(wanted), data)
+    if origin is not None and issubclass(origin, Mapping):
+        return _mapping(get_args(wanted)[1], data)
+    return _scalar(wanted, data)
+
+
+def _tag(cls: type) -> str:
+    name = wire_name(cls)
+    if name is None:
+        raise CodecError(f"{cls.__name__} has no wire name")
+    return name
+
+
+# A dataclass may itself have a field called ``type`` (a parameter's type): it travels as ``type_``.
+def _untagged(fields: dict[str, Any]) -> dict[str, Any]:
+    return {("type_" if name == "type" else name): item for name, item in fields.items()}
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _dataclass(cls: type, data: Any) -> Any:
+    if not isinstance(data, dict) or data.get("type") != wire_name(cls):
+        raise CodecError(f"expected a {wire_name(cls)}")
+    given = {("type" if k == "type_" else k): v for k, v in data.items() if k != "type"}
+    hints = _hints(cls)
+    unknown = given.keys() - hints.keys()
+    if unknown:
+        raise CodecError(f"{cls.__name__} has no field {min(unknown)!r}")
+    try:
+        return cls(**{name: from_json(hints[name], item) for name, item in given.items()})
+    except TypeError as error:
+        raise CodecError(f"{cls.__name__}: {error}") from error
+
+
+def _union(members: tuple[Any, ...], data: Any) -> Any:
+    if data is None and type(None) in members:
+        return None
+    tag = data.get("type") if isinstance(data, dict) else None
+    for member in members:
+        if member is type(None):
+            continue
+        if isinstance(member, type) and dataclasses.is_dataclass(member):
+            if tag == wire_name(member):
+                return _dataclass(member, data)
+            continue
+        try:
+            return from_json(member, data)
+        except CodecError:
+            continue
+    raise CodecError(f"no member of the union fits {tag or type(data).__name__!r}")
+
+
+def _tuple(members: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
+    if not isinstance(data, list):
+        raise CodecError("expected a list")
+    if len(members) == 2 and members[1] is Ellipsis:
+        return tuple(from_json(members[0], item) for item in data)
+    if len(members) != len(data):
+        raise CodecError(f"expected {len(members)} items")
+    return tuple(from_json(member, item) for member, item in zip(members, data, strict=True))
+
+
+def _mapping(member: Any, data: Any) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise CodecError("expected an object")
+    return {key: from_json(member, item) for key, item in data.items()}
+
+
+def _scalar(wanted: Any, data: Any) -> Any:
+    if wanted is Secret:
+        raise CodecError("a secret is never written")
+    if isinstance(wanted, type) and issubclass(wanted, Enum):
+        try:
+            return wanted(data)
+        except ValueError as error:
+            raise CodecError(str(error)) from error
+    if wanted is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if isinstance(wanted, type) and type(data) is wanted:
+        return data
+    raise CodecError(f"expected {getattr(wanted, '__name__', wanted)}, not {type(data).__name__}")

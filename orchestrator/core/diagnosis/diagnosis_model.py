@@ -1,0 +1,197 @@
+"""What a diagnosis is made of: rules, the clues that they find in logs, and the verdict."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+from orchestrator.core.base.outcome import Outcome
+from orchestrator.core.base.wire_names import wire
+
+SHOWN_LINE = 400  # characters of a log line that a verdict carries
+MAX_EVIDENCE = 5
+
+
+class Domain(IntEnum):
+    """Where a fault sits; where times do not tell, what is nearer to the metal comes first."""
+
+    HARDWARE = 0
+    FABRIC = 1
+    HOST = 2
+    LAUNCH = 3
+    PROGRAM = 4
+
+
+class Role(IntEnum):
+    """What a clue is worth as the first cause; the lower value wins, whenever it was written.
+
+    ``CAUSE`` explains itself. ``FAILURE``: a rank failed on its own, the reason stands elsewhere.
+    ``CONDITION``: something was wrong with the machine, which may or may not matter. ``VAGUE``: a
+    library gave up and does not say why. ``VICTIM``: somebody else failed first. ``SLOW`` costs
+    speed and ends nothing. ``HARMLESS`` is never blamed.
+    """
+
+    CAUSE = 0
+    FAILURE = 1
+    CONDITION = 2
+    VAGUE = 3
+    VICTIM = 4
+    SLOW = 5
+    HARMLESS = 6
+
+
+class Confidence(StrEnum):
+    """How much the evidence carries."""
+
+    CERTAIN = "certain"
+    LIKELY = "likely"
+    POSSIBLE = "possible"
+
+
+class Advice(StrEnum):
+    """What to do with the run: the same again, without the fabric, without the node, or nothing."""
+
+    RETRY = "retry"
+    LOWER_RUNG = "lower-rung"
+    EXCLUDE_NODE = "exclude-node"
+    GIVE_UP = "give-up"
+    GO_ON = "go-on"
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """What gives a failure away in one line: ``text``, and around it ``pattern`` if that is not
+    enough. Its named groups fill in the rule's sentence; ``rank``, ``local_rank`` and ``node`` say
+    whom the line is about, if not the one who wrote it.
+
+    Patterns are bounded: no ``*``, no ``+``, so that no line can hold the reader up.
+    """
+
+    text: str
+    pattern: re.Pattern[str] | None = None
+
+
+def sign(text: str, pattern: str = "") -> Sign:
+    """``pattern`` is searched in lines that hold ``text``."""
+    return Sign(text, re.compile(pattern) if pattern else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One known failure. ``id`` is stable. ``cause`` is a sentence with ``{captures}``, for which
+    ``defaults`` stand in where a line does not tell; ``weight`` (1..100) says how specific it is.
+
+    ``consequence`` completes "7 ranks ..." where others suffer from somebody else's failure.
+    """
+
+    id: str
+    title: str
+    domain: Domain
+    cause: str
+    remedy: str
+    role: Role = Role.CAUSE
+    advice: Advice = Advice.GIVE_UP
+    confidence: Confidence = Confidence.LIKELY
+    weight: int = 50
+    signs: tuple[Sign, ...] = ()
+    endings: tuple[Outcome, ...] = ()
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    consequence: str = ""
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Who wrote a line. ``rank`` None = a launcher, the kernel, or nobody knows; ``name`` is the
+    file's for people.
+    """
+
+    name: str
+    node: str = ""
+    rank: int | None = None
+
+    @property
+    def who(self) -> str:
+        """``rank 3 on gpu02``, as far as known."""
+        if self.rank is None:
+            return self.node or f"the machine of {self.name}"
+        return f"rank {self.rank}" + (f" on {self.node}" if self.node else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clue:
+    """A rule's sign in somebody's log, or in an ending or fact (``line`` 0 = in no file).
+
+    ``at`` is seconds by the writer's wall clock, without the year (see :mod:`.lines`); None where
+    nothing tells. ``order`` counts clues as they were read. ``joint``: it says something only
+    together with the other clues of its rule.
+    """
+
+    rule: Rule
+    source: Source
+    line: int
+    text: str
+    captures: Mapping[str, str] = field(default_factory=dict)
+    at: float | None = None
+    order: int = 0
+    joint: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a rank ended by itself."""
+
+    source: Source
+    outcome: Outcome
+
+
+@wire("Evidence")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """A line to look at; ``line`` counts from 1, 0 = it is no line of a file."""
+
+    file: str
+    line: int
+    text: str
+
+    @property
+    def place(self) -> str:
+        """``file:line``."""
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+@wire("Diagnosis")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """The first cause. ``who`` names its rank or node; ``consequences`` fold what others suffered;
+    ``besides`` are other things found wrong.
+    """
+
+    id: str
+    title: str
+    confidence: Confidence
+    cause: str
+    remedy: str
+    advice: Advice
+    node: str | None = None
+    rank: int | None = None
+    who: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    consequences: tuple[str, ...] = ()
+    besides: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """All that was found. ``diagnosis`` None: no rule knows what happened, and ``telling`` are the
+    last lines that may; unless it is known that ``nothing_failed``. ``harmless``: ids of rules
+    whose lines look bad and are not.
+    """
+
+    diagnosis: Diagnosis | None
+    telling: tuple[Evidence, ...] = ()
+    harmless: tuple[str, ...] = ()
+    nothing_failed: bool = False

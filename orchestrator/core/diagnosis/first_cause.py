@@ -1,0 +1,263 @@
+"""Who failed first, and why: from all clues to one diagnosis."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from orchestrator.core.diagnosis.line_prefixes import over_new_year
+from orchestrator.core.diagnosis.diagnosis_model import (
+    MAX_EVIDENCE,
+    SHOWN_LINE,
+    Advice,
+    Clue,
+    Confidence,
+    Diagnosis,
+    End,
+    Evidence,
+    Findings,
+    Role,
+    Source,
+)
+from orchestrator.core.diagnosis.observations import Remark, compare
+from orchestrator.core.diagnosis.rules import RULES
+from orchestrator.core.base.outcome import describe, succeeded
+from orchestrator.core.run.state import CLOCK_ERROR_S
+
+MAX_SHOWN = 3
+# Ranks that can be told from others, so that a missing one is worth mentioning.
+MIN_WAITING = 2
+
+_WORTH_SAYING = (Role.CAUSE, Role.FAILURE, Role.CONDITION, Role.SLOW)
+
+_Key = tuple[str, str, int | None]
+
+
+def judge(
+    clues: Sequence[Clue],
+    *,
+    remarks: Sequence[Remark] = (),
+    ends: Sequence[End] = (),
+    sources: Sequence[Source] = (),
+    telling: Sequence[Evidence] = (),
+) -> Findings:
+    """The first cause among ``clues``, in whatever order they come.
+
+    ``ends`` are ranks that failed by themselves, in their order; ``sources`` everybody whose log
+    was read; ``telling`` what to show when no rule knows anything.
+    """
+    every = [*clues, *compare(remarks), *_from_ends(ends)]
+    every = _timed([replace(clue, order=n) for n, clue in enumerate(every)])
+    # What costs speed explains no rank that failed.
+    innocent = {Role.HARMLESS, Role.SLOW} if ends else {Role.HARMLESS}
+    blamed = [clue for clue in every if clue.rule.role not in innocent]
+    harmless = sorted({clue.rule.id for clue in every if clue.rule.role is Role.HARMLESS})
+    if not blamed:
+        return Findings(diagnosis=None, telling=tuple(telling), harmless=tuple(harmless))
+    role = min(clue.rule.role for clue in blamed)
+    rivals = [clue for clue in blamed if clue.rule.role is role]
+    first, sure = _first(rivals, ends)
+    return Findings(diagnosis=_diagnosis(first, sure, blamed, sources), harmless=tuple(harmless))
+
+
+def _from_ends(ends: Sequence[End]) -> Iterator[Clue]:
+    for end in ends:
+        for rule in RULES:
+            if end.outcome in rule.endings and not succeeded(end.outcome):
+                text = f"{end.source.who} {describe(end.outcome)}"
+                yield Clue(rule=rule, source=end.source, line=0, text=text)
+
+
+def _timed(clues: list[Clue]) -> list[Clue]:
+    """The same clues, with times that can be compared."""
+    known = iter(over_new_year([clue.at for clue in clues if clue.at is not None]))
+    return [c if c.at is None else replace(c, at=next(known)) for c in clues]
+
+
+def _who(source: Source) -> _Key:
+    """A rank by its number, which is unique in a job; others by node and file."""
+    return ("", "", source.rank) if source.rank is not None else (source.node, source.name, None)
+
+
+# ---- order -------------------------------------------------------------------------------------
+
+
+def _first(rivals: Sequence[Clue], ends: Sequence[End]) -> tuple[Clue, bool]:
+    """The earliest rival, and whether its being first is known rather than guessed."""
+    if all(clue.at is not None for clue in rivals):
+        return _earliest(rivals)
+    heads = _heads(rivals)
+    order = {_who(end.source): n for n, end in reversed(list(enumerate(ends)))}
+    if order and all(_who(clue.source) in order for clue in heads):
+        return min(heads, key=lambda clue: (order[_who(clue.source)], *_standing(clue))), True
+    best = min(heads, key=_standing)
+    return best, all(clue.rule.id == best.rule.id for clue in rivals)
+
+
+def _earliest(rivals: Sequence[Clue]) -> tuple[Clue, bool]:
+    """What was written within the same second as the first is told apart by what it says."""
+    begin = min(clue.at or 0.0 for clue in rivals)
+    close = [clue for clue in rivals if (clue.at or 0.0) - begin <= CLOCK_ERROR_S]
+    best = min(close, key=_standing)
+    return best, all(clue.rule.id == best.rule.id for clue in close)
+
+
+def _heads(rivals: Sequence[Clue]) -> list[Clue]:
+    """Of each writer what it wrote first: the rest may well follow from that."""
+    heads: dict[tuple[_Key, str], Clue] = {}
+    for clue in sorted(rivals, key=lambda clue: (clue.line, *_standing(clue))):
+        heads.setdefault((_who(clue.source), clue.source.name), clue)
+    return list(heads.values())
+
+
+def _standing(clue: Clue) -> tuple[int, int, bool, float, int, str, int, str]:
+    """Near to the metal first, then the specific, then who is known by rank; of those who only
+    suffered, who knows most. The rest makes the order a total one.
+    """
+    rule, source = clue.rule, clue.source
+    near = int(rule.domain) if rule.role < Role.VAGUE else 0
+    unknown, rank = source.rank is None, source.rank or 0
+    at = clue.at or 0.0
+    return (near, -rule.weight, unknown, at, rank, source.name, clue.line, rule.id)
+
+
+# ---- the verdict -------------------------------------------------------------------------------
+
+
+def _diagnosis(
+    first: Clue, sure: bool, clues: Sequence[Clue], sources: Sequence[Source]
+) -> Diagnosis:
+    first = _completed(first, clues)
+    rule, source = first.rule, first.source
+    alike = {clue.source.rank for clue in clues if clue.rule.id == rule.id} - {None}
+    shared = (f"{len(alike)} ranks say the same",) if len(alike) > 1 and not first.joint else ()
+    return Diagnosis(
+        id=rule.id,
+        title=rule.title,
+        confidence=_confidence(first, sure, clues),
+        cause=_sentence(first),
+        remedy=_filled(rule.remedy, first),
+        advice=rule.advice,
+        node=source.node or None,
+        rank=source.rank,
+        who=source.who,
+        evidence=tuple(_evidence(first, clues)),
+        consequences=tuple(_consequences(first, clues, sources)),
+        besides=(*shared, *_besides(first, clues)),
+        references=rule.references,
+    )
+
+
+def _completed(first: Clue, clues: Sequence[Clue]) -> Clue:
+    """What the line leaves out, another line of the same writer may tell."""
+    told: dict[str, str] = {}
+    for clue in clues:
+        if clue.rule.id == first.rule.id and _who(clue.source) == _who(first.source):
+            told = {**clue.captures, **told}
+    return replace(first, captures={**told, **first.captures})
+
+
+def _confidence(first: Clue, sure: bool, clues: Sequence[Clue]) -> Confidence:
+    # What may matter explains nothing where nobody suffered.
+    matters = first.rule.role is Role.CONDITION and first.rule.advice is not Advice.GO_ON
+    if matters and not any(clue.rule.consequence for clue in clues):
+        return Confidence.POSSIBLE
+    if sure:
+        return first.rule.confidence
+    lower = {Confidence.CERTAIN: Confidence.LIKELY, Confidence.LIKELY: Confidence.POSSIBLE}
+    return lower.get(first.rule.confidence, Confidence.POSSIBLE)
+
+
+def _sentence(clue: Clue) -> str:
+    return _filled(clue.rule.cause, clue)
+
+
+def _filled(template: str, clue: Clue) -> str:
+    values = {**clue.rule.defaults, **clue.captures, "who": clue.source.who}
+    return template.format_map(values)
+
+
+def _writers(clues: Sequence[Clue]) -> dict[_Key, Clue]:
+    """The first clue of each rank, or file that is no rank's."""
+    found: dict[_Key, Clue] = {}
+    for clue in clues:
+        found.setdefault(_who(clue.source), clue)
+    return found
+
+
+def _evidence(first: Clue, clues: Sequence[Clue]) -> Iterator[Evidence]:
+    """The line itself, the same from others, then what it led to: at most five."""
+    same = [clue for clue in clues if clue.rule.id == first.rule.id and clue.order != first.order]
+    others = [clue for clue in clues if clue.rule.id != first.rule.id]
+    others.sort(key=lambda clue: (clue.rule.role, clue.order))
+    follow = list(
+        _writers([clue for clue in same if _who(clue.source) != _who(first.source)]).values()
+    )
+    chosen = [first, *follow[:2], *_writers(others).values()]
+    for clue in chosen[:MAX_EVIDENCE]:
+        yield Evidence(file=clue.source.name, line=clue.line, text=clue.text[:SHOWN_LINE])
+
+
+def _consequences(first: Clue, clues: Sequence[Clue], sources: Sequence[Source]) -> Iterator[str]:
+    """``7 ranks timed out waiting``; each rank counts once."""
+    others = [c for c in clues if c.rule.consequence and _who(c.source) != _who(first.source)]
+    suffered = _writers(others)
+    known = first.source.rank is not None
+    counts = Counter(
+        (c.rule.consequence, c.source.rank is not None)
+        for c in suffered.values()
+        if c.source.rank is not None or not known
+    )
+    for (consequence, ranked), count in counts.most_common(MAX_SHOWN):
+        noun = "rank" if ranked else "log"
+        yield f"{count} {noun if count == 1 else noun + 's'} {_in_number(consequence, count)}"
+    if first.rule.role is Role.VICTIM:
+        yield from _absent(first, clues, sources)
+
+
+def _in_number(consequence: str, count: int) -> str:
+    return consequence.replace("were ", "was ", 1) if count == 1 else consequence
+
+
+def _absent(first: Clue, clues: Sequence[Clue], sources: Sequence[Source]) -> Iterator[str]:
+    """Where all wait, who does not wait may be the one that is waited for."""
+    wait = {clue.source.rank for clue in clues if clue.rule.consequence == first.rule.consequence}
+    silent = sorted({s.rank for s in sources if s.rank is not None and s.rank not in wait})
+    if len(wait) >= MIN_WAITING and silent and len(silent) <= MAX_SHOWN:
+        names = ", ".join(map(str, silent))
+        noun = "rank" if len(silent) == 1 else "ranks"
+        yield f"{noun} {names} did not: look there first"
+
+
+def _besides(first: Clue, clues: Sequence[Clue]) -> Iterator[str]:
+    """Other things that are wrong, and explain less."""
+    seen = {first.rule.id}
+    for clue in sorted(clues, key=lambda clue: (clue.rule.role, clue.order)):
+        if clue.rule.id not in seen and clue.rule.role in _WORTH_SAYING:
+            seen.add(clue.rule.id)
+            if len(seen) - 1 <= MAX_SHOWN:
+                yield f"{clue.rule.id}: {_sentence(clue)}"
+
+
+def telling_lines(tails: Mapping[str, Sequence[tuple[int, str]]]) -> list[Evidence]:
+    """The last lines of logs that sound like an end: errors first, else the very last ones."""
+    words = (
+        "error",
+        "fatal",
+        "exception",
+        "fail",
+        "warn",
+        "abort",
+        "killed",
+        "denied",
+        "timed out",
+    )
+    every = [
+        Evidence(file=name, line=number, text=text.strip()[:SHOWN_LINE])
+        for name, lines in tails.items()
+        for number, text in lines
+        if text.strip()
+    ]
+    loud = [e for e in every if any(word in e.text.lower() for word in words)]
+    return (loud or every)[-MAX_EVIDENCE:]

@@ -1,0 +1,97 @@
+"""Every check on every node. Pure: facts in, readings out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from orchestrator.core.doctor.check_model import (
+    NONE,
+    Answer,
+    Check,
+    Fleet,
+    Level,
+    Look,
+    Mesh,
+    Needs,
+    Reading,
+    State,
+    Subject,
+    fail,
+    unknown,
+)
+from orchestrator.core.doctor.rules import CHECKS
+from orchestrator.core.model.facts import Facts
+
+NOT_ASKED = "it could not be asked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """All readings, node by node, in the order of the checks."""
+
+    readings: tuple[Reading, ...]
+
+    def count(self, state: State) -> int:
+        return Counter(reading.state for reading in self.readings)[state]
+
+    @property
+    def status(self) -> str:
+        """``healthy``; ``unproven`` if something was not measured; ``unfit`` if a check failed."""
+        if self.count(State.FAIL):
+            return "unfit"
+        return "unproven" if self.count(State.UNKNOWN) else "healthy"
+
+
+def examine(subjects: Sequence[Subject], level: Level, mesh: Mesh | None = None) -> Examination:
+    """What the checks of ``level`` and below say. A node that did not answer fails the first one,
+    and all others are unknown.
+    """
+    fleet = Fleet(subjects=tuple(subjects), mesh=mesh)
+    checks = [check for check in CHECKS if check.level is Level.QUICK or level is not Level.QUICK]
+    return Examination(
+        readings=tuple(
+            _reading(check, subject, _answer(check, subject, fleet))
+            for subject in subjects
+            for check in checks
+        )
+    )
+
+
+def findings(examined: Examination, *states: State) -> Iterator[Reading]:
+    """The readings in one of ``states``, in the order of the states."""
+    for state in states:
+        yield from (reading for reading in examined.readings if reading.state is state)
+
+
+def _answer(check: Check, subject: Subject, fleet: Fleet) -> Answer:
+    facts = subject.facts
+    if facts is None:
+        answers = check is CHECKS[0]
+        if answers:
+            return fail(subject.error or "no answer", subject.remedy)
+        return unknown(NOT_ASKED)
+    if not _applies(check, facts):
+        return NONE
+    return check.judge(Look(subject=subject, facts=facts, fleet=fleet))
+
+
+def _applies(check: Check, facts: Facts) -> bool:
+    if check.needs is Needs.GPUS:
+        return bool(facts.gpus)
+    if check.needs is Needs.ADAPTERS:
+        return bool(facts.hcas)
+    return True
+
+
+def _reading(check: Check, subject: Subject, answer: Answer) -> Reading:
+    healthy = answer.state in (State.OK, State.NONE)
+    return Reading(
+        node=subject.name,
+        check=check.id,
+        name=check.name,
+        state=answer.state,
+        what=answer.what,
+        remedy="" if healthy else answer.remedy or check.remedy,
+    )

@@ -1,0 +1,1 @@
+"""What a run is about: inventory, facts, workload, request, plan."""

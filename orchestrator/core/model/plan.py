@@ -1,0 +1,154 @@
+"""The plan: exactly what will run where, as plain data. Made by
+``plan``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.core.base.command import Text
+from orchestrator.core.model.request import Budgets
+from orchestrator.core.base.wire_names import wire
+
+
+@wire("Variable")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """One environment variable of a node's ranks and where it came from.
+
+    ``origin`` is ``user`` (inventory or ``--env``), ``nccl.conf`` (a file on the node), ``facts``
+    (derived from the probe) or ``launcher``. ``rule`` names what derived it, ``evidence`` the facts
+    that it followed from, ``reference`` the documentation.
+    """
+
+    name: str
+    value: Text
+    origin: str
+    reason: str
+    rule: str = ""
+    evidence: str = ""
+    reference: str = ""
+
+
+@wire("ProcessPlan")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessPlan:
+    """A process that the node's supervisor starts. ``rank`` None = a launcher that starts
+    ranks itself.
+
+    ``argv`` and ``env`` values may hold the placeholders that the node resolves: ``{snapshot}``,
+    ``{output}``, ``{report}``, ``{checkpoints}``, ``{attempt}``, ``{agent}``; and ``{scratch}``, a
+    directory with a short path, which is there only while the attempt runs.
+    """
+
+    label: str
+    rank: int | None
+    argv: tuple[str, ...]
+    env: tuple[Variable, ...] = ()
+
+
+@wire("Lock")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """Something of a machine that the run holds while it is there; ``shared`` with other runs."""
+
+    name: str
+    shared: bool = False
+
+
+@wire("NodePlan")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlan:
+    """One node's share: its place in the world, its GPUs, environment, processes and locks.
+
+    ``left`` are variables that are not set, and why not; with a value: files on the node set them.
+    """
+
+    name: str
+    node_rank: int
+    ranks: tuple[int, ...]
+    gpus: tuple[int, ...]
+    interpreter: str
+    env: tuple[Variable, ...]
+    processes: tuple[ProcessPlan, ...]
+    locks: tuple[Lock, ...] = ()
+    left: tuple[Variable, ...] = ()
+
+
+@wire("Exclusion")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclusion:
+    """A node that was selected but is not used, and why."""
+
+    node: str
+    reason: str
+
+
+@wire("PlannedRung")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRung:
+    """A rung of the ladder as intended: ``use``, ``next``, ``skip`` or ``failed``, and why."""
+
+    rung: str
+    intent: str
+    reason: str
+
+
+@wire("Rendezvous")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendezvous:
+    """Where the ranks meet. ``interfaces`` names the interface that each node reached it
+    through.
+    """
+
+    address: str
+    port: int
+    interfaces: tuple[tuple[str, str], ...] = ()
+
+    def interface_of(self, node: str) -> str | None:
+        """The interface that ``node`` reached the rendezvous through, if known."""
+        return dict(self.interfaces).get(node)
+
+
+@wire("Plan")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What will run. ``assumed``: facts came from the inventory, not from the nodes.
+
+    ``rendezvous`` None until a port was chosen and every node reached it. ``rung`` is the one of
+    the ladder that is to be used; ``meets``: its ranks meet at the rendezvous; ``apart``: its nodes
+    do not need each other, so that the loss of one does not end the others' work;
+    ``proves_fabric``: a real collective over all ranks comes before the launch.
+    """
+
+    run_id: str
+    cluster: str
+    workload: str
+    preset: str | None
+    launcher: str
+    launcher_reason: str
+    world_size: int
+    nodes: tuple[NodePlan, ...]
+    excluded: tuple[Exclusion, ...]
+    ladder: tuple[PlannedRung, ...]
+    rung: str
+    meets: bool
+    apart: bool
+    proves_fabric: bool
+    warnings: tuple[str, ...]
+    budgets: Budgets
+    code: str
+    rendezvous: Rendezvous | None = None
+    assumed: bool = False
+
+    @property
+    def head(self) -> NodePlan:
+        """The node of rank 0, where the rendezvous store lives."""
+        return self.nodes[0]
+
+    def node(self, name: str) -> NodePlan:
+        """The share of the node called ``name``. Raises ``KeyError``."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)

@@ -1,0 +1,204 @@
+"""What a workload declares: its entry, shape, parameters, metrics with their gates,
+requirements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from orchestrator.core.base.wire_names import wire
+
+ParameterValue = bool | int | float | str
+
+
+class Shape(StrEnum):
+    """What may be done with the work when collectives between nodes fail."""
+
+    RIGID = "rigid"
+    DIVISIBLE = "divisible"
+    LOCAL_ROUNDS = "local-rounds"
+
+
+class Per(StrEnum):
+    """What one rank is started for."""
+
+    GPU = "gpu"
+    NODE = "node"
+
+
+class ParameterType(StrEnum):
+    """Types of workload parameters."""
+
+    BOOL = "bool"
+    INT = "int"
+    FLOAT = "float"
+    STR = "str"
+    CHOICE = "choice"
+
+
+class Direction(StrEnum):
+    """Which way a metric is better. INFO is neither."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+    INFO = "info"
+
+
+@wire("Parameter")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A typed parameter; becomes ``--name value`` on the entry's argument vector.
+
+    ``min`` and ``max`` are inclusive, ``above`` and ``below`` are not.
+    ``place`` is where it is declared, ``file:line:column``.
+    """
+
+    name: str
+    type: ParameterType
+    default: ParameterValue
+    unit: str = ""
+    help: str = ""
+    choices: tuple[str, ...] = ()
+    min: float | None = None
+    max: float | None = None
+    above: float | None = None
+    below: float | None = None
+    multiple_of: int | None = None
+    place: str = ""
+
+
+@wire("Condition")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What the value of a parameter is to be: one of ``any_of`` unless that is empty, and all else.
+    Bounds are numbers, or names of other parameters.
+    """
+
+    parameter: str
+    any_of: tuple[ParameterValue, ...] = ()
+    none_of: tuple[ParameterValue, ...] = ()
+    min: float | str | None = None
+    max: float | str | None = None
+
+    @property
+    def bounding(self) -> tuple[str, ...]:
+        """The other parameters that it names."""
+        return tuple(bound for bound in (self.min, self.max) if isinstance(bound, str))
+
+
+@wire("ParameterRule")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterRule:
+    """Where all of ``when`` holds, which may be nothing, all of ``require`` has to.
+
+    ``place`` is where it is declared, ``file:line:column``.
+    """
+
+    when: tuple[Condition, ...] = ()
+    require: tuple[Condition, ...]
+    why: str
+    place: str = ""
+
+
+@wire("Gate")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """Bounds, both inclusive, that a metric must meet."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+@wire("Metric")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A figure that the workload reports. A required one that is missing fails the run."""
+
+    name: str
+    unit: str
+    direction: Direction = Direction.INFO
+    required: bool = False
+    gate: Gate | None = None
+    help: str = ""
+
+
+@wire("Ranks")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """How many ranks: one per GPU or per node; ``cpu`` on a node without GPUs."""
+
+    per: Per = Per.GPU
+    cpu: int = 1
+
+
+@wire("SampleSource")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSource:
+    """Which parameters of a divisible workload say what its samples are.
+
+    ``file``: a JSONL file on the coordinator, one sample a line; empty text = generated from their
+    numbers. ``count``: how many, 0 = all lines. ``group``: how many are worked on together.
+    ``any_of``: keys of which each sample of a file has at least one; none = any JSON value will do.
+    """
+
+    file: str
+    count: str
+    group: str
+    any_of: tuple[str, ...] = ()
+
+
+@wire("Workload")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A validated ``workload.yaml``, or a user's own script wrapped as one.
+
+    ``folder`` is the coordinator directory whose content travels; ``entry`` is relative to it.
+    With ``program`` the entry is not a Python script but a plain command's argument vector.
+    ``own_code``: a user's project rather than a workload; it runs in a writable copy of what
+    travelled. ``rules`` say which parameters do not go together, ``samples`` what divisible work is
+    divided into.
+    """
+
+    name: str
+    source: str
+    folder: str
+    summary: str = ""
+    entry: str = ""
+    program: tuple[str, ...] = ()
+    own_code: bool = False
+    shape: Shape = Shape.RIGID
+    ranks: Ranks = Ranks()
+    modules: tuple[str, ...] = ()
+    requirements: str | None = None
+    min_nodes: int = 1
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    rules: tuple[ParameterRule, ...] = ()
+    presets: Mapping[str, Mapping[str, ParameterValue]] = field(default_factory=dict)
+    default_preset: str | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    artifacts: tuple[str, ...] = ()
+    samples: SampleSource | None = None
+
+
+@wire("Job")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A workload with every parameter decided: what one run executes."""
+
+    workload: Workload
+    preset: str | None = None
+    values: Mapping[str, ParameterValue] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+
+    def argv(self) -> tuple[str, ...]:
+        """The entry's arguments: parameters in declared order, then free arguments."""
+        words: list[str] = []
+        for name, value in self.values.items():
+            flag = name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                words.append(f"--{flag}={value}")
+        return (*words, *self.arguments)

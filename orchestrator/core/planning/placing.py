@@ -1,0 +1,284 @@
+"""Where each rank runs: every node's place in the world, and what is started there. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.core import tuning
+from orchestrator.core.model.checks import Finding
+from orchestrator.core.base.command import reveal
+from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.core.model.comm_modes import APART, Rung
+from orchestrator.core.launchers import (
+    BINDS_RANKS,
+    LAUNCHERS,
+    MEETS_NOBODY,
+    NEEDS_RENDEZVOUS,
+    NEEDS_WORLD,
+    Share,
+)
+from orchestrator.core.launchers.slurm_job import NAME as SLURM
+from orchestrator.core.launchers.slurm_job import SlurmJob, slurm_job
+from orchestrator.core.model.plan import Lock, NodePlan, Rendezvous, Variable
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.tuning import Situation, Tuned
+from orchestrator.core.model.workload import Per, Workload
+
+# Where the kit lies in a user's own project: nothing of the user's is called that.
+PROJECT_KIT = ".orchestrate/kit"
+
+CHOSEN_AT_LAUNCH = "<chosen at launch>"
+
+
+def code_root(workload: Workload) -> str:
+    """Where the code lies on a node, as a placeholder that the node resolves."""
+    return "{work}" if workload.own_code else "{snapshot}"
+
+
+def same_machine(findings: Sequence[Finding]) -> bool:
+    """Whether all nodes are one machine under several names."""
+    hosts = {finding.facts.host_id for finding in findings}
+    return len(hosts) == 1 and hosts != {""}
+
+
+def addresses_of(facts: Facts) -> tuple[str, ...]:
+    """What others may know a node by, best first: the address that SSH came in by, then those of
+    its other interfaces.
+    """
+    addresses = [facts.route_address] if facts.route_address else []
+    by_speed = sorted(facts.interfaces, key=lambda interface: -interface.speed_mbit)
+    for interface in by_speed:
+        if interface.up and not interface.loopback:
+            addresses += [a for a in interface.addresses if not a.startswith(("fe80:", "169.254."))]
+    return tuple(dict.fromkeys(addresses))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A node's place in the world."""
+
+    spec: NodeSpec
+    node_rank: int
+    ranks: tuple[int, ...]
+    gpus: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """All that the plan of one node may depend on."""
+
+    request: RunRequest
+    findings: Mapping[str, Finding]
+    places: tuple[Place, ...]
+    launcher: str
+    rung: Rung
+    rendezvous: Rendezvous | None
+
+    def interface(self, node: str) -> str | None:
+        """What carries the node's connection to the rendezvous; a placeholder until that is
+        known.
+        """
+        if self.rendezvous is not None:
+            return self.rendezvous.interface_of(node)
+        return CHOSEN_AT_LAUNCH if self.meets else None
+
+    @property
+    def size(self) -> int:
+        return sum(len(place.ranks) for place in self.places)
+
+    @property
+    def assumed(self) -> bool:
+        return any(finding.facts.assumed for finding in self.findings.values())
+
+    @property
+    def meets(self) -> bool:
+        """Whether ranks of different nodes meet at a rendezvous."""
+        return self.launcher in NEEDS_RENDEZVOUS and self.rung not in APART
+
+    @property
+    def own_worlds(self) -> bool:
+        """Whether each node's ranks are a world of their own."""
+        return self.rung is Rung.LOCAL_ROUNDS or (
+            self.rung is Rung.LEASES and self.launcher in NEEDS_WORLD
+        )
+
+    def tenants(self, node: str) -> int:
+        """How many of the nodes are the same machine as ``node``."""
+        host = self.findings[node].facts.host_id
+        return sum(1 for f in self.findings.values() if host and f.facts.host_id == host) or 1
+
+
+def place_nodes(
+    request: RunRequest, used: Sequence[NodeSpec], findings: Mapping[str, Finding]
+) -> tuple[Place, ...]:
+    """Ranks are numbered densely in inventory order."""
+    places: list[Place] = []
+    first = 0
+    for node_rank, spec in enumerate(used):
+        gpus = _gpus_of(spec, used, findings)
+        ranks = tuple(range(first, first + _rank_count(request, gpus)))
+        places.append(Place(spec=spec, node_rank=node_rank, ranks=ranks, gpus=gpus))
+        first += len(ranks)
+    return tuple(places)
+
+
+def _rank_count(request: RunRequest, gpus: tuple[int, ...]) -> int:
+    if request.ranks_per_node is not None:
+        return request.ranks_per_node
+    ranks = request.job.workload.ranks
+    if ranks.per is Per.NODE:
+        return 1
+    return len(gpus) or ranks.cpu
+
+
+def _gpus_of(
+    spec: NodeSpec, used: Sequence[NodeSpec], findings: Mapping[str, Finding]
+) -> tuple[int, ...]:
+    """Declared GPUs, else all that were found; nodes that are one machine divide it evenly."""
+    facts = findings[spec.name].facts
+    if spec.gpus.indices is not None:
+        return spec.gpus.indices
+    indices = tuple(gpu.index for gpu in facts.gpus)
+    host = facts.host_id
+    tenants = [s.name for s in used if host and findings[s.name].facts.host_id == host]
+    if len(tenants) > 1:
+        share = len(indices) // len(tenants)
+        start = tenants.index(spec.name) * share
+        indices = indices[start : start + share]
+    return indices if spec.gpus.count is None else indices[: spec.gpus.count]
+
+
+def node_plan(world: World, place: Place) -> NodePlan:
+    finding = world.findings[place.spec.name]
+    job = world.request.job
+    share = Share(
+        node=place.spec.name,
+        node_rank=place.node_rank,
+        names=tuple(p.spec.name for p in world.places),
+        ranks=place.ranks,
+        world_size=world.size,
+        interpreter=finding.interpreter,
+        script=f"{code_root(job.workload)}/{world.request.entry}",
+        program=job.workload.program,
+        arguments=job.argv(),
+        master_addr=world.rendezvous.address if world.rendezvous else CHOSEN_AT_LAUNCH,
+        master_port=str(world.rendezvous.port) if world.rendezvous else CHOSEN_AT_LAUNCH,
+        own_world=world.own_worlds,
+        apart=world.rung in APART,
+        gpus=tuple(p.gpus for p in world.places),
+        addresses=tuple(addresses_of(world.findings[p.spec.name].facts) for p in world.places),
+        options=world.request.launcher_options,
+        token=world.request.token,
+        job=_slurm_job(world),
+    )
+    tuned = _tune(world, place)
+    return NodePlan(
+        name=place.spec.name,
+        node_rank=place.node_rank,
+        ranks=place.ranks,
+        gpus=place.gpus,
+        interpreter=finding.interpreter,
+        env=tuned.env,
+        processes=LAUNCHERS[world.launcher](share),
+        locks=_locks(world, place),
+        left=tuned.left,
+    )
+
+
+def _slurm_job(world: World) -> SlurmJob | None:
+    if world.launcher != SLURM:
+        return None
+    gpus = {place.spec.name: len(place.gpus) for place in world.places}
+    return slurm_job(world.request, world.findings, gpus)
+
+
+def _locks(world: World, place: Place) -> tuple[Lock, ...]:
+    """The node's GPUs; and the machine, which other runs may share unless it is to be exclusive."""
+    gpus = tuple(Lock(name=f"gpu-{index}") for index in place.gpus)
+    if not world.request.exclusive:
+        return (*gpus, Lock(name="machine", shared=True))
+    # Of several nodes that are one machine the first takes it for all.
+    host = world.findings[place.spec.name].facts.host_id
+    before = (p.spec.name for p in world.places[: place.node_rank])
+    taken = host and any(world.findings[name].facts.host_id == host for name in before)
+    return gpus if taken else (*gpus, Lock(name="machine"))
+
+
+def _tune(world: World, place: Place) -> Tuned:
+    spec = place.spec
+    facts = world.findings[spec.name].facts
+    situation = Situation(
+        facts=facts,
+        ranks=len(place.ranks),
+        nodes=len(world.places) if world.meets else 1,
+        interface=world.interface(spec.name) if world.meets else None,
+        shared_by=world.tenants(spec.name),
+        modules=dict(world.findings[spec.name].modules or {}),
+        bound=_bound(world, place),
+        collectives=_may_use_collectives(world, place),
+    )
+    source = f"{world.request.cluster.source}: {spec.name}"
+    settings = [(source, spec.env), ("--env", world.request.env)]
+    tuned = tuning.merge(tuning.derive(situation), facts.nccl_conf, settings)
+    asked = tuple(_rung_variables(world, place))
+    replaced = {"PYTHONPATH", *(a.name for a in asked)}
+    variables = tuple(v for v in tuned.env if v.name not in replaced)
+    variables = (*variables, *asked, _python_path(world.request, spec))
+    if spec.gpus.indices is not None or len(place.gpus) != len(facts.gpus):
+        variables = (*variables, tuning.visible_devices(place.gpus, len(facts.gpus)))
+    return replace(tuned, env=variables)
+
+
+def _may_use_collectives(world: World, place: Place) -> bool:
+    """Workers that meet nobody have none, unless one of them has several GPUs."""
+    return world.launcher not in MEETS_NOBODY or len(place.ranks) < len(place.gpus)
+
+
+def _bound(world: World, place: Place) -> tuple[int, ...]:
+    """The GPUs of the node's ranks, if each has its own and starts in our shim. A user who chooses
+    devices knows better which rank has which.
+    """
+    chosen = "CUDA_VISIBLE_DEVICES" in {**place.spec.env, **world.request.env}
+    binds = world.launcher in BINDS_RANKS and len(place.gpus) == len(place.ranks)
+    return place.gpus if binds and not chosen else ()
+
+
+def _python_path(request: RunRequest, spec: NodeSpec) -> Variable:
+    """The code's root and the kit, before what the user asks for."""
+    workload = request.job.workload
+    root = code_root(workload)
+    kit = f"{root}/{PROJECT_KIT}" if workload.own_code else ""
+    asked = {**spec.env, **request.env}.get("PYTHONPATH", "")
+    parts = (root, kit, reveal(asked))
+    return Variable(
+        name="PYTHONPATH",
+        value=":".join(part for part in parts if part),
+        origin=tuning.LAUNCHER,
+        reason="the code that travelled, and the kit",
+    )
+
+
+def _rung_variables(world: World, place: Place) -> Iterator[Variable]:
+    """What the rung in use asks of the ranks."""
+    if world.rung is Rung.NCCL_SOCKET and any(f.facts.hcas for f in world.findings.values()):
+        yield _rung_variable("NCCL_IB_DISABLE", "1", "InfiniBand failed: NCCL over sockets")
+    if world.own_worlds:
+        why = "ranks count from 0 on every node; the run knows them apart"
+        yield _rung_variable("ORCHESTRATE_FIRST_RANK", str(place.ranks[0]), why)
+    if world.rung is Rung.LEASES:
+        yield _rung_variable("ORCHESTRATE_SAMPLES", "leased", "samples come from the coordinator")
+        why = "outputs of other code or other samples are told apart"
+        yield _rung_variable("ORCHESTRATE_CONFIGURATION", world.request.configuration, why)
+    if world.rung is Rung.LOCAL_ROUNDS:
+        why = "no collectives between nodes: averaged by the coordinator"
+        yield _rung_variable("ORCHESTRATE_ROUNDS", f"{place.node_rank}/{len(world.places)}", why)
+        yield _rung_variable("ORCHESTRATE_WORLD_SIZE", str(world.size), "ranks of all nodes")
+        why = "ranks of one node meet there, whatever is wrong with what lies between nodes"
+        yield _rung_variable("NCCL_SOCKET_IFNAME", "lo", why)
+        yield _rung_variable("GLOO_SOCKET_IFNAME", "lo", why)
+
+
+def _rung_variable(name: str, value: str, reason: str) -> Variable:
+    return Variable(name=name, value=value, origin=tuning.LAUNCHER, reason=reason)

@@ -1,0 +1,55 @@
+"""Divisible work begins with whoever is ready, and others join it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.launchers import slurm_job
+from orchestrator.core.planning.planning import join
+from orchestrator.core.run.state import NodeState, RunState
+from orchestrator.core.model.workload import Shape
+
+NOT_READY = "not ready when the work began"
+
+
+def may_begin(state: RunState) -> bool:
+    """Divisible work begins as soon as the inventory's ``min_nodes`` are ready; others join it.
+
+    Not under Slurm: a job has the nodes that it began with.
+    """
+    request = state.request
+    if request.launcher == slurm_job.NAME:
+        return False
+    enough = request.cluster.min_nodes
+    if enough is None or request.job.workload.shape is not Shape.DIVISIBLE:
+        return False
+    ready = sum(node.ready and node.connected for node in state.nodes.values())
+    return ready >= max(1, enough, request.job.workload.min_nodes)
+
+
+def late_nodes(state: RunState) -> Iterator[tuple[str, NodeState]]:
+    """Nodes that were not ready when the work began, and that may still take part."""
+    if state.plan is None or state.plan.rung != Rung.LEASES or state.halted:
+        return
+    if state.plan.launcher == slurm_job.NAME:
+        return
+    planned = {share.name for share in state.plan.nodes}
+    for name, node in state.nodes.items():
+        if name not in planned and node.problem is None and node.lost is None:
+            yield name, node
+
+
+def joined(state: RunState) -> RunState:
+    """Nodes that are ready by now take part from now on."""
+    joining = {name for name, node in late_nodes(state) if node.connected and node.ready}
+    if not joining or state.plan is None:
+        return state
+    planned = {share.name for share in state.plan.nodes}
+    findings = {
+        name: finding
+        for name, node in state.nodes.items()
+        if name in planned | joining and (finding := node.finding) is not None
+    }
+    return replace(state, plan=join(state.plan, state.request, findings))

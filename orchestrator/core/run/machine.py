@@ -1,0 +1,378 @@
+"""The coordinator's brain: ``step(state, event) -> (state, actions)``. Pure.
+
+An event is first recorded; then :func:`_wanted` says, from the state alone, what is still to be
+done, and what this coordinator did not yet issue is issued. Because an action's identity is a
+function of what it does, replaying a journal issues exactly the same actions; and because a
+coordinator that takes over begins with nothing issued, it issues exactly what is not done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from orchestrator.core.run.actions import (
+    Action,
+    Classify,
+    Clear,
+    Collect,
+    Conclude,
+    Connect,
+    Follow,
+    Inspect,
+    Launch,
+    OfferRendezvous,
+    Prepare,
+    Probe,
+    ProbeFabric,
+    ProbeLinks,
+    Reach,
+    Reserve,
+    Serve,
+    Stop,
+    Sweep,
+    Sync,
+)
+from orchestrator.core.run.connectivity import Fault
+from orchestrator.core.run.events import Event, Phase, StopKind, StopRequested
+from orchestrator.core.run.fallback import fall_of, falls_unreached, may_fall
+from orchestrator.core.run.hang import blame, confirmed
+from orchestrator.core.run.late_join import NOT_READY, joined, late_nodes, may_begin
+from orchestrator.core.model.comm_modes import APART, Rung
+from orchestrator.core.run.rendezvous import (
+    all_reached,
+    candidates_of,
+    choose_rendezvous,
+    was_refused,
+)
+from orchestrator.core.model.plan import NodePlan, Plan, Rendezvous
+from orchestrator.core.planning.planning import Refusal, plan
+from orchestrator.core.run.recording import record
+from orchestrator.core.model.request import Budgets
+from orchestrator.core.run.state import (
+    EPOCH_STEP,
+    NEVER_LAUNCHED,
+    NodeState,
+    RunState,
+    next_attempt,
+)
+from orchestrator.core.base.wire_names import wire_name
+
+MAX_OFFERS = 2
+
+
+def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
+    """Record ``event`` and say what to do next.
+
+    An event that says nothing new returns the very same ``state`` and no actions.
+    """
+    recorded = record(state, event)
+    if recorded == state:
+        return state, ()
+    state = _decide(recorded)
+    fresh = {identity(action): action for action in _wanted(state)}
+    actions = {key: action for key, action in fresh.items() if key not in state.issued}
+    launching = state.launching or any(isinstance(a, Launch) for a in actions.values())
+    issued = state.issued | actions.keys()
+    return replace(state, issued=issued, launching=launching), tuple(actions.values())
+
+
+def identity(action: Action) -> str:
+    """The same action has the same identity in every replay, under whatever name its class has."""
+    name = wire_name(type(action))
+    match action:
+        case Conclude() | Reserve() | ProbeLinks():
+            return f"{name}"
+        case ProbeFabric(rung=rung) | Serve(rung=rung):
+            return f"{name}/{rung.value}"
+        case Classify(attempt=attempt):
+            return f"{name}/{attempt}"
+        case Stop(node=node, grace_s=grace_s):
+            return f"{name}/{node}/{grace_s:g}"
+        case OfferRendezvous(node=node, round=number) | Reach(node=node, round=number):
+            return f"{name}/{node}" + (f"/{number}" if number > 1 else "")
+        case Inspect(node=node, stall=stall):
+            return f"{name}/{node}/{stall}"
+        case _:
+            return f"{name}/{action.node}"
+
+
+def phase(state: RunState) -> Phase:
+    """The phase that the run waits in: the earliest thing that is not yet done."""
+    if not state.begun:
+        return Phase.LOAD
+    if "Conclude" in state.issued:
+        return Phase.CONCLUDED
+    if state.launching:
+        return _phase_after_launch(state)
+    if state.plan is not None:
+        if not state.reserved:
+            return Phase.RESERVE
+        meeting = state.plan.meets and state.plan.rendezvous is None
+        return Phase.REACH if meeting else Phase.FABRIC
+    open_nodes = [node for node in state.nodes.values() if not node.settled]
+    if any(not node.connected for node in open_nodes):
+        return Phase.CONNECT
+    if any(node.facts is None for node in open_nodes):
+        return Phase.PROBE
+    return Phase.SYNC if any(not node.synced for node in open_nodes) else Phase.PREPARE
+
+
+def budget(state: RunState) -> float | None:
+    """Seconds that the current phase may take; None = as long as it needs."""
+    budgets = state.request.budgets
+    table: Mapping[Phase, float | None] = {
+        Phase.CONNECT: budgets.connect_s,
+        Phase.PROBE: budgets.probe_s,
+        Phase.SYNC: budgets.sync_s,
+        Phase.PREPARE: budgets.prepare_s,
+        Phase.RESERVE: budgets.reach_s if state.request.wait_s is None else None,
+        Phase.REACH: budgets.reach_s,
+        Phase.FABRIC: budgets.fabric_s,
+        Phase.LAUNCH: budgets.launch_s,
+        Phase.WATCH: budgets.run_s,
+        Phase.STOP: budgets.grace_s + budgets.clean_s,
+        Phase.COLLECT: budgets.collect_s,
+        Phase.CLEAN: budgets.clean_s,
+        Phase.CLASSIFY: budgets.clean_s,
+    }
+    return table.get(phase(state))
+
+
+def _phase_after_launch(state: RunState) -> Phase:
+    nodes = [node for _, node in state.planned() if node.lost is None]
+    running = [node for node in nodes if node.concluded is None and node.problem is None]
+    if running and state.halted:
+        return Phase.STOP
+    if any(not node.launched for node in running):
+        return Phase.LAUNCH
+    if running:
+        return Phase.WATCH
+    if any(not (n.collected or n.swept or n.problem) for n in nodes):
+        return Phase.COLLECT
+    if not all(_is_done(node) for node in nodes):
+        return Phase.CLEAN
+    return Phase.COLLECT if _is_served(state) else Phase.CLASSIFY
+
+
+# ---- deciding ----------------------------------------------------------------------------------
+
+
+def _decide(state: RunState) -> RunState:
+    """Make the plan when all nodes are settled, complete it when the rendezvous is proven, and
+    begin another attempt when a lease ran out before this coordinator took over.
+    """
+    if state.launching:
+        return _decide_next_attempt(_decide_hang(joined(state)))
+    if state.refusal or not state.begun:
+        return state
+    if not all(node.settled for node in state.nodes.values()) and not may_begin(state):
+        return state
+    if state.plan is None:
+        return _decide_plan(state, None)
+    before = (Phase.RESERVE, Phase.REACH, Phase.FABRIC)
+    broken = [problem for _, at, problem in state.problems if at in before]
+    if broken:
+        return replace(state, refusal=Refusal(problem=broken[0], excluded=state.plan.excluded))
+    if any(fall.rung == state.plan.rung for fall in state.falls):
+        return _decide_plan(state, state.plan.rendezvous)
+    if state.plan.rendezvous is None and all_reached(state, state.plan):
+        return _decide_rendezvous(state, choose_rendezvous(state, state.plan))
+    return state
+
+
+def _decide_rendezvous(state: RunState, chosen: Rendezvous | Refusal) -> RunState:
+    """A head that answers, but refuses: its listener may have died with the link; it offers again
+    once.
+    """
+    if isinstance(chosen, Rendezvous):
+        return _decide_plan(state, chosen)
+    if state.offers < MAX_OFFERS and was_refused(state):
+        nodes = {name: replace(node, reached=None) for name, node in state.nodes.items()}
+        return replace(state, port=None, nodes=nodes)
+    # What one direction to the head tells is half of it: first all nodes dial each other.
+    return state if state.mesh is None else _decide_unreached(state, chosen)
+
+
+def _decide_unreached(state: RunState, refused: Refusal) -> RunState:
+    """Nodes that cannot even open a connection have no use for any collective between them."""
+    lost = falls_unreached(state, refused.problem)
+    return _decide_plan(replace(state, falls=(*state.falls, *lost)), None)
+
+
+def _decide_hang(state: RunState) -> RunState:
+    """Once every node was looked at: the suspicion is confirmed, or forgotten."""
+    stall = state.stall
+    if stall is None or state.halted:
+        return state
+    running = {name for name, node in state.planned() if _is_running(node)}
+    found = {name: i for name, i in state.inspections.items() if name in running}
+    if len(found) < len(running):
+        return state
+    if confirmed(stall.ranks, stall.limit_s, found):
+        return replace(state, hang=blame(found, stall.ranks))
+    return replace(state, stall=None)
+
+
+def _is_suspected(state: RunState) -> bool:
+    return state.stall is not None and not state.halted
+
+
+def _is_running(node: NodeState) -> bool:
+    return node.launched and not (node.concluded or node.problem or node.lost)
+
+
+def _decide_next_attempt(state: RunState) -> RunState:
+    """Ranks that a lease ended while nobody coordinated go on from their checkpoints; those that
+    the fabric let down do so one rung lower.
+    """
+    if state.classified is not None and state.classified.fault is Fault.FABRIC:
+        falls = (*state.falls, fall_of(state, state.classified.reason))
+        return next_attempt(state, state.epoch + EPOCH_STEP, falls)
+    unasked = state.lapsed and not (state.stop or state.overdue or state.failures or state.broken)
+    if unasked and state.resumed and all(_is_done(node) for _, node in state.planned()):
+        return next_attempt(state, state.epoch + EPOCH_STEP, state.falls)
+    return state
+
+
+def _decide_plan(state: RunState, rendezvous: Rendezvous | None) -> RunState:
+    late = may_begin(state)
+    failed = {
+        name: _reason(node) or NOT_READY
+        for name, node in state.nodes.items()
+        if _reason(node) or (late and not node.settled)
+    }
+    findings = {
+        name: finding
+        for name, node in state.nodes.items()
+        if name not in failed and (finding := node.finding) is not None
+    }
+    decided = plan(state.request, findings, failed, rendezvous, state.falls)
+    if isinstance(decided, Refusal):
+        return replace(state, refusal=decided)
+    return replace(state, plan=decided)
+
+
+def _reason(node: NodeState) -> str:
+    problem = node.problem or node.lost
+    return problem.message if problem else ""
+
+
+# ---- acting ------------------------------------------------------------------------------------
+
+
+def _wanted(state: RunState) -> Iterator[Action]:
+    """All actions that the state calls for, issued or not."""
+    if not state.begun:
+        return
+    if state.launching:
+        yield from _wanted_after_launch(state)
+    elif state.halted:
+        yield Conclude()
+    elif state.plan is None:
+        yield from _wanted_before_plan(state)
+    elif not state.reserved:
+        yield Reserve()
+    elif state.plan.meets and state.plan.rendezvous is None:
+        yield from _wanted_for_rendezvous(state, state.plan)
+    elif state.fabric is None and state.plan.proves_fabric:
+        yield ProbeFabric(rung=Rung(state.plan.rung))
+    else:
+        yield from (Launch(node=share.name, share=share) for share in state.plan.nodes)
+
+
+def _wanted_before_plan(state: RunState) -> Iterator[Action]:
+    for name, node in state.nodes.items():
+        if node.problem is None and node.lost is None:
+            yield from _wanted_before_launch(name, node)
+
+
+def _wanted_before_launch(name: str, node: NodeState) -> Iterator[Action]:
+    yield Connect(node=name)
+    if node.connected:
+        yield from _wanted_of_connected(name, node)
+
+
+def _wanted_of_connected(name: str, node: NodeState) -> Iterator[Action]:
+    if node.stale:
+        yield Clear(node=name)
+    if node.facts is None:
+        yield Probe(node=name)
+    if not node.synced:
+        yield Sync(node=name)
+    if node.prepared is None:
+        yield Prepare(node=name)
+
+
+def _wanted_for_rendezvous(state: RunState, planned: Plan) -> Iterator[Action]:
+    if state.port is None:
+        yield OfferRendezvous(node=planned.head.name, round=state.offers + 1)
+        return
+    addresses = candidates_of(state)
+    for share in planned.nodes[1:]:
+        if state.nodes[share.name].reached is None:
+            yield Reach(node=share.name, addresses=addresses, port=state.port, round=state.offers)
+    if all_reached(state, planned):
+        yield ProbeLinks()
+
+
+def _wanted_after_launch(state: RunState) -> Iterator[Action]:
+    assert state.plan is not None
+    for share in state.plan.nodes:
+        if state.nodes[share.name].lost is None:
+            yield from _wanted_of_node(state, share)
+    for name, node in late_nodes(state):
+        yield from _wanted_before_launch(name, node)
+    if state.plan.rung in APART and not state.halted:
+        yield Serve(rung=Rung(state.plan.rung))
+    if _is_served(state):
+        return
+    if all(_is_done(node) for _, node in state.planned()):
+        unsure = may_fall(state) and state.classified is None
+        yield Classify(attempt=state.attempt) if unsure else Conclude()
+
+
+def _is_served(state: RunState) -> bool:
+    """Whether leases are not accounted for yet: their service says so itself, or fails."""
+    over = state.unserved or (state.divided is not None and state.divided.final)
+    return f"Serve/{Rung.LEASES.value}" in state.issued and not over
+
+
+def _wanted_of_node(state: RunState, share: NodePlan) -> Iterator[Action]:
+    name, node = share.name, state.nodes[share.name]
+    if not node.connected:
+        yield Connect(node=name)  # after a takeover
+        return
+    ended = node.concluded is not None or node.problem is not None
+    if not ended and node.launched:
+        yield Follow(node=name)
+        if _is_suspected(state) and name not in state.inspections:
+            yield Inspect(node=name, stall=state.stalls)
+    elif not ended and not state.halted:
+        yield Launch(node=name, share=share)
+    if (state.halted or _holds_up(state, name)) and node.concluded is None:
+        yield Stop(node=name, grace_s=_grace(state.stop, state.request.budgets))
+    nothing = node.concluded is not None and node.concluded.why == NEVER_LAUNCHED
+    if ended and node.collected is None and not nothing:
+        yield Collect(node=name)
+    kept = nothing or node.collected is not None or _collect_failed(state, name)
+    if kept and node.swept is None:
+        yield Sweep(node=name)
+
+
+def _holds_up(state: RunState, name: str) -> bool:
+    """Whether the node's ranks hang, where those of the others can go on without them."""
+    apart = state.plan is not None and state.plan.apart
+    return apart and state.hang is not None and state.hang.node == name
+
+
+def _collect_failed(state: RunState, name: str) -> bool:
+    return any(node == name and phase is Phase.COLLECT for node, phase, _ in state.problems)
+
+
+def _grace(stop: StopRequested | None, budgets: Budgets) -> float:
+    return 0.0 if stop is not None and stop.kind is StopKind.KILL else budgets.grace_s
+
+
+def _is_done(node: NodeState) -> bool:
+    return node.swept is not None or node.lost is not None

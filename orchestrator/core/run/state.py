@@ -1,0 +1,255 @@
+"""What is known of a run: the sum of its events. Only ``core.run.machine`` makes
+these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from orchestrator.core.model.checks import Finding
+from orchestrator.core.run.connectivity import (
+    Classified,
+    FabricProbed,
+    LinksBroken,
+    LinksProbed,
+    Reached,
+)
+from orchestrator.core.run.events import (
+    Collected,
+    DeadlinePassed,
+    Divided,
+    Halting,
+    NodeConcluded,
+    Occupied,
+    Phase,
+    Prepared,
+    ProcessExited,
+    RankExited,
+    RoundClosed,
+    StopRequested,
+    Swept,
+)
+from orchestrator.core.run.evidence import Inspection, Stalled
+from orchestrator.core.model.facts import Facts
+from orchestrator.core.run.hang import Blame
+from orchestrator.core.model.comm_modes import Fall
+from orchestrator.core.base.outcome import succeeded
+from orchestrator.core.model.plan import Plan
+from orchestrator.core.planning.planning import Refusal
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.model.request import RunRequest
+
+Ending = RankExited | ProcessExited
+# Why a node's supervisor ended: its lease ran out; or there was none, for we were too early.
+LEASE = "lease"
+NEVER_LAUNCHED = "never launched"
+FIRST_EPOCH = 2
+EPOCH_STEP = 2  # the odd ones between are for sweeps, which fence off what they follow
+# Clocks of nodes are compared by one round trip each: their order is known to about this.
+CLOCK_ERROR_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeState:
+    """What is known of one node. ``problem``: why it takes no part; ``lost``: its link is gone.
+    ``stale``: an earlier attempt may have left something there.
+    """
+
+    connected: bool = False
+    stale: bool = False
+    facts: Facts | None = None
+    synced: bool = False
+    prepared: Prepared | None = None
+    reached: Reached | None = None
+    launched: bool = False
+    ranks: Mapping[int, int] = field(default_factory=dict)
+    halting: Halting | None = None
+    concluded: NodeConcluded | None = None
+    collected: Collected | None = None
+    swept: Swept | None = None
+    problem: Problem | None = None
+    lost: Problem | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Everything that must precede the plan is there."""
+        known = self.facts is not None and self.synced and self.prepared is not None
+        return known and not self.stale
+
+    @property
+    def settled(self) -> bool:
+        """Ready, or known to take no part."""
+        return (self.connected and self.ready) or self.problem is not None or self.lost is not None
+
+    @property
+    def finding(self) -> Finding | None:
+        """What the plan needs to know; None until ready."""
+        if self.facts is None or self.prepared is None:
+            return None
+        return Finding(
+            facts=self.facts,
+            interpreter=self.prepared.interpreter,
+            modules=self.prepared.modules,
+            slurm=self.prepared.slurm,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A metric's final value as a rank reported it; of several ranks the lowest one counts."""
+
+    rank: int
+    value: float
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """The whole run, of which all but the request belongs to the present attempt.
+
+    ``epoch`` is even and grows with every coordinator and every attempt; nodes refuse what comes
+    from an older one. ``issued`` holds the identities of the actions that this coordinator issued.
+    ``resumed``: it took the attempt over from another one. ``successor``: the changed request that
+    another attempt would follow. ``positions`` maps (node, rank) to how far the rank's report file
+    was read, in bytes. ``stall`` is a suspicion that is being looked into, number ``stalls``, and
+    ``inspections`` what was found so far; ``hang`` = it was confirmed. ``falls`` are the rungs of
+    the ladder that did not hold, in this attempt and before; ``mesh`` = who reached whom where the
+    head was not reached by all; ``fabric`` = the present rung was proven.
+    """
+
+    request: RunRequest
+    begun: bool = False
+    attempt: int = 1
+    epoch: int = FIRST_EPOCH
+    resumed: bool = False
+    successor: RunRequest | None = None
+    nodes: Mapping[str, NodeState]
+    plan: Plan | None = None
+    refusal: Refusal | None = None
+    reserved: bool = False
+    occupied: Occupied | None = None
+    port: int | None = None
+    offers: int = 0
+    falls: tuple[Fall, ...] = ()
+    mesh: LinksProbed | None = None
+    fabric: FabricProbed | None = None
+    links: LinksBroken | None = None
+    classified: Classified | None = None
+    divided: Divided | None = None
+    rounds: tuple[RoundClosed, ...] = ()
+    launching: bool = False
+    endings: tuple[Ending, ...] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    positions: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    problems: tuple[tuple[str, Phase, Problem], ...] = ()
+    stop: StopRequested | None = None
+    overdue: DeadlinePassed | None = None
+    stall: Stalled | None = None
+    stalls: int = 0
+    inspections: Mapping[str, Inspection] = field(default_factory=dict)
+    hang: Blame | None = None
+    issued: frozenset[str] = frozenset()
+
+    @property
+    def failures(self) -> tuple[Ending, ...]:
+        """Endings that are failures of their own, not our doing, in the order they happened.
+
+        Once a lease ran out on one node, or a hang was ended, ranks elsewhere fail because theirs
+        were stopped there.
+        """
+        ours = min(self.lapsed_at, self.hung_at, self.cut_at)
+        own = (e for e in self.endings if not e.by_us and not succeeded(e.outcome))
+        return tuple(sorted((e for e in own if e.at < ours), key=lambda ending: ending.at))
+
+    @property
+    def hung_at(self) -> float:
+        """When the hang was noticed that ends the run, less what clocks may differ by."""
+        hung = self.hang is not None and self.stall is not None
+        return self.stall.at - CLOCK_ERROR_S if hung and self.stall else math.inf
+
+    @property
+    def cut_at(self) -> float:
+        """When links were found to be broken: what ends badly after that does so because of us."""
+        return math.inf if self.links is None else self.links.at
+
+    @property
+    def lapsed_at(self) -> float:
+        """When the first lease ran out, less what clocks may differ by; infinite if none did."""
+        halts = (node.halting for node in self.nodes.values())
+        lapses = [halt.at for halt in halts if halt is not None and halt.why == LEASE]
+        return min(lapses) - CLOCK_ERROR_S if lapses else math.inf
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether ranks were stopped for want of a coordinator before they were done."""
+        return math.isfinite(self.lapsed_at) and not self.done
+
+    @property
+    def done(self) -> bool:
+        """Whether every rank came to its own good end."""
+        well = {e.rank for e in self.endings if isinstance(e, RankExited) and ended_well(e)}
+        return self.plan is not None and all(well.issuperset(n.ranks) for n in self.plan.nodes)
+
+    @property
+    def halted(self) -> bool:
+        """Whether the run is to end now rather than when its ranks are done.
+
+        Nodes that do not need each other go on when one of them fails, until all work is settled.
+        """
+        if self.stop or self.refusal or self.occupied or self.overdue or self.lapsed:
+            return True
+        if self.plan is not None and self.plan.apart:
+            return self.unserved or (self.divided is not None and self.divided.final)
+        return bool(self.failures or self.broken or self.hang or self.links)
+
+    @property
+    def unserved(self) -> bool:
+        """Whether what feeds the ranks over SSH came to its own end."""
+        return any(not node and phase is Phase.WATCH for node, phase, _ in self.problems)
+
+    @property
+    def broken(self) -> bool:
+        """Whether a node that was launched, or was about to be, is lost or refuses to go on."""
+        phases = (Phase.LAUNCH, Phase.WATCH, Phase.STOP)
+        return any(phase in phases for _, phase, _ in self.problems) or any(
+            node.lost is not None for _, node in self.planned()
+        )
+
+    def planned(self) -> Iterator[tuple[str, NodeState]]:
+        """The nodes that the plan uses, in rank order."""
+        for share in self.plan.nodes if self.plan else ():
+            yield share.name, self.nodes[share.name]
+
+    def planned_facts(self) -> dict[str, Facts]:
+        """What is known of those nodes."""
+        return {name: node.facts for name, node in self.planned() if node.facts is not None}
+
+
+def ended_well(ending: RankExited) -> bool:
+    """Whether the rank came to its own good end."""
+    return succeeded(ending.outcome) and not ending.by_us
+
+
+def new_state(request: RunRequest) -> RunState:
+    """Before the first event."""
+    nodes = {spec.name: NodeState() for spec in request.cluster.workers}
+    return RunState(request=request, nodes=nodes)
+
+
+def next_attempt(state: RunState, epoch: int, falls: tuple[Fall, ...] = ()) -> RunState:
+    """The beginning of another attempt: nothing of the last one counts but where it may have left
+    something. ``falls`` are the rungs of the ladder that are not tried again.
+    """
+    fresh = new_state(state.successor or state.request)
+    unsure = {name for name, node in state.planned() if not _is_clean(node)}
+    unsure |= {name for name, node in state.nodes.items() if node.stale}
+    nodes = {name: NodeState(stale=name in unsure) for name in fresh.nodes}
+    number = state.attempt + 1
+    return replace(fresh, begun=True, attempt=number, epoch=epoch, nodes=nodes, falls=falls)
+
+
+def _is_clean(node: NodeState) -> bool:
+    swept = node.swept
+    return swept is not None and swept.clean and swept.gpu_drained is not False

@@ -1,0 +1,1 @@
+"""How a run ended, why, and how each node stands."""

@@ -1,0 +1,132 @@
+"""The verdict of a run, as the last JSON line, the report and the history show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from orchestrator.core.diagnosis.diagnosis_model import Diagnosis
+from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.base.wire_names import wire
+
+# Why a node of a run that was stopped before its launch may not be clean.
+NOT_LOOKED_AT = "an earlier attempt may have left something there, and nobody looked"
+SCHEMA_VERSION = 1
+
+
+class Status(StrEnum):
+    """How a run ended."""
+
+    SUCCEEDED = "succeeded"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class Verdict(StrEnum):
+    """What a gate says of a figure. A missing or invalid figure never passes."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
+    FAIL = "fail"
+    INVALID = "invalid"
+    NOT_RUN = "not-run"
+    UNGATED = "ungated"
+
+
+@wire("MetricResult")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricResult:
+    """A figure with its gate; ``value`` None = the workload did not report it."""
+
+    value: float | None
+    unit: str
+    verdict: Verdict = Verdict.UNGATED
+    min: float | None = None
+    max: float | None = None
+
+
+@wire("NodeResult")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeResult:
+    """How one node ended: ``used``, ``excluded``, ``failed``, ``lost``, ``stopped`` or
+    ``dirty``.
+    """
+
+    name: str
+    state: str
+    reason: str = ""
+
+
+@wire("RungResult")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungResult:
+    """One rung of the ladder: ``used``, ``failed`` or ``skipped``, and why."""
+
+    rung: str
+    outcome: str
+    reason: str
+    seconds: float | None = None
+
+
+@wire("Samples")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Accounting of divisible work."""
+
+    total: int
+    done: int
+    failed: int
+    duplicates: int
+
+
+@wire("FailureResult")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureResult:
+    """The first cause. ``others`` are ranks that we stopped because of it; ``log`` and ``evidence``
+    (a folder) are paths in the run's folder. ``diagnosis``: what the logs say clearly; None where
+    no rule knows.
+    """
+
+    id: str
+    cause: str
+    node: str | None = None
+    rank: int | None = None
+    remedy: str = ""
+    last_line: str = ""
+    log: str = ""
+    others: tuple[str, ...] = ()
+    evidence: str = ""
+    diagnosis: Diagnosis | None = None
+
+
+@wire("Result")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Everything a script needs to know of a finished run (DESIGN: command line, result object)."""
+
+    run_id: str
+    status: Status
+    exit_code: ExitCode
+    cluster: str
+    workload: str
+    launcher: str
+    world_size: int
+    ladder: tuple[RungResult, ...] = ()
+    nodes: tuple[NodeResult, ...] = ()
+    metrics: Mapping[str, MetricResult] = field(default_factory=dict)
+    samples: Samples | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    failure: FailureResult | None = None
+    warnings: tuple[str, ...] = ()
+    report: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def used(self) -> tuple[NodeResult, ...]:
+        """The nodes that ranks were started on. A refused run has ranks in its plan only."""
+        return tuple(
+            node
+            for node in self.nodes
+            if node.state not in {"excluded", "unused"} and node.reason != NOT_LOOKED_AT
+        )

@@ -1,0 +1,145 @@
+"""From the final state to the :class:`Result`: first cause, gates, exit code. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from orchestrator.core.verdict.failure_cause import failure_of
+from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.run.events import Divided
+from orchestrator.core.verdict.result import (
+    FailureResult,
+    MetricResult,
+    Result,
+    Samples,
+    Status,
+    Verdict,
+)
+from orchestrator.core.verdict.node_status import is_degraded, nodes_of, rungs_of
+from orchestrator.core.run.state import RunState
+from orchestrator.core.model.workload import Gate, Metric
+
+
+def conclude(state: RunState, *, timings: Mapping[str, float], report: str) -> Result:
+    """The verdict. ``timings`` maps phases to seconds; ``report`` is the report's path."""
+    metrics = dict(_metrics(state))
+    failure, code = failure_of(state) or _gate_failure(state, metrics) or (None, ExitCode.DONE)
+    if failure is None and state.stop is not None:
+        status, code = Status.STOPPED, _stop_code(state.stop.by)
+    elif failure is None and is_degraded(state):
+        status = Status.DEGRADED
+        code = ExitCode.DEGRADED if state.request.fail_on_degraded else ExitCode.DONE
+    else:
+        status = Status.SUCCEEDED if failure is None else Status.FAILED
+    request = state.request
+    return Result(
+        run_id=request.run_id,
+        status=status,
+        exit_code=code,
+        cluster=request.cluster.name,
+        workload=request.job.workload.name,
+        launcher=state.plan.launcher if state.plan else request.launcher,
+        world_size=state.plan.world_size if state.plan else 0,
+        ladder=tuple(rungs_of(state)),
+        nodes=tuple(nodes_of(state)),
+        metrics=metrics,
+        samples=_samples(state.divided),
+        timings=timings,
+        failure=failure,
+        warnings=state.plan.warnings if state.plan else (),
+        report=report,
+    )
+
+
+def judge(value: float | None, gate: Gate | None) -> Verdict:
+    """A figure against its gate. NaN and infinity are invalid, None is not-run."""
+    if value is None:
+        return Verdict.NOT_RUN
+    if not math.isfinite(value):
+        return Verdict.INVALID
+    if gate is None:
+        return Verdict.UNGATED
+    low = gate.min is not None and value < gate.min
+    high = gate.max is not None and value > gate.max
+    return Verdict.FAIL if low or high else Verdict.PASS
+
+
+def _samples(work: Divided | None) -> Samples | None:
+    if work is None:
+        return None
+    return Samples(total=work.total, done=work.done, failed=work.failed, duplicates=work.duplicates)
+
+
+def _metrics(state: RunState) -> Iterator[tuple[str, MetricResult]]:
+    declared = state.request.job.workload.metrics
+    reported = state.figures
+    names = [name for name, metric in declared.items() if metric.required or name in reported]
+    for name in [*names, *(name for name in reported if name not in declared)]:
+        metric = declared.get(name)
+        figure = reported.get(name)
+        value = figure.value if figure else None
+        gate = metric.gate if metric else None
+        yield (
+            name,
+            MetricResult(
+                value=value,
+                unit=_unit(declared, name, figure.unit if figure else ""),
+                verdict=judge(value, gate),
+                min=gate.min if gate else None,
+                max=gate.max if gate else None,
+            ),
+        )
+
+
+def _unit(declared: Mapping[str, Metric], name: str, reported: str) -> str:
+    """What is declared, also for a figure of one node, ``tokens_per_s.vh1``."""
+    metric = declared.get(name) or declared.get(name.partition(".")[0])
+    return metric.unit if metric else reported
+
+
+def _gate_failure(
+    state: RunState, metrics: Mapping[str, MetricResult]
+) -> tuple[FailureResult, ExitCode] | None:
+    if state.stop is not None:
+        return None
+    workload = state.request.job.workload
+    for name, metric in metrics.items():
+        required = name in workload.metrics and workload.metrics[name].required
+        if metric.verdict in (Verdict.FAIL, Verdict.INVALID) or (
+            required and metric.verdict is Verdict.NOT_RUN
+        ):
+            return _missed_gate(state, name, metric), ExitCode.RUN_FAILED
+    return None
+
+
+def _missed_gate(state: RunState, name: str, metric: MetricResult) -> FailureResult:
+    bounds = [
+        f"at least {metric.min:g}" if metric.min is not None else "",
+        f"at most {metric.max:g}" if metric.max is not None else "",
+    ]
+    wanted = " and ".join(bound for bound in bounds if bound) or "a value"
+    got = "nothing" if metric.value is None else f"{metric.value:g} {metric.unit}"
+    return FailureResult(
+        id="OR-GATE-001",
+        cause=f"{name}: the workload reported {got}, its gate asks for {wanted}",
+        remedy=_look_into(state, name),
+    )
+
+
+def _look_into(state: RunState, name: str) -> str:
+    """Where it is told how the figure came about, and where it is set what it must be."""
+    run, workload = state.request.run_id, state.request.job.workload
+    figure = state.figures.get(name)
+    if figure is None:
+        text = f"orchestrate logs {run} shows what the ranks wrote instead of {name}"
+    else:
+        text = f"orchestrate logs {run} --ranks {figure.rank} shows what the rank wrote that "
+        text += "reported it, the report draws what was reported on the way"
+    if name in workload.metrics:
+        text += f"; what it must be is set in {workload.source}"
+    return text
+
+
+def _stop_code(by: str) -> ExitCode:
+    return ExitCode.INTERRUPTED if by == "SIGINT" else ExitCode.TERMINATED

@@ -1,0 +1,241 @@
+"""Performs actions on nodes and posts what happened as events. No decisions: those are the
+machine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Mapping
+from contextlib import suppress
+
+from orchestrator.parsing.replies.supervisor_records import BadRecord
+from orchestrator.core.run.actions import (
+    Action,
+    Classify,
+    Clear,
+    Collect,
+    Conclude,
+    Connect,
+    Follow,
+    Inspect,
+    Launch,
+    OfferRendezvous,
+    Prepare,
+    Probe,
+    ProbeFabric,
+    ProbeLinks,
+    Reach,
+    Reserve,
+    Serve,
+    Stop,
+    Sweep,
+    Sync,
+)
+from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.run.events import Event, Failed, Phase
+from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.run.state import RunState
+from orchestrator.engine.sharing.diloco import average
+from orchestrator.engine.network.classify import classify
+from orchestrator.engine.support.context import Post, RunContext
+from orchestrator.engine.sharing.sample_scheduler import divide
+from orchestrator.engine.sharing.rank_exchange import Exchange
+from orchestrator.engine.network.fabric_probe import probe_fabric
+from orchestrator.engine.network.mesh import probe_links
+from orchestrator.engine.node.handle import NodeHand
+from orchestrator.engine.node.lease_renewal import FENCED
+from orchestrator.engine.support.problems import problem_of, superseded, unwritable
+from orchestrator.engine.node.reserve_all import reserve
+
+PHASE_OF: dict[type[Action], Phase] = {
+    Connect: Phase.CONNECT,
+    Probe: Phase.PROBE,
+    Clear: Phase.PREPARE,
+    Sync: Phase.SYNC,
+    Prepare: Phase.PREPARE,
+    OfferRendezvous: Phase.REACH,
+    Reach: Phase.REACH,
+    Reserve: Phase.RESERVE,
+    ProbeLinks: Phase.REACH,
+    ProbeFabric: Phase.FABRIC,
+    Serve: Phase.WATCH,
+    Classify: Phase.CLASSIFY,
+    Launch: Phase.LAUNCH,
+    Follow: Phase.WATCH,
+    Inspect: Phase.WATCH,
+    Stop: Phase.STOP,
+    Collect: Phase.COLLECT,
+    Sweep: Phase.CLEAN,
+}
+
+NodeAction = Launch | Reach | Stop | Inspect | Follow | Collect | Sweep
+SERVICES = {Rung.LEASES: divide, Rung.LOCAL_ROUNDS: average}
+
+LET_GO_WITHIN_S = 10.0
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class Hands:
+    """All nodes of one run, attempt by attempt.
+
+    When another attempt begins, whatever the last one left unfinished ends, unheard.
+    """
+
+    def __init__(self, context: RunContext, post: Post) -> None:
+        self._context = context
+        self._post = post
+        self._present: AttemptHands | None = None
+        self._closing: list[asyncio.Task[None]] = []
+
+    def perform(self, action: Action, state: RunState) -> None:
+        """Begin ``action`` (anything but ``Conclude``); its events follow."""
+        present = self._present
+        if present is None or present.epoch != state.epoch:
+            if present is not None:
+                self._closing.append(asyncio.create_task(present.close()))
+            present = self._present = AttemptHands(self._context, self._post, state)
+        present.begin(action, state)
+
+    def see(self, state: RunState) -> None:
+        """The run moved on: services that feed the ranks look at its nodes."""
+        if self._present is not None and self._present.epoch == state.epoch:
+            self._present.exchange.see(state)
+
+    @property
+    def nodes(self) -> Mapping[str, NodeHand]:
+        """Those of the present attempt."""
+        return self._present.nodes if self._present is not None else {}
+
+    def broken(self) -> set[str]:
+        """The nodes whose link is gone for now."""
+        return self._present.broken() if self._present is not None else set()
+
+    async def let_go(self, state: RunState) -> None:
+        """Let the ranks end that nobody can coordinate any more. Bounded, never raises."""
+        if self._present is not None:
+            await self._present.let_go(state)
+
+    async def close(self) -> None:
+        """End what is under way and give every link back. Bounded."""
+        if self._present is not None:
+            await self._present.close()
+        await asyncio.gather(*self._closing)
+
+
+class AttemptHands:
+    """One attempt. Every action is a task; its failure is an event, a bug ends the run."""
+
+    def __init__(self, context: RunContext, post: Post, state: RunState) -> None:
+        self.epoch = state.epoch  # every attempt has one of its own
+        self._context = context
+        self._listener: Post | None = post
+        self._tasks: set[asyncio.Task[None]] = set()
+        workers = state.request.cluster.workers
+        self._nodes: dict[str, NodeHand] = {}
+        self.exchange = Exchange(context.folder, self._nodes, state)
+        heard = self.exchange.changed.set
+        for spec in workers:
+            self._nodes[spec.name] = NodeHand(spec, context, state, self._tell, heard)
+
+    @property
+    def nodes(self) -> Mapping[str, NodeHand]:
+        return self._nodes
+
+    def begin(self, action: Action, state: RunState) -> None:
+        """Perform ``action`` in a task of its own."""
+        task = asyncio.create_task(self._perform(action, state))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def broken(self) -> set[str]:
+        return {name for name, node in self._nodes.items() if node.broken}
+
+    async def let_go(self, state: RunState) -> None:
+        """Every node that may have ranks, within their grace and ``LET_GO_WITHIN_S``."""
+        self._listener = None
+        may = [name for name, node in state.planned() if not (node.concluded or node.lost)]
+        telling = asyncio.gather(*(self._nodes[n].let_go() for n in may), return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(state.request.budgets.grace_s + LET_GO_WITHIN_S):
+                await telling
+
+    async def close(self) -> None:
+        """Say nothing more, end what is under way, give every link back. Bounded."""
+        self._listener = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+
+    def _tell(self, event: Event | BaseException | None) -> None:
+        if self._listener is not None and event is not None:
+            self._listener(event)
+
+    async def _perform(self, action: Action, state: RunState) -> None:
+        try:
+            await self._dispatch(action, state)
+        except (OrchestrateError, OSError, TimeoutError, BadRecord) as error:
+            self._tell(self._failure(action, error))
+        except Exception as error:  # noqa: BLE001 - a bug reaches the loop, not a dead task
+            self._tell(error)
+
+    def _failure(self, action: Action, error: Exception) -> Event | BaseException | None:
+        phase = PHASE_OF[type(action)]
+        node = getattr(action, "node", "")
+        if isinstance(error, OrchestrateError) and error.id == FENCED:
+            # What our own sweep overtook was asked for in vain, by us.
+            ours = node in self._nodes and self._nodes[node].sweeping
+            return None if ours else superseded(self._context.request.run_id, error)
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return Failed(node=node, phase=phase, problem=unwritable(self._context.folder, error))
+        return Failed(node=node, phase=phase, problem=problem_of(error))
+
+    async def _dispatch(self, action: Action, state: RunState) -> None:
+        match action:
+            case Conclude():
+                raise AssertionError("the loop itself concludes")
+            case Reserve():
+                self._tell(await reserve(self._nodes, state, self._context))
+            case ProbeLinks():
+                self._tell(await probe_links(self._nodes, state, self._context))
+            case ProbeFabric():
+                self._tell(await probe_fabric(self._nodes, state, self._context))
+            case Serve(rung=rung):
+                await SERVICES[rung](self.exchange, self._context, self._tell)
+            case Classify():
+                self._tell(await classify(self._nodes, state, self._context))
+            case Connect() | Probe() | Clear() | Sync() | Prepare() | OfferRendezvous():
+                await _PLAIN[type(action)](self._nodes[action.node])
+            case _:
+                await self._dispatch_with_state(action, state)
+
+    async def _dispatch_with_state(self, action: NodeAction, state: RunState) -> None:
+        node = self._nodes[action.node]
+        match action:
+            case Launch(share=share):
+                assert state.plan is not None
+                port = state.port if share.node_rank == 0 else None
+                await node.launch(share, port, independent=state.plan.rung == Rung.LEASES)
+            case Reach(addresses=addresses, port=port):
+                await node.reach(addresses, port)
+            case Stop(grace_s=grace_s):
+                await node.stop(grace_s)
+            case Inspect(stall=stall):
+                self._tell(await node.inspect(stall))
+            case Follow():
+                await node.follow(state)
+            case Collect():
+                await node.collect(state)
+            case Sweep():
+                await node.sweep(state)
+
+
+_PLAIN = {
+    Connect: NodeHand.connect,
+    Probe: NodeHand.probe,
+    Clear: NodeHand.clear,
+    Sync: NodeHand.sync,
+    Prepare: NodeHand.prepare,
+    OfferRendezvous: NodeHand.offer_rendezvous,
+}

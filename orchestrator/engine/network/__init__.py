@@ -1,0 +1,1 @@
+"""The network between nodes: proven before the launch, watched after it."""

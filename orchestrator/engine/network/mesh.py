@@ -1,0 +1,129 @@
+"""Connections between all nodes: every agent listens, every agent dials its peers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from orchestrator.parsing.replies.reach_records import Dialled
+from orchestrator.core.run.connectivity import LinksProbed
+from orchestrator.core.fabric.connection_matrix import Matrix, broken, judge, peers
+from orchestrator.core.fabric.fabric_verdict import Link, Verdict
+from orchestrator.core.fabric.probe_world import addresses
+from orchestrator.core.run.rendezvous import nearest_miss
+from orchestrator.core.run.state import RunState
+from orchestrator.engine.support.context import RunContext
+from orchestrator.engine.node.trial_ports import NodePorts
+
+# What is lost once is sent again after 1 s and 3 s by the kernel.
+FIRST_DIAL_S = 3.0
+SECOND_DIAL_S = 4.0
+TRIES = 2
+
+# Where each node may be dialled, best first: one address that answers is a connection.
+Places = Mapping[str, Sequence[str]]
+
+
+async def probe_mesh(hands: Mapping[str, NodePorts], at: Mapping[str, str]) -> Verdict | None:
+    """Who cannot reach whom, twice in a row; None if everybody reaches everybody.
+
+    Raises as links do.
+    """
+    return judge(list(hands), await try_twice(hands, _one_each(at)))
+
+
+async def probe_links(
+    nodes: Mapping[str, NodePorts], state: RunState, context: RunContext
+) -> LinksProbed:
+    """Why nodes do not reach the head: who reaches whom. Raises as links do."""
+    plan = state.plan
+    assert plan is not None
+    began = context.clock.monotonic()
+    context.note(f"{plan.head.name} is not reached by all: every node tries every other one")
+    planned = replace(plan, rendezvous=nearest_miss(state, plan))
+    hands = {share.name: nodes[share.name] for share in plan.nodes}
+    found = await probe_mesh(hands, addresses(planned, state.planned_facts()))
+    seconds = round(context.clock.monotonic() - began, 3)
+    if found is None:
+        return LinksProbed(reason="", seconds=seconds)
+    return LinksProbed(
+        reason=found.sentence, seconds=seconds, culprits=found.culprits, links=found.links
+    )
+
+
+async def try_twice(hands: Mapping[str, NodePorts], at: Places) -> Matrix:
+    """Only what fails twice in a row has failed."""
+    names = list(hands)
+    found: dict[Link, Dialled] = {}
+    for _ in range(TRIES):
+        ports = await _listen(hands)
+        try:
+            found = await dial(hands, at, ports, peers(names), FIRST_DIAL_S)
+            failed = broken(_matrix(found))
+            again = await dial(hands, at, ports, _by_start(failed), SECOND_DIAL_S)
+        finally:
+            kept = await _release(hands, ports)
+        found |= again
+        # Refused by an agent that is not the one that listened: its link was made anew meanwhile.
+        if not any(result.refused and not kept[end] for (_, end), result in found.items()):
+            break
+    return _matrix(found)
+
+
+async def broken_links(nodes: Mapping[str, NodePorts], state: RunState) -> tuple[Link, ...]:
+    """(from, to) of the plan's nodes that cannot open a connection. Raises what links raise."""
+    plan = state.plan
+    assert plan is not None
+    if plan.rendezvous is None:
+        return ()
+    hands = {share.name: nodes[share.name] for share in plan.nodes}
+    return tuple(broken(await try_twice(hands, _one_each(addresses(plan, state.planned_facts())))))
+
+
+async def dial(
+    hands: Mapping[str, NodePorts],
+    at: Places,
+    ports: Mapping[str, int],
+    wanted: Mapping[str, Sequence[str]],
+    timeout_s: float,
+) -> dict[Link, Dialled]:
+    """Every node in ``wanted`` dials its list, all at once."""
+
+    async def one(start: str, ends: Sequence[str]) -> dict[Link, Dialled]:
+        targets = [(end, address) for end in ends for address in at[end]]
+        dialled = [(address, ports[end]) for end, address in targets]
+        results = await hands[start].dial(dialled, timeout_s)
+        found: dict[Link, Dialled] = {}
+        for (end, _), result in zip(targets, results, strict=True):
+            known = found.setdefault((start, end), result)
+            found[start, end] = known if known.ok else result if result.ok else known
+        return found
+
+    parts = await asyncio.gather(*(one(start, ends) for start, ends in wanted.items() if ends))
+    return {link: result for part in parts for link, result in part.items()}
+
+
+def _one_each(at: Mapping[str, str]) -> Places:
+    return {name: (address,) for name, address in at.items()}
+
+
+def _matrix(found: Mapping[Link, Dialled]) -> Matrix:
+    return {link: "" if result.ok else result.error for link, result in found.items()}
+
+
+def _by_start(links: Iterable[Link]) -> dict[str, list[str]]:
+    ends: dict[str, list[str]] = {}
+    for start, end in links:
+        ends.setdefault(start, []).append(end)
+    return ends
+
+
+async def _listen(hands: Mapping[str, NodePorts]) -> dict[str, int]:
+    ports = await asyncio.gather(*(hand.listen() for hand in hands.values()))
+    return dict(zip(hands, ports, strict=True))
+
+
+async def _release(hands: Mapping[str, NodePorts], ports: Mapping[str, int]) -> dict[str, bool]:
+    kept = await asyncio.gather(*(hands[name].release(port) for name, port in ports.items()))
+    return dict(zip(ports, kept, strict=True))

@@ -1,0 +1,1 @@
+"""One node: its link, its agent, its logs and outputs."""

@@ -1,0 +1,117 @@
+"""The Python environment of one node's ranks: built from requirements, or the declared one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from pathlib import Path
+
+from orchestrator.parsing.replies.supervisor_records import parse_interpreter, parse_slurm_node
+from orchestrator.core.model.checks import NCCL_WHEELS
+from orchestrator.core.run.events import Prepared
+from orchestrator.core.model.facts import SlurmNode
+from orchestrator.core.model.inventory import NodeSpec, PythonKind
+from orchestrator.core.launchers import MODULES
+from orchestrator.core.launchers.ray import REQUIREMENT
+from orchestrator.core.launchers.slurm_job import NAME as SLURM
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.model.workload import Workload
+from orchestrator.adapters.agent_client.connect_agent import Channel
+from orchestrator.engine.support.context import RunContext
+from orchestrator.engine.node.link import NodeLink
+
+BUILD_NOTE_EVERY_S = 5.0
+
+
+async def prepare(link: NodeLink, request: RunRequest, context: RunContext) -> Prepared:
+    """Which interpreter the ranks get, and what it can import. Raises as ``link`` does, and
+    ``BadRecord``.
+    """
+    interpreter = await _interpreter(link, request, context)
+    reply = await link.request(
+        "interpreter",
+        {"interpreter": interpreter, "modules": asked_modules(request)},
+        timeout_s=request.budgets.probe_s,
+    )
+    path, modules = parse_interpreter(reply.fields)
+    slurm = await ask_slurm(link, request)
+    return Prepared(node=link.node, interpreter=path, modules=modules, slurm=slurm)
+
+
+async def ask_slurm(link: NodeLink, request: RunRequest) -> SlurmNode | None:
+    """What Slurm says of the node, if it is to start the ranks. Raises where it says nothing."""
+    if request.launcher != SLURM:
+        return None
+    reply = await link.request("slurm", timeout_s=request.budgets.probe_s)
+    return parse_slurm_node(reply.fields)
+
+
+def asked_modules(request: RunRequest) -> list[str]:
+    """What interpreters are asked for: a launcher is chosen by whether torch is there, whatever the
+    workload requires, may need a module itself, and nodes must agree on NCCL.
+    """
+    needed = MODULES.get(request.launcher, ())
+    return sorted({*request.job.workload.modules, *needed, "torch", *NCCL_WHEELS})
+
+
+def requirements_of(spec: NodeSpec, workload: Workload) -> Path | None:
+    """The coordinator's requirements file that the node's environment is built from, if any."""
+    if spec.python.kind is PythonKind.REQUIREMENTS:
+        return Path(spec.python.value)
+    if spec.python.kind is PythonKind.WORKLOAD and workload.requirements:
+        return Path(workload.folder) / workload.requirements
+    return None
+
+
+async def _interpreter(link: NodeLink, request: RunRequest, context: RunContext) -> dict[str, str]:
+    """What the agent should resolve: a kind and a value."""
+    python = link.spec.python
+    source = requirements_of(link.spec, request.job.workload)
+    if source is not None:
+        return {"kind": "interpreter", "value": await _build(link, source, request, context)}
+    if python.kind in (PythonKind.REQUIREMENTS, PythonKind.WORKLOAD):
+        return {"kind": "interpreter", "value": python.base}
+    return {"kind": python.kind.value, "value": python.value}
+
+
+async def _build(
+    link: NodeLink, requirements: Path, request: RunRequest, context: RunContext
+) -> str:
+    """The interpreter of the environment made from ``requirements``, built unless cached."""
+    text = await asyncio.to_thread(requirements.read_bytes)
+    if "ray" in MODULES.get(request.launcher, ()):
+        text = with_ray(text)
+    base = link.spec.python.base
+    channel = await link.open(request.budgets.connect_s)
+    telling = asyncio.create_task(_tell_build(channel, context))
+    try:
+        reply = await link.request(
+            "environment",
+            {"digest": hashlib.sha256(base.encode() + b"\0" + text).hexdigest(), "base": base},
+            timeout_s=request.budgets.prepare_s,
+            payload=text,
+        )
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+    return str(reply.fields.get("interpreter"))
+
+
+def with_ray(requirements: bytes) -> bytes:
+    """The same, and Ray, unless they say already which one."""
+    names = re.findall(rb"^\s*([A-Za-z0-9._-]+)", requirements, re.MULTILINE)
+    if b"ray" in map(bytes.lower, names):
+        return requirements
+    return requirements.rstrip(b"\n") + b"\n" + REQUIREMENT.encode() + b"\n"
+
+
+async def _tell_build(channel: Channel, context: RunContext) -> None:
+    """A line now and then: building an environment takes minutes and must not look hung."""
+    told_at = context.clock.monotonic() - BUILD_NOTE_EVERY_S
+    async for event in channel.events():
+        now = context.clock.monotonic()
+        line = str(event.fields.get("line", "")).strip()
+        if event.name == "environment" and line and now - told_at >= BUILD_NOTE_EVERY_S:
+            told_at = now
+            context.note(f"{channel.node}: building its Python environment: {line[:100]}")

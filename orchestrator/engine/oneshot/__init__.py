@@ -1,0 +1,1 @@
+"""One question or task on all nodes, without a run."""

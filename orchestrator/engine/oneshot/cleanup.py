@@ -1,0 +1,103 @@
+"""Going back to the nodes of a run without its coordinator: stop what is left, remove what it
+stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from orchestrator.parsing.replies.supervisor_records import parse_survivors
+from orchestrator.core.base.codec import CodecError, from_json
+from orchestrator.core.base.errors import OrchestrateError, UsageError
+from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.core.model.request import RunRequest
+from orchestrator.adapters.agent_client.channel import AgentError
+from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.adapters.transport.transport import ConnectLimits
+from orchestrator.engine.support.clock import SystemClock
+from orchestrator.engine.node.handle import SWEEP_STEP
+from orchestrator.engine.node.link import NodeLink
+from orchestrator.engine.support.replay import recall
+
+Named = Mapping[str, object]
+Work = Callable[[NodeLink, Named], Awaitable["NodeVisit"]]
+SWEEP_S = 60.0
+CLEAN_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeVisit:
+    """What came of one node: ``done`` or why not; ``answered``: it was there to say so."""
+
+    node: str
+    done: bool
+    detail: str
+    answered: bool = True
+
+
+async def stop_run(folder: RunFolder) -> list[NodeVisit]:
+    """End and verify whatever a run that is over still has on its nodes.
+
+    Raises ``UsageError``, and ``InternalError`` for a damaged journal.
+    """
+    request = read_request(folder)
+    epoch = recall(folder, request).state.epoch + SWEEP_STEP
+    return await _visit(request, functools.partial(_sweep, epoch=epoch))
+
+
+async def clean_run(folder: RunFolder) -> list[NodeVisit]:
+    """Remove the run's directories from its nodes. Raises ``UsageError``."""
+    return await _visit(read_request(folder), _clean)
+
+
+async def _visit(request: RunRequest, work: Work) -> list[NodeVisit]:
+    return list(await asyncio.gather(*(_one(s, request, work) for s in request.cluster.workers)))
+
+
+async def _one(spec: NodeSpec, request: RunRequest, work: Work) -> NodeVisit:
+    silence_s = request.budgets.silence_s
+    link = NodeLink(spec, silence_s=silence_s, limits=ConnectLimits(), clock=SystemClock())
+    try:
+        return await work(link, {"run": request.run_id, "node": spec.name, "token": request.token})
+    except AgentError as refusal:
+        return NodeVisit(spec.name, False, str(refusal))
+    except (OrchestrateError, OSError, TimeoutError) as error:
+        why = str(error) or "it did not answer in time"
+        return NodeVisit(spec.name, False, why, answered=False)
+    finally:
+        await link.close()
+
+
+async def _sweep(link: NodeLink, named: Named, *, epoch: int) -> NodeVisit:
+    reply = await link.request("sweep", {**named, "epoch": epoch}, timeout_s=SWEEP_S)
+    left = parse_survivors(reply.fields.get("survivors"))
+    killed = reply.fields.get("killed")
+    count = len(killed) if isinstance(killed, list) else 0
+    detail = f"still running: {', '.join(left)}" if left else f"clean, {count} processes ended"
+    return NodeVisit(link.spec.name, reply.fields.get("clean") is True, detail)
+
+
+async def _clean(link: NodeLink, named: Named) -> NodeVisit:
+    reply = await link.request("clean", named, timeout_s=CLEAN_S)
+    removed = reply.fields.get("removed") is True
+    return NodeVisit(link.spec.name, True, "removed" if removed else "nothing was there")
+
+
+def read_request(folder: RunFolder) -> RunRequest:
+    """What the run was asked to do. Raises ``UsageError`` when that cannot be read."""
+    try:
+        request = from_json(RunRequest, json.loads(folder.request.read_bytes()))
+    except (OSError, ValueError, CodecError) as error:
+        raise UsageError(
+            f"the request of run {folder.run_id} cannot be read",
+            id="OR-STORE-010",
+            where=folder.request,
+            why=str(error)[:300],
+            remedy="orchestrate ps lists the runs that are known here",
+        ) from error
+    assert isinstance(request, RunRequest)
+    return request

@@ -1,0 +1,83 @@
+"""A plan from what the nodes really are: probe them, decide, leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from orchestrator.parsing.replies.probe_reply import parse_facts
+from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_interpreter
+from orchestrator.core.model.checks import Finding
+from orchestrator.core.base.errors import OrchestrateError, PreflightError
+from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.inventory import NodeSpec, PythonKind
+from orchestrator.core.model.plan import Plan
+from orchestrator.core.planning.planning import Refusal, declared_interpreter, plan
+from orchestrator.core.model.request import RunRequest
+from orchestrator.adapters.transport.transport import ConnectLimits
+from orchestrator.engine.support.clock import Clock, SystemClock
+from orchestrator.engine.node.link import NodeLink
+from orchestrator.engine.node.python_environment import ask_slurm, asked_modules, requirements_of
+
+# Environments that a run would build are not built for a look at the plan.
+_BUILT = frozenset({PythonKind.REQUIREMENTS, PythonKind.WORKLOAD})
+
+
+async def preview(request: RunRequest, limits: ConnectLimits | None = None) -> Plan:
+    """The plan that a run would make now. Raises ``PreflightError`` if it would refuse."""
+    clock = SystemClock()
+    limits = limits or ConnectLimits()
+    workers = request.cluster.workers
+    answers = await asyncio.gather(*(_look(spec, request, limits, clock) for spec in workers))
+    findings = {
+        spec.name: answer
+        for spec, answer in zip(workers, answers, strict=True)
+        if isinstance(answer, Finding)
+    }
+    failed = {
+        spec.name: answer
+        for spec, answer in zip(workers, answers, strict=True)
+        if isinstance(answer, str)
+    }
+    decided = plan(request, findings, failed)
+    if isinstance(decided, Refusal):
+        problem = decided.problem
+        raise PreflightError(problem.message, id=problem.id, remedy=problem.remedy)
+    return decided
+
+
+async def _look(
+    spec: NodeSpec, request: RunRequest, limits: ConnectLimits, clock: Clock
+) -> Finding | str:
+    """What is found, or why nothing is."""
+    link = NodeLink(spec, silence_s=request.budgets.silence_s, limits=limits, clock=clock)
+    try:
+        await link.open(request.budgets.connect_s)
+        facts = await _probe(link, request, clock)
+        finding = await _finding(link, request, facts)
+        return replace(finding, slurm=await ask_slurm(link, request))
+    except (OrchestrateError, OSError, TimeoutError, BadRecord) as error:
+        return error.what if isinstance(error, OrchestrateError) else str(error) or "no answer"
+    finally:
+        await link.close()
+
+
+async def _probe(link: NodeLink, request: RunRequest, clock: Clock) -> Facts:
+    asked = clock.wall()
+    reply = await link.request("probe", timeout_s=request.budgets.probe_s)
+    return parse_facts(link.spec.name, reply.fields, asked=asked, answered=clock.wall())
+
+
+async def _finding(link: NodeLink, request: RunRequest, facts: Facts) -> Finding:
+    python = link.spec.python
+    if requirements_of(link.spec, request.job.workload) is not None:
+        return Finding(facts=facts, interpreter=declared_interpreter(link.spec), modules=None)
+    plain = {"kind": "interpreter", "value": python.base}
+    declared = {"kind": python.kind.value, "value": python.value}
+    asked = {
+        "interpreter": plain if python.kind in _BUILT else declared,
+        "modules": asked_modules(request),
+    }
+    reply = await link.request("interpreter", asked, timeout_s=request.budgets.probe_s)
+    path, modules = parse_interpreter(reply.fields)
+    return Finding(facts=facts, interpreter=path, modules=modules)

@@ -1,0 +1,1 @@
+"""Work shared over SSH alone: leased samples and averaged trainings."""

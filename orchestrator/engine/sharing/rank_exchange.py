@@ -1,0 +1,117 @@
+"""The two-way street between the coordinator and the ranks of one attempt, over SSH alone.
+
+Ranks append lines to a file of their own; the watch brings them here, each byte once, and they stay
+in the run's folder: what was heard before a crash of this process is read again by the next one.
+Numbered feeds go the other way (``node_agent.attempt.feed``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.core.run.state import RunState
+from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.engine.node.handle import NodeHand
+
+MAX_LINE_BYTES = 4 * 1024 * 1024
+READ_BYTES = 8 * 1024 * 1024
+_FILE = re.compile(r"exchange-(\d{1,7})\.jsonl")
+_FOLDER = re.compile(r"attempt-([1-9]\d{0,4})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """One line that a rank wrote for the coordinator, and where it lies here. Untrusted."""
+
+    attempt: int
+    node: str
+    rank: int
+    line: bytes
+    path: Path = Path()
+    offset: int = 0
+
+
+class ExchangeReader:
+    """Every line of every attempt that is on disk, in the order of each rank; each is told once."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._root = folder.exchanges
+        self._offsets: dict[Path, int] = {}
+
+    def read(self) -> Iterator[Heard]:
+        """What is new. Lines that are too long are told cut off, so that they fail to parse."""
+        for path, attempt, node, rank in self._files():
+            if path.stat().st_size == self._offsets.get(path, 0):
+                continue
+            for offset, line in self._lines(path):
+                yield Heard(
+                    attempt=attempt, node=node, rank=rank, line=line, path=path, offset=offset
+                )
+
+    def _lines(self, path: Path) -> Iterator[tuple[int, bytes]]:
+        """What is new in one file, with where each line begins."""
+        with path.open("rb") as file:
+            offset = file.seek(self._offsets.get(path, 0))
+            while chunk := file.read(READ_BYTES):
+                end = chunk.rfind(b"\n") + 1
+                if not end and len(chunk) < MAX_LINE_BYTES:
+                    break
+                whole = chunk[:end] if end else chunk
+                file.seek(offset + len(whole))
+                self._offsets[path] = offset + len(whole)
+                for line in whole.removesuffix(b"\n").split(b"\n"):
+                    yield offset, line
+                    offset += len(line) + 1
+                offset = self._offsets[path]
+
+    def _files(self) -> Iterator[tuple[Path, int, str, int]]:
+        if not self._root.is_dir():
+            return
+        for path in sorted(self._root.glob("*/attempt-*/exchange-*.jsonl")):
+            folder, name = _FOLDER.fullmatch(path.parent.name), _FILE.fullmatch(path.name)
+            if folder and name:
+                yield path, int(folder[1]), path.parent.parent.name, int(name[1])
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What a service of one attempt needs: what ranks say, how to feed them, and how they are.
+
+    ``state`` is the run's as of its latest event; ``changed`` is set after each event and each time
+    that ranks said something, so that one wait covers both.
+    """
+
+    folder: RunFolder
+    hands: Mapping[str, NodeHand]
+    state: RunState
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def see(self, state: RunState) -> None:
+        """The run moved on."""
+        self.state = state
+        self.changed.set()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Until something changed since the last wait; False when nothing did in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.changed.wait()
+        except TimeoutError:
+            return False
+        self.changed.clear()
+        return True
+
+    async def feed(self, node: str, rank: int, number: int, content: bytes | Path) -> None:
+        """Give ``content`` to ``rank`` as its ``number``-th feed: JSON from memory, or a file's
+        bytes. Raises what links raise.
+        """
+        end = "json" if isinstance(content, bytes) else "bin"
+        await self.hands[node].feed(rank, f"{number:08d}.{end}", content)
+
+    async def fetch(self, node: str, name: str, size: int, sha256: str, target: Path) -> None:
+        """Bring what a rank of ``node`` offers. Raises ``OrchestrateError``, ``OSError``."""
+        await self.hands[node].fetch_offered(name, size, sha256, target)

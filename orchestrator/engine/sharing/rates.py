@@ -1,0 +1,120 @@
+"""How fast divisible work went: together, each node by itself, and how well the two agree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.parsing.replies.sample_records import Output
+from orchestrator.core.sharing.leases import Worker
+from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
+from orchestrator.engine.support.context import RunContext
+
+MAX_AMOUNTS = 64
+SAMPLES = "samples"
+BEGAN = "began.json"
+PERCENTILES = (50, 90, 99)
+
+
+@dataclass(slots=True)
+class _Done:
+    """What one worker has done: ``at_busy`` is how much it was when it had been busy that long."""
+
+    amounts: dict[str, float] = field(default_factory=dict)
+    at_busy: dict[str, float] = field(default_factory=dict)
+    busy_s: float = 0.0
+
+    def rate(self, name: str) -> float:
+        return self.at_busy.get(name, 0.0) / self.busy_s if self.busy_s else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A figure to report."""
+
+    name: str
+    value: float
+    unit: str
+
+
+class WorkRates:
+    """The account of one attempt. Times are seconds on one monotonic clock."""
+
+    def __init__(self) -> None:
+        self.began: float | None = None
+        self._ended = 0.0
+        self._accepted: dict[str, float] = {}
+        self._workers: dict[Worker, _Done] = {}
+
+    def answered(self, worker: Worker, output: Output, *, accepted: bool, now: float) -> None:
+        """An output came in; one that another worker was first with counts for its own rate."""
+        amounts = {SAMPLES: 1.0, **output.amounts}
+        done = self._workers.setdefault(worker, _Done()).amounts
+        for name, amount in amounts.items():
+            _add(done, name, amount)
+            if accepted:
+                _add(self._accepted, name, amount)
+        if accepted:
+            self._ended = now
+
+    def worked(self, worker: Worker, busy_s: float) -> None:
+        """A worker has been busy for so long in all, with all that it has answered so far."""
+        done = self._workers.setdefault(worker, _Done())
+        if busy_s > done.busy_s:
+            done.busy_s, done.at_busy = busy_s, dict(done.amounts)
+
+    def per_s(self) -> float:
+        """Samples per second, all together, so far."""
+        return self._accepted.get(SAMPLES, 0.0) / self._elapsed if self._elapsed else 0.0
+
+    @property
+    def _elapsed(self) -> float:
+        return max(0.0, self._ended - self.began) if self.began is not None else 0.0
+
+    def figures(self, latencies: Sequence[float]) -> Iterator[Rate]:
+        """Everything worth reporting. ``latencies`` of all accepted outputs, sorted."""
+        if self._elapsed:
+            for name, amount in self._accepted.items():
+                yield Rate(f"{name}_per_s", amount / self._elapsed, f"{name}/s")
+        solo = self._solo()
+        for (node, name), rate in solo.items():
+            yield Rate(f"{name}_per_s.{node}", rate, f"{name}/s")
+        alone = sum(rate for (_, name), rate in solo.items() if name == SAMPLES)
+        if alone and self._elapsed:
+            yield Rate("division_efficiency", self.per_s() / alone, "fraction")
+        for percent in PERCENTILES if latencies else ():
+            index = min(len(latencies) - 1, percent * len(latencies) // 100)
+            yield Rate(f"latency_p{percent}", latencies[index], "s")
+
+    def _solo(self) -> Mapping[tuple[str, str], float]:
+        """What each node can do by itself: the sum of its workers' rates while they were busy."""
+        solo: dict[tuple[str, str], float] = {}
+        for (node, _), done in self._workers.items():
+            for name in done.at_busy:
+                solo[node, name] = solo.get((node, name), 0.0) + done.rate(name)
+        return solo
+
+
+def remember_began(context: RunContext, attempt: int) -> None:
+    """Keep when the attempt's first lease was handed out for whoever takes over. Raises
+    ``OSError``.
+    """
+    folder = make_private_dir(context.folder.work)
+    write_json(folder / BEGAN, {"attempt": attempt, "at": context.clock.wall()})
+
+
+def recall_began(context: RunContext, attempt: int) -> float | None:
+    """The same on this process's monotonic clock; None if that is not known."""
+    try:
+        kept = json.loads((context.folder.work / BEGAN).read_bytes())
+        if kept["attempt"] != attempt:
+            return None
+        return context.clock.monotonic() - max(0.0, context.clock.wall() - float(kept["at"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _add(amounts: dict[str, float], name: str, amount: float) -> None:
+    if name in amounts or len(amounts) < MAX_AMOUNTS:
+        amounts[name] = amounts.get(name, 0.0) + amount

@@ -1,0 +1,135 @@
+"""The first cause of a run's failure, from its folder and what is known of it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+from orchestrator.core.verdict.failure_cause import log_name
+from orchestrator.core.diagnosis.first_cause import judge, telling_lines
+from orchestrator.core.diagnosis.facts_as_clues import from_facts
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Diagnosis,
+    End,
+    Findings,
+    Role,
+    Source,
+)
+from orchestrator.core.diagnosis.rules import BY_ID
+from orchestrator.core.run.events import RankExited
+from orchestrator.core.base.outcome import Signalled
+from orchestrator.core.verdict.result import FailureResult, Result
+from orchestrator.core.run.state import Ending, RunState
+from orchestrator.adapters.diagnosis.log_reader import ENDS, Gathering, Window
+from orchestrator.adapters.diagnosis.log_sources import source_of
+from orchestrator.adapters.store.layout import RunFolder
+
+# Failures of which the ranks' own logs know more than the verdict. Ranks that hung were looked at.
+_EXPLAINED = frozenset({"OR-RUN-001", "OR-TIME-001"})
+# So that thousands of ranks do not keep the result waiting.
+MAX_BYTES = 32 << 20
+
+
+def with_diagnosis(result: Result, folder: RunFolder, state: RunState) -> Result:
+    """``result`` with what the collected logs say of its failure, if they say it clearly."""
+    failure = result.failure
+    if failure is None or failure.id not in _EXPLAINED:
+        return result
+    try:
+        found = diagnose_soon(folder, state)
+    except OSError:
+        return result
+    if found is None or found.confidence is Confidence.POSSIBLE:
+        return result
+    return replace(result, failure=replace(failure, diagnosis=found))
+
+
+def diagnose_soon(folder: RunFolder, state: RunState) -> Diagnosis | None:
+    """The first cause by the ends of the logs, which are read up to a bound. Raises ``OSError``."""
+    share = _share(ENDS, MAX_BYTES // max(1, len(folder.log_files())))
+    return diagnose_run(folder, state, share).diagnosis
+
+
+def kernel_may_know(state: RunState) -> bool:
+    """Whether kernels are worth asking: after a signal, a hang, or on GPUs. A program that gives up
+    by itself says why; what the kernel says of other people's processes would only mislead.
+    """
+    signalled = any(isinstance(ending.outcome, Signalled) for ending in state.failures)
+    gpus = state.plan is not None and any(share.gpus for share in state.plan.nodes)
+    return bool(signalled or state.hang or state.links or (state.failures and gpus))
+
+
+def verdict_findings(result: Result | None) -> Findings | None:
+    """What the run itself knows for sure: how it hung, say, or that nothing failed. None where the
+    logs know more.
+    """
+    if result is None or (result.failure is not None and result.failure.id in _EXPLAINED):
+        return None
+    if result.failure is None:
+        return Findings(diagnosis=None, nothing_failed=True)
+    return Findings(diagnosis=_verdict(result.failure))
+
+
+def besides_victims(findings: Findings, result: Result | None) -> Findings:
+    """``findings`` in logs, but what the run itself found instead of a process that was only told
+    to end: of the rank that ended first the run knows more.
+    """
+    found = findings.diagnosis
+    if found is None or result is None or result.failure is None:
+        return findings
+    rule = BY_ID.get(found.id)
+    if rule is None or rule.role is not Role.VICTIM:
+        return findings
+    return replace(findings, diagnosis=_verdict(result.failure))
+
+
+def _verdict(failure: FailureResult) -> Diagnosis:
+    return Diagnosis(
+        id=failure.id,
+        title="What the run itself found",
+        confidence=Confidence.CERTAIN,
+        cause=failure.cause,
+        remedy=failure.remedy,
+        advice=Advice.GIVE_UP,
+        node=failure.node,
+        rank=failure.rank,
+    )
+
+
+def diagnose_run(
+    folder: RunFolder, state: RunState, window: Window, gathering: Gathering | None = None
+) -> Findings:
+    """What the logs of the run's last attempt, its endings and its nodes' facts say together.
+
+    Logs that cannot be read are left out. ``gathering`` may hold what other logs told. Raises
+    ``OSError`` when the folder cannot be read.
+    """
+    gathering = gathering or Gathering()
+    for log in folder.log_files():
+        if log.attempt != state.attempt or log.file.endswith(".jsonl"):
+            continue
+        path = folder.node_logs(log.node, log.attempt) / log.file
+        source = source_of(path.relative_to(folder.path).as_posix())
+        with suppress(OSError):
+            gathering.read_file(path, replace(source, node=log.node), window)
+    return judge(
+        [*gathering.clues, *from_facts(state.planned_facts())],
+        remarks=gathering.remarks,
+        ends=[_end(ending) for ending in state.failures],
+        sources=gathering.sources,
+        telling=telling_lines(gathering.tails),
+    )
+
+
+def _share(window: Window, most: int) -> Window:
+    """``window`` for a log that may take no more than ``most`` bytes."""
+    tail = min(window.tail, most * 3 // 4)
+    return Window(head=min(window.head, most // 4), tail=tail, counted=window.counted)
+
+
+def _end(ending: Ending) -> End:
+    rank = ending.rank if isinstance(ending, RankExited) else None
+    source = Source(name=f"logs/{ending.node}/{log_name(ending)}.err", node=ending.node, rank=rank)
+    return End(source=source, outcome=ending.outcome)

@@ -1,0 +1,1 @@
+"""Code snapshots and Python environments kept on this node."""

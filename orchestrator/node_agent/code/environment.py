@@ -1,0 +1,104 @@
+"""Python environments built from a requirements file, one directory per digest, shared by runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+from orchestrator.node_agent.base.agent_errors import ENVIRONMENT, AgentFault
+from orchestrator.node_agent.base.node_layout import write_atomically
+from orchestrator.node_agent.base.login import login_environment
+from orchestrator.node_agent.base.wire import field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from orchestrator.node_agent.base.call import Context
+
+MAX_LINE_BYTES = 4096
+MAX_LINES = 20_000
+KEPT_LINES = 20
+# The kernel ends it with its parent (PR_SET_PDEATHSIG), which may have ended just before we asked.
+TETHER = (
+    "import ctypes,os,signal,sys;ctypes.CDLL(None).prctl(1,signal.SIGKILL);"
+    "os.getppid()==int(sys.argv[1]) or os.kill(os.getpid(),signal.SIGKILL);"
+    "os.execvp(sys.argv[2],sys.argv[2:])"
+)
+
+
+def tethered(argv: list[str]) -> list[str]:
+    """The command line of ``argv`` as a child of this process that does not outlive it."""
+    return [sys.executable, "-I", "-S", "-c", TETHER, str(os.getpid()), *argv]
+
+
+def build(context: Context, request: Mapping[str, Any], requirements: bytes) -> dict[str, Any]:
+    """The environment's interpreter. Builders of the same digest wait for each other.
+
+    It is built in place, as its scripts hold its path; the marker, written last, makes it count.
+    """
+    digest = field(request, "digest", str)
+    base = os.path.expanduser(field(request, "base", str))
+    place = context.layout.environment(digest)
+    interpreter = os.path.join(place, "venv", "bin", "python")
+    ready = os.path.join(place, "ready")
+    with context.layout.locked(f"environment-{digest}"):
+        if os.path.exists(ready):
+            os.utime(place)
+            return {"interpreter": interpreter, "built": False}
+        shutil.rmtree(place, ignore_errors=True)
+        os.mkdir(place, 0o700)
+        wanted = os.path.join(place, "requirements.txt")
+        write_atomically(wanted, requirements)
+        install = [interpreter, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+        for argv in ([base, "-m", "venv", os.path.join(place, "venv")], [*install, "-r", wanted]):
+            _run(context, digest, argv)
+        write_atomically(ready, b"")
+    return {"interpreter": interpreter, "built": True}
+
+
+def _run(context: Context, digest: str, argv: list[str]) -> None:
+    """Run to its end, telling each line. Raises :class:`AgentFault` if it fails."""
+    process = subprocess.Popen(
+        tethered(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=_builder_environment(),
+        start_new_session=True,
+    )
+    context.builders.add(process.pid)
+    try:
+        last = _tell(context, digest, process)
+        code = process.wait()
+    finally:
+        context.builders.discard(process.pid)
+    if code:
+        step = " ".join(argv[:3])
+        raise AgentFault(ENVIRONMENT, f"{step} ended with {code}: " + " | ".join(last))
+
+
+def _builder_environment() -> dict[str, str]:
+    """pip's own settings count: they say which index the owner of this node trusts."""
+    settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    return {**login_environment(), **settings, "PYTHONUNBUFFERED": "1"}
+
+
+def _tell(context: Context, digest: str, process: subprocess.Popen[bytes]) -> list[str]:
+    """Send the output line by line, up to a bound; returns its last lines."""
+    assert process.stdout is not None
+    told = 0
+    last: list[str] = []
+    while True:
+        raw = process.stdout.readline(MAX_LINE_BYTES)
+        if not raw:
+            return last
+        line = raw.decode(errors="replace").rstrip("\r\n")
+        if line.strip():
+            last = [*last, line][-KEPT_LINES:]
+        if told < MAX_LINES:
+            told += 1
+            context.writer.send({"event": "environment", "digest": digest, "line": line})

@@ -1,0 +1,328 @@
+"""Code snapshots on a node: ``offer`` asks for one, ``push`` brings what it lacks.
+
+    snapshots/.partial-<digest>/   being filled; a cut push goes on here
+    snapshots/<digest>/            complete, by one rename
+      .orchestrate/manifest        its bytes have the digest that names the snapshot
+      .orchestrate/begun-<boot>    what is sealed was verified while this kernel runs
+      .orchestrate/verified-<boot> and nothing is missing
+      ...                          the files, sealed (see ``tree.py``)
+
+Every content is verified before it gets its name, the marker comes last, and the rename makes it a
+snapshot: a cut at any byte leaves other snapshots as they are and this one to be continued.
+
+Nothing is synced to disk. That would cost seconds for many small files, and guards against nothing
+but a power cut, after which the kernel has another boot id: without a marker of this boot, every
+file is read and verified again before the snapshot counts as present.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import functools
+import json
+import os
+import struct
+import time
+import zlib
+from contextlib import contextmanager
+
+from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, SYSTEM, AgentFault, shorten
+from orchestrator.node_agent.base.node_layout import DIGEST, check_name, lock
+from orchestrator.node_agent.code.node_manifest import RESERVED, Manifest, digest_of, read_manifest
+from orchestrator.node_agent.code.snapshot_dir import Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any, Protocol
+
+    from orchestrator.node_agent.base.node_layout import NodeLayout
+
+    class Readable(Protocol):
+        """A payload: ``b""`` at its end, ``EOFError`` if the link ends first."""
+
+        def read(self, size: int = -1) -> bytes: ...
+
+
+DISK_FULL = "OR-AGENT-DISK"
+
+MAX_PART_BYTES = 8 * 1024 * 1024
+MAX_BASES = 8
+FEW_FILES = 4096
+LOCK_WAIT_S = 60.0
+LOCK_POLL_S = 0.02
+# One piece of a content: index among the manifest's distinct contents, offset, length; big-endian.
+PIECE = struct.Struct(">IQI")
+
+
+def offer(
+    layout: NodeLayout,
+    digest: str,
+    manifest: bytes = b"",
+    bases: Sequence[str] = (),
+    check: bool = False,
+) -> dict[str, Any]:
+    """Whether the snapshot is here, and if not, what it lacks.
+
+    Without ``manifest`` (zlib of its bytes): ``{"have": bool}``. With it, the files that one of the
+    ``bases`` has are taken from there, and the answer is ``{"have": True}`` or ``{"have": False,
+    "missing": bitmap}``: bit ``i % 8`` of byte ``i // 8`` for content ``i``, in zlib and base64.
+
+    A complete snapshot answers in constant time; ``check`` looks at each of its files (``lstat``),
+    as is always done for root's small ones, which jobs may have edited. Raises :class:`AgentFault`.
+    """
+    with _working_on(layout, digest):
+        if _is_complete(layout, digest, check):
+            return {"have": True, "digest": digest}
+        if not manifest:
+            return {"have": False, "digest": digest}
+        wanted = read_manifest(manifest, digest)
+        tree = _begin(layout, digest, wanted)
+        fresh = os.listdir(tree.root) == [RESERVED]
+        tree.prepare()
+        base = _adopt_base(layout, tree, bases)
+        missing = set(range(len(wanted.blobs)))
+        if base or not fresh:  # what comes from before this boot is believed only when read
+            known = fresh or os.path.exists(_marker(tree.root, "begun"))
+            missing = tree.missing(read=not (known and (not base or os.path.exists(_marker(base)))))
+        _put(_marker(tree.root, "begun"), b"")
+        _check_room(layout, wanted, missing)
+        return {"have": _finish(layout, digest, tree, missing), **_answer(digest, tree, missing)}
+
+
+def push(
+    layout: NodeLayout, digest: str, header: Mapping[str, Any], stream: Readable
+) -> dict[str, Any]:
+    """Take one part: pieces of contents, compressed with zlib if ``header["compressed"]``.
+
+    After the part with ``header["last"]``: ``{"complete": True}``, or what still lacks as in
+    :func:`offer`. A part for a snapshot that is complete meanwhile is ignored. Raises
+    :class:`AgentFault`, and ``EOFError`` when the stream is cut, of which nothing is kept then.
+    """
+    with _working_on(layout, digest):
+        # Read under the lock: parts that follow one another on the wire are taken in that order.
+        part = _read_part(stream, header.get("compressed") is True)
+        if os.path.exists(_marker(layout.snapshot(digest))):
+            return {"complete": True, "digest": digest}
+        root = _root(layout, digest)
+        tree = Tree(root, _load_manifest(root, digest))
+        for index, offset, data in _pieces(part, len(tree.manifest.blobs)):
+            if offset == 0 and len(data) == tree.manifest.blobs[index][1]:
+                tree.write(index, data)
+            else:
+                tree.append(index, offset, data)
+        if header.get("last") is not True:
+            return {"complete": False, "digest": digest}
+        missing = tree.missing()
+        complete = _finish(layout, digest, tree, missing)
+        return {"complete": complete, **_answer(digest, tree, missing)}
+
+
+@contextmanager
+def _working_on(layout: NodeLayout, digest: str) -> Iterator[None]:
+    """Hold the snapshot's lock; turn disk errors into faults."""
+    fd = _acquire(os.path.join(layout.locks, "snapshot-" + check_name(digest, "digest", DIGEST)))
+    try:
+        with _disk_faults(layout):
+            yield
+    finally:
+        os.close(fd)
+
+
+def _acquire(path: str) -> int:
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            return lock(path, wait=False)
+        except AgentFault:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(LOCK_POLL_S)
+
+
+@contextmanager
+def _disk_faults(layout: NodeLayout) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise AgentFault(DISK_FULL, f"the disk of {layout.workdir} is full") from error
+        raise AgentFault(SYSTEM, f"the snapshot cannot be kept: {error}") from error
+
+
+def _is_complete(layout: NodeLayout, digest: str, check: bool) -> bool:
+    root = layout.snapshot(digest)
+    marker = _marker(root)
+    try:
+        with open(marker, encoding="ascii") as file:
+            files = int(file.read(32) or "0")
+        os.utime(root)  # when it was last used, for whoever prunes
+    except (FileNotFoundError, ValueError):
+        files = None
+    if files is not None and not (check or (os.geteuid() == 0 and files <= FEW_FILES)):
+        return True
+    if not os.path.isdir(root):
+        return False
+    try:
+        tree = Tree(root, _load_manifest(root, digest))
+    except AgentFault:
+        return False
+    tree.prepare()
+    if tree.missing(read=files is None):
+        _unmark(root)
+        return False
+    _mark(tree)
+    return True
+
+
+def _begin(layout: NodeLayout, digest: str, manifest: Manifest) -> Tree:
+    """The tree to fill, with its manifest in it."""
+    root = _root(layout, digest)
+    own = os.path.join(root, RESERVED)
+    os.makedirs(own, 0o700, exist_ok=True)
+    _put(os.path.join(own, "manifest"), manifest.data)
+    return Tree(root, manifest)
+
+
+def _finish(layout: NodeLayout, digest: str, tree: Tree, missing: set[int]) -> bool:
+    if missing:
+        return False
+    _mark(tree)
+    final = layout.snapshot(digest)
+    if tree.root != final:
+        os.rename(tree.root, final)
+    return True
+
+
+def _root(layout: NodeLayout, digest: str) -> str:
+    """Where the snapshot is, or is filled. A damaged one is repaired in its place."""
+    final = layout.snapshot(digest)
+    return final if os.path.isdir(final) else os.path.join(layout.snapshots, ".partial-" + digest)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_manifest(root: str, digest: str) -> Manifest:
+    """The manifest in ``root``; kept, for the parts of a push follow one another."""
+    return Manifest(_manifest_bytes(root, digest))
+
+
+def _manifest_bytes(root: str, digest: str) -> bytes:
+    try:
+        with open(os.path.join(root, RESERVED, "manifest"), "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        data = b""
+    if digest_of(data) != digest:
+        raise AgentFault(BAD_REQUEST, "offer the snapshot first: its manifest is not here")
+    return data
+
+
+def _adopt_base(layout: NodeLayout, tree: Tree, bases: Sequence[str]) -> str:
+    """Take over what the first known one of ``bases`` has; its root, or ``""``."""
+    for base in bases[:MAX_BASES]:
+        root = layout.snapshot(base)
+        try:
+            data = _manifest_bytes(root, base)
+        except AgentFault:
+            continue
+        # Checked when it was stored; what counts now is only which content is where.
+        rows = json.loads(data)["entries"]
+        tree.adopt(root, {(row[3], row[1] == "x"): row[0] for row in rows if len(row) == 4})
+        return root
+    return ""
+
+
+def _check_room(layout: NodeLayout, manifest: Manifest, missing: set[int]) -> None:
+    """Say before anything is sent that it would not fit."""
+    status = os.statvfs(layout.snapshots)
+    free = status.f_bavail * status.f_frsize
+    blobs = [manifest.blobs[index] for index in missing]
+    needed = sum(size * len(paths) for _, size, paths in blobs)
+    files = sum(len(paths) for _, _, paths in blobs)
+    if needed > free:
+        why = f"{needed >> 20} MiB to come, {free >> 20} MiB free"
+        raise AgentFault(DISK_FULL, f"too little space in {layout.workdir}: {why}")
+    if status.f_files and files > status.f_favail:
+        why = f"{files} files to come, {status.f_favail} free inodes"
+        raise AgentFault(DISK_FULL, f"too few inodes in {layout.workdir}: {why}")
+
+
+def _answer(digest: str, tree: Tree, missing: set[int]) -> dict[str, Any]:
+    if not missing:
+        return {"digest": digest}
+    bits = bytearray((len(tree.manifest.blobs) + 7) // 8)
+    for index in missing:
+        bits[index // 8] |= 1 << index % 8
+    return {"digest": digest, "missing": base64.b64encode(zlib.compress(bits)).decode()}
+
+
+def _read_part(stream: Readable, compressed: bool) -> bytes:
+    chunks, size = [], 0
+    while True:
+        chunk = stream.read(MAX_PART_BYTES + 1 - size)
+        if not chunk:
+            break
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MAX_PART_BYTES:
+            raise AgentFault(BAD_REQUEST, f"a part is larger than {MAX_PART_BYTES} bytes")
+    packed = b"".join(chunks)
+    if not compressed:
+        return packed
+    expand = zlib.decompressobj()
+    try:
+        data = expand.decompress(packed, MAX_PART_BYTES)
+    except zlib.error as error:
+        raise AgentFault(BAD_REQUEST, f"a part is damaged: {error}") from error
+    if not expand.eof:
+        raise AgentFault(BAD_REQUEST, "a part is incomplete or too large")
+    return data
+
+
+def _pieces(part: bytes, contents: int) -> Iterator[tuple[int, int, bytes]]:
+    position = 0
+    while position < len(part):
+        if len(part) - position < PIECE.size:
+            raise AgentFault(BAD_REQUEST, "a part ends within a header")
+        index, offset, length = PIECE.unpack_from(part, position)
+        position += PIECE.size
+        data = part[position : position + length]
+        position += length
+        if index >= contents or len(data) != length:
+            raise AgentFault(BAD_REQUEST, f"a part has an invalid piece: {shorten(index)}")
+        yield index, offset, data
+
+
+@functools.lru_cache(maxsize=1)
+def _boot() -> str:
+    """The running kernel's id; ``none`` where the kernel has none."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return check_name(file.read(64).strip(), "boot id")
+    except OSError:
+        return "none"
+
+
+def _marker(root: str, state: str = "verified") -> str:
+    return os.path.join(root, RESERVED, f"{state}-{_boot()}")
+
+
+def _mark(tree: Tree) -> None:
+    if _boot() == "none":
+        os.sync()
+    _put(_marker(tree.root), b"%d" % len(tree.manifest.files))
+
+
+def _unmark(root: str) -> None:
+    own = os.path.join(root, RESERVED)
+    for name in os.listdir(own):
+        if name.startswith("verified-"):
+            os.unlink(os.path.join(own, name))
+
+
+def _put(path: str, data: bytes) -> None:
+    """Write through a second name; the snapshot's lock is held."""
+    with open(path + ".new", "wb") as file:
+        file.write(data)
+    os.rename(path + ".new", path)

@@ -1,0 +1,1 @@
+"""What this node has: GPUs, adapters, network, host, interpreters."""

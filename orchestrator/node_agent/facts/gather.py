@@ -1,0 +1,88 @@
+"""What this node has: the answer to ``probe``, in the words of ``orchestrator.core.model.facts``.
+
+A probe of a node without GPUs costs little more than the start of the interpreter: what only
+drivers, interpreters and threads need is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from orchestrator.node_agent.facts.gpus import find_gpus
+from orchestrator.node_agent.facts.rdma import find_hcas
+from orchestrator.node_agent.facts.host import find_host
+from orchestrator.node_agent.facts.network import find_interfaces, route_address
+from orchestrator.node_agent.base.sysfs import boot_id, host_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from orchestrator.node_agent.base.node_layout import NodeLayout
+
+
+def probe(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The operation; see :func:`gather`."""
+    return gather(layout.root, request)
+
+
+def gather(root: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """``notes`` says what could not be found out and why; ``elapsed_s`` how long all of it took.
+
+    ``request`` may name the ranks' ``python`` (kind and value) and the ``modules`` to look for
+    there; with ``python_if`` ``gpus`` only where there are GPUs. ``towards`` is an address.
+    """
+    wall_clock, began = time.time(), time.monotonic()
+    notes: list[str] = []
+    towards = request.get("towards")
+    facts: dict[str, Any] = {
+        **find_host(root),
+        "boot_id": boot_id(),
+        "host_id": host_id(),
+        "interfaces": find_interfaces(),
+        "hcas": find_hcas(),
+        "route_address": route_address(towards if isinstance(towards, str) else None),
+        "agent_python": ".".join(map(str, sys.version_info[:3])),
+    }
+    facts.update(find_gpus(notes, facts["hcas"]))
+    tasks = []
+    if facts["gpus"]:
+        tasks.append(lambda: facts.update(xids=_xids(notes)))
+    if "python" in request and (facts["gpus"] or request.get("python_if") != "gpus"):
+        tasks.append(lambda: facts.update(_interpreter(request, notes)))
+    _together(tasks)
+    elapsed_s = time.monotonic() - began
+    return {"facts": {**facts, "wall_clock": wall_clock}, "elapsed_s": elapsed_s, "notes": notes}
+
+
+def _xids(notes: list[str]) -> list[dict[str, Any]] | None:
+    from orchestrator.node_agent.facts.xids import find_xids
+
+    return find_xids(notes)
+
+
+def _interpreter(request: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    from orchestrator.node_agent.base.agent_errors import AgentFault
+    from orchestrator.node_agent.facts.interpreter import resolve
+
+    try:
+        return resolve({"interpreter": request["python"], "modules": request.get("modules", [])})
+    except AgentFault as fault:
+        notes.append(f"the ranks' interpreter: {fault.message}")
+        return {}
+
+
+def _together(tasks: list[Callable[[], None]]) -> None:
+    """Both may take their time: logs and interpreters are asked at once."""
+    if not tasks:
+        return
+    import threading
+
+    threads = [threading.Thread(target=task) for task in tasks[1:]]
+    for thread in threads:
+        thread.start()
+    tasks[0]()
+    for thread in threads:
+        thread.join()

@@ -1,0 +1,105 @@
+"""InfiniBand and RoCE adapters from sysfs: a port's state, rate, addresses and error counters."""
+
+from __future__ import annotations
+
+import os
+
+from orchestrator.node_agent.base.sysfs import names, number, read, target
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MAX_PORTS = 128
+MAX_GIDS = 64
+NO_GID = "0000:0000:0000:0000:0000:0000:0000:0000"
+COUNTERS = {
+    "counters": (
+        "symbol_error",
+        "link_error_recovery",
+        "link_downed",
+        "port_rcv_errors",
+        "port_xmit_discards",
+        "local_link_integrity_errors",
+    ),
+    "hw_counters": ("out_of_sequence", "packet_seq_err", "local_ack_timeout_err"),
+}
+
+
+def find_hcas(sys_class_infiniband: str = "/sys/class/infiniband") -> list[dict[str, Any]]:
+    """One entry per port, from files such as ``mlx5_0/ports/1/{state,link_layer,rate}``."""
+    hcas: list[dict[str, Any]] = []
+    for name in names(sys_class_infiniband):
+        adapter = os.path.join(sys_class_infiniband, name)
+        ports = os.path.join(adapter, "ports")
+        numbers = [port for port in names(ports) if port.isdigit()]
+        if numbers:
+            common = _describe_adapter(adapter)
+            hcas += [_describe_port(name, int(n), os.path.join(ports, n), common) for n in numbers]
+    return hcas[:MAX_PORTS]
+
+
+def _describe_adapter(path: str) -> dict[str, Any]:
+    device = os.path.join(path, "device")
+    node = number(os.path.join(device, "numa_node"))
+    return {
+        "firmware": read(os.path.join(path, "fw_ver")),
+        "board": read(os.path.join(path, "board_id")),
+        "pci": target(device),
+        "numa_node": None if node is None or node < 0 else node,
+        "netdev": ",".join(names(os.path.join(device, "net")))[:64],
+    }
+
+
+def _describe_port(name: str, port: int, path: str, common: dict[str, Any]) -> dict[str, Any]:
+    # state reads like "4: ACTIVE", rate like "400 Gb/sec (4X NDR)".
+    gids = _gids(path)
+    netdev = next((gid["netdev"] for gid in gids if gid["netdev"]), common["netdev"])
+    return {
+        **common,
+        "name": name,
+        "port": port,
+        "state": read(os.path.join(path, "state")).rpartition(":")[2].strip(),
+        "physical_state": read(os.path.join(path, "phys_state")).rpartition(":")[2].strip(),
+        "link_layer": read(os.path.join(path, "link_layer")),
+        "rate_gbit": _leading_number(read(os.path.join(path, "rate"))),
+        "netdev": netdev,
+        "gids": gids,
+        "errors": _errors(path),
+    }
+
+
+def _gids(port: str) -> list[dict[str, Any]]:
+    """The entries in use. An entry without a type is of InfiniBand, or may not be read."""
+    table = os.path.join(port, "gids")
+    found = []
+    for index in sorted((name for name in names(table) if name.isdigit()), key=int):
+        address = read(os.path.join(table, index))
+        if address and address != NO_GID:
+            attributes = os.path.join(port, "gid_attrs")
+            found.append(
+                {
+                    "index": int(index),
+                    "address": address,
+                    "kind": read(os.path.join(attributes, "types", index)),
+                    "netdev": read(os.path.join(attributes, "ndevs", index)),
+                }
+            )
+    return found[:MAX_GIDS]
+
+
+def _errors(port: str) -> dict[str, int]:
+    counters = {}
+    for folder, known in COUNTERS.items():
+        for name in known:
+            value = number(os.path.join(port, folder, name))
+            if value is not None and value >= 0:
+                counters[name] = value
+    return counters
+
+
+def _leading_number(text: str) -> float:
+    try:
+        return float(text.split(None, 1)[0])
+    except (IndexError, ValueError):
+        return 0.0

@@ -1,0 +1,40 @@
+"""Errors of GPUs and NVSwitches in the kernel's log: which kinds, how often, when last."""
+
+from __future__ import annotations
+
+import re
+
+from orchestrator.node_agent.facts.kernel import matching
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SINCE_S = 30 * 86400.0
+MAX_KINDS = 64
+# As in `NVRM: Xid (PCI:0000:3b:00): 79, pid=`; of switches `SXid (PCI:0000:c1:00.0): 12028,`
+LINE = re.compile(rb"(S?)Xid \(PCI:([0-9A-Fa-f:.]{7,16})\): (\d{1,6})")
+
+
+def find_xids(notes: list[str]) -> list[dict[str, Any]] | None:
+    """None with a note where the log may not be read."""
+    lines, denied = matching(b"Xid (PCI:", SINCE_S)
+    if denied:
+        notes.append(f"the kernel's log cannot be read, so Xids are unknown: {denied}")
+        return None
+    return summarize(lines)
+
+
+def summarize(lines: list[bytes]) -> list[dict[str, Any]]:
+    """One entry for each code of each device; lines begin with their time."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for line in lines:
+        match = LINE.search(line)
+        if match is None:
+            continue
+        pci, code = match[2].decode().lower(), int(match[3])
+        kind = {"code": code, "pci": pci, "count": 0, "switch": bool(match[1])}
+        entry = found.setdefault((pci, code), kind)
+        entry["count"] += 1
+        entry["last"] = line.split(b" ", 1)[0].decode(errors="replace")[:64]
+    return list(found.values())[-MAX_KINDS:]

@@ -1,0 +1,1 @@
+"""Evidence of ranks that make no progress."""

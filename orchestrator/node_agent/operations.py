@@ -1,0 +1,200 @@
+"""The operations by name. Their modules load when they are first needed: start-up stays short."""
+
+from __future__ import annotations
+
+import importlib
+
+from orchestrator.node_agent.base.call import Call, Context
+from orchestrator.node_agent.base.agent_errors import BUSY, AgentFault
+from orchestrator.node_agent.base.wire import field, strings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Union
+
+    Request = Mapping[str, Any]
+    Result = Union[dict[str, Any], tuple[dict[str, Any], bytes]]
+
+MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+MAX_REQUIREMENTS_BYTES = 1024 * 1024
+MAX_BASES = 64
+MAX_WATCHES = 64
+
+
+def _on_layout(module: str, name: str) -> Callable[[Call], Result]:
+    """The function ``name(layout, request)`` of a module of the agent."""
+
+    def perform(call: Call) -> Result:
+        loaded = importlib.import_module(f"orchestrator.node_agent.{module}")
+        result: Result = getattr(loaded, name)(call.layout, call.request)
+        return result
+
+    return perform
+
+
+def _offer(call: Call) -> Result:
+    from orchestrator.node_agent.code.snapshot import offer
+
+    return offer(
+        call.layout,
+        field(call.request, "digest", str),
+        call.body.read_all(MAX_MANIFEST_BYTES),
+        bases=strings(call.request, "bases", MAX_BASES, []),
+        check=field(call.request, "check", bool, False),
+    )
+
+
+def _push(call: Call) -> Result:
+    from orchestrator.node_agent.code.snapshot import push
+
+    digest = field(call.request, "digest", str)
+    return push(call.layout, digest, dict(call.request), call.body)
+
+
+def _interpreter(call: Call) -> Result:
+    from orchestrator.node_agent.facts.interpreter import resolve
+
+    return resolve(call.request)
+
+
+def _environment(call: Call) -> Result:
+    from orchestrator.node_agent.code.environment import build
+
+    return build(call.context, call.request, call.body.read_all(MAX_REQUIREMENTS_BYTES))
+
+
+def _feed(call: Call) -> Result:
+    from orchestrator.node_agent.attempt.feed import feed
+
+    return feed(call.layout, call.request, call.body)
+
+
+def _listen(call: Call) -> Result:
+    from orchestrator.node_agent.facts.tcp_probe import listen
+
+    with call.context.lock:
+        return listen(call.context.listeners)
+
+
+def _release(call: Call) -> Result:
+    from orchestrator.node_agent.facts.tcp_probe import release
+
+    with call.context.lock:
+        return release(call.context.listeners, field(call.request, "port", int))
+
+
+def _dial(call: Call) -> Result:
+    from orchestrator.node_agent.facts.tcp_probe import dial
+
+    return dial(call.request)
+
+
+def _trial(call: Call) -> Result:
+    from orchestrator.node_agent.attempt.trial_process import trial
+
+    return trial(call.context, call.layout, call.request)
+
+
+def _end_trial(call: Call) -> Result:
+    from orchestrator.node_agent.attempt.trial_process import end_trial
+
+    return end_trial(call.context, call.request)
+
+
+def _with_reservations(module: str, name: str) -> Callable[[Call], Result]:
+    """The function ``name(reservations, layout, request)`` of a module of the agent."""
+
+    def perform(call: Call) -> Result:
+        loaded = importlib.import_module(f"orchestrator.node_agent.{module}")
+        function = getattr(loaded, name)
+        result: Result = function(call.context.reservations, call.layout, call.request)
+        return result
+
+    return perform
+
+
+def _watch(call: Call) -> Result:
+    from orchestrator.node_agent.attempt.watch import Watch, check_cursors
+
+    request, watches = call.request, call.context.watches
+    run = call.layout.run(request.get("run"), request.get("node"))
+    attempt = run.attempt(request.get("attempt"))
+    cursors = check_cursors(request.get("cursors", {}))
+    rate_limit = field(request, "rate_limit", float, None)
+    if len(watches) >= MAX_WATCHES:
+        raise AgentFault(BUSY, f"there are {MAX_WATCHES} watches on this channel already")
+    id = request["id"]
+    watches[id] = Watch(id, call.context.writer, attempt, cursors, rate_limit)
+    return {"watch": id}
+
+
+def _signal(call: Call) -> Result:
+    from orchestrator.node_agent.attempt.signals import signal_target
+
+    return signal_target(call)
+
+
+def _unwatch(context: Context, request: Request) -> None:
+    watch = context.watches.get(str(request.get("watch")))
+    if watch:
+        watch.credit.close()
+    context.writer.send({"id": request["id"], "ok": True})
+
+
+def _credit(context: Context, request: Request) -> None:
+    watch = context.watches.get(str(request.get("watch")))
+    granted = request.get("bytes")
+    if watch and type(granted) is int and granted > 0:
+        watch.credit.grant(granted)
+
+
+OPERATIONS: dict[str, Callable[[Call], Result]] = {
+    "probe": _on_layout("facts.gather", "probe"),
+    "offer": _offer,
+    "push": _push,
+    "interpreter": _interpreter,
+    "environment": _environment,
+    "slurm": _on_layout("slurm.slurm_tools", "node"),
+    "listen": _listen,
+    "release": _release,
+    "dial": _dial,
+    "trial": _trial,
+    "end_trial": _end_trial,
+    "reserve": _with_reservations("attempt.reservations", "reserve"),
+    "unreserve": _with_reservations("attempt.reservations", "unreserve"),
+    "launch": _with_reservations("attempt.launch", "launch"),
+    "watch": _watch,
+    "feed": _feed,
+    "renew": _on_layout("attempt.runs", "renew"),
+    "stop": _on_layout("attempt.runs", "stop"),
+    "sweep": _with_reservations("attempt.runs", "sweep_run"),
+    "signal": _signal,
+    "inspect": _on_layout("hang.inspect", "inspect"),
+    "kernel": _on_layout("facts.kernel", "kernel"),
+    "runs": _on_layout("attempt.runs", "list_runs"),
+    "clean": _on_layout("attempt.runs", "clean"),
+    "prune": _on_layout("attempt.runs", "prune"),
+    "outputs": _on_layout("attempt.outputs", "outputs"),
+    "fetch": _on_layout("attempt.outputs", "fetch"),
+}
+
+# Their answers are not remembered: they may be long, and a repeat finds the same or newer facts.
+READS = frozenset(
+    (
+        *("probe", "offer", "interpreter", "slurm", "dial", "trial", "inspect", "kernel"),
+        *("runs", "outputs", "fetch"),
+    )
+)
+
+
+def _ping(context: Context, request: Request) -> None:
+    """That it came is all that it says."""
+
+
+# Answered by the reading thread itself, in order with everything else that arrives.
+INLINE: dict[object, Callable[[Context, Request], None]] = {
+    "unwatch": _unwatch,
+    "credit": _credit,
+    "ping": _ping,
+}

@@ -1,0 +1,1 @@
+"""Processes of a run on one node: started, recorded, found, ended."""

@@ -1,0 +1,1 @@
+"""The node as part of a Slurm job."""

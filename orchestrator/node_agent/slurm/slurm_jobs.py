@@ -1,0 +1,105 @@
+"""What an attempt asked Slurm for, from before it asked until Slurm has nothing of it any more."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import suppress
+
+from orchestrator.node_agent.base.node_layout import AttemptLayout, write_atomically
+from orchestrator.node_agent.slurm.slurm_tools import SlurmError, ask
+
+RELEASE_S = 10.0
+QUICK_S = 3.0  # whoever asks is itself about to be ended
+POLL_S = 0.1
+RUNNING, ENDING = "R", "CG"  # of the latter only the epilogue is left
+COMPLETING = "COMPLETING"  # until then it hides how
+NO_JOB = "Invalid job id"
+
+
+class Job:
+    """What an attempt asked Slurm for: a job of its own, or a step of a job that the user holds.
+
+    It goes by a name that no other has; it is written down before Slurm is asked.
+    """
+
+    def __init__(self, attempt: AttemptLayout, name: str, within: str) -> None:
+        self.attempt = attempt
+        self.name = name
+        self.within = within
+
+    @classmethod
+    def recorded(cls, attempt: AttemptLayout) -> Job | None:
+        try:
+            with open(attempt.slurm) as file:
+                told = json.loads(file.read(4096))
+            return cls(attempt, str(told["name"]), str(told["within"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def record(self) -> None:
+        told = {"name": self.name, "within": self.within}
+        write_atomically(self.attempt.slurm, json.dumps(told).encode())
+
+    def forget(self) -> None:
+        """Slurm has nothing of it any more."""
+        with suppress(OSError):
+            os.unlink(self.attempt.slurm)
+
+    def found(self) -> list[tuple[str, str, str]]:
+        """(id, state, reason) of what Slurm still has. Raises :class:`SlurmError`."""
+        if self.within:
+            steps = self._squeue("--steps", f"--jobs={self.within}", "--format=%i|%j|")
+            return [(id, RUNNING, "") for id, name, _ in steps if name == self.name]
+        jobs = self._squeue(f"--name={self.name}", "--format=%i|%t|%r")
+        return [(id, state, reason) for id, state, reason in jobs if state != ENDING]
+
+    def _squeue(self, *asked: str) -> list[tuple[str, str, str]]:
+        try:
+            text = ask("squeue", "--noheader", f"--user={os.getuid()}", *asked)
+        except SlurmError as error:
+            if self.within and NO_JOB in str(error):  # the user's own job is over
+                return []
+            raise
+        words = (line.split("|", 2) for line in text.splitlines() if line.count("|") > 1)
+        return [(id, second, third) for id, second, third in words]
+
+    def cancel(self) -> list[tuple[str, str, str]]:
+        """End it; what is still there after ``RELEASE_S``. Raises :class:`SlurmError`."""
+        deadline = time.monotonic() + RELEASE_S
+        while True:
+            left = self.found()
+            if not left:
+                self.forget()
+                return []
+            if time.monotonic() >= deadline:
+                return left
+            with suppress(SlurmError):  # it may end at this very moment; the next look tells
+                ask("scancel", "--quiet", *(id for id, _, _ in left))
+            time.sleep(POLL_S)
+
+
+def release(attempt: AttemptLayout) -> list[dict[str, object]]:
+    """End what the attempt asked Slurm for; what is still there, as survivors are told."""
+    job = Job.recorded(attempt)
+    if job is None:
+        return []
+    try:
+        left = job.cancel()
+    except SlurmError as error:
+        return [{"pid": job.name, "comm": f"Slurm job: {error}", "state": "?"}]
+    return [{"pid": id, "comm": "Slurm job", "state": state} for id, state, _ in left]
+
+
+def job_ending(id: str) -> str:
+    """Why Slurm ended a job, as soon as it tells. Raises :class:`SlurmError`."""
+    deadline = time.monotonic() + QUICK_S
+    while True:
+        shown = ask("scontrol", "--oneliner", "show", "job", id, within_s=QUICK_S)
+        told = dict(word.split("=", 1) for word in shown.split() if "=" in word)
+        state, reason = told.get("JobState", "?"), told.get("Reason", "None")
+        if state != COMPLETING or time.monotonic() >= deadline:
+            known = [word for word in (state, reason) if word not in (COMPLETING, "None")]
+            return ", ".join(known) or "it does not tell why"
+        time.sleep(POLL_S)

@@ -1,0 +1,134 @@
+"""Stands on a node for the launcher that Slurm starts there, so that its supervisor can own it.
+
+``python3 -I -S slurm_offer.py NAME NODE [--hold PORT] -- argv``: offers ``argv``, with this
+process's environment, directory and output, to the task of the Slurm job ``NAME`` (see
+``slurm_task.py``), passes TERM on, and ends as the launcher ended. ``PORT`` is kept from others
+for as long as the job waits in the queue.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+
+sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 4)[0])
+
+from orchestrator.node_agent.process.rank_shim import end_alike
+from orchestrator.node_agent.slurm.slurm_jobs import job_ending
+from orchestrator.node_agent.slurm.slurm_task import Lines, Wake, address_of, peer_uid
+from orchestrator.node_agent.slurm.slurm_tools import SlurmError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+ENDED_BY_SLURM = "OR-SLURM-005"
+BACKLOG = 16
+
+
+class Offer:
+    """One launcher, to whoever comes from Slurm first."""
+
+    def __init__(self, name: str, node: str, argv: list[str], held: socket.socket | None) -> None:
+        self._argv = argv
+        self._held = held
+        self._node = node
+        self._job = ""
+        self._stopping = False
+        self._wake = Wake(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(address_of(name, node))
+        self._listener.listen(BACKLOG)
+
+    def run(self) -> NoReturn:
+        """Until the launcher has ended, or this process is told to go before there is one."""
+        lines = self._wait()
+        ended = self._mirror(lines)
+        if ended is not None and not ended["told"]:
+            end_alike(int(ended["status"]))
+        if ended is None and self._stopping:  # asked to end, it was ended
+            end_alike(signal.SIGTERM)
+        sys.stderr.write(f"{ENDED_BY_SLURM}: {self._ending(ended)}\n")
+        sys.stderr.flush()
+        os._exit(1)
+
+    def _wait(self) -> Lines:
+        while True:
+            ready = _ready(self._listener, self._wake)
+            if self._wake in ready:
+                for number in self._wake.taken():
+                    end_alike(number)
+            if self._listener in ready:
+                connection, _ = self._listener.accept()
+                if peer_uid(connection) == os.geteuid():
+                    self._listener.close()
+                    return self._hand_over(Lines(connection))
+                connection.close()
+
+    def _hand_over(self, lines: Lines) -> Lines:
+        if self._held is not None:
+            self._held.close()
+        order = {"argv": self._argv, "env": dict(os.environ), "cwd": os.getcwd()}
+        lines.say(order, descriptors=(1, 2))
+        return lines
+
+    def _mirror(self, lines: Lines) -> dict[str, Any] | None:
+        """How the launcher ended; None when the task went without a word."""
+        while True:
+            ready = _ready(lines, self._wake)
+            if self._wake in ready and self._wake.taken():
+                self._stopping = True
+                self._tell(lines, signal.SIGTERM)
+            if lines not in ready:
+                continue
+            heard = lines.hear()
+            if heard is None:
+                return None
+            for message in heard:
+                self._job = str(message.get("job", self._job))
+                if "status" in message:
+                    return message
+
+    def _tell(self, lines: Lines, number: int) -> None:
+        try:
+            lines.say({"signal": int(number)})
+        except OSError:
+            return  # it is gone, which the next look tells
+
+    def _ending(self, ended: dict[str, Any] | None) -> str:
+        how = f"with signal {ended['told']}" if ended else "without a word"
+        try:
+            why = f": {job_ending(self._job)}" if self._job else ""
+        except SlurmError as error:
+            why = f": {error}"
+        return f"Slurm ended job {self._job} on {self._node} {how}{why}"
+
+
+def _ready(*sources: socket.socket | Lines | Wake) -> list[socket.socket | Lines | Wake]:
+    """Those that have something to be read."""
+    return select.select(sources, [], [])[0]
+
+
+def hold(port: str) -> socket.socket | None:
+    """Keep ``port`` from others; None where that cannot be, which the launcher will tell."""
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        held.bind(("", int(port)))
+    except OSError:
+        held.close()
+        return None
+    return held
+
+
+def main() -> None:
+    split = sys.argv.index("--")
+    name, node, *rest = sys.argv[1:split]
+    held = hold(rest[1]) if rest[:1] == ["--hold"] else None
+    Offer(f"{name}.{os.environ['ORCHESTRATE_ATTEMPT']}", node, sys.argv[split + 1 :], held).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Our own files and options: inventories, workloads, ``--set``, ``--nodes``."""

@@ -1,0 +1,149 @@
+"""The ``rules`` of a workload.yaml -> :class:`ParameterRule`, checked against its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from orchestrator.parsing.inputs.parameters import always_number, check_value
+from orchestrator.parsing.inputs.validation import show_path
+from orchestrator.parsing.inputs.workload_schema import ConditionEntry, RuleEntry
+from orchestrator.parsing.inputs.yaml_source import Document, Path, Problem
+from orchestrator.core.model.parameter_conflicts import contradictions
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.model.workload import (
+    Condition,
+    Parameter,
+    ParameterRule,
+    ParameterValue,
+    Workload,
+)
+
+Parameters = Mapping[str, Parameter]
+
+
+def read_rules(
+    entries: Sequence[RuleEntry],
+    parameters: Parameters,
+    document: Document,
+    problems: list[Problem],
+) -> tuple[ParameterRule, ...]:
+    """The rules that make sense; what is wrong with the others is added to ``problems``."""
+    rules = []
+    for index, entry in enumerate(entries):
+        path = ("rules", index)
+        found = list(_problems(entry, path, parameters, document))
+        problems += found
+        if not found:
+            rules.append(
+                ParameterRule(
+                    when=_conditions(entry.when, parameters),
+                    require=_conditions(entry.require, parameters),
+                    why=entry.why,
+                    place=str(document.place(path)),
+                )
+            )
+    return tuple(rules)
+
+
+def contradicting_presets(
+    rules: Sequence[ParameterRule],
+    parameters: Parameters,
+    presets: Mapping[str, Mapping[str, ParameterValue]],
+    document: Document,
+) -> Iterator[Problem]:
+    """What the defaults, alone and with each preset, contradict themselves in."""
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    for preset, values in (("", {}), *presets.items()):
+        origins = dict.fromkeys(defaults, "default") | dict.fromkeys(values, "preset")
+        decided = {**defaults, **values}
+        path = ("presets", preset) if preset else ("parameters",)
+        place = document.place(path, key=True)
+        for found in contradictions(rules, decided):
+            who = f"preset {preset}" if preset else "the defaults"
+            what = f"{who}: {found.told(decided, origins)}"
+            yield Problem(place, f"{what}: {found.rule.why}", f"the rule is at {found.rule.place}")
+
+
+def require_no_contradiction(
+    workload: Workload, values: Mapping[str, ParameterValue], origins: Mapping[str, str]
+) -> None:
+    """Raises :class:`UsageError` that names the parameters, where their values came from, why they
+    do not go together and what to change.
+    """
+    found = contradictions(workload.rules, values)
+    if not found:
+        return
+    told = [(item.told(values, origins), item.remedy(workload.parameters)) for item in found]
+    (what, remedy), why = told[0], f"{found[0].rule.why} ({found[0].rule.place})"
+    if len(found) > 1:
+        lines = [
+            f"  {one}: {item.rule.why}; {way}" for item, (one, way) in zip(found, told, strict=True)
+        ]
+        what = "\n".join([f"{len(found)} contradictions", *lines])
+        why, remedy = f"it declares these rules in {workload.source}", ""
+    where = f"workload {workload.name}"
+    raise UsageError(what, id="workload.contradiction", where=where, why=why, remedy=remedy)
+
+
+def _conditions(
+    entries: Mapping[str, ConditionEntry], parameters: Parameters
+) -> tuple[Condition, ...]:
+    return tuple(
+        Condition(
+            parameter=name,
+            any_of=tuple(check_value(parameters[name], value) for value in entry.any_of or ()),
+            none_of=tuple(check_value(parameters[name], value) for value in entry.none_of or ()),
+            min=entry.min,
+            max=entry.max,
+        )
+        for name, entry in entries.items()
+    )
+
+
+def _problems(
+    entry: RuleEntry, path: Path, parameters: Parameters, document: Document
+) -> Iterator[Problem]:
+    for side, conditions in (("when", entry.when), ("require", entry.require)):
+        for name, condition in conditions.items():
+            here = (*path, side, name)
+            if name in parameters:
+                yield from _condition_problems(condition, here, parameters, document)
+            else:
+                yield _unknown(name, here, parameters, document, key=True)
+
+
+def _condition_problems(
+    entry: ConditionEntry, path: Path, parameters: Parameters, document: Document
+) -> Iterator[Problem]:
+    parameter = parameters[str(path[-1])]
+    for value in (*(entry.any_of or ()), *(entry.none_of or ())):
+        try:
+            check_value(parameter, value)
+        except ValueError as error:
+            yield Problem(document.place(path), f"{show_path(path)}: {error}")
+    for key, bound in (("min", entry.min), ("max", entry.max)):
+        if bound is not None:
+            yield from _bound_problems(parameter, bound, (*path, key), parameters, document)
+
+
+def _bound_problems(
+    parameter: Parameter, bound: float | str, path: Path, parameters: Parameters, document: Document
+) -> Iterator[Problem]:
+    compared = [parameter]
+    if isinstance(bound, str):
+        if bound not in parameters:
+            yield _unknown(bound, path, parameters, document)
+            return
+        compared.append(parameters[bound])
+    for one in compared:
+        if not always_number(one):
+            what = f"{show_path(path)}: {one.name} is not always a number"
+            yield Problem(document.place(path), what)
+
+
+def _unknown(
+    name: str, path: Path, parameters: Parameters, document: Document, *, key: bool = False
+) -> Problem:
+    what = f"{show_path(path)}: unknown parameter {name!r}"
+    return Problem(document.place(path, key=key), what, did_you_mean(name, parameters))

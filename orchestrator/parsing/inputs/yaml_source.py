@@ -1,0 +1,294 @@
+"""YAML as data with positions: every value knows its file, line and column, every error shows them.
+
+A small composer over ruamel.yaml's event stream. It builds text, numbers, booleans, null, lists and
+mappings, nothing else: tags are refused, so no document can name a Python object. ``no``, ``on``,
+``22:22``, ``010`` and dates stay text. Size, depth, node count and alias expansion are bounded.
+
+Messages name places and keys, and never repeat other text: whoever can choose the path of an
+inventory could otherwise read a private key out of an error.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+from orchestrator.core.base.errors import Place, UsageError
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_NODES = 50_000
+MAX_PROBLEMS = 20
+
+Scalar = str | int | float | bool | None
+Path = Sequence[str | int]
+
+_INT = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_EXPONENT = "[eE][-+]?[0-9]{1,4}"
+_FLOAT = re.compile(rf"-?(0|[1-9][0-9]*)(\.[0-9]*({_EXPONENT})?|{_EXPONENT})")
+_CONSTANTS: dict[str, Scalar] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
+_CONSTANTS |= {"true": True, "True": True, "TRUE": True}
+_CONSTANTS |= {"false": False, "False": False, "FALSE": False}
+# What the parser found there. A single character or the name of a token tells nothing.
+_QUOTED = re.compile(r"""(['"])((?:\\.|(?!\1).)*)\1""", re.DOTALL)
+_HARMLESS = re.compile(r"<[a-z -]+>|.?", re.DOTALL)
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a file, and what to do about it."""
+
+    place: Place
+    what: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One value with its position. A mapping maps a key to (where the key is, its value)."""
+
+    place: Place
+    value: Scalar | list[Node] | dict[str, tuple[Place, Node]]
+    size: int = 1
+    depth: int = 0
+
+    def plain(self) -> Any:
+        """The value as ordinary Python data."""
+        if isinstance(self.value, list):
+            return [item.plain() for item in self.value]
+        if isinstance(self.value, dict):
+            return {key: item.plain() for key, (_, item) in self.value.items()}
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A composed file. ``problems`` holds what can be reported together with schema errors."""
+
+    source: str
+    root: Node
+    problems: tuple[Problem, ...] = ()
+
+    def place(self, path: Path, *, key: bool = False) -> Place:
+        """Where the value at ``path`` is, or its key; if absent, where the enclosing value is."""
+        place, node = self.root.place, self.root
+        for step in path:
+            if isinstance(node.value, dict) and step in node.value:
+                key_place, node = node.value[str(step)]
+                place = key_place if key else node.place
+            elif isinstance(node.value, list) and isinstance(step, int) and step < len(node.value):
+                node = node.value[step]
+                place = node.place
+            else:
+                break
+        return place
+
+
+def parse_yaml(data: str | bytes, source: str) -> Document:
+    """Compose one YAML document. ``source`` is the file name that errors show.
+
+    Raises :class:`UsageError` with file:line:column for what is not one small, well-formed
+    document. Duplicate keys and tags do not stop it: they are in ``problems``.
+    """
+    text = _decode(data, source)
+    composer = _Composer(source)
+    try:
+        root = composer.document(iter(YAML(typ="safe", pure=True).parse(text)))
+    except _Refused as error:
+        refuse([*composer.problems, error.problem], source)
+    except MarkedYAMLError as error:
+        refuse([*composer.problems, _syntax_problem(error, source)], source)
+    except (YAMLError, ValueError, RecursionError):
+        refuse([Problem(Place(source), "not YAML")], source)
+    return Document(source, root, tuple(composer.problems))
+
+
+def refuse(problems: Iterable[Problem], source: str, id: str = "config.invalid") -> NoReturn:
+    """Raise one :class:`UsageError` that shows all problems (at most 20) in the file's order."""
+    ordered = sorted(set(problems), key=lambda problem: (problem.place.line, problem.place.column))
+    if len(ordered) == 1:
+        only = ordered[0]
+        raise UsageError(only.what, id=id, where=only.place, remedy=only.remedy)
+    shown = [
+        f"  {problem.place}: {problem.what}" + (f"; {problem.remedy}" if problem.remedy else "")
+        for problem in ordered[:MAX_PROBLEMS]
+    ]
+    if len(ordered) > MAX_PROBLEMS:
+        shown.append(f"  ... and {len(ordered) - MAX_PROBLEMS} more")
+    raise UsageError("\n".join([f"{len(ordered)} problems", *shown]), id=id, where=source)
+
+
+class _Refused(Exception):
+    """The document goes beyond what is accepted."""
+
+    def __init__(self, place: Place, what: str, remedy: str = "") -> None:
+        super().__init__(what)
+        self.problem = Problem(place, what, remedy)
+
+
+class _Composer:
+    """Builds nodes from parser events, and collects what is wrong but does not stop the reading."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._anchors: dict[str, Node] = {}
+        self._count = 0
+        self.problems: list[Problem] = []
+
+    def document(self, events: Iterator[Event]) -> Node:
+        root: Node | None = None
+        for event in events:
+            if isinstance(event, DocumentStartEvent):
+                if root is not None:
+                    raise _Refused(self._place(event), "a second document; one file holds one")
+                root = self._node(next(events), events, 0)
+        return root or Node(Place(self._source, 1, 1), None)
+
+    def _node(self, event: Event, events: Iterator[Event], depth: int) -> Node:
+        place = self._place(event)
+        if depth > MAX_DEPTH:
+            raise _Refused(place, f"nested deeper than {MAX_DEPTH} levels")
+        if isinstance(event, AliasEvent):
+            return self._alias(event, place, depth)
+        self._spend(1, place)
+        if isinstance(event, ScalarEvent | CollectionStartEvent) and event.tag is not None:
+            what = "a tag (a word that begins with '!') is not accepted"
+            remedy = "write plain text, numbers, lists and mappings"
+            self.problems.append(Problem(place, what, remedy))
+        if isinstance(event, ScalarEvent):
+            text = self._text(event.value, place)
+            node = Node(place, resolve(text) if _is_plain(event) else text)
+        elif isinstance(event, SequenceStartEvent):
+            node = self._list(place, events, depth)
+        else:
+            assert isinstance(event, MappingStartEvent)
+            node = self._mapping(place, events, depth)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _list(self, place: Place, events: Iterator[Event], depth: int) -> Node:
+        items: list[Node] = []
+        while not isinstance(event := next(events), SequenceEndEvent):
+            items.append(self._node(event, events, depth + 1))
+        return Node(place, items, *_extent(items))
+
+    def _mapping(self, place: Place, events: Iterator[Event], depth: int) -> Node:
+        entries: dict[str, tuple[Place, Node]] = {}
+        while not isinstance(event := next(events), MappingEndEvent):
+            at = self._place(event)
+            if not isinstance(event, ScalarEvent):
+                raise _Refused(at, "a key must be plain text")
+            if event.value == "<<" and _is_plain(event):
+                self.problems.append(
+                    Problem(at, "merge keys are not accepted", "put shared fields under `defaults`")
+                )
+            node = self._node(next(events), events, depth + 1)
+            key = self._text(event.value, at)
+            if key in entries:
+                what = f"key {key[:80]!r} is given twice (first at line {entries[key][0].line})"
+                self.problems.append(Problem(at, what, "keep one of them"))
+            entries[key] = (at, node)
+        return Node(place, entries, *_extent([node for _, node in entries.values()]))
+
+    def _alias(self, event: AliasEvent, place: Place, depth: int) -> Node:
+        anchored = self._anchors.get(event.anchor)
+        if anchored is None:
+            raise _Refused(place, "this alias (*) names no earlier, finished value")
+        if depth + anchored.depth > MAX_DEPTH:
+            raise _Refused(place, f"nested deeper than {MAX_DEPTH} levels")
+        self._spend(anchored.size, place)
+        return anchored
+
+    def _text(self, text: str, place: Place) -> str:
+        """``text`` with escaped UTF-16 pairs joined, as JSON means them."""
+        try:
+            joined = text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            joined = text.encode("utf-8", "replace").decode()
+            self.problems.append(Problem(place, "an escape that is half a character", "remove it"))
+        if "\0" in joined:
+            self.problems.append(Problem(place, "a NUL character", "remove it"))
+        return joined
+
+    def _spend(self, nodes: int, place: Place) -> None:
+        self._count += nodes
+        if self._count > MAX_NODES:
+            raise _Refused(place, f"more than {MAX_NODES} values, aliases expanded")
+
+    def _place(self, event: Event) -> Place:
+        mark = event.start_mark
+        return Place(self._source, mark.line + 1, mark.column + 1)
+
+
+def resolve(text: str) -> Scalar:
+    """What an unquoted word means: null, true, false, a decimal number, else the text itself."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    if len(text) <= 64 and _FLOAT.fullmatch(text) and math.isfinite(number := float(text)):
+        return number
+    return text
+
+
+def _is_plain(event: ScalarEvent) -> bool:
+    return event.style is None or event.style == ""
+
+
+def _extent(nodes: list[Node]) -> tuple[int, int]:
+    return 1 + sum(node.size for node in nodes), 1 + max((node.depth for node in nodes), default=0)
+
+
+def _decode(data: str | bytes, source: str) -> str:
+    size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        remedy = "is this the file you meant?"
+        problem = Problem(Place(source), f"larger than {MAX_BYTES >> 10} KiB", remedy)
+        refuse([problem], source)
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode("utf-8")
+        remedy = "save the file as UTF-8"
+        refuse([Problem(_place_after(before, source), "not UTF-8", remedy)], source)
+    text = text.removeprefix("\ufeff")
+    odd = _UNPRINTABLE.search(text)
+    if odd is not None:
+        what = f"control character U+{ord(odd.group()):04X}"
+        place = _place_after(text[: odd.start()], source)
+        refuse([Problem(place, what, "remove it")], source)
+    return text
+
+
+def _place_after(before: str, source: str) -> Place:
+    return Place(source, before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+
+def _syntax_problem(error: MarkedYAMLError, source: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
+    what = str(error.problem or error.context or "broken YAML")
+    if r"'\t'" in what:
+        return Problem(place, "a tab where YAML wants spaces", "indent with spaces")
+    context = f" {error.context}" if error.context and error.context != what else ""
+    told = _QUOTED.sub(lambda m: m[0] if _HARMLESS.fullmatch(m[2]) else "...", what + context)
+    return Problem(place, f"broken YAML: {told.removesuffix(',)').replace('found (', 'found ')}")

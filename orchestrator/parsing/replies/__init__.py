@@ -1,0 +1,1 @@
+"""What nodes and ranks answer. Nothing of it is trusted."""

@@ -1,0 +1,80 @@
+"""What ranks report through the kit, one JSON object a line, made into events. Nothing is trusted.
+
+A bad line is dropped and described, never raised: a workload's mistake must not end its run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.parsing.replies.record_lines import finite, read_object, unknown_type
+from orchestrator.core.run.events import Progressed, Reported
+
+MAX_LINE_BYTES = 64 * 1024
+MAX_NAME = 128
+MAX_FIELDS = 32
+
+Report = Reported | Progressed
+
+
+def parse_report(node: str, rank: int, line: bytes, position: int) -> Report | str | None:
+    """An event, or None for a record that is none (artifacts are found by listing), or what is
+    wrong. ``position``: the byte after ``line`` in the rank's report file.
+    """
+    record = read_object(line, MAX_LINE_BYTES)
+    if isinstance(record, str):
+        return f"rank {rank} reported {record}"
+    match record.get("type"):
+        case "metric":
+            return _metric(node, rank, record, position)
+        case "progress":
+            return _progress(node, rank, record)
+        case "artifact" | "checkpoint":
+            return None
+        case other:
+            return f"rank {rank} reported {unknown_type(other)}"
+
+
+def _metric(node: str, rank: int, record: Mapping[str, Any], position: int) -> Report | str:
+    name, value = _name(record.get("name")), finite(record.get("value"))
+    step = record.get("step")
+    if name is None or value is None or not (step is None or type(step) is int):
+        return f"rank {rank} reported a metric without a name, a number or a whole step"
+    unit = _name(record.get("unit")) or ""
+    return Reported(
+        node=node, rank=rank, name=name, value=value, unit=unit, step=step, position=position
+    )
+
+
+def _progress(node: str, rank: int, record: Mapping[str, Any]) -> Report | str:
+    done, total = finite(record.get("done")), finite(record.get("total"))
+    if done is None or total is None:
+        return f"rank {rank} reported progress without numbers"
+    unit = _name(record.get("unit")) or ""
+    return Progressed(
+        node=node,
+        rank=rank,
+        done=done,
+        total=total,
+        unit=unit,
+        fields=_fields(record.get("fields")),
+    )
+
+
+def _fields(given: object) -> dict[str, float | str]:
+    """The first fields with plain values; the rest is not worth a complaint."""
+    if not isinstance(given, dict):
+        return {}
+    fields: dict[str, float | str] = {}
+    for key, value in list(given.items())[:MAX_FIELDS]:
+        number = finite(value)
+        if number is not None:
+            fields[str(key)[:MAX_NAME]] = number
+        elif isinstance(value, str):
+            fields[str(key)[:MAX_NAME]] = value[:MAX_NAME]
+    return fields
+
+
+def _name(value: object) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_NAME else None

@@ -1,0 +1,147 @@
+"""What nodes that train by themselves tell the coordinator, one JSON object a line. Nothing is
+trusted: a line that makes no sense is described, and taken for nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.parsing.replies.record_lines import finite, read_object, unknown_type, whole
+from orchestrator.core.sharing.rounds import (
+    Ended,
+    Exchanged,
+    Joined,
+    Offered,
+    Pace,
+    Part,
+    StepTold,
+    Terms,
+)
+
+COMPRESSIONS = ("int8", "bf16", "none")
+MAX_LINE_BYTES = 1024 * 1024
+MAX_VALUES = 10**11
+MAX_COUNT = 10**12
+MAX_STEPS_TOLD = 10_000
+MAX_FILE_BYTES = 8 * 1024**3
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+Told = Joined | Offered | Part | Pace | Ended
+
+
+class _Bad(ValueError):
+    """What is wrong with a record."""
+
+
+def parse_told(line: bytes) -> Told | str:
+    """What a node says, or what is wrong with it."""
+    record = read_object(line, MAX_LINE_BYTES)
+    if isinstance(record, str):
+        return record
+    try:
+        return _parse(record)
+    except _Bad as error:
+        return str(error)
+
+
+def _parse(record: Mapping[str, Any]) -> Told:
+    match record.get("type"):
+        case "join":
+            step = _count(record, "step")
+            return Joined(terms=_terms(record), step=step, sha256=_digest(record))
+        case "parameters":
+            return _offered(record)
+        case "part":
+            return _part(record)
+        case "pace":
+            return _pace(record)
+        case "end":
+            return Ended(sha256=_digest(record))
+        case other:
+            raise _Bad(unknown_type(other))
+
+
+def _terms(record: Mapping[str, Any]) -> Terms:
+    compression = record.get("compression")
+    if compression not in COMPRESSIONS:
+        raise _Bad(f"unknown compression {str(compression)[:40]!r}")
+    exchanged = record.get("exchange", Exchanged.CHANGES)
+    if exchanged not in tuple(Exchanged):
+        raise _Bad(f"unknown exchange {str(exchanged)[:40]!r}")
+    return Terms(
+        training=_digest(record, "training"),
+        steps=_count(record, "steps", least=1),
+        round_steps=_count(record, "round_steps", least=1, most=MAX_STEPS_TOLD),
+        rows=_count(record, "rows", least=1),
+        values=_count(record, "values", least=1, most=MAX_VALUES),
+        compression=compression,
+        learning_rate=_number(record, "learning_rate", 0.0, 10.0),
+        momentum=_number(record, "momentum", 0.0, 0.999),
+        exchanged=Exchanged(exchanged),
+    )
+
+
+def _part(record: Mapping[str, Any]) -> Part:
+    told = record.get("curve")
+    if not isinstance(told, list) or not 0 < len(told) <= MAX_STEPS_TOLD:
+        raise _Bad("a part without its steps")
+    return Part(
+        round=_count(record, "round", least=1),
+        rows=_count(record, "rows", least=1),
+        pace=_pace(record),
+        file=_offered(record),
+        curve=tuple(map(_step, told)),
+    )
+
+
+def _pace(record: Mapping[str, Any]) -> Pace:
+    given = record.get("pace")
+    if not isinstance(given, dict):
+        raise _Bad("no 'pace'")
+    return Pace(rows=_count(given, "rows", least=1), seconds=_number(given, "seconds", 1e-6, 1e9))
+
+
+def _step(told: Any) -> StepTold:
+    if not isinstance(told, dict):
+        raise _Bad("a step that is not an object")
+    return StepTold(
+        step=_count(told, "step", least=1),
+        loss=_number(told, "loss", -1e9, 1e9),
+        targets=_count(told, "targets", least=1),
+        tokens=_count(told, "tokens", least=1),
+        seconds=_number(told, "seconds", 0.0, 1e9),
+    )
+
+
+def _offered(record: Mapping[str, Any]) -> Offered:
+    name = record.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise _Bad(f"not the name of a file to offer: {str(name)[:80]!r}")
+    size = _count(record, "bytes", least=1, most=MAX_FILE_BYTES)
+    return Offered(name=name, bytes=size, sha256=_digest(record))
+
+
+def _digest(record: Mapping[str, Any], name: str = "sha256") -> str:
+    value = record.get(name)
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise _Bad(f"{name!r} is no digest")
+    return value
+
+
+def _count(record: Mapping[str, Any], name: str, *, least: int = 0, most: int = MAX_COUNT) -> int:
+    value = whole(record.get(name), least, most)
+    if value is None:
+        raise _Bad(f"{name!r} is no whole number from {least} to {most}")
+    return value
+
+
+def _number(record: Mapping[str, Any], name: str, least: float, most: float) -> float:
+    value = finite(record.get(name))
+    if value is None:
+        raise _Bad(f"{name!r} is no number")
+    if not least <= value <= most:
+        raise _Bad(f"{name!r} is not from {least:g} to {most:g}")
+    return value

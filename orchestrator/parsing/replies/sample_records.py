@@ -1,0 +1,163 @@
+"""What workers tell the coordinator of divisible work, one JSON object a line. Nothing is trusted.
+
+A bad line is described, never raised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.parsing.replies.record_lines import finite, read_object, unknown_type, whole
+
+MAX_LINE_BYTES = 2 * 1024 * 1024
+MAX_TEXT = 500
+MAX_NAME = 128
+MAX_AMOUNTS = 16
+MAX_GROUPS = 65_536
+MAX_FEED = 99_999_999
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker is there, with this configuration; ``identity`` is what else decides its outputs."""
+
+    configuration: str
+    identity: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """A worker took feed number ``feed``: a lease of ``groups``, or none if it was another word."""
+
+    feed: int
+    lease: str
+    groups: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One sample's output; ``digest`` is that of its line in the merged outputs."""
+
+    sample: int
+    digest: bytes
+    seconds: float
+    amounts: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFailed:
+    """A sample cannot be done."""
+
+    sample: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """All samples of ``groups`` are answered; the worker was busy for ``busy_s`` so far."""
+
+    groups: tuple[int, ...]
+    busy_s: float
+
+
+Record = Ready | Took | Output | SampleFailed | Worked
+
+
+def sample_line(index: int, output: Mapping[str, Any]) -> bytes:
+    """The sample's line in the merged outputs, as the kit digests it. Raises ``ValueError``."""
+    return json.dumps({"index": index, **output}, allow_nan=False, sort_keys=True).encode()
+
+
+def merged_line(line: bytes) -> bytes:
+    """The same, from what a worker told. Raises ``ValueError`` for what is no such record."""
+    try:
+        record = json.loads(line)
+        return sample_line(record["sample"], record["output"])
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError("not the record of an output") from error
+
+
+def parse_sample_record(line: bytes, total: int, groups: int) -> Record | str:
+    """A record whose numbers lie within ``total`` samples in ``groups`` groups, or what is
+    wrong.
+    """
+    record = read_object(line, MAX_LINE_BYTES)
+    if isinstance(record, str):
+        return record
+    match record.get("type"):
+        case "worker":
+            digest, identity = record.get("configuration"), record.get("identity", "")
+            if not isinstance(digest, str):
+                return "a worker without configuration"
+            if not isinstance(identity, str) or len(identity) > MAX_NAME:
+                return "a worker with something else for an identity"
+            return Ready(digest, identity)
+        case "took":
+            return _took(record, groups)
+        case "output":
+            return _output(record, total)
+        case "failed":
+            sample, reason = _index(record.get("sample"), total), record.get("reason")
+            if sample is None:
+                return "a failure of no sample"
+            return SampleFailed(sample, str(reason)[:MAX_TEXT])
+        case "worked":
+            done, busy_s = _indices(record.get("groups"), groups), _amount(record.get("busy"))
+            return "no groups or times" if done is None or busy_s is None else Worked(done, busy_s)
+        case other:
+            return unknown_type(other)
+
+
+def _took(record: Mapping[str, Any], groups: int) -> Record | str:
+    feed = _index(record.get("feed"), MAX_FEED + 1)
+    lease, given = record.get("lease"), _indices(record.get("groups"), groups)
+    if not feed or given is None or not isinstance(lease, str) or len(lease) > MAX_NAME:
+        return "a feed without number, lease or groups"
+    return Took(feed, lease, given)
+
+
+def _output(record: Mapping[str, Any], total: int) -> Record | str:
+    sample, seconds = _index(record.get("sample"), total), _amount(record.get("seconds"))
+    output, amounts = record.get("output"), _amounts(record.get("amounts"))
+    if sample is None or seconds is None or amounts is None or not isinstance(output, dict):
+        return "an output without sample, time, amounts or content"
+    if "index" in output:
+        return f"an output of sample {sample} with the key 'index'"
+    try:
+        digest = hashlib.sha256(sample_line(sample, output))
+    except (ValueError, RecursionError):
+        return f"an output of sample {sample} that is not plain JSON"
+    if digest.hexdigest() != record.get("sha256"):
+        return f"an output of sample {sample} that does not have the digest it was sent with"
+    return Output(sample, digest.digest(), seconds, amounts)
+
+
+def _amounts(given: object) -> dict[str, float] | None:
+    if not isinstance(given, dict) or len(given) > MAX_AMOUNTS:
+        return None
+    amounts: dict[str, float] = {}
+    for name, value in given.items():
+        number = _amount(value)
+        if number is None or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            return None
+        amounts[name] = number
+    return amounts
+
+
+def _index(value: object, end: int) -> int | None:
+    return whole(value, 0, end - 1)
+
+
+def _indices(value: object, end: int) -> tuple[int, ...] | None:
+    if not isinstance(value, list) or len(value) > MAX_GROUPS:
+        return None
+    return tuple(value) if all(_index(v, end) is not None for v in value) else None
+
+
+def _amount(value: object) -> float | None:
+    number = finite(value)
+    return number if number is not None and number >= 0 else None

@@ -1,0 +1,225 @@
+"""The state of the display, as a sum of events: per node its stage, ranks, progress and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.core.run import machine
+from orchestrator.core.run.events import (
+    Divided,
+    Event,
+    Phase,
+    ProcessExited,
+    Progressed,
+    RankExited,
+    Reported,
+)
+from orchestrator.core.run.state import NodeState, RunState
+from orchestrator.view.terminal.text import brief, number
+
+MAX_FIELDS = 3
+_RATE_MEMORY = 0.7
+_FINE = frozenset({"clean", "collected", "ended", "running", "ready"})
+
+
+@dataclass(slots=True)
+class Progress:
+    """The latest progress of one rank, and how many units it made in how many seconds lately."""
+
+    done: float
+    total: float
+    unit: str
+    at: float
+    fields: Mapping[str, float | str] = field(default_factory=dict)
+    units: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float | None:
+        """Units per second; None until two reports."""
+        return self.units / self.seconds if self.seconds else None
+
+    @property
+    def fraction(self) -> float:
+        """0..1; 0 when the total is unknown."""
+        return min(1.0, max(0.0, self.done / self.total)) if self.total > 0 else 0.0
+
+    def advance(self, later: Progress) -> None:
+        """Take over what is known now, and how fast it got there."""
+        elapsed = later.at - self.at
+        if elapsed > 0 and later.done >= self.done:
+            # Time is summed up and not speed: a slow step counts by as long as it took.
+            self.units = _RATE_MEMORY * self.units + later.done - self.done
+            self.seconds = _RATE_MEMORY * self.seconds + elapsed
+        self.done, self.total, self.unit = later.done, later.total, later.unit
+        self.fields, self.at = later.fields, later.at
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One node as shown. ``ranks`` counts the plan's, ``up`` those that run."""
+
+    node: str
+    stage: str
+    ranks: int
+    up: int
+    progress: Progress | None
+    fields: str
+    reason: str
+
+    @property
+    def healthy(self) -> bool:
+        return self.stage not in {"failed", "lost", "dirty"}
+
+
+class Board:
+    """Fed with every event in order; asked for rows at any time."""
+
+    def __init__(self) -> None:
+        self.state: RunState | None = None
+        self.phase = Phase.LOAD
+        self.began: float | None = None
+        self.now = 0.0
+        self._progress: dict[str, dict[int, Progress]] = {}
+        self._figures: dict[str, tuple[int, dict[str, float]]] = {}
+        self._ended: dict[str, set[int]] = {}
+        self._work: Progress | None = None
+
+    def update(self, at: float, event: Event, state: RunState) -> None:
+        self.state, self.now = state, at
+        self.began = at if self.began is None else self.began
+        self.phase = machine.phase(state)
+        match event:
+            case Progressed():
+                self._on_progress(at, event)
+            case Reported():
+                self._on_figure(event)
+            case Divided(total=total, done=done, failed=failed):
+                now = Progress(float(done + failed), float(total), "sample", at)
+                self._work = _advanced(self._work, now)
+            case RankExited(node=node, rank=rank):
+                self._ended.setdefault(node, set()).add(rank)
+            case ProcessExited(node=node):
+                self._ended.setdefault(node, set()).update(state.nodes[node].ranks)
+            case _:
+                pass
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the first event to the last."""
+        return 0.0 if self.began is None else self.now - self.began
+
+    def rows(self) -> Iterator[Row]:
+        """One per node, in inventory order."""
+        if self.state is not None:
+            for name, node in self.state.nodes.items():
+                yield self._row(self.state, name, node)
+
+    @property
+    def rung(self) -> str:
+        """How the ranks communicate, and whether that is less than was meant."""
+        state = self.state
+        if state is None or state.plan is None or not state.launching:
+            return ""
+        return f"{state.plan.rung} (degraded)" if state.falls else state.plan.rung
+
+    def overall(self) -> Progress | None:
+        """The progress of the rank that is furthest behind: that of the whole. Of divisible work it
+        is known. Nodes that are lost hold up nobody.
+        """
+        if self._work is not None:
+            return self._work
+        nodes = self.state.nodes if self.state is not None else {}
+        gone = {name for name, node in nodes.items() if node.lost or node.problem}
+        going = [ranks for name, ranks in self._progress.items() if name not in gone]
+        every = [p for ranks in going or self._progress.values() for p in ranks.values()]
+        return min(every, key=lambda progress: progress.fraction, default=None)
+
+    def fields(self) -> str:
+        """The most telling figures of the lowest rank that reports any."""
+        nodes = {*self._figures, *self._progress}
+        return self._fields(min(nodes, key=self._lowest)) if nodes else ""
+
+    def _lowest(self, node: str) -> int:
+        ranks = set(self._progress.get(node, {}))
+        if node in self._figures:
+            ranks.add(self._figures[node][0])
+        return min(ranks)
+
+    def _row(self, state: RunState, name: str, node: NodeState) -> Row:
+        share = next((s for s in state.plan.nodes if s.name == name), None) if state.plan else None
+        excluded = {e.node: e.reason for e in state.plan.excluded} if state.plan else {}
+        problem = node.lost or node.problem
+        behind = min(self._progress.get(name, {}).values(), key=lambda p: p.fraction, default=None)
+        return Row(
+            node=name,
+            stage="excluded" if name in excluded else stage(node),
+            ranks=len(share.ranks) if share else 0,
+            up=len(node.ranks.keys() - self._ended.get(name, set())),
+            progress=behind,
+            fields=self._fields(name),
+            reason=brief(excluded.get(name) or (problem.message if problem else "")),
+        )
+
+    def _on_progress(self, at: float, event: Progressed) -> None:
+        ranks = self._progress.setdefault(event.node, {})
+        now = Progress(event.done, event.total, event.unit, at, event.fields)
+        ranks[event.rank] = _advanced(ranks.get(event.rank), now)
+
+    def _on_figure(self, event: Reported) -> None:
+        if event.step is None:
+            return
+        rank, figures = self._figures.get(event.node, (event.rank, {}))
+        if event.rank < rank:
+            rank, figures = event.rank, {}
+        if event.rank == rank and (event.name in figures or len(figures) < MAX_FIELDS):
+            figures[event.name] = event.value
+        self._figures[event.node] = (rank, figures)
+
+    def _fields(self, node: str) -> str:
+        ranks = self._progress.get(node)
+        fields: dict[str, float | str] = dict(ranks[min(ranks)].fields) if ranks else {}
+        figures = self._figures.get(node)
+        for name, value in (figures[1] if figures else {}).items():
+            fields.setdefault(name, value)
+        shown = list(fields.items())[:MAX_FIELDS]
+        return "  ".join(f"{brief(name, 24)} {_value(value)}" for name, value in shown)
+
+
+def _advanced(known: Progress | None, now: Progress) -> Progress:
+    if known is None or not known.done:  # what comes before the first unit is start-up, no rate
+        return now
+    known.advance(now)
+    return known
+
+
+def _value(value: float | str) -> str:
+    return brief(value, 24) if isinstance(value, str) else number(value)
+
+
+def stage(node: NodeState) -> str:
+    """A word for how far a node is."""
+    if node.swept is not None:
+        return "clean" if node.swept.clean else "dirty"
+    if node.lost is not None:
+        return "lost"
+    if node.problem is not None:
+        return "failed"
+    if node.launched:
+        return _stage_after_launch(node)
+    if node.prepared is not None and node.synced:
+        return "ready"
+    if node.synced:
+        return "preparing"
+    if node.facts is not None:
+        return "syncing"
+    return "probing" if node.connected else "connecting"
+
+
+def _stage_after_launch(node: NodeState) -> str:
+    if node.collected is not None:
+        return "collected"
+    if node.concluded is not None:
+        return "ended"
+    return "running" if node.ranks else "launching"

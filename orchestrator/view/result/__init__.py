@@ -1,0 +1,1 @@
+"""A run when it is over."""

@@ -1,0 +1,50 @@
+"""A diagnosis for people: the cause, the lines that show it, what followed, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from orchestrator.core.diagnosis.diagnosis_model import Diagnosis, Evidence, Findings
+from orchestrator.view.terminal.terminal import BOLD, RED, YELLOW, paint
+from orchestrator.view.terminal.text import brief, plural
+
+WIDTH = 240
+
+
+def findings_text(findings: Findings, read: str, *, color: bool = False) -> list[str]:
+    """The first cause, or that no rule knows one in what was ``read`` (see :func:`read_text`)."""
+    found = findings.diagnosis
+    lines = list(_cause(found, color) if found else _unknown(findings, read, color))
+    lines += [f"  harmless: {rule}, though it looks bad" for rule in findings.harmless]
+    return lines
+
+
+def read_text(logs: Sequence[str], lines: int) -> str:
+    """What was read: ``standard input, 3 lines``, ``8 logs, 4711 lines``."""
+    which = brief(logs[0], WIDTH) if len(logs) == 1 else plural(len(logs), "log")
+    return f"{which}, {plural(lines, 'line')}"
+
+
+def _cause(found: Diagnosis, color: bool) -> Iterator[str]:
+    yield paint(
+        f"{brief(found.title)} ({found.id}, {found.confidence.value})", RED + BOLD, color=color
+    )
+    yield f"  {brief(found.cause, 2 * WIDTH)}"
+    yield from _lines(found.evidence)
+    yield from (f"  then: {brief(what, WIDTH)}" for what in found.consequences)
+    yield from (f"  also: {brief(what, WIDTH)}" for what in found.besides)
+    yield f"  remedy: {brief(found.remedy, 2 * WIDTH)}"
+    if found.references:
+        yield f"  see: {brief(', '.join(found.references), WIDTH)}"
+
+
+def _unknown(findings: Findings, read: str, color: bool) -> Iterator[str]:
+    yield paint(f"no rule knows what happened (read: {read})", YELLOW, color=color)
+    if findings.telling:
+        yield "  the last lines that may tell:"
+        yield from _lines(findings.telling)
+
+
+def _lines(evidence: tuple[Evidence, ...]) -> Iterator[str]:
+    for line in evidence:
+        yield f"  {brief(line.place, 120)}: {brief(line.text, WIDTH)}"

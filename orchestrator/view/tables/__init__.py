@@ -1,0 +1,1 @@
+"""Answers of nodes, plans and surveys as tables and text."""

@@ -1,0 +1,56 @@
+"""Where every variable of every node's ranks came from, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from orchestrator.core.base.nodeset import fold
+from orchestrator.core.model.plan import NodePlan, Plan, Variable
+from orchestrator.core.tuning.risky_settings import digest
+from orchestrator.view.terminal.text import brief, clean, plural
+
+MAX_REASON = 400
+
+
+def explain_lines(plan: Plan, nodes: Sequence[NodePlan], name: str = "") -> Iterator[str]:
+    """``nodes`` one after the other, equal ones together; only the variable ``name`` if given."""
+    if plan.assumed:
+        yield "ASSUMED: the nodes were not asked; only what the inventory says is known"
+        yield ""
+    for folded, node in _alike(nodes):
+        ranks = plural(len(node.ranks), "rank")
+        yield f"{folded}: {ranks}, environment of collectives {digest(node)}"
+        chosen = [v for v in node.env if name in ("", v.name)]
+        yield from _block("set", chosen)
+        yield from _block("left alone", [v for v in node.left if name in ("", v.name)])
+        yield ""
+    for warning in plan.warnings:
+        yield f"warning: {brief(warning, MAX_REASON)}"
+
+
+def _alike(nodes: Sequence[NodePlan]) -> Iterator[tuple[str, NodePlan]]:
+    """Nodes whose ranks get the same for the same reasons, under their folded names."""
+    groups: list[tuple[list[str], NodePlan]] = []
+    for node in nodes:
+        for names, first in groups:
+            same = (first.env, first.left) == (node.env, node.left)
+            if same and len(first.ranks) == len(node.ranks):
+                names.append(node.name)
+                break
+        else:
+            groups.append(([node.name], node))
+    yield from ((fold(names), first) for names, first in groups)
+
+
+def _block(title: str, variables: Sequence[Variable]) -> Iterator[str]:
+    if variables:
+        yield f"  {title}"
+    for variable in variables:
+        value = f"={clean(str(variable.value))}" if variable.value else ""
+        rule = f", rule {variable.rule}" if variable.rule else ""
+        yield f"    {clean(variable.name)}{brief(value, MAX_REASON)}   [{variable.origin}{rule}]"
+        yield f"      why: {brief(variable.reason, MAX_REASON)}"
+        if variable.evidence:
+            yield f"      seen: {brief(variable.evidence, MAX_REASON)}"
+        if variable.reference:
+            yield f"      see: {variable.reference}"

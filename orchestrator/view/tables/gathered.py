@@ -1,0 +1,115 @@
+"""The answers of many nodes to one command: merged where they are equal, or line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.base.nodeset import fold, is_name
+from orchestrator.core.base.outcome import Exited, Outcome, Signalled, TimedOut, describe
+from orchestrator.view.terminal.log_lines import LineDecoder
+from orchestrator.view.terminal.terminal import LineWriter
+from orchestrator.view.terminal.text import CUT_MARK, brief
+
+KEPT_BYTES = 4 * 1024 * 1024
+MAX_CODE = 255  # SSH carries 32 bits, a process's own code has 8: 256 must not come out as 0
+RULE = "-" * 15
+
+
+class Endings:
+    """How the nodes ended, as lines on stderr and as one exit code."""
+
+    def __init__(self, err: LineWriter) -> None:
+        self._err = err
+        self._by_outcome: dict[str, list[str]] = {}
+        self._highest = 0
+        self._lost = False
+        self._timed_out = False
+
+    def ended(self, node: str, outcome: Outcome) -> None:
+        match outcome:
+            case Exited(code=code):
+                self._highest = max(self._highest, min(code, MAX_CODE))
+            case Signalled(signal=number):
+                self._highest = max(self._highest, 128 + number)
+            case TimedOut():
+                self._timed_out = True
+            case _:
+                self._lost = True
+        if outcome != Exited(0):
+            self._note(node, describe(outcome))
+
+    def unreachable(self, node: str, why: str) -> None:
+        self._lost = True
+        self._note(node, f"not reached: {why}")
+
+    def finish(self) -> int:
+        """Tell what did not end well; the exit code."""
+        for what, nodes in self._by_outcome.items():
+            self._err.line(f"orchestrate: {names(nodes)}: {what}")
+        if self._lost:
+            return int(ExitCode.PREFLIGHT)
+        return int(ExitCode.TIMED_OUT) if self._timed_out else self._highest
+
+    def _note(self, node: str, what: str) -> None:
+        self._by_outcome.setdefault(brief(what, 400), []).append(node)
+
+
+class Gathered(Endings):
+    """Keeps each node's output and shows equal ones once, below the folded names."""
+
+    def __init__(self, out: LineWriter, err: LineWriter) -> None:
+        super().__init__(err)
+        self._out = out
+        self._kept: dict[str, dict[str, bytearray]] = {"out": {}, "err": {}}
+
+    def output(self, node: str, stream: str, chunk: bytes) -> None:
+        kept = self._kept[stream].setdefault(node, bytearray())
+        kept += chunk[: KEPT_BYTES + 1 - len(kept)]
+
+    def finish(self) -> int:
+        self._show(self._out, self._kept["out"])
+        self._show(self._err, self._kept["err"])
+        return super().finish()
+
+    def _show(self, writer: LineWriter, kept: dict[str, bytearray]) -> None:
+        by_content: dict[bytes, list[str]] = {}
+        for node, content in kept.items():
+            by_content.setdefault(bytes(content), []).append(node)
+        for same, nodes in by_content.items():
+            writer.write([RULE, names(nodes), RULE, *_lines(same)])
+
+
+class Streamed(Endings):
+    """Shows lines as they come, each behind its node's name."""
+
+    def __init__(self, out: LineWriter, err: LineWriter) -> None:
+        super().__init__(err)
+        self._writers = {"out": out, "err": err}
+        self._decoders: dict[tuple[str, str], LineDecoder] = {}
+
+    def output(self, node: str, stream: str, chunk: bytes) -> None:
+        decoder = self._decoders.setdefault((node, stream), LineDecoder())
+        self._write(node, stream, decoder.feed(chunk))
+
+    def ended(self, node: str, outcome: Outcome) -> None:
+        for stream in self._writers:
+            decoder = self._decoders.pop((node, stream), None)
+            if decoder is not None:
+                self._write(node, stream, decoder.finish())
+        super().ended(node, outcome)
+
+    def _write(self, node: str, stream: str, lines: Iterable[str]) -> None:
+        self._writers[stream].write(f"{node}: {line}" for line in lines)
+
+
+def names(nodes: list[str]) -> str:
+    """Folded, with the count when there are several."""
+    folded = fold(nodes) if all(map(is_name, nodes)) else brief(", ".join(nodes))
+    return f"{folded} ({len(nodes)})" if len(nodes) > 1 else folded
+
+
+def _lines(content: bytes) -> list[str]:
+    decoder = LineDecoder()
+    lines = [*decoder.feed(content[:KEPT_BYTES]), *decoder.finish()]
+    return [*lines, f"{CUT_MARK} (more than 4 MiB)"] if len(content) > KEPT_BYTES else lines

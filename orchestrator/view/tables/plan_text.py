@@ -1,0 +1,138 @@
+"""A plan for people: exactly what will run where, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+
+from orchestrator.core.base.command import Command, render_human
+from orchestrator.core.model.plan import NodePlan, Plan, ProcessPlan, Variable
+from orchestrator.core.model.request import Budgets
+from orchestrator.core.base.wire_names import wire
+from orchestrator.view.terminal.text import brief, clean, plural, seconds, size
+
+MAX_SKIPPED = 20
+
+
+@wire("Travel")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Travel:
+    """What is sent to nodes that have none of it. ``skipped``: one text per rule."""
+
+    files: int
+    bytes: int
+    skipped: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def plan_lines(plan: Plan, travel: Travel | None) -> Iterator[str]:
+    """The whole plan, line by line."""
+    yield from _head(plan)
+    yield from _section("nodes", (_node(share) for share in plan.nodes))
+    excluded = (f"{brief(e.node)}: {brief(e.reason, 300)}" for e in plan.excluded)
+    yield from _section("excluded", excluded)
+    yield from _section("ladder", _ladder(plan))
+    yield from _section("what travels", _travel(plan, travel))
+    yield from _section("time budgets", _budgets(plan.budgets))
+    yield from _section("unattended", [unattended(plan.budgets)])
+    warnings = (*plan.warnings, *(travel.warnings if travel else ()))
+    yield from _section("warnings", (brief(warning, 300) for warning in warnings))
+    for share in plan.nodes:
+        yield from _section(f"on {brief(share.name)}", _share(share))
+
+
+def _head(plan: Plan) -> Iterator[str]:
+    preset = f", preset {brief(plan.preset)}" if plan.preset else ""
+    yield f"{brief(plan.workload)} on {brief(plan.cluster)}{preset}"
+    yield f"  {plural(plan.world_size, 'rank')} on {plural(len(plan.nodes), 'node')}"
+    yield f"  launcher {plan.launcher}: {brief(plan.launcher_reason)}"
+    if plan.proves_fabric:
+        yield f"  fabric probe: an all-reduce over {plural(plan.world_size, 'rank')} before launch"
+    if plan.rendezvous is not None:
+        yield f"  rendezvous at {brief(plan.rendezvous.address)} port {plan.rendezvous.port}"
+    if plan.assumed:
+        yield "  ASSUMED: the nodes were not asked; GPUs and interpreters are as the inventory says"
+
+
+def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
+    body = list(lines)
+    if body:
+        yield ""
+        yield title
+        yield from (f"  {line}" for line in body)
+
+
+def _node(share: NodePlan) -> str:
+    gpus = f"GPUs {ranges(share.gpus)}" if share.gpus else "no GPU"
+    head = f"{brief(share.name)}: node rank {share.node_rank}, ranks {ranges(share.ranks)}"
+    return f"{head}, {gpus}, {brief(share.interpreter)}"
+
+
+def _ladder(plan: Plan) -> Iterator[str]:
+    for rung in plan.ladder:
+        yield f"{rung.intent:<5} {rung.rung}: {brief(rung.reason, 300)}"
+
+
+def _travel(plan: Plan, travel: Travel | None) -> Iterator[str]:
+    if travel is None:
+        return
+    files = plural(travel.files, "file")
+    yield f"{files}, {size(travel.bytes)} at most, as code {brief(plan.code or 'unknown', 40)}"
+    for skipped in travel.skipped[:MAX_SKIPPED]:
+        yield f"left out by {brief(skipped, 300)}"
+    if len(travel.skipped) > MAX_SKIPPED:
+        yield f"left out by {len(travel.skipped) - MAX_SKIPPED} more rules"
+
+
+def _budgets(budgets: Budgets) -> Iterator[str]:
+    told = [
+        (field.name.removesuffix("_s"), getattr(budgets, field.name))
+        for field in fields(budgets)
+        if field.name.endswith("_s") and field.name != "lease_s"
+    ]
+    none = {"hang": "not looked for", "link": "not looked at"}
+    yield ", ".join(
+        f"{name} {none.get(name, 'as long as it needs') if value is None else seconds(value)}"
+        for name, value in told
+    )
+
+
+def unattended(budgets: Budgets, run_id: str = "RUN") -> str:
+    """What the ranks do when their coordinator stays away."""
+    if budgets.lease_s is None:
+        return f"ranks go on until they are done; orchestrate resume {run_id} collects them"
+    return f"ranks end {budgets.lease_s:g} s after the coordinator's last word"
+
+
+def _locks(share: NodePlan) -> Iterator[str]:
+    own = ", ".join(lock.name for lock in share.locks if not lock.shared)
+    if own:
+        yield f"kept from other runs: {own}"
+
+
+def _share(share: NodePlan) -> Iterator[str]:
+    yield from _locks(share)
+    for process in share.processes:
+        yield _command(process)
+        yield from (f"    {_variable(variable)}" for variable in process.env)
+    yield from (_variable(variable) for variable in share.env)
+
+
+def _command(process: ProcessPlan) -> str:
+    return f"{process.label}: {clean(render_human(Command(argv=process.argv)))}"
+
+
+def _variable(variable: Variable) -> str:
+    setting = clean(f"{variable.name}={variable.value}")
+    return f"{setting}   # {variable.origin}: {brief(variable.reason, 300)}"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """``0-7,9``; ``none`` for nothing."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ",".join("-".join(map(str, part)) for part in parts) or "none"

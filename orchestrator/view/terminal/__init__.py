@@ -1,0 +1,1 @@
+"""The terminal itself, and log lines on it."""

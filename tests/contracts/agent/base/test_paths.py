@@ -1,0 +1,189 @@
+"""Where the agent puts its things: private, ours, and out of everybody else's reach."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.base.errors import PreflightError
+from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.adapters.agent_client.channel import AgentChannel
+from orchestrator.node_agent.base.bootstrap import (
+    UnsafeDirectory,
+    private_directory,
+    resolve_workdir,
+)
+from orchestrator.node_agent.stage0 import find
+from orchestrator.adapters.transport.local_process import LocalTransport
+from tests.contracts.agent.attempts import everything_below
+
+STRANGER = 12345
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    return tmp_path / "work"
+
+
+async def open_at(workdir: Path | str, spec: NodeSpec) -> None:
+    transport = LocalTransport("n1")
+    try:
+        moved = replace(spec, workdir=str(workdir))
+        channel = await AgentChannel.open(transport, moved, timeout_s=20)
+        await channel.close()
+    finally:
+        await transport.close()
+
+
+def link_of_a_stranger(path: Path) -> None:
+    (path.parent / "theirs").mkdir()
+    path.symlink_to(path.parent / "theirs")
+    os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
+
+
+def directory_of_a_stranger(path: Path) -> None:
+    path.mkdir()
+    os.chown(path, STRANGER, STRANGER)
+
+
+def node_of_a_stranger(path: Path) -> None:
+    (path / "node").mkdir(parents=True)
+    os.chown(path / "node", STRANGER, STRANGER)
+
+
+def node_is_a_link(path: Path) -> None:
+    path.mkdir()
+    (path.parent / "elsewhere").mkdir()
+    (path / "node").symlink_to(path.parent / "elsewhere")
+
+
+def agents_is_a_link(path: Path) -> None:
+    (path / "node").mkdir(parents=True)
+    (path.parent / "elsewhere").mkdir()
+    (path / "node" / "agents").symlink_to(path.parent / "elsewhere")
+
+
+def link_of_our_own(path: Path) -> None:
+    (path.parent / "big-disk").mkdir()
+    path.symlink_to(path.parent / "big-disk")
+
+
+def node_for_reading(path: Path) -> None:
+    (path / "node").mkdir(0o755, parents=True)
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def parent_for_everybody(path: Path) -> None:
+    path.parent.chmod(0o777)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="hardware: only root can make a stranger's files")
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        link_of_a_stranger,
+        directory_of_a_stranger,
+        node_of_a_stranger,
+        node_is_a_link,
+        agents_is_a_link,
+        parent_for_everybody,
+    ],
+)
+async def test_an_unsafe_workdir_is_refused(
+    spec: NodeSpec, workdir: Path, prepare: Callable[[Path], None]
+) -> None:
+    """Nothing is written where somebody else could read or replace it."""
+    prepare(workdir)
+
+    with pytest.raises(PreflightError) as refused:
+        await open_at(workdir, spec)
+
+    assert refused.value.id == "OR-AGENT-START"
+    assert not list(workdir.parent.rglob("*.py"))
+
+
+async def test_a_link_of_our_own_is_followed(spec: NodeSpec, tmp_path: Path) -> None:
+    """A home that is too small may hold a link to a bigger disk."""
+    link_of_our_own(tmp_path / "link")
+
+    await open_at(tmp_path / "link", spec)
+
+    assert f"{tmp_path}/big-disk/node/agents" in everything_below(tmp_path)
+
+
+async def test_what_is_ours_is_made_private(spec: NodeSpec, workdir: Path) -> None:
+    node_for_reading(workdir)
+
+    await open_at(workdir, spec)
+
+    assert mode_of(workdir / "node") == 0o700
+
+
+async def test_a_workdir_that_cannot_be_made_is_told(spec: NodeSpec) -> None:
+    with pytest.raises(PreflightError) as refused:
+        await open_at("/proc/no/such/place", spec)
+
+    assert refused.value.id == "OR-AGENT-START"
+
+
+def test_home_is_the_start_of_relative_paths(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert resolve_workdir("~/a") == resolve_workdir("a") == str(tmp_path / "a")
+
+
+def test_a_file_in_place_of_a_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(UnsafeDirectory):
+        private_directory(str(tmp_path / "file"))
+
+
+DIGEST = "0123456789abcdef" + "0" * 48
+
+
+def agent_in(workdir: Path) -> Path:
+    """A place for an agent as we leave it."""
+    agent = workdir / "node" / "agents" / DIGEST[:16]
+    agent.mkdir(parents=True, mode=0o700)
+    for folder in (workdir / "node", agent.parent):
+        folder.chmod(0o700)
+    return agent
+
+
+def test_the_first_look_finds_an_agent_that_nobody_else_can_touch(tmp_path: Path) -> None:
+    agent = agent_in(tmp_path / "work")
+    assert find(str(tmp_path / "work"), DIGEST) == (str(tmp_path / "work"), str(agent))
+
+
+@pytest.mark.parametrize("odd", ["node", "node/agents", f"node/agents/{DIGEST[:16]}"])
+@pytest.mark.parametrize("mode", [0o750, 0o702, 0o755])
+def test_the_first_look_leaves_odd_modes_to_the_careful_one(
+    odd: str, mode: int, tmp_path: Path
+) -> None:
+    agent_in(tmp_path)
+    (tmp_path / odd).chmod(mode)
+    assert find(str(tmp_path), DIGEST) is None
+
+
+def test_the_first_look_leaves_links_and_open_directories_to_the_careful_one(
+    tmp_path: Path,
+) -> None:
+    """A link in place of the agent; and a directory above in which anybody may put another."""
+    agent = agent_in(tmp_path / "open" / "work")
+    (tmp_path / "open").chmod(0o777)
+    assert find(str(tmp_path / "open" / "work"), DIGEST) is None
+    (tmp_path / "open").chmod(0o755)
+    assert find(str(tmp_path / "open" / "work"), DIGEST) is not None
+    agent.rename(tmp_path / "elsewhere")
+    agent.symlink_to(tmp_path / "elsewhere")
+    assert find(str(tmp_path / "open" / "work"), DIGEST) is None

@@ -1,0 +1,281 @@
+"""Workloads: their declaration, the values that `--set` gives, and users' own scripts."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.parsing.inputs.workload import load_workload, make_job, script_job
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.model.workload import (
+    Gate,
+    Job,
+    ParameterType,
+    Per,
+    SampleSource,
+    Shape,
+    Workload,
+)
+
+TEXT = """
+name: demo
+summary: A demonstration
+entry: train.py
+shape: local-rounds
+ranks: {per: gpu, cpu: 2}
+requires: {modules: [torch, torch.nn], requirements: requirements.txt, min_nodes: 1}
+default_preset: tiny
+presets:
+  tiny: {steps: 5}
+  big: {steps: 1000, model: org/big, packing: false}
+parameters:
+  steps: {type: int, default: 60, min: 1, max: 1000, unit: steps, help: optimiser steps}
+  rate: {type: float, default: 1, min: 0}
+  width: {type: int, default: 64, min: 32, multiple_of: 32}
+  ratio: {type: float, default: 0.5, above: 0, below: 1}
+  model: {type: str, default: ""}
+  packing: {type: bool, default: true}
+  dtype: {type: choice, choices: [bf16, fp32], default: fp32}
+metrics:
+  loss: {unit: nats/token, direction: lower, required: true, gate: {max: 0.5}}
+artifacts: [adapter, loss.jsonl]
+"""
+
+
+def demo() -> Workload:
+    return load_workload(TEXT, "w/workload.yaml", "/p/w")
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        load_workload(text, "w.yaml", "/p")
+    return str(caught.value)
+
+
+DIVISIBLE = """
+name: demo
+entry: work.py
+shape: divisible
+samples: {file: dataset, count: samples, group: batch}
+parameters:
+  dataset: {type: str, default: ""}
+  samples: {type: int, default: 60}
+  batch: {type: int, default: 8, min: 1}
+"""
+
+
+def test_divisible_work_says_what_its_samples_are() -> None:
+    """Three parameters by name."""
+    workload = load_workload(DIVISIBLE, "w.yaml", "/p")
+    assert workload.samples == SampleSource(file="dataset", count="samples", group="batch")
+
+
+@pytest.mark.parametrize(
+    "old,new,expected",
+    [
+        ("count: samples", "count: sample", ["w.yaml:5:", "samples.count", "samples'"]),
+        ("group: batch", "group: dataset", ["w.yaml:5:", "dataset is of type str, not int"]),
+        ("file: dataset", "file: batch", ["w.yaml:5:", "batch is of type int, not str"]),
+        ("file: dataset", "filee: dataset", ["unknown key 'filee'", "file"]),
+        ("shape: divisible", "shape: rigid", ["divisible and the section samples go together"]),
+        ("samples: {file", "metrics: {}  # {file", ["go together"]),
+    ],
+)
+def test_samples_that_make_no_sense_are_refused(old: str, new: str, expected: list[str]) -> None:
+    """With file:line and the nearest name."""
+    said = refusal(DIVISIBLE.replace(old, new, 1))
+    for words in expected:
+        assert words in said, said
+
+
+def test_a_declaration_is_read() -> None:
+    """Every field arrives, typed."""
+    workload = demo()
+
+    assert (workload.name, workload.entry, workload.folder) == ("demo", "train.py", "/p/w")
+    assert workload.shape is Shape.LOCAL_ROUNDS
+    assert (workload.ranks.per, workload.ranks.cpu) == (Per.GPU, 2)
+    assert workload.modules == ("torch", "torch.nn")
+    assert workload.parameters["rate"].type is ParameterType.FLOAT
+    assert workload.parameters["rate"].default == 1.0
+    assert workload.parameters["steps"].place == "w/workload.yaml:13:3"
+    assert workload.presets["big"]["packing"] is False
+    assert workload.metrics["loss"].gate == Gate(max=0.5)
+    assert workload.artifacts == ("adapter", "loss.jsonl")
+
+
+def test_values_come_from_defaults_then_preset_then_settings() -> None:
+    """Each layer overrides the one before; the argument vector is in declared order."""
+    job = make_job(demo(), ["preset=big", "dtype=bf16", "steps=7", "steps=8"])
+
+    assert job.preset == "big"
+    assert job.argv() == (
+        "--steps=8",
+        "--rate=1.0",
+        "--width=64",
+        "--ratio=0.5",
+        "--model=org/big",
+        "--no-packing",
+        "--dtype=bf16",
+    )
+
+
+def test_the_default_preset_applies_and_can_be_switched_off() -> None:
+    """`preset=` asks for the bare defaults."""
+    assert make_job(demo()).values["steps"] == 5
+    assert make_job(demo(), ["preset="]).values["steps"] == 60
+
+
+@pytest.mark.parametrize(
+    "setting,name,value",
+    [
+        ("steps=1_000", "steps", 1000),
+        ("rate=1e-4", "rate", 1e-4),
+        ("rate=3", "rate", 3.0),
+        ("packing=no", "packing", False),
+        ("packing=TRUE", "packing", True),
+        ("model=a=b c", "model", "a=b c"),
+        ("model=", "model", ""),
+    ],
+)
+def test_settings_are_typed(setting: str, name: str, value: object) -> None:
+    """Text becomes what the parameter is declared as."""
+    found = make_job(demo(), [setting]).values[name]
+
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "setting,expected",
+    [
+        ("steps", "--set 'steps' is not key=value"),
+        ("=1", "is not key=value"),
+        ("stesp=1", "did you mean 'steps'?"),
+        ("preset=tine", "did you mean 'tiny'?"),
+        (
+            "steps=many",
+            "parameter steps: expected int >= 1 and <= 1000 (steps), found the text 'many'",
+        ),
+        ("steps=1.5", "found the text '1.5'"),
+        ("steps=0", "found the number 0"),
+        ("steps=1001", "found the number 1001"),
+        ("steps=9999999999999999999999", "expected int"),
+        ("rate=nan", "expected float >= 0, found the number nan"),
+        ("rate=inf", "found the number inf"),
+        ("width=100", "expected int >= 32 and a multiple of 32, found the number 100"),
+        ("ratio=0", "expected float > 0 and < 1, found the number 0.0"),
+        ("ratio=1", "found the number 1.0"),
+        ("rate=x", "found the text 'x'"),
+        ("packing=maybe", "expected bool, found the text 'maybe'"),
+        ("dtype=bf17", "expected one of bf16, fp32, found the text 'bf17'; did you mean 'bf16'?"),
+        ("model=a\0b", "NUL"),
+    ],
+)
+def test_wrong_settings_say_what_was_expected(setting: str, expected: str) -> None:
+    """The parameter, its type and bounds, the value given."""
+    with pytest.raises(UsageError) as caught:
+        make_job(demo(), [setting])
+
+    assert expected in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_wrong_value_says_where_the_parameter_is_declared() -> None:
+    """file:line:column of the declaration."""
+    with pytest.raises(UsageError) as caught:
+        make_job(demo(), ["steps=0"])
+
+    assert "at w/workload.yaml:13:3" in str(caught.value)
+
+
+@given(st.text(max_size=40))
+def test_any_setting_is_taken_or_refused(setting: str) -> None:
+    """No text after --set fails in another way, and text parameters keep it byte by byte."""
+    try:
+        job = make_job(demo(), [f"model={setting}"])
+    except UsageError:
+        assert "\0" in setting
+    else:
+        assert job.values["model"] == setting
+
+
+@pytest.mark.parametrize(
+    "change,expected",
+    [
+        (("entry: train.py", "entry: ../x.py"), "must be a path inside the workload's folder"),
+        (("entry: train.py", "entry: /x.py"), "must be a path inside the workload's folder"),
+        (("entry: train.py\n", ""), "key 'entry' is missing"),
+        (("shape: local-rounds", "shape: elastic"), "is not one of rigid, divisible, local-rounds"),
+        (("cpu: 2", "cpu: 0"), "ranks.cpu: must be greater than or equal to 1"),
+        (("requires: {modules: [torch", "requires: {modules: [os;x"), "not a Python module name"),
+        (("tiny: {steps: 5}", "tiny: {stesp: 5}"), "preset tiny: unknown parameter 'stesp'"),
+        (("tiny: {steps: 5}", "tiny: {steps: 0}"), "steps: expected int >= 1"),
+        (("tiny: {steps: 5}", "tiny: {steps: yes}"), "found the text 'yes'"),
+        (("default_preset: tiny", "default_preset: tine"), "did you mean 'tiny'?"),
+        (
+            ("default: 60", "default: true"),
+            "steps: expected int >= 1 and <= 1000 (steps), found tr",
+        ),
+        (("default: fp32", "default: fp16"), "dtype: expected one of bf16, fp32"),
+        (("type: choice, choices: [bf16, fp32]", "type: choice"), "go together"),
+        (("model: {type: str,", "model: {type: str, min: 1,"), "bounds do not apply to type str"),
+        (("model: {type: str,", "model: {type: str, multiple_of: 2,"), "multiple_of does not"),
+        (("rate: {type: float", "rate: {type: float, multiple_of: 2"), "multiple_of does not"),
+        (("min: 1, max: 1000", "min: 9, max: 1"), "min 9 is above max 1"),
+        (("gate: {max: 0.5}", "gate: {}"), "a gate needs min, max or both"),
+        (("  steps: {type", "  preset: {type"), "not a parameter name"),
+        (("required: true", "required: on"), "expected true or false, found the text 'on'"),
+        (("summary: A demonstration", 'summary: "\\e[31mred"'), "holds a control character"),
+        (("artifacts: [adapter", "artifacts: [../adapter"), "must be a path inside"),
+    ],
+)
+def test_wrong_declarations_are_refused(change: tuple[str, str], expected: str) -> None:
+    """Contradictions inside a declaration are found before anything runs."""
+    broken = TEXT.replace(*change, 1)
+
+    assert broken != TEXT
+    assert expected in refusal(broken)
+    assert "w.yaml:" in refusal(broken)
+
+
+def test_a_python_script_is_an_entry() -> None:
+    """A launcher gives ranks to it; its arguments follow."""
+    job = script_job(["train.py", "--lr", "1e-4"], folder="/p", script="src/train.py")
+
+    assert job.workload.entry == "src/train.py"
+    assert job.workload.program == ()
+    assert job.argv() == ("--lr", "1e-4")
+
+
+def test_everything_else_is_a_program() -> None:
+    """A script of the project is named from its root, a command is looked up on the nodes."""
+    script = script_job(["./a.sh", "x"], folder="/p", script="bin/a.sh")
+    command = script_job(["hostname", "-f"], folder="/p", script=None, per=Per.NODE)
+
+    assert script.workload.program == ("./bin/a.sh", "x")
+    assert command.workload.program == ("hostname", "-f")
+    assert command.workload.ranks.per is Per.NODE
+    assert isinstance(command, Job)
+
+
+@pytest.mark.parametrize("words", [[], [""]])
+def test_no_command_is_a_usage_error(words: list[str]) -> None:
+    """Nothing after `--` shows how it is meant."""
+    with pytest.raises(UsageError, match="no command"):
+        script_job(words, folder="/p", script=None)
+
+
+def test_a_word_can_be_valid_in_place_of_a_number() -> None:
+    """Declared by choices of a number; anything else is refused with what was expected."""
+    text = TEXT.replace("steps: {type: int", "steps: {type: int, choices: [auto]")
+    workload = load_workload(text, "w/workload.yaml", "/p/w")
+    for given_value, value in (("auto", "auto"), ("7", 7)):
+        assert make_job(workload, [f"steps={given_value}"]).values["steps"] == value
+    for wrong in ("much", "0"):
+        with pytest.raises(UsageError, match=r"expected int >= 1 and <= 1000 \(steps\) or auto"):
+            make_job(workload, [f"steps={wrong}"])
+    assert "choices do not apply to type str" in refusal(
+        TEXT.replace("model: {type: str", "model: {type: str, choices: [auto]")
+    )
