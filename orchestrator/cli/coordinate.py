@@ -14,24 +14,24 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import ViewOptions
+from orchestrator.adapters.report.publish import publish
+from orchestrator.adapters.store.atomic_files import write_json
+from orchestrator.adapters.store.claim import claimed
+from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.cli.open_view import open_view, show_left, show_result
+from orchestrator.cli.options import ViewOptions
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.verdict.result import FailureResult, Result, Status
-from orchestrator.adapters.report.publish import publish
-from orchestrator.adapters.store.claim import claimed
-from orchestrator.adapters.store.atomic_files import write_json
-from orchestrator.adapters.store.layout import Layout, RunFolder
+from orchestrator.engine.run import execute
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.interrupts import Abandoned, Interrupts
 from orchestrator.engine.support.observer import Observer
 from orchestrator.engine.support.problems import not_written
-from orchestrator.engine.run import execute
 from orchestrator.view.progress.following import ways_on
-from orchestrator.view.terminal.outlet import Outlets, independent_output
 from orchestrator.view.tables.plan_text import unattended
+from orchestrator.view.terminal.outlet import Outlets, independent_output
 from orchestrator.view.terminal.text import seconds
 
 Drive = Callable[[RunContext], Coroutine[Any, Any, Result]]

@@ -12,15 +12,15 @@ from dataclasses import replace
 
 import click
 
-from orchestrator.cli.coordinate import abandoned, coordinate
-from orchestrator.cli.outermost import SCHEMA_VERSION
-from orchestrator.cli.options import CONTINUE, JobOptions, ViewOptions
-from orchestrator.cli.open_view import open_view, show_result
-from orchestrator.core.run import machine
-from orchestrator.core.run.events import Phase
 from orchestrator.adapters.background import fork_away
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import Identity, read_identity, signalling
+from orchestrator.cli.coordinate import abandoned, coordinate
+from orchestrator.cli.open_view import open_view, show_result
+from orchestrator.cli.options import CONTINUE, JobOptions, ViewOptions
+from orchestrator.cli.outermost import SCHEMA_VERSION
+from orchestrator.core.run import machine
+from orchestrator.core.run.events import Phase
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.interrupts import LEAVE_AT, Interrupts
 from orchestrator.view.progress.following import follow, gone

@@ -14,18 +14,22 @@ from click.shell_completion import CompletionItem
 
 from orchestrator.core.base.suggest import did_you_mean
 
+_COMMANDS = "orchestrator.cli.commands"
 _OWN_OPTIONS = frozenset({"-h", "--help", "--version"})
 
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A command to come: where it is, and the line that help shows for it."""
+    """A command to come: its module in ``cli/commands``, and the line that help shows for it.
+
+    ``attribute``: what the command is called in its module, where that is not the verb's name.
+    """
 
     name: str
     module: str
-    attribute: str
     section: str
     summary: str
+    attribute: str = ""
 
 
 class ReaderGone(Exception):
@@ -51,7 +55,8 @@ class LazyGroup(click.Group):
         verb = self._verbs.get(cmd_name)
         if verb is None:
             return None
-        command = getattr(importlib.import_module(verb.module), verb.attribute)
+        module = importlib.import_module(f"{_COMMANDS}.{verb.module}")
+        command = getattr(module, verb.attribute or verb.name)
         assert isinstance(command, click.Command)
         return command
 

@@ -5,16 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from orchestrator.parsing.inputs.selection import select
-from orchestrator.parsing.inputs.workload import make_job
-from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_slurm_options
-from orchestrator.core.base.errors import UsageError
-from orchestrator.core.launchers.ray import OPTION as RAY_ADDRESS
-from orchestrator.core.model.plan import Plan
-from orchestrator.core.planning.planning import Refusal, assume
-from orchestrator.core.planning.planning import plan as make_plan
-from orchestrator.core.model.request import RunRequest
-from orchestrator.core.model.workload import Job, Workload
 from orchestrator.adapters.store.bundled import bundled_kit
 from orchestrator.adapters.store.catalog import Catalog, open_script
 from orchestrator.adapters.store.data_set import sample_set
@@ -25,6 +15,16 @@ from orchestrator.adapters.sync.code_snapshot import (
     take_snapshot,
     workload_parts,
 )
+from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_slurm_options
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.launchers.ray import OPTION as RAY_ADDRESS
+from orchestrator.core.model.plan import Plan
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.model.workload import Job, Workload
+from orchestrator.core.planning.planning import Refusal, assume
+from orchestrator.core.planning.planning import plan as make_plan
+from orchestrator.parsing.inputs.selection import select
+from orchestrator.parsing.inputs.workload import make_job
 
 ANY_SCRIPT = "train.py"
 

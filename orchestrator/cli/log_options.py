@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.nodeset import NodeSetError, expand, fold
-from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.view.terminal.log_lines import Source, parse_ranks, source_of
 from orchestrator.view.tables.plan_text import ranges
+from orchestrator.view.terminal.log_lines import Source, parse_ranks, source_of
 
 
 def selection(

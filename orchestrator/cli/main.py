@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from orchestrator import __version__
+from orchestrator.cli.lazy import LazyGroup, ReaderGone, Verb
 from orchestrator.cli.outermost import (
     Interrupted,
     broken_pipe,
@@ -17,40 +18,29 @@ from orchestrator.cli.outermost import (
     report_error,
     report_internal,
 )
-from orchestrator.cli.lazy import LazyGroup, ReaderGone, Verb
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 
 _JOBS, _MACHINES, _RUNS, _SETUP = "Jobs", "Machines", "Runs", "Configuration"
-_RUNS_MODULE = "orchestrator.cli.commands.runs"
-
 VERBS = (
-    Verb("run", "orchestrator.cli.commands.run", "run", _JOBS, "Run a workload, or your own script."),
-    Verb("plan", "orchestrator.cli.commands.plan", "plan", _JOBS, "Show exactly what a run would do."),
-    Verb("exec", "orchestrator.cli.commands.exec", "exec_", _JOBS, "Run one command on every node."),
-    Verb("sync", "orchestrator.cli.commands.sync", "sync", _JOBS, "Bring your project to every node."),
-    Verb("probe", "orchestrator.cli.commands.probe", "probe", _MACHINES, "Show what the machines have."),
-    Verb("doctor", "orchestrator.cli.commands.doctor", "doctor", _MACHINES, "Check the machines."),
-    Verb(
-        "explain",
-        "orchestrator.cli.commands.explain",
-        "explain",
-        _MACHINES,
-        "Show where the ranks' environment came from.",
-    ),
-    Verb("ps", _RUNS_MODULE, "ps", _RUNS, "List runs."),
-    Verb("show", _RUNS_MODULE, "show", _RUNS, "Show a run's result."),
-    Verb("logs", _RUNS_MODULE, "logs", _RUNS, "Print or follow the logs of a run."),
-    Verb("diagnose", "orchestrator.cli.commands.diagnose", "diagnose", _RUNS, "Name the cause in logs."),
-    Verb("attach", _RUNS_MODULE, "attach", _RUNS, "Follow a run that goes on elsewhere."),
-    Verb("resume", "orchestrator.cli.commands.resume", "resume", _RUNS, "Go on with a run."),
-    Verb("stop", _RUNS_MODULE, "stop", _RUNS, "Stop a run and clean up behind it."),
-    Verb("clean", _RUNS_MODULE, "clean", _RUNS, "Remove what runs left on nodes and here."),
-    Verb("drill", "orchestrator.cli.commands.drill", "drill", _SETUP, "Break things, measure what follows."),
-    Verb("cluster", "orchestrator.cli.commands.cluster", "cluster", _SETUP, "List and check inventories."),
-    Verb("workload", "orchestrator.cli.commands.workload", "workload", _SETUP, "List and show workloads."),
-    Verb(
-        "completion", "orchestrator.cli.commands.completion", "completion", _SETUP, "Print shell completion."
-    ),
+    Verb("run", "run", _JOBS, "Run a workload, or your own script."),
+    Verb("plan", "plan", _JOBS, "Show exactly what a run would do."),
+    Verb("exec", "exec", _JOBS, "Run one command on every node.", attribute="exec_"),
+    Verb("sync", "sync", _JOBS, "Bring your project to every node."),
+    Verb("probe", "probe", _MACHINES, "Show what the machines have."),
+    Verb("doctor", "doctor", _MACHINES, "Check the machines."),
+    Verb("explain", "explain", _MACHINES, "Show where the ranks' environment came from."),
+    Verb("ps", "runs", _RUNS, "List runs."),
+    Verb("show", "runs", _RUNS, "Show a run's result."),
+    Verb("logs", "runs", _RUNS, "Print or follow the logs of a run."),
+    Verb("diagnose", "diagnose", _RUNS, "Name the cause in logs."),
+    Verb("attach", "runs", _RUNS, "Follow a run that another process coordinates."),
+    Verb("resume", "resume", _RUNS, "Continue a run."),
+    Verb("stop", "runs", _RUNS, "Stop a run and clean up behind it."),
+    Verb("clean", "runs", _RUNS, "Remove what runs left on nodes and here."),
+    Verb("drill", "drill", _SETUP, "Break things, measure what follows."),
+    Verb("cluster", "cluster", _SETUP, "List and check inventories."),
+    Verb("workload", "workload", _SETUP, "List and show workloads."),
+    Verb("completion", "completion", _SETUP, "Print shell completion."),
 )
 
 

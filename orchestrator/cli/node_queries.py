@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from orchestrator.core.doctor.check_model import Mesh
     from orchestrator.core.base.errors import OrchestrateError
+    from orchestrator.core.doctor.check_model import Mesh
     from orchestrator.core.model.inventory import Cluster
     from orchestrator.engine.oneshot.probe_nodes import Surveyed
     from orchestrator.view.tables.tables import Table
@@ -32,8 +32,8 @@ def survey_options(command: Command) -> Command:
 
 def load_cluster(cluster: str, nodes: str) -> Cluster:
     """The selected part of an inventory. Raises ``UsageError``."""
-    from orchestrator.parsing.inputs.selection import select
     from orchestrator.adapters.store.catalog import Catalog
+    from orchestrator.parsing.inputs.selection import select
 
     return select(Catalog.from_environment(os.environ).cluster(cluster), nodes)
 

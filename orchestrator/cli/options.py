@@ -326,8 +326,8 @@ def parse_budgets(
     """``NAME=SECONDS`` over the defaults; ``run_s`` wins over ``run=``, and ``unattended`` (seconds
     or ``continue``) over ``lease=``. Raises ``UsageError``.
     """
-    from orchestrator.core.model.request import Budgets
     from orchestrator.core.base.suggest import did_you_mean
+    from orchestrator.core.model.request import Budgets
 
     known = [f.name.removesuffix("_s") for f in fields(Budgets) if f.name.endswith("_s")]
     given: dict[str, float | None] = {}

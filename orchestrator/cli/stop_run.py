@@ -9,8 +9,6 @@ import time
 
 import click
 
-from orchestrator.cli.options import ViewOptions
-from orchestrator.core.base.errors import BusyError, DeadlineError, ExitCode
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import (
     Identity,
@@ -20,6 +18,8 @@ from orchestrator.adapters.store.liveness import (
     signalling,
 )
 from orchestrator.adapters.store.run_list import read_result
+from orchestrator.cli.options import ViewOptions
+from orchestrator.core.base.errors import BusyError, DeadlineError, ExitCode
 from orchestrator.view.terminal.text import brief
 
 POLL_S = 0.1
@@ -96,10 +96,10 @@ def _stop_in_its_place(layout: Layout, folder: RunFolder, *, now: bool) -> int:
     """
     from orchestrator.cli.coordinate import coordinate
     from orchestrator.core.run.events import StopKind, StopRequested
-    from orchestrator.engine.support.context import RunContext
-    from orchestrator.engine.support.problems import NOT_WRITTEN
     from orchestrator.engine.oneshot.cleanup import read_request
     from orchestrator.engine.run import resume
+    from orchestrator.engine.support.context import RunContext
+    from orchestrator.engine.support.problems import NOT_WRITTEN
 
     kind = StopKind.KILL if now else StopKind.GRACEFUL
     asked = StopRequested(kind=kind, by="orchestrate stop", at=time.time())

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from orchestrator.core.run.events import Event, RankExited
 from orchestrator.core.base.outcome import Signalled
 from orchestrator.core.model.request import Budgets
-from orchestrator.core.verdict.result import Result
+from orchestrator.core.run.events import Event, RankExited
 from orchestrator.core.run.state import LEASE, RunState
+from orchestrator.core.verdict.result import Result
 
 # Ranks that only wait for their fault end by themselves after a minute, whatever goes wrong.
 LONG, SHORT = 600, 40

@@ -9,7 +9,8 @@ import errno
 from collections.abc import Mapping
 from contextlib import suppress
 
-from orchestrator.parsing.replies.supervisor_records import BadRecord
+from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.model.comm_modes import Rung
 from orchestrator.core.run.actions import (
     Action,
     Classify,
@@ -32,21 +33,20 @@ from orchestrator.core.run.actions import (
     Sweep,
     Sync,
 )
-from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.run.events import Event, Failed, Phase
-from orchestrator.core.model.comm_modes import Rung
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.sharing.diloco import average
 from orchestrator.engine.network.classify import classify
-from orchestrator.engine.support.context import Post, RunContext
-from orchestrator.engine.sharing.sample_scheduler import divide
-from orchestrator.engine.sharing.rank_exchange import Exchange
 from orchestrator.engine.network.fabric_probe import probe_fabric
 from orchestrator.engine.network.mesh import probe_links
 from orchestrator.engine.node.handle import NodeHand
 from orchestrator.engine.node.lease_renewal import FENCED
-from orchestrator.engine.support.problems import problem_of, superseded, unwritable
 from orchestrator.engine.node.reserve_all import reserve
+from orchestrator.engine.sharing.diloco import average
+from orchestrator.engine.sharing.rank_exchange import Exchange
+from orchestrator.engine.sharing.sample_scheduler import divide
+from orchestrator.engine.support.context import Post, RunContext
+from orchestrator.engine.support.problems import problem_of, superseded, unwritable
+from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 PHASE_OF: dict[type[Action], Phase] = {
     Connect: Phase.CONNECT,

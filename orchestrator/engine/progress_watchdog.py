@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
+from orchestrator.core.model.comm_modes import Rung
 from orchestrator.core.run.events import Event, Progressed, RankExited, Reported
 from orchestrator.core.run.evidence import Stalled
 from orchestrator.core.run.hang import Activity, suspect
-from orchestrator.core.model.comm_modes import Rung
-from orchestrator.core.verdict.result import Result
 from orchestrator.core.run.state import RunState
+from orchestrator.core.verdict.result import Result
 from orchestrator.engine.support.clock import Clock
 
 BEATS_PER_LIMIT = 20

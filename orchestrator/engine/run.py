@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from orchestrator.adapters.store.atomic_files import write_json
+from orchestrator.adapters.store.journal import Journal
+from orchestrator.adapters.store.metric_series import Point, SeriesWriter
+from orchestrator.core.base.codec import to_json
+from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run import machine
 from orchestrator.core.run.actions import Action, Conclude, Launch, Stop
-from orchestrator.core.base.codec import to_json
 from orchestrator.core.run.events import (
     Begun,
     DeadlinePassed,
@@ -20,20 +24,16 @@ from orchestrator.core.run.events import (
     StopKind,
     StopRequested,
 )
-from orchestrator.core.model.request import RunRequest
-from orchestrator.core.verdict.result import Result
 from orchestrator.core.run.state import EPOCH_STEP, RunState, new_state
+from orchestrator.core.verdict.result import Result
 from orchestrator.core.verdict.verdict import conclude
-from orchestrator.adapters.store.atomic_files import write_json
-from orchestrator.adapters.store.journal import Journal
-from orchestrator.adapters.store.metric_series import Point, SeriesWriter
+from orchestrator.engine.action_runner import Hands
+from orchestrator.engine.network.link_watchdog import Dialler, LinkWatch
+from orchestrator.engine.progress_watchdog import Pulse
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.diagnose_run import with_diagnosis
-from orchestrator.engine.action_runner import Hands
 from orchestrator.engine.support.interrupts import Abandoned
-from orchestrator.engine.network.link_watchdog import Dialler, LinkWatch
 from orchestrator.engine.support.problems import not_written
-from orchestrator.engine.progress_watchdog import Pulse
 from orchestrator.engine.support.replay import Timings, recall
 
 # Events that are already waiting share one write; the bound keeps observers lively.

@@ -7,13 +7,13 @@ import sys
 import threading
 from collections import OrderedDict
 
+from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, SYSTEM, AgentFault, shorten
 from orchestrator.node_agent.base.bootstrap import refusal
 from orchestrator.node_agent.base.call import Call, Context
-from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, SYSTEM, AgentFault, shorten
 from orchestrator.node_agent.base.node_layout import NodeLayout
-from orchestrator.node_agent.operations import INLINE, OPERATIONS, READS
 from orchestrator.node_agent.base.sysfs import boot_id
 from orchestrator.node_agent.base.wire import Body, FrameWriter, WireError, heard, read_frame
+from orchestrator.node_agent.operations import INLINE, OPERATIONS, READS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

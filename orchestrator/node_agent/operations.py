@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 
-from orchestrator.node_agent.base.call import Call, Context
 from orchestrator.node_agent.base.agent_errors import BUSY, AgentFault
+from orchestrator.node_agent.base.call import Call, Context
 from orchestrator.node_agent.base.wire import field, strings
 
 TYPE_CHECKING = False
@@ -106,9 +106,11 @@ def _with_reservations(module: str, name: str) -> Callable[[Call], Result]:
     """The function ``name(reservations, layout, request)`` of a module of the agent."""
 
     def perform(call: Call) -> Result:
+        from orchestrator.node_agent.attempt.reservations import Reservations
+
         loaded = importlib.import_module(f"orchestrator.node_agent.{module}")
-        function = getattr(loaded, name)
-        result: Result = function(call.context.reservations, call.layout, call.request)
+        reservations = call.context.shared(Reservations)
+        result: Result = getattr(loaded, name)(reservations, call.layout, call.request)
         return result
 
     return perform

@@ -54,7 +54,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="resume-forgets-how-far-it-read",
         promise="no point of a series is kept twice",
-        file=f"{_ENGINE}/recorded.py",
+        file=f"{_ENGINE}/support/replay.py",
         old="return replace(state, positions={**read, **further})",
         new="return state",
         tests=(
@@ -64,7 +64,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="logs-appended-blindly",
         promise="no log byte is lost or doubled",
-        file=f"{_ENGINE}/watching.py",
+        file=f"{_ENGINE}/node/log_stream.py",
         old="file.write(data[end - offset :])",
         new="file.write(data)",
         tests=(f"{_UNTRUSTED}::test_a_stream_in_pieces_is_the_stream",),
@@ -72,7 +72,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="collected-before-the-logs-are-here",
         promise="no log byte is lost or doubled",
-        file=f"{_ENGINE}/node_hand.py",
+        file=f"{_ENGINE}/node/handle.py",
         old="        await watcher.drained()\n",
         new="",
         tests=(f"{_SEEDS}::test_random_faults[0]",),
@@ -80,7 +80,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="stop-passes-a-launch-under-way",
         promise="a stop reaches a node whose launch is under way",
-        file=f"{_ENGINE}/node_hand.py",
+        file=f"{_ENGINE}/node/handle.py",
         old="        async with self._launching:\n            try:\n",
         new="        if True:\n            try:\n",
         tests=("tests/engine/node/test_handle.py",),
@@ -88,7 +88,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="reservations-are-kept",
         promise="whoever waits for a lock holds none",
-        file=f"{_ENGINE}/reserving.py",
+        file=f"{_ENGINE}/node/reserve_all.py",
         old="if errors or occupied:",
         new="if errors:",
         tests=("tests/engine/node/test_reserve_all.py",),
@@ -96,7 +96,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="lease-is-never-renewed",
         promise="ranks go on for as long as their coordinator lives",
-        file=f"{_ENGINE}/node_lease.py",
+        file=f"{_ENGINE}/node/lease_renewal.py",
         old="            await asyncio.sleep(every_s)\n",
         new="            await asyncio.sleep(every_s * 100)\n",
         tests=(f"{_SEEDS}::test_random_faults[0]",),
@@ -104,7 +104,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="digests-are-not-compared",
         promise="artifacts arrive as they were, or not at all",
-        file=f"{_ENGINE}/collect.py",
+        file=f"{_ENGINE}/node/collect_outputs.py",
         old="if digest != output.sha256:",
         new="if not digest:",
         tests=("tests/security/test_offers.py::test_what_was_announced_must_come",),
@@ -112,7 +112,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="outputs-may-leave-their-folder",
         promise="nothing from a node is written outside the run's folder",
-        file=f"{_ENGINE}/collect.py",
+        file=f"{_ENGINE}/node/collect_outputs.py",
         old='part in {"", ".", ".."}',
         new='part in {"", "."}',
         tests=(f"{_UNTRUSTED}::test_a_listing_that_lies_is_refused",),
@@ -120,15 +120,17 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="broken-links-count-as-silence",
         promise="ranks that make progress are never ended for a hang",
-        file=f"{_ENGINE}/pulse.py",
+        file=f"{_ENGINE}/progress_watchdog.py",
         old="if node in broken:",
         new="if not broken:",
-        tests=("tests/engine/run/test_progress_watchdog.py::test_a_broken_link_is_not_silence_of_the_ranks",),
+        tests=(
+            "tests/engine/run/test_progress_watchdog.py::test_a_broken_link_is_not_silence_of_the_ranks",
+        ),
     ),
     Mutant(
         name="broken-ssh-is-a-broken-link",
         promise="a link between nodes is broken only if its ends say so",
-        file=f"{_ENGINE}/links.py",
+        file=f"{_ENGINE}/network/link_watchdog.py",
         old="for name, node in nodes.items() if not node.broken}",
         new="for name, node in nodes.items()}",
         tests=(
@@ -138,15 +140,17 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="progress-does-not-save-a-run-with-a-broken-link",
         promise="ranks that make progress are never ended for a broken link",
-        file=f"{_ENGINE}/links.py",
+        file=f"{_ENGINE}/network/link_watchdog.py",
         old="if min(s, quiet_s) >= limit_s}",
         new="if s >= limit_s}",
-        tests=("tests/engine/network/test_link_watchdog.py::test_ranks_that_go_on_do_not_need_the_link",),
+        tests=(
+            "tests/engine/network/test_link_watchdog.py::test_ranks_that_go_on_do_not_need_the_link",
+        ),
     ),
     Mutant(
         name="sigterm-just-ends",
         promise="SIGTERM leaves no process of the run",
-        file=f"{_ENGINE}/interrupts.py",
+        file=f"{_ENGINE}/support/interrupts.py",
         old="STOPPING = (signal.SIGINT, signal.SIGTERM)",
         new="STOPPING = (signal.SIGINT,)",
         tests=("tests/engine/run/test_interrupts.py::test_a_signal_as_soon_as_the_run_exists",),
@@ -186,7 +190,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="files-appear-half-written",
         promise="a file is the old one or the new one, never half of it",
-        file=f"{_STORE}/files.py",
+        file=f"{_STORE}/atomic_files.py",
         old="    fd, name = tempfile.mkstemp(",
         new="    path.write_bytes(content[:1])\n    fd, name = tempfile.mkstemp(",
         tests=("tests/store/test_runs.py::test_write_atomic_replaces_all_or_nothing",),

@@ -14,7 +14,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="takeover-keeps-the-epoch",
         promise="whoever takes over fences the coordinator before off",
-        file=f"{_CORE}/recording.py",
+        file=f"{_CORE}/run/recording.py",
         old="state, epoch=event.epoch, resumed=True,",
         new="state, resumed=True,",
         tests=(f"{_TAKEOVER}::test_ranks_that_a_lease_ended_go_on_in_another_attempt",),
@@ -22,7 +22,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="takeover-forgets-what-is-launched",
         promise="resume does nothing again that was done",
-        file=f"{_CORE}/recording.py",
+        file=f"{_CORE}/run/recording.py",
         old="replace(node, connected=False, reached=None) for",
         new="replace(node, connected=False, reached=None, launched=False) for",
         tests=(f"{_TAKEOVER}::test_a_takeover_at_any_moment_leads_to_the_same_verdict",),
@@ -30,7 +30,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="concluded-before-all-are-swept",
         promise="a run ends when every node is verified clean",
-        file=f"{_CORE}/machine.py",
+        file=f"{_CORE}/run/machine.py",
         old="if all(_is_done(node) for _, node in state.planned()):\n        unsure",
         new="if any(_is_done(node) for _, node in state.planned()):\n        unsure",
         tests=(f"{_MACHINE}::test_a_run_is_over_when_every_node_is_swept",),
@@ -38,7 +38,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="lease-of-a-dead-worker-is-lost",
         promise="what a dead worker held goes to others",
-        file=f"{_CORE}/leases.py",
+        file=f"{_CORE}/sharing/leases.py",
         old="                given_up.append(group)\n            self._back.append(group)",
         new="                given_up.append(group)",
         tests=(f"{_LEASES}::test_a_death_costs_no_sample",),
@@ -46,7 +46,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="answered-twice-counted-twice",
         promise="every sample counts exactly once",
-        file=f"{_CORE}/ledger.py",
+        file=f"{_CORE}/sharing/ledger.py",
         old="        if marks & _DONE:\n            return self._repeat(index, digest)\n",
         new="",
         tests=(f"{_LEASES}::test_every_sample_is_counted_once_whatever_happens",),
@@ -54,7 +54,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="other-output-taken-for-the-same",
         promise="outputs that differ are flagged",
-        file=f"{_CORE}/ledger.py",
+        file=f"{_CORE}/sharing/ledger.py",
         old="same = self.digest(index) == digest",
         new="same = True",
         tests=(f"{_LEASES}::test_duplicates_and_conflicts_are_samples",),
@@ -62,7 +62,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="even-leases",
         promise="unequal workers end together",
-        file=f"{_CORE}/leases.py",
+        file=f"{_CORE}/sharing/leases.py",
         old="    most = int((end - backlog) / each + ROUNDING)",
         new="    most = 1000",
         tests=(f"{_LEASES}::test_unequal_workers_end_together",),
@@ -70,7 +70,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="stop-reaches-launched-nodes-only",
         promise="a stop reaches a node whose launch is under way",
-        file=f"{_CORE}/machine.py",
+        file=f"{_CORE}/run/machine.py",
         old="if (state.halted or _holds_up(state, name)) and node.concluded is None:",
         new="if state.halted and node.launched and node.concluded is None:",
         tests=(f"{_MACHINE}::test_a_stop_reaches_a_node_whose_launch_is_under_way",),
@@ -78,7 +78,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="next-attempt-beside-the-last",
         promise="what an attempt may have left is ended before the next one",
-        file=f"{_CORE}/state.py",
+        file=f"{_CORE}/run/state.py",
         old="return known and not self.stale",
         new="return known",
         tests=(f"{_TAKEOVER}::test_what_an_attempt_may_have_left_is_ended_before_the_next",),
@@ -86,7 +86,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="lost-node-counts-as-clean",
         promise="what nobody verified is not clean",
-        file=f"{_CORE}/state.py",
+        file=f"{_CORE}/run/state.py",
         old="return swept is not None and swept.clean",
         new="return swept is None or swept.clean",
         tests=(f"{_TAKEOVER}::test_what_an_attempt_may_have_left_is_ended_before_the_next",),
@@ -94,7 +94,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="unknown-end-is-success",
         promise="an unknown outcome is never success",
-        file=f"{_CORE}/causes.py",
+        file=f"{_CORE}/verdict/failure_cause.py",
         old="return _broken(state) or _unfinished(state, state.plan)",
         new="return _broken(state)",
         tests=(f"{_TAKEOVER}::test_a_rank_without_a_known_end_is_no_success",),
@@ -102,7 +102,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="lapsed-lease-is-no-failure",
         promise="ranks that a lease ended did not finish",
-        file=f"{_CORE}/causes.py",
+        file=f"{_CORE}/verdict/failure_cause.py",
         old="        return _lapsed(state), ExitCode.BUSY\n",
         new="        return None\n",
         tests=(f"{_TAKEOVER}::test_a_lease_that_ran_out_is_no_success_and_can_be_resumed",),
@@ -110,7 +110,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="stopped-ranks-are-the-cause",
         promise="the first failure is named, not whom we stopped for it",
-        file=f"{_CORE}/state.py",
+        file=f"{_CORE}/run/state.py",
         old="own = (e for e in self.endings if not e.by_us and not succeeded(e.outcome))",
         new="own = (e for e in self.endings if not succeeded(e.outcome))",
         tests=(f"{_MACHINE}::test_ranks_that_we_stopped_are_never_the_cause",),
@@ -118,7 +118,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="first-heard-is-first-failed",
         promise="the first failure is the earliest, not the first that was heard of",
-        file=f"{_CORE}/state.py",
+        file=f"{_CORE}/run/state.py",
         old="tuple(sorted((e for e in own if e.at < ours), key=lambda ending: ending.at))",
         new="tuple(e for e in own if e.at < ours)",
         tests=(
@@ -128,7 +128,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="occupied-is-ignored",
         promise="of two runs that want the same GPUs the second is refused",
-        file=f"{_CORE}/recording.py",
+        file=f"{_CORE}/run/recording.py",
         old="return replace(state, occupied=event)",
         new="return replace(state, reserved=True)",
         tests=(f"{_TAKEOVER}::test_what_another_run_holds_refuses_the_run_with_75",),
@@ -136,7 +136,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="missing-figure-is-zero",
         promise="a figure that was not reported passes no gate",
-        file=f"{_CORE}/verdict.py",
+        file=f"{_CORE}/verdict/verdict.py",
         old="    if value is None:\n        return Verdict.NOT_RUN\n",
         new="    if value is None:\n        value = 0.0\n",
         tests=(f"{_MACHINE}::test_a_required_metric_gates_the_run",),
@@ -144,7 +144,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="not-a-number-passes",
         promise="an invalid figure passes no gate",
-        file=f"{_CORE}/verdict.py",
+        file=f"{_CORE}/verdict/verdict.py",
         old="if not math.isfinite(value):",
         new="if math.isinf(value):",
         tests=(f"{_MACHINE}::test_a_required_metric_gates_the_run",),
@@ -152,7 +152,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="highest-rank-has-the-last-word",
         promise="of several ranks' final figures the lowest rank's counts",
-        file=f"{_CORE}/recording.py",
+        file=f"{_CORE}/run/recording.py",
         old="or (other is not None and other.rank < event.rank):",
         new="or (other is not None and other.rank > event.rank):",
         tests=(f"{_MACHINE}::test_of_a_figure_that_several_ranks_report_the_lowest_ranks_counts",),
@@ -160,7 +160,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="reports-count-twice",
         promise="no step is counted twice",
-        file=f"{_CORE}/recording.py",
+        file=f"{_CORE}/run/recording.py",
         old="known = event.position and event.position <= state.positions.get(place, 0)",
         new="known = event.position and event.position == state.positions.get(place, 0)",
         tests=(f"{_TAKEOVER}::test_a_report_is_counted_once_by_its_position",),
@@ -168,7 +168,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="second-interrupt-is-not-heard",
         promise="a second Ctrl-C kills now",
-        file=f"{_CORE}/recording.py",
+        file=f"{_CORE}/run/recording.py",
         old="return replace(old, kind=StopKind.KILL) if new.kind is StopKind.KILL else old",
         new="return old",
         tests=(f"{_MACHINE}::test_a_second_stop_request_kills_without_grace",),
@@ -176,7 +176,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="hang-confirmed-by-some-nodes",
         promise="no run is ended for a hang before every node was looked at",
-        file=f"{_CORE}/machine.py",
+        file=f"{_CORE}/run/machine.py",
         old="if len(found) < len(running):",
         new="if not found:",
         tests=(f"{_HANG}::test_nothing_is_decided_before_every_node_was_looked_at",),
@@ -184,7 +184,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="quoting-is-dropped",
         promise="a command's bytes reach the program unchanged",
-        file=f"{_CORE}/command.py",
+        file=f"{_CORE}/base/command.py",
         old='return "exec " + shlex.join(argv)',
         new='return "exec " + " ".join(argv)',
         tests=(
@@ -194,7 +194,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="secrets-are-written-down",
         promise="secrets are on no disk",
-        file=f"{_CORE}/codec.py",
+        file=f"{_CORE}/base/codec.py",
         old="    if isinstance(value, Secret):\n        return MASK\n",
         new="    if isinstance(value, Secret):\n        return value.reveal()\n",
         tests=("tests/core/base/test_codec.py::test_secrets_are_masked",),

@@ -1,4 +1,7 @@
-"""The layers: cli, view -> engine -> adapters -> parsing -> core, and what the core must not do."""
+"""Layers and folders: who may import whom, and what the core must not do.
+
+``cli, view -> engine -> adapters -> parsing -> core``; the node agent stands beside them all.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,24 @@ import ast
 import sys
 from collections.abc import Iterator
 
+import pytest
+
 from tests.architecture.source import Module, called_name, calls, imports, package_modules
 
 LAYERS = ("core", "parsing", "adapters", "engine", "view", "cli", "__main__")
+NODE_AGENT = "node_agent"
+# Inside a layer, too, imports point to the left only: a folder or file uses those before it.
+FOLDERS = {
+    "core": "base model tuning launchers planning fabric sharing run diagnosis verdict doctor "
+    "drill",
+    "parsing": "inputs importers replies",
+    "engine": "support node network sharing action_runner progress_watchdog run oneshot drills",
+    "view": "terminal tables result progress",
+    "cli": "output masking outermost lazy options load_request node_queries open_view coordinate "
+    "stop_run detach log_options commands main",
+    "node_agent": "base process facts code slurm attempt hang rank_env operations main "
+    "oneshot_probe stage0",
+}
 IMPURE_MODULES = frozenset(
     "asyncio concurrent fcntl glob http io logging multiprocessing os random secrets select "
     "selectors shutil socket sqlite3 ssl subprocess tempfile threading time urllib uuid".split()
@@ -31,7 +49,7 @@ def core_modules() -> list[Module]:
 
 def test_every_module_belongs_to_a_layer() -> None:
     """Nothing stands beside the layers, where no rule would reach it."""
-    allowed = {*LAYERS, ""}
+    allowed = {*LAYERS, NODE_AGENT, ""}
 
     assert not [m.where for m in package_modules() if layer_of(m.name) not in allowed]
 
@@ -50,9 +68,58 @@ def test_imports_point_to_the_right() -> None:
 
 def _points_right(importer: str, imported: str) -> bool:
     source, target = layer_of(importer), layer_of(imported)
+    if NODE_AGENT in {source, target}:
+        # Nothing runs its code here; the adapter that ships it knows where its files are.
+        return source == target or imported == f"orchestrator.{NODE_AGENT}"
     if target not in LAYERS:
         return True  # a name of the package itself, such as __version__
     return source in LAYERS and LAYERS.index(target) <= LAYERS.index(source)
+
+
+@pytest.mark.parametrize("layer", FOLDERS)
+def test_folders_of_a_layer_have_an_order(layer: str) -> None:
+    """The table is the architecture: each folder uses only those before it, and all are in it."""
+    order = FOLDERS[layer].split()
+    inside = [m for m in package_modules() if layer_of(m.name) == layer and _folder(m.name)]
+
+    assert {_folder(module.name) for module in inside} == set(order)
+    assert [
+        f"{module.at(node)} imports {name}"
+        for module in inside
+        for node, name in imports(module)
+        if layer_of(name) == layer
+        and _folder(name) in order
+        and order.index(_folder(name)) > order.index(_folder(module.name))
+    ] == []
+
+
+def _folder(name: str) -> str:
+    """The folder or file right below the layer."""
+    return [*name.split("."), "", ""][2]
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    """Not even lazily: what needs each other belongs into one file, or into a third below both."""
+    known = {module.name for module in package_modules()}
+    graph = {
+        module.name: {_module(name, known) for _, name in imports(module)} & known - {module.name}
+        for module in package_modules()
+    }
+
+    assert _circle(graph) == []
+
+
+def _module(name: str, known: set[str]) -> str:
+    return name if name in known else name.rpartition(".")[0]
+
+
+def _circle(graph: dict[str, set[str]]) -> list[str]:
+    """The modules that are left when all have gone that import only modules that have gone."""
+    left = dict(graph)
+    while leaves := [name for name, used in left.items() if not used & left.keys()]:
+        for name in leaves:
+            del left[name]
+    return sorted(left)
 
 
 def test_core_imports_the_pure_part_of_the_standard_library() -> None:

@@ -6,15 +6,15 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from orchestrator.adapters.store.journal import Journal
+from orchestrator.adapters.store.layout import Layout, RunFolder
+from orchestrator.adapters.store.liveness import identify_self, write_identity
+from orchestrator.adapters.store.metric_series import Point
+from orchestrator.adapters.store.run_list import write_result
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.run.events import Event
 from orchestrator.core.verdict.result import Result
 from orchestrator.core.verdict.verdict import conclude
-from orchestrator.adapters.store.journal import Journal
-from orchestrator.adapters.store.layout import Layout, RunFolder
-from orchestrator.adapters.store.liveness import identify_self, write_identity
-from orchestrator.adapters.store.run_list import write_result
-from orchestrator.adapters.store.metric_series import Point
 from tests.core.world import World, request
 
 LOGS = {

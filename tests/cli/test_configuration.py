@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.parsing.inputs.cluster import load_cluster
-from orchestrator.parsing.inputs.json_schema import cluster_schema, workload_schema
+from orchestrator.adapters.store.catalog import Catalog, open_script
 from orchestrator.cli.main import VERBS, main
 from orchestrator.cli.output import print_table
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.inventory import PythonKind, Role
-from orchestrator.adapters.store.catalog import Catalog, open_script
+from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.inputs.json_schema import cluster_schema, workload_schema
 from tests.architecture.source import ROOT
 
 BUNDLED = ["b200x8", "example", "jw3", "local", "nebius1x8", "nebius2x8"]

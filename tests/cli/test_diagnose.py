@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli.main import main
-from orchestrator.core.run.events import RankExited
-from orchestrator.core.base.outcome import Exited, Signalled
-from orchestrator.core.verdict.result import FailureResult
 from orchestrator.adapters.diagnosis.log_reader import MIB, Gathering, Window
 from orchestrator.adapters.diagnosis.log_sources import log_sources, source_of
 from orchestrator.adapters.store.run_list import read_result
+from orchestrator.cli.main import main
+from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.run.events import RankExited
+from orchestrator.core.verdict.result import FailureResult
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import finished
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.core.drill import DrillLimits, drills
 from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.drill import DrillLimits, drills
 
 NAMES = [drill.name for drill in drills(DrillLimits())]
 

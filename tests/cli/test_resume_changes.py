@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.cli.commands.resume import changes_of
 from orchestrator.core.base.codec import to_json
-from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.engine.oneshot.cleanup import read_request
 from tests.cli.runs_on_disk import begin
 from tests.core.world import request

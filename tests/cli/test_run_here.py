@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.main import main
-from orchestrator.core.verdict.result import NodeResult
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result, write_result
+from orchestrator.cli.main import main
+from orchestrator.core.verdict.result import NodeResult
 from tests.architecture.source import ROOT
 
 # Tests beside these look at the same process table.

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.main import main
-from orchestrator.core.base.codec import to_json
-from orchestrator.core.run.events import RankExited
-from orchestrator.core.base.outcome import Signalled
 from orchestrator.adapters.store.journal import Journal
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.run_list import write_result
+from orchestrator.cli.main import main
+from orchestrator.core.base.codec import to_json
+from orchestrator.core.base.outcome import Signalled
+from orchestrator.core.run.events import RankExited
 from orchestrator.engine.oneshot.cleanup import NodeVisit
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import LOGS, begin, events_of, finished

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.doctor.checkup import Examination, examine, findings
 from orchestrator.core.doctor.check_model import Level, Mesh, State, Subject
+from orchestrator.core.doctor.checkup import Examination, examine, findings
 from orchestrator.core.doctor.rules import CHECKS
 from orchestrator.core.fabric.connection_matrix import explain
 from orchestrator.core.model.facts import Facts, Xid

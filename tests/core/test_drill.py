@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.run.actions import Action
+from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.base.problem import Problem
 from orchestrator.core.drill import (
     NOTHING_LEFT,
     Drill,
@@ -30,6 +31,7 @@ from orchestrator.core.drill import (
     wrong_log,
     wrong_name,
 )
+from orchestrator.core.run.actions import Action
 from orchestrator.core.run.events import (
     Event,
     Failed,
@@ -40,8 +42,6 @@ from orchestrator.core.run.events import (
     Swept,
 )
 from orchestrator.core.run.machine import step
-from orchestrator.core.base.outcome import Exited, Signalled
-from orchestrator.core.base.problem import Problem
 from orchestrator.core.run.state import new_state
 from orchestrator.core.verdict.verdict import conclude
 from tests.core.world import Reply, World, request

@@ -8,8 +8,8 @@ from pathlib import Path
 from orchestrator.core.model.checks import Finding
 from orchestrator.core.model.facts import Facts, Hca
 from orchestrator.core.model.plan import Plan, Rendezvous, Variable
-from orchestrator.core.planning.planning import plan
 from orchestrator.core.model.request import RunRequest
+from orchestrator.core.planning.planning import plan
 from tests.core.world import facts, request
 from tests.fixtures.machines import Machine, Port, build
 

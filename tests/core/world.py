@@ -9,6 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from orchestrator.core.base.outcome import Exited
+from orchestrator.core.model.facts import Facts, Gpu, Interface
+from orchestrator.core.model.inventory import Cluster, GpuSpec, NodeSpec, SshEndpoint
+from orchestrator.core.model.plan import NodePlan
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.run.actions import (
     Action,
     Classify,
@@ -53,14 +59,8 @@ from orchestrator.core.run.events import (
     Swept,
     Synced,
 )
-from orchestrator.core.model.facts import Facts, Gpu, Interface
-from orchestrator.core.model.inventory import Cluster, GpuSpec, NodeSpec, SshEndpoint
 from orchestrator.core.run.machine import identity, step
-from orchestrator.core.base.outcome import Exited
-from orchestrator.core.model.plan import NodePlan
-from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.state import RunState, new_state
-from orchestrator.core.model.workload import Job, Workload
 
 Reply = Callable[[Action], Sequence[Event]]
 

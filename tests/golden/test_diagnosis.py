@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.base.codec import from_json
-from orchestrator.core.diagnosis.first_cause import judge, telling_lines
-from orchestrator.core.diagnosis.facts_as_clues import from_facts
-from orchestrator.core.diagnosis.diagnosis_model import MAX_EVIDENCE, End, Findings, Role, Source
-from orchestrator.core.diagnosis.rules import BY_ID, DOMAINS
-from orchestrator.core.model.facts import Facts
-from orchestrator.core.base.outcome import Signalled
 from orchestrator.adapters.diagnosis.log_reader import Gathering
 from orchestrator.adapters.diagnosis.log_sources import log_sources
+from orchestrator.core.base.codec import from_json
+from orchestrator.core.base.outcome import Signalled
+from orchestrator.core.diagnosis.diagnosis_model import MAX_EVIDENCE, End, Findings, Role, Source
+from orchestrator.core.diagnosis.facts_as_clues import from_facts
+from orchestrator.core.diagnosis.first_cause import judge, telling_lines
+from orchestrator.core.diagnosis.rules import BY_ID, DOMAINS
+from orchestrator.core.model.facts import Facts
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "diagnosis.md"
 GOLDEN = Path(__file__).parent / "diagnosis"

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from orchestrator.core.base.codec import from_json, to_json
+from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.events import Event
 from orchestrator.core.run.machine import identity, step
-from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.state import new_state
 from orchestrator.core.verdict.verdict import conclude
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.run.actions import Action
-from orchestrator.core.run.events import Event
+from orchestrator.core.base.wire_names import wire_name
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
+from orchestrator.core.run.actions import Action
+from orchestrator.core.run.events import Event
 from orchestrator.core.verdict.result import Result
-from orchestrator.core.base.wire_names import wire_name
 
 WRITTEN = (Event, Action, RunRequest, Plan, Result)
 KNOWN = Path(__file__).parent / "wire_names.txt"

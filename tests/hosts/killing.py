@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.run import machine as brain
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.run_list import read_result
-from orchestrator.engine.support.replay import recall
+from orchestrator.core.run import machine as brain
 from orchestrator.engine.oneshot.cleanup import read_request
+from orchestrator.engine.support.replay import recall
 from tests.hosts.processes import Machine, look
 from tests.hosts.running import RANK, Desk, Ending, Job
 from tests.hosts.surviving import SCRIPT, STEPS, Work, essence, faults, release

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.adapters.store.history import History
+from orchestrator.adapters.store.journal import JournalReader
+from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.core.run import machine
 from orchestrator.core.run.connectivity import Reached, RendezvousOffered
 from orchestrator.core.run.events import Connected, Reserved
 from orchestrator.core.run.state import new_state
-from orchestrator.adapters.store.history import History
-from orchestrator.adapters.store.journal import JournalReader
-from orchestrator.adapters.store.layout import Layout, RunFolder
-from orchestrator.engine.support.replay import read_events
 from orchestrator.engine.oneshot.cleanup import read_request
+from orchestrator.engine.support.replay import read_events
 from tests.hosts.processes import Machine, remains
 from tests.hosts.running import Desk, Ending, Job
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.parsing.inputs.cluster import load_cluster
 from orchestrator.core.base.command import Secret
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.inventory import (
@@ -16,6 +15,7 @@ from orchestrator.core.model.inventory import (
     SshEndpoint,
     TransportKind,
 )
+from orchestrator.parsing.inputs.cluster import load_cluster
 
 MINIMAL = "name: c\nnodes: [n]\n"
 

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.model.inventory import Cluster, GpuSpec, SshEndpoint, TransportKind
 from orchestrator.parsing.importers.ansible import parse_ansible
 from orchestrator.parsing.importers.foreign_nodes import Imported, render
 from orchestrator.parsing.importers.hostfile import parse_hostfile
 from orchestrator.parsing.importers.slurm import parse_slurm
 from orchestrator.parsing.importers.ssh_aliases import parse_ssh_config
-from orchestrator.core.base.errors import UsageError
-from orchestrator.core.model.inventory import Cluster, GpuSpec, SshEndpoint, TransportKind
+from orchestrator.parsing.inputs.cluster import load_cluster
 
 
 def loaded(imported: Imported) -> Cluster:

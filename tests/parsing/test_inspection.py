@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.run.evidence import Collective, RankEvidence
 from orchestrator.parsing.replies.inspection import parse_inspection
 from orchestrator.parsing.replies.supervisor_records import BadRecord
-from orchestrator.core.run.evidence import Collective, RankEvidence
 
 RANK: dict[str, Any] = {
     "rank": 1,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.parsing.inputs.workload import load_workload, make_job
-from orchestrator.core.model.parameter_conflicts import holds
 from orchestrator.core.base.errors import UsageError
+from orchestrator.core.model.parameter_conflicts import holds
 from orchestrator.core.model.workload import Condition, ParameterRule, Workload
+from orchestrator.parsing.inputs.workload import load_workload, make_job
 
 TEXT = """
 name: demo

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.parsing.replies.kit_records import parse_report
+from orchestrator.parsing.replies.record_lines import finite, whole
 from orchestrator.parsing.replies.round_records import parse_told
 from orchestrator.parsing.replies.sample_records import parse_sample_record
-from orchestrator.parsing.replies.record_lines import finite, whole
 
 MIB = 1 << 20
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.inputs.cluster import load_cluster
 from orchestrator.parsing.inputs.selection import select
-from orchestrator.core.base.errors import UsageError
 
 CLUSTER = load_cluster(
     """

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.base.outcome import Exited, TimedOut
+from orchestrator.core.fabric.collective_result import STAGES
 from orchestrator.parsing.replies.reach_records import parse_dialled
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 from orchestrator.parsing.replies.trial_records import TriedProcess, parse_trial, rank_trial
-from orchestrator.core.fabric.collective_result import STAGES
-from orchestrator.core.base.outcome import Exited, TimedOut
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.parsing.inputs.workload import load_workload, make_job, script_job
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.workload import (
     Gate,
@@ -17,6 +16,7 @@ from orchestrator.core.model.workload import (
     Shape,
     Workload,
 )
+from orchestrator.parsing.inputs.workload import load_workload, make_job, script_job
 
 TEXT = """
 name: demo

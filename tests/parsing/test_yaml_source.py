@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.parsing.inputs.yaml_source import MAX_BYTES, MAX_DEPTH, parse_yaml, resolve
 from orchestrator.core.base.errors import UsageError
+from orchestrator.parsing.inputs.yaml_source import MAX_BYTES, MAX_DEPTH, parse_yaml, resolve
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 10)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis, Evidence
-from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.verdict.result import FailureResult, Result, Status
 from orchestrator.adapters.report.document import load_report
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.report.markdown import render_markdown
 from orchestrator.adapters.report.result_json import read_object, to_object
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis, Evidence
+from orchestrator.core.verdict.result import FailureResult, Result, Status
 from orchestrator.view.result.failure_screen import MAX_LINES, failure_screen
 
 EVIL = "<script>x</script>\x1b[2J|`**"

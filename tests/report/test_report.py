@@ -13,6 +13,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from orchestrator.adapters.report.charts import MAX_LINES, MAX_POINTS, charts, thin
+from orchestrator.adapters.report.document import load_report
+from orchestrator.adapters.report.html_report import render_html
+from orchestrator.adapters.report.markdown import escape, render_markdown
+from orchestrator.adapters.report.publish import publish
+from orchestrator.adapters.store.history import History
+from orchestrator.adapters.store.layout import Layout, RunFolder
+from orchestrator.adapters.store.metric_series import Series
+from orchestrator.adapters.store.run_list import read_result
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.command import Secret
 from orchestrator.core.base.errors import ExitCode
@@ -26,15 +35,6 @@ from orchestrator.core.verdict.result import (
     Verdict,
 )
 from orchestrator.core.verdict.verdict import conclude
-from orchestrator.adapters.report.charts import MAX_LINES, MAX_POINTS, charts, thin
-from orchestrator.adapters.report.document import load_report
-from orchestrator.adapters.report.html_report import render_html
-from orchestrator.adapters.report.markdown import escape, render_markdown
-from orchestrator.adapters.report.publish import publish
-from orchestrator.adapters.store.history import History
-from orchestrator.adapters.store.layout import Layout, RunFolder
-from orchestrator.adapters.store.run_list import read_result
-from orchestrator.adapters.store.metric_series import Series
 from tests.core.world import World, request
 
 EVIL = "<script>alert('x')</script>\u202e|`**[a](javascript:b)\n\"quoted\"&"

@@ -13,6 +13,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from orchestrator.adapters.report import plots
+from orchestrator.adapters.report.document import load_report
+from orchestrator.adapters.report.html_report import render_html
+from orchestrator.adapters.report.markdown import render_markdown
+from orchestrator.adapters.report.section_files import FILE, read_sections
+from orchestrator.adapters.store.layout import Layout, RunFolder
+from orchestrator.core.base.errors import ExitCode, UsageError
+from orchestrator.core.verdict.result import Result, Status
 from orchestrator.parsing.replies.report_sections import (
     MAX_BYTES,
     BarsSection,
@@ -21,14 +29,6 @@ from orchestrator.parsing.replies.report_sections import (
     SpreadSection,
     parse_sections,
 )
-from orchestrator.core.base.errors import ExitCode, UsageError
-from orchestrator.core.verdict.result import Result, Status
-from orchestrator.adapters.report import plots
-from orchestrator.adapters.report.document import load_report
-from orchestrator.adapters.report.html_report import render_html
-from orchestrator.adapters.report.markdown import render_markdown
-from orchestrator.adapters.report.section_files import FILE, read_sections
-from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.view.result.result_sections import section_lines
 
 EVIL = "<script>alert('x')</script>\u202e|`**[a](javascript:b)\x1b[2J&"

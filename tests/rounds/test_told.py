@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.parsing.replies.round_records import parse_told
 from orchestrator.core.sharing.rounds import Ended, Joined, Offered, Pace, Part
+from orchestrator.parsing.replies.round_records import parse_told
 
 DIGEST = "0123456789abcdef" * 4
 JOIN: dict[str, Any] = {

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.cli.main import main
+from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.inputs.cluster import load_cluster
 from orchestrator.parsing.inputs.workload import load_workload
 from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
-from orchestrator.cli.main import main
-from orchestrator.core.base.errors import UsageError
 from tests.security.looking import forms, steers
 
 Capture = pytest.CaptureFixture[str]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.main import main
 from orchestrator.adapters.store.atomic_files import write_atomic
+from orchestrator.cli.main import main
 from tests.security.looking import files_below
 
 STRANGER = 12345

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.parsing.inputs.cluster import load_cluster
 from orchestrator.cli.main import main
 from orchestrator.core.base.nodeset import is_name
+from orchestrator.parsing.inputs.cluster import load_cluster
 from tests.security.looking import steers
 from tests.security.rows import NAMES
 

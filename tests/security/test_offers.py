@@ -1,6 +1,7 @@
 """What nodes offer as outputs and logs: only plain files, only below their folder, on both sides.
 
-Fixed lists of lies are in tests/engine/node/test_untrusted.py and tests/contracts/agent/base/test_names.py.
+Fixed lists of lies are in tests/engine/node/test_untrusted.py and
+tests/contracts/agent/base/test_names.py.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from typing import Any
 
 import pytest
 
+from orchestrator.adapters.agent_client.channel import Reply
+from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import RunFailed
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
-from orchestrator.adapters.agent_client.channel import Reply
-from orchestrator.node_agent.base.agent_errors import AgentFault
-from orchestrator.node_agent.base.node_layout import NodeLayout
-from orchestrator.node_agent.attempt.outputs import fetch, outputs
-from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.engine.node import log_stream as watching
 from orchestrator.engine.node.collect_outputs import collect_outputs, parse_outputs
 from orchestrator.engine.node.log_stream import BadStream, Spool
+from orchestrator.node_agent.attempt.outputs import fetch, outputs
+from orchestrator.node_agent.base.agent_errors import AgentFault
+from orchestrator.node_agent.base.node_layout import NodeLayout
 from tests.security.rows import UNSAFE_FILES
 
 MOMENT_S = 0.0005  # as long as one look takes, so that it meets every state

@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli.main import main
 from orchestrator.adapters.report.publish import write_reports
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.run_list import read_result
+from orchestrator.cli.main import main
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import finished
 from tests.security.conftest import MakeSshd

@@ -13,9 +13,9 @@ import pytest
 
 from orchestrator.core.base.errors import BusyError, ExitCode, RunFailed
 from orchestrator.core.verdict.result import Result, Status
+from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.oneshot import cleanup as revisit
 from orchestrator.engine.support.interrupts import Abandoned
-from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.support.replay import recall
 from tests.simulation.disk import AttemptFiles
 from tests.simulation.loop import Killed

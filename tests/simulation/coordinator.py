@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator.core.run.actions import Action, Conclude
-from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.run.events import Event
-from orchestrator.core.run.machine import identity
-from orchestrator.core.model.request import RunRequest
-from orchestrator.core.verdict.result import Result
-from orchestrator.core.run.state import RunState
 from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.journal import Journal
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import Point, SeriesWriter
+from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.run.actions import Action, Conclude
+from orchestrator.core.run.events import Event
+from orchestrator.core.run.machine import identity
+from orchestrator.core.run.state import RunState
+from orchestrator.core.verdict.result import Result
 from orchestrator.engine import run as engine_run
-from orchestrator.engine.node import log_stream as watching
-from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.action_runner import Hands
-from orchestrator.engine.support.interrupts import Abandoned, Interrupts
+from orchestrator.engine.node import log_stream as watching
 from orchestrator.engine.node.log_stream import Spool
+from orchestrator.engine.support.context import RunContext
+from orchestrator.engine.support.interrupts import Abandoned, Interrupts
 from tests.simulation.loop import PROCESS, Killed, Process, check_alive
 from tests.simulation.world import FakeSnapshot, FakeWorld
 

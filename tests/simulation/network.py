@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.base.errors import PreflightError
 from orchestrator.adapters.agent_client.channel import (
     AgentError,
     AgentEvent,
@@ -22,6 +21,7 @@ from orchestrator.adapters.agent_client.channel import (
     Reply,
 )
 from orchestrator.adapters.agent_client.greeting import Hello
+from orchestrator.core.base.errors import PreflightError
 from tests.simulation.agent import FakeAgent
 from tests.simulation.loop import PROCESS, Process, check_alive
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.base.codec import to_json
-from orchestrator.core.base.errors import RunFailed
-from orchestrator.core.run.events import StopKind, StopRequested
-from orchestrator.core.model.inventory import Cluster, NodeSpec, SshEndpoint
-from orchestrator.core.model.request import Budgets, RunRequest
-from orchestrator.core.verdict.result import Result, Status
-from orchestrator.core.model.workload import Job, Ranks, Workload
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.core.base.codec import to_json
+from orchestrator.core.base.errors import RunFailed
+from orchestrator.core.model.inventory import Cluster, NodeSpec, SshEndpoint
+from orchestrator.core.model.request import Budgets, RunRequest
+from orchestrator.core.model.workload import Job, Ranks, Workload
+from orchestrator.core.run.events import StopKind, StopRequested
+from orchestrator.core.verdict.result import Result, Status
 from orchestrator.engine.run import execute, resume
 from tests.simulation import checks, faults
 from tests.simulation.coordinator import Coordinator, CrashPoint, watched_engine

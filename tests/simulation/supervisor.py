@@ -1,8 +1,8 @@
 """The model of a node's supervisor and of the ranks under it.
 
-It does what ``orchestrator.node_agent.attempt.supervisor`` does, driven by timers rather than a tick:
-starts ranks, records every ending, stops the rest at the first failure, when it is asked to and
-when the lease runs out, then sweeps and concludes.
+It does what ``node_agent.attempt.supervisor`` does, driven by timers rather than a tick: starts
+ranks, records every ending, stops the rest at the first failure, when it is asked to and when the
+lease runs out, then sweeps and concludes.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
 from orchestrator.adapters.agent_client.channel import AgentChannel, AgentError, AgentEvent
 from orchestrator.adapters.agent_client.connect_agent import Channel
 from orchestrator.adapters.transport.local_process import LocalTransport
+from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
 from tests.simulation.loop import virtual_loop
 from tests.simulation.supervisor import Script
 from tests.simulation.world import FakeWorld

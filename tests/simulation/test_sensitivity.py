@@ -11,12 +11,13 @@ import pytest
 from orchestrator.core.run import recording
 from orchestrator.core.run.events import Launched, Reported, Swept
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.node import handle as node_hand, log_stream as watching
 from orchestrator.engine import run
+from orchestrator.engine.node import handle as node_hand
+from orchestrator.engine.node import log_stream as watching
 from orchestrator.engine.node.handle import NodeHand
 from orchestrator.engine.node.lease_renewal import NodeLease
-from orchestrator.engine.run import _Engine
 from orchestrator.engine.node.log_stream import Watcher
+from orchestrator.engine.run import _Engine
 from tests.simulation import coordinator
 from tests.simulation.agent import FakeAgent
 from tests.simulation.plans import plan_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from orchestrator.core.run.state import EPOCH_STEP, FIRST_EPOCH
 from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.core.run.state import EPOCH_STEP, FIRST_EPOCH
 from tests.simulation.coordinator import CrashPoint, watched_engine
 from tests.simulation.loop import virtual_loop
 from tests.simulation.simulation import Simulation, SimulationPlan, _home

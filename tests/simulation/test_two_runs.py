@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.verdict.result import Result
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.core.verdict.result import Result
 from orchestrator.engine.run import execute
 from tests.simulation.coordinator import Coordinator, watched_engine
 from tests.simulation.loop import virtual_loop

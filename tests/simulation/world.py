@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.adapters.sync.pack import Part
 from orchestrator.adapters.transport.transport import ConnectLimits
+from orchestrator.core.model.inventory import NodeSpec
 from tests.simulation.disk import AttemptFiles, RunShare
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.network import FakeChannel, Link

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.base.errors import BusyError
 from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.layout import Layout, RunFolder
+from orchestrator.core.base.errors import BusyError
 from tests.architecture.source import ROOT
 
 HOLD = """

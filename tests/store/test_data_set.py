@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.adapters.store.data_set import DataSet, sample_set
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.model.request import SampleSet
 from orchestrator.core.model.workload import Job, ParameterValue, SampleSource, Workload
-from orchestrator.adapters.store.data_set import DataSet, sample_set
 
 SOURCE = SampleSource(file="file", count="count", group="group")
 

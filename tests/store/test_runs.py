@@ -13,6 +13,20 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.report.result_json import read_object, to_object
+from orchestrator.adapters.store import liveness as live
+from orchestrator.adapters.store.atomic_files import write_atomic
+from orchestrator.adapters.store.history import History, HistoryEntry
+from orchestrator.adapters.store.layout import Layout, valid_run_id
+from orchestrator.adapters.store.metric_series import Point, SeriesWriter, read_series
+from orchestrator.adapters.store.run_list import (
+    find_run,
+    list_runs,
+    new_run_id,
+    read_result,
+    summarise,
+    write_result,
+)
 from orchestrator.core.base.errors import ExitCode, InternalError, UsageError
 from orchestrator.core.verdict.result import (
     FailureResult,
@@ -24,20 +38,6 @@ from orchestrator.core.verdict.result import (
     Status,
     Verdict,
 )
-from orchestrator.adapters.report.result_json import read_object, to_object
-from orchestrator.adapters.store import liveness as live
-from orchestrator.adapters.store.atomic_files import write_atomic
-from orchestrator.adapters.store.history import History, HistoryEntry
-from orchestrator.adapters.store.layout import Layout, valid_run_id
-from orchestrator.adapters.store.run_list import (
-    find_run,
-    list_runs,
-    new_run_id,
-    read_result,
-    summarise,
-    write_result,
-)
-from orchestrator.adapters.store.metric_series import Point, SeriesWriter, read_series
 
 RESULT = Result(
     run_id="r1",

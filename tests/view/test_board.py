@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.run.events import Reported, RoundClosed
 from orchestrator.core.base.problem import Problem
+from orchestrator.core.run.events import Reported, RoundClosed
 from orchestrator.view.progress.board import Board, Progress
 from orchestrator.view.progress.narrate import Weight, narrate
 from tests.core.world import World, request

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.run.connectivity import FabricProbed, LinksBroken
 from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.run.connectivity import FabricProbed, LinksBroken
 from orchestrator.view.progress.narrate import Weight, narrate
 from orchestrator.view.tables.plan_text import plan_lines
 from tests.core.world import World, request

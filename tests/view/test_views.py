@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.run.events import Event, Failed, Phase, Progressed, RankExited
-from orchestrator.core.run.machine import step
 from orchestrator.core.base.outcome import Signalled
 from orchestrator.core.base.problem import Problem
+from orchestrator.core.run.events import Event, Failed, Phase, Progressed, RankExited
+from orchestrator.core.run.machine import step
+from orchestrator.core.run.state import RunState, new_state
+from orchestrator.core.verdict.node_status import NOT_STARTED, VERIFIED_CLEAN
 from orchestrator.core.verdict.result import (
     NOT_LOOKED_AT,
     FailureResult,
@@ -25,16 +27,14 @@ from orchestrator.core.verdict.result import (
     Status,
     Verdict,
 )
-from orchestrator.core.verdict.node_status import NOT_STARTED, VERIFIED_CLEAN
-from orchestrator.core.run.state import RunState, new_state
 from orchestrator.core.verdict.verdict import conclude
 from orchestrator.engine.support.observer import Observer
-from orchestrator.view.terminal import terminal
-from orchestrator.view.result.failure_screen import MAX_LINES, failure_screen
 from orchestrator.view.progress.json_lines import JsonLines
 from orchestrator.view.progress.live import LiveView
 from orchestrator.view.progress.plain import PlainView
+from orchestrator.view.result.failure_screen import MAX_LINES, failure_screen
 from orchestrator.view.result.summary import stopped_text, summary
+from orchestrator.view.terminal import terminal
 from orchestrator.view.terminal.terminal import LineWriter
 from tests.core.world import World, request
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.parsing.inputs.workload import load_workload
 from orchestrator.core.model.workload import Workload
+from orchestrator.parsing.inputs.workload import load_workload
 
 WORKLOADS = Path(__file__).parents[2] / "workloads"
 FINETUNE = WORKLOADS / "finetune"

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from acceptance.base.options import Options, parse_options
 from acceptance.measure import collectives, network_ports, products, streams, timing
 from acceptance.show.report_sections import report
-from orchestrator.parsing.replies.report_sections import parse_sections
 from orchestrator.adapters.report.document import load_report
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result
+from orchestrator.parsing.replies.report_sections import parse_sections
 from tests.architecture.source import ROOT
 from tests.workloads.acceptance_evidence import evidence
 from tests.workloads.conftest import (

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import orchestrate_kit as kit
-from orchestrator.parsing.replies.kit_records import parse_report
 from orchestrator.core.run.events import Progressed, Reported
+from orchestrator.parsing.replies.kit_records import parse_report
 
 
 @pytest.fixture(autouse=True)

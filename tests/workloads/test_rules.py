@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from acceptance.base.options import parse_options
 from finetune.base.settings import parse_settings
 from mlperf.parameters import parse_parameters
+from orchestrator.adapters.store.data_set import sample_set
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.model.parameter_conflicts import contradictions
+from orchestrator.core.model.workload import Parameter, ParameterType, Workload
 from orchestrator.parsing.inputs.parameters import parse_value
 from orchestrator.parsing.inputs.workload import make_job
-from orchestrator.core.model.parameter_conflicts import contradictions
-from orchestrator.core.base.errors import UsageError
-from orchestrator.core.model.workload import Parameter, ParameterType, Workload
-from orchestrator.adapters.store.data_set import sample_set
 from tests.workloads.conftest import acceptance_workload, finetune_workload, mlperf_workload
 
 SCRIPTS: dict[str, tuple[Workload, Callable[[list[str]], Any]]] = {

@@ -20,13 +20,13 @@ from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from orchestrator.core.base.errors import DeadlineError, OrchestrateError
-from orchestrator.core.model.inventory import NodeSpec
-from orchestrator.core.base.outcome import describe
 from orchestrator.adapters.agent_client.frames import BadFrame, decode, encode
 from orchestrator.adapters.agent_client.greeting import Hello, greet, read_frame_line
 from orchestrator.adapters.agent_client.package import start_command
 from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong, Process, Transport
+from orchestrator.core.base.errors import DeadlineError, OrchestrateError
+from orchestrator.core.base.outcome import describe
+from orchestrator.core.model.inventory import NodeSpec
 
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
 # A watch may have 4 MiB under way; what is queued beyond that was sent against the rules.

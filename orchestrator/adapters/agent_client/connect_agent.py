@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.adapters.agent_client.channel import AgentChannel, AgentEvent, Payload, Reply
-from orchestrator.adapters.transport.transport import ConnectLimits, Transport
 from orchestrator.adapters.transport.open_transport import open_transport
+from orchestrator.adapters.transport.transport import ConnectLimits, Transport
+from orchestrator.core.model.inventory import NodeSpec
 
 
 class Requests(Protocol):

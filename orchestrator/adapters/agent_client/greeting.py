@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from orchestrator.core.base.errors import PreflightError
-from orchestrator.core.model.inventory import NodeSpec
-from orchestrator.core.base.outcome import describe
 from orchestrator.adapters.agent_client.frames import MAX_FRAME_BYTES, BadFrame, decode
 from orchestrator.adapters.agent_client.package import agent_package
 from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong, Process
+from orchestrator.core.base.errors import PreflightError
+from orchestrator.core.base.outcome import describe
+from orchestrator.core.model.inventory import NodeSpec
 
 MAX_NOISE_BYTES = 1024 * 1024
 MAX_NOISE_LINE_BYTES = 64 * 1024

@@ -9,13 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.base.errors import PreflightError
-from orchestrator.core.model.inventory import NodeSpec
-from orchestrator.core.base.outcome import describe
 from orchestrator.adapters.agent_client.frames import BadFrame, decode
 from orchestrator.adapters.agent_client.greeting import END_S, read_frame_line, read_status, refuse
 from orchestrator.adapters.agent_client.package import agent_package, start_command
 from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong, Process, Transport
+from orchestrator.core.base.errors import PreflightError
+from orchestrator.core.base.outcome import describe
+from orchestrator.core.model.inventory import NodeSpec
 
 STDERR_BYTES = 4096
 

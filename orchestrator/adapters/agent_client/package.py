@@ -1,6 +1,6 @@
 """The agent as it travels: one deterministic zip, and the text that starts it on a node.
 
-With it travels ``rank_side``: programs of ours that run under the interpreter of the ranks.
+With it travels ``rank_env``: programs of ours that run under the interpreter of the ranks.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from orchestrator import node_agent
 from orchestrator.core.base.command import Command
 
-TEXTS = ("first", "bootstrap")  # these also travel as they are, ahead of the zip
-FOLDERS = ("node", "rank_side")
-INSIDE = "orchestrator/adapters/agent"
+NODE_AGENT = Path(node_agent.__file__).parent
+TEXTS = ("stage0", "base/bootstrap")  # these also travel as they are, ahead of the zip
 EPOCH = (1980, 1, 1, 0, 0, 0)
 # Standard input is: the length of the first text, the text, a header line, then frames.
 # -I -S: no start-up file of the user or the site runs; they cost more time than all the rest.
@@ -59,18 +59,16 @@ def start_command(python: str = "python3") -> Command:
 @cache
 def agent_package() -> AgentPackage:
     """The same bytes from the same sources on every machine."""
+    root = NODE_AGENT.parents[1]
     files = {
-        f"{INSIDE}/{folder}/{path.name}": path.read_bytes()
-        for folder in FOLDERS
-        for path in (Path(__file__).parent / folder).glob("*.py")
+        path.relative_to(root).as_posix(): path.read_bytes() for path in NODE_AGENT.rglob("*.py")
     }
-    for folder in ("orchestrator", "orchestrator/adapters", "orchestrator/adapters/agent"):
-        files[f"{folder}/__init__.py"] = b""
+    files["orchestrator/__init__.py"] = b""
     buffer = io.BytesIO()
     # Stored: compressors differ between machines, and the agent travels once per node and version.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
             archive.writestr(zipfile.ZipInfo(name, EPOCH), files[name])
     data = buffer.getvalue()
-    first, bootstrap = (files[f"{INSIDE}/node/{name}.py"] for name in TEXTS)
+    first, bootstrap = ((NODE_AGENT / f"{name}.py").read_bytes() for name in TEXTS)
     return AgentPackage(data, hashlib.sha256(data).hexdigest(), first, bootstrap)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, Source
 from orchestrator.core.diagnosis.line_prefixes import last_time
 from orchestrator.core.diagnosis.matching import Found, examine
-from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, Source
 from orchestrator.core.diagnosis.observations import Remark
 
 MIB = 1 << 20

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.core.base.codec import CodecError, from_json
-from orchestrator.core.model.plan import Plan
-from orchestrator.core.verdict.result import MetricResult, Result, Verdict
 from orchestrator.adapters.report.charts import Chart, charts
 from orchestrator.adapters.report.section_files import NodeSections, read_sections
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import read_series
+from orchestrator.core.base.codec import CodecError, from_json
+from orchestrator.core.model.plan import Plan
+from orchestrator.core.verdict.result import MetricResult, Result, Verdict
 
 MAX_FILES = 500
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
-from orchestrator.parsing.replies import report_sections as given
 from orchestrator.adapters.report.markdown_text import escape, table
 from orchestrator.adapters.report.plots import value
 from orchestrator.adapters.report.section_files import NodeSections
+from orchestrator.parsing.replies import report_sections as given
 
 _BOLD = {"bad", "odd"}
 

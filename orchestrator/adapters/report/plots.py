@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from orchestrator.parsing.replies import report_sections as given
 from orchestrator.adapters.report.axes import Axis, LogAxis, Tick, axis_over
+from orchestrator.parsing.replies import report_sections as given
 
 WIDTH = 720
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 40

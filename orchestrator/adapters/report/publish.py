@@ -8,9 +8,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
-from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.model.request import RunRequest
-from orchestrator.core.verdict.result import Result
 from orchestrator.adapters.report.document import load_report
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.report.markdown import render_markdown
@@ -19,6 +16,9 @@ from orchestrator.adapters.store.history import History, HistoryEntry
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import read_identity
 from orchestrator.adapters.store.run_list import write_result
+from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.verdict.result import Result
 
 
 def write_reports(folder: RunFolder, result: Result) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis, Evidence
 from orchestrator.core.base.errors import ExitCode, InternalError, UsageError
+from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis, Evidence
 from orchestrator.core.verdict.result import (
     SCHEMA_VERSION,
     FailureResult,

@@ -7,9 +7,9 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from orchestrator.parsing.replies.report_sections import MAX_BYTES, ReportSections, parse_sections
-from orchestrator.core.base.errors import UsageError
 from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.core.base.errors import UsageError
+from orchestrator.parsing.replies.report_sections import MAX_BYTES, ReportSections, parse_sections
 
 FILE = "report_sections.json"
 MAX_NODES = 16

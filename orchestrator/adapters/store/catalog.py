@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.parsing.inputs.cluster import load_cluster
-from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
-from orchestrator.core.base.errors import UsageError
-from orchestrator.core.model.inventory import Cluster
-from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.core.model.workload import Job, Per, Workload
 from orchestrator.adapters.store.bundled import bundled_root
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.model.inventory import Cluster
+from orchestrator.core.model.workload import Job, Per, Workload
+from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
 
 _SUFFIXES = (".yaml", ".yml")
 _MAX_PARENTS = 64

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from orchestrator.core.base.errors import BusyError
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.liveness import (
     Identity,
@@ -19,6 +18,7 @@ from orchestrator.adapters.store.liveness import (
     read_identity,
     write_identity,
 )
+from orchestrator.core.base.errors import BusyError
 
 # Some shared file systems have no locks; there the recorded identity alone must do.
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}

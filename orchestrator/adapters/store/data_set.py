@@ -13,11 +13,11 @@ from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from orchestrator.core.base.errors import PreflightError, UsageError
-from orchestrator.core.model.request import SampleSet
-from orchestrator.core.base.suggest import nearest
-from orchestrator.core.model.workload import Job
 from orchestrator.adapters.store.atomic_files import make_private_dir, sync_dir
+from orchestrator.core.base.errors import PreflightError, UsageError
+from orchestrator.core.base.suggest import nearest
+from orchestrator.core.model.request import SampleSet
+from orchestrator.core.model.workload import Job
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_SAMPLES = 100_000_000

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.adapters.store.catalog import read_bounded
+from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.importers.ansible import parse_ansible
 from orchestrator.parsing.importers.foreign_nodes import Imported, render
 from orchestrator.parsing.importers.hostfile import parse_hostfile
 from orchestrator.parsing.importers.slurm import parse_slurm
 from orchestrator.parsing.importers.ssh_aliases import parse_ssh_config
+from orchestrator.parsing.inputs.cluster import load_cluster
 from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
-from orchestrator.core.base.errors import UsageError
-from orchestrator.adapters.store.catalog import read_bounded
 
 _PARSERS = {"ansible": parse_ansible, "hostfile": parse_hostfile, "slurm": parse_slurm}
 

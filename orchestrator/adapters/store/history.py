@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.core.base.errors import UsageError
-from orchestrator.core.verdict.result import Result
 from orchestrator.adapters.report.result_json import read_object, to_object
 from orchestrator.adapters.store.atomic_files import make_private_dir
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.verdict.result import Result
 
 VERSION = 1
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from orchestrator.core.base.errors import InternalError
 from orchestrator.adapters.store.atomic_files import sync_dir
+from orchestrator.core.base.errors import InternalError
 
 _READ_LIMIT = 8 * 1024 * 1024
 

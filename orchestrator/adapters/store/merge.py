@@ -10,10 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from orchestrator.parsing.replies.sample_records import merged_line
+from orchestrator.adapters.store.atomic_files import sync_dir, write_atomic
 from orchestrator.core.base.errors import InternalError
 from orchestrator.core.sharing.ledger import Ledger, Place
-from orchestrator.adapters.store.atomic_files import sync_dir, write_atomic
+from orchestrator.parsing.replies.sample_records import merged_line
 
 MERGED = "samples.jsonl"
 DIGEST = "samples.sha256"

@@ -11,13 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.base.errors import UsageError
-from orchestrator.core.verdict.result import Result
-from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.adapters.report.result_json import read_object, to_object
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.verdict.result import Result
 
 LAST = "last"
 UNATTENDED = "unattended"

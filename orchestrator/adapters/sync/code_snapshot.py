@@ -15,6 +15,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from orchestrator.adapters.sync.digest_index import MAX_BASES, TreeIndex
+from orchestrator.adapters.sync.file_list import MODE, SIZE, WIDTH, FileList, list_file, list_tree
+from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE, Skipped
+from orchestrator.adapters.sync.pack import Pack
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.base.manifest import (
     DIGEST_BYTES,
@@ -28,10 +32,6 @@ from orchestrator.core.base.manifest import (
     folders_of,
     target_fault,
 )
-from orchestrator.adapters.sync.file_list import MODE, SIZE, WIDTH, FileList, list_file, list_tree
-from orchestrator.adapters.sync.digest_index import MAX_BASES, TreeIndex
-from orchestrator.adapters.sync.pack import Pack
-from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE, Skipped
 
 KIT = "orchestrate_kit.py"
 BUFFER_BYTES = 1024 * 1024

@@ -19,10 +19,10 @@ from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
-from orchestrator.core.base.errors import UsageError
-from orchestrator.core.base.manifest import MAX_PART_BYTES, RESERVED, path_fault
 from orchestrator.adapters.sync import git_listing as git
 from orchestrator.adapters.sync.ignore_rules import Account, Rules, Skipped
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.base.manifest import MAX_PART_BYTES, RESERVED, path_fault
 
 MAX_DEPTH = 64
 LARGE_FILE_BYTES = 100 * 1000 * 1000

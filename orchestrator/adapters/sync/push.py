@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.base.errors import DeadlineError, OrchestrateError, PreflightError
 from orchestrator.adapters.agent_client.channel import AgentError
 from orchestrator.adapters.agent_client.connect_agent import Requests
-from orchestrator.adapters.sync.pack import ContentChanged, Pack
-from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
 from orchestrator.adapters.sync.code_snapshot import Snapshot, changed, digest_of_file
+from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
+from orchestrator.adapters.sync.pack import ContentChanged, Pack
+from orchestrator.core.base.errors import DeadlineError, OrchestrateError, PreflightError
 
 # More than one round is needed when a file changes meanwhile, or the node's disk loses something.
 MAX_ROUNDS = 3

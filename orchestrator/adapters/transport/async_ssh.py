@@ -13,11 +13,8 @@ from typing import cast
 
 import asyncssh
 
-from orchestrator.core.base.command import Command
-from orchestrator.core.base.outcome import Exited, Signalled
 from orchestrator.adapters.transport import failures
 from orchestrator.adapters.transport.async_ssh_links import Link
-from orchestrator.adapters.transport.transport import ChannelClosed, Process, Transport
 from orchestrator.adapters.transport.remote_command import (
     MAX_SESSIONS,
     REFUSED_PAUSE_S,
@@ -28,6 +25,9 @@ from orchestrator.adapters.transport.remote_command import (
     signal_number,
 )
 from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.transport import ChannelClosed, Process, Transport
+from orchestrator.core.base.command import Command
+from orchestrator.core.base.outcome import Exited, Signalled
 
 
 class AsyncSshTransport(Transport):

@@ -10,12 +10,12 @@ from typing import Any
 
 import asyncssh
 
-from orchestrator.core.base.errors import Place, PreflightError
 from orchestrator.adapters.transport import failures
 from orchestrator.adapters.transport.async_ssh_keys import key_pairs, public_key
-from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.adapters.transport.known_hosts import HostKey, Trust
 from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.transport import ConnectLimits
+from orchestrator.core.base.errors import Place, PreflightError
 
 
 class _Client(asyncssh.SSHClient):

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import asyncssh
 
-from orchestrator.core.base.errors import PreflightError
 from orchestrator.adapters.transport import failures
 from orchestrator.adapters.transport.async_ssh_connect import connect
-from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.adapters.transport.handshakes import Handshakes
 from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.transport import ConnectLimits
+from orchestrator.core.base.errors import PreflightError
 
 CLOSE_TIMEOUT_S = 2.0
 

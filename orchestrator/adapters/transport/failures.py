@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import shlex
 
-from orchestrator.core.base.errors import PreflightError
 from orchestrator.adapters.transport.known_hosts import HostKey, Trust
 from orchestrator.adapters.transport.target import Target
+from orchestrator.core.base.errors import PreflightError
 
 
 class HandshakeCut(PreflightError):

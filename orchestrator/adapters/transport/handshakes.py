@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import stamina
 
-from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.adapters.transport.failures import HandshakeCut
 from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.transport import ConnectLimits
 
 BACKOFF_INITIAL_S = 0.1
 BACKOFF_MAX_S = 3.0

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.core.base.errors import Place
 from orchestrator.adapters.transport.ssh_config import matches
+from orchestrator.core.base.errors import Place
 
 SSH_PORT = 22
 

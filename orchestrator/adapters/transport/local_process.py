@@ -10,10 +10,10 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from orchestrator.adapters.transport.streams import ByteStream, StreamedProcess
+from orchestrator.adapters.transport.transport import ChannelClosed, Process, Transport
 from orchestrator.core.base.command import Command, Secret, reveal
 from orchestrator.core.base.outcome import Exited, Outcome, Signalled
-from orchestrator.adapters.transport.transport import ChannelClosed, Process, Transport
-from orchestrator.adapters.transport.streams import ByteStream, StreamedProcess
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126

@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from orchestrator.core.model.inventory import NodeSpec, TransportKind
-from orchestrator.adapters.transport.transport import ConnectLimits, Transport
 from orchestrator.adapters.transport.handshakes import Handshakes
 from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.adapters.transport.target import Target, resolve
+from orchestrator.adapters.transport.transport import ConnectLimits, Transport
+from orchestrator.core.model.inventory import NodeSpec, TransportKind
 
 if TYPE_CHECKING:
     from orchestrator.adapters.transport.async_ssh_links import Links

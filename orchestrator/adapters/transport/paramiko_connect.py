@@ -18,11 +18,11 @@ from paramiko.common import MSG_CHANNEL_REQUEST
 from paramiko.pkey import PublicBlob
 from paramiko.ssh_exception import IncompatiblePeer
 
-from orchestrator.core.base.errors import Place, PreflightError
 from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.adapters.transport.known_hosts import HostKey, Trust
 from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.transport import ConnectLimits
+from orchestrator.core.base.errors import Place, PreflightError
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 

@@ -18,16 +18,7 @@ from functools import partial
 
 import paramiko
 
-from orchestrator.core.base.command import Command
-from orchestrator.core.base.outcome import Exited, Signalled
 from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.transport import (
-    CHUNK_BYTES,
-    ChannelClosed,
-    ConnectLimits,
-    Process,
-    Transport,
-)
 from orchestrator.adapters.transport.paramiko_connect import Link
 from orchestrator.adapters.transport.remote_command import (
     MAX_SESSIONS,
@@ -40,6 +31,15 @@ from orchestrator.adapters.transport.remote_command import (
 )
 from orchestrator.adapters.transport.streams import KILL_GRACE_S
 from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.transport import (
+    CHUNK_BYTES,
+    ChannelClosed,
+    ConnectLimits,
+    Process,
+    Transport,
+)
+from orchestrator.core.base.command import Command
+from orchestrator.core.base.outcome import Exited, Signalled
 
 # Each session needs up to two threads, and some are to spare.
 MAX_THREADS = 2 * MAX_SESSIONS + 6

@@ -15,8 +15,8 @@ import signal
 from collections.abc import Callable
 from typing import TypeVar
 
-from orchestrator.core.base.command import Command, Secret, render_shell, reveal
 from orchestrator.adapters.transport.streams import StreamedProcess
+from orchestrator.core.base.command import Command, Secret, render_shell, reveal
 
 # sshd grants ten sessions to a connection (MaxSessions); the tenth is kept for killing.
 MAX_SESSIONS = 9

@@ -10,8 +10,8 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from orchestrator.core.base.outcome import Lost, Outcome, TimedOut
 from orchestrator.adapters.transport.transport import CHUNK_BYTES, ChannelClosed, LineTooLong
+from orchestrator.core.base.outcome import Lost, Outcome, TimedOut
 
 HIGH_WATER_BYTES = 1024 * 1024
 KILL_GRACE_S = 2.0

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.core.base.errors import PreflightError
-from orchestrator.core.model.inventory import SshEndpoint
 from orchestrator.adapters.transport import known_hosts
 from orchestrator.adapters.transport.ssh_config import Directive, Settings, evaluate, read_config
+from orchestrator.core.base.errors import PreflightError
+from orchestrator.core.model.inventory import SshEndpoint
 
 MAX_HOPS = 8
 DEFAULT_IDENTITIES = ("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.core.base.errors import BusyError, ExitCode, UsageError
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
 from orchestrator.adapters.store.run_list import find_run
+from orchestrator.core.base.errors import BusyError, ExitCode, UsageError
 from orchestrator.view.terminal.text import brief
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import click
 
 from orchestrator.cli.output import plain, print_json, print_table
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.model.inventory import Cluster, GpuSpec, NodeSpec, PythonKind, PythonSpec
 from orchestrator.core.base.nodeset import fold
+from orchestrator.core.model.inventory import Cluster, GpuSpec, NodeSpec, PythonKind, PythonSpec
 from orchestrator.view.terminal.text import brief, clean
 
 FORMATS = ("hostfile", "ansible", "ssh-config", "slurm")

@@ -8,7 +8,8 @@ from click.shell_completion import get_completion_class
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
     """Print the completion script of SHELL.
 
     \b
@@ -16,8 +17,8 @@ def completion(shell: str) -> None:
     zsh:   eval "$(orchestrate completion zsh)"             in ~/.zshrc
     fish:  orchestrate completion fish > ~/.config/fish/completions/orchestrate.fish
     """
-    from orchestrator.cli.main import cli
-
     complete = get_completion_class(shell)
     assert complete is not None
-    click.echo(complete(cli, {}, "orchestrate", "_ORCHESTRATE_COMPLETE").source())
+    click.echo(
+        complete(ctx.find_root().command, {}, "orchestrate", "_ORCHESTRATE_COMPLETE").source()
+    )

@@ -12,10 +12,10 @@ import click
 from orchestrator.cli.options import color_option, colored, json_option
 
 if TYPE_CHECKING:
-    from orchestrator.core.diagnosis.diagnosis_model import Findings
-    from orchestrator.core.verdict.result import Result
     from orchestrator.adapters.diagnosis.log_reader import Gathering
     from orchestrator.adapters.store.layout import RunFolder
+    from orchestrator.core.diagnosis.diagnosis_model import Findings
+    from orchestrator.core.verdict.result import Result
 
 
 @click.command()
@@ -29,9 +29,9 @@ def diagnose(targets: tuple[str, ...], color: str, as_json: bool) -> int:
     ([rank3]:, 3:, [node/3]). Exits 0 when a cause was named or nothing failed, 1 when no rule knows
     the cause.
     """
-    from orchestrator.cli.output import plain, print_json
     from orchestrator.adapters.diagnosis.log_reader import Gathering
     from orchestrator.adapters.store.run_list import read_result
+    from orchestrator.cli.output import plain, print_json
     from orchestrator.view.result.diagnosis_text import findings_text, read_text
 
     gathering = Gathering()
@@ -74,10 +74,10 @@ def _judge(gathering: Gathering) -> Findings:
 
 def _read(target: str, gathering: Gathering) -> RunFolder | None:
     """Gather what ``target`` holds; a run is returned instead."""
-    from orchestrator.core.diagnosis.diagnosis_model import Source
-    from orchestrator.core.base.errors import UsageError
     from orchestrator.adapters.diagnosis.log_sources import log_sources
     from orchestrator.adapters.store.layout import RunFolder
+    from orchestrator.core.base.errors import UsageError
+    from orchestrator.core.diagnosis.diagnosis_model import Source
 
     path = Path(target)
     if target == "-":
@@ -97,9 +97,9 @@ def _read(target: str, gathering: Gathering) -> RunFolder | None:
 
 
 def _find_run(target: str) -> RunFolder:
-    from orchestrator.core.base.errors import UsageError
     from orchestrator.adapters.store.layout import Layout
     from orchestrator.adapters.store.run_list import find_run
+    from orchestrator.core.base.errors import UsageError
 
     try:
         return find_run(Layout.from_environment(os.environ), target)
@@ -111,13 +111,13 @@ def _find_run(target: str) -> RunFolder:
 def _diagnose_run(folder: RunFolder, result: Result | None, gathering: Gathering) -> Findings:
     """With what its journal knows of endings and nodes."""
     from orchestrator.adapters.diagnosis.log_reader import WHOLE
+    from orchestrator.engine.oneshot.cleanup import read_request
     from orchestrator.engine.support.diagnose_run import (
         besides_victims,
         diagnose_run,
         verdict_findings,
     )
     from orchestrator.engine.support.replay import recall
-    from orchestrator.engine.oneshot.cleanup import read_request
 
     if (known := verdict_findings(result)) is not None:
         return known

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import cluster_options, json_option
 from orchestrator.cli.node_queries import survey_options
+from orchestrator.cli.options import cluster_options, json_option
 
 if TYPE_CHECKING:
-    from orchestrator.core.doctor.checkup import Examination
-    from orchestrator.core.doctor.check_model import Subject
     from orchestrator.core.base.errors import OrchestrateError
+    from orchestrator.core.doctor.check_model import Subject
+    from orchestrator.core.doctor.checkup import Examination
     from orchestrator.core.model.inventory import Cluster
     from orchestrator.engine.oneshot.probe_nodes import Surveyed
 
@@ -64,9 +64,9 @@ def doctor(
     be measured). The status is healthy, unproven (something was not measured) or unfit.
     """
     from orchestrator.cli.node_queries import load_cluster, look_at_links, take_survey
-    from orchestrator.core.doctor.checkup import examine
-    from orchestrator.core.doctor.check_model import Level
     from orchestrator.core.base.errors import ExitCode
+    from orchestrator.core.doctor.check_model import Level
+    from orchestrator.core.doctor.checkup import examine
 
     selected = load_cluster(cluster, nodes)
 
@@ -125,8 +125,8 @@ def _show(examined: Examination) -> None:
 
 def _show_json(selected: Cluster, examined: Examination, code: int) -> None:
     from orchestrator.cli.output import plain, print_json
-    from orchestrator.core.doctor.checkup import findings
     from orchestrator.core.doctor.check_model import State
+    from orchestrator.core.doctor.checkup import findings
 
     for reading in examined.readings:
         print_json("check", plain(reading))

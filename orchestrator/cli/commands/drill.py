@@ -11,18 +11,18 @@ from typing import Any
 
 import click
 
-from orchestrator.parsing.inputs.selection import select
-from orchestrator.cli.options import cluster_options, json_option
-from orchestrator.cli.output import print_json, print_table
-from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, Judged, Kept, drills, targets
-from orchestrator.core.base.errors import ExitCode, UsageError
-from orchestrator.core.verdict.result import Status
-from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.layout import Layout
-from orchestrator.engine.drills.drill_series import Ending, perform
+from orchestrator.cli.options import cluster_options, json_option
+from orchestrator.cli.output import print_json, print_table
+from orchestrator.core.base.errors import ExitCode, UsageError
+from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, Judged, Kept, drills, targets
+from orchestrator.core.verdict.result import Status
 from orchestrator.engine.drills.drill_job import sleeping
+from orchestrator.engine.drills.drill_series import Ending, perform
 from orchestrator.engine.support.interrupts import Interrupts
+from orchestrator.parsing.inputs.selection import select
 from orchestrator.view.terminal.text import brief, seconds
 
 HERE = "(here)"

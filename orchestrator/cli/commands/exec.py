@@ -40,11 +40,11 @@ def exec_(
     import os
     import sys
 
-    from orchestrator.parsing.inputs.selection import select
+    from orchestrator.adapters.store.catalog import Catalog
     from orchestrator.core.base.command import Command
     from orchestrator.core.base.errors import UsageError
-    from orchestrator.adapters.store.catalog import Catalog
     from orchestrator.engine.oneshot.fanout import FanOut
+    from orchestrator.parsing.inputs.selection import select
     from orchestrator.view.tables.gathered import Gathered, Streamed
     from orchestrator.view.terminal.terminal import LineWriter
 

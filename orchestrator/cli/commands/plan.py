@@ -27,10 +27,10 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
     import os
     from dataclasses import replace
 
+    from orchestrator.adapters.store.layout import Layout
     from orchestrator.cli.load_request import load_request, take_code
     from orchestrator.cli.output import print_json
     from orchestrator.core.base.codec import to_json
-    from orchestrator.adapters.store.layout import Layout
     from orchestrator.view.tables.plan_text import Travel, plan_lines, unattended
 
     request = load_request(pick(JobOptions, given), words, run_id="planned")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import cluster_options, json_option
 from orchestrator.cli.node_queries import survey_options
+from orchestrator.cli.options import cluster_options, json_option
 
 if TYPE_CHECKING:
     from orchestrator.core.model.inventory import Cluster
@@ -78,8 +78,8 @@ def _show(section: str, answers: list[Surveyed]) -> None:
 
 
 def _show_json(selected: Cluster, answers: list[Surveyed], code: int) -> None:
-    from orchestrator.cli.output import plain, print_json
     from orchestrator.cli.node_queries import error_record, failure_record, node_records
+    from orchestrator.cli.output import plain, print_json
 
     for answer in answers:
         record = {

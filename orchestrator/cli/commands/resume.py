@@ -16,10 +16,10 @@ import click
 from orchestrator.cli.options import JobOptions, ViewOptions, pick, view_options
 
 if TYPE_CHECKING:
-    from orchestrator.core.model.request import RunRequest
-    from orchestrator.core.verdict.result import Result
     from orchestrator.adapters.store.layout import Layout, RunFolder
     from orchestrator.adapters.sync.code_snapshot import Snapshot
+    from orchestrator.core.model.request import RunRequest
+    from orchestrator.core.verdict.result import Result
 
 SHOWN_CHANGES = 10
 MAX_FILES = 20_000
@@ -87,8 +87,8 @@ def _go_on(
     from orchestrator.cli.coordinate import coordinate
     from orchestrator.cli.open_view import resolve_follow
     from orchestrator.engine import run as engine
-    from orchestrator.engine.support.context import RunContext
     from orchestrator.engine.oneshot.cleanup import read_request
+    from orchestrator.engine.support.context import RunContext
 
     stored = read_request(folder)
     options = resolve_follow(options, own_code=stored.job.workload.own_code)
@@ -230,8 +230,8 @@ def _with_secrets(stored: RunRequest, loaded: RunRequest) -> RunRequest:
 
 def _require_same_end(folder: RunFolder, ended: Result | None) -> None:
     """What was decided before the run was ours alone must still be so. Raises ``BusyError``."""
-    from orchestrator.core.base.errors import BusyError
     from orchestrator.adapters.store.run_list import read_result
+    from orchestrator.core.base.errors import BusyError
 
     if read_result(folder) != ended:
         raise BusyError(

@@ -11,9 +11,9 @@ from orchestrator.cli.options import JobOptions, ViewOptions, job_options, pick,
 MAX_WAIT_S = 366 * 86400
 
 if TYPE_CHECKING:
-    from orchestrator.core.model.request import RunRequest
     from orchestrator.adapters.store.layout import Layout
     from orchestrator.adapters.sync.code_snapshot import Snapshot
+    from orchestrator.core.model.request import RunRequest
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -58,10 +58,10 @@ def run(
     import secrets
     from dataclasses import replace
 
+    from orchestrator.adapters.store.layout import Layout
+    from orchestrator.cli.commands.resume import remember
     from orchestrator.cli.coordinate import begin, create_run
     from orchestrator.cli.detach import let_go, run_detached
-    from orchestrator.cli.commands.resume import remember
-    from orchestrator.adapters.store.layout import Layout
     from orchestrator.engine.support.context import RunContext
 
     options, view = pick(JobOptions, given), pick(ViewOptions, given)
@@ -95,9 +95,9 @@ def _choose_run_id(
     from datetime import datetime
     from pathlib import PurePath
 
-    from orchestrator.core.base.errors import UsageError
     from orchestrator.adapters.store.layout import valid_run_id
     from orchestrator.adapters.store.run_list import new_run_id
+    from orchestrator.core.base.errors import UsageError
 
     if wanted is None:
         name = PurePath(options.workload or next(iter(words), "run")).stem

@@ -18,9 +18,9 @@ from orchestrator.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.core.verdict.result import Result
     from orchestrator.adapters.store.layout import Layout, RunFolder
     from orchestrator.adapters.store.run_list import RunSummary
+    from orchestrator.core.verdict.result import Result
 
 run_argument = click.argument("run", metavar="RUN")
 
@@ -32,8 +32,8 @@ def ps(limit: int, as_json: bool) -> None:
     """List the latest runs of this home and how they are."""
     from dataclasses import asdict
 
-    from orchestrator.cli.output import print_json, print_table
     from orchestrator.adapters.store.run_list import UNATTENDED, list_runs
+    from orchestrator.cli.output import print_json, print_table
     from orchestrator.view.progress.following import ways_on
 
     runs = list(list_runs(_layout(), limit=limit))
@@ -54,9 +54,9 @@ def ps(limit: int, as_json: bool) -> None:
 @json_option
 def show(run: str, color: str, as_json: bool) -> int:
     """Show the result of RUN (an id, a unique beginning of one, or last)."""
-    from orchestrator.cli.output import print_json
-    from orchestrator.cli.open_view import contributed
     from orchestrator.adapters.report.result_json import to_object
+    from orchestrator.cli.open_view import contributed
+    from orchestrator.cli.output import print_json
     from orchestrator.view.result.failure_screen import failure_screen
     from orchestrator.view.result.summary import summary
 
@@ -179,8 +179,8 @@ def _follow(folder: RunFolder, advance: Any) -> Result | None:
 
 
 def _require_result(folder: RunFolder) -> Result:
-    from orchestrator.core.base.errors import BusyError
     from orchestrator.adapters.store.run_list import UNATTENDED, read_result, summarise
+    from orchestrator.core.base.errors import BusyError
     from orchestrator.view.progress.following import ways_on
 
     result = read_result(folder)

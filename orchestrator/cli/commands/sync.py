@@ -30,14 +30,14 @@ def sync(cluster: str, nodes: str, workdir: str | None, *, check: bool, as_json:
     import os
     from pathlib import Path
 
-    from orchestrator.parsing.inputs.selection import select
-    from orchestrator.core.base.errors import ExitCode
-    from orchestrator.core.model.request import Budgets
     from orchestrator.adapters.store.bundled import bundled_kit
     from orchestrator.adapters.store.catalog import Catalog, find_project
     from orchestrator.adapters.store.layout import Layout
     from orchestrator.adapters.sync.code_snapshot import project_parts, take_snapshot
+    from orchestrator.core.base.errors import ExitCode
+    from orchestrator.core.model.request import Budgets
     from orchestrator.engine.oneshot.sync_only import bring
+    from orchestrator.parsing.inputs.selection import select
 
     selected = select(Catalog.from_environment(os.environ).cluster(cluster), nodes)
     folder = find_project(Path.cwd(), Path(workdir) if workdir is not None else None)

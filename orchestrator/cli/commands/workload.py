@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import click
 
 from orchestrator.cli.output import plain, print_json, print_table
-from orchestrator.core.model.parameter_conflicts import condition_words, show_value
 from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.model.parameter_conflicts import condition_words, show_value
 from orchestrator.core.model.workload import (
     Metric,
     Parameter,

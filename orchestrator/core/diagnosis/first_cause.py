@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.core.diagnosis.line_prefixes import over_new_year
+from orchestrator.core.base.outcome import describe, succeeded
 from orchestrator.core.diagnosis.diagnosis_model import (
     MAX_EVIDENCE,
     SHOWN_LINE,
@@ -20,9 +20,9 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Role,
     Source,
 )
+from orchestrator.core.diagnosis.line_prefixes import over_new_year
 from orchestrator.core.diagnosis.observations import Remark, compare
 from orchestrator.core.diagnosis.rules import RULES
-from orchestrator.core.base.outcome import describe, succeeded
 from orchestrator.core.run.state import CLOCK_ERROR_S
 
 MAX_SHOWN = 3

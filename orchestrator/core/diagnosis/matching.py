@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from orchestrator.core.diagnosis.line_prefixes import last_time, read_head, read_time
 from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, Rule, Sign, Source
+from orchestrator.core.diagnosis.line_prefixes import last_time, read_head, read_time
 from orchestrator.core.diagnosis.observations import OBSERVED, Remark
 from orchestrator.core.diagnosis.rules import RULES
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.model.comm_modes import Rung
 from orchestrator.core.base.outcome import Exited, Outcome, Signalled, describe, succeeded
+from orchestrator.core.model.comm_modes import Rung
 
 # The stages of a trial in order, and what a rank that did not get further was doing.
 STAGES = {

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.facts import Facts
 
 GIB = 1 << 30
 SCANNER = "two-node all-reduce threshold of Google's cluster-health-scanner"

@@ -7,8 +7,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 
-from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import NodePlan, Plan, ProcessPlan, Variable
 from orchestrator.core.tuning import LAUNCHER
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.core.base.command import Text
-from orchestrator.core.model.request import Budgets
 from orchestrator.core.base.wire_names import wire
+from orchestrator.core.model.request import Budgets
 
 
 @wire("Variable")

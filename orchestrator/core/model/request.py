@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.base.command import Text
-from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.base.wire_names import wire
+from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.workload import Job
 
 

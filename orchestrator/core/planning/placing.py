@@ -6,11 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.core import tuning
-from orchestrator.core.model.checks import Finding
 from orchestrator.core.base.command import reveal
-from orchestrator.core.model.facts import Facts
-from orchestrator.core.model.inventory import NodeSpec
-from orchestrator.core.model.comm_modes import APART, Rung
 from orchestrator.core.launchers import (
     BINDS_RANKS,
     LAUNCHERS,
@@ -21,10 +17,14 @@ from orchestrator.core.launchers import (
 )
 from orchestrator.core.launchers.slurm_job import NAME as SLURM
 from orchestrator.core.launchers.slurm_job import SlurmJob, slurm_job
+from orchestrator.core.model.checks import Finding
+from orchestrator.core.model.comm_modes import APART, Rung
+from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import Lock, NodePlan, Rendezvous, Variable
 from orchestrator.core.model.request import RunRequest
-from orchestrator.core.tuning import Situation, Tuned
 from orchestrator.core.model.workload import Per, Workload
+from orchestrator.core.tuning import Situation, Tuned
 
 # Where the kit lies in a user's own project: nothing of the user's is called that.
 PROJECT_KIT = ".orchestrate/kit"

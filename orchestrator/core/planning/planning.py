@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.core.model import checks
 from orchestrator.core import tuning
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.launchers import MODULES, NEEDS_RENDEZVOUS, choose, slurm_job
+from orchestrator.core.model import checks
 from orchestrator.core.model.checks import Finding
+from orchestrator.core.model.comm_modes import APART, Fall, Ground, Rung, ladder, used
 from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
-from orchestrator.core.model.comm_modes import APART, Fall, Ground, Rung, ladder, used
-from orchestrator.core.launchers import MODULES, NEEDS_RENDEZVOUS, choose, slurm_job
+from orchestrator.core.model.plan import Exclusion, NodePlan, Plan, Rendezvous
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.model.workload import Shape
 from orchestrator.core.planning.placing import (
     Place,
     World,
@@ -20,10 +24,6 @@ from orchestrator.core.planning.placing import (
     place_nodes,
     same_machine,
 )
-from orchestrator.core.model.plan import Exclusion, NodePlan, Plan, Rendezvous
-from orchestrator.core.base.problem import Problem
-from orchestrator.core.model.request import RunRequest
-from orchestrator.core.model.workload import Shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.comm_modes import Rung
 from orchestrator.core.model.plan import NodePlan
-from orchestrator.core.base.wire_names import wire
 
 
 @wire("Connect")

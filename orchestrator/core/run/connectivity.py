@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.core.model.comm_modes import Rung
 from orchestrator.core.base.wire_names import wire
+from orchestrator.core.model.comm_modes import Rung
 
 
 @wire("RendezvousOffered")

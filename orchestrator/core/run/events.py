@@ -12,6 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestrator.core.base.outcome import Outcome
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.base.wire_names import wire
+from orchestrator.core.model.facts import Facts, SlurmNode
+from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.connectivity import (
     Classified,
     FabricProbed,
@@ -21,12 +26,7 @@ from orchestrator.core.run.connectivity import (
     RendezvousOffered,
 )
 from orchestrator.core.run.evidence import Inspected, Stalled
-from orchestrator.core.model.facts import Facts, SlurmNode
-from orchestrator.core.base.outcome import Outcome
-from orchestrator.core.base.problem import Problem
-from orchestrator.core.model.request import RunRequest
 from orchestrator.core.sharing.rounds import Exchanged
-from orchestrator.core.base.wire_names import wire
 
 
 class Phase(StrEnum):

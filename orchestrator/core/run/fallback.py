@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.core.model.comm_modes import BETWEEN_NODES, Fall, Intent, Rung
 from orchestrator.core.base.problem import Problem
+from orchestrator.core.model.comm_modes import BETWEEN_NODES, Fall, Intent, Rung
 from orchestrator.core.run.state import RunState
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from orchestrator.core.model.comm_modes import Rung
 from orchestrator.core.launchers import slurm_job
+from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.workload import Shape
 from orchestrator.core.planning.planning import join
 from orchestrator.core.run.state import NodeState, RunState
-from orchestrator.core.model.workload import Shape
 
 NOT_READY = "not ready when the work began"
 

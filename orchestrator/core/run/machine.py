@@ -11,6 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from orchestrator.core.base.wire_names import wire_name
+from orchestrator.core.model.comm_modes import APART, Rung
+from orchestrator.core.model.plan import NodePlan, Plan, Rendezvous
+from orchestrator.core.model.request import Budgets
+from orchestrator.core.planning.planning import Refusal, plan
 from orchestrator.core.run.actions import (
     Action,
     Classify,
@@ -38,17 +43,13 @@ from orchestrator.core.run.events import Event, Phase, StopKind, StopRequested
 from orchestrator.core.run.fallback import fall_of, falls_unreached, may_fall
 from orchestrator.core.run.hang import blame, confirmed
 from orchestrator.core.run.late_join import NOT_READY, joined, late_nodes, may_begin
-from orchestrator.core.model.comm_modes import APART, Rung
+from orchestrator.core.run.recording import record
 from orchestrator.core.run.rendezvous import (
     all_reached,
     candidates_of,
     choose_rendezvous,
     was_refused,
 )
-from orchestrator.core.model.plan import NodePlan, Plan, Rendezvous
-from orchestrator.core.planning.planning import Refusal, plan
-from orchestrator.core.run.recording import record
-from orchestrator.core.model.request import Budgets
 from orchestrator.core.run.state import (
     EPOCH_STEP,
     NEVER_LAUNCHED,
@@ -56,7 +57,6 @@ from orchestrator.core.run.state import (
     RunState,
     next_attempt,
 )
-from orchestrator.core.base.wire_names import wire_name
 
 MAX_OFFERS = 2
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.fabric.fabric_verdict import remedy_for
+from orchestrator.core.model.comm_modes import Fall
 from orchestrator.core.run.connectivity import (
     Classified,
     FabricProbed,
@@ -48,10 +51,7 @@ from orchestrator.core.run.events import (
     Synced,
 )
 from orchestrator.core.run.evidence import Inspected, Stalled
-from orchestrator.core.fabric.fabric_verdict import remedy_for
-from orchestrator.core.model.comm_modes import Fall
 from orchestrator.core.run.rendezvous import all_reached
-from orchestrator.core.base.problem import Problem
 from orchestrator.core.run.state import Figure, NodeState, RunState, new_state, next_attempt
 
 NodeEvent = (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from orchestrator.core.run.connectivity import Reached
-from orchestrator.core.fabric.fabric_verdict import remedy_for
-from orchestrator.core.planning.placing import same_machine
-from orchestrator.core.model.plan import Plan, Rendezvous
-from orchestrator.core.planning.planning import Refusal, rendezvous_candidates
 from orchestrator.core.base.problem import Problem
+from orchestrator.core.fabric.fabric_verdict import remedy_for
+from orchestrator.core.model.plan import Plan, Rendezvous
+from orchestrator.core.planning.placing import same_machine
+from orchestrator.core.planning.planning import Refusal, rendezvous_candidates
+from orchestrator.core.run.connectivity import Reached
 from orchestrator.core.run.state import NodeState, RunState
 
 

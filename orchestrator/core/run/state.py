@@ -8,7 +8,14 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from orchestrator.core.base.outcome import succeeded
+from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.checks import Finding
+from orchestrator.core.model.comm_modes import Fall
+from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.plan import Plan
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.planning.planning import Refusal
 from orchestrator.core.run.connectivity import (
     Classified,
     FabricProbed,
@@ -32,14 +39,7 @@ from orchestrator.core.run.events import (
     Swept,
 )
 from orchestrator.core.run.evidence import Inspection, Stalled
-from orchestrator.core.model.facts import Facts
 from orchestrator.core.run.hang import Blame
-from orchestrator.core.model.comm_modes import Fall
-from orchestrator.core.base.outcome import succeeded
-from orchestrator.core.model.plan import Plan
-from orchestrator.core.planning.planning import Refusal
-from orchestrator.core.base.problem import Problem
-from orchestrator.core.model.request import RunRequest
 
 Ending = RankExited | ProcessExited
 # Why a node's supervisor ended: its lease ran out; or there was none, for we were too early.

@@ -6,8 +6,8 @@ and is warned about if it is a known bad habit.
 
 from __future__ import annotations
 
-from orchestrator.core.tuning.risky_settings import warnings
 from orchestrator.core.tuning.merging import Tuned, merge
+from orchestrator.core.tuning.risky_settings import warnings
 from orchestrator.core.tuning.rules import Situation, derive, visible_devices
 from orchestrator.core.tuning.variable_sources import FACTS, FILE, LAUNCHER, USER
 

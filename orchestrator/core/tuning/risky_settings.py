@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.base.command import Text, reveal
-from orchestrator.core.model.facts import Facts
 from orchestrator.core.base.nodeset import fold
-from orchestrator.core.model.plan import NodePlan, Variable
 from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.plan import NodePlan, Variable
 from orchestrator.core.tuning.names import KNOWN, LEGACY, PREFIXES
 from orchestrator.core.tuning.variable_sources import FILE, USER
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Variable
 from orchestrator.core.tuning.collective_adapters import choose_ports, hca_list
-from orchestrator.core.tuning.gpu_direct import gdr_level
 from orchestrator.core.tuning.gids import gid_treatment
+from orchestrator.core.tuning.gpu_direct import gdr_level
 from orchestrator.core.tuning.variable_sources import derived, left
 
 # Variables of torch's flight recorder: name before torch 2.11 and since, value, reason.

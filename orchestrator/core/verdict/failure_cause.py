@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.core.run.connectivity import LinksBroken
 from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.base.outcome import describe, succeeded
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.fabric.fabric_verdict import listing
+from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.plan import Plan
+from orchestrator.core.run.connectivity import LinksBroken
 from orchestrator.core.run.events import Divided, Occupied, Phase, RankExited
 from orchestrator.core.run.evidence import Stalled
-from orchestrator.core.fabric.fabric_verdict import listing
 from orchestrator.core.run.hang import Blame
-from orchestrator.core.model.comm_modes import Rung
-from orchestrator.core.verdict import launcher_errors as words
-from orchestrator.core.base.outcome import describe, succeeded
-from orchestrator.core.model.plan import Plan
-from orchestrator.core.base.problem import Problem
-from orchestrator.core.verdict.result import FailureResult
 from orchestrator.core.run.state import LEASE, Ending, RunState, ended_well
+from orchestrator.core.verdict import launcher_errors as words
+from orchestrator.core.verdict.result import FailureResult
 
 Cause = tuple[FailureResult, ExitCode]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.core.verdict.failure_cause import ending_name, first_cause
-from orchestrator.core.model.comm_modes import Intent, Rung
 from orchestrator.core.base.outcome import describe
-from orchestrator.core.verdict.result import NOT_LOOKED_AT, NodeResult, RungResult
+from orchestrator.core.model.comm_modes import Intent, Rung
 from orchestrator.core.run.state import Ending, NodeState, RunState
+from orchestrator.core.verdict.failure_cause import ending_name, first_cause
+from orchestrator.core.verdict.result import NOT_LOOKED_AT, NodeResult, RungResult
 
 VERIFIED_CLEAN = "verified clean"
 NOT_STARTED = "no rank was started"

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.core.diagnosis.diagnosis_model import Diagnosis
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.wire_names import wire
+from orchestrator.core.diagnosis.diagnosis_model import Diagnosis
 
 # Why a node of a run that was stopped before its launch may not be clean.
 NOT_LOOKED_AT = "an earlier attempt may have left something there, and nobody looked"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from orchestrator.core.verdict.failure_cause import failure_of
 from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.model.workload import Gate, Metric
 from orchestrator.core.run.events import Divided
+from orchestrator.core.run.state import RunState
+from orchestrator.core.verdict.failure_cause import failure_of
+from orchestrator.core.verdict.node_status import is_degraded, nodes_of, rungs_of
 from orchestrator.core.verdict.result import (
     FailureResult,
     MetricResult,
@@ -16,9 +19,6 @@ from orchestrator.core.verdict.result import (
     Status,
     Verdict,
 )
-from orchestrator.core.verdict.node_status import is_degraded, nodes_of, rungs_of
-from orchestrator.core.run.state import RunState
-from orchestrator.core.model.workload import Gate, Metric
 
 
 def conclude(state: RunState, *, timings: Mapping[str, float], report: str) -> Result:

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from orchestrator.parsing.replies.supervisor_records import parse_swept
+from orchestrator.adapters.agent_client.channel import ChannelLost
+from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import OrchestrateError, PreflightError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import NodePlan
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.state import RunState
-from orchestrator.adapters.agent_client.channel import ChannelLost
-from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.engine.node.requests import agent_locks
-from orchestrator.engine.support.clock import Clock
 from orchestrator.engine.drills.stage import within
 from orchestrator.engine.node.handle import SWEEP_STEP
 from orchestrator.engine.node.link import NodeLink, NodeSilent
+from orchestrator.engine.node.requests import agent_locks
+from orchestrator.engine.support.clock import Clock
 from orchestrator.engine.support.replay import recall
+from orchestrator.parsing.replies.supervisor_records import parse_swept
 
 QUICK_S = 30.0
 VISIT_S = 60.0

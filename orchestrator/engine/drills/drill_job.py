@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.parsing.inputs.workload import load_workload, make_job
-from orchestrator.core.model.inventory import Cluster, NodeSpec, PythonKind, PythonSpec
-from orchestrator.core.model.request import RunRequest
 from orchestrator.adapters.store.bundled import bundled_kit, bundled_root
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.sync.code_snapshot import take_snapshot, workload_parts
+from orchestrator.core.model.inventory import Cluster, NodeSpec, PythonKind, PythonSpec
+from orchestrator.core.model.request import RunRequest
 from orchestrator.engine.drills.stage import Setting
+from orchestrator.parsing.inputs.workload import load_workload, make_job
 
 
 def sleeping(layout: Layout, cluster: Cluster) -> Setting:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from orchestrator.core.drill import NOTHING_LEFT, Drill, DrillOutcome, Finding, Kept, judge_all
-from orchestrator.core.base.errors import BusyError, ExitCode, OrchestrateError, PreflightError
-from orchestrator.core.run.events import StopKind
 from orchestrator.adapters.store.run_list import write_result
+from orchestrator.core.base.errors import BusyError, ExitCode, OrchestrateError, PreflightError
+from orchestrator.core.drill import NOTHING_LEFT, Drill, DrillOutcome, Finding, Kept, judge_all
+from orchestrator.core.run.events import StopKind
 from orchestrator.engine.drills.aftermath import Left, clear_up, reach_all
 from orchestrator.engine.drills.faults import PROCEDURES, NotPossible
 from orchestrator.engine.drills.stage import Scene, Setting

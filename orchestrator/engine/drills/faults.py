@@ -8,8 +8,8 @@ from functools import partial
 from orchestrator.core import drill as core
 from orchestrator.core.drill import Finding
 from orchestrator.core.run.events import StopKind, StopRequested
-from orchestrator.core.verdict.result import Result
 from orchestrator.core.run.state import RunState
+from orchestrator.core.verdict.result import Result
 from orchestrator.engine.drills.aftermath import wait_for_end
 from orchestrator.engine.drills.killable import start_apart
 from orchestrator.engine.drills.stage import Scene

@@ -12,18 +12,18 @@ import time
 from pathlib import Path
 
 import orchestrator
-from orchestrator.core.drill import ranks_run
-from orchestrator.core.base.errors import RunFailed
-from orchestrator.core.run.state import RunState
 from orchestrator.adapters.store.bundled import bundled_kit
 from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.sync.code_snapshot import take_snapshot, workload_parts
-from orchestrator.engine.support.context import RunContext
+from orchestrator.core.base.errors import RunFailed
+from orchestrator.core.drill import ranks_run
+from orchestrator.core.run.state import RunState
 from orchestrator.engine.drills.stage import RANKS_S, RANKS_WRITE, STEADY_LINES, Scene, within
-from orchestrator.engine.support.replay import recall
 from orchestrator.engine.oneshot.cleanup import read_request
 from orchestrator.engine.run import execute
+from orchestrator.engine.support.context import RunContext
+from orchestrator.engine.support.replay import recall
 
 POLL_S = 0.1
 LAST_WORDS_BYTES = 500

@@ -12,22 +12,22 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from orchestrator.core.base.codec import to_json
-from orchestrator.core.drill import Drill, Finding, Moment, ranks_run, wrong_log
-from orchestrator.core.base.errors import BusyError, ExitCode, PreflightError, RunFailed
-from orchestrator.core.run.events import Event, Progressed
-from orchestrator.core.model.inventory import NodeSpec
-from orchestrator.core.model.plan import NodePlan
-from orchestrator.core.model.request import RunRequest
-from orchestrator.core.verdict.result import Result, Status
-from orchestrator.core.run.state import RunState, new_state
 from orchestrator.adapters.agent_client.connect_agent import DialledChannel, dial
-from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.atomic_files import write_json
+from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.run_list import new_run_id
 from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.transport.transport import ConnectLimits
+from orchestrator.core.base.codec import to_json
+from orchestrator.core.base.errors import BusyError, ExitCode, PreflightError, RunFailed
+from orchestrator.core.drill import Drill, Finding, Moment, ranks_run, wrong_log
+from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.core.model.plan import NodePlan
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.run.events import Event, Progressed
+from orchestrator.core.run.state import RunState, new_state
+from orchestrator.core.verdict.result import Result, Status
 from orchestrator.engine.support.clock import Clock, SystemClock
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.interrupts import Abandoned, Interrupts

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from orchestrator.core.verdict.failure_cause import describe_links
-from orchestrator.core.run.connectivity import Classified, Fault
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis
 from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis
+from orchestrator.core.run.connectivity import Classified, Fault
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.support.context import RunContext
-from orchestrator.engine.support.diagnose_run import diagnose_soon
+from orchestrator.core.verdict.failure_cause import describe_links
 from orchestrator.engine.network.mesh import broken_links
 from orchestrator.engine.node.handle import NodeHand
+from orchestrator.engine.support.context import RunContext
+from orchestrator.engine.support.diagnose_run import diagnose_soon
 
 # What a run would meet again on any other rung. The rest may be a word for a broken network.
 OWN_FAULTS = frozenset({Advice.GIVE_UP, Advice.EXCLUDE_NODE})

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from orchestrator.parsing.replies.trial_records import rank_trial
 from orchestrator.core.fabric.collective_result import RankTrial
 from orchestrator.core.fabric.probe_world import environment, processes
 from orchestrator.core.model.plan import Plan
 from orchestrator.engine.node.handle import NodeHand
+from orchestrator.parsing.replies.trial_records import rank_trial
 
 # Stages have their own deadlines; this is for what cannot even keep those.
 TRIAL_S = 100.0

@@ -12,22 +12,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.run.connectivity import FabricProbed
-from orchestrator.core.fabric import pairing
-from orchestrator.core.fabric.floor import Floor, bus_bandwidth, floor_of
-from orchestrator.core.fabric.collective_result import RankTrial, complaint, impostor, own_failures
-from orchestrator.core.fabric.fabric_verdict import Link, Verdict
-from orchestrator.core.fabric.probe_world import addresses, environment, tried_ranks
-from orchestrator.core.model.facts import Facts
-from orchestrator.core.model.comm_modes import Rung
-from orchestrator.core.model.plan import Plan
-from orchestrator.core.run.state import RunState
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.proven_fabrics import Proven, ProvenFabrics
-from orchestrator.engine.support.context import RunContext
+from orchestrator.core.fabric import pairing
+from orchestrator.core.fabric.collective_result import RankTrial, complaint, impostor, own_failures
+from orchestrator.core.fabric.fabric_verdict import Link, Verdict
+from orchestrator.core.fabric.floor import Floor, bus_bandwidth, floor_of
+from orchestrator.core.fabric.probe_world import addresses, environment, tried_ranks
+from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.plan import Plan
+from orchestrator.core.run.connectivity import FabricProbed
+from orchestrator.core.run.state import RunState
+from orchestrator.engine.network.collective_trial import try_collective
 from orchestrator.engine.network.mesh import probe_mesh
 from orchestrator.engine.node.handle import NodeHand
-from orchestrator.engine.network.collective_trial import try_collective
+from orchestrator.engine.support.context import RunContext
 
 # Of the phase's budget, so that there is a verdict before it is over.
 SHARE_OF_BUDGET = 0.9

@@ -12,18 +12,18 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from orchestrator.parsing.replies.reach_records import Dialled
-from orchestrator.parsing.replies.supervisor_records import BadRecord
-from orchestrator.core.run.connectivity import LinksBroken
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.run.events import Event, Progressed, Reported
 from orchestrator.core.fabric.connection_matrix import peers
 from orchestrator.core.fabric.fabric_verdict import Link
 from orchestrator.core.fabric.probe_world import addresses
 from orchestrator.core.model.plan import Plan
-from orchestrator.core.verdict.result import Result
+from orchestrator.core.run.connectivity import LinksBroken
+from orchestrator.core.run.events import Event, Progressed, Reported
 from orchestrator.core.run.state import RunState
+from orchestrator.core.verdict.result import Result
 from orchestrator.engine.support.clock import Clock
+from orchestrator.parsing.replies.reach_records import Dialled
+from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 # So few connections are a few packets per node and round, whatever the number of nodes.
 ALL_PAIRS = 8

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.parsing.replies.reach_records import Dialled
-from orchestrator.core.run.connectivity import LinksProbed
 from orchestrator.core.fabric.connection_matrix import Matrix, broken, judge, peers
 from orchestrator.core.fabric.fabric_verdict import Link, Verdict
 from orchestrator.core.fabric.probe_world import addresses
+from orchestrator.core.run.connectivity import LinksProbed
 from orchestrator.core.run.rendezvous import nearest_miss
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.node.trial_ports import NodePorts
+from orchestrator.engine.support.context import RunContext
+from orchestrator.parsing.replies.reach_records import Dialled
 
 # What is lost once is sent again after 1 s and 3 s by the kernel.
 FIRST_DIAL_S = 3.0

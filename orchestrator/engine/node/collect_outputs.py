@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from orchestrator.core.base.errors import RunFailed
-from orchestrator.core.run.events import Collected
 from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.core.base.errors import RunFailed
+from orchestrator.core.run.events import Collected
 from orchestrator.engine.node.link import NodeLink
 
 CHUNK_BYTES = 4 * 1024 * 1024

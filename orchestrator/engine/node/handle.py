@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.parsing.replies.probe_reply import parse_facts
-from orchestrator.parsing.replies.supervisor_records import parse_holder, parse_swept
-from orchestrator.parsing.replies.trial_records import TriedProcess, parse_trial
+from orchestrator.adapters.agent_client.channel import AgentError
+from orchestrator.adapters.store.atomic_files import make_private_dir
+from orchestrator.adapters.sync.push import push_snapshot
+from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.core.model.plan import Lock, NodePlan, ProcessPlan, Variable
 from orchestrator.core.run.connectivity import Reached, RendezvousOffered
 from orchestrator.core.run.events import (
     Cleared,
@@ -29,24 +31,22 @@ from orchestrator.core.run.events import (
     Synced,
 )
 from orchestrator.core.run.evidence import Inspected
-from orchestrator.core.model.inventory import NodeSpec
-from orchestrator.core.model.plan import Lock, NodePlan, ProcessPlan, Variable
 from orchestrator.core.run.state import NEVER_LAUNCHED, RunState
-from orchestrator.adapters.agent_client.channel import AgentError
-from orchestrator.adapters.store.atomic_files import make_private_dir
-from orchestrator.adapters.sync.push import push_snapshot
-from orchestrator.engine.node.requests import agent_locks, agent_process
 from orchestrator.engine.node.collect_outputs import Output, collect_outputs, fetch_output
-from orchestrator.engine.support.context import Post, RunContext
-from orchestrator.engine.support.diagnose_run import kernel_may_know
-from orchestrator.engine.node.upload import sha256_of, slices_of
 from orchestrator.engine.node.hang_inspection import look_at
 from orchestrator.engine.node.lease_renewal import NodeLease
 from orchestrator.engine.node.link import NodeLink
-from orchestrator.engine.node.trial_ports import ABSENT, NodePorts
-from orchestrator.engine.node.python_environment import prepare
-from orchestrator.engine.support.replay import read_positions
 from orchestrator.engine.node.log_stream import Watcher
+from orchestrator.engine.node.python_environment import prepare
+from orchestrator.engine.node.requests import agent_locks, agent_process
+from orchestrator.engine.node.trial_ports import ABSENT, NodePorts
+from orchestrator.engine.node.upload import sha256_of, slices_of
+from orchestrator.engine.support.context import Post, RunContext
+from orchestrator.engine.support.diagnose_run import kernel_may_know
+from orchestrator.engine.support.replay import read_positions
+from orchestrator.parsing.replies.probe_reply import parse_facts
+from orchestrator.parsing.replies.supervisor_records import parse_holder, parse_swept
+from orchestrator.parsing.replies.trial_records import TriedProcess, parse_trial
 
 # A sweep fences off launches of the same epoch that come too late.
 SWEEP_STEP = 1

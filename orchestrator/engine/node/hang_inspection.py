@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from orchestrator.parsing.replies.inspection import parse_inspection
-from orchestrator.parsing.replies.supervisor_records import BadRecord
-from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.run.evidence import Inspection
 from orchestrator.adapters.agent_client.channel import ChannelLost
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
+from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.run.evidence import Inspection
 from orchestrator.engine.node.link import NodeGone, NodeLink
+from orchestrator.parsing.replies.inspection import parse_inspection
+from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 # The node itself gives up after 12 s; links that break meanwhile may come back within the rest.
 LOOK_S = 20.0

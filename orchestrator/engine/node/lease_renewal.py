@@ -6,8 +6,8 @@ import asyncio
 
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.support.context import Post
 from orchestrator.engine.node.link import NodeLink
+from orchestrator.engine.support.context import Post
 from orchestrator.engine.support.problems import superseded
 
 # How an agent refuses requests of a coordinator that another one has followed.

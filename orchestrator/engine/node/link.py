@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.base.errors import OrchestrateError, PreflightError
-from orchestrator.core.model.inventory import NodeSpec, TransportKind
 from orchestrator.adapters.agent_client.channel import ChannelLost, Payload, Reply
 from orchestrator.adapters.agent_client.connect_agent import Channel, Dial, dial
-from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.adapters.transport.failures import Refused
+from orchestrator.adapters.transport.transport import ConnectLimits
+from orchestrator.core.base.errors import OrchestrateError, PreflightError
+from orchestrator.core.model.inventory import NodeSpec, TransportKind
 from orchestrator.engine.support.clock import Clock
 
 RETRY_AFTER_S = 0.5

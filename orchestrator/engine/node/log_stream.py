@@ -11,16 +11,16 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from orchestrator.parsing.replies.kit_records import MAX_LINE_BYTES, parse_report
-from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_record
-from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.run.events import Failed, NodeLost, Phase
-from orchestrator.core.base.problem import Problem
 from orchestrator.adapters.agent_client.channel import AgentEvent, ChannelLost
 from orchestrator.adapters.store.atomic_files import make_private_dir
-from orchestrator.engine.support.context import Post, RunContext
+from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.run.events import Failed, NodeLost, Phase
 from orchestrator.engine.node.link import NodeGone, NodeLink
+from orchestrator.engine.support.context import Post, RunContext
 from orchestrator.engine.support.problems import problem_of
+from orchestrator.parsing.replies.kit_records import MAX_LINE_BYTES, parse_report
+from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_record
 
 QUICK_S = 30.0
 MAX_COMPLAINTS = 20

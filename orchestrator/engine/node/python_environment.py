@@ -7,19 +7,19 @@ import hashlib
 import re
 from pathlib import Path
 
-from orchestrator.parsing.replies.supervisor_records import parse_interpreter, parse_slurm_node
-from orchestrator.core.model.checks import NCCL_WHEELS
-from orchestrator.core.run.events import Prepared
-from orchestrator.core.model.facts import SlurmNode
-from orchestrator.core.model.inventory import NodeSpec, PythonKind
+from orchestrator.adapters.agent_client.connect_agent import Channel
 from orchestrator.core.launchers import MODULES
 from orchestrator.core.launchers.ray import REQUIREMENT
 from orchestrator.core.launchers.slurm_job import NAME as SLURM
+from orchestrator.core.model.checks import NCCL_WHEELS
+from orchestrator.core.model.facts import SlurmNode
+from orchestrator.core.model.inventory import NodeSpec, PythonKind
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Workload
-from orchestrator.adapters.agent_client.connect_agent import Channel
-from orchestrator.engine.support.context import RunContext
+from orchestrator.core.run.events import Prepared
 from orchestrator.engine.node.link import NodeLink
+from orchestrator.engine.support.context import RunContext
+from orchestrator.parsing.replies.supervisor_records import parse_interpreter, parse_slurm_node
 
 BUILD_NOTE_EVERY_S = 5.0
 

@@ -10,11 +10,11 @@ import asyncio
 import random
 from collections.abc import Mapping
 
-from orchestrator.core.run.events import Occupied, Reserved
 from orchestrator.core.model.plan import Plan
+from orchestrator.core.run.events import Occupied, Reserved
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.node.handle import NodeHand
+from orchestrator.engine.support.context import RunContext
 
 RETRY_S = 2.0
 NOTE_EVERY_S = 60.0

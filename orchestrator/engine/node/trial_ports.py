@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.parsing.replies.reach_records import Dialled, parse_dialled
 from orchestrator.adapters.agent_client.channel import AgentError
 from orchestrator.adapters.agent_client.connect_agent import Requests
+from orchestrator.parsing.replies.reach_records import Dialled, parse_dialled
 
 ABSENT = "OR-AGENT-ABSENT"
 ASK_S = 30.0

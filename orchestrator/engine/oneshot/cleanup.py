@@ -10,18 +10,18 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.parsing.replies.supervisor_records import parse_survivors
+from orchestrator.adapters.agent_client.channel import AgentError
+from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.codec import CodecError, from_json
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.request import RunRequest
-from orchestrator.adapters.agent_client.channel import AgentError
-from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.engine.support.clock import SystemClock
 from orchestrator.engine.node.handle import SWEEP_STEP
 from orchestrator.engine.node.link import NodeLink
+from orchestrator.engine.support.clock import SystemClock
 from orchestrator.engine.support.replay import recall
+from orchestrator.parsing.replies.supervisor_records import parse_survivors
 
 Named = Mapping[str, object]
 Work = Callable[[NodeLink, Named], Awaitable["NodeVisit"]]

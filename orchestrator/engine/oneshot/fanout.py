@@ -7,10 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.core.base.command import Command
-from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.model.inventory import NodeSpec
-from orchestrator.core.base.outcome import Lost, Outcome, TimedOut
+from orchestrator.adapters.transport.open_transport import open_transport
 from orchestrator.adapters.transport.transport import (
     CHUNK_BYTES,
     ChannelClosed,
@@ -18,7 +15,10 @@ from orchestrator.adapters.transport.transport import (
     Process,
     Transport,
 )
-from orchestrator.adapters.transport.open_transport import open_transport
+from orchestrator.core.base.command import Command
+from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.base.outcome import Lost, Outcome, TimedOut
+from orchestrator.core.model.inventory import NodeSpec
 
 
 class Audience(Protocol):

@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
-from orchestrator.parsing.replies.supervisor_records import BadRecord
-from orchestrator.core.doctor.check_model import Mesh
+from orchestrator.adapters.agent_client.connect_agent import DialledChannel, dial
+from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.doctor.check_model import Mesh
 from orchestrator.core.fabric.connection_matrix import explain
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.planning.placing import addresses_of
-from orchestrator.adapters.agent_client.connect_agent import DialledChannel, dial
-from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.engine.network.mesh import Places, try_twice
 from orchestrator.engine.node.trial_ports import NodePorts
 from orchestrator.engine.oneshot.probe_nodes import Surveyed, SurveyLimits
+from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 # Two dials of several seconds each where links are broken, a fraction of a second elsewhere.
 DIALS_S = 30.0

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from orchestrator.parsing.replies.probe_reply import parse_facts
-from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_interpreter
-from orchestrator.core.model.checks import Finding
+from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import OrchestrateError, PreflightError
+from orchestrator.core.model.checks import Finding
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
 from orchestrator.core.model.plan import Plan
-from orchestrator.core.planning.planning import Refusal, declared_interpreter, plan
 from orchestrator.core.model.request import RunRequest
-from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.engine.support.clock import Clock, SystemClock
+from orchestrator.core.planning.planning import Refusal, declared_interpreter, plan
 from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.node.python_environment import ask_slurm, asked_modules, requirements_of
+from orchestrator.engine.support.clock import Clock, SystemClock
+from orchestrator.parsing.replies.probe_reply import parse_facts
+from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_interpreter
 
 # Environments that a run would build are not built for a look at the plan.
 _BUILT = frozenset({PythonKind.REQUIREMENTS, PythonKind.WORKLOAD})

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.parsing.replies.probe_reply import parse_facts
-from orchestrator.core.model.checks import MODULES_THAT_MUST_AGREE
+from orchestrator.adapters.agent_client.oneshot_client import take_glance
+from orchestrator.adapters.transport.open_transport import open_transport
+from orchestrator.adapters.transport.transport import ChannelClosed, ConnectLimits
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError, PreflightError
+from orchestrator.core.model.checks import MODULES_THAT_MUST_AGREE
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
-from orchestrator.adapters.agent_client.oneshot_client import take_glance
-from orchestrator.adapters.transport.transport import ChannelClosed, ConnectLimits
-from orchestrator.adapters.transport.open_transport import open_transport
 from orchestrator.engine.support.clock import Clock, SystemClock
+from orchestrator.parsing.replies.probe_reply import parse_facts
 
 # Environments that a run would build are not built for a look.
 BUILT = frozenset({PythonKind.REQUIREMENTS, PythonKind.WORKLOAD})

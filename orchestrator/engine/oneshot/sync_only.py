@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.adapters.sync.code_snapshot import Snapshot
+from orchestrator.adapters.sync.push import Sent, push_snapshot
+from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.request import Budgets
-from orchestrator.adapters.sync.push import Sent, push_snapshot
-from orchestrator.adapters.sync.code_snapshot import Snapshot
-from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.engine.support.clock import Clock, SystemClock
 from orchestrator.engine.node.link import NodeLink
+from orchestrator.engine.support.clock import Clock, SystemClock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.engine.support.context import Post, RunContext
 from orchestrator.engine.sharing.rank_exchange import Exchange
+from orchestrator.engine.support.context import Post, RunContext
 
 
 async def average(exchange: Exchange, context: RunContext, post: Post) -> None:

@@ -18,6 +18,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.adapters.rounds.outer_optimizer import Contribution, Kept, OuterState
+from orchestrator.adapters.rounds.parameter_files import size_of
 from orchestrator.core.base.errors import OrchestrateError, RunFailed
 from orchestrator.core.run.events import RoundClosed
 from orchestrator.core.sharing.rounds import (
@@ -34,13 +36,11 @@ from orchestrator.core.sharing.rounds import (
     outer_step,
     weights_of,
 )
-from orchestrator.adapters.rounds.outer_optimizer import Contribution, Kept, OuterState
-from orchestrator.adapters.rounds.parameter_files import size_of
-from orchestrator.engine.support.clock import Clock
-from orchestrator.engine.support.context import Post, RunContext
 from orchestrator.engine.sharing.rank_exchange import Exchange, ExchangeReader
 from orchestrator.engine.sharing.round_inbox import Hearing, Told, living
 from orchestrator.engine.sharing.round_parts import LOOK_EVERY_S, RoundParts
+from orchestrator.engine.support.clock import Clock
+from orchestrator.engine.support.context import Post, RunContext
 
 JOIN_S = 1800.0
 END_S = 300.0

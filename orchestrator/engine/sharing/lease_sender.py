@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from orchestrator.parsing.replies.sample_records import Took
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.sharing.leases import Worker
 from orchestrator.engine.sharing.rank_exchange import Exchange
+from orchestrator.parsing.replies.sample_records import Took
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.core.run.state import RunState
 from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.core.run.state import RunState
 from orchestrator.engine.node.handle import NodeHand
 
 MAX_LINE_BYTES = 4 * 1024 * 1024

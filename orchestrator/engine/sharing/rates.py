@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.parsing.replies.sample_records import Output
-from orchestrator.core.sharing.leases import Worker
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
+from orchestrator.core.sharing.leases import Worker
 from orchestrator.engine.support.context import RunContext
+from orchestrator.parsing.replies.sample_records import Output
 
 MAX_AMOUNTS = 64
 SAMPLES = "samples"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.parsing.replies.round_records import parse_told
 from orchestrator.core.base.outcome import succeeded
-from orchestrator.core.sharing.rounds import Ended, Joined, Offered, Pace, Part
 from orchestrator.core.run.state import RunState
+from orchestrator.core.sharing.rounds import Ended, Joined, Offered, Pace, Part
 from orchestrator.engine.sharing.rank_exchange import ExchangeReader, Heard
+from orchestrator.parsing.replies.round_records import parse_told
 
 MAX_COMPLAINTS = 20
 

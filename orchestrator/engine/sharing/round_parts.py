@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
-from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.sharing.rounds import Part, Terms, patience_s
 from orchestrator.adapters.rounds.outer_optimizer import Kept, OuterState
 from orchestrator.adapters.rounds.parameter_files import size_of
-from orchestrator.engine.support.context import RunContext
+from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.sharing.rounds import Part, Terms, patience_s
 from orchestrator.engine.sharing.rank_exchange import Exchange
 from orchestrator.engine.sharing.round_inbox import Hearing
+from orchestrator.engine.support.context import RunContext
 
 LOOK_EVERY_S = 1.0
 

@@ -12,6 +12,13 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from orchestrator.core.model.request import RunRequest, SampleSet
+from orchestrator.core.sharing.leases import Leases, Worker
+from orchestrator.core.sharing.ledger import Answer, Ledger, Place
+from orchestrator.engine.sharing.output_identity import Identity
+from orchestrator.engine.sharing.rank_exchange import ExchangeReader, Heard
+from orchestrator.engine.sharing.rates import WorkRates
+from orchestrator.engine.support.context import RunContext
 from orchestrator.parsing.replies.sample_records import (
     Output,
     Ready,
@@ -21,13 +28,6 @@ from orchestrator.parsing.replies.sample_records import (
     Worked,
     parse_sample_record,
 )
-from orchestrator.core.sharing.leases import Leases, Worker
-from orchestrator.core.sharing.ledger import Answer, Ledger, Place
-from orchestrator.core.model.request import RunRequest, SampleSet
-from orchestrator.engine.support.context import RunContext
-from orchestrator.engine.sharing.rank_exchange import ExchangeReader, Heard
-from orchestrator.engine.sharing.output_identity import Identity
-from orchestrator.engine.sharing.rates import WorkRates
 
 LINES_PER_SLICE = 200
 MAX_COMPLAINTS = 20

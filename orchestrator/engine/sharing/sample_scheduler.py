@@ -6,20 +6,20 @@ import asyncio
 import json
 from dataclasses import dataclass
 
-from orchestrator.parsing.replies.sample_records import Took
-from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.run.events import Divided, Progressed, RankExited, Reported
-from orchestrator.core.sharing.leases import Grant, Worker
-from orchestrator.core.model.plan import Plan
-from orchestrator.core.model.request import SampleSet
-from orchestrator.core.run.state import RunState
 from orchestrator.adapters.store.data_set import DataSet
 from orchestrator.adapters.store.merge import merge_samples, remove_merged
-from orchestrator.engine.support.context import Post, RunContext
-from orchestrator.engine.sharing.rank_exchange import Exchange
+from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.model.plan import Plan
+from orchestrator.core.model.request import SampleSet
+from orchestrator.core.run.events import Divided, Progressed, RankExited, Reported
+from orchestrator.core.run.state import RunState
+from orchestrator.core.sharing.leases import Grant, Worker
 from orchestrator.engine.sharing.lease_sender import Feeder, Word
-from orchestrator.engine.sharing.sample_account import WorkAccount
+from orchestrator.engine.sharing.rank_exchange import Exchange
 from orchestrator.engine.sharing.rates import recall_began, remember_began
+from orchestrator.engine.sharing.sample_account import WorkAccount
+from orchestrator.engine.support.context import Post, RunContext
+from orchestrator.parsing.replies.sample_records import Took
 
 TICK_S = 0.2
 # Between two looks at what workers said: what came meanwhile is read together. To look at what

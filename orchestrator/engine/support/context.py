@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.core.run.events import Event
-from orchestrator.core.model.request import RunRequest
 from orchestrator.adapters.agent_client.connect_agent import Dial, dial
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.transport.transport import ConnectLimits
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.run.events import Event
 from orchestrator.engine.support.clock import Clock, SystemClock
 from orchestrator.engine.support.interrupts import Interrupts
 from orchestrator.engine.support.observer import Observer

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from orchestrator.core.verdict.failure_cause import log_name
-from orchestrator.core.diagnosis.first_cause import judge, telling_lines
-from orchestrator.core.diagnosis.facts_as_clues import from_facts
+from orchestrator.adapters.diagnosis.log_reader import ENDS, Gathering, Window
+from orchestrator.adapters.diagnosis.log_sources import source_of
+from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.core.base.outcome import Signalled
 from orchestrator.core.diagnosis.diagnosis_model import (
     Advice,
     Confidence,
@@ -17,14 +18,13 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Role,
     Source,
 )
+from orchestrator.core.diagnosis.facts_as_clues import from_facts
+from orchestrator.core.diagnosis.first_cause import judge, telling_lines
 from orchestrator.core.diagnosis.rules import BY_ID
 from orchestrator.core.run.events import RankExited
-from orchestrator.core.base.outcome import Signalled
-from orchestrator.core.verdict.result import FailureResult, Result
 from orchestrator.core.run.state import Ending, RunState
-from orchestrator.adapters.diagnosis.log_reader import ENDS, Gathering, Window
-from orchestrator.adapters.diagnosis.log_sources import source_of
-from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.core.verdict.failure_cause import log_name
+from orchestrator.core.verdict.result import FailureResult, Result
 
 # Failures of which the ranks' own logs know more than the verdict. Ranks that hung were looked at.
 _EXPLAINED = frozenset({"OR-RUN-001", "OR-TIME-001"})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from orchestrator.core.run.events import Event
-from orchestrator.core.verdict.result import Result
 from orchestrator.core.run.state import RunState
+from orchestrator.core.verdict.result import Result
 
 
 class Observer(Protocol):

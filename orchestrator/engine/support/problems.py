@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from orchestrator.parsing.replies.supervisor_records import BadRecord
+from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import BusyError, OrchestrateError
 from orchestrator.core.base.problem import Problem
-from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 # Of errors that nodes answer with: they know what is wrong, but not our commands.
 REMEDIES = {

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.run import machine
-from orchestrator.core.base.codec import CodecError, from_json
-from orchestrator.core.base.errors import InternalError
-from orchestrator.core.run.events import Event, Phase
-from orchestrator.core.run.recording import record
-from orchestrator.core.model.request import RunRequest
-from orchestrator.core.run.state import RunState, new_state
 from orchestrator.adapters.store.journal import Entry, JournalReader
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import Point, PointReader
+from orchestrator.core.base.codec import CodecError, from_json
+from orchestrator.core.base.errors import InternalError
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.run import machine
+from orchestrator.core.run.events import Event, Phase
+from orchestrator.core.run.recording import record
+from orchestrator.core.run.state import RunState, new_state
 
 
 class Timings:

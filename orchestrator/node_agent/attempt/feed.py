@@ -14,10 +14,10 @@ import hashlib
 import os
 import re
 
+from orchestrator.node_agent.attempt.runs import existing
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, BUSY, AgentFault
 from orchestrator.node_agent.base.node_layout import check_name, private
-from orchestrator.node_agent.attempt.runs import existing
 from orchestrator.node_agent.base.wire import CHUNK_BYTES, field
 
 TYPE_CHECKING = False

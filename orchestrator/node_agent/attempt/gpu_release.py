@@ -10,12 +10,12 @@ import json
 import threading
 import time
 
-from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, AgentFault
-from orchestrator.node_agent.facts.gpu_query import MIB, find_program, query
-from orchestrator.node_agent.base.node_layout import AttemptLayout, RunLayout, write_atomically
-from orchestrator.node_agent.process.processes import look
 from orchestrator.node_agent.attempt.supervisor_state import records
+from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, AgentFault
+from orchestrator.node_agent.base.node_layout import AttemptLayout, RunLayout, write_atomically
 from orchestrator.node_agent.base.wire import field
+from orchestrator.node_agent.facts.gpu_query import MIB, find_program, query
+from orchestrator.node_agent.process.processes import look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,9 +10,19 @@ import sys
 import time
 from contextlib import contextmanager
 
-from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.attempt.gpu_release import check_gpus, note_baseline
+from orchestrator.node_agent.attempt.locks import Occupied
+from orchestrator.node_agent.attempt.reservations import (
+    Reservation,
+    Reservations,
+    check_locks,
+    describe_holder,
+)
+from orchestrator.node_agent.attempt.supervisor_state import supervisor_state
+from orchestrator.node_agent.attempt.workcopy import copy_code
+from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, BUSY, LAUNCH, AgentFault
+from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.base.node_layout import (
     AGENT,
     NODE_CODE,
@@ -22,18 +32,8 @@ from orchestrator.node_agent.base.node_layout import (
     RunLayout,
     check_name,
 )
-from orchestrator.node_agent.attempt.locks import Occupied
-from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.base.sysfs import boot_id
-from orchestrator.node_agent.attempt.reservations import (
-    Reservation,
-    Reservations,
-    check_locks,
-    describe_holder,
-)
-from orchestrator.node_agent.attempt.supervisor_state import supervisor_state
 from orchestrator.node_agent.base.wire import field, seconds, strings
-from orchestrator.node_agent.attempt.workcopy import copy_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ import stat
 import time
 from contextlib import suppress
 
-from orchestrator.node_agent.base.bootstrap import UnsafeDirectory, private_directory
 from orchestrator.node_agent.base.agent_errors import SYSTEM, UNSAFE, AgentFault
+from orchestrator.node_agent.base.bootstrap import UnsafeDirectory, private_directory
 from orchestrator.node_agent.base.node_layout import lock
+from orchestrator.node_agent.base.sysfs import boot_id, host_id
 from orchestrator.node_agent.process.processes import alive, send
 from orchestrator.node_agent.process.rank_shim import start_time
-from orchestrator.node_agent.base.sysfs import boot_id, host_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

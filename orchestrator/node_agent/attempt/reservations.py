@@ -7,9 +7,6 @@ import pwd
 import time
 from contextlib import contextmanager
 
-from orchestrator.node_agent.base import lease_file as lease
-from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, BUSY, AgentFault
-from orchestrator.node_agent.base.node_layout import NodeLayout, RunLayout, check_name
 from orchestrator.node_agent.attempt.locks import (
     EXCLUSIVE,
     SHARED,
@@ -19,6 +16,9 @@ from orchestrator.node_agent.attempt.locks import (
     withdraw,
     write_record,
 )
+from orchestrator.node_agent.base import lease_file as lease
+from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, BUSY, AgentFault
+from orchestrator.node_agent.base.node_layout import NodeLayout, RunLayout, check_name
 from orchestrator.node_agent.base.sysfs import boot_id
 from orchestrator.node_agent.base.wire import field
 

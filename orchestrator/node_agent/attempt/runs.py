@@ -9,9 +9,13 @@ import shutil
 import signal
 import time
 
-from orchestrator.node_agent.base import lease_file as lease
-from orchestrator.node_agent.process.cgroups import ControlGroup
 from orchestrator.node_agent.attempt.gpu_release import DRAIN_S, check_gpus, drained
+from orchestrator.node_agent.attempt.supervisor_state import (
+    SupervisorState,
+    conclusion,
+    supervisor_state,
+)
+from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import ABSENT, BUSY, AgentFault
 from orchestrator.node_agent.base.node_layout import (
     AGENT,
@@ -21,6 +25,8 @@ from orchestrator.node_agent.base.node_layout import (
     lock,
     write_atomically,
 )
+from orchestrator.node_agent.base.wire import field, seconds
+from orchestrator.node_agent.process.cgroups import ControlGroup
 from orchestrator.node_agent.process.processes import (
     Found,
     Swept,
@@ -31,12 +37,6 @@ from orchestrator.node_agent.process.processes import (
     union,
 )
 from orchestrator.node_agent.slurm.slurm_jobs import release
-from orchestrator.node_agent.attempt.supervisor_state import (
-    SupervisorState,
-    conclusion,
-    supervisor_state,
-)
-from orchestrator.node_agent.base.wire import field, seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ import os
 import re
 import signal
 
+from orchestrator.node_agent.attempt.runs import existing
+from orchestrator.node_agent.attempt.supervisor_state import records, supervisor_state
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, AgentFault, shorten
 from orchestrator.node_agent.base.node_layout import AttemptLayout
 from orchestrator.node_agent.process.processes import belongs, send
-from orchestrator.node_agent.attempt.runs import existing
-from orchestrator.node_agent.attempt.supervisor_state import records, supervisor_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

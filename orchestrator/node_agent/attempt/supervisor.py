@@ -15,12 +15,12 @@ import signal
 import sys
 import time
 
+from orchestrator.node_agent.attempt.locks import sign, withdraw
+from orchestrator.node_agent.base.lease_file import LeaseReader
+from orchestrator.node_agent.base.node_layout import AttemptLayout, write_atomically
 from orchestrator.node_agent.process.cgroups import ControlGroup
 from orchestrator.node_agent.process.children import Child, reap
 from orchestrator.node_agent.process.eventlog import EventLog
-from orchestrator.node_agent.base.node_layout import AttemptLayout, write_atomically
-from orchestrator.node_agent.base.lease_file import LeaseReader
-from orchestrator.node_agent.attempt.locks import sign, withdraw
 from orchestrator.node_agent.process.processes import (
     Found,
     Swept,

@@ -6,8 +6,8 @@ import json
 import os
 
 from orchestrator.node_agent.base.node_layout import AttemptLayout
-from orchestrator.node_agent.process.processes import alive
 from orchestrator.node_agent.base.sysfs import boot_id
+from orchestrator.node_agent.process.processes import alive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

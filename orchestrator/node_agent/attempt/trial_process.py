@@ -17,13 +17,13 @@ import subprocess
 import threading
 import time
 
-from orchestrator.node_agent.base import lease_file as lease
-from orchestrator.node_agent.process.children import outcome_of
-from orchestrator.node_agent.code.environment import tethered
-from orchestrator.node_agent.base.agent_errors import BUSY, AgentFault
 from orchestrator.node_agent.attempt.launch import filled
+from orchestrator.node_agent.base import lease_file as lease
+from orchestrator.node_agent.base.agent_errors import BUSY, AgentFault
 from orchestrator.node_agent.base.node_layout import check_name
 from orchestrator.node_agent.base.wire import seconds
+from orchestrator.node_agent.code.environment import tethered
+from orchestrator.node_agent.process.children import outcome_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -212,8 +212,8 @@ def _enter(context: Context, name: str) -> Trial:
     with context.lock:
         if name in context.trials or len(context.trials) >= MAX_TRIALS:
             raise AgentFault(BUSY, f"trial {name} is under way already, or {MAX_TRIALS} others are")
-        context.trials[name] = Trial()
-        return context.trials[name]
+        context.trials[name] = begun = Trial()
+        return begun
 
 
 def _leave(context: Context, name: str, tried: Trial) -> None:

@@ -13,9 +13,9 @@ import re
 import threading
 import time
 
+from orchestrator.node_agent.attempt.supervisor_state import conclusion, supervisor_state
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, AgentFault
 from orchestrator.node_agent.base.node_layout import STREAM, AttemptLayout, check_name
-from orchestrator.node_agent.attempt.supervisor_state import conclusion, supervisor_state
 from orchestrator.node_agent.base.wire import CHUNK_BYTES, FrameWriter
 
 TYPE_CHECKING = False

@@ -129,7 +129,7 @@ def _unpack(data: bytes, digest: str, agents: str, target: str) -> None:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         for name in archive.namelist():
-            if not re.match(r"([a-z_]+/)*[a-z_]+\.py\Z", name):
+            if not re.match(r"([a-z0-9_]+/)*[a-z0-9_]+\.py\Z", name):
                 raise ValueError(f"unexpected file in the agent's package: {name!r}")
             paths.append(os.path.join(staging, name))
             os.makedirs(os.path.dirname(paths[-1]), 0o700, exist_ok=True)

@@ -13,12 +13,14 @@ from orchestrator.node_agent.base.wire import Body, FrameWriter
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, Protocol, TypeVar
 
-    from orchestrator.node_agent.facts.tcp_probe import Listener
-    from orchestrator.node_agent.attempt.reservations import Reservations
-    from orchestrator.node_agent.attempt.trial_process import Trial
-    from orchestrator.node_agent.attempt.watch import Watch
+    class Closing(Protocol):
+        """What is released when its channel ends."""
+
+        def close(self) -> None: ...
+
+    Shared = TypeVar("Shared", bound=Closing)
 
     Request = Mapping[str, Any]
 
@@ -28,18 +30,21 @@ def _nothing() -> None:
 
 
 class Context:
-    """What operations share: the writer, the layout, and what has to end with the channel."""
+    """What operations share: the writer, the layout, and what has to end with the channel.
+
+    The values of ``watches``, ``listeners`` and ``trials`` belong to the modules of these names.
+    """
 
     def __init__(self, writer: FrameWriter, layout: NodeLayout) -> None:
         self.writer = writer
         self.layout = layout
-        self.watches: dict[str, Watch] = {}
-        self.listeners: dict[int, Listener] = {}
+        self.watches: dict[str, Any] = {}
+        self.listeners: dict[int, Any] = {}
         self.builders: set[int] = set()
-        self.trials: dict[str, Trial] = {}
+        self.trials: dict[str, Any] = {}
         self.afterwards: dict[str, Callable[[], None]] = {}
         self.lock = threading.Lock()
-        self._reservations: Reservations | None = None
+        self._shared: dict[type, Closing] = {}
 
     def after(self, id: str) -> None:
         """The answer to ``id`` is on its way: what it announced may begin."""
@@ -48,7 +53,7 @@ class Context:
         if watch:
             threading.Thread(target=self._run_watch, args=(watch,), daemon=True).start()
 
-    def _run_watch(self, watch: Watch) -> None:
+    def _run_watch(self, watch: Any) -> None:
         try:
             watch.run()
         except OSError:
@@ -57,20 +62,19 @@ class Context:
         finally:
             self.watches.pop(watch.id, None)
 
-    @property
-    def reservations(self) -> Reservations:
-        """Made when it is first needed: most channels reserve nothing."""
+    def shared(self, kind: type[Shared]) -> Shared:
+        """The channel's only ``kind()``, made when it is first needed and closed at the end."""
         with self.lock:
-            if self._reservations is None:
-                from orchestrator.node_agent.attempt.reservations import Reservations
-
-                self._reservations = Reservations()
-            return self._reservations
+            if kind not in self._shared:
+                self._shared[kind] = kind()
+            found = self._shared[kind]
+        assert isinstance(found, kind)
+        return found
 
     def close(self) -> None:
-        """Let go of reservations; end builders and trials (groups that we started, not reaped)."""
-        if self._reservations is not None:
-            self._reservations.close()
+        """Release what is shared; end builders and trials (groups that we started, not reaped)."""
+        for part in list(self._shared.values()):
+            part.close()
         for pid in list(self.builders):
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)

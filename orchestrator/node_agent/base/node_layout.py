@@ -25,13 +25,13 @@ import stat
 import time
 from contextlib import contextmanager, suppress
 
+from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, BUSY, UNSAFE, AgentFault, shorten
 from orchestrator.node_agent.base.bootstrap import (
     NO_SPACE,
     UnsafeDirectory,
     private_directory,
     resolve_workdir,
 )
-from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, BUSY, UNSAFE, AgentFault, shorten
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 from orchestrator.node_agent.base.agent_errors import ENVIRONMENT, AgentFault
-from orchestrator.node_agent.base.node_layout import write_atomically
 from orchestrator.node_agent.base.login import login_environment
+from orchestrator.node_agent.base.node_layout import write_atomically
 from orchestrator.node_agent.base.wire import field
 
 TYPE_CHECKING = False

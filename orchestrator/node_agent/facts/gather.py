@@ -9,11 +9,11 @@ from __future__ import annotations
 import sys
 import time
 
+from orchestrator.node_agent.base.sysfs import boot_id, host_id
 from orchestrator.node_agent.facts.gpus import find_gpus
-from orchestrator.node_agent.facts.rdma import find_hcas
 from orchestrator.node_agent.facts.host import find_host
 from orchestrator.node_agent.facts.network import find_interfaces, route_address
-from orchestrator.node_agent.base.sysfs import boot_id, host_id
+from orchestrator.node_agent.facts.rdma import find_hcas
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import sys
 
+from orchestrator.node_agent.base.sysfs import names, read
 from orchestrator.node_agent.facts.gpu_query import NVML, TIMEOUT_S, find_program, run, which
 from orchestrator.node_agent.facts.pci import Device, all_paths, find_redirection, path_kind
-from orchestrator.node_agent.base.sysfs import names, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import subprocess
 
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, AgentFault, shorten
 from orchestrator.node_agent.base.login import login_environment
-from orchestrator.node_agent.facts.modules import find_modules
 from orchestrator.node_agent.base.wire import field, strings
+from orchestrator.node_agent.facts.modules import find_modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,14 +12,15 @@ import threading
 import time
 from functools import partial
 
-from orchestrator.node_agent.hang import flight_recorder as flight, ras, stacks
-from orchestrator.node_agent.facts import gpu_query
+from orchestrator.node_agent.attempt.supervisor_state import SupervisorState, supervisor_state
 from orchestrator.node_agent.base.agent_errors import ABSENT, AgentFault
 from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout
+from orchestrator.node_agent.facts import gpu_query
 from orchestrator.node_agent.facts.network import find_interfaces
-from orchestrator.node_agent.process.processes import descendants, look
-from orchestrator.node_agent.attempt.supervisor_state import SupervisorState, supervisor_state
+from orchestrator.node_agent.hang import flight_recorder as flight
+from orchestrator.node_agent.hang import ras, stacks
 from orchestrator.node_agent.hang.proc_status import STOPPED, variables, vitals
+from orchestrator.node_agent.process.processes import descendants, look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

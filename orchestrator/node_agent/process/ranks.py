@@ -7,8 +7,8 @@ import os
 import re
 import signal
 
-from orchestrator.node_agent.process.eventlog import last_words
 from orchestrator.node_agent.base.node_layout import AttemptLayout
+from orchestrator.node_agent.process.eventlog import last_words
 from orchestrator.node_agent.process.processes import alive
 
 TYPE_CHECKING = False

@@ -19,8 +19,8 @@ from contextlib import suppress
 
 sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 4)[0])
 
-from orchestrator.node_agent.process.cgroups import ControlGroup
 from orchestrator.node_agent.base.node_layout import AttemptLayout
+from orchestrator.node_agent.process.cgroups import ControlGroup
 from orchestrator.node_agent.rank_env.ray_options import Options
 from orchestrator.node_agent.rank_env.ray_record import Record
 

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 
 from orchestrator.node_agent.base.agent_errors import SLURM, AgentFault
-from orchestrator.node_agent.base.node_layout import NodeLayout
 from orchestrator.node_agent.base.login import login_environment
+from orchestrator.node_agent.base.node_layout import NodeLayout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

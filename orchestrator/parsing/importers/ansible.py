@@ -9,9 +9,9 @@ import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.core.base.nodeset import MAX_NAMES
 from orchestrator.parsing.importers.foreign_nodes import Collector, Imported, lines_of
 from orchestrator.parsing.inputs.yaml_source import parse_yaml
-from orchestrator.core.base.nodeset import MAX_NAMES
 
 _RANGE = re.compile(r"\[([0-9]+|[A-Za-z]):([0-9]+|[A-Za-z])(?::([0-9]+))?\]")
 _SECTION = re.compile(r"\[([^\]:]+)(?::(children|vars))?\]")

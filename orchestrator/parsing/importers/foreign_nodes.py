@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
-from orchestrator.parsing.inputs.cluster_schema import NodeEntry
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.nodeset import (
     MAX_NAME_LENGTH,
@@ -21,6 +20,7 @@ from orchestrator.core.base.nodeset import (
     natural_key,
     split_terms,
 )
+from orchestrator.parsing.inputs.cluster_schema import NodeEntry
 
 MAX_WARNINGS = 50
 MAX_GPUS = 64

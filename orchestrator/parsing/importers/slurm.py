@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from orchestrator.parsing.importers.foreign_nodes import Collector, Imported, lines_of
 from orchestrator.core.base.nodeset import NodeSetError, expand
+from orchestrator.parsing.importers.foreign_nodes import Collector, Imported, lines_of
 
 _GRES = re.compile(r"\bgpu(?::([A-Za-z][A-Za-z0-9_.-]*))?:([0-9]{1,4})")
 _PAIR = re.compile(r"(?:^|\s)([A-Za-z]+)=(\S*)")

@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-from orchestrator.parsing.inputs.cluster_schema import (
-    ClusterFile,
-    GpuEntry,
-    NodeEntry,
-    NodeFields,
-    PythonEntry,
-    SecretEntry,
-)
-from orchestrator.parsing.inputs.validation import validate
-from orchestrator.parsing.inputs.yaml_source import Document, Path, Problem, parse_yaml, refuse
 from orchestrator.core.base.command import Secret, Text
+from orchestrator.core.base.nodeset import MAX_NAMES, expand
+from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.inventory import (
     Cluster,
     Expectation,
@@ -27,8 +19,16 @@ from orchestrator.core.model.inventory import (
     SshEndpoint,
     TransportKind,
 )
-from orchestrator.core.base.nodeset import MAX_NAMES, expand
-from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.parsing.inputs.cluster_schema import (
+    ClusterFile,
+    GpuEntry,
+    NodeEntry,
+    NodeFields,
+    PythonEntry,
+    SecretEntry,
+)
+from orchestrator.parsing.inputs.validation import validate
+from orchestrator.parsing.inputs.yaml_source import Document, Path, Problem, parse_yaml, refuse
 
 
 def load_cluster(

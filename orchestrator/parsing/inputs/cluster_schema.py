@@ -14,8 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.parsing.inputs.validation import Strict, describe
 from orchestrator.core.base.nodeset import MAX_NAME_LENGTH, NodeSetError, expand
+from orchestrator.parsing.inputs.validation import Strict, describe
 
 # Also the second set of controls, and what reorders a line: this text is shown on terminals.
 _CONTROL = re.compile(

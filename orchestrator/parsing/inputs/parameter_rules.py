@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from orchestrator.parsing.inputs.parameters import always_number, check_value
-from orchestrator.parsing.inputs.validation import show_path
-from orchestrator.parsing.inputs.workload_schema import ConditionEntry, RuleEntry
-from orchestrator.parsing.inputs.yaml_source import Document, Path, Problem
-from orchestrator.core.model.parameter_conflicts import contradictions
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.model.parameter_conflicts import contradictions
 from orchestrator.core.model.workload import (
     Condition,
     Parameter,
@@ -18,6 +14,10 @@ from orchestrator.core.model.workload import (
     ParameterValue,
     Workload,
 )
+from orchestrator.parsing.inputs.parameters import always_number, check_value
+from orchestrator.parsing.inputs.validation import show_path
+from orchestrator.parsing.inputs.workload_schema import ConditionEntry, RuleEntry
+from orchestrator.parsing.inputs.yaml_source import Document, Path, Problem
 
 Parameters = Mapping[str, Parameter]
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.model.inventory import Cluster, NodeSpec, Role
 from orchestrator.core.base.nodeset import NodeSetError, expand, parse_numbers, split_terms
 from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.model.inventory import Cluster, NodeSpec, Role
 
 MAX_EXPRESSION = 65_536
 _MAX_GPUS = 64

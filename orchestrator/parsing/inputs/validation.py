@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.parsing.inputs.yaml_source import Document, Path, Problem, refuse
 from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.parsing.inputs.yaml_source import Document, Path, Problem, refuse
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -6,20 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from orchestrator.parsing.inputs.parameter_rules import (
-    contradicting_presets,
-    read_rules,
-    require_no_contradiction,
-)
-from orchestrator.parsing.inputs.parameters import check_value, expected, parse_value
-from orchestrator.parsing.inputs.validation import validate
-from orchestrator.parsing.inputs.workload_schema import (
-    MetricEntry,
-    ParameterEntry,
-    SamplesEntry,
-    WorkloadFile,
-)
-from orchestrator.parsing.inputs.yaml_source import Document, Path, Problem, parse_yaml, refuse
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.workload import (
@@ -36,6 +22,20 @@ from orchestrator.core.model.workload import (
     Shape,
     Workload,
 )
+from orchestrator.parsing.inputs.parameter_rules import (
+    contradicting_presets,
+    read_rules,
+    require_no_contradiction,
+)
+from orchestrator.parsing.inputs.parameters import check_value, expected, parse_value
+from orchestrator.parsing.inputs.validation import validate
+from orchestrator.parsing.inputs.workload_schema import (
+    MetricEntry,
+    ParameterEntry,
+    SamplesEntry,
+    WorkloadFile,
+)
+from orchestrator.parsing.inputs.yaml_source import Document, Path, Problem, parse_yaml, refuse
 
 
 def load_workload(data: str | bytes, source: str, folder: str) -> Workload:

@@ -7,20 +7,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from orchestrator.parsing.replies.answers import (
-    STRICT,
-    Address,
-    Bytes,
-    Count,
-    CpuList,
-    Name,
-    PciAddress,
-    Pid,
-    Signed,
-    Small,
-    Text,
-    Watts,
-)
 from orchestrator.core.model.facts import (
     Ecc,
     FabricManager,
@@ -34,6 +20,20 @@ from orchestrator.core.model.facts import (
     PcieLink,
     Rows,
     Xid,
+)
+from orchestrator.parsing.replies.answers import (
+    STRICT,
+    Address,
+    Bytes,
+    Count,
+    CpuList,
+    Name,
+    PciAddress,
+    Pid,
+    Signed,
+    Small,
+    Text,
+    Watts,
 )
 
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic import ValidationError as Invalid
 
-from orchestrator.parsing.replies.supervisor_records import BadRecord
 from orchestrator.core.run.evidence import Collective, Inspection, RankEvidence
+from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 DOCUMENT = "inspection.json"
 MAX_FILES = 1024

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.parsing.replies.record_lines import finite, read_object, unknown_type
 from orchestrator.core.run.events import Progressed, Reported
+from orchestrator.parsing.replies.record_lines import finite, read_object, unknown_type
 
 MAX_LINE_BYTES = 64 * 1024
 MAX_NAME = 128

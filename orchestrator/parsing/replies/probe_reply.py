@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pydantic import ValidationError as Invalid
 
+from orchestrator.core.base.errors import PreflightError
+from orchestrator.core.model.facts import Disk, Facts, Interface
 from orchestrator.parsing.replies.answers import (
     STRICT,
     Address,
@@ -20,8 +22,6 @@ from orchestrator.parsing.replies.answers import (
     Variables,
     printable,
 )
-from orchestrator.core.base.errors import PreflightError
-from orchestrator.core.model.facts import Disk, Facts, Interface
 
 DEVICES = ("gpus", "hcas", "paths", "p2p", "fabric_manager", "xids")
 MAX_NOTE = 1000

@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from orchestrator.parsing.inputs.validation import Strict
 from orchestrator.core.base.errors import UsageError
+from orchestrator.parsing.inputs.validation import Strict
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_SECTIONS = 64

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.parsing.replies.record_lines import finite, read_object, unknown_type, whole
 from orchestrator.core.sharing.rounds import (
     Ended,
     Exchanged,
@@ -19,6 +18,7 @@ from orchestrator.core.sharing.rounds import (
     StepTold,
     Terms,
 )
+from orchestrator.parsing.replies.record_lines import finite, read_object, unknown_type, whole
 
 COMPRESSIONS = ("int8", "bf16", "none")
 MAX_LINE_BYTES = 1024 * 1024

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from orchestrator.parsing.replies.record_lines import finite
+from orchestrator.core.base.outcome import Exited, Lost, Outcome, Signalled
+from orchestrator.core.model.facts import SlurmNode
 from orchestrator.core.run.events import (
     Event,
     Halting,
@@ -19,8 +20,7 @@ from orchestrator.core.run.events import (
     RankStarted,
     Swept,
 )
-from orchestrator.core.model.facts import SlurmNode
-from orchestrator.core.base.outcome import Exited, Lost, Outcome, Signalled
+from orchestrator.parsing.replies.record_lines import finite
 
 MAX_TEXT = 500
 MAX_SURVIVORS = 32

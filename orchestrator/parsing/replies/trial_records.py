@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_outcome
-from orchestrator.parsing.replies.record_lines import finite
-from orchestrator.core.fabric.collective_result import STAGES, RankTrial
 from orchestrator.core.base.outcome import Outcome, TimedOut
+from orchestrator.core.fabric.collective_result import STAGES, RankTrial
+from orchestrator.parsing.replies.record_lines import finite
+from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_outcome
 
 MAX_PROCESSES = 256
 MAX_LINES = 64

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from orchestrator.core.base.errors import BusyError
-from orchestrator.core.verdict.result import Result
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
 from orchestrator.adapters.store.run_list import read_result
+from orchestrator.core.base.errors import BusyError
+from orchestrator.core.verdict.result import Result
 from orchestrator.view.result.failure_screen import tail
 from orchestrator.view.terminal.text import brief
 

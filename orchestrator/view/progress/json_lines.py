@@ -6,11 +6,11 @@ import json
 import math
 from typing import Any
 
+from orchestrator.adapters.report.result_json import to_object
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.run.events import Event
-from orchestrator.core.verdict.result import Result
 from orchestrator.core.run.state import RunState
-from orchestrator.adapters.report.result_json import to_object
+from orchestrator.core.verdict.result import Result
 from orchestrator.view.terminal.log_lines import LineDecoder, source_of
 from orchestrator.view.terminal.terminal import LineWriter
 

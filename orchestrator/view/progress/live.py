@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core.run.events import Event
-from orchestrator.core.verdict.result import Result
 from orchestrator.core.run.state import RunState
+from orchestrator.core.verdict.result import Result
 from orchestrator.view.progress.board import Board, Row
-from orchestrator.view.terminal.log_lines import LogLines, is_worth_following
 from orchestrator.view.progress.narrate import Weight, narrate
 from orchestrator.view.progress.plain import FOLD_ABOVE, describe_progress
+from orchestrator.view.terminal.log_lines import LogLines, is_worth_following
 from orchestrator.view.terminal.text import brief, plural, seconds
 
 REFRESH_PER_S = 5

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from orchestrator.core.base.outcome import describe, succeeded
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.model.comm_modes import Fall
+from orchestrator.core.model.facts import Facts
 from orchestrator.core.run import machine
 from orchestrator.core.run.connectivity import (
     Classified,
@@ -43,12 +47,8 @@ from orchestrator.core.run.events import (
     Synced,
 )
 from orchestrator.core.run.evidence import Inspected, Stalled
-from orchestrator.core.model.facts import Facts
-from orchestrator.core.model.comm_modes import Fall
-from orchestrator.core.base.outcome import describe, succeeded
-from orchestrator.core.base.problem import Problem
-from orchestrator.core.sharing.rounds import Exchanged
 from orchestrator.core.run.state import LEASE, RunState
+from orchestrator.core.sharing.rounds import Exchanged
 from orchestrator.view.terminal.text import TIMES, brief, plural, seconds, size
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from orchestrator.core.run.events import Event, Phase, Progressed, Reported
-from orchestrator.core.verdict.result import Result
 from orchestrator.core.run.state import RunState
+from orchestrator.core.verdict.result import Result
 from orchestrator.view.progress.board import Board, Progress
-from orchestrator.view.terminal.log_lines import LogLines, is_worth_following
 from orchestrator.view.progress.narrate import Line, Weight, narrate
+from orchestrator.view.terminal.log_lines import LogLines, is_worth_following
 from orchestrator.view.terminal.terminal import RED, LineWriter, paint
 from orchestrator.view.terminal.text import brief, number, plural, seconds
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.core.run.events import Event
-from orchestrator.core.run.machine import step
-from orchestrator.core.run.state import RunState, new_state
 from orchestrator.adapters.store.journal import JournalReader
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import PointReader
+from orchestrator.core.run.events import Event
+from orchestrator.core.run.machine import step
+from orchestrator.core.run.state import RunState, new_state
+from orchestrator.engine.oneshot.cleanup import read_request
 from orchestrator.engine.support.observer import Observer
 from orchestrator.engine.support.replay import read_events
-from orchestrator.engine.oneshot.cleanup import read_request
 from orchestrator.view.terminal.log_tail import LogTail
 
 

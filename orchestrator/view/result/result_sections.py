@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from orchestrator.parsing.replies import report_sections as given
 from orchestrator.adapters.report.section_files import NodeSections
+from orchestrator.parsing.replies import report_sections as given
 from orchestrator.view.terminal.terminal import BOLD, GREEN, RED, YELLOW, paint
 from orchestrator.view.terminal.text import brief
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.core.verdict.failure_cause import clear_later
-from orchestrator.core.verdict.result import MetricResult, Result, Status, Verdict
 from orchestrator.core.verdict.node_status import NOT_STARTED, VERIFIED_CLEAN
+from orchestrator.core.verdict.result import MetricResult, Result, Status, Verdict
 from orchestrator.view.terminal.terminal import BOLD, GREEN, RED, YELLOW, paint
 from orchestrator.view.terminal.text import brief, number, plural, seconds
 

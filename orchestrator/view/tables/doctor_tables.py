@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.core.doctor.checkup import NOT_ASKED, Examination, findings
-from orchestrator.core.doctor.check_model import Reading, State
 from orchestrator.core.base.nodeset import fold
+from orchestrator.core.doctor.check_model import Reading, State
+from orchestrator.core.doctor.checkup import NOT_ASKED, Examination, findings
 from orchestrator.view.tables.tables import Table
 from orchestrator.view.terminal.text import brief, plural
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from orchestrator.core.base.command import Command, render_human
+from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.plan import NodePlan, Plan, ProcessPlan, Variable
 from orchestrator.core.model.request import Budgets
-from orchestrator.core.base.wire_names import wire
 from orchestrator.view.terminal.text import brief, clean, plural, seconds, size
 
 MAX_SKIPPED = 20

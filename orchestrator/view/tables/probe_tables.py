@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from orchestrator.core.model.facts import Facts, Gpu, Hca
 from orchestrator.core.base.nodeset import fold
+from orchestrator.core.model.facts import Facts, Gpu, Hca
 from orchestrator.view.tables.tables import NONE, UNKNOWN, Table, folded, known
 from orchestrator.view.terminal.text import brief, size
 

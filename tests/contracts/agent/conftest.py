@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
 from orchestrator.adapters.agent_client.channel import AgentChannel
 from orchestrator.adapters.transport.local_process import LocalTransport
+from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
 from tests.contracts.agent.attempts import Attempt, running
 
 OPEN_S = 20.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from orchestrator.core.base.command import Command
-from orchestrator.adapters.transport.transport import Process
 from orchestrator.adapters.transport.local_process import LocalTransport
+from orchestrator.adapters.transport.transport import Process
+from orchestrator.core.base.command import Command
 
 # Reads the greeting as the loader would, and leaves the header in `header`.
 GREETED = """

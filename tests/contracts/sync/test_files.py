@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.base.errors import UsageError
 from orchestrator.adapters.sync import file_list as files_module
 from orchestrator.adapters.sync.file_list import SIZE, WIDTH, FileList, list_tree
 from orchestrator.adapters.sync.ignore_rules import MAX_COUNTED, Skipped
+from orchestrator.core.base.errors import UsageError
 from tests.contracts.sync.trees import git, git_tree, write_tree
 
 

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.adapters.agent_client.channel import Payload, Reply
+from orchestrator.adapters.sync import pack
+from orchestrator.adapters.sync.code_snapshot import Snapshot, TreePart, take_snapshot
+from orchestrator.adapters.sync.push import push_snapshot
 from orchestrator.core.base import manifest as core
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.manifest import digest_of
-from orchestrator.adapters.agent_client.channel import Payload, Reply
-from orchestrator.node_agent.code import node_manifest as theirs
 from orchestrator.node_agent.base.agent_errors import AgentFault
+from orchestrator.node_agent.code import node_manifest as theirs
 from orchestrator.node_agent.code.snapshot import PIECE, offer
-from orchestrator.adapters.sync import pack
-from orchestrator.adapters.sync.push import push_snapshot
-from orchestrator.adapters.sync.code_snapshot import Snapshot, TreePart, take_snapshot
 from tests.contracts.sync.trees import Node, write_tree
 from tests.core.base.test_manifest import SAFE_PATHS, SAFE_TARGETS, UNSAFE_PATHS, UNSAFE_TARGETS
 

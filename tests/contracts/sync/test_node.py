@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from orchestrator.core.base.manifest import digest_of
+from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.code import snapshot as node_snapshot
 from orchestrator.node_agent.code import snapshot_dir as node_tree
-from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.code.snapshot import offer, push
 from tests.contracts.sync.trees import NEW, OLD, Node, contents, manifest_of, payload_of, piece
 

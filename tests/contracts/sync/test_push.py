@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.base.errors import DeadlineError, OrchestrateError, PreflightError
-from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
 from orchestrator.adapters.agent_client.channel import (
     AgentChannel,
     AgentError,
@@ -22,9 +20,11 @@ from orchestrator.adapters.agent_client.channel import (
     Reply,
 )
 from orchestrator.adapters.sync import pack as pack_module
-from orchestrator.adapters.sync.push import Sent, push_snapshot
 from orchestrator.adapters.sync.code_snapshot import Snapshot, TreePart, take_snapshot
+from orchestrator.adapters.sync.push import Sent, push_snapshot
 from orchestrator.adapters.transport.local_process import LocalTransport
+from orchestrator.core.base.errors import DeadlineError, OrchestrateError, PreflightError
+from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
 from tests.contracts.sync.trees import contents, write_tree
 
 LIMIT_S = 60.0

@@ -9,16 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.base.errors import PreflightError, UsageError
-from orchestrator.core.base.manifest import FileEntry, LinkEntry, digest_of
 from orchestrator.adapters.sync import code_snapshot as snapshot_module
-from orchestrator.adapters.sync.file_list import WIDTH, list_tree
-from orchestrator.adapters.sync.digest_index import (
-    COARSE_TICK_NS,
-    FINE_TICK_NS,
-    TreeIndex,
-    without_racy,
-)
 from orchestrator.adapters.sync.code_snapshot import (
     Snapshot,
     TreePart,
@@ -26,6 +17,15 @@ from orchestrator.adapters.sync.code_snapshot import (
     take_snapshot,
     workload_parts,
 )
+from orchestrator.adapters.sync.digest_index import (
+    COARSE_TICK_NS,
+    FINE_TICK_NS,
+    TreeIndex,
+    without_racy,
+)
+from orchestrator.adapters.sync.file_list import WIDTH, list_tree
+from orchestrator.core.base.errors import PreflightError, UsageError
+from orchestrator.core.base.manifest import FileEntry, LinkEntry, digest_of
 from tests.contracts.sync.trees import git_tree, write_tree
 
 FILES = {"a.py": b"one", "d/b.py": b"two", "d/c.py": b"two"}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.transport.open_transport import open_transport
+from orchestrator.adapters.transport.transport import ConnectLimits, Transport
 from orchestrator.core.base.errors import ExitCode, PreflightError
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
-from orchestrator.adapters.transport.transport import ConnectLimits, Transport
-from orchestrator.adapters.transport.open_transport import open_transport
 from tests.contracts.transport.sshd import Sshd
 
 # Fast enough to see a silent link die within a second, slow enough for a busy machine.

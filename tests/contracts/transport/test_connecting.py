@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.errors import PreflightError
-from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
 from orchestrator.core.base.outcome import Exited
+from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
 from tests.contracts.transport.conditions import until
 from tests.contracts.transport.conftest import QUICK, Open, refused
 from tests.contracts.transport.sshd import USER, Sshd, free_port, make_key, public_half

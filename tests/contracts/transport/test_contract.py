@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.adapters.transport.transport import ChannelClosed, Transport
 from orchestrator.core.base.command import Command, Secret
 from orchestrator.core.base.outcome import Exited, Lost, Signalled, TimedOut
-from orchestrator.adapters.transport.transport import ChannelClosed, Transport
 from tests.contracts.transport.conditions import (
     recognisable_duration,
     until,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from orchestrator.core.base.command import Command
-from orchestrator.core.model.inventory import NodeSpec, TransportKind
 from orchestrator.core.base.outcome import Exited
+from orchestrator.core.model.inventory import NodeSpec, TransportKind
 from tests.contracts.transport.conftest import Open, refused
 from tests.contracts.transport.sshd import Sshd
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.transport.transport import ChannelClosed
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.errors import PreflightError
-from orchestrator.core.model.inventory import NodeSpec, TransportKind
 from orchestrator.core.base.outcome import Exited, Lost
-from orchestrator.adapters.transport.transport import ChannelClosed
+from orchestrator.core.model.inventory import NodeSpec, TransportKind
 from tests.contracts.transport.conditions import is_running, recognisable_duration, until
 from tests.contracts.transport.conftest import QUICK, Open
 from tests.contracts.transport.proxy import Proxy

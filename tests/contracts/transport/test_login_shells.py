@@ -11,8 +11,8 @@ import pytest
 
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.errors import PreflightError
-from orchestrator.core.model.inventory import TransportKind
 from orchestrator.core.base.outcome import Exited
+from orchestrator.core.model.inventory import TransportKind
 from tests.contracts.transport.conditions import recognisable_duration, until_not_running
 from tests.contracts.transport.conftest import Open
 from tests.contracts.transport.sshd import Sshd

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.base.errors import PreflightError, UsageError
-from orchestrator.core.model.inventory import SshEndpoint
 from orchestrator.adapters.transport.known_hosts import trust_in
 from orchestrator.adapters.transport.ssh_config import Settings, evaluate, local_user, read_config
 from orchestrator.adapters.transport.target import resolve
+from orchestrator.core.base.errors import PreflightError, UsageError
+from orchestrator.core.model.inventory import SshEndpoint
 from tests.contracts.transport.sshd import make_key, public_half
 
 COMPARED = (

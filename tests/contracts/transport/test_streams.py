@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong, Transport
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.outcome import Exited
-from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong, Transport
 from tests.contracts.transport.conditions import until
 
 ALL_BYTES = bytes(range(256))

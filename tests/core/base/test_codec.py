@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from orchestrator.core.base.codec import CodecError, from_json, to_json
 from orchestrator.core.base.command import Secret
-from orchestrator.core.run.events import Event, ProcessExited, Reported
 from orchestrator.core.base.outcome import Exited, Lost, Outcome, Signalled, TimedOut
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Parameter, ParameterType
+from orchestrator.core.run.events import Event, ProcessExited, Reported
 from tests.core.world import World, node_spec, request
 
 outcomes = st.one_of(

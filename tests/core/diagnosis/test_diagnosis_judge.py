@@ -8,10 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.diagnosis.first_cause import judge, telling_lines
-from orchestrator.core.diagnosis.facts_as_clues import from_facts
-from orchestrator.core.diagnosis.line_prefixes import read_head, read_time
-from orchestrator.core.diagnosis.matching import examine
+from orchestrator.core.base.outcome import Exited, Signalled
 from orchestrator.core.diagnosis.diagnosis_model import (
     MAX_EVIDENCE,
     Clue,
@@ -21,9 +18,12 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Role,
     Source,
 )
+from orchestrator.core.diagnosis.facts_as_clues import from_facts
+from orchestrator.core.diagnosis.first_cause import judge, telling_lines
+from orchestrator.core.diagnosis.line_prefixes import read_head, read_time
+from orchestrator.core.diagnosis.matching import examine
 from orchestrator.core.diagnosis.rules import BY_ID, RULES
 from orchestrator.core.model.facts import Facts, Hca
-from orchestrator.core.base.outcome import Exited, Signalled
 
 OOM = BY_ID["CUDA-OOM-001"]
 MODULE = BY_ID["PY-MOD-001"]

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.diagnosis import line_prefixes as lines
-from orchestrator.core.diagnosis.matching import examine
 from orchestrator.core.diagnosis.diagnosis_model import Role, Rule, Source
+from orchestrator.core.diagnosis.matching import examine
 from orchestrator.core.diagnosis.observations import OBSERVED
 from orchestrator.core.diagnosis.rules import DOMAINS, RULES
 

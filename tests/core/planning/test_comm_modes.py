@@ -9,10 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.run.actions import Action, Classify, Reach, Serve
-from orchestrator.core.verdict.failure_cause import describe_links
-from orchestrator.core.run.connectivity import Classified, FabricProbed, Fault, LinksBroken, Reached
 from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.model.comm_modes import (
+    BETWEEN_NODES,
+    Fall,
+    Ground,
+    Intent,
+    Rung,
+    ladder,
+    used,
+)
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.model.workload import Shape, Workload
+from orchestrator.core.run.actions import Action, Classify, Reach, Serve
+from orchestrator.core.run.connectivity import Classified, FabricProbed, Fault, LinksBroken, Reached
 from orchestrator.core.run.events import (
     Connected,
     DeadlinePassed,
@@ -25,22 +37,10 @@ from orchestrator.core.run.events import (
     RankExited,
 )
 from orchestrator.core.run.late_join import NOT_READY
-from orchestrator.core.model.comm_modes import (
-    BETWEEN_NODES,
-    Fall,
-    Ground,
-    Intent,
-    Rung,
-    ladder,
-    used,
-)
-from orchestrator.core.base.outcome import Exited, Signalled
-from orchestrator.core.base.problem import Problem
-from orchestrator.core.model.request import RunRequest
-from orchestrator.core.verdict.result import Result, Status
 from orchestrator.core.run.state import RunState
+from orchestrator.core.verdict.failure_cause import describe_links
+from orchestrator.core.verdict.result import Result, Status
 from orchestrator.core.verdict.verdict import conclude
-from orchestrator.core.model.workload import Shape, Workload
 from tests.core.world import World, request
 
 CUT = "b cannot open a TCP connection to a"

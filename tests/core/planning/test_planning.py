@@ -12,9 +12,9 @@ from orchestrator.core.model.checks import Finding
 from orchestrator.core.model.facts import Hca, Interface
 from orchestrator.core.model.inventory import Cluster, GpuSpec
 from orchestrator.core.model.plan import Plan, Rendezvous
-from orchestrator.core.planning.planning import Refusal, assume, plan, rendezvous_candidates
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Job, Per, Ranks, Shape, Workload
+from orchestrator.core.planning.planning import Refusal, assume, plan, rendezvous_candidates
 from tests.core.world import facts, node_spec, request
 
 

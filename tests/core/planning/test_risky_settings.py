@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.tuning.risky_settings import habits
 from orchestrator.core.tuning.names import KNOWN
+from orchestrator.core.tuning.risky_settings import habits
 from orchestrator.view.tables.explain_text import explain_lines
 from tests.core.tuned import STORAGE, here, pair, planned, reasons, settings
 from tests.core.world import node_spec, request

@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_slurm_node
 from orchestrator.cli.options import parse_slurm_options
-from orchestrator.core.verdict.failure_cause import failure_of
-from orchestrator.core.model.checks import Finding
 from orchestrator.core.base.errors import ExitCode, UsageError
-from orchestrator.core.run.events import ProcessExited, RankExited
-from orchestrator.core.model.facts import SlurmNode
-from orchestrator.core.verdict.launcher_errors import ended_from_outside, own_error
 from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.model.checks import Finding
+from orchestrator.core.model.facts import SlurmNode
 from orchestrator.core.model.plan import Plan, ProcessPlan, Rendezvous
-from orchestrator.core.planning.planning import Refusal, plan
 from orchestrator.core.model.request import Budgets, RunRequest
+from orchestrator.core.planning.planning import Refusal, plan
+from orchestrator.core.run.events import ProcessExited, RankExited
 from orchestrator.core.run.state import new_state
+from orchestrator.core.verdict.failure_cause import failure_of
+from orchestrator.core.verdict.launcher_errors import ended_from_outside, own_error
 from orchestrator.node_agent.slurm.slurm_tools import SlurmError, complaint, find_node
+from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_slurm_node
 from tests.core.world import facts, request
 
 PYTHON = "/env/bin/python"

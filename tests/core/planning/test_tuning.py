@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from orchestrator.core.model.facts import Facts, Gid, Hca
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.plan import Plan
-from orchestrator.core.planning.planning import plan
 from orchestrator.core.model.request import RunRequest
+from orchestrator.core.planning.planning import plan
 from orchestrator.core.tuning.collective_adapters import choose_ports, hca_list
 from orchestrator.core.tuning.gids import gid_treatment
 from tests.core.tuned import HDR, STORAGE, here, pair, planned, reasons, settings
@@ -227,8 +227,8 @@ def test_any_adapters_lead_to_exact_names_of_active_ports_or_to_nothing(hcas: li
 
 def test_an_offline_plan_knows_nothing_of_adapters() -> None:
     from orchestrator.core.model.inventory import GpuSpec
-    from orchestrator.core.planning.planning import assume
     from orchestrator.core.model.workload import Job, Workload
+    from orchestrator.core.planning.planning import assume
 
     specs = tuple(node_spec(name, GpuSpec(count=8, type="H100")) for name in ("a", "b"))
     cluster = Cluster(name="c", source="c.yaml", nodes=specs)

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.fabric import pairing
-from orchestrator.core.fabric.floor import FLOORS, GIB, bus_bandwidth, floor_of
-from orchestrator.core.fabric.connection_matrix import ALL_PAIRS, MOST_PEERS, broken, judge, peers
-from orchestrator.core.fabric.collective_result import RankTrial, complaint, impostor, own_failures
-from orchestrator.core.fabric.fabric_verdict import Link, Verdict
-from orchestrator.core.fabric.probe_world import addresses, environment, processes, tried_ranks
-from orchestrator.core.model.facts import Facts, Gpu, Hca, Interface
-from orchestrator.core.model.comm_modes import Rung
 from orchestrator.core.base.outcome import Exited, Signalled, TimedOut
+from orchestrator.core.fabric import pairing
+from orchestrator.core.fabric.collective_result import RankTrial, complaint, impostor, own_failures
+from orchestrator.core.fabric.connection_matrix import ALL_PAIRS, MOST_PEERS, broken, judge, peers
+from orchestrator.core.fabric.fabric_verdict import Link, Verdict
+from orchestrator.core.fabric.floor import FLOORS, GIB, bus_bandwidth, floor_of
+from orchestrator.core.fabric.probe_world import addresses, environment, processes, tried_ranks
+from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.facts import Facts, Gpu, Hca, Interface
 from orchestrator.core.model.plan import Plan, Rendezvous, Variable
 from tests.core.world import World, facts, request
 

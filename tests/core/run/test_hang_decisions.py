@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.core.run.actions import Action, Inspect
 from orchestrator.core.base.codec import from_json, to_json
 from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.run.actions import Action, Inspect
 from orchestrator.core.run.events import (
     Connected,
     Event,
@@ -21,8 +23,6 @@ from orchestrator.core.run.events import (
 )
 from orchestrator.core.run.evidence import Collective, Inspected, Inspection, RankEvidence, Stalled
 from orchestrator.core.run.machine import identity, step
-from orchestrator.core.base.outcome import Exited, Signalled
-from orchestrator.core.base.problem import Problem
 from orchestrator.core.verdict.result import Result, Status
 from orchestrator.core.verdict.verdict import conclude
 from orchestrator.view.progress.narrate import Weight, narrate

@@ -6,10 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.run.actions import Action, Follow, Reach, Stop
 from orchestrator.core.base.codec import from_json, to_json
-from orchestrator.core.run.connectivity import Reached, RendezvousOffered
 from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.model.workload import Gate, Metric, Workload
+from orchestrator.core.run.actions import Action, Follow, Reach, Stop
+from orchestrator.core.run.connectivity import Reached, RendezvousOffered
 from orchestrator.core.run.events import (
     Begun,
     DeadlinePassed,
@@ -26,12 +29,9 @@ from orchestrator.core.run.events import (
     Swept,
 )
 from orchestrator.core.run.machine import identity, phase, step
-from orchestrator.core.base.outcome import Exited, Signalled
-from orchestrator.core.base.problem import Problem
-from orchestrator.core.verdict.result import Status, Verdict
 from orchestrator.core.run.state import new_state
+from orchestrator.core.verdict.result import Status, Verdict
 from orchestrator.core.verdict.verdict import conclude
-from orchestrator.core.model.workload import Gate, Metric, Workload
 from tests.core.world import World, request
 
 PROBLEM = Problem(id="OR-SSH-001", message="no answer", remedy="ssh b true")

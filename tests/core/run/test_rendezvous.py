@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.run.actions import Action, Reach
 from orchestrator.core.run.connectivity import LinksProbed, Reached
-from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.run.events import DeadlinePassed, Event, Phase
 from orchestrator.core.verdict.result import Status
 from orchestrator.core.verdict.verdict import conclude

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.run.actions import Action, Clear, Connect
 from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.run.actions import Action, Clear, Connect
 from orchestrator.core.run.events import (
     Cleared,
     Collected,
@@ -28,10 +30,8 @@ from orchestrator.core.run.events import (
     Swept,
 )
 from orchestrator.core.run.machine import identity, step
-from orchestrator.core.base.outcome import Exited, Signalled
-from orchestrator.core.base.problem import Problem
-from orchestrator.core.verdict.result import Status
 from orchestrator.core.run.state import FIRST_EPOCH, RunState, new_state
+from orchestrator.core.verdict.result import Status
 from orchestrator.core.verdict.verdict import conclude
 from tests.core.world import World, request
 

@@ -11,21 +11,22 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator.parsing.replies.reach_records import Dialled
-from orchestrator.parsing.replies.trial_records import TriedProcess
-from orchestrator.core.run.connectivity import FabricProbed
-from orchestrator.core.fabric.fabric_verdict import Link
-from orchestrator.core.model.comm_modes import Rung
-from orchestrator.core.base.outcome import Exited, TimedOut
-from orchestrator.core.model.plan import ProcessPlan, Variable
-from orchestrator.core.run.state import RunState
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.proven_fabrics import KEPT_S, MOST, Proven, ProvenFabrics
-from orchestrator.engine.network import fabric_probe as fabric, collective_trial as trying
-from orchestrator.engine.support.context import RunContext
+from orchestrator.core.base.outcome import Exited, TimedOut
+from orchestrator.core.fabric.fabric_verdict import Link
+from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.plan import ProcessPlan, Variable
+from orchestrator.core.run.connectivity import FabricProbed
+from orchestrator.core.run.state import RunState
+from orchestrator.engine.network import collective_trial as trying
+from orchestrator.engine.network import fabric_probe as fabric
 from orchestrator.engine.network.fabric_probe import probe_fabric
 from orchestrator.engine.network.mesh import broken_links, dial, probe_links
 from orchestrator.engine.node.handle import NodeHand
+from orchestrator.engine.support.context import RunContext
+from orchestrator.parsing.replies.reach_records import Dialled
+from orchestrator.parsing.replies.trial_records import TriedProcess
 from tests.core.world import World, request
 
 MEASURED = {"stage": "measured", "bytes": 1 << 20, "took": 0.01}

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.parsing.replies.reach_records import Dialled
+from orchestrator.adapters.agent_client.channel import AgentTimeout
+from orchestrator.core.fabric.fabric_verdict import Link
+from orchestrator.core.model.request import Budgets
 from orchestrator.core.run.actions import Action, Launch
 from orchestrator.core.run.connectivity import LinksBroken
 from orchestrator.core.run.events import Event, Launched, NodeConcluded, Progressed, RankStarted
-from orchestrator.core.fabric.fabric_verdict import Link
 from orchestrator.core.run.machine import step
-from orchestrator.core.model.request import Budgets
-from orchestrator.adapters.agent_client.channel import AgentTimeout
 from orchestrator.engine.network.link_watchdog import LinkWatch
+from orchestrator.parsing.replies.reach_records import Dialled
 from tests.core.world import World, request
 
 LIMIT_S = 15.0

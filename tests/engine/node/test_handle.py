@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.run.actions import Stop, Sweep
-from orchestrator.core.base.errors import BusyError
-from orchestrator.core.run.events import Event, Launched, Swept
-from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.adapters.agent_client.channel import AgentError, Reply
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.engine.support.context import RunContext
+from orchestrator.core.base.errors import BusyError
+from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.core.run.actions import Stop, Sweep
+from orchestrator.core.run.events import Event, Launched, Swept
 from orchestrator.engine.action_runner import Hands
 from orchestrator.engine.node.handle import NodeHand
 from orchestrator.engine.node.lease_renewal import FENCED
+from orchestrator.engine.support.context import RunContext
 from tests.core.world import World, request
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.run.evidence import Inspection
-from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
 from orchestrator.adapters.agent_client.channel import AgentError, AgentTimeout, ChannelLost, Reply
+from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
+from orchestrator.core.run.evidence import Inspection
 from orchestrator.engine.node.hang_inspection import look_at
 from orchestrator.engine.node.link import NodeSilent
 

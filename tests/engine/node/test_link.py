@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
 from orchestrator.adapters.agent_client.channel import AgentError
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.engine.support.clock import SystemClock
+from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
 from orchestrator.engine.node.link import NodeLink, NodeSilent
+from orchestrator.engine.support.clock import SystemClock
 
 SILENCE_S = 1.5
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.run.events import Occupied, Reserved
-from orchestrator.core.model.plan import Lock
 from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.engine.support.context import RunContext
+from orchestrator.core.model.plan import Lock
+from orchestrator.core.run.events import Occupied, Reserved
 from orchestrator.engine.node.reserve_all import reserve
+from orchestrator.engine.support.context import RunContext
 from tests.core.world import World, request
 
 TAKEN = Occupied(node="b", holder="run other")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.base.errors import RunFailed
 from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.core.base.errors import RunFailed
 from orchestrator.engine.node.collect_outputs import parse_outputs
 from orchestrator.engine.node.log_stream import BadStream, Spool, rank_of
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.core.base.outcome import Exited
+from orchestrator.core.model.request import Budgets
 from orchestrator.core.run.actions import Action, Inspect, Launch
 from orchestrator.core.run.events import (
     Event,
@@ -19,8 +21,6 @@ from orchestrator.core.run.events import (
 )
 from orchestrator.core.run.evidence import Inspected, Inspection, RankEvidence, Stalled
 from orchestrator.core.run.machine import step
-from orchestrator.core.base.outcome import Exited
-from orchestrator.core.model.request import Budgets
 from orchestrator.engine.progress_watchdog import STARTUP_S, Pulse
 from tests.core.world import World, request
 

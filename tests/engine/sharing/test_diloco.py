@@ -15,21 +15,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from orchestrator.core.model.checks import Finding
-from orchestrator.core.base.errors import RunFailed
-from orchestrator.core.run.events import Event, RoundClosed
-from orchestrator.core.model.comm_modes import BETWEEN_NODES, Fall
-from orchestrator.core.model.plan import Plan
-from orchestrator.core.planning.planning import plan
-from orchestrator.core.base.problem import Problem
-from orchestrator.core.run.state import RunState, new_state
-from orchestrator.core.model.workload import Shape, Workload
 from orchestrator.adapters.rounds.outer_optimizer import read_header
 from orchestrator.adapters.rounds.parameter_files import Vector
 from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.core.base.errors import RunFailed
+from orchestrator.core.base.problem import Problem
+from orchestrator.core.model.checks import Finding
+from orchestrator.core.model.comm_modes import BETWEEN_NODES, Fall
+from orchestrator.core.model.plan import Plan
+from orchestrator.core.model.workload import Shape, Workload
+from orchestrator.core.planning.planning import plan
+from orchestrator.core.run.events import Event, RoundClosed
+from orchestrator.core.run.state import RunState, new_state
 from orchestrator.engine.sharing import diloco as averaging
-from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.sharing.rank_exchange import Exchange
+from orchestrator.engine.support.context import RunContext
 from tests.core.world import facts, request
 
 VALUES, STEPS, EVERY = 700, 6, 2

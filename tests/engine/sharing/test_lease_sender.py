@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 from typing import cast
 
-from orchestrator.parsing.replies.sample_records import Took
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.sharing.leases import Worker
-from orchestrator.engine.sharing.rank_exchange import Exchange
 from orchestrator.engine.sharing.lease_sender import Feeder, Word
+from orchestrator.engine.sharing.rank_exchange import Exchange
+from orchestrator.parsing.replies.sample_records import Took
 
 WHO: Worker = ("n1", 3)
 

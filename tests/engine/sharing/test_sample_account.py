@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from orchestrator.parsing.replies.sample_records import Took, sample_line
-from orchestrator.core.base.errors import InternalError
-from orchestrator.core.run.events import Event
-from orchestrator.core.model.inventory import Cluster
-from orchestrator.core.sharing.leases import Worker
-from orchestrator.core.model.request import RunRequest, SampleSet
-from orchestrator.core.verdict.result import Result
-from orchestrator.core.run.state import RunState
-from orchestrator.core.model.workload import Job, Workload
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.merge import merge_samples
-from orchestrator.engine.support.context import RunContext
+from orchestrator.core.base.errors import InternalError
+from orchestrator.core.model.inventory import Cluster
+from orchestrator.core.model.request import RunRequest, SampleSet
+from orchestrator.core.model.workload import Job, Workload
+from orchestrator.core.run.events import Event
+from orchestrator.core.run.state import RunState
+from orchestrator.core.sharing.leases import Worker
+from orchestrator.core.verdict.result import Result
 from orchestrator.engine.sharing.sample_account import MAX_COMPLAINTS, WorkAccount, configuration
+from orchestrator.engine.support.context import RunContext
+from orchestrator.parsing.replies.sample_records import Took, sample_line
 
 HERE: Worker = ("n1", 0)
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, Kept, drills, targets
-from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.verdict.result import Status
 from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.run_list import read_result
-from orchestrator.engine.drills.drill_series import Ending, perform
+from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, Kept, drills, targets
+from orchestrator.core.verdict.result import Status
 from orchestrator.engine.drills.drill_job import sleeping
+from orchestrator.engine.drills.drill_series import Ending, perform
 from orchestrator.engine.support.interrupts import Interrupts
 from tests.hosts.processes import look
 from tests.hosts.running import Desk, measured, wait_until

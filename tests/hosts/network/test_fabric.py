@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
+from tests.hosts.faults.test_hangs import TRAIN
 from tests.hosts.processes import remains
 from tests.hosts.running import Desk, Ending, Job, measured
-from tests.hosts.faults.test_hangs import TRAIN
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(180)]
 

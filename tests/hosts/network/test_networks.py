@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
+from tests.hosts.faults.test_hangs import TRAIN
 from tests.hosts.processes import remains
 from tests.hosts.promises import clean, honest
 from tests.hosts.running import Desk, Job, measured, wait_until
-from tests.hosts.faults.test_hangs import TRAIN
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(180)]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
+from tests.hosts.network.test_logins import break_link
 from tests.hosts.promises import clean
 from tests.hosts.running import Desk, open_desk, wait_until
-from tests.hosts.network.test_logins import break_link
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
 from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
 
 _EXITCODE = r"failed \(exitcode: %s\) local_rank: (?P<local_rank>\d{1,4})"
 

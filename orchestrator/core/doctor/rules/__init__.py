@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.core.doctor.check_model import Check
-from orchestrator.core.doctor.rules import hcas as adapters, alike, gpus, host, links, rising
+from orchestrator.core.doctor.rules import alike, gpus, host, links, rising
+from orchestrator.core.doctor.rules import hcas as adapters
 
 CHECKS: tuple[Check, ...] = (
     *host.CHECKS,

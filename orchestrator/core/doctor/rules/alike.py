@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from orchestrator.core.model.checks import NCCL_WHEELS
 from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
@@ -19,6 +18,7 @@ from orchestrator.core.doctor.check_model import (
     unknown,
     warn,
 )
+from orchestrator.core.model.checks import NCCL_WHEELS
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.tuning.risky_settings import differing
 

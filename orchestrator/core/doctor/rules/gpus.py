@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from orchestrator.core.model.checks import gpus_missing
 from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
@@ -20,6 +19,7 @@ from orchestrator.core.doctor.check_model import (
     warn,
     worst,
 )
+from orchestrator.core.model.checks import gpus_missing
 from orchestrator.core.model.facts import Facts, Gpu
 
 # Links of a GPU on its baseboard, by the name that the driver gives it (datasheets of the cards).

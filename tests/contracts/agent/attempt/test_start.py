@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.agent_client.channel import AgentChannel
+from orchestrator.adapters.transport.local_process import LocalTransport
+from orchestrator.adapters.transport.transport import Process
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec
-from orchestrator.adapters.agent_client.channel import AgentChannel
-from orchestrator.adapters.transport.transport import Process
-from orchestrator.adapters.transport.local_process import LocalTransport
 from tests.contracts.agent.attempts import everything_below
 from tests.contracts.agent.conftest import OpenChannel
 

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.base.errors import PreflightError
-from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.adapters.agent_client.channel import (
     AgentChannel,
     AgentError,
@@ -24,6 +22,8 @@ from orchestrator.adapters.agent_client.channel import (
 )
 from orchestrator.adapters.agent_client.package import agent_package
 from orchestrator.adapters.transport.local_process import LocalTransport
+from orchestrator.core.base.errors import PreflightError
+from orchestrator.core.model.inventory import NodeSpec
 from tests.contracts.agent.attempts import eventually, exists
 from tests.contracts.agent.conftest import OpenChannel
 from tests.contracts.agent.fake_node import GREETED, WELCOME, FakeNode, NoisyNode

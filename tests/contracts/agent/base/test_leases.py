@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any
 
+from orchestrator.adapters.store.bundled import bundled_kit
 from orchestrator.parsing.replies.sample_records import (
     Output,
     Ready,
@@ -14,7 +15,6 @@ from orchestrator.parsing.replies.sample_records import (
     Worked,
     parse_sample_record,
 )
-from orchestrator.adapters.store.bundled import bundled_kit
 from tests.contracts.agent.attempts import Attempt, rank
 from tests.contracts.agent.conftest import MakeAttempt
 

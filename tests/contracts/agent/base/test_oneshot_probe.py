@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.parsing.replies.probe_reply import parse_facts
-from orchestrator.core.base.errors import PreflightError
-from orchestrator.core.model.inventory import NodeSpec, PythonSpec
 from orchestrator.adapters.agent_client.channel import AgentChannel
 from orchestrator.adapters.agent_client.oneshot_client import Glance, take_glance
-from orchestrator.node_agent.oneshot_probe import dumps
 from orchestrator.adapters.transport.local_process import LocalTransport
+from orchestrator.core.base.errors import PreflightError
+from orchestrator.core.model.inventory import NodeSpec, PythonSpec
+from orchestrator.node_agent.oneshot_probe import dumps
+from orchestrator.parsing.replies.probe_reply import parse_facts
 
 GLANCE_S = 30.0
 

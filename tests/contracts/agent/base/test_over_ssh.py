@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.model.inventory import NodeSpec, TransportKind
 from orchestrator.adapters.agent_client.channel import AgentChannel, ChannelLost
-from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.adapters.transport.open_transport import open_transport
+from orchestrator.adapters.transport.transport import ConnectLimits
+from orchestrator.core.model.inventory import NodeSpec, TransportKind
 from tests.contracts.agent.attempts import Attempt, running, shell
 from tests.contracts.transport.sshd import Sshd
 

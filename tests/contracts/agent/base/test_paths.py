@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.agent_client.channel import AgentChannel
+from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec
-from orchestrator.adapters.agent_client.channel import AgentChannel
 from orchestrator.node_agent.base.bootstrap import (
     UnsafeDirectory,
     private_directory,
     resolve_workdir,
 )
 from orchestrator.node_agent.stage0 import find
-from orchestrator.adapters.transport.local_process import LocalTransport
 from tests.contracts.agent.attempts import everything_below
 
 STRANGER = 12345

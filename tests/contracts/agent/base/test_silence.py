@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.adapters.agent_client import channel as channel_module
 from orchestrator.adapters.agent_client.channel import AgentChannel, Payload
+from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.node_agent.base import wire
 from tests.contracts.agent.fake_node import WELCOME, FakeNode
 

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.parsing.replies.probe_reply import parse_facts
+from orchestrator.adapters.agent_client.channel import AgentChannel
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.facts import Facts, Hca
-from orchestrator.adapters.agent_client.channel import AgentChannel
-from orchestrator.node_agent.facts.rdma import find_hcas
 from orchestrator.node_agent.facts.host import limited, memory_table
 from orchestrator.node_agent.facts.modules import find_modules, parse_modules
 from orchestrator.node_agent.facts.network import find_interfaces, route_address
+from orchestrator.node_agent.facts.rdma import find_hcas
+from orchestrator.parsing.replies.probe_reply import parse_facts
 
 GIB = 1024**3
 PORT = {"name": "mlx5_0", "port": 1, "state": "ACTIVE", "link_layer": "InfiniBand"}

@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.adapters.agent_client.channel import AgentError
-from orchestrator.node_agent.hang import flight_recorder as flight, stacks
 from orchestrator.node_agent.attempt.launch import FLIGHT_PIPE as PIPE
 from orchestrator.node_agent.attempt.launch import keep_usable_pipes
+from orchestrator.node_agent.hang import flight_recorder as flight
+from orchestrator.node_agent.hang import stacks
 from orchestrator.node_agent.hang.proc_status import waits_in
 from tests.contracts.agent.attempts import (
     Attempt,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.node_agent.base.node_layout import AttemptLayout
 from orchestrator.node_agent.process import cgroups
 from orchestrator.node_agent.process.cgroups import ControlGroup, name_of, own_group
-from orchestrator.node_agent.base.node_layout import AttemptLayout
 from orchestrator.node_agent.process.processes import living, sweep
 from tests.contracts.agent.attempts import Attempt, eventually, exists, running, shell
 

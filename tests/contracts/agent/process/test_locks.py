@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.agent_client.channel import AgentChannel, AgentError
-from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.attempt.locks import LockRoom, Occupied
+from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.sysfs import boot_id
 from tests.contracts.agent.attempts import Attempt, eventually, exists, running, shell
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel

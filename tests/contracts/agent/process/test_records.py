@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.node_agent.base import lease_file as lease
-from orchestrator.node_agent.process.eventlog import EventLog, last_line, last_words
 from orchestrator.node_agent.base.node_layout import ROOM_BYTES, AttemptLayout, write_atomically
+from orchestrator.node_agent.process.eventlog import EventLog, last_line, last_words
 from orchestrator.node_agent.process.processes import Found, alive, look, send, sweep
 
 

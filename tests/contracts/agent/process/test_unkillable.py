@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.node_agent.process import processes
 from orchestrator.node_agent.attempt import supervisor
-from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout
-from orchestrator.node_agent.process.processes import MARKER, look, marked, sweep
 from orchestrator.node_agent.attempt.reservations import Reservations
 from orchestrator.node_agent.attempt.runs import sweep_run
 from orchestrator.node_agent.attempt.supervisor import Supervisor
+from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout
+from orchestrator.node_agent.process import processes
+from orchestrator.node_agent.process.processes import MARKER, look, marked, sweep
 
 NOBODY = 2**22 + 7  # above the kernel's largest pid: a signal to it reaches no process
 STUCK = {"pid": NOBODY, "comm": "python3", "state": "D", "wchan": "rpc_wait_bit_killable"}
