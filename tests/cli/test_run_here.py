@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.store.bundled import bundled_kit
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result, write_result
 from orchestrator.cli.main import main
@@ -253,7 +254,7 @@ def test_plan_asks_the_nodes_and_leaves_nothing(
     assert main([*words, "--offline", "--json", "--", "job.py"]) == 0
     (record,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert record["plan"]["assumed"] is True
-    assert record["travels"]["files"] == 4
+    assert record["travels"]["files"] == 3 + len(list(bundled_kit().glob("*.py")))
     assert not (place.home / "runs").exists()
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acceptance.base.options import Options, parse_options
+import orchestrate_kit as kit
+from acceptance.base.options import Options
 from acceptance.measure import collectives, network_ports, products, streams, timing
 from acceptance.show.report_sections import report
 from orchestrator.adapters.report.document import load_report
@@ -28,16 +29,16 @@ from tests.workloads.acceptance_evidence import evidence
 from tests.workloads.conftest import (
     ACCEPTANCE,
     WORKLOADS,
-    acceptance_workload,
     finish,
     free_port,
     node_folder,
     succeed,
 )
+from tests.workloads.declared import declared
 
 CPU = torch.device("cpu")
 TINY = replace(
-    Options(),
+    declared(Options),
     max_bytes=8192,
     sustained_s=0.01,
     search_trials=1,
@@ -49,21 +50,12 @@ RUN_S = 110
 AS_ON_GPUS = Path(__file__).parent / "programs" / "acceptance_as_on_gpus.py"
 
 
-def test_options_are_the_workloads_parameters() -> None:
-    """Same names, types and defaults on the command line and in workload.yaml."""
-    declared = acceptance_workload().parameters
-    assert {name: parameter.default for name, parameter in declared.items()} == {
-        entry.name: entry.default for entry in fields(Options)
-    }
-    assert parse_options([]) == Options()
-
-
 @pytest.mark.parametrize(
     "words", ["--max-bytes=8", "--size-factor=1", "--sustained-s=0", "--train-width=65"]
 )
 def test_senseless_options_are_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        parse_options([words])
+        kit.parse(Options, [words])
     assert words.split("=", maxsplit=1)[0] in capsys.readouterr().err
 
 

@@ -13,7 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.base.settings import AUTO, Settings, parse_settings
+import orchestrate_kit as kit
+from finetune.base.settings import Settings
 from finetune.base.world import World
 from finetune.data.packing import Batch, Row, text_example
 from finetune.model.lora import Trainable
@@ -26,6 +27,7 @@ from finetune.training.batch_size_search import (
 )
 from finetune.training.trainer import Trainer, shares
 from tests.workloads.conftest import WORKLOADS, node_folder, start_ranks, succeed
+from tests.workloads.declared import declared
 from tests.workloads.test_finetune_fused import small
 
 PROGRAM = Path(__file__).parent / "programs" / "sizes.py"
@@ -66,7 +68,7 @@ def trainer(world: World = ALONE, **changes: Any) -> Trainer:
     random.seed(2)
     torch.manual_seed(2)
     tokenizer = type("Padding", (), {"pad_token_id": 0})
-    settings = Settings(**options)
+    settings = declared(Settings, **options)
     trainable = Trainable(model=small(), tokenizer=tokenizer, world=world, settings=settings)
     words = [[random.randrange(90) for _ in range(12)] for _ in range(12)]
     rows: list[Row] = [(text_example(line[:3], line[3:]),) for line in words]
@@ -74,7 +76,7 @@ def trainer(world: World = ALONE, **changes: Any) -> Trainer:
 
 
 def test_auto_takes_all_rows_of_a_small_step(capsys: pytest.CaptureFixture[str]) -> None:
-    assert trainer(micro_batch=AUTO).micro_batch == 6
+    assert trainer(micro_batch="auto").micro_batch == 6
     assert "micro-batch: 6 rows (all that this rank has in a step)" in capsys.readouterr().out
 
 
@@ -239,14 +241,14 @@ def test_ranks_have_each_row_once(count: int, ranks: int, size: int) -> None:
 
 
 def test_auto_is_a_word_in_place_of_a_number(capsys: pytest.CaptureFixture[str]) -> None:
-    assert parse_settings(["--micro-batch=auto"]).micro_batch == AUTO
+    assert kit.parse(Settings, ["--micro-batch=auto"]).micro_batch == "auto"
     for wrong in (
         ["--micro-batch=0"],
         ["--micro-batch=some"],
         ["--micro-batch=auto", "--global-batch=0"],
     ):
         with pytest.raises(SystemExit):
-            parse_settings(wrong)
+            kit.parse(Settings, wrong)
         assert "auto" in capsys.readouterr().err
 
 

@@ -21,6 +21,7 @@ from finetune.model.lora import Trainable
 from finetune.model.training_engines import summed_loss
 from finetune.training.evaluation import answer_prompts, exact_match, mean_loss
 from finetune.training.trainer import Trainer, collate_for, learning_rate_at
+from tests.workloads.declared import declared
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another
@@ -29,8 +30,8 @@ pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about on
 @pytest.fixture(scope="module")
 def settings(cache: Path) -> Settings:
     """A base that is quick to make."""
-    return Settings(
-        cache_dir=str(cache), base_steps=3, train_conversations=40, eval_conversations=12
+    return declared(
+        Settings, cache_dir=str(cache), base_steps=3, train_conversations=40, eval_conversations=12
     )
 
 
@@ -61,7 +62,7 @@ def _examples(trainable: Trainable) -> list[Any]:
 
 def test_the_base_is_the_same_wherever_it_is_made(settings: Settings, tmp_path: Path) -> None:
     """Two nodes that share nothing make the same files, byte by byte."""
-    other = Settings(cache_dir=str(tmp_path), base_steps=settings.base_steps)
+    other = declared(Settings, cache_dir=str(tmp_path), base_steps=settings.base_steps)
     folders = [tiny_base.ensure_base(settings), tiny_base.ensure_base(other)]
     contents = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders]
 
@@ -190,7 +191,7 @@ def test_a_template_that_ignores_tools_is_replaced(settings: Settings, tmp_path:
         (tmp_path / file.name).write_bytes(file.read_bytes())
     plain = "{% for message in messages %}{{ message.content }}{% endfor %}"
     (tmp_path / "chat_template.jinja").write_text(plain)
-    local = Settings(model=str(tmp_path), train_conversations=4, eval_conversations=4)
+    local = declared(Settings, model=str(tmp_path), train_conversations=4, eval_conversations=4)
     trainable = lora.prepare(local, ALONE)
     example = _examples(trainable)[0]
     prompt = example.prompt
@@ -211,7 +212,7 @@ def test_the_real_adapter_has_161_million_parameters() -> None:
             num_attention_heads=28,
             num_key_value_heads=4,
         )
-        settings = Settings(lora_rank=64, lora_alpha=128)
+        settings = declared(Settings, lora_rank=64, lora_alpha=128)
         model = get_peft_model(Qwen2ForCausalLM(config), lora.adapter_config(settings))
 
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 161_480_704
@@ -219,7 +220,7 @@ def test_the_real_adapter_has_161_million_parameters() -> None:
 
 def test_the_learning_rate_rises_then_falls_to_nearly_nothing() -> None:
     """Warm-up over 3 steps of 100; a cosine that passes 97 % of the peak at step 10."""
-    settings = Settings(steps=100, learning_rate=2e-5, warmup_ratio=0.03)
+    settings = declared(Settings, steps=100, learning_rate=2e-5, warmup_ratio=0.03)
     rates = [learning_rate_at(step, settings) for step in range(1, 101)]
 
     assert rates[2] == pytest.approx(2e-5)

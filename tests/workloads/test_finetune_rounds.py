@@ -27,6 +27,7 @@ from finetune.rounds.round_plan import RoundPlan, Split, exchanged
 from finetune.training.checkpoints import agree_on_checkpoint, save_checkpoint
 from orchestrator.adapters.rounds.parameter_files import Vector, size_of
 from tests.workloads.conftest import WORKLOADS, node_folder, start_ranks, succeed
+from tests.workloads.declared import declared
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 AGREE = Path(__file__).parent / "programs" / "agree.py"
@@ -98,7 +99,7 @@ def test_nodes_stride_so_that_their_average_moves_as_far_and_as_noisily_as_all_r
 ) -> None:
     """Where noise prevails Adam's step is the root of the part of the rows: see `stride_of`."""
     whole = sum(counts)
-    strides = [stride_of(Settings().inner_scaling, count, whole) for count in counts]
+    strides = [stride_of(declared(Settings).inner_scaling, count, whole) for count in counts]
     parts = [count / whole for count in counts]
     along = sum(p * stride * p**0.5 for p, stride in zip(parts, strides, strict=True))
     variance = sum(p**2 * stride**2 for p, stride in zip(parts, strides, strict=True))
@@ -143,7 +144,9 @@ def test_on_average_a_node_gets_exactly_its_share(share: float) -> None:
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RoundClient:
     """The first of two nodes, which have begun to sum gradients; feeds are files of the test."""
     monkeypatch.setenv("ORCHESTRATE_EXCHANGE_DIR", str(tmp_path))
-    trainer: Any = SimpleNamespace(settings=Settings(steps=4), rows_per_step=4, world=ALONE)
+    trainer: Any = SimpleNamespace(
+        settings=declared(Settings, steps=4), rows_per_step=4, world=ALONE
+    )
     terms = Terms(
         exchanged="gradients", training="e" * 64, round_steps=1, values=4, compression="none"
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import orchestrate_kit as kit
+from orchestrate_kit import _reports, _samples
 from orchestrator.core.run.events import Progressed, Reported
 from orchestrator.parsing.replies.kit_records import parse_report
 
@@ -20,7 +21,7 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As if started by hand in an empty folder."""
     for name in ("RANK", "WORLD_SIZE", "ORCHESTRATE_REPORT_DIR", "ORCHESTRATE_OUTPUT_DIR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(kit, "_at_work", [])
+    monkeypatch.setattr(_samples, "_at_work", [])
     monkeypatch.chdir(tmp_path)
 
 
@@ -55,7 +56,7 @@ def test_a_number_that_is_none_does_not_end_the_job(
     reports: Path, value: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """NaN and infinity are left out and named once; what stands beside them is reported."""
-    kit._warned.clear()
+    _reports._warned.clear()
     for step in range(3):
         kit.metric("speed", value, step=step)
     assert not reports.exists()

@@ -27,7 +27,7 @@ import torch
 
 import orchestrate_kit as kit
 
-from .base.options import Options, parse_options
+from .base.options import Options
 from .base.ranks import Ranks, joined_ranks
 from .judge.evidence import Evidence
 from .judge.judging import judge_evidence
@@ -253,7 +253,7 @@ def _uuid(device: torch.device) -> str:
 
 def main() -> None:
     """Run as the command line says; any failure ends this rank at once with status 1."""
-    options = parse_options()
+    options = kit.parse(Options)
     try:
         with joined_ranks(options.device, options.collective_timeout) as ranks:
             test = Acceptance(options, ranks)

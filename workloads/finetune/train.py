@@ -28,7 +28,7 @@ import torch
 
 import orchestrate_kit as kit
 
-from .base.settings import Settings, parse_settings
+from .base.settings import Settings
 from .base.world import Place, World, joined_world, place_of_node
 from .data.conversations import digest_conversations, encode, load_conversations
 from .data.packing import Row, make_rows, plan_rows
@@ -262,7 +262,7 @@ def _last_words(error: BaseException, settings: Settings) -> str:
 
 def main() -> None:
     """Run as the command line says; any failure ends this rank at once with status 1."""
-    settings = parse_settings()
+    settings = kit.parse(Settings)
     gc.disable()  # a fifth of the time to import transformers and peft, which leave no garbage
     try:
         with joined_world(settings.device, settings.collective_timeout) as world:

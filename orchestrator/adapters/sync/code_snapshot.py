@@ -33,7 +33,6 @@ from orchestrator.core.base.manifest import (
     target_fault,
 )
 
-KIT = "orchestrate_kit.py"
 BUFFER_BYTES = 1024 * 1024
 HASH_THREADS = 4
 HASH_BATCH = 256
@@ -55,12 +54,18 @@ class TreePart:
 
 def workload_parts(folder: Path, kit: Path) -> tuple[TreePart, ...]:
     """A workload: its folder under its own name, and the kit beside it."""
-    return TreePart(source=folder, place=folder.name), TreePart(source=kit, place=KIT)
+    return TreePart(source=folder, place=folder.name), *_modules(kit, kit.name)
 
 
 def project_parts(folder: Path, kit: Path, own: Path | None = None) -> tuple[TreePart, ...]:
     """A user's project as it is; the kit lies where it hides nothing of the user's."""
-    return TreePart(source=folder, own=own), TreePart(source=kit, place=f"{KIT_FOLDER}/{KIT}")
+    return TreePart(source=folder, own=own), *_modules(kit, f"{KIT_FOLDER}/{kit.name}")
+
+
+def _modules(package: Path, place: str) -> Iterator[TreePart]:
+    """One by one, so that the rules for what stays behind are told of the user's files alone."""
+    for file in sorted(package.glob("*.py")):
+        yield TreePart(source=file, place=f"{place}/{file.name}")
 
 
 class Snapshot:

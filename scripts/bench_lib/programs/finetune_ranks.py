@@ -21,11 +21,12 @@ SCRIPTS = Path(__file__).resolve().parents[2]
 WORKLOADS = SCRIPTS.parent / "workloads"
 sys.path += [str(WORKLOADS), str(SCRIPTS)]
 
-import torch  # noqa: E402 - after the workload's folder
+import torch  # noqa: E402
 from bench_lib.models import SHAPES, qwen2  # noqa: E402
 from bench_lib.rows import drawn, written  # noqa: E402
 from bench_lib.timeline import Kernel, timeline  # noqa: E402
 
+import orchestrate_kit as kit  # noqa: E402 - after its folder
 from finetune.base.settings import Settings  # noqa: E402
 from finetune.base.world import World, joined_world  # noqa: E402
 from finetune.data.conversations import Example  # noqa: E402
@@ -188,7 +189,8 @@ def _options() -> argparse.Namespace:
 
 def _work(options: argparse.Namespace, world: World) -> Work:
     """Rows of text, or of words drawn at random from a few."""
-    settings = Settings(
+    settings = replace(
+        kit.parse(Settings, []),
         engine="fused",
         recompute=options.recompute,
         steps=options.steps,

@@ -9,12 +9,13 @@ import sys
 
 sys.path.append(sys.argv[1])  # the folder of the workloads and the kit
 
+import orchestrate_kit as kit
 from finetune.base.settings import Settings
 from finetune.base.world import joined_world
 from finetune.model import tiny_base
 
 with joined_world("cpu", timeout_s=120) as world:
-    settings = Settings(cache_dir=sys.argv[2], base_steps=1)
+    settings = kit.parse(Settings, [f"--cache-dir={sys.argv[2]}", "--base-steps=1"])
     for rank in reversed(range(world.size)):
         if world.rank == rank:
             folder = tiny_base.ensure_base(settings)

@@ -17,7 +17,8 @@ sys.path.append(sys.argv[1])  # the folder of the workloads and the kit
 
 import torch
 
-from finetune.base.settings import Settings, parse_settings
+import orchestrate_kit as kit
+from finetune.base.settings import Settings
 from finetune.base.world import World, joined_world
 from finetune.data.conversations import encode, load_conversations
 from finetune.data.packing import Row, text_example
@@ -91,7 +92,7 @@ def train_in(place: dict[str, Any]) -> list[dict[str, Any]]:
         "TORCHELASTIC_USE_AGENT_STORE": "False",  # which the ranks of one world have used up
     }
     with joined_world("cpu", timeout_s=120) as world:
-        return [train(parse_settings(argv), world) for argv in place["lines"]]
+        return [train(kit.parse(Settings, argv), world) for argv in place["lines"]]
 
 
 found = [train_in(place) for place in json.loads(sys.argv[3])]

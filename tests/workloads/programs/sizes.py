@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 sys.path.append(sys.argv[1])
 
 import torch
 
+import orchestrate_kit as kit
 from finetune.base.settings import Settings
 from finetune.base.world import World, joined_world
 from finetune.training.batch_size_search import RowTooLong, find_batch_size
@@ -41,7 +43,7 @@ class Device:
 
 def report(world: World, fitting: int) -> None:
     device = Device(2 if world.rank == 0 else fitting)
-    settings = Settings(engine="fused", global_batch=6, sequence_length=12)
+    settings = replace(kit.parse(Settings, []), engine="fused", global_batch=6, sequence_length=12)
     trainer = SimpleNamespace(engine=device, settings=settings, world=world, buffer=torch.zeros(3))
     try:
         size = find_batch_size(trainer, device)  # type: ignore[arg-type]

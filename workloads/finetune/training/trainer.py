@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..base.settings import AUTO, Settings
+from ..base.settings import Settings
 from ..base.world import World
 from ..data.packing import Batch, Row, collate, count_targets, count_tokens
 from ..data.prefetching import Prefetcher
@@ -78,11 +78,7 @@ class Trainer:
         self.parameters = trainable.parameters
         self.buffer = _attach_gradients(self.parameters)
         self.engine = engine_of(trainable)
-        self.micro_batch = self.settings.micro_batch
-        if self.micro_batch == AUTO:
-            size = find_batch_size(self, memory_of(self.world.device))
-            self.micro_batch = size.rows
-            self.world.log(f"micro-batch: {size.rows} rows ({size.reason})")
+        self.micro_batch = self._micro_batch(self.settings.micro_batch)
         self.engine.fit(self.micro_batch)
         self.changing = threading.Lock()  # held while values and history are not those of one step
         self.prefetcher = Prefetcher(partial(collate_for, trainable), self.world.device)
@@ -94,6 +90,14 @@ class Trainer:
             weight_decay=self.settings.weight_decay,
             fused=self.world.device.type == "cuda",
         )
+
+    def _micro_batch(self, asked: int | str) -> int:
+        """Rows in one pass: so many, or with `auto` as many as fit."""
+        if isinstance(asked, int):
+            return asked
+        size = find_batch_size(self, memory_of(self.world.device))
+        self.world.log(f"micro-batch: {size.rows} rows ({size.reason})")
+        return size.rows
 
     def rows_of(self, step: int) -> Sequence[Row]:
         """The global batch of a step."""
