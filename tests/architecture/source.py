@@ -123,6 +123,12 @@ def calls(module: Module) -> Iterator[ast.Call]:
     return (node for node in ast.walk(module.tree) if isinstance(node, ast.Call))
 
 
+def words(text: ast.Constant) -> str:
+    """What a string of :func:`texts` says."""
+    assert isinstance(text.value, str)
+    return text.value
+
+
 def texts(module: Module) -> Iterator[ast.Constant]:
     """Every string in the module that is not a docstring or a bare remark."""
     nodes = list(ast.walk(module.tree))

@@ -115,7 +115,7 @@ def test_standard_input_that_no_rule_knows(
 
     out = capsys.readouterr().out
     assert code == 1
-    assert out.startswith(f"no rule knows what happened (read: {told})\n")
+    assert out.startswith(f"no known failure pattern matched (read: {told})\n")
     assert out.count("fatal: bent") == piped.count("fatal: bent")
 
 
@@ -127,7 +127,7 @@ def test_no_rule_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
     out = capsys.readouterr().out
     assert code == 1
-    assert f"no rule knows what happened (read: {tmp_path}/x.log, 3 lines)" in out
+    assert f"no known failure pattern matched (read: {tmp_path}/x.log, 3 lines)" in out
     assert f"{tmp_path}/x.log:2: fatal: the widget is bent" in out
 
 
@@ -185,7 +185,7 @@ def test_a_degraded_run_says_where_to_look(home: Path, capsys: pytest.CaptureFix
     assert main(["diagnose", "r1"]) == 0
     out = capsys.readouterr().out
     assert out == (
-        "run r1 degraded: nothing failed for good; orchestrate show r1 tells what did on the way\n"
+        "run r1 degraded: nothing failed for good; orchestrate show r1 lists what did on the way\n"
     )
 
 

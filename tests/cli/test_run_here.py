@@ -54,7 +54,7 @@ parameters: {wait: {type: bool, default: false, help: stay}}
 """
 
 
-class Place:
+class SourceLocation:
     """A project with an inventory of two nodes that are this machine, and a home."""
 
     def __init__(self, root: Path) -> None:
@@ -93,8 +93,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    place = Place(tmp_path)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SourceLocation:
+    place = SourceLocation(tmp_path)
     monkeypatch.chdir(place.project)
     monkeypatch.setenv("ORCHESTRATE_HOME", str(place.home))
     return place
@@ -126,7 +126,9 @@ def wait_for_ranks(run: str) -> None:
         time.sleep(0.05)
 
 
-def test_a_run_from_inventory_to_report(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_from_inventory_to_report(
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit 0, one result line with the promised keys, and everything on disk."""
     assert main(place.words("job.py")) == 0
     result = last_line(capsys.readouterr().out)
@@ -143,7 +145,9 @@ def test_a_run_from_inventory_to_report(place: Place, capsys: pytest.CaptureFixt
     assert b"\x1b[31m" in raw.read_bytes()
 
 
-def test_a_workload_runs_by_its_name(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_workload_runs_by_its_name(
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`orchestrate --cluster C --workload W` without a verb is a run; people get a summary."""
     words = ["--cluster", str(place.cluster), "--workload", "tiny", "--launcher", "direct"]
     assert main([*words, "--set", "wait=false"]) == 0
@@ -153,7 +157,7 @@ def test_a_workload_runs_by_its_name(place: Place, capsys: pytest.CaptureFixture
 
 
 def test_the_first_failure_is_named_with_its_evidence(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The rank, its last line and the log's path, on stderr; the report escapes them."""
     assert main(place.words("job.py", "--fail")) == 1
@@ -169,7 +173,7 @@ def test_the_first_failure_is_named_with_its_evidence(
     assert "&lt;script&gt;the reason" in page
 
 
-def test_stop_ends_a_running_job(place: Place) -> None:
+def test_stop_ends_a_running_job(place: SourceLocation) -> None:
     """From another terminal: every process is gone, the run is over, and its code says how."""
     with place.start("job.py", "--wait") as process:
         wait_for_ranks(RUN)
@@ -181,7 +185,7 @@ def test_stop_ends_a_running_job(place: Place) -> None:
 
 
 def test_stop_finishes_what_a_killed_coordinator_left(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After kill -9 the ranks are ended on the nodes and the run counts as stopped."""
     with place.start("job.py", "--wait") as process:
@@ -201,7 +205,7 @@ def test_stop_finishes_what_a_killed_coordinator_left(
 
 
 @pytest.fixture
-def bad(place: Place) -> Iterator[Place]:
+def bad(place: SourceLocation) -> Iterator[SourceLocation]:
     """Whatever was asked, nothing may have been begun."""
     yield place
     assert not (place.home / "runs").exists()
@@ -227,7 +231,7 @@ def bad(place: Place) -> Iterator[Place]:
     ],
 )
 def test_bad_input_is_refused_before_anything_happens(
-    bad: Place,
+    bad: SourceLocation,
     capsys: pytest.CaptureFixture[str],
     options: list[str],
     job: list[str],
@@ -242,7 +246,7 @@ def test_bad_input_is_refused_before_anything_happens(
 
 
 def test_plan_asks_the_nodes_and_leaves_nothing(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The real interpreter and the exact argv; offline says that it assumes; no run is made."""
     words = ["plan", "--cluster", str(place.cluster), "--launcher", "direct"]
@@ -259,7 +263,7 @@ def test_plan_asks_the_nodes_and_leaves_nothing(
 
 
 def test_stop_visits_a_lost_node_of_a_finished_run(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run that ended with a lost node may have left ranks there; stop goes and looks."""
     assert main(place.words("job.py")) == 0
@@ -282,11 +286,11 @@ def test_stop_visits_a_lost_node_of_a_finished_run(
         ([], 60.0, "ranks end 60 s after"),
         (["--budget", "lease=90"], 90.0, "ranks end 90 s after"),
         (["--unattended", "300"], 300.0, "ranks end 300 s after"),
-        (["--unattended", "continue"], None, "ranks go on until they are done"),
+        (["--unattended", "continue"], None, "ranks run until they are done"),
     ],
 )
 def test_plan_says_what_ranks_do_unattended(
-    place: Place,
+    place: SourceLocation,
     capsys: pytest.CaptureFixture[str],
     options: list[str],
     lease_s: float | None,

@@ -7,17 +7,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.store.history import History, HistoryEntry
 from orchestrator.adapters.store.journal import Journal
-from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.adapters.store.run_list import write_result
+from orchestrator.adapters.store.layout import Layout, RunFolder
+from orchestrator.adapters.store.run_list import read_result, write_result
 from orchestrator.cli.main import main
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.outcome import Signalled
+from orchestrator.core.model.workload import Direction
 from orchestrator.core.run.events import RankExited
+from orchestrator.core.verdict.result import MetricResult, Result
 from orchestrator.engine.oneshot.cleanup import NodeVisit
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import LOGS, begin, events_of, finished
@@ -82,6 +86,59 @@ def test_show_tells_the_result(home: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["show", "r", "--json"]) == 0
     (record,) = lines_of(capsys.readouterr().out)
     assert (record["type"], record["status"], record["exit_code"]) == ("result", "failed", 1)
+
+
+def test_a_cleaned_run_is_remembered(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its folder is gone; the history still lists it and shows its result."""
+    folder = finished(home)
+    result = read_result(folder)
+    assert result is not None
+    remember(home, result, finished=10.0)
+    assert main(["clean", "r1", "--local"]) == 0
+    capsys.readouterr()
+    assert main(["ps"]) == 0
+    assert "succeeded, cleaned" in capsys.readouterr().out
+    assert main(["ps", "--json"]) == 0
+    (record,) = lines_of(capsys.readouterr().out)
+    assert (record["run_id"], record["cleaned"]) == ("r1", True)
+    assert main(["show", "r1"]) == 0
+    assert capsys.readouterr().out.startswith("succeeded  job on test")
+
+
+def test_show_compares_with_earlier_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the median of those before it, with the better direction as the workload declared it."""
+    folder = finished(home)
+    result = read_result(folder)
+    assert result is not None
+    speed = MetricResult(value=110.0, unit="tok/s", direction=Direction.HIGHER)
+    for number, value in enumerate([100.0, 90.0, 1000.0]):
+        metrics = {"speed": replace(speed, value=value)}
+        remember(home, replace(result, run_id=f"old{number}", metrics=metrics), finished=number)
+    now = replace(result, metrics={"speed": speed})
+    write_result(folder, now)
+    remember(home, now, finished=9.0)
+    assert main(["show", "last"]) == 0
+    shown = capsys.readouterr().out
+    assert "against the median of 3 earlier runs" in shown
+    assert "speed  100 tok/s  +10.0 %, better" in shown
+
+
+def test_a_history_that_cannot_be_read_costs_a_warning(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished(home)
+    Layout(home).history.write_bytes(b"this is no database" * 100)
+    assert main(["show", "last"]) == 0
+    assert main(["ps"]) == 0
+    out, err = capsys.readouterr()
+    assert "r1" in out
+    assert "not read" in err
+
+
+def remember(home: Path, result: Result, *, finished: float) -> None:
+    """Put a row into the history."""
+    entry = HistoryEntry(started=0.0, finished=finished, preset=None, code="", result=result)
+    History(Layout(home).history).record(entry)
 
 
 def test_show_of_a_run_without_result(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

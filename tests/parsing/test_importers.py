@@ -174,7 +174,7 @@ Host a b *.lan !c
   User x
 host=d
 Match host e
-HOST "f" g?  # trailing words are aliases to OpenSSH too
+HOST "f" g?  # trailing words, don't count
 """
 
 
@@ -182,7 +182,7 @@ def test_ssh_config_aliases() -> None:
     """Aliases become nodes, patterns do not; everything else stays in the ssh_config."""
     files = {"more": [("inc", "Host first\nInclude deeper"), ("inc2", "Host second")], "deeper": []}
     imported = parse_ssh_config(
-        SSH_CONFIG.replace("  # trailing words are aliases to OpenSSH too", ""),
+        SSH_CONFIG,
         "config",
         lambda pattern: files[pattern],
         "/etc/my_config",
@@ -202,6 +202,85 @@ def test_ssh_config_includes_end() -> None:
 
     assert gpus(imported) == {"x": None}
     assert "nested too deep" in imported.warnings[0]
+
+
+OWN_FILE = """\
+Host g1 # first rack
+  HostName 192.0.2.11
+Host g2 g4 # don't use at night
+  HostName 192.0.2.12
+Host bastion outer
+  HostName 192.0.2.2
+Host g3	# a tab, and "a quote
+  ProxyJump bob@outer:2222,bastion
+Host github.com
+  User git
+"""
+
+
+def names_and_warnings(text: str) -> tuple[list[str], str]:
+    imported = parse_ssh_config(text, "config", no_include)
+    return [node.name for node in loaded(imported).nodes], "\n".join(imported.warnings)
+
+
+def test_ssh_config_comments_and_jump_hosts() -> None:
+    """A comment is no alias, jump hosts are no nodes, and what was taken is said."""
+    names, warnings = names_and_warnings(OWN_FILE)
+
+    assert names == ["g1", "g2", "g4", "g3", "github.com"]
+    assert "config:5: bastion is left out: it is the jump host of others (config:8)" in warnings
+    assert "config:5: outer is left out" in warnings
+    assert "all other aliases became nodes" in warnings
+    assert "Git server" in warnings
+
+
+@pytest.mark.parametrize(
+    "line,names",
+    [
+        ("Host a # b", ["a"]),
+        ("Host a b #c d", ["a", "b"]),
+        ("Host a b# c", ["a", "b#", "c"]),
+        ("Host=a", ["a"]),
+        ("Host = a b", ["a", "b"]),
+        ('"Host" "a" \'b\'', ["a", "b"]),
+        ("host\ta\tb", ["a", "b"]),
+        ("Host g* !g3 g4", ["g4"]),
+        ("Host a\nHost b\nHost a", ["a", "b"]),
+        ("Host a\n  ProxyJump none", ["a"]),
+        ("Host a\n  ProxyJump b # c", ["a"]),
+        ("Host a\n  ProxyJump a", ["a"]),
+    ],
+)
+def test_ssh_config_forms(line: str, names: list[str]) -> None:
+    """Every way to write a list of aliases; a name with a hash inside is no host name."""
+    found, warnings = names_and_warnings(f"{line}\n")
+
+    assert found == [name for name in names if "#" not in name]
+    assert ("is not a host name" in warnings) == any("#" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    "text,why",
+    [
+        ("Host *\n  User x\nHost g?? !g01\n", "patterns alone, no name: config:1, config:3"),
+        ("User x\n", "it has no 'Host' line"),
+    ],
+)
+def test_ssh_config_without_a_host(text: str, why: str) -> None:
+    """Why there is none, and what to write instead."""
+    with pytest.raises(UsageError) as caught:
+        parse_ssh_config(text, "config", no_include)
+
+    assert caught.value.why == why
+    assert "nodes: [" in caught.value.remedy
+
+
+def test_ssh_config_that_ssh_refuses() -> None:
+    """An inventory of it would be of no use: no node could be reached."""
+    with pytest.raises(UsageError) as caught:
+        parse_ssh_config("Host a\n  Port abc\n", "config", no_include)
+
+    assert caught.value.where == "config:2"
 
 
 SCONTROL = """\

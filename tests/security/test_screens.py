@@ -20,7 +20,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.report.publish import write_reports
+from orchestrator.adapters.report.document import load_report
+from orchestrator.adapters.report.html_report import render_html
+from orchestrator.adapters.report.markdown import render_markdown
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.cli.main import main
@@ -111,12 +113,12 @@ def test_reports_hold_no_markup_and_no_formula(hostile_run: Callable[[str], RunF
         folder = hostile_run(text)
         result = read_result(folder)
         assert result is not None
-        write_reports(folder, result)
-        page = folder.report_html.read_text()
+        report = load_report(folder, result)
+        page = render_html(report)
         assert "<script" not in page
         assert " onload='" not in page
         assert "javascript:" not in page
-        assert "<script" not in folder.report_markdown.read_text()
+        assert "<script" not in render_markdown(report)
         shutil.rmtree(folder.path)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.report.result_json import read_object, to_object
+from orchestrator.adapters.report.result_json import parse_object, to_object
 from orchestrator.adapters.store import liveness as live
 from orchestrator.adapters.store.atomic_files import write_atomic
 from orchestrator.adapters.store.history import History, HistoryEntry
@@ -195,9 +195,9 @@ def test_result_round_trip(layout: Layout) -> None:
 def test_result_refuses_what_it_does_not_know() -> None:
     """A newer schema and a damaged object are errors; NaN is null."""
     with pytest.raises(UsageError, match="schema version 2"):
-        read_object({**to_object(RESULT), "schema_version": 2}, where="x")
+        parse_object({**to_object(RESULT), "schema_version": 2}, where="x")
     with pytest.raises(InternalError):
-        read_object({"schema_version": 1}, where="x")
+        parse_object({"schema_version": 1}, where="x")
     invalid = MetricResult(value=float("nan"), unit="s", verdict=Verdict.INVALID)
     assert to_object(replace(RESULT, metrics={"m": invalid}))["metrics"]["m"]["value"] is None
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 import orchestrate_kit as kit
 from orchestrate_kit import _samples
 from orchestrator.parsing.replies.sample_records import (
+    LeaseAck,
     Output,
     Ready,
     SampleFailed,
-    Took,
     Worked,
     merged_line,
     parse_sample_record,
@@ -112,7 +112,7 @@ def test_a_worker_takes_its_leases_in_order(inbox: Path, tmp_path: Path) -> None
     assert seen == []
     ready, first, second = told(tmp_path)
     assert isinstance(ready, Ready)
-    assert (first, second) == (Took(1, "2.1", (3, 7)), Took(2, "2.2", ()))
+    assert (first, second) == (LeaseAck(1, "2.1", (3, 7)), LeaseAck(2, "2.2", ()))
 
 
 def test_answers_and_times_are_told(inbox: Path, tmp_path: Path) -> None:

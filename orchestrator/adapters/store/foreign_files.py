@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from orchestrator.adapters.store.catalog import read_bounded
+from orchestrator.adapters.transport.ssh_config.files import SYSTEM_FOLDER, matching_paths
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.importers.ansible import parse_ansible
 from orchestrator.parsing.importers.foreign_nodes import Imported, render
@@ -48,16 +50,13 @@ def read_foreign(format: str, file: str, name: str) -> Inventory:
 def _ssh_config(text: str, path: Path, source: str) -> Imported:
     usual = path.absolute() == Path("~/.ssh/config").expanduser().absolute()
     named = None if usual or source == "standard input" else str(path.absolute())
-    return parse_ssh_config(text, source, _included, named)
+    of_user = not path.is_relative_to(SYSTEM_FOLDER)
+    return parse_ssh_config(text, source, partial(_included, of_user=of_user), named)
 
 
-def _included(pattern: str) -> Iterator[tuple[str, str]]:
-    """The files of an Include pattern; a relative one starts at ~/.ssh, as in OpenSSH."""
-    path = Path("~/.ssh").expanduser() / Path(pattern).expanduser()
-    relative = path.relative_to(path.anchor)
-    for found in sorted(Path(path.anchor).glob(str(relative))):
-        if found.is_file():
-            yield str(found), _decoded(read_bounded(found), str(found))
+def _included(pattern: str, *, of_user: bool) -> Iterator[tuple[str, str]]:
+    for found in matching_paths(pattern, of_user=of_user):
+        yield str(found), _decoded(read_bounded(found), str(found))
 
 
 def _decoded(data: bytes, source: str) -> str:

@@ -31,15 +31,15 @@ def sync(cluster: str, nodes: str, workdir: str | None, *, check: bool, as_json:
     from pathlib import Path
 
     from orchestrator.adapters.store.bundled import bundled_kit
-    from orchestrator.adapters.store.catalog import Catalog, find_project
+    from orchestrator.adapters.store.catalog import find_project
     from orchestrator.adapters.store.layout import Layout
     from orchestrator.adapters.sync.code_snapshot import project_parts, take_snapshot
+    from orchestrator.cli.load_cluster import load_cluster
     from orchestrator.core.base.errors import ExitCode
     from orchestrator.core.model.request import Budgets
     from orchestrator.engine.oneshot.sync_only import bring
-    from orchestrator.parsing.inputs.selection import select
 
-    selected = select(Catalog.from_environment(os.environ).cluster(cluster), nodes)
+    selected = load_cluster(cluster, nodes)
     folder = find_project(Path.cwd(), Path(workdir) if workdir is not None else None)
     layout = Layout.from_environment(os.environ)
     snapshot = take_snapshot(project_parts(folder, bundled_kit(), layout.home), layout.snapshots)

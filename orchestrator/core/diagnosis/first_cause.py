@@ -17,8 +17,8 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     End,
     Evidence,
     Findings,
-    Role,
-    Source,
+    LogRole,
+    LogSource,
 )
 from orchestrator.core.diagnosis.line_prefixes import over_new_year
 from orchestrator.core.diagnosis.observations import Remark, compare
@@ -29,7 +29,7 @@ MAX_SHOWN = 3
 # Ranks that can be told from others, so that a missing one is worth mentioning.
 MIN_WAITING = 2
 
-_WORTH_SAYING = (Role.CAUSE, Role.FAILURE, Role.CONDITION, Role.SLOW)
+_WORTH_SAYING = (LogRole.CAUSE, LogRole.FAILURE, LogRole.CONDITION, LogRole.SLOW)
 
 _Key = tuple[str, str, int | None]
 
@@ -39,7 +39,7 @@ def judge(
     *,
     remarks: Sequence[Remark] = (),
     ends: Sequence[End] = (),
-    sources: Sequence[Source] = (),
+    sources: Sequence[LogSource] = (),
     telling: Sequence[Evidence] = (),
 ) -> Findings:
     """The first cause among ``clues``, in whatever order they come.
@@ -50,9 +50,9 @@ def judge(
     every = [*clues, *compare(remarks), *_from_ends(ends)]
     every = _timed([replace(clue, order=n) for n, clue in enumerate(every)])
     # What costs speed explains no rank that failed.
-    innocent = {Role.HARMLESS, Role.SLOW} if ends else {Role.HARMLESS}
+    innocent = {LogRole.HARMLESS, LogRole.SLOW} if ends else {LogRole.HARMLESS}
     blamed = [clue for clue in every if clue.rule.role not in innocent]
-    harmless = sorted({clue.rule.id for clue in every if clue.rule.role is Role.HARMLESS})
+    harmless = sorted({clue.rule.id for clue in every if clue.rule.role is LogRole.HARMLESS})
     if not blamed:
         return Findings(diagnosis=None, telling=tuple(telling), harmless=tuple(harmless))
     role = min(clue.rule.role for clue in blamed)
@@ -75,7 +75,7 @@ def _timed(clues: list[Clue]) -> list[Clue]:
     return [c if c.at is None else replace(c, at=next(known)) for c in clues]
 
 
-def _who(source: Source) -> _Key:
+def _who(source: LogSource) -> _Key:
     """A rank by its number, which is unique in a job; others by node and file."""
     return ("", "", source.rank) if source.rank is not None else (source.node, source.name, None)
 
@@ -116,7 +116,7 @@ def _standing(clue: Clue) -> tuple[int, int, bool, float, int, str, int, str]:
     suffered, who knows most. The rest makes the order a total one.
     """
     rule, source = clue.rule, clue.source
-    near = int(rule.domain) if rule.role < Role.VAGUE else 0
+    near = int(rule.domain) if rule.role < LogRole.VAGUE else 0
     unknown, rank = source.rank is None, source.rank or 0
     at = clue.at or 0.0
     return (near, -rule.weight, unknown, at, rank, source.name, clue.line, rule.id)
@@ -126,7 +126,7 @@ def _standing(clue: Clue) -> tuple[int, int, bool, float, int, str, int, str]:
 
 
 def _diagnosis(
-    first: Clue, sure: bool, clues: Sequence[Clue], sources: Sequence[Source]
+    first: Clue, sure: bool, clues: Sequence[Clue], sources: Sequence[LogSource]
 ) -> Diagnosis:
     first = _completed(first, clues)
     rule, source = first.rule, first.source
@@ -160,7 +160,7 @@ def _completed(first: Clue, clues: Sequence[Clue]) -> Clue:
 
 def _confidence(first: Clue, sure: bool, clues: Sequence[Clue]) -> Confidence:
     # What may matter explains nothing where nobody suffered.
-    matters = first.rule.role is Role.CONDITION and first.rule.advice is not Advice.GO_ON
+    matters = first.rule.role is LogRole.CONDITION and first.rule.advice is not Advice.GO_ON
     if matters and not any(clue.rule.consequence for clue in clues):
         return Confidence.POSSIBLE
     if sure:
@@ -199,7 +199,9 @@ def _evidence(first: Clue, clues: Sequence[Clue]) -> Iterator[Evidence]:
         yield Evidence(file=clue.source.name, line=clue.line, text=clue.text[:SHOWN_LINE])
 
 
-def _consequences(first: Clue, clues: Sequence[Clue], sources: Sequence[Source]) -> Iterator[str]:
+def _consequences(
+    first: Clue, clues: Sequence[Clue], sources: Sequence[LogSource]
+) -> Iterator[str]:
     """``7 ranks timed out waiting``; each rank counts once."""
     others = [c for c in clues if c.rule.consequence and _who(c.source) != _who(first.source)]
     suffered = _writers(others)
@@ -212,7 +214,7 @@ def _consequences(first: Clue, clues: Sequence[Clue], sources: Sequence[Source])
     for (consequence, ranked), count in counts.most_common(MAX_SHOWN):
         noun = "rank" if ranked else "log"
         yield f"{count} {noun if count == 1 else noun + 's'} {_in_number(consequence, count)}"
-    if first.rule.role is Role.VICTIM:
+    if first.rule.role is LogRole.VICTIM:
         yield from _absent(first, clues, sources)
 
 
@@ -220,7 +222,7 @@ def _in_number(consequence: str, count: int) -> str:
     return consequence.replace("were ", "was ", 1) if count == 1 else consequence
 
 
-def _absent(first: Clue, clues: Sequence[Clue], sources: Sequence[Source]) -> Iterator[str]:
+def _absent(first: Clue, clues: Sequence[Clue], sources: Sequence[LogSource]) -> Iterator[str]:
     """Where all wait, who does not wait may be the one that is waited for."""
     wait = {clue.source.rank for clue in clues if clue.rule.consequence == first.rule.consequence}
     silent = sorted({s.rank for s in sources if s.rank is not None and s.rank not in wait})

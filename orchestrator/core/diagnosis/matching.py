@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, Rule, Sign, Source
+from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, LogSource, Rule, Sign
 from orchestrator.core.diagnosis.line_prefixes import last_time, read_head, read_time
 from orchestrator.core.diagnosis.observations import OBSERVED, Remark
 from orchestrator.core.diagnosis.rules import RULES
@@ -39,7 +39,9 @@ class Found:
     remarks: tuple[Remark, ...]
 
 
-def examine(stretch: str, source: Source, *, first_line: int = 1, at: float | None = None) -> Found:
+def examine(
+    stretch: str, source: LogSource, *, first_line: int = 1, at: float | None = None
+) -> Found:
     """Every line of ``stretch`` that a rule knows. Its first line is number ``first_line`` of
     ``source``; ``at`` is the last time that was read before it.
     """
@@ -77,7 +79,7 @@ def _is_quoted(stretch: str, start: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    source: Source
+    source: LogSource
     number: int
 
 
@@ -145,7 +147,7 @@ def _captures(sign: Sign, text: str) -> dict[str, str] | None:
     return {name: caught for name, caught in match.groupdict().items() if caught is not None}
 
 
-def _writer(source: Source, node: str, rank: int | None, told: dict[str, str]) -> Source:
+def _writer(source: LogSource, node: str, rank: int | None, told: dict[str, str]) -> LogSource:
     """Whom the line is about: as the line says, else its prefix, else the file's name."""
     for name in ("rank", "local_rank"):
         number = told.get(name, "")

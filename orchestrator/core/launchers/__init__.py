@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestrator.core.launchers.launcher import Launcher, Share
+from orchestrator.core.launchers.launcher import Launcher, LaunchSpec
 from orchestrator.core.launchers.plain import command, direct, manual
 from orchestrator.core.launchers.ray import joined, ray
 from orchestrator.core.launchers.slurm import slurm
@@ -16,12 +16,12 @@ from orchestrator.core.launchers.torchrun import torchrun
 __all__ = [
     "BINDS_RANKS",
     "LAUNCHERS",
-    "MEETS_NOBODY",
     "MODULES",
     "NEEDS_RENDEZVOUS",
     "NEEDS_WORLD",
+    "NO_RENDEZVOUS",
+    "LaunchSpec",
     "Launcher",
-    "Share",
     "choose",
 ]
 
@@ -37,7 +37,7 @@ LAUNCHERS: Mapping[str, Launcher] = {
 # Launchers whose ranks meet, unless the rung keeps their nodes apart.
 NEEDS_RENDEZVOUS = frozenset({"torchrun", "direct", "ray", "slurm"})
 # Its ranks know of no others, not even on their own node. What a plain command does is not known.
-MEETS_NOBODY = frozenset({"manual"})
+NO_RENDEZVOUS = frozenset({"manual"})
 # Those that cannot start ranks without making a world of them.
 NEEDS_WORLD = frozenset({"torchrun", "direct", "slurm"})
 # What the ranks' interpreter must be able to import for a launcher, whatever the workload needs.

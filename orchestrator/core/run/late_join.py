@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from orchestrator.core.launchers import slurm_job
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.workload import Shape
 from orchestrator.core.planning.planning import join
 from orchestrator.core.run.state import NodeState, RunState
@@ -31,7 +31,7 @@ def may_begin(state: RunState) -> bool:
 
 def late_nodes(state: RunState) -> Iterator[tuple[str, NodeState]]:
     """Nodes that were not ready when the work began, and that may still take part."""
-    if state.plan is None or state.plan.rung != Rung.LEASES or state.halted:
+    if state.plan is None or state.plan.rung != CommMode.LEASES or state.halted:
         return
     if state.plan.launcher == slurm_job.NAME:
         return

@@ -28,7 +28,7 @@ PARTIAL = ".partial-"
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class OfferedOutput:
     """A file that the node offers: a relative path, its size and SHA-256."""
 
     path: str
@@ -84,7 +84,7 @@ def _remove_partial(root: Path) -> None:
             path.unlink()
 
 
-def parse_outputs(node: str, payload: bytes) -> list[Output]:
+def parse_outputs(node: str, payload: bytes) -> list[OfferedOutput]:
     """The node's listing, with every path proven to stay below the artifact folder."""
     try:
         files = json.loads(payload)["files"]
@@ -101,7 +101,7 @@ def parse_outputs(node: str, payload: bytes) -> list[Output]:
         ) from error  # fmt: skip
 
 
-def _output(entry: Any) -> Output:
+def _output(entry: Any) -> OfferedOutput:
     path, size, digest = entry["path"], entry["bytes"], entry["sha256"]
     parts = path.split("/") if isinstance(path, str) else [""]
     if any(part in {"", ".", ".."} or not part.isprintable() for part in parts):
@@ -110,11 +110,11 @@ def _output(entry: Any) -> Output:
         raise ValueError(f"a name that is too long: {path[:80]!r}")
     if type(size) is not int or size < 0 or not isinstance(digest, str):
         raise ValueError(f"{path}: no size or digest")
-    return Output(path, size, digest)
+    return OfferedOutput(path, size, digest)
 
 
 async def fetch_output(
-    link: NodeLink, attempt: Mapping[str, object], output: Output, target: Path
+    link: NodeLink, attempt: Mapping[str, object], output: OfferedOutput, target: Path
 ) -> None:
     """One file, complete and verified, or absent. Raises ``OrchestrateError``, ``OSError``."""
     with _whole(target) as file:
@@ -146,7 +146,7 @@ def _whole(target: Path) -> Iterator[BinaryIO]:
 
 
 async def _copy(
-    link: NodeLink, attempt: Mapping[str, object], output: Output, file: BinaryIO
+    link: NodeLink, attempt: Mapping[str, object], output: OfferedOutput, file: BinaryIO
 ) -> str:
     """The digest of what was written."""
     digest = hashlib.sha256()
@@ -160,7 +160,7 @@ async def _copy(
 
 
 async def _chunk(
-    link: NodeLink, attempt: Mapping[str, object], output: Output, offset: int
+    link: NodeLink, attempt: Mapping[str, object], output: OfferedOutput, offset: int
 ) -> bytes:
     length = min(CHUNK_BYTES, output.bytes - offset)
     fields = {**attempt, "path": output.path, "offset": offset, "length": length}

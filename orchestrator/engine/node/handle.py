@@ -32,14 +32,14 @@ from orchestrator.core.run.events import (
 )
 from orchestrator.core.run.evidence import Inspected
 from orchestrator.core.run.state import NEVER_LAUNCHED, RunState
-from orchestrator.engine.node.collect_outputs import Output, collect_outputs, fetch_output
+from orchestrator.engine.node.collect_outputs import OfferedOutput, collect_outputs, fetch_output
 from orchestrator.engine.node.hang_inspection import look_at
 from orchestrator.engine.node.lease_renewal import NodeLease
 from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.node.log_stream import Watcher
 from orchestrator.engine.node.python_environment import prepare
 from orchestrator.engine.node.requests import agent_locks, agent_process
-from orchestrator.engine.node.trial_ports import ABSENT, NodePorts
+from orchestrator.engine.node.trial_ports import ABSENT, TrialPorts
 from orchestrator.engine.node.upload import sha256_of, slices_of
 from orchestrator.engine.support.context import Post, RunContext
 from orchestrator.engine.support.diagnose_run import kernel_may_know
@@ -57,7 +57,7 @@ FEED_S = 600.0
 KERNEL_LOG = "kernel.out"
 
 
-class NodeHand(NodePorts):
+class NodeHandle(TrialPorts):
     """One node in one attempt of a run: its link, its watch, its lease."""
 
     def __init__(
@@ -273,9 +273,9 @@ class NodeHand(NodePorts):
         # A coordinator that takes over may not know yet that there is something to follow.
         self._post(Launched(node=self._spec.name))
 
-    async def let_go(self) -> None:
+    async def detach(self) -> None:
         """Let the ranks end now, and wait until they have; those without a lease go on."""
-        await self._lease.let_go()
+        await self._lease.detach()
 
     async def feed(self, rank: int, name: str, content: bytes | Path) -> None:
         """Give ``content``, bytes or a file, to a rank, under a number that it will ask for."""
@@ -293,7 +293,7 @@ class NodeHand(NodePorts):
         await fetch_output(
             self._link,
             {**self._lease.named(), "area": "exchange"},
-            Output(name, size, sha256),
+            OfferedOutput(name, size, sha256),
             target,
         )
 

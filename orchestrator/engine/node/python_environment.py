@@ -34,9 +34,15 @@ async def prepare(link: NodeLink, request: RunRequest, context: RunContext) -> P
         {"interpreter": interpreter, "modules": asked_modules(request)},
         timeout_s=request.budgets.probe_s,
     )
-    path, modules = parse_interpreter(reply.fields)
+    found = parse_interpreter(reply.fields)
     slurm = await ask_slurm(link, request)
-    return Prepared(node=link.node, interpreter=path, modules=modules, slurm=slurm)
+    return Prepared(
+        node=link.node,
+        interpreter=found.path,
+        modules=found.modules,
+        environment=found.environment,
+        slurm=slurm,
+    )
 
 
 async def ask_slurm(link: NodeLink, request: RunRequest) -> SlurmNode | None:

@@ -9,7 +9,7 @@
     epoch  lock  checkpoints/
     attempt-<n>/
       supervisor.json supervisor.log events.jsonl lease stop cgroup gpus.json slurm.json
-      logs/ ranks/ report/ output/ work/
+      logs/ ranks/ report/ output/ work/ torchrun/
       exchange/exchange-<rank>.jsonl  exchange/in/rank-<rank>/  exchange/out/
 
 /tmp/or-<digest>/                    an attempt's scratch, if it has one, while it runs

@@ -40,7 +40,7 @@ TAIL_BYTES = 8 * 1024
 USE = "--query-gpu=index,uuid,utilization.gpu,memory.used,memory.total"
 
 
-class Inspection:
+class Inspector:
     """One look at one attempt. Threads add files as they find them; late ones come to nothing."""
 
     def __init__(self, attempt: AttemptLayout) -> None:
@@ -220,7 +220,7 @@ def inspect(layout: NodeLayout, request: Mapping[str, Any]) -> tuple[dict[str, A
     attempt = layout.run(request.get("run"), request.get("node")).attempt(request.get("attempt"))
     if not os.path.isdir(attempt.root):
         raise AgentFault(ABSENT, "this node knows nothing of that attempt")
-    return Inspection(attempt).perform()
+    return Inspector(attempt).perform()
 
 
 def _family(supervisor: SupervisorState | None) -> set[int] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from orchestrator.node_agent.process.processes import Found, descendants, look
+from orchestrator.node_agent.process.processes import FoundProcess, descendants, look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def vitals(pid: int) -> dict[str, Any]:
     }
 
 
-def _state(before: str, after: str, below: list[Found]) -> str:
+def _state(before: str, after: str, below: list[FoundProcess]) -> str:
     if any(process.state in STOPPED for process in below):
         return "T"
     if after == "D" and before != "D":

@@ -30,7 +30,7 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
-from orchestrator.core.base.errors import Place, UsageError
+from orchestrator.core.base.errors import SourceLocation, UsageError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -53,10 +53,10 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class InputProblem:
     """One thing wrong in a file, and what to do about it."""
 
-    place: Place
+    place: SourceLocation
     what: str
     remedy: str = ""
 
@@ -65,8 +65,8 @@ class Problem:
 class Node:
     """One value with its position. A mapping maps a key to (where the key is, its value)."""
 
-    place: Place
-    value: Scalar | list[Node] | dict[str, tuple[Place, Node]]
+    place: SourceLocation
+    value: Scalar | list[Node] | dict[str, tuple[SourceLocation, Node]]
     size: int = 1
     depth: int = 0
 
@@ -85,9 +85,9 @@ class Document:
 
     source: str
     root: Node
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[InputProblem, ...] = ()
 
-    def place(self, path: Path, *, key: bool = False) -> Place:
+    def place(self, path: Path, *, key: bool = False) -> SourceLocation:
         """Where the value at ``path`` is, or its key; if absent, where the enclosing value is."""
         place, node = self.root.place, self.root
         for step in path:
@@ -117,11 +117,11 @@ def parse_yaml(data: str | bytes, source: str) -> Document:
     except MarkedYAMLError as error:
         refuse([*composer.problems, _syntax_problem(error, source)], source)
     except (YAMLError, ValueError, RecursionError):
-        refuse([Problem(Place(source), "not YAML")], source)
+        refuse([InputProblem(SourceLocation(source), "not YAML")], source)
     return Document(source, root, tuple(composer.problems))
 
 
-def refuse(problems: Iterable[Problem], source: str, id: str = "config.invalid") -> NoReturn:
+def refuse(problems: Iterable[InputProblem], source: str, id: str = "config.invalid") -> NoReturn:
     """Raise one :class:`UsageError` that shows all problems (at most 20) in the file's order."""
     ordered = sorted(set(problems), key=lambda problem: (problem.place.line, problem.place.column))
     if len(ordered) == 1:
@@ -139,9 +139,9 @@ def refuse(problems: Iterable[Problem], source: str, id: str = "config.invalid")
 class _Refused(Exception):
     """The document goes beyond what is accepted."""
 
-    def __init__(self, place: Place, what: str, remedy: str = "") -> None:
+    def __init__(self, place: SourceLocation, what: str, remedy: str = "") -> None:
         super().__init__(what)
-        self.problem = Problem(place, what, remedy)
+        self.problem = InputProblem(place, what, remedy)
 
 
 class _Composer:
@@ -151,7 +151,7 @@ class _Composer:
         self._source = source
         self._anchors: dict[str, Node] = {}
         self._count = 0
-        self.problems: list[Problem] = []
+        self.problems: list[InputProblem] = []
 
     def document(self, events: Iterator[Event]) -> Node:
         root: Node | None = None
@@ -160,7 +160,7 @@ class _Composer:
                 if root is not None:
                     raise _Refused(self._place(event), "a second document; one file holds one")
                 root = self._node(next(events), events, 0)
-        return root or Node(Place(self._source, 1, 1), None)
+        return root or Node(SourceLocation(self._source, 1, 1), None)
 
     def _node(self, event: Event, events: Iterator[Event], depth: int) -> Node:
         place = self._place(event)
@@ -172,7 +172,7 @@ class _Composer:
         if isinstance(event, ScalarEvent | CollectionStartEvent) and event.tag is not None:
             what = "a tag (a word that begins with '!') is not accepted"
             remedy = "write plain text, numbers, lists and mappings"
-            self.problems.append(Problem(place, what, remedy))
+            self.problems.append(InputProblem(place, what, remedy))
         if isinstance(event, ScalarEvent):
             text = self._text(event.value, place)
             node = Node(place, resolve(text) if _is_plain(event) else text)
@@ -185,31 +185,33 @@ class _Composer:
             self._anchors[event.anchor] = node
         return node
 
-    def _list(self, place: Place, events: Iterator[Event], depth: int) -> Node:
+    def _list(self, place: SourceLocation, events: Iterator[Event], depth: int) -> Node:
         items: list[Node] = []
         while not isinstance(event := next(events), SequenceEndEvent):
             items.append(self._node(event, events, depth + 1))
         return Node(place, items, *_extent(items))
 
-    def _mapping(self, place: Place, events: Iterator[Event], depth: int) -> Node:
-        entries: dict[str, tuple[Place, Node]] = {}
+    def _mapping(self, place: SourceLocation, events: Iterator[Event], depth: int) -> Node:
+        entries: dict[str, tuple[SourceLocation, Node]] = {}
         while not isinstance(event := next(events), MappingEndEvent):
             at = self._place(event)
             if not isinstance(event, ScalarEvent):
                 raise _Refused(at, "a key must be plain text")
             if event.value == "<<" and _is_plain(event):
                 self.problems.append(
-                    Problem(at, "merge keys are not accepted", "put shared fields under `defaults`")
+                    InputProblem(
+                        at, "merge keys are not accepted", "put shared fields under `defaults`"
+                    )
                 )
             node = self._node(next(events), events, depth + 1)
             key = self._text(event.value, at)
             if key in entries:
                 what = f"key {key[:80]!r} is given twice (first at line {entries[key][0].line})"
-                self.problems.append(Problem(at, what, "keep one of them"))
+                self.problems.append(InputProblem(at, what, "keep one of them"))
             entries[key] = (at, node)
         return Node(place, entries, *_extent([node for _, node in entries.values()]))
 
-    def _alias(self, event: AliasEvent, place: Place, depth: int) -> Node:
+    def _alias(self, event: AliasEvent, place: SourceLocation, depth: int) -> Node:
         anchored = self._anchors.get(event.anchor)
         if anchored is None:
             raise _Refused(place, "this alias (*) names no earlier, finished value")
@@ -218,25 +220,27 @@ class _Composer:
         self._spend(anchored.size, place)
         return anchored
 
-    def _text(self, text: str, place: Place) -> str:
+    def _text(self, text: str, place: SourceLocation) -> str:
         """``text`` with escaped UTF-16 pairs joined, as JSON means them."""
         try:
             joined = text.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:
             joined = text.encode("utf-8", "replace").decode()
-            self.problems.append(Problem(place, "an escape that is half a character", "remove it"))
+            self.problems.append(
+                InputProblem(place, "an escape that is half a character", "remove it")
+            )
         if "\0" in joined:
-            self.problems.append(Problem(place, "a NUL character", "remove it"))
+            self.problems.append(InputProblem(place, "a NUL character", "remove it"))
         return joined
 
-    def _spend(self, nodes: int, place: Place) -> None:
+    def _spend(self, nodes: int, place: SourceLocation) -> None:
         self._count += nodes
         if self._count > MAX_NODES:
             raise _Refused(place, f"more than {MAX_NODES} values, aliases expanded")
 
-    def _place(self, event: Event) -> Place:
+    def _place(self, event: Event) -> SourceLocation:
         mark = event.start_mark
-        return Place(self._source, mark.line + 1, mark.column + 1)
+        return SourceLocation(self._source, mark.line + 1, mark.column + 1)
 
 
 def resolve(text: str) -> Scalar:
@@ -262,33 +266,37 @@ def _decode(data: str | bytes, source: str) -> str:
     size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
         remedy = "is this the file you meant?"
-        problem = Problem(Place(source), f"larger than {MAX_BYTES >> 10} KiB", remedy)
+        problem = InputProblem(SourceLocation(source), f"larger than {MAX_BYTES >> 10} KiB", remedy)
         refuse([problem], source)
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode("utf-8")
         remedy = "save the file as UTF-8"
-        refuse([Problem(_place_after(before, source), "not UTF-8", remedy)], source)
+        refuse([InputProblem(_place_after(before, source), "not UTF-8", remedy)], source)
     text = text.removeprefix("\ufeff")
     odd = _UNPRINTABLE.search(text)
     if odd is not None:
         what = f"control character U+{ord(odd.group()):04X}"
         place = _place_after(text[: odd.start()], source)
-        refuse([Problem(place, what, "remove it")], source)
+        refuse([InputProblem(place, what, "remove it")], source)
     return text
 
 
-def _place_after(before: str, source: str) -> Place:
-    return Place(source, before.count("\n") + 1, len(before) - before.rfind("\n"))
+def _place_after(before: str, source: str) -> SourceLocation:
+    return SourceLocation(source, before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
-def _syntax_problem(error: MarkedYAMLError, source: str) -> Problem:
+def _syntax_problem(error: MarkedYAMLError, source: str) -> InputProblem:
     mark = error.problem_mark or error.context_mark
-    place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
+    place = (
+        SourceLocation(source, mark.line + 1, mark.column + 1) if mark else SourceLocation(source)
+    )
     what = str(error.problem or error.context or "broken YAML")
     if r"'\t'" in what:
-        return Problem(place, "a tab where YAML wants spaces", "indent with spaces")
+        return InputProblem(place, "a tab where YAML wants spaces", "indent with spaces")
     context = f" {error.context}" if error.context and error.context != what else ""
     told = _QUOTED.sub(lambda m: m[0] if _HARMLESS.fullmatch(m[2]) else "...", what + context)
-    return Problem(place, f"broken YAML: {told.removesuffix(',)').replace('found (', 'found ')}")
+    return InputProblem(
+        place, f"broken YAML: {told.removesuffix(',)').replace('found (', 'found ')}"
+    )

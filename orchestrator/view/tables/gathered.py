@@ -43,6 +43,15 @@ class Endings:
         self._lost = True
         self._note(node, f"not reached: {why}")
 
+    def not_started(self, node: str, outcome: Outcome | None, why: str) -> None:
+        """Never a success, whatever the login shell exited with."""
+        match outcome:
+            case Exited(code=code) if code:
+                self._highest = max(self._highest, min(code, MAX_CODE))
+            case _:
+                self._lost = True
+        self._note(node, why)
+
     def finish(self) -> int:
         """Tell what did not end well; the exit code."""
         for what, nodes in self._by_outcome.items():

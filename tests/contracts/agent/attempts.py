@@ -110,7 +110,7 @@ def launcher(*argv: str, **env: str) -> dict[str, Any]:
 
 def shimmed(number: int, script: str) -> str:
     """Shell text that runs ``script`` as rank ``number`` under the shim, as a launcher would."""
-    words = f"python3 -I -S {{agent}}/rank_shim.py -- bash -c '{script}'"
+    words = f"python3 -I -S {{agent}}/process/rank_shim.py -- bash -c '{script}'"
     return f"RANK={number} LOCAL_RANK={number} {words}"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.transport.open_transport import TRANSPORTS
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.outcome import Exited
@@ -249,3 +250,8 @@ def fingerprint(key: Path) -> str:
 def sign(authority: Path, key: Path, *options: str) -> None:
     command = ["ssh-keygen", "-q", "-s", str(authority), "-I", "test", *options, f"{key}.pub"]
     subprocess.run(command, check=True, timeout=10)
+
+
+def test_every_kind_of_transport_has_an_opener() -> None:
+    """The registry is complete: what an inventory may say can be opened."""
+    assert set(TRANSPORTS) == set(TransportKind)

@@ -19,7 +19,7 @@ from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, Kept, drills, targets
+from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, PromiseKept, drills, targets
 from orchestrator.core.verdict.result import Status
 from orchestrator.engine.drills.drill_job import sleeping
 from orchestrator.engine.drills.drill_series import Ending, perform
@@ -89,7 +89,9 @@ def test_every_promise_is_kept(desk: Desk, hosts: VirtualHosts) -> None:
     began = time.monotonic()
     ending = drilled(desk, list(QUICK.values()))
     sys.stdout.writelines(map(told, ending.outcomes))
-    assert {o.drill.name: o.verdict for o in ending.outcomes} == dict.fromkeys(QUICK, Kept.KEPT)
+    assert {o.drill.name: o.verdict for o in ending.outcomes} == dict.fromkeys(
+        QUICK, PromiseKept.KEPT
+    )
     assert ending.exit_code is ExitCode.DONE
     assert left_on(hosts) == {}
     assert runs_here(desk) == []
@@ -102,7 +104,7 @@ def test_a_promise_that_is_not_kept_is_told(desk: Desk, hosts: VirtualHosts) -> 
     strict = tuple(p if p.limit_s is None else replace(p, limit_s=0.0) for p in drill.promises)
     ending = drilled(desk, [replace(drill, promises=strict)])
     (outcome,) = ending.outcomes
-    assert [judged.verdict for judged in outcome.judged] == [Kept.BROKEN, Kept.KEPT]
+    assert [judged.verdict for judged in outcome.judged] == [PromiseKept.BROKEN, PromiseKept.KEPT]
     assert ending.exit_code is ExitCode.RUN_FAILED
     assert runs_here(desk) == [Path(outcome.folder)]
     result = read_result(RunFolder(Path(outcome.folder)))
@@ -150,8 +152,14 @@ def test_a_host_that_is_lost_meanwhile_is_no_traceback(
     ending = drilled(desk, [spoiled, QUICK["interrupt"]])
     losing.join(10)
     first, second = ending.outcomes
-    assert (first.node, first.verdict, second.verdict) == ("vh3", Kept.BROKEN, Kept.NOT_RUN)
-    assert {judged.promise.name for judged in first.judged if judged.verdict is Kept.BROKEN} == {
+    assert (first.node, first.verdict, second.verdict) == (
+        "vh3",
+        PromiseKept.BROKEN,
+        PromiseKept.NOT_RUN,
+    )
+    assert {
+        judged.promise.name for judged in first.judged if judged.verdict is PromiseKept.BROKEN
+    } == {
         "logs",
         "nothing-left",
     }

@@ -109,10 +109,10 @@ def test_three_times_ctrl_c(desk: Desk, hosts: VirtualHosts) -> None:
     with on_terminal(desk, *words(desk, run, "stubborn", options=options)) as terminal:
         ranks_ready(terminal, desk, run)
         terminal.press(CTRL_C)
-        terminal.wait_for("SIGINT: stopping gracefully (a second time: kill")
+        terminal.wait_for("SIGINT: stopping gracefully (Ctrl-C again")
         hosts.cut_ssh("vh3")
         terminal.press(CTRL_C)
-        terminal.wait_for("SIGINT: killing everything now; waiting for")
+        terminal.wait_for("SIGINT: force-killing; waiting for")
         terminal.press(CTRL_C)
         began = time.monotonic()
         assert terminal.end() == 130
@@ -137,11 +137,11 @@ def test_suspended_for_less_than_the_lease(desk: Desk, hosts: VirtualHosts) -> N
         ranks_ready(terminal, desk, run)
         terminal.press(CTRL_Z)
         wait_until("suspended", lambda: terminal.stopped)
-        assert "suspended; ranks end 60 s after the coordinator's last word" in terminal.screen
+        assert "suspended; ranks end 60 s after the coordinator's last heartbeat" in terminal.screen
         # The shortest time that shows it: more than the 10 s of silence that lose a node.
         time.sleep(12)
         os.kill(terminal.process.pid, signal.SIGCONT)
-        terminal.wait_for("goes on after 12")
+        terminal.wait_for("continued after 12")
         let_end(hosts, run)
         assert terminal.end() == 0
     assert result_of(desk, run)["status"] == "succeeded"
@@ -162,7 +162,7 @@ def test_suspended_for_longer_than_the_lease(desk: Desk, hosts: VirtualHosts) ->
     result = result_of(desk, run)
     assert (code, result["status"]) == (result["exit_code"], "failed")
     assert result["failure"]["id"] == "OR-LEASE-001"
-    assert "no word from the coordinator for 3 s" in result["failure"]["cause"]
+    assert "lease expired after 3 s" in result["failure"]["cause"]
     assert not remains(hosts, run)
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 RULES = (
     Rule(
@@ -14,7 +21,7 @@ RULES = (
         remedy="find the rank that did not come: TORCH_NCCL_TRACE_BUFFER_SIZE=2000 and "
         "TORCH_NCCL_DUMP_ON_TIMEOUT=1, then torchfrtrace; orchestrate's --budget hang=SECONDS "
         "names it while it hangs",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=65,
@@ -80,7 +87,7 @@ RULES = (
         "nothing for {seconds} s",
         remedy="py-spy dump of this rank (orchestrate's --budget hang=SECONDS takes it); "
         "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC higher only for pauses that are known",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         weight=60,
         signs=(
@@ -104,7 +111,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} found that {missing} did not reach the barrier",
         remedy="look at the log of the ranks named there",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=66,
         signs=(
@@ -124,7 +131,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} lost a process that it talked to ({detail}): that one ended first",
         remedy="look for what ended first: another rank, an engine, an actor or a server",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=45,
         signs=(
@@ -148,7 +155,7 @@ RULES = (
         domain=Domain.LAUNCH,
         cause="{who} was told to end, because another rank had failed",
         remedy="look at the log of the rank that ended first",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=40,

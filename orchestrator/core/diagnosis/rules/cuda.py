@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 _SIZE = r"[\d.]{1,12} ?[KMGT]i?B"
 
@@ -95,7 +102,7 @@ RULES = (
         domain=Domain.HOST,
         cause="the fabric manager on {who} found no NVSwitch and ended; the node does not need it",
         remedy="systemctl disable --now nvidia-fabricmanager on this node",
-        role=Role.SLOW,
+        role=LogRole.SLOW,
         advice=Advice.GO_ON,
         confidence=Confidence.CERTAIN,
         weight=60,

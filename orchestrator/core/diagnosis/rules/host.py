@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from orchestrator.core.base.outcome import Exited, Signalled
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 _EXITCODE = r"failed \(exitcode: %s\) local_rank: (?P<local_rank>\d{1,4})"
 
@@ -39,7 +46,7 @@ RULES = (
         cause="{who} was killed by SIGKILL and could not say a word: most often the kernel, out of "
         "host memory, or somebody on that node",
         remedy="dmesg -T on that node: 'Out of memory: Killed process' settles it",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=60,
@@ -60,7 +67,7 @@ RULES = (
         "compiled extension) or a bug in native code",
         remedy="--env PYTHONFAULTHANDLER=1 shows where; rebuild extensions against the installed "
         "torch",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         weight=65,
         signs=(
@@ -79,7 +86,7 @@ RULES = (
         domain=Domain.HOST,
         cause="{who} died of SIGBUS: /dev/shm is full, or a mapped file became shorter",
         remedy="docker --ipc=host or --shm-size=8g; df /dev/shm on the node",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         weight=68,
         signs=(
@@ -96,7 +103,7 @@ RULES = (
         domain=Domain.HOST,
         cause="{who} met an instruction that its CPU does not know: a binary built for another CPU",
         remedy="install the wheel for this CPU, or build it there",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.EXCLUDE_NODE,
         weight=66,
         signs=(
@@ -218,7 +225,7 @@ RULES = (
         domain=Domain.HARDWARE,
         cause="a PCIe link of {who} runs below its ability: {found} instead of {able}",
         remedy="reseat the card, check the BIOS; compare LnkSta and LnkCap in lspci -vv",
-        role=Role.SLOW,
+        role=LogRole.SLOW,
         advice=Advice.GO_ON,
         weight=55,
         signs=(
@@ -239,7 +246,7 @@ RULES = (
         cause="GPUs of {who} run slower than they could: {reason}",
         remedy="cooling and power of the node, nvidia-smi -q -d PERFORMANCE,POWER; figures "
         "measured like this are not valid",
-        role=Role.SLOW,
+        role=LogRole.SLOW,
         advice=Advice.GO_ON,
         weight=55,
         signs=(
@@ -274,7 +281,7 @@ RULES = (
         domain=Domain.HOST,
         cause="ranks on {who} may lock next to no memory, which InfiniBand needs",
         remedy="memlock unlimited in /etc/security/limits.d, and LimitMEMLOCK=infinity for sshd",
-        role=Role.CONDITION,
+        role=LogRole.CONDITION,
         advice=Advice.LOWER_RUNG,
         weight=58,
         references=("nccl-tests#206",),
@@ -285,7 +292,7 @@ RULES = (
         domain=Domain.HOST,
         cause="GPU {gpu} of {who} already held {held} for process {pids} before the run began",
         remedy="nvidia-smi on the node; orchestrate clean ends what its own runs left behind",
-        role=Role.CONDITION,
+        role=LogRole.CONDITION,
         advice=Advice.RETRY,
         weight=58,
         defaults={"gpu": "?", "held": "memory", "pids": "?"},

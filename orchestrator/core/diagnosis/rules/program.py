@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 # Names that projects give their own folders, and packages hardly ever.
 _OWN = (
@@ -53,7 +60,7 @@ RULES = (
         cause="{who} cannot read power and temperatures: the NVML bindings or library are missing",
         remedy="pip install nvidia-ml-py (not pynvml), and the driver's libnvidia-ml.so.1 inside "
         "the container",
-        role=Role.CONDITION,
+        role=LogRole.CONDITION,
         advice=Advice.GO_ON,
         confidence=Confidence.CERTAIN,
         weight=85,
@@ -223,7 +230,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} raised {detail}",
         remedy="the traceback above that line says where in the program",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         weight=20,
         confidence=Confidence.LIKELY,
         signs=(
@@ -244,7 +251,7 @@ RULES = (
         cause="{who} was aborted at its own end: native threads still ran, as a rule those of a "
         "process group that was not destroyed",
         remedy="call torch.distributed.destroy_process_group() at the end of the script",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         weight=60,
         # Without an exception no C++ code failed: a thread was left when its owner was destroyed.
@@ -257,7 +264,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} ended itself in native code ({detail})",
         remedy="the lines above say why; --env PYTHONFAULTHANDLER=1 adds the Python frames",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=15,

@@ -34,10 +34,12 @@ class SmallDisk(LocalTransport):
         there = str(agents or "")
         self._prefix = (options, str(workdir), there, "full" if full else "")
 
-    async def start(self, command: Command, *, timeout_s: float) -> Process:
+    async def start(self, command: Command, *, timeout_s: float, has_input: bool = True) -> Process:
         unshare = ("unshare", "--mount", "sh", "-c", ON_A_SMALL_DISK, "small", *self._prefix)
         argv = (*unshare, *command.argv)
-        return await super().start(replace(command, argv=argv), timeout_s=timeout_s)
+        return await super().start(
+            replace(command, argv=argv), timeout_s=timeout_s, has_input=has_input
+        )
 
 
 async def refusal(spec: NodeSpec, transport: LocalTransport) -> PreflightError:

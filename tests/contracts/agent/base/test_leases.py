@@ -9,9 +9,9 @@ from typing import Any
 
 from orchestrator.adapters.store.bundled import bundled_kit
 from orchestrator.parsing.replies.sample_records import (
+    LeaseAck,
     Output,
     Ready,
-    Took,
     Worked,
     parse_sample_record,
 )
@@ -61,7 +61,14 @@ async def test_leases_come_and_outputs_go(make_attempt: MakeAttempt) -> None:
         "rank-1": {"exited": 0},
     }
     first, second = heard(attempt, 0), heard(attempt, 1)
-    assert [type(record) for record in second] == [Ready, Took, Output, Output, Worked, Took]
+    assert [type(record) for record in second] == [
+        Ready,
+        LeaseAck,
+        Output,
+        Output,
+        Worked,
+        LeaseAck,
+    ]
     assert [record.sample for record in first if isinstance(record, Output)] == [2, 3, 4, 5]
-    assert first[1] == Took(1, "2.1", (1, 2))
+    assert first[1] == LeaseAck(1, "2.1", (1, 2))
     assert b'"twice": 60' in attempt.files["exchange-1.jsonl"]
