@@ -133,6 +133,22 @@ def test_an_artifact_outside_the_output_folder_is_refused(reports: Path, tmp_pat
         kit.artifact(stray)
 
 
+def test_facts_are_what_the_coordinator_handed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is known without a coordinator, or where its file cannot be read; that is said."""
+    monkeypatch.delenv("ORCHESTRATE_FACTS", raising=False)
+    assert kit.facts() == {}
+    path = tmp_path / "facts.json"
+    monkeypatch.setenv("ORCHESTRATE_FACTS", str(path))
+    assert kit.facts() == {}
+    path.write_text("{broken")
+    assert kit.facts() == {}
+    assert capsys.readouterr().err.count("no facts of this node") == 2
+    path.write_text('{"gpus": []}')
+    assert kit.facts() == {"gpus": []}
+
+
 def test_without_orchestrate_rank_zero_prints(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

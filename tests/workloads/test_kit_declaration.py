@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from orchestrate_kit import DeclarationError
@@ -110,7 +110,7 @@ def test_bundled_workloads_are_read_as_the_coordinator_reads_them(name: str) -> 
     assert repr(found) == repr(coordinators(BUNDLED[name]))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     places=st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 3)), min_size=1, max_size=4),
     pieces=st.lists(st.sampled_from(PIECES), min_size=4, max_size=4),
@@ -126,7 +126,7 @@ def test_a_damaged_file_is_never_read_differently(
     never_differs(text)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=12))
 @example(pieces=["\n   ", "\xa0"])  # which is no space
 def test_any_text_is_never_read_differently(pieces: list[str]) -> None:
@@ -134,7 +134,7 @@ def test_any_text_is_never_read_differently(pieces: list[str]) -> None:
     never_differs("rules:\n- a: 1\n  b: " + "".join(pieces) + "\n- c: 2\n")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     value=st.one_of(st.text(max_size=20), st.integers(), st.floats(allow_nan=False), st.booleans())
 )

@@ -58,6 +58,7 @@ class Acceptance:
         self.ranks = ranks
         self.options = options if ranks.cuda else options.for_cpu()
         self.uuid = _uuid(ranks.device)
+        self.facts = kit.facts()
         self.part: dict[str, Any] = {
             "rank": ranks.rank,
             "node": ranks.node,
@@ -65,7 +66,7 @@ class Acceptance:
             "leads_node": ranks.leads_node,
             "gpu": torch.cuda.get_device_name(ranks.device) if ranks.cuda else "",
             "uuid": self.uuid,
-            "ports": network_ports.ports() if ranks.leads_node else [],
+            "ports": network_ports.active_ports(self.facts) if ranks.leads_node else [],
         }
         self._done = 0
 
@@ -104,7 +105,7 @@ class Acceptance:
     def _state(self) -> dict[str, Any]:
         """The node's GPUs, asked once by the rank that leads it."""
         self.ranks.meet()
-        return gpu_health.state() if self._watches else {"gpus": {}, "unseen": ""}
+        return gpu_health.state(self.facts) if self._watches else {"gpus": {}, "unseen": ""}
 
     def _health(
         self, before: dict[str, Any], after: dict[str, Any], samples: list[dict[str, Any]]

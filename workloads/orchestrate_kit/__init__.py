@@ -12,6 +12,7 @@ should report it as such.
 from __future__ import annotations
 
 from ._declaration import DeclarationError
+from ._facts import facts
 from ._reports import (
     artifact,
     checkpoint,
@@ -32,6 +33,7 @@ __all__ = [
     "checkpoint",
     "checkpoint_dir",
     "complete",
+    "facts",
     "fail",
     "groups",
     "metric",
