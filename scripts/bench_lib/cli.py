@@ -25,6 +25,7 @@ from .machine import describe
 from .partition import HOSTS, Partition, figures, partition_markdown
 from .probe import probe
 from .profile import profile
+from .promises import measure_promises, promises_markdown
 from .report import Measured, as_json, judged, markdown
 from .rounds import Scenario, perform, say
 from .stats import MIN_SAMPLES
@@ -111,6 +112,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     tune.add_argument(
         "options", nargs="*", metavar="OPTION", help="for the ranks, after --; see finetune_ranks"
     )
+    promise = commands.add_parser(
+        "promises",
+        help="the times that are promised under faults, held to the promise itself",
+        epilog="Runs the tests that measure them, alone: let the machine do nothing else. "
+        "Needs what the tests need.",
+    )
+    promise.add_argument("--repeats", type=_repeats, default=1, metavar="N", help="default: 1")
+    promise.add_argument("--json", type=Path, metavar="FILE", help="every time, for machines")
+    promise.add_argument("--python", default=sys.executable, metavar="PROGRAM")
+    promise.add_argument(
+        "tests", nargs="*", metavar="TEST", help="a file, folder or test of these (default: all)"
+    )
     return parser.parse_args(argv)
 
 
@@ -195,7 +208,28 @@ def _finetune(arguments: argparse.Namespace) -> int:
     return MET if met(records) else MISSED
 
 
-COMMANDS = {"control-plane": _control_plane, "partition": _partition, "finetune": _finetune}
+def _promises(arguments: argparse.Namespace) -> int:
+    facts = describe(arguments.python, None)
+    with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
+        found = measure_promises(
+            arguments.python, arguments.repeats, arguments.tests, Path(scratch)
+        )
+    if arguments.json:
+        times = [asdict(time) | {"kept": time.kept} for time in found.times]
+        text = json.dumps({"schema_version": 1, "machine": facts, "times": times}, indent=1)
+        arguments.json.write_text(text + "\n")
+    print(promises_markdown(facts, found), end="", flush=True)
+    if not found.kept:
+        return MISSED
+    return MET if found.sound else FAILED
+
+
+COMMANDS = {
+    "control-plane": _control_plane,
+    "partition": _partition,
+    "finetune": _finetune,
+    "promises": _promises,
+}
 
 
 def _scenarios(name: str, bed: Bed, venv: Path | None) -> list[Scenario]:

@@ -21,12 +21,15 @@ from orchestrator.adapters.store.run_list import read_result, write_result
 from orchestrator.cli.main import main
 from orchestrator.core.verdict.result import NodeResult
 from tests.architecture.source import ROOT
+from tests.time_limits import Deadline, communicate
+
+pytestmark = pytest.mark.processes
 
 # Tests beside these look at the same process table.
 RUN = f"r{os.getpid()}"
 KEYS = (
     "type schema_version run_id status exit_code cluster workload launcher ladder nodes "
-    "world_size metrics samples timings failure warnings report"
+    "world_size metrics outputs samples timings failure warnings report"
 )
 SCRIPT = """
 import json, os, sys, time
@@ -120,9 +123,9 @@ def ranks_of(run: str, node: str) -> list[int]:
 
 
 def wait_for_ranks(run: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = Deadline(30)
     while not (ranks_of(run, "n1") and ranks_of(run, "n2")):
-        assert time.monotonic() < deadline, "the ranks did not start"
+        assert not deadline.passed, "the ranks did not start"
         time.sleep(0.05)
 
 
@@ -199,7 +202,7 @@ def test_stop_ends_a_running_job(place: SourceLocation) -> None:
     with place.start("job.py", "--wait") as process:
         wait_for_ranks(RUN)
         assert main(["stop", RUN]) == 0
-        out, _ = process.communicate(timeout=30)
+        out, _ = communicate(process, 30)
     result = last_line(out)
     assert (result["status"], process.returncode) == ("stopped", 143)
     assert not ranks_of(RUN, "n1") + ranks_of(RUN, "n2")
@@ -212,7 +215,7 @@ def test_stop_finishes_what_a_killed_coordinator_left(
     with place.start("job.py", "--wait") as process:
         wait_for_ranks(RUN)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=30)
+        communicate(process, 30)
     assert main(["ps"]) == 0
     told = capsys.readouterr()
     assert "unattended" in told.out

@@ -17,6 +17,8 @@ from acceptance.measure import gpu_health, shapes, transfers
 from tests.workloads.acceptance_evidence import evidence
 from tests.workloads.conftest import ACCEPTANCE
 
+pytestmark = pytest.mark.slow
+
 POSITIVE = st.floats(min_value=1e-6, max_value=1e12)
 LIMITS = Limits.load()
 H200 = "NVIDIA H200"

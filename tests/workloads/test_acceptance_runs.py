@@ -38,6 +38,8 @@ from tests.workloads.conftest import (
 )
 from tests.workloads.declared import declared
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 TINY = replace(
     declared(Options),

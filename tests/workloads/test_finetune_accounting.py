@@ -16,7 +16,10 @@ from finetune.training.recorder import arithmetic_figures, timed_figures
 from finetune.training.trainer import StepRecord
 
 CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
-pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of the libraries, about one another
+]
 
 
 @pytest.mark.parametrize("tied", [False, True])

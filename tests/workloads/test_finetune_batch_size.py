@@ -33,7 +33,10 @@ from tests.workloads.test_finetune_fused import small
 PROGRAM = Path(__file__).parent / "programs" / "sizes.py"
 CPU = torch.device("cpu")
 ALONE = World(rank=0, local_rank=0, size=1, device=CPU)
-pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of the libraries, about one another
+]
 
 
 @given(

@@ -12,6 +12,9 @@ import torch
 from finetune.training import checkpoint_writer
 from finetune.training.checkpoint_writer import CheckpointWriter
 from finetune.training.checkpoints import newest_checkpoint
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 
@@ -41,7 +44,7 @@ def test_the_next_waits_for_the_one_under_way(
     go_on, order = threading.Event(), []
 
     def slow(root: Path, step: int, state: dict[str, Any], training: str, *, own: bool) -> Path:
-        assert go_on.wait(30)
+        assert go_on.wait(scaled(30))
         order.append(step)
         return root / "step"
 
@@ -52,7 +55,7 @@ def test_the_next_waits_for_the_one_under_way(
     later = threading.Thread(target=writer.write, args=(2, {}))
     later.start()
     go_on.set()
-    later.join(30)
+    later.join(scaled(30))
     writer.finish()
     assert order == [1, 2]
 

@@ -16,6 +16,8 @@ from finetune.training.checkpoints import (
 )
 from tests.workloads.conftest import WORKLOADS, node_folder, start_ranks, succeed
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).parent / "programs" / "agree.py"
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 

@@ -12,6 +12,8 @@ from finetune.base.settings import Settings
 from finetune.fused.engine import against_fused, with_engine
 from tests.workloads.declared import declared
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "options,config,device,engine,against",

@@ -15,6 +15,8 @@ from finetune.fused.fp8 import FusedProjectionFp8, HeadFp8
 from finetune.fused.fused_projection import FusedProjection, Part
 from finetune.fused.head import Head, linear_cross_entropy
 
+pytestmark = pytest.mark.slow
+
 WORST = 2 * 2**-4 + 2**-8
 USUAL = 0.06  # of the norm: the root of the mean square of both roundings is 0.04
 ROUNDED = 2**-8  # of a bf16 value, at each of three writes

@@ -37,7 +37,10 @@ from tests.workloads.declared import declared
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 VOCABULARY = 90
 SUM_OF_TWO = Path(__file__).parent / "programs" / "sum_of_two.py"
-pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of the libraries, about one another
+]
 
 
 @pytest.fixture(autouse=True)

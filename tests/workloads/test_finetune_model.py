@@ -24,7 +24,10 @@ from finetune.training.trainer import Trainer, collate_for, learning_rate_at
 from tests.workloads.declared import declared
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
-pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of the libraries, about one another
+]
 
 
 @pytest.fixture(scope="module")

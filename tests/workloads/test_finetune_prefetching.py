@@ -17,7 +17,10 @@ from finetune.model.lora import Trainable
 from tests.workloads.test_finetune_batch_size import trainer
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of the libraries, about one another
+]
 
 
 def parts(*numbers: int) -> list[Part]:

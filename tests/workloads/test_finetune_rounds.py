@@ -29,6 +29,8 @@ from orchestrator.adapters.rounds.parameter_files import Vector, size_of
 from tests.workloads.conftest import WORKLOADS, node_folder, start_ranks, succeed
 from tests.workloads.declared import declared
 
+pytestmark = pytest.mark.slow
+
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 AGREE = Path(__file__).parent / "programs" / "agree.py"
 

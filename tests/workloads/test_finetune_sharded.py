@@ -44,6 +44,7 @@ LAYERS = 5
 Trained = dict[tuple[int, int], list[tuple[dict[str, Any], dict[str, Any]]]]
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(2 * DEADLINE_S),
     pytest.mark.filterwarnings("default"),  # of the libraries, about one another
 ]

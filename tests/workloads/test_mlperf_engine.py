@@ -22,6 +22,7 @@ from tests.workloads.programs.answer_groups import answer_groups
 PROGRAM = Path(__file__).parent / "programs" / "answer_groups.py"
 PROMPTS = [generate_prompt(index, seed=0, words=24) for index in range(24)]
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("default"),  # of the libraries, about one another
     pytest.mark.timeout(DEADLINE_S),
 ]

@@ -19,6 +19,7 @@ from tests.workloads.programs.answer_groups import answer_groups
 
 SCRIPT = MLPERF / "run.py"
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("default"),  # of the libraries, about one another
     pytest.mark.timeout(DEADLINE_S),
 ]

@@ -53,11 +53,12 @@ def metric(name: str, value: Number, unit: str = "", step: Optional[int] = None)
     that is left out passes no gate. Raises ``ValueError`` for a bad name, or a step that is not a
     whole number.
     """
-    if step is not None and (isinstance(step, bool) or not isinstance(step, int)):
+    place = None if step is None else plain_scalar("a step", step)
+    if place is not None and (isinstance(place, bool) or not isinstance(place, int)):
         raise ValueError("a step is a whole number, not %r" % (step,))
     number = _finite(checked_name(name), value)
     if number is not None:
-        _write({"type": "metric", "name": name, "value": number, "unit": unit, "step": step})
+        _write({"type": "metric", "name": name, "value": number, "unit": unit, "step": place})
 
 
 def progress(done: Number, total: Number, unit: str = "step", **fields: Union[Number, str]) -> None:
@@ -108,12 +109,23 @@ def checked_name(name: object) -> str:
     return name
 
 
+def plain_scalar(name: str, value: Any) -> Any:
+    """The plain number in a scalar of NumPy or torch; everything else as it is."""
+    item = getattr(value, "item", None)
+    if not callable(item):
+        return value
+    try:
+        return item()
+    except (ValueError, RuntimeError):
+        raise ValueError("%s is not one number: %.80r" % (name, value)) from None
+
+
 _warned: Set[str] = set()
 
 
 def _finite(name: str, value: Number) -> Optional[float]:
     """The number, or None if it is none; warned of once for each name."""
-    number = float(value)
+    number = float(plain_scalar(name, value))
     if math.isfinite(number):
         return number
     if name not in _warned and len(_warned) < MAX_WARNINGS:

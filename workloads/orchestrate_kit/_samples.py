@@ -9,9 +9,18 @@ import os
 import sys
 import threading
 import time
+from codecs import BOM_UTF8
 from collections import deque
 
-from ._reports import append_line, checked_name, output_dir, rank, rank_in_run, world_size
+from ._reports import (
+    append_line,
+    checked_name,
+    output_dir,
+    plain_scalar,
+    rank,
+    rank_in_run,
+    world_size,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,9 +81,18 @@ def fail(sample: Sample, reason: str) -> None:
 
 
 def _amount(name: str, value: object) -> Number:
-    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+    number = plain_scalar(name, value)
+    if not isinstance(number, (int, float)) or not 0 <= number < math.inf:
         raise ValueError("%s is %r, not a finite number from 0 on" % (name, value))
-    return value
+    return number
+
+
+def _plain(value: object) -> object:
+    """What JSON takes in place of a scalar of NumPy or torch."""
+    number = plain_scalar("an output", value)
+    if number is value:
+        raise ValueError("an output holds %.80r, which is not plain JSON" % (value,))
+    return number
 
 
 def _sample_line(index: int, output: object) -> bytes:
@@ -82,7 +100,7 @@ def _sample_line(index: int, output: object) -> bytes:
     if not isinstance(output, dict) or "index" in output:
         raise ValueError("an output is a dictionary without the key 'index'")
     # To JSON and back, so that keys sort as the texts that they become.
-    plain = json.loads(json.dumps(output, allow_nan=False))
+    plain = json.loads(json.dumps(output, allow_nan=False, default=_plain))
     line = json.dumps({"index": index, **plain}, allow_nan=False, sort_keys=True).encode()
     if len(line) > MAX_OUTPUT_BYTES:
         raise ValueError("an output of %d bytes; at most %d" % (len(line), MAX_OUTPUT_BYTES))
@@ -163,11 +181,13 @@ def _samples(count: int, file: str) -> Iterator[Sample]:
         yield from (Sample(index, None) for index in range(count))
         return
     with open(file, "rb") as lines:
+        if lines.read(len(BOM_UTF8)) != BOM_UTF8:  # some editors begin a file with this mark
+            lines.seek(0)
         for index, line in enumerate(lines):
             if count and index >= count:
                 return
             try:
-                yield Sample(index, json.loads(line))
+                yield Sample(index, json.loads(line.decode()))
             except ValueError as error:
                 raise ValueError("%s:%d: not JSON: %s" % (file, index + 1, error)) from None
 

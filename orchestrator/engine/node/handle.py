@@ -33,7 +33,7 @@ from orchestrator.core.run.events import (
 )
 from orchestrator.core.run.evidence import Inspected
 from orchestrator.core.run.state import NEVER_LAUNCHED, RunState
-from orchestrator.engine.node.collect_outputs import OfferedOutput, collect_outputs, fetch_output
+from orchestrator.engine.node.collect_outputs import collect_outputs, fetch_output
 from orchestrator.engine.node.hang_inspection import look_at
 from orchestrator.engine.node.lease_renewal import NodeLease
 from orchestrator.engine.node.link import NodeLink
@@ -45,6 +45,7 @@ from orchestrator.engine.node.upload import sha256_of, slices_of
 from orchestrator.engine.support.context import Post, RunContext
 from orchestrator.engine.support.diagnose_run import kernel_may_know
 from orchestrator.engine.support.replay import read_positions
+from orchestrator.parsing.replies.output_listing import OfferedOutput
 from orchestrator.parsing.replies.probe_reply import parse_facts
 from orchestrator.parsing.replies.supervisor_records import parse_holder, parse_swept
 from orchestrator.parsing.replies.trial_records import TriedProcess, parse_trial

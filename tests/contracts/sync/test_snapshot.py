@@ -23,10 +23,13 @@ from orchestrator.adapters.sync.digest_index import (
     TreeIndex,
     without_racy,
 )
-from orchestrator.adapters.sync.file_list import WIDTH, list_tree
+from orchestrator.adapters.sync.file_list import list_tree
+from orchestrator.adapters.sync.file_stats import WIDTH
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.base.manifest import FileEntry, LinkEntry, digest_of
 from tests.contracts.sync.trees import git_tree, write_tree
+
+pytestmark = pytest.mark.processes
 
 FILES = {"a.py": b"one", "d/b.py": b"two", "d/c.py": b"two"}
 YEAR_2020_NS = 1_577_836_800 * 10**9
