@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from finetune.base.world import World
-from finetune.training.resumable import (
+from finetune.training.checkpoints import (
     agree_on_checkpoint,
     newest_checkpoint,
     prune_checkpoints,

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from finetune.training.resumable import newest_checkpoint, save_checkpoint
+from finetune.training.checkpoints import newest_checkpoint, save_checkpoint
 from tests.time_limits import Deadline
 from tests.workloads.conftest import (
     DEADLINE_S,

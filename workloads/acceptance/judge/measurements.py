@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..base.robust import median
+from ..base.robust_stats import median
 from .limits import Bounds
 
 PASS, WARN, FAIL, INVALID = "pass", "warn", "fail", "invalid"
@@ -28,7 +28,7 @@ class Name:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure(Name):
+class Measurement(Name):
     """One quantity over all that measured it (GPUs, nodes, pairs): ``value`` is their median.
 
     The gate holds for the worst of them, the limit for the best. ``missing``: this machine should
@@ -65,11 +65,11 @@ class Figure(Name):
 
 def measured(
     name: Name, values: Mapping[str, float], bounds: Bounds, *, protocol: str = "", note: str = ""
-) -> Figure:
+) -> Measurement:
     """A figure from ``values``, by the name of who measured each."""
     verdict, reason = judge(list(values.values()), bounds)
     finite = {who: value for who, value in values.items() if math.isfinite(value)}
-    return Figure(
+    return Measurement(
         **asdict(name),
         verdict=verdict,
         value=median(list(finite.values())) if finite else None,
@@ -88,16 +88,16 @@ def measured(
     )
 
 
-def not_run(name: Name, reason: str, *, missing: bool = False) -> Figure:
+def not_run(name: Name, reason: str, *, missing: bool = False) -> Measurement:
     """A figure that was not measured: ``missing`` if it should have been."""
-    return Figure(**asdict(name), verdict=NOT_RUN, reason=reason, missing=missing)
+    return Measurement(**asdict(name), verdict=NOT_RUN, reason=reason, missing=missing)
 
 
-def checked(name: Name, wrong: int, of: int, *, reason: str = "") -> Figure:
+def checked(name: Name, wrong: int, of: int, *, reason: str = "") -> Measurement:
     """A count of wrong results, of which there must be none; no checks at all are no pass."""
     if not of:
         return not_run(name, reason or "nothing was checked", missing=True)
-    return Figure(
+    return Measurement(
         **asdict(name),
         verdict=FAIL if wrong else PASS,
         value=float(wrong),
@@ -128,14 +128,14 @@ def judge(values: Sequence[float], bounds: Bounds) -> tuple[str, str]:
     return PASS, ""
 
 
-def overall(figures: Sequence[Figure], *, gpu: bool) -> tuple[str, str]:
+def overall_verdict(measurements: Sequence[Measurement], *, gpu: bool) -> tuple[str, str]:
     """The verdict on the machines, and one line that says it."""
-    counts = {verdict: sum(f.verdict == verdict for f in figures) for verdict in VERDICTS}
-    missing = sum(figure.missing for figure in figures)
+    counts = {verdict: sum(f.verdict == verdict for f in measurements) for verdict in VERDICTS}
+    missing = sum(measurement.missing for measurement in measurements)
     bad = {"fail": counts[FAIL], "invalid": counts[INVALID], "missing": missing}
-    told = ", ".join(f"{count} {what}" for what, count in bad.items() if count)
-    if told:
-        return FAIL, f"FAILED: {told} of {len(figures)} figures"
+    problems = ", ".join(f"{count} {what}" for what, count in bad.items() if count)
+    if problems:
+        return FAIL, f"FAILED: {problems} of {len(measurements)} figures"
     if not gpu:
         return NOT_GATED, "not gated: no GPU; results are right"
     if not counts[PASS] + counts[WARN]:

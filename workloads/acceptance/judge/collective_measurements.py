@@ -8,9 +8,9 @@ from typing import Any
 
 from ..base.bandwidth import ALL_REDUCE, COLLECTIVES
 from .evidence import Evidence
-from .figures import Figure, Name, measured, not_run
 from .limits import Bounds
-from .merging import merged_sweeps
+from .measurements import Measurement, Name, measured, not_run
+from .sweeps import merged_sweeps
 
 COLLECTIVE, ACROSS = "collectives", "across nodes"
 NCCL = "5 + 20 iterations; time averaged over ranks; nccl-tests' bus bandwidth"
@@ -22,7 +22,7 @@ SCOPES = {
 }
 
 
-def collective_figures(evidence: Evidence) -> Iterator[Figure]:
+def collective_measurements(evidence: Evidence) -> Iterator[Measurement]:
     """One for each collective in each scope that this world has."""
     merged = merged_sweeps([part.get("collectives") or [] for part in evidence.parts])
     for scope, (section, where) in SCOPES.items():
@@ -45,7 +45,7 @@ def collective_figures(evidence: Evidence) -> Iterator[Figure]:
                 yield from _absent(evidence, name, scope)
 
 
-def _absent(evidence: Evidence, name: Name, scope: str) -> Iterator[Figure]:
+def _absent(evidence: Evidence, name: Name, scope: str) -> Iterator[Measurement]:
     """A figure that this world cannot have, or should have had."""
     ranks, nodes = len(evidence.parts), len(evidence.nodes)
     if scope == "node":
@@ -56,7 +56,7 @@ def _absent(evidence: Evidence, name: Name, scope: str) -> Iterator[Figure]:
         yield not_run(name, "not measured", missing=True)
 
 
-def _busbw(evidence: Evidence, name: Name, records: Sequence[Mapping[str, Any]]) -> Figure:
+def _busbw(evidence: Evidence, name: Name, records: Sequence[Mapping[str, Any]]) -> Measurement:
     """At the largest size, of the faster placement; one value for each group."""
     size = max(record["size"] for record in records)
     at_size = [record for record in records if record["size"] == size]

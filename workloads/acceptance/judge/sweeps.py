@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..base.bandwidth import bus_bandwidth
-from ..base.robust import Spread, median, spread
+from ..base.robust_stats import Spread, median, spread
 
 Key = tuple[str, str, str, tuple[int, ...], int]
 

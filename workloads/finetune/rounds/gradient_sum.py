@@ -19,13 +19,13 @@ import torch
 
 from ..base.world import Place, World
 from ..data.packing import Row, count_targets
-from ..training.reporting import Recorder
-from ..training.training import Trainer
-from .compressed import from_bytes, to_bytes
-from .meeting import Meeting, Terms, pace_of, step_of
+from ..training.recorder import Recorder
+from ..training.trainer import Trainer
+from .compression import from_bytes, to_bytes
+from .round_client import RoundClient, Terms, pace_of, step_of
 
 
-class SummedGradients:
+class GradientSum:
     """One node's side. All ranks of the node call the same methods; rank 0 has the exchange.
 
     `after_step(step)` is called when all nodes have taken it.
@@ -53,14 +53,14 @@ class SummedGradients:
             values=len(trainer.buffer),
             compression="none",
         )
-        self.meeting = Meeting(trainer, recorder, place, terms)
+        self.client = RoundClient(trainer, recorder, place, terms)
         self._trained_s = 0.0
 
     def begin(self, done: int) -> int:
         """Agree with the other nodes on where to begin; this one could after `done` steps.
         Returns the steps that are done.
         """
-        step, state = self.meeting.begin(done, self.trainer.flat_state())
+        step, state = self.client.begin(done, self.trainer.flat_state())
         self.trainer.adopt_state(state, step)
         return step
 
@@ -71,10 +71,10 @@ class SummedGradients:
             self._step(step)
             self._trained_s += time.monotonic() - began
             self._after_step(step)
-        self.meeting.end(self.trainer.flat_state())
+        self.client.end(self.trainer.flat_state())
 
     def _step(self, step: int) -> None:
-        others = OtherNodes(self.meeting, step, self.trainer.rows_of(step), self.world)
+        others = OtherNodes(self.client, step, self.trainer.rows_of(step), self.world)
         self.trainer.step(step, others.mine, self.recorder.add_step, others)
 
     @property
@@ -88,18 +88,18 @@ class SummedGradients:
 
     def figures(self) -> dict[str, tuple[float, str]]:
         """What the exchange cost this node."""
-        rounds = self.meeting.plan.last - self.meeting.first + 1
-        return self.meeting.figures(rounds, self._trained_s)
+        rounds = self.client.plan.last - self.client.first + 1
+        return self.client.figures(rounds, self._trained_s)
 
 
 class OtherNodes:
     """What they do of one step, of whose rows this node has `mine`."""
 
-    def __init__(self, meeting: Meeting, step: int, whole: Sequence[Row], world: World) -> None:
+    def __init__(self, client: RoundClient, step: int, whole: Sequence[Row], world: World) -> None:
         self.whole = whole
-        late = meeting.has_update(step)  # the others went on without this node
-        self.mine: Sequence[Row] = () if late else meeting.rows_of(step, whole)
-        self._meeting = meeting
+        late = client.has_update(step)  # the others went on without this node
+        self.mine: Sequence[Row] = () if late else client.rows_of(step, whole)
+        self._client = client
         self._step = step
         self._world = world
         self._began = time.monotonic()
@@ -109,20 +109,20 @@ class OtherNodes:
         is the loss.
         """
         if self.mine and self._world.rank == 0:
-            self._meeting.offer(self._step, [to_bytes(buffer)], self._record(float(buffer[-1])))
-        feed = self._meeting.take_update(self._step)
+            self._client.offer(self._step, [to_bytes(buffer)], self._record(float(buffer[-1])))
+        feed = self._client.take_update(self._step)
         if self._world.rank == 0:
-            self._meeting.withdraw(self._step)
+            self._client.withdraw(self._step)
             (total,) = from_bytes(feed.content, feed.header["compression"], len(buffer))
             buffer.copy_(total)
         self._world.broadcast(buffer)
-        (told,) = feed.header["curve"]
-        if told["targets"] != count_targets(self.whole):
-            buffer.mul_(count_targets(self.whole) / told["targets"])
+        (summed,) = feed.header["curve"]
+        if summed["targets"] != count_targets(self.whole):
+            buffer.mul_(count_targets(self.whole) / summed["targets"])
 
     def _record(self, loss: float) -> dict[str, Any]:
         """Of this node's part, whose `loss` is divided by the targets of all nodes."""
         rows, seconds = len(self.mine), time.monotonic() - self._began
         own = loss * count_targets(self.whole) / max(1, count_targets(self.mine))
-        told = step_of(self._step, self.mine, own, seconds)
-        return {"rows": rows, "pace": pace_of(rows, seconds), "curve": [told]}
+        summary = step_of(self._step, self.mine, own, seconds)
+        return {"rows": rows, "pace": pace_of(rows, seconds), "curve": [summary]}

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acceptance.base import bandwidth, ranks, robust
-from acceptance.judge import figures, limits, merging, odd, scaling
-from acceptance.judge.judging import figures as judged
+from acceptance.base import bandwidth, ranks, robust_stats
+from acceptance.judge import limits, measurements, outliers, scaling, sweeps
+from acceptance.judge.judging import judge_evidence
 from acceptance.judge.limits import Bounds, Limits, Place, Reference
-from acceptance.measure import health, shapes, transfers
+from acceptance.measure import gpu_health, shapes, transfers
 from tests.workloads.acceptance_evidence import evidence
 from tests.workloads.conftest import ACCEPTANCE
 
@@ -26,7 +26,7 @@ H200 = "NVIDIA H200"
 
 @given(st.lists(st.floats(-1e100, 1e100), min_size=1, max_size=60))
 def test_the_median_has_half_of_the_values_on_either_side(values: list[float]) -> None:
-    middle = robust.median(values)
+    middle = robust_stats.median(values)
     assert sum(value <= middle for value in values) * 2 >= len(values)
     assert sum(value >= middle for value in values) * 2 >= len(values)
     assert min(values) <= middle <= max(values)
@@ -36,7 +36,7 @@ def test_the_median_has_half_of_the_values_on_either_side(values: list[float]) -
 def test_a_percentile_is_a_value_that_enough_do_not_exceed(
     values: list[float], percent: float
 ) -> None:
-    found = robust.percentile(values, percent)
+    found = robust_stats.percentile(values, percent)
     assert found in values
     assert sum(value <= found for value in values) >= len(values) * percent / 100
 
@@ -45,11 +45,11 @@ def test_a_percentile_is_a_value_that_enough_do_not_exceed(
 def test_one_slow_gpu_is_named_and_no_other(values: list[float], which: int) -> None:
     """Whatever the noise of the rest, far below it is out of line; within it nobody is."""
     names = {f"gpu{index}": value for index, value in enumerate(values)}
-    assert robust.outliers(names, floor=0.03) == {}
+    assert robust_stats.outliers(names, floor=0.03) == {}
     slow = f"gpu{which % len(values)}"
-    assert set(robust.outliers(names | {slow: 80.0}, floor=0.03)) <= {slow}
+    assert set(robust_stats.outliers(names | {slow: 80.0}, floor=0.03)) <= {slow}
     if len(values) > 4:
-        assert slow in robust.outliers(names | {slow: 80.0}, floor=0.03)
+        assert slow in robust_stats.outliers(names | {slow: 80.0}, floor=0.03)
 
 
 @pytest.mark.parametrize(
@@ -113,27 +113,27 @@ def bounds(limit: float | None = None, gate: float | None = None) -> Bounds:
 @pytest.mark.parametrize(
     "values, known, verdict",
     [
-        ([400.0, 390.0], bounds(450, 335), figures.PASS),
-        ([400.0, 351.0], bounds(450, 335), figures.WARN),
-        ([400.0, 334.9], bounds(450, 335), figures.FAIL),
-        ([451.0, 100.0], bounds(450, 335), figures.INVALID),
-        ([math.nan, 400.0], bounds(450, 335), figures.INVALID),
-        ([0.0], bounds(450, 335), figures.INVALID),
-        ([400.0], bounds(450), figures.NOT_GATED),
-        ([], bounds(450, 335), figures.NOT_RUN),
+        ([400.0, 390.0], bounds(450, 335), measurements.PASS),
+        ([400.0, 351.0], bounds(450, 335), measurements.WARN),
+        ([400.0, 334.9], bounds(450, 335), measurements.FAIL),
+        ([451.0, 100.0], bounds(450, 335), measurements.INVALID),
+        ([math.nan, 400.0], bounds(450, 335), measurements.INVALID),
+        ([0.0], bounds(450, 335), measurements.INVALID),
+        ([400.0], bounds(450), measurements.NOT_GATED),
+        ([], bounds(450, 335), measurements.NOT_RUN),
     ],
 )
 def test_verdicts(values: list[float], known: Bounds, verdict: str) -> None:
     """The worst meets the gate, the best stays under the limit; nothing else passes."""
-    assert figures.judge(values, known)[0] == verdict
+    assert measurements.judge(values, known)[0] == verdict
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=8))
 def test_only_measured_values_above_the_gate_pass(values: list[float]) -> None:
-    verdict, reason = figures.judge(values, bounds(450, 335))
+    verdict, reason = measurements.judge(values, bounds(450, 335))
     good = bool(values) and all(335 <= value <= 450 for value in values)
-    assert (verdict in {figures.PASS, figures.WARN}) == good
-    assert verdict == figures.PASS or reason
+    assert (verdict in {measurements.PASS, measurements.WARN}) == good
+    assert verdict == measurements.PASS or reason
 
 
 def test_gates_depend_on_gpu_ranks_size_and_nvls() -> None:
@@ -209,7 +209,7 @@ def test_merging_takes_the_mean_over_ranks() -> None:
         "nodes": 1, "size": 10**9, "warmup": 5, "iterations": 20, "p50": 1.0, "p99": 2.0,
         "wrong": 1, "checked": 10,
     }  # fmt: skip
-    (merged,) = merging.merged_sweeps([[{**record, "seconds": 1.0}], [{**record, "seconds": 3.0}]])
+    (merged,) = sweeps.merged_sweeps([[{**record, "seconds": 1.0}], [{**record, "seconds": 3.0}]])
     assert merged["busbw"] == pytest.approx(0.5)
     assert merged["busbw_slowest_rank"] == pytest.approx(1 / 3)
     assert (merged["wrong"], merged["checked"]) == (2, 20)
@@ -247,24 +247,29 @@ def test_a_second_node_that_costs_speed_is_said_loudly() -> None:
 
 def test_healthy_gpus_pass_and_the_planted_faults_are_found() -> None:
     """Every planted fault changes its own figure's verdict, and no other one's."""
-    healthy = {figure.id: figure for figure in judged(evidence(1, 4))}
-    assert {figure.verdict for figure in healthy.values()} <= {figures.PASS, figures.NOT_GATED}
-    assert figures.overall(list(healthy.values()), gpu=True)[0] == figures.PASS
+    healthy = {one.id: one for one in judge_evidence(evidence(1, 4))}
+    assert {one.verdict for one in healthy.values()} <= {
+        measurements.PASS,
+        measurements.NOT_GATED,
+    }
+    assert measurements.overall_verdict(list(healthy.values()), gpu=True)[0] == measurements.PASS
 
     faults: dict[str, tuple[Callable[[dict[str, object]], None], str]] = {
-        "matmul-bf16": (_set(("matmul_bf16", "best", "median"), 600.0), figures.FAIL),
+        "matmul-bf16": (_set(("matmul_bf16", "best", "median"), 600.0), measurements.FAIL),
         "hbm-triad": (_set(("memory", "kernels", "triad", "torch", "best"), 9000.0), "invalid"),
-        "host-to-device": (_set(("copies", "host-to-device"), 20.0), figures.FAIL),
-        "wrong-bits": (_set(("sustained", "different_cells"), 1), figures.FAIL),
-        "gpus-agree": (_set(("sustained", "digest"), 99), figures.WARN),
-        "gpu-ecc": (_set(("health", "after", "ecc_uncorrected"), 2), figures.FAIL),
-        "gpu-remaps": (_set(("health", "after", "remap_failed"), 1), figures.FAIL),
-        "gpu-throttling": (_set(("health", "after", "throttle"), 0x40), figures.FAIL),
+        "host-to-device": (_set(("copies", "host-to-device"), 20.0), measurements.FAIL),
+        "wrong-bits": (_set(("sustained", "different_cells"), 1), measurements.FAIL),
+        "gpus-agree": (_set(("sustained", "digest"), 99), measurements.WARN),
+        "gpu-ecc": (_set(("health", "after", "ecc_uncorrected"), 2), measurements.FAIL),
+        "gpu-remaps": (_set(("health", "after", "remap_failed"), 1), measurements.FAIL),
+        "gpu-throttling": (_set(("health", "after", "throttle"), 0x40), measurements.FAIL),
     }
     for id, (plant, verdict) in faults.items():
         broken = evidence(1, 4)
         plant(broken.parts[1])  # type: ignore[arg-type]
-        changed = {f.id: f.verdict for f in judged(broken) if f.verdict != healthy[f.id].verdict}
+        changed = {
+            f.id: f.verdict for f in judge_evidence(broken) if f.verdict != healthy[f.id].verdict
+        }
         assert changed == {id: verdict}
 
 
@@ -284,36 +289,36 @@ def test_what_should_have_been_measured_and_was_not_never_passes() -> None:
     """An error is missing and fails the whole; what the machine cannot do is only not run."""
     broken = evidence(1, 4)
     broken.parts[2]["memory"] = {"not_run": "RuntimeError: out of memory", "expected": True}  # type: ignore[index]
-    found = {figure.id: figure for figure in judged(broken)}
-    assert found["hbm-triad"].verdict == figures.NOT_RUN
+    found = {one.id: one for one in judge_evidence(broken)}
+    assert found["hbm-triad"].verdict == measurements.NOT_RUN
     assert found["hbm-triad"].missing
     assert "n1 GPU 2: RuntimeError" in found["hbm-triad"].reason
-    assert figures.overall(list(found.values()), gpu=True)[0] == figures.FAIL
+    assert measurements.overall_verdict(list(found.values()), gpu=True)[0] == measurements.FAIL
 
     old = evidence(1, 4)
     for part in old.parts:
         part["matmul_fp8"] = {"not_run": "no fp8", "expected": False}  # type: ignore[index]
-    found = {figure.id: figure for figure in judged(old)}
+    found = {one.id: one for one in judge_evidence(old)}
     assert not found["matmul-fp8"].missing
-    assert figures.overall(list(found.values()), gpu=True)[0] == figures.PASS
+    assert measurements.overall_verdict(list(found.values()), gpu=True)[0] == measurements.PASS
 
 
 def test_two_nodes_over_sockets_get_an_honest_verdict() -> None:
     """No gate where nobody published one, and a failure where more nodes are slower in total."""
-    found = {figure.id: figure for figure in judged(evidence(2, 2))}
+    found = {one.id: one for one in judge_evidence(evidence(2, 2))}
     across = found["all-reduce-all"]
-    assert across.verdict == figures.NOT_GATED
+    assert across.verdict == measurements.NOT_GATED
     assert across.limit is None
     assert "no active InfiniBand" in across.reason
-    assert found["nodes-speed-up"].verdict == figures.FAIL
-    assert found["scaling-all"].verdict == figures.FAIL
+    assert found["nodes-speed-up"].verdict == measurements.FAIL
+    assert found["scaling-all"].verdict == measurements.FAIL
 
 
 def test_outliers_are_named() -> None:
     """The one slow GPU of eight, in what it is slow at."""
     broken = evidence(1, 8)
     broken.parts[5]["copies"]["host-to-device"] = 40.0
-    (found,) = odd.odd_ones(broken)
+    (found,) = outliers.find_outliers(broken)
     assert (found.who, found.title) == ("n1 GPU 5", "host to device")
     assert found.deviation == pytest.approx(40 / 55 - 1, abs=0.01)
 
@@ -322,7 +327,7 @@ def test_nvidia_smi_is_read_as_it_writes() -> None:
     """Numbers, what the driver does not tell, throttle bits; lines of another shape are dropped."""
     keys = ["uuid", "power_w", "ecc_uncorrected", "throttle", "remap_pending"]
     text = "GPU-1, 73.51, 0, 0x0000000000000004, No\nGPU-2, [N/A], [N/A], Active, Yes\nbroken\n"
-    found = health.parse_table(text, keys)
+    found = gpu_health.parse_table(text, keys)
     assert found["GPU-1"] == {
         "uuid": "GPU-1", "power_w": 73.51, "ecc_uncorrected": 0.0, "throttle": 4,
         "remap_pending": 0,
@@ -331,8 +336,8 @@ def test_nvidia_smi_is_read_as_it_writes() -> None:
     assert found["GPU-2"]["throttle"] is None
     assert found["GPU-2"]["remap_pending"] == 1
     assert len(found) == 2
-    assert health.reasons(0x44) == ["power cap", "thermal (hardware)"]
-    assert health.faults(0x44) == ["thermal (hardware)"]
+    assert gpu_health.reasons(0x44) == ["power cap", "thermal (hardware)"]
+    assert gpu_health.faults(0x44) == ["thermal (hardware)"]
 
 
 @given(st.sets(st.integers(0, 300)))

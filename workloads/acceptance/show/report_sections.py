@@ -1,4 +1,4 @@
-"""The test's part of the run's report: its words and tables, with :mod:`charts` between. Pure."""
+"""The test's part of the run's report: its words and tables, with :mod:`.charts` between. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from ..judge import scaling
 from ..judge.evidence import Evidence, training_rungs
-from ..judge.figures import FAIL, INVALID, NOT_GATED, NOT_RUN, PASS, WARN, Figure
-from ..judge.health_figures import HEALTH
-from ..judge.merging import merged_sweeps
-from ..judge.odd import odd_ones
-from ..measure.health import reasons
+from ..judge.health_measurements import HEALTH
+from ..judge.measurements import FAIL, INVALID, NOT_GATED, NOT_RUN, PASS, WARN, Measurement
+from ..judge.outliers import find_outliers
+from ..judge.sweeps import merged_sweeps
+from ..measure.gpu_health import reasons
 from .charts import (
     Section,
     bandwidth_charts,
@@ -29,27 +29,32 @@ NUMBERS = {"value", "of limit", "of best", "gate"}
 MAX_ROWS = 400
 
 
-def report(evidence: Evidence, figures: Sequence[Figure], verdict: tuple[str, str]) -> Section:
+def report(
+    evidence: Evidence, measurements: Sequence[Measurement], verdict: tuple[str, str]
+) -> Section:
     """The whole document."""
     sections = [
-        *_words(evidence, figures, verdict),
-        *_tiles(figures),
-        _figure_table(figures),
-        *_check_table(figures),
+        *_words(evidence, measurements, verdict),
+        *_tiles(measurements),
+        _measurement_table(measurements),
+        *_check_table(measurements),
         *_outlier_table(evidence),
         *scaling_charts(evidence),
-        *bandwidth_charts(evidence, figures),
-        *pair_charts(evidence, figures),
+        *bandwidth_charts(evidence, measurements),
+        *pair_charts(evidence, measurements),
         *spread_charts(evidence),
         *telemetry_charts(evidence),
-        *_details(evidence, figures),
+        *_details(evidence, measurements),
     ]
     return {"schema_version": 1, "sections": sections}
 
 
-def table_lines(figures: Sequence[Figure]) -> list[str]:
+def table_lines(measurements: Sequence[Measurement]) -> list[str]:
     """The figures as plain aligned text."""
-    rows = [list(COLUMNS), *([cell for cell, _ in _cells(figure)] for figure in figures)]
+    rows = [
+        list(COLUMNS),
+        *([cell for cell, _ in _cells(one)] for one in measurements),
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -58,7 +63,7 @@ def table_lines(figures: Sequence[Figure]) -> list[str]:
 
 
 def _words(
-    evidence: Evidence, figures: Sequence[Figure], verdict: tuple[str, str]
+    evidence: Evidence, measurements: Sequence[Measurement], verdict: tuple[str, str]
 ) -> Iterator[Section]:
     ranks = len(evidence.parts)
     gpus = f"{ranks} x {evidence.gpu}" if evidence.gpu else f"{ranks} ranks"
@@ -78,39 +83,50 @@ def _words(
             "text": loud if evidence.gpu else f"{loud} (not gated: no GPU)",
             "terminal": True,
         }
-    bad = [figure for figure in figures if figure.verdict in {FAIL, INVALID} or figure.missing]
+    bad = [
+        measurement
+        for measurement in measurements
+        if measurement.verdict in {FAIL, INVALID} or measurement.missing
+    ]
     if bad:
-        told = "; ".join(_complaint(figure) for figure in bad[:20])
-        yield {"kind": "text", "title": "What failed", "tone": "bad", "text": told[:4000]}
+        complaints = "; ".join(_complaint(one) for one in bad[:20])
+        yield {"kind": "text", "title": "What failed", "tone": "bad", "text": complaints[:4000]}
 
 
-def _complaint(figure: Figure) -> str:
+def _complaint(measurement: Measurement) -> str:
     """The figure, the worst of what was measured, and the gate it missed."""
     who = (
-        f" ({figure.worst}: {number_text(figure.low)})" if figure.worst and figure.count > 1 else ""
+        f" ({measurement.worst}: {number_text(measurement.low)})"
+        if measurement.worst and measurement.count > 1
+        else ""
     )
-    gate = "" if figure.gate is None else f", gate {number_text(figure.gate)}"
-    return f"{figure.title}{who}: {figure.verdict}{gate}" + (
-        f", {figure.reason}" if figure.missing or figure.verdict == INVALID else ""
+    gate = "" if measurement.gate is None else f", gate {number_text(measurement.gate)}"
+    return f"{measurement.title}{who}: {measurement.verdict}{gate}" + (
+        f", {measurement.reason}" if measurement.missing or measurement.verdict == INVALID else ""
     )
 
 
-def _tiles(figures: Sequence[Figure]) -> Iterator[Section]:
+def _tiles(measurements: Sequence[Measurement]) -> Iterator[Section]:
     """The figures that people ask for first, as far as they were measured."""
-    by_id = {figure.id: figure for figure in figures}
+    by_id = {one.id: one for one in measurements}
     tiles = []
     for id, label in TILES.items():
-        figure = by_id.get(id)
-        if figure is not None and figure.value is not None:
-            shares = ((figure.of_limit, "of the limit"), (figure.of_best, "of the best public"))
-            told = [f"{_percent(share)} {what}" for share, what in shares if share is not None]
+        measurement = by_id.get(id)
+        if measurement is not None and measurement.value is not None:
+            shares = (
+                (measurement.of_limit, "of the limit"),
+                (measurement.of_best, "of the best public"),
+            )
+            parts = [f"{_percent(share)} {what}" for share, what in shares if share is not None]
             tiles.append(
                 {
                     "label": label,
-                    "value": number_text(figure.value),
-                    "unit": figure.unit,
-                    "text": ", ".join([WORDS.get(figure.verdict, figure.verdict), *told]),
-                    "tone": TONES[figure.verdict].replace("soft", ""),
+                    "value": number_text(measurement.value),
+                    "unit": measurement.unit,
+                    "text": ", ".join(
+                        [WORDS.get(measurement.verdict, measurement.verdict), *parts]
+                    ),
+                    "tone": TONES[measurement.verdict].replace("soft", ""),
                 }
             )
     if tiles:
@@ -129,32 +145,43 @@ TILES = {
 }
 
 
-def _figure_table(figures: Sequence[Figure]) -> Section:
+def _measurement_table(measurements: Sequence[Measurement]) -> Section:
     return {
         "kind": "table",
         "title": "Figures",
         "columns": [{"name": name, "right": name in NUMBERS} for name in COLUMNS],
-        "rows": _rows(figure for figure in figures if figure.section != HEALTH),
+        "rows": _rows(one for one in measurements if one.section != HEALTH),
         "note": "value: the median over GPUs, pairs or nodes; the worst must meet the gate, "
         "the best must stay below the limit",
         "terminal": True,
     }
 
 
-def _check_table(figures: Sequence[Figure]) -> Iterator[Section]:
+def _check_table(measurements: Sequence[Measurement]) -> Iterator[Section]:
     """Counts of what is wrong: on a terminal only whether anything is."""
-    checks = [figure for figure in figures if figure.section == HEALTH]
-    bad = [figure for figure in checks if figure.verdict in {FAIL, WARN} or figure.missing]
-    told = [
-        f"{figure.title}: {number_text(figure.value)} {figure.reason}".strip() for figure in bad
+    checks = [one for one in measurements if one.section == HEALTH]
+    bad = [
+        measurement
+        for measurement in checks
+        if measurement.verdict in {FAIL, WARN} or measurement.missing
     ]
-    right = sum(figure.verdict == PASS for figure in checks)
-    absent = [f"{figure.title} not run: {figure.reason}" for figure in checks if _absent(figure)]
+    complaints = [
+        f"{measurement.title}: {number_text(measurement.value)} {measurement.reason}".strip()
+        for measurement in bad
+    ]
+    right = sum(one.verdict == PASS for one in checks)
+    absent = [
+        f"{measurement.title} not run: {measurement.reason}"
+        for measurement in checks
+        if _absent(measurement)
+    ]
     yield {
         "kind": "text",
         "title": "Results and health",
         "tone": "bad" if bad else "good",
-        "text": "; ".join([f"{right} of {len(checks)} checks are right", *told, *absent])[:4000],
+        "text": "; ".join([f"{right} of {len(checks)} checks are right", *complaints, *absent])[
+            :4000
+        ],
         "terminal": True,
     }
     names = ("check", "wrong", "of", "verdict", "note")
@@ -164,51 +191,56 @@ def _check_table(figures: Sequence[Figure]) -> Iterator[Section]:
         "columns": [{"name": name, "right": name in {"wrong", "of"}} for name in names],
         "rows": [
             [
-                _cell(figure.title),
-                _cell(number_text(figure.value)),
-                _cell(f"{figure.count:,}" if figure.count else ""),
-                _cell(figure.verdict, "bad" if figure.missing else TONES[figure.verdict]),
-                _cell(figure.reason, "soft"),
+                _cell(measurement.title),
+                _cell(number_text(measurement.value)),
+                _cell(f"{measurement.count:,}" if measurement.count else ""),
+                _cell(
+                    measurement.verdict,
+                    "bad" if measurement.missing else TONES[measurement.verdict],
+                ),
+                _cell(measurement.reason, "soft"),
             ]
-            for figure in checks[:MAX_ROWS]
+            for measurement in checks[:MAX_ROWS]
         ],
         "folded": True,
     }
 
 
-def _absent(figure: Figure) -> bool:
-    return figure.verdict == NOT_RUN and not figure.missing
+def _absent(measurement: Measurement) -> bool:
+    return measurement.verdict == NOT_RUN and not measurement.missing
 
 
-def _rows(figures: Iterable[Figure]) -> list[list[dict[str, str]]]:
-    rows = [[_cell(text, tone) for text, tone in _cells(figure)] for figure in figures]
+def _rows(measurements: Iterable[Measurement]) -> list[list[dict[str, str]]]:
+    rows = [[_cell(text, tone) for text, tone in _cells(one)] for one in measurements]
     return rows[:MAX_ROWS]
 
 
-def _cells(figure: Figure) -> Iterator[tuple[str, str]]:
+def _cells(measurement: Measurement) -> Iterator[tuple[str, str]]:
     """Texts and tones of a figure's row."""
-    yield figure.title, ""
-    if figure.value is None:
+    yield measurement.title, ""
+    if measurement.value is None:
         yield "-", "soft"
         yield "", ""
     else:
-        yield f"{number_text(figure.value)} {figure.unit}", ""
-        several = figure.count > 1 and figure.low is not None and figure.high is not None
-        same = figure.low == figure.high
+        yield f"{number_text(measurement.value)} {measurement.unit}", ""
+        several = (
+            measurement.count > 1 and measurement.low is not None and measurement.high is not None
+        )
+        same = measurement.low == measurement.high
         yield (
             (
-                f"{number_text(figure.low)}..{number_text(figure.high)}"
+                f"{number_text(measurement.low)}..{number_text(measurement.high)}"
                 if several and not same
                 else ""
             ),
             "",
         )
-    yield _percent(figure.of_limit), ""
-    yield _percent(figure.of_best), ""
-    yield ("" if figure.gate is None else number_text(figure.gate)), "soft"
-    word = WORDS.get(figure.verdict, figure.verdict)
-    yield word, "bad" if figure.missing else TONES[figure.verdict]
-    yield figure.reason.removeprefix("not gated: ").removeprefix("not gated; "), "soft"
+    yield _percent(measurement.of_limit), ""
+    yield _percent(measurement.of_best), ""
+    yield ("" if measurement.gate is None else number_text(measurement.gate)), "soft"
+    word = WORDS.get(measurement.verdict, measurement.verdict)
+    yield word, "bad" if measurement.missing else TONES[measurement.verdict]
+    yield measurement.reason.removeprefix("not gated: ").removeprefix("not gated; "), "soft"
 
 
 def _percent(share: float | None) -> str:
@@ -220,7 +252,7 @@ def _cell(text: str, tone: str = "") -> dict[str, str]:
 
 
 def _outlier_table(evidence: Evidence) -> Iterator[Section]:
-    found = odd_ones(evidence)
+    found = find_outliers(evidence)
     if found:
         yield {
             "kind": "table",
@@ -228,19 +260,19 @@ def _outlier_table(evidence: Evidence) -> Iterator[Section]:
             "columns": [{"name": name} for name in ("who", "what", "value", "from the median")],
             "rows": [
                 [
-                    _cell(odd.who),
-                    _cell(odd.title),
-                    _cell(f"{number_text(odd.value)} {odd.unit}"),
-                    _cell(f"{odd.deviation:+.1%}", "bad" if odd.deviation < 0 else "odd"),
+                    _cell(outlier.who),
+                    _cell(outlier.title),
+                    _cell(f"{number_text(outlier.value)} {outlier.unit}"),
+                    _cell(f"{outlier.deviation:+.1%}", "bad" if outlier.deviation < 0 else "odd"),
                 ]
-                for odd in found[:MAX_ROWS]
+                for outlier in found[:MAX_ROWS]
             ],
             "note": "beyond 3.5 robust standard deviations (median absolute deviation) and 3 %",
             "terminal": True,
         }
 
 
-def _details(evidence: Evidence, figures: Sequence[Figure]) -> Iterator[Section]:
+def _details(evidence: Evidence, measurements: Sequence[Measurement]) -> Iterator[Section]:
     merged = merged_sweeps([part.get("collectives") or [] for part in evidence.parts])
     names = "collective placement ranks nodes size iterations us p50 p99 algbw busbw wrong".split()
     if merged:
@@ -269,13 +301,13 @@ def _details(evidence: Evidence, figures: Sequence[Figure]) -> Iterator[Section]
         ],
         "rows": [
             [
-                _cell(figure.title),
-                _cell(figure.protocol),
-                _cell(_sourced(figure.limit, figure.limit_source)),
-                _cell(_sourced(figure.best, figure.best_source)),
-                _cell(_sourced(figure.gate, figure.gate_source)),
+                _cell(measurement.title),
+                _cell(measurement.protocol),
+                _cell(_sourced(measurement.limit, measurement.limit_source)),
+                _cell(_sourced(measurement.best, measurement.best_source)),
+                _cell(_sourced(measurement.gate, measurement.gate_source)),
             ]
-            for figure in figures[:MAX_ROWS]
+            for measurement in measurements[:MAX_ROWS]
         ],
         "folded": True,
     }

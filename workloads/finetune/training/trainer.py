@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..base.settings import AUTO, Settings
+from ..base.settings import Settings
 from ..base.world import World
 from ..data.packing import Batch, Row, collate, count_targets, count_tokens
 from ..data.prefetching import Prefetcher
@@ -20,7 +20,7 @@ from ..fused.overlap import Overlap
 from ..model.lora import Trainable
 from ..model.training_engines import engine_of
 from .accounting import Clock, EnergyMeter
-from .sizing import find_size, memory_of
+from .batch_size_search import find_batch_size, memory_of
 
 MEANS = ("exp_avg", "exp_avg_sq")  # what AdamW remembers of each value
 
@@ -49,7 +49,7 @@ class Others(Protocol):
 
 
 class TrainingFailed(RuntimeError):
-    """Training cannot go on; the message says at which step and why."""
+    """Training cannot continue; the message says at which step and why."""
 
 
 class Trainer:
@@ -71,18 +71,14 @@ class Trainer:
         self.rows_per_step = self.settings.rows_per_step(self.world.total)
         idle = self.world.total - self.rows_per_step
         if idle > 0:
-            self.world.say(
+            self.world.log(
                 f"warning: {self.rows_per_step} rows in a step leave {idle} of {self.world.total} "
                 f"ranks without work; --global-batch {self.world.total} would give one to each"
             )
         self.parameters = trainable.parameters
         self.buffer = _attach_gradients(self.parameters)
         self.engine = engine_of(trainable)
-        self.micro_batch = self.settings.micro_batch
-        if self.micro_batch == AUTO:
-            size = find_size(self, memory_of(self.world.device))
-            self.micro_batch = size.rows
-            self.world.say(f"micro-batch: {size.rows} rows ({size.reason})")
+        self.micro_batch = self._micro_batch(self.settings.micro_batch)
         self.engine.fit(self.micro_batch)
         self.changing = threading.Lock()  # held while values and history are not those of one step
         self.prefetcher = Prefetcher(partial(collate_for, trainable), self.world.device)
@@ -94,6 +90,14 @@ class Trainer:
             weight_decay=self.settings.weight_decay,
             fused=self.world.device.type == "cuda",
         )
+
+    def _micro_batch(self, asked: int | str) -> int:
+        """Rows in one pass: so many, or with `auto` as many as fit."""
+        if isinstance(asked, int):
+            return asked
+        size = find_batch_size(self, memory_of(self.world.device))
+        self.world.log(f"micro-batch: {size.rows} rows ({size.reason})")
+        return size.rows
 
     def rows_of(self, step: int) -> Sequence[Row]:
         """The global batch of a step."""
@@ -109,7 +113,7 @@ class Trainer:
     ) -> StepRecord:
         """Do optimiser step `step`, counted from 1, with the step's rows or these of them; what is
         left of them may be done by `others`. The learning rate is `stride` times that of the step.
-        `note` is told of it. Raises `TrainingFailed` if the loss is not finite.
+        `note` receives its record. Raises `TrainingFailed` if the loss is not finite.
         """
         started, joules = time.monotonic(), self.energy.joules()
         following: Sequence[Row] = ()
@@ -235,7 +239,7 @@ class Trainer:
         was, rows = self.micro_batch, (self.micro_batch + 1) // 2
         print(
             f"rank {self.world.number}: out of memory with a micro-batch of {was}; "
-            f"goes on with {rows}",
+            f"continuing with {rows}",
             flush=True,
         )
         self.micro_batch = rows

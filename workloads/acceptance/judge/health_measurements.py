@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..measure.health import faults
+from ..measure.gpu_health import faults
 from .evidence import Evidence
-from .figures import WARN, Figure, Name, checked, not_run
+from .measurements import WARN, Measurement, Name, checked, not_run
 
 HEALTH = "health"
 RESULTS = (
@@ -22,8 +22,8 @@ RESULTS = (
 )
 
 
-def health_figures(evidence: Evidence) -> Iterator[Figure]:
-    """Wrong results first, then what the driver tells."""
+def health_measurements(evidence: Evidence) -> Iterator[Measurement]:
+    """Wrong results first, then what the driver reports."""
     for id, title, key, wrong, of in RESULTS:
         found = [part[key] for part in evidence.parts if _ran(part.get(key))]
         if found:
@@ -43,7 +43,7 @@ def _ran(found: Any) -> bool:
     return bool(found) and "not_run" not in found
 
 
-def _same_bits(evidence: Evidence) -> Iterator[Figure]:
+def _same_bits(evidence: Evidence) -> Iterator[Measurement]:
     """Equal GPUs that are given equal numbers should agree; one that does not is suspicious, but
     its library may have chosen another kernel.
     """
@@ -54,13 +54,13 @@ def _same_bits(evidence: Evidence) -> Iterator[Figure]:
     }
     if len(digests) > 1 and len({gpu for gpu, _ in digests.values()}) == 1:
         (most, _), *_ = Counter(digests.values()).most_common(1)
-        odd = [who for who, digest in digests.items() if digest != most]
+        unlike = [who for who, digest in digests.items() if digest != most]
         name = _name("gpus-agree", "GPUs whose product has other bits than most")
-        figure = checked(name, len(odd), len(digests), reason=", ".join(odd))
-        yield replace(figure, verdict=WARN) if odd else figure
+        found = checked(name, len(unlike), len(digests), reason=", ".join(unlike))
+        yield replace(found, verdict=WARN) if unlike else found
 
 
-def _collectives(evidence: Evidence) -> Iterator[Figure]:
+def _collectives(evidence: Evidence) -> Iterator[Measurement]:
     records = [record for part in evidence.parts for record in part.get("collectives") or []]
     if records:
         name = _name("wrong-collectives", "elements of collectives")
@@ -68,7 +68,7 @@ def _collectives(evidence: Evidence) -> Iterator[Figure]:
         yield checked(name, wrong, sum(record["checked"] for record in records))
 
 
-def _trainings(evidence: Evidence) -> Iterator[Figure]:
+def _trainings(evidence: Evidence) -> Iterator[Measurement]:
     records = [record for part in evidence.parts for record in part.get("training") or []]
     if records:
         name = _name("wrong-training", "trainings that do not repeat, or whose loss does not fall")
@@ -81,20 +81,20 @@ def _learns(losses: Sequence[float]) -> bool:
     return losses[-1] < losses[0]
 
 
-def _driver(evidence: Evidence) -> Iterator[Figure]:
-    """What the driver says of the GPUs, before and after."""
+def _driver(evidence: Evidence) -> Iterator[Measurement]:
+    """What the driver reports of the GPUs, before and after."""
     overall = _name("gpu-health", "GPU health")
     if not evidence.gpu:
         yield not_run(overall, "no GPU")
         return
-    told = [part["health"] for part in evidence.parts]
+    reported = [part["health"] for part in evidence.parts]
     unseen = [
         evidence.label(rank)
-        for rank, one in enumerate(told)
+        for rank, one in enumerate(reported)
         if not (one["before"] and one["after"])
     ]
     if unseen:
-        why = next((one["unseen"] for one in told if one["unseen"]), "no answer for this GPU")
+        why = next((one["unseen"] for one in reported if one["unseen"]), "no answer for this GPU")
         yield not_run(overall, f"{', '.join(unseen)}: {why}", missing=True)
         return
     for id, title, count in (
@@ -102,10 +102,10 @@ def _driver(evidence: Evidence) -> Iterator[Figure]:
         ("gpu-remaps", "rows to be remapped, or that could not be", _remaps),
         ("gpu-throttling", "GPUs slowed down by heat or power faults", _slowed),
     ):
-        counts = {evidence.label(rank): count(one) for rank, one in enumerate(told)}
+        counts = {evidence.label(rank): count(one) for rank, one in enumerate(reported)}
         known = {who: number for who, number in counts.items() if number is not None}
         if not known:
-            yield not_run(_name(id, title), "the driver does not tell")
+            yield not_run(_name(id, title), "the driver does not report it")
             continue
         bad = ", ".join(who for who, number in known.items() if number)
         yield checked(_name(id, title), int(sum(known.values())), len(known), reason=bad)

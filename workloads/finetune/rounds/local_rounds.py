@@ -22,11 +22,11 @@ import torch
 
 from ..base.settings import Settings
 from ..base.world import Place
-from ..training.reporting import Recorder
-from ..training.training import StepRecord, Trainer, TrainingFailed, flat, learning_rate_at, views
-from .compressed import compress, decompress, from_bytes, to_bytes
+from ..training.recorder import Recorder
+from ..training.trainer import StepRecord, Trainer, TrainingFailed, flat, learning_rate_at, views
+from .compression import compress, decompress, from_bytes, to_bytes
 from .exchange import Feed
-from .meeting import Meeting, Terms, Vector, pace_of, step_of
+from .round_client import RoundClient, Terms, Vector, pace_of, step_of
 
 
 @dataclass(slots=True)
@@ -97,8 +97,8 @@ class LocalRounds:
             values=len(self._common),
             compression=self.settings.round_compression,
         )
-        self.meeting = Meeting(trainer, recorder, place, terms)
-        self._plan = self.meeting.plan
+        self.client = RoundClient(trainer, recorder, place, terms)
+        self._plan = self.client.plan
         self._applied = 0
         self._sent: Sent | None = None
         self._rows = 0  # behind what differs from the common values
@@ -111,10 +111,10 @@ class LocalRounds:
         """Agree with the other nodes on where to begin; this one could after `done` steps.
         Returns the steps that are done.
         """
-        step, self._common = self.meeting.begin(done, self._common)
+        step, self._common = self.client.begin(done, self._common)
         self.trainer.adopt(self._common)
         self._common_step = step
-        self._applied = self.meeting.first - 1
+        self._applied = self.client.first - 1
         return step
 
     # ---- training --------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class LocalRounds:
 
     def _step(self, step: int) -> None:
         whole = self.trainer.rows_of(step)
-        rows = self.meeting.rows_of(step, whole)
+        rows = self.client.rows_of(step, whole)
         if not rows:
             return
         stride = stride_of(self.settings.inner_scaling, len(rows), len(whole))
@@ -183,25 +183,25 @@ class LocalRounds:
             "curve": pace.curve,
         }
         content = [to_bytes(part) for part in parts]
-        offering = self._writer.submit(self.meeting.offer, number, content, record)
+        offering = self._writer.submit(self.client.offer, number, content, record)
         self._sent = Sent(number, parts, self._rows, offering)
 
     def _hurry(self) -> None:
-        """The others went on without this node: tell how fast it is, to get less to do."""
+        """The others went on without this node: report its pace, to get fewer rows."""
         pace, self._pace = self._pace, Pace()
         if pace.rows:
-            self.meeting.tell({"type": "pace", "pace": pace_of(pace.rows, pace.seconds)})
+            self.client.post({"type": "pace", "pace": pace_of(pace.rows, pace.seconds)})
 
     # ---- updates ---------------------------------------------------------------------------------
 
     def _apply_what_is_here(self) -> None:
-        while self._applied < self._plan.last and self.meeting.has_update(self._applied + 1):
+        while self._applied < self._plan.last and self.client.has_update(self._applied + 1):
             self._apply()
 
     def _apply(self) -> None:
         """Take the next update, wait for it if need be, and move all parameters by it."""
         number = self._applied + 1
-        feed = self.meeting.take_update(number, self._require_offered)
+        feed = self.client.take_update(number, self._require_offered)
         update = self._update(feed) if self.world.rank == 0 else None
         change = torch.empty_like(self._common)
         if update is not None:
@@ -215,17 +215,17 @@ class LocalRounds:
             self.world.synchronize()
             self._common_step = self._plan.end_of(number)
             self._applied = number
-            self.recorder.add_steps([self._record(told) for told in feed.header["curve"]])
+            self.recorder.add_steps([self._record(step) for step in feed.header["curve"]])
         self._look(number)
 
-    def _record(self, told: dict[str, Any]) -> StepRecord:
-        """One step of all nodes together, as an update tells of it."""
+    def _record(self, step: dict[str, Any]) -> StepRecord:
+        """One step of all nodes together, as an update reports it."""
         return StepRecord(
-            step=told["step"],
-            loss=told["loss"],
-            learning_rate=learning_rate_at(told["step"], self.settings),
-            tokens=told["tokens"],
-            seconds=told["seconds"],
+            step=step["step"],
+            loss=step["loss"],
+            learning_rate=learning_rate_at(step["step"], self.settings),
+            tokens=step["tokens"],
+            seconds=step["seconds"],
         )
 
     def _update(self, feed: Feed) -> Vector:
@@ -241,8 +241,8 @@ class LocalRounds:
             self._sent = sent
             return update
         sent.offering.result()
-        self.meeting.withdraw(number)
-        if not self.meeting.includes(feed):
+        self.client.withdraw(number)
+        if not self.client.includes(feed):
             return update
         self._rows -= sent.rows
         return update + decompress(sent.parts, self.settings.round_compression)
@@ -282,16 +282,16 @@ class LocalRounds:
     # ---- the end ---------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        """All nodes must have the same values now; who reports for all is told last."""
+        """All nodes must have the same values now; who reports for all is named last."""
         common = self._shared_common()
         self.trainer.adopt(common)
-        self.meeting.end(common)
+        self.client.end(common)
         self._writer.shutdown()
 
     def figures(self) -> dict[str, tuple[float, str]]:
         """What averaging cost this node."""
-        rounds = self._applied - self.meeting.first + 1
-        return self.meeting.figures(rounds, self._trained_s)
+        rounds = self._applied - self.client.first + 1
+        return self.client.figures(rounds, self._trained_s)
 
     def _require_offered(self) -> None:
         """Raises what went wrong while our part was written: nobody would answer it."""

@@ -1,4 +1,7 @@
-"""The state of the GPUs: before, after, and once a second between. NVML, else nvidia-smi."""
+"""The state of the GPUs: before, after, and once a second between. NVML, else nvidia-smi.
+
+What does not change in between is not asked for: the coordinator's probe has found it.
+"""
 
 from __future__ import annotations
 
@@ -29,27 +32,22 @@ REASONS = (
 # What is asked for, by nvidia-smi's names.
 STATE = {
     "uuid": "uuid",
-    "name": "name",
-    "driver": "driver_version",
     "temperature_c": "temperature.gpu",
     "power_w": "power.draw",
-    "power_limit_w": "enforced.power.limit",
     "sm_clock_mhz": "clocks.sm",
-    "sm_clock_max_mhz": "clocks.max.sm",
     "memory_clock_mhz": "clocks.mem",
     "throttle": "clocks_event_reasons.active",
-    "ecc_mode": "ecc.mode.current",
     "ecc_uncorrected": "ecc.errors.uncorrected.volatile.total",
     "ecc_corrected": "ecc.errors.corrected.volatile.total",
     "remap_pending": "remapped_rows.pending",
     "remap_failed": "remapped_rows.failure",
     "used_mib": "memory.used",
-    "total_mib": "memory.total",
 }
 # One field that a driver does not know fails a whole query: older ones, then those without remaps.
 _OLDER = {**STATE, "throttle": "clocks_throttle_reasons.active"}
 _OPTIONAL = ("throttle", "remap_pending", "remap_failed")
 VARIANTS = (STATE, _OLDER, {key: name for key, name in STATE.items() if key not in _OPTIONAL})
+CONSTANT = ("name", "driver", "power_limit_w", "sm_clock_max_mhz", "ecc_mode", "total_mib")
 SAMPLE = ("uuid", "temperature_c", "power_w", "sm_clock_mhz", "throttle", "utilization")
 
 
@@ -63,11 +61,33 @@ def faults(bits: int) -> list[str]:
     return [name for bit, name, fault in REASONS if bits & bit and fault]
 
 
-def state() -> dict[str, Any]:
+def constant(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What stays as it is, by UUID, from the probe of this node; nothing without one."""
+    return {
+        gpu["uuid"]: {
+            "name": gpu["name"],
+            "driver": facts.get("driver") or None,
+            "power_limit_w": gpu["power_limit_w"],
+            "sm_clock_max_mhz": gpu["sm_clock_max_mhz"],
+            "ecc_mode": {True: "Enabled", False: "Disabled"}.get(gpu["ecc"]["enabled"]),
+            "total_mib": gpu["memory_bytes"] / 2**20,
+        }
+        for gpu in facts.get("gpus", ())
+    }
+
+
+def state(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Every GPU of this machine by its UUID, and what could not be seen.
 
-    ``{"gpus": {uuid: {...}}, "unseen": "..."}``; fields that the driver does not tell are None.
+    ``{"gpus": {uuid: {...}}, "unseen": "..."}``; what neither driver nor ``facts`` report is None.
     """
+    unknown = dict.fromkeys(CONSTANT)
+    known, now = constant(facts), _now()
+    gpus = {uuid: {**unknown, **known.get(uuid, {}), **gpu} for uuid, gpu in now["gpus"].items()}
+    return {**now, "gpus": gpus}
+
+
+def _now() -> dict[str, Any]:
     try:
         return {"gpus": _by_nvml(), "unseen": "", "source": "NVML"}
     except ImportError:
@@ -120,11 +140,11 @@ def parse_table(text: str, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def parse_cell(key: str, cell: str) -> Any:
-    """A number, a name, or None for what the driver does not tell."""
+    """A number, a name, or None for what the driver does not report."""
     text = cell.strip()
     if text.startswith("[") or text in {"N/A", "Unknown Error", ""}:
         return None
-    if key in {"uuid", "name", "driver", "ecc_mode"}:
+    if key == "uuid":
         return text
     if key in {"remap_pending", "remap_failed"}:
         return {"yes": 1, "no": 0}.get(text.lower(), _number(text))
@@ -147,48 +167,40 @@ def _by_nvml() -> dict[str, dict[str, Any]]:
 
     pynvml.nvmlInit()
     try:
-        driver = pynvml.nvmlSystemGetDriverVersion()
         handles = [
             pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
         ]
-        gpus = [_nvml_state(pynvml, handle, driver) for handle in handles]
+        gpus = [_nvml_state(pynvml, handle) for handle in handles]
     finally:
         pynvml.nvmlShutdown()
     return {str(gpu["uuid"]): gpu for gpu in gpus}
 
 
-def _nvml_state(nvml: Any, handle: Any, driver: Any) -> dict[str, Any]:
-    def told(ask: str, *arguments: Any) -> Any:
+def _nvml_state(nvml: Any, handle: Any) -> dict[str, Any]:
+    def query(function: str, *arguments: Any) -> Any:
         with suppress(nvml.NVMLError, AttributeError):  # not on this GPU, or not in this release
-            return getattr(nvml, ask)(handle, *arguments)
+            return getattr(nvml, function)(handle, *arguments)
         return None
 
     ecc = [
-        told("nvmlDeviceGetTotalEccErrors", kind, nvml.NVML_VOLATILE_ECC)
+        query("nvmlDeviceGetTotalEccErrors", kind, nvml.NVML_VOLATILE_ECC)
         for kind in (nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_MEMORY_ERROR_TYPE_CORRECTED)
     ]
-    remaps = told("nvmlDeviceGetRemappedRows")
-    memory, use = told("nvmlDeviceGetMemoryInfo"), told("nvmlDeviceGetUtilizationRates")
-    limit, power = told("nvmlDeviceGetEnforcedPowerLimit"), told("nvmlDeviceGetPowerUsage")
-    mode = told("nvmlDeviceGetEccMode")
+    remaps = query("nvmlDeviceGetRemappedRows")
+    memory, use = query("nvmlDeviceGetMemoryInfo"), query("nvmlDeviceGetUtilizationRates")
+    power = query("nvmlDeviceGetPowerUsage")
     return {
-        "uuid": _text(told("nvmlDeviceGetUUID")),
-        "name": _text(told("nvmlDeviceGetName")),
-        "driver": _text(driver),
-        "temperature_c": told("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
+        "uuid": _text(query("nvmlDeviceGetUUID")),
+        "temperature_c": query("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
         "power_w": None if power is None else power / 1e3,
-        "power_limit_w": None if limit is None else limit / 1e3,
-        "sm_clock_mhz": told("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
-        "sm_clock_max_mhz": told("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
-        "memory_clock_mhz": told("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
-        "throttle": told("nvmlDeviceGetCurrentClocksThrottleReasons"),
-        "ecc_mode": None if mode is None else ("Enabled" if mode[0] else "Disabled"),
+        "sm_clock_mhz": query("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
+        "memory_clock_mhz": query("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
+        "throttle": query("nvmlDeviceGetCurrentClocksThrottleReasons"),
         "ecc_uncorrected": ecc[0],
         "ecc_corrected": ecc[1],
         "remap_pending": None if remaps is None else int(remaps[2]),
         "remap_failed": None if remaps is None else int(remaps[3]),
         "used_mib": None if memory is None else memory.used / 2**20,
-        "total_mib": None if memory is None else memory.total / 2**20,
         "utilization": None if use is None else use.gpu,
     }
 

@@ -13,13 +13,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.base.settings import AUTO, Settings, parse_settings
+import orchestrate_kit as kit
+from finetune.base.settings import Settings
 from finetune.base.world import World
 from finetune.data.packing import Batch, Row, text_example
 from finetune.model.lora import Trainable
-from finetune.training.sizing import Footprint, RowTooLong, Size, choose_size, find_size
-from finetune.training.training import Trainer, shares
+from finetune.training.batch_size_search import (
+    BatchSize,
+    Footprint,
+    RowTooLong,
+    choose_batch_size,
+    find_batch_size,
+)
+from finetune.training.trainer import Trainer, shares
 from tests.workloads.conftest import WORKLOADS, node_folder, start_ranks, succeed
+from tests.workloads.declared import declared
 from tests.workloads.test_finetune_fused import small
 
 PROGRAM = Path(__file__).parent / "programs" / "sizes.py"
@@ -41,7 +49,7 @@ pytestmark = [
 def test_a_size_fits_and_leaves_no_small_rest(
     fixed: float, per_row: float, room: float, rows: int, efficient: int
 ) -> None:
-    size = choose_size(Footprint(fixed, per_row), room, rows, efficient).rows
+    size = choose_batch_size(Footprint(fixed, per_row), room, rows, efficient).rows
     assert 1 <= size <= min(rows, efficient)
     assert size == 1 or fixed + size * per_row <= 0.92 * room * (1 + 1e-9)
     count = math.ceil(rows / size)
@@ -53,9 +61,9 @@ def test_a_size_fits_and_leaves_no_small_rest(
 
 def test_the_reason_is_what_binds() -> None:
     tight = Footprint(fixed=0.0, per_row=1e9)
-    assert choose_size(tight, 4e9, 8, 8).reason == "1.00 GB a row of 4.0 GB that are free"
-    assert choose_size(tight, 1e12, 4, 8).reason == "all that this rank has in a step"
-    assert choose_size(None, 0.0, 100, 8) == Size(8, "more than 8 are not faster")
+    assert choose_batch_size(tight, 4e9, 8, 8).reason == "1.00 GB a row of 4.0 GB that are free"
+    assert choose_batch_size(tight, 1e12, 4, 8).reason == "all that this rank has in a step"
+    assert choose_batch_size(None, 0.0, 100, 8) == BatchSize(8, "more than 8 are not faster")
 
 
 def trainer(world: World = ALONE, **changes: Any) -> Trainer:
@@ -63,7 +71,7 @@ def trainer(world: World = ALONE, **changes: Any) -> Trainer:
     random.seed(2)
     torch.manual_seed(2)
     tokenizer = type("Padding", (), {"pad_token_id": 0})
-    settings = Settings(**options)
+    settings = declared(Settings, **options)
     trainable = Trainable(model=small(), tokenizer=tokenizer, world=world, settings=settings)
     words = [[random.randrange(90) for _ in range(12)] for _ in range(12)]
     rows: list[Row] = [(text_example(line[:3], line[3:]),) for line in words]
@@ -71,13 +79,13 @@ def trainer(world: World = ALONE, **changes: Any) -> Trainer:
 
 
 def test_auto_takes_all_rows_of_a_small_step(capsys: pytest.CaptureFixture[str]) -> None:
-    assert trainer(micro_batch=AUTO).micro_batch == 6
+    assert trainer(micro_batch="auto").micro_batch == 6
     assert "micro-batch: 6 rows (all that this rank has in a step)" in capsys.readouterr().out
 
 
 def test_ranks_agree_on_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(World, "gather", lambda _, value: [value, Size(2, "elsewhere"), value])
-    assert find_size(trainer(), None) == Size(2, "elsewhere")
+    monkeypatch.setattr(World, "gather", lambda _, value: [value, BatchSize(2, "elsewhere"), value])
+    assert find_batch_size(trainer(), None) == BatchSize(2, "elsewhere")
 
 
 class Counted:
@@ -127,14 +135,14 @@ def test_the_peaks_of_one_and_two_rows_tell_how_many_fit(monkeypatch: pytest.Mon
     hold 8 rows. So 20 rows are 3 micro-batches of 7.
     """
     rich, memory = limited(monkeypatch, 2, global_batch=20)
-    found = find_size(rich, memory)
+    found = find_batch_size(rich, memory)
     assert (found.rows, found.reason) == (7, "0.00 GB a row of 0.0 GB that are free")
     assert not rich.buffer.any()
 
 
 def test_where_two_rows_do_not_fit_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     poor, memory = limited(monkeypatch, 1)
-    assert find_size(poor, memory) == Size(1, "two do not fit into memory")
+    assert find_batch_size(poor, memory) == BatchSize(1, "two do not fit into memory")
     assert not poor.buffer.any(), "what the probe added is no gradient"
 
 
@@ -151,7 +159,7 @@ def test_where_no_row_fits_the_error_says_what_helps(
 ) -> None:
     poor, memory = limited(monkeypatch, 0, **changes)
     with pytest.raises(RowTooLong) as raised:
-        find_size(poor, memory)
+        find_batch_size(poor, memory)
     said = str(raised.value)
     assert said.startswith("a single row of 12 tokens does not fit into the memory of rank 0: ")
     assert remedy in said
@@ -189,8 +197,8 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(
     assert [poor.step(step).loss for step in (1,)] == pytest.approx(wanted, rel=1e-5)
     assert poor.micro_batch == 2
     said = capsys.readouterr().out
-    assert "rank 0: out of memory with a micro-batch of 6; goes on with 3" in said
-    assert "with a micro-batch of 3; goes on with 2" in said
+    assert "rank 0: out of memory with a micro-batch of 6; continuing with 3" in said
+    assert "with a micro-batch of 3; continuing with 2" in said
 
 
 @pytest.mark.parametrize("changes", [{"oom": "fail"}, {"micro_batch": 1}])
@@ -236,14 +244,14 @@ def test_ranks_have_each_row_once(count: int, ranks: int, size: int) -> None:
 
 
 def test_auto_is_a_word_in_place_of_a_number(capsys: pytest.CaptureFixture[str]) -> None:
-    assert parse_settings(["--micro-batch=auto"]).micro_batch == AUTO
+    assert kit.parse(Settings, ["--micro-batch=auto"]).micro_batch == "auto"
     for wrong in (
         ["--micro-batch=0"],
         ["--micro-batch=some"],
         ["--micro-batch=auto", "--global-batch=0"],
     ):
         with pytest.raises(SystemExit):
-            parse_settings(wrong)
+            kit.parse(Settings, wrong)
         assert "auto" in capsys.readouterr().err
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from finetune.training import writing
-from finetune.training.resumable import newest_checkpoint
-from finetune.training.writing import CheckpointWriter
+from finetune.training import checkpoint_writer
+from finetune.training.checkpoint_writer import CheckpointWriter
+from finetune.training.checkpoints import newest_checkpoint
 from tests.time_limits import scaled
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ def test_the_next_waits_for_the_one_under_way(
         order.append(step)
         return root / "step"
 
-    monkeypatch.setattr(writing, "save_checkpoint", slow)
+    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", slow)
     writer = CheckpointWriter(tmp_path, "digest", 2, CPU)
     writer.write(1, {})
     assert order == []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from .evidence import Evidence, pair_rates, per_rank
-from .figures import Figure, Name, measured, not_run
 from .limits import Bounds
+from .measurements import Measurement, Name, measured, not_run
 
 COMPUTE, MEMORY, COPIES = "compute", "memory", "copies"
 MATMUL = "50 + 100 iterations, cache flushed and output random before each; median"
@@ -15,7 +15,7 @@ STREAM = "20 + 100 iterations; best; bytes read and written"
 COPY = "3 samples of 4 copies, pinned memory; median"
 
 
-def hardware_figures(evidence: Evidence) -> Iterator[Figure]:
+def hardware_measurements(evidence: Evidence) -> Iterator[Measurement]:
     """Compute, memory and copies."""
     yield from _products(evidence)
     yield from _memory(evidence)
@@ -23,7 +23,7 @@ def hardware_figures(evidence: Evidence) -> Iterator[Figure]:
     yield from _pairs(evidence)
 
 
-def _figure(
+def _measurement(
     evidence: Evidence,
     name: Name,
     key: str,
@@ -32,7 +32,7 @@ def _figure(
     *,
     protocol: str,
     note: str = "",
-) -> Figure:
+) -> Measurement:
     """Of one value a rank. If a rank that should have it has none, the figure is missing."""
     values, reason, missing = per_rank(evidence, key, *path)
     if missing or not values:
@@ -40,7 +40,7 @@ def _figure(
     return measured(name, values, bounds, protocol=protocol, note=note)
 
 
-def _products(evidence: Evidence) -> Iterator[Figure]:
+def _products(evidence: Evidence) -> Iterator[Measurement]:
     bounds = {
         kind: evidence.limits.bounds(f"matmul-{kind}", evidence.place()) for kind in ("bf16", "fp8")
     }
@@ -55,7 +55,7 @@ def _products(evidence: Evidence) -> Iterator[Figure]:
         )
         key, note = f"matmul_{kind}", f"shape {shape}" if shape else ""
         path = ("best", "median")
-        yield _figure(evidence, name, key, path, known, protocol=MATMUL, note=note)
+        yield _measurement(evidence, name, key, path, known, protocol=MATMUL, note=note)
     name = Name(
         id="matmul-sustained",
         section=COMPUTE,
@@ -67,10 +67,10 @@ def _products(evidence: Evidence) -> Iterator[Figure]:
         best=bounds["bf16"].best,
         why_no_gate=bounds["bf16"].why_no_gate or "not gated: depends on the power limit",
     )
-    yield _figure(evidence, name, "sustained", ("last",), known, protocol=SUSTAINED)
+    yield _measurement(evidence, name, "sustained", ("last",), known, protocol=SUSTAINED)
 
 
-def _memory(evidence: Evidence) -> Iterator[Figure]:
+def _memory(evidence: Evidence) -> Iterator[Measurement]:
     fastest = _fastest_kernels(evidence)
     triad = evidence.limits.bounds("hbm-triad", evidence.place())
     other = Bounds(limit=triad.limit, why_no_gate="not gated: triad is" if evidence.gpu else NO_GPU)
@@ -79,7 +79,7 @@ def _memory(evidence: Evidence) -> Iterator[Figure]:
             id=f"hbm-{kernel}", section=MEMORY, title=f"memory, STREAM {kernel}", unit="TB/s"
         )
         known = triad if kernel == "triad" else other
-        yield _figure(fastest, name, "memory", ("rates", kernel), known, protocol=STREAM)
+        yield _measurement(fastest, name, "memory", ("rates", kernel), known, protocol=STREAM)
 
 
 NO_GPU = "not gated: no GPU"
@@ -98,14 +98,14 @@ def _fastest_kernels(evidence: Evidence) -> Evidence:
     return Evidence(parts=parts, limits=evidence.limits, environment=evidence.environment)
 
 
-def _copies(evidence: Evidence) -> Iterator[Figure]:
+def _copies(evidence: Evidence) -> Iterator[Measurement]:
     for way in ("host-to-device", "device-to-host"):
         name = Name(id=way, section=COPIES, title=way.replace("-", " "), unit="GB/s")
         known = evidence.limits.bounds("host-copy", evidence.place(), way)
-        yield _figure(evidence, name, "copies", (way,), known, protocol=COPY)
+        yield _measurement(evidence, name, "copies", (way,), known, protocol=COPY)
 
 
-def _pairs(evidence: Evidence) -> Iterator[Figure]:
+def _pairs(evidence: Evidence) -> Iterator[Measurement]:
     """Missing if any node that has pairs could not measure them."""
     known = evidence.limits.bounds("p2p", evidence.place())
     kernel = Bounds(limit=known.limit, why_no_gate="not gated: the copy engine's figure is")

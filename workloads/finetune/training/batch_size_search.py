@@ -6,17 +6,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 
 from ..base.settings import Settings
+from ..base.world import World
 from ..data.conversations import Example
 from ..data.packing import Row, collate, text_example
 from ..fused.memory import MARGIN
-
-if TYPE_CHECKING:
-    from .training import Trainer
+from ..model.training_engines import Engine
 
 # From here on a GPU's matrix products are as fast as they get: 32,768 tokens make the smallest of
 # Qwen2-7B's products, 512 columns of keys, 1,024 tiles of 128 x 128 for 132 multiprocessors.
@@ -34,7 +33,7 @@ class Footprint:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class BatchSize:
     """Rows of a micro-batch, and why."""
 
     rows: int
@@ -80,12 +79,31 @@ class CudaMemory:
         return free
 
 
+class TrialTrainer(Protocol):
+    """What the search needs of a trainer, to try passes of one row and of two."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def world(self) -> World: ...
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def buffer(self) -> torch.Tensor:
+        """All gradients."""
+
+
 def memory_of(device: torch.device) -> Memory | None:
     """None where nothing can be measured: a CPU's memory is shared with all other processes."""
     return CudaMemory(device) if device.type == "cuda" else None
 
 
-def choose_size(footprint: Footprint | None, room: float, rows: int, efficient: int) -> Size:
+def choose_batch_size(
+    footprint: Footprint | None, room: float, rows: int, efficient: int
+) -> BatchSize:
     """For a rank that has `rows` in a step: the most that fit into `room` bytes, at most
     `efficient`, and spread evenly, so that the last micro-batch of a step is not a small rest.
     """
@@ -97,11 +115,11 @@ def choose_size(footprint: Footprint | None, room: float, rows: int, efficient: 
             fitting = held
             reason = f"{footprint.per_row / 1e9:.2f} GB a row of {room / 1e9:.1f} GB that are free"
     if rows <= fitting:
-        return Size(max(rows, 1), "all that this rank has in a step")
-    return Size(math.ceil(rows / math.ceil(rows / fitting)), reason)
+        return BatchSize(max(rows, 1), "all that this rank has in a step")
+    return BatchSize(math.ceil(rows / math.ceil(rows / fitting)), reason)
 
 
-def find_size(trainer: Trainer, memory: Memory | None) -> Size:
+def find_batch_size(trainer: TrialTrainer, memory: Memory | None) -> BatchSize:
     """The same on all ranks: what suits the one that has least room. Raises `RowTooLong` on all of
     them if one has no room for a single row.
     """
@@ -110,17 +128,17 @@ def find_size(trainer: Trainer, memory: Memory | None) -> Size:
     tokens = EFFICIENT_TOKENS_ON_CPU if memory is None else EFFICIENT_TOKENS
     efficient = max(1, tokens // settings.sequence_length)
     if memory is None:
-        own = choose_size(None, 0.0, rows, efficient)
+        own = choose_batch_size(None, 0.0, rows, efficient)
     else:
         own = _fitting(trainer, memory, rows, efficient)
-    sizes: list[Size] = world.gather(own)
+    sizes: list[BatchSize] = world.gather(own)
     for rank, size in enumerate(sizes):
         if size.rows == 0:
             raise RowTooLong(_too_long(settings, world.first + rank, size.reason))
     return min(sizes, key=lambda size: size.rows)
 
 
-def _fitting(trainer: Trainer, memory: Memory, rows: int, efficient: int) -> Size:
+def _fitting(trainer: TrialTrainer, memory: Memory, rows: int, efficient: int) -> BatchSize:
     """From the peaks of one row and of two; the optimiser's moments, which are made later, are not
     free. No rows if not even one fits.
     """
@@ -138,15 +156,15 @@ def _fitting(trainer: Trainer, memory: Memory, rows: int, efficient: int) -> Siz
     trainer.buffer.zero_()
     free = memory.free()
     if not peaks:
-        return Size(0, failure)
+        return BatchSize(0, failure)
     if len(peaks) == 1:
-        return Size(1, "two do not fit into memory")
+        return BatchSize(1, "two do not fit into memory")
     moments = 2 * trainer.buffer.numel() * trainer.buffer.element_size()
     footprint = Footprint(2 * peaks[0] - peaks[1], peaks[1] - peaks[0])
-    return choose_size(footprint, free - moments, rows, efficient)
+    return choose_batch_size(footprint, free - moments, rows, efficient)
 
 
-def _probe(trainer: Trainer, count: int) -> None:
+def _probe(trainer: TrialTrainer, count: int) -> None:
     """The passes of so many full rows."""
     rows = [_full_row(trainer.settings.sequence_length) for _ in range(count)]
     batch = collate(rows, pad=0, one_row=trainer.settings.one_row)
@@ -166,8 +184,8 @@ def _too_long(settings: Settings, rank: int, failure: str) -> str:
         remedies.append("pass --recompute layer")
     if settings.engine == "plain" and not settings.gradient_checkpointing:
         remedies.append("add --gradient-checkpointing")
-    said = " ".join(failure.split())
+    cause = " ".join(failure.split())
     return (
         f"a single row of {settings.sequence_length} tokens does not fit into the memory of rank "
-        f"{rank}: {', or '.join(remedies)} ({said})"
+        f"{rank}: {', or '.join(remedies)} ({cause})"
     )

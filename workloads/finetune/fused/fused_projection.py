@@ -36,7 +36,7 @@ class Part:
     scale: float
 
 
-class Joined:
+class FusedProjection:
     """The projections `parts` of one input. Calls to `refresh` follow every change of adapters.
 
     A `storage` that is given is filled by somebody else, before each `refresh`.

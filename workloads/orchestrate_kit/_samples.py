@@ -1,12 +1,4 @@
-"""How a script tells what it measured (metrics, progress, artifacts, checkpoints), and how it gets
-the samples of work that can be divided.
-
-Standard library, Python 3.8+. Under orchestrate each rank appends JSON lines to
-``$ORCHESTRATE_REPORT_DIR/rank-<RANK>.jsonl``; anywhere else (plain ``torchrun``, plain ``python``)
-the same calls print readable lines, and outputs go to ``./output`` and ``./checkpoints``. Only
-finite numbers are accepted: a metric that is NaN is a failure of the measurement, and the script
-should say so itself.
-"""
+"""The samples of work that can be divided: leased by a coordinator, or every so many-th group."""
 
 from __future__ import annotations
 
@@ -19,101 +11,31 @@ import threading
 import time
 from codecs import BOM_UTF8
 from collections import deque
-from pathlib import Path
+
+from ._reports import (
+    append_line,
+    checked_name,
+    output_dir,
+    plain_scalar,
+    rank,
+    rank_in_run,
+    world_size,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Deque, Dict, Iterator, List, Optional, Set, Tuple, Union
+    from typing import Any, Deque, Dict, Iterator, List, Tuple, Union
 
-    Number = Union[int, float]
+    from ._reports import Number
 
-MAX_LINE_BYTES = 64 * 1024
 MAX_OUTPUT_BYTES = 1024 * 1024
-MAX_NAME = 128
 MAX_REASON = 500
-MAX_WARNINGS = 100
 # How often a worker that has nothing to do looks for more: soon at first, then at leisure.
 MIN_POLL_S, MAX_POLL_S, POLL_GROWTH = 0.002, 0.05, 1.2
-# A coordinator that is gone for this long does not come back; the lease of a run is far shorter.
+# A coordinator that is gone for this long will not return; the lease of a run is far shorter.
 MAX_WAIT_S = 7 * 86400.0
 # What the script was started with, before it can change it.
 ARGUMENTS = tuple(sys.argv[1:])
-
-
-def rank() -> int:
-    """This process's global rank; 0 outside of a launcher."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def world_size() -> int:
-    """How many ranks there are; 1 outside of a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _number() -> int:
-    """This rank's number in the run; `RANK` counts from 0 on nodes that are worlds of their own."""
-    return rank() + int(os.environ.get("ORCHESTRATE_FIRST_RANK", "0"))
-
-
-def output_dir() -> Path:
-    """Where artifacts go; what is in it at the end is collected from every node."""
-    return _directory("ORCHESTRATE_OUTPUT_DIR", "output")
-
-
-def checkpoint_dir() -> Path:
-    """Where checkpoints go; it survives from one attempt of a run to the next, on this node."""
-    return _directory("ORCHESTRATE_CHECKPOINT_DIR", "checkpoints")
-
-
-def metric(name: str, value: Number, unit: str = "", step: Optional[int] = None) -> None:
-    """A measured figure. Without ``step`` it is final; with it, a point of a series.
-
-    NaN and infinity are left out, with a warning: telemetry must not end a training. A final figure
-    that is left out passes no gate. Raises ``ValueError`` for a bad name, or a step that is not a
-    whole number.
-    """
-    place = None if step is None else _scalar("a step", step)
-    if place is not None and (isinstance(place, bool) or not isinstance(place, int)):
-        raise ValueError("a step is a whole number, not %r" % (step,))
-    number = _finite(_name(name), value)
-    if number is not None:
-        _write({"type": "metric", "name": name, "value": number, "unit": unit, "step": place})
-
-
-def progress(done: Number, total: Number, unit: str = "step", **fields: Union[Number, str]) -> None:
-    """How far this rank is; ``fields`` are shown beside it (loss, rate). What is not finite is left
-    out, with a warning.
-    """
-    numbers = {k: v if isinstance(v, str) else _finite(k, v) for k, v in fields.items()}
-    shown = {key: value for key, value in numbers.items() if value is not None}
-    record = {"done": _finite("done", done), "total": _finite("total", total), "unit": unit}
-    if None not in record.values():
-        _write({"type": "progress", **record, "fields": shown})
-
-
-def artifact(path: Union[str, Path], name: Optional[str] = None) -> None:
-    """Announce a finished file below :func:`output_dir`. Raises ``ValueError``, ``OSError``."""
-    root = output_dir().resolve()
-    file = Path(path).resolve()
-    try:
-        relative = str(file.relative_to(root))
-    except ValueError:
-        raise ValueError("%s is not below %s" % (file, root)) from None
-    digest, size = _digest(file)
-    _write(
-        {
-            "type": "artifact",
-            "name": _name(name or relative),
-            "path": relative,
-            "bytes": size,
-            "sha256": digest,
-        }
-    )
-
-
-def checkpoint(path: Union[str, Path], step: int) -> None:
-    """Announce a complete checkpoint. Raises ``ValueError``."""
-    _write({"type": "checkpoint", "path": str(path), "step": int(step)})
 
 
 class Sample:
@@ -148,7 +70,7 @@ def complete(sample: Sample, output: Dict[str, Any], seconds: float, **amounts: 
     on who did it. ``amounts`` are what can be counted: ``generated_tokens=32``. Raises
     ``ValueError`` for a sample that is not open, and what is not plain JSON with finite numbers.
     """
-    numbers = {_name(key): _amount(key, value) for key, value in amounts.items()}
+    numbers = {checked_name(key): _amount(key, value) for key, value in amounts.items()}
     line = _sample_line(sample.index, output)
     _work().complete(sample.index, line, _amount("seconds", seconds), numbers)
 
@@ -158,95 +80,8 @@ def fail(sample: Sample, reason: str) -> None:
     _work().fail(sample.index, str(reason)[:MAX_REASON])
 
 
-def _directory(variable: str, fallback: str) -> Path:
-    path = Path(os.environ.get(variable) or fallback)
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _name(name: object) -> str:
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
-        raise ValueError("not a name of at most %d printable characters: %r" % (MAX_NAME, name))
-    return name
-
-
-def _scalar(name: str, value: Any) -> Any:
-    """The plain number in a scalar of NumPy or torch; everything else as it is."""
-    item = getattr(value, "item", None)
-    if not callable(item):
-        return value
-    try:
-        return item()
-    except (ValueError, RuntimeError):
-        raise ValueError("%s is not one number: %.80r" % (name, value)) from None
-
-
-_warned: Set[str] = set()
-
-
-def _finite(name: str, value: Number) -> Optional[float]:
-    """The number, or None if it is none; said once for each name."""
-    number = float(_scalar(name, value))
-    if math.isfinite(number):
-        return number
-    if name not in _warned and len(_warned) < MAX_WARNINGS:
-        _warned.add(name)
-        sys.stderr.write("orchestrate_kit: %s is %r: it is not reported\n" % (name, number))
-    return None
-
-
-def _digest(file: Path) -> tuple[str, int]:
-    digest = hashlib.sha256()
-    size = 0
-    with file.open("rb") as stream:
-        for chunk in iter(lambda: stream.read(1024 * 1024), b""):
-            digest.update(chunk)
-            size += len(chunk)
-    return digest.hexdigest(), size
-
-
-def _write(record: dict[str, Any]) -> None:
-    """One line by one write, so that lines of several threads or processes never mix."""
-    folder = os.environ.get("ORCHESTRATE_REPORT_DIR")
-    if not folder:
-        _print(record)
-        return
-    line = json.dumps({**record, "t": time.time()}, allow_nan=False).encode()
-    if len(line) >= MAX_LINE_BYTES:
-        raise ValueError("a record of %d bytes; at most %d" % (len(line), MAX_LINE_BYTES))
-    _append(os.path.join(folder, "rank-%d.jsonl" % _number()), line)
-
-
-def _append(path: str, line: bytes, fresh: bool = False) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    fd = os.open(path, flags | os.O_TRUNC if fresh else flags, 0o600)
-    try:
-        os.write(fd, line + b"\n" if line else line)
-    finally:
-        os.close(fd)
-
-
-def _print(record: dict[str, Any]) -> None:
-    if rank():
-        return
-    kind = record["type"]
-    if kind == "metric":
-        step = "" if record["step"] is None else " at step %d" % record["step"]
-        text = "%s = %g %s%s" % (record["name"], record["value"], record["unit"], step)
-    elif kind == "progress":
-        shown = " ".join("%s=%s" % item for item in record["fields"].items())
-        text = "%s %g/%g %s" % (record["unit"], record["done"], record["total"], shown)
-    else:
-        text = "%s %s" % (kind, record["path"])
-    sys.stdout.write(text.rstrip() + "\n")
-    sys.stdout.flush()
-
-
-# ---- divisible work --------------------------------------------------------------------------
-
-
 def _amount(name: str, value: object) -> Number:
-    number = _scalar(name, value)
+    number = plain_scalar(name, value)
     if not isinstance(number, (int, float)) or not 0 <= number < math.inf:
         raise ValueError("%s is %r, not a finite number from 0 on" % (name, value))
     return number
@@ -254,7 +89,7 @@ def _amount(name: str, value: object) -> Number:
 
 def _plain(value: object) -> object:
     """What JSON takes in place of a scalar of NumPy or torch."""
-    number = _scalar("an output", value)
+    number = plain_scalar("an output", value)
     if number is value:
         raise ValueError("an output holds %.80r, which is not plain JSON" % (value,))
     return number
@@ -272,7 +107,7 @@ def _sample_line(index: int, output: object) -> bytes:
     return line
 
 
-class _Open:
+class _OpenSamples:
     """The samples that the script was given and has not answered."""
 
     def __init__(self) -> None:
@@ -296,8 +131,8 @@ class _Open:
                 raise ValueError("sample %d was not handed out here, or is answered" % index)
             self._left[number] -= 1
 
-    def settled(self) -> List[int]:
-        """The groups of which every sample was answered; each is told once."""
+    def take_completed(self) -> List[int]:
+        """The groups of which every sample was answered; each is returned once."""
         with self._lock:
             done = [number for number, left in self._left.items() if not left]
             for number in done:
@@ -305,13 +140,13 @@ class _Open:
         return done
 
 
-class _Alone:
+class _Standalone:
     """All samples, or every so many-th group of them; outputs go to a file of this rank."""
 
     def __init__(self) -> None:
-        self._open = _Open()
+        self._open = _OpenSamples()
         self._path = str(output_dir() / ("samples-%d.jsonl" % rank()))
-        _append(self._path, b"", fresh=True)
+        append_line(self._path, b"", fresh=True)
 
     def groups(self, count: int, group: int, file: str) -> Iterator[List[Sample]]:
         samples: List[Sample] = []
@@ -334,7 +169,7 @@ class _Alone:
     ) -> None:
         del seconds, amounts
         self._open.close(index)
-        _append(self._path, line)
+        append_line(self._path, line)
 
     def fail(self, index: int, reason: str) -> None:
         self._open.close(index)
@@ -362,16 +197,16 @@ class _Leased:
 
     def __init__(self, group: int, identity: str) -> None:
         folder = os.environ["ORCHESTRATE_EXCHANGE_DIR"]
-        self._path = os.path.join(folder, "exchange-%d.jsonl" % _number())
-        self._inbox = os.path.join(folder, "in", "rank-%d" % _number())
-        self._open = _Open()
+        self._path = os.path.join(folder, "exchange-%d.jsonl" % rank_in_run())
+        self._inbox = os.path.join(folder, "in", "rank-%d" % rank_in_run())
+        self._open = _OpenSamples()
         self._waiting: Deque[Tuple[int, List[Sample]]] = deque()
         self._taken = 0
         self._busy_s = 0.0
         self._ended = False
         begun = [os.environ.get("ORCHESTRATE_CONFIGURATION", ""), ARGUMENTS, group]
         digest = hashlib.sha256(json.dumps(begun).encode()).hexdigest()
-        self._tell({"type": "worker", "configuration": digest, "identity": identity})
+        self._post({"type": "worker", "configuration": digest, "identity": identity})
 
     def groups(self, count: int, group: int, file: str) -> Iterator[List[Sample]]:
         del count, group, file  # the coordinator has read them, too
@@ -381,7 +216,7 @@ class _Leased:
             began = time.monotonic()
             yield samples
             self._busy_s += time.monotonic() - began
-            self._tell_settled()
+            self._post_completed()
 
     def complete(
         self, index: int, line: bytes, seconds: Number, amounts: Dict[str, Number]
@@ -390,11 +225,11 @@ class _Leased:
         output = json.loads(line)
         del output["index"]
         record = {"type": "output", "sample": index, "sha256": hashlib.sha256(line).hexdigest()}
-        self._tell({**record, "seconds": seconds, "amounts": amounts, "output": output})
+        self._post({**record, "seconds": seconds, "amounts": amounts, "output": output})
 
     def fail(self, index: int, reason: str) -> None:
         self._open.close(index)
-        self._tell({"type": "failed", "sample": index, "reason": reason})
+        self._post({"type": "failed", "sample": index, "reason": reason})
 
     def _more(self) -> bool:
         """Wait until there is something to do; False at the end."""
@@ -404,13 +239,13 @@ class _Leased:
         while not self._waiting and not self._ended:
             before = time.monotonic()
             if before - began > MAX_WAIT_S:
-                raise TimeoutError("no word from the coordinator for %g s" % MAX_WAIT_S)
+                raise TimeoutError("no message from the coordinator for %g s" % MAX_WAIT_S)
             time.sleep(pause_s)
             pause_s = min(MAX_POLL_S, pause_s * POLL_GROWTH)
             self._take_all()
             if self._open:  # of work that goes on beside this thread
                 self._busy_s += time.monotonic() - before
-                self._tell_settled()
+                self._post_completed()
         return bool(self._waiting)
 
     def _take_all(self) -> None:
@@ -431,7 +266,7 @@ class _Leased:
         """
         took = {"type": "took", "feed": self._taken, "lease": fed.get("lease", "")}
         leased = fed.get("groups", []) if fed["type"] == "lease" else []
-        self._tell({**took, "groups": [entry["group"] for entry in leased]})
+        self._post({**took, "groups": [entry["group"] for entry in leased]})
         if fed["type"] == "refused":
             raise RuntimeError("this worker takes no part: %s" % fed.get("reason"))
         for entry in leased:
@@ -446,23 +281,23 @@ class _Leased:
         if self._ended:
             self._waiting.clear()
 
-    def _tell_settled(self) -> None:
-        done = self._open.settled()
+    def _post_completed(self) -> None:
+        done = self._open.take_completed()
         if done:
-            self._tell({"type": "worked", "groups": done, "busy": self._busy_s})
+            self._post({"type": "worked", "groups": done, "busy": self._busy_s})
 
-    def _tell(self, record: Dict[str, Any]) -> None:
-        _append(self._path, json.dumps({**record, "t": time.time()}, allow_nan=False).encode())
-
-
-_at_work: List[Union[_Alone, _Leased]] = []
+    def _post(self, record: Dict[str, Any]) -> None:
+        append_line(self._path, json.dumps({**record, "t": time.time()}, allow_nan=False).encode())
 
 
-def _work(group: int = 0, identity: str = "") -> Union[_Alone, _Leased]:
+_at_work: List[Union[_Standalone, _Leased]] = []
+
+
+def _work(group: int = 0, identity: str = "") -> Union[_Standalone, _Leased]:
     """This process's share; it begins with the first call of :func:`groups`."""
     if not _at_work:
         if not group:
             raise ValueError("no samples were asked for: groups() comes first")
         leased = os.environ.get("ORCHESTRATE_SAMPLES") == "leased"
-        _at_work.append(_Leased(group, identity) if leased else _Alone())
+        _at_work.append(_Leased(group, identity) if leased else _Standalone())
     return _at_work[0]

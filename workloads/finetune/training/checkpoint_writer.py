@@ -15,7 +15,7 @@ import torch
 
 import orchestrate_kit as kit
 
-from .resumable import prune_checkpoints, save_checkpoint
+from .checkpoints import prune_checkpoints, save_checkpoint
 
 ENDED_BY_TERM = 128 + signal.SIGTERM
 
@@ -79,16 +79,16 @@ class CheckpointWriter:
 def saving_on_term(save: Callable[[], None]) -> Iterator[None]:
     """Who is asked to end by SIGTERM saves first, then ends with 143.
 
-    The asking is heard by a thread of its own, since the main thread may wait in a collective that
+    The signal is read by a thread of its own, since the main thread may wait in a collective that
     other ranks have left. It has until the run's grace is over (10 s, `--budget grace=`): a
     checkpoint that was begun too late counts for nothing, and the one before it stays.
     """
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
 
     def hear() -> None:
         while True:
-            numbers = os.read(told, 64)
+            numbers = os.read(reader, 64)
             if signal.SIGTERM in numbers:
                 break
             if not numbers or 0 in numbers:
@@ -99,7 +99,7 @@ def saving_on_term(save: Callable[[], None]) -> Iterator[None]:
             os._exit(ENDED_BY_TERM)
 
     before = signal.signal(signal.SIGTERM, lambda *_: None)
-    earlier = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    earlier = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     thread = threading.Thread(target=hear, name="saving-on-term", daemon=True)
     thread.start()
     try:
@@ -107,7 +107,7 @@ def saving_on_term(save: Callable[[], None]) -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(earlier)
         signal.signal(signal.SIGTERM, before)
-        os.write(tell, b"\0")
+        os.write(writer, b"\0")
         thread.join()
-        os.close(told)
-        os.close(tell)
+        os.close(reader)
+        os.close(writer)

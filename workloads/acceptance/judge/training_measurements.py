@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from . import scaling
 from .evidence import Evidence, training_rungs
-from .figures import Figure, Name, measured, not_run
 from .limits import Bounds, Reference
+from .measurements import Measurement, Name, measured, not_run
 
 TRAINING = "training"
 PROTOCOL = "15 + 50 steps; median; the slowest rank's rate by the number of ranks"
@@ -15,7 +15,7 @@ TRAINED = {"gpu": "each GPU alone", "node": "each node", "all": "all nodes"}
 NO_GPU = "not gated: no GPU"
 
 
-def training_figures(evidence: Evidence) -> Iterator[Figure]:
+def training_measurements(evidence: Evidence) -> Iterator[Measurement]:
     """Throughput, scaling efficiency, and all nodes by the best single one."""
     rungs = training_rungs(evidence)
     for scope, where in TRAINED.items():
@@ -58,7 +58,7 @@ def _limit(evidence: Evidence, ranks: int) -> Reference | None:
     return Reference(rate, "bf16 peak by 6 N + 6 L d s operations per token")
 
 
-def _efficiency(evidence: Evidence, found: Sequence[scaling.Rung], where: str) -> Figure:
+def _efficiency(evidence: Evidence, found: Sequence[scaling.Rung], where: str) -> Measurement:
     gate = Reference(scaling.GOOD_EFFICIENCY, "derived: public runs keep 97-98 %")
     name = Name(
         id=f"scaling-{found[0].scope}",
@@ -70,7 +70,7 @@ def _efficiency(evidence: Evidence, found: Sequence[scaling.Rung], where: str) -
     return measured(name, {rung.name: rung.efficiency for rung in found}, known)
 
 
-def _speed_up(evidence: Evidence, rungs: Sequence[scaling.Rung]) -> Iterator[Figure]:
+def _speed_up(evidence: Evidence, rungs: Sequence[scaling.Rung]) -> Iterator[Measurement]:
     gain = scaling.speed_up(rungs)
     if gain is None:
         return

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..base.robust import outliers
+from ..base.robust_stats import outliers
 from .evidence import Evidence, pair_rates, per_rank
 
 # Equal GPUs of one node differ by a few percent; less is not worth a name.
@@ -21,7 +21,7 @@ _VALUES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class Comparison:
     """One quantity of every GPU (or pair), by its label."""
 
     title: str
@@ -30,7 +30,7 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Odd:
+class Outlier:
     """One that deviates: by which part of the median."""
 
     who: str
@@ -43,12 +43,12 @@ class Odd:
         return asdict(self)
 
 
-def compared(evidence: Evidence) -> Iterator[Compared]:
+def comparisons(evidence: Evidence) -> Iterator[Comparison]:
     """Everything that equal GPUs should do equally well."""
     for title, unit, key, path in _VALUES:
         values, _, _ = per_rank(evidence, key, *path)
         if values:
-            yield Compared(title=title, unit=unit, values=values)
+            yield Comparison(title=title, unit=unit, values=values)
     triad = {}
     alone = {}
     for rank, part in enumerate(evidence.parts):
@@ -59,17 +59,17 @@ def compared(evidence: Evidence) -> Iterator[Compared]:
             if record["scope"] == "gpu":
                 alone[evidence.label(rank)] = record["tokens_per_s"]
     if triad:
-        yield Compared(title="memory, STREAM triad", unit="TB/s", values=triad)
+        yield Comparison(title="memory, STREAM triad", unit="TB/s", values=triad)
     if alone:
-        yield Compared(title="training alone", unit="tok/s", values=alone)
+        yield Comparison(title="training alone", unit="tok/s", values=alone)
     if pairs := pair_rates(evidence, "copy engine"):
-        yield Compared(title="GPU to GPU", unit="GB/s", values=pairs)
+        yield Comparison(title="GPU to GPU", unit="GB/s", values=pairs)
 
 
-def odd_ones(evidence: Evidence) -> list[Odd]:
+def find_outliers(evidence: Evidence) -> list[Outlier]:
     """Everyone who is out of line in anything."""
     return [
-        Odd(who=who, title=one.title, value=one.values[who], unit=one.unit, deviation=deviation)
-        for one in compared(evidence)
+        Outlier(who=who, title=one.title, value=one.values[who], unit=one.unit, deviation=deviation)
+        for one in comparisons(evidence)
         for who, deviation in outliers(one.values, floor=FLOOR).items()
     ]

@@ -20,9 +20,9 @@ import torch
 from ..base.settings import Settings
 from ..base.world import Place
 from ..data.packing import Row, count_targets, count_tokens
-from ..training.reporting import Recorder
-from ..training.training import Trainer
-from .compressed import digest, from_bytes, to_bytes
+from ..training.recorder import Recorder
+from ..training.trainer import Trainer
+from .compression import digest, from_bytes, to_bytes
 from .exchange import Exchange, Feed, packed
 from .round_plan import RoundPlan, Split
 
@@ -43,7 +43,7 @@ class Terms:
     compression: str
 
 
-class Meeting:
+class RoundClient:
     """All ranks of the node call the same methods; rank 0 has the exchange."""
 
     def __init__(self, trainer: Trainer, recorder: Recorder, place: Place, terms: Terms) -> None:
@@ -70,7 +70,7 @@ class Meeting:
         """Agree with the other nodes on where to begin; this one could after `done` steps, with
         `state`. Returns the steps that are done, and the state then.
         """
-        self.tell(self._joining(done, state))
+        self.post(self._joining(done, state))
         start = self._take(START).header
         if start["needs"]:
             given = self._take(STATE)
@@ -123,8 +123,8 @@ class Meeting:
         """Give this node's part in a round; on rank 0."""
         chunks = list(content)
         self.bytes += sum(map(len, chunks))
-        told = {"type": "part", "round": number, **record}
-        self._exchange.offer(_part(number), chunks, told)
+        announcement = {"type": "part", "round": number, **record}
+        self._exchange.offer(_part(number), chunks, announcement)
 
     def withdraw(self, number: int) -> None:
         """The round is closed: its part is not asked for any more."""
@@ -151,14 +151,14 @@ class Meeting:
     # ---- the end ---------------------------------------------------------------------------------
 
     def end(self, state: Vector) -> None:
-        """All nodes must have the same `state` now; who reports for all is told last."""
+        """All nodes must have the same `state` now; who reports for all is named last."""
         if self._world.rank == 0:
-            self._exchange.tell({"type": "end", "sha256": digest(state)})
+            self._exchange.post({"type": "end", "sha256": digest(state)})
         self._heed(self._take(self._feed_of(self.plan.last + 1)).header)
 
     @property
     def reporting(self) -> bool:
-        """Whether this node tells for all what came of the training."""
+        """Whether this node reports the training's results for all."""
         return self._reports == self._place.index
 
     def figures(self, rounds: int, trained_s: float) -> dict[str, tuple[float, str]]:
@@ -171,10 +171,10 @@ class Meeting:
 
     # ---- talking ---------------------------------------------------------------------------------
 
-    def tell(self, record: dict[str, Any]) -> None:
+    def post(self, record: dict[str, Any]) -> None:
         """One line to the coordinator, from rank 0."""
         if self._world.rank == 0:
-            self._exchange.tell(record)
+            self._exchange.post(record)
 
     def _feed_of(self, number: int) -> int:
         return FIRST_UPDATE + number - self.first

@@ -1,4 +1,4 @@
-"""What a run tells: progress at each step, the loss curve, and the figures at the end."""
+"""What a run reports: progress at each step, the loss curve, and the figures at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import orchestrate_kit as kit
 from ..base.settings import Settings
 from ..base.world import World
 from .accounting import flop_per_token, peak_flops
-from .training import StepRecord
+from .trainer import StepRecord
 
 MAX_WARMUP_STEPS = 20
 
