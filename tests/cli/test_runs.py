@@ -360,7 +360,7 @@ def test_clean_keeps_a_run_whose_outputs_were_not_collected(
 
     said = capsys.readouterr().err
     if damage:
-        assert "whether its outputs came cannot be told" in said
+        assert "unknown whether its outputs were collected" in said
     else:
         assert "r1: a: its outputs were not collected" in said
     assert "orchestrate clean r1 --discard" in said

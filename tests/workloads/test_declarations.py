@@ -102,6 +102,7 @@ def test_without_the_coordinator_the_defaults_are_the_same(
 
 
 @pytest.mark.parametrize("name, module, settings", COPIES)
+@pytest.mark.processes
 def test_a_copy_under_another_name_follows_its_own_declaration(
     name: str, module: str, settings: str, tmp_path: Path
 ) -> None:
