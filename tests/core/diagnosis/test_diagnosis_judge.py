@@ -15,8 +15,8 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Confidence,
     Diagnosis,
     End,
-    Role,
-    Source,
+    LogRole,
+    LogSource,
 )
 from orchestrator.core.diagnosis.facts_as_clues import from_facts
 from orchestrator.core.diagnosis.first_cause import judge, telling_lines
@@ -33,8 +33,8 @@ WATCHDOG = BY_ID["TORCH-COLL-001"]
 HARMLESS = BY_ID["NCCL-IB-008"]
 
 
-def source(rank: int) -> Source:
-    return Source(name=f"rank-{rank}.log", rank=rank)
+def source(rank: int) -> LogSource:
+    return LogSource(name=f"rank-{rank}.log", rank=rank)
 
 
 def clue(rule: str, rank: int, at: float | None = None, line: int = 1) -> Clue:
@@ -62,7 +62,7 @@ def test_the_first_cause_is_never_worth_less_than_another_clue(several: list[Clu
     found = judge(several)
     worth = min(c.rule.role for c in several)
 
-    if worth is Role.HARMLESS:
+    if worth is LogRole.HARMLESS:
         assert found.diagnosis is None
     else:
         assert found.diagnosis is not None
@@ -142,7 +142,7 @@ def test_who_did_not_time_out_is_pointed_at() -> None:
 def test_a_signal_alone_is_a_failure_without_a_reason() -> None:
     """SIGKILL is named, with little confidence; a kernel's line explains it."""
     end = End(source=source(2), outcome=Signalled(9))
-    kernel = Clue(rule=BY_ID["HOST-OOM-001"], source=Source(name="dmesg"), line=9, text="Killed")
+    kernel = Clue(rule=BY_ID["HOST-OOM-001"], source=LogSource(name="dmesg"), line=9, text="Killed")
 
     assert blamed(ends=(end,)).id == "HOST-KILL-001"
     assert blamed(ends=(end,)).confidence is Confidence.POSSIBLE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import Confidence, Domain, LogRole, Rule, sign
 
 RULES = (
     Rule(
@@ -155,7 +155,7 @@ RULES = (
         "above, or in the log of the rank that built it",
         remedy="look for 'error:' above that line; remove ~/.cache/torch_extensions before the "
         "next try",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         weight=40,
         signs=(
             sign("Error building extension", r"Error building extension ['\"](?P<detail>\w{1,60})"),
