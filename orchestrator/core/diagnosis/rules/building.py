@@ -178,7 +178,7 @@ RULES = (
         domain=Domain.LAUNCH,
         cause="the installer on {who} finds no package that fits: {detail}",
         remedy="does this Python version have that package (python3 --version), and does the node "
-        "reach an index; orchestrate builds environments with python: {{workload: true}}",
+        "reach an index; or have environments built: python: {{workload: true}}",
         confidence=Confidence.CERTAIN,
         weight=72,
         signs=(
@@ -207,7 +207,7 @@ RULES = (
         domain=Domain.LAUNCH,
         cause="{who} could not activate its conda environment ({detail})",
         remedy="conda env list on that node; in scripts source CONDA/etc/profile.d/conda.sh before "
-        "conda activate; orchestrate takes its interpreter by path (python: of the inventory)",
+        "conda activate; or name its interpreter by path (python: of the inventory)",
         confidence=Confidence.CERTAIN,
         weight=80,
         signs=(
