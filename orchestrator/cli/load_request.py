@@ -17,6 +17,7 @@ from orchestrator.adapters.sync.code_snapshot import (
 )
 from orchestrator.adapters.sync.ignore_file import line_for
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
+from orchestrator.cli.load_cluster import load_cluster
 from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_slurm_options
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.launchers.ray import OPTION as RAY_ADDRESS
@@ -25,7 +26,7 @@ from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assume
 from orchestrator.core.planning.planning import plan as make_plan
-from orchestrator.parsing.inputs.selection import select
+from orchestrator.parsing.inputs.command_line import refuse_misunderstandings, with_interpreter
 from orchestrator.parsing.inputs.workload import make_job
 
 ANY_SCRIPT = "train.py"
@@ -40,8 +41,10 @@ def load_request(
 ) -> RunRequest:
     """The request, without the digest of the code. Raises :class:`UsageError`."""
     catalog = Catalog.from_environment(os.environ)
-    cluster = select(catalog.cluster(options.cluster), options.nodes)
+    cluster = load_cluster(options.cluster, options.nodes)
     job = _load_job(catalog, options, words)
+    if words:
+        cluster = with_interpreter(cluster, words)
     launcher, launcher_options = _launcher(options)
     request = RunRequest(
         run_id=run_id,
@@ -75,11 +78,10 @@ def _launcher(options: JobOptions) -> tuple[str, tuple[str, ...]]:
 
 def request_for_any_script(options: JobOptions, *, run_id: str) -> RunRequest:
     """A request for a script that nobody named, to be planned but never run."""
-    catalog = Catalog.from_environment(os.environ)
     script = Workload(name="any script", source="-", folder="-", entry=ANY_SCRIPT)
     return RunRequest(
         run_id=run_id,
-        cluster=select(catalog.cluster(options.cluster), options.nodes),
+        cluster=load_cluster(options.cluster, options.nodes),
         job=Job(workload=script),
         launcher=options.launcher,
         ranks_per_node=options.ranks_per_node,
@@ -168,5 +170,6 @@ def _load_job(catalog: Catalog, options: JobOptions, words: tuple[str, ...]) -> 
     if options.settings:
         what = "--set is for workloads; a script takes its own arguments"
         raise UsageError(what, id="run.set", remedy=f"-- {words[0]} --name value")
+    refuse_misunderstandings(words, options.launcher)
     workdir = Path(options.workdir) if options.workdir is not None else None
     return open_script(words, cwd=Path.cwd(), workdir=workdir)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
-import orchestrate_kit as kit
+from orchestrate_kit import _samples
 from orchestrator.adapters.agent_client.frames import BadFrame, decode
 from orchestrator.adapters.store.data_set import sample_set
 from orchestrator.adapters.store.foreign_files import read_foreign
@@ -110,7 +110,7 @@ def samples(data: bytes) -> None:
     except OrchestrateError:
         return
     try:
-        read = list(kit._samples(0, path))
+        read = list(_samples._samples(0, path))
     except ValueError as error:
         raise Disagreement(str(error)) from error
     if found is None or found.total != len(read):

@@ -30,6 +30,29 @@ def refusal(text: str, environ: dict[str, str] | None = None) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "written,host",
+    [
+        ("2001:db8::12", "2001:db8::12"),
+        ("[2001:db8::12]", "2001:db8::12"),
+        ("::1", "::1"),
+        ("fe80::1:22", "fe80::1:22"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("[fe80::1%eth0]", "fe80::1%eth0"),
+    ],
+)
+def test_ipv6_addresses_with_and_without_brackets(written: str, host: str) -> None:
+    """Brackets around an address are no folded set."""
+    cluster = load(f"name: c\nnodes: [{{name: a, ssh: '{written}'}}]\n")
+    assert cluster.nodes[0].ssh.host == host
+
+
+def test_a_user_of_a_domain() -> None:
+    """As directories of Windows name them."""
+    cluster = load("name: c\nnodes: [{name: a, user: 'LAB\\bob'}]\n")
+    assert cluster.nodes[0].ssh.user == "LAB\\bob"
+
+
 def test_a_name_is_enough() -> None:
     """The smallest inventory: the name is the SSH alias, the rest is default."""
     node = load(MINIMAL).nodes[0]
@@ -163,8 +186,19 @@ def test_mistakes_are_shown_where_they_are(text: str, expected: str) -> None:
         ("ssh: 'a b'", "not a host name or SSH alias"),
         ('ssh: "a\\tb"', "not a host name or SSH alias"),
         ("ssh: 'x;id'", "not a host name or SSH alias"),
+        ("ssh: '192.0.2.9:2222'", "write ssh: 192.0.2.9, port: 2222"),
+        ("ssh: 'node-b:2222'", "write ssh: node-b, port: 2222"),
+        ("ssh: 'abcd:22'", "write ssh: abcd, port: 22"),
+        ("ssh: 'node-b:'", "write ssh: node-b, port: NUMBER"),
+        ("ssh: 'rack-[1-2]:22'", "write ssh: rack-[1-2], port: 22"),
+        ("ssh: '[2001:db8::12]:22'", "write ssh: 2001:db8::12, port: 22"),
+        ("ssh: 'a:b:c'", "neither a host name nor an IPv6 address"),
+        ("ssh: '2001:db8::[1-4]'", "neither a host name nor an IPv6 address"),
+        ("ssh: 'root@192.0.2.9'", "write ssh: 192.0.2.9, user: root"),
+        ("ssh: 'ssh://root@192.0.2.9'", "not a URI"),
         ("user: -l", "not a user name"),
         ("user: 'a b'", "not a user name"),
+        ("user: 'LAB\\'", "not a user name"),
         ("jump: -x", "not a jump host"),
         ("jump: 'a b'", "not a jump host"),
         ("port: 0", "port: must be greater than or equal to 1, found the number 0"),

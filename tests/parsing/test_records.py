@@ -1,4 +1,4 @@
-"""Answers of nodes are read by the fields that take them: strictly, within bounds, never trusted."""
+"""Answers of nodes are read by the fields that take them: strictly and within bounds."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.node_layout import NodeLayout
 from orchestrator.parsing.replies.output_listing import parse_listing
 from tests.security.rows import UNSAFE_FILES
+from tests.time_limits import scaled
 
 MOMENT_S = 0.0005  # as long as one look takes, so that it meets every state
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -144,7 +145,7 @@ class Node:
 
 async def collected(node: Node, folder: RunFolder) -> Path:
     link: Any = node
-    await collect_outputs(link, "r", 1, folder, timeout_s=20)
+    await collect_outputs(link, "r", 1, folder, timeout_s=scaled(20))
     return folder.node_artifacts("n1")
 
 
@@ -416,7 +417,7 @@ def swapping(place: Path, outside: Path) -> Iterator[None]:
         yield
     finally:
         over.set()
-        thread.join(10)
+        thread.join(scaled(10))
 
 
 def test_swapped_between_look_and_use(attempt: tuple[NodeLayout, Path], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import orchestrate_kit as kit
+from orchestrate_kit import _samples
 from orchestrator.parsing.replies.sample_records import (
     LeaseAck,
     Output,
@@ -38,7 +39,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As if started by hand in an empty folder."""
     for name in ("RANK", "WORLD_SIZE", "ORCHESTRATE_OUTPUT_DIR", "ORCHESTRATE_SAMPLES"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(kit, "_at_work", [])
+    monkeypatch.setattr(_samples, "_at_work", [])
     monkeypatch.chdir(tmp_path)
 
 
@@ -221,7 +222,7 @@ def test_a_bad_output_is_refused_where_it_is_made(
 @given(st.dictionaries(st.text().filter(lambda key: key != "index"), PLAIN, max_size=4))
 def test_both_sides_digest_the_same(output: dict[str, Any]) -> None:
     """Whatever the output, what a worker tells is what the coordinator merges, byte for byte."""
-    line = kit._sample_line(3, output)
+    line = _samples._sample_line(3, output)
     record = {"type": "output", "sample": 3, "output": json.loads(line)}
     del record["output"]["index"]
 
@@ -230,4 +231,4 @@ def test_both_sides_digest_the_same(output: dict[str, Any]) -> None:
 
 def test_keys_that_are_no_texts_sort_as_texts() -> None:
     """As JSON has no others, they become texts before they are sorted."""
-    assert kit._sample_line(0, {2: "b", 10: "a"}) == b'{"10": "a", "2": "b", "index": 0}'
+    assert _samples._sample_line(0, {2: "b", 10: "a"}) == b'{"10": "a", "2": "b", "index": 0}'

@@ -69,10 +69,13 @@ class OwnedChannel(AgentChannel):
 async def dial(spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float) -> OwnedChannel:
     """Connect to the node and start the agent there, within ``timeout_s`` in all."""
     limits = replace(limits, connect_timeout_s=min(timeout_s, limits.connect_timeout_s))
-    async with asyncio.timeout(timeout_s):
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    async with asyncio.timeout_at(deadline):
         transport = await open_transport(spec, limits=limits)
         try:
-            channel = await OwnedChannel.open(transport, spec, timeout_s=timeout_s)
+            left_s = deadline - loop.time()
+            channel = await OwnedChannel.open(transport, spec, timeout_s=left_s)
         except BaseException:
             await transport.close()
             raise

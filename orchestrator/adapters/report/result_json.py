@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.core.base.errors import ExitCode, InternalError, UsageError
 from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis, Evidence
+from orchestrator.core.model.workload import Direction
 from orchestrator.core.verdict.result import (
     SCHEMA_VERSION,
     FailureResult,
@@ -81,10 +82,7 @@ def _read(data: Mapping[str, Any]) -> Result:
         world_size=data["world_size"],
         ladder=tuple(RungResult(**rung) for rung in data["ladder"]),
         nodes=tuple(NodeResult(**node) for node in data["nodes"]),
-        metrics={
-            name: MetricResult(**{**metric, "verdict": Verdict(metric["verdict"])})
-            for name, metric in data["metrics"].items()
-        },
+        metrics={name: _read_metric(metric) for name, metric in data["metrics"].items()},
         outputs={
             node: OutputsResult(**{**came, "left_out": tuple(came["left_out"])})
             for node, came in data.get("outputs", {}).items()  # results of earlier versions lack it
@@ -98,10 +96,17 @@ def _read(data: Mapping[str, Any]) -> Result:
     )
 
 
+def _read_metric(data: Mapping[str, Any]) -> MetricResult:
+    # Results of before metrics had a direction say nothing of it.
+    direction = Direction(data.get("direction", Direction.INFO))
+    return MetricResult(**{**data, "verdict": Verdict(data["verdict"]), "direction": direction})
+
+
 def _metric(metric: MetricResult) -> dict[str, Any]:
     value = metric.value
     finite = value is not None and math.isfinite(value)
-    return {**asdict(metric), "value": value if finite else None, "verdict": metric.verdict.value}
+    words = {"verdict": metric.verdict.value, "direction": metric.direction.value}
+    return {**asdict(metric), **words, "value": value if finite else None}
 
 
 def _outputs(came: OutputsResult) -> dict[str, Any]:

@@ -35,7 +35,6 @@ from orchestrator.core.base.manifest import (
     target_fault,
 )
 
-KIT = "orchestrate_kit.py"
 BUFFER_BYTES = 1024 * 1024
 HASH_THREADS = 4
 HASH_BATCH = 256
@@ -60,7 +59,7 @@ class TreePart:
 def workload_parts(folder: Path, kit: Path, needed: tuple[str, ...] = ()) -> tuple[TreePart, ...]:
     """A workload: its folder under its own name, and the kit beside it."""
     tree = TreePart(source=folder, place=folder.name, needed=needed)
-    return tree, TreePart(source=kit, place=KIT)
+    return tree, *_modules(kit, kit.name)
 
 
 def project_parts(
@@ -68,7 +67,13 @@ def project_parts(
 ) -> tuple[TreePart, ...]:
     """A user's project as it is; the kit lies where it hides nothing of the user's."""
     tree = TreePart(source=folder, own=own, needed=needed)
-    return tree, TreePart(source=kit, place=f"{KIT_FOLDER}/{KIT}")
+    return tree, *_modules(kit, f"{KIT_FOLDER}/{kit.name}")
+
+
+def _modules(package: Path, place: str) -> Iterator[TreePart]:
+    """One by one, so that what stays behind by a rule is the user's alone."""
+    for file in sorted(package.glob("*.py")):
+        yield TreePart(source=file, place=f"{place}/{file.name}")
 
 
 class Snapshot:

@@ -15,10 +15,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.adapters.transport.ssh_config import matches
-from orchestrator.core.base.errors import SourceLocation
+from orchestrator.core.base.errors import SourceLocation, UsageError
+from orchestrator.parsing.ssh_config.patterns import matches_host
 
 SSH_PORT = 22
+KRL_MAGIC = b"SSHKRL\n\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,33 @@ def trust_in(files: Sequence[str], names: Sequence[str]) -> Trust:
     )
 
 
+def revoked_in(file: str) -> tuple[HostKey, ...]:
+    """The keys of a file of ``RevokedHostKeys``: public keys, one a line.
+
+    Raises :class:`UsageError` for a file that cannot be read, for ssh then trusts no host at all,
+    and for a binary revocation list.
+    """
+    try:
+        data = Path(file).read_bytes()
+    except OSError as error:
+        why, remedy = error.strerror or str(error), "correct the file's name, or make it readable"
+        raise _unusable(file, why, remedy) from error
+    if data.startswith(KRL_MAGIC):
+        remedy = "list the revoked public keys in a text file, one a line"
+        raise _unusable(file, "it is a binary revocation list (KRL)", remedy)
+    found = []
+    for number, line in enumerate(data.decode(errors="surrogateescape").split("\n"), start=1):
+        entry = _parse_line(["*", *line.split()], SourceLocation(file, number))
+        if entry is not None and not entry.key.kind.startswith("#"):
+            found.append(entry.key)
+    return tuple(found)
+
+
+def _unusable(file: str, why: str, remedy: str) -> UsageError:
+    what = "RevokedHostKeys names a file that cannot be used"
+    return UsageError(what, id="OR-SSH-028", where=file, why=why, remedy=remedy)
+
+
 def _keys(entries: Iterable[_Entry], marker: str) -> tuple[HostKey, ...]:
     return tuple(entry.key for entry in entries if entry.marker == marker)
 
@@ -91,7 +119,7 @@ def _matching(index: _Index, name: str) -> Iterator[_Entry]:
         if entry.hosts.startswith("|"):
             if _is_hash_of(entry.hosts, name):
                 yield entry
-        elif matches(name, entry.hosts.split(",")):
+        elif matches_host(name, entry.hosts):
             yield entry
 
 

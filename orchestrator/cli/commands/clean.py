@@ -35,7 +35,7 @@ def select_runs(
         folder = find_run(layout, run)
         if may_go_on(folder):
             remedy = f"orchestrate stop {folder.run_id}"
-            what = f"run {folder.run_id} still goes on"
+            what = f"run {folder.run_id} is still running"
             raise BusyError(what, id="OR-CLEAN-001", remedy=remedy)
         return [folder]
     before = time.time() - (older_than_days or 0.0) * DAY_S

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.cli.load_cluster import load_cluster
 from orchestrator.cli.options import cluster_options, json_option
 from orchestrator.cli.output import print_json, print_table
 from orchestrator.core.base.errors import ExitCode, UsageError
@@ -30,7 +30,6 @@ from orchestrator.core.verdict.result import Status
 from orchestrator.engine.drills.drill_job import sleeping
 from orchestrator.engine.drills.drill_series import Ending, perform
 from orchestrator.engine.support.interrupts import Interrupts
-from orchestrator.parsing.inputs.selection import select
 from orchestrator.view.terminal.text import brief, seconds
 
 HERE = "(here)"
@@ -70,7 +69,7 @@ def drill(cluster: str, nodes: str, only: tuple[str, ...], *, dry_run: bool, as_
     kept, 1 when one was broken, 4 when a node cannot be reached, and 75 when another
     run holds GPUs or machines.
     """
-    selected = select(Catalog.from_environment(os.environ).cluster(cluster), nodes)
+    selected = load_cluster(cluster, nodes)
     chosen = _choose(drills(DrillLimits()), only)
     pairs = targets(chosen, [spec.name for spec in selected.workers])
     if dry_run:
@@ -113,7 +112,7 @@ class _Told:
             _say(f"      {outcome.verdict}, {seconds(outcome.seconds)} in all")
         if outcome.folder:
             _say(f"      its run is kept: {outcome.folder}")
-            _say(f"      when it has told you enough: orchestrate clean {outcome.run_id}")
+            _say(f"      to remove it: orchestrate clean {outcome.run_id}")
         if self._as_json:
             print_json("drill", _record(outcome))
 

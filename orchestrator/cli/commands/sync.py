@@ -39,19 +39,17 @@ def sync(
     does not hold all of it.
     """
     import asyncio
-    import os
 
-    from orchestrator.adapters.store.catalog import Catalog
+    from orchestrator.cli.load_cluster import load_cluster
     from orchestrator.core.base.errors import ExitCode
     from orchestrator.core.model.request import Budgets
     from orchestrator.engine.oneshot.sync_only import bring
-    from orchestrator.parsing.inputs.selection import select
 
     if cluster is None and not dry_run:
         raise click.UsageError("Missing option '-C' / '--cluster'.")
     workers: Sequence[NodeSpec] = ()
     if cluster is not None:
-        workers = select(Catalog.from_environment(os.environ).cluster(cluster), nodes).workers
+        workers = load_cluster(cluster, nodes).workers
     snapshot = _take(workdir)
     if dry_run:
         _show_dry(snapshot, workers, as_json=as_json)

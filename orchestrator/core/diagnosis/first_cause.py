@@ -92,6 +92,9 @@ def _first(rivals: Sequence[Clue], ends: Sequence[End]) -> tuple[Clue, bool]:
     if order and all(_who(clue.source) in order for clue in heads):
         return min(heads, key=lambda clue: (order[_who(clue.source)], *_standing(clue))), True
     best = min(heads, key=_standing)
+    # Of several who say the same, the one that is known to have ended first.
+    alike = [c for c in heads if c.rule.id == best.rule.id and _who(c.source) in order]
+    best = min(alike, key=lambda clue: order[_who(clue.source)], default=best)
     return best, all(clue.rule.id == best.rule.id for clue in rivals)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.model.workload import Gate, Metric
+from orchestrator.core.model.workload import Direction, Gate, Metric
 from orchestrator.core.run.events import Divided
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.failure_cause import failure_of
@@ -117,6 +117,7 @@ def _metrics(state: RunState) -> Iterator[tuple[str, MetricResult]]:
                 verdict=judge(value, gate),
                 min=gate.min if gate else None,
                 max=gate.max if gate else None,
+                direction=metric.direction if metric else Direction.INFO,
             ),
         )
 

@@ -56,7 +56,7 @@ def kept_on_nodes(folder: RunFolder) -> list[str]:
     try:
         state = recall(folder, read_request(folder)).state
     except InternalError as error:
-        return [f"whether its outputs came cannot be told: {error.why or error.what}"]
+        return [f"unknown whether its outputs were collected: {error.why or error.what}"]
     return [f"{name}: {what}" for name, node in state.nodes.items() if (what := _kept(node))]
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 
+from orchestrator.node_agent.base.activation import in_force
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, AgentFault, shorten
 from orchestrator.node_agent.base.login import expand, login_environment
 from orchestrator.node_agent.base.wire import field, strings
@@ -33,7 +34,11 @@ CONDA_ROOTS = (
 
 
 def resolve(request: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"interpreter": {"kind", "value"}, "modules": [...]}`` -> path, version, modules found."""
+    """``{"interpreter": {"kind", "value"}, "modules": [...]}`` -> its path, the modules found, and
+    the variables of the environment that it belongs to.
+
+    A bare name is the login's Python, whose environment is the login's, too.
+    """
     asked = field(request, "interpreter", dict)
     kind, value = field(asked, "kind", str), field(asked, "value", str)
     path = _find(kind, value)
@@ -43,7 +48,12 @@ def resolve(request: Mapping[str, Any]) -> dict[str, Any]:
     if "sys" not in modules:
         raise AgentFault(ABSENT, f"{path} is no working Python: {'; '.join(notes)[:500]}")
     del modules["sys"]
-    return {"interpreter": path, "modules": modules}
+    bare = kind == "interpreter" and "/" not in value
+    return {
+        "interpreter": path,
+        "modules": modules,
+        "environment": {} if bare else in_force(path),
+    }
 
 
 def _find(kind: str, value: str) -> str:

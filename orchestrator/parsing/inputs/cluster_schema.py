@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +16,7 @@ from pydantic import (
 )
 
 from orchestrator.core.base.nodeset import MAX_NAME_LENGTH, NodeSetError, expand
+from orchestrator.core.model.inventory import TransportKind
 from orchestrator.parsing.inputs.validation import Strict, describe
 
 # Also the second set of controls, and what reorders a line: this text is shown on terminals.
@@ -22,7 +24,9 @@ _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
+_BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\](?::([0-9]+))?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]*")
+_LOGIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._@\\-]*[A-Za-z0-9._@-])?")  # also DOMAIN\user
 _HOP_HOST = r"(\[[A-Za-z0-9:.%]+\]|[A-Za-z0-9_][A-Za-z0-9._%-]*)"
 _HOP = rf"({_USER.pattern}@)?{_HOP_HOST}(:[0-9]{{1,5}})?"
 _JUMP = re.compile(rf"{_HOP}(,{_HOP})*")
@@ -82,11 +86,46 @@ def _nodeset(text: str) -> str:
 
 
 def _host(text: str) -> str:
+    address, port = _bracketed(text)
+    if address:
+        if port:
+            raise ValueError(f"the port has a field of its own; write ssh: {address}, port: {port}")
+        return address
+    _refuse_parts(text)
     if "[" in text:
         return _nodeset(text)
     if len(text) > MAX_NAME_LENGTH or not _HOST.fullmatch(text):
         raise ValueError(f"not a host name or SSH alias: {text[:80]!r}")
     return text
+
+
+def _bracketed(text: str) -> tuple[str, str]:
+    """The IPv6 address in ``[...]`` and the port behind it; empty where there is none."""
+    found = _BRACKETED.fullmatch(text)
+    return (found[1], found[2] or "") if found and _is_ipv6(found[1]) else ("", "")
+
+
+def _refuse_parts(text: str) -> None:
+    """What other tools write together with the host: user, port and scheme."""
+    if "://" in text:
+        raise ValueError("not a URI: write the host alone, with user: and port: beside it")
+    user, at, host = text.rpartition("@")
+    if at:
+        raise ValueError(f"the user has a field of its own; write ssh: {host}, user: {user}")
+    host, colon, port = text.rpartition(":")
+    if colon and not _is_ipv6(text):
+        if ":" in host and not _is_ipv6(host):
+            raise ValueError(f"neither a host name nor an IPv6 address: {text[:80]!r}")
+        number = port or "NUMBER"
+        raise ValueError(f"the port has a field of its own; write ssh: {host}, port: {number}")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_clean)]
@@ -95,17 +134,23 @@ RemotePath = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_remote_p
 RemoteFolder = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_remote_folder)]
 Label = Annotated[str, _matching(_LABEL, "a plain name (letters, digits, . _ -)")]
 EnvName = Annotated[str, _matching(_ENV_NAME, "an environment variable name")]
-User = Annotated[str, _matching(_USER, "a user name")]
+User = Annotated[str, _matching(_LOGIN, "a user name")]
 Jump = Annotated[str, _matching(_JUMP, "a jump host ([user@]host[:port])")]
 Names = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_nodeset)]
 Host = Annotated[str, AfterValidator(_host)]
+
+
+if TYPE_CHECKING:
+    TransportName = str
+else:  # derived, so that a transport is declared once
+    TransportName = Literal[tuple(kind.value for kind in TransportKind)]
 
 
 class GpuEntry(Strict):
     """Declared GPUs; the number N is short for {count: N}."""
 
     count: int | None = Field(
-        default=None, ge=0, le=64, description="GPUs in the node; left out = as many as are found"
+        default=None, ge=0, le=64, description="GPUs in the node; omitted = as many as are found"
     )
     type: Label | None = Field(
         default=None, description="Model to expect in the driver's name, e.g. H100"
@@ -204,12 +249,12 @@ class NodeFields(Strict):
     role: Literal["worker", "coordinator"] | None = Field(
         default=None, description="coordinator: contacted, but runs no rank (default worker)"
     )
-    transport: Literal["asyncssh", "paramiko", "local"] | None = Field(
+    transport: TransportName | None = Field(
         default=None, description="How the node is reached (default asyncssh); local = this machine"
     )
-    user: User | None = Field(default=None, description="SSH user; left out = ssh_config decides")
+    user: User | None = Field(default=None, description="SSH user; omitted = from ssh_config")
     port: int | None = Field(
-        default=None, ge=1, le=65535, description="SSH port; left out = ssh_config"
+        default=None, ge=1, le=65535, description="SSH port; omitted = from ssh_config"
     )
     key: LocalPath | None = Field(default=None, description="Private key file on the coordinator")
     jump: Jump | None = Field(default=None, description="Jump host, as ssh -J: [user@]host[:port]")
@@ -262,7 +307,7 @@ class ExpectationEntry(Strict):
     metric: Label = Field(description="Metric name")
     value: float = Field(allow_inf_nan=False, description="The figure, in `unit`")
     unit: Text = Field(description="Unit, e.g. GB/s")
-    source: Text = Field(description="Who says so, and where")
+    source: Text = Field(description="Source of the figure")
 
 
 class ClusterFile(Strict):

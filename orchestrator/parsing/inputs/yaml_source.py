@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -70,11 +70,28 @@ class InputProblem:
 
 
 @dataclass(frozen=True, slots=True)
+class Tagged:
+    """A text behind a tag that the dialect knows, such as ``!vault``; what it means is not ours."""
+
+    tag: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a document is read: what an unquoted word means, merge keys, the tags that are kept."""
+
+    resolve: Callable[[str], Scalar]
+    merges: bool = False
+    tags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One value with its position. A mapping maps a key to (where the key is, its value)."""
 
     place: SourceLocation
-    value: Scalar | list[Node] | dict[str, tuple[SourceLocation, Node]]
+    value: Scalar | Tagged | list[Node] | dict[str, tuple[SourceLocation, Node]]
     size: int = 1
     depth: int = 0
 
@@ -110,14 +127,16 @@ class Document:
         return place
 
 
-def parse_yaml(data: str | bytes, source: str) -> Document:
+def parse_yaml(data: str | bytes, source: str, dialect: Dialect | None = None) -> Document:
     """Compose one YAML document. ``source`` is the file name that errors show.
+
+    Without a ``dialect``, the strict one of this project's own files.
 
     Raises :class:`UsageError` with file:line:column for what is not one small, well-formed
     document. Duplicate keys and tags do not stop it: they are in ``problems``.
     """
     text = _decode(data, source)
-    composer = _Composer(source)
+    composer = _Composer(source, dialect or STRICT)
     try:
         root = composer.document(iter(YAML(typ="safe", pure=True).parse(text)))
     except _Refused as error:
@@ -155,8 +174,9 @@ class _Refused(Exception):
 class _Composer:
     """Builds nodes from parser events, and collects what is wrong but does not stop the reading."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, dialect: Dialect) -> None:
         self._source = source
+        self._dialect = dialect
         self._anchors: dict[str, Node] = {}
         self._count = 0
         self.problems: list[InputProblem] = []
@@ -177,13 +197,11 @@ class _Composer:
         if isinstance(event, AliasEvent):
             return self._alias(event, place, depth)
         self._spend(1, place)
-        if isinstance(event, ScalarEvent | CollectionStartEvent) and event.tag is not None:
-            what = "a tag (a word that begins with '!') is not accepted"
-            remedy = "write plain text, numbers, lists and mappings"
-            self.problems.append(InputProblem(place, what, remedy))
+        tag = self._tag(event, place)
         if isinstance(event, ScalarEvent):
             text = self._text(event.value, place)
-            node = Node(place, resolve(text) if _is_plain(event) else text)
+            value = self._dialect.resolve(text) if _is_plain(event) else text
+            node = Node(place, Tagged(tag, text) if tag else value)
         elif isinstance(event, SequenceStartEvent):
             node = self._list(place, events, depth)
         else:
@@ -193,6 +211,18 @@ class _Composer:
             self._anchors[event.anchor] = node
         return node
 
+    def _tag(self, event: Event, place: SourceLocation) -> str:
+        """The tag of a text, if the dialect knows it; any other is a problem."""
+        if not isinstance(event, ScalarEvent | CollectionStartEvent) or event.tag is None:
+            return ""
+        tag = str(event.tag)
+        if isinstance(event, ScalarEvent) and tag in self._dialect.tags:
+            return tag
+        what = "a tag (a word that begins with '!') is not accepted"
+        remedy = "write plain text, numbers, lists and mappings"
+        self.problems.append(InputProblem(place, what, remedy))
+        return ""
+
     def _list(self, place: SourceLocation, events: Iterator[Event], depth: int) -> Node:
         items: list[Node] = []
         while not isinstance(event := next(events), SequenceEndEvent):
@@ -201,23 +231,40 @@ class _Composer:
 
     def _mapping(self, place: SourceLocation, events: Iterator[Event], depth: int) -> Node:
         entries: dict[str, tuple[SourceLocation, Node]] = {}
+        merged: dict[str, tuple[SourceLocation, Node]] = {}
         while not isinstance(event := next(events), MappingEndEvent):
             at = self._place(event)
             if not isinstance(event, ScalarEvent):
                 raise _Refused(at, "a key must be plain text")
-            if event.value == "<<" and _is_plain(event):
+            is_merge = event.value == "<<" and _is_plain(event)
+            node = self._node(next(events), events, depth + 1)
+            if is_merge and self._dialect.merges:
+                merged = {**self._merged(node), **merged}
+                continue
+            if is_merge:
                 self.problems.append(
                     InputProblem(
                         at, "merge keys are not accepted", "put shared fields under `defaults`"
                     )
                 )
-            node = self._node(next(events), events, depth + 1)
             key = self._text(event.value, at)
             if key in entries:
                 what = f"key {key[:80]!r} is given twice (first at line {entries[key][0].line})"
                 self.problems.append(InputProblem(at, what, "keep one of them"))
             entries[key] = (at, node)
+        entries = {**merged, **entries}
         return Node(place, entries, *_extent([node for _, node in entries.values()]))
+
+    def _merged(self, node: Node) -> dict[str, tuple[SourceLocation, Node]]:
+        """What a merge key brings: a mapping, or several of which the first counts most."""
+        sources = node.value if isinstance(node.value, list) else [node]
+        entries: dict[str, tuple[SourceLocation, Node]] = {}
+        for source in reversed(sources):
+            if isinstance(source.value, dict):
+                entries |= source.value
+            else:
+                self.problems.append(InputProblem(source.place, "a merge key wants a mapping"))
+        return entries
 
     def _alias(self, event: AliasEvent, place: SourceLocation, depth: int) -> Node:
         anchored = self._anchors.get(event.anchor)
@@ -260,6 +307,9 @@ def resolve(text: str) -> Scalar:
     if len(text) <= 64 and _FLOAT.fullmatch(text) and math.isfinite(number := float(text)):
         return number
     return text
+
+
+STRICT = Dialect(resolve)
 
 
 def _is_plain(event: ScalarEvent) -> bool:

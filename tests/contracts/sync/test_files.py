@@ -16,6 +16,8 @@ from orchestrator.adapters.sync.skip_report import MAX_COUNTED, Skipped
 from orchestrator.core.base.errors import UsageError
 from tests.contracts.sync.trees import git, git_tree, write_tree
 
+pytestmark = pytest.mark.processes
+
 
 def listed(folder: Path) -> list[str]:
     return sorted(list_tree(folder).names)

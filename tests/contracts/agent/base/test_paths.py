@@ -24,6 +24,7 @@ from orchestrator.node_agent.base.login import expand
 from orchestrator.node_agent.stage0 import expand as expand_workdir
 from orchestrator.node_agent.stage0 import find
 from tests.contracts.agent.attempts import everything_below
+from tests.time_limits import scaled
 
 STRANGER = 12345
 
@@ -37,7 +38,7 @@ async def open_at(workdir: Path | str, spec: NodeSpec) -> None:
     transport = LocalTransport("n1")
     try:
         moved = replace(spec, workdir=str(workdir))
-        channel = await AgentChannel.open(transport, moved, timeout_s=20)
+        channel = await AgentChannel.open(transport, moved, timeout_s=scaled(20))
         await channel.close()
     finally:
         await transport.close()
@@ -88,6 +89,7 @@ def parent_for_everybody(path: Path) -> None:
     path.parent.chmod(0o777)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(os.geteuid() != 0, reason="hardware: only root can make a stranger's files")
 @pytest.mark.parametrize(
     "prepare",
@@ -113,6 +115,7 @@ async def test_an_unsafe_workdir_is_refused(
     assert not list(workdir.parent.rglob("*.py"))
 
 
+@pytest.mark.processes
 async def test_a_link_of_our_own_is_followed(spec: NodeSpec, tmp_path: Path) -> None:
     """A home that is too small may hold a link to a bigger disk."""
     link_of_our_own(tmp_path / "link")
@@ -122,6 +125,7 @@ async def test_a_link_of_our_own_is_followed(spec: NodeSpec, tmp_path: Path) -> 
     assert f"{tmp_path}/big-disk/node/agents" in everything_below(tmp_path)
 
 
+@pytest.mark.processes
 async def test_what_is_ours_is_made_private(spec: NodeSpec, workdir: Path) -> None:
     node_for_reading(workdir)
 
@@ -130,6 +134,7 @@ async def test_what_is_ours_is_made_private(spec: NodeSpec, workdir: Path) -> No
     assert mode_of(workdir / "node") == 0o700
 
 
+@pytest.mark.processes
 async def test_a_workdir_that_cannot_be_made_is_told(spec: NodeSpec) -> None:
     with pytest.raises(PreflightError) as refused:
         await open_at("/proc/no/such/place", spec)
