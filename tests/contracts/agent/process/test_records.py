@@ -16,11 +16,11 @@ import pytest
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.node_layout import ROOM_BYTES, AttemptLayout, write_atomically
 from orchestrator.node_agent.process.eventlog import EventLog, last_line, last_words
-from orchestrator.node_agent.process.processes import Found, alive, look, send, sweep
+from orchestrator.node_agent.process.processes import FoundProcess, alive, look, send, sweep
 
 
 @pytest.fixture
-def sleeper() -> Iterator[Found]:
+def sleeper() -> Iterator[FoundProcess]:
     """A process to aim at."""
     process = subprocess.Popen(["sleep", "300"])
     found = look(process.pid)
@@ -176,7 +176,7 @@ def test_a_lease_does_not_hear_of_the_wall_clock(
     assert not reader.expired
 
 
-def test_a_reused_pid_is_left_alone(sleeper: Found) -> None:
+def test_a_reused_pid_is_left_alone(sleeper: FoundProcess) -> None:
     """Same pid, other start time: somebody else's process by now."""
     assert send(sleeper.pid, sleeper.start_time + 1, signal.SIGKILL) is False
     assert alive(sleeper.pid, sleeper.start_time)
@@ -198,7 +198,7 @@ def test_a_name_with_parentheses_is_read(tmp_path: Path) -> None:
         process.wait()
 
 
-def test_one_empty_scan_is_not_enough(sleeper: Found) -> None:
+def test_one_empty_scan_is_not_enough(sleeper: FoundProcess) -> None:
     """A process that appears between two scans is still found."""
     scans = iter([[], [sleeper], [], []])
 
