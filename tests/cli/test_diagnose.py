@@ -22,6 +22,7 @@ from orchestrator.core.run.events import RankExited
 from orchestrator.core.verdict.result import FailureResult
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import finished
+from tests.time_limits import scaled
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
 WATCHDOG = (
@@ -285,6 +286,7 @@ time.sleep(100)
 """
 
 
+@pytest.mark.processes
 def test_a_failed_run_says_why(tmp_path: Path, home: Path) -> None:
     """The failure still begins with rank and node; what the rank's log says comes with it."""
     (tmp_path / "job.py").write_text(JOB)
@@ -301,7 +303,7 @@ def test_a_failed_run_says_why(tmp_path: Path, home: Path) -> None:
         env={**os.environ, "ORCHESTRATE_HOME": str(home), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
     )
 

@@ -24,6 +24,8 @@ from tests.hosts.dividing import (
 from tests.hosts.processes import Here, kill_rank, remains
 from tests.hosts.running import Desk, Job, open_desk
 
+pytestmark = pytest.mark.processes
+
 NODES = ("n1", "n2", "n3")
 
 

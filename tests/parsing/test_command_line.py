@@ -31,6 +31,7 @@ OPTIONS = st.sampled_from(
 WORDS = st.lists(st.sampled_from(["-m", "-c", "x.py", "--", "-u", "a b", "", "--lr=1"]), max_size=3)
 
 
+@pytest.mark.processes
 @settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

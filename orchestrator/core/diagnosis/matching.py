@@ -28,6 +28,7 @@ def _by_text() -> dict[str, tuple[tuple[Rule | str, Sign], ...]]:
 
 
 _BY_TEXT = _by_text()
+_RANK = re.compile(r"[0-9]{1,9}")
 _FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
 
 
@@ -151,7 +152,7 @@ def _writer(source: LogSource, node: str, rank: int | None, told: dict[str, str]
     """Whom the line is about: as the line says, else its prefix, else the file's name."""
     for name in ("rank", "local_rank"):
         number = told.get(name, "")
-        if number.isdigit() and (name == "rank" or rank is None):
+        if _RANK.fullmatch(number) and (name == "rank" or rank is None):
             rank = source.rank if name == "local_rank" and source.rank is not None else int(number)
     rank = source.rank if rank is None else rank
     # A file that the run's folder attributes to a node knows better than a host's own name.

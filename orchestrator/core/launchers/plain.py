@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.launchers.launcher import LaunchSpec, contract, rendezvous
+from orchestrator.core.launchers.launcher import Launcher, LaunchSpec, contract, rendezvous
 from orchestrator.core.launchers.torchrun import torchrun
 from orchestrator.core.model.plan import ProcessPlan
 
@@ -28,11 +28,6 @@ def manual(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     return _per_rank(spec, meeting=False)
 
 
-def command(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
-    """The same: where ranks do not meet, only the plan tells the two apart."""
-    return manual(spec)
-
-
 def _per_rank(spec: LaunchSpec, *, meeting: bool) -> tuple[ProcessPlan, ...]:
     met = tuple(rendezvous(spec)) if meeting else ()
     return tuple(
@@ -44,3 +39,9 @@ def _per_rank(spec: LaunchSpec, *, meeting: bool) -> tuple[ProcessPlan, ...]:
         )
         for local_rank, rank in enumerate(spec.ranks)
     )
+
+
+DIRECT = Launcher(name="direct", processes=direct, ranks_meet=True, needs_world=True)
+MANUAL = Launcher(name="manual", processes=manual, isolates_ranks=True)
+# The same processes; but what a plain command does with its ranks is not known.
+COMMAND = Launcher(name="command", processes=manual)

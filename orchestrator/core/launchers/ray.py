@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator
 
 from orchestrator.core.base.command import Secret, Text
-from orchestrator.core.launchers.launcher import RANK_SHIM, LaunchSpec, contract, variable
+from orchestrator.core.launchers.launcher import RANK_SHIM, Launcher, LaunchSpec, contract, variable
 from orchestrator.core.model.plan import ProcessPlan, Variable
 
 # What environments that are built for the ranks get; pyproject.toml has the same build.
@@ -103,3 +103,6 @@ def _secrets(spec: LaunchSpec) -> Iterator[Variable]:
     )
     for name, value in values:
         yield variable(name, value, "only this run's nodes may use its Ray cluster")
+
+
+RAY = Launcher(name="ray", processes=ray, ranks_meet=True, binds_ranks=True, modules=("ray",))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from orchestrator.core.launchers.launcher import RANK_SHIM, LaunchSpec, variable
+from orchestrator.core.launchers.launcher import RANK_SHIM, Launcher, LaunchSpec, variable
 from orchestrator.core.model.plan import ProcessPlan, Variable
 
 # What torchrun writes besides the ranks' output, such as error files: without a place of its own it
@@ -46,3 +46,8 @@ def _meeting(spec: LaunchSpec) -> tuple[str, ...]:
         f"--master-addr={spec.master_addr}",
         f"--master-port={spec.master_port}",
     )
+
+
+TORCHRUN = Launcher(
+    name="torchrun", processes=torchrun, ranks_meet=True, needs_world=True, binds_ranks=True
+)

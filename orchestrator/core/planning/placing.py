@@ -7,16 +7,8 @@ from dataclasses import dataclass, replace
 
 from orchestrator.core import tuning
 from orchestrator.core.base.command import reveal
-from orchestrator.core.launchers import (
-    BINDS_RANKS,
-    LAUNCHERS,
-    NEEDS_RENDEZVOUS,
-    NEEDS_WORLD,
-    NO_RENDEZVOUS,
-    LaunchSpec,
-)
-from orchestrator.core.launchers.slurm_job import NAME as SLURM
-from orchestrator.core.launchers.slurm_job import SlurmJob, slurm_job
+from orchestrator.core.launchers import LAUNCHERS, Launcher, LaunchSpec
+from orchestrator.core.launchers.slurm_job import SlurmJob
 from orchestrator.core.model import devices
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.comm_modes import APART, CommMode
@@ -86,6 +78,11 @@ class PlannedWorld:
         return CHOSEN_AT_LAUNCH if self.meets else None
 
     @property
+    def kind(self) -> Launcher:
+        """The launcher with its traits."""
+        return LAUNCHERS[self.launcher]
+
+    @property
     def size(self) -> int:
         return sum(len(place.ranks) for place in self.places)
 
@@ -96,13 +93,13 @@ class PlannedWorld:
     @property
     def meets(self) -> bool:
         """Whether ranks of different nodes meet at a rendezvous."""
-        return self.launcher in NEEDS_RENDEZVOUS and self.rung not in APART
+        return self.kind.ranks_meet and self.rung not in APART
 
     @property
     def own_worlds(self) -> bool:
         """Whether each node's ranks are a world of their own."""
         return self.rung is CommMode.LOCAL_ROUNDS or (
-            self.rung is CommMode.LEASES and self.launcher in NEEDS_WORLD
+            self.rung is CommMode.LEASES and self.kind.needs_world
         )
 
     def tenants(self, node: str) -> int:
@@ -173,7 +170,7 @@ def node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
         addresses=tuple(addresses_of(world.findings[p.spec.name].facts) for p in world.places),
         options=world.request.launcher_options,
         token=world.request.token,
-        job=_slurm_job(world),
+        job=_job(world),
         grace_s=world.request.budgets.grace_s,
     )
     tuned = _tune(world, place)
@@ -184,7 +181,7 @@ def node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
         gpus=place.gpus,
         interpreter=finding.interpreter,
         env=tuned.env,
-        processes=LAUNCHERS[world.launcher](share),
+        processes=world.kind.processes(share),
         locks=_locks(world, place),
         left=tuned.left,
     )
@@ -199,11 +196,11 @@ def _rank_command(request: RunRequest, interpreter: str) -> tuple[str, ...]:
     return (interpreter, "-u", *workload.python, *script, *arguments)
 
 
-def _slurm_job(world: PlannedWorld) -> SlurmJob | None:
-    if world.launcher != SLURM:
-        return None
+def _job(world: PlannedWorld) -> SlurmJob | None:
+    """What a scheduler is asked for, if there is one."""
+    scheduler = world.kind.scheduler
     gpus = {place.spec.name: len(place.gpus) for place in world.places}
-    return slurm_job(world.request, world.findings, gpus)
+    return scheduler.job(world.request, world.findings, gpus) if scheduler else None
 
 
 def _locks(world: PlannedWorld, place: RankPlacement) -> tuple[Lock, ...]:
@@ -259,7 +256,7 @@ def _visible_devices(request: RunRequest, place: RankPlacement, facts: Facts) ->
 
 def _may_use_collectives(world: PlannedWorld, place: RankPlacement) -> bool:
     """Workers that meet nobody have none, unless one of them has several GPUs."""
-    return world.launcher not in NO_RENDEZVOUS or len(place.ranks) < len(place.gpus)
+    return not world.kind.isolates_ranks or len(place.ranks) < len(place.gpus)
 
 
 def _bound(world: PlannedWorld, place: RankPlacement) -> tuple[int, ...]:
@@ -267,7 +264,7 @@ def _bound(world: PlannedWorld, place: RankPlacement) -> tuple[int, ...]:
     devices knows better which rank has which.
     """
     chosen = devices.choice(place.spec.env, world.request.env) is not None
-    binds = world.launcher in BINDS_RANKS and len(place.gpus) == len(place.ranks)
+    binds = world.kind.binds_ranks and len(place.gpus) == len(place.ranks)
     return place.gpus if binds and not chosen else ()
 
 

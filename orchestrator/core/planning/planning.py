@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.core import tuning
+from orchestrator.core import launchers, tuning
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.launchers import MODULES, NEEDS_RENDEZVOUS, choose, slurm_job, typed
+from orchestrator.core.launchers import LAUNCHERS, choose, typed
 from orchestrator.core.model import checks, devices
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.comm_modes import APART, CommMode, Fallback, JobNeeds, ladder, used
@@ -186,7 +186,7 @@ def rendezvous_candidates(facts: Facts, *, alone: bool) -> tuple[str, ...]:
 
 def _modules(request: RunRequest) -> tuple[str, ...]:
     """What ranks are to import: for the workload, and for the launcher that was asked for."""
-    return (*request.job.workload.modules, *MODULES.get(request.launcher, ()))
+    return (*request.job.workload.modules, *launchers.modules(request.launcher))
 
 
 def _has_torch(findings: Iterable[NodeFinding]) -> bool | None:
@@ -228,7 +228,10 @@ def _unfit(
     wrong_gpus = wrong_gpus or devices.without_gpu(spec, facts, request.cluster.workers, chosen)
     if wrong_gpus:
         return Exclusion(node=spec.name, reason=wrong_gpus, remedy=DECLARE_GPUS)
-    reason = checks.unfit(spec, finding, _modules(request)) or slurm_job.taken(finding, before)
+    reason = checks.unfit(spec, finding, _modules(request))
+    scheduler = launchers.scheduler(request.launcher)
+    if scheduler is not None:
+        reason = reason or scheduler.conflict(finding, before)
     return Exclusion(node=spec.name, reason=reason) if reason else None
 
 
@@ -268,7 +271,7 @@ def _proves_fabric(world: PlannedWorld) -> bool:
     """Whether ranks of different machines are to meet through torch: nothing else is worth it.
 
     Nodes that are different machines to NCCL by its own variable do not share its fast paths
-    either. Nodes that Slurm is yet to give are not ours to try.
+    either. Nodes that a scheduler is yet to give are not ours to try.
     """
     identities = {str(place.spec.env.get("NCCL_HOSTID", "")) for place in world.places}
     distinct = len(identities) == len(world.places)
@@ -280,8 +283,14 @@ def _proves_fabric(world: PlannedWorld) -> bool:
         and not together
         and has_torch
         and world.request.fabric_probe
-        and slurm_job.holds_nodes(world.request, world.launcher)
+        and _holds_nodes(world)
     )
+
+
+def _holds_nodes(world: PlannedWorld) -> bool:
+    """Whether the nodes are ours before the launch."""
+    scheduler = world.kind.scheduler
+    return scheduler is None or scheduler.holds_nodes(world.request.launcher_options)
 
 
 def _ground(
@@ -293,7 +302,7 @@ def _ground(
     facts = [finding.facts for finding in findings.values()]
     return JobNeeds(
         shape=request.job.workload.shape,
-        communicates=launcher in NEEDS_RENDEZVOUS,
+        communicates=LAUNCHERS[launcher].ranks_meet,
         nodes=len(places),
         lacking=tuple(place.spec.name for place in places if not place.gpus),
         ib_ports=sum(len(f.hcas) for f in facts),

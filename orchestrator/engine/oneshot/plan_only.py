@@ -19,7 +19,11 @@ from orchestrator.core.planning.planning import (
     plan,
 )
 from orchestrator.engine.node.link import NodeLink
-from orchestrator.engine.node.python_environment import ask_slurm, asked_modules, requirements_of
+from orchestrator.engine.node.python_environment import (
+    ask_scheduler,
+    asked_modules,
+    requirements_of,
+)
 from orchestrator.engine.support.clock import Clock, SystemClock
 from orchestrator.parsing.replies.probe_reply import parse_facts
 from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_interpreter
@@ -60,7 +64,7 @@ async def _look(
         await link.open(request.budgets.connect_s)
         facts = await _probe(link, request, clock)
         finding = await _finding(link, request, facts)
-        return replace(finding, slurm=await ask_slurm(link, request))
+        return replace(finding, slurm=await ask_scheduler(link, request))
     except (OrchestrateError, OSError, TimeoutError, BadRecord) as error:
         return error.what if isinstance(error, OrchestrateError) else str(error) or "no answer"
     finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.base.command import reveal
-from orchestrator.core.launchers import LAUNCHERS, Share
+from orchestrator.core.launchers import LAUNCHERS, LaunchSpec
 from orchestrator.node_agent.base.node_layout import AttemptLayout
 from tests.contracts.agent.attempts import Attempt
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
@@ -55,7 +55,7 @@ class World:
     """The attempts of the world's nodes, and the share that each was launched with."""
 
     attempts: tuple[Attempt, ...]
-    shares: tuple[Share, ...]
+    shares: tuple[LaunchSpec, ...]
 
     async def follow_until_up(self, within_s: float) -> None:
         """Until every rank has told what it was given, and is recorded, which may come later."""
@@ -96,10 +96,10 @@ def free_port() -> int:
 
 def shares(
     script: Path, arguments: Sequence[str], layout: Sequence[int], **more: Any
-) -> tuple[Share, ...]:
+) -> tuple[LaunchSpec, ...]:
     """One for each node; ``layout``: how many ranks each has."""
     names = tuple(f"n{index + 1}" for index in range(len(layout)))
-    base = Share(
+    base = LaunchSpec(
         node="",
         node_rank=0,
         names=names,
@@ -124,7 +124,7 @@ async def start(
     make_attempt: MakeAttempt,
     open_channel: OpenChannel,
     launcher: str,
-    of: Sequence[Share],
+    of: Sequence[LaunchSpec],
     **fields: Any,
 ) -> World:
     """Launch each node's processes, as the coordinator does."""
@@ -144,7 +144,7 @@ async def start(
                 "argv": list(process.argv),
                 "env": {"MARK": "of the plan", **{v.name: reveal(v.value) for v in process.env}},
             }
-            for process in LAUNCHERS[launcher](share)
+            for process in LAUNCHERS[launcher].processes(share)
         ]
         await attempt.launch(*processes, **fields)
         await attempt.watch()

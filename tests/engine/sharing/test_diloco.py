@@ -31,6 +31,7 @@ from orchestrator.engine.sharing import diloco as averaging
 from orchestrator.engine.sharing.rank_exchange import Exchange
 from orchestrator.engine.support.context import RunContext
 from tests.core.world import facts, request
+from tests.time_limits import scaled
 
 VALUES, STEPS, EVERY = 700, 6, 2
 WITHIN_S = 20.0
@@ -204,7 +205,7 @@ class Node:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WITHIN_S):
+    async with asyncio.timeout(scaled(WITHIN_S)):
         while not holds():  # noqa: ASYNC110 - what is waited for are files
             await asyncio.sleep(0.01)
 

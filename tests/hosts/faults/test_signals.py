@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.processes import remains
-from tests.hosts.running import Desk, Job, measured, wait_until
+from tests.hosts.running import Desk, Job, budgets, wait_until
 from tests.hosts.terminal import CTRL_C, CTRL_Z, Terminal, on_terminal
+from tests.time_limits import Measured
 
 pytestmark = pytest.mark.hosts
 
@@ -44,7 +46,7 @@ def unique(name: str) -> str:
     return f"{name}-{uuid.uuid4().hex}"
 
 
-def words(desk: Desk, run: str, *job: str, options: tuple[str, ...] = ()) -> list[str]:
+def words(desk: Desk, run: str, *job: str, options: Sequence[str] = ()) -> list[str]:
     fixed = ["--cluster", str(desk.cluster), "--launcher", "direct", "--run-id", run]
     fixed.append("--no-fabric-probe")
     return ["run", *fixed, *options, "--", "rank.py", *job]
@@ -102,11 +104,10 @@ def test_hangup_without_a_terminal(desk: Desk, hosts: VirtualHosts) -> None:
     assert not remains(hosts, job.run)
 
 
-def test_three_times_ctrl_c(desk: Desk, hosts: VirtualHosts) -> None:
+def test_three_times_ctrl_c(desk: Desk, hosts: VirtualHosts, measured: Measured) -> None:
     """The second says what it waits for; the third leaves with the command that ends the rest."""
     run = unique("thrice")
-    options = ("--budget", "grace=60")
-    with on_terminal(desk, *words(desk, run, "stubborn", options=options)) as terminal:
+    with on_terminal(desk, *words(desk, run, "stubborn", options=budgets(grace=60))) as terminal:
         ranks_ready(terminal, desk, run)
         terminal.press(CTRL_C)
         terminal.wait_for("SIGINT: stopping gracefully (Ctrl-C again")
@@ -151,7 +152,7 @@ def test_suspended_for_less_than_the_lease(desk: Desk, hosts: VirtualHosts) -> N
 def test_suspended_for_longer_than_the_lease(desk: Desk, hosts: VirtualHosts) -> None:
     """The nodes end the ranks themselves; whoever comes back is told that they did, and why."""
     run = unique("long")
-    options = ("--unattended", "3", "--budget", "grace=1")
+    options = ("--unattended", "3", *budgets(grace=1))
     with on_terminal(desk, *words(desk, run, "stay", options=options)) as terminal:
         ranks_ready(terminal, desk, run)
         terminal.press(CTRL_Z)

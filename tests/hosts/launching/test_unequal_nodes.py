@@ -10,6 +10,7 @@ from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.processes import remains
 from tests.hosts.running import Desk
+from tests.time_limits import scaled
 
 pytestmark = pytest.mark.hosts
 
@@ -43,7 +44,7 @@ def pair(desk: Desk, hosts: VirtualHosts) -> Iterator[Desk]:
 
 
 def _on(hosts: VirtualHosts, name: str, *argv: str) -> None:
-    subprocess.run(hosts.exec_argv(name, list(argv)), check=True, timeout=20)
+    subprocess.run(hosts.exec_argv(name, list(argv)), check=True, timeout=scaled(20))
 
 
 def test_a_job_for_gpus_does_not_become_one_for_cpus(pair: Desk, hosts: VirtualHosts) -> None:

@@ -11,6 +11,9 @@ import pytest
 
 from orchestrator.adapters.agent_client.channel import AgentChannel, AgentError
 from tests.contracts.agent.attempts import Attempt, shell
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def conda(tmp_path: Path) -> Path:
 
 async def resolved(channel: AgentChannel, kind: str, value: str) -> dict[str, str]:
     request = {"interpreter": {"kind": kind, "value": value}, "modules": []}
-    reply = await channel.request("interpreter", request, timeout_s=30)
+    reply = await channel.request("interpreter", request, timeout_s=scaled(30))
     environment = reply.fields["environment"]
     assert isinstance(environment, dict)
     return environment

@@ -192,6 +192,7 @@ def _like(kind: str) -> str:
     return f'case "$1" in\n{cases}*) exit 2;; esac'
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", KINDS)
 def test_nvidia_smi_and_nvml_agree_on_every_kind_of_card(kind: str, tmp_path: Path) -> None:
     """The fallback tells the same of a healthy card, but for what it cannot know."""
@@ -211,6 +212,7 @@ def test_nvidia_smi_and_nvml_agree_on_every_kind_of_card(kind: str, tmp_path: Pa
     assert any("fabric" in note for note in notes)
 
 
+@pytest.mark.processes
 def test_a_driver_that_does_not_know_a_field_still_lists_its_gpus(tmp_path: Path) -> None:
     """Details are unknown then, with a note."""
     gpus = SMI / "h100" / "gpus.csv"
@@ -226,6 +228,7 @@ def test_a_driver_that_does_not_know_a_field_still_lists_its_gpus(tmp_path: Path
     assert any("invalid field" in note for note in notes)
 
 
+@pytest.mark.processes
 def test_a_driver_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPUs then, and notes with the tools' own words."""
     _program(tmp_path / "bin", "echo 'NVIDIA-SMI has failed: no driver'; exit 9")
