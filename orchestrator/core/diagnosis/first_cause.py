@@ -110,26 +110,30 @@ def _who(source: LogSource) -> _Key:
 
 def _first(rivals: Sequence[Clue], ends: Sequence[End]) -> tuple[Clue, bool]:
     """The earliest rival, and whether its being first is known rather than guessed."""
-    if all(clue.at is not None for clue in rivals):
-        return _earliest(rivals)
-    heads = _heads(rivals)
     order = {_who(end.source): n for n, end in reversed(list(enumerate(ends)))}
+    if all(clue.at is not None for clue in rivals):
+        return _earliest(rivals, order)
+    heads = _heads(rivals)
     if order and all(_who(clue.source) in order for clue in heads):
         return min(heads, key=lambda clue: (order[_who(clue.source)], *_standing(clue))), True
     one_file = len({clue.source.name for clue in rivals}) == 1
-    best = min(heads, key=_place if one_file else _standing)
-    # Of several who say the same, the one that is known to have ended first.
-    alike = [c for c in heads if c.rule.id == best.rule.id and _who(c.source) in order]
-    best = min(alike, key=lambda clue: order[_who(clue.source)], default=best)
+    standing = min(heads, key=_place if one_file else _standing)
+    best = _ended_first(standing, heads, order)
     return best, all(clue.rule.id == best.rule.id for clue in rivals)
 
 
-def _earliest(rivals: Sequence[Clue]) -> tuple[Clue, bool]:
+def _earliest(rivals: Sequence[Clue], order: Mapping[_Key, int]) -> tuple[Clue, bool]:
     """What was written within the same second as the first is told apart by what it says."""
     begin = min(clue.at or 0.0 for clue in rivals)
     close = [clue for clue in rivals if (clue.at or 0.0) - begin <= CLOCK_ERROR_S]
-    best = min(close, key=_standing)
+    best = _ended_first(min(close, key=_standing), close, order)
     return best, all(clue.rule.id == best.rule.id for clue in close)
+
+
+def _ended_first(best: Clue, rivals: Sequence[Clue], order: Mapping[_Key, int]) -> Clue:
+    """Of several that say the same, the one whose writer is known to have ended first."""
+    alike = [c for c in rivals if c.rule.id == best.rule.id and _who(c.source) in order]
+    return min(alike, key=lambda clue: order[_who(clue.source)], default=best)
 
 
 def _heads(rivals: Sequence[Clue]) -> list[Clue]:

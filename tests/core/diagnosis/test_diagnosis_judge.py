@@ -114,6 +114,18 @@ def test_without_times_the_order_of_endings_decides() -> None:
     assert blamed(*one, ends=ends[::-1]).id == "CUDA-OOM-001"
 
 
+@pytest.mark.parametrize("at", [(None, None), (11.0, 10.5), (None, 10.5)])
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_ranks_that_say_the_same_the_first_to_end_is_blamed(
+    at: tuple[float | None, float | None], first: int
+) -> None:
+    """Times in logs are no better than clocks are; FAILED and the diagnosis name one rank."""
+    several = [clue("PY-EXC-001", rank, at[rank]) for rank in range(2)]
+    both = tuple(End(source=source(rank), outcome=Exited(1)) for rank in (first, 1 - first))
+    assert blamed(*several, ends=both).rank == first
+    assert blamed(*several, ends=both[:1]).rank == first
+
+
 def test_without_times_and_endings_the_confidence_is_lower() -> None:
     """Two causes on two ranks, and nothing tells which came first: that is said."""
     assert OOM.confidence is Confidence.CERTAIN
