@@ -16,6 +16,9 @@ from types import FrameType
 from virtual_hosts_lib.processes import VirtualHostsError
 
 from .bed import Bed, make_bed
+from .diagnose import as_json as diagnose_json
+from .diagnose import diagnose_markdown, verdicts
+from .diagnose import met as diagnose_met
 from .errors import BenchError, Stopped
 from .fan_out import fan_out
 from .finetune import finetune, finetune_markdown, met
@@ -113,6 +116,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     tune.add_argument(
         "options", nargs="*", metavar="OPTION", help="for the ranks, after --; see finetune_ranks"
     )
+    diagnose = commands.add_parser(
+        "diagnose",
+        help="how often diagnose names the right cause, on logs whose cause is known",
+        epilog="Contacts nobody, and needs neither root nor GPUs.",
+    )
+    diagnose.add_argument("--json", type=Path, metavar="FILE", help="every case, for machines")
     promise = commands.add_parser(
         "promises",
         help="the times that are promised under faults, held to the promise itself",
@@ -217,6 +226,14 @@ def _finetune(arguments: argparse.Namespace) -> int:
     return MET if met(records) else MISSED
 
 
+def _diagnose(arguments: argparse.Namespace) -> int:
+    cases = verdicts()
+    if arguments.json:
+        arguments.json.write_text(diagnose_json(cases) + "\n")
+    print(diagnose_markdown(cases), end="", flush=True)
+    return MET if diagnose_met(cases) else MISSED
+
+
 def _promises(arguments: argparse.Namespace) -> int:
     facts = describe(arguments.python, None)
     with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
@@ -246,6 +263,7 @@ COMMANDS = {
     "control-plane": _control_plane,
     "partition": _partition,
     "finetune": _finetune,
+    "diagnose": _diagnose,
     "promises": _promises,
     "first-run": _first_run,
 }

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
 FOLDERS = (ROOT, ROOT / "scripts", ROOT / "workloads")
 # Beyond its time: to end, and to write down what was found.
-GRACE_S = 180.0
+GRACE_S = 600.0
 _INPUTS = re.compile(r"^(?:inputs=|Done )(\d+)", re.MULTILINE)
 
 

@@ -168,10 +168,10 @@ def test_commands_that_texts_name_exist(source: object) -> None:
     [
         ("sync --dry-run shows what travels", ""),
         ("sync --dri-run", "sync has no option --dri-run"),
-        ("snyc", "there is no command 'snyc'"),
+        ("syncs", "there is no command 'syncs'"),
         ("cluster import ssh_confg FILE", "import does not take 'ssh_confg'"),
         ("cluster import hostfile|ansble FILE", "import does not take 'ansble'"),
-        ("cluster list | shwo NAME", "cluster has no command 'shwo'"),
+        ("cluster list | shows NAME", "cluster has no command 'shows'"),
         ("clean X --discard", ""),
         ("--cluster C --wrkload W", "run has no option --wrkload"),
         ("run --cluster C -- train.py --lr 1e-4", ""),
