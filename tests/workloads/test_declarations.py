@@ -101,6 +101,7 @@ def test_without_the_coordinator_the_defaults_are_the_same(
     assert alone == given
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name, module, settings", COPIES)
 @pytest.mark.processes
 def test_a_copy_under_another_name_follows_its_own_declaration(
