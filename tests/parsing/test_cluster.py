@@ -165,7 +165,7 @@ def test_groups_hold_what_nodes_and_the_file_say() -> None:
         (MINIMAL + "groups: {'a b': n}", "3:10: groups.a b: not a plain name"),
         ("name: c\nnodes: [a, a]", "2:12: node 'a' is declared twice"),
         ("name: c\nnodes: ['a[1-2']", "2:9: nodes[0].name: not a node name"),
-        ("name: c\nnodes: ['a[1-20000]']", "too many names"),
+        ("name: c\nnodes: ['a[1-20000]']", "more than 10000 names"),
         ("name: c\nnodes: [-oProxyCommand=x]", "2:9: nodes[0].name: not a node name"),
         ("name: c\nnodes: [{name: a, role: coordinator}]", "no node has the role worker"),
         ("name: c\nnodes: [{name: 'a[1-2]', ssh: b}]", "ssh stands for 1 hosts, the name for 2"),

@@ -20,7 +20,7 @@ WORDS = (
 )
 USERS = ("amy", "bob", "zoe")
 PORTS = (22, 2222, 2200)
-ADDRESSES = ("192.0.2.7", "gw.lab", "{{ inventory_hostname }}.lab", "eve@192.0.2.8")
+ADDRESSES = ("192.0.2.7", "gw.lab", "{{ inventory_hostname_short }}", "eve@192.0.2.8")
 KEYS = ("/k/a", "/k/b", "{{ site_keys }}/c")
 # A key behind -i must exist, or ssh drops it; of the files that every machine has, any will do.
 ARGUMENTS = (
