@@ -185,7 +185,7 @@ def _suspend(view: Observer, outlets: Outlets, request: RunRequest) -> None:
     outlets.flush(LAST_WORDS_S)
     since = time.monotonic()
     os.kill(os.getpid(), signal.SIGSTOP)
-    view.on_note(f"goes on after {seconds(time.monotonic() - since)}")
+    view.on_note(f"continued after {seconds(time.monotonic() - since)}")
 
 
 def abandoned(request: RunRequest) -> Result:

@@ -148,7 +148,7 @@ def _tell(options: ViewOptions, run_id: str, phase: Phase) -> None:
     if not options.quiet:
         state = "launched" if phase is Phase.WATCH else "it queues"
         click.echo(
-            f"{state}; the run goes on in the background\n"
+            f"{state}; the run continues in the background\n"
             f"  orchestrate attach {run_id}    follow it; Ctrl-C leaves it alone\n"
             f"  orchestrate logs -f {run_id}   the output of its ranks\n"
             f"  orchestrate stop {run_id}      end it and clean up",

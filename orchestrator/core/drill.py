@@ -148,7 +148,7 @@ def _of_ranks(limits: DrillLimits, usual: Budgets) -> tuple[Drill, ...]:
 
 def _of_links(usual: Budgets) -> tuple[Drill, ...]:
     linked = Promise(name=LINKED, text="the link is back", limit_s=usual.silence_s)
-    logs = Promise(name=LOGS, text="the run goes on, no log byte lost or doubled")
+    logs = Promise(name=LOGS, text="the run continues, no log byte lost or duplicated")
     return (
         Drill(
             name="stop-agent",
@@ -169,7 +169,7 @@ def _of_links(usual: Budgets) -> tuple[Drill, ...]:
 
 def _of_coordinators(limits: DrillLimits, usual: Budgets) -> tuple[Drill, ...]:
     over = Promise(name=TAKEN_OVER, text="every rank followed again", limit_s=10.0)
-    logs = Promise(name=LOGS, text="the same ranks go on, no log byte lost or doubled")
+    logs = Promise(name=LOGS, text="the same ranks continue, no log byte lost or duplicated")
     ended_s, stopped_s = limits.lease_s + 10.0, limits.grace_s + 10.0
     ended = Promise(name=ENDED, text="every rank ended by its node", limit_s=ended_s)
     stopped = Promise(name=STOPPED, text="all stopped and verified clean", limit_s=stopped_s)
@@ -184,7 +184,7 @@ def _of_coordinators(limits: DrillLimits, usual: Budgets) -> tuple[Drill, ...]:
         ),
         Drill(
             name="lease",
-            does="sends SIGKILL to the run's coordinator, and nobody takes over",
+            does="sends SIGKILL to the run's coordinator; none takes over",
             promises=(ended,),
             budgets=replace(usual, lease_s=limits.lease_s),
             here=True,

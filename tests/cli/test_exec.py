@@ -9,6 +9,8 @@ import pytest
 
 from orchestrator.cli.main import main
 
+pytestmark = pytest.mark.processes
+
 INVENTORY = """
 name: here
 defaults: {transport: local}

@@ -20,11 +20,12 @@ from orchestrator.cli.main import main
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.outcome import Signalled
 from orchestrator.core.model.workload import Direction
-from orchestrator.core.run.events import RankExited
+from orchestrator.core.run.events import Collected, RankExited
 from orchestrator.core.verdict.result import MetricResult, Result
 from orchestrator.engine.oneshot.cleanup import NodeVisit
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import LOGS, begin, events_of, finished
+from tests.time_limits import communicate, scaled
 
 KILLED = RankExited(node="a", rank=0, outcome=Signalled(9), at=1.0, last_line="boom")
 
@@ -253,7 +254,7 @@ def test_attach_and_logs_follow_without_gap(home: Path, capsys: pytest.CaptureFi
     writer = Writer(folder)
     writer.start()
     assert main(["attach", "r1", "--json", "-f"]) == 0
-    writer.join(10)
+    writer.join(scaled(10))
     *records, last = lines_of(capsys.readouterr().out)
     assert last["type"] == "result"
     told = [record["event"] for record in records if isinstance(record["event"], dict)]
@@ -286,7 +287,7 @@ def coordinator(home: Path) -> Iterator[tuple[RunFolder, list[subprocess.Popen[s
     yield folder, started
     for process in started:
         process.kill()
-        process.communicate(timeout=10)
+        communicate(process, 10)
 
 
 def start(folder: RunFolder, signals: int) -> subprocess.Popen[str]:
@@ -301,6 +302,7 @@ def start(folder: RunFolder, signals: int) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("options,signals", [([], "SIGTERM"), (["--now"], "SIGTERM SIGINT")])
 def test_stop_asks_the_coordinator_and_waits(
     coordinator: tuple[RunFolder, list[subprocess.Popen[str]]], options: list[str], signals: str
@@ -315,6 +317,7 @@ def test_stop_asks_the_coordinator_and_waits(
     assert main(["stop", "r1"]) == 0
 
 
+@pytest.mark.processes
 def test_stop_has_a_deadline(
     coordinator: tuple[RunFolder, list[subprocess.Popen[str]]],
     capsys: pytest.CaptureFixture[str],
@@ -339,6 +342,32 @@ def test_clean_removes_only_what_is_over(home: Path, capsys: pytest.CaptureFixtu
     assert "removed r1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("damage", [False, True])
+def test_clean_keeps_a_run_whose_outputs_were_not_collected(
+    home: Path, capsys: pytest.CaptureFixture[str], damage: bool
+) -> None:
+    """They may exist on the nodes alone; so if the journal cannot be read."""
+    folder = begin(home)
+    events, result = events_of()
+    kept = [to_json(event) for event in events if not isinstance(event, Collected)]
+    with Journal(folder.journal) as journal:
+        journal.append_many((float(at), event) for at, event in enumerate(kept))
+    write_result(folder, result)
+    if damage:
+        folder.journal.write_text("garbage\n" + folder.journal.read_text())
+
+    assert main(["clean", "r1"]) == 75
+
+    said = capsys.readouterr().err
+    if damage:
+        assert "unknown whether its outputs were collected" in said
+    else:
+        assert "r1: a: its outputs were not collected" in said
+    assert "orchestrate clean r1 --discard" in said
+    assert folder.path.exists()
+
+
+@pytest.mark.processes
 def test_clean_of_hosts_that_are_gone_says_what_still_works(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ from orchestrator.parsing.inputs.cluster import load_cluster
 from orchestrator.parsing.inputs.workload import load_workload
 from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
 from tests.security.looking import forms, steers
+from tests.time_limits import scaled
 
 Capture = pytest.CaptureFixture[str]
 CANARY = "cAnArY-7f3a"
@@ -74,7 +75,9 @@ def private_key(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     """A key as ssh-keygen writes it, new and old style."""
     path = tmp_path_factory.mktemp("key") / "id"
     kind = ["-t", "rsa", "-m", "PEM"] if request.param == "PEM" else ["-t", "ed25519"]
-    subprocess.run(["ssh-keygen", "-q", *kind, "-N", "", "-f", str(path)], check=True, timeout=60)
+    subprocess.run(
+        ["ssh-keygen", "-q", *kind, "-N", "", "-f", str(path)], check=True, timeout=scaled(60)
+    )
     return path.read_text()
 
 
@@ -102,6 +105,7 @@ def test_errors_do_not_read_files_out(text: str, capsys: Capture) -> None:
         assert not steers(err)
 
 
+@pytest.mark.processes
 def test_errors_do_not_read_keys_out(private_key: str, capsys: Capture) -> None:
     """No line of a private key, nor the half of one."""
     secret = [line for line in private_key.splitlines() if len(line) > 16 and "---" not in line]

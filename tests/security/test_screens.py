@@ -13,7 +13,6 @@ import select
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from tests.cli.runs_on_disk import finished
 from tests.security.conftest import MakeSshd
 from tests.security.looking import steers
 from tests.security.rows import STEERING
+from tests.time_limits import Deadline, wait_for_exit
 
 Capture = pytest.CaptureFixture[str]
 rows = pytest.mark.parametrize("text", STEERING.values(), ids=STEERING)
@@ -136,10 +136,10 @@ def on_a_terminal(words: list[str], **env: str) -> str:
     )
     os.close(theirs)
     shown = b""
-    deadline = time.monotonic() + 60
+    deadline = Deadline(60)
     try:
         with contextlib.suppress(OSError):  # the terminal ends with its last user
-            while time.monotonic() < deadline:
+            while not deadline.passed:
                 ready, _, _ = select.select([ours], [], [], 1.0)
                 if ready:
                     chunk = os.read(ours, 65536)
@@ -149,10 +149,11 @@ def on_a_terminal(words: list[str], **env: str) -> str:
     finally:
         os.close(ours)
         process.kill()
-        process.wait(10)
+        wait_for_exit(process, 10)
     return shown.decode(errors="surrogateescape")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "words",
     [["attach", "r1", "--follow", "--verbose"], ["show", "r1"], ["ps"], ["logs", "r1"]],
@@ -166,6 +167,7 @@ def test_on_a_real_terminal(words: list[str], hostile_run: Callable[[str], RunFo
     assert [code for code in ACTIVE if code in shown] == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("options", [[], ["--prefix"]], ids=["folded", "prefix"])
 @pytest.mark.parametrize("shell", ["", "/bin/bash"], ids=["local", "ssh"])
 def test_what_nodes_say_to_exec(
@@ -187,6 +189,7 @@ def test_what_nodes_say_to_exec(
     assert steers(out + err) == []
 
 
+@pytest.mark.processes
 def test_output_without_end(write_cluster: Callable[..., Path], capsys: Capture) -> None:
     """A node that never stops talking costs bounded memory, and its time limit."""
     cluster = str(write_cluster(None, "local"))

@@ -307,7 +307,7 @@ def watched_engine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_run, "Journal", _WatchedJournal)
         patch.setattr(engine_run, "SeriesWriter", _WatchedSeries)
-        patch.setattr(engine_run, "Hands", _WatchedHands)
+        patch.setattr(engine_run, "ActionRunner", _WatchedHands)
         patch.setattr(watching, "Spool", _WatchedSpool)
         patch.setattr(os, "fsync", _sync)
         yield

@@ -23,6 +23,8 @@ from tests.simulation.agent import FakeAgent
 from tests.simulation.plans import plan_of
 from tests.simulation.simulation import simulate
 
+pytestmark = pytest.mark.slow
+
 ENOUGH_SEEDS = 300
 Break = Callable[[pytest.MonkeyPatch], None]
 

@@ -38,6 +38,7 @@ from orchestrator.core.verdict.result import (
     Status,
     Verdict,
 )
+from tests.time_limits import communicate, wait_for_exit
 
 RESULT = Result(
     run_id="r1",
@@ -143,6 +144,7 @@ def test_write_atomic_replaces_all_or_nothing(
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.processes
 def test_liveness_follows_the_process_not_the_pid() -> None:
     """Alive while it runs; dead when ended, when the pid has another start time, after a reboot."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -161,12 +163,12 @@ def test_liveness_follows_the_process_not_the_pid() -> None:
         assert child.poll() is None
         with live.signalling(identity) as send:
             assert send(signal.SIGTERM)
-            assert child.wait(10) == -signal.SIGTERM
+            assert wait_for_exit(child, 10) == -signal.SIGTERM
             assert not send(signal.SIGTERM)
         assert live.liveness(identity) is live.Liveness.DEAD
     finally:
         child.kill()
-        child.communicate(timeout=10)
+        communicate(child, 10)
 
 
 def test_an_unreadable_identity_is_none(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def _changed_host_key(target: Target, trust: Trust, shown: HostKey) -> Refused:
         id="OR-SSH-004",
         where=target.alias,
         why=f"{target.address} shows {shown.kind} {shown.fingerprint}, known is {expected}: "
-        "the node was reinstalled, or somebody answers in its place",
+        "the node was reinstalled, or another machine answers (a man in the middle)",
         remedy=f"if the change is expected: ssh-keygen -R {shlex.quote(name)} "
         f"-f {shlex.quote(file)}, then {_ssh(target)}",
     )
@@ -100,7 +100,7 @@ def _revoked_host_key(target: Target, trust: Trust, why: str) -> Refused:
         id="OR-SSH-010",
         where=target.alias,
         why=f"{why}; marked @revoked: {lines or 'none'}",
-        remedy="do not connect; ask whoever runs the node for its new host key",
+        remedy="do not connect; ask the administrator of the node for its new host key",
     )
 
 
@@ -117,7 +117,7 @@ def unresolvable(target: Target, why: str) -> PreflightError:
 
 def no_agreement(target: Target, why: str, *, other: str) -> PreflightError:
     return PreflightError(
-        f"no agreement on how to speak with {target.address}",
+        f"no common SSH algorithms with {target.address}",
         id="OR-SSH-006",
         where=target.alias,
         why=why,

@@ -28,7 +28,7 @@ QUICK, TWO_MINUTES = "quick", "2min"
     type=click.Choice([QUICK, TWO_MINUTES]),
     default=QUICK,
     show_default=True,
-    help="quick looks once; 2min looks again after --watch and tells which errors grow.",
+    help="quick: check once; 2min: check again after --watch and name error counters that grow.",
 )
 @click.option(
     "--watch",

@@ -112,7 +112,7 @@ class _Told:
             _say(f"      {outcome.verdict}, {seconds(outcome.seconds)} in all")
         if outcome.folder:
             _say(f"      its run is kept: {outcome.folder}")
-            _say(f"      when it has told you enough: orchestrate clean {outcome.run_id}")
+            _say(f"      to remove it: orchestrate clean {outcome.run_id}")
         if self._as_json:
             print_json("drill", _record(outcome))
 

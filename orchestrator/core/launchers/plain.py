@@ -2,12 +2,12 @@
 
 - ``direct``: with torchrun's environment contract. No second import of torch; no elastic restarts.
 - ``manual``: independent workers. Each knows its number and how many there are, and meets nobody.
-- ``command``: the same for a program that is no Python script.
+- ``command``: a plain command, of which is not known whether it meets others.
 """
 
 from __future__ import annotations
 
-from orchestrator.core.launchers.launcher import LaunchSpec, contract, rendezvous
+from orchestrator.core.launchers.launcher import Launcher, LaunchSpec, contract, rendezvous
 from orchestrator.core.launchers.torchrun import torchrun
 from orchestrator.core.model.plan import ProcessPlan
 
@@ -20,30 +20,28 @@ def direct(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """
     if spec.per_node_world and len(spec.ranks) > 1:
         return torchrun(spec)
-    meeting = not spec.per_node_world
-    return _per_rank(spec, (spec.interpreter, "-u", spec.script), meeting=meeting)
+    return _per_rank(spec, meeting=not spec.per_node_world)
 
 
 def manual(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """One process per rank, without rendezvous."""
-    return _per_rank(spec, (spec.interpreter, "-u", spec.script), meeting=False)
+    return _per_rank(spec, meeting=False)
 
 
-def command(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
-    """A plain program per rank, without rendezvous."""
-    return _per_rank(spec, spec.program, meeting=False)
-
-
-def _per_rank(
-    spec: LaunchSpec, program: tuple[str, ...], *, meeting: bool
-) -> tuple[ProcessPlan, ...]:
+def _per_rank(spec: LaunchSpec, *, meeting: bool) -> tuple[ProcessPlan, ...]:
     met = tuple(rendezvous(spec)) if meeting else ()
     return tuple(
         ProcessPlan(
             label=f"rank-{rank}",
             rank=rank,
-            argv=(*program, *spec.arguments),
+            argv=spec.command,
             env=(*contract(spec, local_rank, rank), *met),
         )
         for local_rank, rank in enumerate(spec.ranks)
     )
+
+
+DIRECT = Launcher(name="direct", processes=direct, ranks_meet=True, needs_world=True)
+MANUAL = Launcher(name="manual", processes=manual, isolates_ranks=True)
+# The same processes; but what a plain command does with its ranks is not known.
+COMMAND = Launcher(name="command", processes=manual)

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator
 
 from orchestrator.core.base.command import Secret, Text
-from orchestrator.core.launchers.launcher import RANK_SHIM, LaunchSpec, contract, variable
+from orchestrator.core.launchers.launcher import RANK_SHIM, Launcher, LaunchSpec, contract, variable
 from orchestrator.core.model.plan import ProcessPlan, Variable
 
 # What environments that are built for the ranks get; pyproject.toml has the same build.
@@ -30,14 +30,13 @@ def ray(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """One process per node: it starts or finds the node's part of the cluster; the head's, or the
     one of a node that works apart, also places the actors.
     """
-    program = spec.program or (spec.interpreter, "-u", spec.script)
     argv = (
         # -E: what PYTHONPATH adds is for the ranks, and may be called as a module of Ray's is.
         *(spec.interpreter, "-E", "-u", "{rank_env}/ray_world.py"),
         *_cluster(spec),
         *_driven(spec),
         *_ranks(spec),
-        *("--", *RANK_SHIM, *program, *spec.arguments),
+        *("--", *RANK_SHIM, *spec.command),
     )
     return (ProcessPlan(label="launcher", rank=None, argv=argv, env=tuple(_secrets(spec))),)
 
@@ -104,3 +103,6 @@ def _secrets(spec: LaunchSpec) -> Iterator[Variable]:
     )
     for name, value in values:
         yield variable(name, value, "only this run's nodes may use its Ray cluster")
+
+
+RAY = Launcher(name="ray", processes=ray, ranks_meet=True, binds_ranks=True, modules=("ray",))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from orchestrator.core.launchers.launcher import LaunchSpec
-from orchestrator.core.launchers.slurm_job import NAME, SlurmJob
+from orchestrator.core.launchers.launcher import Launcher, LaunchSpec, Scheduler
+from orchestrator.core.launchers.slurm_job import NAME, SlurmJob, slurm_job, taken, within
 from orchestrator.core.launchers.torchrun import torchrun
 from orchestrator.core.model.plan import ProcessPlan
 
@@ -41,6 +41,7 @@ def slurm(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
             "--",
             *launcher.argv,
         ),
+        env=launcher.env,
     )
     return (offer,) if spec.node_rank else (offer, _submission(job, spec.options))
 
@@ -90,3 +91,17 @@ def refused_option(option: str) -> str | None:
     if option[2:].partition("=")[0] in DECIDED:
         return "the plan decides that; see --nodes and --ranks-per-node"
     return None
+
+
+SLURM = Launcher(
+    name=NAME,
+    processes=slurm,
+    ranks_meet=True,
+    needs_world=True,
+    scheduler=Scheduler(
+        question=NAME,
+        job=slurm_job,
+        conflict=taken,
+        holds_nodes=lambda options: bool(within(options)),
+    ),
+)

@@ -59,11 +59,6 @@ def slurm_job(
     )
 
 
-def holds_nodes(request: RunRequest, launcher: str) -> bool:
-    """Whether the nodes are the user's before the launch."""
-    return launcher != NAME or bool(within(request.launcher_options))
-
-
 def taken(finding: NodeFinding, used: Sequence[NodeFinding]) -> str | None:
     """Slurm starts one task per node: of two names for the same one the first counts."""
     node = finding.slurm

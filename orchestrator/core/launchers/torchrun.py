@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from orchestrator.core.launchers.launcher import RANK_SHIM, LaunchSpec
-from orchestrator.core.model.plan import ProcessPlan
+import math
+
+from orchestrator.core.launchers.launcher import RANK_SHIM, Launcher, LaunchSpec, variable
+from orchestrator.core.model.plan import ProcessPlan, Variable
+
+# What torchrun writes besides the ranks' output, such as error files: without a place of its own it
+# makes a folder in the node's temporary directory, which nothing ever removes.
+LOG_DIR = "{attempt}/torchrun"
+MARGIN_S = 5
 
 
 def torchrun(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
@@ -17,14 +24,19 @@ def torchrun(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
         *(("--standalone",) if spec.per_node_world else _meeting(spec)),
         f"--nproc-per-node={len(spec.ranks)}",
         "--max-restarts=0",
+        f"--log-dir={LOG_DIR}",
         "--no-python",
         *RANK_SHIM,
-        spec.interpreter,
-        "-u",
-        spec.script,
-        *spec.arguments,
+        *spec.command,
     )
-    return (ProcessPlan(label="launcher", rank=None, argv=argv),)
+    return (ProcessPlan(label="launcher", rank=None, argv=argv, env=(_patience(spec),)),)
+
+
+def _patience(spec: LaunchSpec) -> Variable:
+    """By itself torchrun kills ranks 30 s after it asked them to end, however long their grace."""
+    seconds = math.ceil(spec.grace_s) + MARGIN_S
+    why = "ranks are killed when the grace of the run is over, not before"
+    return variable("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(seconds), why)
 
 
 def _meeting(spec: LaunchSpec) -> tuple[str, ...]:
@@ -34,3 +46,8 @@ def _meeting(spec: LaunchSpec) -> tuple[str, ...]:
         f"--master-addr={spec.master_addr}",
         f"--master-port={spec.master_port}",
     )
+
+
+TORCHRUN = Launcher(
+    name="torchrun", processes=torchrun, ranks_meet=True, needs_world=True, binds_ranks=True
+)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from orchestrator.core.model import devices
 from orchestrator.core.model.facts import Facts, SlurmNode
 from orchestrator.core.model.inventory import NodeSpec
 
@@ -16,7 +17,8 @@ MODULES_THAT_MUST_AGREE = ("torch", *NCCL_WHEELS, "transformers", "peft", "ray")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFinding:
-    """All that is known of a node before launch: facts, the ranks' interpreter and its modules.
+    """All that is known of a node before launch: facts, the ranks' interpreter, its modules and
+    the variables that put its environment in force.
 
     ``modules`` None = the interpreter was not asked (offline, or a plain command). ``slurm`` None =
     Slurm was not asked.
@@ -25,6 +27,7 @@ class NodeFinding:
     facts: Facts
     interpreter: str
     modules: Mapping[str, str] | None = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
     slurm: SlurmNode | None = None
 
 
@@ -34,9 +37,13 @@ def unfit(spec: NodeSpec, finding: NodeFinding, modules: Sequence[str]) -> str |
 
 
 def gpus_missing(spec: NodeSpec, facts: Facts) -> str | None:
-    """How the GPUs fall short of what the inventory declares."""
-    if facts.assumed:
-        return None
+    """How the GPUs fall short of what the inventory declares, and what the driver says of it."""
+    missing = None if facts.assumed else _short_of(spec, facts)
+    said = "; ".join(facts.lost_gpus) or devices.driver_words(facts)
+    return f"{missing} ({said})" if missing and said else missing
+
+
+def _short_of(spec: NodeSpec, facts: Facts) -> str | None:
     found = {gpu.index for gpu in facts.gpus}
     if spec.gpus.indices is not None:
         absent = sorted(set(spec.gpus.indices) - found)
@@ -46,6 +53,8 @@ def gpus_missing(spec: NodeSpec, facts: Facts) -> str | None:
         return f"the inventory declares {spec.gpus.count} GPUs, found {len(found)}"
     wanted = (spec.gpus.type or "").casefold()
     names = {gpu.name for gpu in facts.gpus}
+    if wanted and not names and spec.gpus.count != 0:
+        return f"the inventory declares {spec.gpus.type} GPUs, found none"
     if wanted and names and not any(wanted in name.casefold() for name in names):
         return f"the inventory declares {spec.gpus.type} GPUs, found {', '.join(sorted(names))}"
     return None

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from orchestrator.core.base.nodeset import fold
 from orchestrator.core.model.plan import PlannedMode
 from orchestrator.core.model.workload import Shape
 
@@ -61,13 +62,15 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobNeeds:
-    """What the ladder depends on. ``communicates``: the launcher lets ranks meet."""
+    """What the ladder depends on. ``communicates``: the launcher lets ranks meet. ``lacking``: the
+    nodes whose ranks have no GPU.
+    """
 
     shape: Shape
     communicates: bool
     nodes: int
-    gpus_everywhere: bool
     ib_ports: int
+    lacking: tuple[str, ...] = ()
     assumed: bool = False
 
 
@@ -114,13 +117,15 @@ def _rungs(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
         yield (
             CommMode.LOCAL_ROUNDS,
             True,
-            "every node by itself; what they learn is put together over SSH",
+            "each node trains on its own; parameters are averaged over SSH (DiLoCo)",
         )
 
 
 def _collectives(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
-    if not ground.gpus_everywhere:
-        yield CommMode.GLOO, True, "no GPUs, so no NCCL"
+    if ground.lacking:
+        some = len(ground.lacking) < ground.nodes
+        who = f" for the ranks of {fold(ground.lacking)}" if some else "s"
+        yield CommMode.GLOO, True, f"no GPU{who}, so no NCCL"
         return
     if ground.nodes == 1:
         yield CommMode.NCCL_LOCAL, True, "one node: its own links suffice"

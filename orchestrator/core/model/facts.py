@@ -90,6 +90,15 @@ class NvLink:
     peers: Annotated[Mapping[Text, Small], Items(64)] = field(default_factory=dict)
 
 
+@wire("MigInstance")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigInstance:
+    """A part of a GPU that MIG made. ``profile`` such as ``1g.10gb``."""
+
+    profile: Text
+    uuid: Text
+
+
 @wire("Gpu")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
@@ -119,6 +128,7 @@ class Gpu:
     persistence: bool | None = None
     compute_mode: Text = ""
     mig: bool | None = None
+    mig_instances: Annotated[tuple[MigInstance, ...], Items(64)] = ()
     fabric: Text = ""
     pcie: PcieLink = PcieLink()
     ecc: Ecc = Ecc()
@@ -267,7 +277,8 @@ class Facts:
     reach GPU memory, "" = none is loaded; ``dmabuf`` whether kernel and driver can do without.
     ``nccl_conf`` is what NCCL reads from its configuration files, ``exports`` what the login sets
     of NCCL's and torch's variables, which ranks do not inherit. ``xids`` None = the kernel's log
-    may not be read.
+    may not be read. ``lost_gpus``: a sentence for each that the driver knows, but cannot reach.
+    ``gpus_on_bus``: how many the PCI bus has where no driver shows any; None = it cannot be read.
     """
 
     node: Annotated[str, Ours()]
@@ -308,6 +319,8 @@ class Facts:
     nccl_conf: Variables = field(default_factory=dict)
     exports: Variables = field(default_factory=dict)
     round_trip_s: Annotated[float | None, Ours()] = None
+    lost_gpus: Annotated[tuple[Note, ...], Items(64)] = ()
+    gpus_on_bus: Annotated[int | None, Between(0, 1024)] = None
 
     def path(self, a: str, b: str) -> str:
         """How two devices reach each other; "" = unknown."""

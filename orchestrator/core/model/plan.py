@@ -78,10 +78,13 @@ class NodePlan:
 @wire("Exclusion")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:
-    """A node that was selected but is not used, and why."""
+    """A node that was selected but is not used, and why. ``remedy``: what else than a repair helps,
+    for a sentence to go on with.
+    """
 
     node: str
     reason: str
+    remedy: str = ""
 
 
 @wire("PlannedRung")

@@ -143,7 +143,7 @@ def blame(inspections: Mapping[str, Inspection], suspects: Collection[int] = ())
     mute = [(node, i.problem) for node, i in inspections.items() if i.problem and i.reachable]
     if mute and not suspects:
         node, problem = mute[0]
-        reason = f"did not tell how its ranks are ({problem})"
+        reason = f"did not report on its ranks ({problem})"
         return Blame(node=node, rank=None, reason=reason, confidence=HangConfidence.LIKELY)
     for rule in _COMPARISONS:
         if (found := _apply(rule, witnesses, suspects)) is not None:
@@ -213,7 +213,7 @@ def _uninterruptible(witnesses: Sequence[_Witness]) -> _Finding | None:
 
 def _vanished(witnesses: Sequence[_Witness]) -> _Finding | None:
     found = [w for w in witnesses if w.seen.state in ("", "Z", "X")]
-    reason = "has no process any more, and its supervisor did not tell"
+    reason = "has no process any more; its supervisor recorded no exit"
     return _Finding(found, reason, HangConfidence.CERTAIN) if found else None
 
 
@@ -333,7 +333,8 @@ def _quietest(witnesses: Sequence[_Witness]) -> _Finding | None:
         return _Finding(witnesses[:1], silent, HangConfidence.WEAK) if witnesses else None
     first = max(told, key=lambda w: w.seen.quiet_s or 0.0)
     where = next(iter((*first.seen.stack, first.seen.waits_in)), "")
-    reason = f"fell silent first, {first.seen.quiet_s:.0f} s ago" + (where and f", in {where}")
+    when = f"{first.seen.quiet_s:.0f} s ago" + (where and f", in {where}")
+    reason = f"was the first rank to stop producing output ({when})"
     return _Finding([first], reason, HangConfidence.WEAK)
 
 

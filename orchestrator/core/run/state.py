@@ -92,6 +92,7 @@ class NodeState:
             facts=self.facts,
             interpreter=self.prepared.interpreter,
             modules=self.prepared.modules,
+            environment=self.prepared.environment,
             slurm=self.prepared.slurm,
         )
 

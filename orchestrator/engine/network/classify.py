@@ -41,7 +41,7 @@ async def classify(
     try:
         links = await broken_links(nodes, state)
     except (OrchestrateError, OSError, TimeoutError) as error:
-        return _other(state, f"the network between the nodes cannot be looked at: {error}")
+        return _other(state, f"the network between the nodes could not be probed: {error}")
     if links:
         return _fabric(state, f"{describe_links(links)} any more", links)
     return _other(state, "every node reaches every other one")

@@ -56,7 +56,7 @@ async def _look(
         async with asyncio.timeout(DIALS_S):
             matrix = await try_twice(ports, places)
     except (OrchestrateError, OSError, TimeoutError, BadRecord) as error:
-        why = f"they could not be looked at ({str(error) or f'not done within {DIALS_S:g} s'})"
+        why = f"they could not be probed ({str(error) or f'not done within {DIALS_S:g} s'})"
         return Mesh(unasked={**dict.fromkeys(channels, why), **unasked})
     return Mesh(broken=tuple(explain(list(channels), matrix)), unasked=unasked)
 

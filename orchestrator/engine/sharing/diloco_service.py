@@ -109,10 +109,10 @@ class DilocoService:
         if kept is None or kept.attempt != self._attempt:
             return await self._start()
         if any(node not in told.joined for node in kept.participants):
-            raise _failed("what the nodes told when they began is not here any more")
+            raise _failed("the nodes' initial reports are missing")
         first = told.joined[kept.participants[0]].terms.round_after(kept.start)
         if kept.round < first and not await self._tell_start(kept):
-            raise _failed("who had the newest parameters is lost, and some were told to wait")
+            raise _failed("the node with the latest checkpoint was lost while others waited for it")
         self._next_feed = feed_number(kept.round + 1, first)
         return kept
 
@@ -353,8 +353,8 @@ def _listed(shares: Mapping[int, tuple[float, ...]]) -> dict[str, list[float]]:
 
 def _failed(why: str) -> RunFailed:
     return RunFailed(
-        "training by local rounds cannot go on",
+        "local-round training cannot continue",
         id="OR-ROUND-001",
         why=why,
-        remedy="orchestrate logs tells more; resume --retry goes on from the last checkpoint",
+        remedy="see orchestrate logs; resume --retry continues from the last checkpoint",
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from orchestrator.core.model.request import RunRequest, SampleSet
-from orchestrator.core.sharing.leases import Leases, Worker
+from orchestrator.core.sharing.leases import MAX_RETURNS, Leases, Worker
 from orchestrator.core.sharing.ledger import Acceptance, Ledger, OutputLocation
 from orchestrator.engine.sharing.output_identity import OutputIdentity
 from orchestrator.engine.sharing.rank_exchange import ExchangeReader, RankRecord
@@ -91,11 +91,11 @@ class SampleAccount:
                 await asyncio.sleep(0)
 
     def fail_groups(self, groups: Iterable[int]) -> None:
-        """Groups that no worker comes back with."""
+        """Groups that were lost or timed out on as many workers as may try them."""
         for group in groups:
             samples = self.ledger.samples_of(group)
-            what = f"samples {samples[0]} to {samples[-1]} are given up: no worker came back"
-            self._context.note(f"{what} with them, time and again")
+            what = f"samples {samples[0]}-{samples[-1]} failed"
+            self._context.note(f"{what}: lost or timed out on {MAX_RETURNS} leases")
             for sample in samples:
                 self._fail(sample, None)
 

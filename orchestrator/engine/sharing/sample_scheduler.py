@@ -170,7 +170,8 @@ class SampleScheduler:
 
     def _cut_off(self, worker: Worker, why: str) -> None:
         """Nothing reaches the worker any more; what it still says counts."""
-        self._context.note(f"{worker[0]}: rank {worker[1]} gets no more samples: {why}")
+        what = f"cannot deliver samples ({why}); no further work assigned"
+        self._context.note(f"{worker[0]}: rank {worker[1]}: {what}")
         self._account.ready.discard(worker)
         self._account.fail_groups(self._leases.leave(worker))
 
@@ -322,8 +323,8 @@ class SampleScheduler:
         """The last words, the merged outputs if there are all, the figures, the end."""
         await self._account.hear()
         for worker in self._stuck():
-            what = "did not come to its end, others did what it had"
-            self._context.note(f"{worker[0]}: rank {worker[1]} {what}: it is stopped")
+            what = "still running after its samples were completed elsewhere: terminating"
+            self._context.note(f"{worker[0]}: rank {worker[1]} {what}")
         if self._merging is None and self._ledger.complete:
             self._merging = asyncio.create_task(self._merge())
         if self._merging is not None:

@@ -28,7 +28,7 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, TimeoutError):
         return Problem(id="OR-TIME-002", message=str(error) or "the node did not answer in time")
     if isinstance(error, BadRecord):
-        return Problem(id="OR-AGENT-REPLY", message=f"the node's answer makes no sense: {error}")
+        return Problem(id="OR-AGENT-REPLY", message=f"invalid reply from the node agent: {error}")
     return Problem(id="OR-IO-001", message=str(error) or type(error).__name__)
 
 

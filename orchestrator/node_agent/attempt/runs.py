@@ -214,7 +214,7 @@ def clean(layout: NodeLayout, request: Request) -> dict[str, Any]:
         for number in run.attempts():
             state = supervisor_state(run.attempt(number))
             if state and state.alive:
-                raise AgentFault(BUSY, f"attempt {number} of this run is still going on here")
+                raise AgentFault(BUSY, f"attempt {number} of this run is still running here")
         _remove(layout, run.root)
         try:
             os.rmdir(os.path.dirname(run.root))

@@ -220,11 +220,24 @@ class Supervisor:
             left = self.find()
             if not left:
                 return
+            spared = self._of_living_ranks(left)
             for process in left:
-                if process.pid not in told:
+                if process.pid not in told | spared:
                     told.add(process.pid)
                     send(process.pid, process.start_time, signal.SIGTERM)
             self._tick()
+
+    def _of_living_ranks(self, found: list[FoundProcess]) -> set[int]:
+        """Ranks under a shim, which asks each of them to end just once; and what they started,
+        which is theirs to end while they live.
+        """
+        spared = {rank.pid for rank in self.ranks.pending()}
+        parents = {process.pid: process.parent for process in found}
+        while True:
+            more = {pid for pid, parent in parents.items() if parent in spared} - spared
+            if not more:
+                return spared
+            spared |= more
 
     def _conclude(self) -> None:
         swept = self.sweep()

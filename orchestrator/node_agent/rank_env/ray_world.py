@@ -60,7 +60,9 @@ class RayWorld:
             signal.signal(number, self._note)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        """The ranks hear of it at once: what Ray is doing just now may take longer than a grace."""
         self._signal = self._signal or number
+        self._record.send(signal.SIGTERM)
 
     def _heed(self) -> None:
         if self._signal:

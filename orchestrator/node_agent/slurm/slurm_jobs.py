@@ -101,5 +101,5 @@ def job_ending(id: str) -> str:
         state, reason = told.get("JobState", "?"), told.get("Reason", "None")
         if state != COMPLETING or time.monotonic() >= deadline:
             known = [word for word in (state, reason) if word not in (COMPLETING, "None")]
-            return ", ".join(known) or "it does not tell why"
+            return ", ".join(known) or "no reason given"
         time.sleep(POLL_S)

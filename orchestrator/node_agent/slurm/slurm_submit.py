@@ -145,7 +145,7 @@ class Submission:
         try:
             jobs = self._job.found()
         except SlurmError as error:
-            self._say(f"Slurm does not tell of the job: {error}")
+            self._say(f"Slurm does not report the job: {error}")
             jobs = []
         for id, state, reason in jobs:
             if state == RUNNING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
@@ -22,6 +21,7 @@ from orchestrator.core.model.workload import (
     Shape,
     Workload,
 )
+from orchestrator.parsing.inputs.command_line import NO_COMMAND, PythonCall, job_name
 from orchestrator.parsing.inputs.parameter_rules import (
     contradicting_presets,
     read_rules,
@@ -119,27 +119,49 @@ def script_job(
     per: Per = Per.GPU,
     cpu: int = 1,
 ) -> Job:
-    """A user's own script or command as a job, without a workload.yaml.
+    """A command as a job, without a workload.yaml: it is started as it stands.
 
     ``folder`` is the project that travels. ``script`` is ``words[0]`` relative to it, or None for a
-    program that is looked up on the nodes. A ``.py`` script is an entry that a launcher gives ranks
-    to; everything else is a plain command. Raises :class:`UsageError` without words.
+    program that is looked up on the nodes. Raises :class:`UsageError` without words.
     """
     if not words or not words[0]:
-        remedy = "orchestrate run --cluster NAME -- train.py --lr 1e-4"
-        raise UsageError("no command after --", id="run.no-command", remedy=remedy)
-    workload = Workload(
-        name=PurePosixPath(words[0]).stem or "command",
+        raise UsageError("no command after --", id="run.no-command", remedy=NO_COMMAND)
+    own = _own_code(job_name(words), folder, "own script" if script else "own command", per, cpu)
+    program = words[0] if script is None else f"./{script}"
+    return Job(workload=replace(own, program=(program, *words[1:])))
+
+
+def python_job(
+    call: PythonCall,
+    *,
+    folder: str,
+    script: str | None,
+    import_root: str = "",
+    per: Per = Per.GPU,
+    cpu: int = 1,
+) -> Job:
+    """What a Python runs as a job, without a workload.yaml: a launcher gives ranks to it.
+
+    ``folder`` is the project that travels; ``script`` the call's script relative to it, or None for
+    modules, code and scripts that only the nodes have. Modules are found below ``import_root``.
+    """
+    own = _own_code(call.name, folder, "own script", per, cpu)
+    words = call.options
+    if script is None:
+        words = (*words, *([call.flag] if call.flag else []), call.target)
+    own = replace(own, entry=script or "", python=words, import_root=import_root)
+    return Job(workload=own, arguments=call.arguments)
+
+
+def _own_code(name: str, folder: str, summary: str, per: Per, cpu: int) -> Workload:
+    return Workload(
+        name=name or "command",
         source="command line",
         folder=folder,
-        summary="own script" if script else "own command",
+        summary=summary,
         own_code=True,
         ranks=Ranks(per=per, cpu=cpu),
     )
-    if script is not None and script.endswith(".py"):
-        return Job(workload=replace(workload, entry=script), arguments=tuple(words[1:]))
-    program = words[0] if script is None else f"./{script}"
-    return Job(workload=replace(workload, program=(program, *words[1:])))
 
 
 def _parameter(

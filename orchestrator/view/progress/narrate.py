@@ -34,6 +34,7 @@ from orchestrator.core.run.events import (
     NodeConcluded,
     NodeLost,
     Occupied,
+    Phase,
     Prepared,
     Probed,
     ProcessExited,
@@ -50,6 +51,9 @@ from orchestrator.core.run.evidence import Inspected, Stalled
 from orchestrator.core.run.state import LEASE, RunState
 from orchestrator.core.sharing.rounds import Exchanged
 from orchestrator.view.terminal.text import TIMES, brief, plural, seconds, size
+
+# Outputs named on one line; the report has more of them.
+MAX_LEFT_OUT = 3
 
 
 class Weight(IntEnum):
@@ -107,10 +111,8 @@ def _on_the_ladder(
     """Another way to communicate, and what became of the work there."""
     match event:
         case Classified(fault=Fault.FABRIC, reason=reason):
-            rung = state.falls[-1].rung.value if state.falls else "the fabric"
-            text = (
-                f"{rung} failed: {brief(reason, 300)}; attempt {state.attempt} goes one rung lower"
-            )
+            failed = state.falls[-1].rung.value if state.falls else "the fabric"
+            text = f"{failed} failed: {brief(reason, 300)}; attempt {state.attempt} falls back"
             return NarratedLine(Weight.PROBLEM, text)
         case Divided(total=total, done=done, failed=failed, final=final):
             told = f"{done} of {plural(total, 'sample')} done" + f", {failed} failed" * bool(failed)
@@ -141,7 +143,7 @@ def _stalled(event: Stalled | Inspected, state: RunState) -> NarratedLine | None
                 return NarratedLine(Weight.PROBLEM, brief(state.hang.sentence, 400))
             if state.stall is None:
                 return NarratedLine(
-                    Weight.RUN, "no hang: the ranks wrote something, or cannot be asked"
+                    Weight.RUN, "not a hang: ranks produced output, or could not be inspected"
                 )
             return None
 
@@ -175,7 +177,7 @@ def _begun(state: RunState) -> NarratedLine:
 
 
 def _resumed(state: RunState) -> NarratedLine:
-    """What is kept of the run, and in which phase it goes on."""
+    """What is restored of the run, and in which phase it continues."""
     nodes = state.nodes.values()
     started = sum(len(node.ranks) for node in nodes)
     ended = sum(1 for ending in state.endings if isinstance(ending, RankExited))
@@ -186,17 +188,19 @@ def _resumed(state: RunState) -> NarratedLine:
     )
     kept = [f"{plural(count, 'node')} {what}" for count, what in counts if count]
     kept += [f"{plural(started, 'rank')} started, {ended} ended"] if started else []
-    text = f"run {state.request.run_id} goes on: attempt {state.attempt}, phase "
-    text += f"{machine.phase(state).value}; kept: {', '.join(kept) or 'nothing yet'}"
+    phase = machine.phase(state)
+    where = "running" if phase is Phase.WATCH else phase.value
+    text = f"resuming {state.request.run_id}: attempt {state.attempt}, phase {where}; "
+    text += f"restored: {', '.join(kept) or 'nothing yet'}"
     return NarratedLine(Weight.RUN, brief(text, 300))
 
 
 def _stopping(kind: StopKind, state: RunState) -> str:
     if kind is StopKind.GRACEFUL:
-        return "stopping gracefully (a second time: kill everything now)"
+        return "stopping gracefully (Ctrl-C again to force-kill)"
     left = [name for name, node in state.nodes.items() if node.connected and node.swept is None]
     waiting = f"; waiting for {brief(', '.join(left), 200)}" if left else ""
-    return f"killing everything now{waiting} (once more: leave without waiting)"
+    return f"force-killing{waiting} (Ctrl-C again to exit without waiting)"
 
 
 def _problem(problem: Problem) -> str:
@@ -219,7 +223,9 @@ def _before_launch(event: Event, state: RunState) -> NarratedLine | None:
             return NarratedLine(Weight.NODE, f"code {what}", node)
         case Prepared(node=node, interpreter=path, modules=modules):
             versions = "".join(f", {name} {version}" for name, version in modules.items())
-            return NarratedLine(Weight.NODE, brief(f"ranks run under {path}{versions}"), node)
+            program = state.request.job.workload.program
+            what = "its Python is" if program else "ranks run under"
+            return NarratedLine(Weight.NODE, brief(f"{what} {path}{versions}"), node)
         case RendezvousOffered(node=node, port=port):
             return NarratedLine(Weight.DETAIL, f"offers port {port} for the rendezvous", node)
         case LinksProbed() if state.falls and state.plan is not None:
@@ -232,11 +238,11 @@ def _before_launch(event: Event, state: RunState) -> NarratedLine | None:
 
 
 def _fall(falls: Sequence[Fallback], rung: str) -> str:
-    """The first rung that failed, and how the run goes on, unless that is no longer possible."""
+    """The first mode that failed, and the next one, if there is any."""
     first = falls[0]
     text = f"{first.rung.value} failed: {brief(first.reason, 300)}"
     over = any(fall.rung == rung for fall in falls)
-    return f"{text}; no rung is left" if over else f"{text}; goes on by {rung}"
+    return f"{text}; no communication mode is left" if over else f"{text}; falling back to {rung}"
 
 
 def _facts(facts: Facts) -> str:
@@ -257,17 +263,27 @@ def _after_launch(event: Event, state: RunState) -> NarratedLine | None:
                 return NarratedLine(Weight.NODE, "ended, no process left", node)
             left = brief(", ".join(survivors[:8]))
             return NarratedLine(Weight.PROBLEM, f"ended, still running: {left}", node)
-        case Collected(node=node, files=files, bytes=count):
+        case Collected(node=node):
             return NarratedLine(
-                Weight.NODE, f"collected {plural(files, 'file')}, {size(count)}", node
+                Weight.PROBLEM if event.left else Weight.NODE, _collected(event), node
             )
         case Halting(node=node, why=why) if why == LEASE:
-            text = "no word from its coordinator for as long as the lease: it ends its ranks"
+            text = "lease expired (no coordinator heartbeat): terminating its ranks"
             return NarratedLine(Weight.PROBLEM, text, node)
         case Swept(node=node):
             return _swept(event, node, state)
         case _:
             return None
+
+
+def _collected(event: Collected) -> str:
+    links = f" and {plural(event.links, 'link')}" if event.links else ""
+    text = f"collected {plural(event.files, 'file')}{links}, {size(event.bytes)}"
+    if not event.left:
+        return text
+    named = "; ".join(brief(one) for one in event.left_out[:MAX_LEFT_OUT])
+    more = "; ..." if event.left > MAX_LEFT_OUT else ""
+    return f"{text} ({event.left} left out: {named}{more})"
 
 
 def _swept(event: Swept, node: str, state: RunState) -> NarratedLine:
@@ -276,9 +292,9 @@ def _swept(event: Swept, node: str, state: RunState) -> NarratedLine:
         return NarratedLine(Weight.PROBLEM, f"not clean: {left}", node)
     if event.gpu_drained is False:
         return NarratedLine(
-            Weight.PROBLEM, "no process left, but GPU memory did not come back", node
+            Weight.PROBLEM, "all processes exited, but GPU memory was not freed", node
         )
-    drained = ", GPU memory is back" if event.gpu_drained else ""
+    drained = ", GPU memory freed" if event.gpu_drained else ""
     weight = Weight.DETAIL if state.stop is None else Weight.NODE
     return NarratedLine(weight, f"verified clean{drained}", node)
 

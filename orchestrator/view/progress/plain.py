@@ -8,6 +8,7 @@ from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.view.progress.board import Board, Progress
 from orchestrator.view.progress.narrate import NarratedLine, Weight, narrate
+from orchestrator.view.progress.plan_news import PlanNews
 from orchestrator.view.terminal.log_lines import LogLines, is_worth_following
 from orchestrator.view.terminal.terminal import RED, LineWriter, paint
 from orchestrator.view.terminal.text import brief, plural, seconds
@@ -29,6 +30,7 @@ class PlainView:
         self._verbosity = verbosity
         self._follow = follow
         self._board = Board()
+        self._news = PlanNews()
         self._logs = LogLines(out.write, color=color)
         self._told_progress: tuple[float, float] = (float("-inf"), -1.0)
 
@@ -38,9 +40,9 @@ class PlainView:
         if isinstance(event, Progressed | Reported):
             self._tell_progress(at)
             return
-        line = narrate(event, state)
-        if line is not None and line.weight >= self._threshold(state):
-            self._tell(line)
+        for line in (narrate(event, state), *self._news.lines(state)):
+            if line is not None and line.weight >= self._threshold(state):
+                self._tell(line)
         if self._board.phase is not phase:
             self._tell_phase(state)
 

@@ -24,6 +24,7 @@ def summary(result: Result, *, color: bool = False) -> list[str]:
     """Status first, with the reason if degraded; then figures with their gates, then paths."""
     return [
         _head(result, color),
+        *_left_out(result),
         *_degradation(result),
         *_lost(result),
         *_metrics(result, color),
@@ -42,23 +43,39 @@ def stopped_text(result: Result) -> list[str]:
     if untouched := sum(node.reason == NOT_STARTED for node in result.nodes):
         told += [f"{plural(untouched, 'node')} clean: {NOT_STARTED} there"]
     again = f"orchestrate resume {brief(result.run_id)}"
-    return ["; ".join([*told, f"to go on, from checkpoints where there are any: {again}"])]
+    return ["; ".join([*told, f"continue from the last checkpoints, if any: {again}"])]
 
 
 def _head(result: Result, color: bool) -> str:
-    where = f"{plural(result.world_size, 'rank')} on {plural(len(result.used), 'node')}"
-    if result.nodes and not result.used:
-        where = _not_started(result)
+    where = _where(result)
     word = paint(result.status.value, _STATUS[result.status] + BOLD, color=color)
     took = seconds(sum(result.timings.values()))
     names = brief(f"{result.workload} on {result.cluster}")
     return f"{word}  {names}: {where}, {took}, run {brief(result.run_id)}"
 
 
+def _where(result: Result) -> str:
+    """What ran; of a run that got through without some nodes: what came to its end."""
+    if result.nodes and not result.used:
+        return _not_started(result)
+    ranks, nodes = plural(result.world_size, "rank"), plural(len(result.used), "node")
+    if result.status is Status.DEGRADED and len(result.stayed) < len(result.used):
+        left = sum(node.ranks for node in result.stayed)
+        return f"{left} of {ranks} on {len(result.stayed)} of {nodes}"
+    return f"{ranks} on {nodes}"
+
+
 def _not_started(result: Result) -> str:
     out = sum(node.state == "excluded" for node in result.nodes)
     refused = f", {out} of {plural(len(result.nodes), 'node')} refused" if out else ""
     return f"{NOT_STARTED}{refused}"
+
+
+def _left_out(result: Result) -> Iterator[str]:
+    """Nodes that were asked for and not used, of a run that ran without them."""
+    for node in result.nodes if result.used else ():
+        if node.state == "excluded":
+            yield f"  {brief(node.name)}: left out: {brief(node.reason, 300)}"
 
 
 def _degradation(result: Result) -> Iterator[str]:
@@ -75,7 +92,7 @@ def _degradation(result: Result) -> Iterator[str]:
         if rung.outcome == "failed":
             yield f"  {brief(rung.rung, 40)} failed{after}: {brief(rung.reason, 300)}"
         elif rung.outcome == "used" and fell:
-            yield f"  went on by {brief(rung.rung, 40)}: {brief(rung.reason, 300)}"
+            yield f"  used instead: {brief(rung.rung, 40)} ({brief(rung.reason, 300)})"
     # A run that failed of something else, such as a gate, also went on without them.
     culprit = result.failure.node if result.failure is not None else None
     for node in result.nodes:

@@ -11,6 +11,7 @@ from orchestrator.adapters.transport.ssh_config.files import read_config
 from orchestrator.adapters.transport.ssh_config.settings import Settings
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.ssh_config.hops import parse_hops
+from tests.time_limits import communicate
 
 Dump = dict[str, list[str]]
 # None: the file, or this host's part of it, is refused.
@@ -53,7 +54,7 @@ def judged(
     judgements: dict[str, Judgement] = {}
     for name, process in running.items():
         with process:
-            out, _ = process.communicate(timeout=60)
+            out, _ = communicate(process, 60)
         judgements[name] = dump_in(out) if process.returncode == 0 else None
     return judgements
 

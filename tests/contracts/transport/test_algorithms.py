@@ -12,6 +12,9 @@ from orchestrator.core.model.inventory import TransportKind
 from tests.contracts.transport.conftest import Open, refused
 from tests.contracts.transport.relay import demand
 from tests.contracts.transport.sshd import Sshd
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 MakeSshd = Callable[..., Sshd]
 
@@ -42,7 +45,7 @@ async def test_algorithms_that_the_library_lacks_are_passed_over(
 
     transport = await connect(server, ssh_kind)
 
-    assert (await transport.run(Command(argv=("true",)), timeout_s=15)).outcome == Exited(0)
+    assert (await transport.run(Command(argv=("true",)), timeout_s=scaled(15))).outcome == Exited(0)
 
 
 @pytest.mark.parametrize(

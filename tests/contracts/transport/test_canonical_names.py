@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.architecture.source import ROOT
+from tests.time_limits import scaled
 
 ON = "CanonicalizeHostname yes\nCanonicalDomains none.test lab.test other.test\n"
 FOLLOW = "CanonicalizePermittedCNAMEs *.lab.test:*.lab.test\n"
@@ -65,7 +66,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, objec
         input=json.dumps(asked),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=scaled(120),
         check=False,
         cwd=ROOT,
     )
@@ -73,6 +74,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, objec
     return dict(zip(CASES, json.loads(done.stdout), strict=True))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("case", CASES)
 def test_names_become_canonical_as_in_openssh(
     found: dict[str, dict[str, object]], case: str

@@ -19,6 +19,9 @@ from tests.contracts.transport.conftest import Open, refused
 from tests.contracts.transport.relay import demand
 from tests.contracts.transport.sshd import USER, Sshd, make_key, public_half
 from tests.contracts.transport.test_connecting import sign
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 MakeSshd = Callable[..., Sshd]
 
@@ -39,7 +42,7 @@ async def test_variables_are_sent(
     )
 
     transport = await connect(server, ssh_kind)
-    done = await transport.run(Command(argv=("env",)), timeout_s=15)
+    done = await transport.run(Command(argv=("env",)), timeout_s=scaled(15))
 
     assert done.outcome == Exited(0)
     seen = dict(line.split("=", 1) for line in done.stdout.decode().splitlines())
@@ -112,7 +115,9 @@ async def test_an_agent_that_is_not_the_environments(
         await until(address.exists, what="the agent's socket")
         environment = {**os.environ, "SSH_AUTH_SOCK": str(address)}
         add = ["ssh-add", "-q", str(server.client_key)]
-        await asyncio.to_thread(subprocess.run, add, check=True, timeout=10, env=environment)
+        await asyncio.to_thread(
+            subprocess.run, add, check=True, timeout=scaled(10), env=environment
+        )
         server.client_key.unlink()
         demand(server, f"IdentityAgent {chosen.replace('%d', str(server.root))}")
 
@@ -139,7 +144,7 @@ async def test_revoked_host_keys_of_a_file(
     revoked.write_text(f"# stolen\n{public_half(server.host_key)} host three\n")
     assert (await refused(connect, server, ssh_kind)).id == "OR-SSH-010"
     command = ["ssh-keygen", "-q", "-k", "-f", str(revoked), f"{server.host_key}.pub"]
-    await asyncio.to_thread(subprocess.run, command, check=True, timeout=10)
+    await asyncio.to_thread(subprocess.run, command, check=True, timeout=scaled(10))
     with pytest.raises(UsageError) as caught:
         await connect(server, ssh_kind)
     assert "KRL" in caught.value.why

@@ -17,6 +17,9 @@ from orchestrator.core.model.inventory import TransportKind
 from tests.contracts.transport.conditions import recognisable_duration, until_not_running
 from tests.contracts.transport.conftest import Open
 from tests.contracts.transport.sshd import Sshd
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 MakeSshd = Callable[..., Sshd]
 HOSTILE = [
@@ -59,7 +62,7 @@ async def test_login_shells_and_their_noise(
             env={"BASH_ENV": "/nonexistent", "X": "$(id)"},
             cwd="/",
         ),
-        timeout_s=15,
+        timeout_s=scaled(15),
     )
 
     assert done.outcome == Exited(0)
@@ -92,7 +95,7 @@ async def test_a_start_up_file_that_swallows_the_command(
     transport = await connect(server, ssh_kind)
 
     with pytest.raises(NotStarted) as caught:
-        await transport.run(Command(argv=("touch", "it-ran")), timeout_s=15)
+        await transport.run(Command(argv=("touch", "it-ran")), timeout_s=scaled(15))
 
     error = caught.value
     assert (error.id, error.outcome) == ("OR-SSH-011", Exited(code))
@@ -127,7 +130,7 @@ async def test_more_noise_than_any_start_up_file_writes(
     transport = await connect(server, ssh_kind)
 
     with pytest.raises(NotStarted) as caught:
-        await transport.start(Command(argv=("true",)), timeout_s=30)
+        await transport.start(Command(argv=("true",)), timeout_s=scaled(30))
 
     assert "the same line again" in caught.value.why
 
@@ -140,7 +143,7 @@ async def test_a_slow_start_up_file_is_waited_for(
     (server.home / ".bashrc").write_text("sleep 1; echo done\n")
     transport = await connect(server, ssh_kind)
 
-    done = await transport.run(Command(argv=("cat",)), stdin=b"input", timeout_s=15)
+    done = await transport.run(Command(argv=("cat",)), stdin=b"input", timeout_s=scaled(15))
 
     assert (done.outcome, done.stdout) == (Exited(0), b"input")
 
@@ -159,7 +162,7 @@ async def test_an_account_without_a_shell_says_so(
             await asyncio.sleep(0)
 
     task = asyncio.create_task(busy())
-    runs = (transport.run(Command(argv=("true",)), timeout_s=15) for _ in range(4))
+    runs = (transport.run(Command(argv=("true",)), timeout_s=scaled(15)) for _ in range(4))
     errors = await asyncio.gather(*runs, return_exceptions=True)
     task.cancel()
 
@@ -176,10 +179,10 @@ async def test_one_session_is_kept_for_killing(
     transport = await connect(sshd, ssh_kind)
     durations = [recognisable_duration() for _ in range(9)]
     commands = [Command(argv=("sleep", duration)) for duration in durations]
-    running = [await transport.start(command, timeout_s=15) for command in commands]
+    running = [await transport.start(command, timeout_s=scaled(15)) for command in commands]
 
     with pytest.raises(PreflightError) as caught:
-        await transport.start(Command(argv=("true",)), timeout_s=15)
+        await transport.start(Command(argv=("true",)), timeout_s=scaled(15))
     await asyncio.gather(*(process.kill() for process in running))
 
     assert caught.value.id == "OR-SSH-009"
@@ -192,12 +195,14 @@ async def test_a_full_connection_refuses_with_a_reason(
 ) -> None:
     """MaxSessions is an error that names itself, and the running commands go on."""
     transport = await connect(make_sshd(options=("MaxSessions 2",)), ssh_kind)
-    running = [await transport.start(Command(argv=("cat",)), timeout_s=15) for _ in range(2)]
+    running = [
+        await transport.start(Command(argv=("cat",)), timeout_s=scaled(15)) for _ in range(2)
+    ]
 
     with pytest.raises(PreflightError) as caught:
-        await transport.start(Command(argv=("true",)), timeout_s=15)
+        await transport.start(Command(argv=("true",)), timeout_s=scaled(15))
 
     assert caught.value.id == "OR-SSH-009"
     for process in running:
         await process.close_stdin()
-        assert await process.wait(10) == Exited(0)
+        assert await process.wait(scaled(10)) == Exited(0)

@@ -10,6 +10,8 @@ import pytest
 
 from tests.contracts.transport.openssh import Judgement, differences, judged, read_by_us
 
+pytestmark = pytest.mark.processes
+
 TOKENS = """\
 User bob
 Port 7

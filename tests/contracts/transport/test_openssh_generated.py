@@ -5,10 +5,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.contracts.transport.openssh import differences, judged, read_by_us
+
+pytestmark = pytest.mark.processes
 
 NAMES = ("web", "gpu-1", "GPU-2", "gpu-2", "web.example", "10.0.0.1", "::1")
 USERS = ("alice", "bob", "LAB\\bob", "root")

@@ -18,6 +18,9 @@ from tests.contracts.transport.conditions import until_ended
 from tests.contracts.transport.conftest import Open, refused
 from tests.contracts.transport.relay import RELAY, demand, make_relay, runs
 from tests.contracts.transport.sshd import USER, Sshd
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 MakeSshd = Callable[..., Sshd]
 
@@ -74,7 +77,9 @@ async def test_a_proxy_command_is_a_line_for_the_shell(
 
     with home_with(".orchestrate-relay-test", f'#!/bin/sh\nexec {relay} "$@"\n'):
         transport = await connect(server, ssh_kind)
-        done = await transport.run(Command(argv=("cat",)), stdin=bytes(100_000), timeout_s=15)
+        done = await transport.run(
+            Command(argv=("cat",)), stdin=bytes(100_000), timeout_s=scaled(15)
+        )
 
     assert (done.outcome, done.stdout) == (Exited(0), bytes(100_000))
     assert runs(relay) == 1

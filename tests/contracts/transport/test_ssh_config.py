@@ -22,6 +22,7 @@ from orchestrator.core.model.inventory import SshEndpoint
 from orchestrator.parsing.ssh_config.values import READERS
 from tests.contracts.transport.openssh import dump_in
 from tests.contracts.transport.sshd import make_key, public_half
+from tests.time_limits import scaled
 
 
 def test_a_large_file_is_read_once(tmp_path: Path) -> None:
@@ -121,6 +122,7 @@ def test_the_inventory_overrules_the_file(tmp_path: Path) -> None:
     assert target.known_hosts_files == ("/f/mine",)
 
 
+@pytest.mark.processes
 def test_the_command_that_errors_tell_goes_the_same_way(tmp_path: Path) -> None:
     """Everything that the inventory says, read by OpenSSH from the line as it is pasted."""
     file = tmp_path / "an odd name"
@@ -149,7 +151,7 @@ def test_the_command_that_errors_tell_goes_the_same_way(tmp_path: Path) -> None:
 
 def read_by_openssh(line: str) -> dict[str, list[str]]:
     done = subprocess.run(
-        ["sh", "-c", line], check=True, capture_output=True, text=True, timeout=10
+        ["sh", "-c", line], check=True, capture_output=True, text=True, timeout=scaled(10)
     )
     return dump_in(done.stdout)
 
@@ -219,6 +221,7 @@ HOSTS = ["web", "*.example", "gpu-?,!gpu-2", "[web]:2200", "10.0.0.1,web2", "WEB
 NAMES = ["web", "a.example", "gpu-1", "gpu-2", "[web]:2200", "10.0.0.1", "web2", "web3", "other"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("hashed", [False, True])
 def test_known_hosts_match_as_in_openssh(
@@ -229,14 +232,14 @@ def test_known_hosts_match_as_in_openssh(
     file.write_text("".join(f"{h} {keys[n % 3]}\n" for n, h in enumerate(HOSTS)))
     if hashed:
         command = ["ssh-keygen", "-H", "-f", str(file)]
-        subprocess.run(command, check=True, capture_output=True, timeout=10)
+        subprocess.run(command, check=True, capture_output=True, timeout=scaled(10))
 
     found = subprocess.run(
         ["ssh-keygen", "-F", name, "-f", str(file)],
         check=False,
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=scaled(10),
     )
     expected = numbers(found.stdout.splitlines())
 
@@ -249,6 +252,7 @@ def numbers(lines: Iterable[str]) -> list[int]:
     return sorted(int(number) for number in found)
 
 
+@pytest.mark.processes
 def test_lines_that_mean_nothing_trust_nobody(tmp_path: Path, keys: list[str]) -> None:
     """Garbage, comments and broken hashes do no harm to the lines around them."""
     file = tmp_path / "known_hosts"
@@ -265,6 +269,7 @@ def test_lines_that_mean_nothing_trust_nobody(tmp_path: Path, keys: list[str]) -
     assert key.place.line == 9
 
 
+@pytest.mark.processes
 def test_the_name_with_a_port_comes_first(tmp_path: Path, keys: list[str]) -> None:
     """A line for ``[host]:port`` hides the one for the bare name, which serves if there is none."""
     file = tmp_path / "known_hosts"

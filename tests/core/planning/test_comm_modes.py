@@ -73,7 +73,7 @@ grounds = st.builds(
     shape=st.sampled_from(Shape),
     communicates=st.booleans(),
     nodes=st.integers(1, 4),
-    gpus_everywhere=st.booleans(),
+    lacking=st.sampled_from([(), ("a",), ("a", "b")]),
     ib_ports=st.integers(0, 2),
     assumed=st.booleans(),
 )
@@ -95,9 +95,7 @@ def test_one_rung_is_used_until_all_have_fallen(ground: JobNeeds) -> None:
 
 def test_only_rungs_below_collectives_are_left_to_work_that_declares_them() -> None:
     """Rigid work has nothing below its collectives, and one node no use for rounds."""
-    ground = JobNeeds(
-        shape=Shape.RIGID, communicates=True, nodes=2, gpus_everywhere=True, ib_ports=8
-    )
+    ground = JobNeeds(shape=Shape.RIGID, communicates=True, nodes=2, ib_ports=8)
 
     assert [r.rung for r in ladder(ground)] == ["nccl-ib", "nccl-socket"]
     rounds = replace(ground, shape=Shape.LOCAL_ROUNDS)

@@ -37,8 +37,11 @@ def planned(
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=6))
 def test_ranks_are_dense_and_in_inventory_order(gpus: list[int]) -> None:
     """One rank per GPU, one on a node without; global ranks count up without a gap."""
-    names = [f"n{i}" for i in range(len(gpus))]
-    made = planned(request(*names), *(found(n, gpus=g) for n, g in zip(names, gpus, strict=True)))
+    counts = {f"n{i}": count for i, count in enumerate(gpus)}
+    asked = request(*counts)
+    specs = tuple(node_spec(name, GpuSpec(count=count)) for name, count in counts.items())
+    asked = replace(asked, cluster=replace(asked.cluster, nodes=specs))
+    made = planned(asked, *(found(name, gpus=count) for name, count in counts.items()))
     ranks = [rank for node in made.nodes for rank in node.ranks]
     assert ranks == list(range(made.world_size))
     assert [len(node.ranks) for node in made.nodes] == [g or 1 for g in gpus]

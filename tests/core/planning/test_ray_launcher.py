@@ -19,9 +19,7 @@ SHARE = LaunchSpec(
     ranks=(2, 3),
     world_size=4,
     interpreter="/env/bin/python",
-    script="{snapshot}/w/train.py",
-    program=(),
-    arguments=("--lr", "--", "a b"),
+    command=("/env/bin/python", "-u", "{snapshot}/w/train.py", "--lr", "--", "a b"),
     master_addr="10.0.0.1",
     master_port="29501",
     gpus=((0, 1), (4, 5)),
@@ -52,7 +50,7 @@ def test_nodes_that_meet_form_one_cluster_at_the_rendezvous() -> None:
     assert [rank["RANK"] for rank in other.ranks] == ["2", "3"]
     assert [rank["LOCAL_RANK"] for rank in other.ranks] == ["0", "1"]
     assert not other.independent
-    assert other.program[-6:] == ["/env/bin/python", "-u", SHARE.script, "--lr", "--", "a b"]
+    assert other.program[-6:] == list(SHARE.command)
 
 
 def test_nodes_that_work_apart_have_a_cluster_each() -> None:

@@ -264,7 +264,9 @@ def test_the_kernel_tells_who_sleeps() -> None:
 
 def test_who_fell_silent_first_is_the_last_resort() -> None:
     ranks = [seen(0, quiet_s=61.0), seen(1, quiet_s=75.0), seen(2, quiet_s=62.0)]
-    assert sentence(*ranks) == "rank 1 on vh2 fell silent first, 75 s ago, in futex"
+    assert sentence(*ranks) == (
+        "rank 1 on vh2 was the first rank to stop producing output (75 s ago, in futex)"
+    )
     assert confidence(*ranks) is HangConfidence.WEAK
 
 
@@ -274,7 +276,9 @@ def test_only_suspects_are_blamed() -> None:
     assert sentence(*ranks).startswith("rank 0")
     found = blame(on_nodes(*ranks), (1,))
     assert found is not None
-    assert found.sentence == "rank 1 on vh2 fell silent first, 100 s ago, in futex"
+    assert found.sentence == (
+        "rank 1 on vh2 was the first rank to stop producing output (100 s ago, in futex)"
+    )
 
 
 def test_nothing_known_blames_nobody() -> None:

@@ -20,6 +20,7 @@ from orchestrator.core.doctor.check_model import (
     worst,
 )
 from orchestrator.core.model.checks import gpus_missing
+from orchestrator.core.model.devices import broken
 from orchestrator.core.model.facts import Facts, Gpu
 
 # Links of a GPU on its baseboard, by the name that the driver gives it (datasheets of the cards).
@@ -47,11 +48,11 @@ def _per_gpu(judge: Callable[[Gpu], CheckAnswer]) -> Judge:
 def _present(look: Look) -> CheckAnswer:
     missing = gpus_missing(look.subject.spec, look.facts)
     if missing:
-        return fail("; ".join([missing, *look.facts.notes[:1]]))
-    if not look.facts.gpus:
-        driver = look.facts.driver or any("nvidia" in note.casefold() for note in look.facts.notes)
-        return fail("a driver, but no GPU: " + "; ".join(look.facts.notes[:1])) if driver else NONE
-    return OK
+        return fail(missing)
+    reason = "; ".join(look.facts.lost_gpus) or broken(look.facts)
+    if reason:
+        return fail(reason)
+    return OK if look.facts.gpus else NONE
 
 
 def _free(gpu: Gpu) -> CheckAnswer:
@@ -82,7 +83,7 @@ def _rows(gpu: Gpu) -> CheckAnswer:
 
 def _xids(look: Look) -> CheckAnswer:
     if look.facts.xids is None:
-        return unknown("the kernel's log may not be read")
+        return unknown("no permission to read the kernel log")
     grave = [x for x in look.facts.xids if x.code not in OF_PROGRAMS | HARMLESS or x.switch]
     if not grave:
         return OK
@@ -239,7 +240,7 @@ CHECKS = (
         Needs.NOTHING,
     ),
     _check(2, "GPUs free", "end those processes, or take other GPUs", _per_gpu(_free)),
-    _check(3, "ECC", "reset the GPU; if it comes back: replace it", _per_gpu(_ecc)),
+    _check(3, "ECC", "reset the GPU; replace it if the error recurs", _per_gpu(_ecc)),
     _check(
         4, "memory rows", "pending: nvidia-smi --gpu-reset; failed: replace it", _per_gpu(_rows)
     ),

@@ -131,7 +131,7 @@ CHECKS = (
     _check(
         3,
         "port errors",
-        "doctor --level 2min tells whether they grow; then reseat or replace the cable",
+        "doctor --level 2min shows whether they grow; then reseat or replace the cable",
         _per_port(lambda hca, _: _errors(hca)),
         Needs.ADAPTERS,
     ),

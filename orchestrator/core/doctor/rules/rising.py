@@ -100,7 +100,7 @@ CHECKS = (
     _check(
         3,
         "GPU errors grow",
-        "drain the node; reset the GPU; replace it if it goes on",
+        "drain the node; reset the GPU; replace it if errors continue",
         _gpus,
         Needs.GPUS,
     ),

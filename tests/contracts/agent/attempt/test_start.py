@@ -17,6 +17,9 @@ from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec
 from tests.contracts.agent.attempts import everything_below
 from tests.contracts.agent.conftest import OpenChannel
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 # In a mount namespace of its own: nobody else sees the small disk, and it goes with the process.
 ON_A_SMALL_DISK = (
@@ -45,7 +48,7 @@ class SmallDisk(LocalTransport):
 async def refusal(spec: NodeSpec, transport: LocalTransport) -> PreflightError:
     try:
         with pytest.raises(PreflightError) as refused:
-            await AgentChannel.open(transport, spec, timeout_s=20)
+            await AgentChannel.open(transport, spec, timeout_s=scaled(20))
     finally:
         await transport.close()
     assert refused.value.id == "OR-AGENT-START"

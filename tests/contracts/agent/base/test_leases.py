@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+import pytest
+
 from orchestrator.adapters.store.bundled import bundled_kit
 from orchestrator.parsing.replies.sample_records import (
     LeaseAck,
@@ -17,6 +19,9 @@ from orchestrator.parsing.replies.sample_records import (
 )
 from tests.contracts.agent.attempts import Attempt, rank
 from tests.contracts.agent.conftest import MakeAttempt
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 SCRIPT = """
 import orchestrate_kit as kit
@@ -31,7 +36,7 @@ async def feed(attempt: Attempt, number: int, rank: int, **word: Any) -> None:
     content = json.dumps(word).encode()
     request = {**attempt.names, "epoch": 1, "rank": rank, "name": f"{number:08d}.json"}
     request["sha256"] = hashlib.sha256(content).hexdigest()
-    await attempt.channel.request("feed", request, timeout_s=10, payload=content)
+    await attempt.channel.request("feed", request, timeout_s=scaled(10), payload=content)
 
 
 def heard(attempt: Attempt, rank: int) -> list[object]:
