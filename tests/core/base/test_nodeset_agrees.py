@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from orchestrator.core.base.nodeset import expand, fold
 from tests.parsing.importers.owners import cluster_shell
+
+pytestmark = pytest.mark.processes
 
 COUNT = 300
 

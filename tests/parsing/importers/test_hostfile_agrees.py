@@ -13,6 +13,8 @@ from orchestrator.parsing.importers.foreign_nodes import Imported
 from orchestrator.parsing.importers.hostfile import MPICH, OPENMPI, parse_hostfile
 from tests.parsing.importers.owners import mpich_entries, open_mpi_slots
 
+pytestmark = pytest.mark.processes
+
 COUNT = 300
 # One host each, so that all stand in one file; blanks around "=", and three kinds of comments.
 OPENMPI_FORMS = (

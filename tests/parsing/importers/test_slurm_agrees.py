@@ -6,11 +6,15 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from orchestrator.core.base.nodeset import NodeSetError
 from orchestrator.parsing.importers.foreign_nodes import ForeignNode
 from orchestrator.parsing.importers.slurm import parse_slurm
 from orchestrator.parsing.importers.slurm.hostlist import expand_hostlist
 from tests.parsing.importers.owners import SlurmNode, slurm_hostnames, slurm_nodes
+
+pytestmark = pytest.mark.processes
 
 COUNT = 300
 CORPUS = (
