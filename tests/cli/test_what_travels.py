@@ -10,6 +10,7 @@ import pytest
 from orchestrator.cli.main import main
 from tests.contracts.sync.trees import git, write_tree
 
+pytestmark = pytest.mark.processes
 PLAN = ["plan", "--offline", "-C", "local"]
 
 
