@@ -13,7 +13,13 @@ import click
 
 from orchestrator.adapters.store.history import History
 from orchestrator.adapters.store.layout import Layout, RunFolder
-from orchestrator.adapters.store.run_list import RunSummary, find_run, list_cleaned, list_runs
+from orchestrator.adapters.store.run_list import (
+    RunSummary,
+    find_run,
+    list_cleaned,
+    list_runs,
+    read_settings,
+)
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.verdict.comparison import MetricComparison, compare
 from orchestrator.core.verdict.result import Result
@@ -50,20 +56,27 @@ def find_result(
 
 
 def compared_with_earlier(layout: Layout, result: Result) -> tuple[MetricComparison, ...]:
-    """The figures beside those of the runs of the same workload and cluster before this one."""
+    """The figures beside those of the runs of the same workload, parameters and cluster before."""
     earlier: list[Result] = []
     with _readable(layout):
-        earlier = _earlier(History(layout.history), result)
+        earlier = _earlier(layout, History(layout.history), result)
     return compare(result, earlier)
 
 
-def _earlier(history: History, result: Result) -> list[Result]:
-    """Newest first; none where the history does not know the run itself, as its preset counts."""
-    own = history.find(result.run_id)
-    if own is None:
+def _earlier(layout: Layout, history: History, result: Result) -> list[Result]:
+    """Newest first. Runs whose parameters are not known, as their folders are gone, do not count:
+    a figure of other parameters says nothing of this one.
+    """
+    own, settings = history.find(result.run_id), read_settings(layout.run(result.run_id))
+    if own is None or settings is None:
         return []
     same = history.recent(limit=LOOKED_AT, workload=result.workload, cluster=result.cluster)
-    return [e.result for e in same if e.finished < own.finished and e.preset == own.preset]
+    return [
+        entry.result
+        for entry in same
+        if entry.finished < own.finished
+        and read_settings(layout.run(entry.result.run_id)) == settings
+    ]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -114,6 +115,7 @@ def test_show_compares_with_earlier_runs(home: Path, capsys: pytest.CaptureFixtu
     speed = MetricResult(value=110.0, unit="tok/s", direction=Direction.HIGHER)
     for number, value in enumerate([100.0, 90.0, 1000.0]):
         metrics = {"speed": replace(speed, value=value)}
+        shutil.copytree(folder.path, folder.path.with_name(f"old{number}"))
         remember(home, replace(result, run_id=f"old{number}", metrics=metrics), finished=number)
     now = replace(result, metrics={"speed": speed})
     write_result(folder, now)
@@ -121,6 +123,12 @@ def test_show_compares_with_earlier_runs(home: Path, capsys: pytest.CaptureFixtu
     assert main(["show", "last"]) == 0
     shown = capsys.readouterr().out
     assert "against the median of 3 earlier runs" in shown
+    request = folder.path.with_name("old0") / "request.json"
+    other = json.loads(request.read_text())
+    other["job"]["arguments"] = ["--other"]
+    request.write_text(json.dumps(other))
+    assert main(["show", "r1"]) == 0
+    assert "against the median of 2 earlier runs" in capsys.readouterr().out
     assert "speed  100 tok/s  +10.0 %, better" in shown
 
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
         ({"lora_dropout": 0.1}, {}, "cuda", "plain", "dropout"),
         ({"gradient_checkpointing": True}, {}, "cuda", "plain", "checkpointing"),
         ({}, {"hidden_act": "gelu"}, "cuda", "plain", "gelu"),
-        ({}, {"head_dim": 96}, "cuda", "plain", "heads of 96"),
+        ({}, {"head_dim": 96}, "cuda", "fused", ""),
         ({"engine": "plain"}, {}, "cuda", "plain", ""),
         ({"engine": "fused"}, {}, "cpu", "fused", ""),
         ({"fp8": True}, {}, "cpu", "fused", ""),

@@ -102,11 +102,12 @@ def test_the_gated_product_of_what_an_adapter_is_still_to_be_added_to(
     same(gate_ups[0], gate_ups[1])
 
 
+@pytest.mark.parametrize("depth", [16, 24])
 @pytest.mark.parametrize("inverse", [False, True])
-def test_the_rotation(kernels: ModuleType, kind: torch.dtype, inverse: bool) -> None:
-    """Also in place; and turned back it is what it was."""
-    x, angles = wide(3, 5 * 16, kind), wide(3, 16, kind, 0)
-    angles[:, 8:] = angles[:, :8]
+def test_the_rotation(kernels: ModuleType, kind: torch.dtype, inverse: bool, depth: int) -> None:
+    """Also in place, and for heads of any even width; turned back it is what it was."""
+    x, angles = wide(3, 5 * depth, kind), wide(3, depth, kind, 0)
+    angles[:, depth // 2 :] = angles[:, : depth // 2]
     cos, sin = angles.cos(), angles.sin()
     out, other = torch.zeros_like(x), torch.zeros_like(x)
     kernels.rotate(x, cos, sin, inverse=inverse, out=out)

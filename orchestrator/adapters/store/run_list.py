@@ -128,6 +128,13 @@ def _of_result(result: Result, started: float | None, *, cleaned: bool = False) 
     )
 
 
+def read_settings(folder: RunFolder) -> tuple[object, object] | None:
+    """The parameters and arguments that the run was given; None where its folder is gone."""
+    request = _read_json(folder.request)
+    job = request.get("job") if isinstance(request, dict) else None
+    return (job.get("values"), job.get("arguments")) if isinstance(job, dict) else None
+
+
 def write_result(folder: RunFolder, result: Result) -> None:
     """Put ``result.json`` in place; from then on the run counts as finished."""
     write_json(folder.result, to_object(result))

@@ -31,7 +31,7 @@ def figure(value: float, unit: str) -> str:
     if unit == "s":
         return duration(value)
     if unit in _FRACTIONS and abs(value) <= 10:
-        return f"{100 * value:.1f} %"
+        return f"{100 * value:.1f} %" if abs(value) >= 0.01 or not value else f"{100 * value:.3g} %"
     return f"{number(value)} {unit}".rstrip()
 
 

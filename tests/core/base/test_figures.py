@@ -27,6 +27,7 @@ UNITS = st.sampled_from(["", "s", "bytes", "fraction"])
         (245.0, "s", "4 min 05 s"),
         (7380.0, "s", "2 h 03 min"),
         (0.9643, "fraction", "96.4 %"),
+        (0.000234, "fraction", "0.0234 %"),
         (0.012163, "nats/token", "0.01216 nats/token"),
         (7.369e-06, "", "7.369e-06"),
         (3.0, "", "3"),

@@ -17,7 +17,7 @@ from ..base.world import World
 from ..data.packing import Batch
 from .layer import Recompute
 from .memory import Choice, Extent, Placement, choose, cost_of, held_by, place
-from .model import FusedModel, NotFused, check_config, form_of, outline
+from .model import FusedModel, NotFused, check_config, outline
 from .overlap import Overlap
 from .sharded import ShardGroup, join_group, nodes_of
 
@@ -50,8 +50,7 @@ def against_fused(settings: Settings, config: Any, device: torch.device) -> str:
         check_config(config)
     except NotFused as error:
         return str(error)
-    depth = form_of(config).depth
-    return "" if depth.bit_count() == 1 else f"heads of {depth} values, not a power of two"
+    return ""
 
 
 class FusedEngine:

@@ -105,14 +105,16 @@ def _rotate(
     sign: tl.tensor,
     together: tl.constexpr,
     half: tl.constexpr,
+    block: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * together + tl.arange(0, together)
-    at = tl.arange(0, half)
-    inside = (head < heads)[:, None] & (at >= 0)[None, :]
+    at = tl.arange(0, block)
+    inside = (head < heads)[:, None] & (at < half)[None, :]
     place = head[:, None] * (2 * half) + at[None, :]
-    cosine = tl.load(cos + row * table_row + at).to(tl.float32)[None, :]
-    sine = tl.load(sin + row * table_row + at).to(tl.float32)[None, :] * sign
+    cosine = tl.load(cos + row * table_row + at, mask=at < half, other=0.0).to(tl.float32)[None, :]
+    sine = tl.load(sin + row * table_row + at, mask=at < half, other=0.0).to(tl.float32)[None, :]
+    sine *= sign
     first = tl.load(x + row * x_row + place, mask=inside, other=0.0).to(tl.float32)
     second = tl.load(x + row * x_row + place + half, mask=inside, other=0.0).to(tl.float32)
     kind = out.dtype.element_ty
@@ -208,12 +210,11 @@ def rms_norm_backward(grad: Tensor, normed: Normed, residual: Tensor | None, out
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -> None:
     tokens, depth = cos.shape
     half, heads = depth // 2, x.shape[1] // depth
-    if half != triton.next_power_of_2(half):
-        raise ValueError(f"heads of {depth} values; the rotary kernel takes powers of two")
-    together = min(triton.next_power_of_2(heads), max(1, COLUMNS // half))
+    block = triton.next_power_of_2(half)
+    together = min(triton.next_power_of_2(heads), max(1, COLUMNS // block))
     _rotate[(tokens, triton.cdiv(heads, together))](
         x, cos, sin, out, x.stride(0), out.stride(0), cos.stride(0), heads,
-        -1.0 if inverse else 1.0, together=together, half=half, num_warps=4,
+        -1.0 if inverse else 1.0, together=together, half=half, block=block, num_warps=4,
     )  # fmt: skip
 
 
