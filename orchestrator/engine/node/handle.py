@@ -31,7 +31,7 @@ from orchestrator.core.run.events import (
     Synced,
 )
 from orchestrator.core.run.evidence import Inspected
-from orchestrator.core.run.state import NEVER_LAUNCHED, RunState
+from orchestrator.core.run.state import NEVER_LAUNCHED, RunState, kernel_may_know
 from orchestrator.engine.node.collect_outputs import OfferedOutput, collect_outputs, fetch_output
 from orchestrator.engine.node.hang_inspection import look_at
 from orchestrator.engine.node.lease_renewal import NodeLease
@@ -42,7 +42,6 @@ from orchestrator.engine.node.requests import agent_locks, agent_process
 from orchestrator.engine.node.trial_ports import ABSENT, TrialPorts
 from orchestrator.engine.node.upload import sha256_of, slices_of
 from orchestrator.engine.support.context import Post, RunContext
-from orchestrator.engine.support.diagnose_run import kernel_may_know
 from orchestrator.engine.support.replay import read_positions
 from orchestrator.parsing.replies.probe_reply import parse_facts
 from orchestrator.parsing.replies.supervisor_records import parse_holder, parse_swept
