@@ -215,8 +215,12 @@ class AttemptRunner:
         match action:
             case Launch(share=share):
                 assert state.plan is not None
-                port = state.port if share.node_rank == 0 else None
-                await node.launch(share, port, independent=state.plan.rung == CommMode.LEASES)
+                await node.launch(
+                    share,
+                    state.port if share.node_rank == 0 else None,
+                    independent=state.plan.rung == CommMode.LEASES,
+                    facts=state.nodes[action.node].facts,
+                )
             case Reach(addresses=addresses, port=port):
                 await node.reach(addresses, port)
             case Stop(grace_s=grace_s):

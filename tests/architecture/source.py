@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "orchestrator"
 NODE_SIDE = PACKAGE / "node_agent"
-KIT = ROOT / "workloads" / "orchestrate_kit.py"
+KIT = ROOT / "workloads" / "orchestrate_kit"
 _GENERATED = {"__pycache__", "build", "dist", "node_modules"}
 
 

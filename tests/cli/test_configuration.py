@@ -178,14 +178,28 @@ def test_secrets_are_not_read_for_showing(
 
 
 def test_importing_prints_an_inventory(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """stdout is the inventory, stderr the warnings; it can be used at once."""
-    (project / "hosts").write_text("a slots=2\nb slots=2 odd\n")
-    assert main(["cluster", "import", "hostfile", "hosts", "--name", "mine"]) == 0
+    """stdout is the inventory, stderr what was chosen and not taken; it can be used at once."""
+    (project / "hosts").write_text("a slots=2\nb slots=2\nc slots=2 odd\n")
+    command = ["cluster", "import", "hostfile", "hosts", "--name", "mine"]
+    assert main(command) == 2
+    assert "--skip-unknown" in capsys.readouterr().err
+    assert main([*command, "--skip-unknown"]) == 0
     out, err = capsys.readouterr()
     (project / "mine.yaml").write_text(out)
 
-    assert err == "warning: hosts:2: 'odd' is not understood\n"
+    warning, note = err.splitlines()
+    assert warning.startswith("warning: hosts:3: 'c slots=2 odd': ")
+    assert warning.endswith("; left out")
+    assert note == (
+        "note: hosts: read as a hostfile of Open MPI (slots=N); --dialect names another tool"
+    )
     assert "nodes: 2, workers: 2" in output(["cluster", "validate", "mine.yaml"], capsys)
+
+
+def test_a_dialect_belongs_to_a_hostfile(capsys: pytest.CaptureFixture[str]) -> None:
+    """Elsewhere it is an error, with the command that has it."""
+    assert main(["cluster", "import", "slurm", "x", "--dialect", "mpich"]) == 2
+    assert "import hostfile x --dialect mpich" in capsys.readouterr().err
 
 
 def test_importing_reads_standard_input(

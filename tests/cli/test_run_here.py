@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.store.bundled import bundled_kit
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result, write_result
 from orchestrator.cli.main import main
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.processes
 RUN = f"r{os.getpid()}"
 KEYS = (
     "type schema_version run_id status exit_code cluster workload launcher ladder nodes "
-    "world_size metrics samples timings failure warnings report"
+    "world_size metrics outputs samples timings failure warnings report"
 )
 SCRIPT = """
 import json, os, sys, time
@@ -147,6 +148,27 @@ def test_a_run_from_inventory_to_report(
     assert b"\x1b[31m" in raw.read_bytes()
 
 
+def test_ranks_know_what_the_probe_found(
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through the kit, each the facts of its own node, as `probe --json` shows them."""
+    (place.project / "facts.py").write_text(
+        "import json, orchestrate_kit as kit\n"
+        "(kit.output_dir() / 'facts.json').write_text(json.dumps(kit.facts()))\n"
+    )
+    assert main(place.words("facts.py")) == 0
+    capsys.readouterr()
+    assert main(["probe", "--cluster", str(place.cluster), "--json"]) == 0
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    for node, record in zip(("n1", "n2"), shown, strict=False):
+        path = place.home / "runs" / RUN / "artifacts" / node / "facts.json"
+        facts = json.loads(path.read_text())
+        asked = record["facts"]
+        names = ("node", "hostname", "boot_id", "cpus", "kernel", "driver", "hcas")
+        assert {name: facts[name] for name in names} == {name: asked[name] for name in names}
+
+
 def test_a_workload_runs_by_its_name(
     place: SourceLocation, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,7 +282,7 @@ def test_plan_asks_the_nodes_and_leaves_nothing(
     assert main([*words, "--offline", "--json", "--", "job.py"]) == 0
     (record,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert record["plan"]["assumed"] is True
-    assert record["travels"]["files"] == 4
+    assert record["travels"]["files"] == 3 + len(list(bundled_kit().glob("*.py")))
     assert not (place.home / "runs").exists()
 
 

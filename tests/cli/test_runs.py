@@ -20,7 +20,7 @@ from orchestrator.cli.main import main
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.outcome import Signalled
 from orchestrator.core.model.workload import Direction
-from orchestrator.core.run.events import RankExited
+from orchestrator.core.run.events import Collected, RankExited
 from orchestrator.core.verdict.result import MetricResult, Result
 from orchestrator.engine.oneshot.cleanup import NodeVisit
 from tests.architecture.source import ROOT
@@ -340,6 +340,31 @@ def test_clean_removes_only_what_is_over(home: Path, capsys: pytest.CaptureFixtu
     assert not over.path.exists()
     assert going.path.exists()
     assert "removed r1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_clean_keeps_a_run_whose_outputs_were_not_collected(
+    home: Path, capsys: pytest.CaptureFixture[str], damage: bool
+) -> None:
+    """They may exist on the nodes alone; so if the journal cannot be read."""
+    folder = begin(home)
+    events, result = events_of()
+    kept = [to_json(event) for event in events if not isinstance(event, Collected)]
+    with Journal(folder.journal) as journal:
+        journal.append_many((float(at), event) for at, event in enumerate(kept))
+    write_result(folder, result)
+    if damage:
+        folder.journal.write_text("garbage\n" + folder.journal.read_text())
+
+    assert main(["clean", "r1"]) == 75
+
+    said = capsys.readouterr().err
+    if damage:
+        assert "unknown whether its outputs were collected" in said
+    else:
+        assert "r1: a: its outputs were not collected" in said
+    assert "orchestrate clean r1 --discard" in said
+    assert folder.path.exists()
 
 
 @pytest.mark.processes

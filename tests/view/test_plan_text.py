@@ -42,7 +42,7 @@ def test_a_plan_tells_what_travels_what_is_left_out_and_what_is_assumed() -> Non
     )
     travel = Travel(files=3, bytes=1_500_000, skipped=(".gitignore: 2 files",), warnings=("big",))
     text = "\n".join(plan_lines(plan, travel))
-    for words in ["3 files, 1.5 MB", "left out by .gitignore: 2 files", "c: no GPU", "odd", "big"]:
+    for words in ["3 files, 1.5 MB", "left out: .gitignore: 2 files", "c: no GPU", "odd", "big"]:
         assert words in text
     assert "ASSUMED" in text
     assert "ASSUMED" not in "\n".join(plan_lines(made(), None))

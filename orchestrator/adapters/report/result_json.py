@@ -15,6 +15,7 @@ from orchestrator.core.verdict.result import (
     FailureResult,
     MetricResult,
     NodeResult,
+    OutputsResult,
     Result,
     RungResult,
     Samples,
@@ -39,6 +40,7 @@ def to_object(result: Result) -> dict[str, Any]:
         "nodes": [asdict(node) for node in result.nodes],
         "world_size": result.world_size,
         "metrics": {name: _metric(metric) for name, metric in result.metrics.items()},
+        "outputs": {node: _outputs(came) for node, came in result.outputs.items()},
         "samples": asdict(result.samples) if result.samples else None,
         "timings": dict(result.timings),
         "failure": _failure(result.failure) if result.failure else None,
@@ -81,6 +83,10 @@ def _read(data: Mapping[str, Any]) -> Result:
         ladder=tuple(RungResult(**rung) for rung in data["ladder"]),
         nodes=tuple(NodeResult(**node) for node in data["nodes"]),
         metrics={name: _read_metric(metric) for name, metric in data["metrics"].items()},
+        outputs={
+            node: OutputsResult(**{**came, "left_out": tuple(came["left_out"])})
+            for node, came in data.get("outputs", {}).items()  # results of earlier versions lack it
+        },
         samples=Samples(**samples) if samples else None,
         timings=data["timings"],
         failure=_read_failure(failure) if failure else None,
@@ -101,6 +107,10 @@ def _metric(metric: MetricResult) -> dict[str, Any]:
     finite = value is not None and math.isfinite(value)
     words = {"verdict": metric.verdict.value, "direction": metric.direction.value}
     return {**asdict(metric), **words, "value": value if finite else None}
+
+
+def _outputs(came: OutputsResult) -> dict[str, Any]:
+    return {**asdict(came), "left_out": list(came.left_out)}
 
 
 def _failure(failure: FailureResult) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.adapters.store.bundled import bundled_root
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.sync.file_list import holds_home
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.inventory import Cluster
@@ -66,6 +67,7 @@ class Catalog:
         Raises :class:`UsageError` for an unknown name (with the nearest) or an invalid file.
         """
         workload = self.read_workload(self.find_workload(name))
+        refuse_home(Path(workload.folder).resolve(), "a workload travels with its folder")
         for file in (workload.entry, workload.requirements):
             if file and not (Path(workload.folder) / file).is_file():
                 what = f"{file!r} does not exist in {_shown(Path(workload.folder))}"
@@ -167,10 +169,35 @@ def open_script(
 
 def find_project(cwd: Path, workdir: Path | None = None, script: Path | None = None) -> Path:
     """The folder that travels; see :func:`open_script`. Raises :class:`UsageError`."""
-    folder = _project(script, cwd) if workdir is None else (cwd / workdir).resolve()
+    if workdir is None:
+        folder = _project(script, cwd)
+        repository = os.path.lexists(folder / ".git")
+        why = "it is the git repository around" if repository else "no git repository is around"
+        refuse_home(folder, f"{why}; keys, tokens and all else there would travel")
+        return folder
+    folder = (cwd / workdir).resolve()
     if not folder.is_dir():
         raise UsageError(f"--workdir {workdir} is not a folder", id="run.workdir")
+    if folder == Path(folder.anchor):
+        refuse_home(folder, "it is all of this machine")
     return folder
+
+
+def refuse_home(folder: Path, why: str) -> None:
+    """Raise :class:`UsageError` if the user's home directory, or all of the machine, would travel.
+
+    It holds keys, tokens and whatever else nobody means to copy to other machines.
+    """
+    if not holds_home(folder) and folder != Path(folder.anchor):
+        return
+    raise UsageError(
+        "the folder that would travel to the nodes holds the home directory",
+        id="run.home",
+        where=folder,
+        why=why,
+        remedy="put the script and what it needs into a folder of its own, or name the folder that "
+        "travels: --workdir DIR",
+    )
 
 
 def read_bounded(path: Path) -> bytes:
@@ -260,7 +287,7 @@ def _import_root(call: PythonCall, cwd: Path, folder: Path) -> str:
 def _project(script: Path | None, cwd: Path) -> Path:
     start = cwd.resolve() if script is None else script.parent
     for folder in [start, *start.parents][:_MAX_PARENTS]:
-        if (folder / ".git").exists():
+        if os.path.lexists(folder / ".git"):
             return folder
     inside = script is None or script.is_relative_to(cwd.resolve())
     return cwd.resolve() if inside else start

@@ -158,8 +158,8 @@ def _failed_proxy(target: Target, ending: ProxyEnding) -> PreflightError:
         id="OR-SSH-012",
         where=target.alias,
         why=ending.words or "it wrote nothing to its standard error",
-        remedy=f"correct it, or what it needs; it was: {target.proxy_command}; then try "
-        f"{_ssh(target, '-v')}",
+        remedy=f"correct the ProxyCommand of {target.alias} in ssh_config, or what it needs; then "
+        f"try {_ssh(target, '-v')}",
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from orchestrator.adapters.transport import known_hosts
 from orchestrator.adapters.transport.ssh_config.account import expand_tilde
@@ -260,7 +259,21 @@ def _identity_files(endpoint: SshEndpoint, settings: Settings) -> tuple[str, ...
     named = [file for file in settings.identity_files if file.text.lower() != "none"]
     if not explicit and not settings.identity_files:
         return tuple(expand_tilde(f"~/.ssh/{name}") for name in DEFAULT_IDENTITIES)
-    return (*(str(Path(file).expanduser()) for file in explicit), *map(settings.path, named))
+    return (*map(_of_inventory, explicit), *map(settings.path, named))
+
+
+def _of_inventory(path: str) -> str:
+    """As OpenSSH takes a path of its command line."""
+    try:
+        return expand_tilde(path)
+    except ValueError as error:
+        raise UsageError(
+            f"cannot find {path!r}",
+            id="OR-SSH-024",
+            where="the inventory",
+            why=str(error),
+            remedy="write the path out, or '~/' for your own home directory",
+        ) from error
 
 
 def _agent(settings: Settings) -> str:
@@ -276,7 +289,7 @@ def _agent(settings: Settings) -> str:
 
 def _known_hosts_files(endpoint: SshEndpoint, settings: Settings) -> tuple[str, ...]:
     if endpoint.known_hosts is not None:
-        return (str(Path(endpoint.known_hosts).expanduser()),)
+        return (_of_inventory(endpoint.known_hosts),)
     chosen = settings.values.get("userknownhostsfile")
     users = (
         [settings.path(chosen, name) for name in settings.words("userknownhostsfile")]

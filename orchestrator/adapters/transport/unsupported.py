@@ -22,7 +22,7 @@ def _demands(settings: Settings) -> list[tuple[str, str, str]]:
     """Keyword, what it demands, and what to write instead."""
     demands = []
     if settings.get("pubkeyauthentication") == "no":
-        keys_only = "orchestrate authenticates with keys: allow them for this host"
+        keys_only = "only keys are used for authentication: allow them for this host"
         demands.append(("pubkeyauthentication", "PubkeyAuthentication no", keys_only))
     methods = settings.get("preferredauthentications")
     if methods and "publickey" not in methods.split(","):

@@ -274,11 +274,17 @@ class Progressed:
 @wire("Collected")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """The node's outputs and logs are on the coordinator, verified by digest."""
+    """The node's outputs and logs are on the coordinator, verified by digest.
+
+    ``left`` outputs did not come, for the reasons in ``left_out``, which names the first of them.
+    """
 
     node: str
     files: int
     bytes: int
+    links: int = 0
+    left: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 @wire("Swept")

@@ -74,6 +74,20 @@ class RungResult:
     seconds: float | None = None
 
 
+@wire("OutputsResult")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputsResult:
+    """What came of one node's outputs. ``left`` did not; ``left_out`` names the first of them with
+    the reasons, a file in the run's folder all.
+    """
+
+    files: int
+    bytes: int
+    links: int = 0
+    left: int = 0
+    left_out: tuple[str, ...] = ()
+
+
 @wire("Samples")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
@@ -120,6 +134,7 @@ class Result:
     ladder: tuple[RungResult, ...] = ()
     nodes: tuple[NodeResult, ...] = ()
     metrics: Mapping[str, MetricResult] = field(default_factory=dict)
+    outputs: Mapping[str, OutputsResult] = field(default_factory=dict)
     samples: Samples | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     failure: FailureResult | None = None

@@ -14,11 +14,14 @@ from orchestrator.core.verdict.node_status import is_degraded, nodes_of, rungs_o
 from orchestrator.core.verdict.result import (
     FailureResult,
     MetricResult,
+    OutputsResult,
     Result,
     Samples,
     Status,
     Verdict,
 )
+
+MAX_LEFT_OUT = 3
 
 
 def conclude(state: RunState, *, timings: Mapping[str, float], report: str) -> Result:
@@ -47,9 +50,35 @@ def conclude(state: RunState, *, timings: Mapping[str, float], report: str) -> R
         samples=_samples(state.divided),
         timings=timings,
         failure=failure,
-        warnings=state.plan.warnings if state.plan else (),
+        outputs=dict(_outputs(state)),
+        warnings=(*(state.plan.warnings if state.plan else ()), *_left_on_nodes(state)),
         report=report,
     )
+
+
+def _outputs(state: RunState) -> Iterator[tuple[str, OutputsResult]]:
+    for name, node in state.nodes.items():
+        if (came := node.collected) is not None:
+            yield (
+                name,
+                OutputsResult(
+                    files=came.files,
+                    bytes=came.bytes,
+                    links=came.links,
+                    left=came.left,
+                    left_out=came.left_out,
+                ),
+            )
+
+
+def _left_on_nodes(state: RunState) -> Iterator[str]:
+    """Per node, which outputs did not come."""
+    for name, came in _outputs(state):
+        if came.left:
+            named = "; ".join(came.left_out[:MAX_LEFT_OUT])
+            more = "; ..." if came.left > MAX_LEFT_OUT else ""
+            noun = "output" if came.left == 1 else "outputs"
+            yield f"{name}: {came.left} {noun} did not come: {named}{more}"
 
 
 def judge(value: float | None, gate: Gate | None) -> Verdict:

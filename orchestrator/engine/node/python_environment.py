@@ -89,18 +89,24 @@ async def _build(
     if "ray" in launchers.modules(request.launcher):
         text = with_ray(text)
     base = link.spec.python.base
+    fields = {
+        "digest": hashlib.sha256(base.encode() + b"\0" + text).hexdigest(),
+        "base": base,
+        "modules": asked_modules(request),
+    }
     channel = await link.open(request.budgets.connect_s)
+    began = context.clock.monotonic()
     telling = asyncio.create_task(_tell_build(channel, context))
     try:
         reply = await link.request(
-            "environment",
-            {"digest": hashlib.sha256(base.encode() + b"\0" + text).hexdigest(), "base": base},
-            timeout_s=request.budgets.prepare_s,
-            payload=text,
+            "environment", fields, timeout_s=request.budgets.prepare_s, payload=text
         )
     finally:
         telling.cancel()
         await asyncio.gather(telling, return_exceptions=True)
+    if reply.fields.get("built"):
+        spent = context.clock.monotonic() - began
+        context.note(f"{link.node}: Python environment built in {spent:.0f} s")
     return str(reply.fields.get("interpreter"))
 
 
@@ -114,10 +120,12 @@ def with_ray(requirements: bytes) -> bytes:
 
 async def _tell_build(channel: Channel, context: RunContext) -> None:
     """A line now and then: building an environment takes minutes and must not look hung."""
-    told_at = context.clock.monotonic() - BUILD_NOTE_EVERY_S
+    began = context.clock.monotonic()
+    told_at = began - BUILD_NOTE_EVERY_S
     async for event in channel.events():
         now = context.clock.monotonic()
         line = str(event.fields.get("line", "")).strip()
         if event.name == "environment" and line and now - told_at >= BUILD_NOTE_EVERY_S:
             told_at = now
-            context.note(f"{channel.node}: building its Python environment: {line[:100]}")
+            spent = f"{now - began:.0f} s"
+            context.note(f"{channel.node}: building the Python environment, {spent}: {line[:100]}")

@@ -70,7 +70,7 @@ def besides_victims(findings: Findings, result: Result | None) -> Findings:
     if found is None or result is None or result.failure is None:
         return findings
     rule = BY_ID.get(found.id)
-    if rule is None or rule.role is not LogRole.VICTIM:
+    if rule is None or rule.role not in {LogRole.VICTIM, LogRole.STOPPED}:
         return findings
     return replace(findings, diagnosis=_verdict(result.failure))
 

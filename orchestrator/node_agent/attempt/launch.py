@@ -69,6 +69,7 @@ def launch(
     lease_s = lease.check_lease(request)
     wanted, holder = check_locks(request), describe_holder(run, request)
     gpus = check_gpus(request)
+    facts = field(request, "facts", dict, None)
     spec = _specification(layout, run, attempt, request)
     with lease.held(run, epoch, BEFORE_US_S):
         known = supervisor_state(attempt)
@@ -80,6 +81,8 @@ def launch(
             if spec["scratch"]:
                 attempt.create_scratch()
             note_baseline(attempt, gpus)
+            if facts is not None:
+                _write_facts(attempt.facts, facts)
             keep_usable_pipes(spec["processes"], attempt.root)
             if field(request, "own_copy", bool, False):
                 copy_code(layout.snapshot(request.get("snapshot")), attempt.work)
@@ -87,6 +90,13 @@ def launch(
             spec["lock_records"] = locks.records
             identity = _spawn(spec, locks.descriptors, attempt)
     return {"supervisor": identity, "already": False, "alive": True}
+
+
+def _write_facts(path: str, facts: dict[str, Any]) -> None:
+    """For the ranks to read. It need not survive a power cut: neither do they."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+        json.dump(facts, file)
 
 
 @contextmanager
@@ -168,6 +178,8 @@ def filled(
         "ORCHESTRATE_EXCHANGE_DIR": attempt.exchange,
         "ORCHESTRATE_CHECKPOINT_DIR": run.checkpoints,
     }
+    if field(request, "facts", dict, None) is not None:
+        markers["ORCHESTRATE_FACTS"] = attempt.facts
     return places, _processes(request, places, markers)
 
 

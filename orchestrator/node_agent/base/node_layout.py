@@ -72,6 +72,7 @@ class AttemptLayout:
         self.stop = os.path.join(root, "stop")
         self.cgroup = os.path.join(root, "cgroup")
         self.gpus = os.path.join(root, "gpus.json")
+        self.facts = os.path.join(root, "facts.json")
         self.slurm = os.path.join(root, "slurm.json")
         self.logs = os.path.join(root, "logs")
         self.ranks = os.path.join(root, "ranks")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from orchestrator.node_agent.base.sysfs import names, read
+from orchestrator.node_agent.base.sysfs import names, read, whole
 from orchestrator.node_agent.facts.gpu_query import NVML, TIMEOUT_S, find_program, run, which
 from orchestrator.node_agent.facts.pci import Device, all_paths, find_redirection, path_kind
 
@@ -140,9 +140,10 @@ def _dmabuf(proc: str) -> bool | None:
     """
     driver = read(os.path.join(proc, "driver/nvidia/version"), 1024)
     release = read(os.path.join(proc, "sys/kernel/osrelease")).split(".")
-    if not driver or len(release) < 2 or not (release[0].isdigit() and release[1].isdigit()):
+    numbers = [whole(part) for part in release[:2]]
+    if not driver or len(numbers) < 2 or None in numbers:
         return None
-    return (int(release[0]), int(release[1])) >= (5, 12) and "Open Kernel Module" in driver
+    return numbers >= [5, 12] and "Open Kernel Module" in driver
 
 
 def _fabric_manager(sys_root: str, proc: str) -> dict[str, Any]:

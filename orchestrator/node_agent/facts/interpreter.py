@@ -9,7 +9,7 @@ import subprocess
 
 from orchestrator.node_agent.base.activation import in_force
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, AgentFault, shorten
-from orchestrator.node_agent.base.login import login_environment
+from orchestrator.node_agent.base.login import expand, login_environment
 from orchestrator.node_agent.base.wire import field, strings
 from orchestrator.node_agent.facts.modules import find_modules
 
@@ -68,8 +68,7 @@ def _find(kind: str, value: str) -> str:
 
 def _program(value: str) -> str:
     """An absolute path. A virtual environment's python is a link that must not be followed."""
-    expanded = os.path.expanduser(value)
-    found = shutil.which(expanded, path=login_environment().get("PATH"))
+    found = shutil.which(expand(value), path=login_environment().get("PATH"))
     if found is None:
         raise AgentFault(ABSENT, f"no interpreter {shorten(value)} on this node")
     return os.path.abspath(found)
@@ -77,7 +76,7 @@ def _program(value: str) -> str:
 
 def _conda(value: str) -> str:
     """The interpreter of a conda environment given by name or by prefix."""
-    if "/" in value or value.startswith("~"):
+    if "/" in value or value.startswith(("~", "$")):
         return _program(os.path.join(value, "bin", "python"))
     tried = []
     for prefix in _prefixes(value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from orchestrator.node_agent.base.sysfs import whole
 from orchestrator.node_agent.facts.gpu_query import (
     COMPUTE_USERS,
     MIB,
@@ -113,10 +114,11 @@ def parse_gpus(text: str) -> tuple[list[dict[str, Any]], str]:
     gpus: list[dict[str, Any]] = []
     driver = ""
     for cells in _lines(text, len(GPU_FIELDS)):
-        if cells[0].isdigit():
+        index = whole(cells[0])
+        if index is not None:
             gpus.append(
                 {
-                    "index": int(cells[0]),
+                    "index": index,
                     "name": cells[1],
                     "uuid": cells[2],
                     "memory_bytes": (_number(cells[3]) or 0) * MIB,
@@ -131,8 +133,9 @@ def parse_details(text: str) -> dict[int, dict[str, Any]]:
     """GPU index -> everything else that one query tells."""
     found = {}
     for cells in _lines(text, len(DETAIL_FIELDS)):
-        if cells[0].isdigit():
-            found[int(cells[0])] = _detail(dict(zip(DETAIL_FIELDS, cells)))
+        index = whole(cells[0])
+        if index is not None:
+            found[index] = _detail(dict(zip(DETAIL_FIELDS, cells)))
     return found
 
 
@@ -218,7 +221,8 @@ def _lines(text: str, cells: int) -> list[list[str]]:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isdigit() else None
+    number = whole(text)
+    return None if number is None or number < 0 else number
 
 
 def _figure(text: str) -> float | None:

@@ -15,6 +15,7 @@ from functools import partial
 from orchestrator.node_agent.attempt.supervisor_state import SupervisorState, supervisor_state
 from orchestrator.node_agent.base.agent_errors import ABSENT, AgentFault
 from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout
+from orchestrator.node_agent.base.sysfs import whole
 from orchestrator.node_agent.facts import gpu_query
 from orchestrator.node_agent.facts.network import find_interfaces
 from orchestrator.node_agent.hang import flight_recorder as flight
@@ -272,11 +273,12 @@ def parse_use(text: str, users: Mapping[str, set[int]]) -> list[dict[str, Any]]:
     found = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) == 5 and cells[0].isdigit():
-            busy, used, total = (int(c) if c.isdigit() else None for c in cells[2:])
+        index = whole(cells[0])
+        if len(cells) == 5 and index is not None:
+            busy, used, total = map(whole, cells[2:])
             found.append(
                 {
-                    "index": int(cells[0]),
+                    "index": index,
                     "uuid": cells[1],
                     "busy": busy,
                     "memory_used_mib": used,

@@ -19,24 +19,30 @@ Include = Callable[[str], Iterable[tuple[str, str]]]
 
 
 def parse_ssh_config(
-    text: str, source: str, include: Include, ssh_config: str | None = None
+    text: str,
+    source: str,
+    include: Include,
+    ssh_config: str | None = None,
+    *,
+    skip_unknown: bool = False,
 ) -> Imported:
     """Aliases only: user, port, key and jump host stay where they are, in the ssh_config. An alias
     that another host's ``ProxyJump`` names is no node.
 
     ``include`` returns (name, text) of the files that an Include pattern matches. ``ssh_config`` is
     put into the inventory's defaults when it is not the file that SSH reads anyway. Raises
-    :class:`UsageError` when no alias is found, and for a file that ``ssh`` refuses.
+    :class:`UsageError` when no alias is found or one is no host name, and for a file that ``ssh``
+    refuses.
     """
-    reader = _Reader(source, include)
+    reader = _Reader(source, include, skip_unknown=skip_unknown)
     reader.read(text, source, 0)
     return reader.imported({"ssh_config": ssh_config} if ssh_config else None)
 
 
 class _Reader:
-    def __init__(self, source: str, include: Include) -> None:
+    def __init__(self, source: str, include: Include, *, skip_unknown: bool) -> None:
         self._source = source
-        self._found = Collector(source)
+        self._found = Collector(source, skip_unknown=skip_unknown)
         self._include = include
         self._files = 0
         self._aliases: dict[str, SourceLocation] = {}

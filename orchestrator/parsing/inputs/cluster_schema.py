@@ -32,6 +32,7 @@ _HOP = rf"({_USER.pattern}@)?{_HOP_HOST}(:[0-9]{{1,5}})?"
 _JUMP = re.compile(rf"{_HOP}(,{_HOP})*")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_VARIABLE = re.compile(r"\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\})", re.ASCII)
 MAX_TEXT = 4096
 MAX_ENV_VALUE = 65_536
 
@@ -48,10 +49,23 @@ def _path(text: str) -> str:
     return _clean(text)
 
 
-def _remote_folder(text: str) -> str:
-    if not text.startswith(("/", "~/")):
-        raise ValueError(f"{text!r} must start with / or ~/: it is a folder on the node")
+def _without_variables(text: str) -> str:
+    if _VARIABLE.search(text):
+        raise ValueError(f"{text!r}: variables are not expanded here; write the path, or ~/")
     return _path(text)
+
+
+def _remote_path(text: str) -> str:
+    """A path on the node, where ``$NAME`` and ``${NAME}`` are expanded, and nothing else is."""
+    if "$" in _VARIABLE.sub("", text):
+        raise ValueError(f"{text!r}: only $NAME and ${{NAME}} are expanded on the node")
+    return _path(text)
+
+
+def _remote_folder(text: str) -> str:
+    if not text.startswith(("/", "~/", "$")):
+        raise ValueError(f"{text!r} must start with /, ~/ or $NAME: it is a folder on the node")
+    return _remote_path(text)
 
 
 def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
@@ -115,7 +129,8 @@ def _is_ipv6(text: str) -> bool:
 
 
 Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_clean)]
-LocalPath = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_path)]
+LocalPath = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_without_variables)]
+RemotePath = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_remote_path)]
 RemoteFolder = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_remote_folder)]
 Label = Annotated[str, _matching(_LABEL, "a plain name (letters, digits, . _ -)")]
 EnvName = Annotated[str, _matching(_ENV_NAME, "an environment variable name")]
@@ -156,13 +171,13 @@ class GpuEntry(Strict):
 class PythonEntry(Strict):
     """The interpreter for ranks: at most one source; a text T is short for {interpreter: T}."""
 
-    interpreter: LocalPath | None = Field(
+    interpreter: RemotePath | None = Field(
         default=None, description="Program name or path on the node"
     )
-    venv: LocalPath | None = Field(
+    venv: RemotePath | None = Field(
         default=None, description="Virtual environment folder on the node"
     )
-    conda: LocalPath | None = Field(default=None, description="Conda environment name or prefix")
+    conda: RemotePath | None = Field(default=None, description="Conda environment name or prefix")
     requirements: LocalPath | None = Field(
         default=None,
         description="Requirements file beside the inventory; built and cached on the node",
@@ -258,7 +273,8 @@ class NodeFields(Strict):
     )
     workdir: RemoteFolder | None = Field(
         default=None,
-        description="Where orchestrate keeps its files on the node (default ~/.orchestrate)",
+        description="Where orchestrate keeps its files on the node (default ~/.orchestrate); $NAME "
+        "is expanded there",
     )
     env: dict[EnvName, EnvValue] = Field(
         default_factory=dict, description="Environment of the ranks; merged over the defaults"

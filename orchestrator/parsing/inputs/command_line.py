@@ -85,7 +85,7 @@ def refuse_misunderstandings(words: Sequence[str], launcher: str) -> None:
             f"{typed.name} would start a world of its own on every node, not one over all of them",
             id="run.launcher-typed",
             where=" ".join(words)[:200],
-            why="orchestrate starts the ranks itself, and gives them what torchrun would",
+            why="the ranks are started for you, with the environment that torchrun would set",
             remedy=f"orchestrate run {typed.instead}; --launcher command runs it as it stands",
         )
 

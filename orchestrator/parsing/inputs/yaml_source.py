@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, StreamMark, YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
     CollectionStartEvent,
@@ -28,6 +28,12 @@ from ruamel.yaml.events import (
     ScalarEvent,
     SequenceEndEvent,
     SequenceStartEvent,
+)
+from ruamel.yaml.tokens import (
+    FlowMappingEndToken,
+    FlowMappingStartToken,
+    FlowSequenceEndToken,
+    FlowSequenceStartToken,
 )
 
 from orchestrator.core.base.errors import SourceLocation, UsageError
@@ -48,6 +54,8 @@ _CONSTANTS |= {"true": True, "True": True, "TRUE": True}
 _CONSTANTS |= {"false": False, "False": False, "FALSE": False}
 # What the parser found there. A single character or the name of a token tells nothing.
 _QUOTED = re.compile(r"""(['"])((?:\\.|(?!\1).)*)\1""", re.DOTALL)
+# How the parser complains inside of brackets, if it is not about a character or an escape.
+_WANTS_CLOSING = ("expected ',' or", "expected the node content")
 _HARMLESS = re.compile(r"<[a-z -]+>|.?", re.DOTALL)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -62,11 +70,28 @@ class InputProblem:
 
 
 @dataclass(frozen=True, slots=True)
+class Tagged:
+    """A text behind a tag that the dialect knows, such as ``!vault``; what it means is not ours."""
+
+    tag: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a document is read: what an unquoted word means, merge keys, the tags that are kept."""
+
+    resolve: Callable[[str], Scalar]
+    merges: bool = False
+    tags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One value with its position. A mapping maps a key to (where the key is, its value)."""
 
     place: SourceLocation
-    value: Scalar | list[Node] | dict[str, tuple[SourceLocation, Node]]
+    value: Scalar | Tagged | list[Node] | dict[str, tuple[SourceLocation, Node]]
     size: int = 1
     depth: int = 0
 
@@ -102,20 +127,22 @@ class Document:
         return place
 
 
-def parse_yaml(data: str | bytes, source: str) -> Document:
+def parse_yaml(data: str | bytes, source: str, dialect: Dialect | None = None) -> Document:
     """Compose one YAML document. ``source`` is the file name that errors show.
+
+    Without a ``dialect``, the strict one of this project's own files.
 
     Raises :class:`UsageError` with file:line:column for what is not one small, well-formed
     document. Duplicate keys and tags do not stop it: they are in ``problems``.
     """
     text = _decode(data, source)
-    composer = _Composer(source)
+    composer = _Composer(source, dialect or STRICT)
     try:
         root = composer.document(iter(YAML(typ="safe", pure=True).parse(text)))
     except _Refused as error:
         refuse([*composer.problems, error.problem], source)
     except MarkedYAMLError as error:
-        refuse([*composer.problems, _syntax_problem(error, source)], source)
+        refuse([*composer.problems, _syntax_problem(error, text, source)], source)
     except (YAMLError, ValueError, RecursionError):
         refuse([InputProblem(SourceLocation(source), "not YAML")], source)
     return Document(source, root, tuple(composer.problems))
@@ -147,8 +174,9 @@ class _Refused(Exception):
 class _Composer:
     """Builds nodes from parser events, and collects what is wrong but does not stop the reading."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, dialect: Dialect) -> None:
         self._source = source
+        self._dialect = dialect
         self._anchors: dict[str, Node] = {}
         self._count = 0
         self.problems: list[InputProblem] = []
@@ -169,13 +197,11 @@ class _Composer:
         if isinstance(event, AliasEvent):
             return self._alias(event, place, depth)
         self._spend(1, place)
-        if isinstance(event, ScalarEvent | CollectionStartEvent) and event.tag is not None:
-            what = "a tag (a word that begins with '!') is not accepted"
-            remedy = "write plain text, numbers, lists and mappings"
-            self.problems.append(InputProblem(place, what, remedy))
+        tag = self._tag(event, place)
         if isinstance(event, ScalarEvent):
             text = self._text(event.value, place)
-            node = Node(place, resolve(text) if _is_plain(event) else text)
+            value = self._dialect.resolve(text) if _is_plain(event) else text
+            node = Node(place, Tagged(tag, text) if tag else value)
         elif isinstance(event, SequenceStartEvent):
             node = self._list(place, events, depth)
         else:
@@ -185,6 +211,18 @@ class _Composer:
             self._anchors[event.anchor] = node
         return node
 
+    def _tag(self, event: Event, place: SourceLocation) -> str:
+        """The tag of a text, if the dialect knows it; any other is a problem."""
+        if not isinstance(event, ScalarEvent | CollectionStartEvent) or event.tag is None:
+            return ""
+        tag = str(event.tag)
+        if isinstance(event, ScalarEvent) and tag in self._dialect.tags:
+            return tag
+        what = "a tag (a word that begins with '!') is not accepted"
+        remedy = "write plain text, numbers, lists and mappings"
+        self.problems.append(InputProblem(place, what, remedy))
+        return ""
+
     def _list(self, place: SourceLocation, events: Iterator[Event], depth: int) -> Node:
         items: list[Node] = []
         while not isinstance(event := next(events), SequenceEndEvent):
@@ -193,23 +231,40 @@ class _Composer:
 
     def _mapping(self, place: SourceLocation, events: Iterator[Event], depth: int) -> Node:
         entries: dict[str, tuple[SourceLocation, Node]] = {}
+        merged: dict[str, tuple[SourceLocation, Node]] = {}
         while not isinstance(event := next(events), MappingEndEvent):
             at = self._place(event)
             if not isinstance(event, ScalarEvent):
                 raise _Refused(at, "a key must be plain text")
-            if event.value == "<<" and _is_plain(event):
+            is_merge = event.value == "<<" and _is_plain(event)
+            node = self._node(next(events), events, depth + 1)
+            if is_merge and self._dialect.merges:
+                merged = {**self._merged(node), **merged}
+                continue
+            if is_merge:
                 self.problems.append(
                     InputProblem(
                         at, "merge keys are not accepted", "put shared fields under `defaults`"
                     )
                 )
-            node = self._node(next(events), events, depth + 1)
             key = self._text(event.value, at)
             if key in entries:
                 what = f"key {key[:80]!r} is given twice (first at line {entries[key][0].line})"
                 self.problems.append(InputProblem(at, what, "keep one of them"))
             entries[key] = (at, node)
+        entries = {**merged, **entries}
         return Node(place, entries, *_extent([node for _, node in entries.values()]))
+
+    def _merged(self, node: Node) -> dict[str, tuple[SourceLocation, Node]]:
+        """What a merge key brings: a mapping, or several of which the first counts most."""
+        sources = node.value if isinstance(node.value, list) else [node]
+        entries: dict[str, tuple[SourceLocation, Node]] = {}
+        for source in reversed(sources):
+            if isinstance(source.value, dict):
+                entries |= source.value
+            else:
+                self.problems.append(InputProblem(source.place, "a merge key wants a mapping"))
+        return entries
 
     def _alias(self, event: AliasEvent, place: SourceLocation, depth: int) -> Node:
         anchored = self._anchors.get(event.anchor)
@@ -254,6 +309,9 @@ def resolve(text: str) -> Scalar:
     return text
 
 
+STRICT = Dialect(resolve)
+
+
 def _is_plain(event: ScalarEvent) -> bool:
     return event.style is None or event.style == ""
 
@@ -283,15 +341,45 @@ def _decode(data: str | bytes, source: str) -> str:
     return text
 
 
+def _unclosed(error: MarkedYAMLError, text: str, source: str) -> tuple[SourceLocation, str] | None:
+    """Where the bracket or quote begins that is open where the parser gave up, and which it is."""
+    if error.context == "while scanning a quoted scalar" and error.context_mark:
+        at = error.context_mark
+        return _place_of(at, source), f"the quote {text[at.index]}"
+    if not str(error.problem).startswith(_WANTS_CLOSING):
+        return None
+    opened: list[StreamMark] = []
+    try:
+        for token in YAML(typ="safe", pure=True).scan(text):
+            if token.start_mark.index >= error.problem_mark.index:
+                break
+            if isinstance(token, FlowSequenceStartToken | FlowMappingStartToken):
+                opened.append(token.start_mark)
+            elif opened and isinstance(token, FlowSequenceEndToken | FlowMappingEndToken):
+                opened.pop()
+    except MarkedYAMLError:
+        pass
+    if not opened:
+        return None
+    return _place_of(opened[-1], source), f"the bracket {text[opened[-1].index]}"
+
+
+def _place_of(mark: StreamMark, source: str) -> SourceLocation:
+    return SourceLocation(source, mark.line + 1, mark.column + 1)
+
+
 def _place_after(before: str, source: str) -> SourceLocation:
     return SourceLocation(source, before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
-def _syntax_problem(error: MarkedYAMLError, source: str) -> InputProblem:
+def _syntax_problem(error: MarkedYAMLError, text: str, source: str) -> InputProblem:
     mark = error.problem_mark or error.context_mark
-    place = (
-        SourceLocation(source, mark.line + 1, mark.column + 1) if mark else SourceLocation(source)
-    )
+    place = _place_of(mark, source) if mark else SourceLocation(source)
+    unclosed = _unclosed(error, text, source) if mark else None
+    if unclosed is not None:
+        opening, sign = unclosed
+        what = f"{sign} is not closed before line {place.line}, column {place.column}"
+        return InputProblem(opening, what, "close it, or put the comma that is missing")
     what = str(error.problem or error.context or "broken YAML")
     if r"'\t'" in what:
         return InputProblem(place, "a tab where YAML wants spaces", "indent with spaces")

@@ -52,6 +52,9 @@ from orchestrator.core.run.state import LEASE, RunState
 from orchestrator.core.sharing.rounds import Exchanged
 from orchestrator.view.terminal.text import TIMES, brief, plural, seconds, size
 
+# Outputs named on one line; the report has more of them.
+MAX_LEFT_OUT = 3
+
 
 class Weight(IntEnum):
     """How much a line matters. DETAIL only with ``-v``; a PROBLEM also with ``-q``."""
@@ -260,9 +263,9 @@ def _after_launch(event: Event, state: RunState) -> NarratedLine | None:
                 return NarratedLine(Weight.NODE, "ended, no process left", node)
             left = brief(", ".join(survivors[:8]))
             return NarratedLine(Weight.PROBLEM, f"ended, still running: {left}", node)
-        case Collected(node=node, files=files, bytes=count):
+        case Collected(node=node):
             return NarratedLine(
-                Weight.NODE, f"collected {plural(files, 'file')}, {size(count)}", node
+                Weight.PROBLEM if event.left else Weight.NODE, _collected(event), node
             )
         case Halting(node=node, why=why) if why == LEASE:
             text = "lease expired (no coordinator heartbeat): terminating its ranks"
@@ -271,6 +274,16 @@ def _after_launch(event: Event, state: RunState) -> NarratedLine | None:
             return _swept(event, node, state)
         case _:
             return None
+
+
+def _collected(event: Collected) -> str:
+    links = f" and {plural(event.links, 'link')}" if event.links else ""
+    text = f"collected {plural(event.files, 'file')}{links}, {size(event.bytes)}"
+    if not event.left:
+        return text
+    named = "; ".join(brief(one) for one in event.left_out[:MAX_LEFT_OUT])
+    more = "; ..." if event.left > MAX_LEFT_OUT else ""
+    return f"{text} ({event.left} left out: {named}{more})"
 
 
 def _swept(event: Swept, node: str, state: RunState) -> NarratedLine:

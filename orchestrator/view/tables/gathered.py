@@ -82,11 +82,11 @@ class Gathered(Endings):
         return super().finish()
 
     def _show(self, writer: LineWriter, kept: dict[str, bytearray]) -> None:
-        by_content: dict[bytes, list[str]] = {}
+        alike: dict[bytes, list[str]] = {}
         for node, content in kept.items():
-            by_content.setdefault(bytes(content), []).append(node)
-        for same, nodes in by_content.items():
-            writer.write([RULE, names(nodes), RULE, *_lines(same)])
+            alike.setdefault(_without_last_break(content), []).append(node)
+        for nodes in alike.values():
+            writer.write([RULE, names(nodes), RULE, *_lines(bytes(kept[nodes[0]]))])
 
 
 class Streamed(Endings):
@@ -116,6 +116,11 @@ def names(nodes: list[str]) -> str:
     """Folded, with the count when there are several."""
     folded = fold(nodes) if all(map(is_name, nodes)) else brief(", ".join(nodes))
     return f"{folded} ({len(nodes)})" if len(nodes) > 1 else folded
+
+
+def _without_last_break(content: bytearray) -> bytes:
+    """What outputs are compared by: a last line with or without its break is shown the same."""
+    return bytes(content).removesuffix(b"\n").removesuffix(b"\r")
 
 
 def _lines(content: bytes) -> list[str]:

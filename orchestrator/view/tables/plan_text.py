@@ -79,9 +79,9 @@ def _travel(plan: Plan, travel: Travel | None) -> Iterator[str]:
     files = plural(travel.files, "file")
     yield f"{files}, {size(travel.bytes)} at most, as code {brief(plan.code or 'unknown', 40)}"
     for skipped in travel.skipped[:MAX_SKIPPED]:
-        yield f"left out by {brief(skipped, 300)}"
+        yield f"left out: {brief(skipped, 300)}"
     if len(travel.skipped) > MAX_SKIPPED:
-        yield f"left out by {len(travel.skipped) - MAX_SKIPPED} more rules"
+        yield f"left out: by {len(travel.skipped) - MAX_SKIPPED} more rules"
 
 
 def _budgets(budgets: Budgets) -> Iterator[str]:

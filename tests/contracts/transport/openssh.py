@@ -11,7 +11,7 @@ from orchestrator.adapters.transport.ssh_config.files import read_config
 from orchestrator.adapters.transport.ssh_config.settings import Settings
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.ssh_config.hops import parse_hops
-from tests.time_limits import communicate, scaled
+from tests.time_limits import communicate
 
 Dump = dict[str, list[str]]
 # None: the file, or this host's part of it, is refused.
@@ -34,19 +34,12 @@ DEFAULT_KEYS = [
 ]
 
 
-def version() -> str:
-    """Such as ``OpenSSH_9.2p1``."""
-    done = subprocess.run(
-        ["ssh", "-V"], check=True, capture_output=True, text=True, timeout=scaled(10)
-    )
-    return done.stderr.split()[0].rstrip(",")
-
-
 def judged(
-    file: Path, names: Iterable[str], *options: str, env: Mapping[str, str] | None = None
+    file: Path | None, names: Iterable[str], *, env: Mapping[str, str] | None = None
 ) -> dict[str, Judgement]:
-    """What OpenSSH says of each name; all of them at once."""
-    commands = {name: ["ssh", "-G", "-F", str(file), *options, "--", name] for name in names}
+    """What OpenSSH says of each name; all of them at once. Without a ``file``: by its own files."""
+    chosen = ["-F", str(file)] if file else []
+    commands = {name: ["ssh", "-G", *chosen, "--", name] for name in names}
     running = {
         name: subprocess.Popen(
             command,
@@ -75,10 +68,10 @@ def dump_in(text: str) -> Dump:
     return found
 
 
-def read_by_us(file: Path, name: str, preset: Mapping[str, str] | None = None) -> Judgement:
+def read_by_us(file: Path | None, name: str) -> Judgement:
     """What we say of ``name``, in the words of ``ssh -G``, as far as it is about reaching it."""
     try:
-        settings = evaluate(name, read_config(str(file)), preset=preset or {})
+        settings = evaluate(name, read_config(str(file) if file else None), preset={})
         return None if settings.doubts else _dump(settings)
     except UsageError:
         return None

@@ -9,7 +9,7 @@ from tests.contracts.transport.sshd import Sshd
 RELAY = """\
 #!/bin/sh
 echo used >> "$(dirname "$0")/relay.log"
-exec python3 -c '
+exec python3 -I -S -c '
 import select, socket, sys, os
 far = socket.create_connection((sys.argv[1], int(sys.argv[2])))
 while True:

@@ -268,3 +268,12 @@ async def test_a_closed_transport_starts_nothing(transport: Transport) -> None:
         await transport.start(Command(argv=("true",)), timeout_s=scaled(5))
     done = await transport.run(Command(argv=("true",)), timeout_s=scaled(5))
     assert isinstance(done.outcome, Lost)
+
+
+async def test_a_command_without_input(transport: Transport) -> None:
+    """What reads its standard input finds the end of it at once."""
+    process = await transport.start(Command(argv=("cat",)), timeout_s=15, has_input=False)
+
+    assert await process.wait(15) == Exited(0)
+    with pytest.raises(ChannelClosed):
+        await process.write(b"too late")

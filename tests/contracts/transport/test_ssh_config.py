@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator.adapters.transport.known_hosts import trust_in
 from orchestrator.adapters.transport.ssh_config.account import account
@@ -15,6 +19,7 @@ from orchestrator.adapters.transport.ssh_config.files import read_config
 from orchestrator.adapters.transport.target import resolve
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.model.inventory import SshEndpoint
+from orchestrator.parsing.ssh_config.values import READERS
 from tests.contracts.transport.openssh import dump_in
 from tests.contracts.transport.sshd import make_key, public_half
 from tests.time_limits import scaled
@@ -57,6 +62,39 @@ def test_a_missing_file_that_was_named_is_an_error(tmp_path: Path) -> None:
         resolve(SshEndpoint(host="a", ssh_config=str(tmp_path / "no")))
 
     assert caught.value.id == "OR-SSH-021"
+
+
+WORDS = st.sampled_from([*READERS, "match", "compression", "x"])
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=40)
+LINES = st.one_of(
+    TEXTS,
+    st.builds("{} {}".format, WORDS, TEXTS),
+    st.builds(
+        "{} {}".format,
+        st.sampled_from(["hostname", "userknownhostsfile", "include", "proxyjump", "match host"]),
+        st.text(alphabet="~%${}[]@:,/!*?\"'\\#= ahn", max_size=12),
+    ),
+)
+
+
+@settings(max_examples=400, deadline=None, database=None, derandomize=True)
+@given(st.lists(LINES, max_size=4))
+def test_any_text_is_read_or_refused(lines: list[str]) -> None:
+    """Whatever a file holds: a place to go to, or an error for people."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "config")
+        file.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
+        with contextlib.suppress(UsageError, PreflightError):
+            assert resolve(SshEndpoint(host="a", ssh_config=str(file))).port > 0
+
+
+@pytest.mark.parametrize("field", ["identity_file", "known_hosts", "ssh_config"])
+def test_a_home_of_nobody(field: str) -> None:
+    """In the inventory's own paths."""
+    with pytest.raises(UsageError) as caught:
+        resolve(replace(SshEndpoint(host="a", ssh_config="none"), **{field: "~nosuchuser/x"}))
+
+    assert "~nosuchuser" in str(caught.value)
 
 
 def test_the_inventory_overrules_the_file(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ async def test_a_stop_waits_for_the_launch_that_is_under_way(tmp_path: Path) -> 
     (spec,) = world.state.request.cluster.workers
     hand = NodeHandle(spec, context, world.state, told.append)
 
-    launch = asyncio.create_task(hand.launch(world.state.plan.head, None, independent=False))
+    launch = asyncio.create_task(
+        hand.launch(world.state.plan.head, None, independent=False, facts=None)
+    )
     await settled()
     stop = asyncio.create_task(hand.stop(5.0))
     await settled()

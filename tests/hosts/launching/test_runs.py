@@ -143,7 +143,7 @@ def connections(hosts: VirtualHosts) -> list[int]:
     "options,words",
     [
         (["--cluster", "locale"], ["unknown cluster 'locale'", "local"]),
-        (["--cluster", "broken.yaml"], ["broken.yaml:4:1: broken YAML"]),
+        (["--cluster", "broken.yaml"], ["broken.yaml:3:5: the bracket [ is not closed"]),
         (["--cluster", "twice.yaml"], ["twice.yaml:2:", "name"]),
         (["--nodes", "vh[1-3],!vh[1-3]"], ["--nodes"]),
         (["--nodes", "vh9"], ["vh9"]),

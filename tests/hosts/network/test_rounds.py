@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.hosts.alone import give_base, train_alone
+from tests.hosts.alone import train_alone
 from tests.hosts.promises import clean
 from tests.hosts.running import Desk, Ending, Job, budgets, wait_until
 from tests.time_limits import Measured
@@ -27,7 +27,6 @@ ROUND = 5  # steps
 ROWS = 8  # in a step, of all nodes together
 SETTINGS = (
     f"steps={STEPS}",
-    "base_steps=10",
     "learning_rate=0.003",
     f"global_batch={ROWS}",
     "micro_batch=4",
@@ -51,13 +50,12 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> NodeFolder:
 
 
 @pytest.fixture
-def lab(desk: Desk, hosts: VirtualHosts, healthy: NodeFolder) -> Desk:
-    """The workload without gates, which so short a training cannot pass; hosts that have a base."""
+def lab(desk: Desk, hosts: VirtualHosts) -> Desk:
+    """The workload without gates, which so short a training cannot pass."""
     folder = desk.project / "workloads" / "finetune"
     shutil.copytree(FINETUNE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     text = (folder / "workload.yaml").read_text()
     (folder / "workload.yaml").write_text(re.sub(r"\n    gate: \{.*\}", "", text))
-    give_base(healthy, hosts, hosts.names[:2])
     return desk
 
 

@@ -47,8 +47,7 @@ def read_config(chosen: str | None) -> list[ConfigFile]:
     holds a bad line.
     """
     if chosen is not None:
-        path = Path(chosen).expanduser()
-        return [] if chosen.lower() == "none" else [_chosen(path)]
+        return [] if chosen.lower() == "none" else [_chosen(_expanded(chosen) or Path(chosen))]
     users = Path(account().home, ".ssh", "config")
     system = SYSTEM_FOLDER / "ssh_config"
     found = []
@@ -111,8 +110,17 @@ def matching_paths(pattern: str, *, of_user: bool) -> list[Path]:
     base = "~/.ssh" if of_user else str(SYSTEM_FOLDER)
     anchored = pattern if pattern.startswith(("/", "~")) else f"{base}/{pattern}"
     # The one place where OpenSSH takes the home directory from the environment: its glob does.
-    names = glob.glob(str(Path(anchored).expanduser()))  # noqa: PTH207 - pathlib finds hidden files
+    path = _expanded(anchored)
+    names = glob.glob(str(path)) if path else []  # noqa: PTH207 - pathlib finds hidden files
     return [Path(name) for name in sorted(names) if Path(name).is_file()]
+
+
+def _expanded(path: str) -> Path | None:
+    """With the home directory of the environment for ``~``; None: there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return None
 
 
 def _check_permissions(path: Path) -> None:

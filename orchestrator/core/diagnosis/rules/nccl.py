@@ -77,7 +77,9 @@ RULES = (
                 "NCCL error in",
                 r"NCCL error in: .{1,120}?, (?P<error>[a-z]{2,20}(?: [a-z]{2,20}){0,6})",
             ),
-            sign("DistBackendError"),
+            sign("DistBackendError", r"(?<!c10::)DistBackendError"),
+            sign("Test NCCL failure", r"Test NCCL failure .{0,60}'(?P<error>[^'/]{1,60})"),
+            sign("HorovodInternalError", r"HorovodInternalError: (?P<error>.{1,80})"),
             sign("ncclInternalError"),
             sign("ncclInvalidUsage"),
             sign("ncclInvalidArgument"),
@@ -99,10 +101,20 @@ RULES = (
         signs=(
             sign("No space left on device", r"/dev/shm.{0,200}No space left on device"),  # noqa: S108 - no file is made
             sign("No space left on device", r"No space left on device.{0,120}/dev/shm"),
+            sign(
+                "No space left on device",
+                frames=r"SemLock|shared_memory\.py|_posixshmem|multiprocessing/reductions\.py"
+                r"|resource_tracker|share_memory|_share_",
+            ),
+            sign("unable to write to file </torch_"),
+            sign("unable to open shared memory object </torch_", confidence=Confidence.LIKELY),
+            sign("unable to mmap", r"unable to mmap \d{1,15} bytes from file </torch_"),
+            sign("unable to allocate shared memory(shm)"),
+            sign("dataloader's workers are out of shared memory", confidence=Confidence.LIKELY),
             sign("shmget failed", r"shmget failed: No space left"),
             sign("posix_fallocate failed"),
             sign("unable to allocate shared memory"),
-            sign("insufficient shared memory (shm)"),
+            sign("insufficient shared memory (shm)", confidence=Confidence.LIKELY),
             sign("Error while creating shared memory segment"),
         ),
         references=("NCCL#290", "NCCL#342", "NCCL#525"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -44,6 +45,24 @@ async def test_a_run_that_works_concludes_clean(attempt: Attempt) -> None:
     assert concluded["why"] == "finished"
     assert concluded["outcomes"] == {"rank-0": {"exited": 0}, "rank-1": {"exited": 0}}
     assert [r["seq"] for r in attempt.records] == list(range(len(attempt.records)))
+
+
+async def test_ranks_find_the_facts_of_their_node_in_a_file(attempt: Attempt) -> None:
+    """For the user alone; a node of which nothing is known names no file."""
+    facts = {"node": "n1", "gpus": [{"uuid": "GPU-1"}], "driver": "é"}
+    await attempt.launch(shell(0, 'cat "$ORCHESTRATE_FACTS"'), facts=facts)
+    await attempt.to_end()
+
+    assert json.loads(attempt.files["rank-0.out"]) == facts
+    assert (attempt.root / "facts.json").stat().st_mode & 0o777 == 0o600
+
+
+async def test_ranks_of_a_node_without_facts_are_given_none(attempt: Attempt) -> None:
+    await attempt.launch(shell(0, 'echo "${ORCHESTRATE_FACTS-none}"'), facts=None)
+    await attempt.to_end()
+
+    assert attempt.files["rank-0.out"] == b"none\n"
+    assert not (attempt.root / "facts.json").exists()
 
 
 async def test_a_killed_rank_is_named_at_once(attempt: Attempt) -> None:

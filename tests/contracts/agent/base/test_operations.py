@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,40 @@ async def test_an_environment_is_built_once(open_channel: OpenChannel) -> None:
     (interpreter,) = {r.fields["interpreter"] for r in replies}
     process = await asyncio.create_subprocess_exec(interpreter, "-c", "import pip")
     assert await process.wait() == 0
+
+
+async def test_what_ranks_import_is_compiled_and_nothing_else(
+    channel: AgentChannel, tmp_path: Path
+) -> None:
+    """To compile all of torch takes longer than to install it. A module that is missing, or fails,
+    is for the ranks to name.
+    """
+    wheel = _wheel(tmp_path, {"used": "", "unused": "", "failing": "raise OSError"})
+    request = {"digest": "d" * 64, "base": sys.executable}
+    request |= {"modules": ["sample.failing", "no-module", "missing", "sample.used"]}
+
+    reply = await channel.request(
+        "environment", request, payload=f"{wheel}\n".encode(), timeout_s=90
+    )
+
+    assert reply.fields["built"] is True
+    venv = Path(reply.fields["interpreter"]).parents[1]
+    (package,) = venv.glob("lib/python3*/site-packages/sample")
+    compiled = {path.name.partition(".")[0] for path in package.glob("__pycache__/*.pyc")}
+    assert compiled == {"__init__", "used", "failing"}
+
+
+def _wheel(folder: Path, modules: dict[str, str]) -> Path:
+    """A package `sample` of these modules and their texts."""
+    path = folder / "sample-1-py3-none-any.whl"
+    info = "sample-1.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name, text in {"__init__": "", **modules}.items():
+            wheel.writestr(f"sample/{name}.py", text)
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: sample\nVersion: 1\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return path
 
 
 async def test_an_environment_that_cannot_be_built_says_why(channel: AgentChannel) -> None:

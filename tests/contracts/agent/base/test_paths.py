@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,14 @@ from orchestrator.adapters.agent_client.channel import AgentChannel
 from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.bootstrap import (
     UnsafeDirectory,
     private_directory,
     resolve_workdir,
 )
+from orchestrator.node_agent.base.login import expand
+from orchestrator.node_agent.stage0 import expand as expand_workdir
 from orchestrator.node_agent.stage0 import find
 from tests.contracts.agent.attempts import everything_below
 from tests.time_limits import scaled
@@ -144,6 +148,55 @@ def test_home_is_the_start_of_relative_paths(
     monkeypatch.setenv("HOME", str(tmp_path))
 
     assert resolve_workdir("~/a") == resolve_workdir("a") == str(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "text", ["$LAB_AREA/w", "${LAB_AREA}/w", "$LAB_AREA/$LAB_NAME-w", "/$LAB_EMPTY/w"]
+)
+async def test_variables_in_a_workdir_are_those_of_the_node(
+    spec: NodeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Expanded where commands run; one that is not set there is named, and nothing is made."""
+    monkeypatch.setenv("LAB_AREA", str(tmp_path / "area"))
+    monkeypatch.setenv("LAB_NAME", "me")
+    monkeypatch.setenv("LAB_EMPTY", "")
+    places = {
+        "$LAB_AREA/w": "area/w",
+        "${LAB_AREA}/w": "area/w",
+        "$LAB_AREA/$LAB_NAME-w": "area/me-w",
+    }
+
+    if text in places:
+        await open_at(text, spec)
+        await open_at(text, spec)  # the agent is there: the quick way
+        assert (tmp_path / places[text] / "node").is_dir()
+    else:
+        with pytest.raises(PreflightError, match="could not be started") as refused:
+            await open_at(text, spec)
+        assert "$LAB_EMPTY is not set where commands run" in refused.value.why
+    assert not [path for path in everything_below(tmp_path) if "$" in path]
+
+
+def test_the_user_of_a_workdir_is_known_without_a_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some logins set neither USER nor LOGNAME."""
+    monkeypatch.delenv("USER", raising=False)
+    name = pwd.getpwuid(os.geteuid()).pw_name
+
+    assert expand_workdir("/scratch/$USER/x") == f"/scratch/{name}/x"
+    assert expand("/scratch/${USER}/x") == f"/scratch/{name}/x"
+
+
+@pytest.mark.parametrize("text", ["$NO_SUCH_THING/x", "${NO_SUCH_THING}", "/a/$NO_SUCH_THING"])
+def test_a_variable_that_is_not_set_is_named(text: str) -> None:
+    """In paths of programs as in the workdir; a value that is no absolute path is no workdir."""
+    with pytest.raises(ValueError, match="NO_SUCH_THING is not set"):
+        expand_workdir(text)
+    with pytest.raises(AgentFault, match="NO_SUCH_THING is not set"):
+        expand(text)
+    with pytest.raises(ValueError, match="not an absolute path"):
+        expand_workdir("$USER/x")
 
 
 def test_a_file_in_place_of_a_directory_is_refused(tmp_path: Path) -> None:

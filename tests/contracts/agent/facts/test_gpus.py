@@ -245,7 +245,9 @@ def test_a_gpu_that_fell_off_the_bus_is_told(tmp_path: Path) -> None:
     """Beside those that are left, in the driver's words."""
     gone = "Unable to determine the device handle for GPU 0000:B3:00.0: GPU is lost. Reboot"
     query = f"printf '%s\\n' '0, H100, GPU-a, 80, 4, 570.1' '{gone}'"
-    program = _program(tmp_path, f'case "$1" in *driver_version*) {query} ;; *) exit 3 ;; esac')
+    program = _program(
+        tmp_path / "bin", f'case "$1" in *driver_version*) {query} ;; *) exit 3 ;; esac'
+    )
     found = ask_smi(str(program), [])
     assert found is not None
     assert [gpu["uuid"] for gpu in found["gpus"]] == ["GPU-a"]

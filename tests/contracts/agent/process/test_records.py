@@ -99,6 +99,29 @@ def test_a_log_is_never_begun_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "\x1b[31mlast words\x1b[0m",
+        "\x1b[1;38;2;255;0;0mlast\x1b[m words\x1b[K",
+        "\x1b[2K\x1b[1Glast words\x1b[?25h",
+        "\x1b]0;a title\x07last words",
+        "\x1b]8;;https://example.org\x1b\\last words\x1b]8;;\x1b\\",
+        "\x1bPq#0;2;0;0;0\x1b\\last words",
+        "\x1b(B\x1b)0last words\x1b7",
+        "\x9b31mlast words\x9b0m",
+        "last words\x1b[3",
+        "last words\x1b",
+        "last words\n\x1b[0m\n\x1b[?25h",
+    ],
+)
+def test_what_steers_a_terminal_is_no_last_word(tmp_path: Path, text: str) -> None:
+    """Nor is what is left of a sequence once its first character is gone."""
+    (tmp_path / "err").write_text(text + "\n")
+
+    assert last_line(str(tmp_path / "err")) == "last words"
+
+
+@pytest.mark.parametrize(
     "content,expected",
     [
         (b"", ""),
@@ -107,7 +130,7 @@ def test_a_log_is_never_begun_twice(tmp_path: Path) -> None:
         (b"a\nlast\n\n  \n", "last"),
         (b"10%\r20%\r", "20%"),
         (b"\xff\xfe bad", "\ufffd\ufffd bad"),
-        (b"\x1b[31mred\x00", "[31mred"),
+        (b"\x1b[31mred\x00", "red"),
         (b"x" * 100_000, "x" * 500),
     ],
 )
