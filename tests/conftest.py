@@ -27,6 +27,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# Agents are started as `python3`, hundreds of times: a version manager's script of that name takes
+# longer than the agent behind it.
+OWN_PYTHON = Path(sys.base_prefix, "bin")
+if (OWN_PYTHON / "python3").exists():
+    os.environ["PATH"] = f"{OWN_PYTHON}{os.pathsep}{os.environ['PATH']}"
+
 TESTS = Path(__file__).parent
 # Folders whose files take long, the longest first.
 LONGEST = "hosts workloads bootstrap security contracts engine cli simulation bench".split()

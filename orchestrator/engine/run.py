@@ -31,7 +31,6 @@ from orchestrator.engine.action_runner import ActionRunner
 from orchestrator.engine.network.link_watchdog import LinkWatchdog, TcpDialer
 from orchestrator.engine.progress_watchdog import ProgressWatchdog
 from orchestrator.engine.support.context import RunContext
-from orchestrator.engine.support.diagnose_run import with_diagnosis
 from orchestrator.engine.support.interrupts import Abandoned
 from orchestrator.engine.support.problems import not_written
 from orchestrator.engine.support.replay import Timings, recall
@@ -210,6 +209,11 @@ class _Engine:
             timings=self._timings.seconds,
             report=str(self.folder.report_html),
         )
+        if result.failure is None:
+            return result
+        # Its rules are hundreds of patterns, which a run that succeeds does not need.
+        from orchestrator.engine.support.diagnose_run import with_diagnosis
+
         return with_diagnosis(result, self.folder, self._state)
 
 

@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from tests.time_limits import communicate, scaled
 
-# Told on standard input, so that it does not find itself: {"run", "rank", "signal", "text"}.
+# Answers a line of JSON with a line of JSON, for as long as it is asked. The question comes on
+# standard input, so that it does not find itself: {"run", "rank", "signal", "text"}.
 LOOK = """
 import json, os, signal, sys
-asked = json.load(sys.stdin)
-run, rank = asked["run"].encode(), asked.get("rank")
-found = []
-for name in filter(str.isdigit, os.listdir("/proc")):
-    try:
-        handle = os.pidfd_open(int(name))
-        environ, words = (open(f"/proc/{name}/{f}", "rb").read() for f in ("environ", "cmdline"))
-    except OSError:
-        continue
-    variables = environ.split(b"\\0")
-    marked = b"ORCHESTRATE_RUN_ID=" + run in variables
-    hit = marked or run in words
-    if rank is not None:
-        hit = marked and b"RANK=%d" % rank in variables and b"rank_shim" not in words
-    if asked.get("text"):
-        hit = asked["text"].encode() in words
-    if hit and int(name) != os.getpid():
-        found.append([int(name), words.replace(b"\\0", b" ").decode(errors="replace")])
-        if asked.get("signal"):
-            signal.pidfd_send_signal(handle, asked["signal"])
-print(json.dumps(found))
+
+def look(asked):
+    run, rank = asked["run"].encode(), asked.get("rank")
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            handle = os.pidfd_open(int(name))
+        except OSError:
+            continue
+        try:
+            environ, words = (
+                open(f"/proc/{name}/{f}", "rb").read() for f in ("environ", "cmdline")
+            )
+        except OSError:
+            continue
+        finally:
+            handles.append(handle)
+        variables = environ.split(b"\\0")
+        marked = b"ORCHESTRATE_RUN_ID=" + run in variables
+        hit = marked or run in words
+        if rank is not None:
+            hit = marked and b"RANK=%d" % rank in variables and b"rank_shim" not in words
+        if asked.get("text"):
+            hit = asked["text"].encode() in words
+        if hit and int(name) != os.getpid():
+            if asked.get("signal"):
+                signal.pidfd_send_signal(handle, asked["signal"])
+            yield int(name), words.replace(b"\\0", b" ").decode(errors="replace")
+
+for line in sys.stdin:
+    handles = []
+    print(json.dumps(list(look(json.loads(line)))), flush=True)
+    for handle in handles:
+        os.close(handle)
 """
 
 
@@ -86,6 +101,58 @@ def launch_held(machine: Machine, host: str, share: str) -> Iterator[None]:
         communicate(holder, 10)
 
 
+class Lookout:
+    """A process on a machine that says what runs there: to start one takes longer than to ask."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    @property
+    def is_there(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, asked: Mapping[str, object]) -> list[tuple[int, str]]:
+        """Raises ``OSError`` if it is not there any more."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        ready, _, _ = select.select([self._process.stdout], [], [], scaled(30))
+        assert ready, f"no answer within {scaled(30):.0f} s"
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise BrokenPipeError
+        return [(pid, words) for pid, words in json.loads(answer)]
+
+    def close(self) -> None:
+        self._process.kill()
+        with suppress(OSError):
+            self._process.communicate()
+
+
+LOOKOUTS: dict[tuple[str, ...], Lookout] = {}
+
+
+@atexit.register
+def close_lookouts() -> None:
+    """None outlives the tests."""
+    for lookout in LOOKOUTS.values():
+        lookout.close()
+
+
+def lookout_at(argv: Sequence[str]) -> Lookout:
+    """The one that ``argv`` starts, or has started. Those of hosts that are gone are forgotten."""
+    for key, lookout in list(LOOKOUTS.items()):
+        if not lookout.is_there:
+            lookout.close()
+            del LOOKOUTS[key]
+    if (key := tuple(argv)) not in LOOKOUTS:
+        LOOKOUTS[key] = Lookout(argv)
+    return LOOKOUTS[key]
+
+
 def look(machine: Machine, host: str, **asked: object) -> list[tuple[int, str]]:
     """(pid, words) of the processes on ``host`` that belong to a run; ``signal`` is sent to them.
 
@@ -94,15 +161,11 @@ def look(machine: Machine, host: str, **asked: object) -> list[tuple[int, str]]:
     """
     argv = machine.exec_argv(host, [sys.executable, "-I", "-S", "-c", LOOK])
     asked = {"run": "", **asked}
-    done = subprocess.run(
-        argv,
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        timeout=scaled(30),
-        check=True,
-    )
-    return [(pid, words) for pid, words in json.loads(done.stdout)]
+    try:
+        return lookout_at(argv).ask(asked)
+    except OSError:  # its host was without power in between, say
+        LOOKOUTS.pop(tuple(argv)).close()
+        return lookout_at(argv).ask(asked)
 
 
 def remains(machine: Machine, run: str, hosts: Sequence[str] = ()) -> dict[str, list[Any]]:

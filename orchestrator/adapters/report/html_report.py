@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined
+from jinja2.bccache import Bucket
 
 from orchestrator.adapters.report import charts, plots
 from orchestrator.adapters.report.document import Report, figure, gate, one_line, verdict
+from orchestrator.adapters.store.atomic_files import write_atomic
 
 
 def render_html(report: Report) -> str:
@@ -17,6 +21,7 @@ def render_html(report: Report) -> str:
         autoescape=True,
         undefined=StrictUndefined,
         loader=FileSystemLoader(Path(__file__).parent),
+        bytecode_cache=_CompiledBesideModules(),
         trim_blocks=True,
         lstrip_blocks=True,
         # Every value passes here before it is escaped: controls and direction overrides go.
@@ -31,6 +36,26 @@ def render_html(report: Report) -> str:
     )
     template = environment.get_template("report.html.jinja")
     return template.render(report=report, geometry=charts, plots=plots)
+
+
+class _CompiledBesideModules(BytecodeCache):
+    """Compiled templates where Python keeps compiled modules, under the same conditions: compiling
+    takes as long as all else that a report needs. A changed template is compiled anew.
+    """
+
+    folder = Path(__file__).parent / "__pycache__"
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        with suppress(OSError), self._path(bucket).open("rb") as file:
+            bucket.load_bytecode(file)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        if not sys.dont_write_bytecode:
+            with suppress(OSError):
+                write_atomic(self._path(bucket), bucket.bytecode_to_string())
+
+    def _path(self, bucket: Bucket) -> Path:
+        return self.folder / f"{bucket.key}.{sys.implementation.cache_tag}.jinja"
 
 
 def _link(path: str) -> str:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.base.outcome import succeeded
+from orchestrator.core.base.outcome import Signalled, succeeded
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.comm_modes import Fallback
@@ -254,3 +254,12 @@ def next_attempt(state: RunState, epoch: int, falls: tuple[Fallback, ...] = ()) 
 def _is_clean(node: NodeState) -> bool:
     swept = node.swept
     return swept is not None and swept.clean and swept.gpu_drained is not False
+
+
+def kernel_may_know(state: RunState) -> bool:
+    """Whether kernels are worth asking: after a signal, a hang, or on GPUs. A program that gives up
+    by itself says why; what the kernel says of other people's processes would only mislead.
+    """
+    signalled = any(isinstance(ending.outcome, Signalled) for ending in state.failures)
+    gpus = state.plan is not None and any(share.gpus for share in state.plan.nodes)
+    return bool(signalled or state.hang or state.links or (state.failures and gpus))

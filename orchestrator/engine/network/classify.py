@@ -13,7 +13,6 @@ from orchestrator.core.verdict.failure_cause import describe_links
 from orchestrator.engine.network.mesh import broken_links
 from orchestrator.engine.node.handle import NodeHandle
 from orchestrator.engine.support.context import RunContext
-from orchestrator.engine.support.diagnose_run import diagnose_soon
 
 # What a run would meet again on any other rung. The rest may be a word for a broken network.
 OWN_FAULTS = frozenset({Advice.GIVE_UP, Advice.EXCLUDE_NODE})
@@ -48,6 +47,9 @@ async def classify(
 
 
 def _diagnose(state: RunState, context: RunContext) -> Diagnosis | None:
+    # Its rules are hundreds of patterns, which a run that succeeds does not need.
+    from orchestrator.engine.support.diagnose_run import diagnose_soon
+
     try:
         return diagnose_soon(context.folder, state)
     except OSError:

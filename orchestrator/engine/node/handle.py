@@ -32,7 +32,7 @@ from orchestrator.core.run.events import (
     Synced,
 )
 from orchestrator.core.run.evidence import Inspected
-from orchestrator.core.run.state import NEVER_LAUNCHED, RunState
+from orchestrator.core.run.state import NEVER_LAUNCHED, RunState, kernel_may_know
 from orchestrator.engine.node.collect_outputs import collect_outputs, fetch_output
 from orchestrator.engine.node.hang_inspection import look_at
 from orchestrator.engine.node.lease_renewal import NodeLease
@@ -43,7 +43,6 @@ from orchestrator.engine.node.requests import agent_facts, agent_locks, agent_pr
 from orchestrator.engine.node.trial_ports import ABSENT, TrialPorts
 from orchestrator.engine.node.upload import sha256_of, slices_of
 from orchestrator.engine.support.context import Post, RunContext
-from orchestrator.engine.support.diagnose_run import kernel_may_know
 from orchestrator.engine.support.replay import read_positions
 from orchestrator.parsing.replies.output_listing import OfferedOutput
 from orchestrator.parsing.replies.probe_reply import parse_facts

@@ -8,7 +8,6 @@ from dataclasses import replace
 from orchestrator.adapters.diagnosis.log_reader import ENDS, Gathering, Window
 from orchestrator.adapters.diagnosis.log_sources import source_of
 from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.core.base.outcome import Signalled
 from orchestrator.core.diagnosis.diagnosis_model import (
     Advice,
     Confidence,
@@ -50,15 +49,6 @@ def diagnose_soon(folder: RunFolder, state: RunState) -> Diagnosis | None:
     """The first cause by the ends of the logs, which are read up to a bound. Raises ``OSError``."""
     share = _share(ENDS, MAX_BYTES // max(1, len(folder.log_files())))
     return diagnose_run(folder, state, share).diagnosis
-
-
-def kernel_may_know(state: RunState) -> bool:
-    """Whether kernels are worth asking: after a signal, a hang, or on GPUs. A program that gives up
-    by itself says why; what the kernel says of other people's processes would only mislead.
-    """
-    signalled = any(isinstance(ending.outcome, Signalled) for ending in state.failures)
-    gpus = state.plan is not None and any(share.gpus for share in state.plan.nodes)
-    return bool(signalled or state.hang or state.links or (state.failures and gpus))
 
 
 def verdict_findings(result: Result | None) -> Findings | None:

@@ -12,18 +12,38 @@ TIMEOUT_S = 30.0
 MAX_OUTPUT_BYTES = 64 * 1024
 NONCE = "orchestrate-modules:"
 # Runs under the ranks' interpreter, hence as text. A module without metadata has the version "".
+# Only where nothing is installed under a module's own name, importlib.metadata is asked whose the
+# module is: its import takes longer than all the rest.
 SCRIPT = """
-import importlib.util, json, sys
-try:
+import importlib.util, json, os, re, sys
+
+def plain(name):
+    return re.sub("[-_.]+", "-", name).lower()
+
+def files(name):
+    for folder in sys.path:
+        for entry in os.listdir(folder) if os.path.isdir(folder) else []:
+            title, kind = os.path.splitext(entry)
+            if kind == ".dist-info" and plain(title.split("-")[0]) == plain(name):
+                yield os.path.join(folder, entry, "METADATA")
+
+def version(name):
+    for path in files(name):
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("Version:"):
+                    return line.partition(":")[2].strip()
     from importlib import metadata
-except ImportError:
-    metadata = None
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return metadata.version(metadata.packages_distributions()[name][0])
+
 found = {}
-owners = None
 for name in sys.argv[1:]:
     if "-" in name:  # the name of a distribution, which no module can have
         try:
-            found[name] = metadata.version(name)
+            found[name] = version(name)
         except Exception:
             pass
         continue
@@ -36,13 +56,9 @@ for name in sys.argv[1:]:
     if name in sys.builtin_module_names:
         continue  # nobody's: to ask every installed package whose it is takes a tenth of a second
     try:
-        found[name] = metadata.version(name)
+        found[name] = version(name)
     except Exception:
-        try:
-            owners = owners or metadata.packages_distributions()
-            found[name] = metadata.version(owners[name][0])
-        except Exception:
-            pass
+        pass
 print("orchestrate-modules:" + json.dumps(found))
 """
 

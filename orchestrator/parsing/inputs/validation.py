@@ -38,7 +38,8 @@ _EXPECTED = {
 class Strict(BaseModel):
     """Base of all schemas: no conversion between types, no unknown keys."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    # Built when something is validated with it: most commands need few of them.
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
 
 def validate(model: type[Model], document: Document) -> Model:

@@ -40,7 +40,7 @@ Seconds = Annotated[float, Field(ge=0, le=1e11)]
 class _Answer(BaseModel):
     """No conversion between types. An agent of another version may say more: that is ignored."""
 
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class _Collective(_Answer):

@@ -109,7 +109,7 @@ def test_a_cut_of_ssh_costs_no_byte(desk: Desk, hosts: VirtualHosts) -> None:
     lines = 1100
     log = hosts.directory / "hosts/vh2/sshd.log"
     links = log.read_text().count("Accepted publickey")
-    job = desk.start("rank.py", "count", str(lines))
+    job = desk.start("rank.py", "count", str(lines), options=budgets(silence=30))
     job.wait_for_line("line 50 of rank 1", 1)
     hosts.cut_ssh("vh2")
     written = hosts.home("vh2") / f".orchestrate/node/runs/{job.run}/vh2/attempt-1/logs/rank-1.out"

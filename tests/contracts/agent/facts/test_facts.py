@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,21 @@ def test_modules_are_found_among_noise() -> None:
     assert find_modules(["/no/such/python"], ["a"], notes) == {}
     assert find_modules(["false"], ["a"], notes) == {}
     assert len(notes) == 2
+
+
+@pytest.mark.processes
+def test_versions_are_those_of_the_packages_own_metadata() -> None:
+    """Of modules under their package's name or another one, of packages without such a module, and
+    of what belongs to no package.
+    """
+    own, others = ("pytest", "ruamel.yaml", "pytest-timeout"), ("_pytest", "attr")
+    owner = metadata.packages_distributions()
+    expected = {name: metadata.version(name) for name in own}
+    expected |= {name: metadata.version(owner[name][0]) for name in others}
+
+    found = find_modules([sys.executable], [*own, *others, "json", "no-such", "nope"], [])
+
+    assert found == {**expected, "json": ""}
 
 
 def test_the_clock_offset_leaves_out_the_time_that_the_probe_took() -> None:
