@@ -16,6 +16,9 @@ from types import FrameType
 from virtual_hosts_lib.processes import VirtualHostsError
 
 from .bed import Bed, make_bed
+from .diagnose import as_json as diagnose_json
+from .diagnose import diagnose_markdown, verdicts
+from .diagnose import met as diagnose_met
 from .errors import BenchError, Stopped
 from .fan_out import fan_out
 from .finetune import finetune, finetune_markdown, met
@@ -26,6 +29,7 @@ from .machine import describe
 from .partition import HOSTS, Partition, figures, partition_markdown
 from .probe import probe
 from .profile import profile
+from .promises import measure_promises, promises_markdown
 from .report import Measured, as_json, judged, markdown, table
 from .rounds import Scenario, perform, say
 from .stats import MIN_SAMPLES
@@ -111,6 +115,24 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     tune.add_argument("--json", type=Path, metavar="FILE", help="everything measured")
     tune.add_argument(
         "options", nargs="*", metavar="OPTION", help="for the ranks, after --; see finetune_ranks"
+    )
+    diagnose = commands.add_parser(
+        "diagnose",
+        help="how often diagnose names the right cause, on logs whose cause is known",
+        epilog="Contacts nobody, and needs neither root nor GPUs.",
+    )
+    diagnose.add_argument("--json", type=Path, metavar="FILE", help="every case, for machines")
+    promise = commands.add_parser(
+        "promises",
+        help="the times that are promised under faults, held to the promise itself",
+        epilog="Runs the tests that measure them, alone: let the machine do nothing else. "
+        "Needs what the tests need.",
+    )
+    promise.add_argument("--repeats", type=_repeats, default=1, metavar="N", help="default: 1")
+    promise.add_argument("--json", type=Path, metavar="FILE", help="every time, for machines")
+    promise.add_argument("--python", default=sys.executable, metavar="PROGRAM")
+    promise.add_argument(
+        "tests", nargs="*", metavar="TEST", help="a file, folder or test of these (default: all)"
     )
     first = commands.add_parser(
         "first-run",
@@ -204,6 +226,30 @@ def _finetune(arguments: argparse.Namespace) -> int:
     return MET if met(records) else MISSED
 
 
+def _diagnose(arguments: argparse.Namespace) -> int:
+    cases = verdicts()
+    if arguments.json:
+        arguments.json.write_text(diagnose_json(cases) + "\n")
+    print(diagnose_markdown(cases), end="", flush=True)
+    return MET if diagnose_met(cases) else MISSED
+
+
+def _promises(arguments: argparse.Namespace) -> int:
+    facts = describe(arguments.python, None)
+    with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
+        found = measure_promises(
+            arguments.python, arguments.repeats, arguments.tests, Path(scratch)
+        )
+    if arguments.json:
+        times = [asdict(time) | {"kept": time.kept} for time in found.times]
+        text = json.dumps({"schema_version": 1, "machine": facts, "times": times}, indent=1)
+        arguments.json.write_text(text + "\n")
+    print(promises_markdown(facts, found), end="", flush=True)
+    if not found.kept:
+        return MISSED
+    return MET if found.sound else FAILED
+
+
 def _first_run(arguments: argparse.Namespace) -> int:
     ours, other = arguments.commit, arguments.against
     runs = list(first_runs((ours, other), arguments.repeats))
@@ -217,6 +263,8 @@ COMMANDS = {
     "control-plane": _control_plane,
     "partition": _partition,
     "finetune": _finetune,
+    "diagnose": _diagnose,
+    "promises": _promises,
     "first-run": _first_run,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 
 from tests.architecture.source import ROOT, Module, files, imports, modules
 
@@ -58,6 +59,17 @@ def test_folders_of_a_workload_import_from_lower_ones_only() -> None:
     ]
 
     assert wrong == []
+
+
+def test_no_modules_of_a_workload_import_each_other_in_a_circle() -> None:
+    graph = {module.name: set[str]() for module, _ in _inside()}
+    for module, _ in _inside():
+        for _, name in imports(module):
+            known = name if name in graph else name.rpartition(".")[0]
+            graph[module.name] |= {known} & graph.keys() - {module.name}
+
+    assert sum(map(len, graph.values())) > 150
+    assert list(TopologicalSorter(graph).static_order())
 
 
 def _inside() -> Iterator[tuple[Module, str]]:

@@ -27,6 +27,7 @@ def reaped(file: Path, *argv: str) -> dict[str, float]:
     return taken
 
 
+@pytest.mark.processes
 def test_what_a_command_leaves_behind_counts(tmp_path: Path) -> None:
     alone, busy = (reaped(tmp_path / word, word, "0") for word in ("idle", "busy"))
 
@@ -35,6 +36,7 @@ def test_what_a_command_leaves_behind_counts(tmp_path: Path) -> None:
     assert (busy["code"], busy["left"]) == (0, 0)
 
 
+@pytest.mark.processes
 def test_a_command_that_fails_is_known(tmp_path: Path) -> None:
     assert reaped(tmp_path / "file", "idle", "7")["code"] == 7
 

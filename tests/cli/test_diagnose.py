@@ -22,6 +22,7 @@ from orchestrator.core.run.events import RankExited
 from orchestrator.core.verdict.result import FailureResult
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import finished
+from tests.time_limits import scaled
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
 WATCHDOG = (
@@ -115,7 +116,7 @@ def test_standard_input_that_no_rule_knows(
 
     out = capsys.readouterr().out
     assert code == 1
-    assert out.startswith(f"no rule knows what happened (read: {told})\n")
+    assert out.startswith(f"no known failure pattern matched (read: {told})\n")
     assert out.count("fatal: bent") == piped.count("fatal: bent")
 
 
@@ -127,7 +128,7 @@ def test_no_rule_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
     out = capsys.readouterr().out
     assert code == 1
-    assert f"no rule knows what happened (read: {tmp_path}/x.log, 3 lines)" in out
+    assert f"no known failure pattern matched (read: {tmp_path}/x.log, 3 lines)" in out
     assert f"{tmp_path}/x.log:2: fatal: the widget is bent" in out
 
 
@@ -185,7 +186,7 @@ def test_a_degraded_run_says_where_to_look(home: Path, capsys: pytest.CaptureFix
     assert main(["diagnose", "r1"]) == 0
     out = capsys.readouterr().out
     assert out == (
-        "run r1 degraded: nothing failed for good; orchestrate show r1 tells what did on the way\n"
+        "run r1 degraded: nothing failed for good; orchestrate show r1 lists what did on the way\n"
     )
 
 
@@ -285,6 +286,7 @@ time.sleep(100)
 """
 
 
+@pytest.mark.processes
 def test_a_failed_run_says_why(tmp_path: Path, home: Path) -> None:
     """The failure still begins with rank and node; what the rank's log says comes with it."""
     (tmp_path / "job.py").write_text(JOB)
@@ -301,7 +303,7 @@ def test_a_failed_run_says_why(tmp_path: Path, home: Path) -> None:
         env={**os.environ, "ORCHESTRATE_HOME": str(home), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
     )
 

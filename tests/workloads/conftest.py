@@ -16,6 +16,7 @@ import pytest
 
 from orchestrator.core.model.workload import Workload
 from orchestrator.parsing.inputs.workload import load_workload
+from tests.time_limits import communicate
 
 WORKLOADS = Path(__file__).parents[2] / "workloads"
 FINETUNE = WORKLOADS / "finetune"
@@ -118,7 +119,7 @@ def node_folder(path: Path) -> NodeFolder:
 def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Wait for a process to end; return (stdout, stderr). It is killed after a deadline."""
     try:
-        return process.communicate(timeout=DEADLINE_S)
+        return communicate(process, DEADLINE_S)
     finally:
         process.kill()
 

@@ -12,11 +12,14 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from finetune.base.world import World
 from finetune.training import accounting
 from finetune.training.accounting import Clock, EnergyMeter, flop_per_token, peak_flops
-from finetune.training.reporting import arithmetic_figures, timed_figures
-from finetune.training.training import StepRecord
+from finetune.training.recorder import arithmetic_figures, timed_figures
+from finetune.training.trainer import StepRecord
 
 CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
-pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of the libraries, about one another
+]
 
 
 @pytest.mark.parametrize("tied", [False, True])

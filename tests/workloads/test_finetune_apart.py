@@ -17,6 +17,7 @@ from orchestrator.core.run.events import Event, RoundClosed
 from orchestrator.engine.sharing.diloco import average
 from orchestrator.engine.support.context import RunContext
 from tests.engine.sharing.test_diloco import Bench, Noting, Street
+from tests.time_limits import scaled
 from tests.workloads.conftest import (
     DEADLINE_S,
     FINETUNE,
@@ -31,7 +32,7 @@ from tests.workloads.conftest import (
 SCRIPT = FINETUNE / "train.py"
 ADAPTER = "adapter_model.safetensors"
 STEPS, EVERY, ROWS = 12, 4, 4
-pytestmark = pytest.mark.timeout(2 * DEADLINE_S)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * DEADLINE_S)]
 
 
 class Folders(Street):
@@ -209,7 +210,7 @@ async def test_nodes_that_are_asked_to_end_save_what_they_have_in_common(tmp_pat
     )
     nodes = [node_folder(tmp_path / name) for name in ("n1", "n2")]
     broken = Pair(tmp_path / "broken", nodes, *options)
-    async with asyncio.timeout(DEADLINE_S), broken.running() as processes:
+    async with asyncio.timeout(scaled(DEADLINE_S)), broken.running() as processes:
         # Who is in the third round has applied the first one.
         while min(last_step(node, rank) for rank, node in enumerate(nodes)) <= 2 * EVERY:
             assert all(process.poll() is None for process in processes)

@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from finetune.base.world import World
-from finetune.training.resumable import (
+from finetune.training.checkpoints import (
     agree_on_checkpoint,
     newest_checkpoint,
     prune_checkpoints,
     save_checkpoint,
 )
 from tests.workloads.conftest import WORKLOADS, node_folder, start_ranks, succeed
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = Path(__file__).parent / "programs" / "agree.py"
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))

@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from finetune.fused import reference
 
+pytestmark = pytest.mark.slow
+
 EPS = 1e-6
 KINDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 

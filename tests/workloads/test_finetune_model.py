@@ -20,16 +20,20 @@ from finetune.model import lora, tiny_base
 from finetune.model.lora import Trainable
 from finetune.model.training_engines import summed_loss
 from finetune.training.evaluation import answer_prompts, exact_match, mean_loss
-from finetune.training.training import Trainer, collate_for, learning_rate_at
+from finetune.training.trainer import Trainer, collate_for, learning_rate_at
+from tests.workloads.declared import declared
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
-pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of the libraries, about one another
+]
 
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
     """The small base, and few conversations."""
-    return Settings(train_conversations=40, eval_conversations=12)
+    return declared(Settings, train_conversations=40, eval_conversations=12)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -177,7 +181,7 @@ def test_a_template_that_ignores_tools_is_replaced(tmp_path: Path) -> None:
         (tmp_path / file.name).write_bytes(file.read_bytes())
     plain = "{% for message in messages %}{{ message.content }}{% endfor %}"
     (tmp_path / "chat_template.jinja").write_text(plain)
-    local = Settings(model=str(tmp_path), train_conversations=4, eval_conversations=4)
+    local = declared(Settings, model=str(tmp_path), train_conversations=4, eval_conversations=4)
     trainable = lora.prepare(local, ALONE)
     example = _examples(trainable)[0]
     prompt = example.prompt
@@ -198,7 +202,7 @@ def test_the_real_adapter_has_161_million_parameters() -> None:
             num_attention_heads=28,
             num_key_value_heads=4,
         )
-        settings = Settings(lora_rank=64, lora_alpha=128)
+        settings = declared(Settings, lora_rank=64, lora_alpha=128)
         model = get_peft_model(Qwen2ForCausalLM(config), lora.adapter_config(settings))
 
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 161_480_704
@@ -206,7 +210,7 @@ def test_the_real_adapter_has_161_million_parameters() -> None:
 
 def test_the_learning_rate_rises_then_falls_to_nearly_nothing() -> None:
     """Warm-up over 3 steps of 100; a cosine that passes 97 % of the peak at step 10."""
-    settings = Settings(steps=100, learning_rate=2e-5, warmup_ratio=0.03)
+    settings = declared(Settings, steps=100, learning_rate=2e-5, warmup_ratio=0.03)
     rates = [learning_rate_at(step, settings) for step in range(1, 101)]
 
     assert rates[2] == pytest.approx(2e-5)

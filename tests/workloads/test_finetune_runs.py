@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from finetune.training.resumable import newest_checkpoint, save_checkpoint
+from finetune.training.checkpoints import newest_checkpoint, save_checkpoint
+from tests.time_limits import Deadline
 from tests.workloads.conftest import (
     DEADLINE_S,
     FINETUNE,
@@ -30,24 +31,24 @@ from tests.workloads.conftest import (
 
 SCRIPT = FINETUNE / "train.py"
 SHORT = (*QUICK, "--steps=3", "--global-batch=4", "--eval-every=2")
-pytestmark = pytest.mark.timeout(2 * DEADLINE_S)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * DEADLINE_S)]
 
 
 def _wait_for_checkpoint(node: NodeFolder, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = Deadline(DEADLINE_S)
     while not any(record["type"] == "checkpoint" for record in node.records()):
         assert process.poll() is None, finish(process)[1][-4000:]
-        assert time.monotonic() < deadline, "no checkpoint in time"
+        assert not deadline.passed, "no checkpoint in time"
         time.sleep(0.02)
 
 
 def _wait_for_steps(node: NodeFolder, process: subprocess.Popen[str], count: int) -> None:
     """Until so many more are done."""
     before = len(node.steps_done())
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = Deadline(DEADLINE_S)
     while len(node.steps_done()) < before + count:
         assert process.poll() is None, finish(process)[1][-4000:]
-        assert time.monotonic() < deadline, "no step in time"
+        assert not deadline.passed, "no step in time"
         time.sleep(0.02)
 
 

@@ -17,9 +17,10 @@ from tiny_base_lib.recipe import Recipe, make
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from finetune.base.settings import parse_settings
+import orchestrate_kit as kit
+from finetune.base.settings import Settings
 from finetune.base.world import World
-from finetune.fused.joined import Part, shape_of
+from finetune.fused.fused_projection import Part, shape_of
 from finetune.fused.layer import Form, Recompute
 from finetune.fused.memory import ROOMS, Extent, Held, Outline, Placement, cost_of, held_by, place
 from finetune.fused.model import FusedModel, NotFused, outline
@@ -42,6 +43,7 @@ LAYERS = 5
 Trained = dict[tuple[int, int], list[tuple[dict[str, Any], dict[str, Any]]]]
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(2 * DEADLINE_S),
     pytest.mark.filterwarnings("default"),  # of the libraries, about one another
 ]
@@ -176,7 +178,7 @@ def test_a_run_with_shared_weights_gives_what_one_with_whole_ones_does(
 @pytest.mark.parametrize(
     "options,reason",
     [
-        (["--shard=on", "--engine=plain"], "needs --engine fused"),
+        (["--shard=on", "--engine=plain"], "needs --engine other than plain"),
         (["--shard=on", "--engine=fused", "--fp8"], "held whole"),
         (["--shard=on", "--engine=fused", "--oom=retry"], "same passes"),
     ],
@@ -186,12 +188,12 @@ def test_what_shared_weights_cannot_do_is_a_usage_error(
     options: list[str], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        parse_settings(options)
+        kit.parse(Settings, options)
     assert reason in capsys.readouterr().err
 
 
 def test_one_rank_has_nobody_to_share_with(base: Path) -> None:
-    settings = parse_settings(_options(base, "--shard=on"))
+    settings = kit.parse(Settings, _options(base, "--shard=on"))
     with pytest.raises(NotFused, match="one rank alone"):
         prepare(settings, ALONE)
 
@@ -230,7 +232,7 @@ def test_nodes_are_told_apart_by_local_ranks(counts: list[int]) -> None:
 
 def test_the_bytes_of_a_layer_are_those_of_its_storages(base: Path) -> None:
     """And what is whole on each rank is what is left of the model, and the adapter four times."""
-    settings = parse_settings(_options(base, "--shard=off"))
+    settings = kit.parse(Settings, _options(base, "--shard=off"))
     trainable = prepare(settings, ALONE)
     fused = FusedModel(trainable.model)
     held = _outlined(base, settings.lora_rank)

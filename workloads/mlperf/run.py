@@ -24,7 +24,7 @@ import torch
 import orchestrate_kit as kit
 
 from .offline import Phases, run_offline, warm_up
-from .parameters import Parameters, parse_parameters
+from .parameters import Parameters
 from .transformers_engine import TransformersEngine
 
 
@@ -69,10 +69,10 @@ def _last_words(error: BaseException, parameters: Parameters) -> str:
 
 def main() -> None:
     """Run as the command line says; any failure ends this rank at once with status 1."""
-    parameters = parse_parameters()
+    parameters = kit.parse(Parameters)
     try:
         run(parameters)
-    except (Exception, MemoryError) as error:  # noqa: BLE001 - told, and the process ends here
+    except (Exception, MemoryError) as error:  # noqa: BLE001 - printed, and the process ends here
         traceback.print_exc()
         print(_last_words(error, parameters), file=sys.stderr, flush=True)
         _leave(1)

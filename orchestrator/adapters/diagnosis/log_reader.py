@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, Source
-from orchestrator.core.diagnosis.line_prefixes import last_time
+from orchestrator.core.diagnosis.cleaning import clean
+from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, LogSource
+from orchestrator.core.diagnosis.line_times import last_time
 from orchestrator.core.diagnosis.matching import Found, examine
 from orchestrator.core.diagnosis.observations import Remark
 
 MIB = 1 << 20
 CHUNK = MIB
 MAX_LINE = 64 << 10  # a longer line is cut into several, as far as matching goes
+LOOK_BACK = 16 << 10  # characters that are kept of what was read, for what goes on in the next
 MAX_CLUES = 20_000
 MAX_ALIKE = 5  # clues by one rule in one rank's log: the first ones count
 TAIL_LINES = 20
@@ -45,12 +47,12 @@ class Gathering:
         self.clues: list[Clue] = []
         self.remarks: list[Remark] = []
         self.tails: dict[str, list[tuple[int, str]]] = {}
-        self.sources: list[Source] = []
+        self.sources: list[LogSource] = []
         self.lines = 0  # that were looked at, in all logs
         self.skipped: dict[str, int] = {}
         self._alike: Counter[tuple[str, str, int | None]] = Counter()
 
-    def read_file(self, path: Path, source: Source, window: Window = WHOLE) -> None:
+    def read_file(self, path: Path, source: LogSource, window: Window = WHOLE) -> None:
         """What ``window`` shows of ``path``. Raises ``OSError``."""
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -65,7 +67,7 @@ class Gathering:
                 self.skipped[source.name] = size - window.head - window.tail
             log.finish()
 
-    def read_stream(self, stream: BinaryIO, source: Source) -> None:
+    def read_stream(self, stream: BinaryIO, source: LogSource) -> None:
         """All of ``stream``, however long."""
         log = _Log(self, source)
         log.read(stream, None)
@@ -79,7 +81,7 @@ class Gathering:
             if self._is_wanted(remark.kind, remark.source) and len(self.remarks) < MAX_CLUES:
                 self.remarks.append(remark)
 
-    def _is_wanted(self, kind: str, source: Source) -> bool:
+    def _is_wanted(self, kind: str, source: LogSource) -> bool:
         key = (kind, source.name, source.rank)
         if len(self._alike) >= 4 * MAX_CLUES and key not in self._alike:
             return False
@@ -90,12 +92,13 @@ class Gathering:
 class _Log:
     """One log: chunks become whole lines, which keep their numbers."""
 
-    def __init__(self, gathering: Gathering, source: Source) -> None:
+    def __init__(self, gathering: Gathering, source: LogSource) -> None:
         self._gathering = gathering
         self._source = source
         self._rest = b""
         self._line: int | None = 1
         self._at: float | None = None
+        self._before = ""  # the last lines that were examined
         self._tail: deque[tuple[int, str]] = deque(maxlen=TAIL_LINES)
         gathering.sources.append(source)
 
@@ -111,8 +114,9 @@ class _Log:
                 self._examine(content[:end])
 
     def skip(self, file: BinaryIO, count: int, counted: int) -> None:
-        """Go on ``count`` bytes further."""
+        """Leave ``count`` bytes out."""
         self.finish()
+        self._before = ""
         if count > counted:
             file.seek(count, 1)
             self._line = None
@@ -130,9 +134,9 @@ class _Log:
         self._gathering.tails[self._source.name] = list(self._tail)
 
     def _examine(self, content: bytes) -> None:
-        text = content.decode("utf-8", "replace")
+        text = clean(content.decode("utf-8", "replace"))
         first = self._line or 0
-        found = examine(text, self._source, first_line=first, at=self._at)
+        found = examine(text, self._source, first_line=first, at=self._at, before=self._before)
         self._gathering.add(found if self._line is not None else _unnumbered(found))
         last = text[-4 * MAX_LINE :].rstrip("\n").split("\n")[-TAIL_LINES:]
         lines = text.count("\n")
@@ -141,8 +145,14 @@ class _Log:
         for number, line in enumerate(last, first + whole - len(last)):
             self._tail.append((number if self._line is not None else 0, line[-SHOWN_LINE:]))
         self._at = last_time(text[-MAX_LINE:]) or self._at
+        self._before = _last_lines(self._before + text)
         if self._line is not None:
             self._line += lines
+
+
+def _last_lines(text: str) -> str:
+    """The end of ``text``, from the beginning of a line on; nothing if it ends within one."""
+    return text[text.find("\n", max(0, len(text) - LOOK_BACK)) + 1 :] if text[-1:] == "\n" else ""
 
 
 def _unnumbered(found: Found) -> Found:

@@ -24,13 +24,14 @@ class Domain(IntEnum):
     PROGRAM = 4
 
 
-class Role(IntEnum):
+class LogRole(IntEnum):
     """What a clue is worth as the first cause; the lower value wins, whenever it was written.
 
     ``CAUSE`` explains itself. ``FAILURE``: a rank failed on its own, the reason stands elsewhere.
     ``CONDITION``: something was wrong with the machine, which may or may not matter. ``VAGUE``: a
-    library gave up and does not say why. ``VICTIM``: somebody else failed first. ``SLOW`` costs
-    speed and ends nothing. ``HARMLESS`` is never blamed.
+    library gave up and does not say why. ``VICTIM``: another process failed first. ``STOPPED``: it
+    was terminated or interrupted. ``SLOW`` costs speed and ends nothing. ``HARMLESS`` is never
+    blamed.
     """
 
     CAUSE = 0
@@ -38,8 +39,9 @@ class Role(IntEnum):
     CONDITION = 2
     VAGUE = 3
     VICTIM = 4
-    SLOW = 5
-    HARMLESS = 6
+    STOPPED = 5
+    SLOW = 6
+    HARMLESS = 7
 
 
 class Confidence(StrEnum):
@@ -48,6 +50,10 @@ class Confidence(StrEnum):
     CERTAIN = "certain"
     LIKELY = "likely"
     POSSIBLE = "possible"
+
+    def lower(self) -> Confidence:
+        """One step less."""
+        return Confidence.LIKELY if self is Confidence.CERTAIN else Confidence.POSSIBLE
 
 
 class Advice(StrEnum):
@@ -63,19 +69,39 @@ class Advice(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Sign:
     """What gives a failure away in one line: ``text``, and around it ``pattern`` if that is not
-    enough. Its named groups fill in the rule's sentence; ``rank``, ``local_rank`` and ``node`` say
-    whom the line is about, if not the one who wrote it.
+    enough; in the frames of the traceback above it ``frames``, and in the lines near it ``around``,
+    where messages have several. ``confidence``: where the line proves more or less than
+    the rule's other signs.
 
-    Patterns are bounded: no ``*``, no ``+``, so that no line can hold the reader up.
+    The patterns' named groups fill in the rule's sentence; ``rank``, ``local_rank`` and ``node``
+    say whom the line is about, if not the one who wrote it; ``target`` is a node that a launcher
+    on any node writes of. Patterns are bounded: no ``*``, no
+    ``+``, so that no line can hold the reader up.
     """
 
     text: str
     pattern: re.Pattern[str] | None = None
+    frames: re.Pattern[str] | None = None
+    around: re.Pattern[str] | None = None
+    confidence: Confidence | None = None
 
 
-def sign(text: str, pattern: str = "") -> Sign:
+def sign(
+    text: str,
+    pattern: str = "",
+    *,
+    frames: str = "",
+    around: str = "",
+    confidence: Confidence | None = None,
+) -> Sign:
     """``pattern`` is searched in lines that hold ``text``."""
-    return Sign(text, re.compile(pattern) if pattern else None)
+    return Sign(
+        text,
+        re.compile(pattern) if pattern else None,
+        re.compile(frames) if frames else None,
+        re.compile(around) if around else None,
+        confidence,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +109,8 @@ class Rule:
     """One known failure. ``id`` is stable. ``cause`` is a sentence with ``{captures}``, for which
     ``defaults`` stand in where a line does not tell; ``weight`` (1..100) says how specific it is.
 
-    ``consequence`` completes "7 ranks ..." where others suffer from somebody else's failure.
+    ``consequence`` completes "7 ranks ..." where others suffer from somebody else's failure;
+    ``aftermath``: a process that only suffered may end like this, too.
     """
 
     id: str
@@ -91,7 +118,7 @@ class Rule:
     domain: Domain
     cause: str
     remedy: str
-    role: Role = Role.CAUSE
+    role: LogRole = LogRole.CAUSE
     advice: Advice = Advice.GIVE_UP
     confidence: Confidence = Confidence.LIKELY
     weight: int = 50
@@ -99,11 +126,12 @@ class Rule:
     endings: tuple[Outcome, ...] = ()
     defaults: Mapping[str, str] = field(default_factory=dict)
     consequence: str = ""
+    aftermath: bool = False
     references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class LogSource:
     """Who wrote a line. ``rank`` None = a launcher, the kernel, or nobody knows; ``name`` is the
     file's for people.
     """
@@ -116,7 +144,7 @@ class Source:
     def who(self) -> str:
         """``rank 3 on gpu02``, as far as known."""
         if self.rank is None:
-            return self.node or f"the machine of {self.name}"
+            return self.node or f"the host of {self.name.rpartition('/')[2]}"
         return f"rank {self.rank}" + (f" on {self.node}" if self.node else "")
 
 
@@ -126,24 +154,41 @@ class Clue:
 
     ``at`` is seconds by the writer's wall clock, without the year (see :mod:`.lines`); None where
     nothing tells. ``order`` counts clues as they were read. ``joint``: it says something only
-    together with the other clues of its rule.
+    together with the other clues of its rule. ``mild``: by the level of its line the program could
+    go on. ``handled``: the program had caught the exception. ``confidence``: the sign's own.
     """
 
     rule: Rule
-    source: Source
+    source: LogSource
     line: int
     text: str
     captures: Mapping[str, str] = field(default_factory=dict)
     at: float | None = None
     order: int = 0
     joint: bool = False
+    mild: bool = False
+    handled: bool = False
+    confidence: Confidence | None = None
+
+    @property
+    def role(self) -> LogRole:
+        """The rule's; of a mere warning no more than a condition, unless hardware is at fault."""
+        if self.mild and self.rule.domain is not Domain.HARDWARE:
+            return max(self.rule.role, LogRole.CONDITION)
+        return self.rule.role
+
+    @property
+    def sure(self) -> Confidence:
+        """How much this line carries by itself."""
+        most = self.confidence or self.rule.confidence
+        return most.lower() if self.mild or self.handled else most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
     """How a rank ended by itself."""
 
-    source: Source
+    source: LogSource
     outcome: Outcome
 
 
@@ -186,9 +231,9 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """All that was found. ``diagnosis`` None: no rule knows what happened, and ``telling`` are the
-    last lines that may; unless it is known that ``nothing_failed``. ``harmless``: ids of rules
-    whose lines look bad and are not.
+    """All that was found. ``diagnosis`` None: no known failure pattern matched, and ``telling`` are
+    the last suspicious lines; unless it is known that ``nothing_failed``. ``harmless``: ids of
+    rules whose lines look bad and are not.
     """
 
     diagnosis: Diagnosis | None

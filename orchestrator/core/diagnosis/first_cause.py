@@ -14,13 +14,14 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Clue,
     Confidence,
     Diagnosis,
+    Domain,
     End,
     Evidence,
     Findings,
-    Role,
-    Source,
+    LogRole,
+    LogSource,
 )
-from orchestrator.core.diagnosis.line_prefixes import over_new_year
+from orchestrator.core.diagnosis.line_times import over_new_year
 from orchestrator.core.diagnosis.observations import Remark, compare
 from orchestrator.core.diagnosis.rules import RULES
 from orchestrator.core.run.state import CLOCK_ERROR_S
@@ -29,7 +30,8 @@ MAX_SHOWN = 3
 # Ranks that can be told from others, so that a missing one is worth mentioning.
 MIN_WAITING = 2
 
-_WORTH_SAYING = (Role.CAUSE, Role.FAILURE, Role.CONDITION, Role.SLOW)
+_SURENESS = (Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE)
+_WORTH_SAYING = (LogRole.CAUSE, LogRole.FAILURE, LogRole.CONDITION, LogRole.SLOW)
 
 _Key = tuple[str, str, int | None]
 
@@ -39,7 +41,7 @@ def judge(
     *,
     remarks: Sequence[Remark] = (),
     ends: Sequence[End] = (),
-    sources: Sequence[Source] = (),
+    sources: Sequence[LogSource] = (),
     telling: Sequence[Evidence] = (),
 ) -> Findings:
     """The first cause among ``clues``, in whatever order they come.
@@ -50,15 +52,38 @@ def judge(
     every = [*clues, *compare(remarks), *_from_ends(ends)]
     every = _timed([replace(clue, order=n) for n, clue in enumerate(every)])
     # What costs speed explains no rank that failed.
-    innocent = {Role.HARMLESS, Role.SLOW} if ends else {Role.HARMLESS}
-    blamed = [clue for clue in every if clue.rule.role not in innocent]
-    harmless = sorted({clue.rule.id for clue in every if clue.rule.role is Role.HARMLESS})
+    innocent = {LogRole.HARMLESS, LogRole.SLOW} if ends else {LogRole.HARMLESS}
+    blamed = _without_explained([clue for clue in every if clue.role not in innocent])
+    harmless = sorted({clue.rule.id for clue in every if clue.role is LogRole.HARMLESS})
     if not blamed:
         return Findings(diagnosis=None, telling=tuple(telling), harmless=tuple(harmless))
-    role = min(clue.rule.role for clue in blamed)
-    rivals = [clue for clue in blamed if clue.rule.role is role]
+    role = min(clue.role for clue in blamed)
+    rivals = [clue for clue in blamed if clue.role is role]
     first, sure = _first(rivals, ends)
     return Findings(diagnosis=_diagnosis(first, sure, blamed, sources), harmless=tuple(harmless))
+
+
+def _without_explained(clues: list[Clue]) -> list[Clue]:
+    """Not that a library failed without a reason or a process aborted, where the same writer tells
+    before that whom it lost or waited for; a line of nobody in particular may be any writer's of
+    its file.
+    """
+    suffered: dict[tuple[_Key | None, str], int] = {}
+    for clue in clues:
+        if clue.role is LogRole.VICTIM:
+            for who in (_who(clue.source), None):
+                key = (who, clue.source.name)
+                suffered[key] = min(suffered.get(key, clue.line), clue.line)
+
+    def is_explained(clue: Clue) -> bool:
+        nobodys = clue.source.rank is None and not clue.source.node
+        key = (None if nobodys else _who(clue.source), clue.source.name)
+        return key in suffered and suffered[key] <= clue.line
+
+    def is_open(clue: Clue) -> bool:
+        return clue.role is LogRole.VAGUE or clue.rule.aftermath
+
+    return [clue for clue in clues if not (is_open(clue) and is_explained(clue))]
 
 
 def _from_ends(ends: Sequence[End]) -> Iterator[Clue]:
@@ -75,7 +100,7 @@ def _timed(clues: list[Clue]) -> list[Clue]:
     return [c if c.at is None else replace(c, at=next(known)) for c in clues]
 
 
-def _who(source: Source) -> _Key:
+def _who(source: LogSource) -> _Key:
     """A rank by its number, which is unique in a job; others by node and file."""
     return ("", "", source.rank) if source.rank is not None else (source.node, source.name, None)
 
@@ -85,22 +110,30 @@ def _who(source: Source) -> _Key:
 
 def _first(rivals: Sequence[Clue], ends: Sequence[End]) -> tuple[Clue, bool]:
     """The earliest rival, and whether its being first is known rather than guessed."""
-    if all(clue.at is not None for clue in rivals):
-        return _earliest(rivals)
-    heads = _heads(rivals)
     order = {_who(end.source): n for n, end in reversed(list(enumerate(ends)))}
+    if all(clue.at is not None for clue in rivals):
+        return _earliest(rivals, order)
+    heads = _heads(rivals)
     if order and all(_who(clue.source) in order for clue in heads):
         return min(heads, key=lambda clue: (order[_who(clue.source)], *_standing(clue))), True
-    best = min(heads, key=_standing)
+    one_file = len({clue.source.name for clue in rivals}) == 1
+    standing = min(heads, key=_place if one_file else _standing)
+    best = _ended_first(standing, heads, order)
     return best, all(clue.rule.id == best.rule.id for clue in rivals)
 
 
-def _earliest(rivals: Sequence[Clue]) -> tuple[Clue, bool]:
+def _earliest(rivals: Sequence[Clue], order: Mapping[_Key, int]) -> tuple[Clue, bool]:
     """What was written within the same second as the first is told apart by what it says."""
     begin = min(clue.at or 0.0 for clue in rivals)
     close = [clue for clue in rivals if (clue.at or 0.0) - begin <= CLOCK_ERROR_S]
-    best = min(close, key=_standing)
+    best = _ended_first(min(close, key=_standing), close, order)
     return best, all(clue.rule.id == best.rule.id for clue in close)
+
+
+def _ended_first(best: Clue, rivals: Sequence[Clue], order: Mapping[_Key, int]) -> Clue:
+    """Of several that say the same, the one whose writer is known to have ended first."""
+    alike = [c for c in rivals if c.rule.id == best.rule.id and _who(c.source) in order]
+    return min(alike, key=lambda clue: order[_who(clue.source)], default=best)
 
 
 def _heads(rivals: Sequence[Clue]) -> list[Clue]:
@@ -111,12 +144,17 @@ def _heads(rivals: Sequence[Clue]) -> list[Clue]:
     return list(heads.values())
 
 
+def _place(clue: Clue) -> tuple[bool, int]:
+    """In one file what was written first; but no program breaks hardware."""
+    return clue.rule.domain is not Domain.HARDWARE, clue.line
+
+
 def _standing(clue: Clue) -> tuple[int, int, bool, float, int, str, int, str]:
     """Near to the metal first, then the specific, then who is known by rank; of those who only
     suffered, who knows most. The rest makes the order a total one.
     """
     rule, source = clue.rule, clue.source
-    near = int(rule.domain) if rule.role < Role.VAGUE else 0
+    near = int(rule.domain) if clue.role < LogRole.VAGUE else 0
     unknown, rank = source.rank is None, source.rank or 0
     at = clue.at or 0.0
     return (near, -rule.weight, unknown, at, rank, source.name, clue.line, rule.id)
@@ -126,7 +164,7 @@ def _standing(clue: Clue) -> tuple[int, int, bool, float, int, str, int, str]:
 
 
 def _diagnosis(
-    first: Clue, sure: bool, clues: Sequence[Clue], sources: Sequence[Source]
+    first: Clue, sure: bool, clues: Sequence[Clue], sources: Sequence[LogSource]
 ) -> Diagnosis:
     first = _completed(first, clues)
     rule, source = first.rule, first.source
@@ -150,23 +188,25 @@ def _diagnosis(
 
 
 def _completed(first: Clue, clues: Sequence[Clue]) -> Clue:
-    """What the line leaves out, another line of the same writer may tell."""
+    """What the line leaves out or does not prove, another line of the same writer may."""
     told: dict[str, str] = {}
+    surest = first
     for clue in clues:
         if clue.rule.id == first.rule.id and _who(clue.source) == _who(first.source):
             told = {**clue.captures, **told}
-    return replace(first, captures={**told, **first.captures})
+            surest = min(surest, clue, key=lambda each: _SURENESS.index(each.sure))
+    whole = replace(first, captures={**told, **first.captures})
+    if surest is first:
+        return whole
+    return replace(whole, confidence=surest.sure, mild=first.mild and surest.mild, handled=False)
 
 
 def _confidence(first: Clue, sure: bool, clues: Sequence[Clue]) -> Confidence:
     # What may matter explains nothing where nobody suffered.
-    matters = first.rule.role is Role.CONDITION and first.rule.advice is not Advice.GO_ON
+    matters = first.role is LogRole.CONDITION and first.rule.advice is not Advice.GO_ON
     if matters and not any(clue.rule.consequence for clue in clues):
         return Confidence.POSSIBLE
-    if sure:
-        return first.rule.confidence
-    lower = {Confidence.CERTAIN: Confidence.LIKELY, Confidence.LIKELY: Confidence.POSSIBLE}
-    return lower.get(first.rule.confidence, Confidence.POSSIBLE)
+    return first.sure if sure else first.sure.lower()
 
 
 def _sentence(clue: Clue) -> str:
@@ -189,8 +229,8 @@ def _writers(clues: Sequence[Clue]) -> dict[_Key, Clue]:
 def _evidence(first: Clue, clues: Sequence[Clue]) -> Iterator[Evidence]:
     """The line itself, the same from others, then what it led to: at most five."""
     same = [clue for clue in clues if clue.rule.id == first.rule.id and clue.order != first.order]
-    others = [clue for clue in clues if clue.rule.id != first.rule.id]
-    others.sort(key=lambda clue: (clue.rule.role, clue.order))
+    others = [clue for clue in clues if clue.rule.id != first.rule.id and _bears_on(clue)]
+    others.sort(key=lambda clue: (clue.role, clue.order))
     follow = list(
         _writers([clue for clue in same if _who(clue.source) != _who(first.source)]).values()
     )
@@ -199,7 +239,17 @@ def _evidence(first: Clue, clues: Sequence[Clue]) -> Iterator[Evidence]:
         yield Evidence(file=clue.source.name, line=clue.line, text=clue.text[:SHOWN_LINE])
 
 
-def _consequences(first: Clue, clues: Sequence[Clue], sources: Sequence[Source]) -> Iterator[str]:
+def _bears_on(clue: Clue) -> bool:
+    """Whether a line belongs beside the first cause: warnings of the start do not, nor does what
+    was written because everybody was told to end.
+    """
+    aside = clue.role is LogRole.CONDITION and clue.rule.advice is Advice.GO_ON
+    return clue.role < LogRole.STOPPED and not clue.mild and not aside
+
+
+def _consequences(
+    first: Clue, clues: Sequence[Clue], sources: Sequence[LogSource]
+) -> Iterator[str]:
     """``7 ranks timed out waiting``; each rank counts once."""
     others = [c for c in clues if c.rule.consequence and _who(c.source) != _who(first.source)]
     suffered = _writers(others)
@@ -212,7 +262,7 @@ def _consequences(first: Clue, clues: Sequence[Clue], sources: Sequence[Source])
     for (consequence, ranked), count in counts.most_common(MAX_SHOWN):
         noun = "rank" if ranked else "log"
         yield f"{count} {noun if count == 1 else noun + 's'} {_in_number(consequence, count)}"
-    if first.rule.role is Role.VICTIM:
+    if first.role in {LogRole.VICTIM, LogRole.STOPPED}:
         yield from _absent(first, clues, sources)
 
 
@@ -220,7 +270,7 @@ def _in_number(consequence: str, count: int) -> str:
     return consequence.replace("were ", "was ", 1) if count == 1 else consequence
 
 
-def _absent(first: Clue, clues: Sequence[Clue], sources: Sequence[Source]) -> Iterator[str]:
+def _absent(first: Clue, clues: Sequence[Clue], sources: Sequence[LogSource]) -> Iterator[str]:
     """Where all wait, who does not wait may be the one that is waited for."""
     wait = {clue.source.rank for clue in clues if clue.rule.consequence == first.rule.consequence}
     silent = sorted({s.rank for s in sources if s.rank is not None and s.rank not in wait})
@@ -233,8 +283,8 @@ def _absent(first: Clue, clues: Sequence[Clue], sources: Sequence[Source]) -> It
 def _besides(first: Clue, clues: Sequence[Clue]) -> Iterator[str]:
     """Other things that are wrong, and explain less."""
     seen = {first.rule.id}
-    for clue in sorted(clues, key=lambda clue: (clue.rule.role, clue.order)):
-        if clue.rule.id not in seen and clue.rule.role in _WORTH_SAYING:
+    for clue in sorted(clues, key=lambda clue: (clue.role, clue.order)):
+        if clue.rule.id not in seen and clue.role in _WORTH_SAYING:
             seen.add(clue.rule.id)
             if len(seen) - 1 <= MAX_SHOWN:
                 yield f"{clue.rule.id}: {_sentence(clue)}"

@@ -1,115 +1,215 @@
-"""How a log line tells who wrote it and when: prefixes of torch, torchrun, srun, NCCL, syslog..."""
+"""Who wrote a log line, by what launchers, collectors and loggers put before it.
+
+One line may carry several: ``node: time level [rank3]: text``. They are taken off one after the
+other. Every repetition is bounded, so that no line can hold the reader up.
+"""
 
 from __future__ import annotations
 
 import re
+import string
 from dataclasses import dataclass
-from itertools import accumulate
 
-HEAD = 200  # characters in which a line's time and prefixes stand
-_MAX_PREFIXES = 6
-_MONTHS = {
-    name: n for n, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split())
-}
-_DAYS_BEFORE = (0, *accumulate((31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)))
-YEAR_S = 366 * 86_400.0
-
-_CLOCK = r"(?P<h>[0-2]\d):(?P<m>[0-5]\d):(?P<s>[0-6]\d)(?:[.,](?P<f>\d{1,9}))?"
-_TIMES = (
-    re.compile(r"(?<!\d)\d{4}[-/](?P<month>[01]\d)[-/](?P<day>[0-3]\d)[T _]" + _CLOCK),
-    re.compile(r"(?<![A-Za-z])[IWEF](?P<month>1[0-2]|0?[1-9])(?P<day>[0-3]\d) " + _CLOCK),
-    re.compile(
-        r"(?P<month>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) {1,2}(?P<day>[ 0-3]?\d) "
-        + _CLOCK
-    ),
-)
+MAX_PREFIXES = 10
+MAX_RANK_DIGITS = 4  # after a colon; longer ones are the process ids of Open MPI
 
 _NAME = r"[A-Za-z0-9][\w.-]{0,62}"
-_PREFIXES = (
-    re.compile(r"\[rank(?P<rank>\d{1,6})\]:? ?"),  # torch
-    re.compile(r"\[(?:default|trainer|worker)(?P<local>\d{1,6})\]:? ?"),  # torchrun --tee
-    re.compile(rf"\[(?P<node>{_NAME})[/:](?P<rank>\d{{1,6}})\]:? "),  # orchestrate and others
-    re.compile(rf"\[(?P<node>{_NAME})/launcher\] "),
-    re.compile(r"\[\d{1,6},(?P<rank>\d{1,6})\](?:<std(?:out|err|diag)>)?: ?"),  # mpirun
-    re.compile(
-        r"\(\w{1,60} (?:rank=(?P<rank>\d{1,6}) ?,? ?)?pid=\d{1,9}(?:, ip="
-        r"(?P<node>[\w.:-]{1,60}))?\) "
-    ),
-    re.compile(r" {0,4}(?P<rank>\d{1,6}): "),  # srun --label
-    # NCCL; its own words follow, which rules look for, so that only who is taken from it.
-    re.compile(rf"(?=(?P<node>{_NAME}):\d{{1,9}}:\d{{1,9}} \[\d{{1,3}}\] )"),
-    re.compile(r"(?P<node>(?!python|lib)[a-z][a-z-]{0,40}\d{1,6}): "),  # clush, pdsh, parallel-ssh
-    # Times: syslog with a host's name, then any other.
-    re.compile(
-        r"[A-Z][a-z]{2} {1,2}\d{1,2} \d\d:\d\d:\d\d (?P<node>"
-        + _NAME
-        + r") (?=(?:kernel|systemd|nv-|nvidia)\b)"
-    ),
-    re.compile(
-        r"\[?\d{4}[-/]\d\d[-/]\d\d[T _]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
-        r"(?:Z|[+-]\d\d:?\d\d)?\]?[ :,-]{0,3}"
-    ),
-    re.compile(r"\[(?:[A-Z][a-z]{2} ){2} ?\d{1,2} \d\d:\d\d:\d\d \d{4}\] "),  # dmesg -T
-    re.compile(r"(?:ERROR|CRITICAL|FATAL|stderr|E)[ :]{1,3}"),
+_LEVEL = r"(?:TRACE|DEBUG|INFO|NOTICE|SUCCESS|WARN(?:ING)?|ERROR|ERR|CRITICAL|FATAL|SEVERE|PANIC)"
+_CLOCK = r"[0-2]\d:[0-5]\d:[0-6]\d(?:[.,]\d{1,9})?"
+_SOURCE = r"[\w./-]{1,100}\.(?:py|pyx|cc|cpp|cu|cuh|c|h|hpp|rs|go)"
+# Words that stand before ": " with a digit, or with dots, and are no hosts.
+_NO_HOST = (
+    r"(?i:(?:python|rank|step|epoch|iter|iteration|layer|line|eth|ib|enp|ens|eno|cuda|cudnn|nccl"
+    r"|sha|md|utf|fp|bf|tf|int|uint|float|http|ipv|tcp|sm_?|cu|py|mlx|nvme|sd|ssh|xid|tp|dp|pp|ep|w"
+    r"|e|i|f|v|h|x|l|p|q|s|t|warning|error|errno|exit|code|task|stage|attempt|retry|try|phase|chunk"
+    r"|shard|batch|device|dev|arg|var|test|example|base|amd|arm)\d|[abhv]\d00\b|lib[a-z])"
 )
+_NO_HOST_END = (
+    r"(?<!Error)(?<!Exception)(?<!Warning)(?<!\.[ch])(?<!\.(?:so|py|sh|cc|cu|rs|go|pt))"
+    r"(?<!\.(?:cpp|yml|txt|log|bin))(?<!\.(?:json|yaml|toml))"
+)
+_DOMAINS = (
+    r"com|org|net|edu|gov|int|io|ai|eu|de|fr|uk|ch|at|nl|be|es|it|se|no|fi|dk|pl|cz|us|ca|jp|cn|kr"
+    r"|in|au|br|local|localdomain|internal|intern|lan|home|cluster|hpc|svc|test|example|invalid"
+)
+_LABEL = r"[A-Za-z0-9][A-Za-z0-9-]{0,62}"
+_HOST = (
+    r"(?:"
+    r"\d{1,3}(?:\.\d{1,3}){3}"  # IPv4
+    r"|(?=[0-9a-fA-F:]{0,40}(?:::|[a-fA-F]))[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}"  # IPv6
+    # Letters and digits or hyphens in the first label, else a domain that is known.
+    rf"|(?!{_NO_HOST})(?=[A-Za-z-]{{1,60}}\d|[0-9]{{1,9}}[a-z]){_LABEL}"
+    rf"|[a-z]{{2,20}}-[a-z](?![\w.-])"  # gpu-b
+    rf"|(?!{_NO_HOST})(?=[A-Za-z]{{1,60}}[\d-]){_LABEL}(?:\.[A-Za-z0-9-]{{1,63}}){{1,6}}"
+    rf"|[A-Za-z][a-z]{{0,60}}(?:\.[a-z0-9-]{{1,63}}){{0,5}}\.(?:{_DOMAINS})"
+    rf"){_NO_HOST_END}"
+)
+
+# A plain word is a host's name only where the next thing is a head of its own.
+_WORD = r"(?P<node>[a-z][a-z0-9]{1,30}(?:-[a-z0-9]{1,30}){0,4})"
+_ANOTHER_HEAD = r"\[rank\d|\[default\d|\[20\d\d-\d\d-\d\d"
+
+_HOST_NAME = rf"(?!python){_NAME}"
+_DATE = r"\d{4}[-/.]\d\d[-/.]\d\d"
+_ZONE = r"(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?"
+_GLOG = rf"(?:1[0-2]|0?[1-9])[0-3]\d {_CLOCK} {{1,8}}(?:\d{{1,9}} )?{_SOURCE}:\d{{1,6}}\] ?"
+
+# In the order in which they are tried, by what they begin with.
+BRACKETED = (
+    # Ranks: torch, torchrun --tee, Lightning, mpirun (old and new).
+    r"\[(?:rank|RANK|rank: ?|RANK ) ?(?P<rank>\d{1,6})\]:? ?",
+    r"\[(?:default|trainer|worker)(?P<local>\d{1,6})\]:? ?",
+    r"\[(?:\d{1,9}|[\w.@-]{1,80}@\d{1,6}),(?P<rank>\d{1,6})\](?:<std(?:out|err|diag)>)?: ?",
+    rf"\[\d{{1,9}},mpirank:(?P<rank>\d{{1,6}}),(?P<node>{_NAME})\](?:<std(?:out|err)>)?: ?",
+    # Times, with what SGLang and Ray put beside them; dmesg's.
+    rf"\[{_DATE} {_CLOCK} TP(?P<rank>\d{{1,4}})(?: EP\d{{1,4}})?\] ?",
+    rf"\[{_DATE} {_CLOCK} [A-Z] \d{{1,9}} \d{{1,9}}\] ?",
+    rf"\[{_DATE}[T _-]{_CLOCK}{_ZONE}(?: [A-Z]{{2}}\d{{1,4}}){{0,4}}\][ :,|-]{{0,4}}",
+    rf"\[\d\d/\d\d/(?:20)?\d\d[ -]{_CLOCK}\][ :,|-]{{0,4}}",
+    rf"\[(?:[A-Z][a-z]{{2}} ){{2}} ?\d{{1,2}} {_CLOCK} \d{{4}}\] ?",
+    rf"\[{_CLOCK}(?: TP(?P<rank>\d{{1,4}}))?\] {{0,4}}",
+    r"\[ {0,8}\d{1,10}\.\d{3,9}\] ?",  # dmesg, UCX
+    rf"\[[IWEFC]{_GLOG}",
+    rf"\[[IWEFC] {_SOURCE}:\d{{1,6}}\] ?",
+    rf"\[ ?(?P<level>{_LEVEL}) ?\][ :|-]{{0,12}}",
+    r"\[(?P<level>[EFWID])\] ",
+    # Where in the program: file and line, logger, thread.
+    rf"\[{_SOURCE}:\d{{1,6}}(?::[\w<>.]{{1,60}})?\] ?",
+    (
+        r"\[(?:MainThread|MainProcess|Thread-\d{1,4}|TRT-LLM|TensorRT-LLM|stdout|stderr|root"
+        r"|[a-z_]{1,40}(?:\.[a-z_]{1,40}){1,6})\] ?"
+    ),
+    # Kubernetes, parallel-ssh; then ours and others; Open MPI's is [node:pid].
+    r"\[pod/(?P<node>[\w.-]{1,253})/[\w.-]{1,63}\] ?",
+    rf"\[\d{{1,6}}\] {_CLOCK} \[(?:SUCCESS|FAILURE)\] (?P<node>{_NAME}) ",
+    rf"\[(?P<node>{_NAME})/(?P<rank>\d{{1,6}})\]:? ",
+    rf"\[(?P<node>{_NAME}):(?P<rank>\d{{1,{MAX_RANK_DIGITS}}})\]:? ",
+    rf"\[(?P<node>{_NAME}):\d{{5,9}}(?::\d{{1,4}})?\]:? ",
+    rf"\[(?P<node>{_NAME})/launcher\] ",
+)
+PARENTHESISED = (
+    # vLLM and Ray: (Worker_TP1 pid=41), (Actor rank=1 pid=4, ip=192.0.2.7), (raylet, ip=...).
+    r"\((?!\w{0,40}_(?:DP|PP)[1-9])\w{0,40}?_TP(?P<rank>\d{1,4})(?:_EP\d{1,4})? pid=\d{1,9}\) ?",
+    (
+        r"\((?:[^()\n]{0,80}?(?:\([^()\n]{0,80}\))? )?(?:rank=(?P<rank>\d{1,6}) ?,? ?)?pid=\d{1,9}"
+        r"(?:, ip=(?P<node>[\w.:-]{1,60}))?[^()\n]{0,40}\) ?"
+    ),
+    (
+        r"\((?:raylet|gcs_server|autoscaler[^)\n]{0,20}|core_worker)"
+        r"(?:, ip=(?P<node>[\w.:-]{1,60}))?\) ?"
+    ),
+    rf"\((?P<level>{_LEVEL})\)[ :|-]{{0,12}}",
+    rf"\({_DATE}[T _-]{_CLOCK}{_ZONE}\)[ :,|-]{{0,4}}",
+)
+NUMBERED = (
+    r" {0,6}(?P<rank>\d{1,6}) ?: ",  # srun --label
+    r"\d{1,7} \| (?:\d{10,13} \| )?",  # numbered lines
+    rf"{_DATE}[T _-]{_CLOCK}{_ZONE}[ :,|-]{{0,4}}",
+    rf"\d\d/\d\d/(?:20)?\d\d[ -]{_CLOCK}[ :,|-]{{0,4}}",
+    rf"[01]\d-[0-3]\d {_CLOCK} ",
+    rf"{_CLOCK}[ :,|-]{{1,4}}",
+)
+WORDED = (
+    # Syslog and the journal, with the host's name.
+    (
+        rf"[A-Z][a-z]{{2}} {{1,2}}\d{{1,2}} {_CLOCK} (?:(?P<node>{_NAME}) "
+        r"[\w./@-]{1,60}(?:\[\d{1,9}\])?: )?"
+    ),
+    rf"(?P<node>{_HOST_NAME}) (?:kernel|[\w./@-]{{1,60}}\[\d{{1,9}}\]): ",
+    # Levels; the letters of Google's and torch's loggers tell nothing of how a program goes on.
+    rf"[IWEFC]{_GLOG}",
+    rf"(?P<level>{_LEVEL}):[\w.]{{1,80}}:",
+    r"time=\"?[\dT:.Z+-]{19,40}\"? level=(?P<level>\w{4,8})(?: source=\S{1,80})?(?: msg=)?\"?",
+    rf"(?P<level>{_LEVEL})[ :|-]{{1,12}}",
+    rf"slurmstepd-(?P<node>{_NAME}): ",
+    # NCCL; its own words follow, which rules look for, so that only who is taken from it.
+    rf"(?=(?P<node>{_NAME}):\d{{1,9}}:\d{{1,9}} \[\d{{1,3}}\] )",
+    # Where in the program: file and line, logger.
+    rf"{_SOURCE}:\d{{1,6}}(?::[\w<>.]{{1,60}})?(?:\] ?|: | -- )",
+    r"[a-z_<][\w.<>]{0,60}(?::[\w<>.]{1,60}:\d{1,6})? - ",
+    # Containers: swarm, compose, Kubernetes (CRI).
+    rf"[\w.-]{{1,120}}@(?P<node>{_NAME}) {{1,40}}\| ?",
+    r"(?P<node>[a-z0-9][\w.-]{0,62})(?:(?<=[-_.]\d)|(?<=[-_.]\d\d)| ) {1,40}\| ?",
+    r"(?:stdout|stderr) [FP] ",
+    r"[\w.-]{1,80}/\d{1,6} (?=\[)",  # torchx
+    # Ansible, GNU parallel --tag, clush, pdsh. Then loggers, which look much alike.
+    (
+        rf"(?P<node>{_NAME}) \| (?:FAILED|UNREACHABLE|CHANGED|SUCCESS)!? (?:\| rc=\d{{1,3}} )?"
+        r"(?:>> ?|=> )"
+    ),
+    r"(?:fatal|failed): \[(?P<node>[^\]\n]{1,80})\]: (?:FAILED|UNREACHABLE)! => ",
+    rf"(?P<node>{_HOST})(?:\t|: (?!line \d))",
+    rf"(?!{_LEVEL}|std|root){_WORD}: (?={_ANOTHER_HEAD})",
+    (
+        r"(?!socket|struct|zlib|select|ssl|queue)(?:root|__main__|[a-z_]{1,40}(?:\.[a-z_]\w{0,40}){1,6})"
+        rf"{_NO_HOST_END}: "
+    ),
+    r"(?:stderr|E)(?:: {0,3}| {3})",  # the latter is pytest's
+)
+OTHER = (
+    r"<\d{1,3}>",
+    r"> ",
+    rf"[<|] ?(?P<level>{_LEVEL}) ?[>|][ :|-]{{0,12}}",
+    rf"(?P<node>{_HOST})(?:\t|: )",  # ::1
+)
+
+
+_MILD = frozenset({"T", "D", "I", "W", "N", "S"})
+
+
+class _Table:
+    """Patterns as one expression: the group that closes last tells which of them matched."""
+
+    def __init__(self, patterns: tuple[str, ...]) -> None:
+        named = (p.replace("(?P<", f"(?P<p{n}_") for n, p in enumerate(patterns))
+        self.match = re.compile("|".join(f"(?P<p{n}>{p})" for n, p in enumerate(named))).match
+        self.fields = {
+            f"p{n}": tuple((name, f"p{n}_{name}") for name in re.compile(pattern).groupindex)
+            for n, pattern in enumerate(patterns)
+        }
+
+
+_OTHER = _Table(OTHER)
+_BY_FIRST = {
+    "[": _Table(BRACKETED),
+    "(": _Table(PARENTHESISED),
+    **dict.fromkeys("0123456789 ", _Table((*NUMBERED, *WORDED))),
+    **dict.fromkeys(string.ascii_letters + "_", _Table(WORDED)),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """What the beginning of a line tells; ``text`` is the line without it."""
+    """What the beginning of a line tells; ``text`` is the line without it.
+
+    ``mild``: by its level (a warning or less) the program could go on.
+    """
 
     text: str
     node: str = ""
     rank: int | None = None
+    mild: bool = False
 
 
 def read_head(line: str) -> Head:
-    """The prefixes of ``line``, at most a handful of them."""
-    node, rank, local, text = "", None, None, line
-    for _ in range(_MAX_PREFIXES):
-        match = next((m for p in _PREFIXES if (m := p.match(text)) is not None), None)
+    """The prefixes of ``line``, at most a handful of them. What comes first is believed."""
+    told: dict[str, str] = {}
+    start = 0
+    for _ in range(MAX_PREFIXES):
+        table = _BY_FIRST.get(line[start : start + 1], _OTHER)
+        match = table.match(line, start)
         if match is None:
             break
-        told = match.groupdict()
-        node = node or told.get("node") or ""
-        if rank is None and told.get("rank"):
-            rank = int(told["rank"])
-        if local is None and told.get("local"):
-            local = int(told["local"])
-        if match.end() == 0:
+        for name, group in table.fields[match.lastgroup or ""]:
+            if (part := match[group]) is not None:
+                told.setdefault(name, part)
+        if match.end() == start:
             break
-        text = text[match.end() :]
-    return Head(text=text.lstrip(), node=node, rank=local if rank is None else rank)
-
-
-def read_time(line: str) -> float | None:
-    """Seconds since the first of January, by the clock of whoever wrote the line; None without.
-
-    Many formats leave the year out, so it is left out of all; zones are taken as they stand.
-    """
-    head = line[:HEAD]
-    match = next((m for pattern in _TIMES if (m := pattern.search(head)) is not None), None)
-    return None if match is None else _seconds(match)
-
-
-def last_time(lines: str) -> float | None:
-    """The time of the last line that has one."""
-    for line in reversed(lines.split("\n")):
-        if (at := read_time(line)) is not None:
-            return at
-    return None
-
-
-def over_new_year(times: list[float]) -> list[float]:
-    """Times that are half a year apart are taken to have New Year between them."""
-    if not times or max(times) - min(times) < YEAR_S / 2:
-        return times
-    return [at + YEAR_S if at < YEAR_S / 2 else at for at in times]
-
-
-def _seconds(match: re.Match[str]) -> float:
-    month = match["month"].lower()
-    number = _MONTHS[month] if month in _MONTHS else int(month) - 1
-    days = _DAYS_BEFORE[min(max(number, 0), 11)] + int(match["day"]) - 1
-    clock = int(match["h"]) * 3600 + int(match["m"]) * 60 + int(match["s"])
-    return days * 86_400.0 + clock + (float(f"0.{match['f']}") if match["f"] else 0.0)
+        start = match.end()
+    rank = told.get("rank", told.get("local"))
+    return Head(
+        text=line[start:].lstrip(),
+        node=told.get("node", ""),
+        rank=None if rank is None else int(rank),
+        mild=told.get("level", "E")[0].upper() in _MILD,
+    )

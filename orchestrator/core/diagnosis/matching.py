@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, Rule, Sign, Source
-from orchestrator.core.diagnosis.line_prefixes import last_time, read_head, read_time
+from orchestrator.core.diagnosis.diagnosis_model import (
+    SHOWN_LINE,
+    Clue,
+    Confidence,
+    LogSource,
+    Rule,
+    Sign,
+)
+from orchestrator.core.diagnosis.line_prefixes import Head, read_head
+from orchestrator.core.diagnosis.line_times import last_time, read_time
 from orchestrator.core.diagnosis.observations import OBSERVED, Remark
-from orchestrator.core.diagnosis.rules import RULES
+from orchestrator.core.diagnosis.rules import BY_ID, RULES
+from orchestrator.core.diagnosis.signs import SignTable, line_end
+from orchestrator.core.diagnosis.tracebacks import Raised, find_raised
 
-BEFORE, AFTER = 1500, 4000  # of a very long line, what is looked at around a sign
+NEAR, NEAR_LINES = 600, 4  # characters and lines around one, in which a message may have parts
 LOOK_BACK = 4096  # characters in which the time of a line without one is looked for
-_LINE_ENDS = re.compile(r"[\r\n]")
-
-
-def _by_text() -> dict[str, tuple[tuple[Rule | str, Sign], ...]]:
-    """Signs by the text that they need: most stretches of a log hold none of these."""
-    found: dict[str, list[tuple[Rule | str, Sign]]] = {}
-    for rule in RULES:
-        for sign in rule.signs:
-            found.setdefault(sign.text, []).append((rule, sign))
-    for kind, sign in OBSERVED.items():
-        found.setdefault(sign.text, []).append((kind, sign))
-    return {text: tuple(signs) for text, signs in found.items()}
-
-
-_BY_TEXT = _by_text()
+MAX_DETAIL = 240  # characters of an exception's words
+_ANNOUNCES = re.compile(r"(?i:exception|error|failed|crash).{0,80}$")
 _FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
+_RANK = re.compile(r"[0-9]{1,9}")
+_EXCEPTION = BY_ID["PY-EXC-001"]
+_INTERRUPT = BY_ID["PY-INT-001"]
+
+_Owner = Rule | str
+_TABLE: SignTable[_Owner] = SignTable(
+    [(rule, sign) for rule in RULES for sign in rule.signs]
+    + [(kind, sign) for kind, sign in OBSERVED.items()]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,118 +47,221 @@ class Found:
     remarks: tuple[Remark, ...]
 
 
-def examine(stretch: str, source: Source, *, first_line: int = 1, at: float | None = None) -> Found:
+def examine(
+    stretch: str,
+    source: LogSource,
+    *,
+    first_line: int = 1,
+    at: float | None = None,
+    before: str = "",
+) -> Found:
     """Every line of ``stretch`` that a rule knows. Its first line is number ``first_line`` of
-    ``source``; ``at`` is the last time that was read before it.
+    ``source``; ``at`` is the last time that was read before it, ``before`` whole lines before it.
     """
-    clues: list[Clue] = []
+    text = _Text(before + stretch, source, at)
+    hits = _TABLE.find(text.content, len(before))
+    ends = {each.line for each in text.raised if each.line >= len(before)}
+    clues: list[tuple[Clue, Raised | None]] = []
     remarks: list[Remark] = []
-    number, counted = first_line, 0
-    for start, signs in sorted(_hits(stretch).items()):
-        number += stretch.count("\n", counted, start)
+    number, counted = first_line, len(before)
+    for start in sorted(hits.keys() | ends):
+        number += text.content.count("\n", counted, start)
         counted = start
-        line = stretch[start : _end(stretch, start)]
-        if _is_quoted(stretch, start):
-            continue
-        place = _Place(source, number)
-        found = [*_best_clue(line, signs, place), *_remarks(line, signs, place)]
-        if found:
-            when = _time(stretch, start, line, at)
-            clues += [replace(item, at=when) for item in found if isinstance(item, Clue)]
-            remarks += [replace(item, at=when) for item in found if isinstance(item, Remark)]
-    return Found(tuple(clues), tuple(remarks))
+        if not text.is_quoted(start):
+            line = _Line(text, start, number)
+            if (clue := _best_clue(line, hits.get(start, ()))) is not None:
+                clues.append((clue, line.raised))
+            remarks += _remarks(line, hits.get(start, ()))
+    return Found(tuple(_without_echoes(clues)), tuple(remarks))
 
 
-def _is_quoted(stretch: str, start: int) -> bool:
-    """Whether the line is program text that a traceback shows: what it says did not happen.
+def _without_echoes(clues: Sequence[tuple[Clue, Raised | None]]) -> Iterator[Clue]:
+    """Of exceptions only those that began it and of whose words no rule knows more."""
+    known = {raised.line for clue, raised in clues if raised and clue.rule is not _EXCEPTION}
+    for clue, raised in clues:
+        echo = clue.rule is _EXCEPTION and raised and (raised.follows or raised.line in known)
+        if not echo:
+            yield clue
 
-    It stands deeper than the frame above it. Frames of ``-c``, of extensions and of frozen modules
-    show no text; what follows them at once may be the exception itself.
+
+class _Text:
+    """One stretch and the lines before it."""
+
+    def __init__(self, content: str, source: LogSource, at: float | None) -> None:
+        self.content = content
+        self.source = source
+        self.raised = sorted(find_raised(content), key=lambda each: each.line)
+        self._lines = [each.line for each in self.raised]
+        self._quoted = frozenset[int]().union(*(each.quoted for each in self.raised))
+        self._at = at
+        self._timed = 0  # up to where times were looked for
+
+    def is_quoted(self, start: int) -> bool:
+        """Whether the line is program text that a traceback shows: what it says did not happen."""
+        return start in self._quoted or _stands_deeper(self.content, start)
+
+    def introduced(self, raised: Raised) -> Head:
+        """By whom a traceback is written whose end does not tell: by its first line, or, where its
+        lines carry no prefix, by the line above, with which loggers and schedulers announce it.
+        """
+        begin = raised.begin
+        head = read_head(self.content[begin : line_end(self.content, begin)])
+        if begin == 0 or not raised.bare or head.node or head.rank is not None:
+            return head
+        above = self.content[self.content.rfind("\n", 0, begin - 1) + 1 : begin - 1]
+        return read_head(above) if _ANNOUNCES.search(above[-MAX_DETAIL:]) else head
+
+    def raised_at(self, start: int) -> Raised | None:
+        """The exception to whose words the line belongs."""
+        n = bisect_right(self._lines, start) - 1
+        return self.raised[n] if n >= 0 and start < self.raised[n].end else None
+
+    def time(self, start: int, line: str) -> float | None:
+        """The line's own time, else that of the last line before it which has one. To be asked
+        for one line after the other.
+        """
+        if (own := read_time(line)) is not None:
+            return own
+        earlier = last_time(self.content[max(self._timed, start - LOOK_BACK) : start])
+        self._at = self._at if earlier is None else earlier
+        self._timed = start
+        return self._at
+
+
+def _stands_deeper(text: str, start: int) -> bool:
+    """Whether the line stands deeper than the frame above it, where no traceback is known.
+
+    Frames of ``-c``, of extensions and of frozen modules show no text; what follows them at once
+    may be the exception itself.
     """
-    before = stretch[max(0, start - LOOK_BACK) : max(0, start - 1)]
+    before = text[max(0, start - LOOK_BACK) : max(0, start - 1)]
     frame = _FRAME.search(before, before.rfind("\n") + 1)
     if frame is None:
         return False
     column = frame.start() - before.rfind("\n") - 1
-    return stretch[start + column : start + column + 2].isspace()
+    return text[start + column : start + column + 2].isspace()
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    source: Source
-    number: int
+class _Line:
+    """One line of a stretch, of which is read what is asked for."""
+
+    def __init__(self, text: _Text, start: int, number: int) -> None:
+        self.number = number
+        self.start = start
+        self.text = text.content[start : line_end(text.content, start)]
+        self.raised = text.raised_at(start)
+        self._within = text
+
+    @cached_property
+    def head(self) -> Head:
+        """What its prefixes tell; or those of the traceback, whose lines have none."""
+        own = read_head(self.text)
+        if self.raised is None or own.node or own.rank is not None:
+            return own
+        first = self._within.introduced(self.raised)
+        return replace(own, node=first.node, rank=first.rank, mild=own.mild or first.mild)
+
+    @cached_property
+    def frames(self) -> str:
+        """The frames of the traceback that ends here."""
+        return "" if self.raised is None else self._within.content[self.raised.begin : self.start]
+
+    @cached_property
+    def around(self) -> str:
+        """The lines near it, those before it first."""
+        content, end = self._within.content, self.start + len(self.text)
+        before = content[max(0, self.start - NEAR) : self.start].split("\n")[-NEAR_LINES - 1 :]
+        return "\n".join([*before, *content[end : end + NEAR].split("\n")[: 2 * NEAR_LINES]])
+
+    @property
+    def shown(self) -> str:
+        return self.text[:SHOWN_LINE].strip()
+
+    @property
+    def at(self) -> float | None:
+        return self._within.time(self.start, self.text)
+
+    def writer(self, told: dict[str, str]) -> LogSource:
+        """Whom the line is about: as it says, else its prefix, else the file's name. What a
+        launcher says of a ``target`` is of that node, whoever wrote it.
+        """
+        source, rank = self._within.source, self.head.rank
+        if (target := told.get("target")) is not None:
+            ranked = told.get("rank", "")
+            return replace(source, rank=int(ranked) if ranked else None, node=target)
+        for name in ("rank", "local_rank"):
+            number = told.get(name, "")
+            if _RANK.fullmatch(number) and (name == "rank" or rank is None):
+                own = name == "local_rank" and source.rank is not None
+                rank = source.rank if own else int(number)
+        rank = source.rank if rank is None else rank
+        # A file that the run's folder attributes to a node knows better than a host's own name.
+        node = source.node or told.get("node") or self.head.node
+        return replace(source, rank=rank, node=node)
 
 
-def _time(stretch: str, start: int, line: str, before: float | None) -> float | None:
-    """The line's own time, else that of the last line before it which has one."""
-    if (own := read_time(line)) is not None:
-        return own
-    earlier = last_time(stretch[max(0, start - LOOK_BACK) : start])
-    return before if earlier is None else earlier
-
-
-def _hits(stretch: str) -> dict[int, list[tuple[Rule | str, Sign]]]:
-    """Where lines begin that hold the text of a sign, with those signs."""
-    found: dict[int, list[tuple[Rule | str, Sign]]] = {}
-    for text, signs in _BY_TEXT.items():
-        position = stretch.find(text)
-        while position >= 0:
-            start = _start(stretch, position)
-            found.setdefault(start, []).extend(signs)
-            position = stretch.find(text, _end(stretch, position))
-    return found
-
-
-def _start(stretch: str, position: int) -> int:
-    """Where the line begins; a line without end is looked at around the sign only."""
-    least = max(0, position - BEFORE)
-    end = max(stretch.rfind("\n", least, position), stretch.rfind("\r", least, position))
-    return end + 1 if end >= 0 else least
-
-
-def _end(stretch: str, position: int) -> int:
-    most = position + AFTER
-    match = _LINE_ENDS.search(stretch, position, most)
-    return match.start() if match is not None else min(most, len(stretch))
-
-
-def _best_clue(line: str, signs: list[tuple[Rule | str, Sign]], place: _Place) -> Iterator[Clue]:
+def _best_clue(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Clue | None:
     """By the most specific rule that knows this line, if any does."""
-    head = read_head(line)
+    ends = line.raised if line.raised is not None and line.start == line.raised.line else None
+    if ends is not None and ends.ignored:
+        return None
     rules = [(rule, sign) for rule, sign in signs if isinstance(rule, Rule)]
     for rule, sign in sorted(rules, key=lambda pair: -pair[0].weight):
-        if (told := _captures(sign, head.text)) is not None:
-            writer = _writer(place.source, head.node, head.rank, told)
-            text = line[:SHOWN_LINE].strip()
-            yield Clue(rule=rule, source=writer, line=place.number, text=text, captures=told)
-            return
-
-
-def _remarks(line: str, signs: list[tuple[Rule | str, Sign]], place: _Place) -> Iterator[Remark]:
-    head = read_head(line)
-    for kind, sign in signs:
-        if isinstance(kind, str) and (told := _captures(sign, head.text)) is not None:
-            writer = _writer(place.source, head.node, head.rank, told)
-            text = line[:SHOWN_LINE].strip()
-            yield Remark(kind=kind, source=writer, line=place.number, text=text, told=told)
-
-
-def _captures(sign: Sign, text: str) -> dict[str, str] | None:
-    """What the sign's groups caught; None if the line is another one."""
-    if sign.pattern is None:
-        return {} if sign.text in text else None
-    match = sign.pattern.search(text)
-    if match is None:
+        if rule is _EXCEPTION and line.raised is not None:
+            continue  # what a traceback ends with is known from the traceback
+        if (told := _captures(sign, line)) is not None:
+            return _clue(rule, line, told, sign.confidence)
+    if ends is None:
         return None
+    rule = _INTERRUPT if ends.name == "KeyboardInterrupt" else _EXCEPTION
+    return _clue(rule, line, {"detail": ends.text[:MAX_DETAIL]}, None)
+
+
+def _clue(rule: Rule, line: _Line, told: dict[str, str], confidence: Confidence | None) -> Clue:
+    return Clue(
+        rule=rule,
+        source=line.writer(told),
+        line=line.number,
+        text=line.shown,
+        captures=told,
+        at=line.at,
+        mild=line.head.mild,
+        handled=line.raised is not None and line.raised.handled,
+        confidence=confidence,
+    )
+
+
+def _remarks(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Iterator[Remark]:
+    for kind, sign in signs:
+        if isinstance(kind, str) and (told := _captures(sign, line)) is not None:
+            yield Remark(
+                kind=kind,
+                source=line.writer(told),
+                line=line.number,
+                text=line.shown,
+                told=told,
+                at=line.at,
+            )
+
+
+def _captures(sign: Sign, line: _Line) -> dict[str, str] | None:
+    """What the sign's groups caught; None if the line is another one."""
+    text = line.head.text
+    if sign.text not in text or (sign.frames and not sign.frames.search(line.frames)):
+        return None
+    told: dict[str, str] = {}
+    if sign.pattern is not None:
+        match = sign.pattern.search(text)
+        if match is None:
+            return None
+        told = _named(match)
+    if sign.around is not None:
+        near = sign.around.search(line.around)
+        if near is None:
+            return None
+        told = {**_named(near), **told}
+    return told
+
+
+def _named(match: re.Match[str]) -> dict[str, str]:
     return {name: caught for name, caught in match.groupdict().items() if caught is not None}
-
-
-def _writer(source: Source, node: str, rank: int | None, told: dict[str, str]) -> Source:
-    """Whom the line is about: as the line says, else its prefix, else the file's name."""
-    for name in ("rank", "local_rank"):
-        number = told.get(name, "")
-        if number.isdigit() and (name == "rank" or rank is None):
-            rank = source.rank if name == "local_rank" and source.rank is not None else int(number)
-    rank = source.rank if rank is None else rank
-    # A file that the run's folder attributes to a node knows better than a host's own name.
-    return replace(source, rank=rank, node=source.node or told.get("node") or node)

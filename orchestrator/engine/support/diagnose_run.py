@@ -15,8 +15,8 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Diagnosis,
     End,
     Findings,
-    Role,
-    Source,
+    LogRole,
+    LogSource,
 )
 from orchestrator.core.diagnosis.facts_as_clues import from_facts
 from orchestrator.core.diagnosis.first_cause import judge, telling_lines
@@ -80,7 +80,7 @@ def besides_victims(findings: Findings, result: Result | None) -> Findings:
     if found is None or result is None or result.failure is None:
         return findings
     rule = BY_ID.get(found.id)
-    if rule is None or rule.role is not Role.VICTIM:
+    if rule is None or rule.role not in {LogRole.VICTIM, LogRole.STOPPED}:
         return findings
     return replace(findings, diagnosis=_verdict(result.failure))
 
@@ -131,5 +131,7 @@ def _share(window: Window, most: int) -> Window:
 
 def _end(ending: Ending) -> End:
     rank = ending.rank if isinstance(ending, RankExited) else None
-    source = Source(name=f"logs/{ending.node}/{log_name(ending)}.err", node=ending.node, rank=rank)
+    source = LogSource(
+        name=f"logs/{ending.node}/{log_name(ending)}.err", node=ending.node, rank=rank
+    )
     return End(source=source, outcome=ending.outcome)

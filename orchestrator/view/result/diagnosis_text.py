@@ -39,9 +39,9 @@ def _cause(found: Diagnosis, color: bool) -> Iterator[str]:
 
 
 def _unknown(findings: Findings, read: str, color: bool) -> Iterator[str]:
-    yield paint(f"no rule knows what happened (read: {read})", YELLOW, color=color)
+    yield paint(f"no known failure pattern matched (read: {read})", YELLOW, color=color)
     if findings.telling:
-        yield "  the last lines that may tell:"
+        yield "  last suspicious lines:"
         yield from _lines(findings.telling)
 
 

@@ -15,12 +15,13 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Confidence,
     Diagnosis,
     End,
-    Role,
-    Source,
+    LogRole,
+    LogSource,
 )
 from orchestrator.core.diagnosis.facts_as_clues import from_facts
 from orchestrator.core.diagnosis.first_cause import judge, telling_lines
-from orchestrator.core.diagnosis.line_prefixes import read_head, read_time
+from orchestrator.core.diagnosis.line_prefixes import read_head
+from orchestrator.core.diagnosis.line_times import read_time
 from orchestrator.core.diagnosis.matching import examine
 from orchestrator.core.diagnosis.rules import BY_ID, RULES
 from orchestrator.core.model.facts import Facts, Hca
@@ -32,8 +33,8 @@ WATCHDOG = BY_ID["TORCH-COLL-001"]
 HARMLESS = BY_ID["NCCL-IB-008"]
 
 
-def source(rank: int) -> Source:
-    return Source(name=f"rank-{rank}.log", rank=rank)
+def source(rank: int) -> LogSource:
+    return LogSource(name=f"rank-{rank}.log", rank=rank)
 
 
 def clue(rule: str, rank: int, at: float | None = None, line: int = 1) -> Clue:
@@ -61,7 +62,7 @@ def test_the_first_cause_is_never_worth_less_than_another_clue(several: list[Clu
     found = judge(several)
     worth = min(c.rule.role for c in several)
 
-    if worth is Role.HARMLESS:
+    if worth is LogRole.HARMLESS:
         assert found.diagnosis is None
     else:
         assert found.diagnosis is not None
@@ -113,6 +114,18 @@ def test_without_times_the_order_of_endings_decides() -> None:
     assert blamed(*one, ends=ends[::-1]).id == "CUDA-OOM-001"
 
 
+@pytest.mark.parametrize("at", [(None, None), (11.0, 10.5), (None, 10.5)])
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_ranks_that_say_the_same_the_first_to_end_is_blamed(
+    at: tuple[float | None, float | None], first: int
+) -> None:
+    """Times in logs are no better than clocks are; FAILED and the diagnosis name one rank."""
+    several = [clue("PY-EXC-001", rank, at[rank]) for rank in range(2)]
+    both = tuple(End(source=source(rank), outcome=Exited(1)) for rank in (first, 1 - first))
+    assert blamed(*several, ends=both).rank == first
+    assert blamed(*several, ends=both[:1]).rank == first
+
+
 def test_without_times_and_endings_the_confidence_is_lower() -> None:
     """Two causes on two ranks, and nothing tells which came first: that is said."""
     assert OOM.confidence is Confidence.CERTAIN
@@ -141,7 +154,7 @@ def test_who_did_not_time_out_is_pointed_at() -> None:
 def test_a_signal_alone_is_a_failure_without_a_reason() -> None:
     """SIGKILL is named, with little confidence; a kernel's line explains it."""
     end = End(source=source(2), outcome=Signalled(9))
-    kernel = Clue(rule=BY_ID["HOST-OOM-001"], source=Source(name="dmesg"), line=9, text="Killed")
+    kernel = Clue(rule=BY_ID["HOST-OOM-001"], source=LogSource(name="dmesg"), line=9, text="Killed")
 
     assert blamed(ends=(end,)).id == "HOST-KILL-001"
     assert blamed(ends=(end,)).confidence is Confidence.POSSIBLE
@@ -190,7 +203,7 @@ def test_nothing_known_is_said_with_the_last_loud_lines() -> None:
     "line, node, rank, text",
     [
         ("[rank3]: boom", "", 3, "boom"),
-        ("[rank3]:[E321 02:07:08.4 x.cpp:1] boom", "", 3, "[E321 02:07:08.4 x.cpp:1] boom"),
+        ("[rank3]:[E321 02:07:08.4 x.cpp:1] boom", "", 3, "boom"),
         ("[default5]:[rank13]: boom", "", 13, "boom"),
         ("[default5]: boom", "", 5, "boom"),
         ("[gpu02/3] boom", "gpu02", 3, "boom"),
@@ -201,7 +214,7 @@ def test_nothing_known_is_said_with_the_last_loud_lines() -> None:
         ("(RayTrainWorker pid=77, ip=10.0.0.3) boom", "10.0.0.3", None, "boom"),
         ("2026-03-21T02:07:08.123Z [rank4]: boom", "", 4, "boom"),
         ("2026-03-21 02:07:08,123 3: boom", "", 3, "boom"),
-        ("Mar 21 02:07:08 gpu02 kernel: NVRM: boom", "gpu02", None, "kernel: NVRM: boom"),
+        ("Mar 21 02:07:08 gpu02 kernel: NVRM: boom", "gpu02", None, "NVRM: boom"),
         ("gpu02:47:48 [3] NCCL WARN boom", "gpu02", None, "gpu02:47:48 [3] NCCL WARN boom"),
         ("python3: can't open file", "", None, "python3: can't open file"),
         ("KeyError: 3", "", None, "KeyError: 3"),

@@ -13,8 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.diagnosis import line_prefixes as lines
-from orchestrator.core.diagnosis.diagnosis_model import Role, Rule, Source
+from orchestrator.core.diagnosis import cleaning, line_times, signs, tracebacks
+from orchestrator.core.diagnosis.diagnosis_model import LogRole, LogSource, Rule
+from orchestrator.core.diagnosis.line_prefixes import (
+    BRACKETED,
+    NUMBERED,
+    OTHER,
+    PARENTHESISED,
+    WORDED,
+    read_head,
+)
 from orchestrator.core.diagnosis.matching import examine
 from orchestrator.core.diagnosis.observations import OBSERVED
 from orchestrator.core.diagnosis.rules import DOMAINS, RULES
@@ -32,8 +40,17 @@ PATTERNS = {
     if sign.pattern is not None
 }
 PATTERNS |= {kind: sign.pattern for kind, sign in OBSERVED.items() if sign.pattern is not None}
-PATTERNS |= {f"prefix/{n}": pattern for n, pattern in enumerate(lines._PREFIXES)}
-PATTERNS |= {f"time/{n}": pattern for n, pattern in enumerate(lines._TIMES)}
+PATTERNS |= {
+    f"prefix/{n}": re.compile(pattern)
+    for n, pattern in enumerate((*BRACKETED, *PARENTHESISED, *NUMBERED, *WORDED, *OTHER))
+}
+PATTERNS |= {
+    f"{module.__name__.rpartition('.')[2]}/{name}": value
+    for module in (tracebacks, cleaning, signs)
+    for name, value in vars(module).items()
+    if isinstance(value, re.Pattern)
+}
+PATTERNS |= {f"time/{n}": pattern for n, pattern in enumerate(line_times._TIMES)}
 
 
 def test_ids_are_stable_names_and_unique() -> None:
@@ -54,7 +71,7 @@ def test_a_rule_says_what_it_needs_to(rule: Rule) -> None:
     assert 1 <= rule.weight <= 100
     blanks = {name for text in (rule.cause, rule.remedy) for name in _blanks(text)}
     assert blanks <= {"who", *rule.defaults}
-    assert bool(rule.consequence) == (rule.role in {Role.VICTIM, Role.VAGUE})
+    assert bool(rule.consequence) == (rule.role in {LogRole.VICTIM, LogRole.VAGUE, LogRole.STOPPED})
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
@@ -63,7 +80,7 @@ def test_what_a_pattern_catches_is_used(rule: Rule) -> None:
     caught = {name for s in rule.signs if s.pattern for name in s.pattern.groupindex}
     blanks = {name for text in (rule.cause, rule.remedy) for name in _blanks(text)}
 
-    assert caught <= blanks | {"rank", "local_rank", "node", "pid"}
+    assert caught <= blanks | {"rank", "local_rank", "node", "target", "pid"}
 
 
 def _blanks(template: str) -> set[str]:
@@ -136,7 +153,7 @@ def test_any_mixture_of_signs_is_read_in_bounded_time(data: st.DataObject) -> No
     stretch = (glue.join(some) * HOSTILE)[:HOSTILE]
 
     begin = time.thread_time()
-    found = examine(stretch, Source(name="x"))
+    found = examine(stretch, LogSource(name="x"))
     assert time.thread_time() - begin < 20 * LIMIT_S
     assert all(1 <= clue.line <= stretch.count("\n") + 1 for clue in found.clues)
     assert all(len(clue.text) <= 400 for clue in found.clues)
@@ -145,11 +162,11 @@ def test_any_mixture_of_signs_is_read_in_bounded_time(data: st.DataObject) -> No
 @given(st.text(max_size=300))
 def test_no_line_breaks_the_reader(line: str) -> None:
     """Prefixes and times of any text are read, or there are none."""
-    head = lines.read_head(line)
-    at = lines.read_time(line)
+    head = read_head(line)
+    at = line_times.read_time(line)
 
     assert head.text in line
-    assert at is None or 0 <= at < lines.YEAR_S + 32 * 86_400
+    assert at is None or 0 <= at < line_times.YEAR_S + 32 * 86_400
 
 
 def test_program_text_in_a_traceback_is_no_evidence() -> None:
@@ -160,7 +177,7 @@ def test_program_text_in_a_traceback_is_no_evidence() -> None:
         "    raise ValueError('bad')  # was: torch.OutOfMemoryError: CUDA out of memory. Tried to\n"
         "ValueError: bad\n"
     )
-    source = Source(name="rank-1.err", node="n1", rank=1)
+    source = LogSource(name="rank-1.err", node="n1", rank=1)
     assert not [c for c in examine(log, source).clues if c.rule.id.startswith("CUDA-OOM")]
     bare = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
     assert [c for c in examine(bare, source).clues if c.rule.id.startswith("CUDA-OOM")]

@@ -36,10 +36,11 @@ def answer_groups(engine: Any, groups: Iterable[int]) -> dict[str, Any]:
 def main() -> None:
     """As a process of its own, that sets torch up as a rank does."""
     sys.path.append(sys.argv[1])  # the folder of the workloads and the kit
+    import orchestrate_kit as kit
     from mlperf.parameters import Parameters
     from mlperf.transformers_engine import TransformersEngine
 
-    engine = TransformersEngine(Parameters(cache_dir=sys.argv[2]), 0)
+    engine = TransformersEngine(kit.parse(Parameters, [f"--cache-dir={sys.argv[2]}"]), 0)
     sys.stdout.write(json.dumps(answer_groups(engine, map(int, sys.argv[3:]))))
     sys.stdout.flush()
     os._exit(0)

@@ -17,13 +17,14 @@ sys.path.append(sys.argv[1])  # the folder of the workloads and the kit
 
 import torch
 
-from finetune.base.settings import Settings, parse_settings
+import orchestrate_kit as kit
+from finetune.base.settings import Settings
 from finetune.base.world import World, joined_world
 from finetune.data.conversations import encode, load_conversations
 from finetune.data.packing import Row, text_example
 from finetune.model.lora import Trainable, prepare
 from finetune.training.evaluation import answer_prompts, mean_loss
-from finetune.training.training import Trainer
+from finetune.training.trainer import Trainer
 
 gc.freeze()  # what is imported stays, and is not looked at with each count of what is alive
 WORDS = 300
@@ -91,7 +92,7 @@ def train_in(place: dict[str, Any]) -> list[dict[str, Any]]:
         "TORCHELASTIC_USE_AGENT_STORE": "False",  # which the ranks of one world have used up
     }
     with joined_world("cpu", timeout_s=120) as world:
-        return [train(parse_settings(argv), world) for argv in place["lines"]]
+        return [train(kit.parse(Settings, argv), world) for argv in place["lines"]]
 
 
 found = [train_in(place) for place in json.loads(sys.argv[3])]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from .collective_figures import collective_figures
+from .collective_measurements import collective_measurements
 from .evidence import Evidence
-from .figures import Figure
-from .hardware_figures import hardware_figures
-from .health_figures import health_figures
-from .training_figures import training_figures
+from .hardware_measurements import hardware_measurements
+from .health_measurements import health_measurements
+from .measurements import Measurement
+from .training_measurements import training_measurements
 
 
-def figures(evidence: Evidence) -> list[Figure]:
+def judge_evidence(evidence: Evidence) -> list[Measurement]:
     """Every figure that the test has, measured or not."""
     return [
-        *hardware_figures(evidence),
-        *collective_figures(evidence),
-        *training_figures(evidence),
-        *health_figures(evidence),
+        *hardware_measurements(evidence),
+        *collective_measurements(evidence),
+        *training_measurements(evidence),
+        *health_measurements(evidence),
     ]

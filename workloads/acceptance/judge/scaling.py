@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..base.robust import median
+from ..base.robust_stats import median
 
 GPU, NODE, ALL = "gpu", "node", "all"
 # Public runs keep 97-98 % up to 128 GPUs; below 80 % something between them is slow.

@@ -1,1 +1,1 @@
-"""What each rank measures on its device, and what the driver tells of it."""
+"""What each rank measures on its device, and what the driver reports of it."""

@@ -173,7 +173,7 @@ def placements(collective: str) -> tuple[str, ...]:
     return (OUT_OF_PLACE,) if collective == ALL_TO_ALL else (OUT_OF_PLACE, IN_PLACE)
 
 
-def sweep(ranks: Ranks, options: Options, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+def sweep(ranks: Ranks, options: Options, log: Callable[[str], None]) -> list[dict[str, Any]]:
     """Every collective at every size, in every group; each rank's own times."""
     found: list[dict[str, Any]] = []
     if not ranks.groups:
@@ -182,7 +182,7 @@ def sweep(ranks: Ranks, options: Options, tell: Callable[[str], None]) -> list[d
     for group in ranks.groups:
         bench = Bench(ranks=ranks, group=group, memory=memory, options=options)
         for collective in (ALL_REDUCE,) if group.scope == RAILS else COLLECTIVES:
-            tell(f"{collective} {group.scope}")
+            log(f"{collective} {group.scope}")
             for placement in placements(collective):
                 found += _sizes(collective, placement, bench)
     return found

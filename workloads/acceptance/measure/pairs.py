@@ -23,7 +23,7 @@ if not __package__:  # a process of its own, started by its path: a module of th
 
 import torch
 
-from ..base.robust import median
+from ..base.robust_stats import median
 from .timing import timed
 
 SAMPLES = 3
@@ -51,7 +51,7 @@ def matrix(mib: int) -> dict[str, Any]:
                         wrong = int((targets[target] != float(source + 1)).sum().item())
                         found["wrong"] += wrong
                         found["checked"] += count
-        except Exception as error:  # told; the other way of copying counts by itself
+        except Exception as error:  # noted; the other way of copying counts by itself
             found["notes"].append(f"{way}: {type(error).__name__}: {str(error)[:200]}")
             if way == ENGINE:
                 raise

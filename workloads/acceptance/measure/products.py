@@ -11,7 +11,7 @@ import torch
 
 from ..base.bandwidth import product_tflops
 from ..base.options import Options
-from ..base.robust import median
+from ..base.robust_stats import median
 from . import shapes
 from .shapes import Shape
 from .timing import CacheFlush, timed

@@ -9,7 +9,7 @@ import torch
 
 from ..base.bandwidth import STREAM_ARRAYS, stream_gigabytes
 from ..base.options import Options
-from ..base.robust import median
+from ..base.robust_stats import median
 from .timing import timed
 
 WARMUP, ITERATIONS = 20, 100

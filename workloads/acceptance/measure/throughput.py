@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..base.bandwidth import training_flops_per_token
 from ..base.options import Options
 from ..base.ranks import ALL, NODE, Group, Ranks
-from ..base.robust import median, percentile
+from ..base.robust_stats import median, percentile
 from .small_model import ModelSize, SmallModel
 
 GPU = "gpu"
@@ -22,13 +22,13 @@ LEARNING_RATE = 3e-4
 FEWEST_STEPS = 5
 
 
-def measure(ranks: Ranks, options: Options, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+def measure(ranks: Ranks, options: Options, log: Callable[[str], None]) -> list[dict[str, Any]]:
     """One record of this rank for each configuration; every rank takes part in all of them."""
     found = []
     for scope in (GPU, NODE, ALL):
         group = ranks.group(scope)
         if scope == GPU or group:
-            tell(f"training, {scope}")
+            log(f"training, {scope}")
             found.append(_train(scope, group, ranks, options))
             if ranks.cuda:
                 torch.cuda.empty_cache()

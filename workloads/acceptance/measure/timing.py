@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..base.robust import median, percentile
+from ..base.robust_stats import median, percentile
 
 Work = Callable[[], object]
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..base.bandwidth import ALL_REDUCE, COLLECTIVES
-from ..base.robust import median
+from ..base.robust_stats import median
 from ..judge import scaling
 from ..judge.evidence import Evidence, training_rungs
-from ..judge.figures import Figure
-from ..judge.merging import merged_sweeps
-from ..judge.odd import FLOOR, compared, odd_ones
+from ..judge.measurements import Measurement
+from ..judge.outliers import FLOOR, comparisons, find_outliers
+from ..judge.sweeps import merged_sweeps
 
 Section = dict[str, Any]
 MAX_LINES = 16
@@ -57,10 +57,10 @@ def _scaling_tone(rung: scaling.Rung, rungs: Sequence[scaling.Rung]) -> str:
 _SCOPES = {"node": "inside a node", "all": "across all nodes", "rails": "between nodes only"}
 
 
-def bandwidth_charts(evidence: Evidence, figures: Sequence[Figure]) -> Iterator[Section]:
+def bandwidth_charts(evidence: Evidence, measurements: Sequence[Measurement]) -> Iterator[Section]:
     """Collectives over the size of the message, with the gates."""
     merged = merged_sweeps([part.get("collectives") or [] for part in evidence.parts])
-    by_id = {figure.id: figure for figure in figures}
+    by_id = {one.id: one for one in measurements}
     for scope in ("node", "all"):
         records = [r for r in merged if r["scope"] == scope and r["ranks"] > 1]
         if not records:
@@ -119,12 +119,12 @@ def _line(label: str, points: Sequence[Sequence[float]]) -> Section:
     return {"label": label, "points": [list(point) for point in points]}
 
 
-def _marks(figure: Figure | None) -> list[Section]:
+def _marks(measurement: Measurement | None) -> list[Section]:
     """Limit, best and gate of a figure as horizontal lines."""
-    if figure is None:
+    if measurement is None:
         return []
-    known = (("limit", figure.limit, "soft"), ("best public", figure.best, "good"))
-    found = [*known, ("gate", figure.gate, "bad")]
+    known = (("limit", measurement.limit, "soft"), ("best public", measurement.best, "good"))
+    found = [*known, ("gate", measurement.gate, "bad")]
     return [
         {"label": f"{label} {number_text(value)}", "value": value, "tone": tone}
         for label, value, tone in found
@@ -132,9 +132,9 @@ def _marks(figure: Figure | None) -> list[Section]:
     ]
 
 
-def pair_charts(evidence: Evidence, figures: Sequence[Figure]) -> Iterator[Section]:
+def pair_charts(evidence: Evidence, measurements: Sequence[Measurement]) -> Iterator[Section]:
     """Every GPU of a node to every other one."""
-    by_id = {figure.id: figure for figure in figures}
+    by_id = {one.id: one for one in measurements}
     gate = by_id["p2p-copy-engine"].gate
     for part in evidence.parts:
         pairs = part.get("pairs") or {}
@@ -155,16 +155,16 @@ def pair_charts(evidence: Evidence, figures: Sequence[Figure]) -> Iterator[Secti
 
 def spread_charts(evidence: Evidence) -> Iterator[Section]:
     """Every GPU's figures as parts of the median, side by side."""
-    odd = {(one.title, one.who) for one in odd_ones(evidence)}
+    outliers = {(one.title, one.who) for one in find_outliers(evidence)}
     groups = []
-    for one in compared(evidence):
+    for one in comparisons(evidence):
         middle = median(list(one.values.values()))
         if len(one.values) > 1 and middle > 0:
             points = [
                 {
                     "label": f"{who}: {number_text(value)} {one.unit}",
                     "value": 100 * value / middle,
-                    "tone": "bad" if (one.title, who) in odd else "",
+                    "tone": "bad" if (one.title, who) in outliers else "",
                 }
                 for who, value in list(one.values.items())[:MAX_POINTS]
             ]
@@ -186,7 +186,7 @@ def spread_charts(evidence: Evidence) -> Iterator[Section]:
 
 
 def telemetry_charts(evidence: Evidence) -> Iterator[Section]:
-    """What the GPUs said of themselves meanwhile."""
+    """The GPUs' telemetry meanwhile."""
     for key, title, unit in (
         ("power_w", "Power", "W"),
         ("sm_clock_mhz", "SM clock", "MHz"),

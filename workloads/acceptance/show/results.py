@@ -1,4 +1,4 @@
-"""What is told to the run: acceptance.json, and the metrics that workload.yaml declares. Pure."""
+"""What the run is given: acceptance.json, and the metrics that workload.yaml declares. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from ..judge import scaling
 from ..judge.evidence import Evidence, training_rungs
-from ..judge.figures import FAIL, INVALID, NOT_GATED, NOT_RUN, PASS, WARN, Figure
-from ..judge.merging import merged_sweeps
-from ..judge.odd import odd_ones
+from ..judge.measurements import FAIL, INVALID, NOT_GATED, NOT_RUN, PASS, WARN, Measurement
+from ..judge.outliers import find_outliers
+from ..judge.sweeps import merged_sweeps
 
 SCHEMA_VERSION = 1
 COUNTS = {
@@ -47,23 +47,27 @@ HEADLINES = {
 }
 
 
-def metrics(figures: Sequence[Figure]) -> Iterator[tuple[str, float, str]]:
+def metrics(measurements: Sequence[Measurement]) -> Iterator[tuple[str, float, str]]:
     """Name, value and unit of everything that rank 0 reports."""
     for name, verdict in COUNTS.items():
-        yield name, sum(figure.verdict == verdict for figure in figures), "figures"
-    yield "figures_missing", sum(figure.missing for figure in figures), "figures"
-    checks = [figure for figure in figures if figure.unit == "wrong" and figure.value is not None]
-    yield "wrong_results", sum(figure.value or 0.0 for figure in checks), "results"
-    by_id = {figure.id: figure for figure in figures}
+        yield name, sum(one.verdict == verdict for one in measurements), "figures"
+    yield "figures_missing", sum(one.missing for one in measurements), "figures"
+    checks = [
+        measurement
+        for measurement in measurements
+        if measurement.unit == "wrong" and measurement.value is not None
+    ]
+    yield "wrong_results", sum(one.value or 0.0 for one in checks), "results"
+    by_id = {one.id: one for one in measurements}
     for name, id in HEADLINES.items():
-        figure = by_id.get(id)
-        if figure is not None and figure.value is not None:
-            yield name, figure.value, figure.unit
+        measurement = by_id.get(id)
+        if measurement is not None and measurement.value is not None:
+            yield name, measurement.value, measurement.unit
 
 
 def result_object(
     evidence: Evidence,
-    figures: Sequence[Figure],
+    measurements: Sequence[Measurement],
     verdict: tuple[str, str],
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -78,8 +82,8 @@ def result_object(
         "nodes": evidence.nodes,
         "ranks": len(evidence.parts),
         "options": dict(options),
-        "figures": [figure.as_json() for figure in figures],
-        "outliers": [odd.as_json() for odd in odd_ones(evidence)],
+        "figures": [one.as_json() for one in measurements],
+        "outliers": [outlier.as_json() for outlier in find_outliers(evidence)],
         "scaling": [
             {
                 "name": rung.name,

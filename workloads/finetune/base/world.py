@@ -49,7 +49,7 @@ class World:
         """The one rank of each node that writes to that node's disk."""
         return self.local_rank == 0
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line for people, once for all ranks."""
         if self.is_main:
             print(text, flush=True)
@@ -128,10 +128,10 @@ class Place:
 
 def place_of_node() -> Place | None:
     """This node's place where nodes train by themselves, else None."""
-    told = os.environ.get("ORCHESTRATE_ROUNDS")
-    if not told:
+    place = os.environ.get("ORCHESTRATE_ROUNDS")
+    if not place:
         return None
-    index, _, nodes = told.partition("/")
+    index, _, nodes = place.partition("/")
     return Place(int(index), int(nodes))
 
 

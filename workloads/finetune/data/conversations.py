@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,8 @@ def _read(path: Path) -> list[Conversation]:
     """Read a JSONL file; each line is {"messages": [...], "tools": [...]}."""
     conversations = []
     with path.open("rb") as lines:
+        if lines.read(len(BOM_UTF8)) != BOM_UTF8:  # some editors begin a file with this mark
+            lines.seek(0)
         for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES), b""), start=1):
             if line.strip():
                 conversations.append(_checked(line, f"{path.name} line {number}"))
@@ -104,7 +107,7 @@ def _read(path: Path) -> list[Conversation]:
 
 def _checked(line: bytes, where: str) -> Conversation:
     try:
-        conversation = json.loads(line)
+        conversation = json.loads(line.decode())  # of bytes it would guess an encoding
         roles = [message["role"] for message in conversation["messages"]]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{where}: not a conversation with messages and roles") from error

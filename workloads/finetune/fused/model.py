@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..data.packing import IGNORED, Batch
 from .attention import documents
-from .fp8 import HeadFp8, JoinedFp8, fits
+from .fp8 import FusedProjectionFp8, HeadFp8, fits
+from .fused_projection import FusedProjection, Part
 from .head import Head, linear_cross_entropy
-from .joined import Joined, Part
 from .layer import Form, Kept, Layer, Recompute, Tokens
 from .memory import Outline
 from .ops import operations
@@ -28,7 +28,7 @@ from .sharded import ShardGroup, Shards
 FAMILIES = ("llama", "mistral", "qwen2")
 ATTENTION, FFN = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
 REMEDY = "pass --engine plain"
-Join = Callable[[Sequence[Sequence[Part]]], list[Joined]]
+Join = Callable[[Sequence[Sequence[Part]]], list[FusedProjection]]
 
 
 class NotFused(ValueError):
@@ -76,8 +76,8 @@ class FusedModel:
         if self.shards is not None:
             return self.shards.add
         if fp8:
-            return lambda parts: [JoinedFp8(self.ops, own) for own in parts]
-        return lambda parts: [Joined(own) for own in parts]
+            return lambda parts: [FusedProjectionFp8(self.ops, own) for own in parts]
+        return lambda parts: [FusedProjection(own) for own in parts]
 
     def refresh(self) -> None:
         """Take over the adapter's values, which are trained in fp32."""

@@ -72,7 +72,7 @@ def prepare(settings: Settings, world: World) -> Trainable:
     against = max(world.gather(against_fused(settings, config, world.device)))
     settings = with_engine(settings, against)
     if against and world.device.type == "cuda":
-        world.say(f"engine plain, not fused: {against}")
+        world.log(f"engine plain, not fused: {against}")
     group = find_group(config, settings, world)
     base = _load_base(source, settings, tokenizer, as_stored=group is not None)
     if group is None:

@@ -23,7 +23,7 @@ MAGIC = b"ORU1"
 
 
 class ExchangeFailed(RuntimeError):
-    """The coordinator ended the exchange, or says nothing any more."""
+    """The coordinator ended the exchange, or stopped answering."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Exchange:
         self._inbox = folder / "in" / f"rank-{rank}"
         self._outbox = folder / "out"
 
-    def tell(self, record: dict[str, Any]) -> None:
+    def post(self, record: dict[str, Any]) -> None:
         """One line by one write."""
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -65,7 +65,7 @@ class Exchange:
                 digest.update(chunk)
                 size += file.write(chunk)
         partial.rename(self._outbox / name)
-        self.tell({**record, "name": name, "bytes": size, "sha256": digest.hexdigest()})
+        self.post({**record, "name": name, "bytes": size, "sha256": digest.hexdigest()})
 
     def withdraw(self, name: str) -> None:
         """Remove what was offered."""
@@ -82,14 +82,14 @@ class Exchange:
         is called while nothing came.
         """
         deadline = time.monotonic() + timeout_s
-        words, file = self._names(number)
+        message, file = self._names(number)
         while True:
             if file.exists():
                 return _unpacked(_taken(file))
-            if words.exists():
-                header = json.loads(_taken(words))
+            if message.exists():
+                header = json.loads(_taken(message))
                 if header["type"] == "over":
-                    raise ExchangeFailed(f"the coordinator says: {header['why']}")
+                    raise ExchangeFailed(f"the coordinator ended the exchange: {header['why']}")
                 return Feed(header, memoryview(b""))
             meanwhile()
             if time.monotonic() > deadline:

@@ -2,7 +2,7 @@
 
 Rules, so that the figures cannot flatter: steps that warm up or compile are left out (see
 `reporting.warmup_steps`), tokens are text and not padding, arithmetic that is done twice to save
-memory counts once, and a part of a peak is only told where the peak is known.
+memory counts once, and a part of a peak is reported only where the peak is known.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class EnergyMeter:
             self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
             pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
             self._nvml = pynvml
-        except Exception as error:  # noqa: BLE001 - energy is told where it can be, or not at all
+        except Exception as error:  # noqa: BLE001 - energy is reported where it can be
             print(f"no energy figures: {type(error).__name__}: {error}", flush=True)
 
     def joules(self) -> float | None:

@@ -12,7 +12,7 @@ from ..data.conversations import Example
 from ..data.function_calls import calls_match, parse_calls
 from ..data.packing import Row, count_targets
 from ..model.lora import Trainable
-from .training import Trainer
+from .trainer import Trainer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

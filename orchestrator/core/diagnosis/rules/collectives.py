@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 RULES = (
     Rule(
         id="TORCH-COLL-001",
         title="Time-out in a collective",
         domain=Domain.PROGRAM,
-        cause="{who} waited {milliseconds} ms in {operation} number {sequence}: another rank is "
-        "slow, dead, elsewhere in the program, or in a long checkpoint",
+        cause="{who} timed out after {milliseconds} ms in {operation} number {sequence}: another "
+        "rank "
+        "is slow, dead, elsewhere in the program, or in a long checkpoint",
         remedy="find the rank that did not come: TORCH_NCCL_TRACE_BUFFER_SIZE=2000 and "
         "TORCH_NCCL_DUMP_ON_TIMEOUT=1, then torchfrtrace; orchestrate's --budget hang=SECONDS "
         "names it while it hangs",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=65,
@@ -31,6 +39,12 @@ RULES = (
                 r"Rank (?P<rank>\d{1,6})\] Exception .{0,40}detected by watchdog",
             ),
             sign("Some NCCL operations have failed or timed out"),
+            sign(
+                "dump signal due to a collective timeout",
+                r"Rank (?P<rank>\d{1,6})\].{0,20}Received a dump signal due to a collective "
+                r"timeout",
+            ),
+            sign("we are taking the entire process down"),
             sign("group watchdog thread terminated with exception"),
         ),
         defaults={"operation": "a collective", "sequence": "?", "milliseconds": "many"},
@@ -80,7 +94,7 @@ RULES = (
         "nothing for {seconds} s",
         remedy="py-spy dump of this rank (orchestrate's --budget hang=SECONDS takes it); "
         "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC higher only for pauses that are known",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         weight=60,
         signs=(
@@ -104,7 +118,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} found that {missing} did not reach the barrier",
         remedy="look at the log of the ranks named there",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=66,
         signs=(
@@ -124,7 +138,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} lost a process that it talked to ({detail}): that one ended first",
         remedy="look for what ended first: another rank, an engine, an actor or a server",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=45,
         signs=(
@@ -137,81 +151,85 @@ RULES = (
             sign("ActorDiedError", r"(?P<detail>ActorDiedError)"),
             sign("EngineDeadError", r"(?P<detail>EngineDeadError)"),
             sign("Engine core initialization failed", r"(?P<detail>Engine core)"),
+            sign(
+                "initialization failed due to an exception in a background",
+                r"(?P<detail>\w{1,20}Proc)",
+            ),
+            sign(
+                "See stack trace for", r"(?P<detail>Engine process failed to start|Worker\w{0,20})"
+            ),
+            sign("Received sigquit from a child proc", r"(?P<detail>a child process)"),
+            sign("died unexpectedly", r"(?P<detail>Worker proc \S{1,40}) died unexpectedly"),
+            sign("Background loop has errored already", r"(?P<detail>background loop)"),
+            sign("_InactiveRpcError", r"(?P<detail>_InactiveRpcError)"),
+            sign("EOFError", r"^(?P<detail>EOFError)$", frames=r"multiprocessing/connection\.py"),
+            sign("The actor died", r"(?P<detail>actor) died"),
+            sign("ray.exceptions.RayTaskError", r"(?P<detail>RayTaskError)"),
+            sign("BrokenProcessPool", r"(?P<detail>BrokenProcessPool)"),
+            sign(
+                "exited unexpectedly",
+                r"DataLoader worker \(pid.{1,60}(?P<detail>exited unexpectedly)",
+            ),
+            sign("by an unexpected system error", r"(?P<detail>A worker died or was killed)"),
+            sign("scheduler is dead", r"(?P<detail>scheduler is dead)"),
+            sign("Executor worker returned error", r"(?P<detail>Executor worker)"),
+            sign("ShardCannotStart", r"(?P<detail>ShardCannotStart)"),
+            sign(
+                "Connection reset by peer",
+                r"RuntimeError: (?P<detail>.{0,80}Connection reset by pe)",
+            ),
         ),
         defaults={"detail": "connection lost"},
         consequence="lost a process that had ended",
         references=("Ray", "vLLM"),
     ),
     Rule(
-        id="LAUNCH-END-001",
-        title="Ended because another rank failed",
+        id="JAX-RDZV-001",
+        title="Not all JAX processes came",
         domain=Domain.LAUNCH,
-        cause="{who} was told to end, because another rank had failed",
-        remedy="look at the log of the rank that ended first",
-        role=Role.VICTIM,
+        cause="{who} waited in vain for other JAX processes ({detail}): they are not started, "
+        "ended "
+        "first, or cannot reach the coordinator",
+        remedy="start every process (num_processes); the coordinator's address must be reachable "
+        "from each node; initialization_timeout= for slow starts",
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
-        confidence=Confidence.POSSIBLE,
-        weight=40,
+        weight=64,
         signs=(
-            sign("closing signal SIGTERM"),
-            sign("death signal, shutting down workers"),
-            sign("ChildFailedError"),
-            sign("SignalException: Process"),
-            sign("srun: Job step aborted"),
-            sign("SIGTERM", r"(?:Received|Caught|received|caught) (?:signal )?(?:15|SIGTERM)"),
-            sign("mpirun noticed that process rank"),
+            sign("Barrier timed out", r"(?P<detail>Barrier timed out)"),
+            sign("agent in error status", r"agent in error status: (?P<detail>.{1,80})"),
+            sign("cluster registration failed", r"(?P<detail>cluster registration failed)"),
+            sign("may be stuck", r"thread has been (?P<detail>waiting for .{1,60}?) for \d"),
         ),
-        consequence="were told to end",
-        references=("torchrun", "Slurm"),
+        defaults={"detail": "timed out"},
+        consequence="waited in vain for JAX processes",
+        references=("JAX",),
     ),
     Rule(
-        id="LAUNCH-TIME-001",
-        title="The job's time was up",
+        id="JAX-RDZV-002",
+        title="The JAX coordinator does not answer",
         domain=Domain.LAUNCH,
-        cause="Slurm ended the job on {who}: its time limit was reached",
-        remedy="sbatch --time, or checkpoints and orchestrate resume",
-        confidence=Confidence.CERTAIN,
-        weight=80,
-        signs=(sign("DUE TO TIME LIMIT"),),
-        references=("Slurm",),
-    ),
-    Rule(
-        id="LAUNCH-NODE-001",
-        title="A node failed under Slurm",
-        domain=Domain.HARDWARE,
-        cause="Slurm lost {who}",
-        remedy="orchestrate probe that node, and exclude it: --nodes '!NODE'",
-        advice=Advice.EXCLUDE_NODE,
-        confidence=Confidence.CERTAIN,
-        weight=80,
+        cause="{who} cannot reach the JAX coordinator{peer}: the process that serves it ended "
+        "first "
+        "or is not started",
+        remedy="the log of process 0; TCP to the coordinator's port from this node",
+        role=LogRole.VICTIM,
+        advice=Advice.RETRY,
+        weight=60,
         signs=(
-            sign("DUE TO NODE FAILURE"),
-            sign("Node failure on", r"Node failure on (?P<node>[\w.-]{1,80})"),
-        ),
-        references=("Slurm",),
-    ),
-    Rule(
-        id="DS-ZERO3-001",
-        title="The model was built before DeepSpeed ZeRO-3 was set up",
-        domain=Domain.PROGRAM,
-        cause="{who} uses a model whose weights ZeRO-3 does not know ({detail}): it was built "
-        "before the training arguments",
-        remedy="make TrainingArguments(deepspeed=...) before from_pretrained(), keep them alive, "
-        "and drop low_cpu_mem_usage and device_map",
-        confidence=Confidence.LIKELY,
-        weight=80,
-        signs=(
-            sign("'weight' must be 2-D", r"(?P<detail>'weight' must be 2-D)"),
             sign(
-                "DeepSpeed Zero-3 is not compatible with",
-                r"(?P<detail>DeepSpeed Zero-3 is not compatible with [`\w= ]{1,60})",
+                "failed to connect to all addresses",
+                r"(?i:jax|xla|coordinat).{0,400}failed to connect to all addresses",
             ),
+            sign("failed to connect to all addresses", around="WatchTasksAsync|[Jj]ax|JAX"),
+            sign("WatchTasksAsync failed"),
             sign(
-                "torch.Size([0])",
-                r"size mismatch for .{1,160}(?P<detail>torch\.Size\(\[0\]\))",
+                "Failed to connect to remote host",
+                r"ipv4:(?P<peer>[\d.:]{7,40}): Failed to conn",
             ),
         ),
-        defaults={"detail": "empty weights"},
-        references=("transformers: DeepSpeed ZeRO-3", "deepspeed: zero.Init"),
+        defaults={"peer": ""},
+        consequence="could not reach the JAX coordinator",
+        references=("JAX", "gRPC"),
     ),
 )

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 _SIZE = r"[\d.]{1,12} ?[KMGT]i?B"
 
@@ -21,9 +28,16 @@ RULES = (
                 "CUDA out of memory",
                 rf"CUDA out of memory\.(?: (?P<asked>Tried to allocate {_SIZE}))?",
             ),
-            sign("torch.OutOfMemoryError"),
-            sign("OutOfMemoryError"),
+            sign("OutOfMemoryError", r"(?:torch|cuda|jax)[\w.]{0,40}\.OutOfMemoryError\b"),
+            sign("OutOfMemoryError", r"^OutOfMemoryError: CUDA"),
+            sign("HIP out of memory", r"(?P<asked>HIP out of memory)"),
             sign("CUDA error: out of memory"),
+            sign("CUDA_ERROR_OUT_OF_MEMORY"),
+            sign("out of memory", r"cuda runtime error \(2\) : out of memory"),
+            sign("out of memory", r"cudaMalloc failed: out of memory"),
+            sign("OOM when allocating tensor"),
+            sign("out_of_memory", r"out_of_memory: (?P<asked>(?:RMM failure|CUDA error))"),
+            sign("RESOURCE_EXHAUSTED", r"RESOURCE_EXHAUSTED: Out of memory"),
             sign("out of memory", r"(?:Cuda|CUDA|cuda) failure (?:\d{1,4} )?'out of memory'"),
             sign("CUBLAS_STATUS_ALLOC_FAILED"),
         ),
@@ -43,8 +57,10 @@ RULES = (
         signs=(
             sign(
                 "CUDA out of memory",
-                rf"CUDA out of memory.{{0,300}}? Process (?P<pid>\d{{1,9}}) has (?P<held>{_SIZE}) "
-                rf"memory in use",
+                # In a container a process may not know itself in this list: only beside its own
+                # share is it another that is named.
+                r"CUDA out of memory.{0,300}? Process (?P<pid>\d{1,9}) has "
+                r"(?P<held>[\d.]{1,12} ?[GT]i?B) memory in use.{0,200}this process has",
             ),
         ),
         defaults={"pid": "?", "held": "memory"},
@@ -65,10 +81,12 @@ RULES = (
                 "is less than desired GPU memory utilization",
                 r"Free memory on device (?P<detail>.{1,120}?) is less than desired GPU",
             ),
-            sign("No available memory for the cache blocks"),
-            sign("larger than the available KV cache memory"),
+            sign(
+                "Error in memory profiling",
+                r"(?P<detail>Error in memory profiling).{0,120}free memory",
+            ),
         ),
-        defaults={"detail": "nothing is left for the KV cache"},
+        defaults={"detail": "see the line"},
         references=("vLLM",),
     ),
     Rule(
@@ -84,6 +102,10 @@ RULES = (
         weight=88,
         signs=(
             sign("system not yet initialized"),
+            sign(
+                "driver interface version",
+                r"fabric manager .{0,80}don't match with driver version",
+            ),
             sign("CUDA_ERROR_SYSTEM_NOT_READY"),
             sign("Error 802"),
         ),
@@ -95,7 +117,7 @@ RULES = (
         domain=Domain.HOST,
         cause="the fabric manager on {who} found no NVSwitch and ended; the node does not need it",
         remedy="systemctl disable --now nvidia-fabricmanager on this node",
-        role=Role.SLOW,
+        role=LogRole.SLOW,
         advice=Advice.GO_ON,
         confidence=Confidence.CERTAIN,
         weight=60,
@@ -118,6 +140,9 @@ RULES = (
                 r"driver on your system is too old \(found version (?P<found>\d{1,9})\)",
             ),
             sign("forward compatibility was attempted on non supported HW"),
+            sign("PTX was compiled with an unsupported toolchain"),
+            sign("unsatisfied condition: cuda", r"unsatisfied condition: cuda ?>= ?[\d.]{1,6}"),
+            sign("driver version is insufficient for CUDA runtime version"),
         ),
         defaults={"found": "of an older version"},
         references=("nccl-tests#12", "nccl-tests#98", "cuml#5961"),
@@ -133,7 +158,8 @@ RULES = (
         confidence=Confidence.CERTAIN,
         weight=88,
         signs=(
-            sign("Driver/library version mismatch"),
+            sign("river/library version mismatch"),
+            sign("unsupported display driver / cuda driver combination"),
             sign("API mismatch:", r"NVRM: API mismatch"),
             sign("NVMLError_LibRmVersionMismatch"),
             sign("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
@@ -145,11 +171,14 @@ RULES = (
         title="This build does not support the GPU",
         domain=Domain.LAUNCH,
         cause="the program on {who} holds no code for its GPU ({arch})",
-        remedy="a torch wheel whose CUDA knows the GPU (CUDA 12.8 or newer for Blackwell)",
+        remedy="a torch wheel built for that GPU (CUDA 12.8 or newer for Blackwell; on AMD the "
+        "ROCm version that lists its gfx number)",
         confidence=Confidence.CERTAIN,
         weight=82,
         signs=(
             sign("no kernel image is available for execution"),
+            sign("hipErrorNoBinaryForGpu", r"hipErrorNoBinaryForGpu: (?:Unable|Coud?n't|Couldn't)"),
+            sign("HIP error: invalid device function"),
             sign(
                 "is not compatible with the current PyTorch installation",
                 r"CUDA capability (?P<arch>sm_\d{2,4}) is not compatible",
@@ -166,7 +195,10 @@ RULES = (
         remedy="one rank per GPU: --ranks-per-node, or take CUDA_VISIBLE_DEVICES away",
         confidence=Confidence.CERTAIN,
         weight=80,
-        signs=(sign("invalid device ordinal"),),
+        signs=(
+            sign("invalid device ordinal"),
+            sign("specified on host", r"No slot '\d{1,4}' specified on host"),
+        ),
         references=("CUDA",),
     ),
     Rule(
@@ -187,6 +219,26 @@ RULES = (
             ),
             sign("Found no NVIDIA driver", r"(?P<detail>Found no NVIDIA driver)"),
             sign("Unable to determine the device handle for"),
+            sign("busy or unavailable", r"(?P<detail>device\(s\) is/are busy or unavailable)"),
+            sign("CUDA unknown error", r"(?P<detail>CUDA unknown error)"),
+            sign(
+                "communicate with the NVIDIA driver",
+                r"(?P<detail>couldn't communicate with the NVIDIA driver)",
+            ),
+            sign("No devices were found", r"^(?P<detail>No devices were found)"),
+            sign("CUDA_ERROR_NO_DEVICE", r"(?P<detail>CUDA_ERROR_NO_DEVICE)"),
+            sign("no GPU detected", r"(?P<detail>no GPU detected)"),
+            sign(
+                "cuda driver library",
+                r"(?P<detail>cuda driver library (?:init failure|failed).{0,40})",
+            ),
+            sign("No HIP GPUs are available", r"(?P<detail>No HIP GPUs are available)"),
+            sign("failed call to cuInit", r"(?P<detail>failed call to cuInit.{0,60})"),
+            sign("no GPU resources available", r"(?P<detail>no GPU resources available)"),
+            sign(
+                "on a CUDA device but torch.cuda.is_available() is False",
+                r"(?P<detail>torch\.cuda\.is_available\(\) is False)",
+            ),
         ),
         defaults={"detail": "the driver lost it"},
         references=("CUDA",),
@@ -230,11 +282,67 @@ RULES = (
         weight=70,
         signs=(
             sign("an illegal memory access was encountered", r"(?P<detail>illegal memory access)"),
+            sign("CUDA_ERROR_ILLEGAL_ADDRESS", r"(?P<detail>CUDA_ERROR_ILLEGAL_ADDRESS)"),
             sign("device-side assert triggered", r"(?P<detail>device-side assert)"),
             sign("misaligned address", r"CUDA error: (?P<detail>misaligned address)"),
             sign("unspecified launch failure", r"(?P<detail>unspecified launch failure)"),
         ),
         defaults={"detail": "CUDA error"},
         references=("NVIDIA: Xid errors",),
+    ),
+    Rule(
+        id="CUDA-CPU-001",
+        title="torch was built without CUDA",
+        domain=Domain.LAUNCH,
+        cause="the torch of {who} was built without CUDA",
+        remedy="the wheel of PyTorch's index for the driver's CUDA, in the interpreter that runs "
+        "the "
+        "ranks: python -c 'import torch; print(torch.version.cuda)'",
+        confidence=Confidence.CERTAIN,
+        weight=82,
+        signs=(
+            sign("Torch not compiled with CUDA enabled"),
+            sign("Distributed package doesn't have NCCL"),
+            sign("ProcessGroupNCCL is only supported with GPUs, no GPUs found"),
+        ),
+        references=("pytorch",),
+    ),
+    Rule(
+        id="CUDA-LIB-001",
+        title="A CUDA library could not start",
+        domain=Domain.HOST,
+        cause="a CUDA library of {who} failed ({detail}): as a rule GPU memory was full, or its "
+        "version does not fit",
+        remedy="nvidia-smi at that moment; no second copy of the library in LD_LIBRARY_PATH; "
+        "CUDA_LAUNCH_BLOCKING=1 names the operation",
+        role=LogRole.FAILURE,
+        advice=Advice.RETRY,
+        weight=62,
+        signs=(
+            sign("CUBLAS_STATUS_", r"(?P<detail>CUBLAS_STATUS_(?!ALLOC)\w{1,40})"),
+            sign("CUDNN_STATUS_", r"(?P<detail>CUDNN_STATUS_\w{1,40})"),
+            sign("CUSOLVER_STATUS_", r"(?P<detail>CUSOLVER_STATUS_\w{1,40})"),
+        ),
+        defaults={"detail": "not initialised"},
+        references=("cuBLAS", "cuDNN"),
+    ),
+    Rule(
+        id="CUDA-ERR-002",
+        title="A CUDA call failed",
+        domain=Domain.HARDWARE,
+        cause="a CUDA call of {who} failed ({detail})",
+        remedy="the kernel's log of that node (dmesg -T) for Xid lines; CUDA_LAUNCH_BLOCKING=1 "
+        "names the call",
+        role=LogRole.FAILURE,
+        advice=Advice.RETRY,
+        confidence=Confidence.POSSIBLE,
+        weight=30,
+        signs=(
+            sign("CUDA error: ", r"CUDA error: (?P<detail>[a-zA-Z][\w ,/()-]{2,100})"),
+            sign("HIP error: ", r"(?P<detail>HIP error: [a-zA-Z][\w ,/()-]{2,100})"),
+            sign("HSA_STATUS_ERROR", r"(?P<detail>HSA_STATUS_ERROR\w{0,60})"),
+        ),
+        defaults={"detail": "unknown"},
+        references=("CUDA",),
     ),
 )

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 _QP = (
     r"ibv_modify_qp failed with (?:error )?(?P<error>(?:\d{1,3} )?(?:%s))"
@@ -101,7 +108,7 @@ RULES = (
         cause="traffic of {who} takes the detour through host memory: GPUDirect RDMA is disabled "
         "for HCA {hca}",
         remedy="modprobe nvidia-peermem, or a kernel and driver with DMA-BUF; check OFED's version",
-        role=Role.SLOW,
+        role=LogRole.SLOW,
         advice=Advice.GO_ON,
         weight=60,
         signs=(
@@ -120,7 +127,7 @@ RULES = (
         cause="{who} uses TCP sockets between nodes: NCCL found no usable InfiniBand device",
         remedy="/dev/infiniband and rdma-core inside the container; ibv_devinfo must show active "
         "ports; NCCL_IB_HCA must match them, NCCL_IB_DISABLE must not be 1",
-        role=Role.SLOW,
+        role=LogRole.SLOW,
         advice=Advice.GO_ON,
         weight=60,
         signs=(
@@ -162,7 +169,7 @@ RULES = (
         domain=Domain.HOST,
         cause="libibverbs on {who} mentions a driver for hardware that is not there",
         remedy="nothing; installing rdma-core's providers silences it",
-        role=Role.HARMLESS,
+        role=LogRole.HARMLESS,
         advice=Advice.GO_ON,
         weight=95,
         signs=(
@@ -190,5 +197,75 @@ RULES = (
         ),
         defaults={"error": ""},
         references=("NCCL#925",),
+    ),
+    Rule(
+        id="NVSHMEM-001",
+        title="NVSHMEM could not set up its transport",
+        domain=Domain.FABRIC,
+        cause="NVSHMEM on {who} could not set up a path to other GPUs ({detail})",
+        remedy="IBGDA needs the driver option NVreg_EnableStreamMemOPs=1 (and PeerMappingOverride)"
+        "; "
+        "NVSHMEM_REMOTE_TRANSPORT=ibrc tries without; /dev/infiniband in the container",
+        advice=Advice.LOWER_RUNG,
+        weight=74,
+        signs=(
+            sign("init failed for transport", r"(?P<detail>init failed for transport: \w{1,20})"),
+            sign("is not accessible, exiting", r"(?P<detail>Peer GPU \d{1,4} is not accessible)"),
+            sign("building transport map failed", r"(?P<detail>building transport map failed)"),
+        ),
+        defaults={"detail": "transport"},
+        references=("NVSHMEM", "DeepEP"),
+    ),
+    Rule(
+        id="UCX-001",
+        title="UCX reports an error",
+        domain=Domain.FABRIC,
+        cause="UCX on {who} reports an error: {detail}",
+        remedy="UCX_TLS and UCX_NET_DEVICES must fit the node (ucx_info -d); UCX_TLS=tcp,self,sm "
+        "tries without InfiniBand",
+        role=LogRole.VAGUE,
+        advice=Advice.LOWER_RUNG,
+        weight=48,
+        signs=(sign("UCX  ERROR", r"UCX  ERROR {1,4}(?P<detail>.{1,120})"),),
+        defaults={"detail": "see the line"},
+        consequence="saw UCX fail",
+        references=("UCX",),
+    ),
+    Rule(
+        id="NCCL-OFI-001",
+        title="The libfabric plugin of NCCL failed",
+        domain=Domain.FABRIC,
+        cause="the OFI plugin of NCCL on {who} failed: {detail}",
+        remedy="fi_info -p efa on the node; /dev/infiniband and the EFA packages in the container; "
+        "FI_PROVIDER unset unless the cloud's own image sets it",
+        advice=Advice.LOWER_RUNG,
+        weight=72,
+        signs=(sign("NET/OFI", r"NCCL WARN NET/OFI (?P<detail>.{1,120})"),),
+        defaults={"detail": "see the line"},
+        references=("aws-ofi-nccl",),
+    ),
+    Rule(
+        id="NCCL-IB-010",
+        title="An InfiniBand connection failed",
+        domain=Domain.FABRIC,
+        cause="{who} lost its InfiniBand connection to {peer} (completion error {error}): the "
+        "other "
+        "side ended or failed first, or refused the access",
+        remedy="the log of the rank on the other side; its memlock limit and HCA; perfquery on "
+        "both "
+        "ports",
+        role=LogRole.VAGUE,
+        advice=Advice.LOWER_RUNG,
+        weight=62,
+        signs=(
+            sign(
+                "ot completion",
+                r"[Gg]ot completion(?: from peer (?P<peer>[^ ]{1,80}))? with (?:status=|error )"
+                r"(?P<error>\d{1,3})\b",
+            ),
+        ),
+        defaults={"peer": "its peer", "error": "unknown"},
+        consequence="lost an InfiniBand connection",
+        references=("libibverbs: ibv_wc_status",),
     ),
 )

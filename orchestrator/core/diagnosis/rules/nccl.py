@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 RULES = (
     Rule(
@@ -12,7 +19,7 @@ RULES = (
         cause="a system call of NCCL failed on {who}, and the line does not say which",
         remedy="run again with --env NCCL_DEBUG=INFO: the first NCCL WARN line names the call; a "
         "stale NCCL_GRAPH_FILE or NCCL_TOPO_FILE does this, too",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.LOWER_RUNG,
         confidence=Confidence.POSSIBLE,
         weight=30,
@@ -42,7 +49,7 @@ RULES = (
         cause="a CUDA call of NCCL failed on {who} ({error})",
         remedy="see the first CUDA error and the kernel's log (Xid) of this node; "
         "--env NCCL_DEBUG=INFO names the call",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=35,
@@ -61,7 +68,7 @@ RULES = (
         domain=Domain.LAUNCH,
         cause="NCCL failed on {who} ({error}), and the line does not say why",
         remedy="run again with --env NCCL_DEBUG=INFO: the first NCCL WARN line tells",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=25,
@@ -70,7 +77,9 @@ RULES = (
                 "NCCL error in",
                 r"NCCL error in: .{1,120}?, (?P<error>[a-z]{2,20}(?: [a-z]{2,20}){0,6})",
             ),
-            sign("DistBackendError"),
+            sign("DistBackendError", r"(?<!c10::)DistBackendError"),
+            sign("Test NCCL failure", r"Test NCCL failure .{0,60}'(?P<error>[^'/]{1,60})"),
+            sign("HorovodInternalError", r"HorovodInternalError: (?P<error>.{1,80})"),
             sign("ncclInternalError"),
             sign("ncclInvalidUsage"),
             sign("ncclInvalidArgument"),
@@ -92,10 +101,20 @@ RULES = (
         signs=(
             sign("No space left on device", r"/dev/shm.{0,200}No space left on device"),  # noqa: S108 - no file is made
             sign("No space left on device", r"No space left on device.{0,120}/dev/shm"),
+            sign(
+                "No space left on device",
+                frames=r"SemLock|shared_memory\.py|_posixshmem|multiprocessing/reductions\.py"
+                r"|resource_tracker|share_memory|_share_",
+            ),
+            sign("unable to write to file </torch_"),
+            sign("unable to open shared memory object </torch_", confidence=Confidence.LIKELY),
+            sign("unable to mmap", r"unable to mmap \d{1,15} bytes from file </torch_"),
+            sign("unable to allocate shared memory(shm)"),
+            sign("dataloader's workers are out of shared memory", confidence=Confidence.LIKELY),
             sign("shmget failed", r"shmget failed: No space left"),
             sign("posix_fallocate failed"),
             sign("unable to allocate shared memory"),
-            sign("insufficient shared memory (shm)"),
+            sign("insufficient shared memory (shm)", confidence=Confidence.LIKELY),
             sign("Error while creating shared memory segment"),
         ),
         references=("NCCL#290", "NCCL#342", "NCCL#525"),
@@ -227,7 +246,7 @@ RULES = (
         cause="bus bandwidth fell from {before} to {after} GB/s between NCCL {old} and {new}",
         remedy="pin NCCL {old}; compare NCCL_DEBUG=INFO of both (channels, NICs, NVLS), and "
         "report it",
-        role=Role.SLOW,
+        role=LogRole.SLOW,
         advice=Advice.GO_ON,
         confidence=Confidence.LIKELY,
         weight=60,

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
-_CONNECT = r"[Cc]onnect(?: to)? (?P<peer>[^ ]{1,80}) (?:failed|returned).{0,60}"
+_CONNECT = r"[Cc]onnect(?: to (?P<peer>[^ ]{1,80}))? (?:failed|returned).{0,60}"
+_BRIDGE = (
+    r"(?P<interface>(?:docker|veth|br-|virbr|cni|podman|lxc)[\w.-]{0,20}):(?P<address>[^ <]{1,60})"
+)
 
 RULES = (
     Rule(
@@ -40,21 +50,13 @@ RULES = (
         cause="NCCL on {who} chose {interface} ({address}), which other nodes cannot reach",
         remedy="set NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME to the interface of: ip route get "
         "PEER, or NCCL_SOCKET_IFNAME=^docker,veth,br-,virbr,cni,lo",
-        role=Role.CONDITION,
+        role=LogRole.CONDITION,
         advice=Advice.RETRY,
         weight=75,
         signs=(
-            sign(
-                "Using ",
-                r"(?:Bootstrap ?: Using |NET/Socket ?: Using \[0\]|OOB )"
-                r"(?P<interface>(?:docker|veth|br-|virbr|cni|podman|lxc)[\w.-]{0,20}):"
-                r"(?P<address>[^ <]{1,60})",
-            ),
-            sign(
-                "OOB ",
-                r"OOB (?P<interface>(?:docker|veth|br-|virbr|cni|podman|lxc)[\w.-]{0,20}):"
-                r"(?P<address>[^ <]{1,60})",
-            ),
+            sign("Bootstrap", rf"Bootstrap ?: Using (?:\[0\])?{_BRIDGE}"),
+            sign("NET/Socket", rf"NET/Socket ?: Using \[0\]{_BRIDGE}"),
+            sign("OOB ", rf"OOB {_BRIDGE}"),
         ),
         defaults={"interface": "a bridge", "address": "?"},
         references=("NCCL#913",),
@@ -71,7 +73,7 @@ RULES = (
         weight=80,
         signs=(
             sign("No route to host", _CONNECT + "No route to host"),
-            sign("No route to host"),
+            sign("No route to host", confidence=Confidence.LIKELY),
             sign("EHOSTUNREACH"),
         ),
         defaults={"peer": "another node"},
@@ -84,7 +86,7 @@ RULES = (
         cause="{who} lost {peer}: that rank ended first, and its own log says why",
         remedy="look at the log of the rank that ended first; NCCL before 2.27.3 also falls over "
         "port scanners",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=60,
         signs=(
@@ -93,6 +95,11 @@ RULES = (
                 r"Connection closed by remote peer(?: (?P<peer>[^ ]{1,80}))?",
             ),
             sign("remote process exited or there was a network error"),
+            sign(
+                "Connection reset by peer",
+                r"NCCL WARN.{0,80}(?:recv|send) (?:from|to) (?P<peer>[^ ]{1,80}) failed.{0,4}: "
+                r"Conn",
+            ),
             sign("ncclRemoteError"),
         ),
         defaults={"peer": "another rank"},
@@ -107,7 +114,7 @@ RULES = (
         "the port",
         remedy="see whether the rank at that address ended first; else allow all TCP ports "
         "between the nodes",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.LOWER_RUNG,
         confidence=Confidence.POSSIBLE,
         weight=60,
@@ -141,7 +148,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} lost {peer} in a gloo collective: that rank ended or stopped first",
         remedy="look at the log of the rank that ended first",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=60,
         signs=(
@@ -151,6 +158,7 @@ RULES = (
             ),
             sign("gloo", r"gloo.{0,120}(?:Connection reset by peer|Broken pipe)"),
             sign("Timed out waiting ", r"Timed out waiting \d{1,12}ms for (?:recv|send) operation"),
+            sign("Application timeout caused pair closure"),
         ),
         defaults={"peer": "another rank"},
         consequence="lost or timed out waiting for another rank in gloo",
@@ -170,8 +178,59 @@ RULES = (
                 "connectFullMesh failed",
                 r"Gloo connectFullMesh failed with (?P<error>.{1,160})",
             ),
+            sign(
+                "gloo",
+                r"gloo.{0,120}(?P<error>Connect timeout \[[^\]]{1,60}\]|[Cc]onnect .{0,60}timed "
+                r"out)",
+            ),
+            sign(
+                "Unable to resolve hostname to a (local) address",
+                r"(?P<error>Unable to resolve hostname to a \(local\) address)",
+            ),
+            sign("unsupported gloo device", r"(?P<error>unsupported gloo device)"),
         ),
         defaults={"error": "no reason given"},
         references=("gloo", "pytorch: GLOO_SOCKET_IFNAME"),
+    ),
+    Rule(
+        id="NCCL-NET-007",
+        title="NCCL has no network of that name",
+        domain=Domain.LAUNCH,
+        cause="NCCL on {who} could not start the network that NCCL_NET or a plugin asks for "
+        "({name})",
+        remedy="unset NCCL_NET and NCCL_NET_PLUGIN, or install the plugin that they name on every "
+        "node",
+        confidence=Confidence.CERTAIN,
+        weight=80,
+        signs=(
+            sign("NCCL WARN Error: network ", r"network (?P<name>\w{1,40}) not found"),
+            sign("Failed to initialize any NET plugin"),
+        ),
+        defaults={"name": "none of them"},
+        references=("NCCL user guide: NCCL_NET",),
+    ),
+    Rule(
+        id="NCCL-NET-008",
+        title="NCCL could not connect to another rank",
+        domain=Domain.FABRIC,
+        cause="{who} could not connect to {peer} ({error}): an address of another network, or a "
+        "link-local one",
+        remedy="set NCCL_SOCKET_IFNAME on each node to the interface of: ip route get PEER; "
+        "NCCL_SOCKET_FAMILY=AF_INET avoids link-local IPv6 addresses",
+        advice=Advice.LOWER_RUNG,
+        weight=68,
+        signs=(
+            sign(
+                "Software caused connection abort",
+                r"[Cc]onnect to (?P<peer>[^ ]{1,80}) failed : (?P<error>Software caused connection "
+                r"abort)",
+            ),
+            sign(
+                "Invalid argument",
+                r"[Cc]onnect to (?P<peer>[^ ]{1,80}) failed : (?P<error>Inv\w{4})",
+            ),
+        ),
+        defaults={"peer": "another rank", "error": "refused"},
+        references=("NCCL#975",),
     ),
 )

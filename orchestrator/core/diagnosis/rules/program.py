@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 # Names that projects give their own folders, and packages hardly ever.
 _OWN = (
     "src|source|utils|util|lib|libs|common|core|models|model|configs|config|tools|scripts"
     "|benchmarks|benchmark|modules|training|inference|dataset|data|trainer|helpers"
 )
+
+# What a shell puts before its words on a line of a script.
+_SCRIPT = r"^[\w./@-]{1,160}: (?:line )?\d{1,6}: "
 
 RULES = (
     Rule(
@@ -20,7 +30,19 @@ RULES = (
         "the workload's requirements",
         confidence=Confidence.CERTAIN,
         weight=70,
-        signs=(sign("No module named", r"No module named '?(?P<module>[\w.]{1,80})"),),
+        signs=(
+            sign(
+                "No module named",
+                r"(?:^|[\s:])(?:ModuleNotFoundError|ImportError): No module named ['\"]?"
+                r"(?P<module>[\w.]{1,80})",
+            ),
+            sign("No module named", r"python[\d.]{0,5}: No module named (?P<module>[\w.]{1,80})"),
+            sign(
+                "No module named",
+                r"^(?:Error|[\w ]{0,30}error): No module named ['\"]?(?P<module>[\w.]{1,80})",
+                confidence=Confidence.LIKELY,
+            ),
+        ),
         defaults={"module": "it needs"},
         references=("Python",),
     ),
@@ -36,7 +58,8 @@ RULES = (
         signs=(
             sign(
                 "No module named",
-                rf"No module named '?(?P<module>(?:{_OWN})(?:\.[\w.]{{1,80}})?)(?:'|\s|$)",
+                rf"Error: No module named ['\"]?(?P<module>(?:{_OWN})(?:\.[\w.]{{1,80}})?)(?:['\"]|"
+                rf"\s|$)",
             ),
             sign(
                 "attempted relative import",
@@ -53,7 +76,7 @@ RULES = (
         cause="{who} cannot read power and temperatures: the NVML bindings or library are missing",
         remedy="pip install nvidia-ml-py (not pynvml), and the driver's libnvidia-ml.so.1 inside "
         "the container",
-        role=Role.CONDITION,
+        role=LogRole.CONDITION,
         advice=Advice.GO_ON,
         confidence=Confidence.CERTAIN,
         weight=85,
@@ -75,9 +98,19 @@ RULES = (
         signs=(
             sign(
                 "cannot open shared object file",
-                r"(?:Error: |libraries: )(?P<library>[\w.+/-]{1,160}): cannot open shared object "
-                r"file",
+                r"(?:Error: |libraries: )(?P<library>(?!\S{0,80}torch_extensions)[\w.+/-]{1,160}): "
+                r"cannot open shared object file",
             ),
+            sign("Failed to find CUDA library", r"CUDA library (?P<library>[\w.+-]{1,80})"),
+            sign("libcuda.so cannot found", r"(?P<library>libcuda\.so)"),
+            sign("invalid ELF header", r"Error: (?P<library>[\w.+/-]{1,200}): invalid ELF header"),
+            sign("wrong ELF class", r"Error: (?P<library>[\w.+/-]{1,200}): wrong ELF class"),
+            sign("Required library version not found", r"not found: (?P<library>lib[\w.+-]{1,80})"),
+            sign(
+                "CUDA Setup failed despite GPU being available",
+                r"(?P<library>CUDA) Setup failed",
+            ),
+            sign("Could not load library", r"Could not load library (?P<library>lib[\w.+-]{1,80})"),
             sign("undefined symbol", r"Error: (?P<library>[\w.+/-]{1,200}): undefined symbol"),
         ),
         defaults={"library": "a shared library"},
@@ -123,6 +156,26 @@ RULES = (
                 r"(?:command )?not found",
             ),
             sign("execve", r"execve\(\): (?P<path>[^ :]{1,200}): No such file"),
+            sign("execvp error on file", r"execvp error on file (?P<path>[^ ]{1,200}) \(No such"),
+            sign("exec: ", r"exec: \"?(?P<path>[^ :\"]{1,200})\"?: (?:executable file )?not found"),
+            sign(
+                "No such file or directory",
+                r"^env: ['\u2018]?(?P<path>[\w./-]{1,200})['\u2019]?: No such f",
+            ),
+            sign("unable to find the specified executable file"),
+            sign("unable to launch the specified application as it could not access"),
+            sign("not found", rf"{_SCRIPT}(?P<path>[^ :]{{1,200}}): (?:command )?not found"),
+            sign("No such file or directory", rf"{_SCRIPT}(?P<path>[^ :]{{1,200}}): No such file"),
+            sign(
+                "no such file or directory",
+                r"exec:? \"?(?P<path>/[^ :\"]{1,200})\"?: no such file",
+            ),
+            sign("caused: no such file", r"(?P<path>exec user process) caused: no such file"),
+            sign("failed to execute: ", r"failed to execute: (?P<path>\S{1,200}): No such file"),
+            sign(
+                "does not exist",
+                r"^Error: .{0,20}script ['\"]?(?P<path>\S{1,200}?)['\"]? does not ex",
+            ),
         ),
         defaults={"path": "the program"},
         references=("Python", "sh"),
@@ -142,61 +195,17 @@ RULES = (
                 r"required"
                 r"|argument [^:]{1,60}:|ambiguous option).{0,120})",
             ),
+            sign(
+                "are not used by the HfArgumentParser",
+                r"(?P<detail>arguments are not used by the HfArgumentParser: .{1,80})",
+            ),
+            sign("No such option: ", r"^Error: (?P<detail>No such option: \S{1,60})"),
+            sign("Could not override", r"(?P<detail>Could not override '[^']{1,80}')"),
+            sign("' not found in: ", r"(?P<detail>Override '[^']{1,80}' not found)"),
+            sign("is not in struct", r"(?P<detail>Key '[^']{1,80}' is not in struct)"),
         ),
         defaults={"detail": "see the line"},
         references=("Python: argparse",),
-    ),
-    Rule(
-        id="HF-AUTH-001",
-        title="The model is gated",
-        domain=Domain.LAUNCH,
-        cause="{who} may not read {repo} from the model hub: it is gated or private",
-        remedy="accept the licence on the model's page, then --env HF_TOKEN (taken from here and "
-        "kept secret)",
-        confidence=Confidence.CERTAIN,
-        weight=82,
-        signs=(
-            sign("GatedRepoError"),
-            sign(
-                "You are trying to access a gated repo",
-                r"(?P<repo>a gated repo)",
-            ),
-            sign(
-                "Cannot access gated repo",
-                r"gated repo for url https?://[^/ ]{1,80}/(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})",
-            ),
-            sign(
-                "is not a local folder and is not a valid model identifier",
-                r"(?P<repo>[\w./-]{1,120}) is not a local folder",
-            ),
-            sign(
-                "401 Client Error",
-                r"401 Client Error.{0,60}huggingface\.co/(?P<repo>[\w./-]{1,120})",
-            ),
-            sign("RepositoryNotFoundError"),
-        ),
-        defaults={"repo": "the model"},
-        references=("huggingface_hub",),
-    ),
-    Rule(
-        id="HF-NET-001",
-        title="The model hub cannot be reached",
-        domain=Domain.FABRIC,
-        cause="{who} cannot reach the model hub",
-        remedy="download once where there is a network, copy the cache to the same HF_HOME on "
-        "every node, and set HF_HUB_OFFLINE=1; or HTTPS_PROXY",
-        advice=Advice.GIVE_UP,
-        weight=78,
-        signs=(
-            sign("We couldn't connect to 'https://huggingface.co'"),
-            sign("LocalEntryNotFoundError"),
-            sign(
-                "huggingface.co",
-                r"host='(?:cdn-lfs\.)?huggingface\.co', port=443\): Max retries exceeded",
-            ),
-            sign("OfflineModeIsEnabled"),
-        ),
-        references=("huggingface_hub",),
     ),
     Rule(
         id="PY-NAN-001",
@@ -212,6 +221,9 @@ RULES = (
             ),
             sign("loss scale already at minimum", r"(?P<detail>loss scale already at minimum)"),
             sign("contains nan", r"(?P<detail>[\w ]{0,40}contains nan)"),
+            sign("oss is nan", r"(?P<detail>[Ll]oss is nan)"),
+            sign("nan values in its", r"(?P<detail>'\w{1,60}' returned nan values)"),
+            sign("found NaN in", r"(?P<detail>found NaN in [\w ]{1,60})"),
             sign("probability tensor contains", r"(?P<detail>probability tensor contains either)"),
         ),
         defaults={"detail": "loss is nan"},
@@ -223,18 +235,33 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} raised {detail}",
         remedy="the traceback above that line says where in the program",
-        role=Role.FAILURE,
-        weight=20,
+        role=LogRole.FAILURE,
+        weight=8,
         confidence=Confidence.LIKELY,
         signs=(
             sign(
                 "Error",
-                r"^(?P<detail>(?!Warning)[A-Za-z_][\w.]{0,80}Error(?:: .{0,160}|$))",
+                r"^(?P<detail>(?!\w{0,40}Warning)[A-Za-z_][\w.]{0,80}Error(?:\(\w{1,60}\))?"
+                r"(?:: .{0,160}|$))",
             ),
-            sign("Exception", r"^(?P<detail>[A-Za-z_][\w.]{0,80}Exception: .{0,160})"),
-            sign("Exception", r"^(?P<detail>Exception: .{0,160})"),
+            sign("Exception: ", r"^(?P<detail>[A-Za-z_][\w.]{0,80}Exception: .{1,160})"),
+            sign("Exception: ", r"^(?P<detail>Exception: .{1,160})"),
         ),
         defaults={"detail": "an exception"},
+        references=("Python",),
+    ),
+    Rule(
+        id="PY-INT-001",
+        title="Interrupted",
+        domain=Domain.LAUNCH,
+        cause="{who} was interrupted (SIGINT): somebody pressed Ctrl-C, or its launcher stopped it",
+        remedy="nothing, if it was meant; else the log of whatever sent the signal",
+        role=LogRole.STOPPED,
+        advice=Advice.RETRY,
+        confidence=Confidence.POSSIBLE,
+        weight=42,
+        signs=(sign("KeyboardInterrupt", r"^KeyboardInterrupt\b"),),
+        consequence="were interrupted",
         references=("Python",),
     ),
     Rule(
@@ -244,7 +271,7 @@ RULES = (
         cause="{who} was aborted at its own end: native threads still ran, as a rule those of a "
         "process group that was not destroyed",
         remedy="call torch.distributed.destroy_process_group() at the end of the script",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         weight=60,
         # Without an exception no C++ code failed: a thread was left when its owner was destroyed.
@@ -252,26 +279,67 @@ RULES = (
         references=("C++: std::thread", "torch: ProcessGroupGloo"),
     ),
     Rule(
+        id="NATIVE-ASSERT-001",
+        title="An assertion in native code failed",
+        domain=Domain.PROGRAM,
+        cause="{who} stopped at an assertion in native code: {detail}",
+        remedy="the words of the assertion name what was expected; as a rule a size, a version or "
+        "a "
+        "number of devices that does not fit",
+        role=LogRole.FAILURE,
+        weight=24,
+        signs=(
+            sign("Assertion failed: ", r"Assertion failed: (?P<detail>.{1,160})"),
+            sign("INTERNAL ASSERT FAILED", r"(?P<detail>.{0,80}INTERNAL ASSERT FAILED.{0,120})"),
+            sign("' failed.", r"Assertion [`'](?P<detail>.{1,120})' failed\."),
+            sign("enforce fail at", r"enforce fail at (?P<detail>.{1,160})"),
+            sign("Check failed: ", r"Check failed: (?P<detail>.{1,160})"),
+        ),
+        defaults={"detail": "see the line"},
+        references=("C++",),
+    ),
+    Rule(
+        id="PY-HOME-001",
+        title="The interpreter does not find its own library",
+        domain=Domain.LAUNCH,
+        cause="Python on {who} does not find its standard library: PYTHONHOME is wrong, or the "
+        "environment was moved or copied",
+        remedy="unset PYTHONHOME; build the environment on the node instead of copying it",
+        confidence=Confidence.CERTAIN,
+        weight=88,
+        signs=(
+            sign("No module named 'encodings'"),
+            sign("Could not find platform independent libraries"),
+        ),
+        references=("Python",),
+    ),
+    Rule(
         id="PY-ABORT-001",
         title="The program aborted in native code",
         domain=Domain.PROGRAM,
         cause="{who} ended itself in native code ({detail})",
         remedy="the lines above say why; --env PYTHONFAULTHANDLER=1 adds the Python frames",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=15,
         signs=(
             sign(
                 "terminate called after throwing",
-                r"terminate called after throwing (?P<detail>an instance of '[^']{1,80}')?",
+                r"terminate called after throwing (?P<detail>an instance of '(?!c10::Dist)"
+                r"[^']{1,80}')",
             ),
-            sign(
-                "failed (exitcode: -6)",
-                r"failed \(exitcode: -6\) local_rank: (?P<local_rank>\d{1,4})",
-            ),
+            sign("  what():", r"what\(\): {1,4}(?P<detail>.{1,160})"),
+            sign("double free or corruption", r"(?P<detail>double free or corruption)"),
+            sign("invalid pointer", r"(?P<detail>(?:free|munmap_chunk)\(\): invalid pointer)"),
+            sign("malloc", r"(?P<detail>malloc\(\): .{1,60}|malloc_consolidate\(\).{1,40})"),
+            sign("corrupted size vs. prev_size", r"(?P<detail>corrupted size vs\. prev_size)"),
+            sign("Fatal Python error: Aborted", r"(?P<detail>Fatal Python error: Aborted)"),
+            sign(" panicked at", r"thread '[^']{1,60}' panicked at (?P<detail>.{1,160})"),
+            sign("panic: ", r"^(?P<detail>panic: .{1,160})"),
         ),
         defaults={"detail": "abort"},
+        aftermath=True,
         references=("C++",),
     ),
 )

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 RULES = (
     Rule(
@@ -13,7 +20,7 @@ RULES = (
         "was not started, or cannot reach MASTER_ADDR and MASTER_PORT",
         remedy="start every node (orchestrate does, and proves the port first); check "
         "MASTER_ADDR, MASTER_PORT and WORLD_SIZE, and TCP to that port from each node",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=75,
         signs=(
@@ -21,6 +28,15 @@ RULES = (
                 "waiting for clients",
                 r"Timed out after (?P<seconds>\d{1,7}) seconds waiting for clients\. "
                 r"(?P<joined>\d{1,6})/(?P<wanted>\d{1,6}) clients joined",
+            ),
+            sign(
+                "store based barrier",
+                r"store based barrier on rank: \d{1,6}.{1,80}world_size=(?P<wanted>\d{1,6}), "
+                r"worker_count=(?P<joined>\d{1,6})(?:, timeout=(?P<seconds>[\d:]{4,12}))?",
+            ),
+            sign(
+                "store based barrier to initialize process group",
+                r"world_size=(?P<wanted>\d{1,6}), worker_count=(?P<joined>\d{1,6})",
             ),
             sign(
                 "waiting for workers",
@@ -40,11 +56,13 @@ RULES = (
         "from here, or the node has several interfaces and took the wrong one",
         remedy="--rdzv-endpoint with an address that every node routes to, and --local-addr on "
         "nodes with several interfaces",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.RETRY,
         weight=65,
         signs=(
             sign("RendezvousConnectionError"),
+            sign("DistStoreError: Socket Timeout", frames=r"rendezvous_backend\.py"),
+            sign("EtcdConnectionFailed"),
             sign("RendezvousTimeoutError"),
             sign("The connection to the C10d store has failed"),
         ),
@@ -71,6 +89,11 @@ RULES = (
                 " already in use",
                 r"(?:\[[^\]]{0,60}\]:(?P<port>\d{1,5}).{0,60})?(?:Address|address) already in use",
             ),
+            sign(
+                "is already allocated",
+                r"Bind for \S{1,60}:(?P<port>\d{1,5}) failed: port is already",
+            ),
+            sign("is already in use", r"[Pp]ort:? (?P<port>\d{1,5}) is already in use"),
         ),
         defaults={"port": "it wants"},
         references=("pytorch#126510", "pytorch#85604", "torchtune#1025"),
@@ -90,7 +113,13 @@ RULES = (
                 "cannot be retrieved (gai error",
                 r"network addresses of \((?P<peer>[^,)]{1,120}), \d{1,5}\) cannot be retrieved",
             ),
-            sign("socket.gaierror: [Errno -"),
+            sign("can't resolve", r"can't resolve '(?P<peer>[\w.-]{1,120})'"),
+            sign("server can't find", r"server can't find (?P<peer>[\w.-]{1,120}?): NXDOMAIN"),
+            sign(
+                "could not be resolved", r"hostname (?P<peer>[\w.-]{1,120}) could not be resolved"
+            ),
+            sign("failed to resolve", r"failed to resolve host(?:name)? '?(?P<peer>[\w.-]{1,120})"),
+            sign("host not found: Name or service not known"),
         ),
         defaults={"peer": "the master's name"},
         references=("pytorch#107021",),
@@ -102,7 +131,7 @@ RULES = (
         cause="{who} could not connect to {peer} for {seconds}: rank 0 is not started or ended "
         "first, or a firewall is between",
         remedy="see the log of rank 0; nc -vz MASTER_ADDR MASTER_PORT from this node",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=70,
         signs=(
@@ -111,6 +140,10 @@ RULES = (
                 r"client socket has timed out after (?P<seconds>\d{1,9} ?m?s) while trying to "
                 r"connect "
                 r"to \((?P<peer>[^)]{1,120})\)",
+            ),
+            sign(
+                "connect() timed out",
+                r"connect\(\) timed out\. Original timeout was (?P<seconds>\d{1,9} ms)",
             ),
             sign(
                 "failed to connect to any network address",
@@ -127,7 +160,7 @@ RULES = (
         domain=Domain.LAUNCH,
         cause="a socket of {who} tries one address after the other; what counts is how that ends",
         remedy="nothing to do",
-        role=Role.HARMLESS,
+        role=LogRole.HARMLESS,
         advice=Advice.GO_ON,
         weight=72,
         signs=(
@@ -137,7 +170,9 @@ RULES = (
             ),
             sign(
                 "server socket",
-                r"\[W.{0,80}server socket (?:cannot be initialized|has failed to (?:bind|listen))",
+                r"^(?:\[c10d\] )?The (?:IPv\d )?server socket (?:cannot be initialized|has failed "
+                r"to "
+                r"(?:bind|listen)(?! on any))",
             ),
         ),
         references=("pytorch: TCPStore",),
@@ -148,7 +183,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} lost torch's store: rank 0, which serves it, ended first",
         remedy="look at the log of rank 0",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=55,
         signs=(
@@ -161,10 +196,34 @@ RULES = (
                 r"DistNetworkError: (?:Connection reset|Broken pipe|Failed to recv)",
             ),
             sign("RendezvousClosedError"),
+            sign("TCPStore server has shut down"),
             sign("wait timeout after", r"wait timeout after \d{1,9} ?ms, keys:"),
             sign("DistStoreError: Socket Timeout"),
         ),
         consequence="lost torch's store or timed out at it",
         references=("pytorch: TCPStore",),
+    ),
+    Rule(
+        id="TORCH-RDZV-008",
+        title="Another rank did not set up NCCL",
+        domain=Domain.PROGRAM,
+        cause="{who} waited for rank {other} to set up NCCL ({error}): that rank ended, hangs, or "
+        "came late",
+        remedy="look at the log of rank {other}; a longer timeout= of init_process_group only "
+        "where "
+        "it is known to take long",
+        role=LogRole.VICTIM,
+        advice=Advice.RETRY,
+        weight=62,
+        signs=(
+            sign(
+                "is setting up NCCL communicator",
+                r"\[(?P<rank>\d{1,6})\] is setting up NCCL communicator and retr\w{1,8} "
+                r"ncclUniqueId from \[(?P<other>\d{1,6})\].{0,80}got error: (?P<error>[\w ]{1,60})",
+            ),
+        ),
+        defaults={"other": "0", "error": "no answer"},
+        consequence="waited for another rank to set up NCCL",
+        references=("NCCL#708", "pytorch#82091"),
     ),
 )
