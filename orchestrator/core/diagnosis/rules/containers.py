@@ -5,8 +5,8 @@ from __future__ import annotations
 from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
 
 # What an engine's error ends with says most: ``... failed: permission denied: unknown.``
-_PART = r"(?:(?!: ).){1,160}"
-_LAST = rf"(?:.{{0,600}}?: (?P<detail>{_PART}(?:: {_PART})?)(?:: unknown)?\.?$)?"
+_PART = r"(?:(?!: ).){1,100}"
+_LAST = rf"(?:.{{0,300}}?: (?P<detail>{_PART}(?:: {_PART})?)(?:: unknown)?\.?$)?"
 
 RULES = (
     Rule(
