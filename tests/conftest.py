@@ -1,14 +1,23 @@
-"""What holds for every test: a state directory of its own, unshared hosts, no silent skips."""
+"""What holds for every test: a state directory of its own, limits that fit the machine, marks that
+are true, no silent skips.
+"""
 
 from __future__ import annotations
 
 import gc
+import json
 import os
+import re
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_timeout
+from hypothesis import HealthCheck, settings
+
+from tests.time_limits import Measured, assert_within, measure_slowdown
 
 # Programs with torch in them run beside each other here: with a thread per core each they would
 # spend their time waiting for each other. Set before anything imports torch.
@@ -21,7 +30,107 @@ if not Path("/dev/nvidiactl").exists():
 TESTS = Path(__file__).parent
 # Folders whose files take long, the longest first.
 LONGEST = "hosts workloads bootstrap security contracts engine cli simulation bench".split()
+# Marks of tests that need more than their own process and a moment; --fast leaves them out.
+NEEDS_MORE = ("hosts", "processes", "slow")
+MODULE_MARKS = re.compile(r"^pytestmark = (\[.*?^\]|[^\n]*)", re.MULTILINE | re.DOTALL)
+# What a test without such a mark does not do, as Python's audit events call it.
+STARTS = frozenset(
+    "os.fork os.forkpty os.posix_spawn socket.bind socket.connect subprocess.Popen".split()
+)
 HARDWARE = "hardware: "  # how the reason of a skip starts that continuous integration accepts
+
+
+# How long an example takes says what else the machine does.
+settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any load")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--fast`` of ``scripts/test fast``, ``--promises FILE`` of ``scripts/bench promises``."""
+    told = "only tests that need no other process and no time, with fewer examples of each property"
+    parser.addoption("--fast", action="store_true", help=told)
+    told = "append each measured time that the product promises, as a line of JSON"
+    parser.addoption("--promises", type=Path, metavar="FILE", help=told)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What ``--fast`` leaves out: by marks, so that no list of names is to be kept."""
+    if config.getoption("fast"):
+        config.option.markexpr = " and ".join(f"not {mark}" for mark in NEEDS_MORE)
+        settings.register_profile("fast", max_examples=20)
+        settings.load_profile("fast")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A module that ``--fast`` leaves out as a whole is not even imported."""
+    if config.getoption("fast") and collection_path.suffix == ".py":
+        marks = MODULE_MARKS.search(collection_path.read_text())
+        if marks is not None and any(f"mark.{mark}" in marks[1] for mark in NEEDS_MORE):
+            return True
+    return None
+
+
+class Started:
+    """What the test that runs now has started, by Python's audit events."""
+
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+        sys.addaudithook(self._see)
+
+    def _see(self, event: str, _: tuple[object, ...]) -> None:
+        if event in STARTS:
+            self.found.add(event)
+
+
+STARTED = Started()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Forget what others started."""
+    STARTED.found.clear()
+    yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """A test without a mark is what it says: it starts no process and opens no connection."""
+    yield
+    if STARTED.found and not needs_more(item):
+        told = ", ".join(sorted(STARTED.found))
+        pytest.fail(f"not marked `processes`, but starts something: {told}", pytrace=False)
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Measured:
+    """Takes (what, seconds, promised seconds): recorded as it is, held here to a limit that grows
+    with the machine's load. Tests that ask for it are marked ``promise``.
+    """
+    record: Path | None = request.config.getoption("promises")
+
+    def take(what: str, seconds: float, promised_s: float) -> None:
+        sys.stdout.write(f"measured: {what}: {seconds:.2f} s (promised {promised_s:g} s)\n")
+        line = {"what": what, "seconds": seconds, "promised_s": promised_s}
+        if record:
+            with record.open("a") as file:
+                file.write(json.dumps({**line, "test": request.node.nodeid}) + "\n")
+        assert_within(what, seconds, promised_s)
+
+    return take
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> object:
+    """A test may take as long as its steps do on a machine with other work."""
+    if needs_more(item):
+        grown = settings.timeout * measure_slowdown()
+        settings = settings._replace(timeout=grown)
+    return pytest_timeout.pytest_timeout_set_timer(item, settings)
+
+
+def needs_more(item: pytest.Item) -> bool:
+    """Whether the test needs other processes, or takes long."""
+    return any(item.get_closest_marker(mark) for mark in NEEDS_MORE)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,11 +164,15 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long begins first: a file stays on one worker, and at the end no worker is left
     with a long one while the others have nothing to do.
     """
     items.sort(key=order_of)
+    for item in items:
+        if "measured" in getattr(item, "fixturenames", ()):
+            item.add_marker("promise")
 
 
 def order_of(item: pytest.Item) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from orchestrator.adapters.report.finished_run import FinishedRun
 from orchestrator.adapters.report.publish import publish
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.claim import claimed
@@ -118,13 +119,18 @@ def _coordinate(
         if result is None:
             return leave()
         try:
-            troubles = publish(layout, folder, request, result, now=context.clock.wall())
+            now = context.clock.wall()
+            finished = FinishedRun(
+                layout=layout, folder=folder, request=request, result=result, now=now
+            )
+            troubles = publish(finished)
         except OSError as error:
             raise not_written(folder, error) from error
     context.interrupts.on_over = outlets.abandon
     if left_out := outlets.be_patient():
-        where = f"orchestrate logs {request.run_id}"
-        troubles.append(f"{left_out} lines were left out here, for nobody read them: {where}")
+        why = "the reader of stdout was too slow"
+        where = f"all of them: orchestrate logs {request.run_id}"
+        troubles.append(f"{left_out} lines dropped: {why}; {where}")
     for trouble in troubles:
         click.echo(f"warning: {trouble}", err=True)
     return show_result(options, view, result, folder.path)
@@ -179,7 +185,7 @@ def _suspend(view: Observer, outlets: Outlets, request: RunRequest) -> None:
     outlets.flush(LAST_WORDS_S)
     since = time.monotonic()
     os.kill(os.getpid(), signal.SIGSTOP)
-    view.on_note(f"goes on after {seconds(time.monotonic() - since)}")
+    view.on_note(f"continued after {seconds(time.monotonic() - since)}")
 
 
 def abandoned(request: RunRequest) -> Result:

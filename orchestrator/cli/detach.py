@@ -14,7 +14,7 @@ import click
 
 from orchestrator.adapters.background import fork_away
 from orchestrator.adapters.store.layout import Layout, RunFolder
-from orchestrator.adapters.store.liveness import Identity, read_identity, signalling
+from orchestrator.adapters.store.liveness import ProcessIdentity, read_identity, signalling
 from orchestrator.cli.coordinate import abandoned, coordinate
 from orchestrator.cli.open_view import open_view, show_result
 from orchestrator.cli.options import CONTINUE, JobOptions, ViewOptions
@@ -35,7 +35,7 @@ QUEUES_S = 2.0
 LAST_STEPS_S = 10.0
 
 
-def let_go(options: JobOptions) -> JobOptions:
+def as_foreground(options: JobOptions) -> JobOptions:
     """A run in the background goes on without its coordinator, unless something else was asked."""
     decided = options.unattended or any(b.startswith("lease=") for b in options.budgets)
     return options if decided else replace(options, unattended=CONTINUE)
@@ -63,7 +63,7 @@ def run_detached(
         return _accompany(context, options, asked, identity, alive)
 
 
-def _wait_for_coordinator(folder: RunFolder, alive: int) -> Identity:
+def _wait_for_coordinator(folder: RunFolder, alive: int) -> ProcessIdentity:
     """Who coordinates the run. ``alive`` ends with that process."""
     while (identity := read_identity(folder.coordinator)) is None:
         if select.select([alive], [], [], POLL_S)[0]:
@@ -72,7 +72,11 @@ def _wait_for_coordinator(folder: RunFolder, alive: int) -> Identity:
 
 
 def _accompany(
-    context: RunContext, options: ViewOptions, asked: Interrupts, identity: Identity, alive: int
+    context: RunContext,
+    options: ViewOptions,
+    asked: Interrupts,
+    identity: ProcessIdentity,
+    alive: int,
 ) -> int:
     folder = context.folder
     view = open_view(options, folder.run_id)
@@ -144,7 +148,7 @@ def _tell(options: ViewOptions, run_id: str, phase: Phase) -> None:
     if not options.quiet:
         state = "launched" if phase is Phase.WATCH else "it queues"
         click.echo(
-            f"{state}; the run goes on in the background\n"
+            f"{state}; the run continues in the background\n"
             f"  orchestrate attach {run_id}    follow it; Ctrl-C leaves it alone\n"
             f"  orchestrate logs -f {run_id}   the output of its ranks\n"
             f"  orchestrate stop {run_id}      end it and clean up",

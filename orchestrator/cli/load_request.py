@@ -15,6 +15,9 @@ from orchestrator.adapters.sync.code_snapshot import (
     take_snapshot,
     workload_parts,
 )
+from orchestrator.adapters.sync.ignore_file import line_for
+from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
+from orchestrator.cli.load_cluster import load_cluster
 from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_slurm_options
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.launchers.ray import OPTION as RAY_ADDRESS
@@ -23,10 +26,11 @@ from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assume
 from orchestrator.core.planning.planning import plan as make_plan
-from orchestrator.parsing.inputs.selection import select
+from orchestrator.parsing.inputs.command_line import refuse_misunderstandings, with_interpreter
 from orchestrator.parsing.inputs.workload import make_job
 
 ANY_SCRIPT = "train.py"
+MAX_NAMED_FILES = 100
 
 
 def load_request(
@@ -37,8 +41,10 @@ def load_request(
 ) -> RunRequest:
     """The request, without the digest of the code. Raises :class:`UsageError`."""
     catalog = Catalog.from_environment(os.environ)
-    cluster = select(catalog.cluster(options.cluster), options.nodes)
+    cluster = load_cluster(options.cluster, options.nodes)
     job = _load_job(catalog, options, words)
+    if words:
+        cluster = with_interpreter(cluster, words)
     launcher, launcher_options = _launcher(options)
     request = RunRequest(
         run_id=run_id,
@@ -72,11 +78,10 @@ def _launcher(options: JobOptions) -> tuple[str, tuple[str, ...]]:
 
 def request_for_any_script(options: JobOptions, *, run_id: str) -> RunRequest:
     """A request for a script that nobody named, to be planned but never run."""
-    catalog = Catalog.from_environment(os.environ)
     script = Workload(name="any script", source="-", folder="-", entry=ANY_SCRIPT)
     return RunRequest(
         run_id=run_id,
-        cluster=select(catalog.cluster(options.cluster), options.nodes),
+        cluster=load_cluster(options.cluster, options.nodes),
         job=Job(workload=script),
         launcher=options.launcher,
         ranks_per_node=options.ranks_per_node,
@@ -98,12 +103,50 @@ def assume_plan(request: RunRequest) -> Plan:
 
 
 def take_code(layout: Layout, job: Job) -> Snapshot:
-    """The code that travels with ``job``. Raises :class:`UsageError`."""
-    folder = Path(job.workload.folder)
-    kit = bundled_kit()
-    own_code = job.workload.own_code
-    parts = project_parts(folder, kit, layout.home) if own_code else workload_parts(folder, kit)
-    return take_snapshot(parts, layout.snapshots)
+    """The code that travels with ``job``.
+
+    Raises :class:`UsageError`, also if a rule leaves out what the job begins with. A file that its
+    arguments name and that is left out is in the snapshot's warnings.
+    """
+    folder, kit = Path(job.workload.folder), bundled_kit()
+    begins, named = _begins_with(job), _named_files(job, folder)
+    if job.workload.own_code:
+        parts = project_parts(folder, kit, layout.home, (*begins, *named))
+    else:
+        parts = workload_parts(folder, kit, begins)
+    snapshot = take_snapshot(parts, layout.snapshots)
+    for path, rule in snapshot.left_out.items():
+        what = f"{path} is left out by {rule}: the nodes would not have it"
+        way = f"change that rule, or write {line_for(path)} into {IGNORE_FILE}"
+        if path in begins:
+            remedy = f"{way}; orchestrate sync --dry-run shows what travels"
+            raise UsageError(what, id="run.left-out", where=folder, remedy=remedy)
+        snapshot.warnings += (f"{what}; {way}",)
+    return snapshot
+
+
+def _begins_with(job: Job) -> tuple[str, ...]:
+    """Paths in the job's folder without which it cannot begin."""
+    workload = job.workload
+    program = workload.program[:1] if workload.own_code else ()
+    scripts = (word.removeprefix("./") for word in program if word.startswith("./"))
+    return tuple(filter(None, (workload.entry, workload.requirements, *scripts)))
+
+
+def _named_files(job: Job, folder: Path) -> tuple[str, ...]:
+    """The files in ``folder`` that arguments name (also behind ``=``), relative to it."""
+    here = Path.cwd().resolve()
+    words = (*job.workload.program[1:], *job.arguments)[:MAX_NAMED_FILES]
+    paths = [Path(os.path.normpath(here / word.rpartition("=")[2])) for word in words]
+    inside = (path for path in paths if path.is_relative_to(folder) and _is_file(path))
+    return tuple(path.relative_to(folder).as_posix() for path in inside)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a long argument that is no path
+        return False
 
 
 def _entry(job: Job) -> str:
@@ -127,5 +170,6 @@ def _load_job(catalog: Catalog, options: JobOptions, words: tuple[str, ...]) -> 
     if options.settings:
         what = "--set is for workloads; a script takes its own arguments"
         raise UsageError(what, id="run.set", remedy=f"-- {words[0]} --name value")
+    refuse_misunderstandings(words, options.launcher)
     workdir = Path(options.workdir) if options.workdir is not None else None
     return open_script(words, cwd=Path.cwd(), workdir=workdir)

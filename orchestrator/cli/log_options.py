@@ -46,7 +46,7 @@ def require_match(folder: RunFolder, wanted: Callable[[Source], bool]) -> None:
     others = sorted({source.label for source in found if source.rank is None})
     told = [f"ranks {ranges(list(numbers))}"] if numbers else []
     raise UsageError(
-        f"no log of run {folder.run_id} is of these ranks, nodes and streams",
+        f"no logs of run {folder.run_id} match --ranks, --nodes and --stdout or --stderr",
         id="logs.nothing",
         where=folder.logs,
         why=f"there are logs of {', '.join([*told, *others])} on {nodes}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,14 +27,6 @@ def survey_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
-
-
-def load_cluster(cluster: str, nodes: str) -> Cluster:
-    """The selected part of an inventory. Raises ``UsageError``."""
-    from orchestrator.adapters.store.catalog import Catalog
-    from orchestrator.parsing.inputs.selection import select
-
-    return select(Catalog.from_environment(os.environ).cluster(cluster), nodes)
 
 
 def take_survey(

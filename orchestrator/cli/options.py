@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 CONTINUE = "continue"  # as a value of --unattended
 OFF = "off"  # as a value of these budgets
+_PORT = re.compile(r"[0-9]{1,5}")
 OPTIONAL = frozenset({"hang", "link"})
 MIN_BUDGET_S, MAX_BUDGET_S = 1.0, 31 * 86_400.0
 
@@ -28,12 +30,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def cluster_options(command: Command) -> Command:
     """``--cluster`` and ``--nodes``."""
+    return _cluster_options(command, required=True)
+
+
+def any_cluster_options(command: Command) -> Command:
+    """The same where a cluster may be left out."""
+    return _cluster_options(command, required=False)
+
+
+def _cluster_options(command: Command, *, required: bool) -> Command:
     return _with(
         command,
         click.option(
             "-C",
             "--cluster",
-            required=True,
+            required=required,
             envvar="ORCHESTRATE_CLUSTER",
             metavar="NAME|FILE",
             help="Inventory of the machines (orchestrate cluster list).",
@@ -63,7 +74,7 @@ def _ray_address(
     if address is None:
         return None
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536 or "," in address:
+    if not host or not _PORT.fullmatch(port) or not 0 < int(port) < 65536 or "," in address:
         what = f"--ray-address {address!r} is not HOST:PORT"
         raise UsageError(
             what, id="run.ray-address", remedy="as `ray status` shows it: 10.0.0.1:6379"

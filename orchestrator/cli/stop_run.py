@@ -11,8 +11,8 @@ import click
 
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import (
-    Identity,
     Liveness,
+    ProcessIdentity,
     liveness,
     read_identity,
     signalling,
@@ -54,14 +54,14 @@ def stop(layout: Layout, folder: RunFolder, *, now: bool, timeout_s: float) -> i
     return _stop_in_its_place(layout, folder, now=now)
 
 
-def _ask(identity: Identity, *, now: bool) -> None:
+def _ask(identity: ProcessIdentity, *, now: bool) -> None:
     """One signal asks to end gracefully, a second and different one to kill."""
     with signalling(identity) as send:
         if send(signal.SIGTERM) and now:
             send(signal.SIGINT)
 
 
-def _wait(folder: RunFolder, identity: Identity, timeout_s: float) -> bool:
+def _wait(folder: RunFolder, identity: ProcessIdentity, timeout_s: float) -> bool:
     """True when the result is there; False when the coordinator died without one."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -25,7 +25,7 @@ NAMED, CLEAN, LINKED, LOGS = "named", "clean", "linked", "logs"
 TAKEN_OVER, ENDED, STOPPED, NOTHING_LEFT = "taken-over", "ended", "stopped", "nothing-left"
 
 
-class Kept(StrEnum):
+class PromiseKept(StrEnum):
     """What is to be said of a promise, or of a whole drill."""
 
     KEPT = "kept"
@@ -62,7 +62,7 @@ class Drill:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class DrillFinding:
     """What was seen of one promise: after how many ``seconds``, or what is wrong."""
 
     seconds: float | None = None
@@ -74,7 +74,7 @@ class Judged:
     """A promise and what became of it. ``detail`` says why it is not kept."""
 
     promise: Promise
-    verdict: Kept
+    verdict: PromiseKept
     seconds: float | None = None
     detail: str = ""
 
@@ -95,11 +95,11 @@ class DrillOutcome:
     seconds: float = 0.0
 
     @property
-    def verdict(self) -> Kept:
+    def verdict(self) -> PromiseKept:
         if not self.judged:
-            return Kept.NOT_RUN
-        kept = all(judged.verdict is Kept.KEPT for judged in self.judged)
-        return Kept.KEPT if kept else Kept.BROKEN
+            return PromiseKept.NOT_RUN
+        kept = all(judged.verdict is PromiseKept.KEPT for judged in self.judged)
+        return PromiseKept.KEPT if kept else PromiseKept.BROKEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +148,7 @@ def _of_ranks(limits: DrillLimits, usual: Budgets) -> tuple[Drill, ...]:
 
 def _of_links(usual: Budgets) -> tuple[Drill, ...]:
     linked = Promise(name=LINKED, text="the link is back", limit_s=usual.silence_s)
-    logs = Promise(name=LOGS, text="the run goes on, no log byte lost or doubled")
+    logs = Promise(name=LOGS, text="the run continues, no log byte lost or duplicated")
     return (
         Drill(
             name="stop-agent",
@@ -169,7 +169,7 @@ def _of_links(usual: Budgets) -> tuple[Drill, ...]:
 
 def _of_coordinators(limits: DrillLimits, usual: Budgets) -> tuple[Drill, ...]:
     over = Promise(name=TAKEN_OVER, text="every rank followed again", limit_s=10.0)
-    logs = Promise(name=LOGS, text="the same ranks go on, no log byte lost or doubled")
+    logs = Promise(name=LOGS, text="the same ranks continue, no log byte lost or duplicated")
     ended_s, stopped_s = limits.lease_s + 10.0, limits.grace_s + 10.0
     ended = Promise(name=ENDED, text="every rank ended by its node", limit_s=ended_s)
     stopped = Promise(name=STOPPED, text="all stopped and verified clean", limit_s=stopped_s)
@@ -184,7 +184,7 @@ def _of_coordinators(limits: DrillLimits, usual: Budgets) -> tuple[Drill, ...]:
         ),
         Drill(
             name="lease",
-            does="sends SIGKILL to the run's coordinator, and nobody takes over",
+            does="sends SIGKILL to the run's coordinator; none takes over",
             promises=(ended,),
             budgets=replace(usual, lease_s=limits.lease_s),
             here=True,
@@ -215,27 +215,32 @@ def targets(chosen: Sequence[Drill], nodes: Sequence[str]) -> list[tuple[Drill, 
 # ---- judging -----------------------------------------------------------------------------------
 
 
-def judge(promise: Promise, finding: Finding | None) -> Judged:
+def judge(promise: Promise, finding: DrillFinding | None) -> Judged:
     """A time beyond its limit, a missing one, and anything wrong break the promise."""
     if finding is None:
-        return Judged(promise=promise, verdict=Kept.BROKEN, detail="not seen")
+        return Judged(promise=promise, verdict=PromiseKept.BROKEN, detail="not seen")
     if finding.wrong:
         return Judged(
-            promise=promise, verdict=Kept.BROKEN, seconds=finding.seconds, detail=finding.wrong
+            promise=promise,
+            verdict=PromiseKept.BROKEN,
+            seconds=finding.seconds,
+            detail=finding.wrong,
         )
     if promise.limit_s is None:
-        return Judged(promise=promise, verdict=Kept.KEPT, seconds=finding.seconds)
+        return Judged(promise=promise, verdict=PromiseKept.KEPT, seconds=finding.seconds)
     if finding.seconds is None:
-        return Judged(promise=promise, verdict=Kept.BROKEN, detail="not seen")
+        return Judged(promise=promise, verdict=PromiseKept.BROKEN, detail="not seen")
     kept = finding.seconds <= promise.limit_s
     detail = "" if kept else "too late"
-    verdict = Kept.KEPT if kept else Kept.BROKEN
+    verdict = PromiseKept.KEPT if kept else PromiseKept.BROKEN
     return Judged(promise=promise, verdict=verdict, seconds=finding.seconds, detail=detail)
 
 
-def judge_all(drill: Drill, findings: Mapping[str, Finding], why: str = "") -> tuple[Judged, ...]:
+def judge_all(
+    drill: Drill, findings: Mapping[str, DrillFinding], why: str = ""
+) -> tuple[Judged, ...]:
     """Every promise of ``drill``; of what was not seen, ``why`` not."""
-    missing = Finding(wrong=why) if why else None
+    missing = DrillFinding(wrong=why) if why else None
     return tuple(judge(p, findings.get(p.name, missing)) for p in drill.promises)
 
 
@@ -256,10 +261,16 @@ def first(moments: Iterable[Moment], holds: Callable[[RunState], bool]) -> float
     return next((moment.at for moment in moments if holds(moment.state)), None)
 
 
-def after(moments: Iterable[Moment], since: float, holds: Callable[[RunState], bool]) -> Finding:
+def after(
+    moments: Iterable[Moment], since: float, holds: Callable[[RunState], bool]
+) -> DrillFinding:
     """How long after ``since`` it was that ``holds`` was first true."""
     at = first(moments, holds)
-    return Finding(wrong="it never was") if at is None else Finding(seconds=max(0.0, at - since))
+    return (
+        DrillFinding(wrong="it never was")
+        if at is None
+        else DrillFinding(seconds=max(0.0, at - since))
+    )
 
 
 def ranks_run(state: RunState) -> bool:

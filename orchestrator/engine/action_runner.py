@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.run.actions import (
     Action,
     Classify,
@@ -38,7 +38,7 @@ from orchestrator.core.run.state import RunState
 from orchestrator.engine.network.classify import classify
 from orchestrator.engine.network.fabric_probe import probe_fabric
 from orchestrator.engine.network.mesh import probe_links
-from orchestrator.engine.node.handle import NodeHand
+from orchestrator.engine.node.handle import NodeHandle
 from orchestrator.engine.node.lease_renewal import FENCED
 from orchestrator.engine.node.reserve_all import reserve
 from orchestrator.engine.sharing.diloco import average
@@ -70,13 +70,13 @@ PHASE_OF: dict[type[Action], Phase] = {
 }
 
 NodeAction = Launch | Reach | Stop | Inspect | Follow | Collect | Sweep
-SERVICES = {Rung.LEASES: divide, Rung.LOCAL_ROUNDS: average}
+SERVICES = {CommMode.LEASES: divide, CommMode.LOCAL_ROUNDS: average}
 
 LET_GO_WITHIN_S = 10.0
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-class Hands:
+class ActionRunner:
     """All nodes of one run, attempt by attempt.
 
     When another attempt begins, whatever the last one left unfinished ends, unheard.
@@ -85,7 +85,7 @@ class Hands:
     def __init__(self, context: RunContext, post: Post) -> None:
         self._context = context
         self._post = post
-        self._present: AttemptHands | None = None
+        self._present: AttemptRunner | None = None
         self._closing: list[asyncio.Task[None]] = []
 
     def perform(self, action: Action, state: RunState) -> None:
@@ -94,7 +94,7 @@ class Hands:
         if present is None or present.epoch != state.epoch:
             if present is not None:
                 self._closing.append(asyncio.create_task(present.close()))
-            present = self._present = AttemptHands(self._context, self._post, state)
+            present = self._present = AttemptRunner(self._context, self._post, state)
         present.begin(action, state)
 
     def see(self, state: RunState) -> None:
@@ -103,7 +103,7 @@ class Hands:
             self._present.exchange.see(state)
 
     @property
-    def nodes(self) -> Mapping[str, NodeHand]:
+    def nodes(self) -> Mapping[str, NodeHandle]:
         """Those of the present attempt."""
         return self._present.nodes if self._present is not None else {}
 
@@ -111,10 +111,10 @@ class Hands:
         """The nodes whose link is gone for now."""
         return self._present.broken() if self._present is not None else set()
 
-    async def let_go(self, state: RunState) -> None:
+    async def detach(self, state: RunState) -> None:
         """Let the ranks end that nobody can coordinate any more. Bounded, never raises."""
         if self._present is not None:
-            await self._present.let_go(state)
+            await self._present.detach(state)
 
     async def close(self) -> None:
         """End what is under way and give every link back. Bounded."""
@@ -123,7 +123,7 @@ class Hands:
         await asyncio.gather(*self._closing)
 
 
-class AttemptHands:
+class AttemptRunner:
     """One attempt. Every action is a task; its failure is an event, a bug ends the run."""
 
     def __init__(self, context: RunContext, post: Post, state: RunState) -> None:
@@ -132,14 +132,14 @@ class AttemptHands:
         self._listener: Post | None = post
         self._tasks: set[asyncio.Task[None]] = set()
         workers = state.request.cluster.workers
-        self._nodes: dict[str, NodeHand] = {}
+        self._nodes: dict[str, NodeHandle] = {}
         self.exchange = Exchange(context.folder, self._nodes, state)
         heard = self.exchange.changed.set
         for spec in workers:
-            self._nodes[spec.name] = NodeHand(spec, context, state, self._tell, heard)
+            self._nodes[spec.name] = NodeHandle(spec, context, state, self._tell, heard)
 
     @property
-    def nodes(self) -> Mapping[str, NodeHand]:
+    def nodes(self) -> Mapping[str, NodeHandle]:
         return self._nodes
 
     def begin(self, action: Action, state: RunState) -> None:
@@ -151,11 +151,11 @@ class AttemptHands:
     def broken(self) -> set[str]:
         return {name for name, node in self._nodes.items() if node.broken}
 
-    async def let_go(self, state: RunState) -> None:
+    async def detach(self, state: RunState) -> None:
         """Every node that may have ranks, within their grace and ``LET_GO_WITHIN_S``."""
         self._listener = None
         may = [name for name, node in state.planned() if not (node.concluded or node.lost)]
-        telling = asyncio.gather(*(self._nodes[n].let_go() for n in may), return_exceptions=True)
+        telling = asyncio.gather(*(self._nodes[n].detach() for n in may), return_exceptions=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(state.request.budgets.grace_s + LET_GO_WITHIN_S):
                 await telling
@@ -215,8 +215,12 @@ class AttemptHands:
         match action:
             case Launch(share=share):
                 assert state.plan is not None
-                port = state.port if share.node_rank == 0 else None
-                await node.launch(share, port, independent=state.plan.rung == Rung.LEASES)
+                await node.launch(
+                    share,
+                    state.port if share.node_rank == 0 else None,
+                    independent=state.plan.rung == CommMode.LEASES,
+                    facts=state.nodes[action.node].facts,
+                )
             case Reach(addresses=addresses, port=port):
                 await node.reach(addresses, port)
             case Stop(grace_s=grace_s):
@@ -232,10 +236,10 @@ class AttemptHands:
 
 
 _PLAIN = {
-    Connect: NodeHand.connect,
-    Probe: NodeHand.probe,
-    Clear: NodeHand.clear,
-    Sync: NodeHand.sync,
-    Prepare: NodeHand.prepare,
-    OfferRendezvous: NodeHand.offer_rendezvous,
+    Connect: NodeHandle.connect,
+    Probe: NodeHandle.probe,
+    Clear: NodeHandle.clear,
+    Sync: NodeHandle.sync,
+    Prepare: NodeHandle.prepare,
+    OfferRendezvous: NodeHandle.offer_rendezvous,
 }

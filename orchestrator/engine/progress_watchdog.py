@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.run.events import Event, Progressed, RankExited, Reported
 from orchestrator.core.run.evidence import Stalled
 from orchestrator.core.run.hang import Activity, suspect
@@ -40,7 +40,7 @@ class _Heard:
     done: bool = False
 
 
-class Pulse:
+class ProgressWatchdog:
     """An observer of one run that posts ``Stalled``. ``broken`` names nodes without a link."""
 
     def __init__(
@@ -153,7 +153,7 @@ class Pulse:
         state = self._state
         if not state.launching or state.halted or state.plan is None:
             return False
-        if state.plan.rung == Rung.LEASES:
+        if state.plan.rung == CommMode.LEASES:
             return False
         asked = state.request.budgets.hang_asked
         return asked or self._reported or any(state.positions.values())

@@ -27,9 +27,9 @@ from orchestrator.core.run.events import (
 from orchestrator.core.run.state import EPOCH_STEP, RunState, new_state
 from orchestrator.core.verdict.result import Result
 from orchestrator.core.verdict.verdict import conclude
-from orchestrator.engine.action_runner import Hands
-from orchestrator.engine.network.link_watchdog import Dialler, LinkWatch
-from orchestrator.engine.progress_watchdog import Pulse
+from orchestrator.engine.action_runner import ActionRunner
+from orchestrator.engine.network.link_watchdog import LinkWatchdog, TcpDialer
+from orchestrator.engine.progress_watchdog import ProgressWatchdog
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.diagnose_run import with_diagnosis
 from orchestrator.engine.support.interrupts import Abandoned
@@ -82,7 +82,7 @@ async def _drive(engine: _Engine, events: list[Event]) -> Result:
         with engine.interrupts.handled(engine.request_stop, engine.leave):
             return await engine.run(events)
     except OSError as error:
-        await engine.let_go()
+        await engine.detach()
         raise not_written(engine.folder, error) from error
     finally:
         await engine.close()
@@ -110,11 +110,11 @@ class _Engine:
         self._synced_epoch = 0
         self._queue: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         self._timings = timings
-        self._pulse = Pulse(state, context.clock, self._queue.put_nowait, self._broken)
-        self._links = LinkWatch(state, context.clock, self._queue.put_nowait, self._nodes)
+        self._pulse = ProgressWatchdog(state, context.clock, self._queue.put_nowait, self._broken)
+        self._links = LinkWatchdog(state, context.clock, self._queue.put_nowait, self._nodes)
         watches = (self._pulse, self._links)
         self._context = replace(context, observers=(*context.observers, *watches))
-        self._hands = Hands(self._context, self._queue.put_nowait)
+        self._hands = ActionRunner(self._context, self._queue.put_nowait)
 
     async def run(self, events: list[Event]) -> Result:
         watching = [asyncio.create_task(watch.run()) for watch in (self._pulse, self._links)]
@@ -128,9 +128,9 @@ class _Engine:
             await asyncio.gather(*watching, return_exceptions=True)
         return self._conclude()
 
-    async def let_go(self) -> None:
+    async def detach(self) -> None:
         """Nothing that happens can be written down: the ranks end now, and the run is resumable."""
-        await self._hands.let_go(self._state)
+        await self._hands.detach(self._state)
 
     async def close(self) -> None:
         await self._hands.close()
@@ -143,7 +143,7 @@ class _Engine:
     def _broken(self) -> Collection[str]:
         return self._hands.broken()
 
-    def _nodes(self) -> Mapping[str, Dialler]:
+    def _nodes(self) -> Mapping[str, TcpDialer]:
         return self._hands.nodes
 
     def leave(self) -> None:

@@ -117,7 +117,7 @@ def _with_reservations(module: str, name: str) -> Callable[[Call], Result]:
 
 
 def _watch(call: Call) -> Result:
-    from orchestrator.node_agent.attempt.watch import Watch, check_cursors
+    from orchestrator.node_agent.attempt.watch import WatchStream, check_cursors
 
     request, watches = call.request, call.context.watches
     run = call.layout.run(request.get("run"), request.get("node"))
@@ -127,7 +127,7 @@ def _watch(call: Call) -> Result:
     if len(watches) >= MAX_WATCHES:
         raise AgentFault(BUSY, f"there are {MAX_WATCHES} watches on this channel already")
     id = request["id"]
-    watches[id] = Watch(id, call.context.writer, attempt, cursors, rate_limit)
+    watches[id] = WatchStream(id, call.context.writer, attempt, cursors, rate_limit)
     return {"watch": id}
 
 

@@ -9,6 +9,27 @@ import os
 import sys
 
 
+def expand(workdir: str) -> str:
+    """``workdir`` with ``$NAME`` and ``${NAME}`` replaced by what they are here.
+
+    Raises ``ValueError`` for one that is not set or empty, and if no absolute path comes of it.
+    """
+    if "$" not in workdir:
+        return workdir
+    import pwd
+    import re
+
+    name = pwd.getpwuid(os.geteuid()).pw_name
+    known = {"USER": name, "LOGNAME": name, "HOME": os.path.expanduser("~"), **os.environ}
+    for variable in re.findall(r"\$\{?(\w+)", workdir):
+        if not known.get(variable):
+            raise ValueError("workdir %s: $%s is not set where commands run" % (workdir, variable))
+    path = re.sub(r"\$(?:(\w+)|\{(\w+)\})", lambda m: known[m.group(1) or m.group(2)], workdir)
+    if not path.startswith(("/", "~/")):
+        raise ValueError("workdir %s: it becomes %s, not an absolute path" % (workdir, path))
+    return path
+
+
 def find(workdir: str, digest: str) -> "tuple[str, str] | None":
     """The work directory and the agent's directory; None unless all is as we would leave it."""
     us = os.geteuid()
@@ -36,10 +57,14 @@ def start() -> None:
     nonce = header["nonce"]
     here = None
     try:
+        header["workdir"] = expand(header["workdir"])
         if sys.version_info >= (3, 8):
             here = find(header["workdir"], header["digest"])
     except OSError:
         pass
+    except ValueError as error:
+        os.write(1, ("\n%s refused %s\n" % (nonce, error)).encode())
+        return
     if here is None:
         os.write(1, ("\n%s need\n" % nonce).encode())
         scope: "dict[str, object]" = {}

@@ -22,13 +22,15 @@ from .diagnose import met as diagnose_met
 from .errors import BenchError, Stopped
 from .fan_out import fan_out
 from .finetune import finetune, finetune_markdown, met
+from .first_run import GOAL, first_run_markdown, first_runs, ratios
 from .imports import import_profile, imports
 from .launch import deepspeed_environment, launch
 from .machine import describe
 from .partition import HOSTS, Partition, figures, partition_markdown
 from .probe import probe
 from .profile import profile
-from .report import Measured, as_json, judged, markdown
+from .promises import measure_promises, promises_markdown
+from .report import Measured, as_json, judged, markdown, table
 from .rounds import Scenario, perform, say
 from .stats import MIN_SAMPLES
 from .sync import sync
@@ -120,6 +122,26 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="Contacts nobody, and needs neither root nor GPUs.",
     )
     diagnose.add_argument("--json", type=Path, metavar="FILE", help="every case, for machines")
+    promise = commands.add_parser(
+        "promises",
+        help="the times that are promised under faults, held to the promise itself",
+        epilog="Runs the tests that measure them, alone: let the machine do nothing else. "
+        "Needs what the tests need.",
+    )
+    promise.add_argument("--repeats", type=_repeats, default=1, metavar="N", help="default: 1")
+    promise.add_argument("--json", type=Path, metavar="FILE", help="every time, for machines")
+    promise.add_argument("--python", default=sys.executable, metavar="PROGRAM")
+    promise.add_argument(
+        "tests", nargs="*", metavar="TEST", help="a file, folder or test of these (default: all)"
+    )
+    first = commands.add_parser(
+        "first-run",
+        help="the README's first command in a fresh clone, against that of another commit",
+        epilog="Needs git and a package index; a run takes minutes and 1.5 GB of disk.",
+    )
+    first.add_argument("--commit", default="HEAD", metavar="C", help="ours (default: HEAD)")
+    first.add_argument("--against", required=True, metavar="C", help="a commit of this repository")
+    first.add_argument("--repeats", type=_repeats, default=3, metavar="N", help="default: 3")
     return parser.parse_args(argv)
 
 
@@ -212,11 +234,38 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     return MET if diagnose_met(cases) else MISSED
 
 
+def _promises(arguments: argparse.Namespace) -> int:
+    facts = describe(arguments.python, None)
+    with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
+        found = measure_promises(
+            arguments.python, arguments.repeats, arguments.tests, Path(scratch)
+        )
+    if arguments.json:
+        times = [asdict(time) | {"kept": time.kept} for time in found.times]
+        text = json.dumps({"schema_version": 1, "machine": facts, "times": times}, indent=1)
+        arguments.json.write_text(text + "\n")
+    print(promises_markdown(facts, found), end="", flush=True)
+    if not found.kept:
+        return MISSED
+    return MET if found.sound else FAILED
+
+
+def _first_run(arguments: argparse.Namespace) -> int:
+    ours, other = arguments.commit, arguments.against
+    runs = list(first_runs((ours, other), arguments.repeats))
+    facts = list(describe(sys.executable, None).items())
+    print(table(("what", "value"), facts) + "\n", flush=True)
+    print(first_run_markdown(runs, ours, other), flush=True)
+    return MET if all(ratio <= GOAL for ratio in ratios(runs, ours, other).values()) else MISSED
+
+
 COMMANDS = {
     "control-plane": _control_plane,
     "partition": _partition,
     "finetune": _finetune,
     "diagnose": _diagnose,
+    "promises": _promises,
+    "first-run": _first_run,
 }
 
 

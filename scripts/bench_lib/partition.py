@@ -133,8 +133,9 @@ class Partition:
         (self.workload / SCRIPT).write_text(PROGRAM)
         for host in self.bed.names(HOSTS):
             (self.bed.hosts.home(host) / SCRIPT).write_text(PROGRAM)
-            kit = ROOT / "workloads" / "orchestrate_kit.py"
-            shutil.copy(kit, self.bed.hosts.home(host) / kit.name)
+            kit = ROOT / "workloads" / "orchestrate_kit"
+            home = self.bed.hosts.home(host)
+            shutil.copytree(kit, home / kit.name, ignore=shutil.ignore_patterns("__pycache__"))
 
     def rounds(self, count: int) -> Iterator[Round]:
         for number in range(1, count + 1):

@@ -112,7 +112,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="outputs-may-leave-their-folder",
         promise="nothing from a node is written outside the run's folder",
-        file=f"{_ENGINE}/node/collect_outputs.py",
+        file="orchestrator/parsing/replies/output_listing.py",
         old='part in {"", ".", ".."}',
         new='part in {"", "."}',
         tests=(f"{_UNTRUSTED}::test_a_listing_that_lies_is_refused",),

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "orchestrator"
 NODE_SIDE = PACKAGE / "node_agent"
-KIT = ROOT / "workloads" / "orchestrate_kit.py"
+KIT = ROOT / "workloads" / "orchestrate_kit"
 _GENERATED = {"__pycache__", "build", "dist", "node_modules"}
 
 
@@ -121,6 +121,12 @@ def called_name(call: ast.Call) -> str:
 def calls(module: Module) -> Iterator[ast.Call]:
     """Every call in the module."""
     return (node for node in ast.walk(module.tree) if isinstance(node, ast.Call))
+
+
+def words(text: ast.Constant) -> str:
+    """What a string of :func:`texts` says."""
+    assert isinstance(text.value, str)
+    return text.value
 
 
 def texts(module: Module) -> Iterator[ast.Constant]:

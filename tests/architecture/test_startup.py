@@ -9,6 +9,9 @@ import sys
 import pytest
 
 from tests.architecture.source import ROOT
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 HEAVY = "asyncssh jinja2 numpy paramiko pydantic ray rich torch transformers".split()
 PROGRAM = """
@@ -28,7 +31,7 @@ def test_asking_for_help_loads_nothing_heavy(arguments: list[str]) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
     )
 

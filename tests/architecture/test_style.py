@@ -31,7 +31,9 @@ SHELL_CALLS = frozenset(
 )
 MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 60
-BINARY_SUFFIXES = frozenset({".gif", ".gz", ".jpg", ".pdf", ".png", ".safetensors", ".whl", ".zip"})
+BINARY_SUFFIXES = frozenset(
+    {".gif", ".gz", ".jpg", ".pdf", ".pickle", ".png", ".safetensors", ".whl", ".zip"}
+)
 
 
 def test_no_program_hands_a_string_to_a_shell() -> None:

@@ -12,6 +12,8 @@ import pytest
 from bench_lib.errors import BenchError
 from bench_lib.finetune import finetune, finetune_markdown, met
 
+pytestmark = pytest.mark.slow
+
 
 def side(name: str, rate: float) -> dict[str, Any]:
     figures = {"tokens_per_s_per_gpu": rate, "lowest": rate - 1, "highest": rate + 1, "steps": 5}

@@ -8,13 +8,18 @@ import sys
 from pathlib import Path
 
 import bench_lib.finetune
+import pytest
+
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = Path(bench_lib.finetune.__file__).parent / "programs" / "finetune_gradients.py"
 
 
 def test_ours_are_as_near_as_the_usual_ones_and_fp8_is_within_its_rounding() -> None:
     argv = [sys.executable, str(PROGRAM), "--length", "64"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=scaled(120))
     told = {record["name"]: record for record in map(json.loads, done.stdout.splitlines())}
     apart = {name: record["apart"] for name, record in told.items() if name != "fp32"}
     assert 0 < apart["ours"]["all"] < 1.25 * apart["usual, autocast"]["all"]

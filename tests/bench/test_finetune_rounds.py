@@ -11,12 +11,16 @@ from typing import Any
 import bench_lib.finetune
 import pytest
 
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(bench_lib.finetune.__file__).parent / "programs" / "finetune_rounds.py"
 
 
 def told(*options: str) -> dict[str, dict[str, Any]]:
     argv = [sys.executable, str(PROGRAM), "--steps", "10", "--length", "32", *options]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=scaled(120))
     return {record["name"]: record for record in map(json.loads, done.stdout.splitlines())}
 
 

@@ -14,6 +14,8 @@ import pytest
 from virtual_hosts_lib.processes import Process, is_running
 from virtual_hosts_lib.state import find_processes
 
+from tests.time_limits import Deadline, communicate, wait_for_exit
+
 PROGRAM = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 DEADLINE_S = 60.0
 
@@ -33,10 +35,10 @@ def test_a_signal_ends_hosts_processes_and_files(tmp_path: Path, number: signal.
     try:
         processes = _wait_for_hosts(tmp_path, bench)
         bench.send_signal(number)
-        stdout, stderr = bench.communicate(timeout=DEADLINE_S)
+        stdout, stderr = communicate(bench, DEADLINE_S)
     finally:
         bench.kill()
-        bench.wait(DEADLINE_S)
+        wait_for_exit(bench, DEADLINE_S)
 
     assert bench.returncode == 128 + number, stderr
     assert stdout == ""
@@ -46,8 +48,8 @@ def test_a_signal_ends_hosts_processes_and_files(tmp_path: Path, number: signal.
 
 def _wait_for_hosts(folder: Path, bench: subprocess.Popen[str]) -> list[Process]:
     """The processes of the benchmark's hosts, once they are all up."""
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
+    deadline = Deadline(DEADLINE_S)
+    while not deadline.passed:
         assert bench.poll() is None, bench.communicate()
         for state in folder.glob("*/hosts/hosts.json"):
             return find_processes(json.loads(state.read_text()))

@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import pytest
 from bench_lib.imports import parse_imports
 from bench_lib.report import Measured, as_json, judged, markdown, table
 from bench_lib.rounds import Case, Scenario
@@ -42,6 +43,7 @@ def test_paths_differ_and_stay_shallow(count: int, seed: int) -> None:
     assert all(2 <= len(path.parts) <= 5 for path in made)
 
 
+@pytest.mark.processes
 def test_the_same_tree_is_made_again(tmp_path: Path) -> None:
     """Two runs of the benchmark send the same bytes under the same names."""
     contents = []

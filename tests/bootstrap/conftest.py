@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.time_limits import Deadline, communicate
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 DEADLINE_S = 60.0
 PROGRAM = """
@@ -62,7 +64,7 @@ class Checkout:
     def run(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run to the end; ``settings`` are added to the environment."""
         with self.start(*arguments, **settings) as process:
-            stdout, stderr = process.communicate(timeout=DEADLINE_S)
+            stdout, stderr = communicate(process, DEADLINE_S)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
@@ -111,7 +113,7 @@ def built(built_once: Checkout, tmp_path: Path) -> Checkout:
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
     """Raises ``AssertionError`` when the condition does not hold within the deadline."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = Deadline(DEADLINE_S)
     while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_S} s"
+        assert not deadline.passed, f"{what}: not within {deadline}"
         time.sleep(0.02)

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.bootstrap.conftest import Checkout, wait_until
+from tests.time_limits import communicate, scaled
+
+pytestmark = pytest.mark.processes
 
 # A build backend that needs nothing from an index: it reports its start, and waits for a permit.
 BACKEND = """
@@ -29,7 +32,7 @@ FILES = {
 
 def build_wheel(directory, config_settings=None, metadata_directory=None):
     (HERE / "started").touch()
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 900
     while not (HERE / "permit").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     name = "slow-1.0-py3-none-any.whl"
@@ -79,7 +82,7 @@ def test_two_that_start_at_once_build_one_environment(fresh: Checkout, slow: Slo
     waiting = second.stderr.readline()
     builder = fresh.builder()
     slow.permit()
-    (first_out, first_err), (second_out, _) = (p.communicate(timeout=60) for p in (first, second))
+    (first_out, first_err), (second_out, _) = (communicate(p, 60) for p in (first, second))
 
     assert f"waiting for process {builder}" in waiting
     assert (first.returncode, second.returncode) == (7, 7), first_err
@@ -117,7 +120,7 @@ def test_a_killed_build_is_neither_used_nor_joined(fresh: Checkout, slow: SlowPa
     first = fresh.start()
     wait_until(slow.started, "the first is installing")
     os.kill(fresh.builder(), signal.SIGKILL)
-    first.communicate(timeout=60)
+    communicate(first, 60)
     assert first.returncode == 128 + signal.SIGKILL
     assert len(fresh.environments()) == 1, "half an environment is left"
     assert fresh.ready() == []
@@ -126,7 +129,7 @@ def test_a_killed_build_is_neither_used_nor_joined(fresh: Checkout, slow: SlowPa
     assert second.stderr is not None
     waiting = second.stderr.readline()
     slow.permit()
-    _, stderr = second.communicate(timeout=60)
+    _, stderr = communicate(second, 60)
 
     assert "waiting for process" in waiting
     assert second.returncode == 7, stderr
@@ -142,7 +145,7 @@ def test_an_interrupted_build_stops_what_it_started(
     first = fresh.start()
     wait_until(slow.started, "the first is installing")
     os.kill(fresh.builder(), number)
-    first.communicate(timeout=60)
+    communicate(first, 60)
 
     assert first.returncode == 128 + number
     assert fresh.ready() == []
@@ -152,7 +155,7 @@ def test_an_interrupted_build_stops_what_it_started(
 def running_below(root: Path) -> list[str]:
     """The command lines that name a file of the checkout."""
     listing = subprocess.run(
-        ["ps", "-eo", "args"], stdout=subprocess.PIPE, text=True, check=True, timeout=30
+        ["ps", "-eo", "args"], stdout=subprocess.PIPE, text=True, check=True, timeout=scaled(30)
     )
     return [line for line in listing.stdout.splitlines() if str(root) in line]
 

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.bootstrap.conftest import Checkout, create_checkout, environment
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 
 def test_a_built_environment_is_used_without_a_word(built: Checkout) -> None:
@@ -53,7 +56,7 @@ def test_symbolic_links_lead_to_the_checkout(built: Checkout, tmp_path: Path, li
         cwd=bin_directory,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
     )
 
@@ -74,7 +77,7 @@ def test_the_working_directory_shadows_nothing(built: Checkout, tmp_path: Path) 
         cwd=tmp_path / "mine",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
     )
 

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD_LIMIT_S = 100
 
@@ -19,7 +23,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that the checkout makes."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-P", "-m", "hatchling", "build", "--target=wheel"]
-    subprocess.run([*command, f"--directory={folder}"], cwd=ROOT, check=True, timeout=BUILD_LIMIT_S)
+    subprocess.run(
+        [*command, f"--directory={folder}"], cwd=ROOT, check=True, timeout=scaled(BUILD_LIMIT_S)
+    )
     (built,) = folder.glob("*.whl")
     return built
 
@@ -30,7 +36,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("installed")
     options = ["--no-index", "--no-deps", "--quiet", "--disable-pip-version-check"]
     command = [sys.executable, "-P", "-m", "pip", "install", *options, f"--target={target}"]
-    subprocess.run([*command, str(wheel)], check=True, timeout=BUILD_LIMIT_S)
+    subprocess.run([*command, str(wheel)], check=True, timeout=scaled(BUILD_LIMIT_S))
     return target
 
 
@@ -62,7 +68,7 @@ def test_an_installation_finds_what_it_carries(installed: Path, tmp_path: Path) 
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        timeout=60,
+        timeout=scaled(60),
     )
 
     assert done.stdout == f"{installed / 'orchestrator' / 'bundled'}\n"
@@ -77,7 +83,7 @@ def test_an_installation_has_the_command(installed: Path, tmp_path: Path) -> Non
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        timeout=60,
+        timeout=scaled(60),
     )
 
     assert "orchestrate" in version.stdout

@@ -178,14 +178,28 @@ def test_secrets_are_not_read_for_showing(
 
 
 def test_importing_prints_an_inventory(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """stdout is the inventory, stderr the warnings; it can be used at once."""
-    (project / "hosts").write_text("a slots=2\nb slots=2 odd\n")
-    assert main(["cluster", "import", "hostfile", "hosts", "--name", "mine"]) == 0
+    """stdout is the inventory, stderr what was chosen and not taken; it can be used at once."""
+    (project / "hosts").write_text("a slots=2\nb slots=2\nc slots=2 odd\n")
+    command = ["cluster", "import", "hostfile", "hosts", "--name", "mine"]
+    assert main(command) == 2
+    assert "--skip-unknown" in capsys.readouterr().err
+    assert main([*command, "--skip-unknown"]) == 0
     out, err = capsys.readouterr()
     (project / "mine.yaml").write_text(out)
 
-    assert err == "warning: hosts:2: 'odd' is not understood\n"
+    warning, note = err.splitlines()
+    assert warning.startswith("warning: hosts:3: 'c slots=2 odd': ")
+    assert warning.endswith("; left out")
+    assert note == (
+        "note: hosts: read as a hostfile of Open MPI (slots=N); --dialect names another tool"
+    )
     assert "nodes: 2, workers: 2" in output(["cluster", "validate", "mine.yaml"], capsys)
+
+
+def test_a_dialect_belongs_to_a_hostfile(capsys: pytest.CaptureFixture[str]) -> None:
+    """Elsewhere it is an error, with the command that has it."""
+    assert main(["cluster", "import", "slurm", "x", "--dialect", "mpich"]) == 2
+    assert "import hostfile x --dialect mpich" in capsys.readouterr().err
 
 
 def test_importing_reads_standard_input(
@@ -316,6 +330,72 @@ def test_commands_and_executables_are_programs(project: Path) -> None:
     assert open_script(["/bin/date"], cwd=project).workload.program == ("/bin/date",)
 
 
+def test_a_module_of_the_project_is_run_from_where_it_lies(project: Path) -> None:
+    """Imported from the working directory, else the project's root; others are the nodes'."""
+    (project / ".git").mkdir()
+    for package in ("top", "src/pkg"):
+        (project / package).mkdir(parents=True)
+        (project / package / "__init__.py").write_text("")
+        (project / package / "mod.py").write_text("")
+    here = project / "src"
+    jobs = {
+        module: open_script(["python", "-O", "-m", module, "--lr", "1"], cwd=here).workload
+        for module in ("pkg.mod", "top.mod", "vllm.entrypoints.api_server")
+    }
+    assert {module: job.import_root for module, job in jobs.items()} == {
+        "pkg.mod": "src",
+        "top.mod": "",
+        "vllm.entrypoints.api_server": "",
+    }
+    assert jobs["pkg.mod"].python == ("-O", "-m", "pkg.mod")
+    assert {(job.entry, job.program) for job in jobs.values()} == {("", ())}
+
+
+@pytest.mark.parametrize(
+    "words,what,remedy",
+    [
+        (["-m", "pkg.mdo"], "pkg has no module mdo", "did you mean 'mod'?"),
+        (["-m", "pkg"], "the package has no __main__.py", ""),
+        (["-m", "pkg/mod.py"], "not the name of a module", "-m pkg.mod"),
+        (["./pkg"], "./pkg is a folder", "-m pkg"),
+        (["job.sh"], "job.sh is a file here", "./job.sh"),
+        (["train.ipynb"], "train.ipynb is a file here", "nbconvert"),
+        (["python", "trian.py"], "'trian.py' does not exist", "did you mean 'train.py'?"),
+        (["torchrun", "train.py"], "torchrun would start a world of its own", "-- train.py"),
+    ],
+)
+def test_what_nodes_could_not_run_is_found_before_any_contact(
+    project: Path,
+    words: list[str],
+    what: str,
+    remedy: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Exit 2, not 4: no node of this cluster exists."""
+    (project / "pkg").mkdir()
+    for name in ("pkg/__init__.py", "pkg/mod.py", "job.sh", "train.ipynb", "train.py"):
+        (project / name).write_text("")
+
+    for verb in ("run", "plan"):
+        assert main([verb, "--cluster", "nebius2x8", "--", *words]) == 2
+        error = capsys.readouterr().err
+        assert what in error
+        assert remedy in error
+
+
+def test_a_python_call_of_a_script_is_the_script(project: Path) -> None:
+    """Also one without .py, a folder, and one that only the nodes have."""
+    (project / "tool").write_text("")
+    (project / "app").mkdir()
+    (project / "app/__main__.py").write_text("")
+    called = open_script(["python", "-u", "tool", "x"], cwd=project)
+    assert (called.workload.entry, called.workload.python) == ("tool", ("-u",))
+    assert called.argv() == ("x",)
+    assert open_script(["python", "app"], cwd=project).workload.entry == "app"
+    there = open_script(["python", "/opt/app/main.py"], cwd=project).workload
+    assert (there.entry, there.python) == ("", ("/opt/app/main.py",))
+
+
 @pytest.mark.parametrize("words", [["trian.py"], ["./none.sh"], ["/nowhere/x.py"]])
 def test_a_script_that_does_not_exist_is_refused(project: Path, words: list[str]) -> None:
     """Before anything is contacted, with the nearest file of that folder."""
@@ -336,6 +416,7 @@ def test_a_script_outside_the_workdir_is_refused(project: Path) -> None:
         open_script(["train.py"], cwd=project, workdir=Path("sub"))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each shell gets its own."""

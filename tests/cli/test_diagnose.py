@@ -30,6 +30,7 @@ from orchestrator.core.verdict.result import (
 )
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import finished
+from tests.time_limits import scaled
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
 WATCHDOG = (
@@ -193,7 +194,7 @@ def test_a_degraded_run_says_where_to_look(home: Path, capsys: pytest.CaptureFix
     assert main(["diagnose", "r1"]) == 0
     out = capsys.readouterr().out
     assert out == (
-        "run r1 degraded: nothing failed for good; orchestrate show r1 tells what did on the way\n"
+        "run r1 degraded: nothing failed for good; orchestrate show r1 lists what did on the way\n"
     )
 
 
@@ -299,6 +300,7 @@ time.sleep(100)
 """
 
 
+@pytest.mark.processes
 def test_a_failed_run_says_why(tmp_path: Path, home: Path) -> None:
     """The failure still begins with rank and node; what the rank's log says comes with it."""
     (tmp_path / "job.py").write_text(JOB)
@@ -315,7 +317,7 @@ def test_a_failed_run_says_why(tmp_path: Path, home: Path) -> None:
         env={**os.environ, "ORCHESTRATE_HOME": str(home), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
     )
 

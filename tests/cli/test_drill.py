@@ -73,6 +73,7 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("handlers")
 def test_nodes_that_cannot_be_reached_are_told_before_anything_is_begun(
     inventory: str,

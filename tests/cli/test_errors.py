@@ -13,6 +13,7 @@ import pytest
 from orchestrator.cli import main as main_module
 from orchestrator.cli.main import main
 from tests.architecture.source import ROOT
+from tests.time_limits import wait_for_exit
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,7 @@ def test_mistakes_on_the_command_line(
 @pytest.mark.parametrize(
     "text,expected",
     [
-        ("name: c\nnodes: [a\n", "clusters/c.yaml:3:1: broken YAML"),
+        ("name: c\nnodes: [a\n", "clusters/c.yaml:2:8: the bracket [ is not closed"),
         ("name: c\nname: d\nnodes: [a]\n", "clusters/c.yaml:2:1: key 'name' is given twice"),
         ("name: c\nnods: [a]\nnodes: [a]", "clusters/c.yaml:2:1: unknown key 'nods'"),
         (
@@ -171,6 +172,7 @@ def _interrupt(**_: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.processes
 def test_a_reader_that_goes_away_is_no_error_message(project: Path) -> None:
     """`orchestrate ... | head` ends quietly."""
     process = subprocess.Popen(
@@ -183,7 +185,7 @@ def test_a_reader_that_goes_away_is_no_error_message(project: Path) -> None:
     assert process.stderr is not None
     process.stdout.close()
     try:
-        code = process.wait(timeout=60)
+        code = wait_for_exit(process, 60)
         error = process.stderr.read()
     finally:
         process.stderr.close()

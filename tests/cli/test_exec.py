@@ -9,6 +9,8 @@ import pytest
 
 from orchestrator.cli.main import main
 
+pytestmark = pytest.mark.processes
+
 INVENTORY = """
 name: here
 defaults: {transport: local}
@@ -82,3 +84,29 @@ def test_an_unreachable_node_does_not_stop_the_others(
     captured = capsys.readouterr()
     assert "here" in captured.out
     assert "gone: not reached" in captured.err
+
+
+BEHIND_SSH = """
+name: lab
+defaults: {ssh_config: ssh_config}
+nodes: [n1, n2]
+"""
+
+
+@pytest.mark.parametrize("verb", ["exec", "probe", "sync", "plan", "run"])
+@pytest.mark.parametrize("included", [False, True])
+def test_a_bad_line_of_ssh_config_is_found_before_any_contact(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, included: bool
+) -> None:
+    """With its file and line, whichever host it is about; as `ssh` refuses the whole file."""
+    bad = "Host other\n  HostName 192.0.2.11\n  Port abc\n"
+    (tmp_path / "more").write_text(bad)
+    (tmp_path / "ssh_config").write_text(f"Include {tmp_path}/more\n" if included else bad)
+    (tmp_path / "lab.yaml").write_text(BEHIND_SSH)
+    words = [] if verb in {"probe", "sync"} else ["--", "hostname"]
+
+    assert main([verb, "-C", str(tmp_path / "lab.yaml"), *words]) == 2
+
+    shown = capsys.readouterr().err
+    assert "bad port 'abc'" in shown
+    assert f"{tmp_path / ('more' if included else 'ssh_config')}:3" in shown

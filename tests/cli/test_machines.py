@@ -51,6 +51,7 @@ def records(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 # ---- probe --------------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 def test_equal_nodes_share_a_row(
     tmp_path: Path, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,6 +61,7 @@ def test_equal_nodes_share_a_row(
     assert rows[0].startswith("n[1-2]")
 
 
+@pytest.mark.processes
 def test_json_has_each_nodes_facts_and_one_result(
     tmp_path: Path, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +73,7 @@ def test_json_has_each_nodes_facts_and_one_result(
     assert (result["type"], result["status"], result["failure"]) == ("result", "succeeded", None)
 
 
+@pytest.mark.processes
 def test_a_node_that_cannot_be_asked_is_told_and_the_others_are_shown(
     tmp_path: Path, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +144,7 @@ def test_every_section_bears_what_was_not_found_out(machines: list[Facts]) -> No
 # ---- doctor -------------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 def test_doctor_finds_gpus_that_are_declared_and_not_there(
     tmp_path: Path, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +156,7 @@ def test_doctor_finds_gpus_that_are_declared_and_not_there(
     assert out.splitlines()[-1].startswith("unfit: 2 failed")
 
 
+@pytest.mark.processes
 def test_doctor_tells_machines_each_cell_and_one_result(
     tmp_path: Path, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,6 +171,7 @@ def test_doctor_tells_machines_each_cell_and_one_result(
     assert sum(result["checks"].values()) == len(cells)
 
 
+@pytest.mark.processes
 def test_doctor_looks_twice(
     tmp_path: Path, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,7 +198,7 @@ def test_what_was_not_measured_is_unproven_and_fails_only_if_that_is_asked(
     assert main(["doctor", "-C", str(path)]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-1].startswith("unproven: 2 not measured")
-    assert "?    n1: the kernel's log may not be read (OR-DOC-GPU-005)" in out
+    assert "?    n1: no permission to read the kernel log (OR-DOC-GPU-005)" in out
     assert main(["doctor", "-C", str(path), "--strict"]) == 4
 
 
@@ -213,6 +219,7 @@ def test_explain_says_where_every_variable_came_from(
     assert any("NVLS" in warning for warning in result["warnings"])
 
 
+@pytest.mark.processes
 def test_explain_of_one_variable_and_one_node(
     tmp_path: Path, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,9 @@ import pytest
 from tests.hosts.processes import Here, remains
 from tests.hosts.running import Desk, Job, open_desk, wait_until
 from tests.hosts.surviving import SCRIPT, STEPS, Work, faults, log_of, release, resumed
+from tests.time_limits import wait_for_exit
+
+pytestmark = pytest.mark.processes
 
 NODES = ("n1", "n2")
 
@@ -105,7 +108,7 @@ def test_a_run_has_one_coordinator(desk: Desk, work: Work) -> None:
     both = [desk.resume(job.run) for _ in range(2)]
     wait_until("one of them left", lambda: any(j.process.poll() is not None for j in both))
     release(Here(), job.run, ["here"])
-    assert sorted(j.process.wait(60) for j in both) == [0, 75]
+    assert sorted(wait_for_exit(j.process, 60) for j in both) == [0, 75]
     assert not list(faults(desk.folder(job.run), Here(), work))
 
 

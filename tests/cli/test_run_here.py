@@ -15,17 +15,21 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.store.bundled import bundled_kit
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result, write_result
 from orchestrator.cli.main import main
 from orchestrator.core.verdict.result import NodeResult
 from tests.architecture.source import ROOT
+from tests.time_limits import Deadline, communicate
+
+pytestmark = pytest.mark.processes
 
 # Tests beside these look at the same process table.
 RUN = f"r{os.getpid()}"
 KEYS = (
     "type schema_version run_id status exit_code cluster workload launcher ladder nodes "
-    "world_size metrics samples timings failure warnings report"
+    "world_size metrics outputs samples timings failure warnings report"
 )
 SCRIPT = """
 import json, os, sys, time
@@ -53,7 +57,7 @@ parameters: {wait: {type: bool, default: false, help: stay}}
 """
 
 
-class Place:
+class SourceLocation:
     """A project with an inventory of two nodes that are this machine, and a home."""
 
     def __init__(self, root: Path) -> None:
@@ -92,8 +96,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    place = Place(tmp_path)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SourceLocation:
+    place = SourceLocation(tmp_path)
     monkeypatch.chdir(place.project)
     monkeypatch.setenv("ORCHESTRATE_HOME", str(place.home))
     return place
@@ -119,13 +123,15 @@ def ranks_of(run: str, node: str) -> list[int]:
 
 
 def wait_for_ranks(run: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = Deadline(30)
     while not (ranks_of(run, "n1") and ranks_of(run, "n2")):
-        assert time.monotonic() < deadline, "the ranks did not start"
+        assert not deadline.passed, "the ranks did not start"
         time.sleep(0.05)
 
 
-def test_a_run_from_inventory_to_report(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_from_inventory_to_report(
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit 0, one result line with the promised keys, and everything on disk."""
     assert main(place.words("job.py")) == 0
     result = last_line(capsys.readouterr().out)
@@ -142,7 +148,30 @@ def test_a_run_from_inventory_to_report(place: Place, capsys: pytest.CaptureFixt
     assert b"\x1b[31m" in raw.read_bytes()
 
 
-def test_a_workload_runs_by_its_name(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ranks_know_what_the_probe_found(
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through the kit, each the facts of its own node, as `probe --json` shows them."""
+    (place.project / "facts.py").write_text(
+        "import json, orchestrate_kit as kit\n"
+        "(kit.output_dir() / 'facts.json').write_text(json.dumps(kit.facts()))\n"
+    )
+    assert main(place.words("facts.py")) == 0
+    capsys.readouterr()
+    assert main(["probe", "--cluster", str(place.cluster), "--json"]) == 0
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    for node, record in zip(("n1", "n2"), shown, strict=False):
+        path = place.home / "runs" / RUN / "artifacts" / node / "facts.json"
+        facts = json.loads(path.read_text())
+        asked = record["facts"]
+        names = ("node", "hostname", "boot_id", "cpus", "kernel", "driver", "hcas")
+        assert {name: facts[name] for name in names} == {name: asked[name] for name in names}
+
+
+def test_a_workload_runs_by_its_name(
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`orchestrate --cluster C --workload W` without a verb is a run; people get a summary."""
     words = ["--cluster", str(place.cluster), "--workload", "tiny", "--launcher", "direct"]
     assert main([*words, "--set", "wait=false"]) == 0
@@ -152,7 +181,7 @@ def test_a_workload_runs_by_its_name(place: Place, capsys: pytest.CaptureFixture
 
 
 def test_the_first_failure_is_named_with_its_evidence(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The rank, its last line and the log's path, on stderr; the report escapes them."""
     assert main(place.words("job.py", "--fail")) == 1
@@ -168,25 +197,25 @@ def test_the_first_failure_is_named_with_its_evidence(
     assert "&lt;script&gt;the reason" in page
 
 
-def test_stop_ends_a_running_job(place: Place) -> None:
+def test_stop_ends_a_running_job(place: SourceLocation) -> None:
     """From another terminal: every process is gone, the run is over, and its code says how."""
     with place.start("job.py", "--wait") as process:
         wait_for_ranks(RUN)
         assert main(["stop", RUN]) == 0
-        out, _ = process.communicate(timeout=30)
+        out, _ = communicate(process, 30)
     result = last_line(out)
     assert (result["status"], process.returncode) == ("stopped", 143)
     assert not ranks_of(RUN, "n1") + ranks_of(RUN, "n2")
 
 
 def test_stop_finishes_what_a_killed_coordinator_left(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After kill -9 the ranks are ended on the nodes and the run counts as stopped."""
     with place.start("job.py", "--wait") as process:
         wait_for_ranks(RUN)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=30)
+        communicate(process, 30)
     assert main(["ps"]) == 0
     told = capsys.readouterr()
     assert "unattended" in told.out
@@ -200,7 +229,7 @@ def test_stop_finishes_what_a_killed_coordinator_left(
 
 
 @pytest.fixture
-def bad(place: Place) -> Iterator[Place]:
+def bad(place: SourceLocation) -> Iterator[SourceLocation]:
     """Whatever was asked, nothing may have been begun."""
     yield place
     assert not (place.home / "runs").exists()
@@ -226,7 +255,7 @@ def bad(place: Place) -> Iterator[Place]:
     ],
 )
 def test_bad_input_is_refused_before_anything_happens(
-    bad: Place,
+    bad: SourceLocation,
     capsys: pytest.CaptureFixture[str],
     options: list[str],
     job: list[str],
@@ -241,7 +270,7 @@ def test_bad_input_is_refused_before_anything_happens(
 
 
 def test_plan_asks_the_nodes_and_leaves_nothing(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The real interpreter and the exact argv; offline says that it assumes; no run is made."""
     words = ["plan", "--cluster", str(place.cluster), "--launcher", "direct"]
@@ -253,12 +282,12 @@ def test_plan_asks_the_nodes_and_leaves_nothing(
     assert main([*words, "--offline", "--json", "--", "job.py"]) == 0
     (record,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert record["plan"]["assumed"] is True
-    assert record["travels"]["files"] == 4
+    assert record["travels"]["files"] == 3 + len(list(bundled_kit().glob("*.py")))
     assert not (place.home / "runs").exists()
 
 
 def test_stop_visits_a_lost_node_of_a_finished_run(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: SourceLocation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run that ended with a lost node may have left ranks there; stop goes and looks."""
     assert main(place.words("job.py")) == 0
@@ -281,11 +310,11 @@ def test_stop_visits_a_lost_node_of_a_finished_run(
         ([], 60.0, "ranks end 60 s after"),
         (["--budget", "lease=90"], 90.0, "ranks end 90 s after"),
         (["--unattended", "300"], 300.0, "ranks end 300 s after"),
-        (["--unattended", "continue"], None, "ranks go on until they are done"),
+        (["--unattended", "continue"], None, "ranks run until they are done"),
     ],
 )
 def test_plan_says_what_ranks_do_unattended(
-    place: Place,
+    place: SourceLocation,
     capsys: pytest.CaptureFixture[str],
     options: list[str],
     lease_s: float | None,

@@ -7,20 +7,25 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.store.history import History, HistoryEntry
 from orchestrator.adapters.store.journal import Journal
-from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.adapters.store.run_list import write_result
+from orchestrator.adapters.store.layout import Layout, RunFolder
+from orchestrator.adapters.store.run_list import read_result, write_result
 from orchestrator.cli.main import main
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.outcome import Signalled
-from orchestrator.core.run.events import RankExited
+from orchestrator.core.model.workload import Direction
+from orchestrator.core.run.events import Collected, RankExited
+from orchestrator.core.verdict.result import MetricResult, Result
 from orchestrator.engine.oneshot.cleanup import NodeVisit
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import LOGS, begin, events_of, finished
+from tests.time_limits import communicate, scaled
 
 KILLED = RankExited(node="a", rank=0, outcome=Signalled(9), at=1.0, last_line="boom")
 
@@ -82,6 +87,59 @@ def test_show_tells_the_result(home: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["show", "r", "--json"]) == 0
     (record,) = lines_of(capsys.readouterr().out)
     assert (record["type"], record["status"], record["exit_code"]) == ("result", "failed", 1)
+
+
+def test_a_cleaned_run_is_remembered(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its folder is gone; the history still lists it and shows its result."""
+    folder = finished(home)
+    result = read_result(folder)
+    assert result is not None
+    remember(home, result, finished=10.0)
+    assert main(["clean", "r1", "--local"]) == 0
+    capsys.readouterr()
+    assert main(["ps"]) == 0
+    assert "succeeded, cleaned" in capsys.readouterr().out
+    assert main(["ps", "--json"]) == 0
+    (record,) = lines_of(capsys.readouterr().out)
+    assert (record["run_id"], record["cleaned"]) == ("r1", True)
+    assert main(["show", "r1"]) == 0
+    assert capsys.readouterr().out.startswith("succeeded  job on test")
+
+
+def test_show_compares_with_earlier_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the median of those before it, with the better direction as the workload declared it."""
+    folder = finished(home)
+    result = read_result(folder)
+    assert result is not None
+    speed = MetricResult(value=110.0, unit="tok/s", direction=Direction.HIGHER)
+    for number, value in enumerate([100.0, 90.0, 1000.0]):
+        metrics = {"speed": replace(speed, value=value)}
+        remember(home, replace(result, run_id=f"old{number}", metrics=metrics), finished=number)
+    now = replace(result, metrics={"speed": speed})
+    write_result(folder, now)
+    remember(home, now, finished=9.0)
+    assert main(["show", "last"]) == 0
+    shown = capsys.readouterr().out
+    assert "against the median of 3 earlier runs" in shown
+    assert "speed  100 tok/s  +10.0 %, better" in shown
+
+
+def test_a_history_that_cannot_be_read_costs_a_warning(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished(home)
+    Layout(home).history.write_bytes(b"this is no database" * 100)
+    assert main(["show", "last"]) == 0
+    assert main(["ps"]) == 0
+    out, err = capsys.readouterr()
+    assert "r1" in out
+    assert "not read" in err
+
+
+def remember(home: Path, result: Result, *, finished: float) -> None:
+    """Put a row into the history."""
+    entry = HistoryEntry(started=0.0, finished=finished, preset=None, code="", result=result)
+    History(Layout(home).history).record(entry)
 
 
 def test_show_of_a_run_without_result(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +254,7 @@ def test_attach_and_logs_follow_without_gap(home: Path, capsys: pytest.CaptureFi
     writer = Writer(folder)
     writer.start()
     assert main(["attach", "r1", "--json", "-f"]) == 0
-    writer.join(10)
+    writer.join(scaled(10))
     *records, last = lines_of(capsys.readouterr().out)
     assert last["type"] == "result"
     told = [record["event"] for record in records if isinstance(record["event"], dict)]
@@ -229,7 +287,7 @@ def coordinator(home: Path) -> Iterator[tuple[RunFolder, list[subprocess.Popen[s
     yield folder, started
     for process in started:
         process.kill()
-        process.communicate(timeout=10)
+        communicate(process, 10)
 
 
 def start(folder: RunFolder, signals: int) -> subprocess.Popen[str]:
@@ -244,6 +302,7 @@ def start(folder: RunFolder, signals: int) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("options,signals", [([], "SIGTERM"), (["--now"], "SIGTERM SIGINT")])
 def test_stop_asks_the_coordinator_and_waits(
     coordinator: tuple[RunFolder, list[subprocess.Popen[str]]], options: list[str], signals: str
@@ -258,6 +317,7 @@ def test_stop_asks_the_coordinator_and_waits(
     assert main(["stop", "r1"]) == 0
 
 
+@pytest.mark.processes
 def test_stop_has_a_deadline(
     coordinator: tuple[RunFolder, list[subprocess.Popen[str]]],
     capsys: pytest.CaptureFixture[str],
@@ -282,6 +342,32 @@ def test_clean_removes_only_what_is_over(home: Path, capsys: pytest.CaptureFixtu
     assert "removed r1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("damage", [False, True])
+def test_clean_keeps_a_run_whose_outputs_were_not_collected(
+    home: Path, capsys: pytest.CaptureFixture[str], damage: bool
+) -> None:
+    """They may exist on the nodes alone; so if the journal cannot be read."""
+    folder = begin(home)
+    events, result = events_of()
+    kept = [to_json(event) for event in events if not isinstance(event, Collected)]
+    with Journal(folder.journal) as journal:
+        journal.append_many((float(at), event) for at, event in enumerate(kept))
+    write_result(folder, result)
+    if damage:
+        folder.journal.write_text("garbage\n" + folder.journal.read_text())
+
+    assert main(["clean", "r1"]) == 75
+
+    said = capsys.readouterr().err
+    if damage:
+        assert "unknown whether its outputs were collected" in said
+    else:
+        assert "r1: a: its outputs were not collected" in said
+    assert "orchestrate clean r1 --discard" in said
+    assert folder.path.exists()
+
+
+@pytest.mark.processes
 def test_clean_of_hosts_that_are_gone_says_what_still_works(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

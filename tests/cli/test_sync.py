@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.store.bundled import bundled_kit
 from orchestrator.cli.main import main
+
+pytestmark = pytest.mark.processes
+KIT = [f".orchestrate/kit/orchestrate_kit/{p.name}" for p in sorted(bundled_kit().glob("*.py"))]
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def test_the_project_arrives_and_is_not_sent_twice(
     (sent,) = first["nodes"]  # type: ignore[misc]
     (again,) = second["nodes"]  # type: ignore[misc]
     assert (first["exit"], second["exit"], first["digest"]) == (0, 0, second["digest"])
-    assert (sent["sent_files"], again["sent_files"]) == (2, 0)  # the script and the kit
+    assert (sent["sent_files"], again["sent_files"]) == (1 + len(KIT), 0)
     copy = tmp_path / "node" / "node" / "snapshots" / str(first["digest"])
     assert (copy / "train.py").read_text() == "print('hello')\n"
     assert not (copy / "__pycache__").exists()
@@ -58,9 +62,32 @@ def test_what_was_left_out_is_told_with_its_rule(
     """People see which rule kept a file here."""
     assert main(["sync", "-C", inventory, "--workdir", str(project)]) == 0
     out = capsys.readouterr().out
-    assert "2 files" in out
-    assert "skipped by" in out
+    assert f"{1 + len(KIT)} files" in out
+    assert "left out: default: __pycache__: 1 file" in out
     assert "__pycache__" in out
+
+
+def test_a_dry_run_names_every_file_and_contacts_nobody(
+    inventory: str, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a cluster or without one: what would travel, and what not by which rule."""
+    for cluster in ([], ["-C", inventory]):
+        assert main(["sync", *cluster, "--workdir", str(project), "--dry-run"]) == 0
+        out, err = capsys.readouterr()
+        assert out.splitlines()[-1 - len(KIT) :] == [*KIT, "train.py"]
+        assert "left out: default: __pycache__" in out
+        assert "nothing was sent" in err
+    assert main(["sync", "--workdir", str(project), "--dry-run", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["paths"] == [*KIT, "train.py"]
+    assert (record["nodes"], record["skipped"][0]["rule"]) == ([], "default: __pycache__")
+    assert not (tmp_path / "node").exists()
+
+
+def test_a_sync_needs_a_cluster(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only a dry run goes without."""
+    assert main(["sync", "--workdir", str(project)]) == 2
+    assert "--cluster" in capsys.readouterr().err
 
 
 def test_a_node_that_cannot_be_reached_fails_the_sync(

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from orchestrator.core.sharing.leases import Leases, Worker
-from orchestrator.core.sharing.ledger import Answer, Ledger, Place
+from orchestrator.core.sharing.ledger import Acceptance, Ledger, OutputLocation
 
-NOWHERE = Place(0, 0, 0)
+NOWHERE = OutputLocation(0, 0, 0)
 
 
 def digest(text: str) -> bytes:
@@ -56,21 +56,21 @@ class Work:
                 if group in queue and queue[0] != group:
                     queue.remove(group)
 
-    def answer(self, who: Worker | None, sample: int, output: str = "right") -> Answer:
+    def answer(self, who: Worker | None, sample: int, output: str = "right") -> Acceptance:
         group = self.ledger.group_of(sample)
         before = self.ledger.is_settled(group)
         answer = self.ledger.accept(sample, digest(f"{sample} {output}"), NOWHERE, 1.0)
-        self.counted[sample] = self.counted.get(sample, 0) + (answer is Answer.ACCEPTED)
+        self.counted[sample] = self.counted.get(sample, 0) + (answer is Acceptance.ACCEPTED)
         if not before and self.ledger.is_settled(group):
             self.leases.settle(group, who)
         if who is not None:
             self.leases.heard(who, self.now)
         return answer
 
-    def give_up(self, groups: Sequence[int]) -> None:
+    def fail_groups(self, groups: Sequence[int]) -> None:
         for group in groups:
             for sample in self.ledger.samples_of(group):
-                if self.ledger.give_up(sample) and self.ledger.is_settled(group):
+                if self.ledger.fail_groups(sample) and self.ledger.is_settled(group):
                     self.leases.settle(group, None)
 
     def work(self, who: Worker, seconds: float, most: int | None = None) -> None:
@@ -84,14 +84,14 @@ class Work:
         if most is None:
             busy.queue.popleft()
             busy.busy_s += seconds
-            self.give_up(self.leases.worked(who, [group], busy.busy_s, self.now))
+            self.fail_groups(self.leases.worked(who, [group], busy.busy_s, self.now))
 
     def die(self, who: Worker) -> None:
         del self.workers[who]
-        self.give_up(self.leases.leave(who))
+        self.fail_groups(self.leases.leave(who))
 
     def expire(self) -> None:
-        self.give_up(self.leases.expire(self.now))
+        self.fail_groups(self.leases.expire(self.now))
 
 
 class Timed:
@@ -153,7 +153,7 @@ class Timed:
         for sample in self.work.ledger.samples_of(group):
             self.work.answer(who, sample)
         self.ended = self.work.now
-        self.work.give_up(self.work.leases.worked(who, [group], busy.busy_s, self.work.now))
+        self.work.fail_groups(self.work.leases.worked(who, [group], busy.busy_s, self.work.now))
         self._hand_out()
 
 

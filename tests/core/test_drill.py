@@ -13,12 +13,12 @@ from orchestrator.core.base.problem import Problem
 from orchestrator.core.drill import (
     NOTHING_LEFT,
     Drill,
+    DrillFinding,
     DrillLimits,
     DrillOutcome,
-    Finding,
-    Kept,
     Moment,
     Promise,
+    PromiseKept,
     after,
     drills,
     judge,
@@ -60,42 +60,44 @@ def numbered(*lines: int) -> bytes:
 @given(st.floats(0, 100), st.floats(0, 100))
 def test_a_time_is_kept_exactly_up_to_its_limit(limit_s: float, seconds: float) -> None:
     """At the limit is kept, beyond it is broken, and what was measured is told in both cases."""
-    judged = judge(Promise(name="x", text="x", limit_s=limit_s), Finding(seconds=seconds))
-    assert (judged.verdict is Kept.KEPT) == (seconds <= limit_s)
+    judged = judge(Promise(name="x", text="x", limit_s=limit_s), DrillFinding(seconds=seconds))
+    assert (judged.verdict is PromiseKept.KEPT) == (seconds <= limit_s)
     assert judged.seconds == seconds
 
 
 @pytest.mark.parametrize("limit_s", [None, 1e9])
-@pytest.mark.parametrize("finding", [None, Finding(wrong="no"), Finding(seconds=0.0, wrong="no")])
+@pytest.mark.parametrize(
+    "finding", [None, DrillFinding(wrong="no"), DrillFinding(seconds=0.0, wrong="no")]
+)
 def test_what_was_not_seen_to_hold_is_broken(
-    limit_s: float | None, finding: Finding | None
+    limit_s: float | None, finding: DrillFinding | None
 ) -> None:
     """However generous the limit is."""
     judged = judge(Promise(name="x", text="x", limit_s=limit_s), finding)
-    assert judged.verdict is Kept.BROKEN
+    assert judged.verdict is PromiseKept.BROKEN
     assert judged.detail
 
 
 def test_a_limit_without_a_time_is_broken() -> None:
     """A missing measurement never passes."""
-    judged = judge(Promise(name="x", text="x", limit_s=9.0), Finding())
-    assert judged.verdict is Kept.BROKEN
+    judged = judge(Promise(name="x", text="x", limit_s=9.0), DrillFinding())
+    assert judged.verdict is PromiseKept.BROKEN
 
 
 @pytest.mark.parametrize("drill", ALL, ids=lambda drill: drill.name)
 def test_a_drill_is_kept_only_if_every_promise_is(drill: Drill) -> None:
     """Each promise alone can break it; without any judgement it was not run."""
-    good = {promise.name: Finding(seconds=0.1) for promise in drill.promises}
+    good = {promise.name: DrillFinding(seconds=0.1) for promise in drill.promises}
 
-    def verdict(findings: dict[str, Finding]) -> Kept:
+    def verdict(findings: dict[str, DrillFinding]) -> PromiseKept:
         judged = judge_all(drill, findings)
         return DrillOutcome(drill=drill, node="a", judged=judged).verdict
 
-    assert verdict(good) is Kept.KEPT
+    assert verdict(good) is PromiseKept.KEPT
     for name in good:
-        assert verdict({**good, name: Finding(wrong="no")}) is Kept.BROKEN
-        assert verdict({n: f for n, f in good.items() if n != name}) is Kept.BROKEN
-    assert DrillOutcome(drill=drill, node="a", reason="no SSH").verdict is Kept.NOT_RUN
+        assert verdict({**good, name: DrillFinding(wrong="no")}) is PromiseKept.BROKEN
+        assert verdict({n: f for n, f in good.items() if n != name}) is PromiseKept.BROKEN
+    assert DrillOutcome(drill=drill, node="a", reason="no SSH").verdict is PromiseKept.NOT_RUN
 
 
 def test_every_drill_promises_something_and_that_nothing_is_left() -> None:
@@ -204,7 +206,7 @@ def test_a_killed_rank_is_named_once_its_end_is_known() -> None:
     """Not before, not for another rank, not for another signal."""
     seen = moments(killed("b", 1))
     end = next(m.at for m in seen if isinstance(m.event, RankExited) and m.event.rank == 1)
-    assert after(seen, 0.0, lambda s: names_killed_rank(s, "b", 1)) == Finding(seconds=end)
+    assert after(seen, 0.0, lambda s: names_killed_rank(s, "b", 1)) == DrillFinding(seconds=end)
     assert after(seen, 0.0, lambda s: names_killed_rank(s, "a", 0)).wrong
     other = moments(killed("b", 1, number=15))
     assert after(other, 0.0, lambda s: names_killed_rank(s, "b", 1)).wrong
@@ -214,7 +216,7 @@ def test_clean_is_when_the_last_node_said_so() -> None:
     """One that was not swept, or not clean, keeps it from being verified."""
     seen = moments(killed("b", 1))
     last = [m.at for m in seen if isinstance(m.event, Swept)][-1]
-    assert after(seen, 0.0, verified_clean) == Finding(seconds=last)
+    assert after(seen, 0.0, verified_clean) == DrillFinding(seconds=last)
     dirty: Reply = lambda _: [Swept(node="c", clean=False, survivors=("7 x (D)",))]  # noqa: E731
     assert after(moments({**killed("b", 1), "Sweep/c": dirty}), 0.0, verified_clean).wrong
 
@@ -223,7 +225,7 @@ def test_ranks_run_when_each_of_them_has_started() -> None:
     """A plan alone is not enough."""
     seen = moments({})
     last = [m.at for m in seen if isinstance(m.event, RankStarted)][-1]
-    assert after(seen, 0.0, ranks_run) == Finding(seconds=last)
+    assert after(seen, 0.0, ranks_run) == DrillFinding(seconds=last)
 
 
 def test_a_lost_supervisor_is_named_by_its_problem() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.core.model.checks import Finding
+from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.facts import Facts, Hca
 from orchestrator.core.model.plan import Plan, Rendezvous, Variable
 from orchestrator.core.model.request import RunRequest
@@ -23,7 +23,7 @@ def planned(*found: Facts, asked: RunRequest | None = None) -> Plan:
         address="10.0.0.1", port=29500, interfaces=tuple((name, "eth0") for name in names)
     )
     findings = {
-        facts.node: Finding(facts=facts, interpreter="/bin/python", modules={"torch": "2.11.0"})
+        facts.node: NodeFinding(facts=facts, interpreter="/bin/python", modules={"torch": "2.11.0"})
         for facts in found
     }
     made = plan(asked or request(*names), findings, {}, rendezvous)

@@ -17,7 +17,13 @@ from orchestrator.adapters.diagnosis.log_reader import Gathering
 from orchestrator.adapters.diagnosis.log_sources import log_sources
 from orchestrator.core.base.codec import from_json
 from orchestrator.core.base.outcome import Signalled
-from orchestrator.core.diagnosis.diagnosis_model import MAX_EVIDENCE, End, Findings, Role, Source
+from orchestrator.core.diagnosis.diagnosis_model import (
+    MAX_EVIDENCE,
+    End,
+    Findings,
+    LogRole,
+    LogSource,
+)
 from orchestrator.core.diagnosis.facts_as_clues import from_facts
 from orchestrator.core.diagnosis.first_cause import judge, telling_lines
 from orchestrator.core.diagnosis.rules import BY_ID, DOMAINS
@@ -60,7 +66,7 @@ def findings_of(case: Path) -> Findings:
     }
     ends = [
         End(
-            source=Source(name="launcher.err", node=end["node"], rank=end["rank"]),
+            source=LogSource(name="launcher.err", node=end["node"], rank=end["rank"]),
             outcome=Signalled(end["signal"]),
         )
         for end in _read(case / "ends.json", [])
@@ -115,7 +121,7 @@ def test_first_cause(case: str) -> None:
     found = brief(findings)
     assert {key: found[key] for key in expected} == expected
     assert findings.diagnosis is not None
-    if rule.role is Role.HARMLESS:
+    if rule.role is LogRole.HARMLESS:
         assert rule.id in findings.harmless
         assert findings.diagnosis.id != rule.id
     else:

@@ -21,6 +21,7 @@ from orchestrator.engine.support.replay import recall
 from tests.hosts.processes import Machine, look
 from tests.hosts.running import RANK, Desk, Ending, Job
 from tests.hosts.surviving import SCRIPT, STEPS, Work, essence, faults, release
+from tests.time_limits import wait_for_exit
 
 MAX_KILLS = 4
 RESUMABLE = 75
@@ -172,7 +173,7 @@ class Field:
         assert job is not None
         if phases[-1] == NOBODY:
             job = self.desk.start(SCRIPT, *asked.work.arguments, options=asked.options)
-            job.process.wait(60)
+            wait_for_exit(job.process, 60)
         return job.run, tuple(phases)
 
     def _resume(self, run: str, wrong: list[str]) -> Ending | None:

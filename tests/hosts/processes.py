@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests.time_limits import communicate, scaled
+
 # Told on standard input, so that it does not find itself: {"run", "rank", "signal", "text"}.
 LOOK = """
 import json, os, signal, sys
@@ -42,7 +44,7 @@ print(json.dumps(found))
 HOLD = """
 import fcntl, os, sys, time
 share = sys.argv[1]
-deadline = time.monotonic() + 60
+deadline = time.monotonic() + 600
 while time.monotonic() < deadline:
     try:
         file = os.open(share + "/lock", os.O_RDWR)
@@ -81,7 +83,7 @@ def launch_held(machine: Machine, host: str, share: str) -> Iterator[None]:
     argv = machine.exec_argv(host, [sys.executable, "-I", "-S", "-c", HOLD, share])
     with subprocess.Popen(argv, stdin=subprocess.PIPE) as holder:
         yield
-        holder.communicate(timeout=10)
+        communicate(holder, 10)
 
 
 def look(machine: Machine, host: str, **asked: object) -> list[tuple[int, str]]:
@@ -93,7 +95,12 @@ def look(machine: Machine, host: str, **asked: object) -> list[tuple[int, str]]:
     argv = machine.exec_argv(host, [sys.executable, "-I", "-S", "-c", LOOK])
     asked = {"run": "", **asked}
     done = subprocess.run(
-        argv, input=json.dumps(asked), capture_output=True, text=True, timeout=30, check=True
+        argv,
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        timeout=scaled(30),
+        check=True,
     )
     return [(pid, words) for pid, words in json.loads(done.stdout)]
 

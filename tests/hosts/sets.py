@@ -13,18 +13,21 @@ from virtual_hosts_lib import cgroups, state
 from virtual_hosts_lib.hosts import VirtualHosts
 from virtual_hosts_lib.processes import Process, identify
 
+from tests.time_limits import Deadline, scaled
+
 
 def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     while not condition():
-        assert time.monotonic() < deadline, "condition not met in time"
+        assert not deadline.passed, f"condition not met within {deadline}"
         time.sleep(0.02)
 
 
-def ssh(hosts: VirtualHosts, name: str, command: str, seconds: int = 10) -> str:
+def ssh(hosts: VirtualHosts, name: str, command: str, seconds: float = 10) -> str:
+    """What a command says there. Raises ConnectionError, also when there is no answer in time."""
     argv = ["ssh", "-F", str(hosts.ssh_config), "-o", "BatchMode=yes"]
-    argv += ["-o", f"ConnectTimeout={seconds}", name, command]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    argv += ["-o", f"ConnectTimeout={scaled(seconds):.0f}", name, command]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=scaled(30), check=False)
     if done.returncode != 0:
         raise ConnectionError(done.stderr)
     return done.stdout.strip()
@@ -60,8 +63,8 @@ def namespaces(pid: int) -> set[str]:
 def leftovers(directory: Path) -> list[str]:
     """What a set left on this machine, in words; empty when it is gone without trace."""
     identifier = state.set_id(directory)
-    links = subprocess.check_output(["ip", "-o", "link"], text=True, timeout=10)
-    rules = subprocess.check_output(["iptables", "-S"], text=True, timeout=10)
+    links = subprocess.check_output(["ip", "-o", "link"], text=True, timeout=scaled(10))
+    rules = subprocess.check_output(["iptables", "-S"], text=True, timeout=scaled(10))
     mounts = Path("/proc/self/mountinfo").read_text()
     found = cgroups.current_hierarchies()
     groups = [

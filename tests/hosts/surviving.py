@@ -27,6 +27,7 @@ from orchestrator.engine.oneshot.cleanup import read_request
 from orchestrator.engine.support.replay import read_events
 from tests.hosts.processes import Machine, remains
 from tests.hosts.running import Desk, Ending, Job
+from tests.time_limits import Deadline, scaled
 
 # One rank: each step is a line, a point and a checkpoint; a request to end waits for the step.
 # Before step HELD it waits until the home of its host has a file of the run's name.
@@ -126,9 +127,9 @@ def essence(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def await_moment(job: Job, type: str, count: int = 1, within_s: float = 40.0) -> None:
     """Until ``count`` such events came, to a millisecond; or the end, if that was faster."""
-    deadline = time.monotonic() + within_s
+    deadline = Deadline(within_s)
     while len(job.events(type)) < count and not job.over:
-        assert time.monotonic() < deadline, f"{job.run} never came to {count} {type}: {job.err}"
+        assert not deadline.passed, f"{job.run} never came to {count} {type}: {job.err}"
         time.sleep(0.001)
 
 
@@ -142,7 +143,7 @@ def release(place: Machine, run: str, hosts: Iterable[str]) -> None:
     """Let ranks that wait for it go on, now and whenever they come to it."""
     for host in hosts:
         argv = place.exec_argv(host, [sys.executable, "-I", "-S", "-c", GO, run])
-        subprocess.run(argv, timeout=30, check=True)
+        subprocess.run(argv, timeout=scaled(30), check=True)
 
 
 def journal(folder: Path) -> list[dict[str, Any]]:
@@ -156,7 +157,7 @@ def written(place: Machine, work: Work, host: str, run: str) -> Logs:
     """What the ranks of ``run`` wrote on ``host``, as the node itself kept it, by attempt."""
     root = f"{work.workdir}/node/runs/{run}/{host}"
     argv = place.exec_argv(host, [sys.executable, "-I", "-S", "-c", WRITTEN, root])
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=scaled(30), check=True)
     found = json.loads(done.stdout)
     return {
         int(attempt): {name: base64.b64decode(data) for name, data in found[attempt].items()}

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.hosts.running import POLL_S, Desk, wait_until
+from tests.time_limits import scaled, wait_for_exit
 
 CTRL_C, CTRL_Q, CTRL_S, CTRL_Z = b"\x03", b"\x11", b"\x13", b"\x1a"
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -48,7 +49,7 @@ class Terminal:
     def hang_up(self) -> None:
         """Close the window: whoever still uses the terminal gets SIGHUP, then EIO."""
         self._reading.clear()
-        self._reader.join(5)
+        self._reader.join(scaled(5))
         os.close(self._master)
         self._master = -1
 
@@ -59,17 +60,17 @@ class Terminal:
 
     def end(self, within_s: float = 60.0) -> int:
         """The exit code; its last words are on the screen."""
-        code = self.process.wait(within_s)
-        self._reader.join(5)
+        code = wait_for_exit(self.process, within_s)
+        self._reader.join(scaled(5))
         return code
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.kill()
-            self.process.wait(10)
+            wait_for_exit(self.process, 10)
         if self._master >= 0:
-            self._reader.join(5)
+            self._reader.join(scaled(5))
             os.close(self._master)
 
     def _read(self) -> None:

@@ -30,6 +30,29 @@ def refusal(text: str, environ: dict[str, str] | None = None) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "written,host",
+    [
+        ("2001:db8::12", "2001:db8::12"),
+        ("[2001:db8::12]", "2001:db8::12"),
+        ("::1", "::1"),
+        ("fe80::1:22", "fe80::1:22"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("[fe80::1%eth0]", "fe80::1%eth0"),
+    ],
+)
+def test_ipv6_addresses_with_and_without_brackets(written: str, host: str) -> None:
+    """Brackets around an address are no folded set."""
+    cluster = load(f"name: c\nnodes: [{{name: a, ssh: '{written}'}}]\n")
+    assert cluster.nodes[0].ssh.host == host
+
+
+def test_a_user_of_a_domain() -> None:
+    """As directories of Windows name them."""
+    cluster = load("name: c\nnodes: [{name: a, user: 'LAB\\bob'}]\n")
+    assert cluster.nodes[0].ssh.user == "LAB\\bob"
+
+
 def test_a_name_is_enough() -> None:
     """The smallest inventory: the name is the SSH alias, the rest is default."""
     node = load(MINIMAL).nodes[0]
@@ -142,7 +165,7 @@ def test_groups_hold_what_nodes_and_the_file_say() -> None:
         (MINIMAL + "groups: {'a b': n}", "3:10: groups.a b: not a plain name"),
         ("name: c\nnodes: [a, a]", "2:12: node 'a' is declared twice"),
         ("name: c\nnodes: ['a[1-2']", "2:9: nodes[0].name: not a node name"),
-        ("name: c\nnodes: ['a[1-20000]']", "too many names"),
+        ("name: c\nnodes: ['a[1-20000]']", "more than 10000 names"),
         ("name: c\nnodes: [-oProxyCommand=x]", "2:9: nodes[0].name: not a node name"),
         ("name: c\nnodes: [{name: a, role: coordinator}]", "no node has the role worker"),
         ("name: c\nnodes: [{name: 'a[1-2]', ssh: b}]", "ssh stands for 1 hosts, the name for 2"),
@@ -163,8 +186,19 @@ def test_mistakes_are_shown_where_they_are(text: str, expected: str) -> None:
         ("ssh: 'a b'", "not a host name or SSH alias"),
         ('ssh: "a\\tb"', "not a host name or SSH alias"),
         ("ssh: 'x;id'", "not a host name or SSH alias"),
+        ("ssh: '192.0.2.9:2222'", "write ssh: 192.0.2.9, port: 2222"),
+        ("ssh: 'node-b:2222'", "write ssh: node-b, port: 2222"),
+        ("ssh: 'abcd:22'", "write ssh: abcd, port: 22"),
+        ("ssh: 'node-b:'", "write ssh: node-b, port: NUMBER"),
+        ("ssh: 'rack-[1-2]:22'", "write ssh: rack-[1-2], port: 22"),
+        ("ssh: '[2001:db8::12]:22'", "write ssh: 2001:db8::12, port: 22"),
+        ("ssh: 'a:b:c'", "neither a host name nor an IPv6 address"),
+        ("ssh: '2001:db8::[1-4]'", "neither a host name nor an IPv6 address"),
+        ("ssh: 'root@192.0.2.9'", "write ssh: 192.0.2.9, user: root"),
+        ("ssh: 'ssh://root@192.0.2.9'", "not a URI"),
         ("user: -l", "not a user name"),
         ("user: 'a b'", "not a user name"),
+        ("user: 'LAB\\'", "not a user name"),
         ("jump: -x", "not a jump host"),
         ("jump: 'a b'", "not a jump host"),
         ("port: 0", "port: must be greater than or equal to 1, found the number 0"),
@@ -172,7 +206,14 @@ def test_mistakes_are_shown_where_they_are(text: str, expected: str) -> None:
         ("port: 22:22", "port: expected a whole number, found the text '22:22'"),
         ("key: -rf", "not a path"),
         ('key: "a\\nb"', "control character"),
-        ("workdir: relative", "must start with / or ~/"),
+        ("workdir: relative", "must start with /, ~/ or $NAME"),
+        ("workdir: $SCRATCH$(id)/x", "only $NAME and ${NAME} are expanded"),
+        ("workdir: '/a/${X:-y}'", "only $NAME and ${NAME} are expanded"),
+        ("workdir: /a/$$", "only $NAME and ${NAME} are expanded"),
+        ("python: $HOME/$(x)/python", "only $NAME and ${NAME} are expanded"),
+        ("python: {base: $HOME/bin/python3}", "variables are not expanded here"),
+        ("python: {requirements: '${LAB}/r.txt'}", "variables are not expanded here"),
+        ("key: $HOME/.ssh/id", "variables are not expanded here"),
         ("transport: telnet", "is not one of asyncssh, paramiko, local"),
         ("gpus: yes", "gpus: expected a mapping, found the text 'yes'"),
         ("gpus: -1", "gpus.count: must be greater than or equal to 0"),

@@ -16,7 +16,8 @@ from orchestrator.core.model.workload import (
     Shape,
     Workload,
 )
-from orchestrator.parsing.inputs.workload import load_workload, make_job, script_job
+from orchestrator.parsing.inputs.command_line import python_call
+from orchestrator.parsing.inputs.workload import load_workload, make_job, python_job, script_job
 
 TEXT = """
 name: demo
@@ -242,7 +243,9 @@ def test_wrong_declarations_are_refused(change: tuple[str, str], expected: str) 
 
 def test_a_python_script_is_an_entry() -> None:
     """A launcher gives ranks to it; its arguments follow."""
-    job = script_job(["train.py", "--lr", "1e-4"], folder="/p", script="src/train.py")
+    call = python_call(["train.py", "--lr", "1e-4"])
+    assert call is not None
+    job = python_job(call, folder="/p", script="src/train.py")
 
     assert job.workload.entry == "src/train.py"
     assert job.workload.program == ()

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.adapters.report.document import load_report
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.report.markdown import render_markdown
-from orchestrator.adapters.report.result_json import read_object, to_object
+from orchestrator.adapters.report.result_json import parse_object, to_object
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis, Evidence
@@ -55,7 +55,7 @@ def test_results_keep_it() -> None:
     """Written and read again, it is the same; in JSON it has plain values."""
     data = json.loads(json.dumps(to_object(failed())))
 
-    assert read_object(data, where="x") == failed()
+    assert parse_object(data, where="x") == failed()
     found = data["failure"]["diagnosis"]
     assert (found["id"], found["confidence"], found["advice"]) == (
         "CUDA-OOM-001",

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from orchestrator.adapters.report.charts import MAX_LINES, MAX_POINTS, charts, thin
 from orchestrator.adapters.report.document import load_report
+from orchestrator.adapters.report.finished_run import Exporter, FinishedRun
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.report.markdown import escape, render_markdown
 from orchestrator.adapters.report.publish import publish
@@ -98,7 +99,7 @@ def finished(folder: RunFolder) -> Result:
 def test_html_holds_everything_and_needs_nothing_else(folder: RunFolder) -> None:
     """Status, figures, a drawn curve, nodes, plan and files; every address is inside the folder."""
     page = Page(render_html(load_report(folder, finished(folder))))
-    for words in ["job on test: succeeded", "0.06 nats", "at most 0.5", "loss", "3.2 s"]:
+    for words in ["job on test: succeeded", "0.06 nats", "at most 0.5", "loss", "3.25 s"]:
         assert words in page.text
     assert "--master-port" in page.text
     assert "adapter/weights.bin" in page.text
@@ -225,12 +226,18 @@ def test_charts_are_bounded_and_keep_spikes() -> None:
     assert chart.hidden == 64 - MAX_LINES
 
 
+def run_of(layout: Layout, folder: RunFolder, result: Result) -> FinishedRun:
+    return FinishedRun(
+        layout=layout, folder=folder, request=request("a", "b"), result=result, now=5.0
+    )
+
+
 def test_publish_finishes_a_run(folder: RunFolder) -> None:
     """Reports, result and a row of history; publishing again changes nothing."""
     layout = Layout(folder.path.parent.parent)
     result = finished(folder)
     for _ in range(2):
-        assert publish(layout, folder, request("a", "b"), result, now=5.0) == []
+        assert publish(run_of(layout, folder, result)) == []
     assert read_result(folder) == result
     assert folder.report_html.read_text().startswith("<!doctype html>")
     assert folder.report_markdown.exists()
@@ -242,6 +249,25 @@ def test_a_broken_history_does_not_cost_the_result(folder: RunFolder) -> None:
     layout = Layout(folder.path.parent.parent)
     layout.history.write_bytes(b"this is no database" * 100)
     folder.report_html.mkdir()
-    troubles = publish(layout, folder, request("a"), finished(folder), now=5.0)
-    assert len(troubles) == 2
+    warnings = publish(run_of(layout, folder, finished(folder)))
+    assert [warning.partition(" of ")[0] for warning in warnings] == ["HTML report", "history"]
     assert read_result(folder) is not None
+
+
+def test_each_exporter_fails_by_itself(folder: RunFolder) -> None:
+    """One that fails is named; those behind it do their work all the same."""
+    done: list[str] = []
+
+    def fail(run: FinishedRun) -> None:
+        raise OSError(28, "No space left on device")
+
+    exporters = (
+        Exporter("mail", fail),
+        Exporter("second", lambda run: done.append(run.result.run_id)),
+    )
+    run = run_of(Layout(folder.path.parent.parent), folder, finished(folder))
+    assert publish(run, exporters) == [
+        "mail of run r1 not written: [Errno 28] No space left on device"
+    ]
+    assert done == ["r1"]
+    assert read_result(folder) == run.result

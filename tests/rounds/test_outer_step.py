@@ -219,6 +219,7 @@ def anonymous_kb() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
+@pytest.mark.processes
 def test_memory_does_not_grow_with_the_adapter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,9 @@ import pytest
 from tests.architecture.source import ROOT
 from tests.security.conftest import MakeSshd
 from tests.security.rows import ARGUMENTS
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 WriteCluster = Callable[..., Path]
 SHELLS = ["/bin/sh", "/bin/bash", "/bin/dash"]
@@ -49,7 +52,7 @@ def orchestrate(
         env=environ,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=scaled(120),
         check=False,
     )
 
@@ -148,13 +151,13 @@ def test_git_of_a_project_calls_nothing(write_cluster: WriteCluster, tmp_path: P
     project.mkdir()
     git = ["git", "-C", str(project), "-c", "user.name=x", "-c", "user.email=x@localhost"]
     for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
-        subprocess.run([*git, *words], check=True, timeout=20)
+        subprocess.run([*git, *words], check=True, timeout=scaled(20))
     canary = tmp_path / "canary"
     hook = project / "hook"
     hook.write_text(f"#!/bin/sh\ntouch '{canary}'\n")
     hook.chmod(0o755)
     for key in ("core.fsmonitor", "core.pager", "core.sshCommand", "core.editor", "diff.external"):
-        subprocess.run([*git, "config", key, str(hook)], check=True, timeout=20)
+        subprocess.run([*git, "config", key, str(hook)], check=True, timeout=scaled(20))
     (project / "job.py").write_text("pass")
     places = {"python": sys.executable, "workdir": str(tmp_path / "node")}
     words = [

@@ -17,6 +17,8 @@ from orchestrator.adapters.store.atomic_files import write_atomic
 from orchestrator.cli.main import main
 from tests.security.looking import files_below
 
+pytestmark = pytest.mark.processes
+
 STRANGER = 12345
 only_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="hardware: only root can make a stranger's files"

@@ -18,6 +18,8 @@ from orchestrator.cli.main import main
 from tests.security.looking import steers
 from tests.security.rows import STEERING
 
+pytestmark = pytest.mark.processes
+
 Capture = pytest.CaptureFixture[str]
 HARMLESS = {0, 1, 4, 75, 124}
 EVIL = "".join(STEERING.values()) + "<script>alert(1)</script>"

@@ -16,7 +16,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -25,12 +25,14 @@ from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import RunFailed
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
 from orchestrator.engine.node import log_stream as watching
-from orchestrator.engine.node.collect_outputs import collect_outputs, parse_outputs
+from orchestrator.engine.node.collect_outputs import collect_outputs
 from orchestrator.engine.node.log_stream import BadStream, Spool
 from orchestrator.node_agent.attempt.outputs import fetch, outputs
 from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.node_layout import NodeLayout
+from orchestrator.parsing.replies.output_listing import parse_listing
 from tests.security.rows import UNSAFE_FILES
+from tests.time_limits import scaled
 
 MOMENT_S = 0.0005  # as long as one look takes, so that it meets every state
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -55,14 +57,14 @@ def test_unsafe_paths_of_outputs(path: str, shape: str) -> None:
     """A listing with one such path is refused as a whole, wherever in the path it stands."""
     listing = {"files": [{"path": shape.format(path), "bytes": 0, "sha256": EMPTY}]}
     with pytest.raises(RunFailed, match="list of outputs"):
-        parse_outputs("n1", json.dumps(listing).encode())
+        parse_listing("n1", json.dumps(listing).encode())
 
 
 def test_a_path_that_is_named_twice() -> None:
     """The second would replace what was verified before."""
     twice = [{"path": "a", "bytes": 0, "sha256": EMPTY}] * 2
     with pytest.raises(RunFailed, match="list of outputs"):
-        parse_outputs("n1", json.dumps({"files": twice}).encode())
+        parse_listing("n1", json.dumps({"files": twice}).encode())
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,8 @@ class Node:
     def __init__(self, files: dict[str, bytes], **claims: object) -> None:
         self.spec = NodeSpec(name="n1", ssh=SshEndpoint(host="n1"))
         self.sent = 0
+        self.links: list[dict[str, str]] = []
+        self.skipped: list[dict[str, str]] = []
         self._files = files
         self._claims = claims
 
@@ -129,7 +133,10 @@ class Node:
                 }
                 for p, c in self._files.items()
             ]
-            return Reply(fields={}, payload=json.dumps({"files": files}).encode())
+            asked = fields.get("paths", list(self._files))
+            files = [entry for entry in files if entry["path"] in asked]
+            listing = {"files": files, "links": self.links, "skipped": self.skipped}
+            return Reply(fields={}, payload=json.dumps(listing).encode())
         content = self._files[fields["path"]]
         chunk = content[fields["offset"] : fields["offset"] + fields["length"]]
         self.sent += len(chunk)
@@ -138,7 +145,7 @@ class Node:
 
 async def collected(node: Node, folder: RunFolder) -> Path:
     link: Any = node
-    await collect_outputs(link, "r", 1, folder, timeout_s=20)
+    await collect_outputs(link, "r", 1, folder, timeout_s=scaled(20))
     return folder.node_artifacts("n1")
 
 
@@ -170,10 +177,111 @@ async def test_more_than_fits_is_refused_before_it_comes(folder: RunFolder) -> N
 
 @pytest.mark.parametrize("claims", [{"sha256": "0" * 64}, {"bytes": 100}, {"bytes": 0}])
 async def test_what_was_announced_must_come(folder: RunFolder, claims: dict[str, Any]) -> None:
-    """A file that is not what the list says is absent here, not half there."""
-    with pytest.raises(RunFailed):
-        await collected(Node({"a": b"content"}, **claims), folder)
+    """A file that is not what the list says is absent here, not half there, and that is said."""
+    link: Any = Node({"a": b"content"}, **claims)
+
+    came = await collect_outputs(link, "r", 1, folder, timeout_s=20)
+
     assert not [path for path in folder.artifacts.rglob("*") if path.is_file()]
+    assert (came.files, came.left) == (0, 1)
+    assert came.left_out == ("a: it keeps changing while it is copied",)
+    assert json.loads(folder.left_out("n1").read_text()) == {"a": came.left_out[0][3:]}
+    assert link.sent <= 3 * len(b"content")
+
+
+class Restless(Node):
+    """Its files are written to ``times`` more times, each time after they were listed."""
+
+    def __init__(self, files: dict[str, bytes], times: int) -> None:
+        super().__init__(files)
+        self._times = times
+
+    async def request(self, op: str, fields: Any, *, timeout_s: float) -> Reply:
+        reply = await super().request(op, fields, timeout_s=timeout_s)
+        if op == "outputs" and self._times:
+            self._times -= 1
+            self._files["growing"] += b"more"
+            self._files["rewritten"] = b"%d" % self._times
+        return reply
+
+
+@pytest.mark.parametrize("times, came", [(2, 3), (3, 2)])
+async def test_a_file_that_changes_while_it_is_copied(
+    folder: RunFolder, times: int, came: int
+) -> None:
+    """It is asked for again; the others come all the same. One that only grows came as listed."""
+    files = {"growing": b"x", "rewritten": b"first", "steady": b"s"}
+    node: Any = Restless(files, times)
+
+    collection = await collect_outputs(node, "r", 1, folder, timeout_s=20)
+
+    root = folder.node_artifacts("n1")
+    assert collection.files == came
+    assert (root / "growing").read_bytes() == b"x"
+    assert (root / "steady").read_bytes() == b"s"
+    assert (root / "rewritten").exists() == (times == 2)
+    assert collection.left == 3 - came
+
+
+async def test_links_that_stay_inside_come(folder: RunFolder) -> None:
+    """As links, after the files, also when the same outputs are collected again."""
+    node: Any = Node({"hub/blobs/9f": b"weights", "ckpt-20/w": b"w"})
+    node.links = [
+        {"path": "hub/snapshots/abc/model.bin", "target": "../../blobs/9f"},
+        {"path": "latest", "target": "ckpt-20"},
+        {"path": "dangling", "target": "not-there"},
+    ]
+    node.skipped = [{"path": "final.bin", "why": "a link to '/x', outside the outputs"}]
+
+    for _ in range(2):
+        came = await collect_outputs(node, "r", 1, folder, timeout_s=20)
+
+    root = folder.node_artifacts("n1")
+    assert (came.files, came.links, came.left) == (2, 3, 1)
+    assert (root / "hub/snapshots/abc/model.bin").read_bytes() == b"weights"
+    assert (root / "latest").readlink() == Path("ckpt-20")
+    assert json.loads(folder.left_out("n1").read_text()).keys() == {"final.bin"}
+
+
+@pytest.mark.parametrize(
+    "path, target",
+    [
+        ("a", "/etc/passwd"),
+        ("a", ".."),
+        ("a", "../x"),
+        ("d/a", "../../x"),
+        ("d/a", "x/../../.."),
+        ("a", ""),
+        ("a", "x\0"),
+        ("a", "x\n"),
+        ("a", "x\u202e"),
+        ("../a", "x"),
+        ("a/../b", "x"),
+        ("f", "x"),
+        ("f/a", "x"),
+    ],
+)
+async def test_unsafe_links_of_outputs(folder: RunFolder, path: str, target: str) -> None:
+    """A listing with a link that leaves its folder, or takes a file's place, is refused whole."""
+    node: Any = Node({"f": b"x"})
+    node.links = [{"path": path, "target": target}]
+
+    with pytest.raises(RunFailed, match="list of outputs"):
+        await collect_outputs(node, "r", 1, folder, timeout_s=20)
+
+    assert everything(folder.artifacts) == set()
+
+
+async def test_a_link_is_no_way_out_for_a_file(folder: RunFolder) -> None:
+    """What an earlier listing linked is gone before a file is put below the same name."""
+    node: Any = Node({"d/x": b"1"})
+    node.links = [{"path": "l", "target": "d"}]
+    await collect_outputs(node, "r", 1, folder, timeout_s=20)
+
+    await collect_outputs(cast("Any", Node({"l/x": b"2"})), "r", 1, folder, timeout_s=20)
+
+    root = folder.node_artifacts("n1")
+    assert ((root / "d/x").read_bytes(), (root / "l/x").read_bytes()) == (b"1", b"2")
 
 
 async def test_a_file_where_a_folder_must_be(folder: RunFolder) -> None:
@@ -200,6 +308,61 @@ def listed(layout: NodeLayout) -> tuple[list[str], dict[str, str]]:
         [entry["path"] for entry in payload["files"]],
         {entry["path"]: entry["why"] for entry in payload["skipped"]},
     )
+
+
+def links_and_skipped(layout: NodeLayout) -> tuple[dict[str, str], dict[str, str]]:
+    payload = json.loads(outputs(layout, REQUEST)[1])
+    return (
+        {entry["path"]: entry["target"] for entry in payload["links"]},
+        {entry["path"]: entry["why"] for entry in payload["skipped"]},
+    )
+
+
+def test_links_are_offered_if_they_stay_inside(
+    attempt: tuple[NodeLayout, Path], tmp_path: Path
+) -> None:
+    """With relative targets, however they were made; others and odd names are told."""
+    layout, output = attempt
+    (output / "hub/blobs").mkdir(parents=True)
+    (output / "hub/blobs/9f").write_bytes(b"w")
+    (output / "hub/snap").symlink_to("blobs/9f")
+    (output / "latest").symlink_to(output / "hub/blobs")
+    (output / "around").symlink_to(f"../{output.name}/hub")
+    (output / "dangling").symlink_to("hub/none")
+    (output / "final.bin").symlink_to(tmp_path / "elsewhere")
+    (output / "chain").symlink_to("final.bin")
+    (output / "eval\ttab.txt").write_bytes(b"x")
+    (output / "screen\u202f1\u00a02.png").write_bytes(b"x")
+    Path(os.fsdecode(os.fsencode(output) + b"/r\xe9sum\xe9")).write_bytes(b"x")
+
+    links, skipped = links_and_skipped(layout)
+
+    assert links == {
+        "hub/snap": "blobs/9f",
+        "latest": "hub/blobs",
+        "around": "hub",
+        "dangling": "hub/none",
+        "chain": "final.bin",
+    }
+    assert set(skipped) == {"final.bin", "eval?tab.txt", "r?sum?"}
+    assert "outside the outputs" in skipped["final.bin"]
+    assert listed(layout)[0] == ["hub/blobs/9f", "screen\u202f1\u00a02.png"]
+
+
+def test_only_the_files_that_changed_are_described_again(
+    attempt: tuple[NodeLayout, Path],
+) -> None:
+    """By name; what is gone meanwhile is told, and no name leads out."""
+    layout, output = attempt
+    for name in ("a", "b"):
+        (output / name).write_bytes(b"x")
+
+    payload = json.loads(outputs(layout, {**REQUEST, "paths": ["b", "gone"]})[1])
+
+    assert [entry["path"] for entry in payload["files"]] == ["b"]
+    assert [entry["path"] for entry in payload["skipped"]] == ["gone"]
+    with pytest.raises(AgentFault):
+        outputs(layout, {**REQUEST, "paths": ["../a"]})
 
 
 @only_root
@@ -254,7 +417,7 @@ def swapping(place: Path, outside: Path) -> Iterator[None]:
         yield
     finally:
         over.set()
-        thread.join(10)
+        thread.join(scaled(10))
 
 
 def test_swapped_between_look_and_use(attempt: tuple[NodeLayout, Path], tmp_path: Path) -> None:

@@ -13,14 +13,15 @@ import select
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.adapters.report.publish import write_reports
+from orchestrator.adapters.report.document import load_report
+from orchestrator.adapters.report.html_report import render_html
+from orchestrator.adapters.report.markdown import render_markdown
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.cli.main import main
@@ -29,6 +30,7 @@ from tests.cli.runs_on_disk import finished
 from tests.security.conftest import MakeSshd
 from tests.security.looking import steers
 from tests.security.rows import STEERING
+from tests.time_limits import Deadline, wait_for_exit
 
 Capture = pytest.CaptureFixture[str]
 rows = pytest.mark.parametrize("text", STEERING.values(), ids=STEERING)
@@ -111,12 +113,12 @@ def test_reports_hold_no_markup_and_no_formula(hostile_run: Callable[[str], RunF
         folder = hostile_run(text)
         result = read_result(folder)
         assert result is not None
-        write_reports(folder, result)
-        page = folder.report_html.read_text()
+        report = load_report(folder, result)
+        page = render_html(report)
         assert "<script" not in page
         assert " onload='" not in page
         assert "javascript:" not in page
-        assert "<script" not in folder.report_markdown.read_text()
+        assert "<script" not in render_markdown(report)
         shutil.rmtree(folder.path)
 
 
@@ -134,10 +136,10 @@ def on_a_terminal(words: list[str], **env: str) -> str:
     )
     os.close(theirs)
     shown = b""
-    deadline = time.monotonic() + 60
+    deadline = Deadline(60)
     try:
         with contextlib.suppress(OSError):  # the terminal ends with its last user
-            while time.monotonic() < deadline:
+            while not deadline.passed:
                 ready, _, _ = select.select([ours], [], [], 1.0)
                 if ready:
                     chunk = os.read(ours, 65536)
@@ -147,10 +149,11 @@ def on_a_terminal(words: list[str], **env: str) -> str:
     finally:
         os.close(ours)
         process.kill()
-        process.wait(10)
+        wait_for_exit(process, 10)
     return shown.decode(errors="surrogateescape")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "words",
     [["attach", "r1", "--follow", "--verbose"], ["show", "r1"], ["ps"], ["logs", "r1"]],
@@ -164,6 +167,7 @@ def test_on_a_real_terminal(words: list[str], hostile_run: Callable[[str], RunFo
     assert [code for code in ACTIVE if code in shown] == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("options", [[], ["--prefix"]], ids=["folded", "prefix"])
 @pytest.mark.parametrize("shell", ["", "/bin/bash"], ids=["local", "ssh"])
 def test_what_nodes_say_to_exec(
@@ -185,6 +189,7 @@ def test_what_nodes_say_to_exec(
     assert steers(out + err) == []
 
 
+@pytest.mark.processes
 def test_output_without_end(write_cluster: Callable[..., Path], capsys: Capture) -> None:
     """A node that never stops talking costs bounded memory, and its time limit."""
     cluster = str(write_cluster(None, "local"))

@@ -24,6 +24,9 @@ from tests.architecture.source import ROOT
 from tests.contracts.agent.attempts import command_lines
 from tests.security.conftest import MakeSshd
 from tests.security.looking import files_below, leaking_files, leaks
+from tests.time_limits import Deadline, communicate, wait_for_exit
+
+pytestmark = pytest.mark.processes
 
 Capture = pytest.CaptureFixture[str]
 WriteCluster = Callable[..., Path]
@@ -42,7 +45,7 @@ from pathlib import Path
 for name in ("LISTED", "FROM_INVENTORY"):
     print(hashlib.sha256(os.environ[name].encode()).hexdigest(), flush=True)
 print("unlisted" if "UNLISTED" in os.environ else "apart", flush=True)
-deadline = time.monotonic() + 60
+deadline = time.monotonic() + 600
 while not Path(sys.argv[1]).exists() and time.monotonic() < deadline:
     time.sleep(0.02)
 if sys.argv[2] == "fail":
@@ -52,9 +55,9 @@ if sys.argv[2] == "fail":
 
 
 def wait_for(path: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = Deadline(60)
     while not path.is_file() or path.read_bytes().count(b"\n") < count:
-        assert time.monotonic() < deadline, f"{path} has not {count} lines"
+        assert not deadline.passed, f"{path} has not {count} lines"
         time.sleep(0.05)
 
 
@@ -89,10 +92,10 @@ def test_no_trace_of_any_secret(
         visible = b"\n".join(command_lines())
         while_running = leaking_files(SECRETS.values(), home, node, project)
         go.touch()
-        out, err = coordinator.communicate(timeout=60)
+        out, err = communicate(coordinator, 60)
     finally:
         coordinator.kill()
-        coordinator.wait(10)
+        wait_for_exit(coordinator, 10)
 
     assert coordinator.returncode == (0 if ending == "succeed" else 1), err.decode()
     digests = [hashlib.sha256(SECRETS[n].encode()).hexdigest() for n in ("LISTED", *env)]

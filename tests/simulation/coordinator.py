@@ -29,7 +29,7 @@ from orchestrator.core.run.machine import identity
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.engine import run as engine_run
-from orchestrator.engine.action_runner import Hands
+from orchestrator.engine.action_runner import ActionRunner
 from orchestrator.engine.node import log_stream as watching
 from orchestrator.engine.node.log_stream import Spool
 from orchestrator.engine.support.context import RunContext
@@ -275,7 +275,7 @@ class _WatchedSeries(SeriesWriter):
             super().append_many(points)
 
 
-class _WatchedHands(Hands):
+class _WatchedHands(ActionRunner):
     def perform(self, action: Action, state: RunState) -> None:
         assert not isinstance(action, Conclude)
         coordinator = COORDINATOR.get()
@@ -307,7 +307,7 @@ def watched_engine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_run, "Journal", _WatchedJournal)
         patch.setattr(engine_run, "SeriesWriter", _WatchedSeries)
-        patch.setattr(engine_run, "Hands", _WatchedHands)
+        patch.setattr(engine_run, "ActionRunner", _WatchedHands)
         patch.setattr(watching, "Spool", _WatchedSpool)
         patch.setattr(os, "fsync", _sync)
         yield

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ProcessIdentity:
     """A process that cannot be confused with a later one of the same pid."""
 
     pid: int
@@ -42,7 +42,7 @@ class AttemptFiles:
     outputs: dict[str, bytes] = field(default_factory=dict)
     lease: Lease | None = None
     stop_grace_s: float | None = None
-    supervisor: Identity | None = None
+    supervisor: ProcessIdentity | None = None
     watchers: list[Callable[[], None]] = field(default_factory=list)
 
     def append_record(self, record: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.disk import AttemptFiles, Identity, RunShare
+from tests.simulation.disk import AttemptFiles, ProcessIdentity, RunShare
 
 if TYPE_CHECKING:
     from tests.simulation.node import FakeNode
@@ -195,7 +195,7 @@ class Supervisor(Process):
         self.why = ""
         self._failed = False
         self._deadline = 0.0
-        files.supervisor = Identity(self.pid, self.pid * 7, node.boot_id)
+        files.supervisor = ProcessIdentity(self.pid, self.pid * 7, node.boot_id)
         self._record("started", pid=self.pid, boot_id=node.boot_id)
         self.ranks = [Rank(self, rank, local) for local, rank in enumerate(ranks)]
         for rank in self.ranks:

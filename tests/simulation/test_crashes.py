@@ -11,6 +11,8 @@ from tests.simulation.coordinator import CrashPoint
 from tests.simulation.simulation import Report, SimulationPlan, simulate
 from tests.simulation.supervisor import Script
 
+pytestmark = pytest.mark.slow
+
 PLANS = {
     "two nodes": SimulationPlan(),
     "locks, ranks by themselves": SimulationPlan(

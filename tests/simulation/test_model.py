@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from orchestrator.adapters.agent_client.channel import AgentChannel, AgentError, AgentEvent
 from orchestrator.adapters.agent_client.connect_agent import Channel
 from orchestrator.adapters.transport.local_process import LocalTransport
@@ -18,6 +20,8 @@ from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
 from tests.simulation.loop import virtual_loop
 from tests.simulation.supervisor import Script
 from tests.simulation.world import FakeWorld
+
+pytestmark = pytest.mark.processes
 
 WAIT_S = 30.0
 NODE = "a"

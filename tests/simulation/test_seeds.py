@@ -12,6 +12,7 @@ CHUNKS = 10
 SEEDS_PER_CHUNK = 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_random_faults(chunk: int) -> None:
     """I1 to I9 hold after every coordinator's end and when all is over."""

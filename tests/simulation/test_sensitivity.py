@@ -14,7 +14,7 @@ from orchestrator.core.run.state import RunState
 from orchestrator.engine import run
 from orchestrator.engine.node import handle as node_hand
 from orchestrator.engine.node import log_stream as watching
-from orchestrator.engine.node.handle import NodeHand
+from orchestrator.engine.node.handle import NodeHandle
 from orchestrator.engine.node.lease_renewal import NodeLease
 from orchestrator.engine.node.log_stream import Watcher
 from orchestrator.engine.run import _Engine
@@ -22,6 +22,8 @@ from tests.simulation import coordinator
 from tests.simulation.agent import FakeAgent
 from tests.simulation.plans import plan_of
 from tests.simulation.simulation import simulate
+
+pytestmark = pytest.mark.slow
 
 ENOUGH_SEEDS = 300
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -77,11 +79,11 @@ def _ignore_gaps(patch: pytest.MonkeyPatch) -> None:
 
 
 def _skip_the_sweep(patch: pytest.MonkeyPatch) -> None:
-    async def sweep(self: NodeHand, state: RunState) -> None:
+    async def sweep(self: NodeHandle, state: RunState) -> None:
         del state
         self._post(Swept(node=self._spec.name, clean=True))
 
-    patch.setattr(NodeHand, "sweep", sweep)
+    patch.setattr(NodeHandle, "sweep", sweep)
 
 
 def _collect_too_early(patch: pytest.MonkeyPatch) -> None:
@@ -145,11 +147,11 @@ def _wait_without_a_deadline(patch: pytest.MonkeyPatch) -> None:
 
 
 def _leave_tasks_behind(patch: pytest.MonkeyPatch) -> None:
-    async def close(self: NodeHand) -> None:
+    async def close(self: NodeHandle) -> None:
         await asyncio.sleep(0)
         await self._link.close()
 
-    patch.setattr(NodeHand, "close", close)
+    patch.setattr(NodeHandle, "close", close)
 
 
 BREAKS: dict[str, Break] = {

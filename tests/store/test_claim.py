@@ -16,6 +16,9 @@ from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.core.base.errors import BusyError
 from tests.architecture.source import ROOT
+from tests.time_limits import wait_for_exit
+
+pytestmark = pytest.mark.processes
 
 HOLD = """
 import os, sys
@@ -63,7 +66,7 @@ def test_a_killed_coordinator_holds_nothing(folder: RunFolder) -> None:
     """KILL frees the claim at once; the run's beginning stays what the first one recorded."""
     with holder(folder) as first:
         first.kill()
-        first.wait(10)
+        wait_for_exit(first, 10)
         with claimed(folder, at=6.0):
             recorded = json.loads(folder.coordinator.read_text())
     assert (recorded["pid"], recorded["at"]) == (os.getpid(), 5.0)
@@ -78,4 +81,4 @@ def test_what_a_coordinator_starts_does_not_hold_the_claim(folder: RunFolder) ->
             pass
     finally:
         child.kill()
-        child.wait(10)
+        wait_for_exit(child, 10)

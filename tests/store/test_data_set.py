@@ -36,6 +36,8 @@ def of_file(path: Path, count: int = 0) -> SampleSet:
         (b"1\n2\n3", 2, [b"1", b"2"]),
         (b'"a"\r\n{"b":\r1}\r\n', 0, [b'"a"', b'{"b":\r1}']),
         (b"null", 5, [b"null"]),
+        (b'\xef\xbb\xbf{"a": 1}\r\n2\n', 0, [b'{"a": 1}', b"2"]),
+        (b"\xef\xbb\xbf1\n2\n", 1, [b"1"]),
     ],
 )
 def test_a_file_is_its_lines(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.report.result_json import read_object, to_object
+from orchestrator.adapters.report.result_json import parse_object, to_object
 from orchestrator.adapters.store import liveness as live
 from orchestrator.adapters.store.atomic_files import write_atomic
 from orchestrator.adapters.store.history import History, HistoryEntry
@@ -38,6 +38,7 @@ from orchestrator.core.verdict.result import (
     Status,
     Verdict,
 )
+from tests.time_limits import communicate, wait_for_exit
 
 RESULT = Result(
     run_id="r1",
@@ -143,6 +144,7 @@ def test_write_atomic_replaces_all_or_nothing(
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.processes
 def test_liveness_follows_the_process_not_the_pid() -> None:
     """Alive while it runs; dead when ended, when the pid has another start time, after a reboot."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -161,12 +163,12 @@ def test_liveness_follows_the_process_not_the_pid() -> None:
         assert child.poll() is None
         with live.signalling(identity) as send:
             assert send(signal.SIGTERM)
-            assert child.wait(10) == -signal.SIGTERM
+            assert wait_for_exit(child, 10) == -signal.SIGTERM
             assert not send(signal.SIGTERM)
         assert live.liveness(identity) is live.Liveness.DEAD
     finally:
         child.kill()
-        child.communicate(timeout=10)
+        communicate(child, 10)
 
 
 def test_an_unreadable_identity_is_none(tmp_path: Path) -> None:
@@ -187,7 +189,7 @@ def test_result_round_trip(layout: Layout) -> None:
     assert read_result(folder) == RESULT
     keys = (
         "schema_version run_id status exit_code cluster workload launcher ladder nodes "
-        "world_size metrics samples timings failure warnings report"
+        "world_size metrics outputs samples timings failure warnings report"
     )
     assert " ".join(to_object(RESULT)) == keys
 
@@ -195,9 +197,9 @@ def test_result_round_trip(layout: Layout) -> None:
 def test_result_refuses_what_it_does_not_know() -> None:
     """A newer schema and a damaged object are errors; NaN is null."""
     with pytest.raises(UsageError, match="schema version 2"):
-        read_object({**to_object(RESULT), "schema_version": 2}, where="x")
+        parse_object({**to_object(RESULT), "schema_version": 2}, where="x")
     with pytest.raises(InternalError):
-        read_object({"schema_version": 1}, where="x")
+        parse_object({"schema_version": 1}, where="x")
     invalid = MetricResult(value=float("nan"), unit="s", verdict=Verdict.INVALID)
     assert to_object(replace(RESULT, metrics={"m": invalid}))["metrics"]["m"]["value"] is None
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.run.connectivity import FabricProbed, LinksBroken
 from orchestrator.view.progress.narrate import Weight, narrate
 from orchestrator.view.tables.plan_text import plan_lines
@@ -28,7 +28,7 @@ from tests.core.world import World, request
     ],
 )
 def test_a_probe_is_one_line(fields: dict[str, object], weight: Weight, text: str) -> None:
-    probed = FabricProbed(rung=Rung.GLOO, ok=True, reason="", seconds=7.5)
+    probed = FabricProbed(rung=CommMode.GLOO, ok=True, reason="", seconds=7.5)
     line = narrate(replace(probed, **fields), World(request("a")).state)  # type: ignore[arg-type]
     assert line is not None
     assert (line.weight, line.text) == (weight, text)

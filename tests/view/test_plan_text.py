@@ -42,7 +42,7 @@ def test_a_plan_tells_what_travels_what_is_left_out_and_what_is_assumed() -> Non
     )
     travel = Travel(files=3, bytes=1_500_000, skipped=(".gitignore: 2 files",), warnings=("big",))
     text = "\n".join(plan_lines(plan, travel))
-    for words in ["3 files, 1.5 MB", "left out by .gitignore: 2 files", "c: no GPU", "odd", "big"]:
+    for words in ["3 files, 1.5 MB", "left out: .gitignore: 2 files", "c: no GPU", "odd", "big"]:
         assert words in text
     assert "ASSUMED" in text
     assert "ASSUMED" not in "\n".join(plan_lines(made(), None))
@@ -78,8 +78,8 @@ def test_a_plan_says_what_happens_without_a_coordinator() -> None:
     """In words: a number of seconds, or until the ranks are done."""
     plan = made()
     told = "\n".join(plan_lines(plan, None))
-    assert "unattended\n  ranks end 60 s after the coordinator's last word" in told
+    assert "unattended\n  ranks end 60 s after the coordinator's last heartbeat" in told
     lasting = replace(plan, budgets=replace(plan.budgets, lease_s=None))
     told = "\n".join(plan_lines(lasting, None))
-    assert "ranks go on until they are done; orchestrate resume RUN collects them" in told
+    assert "ranks run until they are done; orchestrate resume RUN collects them" in told
     assert "lease" not in told

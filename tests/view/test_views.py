@@ -184,7 +184,7 @@ def test_json_lines_end_in_one_result() -> None:
     assert records[0]["event"] == {"type": "Begun"}
     keys = (
         "type schema_version run_id status exit_code cluster workload launcher ladder nodes "
-        "world_size metrics samples timings failure warnings report"
+        "world_size metrics outputs samples timings failure warnings report"
     )
     assert " ".join(records[-1]) == keys
     assert records[-1]["status"] == "succeeded"
@@ -249,10 +249,15 @@ def test_summary_tells_gates_and_degradation() -> None:
 @pytest.mark.parametrize(
     "state,reason,started,told",
     [
-        ("unused", NOT_STARTED, False, "2 nodes clean: no rank was started there; to go on, "),
-        ("stopped", f"x; {VERIFIED_CLEAN}", True, "2 nodes verified clean; to go on, "),
-        ("dirty", NOT_LOOKED_AT, False, "to go on, "),
-        ("unused", f"{NOT_STARTED}; {VERIFIED_CLEAN}", False, "2 nodes verified clean; to go on, "),
+        ("unused", NOT_STARTED, False, "2 nodes clean: no rank was started there; continue from "),
+        ("stopped", f"x; {VERIFIED_CLEAN}", True, "2 nodes verified clean; continue from "),
+        ("dirty", NOT_LOOKED_AT, False, "continue from "),
+        (
+            "unused",
+            f"{NOT_STARTED}; {VERIFIED_CLEAN}",
+            False,
+            "2 nodes verified clean; continue from ",
+        ),
     ],
 )
 def test_a_stopped_run_tells_whether_its_nodes_are_clean(
@@ -285,6 +290,19 @@ def test_summary_of_a_refused_run_tells_what_was_refused() -> None:
     )
     result = replace(failed_result(), status=Status.FAILED, nodes=nodes, world_size=3)
     assert "no rank was started, 2 of 3 nodes refused" in summary(result)[0]
+
+
+def test_the_headline_counts_who_came_to_the_end() -> None:
+    """Of a run that got through without a node; one that failed ran on all of them."""
+    nodes = (
+        NodeResult(name="n1", state="used", ranks=4),
+        NodeResult(name="n2", state="lost", ranks=2),
+        NodeResult(name="n3", state="excluded"),
+    )
+    result = replace(failed_result(), status=Status.DEGRADED, failure=None, nodes=nodes)
+    result = replace(result, world_size=6)
+    assert ": 4 of 6 ranks on 1 of 2 nodes, " in summary(result)[0]
+    assert ": 6 ranks on 2 nodes, " in summary(replace(result, status=Status.FAILED))[0]
 
 
 def test_a_node_that_was_lost_on_the_way_is_told_with_what_clears_it() -> None:
@@ -344,7 +362,7 @@ def test_a_run_that_went_on_below_its_first_rung_says_so_however_it_ended(status
     )
     text = "\n".join(summary(replace(failed_result(), status=status, ladder=ladder)))
     assert "gloo failed after 4.0 s: n2 cannot reach n1" in text
-    assert "went on by local-rounds: averaged over SSH" in text
+    assert "used instead: local-rounds (averaged over SSH)" in text
     gate = FailureResult(id="OR-GATE-001", cause="eval_loss is too high", remedy="")
     lost = (NodeResult(name="n2", state="failed", reason="rank 1 was killed by SIGKILL"),)
     missed = replace(failed_result(), status=status, ladder=ladder, nodes=lost, failure=gate)

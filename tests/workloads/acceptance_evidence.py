@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import bandwidth
-from evidence import Evidence
-from limits import Limits
+from acceptance.base import bandwidth
+from acceptance.judge.evidence import Evidence
+from acceptance.judge.limits import Limits
 
 GIB = 2**30
 LOSSES = {"losses": [10.0, 5.0], "repeats": True, "flops_per_token": 1.2e9}

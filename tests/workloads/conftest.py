@@ -1,4 +1,4 @@
-"""The workloads as scripts: their modules, a cache for small models, and ways to run them."""
+"""The workloads as scripts: a cache for small models, and ways to run them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ import pytest
 
 from orchestrator.core.model.workload import Workload
 from orchestrator.parsing.inputs.workload import load_workload
+from tests.time_limits import communicate
 
 WORKLOADS = Path(__file__).parents[2] / "workloads"
 FINETUNE = WORKLOADS / "finetune"
 MLPERF = WORKLOADS / "mlperf"
 ACCEPTANCE = WORKLOADS / "acceptance"
-# Their modules have different names, so that tests of all of them can be in one process.
-sys.path += [str(FINETUNE), str(MLPERF), str(ACCEPTANCE)]
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # how the small base is made
 
 DEADLINE_S = 240
-# A base that has learnt next to nothing: enough wherever the subject is not what the model knows.
+# Enough wherever the subject is not what the model learns.
 QUICK = (
-    "--base-steps=3",
     "--train-conversations=150",
     "--eval-conversations=6",
     "--max-new-tokens=4",
@@ -120,7 +119,7 @@ def node_folder(path: Path) -> NodeFolder:
 def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Wait for a process to end; return (stdout, stderr). It is killed after a deadline."""
     try:
-        return process.communicate(timeout=DEADLINE_S)
+        return communicate(process, DEADLINE_S)
     finally:
         process.kill()
 
@@ -158,6 +157,18 @@ def start_ranks(
         )
         for index, node in enumerate(nodes)
     ]
+
+
+@pytest.fixture(scope="session")
+def beginner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base that has learnt next to nothing, so that few steps change little of it: for numbers
+    that are compared after a training.
+    """
+    from tiny_base_lib.recipe import Recipe, make
+
+    folder = tmp_path_factory.mktemp("beginner")
+    make(folder, Recipe(steps=3))
+    return folder
 
 
 @pytest.fixture(scope="session")

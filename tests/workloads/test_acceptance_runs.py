@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,32 +15,34 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import collectives
-import network
-import products
-import streams
-import timing
-from options import Options, parse_options
+import orchestrate_kit as kit
+from acceptance.base.options import Options
+from acceptance.measure import collectives, gpu_health, network_ports, products, streams, timing
+from acceptance.show.report_sections import report
 from orchestrator.adapters.report.document import load_report
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result
+from orchestrator.core.base.codec import to_json
+from orchestrator.core.model.facts import Ecc, Facts, Gpu, Hca
 from orchestrator.parsing.replies.report_sections import parse_sections
-from pages import report
 from tests.architecture.source import ROOT
 from tests.workloads.acceptance_evidence import evidence
 from tests.workloads.conftest import (
     ACCEPTANCE,
-    acceptance_workload,
+    WORKLOADS,
     finish,
     free_port,
     node_folder,
     succeed,
 )
+from tests.workloads.declared import declared
+
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 TINY = replace(
-    Options(),
+    declared(Options),
     max_bytes=8192,
     sustained_s=0.01,
     search_trials=1,
@@ -52,21 +54,12 @@ RUN_S = 110
 AS_ON_GPUS = Path(__file__).parent / "programs" / "acceptance_as_on_gpus.py"
 
 
-def test_options_are_the_workloads_parameters() -> None:
-    """Same names, types and defaults on the command line and in workload.yaml."""
-    declared = acceptance_workload().parameters
-    assert {name: parameter.default for name, parameter in declared.items()} == {
-        entry.name: entry.default for entry in fields(Options)
-    }
-    assert parse_options([]) == Options()
-
-
 @pytest.mark.parametrize(
     "words", ["--max-bytes=8", "--size-factor=1", "--sustained-s=0", "--train-width=65"]
 )
 def test_senseless_options_are_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        parse_options([words])
+        kit.parse(Options, [words])
     assert words.split("=", maxsplit=1)[0] in capsys.readouterr().err
 
 
@@ -180,27 +173,67 @@ def test_huge_results_are_checked_at_both_ends_and_in_the_middle() -> None:
     assert windows == [0, 2**31, 2**32 - collectives.CHECK_ITEMS]
 
 
-def test_network_ports_are_read_from_sysfs(tmp_path: Path) -> None:
+FACTS = to_json(
+    Facts(
+        node="n1",
+        hostname="n1",
+        driver="580.1",
+        gpus=(
+            Gpu(
+                index=0,
+                name="NVIDIA H200",
+                uuid="GPU-0",
+                memory_bytes=143_771 << 20,
+                power_limit_w=700.0,
+                sm_clock_max_mhz=1980,
+                ecc=Ecc(enabled=True),
+            ),
+        ),
+        hcas=(
+            Hca(name="mlx5_0", port=1, state="ACTIVE", link_layer="InfiniBand", rate_gbit=400.0),
+            Hca(name="mlx5_1", port=1, state="DOWN", link_layer="InfiniBand", rate_gbit=400.0),
+        ),
+    )
+)
+
+
+def test_network_ports_are_those_that_the_probe_found() -> None:
     """Active ports with their rates; a port that is down carries nothing."""
-    for device, state in (("mlx5_0", "4: ACTIVE"), ("mlx5_1", "1: DOWN")):
-        port = tmp_path / device / "ports" / "1"
-        port.mkdir(parents=True)
-        (port / "state").write_text(f"{state}\n")
-        (port / "rate").write_text("400 Gb/sec (4X NDR)\n")
-        (port / "link_layer").write_text("InfiniBand\n")
-    (found,) = network.ports(tmp_path)
+    (found,) = network_ports.active_ports(FACTS)
+
     assert found == {"device": "mlx5_0", "link_layer": "InfiniBand", "gb_s": 50.0}
-    assert network.ports(tmp_path / "none") == []
+    assert network_ports.active_ports({}) == []
+
+
+def test_what_does_not_change_of_a_gpu_is_what_the_probe_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A GPU that the probe did not see, and a node without facts, have unknowns instead."""
+    asked = {"gpus": {"GPU-0": {"power_w": 80.0}, "GPU-1": {"power_w": 90.0}}, "unseen": ""}
+    monkeypatch.setattr(gpu_health, "_now", lambda: asked)
+
+    gpus = gpu_health.state(FACTS)["gpus"]
+    assert gpus["GPU-0"] == {
+        "name": "NVIDIA H200",
+        "driver": "580.1",
+        "power_limit_w": 700.0,
+        "sm_clock_max_mhz": 1980,
+        "ecc_mode": "Enabled",
+        "total_mib": 143_771.0,
+        "power_w": 80.0,
+    }
+    assert gpus["GPU-1"] == {**dict.fromkeys(gpu_health.CONSTANT), "power_w": 90.0}
+    assert gpu_health.state({})["gpus"]["GPU-0"]["name"] is None
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_the_report_is_what_the_product_accepts(nodes: int, tmp_path: Path) -> None:
     """All kinds of sections that GPUs give, through validation into HTML."""
-    from figures import overall
-    from judging import figures
+    from acceptance.judge.judging import judge_evidence
+    from acceptance.judge.measurements import overall_verdict
 
-    found = figures(evidence(nodes, 4))
-    content = report(evidence(nodes, 4), found, overall(found, gpu=True))
+    found = judge_evidence(evidence(nodes, 4))
+    content = report(evidence(nodes, 4), found, overall_verdict(found, gpu=True))
     parsed = parse_sections(json.dumps(content).encode(), where="x")
     kinds = {section.kind for section in parsed.sections}
     assert kinds == {"text", "tiles", "table", "lines", "heat", "bars", "spread"}
@@ -240,14 +273,16 @@ def test_ranks_with_gpus_meet_and_ask_the_driver_once_a_node(tmp_path: Path) -> 
     (tools / "nvidia-smi").write_text(NVIDIA_SMI.format(python=sys.executable))
     (tools / "nvidia-smi").chmod(0o755)
     (tmp_path / "pairs.py").write_text(PAIRS)
+    facts = tmp_path / "facts.json"
+    facts.write_text(json.dumps(FACTS))
     node = node_folder(tmp_path / "node")
     sizes = "--max-bytes=8192 --sustained-s=0.01 --search-trials=1 --stream-mib=1 --steps=2"
     model = "--train-width=64 --train-layers=1 --train-length=16 --train-batch=2"
     process = node.start(
         "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}",
-        str(AS_ON_GPUS), str(ACCEPTANCE.parent), str(tmp_path / "pairs.py"),
+        str(AS_ON_GPUS), str(WORKLOADS), str(tmp_path / "pairs.py"),
         *sizes.split(), *model.split(), "--train-vocabulary=64", "--warmup-steps=1",
-        PATH=f"{tools}:{os.environ['PATH']}",
+        PATH=f"{tools}:{os.environ['PATH']}", ORCHESTRATE_FACTS=str(facts),
     )  # fmt: skip
     succeed(process)
     (path,) = (node.path / "output").glob("acceptance-*.json")
@@ -256,12 +291,12 @@ def test_ranks_with_gpus_meet_and_ask_the_driver_once_a_node(tmp_path: Path) -> 
         assert rank["health"]["after"]["power_w"] is None
         assert len(rank["health"]["samples"]) > 1
     told = json.loads((node.path / "output" / "acceptance.json").read_text())
-    found = {figure["id"]: figure for figure in told["figures"]}
+    found = {one["id"]: one for one in told["figures"]}
     assert [found[id]["value"] for id in ("p2p-copy-engine", "gpu-ecc")] == [370.5, 0.0]
     # A rate of a CPU is below every gate of the GPU that it is taken for.
     assert found["matmul-bf16"]["verdict"] == "fail"
     assert found["wrong-bits"]["verdict"] == "pass"
-    assert not any(figure["missing"] for figure in told["figures"])
+    assert not any(one["missing"] for one in told["figures"])
     parse_sections((node.path / "output" / "report_sections.json").read_bytes(), where="x")
 
 

@@ -9,14 +9,17 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-import accounting
-from accounting import Clock, EnergyMeter, flop_per_token, peak_flops
-from reporting import arithmetic_figures, timed_figures
-from training import StepRecord
-from world import World
+from finetune.base.world import World
+from finetune.training import accounting
+from finetune.training.accounting import Clock, EnergyMeter, flop_per_token, peak_flops
+from finetune.training.recorder import arithmetic_figures, timed_figures
+from finetune.training.trainer import StepRecord
 
 CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
-pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of the libraries, about one another
+]
 
 
 @pytest.mark.parametrize("tied", [False, True])

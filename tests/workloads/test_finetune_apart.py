@@ -17,6 +17,7 @@ from orchestrator.core.run.events import Event, RoundClosed
 from orchestrator.engine.sharing.diloco import average
 from orchestrator.engine.support.context import RunContext
 from tests.engine.sharing.test_diloco import Bench, Noting, Street
+from tests.time_limits import scaled
 from tests.workloads.conftest import (
     DEADLINE_S,
     FINETUNE,
@@ -31,7 +32,7 @@ from tests.workloads.conftest import (
 SCRIPT = FINETUNE / "train.py"
 ADAPTER = "adapter_model.safetensors"
 STEPS, EVERY, ROWS = 12, 4, 4
-pytestmark = pytest.mark.timeout(2 * DEADLINE_S)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * DEADLINE_S)]
 
 
 class Folders(Street):
@@ -107,19 +108,21 @@ def tokens(node: NodeFolder) -> list[int]:
     return [json.loads(line)["tokens"] for line in lines]
 
 
-async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(tmp_path: Path, cache: Path) -> None:
+async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(
+    tmp_path: Path, beginner: Path
+) -> None:
     """One node has it, the other is given the parameters. Both end alike (or the averaging would
     fail), one tells for both, and the curve is that of all rows.
     """
     options = (
         *QUICK,
+        f"--model={beginner}",
         f"--steps={STEPS}",
         f"--global-batch={ROWS}",
         "--checkpoint-every=5",
         "--keep-checkpoints=5",
         f"--round-steps={EVERY}",
         "--round-exchange=changes",
-        f"--cache-dir={cache}",
     )
     whole = node_folder(tmp_path / "whole")
     succeed(await asyncio.to_thread(whole.start, str(SCRIPT), *options))
@@ -146,7 +149,7 @@ async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(tmp_path: Path, ca
 
 
 async def test_gradients_summed_over_ssh_are_those_of_a_collective_to_the_bit(
-    tmp_path: Path, cache: Path
+    tmp_path: Path,
 ) -> None:
     """From a checkpoint that one node has, to which belongs what the optimiser remembers: every
     loss and the adapter are those of two ranks that met.
@@ -157,7 +160,6 @@ async def test_gradients_summed_over_ssh_are_those_of_a_collective_to_the_bit(
         f"--global-batch={ROWS}",
         "--checkpoint-every=5",
         "--keep-checkpoints=5",
-        f"--cache-dir={cache}",
     )
     met = [node_folder(tmp_path / name) for name in ("met1", "met2")]
     for process in start_ranks(met, 1, SCRIPT, *options):
@@ -194,9 +196,7 @@ def last_step(node: NodeFolder, rank: int) -> int:
     return max(done, default=0)
 
 
-async def test_nodes_that_are_asked_to_end_save_what_they_have_in_common(
-    tmp_path: Path, cache: Path
-) -> None:
+async def test_nodes_that_are_asked_to_end_save_what_they_have_in_common(tmp_path: Path) -> None:
     """No checkpoint is due: after TERM there is one of the last round that all nodes have applied,
     and the next attempt goes on from there.
     """
@@ -207,11 +207,10 @@ async def test_nodes_that_are_asked_to_end_save_what_they_have_in_common(
         "--checkpoint-every=0",
         f"--round-steps={EVERY}",
         "--round-exchange=changes",
-        f"--cache-dir={cache}",
     )
     nodes = [node_folder(tmp_path / name) for name in ("n1", "n2")]
     broken = Pair(tmp_path / "broken", nodes, *options)
-    async with asyncio.timeout(DEADLINE_S), broken.running() as processes:
+    async with asyncio.timeout(scaled(DEADLINE_S)), broken.running() as processes:
         # Who is in the third round has applied the first one.
         while min(last_step(node, rank) for rank, node in enumerate(nodes)) <= 2 * EVERY:
             assert all(process.poll() is None for process in processes)

@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from resumable import agree_on_checkpoint, newest_checkpoint, prune_checkpoints, save_checkpoint
-from tests.workloads.conftest import FINETUNE, node_folder, start_ranks, succeed
-from world import World
+from finetune.base.world import World
+from finetune.training.checkpoints import (
+    agree_on_checkpoint,
+    newest_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from tests.workloads.conftest import WORKLOADS, node_folder, start_ranks, succeed
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = Path(__file__).parent / "programs" / "agree.py"
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
@@ -79,7 +86,7 @@ def test_a_node_without_the_newest_checkpoint_receives_it(tmp_path: Path) -> Non
     for rank, steps in enumerate(((), (2, 8), (2,))):
         for step in steps:
             _save(tmp_path / f"node-{rank}", step)
-    (run,) = start_ranks([node_folder(tmp_path / "run")], 3, PROGRAM, str(FINETUNE), str(tmp_path))
+    (run,) = start_ranks([node_folder(tmp_path / "run")], 3, PROGRAM, str(WORKLOADS), str(tmp_path))
 
     lines = succeed(run).splitlines()
     assert sorted(lines) == [f"rank {rank} has {{'value': 8}}" for rank in range(3)]

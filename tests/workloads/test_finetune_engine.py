@@ -8,8 +8,11 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from fused.engine import against_fused, with_engine
-from settings import Settings
+from finetune.base.settings import Settings
+from finetune.fused.engine import against_fused, with_engine
+from tests.workloads.declared import declared
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
@@ -34,7 +37,7 @@ def test_the_engine_that_suits_is_taken(
 ) -> None:
     """Where `auto` finds something in the way of the fused one, it is told."""
     pytest.importorskip("triton", reason="hardware: no build of Triton for this machine")
-    settings = Settings(**({"dtype": "bf16"} | options))
+    settings = declared(Settings, **({"dtype": "bf16"} | options))
     kind = LlamaConfig(**({"num_attention_heads": 4, "hidden_size": 64} | config))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CC", "cc")
@@ -48,5 +51,5 @@ def test_without_a_compiler_kernels_could_not_be_called(monkeypatch: pytest.Monk
     pytest.importorskip("triton", reason="hardware: no build of Triton for this machine")
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
-    settings = Settings(dtype="bf16")
+    settings = declared(Settings, dtype="bf16")
     assert "C compiler" in against_fused(settings, LlamaConfig(), torch.device("cuda"))

@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fused import reference
-from fused.fp8 import HeadFp8, JoinedFp8
-from fused.head import Head, linear_cross_entropy
-from fused.joined import Joined, Part
+from finetune.fused import reference
+from finetune.fused.fp8 import FusedProjectionFp8, HeadFp8
+from finetune.fused.fused_projection import FusedProjection, Part
+from finetune.fused.head import Head, linear_cross_entropy
+
+pytestmark = pytest.mark.slow
 
 WORST = 2 * 2**-4 + 2**-8
 USUAL = 0.06  # of the norm: the root of the mean square of both roundings is 0.04
@@ -52,7 +54,7 @@ def close(got: Tensor, wanted: Tensor, worst: Tensor) -> None:
 def test_both_ways_are_within_the_rounding_of_their_operands(kind: torch.dtype) -> None:
     """With rows and channels of very different sizes."""
     own = parts(kind)
-    joined = JoinedFp8(reference, own)
+    joined = FusedProjectionFp8(reference, own)
     x = (torch.randn(TOKENS, WIDTH) * torch.logspace(-2, 2, TOKENS)[:, None]).to(kind)
     weight = torch.cat([part.weight for part in own]).float()
     adapter = torch.cat([part.scale * part.b @ part.a for part in own]).detach()
@@ -78,7 +80,9 @@ def test_the_multiplier_agrees_with_the_exact_product_of_the_rounded_operands() 
     x = torch.randn(TOKENS, WIDTH).bfloat16()
     outs = []
     for ours, kind in ((exact, torch.float32), (own, torch.bfloat16)):
-        joined = JoinedFp8(reference, [Part(p.weight, None, p.a, p.b, p.scale) for p in ours])
+        joined = FusedProjectionFp8(
+            reference, [Part(p.weight, None, p.a, p.b, p.scale) for p in ours]
+        )
         outs.append(joined.room_for_output(TOKENS))
         joined.forward(x.to(kind), outs[-1])
     torch.testing.assert_close(outs[1].float(), outs[0], rtol=2 * ROUNDED, atol=1e-4)
@@ -89,7 +93,7 @@ def test_gradients_of_the_adapter_are_those_of_the_exact_engine(kind: torch.dtyp
     own = parts(kind)
     x, grad = torch.randn(TOKENS, WIDTH).to(kind), torch.randn(TOKENS, sum(OUTS)).to(kind)
     found: list[list[Tensor]] = []
-    for joined in (Joined(own), JoinedFp8(reference, own)):
+    for joined in (FusedProjection(own), FusedProjectionFp8(reference, own)):
         for part in own:
             part.a.grad, part.b.grad = torch.zeros_like(part.a), torch.zeros_like(part.b)
         inputs, outputs = joined.room_for_input(TOKENS), joined.room_for_output(TOKENS)

@@ -14,28 +14,33 @@ from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from conversations import Example
-from fused import reference
-from fused.attention import documents
-from fused.engine import FusedEngine
-from fused.fp8 import JoinedFp8
-from fused.head import Head, chunk_rows, linear_cross_entropy
-from fused.joined import Part
-from fused.layer import Recompute
-from fused.memory import Cost, choose, cost_of
-from fused.model import FusedModel, NotFused
-from lora import Trainable
-from packing import IGNORED, Row, collate, text_example
-from settings import Settings, parse_settings
-from tests.workloads.conftest import FINETUNE, node_folder, succeed
-from training import Trainer
-from training_engines import PlainEngine
-from world import World
+import orchestrate_kit as kit
+from finetune.base.settings import Settings
+from finetune.base.world import World
+from finetune.data.conversations import Example
+from finetune.data.packing import IGNORED, Row, collate, text_example
+from finetune.fused import reference
+from finetune.fused.attention import documents
+from finetune.fused.engine import FusedEngine
+from finetune.fused.fp8 import FusedProjectionFp8
+from finetune.fused.fused_projection import Part
+from finetune.fused.head import Head, chunk_rows, linear_cross_entropy
+from finetune.fused.layer import Recompute
+from finetune.fused.memory import Cost, choose, cost_of
+from finetune.fused.model import FusedModel, NotFused
+from finetune.model.lora import Trainable
+from finetune.model.training_engines import PlainEngine
+from finetune.training.trainer import Trainer
+from tests.workloads.conftest import WORKLOADS, node_folder, succeed
+from tests.workloads.declared import declared
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 VOCABULARY = 90
 SUM_OF_TWO = Path(__file__).parent / "programs" / "sum_of_two.py"
-pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of the libraries, about one another
+]
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +101,9 @@ def rows() -> list[Row]:
 
 
 def plain(model: Any) -> PlainEngine:
-    return PlainEngine(Trainable(model=model, tokenizer=None, world=ALONE, settings=Settings()))
+    return PlainEngine(
+        Trainable(model=model, tokenizer=None, world=ALONE, settings=declared(Settings))
+    )
 
 
 def gradients(model: Any) -> list[torch.Tensor]:
@@ -144,7 +151,7 @@ def test_fifty_steps_have_the_loss_curve_of_the_plain_engine(tmp_path: Path) -> 
     for engine in ("plain", "fused"):
         torch.manual_seed(3)
         model = small()
-        chosen = Settings(engine=engine, **settings)
+        chosen = declared(Settings, engine=engine, **settings)
         tokenizer = type("Padding", (), {"pad_token_id": 0})
         trainable = Trainable(model=model, tokenizer=tokenizer, world=ALONE, settings=chosen)
         trainer = Trainer(trainable, data)
@@ -193,7 +200,9 @@ def test_eight_bits_take_their_scales_by_row_and_by_column() -> None:
     weight[3] *= 1e4
     layer.o.storage[:32, :32] = weight
     (part,) = layer.o.weights
-    again = JoinedFp8(reference, [Part(part, None, layer.o.a[0], layer.o.b[0], layer.o.scale)])
+    again = FusedProjectionFp8(
+        reference, [Part(part, None, layer.o.a[0], layer.o.b[0], layer.o.scale)]
+    )
     out = torch.empty(6, 32)
     again.forward(x, out)
     wanted = x @ weight.t() + again.scale * (x @ again.a[0].t()) @ again.b[0].t()
@@ -255,7 +264,7 @@ def test_options_that_do_not_go_together_are_refused(capsys: pytest.CaptureFixtu
     wrong.append(["--engine=plain", "--fp8"])
     for options in wrong:
         with pytest.raises(SystemExit):
-            parse_settings(options)
+            kit.parse(Settings, options)
         assert "--engine" in capsys.readouterr().err
 
 
@@ -275,8 +284,8 @@ def test_logits_exist_a_chunk_at_a_time() -> None:
             return reference.cross_entropy_(logits, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fused.head.CHUNK_BYTES", 128 * VOCABULARY * 4)
-        patch.setattr("fused.head.chunk_rows.__defaults__", (128 * VOCABULARY * 4,))
+        patch.setattr("finetune.fused.head.CHUNK_BYTES", 128 * VOCABULARY * 4)
+        patch.setattr("finetune.fused.head.chunk_rows.__defaults__", (128 * VOCABULARY * 4,))
         loss = linear_cross_entropy(Watched, hidden, Head(weight), labels, 0.5, grad=True)  # type: ignore[arg-type]
     assert seen == [128, 128, 44]
     torch.testing.assert_close(loss, wanted.detach())
@@ -338,7 +347,7 @@ def test_the_estimate_of_what_is_kept_is_what_is_kept(monkeypatch: pytest.Monkey
 def test_gradients_are_summed_beside_the_backward_pass(tmp_path: Path) -> None:
     """In buckets of four values; two ranks, of which one had no micro-batch, end with one sum."""
     node = node_folder(tmp_path / "node")
-    argv = str(tmp_path / "store"), str(FINETUNE)
+    argv = str(tmp_path / "store"), str(WORKLOADS)
     ranks = [node.start(str(SUM_OF_TWO), str(rank), *argv) for rank in range(2)]
     said = [succeed(rank).strip() for rank in ranks]
     total = [100.0 + value for value in range(11)]
@@ -346,11 +355,11 @@ def test_gradients_are_summed_beside_the_backward_pass(tmp_path: Path) -> None:
 
 
 def test_the_engine_says_what_it_recomputes() -> None:
-    settings = Settings(engine="fused", recompute="mlp")
+    settings = declared(Settings, engine="fused", recompute="mlp")
     engine = FusedEngine(small(), settings, ALONE)
     engine.fit(4)
     assert (engine.choice.recompute, engine.choice.reason) == (Recompute.MLP, "asked for")
-    engine = FusedEngine(small(), Settings(engine="fused"), ALONE)
+    engine = FusedEngine(small(), declared(Settings, engine="fused"), ALONE)
     engine.fit(4)
     assert engine.description == "fused passes, computed again: none (no GPU memory to save)"
 

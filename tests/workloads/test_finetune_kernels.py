@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fused import reference
+from finetune.fused import reference
+
+pytestmark = pytest.mark.slow
 
 EPS = 1e-6
 KINDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -20,7 +22,7 @@ KINDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 def kernels() -> ModuleType:
     """Triton's own interpreter runs them where there is no GPU (see tests/conftest.py)."""
     pytest.importorskip("triton", reason="hardware: no build of Triton for this machine")
-    from fused import kernels
+    from finetune.fused import kernels
 
     return kernels
 
@@ -76,7 +78,7 @@ def test_the_gated_product_of_what_an_adapter_is_still_to_be_added_to(
     kernels: ModuleType, kind: torch.dtype, rank: int
 ) -> None:
     """Over more than one tile each way, with a rank that fills none, and factors either way."""
-    from fused import swiglu_kernels
+    from finetune.fused import swiglu_kernels
 
     if kind == torch.bfloat16 and not torch.cuda.is_available():
         pytest.skip("hardware: Triton's interpreter multiplies no matrices of bf16")

@@ -11,28 +11,29 @@ import torch
 from peft import get_peft_model
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-import lora
-import packing
-import tiny_base
-from conversations import encode, load_conversations
-from evaluation import answer_prompts, exact_match, mean_loss
-from function_calls import parse_calls
-from lora import Trainable
-from settings import Settings
-from training import Trainer, collate_for, learning_rate_at
-from training_engines import summed_loss
-from world import World
+from finetune.base.settings import Settings
+from finetune.base.world import World
+from finetune.data import packing
+from finetune.data.conversations import encode, load_conversations
+from finetune.data.function_calls import parse_calls
+from finetune.model import lora, tiny_base
+from finetune.model.lora import Trainable
+from finetune.model.training_engines import summed_loss
+from finetune.training.evaluation import answer_prompts, exact_match, mean_loss
+from finetune.training.trainer import Trainer, collate_for, learning_rate_at
+from tests.workloads.declared import declared
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
-pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of the libraries, about one another
+]
 
 
 @pytest.fixture(scope="module")
-def settings(cache: Path) -> Settings:
-    """A base that is quick to make."""
-    return Settings(
-        cache_dir=str(cache), base_steps=3, train_conversations=40, eval_conversations=12
-    )
+def settings() -> Settings:
+    """The small base, and few conversations."""
+    return declared(Settings, train_conversations=40, eval_conversations=12)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,16 +59,6 @@ def trainable(settings: Settings) -> Trainable:
 def _examples(trainable: Trainable) -> list[Any]:
     conversations, _ = load_conversations(trainable.settings)
     return [encode(conversation, trainable.tokenizer) for conversation in conversations]
-
-
-def test_the_base_is_the_same_wherever_it_is_made(settings: Settings, tmp_path: Path) -> None:
-    """Two nodes that share nothing make the same files, byte by byte."""
-    other = Settings(cache_dir=str(tmp_path), base_steps=settings.base_steps)
-    folders = [tiny_base.ensure_base(settings), tiny_base.ensure_base(other)]
-    contents = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders]
-
-    assert contents[0] == contents[1]
-    assert "model.safetensors" in contents[0]
 
 
 def test_the_tokenizer_loses_nothing(trainable: Trainable) -> None:
@@ -184,14 +175,13 @@ def test_answers_are_scored_against_the_expected_calls(trainable: Trainable) -> 
     assert mean_loss(trainer, [(example,) for example in examples]) > 1
 
 
-def test_a_template_that_ignores_tools_is_replaced(settings: Settings, tmp_path: Path) -> None:
+def test_a_template_that_ignores_tools_is_replaced(tmp_path: Path) -> None:
     """Qwen2's own template drops the tools; then the model could not know them."""
-    folder = tiny_base.ensure_base(settings)
-    for file in folder.iterdir():
+    for file in tiny_base.verified_folder().iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     plain = "{% for message in messages %}{{ message.content }}{% endfor %}"
     (tmp_path / "chat_template.jinja").write_text(plain)
-    local = Settings(model=str(tmp_path), train_conversations=4, eval_conversations=4)
+    local = declared(Settings, model=str(tmp_path), train_conversations=4, eval_conversations=4)
     trainable = lora.prepare(local, ALONE)
     example = _examples(trainable)[0]
     prompt = example.prompt
@@ -212,7 +202,7 @@ def test_the_real_adapter_has_161_million_parameters() -> None:
             num_attention_heads=28,
             num_key_value_heads=4,
         )
-        settings = Settings(lora_rank=64, lora_alpha=128)
+        settings = declared(Settings, lora_rank=64, lora_alpha=128)
         model = get_peft_model(Qwen2ForCausalLM(config), lora.adapter_config(settings))
 
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 161_480_704
@@ -220,7 +210,7 @@ def test_the_real_adapter_has_161_million_parameters() -> None:
 
 def test_the_learning_rate_rises_then_falls_to_nearly_nothing() -> None:
     """Warm-up over 3 steps of 100; a cosine that passes 97 % of the peak at step 10."""
-    settings = Settings(steps=100, learning_rate=2e-5, warmup_ratio=0.03)
+    settings = declared(Settings, steps=100, learning_rate=2e-5, warmup_ratio=0.03)
     rates = [learning_rate_at(step, settings) for step in range(1, 101)]
 
     assert rates[2] == pytest.approx(2e-5)

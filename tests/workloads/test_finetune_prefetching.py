@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-import training
-from lora import Trainable
-from packing import Batch, Row, collate, text_example
-from prefetching import AHEAD, Part, Prefetcher
-from tests.workloads.test_finetune_sizing import trainer
+import finetune.training.trainer as steps
+from finetune.data.packing import Batch, Row, collate, text_example
+from finetune.data.prefetching import AHEAD, Part, Prefetcher
+from finetune.model.lora import Trainable
+from tests.workloads.test_finetune_batch_size import trainer
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.filterwarnings("default")  # of the libraries, about one another
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of the libraries, about one another
+]
 
 
 def parts(*numbers: int) -> list[Part]:
@@ -120,13 +123,13 @@ def test_the_thread_ends_when_it_is_closed(maker: Maker) -> None:
 def test_a_training_makes_each_micro_batch_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the next step while a step is under way."""
     made: list[list[Row]] = []
-    collate_for = training.collate_for
+    collate_for = steps.collate_for
 
     def noted(trainable: Trainable, rows: Part) -> Batch:
         made.append(list(rows))
         return collate_for(trainable, rows)
 
-    monkeypatch.setattr(training, "collate_for", noted)
+    monkeypatch.setattr(steps, "collate_for", noted)
     one = trainer(micro_batch=4)
     one.step(1)
     settle(one.prefetcher)

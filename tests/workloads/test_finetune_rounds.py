@@ -15,18 +15,21 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from compressed import compress, decompress, digest, from_bytes, to_bytes
-from exchange import Exchange, ExchangeFailed, packed
-from meeting import Meeting, Terms
+from finetune.base.settings import Settings
+from finetune.base.world import Place, World
+from finetune.data.packing import text_example
+from finetune.rounds.compression import compress, decompress, digest, from_bytes, to_bytes
+from finetune.rounds.exchange import Exchange, ExchangeFailed, packed
+from finetune.rounds.gradient_sum import OtherNodes
+from finetune.rounds.local_rounds import stride_of
+from finetune.rounds.round_client import RoundClient, Terms
+from finetune.rounds.round_plan import RoundPlan, Split, exchanged
+from finetune.training.checkpoints import agree_on_checkpoint, save_checkpoint
 from orchestrator.adapters.rounds.parameter_files import Vector, size_of
-from packing import text_example
-from resumable import agree_on_checkpoint, save_checkpoint
-from round_plan import RoundPlan, Split, exchanged
-from rounds import stride_of
-from settings import Settings
-from summed import OtherNodes
-from tests.workloads.conftest import FINETUNE, node_folder, start_ranks, succeed
-from world import Place, World
+from tests.workloads.conftest import WORKLOADS, node_folder, start_ranks, succeed
+from tests.workloads.declared import declared
+
+pytestmark = pytest.mark.slow
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 AGREE = Path(__file__).parent / "programs" / "agree.py"
@@ -98,7 +101,7 @@ def test_nodes_stride_so_that_their_average_moves_as_far_and_as_noisily_as_all_r
 ) -> None:
     """Where noise prevails Adam's step is the root of the part of the rows: see `stride_of`."""
     whole = sum(counts)
-    strides = [stride_of(Settings().inner_scaling, count, whole) for count in counts]
+    strides = [stride_of(declared(Settings).inner_scaling, count, whole) for count in counts]
     parts = [count / whole for count in counts]
     along = sum(p * stride * p**0.5 for p, stride in zip(parts, strides, strict=True))
     variance = sum(p**2 * stride**2 for p, stride in zip(parts, strides, strict=True))
@@ -140,15 +143,17 @@ def test_on_average_a_node_gets_exactly_its_share(share: float) -> None:
 
 
 @pytest.fixture
-def meeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Meeting:
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RoundClient:
     """The first of two nodes, which have begun to sum gradients; feeds are files of the test."""
     monkeypatch.setenv("ORCHESTRATE_EXCHANGE_DIR", str(tmp_path))
-    trainer: Any = SimpleNamespace(settings=Settings(steps=4), rows_per_step=4, world=ALONE)
+    trainer: Any = SimpleNamespace(
+        settings=declared(Settings, steps=4), rows_per_step=4, world=ALONE
+    )
     terms = Terms(
         exchanged="gradients", training="e" * 64, round_steps=1, values=4, compression="none"
     )
     recorder: Any = SimpleNamespace(speaks=True)
-    meeting = Meeting(trainer, recorder, Place(0, 2), terms)
+    client = RoundClient(trainer, recorder, Place(0, 2), terms)
     half = {str(number): [0.5, 0.5] for number in (1, 2)}
     start = {
         "type": "start",
@@ -160,8 +165,8 @@ def meeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Meeting:
     }
     (tmp_path / "in" / "rank-0").mkdir(parents=True)
     feed(tmp_path, 1, {**start, "shares": half})
-    assert meeting.begin(0, torch.zeros(12))[0] == 0
-    return meeting
+    assert client.begin(0, torch.zeros(12))[0] == 0
+    return client
 
 
 def feed(folder: Path, number: int, header: dict[str, Any], values: Any = None) -> None:
@@ -184,9 +189,9 @@ def summed(included: list[int], targets: int) -> dict[str, Any]:
 ROWS = [(text_example([7], [5] * targets),) for targets in (1, 2, 3, 4)]
 
 
-def test_a_node_offers_its_part_and_takes_the_sum(meeting: Meeting, tmp_path: Path) -> None:
+def test_a_node_offers_its_part_and_takes_the_sum(client: RoundClient, tmp_path: Path) -> None:
     """The part travels as it is; what the coordinator says takes its place."""
-    others = OtherNodes(meeting, 1, ROWS, ALONE)
+    others = OtherNodes(client, 1, ROWS, ALONE)
     assert others.mine == [ROWS[0], ROWS[2]]
     feed(tmp_path, 3, summed([0, 1], targets=10), [1.0, 2.0, 3.0, 0.75])
     buffer = torch.tensor([0.1, 0.2, 0.3, 0.25])
@@ -202,11 +207,11 @@ def test_a_node_offers_its_part_and_takes_the_sum(meeting: Meeting, tmp_path: Pa
 
 
 def test_a_node_that_the_others_went_on_without_takes_their_step(
-    meeting: Meeting, tmp_path: Path
+    client: RoundClient, tmp_path: Path
 ) -> None:
     """It computes nothing; the others' sum is scaled up to all targets, here as there."""
     feed(tmp_path, 3, summed([1], targets=6), [6.0, 0.6, 0.0, 3.0])
-    others = OtherNodes(meeting, 1, ROWS, ALONE)
+    others = OtherNodes(client, 1, ROWS, ALONE)
     assert not others.mine
     buffer = torch.zeros(4)
     others.add(buffer)
@@ -258,7 +263,7 @@ def test_a_checkpoint_of_local_rounds_continues_with_collectives_from_one_state(
     """Optimisers of nodes that trained by themselves differ: all go on with the first one's."""
     for rank in range(2):
         save_checkpoint(tmp_path / f"node-{rank}", 8, {"value": rank}, "training", own=True)
-    (run,) = start_ranks([node_folder(tmp_path / "run")], 2, AGREE, str(FINETUNE), str(tmp_path))
+    (run,) = start_ranks([node_folder(tmp_path / "run")], 2, AGREE, str(WORKLOADS), str(tmp_path))
     lines = succeed(run).splitlines()
     assert sorted(lines) == [f"rank {rank} has {{'value': 0}}" for rank in range(2)]
     assert agree_on_checkpoint(tmp_path / "node-1", "training", ALONE) == {"value": 1}

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from resumable import newest_checkpoint, save_checkpoint
+from finetune.training.checkpoints import newest_checkpoint, save_checkpoint
+from tests.time_limits import Deadline
 from tests.workloads.conftest import (
     DEADLINE_S,
     FINETUNE,
@@ -30,38 +31,36 @@ from tests.workloads.conftest import (
 
 SCRIPT = FINETUNE / "train.py"
 SHORT = (*QUICK, "--steps=3", "--global-batch=4", "--eval-every=2")
-MAKE_BASE = Path(__file__).parent / "programs" / "make_base.py"
-pytestmark = pytest.mark.timeout(2 * DEADLINE_S)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * DEADLINE_S)]
 
 
 def _wait_for_checkpoint(node: NodeFolder, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = Deadline(DEADLINE_S)
     while not any(record["type"] == "checkpoint" for record in node.records()):
         assert process.poll() is None, finish(process)[1][-4000:]
-        assert time.monotonic() < deadline, "no checkpoint in time"
+        assert not deadline.passed, "no checkpoint in time"
         time.sleep(0.02)
 
 
 def _wait_for_steps(node: NodeFolder, process: subprocess.Popen[str], count: int) -> None:
     """Until so many more are done."""
     before = len(node.steps_done())
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = Deadline(DEADLINE_S)
     while len(node.steps_done()) < before + count:
         assert process.poll() is None, finish(process)[1][-4000:]
-        assert time.monotonic() < deadline, "no step in time"
+        assert not deadline.passed, "no step in time"
         time.sleep(0.02)
 
 
-def test_four_ranks_on_two_nodes_train_as_one_rank_does(tmp_path: Path) -> None:
+def test_four_ranks_on_two_nodes_train_as_one_rank_does(tmp_path: Path, beginner: Path) -> None:
     """Same losses and same adapter: 7 rows a step do not divide by 4, and no disk is shared. The
     one trains by autograd, the four by the fused engine.
     """
     options = (*QUICK, "--steps=5", "--global-batch=7", "--micro-batch=2", "--sequence-length=192")
+    options += (f"--model={beginner}",)
     single, first, second = (node_folder(tmp_path / name) for name in ("single", "first", "second"))
-    alone = single.start(str(SCRIPT), *options, f"--cache-dir={tmp_path / 'cache-0'}")
-    succeed(alone)
-    fused = (*options, "--cache-dir=./cache", "--engine=fused")
-    runs = start_ranks([first, second], 2, SCRIPT, *fused)
+    succeed(single.start(str(SCRIPT), *options))
+    runs = start_ranks([first, second], 2, SCRIPT, *options, "--engine=fused")
     for run in runs:
         succeed(run)
 
@@ -80,22 +79,11 @@ def test_four_ranks_on_two_nodes_train_as_one_rank_does(tmp_path: Path) -> None:
     assert second.records(3) == []
 
 
-def test_any_rank_makes_a_whole_base(tmp_path: Path) -> None:
-    """Nodes may share a home: a base that rank 1 made first is the one that rank 0 finds there."""
-    cache = tmp_path / "shared"
-    (run,) = start_ranks([node_folder(tmp_path / "run")], 2, MAKE_BASE, str(FINETUNE), str(cache))
-
-    files = "config.json", "model.safetensors", "tokenizer.json"
-    found = succeed(run).splitlines()
-    assert len(found) == 2
-    assert all(name in line for name in files for line in found), found
-
-
-def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path, cache: Path) -> None:
+def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """The losses of a run that was killed, then asked to end, and started again each time, are
     those of one that was not.
     """
-    options = (*QUICK, "--steps=30", "--global-batch=4", f"--cache-dir={cache}")
+    options = (*QUICK, "--steps=30", "--global-batch=4")
     whole, broken = node_folder(tmp_path / "whole"), node_folder(tmp_path / "broken")
     succeed(whole.start(str(SCRIPT), *options, "--lora-dropout=0.1"))
     victim = broken.start(str(SCRIPT), *options, "--lora-dropout=0.1", "--checkpoint-every=3")
@@ -119,11 +107,11 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path, cache: 
     assert len(whole.losses()) == 30
 
 
-def test_a_run_resumes_with_another_number_of_ranks(tmp_path: Path, cache: Path) -> None:
+def test_a_run_resumes_with_another_number_of_ranks(tmp_path: Path) -> None:
     """Two ranks train, and are asked to end; one goes on from what they saved. The losses are those
     of one rank from the start to the end, but for the order in which numbers are added.
     """
-    options = (*QUICK, "--steps=30", "--global-batch=5", "--micro-batch=2", f"--cache-dir={cache}")
+    options = (*QUICK, "--steps=30", "--global-batch=5", "--micro-batch=2")
     whole, broken = node_folder(tmp_path / "whole"), node_folder(tmp_path / "broken")
     succeed(whole.start(str(SCRIPT), *options))
     (pair,) = start_ranks([broken], 2, SCRIPT, *options, "--checkpoint-every=0")
@@ -140,15 +128,15 @@ def test_a_run_resumes_with_another_number_of_ranks(tmp_path: Path, cache: Path)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> NodeFolder:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> NodeFolder:
     """A run with :data:`SHORT` that is over."""
     node = node_folder(tmp_path_factory.mktemp("finished") / "node")
-    succeed(node.start(str(SCRIPT), *SHORT, f"--cache-dir={cache}"))
+    succeed(node.start(str(SCRIPT), *SHORT))
     return node
 
 
 def test_what_was_trained_to_the_end_but_not_evaluated_is_evaluated(
-    tmp_path: Path, cache: Path, finished: NodeFolder
+    tmp_path: Path, finished: NodeFolder
 ) -> None:
     """A run may be asked to end between its last step and the evaluation after it."""
     node = NodeFolder(path=shutil.copytree(finished.path, tmp_path / "node"))
@@ -162,7 +150,7 @@ def test_what_was_trained_to_the_end_but_not_evaluated_is_evaluated(
     save_checkpoint(root, 3, state, training)
     (node.path / "reports" / "rank-0.jsonl").unlink()
 
-    run = node.start(str(SCRIPT), *SHORT, f"--cache-dir={cache}")
+    run = node.start(str(SCRIPT), *SHORT)
     assert "resumed after step 3" in succeed(run)
     assert node.metrics()["eval_loss"] == wanted
 
@@ -183,7 +171,7 @@ def test_a_run_reports_what_the_workload_promises(finished: NodeFolder) -> None:
     assert len((output / "eval_samples.jsonl").read_text().splitlines()) == 6
 
 
-def test_running_out_of_memory_ends_with_one_clear_line(tmp_path: Path, cache: Path) -> None:
+def test_running_out_of_memory_ends_with_one_clear_line(tmp_path: Path) -> None:
     """The last line on stderr names the rank, the cause and the options that help."""
     node = node_folder(tmp_path / "node")
     program = (
@@ -193,11 +181,10 @@ def test_running_out_of_memory_ends_with_one_clear_line(tmp_path: Path, cache: P
         "limit = used + 1200 * 2**20\n"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
         "sys.argv = sys.argv[1:]\n"
-        "sys.path.insert(0, sys.argv[0].rpartition('/')[0])\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     options = (*QUICK, "--steps=2", "--global-batch=4000", "--micro-batch=4000")
-    process = node.start("-c", program, str(SCRIPT), *options, f"--cache-dir={cache}")
+    process = node.start("-c", program, str(SCRIPT), *options)
     _, err = finish(process)
 
     assert process.returncode == 1
@@ -206,10 +193,10 @@ def test_running_out_of_memory_ends_with_one_clear_line(tmp_path: Path, cache: P
     assert "--gradient-checkpointing" in last
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, cache: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     """It fails at that step with the reason, instead of training on."""
     node = node_folder(tmp_path / "node")
-    options = ("--steps=30", "--global-batch=2", f"--cache-dir={cache}", "--learning-rate=1e30")
+    options = ("--steps=30", "--global-batch=2", "--learning-rate=1e30")
     process = node.start(str(SCRIPT), *QUICK, *options)
     _, err = finish(process)
 

@@ -1,38 +1,15 @@
-"""workload.yaml and the script's command line say the same."""
+"""What the finetune script takes on its command line, and what identifies a training."""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import get_type_hints
-
 import pytest
 
-from settings import Settings, parse_settings
+import orchestrate_kit as kit
+from finetune.base.settings import Settings
 from tests.workloads.conftest import finetune_workload
+from tests.workloads.declared import declared
 
 WORKLOAD = finetune_workload()
-
-
-def test_every_parameter_is_an_option_with_the_same_default() -> None:
-    """Names, types, defaults, choices and texts agree, so plain python trains what tiny trains."""
-    types = get_type_hints(Settings)
-    declared = {
-        name: (parameter.type.value, parameter.default, parameter.help)
-        for name, parameter in WORKLOAD.parameters.items()
-    }
-    taken = {
-        entry.name: (
-            "choice" if entry.metadata["choices"] else types[entry.name].__name__,
-            entry.default,
-            entry.metadata["help"],
-        )
-        for entry in fields(Settings)
-    }
-
-    assert declared == taken
-    for entry in fields(Settings):
-        words = (entry.metadata["word"],) if entry.metadata["word"] else ()
-        assert WORKLOAD.parameters[entry.name].choices == (entry.metadata["choices"] or words)
 
 
 def test_the_real_preset_is_what_its_owners_run() -> None:
@@ -40,7 +17,7 @@ def test_the_real_preset_is_what_its_owners_run() -> None:
     argv = []
     for name, value in WORKLOAD.presets["qwen2-7b"].items():
         argv += [f"--{name.replace('_', '-')}", str(value)]
-    settings = parse_settings(argv)
+    settings = kit.parse(Settings, argv)
 
     assert settings.rows_per_step(16) == 128
     assert (settings.lora_rank, settings.lora_alpha, settings.sequence_length) == (64, 128, 4096)
@@ -55,15 +32,19 @@ def test_what_makes_no_sense_is_a_usage_error(
 ) -> None:
     """Exit code 2 and the name of the option, before anything is loaded."""
     with pytest.raises(SystemExit, match="2"):
-        parse_settings([option])
+        kit.parse(Settings, [option])
 
     assert option.partition("=")[0] in capsys.readouterr().err
 
 
 def test_what_does_not_change_the_training_may_change_between_attempts() -> None:
     """A resumed attempt may checkpoint more often; it may not learn at another rate."""
-    before = Settings(global_batch=12).digest(4)
+    before = declared(Settings, global_batch=12).digest(4)
 
-    assert Settings(global_batch=12, checkpoint_every=7, micro_batch=1).digest(2) == before
-    assert Settings(global_batch=12, learning_rate=1.0).digest(4) != before
-    assert Settings(global_batch=0).digest(2) != Settings(global_batch=0).digest(4)
+    assert (
+        declared(Settings, global_batch=12, checkpoint_every=7, micro_batch=1).digest(2) == before
+    )
+    assert declared(Settings, global_batch=12, learning_rate=1.0).digest(4) != before
+    assert declared(Settings, global_batch=0).digest(2) != declared(
+        Settings, global_batch=0
+    ).digest(4)

@@ -13,27 +13,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
+from tiny_base_lib.recipe import Recipe, make
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForCausalLM
 
-import tiny_base
-from fused.joined import Part, shape_of
-from fused.layer import Form, Recompute
-from fused.memory import ROOMS, Extent, Held, Outline, Placement, cost_of, held_by, place
-from fused.model import FusedModel, NotFused, outline
-from fused.sharded import Layout, nodes_of
-from lora import prepare
-from settings import Settings, parse_settings
+import orchestrate_kit as kit
+from finetune.base.settings import Settings
+from finetune.base.world import World
+from finetune.fused.fused_projection import Part, shape_of
+from finetune.fused.layer import Form, Recompute
+from finetune.fused.memory import ROOMS, Extent, Held, Outline, Placement, cost_of, held_by, place
+from finetune.fused.model import FusedModel, NotFused, outline
+from finetune.fused.sharded import Layout, nodes_of
+from finetune.model.lora import prepare
 from tests.workloads.conftest import (
     DEADLINE_S,
     FINETUNE,
     QUICK,
+    WORKLOADS,
     free_port,
     node_folder,
     start_ranks,
     succeed,
 )
-from world import World
 
 RANKS = Path(__file__).parent / "programs" / "sharded_ranks.py"
 SCRIPT = FINETUNE / "train.py"
@@ -41,6 +43,7 @@ LAYERS = 5
 Trained = dict[tuple[int, int], list[tuple[dict[str, Any], dict[str, Any]]]]
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(2 * DEADLINE_S),
     pytest.mark.filterwarnings("default"),  # of the libraries, about one another
 ]
@@ -49,10 +52,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base of so many layers that most are not there at one time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny_base, "LAYERS", LAYERS)
-        cache = str(tmp_path_factory.mktemp("five-layers"))
-        return tiny_base.ensure_base(Settings(cache_dir=cache, base_steps=1))
+    folder = tmp_path_factory.mktemp("five-layers")
+    make(folder, Recipe(layers=LAYERS, steps=1), stored=torch.float32)
+    return folder
 
 
 def _options(base: Path, *more: str) -> list[str]:
@@ -100,7 +102,7 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
         }
         for nodes, per_node in WORLDS
     ]
-    argv = str(FINETUNE), str(root / "results"), json.dumps(asked)
+    argv = str(WORKLOADS), str(root / "results"), json.dumps(asked)
     for run in start_ranks(folders, 2, RANKS, *argv):
         succeed(run)
     results = torch.load(root / "results")
@@ -176,7 +178,7 @@ def test_a_run_with_shared_weights_gives_what_one_with_whole_ones_does(
 @pytest.mark.parametrize(
     "options,reason",
     [
-        (["--shard=on", "--engine=plain"], "needs --engine fused"),
+        (["--shard=on", "--engine=plain"], "needs --engine other than plain"),
         (["--shard=on", "--engine=fused", "--fp8"], "held whole"),
         (["--shard=on", "--engine=fused", "--oom=retry"], "same passes"),
     ],
@@ -186,12 +188,12 @@ def test_what_shared_weights_cannot_do_is_a_usage_error(
     options: list[str], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        parse_settings(options)
+        kit.parse(Settings, options)
     assert reason in capsys.readouterr().err
 
 
 def test_one_rank_has_nobody_to_share_with(base: Path) -> None:
-    settings = parse_settings(_options(base, "--shard=on"))
+    settings = kit.parse(Settings, _options(base, "--shard=on"))
     with pytest.raises(NotFused, match="one rank alone"):
         prepare(settings, ALONE)
 
@@ -230,7 +232,7 @@ def test_nodes_are_told_apart_by_local_ranks(counts: list[int]) -> None:
 
 def test_the_bytes_of_a_layer_are_those_of_its_storages(base: Path) -> None:
     """And what is whole on each rank is what is left of the model, and the adapter four times."""
-    settings = parse_settings(_options(base, "--shard=off"))
+    settings = kit.parse(Settings, _options(base, "--shard=off"))
     trainable = prepare(settings, ALONE)
     fused = FusedModel(trainable.model)
     held = _outlined(base, settings.lora_rank)

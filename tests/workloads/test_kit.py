@@ -6,13 +6,19 @@ import hashlib
 import json
 import math
 import threading
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import orchestrate_kit as kit
+from orchestrate_kit import _reports, _samples
 from orchestrator.core.run.events import Progressed, Reported
 from orchestrator.parsing.replies.kit_records import parse_report
+from tests.time_limits import scaled
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +26,7 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As if started by hand in an empty folder."""
     for name in ("RANK", "WORLD_SIZE", "ORCHESTRATE_REPORT_DIR", "ORCHESTRATE_OUTPUT_DIR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(kit, "_at_work", [])
+    monkeypatch.setattr(_samples, "_at_work", [])
     monkeypatch.chdir(tmp_path)
 
 
@@ -50,12 +56,36 @@ def test_progress_arrives_with_its_fields(reports: Path) -> None:
     assert (found.done, found.total, found.fields) == (2, 8, {"loss": 1.5, "phase": "train"})
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.float32(0.25),
+        np.array([0.25]),
+        torch.tensor(0.25, requires_grad=True),
+        Decimal("0.25"),
+    ],
+)
+@pytest.mark.parametrize("step", [np.int64(7), torch.tensor(7), np.array(7)])
+def test_scalars_of_other_libraries_are_numbers(reports: Path, value: Any, step: Any) -> None:
+    """A loss comes as a tensor, a step from an array; what is not one number is refused."""
+    kit.metric("loss", value, "nats", step=step)
+    kit.progress(step, value, loss=value)
+
+    found = parse_report("node", 3, reports.read_bytes().splitlines(keepends=True)[0], 0)
+    assert found == Reported(node="node", rank=3, name="loss", value=0.25, unit="nats", step=7)
+    for many in (np.zeros(2), torch.zeros(2)):
+        with pytest.raises(ValueError, match="loss is not one number"):
+            kit.metric("loss", many)
+    with pytest.raises(ValueError, match="whole number"):
+        kit.metric("loss", 1.0, step=np.float64(2.0))
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_none_does_not_end_the_job(
     reports: Path, value: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """NaN and infinity are left out and named once; what stands beside them is reported."""
-    kit._warned.clear()
+    _reports._warned.clear()
     for step in range(3):
         kit.metric("speed", value, step=step)
     assert not reports.exists()
@@ -105,7 +135,7 @@ def test_lines_of_many_threads_never_mix(reports: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=scaled(60))
 
     lines = reports.read_bytes().splitlines()
     assert len(lines) == 800
@@ -130,6 +160,22 @@ def test_an_artifact_outside_the_output_folder_is_refused(reports: Path, tmp_pat
     stray.write_text("x")
     with pytest.raises(ValueError, match="is not below"):
         kit.artifact(stray)
+
+
+def test_facts_are_what_the_coordinator_handed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is known without a coordinator, or where its file cannot be read; that is said."""
+    monkeypatch.delenv("ORCHESTRATE_FACTS", raising=False)
+    assert kit.facts() == {}
+    path = tmp_path / "facts.json"
+    monkeypatch.setenv("ORCHESTRATE_FACTS", str(path))
+    assert kit.facts() == {}
+    path.write_text("{broken")
+    assert kit.facts() == {}
+    assert capsys.readouterr().err.count("no facts of this node") == 2
+    path.write_text('{"gpus": []}')
+    assert kit.facts() == {"gpus": []}
 
 
 def test_without_orchestrate_rank_zero_prints(

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import orchestrate_kit as kit
+from orchestrate_kit import _samples
 from orchestrator.parsing.replies.sample_records import (
+    LeaseAck,
     Output,
     Ready,
     SampleFailed,
-    Took,
     Worked,
     merged_line,
     parse_sample_record,
@@ -35,7 +39,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As if started by hand in an empty folder."""
     for name in ("RANK", "WORLD_SIZE", "ORCHESTRATE_OUTPUT_DIR", "ORCHESTRATE_SAMPLES"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(kit, "_at_work", [])
+    monkeypatch.setattr(_samples, "_at_work", [])
     monkeypatch.chdir(tmp_path)
 
 
@@ -89,6 +93,36 @@ def test_alone_the_samples_of_a_file(tmp_path: Path, count: int, expected: list[
     assert found == expected
 
 
+def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_it(tmp_path: Path) -> None:
+    """As the coordinator reads it; the mark anywhere else, and other encodings, are refused."""
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"p": 1}\r\n{"p": 2}\n')
+    assert [s.data for group in kit.groups(0, 1, str(path)) for s in group] == [{"p": 1}, {"p": 2}]
+    for content in (b"1\n\xef\xbb\xbf2\n", "1\n2\n".encode("utf-16")):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="not JSON"):
+            list(kit.groups(0, 1, str(path)))
+
+
+def test_scalars_of_numpy_and_torch_are_numbers(inbox: Path, tmp_path: Path) -> None:
+    """In outputs, times and amounts, as people get them from their models."""
+    lease(inbox, 1, 0)
+    for group in kit.groups(0, 2, "x"):
+        feed(inbox, 2, type="end")
+        for sample in group:
+            output = {"loss": np.float32(0.5), "ids": [np.int64(7), torch.tensor(3)], "ok": True}
+            kit.complete(sample, output, np.float64(0.25), tokens=torch.tensor(12))
+            with pytest.raises(ValueError, match="not plain JSON"):
+                kit.complete(sample, {"x": object()}, 0.1)
+            with pytest.raises(ValueError, match="not one number"):
+                kit.complete(sample, {"x": np.zeros(3)}, 0.1)
+
+    first = next(record for record in told(tmp_path) if isinstance(record, Output))
+    assert (first.seconds, dict(first.amounts)) == (0.25, {"tokens": 12})
+    line = sample_line(0, {"loss": 0.5, "ids": [7, 3], "ok": True})
+    assert first.digest == hashlib.sha256(line).digest()
+
+
 def test_alone_a_bad_line_is_named(tmp_path: Path) -> None:
     """File and line."""
     (tmp_path / "data.jsonl").write_text("1\n{\n")
@@ -111,7 +145,7 @@ def test_a_worker_takes_its_leases_in_order(inbox: Path, tmp_path: Path) -> None
     assert seen == []
     ready, first, second = told(tmp_path)
     assert isinstance(ready, Ready)
-    assert (first, second) == (Took(1, "2.1", (3, 7)), Took(2, "2.2", ()))
+    assert (first, second) == (LeaseAck(1, "2.1", (3, 7)), LeaseAck(2, "2.2", ()))
 
 
 def test_answers_and_times_are_told(inbox: Path, tmp_path: Path) -> None:
@@ -188,7 +222,7 @@ def test_a_bad_output_is_refused_where_it_is_made(
 @given(st.dictionaries(st.text().filter(lambda key: key != "index"), PLAIN, max_size=4))
 def test_both_sides_digest_the_same(output: dict[str, Any]) -> None:
     """Whatever the output, what a worker tells is what the coordinator merges, byte for byte."""
-    line = kit._sample_line(3, output)
+    line = _samples._sample_line(3, output)
     record = {"type": "output", "sample": 3, "output": json.loads(line)}
     del record["output"]["index"]
 
@@ -197,4 +231,4 @@ def test_both_sides_digest_the_same(output: dict[str, Any]) -> None:
 
 def test_keys_that_are_no_texts_sort_as_texts() -> None:
     """As JSON has no others, they become texts before they are sorted."""
-    assert kit._sample_line(0, {2: "b", 10: "a"}) == b'{"10": "a", "2": "b", "index": 0}'
+    assert _samples._sample_line(0, {2: "b", 10: "a"}) == b'{"10": "a", "2": "b", "index": 0}'

@@ -10,17 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 
-import tiny_model
-from engines import Completion, Refusal
-from parameters import Parameters
-from prompts import Prompt, generate_prompt
-from tests.workloads.conftest import DEADLINE_S, MLPERF, node_folder, succeed
+from mlperf import tiny_model
+from mlperf.engines import Completion, Refusal
+from mlperf.parameters import Parameters
+from mlperf.prompts import Prompt, generate_prompt
+from mlperf.transformers_engine import TransformersEngine
+from tests.workloads.conftest import DEADLINE_S, WORKLOADS, node_folder, succeed
+from tests.workloads.declared import declared
 from tests.workloads.programs.answer_groups import answer_groups
-from transformers_engine import TransformersEngine
 
 PROGRAM = Path(__file__).parent / "programs" / "answer_groups.py"
 PROMPTS = [generate_prompt(index, seed=0, words=24) for index in range(24)]
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("default"),  # of the libraries, about one another
     pytest.mark.timeout(DEADLINE_S),
 ]
@@ -37,7 +39,7 @@ def unchanged_torch() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def parameters(cache: Path) -> Parameters:
-    return Parameters(cache_dir=str(cache))
+    return declared(Parameters, cache_dir=str(cache))
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +58,8 @@ def test_the_model_is_the_same_wherever_it_is_made(parameters: Parameters, tmp_p
         tiny_model.ensure_model(each)
         for each in (
             parameters,
-            Parameters(cache_dir=str(tmp_path)),
-            Parameters(cache_dir=str(tmp_path), seed=1),
+            declared(Parameters, cache_dir=str(tmp_path)),
+            declared(Parameters, cache_dir=str(tmp_path), seed=1),
         )
     ]
     contents = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders]
@@ -74,7 +76,7 @@ def test_a_group_has_the_same_bytes_in_any_process(
     variables = {"OMP_NUM_THREADS": "5", "MKL_NUM_THREADS": "3"}
     groups = ("8", "0", "20", "4")
     process = node_folder(tmp_path / "other").start(
-        str(PROGRAM), str(MLPERF), str(cache), *groups, **variables
+        str(PROGRAM), str(WORKLOADS), str(cache), *groups, **variables
     )
     here = answer_groups(engine, [0, 4, 8])
     there = json.loads(succeed(process))
@@ -156,9 +158,9 @@ def test_the_fingerprint_is_of_what_decides_the_answers(
 ) -> None:
     """A folder that is named gives the same as the one that was made; other weights do not."""
     folder = str(tiny_model.ensure_model(parameters))
-    same = TransformersEngine(Parameters(model=folder), 0)
-    equal_work = TransformersEngine(Parameters(model=folder, ignore_eos=True), 0)
-    other = TransformersEngine(Parameters(cache_dir=str(cache), seed=1), 0)
+    same = TransformersEngine(declared(Parameters, model=folder), 0)
+    equal_work = TransformersEngine(declared(Parameters, model=folder, ignore_eos=True), 0)
+    other = TransformersEngine(declared(Parameters, cache_dir=str(cache), seed=1), 0)
 
     assert same.fingerprint == engine.fingerprint
     assert len({each.fingerprint for each in (engine, equal_work, other)}) == 3

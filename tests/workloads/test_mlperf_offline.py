@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-import orchestrate_kit as kit
-from engines import Completion, Refusal
-from offline import Phases, Unrepeatable, run_offline, warm_up
-from parameters import Parameters
-from prompts import Prompt, generate_prompt
+from mlperf.engines import Completion, Refusal
+from mlperf.offline import Phases, Unrepeatable, run_offline, warm_up
+from mlperf.parameters import Parameters
+from mlperf.prompts import Prompt, generate_prompt
+from orchestrate_kit import _samples
+from tests.workloads.declared import declared
 
 
 class Echo:
@@ -58,7 +59,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[
     for name in ("RANK", "WORLD_SIZE", "ORCHESTRATE_SAMPLES", "ORCHESTRATE_OUTPUT_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(kit, "_at_work", [])
+    monkeypatch.setattr(_samples, "_at_work", [])
 
     def written() -> list[dict[str, Any]]:
         lines = (tmp_path / "output" / "samples-0.jsonl").read_text().splitlines()
@@ -76,7 +77,7 @@ def _data_set(folder: Path, *lines: object) -> str:
 def test_generated_prompts_are_answered_in_fixed_groups(alone: Any) -> None:
     """Each index once, in batches of the group; what is told holds no times."""
     engine = Echo()
-    run_offline(engine, Parameters(samples=10, batch=4, seed=5, prompt_words=9))
+    run_offline(engine, declared(Parameters, samples=10, batch=4, seed=5, prompt_words=9))
 
     texts = [generate_prompt(index, seed=5, words=9).text for index in range(10)]
     assert engine.batches == [texts[:4], texts[4:8], texts[8:]]
@@ -91,7 +92,9 @@ def test_a_sample_that_makes_no_sense_fails_alone(
     """A line of another form and a prompt that the engine refuses: the others are answered."""
     lines = ({"prompt": "one two"}, {"text": "?"}, {"prompt": "unanswerable"}, {"prompt": "three"})
     engine = Echo()
-    run_offline(engine, Parameters(dataset=_data_set(tmp_path, *lines), samples=0, batch=4))
+    run_offline(
+        engine, declared(Parameters, dataset=_data_set(tmp_path, *lines), samples=0, batch=4)
+    )
 
     assert engine.batches == [["one two", "unanswerable", "three"]]
     assert [(line["index"], line["text"]) for line in alone()] == [(0, "one two"), (3, "three")]
@@ -105,7 +108,7 @@ def test_a_group_without_any_sense_is_no_batch(alone: Any, tmp_path: Path) -> No
     lines = ({}, {}, {"prompt": "one"})
     engine = Echo()
     phases = run_offline(
-        engine, Parameters(dataset=_data_set(tmp_path, *lines), samples=0, batch=2)
+        engine, declared(Parameters, dataset=_data_set(tmp_path, *lines), samples=0, batch=2)
     )
 
     assert engine.batches == [["one"]]
@@ -121,7 +124,7 @@ def test_a_worker_tells_what_its_model_is(
     inbox = tmp_path / "in" / "rank-0"
     inbox.mkdir(parents=True)
     (inbox / "00000001.json").write_text('{"type": "end"}')
-    run_offline(Echo(), Parameters())
+    run_offline(Echo(), declared(Parameters))
     first, *_ = map(json.loads, (tmp_path / "exchange-0.jsonl").read_text().splitlines())
 
     assert (first["type"], first["identity"]) == ("worker", "echo")
@@ -131,7 +134,7 @@ def test_prefill_and_decode_are_told_apart(alone: Any, tmp_path: Path) -> None:
     """Prompt tokens by the time to the first token; all but the first tokens by the rest."""
     lines = ({"prompt": "a b c d e"}, {"prompt": "f g h"}, {"prompt": "i j k"})
     phases = run_offline(
-        Echo(), Parameters(dataset=_data_set(tmp_path, *lines), samples=0, batch=2)
+        Echo(), declared(Parameters, dataset=_data_set(tmp_path, *lines), samples=0, batch=2)
     )
 
     assert phases == Phases(prompt_tokens=30, prefill_s=0.5, decoded_tokens=8, decode_s=3.0)
@@ -142,8 +145,8 @@ def test_prefill_and_decode_are_told_apart(alone: Any, tmp_path: Path) -> None:
 def test_a_machine_that_does_not_repeat_itself_is_not_trusted() -> None:
     """The same prompts twice before any sample is asked for: equal answers, or an error."""
     engine = Echo()
-    warm_up(engine, Parameters())
+    warm_up(engine, declared(Parameters))
     assert engine.batches[0] == engine.batches[1]
 
     with pytest.raises(Unrepeatable, match="differently the second time"):
-        warm_up(Forgetful(), Parameters())
+        warm_up(Forgetful(), declared(Parameters))

@@ -1,37 +1,17 @@
-"""workload.yaml and the script's command line say the same; prompts and lines of data sets."""
+"""What the mlperf script takes on its command line; prompts and lines of data sets."""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 
-from parameters import Parameters, parse_parameters
-from prompts import Prompt, generate_prompt, parse_prompt
+import orchestrate_kit as kit
+from mlperf.parameters import Parameters
+from mlperf.prompts import Prompt, generate_prompt, parse_prompt
 from tests.workloads.conftest import FINETUNE, MLPERF, mlperf_workload
 
 WORKLOAD = mlperf_workload()
-
-
-def test_every_parameter_is_an_option_with_the_same_default() -> None:
-    """Names, types, defaults, choices and texts agree, so plain python does what tiny does."""
-    types = get_type_hints(Parameters)
-    declared = {
-        name: (parameter.type.value, parameter.default, parameter.help, parameter.choices)
-        for name, parameter in WORKLOAD.parameters.items()
-    }
-    taken = {
-        entry.name: (
-            "choice" if entry.metadata["choices"] else types[entry.name].__name__,
-            entry.default,
-            entry.metadata["help"],
-            entry.metadata["choices"] or (),
-        )
-        for entry in fields(Parameters)
-    }
-
-    assert declared == taken
 
 
 @pytest.mark.parametrize("preset", list(WORKLOAD.presets))
@@ -39,7 +19,7 @@ def test_every_preset_is_a_command_line(preset: str) -> None:
     """The script takes what the preset says."""
     values = WORKLOAD.presets[preset]
     argv = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
-    parameters = parse_parameters(argv)
+    parameters = kit.parse(Parameters, argv)
 
     assert {name: getattr(parameters, name) for name in values} == dict(values)
 
@@ -61,14 +41,14 @@ def test_what_makes_no_sense_is_a_usage_error(
 ) -> None:
     """Exit code 2 and the name of the option, before anything is loaded."""
     with pytest.raises(SystemExit, match="2"):
-        parse_parameters(options)
+        kit.parse(Parameters, options)
 
     assert options[0].partition("=")[0] in capsys.readouterr().err
 
 
 def test_all_of_a_file_is_no_sample_count() -> None:
     """0 means every line there is."""
-    assert parse_parameters(["--samples=0", "--dataset=prompts.jsonl"]).samples == 0
+    assert kit.parse(Parameters, ["--samples=0", "--dataset=prompts.jsonl"]).samples == 0
 
 
 def test_one_environment_serves_both_workloads() -> None:

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-import run
-from parameters import Parameters
+from mlperf import run
+from mlperf.parameters import Parameters
+from mlperf.transformers_engine import TransformersEngine
 from tests.workloads.conftest import DEADLINE_S, MLPERF, finish, node_folder
+from tests.workloads.declared import declared
 from tests.workloads.programs.answer_groups import answer_groups
-from transformers_engine import TransformersEngine
 
 SCRIPT = MLPERF / "run.py"
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("default"),  # of the libraries, about one another
     pytest.mark.timeout(DEADLINE_S),
 ]
@@ -55,7 +57,7 @@ def test_two_ranks_answer_every_prompt_as_one_would(tmp_path: Path, cache: Path)
         for line in (node.path / "output" / f"samples-{rank}.jsonl").read_text().splitlines()
     ]
     answers = {line["index"]: [line["text"], line["tokens"]] for line in lines}
-    engine = TransformersEngine(Parameters(cache_dir=str(cache)), 0)
+    engine = TransformersEngine(declared(Parameters, cache_dir=str(cache)), 0)
     expected = answer_groups(engine, range(0, 16, 4))
 
     assert sorted(answers) == list(range(18))
@@ -75,8 +77,8 @@ def test_the_last_words_name_the_rank_and_the_remedy(monkeypatch: pytest.MonkeyP
     """One line on stderr, whatever went wrong."""
     monkeypatch.setenv("RANK", "3")
     with pytest.raises(RuntimeError) as caught:
-        TransformersEngine(Parameters(device="cuda"), local_rank=7)
-    parameters = Parameters(batch=512)
+        TransformersEngine(declared(Parameters, device="cuda"), local_rank=7)
+    parameters = declared(Parameters, batch=512)
 
     words = run._last_words(caught.value, parameters)
     assert words.startswith("mlperf: rank 3: RuntimeError: local rank 7 has no GPU")

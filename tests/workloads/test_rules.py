@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -12,21 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from options import parse_options
+import orchestrate_kit as kit
+from acceptance.base.options import Options
+from finetune.base.settings import Settings
+from mlperf.parameters import Parameters
 from orchestrator.adapters.store.data_set import sample_set
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.parameter_conflicts import contradictions
 from orchestrator.core.model.workload import Parameter, ParameterType, Workload
 from orchestrator.parsing.inputs.parameters import parse_value
 from orchestrator.parsing.inputs.workload import make_job
-from parameters import parse_parameters
-from settings import parse_settings
 from tests.workloads.conftest import acceptance_workload, finetune_workload, mlperf_workload
 
-SCRIPTS: dict[str, tuple[Workload, Callable[[list[str]], Any]]] = {
-    "finetune": (finetune_workload(), parse_settings),
-    "acceptance": (acceptance_workload(), parse_options),
-    "mlperf": (mlperf_workload(), parse_parameters),
+SCRIPTS: dict[str, tuple[Workload, type[Any]]] = {
+    "finetune": (finetune_workload(), Settings),
+    "acceptance": (acceptance_workload(), Options),
+    "mlperf": (mlperf_workload(), Parameters),
 }
 
 
@@ -54,15 +55,16 @@ WRONG = (
     Wrong("finetune", 4, "shard=on fp8=true", ("fp8=false", "shard=off")),
     Wrong("finetune", 5, "shard=on oom=retry", ("oom=fail", "shard=auto")),
     Wrong("acceptance", 0, "max_bytes=16", ("min_bytes=16", "max_bytes=4096")),
+    Wrong("mlperf", 0, "samples=0", ("samples=1", "dataset=prompts.jsonl")),
 )
 
 
 def script_takes(workload: str, argv: Sequence[str]) -> bool:
-    """Whether the script goes on with this command line."""
-    _, parse = SCRIPTS[workload]
+    """Whether the script accepts this command line."""
+    _, settings = SCRIPTS[workload]
     with redirect_stderr(StringIO()):
         try:
-            parse(list(argv))
+            kit.parse(settings, list(argv))
         except SystemExit as refused:
             return refused.code != 2
     return True

@@ -19,30 +19,35 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the kit, when started by hand
+if not __package__:  # a script: its folder is a package then, too, and the kit lies beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = Path(__file__).resolve().parent.name
 
 import torch
 
-import collectives
-import health
-import network
 import orchestrate_kit as kit
-import products
-import streams
-import throughput
-import transfers
-from evidence import Evidence
-from figures import overall
-from judging import figures
-from limits import Limits
-from options import Options, parse_options
-from pages import report, table_lines
-from ranks import Ranks, joined_ranks
-from results import metrics, result_object
-from shapes import Shape
+
+from .base.options import Options
+from .base.ranks import Ranks, joined_ranks
+from .judge.evidence import Evidence
+from .judge.judging import judge_evidence
+from .judge.limits import Limits
+from .judge.measurements import overall_verdict
+from .measure import (
+    collectives,
+    gpu_health,
+    network_ports,
+    products,
+    streams,
+    throughput,
+    transfers,
+)
+from .measure.shapes import Shape
+from .show.report_sections import report, table_lines
+from .show.results import metrics, result_object
 
 PAIRS_S = 120.0
-PAIRS = Path(__file__).with_name("pairs.py")
+PAIRS = Path(__file__).with_name("measure") / "pairs.py"
 PHASES = ("health", "products", "sustained", "memory", "copies", "pairs", "collectives", "training")
 
 
@@ -53,6 +58,7 @@ class Acceptance:
         self.ranks = ranks
         self.options = options if ranks.cuda else options.for_cpu()
         self.uuid = _uuid(ranks.device)
+        self.facts = kit.facts()
         self.part: dict[str, Any] = {
             "rank": ranks.rank,
             "node": ranks.node,
@@ -60,7 +66,7 @@ class Acceptance:
             "leads_node": ranks.leads_node,
             "gpu": torch.cuda.get_device_name(ranks.device) if ranks.cuda else "",
             "uuid": self.uuid,
-            "ports": network.ports() if ranks.leads_node else [],
+            "ports": network_ports.active_ports(self.facts) if ranks.leads_node else [],
         }
         self._done = 0
 
@@ -69,26 +75,26 @@ class Acceptance:
         ranks, options, device = self.ranks, self.options, self.ranks.device
         before = self._state()
         uuids = ranks.gather(self.uuid)
-        telemetry = health.Telemetry(uuids) if self._watches else None
+        telemetry = gpu_health.Telemetry(uuids) if self._watches else None
         if telemetry:
             telemetry.start()
-        self._tell("products")
+        self._begin_phase("products")
         for kind in products.DTYPES:
             self.part[f"matmul_{kind}"] = self._product(kind)
-        self._tell("sustained product")
+        self._begin_phase("sustained product")
         self._alone("sustained", lambda: products.sustain(device, options))
-        self._tell("memory")
+        self._begin_phase("memory")
         self._alone("memory", lambda: streams.measure(device, options))
-        self._tell("copies")
+        self._begin_phase("copies")
         self._in_turn("copies", lambda: transfers.measure(device, options))
         self._pairs()
-        self._tell("collectives")
-        self.part["collectives"] = collectives.sweep(ranks, options, self._say)
+        self._begin_phase("collectives")
+        self.part["collectives"] = collectives.sweep(ranks, options, self._log)
         self._empty()
-        self._tell("training")
-        self.part["training"] = throughput.measure(ranks, options, self._say)
+        self._begin_phase("training")
+        self.part["training"] = throughput.measure(ranks, options, self._log)
         samples = telemetry.stop() if telemetry else []
-        self._tell("health")
+        self._begin_phase("health")
         self._health(before, self._state(), samples)
         return self.part
 
@@ -99,7 +105,7 @@ class Acceptance:
     def _state(self) -> dict[str, Any]:
         """The node's GPUs, asked once by the rank that leads it."""
         self.ranks.meet()
-        return health.state() if self._watches else {"gpus": {}, "unseen": ""}
+        return gpu_health.state(self.facts) if self._watches else {"gpus": {}, "unseen": ""}
 
     def _health(
         self, before: dict[str, Any], after: dict[str, Any], samples: list[dict[str, Any]]
@@ -152,7 +158,7 @@ class Acceptance:
 
     def _pairs(self) -> None:
         """The rank that leads the node measures its pairs while the others wait idle."""
-        self._tell("pairs")
+        self._begin_phase("pairs")
         self.ranks.meet()
         if self.ranks.leads_node:
             self.part["pairs"] = self._matrix()
@@ -169,13 +175,13 @@ class Acceptance:
         if self.ranks.cuda:
             torch.cuda.empty_cache()
 
-    def _tell(self, phase: str) -> None:
-        self._say(phase)
+    def _begin_phase(self, phase: str) -> None:
+        self._log(phase)
         if self.ranks.is_main:
             kit.progress(self._done, len(PHASES), "phase", now=phase)
         self._done += 1
 
-    def _say(self, text: str) -> None:
+    def _log(self, text: str) -> None:
         if self.ranks.is_main:
             print(f"acceptance: {text}", flush=True)
 
@@ -191,7 +197,7 @@ def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def measure_pairs(mib: int) -> dict[str, Any]:
-    """Raises ``RuntimeError`` with the last words of the process that measures."""
+    """Raises ``RuntimeError`` with the last line of the process that measures."""
     argv = [sys.executable, str(PAIRS), "--mib", str(mib)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=PAIRS_S, check=False)
     if done.returncode:
@@ -203,13 +209,13 @@ def measure_pairs(mib: int) -> dict[str, Any]:
 
 
 def conclude(evidence: Evidence, options: Options, ranks: Ranks) -> None:
-    """Rank 0: judge, write what was found, and tell the figures."""
-    found = figures(evidence)
-    verdict = overall(found, gpu=bool(evidence.gpu))
-    told = result_object(evidence, found, verdict, asdict(options))
+    """Rank 0: judge, write what was found, and report the figures."""
+    found = judge_evidence(evidence)
+    verdict = overall_verdict(found, gpu=bool(evidence.gpu))
+    result = result_object(evidence, found, verdict, asdict(options))
     output = kit.output_dir()
     for name, content in (
-        ("acceptance.json", told),
+        ("acceptance.json", result),
         ("report_sections.json", report(evidence, found, verdict)),
     ):
         write_json(output / name, content)
@@ -248,7 +254,7 @@ def _uuid(device: torch.device) -> str:
 
 def main() -> None:
     """Run as the command line says; any failure ends this rank at once with status 1."""
-    options = parse_options()
+    options = kit.parse(Options)
     try:
         with joined_ranks(options.device, options.collective_timeout) as ranks:
             test = Acceptance(options, ranks)
@@ -259,7 +265,7 @@ def main() -> None:
                 evidence = Evidence(parts=parts, limits=Limits.load(), environment=dict(os.environ))
                 conclude(evidence, test.options, ranks)
             ranks.meet()
-    except (Exception, MemoryError) as error:  # noqa: BLE001 - told, and the process ends here
+    except (Exception, MemoryError) as error:  # noqa: BLE001 - printed, and the process ends here
         traceback.print_exc()
         first, *_ = str(error).splitlines() or [""]
         print(f"acceptance: rank {kit.rank()}: {type(error).__name__}: {first}", file=sys.stderr)

@@ -4,8 +4,8 @@
     python train.py
     torchrun --nproc-per-node 2 train.py --steps 60
 
-The first downloads nothing: it makes a small model and a data set, and trains in the same way as
-the real presets in workload.yaml do.
+The first downloads nothing: it takes a small model that is included, generates a data set, and
+trains in the same way as the real presets in workload.yaml do.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the kit, when started by hand
+if not __package__:  # a script: its folder is a package then, too, and the kit lies beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = Path(__file__).resolve().parent.name
 
 import torch
 
 import orchestrate_kit as kit
-from conversations import digest_conversations, encode, load_conversations
-from evaluation import answer_prompts, exact_match, mean_loss
-from lora import (
+
+from .base.settings import Settings
+from .base.world import Place, World, joined_world, place_of_node
+from .data.conversations import digest_conversations, encode, load_conversations
+from .data.packing import Row, make_rows, plan_rows
+from .model.lora import (
     RELOAD_PASSES,
     RELOAD_TOLERANCE,
     Trainable,
@@ -35,16 +40,14 @@ from lora import (
     reload_difference,
     save_adapter,
 )
-from packing import Row, make_rows, plan_rows
-from reporting import Recorder, arithmetic_figures, peak_memory_bytes, write_lines
-from resumable import agree_on_checkpoint
-from round_plan import exchanged
-from rounds import LocalRounds
-from settings import Settings, parse_settings
-from summed import SummedGradients
-from training import Trainer, TrainingFailed, collate_for, train
-from world import Place, World, joined_world, place_of_node
-from writing import CheckpointWriter, saving_on_term
+from .rounds.gradient_sum import GradientSum
+from .rounds.local_rounds import LocalRounds
+from .rounds.round_plan import exchanged
+from .training.checkpoint_writer import CheckpointWriter, saving_on_term
+from .training.checkpoints import agree_on_checkpoint
+from .training.evaluation import answer_prompts, exact_match, mean_loss
+from .training.recorder import Recorder, arithmetic_figures, peak_memory_bytes, write_lines
+from .training.trainer import Trainer, TrainingFailed, collate_for, train
 
 
 class Run:
@@ -68,7 +71,7 @@ class Run:
         self.writer = CheckpointWriter(
             kit.checkpoint_dir(), self._digest, settings.keep_checkpoints, world.device
         )
-        self.rounds: LocalRounds | SummedGradients | None = None
+        self.rounds: LocalRounds | GradientSum | None = None
 
     def _plan(self, training: list[Any]) -> list[Row]:
         settings = self.settings
@@ -83,7 +86,7 @@ class Run:
 
     def train(self) -> None:
         """Train from the newest checkpoint, or from the start."""
-        self.world.say(f"engine: {self.trainer.engine.description}")
+        self.world.log(f"engine: {self.trainer.engine.description}")
         state = agree_on_checkpoint(kit.checkpoint_dir(), self._digest, self.world)
         done = 0
         if state is not None:
@@ -95,7 +98,7 @@ class Run:
             self.rounds = self._rounds(place)
             done = self.rounds.begin(done)
         if done:
-            self.world.say(f"resumed after step {done}")
+            self.world.log(f"resumed after step {done}")
         else:
             self._evaluate(0)
         saving = saving_on_term(self._save_last) if self.world.leads_node else nullcontext()
@@ -122,17 +125,17 @@ class Run:
     def _digest(self) -> str:
         return self.settings.digest(self.world.total)
 
-    def _rounds(self, place: Place) -> LocalRounds | SummedGradients:
+    def _rounds(self, place: Place) -> LocalRounds | GradientSum:
         """Without collectives between nodes."""
         together = hashlib.sha256(f"{self._digest} {self.data}".encode()).hexdigest()
         trained = sum(parameter.numel() for parameter in self.trainable.parameters)
         if exchanged(self.settings.round_exchange, trained) == "gradients":
-            self.world.say(f"over SSH: the gradients of each step ({trained:,} parameters)")
-            return SummedGradients(
+            self.world.log(f"over SSH: the gradients of each step ({trained:,} parameters)")
+            return GradientSum(
                 self.trainer, self.recorder, place, together, after_step=self._after_step
             )
         every = self.settings.round_steps
-        self.world.say(f"over SSH: changes of {trained:,} parameters, every {every} steps")
+        self.world.log(f"over SSH: changes of {trained:,} parameters, every {every} steps")
         return LocalRounds(
             self.trainer,
             self.recorder,
@@ -181,7 +184,7 @@ class Run:
         that trained by themselves one does it for all.
         """
         self.writer.finish()
-        if self.rounds is not None and not self.rounds.meeting.reporting:
+        if self.rounds is not None and not self.rounds.client.reporting:
             return
         samples = answer_prompts(self.trainable, self.held_out)
         figures = self.recorder.figures()
@@ -259,7 +262,7 @@ def _last_words(error: BaseException, settings: Settings) -> str:
 
 def main() -> None:
     """Run as the command line says; any failure ends this rank at once with status 1."""
-    settings = parse_settings()
+    settings = kit.parse(Settings)
     gc.disable()  # a fifth of the time to import transformers and peft, which leave no garbage
     try:
         with joined_world(settings.device, settings.collective_timeout) as world:
@@ -269,7 +272,7 @@ def main() -> None:
             run.train()
             run.conclude()
             world.barrier()
-    except (Exception, MemoryError) as error:  # noqa: BLE001 - told, and the process ends here
+    except (Exception, MemoryError) as error:  # noqa: BLE001 - printed, and the process ends here
         traceback.print_exc()
         print(_last_words(error, settings), file=sys.stderr, flush=True)
         _leave(1)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from prompts import Prompt
+from .prompts import Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

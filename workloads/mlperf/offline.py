@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import orchestrate_kit as kit
-from engines import Completion, Engine, Refusal
-from parameters import Parameters
-from prompts import Prompt, generate_prompt, parse_prompt
+
+from .engines import Completion, Engine, Refusal
+from .parameters import Parameters
+from .prompts import Prompt, generate_prompt, parse_prompt
 
 # Enough to load kernels and to fill caches; the second answer to it must be the first again.
 WARMUP_PROMPTS = 2

@@ -15,14 +15,17 @@ import sys
 import traceback
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the kit, when started by hand
+if not __package__:  # a script: its folder is a package then, too, and the kit lies beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = Path(__file__).resolve().parent.name
 
 import torch
 
 import orchestrate_kit as kit
-from offline import Phases, run_offline, warm_up
-from parameters import Parameters, parse_parameters
-from transformers_engine import TransformersEngine
+
+from .offline import Phases, run_offline, warm_up
+from .parameters import Parameters
+from .transformers_engine import TransformersEngine
 
 
 def run(parameters: Parameters) -> None:
@@ -66,10 +69,10 @@ def _last_words(error: BaseException, parameters: Parameters) -> str:
 
 def main() -> None:
     """Run as the command line says; any failure ends this rank at once with status 1."""
-    parameters = parse_parameters()
+    parameters = kit.parse(Parameters)
     try:
         run(parameters)
-    except (Exception, MemoryError) as error:  # noqa: BLE001 - told, and the process ends here
+    except (Exception, MemoryError) as error:  # noqa: BLE001 - printed, and the process ends here
         traceback.print_exc()
         print(_last_words(error, parameters), file=sys.stderr, flush=True)
         _leave(1)

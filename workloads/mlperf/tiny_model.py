@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-import prompts
-from parameters import Parameters
+from . import prompts
+from .parameters import Parameters
 
 SPECIAL_TOKENS = ("<|pad|>", "<|begin|>", "<|end|>")
 CHAT_TEMPLATE = (

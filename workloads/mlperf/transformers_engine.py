@@ -16,10 +16,10 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-import tiny_model
-from engines import Completion, Refusal
-from parameters import Parameters
-from prompts import Prompt
+from . import tiny_model
+from .engines import Completion, Refusal
+from .parameters import Parameters
+from .prompts import Prompt
 
 WEIGHTS_AND_TEXT = ["*.json", "*.jinja", "*.model", "*.safetensors", "*.txt"]
 EDGE = 256  # values at either end of a tensor that go into a fingerprint

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
+import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the kit, when started by hand
 
 import orchestrate_kit as kit
 
 
+@dataclass(frozen=True)
+class Settings:
+    """So many lines, and the seconds between them."""
+
+    lines: int
+    pause: float
+
+
 def main() -> None:
-    """Write ``--lines`` numbered lines, ``--pause`` seconds apart, and report each as progress."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lines", type=int, default=50)
-    parser.add_argument("--pause", type=float, default=0.1)
-    asked = parser.parse_args()
+    """Write numbered lines, and report each as progress."""
+    settings = kit.parse(Settings)
     rank = kit.rank()
-    for line in range(asked.lines):
+    for line in range(settings.lines):
         print(f"line {line} of rank {rank}", flush=True)
-        kit.progress(line + 1, asked.lines, "lines")
-        time.sleep(asked.pause)
+        kit.progress(line + 1, settings.lines, "lines")
+        time.sleep(settings.pause)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ MAX_QUEUED_BYTES = 64 * 1024 * 1024
 GRANT_BYTES = 1024 * 1024
 PAYLOAD_S = 120.0
 CLOSE_S = 3.0
+# Of the time for a start: a login shell that takes more is named while there is time to say so.
+LOGIN_SHARE = 0.9
 PING_S = 20.0
 STDERR_TAIL_BYTES = 4096
 
@@ -121,7 +123,7 @@ class AgentChannel:
         try:
             async with asyncio.timeout(timeout_s):
                 process = await transport.start(
-                    start_command(spec.python.base), timeout_s=timeout_s
+                    start_command(spec.python.base), timeout_s=LOGIN_SHARE * timeout_s
                 )
                 channel = cls(spec.name, process)
                 channel._tasks.append(asyncio.create_task(channel._keep_stderr()))

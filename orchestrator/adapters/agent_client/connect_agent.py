@@ -44,7 +44,7 @@ class Channel(Requests, Protocol):
         """Give everything back. Bounded."""
 
 
-class Dial(Protocol):
+class AgentConnector(Protocol):
     """Opens a channel. Raises ``PreflightError``, ``ChannelLost`` or ``TimeoutError``."""
 
     async def __call__(
@@ -52,7 +52,7 @@ class Dial(Protocol):
     ) -> Channel: ...
 
 
-class DialledChannel(AgentChannel):
+class OwnedChannel(AgentChannel):
     """An agent's channel that owns the transport it goes over."""
 
     transport: Transport
@@ -66,13 +66,16 @@ class DialledChannel(AgentChannel):
         await self.transport.close()
 
 
-async def dial(spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float) -> DialledChannel:
+async def dial(spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float) -> OwnedChannel:
     """Connect to the node and start the agent there, within ``timeout_s`` in all."""
     limits = replace(limits, connect_timeout_s=min(timeout_s, limits.connect_timeout_s))
-    async with asyncio.timeout(timeout_s):
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    async with asyncio.timeout_at(deadline):
         transport = await open_transport(spec, limits=limits)
         try:
-            channel = await DialledChannel.open(transport, spec, timeout_s=timeout_s)
+            left_s = deadline - loop.time()
+            channel = await OwnedChannel.open(transport, spec, timeout_s=left_s)
         except BaseException:
             await transport.close()
             raise

@@ -48,7 +48,7 @@ async def take_glance(
         outcome = await process.wait(END_S)
         refuse(spec, f"{spec.python.base} {describe(outcome)}: {await _last_words(process)}")
     except (BadFrame, LineTooLong) as error:
-        refuse(spec, f"the answer makes no sense: {error}")
+        refuse(spec, f"invalid reply: {error}")
     finally:
         await process.kill()
 

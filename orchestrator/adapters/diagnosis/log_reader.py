@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from orchestrator.core.diagnosis.cleaning import clean
-from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, Source
+from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, LogSource
 from orchestrator.core.diagnosis.line_times import last_time
 from orchestrator.core.diagnosis.matching import Found, examine
 from orchestrator.core.diagnosis.observations import Remark
@@ -47,12 +47,12 @@ class Gathering:
         self.clues: list[Clue] = []
         self.remarks: list[Remark] = []
         self.tails: dict[str, list[tuple[int, str]]] = {}
-        self.sources: list[Source] = []
+        self.sources: list[LogSource] = []
         self.lines = 0  # that were looked at, in all logs
         self.skipped: dict[str, int] = {}
         self._alike: Counter[tuple[str, str, int | None]] = Counter()
 
-    def read_file(self, path: Path, source: Source, window: Window = WHOLE) -> None:
+    def read_file(self, path: Path, source: LogSource, window: Window = WHOLE) -> None:
         """What ``window`` shows of ``path``. Raises ``OSError``."""
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -67,7 +67,7 @@ class Gathering:
                 self.skipped[source.name] = size - window.head - window.tail
             log.finish()
 
-    def read_stream(self, stream: BinaryIO, source: Source) -> None:
+    def read_stream(self, stream: BinaryIO, source: LogSource) -> None:
         """All of ``stream``, however long."""
         log = _Log(self, source)
         log.read(stream, None)
@@ -81,7 +81,7 @@ class Gathering:
             if self._is_wanted(remark.kind, remark.source) and len(self.remarks) < MAX_CLUES:
                 self.remarks.append(remark)
 
-    def _is_wanted(self, kind: str, source: Source) -> bool:
+    def _is_wanted(self, kind: str, source: LogSource) -> bool:
         key = (kind, source.name, source.rank)
         if len(self._alike) >= 4 * MAX_CLUES and key not in self._alike:
             return False
@@ -92,7 +92,7 @@ class Gathering:
 class _Log:
     """One log: chunks become whole lines, which keep their numbers."""
 
-    def __init__(self, gathering: Gathering, source: Source) -> None:
+    def __init__(self, gathering: Gathering, source: LogSource) -> None:
         self._gathering = gathering
         self._source = source
         self._rest = b""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.core.diagnosis.diagnosis_model import Source
+from orchestrator.core.diagnosis.diagnosis_model import LogSource
 
 MAX_FILES = 10_000
 # No logs, though they lie beside them.
@@ -30,19 +30,19 @@ _NODE = re.compile(
 )
 
 
-class LogSource(NamedTuple):
+class LogFile(NamedTuple):
     """A file to read."""
 
     path: Path
-    source: Source
+    source: LogSource
 
 
-def log_sources(path: Path, shown: str) -> Iterator[LogSource]:
+def log_sources(path: Path, shown: str) -> Iterator[LogFile]:
     """The logs at ``path``: itself, or of a folder every regular file below it that may be one,
     at most ``MAX_FILES``. Links are not followed. ``shown`` is how people call it.
     """
     if not path.is_dir():
-        yield LogSource(path, source_of(shown))
+        yield LogFile(path, source_of(shown))
         return
     found = 0
     for folder, folders, names in os.walk(path):
@@ -51,22 +51,22 @@ def log_sources(path: Path, shown: str) -> Iterator[LogSource]:
             if found < MAX_FILES and _may_be_log(file):
                 found += 1
                 name = (Path(shown) / file.relative_to(path)).as_posix()
-                yield LogSource(file, source_of(name))
+                yield LogFile(file, source_of(name))
 
 
-def source_of(name: str) -> Source:
+def source_of(name: str) -> LogSource:
     """Whose log a file is, as far as its name tells."""
     parts = name.split("/")
     if (ours := _OURS.fullmatch(parts[-1])) is not None:
         above = [part for part in parts[:-1] if not _ATTEMPT.fullmatch(part)]
         node = above[-1] if above and above[-1] not in {"logs", ".", ".."} else ""
-        return Source(name=name, node=node, rank=_number(ours["rank"]))
+        return LogSource(name=name, node=node, rank=_number(ours["rank"]))
     if (torchrun := _TORCHRUN.search(name)) is not None:
-        return Source(name=name, rank=_number(torchrun["rank"]))
+        return LogSource(name=name, rank=_number(torchrun["rank"]))
     found = (pattern.search(parts[-1]) for pattern in _RANKS)
     ranks = [_number(match["rank"]) for match in found if match is not None]
     nodes = [match["node"] for match in _NODE.finditer(parts[-1])]
-    return Source(name=name, rank=next(iter(ranks), None), node=next(iter(nodes), ""))
+    return LogSource(name=name, rank=next(iter(ranks), None), node=next(iter(nodes), ""))
 
 
 def _number(text: str | None) -> int | None:

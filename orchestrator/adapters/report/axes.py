@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+from orchestrator.core.base.figures import number
 
 _HUGEST, _TINIEST, _FLAT = 1e300, 1e-280, 1e-12
 
@@ -46,7 +48,12 @@ class Axis:
         first = math.ceil(self.low / step)
         for index in range(first, min(math.floor(self.high / step), first + 2 * about + 1) + 1):
             value = index * step
-            yield Tick(round(self.place(value), 1), f"{value:.6g}")
+            yield Tick(round(self.place(value), 1), _label(value))
+
+
+def _label(value: float) -> str:
+    """Thousands apart; below them six digits, for ticks that are close together."""
+    return number(value) if abs(value) >= 1000 else f"{value:.6g}"
 
 
 def _bounded(value: float) -> float:
@@ -84,19 +91,19 @@ class LogAxis:
 
     def ticks(self, about: int) -> Iterator[Tick]:
         """Powers of ten."""
-        yield from self._powers(10, about, "{:.6g}")
+        yield from self._powers(10, about, _label)
 
     def binary_ticks(self, about: int) -> Iterator[Tick]:
         """Powers of two; the labels are plain numbers."""
-        yield from self._powers(2, about, "{:.0f}")
+        yield from self._powers(2, about, "{:.0f}".format)
 
-    def _powers(self, base: int, about: int, label: str) -> Iterator[Tick]:
+    def _powers(self, base: int, about: int, label: Callable[[float], str]) -> Iterator[Tick]:
         first = math.ceil(math.log(self.low, base) - 1e-9)
         last = math.floor(math.log(self.high, base) + 1e-9)
         stride = max(1, math.ceil((last - first + 1) / about))
         for power in range(first, last + 1, stride):
             value = float(base) ** power
-            yield Tick(round(self.place(value), 1), label.format(value))
+            yield Tick(round(self.place(value), 1), label(value))
 
 
 def axis_over(values: Sequence[float], start: float, end: float, *, log: bool) -> Axis | LogAxis:

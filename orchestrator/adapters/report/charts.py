@@ -6,14 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.adapters.report.axes import Axis, Tick
+from orchestrator.adapters.report.axes import Axis, LogAxis, Tick, axis_over
 from orchestrator.adapters.store.metric_series import Curve, Series
+from orchestrator.core.base.figures import number
 
 WIDTH, HEIGHT = 720, 260
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 28
 MAX_LINES = 8
 MAX_POINTS = 600
 MAX_CHARTS = 24
+DECADES = 2.0  # from here on a linear axis shows only the beginning of a falling loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +52,24 @@ def _chart(name: str, ranks: Sequence[Series]) -> Chart:
     shown = ranks[:MAX_LINES]
     curves = [thin(one.points) for one in shown]
     x = Axis.over([step for curve in curves for step, _ in curve], LEFT, WIDTH - RIGHT)
-    y = Axis.over([value for curve in curves for _, value in curve], HEIGHT - BOTTOM, TOP)
+    values = [value for curve in curves for _, value in curve]
+    y = axis_over(values, HEIGHT - BOTTOM, TOP, log=_spans_decades(values))
     return Chart(
         name=name,
         unit=shown[0].unit,
         lines=tuple(
-            ChartLine(f"rank {one.rank}", _points(curve, x, y), f"{curve[-1][1]:.4g}")
+            ChartLine(f"rank {one.rank}", _points(curve, x, y), number(curve[-1][1]))
             for one, curve in zip(shown, curves, strict=True)
         ),
         x_ticks=tuple(x.ticks(6)),
         y_ticks=tuple(y.ticks(5)),
         hidden=len(ranks) - len(shown),
     )
+
+
+def _spans_decades(values: Sequence[float]) -> bool:
+    low, high = min(values), max(values)
+    return low > 0 and math.isfinite(high) and math.log10(high / low) >= DECADES
 
 
 def thin(curve: Curve) -> Curve:
@@ -77,5 +85,5 @@ def thin(curve: Curve) -> Curve:
     return tuple(sorted(kept))
 
 
-def _points(curve: Curve, x: Axis, y: Axis) -> str:
+def _points(curve: Curve, x: Axis, y: Axis | LogAxis) -> str:
     return " ".join(f"{x.place(step):.1f},{y.place(value):.1f}" for step, value in curve)

@@ -11,6 +11,7 @@ from orchestrator.adapters.report.charts import Chart, charts
 from orchestrator.adapters.report.section_files import NodeSections, read_sections
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import read_series
+from orchestrator.core.base import figures
 from orchestrator.core.base.codec import CodecError, from_json
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.verdict.result import MetricResult, Result, Verdict
@@ -25,6 +26,11 @@ class StoredFile:
     path: str
     bytes: int
 
+    @property
+    def size(self) -> str:
+        """For people."""
+        return figures.figure(self.bytes, "bytes")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
@@ -38,9 +44,9 @@ class Report:
     sections: tuple[NodeSections, ...] = ()
 
     @property
-    def seconds(self) -> float:
-        """Wall time of the run."""
-        return sum(self.result.timings.values())
+    def took(self) -> str:
+        """Wall time of the run, for people."""
+        return figures.duration(sum(self.result.timings.values()))
 
 
 def load_report(folder: RunFolder, result: Result) -> Report:
@@ -64,14 +70,17 @@ def figure(metric: MetricResult) -> str:
     """The value with its unit, or that there is none."""
     if metric.value is None:
         return "not reported" if metric.verdict is Verdict.NOT_RUN else "not a number"
-    return f"{metric.value:.6g} {one_line(metric.unit)}".rstrip()
+    return figures.figure(metric.value, one_line(metric.unit))
 
 
 def gate(metric: MetricResult) -> str:
     """The bounds in words; empty without a gate."""
-    low = "" if metric.min is None else f"at least {metric.min:g}"
-    high = "" if metric.max is None else f"at most {metric.max:g}"
-    return " and ".join(bound for bound in (low, high) if bound)
+    return figures.bounds(metric.min, metric.max, one_line(metric.unit))
+
+
+def verdict(metric: MetricResult) -> str:
+    """What the gate says; empty where there is none."""
+    return "" if metric.verdict is Verdict.UNGATED else metric.verdict.value
 
 
 def _read_plan(path: Path) -> Plan | None:

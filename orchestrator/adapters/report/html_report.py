@@ -8,7 +8,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from orchestrator.adapters.report import charts, plots
-from orchestrator.adapters.report.document import Report, figure, gate, one_line
+from orchestrator.adapters.report.document import Report, figure, gate, one_line, verdict
 
 
 def render_html(report: Report) -> str:
@@ -22,7 +22,7 @@ def render_html(report: Report) -> str:
         # Every value passes here before it is escaped: controls and direction overrides go.
         finalize=lambda value: one_line(value) if isinstance(value, str) else value,
     )
-    environment.filters.update(figure=figure, gate=gate, link=_link)
+    environment.filters.update(figure=figure, gate=gate, verdict=verdict, link=_link)
     environment.filters.update(
         lines_plot=plots.lines_plot,
         heat_plot=plots.heat_plot,

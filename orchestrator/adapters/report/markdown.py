@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.adapters.report.document import Report, figure, gate
+from orchestrator.adapters.report.document import Report, figure, gate, verdict
 from orchestrator.adapters.report.markdown_sections import section_parts
 from orchestrator.adapters.report.markdown_text import bullets, escape, table
 
@@ -23,7 +23,7 @@ def render_markdown(report: Report) -> str:
         *table("Samples", ("total", "done", "failed", "duplicates"), _samples(report)),
         *table("Time", ("phase", "seconds"), _timings(report)),
         *bullets("Warnings", map(escape, result.warnings)),
-        *bullets("Artifacts", (f"{escape(f.path)} ({f.bytes} bytes)" for f in report.artifacts)),
+        *bullets("Artifacts", (f"{escape(f.path)} ({f.size})" for f in report.artifacts)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -32,7 +32,7 @@ def _facts(report: Report) -> str:
     result = report.result
     return (
         f"Run {escape(result.run_id)}: {result.world_size} ranks by {escape(result.launcher)}, "
-        f"{report.seconds:.1f} s, exit code {int(result.exit_code)}."
+        f"{report.took}, exit code {int(result.exit_code)}."
     )
 
 
@@ -57,7 +57,7 @@ def _failure(report: Report) -> Iterator[str]:
 
 def _metrics(report: Report) -> Iterator[Sequence[str]]:
     for name, metric in report.result.metrics.items():
-        yield name, figure(metric), gate(metric), metric.verdict.value
+        yield name, figure(metric), gate(metric), verdict(metric)
 
 
 def _nodes(report: Report) -> Iterator[Sequence[str]]:

@@ -1,4 +1,4 @@
-"""The end of a run on disk: reports and history, then the result that makes the run finished.
+"""The end of a run on disk: every export, then the result that makes the run finished.
 
 Whatever a crash left out before that, the coordinator that takes over writes again.
 """
@@ -6,65 +6,63 @@ Whatever a crash left out before that, the coordinator that takes over writes ag
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from orchestrator.adapters.report.document import load_report
+from orchestrator.adapters.report.finished_run import Exporter, FinishedRun
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.report.markdown import render_markdown
 from orchestrator.adapters.store.atomic_files import write_atomic
 from orchestrator.adapters.store.history import History, HistoryEntry
-from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import read_identity
 from orchestrator.adapters.store.run_list import write_result
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.model.request import RunRequest
-from orchestrator.core.verdict.result import Result
 
 
-def write_reports(folder: RunFolder, result: Result) -> None:
-    """``report.md`` and ``report.html``. Raises ``OSError``."""
-    report = load_report(folder, result)
-    for path, text in (
-        (folder.report_markdown, render_markdown(report)),
-        (folder.report_html, render_html(report)),
-    ):
-        write_atomic(path, text.encode("utf-8", "replace"))
+def write_markdown(run: FinishedRun) -> None:
+    """``report.md``."""
+    text = render_markdown(run.report)
+    write_atomic(run.folder.report_markdown, text.encode("utf-8", "replace"))
 
 
-def publish(
-    layout: Layout, folder: RunFolder, request: RunRequest, result: Result, *, now: float
-) -> list[str]:
-    """Write everything that outlives the run; returns what went wrong without mattering to it.
+def write_html(run: FinishedRun) -> None:
+    """``report.html``."""
+    text = render_html(run.report)
+    write_atomic(run.folder.report_html, text.encode("utf-8", "replace"))
+
+
+def record_history(run: FinishedRun) -> None:
+    """The run's row in the history."""
+    identity = read_identity(run.folder.coordinator)
+    entry = HistoryEntry(
+        started=identity.at if identity else run.now,
+        finished=run.now,
+        preset=run.request.job.preset,
+        code=run.request.code,
+        result=run.result,
+    )
+    History(run.layout.history).record(entry)
+
+
+# What becomes of every finished run, in this order. A new one needs a line here.
+EXPORTERS: Sequence[Exporter] = (
+    Exporter("Markdown report", write_markdown),
+    Exporter("HTML report", write_html),
+    Exporter("history", record_history),
+)
+
+
+def publish(run: FinishedRun, exporters: Sequence[Exporter] = EXPORTERS) -> list[str]:
+    """Write everything that outlives the run; returns what failed without mattering to the run.
 
     Only a failure to write the result itself is raised, as ``OSError``.
     """
-    troubles = [
-        *_attempt_reports(folder, result),
-        *_attempt_history(layout, folder, request, result, now),
-    ]
-    write_result(folder, result)
-    return troubles
+    warnings = [warning for exporter in exporters for warning in _attempt(exporter, run)]
+    write_result(run.folder, run.result)
+    return warnings
 
 
-def _attempt_reports(folder: RunFolder, result: Result) -> Iterator[str]:
+def _attempt(exporter: Exporter, run: FinishedRun) -> Iterator[str]:
     try:
-        write_reports(folder, result)
-    except OSError as error:
-        yield f"the report could not be written: {error}"
-
-
-def _attempt_history(
-    layout: Layout, folder: RunFolder, request: RunRequest, result: Result, now: float
-) -> Iterator[str]:
-    identity = read_identity(folder.coordinator)
-    entry = HistoryEntry(
-        started=identity.at if identity else now,
-        finished=now,
-        preset=request.job.preset,
-        code=request.code,
-        result=result,
-    )
-    try:
-        History(layout.history).record(entry)
+        exporter.export(run)
     except (OSError, sqlite3.Error, OrchestrateError) as error:
-        yield f"the run was not added to the history: {error}"
+        yield f"{exporter.name} of run {run.result.run_id} not written: {error}"

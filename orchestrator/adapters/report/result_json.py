@@ -9,11 +9,13 @@ from typing import Any
 
 from orchestrator.core.base.errors import ExitCode, InternalError, UsageError
 from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis, Evidence
+from orchestrator.core.model.workload import Direction
 from orchestrator.core.verdict.result import (
     SCHEMA_VERSION,
     FailureResult,
     MetricResult,
     NodeResult,
+    OutputsResult,
     Result,
     RungResult,
     Samples,
@@ -38,6 +40,7 @@ def to_object(result: Result) -> dict[str, Any]:
         "nodes": [asdict(node) for node in result.nodes],
         "world_size": result.world_size,
         "metrics": {name: _metric(metric) for name, metric in result.metrics.items()},
+        "outputs": {node: _outputs(came) for node, came in result.outputs.items()},
         "samples": asdict(result.samples) if result.samples else None,
         "timings": dict(result.timings),
         "failure": _failure(result.failure) if result.failure else None,
@@ -46,7 +49,7 @@ def to_object(result: Result) -> dict[str, Any]:
     }
 
 
-def read_object(data: Mapping[str, Any], *, where: str) -> Result:
+def parse_object(data: Mapping[str, Any], *, where: str) -> Result:
     """The inverse of :func:`to_object`; ``where`` names the source in errors.
 
     Raises :class:`UsageError` for a newer schema, :class:`InternalError` for a damaged object.
@@ -79,9 +82,10 @@ def _read(data: Mapping[str, Any]) -> Result:
         world_size=data["world_size"],
         ladder=tuple(RungResult(**rung) for rung in data["ladder"]),
         nodes=tuple(NodeResult(**node) for node in data["nodes"]),
-        metrics={
-            name: MetricResult(**{**metric, "verdict": Verdict(metric["verdict"])})
-            for name, metric in data["metrics"].items()
+        metrics={name: _read_metric(metric) for name, metric in data["metrics"].items()},
+        outputs={
+            node: OutputsResult(**{**came, "left_out": tuple(came["left_out"])})
+            for node, came in data.get("outputs", {}).items()  # results of earlier versions lack it
         },
         samples=Samples(**samples) if samples else None,
         timings=data["timings"],
@@ -92,10 +96,21 @@ def _read(data: Mapping[str, Any]) -> Result:
     )
 
 
+def _read_metric(data: Mapping[str, Any]) -> MetricResult:
+    # Results of before metrics had a direction say nothing of it.
+    direction = Direction(data.get("direction", Direction.INFO))
+    return MetricResult(**{**data, "verdict": Verdict(data["verdict"]), "direction": direction})
+
+
 def _metric(metric: MetricResult) -> dict[str, Any]:
     value = metric.value
     finite = value is not None and math.isfinite(value)
-    return {**asdict(metric), "value": value if finite else None, "verdict": metric.verdict.value}
+    words = {"verdict": metric.verdict.value, "direction": metric.direction.value}
+    return {**asdict(metric), **words, "value": value if finite else None}
+
+
+def _outputs(came: OutputsResult) -> dict[str, Any]:
+    return {**asdict(came), "left_out": list(came.left_out)}
 
 
 def _failure(failure: FailureResult) -> dict[str, Any]:

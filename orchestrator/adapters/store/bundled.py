@@ -18,5 +18,5 @@ def bundled_root() -> Path:
 
 
 def bundled_kit() -> Path:
-    """The module that lets workloads report; it travels with every job."""
-    return bundled_root() / "workloads" / "orchestrate_kit.py"
+    """The package that workloads import; it travels with every job."""
+    return bundled_root() / "workloads" / "orchestrate_kit"

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.liveness import (
-    Identity,
     Liveness,
+    ProcessIdentity,
     identify_self,
     liveness,
     read_identity,
@@ -44,7 +44,7 @@ def claimed(folder: RunFolder, *, at: float) -> Iterator[None]:
         os.close(lock)
 
 
-def _lock(lock: int, before: Identity | None) -> bool:
+def _lock(lock: int, before: ProcessIdentity | None) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -56,7 +56,7 @@ def _lock(lock: int, before: Identity | None) -> bool:
     return True
 
 
-def _held(folder: RunFolder, holder: Identity | None) -> BusyError:
+def _held(folder: RunFolder, holder: ProcessIdentity | None) -> BusyError:
     who = f"process {holder.pid} on {holder.host}" if holder is not None else "another process"
     return BusyError(
         f"run {folder.run_id} is coordinated by {who}",

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -98,7 +99,10 @@ def _examine(path: Path, count: int, any_of: Sequence[str]) -> tuple[int, str]:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
+    """Without ends of lines, and without the mark that some editors put before the first one."""
     with path.open("rb") as file:
+        if file.read(len(BOM_UTF8)) != BOM_UTF8:
+            file.seek(0)
         while line := file.readline(MAX_LINE_BYTES + 1):
             yield line.removesuffix(b"\n").removesuffix(b"\r")
 
@@ -107,7 +111,7 @@ def _check(line: bytes, where: str, any_of: Sequence[str]) -> None:
     if len(line) > MAX_LINE_BYTES:
         raise _refused(f"a sample of more than {MAX_LINE_BYTES} bytes", where)
     try:
-        sample = json.loads(line)
+        sample = json.loads(line.decode())  # of bytes it would guess an encoding
     except RecursionError:
         raise _refused("a sample that is nested too deeply", where) from None
     except ValueError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.adapters.report.result_json import read_object, to_object
+from orchestrator.adapters.report.result_json import parse_object, to_object
 from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.verdict.result import Result
@@ -66,26 +66,38 @@ class History:
         with self._connected() as connection:
             connection.execute("INSERT OR REPLACE INTO run VALUES (?,?,?,?,?,?,?,?,?)", row)
 
+    def find(self, beginning: str) -> HistoryEntry | None:
+        """The run whose id is ``beginning``, else the only one whose id begins with it."""
+        found = self._select(
+            "WHERE substr(run_id, 1, ?) = ? ORDER BY run_id = ? DESC LIMIT 2",
+            (len(beginning), beginning, beginning),
+        )
+        exact = bool(found) and found[0].result.run_id == beginning
+        return found[0] if exact or len(found) == 1 else None
+
     def recent(
         self, *, limit: int = 100, workload: str | None = None, cluster: str | None = None
     ) -> list[HistoryEntry]:
         """The latest runs, newest first, of one workload or cluster if named."""
+        return self._select(
+            "WHERE workload = coalesce(?, workload) AND cluster = coalesce(?, cluster)"
+            " ORDER BY finished DESC LIMIT ?",
+            (workload, cluster, limit),
+        )
+
+    def _select(self, rest: str, values: tuple[object, ...]) -> list[HistoryEntry]:
         if not self._path.exists():
             return []
-        query = (
-            "SELECT started, finished, preset, code, result FROM run"
-            " WHERE workload = coalesce(?, workload) AND cluster = coalesce(?, cluster)"
-            " ORDER BY finished DESC LIMIT ?"
-        )
+        columns = "SELECT started, finished, preset, code, result FROM run "
         with self._connected() as connection:
-            rows = connection.execute(query, (workload, cluster, limit)).fetchall()
+            rows = connection.execute(columns + rest, values).fetchall()
         return [
             HistoryEntry(
                 started=started,
                 finished=finished,
                 preset=preset,
                 code=code,
-                result=read_object(json.loads(result), where=str(self._path)),
+                result=parse_object(json.loads(result), where=str(self._path)),
             )
             for started, finished, preset, code, result in rows
         ]

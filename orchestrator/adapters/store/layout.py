@@ -11,6 +11,7 @@
         logs/<node>/attempt-<N>/...            of attempts after the first
         artifacts/<node>/...                   of the last attempt
         artifacts/<node>.attempt-<N>/...       of earlier ones
+        left-out/<node>.json                   outputs that did not come, and why
         hang/<node>/...                        what was found of ranks that made no progress
         exchange/<node>/attempt-<N>/exchange-<R>.jsonl   what ranks told us that they work on
         work/...                               what is kept of leases or rounds for another attempt
@@ -142,6 +143,10 @@ class RunFolder:
         """
         suffix = "" if replaced is None else f".attempt-{replaced}"
         return self.artifacts / (_component(node) + suffix)
+
+    def left_out(self, node: str) -> Path:
+        """Which outputs of ``node`` did not come. Raises ``ValueError`` for an unsafe name."""
+        return self.path / "left-out" / f"{_component(node)}.json"
 
     def node_hang(self, node: str, attempt: int = 1) -> Path:
         """Evidence on ranks of ``node``. Raises ``ValueError`` for an unsafe name."""

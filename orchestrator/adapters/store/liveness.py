@@ -22,7 +22,7 @@ from orchestrator.adapters.store.atomic_files import write_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class ProcessIdentity:
     """A process on a machine.
 
     ``started`` is the kernel's start time, opaque, never reused together with the pid; ``boot``
@@ -45,26 +45,28 @@ class Liveness(StrEnum):
     ELSEWHERE = "elsewhere"
 
 
-def identify_self(at: float) -> Identity:
+def identify_self(at: float) -> ProcessIdentity:
     """This process."""
     pid = os.getpid()
     started = _start_time(pid)
-    return Identity(pid=pid, started=started or "", boot=_boot(), host=platform.node(), at=at)
+    return ProcessIdentity(
+        pid=pid, started=started or "", boot=_boot(), host=platform.node(), at=at
+    )
 
 
-def write_identity(path: Path, identity: Identity) -> None:
+def write_identity(path: Path, identity: ProcessIdentity) -> None:
     write_json(path, asdict(identity))
 
 
-def read_identity(path: Path) -> Identity | None:
+def read_identity(path: Path) -> ProcessIdentity | None:
     """The recorded identity; None if there is none or it cannot be read."""
     try:
-        return Identity(**json.loads(path.read_bytes()))
+        return ProcessIdentity(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def liveness(identity: Identity | None) -> Liveness:
+def liveness(identity: ProcessIdentity | None) -> Liveness:
     """Whether that very process still runs. No record counts as dead."""
     if identity is None:
         return Liveness.DEAD
@@ -75,7 +77,7 @@ def liveness(identity: Identity | None) -> Liveness:
 
 
 @contextlib.contextmanager
-def signalling(identity: Identity) -> Iterator[Callable[[int], bool]]:
+def signalling(identity: ProcessIdentity) -> Iterator[Callable[[int], bool]]:
     """A function that sends a signal to that very process and tells whether it was there.
 
     Where the kernel has process handles, a pid that is reused in between cannot be hit.

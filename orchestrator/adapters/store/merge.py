@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from orchestrator.adapters.store.atomic_files import sync_dir, write_atomic
 from orchestrator.core.base.errors import InternalError
-from orchestrator.core.sharing.ledger import Ledger, Place
+from orchestrator.core.sharing.ledger import Ledger, OutputLocation
 from orchestrator.parsing.replies.sample_records import merged_line
 
 MERGED = "samples.jsonl"
@@ -81,7 +81,7 @@ def _file(files: OrderedDict[int, BinaryIO], sources: Sequence[Path], source: in
     return files[source]
 
 
-def _line(file: BinaryIO, place: Place) -> bytes:
+def _line(file: BinaryIO, place: OutputLocation) -> bytes:
     try:
         return merged_line(os.pread(file.fileno(), place.size, place.offset))
     except ValueError:

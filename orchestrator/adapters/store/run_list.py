@@ -11,8 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.adapters.report.result_json import read_object, to_object
+from orchestrator.adapters.report.result_json import parse_object, to_object
 from orchestrator.adapters.store.atomic_files import write_json
+from orchestrator.adapters.store.history import History
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
 from orchestrator.core.base.errors import UsageError
@@ -72,6 +73,7 @@ class RunSummary:
     started: float | None = None
     seconds: float | None = None
     exit_code: int | None = None
+    cleaned: bool = False  # its folder was removed; the history remembers the rest
 
 
 def list_runs(layout: Layout, *, limit: int) -> Iterator[RunSummary]:
@@ -80,21 +82,24 @@ def list_runs(layout: Layout, *, limit: int) -> Iterator[RunSummary]:
     yield from map(summarise, folders[-limit:])
 
 
+def list_cleaned(layout: Layout, *, limit: int) -> Iterator[RunSummary]:
+    """Those of the latest ``limit`` runs of the history whose folders were removed, oldest first.
+
+    Raises ``sqlite3.Error`` and ``OrchestrateError`` for a history that cannot be read.
+    """
+    present = set(layout.run_ids())
+    for entry in reversed(History(layout.history).recent(limit=limit)):
+        if entry.result.run_id not in present:
+            yield _of_result(entry.result, entry.started, cleaned=True)
+
+
 def summarise(folder: RunFolder) -> RunSummary:
     """What a listing shows of one run; unreadable parts stay empty."""
     identity = read_identity(folder.coordinator)
     started = identity.at if identity else None
     result = read_result(folder)
     if result is not None:
-        return RunSummary(
-            run_id=folder.run_id,
-            state=result.status.value,
-            cluster=result.cluster,
-            workload=result.workload,
-            started=started,
-            seconds=sum(result.timings.values()),
-            exit_code=int(result.exit_code),
-        )
+        return _of_result(result, started)
     request = _read_json(folder.request)
     alive = {
         Liveness.ALIVE: "running",
@@ -107,6 +112,19 @@ def summarise(folder: RunFolder) -> RunSummary:
         cluster=_text(request, "cluster", "name"),
         workload=_text(request, "job", "workload", "name"),
         started=started,
+    )
+
+
+def _of_result(result: Result, started: float | None, *, cleaned: bool = False) -> RunSummary:
+    return RunSummary(
+        run_id=result.run_id,
+        state=result.status.value,
+        cluster=result.cluster,
+        workload=result.workload,
+        started=started,
+        seconds=sum(result.timings.values()),
+        exit_code=int(result.exit_code),
+        cleaned=cleaned,
     )
 
 
@@ -124,7 +142,7 @@ def read_result(folder: RunFolder) -> Result | None:
         content = folder.result.read_bytes()
     except FileNotFoundError:
         return None
-    return read_object(json.loads(content), where=str(folder.result))
+    return parse_object(json.loads(content), where=str(folder.result))
 
 
 def _created(folder: RunFolder) -> tuple[float, str]:

@@ -16,9 +16,11 @@ from functools import cached_property
 from pathlib import Path
 
 from orchestrator.adapters.sync.digest_index import MAX_BASES, TreeIndex
-from orchestrator.adapters.sync.file_list import MODE, SIZE, WIDTH, FileList, list_file, list_tree
-from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE, Skipped
+from orchestrator.adapters.sync.file_list import FileList, list_file, list_tree
+from orchestrator.adapters.sync.file_stats import MODE, SIZE, WIDTH
+from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
 from orchestrator.adapters.sync.pack import Pack
+from orchestrator.adapters.sync.skip_report import Skipped
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.base.manifest import (
     DIGEST_BYTES,
@@ -33,7 +35,6 @@ from orchestrator.core.base.manifest import (
     target_fault,
 )
 
-KIT = "orchestrate_kit.py"
 BUFFER_BYTES = 1024 * 1024
 HASH_THREADS = 4
 HASH_BATCH = 256
@@ -46,27 +47,40 @@ class TreePart:
     """A file or a folder here, and its ``place`` in the snapshot; ``""`` is the root.
 
     ``own`` is the folder of the coordinator's files, which stay behind if they are in here.
+    ``needed`` are paths in it of which the snapshot tells why they are left out.
     """
 
     source: Path
     place: str = ""
     own: Path | None = None
+    needed: tuple[str, ...] = ()
 
 
-def workload_parts(folder: Path, kit: Path) -> tuple[TreePart, ...]:
+def workload_parts(folder: Path, kit: Path, needed: tuple[str, ...] = ()) -> tuple[TreePart, ...]:
     """A workload: its folder under its own name, and the kit beside it."""
-    return TreePart(source=folder, place=folder.name), TreePart(source=kit, place=KIT)
+    tree = TreePart(source=folder, place=folder.name, needed=needed)
+    return tree, *_modules(kit, kit.name)
 
 
-def project_parts(folder: Path, kit: Path, own: Path | None = None) -> tuple[TreePart, ...]:
+def project_parts(
+    folder: Path, kit: Path, own: Path | None = None, needed: tuple[str, ...] = ()
+) -> tuple[TreePart, ...]:
     """A user's project as it is; the kit lies where it hides nothing of the user's."""
-    return TreePart(source=folder, own=own), TreePart(source=kit, place=f"{KIT_FOLDER}/{KIT}")
+    tree = TreePart(source=folder, own=own, needed=needed)
+    return tree, *_modules(kit, f"{KIT_FOLDER}/{kit.name}")
+
+
+def _modules(package: Path, place: str) -> Iterator[TreePart]:
+    """One by one, so that what stays behind by a rule is the user's alone."""
+    for file in sorted(package.glob("*.py")):
+        yield TreePart(source=file, place=f"{place}/{file.name}")
 
 
 class Snapshot:
     """Code at one moment. What only a node without it needs is worked out on demand.
 
     ``digest`` names it; ``bases`` are digests of earlier snapshots of the same tree, newest first.
+    ``left_out``: of the paths that the parts need, those that do not travel, with the rule.
     """
 
     def __init__(
@@ -78,6 +92,7 @@ class Snapshot:
         self.bytes = sum(part.total_bytes for part in listing.parts)
         self.skipped: tuple[Skipped, ...] = tuple(s for part in listing.parts for s in part.skipped)
         self.warnings: tuple[str, ...] = tuple(w for part in listing.parts for w in part.warnings)
+        self.left_out = {p: rule for part in listing.parts for p, rule in part.left_out.items()}
         self._listing = listing
         self._digests = digests
         self._packs: dict[bytes, Pack] = {}
@@ -89,6 +104,11 @@ class Snapshot:
         if digest_of(manifest.encode()) != self.digest:
             raise changed(self._listing.parts[0].folder)
         return manifest
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """Where its files lie on a node, relative to the snapshot."""
+        return self._listing.paths
 
     @cached_property
     def packed_manifest(self) -> bytes:
@@ -160,7 +180,7 @@ class _Listing:
         lists, paths = [], []
         for part in parts:
             if part.source.is_dir():
-                files = list_tree(part.source, part.own)
+                files = list_tree(part.source, part.own, part.needed)
                 prefix = f"{part.place}/" if part.place else ""
                 paths += [prefix + name for name in files.names] if prefix else files.names
             else:

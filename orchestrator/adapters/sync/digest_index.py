@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
-from orchestrator.adapters.sync.file_list import CTIME, MTIME, WIDTH
+from orchestrator.adapters.sync.file_stats import CTIME, MTIME, WIDTH
 from orchestrator.core.base.manifest import DIGEST_BYTES, is_digest
 
 VERSION = 1

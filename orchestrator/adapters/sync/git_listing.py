@@ -12,6 +12,8 @@ from orchestrator.core.base.errors import UsageError
 DEADLINE_S = 60.0
 MAX_IGNORED = 2_000
 _NOT_IN_A_REPOSITORY = 128
+# What git wants to see in a `.git` folder, or what is left of it.
+_PARTS = ("HEAD", "objects", "refs", "config")
 
 
 class Query:
@@ -43,14 +45,16 @@ class Query:
                 pass
 
     def tracked(self) -> list[str] | None:
-        """None if the folder is in no work tree. Raises ``UsageError`` if git refuses."""
+        """None if the folder is in no work tree.
+
+        Raises ``UsageError`` if git refuses, or does not find what a ``.git`` refers to.
+        """
         try:
             output, errors = self._tracked.communicate(timeout=DEADLINE_S)
         except subprocess.TimeoutExpired as error:
             raise _refused(self._folder, f"no answer within {DEADLINE_S:g} s") from error
         message = errors.decode(errors="replace")
-        outside = "not a git repository" in message or "in a work tree" in message
-        if self._tracked.returncode == _NOT_IN_A_REPOSITORY and outside:
+        if self._tracked.returncode == _NOT_IN_A_REPOSITORY and _is_outside(self._folder, message):
             return None
         if self._tracked.returncode:
             raise _refused(self._folder, message)
@@ -62,6 +66,44 @@ class Query:
 
     def ignored(self) -> list[str]:
         return _output(self._folder, self._ignored)
+
+
+def repository_root(folder: Path) -> Path | None:
+    """The nearest folder from ``folder`` upwards whose ``.git`` says that it is a repository.
+
+    An empty folder of that name does not. Like git, it stays on one file system.
+    """
+    here = folder.absolute()
+    device = here.stat().st_dev
+    for above in (here, *here.parents):
+        if above.stat().st_dev != device:
+            return None
+        marker = above / ".git"
+        if os.path.lexists(marker) and not marker.is_dir():
+            return above
+        if any((marker / part).exists() for part in _PARTS):
+            return above
+    return None
+
+
+def _is_outside(folder: Path, message: str) -> bool:
+    """Whether git's refusal means that there is no work tree here.
+
+    A ``.git`` that leads nowhere (that of a work tree or submodule which was copied alone), or has
+    lost its parts, is a repository whose files and rules nobody knows.
+    """
+    if "not a git repository" in message:
+        return repository_root(folder) is None
+    return "in a work tree" in message
+
+
+def rule_files(folder: Path) -> tuple[Path, list[Path]]:
+    """(the work tree's root, the ignore files that hold everywhere in it, the strongest first)."""
+    asked = ("rev-parse", "--show-toplevel", "--git-path", "info/exclude")
+    root, excluded = _text(folder, *asked).splitlines()[:2]
+    settings = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    personal = _text(folder, "config", "--type=path", "--get", "core.excludesFile").strip()
+    return Path(root), [folder / excluded, Path(personal or Path(settings) / "git/ignore")]
 
 
 def ignores(folder: Path) -> bool:
@@ -88,6 +130,15 @@ def reasons(folder: Path, names: list[str]) -> list[tuple[str, str]]:
 def _short(source: str) -> str:
     path = Path(source)
     return "/".join(path.parts[-2:]) if path.is_absolute() else source
+
+
+def _text(folder: Path, *arguments: str) -> str:
+    process = _start(folder, *arguments)
+    try:
+        return process.communicate(timeout=DEADLINE_S)[0].decode(errors="surrogateescape")
+    except subprocess.TimeoutExpired as error:
+        process.kill()
+        raise _refused(folder, f"no answer within {DEADLINE_S:g} s") from error
 
 
 def _start(folder: Path, *arguments: str, stdin: bool = False) -> subprocess.Popen[bytes]:
@@ -129,5 +180,6 @@ def _refused(folder: Path, why: str) -> UsageError:
         id="OR-SYNC-004",
         where=folder,
         why=" ".join(why.split())[:500],
-        remedy=f"see what `git -C {folder} status` says, or copy the code to a folder without git",
+        remedy=f"see what `git -C {folder} status` says; in a copy without .git, the .gitignore "
+        "files hold by themselves",
     )

@@ -154,7 +154,8 @@ class _Push:
         except (KeyError, TypeError, ValueError, binascii.Error, zlib.error):
             bits = b""
         if len(bits) != size or not any(bits) or int.from_bytes(bits, "little") >> count:
-            raise self._fault("the node's answer makes no sense", "OR-SYNC-006", f"{fields!r:.200}")
+            what = "invalid reply from the node agent"
+            raise self._fault(what, "OR-SYNC-006", f"{fields!r:.200}")
         return bits
 
     def _check_sources(self, missing: bytes) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from typing import cast
 
 import asyncssh
 
 from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.async_ssh_links import Link
+from orchestrator.adapters.transport.async_ssh_links import SshLink
 from orchestrator.adapters.transport.remote_command import (
     MAX_SESSIONS,
     REFUSED_PAUSE_S,
@@ -33,31 +34,38 @@ from orchestrator.core.base.outcome import Exited, Signalled
 class AsyncSshTransport(Transport):
     """One SSH connection; every command gets a channel of its own."""
 
-    def __init__(self, node: str, target: Target, link: Link) -> None:
+    def __init__(self, node: str, target: Target, link: SshLink) -> None:
         self.node = node
         self._target = target
         self._link = link
         self._connection = link.connection
+        self._env: dict[bytes | str, bytes | str] = {
+            os.fsencode(name): os.fsencode(value) for name, value in target.env
+        }
         self._sessions: set[RemoteProcess] = set()
         self._killing = asyncio.Lock()  # one session at a time is for killing
 
-    async def start(self, command: Command, *, timeout_s: float) -> Process:
+    async def start(self, command: Command, *, timeout_s: float, has_input: bool = True) -> Process:
         marker = new_marker()
         line = remote_line(command, marker)
         if len(self._sessions) >= MAX_SESSIONS:
             raise failures.refused_session(
                 self.node, self._target, f"{MAX_SESSIONS} commands run already"
             )
-        opening = asyncio.ensure_future(self._open(line, marker))
-        return await opened(opening, timeout_s)
+        opening = asyncio.ensure_future(self._open(line, marker, has_input=has_input))
+        return await opened(opening, timeout_s, self.node, self._target)
 
-    async def _open(self, line: bytes, marker: str) -> AsyncSshProcess:
+    async def _open(self, line: bytes, marker: str, *, has_input: bool) -> AsyncSshProcess:
         process = AsyncSshProcess(self._connection, self._killing, marker, self._sessions.discard)
         self._sessions.add(process)
         try:
             # asyncssh sends bytes as they are; only its annotation knows nothing but str.
             await self._connection.create_session(
-                lambda: process, cast("str", line), request_pty=False, encoding=None
+                lambda: process,
+                cast("str", line),
+                env=self._env,
+                request_pty=False,
+                encoding=None,
             )
         except asyncssh.ChannelOpenError as error:
             self._sessions.discard(process)
@@ -67,6 +75,9 @@ class AsyncSshTransport(Transport):
         except (asyncssh.Error, OSError) as error:
             self._sessions.discard(process)
             raise ChannelClosed(str(error) or "the SSH connection is lost") from error
+        if not has_input:
+            with contextlib.suppress(ChannelClosed):  # it may be over by now
+                await process.close_stdin()
         return process
 
     def cut(self) -> bool:

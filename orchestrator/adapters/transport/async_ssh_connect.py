@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import asyncssh
 
 from orchestrator.adapters.transport import failures
+from orchestrator.adapters.transport.async_ssh_algorithms import algorithm_options
 from orchestrator.adapters.transport.async_ssh_keys import key_pairs, public_key
 from orchestrator.adapters.transport.known_hosts import HostKey, Trust
+from orchestrator.adapters.transport.proxy import ProxyProcess
+from orchestrator.adapters.transport.ssh_config.canonical import FAMILIES
 from orchestrator.adapters.transport.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.errors import Place, PreflightError
+from orchestrator.core.base.errors import PreflightError, SourceLocation
 
 
 class _Client(asyncssh.SSHClient):
@@ -37,17 +41,50 @@ class _Client(asyncssh.SSHClient):
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
     ) -> bool:
         del host, addr, port
-        self.shown = HostKey(key.get_algorithm(), key.public_data, Place(""))
+        self.shown = HostKey(key.get_algorithm(), key.public_data, SourceLocation(""))
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """An authenticated connection, and the ProxyCommand that carries it, if there is one."""
+
+    connection: asyncssh.SSHClientConnection
+    proxy: ProxyProcess | None
 
 
 async def connect(
     target: Target, limits: ConnectLimits, *, via: asyncssh.SSHClientConnection | None
-) -> asyncssh.SSHClientConnection:
+) -> Connected:
     """Connect and authenticate within ``limits.connect_timeout_s``; one attempt.
 
     ``via`` is the connection to ``target.via``. Raises :class:`PreflightError`.
     """
+    if via is not None or not target.proxy_command:
+        return Connected(await _connect(target, limits, {"tunnel": via}), None)
+    try:
+        proxy = await asyncio.to_thread(ProxyProcess, target.proxy_command)
+    except OSError as error:
+        raise failures.no_proxy(target, str(error)) from error
+    try:
+        return Connected(await _through(proxy, target, limits), proxy)
+    except BaseException:
+        await asyncio.to_thread(proxy.close)
+        raise
+
+
+async def _through(
+    proxy: ProxyProcess, target: Target, limits: ConnectLimits
+) -> asyncssh.SSHClientConnection:
+    try:
+        return await _connect(target, limits, {"sock": proxy.sock})
+    except PreflightError as error:
+        raise await asyncio.to_thread(failures.through_proxy, target, proxy, error) from error
+
+
+async def _connect(
+    target: Target, limits: ConnectLimits, carrier: Mapping[str, Any]
+) -> asyncssh.SSHClientConnection:
     trust = target.trust()
     async with contextlib.AsyncExitStack() as stack:
         client = _Client(await key_pairs(target, stack))
@@ -56,9 +93,10 @@ async def connect(
                 return await asyncssh.connect(
                     target.host,
                     target.port,
-                    tunnel=via,
                     client_factory=lambda: client,
+                    **carrier,
                     **_trust_options(trust),
+                    **algorithm_options(target, trust),
                     **_fixed_options(target, limits),
                 )
         except (OSError, ValueError, asyncssh.Error) as error:
@@ -66,16 +104,11 @@ async def connect(
 
 
 def _fixed_options(target: Target, limits: ConnectLimits) -> dict[str, Any]:
-    names = {
-        "kexalgorithms": "kex_algs",
-        "ciphers": "encryption_algs",
-        "macs": "mac_algs",
-        "hostkeyalgorithms": "server_host_key_algs",
-    }
     return {
         "config": None,
         "username": target.user,
-        "proxy_command": list(target.proxy_command) or None,
+        "family": FAMILIES[target.family],
+        "local_addr": (target.bind_address, 0) if target.bind_address else None,
         "client_keys": None,  # the client hands them out; a list would add the agent's to it
         "agent_path": None,
         "agent_forwarding": False,
@@ -84,13 +117,10 @@ def _fixed_options(target: Target, limits: ConnectLimits) -> dict[str, Any]:
         "x509_trusted_certs": None,
         "x509_trusted_cert_paths": (),
         "compression_algs": None,
-        # Half the processor time of asyncssh's first choice, ChaCha20.
-        "encryption_algs": "^aes128-gcm@openssh.com,aes256-gcm@openssh.com",
         "connect_timeout": None,
         "login_timeout": limits.connect_timeout_s,
         "keepalive_interval": limits.keepalive_interval_s,
         "keepalive_count_max": limits.keepalive_count,
-        **{names[keyword]: value for keyword, value in target.algorithms},
     }
 
 

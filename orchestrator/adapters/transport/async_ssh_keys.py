@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncssh
 
+from orchestrator.adapters.transport.algorithms import accepts_key
 from orchestrator.adapters.transport.target import Target
 
 
@@ -34,12 +35,17 @@ async def key_pairs(target: Target, stack: contextlib.AsyncExitStack) -> list[as
     others = [] if target.identities_only else [pair for pair in held if pair not in named]
     in_agent = {pair.public_data for pair in held}
     own = [key for key in files if key.public_data not in in_agent]
-    return [
+    pairs = [
         *_certified(named, certificates),
         *named,
         *others,
         *asyncssh.load_keypairs(own, certlist=certificates),
     ]
+    return [pair for pair in pairs if accepts_key(target.accepted_keys, _kind(pair))]
+
+
+def _kind(pair: asyncssh.SSHKeyPair) -> str:
+    return pair.algorithm.decode()
 
 
 def _certified(
@@ -67,8 +73,7 @@ async def _agent_pairs(socket: str, stack: contextlib.AsyncExitStack) -> list[as
 
 
 def _certificates(target: Target) -> list[asyncssh.SSHCertificate]:
-    beside = (f"{path}-cert.pub" for path in target.identity_files)
-    paths = (*target.certificate_files, *beside)
+    paths = target.certificate_paths
     return [cert for path in paths if (cert := _certificate(path, _version(path)))]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import asyncssh
 
 from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.async_ssh_connect import connect
+from orchestrator.adapters.transport.async_ssh_connect import Connected, connect
 from orchestrator.adapters.transport.handshakes import Handshakes
 from orchestrator.adapters.transport.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
@@ -26,7 +26,7 @@ class _Jump:
     """A shared link to a jump host; it closes when ``users`` falls to zero."""
 
     target: Target
-    opening: asyncio.Task[Link]
+    opening: asyncio.Task[SshLink]
     users: int = 0
 
     @property
@@ -39,12 +39,18 @@ class _Jump:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """An authenticated connection; ``close`` also gives back the jump host it came through."""
+class SshLink:
+    """An authenticated connection; ``close`` also gives back the jump host it came through, and
+    ends its ProxyCommand.
+    """
 
     links: Links
-    connection: asyncssh.SSHClientConnection
+    connected: Connected
     jump: _Jump | None
+
+    @property
+    def connection(self) -> asyncssh.SSHClientConnection:
+        return self.connected.connection
 
     async def close(self) -> None:
         """Say goodbye, wait a little, cut. Never raises."""
@@ -55,6 +61,8 @@ class Link:
         except (TimeoutError, asyncssh.Error, OSError):
             self.connection.abort()
         finally:
+            if self.connected.proxy is not None:
+                await asyncio.to_thread(self.connected.proxy.close)
             if self.jump is not None:
                 await self.links.release(self.jump)
 
@@ -66,19 +74,19 @@ class Links:
         self._handshakes = handshakes
         self._jumps: dict[Target, _Jump] = {}
 
-    async def open(self, target: Target, limits: ConnectLimits) -> Link:
+    async def open(self, target: Target, limits: ConnectLimits) -> SshLink:
         """Connect to ``target`` through its jump hosts. Raises :class:`PreflightError`."""
         jump = await self._acquire(target, limits) if target.via is not None else None
         via = jump.opening.result().connection if jump else None
         try:
-            connection = await self._handshakes.perform(
+            connected = await self._handshakes.perform(
                 target, lambda: connect(target, limits, via=via)
             )
         except BaseException:
             if jump is not None:
                 await self.release(jump)
             raise
-        return Link(self, connection, jump)
+        return SshLink(self, connected, jump)
 
     async def _acquire(self, target: Target, limits: ConnectLimits) -> _Jump:
         hop = target.via

@@ -15,10 +15,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.adapters.transport.ssh_config import matches
-from orchestrator.core.base.errors import Place
+from orchestrator.core.base.errors import SourceLocation, UsageError
+from orchestrator.parsing.ssh_config.patterns import matches_host
 
 SSH_PORT = 22
+KRL_MAGIC = b"SSHKRL\n\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class HostKey:
 
     kind: str
     blob: bytes
-    place: Place
+    place: SourceLocation
 
     @property
     def fingerprint(self) -> str:
@@ -81,6 +82,33 @@ def trust_in(files: Sequence[str], names: Sequence[str]) -> Trust:
     )
 
 
+def revoked_in(file: str) -> tuple[HostKey, ...]:
+    """The keys of a file of ``RevokedHostKeys``: public keys, one a line.
+
+    Raises :class:`UsageError` for a file that cannot be read, for ssh then trusts no host at all,
+    and for a binary revocation list.
+    """
+    try:
+        data = Path(file).read_bytes()
+    except OSError as error:
+        why, remedy = error.strerror or str(error), "correct the file's name, or make it readable"
+        raise _unusable(file, why, remedy) from error
+    if data.startswith(KRL_MAGIC):
+        remedy = "list the revoked public keys in a text file, one a line"
+        raise _unusable(file, "it is a binary revocation list (KRL)", remedy)
+    found = []
+    for number, line in enumerate(data.decode(errors="surrogateescape").split("\n"), start=1):
+        entry = _parse_line(["*", *line.split()], SourceLocation(file, number))
+        if entry is not None and not entry.key.kind.startswith("#"):
+            found.append(entry.key)
+    return tuple(found)
+
+
+def _unusable(file: str, why: str, remedy: str) -> UsageError:
+    what = "RevokedHostKeys names a file that cannot be used"
+    return UsageError(what, id="OR-SSH-028", where=file, why=why, remedy=remedy)
+
+
 def _keys(entries: Iterable[_Entry], marker: str) -> tuple[HostKey, ...]:
     return tuple(entry.key for entry in entries if entry.marker == marker)
 
@@ -91,7 +119,7 @@ def _matching(index: _Index, name: str) -> Iterator[_Entry]:
         if entry.hosts.startswith("|"):
             if _is_hash_of(entry.hosts, name):
                 yield entry
-        elif matches(name, entry.hosts.split(",")):
+        elif matches_host(name, entry.hosts):
             yield entry
 
 
@@ -115,7 +143,7 @@ def _load_version(file: str, mtime_ns: int, size: int) -> _Index:
     index = _Index({}, [])
     text = Path(file).read_text(encoding="utf-8", errors="surrogateescape")
     for number, line in enumerate(text.splitlines(), start=1):
-        entry = _parse_line(line.split(), Place(file, number))
+        entry = _parse_line(line.split(), SourceLocation(file, number))
         if entry is None:
             continue
         if set(entry.hosts) & set("*?!|"):
@@ -126,7 +154,7 @@ def _load_version(file: str, mtime_ns: int, size: int) -> _Index:
     return index
 
 
-def _parse_line(words: list[str], place: Place) -> _Entry | None:
+def _parse_line(words: list[str], place: SourceLocation) -> _Entry | None:
     """A line that is blank, a comment, or not understood trusts nobody."""
     marker = words.pop(0) if words and words[0].startswith("@") else ""
     if len(words) < 3 or words[0].startswith("#") or not _is_valid_hosts(words[0]):

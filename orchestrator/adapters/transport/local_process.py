@@ -33,7 +33,7 @@ class LocalTransport(Transport):
         self._running: set[LocalProcess] = set()
         self._closed = False
 
-    async def start(self, command: Command, *, timeout_s: float) -> Process:
+    async def start(self, command: Command, *, timeout_s: float, has_input: bool = True) -> Process:
         if any(isinstance(value, Secret) for value in command.env.values()):
             raise ValueError("a secret must travel over standard input, not the environment")
         if self._closed:
@@ -42,6 +42,8 @@ class LocalTransport(Transport):
         self._running.add(process)
         async with asyncio.timeout(timeout_s):
             await process.spawn(command)
+        if not has_input:
+            await process.close_stdin()
         return process
 
     def cut(self) -> bool:

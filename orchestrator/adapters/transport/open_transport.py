@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -10,6 +11,7 @@ from orchestrator.adapters.transport.handshakes import Handshakes
 from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.adapters.transport.target import Target, resolve
 from orchestrator.adapters.transport.transport import ConnectLimits, Transport
+from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
 
 if TYPE_CHECKING:
@@ -30,36 +32,63 @@ _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = WeakKeyDictiona
 async def open_transport(spec: NodeSpec, *, limits: ConnectLimits | None = None) -> Transport:
     """Connect to a node. All calls in one event loop share the first call's bounds on handshakes.
 
-    Raises ``PreflightError`` (``OR-SSH-...``) and, for an ssh_config
-    that cannot be read, ``UsageError``.
+    Raises ``PreflightError`` (``OR-SSH-...``) and, for an ssh_config that cannot be read,
+    ``UsageError``.
     """
-    if spec.transport is TransportKind.LOCAL:
-        return LocalTransport(spec.name)
-    limits = limits or ConnectLimits()
-    shared = _shared.setdefault(asyncio.get_running_loop(), _Shared(limits))
-    target = await asyncio.to_thread(resolve, spec.ssh)
-    if spec.transport is TransportKind.PARAMIKO:
-        return await _open_paramiko(spec.name, target, limits, shared)
-    return await _open_asyncssh(spec.name, target, limits, shared)
+    return await TRANSPORTS[spec.transport](spec, limits or ConnectLimits())
 
 
-async def _open_asyncssh(
-    node: str, target: Target, limits: ConnectLimits, shared: _Shared
-) -> Transport:
+async def _open_local(spec: NodeSpec, limits: ConnectLimits) -> Transport:  # noqa: ARG001 - none
+    return LocalTransport(spec.name)
+
+
+async def _open_asyncssh(spec: NodeSpec, limits: ConnectLimits) -> Transport:
     from orchestrator.adapters.transport.async_ssh import AsyncSshTransport
     from orchestrator.adapters.transport.async_ssh_links import Links
 
+    shared, target = await _prepared(spec, limits)
     shared.links = shared.links or Links(shared.handshakes)
-    return AsyncSshTransport(node, target, await shared.links.open(target, limits))
+    return AsyncSshTransport(spec.name, target, await shared.links.open(target, limits))
 
 
-async def _open_paramiko(
-    node: str, target: Target, limits: ConnectLimits, shared: _Shared
-) -> Transport:
+async def _open_paramiko(spec: NodeSpec, limits: ConnectLimits) -> Transport:
     from orchestrator.adapters.transport.paramiko_connect import connect
     from orchestrator.adapters.transport.paramiko_ssh import ParamikoTransport
 
+    shared, target = await _prepared(spec, limits)
     chain = await shared.handshakes.perform(
         target, lambda: asyncio.to_thread(connect, target, limits)
     )
-    return ParamikoTransport(node, target, chain, limits)
+    return ParamikoTransport(spec.name, target, chain, limits)
+
+
+async def _prepared(spec: NodeSpec, limits: ConnectLimits) -> tuple[_Shared, Target]:
+    """What SSH connections of this event loop share, and where this one goes."""
+    shared = _shared.setdefault(asyncio.get_running_loop(), _Shared(limits))
+    return shared, await _resolved(spec, limits.connect_timeout_s)
+
+
+async def _resolved(spec: NodeSpec, timeout_s: float) -> Target:
+    """ssh_config may have commands run and names looked up."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.to_thread(resolve, spec.ssh)
+    except TimeoutError:
+        raise PreflightError(
+            f"ssh_config is not evaluated within {timeout_s:g} s",
+            id="OR-SSH-013",
+            where=spec.name,
+            why="it waits for the command of a 'Match exec', or for CanonicalizeHostname",
+            remedy=f"see what takes so long: {spec.ssh.command('-v', '-G')}",
+        ) from None
+
+
+Opener = Callable[[NodeSpec, ConnectLimits], Awaitable[Transport]]
+
+# Every way to reach a node. A new one: a member of TransportKind, and its opener here; the
+# inventory's schema has the members of TransportKind.
+TRANSPORTS: Mapping[TransportKind, Opener] = {
+    TransportKind.ASYNCSSH: _open_asyncssh,
+    TransportKind.PARAMIKO: _open_paramiko,
+    TransportKind.LOCAL: _open_local,
+}

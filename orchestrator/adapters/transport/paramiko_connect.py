@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
-import subprocess
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import paramiko
 from paramiko.common import MSG_CHANNEL_REQUEST
-from paramiko.pkey import PublicBlob
 from paramiko.ssh_exception import IncompatiblePeer
 
 from orchestrator.adapters.transport import failures
 from orchestrator.adapters.transport.known_hosts import HostKey, Trust
+from orchestrator.adapters.transport.paramiko_algorithms import disabled_keys, set_algorithms
+from orchestrator.adapters.transport.paramiko_keys import offered_keys
+from orchestrator.adapters.transport.proxy import ProxyProcess
+from orchestrator.adapters.transport.ssh_config.canonical import FAMILIES
 from orchestrator.adapters.transport.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.errors import Place, PreflightError
+from orchestrator.core.base.errors import PreflightError, SourceLocation
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
-
-PROXY_END_TIMEOUT_S = 2.0
-_RSA_ALGORITHMS = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
 
 
 def _handle_channel_request(channel: paramiko.Channel, message: paramiko.Message) -> None:
@@ -35,7 +32,7 @@ def _handle_channel_request(channel: paramiko.Channel, message: paramiko.Message
     if message.get_text() == "exit-signal":
         message.get_boolean()
         link = channel.get_transport()
-        assert isinstance(link, Link)
+        assert isinstance(link, SshLink)
         link.exit_signals[channel.get_id()] = message.get_text()
         channel.status_event.set()
     message.packet.seek(position)
@@ -44,19 +41,18 @@ def _handle_channel_request(channel: paramiko.Channel, message: paramiko.Message
 
 @dataclass(frozen=True, slots=True)
 class Carrier:
-    """What a connection runs over, and the ProxyCommand's process behind it, if there is one."""
+    """What a connection runs over, and the ProxyCommand behind it, if there is one."""
 
     sock: socket.socket | paramiko.Channel
-    process: subprocess.Popen[bytes] | None = None
+    proxy: ProxyProcess | None = None
 
     def close(self) -> None:
         self.sock.close()
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(PROXY_END_TIMEOUT_S)
+        if self.proxy is not None:
+            self.proxy.close()
 
 
-class Link(paramiko.Transport):
+class SshLink(paramiko.Transport):
     """A connection that also hears exit signals; paramiko drops them: killed looks like lost.
 
     ``exit_signals`` holds signal names without ``SIG`` by channel number.
@@ -67,12 +63,17 @@ class Link(paramiko.Transport):
         MSG_CHANNEL_REQUEST: _handle_channel_request,
     }
 
-    def __init__(self, carrier: Carrier) -> None:
-        super().__init__(carrier.sock)
+    def __init__(self, carrier: Carrier, disabled: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(carrier.sock, disabled_algorithms=disabled)
         self.exit_signals: dict[int, str] = {}
         self.killing = threading.Lock()  # one session at a time is for killing
         self._carrier = carrier
         self._why_cut = ""
+
+    @property
+    def proxy(self) -> ProxyProcess | None:
+        """The ProxyCommand that carries it."""
+        return self._carrier.proxy
 
     def cut(self, reason: str) -> None:
         """Drop the connection without waiting for anybody."""
@@ -86,9 +87,9 @@ class Link(paramiko.Transport):
         return self._why_cut or str(self.saved_exception or "") or "the SSH connection is lost"
 
 
-def connect(target: Target, limits: ConnectLimits) -> list[Link]:
+def connect(target: Target, limits: ConnectLimits) -> list[SshLink]:
     """The chain of connections that ends at ``target``. Raises :class:`PreflightError`."""
-    chain: list[Link] = []
+    chain: list[SshLink] = []
     try:
         for hop in _hops(target):
             try:
@@ -111,48 +112,67 @@ def _hops(target: Target) -> list[Target]:
     return hops
 
 
-def _connect_hop(target: Target, limits: ConnectLimits, via: Link | None) -> Link:
+def _connect_hop(target: Target, limits: ConnectLimits, via: SshLink | None) -> SshLink:
     trust = target.trust()
     with _explained(target, limits):
-        link = Link(_carrier(target, limits, via))
+        link = SshLink(_carrier(target, limits, via), disabled_keys(target))
     try:
+        set_algorithms(link, target, trust)
         with _explained(target, limits):
-            _negotiate(link, trust, limits)
+            _negotiate(link, limits)
         _check_host_key(link, target, trust)
         _authenticate(link, target, limits)
+    except PreflightError as error:
+        # Before the link is cut, which would end the proxy, too.
+        blamed = failures.through_proxy(target, link.proxy, error) if link.proxy else error
+        link.cut("the handshake failed")
+        raise blamed from error.__cause__
     except BaseException:
         link.cut("the handshake failed")
         raise
     return link
 
 
-def _carrier(target: Target, limits: ConnectLimits, via: Link | None) -> Carrier:
-    address = (target.host, target.port)
+def _carrier(target: Target, limits: ConnectLimits, via: SshLink | None) -> Carrier:
     if via is not None:
-        here = ("127.0.0.1", 0)
+        here, there = ("127.0.0.1", 0), (target.host, target.port)
         timeout_s = limits.connect_timeout_s
-        return Carrier(via.open_channel("direct-tcpip", address, here, timeout=timeout_s))
+        return Carrier(via.open_channel("direct-tcpip", there, here, timeout=timeout_s))
     if target.proxy_command:
-        return _proxy(target.proxy_command)
-    sock = socket.create_connection(address, limits.connect_timeout_s)
+        try:
+            proxy = ProxyProcess(target.proxy_command)
+        except OSError as error:
+            raise failures.no_proxy(target, str(error)) from error
+        return Carrier(proxy.sock, proxy)
+    sock = _dial(target, limits.connect_timeout_s)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each command costs 40 ms more
     return Carrier(sock)
 
 
-def _proxy(command: tuple[str, ...]) -> Carrier:
-    # paramiko's own ProxyCommand neither waits for its child nor closes its pipes.
-    ours, theirs = socket.socketpair()
-    with theirs:
-        end = theirs.fileno()
-        process = subprocess.Popen(command, stdin=end, stdout=end, start_new_session=True)
-    return Carrier(ours, process)
+def _dial(target: Target, timeout_s: float) -> socket.socket:
+    """A connection to the first address that answers, of the family and from the address that
+    ssh_config names. Raises ``OSError``.
+    """
+    family = FAMILIES[target.family]
+    found = socket.getaddrinfo(target.host, target.port, family, socket.SOCK_STREAM)
+    failure = OSError("no address")
+    for family, kind, protocol, _, address in found:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(timeout_s)
+            if target.bind_address:
+                bound = socket.getaddrinfo(target.bind_address, 0, family, kind, protocol)
+                sock.bind(bound[0][4])
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        else:
+            return sock
+    raise failure
 
 
-def _negotiate(link: Link, trust: Trust, limits: ConnectLimits) -> None:
-    options = link.get_security_options()
-    known = {kind for key in trust.keys for kind in _algorithms(key.kind)}
-    # Known types first: a server with several keys then shows the one that can be checked.
-    options.key_types = sorted(options.key_types, key=lambda kind: kind not in known)
+def _negotiate(link: SshLink, limits: ConnectLimits) -> None:
     # The start's own deadline comes first, so that silence is told from a closed connection.
     link.banner_timeout = link.handshake_timeout = 2 * limits.connect_timeout_s
     link.auth_timeout = limits.connect_timeout_s
@@ -161,21 +181,17 @@ def _negotiate(link: Link, trust: Trust, limits: ConnectLimits) -> None:
         raise TimeoutError
 
 
-def _algorithms(kind: str) -> tuple[str, ...]:
-    return _RSA_ALGORITHMS if kind == "ssh-rsa" else (kind,)
-
-
-def _check_host_key(link: Link, target: Target, trust: Trust) -> None:
+def _check_host_key(link: SshLink, target: Target, trust: Trust) -> None:
     key = link.get_remote_server_key()
-    shown = HostKey(key.get_name(), key.asbytes(), Place(""))
+    shown = HostKey(key.get_name(), key.asbytes(), SourceLocation(""))
     revoked = any(known.blob == shown.blob for known in trust.revoked)
     if revoked or not any(known.blob == shown.blob for known in trust.keys):
         raise failures.refused_host_key(target, trust, shown, f"it shows {shown.fingerprint}")
 
 
-def _authenticate(link: Link, target: Target, limits: ConnectLimits) -> None:
+def _authenticate(link: SshLink, target: Target, limits: ConnectLimits) -> None:
     tried: list[str] = []
-    with contextlib.closing(_keys(target)) as keys, _explained(target, limits):
+    with contextlib.closing(offered_keys(target)) as keys, _explained(target, limits):
         for name, key in keys:
             tried.append(name)
             try:
@@ -187,43 +203,6 @@ def _authenticate(link: Link, target: Target, limits: ConnectLimits) -> None:
             else:
                 return
     raise failures.refused_authentication(target, tuple(tried), "no key was accepted")
-
-
-def _keys(target: Target) -> Generator[tuple[str, paramiko.PKey]]:
-    """The agent's keys (as far as they may be offered), then the files; encrypted ones not."""
-    files = [(path, key) for path in target.identity_files if (key := _private_key(path))]
-    public = {key.asbytes() for _, key in files} | set(_public_halves(target))
-    with _agent(target) as held:
-        named = [key for key in held if key.asbytes() in public]
-        others = () if target.identities_only else [key for key in held if key not in named]
-        for agent_key in (*named, *others):
-            yield agent_key.comment or agent_key.get_name(), agent_key
-        in_agent = {key.asbytes() for key in held}
-        yield from ((path, key) for path, key in files if key.asbytes() not in in_agent)
-
-
-@contextlib.contextmanager
-def _agent(target: Target) -> Iterator[Sequence[paramiko.AgentKey]]:
-    """The agent's keys, usable inside the block."""
-    # paramiko finds the agent by the environment only.
-    if not target.agent or target.agent != os.environ.get("SSH_AUTH_SOCK"):
-        yield ()
-        return
-    with contextlib.closing(paramiko.Agent()) as agent:
-        yield agent.get_keys()
-
-
-def _private_key(path: str) -> paramiko.PKey | None:
-    try:
-        return paramiko.PKey.from_path(path)
-    except (OSError, ValueError, TypeError, paramiko.SSHException):
-        return None  # missing, unreadable, or encrypted (the agent may hold it)
-
-
-def _public_halves(target: Target) -> Iterator[bytes]:
-    for path in target.identity_files:
-        with contextlib.suppress(OSError, ValueError, IndexError, paramiko.SSHException):
-            yield PublicBlob.from_file(str(Path(f"{path}.pub"))).key_blob
 
 
 # What went wrong --------------------------------------------------------------------------------

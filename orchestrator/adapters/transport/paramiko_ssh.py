@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import select
 import threading
 import time
@@ -19,7 +20,7 @@ from functools import partial
 import paramiko
 
 from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.paramiko_connect import Link
+from orchestrator.adapters.transport.paramiko_connect import SshLink
 from orchestrator.adapters.transport.remote_command import (
     MAX_SESSIONS,
     REFUSED_PAUSE_S,
@@ -52,7 +53,7 @@ class ParamikoTransport(Transport):
     """One SSH connection: ``chain[-1]``, carried by the jump hosts' connections before it."""
 
     def __init__(
-        self, node: str, target: Target, chain: Sequence[Link], limits: ConnectLimits
+        self, node: str, target: Target, chain: Sequence[SshLink], limits: ConnectLimits
     ) -> None:
         self.node = node
         self._target = target
@@ -64,7 +65,7 @@ class ParamikoTransport(Transport):
         self._watch = asyncio.create_task(self._watch_link())
         self._closed = False
 
-    async def start(self, command: Command, *, timeout_s: float) -> Process:
+    async def start(self, command: Command, *, timeout_s: float, has_input: bool = True) -> Process:
         marker = new_marker()
         line = remote_line(command, marker)
         if self._closed or not self._link.is_active():
@@ -73,13 +74,15 @@ class ParamikoTransport(Transport):
             raise failures.refused_session(
                 self.node, self._target, f"{MAX_SESSIONS} commands run already"
             )
-        process = ParamikoProcess(self._link, self._threads, marker, self._sessions.discard)
+        process = ParamikoProcess(
+            self._link, self._threads, marker, self._sessions.discard, self._target.env
+        )
         self._sessions.add(process)
-        opening = asyncio.ensure_future(self._open(process, line, timeout_s))
-        return await opened(opening, timeout_s)
+        opening = asyncio.ensure_future(self._open(process, line, timeout_s, has_input=has_input))
+        return await opened(opening, timeout_s, self.node, self._target)
 
     async def _open(
-        self, process: ParamikoProcess, line: bytes, timeout_s: float
+        self, process: ParamikoProcess, line: bytes, timeout_s: float, *, has_input: bool
     ) -> ParamikoProcess:
         loop = asyncio.get_running_loop()
         try:
@@ -91,6 +94,9 @@ class ParamikoTransport(Transport):
             if isinstance(error, paramiko.SSHException | EOFError | OSError):
                 raise ChannelClosed(str(error) or self._link.why_dead()) from error
             raise
+        if not has_input:
+            with contextlib.suppress(ChannelClosed):  # it may be over by now
+                await process.close_stdin()
         return process
 
     def cut(self) -> bool:
@@ -131,12 +137,14 @@ class ParamikoProcess(RemoteProcess):
 
     def __init__(
         self,
-        link: Link,
+        link: SshLink,
         threads: ThreadPoolExecutor,
         marker: str,
         on_end: Callable[[RemoteProcess], None],
+        env: Sequence[tuple[str, str]],
     ) -> None:
         super().__init__(marker, on_end)
+        self._env = env
         self._loop = asyncio.get_running_loop()
         self._link = link
         self._threads = threads
@@ -152,6 +160,8 @@ class ParamikoProcess(RemoteProcess):
         self._channel = self._link.open_session(timeout=timeout_s)
         self._channel.settimeout(POLL_S)
         self._threads.submit(self._pump)
+        for name, value in self._env:
+            self._channel.set_environment_variable(os.fsencode(name), os.fsencode(value))
         self._channel.exec_command(line)
 
     def _pump(self) -> None:

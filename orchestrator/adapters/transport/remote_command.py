@@ -2,21 +2,29 @@
 
 Whatever the login shell is (bash, dash, fish, ...), it only starts ``sh`` with quoted words. That
 ``sh`` first prints a marker on both streams: what precedes it is the noise of start-up files and
-banners, not the command's output. The marker carries the process id, which is also the process
-group: the SSH signal request is refused by many servers (OpenSSH, when root logs in), so killing
-needs it.
+banners, not the command's output. No marker, no command: a start-up file that ends or replaces the
+shell swallows the line, and the shell then exits with 0 or waits for input, so neither an exit
+status nor a pause says that the command ran. Nothing is written to its input before that.
+The marker carries the process id, which is also the process group: the SSH signal request is
+refused by many servers (OpenSSH, when root logs in), so killing needs it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import signal
 from collections.abc import Callable
 from typing import TypeVar
 
+from orchestrator.adapters.transport import failures
+from orchestrator.adapters.transport.preamble import Preamble
 from orchestrator.adapters.transport.streams import StreamedProcess
+from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.transport import ChannelClosed
 from orchestrator.core.base.command import Command, Secret, render_shell, reveal
+from orchestrator.core.base.outcome import Lost, Outcome
 
 # sshd grants ten sessions to a connection (MaxSessions); the tenth is kept for killing.
 MAX_SESSIONS = 9
@@ -24,8 +32,9 @@ MAX_SESSIONS = 9
 REFUSED_PAUSE_S = 0.02
 # Linux limits one argument of execve, and the login shell gets the whole line as one.
 MAX_LINE_BYTES = 128 * 1024 - 1
-MAX_NOISE_BYTES = 1024 * 1024
-MAX_PID_DIGITS = 10
+MAX_WORDS = 500
+# So long after a shell's exit status its last output may still come.
+LATE_OUTPUT_S = 2.0
 UNKNOWN_SIGNAL = 99
 _SCRIPT = (
     'm=$1 d=$2; shift 2; echo "$m $$"; echo "$m 0" >&2; '
@@ -70,72 +79,72 @@ def _with_environment(command: Command) -> tuple[str, ...]:
     return command.argv
 
 
-class Preamble:
-    """Holds back a stream until the marker has passed; tells ``on_pid`` the number behind it.
-
-    Noise is dropped. A stream that ends, or goes on for 1 MiB, without a marker is let through as
-    it is: the login shell had something else to say.
-    """
-
-    def __init__(self, marker: str, on_pid: Callable[[int], None]) -> None:
-        self._marker = marker.encode() + b" "
-        self._on_pid = on_pid
-        self._held: bytearray | None = bytearray()
-
-    def feed(self, data: bytes) -> bytes:
-        """What may pass after ``data`` arrived."""
-        if self._held is None:
-            return data
-        self._held += data
-        start = self._held.find(self._marker)
-        end = self._held.find(b"\n", start) if start >= 0 else -1
-        if end >= 0:
-            digits = bytes(self._held[start + len(self._marker) : end])
-            self._on_pid(int(digits) if digits.isdigit() and len(digits) < MAX_PID_DIGITS else 0)
-            rest = bytes(self._held[end + 1 :])
-            self._held = None
-            return rest
-        return self.finish() if len(self._held) > MAX_NOISE_BYTES else b""
-
-    def finish(self) -> bytes:
-        """What was held back when the stream ended."""
-        held, self._held = self._held, None
-        return bytes(held or b"")
-
-
 class RemoteProcess(StreamedProcess):
-    """What the SSH transports share: markers taken off, and the process group known for killing."""
+    """What the SSH transports share: a command counts as started when its marker has come, markers
+    are taken off, and the process group is known for killing.
+    """
 
     def __init__(self, marker: str, on_end: Callable[[RemoteProcess], None]) -> None:
         super().__init__()
         self._on_end = on_end
         self._preambles = Preamble(marker, self._on_pid), Preamble(marker, lambda _: None)
         self._started = asyncio.Event()
+        self._settled = asyncio.Event()  # started, or known not to start any more
+        self._cut = False
         self._group = 0
+
+    async def until_started(self, timeout_s: float) -> bool:
+        """Whether the command runs, as soon as that is known, within ``timeout_s``.
+
+        Raises :class:`ChannelClosed` when the link was cut before that.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._settled.wait()
+        if self._cut and not self._started.is_set():
+            assert isinstance(self.outcome, Lost)
+            raise ChannelClosed(self.outcome.reason)
+        return self._started.is_set()
+
+    def words_instead(self) -> str:
+        """The end of what came in place of the marker, in one line."""
+        said = b" ".join(preamble.tail() for preamble in reversed(self._preambles))
+        text = "".join(c if c.isprintable() else " " for c in said.decode(errors="replace"))
+        return " ".join(text.split())[-MAX_WORDS:]
 
     def _on_pid(self, pid: int) -> None:
         self._group = pid
         self._started.set()
+        self._settled.set()
 
     def on_output(self, data: bytes, *, stderr: bool) -> None:
         stream = self.stderr if stderr else self.stdout
         self.on_data(stream, self._preambles[stderr].feed(data))
+        if self._preambles[False].overflowed:
+            self._settled.set()
+
+    def on_exit(self, outcome: Outcome) -> None:
+        super().on_exit(outcome)
+        # sshd may send the status before the last of the output, and a marker is output.
+        asyncio.get_running_loop().call_later(LATE_OUTPUT_S, self._settled.set)
 
     def on_eof(self) -> None:
         """Both streams ended."""
-        self._let_pass()
+        self._release()
         for stream in (self.stdout, self.stderr):
             stream.finish()
 
-    def _let_pass(self) -> None:
-        """What was held back for a marker that does not come."""
-        for stream, preamble in zip((self.stdout, self.stderr), self._preambles, strict=True):
-            self.on_data(stream, preamble.finish())
+    def _release(self) -> None:
+        """Let pass what waits for a marker on a stream that the command has replaced."""
+        if self._started.is_set():
+            self.on_data(self.stderr, self._preambles[True].release())
 
     def on_closed(self, reason: str, *, cut: bool) -> None:
         # A command that ends before it is listened to closes without the end of its streams.
-        self._let_pass()
+        self._release()
+        self._cut = cut
         super().on_closed(reason, cut=cut)
+        self._settled.set()
         self._on_end(self)
 
     async def _kill_line(self) -> bytes:
@@ -148,17 +157,25 @@ P = TypeVar("P", bound=RemoteProcess)
 _killing: set[asyncio.Future[None]] = set()
 
 
-async def opened(opening: asyncio.Future[P], timeout_s: float) -> P:
-    """The process, unless we stop waiting first: then it is killed as soon as it turns up.
+async def opened(opening: asyncio.Future[P], timeout_s: float, node: str, target: Target) -> P:
+    """The process, once its command runs, unless we stop waiting first: then it is killed as soon
+    as it turns up.
 
     The request may be on its way already; whatever it starts must not outlive our interest.
+    Raises ``NotStarted``.
     """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
     try:
         async with asyncio.timeout(timeout_s):
-            return await asyncio.shield(opening)
+            process = await asyncio.shield(opening)
+        if not await process.until_started(deadline - loop.time()):
+            said = process.words_instead()
+            raise failures.not_started(node, target, process.outcome, timeout_s, said)
     except BaseException:
         opening.add_done_callback(_kill_late)
         raise
+    return process
 
 
 def _kill_late(opening: asyncio.Future[P]) -> None:

@@ -84,6 +84,11 @@ class StreamedProcess(ABC):
         self._writable.set()
         self._killed = False
 
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended, if it has."""
+        return self._outcome
+
     # What implementations do ------------------------------------------------------------------
 
     @abstractmethod

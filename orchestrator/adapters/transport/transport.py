@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.core.base.command import Command
+from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.outcome import Lost, Outcome, TimedOut
 
 DEFAULT_LIMIT_BYTES = 16 * 1024 * 1024
@@ -32,6 +33,14 @@ class ChannelClosed(ConnectionError):
 
 class LineTooLong(ValueError):
     """A line exceeds the reader's bound."""
+
+
+class NotStarted(PreflightError):
+    """The node's login shell did something else in place of the command. ``outcome`` is how that
+    ended; None: it has not, and whether it would ever run the command is unknown.
+    """
+
+    outcome: Outcome | None = None
 
 
 class Process(Protocol):
@@ -88,11 +97,13 @@ class Transport(Protocol):
 
     node: str
 
-    async def start(self, command: Command, *, timeout_s: float) -> Process:
-        """Start ``command``; ``timeout_s`` bounds the start only.
+    async def start(self, command: Command, *, timeout_s: float, has_input: bool = True) -> Process:
+        """The running ``command``; ``timeout_s`` bounds the start only. Without ``has_input`` its
+        standard input is at its end from the beginning.
 
         Raises :class:`ChannelClosed` when the link is gone, ``TimeoutError``, ``ValueError`` for a
-        command that cannot be sent, and ``PreflightError`` when the node refuses.
+        command that cannot be sent, :class:`NotStarted` when the node's login shell does not run
+        it, and ``PreflightError`` when the node refuses.
         """
 
     async def run(
@@ -147,7 +158,7 @@ async def _run_to_end(
     outcome: Outcome
     try:
         async with asyncio.timeout(timeout_s):
-            process = await transport.start(command, timeout_s=timeout_s)
+            process = await transport.start(command, timeout_s=timeout_s, has_input=bool(stdin))
             async with asyncio.TaskGroup() as group:
                 group.create_task(_feed(process, stdin))
                 group.create_task(captures[0].drain(process.read_stdout))

@@ -35,7 +35,7 @@ def select_runs(
         folder = find_run(layout, run)
         if may_go_on(folder):
             remedy = f"orchestrate stop {folder.run_id}"
-            what = f"run {folder.run_id} still goes on"
+            what = f"run {folder.run_id} is still running"
             raise BusyError(what, id="OR-CLEAN-001", remedy=remedy)
         return [folder]
     before = time.time() - (older_than_days or 0.0) * DAY_S
@@ -50,10 +50,16 @@ def may_go_on(folder: RunFolder) -> bool:
     return liveness(read_identity(folder.coordinator)) is not Liveness.DEAD
 
 
-def clean_runs(folders: Sequence[RunFolder], *, local: bool) -> int:
-    """Nodes first: a run whose nodes could not be cleaned keeps its folder here. Exit 0 or 4."""
+def clean_runs(folders: Sequence[RunFolder], *, local: bool, discard: bool) -> int:
+    """Nodes first: a run whose nodes could not be cleaned keeps its folder here.
+
+    Outputs that exist on a node alone are removed only with ``discard``. Exit 0, 4, or 75.
+    """
     code = ExitCode.DONE
     for folder in folders:
+        if not local and not discard and _keeps_outputs(folder):
+            code = ExitCode.BUSY if code is ExitCode.DONE else code
+            continue
         left = [] if local else _not_cleaned(folder)
         if left:
             code = ExitCode.PREFLIGHT
@@ -62,6 +68,18 @@ def clean_runs(folders: Sequence[RunFolder], *, local: bool) -> int:
         shutil.rmtree(folder.path)
         click.echo(f"removed {folder.run_id}", err=True)
     return int(code)
+
+
+def _keeps_outputs(folder: RunFolder) -> bool:
+    from orchestrator.engine.oneshot.cleanup import kept_on_nodes
+
+    kept = kept_on_nodes(folder)
+    for line in kept:
+        click.echo(f"{folder.run_id}: {brief(line, 400)}", err=True)
+    if kept:
+        copy = f"copy them from node/runs/{folder.run_id} in the nodes' workdir if they are needed"
+        click.echo(f"  next: {copy}; orchestrate clean {folder.run_id} --discard", err=True)
+    return bool(kept)
 
 
 def _remedy(run_id: str, left: Sequence[NodeVisit]) -> str:

@@ -9,12 +9,13 @@ from collections.abc import Iterable
 import click
 
 from orchestrator.cli.output import plain, print_json, print_table
-from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.base.nodeset import fold
 from orchestrator.core.model.inventory import Cluster, GpuSpec, NodeSpec, PythonKind, PythonSpec
 from orchestrator.view.terminal.text import brief, clean
 
 FORMATS = ("hostfile", "ansible", "ssh-config", "slurm")
+DIALECTS = ("openmpi", "mpich", "deepspeed")
 
 
 @click.group()
@@ -88,16 +89,26 @@ def validate(names: tuple[str, ...], as_json: bool) -> None:
 @click.argument("format", type=click.Choice(FORMATS))
 @click.argument("file", type=click.Path(allow_dash=True))
 @click.option("--name", default="imported", show_default=True, help="Name of the new cluster.")
-def import_(format: str, file: str, name: str) -> None:
+@click.option("--dialect", type=click.Choice(DIALECTS), help="The tool that a hostfile is for.")
+@click.option("--skip-unknown", is_flag=True, help="Leave out hosts that are not understood.")
+def import_(format: str, file: str, name: str, dialect: str | None, skip_unknown: bool) -> None:
     """Turn FILE of another tool into an inventory on stdout; warnings go to stderr.
 
-    FILE - reads standard input.
+    FILE - reads standard input. Without --skip-unknown, a host that is not understood is an error.
     """
     from orchestrator.adapters.store.foreign_files import read_foreign
 
-    imported = read_foreign(format, file, name)
+    if dialect and format != "hostfile":
+        raise UsageError(
+            f"--dialect has no meaning for {format}",
+            id="import.dialect",
+            remedy=f"orchestrate cluster import hostfile {file} --dialect {dialect}",
+        )
+    imported = read_foreign(format, file, name, dialect=dialect, skip_unknown=skip_unknown)
     for warning in imported.warnings:
         click.echo(f"warning: {brief(warning, 400)}", err=True)
+    for note in imported.notes:
+        click.echo(f"note: {brief(note, 400)}", err=True)
     print(imported.text, end="")
 
 

@@ -47,7 +47,7 @@ def diagnose(targets: tuple[str, ...], color: str, as_json: bool) -> int:
         what_was_read = read_text([source.name for source in gathering.sources], gathering.lines)
         click.echo("\n".join(findings_text(findings, what_was_read, color=colored(color))))
         for name, count in gathering.skipped.items():
-            click.echo(f"note: {count} bytes in the middle of {name} were not looked at", err=True)
+            click.echo(f"note: {count} bytes in the middle of {name} were not read", err=True)
     return 0 if findings.diagnosis or findings.nothing_failed else 1
 
 
@@ -77,11 +77,11 @@ def _read(target: str, gathering: Gathering) -> RunFolder | None:
     from orchestrator.adapters.diagnosis.log_sources import log_sources
     from orchestrator.adapters.store.layout import RunFolder
     from orchestrator.core.base.errors import UsageError
-    from orchestrator.core.diagnosis.diagnosis_model import Source
+    from orchestrator.core.diagnosis.diagnosis_model import LogSource
 
     path = Path(target)
     if target == "-":
-        gathering.read_stream(sys.stdin.buffer, Source(name="standard input"))
+        gathering.read_stream(sys.stdin.buffer, LogSource(name="standard input"))
     elif (path / "journal.jsonl").is_file():
         return RunFolder(path)
     elif path.exists():
@@ -130,5 +130,5 @@ def _nothing_failed(result: Result) -> str:
 
     what = f"run {result.run_id} {result.status.value}: nothing failed"
     if result.status is Status.DEGRADED:
-        what += f" for good; orchestrate show {result.run_id} tells what did on the way"
+        what += f" for good; orchestrate show {result.run_id} lists what did on the way"
     return what

@@ -28,7 +28,7 @@ QUICK, TWO_MINUTES = "quick", "2min"
     type=click.Choice([QUICK, TWO_MINUTES]),
     default=QUICK,
     show_default=True,
-    help="quick looks once; 2min looks again after --watch and tells which errors grow.",
+    help="quick: check once; 2min: check again after --watch and name error counters that grow.",
 )
 @click.option(
     "--watch",
@@ -63,7 +63,8 @@ def doctor(
     Exits with 0 when no check failed, with 4 when one did (with --strict also when one could not
     be measured). The status is healthy, unproven (something was not measured) or unfit.
     """
-    from orchestrator.cli.node_queries import load_cluster, look_at_links, take_survey
+    from orchestrator.cli.load_cluster import load_cluster
+    from orchestrator.cli.node_queries import look_at_links, take_survey
     from orchestrator.core.base.errors import ExitCode
     from orchestrator.core.doctor.check_model import Level
     from orchestrator.core.doctor.checkup import examine

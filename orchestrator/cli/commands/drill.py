@@ -11,18 +11,25 @@ from typing import Any
 
 import click
 
-from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.cli.load_cluster import load_cluster
 from orchestrator.cli.options import cluster_options, json_option
 from orchestrator.cli.output import print_json, print_table
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, Judged, Kept, drills, targets
+from orchestrator.core.drill import (
+    Drill,
+    DrillLimits,
+    DrillOutcome,
+    Judged,
+    PromiseKept,
+    drills,
+    targets,
+)
 from orchestrator.core.verdict.result import Status
 from orchestrator.engine.drills.drill_job import sleeping
 from orchestrator.engine.drills.drill_series import Ending, perform
 from orchestrator.engine.support.interrupts import Interrupts
-from orchestrator.parsing.inputs.selection import select
 from orchestrator.view.terminal.text import brief, seconds
 
 HERE = "(here)"
@@ -62,7 +69,7 @@ def drill(cluster: str, nodes: str, only: tuple[str, ...], *, dry_run: bool, as_
     kept, 1 when one was broken, 4 when a node cannot be reached, and 75 when another
     run holds GPUs or machines.
     """
-    selected = select(Catalog.from_environment(os.environ).cluster(cluster), nodes)
+    selected = load_cluster(cluster, nodes)
     chosen = _choose(drills(DrillLimits()), only)
     pairs = targets(chosen, [spec.name for spec in selected.workers])
     if dry_run:
@@ -105,7 +112,7 @@ class _Told:
             _say(f"      {outcome.verdict}, {seconds(outcome.seconds)} in all")
         if outcome.folder:
             _say(f"      its run is kept: {outcome.folder}")
-            _say(f"      when it has told you enough: orchestrate clean {outcome.run_id}")
+            _say(f"      to remove it: orchestrate clean {outcome.run_id}")
         if self._as_json:
             print_json("drill", _record(outcome))
 
@@ -152,7 +159,10 @@ def _show(cluster: str, ending: Ending, *, as_json: bool) -> int:
         rows = [row for outcome, before in pairs for row in _rows(outcome, before)]
         print_table(("drill", "node", "promised", "measured", "verdict"), rows)
         print(
-            "\n" + ", ".join(f"{counts[verdict]} {verdict}" for verdict in Kept if counts[verdict])
+            "\n"
+            + ", ".join(
+                f"{counts[verdict]} {verdict}" for verdict in PromiseKept if counts[verdict]
+            )
         )
     if ending.error is not None:
         click.echo(f"orchestrate: {ending.error}", err=True)
@@ -173,14 +183,14 @@ def _measured(judged: Judged) -> str:
     return ", ".join(filter(None, (time, brief(judged.detail)))) or "yes"
 
 
-def _result(cluster: str, ending: Ending, counts: Counter[Kept]) -> dict[str, Any]:
+def _result(cluster: str, ending: Ending, counts: Counter[PromiseKept]) -> dict[str, Any]:
     error = ending.error
     status = {ExitCode.DONE: Status.SUCCEEDED, ExitCode.INTERRUPTED: Status.STOPPED}
     return {
         "status": status.get(ending.exit_code, Status.FAILED).value,
         "exit_code": int(ending.exit_code),
         "cluster": cluster,
-        **{verdict.name.lower(): counts[verdict] for verdict in Kept},
+        **{verdict.name.lower(): counts[verdict] for verdict in PromiseKept},
         "failure": None
         if error is None
         else {"id": error.id, "cause": error.what, "remedy": error.remedy},

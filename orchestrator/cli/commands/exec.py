@@ -34,22 +34,19 @@ def exec_(
     """Run CMD on every node; equal outputs are shown once, with the nodes' folded names.
 
     Exits with the highest code of all nodes; with 124 if CMD ran out of its time on a node, and
-    with 4 if a node could not be reached.
+    with 4 if a node could not be reached or its login shell ended with 0 before CMD ran.
     """
     import asyncio
-    import os
     import sys
 
-    from orchestrator.adapters.store.catalog import Catalog
+    from orchestrator.cli.load_cluster import load_cluster
     from orchestrator.core.base.command import Command
     from orchestrator.core.base.errors import UsageError
     from orchestrator.engine.oneshot.fanout import FanOut
-    from orchestrator.parsing.inputs.selection import select
     from orchestrator.view.tables.gathered import Gathered, Streamed
     from orchestrator.view.terminal.terminal import LineWriter
 
-    catalog = Catalog.from_environment(os.environ)
-    selected = select(catalog.cluster(cluster), nodes)
+    selected = load_cluster(cluster, nodes)
     try:
         command = Command(argv=words)
     except ValueError as error:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @job_options
-@click.option("--offline", is_flag=True, help="Ask no node; assume what the inventory says.")
+@click.option("--offline", is_flag=True, help="Contact no node; assume the inventory.")
 @click.option("--node", metavar="NAME", help="Only this node.")
 @click.option("--var", "name", default="", metavar="NAME", help="Only this variable.")
 @json_option

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command(context_settings={"allow_interspersed_args": False})
 @job_options
 @json_option
-@click.option("--offline", is_flag=True, help="Ask no node; assume what the inventory says.")
+@click.option("--offline", is_flag=True, help="Contact no node; assume the inventory.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- SCRIPT ARGS...]")
 def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> int:
     """Show nodes, ranks, argv, environment with reasons, what travels, and budgets.

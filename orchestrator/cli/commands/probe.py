@@ -45,7 +45,8 @@ def probe(
     Needs no rights on the nodes; what could not be seen is said at the end, and shown as "?".
     Exits with 4 if a node could not be asked.
     """
-    from orchestrator.cli.node_queries import load_cluster, take_survey
+    from orchestrator.cli.load_cluster import load_cluster
+    from orchestrator.cli.node_queries import take_survey
     from orchestrator.core.base.errors import ExitCode
 
     selected = load_cluster(cluster, nodes)

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 @click.option(
     "--fail-on",
     type=click.Choice(["degraded"]),
-    help="Exit 3, not 0, when the run got through on a lower rung, or without a node it lost.",
+    help="Exit 3, not 0, after a run that used a fallback or lost a node.",
 )
 @click.option(
     "-d",
     "--detach",
     is_flag=True,
-    help="Return when the ranks run; the run goes on in the background (see attach).",
+    help="Return once the ranks run; the run continues in the background (see attach).",
 )
 @click.option(
     "--wait",
@@ -61,14 +61,14 @@ def run(
     from orchestrator.adapters.store.layout import Layout
     from orchestrator.cli.commands.resume import remember
     from orchestrator.cli.coordinate import begin, create_run
-    from orchestrator.cli.detach import let_go, run_detached
+    from orchestrator.cli.detach import as_foreground, run_detached
     from orchestrator.engine.support.context import RunContext
 
     options, view = pick(JobOptions, given), pick(ViewOptions, given)
     if view.follow is None:
         view = replace(view, follow=bool(words) and not (view.as_json or view.quiet or detach))
     if detach:
-        options = let_go(options)
+        options = as_foreground(options)
     layout = Layout.from_environment(os.environ)
     chosen = _choose_run_id(layout, run_id, options, words)
     request, snapshot = _load(layout, options, words)
@@ -98,9 +98,11 @@ def _choose_run_id(
     from orchestrator.adapters.store.layout import valid_run_id
     from orchestrator.adapters.store.run_list import new_run_id
     from orchestrator.core.base.errors import UsageError
+    from orchestrator.parsing.inputs.command_line import job_name
 
     if wanted is None:
-        name = PurePath(options.workload or next(iter(words), "run")).stem
+        given = PurePath(options.workload).stem if options.workload else ""
+        name = given or (job_name(words) if words and words[0] else "run")
         return new_run_id(datetime.now().astimezone(), name, random.SystemRandom())
     if not valid_run_id(wanted):
         what = f"not a run id: {wanted!r}"
@@ -117,7 +119,10 @@ def _load(
     from dataclasses import replace
 
     from orchestrator.cli.load_request import load_request, take_code
+    from orchestrator.view.terminal.text import brief
 
     request = load_request(options, words, run_id="")
     snapshot = take_code(layout, request.job)
+    for warning in snapshot.warnings:
+        click.echo(f"warning: {brief(warning, 300)}", err=True)
     return replace(request, code=snapshot.digest), snapshot

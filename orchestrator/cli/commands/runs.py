@@ -29,14 +29,15 @@ run_argument = click.argument("run", metavar="RUN")
 @click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True)
 @json_option
 def ps(limit: int, as_json: bool) -> None:
-    """List the latest runs of this home and how they are."""
+    """List the latest runs of this home and how they are, also those that were cleaned."""
     from dataclasses import asdict
 
-    from orchestrator.adapters.store.run_list import UNATTENDED, list_runs
+    from orchestrator.adapters.store.run_list import UNATTENDED
     from orchestrator.cli.output import print_json, print_table
+    from orchestrator.cli.past_runs import latest_runs
     from orchestrator.view.progress.following import ways_on
 
-    runs = list(list_runs(_layout(), limit=limit))
+    runs = latest_runs(_layout(), limit=limit)
     if as_json:
         for summary in runs:
             print_json("run", asdict(summary))
@@ -44,7 +45,7 @@ def ps(limit: int, as_json: bool) -> None:
     headings = ("run", "state", "cluster", "workload", "started", "took")
     print_table(headings, [_cells(summary) for summary in runs])
     if any(summary.state == UNATTENDED for summary in runs):
-        what = "its coordinator is gone, nobody saw its nodes clean, and ranks may still run"
+        what = "the coordinator exited before cleanup was verified; ranks may still be running"
         click.echo(f"{UNATTENDED}: {what}; {ways_on('RUN')}", err=True)
 
 
@@ -53,22 +54,30 @@ def ps(limit: int, as_json: bool) -> None:
 @color_option
 @json_option
 def show(run: str, color: str, as_json: bool) -> int:
-    """Show the result of RUN (an id, a unique beginning of one, or last)."""
+    """Show the result of RUN (an id, a unique beginning of one, or last), and how its figures
+    compare with those of earlier runs of the same work.
+    """
     from orchestrator.adapters.report.result_json import to_object
     from orchestrator.cli.open_view import contributed
     from orchestrator.cli.output import print_json
+    from orchestrator.cli.past_runs import compared_with_earlier, find_result
+    from orchestrator.view.result.compared import comparison_lines
     from orchestrator.view.result.failure_screen import failure_screen
     from orchestrator.view.result.summary import summary
 
-    folder = _find(run)
-    result = _require_result(folder)
+    layout = _layout()
+    result, folder = find_result(layout, run, _require_result)
     if as_json:
         print_json("result", to_object(result))
         return 0
-    told = [*summary(result, color=colored(color)), *contributed(folder.path, color=colored(color))]
-    click.echo("\n".join(told), color=True)
-    for line in failure_screen(result, folder.path, color=colored(color)):
-        click.echo(line, color=True)
+    paint = colored(color)
+    lines = [
+        *summary(result, color=paint),
+        *comparison_lines(compared_with_earlier(layout, result), color=paint),
+        *contributed(folder.path, color=paint),
+        *failure_screen(result, folder.path, color=paint),
+    ]
+    click.echo("\n".join(lines), color=True)
     return 0
 
 
@@ -127,7 +136,7 @@ def attach(run: str, **given: Any) -> int:
     finally:
         view.close(None)
     if result is None:
-        click.echo(f"detached; the run goes on: orchestrate attach {folder.run_id}", err=True)
+        click.echo(f"detached; the run continues: orchestrate attach {folder.run_id}", err=True)
         return 0
     return show_result(options, view, result, folder.path)
 
@@ -148,12 +157,18 @@ def stop(run: str, now: bool, timeout: float) -> int:
 @click.option("--all", "every", is_flag=True, help="All finished and unattended runs.")
 @click.option("--older-than", type=float, metavar="DAYS", help="With --all: only older ones.")
 @click.option("--local", is_flag=True, help="Only this side; leave the nodes alone.")
-def clean(run: str | None, every: bool, older_than: float | None, local: bool) -> int:
-    """Remove the folders of runs, here and on their nodes."""
+@click.option("--discard", is_flag=True, help="Also outputs that exist on a node alone.")
+def clean(
+    run: str | None, every: bool, older_than: float | None, local: bool, discard: bool
+) -> int:
+    """Remove the folders of runs, here and on their nodes.
+
+    A run whose outputs did not all come from its nodes stays, unless --discard is given: exit 75.
+    """
     from orchestrator.cli.commands.clean import clean_runs, select_runs
 
     folders = select_runs(_layout(), run, every=every, older_than_days=older_than)
-    return clean_runs(folders, local=local)
+    return clean_runs(folders, local=local, discard=discard)
 
 
 def _layout() -> Layout:
@@ -204,4 +219,5 @@ def _cells(summary: RunSummary) -> list[str]:
         started = f"{moment:%Y-%m-%d %H:%M:%S}"
     took = "" if summary.seconds is None else seconds(summary.seconds)
     names = [brief(summary.cluster, 32), brief(summary.workload, 32)]
-    return [summary.run_id, summary.state, *names, started, took]
+    state = f"{summary.state}, cleaned" if summary.cleaned else summary.state
+    return [summary.run_id, state, *names, started, took]

@@ -2,69 +2,116 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import cluster_options, json_option
+from orchestrator.cli.options import any_cluster_options, json_option
+from orchestrator.cli.output import print_json
 
 if TYPE_CHECKING:
     from orchestrator.adapters.sync.code_snapshot import Snapshot
+    from orchestrator.core.model.inventory import NodeSpec
     from orchestrator.engine.oneshot.sync_only import Brought
 
 
 @click.command()
-@cluster_options
+@any_cluster_options
 @click.option(
     "--workdir", metavar="DIR", help="The folder that travels; else the git root, or where you are."
 )
 @click.option("--check", is_flag=True, help="Nodes that have it all look at every file again.")
+@click.option("--dry-run", is_flag=True, help="Show every file that would travel; ask no node.")
 @json_option
-def sync(cluster: str, nodes: str, workdir: str | None, *, check: bool, as_json: bool) -> int:
+def sync(
+    cluster: str | None,
+    nodes: str,
+    workdir: str | None,
+    *,
+    check: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
     """Bring the project to every node; a run of it then starts with nothing to send.
 
     Shows what travelled to each node, and what was left out by which rule. Exits with 4 if a node
     does not hold all of it.
     """
     import asyncio
-    import os
-    from pathlib import Path
 
-    from orchestrator.adapters.store.bundled import bundled_kit
-    from orchestrator.adapters.store.catalog import Catalog, find_project
-    from orchestrator.adapters.store.layout import Layout
-    from orchestrator.adapters.sync.code_snapshot import project_parts, take_snapshot
+    from orchestrator.cli.load_cluster import load_cluster
     from orchestrator.core.base.errors import ExitCode
     from orchestrator.core.model.request import Budgets
     from orchestrator.engine.oneshot.sync_only import bring
-    from orchestrator.parsing.inputs.selection import select
 
-    selected = select(Catalog.from_environment(os.environ).cluster(cluster), nodes)
-    folder = find_project(Path.cwd(), Path(workdir) if workdir is not None else None)
-    layout = Layout.from_environment(os.environ)
-    snapshot = take_snapshot(project_parts(folder, bundled_kit(), layout.home), layout.snapshots)
-    answers = asyncio.run(bring(selected.workers, snapshot, Budgets(), check=check))
+    if cluster is None and not dry_run:
+        raise click.UsageError("Missing option '-C' / '--cluster'.")
+    workers: Sequence[NodeSpec] = ()
+    if cluster is not None:
+        workers = load_cluster(cluster, nodes).workers
+    snapshot = _take(workdir)
+    if dry_run:
+        _show_dry(snapshot, workers, as_json=as_json)
+        return int(ExitCode.DONE)
+    answers = asyncio.run(bring(workers, snapshot, Budgets(), check=check))
     if as_json:
-        _show_json(snapshot, answers)
+        print_json("sync", {**_record(snapshot), "nodes": [_node_json(one) for one in answers]})
     else:
         _show(snapshot, answers)
     return int(ExitCode.PREFLIGHT if any(answer.error for answer in answers) else ExitCode.DONE)
 
 
+def _take(workdir: str | None) -> Snapshot:
+    import os
+    from pathlib import Path
+
+    from orchestrator.adapters.store.bundled import bundled_kit
+    from orchestrator.adapters.store.catalog import find_project
+    from orchestrator.adapters.store.layout import Layout
+    from orchestrator.adapters.sync.code_snapshot import project_parts, take_snapshot
+
+    folder = find_project(Path.cwd(), Path(workdir) if workdir is not None else None)
+    layout = Layout.from_environment(os.environ)
+    return take_snapshot(project_parts(folder, bundled_kit(), layout.home), layout.snapshots)
+
+
+def _show_dry(snapshot: Snapshot, workers: Sequence[NodeSpec], *, as_json: bool) -> None:
+    from orchestrator.core.base.nodeset import fold
+    from orchestrator.view.terminal.text import brief
+
+    if as_json:
+        names = [spec.name for spec in workers]
+        print_json("sync", {**_record(snapshot), "paths": sorted(snapshot.paths), "nodes": names})
+        return
+    _show_snapshot(snapshot)
+    print()
+    for path in sorted(snapshot.paths):
+        print(path)
+    to = brief(fold(spec.name for spec in workers), 300) if workers else "no cluster was named"
+    click.echo(f"nothing was sent ({to})", err=True)
+
+
 def _show(snapshot: Snapshot, answers: list[Brought]) -> None:
     from orchestrator.cli.output import print_table
-    from orchestrator.view.terminal.text import brief, paragraph, plural, size
+    from orchestrator.view.terminal.text import paragraph
 
-    print(f"{plural(snapshot.files, 'file')}, {size(snapshot.bytes)}, snapshot {snapshot.digest}")
-    for skipped in snapshot.skipped:
-        print(f"skipped by {brief(str(skipped), 300)}")
+    _show_snapshot(snapshot)
     print()
     print_table(("nodes", "state", "sent", "as", "seconds"), _rows(answers))
-    for warning in snapshot.warnings:
-        click.echo(f"warning: {brief(warning, 300)}", err=True)
     for answer in answers:
         if answer.error is not None:
             click.echo(f"orchestrate: {paragraph(str(answer.error))}", err=True)
+
+
+def _show_snapshot(snapshot: Snapshot) -> None:
+    from orchestrator.view.terminal.text import brief, plural, size
+
+    print(f"{plural(snapshot.files, 'file')}, {size(snapshot.bytes)}, snapshot {snapshot.digest}")
+    for skipped in snapshot.skipped:
+        print(f"left out: {brief(str(skipped), 300)}")
+    for warning in snapshot.warnings:
+        click.echo(f"warning: {brief(warning, 300)}", err=True)
 
 
 def _rows(answers: list[Brought]) -> list[tuple[str, ...]]:
@@ -84,18 +131,16 @@ def _rows(answers: list[Brought]) -> list[tuple[str, ...]]:
     ]
 
 
-def _show_json(snapshot: Snapshot, answers: list[Brought]) -> None:
-    from orchestrator.cli.output import plain, print_json
+def _record(snapshot: Snapshot) -> dict[str, Any]:
+    from orchestrator.cli.output import plain
 
-    record = {
+    return {
         "digest": snapshot.digest,
         "files": snapshot.files,
         "bytes": snapshot.bytes,
         "skipped": plain(snapshot.skipped),
         "warnings": list(snapshot.warnings),
-        "nodes": [_node_json(answer) for answer in answers],
     }
-    print_json("sync", record)
 
 
 def _node_json(answer: Brought) -> dict[str, Any]:

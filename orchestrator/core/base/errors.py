@@ -34,7 +34,7 @@ class ExitCode(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SourceLocation:
     """A position in a file; ``line`` and ``column`` count from 1, 0 = unknown."""
 
     file: str

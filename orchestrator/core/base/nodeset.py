@@ -22,12 +22,13 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 class NodeSetError(ValueError):
-    """Text that is no node set. ``column`` counts from 1."""
+    """Text that is no node set. ``column`` counts from 1; ``reason`` repeats nothing of it."""
 
-    def __init__(self, message: str, column: int) -> None:
-        super().__init__(f"{message} (column {column})")
-        self.message = message
+    def __init__(self, reason: str, column: int, found: str = "") -> None:
+        self.reason = reason
+        self.message = f"{reason}, found {found!r}" if found else reason
         self.column = column
+        super().__init__(f"{self.message} (column {column})")
 
 
 def is_name(text: str) -> bool:
@@ -45,12 +46,15 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 def expand(text: str, limit: int = MAX_NAMES) -> tuple[str, ...]:
     """The names that ``text`` stands for, in its order, each once.
 
-    Raises :class:`NodeSetError` for bad syntax, and before building more than ``limit`` names.
+    Raises :class:`NodeSetError` for bad syntax, and for more than ``limit`` names before a term
+    builds them.
     """
     names: dict[str, None] = {}
     for start, term in split_terms(text):
-        for name in _expand_term(term, start, limit - len(names)):
+        for name in _expand_term(term, start, limit):
             names[name] = None
+        if len(names) > limit:
+            raise NodeSetError(too_many(limit), start)
     return tuple(names)
 
 
@@ -130,34 +134,51 @@ class NodeSet:
         return fold(self.names)
 
 
-def parse_numbers(text: str, column: int = 1, limit: int = MAX_NAMES) -> tuple[str, ...]:
+def parse_numbers(
+    text: str, column: int = 1, limit: int = MAX_NAMES, *, first_sets_width: bool = False
+) -> tuple[str, ...]:
     """A bracket's content, ``1-3,7``, as numbers in text form with their zero padding.
 
-    Raises :class:`NodeSetError`; ``column`` is where ``text`` starts.
+    Both ends of a range need the same padding, for tools disagree on what unequal ends mean;
+    ``first_sets_width`` is Slurm's rule, where the second may be shorter or longer. Raises
+    :class:`NodeSetError`; ``column`` is where ``text`` starts.
     """
     numbers: list[str] = []
     for part in text.split(","):
         low, dash, high = (piece.strip() for piece in part.partition("-"))
-        numbers += _range(low, high if dash else low, column, limit - len(numbers))
+        high = high if dash else low
+        _check_bounds(low, high, part, column)
+        if not first_sets_width:
+            _check_padding(low, high, column)
+        if int(high) - int(low) >= limit - len(numbers):
+            raise NodeSetError(too_many(limit), column)
+        width = len(low) if first_sets_width or _is_padded(low) else 1
+        numbers += [f"{number:0{width}d}" for number in range(int(low), int(high) + 1)]
         column += len(part) + 1
     return tuple(numbers)
 
 
-def _range(low: str, high: str, column: int, limit: int) -> list[str]:
+def too_many(limit: int) -> str:
+    """What an expansion says that would make more than ``limit`` names."""
+    return f"more than {limit} names"
+
+
+def _check_bounds(low: str, high: str, part: str, column: int) -> None:
+    if part.strip().startswith("-") or high.startswith("-"):
+        raise NodeSetError("a number in brackets has no minus sign; a range is like 1-4", column)
     for bound in (low, high):
         if not _DIGITS.fullmatch(bound):
-            raise NodeSetError(f"expected a number or a range like 1-4, found {bound!r}", column)
+            raise NodeSetError("expected a number or a range like 1-4", column, bound)
         if len(bound) > MAX_DIGITS:
             raise NodeSetError(f"a number of more than {MAX_DIGITS} digits", column)
+    if int(high) < int(low):
+        raise NodeSetError(f"{low}-{high} runs backwards", column)
+
+
+def _check_padding(low: str, high: str, column: int) -> None:
     width = len(low) if _is_padded(low) else 1
     if len(high) < width or (_is_padded(high) and len(high) != len(low)):
         raise NodeSetError(f"{low}-{high}: both ends need the same zero padding", column)
-    first, last = int(low), int(high)
-    if last < first:
-        raise NodeSetError(f"{low}-{high} runs backwards", column)
-    if last - first >= limit:
-        raise NodeSetError("too many names", column)
-    return [f"{number:0{width}d}" for number in range(first, last + 1)]
 
 
 def _expand_term(term: str, column: int, limit: int) -> list[str]:
@@ -167,12 +188,12 @@ def _expand_term(term: str, column: int, limit: int) -> list[str]:
         axis = parse_numbers(piece[1:-1], at + 1, limit) if piece[0] == "[" else (piece,)
         total *= len(axis)
         if total > limit:
-            raise NodeSetError("too many names", column)
+            raise NodeSetError(too_many(limit), column)
         axes.append(axis)
     names = ["".join(parts) for parts in itertools.product(*axes)]
     for name in names:
         if not is_name(name):
-            raise NodeSetError(f"not a node name: {name[:80]!r}", column)
+            raise NodeSetError("not a node name", column, name[:80])
     return names
 
 

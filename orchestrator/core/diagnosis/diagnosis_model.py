@@ -24,7 +24,7 @@ class Domain(IntEnum):
     PROGRAM = 4
 
 
-class Role(IntEnum):
+class LogRole(IntEnum):
     """What a clue is worth as the first cause; the lower value wins, whenever it was written.
 
     ``CAUSE`` explains itself. ``FAILURE``: a rank failed on its own, the reason stands elsewhere.
@@ -118,7 +118,7 @@ class Rule:
     domain: Domain
     cause: str
     remedy: str
-    role: Role = Role.CAUSE
+    role: LogRole = LogRole.CAUSE
     advice: Advice = Advice.GIVE_UP
     confidence: Confidence = Confidence.LIKELY
     weight: int = 50
@@ -131,7 +131,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class LogSource:
     """Who wrote a line. ``rank`` None = a launcher, the kernel, or nobody knows; ``name`` is the
     file's for people.
     """
@@ -159,7 +159,7 @@ class Clue:
     """
 
     rule: Rule
-    source: Source
+    source: LogSource
     line: int
     text: str
     captures: Mapping[str, str] = field(default_factory=dict)
@@ -171,10 +171,10 @@ class Clue:
     confidence: Confidence | None = None
 
     @property
-    def role(self) -> Role:
+    def role(self) -> LogRole:
         """The rule's; of a mere warning no more than a condition, unless hardware is at fault."""
         if self.mild and self.rule.domain is not Domain.HARDWARE:
-            return max(self.rule.role, Role.CONDITION)
+            return max(self.rule.role, LogRole.CONDITION)
         return self.rule.role
 
     @property
@@ -188,7 +188,7 @@ class Clue:
 class End:
     """How a rank ended by itself."""
 
-    source: Source
+    source: LogSource
     outcome: Outcome
 
 

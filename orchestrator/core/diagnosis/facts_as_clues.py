@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from orchestrator.core.diagnosis.diagnosis_model import Clue, Source
+from orchestrator.core.diagnosis.diagnosis_model import Clue, LogSource
 from orchestrator.core.diagnosis.rules import BY_ID
 from orchestrator.core.model.facts import Facts
 
@@ -42,5 +42,5 @@ def _occupied(node: str, facts: Facts) -> Iterator[Clue]:
 
 
 def _condition(rule: str, node: str, text: str, **told: str) -> Clue:
-    source = Source(name=f"facts of {node}", node=node)
+    source = LogSource(name=f"facts of {node}", node=node)
     return Clue(rule=BY_ID[rule], source=source, line=0, text=text, captures=told)

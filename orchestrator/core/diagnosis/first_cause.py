@@ -18,8 +18,8 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     End,
     Evidence,
     Findings,
-    Role,
-    Source,
+    LogRole,
+    LogSource,
 )
 from orchestrator.core.diagnosis.line_times import over_new_year
 from orchestrator.core.diagnosis.observations import Remark, compare
@@ -31,7 +31,7 @@ MAX_SHOWN = 3
 MIN_WAITING = 2
 
 _SURENESS = (Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE)
-_WORTH_SAYING = (Role.CAUSE, Role.FAILURE, Role.CONDITION, Role.SLOW)
+_WORTH_SAYING = (LogRole.CAUSE, LogRole.FAILURE, LogRole.CONDITION, LogRole.SLOW)
 
 _Key = tuple[str, str, int | None]
 
@@ -41,7 +41,7 @@ def judge(
     *,
     remarks: Sequence[Remark] = (),
     ends: Sequence[End] = (),
-    sources: Sequence[Source] = (),
+    sources: Sequence[LogSource] = (),
     telling: Sequence[Evidence] = (),
 ) -> Findings:
     """The first cause among ``clues``, in whatever order they come.
@@ -52,16 +52,16 @@ def judge(
     every = [*clues, *compare(remarks), *_from_ends(ends)]
     every = _timed([replace(clue, order=n) for n, clue in enumerate(every)])
     # What costs speed explains no rank that failed.
-    innocent = {Role.HARMLESS, Role.SLOW} if ends else {Role.HARMLESS}
+    innocent = {LogRole.HARMLESS, LogRole.SLOW} if ends else {LogRole.HARMLESS}
     blamed = _without_explained([clue for clue in every if clue.role not in innocent])
-    harmless = sorted({clue.rule.id for clue in every if clue.role is Role.HARMLESS})
+    harmless = sorted({clue.rule.id for clue in every if clue.role is LogRole.HARMLESS})
     if not blamed:
         return Findings(diagnosis=None, telling=tuple(telling), harmless=tuple(harmless))
     role = min(clue.role for clue in blamed)
     rivals = [clue for clue in blamed if clue.role is role]
     first, sure = _first(rivals, ends)
     found = _diagnosis(first, sure, blamed, sources)
-    open_end = role >= Role.VAGUE and found.confidence is Confidence.POSSIBLE
+    open_end = role >= LogRole.VAGUE and found.confidence is Confidence.POSSIBLE
     others = [line for line in telling if line.place not in {e.place for e in found.evidence}]
     return Findings(
         diagnosis=found, telling=tuple(others) if open_end else (), harmless=tuple(harmless)
@@ -75,7 +75,7 @@ def _without_explained(clues: list[Clue]) -> list[Clue]:
     """
     suffered: dict[tuple[_Key | None, str], int] = {}
     for clue in clues:
-        if clue.role is Role.VICTIM:
+        if clue.role is LogRole.VICTIM:
             for who in (_who(clue.source), None):
                 key = (who, clue.source.name)
                 suffered[key] = min(suffered.get(key, clue.line), clue.line)
@@ -86,7 +86,7 @@ def _without_explained(clues: list[Clue]) -> list[Clue]:
         return key in suffered and suffered[key] <= clue.line
 
     def is_open(clue: Clue) -> bool:
-        return clue.role is Role.VAGUE or clue.rule.aftermath
+        return clue.role is LogRole.VAGUE or clue.rule.aftermath
 
     return [clue for clue in clues if not (is_open(clue) and is_explained(clue))]
 
@@ -105,7 +105,7 @@ def _timed(clues: list[Clue]) -> list[Clue]:
     return [c if c.at is None else replace(c, at=next(known)) for c in clues]
 
 
-def _who(source: Source) -> _Key:
+def _who(source: LogSource) -> _Key:
     """A rank by its number, which is unique in a job; others by node and file."""
     return ("", "", source.rank) if source.rank is not None else (source.node, source.name, None)
 
@@ -125,7 +125,8 @@ def _first(rivals: Sequence[Clue], ends: Sequence[End]) -> tuple[Clue, bool]:
     if failed and len(failed) == len(heads):
         return min(heads, key=lambda clue: (order[_who(clue.source)], *_standing(clue))), True
     one_file = len({clue.source.name for clue in rivals}) == 1
-    best = min(heads, key=_place if one_file else _standing)
+    standing = min(heads, key=_place if one_file else _standing)
+    best = _ended_first(standing, heads, order)
     return best, all(clue.rule.id == best.rule.id for clue in rivals)
 
 
@@ -136,9 +137,14 @@ def _earliest(rivals: Sequence[Clue], order: Mapping[_Key, int]) -> tuple[Clue, 
     begin = min(clue.at or 0.0 for clue in rivals)
     close = [clue for clue in rivals if (clue.at or 0.0) - begin <= CLOCK_ERROR_S]
     best = min(close, key=_standing)
-    alike = [clue for clue in close if clue.rule.id == best.rule.id]
-    first = min(alike, key=lambda c: (order.get(_who(c.source), len(order)), *_standing(c)))
-    return first, len(alike) == len(close)
+    first = _ended_first(best, close, order)
+    return first, all(clue.rule.id == first.rule.id for clue in close)
+
+
+def _ended_first(best: Clue, rivals: Sequence[Clue], order: Mapping[_Key, int]) -> Clue:
+    """Of several that say the same, the one whose writer is known to have ended first."""
+    alike = [c for c in rivals if c.rule.id == best.rule.id and _who(c.source) in order]
+    return min(alike, key=lambda clue: order[_who(clue.source)], default=best)
 
 
 def _heads(rivals: Sequence[Clue]) -> list[Clue]:
@@ -160,7 +166,7 @@ def _standing(clue: Clue) -> tuple[int, int, bool, float, int, str, int, str]:
     suffered, who knows most. The rest makes the order a total one.
     """
     rule, source = clue.rule, clue.source
-    near = int(rule.domain) if clue.role < Role.VAGUE else 0
+    near = int(rule.domain) if clue.role < LogRole.VAGUE else 0
     unknown, rank = source.rank is None, source.rank or 0
     at = clue.at or 0.0
     return (near, -rule.weight, unknown, at, rank, source.name, clue.line, rule.id)
@@ -170,7 +176,7 @@ def _standing(clue: Clue) -> tuple[int, int, bool, float, int, str, int, str]:
 
 
 def _diagnosis(
-    first: Clue, sure: bool, clues: Sequence[Clue], sources: Sequence[Source]
+    first: Clue, sure: bool, clues: Sequence[Clue], sources: Sequence[LogSource]
 ) -> Diagnosis:
     first = _completed(first, clues)
     rule, source = first.rule, first.source
@@ -209,7 +215,7 @@ def _completed(first: Clue, clues: Sequence[Clue]) -> Clue:
 
 def _confidence(first: Clue, sure: bool, clues: Sequence[Clue]) -> Confidence:
     # What may matter explains nothing where nobody suffered.
-    matters = first.role is Role.CONDITION and first.rule.advice is not Advice.GO_ON
+    matters = first.role is LogRole.CONDITION and first.rule.advice is not Advice.GO_ON
     if matters and not any(clue.rule.consequence for clue in clues):
         return Confidence.POSSIBLE
     return first.sure if sure else first.sure.lower()
@@ -249,11 +255,13 @@ def _bears_on(clue: Clue) -> bool:
     """Whether a line belongs beside the first cause: warnings of the start do not, nor does what
     was written because everybody was told to end.
     """
-    aside = clue.role is Role.CONDITION and clue.rule.advice is Advice.GO_ON
-    return clue.role < Role.STOPPED and not clue.mild and not aside
+    aside = clue.role is LogRole.CONDITION and clue.rule.advice is Advice.GO_ON
+    return clue.role < LogRole.STOPPED and not clue.mild and not aside
 
 
-def _consequences(first: Clue, clues: Sequence[Clue], sources: Sequence[Source]) -> Iterator[str]:
+def _consequences(
+    first: Clue, clues: Sequence[Clue], sources: Sequence[LogSource]
+) -> Iterator[str]:
     """``7 ranks timed out waiting``; each rank counts once."""
     others = [c for c in clues if c.rule.consequence and _who(c.source) != _who(first.source)]
     suffered = _writers(others)
@@ -266,7 +274,7 @@ def _consequences(first: Clue, clues: Sequence[Clue], sources: Sequence[Source])
     for (consequence, ranked), count in counts.most_common(MAX_SHOWN):
         noun = "rank" if ranked else "log"
         yield f"{count} {noun if count == 1 else noun + 's'} {_in_number(consequence, count)}"
-    if first.role in {Role.VICTIM, Role.STOPPED}:
+    if first.role in {LogRole.VICTIM, LogRole.STOPPED}:
         yield from _absent(first, clues, sources)
 
 
@@ -274,7 +282,7 @@ def _in_number(consequence: str, count: int) -> str:
     return consequence.replace("were ", "was ", 1) if count == 1 else consequence
 
 
-def _absent(first: Clue, clues: Sequence[Clue], sources: Sequence[Source]) -> Iterator[str]:
+def _absent(first: Clue, clues: Sequence[Clue], sources: Sequence[LogSource]) -> Iterator[str]:
     """Where all wait, who does not wait may be the one that is waited for."""
     wait = {clue.source.rank for clue in clues if clue.rule.consequence == first.rule.consequence}
     silent = sorted({s.rank for s in sources if s.rank is not None and s.rank not in wait})

@@ -12,9 +12,9 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     SHOWN_LINE,
     Clue,
     Confidence,
+    LogSource,
     Rule,
     Sign,
-    Source,
 )
 from orchestrator.core.diagnosis.line_prefixes import Head, read_head
 from orchestrator.core.diagnosis.line_times import last_time, read_time
@@ -28,6 +28,7 @@ LOOK_BACK = 4096  # characters in which the time of a line without one is looked
 MAX_DETAIL = 240  # characters of an exception's words
 _ANNOUNCES = re.compile(r"(?i:exception|error|failed|crash).{0,80}$")
 _FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
+_RANK = re.compile(r"[0-9]{1,9}")
 _EXCEPTION = BY_ID["PY-EXC-001"]
 _INTERRUPT = BY_ID["PY-INT-001"]
 
@@ -48,7 +49,7 @@ class Found:
 
 def examine(
     stretch: str,
-    source: Source,
+    source: LogSource,
     *,
     first_line: int = 1,
     at: float | None = None,
@@ -86,7 +87,7 @@ def _without_echoes(clues: Sequence[tuple[Clue, Raised | None]]) -> Iterator[Clu
 class _Text:
     """One stretch and the lines before it."""
 
-    def __init__(self, content: str, source: Source, at: float | None) -> None:
+    def __init__(self, content: str, source: LogSource, at: float | None) -> None:
         self.content = content
         self.source = source
         self.raised = sorted(find_raised(content), key=lambda each: each.line)
@@ -180,7 +181,7 @@ class _Line:
     def at(self) -> float | None:
         return self._within.time(self.start, self.text)
 
-    def writer(self, told: dict[str, str]) -> Source:
+    def writer(self, told: dict[str, str]) -> LogSource:
         """Whom the line is about: as it says, else its prefix, else the file's name. What a
         launcher says of a ``target`` is of that node, whoever wrote it.
         """
@@ -190,7 +191,7 @@ class _Line:
             return replace(source, rank=int(ranked) if ranked else None, node=target)
         for name in ("rank", "local_rank"):
             number = told.get(name, "")
-            if number.isdigit() and (name == "rank" or rank is None):
+            if _RANK.fullmatch(number) and (name == "rank" or rank is None):
                 own = name == "local_rank" and source.rank is not None
                 rank = source.rank if own else int(number)
         rank = source.rank if rank is None else rank

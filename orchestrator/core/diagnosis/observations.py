@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.diagnosis.diagnosis_model import Clue, Sign, Source, sign
+from orchestrator.core.diagnosis.diagnosis_model import Clue, LogSource, Sign, sign
 from orchestrator.core.diagnosis.rules import BY_ID
 
 SLOWER = 0.6  # of the other's bus bandwidth, from which on it is no noise
@@ -31,7 +31,7 @@ class Remark:
     """A line that means something only beside others of its ``kind``."""
 
     kind: str
-    source: Source
+    source: LogSource
     line: int
     text: str
     told: Mapping[str, str]

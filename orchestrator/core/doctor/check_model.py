@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.core.fabric.fabric_verdict import Verdict
+from orchestrator.core.fabric.fabric_verdict import FabricVerdict
 from orchestrator.core.model.facts import Facts, Hca
 from orchestrator.core.model.inventory import NodeSpec
 
@@ -55,7 +55,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class CheckAnswer:
     """A state and, unless all is well, what was found. ``remedy`` "" = what the check says."""
 
     state: State
@@ -63,20 +63,20 @@ class Answer:
     remedy: str = ""
 
 
-OK = Answer(state=State.OK)
-NONE = Answer(state=State.NONE)
+OK = CheckAnswer(state=State.OK)
+NONE = CheckAnswer(state=State.NONE)
 
 
-def warn(what: str) -> Answer:
-    return Answer(state=State.WARN, what=what)
+def warn(what: str) -> CheckAnswer:
+    return CheckAnswer(state=State.WARN, what=what)
 
 
-def fail(what: str, remedy: str = "") -> Answer:
-    return Answer(state=State.FAIL, what=what, remedy=remedy)
+def fail(what: str, remedy: str = "") -> CheckAnswer:
+    return CheckAnswer(state=State.FAIL, what=what, remedy=remedy)
 
 
-def unknown(what: str) -> Answer:
-    return Answer(state=State.UNKNOWN, what=what)
+def unknown(what: str) -> CheckAnswer:
+    return CheckAnswer(state=State.UNKNOWN, what=what)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class Mesh:
     nodes whose links could not be looked at to why.
     """
 
-    broken: tuple[Verdict, ...] = ()
+    broken: tuple[FabricVerdict, ...] = ()
     unasked: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -121,7 +121,7 @@ class Look:
     fleet: Fleet
 
 
-Judge = Callable[[Look], Answer]
+Judge = Callable[[Look], CheckAnswer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,24 +148,24 @@ class Reading:
     remedy: str = ""
 
 
-def worst(answers: Iterable[Answer]) -> Answer:
+def worst(answers: Iterable[CheckAnswer]) -> CheckAnswer:
     """The gravest state, with all that was found in that state."""
     found = list(answers)
     for state in (State.FAIL, State.WARN, State.UNKNOWN):
         texts = [answer.what for answer in found if answer.state is state]
         if texts:
-            return Answer(state=state, what="; ".join(dict.fromkeys(texts)))
+            return CheckAnswer(state=state, what="; ".join(dict.fromkeys(texts)))
     return OK if any(answer.state is State.OK for answer in found) else NONE
 
 
-def each(label: str, items: Sequence[tuple[object, Answer]]) -> Answer:
+def each(label: str, items: Sequence[tuple[object, CheckAnswer]]) -> CheckAnswer:
     """:func:`worst` of numbered things: those that say the same are named together."""
-    alike: dict[Answer, list[str]] = {}
+    alike: dict[CheckAnswer, list[str]] = {}
     for number, answer in items:
         alike.setdefault(answer, []).append(str(number))
     return worst(_labelled(label, numbers, answer) for answer, numbers in alike.items())
 
 
-def _labelled(label: str, numbers: Sequence[str], answer: Answer) -> Answer:
+def _labelled(label: str, numbers: Sequence[str], answer: CheckAnswer) -> CheckAnswer:
     where = f"{label} {','.join(numbers)}: "
-    return Answer(state=answer.state, what=where + answer.what if answer.what else "")
+    return CheckAnswer(state=answer.state, what=where + answer.what if answer.what else "")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from orchestrator.core.doctor.check_model import (
     NONE,
-    Answer,
     Check,
+    CheckAnswer,
     Fleet,
     Level,
     Look,
@@ -65,7 +65,7 @@ def findings(examined: Examination, *states: State) -> Iterator[Reading]:
         yield from (reading for reading in examined.readings if reading.state is state)
 
 
-def _answer(check: Check, subject: Subject, fleet: Fleet) -> Answer:
+def _answer(check: Check, subject: Subject, fleet: Fleet) -> CheckAnswer:
     facts = subject.facts
     if facts is None:
         answers = check is CHECKS[0]
@@ -85,7 +85,7 @@ def _applies(check: Check, facts: Facts) -> bool:
     return True
 
 
-def _reading(check: Check, subject: Subject, answer: Answer) -> Reading:
+def _reading(check: Check, subject: Subject, answer: CheckAnswer) -> Reading:
     healthy = answer.state in (State.OK, State.NONE)
     return Reading(
         node=subject.name,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.base.outcome import Exited, Outcome, Signalled, describe, succeeded
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.comm_modes import CommMode
 
 # The stages of a trial in order, and what a rank that did not get further was doing.
 STAGES = {
@@ -56,9 +56,9 @@ def complaint(ranks: Sequence[RankTrial]) -> str:
     return f"rank {worst.rank} on {worst.node}, {STAGES[worst.stage]}: {_why(worst)}"
 
 
-def impostor(rung: Rung, ranks: Sequence[RankTrial]) -> str:
+def impostor(rung: CommMode, ranks: Sequence[RankTrial]) -> str:
     """Why the rung is not what it claims to be though every value was right; "" if it is."""
-    if rung is not Rung.NCCL_IB:
+    if rung is not CommMode.NCCL_IB:
         return ""
     fallen = [rank for rank in ranks if rank.network == SOCKET]
     if not fallen:

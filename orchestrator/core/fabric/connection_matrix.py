@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, Link, Verdict, because, listing
+from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, FabricVerdict, Link, because, listing
 
 Matrix = Mapping[Link, str]
 Ends = tuple[Mapping[str, Sequence[Link]], Mapping[str, Sequence[Link]]]
@@ -46,7 +46,7 @@ def broken(matrix: Matrix) -> list[Link]:
     return [link for link, error in matrix.items() if error]
 
 
-def explain(names: Sequence[str], matrix: Matrix) -> list[Verdict]:
+def explain(names: Sequence[str], matrix: Matrix) -> list[FabricVerdict]:
     """What explains all failed links with the fewest culprits, part by part; empty if there are
     none.
     """
@@ -61,36 +61,36 @@ def explain(names: Sequence[str], matrix: Matrix) -> list[Verdict]:
     return [*parts, *([_split(groups, tried)] if groups else _links(tried))]
 
 
-def judge(names: Sequence[str], matrix: Matrix) -> Verdict | None:
+def judge(names: Sequence[str], matrix: Matrix) -> FabricVerdict | None:
     """All of :func:`explain` in one sentence; None if no link failed."""
     parts = explain(names, matrix)
     if not parts:
         return None
     told = [part.sentence for part in parts[:MAX_NAMED]]
     told += [f"and {len(parts) - MAX_NAMED} more"] if len(parts) > MAX_NAMED else []
-    return Verdict(
+    return FabricVerdict(
         sentence="; ".join(told),
         culprits=tuple(name for part in parts for name in part.culprits),
         links=tuple(link for part in parts for link in part.links),
     )
 
 
-def _nothing_works(names: Sequence[str], matrix: Matrix) -> Verdict:
+def _nothing_works(names: Sequence[str], matrix: Matrix) -> FabricVerdict:
     why = because(_first_error(matrix))
     if len(names) == FEWEST_PEERS:
         what = f"{names[0]} and {names[1]} cannot open a TCP connection to each other{why}"
-        return Verdict(
+        return FabricVerdict(
             sentence=f"{what}: the link between them is cut, or one of their ports",
             links=tuple(matrix),
         )
-    return Verdict(
+    return FabricVerdict(
         sentence=f"none of {listing(names)} can open a TCP connection to another{why}: the network "
         "between the nodes, or a firewall on all of them, is at fault",
         links=tuple(matrix),
     )
 
 
-def _cut_off(names: Sequence[str], tried: dict[Link, str]) -> list[Verdict]:
+def _cut_off(names: Sequence[str], tried: dict[Link, str]) -> list[FabricVerdict]:
     """Nodes that reach nobody and are reached by nobody, though others reach each other. What they
     explain is taken out of ``tried``.
     """
@@ -108,21 +108,21 @@ def _cut_off(names: Sequence[str], tried: dict[Link, str]) -> list[Verdict]:
     return parts
 
 
-def _cut_off_node(name: str, others: Sequence[str], error: str, tried: Matrix) -> Verdict:
+def _cut_off_node(name: str, others: Sequence[str], error: str, tried: Matrix) -> FabricVerdict:
     between = [error for link, error in tried.items() if set(others).issuperset(link)]
     works = "reach each other" if between and not any(between) else "reach other nodes"
-    return Verdict(
+    return FabricVerdict(
         sentence=f"{name} cannot open a TCP connection to {listing(others)}, which {works}"
         f"{because(error)}: the node or its port is at fault",
         culprits=(name,),
     )
 
 
-def _one_way(names: Sequence[str], tried: dict[Link, str]) -> list[Verdict]:
+def _one_way(names: Sequence[str], tried: dict[Link, str]) -> list[FabricVerdict]:
     """Nodes that nobody reaches though they may reach others, or the other way round. What they
     explain is taken out of ``tried``.
     """
-    parts: list[Verdict] = []
+    parts: list[FabricVerdict] = []
     at = _by_end(tried)
     for end in (1, 0):
         for name in names:
@@ -131,7 +131,7 @@ def _one_way(names: Sequence[str], tried: dict[Link, str]) -> list[Verdict]:
                 others = at[1 - end].get(name, ())
                 back = [link[end] for link in others if link in tried and not tried[link]]
                 sentence = _kept_out(name, back, mine) if end else _kept_in(name, back, mine)
-                parts.append(Verdict(sentence=sentence, culprits=(name,)))
+                parts.append(FabricVerdict(sentence=sentence, culprits=(name,)))
                 for link in mine:
                     del tried[link]
     return parts
@@ -175,16 +175,16 @@ def _groups(names: Sequence[str], tried: Matrix) -> list[list[str]]:
     return apart if len(apart) > 1 and all(len(g) >= FEWEST_PEERS for g in apart) else []
 
 
-def _split(groups: Sequence[Sequence[str]], tried: Matrix) -> Verdict:
+def _split(groups: Sequence[Sequence[str]], tried: Matrix) -> FabricVerdict:
     apart = " | ".join(listing(group) for group in groups)
-    return Verdict(
+    return FabricVerdict(
         sentence="the nodes fall into groups that cannot open TCP connections to each other: "
         f"{apart}{because(_first_error(tried))}: what connects the groups is at fault",
         links=tuple(broken(tried)),
     )
 
 
-def _links(tried: Matrix) -> Iterator[Verdict]:
+def _links(tried: Matrix) -> Iterator[FabricVerdict]:
     """One part for each link that is left, or for both its directions."""
     failed = dict.fromkeys(broken(tried))
     for start, end in failed:
@@ -194,10 +194,10 @@ def _links(tried: Matrix) -> Iterator[Verdict]:
             text = f"{start} cannot open a TCP connection to {end}{why}"
             if back in tried:
                 text += f", though {end} reaches {start}: the link is broken in one direction"
-            yield Verdict(sentence=text, links=((start, end),))
+            yield FabricVerdict(sentence=text, links=((start, end),))
         elif start < end:
             text = f"{start} and {end} cannot open a TCP connection to each other{why}"
-            yield Verdict(
+            yield FabricVerdict(
                 sentence=f"{text}, but reach other nodes: the link between them is at fault",
                 links=((start, end), back),
             )

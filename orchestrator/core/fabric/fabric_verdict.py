@@ -14,7 +14,7 @@ TWO_ENDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class FabricVerdict:
     """A sentence, and the nodes and links that it blames. Neither: something common to all."""
 
     sentence: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.facts import Facts
 
 GIB = 1 << 30
@@ -26,7 +26,7 @@ class Floor:
     gpu: str
     nodes: int
     ranks: int
-    rung: Rung
+    rung: CommMode
     node_gbit: float
     busbw_gbps: float
     source: str
@@ -37,7 +37,7 @@ FLOORS = (
         gpu="H100",
         nodes=2,
         ranks=16,
-        rung=Rung.NCCL_IB,
+        rung=CommMode.NCCL_IB,
         node_gbit=1600.0,
         busbw_gbps=150.0,
         source=f"{SCANNER}, A3 Mega",
@@ -46,7 +46,7 @@ FLOORS = (
         gpu="H200",
         nodes=2,
         ranks=16,
-        rung=Rung.NCCL_IB,
+        rung=CommMode.NCCL_IB,
         node_gbit=3200.0,
         busbw_gbps=250.0,
         source=f"{SCANNER}, A3 Ultra",
@@ -55,7 +55,7 @@ FLOORS = (
         gpu="B200",
         nodes=2,
         ranks=16,
-        rung=Rung.NCCL_IB,
+        rung=CommMode.NCCL_IB,
         node_gbit=3200.0,
         busbw_gbps=250.0,
         source=f"{SCANNER}, A4",
@@ -64,7 +64,7 @@ FLOORS = (
         gpu="GB200",
         nodes=2,
         ranks=8,
-        rung=Rung.NCCL_IB,
+        rung=CommMode.NCCL_IB,
         node_gbit=1600.0,
         busbw_gbps=160.0,
         source=f"{SCANNER}, A4X",
@@ -79,7 +79,7 @@ def bus_bandwidth(size: int, ranks: int, seconds: float) -> float:
     return 2 * (ranks - 1) / ranks * size / seconds / 1e9
 
 
-def floor_of(facts: Sequence[Facts], ranks: int, rung: Rung, size: int) -> Floor | None:
+def floor_of(facts: Sequence[Facts], ranks: int, rung: CommMode, size: int) -> Floor | None:
     """What is known of such nodes, and of messages of ``size`` bytes."""
     names = {word for f in facts for gpu in f.gpus for word in [_kind(gpu.name)]}
     if size < SMALLEST_BYTES or len(names) != 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, Link, Verdict, because, listing
+from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, FabricVerdict, Link, because, listing
 
 # A pair of nodes -> what went wrong with its collective, "" for nothing.
 Results = Mapping[Link, str]
@@ -60,7 +60,7 @@ def _partners(name: str, pairs: Collection[Link]) -> list[str]:
     return [other for pair in pairs if name in pair for other in pair if other != name]
 
 
-def judge(names: Sequence[str], results: Results, together: str) -> Verdict:
+def judge(names: Sequence[str], results: Results, together: str) -> FabricVerdict:
     """Who is to blame for an all-reduce over all nodes that failed; ``together`` says how."""
     failed = {pair: error for pair, error in results.items() if error}
     good = set(proven(names, results))
@@ -74,7 +74,7 @@ def judge(names: Sequence[str], results: Results, together: str) -> Verdict:
     parts += [_link(pair, error) for pair, error in left.items()]
     told = [part.sentence for part in parts[:MAX_NAMED]]
     told += [f"and {len(parts) - MAX_NAMED} more"] if len(parts) > MAX_NAMED else []
-    return Verdict(
+    return FabricVerdict(
         sentence="; ".join(told),
         culprits=tuple(name for part in parts for name in part.culprits),
         links=tuple(link for part in parts for link in part.links),
@@ -87,40 +87,40 @@ def _is_guilty(name: str, good: Collection[str], failed: Results) -> bool:
     return name not in good and len(met) >= ENOUGH and bool(met.intersection(good))
 
 
-def _only_together(nodes: int, pairs: int, together: str) -> Verdict:
+def _only_together(nodes: int, pairs: int, together: str) -> FabricVerdict:
     sentence = (
         f"each of {pairs} pairs of nodes completes an all-reduce, all {nodes} together do not"
     )
-    return Verdict(sentence=sentence + because(together))
+    return FabricVerdict(sentence=sentence + because(together))
 
 
-def _nobody(names: Sequence[str], failed: Results) -> Verdict:
+def _nobody(names: Sequence[str], failed: Results) -> FabricVerdict:
     why = because(next(iter(failed.values())))
     if len(names) == ENOUGH:
-        return Verdict(
+        return FabricVerdict(
             sentence=f"{listing(names)} open TCP connections to each other, but do not complete an "
             f"all-reduce{why}",
             links=tuple(failed),
         )
-    return Verdict(
+    return FabricVerdict(
         sentence=f"the nodes open TCP connections to each other, but no pair of {listing(names)} "
         f"completes an all-reduce{why}: what they have in common is at fault",
     )
 
 
-def _node(name: str, good: Collection[str], failed: Results) -> Verdict:
+def _node(name: str, good: Collection[str], failed: Results) -> FabricVerdict:
     partners = [other for other in _partners(name, failed) if other in good]
     error = next(error for pair, error in failed.items() if name in pair)
     others = "which completes" if len(partners) == 1 else "which complete"
-    return Verdict(
+    return FabricVerdict(
         sentence=f"{name} does not complete an all-reduce with {listing(partners)}, {others} one "
         f"with other nodes{because(error)}: the node, its adapter or its port is at fault",
         culprits=(name,),
     )
 
 
-def _link(pair: Link, error: str) -> Verdict:
-    return Verdict(
+def _link(pair: Link, error: str) -> FabricVerdict:
+    return FabricVerdict(
         sentence=f"{pair[0]} and {pair[1]} do not complete an all-reduce with each other, but do "
         f"so with other nodes{because(error)}: the link between them is at fault",
         links=(pair,),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import NodePlan, Plan, ProcessPlan, Variable
 from orchestrator.core.tuning import LAUNCHER
@@ -29,7 +29,7 @@ def processes(
     """One process per rank of ``names``, numbered densely, meeting at ``address`` and ``port``."""
     places = [(name, rank) for name in names for rank in tried_ranks(plan.node(name))]
     order = {place: number for number, place in enumerate(places)}
-    gloo = plan.rung == Rung.GLOO
+    gloo = plan.rung == CommMode.GLOO
     what = ("gloo", str(CPU_BYTES)) if gloo else ("nccl", str(GPU_BYTES))
     made: dict[str, tuple[ProcessPlan, ...]] = {}
     for name in names:

@@ -1,49 +1,35 @@
 """Launchers: from a node's place in the world to the processes its supervisor starts. Pure.
 
-Each is a function ``(Share) -> processes``; :data:`LAUNCHERS` is the registry.
+Each has a file with its record; :data:`LAUNCHERS` is the registry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestrator.core.launchers.launcher import Launcher, Share
-from orchestrator.core.launchers.plain import command, direct, manual
-from orchestrator.core.launchers.ray import joined, ray
-from orchestrator.core.launchers.slurm import slurm
-from orchestrator.core.launchers.torchrun import torchrun
+from orchestrator.core.launchers.launcher import Launcher, LaunchSpec, Scheduler
+from orchestrator.core.launchers.plain import COMMAND, DIRECT, MANUAL
+from orchestrator.core.launchers.ray import RAY, joined
+from orchestrator.core.launchers.slurm import SLURM
+from orchestrator.core.launchers.torchrun import TORCHRUN
 
-__all__ = [
-    "BINDS_RANKS",
-    "LAUNCHERS",
-    "MEETS_NOBODY",
-    "MODULES",
-    "NEEDS_RENDEZVOUS",
-    "NEEDS_WORLD",
-    "Launcher",
-    "Share",
-    "choose",
-]
+__all__ = ["LAUNCHERS", "LaunchSpec", "Launcher", "Scheduler", "choose", "modules", "scheduler"]
 
 LAUNCHERS: Mapping[str, Launcher] = {
-    "torchrun": torchrun,
-    "direct": direct,
-    "manual": manual,
-    "command": command,
-    "ray": ray,
-    "slurm": slurm,
+    launcher.name: launcher for launcher in (TORCHRUN, DIRECT, MANUAL, COMMAND, RAY, SLURM)
 }
 
-# Launchers whose ranks meet, unless the rung keeps their nodes apart.
-NEEDS_RENDEZVOUS = frozenset({"torchrun", "direct", "ray", "slurm"})
-# Its ranks know of no others, not even on their own node. What a plain command does is not known.
-MEETS_NOBODY = frozenset({"manual"})
-# Those that cannot start ranks without making a world of them.
-NEEDS_WORLD = frozenset({"torchrun", "direct", "slurm"})
-# What the ranks' interpreter must be able to import for a launcher, whatever the workload needs.
-MODULES: Mapping[str, tuple[str, ...]] = {"ray": ("ray",)}
-# Their ranks start in our shim, which binds them to processors.
-BINDS_RANKS = frozenset({"torchrun", "ray"})
+
+def modules(requested: str) -> tuple[str, ...]:
+    """What ranks import for the launcher that was asked for; nothing for ``auto``."""
+    known = LAUNCHERS.get(requested)
+    return known.modules if known else ()
+
+
+def scheduler(requested: str) -> Scheduler | None:
+    """Who gives the nodes to the launcher that was asked for; None for most, and for ``auto``."""
+    known = LAUNCHERS.get(requested)
+    return known.scheduler if known else None
 
 
 def choose(

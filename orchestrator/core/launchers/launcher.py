@@ -1,25 +1,29 @@
-"""What every launcher is: a pure function from a node's place in the world to its processes."""
+"""What every launcher is: its traits, and a pure function from a node's place to its processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.base.command import Text
 from orchestrator.core.launchers.slurm_job import SlurmJob
+from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.plan import ProcessPlan, Variable
+from orchestrator.core.model.request import RunRequest
 from orchestrator.core.tuning import LAUNCHER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """What a launcher needs to know of one node. ``script`` is the entry's path on the node.
+class LaunchSpec:
+    """What a launcher needs to know of one node. ``command`` is what every rank is to execute;
+    ``interpreter`` is the Python for the launcher's own programs.
 
-    ``own_world``: the node's ranks are a world of their own, and meet no rank of another node.
+    ``per_node_world``: the node's ranks are a world of their own, and meet no rank of another node.
     ``apart``: it does not need the other nodes; nor its ranks each other, if they are no world.
     ``names``: all nodes of the plan, in rank order; ``gpus`` and ``addresses`` are theirs.
     ``options``: what the user passes on to it. ``token``: what only the nodes of this run know.
-    ``job``: what Slurm is to be asked for, by the launcher that asks it.
+    ``job``: what Slurm is to be asked for, by the launcher that asks it. ``grace_s``: how long
+    ranks have between the request to end and KILL.
     """
 
     node: str
@@ -28,48 +32,83 @@ class Share:
     ranks: tuple[int, ...]
     world_size: int
     interpreter: str
-    script: str
-    program: tuple[str, ...]
-    arguments: tuple[str, ...]
+    command: tuple[str, ...]
     master_addr: str
     master_port: str
-    own_world: bool = False
+    per_node_world: bool = False
     apart: bool = False
     gpus: tuple[tuple[int, ...], ...] = ()
     addresses: tuple[tuple[str, ...], ...] = ()
     options: tuple[str, ...] = ()
     token: str = ""
     job: SlurmJob | None = None
+    grace_s: float = 10.0
 
     @property
     def nodes(self) -> int:
         return len(self.names)
 
 
-Launcher = Callable[[Share], tuple[ProcessPlan, ...]]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduler:
+    """Somebody else who gives the nodes, and whom the launcher asks for them.
+
+    ``question``: the operation of a node's agent that asks it about that node. ``job``: what all
+    nodes of a plan agree on, from the GPUs that each is to give. ``conflict``: why a node cannot
+    take part beside those before it. ``holds_nodes``: whether, with the user's options, the nodes
+    are ours before the launch.
+    """
+
+    question: str
+    job: Callable[[RunRequest, Mapping[str, NodeFinding], Mapping[str, int]], SlurmJob]
+    conflict: Callable[[NodeFinding, Sequence[NodeFinding]], str | None]
+    holds_nodes: Callable[[Sequence[str]], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launcher:
+    """What starts ranks, with all that planning must know of it.
+
+    ``processes``: from a node's place in the world to what its supervisor starts.
+    ``ranks_meet``: at a rendezvous, unless the communication mode keeps their nodes apart.
+    ``isolates_ranks``: they know of no others, not even on their own node.
+    ``needs_world``: it cannot start ranks without making a world of them.
+    ``binds_ranks``: they start in our shim, which binds them to processors.
+    ``modules``: what the ranks' interpreter must import for it, whatever the workload needs.
+    """
+
+    name: str
+    processes: Callable[[LaunchSpec], tuple[ProcessPlan, ...]]
+    ranks_meet: bool = False
+    isolates_ranks: bool = False
+    needs_world: bool = False
+    binds_ranks: bool = False
+    modules: tuple[str, ...] = ()
+    scheduler: Scheduler | None = None
+
 
 # The agent's own wrapper of a rank: it records how the rank ended, whatever the launcher tells.
 RANK_SHIM = ("{agent_python}", "-I", "-S", "{agent}/process/rank_shim.py", "--")
 
 
-def contract(share: Share, local_rank: int, rank: int) -> Iterator[Variable]:
+def contract(spec: LaunchSpec, local_rank: int, rank: int) -> Iterator[Variable]:
     """The variables that torchrun sets for a rank, its rendezvous excepted."""
     values = {
-        "RANK": local_rank if share.own_world else rank,
+        "RANK": local_rank if spec.per_node_world else rank,
         "LOCAL_RANK": local_rank,
-        "WORLD_SIZE": len(share.ranks) if share.own_world else share.world_size,
-        "LOCAL_WORLD_SIZE": len(share.ranks),
-        "GROUP_RANK": 0 if share.own_world else share.node_rank,
-        "GROUP_WORLD_SIZE": 1 if share.own_world else share.nodes,
+        "WORLD_SIZE": len(spec.ranks) if spec.per_node_world else spec.world_size,
+        "LOCAL_WORLD_SIZE": len(spec.ranks),
+        "GROUP_RANK": 0 if spec.per_node_world else spec.node_rank,
+        "GROUP_WORLD_SIZE": 1 if spec.per_node_world else spec.nodes,
     }
     for name, value in values.items():
         yield variable(name, str(value), "torchrun's contract")
 
 
-def rendezvous(share: Share) -> Iterator[Variable]:
+def rendezvous(spec: LaunchSpec) -> Iterator[Variable]:
     """Where the ranks meet, as torch.distributed's ``env://`` reads it."""
-    yield variable("MASTER_ADDR", share.master_addr, "torchrun's contract")
-    yield variable("MASTER_PORT", share.master_port, "torchrun's contract")
+    yield variable("MASTER_ADDR", spec.master_addr, "torchrun's contract")
+    yield variable("MASTER_PORT", spec.master_port, "torchrun's contract")
 
 
 def variable(name: str, value: Text, reason: str) -> Variable:

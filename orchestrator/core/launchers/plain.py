@@ -2,46 +2,46 @@
 
 - ``direct``: with torchrun's environment contract. No second import of torch; no elastic restarts.
 - ``manual``: independent workers. Each knows its number and how many there are, and meets nobody.
-- ``command``: the same for a program that is no Python script.
+- ``command``: a plain command, of which is not known whether it meets others.
 """
 
 from __future__ import annotations
 
-from orchestrator.core.launchers.launcher import Share, contract, rendezvous
+from orchestrator.core.launchers.launcher import Launcher, LaunchSpec, contract, rendezvous
 from orchestrator.core.launchers.torchrun import torchrun
 from orchestrator.core.model.plan import ProcessPlan
 
 
-def direct(share: Share) -> tuple[ProcessPlan, ...]:
+def direct(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """One process per rank, with the variables that torchrun would set.
 
     Ranks of one node that are a world of their own need a port that only the node can choose: there
     torchrun does.
     """
-    if share.own_world and len(share.ranks) > 1:
-        return torchrun(share)
-    meeting = not share.own_world
-    return _per_rank(share, (share.interpreter, "-u", share.script), meeting=meeting)
+    if spec.per_node_world and len(spec.ranks) > 1:
+        return torchrun(spec)
+    return _per_rank(spec, meeting=not spec.per_node_world)
 
 
-def manual(share: Share) -> tuple[ProcessPlan, ...]:
+def manual(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """One process per rank, without rendezvous."""
-    return _per_rank(share, (share.interpreter, "-u", share.script), meeting=False)
+    return _per_rank(spec, meeting=False)
 
 
-def command(share: Share) -> tuple[ProcessPlan, ...]:
-    """A plain program per rank, without rendezvous."""
-    return _per_rank(share, share.program, meeting=False)
-
-
-def _per_rank(share: Share, program: tuple[str, ...], *, meeting: bool) -> tuple[ProcessPlan, ...]:
-    met = tuple(rendezvous(share)) if meeting else ()
+def _per_rank(spec: LaunchSpec, *, meeting: bool) -> tuple[ProcessPlan, ...]:
+    met = tuple(rendezvous(spec)) if meeting else ()
     return tuple(
         ProcessPlan(
             label=f"rank-{rank}",
             rank=rank,
-            argv=(*program, *share.arguments),
-            env=(*contract(share, local_rank, rank), *met),
+            argv=spec.command,
+            env=(*contract(spec, local_rank, rank), *met),
         )
-        for local_rank, rank in enumerate(share.ranks)
+        for local_rank, rank in enumerate(spec.ranks)
     )
+
+
+DIRECT = Launcher(name="direct", processes=direct, ranks_meet=True, needs_world=True)
+MANUAL = Launcher(name="manual", processes=manual, isolates_ranks=True)
+# The same processes; but what a plain command does with its ranks is not known.
+COMMAND = Launcher(name="command", processes=manual)

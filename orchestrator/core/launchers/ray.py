@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator
 
 from orchestrator.core.base.command import Secret, Text
-from orchestrator.core.launchers.launcher import RANK_SHIM, Share, contract, variable
+from orchestrator.core.launchers.launcher import RANK_SHIM, Launcher, LaunchSpec, contract, variable
 from orchestrator.core.model.plan import ProcessPlan, Variable
 
 # What environments that are built for the ranks get; pyproject.toml has the same build.
@@ -26,66 +26,65 @@ def joined(options: tuple[str, ...]) -> str | None:
     return next(found, None)
 
 
-def ray(share: Share) -> tuple[ProcessPlan, ...]:
+def ray(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """One process per node: it starts or finds the node's part of the cluster; the head's, or the
     one of a node that works apart, also places the actors.
     """
-    program = share.program or (share.interpreter, "-u", share.script)
     argv = (
         # -E: what PYTHONPATH adds is for the ranks, and may be called as a module of Ray's is.
-        *(share.interpreter, "-E", "-u", "{rank_env}/ray_world.py"),
-        *_cluster(share),
-        *_driven(share),
-        *_ranks(share),
-        *("--", *RANK_SHIM, *program, *share.arguments),
+        *(spec.interpreter, "-E", "-u", "{rank_env}/ray_world.py"),
+        *_cluster(spec),
+        *_driven(spec),
+        *_ranks(spec),
+        *("--", *RANK_SHIM, *spec.command),
     )
-    return (ProcessPlan(label="launcher", rank=None, argv=argv, env=tuple(_secrets(share))),)
+    return (ProcessPlan(label="launcher", rank=None, argv=argv, env=tuple(_secrets(spec))),)
 
 
-def _cluster(share: Share) -> Iterator[str]:
+def _cluster(spec: LaunchSpec) -> Iterator[str]:
     """Which cluster, and what the node is called in it."""
-    address = joined(share.options)
+    address = joined(spec.options)
     if address is not None:
         yield f"--join={address}"
     else:
         yield "--scratch={scratch}"
-        yield "--cluster=" + (f"{LOOPBACK}:0" if share.apart else _meeting(share))
-        yield f"--resource={_resource(share.node_rank)}"
-        if share.node_rank == 0 or share.apart:
+        yield "--cluster=" + (f"{LOOPBACK}:0" if spec.apart else _meeting(spec))
+        yield f"--resource={_resource(spec.node_rank)}"
+        if spec.node_rank == 0 or spec.apart:
             yield "--head"
-    if not share.apart:
-        yield f"--meeting={_meeting(share)}"
+    if not spec.apart:
+        yield f"--meeting={_meeting(spec)}"
 
 
-def _driven(share: Share) -> Iterator[str]:
+def _driven(spec: LaunchSpec) -> Iterator[str]:
     """The nodes that this one places actors on: ``name,GPUs,known by...``. Ray knows a node by a
     resource in a cluster of the run's own, and by an address in one that was there before.
     """
-    if not share.apart and share.node_rank != 0:
+    if not spec.apart and spec.node_rank != 0:
         return
-    own = joined(share.options) is None
-    for rank, name in enumerate(share.names):
-        if share.apart and rank != share.node_rank:
+    own = joined(spec.options) is None
+    for rank, name in enumerate(spec.names):
+        if spec.apart and rank != spec.node_rank:
             continue
-        known_by = (_resource(rank),) if own else share.addresses[rank]
-        yield "--drive=" + ",".join((name, "+".join(map(str, share.gpus[rank])), *known_by))
+        known_by = (_resource(rank),) if own else spec.addresses[rank]
+        yield "--drive=" + ",".join((name, "+".join(map(str, spec.gpus[rank])), *known_by))
 
 
-def _ranks(share: Share) -> Iterator[str]:
+def _ranks(spec: LaunchSpec) -> Iterator[str]:
     """Each rank's part of the environment, where they meet, and what one failure means."""
-    for local_rank, rank in enumerate(share.ranks):
-        pairs = (f"{v.name}={v.value}" for v in contract(share, local_rank, rank))
+    for local_rank, rank in enumerate(spec.ranks):
+        pairs = (f"{v.name}={v.value}" for v in contract(spec, local_rank, rank))
         yield "--rank=" + ",".join(pairs)
-    if share.own_world:
+    if spec.per_node_world:
         yield f"--master={LOOPBACK}"
-    elif share.apart:
+    elif spec.apart:
         yield "--independent"
     else:
-        yield f"--master={share.master_addr}"
+        yield f"--master={spec.master_addr}"
 
 
-def _meeting(share: Share) -> str:
-    return f"{share.master_addr}:{share.master_port}"
+def _meeting(spec: LaunchSpec) -> str:
+    return f"{spec.master_addr}:{spec.master_port}"
 
 
 def _resource(node_rank: int) -> str:
@@ -93,14 +92,17 @@ def _resource(node_rank: int) -> str:
     return f"node-{node_rank}"
 
 
-def _secrets(share: Share) -> Iterator[Variable]:
+def _secrets(spec: LaunchSpec) -> Iterator[Variable]:
     """Without a token, whoever reaches a port of Ray's can run programs there."""
-    if joined(share.options) is not None or not share.token:
+    if joined(spec.options) is not None or not spec.token:
         return
-    token = hashlib.sha256(b"ray\0" + share.token.encode()).hexdigest()
+    token = hashlib.sha256(b"ray\0" + spec.token.encode()).hexdigest()
     values: tuple[tuple[str, Text], ...] = (
         ("RAY_AUTH_MODE", "token"),
         ("RAY_AUTH_TOKEN", Secret(token)),
     )
     for name, value in values:
         yield variable(name, value, "only this run's nodes may use its Ray cluster")
+
+
+RAY = Launcher(name="ray", processes=ray, ranks_meet=True, binds_ranks=True, modules=("ray",))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from orchestrator.core.launchers.launcher import Share
-from orchestrator.core.launchers.slurm_job import NAME, SlurmJob
+from orchestrator.core.launchers.launcher import Launcher, LaunchSpec, Scheduler
+from orchestrator.core.launchers.slurm_job import NAME, SlurmJob, slurm_job, taken, within
 from orchestrator.core.launchers.torchrun import torchrun
 from orchestrator.core.model.plan import ProcessPlan
 
@@ -23,12 +23,12 @@ DECIDED = frozenset(
 )
 
 
-def slurm(share: Share) -> tuple[ProcessPlan, ...]:
+def slurm(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """The offer, and on the first node the submission."""
-    job = share.job
+    job = spec.job
     assert job is not None, "planning makes the job"
-    (launcher,) = torchrun(share)
-    hold = () if share.own_world else ("--hold", share.master_port)
+    (launcher,) = torchrun(spec)
+    hold = () if spec.per_node_world else ("--hold", spec.master_port)
     offer = ProcessPlan(
         label=launcher.label,
         rank=None,
@@ -36,13 +36,14 @@ def slurm(share: Share) -> tuple[ProcessPlan, ...]:
             *AGENT_PYTHON,
             "{agent}/slurm/slurm_offer.py",
             job.name,
-            job.tasks[share.node_rank].node,
-            *(hold if share.node_rank == 0 else ()),
+            job.tasks[spec.node_rank].node,
+            *(hold if spec.node_rank == 0 else ()),
             "--",
             *launcher.argv,
         ),
+        env=launcher.env,
     )
-    return (offer,) if share.node_rank else (offer, _submission(job, share.options))
+    return (offer,) if spec.node_rank else (offer, _submission(job, spec.options))
 
 
 def _submission(job: SlurmJob, options: tuple[str, ...]) -> ProcessPlan:
@@ -90,3 +91,17 @@ def refused_option(option: str) -> str | None:
     if option[2:].partition("=")[0] in DECIDED:
         return "the plan decides that; see --nodes and --ranks-per-node"
     return None
+
+
+SLURM = Launcher(
+    name=NAME,
+    processes=slurm,
+    ranks_meet=True,
+    needs_world=True,
+    scheduler=Scheduler(
+        question=NAME,
+        job=slurm_job,
+        conflict=taken,
+        holds_nodes=lambda options: bool(within(options)),
+    ),
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.model.checks import Finding
+from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.facts import SlurmNode
 from orchestrator.core.model.request import RunRequest
 
@@ -44,7 +44,7 @@ def within(options: Sequence[str]) -> str:
 
 
 def slurm_job(
-    request: RunRequest, findings: Mapping[str, Finding], gpus: Mapping[str, int]
+    request: RunRequest, findings: Mapping[str, NodeFinding], gpus: Mapping[str, int]
 ) -> SlurmJob:
     """The job for all nodes of a plan, in rank order; ``gpus`` = how many each node is to give."""
     budgets = request.budgets
@@ -59,24 +59,19 @@ def slurm_job(
     )
 
 
-def holds_nodes(request: RunRequest, launcher: str) -> bool:
-    """Whether the nodes are the user's before the launch."""
-    return launcher != NAME or bool(within(request.launcher_options))
-
-
-def taken(finding: Finding, used: Sequence[Finding]) -> str | None:
+def taken(finding: NodeFinding, used: Sequence[NodeFinding]) -> str | None:
     """Slurm starts one task per node: of two names for the same one the first counts."""
     node = finding.slurm
     same = [f.facts.node for f in used if node and f.slurm and f.slurm.name == node.name]
     return f"it is Slurm's node {node.name}, as {same[0]} is" if node and same else None
 
 
-def node_of(finding: Finding) -> SlurmNode:
+def node_of(finding: NodeFinding) -> SlurmNode:
     """As Slurm told; where it was not asked, as it is most often configured."""
     return finding.slurm or SlurmNode(name=finding.facts.hostname)
 
 
-def _task(finding: Finding, gpus: int) -> SlurmTask:
+def _task(finding: NodeFinding, gpus: int) -> SlurmTask:
     """Slurm is asked for GPUs only where it manages them."""
     node = node_of(finding)
     return SlurmTask(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from orchestrator.core.model import devices
 from orchestrator.core.model.facts import Facts, SlurmNode
 from orchestrator.core.model.inventory import NodeSpec
 
@@ -15,8 +16,9 @@ MODULES_THAT_MUST_AGREE = ("torch", *NCCL_WHEELS, "transformers", "peft", "ray")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """All that is known of a node before launch: facts, the ranks' interpreter and its modules.
+class NodeFinding:
+    """All that is known of a node before launch: facts, the ranks' interpreter, its modules and
+    the variables that put its environment in force.
 
     ``modules`` None = the interpreter was not asked (offline, or a plain command). ``slurm`` None =
     Slurm was not asked.
@@ -25,18 +27,23 @@ class Finding:
     facts: Facts
     interpreter: str
     modules: Mapping[str, str] | None = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
     slurm: SlurmNode | None = None
 
 
-def unfit(spec: NodeSpec, finding: Finding, modules: Sequence[str]) -> str | None:
+def unfit(spec: NodeSpec, finding: NodeFinding, modules: Sequence[str]) -> str | None:
     """Why the node cannot take part, or None. ``modules``: what its ranks are to import."""
     return gpus_missing(spec, finding.facts) or _modules_missing(finding, modules)
 
 
 def gpus_missing(spec: NodeSpec, facts: Facts) -> str | None:
-    """How the GPUs fall short of what the inventory declares."""
-    if facts.assumed:
-        return None
+    """How the GPUs fall short of what the inventory declares, and what the driver says of it."""
+    missing = None if facts.assumed else _short_of(spec, facts)
+    said = "; ".join(facts.lost_gpus) or devices.driver_words(facts)
+    return f"{missing} ({said})" if missing and said else missing
+
+
+def _short_of(spec: NodeSpec, facts: Facts) -> str | None:
     found = {gpu.index for gpu in facts.gpus}
     if spec.gpus.indices is not None:
         absent = sorted(set(spec.gpus.indices) - found)
@@ -46,12 +53,14 @@ def gpus_missing(spec: NodeSpec, facts: Facts) -> str | None:
         return f"the inventory declares {spec.gpus.count} GPUs, found {len(found)}"
     wanted = (spec.gpus.type or "").casefold()
     names = {gpu.name for gpu in facts.gpus}
+    if wanted and not names and spec.gpus.count != 0:
+        return f"the inventory declares {spec.gpus.type} GPUs, found none"
     if wanted and names and not any(wanted in name.casefold() for name in names):
         return f"the inventory declares {spec.gpus.type} GPUs, found {', '.join(sorted(names))}"
     return None
 
 
-def warnings(findings: Mapping[str, Finding]) -> Iterator[str]:
+def warnings(findings: Mapping[str, NodeFinding]) -> Iterator[str]:
     """What is odd but no reason to leave a node out."""
     for name, finding in findings.items():
         offset = finding.facts.clock_offset_s
@@ -62,7 +71,7 @@ def warnings(findings: Mapping[str, Finding]) -> Iterator[str]:
     yield from _skew("driver", {n: f.facts.driver or None for n, f in findings.items()})
 
 
-def _modules_missing(finding: Finding, modules: Sequence[str]) -> str | None:
+def _modules_missing(finding: NodeFinding, modules: Sequence[str]) -> str | None:
     if finding.modules is None:
         return None
     absent = [module for module in modules if module not in finding.modules]

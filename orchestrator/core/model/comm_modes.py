@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.core.model.plan import PlannedRung
+from orchestrator.core.base.nodeset import fold
+from orchestrator.core.model.plan import PlannedMode
 from orchestrator.core.model.workload import Shape
 
 
-class Rung(StrEnum):
+class CommMode(StrEnum):
     """A way to get the job through; the values are what plans, results and people see."""
 
     INDEPENDENT = "independent"
@@ -28,9 +29,9 @@ class Rung(StrEnum):
 
 
 # Collectives between nodes: what a fabric probe can prove, and what a broken fabric takes away.
-BETWEEN_NODES = frozenset({Rung.NCCL_IB, Rung.NCCL_SOCKET, Rung.GLOO})
+BETWEEN_NODES = frozenset({CommMode.NCCL_IB, CommMode.NCCL_SOCKET, CommMode.GLOO})
 # Nodes that do not need each other: losing one does not end the others' work.
-APART = frozenset({Rung.LEASES, Rung.LOCAL_ROUNDS})
+APART = frozenset({CommMode.LEASES, CommMode.LOCAL_ROUNDS})
 
 
 class Intent(StrEnum):
@@ -43,14 +44,14 @@ class Intent(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fall:
+class Fallback:
     """A rung that did not hold, in which attempt, and how long it took to know.
 
     ``started``: ranks were already running on it. ``id`` and ``remedy`` are what an error says that
     comes of it when no rung is left.
     """
 
-    rung: Rung
+    rung: CommMode
     reason: str
     seconds: float
     attempt: int = 1
@@ -60,24 +61,26 @@ class Fall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
-    """What the ladder depends on. ``communicates``: the launcher lets ranks meet."""
+class JobNeeds:
+    """What the ladder depends on. ``communicates``: the launcher lets ranks meet. ``lacking``: the
+    nodes whose ranks have no GPU.
+    """
 
     shape: Shape
     communicates: bool
     nodes: int
-    gpus_everywhere: bool
     ib_ports: int
+    lacking: tuple[str, ...] = ()
     assumed: bool = False
 
 
-def ladder(ground: Ground, falls: Sequence[Fall] = ()) -> tuple[PlannedRung, ...]:
+def ladder(ground: JobNeeds, falls: Sequence[Fallback] = ()) -> tuple[PlannedMode, ...]:
     """Every rung with intent and reason, best first. Exactly one is to be used, or, when all that
     there were have failed, none.
     """
     failed = {fall.rung: fall for fall in falls}
     chosen = False
-    rungs: list[PlannedRung] = []
+    rungs: list[PlannedMode] = []
     for rung, usable, why in _rungs(ground):
         fall = failed.get(rung)
         if fall is not None:
@@ -88,45 +91,51 @@ def ladder(ground: Ground, falls: Sequence[Fall] = ()) -> tuple[PlannedRung, ...
             intent = Intent.NEXT if chosen else Intent.USE
             chosen = True
         reason = fall.reason if fall is not None else why
-        rungs.append(PlannedRung(rung=rung.value, intent=intent.value, reason=reason))
+        rungs.append(PlannedMode(rung=rung.value, intent=intent.value, reason=reason))
     return tuple(rungs)
 
 
-def used(rungs: Sequence[PlannedRung]) -> Rung | None:
+def used(rungs: Sequence[PlannedMode]) -> CommMode | None:
     """The rung to use; None when none is left."""
-    return next((Rung(r.rung) for r in rungs if r.intent == Intent.USE), None)
+    return next((CommMode(r.rung) for r in rungs if r.intent == Intent.USE), None)
 
 
-def _rungs(ground: Ground) -> Iterator[tuple[Rung, bool, str]]:
+def _rungs(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
     """(rung, usable, why), best first."""
     if ground.shape is Shape.DIVISIBLE:
-        yield Rung.LEASES, True, "samples are independent: leased over SSH, no collective needed"
+        yield (
+            CommMode.LEASES,
+            True,
+            "samples are independent: leased over SSH, no collective needed",
+        )
         return
     if not ground.communicates:
-        yield Rung.INDEPENDENT, True, "ranks do not communicate"
+        yield CommMode.INDEPENDENT, True, "ranks do not communicate"
         return
     yield from _collectives(ground)
     if ground.shape is Shape.LOCAL_ROUNDS and ground.nodes > 1:
         yield (
-            Rung.LOCAL_ROUNDS,
+            CommMode.LOCAL_ROUNDS,
             True,
-            "every node by itself; what they learn is put together over SSH",
+            "each node trains on its own; parameters are averaged over SSH (DiLoCo)",
         )
 
 
-def _collectives(ground: Ground) -> Iterator[tuple[Rung, bool, str]]:
-    if not ground.gpus_everywhere:
-        yield Rung.GLOO, True, "no GPUs, so no NCCL"
+def _collectives(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
+    if ground.lacking:
+        some = len(ground.lacking) < ground.nodes
+        who = f" for the ranks of {fold(ground.lacking)}" if some else "s"
+        yield CommMode.GLOO, True, f"no GPU{who}, so no NCCL"
         return
     if ground.nodes == 1:
-        yield Rung.NCCL_LOCAL, True, "one node: its own links suffice"
+        yield CommMode.NCCL_LOCAL, True, "one node: its own links suffice"
         return
     if ground.ib_ports:
-        yield Rung.NCCL_IB, True, f"{ground.ib_ports} InfiniBand ports found"
-        yield Rung.NCCL_SOCKET, True, "if InfiniBand fails"
+        yield CommMode.NCCL_IB, True, f"{ground.ib_ports} InfiniBand ports found"
+        yield CommMode.NCCL_SOCKET, True, "if InfiniBand fails"
     elif ground.assumed:
-        yield Rung.NCCL_IB, True, "assumed until probed"
-        yield Rung.NCCL_SOCKET, True, "if InfiniBand fails"
+        yield CommMode.NCCL_IB, True, "assumed until probed"
+        yield CommMode.NCCL_SOCKET, True, "if InfiniBand fails"
     else:
-        yield Rung.NCCL_IB, False, "no InfiniBand port found"
-        yield Rung.NCCL_SOCKET, True, "NCCL over TCP"
+        yield CommMode.NCCL_IB, False, "no InfiniBand port found"
+        yield CommMode.NCCL_SOCKET, True, "NCCL over TCP"

@@ -1,4 +1,4 @@
-"""What a node really has, as the agent's probe reported it (validated at the boundary).
+"""What a node really has, as the agent's probe reported it: each fact once, with its bounds.
 
 Everywhere ``None`` and ``""`` mean that it could not be found out, which is never the same as
 being well. Fields of later versions have defaults, so that older journals replay.
@@ -8,7 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from orchestrator.core.base.bounds import (
+    Address,
+    Between,
+    Bytes,
+    Chars,
+    Count,
+    CpuList,
+    Items,
+    Name,
+    Note,
+    Ours,
+    PciAddress,
+    Pid,
+    Signed,
+    Small,
+    Text,
+    Variables,
+    Watts,
+)
 from orchestrator.core.base.wire_names import wire
 
 
@@ -17,10 +37,10 @@ from orchestrator.core.base.wire_names import wire
 class GpuProcess:
     """A process that holds a context on a GPU."""
 
-    pid: int
-    name: str = ""
-    user: str = ""
-    memory_bytes: int = 0
+    pid: Pid
+    name: Text = ""
+    user: Text = ""
+    memory_bytes: Bytes = 0
 
 
 @wire("PcieLink")
@@ -28,10 +48,10 @@ class GpuProcess:
 class PcieLink:
     """What the link runs at, and the most that card and slot can do together."""
 
-    gen: int | None = None
-    gen_max: int | None = None
-    width: int | None = None
-    width_max: int | None = None
+    gen: Small | None = None
+    gen_max: Small | None = None
+    width: Small | None = None
+    width_max: Small | None = None
 
 
 @wire("Ecc")
@@ -40,9 +60,9 @@ class Ecc:
     """Memory errors since the driver was loaded, and uncorrected ones ever."""
 
     enabled: bool | None = None
-    corrected: int | None = None
-    uncorrected: int | None = None
-    uncorrected_ever: int | None = None
+    corrected: Count | None = None
+    uncorrected: Count | None = None
+    uncorrected_ever: Count | None = None
 
 
 @wire("Rows")
@@ -50,8 +70,8 @@ class Ecc:
 class Rows:
     """Rows of memory that were replaced by spare ones. ``pending``: at the next reset."""
 
-    corrected: int | None = None
-    uncorrected: int | None = None
+    corrected: Count | None = None
+    uncorrected: Count | None = None
     pending: bool | None = None
     failed: bool | None = None
 
@@ -63,11 +83,20 @@ class NvLink:
     ``mbyte_s`` is the signalling rate of one link.
     """
 
-    total: int | None = None
-    active: int | None = None
-    mbyte_s: int | None = None
-    errors: int | None = None
-    peers: Mapping[str, int] = field(default_factory=dict)
+    total: Small | None = None
+    active: Small | None = None
+    mbyte_s: Small | None = None
+    errors: Count | None = None
+    peers: Annotated[Mapping[Text, Small], Items(64)] = field(default_factory=dict)
+
+
+@wire("MigInstance")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigInstance:
+    """A part of a GPU that MIG made. ``profile`` such as ``1g.10gb``."""
+
+    profile: Text
+    uuid: Text
 
 
 @wire("Gpu")
@@ -79,27 +108,28 @@ class Gpu:
     NVSwitches; ``cpus`` are those near to it, as the kernel lists them.
     """
 
-    index: int
-    name: str
-    uuid: str = ""
-    memory_bytes: int = 0
-    memory_used_bytes: int = 0
-    users: tuple[int, ...] = ()
-    processes: tuple[GpuProcess, ...] = ()
-    pci: str = ""
-    numa_node: int | None = None
-    cpus: str = ""
-    power_w: float | None = None
-    power_limit_w: float | None = None
-    power_default_w: float | None = None
-    temperature_c: int | None = None
-    sm_clock_mhz: int | None = None
-    sm_clock_max_mhz: int | None = None
-    throttle: tuple[str, ...] | None = None
+    index: Annotated[int, Between(0, 1023)]
+    name: Text
+    uuid: Text = ""
+    memory_bytes: Bytes = 0
+    memory_used_bytes: Bytes = 0
+    users: Annotated[tuple[Pid, ...], Items(4096, distinct=True)] = ()
+    processes: Annotated[tuple[GpuProcess, ...], Items(4096)] = ()
+    pci: PciAddress = ""
+    numa_node: Small | None = None
+    cpus: CpuList = ""
+    power_w: Watts | None = None
+    power_limit_w: Watts | None = None
+    power_default_w: Watts | None = None
+    temperature_c: Signed | None = None
+    sm_clock_mhz: Small | None = None
+    sm_clock_max_mhz: Small | None = None
+    throttle: Annotated[tuple[Text, ...] | None, Items(64)] = None
     persistence: bool | None = None
-    compute_mode: str = ""
+    compute_mode: Text = ""
     mig: bool | None = None
-    fabric: str = ""
+    mig_instances: Annotated[tuple[MigInstance, ...], Items(64)] = ()
+    fabric: Text = ""
     pcie: PcieLink = PcieLink()
     ecc: Ecc = Ecc()
     rows: Rows = Rows()
@@ -113,12 +143,12 @@ class Interface:
     ``virtual``: no device stands behind it (a bridge, a tunnel, a container's end).
     """
 
-    name: str
+    name: Annotated[str, Chars(64, ".+")]
     up: bool
     loopback: bool = False
-    addresses: tuple[str, ...] = ()
-    speed_mbit: int = 0
-    mtu: int = 0
+    addresses: Annotated[tuple[Address, ...], Items(256)] = ()
+    speed_mbit: Annotated[int, Between(0, 100_000_000)] = 0
+    mtu: Annotated[int, Between(0, 1 << 32)] = 0
     virtual: bool | None = None
 
 
@@ -127,10 +157,10 @@ class Interface:
 class Gid:
     """An address of an adapter's port. ``kind`` is the kernel's word, such as ``RoCE v2``."""
 
-    index: int
-    address: str
-    kind: str = ""
-    netdev: str = ""
+    index: Small
+    address: Address
+    kind: Text = ""
+    netdev: Text = ""
 
 
 @wire("Hca")
@@ -141,19 +171,19 @@ class Hca:
     ``errors`` are the kernel's counters of what went wrong, since they were last reset.
     """
 
-    name: str
-    port: int
-    state: str
-    link_layer: str
-    rate_gbit: float = 0.0
-    physical_state: str = ""
-    firmware: str = ""
-    board: str = ""
-    netdev: str = ""
-    pci: str = ""
-    numa_node: int | None = None
-    gids: tuple[Gid, ...] = ()
-    errors: Mapping[str, int] = field(default_factory=dict)
+    name: Name
+    port: Annotated[int, Between(0, 255)]
+    state: Text
+    link_layer: Text
+    rate_gbit: Annotated[float, Between(0, 100_000)] = 0.0
+    physical_state: Text = ""
+    firmware: Text = ""
+    board: Text = ""
+    netdev: Text = ""
+    pci: PciAddress = ""
+    numa_node: Small | None = None
+    gids: Annotated[tuple[Gid, ...], Items(256)] = ()
+    errors: Annotated[Mapping[Text, Count], Items(64)] = field(default_factory=dict)
 
     @property
     def active(self) -> bool:
@@ -172,9 +202,9 @@ class Path:
     PIX one PCIe switch, PXB several, PHB the host bridge, NODE within a NUMA node, SYS across.
     """
 
-    a: str
-    b: str
-    kind: str
+    a: Name
+    b: Name
+    kind: Annotated[str, Chars(5, "NV[0-9]{1,3}|PIX|PXB|PHB|NODE|SYS")]
 
 
 @wire("P2p")
@@ -185,8 +215,8 @@ class P2p:
     sends what goes from device to device up through the root, None = could not be read.
     """
 
-    iommu: str | None = None
-    redirecting: tuple[str, ...] | None = None
+    iommu: Text | None = None
+    redirecting: Annotated[tuple[PciAddress, ...] | None, Items(512)] = None
 
 
 @wire("Xid")
@@ -194,10 +224,10 @@ class P2p:
 class Xid:
     """A kind of error that the driver wrote to the kernel's log, how often, and when last."""
 
-    code: int
-    pci: str
-    count: int
-    last: str = ""
+    code: Small
+    pci: PciAddress
+    count: Count
+    last: Text = ""
     switch: bool = False
 
 
@@ -206,9 +236,9 @@ class Xid:
 class FabricManager:
     """NVSwitches of the node, and the service that must run where there are any."""
 
-    switches: int = 0
+    switches: Small = 0
     running: bool | None = None
-    version: str = ""
+    version: Text = ""
 
 
 @wire("Disk")
@@ -216,10 +246,10 @@ class FabricManager:
 class Disk:
     """A file system that the node's work uses."""
 
-    path: str
-    kind: str = ""
-    total_bytes: int = 0
-    free_bytes: int = 0
+    path: Note
+    kind: Text = ""
+    total_bytes: Bytes = 0
+    free_bytes: Bytes = 0
 
 
 @wire("SlurmNode")
@@ -247,47 +277,50 @@ class Facts:
     reach GPU memory, "" = none is loaded; ``dmabuf`` whether kernel and driver can do without.
     ``nccl_conf`` is what NCCL reads from its configuration files, ``exports`` what the login sets
     of NCCL's and torch's variables, which ranks do not inherit. ``xids`` None = the kernel's log
-    may not be read.
+    may not be read. ``lost_gpus``: a sentence for each that the driver knows, but cannot reach.
+    ``gpus_on_bus``: how many the PCI bus has where no driver shows any; None = it cannot be read.
     """
 
-    node: str
-    hostname: str
-    boot_id: str = ""
-    host_id: str = ""
-    cpus: int = 1
-    memory_bytes: int = 0
-    disk_free_bytes: int = 0
-    memlock_bytes: int | None = None
-    gpus: tuple[Gpu, ...] = ()
-    driver: str = ""
-    interfaces: tuple[Interface, ...] = ()
-    hcas: tuple[Hca, ...] = ()
-    route_address: str = ""
-    agent_python: str = ""
-    clock_offset_s: float = 0.0
-    modules: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    assumed: bool = False
-    gpu_source: str = ""
-    cuda: str = ""
-    interpreter: str = ""
-    paths: tuple[Path, ...] = ()
+    node: Annotated[str, Ours()]
+    hostname: Text
+    boot_id: Text = ""
+    host_id: Text = ""
+    cpus: Annotated[int, Between(1, 65536)] = 1
+    memory_bytes: Bytes = 0
+    disk_free_bytes: Bytes = 0
+    memlock_bytes: Annotated[int | None, Between(0, (1 << 64) - 1)] = None
+    gpus: Annotated[tuple[Gpu, ...], Items(256)] = ()
+    driver: Text = ""
+    interfaces: Annotated[tuple[Interface, ...], Items(1024)] = ()
+    hcas: Annotated[tuple[Hca, ...], Items(256)] = ()
+    route_address: Address = ""
+    agent_python: Text = ""
+    clock_offset_s: Annotated[float, Ours()] = 0.0
+    modules: Annotated[Mapping[Text, Text], Items(256)] = field(default_factory=dict)
+    notes: Annotated[tuple[str, ...], Ours()] = ()
+    assumed: Annotated[bool, Ours()] = False
+    gpu_source: Text = ""
+    cuda: Text = ""
+    interpreter: Note = ""
+    paths: Annotated[tuple[Path, ...], Items(65536)] = ()
     p2p: P2p = P2p()
-    peermem: str | None = None
+    peermem: Text | None = None
     dmabuf: bool | None = None
     fabric_manager: FabricManager | None = None
-    xids: tuple[Xid, ...] | None = None
-    kernel: str = ""
-    system: str = ""
-    container: str = ""
-    virtual_machine: str | None = None
-    shm_bytes: int | None = None
-    hugepages_bytes: int | None = None
-    disks: tuple[Disk, ...] = ()
-    numa: tuple[str, ...] = ()
-    nccl_conf: Mapping[str, str] = field(default_factory=dict)
-    exports: Mapping[str, str] = field(default_factory=dict)
-    round_trip_s: float | None = None
+    xids: Annotated[tuple[Xid, ...] | None, Items(256)] = None
+    kernel: Text = ""
+    system: Text = ""
+    container: Text = ""
+    virtual_machine: Text | None = None
+    shm_bytes: Bytes | None = None
+    hugepages_bytes: Bytes | None = None
+    disks: Annotated[tuple[Disk, ...], Items(64)] = ()
+    numa: Annotated[tuple[CpuList, ...], Items(1024)] = ()
+    nccl_conf: Variables = field(default_factory=dict)
+    exports: Variables = field(default_factory=dict)
+    round_trip_s: Annotated[float | None, Ours()] = None
+    lost_gpus: Annotated[tuple[Note, ...], Items(64)] = ()
+    gpus_on_bus: Annotated[int | None, Between(0, 1024)] = None
 
     def path(self, a: str, b: str) -> str:
         """How two devices reach each other; "" = unknown."""

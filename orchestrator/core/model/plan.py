@@ -78,15 +78,18 @@ class NodePlan:
 @wire("Exclusion")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:
-    """A node that was selected but is not used, and why."""
+    """A node that was selected but is not used, and why. ``remedy``: what else than a repair helps,
+    for a sentence to go on with.
+    """
 
     node: str
     reason: str
+    remedy: str = ""
 
 
 @wire("PlannedRung")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedRung:
+class PlannedMode:
     """A rung of the ladder as intended: ``use``, ``next``, ``skip`` or ``failed``, and why."""
 
     rung: str
@@ -130,7 +133,7 @@ class Plan:
     world_size: int
     nodes: tuple[NodePlan, ...]
     excluded: tuple[Exclusion, ...]
-    ladder: tuple[PlannedRung, ...]
+    ladder: tuple[PlannedMode, ...]
     rung: str
     meets: bool
     apart: bool

@@ -155,7 +155,9 @@ class Workload:
     """A validated ``workload.yaml``, or a user's own script wrapped as one.
 
     ``folder`` is the coordinator directory whose content travels; ``entry`` is relative to it.
-    With ``program`` the entry is not a Python script but a plain command's argument vector.
+    ``python``: what the interpreter is given before the entry, or in its place, such as
+    ``-m package.module``; modules of the project are imported from ``import_root``, relative to it.
+    With ``program`` there is no Python script but a plain command's argument vector.
     ``own_code``: a user's project rather than a workload; it runs in a writable copy of what
     travelled. ``rules`` say which parameters do not go together, ``samples`` what divisible work is
     divided into.
@@ -167,6 +169,8 @@ class Workload:
     summary: str = ""
     entry: str = ""
     program: tuple[str, ...] = ()
+    python: tuple[str, ...] = ()
+    import_root: str = ""
     own_code: bool = False
     shape: Shape = Shape.RIGID
     ranks: Ranks = Ranks()

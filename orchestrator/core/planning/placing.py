@@ -7,20 +7,13 @@ from dataclasses import dataclass, replace
 
 from orchestrator.core import tuning
 from orchestrator.core.base.command import reveal
-from orchestrator.core.launchers import (
-    BINDS_RANKS,
-    LAUNCHERS,
-    MEETS_NOBODY,
-    NEEDS_RENDEZVOUS,
-    NEEDS_WORLD,
-    Share,
-)
-from orchestrator.core.launchers.slurm_job import NAME as SLURM
-from orchestrator.core.launchers.slurm_job import SlurmJob, slurm_job
-from orchestrator.core.model.checks import Finding
-from orchestrator.core.model.comm_modes import APART, Rung
+from orchestrator.core.launchers import LAUNCHERS, Launcher, LaunchSpec
+from orchestrator.core.launchers.slurm_job import SlurmJob
+from orchestrator.core.model import devices
+from orchestrator.core.model.checks import NodeFinding
+from orchestrator.core.model.comm_modes import APART, CommMode
 from orchestrator.core.model.facts import Facts
-from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.core.model.inventory import GpuSpec, NodeSpec
 from orchestrator.core.model.plan import Lock, NodePlan, Rendezvous, Variable
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Per, Workload
@@ -37,7 +30,7 @@ def code_root(workload: Workload) -> str:
     return "{work}" if workload.own_code else "{snapshot}"
 
 
-def same_machine(findings: Sequence[Finding]) -> bool:
+def same_machine(findings: Sequence[NodeFinding]) -> bool:
     """Whether all nodes are one machine under several names."""
     hosts = {finding.facts.host_id for finding in findings}
     return len(hosts) == 1 and hosts != {""}
@@ -56,7 +49,7 @@ def addresses_of(facts: Facts) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class RankPlacement:
     """A node's place in the world."""
 
     spec: NodeSpec
@@ -66,14 +59,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class PlannedWorld:
     """All that the plan of one node may depend on."""
 
     request: RunRequest
-    findings: Mapping[str, Finding]
-    places: tuple[Place, ...]
+    findings: Mapping[str, NodeFinding]
+    places: tuple[RankPlacement, ...]
     launcher: str
-    rung: Rung
+    rung: CommMode
     rendezvous: Rendezvous | None
 
     def interface(self, node: str) -> str | None:
@@ -83,6 +76,11 @@ class World:
         if self.rendezvous is not None:
             return self.rendezvous.interface_of(node)
         return CHOSEN_AT_LAUNCH if self.meets else None
+
+    @property
+    def kind(self) -> Launcher:
+        """The launcher with its traits."""
+        return LAUNCHERS[self.launcher]
 
     @property
     def size(self) -> int:
@@ -95,13 +93,13 @@ class World:
     @property
     def meets(self) -> bool:
         """Whether ranks of different nodes meet at a rendezvous."""
-        return self.launcher in NEEDS_RENDEZVOUS and self.rung not in APART
+        return self.kind.ranks_meet and self.rung not in APART
 
     @property
     def own_worlds(self) -> bool:
         """Whether each node's ranks are a world of their own."""
-        return self.rung is Rung.LOCAL_ROUNDS or (
-            self.rung is Rung.LEASES and self.launcher in NEEDS_WORLD
+        return self.rung is CommMode.LOCAL_ROUNDS or (
+            self.rung is CommMode.LEASES and self.kind.needs_world
         )
 
     def tenants(self, node: str) -> int:
@@ -111,15 +109,15 @@ class World:
 
 
 def place_nodes(
-    request: RunRequest, used: Sequence[NodeSpec], findings: Mapping[str, Finding]
-) -> tuple[Place, ...]:
+    request: RunRequest, used: Sequence[NodeSpec], findings: Mapping[str, NodeFinding]
+) -> tuple[RankPlacement, ...]:
     """Ranks are numbered densely in inventory order."""
-    places: list[Place] = []
+    places: list[RankPlacement] = []
     first = 0
     for node_rank, spec in enumerate(used):
-        gpus = _gpus_of(spec, used, findings)
+        gpus = _gpus_of(request, spec, used, findings)
         ranks = tuple(range(first, first + _rank_count(request, gpus)))
-        places.append(Place(spec=spec, node_rank=node_rank, ranks=ranks, gpus=gpus))
+        places.append(RankPlacement(spec=spec, node_rank=node_rank, ranks=ranks, gpus=gpus))
         first += len(ranks)
     return tuple(places)
 
@@ -134,44 +132,46 @@ def _rank_count(request: RunRequest, gpus: tuple[int, ...]) -> int:
 
 
 def _gpus_of(
-    spec: NodeSpec, used: Sequence[NodeSpec], findings: Mapping[str, Finding]
+    request: RunRequest,
+    spec: NodeSpec,
+    used: Sequence[NodeSpec],
+    findings: Mapping[str, NodeFinding],
 ) -> tuple[int, ...]:
-    """Declared GPUs, else all that were found; nodes that are one machine divide it evenly."""
+    """What the inventory declares and the user chose; nodes that are one machine divide evenly what
+    nobody declared.
+    """
     facts = findings[spec.name].facts
-    if spec.gpus.indices is not None:
-        return spec.gpus.indices
-    indices = tuple(gpu.index for gpu in facts.gpus)
+    chosen = devices.choice(spec.env, request.env)
     host = facts.host_id
     tenants = [s.name for s in used if host and findings[s.name].facts.host_id == host]
-    if len(tenants) > 1:
-        share = len(indices) // len(tenants)
-        start = tenants.index(spec.name) * share
-        indices = indices[start : start + share]
-    return indices if spec.gpus.count is None else indices[: spec.gpus.count]
+    if spec.gpus.indices is not None or len(tenants) < 2:
+        return devices.gpus_of(spec, facts, chosen)
+    indices = devices.gpus_of(replace(spec, gpus=GpuSpec()), facts, chosen)
+    share = len(indices) // len(tenants)
+    start = tenants.index(spec.name) * share
+    return indices[start : start + share][: spec.gpus.count]
 
 
-def node_plan(world: World, place: Place) -> NodePlan:
+def node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
     finding = world.findings[place.spec.name]
-    job = world.request.job
-    share = Share(
+    share = LaunchSpec(
         node=place.spec.name,
         node_rank=place.node_rank,
         names=tuple(p.spec.name for p in world.places),
         ranks=place.ranks,
         world_size=world.size,
         interpreter=finding.interpreter,
-        script=f"{code_root(job.workload)}/{world.request.entry}",
-        program=job.workload.program,
-        arguments=job.argv(),
+        command=_rank_command(world.request, finding.interpreter),
         master_addr=world.rendezvous.address if world.rendezvous else CHOSEN_AT_LAUNCH,
         master_port=str(world.rendezvous.port) if world.rendezvous else CHOSEN_AT_LAUNCH,
-        own_world=world.own_worlds,
+        per_node_world=world.own_worlds,
         apart=world.rung in APART,
         gpus=tuple(p.gpus for p in world.places),
         addresses=tuple(addresses_of(world.findings[p.spec.name].facts) for p in world.places),
         options=world.request.launcher_options,
         token=world.request.token,
-        job=_slurm_job(world),
+        job=_job(world),
+        grace_s=world.request.budgets.grace_s,
     )
     tuned = _tune(world, place)
     return NodePlan(
@@ -181,20 +181,29 @@ def node_plan(world: World, place: Place) -> NodePlan:
         gpus=place.gpus,
         interpreter=finding.interpreter,
         env=tuned.env,
-        processes=LAUNCHERS[world.launcher](share),
+        processes=world.kind.processes(share),
         locks=_locks(world, place),
         left=tuned.left,
     )
 
 
-def _slurm_job(world: World) -> SlurmJob | None:
-    if world.launcher != SLURM:
-        return None
+def _rank_command(request: RunRequest, interpreter: str) -> tuple[str, ...]:
+    """What every rank executes, whichever launcher starts it."""
+    workload, arguments = request.job.workload, request.job.argv()
+    if workload.program:
+        return (*workload.program, *arguments)
+    script = (f"{code_root(workload)}/{request.entry}",) if request.entry else ()
+    return (interpreter, "-u", *workload.python, *script, *arguments)
+
+
+def _job(world: PlannedWorld) -> SlurmJob | None:
+    """What a scheduler is asked for, if there is one."""
+    scheduler = world.kind.scheduler
     gpus = {place.spec.name: len(place.gpus) for place in world.places}
-    return slurm_job(world.request, world.findings, gpus)
+    return scheduler.job(world.request, world.findings, gpus) if scheduler else None
 
 
-def _locks(world: World, place: Place) -> tuple[Lock, ...]:
+def _locks(world: PlannedWorld, place: RankPlacement) -> tuple[Lock, ...]:
     """The node's GPUs; and the machine, which other runs may share unless it is to be exclusive."""
     gpus = tuple(Lock(name=f"gpu-{index}") for index in place.gpus)
     if not world.request.exclusive:
@@ -206,52 +215,89 @@ def _locks(world: World, place: Place) -> tuple[Lock, ...]:
     return gpus if taken else (*gpus, Lock(name="machine"))
 
 
-def _tune(world: World, place: Place) -> Tuned:
+def _tune(world: PlannedWorld, place: RankPlacement) -> Tuned:
     spec = place.spec
-    facts = world.findings[spec.name].facts
+    finding = world.findings[spec.name]
+    facts = finding.facts
     situation = Situation(
         facts=facts,
         ranks=len(place.ranks),
         nodes=len(world.places) if world.meets else 1,
         interface=world.interface(spec.name) if world.meets else None,
         shared_by=world.tenants(spec.name),
-        modules=dict(world.findings[spec.name].modules or {}),
+        modules=dict(finding.modules or {}),
         bound=_bound(world, place),
         collectives=_may_use_collectives(world, place),
     )
     source = f"{world.request.cluster.source}: {spec.name}"
     settings = [(source, spec.env), ("--env", world.request.env)]
-    tuned = tuning.merge(tuning.derive(situation), facts.nccl_conf, settings)
-    asked = tuple(_rung_variables(world, place))
-    replaced = {"PYTHONPATH", *(a.name for a in asked)}
-    variables = tuple(v for v in tuned.env if v.name not in replaced)
-    variables = (*variables, *asked, _python_path(world.request, spec))
-    if spec.gpus.indices is not None or len(place.gpus) != len(facts.gpus):
-        variables = (*variables, tuning.visible_devices(place.gpus, len(facts.gpus)))
+    derived = (*tuning.derive(situation), *_activation(finding))
+    tuned = tuning.merge(derived, facts.nccl_conf, settings)
+    asked = (
+        *_rung_variables(world, place),
+        _python_path(world.request, spec, finding),
+        *_path(world.request, spec, finding),
+    )
+    asked = (*asked, *_visible_devices(world.request, place, facts))
+    replaced = {a.name for a in asked}
+    variables = (*(v for v in tuned.env if v.name not in replaced), *asked)
     return replace(tuned, env=variables)
 
 
-def _may_use_collectives(world: World, place: Place) -> bool:
+def _visible_devices(request: RunRequest, place: RankPlacement, facts: Facts) -> Iterator[Variable]:
+    """Shows ranks the GPUs of the plan, unless they see just these anyway."""
+    chosen = devices.choice(place.spec.env, request.env)
+    if chosen is not None and (facts.assumed or devices.visible(chosen, facts).gpus == place.gpus):
+        return
+    declared = place.spec.gpus.indices is not None
+    if chosen is not None or declared or len(place.gpus) != len(facts.gpus):
+        yield tuning.visible_devices(place.gpus, len(facts.gpus))
+
+
+def _may_use_collectives(world: PlannedWorld, place: RankPlacement) -> bool:
     """Workers that meet nobody have none, unless one of them has several GPUs."""
-    return world.launcher not in MEETS_NOBODY or len(place.ranks) < len(place.gpus)
+    return not world.kind.isolates_ranks or len(place.ranks) < len(place.gpus)
 
 
-def _bound(world: World, place: Place) -> tuple[int, ...]:
+def _bound(world: PlannedWorld, place: RankPlacement) -> tuple[int, ...]:
     """The GPUs of the node's ranks, if each has its own and starts in our shim. A user who chooses
     devices knows better which rank has which.
     """
-    chosen = "CUDA_VISIBLE_DEVICES" in {**place.spec.env, **world.request.env}
-    binds = world.launcher in BINDS_RANKS and len(place.gpus) == len(place.ranks)
+    chosen = devices.choice(place.spec.env, world.request.env) is not None
+    binds = world.kind.binds_ranks and len(place.gpus) == len(place.ranks)
     return place.gpus if binds and not chosen else ()
 
 
-def _python_path(request: RunRequest, spec: NodeSpec) -> Variable:
+def _activation(finding: NodeFinding) -> Iterator[Variable]:
+    """What makes the environment of the ranks' interpreter the one that their programs find."""
+    for name, value in finding.environment.items():
+        why = f"the environment of {finding.interpreter}"
+        if value == f"{{environment:{name}}}":
+            why = f"set on the node as {why} is activated: conda's activate.d and env config vars"
+        yield tuning.derived(name, value, "python-environment", why)
+
+
+def _path(request: RunRequest, spec: NodeSpec, finding: NodeFinding) -> Iterator[Variable]:
+    """A PATH of the user's, behind the programs of the environment that the inventory names."""
+    asked = reveal({**spec.env, **request.env}.get("PATH", ""))
+    own = finding.environment.get("PATH", "").partition(":")[0]
+    if asked and own and own not in asked.split(":"):
+        yield Variable(
+            name="PATH",
+            value=f"{own}:{asked}",
+            origin=tuning.USER,
+            reason=f"as set by the user, behind the environment of {finding.interpreter}",
+        )
+
+
+def _python_path(request: RunRequest, spec: NodeSpec, finding: NodeFinding) -> Variable:
     """The code's root and the kit, before what the user asks for."""
     workload = request.job.workload
     root = code_root(workload)
+    imports = f"{root}/{workload.import_root}" if workload.import_root else ""
     kit = f"{root}/{PROJECT_KIT}" if workload.own_code else ""
-    asked = {**spec.env, **request.env}.get("PYTHONPATH", "")
-    parts = (root, kit, reveal(asked))
+    asked = {**finding.environment, **spec.env, **request.env}.get("PYTHONPATH", "")
+    parts = (imports, root, kit, reveal(asked))
     return Variable(
         name="PYTHONPATH",
         value=":".join(part for part in parts if part),
@@ -260,18 +306,18 @@ def _python_path(request: RunRequest, spec: NodeSpec) -> Variable:
     )
 
 
-def _rung_variables(world: World, place: Place) -> Iterator[Variable]:
+def _rung_variables(world: PlannedWorld, place: RankPlacement) -> Iterator[Variable]:
     """What the rung in use asks of the ranks."""
-    if world.rung is Rung.NCCL_SOCKET and any(f.facts.hcas for f in world.findings.values()):
+    if world.rung is CommMode.NCCL_SOCKET and any(f.facts.hcas for f in world.findings.values()):
         yield _rung_variable("NCCL_IB_DISABLE", "1", "InfiniBand failed: NCCL over sockets")
     if world.own_worlds:
         why = "ranks count from 0 on every node; the run knows them apart"
         yield _rung_variable("ORCHESTRATE_FIRST_RANK", str(place.ranks[0]), why)
-    if world.rung is Rung.LEASES:
+    if world.rung is CommMode.LEASES:
         yield _rung_variable("ORCHESTRATE_SAMPLES", "leased", "samples come from the coordinator")
-        why = "outputs of other code or other samples are told apart"
+        why = "outputs of other code or other samples do not mix"
         yield _rung_variable("ORCHESTRATE_CONFIGURATION", world.request.configuration, why)
-    if world.rung is Rung.LOCAL_ROUNDS:
+    if world.rung is CommMode.LOCAL_ROUNDS:
         why = "no collectives between nodes: averaged by the coordinator"
         yield _rung_variable("ORCHESTRATE_ROUNDS", f"{place.node_rank}/{len(world.places)}", why)
         yield _rung_variable("ORCHESTRATE_WORLD_SIZE", str(world.size), "ranks of all nodes")

@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.core import tuning
+from orchestrator.core import launchers, tuning
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.launchers import MODULES, NEEDS_RENDEZVOUS, choose, slurm_job
-from orchestrator.core.model import checks
-from orchestrator.core.model.checks import Finding
-from orchestrator.core.model.comm_modes import APART, Fall, Ground, Rung, ladder, used
+from orchestrator.core.launchers import LAUNCHERS, choose, typed
+from orchestrator.core.model import checks, devices
+from orchestrator.core.model.checks import NodeFinding
+from orchestrator.core.model.comm_modes import APART, CommMode, Fallback, JobNeeds, ladder, used
 from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
 from orchestrator.core.model.plan import Exclusion, NodePlan, Plan, Rendezvous
 from orchestrator.core.model.request import RunRequest
-from orchestrator.core.model.workload import Shape
+from orchestrator.core.model.workload import Per, Shape
 from orchestrator.core.planning.placing import (
-    Place,
-    World,
+    PlannedWorld,
+    RankPlacement,
     addresses_of,
     node_plan,
     place_nodes,
     same_machine,
 )
+
+DECLARE_GPUS = "say in the inventory what it has, such as gpus: 0 for none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +38,10 @@ class Refusal:
 
 def plan(
     request: RunRequest,
-    findings: Mapping[str, Finding],
+    findings: Mapping[str, NodeFinding],
     failed: Mapping[str, str],
     rendezvous: Rendezvous | None = None,
-    falls: Sequence[Fall] = (),
+    falls: Sequence[Fallback] = (),
 ) -> Plan | Refusal:
     """What will run, given what is known of each worker.
 
@@ -64,7 +66,7 @@ def plan(
     rung = used(rungs)
     if rung is None:
         return _no_rung(falls, excluded)
-    world = World(
+    world = PlannedWorld(
         request=request,
         findings=findings,
         places=places,
@@ -96,12 +98,15 @@ def plan(
     )
 
 
-def _habits(world: World, shares: Sequence[NodePlan]) -> Iterator[str]:
+def _habits(world: PlannedWorld, shares: Sequence[NodePlan]) -> Iterator[str]:
+    yield from typed.warnings(world.request.job.workload.program)
+    nodes = [(p.spec, world.findings[p.spec.name].facts, p.gpus) for p in world.places]
+    yield from devices.warnings(nodes, world.request.env)
     facts = {name: finding.facts for name, finding in world.findings.items()}
-    return tuning.warnings(shares, facts, world.request.job.workload.modules)
+    yield from tuning.warnings(shares, facts, world.request.job.workload.modules)
 
 
-def join(planned: Plan, request: RunRequest, findings: Mapping[str, Finding]) -> Plan:
+def join(planned: Plan, request: RunRequest, findings: Mapping[str, NodeFinding]) -> Plan:
     """``planned`` with the nodes that are ready only now, where nodes do not need each other.
 
     Those that work already keep their ranks; the new ones count on.
@@ -112,15 +117,15 @@ def join(planned: Plan, request: RunRequest, findings: Mapping[str, Finding]) ->
         for spec in request.cluster.workers
         if spec not in known
         and spec.name in findings
-        and checks.unfit(spec, findings[spec.name], _modules(request)) is None
+        and _unfit(request, spec, findings, []) is None
     ]
     nodes = [*known, *new]
-    world = World(
+    world = PlannedWorld(
         request=request,
         findings={spec.name: findings[spec.name] for spec in nodes},
         places=place_nodes(request, nodes, findings),
         launcher=planned.launcher,
-        rung=Rung(planned.rung),
+        rung=CommMode(planned.rung),
         rendezvous=None,
     )
     joined = tuple(node_plan(world, place) for place in world.places[len(known) :])
@@ -133,12 +138,17 @@ def join(planned: Plan, request: RunRequest, findings: Mapping[str, Finding]) ->
     )
 
 
-def assume(spec: NodeSpec) -> Finding:
+def assume(spec: NodeSpec) -> NodeFinding:
     """What a plan assumes of a node that cannot be asked: exactly what the inventory declares."""
     indices = spec.gpus.indices or tuple(range(spec.gpus.count or 0))
     gpus = tuple(Gpu(index=index, name=spec.gpus.type or "unknown GPU") for index in indices)
     facts = Facts(node=spec.name, hostname=spec.ssh.host, cpus=0, gpus=gpus, assumed=True)
-    return Finding(facts=facts, interpreter=declared_interpreter(spec), modules=None)
+    return NodeFinding(
+        facts=facts,
+        interpreter=declared_interpreter(spec),
+        modules=None,
+        environment=declared_environment(spec),
+    )
 
 
 def declared_interpreter(spec: NodeSpec) -> str:
@@ -154,6 +164,15 @@ def declared_interpreter(spec: NodeSpec) -> str:
             return "<environment built from requirements>/bin/python"
 
 
+def declared_environment(spec: NodeSpec) -> dict[str, str]:
+    """What puts the ranks' environment in force, as far as the inventory alone tells."""
+    if spec.python.kind is PythonKind.INTERPRETER:
+        return {}
+    prefix = declared_interpreter(spec).removesuffix("/bin/python")
+    name = "CONDA_PREFIX" if spec.python.kind is PythonKind.CONDA else "VIRTUAL_ENV"
+    return {name: prefix, "PATH": f"{prefix}/bin:<the login's PATH>"}
+
+
 def rendezvous_candidates(facts: Facts, *, alone: bool) -> tuple[str, ...]:
     """The head's addresses to try, best first: the one that SSH came in by, then its other
     interfaces.
@@ -167,10 +186,10 @@ def rendezvous_candidates(facts: Facts, *, alone: bool) -> tuple[str, ...]:
 
 def _modules(request: RunRequest) -> tuple[str, ...]:
     """What ranks are to import: for the workload, and for the launcher that was asked for."""
-    return (*request.job.workload.modules, *MODULES.get(request.launcher, ()))
+    return (*request.job.workload.modules, *launchers.modules(request.launcher))
 
 
-def _has_torch(findings: Iterable[Finding]) -> bool | None:
+def _has_torch(findings: Iterable[NodeFinding]) -> bool | None:
     """Whether every interpreter has torch; None when one was not asked."""
     known = [finding.modules for finding in findings]
     if any(modules is None for modules in known):
@@ -179,21 +198,47 @@ def _has_torch(findings: Iterable[Finding]) -> bool | None:
 
 
 def _select(
-    request: RunRequest, findings: Mapping[str, Finding], failed: Mapping[str, str]
+    request: RunRequest, findings: Mapping[str, NodeFinding], failed: Mapping[str, str]
 ) -> tuple[list[NodeSpec], tuple[Exclusion, ...]]:
     used: list[NodeSpec] = []
     excluded: list[Exclusion] = []
     for spec in request.cluster.workers:
-        reason = failed.get(spec.name)
-        if reason is None and spec.name in findings:
-            finding = findings[spec.name]
-            reason = checks.unfit(spec, finding, _modules(request))
-            reason = reason or slurm_job.taken(finding, [findings[s.name] for s in used])
-        if reason is None:
-            used.append(spec)
+        found = Exclusion(node=spec.name, reason=failed.get(spec.name, ""))
+        if spec.name in findings and not found.reason:
+            before = [findings[s.name] for s in used]
+            found = _unfit(request, spec, findings, before) or found
+        if found.reason:
+            excluded.append(found)
         else:
-            excluded.append(Exclusion(node=spec.name, reason=reason))
+            used.append(spec)
     return used, tuple(excluded)
+
+
+def _unfit(
+    request: RunRequest,
+    spec: NodeSpec,
+    findings: Mapping[str, NodeFinding],
+    before: Sequence[NodeFinding],
+) -> Exclusion | None:
+    """Why the node cannot take part, beside those that come ``before`` it; None = it can."""
+    finding = findings[spec.name]
+    facts = {name: other.facts for name, other in findings.items()}
+    chosen = devices.choice(spec.env, request.env)
+    wrong_gpus = devices.unfit(spec, finding.facts, chosen, _fixed_ranks(request))
+    wrong_gpus = wrong_gpus or devices.without_gpu(spec, facts, request.cluster.workers, chosen)
+    if wrong_gpus:
+        return Exclusion(node=spec.name, reason=wrong_gpus, remedy=DECLARE_GPUS)
+    reason = checks.unfit(spec, finding, _modules(request))
+    scheduler = launchers.scheduler(request.launcher)
+    if scheduler is not None:
+        reason = reason or scheduler.conflict(finding, before)
+    return Exclusion(node=spec.name, reason=reason) if reason else None
+
+
+def _fixed_ranks(request: RunRequest) -> int | None:
+    """How many ranks each node gets whatever GPUs it has; None = one for each of them."""
+    per_node = request.job.workload.ranks.per is Per.NODE
+    return 1 if request.ranks_per_node is None and per_node else request.ranks_per_node
 
 
 def _refuse(
@@ -208,9 +253,12 @@ def _refuse(
         first = excluded[0]
         more = f" (and {len(excluded) - 1} more)" if len(excluded) > 1 else ""
         message = f"{first.node}: {first.reason}{more}"
-        remedy = (
-            f"repair it, or leave it out with --nodes '!{first.node}', or set min_nodes "
-            "in the inventory so that bad nodes are left out"
+        remedy = ", or ".join(
+            [
+                f"repair it, or leave it out with --nodes '!{first.node}'",
+                *([first.remedy] if first.remedy else []),
+                "set min_nodes in the inventory so that bad nodes are left out",
+            ]
         )
     else:
         message = f"{workload.name} needs {needed} nodes, the selection has {len(used)}"
@@ -219,45 +267,50 @@ def _refuse(
     return Refusal(problem=problem, excluded=excluded)
 
 
-def _proves_fabric(world: World) -> bool:
+def _proves_fabric(world: PlannedWorld) -> bool:
     """Whether ranks of different machines are to meet through torch: nothing else is worth it.
 
     Nodes that are different machines to NCCL by its own variable do not share its fast paths
-    either. Nodes that Slurm is yet to give are not ours to try.
+    either. Nodes that a scheduler is yet to give are not ours to try.
     """
     identities = {str(place.spec.env.get("NCCL_HOSTID", "")) for place in world.places}
     distinct = len(identities) == len(world.places)
     together = same_machine(list(world.findings.values())) and not distinct
     has_torch = _has_torch(world.findings.values()) is True
-    asked = world.request.fabric_probe and not world.request.job.workload.program
     return (
         world.meets
         and len(world.places) > 1
         and not together
         and has_torch
-        and asked
-        and slurm_job.holds_nodes(world.request, world.launcher)
+        and world.request.fabric_probe
+        and _holds_nodes(world)
     )
+
+
+def _holds_nodes(world: PlannedWorld) -> bool:
+    """Whether the nodes are ours before the launch."""
+    scheduler = world.kind.scheduler
+    return scheduler is None or scheduler.holds_nodes(world.request.launcher_options)
 
 
 def _ground(
     request: RunRequest,
-    findings: Mapping[str, Finding],
-    places: Sequence[Place],
+    findings: Mapping[str, NodeFinding],
+    places: Sequence[RankPlacement],
     launcher: str,
-) -> Ground:
+) -> JobNeeds:
     facts = [finding.facts for finding in findings.values()]
-    return Ground(
+    return JobNeeds(
         shape=request.job.workload.shape,
-        communicates=launcher in NEEDS_RENDEZVOUS,
+        communicates=LAUNCHERS[launcher].ranks_meet,
         nodes=len(places),
-        gpus_everywhere=all(place.gpus for place in places),
+        lacking=tuple(place.spec.name for place in places if not place.gpus),
         ib_ports=sum(len(f.hcas) for f in facts),
         assumed=any(f.assumed for f in facts),
     )
 
 
-def _no_rung(falls: Sequence[Fall], excluded: tuple[Exclusion, ...]) -> Refusal:
+def _no_rung(falls: Sequence[Fallback], excluded: tuple[Exclusion, ...]) -> Refusal:
     """Rigid work that cannot communicate ends here, with what was found."""
     last = falls[-1]
     remedy = last.remedy or "repair the network between them, or leave nodes out: --nodes '!NAME'"

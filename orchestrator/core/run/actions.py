@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.core.base.wire_names import wire
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.plan import NodePlan
 
 
@@ -89,7 +89,7 @@ class ProbeLinks:
 class ProbeFabric:
     """Try a real collective over all ranks of the plan, and find who is to blame if it fails."""
 
-    rung: Rung
+    rung: CommMode
 
 
 @wire("Serve")
@@ -97,7 +97,7 @@ class ProbeFabric:
 class Serve:
     """Feed the ranks over SSH with what they work on: leases of samples, or averaged rounds."""
 
-    rung: Rung
+    rung: CommMode
 
 
 @wire("Classify")

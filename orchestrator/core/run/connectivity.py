@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.core.base.wire_names import wire
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.comm_modes import CommMode
 
 
 @wire("RendezvousOffered")
@@ -63,7 +63,7 @@ class FabricProbed:
     of the same nodes said so.
     """
 
-    rung: Rung
+    rung: CommMode
     ok: bool
     reason: str
     seconds: float

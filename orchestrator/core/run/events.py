@@ -107,12 +107,15 @@ class Prepared:
     """The node's Python environment is ready; ranks run under ``interpreter`` (a path on the node).
 
     ``modules`` maps the modules that the workload requires to their versions; absent = not
-    installed. ``slurm``: what Slurm told of the node, where it is to start the ranks.
+    installed. ``environment`` is what puts the environment of the interpreter in force: values that
+    only the node knows are ``{environment:NAME}``. ``slurm``: what Slurm told of the node, where it
+    is to start the ranks.
     """
 
     node: str
     interpreter: str
     modules: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
     slurm: SlurmNode | None = None
 
 
@@ -271,11 +274,17 @@ class Progressed:
 @wire("Collected")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """The node's outputs and logs are on the coordinator, verified by digest."""
+    """The node's outputs and logs are on the coordinator, verified by digest.
+
+    ``left`` outputs did not come, for the reasons in ``left_out``, which names the first of them.
+    """
 
     node: str
     files: int
     bytes: int
+    links: int = 0
+    left: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 @wire("Swept")

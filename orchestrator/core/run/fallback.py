@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.model.comm_modes import BETWEEN_NODES, Fall, Intent, Rung
+from orchestrator.core.model.comm_modes import BETWEEN_NODES, CommMode, Fallback, Intent
 from orchestrator.core.run.state import RunState
 
 
-def falls_unreached(state: RunState, problem: Problem) -> tuple[Fall, ...]:
+def falls_unreached(state: RunState, problem: Problem) -> tuple[Fallback, ...]:
     """Every rung between nodes falls where they cannot even open a connection."""
     assert state.plan is not None
     return tuple(
-        Fall(
-            rung=Rung(rung.rung),
+        Fallback(
+            rung=CommMode(rung.rung),
             reason=problem.message,
             seconds=state.mesh.seconds if state.mesh is not None else 0.0,
             attempt=state.attempt,
@@ -24,15 +24,15 @@ def falls_unreached(state: RunState, problem: Problem) -> tuple[Fall, ...]:
     )
 
 
-def fall_of(state: RunState, reason: str) -> Fall:
+def fall_of(state: RunState, reason: str) -> Fallback:
     """The present rung, which ranks were already using."""
     assert state.plan is not None
     if state.links is not None:
         seconds = state.links.seconds
     else:
         seconds = state.stall.silent_s if state.stall is not None else 0.0
-    return Fall(
-        rung=Rung(state.plan.rung),
+    return Fallback(
+        rung=CommMode(state.plan.rung),
         reason=reason,
         seconds=seconds,
         attempt=state.attempt,

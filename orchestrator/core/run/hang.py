@@ -83,7 +83,7 @@ def confirmed(
 # ---- blame -------------------------------------------------------------------------------------
 
 
-class Confidence(StrEnum):
+class HangConfidence(StrEnum):
     """How much the evidence carries."""
 
     CERTAIN = "certain"
@@ -100,7 +100,7 @@ class Blame:
     node: str
     rank: int | None
     reason: str
-    confidence: Confidence
+    confidence: HangConfidence
     waiting: str = ""
 
     @property
@@ -124,7 +124,7 @@ class _Witness:
 class _Finding:
     culprits: Sequence[_Witness]
     reason: str
-    confidence: Confidence
+    confidence: HangConfidence
 
 
 _Rule = Callable[[Sequence[_Witness]], _Finding | None]
@@ -143,8 +143,8 @@ def blame(inspections: Mapping[str, Inspection], suspects: Collection[int] = ())
     mute = [(node, i.problem) for node, i in inspections.items() if i.problem and i.reachable]
     if mute and not suspects:
         node, problem = mute[0]
-        reason = f"did not tell how its ranks are ({problem})"
-        return Blame(node=node, rank=None, reason=reason, confidence=Confidence.LIKELY)
+        reason = f"did not report on its ranks ({problem})"
+        return Blame(node=node, rank=None, reason=reason, confidence=HangConfidence.LIKELY)
     for rule in _COMPARISONS:
         if (found := _apply(rule, witnesses, suspects)) is not None:
             return _blame(found, witnesses)
@@ -199,7 +199,7 @@ def _stopped(witnesses: Sequence[_Witness]) -> _Finding | None:
     found = [w for w in witnesses if w.seen.state in STOPPED_STATES]
     traced = bool(found) and found[0].seen.state == "t"
     reason = "is held by a debugger" if traced else "is stopped (SIGSTOP)"
-    return _Finding(found, reason, Confidence.CERTAIN) if found else None
+    return _Finding(found, reason, HangConfidence.CERTAIN) if found else None
 
 
 def _uninterruptible(witnesses: Sequence[_Witness]) -> _Finding | None:
@@ -208,13 +208,13 @@ def _uninterruptible(witnesses: Sequence[_Witness]) -> _Finding | None:
         return None
     where = found[0].seen.waits_in
     reason = "is stuck in the kernel (uninterruptible sleep" + (f" in {where})" if where else ")")
-    return _Finding(found, reason, Confidence.CERTAIN)
+    return _Finding(found, reason, HangConfidence.CERTAIN)
 
 
 def _vanished(witnesses: Sequence[_Witness]) -> _Finding | None:
     found = [w for w in witnesses if w.seen.state in ("", "Z", "X")]
-    reason = "has no process any more, and its supervisor did not tell"
-    return _Finding(found, reason, Confidence.CERTAIN) if found else None
+    reason = "has no process any more; its supervisor recorded no exit"
+    return _Finding(found, reason, HangConfidence.CERTAIN) if found else None
 
 
 # ---- rules that compare ranks ------------------------------------------------------------------
@@ -234,7 +234,7 @@ def _behind(witnesses: Sequence[_Witness]) -> _Finding | None:
     # Who waits in one group's collective cannot be the cause of another group's wait.
     free = [w for w, _ in laggards.values() if not _waits_in_record(w.seen)]
     culprits = sorted(free or [w for w, _ in laggards.values()], key=lambda w: w.rank)
-    return _Finding(culprits, laggards[culprits[0].rank][1], Confidence.CERTAIN)
+    return _Finding(culprits, laggards[culprits[0].rank][1], HangConfidence.CERTAIN)
 
 
 def _mismatched(witnesses: Sequence[_Witness]) -> _Finding | None:
@@ -246,7 +246,7 @@ def _mismatched(witnesses: Sequence[_Witness]) -> _Finding | None:
             culprits = [w for w, place in places if place.operation == rare]
             number = places[0][1].entered
             reason = f"called {rare} as number {number} of group {group}, others {usual}"
-            return _Finding(culprits, reason, Confidence.LIKELY)
+            return _Finding(culprits, reason, HangConfidence.LIKELY)
     return None
 
 
@@ -282,7 +282,7 @@ def _apart(witnesses: Sequence[_Witness]) -> _Finding | None:
     elsewhere = [w for w in told if w.rank not in waiting]
     if waiting and elsewhere:
         name = Counter(waiting.values()).most_common(1)[0][0]
-        sure = Confidence.LIKELY if len(elsewhere) <= len(waiting) else Confidence.WEAK
+        sure = HangConfidence.LIKELY if len(elsewhere) <= len(waiting) else HangConfidence.WEAK
         return _Finding(elsewhere, f"is in {_top(elsewhere[0])}, not in {name}", sure)
     if waiting:
         return _minority(told, lambda w: waiting[w.rank], "waits in {0}, others in {1}")
@@ -299,7 +299,7 @@ def _minority(
     if not odd or count * 2 <= len(witnesses):
         return None
     text = reason.format(key(odd[0]), usual, top=_top(odd[0]))
-    return _Finding(odd, text, Confidence.LIKELY)
+    return _Finding(odd, text, HangConfidence.LIKELY)
 
 
 def _idle_gpu(witnesses: Sequence[_Witness]) -> _Finding | None:
@@ -310,7 +310,7 @@ def _idle_gpu(witnesses: Sequence[_Witness]) -> _Finding | None:
     if not spinning or not idle:
         return None
     count = f"{len(spinning)} other GPU" + ("s are" if len(spinning) > 1 else " is")
-    return _Finding(idle, f"leaves its GPU idle while {count} fully busy", Confidence.LIKELY)
+    return _Finding(idle, f"leaves its GPU idle while {count} fully busy", HangConfidence.LIKELY)
 
 
 def _waits_otherwise(witnesses: Sequence[_Witness]) -> _Finding | None:
@@ -319,10 +319,10 @@ def _waits_otherwise(witnesses: Sequence[_Witness]) -> _Finding | None:
     if len(told) > 2:
         found = _minority(told, lambda w: w.seen.waits_in, "is in {0}, most others in {1}")
         if found is not None:
-            return _Finding(found.culprits, found.reason, Confidence.WEAK)
+            return _Finding(found.culprits, found.reason, HangConfidence.WEAK)
     asleep = [w for w in told if w.seen.waits_in in SLEEPS]
     if asleep and len(asleep) < len(told):
-        return _Finding(asleep, f"sleeps ({asleep[0].seen.waits_in})", Confidence.WEAK)
+        return _Finding(asleep, f"sleeps ({asleep[0].seen.waits_in})", HangConfidence.WEAK)
     return None
 
 
@@ -330,11 +330,12 @@ def _quietest(witnesses: Sequence[_Witness]) -> _Finding | None:
     told = [w for w in witnesses if w.seen.quiet_s is not None]
     if not told:
         silent = "never wrote anything, nor did any other rank"
-        return _Finding(witnesses[:1], silent, Confidence.WEAK) if witnesses else None
+        return _Finding(witnesses[:1], silent, HangConfidence.WEAK) if witnesses else None
     first = max(told, key=lambda w: w.seen.quiet_s or 0.0)
     where = next(iter((*first.seen.stack, first.seen.waits_in)), "")
-    reason = f"fell silent first, {first.seen.quiet_s:.0f} s ago" + (where and f", in {where}")
-    return _Finding([first], reason, Confidence.WEAK)
+    when = f"{first.seen.quiet_s:.0f} s ago" + (where and f", in {where}")
+    reason = f"was the first rank to stop producing output ({when})"
+    return _Finding([first], reason, HangConfidence.WEAK)
 
 
 _FACTS: tuple[_Rule, ...] = (_stopped, _uninterruptible, _vanished)

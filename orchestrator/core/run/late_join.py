@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from orchestrator.core.launchers import slurm_job
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core import launchers
+from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.workload import Shape
 from orchestrator.core.planning.planning import join
 from orchestrator.core.run.state import NodeState, RunState
@@ -17,10 +17,10 @@ NOT_READY = "not ready when the work began"
 def may_begin(state: RunState) -> bool:
     """Divisible work begins as soon as the inventory's ``min_nodes`` are ready; others join it.
 
-    Not under Slurm: a job has the nodes that it began with.
+    Not under a scheduler: a job has the nodes that it began with.
     """
     request = state.request
-    if request.launcher == slurm_job.NAME:
+    if launchers.scheduler(request.launcher) is not None:
         return False
     enough = request.cluster.min_nodes
     if enough is None or request.job.workload.shape is not Shape.DIVISIBLE:
@@ -31,9 +31,9 @@ def may_begin(state: RunState) -> bool:
 
 def late_nodes(state: RunState) -> Iterator[tuple[str, NodeState]]:
     """Nodes that were not ready when the work began, and that may still take part."""
-    if state.plan is None or state.plan.rung != Rung.LEASES or state.halted:
+    if state.plan is None or state.plan.rung != CommMode.LEASES or state.halted:
         return
-    if state.plan.launcher == slurm_job.NAME:
+    if launchers.scheduler(state.plan.launcher) is not None:
         return
     planned = {share.name for share in state.plan.nodes}
     for name, node in state.nodes.items():

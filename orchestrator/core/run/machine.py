@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from orchestrator.core.base.wire_names import wire_name
-from orchestrator.core.model.comm_modes import APART, Rung
+from orchestrator.core.model.comm_modes import APART, CommMode
 from orchestrator.core.model.plan import NodePlan, Plan, Rendezvous
 from orchestrator.core.model.request import Budgets
 from orchestrator.core.planning.planning import Refusal, plan
@@ -276,7 +276,7 @@ def _wanted(state: RunState) -> Iterator[Action]:
     elif state.plan.meets and state.plan.rendezvous is None:
         yield from _wanted_for_rendezvous(state, state.plan)
     elif state.fabric is None and state.plan.proves_fabric:
-        yield ProbeFabric(rung=Rung(state.plan.rung))
+        yield ProbeFabric(rung=CommMode(state.plan.rung))
     else:
         yield from (Launch(node=share.name, share=share) for share in state.plan.nodes)
 
@@ -324,7 +324,7 @@ def _wanted_after_launch(state: RunState) -> Iterator[Action]:
     for name, node in late_nodes(state):
         yield from _wanted_before_launch(name, node)
     if state.plan.rung in APART and not state.halted:
-        yield Serve(rung=Rung(state.plan.rung))
+        yield Serve(rung=CommMode(state.plan.rung))
     if _is_served(state):
         return
     if all(_is_done(node) for _, node in state.planned()):
@@ -335,7 +335,7 @@ def _wanted_after_launch(state: RunState) -> Iterator[Action]:
 def _is_served(state: RunState) -> bool:
     """Whether leases are not accounted for yet: their service says so itself, or fails."""
     over = state.unserved or (state.divided is not None and state.divided.final)
-    return f"Serve/{Rung.LEASES.value}" in state.issued and not over
+    return f"Serve/{CommMode.LEASES.value}" in state.issued and not over
 
 
 def _wanted_of_node(state: RunState, share: NodePlan) -> Iterator[Action]:

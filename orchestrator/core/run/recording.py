@@ -10,7 +10,7 @@ from typing import assert_never
 
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.fabric.fabric_verdict import remedy_for
-from orchestrator.core.model.comm_modes import Fall
+from orchestrator.core.model.comm_modes import Fallback
 from orchestrator.core.run.connectivity import (
     Classified,
     FabricProbed,
@@ -159,7 +159,7 @@ def _record_fabric(state: RunState, event: FabricProbed) -> RunState:
         return state
     if event.ok:
         return replace(state, fabric=event)
-    fall = Fall(
+    fall = Fallback(
         rung=event.rung,
         reason=event.reason,
         seconds=event.seconds,

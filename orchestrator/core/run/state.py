@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.core.base.outcome import succeeded
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.model.checks import Finding
-from orchestrator.core.model.comm_modes import Fall
+from orchestrator.core.model.checks import NodeFinding
+from orchestrator.core.model.comm_modes import Fallback
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
@@ -84,14 +84,15 @@ class NodeState:
         return (self.connected and self.ready) or self.problem is not None or self.lost is not None
 
     @property
-    def finding(self) -> Finding | None:
+    def finding(self) -> NodeFinding | None:
         """What the plan needs to know; None until ready."""
         if self.facts is None or self.prepared is None:
             return None
-        return Finding(
+        return NodeFinding(
             facts=self.facts,
             interpreter=self.prepared.interpreter,
             modules=self.prepared.modules,
+            environment=self.prepared.environment,
             slurm=self.prepared.slurm,
         )
 
@@ -132,7 +133,7 @@ class RunState:
     occupied: Occupied | None = None
     port: int | None = None
     offers: int = 0
-    falls: tuple[Fall, ...] = ()
+    falls: tuple[Fallback, ...] = ()
     mesh: LinksProbed | None = None
     fabric: FabricProbed | None = None
     links: LinksBroken | None = None
@@ -238,7 +239,7 @@ def new_state(request: RunRequest) -> RunState:
     return RunState(request=request, nodes=nodes)
 
 
-def next_attempt(state: RunState, epoch: int, falls: tuple[Fall, ...] = ()) -> RunState:
+def next_attempt(state: RunState, epoch: int, falls: tuple[Fallback, ...] = ()) -> RunState:
     """The beginning of another attempt: nothing of the last one counts but where it may have left
     something. ``falls`` are the rungs of the ladder that are not tried again.
     """

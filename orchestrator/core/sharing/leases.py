@@ -41,14 +41,14 @@ Worker = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class LeaseGrant:
     """Groups for one worker, in the order in which it is to work."""
 
     worker: Worker
     groups: tuple[int, ...]
 
 
-class Seat:
+class WorkerState:
     """What is known of one worker. ``held``: its groups in order, the first one is being worked on.
 
     ``pace`` in seconds a sample. ``since``: when it began with its first group; ``alive``: when it
@@ -81,11 +81,11 @@ class Leases:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._seats: dict[Worker, Seat] = {}
+        self._seats: dict[Worker, WorkerState] = {}
         self._fresh = 0
         self._back: deque[int] = deque()
         self._returns: dict[int, int] = {}
-        self._holders: dict[int, list[Seat]] = {}  # of groups that are not settled
+        self._holders: dict[int, list[WorkerState]] = {}  # of groups that are not settled
         self._open = ledger.groups
         self._recalls: list[tuple[Worker, int]] = []
 
@@ -103,7 +103,7 @@ class Leases:
 
     def join(self, worker: Worker, now: float) -> None:
         """A worker is ready for its first lease, whenever that is."""
-        self._seats.setdefault(worker, Seat(worker, now))
+        self._seats.setdefault(worker, WorkerState(worker, now))
 
     def leave(self, worker: Worker) -> list[int]:
         """A worker is gone: what it held goes to others. The groups that are given up."""
@@ -176,17 +176,17 @@ class Leases:
                 seat.late = True
         return given_up
 
-    def recalls(self) -> list[Grant]:
+    def recalls(self) -> list[LeaseGrant]:
         """Groups that their workers need not begin any more; each is told once."""
         gone: dict[Worker, list[int]] = {}
         for worker, group in self._recalls:
             gone.setdefault(worker, []).append(group)
         self._recalls.clear()
-        return [Grant(worker, tuple(groups)) for worker, groups in gone.items()]
+        return [LeaseGrant(worker, tuple(groups)) for worker, groups in gone.items()]
 
     # ---- who gets what --------------------------------------------------------------------------
 
-    def assign(self, now: float) -> list[Grant]:
+    def assign(self, now: float) -> list[LeaseGrant]:
         """Leases for everybody who needs one now."""
         typical = self._typical()
         able = [seat for seat in self._seats.values() if not seat.late]
@@ -200,8 +200,8 @@ class Leases:
         return grants
 
     def _lease(
-        self, hungry: Sequence[Seat], loads: dict[Worker, tuple[float, float]], now: float
-    ) -> Iterator[Grant]:
+        self, hungry: Sequence[WorkerState], loads: dict[Worker, tuple[float, float]], now: float
+    ) -> Iterator[LeaseGrant]:
         known = [(backlog, each) for backlog, each in loads.values() if each]
         end = _finish(known, self.unassigned) if hungry else 0.0
         plenty = self.unassigned >= PLENTY * len(loads)
@@ -215,11 +215,11 @@ class Leases:
             for group in groups:
                 self._hold(seat, group, now)
             if groups:
-                yield Grant(seat.worker, tuple(groups))
+                yield LeaseGrant(seat.worker, tuple(groups))
 
     def _beside(
-        self, idle: Sequence[Seat], loads: dict[Worker, tuple[float, float]], now: float
-    ) -> Iterator[Grant]:
+        self, idle: Sequence[WorkerState], loads: dict[Worker, tuple[float, float]], now: float
+    ) -> Iterator[LeaseGrant]:
         """Nothing is left to lease: take over what slower workers would end last."""
         if not idle:
             return
@@ -236,14 +236,14 @@ class Leases:
                 self._release(other, [group])
                 self._recall(other, group)
             self._hold(seat, group, now)
-            yield Grant(seat.worker, (group,))
+            yield LeaseGrant(seat.worker, (group,))
 
-    def _gains(self, each: float, other: Seat, backlog: float) -> bool:
+    def _gains(self, each: float, other: WorkerState, backlog: float) -> bool:
         last = next(reversed(other.held))
         alone = len(self._holders.get(last, ())) == 1
         return alone and backlog > BESIDE_TIMES * each + BESIDE_S
 
-    def _load(self, seat: Seat, typical: float, now: float) -> tuple[float, float]:
+    def _load(self, seat: WorkerState, typical: float, now: float) -> tuple[float, float]:
         """(seconds until it has done what it holds, seconds that it takes for a group)."""
         each = self._ledger.group * (typical if seat.pace is None else seat.pace)
         if not seat.held:
@@ -257,7 +257,7 @@ class Leases:
         paces = [seat.pace for seat in self._seats.values() if seat.pace is not None]
         return sum(paces) / len(paces) if paces else 0.0
 
-    def _patience(self, seat: Seat, typical: float) -> float:
+    def _patience(self, seat: WorkerState, typical: float) -> float:
         if seat.pace is not None:
             return max(LATE_S, LATE_TIMES * seat.pace * self._ledger.group)
         if not typical:
@@ -279,13 +279,13 @@ class Leases:
                 count -= 1
                 yield group
 
-    def _hold(self, seat: Seat, group: int, now: float) -> None:
+    def _hold(self, seat: WorkerState, group: int, now: float) -> None:
         if not seat.held:
             seat.since = seat.alive = now
         seat.held[group] = None
         self._holders.setdefault(group, []).append(seat)
 
-    def _release(self, seat: Seat, groups: Iterable[int]) -> list[int]:
+    def _release(self, seat: WorkerState, groups: Iterable[int]) -> list[int]:
         """The groups that nobody holds any more."""
         free: list[int] = []
         for group in groups:
@@ -297,7 +297,7 @@ class Leases:
                     free.append(group)
         return free
 
-    def _take_back(self, seat: Seat, groups: Iterable[int]) -> list[int]:
+    def _take_back(self, seat: WorkerState, groups: Iterable[int]) -> list[int]:
         given_up: list[int] = []
         for group in self._release(seat, list(groups)):
             self._returns[group] = self._returns.get(group, 0) + 1
@@ -306,7 +306,7 @@ class Leases:
             self._back.append(group)
         return given_up
 
-    def _recall(self, seat: Seat, group: int) -> None:
+    def _recall(self, seat: WorkerState, group: int) -> None:
         if seat.drop(group):
             self._recalls.append((seat.worker, group))
 

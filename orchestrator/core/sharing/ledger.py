@@ -14,7 +14,7 @@ DIGEST_BYTES = 32
 _DONE, _FAILED, _DUPLICATE, _CONFLICT = 1, 2, 4, 8
 
 
-class Answer(StrEnum):
+class Acceptance(StrEnum):
     """What an output is to the ledger: the first one, the same again, or another one."""
 
     ACCEPTED = "accepted"
@@ -23,7 +23,7 @@ class Answer(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class OutputLocation:
     """Where an output was written down: numbers that mean something to whoever reads it."""
 
     source: int
@@ -74,7 +74,9 @@ class Ledger:
     def is_settled(self, group: int) -> bool:
         return not self._left[group]
 
-    def accept(self, index: int, digest: bytes, place: Place, seconds: float) -> Answer:
+    def accept(
+        self, index: int, digest: bytes, place: OutputLocation, seconds: float
+    ) -> Acceptance:
         """An output of sample ``index``; one of a sample that was given up counts after all."""
         marks = self._marks[index]
         if marks & _DONE:
@@ -88,17 +90,17 @@ class Ledger:
         self._digests[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)] = digest
         self._sources[index], self._offsets[index] = place.source, place.offset
         self._sizes[index], self._seconds[index] = place.size, seconds
-        return Answer.ACCEPTED
+        return Acceptance.ACCEPTED
 
-    def _repeat(self, index: int, digest: bytes) -> Answer:
+    def _repeat(self, index: int, digest: bytes) -> Acceptance:
         marks = self._marks[index]
         same = self.digest(index) == digest
         self.duplicates += not marks & _DUPLICATE
         self.conflicts += not same and not marks & _CONFLICT
         self._marks[index] = marks | _DUPLICATE | (0 if same else _CONFLICT)
-        return Answer.DUPLICATE if same else Answer.CONFLICT
+        return Acceptance.DUPLICATE if same else Acceptance.CONFLICT
 
-    def give_up(self, index: int) -> bool:
+    def fail_groups(self, index: int) -> bool:
         """Nobody can do sample ``index``; False if that, or its output, is known already."""
         if self._marks[index] & (_DONE | _FAILED):
             return False
@@ -110,11 +112,11 @@ class Ledger:
     def digest(self, index: int) -> bytes:
         return bytes(self._digests[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)])
 
-    def place(self, index: int) -> Place | None:
+    def place(self, index: int) -> OutputLocation | None:
         """Where the accepted output is; None if there is none."""
         if not self._marks[index] & _DONE:
             return None
-        return Place(self._sources[index], self._offsets[index], self._sizes[index])
+        return OutputLocation(self._sources[index], self._offsets[index], self._sizes[index])
 
     def latencies(self) -> list[float]:
         """Seconds of every accepted output, sorted."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from orchestrator.core.tuning.merging import Tuned, merge
 from orchestrator.core.tuning.risky_settings import warnings
 from orchestrator.core.tuning.rules import Situation, derive, visible_devices
-from orchestrator.core.tuning.variable_sources import FACTS, FILE, LAUNCHER, USER
+from orchestrator.core.tuning.variable_sources import FACTS, FILE, LAUNCHER, USER, derived
 
 __all__ = [
     "FACTS",
@@ -19,6 +19,7 @@ __all__ = [
     "Situation",
     "Tuned",
     "derive",
+    "derived",
     "merge",
     "visible_devices",
     "warnings",

@@ -113,7 +113,7 @@ def hca_list(choice: Choice) -> Variable:
         why = f"none of {len(choice.facts.hcas)} ports is active: NCCL uses sockets"
         return left("NCCL_IB_HCA", "hca-none-active", why, _evidence(choice))
     if not choice.kept_out:
-        why = f"all {len(ports)} ports are active and equal: NCCL takes them all by itself"
+        why = f"all {len(ports)} ports are active and equal: NCCL uses all of them by default"
         return left("NCCL_IB_HCA", "hca-all-alike", why, _evidence(choice))
     reasons = ", ".join(f"{port.name}:{port.port} ({why})" for port, why in choice.kept_out)
     return derived(

@@ -29,7 +29,7 @@ def gid_treatment(ports: Sequence[Hca]) -> Variable:
     if all(not gid.kind for port in roce for gid in port.gids):
         return left(index, "gid-unseen", "the kinds of the GIDs could not be read: left to NCCL")
     if all("IPv4" in _families(port) for port in roce):
-        why = "RoCE v2 with IPv4 is there, which is what NCCL looks for by itself"
+        why = "RoCE v2 with IPv4 is present, which NCCL selects by default"
         return left(index, "gid-roce-auto", why, _evidence(roce))
     if all("IPv6" in _families(port) for port in roce):
         why = "RoCE v2 GIDs are of IPv6 only, and NCCL looks for IPv4"
@@ -37,7 +37,7 @@ def gid_treatment(ports: Sequence[Hca]) -> Variable:
     if not any(usable_gids(port) for port in roce) and all(_old(port) for port in roce):
         why = "the ports speak RoCE v1 only, and NCCL looks for v2"
         return derived("NCCL_IB_ROCE_VERSION_NUM", "1", "gid-roce-v1", why, _evidence(roce))
-    why = "the ports have no family of RoCE v2 addresses in common: orchestrate doctor tells more"
+    why = "the ports have no family of RoCE v2 addresses in common: see orchestrate doctor"
     return left(index, "gid-roce-mixed", why, _evidence(roce))
 
 

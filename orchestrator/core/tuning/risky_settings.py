@@ -6,6 +6,7 @@ They are warned about, never changed: the user's setting wins.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ def _is_off(value: str) -> bool:
 
 
 def _is_fixed(value: str) -> bool:
-    return value.isdigit()
+    return _NUMBER.fullmatch(value) is not None
 
 
 def _is_ring_only(value: str) -> bool:
@@ -59,9 +60,12 @@ def _is_ring_only(value: str) -> bool:
 
 
 def _is_long(value: str) -> bool:
-    return value.isdigit() and int(value) > MAX_TIMEOUT
+    return _is_fixed(value) and int(value) > MAX_TIMEOUT
 
 
+_VARIABLE = re.compile(r"\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\})", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_AS_WRITTEN = "variables are not expanded here: it reaches the ranks as it is written"
 _SWITCH = "a switch for diagnosis that was left on: {} is lost silently"
 # (rule, variable, when it is a habit, why)
 RULES: tuple[tuple[str, str, Judge, str], ...] = (
@@ -132,6 +136,8 @@ def habits(
             excused = rule == "habit-one-connection" and "megatron" in modules
             if name == variable and is_habit(value) and not excused:
                 found.append(Habit(rule=rule, name=name, value=shown, why=why))
+        if isinstance(text, str) and _VARIABLE.search(text):
+            found.append(Habit(rule="habit-variable", name=name, value=shown, why=_AS_WRITTEN))
         misspelt = _misspelt(name)
         if misspelt:
             found.append(Habit(rule="habit-unknown-name", name=name, value=shown, why=misspelt))

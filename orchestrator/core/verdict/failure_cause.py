@@ -9,7 +9,7 @@ from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.outcome import describe, succeeded
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.fabric.fabric_verdict import listing
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.connectivity import LinksBroken
 from orchestrator.core.run.events import Divided, Occupied, Phase, RankExited
@@ -82,7 +82,7 @@ def _incomplete_apart(state: RunState) -> Cause | None:
     if (broken := _broken_service(state)) is not None:
         return broken
     assert state.plan is not None
-    if state.plan.rung == Rung.LEASES:
+    if state.plan.rung == CommMode.LEASES:
         return _unfinished_work(state, state.divided or Divided(total=0, done=0))
     return None if any_node_done(state) else _first_of_all(state)
 
@@ -118,8 +118,8 @@ def _unfinished_work(state: RunState, work: Divided) -> Cause | None:
     if work.conflicts:
         failure = FailureResult(
             id="OR-WORK-002",
-            cause=f"{work.conflicts} samples were answered twice, with different outputs",
-            remedy="a machine computes wrong, or the workload is not deterministic: "
+            cause=f"{work.conflicts} samples have conflicting outputs",
+            remedy="faulty hardware or a nondeterministic workload: "
             f"orchestrate logs {state.request.run_id} shows what each node wrote",
         )
         return failure, ExitCode.RUN_FAILED
@@ -128,7 +128,7 @@ def _unfinished_work(state: RunState, work: Divided) -> Cause | None:
     if work.failed:
         failure = FailureResult(
             id="OR-WORK-003",
-            cause=f"{work.failed} of {work.total} samples could not be done",
+            cause=f"{work.failed} of {work.total} samples failed",
             remedy=f"orchestrate logs {state.request.run_id}",
         )
         return failure, ExitCode.RUN_FAILED
@@ -157,7 +157,7 @@ def _cut(state: RunState, broken: LinksBroken) -> FailureResult:
         "and the ranks make no progress)",
         node=broken.links[0][0] if broken.links else None,
         remedy=f"repair the network between them; orchestrate resume --retry "
-        f"{state.request.run_id} goes on from the checkpoints",
+        f"{state.request.run_id} continues from the checkpoints",
         others=_others(state),
     )
 
@@ -210,11 +210,11 @@ def _lapsed(state: RunState) -> FailureResult:
     lease_s = state.request.budgets.lease_s or 0.0
     return FailureResult(
         id="OR-LEASE-001",
-        cause=f"the ranks on {node} ended themselves: no word from the coordinator for "
-        f"{lease_s:g} s",
+        cause=f"ranks on {node} exited: lease expired after {lease_s:g} s without a "
+        "coordinator heartbeat",
         node=node,
-        remedy=f"orchestrate resume {state.request.run_id} goes on from the checkpoints; "
-        "--unattended continue lets ranks go on without a coordinator",
+        remedy=f"orchestrate resume {state.request.run_id} continues from the checkpoints; "
+        "--unattended continue lets ranks run without a coordinator",
     )
 
 
@@ -225,7 +225,7 @@ def _unfinished(state: RunState, plan: Plan) -> Cause | None:
         for rank in sorted(set(share.ranks) - well):
             failure = FailureResult(
                 id="OR-RUN-002",
-                cause=f"nothing tells how rank {rank} on {share.name} ended",
+                cause=f"rank {rank} on {share.name}: no exit status recorded",
                 node=share.name,
                 rank=rank,
                 remedy=_read_logs(state, share.name, rank),

@@ -17,26 +17,30 @@ SAME_MOMENT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Word:
+class LauncherError:
     """What an id means to the user. ``code`` is the exit code of a run that failed of it."""
 
     remedy: str
     code: ExitCode = ExitCode.RUN_FAILED
 
 
-WORDS: Mapping[str, Word] = {
-    "OR-SLURM-001": Word(
+WORDS: Mapping[str, LauncherError] = {
+    "OR-SLURM-001": LauncherError(
         remedy="install Slurm's client commands there, or choose --launcher torchrun"
     ),
-    "OR-SLURM-002": Word(remedy="correct --slurm-option; sinfo on the node shows partitions"),
-    "OR-SLURM-003": Word(
+    "OR-SLURM-002": LauncherError(
+        remedy="correct --slurm-option; sinfo on the node shows partitions"
+    ),
+    "OR-SLURM-003": LauncherError(
         remedy="--wait SECONDS lets the job wait longer; squeue on the node shows for what",
         code=ExitCode.BUSY,
     ),
-    "OR-SLURM-004": Word(
+    "OR-SLURM-004": LauncherError(
         remedy="look at slurmd's log on those nodes, or leave them out with --nodes"
     ),
-    ENDED_BY_SLURM: Word(remedy="ask for more time with --timeout, then orchestrate resume RUN"),
+    ENDED_BY_SLURM: LauncherError(
+        remedy="ask for more time with --timeout, then orchestrate resume RUN"
+    ),
 }
 
 
@@ -46,7 +50,7 @@ class OwnError:
 
     id: str
     cause: str
-    word: Word
+    word: LauncherError
 
 
 def own_error(ending: RankExited | ProcessExited) -> OwnError | None:

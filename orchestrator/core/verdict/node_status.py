@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.core.base.outcome import describe
-from orchestrator.core.model.comm_modes import Intent, Rung
+from orchestrator.core.model.comm_modes import CommMode, Intent
 from orchestrator.core.run.state import Ending, NodeState, RunState
 from orchestrator.core.verdict.failure_cause import ending_name, first_cause
 from orchestrator.core.verdict.result import NOT_LOOKED_AT, NodeResult, RungResult
@@ -18,7 +18,7 @@ def rungs_of(state: RunState) -> Iterator[RungResult]:
     """Best first: what failed and how long it took to know, what was used, what was not needed."""
     falls = {fall.rung: fall for fall in state.falls}
     for rung in state.plan.ladder if state.plan else ():
-        fall = falls.get(Rung(rung.rung))
+        fall = falls.get(CommMode(rung.rung))
         if fall is not None:
             yield RungResult(
                 rung=rung.rung, outcome="failed", reason=fall.reason, seconds=fall.seconds
@@ -47,12 +47,13 @@ def nodes_of(state: RunState) -> Iterator[NodeResult]:
         excluded = state.refusal.excluded
     reasons = {exclusion.node: exclusion.reason for exclusion in excluded}
     cause = first_cause(state)
+    ranks = {share.name: len(share.ranks) for share in state.plan.nodes} if state.plan else {}
     for name, node in state.nodes.items():
         if name in reasons:
             yield NodeResult(name=name, state="excluded", reason=reasons[name])
         else:
             label, reason = _node_state(state, name, node, cause)
-            yield NodeResult(name=name, state=label, reason=reason)
+            yield NodeResult(name=name, state=label, reason=reason, ranks=ranks.get(name, 0))
 
 
 def _came_to_its_end(state: RunState, node: str) -> bool:
@@ -69,7 +70,7 @@ def _node_state(
     if node.swept is not None and not node.swept.clean:
         return "dirty", f"still running: {', '.join(node.swept.survivors)}"
     if node.swept is not None and node.swept.gpu_drained is False:
-        return "dirty", "no process is left, but GPU memory did not come back"
+        return "dirty", "all processes exited, but GPU memory was not freed"
     if node.problem is not None:
         return "failed", node.problem.message
     if state.hang is not None and state.hang.node == name:

@@ -9,9 +9,10 @@ from enum import StrEnum
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.diagnosis.diagnosis_model import Diagnosis
+from orchestrator.core.model.workload import Direction
 
 # Why a node of a run that was stopped before its launch may not be clean.
-NOT_LOOKED_AT = "an earlier attempt may have left something there, and nobody looked"
+NOT_LOOKED_AT = "an earlier attempt may have left processes or files; not checked"
 SCHEMA_VERSION = 1
 
 
@@ -37,25 +38,29 @@ class Verdict(StrEnum):
 @wire("MetricResult")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricResult:
-    """A figure with its gate; ``value`` None = the workload did not report it."""
+    """A figure with its gate; ``value`` None = the workload did not report it. ``direction``: which
+    change is for the better.
+    """
 
     value: float | None
     unit: str
     verdict: Verdict = Verdict.UNGATED
     min: float | None = None
     max: float | None = None
+    direction: Direction = Direction.INFO
 
 
 @wire("NodeResult")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeResult:
     """How one node ended: ``used``, ``excluded``, ``failed``, ``lost``, ``stopped`` or
-    ``dirty``.
+    ``dirty``. ``ranks``: how many it was given.
     """
 
     name: str
     state: str
     reason: str = ""
+    ranks: int = 0
 
 
 @wire("RungResult")
@@ -67,6 +72,20 @@ class RungResult:
     outcome: str
     reason: str
     seconds: float | None = None
+
+
+@wire("OutputsResult")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputsResult:
+    """What came of one node's outputs. ``left`` did not; ``left_out`` names the first of them with
+    the reasons, a file in the run's folder all.
+    """
+
+    files: int
+    bytes: int
+    links: int = 0
+    left: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 @wire("Samples")
@@ -115,6 +134,7 @@ class Result:
     ladder: tuple[RungResult, ...] = ()
     nodes: tuple[NodeResult, ...] = ()
     metrics: Mapping[str, MetricResult] = field(default_factory=dict)
+    outputs: Mapping[str, OutputsResult] = field(default_factory=dict)
     samples: Samples | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     failure: FailureResult | None = None
@@ -130,3 +150,8 @@ class Result:
             for node in self.nodes
             if node.state not in {"excluded", "unused"} and node.reason != NOT_LOOKED_AT
         )
+
+    @property
+    def stayed(self) -> tuple[NodeResult, ...]:
+        """The nodes that a run that got through was not without at its end."""
+        return tuple(node for node in self.used if node.state not in {"lost", "failed"})

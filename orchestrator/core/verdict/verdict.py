@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.model.workload import Gate, Metric
+from orchestrator.core.model.workload import Direction, Gate, Metric
 from orchestrator.core.run.events import Divided
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.failure_cause import failure_of
@@ -14,11 +14,14 @@ from orchestrator.core.verdict.node_status import is_degraded, nodes_of, rungs_o
 from orchestrator.core.verdict.result import (
     FailureResult,
     MetricResult,
+    OutputsResult,
     Result,
     Samples,
     Status,
     Verdict,
 )
+
+MAX_LEFT_OUT = 3
 
 
 def conclude(state: RunState, *, timings: Mapping[str, float], report: str) -> Result:
@@ -47,9 +50,35 @@ def conclude(state: RunState, *, timings: Mapping[str, float], report: str) -> R
         samples=_samples(state.divided),
         timings=timings,
         failure=failure,
-        warnings=state.plan.warnings if state.plan else (),
+        outputs=dict(_outputs(state)),
+        warnings=(*(state.plan.warnings if state.plan else ()), *_left_on_nodes(state)),
         report=report,
     )
+
+
+def _outputs(state: RunState) -> Iterator[tuple[str, OutputsResult]]:
+    for name, node in state.nodes.items():
+        if (came := node.collected) is not None:
+            yield (
+                name,
+                OutputsResult(
+                    files=came.files,
+                    bytes=came.bytes,
+                    links=came.links,
+                    left=came.left,
+                    left_out=came.left_out,
+                ),
+            )
+
+
+def _left_on_nodes(state: RunState) -> Iterator[str]:
+    """Per node, which outputs did not come."""
+    for name, came in _outputs(state):
+        if came.left:
+            named = "; ".join(came.left_out[:MAX_LEFT_OUT])
+            more = "; ..." if came.left > MAX_LEFT_OUT else ""
+            noun = "output" if came.left == 1 else "outputs"
+            yield f"{name}: {came.left} {noun} did not come: {named}{more}"
 
 
 def judge(value: float | None, gate: Gate | None) -> Verdict:
@@ -88,6 +117,7 @@ def _metrics(state: RunState) -> Iterator[tuple[str, MetricResult]]:
                 verdict=judge(value, gate),
                 min=gate.min if gate else None,
                 max=gate.max if gate else None,
+                direction=metric.direction if metric else Direction.INFO,
             ),
         )
 

@@ -149,7 +149,7 @@ async def _clear(link: NodeLink, state: RunState, share: NodePlan | None) -> str
         if held is Held.BY_US:
             wrong.append("its locks are still held")
         if held is Held.BY_NOBODY and swept.gpu_drained is False:
-            wrong.append("GPU memory did not come back")
+            wrong.append("GPU memory was not freed")
     await link.request("clean", named, timeout_s=VISIT_S)
     if await _shares(link, named["run"]) != []:
         wrong.append("its folder is still there")

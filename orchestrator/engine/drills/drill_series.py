@@ -11,7 +11,14 @@ from typing import Protocol
 
 from orchestrator.adapters.store.run_list import write_result
 from orchestrator.core.base.errors import BusyError, ExitCode, OrchestrateError, PreflightError
-from orchestrator.core.drill import NOTHING_LEFT, Drill, DrillOutcome, Finding, Kept, judge_all
+from orchestrator.core.drill import (
+    NOTHING_LEFT,
+    Drill,
+    DrillFinding,
+    DrillOutcome,
+    PromiseKept,
+    judge_all,
+)
 from orchestrator.core.run.events import StopKind
 from orchestrator.engine.drills.aftermath import Left, clear_up, reach_all
 from orchestrator.engine.drills.faults import PROCEDURES, NotPossible
@@ -31,7 +38,7 @@ class Audience(Protocol):
         """The drill is over, and cleared up if that was possible."""
 
 
-class Interrupted(OrchestrateError):
+class DrillInterrupted(OrchestrateError):
     """The user asked for the end of the drills."""
 
     exit_code = ExitCode.INTERRUPTED
@@ -48,7 +55,7 @@ class Ending:
     def exit_code(self) -> ExitCode:
         if self.error is not None:
             return self.error.exit_code
-        broken = any(outcome.verdict is Kept.BROKEN for outcome in self.outcomes)
+        broken = any(outcome.verdict is PromiseKept.BROKEN for outcome in self.outcomes)
         return ExitCode.RUN_FAILED if broken else ExitCode.DONE
 
 
@@ -75,7 +82,7 @@ class _Series:
 
     def on_stop(self, kind: StopKind, by: str) -> None:
         del kind
-        self._error = self._error or Interrupted(f"interrupted by {by}", id="OR-DRILL-002")
+        self._error = self._error or DrillInterrupted(f"interrupted by {by}", id="OR-DRILL-002")
         self.on_leave()
 
     def on_leave(self) -> None:
@@ -109,7 +116,7 @@ class _Series:
         judged = judge_all(drill, _with(scene, left), why)
         if reason:
             # Only what is left of a drill that was not run can be held against anybody.
-            asked = isinstance(self._error, Interrupted)
+            asked = isinstance(self._error, DrillInterrupted)
             unclean = not asked and any(not one.unreachable for one in left)
             judged = tuple(j for j in judged if unclean and j.promise.name == NOTHING_LEFT)
         outcome = DrillOutcome(
@@ -140,7 +147,7 @@ class _Series:
     @property
     def _interrupted(self) -> str:
         """What was measured while the user interfered says nothing."""
-        return self._error.what if isinstance(self._error, Interrupted) else ""
+        return self._error.what if isinstance(self._error, DrillInterrupted) else ""
 
     async def _clear_up(self, scene: Scene) -> list[Left]:
         if not scene.folder.path.exists():
@@ -163,7 +170,7 @@ class _Series:
         path = scene.folder.path
         if not path.exists():
             return ""
-        if outcome.verdict is not Kept.BROKEN and not left:
+        if outcome.verdict is not PromiseKept.BROKEN and not left:
             shutil.rmtree(path, ignore_errors=True)
             return ""
         if scene.result is not None:
@@ -171,6 +178,6 @@ class _Series:
         return str(path)
 
 
-def _with(scene: Scene, left: Sequence[Left]) -> dict[str, Finding]:
+def _with(scene: Scene, left: Sequence[Left]) -> dict[str, DrillFinding]:
     wrong = "; ".join(f"{one.node}: {one.wrong}" for one in left)
-    return {**scene.findings, NOTHING_LEFT: Finding(wrong=wrong)}
+    return {**scene.findings, NOTHING_LEFT: DrillFinding(wrong=wrong)}

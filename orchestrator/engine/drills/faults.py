@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from orchestrator.core import drill as core
-from orchestrator.core.drill import Finding
+from orchestrator.core.drill import DrillFinding
 from orchestrator.core.run.events import StopKind, StopRequested
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
@@ -77,7 +77,7 @@ async def kill_coordinator(scene: Scene) -> None:
         at = await apart.kill()
     scene.begin(resume)
     await scene.until(scene.heard, FOLLOWED_S, "lines after the takeover")
-    scene.findings[core.TAKEN_OVER] = Finding(seconds=scene.clock.monotonic() - at)
+    scene.findings[core.TAKEN_OVER] = DrillFinding(seconds=scene.clock.monotonic() - at)
     await scene.over()
     scene.findings[core.LOGS] = _unless(_started_again(apart.state, scene.state), scene.goes_on())
 
@@ -94,7 +94,7 @@ async def lease(scene: Scene) -> None:
     scene.begin(partial(resume, stop=asked))
     await scene.over()
     wrong = core.ended_by_lease(scene.state)
-    scene.findings[core.ENDED] = Finding(seconds=max(0.0, ended_at - at), wrong=wrong)
+    scene.findings[core.ENDED] = DrillFinding(seconds=max(0.0, ended_at - at), wrong=wrong)
 
 
 async def interrupt(scene: Scene) -> None:
@@ -125,13 +125,13 @@ async def _named_and_clean(
     scene.findings[core.CLEAN] = core.after(scene.moments, at, core.verified_clean)
 
 
-def _named(scene: Scene, at: float, named: Callable[[RunState], bool], wrong: str) -> Finding:
+def _named(scene: Scene, at: float, named: Callable[[RunState], bool], wrong: str) -> DrillFinding:
     found = core.after(scene.moments, at, named)
     return _unless(wrong, found)
 
 
-def _unless(wrong: str, found: Finding) -> Finding:
-    return Finding(seconds=found.seconds, wrong=wrong) if wrong else found
+def _unless(wrong: str, found: DrillFinding) -> DrillFinding:
+    return DrillFinding(seconds=found.seconds, wrong=wrong) if wrong else found
 
 
 def _started_again(before: RunState, now: RunState) -> str:
@@ -143,6 +143,6 @@ def _started_again(before: RunState, now: RunState) -> str:
 async def _linked_again(scene: Scene, at: float) -> None:
     await scene.over()
     opened = [when for when in scene.tap.opened[scene.node] if when > at]
-    never = Finding(wrong="it did not come back")
-    scene.findings[core.LINKED] = Finding(seconds=opened[0] - at) if opened else never
+    never = DrillFinding(wrong="it did not come back")
+    scene.findings[core.LINKED] = DrillFinding(seconds=opened[0] - at) if opened else never
     scene.findings[core.LOGS] = scene.goes_on()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from orchestrator.adapters.agent_client.connect_agent import DialledChannel, dial
+from orchestrator.adapters.agent_client.connect_agent import OwnedChannel, dial
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.layout import Layout, RunFolder
@@ -21,7 +21,7 @@ from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.errors import BusyError, ExitCode, PreflightError, RunFailed
-from orchestrator.core.drill import Drill, Finding, Moment, ranks_run, wrong_log
+from orchestrator.core.drill import Drill, DrillFinding, Moment, ranks_run, wrong_log
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import NodePlan
 from orchestrator.core.model.request import RunRequest
@@ -93,13 +93,13 @@ class Tap:
     """Dials as a run does, and keeps the channels and when each was opened, by node."""
 
     def __init__(self, clock: Clock) -> None:
-        self.channels: dict[str, DialledChannel] = {}
+        self.channels: dict[str, OwnedChannel] = {}
         self.opened: dict[str, list[float]] = {}
         self._clock = clock
 
     async def __call__(
         self, spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float
-    ) -> DialledChannel:
+    ) -> OwnedChannel:
         channel = await dial(spec, limits=limits, timeout_s=timeout_s)
         self.channels[spec.name] = channel
         self.opened.setdefault(spec.name, []).append(self._clock.monotonic())
@@ -114,7 +114,7 @@ class Scene:
         self.drill = drill
         self.node = node
         self.clock = setting.clock
-        self.findings: dict[str, Finding] = {}
+        self.findings: dict[str, DrillFinding] = {}
         self.interrupts = Interrupts()
         self.timeline = Timeline(self.clock)
         self.tap = Tap(self.clock)
@@ -202,20 +202,20 @@ class Scene:
         due = [(share.name, f"rank-{rank}.out") for share in self.shares for rank in share.ranks]
         return bool(due) and all(self.timeline.lines[log] >= lines for log in due)
 
-    def goes_on(self) -> Finding:
+    def goes_on(self) -> DrillFinding:
         """Whether the run went on to its end as if nothing had been."""
         assert self.result is not None
         if self.result.status is not Status.SUCCEEDED:
             cause = self.result.failure.cause if self.result.failure else "no reason is known"
-            return Finding(wrong=f"the run {self.result.status.value}: {cause}")
+            return DrillFinding(wrong=f"the run {self.result.status.value}: {cause}")
         if self.state.attempt != 1:
-            return Finding(wrong=f"its ranks were started {self.state.attempt} times")
+            return DrillFinding(wrong=f"its ranks were started {self.state.attempt} times")
         found = (
             wrong_log(self._log(s.name, r), r, self.drill.lines)
             for s in self.shares
             for r in s.ranks
         )
-        return Finding(wrong=next((wrong for wrong in found if wrong), ""))
+        return DrillFinding(wrong=next((wrong for wrong in found if wrong), ""))
 
     def _log(self, node: str, rank: int) -> bytes:
         try:

@@ -11,7 +11,7 @@ from orchestrator.core.run.connectivity import Classified, Fault
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.failure_cause import describe_links
 from orchestrator.engine.network.mesh import broken_links
-from orchestrator.engine.node.handle import NodeHand
+from orchestrator.engine.node.handle import NodeHandle
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.diagnose_run import diagnose_soon
 
@@ -20,7 +20,7 @@ OWN_FAULTS = frozenset({Advice.GIVE_UP, Advice.EXCLUDE_NODE})
 
 
 async def classify(
-    nodes: Mapping[str, NodeHand], state: RunState, context: RunContext
+    nodes: Mapping[str, NodeHandle], state: RunState, context: RunContext
 ) -> Classified:
     """Whether another way for the ranks to communicate would have helped.
 
@@ -41,7 +41,7 @@ async def classify(
     try:
         links = await broken_links(nodes, state)
     except (OrchestrateError, OSError, TimeoutError) as error:
-        return _other(state, f"the network between the nodes cannot be looked at: {error}")
+        return _other(state, f"the network between the nodes could not be probed: {error}")
     if links:
         return _fabric(state, f"{describe_links(links)} any more", links)
     return _other(state, "every node reaches every other one")

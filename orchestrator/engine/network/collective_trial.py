@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from orchestrator.core.fabric.collective_result import RankTrial
 from orchestrator.core.fabric.probe_world import environment, processes
 from orchestrator.core.model.plan import Plan
-from orchestrator.engine.node.handle import NodeHand
+from orchestrator.engine.node.handle import NodeHandle
 from orchestrator.parsing.replies.trial_records import rank_trial
 
 # Stages have their own deadlines; this is for what cannot even keep those.
@@ -22,7 +22,7 @@ END_S = 2.0
 
 async def try_collective(
     name: str,
-    hands: Mapping[str, NodeHand],
+    hands: Mapping[str, NodeHandle],
     plan: Plan,
     names: Sequence[str],
     address: str,
@@ -65,7 +65,7 @@ async def _until_one_fails(tasks: Sequence[asyncio.Task[list[RankTrial]]]) -> No
 
 
 async def _end(
-    name: str, hands: Mapping[str, NodeHand], tasks: Mapping[str, asyncio.Task[list[RankTrial]]]
+    name: str, hands: Mapping[str, NodeHandle], tasks: Mapping[str, asyncio.Task[list[RankTrial]]]
 ) -> None:
     """Let what still runs end, and wait until it has."""
     for _ in range(END_TRIES):

@@ -16,17 +16,17 @@ from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.proven_fabrics import Proven, ProvenFabrics
 from orchestrator.core.fabric import pairing
 from orchestrator.core.fabric.collective_result import RankTrial, complaint, impostor, own_failures
-from orchestrator.core.fabric.fabric_verdict import Link, Verdict
+from orchestrator.core.fabric.fabric_verdict import FabricVerdict, Link
 from orchestrator.core.fabric.floor import Floor, bus_bandwidth, floor_of
 from orchestrator.core.fabric.probe_world import addresses, environment, tried_ranks
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.connectivity import FabricProbed
 from orchestrator.core.run.state import RunState
 from orchestrator.engine.network.collective_trial import try_collective
 from orchestrator.engine.network.mesh import probe_mesh
-from orchestrator.engine.node.handle import NodeHand
+from orchestrator.engine.node.handle import NodeHandle
 from orchestrator.engine.support.context import RunContext
 
 # Of the phase's budget, so that there is a verdict before it is over.
@@ -35,7 +35,7 @@ TOO_FEW = 3
 
 
 async def probe_fabric(
-    nodes: Mapping[str, NodeHand], state: RunState, context: RunContext
+    nodes: Mapping[str, NodeHandle], state: RunState, context: RunContext
 ) -> FabricProbed:
     """What came of it. Raises what links raise."""
     assert state.plan is not None
@@ -43,7 +43,7 @@ async def probe_fabric(
     facts = {share.name: _facts(state, share.name) for share in plan.nodes}
     proven = ProvenFabrics(Layout(context.folder.path.parent.parent).fabrics)
     ground = _ground(state, plan, facts)
-    rung = Rung(plan.rung)
+    rung = CommMode(plan.rung)
     known = proven.find(ground, clock.wall()) if state.request.fabric_cache else None
     if known is not None:
         return FabricProbed(
@@ -53,7 +53,7 @@ async def probe_fabric(
     hands = {share.name: nodes[share.name] for share in plan.nodes}
     found = await _within(_Probe(hands, plan, facts, context), state.request.budgets.fabric_s)
     seconds = round(clock.monotonic() - began, 3)
-    if isinstance(found, Verdict):
+    if isinstance(found, FabricVerdict):
         return FabricProbed(
             rung=rung,
             ok=False,
@@ -98,7 +98,7 @@ class Measured:
         )
 
 
-async def _within(probe: _Probe, budget_s: float) -> Measured | Verdict:
+async def _within(probe: _Probe, budget_s: float) -> Measured | FabricVerdict:
     limit_s = SHARE_OF_BUDGET * budget_s
     try:
         async with asyncio.timeout(limit_s):
@@ -106,7 +106,9 @@ async def _within(probe: _Probe, budget_s: float) -> Measured | Verdict:
     except TimeoutError:
         if not probe.trying:
             raise
-        return Verdict(sentence=f"{probe.trying} did not come to an end within {limit_s:.0f} s")
+        return FabricVerdict(
+            sentence=f"{probe.trying} did not come to an end within {limit_s:.0f} s"
+        )
 
 
 class _Probe:
@@ -114,7 +116,7 @@ class _Probe:
 
     def __init__(
         self,
-        hands: Mapping[str, NodeHand],
+        hands: Mapping[str, NodeHandle],
         plan: Plan,
         facts: Mapping[str, Facts],
         context: RunContext,
@@ -126,26 +128,26 @@ class _Probe:
         self._addresses = addresses(plan, facts)
         self._context = context
 
-    async def run(self) -> Measured | Verdict:
+    async def run(self) -> Measured | FabricVerdict:
         names = list(self._hands)
         count = sum(len(tried_ranks(share)) for share in self._plan.nodes)
         self.trying = f"an all-reduce over {count} ranks on {len(names)} nodes"
         self._context.note(f"fabric probe: {self.trying}")
         ranks = await self._all_together(names)
-        if isinstance(ranks, Verdict):
+        if isinstance(ranks, FabricVerdict):
             return ranks
         for own in own_failures(ranks):
-            return Verdict(
+            return FabricVerdict(
                 sentence=f"a collective cannot be tried on {own.node}: {complaint([own])}",
                 culprits=(own.node,),
             )
         failed = complaint(ranks)
         if failed:
             return await self._find_culprit(names, failed)
-        pretended = impostor(Rung(self._plan.rung), ranks)
-        return Verdict(sentence=pretended) if pretended else self._measured(ranks)
+        pretended = impostor(CommMode(self._plan.rung), ranks)
+        return FabricVerdict(sentence=pretended) if pretended else self._measured(ranks)
 
-    async def _all_together(self, names: Sequence[str]) -> list[RankTrial] | Verdict:
+    async def _all_together(self, names: Sequence[str]) -> list[RankTrial] | FabricVerdict:
         """What the ranks told; or, as soon as it is known, who cannot reach whom."""
         trial = asyncio.create_task(self._try("all", names))
         try:
@@ -159,7 +161,7 @@ class _Probe:
         address = self._addresses[names[0]]
         return await try_collective(name, self._hands, self._plan, names, address)
 
-    async def _find_culprit(self, names: Sequence[str], failed: str) -> Verdict:
+    async def _find_culprit(self, names: Sequence[str], failed: str) -> FabricVerdict:
         """Pairs of nodes, in rounds. Two nodes are a pair already."""
         results: dict[Link, str] = {}
         if len(names) < TOO_FEW:
@@ -180,7 +182,7 @@ class _Probe:
         return Measured(
             size=size,
             busbw_gbps=round(busbw, 3) if busbw else None,
-            floor=floor_of(facts, len(ranks), Rung(self._plan.rung), size),
+            floor=floor_of(facts, len(ranks), CommMode(self._plan.rung), size),
             versions=ranks[0].versions,
         )
 

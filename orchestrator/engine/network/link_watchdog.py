@@ -22,7 +22,7 @@ from orchestrator.core.run.events import Event, Progressed, Reported
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.engine.support.clock import Clock
-from orchestrator.parsing.replies.reach_records import Dialled
+from orchestrator.parsing.replies.reach_records import TcpResult
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 # So few connections are a few packets per node and round, whatever the number of nodes.
@@ -38,7 +38,7 @@ Tell = Callable[[Event], None]
 Answer = TypeVar("Answer")
 
 
-class Dialler(Protocol):
+class TcpDialer(Protocol):
     """What the watch needs of a node."""
 
     @property
@@ -48,10 +48,10 @@ class Dialler(Protocol):
 
     def dial(
         self, targets: Sequence[tuple[str, int]], timeout_s: float
-    ) -> Awaitable[list[Dialled]]: ...
+    ) -> Awaitable[list[TcpResult]]: ...
 
 
-class LinkWatch:
+class LinkWatchdog:
     """An observer of one run that posts ``LinksBroken``. ``nodes`` are those of the attempt."""
 
     def __init__(
@@ -59,7 +59,7 @@ class LinkWatch:
         state: RunState,
         clock: Clock,
         tell: Tell,
-        nodes: Callable[[], Mapping[str, Dialler]],
+        nodes: Callable[[], Mapping[str, TcpDialer]],
     ) -> None:
         self._state = state
         self._clock = clock
@@ -139,7 +139,7 @@ class LinkWatch:
         self._looked_at = now
         return self._now
 
-    async def _dial_all(self, plan: Plan) -> dict[Link, Dialled]:
+    async def _dial_all(self, plan: Plan) -> dict[Link, TcpResult]:
         """What came of every connection whose two ends can be asked."""
         present = self._nodes()
         nodes = {share.name: present[share.name] for share in plan.nodes}
@@ -165,20 +165,20 @@ class LinkWatch:
             if not nodes[link[1]].broken
         }
 
-    async def _listen(self, name: str, node: Dialler) -> None:
+    async def _listen(self, name: str, node: TcpDialer) -> None:
         port = await _answer(node.listen())
         if port is not None:
             self._ports[name] = port
 
     async def _dial(
-        self, name: str, node: Dialler, targets: Mapping[str, tuple[str, int]]
-    ) -> dict[Link, Dialled]:
+        self, name: str, node: TcpDialer, targets: Mapping[str, tuple[str, int]]
+    ) -> dict[Link, TcpResult]:
         if not targets:
             return {}
         results = await _answer(node.dial(list(targets.values()), DIAL_S))
         return {(name, end): r for end, r in zip(targets, results or (), strict=False)}
 
-    def _judge(self, found: Mapping[Link, Dialled], began: float, limit_s: float) -> None:
+    def _judge(self, found: Mapping[Link, TcpResult], began: float, limit_s: float) -> None:
         """Count on for links that are still broken, and forget all others."""
         works = {link for link, result in found.items() if result.ok or result.refused}
         self._proven |= works

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.core.fabric.connection_matrix import Matrix, broken, judge, peers
-from orchestrator.core.fabric.fabric_verdict import Link, Verdict
+from orchestrator.core.fabric.fabric_verdict import FabricVerdict, Link
 from orchestrator.core.fabric.probe_world import addresses
 from orchestrator.core.run.connectivity import LinksProbed
 from orchestrator.core.run.rendezvous import nearest_miss
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.node.trial_ports import NodePorts
+from orchestrator.engine.node.trial_ports import TrialPorts
 from orchestrator.engine.support.context import RunContext
-from orchestrator.parsing.replies.reach_records import Dialled
+from orchestrator.parsing.replies.reach_records import TcpResult
 
 # What is lost once is sent again after 1 s and 3 s by the kernel.
 FIRST_DIAL_S = 3.0
@@ -25,7 +25,9 @@ TRIES = 2
 Places = Mapping[str, Sequence[str]]
 
 
-async def probe_mesh(hands: Mapping[str, NodePorts], at: Mapping[str, str]) -> Verdict | None:
+async def probe_mesh(
+    hands: Mapping[str, TrialPorts], at: Mapping[str, str]
+) -> FabricVerdict | None:
     """Who cannot reach whom, twice in a row; None if everybody reaches everybody.
 
     Raises as links do.
@@ -34,7 +36,7 @@ async def probe_mesh(hands: Mapping[str, NodePorts], at: Mapping[str, str]) -> V
 
 
 async def probe_links(
-    nodes: Mapping[str, NodePorts], state: RunState, context: RunContext
+    nodes: Mapping[str, TrialPorts], state: RunState, context: RunContext
 ) -> LinksProbed:
     """Why nodes do not reach the head: who reaches whom. Raises as links do."""
     plan = state.plan
@@ -52,10 +54,10 @@ async def probe_links(
     )
 
 
-async def try_twice(hands: Mapping[str, NodePorts], at: Places) -> Matrix:
+async def try_twice(hands: Mapping[str, TrialPorts], at: Places) -> Matrix:
     """Only what fails twice in a row has failed."""
     names = list(hands)
-    found: dict[Link, Dialled] = {}
+    found: dict[Link, TcpResult] = {}
     for _ in range(TRIES):
         ports = await _listen(hands)
         try:
@@ -71,7 +73,7 @@ async def try_twice(hands: Mapping[str, NodePorts], at: Places) -> Matrix:
     return _matrix(found)
 
 
-async def broken_links(nodes: Mapping[str, NodePorts], state: RunState) -> tuple[Link, ...]:
+async def broken_links(nodes: Mapping[str, TrialPorts], state: RunState) -> tuple[Link, ...]:
     """(from, to) of the plan's nodes that cannot open a connection. Raises what links raise."""
     plan = state.plan
     assert plan is not None
@@ -82,19 +84,19 @@ async def broken_links(nodes: Mapping[str, NodePorts], state: RunState) -> tuple
 
 
 async def dial(
-    hands: Mapping[str, NodePorts],
+    hands: Mapping[str, TrialPorts],
     at: Places,
     ports: Mapping[str, int],
     wanted: Mapping[str, Sequence[str]],
     timeout_s: float,
-) -> dict[Link, Dialled]:
+) -> dict[Link, TcpResult]:
     """Every node in ``wanted`` dials its list, all at once."""
 
-    async def one(start: str, ends: Sequence[str]) -> dict[Link, Dialled]:
+    async def one(start: str, ends: Sequence[str]) -> dict[Link, TcpResult]:
         targets = [(end, address) for end in ends for address in at[end]]
         dialled = [(address, ports[end]) for end, address in targets]
         results = await hands[start].dial(dialled, timeout_s)
-        found: dict[Link, Dialled] = {}
+        found: dict[Link, TcpResult] = {}
         for (end, _), result in zip(targets, results, strict=True):
             known = found.setdefault((start, end), result)
             found[start, end] = known if known.ok else result if result.ok else known
@@ -108,7 +110,7 @@ def _one_each(at: Mapping[str, str]) -> Places:
     return {name: (address,) for name, address in at.items()}
 
 
-def _matrix(found: Mapping[Link, Dialled]) -> Matrix:
+def _matrix(found: Mapping[Link, TcpResult]) -> Matrix:
     return {link: "" if result.ok else result.error for link, result in found.items()}
 
 
@@ -119,11 +121,11 @@ def _by_start(links: Iterable[Link]) -> dict[str, list[str]]:
     return ends
 
 
-async def _listen(hands: Mapping[str, NodePorts]) -> dict[str, int]:
+async def _listen(hands: Mapping[str, TrialPorts]) -> dict[str, int]:
     ports = await asyncio.gather(*(hand.listen() for hand in hands.values()))
     return dict(zip(hands, ports, strict=True))
 
 
-async def _release(hands: Mapping[str, NodePorts], ports: Mapping[str, int]) -> dict[str, bool]:
+async def _release(hands: Mapping[str, TrialPorts], ports: Mapping[str, int]) -> dict[str, bool]:
     kept = await asyncio.gather(*(hands[name].release(port) for name, port in ports.items()))
     return dict(zip(ports, kept, strict=True))

@@ -5,35 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from orchestrator.adapters.store.atomic_files import make_private_dir
+from orchestrator.adapters.agent_client.channel import AgentError
+from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import RunFailed
 from orchestrator.core.run.events import Collected
 from orchestrator.engine.node.link import NodeLink
+from orchestrator.parsing.replies.output_listing import Listing, OfferedOutput, parse_listing
 
 CHUNK_BYTES = 4 * 1024 * 1024
-MAX_FILES = 50_000
-MAX_PATH_BYTES = 1024
 QUICK_S = 60.0
 PARTIAL = ".partial-"
+# How often a file is asked for that changes while it is copied.
+MAX_ROUNDS = 3
+MAX_NAMED = 20
+KEEPS_CHANGING = "it keeps changing while it is copied"
+ABSENT = "OR-AGENT-ABSENT"
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A file that the node offers: a relative path, its size and SHA-256."""
-
-    path: str
-    bytes: int
-    sha256: str
+class ChangedOutput(RunFailed):
+    """A file is no longer what the node announced."""
 
 
 async def collect_outputs(
@@ -41,20 +40,71 @@ async def collect_outputs(
 ) -> Collected:
     """Everything below ``output/`` of the attempt; what an earlier attempt left moves aside.
 
-    Raises ``OrchestrateError``, ``TimeoutError``.
+    A file that changes while it is copied is asked for again; what does not come all the same is
+    in the result, and all of it in :attr:`RunFolder.left_out`. Raises ``OrchestrateError``,
+    ``TimeoutError``, ``OSError``.
     """
     node = link.spec.name
     named = {"run": run_id, "node": node, "attempt": attempt}
-    reply = await link.request("outputs", named, timeout_s=timeout_s)
-    outputs = parse_outputs(node, reply.payload)
+    listing = await _list(link, named, timeout_s)
     root = folder.node_artifacts(node)
-    _require_room(node, sum(output.bytes for output in outputs), folder)
-    _remove_partial(root)
+    _require_room(node, sum(output.bytes for output in listing.files), folder)
+    _remove_unfinished(root)
     _set_aside(folder, node, attempt - 1)
     async with asyncio.timeout(timeout_s):
-        for output in outputs:
-            await fetch_output(link, named, output, root / output.path)
-    return Collected(node=node, files=len(outputs), bytes=sum(o.bytes for o in outputs))
+        fetched, changed = await _fetch_all(link, named, listing.files, root, timeout_s)
+    for path, target in listing.links.items():
+        _make_link(root / path, target)
+    left_out = {**listing.left_out, **changed}
+    _tell_left_out(folder.left_out(node), left_out)
+    return Collected(
+        node=node,
+        files=len(fetched),
+        bytes=sum(output.bytes for output in fetched),
+        links=len(listing.links),
+        left=len(left_out),
+        left_out=tuple(f"{path}: {why}" for path, why in islice(left_out.items(), MAX_NAMED)),
+    )
+
+
+async def _list(link: NodeLink, named: Mapping[str, object], timeout_s: float) -> Listing:
+    reply = await link.request("outputs", named, timeout_s=timeout_s)
+    return parse_listing(link.spec.name, reply.payload)
+
+
+async def _fetch_all(
+    link: NodeLink,
+    named: Mapping[str, object],
+    files: Sequence[OfferedOutput],
+    root: Path,
+    timeout_s: float,
+) -> tuple[list[OfferedOutput], dict[str, str]]:
+    """(the files that came, the paths of those that did not and why)."""
+    fetched: list[OfferedOutput] = []
+    left_out: dict[str, str] = {}
+    for _ in range(MAX_ROUNDS):
+        changed = []
+        for output in files:
+            try:
+                await fetch_output(link, named, output, root / output.path)
+                fetched.append(output)
+            except ChangedOutput:
+                changed.append(output.path)
+        if not changed:
+            return fetched, left_out
+        listing = await _list(link, {**named, "paths": changed}, timeout_s)
+        asked = set(changed)
+        files = [output for output in listing.files if output.path in asked]
+        left_out |= {path: why for path, why in listing.left_out.items() if path in asked}
+    return fetched, left_out | dict.fromkeys((output.path for output in files), KEEPS_CHANGING)
+
+
+def _tell_left_out(path: Path, left_out: Mapping[str, str]) -> None:
+    """All of it, for whoever looks for a file; no file where nothing is missing."""
+    path.unlink(missing_ok=True)
+    if left_out:
+        make_private_dir(path.parent)
+        write_json(path, left_out)
 
 
 def _require_room(node: str, announced: int, folder: RunFolder) -> None:
@@ -77,51 +127,36 @@ def _set_aside(folder: RunFolder, node: str, replaced: int) -> None:
         root.rename(aside)
 
 
-def _remove_partial(root: Path) -> None:
-    """What a coordinator was writing when it was killed; all of it is fetched again."""
-    for path in root.rglob(f"{PARTIAL}*"):
-        if path.is_file() or path.is_symlink():
+def _remove_unfinished(root: Path) -> None:
+    """What a coordinator was writing when it was killed, and links: all of it is made again."""
+    for path in root.rglob("*"):
+        if path.is_symlink() or (path.name.startswith(PARTIAL) and path.is_file()):
             path.unlink()
 
 
-def parse_outputs(node: str, payload: bytes) -> list[Output]:
-    """The node's listing, with every path proven to stay below the artifact folder."""
-    try:
-        files = json.loads(payload)["files"]
-        if len(files) > MAX_FILES:
-            raise ValueError(f"{len(files)} files; at most {MAX_FILES}")
-        outputs = [_output(entry) for entry in files]
-        if len({output.path for output in outputs}) < len(outputs):
-            raise ValueError("a path is named twice")
-        return outputs
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RunFailed(
-            "the node's list of outputs is not acceptable", id="OR-COLLECT-001", where=node,
-            why=str(error)[:300],
-        ) from error  # fmt: skip
-
-
-def _output(entry: Any) -> Output:
-    path, size, digest = entry["path"], entry["bytes"], entry["sha256"]
-    parts = path.split("/") if isinstance(path, str) else [""]
-    if any(part in {"", ".", ".."} or not part.isprintable() for part in parts):
-        raise ValueError(f"unsafe path {str(path)[:200]!r}")
-    if len(path.encode()) > MAX_PATH_BYTES or max(len(part.encode()) for part in parts) > 255:
-        raise ValueError(f"a name that is too long: {path[:80]!r}")
-    if type(size) is not int or size < 0 or not isinstance(digest, str):
-        raise ValueError(f"{path}: no size or digest")
-    return Output(path, size, digest)
+def _make_link(path: Path, target: str) -> None:
+    make_private_dir(path.parent)
+    path.symlink_to(target)
 
 
 async def fetch_output(
-    link: NodeLink, attempt: Mapping[str, object], output: Output, target: Path
+    link: NodeLink, attempt: Mapping[str, object], output: OfferedOutput, target: Path
 ) -> None:
-    """One file, complete and verified, or absent. Raises ``OrchestrateError``, ``OSError``."""
+    """One file, complete and verified, or absent.
+
+    Raises :class:`ChangedOutput` if it is not what was announced, ``OrchestrateError`` and
+    ``OSError``.
+    """
     with _whole(target) as file:
-        digest = await _copy(link, attempt, output, file)
+        try:
+            digest = await _copy(link, attempt, output, file)
+        except AgentError as error:
+            if error.id != ABSENT:
+                raise
+            digest = ""
         if digest != output.sha256:
-            raise RunFailed(
-                f"{output.path} arrived with another digest than the node announced",
+            raise ChangedOutput(
+                f"{output.path} is not the file that the node announced",
                 id="OR-COLLECT-002",
                 where=link.spec.name,
                 remedy="the file was written to after its rank ended, or the disk is failing",
@@ -146,7 +181,7 @@ def _whole(target: Path) -> Iterator[BinaryIO]:
 
 
 async def _copy(
-    link: NodeLink, attempt: Mapping[str, object], output: Output, file: BinaryIO
+    link: NodeLink, attempt: Mapping[str, object], output: OfferedOutput, file: BinaryIO
 ) -> str:
     """The digest of what was written."""
     digest = hashlib.sha256()
@@ -160,13 +195,13 @@ async def _copy(
 
 
 async def _chunk(
-    link: NodeLink, attempt: Mapping[str, object], output: Output, offset: int
+    link: NodeLink, attempt: Mapping[str, object], output: OfferedOutput, offset: int
 ) -> bytes:
     length = min(CHUNK_BYTES, output.bytes - offset)
     fields = {**attempt, "path": output.path, "offset": offset, "length": length}
     reply = await link.request("fetch", fields, timeout_s=QUICK_S)
     if not 0 < len(reply.payload) <= length:
-        raise RunFailed(
-            f"{output.path} is shorter than announced", id="OR-COLLECT-003", where=link.spec.name
+        raise ChangedOutput(
+            f"{output.path} is shorter than announced", id="OR-COLLECT-002", where=link.spec.name
         )
     return reply.payload

@@ -16,6 +16,7 @@ from pathlib import Path
 from orchestrator.adapters.agent_client.channel import AgentError
 from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.adapters.sync.push import push_snapshot
+from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import Lock, NodePlan, ProcessPlan, Variable
 from orchestrator.core.run.connectivity import Reached, RendezvousOffered
@@ -32,18 +33,19 @@ from orchestrator.core.run.events import (
 )
 from orchestrator.core.run.evidence import Inspected
 from orchestrator.core.run.state import NEVER_LAUNCHED, RunState
-from orchestrator.engine.node.collect_outputs import Output, collect_outputs, fetch_output
+from orchestrator.engine.node.collect_outputs import collect_outputs, fetch_output
 from orchestrator.engine.node.hang_inspection import look_at
 from orchestrator.engine.node.lease_renewal import NodeLease
 from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.node.log_stream import Watcher
 from orchestrator.engine.node.python_environment import prepare
-from orchestrator.engine.node.requests import agent_locks, agent_process
-from orchestrator.engine.node.trial_ports import ABSENT, NodePorts
+from orchestrator.engine.node.requests import agent_facts, agent_locks, agent_process
+from orchestrator.engine.node.trial_ports import ABSENT, TrialPorts
 from orchestrator.engine.node.upload import sha256_of, slices_of
 from orchestrator.engine.support.context import Post, RunContext
 from orchestrator.engine.support.diagnose_run import kernel_may_know
 from orchestrator.engine.support.replay import read_positions
+from orchestrator.parsing.replies.output_listing import OfferedOutput
 from orchestrator.parsing.replies.probe_reply import parse_facts
 from orchestrator.parsing.replies.supervisor_records import parse_holder, parse_swept
 from orchestrator.parsing.replies.trial_records import TriedProcess, parse_trial
@@ -57,7 +59,7 @@ FEED_S = 600.0
 KERNEL_LOG = "kernel.out"
 
 
-class NodeHand(NodePorts):
+class NodeHandle(TrialPorts):
     """One node in one attempt of a run: its link, its watch, its lease."""
 
     def __init__(
@@ -210,9 +212,11 @@ class NodeHand(NodePorts):
         """Let go of what ``reserve`` took."""
         await self._link.request("unreserve", self._lease.named(), timeout_s=QUICK_S)
 
-    async def launch(self, share: NodePlan, port: int | None, *, independent: bool) -> None:
+    async def launch(
+        self, share: NodePlan, port: int | None, *, independent: bool, facts: Facts | None
+    ) -> None:
         """Start the supervisor. ``port``: the rendezvous port to let go of first. ``independent``:
-        a rank that fails does not end the node's other ones.
+        a rank that fails does not end the node's other ones. ``facts``: what the probe found.
         """
         async with self._launching:
             if port is not None:
@@ -230,6 +234,7 @@ class NodeHand(NodePorts):
                 "locks": agent_locks(share.locks),
                 "coordinator": self._coordinator(),
                 "gpus": list(share.gpus),
+                "facts": agent_facts(facts),
                 "processes": [agent_process(share.env, process) for process in share.processes],
             }
             await self._link.request("launch", fields, timeout_s=budgets.launch_s)
@@ -273,9 +278,9 @@ class NodeHand(NodePorts):
         # A coordinator that takes over may not know yet that there is something to follow.
         self._post(Launched(node=self._spec.name))
 
-    async def let_go(self) -> None:
+    async def detach(self) -> None:
         """Let the ranks end now, and wait until they have; those without a lease go on."""
-        await self._lease.let_go()
+        await self._lease.detach()
 
     async def feed(self, rank: int, name: str, content: bytes | Path) -> None:
         """Give ``content``, bytes or a file, to a rank, under a number that it will ask for."""
@@ -293,7 +298,7 @@ class NodeHand(NodePorts):
         await fetch_output(
             self._link,
             {**self._lease.named(), "area": "exchange"},
-            Output(name, size, sha256),
+            OfferedOutput(name, size, sha256),
             target,
         )
 

@@ -35,7 +35,7 @@ async def look_at(
             return Inspection(reachable=False)
         return Inspection(problem=f"no answer within {LOOK_S:g} s")
     except BadRecord as error:
-        return Inspection(problem=f"its answer makes no sense: {error}"[:200])
+        return Inspection(problem=f"its reply is invalid: {error}"[:200])
     except OrchestrateError as error:
         return Inspection(problem=error.what[:200])
     try:

@@ -58,7 +58,7 @@ class NodeLease:
         if self._renewing is not None:
             self._renewing.cancel()
 
-    async def let_go(self) -> None:
+    async def detach(self) -> None:
         """Let the ranks end now, as if it had run out, and wait until they have; those without a
         lease go on.
         """

@@ -8,9 +8,8 @@ import re
 from pathlib import Path
 
 from orchestrator.adapters.agent_client.connect_agent import Channel
-from orchestrator.core.launchers import MODULES
+from orchestrator.core import launchers
 from orchestrator.core.launchers.ray import REQUIREMENT
-from orchestrator.core.launchers.slurm_job import NAME as SLURM
 from orchestrator.core.model.checks import NCCL_WHEELS
 from orchestrator.core.model.facts import SlurmNode
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
@@ -34,16 +33,23 @@ async def prepare(link: NodeLink, request: RunRequest, context: RunContext) -> P
         {"interpreter": interpreter, "modules": asked_modules(request)},
         timeout_s=request.budgets.probe_s,
     )
-    path, modules = parse_interpreter(reply.fields)
-    slurm = await ask_slurm(link, request)
-    return Prepared(node=link.node, interpreter=path, modules=modules, slurm=slurm)
+    found = parse_interpreter(reply.fields)
+    slurm = await ask_scheduler(link, request)
+    return Prepared(
+        node=link.node,
+        interpreter=found.path,
+        modules=found.modules,
+        environment=found.environment,
+        slurm=slurm,
+    )
 
 
-async def ask_slurm(link: NodeLink, request: RunRequest) -> SlurmNode | None:
-    """What Slurm says of the node, if it is to start the ranks. Raises where it says nothing."""
-    if request.launcher != SLURM:
+async def ask_scheduler(link: NodeLink, request: RunRequest) -> SlurmNode | None:
+    """How the scheduler knows the node, if one is to start the ranks. Raises where it does not."""
+    scheduler = launchers.scheduler(request.launcher)
+    if scheduler is None:
         return None
-    reply = await link.request("slurm", timeout_s=request.budgets.probe_s)
+    reply = await link.request(scheduler.question, timeout_s=request.budgets.probe_s)
     return parse_slurm_node(reply.fields)
 
 
@@ -51,7 +57,7 @@ def asked_modules(request: RunRequest) -> list[str]:
     """What interpreters are asked for: a launcher is chosen by whether torch is there, whatever the
     workload requires, may need a module itself, and nodes must agree on NCCL.
     """
-    needed = MODULES.get(request.launcher, ())
+    needed = launchers.modules(request.launcher)
     return sorted({*request.job.workload.modules, *needed, "torch", *NCCL_WHEELS})
 
 
@@ -80,21 +86,27 @@ async def _build(
 ) -> str:
     """The interpreter of the environment made from ``requirements``, built unless cached."""
     text = await asyncio.to_thread(requirements.read_bytes)
-    if "ray" in MODULES.get(request.launcher, ()):
+    if "ray" in launchers.modules(request.launcher):
         text = with_ray(text)
     base = link.spec.python.base
+    fields = {
+        "digest": hashlib.sha256(base.encode() + b"\0" + text).hexdigest(),
+        "base": base,
+        "modules": asked_modules(request),
+    }
     channel = await link.open(request.budgets.connect_s)
+    began = context.clock.monotonic()
     telling = asyncio.create_task(_tell_build(channel, context))
     try:
         reply = await link.request(
-            "environment",
-            {"digest": hashlib.sha256(base.encode() + b"\0" + text).hexdigest(), "base": base},
-            timeout_s=request.budgets.prepare_s,
-            payload=text,
+            "environment", fields, timeout_s=request.budgets.prepare_s, payload=text
         )
     finally:
         telling.cancel()
         await asyncio.gather(telling, return_exceptions=True)
+    if reply.fields.get("built"):
+        spent = context.clock.monotonic() - began
+        context.note(f"{link.node}: Python environment built in {spent:.0f} s")
     return str(reply.fields.get("interpreter"))
 
 
@@ -108,10 +120,12 @@ def with_ray(requirements: bytes) -> bytes:
 
 async def _tell_build(channel: Channel, context: RunContext) -> None:
     """A line now and then: building an environment takes minutes and must not look hung."""
-    told_at = context.clock.monotonic() - BUILD_NOTE_EVERY_S
+    began = context.clock.monotonic()
+    told_at = began - BUILD_NOTE_EVERY_S
     async for event in channel.events():
         now = context.clock.monotonic()
         line = str(event.fields.get("line", "")).strip()
         if event.name == "environment" and line and now - told_at >= BUILD_NOTE_EVERY_S:
             told_at = now
-            context.note(f"{channel.node}: building its Python environment: {line[:100]}")
+            spent = f"{now - began:.0f} s"
+            context.note(f"{channel.node}: building the Python environment, {spent}: {line[:100]}")

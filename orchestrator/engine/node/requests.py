@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
+from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.command import reveal
+from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Lock, ProcessPlan, Variable
+
+# A request is one frame; a node whose facts take more of it keeps its ranks without them.
+MAX_FACTS_BYTES = 256 * 1024
 
 
 def agent_locks(locks: Sequence[Lock]) -> list[dict[str, object]]:
@@ -24,3 +31,11 @@ def agent_process(common: Sequence[Variable], process: ProcessPlan) -> dict[str,
         "argv": list(process.argv),
         "env": env,
     }
+
+
+def agent_facts(facts: Facts | None) -> dict[str, Any] | None:
+    """What the probe found on the node, for its ranks; None for what was only assumed."""
+    if facts is None or facts.assumed:
+        return None
+    found: dict[str, Any] = to_json(facts)
+    return found if len(json.dumps(found)) <= MAX_FACTS_BYTES else None

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.events import Occupied, Reserved
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.node.handle import NodeHand
+from orchestrator.engine.node.handle import NodeHandle
 from orchestrator.engine.support.context import RunContext
 
 RETRY_S = 2.0
@@ -21,7 +21,7 @@ NOTE_EVERY_S = 60.0
 
 
 async def reserve(
-    nodes: Mapping[str, NodeHand], state: RunState, context: RunContext
+    nodes: Mapping[str, NodeHandle], state: RunState, context: RunContext
 ) -> Reserved | Occupied:
     """Reserve every node of the plan, within the request's ``wait_s``. Raises what links raise."""
     assert state.plan is not None
@@ -42,7 +42,7 @@ async def reserve(
         await asyncio.sleep(RETRY_S * pauses.uniform(0.5, 1.5))
 
 
-async def _try(nodes: Mapping[str, NodeHand], plan: Plan) -> Occupied | None:
+async def _try(nodes: Mapping[str, NodeHandle], plan: Plan) -> Occupied | None:
     """One attempt on all nodes at once; what was got is given back unless all was got."""
     answers = await asyncio.gather(
         *(nodes[share.name].reserve(share.locks) for share in plan.nodes), return_exceptions=True

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from orchestrator.adapters.agent_client.channel import AgentError
 from orchestrator.adapters.agent_client.connect_agent import Requests
-from orchestrator.parsing.replies.reach_records import Dialled, parse_dialled
+from orchestrator.parsing.replies.reach_records import TcpResult, parse_dialled
 
 ABSENT = "OR-AGENT-ABSENT"
 ASK_S = 30.0
 
 
-class NodePorts:
+class TrialPorts:
     """Those of one node. All of it raises what the node's channel or link raises."""
 
     def __init__(self, asked: Requests) -> None:
@@ -36,7 +36,7 @@ class NodePorts:
             return False
         return True
 
-    async def dial(self, targets: Sequence[tuple[str, int]], timeout_s: float) -> list[Dialled]:
+    async def dial(self, targets: Sequence[tuple[str, int]], timeout_s: float) -> list[TcpResult]:
         """What came of opening a connection to each of ``targets`` from the node."""
         fields = {"targets": [list(target) for target in targets], "timeout_s": timeout_s}
         reply = await self._asked.request("dial", fields, timeout_s=ASK_S)

@@ -14,9 +14,10 @@ from orchestrator.adapters.agent_client.channel import AgentError
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.codec import CodecError, from_json
-from orchestrator.core.base.errors import OrchestrateError, UsageError
+from orchestrator.core.base.errors import InternalError, OrchestrateError, UsageError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.request import RunRequest
+from orchestrator.core.run.state import NEVER_LAUNCHED, NodeState
 from orchestrator.engine.node.handle import SWEEP_STEP
 from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.support.clock import SystemClock
@@ -27,6 +28,7 @@ Named = Mapping[str, object]
 Work = Callable[[NodeLink, Named], Awaitable["NodeVisit"]]
 SWEEP_S = 60.0
 CLEAN_S = 300.0
+MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,25 @@ async def stop_run(folder: RunFolder) -> list[NodeVisit]:
     request = read_request(folder)
     epoch = recall(folder, request).state.epoch + SWEEP_STEP
     return await _visit(request, functools.partial(_sweep, epoch=epoch))
+
+
+def kept_on_nodes(folder: RunFolder) -> list[str]:
+    """Per node, the outputs that exist there alone. Raises ``UsageError``."""
+    try:
+        state = recall(folder, read_request(folder)).state
+    except InternalError as error:
+        return [f"unknown whether its outputs were collected: {error.why or error.what}"]
+    return [f"{name}: {what}" for name, node in state.nodes.items() if (what := _kept(node))]
+
+
+def _kept(node: NodeState) -> str:
+    if node.collected is not None:
+        named = "; ".join(node.collected.left_out[:MAX_NAMED])
+        more = "; ..." if node.collected.left > MAX_NAMED else ""
+        left = node.collected.left
+        return f"{left} of its outputs did not come: {named}{more}" if left else ""
+    nothing = node.concluded is not None and node.concluded.why == NEVER_LAUNCHED
+    return "its outputs were not collected" if node.launched and not nothing else ""
 
 
 async def clean_run(folder: RunFolder) -> list[NodeVisit]:

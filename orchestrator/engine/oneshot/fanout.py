@@ -12,11 +12,12 @@ from orchestrator.adapters.transport.transport import (
     CHUNK_BYTES,
     ChannelClosed,
     ConnectLimits,
+    NotStarted,
     Process,
     Transport,
 )
 from orchestrator.core.base.command import Command
-from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.base.outcome import Lost, Outcome, TimedOut
 from orchestrator.core.model.inventory import NodeSpec
 
@@ -32,6 +33,9 @@ class Audience(Protocol):
 
     def unreachable(self, node: str, why: str) -> None:
         """The command was not started; called once for each node that was not reached."""
+
+    def not_started(self, node: str, outcome: Outcome | None, why: str) -> None:
+        """The login shell did not run the command; it ended with ``outcome``, if it did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,7 @@ class FanOut:
         self._limits = _Limits(timeout_s=timeout_s, width=width, connect=connect)
 
     async def run(self, nodes: Sequence[NodeSpec], audience: Audience) -> None:
-        """Every node gets exactly one ``ended`` or ``unreachable``."""
+        """Every node gets exactly one ``ended``, ``unreachable`` or ``not_started``."""
         turn = asyncio.Semaphore(self._limits.width)
         async with asyncio.TaskGroup() as group:
             for spec in nodes:
@@ -63,8 +67,7 @@ class FanOut:
             try:
                 transport = await open_transport(spec, limits=self._limits.connect)
             except OrchestrateError as error:
-                why = f"{error.what}: {error.why}" if error.why else error.what
-                audience.unreachable(spec.name, why)
+                audience.unreachable(spec.name, _in_one_line(error))
                 return
             try:
                 await self._perform(transport, audience)
@@ -72,9 +75,12 @@ class FanOut:
                 await transport.close()
 
     async def _perform(self, transport: Transport, audience: Audience) -> None:
-        limit = self._limits.timeout_s
+        limit_s = self._limits.connect.connect_timeout_s
         try:
-            process = await transport.start(self._command, timeout_s=limit)
+            process = await transport.start(self._command, timeout_s=limit_s, has_input=False)
+        except NotStarted as error:
+            audience.not_started(transport.node, error.outcome, f"{error.what}; {error.why}")
+            return
         except (ChannelClosed, TimeoutError, OrchestrateError) as error:
             audience.unreachable(transport.node, str(error) or "the command did not start in time")
             return
@@ -92,7 +98,6 @@ class FanOut:
 
         try:
             async with asyncio.timeout(limit):
-                await process.close_stdin()
                 await asyncio.gather(
                     drain("out", process.read_stdout), drain("err", process.read_stderr)
                 )
@@ -101,3 +106,9 @@ class FanOut:
             return TimedOut(limit)
         except ChannelClosed as error:
             return Lost(str(error))
+
+
+def _in_one_line(error: OrchestrateError) -> str:
+    why = f"{error.what}: {error.why}" if error.why else error.what
+    # Only a usage error's place is a file and its line; else it is the node.
+    return f"{error.where}: {why}" if isinstance(error, UsageError) and error.where else why

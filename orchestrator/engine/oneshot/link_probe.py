@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
-from orchestrator.adapters.agent_client.connect_agent import DialledChannel, dial
+from orchestrator.adapters.agent_client.connect_agent import OwnedChannel, dial
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.doctor.check_model import Mesh
@@ -15,7 +15,7 @@ from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.planning.placing import addresses_of
 from orchestrator.engine.network.mesh import Places, try_twice
-from orchestrator.engine.node.trial_ports import NodePorts
+from orchestrator.engine.node.trial_ports import TrialPorts
 from orchestrator.engine.oneshot.probe_nodes import Surveyed, SurveyLimits
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 
@@ -49,26 +49,26 @@ async def survey_links(
 
 
 async def _look(
-    channels: Mapping[str, DialledChannel], places: Places, unasked: Mapping[str, str]
+    channels: Mapping[str, OwnedChannel], places: Places, unasked: Mapping[str, str]
 ) -> Mesh:
-    ports = {name: NodePorts(channel) for name, channel in channels.items()}
+    ports = {name: TrialPorts(channel) for name, channel in channels.items()}
     try:
         async with asyncio.timeout(DIALS_S):
             matrix = await try_twice(ports, places)
     except (OrchestrateError, OSError, TimeoutError, BadRecord) as error:
-        why = f"they could not be looked at ({str(error) or f'not done within {DIALS_S:g} s'})"
+        why = f"they could not be probed ({str(error) or f'not done within {DIALS_S:g} s'})"
         return Mesh(unasked={**dict.fromkeys(channels, why), **unasked})
     return Mesh(broken=tuple(explain(list(channels), matrix)), unasked=unasked)
 
 
 async def _open_all(
     specs: Sequence[NodeSpec], limits: SurveyLimits, stack: AsyncExitStack
-) -> dict[str, DialledChannel | str]:
+) -> dict[str, OwnedChannel | str]:
     """A channel to each node's agent, or why there is none."""
     turn = asyncio.Semaphore(limits.width)
     connect = ConnectLimits(connect_timeout_s=limits.connect_s)
 
-    async def one(spec: NodeSpec) -> DialledChannel | str:
+    async def one(spec: NodeSpec) -> OwnedChannel | str:
         try:
             async with turn:
                 channel = await dial(spec, limits=connect, timeout_s=limits.connect_s)

@@ -7,14 +7,23 @@ from dataclasses import replace
 
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import OrchestrateError, PreflightError
-from orchestrator.core.model.checks import Finding
+from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
-from orchestrator.core.planning.planning import Refusal, declared_interpreter, plan
+from orchestrator.core.planning.planning import (
+    Refusal,
+    declared_environment,
+    declared_interpreter,
+    plan,
+)
 from orchestrator.engine.node.link import NodeLink
-from orchestrator.engine.node.python_environment import ask_slurm, asked_modules, requirements_of
+from orchestrator.engine.node.python_environment import (
+    ask_scheduler,
+    asked_modules,
+    requirements_of,
+)
 from orchestrator.engine.support.clock import Clock, SystemClock
 from orchestrator.parsing.replies.probe_reply import parse_facts
 from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_interpreter
@@ -32,7 +41,7 @@ async def preview(request: RunRequest, limits: ConnectLimits | None = None) -> P
     findings = {
         spec.name: answer
         for spec, answer in zip(workers, answers, strict=True)
-        if isinstance(answer, Finding)
+        if isinstance(answer, NodeFinding)
     }
     failed = {
         spec.name: answer
@@ -48,14 +57,14 @@ async def preview(request: RunRequest, limits: ConnectLimits | None = None) -> P
 
 async def _look(
     spec: NodeSpec, request: RunRequest, limits: ConnectLimits, clock: Clock
-) -> Finding | str:
+) -> NodeFinding | str:
     """What is found, or why nothing is."""
     link = NodeLink(spec, silence_s=request.budgets.silence_s, limits=limits, clock=clock)
     try:
         await link.open(request.budgets.connect_s)
         facts = await _probe(link, request, clock)
         finding = await _finding(link, request, facts)
-        return replace(finding, slurm=await ask_slurm(link, request))
+        return replace(finding, slurm=await ask_scheduler(link, request))
     except (OrchestrateError, OSError, TimeoutError, BadRecord) as error:
         return error.what if isinstance(error, OrchestrateError) else str(error) or "no answer"
     finally:
@@ -68,10 +77,15 @@ async def _probe(link: NodeLink, request: RunRequest, clock: Clock) -> Facts:
     return parse_facts(link.spec.name, reply.fields, asked=asked, answered=clock.wall())
 
 
-async def _finding(link: NodeLink, request: RunRequest, facts: Facts) -> Finding:
+async def _finding(link: NodeLink, request: RunRequest, facts: Facts) -> NodeFinding:
     python = link.spec.python
     if requirements_of(link.spec, request.job.workload) is not None:
-        return Finding(facts=facts, interpreter=declared_interpreter(link.spec), modules=None)
+        return NodeFinding(
+            facts=facts,
+            interpreter=declared_interpreter(link.spec),
+            modules=None,
+            environment=declared_environment(link.spec),
+        )
     plain = {"kind": "interpreter", "value": python.base}
     declared = {"kind": python.kind.value, "value": python.value}
     asked = {
@@ -79,5 +93,10 @@ async def _finding(link: NodeLink, request: RunRequest, facts: Facts) -> Finding
         "modules": asked_modules(request),
     }
     reply = await link.request("interpreter", asked, timeout_s=request.budgets.probe_s)
-    path, modules = parse_interpreter(reply.fields)
-    return Finding(facts=facts, interpreter=path, modules=modules)
+    found = parse_interpreter(reply.fields)
+    return NodeFinding(
+        facts=facts,
+        interpreter=found.path,
+        modules=found.modules,
+        environment=found.environment,
+    )

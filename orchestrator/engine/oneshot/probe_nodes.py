@@ -81,7 +81,9 @@ async def _ask(
         connect = ConnectLimits(connect_timeout_s=limits.connect_s)
         transport = await open_transport(spec, limits=connect)
         try:
-            seen = await take_glance(transport, spec, request, clock.wall, timeout_s=limits.probe_s)
+            seen = await take_glance(
+                transport, spec, request, clock.wall, timeout_s=limits.connect_s
+            )
         finally:
             await transport.close()
     return parse_facts(spec.name, seen.fields, asked=seen.asked, answered=seen.answered)

@@ -12,14 +12,14 @@ async def average(exchange: Exchange, context: RunContext, post: Post) -> None:
     nodes are told why before that.
     """
     from orchestrator.engine.sharing.diloco_service import (
-        LocalRounds,
+        DilocoService,
     )  # numpy: other runs need none
 
-    service = LocalRounds(exchange, context, post)
+    service = DilocoService(exchange, context, post)
     try:
         await service.serve()
     except (OrchestrateError, OSError) as error:
-        await service.give_up(str(error))
+        await service.fail_groups(str(error))
         raise
     finally:
         await service.close()

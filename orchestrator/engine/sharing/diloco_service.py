@@ -37,7 +37,7 @@ from orchestrator.core.sharing.rounds import (
     weights_of,
 )
 from orchestrator.engine.sharing.rank_exchange import Exchange, ExchangeReader
-from orchestrator.engine.sharing.round_inbox import Hearing, Told, living
+from orchestrator.engine.sharing.round_inbox import RoundInbox, RoundReports, living
 from orchestrator.engine.sharing.round_parts import LOOK_EVERY_S, RoundParts
 from orchestrator.engine.support.clock import Clock
 from orchestrator.engine.support.context import Post, RunContext
@@ -49,7 +49,7 @@ TELL_EVERY_S = 2.0
 FLOAT_BYTES = 4
 
 
-class LocalRounds:
+class DilocoService:
     """One attempt. Imports numpy with its arithmetic: only where it is needed."""
 
     def __init__(self, exchange: Exchange, context: RunContext, post: Post) -> None:
@@ -64,7 +64,7 @@ class LocalRounds:
         self._index = {share.name: share.node_rank for share in plan.nodes}
         self._ranks = {share.name: len(share.ranks) for share in plan.nodes}
         reader = ExchangeReader(context.folder)
-        self._hearing = Hearing(reader, self._attempt, self._speakers, context.note)
+        self._hearing = RoundInbox(reader, self._attempt, self._speakers, context.note)
         self._outer = OuterState(context.folder.work / "rounds")
         self._parts = RoundParts(exchange, self._hearing, self._outer, self._index, context)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,7 +89,7 @@ class LocalRounds:
             kept = closed
         await self._end(kept, feed_number(kept.round, first) + 1)
 
-    async def give_up(self, why: str) -> None:
+    async def fail_groups(self, why: str) -> None:
         """Tell every node; whoever cannot be told finds out by waiting."""
         told = json.dumps({"type": "over", "why": why[:2000]}).encode()
         feeds = (self._feed(node, self._next_feed, told) for node in living(self._exchange.state))
@@ -109,10 +109,10 @@ class LocalRounds:
         if kept is None or kept.attempt != self._attempt:
             return await self._start()
         if any(node not in told.joined for node in kept.participants):
-            raise _failed("what the nodes told when they began is not here any more")
+            raise _failed("the nodes' initial reports are missing")
         first = told.joined[kept.participants[0]].terms.round_after(kept.start)
         if kept.round < first and not await self._tell_start(kept):
-            raise _failed("who had the newest parameters is lost, and some were told to wait")
+            raise _failed("the node with the latest checkpoint was lost while others waited for it")
         self._next_feed = feed_number(kept.round + 1, first)
         return kept
 
@@ -237,8 +237,8 @@ class LocalRounds:
             bytes=size + len(self._alive(kept)) * size_of(terms.compression, terms.values),
             exchanged=terms.exchanged,
         )
-        worth_telling = self._is_worth_telling(closed, terms)
-        self._publish(number, first, kept, (closed, began) if worth_telling else None)
+        should_report = self._is_worth_telling(closed, terms)
+        self._publish(number, first, kept, (closed, began) if should_report else None)
         return kept
 
     def _is_worth_telling(self, closed: RoundClosed, terms: Terms) -> bool:
@@ -319,7 +319,7 @@ class LocalRounds:
         await asyncio.gather(*(self._feed(node, number, words) for node in self._alive(kept)))
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _ended(self, kept: Kept) -> Told:
+    async def _ended(self, kept: Kept) -> RoundReports:
         since: float | None = None
         while True:
             told = await asyncio.to_thread(self._hearing.listen)
@@ -353,8 +353,8 @@ def _listed(shares: Mapping[int, tuple[float, ...]]) -> dict[str, list[float]]:
 
 def _failed(why: str) -> RunFailed:
     return RunFailed(
-        "training by local rounds cannot go on",
+        "local-round training cannot continue",
         id="OR-ROUND-001",
         why=why,
-        remedy="orchestrate logs tells more; resume --retry goes on from the last checkpoint",
+        remedy="see orchestrate logs; resume --retry continues from the last checkpoint",
     )

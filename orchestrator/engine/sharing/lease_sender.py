@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.sharing.leases import Worker
 from orchestrator.engine.sharing.rank_exchange import Exchange
-from orchestrator.parsing.replies.sample_records import Took
+from orchestrator.parsing.replies.sample_records import LeaseAck
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class Message:
     """Something for one worker: a lease of ``groups``, or another word, such as the end."""
 
     id: str
@@ -26,15 +26,15 @@ class Word:
 class _Lane:
     """One worker's feeds. ``last`` was sent by us, ``taken`` was acknowledged, by whomever sent."""
 
-    waiting: deque[Word] = field(default_factory=deque)
-    sent: dict[int, Word] = field(default_factory=dict)
+    waiting: deque[Message] = field(default_factory=deque)
+    sent: dict[int, Message] = field(default_factory=dict)
     last: int = 0
     taken: int = 0
     task: asyncio.Task[None] | None = None
     cut: bool = False
 
 
-class Feeder:
+class LeaseSender:
     """Feeds for all workers of one attempt, side by side. ``cut`` hears whom none reaches."""
 
     def __init__(self, exchange: Exchange, cut: Callable[[Worker, str], None]) -> None:
@@ -42,7 +42,7 @@ class Feeder:
         self._cut = cut
         self._lanes: dict[Worker, _Lane] = {}
 
-    def send(self, worker: Worker, word: Word) -> None:
+    def send(self, worker: Worker, word: Message) -> None:
         """In the order of the calls; nothing to a worker that is cut off."""
         lane = self._lanes.setdefault(worker, _Lane())
         if lane.cut:
@@ -51,7 +51,7 @@ class Feeder:
         if lane.task is None or lane.task.done():
             lane.task = asyncio.create_task(self._run(worker, lane))
 
-    def took(self, worker: Worker, record: Took) -> tuple[list[Word], tuple[int, ...]]:
+    def took(self, worker: Worker, record: LeaseAck) -> tuple[list[Message], tuple[int, ...]]:
         """(words of ours that the worker will never see, groups that an earlier coordinator gave).
 
         The worker may have taken a feed of an earlier coordinator just before ours replaced it.

@@ -13,7 +13,7 @@ IDENTITY = "identity.json"
 SHOWN = 16
 
 
-class Identity:
+class OutputIdentity:
     """That of the first worker that said what it is; kept for later attempts and coordinators, as
     long as the run's ``configuration`` is the same.
     """

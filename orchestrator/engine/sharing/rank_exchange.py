@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.node.handle import NodeHand
+from orchestrator.engine.node.handle import NodeHandle
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 READ_BYTES = 8 * 1024 * 1024
@@ -24,7 +24,7 @@ _FOLDER = re.compile(r"attempt-([1-9]\d{0,4})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class RankRecord:
     """One line that a rank wrote for the coordinator, and where it lies here. Untrusted."""
 
     attempt: int
@@ -42,13 +42,13 @@ class ExchangeReader:
         self._root = folder.exchanges
         self._offsets: dict[Path, int] = {}
 
-    def read(self) -> Iterator[Heard]:
+    def read(self) -> Iterator[RankRecord]:
         """What is new. Lines that are too long are told cut off, so that they fail to parse."""
         for path, attempt, node, rank in self._files():
             if path.stat().st_size == self._offsets.get(path, 0):
                 continue
             for offset, line in self._lines(path):
-                yield Heard(
+                yield RankRecord(
                     attempt=attempt, node=node, rank=rank, line=line, path=path, offset=offset
                 )
 
@@ -86,7 +86,7 @@ class Exchange:
     """
 
     folder: RunFolder
-    hands: Mapping[str, NodeHand]
+    hands: Mapping[str, NodeHandle]
     state: RunState
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -38,7 +38,7 @@ class Rate:
     unit: str
 
 
-class WorkRates:
+class SampleRates:
     """The account of one attempt. Times are seconds on one monotonic clock."""
 
     def __init__(self) -> None:

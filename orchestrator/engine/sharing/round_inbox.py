@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from orchestrator.core.base.outcome import succeeded
 from orchestrator.core.run.state import RunState
 from orchestrator.core.sharing.rounds import Ended, Joined, Offered, Pace, Part
-from orchestrator.engine.sharing.rank_exchange import ExchangeReader, Heard
+from orchestrator.engine.sharing.rank_exchange import ExchangeReader, RankRecord
 from orchestrator.parsing.replies.round_records import parse_told
 
 MAX_COMPLAINTS = 20
 
 
 @dataclass(slots=True)
-class Told:
+class RoundReports:
     """Everything that counts, by node; of a round's parts the first one."""
 
     joined: dict[str, Joined] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Told:
         self.paces[node] = pace.after(self.paces.get(node), steps)
 
 
-class Hearing:
+class RoundInbox:
     """Reads what the first rank of each node tells in the present attempt."""
 
     def __init__(
@@ -53,14 +53,14 @@ class Hearing:
         speakers: Mapping[str, int],
         note: Callable[[str], None],
     ) -> None:
-        self.told = Told()
+        self.told = RoundReports()
         self._reader = reader
         self._attempt = attempt
         self._speakers = speakers
         self._note = note
         self._complaints = 0
 
-    def listen(self) -> Told:
+    def listen(self) -> RoundReports:
         """All that was told by now. Blocks: reads files."""
         for heard in self._reader.read():
             if heard.attempt == self._attempt and self._speakers.get(heard.node) == heard.rank:
@@ -72,7 +72,7 @@ class Hearing:
         for old in [known for known in self.told.parts if known <= number]:
             del self.told.parts[old]
 
-    def _hear(self, heard: Heard) -> None:
+    def _hear(self, heard: RankRecord) -> None:
         said = parse_told(heard.line)
         if not isinstance(said, str):
             self.told.take(heard.node, said)

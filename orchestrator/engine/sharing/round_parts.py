@@ -10,7 +10,7 @@ from orchestrator.adapters.rounds.parameter_files import size_of
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.sharing.rounds import Part, Terms, patience_s
 from orchestrator.engine.sharing.rank_exchange import Exchange
-from orchestrator.engine.sharing.round_inbox import Hearing
+from orchestrator.engine.sharing.round_inbox import RoundInbox
 from orchestrator.engine.support.context import RunContext
 
 LOOK_EVERY_S = 1.0
@@ -22,7 +22,7 @@ class RoundParts:
     def __init__(
         self,
         exchange: Exchange,
-        hearing: Hearing,
+        hearing: RoundInbox,
         outer: OuterState,
         index: Mapping[str, int],
         context: RunContext,

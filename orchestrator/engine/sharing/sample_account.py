@@ -13,18 +13,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from orchestrator.core.model.request import RunRequest, SampleSet
-from orchestrator.core.sharing.leases import Leases, Worker
-from orchestrator.core.sharing.ledger import Answer, Ledger, Place
-from orchestrator.engine.sharing.output_identity import Identity
-from orchestrator.engine.sharing.rank_exchange import ExchangeReader, Heard
-from orchestrator.engine.sharing.rates import WorkRates
+from orchestrator.core.sharing.leases import MAX_RETURNS, Leases, Worker
+from orchestrator.core.sharing.ledger import Acceptance, Ledger, OutputLocation
+from orchestrator.engine.sharing.output_identity import OutputIdentity
+from orchestrator.engine.sharing.rank_exchange import ExchangeReader, RankRecord
+from orchestrator.engine.sharing.rates import SampleRates
 from orchestrator.engine.support.context import RunContext
 from orchestrator.parsing.replies.sample_records import (
+    LeaseAck,
     Output,
     Ready,
     Record,
     SampleFailed,
-    Took,
     Worked,
     parse_sample_record,
 )
@@ -40,7 +40,7 @@ def configuration(request: RunRequest) -> str:
     return hashlib.sha256(json.dumps(begun).encode()).hexdigest()
 
 
-class WorkAccount:
+class SampleAccount:
     """One attempt's account. ``ready`` are the workers that said what they are, and fit; ``unfit``
     those that do not, and why.
 
@@ -56,11 +56,11 @@ class WorkAccount:
         attempt: int,
         *,
         belongs: Callable[[Worker], bool],
-        took: Callable[[Worker, Took], None],
+        took: Callable[[Worker, LeaseAck], None],
     ) -> None:
         self.ledger = Ledger(samples.total, samples.group)
         self.leases = Leases(self.ledger)
-        self.rates = WorkRates()
+        self.rates = SampleRates()
         self.ready: set[Worker] = set()
         self.unfit: dict[Worker, str] = {}
         self._context = context
@@ -68,7 +68,7 @@ class WorkAccount:
         self._belongs = belongs
         self._took = took
         self._configuration = configuration(request)
-        self._identity = Identity(context.folder, self._configuration)
+        self._identity = OutputIdentity(context.folder, self._configuration)
         self._configured: dict[tuple[int, str, int], bool] = {}
         self._reader = ExchangeReader(context.folder)
         self._sources: dict[Path, int] = {}
@@ -90,16 +90,16 @@ class WorkAccount:
             if number % LINES_PER_SLICE == 0:
                 await asyncio.sleep(0)
 
-    def give_up(self, groups: Iterable[int]) -> None:
-        """Groups that no worker comes back with."""
+    def fail_groups(self, groups: Iterable[int]) -> None:
+        """Groups that were lost or timed out on as many workers as may try them."""
         for group in groups:
             samples = self.ledger.samples_of(group)
-            what = f"samples {samples[0]} to {samples[-1]} are given up: no worker came back"
-            self._context.note(f"{what} with them, time and again")
+            what = f"samples {samples[0]}-{samples[-1]} failed"
+            self._context.note(f"{what}: lost or timed out on {MAX_RETURNS} leases")
             for sample in samples:
                 self._fail(sample, None)
 
-    def _take(self, heard: Heard) -> None:
+    def _take(self, heard: RankRecord) -> None:
         worker = (heard.node, heard.rank)
         present = heard.attempt == self._attempt
         if present and not self._belongs(worker):
@@ -117,7 +117,7 @@ class WorkAccount:
         elif present:
             self._take_word(heard, record)
 
-    def _take_ready(self, heard: Heard, record: Ready, *, present: bool) -> None:
+    def _take_ready(self, heard: RankRecord, record: Ready, *, present: bool) -> None:
         worker = (heard.node, heard.rank)
         unlike = self._unlike(heard.node, record)
         self._configured[heard.attempt, *worker] = not unlike
@@ -135,31 +135,31 @@ class WorkAccount:
             return "it has other code, arguments or samples than this run"
         return self._identity.unlike(node, record.identity)
 
-    def _take_output(self, heard: Heard, output: Output, *, present: bool) -> None:
+    def _take_output(self, heard: RankRecord, output: Output, *, present: bool) -> None:
         worker = (heard.node, heard.rank)
         source = self._sources.setdefault(heard.path, len(self._sources))
-        place = Place(source, heard.offset, len(heard.line))
+        place = OutputLocation(source, heard.offset, len(heard.line))
         group = self.ledger.group_of(output.sample)
         open_before = not self.ledger.is_settled(group)
         answer = self.ledger.accept(output.sample, output.digest, place, output.seconds)
-        if answer is Answer.CONFLICT:
+        if answer is Acceptance.CONFLICT:
             self._complain(heard, f"its output of sample {output.sample} differs from the first")
         if open_before and self.ledger.is_settled(group):
             self.leases.settle(group, worker if present else None)
         if present:
-            accepted = answer is Answer.ACCEPTED
+            accepted = answer is Acceptance.ACCEPTED
             self.leases.heard(worker, self.now)
             self.rates.answered(worker, output, accepted=accepted, now=self.now)
 
-    def _take_word(self, heard: Heard, record: Record) -> None:
+    def _take_word(self, heard: RankRecord, record: Record) -> None:
         worker, now = (heard.node, heard.rank), self.now
         self.leases.heard(worker, now)
         match record:
-            case Took():
+            case LeaseAck():
                 self._took(worker, record)
             case Worked(groups=groups, busy_s=busy_s):
                 self.rates.worked(worker, busy_s)
-                self.give_up(self.leases.worked(worker, groups, busy_s, now))
+                self.fail_groups(self.leases.worked(worker, groups, busy_s, now))
             case SampleFailed(sample=sample, reason=reason):
                 self._complain(heard, f"sample {sample} failed: {reason}")
                 self._fail(sample, worker)
@@ -168,10 +168,10 @@ class WorkAccount:
 
     def _fail(self, sample: int, by: Worker | None) -> None:
         group = self.ledger.group_of(sample)
-        if self.ledger.give_up(sample) and self.ledger.is_settled(group):
+        if self.ledger.fail_groups(sample) and self.ledger.is_settled(group):
             self.leases.settle(group, by)
 
-    def _complain(self, heard: Heard, what: str) -> None:
+    def _complain(self, heard: RankRecord, what: str) -> None:
         self._complaints += 1
         if self._complaints <= MAX_COMPLAINTS:
             late = "" if heard.attempt == self._attempt else f" of attempt {heard.attempt}"

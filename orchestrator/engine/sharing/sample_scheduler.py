@@ -13,13 +13,13 @@ from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import SampleSet
 from orchestrator.core.run.events import Divided, Progressed, RankExited, Reported
 from orchestrator.core.run.state import RunState
-from orchestrator.core.sharing.leases import Grant, Worker
-from orchestrator.engine.sharing.lease_sender import Feeder, Word
+from orchestrator.core.sharing.leases import LeaseGrant, Worker
+from orchestrator.engine.sharing.lease_sender import LeaseSender, Message
 from orchestrator.engine.sharing.rank_exchange import Exchange
 from orchestrator.engine.sharing.rates import recall_began, remember_began
-from orchestrator.engine.sharing.sample_account import WorkAccount
+from orchestrator.engine.sharing.sample_account import SampleAccount
 from orchestrator.engine.support.context import Post, RunContext
-from orchestrator.parsing.replies.sample_records import Took
+from orchestrator.parsing.replies.sample_records import LeaseAck
 
 TICK_S = 0.2
 # Between two looks at what workers said: what came meanwhile is read together. To look at what
@@ -45,7 +45,7 @@ async def divide(exchange: Exchange, context: RunContext, post: Post) -> None:
     """
     samples = exchange.state.request.samples
     assert samples is not None  # no other work is divided
-    division = Division(exchange, context, post, samples)
+    division = SampleScheduler(exchange, context, post, samples)
     try:
         await division.run()
     except (OrchestrateError, OSError):
@@ -66,7 +66,7 @@ class _Presence:
     told_end: bool = False
 
 
-class Division:
+class SampleScheduler:
     """One attempt's service: hears what workers say, and hands out what is left to do."""
 
     def __init__(
@@ -80,16 +80,16 @@ class Division:
         self._epoch = state.epoch
         self._attempt = state.attempt
         self._present: dict[Worker, _Presence] = {}
-        self._account = WorkAccount(
+        self._account = SampleAccount(
             context,
             state.request,
             samples,
             state.attempt,
             belongs=self._present.__contains__,
-            took=self._take_took,
+            took=self._on_ack,
         )
         self._ledger, self._leases = self._account.ledger, self._account.leases
-        self._feeder = Feeder(exchange, self._cut_off)
+        self._feeder = LeaseSender(exchange, self._cut_off)
         self._data: DataSet | None = None
         self._merging: asyncio.Task[None] | None = None
         self._seen: RunState | None = None
@@ -166,18 +166,19 @@ class Division:
             gone_at = presence.gone_at
             if gone_at is not None and not presence.left and now - gone_at >= LAST_WORDS_S:
                 presence.left = True
-                self._account.give_up(self._leases.leave(worker))
+                self._account.fail_groups(self._leases.leave(worker))
 
     def _cut_off(self, worker: Worker, why: str) -> None:
         """Nothing reaches the worker any more; what it still says counts."""
-        self._context.note(f"{worker[0]}: rank {worker[1]} gets no more samples: {why}")
+        what = f"cannot deliver samples ({why}); no further work assigned"
+        self._context.note(f"{worker[0]}: rank {worker[1]}: {what}")
         self._account.ready.discard(worker)
-        self._account.give_up(self._leases.leave(worker))
+        self._account.fail_groups(self._leases.leave(worker))
 
-    def _take_took(self, worker: Worker, record: Took) -> None:
+    def _on_ack(self, worker: Worker, record: LeaseAck) -> None:
         lost, foreign = self._feeder.took(worker, record)
         for word in lost:
-            self._account.give_up(self._leases.give_back(worker, word.groups))
+            self._account.fail_groups(self._leases.give_back(worker, word.groups))
             if not word.groups:
                 self._present[worker].told_end = False  # if it was that, it is told again
         self._leases.took(worker, foreign, self._account.now)
@@ -216,7 +217,7 @@ class Division:
             return
         if self._exchange.state.halted:
             return
-        self._account.give_up(self._leases.expire(now))
+        self._account.fail_groups(self._leases.expire(now))
         for grant in self._leases.assign(now):
             if self._account.rates.began is None:
                 self._account.rates.began = now
@@ -225,28 +226,28 @@ class Division:
         for grant in self._leases.recalls():
             self._say(grant.worker, {"type": "recall", "groups": grant.groups})
 
-    def _lease(self, grant: Grant) -> None:
+    def _lease(self, grant: LeaseGrant) -> None:
         """In as many feeds as their size asks for."""
         part: list[int] = []
         size = 0
         for group in grant.groups:
             more = self._size_of(group)
             if part and size + more > FEED_BYTES:
-                self._say_lease(grant.worker, part)
+                self._send_lease(grant.worker, part)
                 part, size = [], 0
             part.append(group)
             size += more
-        self._say_lease(grant.worker, part)
+        self._send_lease(grant.worker, part)
 
     def _size_of(self, group: int) -> int:
         samples = self._ledger.samples_of(group)
         return self._data.size(samples[0], len(samples)) if self._data is not None else 0
 
-    def _say_lease(self, worker: Worker, groups: list[int]) -> None:
+    def _send_lease(self, worker: Worker, groups: list[int]) -> None:
         word = self._next_id()
         entries = b",".join(self._entry(group) for group in groups)
         content = b'{"type":"lease","lease":"%s","groups":[%s]}' % (word.encode(), entries)
-        self._feeder.send(worker, Word(word, content, tuple(groups)))
+        self._feeder.send(worker, Message(word, content, tuple(groups)))
 
     def _entry(self, group: int) -> bytes:
         """One group as the kit reads it; lines of the data set are JSON already."""
@@ -259,13 +260,13 @@ class Division:
     def _refuse(self) -> None:
         """Workers whose outputs could not be taken end with the reason, for all to see."""
         for worker, why in self._account.unfit.items():
-            self._say_last(worker, {"type": "refused", "reason": why})
+            self._send_final(worker, {"type": "refused", "reason": why})
 
     def _tell_end(self) -> None:
         for worker in self._account.ready:
-            self._say_last(worker, {"type": "end"})
+            self._send_final(worker, {"type": "end"})
 
-    def _say_last(self, worker: Worker, said: dict[str, object]) -> None:
+    def _send_final(self, worker: Worker, said: dict[str, object]) -> None:
         presence = self._present[worker]
         if not presence.told_end and presence.gone_at is None:
             presence.told_end = True
@@ -273,7 +274,7 @@ class Division:
 
     def _say(self, worker: Worker, said: dict[str, object]) -> None:
         word = self._next_id()
-        self._feeder.send(worker, Word(word, json.dumps({**said, "lease": word}).encode()))
+        self._feeder.send(worker, Message(word, json.dumps({**said, "lease": word}).encode()))
 
     def _next_id(self) -> str:
         self._words += 1
@@ -322,8 +323,8 @@ class Division:
         """The last words, the merged outputs if there are all, the figures, the end."""
         await self._account.hear()
         for worker in self._stuck():
-            what = "did not come to its end, others did what it had"
-            self._context.note(f"{worker[0]}: rank {worker[1]} {what}: it is stopped")
+            what = "still running after its samples were completed elsewhere: terminating"
+            self._context.note(f"{worker[0]}: rank {worker[1]} {what}")
         if self._merging is None and self._ledger.complete:
             self._merging = asyncio.create_task(self._merge())
         if self._merging is not None:

@@ -16,8 +16,8 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Diagnosis,
     End,
     Findings,
-    Role,
-    Source,
+    LogRole,
+    LogSource,
 )
 from orchestrator.core.diagnosis.facts_as_clues import from_facts
 from orchestrator.core.diagnosis.first_cause import judge, telling_lines
@@ -82,7 +82,7 @@ def with_verdict(findings: Findings, result: Result | None) -> Findings:
     if found is None or result is None or result.failure is None:
         return findings
     rule = BY_ID.get(found.id)
-    if rule is not None and rule.role in {Role.VICTIM, Role.STOPPED}:
+    if rule is not None and rule.role in {LogRole.VICTIM, LogRole.STOPPED}:
         return replace(findings, diagnosis=_verdict(result.failure, result))
     besides = (*found.besides, *_also_found(result, found.node, found.cause))
     return replace(findings, diagnosis=replace(found, besides=besides))
@@ -148,5 +148,7 @@ def _share(window: Window, most: int) -> Window:
 
 def _end(ending: Ending) -> End:
     rank = ending.rank if isinstance(ending, RankExited) else None
-    source = Source(name=f"logs/{ending.node}/{log_name(ending)}.err", node=ending.node, rank=rank)
+    source = LogSource(
+        name=f"logs/{ending.node}/{log_name(ending)}.err", node=ending.node, rank=rank
+    )
     return End(source=source, outcome=ending.outcome)

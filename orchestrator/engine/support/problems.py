@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.core.base.errors import BusyError, OrchestrateError
+from orchestrator.core.base.errors import BusyError, OrchestrateError, UsageError
 from orchestrator.core.base.problem import Problem
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 
@@ -21,12 +21,14 @@ def problem_of(error: Exception) -> Problem:
     """What went wrong on a node and, where the error knows, what to do next."""
     if isinstance(error, OrchestrateError):
         message = f"{error.what} ({error.why})" if error.why else error.what
+        if isinstance(error, UsageError) and error.where:  # a file and its line, not the node
+            message = f"{error.where}: {message}"
         remedy = error.remedy or REMEDIES.get(error.id, "")
         return Problem(id=error.id, message=message, remedy=remedy)
     if isinstance(error, TimeoutError):
         return Problem(id="OR-TIME-002", message=str(error) or "the node did not answer in time")
     if isinstance(error, BadRecord):
-        return Problem(id="OR-AGENT-REPLY", message=f"the node's answer makes no sense: {error}")
+        return Problem(id="OR-AGENT-REPLY", message=f"invalid reply from the node agent: {error}")
     return Problem(id="OR-IO-001", message=str(error) or type(error).__name__)
 
 

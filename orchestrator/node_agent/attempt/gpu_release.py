@@ -13,6 +13,7 @@ import time
 from orchestrator.node_agent.attempt.supervisor_state import records
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, AgentFault
 from orchestrator.node_agent.base.node_layout import AttemptLayout, RunLayout, write_atomically
+from orchestrator.node_agent.base.sysfs import whole
 from orchestrator.node_agent.base.wire import field
 from orchestrator.node_agent.facts.gpu_query import MIB, find_program, query
 from orchestrator.node_agent.process.processes import look
@@ -56,13 +57,15 @@ def parse_usage(memory: str, contexts: str) -> Usage:
     used: dict[int, int] = {}
     index_of: dict[str, int] = {}
     for cells in _cells(memory):
-        if cells[0].isdigit():
-            index_of[cells[1]] = int(cells[0])
-            used[int(cells[0])] = _bytes(cells[2])
+        index = whole(cells[0])
+        if index is not None:
+            index_of[cells[1]] = index
+            used[index] = _bytes(cells[2])
     found: dict[int, dict[int, int]] = {index: {} for index in used}
     for cells in _cells(contexts):
-        if cells[0] in index_of and cells[1].isdigit():
-            found[index_of[cells[0]]][int(cells[1])] = _bytes(cells[2])
+        pid = whole(cells[1])
+        if cells[0] in index_of and pid is not None:
+            found[index_of[cells[0]]][pid] = _bytes(cells[2])
     return Usage(used, found)
 
 
@@ -72,7 +75,7 @@ def _cells(text: str) -> list[list[str]]:
 
 
 def _bytes(text: str) -> int:
-    return int(text) * MIB if text.isdigit() else 0
+    return (whole(text) or 0) * MIB
 
 
 def ask(program: str, timeout_s: float) -> Usage | None:

@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 
 from orchestrator.node_agent.attempt.gpu_release import check_gpus, note_baseline
-from orchestrator.node_agent.attempt.locks import Occupied
+from orchestrator.node_agent.attempt.locks import LockHeld
 from orchestrator.node_agent.attempt.reservations import (
     Reservation,
     Reservations,
@@ -20,6 +20,7 @@ from orchestrator.node_agent.attempt.reservations import (
 )
 from orchestrator.node_agent.attempt.supervisor_state import supervisor_state
 from orchestrator.node_agent.attempt.workcopy import copy_code
+from orchestrator.node_agent.base import activation
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, BUSY, LAUNCH, AgentFault
 from orchestrator.node_agent.base.login import login_environment
@@ -34,6 +35,7 @@ from orchestrator.node_agent.base.node_layout import (
 )
 from orchestrator.node_agent.base.sysfs import boot_id
 from orchestrator.node_agent.base.wire import field, seconds, strings
+from orchestrator.node_agent.process.rank_shim import GRACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def launch(
     lease_s = lease.check_lease(request)
     wanted, holder = check_locks(request), describe_holder(run, request)
     gpus = check_gpus(request)
+    facts = field(request, "facts", dict, None)
     spec = _specification(layout, run, attempt, request)
     with lease.held(run, epoch, BEFORE_US_S):
         known = supervisor_state(attempt)
@@ -78,6 +81,8 @@ def launch(
             if spec["scratch"]:
                 attempt.create_scratch()
             note_baseline(attempt, gpus)
+            if facts is not None:
+                _write_facts(attempt.facts, facts)
             keep_usable_pipes(spec["processes"], attempt.root)
             if field(request, "own_copy", bool, False):
                 copy_code(layout.snapshot(request.get("snapshot")), attempt.work)
@@ -87,6 +92,13 @@ def launch(
     return {"supervisor": identity, "already": False, "alive": True}
 
 
+def _write_facts(path: str, facts: dict[str, Any]) -> None:
+    """For the ranks to read. It need not survive a power cut: neither do they."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+        json.dump(facts, file)
+
+
 @contextmanager
 def _lent(
     reservations: Reservations, wanted: Sequence[tuple[str, str]], holder: dict[str, Any]
@@ -94,7 +106,7 @@ def _lent(
     try:
         with reservations.lent(wanted, holder) as locks:
             yield locks
-    except Occupied as occupied:
+    except LockHeld as occupied:
         raise AgentFault(BUSY, str(occupied)) from occupied
 
 
@@ -102,7 +114,7 @@ def _refuse_if_busy(run: RunLayout) -> None:
     for number in run.attempts():
         known = supervisor_state(run.attempt(number))
         if known and known.alive:
-            raise AgentFault(BUSY, f"attempt {number} of this run is still going on here")
+            raise AgentFault(BUSY, f"attempt {number} of this run is still running here")
 
 
 def _specification(
@@ -113,12 +125,15 @@ def _specification(
 ) -> dict[str, Any]:
     places, processes = filled(layout, run, attempt, request)
     default = places["snapshot"] or attempt.output
+    grace_s = seconds(request, "grace_s", 0.0, 3600.0)
+    for process in processes:
+        process["env"][GRACE] = f"{grace_s:g}"
     return {
         "run": request["run"],
         "node": request["node"],
         "attempt": request["attempt"],
         "attempt_dir": attempt.root,
-        "grace_s": seconds(request, "grace_s", 0.0, 3600.0),
+        "grace_s": grace_s,
         "cwd": _fill(field(request, "cwd", str, None) or default, places),
         "snapshot": request.get("snapshot"),
         "agent": os.path.basename(AGENT),
@@ -163,6 +178,8 @@ def filled(
         "ORCHESTRATE_EXCHANGE_DIR": attempt.exchange,
         "ORCHESTRATE_CHECKPOINT_DIR": run.checkpoints,
     }
+    if field(request, "facts", dict, None) is not None:
+        markers["ORCHESTRATE_FACTS"] = attempt.facts
     return places, _processes(request, places, markers)
 
 
@@ -199,7 +216,7 @@ def _process(
     for name, value in env.items():
         if not name or "=" in name or not isinstance(value, str) or "\0" in name + value:
             raise AgentFault(BAD_REQUEST, "'env' holds what is not an environment variable")
-    filled = {name: _fill(value, places) for name, value in env.items()}
+    filled = {name: _fill(value, places) for name, value in activation.fill(env).items()}
     # Markers come first in the process's environment, and nothing overrides them.
     environment = {**markers, **login_environment(), **filled, **markers}
     return {"label": label, "rank": rank, "argv": argv, "env": environment}

@@ -43,7 +43,7 @@ STALE_S = 3600.0
 TOLD = ("run", "node", "user", "pid", "since", "coordinator")
 
 
-class Occupied(Exception):
+class LockHeld(Exception):
     """Somebody else has lock ``lock``; ``holder`` is empty if nobody knows who."""
 
     def __init__(self, lock: str, holder: Mapping[str, Any]) -> None:
@@ -125,7 +125,7 @@ class LockRoom:
     def take(self, name: str, mode: str, share: str) -> int:
         """A descriptor that holds the lock; -1 if the supervisor of our own share has it.
 
-        Raises :class:`Occupied` with the holder.
+        Raises :class:`LockHeld` with the holder.
         """
         deadline = time.monotonic() + SETTLE_S
         while True:
@@ -138,7 +138,7 @@ class LockRoom:
             if holder.get("share") == share and _end_predecessor(holder):
                 holder = {}
             if holder or time.monotonic() >= deadline:
-                raise Occupied(name, holder)
+                raise LockHeld(name, holder)
             time.sleep(POLL_S)
 
     def _try(self, name: str, mode: str) -> int | None:

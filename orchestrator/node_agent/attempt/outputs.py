@@ -1,6 +1,8 @@
 """What a run left in ``output/``: a list with digests, and bytes by offset; nothing outside it.
 
-Bytes of what a rank offers to the coordinator while it runs are read in the same way.
+Links are never followed: one that stays inside is offered as a link, with a relative target. What
+is not offered is listed with the reason. Bytes of what a rank offers to the coordinator while it
+runs are read in the same way.
 """
 
 from __future__ import annotations
@@ -9,14 +11,16 @@ import hashlib
 import json
 import os
 import stat
+import unicodedata
 
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, AgentFault, shorten
 from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout
 from orchestrator.node_agent.base.wire import field
+from orchestrator.node_agent.code.node_manifest import target_fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     Request = Mapping[str, Any]
@@ -26,6 +30,7 @@ MAX_DEPTH = 32
 MAX_PATH_BYTES = 1024
 MAX_FETCH_BYTES = 4 * 1024 * 1024
 CHANGED = "it changed while it was listed"
+LINK = "a link"
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 OPEN_DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -36,29 +41,78 @@ def _attempt(layout: NodeLayout, request: Request) -> AttemptLayout:
 
 
 def outputs(layout: NodeLayout, request: Request) -> tuple[dict[str, Any], bytes]:
-    """The payload is JSON: ``{"files": [{path, bytes, sha256}], "skipped": [{path, why}]}``."""
+    """The payload is JSON: ``{"files": [{path, bytes, sha256}], "links": [{path, target}],
+    "skipped": [{path, why}]}``. ``paths``: describe only these files, which changed meanwhile.
+    """
     attempt = _attempt(layout, request)
-    files: list[dict[str, Any]] = []
-    skipped: list[dict[str, str]] = []
+    again = field(request, "paths", list, [])
+    listing = _Listing(attempt.output)
     if os.path.isdir(attempt.output):
         root = os.open(attempt.output, OPEN_DIRECTORY)
         try:
-            for path, why in _walk(root, "", 0):
-                if len(files) + len(skipped) >= MAX_FILES:
-                    raise AgentFault(BAD_REQUEST, f"more than {MAX_FILES} files in output/")
-                described = None if why else _describe(root, path)
-                if described is None:
-                    skipped.append({"path": path, "why": why or CHANGED})
-                else:
-                    files.append(described)
+            named = [(check_relative(path), "") for path in again]
+            listing.add(root, named or _walk(root, "", 0))
         finally:
             os.close(root)
-    payload = json.dumps({"files": files, "skipped": skipped}).encode()
-    return {"count": len(files)}, payload
+    return {"count": len(listing.files)}, listing.encode()
+
+
+class _Listing:
+    """What is offered of the folder ``output``, and what is not."""
+
+    def __init__(self, output: str) -> None:
+        self.files: list[dict[str, Any]] = []
+        self._links: list[dict[str, str]] = []
+        self._skipped: list[dict[str, str]] = []
+        self._output = os.path.realpath(output)
+
+    def add(self, root: int, found: Iterable[tuple[str, str]]) -> None:
+        """Each of ``found`` goes where it belongs. Raises :class:`AgentFault` for too many."""
+        for path, why in found:
+            if len(self.files) + len(self._links) + len(self._skipped) >= MAX_FILES:
+                raise AgentFault(BAD_REQUEST, f"more than {MAX_FILES} files in output/")
+            if why == LINK:
+                self._add_link(root, path)
+                continue
+            described = None if why else _describe(root, path)
+            if described is None:
+                self._skipped.append({"path": path, "why": why or CHANGED})
+            else:
+                self.files.append(described)
+
+    def _add_link(self, root: int, path: str) -> None:
+        target, why = _safe_target(root, self._output, path)
+        if why:
+            self._skipped.append({"path": path, "why": why})
+        else:
+            self._links.append({"path": path, "target": target})
+
+    def encode(self) -> bytes:
+        parts = {"files": self.files, "links": self._links, "skipped": self._skipped}
+        return json.dumps(parts).encode()
+
+
+def _safe_target(root: int, output: str, path: str) -> tuple[str, str]:
+    """(where the link points to from its own folder, "") or ("", why it is not offered)."""
+    above, _, name = path.rpartition("/")
+    try:
+        fd = _open_below(root, above, OPEN_DIRECTORY) if above else os.dup(root)
+        try:
+            target = os.readlink(name, dir_fd=fd)
+        finally:
+            os.close(fd)
+    except OSError:
+        return "", CHANGED
+    told = "a link to %s, outside the outputs" % shorten(_printable(target))
+    if target_fault(path, target):
+        folder = os.path.join(output, above)
+        target = os.path.relpath(os.path.realpath(os.path.join(folder, target)), folder)
+    good = not target_fault(path, target) and _printable(target) == target
+    return (target, "") if good else ("", told)
 
 
 def _walk(root: int, below: str, depth: int) -> Iterator[tuple[str, str]]:
-    """(path, why it is skipped or ""), in order."""
+    """(path, why it is skipped, :data:`LINK`, or ""), in order."""
     try:
         fd = os.dup(root) if not below else _open_below(root, below, OPEN_DIRECTORY)
     except OSError:
@@ -89,12 +143,13 @@ def _objection(entry: os.DirEntry[str], path: str, depth: int) -> str | None:
     if stat.S_ISDIR(mode):
         return None if depth < MAX_DEPTH else "too deep"
     if stat.S_ISLNK(mode):
-        return "a link"
+        return LINK
     return "" if stat.S_ISREG(mode) else "not a regular file"
 
 
 def _printable(path: str) -> str:
-    return "".join(c if c.isprintable() and not 0xD800 <= ord(c) < 0xE000 else "?" for c in path)
+    """``path`` without what is not UTF-8, controls a terminal, or cannot be seen."""
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else "?" for c in path)
 
 
 def _describe(root: int, path: str) -> dict[str, Any] | None:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from orchestrator.node_agent.attempt.locks import (
     EXCLUSIVE,
     SHARED,
+    LockHeld,
     LockRoom,
-    Occupied,
     identity,
     withdraw,
     write_record,
@@ -95,7 +95,7 @@ class Reservation:
         }
 
     def take(self, wanted: Sequence[Wanted]) -> None:
-        """Have exactly these; on :class:`Occupied` what was had before."""
+        """Have exactly these; on :class:`LockHeld` what was had before."""
         new: dict[Wanted, int] = {}
         try:
             for name, mode in wanted:
@@ -132,7 +132,7 @@ class Reservations:
         self._held: dict[str, Reservation] = {}
 
     def take(self, wanted: Sequence[Wanted], holder: dict[str, Any]) -> Reservation:
-        """Hold exactly ``wanted``, all or nothing. Raises :class:`Occupied`."""
+        """Hold exactly ``wanted``, all or nothing. Raises :class:`LockHeld`."""
         share = holder["share"]
         known = self._held.get(share)
         reservation = known or Reservation(LockRoom.open(), holder)
@@ -188,7 +188,7 @@ def reserve(reservations: Reservations, layout: NodeLayout, request: Request) ->
     with lease.held(run, lease.check_epoch(request)):
         try:
             reservations.take(wanted, holder)
-        except Occupied as occupied:
+        except LockHeld as occupied:
             return {"reserved": False, "lock": occupied.lock, "holder": occupied.holder}
     return {"reserved": True}
 

@@ -28,8 +28,8 @@ from orchestrator.node_agent.base.node_layout import (
 from orchestrator.node_agent.base.wire import field, seconds
 from orchestrator.node_agent.process.cgroups import ControlGroup
 from orchestrator.node_agent.process.processes import (
-    Found,
-    Swept,
+    FoundProcess,
+    SweepResult,
     living,
     marked,
     send,
@@ -142,11 +142,11 @@ def _fenced(run: RunLayout, request: Request) -> Iterator[None]:
         yield
 
 
-def _sweep(run: RunLayout) -> Swept:
+def _sweep(run: RunLayout) -> SweepResult:
     recorded = (ControlGroup.recorded(run.attempt(number)) for number in run.attempts())
     groups = [group for group in recorded if group]
 
-    def find() -> list[Found]:
+    def find() -> list[FoundProcess]:
         return union(marked(run.root), living(pid for group in groups for pid in group.pids()))
 
     def kill_all() -> None:
@@ -214,7 +214,7 @@ def clean(layout: NodeLayout, request: Request) -> dict[str, Any]:
         for number in run.attempts():
             state = supervisor_state(run.attempt(number))
             if state and state.alive:
-                raise AgentFault(BUSY, f"attempt {number} of this run is still going on here")
+                raise AgentFault(BUSY, f"attempt {number} of this run is still running here")
         _remove(layout, run.root)
         try:
             os.rmdir(os.path.dirname(run.root))

@@ -22,8 +22,8 @@ from orchestrator.node_agent.process.cgroups import ControlGroup
 from orchestrator.node_agent.process.children import Child, reap
 from orchestrator.node_agent.process.eventlog import EventLog
 from orchestrator.node_agent.process.processes import (
-    Found,
-    Swept,
+    FoundProcess,
+    SweepResult,
     descendants,
     living,
     marked,
@@ -195,7 +195,7 @@ class Supervisor:
         for child in self.children:
             child.terminate()
 
-    def find(self) -> list[Found]:
+    def find(self) -> list[FoundProcess]:
         """What belongs to this run here: by marker, and by descent or by control group for those
         who dropped it.
         """
@@ -203,7 +203,7 @@ class Supervisor:
         grouped = living(self.group.pids()) if self.group else []
         return union(marked(share), descendants(os.getpid()), grouped)
 
-    def sweep(self) -> Swept:
+    def sweep(self) -> SweepResult:
         """End all of it."""
         swept = sweep(self.find, SWEEP_S, self.group.kill if self.group else None)
         if self.group:
@@ -220,11 +220,24 @@ class Supervisor:
             left = self.find()
             if not left:
                 return
+            spared = self._of_living_ranks(left)
             for process in left:
-                if process.pid not in told:
+                if process.pid not in told | spared:
                     told.add(process.pid)
                     send(process.pid, process.start_time, signal.SIGTERM)
             self._tick()
+
+    def _of_living_ranks(self, found: list[FoundProcess]) -> set[int]:
+        """Ranks under a shim, which asks each of them to end just once; and what they started,
+        which is theirs to end while they live.
+        """
+        spared = {rank.pid for rank in self.ranks.pending()}
+        parents = {process.pid: process.parent for process in found}
+        while True:
+            more = {pid for pid, parent in parents.items() if parent in spared} - spared
+            if not more:
+                return spared
+            spared |= more
 
     def _conclude(self) -> None:
         swept = self.sweep()

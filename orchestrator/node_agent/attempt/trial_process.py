@@ -46,7 +46,7 @@ LAST_WORDS_S = 1.0
 UNKILLABLE_S = 5.0
 
 
-class Lines:
+class OutputLines:
     """The last lines of a stream, each cut at ``MAX_LINE_BYTES``."""
 
     def __init__(self, fd: int) -> None:
@@ -93,7 +93,7 @@ class Tried:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self.out, self.err = (
-            Lines(s.fileno()) for s in (self._process.stdout, self._process.stderr)
+            OutputLines(s.fileno()) for s in (self._process.stdout, self._process.stderr)
         )
 
     @property

@@ -80,7 +80,7 @@ def check_cursors(value: object) -> dict[str, int]:
     return dict(value)
 
 
-class Watch:
+class WatchStream:
     """One watch of one attempt; :meth:`run` is its thread."""
 
     def __init__(

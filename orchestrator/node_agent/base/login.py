@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import os
+import pwd
+import re
+
+from orchestrator.node_agent.base.agent_errors import ABSENT, AgentFault
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Match
 
 # What ranks inherit from the login: where things are and how text looks, not what tunes a program.
 INHERITED = frozenset(
@@ -11,6 +19,23 @@ INHERITED = frozenset(
     "SLURM_CONF".split()
 )
 INHERITED_PREFIXES = ("LC_", "NVIDIA_", "SSL_CERT_")
+
+
+def expand(path: str) -> str:
+    """``path`` with ``~``, ``$NAME`` and ``${NAME}`` replaced by what they are on this node.
+
+    Raises :class:`AgentFault` for a variable that is not set or empty.
+    """
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    known = {"USER": user, "LOGNAME": user, "HOME": os.path.expanduser("~"), **os.environ}
+
+    def value(found: Match[str]) -> str:
+        name = found.group(1) or found.group(2)
+        if not known.get(name):
+            raise AgentFault(ABSENT, "%s: $%s is not set where commands run" % (path, name))
+        return known[name]
+
+    return os.path.expanduser(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, path))
 
 
 def login_environment() -> dict[str, str]:

@@ -9,7 +9,7 @@
     epoch  lock  checkpoints/
     attempt-<n>/
       supervisor.json supervisor.log events.jsonl lease stop cgroup gpus.json slurm.json
-      logs/ ranks/ report/ output/ work/
+      logs/ ranks/ report/ output/ work/ torchrun/
       exchange/exchange-<rank>.jsonl  exchange/in/rank-<rank>/  exchange/out/
 
 /tmp/or-<digest>/                    an attempt's scratch, if it has one, while it runs
@@ -72,6 +72,7 @@ class AttemptLayout:
         self.stop = os.path.join(root, "stop")
         self.cgroup = os.path.join(root, "cgroup")
         self.gpus = os.path.join(root, "gpus.json")
+        self.facts = os.path.join(root, "facts.json")
         self.slurm = os.path.join(root, "slurm.json")
         self.logs = os.path.join(root, "logs")
         self.ranks = os.path.join(root, "ranks")

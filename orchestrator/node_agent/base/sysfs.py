@@ -5,8 +5,10 @@ machine this is, and which of its boots.
 from __future__ import annotations
 
 import os
+import re
 
 MAX_BYTES = 256
+_WHOLE = re.compile(r"-?[0-9]{1,20}\Z")
 
 
 def read(path: str, limit: int = MAX_BYTES) -> str:
@@ -27,8 +29,11 @@ def names(path: str) -> list[str]:
 
 
 def whole(text: str) -> int | None:
-    """A decimal number, perhaps negative."""
-    return int(text) if text.lstrip("-").isdigit() else None
+    """A decimal number of at most 64 bits, perhaps negative; None for anything else.
+
+    ``str.isdigit`` would not do: it is true of ``\u00b2``, and of more digits than `int` takes.
+    """
+    return int(text) if _WHOLE.match(text) else None
 
 
 def number(path: str) -> int | None:

@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 
 from orchestrator.node_agent.base.agent_errors import ENVIRONMENT, AgentFault
 from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.base.node_layout import write_atomically
-from orchestrator.node_agent.base.wire import field
+from orchestrator.node_agent.base.wire import field, strings
+from orchestrator.node_agent.facts.interpreter import MAX_MODULES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +24,24 @@ if TYPE_CHECKING:
 MAX_LINE_BYTES = 4096
 MAX_LINES = 20_000
 KEPT_LINES = 20
+# Compiling every module takes longer than the rest of an installation, and ranks import few of
+# them: those are compiled when they are first imported.
+PIP_OPTIONS = (
+    "--no-input",
+    "--disable-pip-version-check",
+    "--progress-bar=off",
+    "--no-color",
+    "--no-compile",
+)
+# A name with a hyphen is that of a distribution, which may have no module of its own.
+IMPORT_ALL = (
+    "import importlib, sys\n"
+    "for name in sys.argv[1:]:\n"
+    "    try:\n"
+    "        '-' in name or importlib.import_module(name)\n"
+    "    except Exception:\n"
+    "        pass\n"
+)
 # The kernel ends it with its parent (PR_SET_PDEATHSIG), which may have ended just before we asked.
 TETHER = (
     "import ctypes,os,signal,sys;ctypes.CDLL(None).prctl(1,signal.SIGKILL);"
@@ -36,12 +56,14 @@ def tethered(argv: list[str]) -> list[str]:
 
 
 def build(context: Context, request: Mapping[str, Any], requirements: bytes) -> dict[str, Any]:
-    """The environment's interpreter. Builders of the same digest wait for each other.
+    """``{"digest", "base", "modules"}`` -> the environment's interpreter, which has imported those
+    modules once. Builders of the same digest wait for each other.
 
     It is built in place, as its scripts hold its path; the marker, written last, makes it count.
     """
     digest = field(request, "digest", str)
     base = os.path.expanduser(field(request, "base", str))
+    modules = strings(request, "modules", MAX_MODULES, [])
     place = context.layout.environment(digest)
     interpreter = os.path.join(place, "venv", "bin", "python")
     ready = os.path.join(place, "ready")
@@ -53,11 +75,20 @@ def build(context: Context, request: Mapping[str, Any], requirements: bytes) -> 
         os.mkdir(place, 0o700)
         wanted = os.path.join(place, "requirements.txt")
         write_atomically(wanted, requirements)
-        install = [interpreter, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-        for argv in ([base, "-m", "venv", os.path.join(place, "venv")], [*install, "-r", wanted]):
+        install = [interpreter, "-m", "pip", "install", *PIP_OPTIONS, "-r", wanted]
+        for argv in ([base, "-m", "venv", os.path.join(place, "venv")], install):
             _run(context, digest, argv)
+        _import_once(context, digest, [interpreter, "-I", "-c", IMPORT_ALL, *modules])
         write_atomically(ready, b"")
     return {"interpreter": interpreter, "built": True}
+
+
+def _import_once(context: Context, digest: str, argv: list[str]) -> None:
+    """Compile what ranks import, before many of them would do it at the same time. What cannot be
+    imported is no fault yet: ranks may get variables that it needs.
+    """
+    with suppress(AgentFault):
+        _run(context, digest, argv)
 
 
 def _run(context: Context, digest: str, argv: list[str]) -> None:

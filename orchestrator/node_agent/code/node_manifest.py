@@ -37,7 +37,7 @@ def digest_of(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
 
 
-class Manifest:
+class NodeManifest:
     """``files``: path -> (size, executable, digest); ``links``: path -> target; ``folders``: all
     parents, outermost first; ``blobs``: distinct contents as (digest, size, paths)."""
 
@@ -85,7 +85,7 @@ class Manifest:
         return ""
 
 
-def read_manifest(packed: bytes, digest: str) -> Manifest:
+def read_manifest(packed: bytes, digest: str) -> NodeManifest:
     """The manifest in a zlib stream. Raises :class:`AgentFault` unless safe and ``digest``'s."""
     expand = zlib.decompressobj()
     try:
@@ -94,7 +94,7 @@ def read_manifest(packed: bytes, digest: str) -> Manifest:
         raise _invalid(f"it is not compressed ({error})") from error
     if not expand.eof or digest_of(data) != digest:
         raise _invalid("it does not have the announced digest")
-    return Manifest(data)
+    return NodeManifest(data)
 
 
 def path_fault(path: str) -> str:

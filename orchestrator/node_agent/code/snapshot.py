@@ -29,7 +29,12 @@ from contextlib import contextmanager
 
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, SYSTEM, AgentFault, shorten
 from orchestrator.node_agent.base.node_layout import DIGEST, check_name, lock
-from orchestrator.node_agent.code.node_manifest import RESERVED, Manifest, digest_of, read_manifest
+from orchestrator.node_agent.code.node_manifest import (
+    RESERVED,
+    NodeManifest,
+    digest_of,
+    read_manifest,
+)
 from orchestrator.node_agent.code.snapshot_dir import Tree
 
 TYPE_CHECKING = False
@@ -176,7 +181,7 @@ def _is_complete(layout: NodeLayout, digest: str, check: bool) -> bool:
     return True
 
 
-def _begin(layout: NodeLayout, digest: str, manifest: Manifest) -> Tree:
+def _begin(layout: NodeLayout, digest: str, manifest: NodeManifest) -> Tree:
     """The tree to fill, with its manifest in it."""
     root = _root(layout, digest)
     own = os.path.join(root, RESERVED)
@@ -202,9 +207,9 @@ def _root(layout: NodeLayout, digest: str) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _load_manifest(root: str, digest: str) -> Manifest:
+def _load_manifest(root: str, digest: str) -> NodeManifest:
     """The manifest in ``root``; kept, for the parts of a push follow one another."""
-    return Manifest(_manifest_bytes(root, digest))
+    return NodeManifest(_manifest_bytes(root, digest))
 
 
 def _manifest_bytes(root: str, digest: str) -> bytes:
@@ -233,7 +238,7 @@ def _adopt_base(layout: NodeLayout, tree: Tree, bases: Sequence[str]) -> str:
     return ""
 
 
-def _check_room(layout: NodeLayout, manifest: Manifest, missing: set[int]) -> None:
+def _check_room(layout: NodeLayout, manifest: NodeManifest, missing: set[int]) -> None:
     """Say before anything is sent that it would not fit."""
     status = os.statvfs(layout.snapshots)
     free = status.f_bavail * status.f_frsize

@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.node_agent.code.node_manifest import Manifest
+    from orchestrator.node_agent.code.node_manifest import NodeManifest
 
 # 2000-01-01: a time that a file edited now cannot have, and that zip archives can express.
 SEAL_NS = 946_684_800 * 10**9
@@ -37,7 +37,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 class Tree:
     """``manifest``'s files below ``root``. Every method may be repeated after a crash."""
 
-    def __init__(self, root: str, manifest: Manifest) -> None:
+    def __init__(self, root: str, manifest: NodeManifest) -> None:
         self.root = root
         self.manifest = manifest
         self._prefix = root + "/"

@@ -68,10 +68,12 @@ def _interpreter(request: Mapping[str, Any], notes: list[str]) -> dict[str, Any]
     from orchestrator.node_agent.facts.interpreter import resolve
 
     try:
-        return resolve({"interpreter": request["python"], "modules": request.get("modules", [])})
+        asked = {"interpreter": request["python"], "modules": request.get("modules", [])}
+        found = resolve(asked)
     except AgentFault as fault:
         notes.append(f"the ranks' interpreter: {fault.message}")
         return {}
+    return {name: found[name] for name in ("interpreter", "modules")}
 
 
 def _together(tasks: list[Callable[[], None]]) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from orchestrator.node_agent.base.sysfs import whole
+
 TIMEOUT_S = 25.0
 MAX_OUTPUT_BYTES = 1024 * 1024
 MIB = 1024 * 1024
@@ -65,6 +67,7 @@ def parse_users(text: str) -> dict[str, set[int]]:
     users: dict[str, set[int]] = {}
     for line in text.splitlines():
         uuid, _, pid = (part.strip() for part in line.partition(","))
-        if pid.isdigit():
-            users.setdefault(uuid, set()).add(int(pid))
+        number = whole(pid)
+        if number is not None:
+            users.setdefault(uuid, set()).add(number)
     return users

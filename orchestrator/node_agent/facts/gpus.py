@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from orchestrator.node_agent.base.sysfs import names, read
+from orchestrator.node_agent.base.sysfs import names, read, whole
 from orchestrator.node_agent.facts.gpu_query import NVML, TIMEOUT_S, find_program, run, which
 from orchestrator.node_agent.facts.pci import Device, all_paths, find_redirection, path_kind
 
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl")
 PEERMEM = ("nvidia_peermem", "nv_peer_mem")
 SWITCH_CLASS, NVIDIA = "0x068000", "0x10de"
+GPU_CLASSES = ("0x030000", "0x030200")  # with and without a screen
 
 
 def find_gpus(notes: list[str], hcas: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """``gpus``, ``driver``, and what belongs to GPUs only; without a driver just the first two."""
     program = find_program()
     if program is None and not any(map(os.path.exists, SIGNS)):
-        return {"gpus": [], "driver": ""}
+        return {"gpus": [], "driver": "", "gpus_on_bus": count_on_bus()}
     found = _ask_nvml(notes)
     source = "nvml"
     if found is None and program is not None:
@@ -35,10 +36,15 @@ def find_gpus(notes: list[str], hcas: list[dict[str, Any]] | None = None) -> dic
 
         source, found = "nvidia-smi", ask_smi(program, notes)
     if found is None:
-        return {"gpus": [], "driver": ""}
-    notes += found.pop("lost", [])
+        return {"gpus": [], "driver": "", "gpus_on_bus": count_on_bus()}
+    found["lost_gpus"] = found.pop("lost", [])
+    notes += found["lost_gpus"]
     if not found["gpus"]:
-        return {"gpus": [], "driver": found["driver"]}
+        return {name: found[name] for name in ("gpus", "driver", "lost_gpus")}
+    if program is not None and any(gpu.get("mig") for gpu in found["gpus"]):
+        from orchestrator.node_agent.facts.smi import add_instances
+
+        add_instances(found["gpus"], program, notes)
     return {**found, "gpu_source": source, **around(found["gpus"], hcas or [], notes)}
 
 
@@ -57,7 +63,7 @@ def around(
         gpu["processes"] = [_named(process, proc) for process in processes or []]
         gpu["users"] = sorted(process["pid"] for process in processes or [])
         if processes is None:
-            notes.append(f"GPU {gpu['index']}: the driver does not tell who uses it")
+            notes.append(f"GPU {gpu['index']}: the driver does not report which processes use it")
     return {
         "paths": list(_paths(gpus, devices, hcas, sys_root)),
         "p2p": find_redirection(list(devices.values()), notes, sys_root),
@@ -134,9 +140,10 @@ def _dmabuf(proc: str) -> bool | None:
     """
     driver = read(os.path.join(proc, "driver/nvidia/version"), 1024)
     release = read(os.path.join(proc, "sys/kernel/osrelease")).split(".")
-    if not driver or len(release) < 2 or not (release[0].isdigit() and release[1].isdigit()):
+    numbers = [whole(part) for part in release[:2]]
+    if not driver or len(numbers) < 2 or None in numbers:
         return None
-    return (int(release[0]), int(release[1])) >= (5, 12) and "Open Kernel Module" in driver
+    return numbers >= [5, 12] and "Open Kernel Module" in driver
 
 
 def _fabric_manager(sys_root: str, proc: str) -> dict[str, Any]:
@@ -147,12 +154,26 @@ def _fabric_manager(sys_root: str, proc: str) -> dict[str, Any]:
 
 
 def _count_switches(sys_root: str) -> int:
+    return len(_of_nvidia(sys_root, (SWITCH_CLASS,)) or ())
+
+
+def count_on_bus(sys_root: str = "/sys") -> int | None:
+    """GPUs on the PCI bus, driver or not; None where the bus cannot be read."""
+    found = _of_nvidia(sys_root, GPU_CLASSES)
+    return None if found is None else len(found)
+
+
+def _of_nvidia(sys_root: str, classes: tuple[str, ...]) -> list[str] | None:
+    """Addresses of NVIDIA's devices of some classes."""
     devices = os.path.join(sys_root, "bus/pci/devices")
-    return sum(
-        read(os.path.join(devices, name, "class")) == SWITCH_CLASS
-        and read(os.path.join(devices, name, "vendor")) == NVIDIA
+    if not os.path.isdir(devices):
+        return None
+    return [
+        name
         for name in names(devices)
-    )
+        if read(os.path.join(devices, name, "class")) in classes
+        and read(os.path.join(devices, name, "vendor")) == NVIDIA
+    ]
 
 
 def _fm_version() -> str:
@@ -169,7 +190,7 @@ def _ask_nvml(notes: list[str]) -> dict[str, Any] | None:
     try:
         found = json.loads(text) if text else {}
     except ValueError:
-        found = {"error": "its answer makes no sense"}
+        found = {"error": "its reply is invalid"}
     if "gpus" in found:
         return dict(found)
     if "error" in found:

@@ -55,8 +55,9 @@ def memory_table(proc: str = "/proc") -> dict[str, int]:
     for line in read(f"{proc}/meminfo", 16384).splitlines():
         name, _, rest = line.partition(":")
         words = rest.split()
-        if words and words[0].isdigit():
-            table[name] = int(words[0]) * (1024 if words[1:] == ["kB"] else 1)
+        amount = whole(words[0]) if words else None
+        if amount is not None:
+            table[name] = amount * (1024 if words[1:] == ["kB"] else 1)
     return table
 
 
@@ -148,7 +149,9 @@ def find_virtual_machine(proc: str = "/proc", sys: str = "/sys") -> str | None:
 def find_numa(sys: str = "/sys") -> list[str]:
     """The processors of each NUMA node, in order."""
     folder = f"{sys}/devices/system/node"
-    nodes = [name for name in names(folder) if name.startswith("node") and name[4:].isdigit()]
+    nodes = [
+        name for name in names(folder) if name.startswith("node") and whole(name[4:]) is not None
+    ]
     nodes.sort(key=lambda name: int(name[4:]))
     return [read(f"{folder}/{name}/cpulist", 1024) for name in nodes][:64]
 

@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 
+from orchestrator.node_agent.base.activation import in_force
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, AgentFault, shorten
-from orchestrator.node_agent.base.login import login_environment
+from orchestrator.node_agent.base.login import expand, login_environment
 from orchestrator.node_agent.base.wire import field, strings
 from orchestrator.node_agent.facts.modules import find_modules
 
@@ -33,7 +34,11 @@ CONDA_ROOTS = (
 
 
 def resolve(request: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"interpreter": {"kind", "value"}, "modules": [...]}`` -> path, version, modules found."""
+    """``{"interpreter": {"kind", "value"}, "modules": [...]}`` -> its path, the modules found, and
+    the variables of the environment that it belongs to.
+
+    A bare name is the login's Python, whose environment is the login's, too.
+    """
     asked = field(request, "interpreter", dict)
     kind, value = field(asked, "kind", str), field(asked, "value", str)
     path = _find(kind, value)
@@ -43,7 +48,12 @@ def resolve(request: Mapping[str, Any]) -> dict[str, Any]:
     if "sys" not in modules:
         raise AgentFault(ABSENT, f"{path} is no working Python: {'; '.join(notes)[:500]}")
     del modules["sys"]
-    return {"interpreter": path, "modules": modules}
+    bare = kind == "interpreter" and "/" not in value
+    return {
+        "interpreter": path,
+        "modules": modules,
+        "environment": {} if bare else in_force(path),
+    }
 
 
 def _find(kind: str, value: str) -> str:
@@ -58,8 +68,7 @@ def _find(kind: str, value: str) -> str:
 
 def _program(value: str) -> str:
     """An absolute path. A virtual environment's python is a link that must not be followed."""
-    expanded = os.path.expanduser(value)
-    found = shutil.which(expanded, path=login_environment().get("PATH"))
+    found = shutil.which(expand(value), path=login_environment().get("PATH"))
     if found is None:
         raise AgentFault(ABSENT, f"no interpreter {shorten(value)} on this node")
     return os.path.abspath(found)
@@ -67,7 +76,7 @@ def _program(value: str) -> str:
 
 def _conda(value: str) -> str:
     """The interpreter of a conda environment given by name or by prefix."""
-    if "/" in value or value.startswith("~"):
+    if "/" in value or value.startswith(("~", "$")):
         return _program(os.path.join(value, "bin", "python"))
     tried = []
     for prefix in _prefixes(value):

@@ -25,6 +25,7 @@ RECORD_BYTES = 8192  # the kernel's own bound for one record
 MAX_RECORDS = 200_000
 MAX_BYTES = 256 * 1024
 MAX_MATCHING = 10_000
+MAX_DIGITS = 20
 JOURNAL_S = 10.0
 MAX_SINCE_S = 366 * 86400.0
 
@@ -96,7 +97,7 @@ def _line(record: bytes, now: float, clock: float, since_s: float) -> bytes:
     """``priority,sequence,microseconds,flags;text`` as a line with a date; empty if it is older."""
     head, _, rest = record.partition(b";")
     parts = head.split(b",")
-    if len(parts) < 3 or not parts[2].isdigit():
+    if len(parts) < 3 or not parts[2].isdigit() or len(parts[2]) > MAX_DIGITS:
         return b""
     age_s = clock - int(parts[2]) / 1e6
     if age_s > since_s:

@@ -67,7 +67,7 @@ class Pci(ctypes.Structure):
     ]
 
 
-class Process(ctypes.Structure):
+class GpuProcessInfo(ctypes.Structure):
     """nvmlProcessInfo_v2_t"""
 
     _fields_ = [
@@ -203,7 +203,7 @@ def _address(nvml: Nvml, name: str, *arguments: Any) -> str:
 
 def _processes(nvml: Nvml, device: Any) -> list[dict[str, int]] | None:
     count = ctypes.c_uint(MAX_PROCESSES)
-    found = (Process * MAX_PROCESSES)()
+    found = (GpuProcessInfo * MAX_PROCESSES)()
     for name in (
         "nvmlDeviceGetComputeRunningProcesses_v3",
         "nvmlDeviceGetComputeRunningProcesses_v2",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from orchestrator.node_agent.base.sysfs import names, number, read, target
+from orchestrator.node_agent.base.sysfs import names, number, read, target, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def find_hcas(sys_class_infiniband: str = "/sys/class/infiniband") -> list[dict[
     for name in names(sys_class_infiniband):
         adapter = os.path.join(sys_class_infiniband, name)
         ports = os.path.join(adapter, "ports")
-        numbers = [port for port in names(ports) if port.isdigit()]
+        numbers = [port for port in names(ports) if whole(port) is not None]
         if numbers:
             common = _describe_adapter(adapter)
             hcas += [_describe_port(name, int(n), os.path.join(ports, n), common) for n in numbers]
@@ -73,7 +73,7 @@ def _gids(port: str) -> list[dict[str, Any]]:
     """The entries in use. An entry without a type is of InfiniBand, or may not be read."""
     table = os.path.join(port, "gids")
     found = []
-    for index in sorted((name for name in names(table) if name.isdigit()), key=int):
+    for index in sorted((name for name in names(table) if whole(name) is not None), key=int):
         address = read(os.path.join(table, index))
         if address and address != NO_GID:
             attributes = os.path.join(port, "gid_attrs")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from orchestrator.node_agent.base.sysfs import whole
 from orchestrator.node_agent.facts.gpu_query import (
     COMPUTE_USERS,
     MIB,
@@ -52,6 +55,9 @@ COMPUTE_MODES = {
     "Exclusive_Process": "exclusive_process",
     "Exclusive_Thread": "exclusive_thread",
 }
+# What nvidia-smi prints among the others of a GPU that fell off the bus.
+LOST = re.compile(r"GPU is lost|Unable to determine the device handle", re.IGNORECASE)
+MAX_LOST = 16
 YES = {"Enabled": True, "Yes": True, "1": True, "Disabled": False, "No": False, "0": False}
 
 
@@ -71,9 +77,33 @@ def ask_smi(program: str, notes: list[str]) -> dict[str, Any] | None:
         gpu.update(details.get(gpu["index"], {"pci": ""}))
         gpu["rows"] = rows.get(gpu["uuid"], {})
         gpu["nvlink"] = links.get(gpu["uuid"], {})
+    lost = [line.strip() for line in listed.splitlines() if LOST.search(line)]
     if gpus:
-        notes.append("nvidia-smi does not tell the fabric's state, nor where NVLinks lead to")
-    return {"gpus": gpus, "driver": driver, "cuda": ""}
+        notes.append("nvidia-smi reports neither the fabric state nor NVLink peers")
+    return {"gpus": gpus, "driver": driver, "cuda": "", "lost": lost[:MAX_LOST]}
+
+
+def add_instances(gpus: list[dict[str, Any]], program: str, notes: list[str]) -> None:
+    """What MIG made of each GPU, which only ``nvidia-smi -L`` lists."""
+    found = parse_instances(run([program, "-L"], notes, TIMEOUT_S))
+    for gpu in gpus:
+        gpu["mig_instances"] = found.get(gpu["uuid"], [])
+
+
+def parse_instances(text: str) -> dict[str, list[dict[str, str]]]:
+    """GPU uuid -> its instances, from ``GPU 0: NAME (UUID: GPU-...)`` and, below it, lines such as
+    ``MIG 1g.10gb     Device  0: (UUID: MIG-...)``.
+    """
+    found: dict[str, list[dict[str, str]]] = {}
+    instances: list[dict[str, str]] = []
+    for line in text.splitlines():
+        words = line.split()
+        uuid = line.rpartition("(UUID:")[2].strip().rstrip(")")
+        if line.startswith("GPU ") and "(UUID:" in line:
+            instances = found.setdefault(uuid, [])
+        elif words[:1] == ["MIG"] and len(words) > 1 and "(UUID:" in line:
+            instances.append({"profile": words[1], "uuid": uuid})
+    return found
 
 
 def parse_gpus(text: str) -> tuple[list[dict[str, Any]], str]:
@@ -84,10 +114,11 @@ def parse_gpus(text: str) -> tuple[list[dict[str, Any]], str]:
     gpus: list[dict[str, Any]] = []
     driver = ""
     for cells in _lines(text, len(GPU_FIELDS)):
-        if cells[0].isdigit():
+        index = whole(cells[0])
+        if index is not None:
             gpus.append(
                 {
-                    "index": int(cells[0]),
+                    "index": index,
                     "name": cells[1],
                     "uuid": cells[2],
                     "memory_bytes": (_number(cells[3]) or 0) * MIB,
@@ -102,8 +133,9 @@ def parse_details(text: str) -> dict[int, dict[str, Any]]:
     """GPU index -> everything else that one query tells."""
     found = {}
     for cells in _lines(text, len(DETAIL_FIELDS)):
-        if cells[0].isdigit():
-            found[int(cells[0])] = _detail(dict(zip(DETAIL_FIELDS, cells)))
+        index = whole(cells[0])
+        if index is not None:
+            found[index] = _detail(dict(zip(DETAIL_FIELDS, cells)))
     return found
 
 
@@ -189,7 +221,8 @@ def _lines(text: str, cells: int) -> list[list[str]]:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isdigit() else None
+    number = whole(text)
+    return None if number is None or number < 0 else number
 
 
 def _figure(text: str) -> float | None:

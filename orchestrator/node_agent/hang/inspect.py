@@ -15,6 +15,7 @@ from functools import partial
 from orchestrator.node_agent.attempt.supervisor_state import SupervisorState, supervisor_state
 from orchestrator.node_agent.base.agent_errors import ABSENT, AgentFault
 from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout
+from orchestrator.node_agent.base.sysfs import whole
 from orchestrator.node_agent.facts import gpu_query
 from orchestrator.node_agent.facts.network import find_interfaces
 from orchestrator.node_agent.hang import flight_recorder as flight
@@ -40,7 +41,7 @@ TAIL_BYTES = 8 * 1024
 USE = "--query-gpu=index,uuid,utilization.gpu,memory.used,memory.total"
 
 
-class Inspection:
+class Inspector:
     """One look at one attempt. Threads add files as they find them; late ones come to nothing."""
 
     def __init__(self, attempt: AttemptLayout) -> None:
@@ -220,7 +221,7 @@ def inspect(layout: NodeLayout, request: Mapping[str, Any]) -> tuple[dict[str, A
     attempt = layout.run(request.get("run"), request.get("node")).attempt(request.get("attempt"))
     if not os.path.isdir(attempt.root):
         raise AgentFault(ABSENT, "this node knows nothing of that attempt")
-    return Inspection(attempt).perform()
+    return Inspector(attempt).perform()
 
 
 def _family(supervisor: SupervisorState | None) -> set[int] | None:
@@ -272,11 +273,12 @@ def parse_use(text: str, users: Mapping[str, set[int]]) -> list[dict[str, Any]]:
     found = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) == 5 and cells[0].isdigit():
-            busy, used, total = (int(c) if c.isdigit() else None for c in cells[2:])
+        index = whole(cells[0])
+        if len(cells) == 5 and index is not None:
+            busy, used, total = map(whole, cells[2:])
             found.append(
                 {
-                    "index": int(cells[0]),
+                    "index": index,
                     "uuid": cells[1],
                     "busy": busy,
                     "memory_used_mib": used,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from orchestrator.node_agent.process.processes import Found, descendants, look
+from orchestrator.node_agent.base.sysfs import whole
+from orchestrator.node_agent.process.processes import FoundProcess, descendants, look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def vitals(pid: int) -> dict[str, Any]:
     }
 
 
-def _state(before: str, after: str, below: list[Found]) -> str:
+def _state(before: str, after: str, below: list[FoundProcess]) -> str:
     if any(process.state in STOPPED for process in below):
         return "T"
     if after == "D" and before != "D":
@@ -75,8 +76,9 @@ def waits_in(pid: int) -> str:
     if number == "running":
         return "running"
     known = CALLS.get(os.uname().machine, {})
-    if number.isdigit() and int(number) in known:
-        return known[int(number)]
+    call = whole(number)
+    if call is not None and call in known:
+        return known[call]
     channel = _text(pid, "wchan", 64)
     return "" if channel == "0" else channel
 

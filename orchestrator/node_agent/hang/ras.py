@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 ADDRESS = "localhost:28028"
+MAX_PORT_DIGITS = 5
 CONNECT_S = 1.0
 ANSWER_S = 6.0
 MAX_BYTES = 256 * 1024
@@ -24,7 +25,7 @@ COMMUNICATOR = re.compile(r"#\d+-\d+ \(([0-9a-f]+)\)")
 def ask(address: str) -> str:
     """The verbose status, or "" when nobody answers there, or somebody else."""
     host, _, port = address.rpartition(":")
-    if not port.isdigit():
+    if not port.isdecimal() or len(port) > MAX_PORT_DIGITS:
         return ""
     deadline = time.monotonic() + ANSWER_S
     data = b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 
 from orchestrator.node_agent.process.rank_shim import reserve
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 MAX_WAITING = 10_000
 ROOM_BYTES = 128 * 1024
 LAST_LINE_CHARACTERS = 500
+# What steers terminals and is no text: CSI (colours, cursor), OSC (titles, links), DCS and its
+# like, the other escapes, also unfinished ones; as ECMA-48 has them.
+SEQUENCES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
+    r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
+    r"|(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x1b\x9c]*(?:\x1b\\|\x9c)?"
+    r"|\x1b[ -/]*[0-~]?"
+)
 TAIL_BYTES = 64 * 1024
 
 
@@ -67,13 +76,19 @@ class EventLog:
 
 
 def last_line(*paths: str) -> str:
-    """The last line with content in the first of ``paths`` that has one; control characters go."""
+    """The last line with content in the first of ``paths`` that has one, without what steers a
+    terminal.
+    """
     for path in paths:
         for line in reversed(_tail(path).replace(b"\r", b"\n").split(b"\n")):
-            text = "".join(c for c in line.decode(errors="replace") if c.isprintable()).strip()
+            text = _printable(line.decode(errors="replace"))
             if text:
                 return text[:LAST_LINE_CHARACTERS]
     return ""
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in SEQUENCES.sub("", text) if c.isprintable()).strip()
 
 
 def last_words(err: str, out: str, outcome: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ UNINTERRUPTIBLE = "D"
 PROC = "/proc"
 
 
-class Found:
+class FoundProcess:
     """A live process as /proc showed it. ``start_time`` counts clock ticks since boot."""
 
     __slots__ = ("comm", "parent", "pid", "start_time", "state")
@@ -38,7 +38,7 @@ class Found:
         return told
 
 
-def look(pid: int) -> Found | None:
+def look(pid: int) -> FoundProcess | None:
     """The process ``pid``, or None if there is none."""
     try:
         with open(f"{PROC}/{pid}/stat", "rb") as file:
@@ -51,7 +51,7 @@ def look(pid: int) -> Found | None:
     if len(fields) < 20:
         return None
     comm = "".join(c if c.isprintable() else "?" for c in head.partition("(")[2])
-    return Found(pid, comm, fields[0], int(fields[1]), int(fields[19]))
+    return FoundProcess(pid, comm, fields[0], int(fields[1]), int(fields[19]))
 
 
 def _wait_channel(pid: int) -> str:
@@ -94,7 +94,7 @@ def pids() -> list[int]:
     return [int(name) for name in os.listdir(PROC) if name.isdigit()]
 
 
-def marked(share: str) -> list[Found]:
+def marked(share: str) -> list[FoundProcess]:
     """Live processes of this user whose environment names an attempt below ``share``.
 
     ``share`` is the directory of one inventory node's share of a run: unlike the run's id, which
@@ -113,13 +113,13 @@ def belongs(pid: int, attempt: str, supervisor: int) -> bool:
     return bool(supervisor) and any(found.pid == pid for found in descendants(supervisor))
 
 
-def descendants(root: int) -> list[Found]:
+def descendants(root: int) -> list[FoundProcess]:
     """Live processes below ``root``: under a subreaper also orphans without the marker."""
     table = [found for found in map(look, pids()) if found]
-    children: dict[int, list[Found]] = {}
+    children: dict[int, list[FoundProcess]] = {}
     for found in table:
         children.setdefault(found.parent, []).append(found)
-    below: list[Found] = []
+    below: list[FoundProcess] = []
     queue = [root]
     while queue:
         for found in children.get(queue.pop(), ()):
@@ -138,39 +138,41 @@ def _environment(pid: int) -> set[bytes]:
         return set()
 
 
-def living(candidates: Iterable[int]) -> list[Found]:
+def living(candidates: Iterable[int]) -> list[FoundProcess]:
     """Those that live, this process and its parent excepted."""
     ourselves = {os.getpid(), os.getppid()}
     found = (look(pid) for pid in candidates if pid not in ourselves)
     return [process for process in found if process and process.state not in DEAD_STATES]
 
 
-class Swept:
+class SweepResult:
     """What a sweep did. Clean means that two scans in a row found nothing."""
 
     def __init__(self) -> None:
         self.scans = 0
         self.killed: list[int] = []
-        self.survivors: list[Found] = []
+        self.survivors: list[FoundProcess] = []
 
     @property
     def clean(self) -> bool:
         return not self.survivors
 
 
-def union(*finds: list[Found]) -> list[Found]:
+def union(*finds: list[FoundProcess]) -> list[FoundProcess]:
     """Each process once."""
     return list({found.pid: found for finding in finds for found in finding}.values())
 
 
 def sweep(
-    find: Callable[[], list[Found]], timeout_s: float, kill_all: Callable[[], None] | None = None
-) -> Swept:
+    find: Callable[[], list[FoundProcess]],
+    timeout_s: float,
+    kill_all: Callable[[], None] | None = None,
+) -> SweepResult:
     """KILL what ``find`` finds until two scans in a row are empty, or the time is up.
 
     ``kill_all`` does so too, for what is started between looking and killing.
     """
-    swept = Swept()
+    swept = SweepResult()
     empty = 0
     deadline = time.monotonic() + timeout_s
     while True:

@@ -3,6 +3,11 @@
 ``python3 -I -S rank_shim.py -- argv``: a launcher such as torchrun starts this in place of a rank.
 It sends the rank's output to the rank's own log files, forwards signals, ends the way the rank
 ended, and leaves two small files for the supervisor: ``ranks/rank-<R>-<pid>.start`` and ``.end``.
+
+Programs save at the first signal that asks them to end and leave at the second. So the rank leads a
+session of its own, out of reach of a launcher that signals process groups (as torchrun does), and
+of all signals that ask it to end only the first is forwarded.
+
 A program of its own, with few imports: every rank pays for its start.
 """
 
@@ -22,9 +27,11 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 PARENT_DIED = signal.SIGRTMIN + 5  # launchers do not use it, so that it means only this
-FORWARDED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}  # asks the rank to end
+FORWARDED = {*ENDING, signal.SIGUSR1, signal.SIGUSR2}
 WAITED = {*FORWARDED, signal.SIGCHLD, PARENT_DIED}
-ORPHAN_GRACE_S = 5.0
+GRACE = "ORCHESTRATE_GRACE_S"  # seconds between the request to end and KILL
+DEFAULT_GRACE_S = 10.0
 LONGEST_WAIT_S = 3600.0
 RECORD_BYTES = 256
 KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
@@ -92,12 +99,13 @@ def execute(argv: list[str], mask: Iterable[int]) -> NoReturn:
 class Rank:
     """One rank's process, its records and its logs."""
 
-    def __init__(self, spool: str, rank: int, local_rank: int) -> None:
+    def __init__(self, spool: str, rank: int, local_rank: int, grace_s: float) -> None:
         self.rank = rank
         self.local_rank = local_rank
         self.logs = [os.path.join(spool, "logs", f"rank-{rank}.{end}") for end in ("out", "err")]
         self.record = os.path.join(spool, "ranks", f"rank-{rank}-{os.getpid()}")
         self.launcher = os.getppid()
+        self.grace_s = grace_s
         self.told = 0
         self.told_by = 0
         # Reserved now, so that the end can be recorded on a disk that is full by then.
@@ -112,6 +120,7 @@ class Rank:
         me = os.getpid()
         child = os.fork()
         if child == 0:
+            os.setsid()
             die_with_parent(me, signal.SIGKILL)
             self._redirect()
             self._bind()
@@ -158,13 +167,16 @@ class Rank:
                 if pid:
                     return status
             elif info.si_signo in FORWARDED:
-                self._tell(child, info.si_signo, info.si_pid)
+                self._forward(child, info.si_signo, info.si_pid)
             elif os.getppid() != self.launcher:
-                self._tell(child, signal.SIGTERM, self.launcher)
-                deadline = time.monotonic() + ORPHAN_GRACE_S
+                self._forward(child, signal.SIGTERM, self.launcher)
+                deadline = time.monotonic() + self.grace_s
 
-    def _tell(self, child: int, number: int, sender: int) -> None:
-        self.told, self.told_by = int(number), sender
+    def _forward(self, child: int, number: int, sender: int) -> None:
+        if number in ENDING:
+            if self.told:
+                return
+            self.told, self.told_by = int(number), sender
         os.kill(child, number)  # not reaped yet, so the pid is still the rank's
         if number == signal.SIGTERM:
             os.kill(child, signal.SIGCONT)  # a stopped rank hears it only when it goes on
@@ -203,7 +215,8 @@ def main() -> None:
     # Ranks that are a world of their own count from 0 on every node; the run knows them apart.
     number = int(environment["RANK"]) + int(environment.get("ORCHESTRATE_FIRST_RANK", "0"))
     local = int(environment.get("LOCAL_RANK", "0"))
-    rank = Rank(environment["ORCHESTRATE_ATTEMPT_DIR"], number, local)
+    grace_s = float(environment.get(GRACE, DEFAULT_GRACE_S))
+    rank = Rank(environment["ORCHESTRATE_ATTEMPT_DIR"], number, local, grace_s)
     status = rank.run(sys.argv[2:])
     try:
         rank.write_end(status)

@@ -10,13 +10,13 @@ import signal
 from orchestrator.node_agent.base.node_layout import AttemptLayout
 from orchestrator.node_agent.process.eventlog import last_words
 from orchestrator.node_agent.process.processes import alive
+from orchestrator.node_agent.process.rank_shim import ENDING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 START = re.compile(r"(rank-\d{1,7}-\d{1,10})\.start\Z")
-ENDING_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 BROKEN = (AttributeError, KeyError, OSError, TypeError, ValueError)
 GONE = {"signalled": int(signal.SIGKILL)}
 
@@ -52,7 +52,7 @@ class ShimmedRank:
         self.ended_at = float(record["t"])
         self.outcome = {kind: int(value)}
         by_launcher = record["told_by"] in (self.launcher, supervisor)
-        self.told_to_end = by_launcher and record["told"] in ENDING_SIGNALS
+        self.told_to_end = by_launcher and record["told"] in ENDING
 
 
 class RankTable:

@@ -148,7 +148,7 @@ def meet(dist: Any, rank: int, world: int) -> Any:
         store.wait(everybody)
     except Exception as error:
         absent = [str(r) for r, key in enumerate(everybody) if not store.check([key])]
-        raise RuntimeError("no word of rank {}".format(", ".join(absent[:8]))) from error
+        raise RuntimeError("no report from rank {}".format(", ".join(absent[:8]))) from error
     return store
 
 

@@ -44,7 +44,7 @@ class RayFailed(Exception):
     """Why Ray does not serve."""
 
 
-class Cluster:
+class RayCluster:
     """``address``: where the cluster's control service is, on its head; port 0 = any free one.
     ``check`` raises to break off a wait.
     """

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 PLACE_S = 120.0
 ASK_S = 60.0
+RELEASE_S = 10.0  # nodes that answer have long been told by then
 POLL_S = 0.2
+# An actor runs one method at a time unless it has more threads: `release` must not wait for `run`.
+METHODS_AT_ONCE = 2
 PROGRAM = "/ray_world.py"
 
 
@@ -140,17 +143,16 @@ def drive(options: Options, check: Callable[[], None]) -> int:
 
     Raises :class:`RayFailed`.
     """
-    import ray
     from ray.util.placement_group import placement_group, remove_placement_group
 
     group = placement_group([_bundle(options, node) for node in options.drive], "STRICT_SPREAD")
     try:
         _wait_for_place(group, options, check)
         actors = _actors(options, group)
-        port = _master_port(options, actors)
-        _check_gpus(options, actors)
+        port = _master_port(options, actors, check)
+        _check_gpus(options, actors, check)
         code = _watch(options, {actor.run.remote(port): node.name for node, actor in actors}, check)
-        ray.get([actor.release.remote() for _, actor in actors], timeout=ASK_S)
+        _release(actors, check)
         return code
     finally:
         remove_placement_group(group)
@@ -206,6 +208,7 @@ def _actors(options: Options, group: Any) -> list[tuple[Driven, Any]]:
         actor = ray.remote(NodeActor).options(
             num_cpus=1 if shared else 0,
             num_gpus=len(node.gpus) if shared else 0,
+            max_concurrency=METHODS_AT_ONCE,
             scheduling_strategy=PlacementGroupSchedulingStrategy(
                 group, placement_group_bundle_index=index
             ),
@@ -214,29 +217,63 @@ def _actors(options: Options, group: Any) -> list[tuple[Driven, Any]]:
     return actors
 
 
-def _master_port(options: Options, actors: list[tuple[Driven, Any]]) -> int:
+def _master_port(
+    options: Options, actors: list[tuple[Driven, Any]], check: Callable[[], None]
+) -> int:
     """Where the ranks meet: free on the first one's node. In a cluster of the run's own the port
     that all nodes proved to reach is Ray's; else it is theirs.
     """
-    import ray
-
     if options.master is None:
         return 0
     if options.join is not None and options.meeting:
         return int(options.meeting.rpartition(":")[2])
-    port: int = ray.get(actors[0][1].free_port.remote(options.master), timeout=ASK_S)
-    return port
+    head, actor = actors[0]
+    return int(_answer(head, actor.free_port.remote(options.master), check))
 
 
-def _check_gpus(options: Options, actors: list[tuple[Driven, Any]]) -> None:
+def _check_gpus(
+    options: Options, actors: list[tuple[Driven, Any]], check: Callable[[], None]
+) -> None:
     """The plan's GPUs are those that Ray gave us, or another job of that cluster has them."""
-    import ray
-
     for node, actor in actors if options.join is not None else ():
-        given = set(ray.get(actor.gpus.remote(), timeout=ASK_S)) if node.gpus else set()
+        given = set(_answer(node, actor.gpus.remote(), check)) if node.gpus else set()
         if all(map(str.isdigit, given)) and given != node.gpus:
             ours, theirs = sorted(node.gpus), sorted(given)
             raise RayFailed(f"{node.name}: the plan has GPUs {ours}, but Ray gave {theirs}")
+
+
+def _answer(node: Driven, reference: Any, check: Callable[[], None]) -> Any:
+    """What the node's actor answers. Raises :class:`RayFailed`."""
+    import ray
+
+    if not _all_ready([reference], ASK_S, check):
+        raise RayFailed(f"{node.name}: its Ray actor did not answer within {ASK_S:.0f} s")
+    try:
+        return ray.get(reference)
+    except Exception as error:  # whatever Ray says of an actor that is gone
+        raise RayFailed(f"{node.name}: its Ray actor failed: {_brief(error)}") from error
+
+
+def _all_ready(references: list[Any], within_s: float, check: Callable[[], None]) -> bool:
+    """Whether all of them have a value, or an error, in time."""
+    import ray
+
+    deadline = time.monotonic() + within_s
+    while len(ray.wait(references, num_returns=len(references), timeout=POLL_S)[0]) < len(
+        references
+    ):
+        check()
+        if time.monotonic() >= deadline:
+            return False
+    return True
+
+
+def _release(actors: list[tuple[Driven, Any]], check: Callable[[], None]) -> None:
+    """Whoever runs ranks may leave; ranks that still run are asked to end, on all nodes at once.
+
+    A node that cannot be reached is not waited for: what it runs ends with its actor.
+    """
+    _all_ready([actor.release.remote() for _, actor in actors], RELEASE_S, check)
 
 
 def _watch(options: Options, running: dict[Any, str], check: Callable[[], None]) -> int:

@@ -32,7 +32,7 @@ POLL_S = 0.05
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-class Ranks:
+class RayRanks:
     """The ranks of one node from start to end."""
 
     def __init__(self, options: Options) -> None:
@@ -128,7 +128,7 @@ def main() -> None:
     options = Options(sys.argv[1:])
     attempt = AttemptLayout(os.environ["ORCHESTRATE_ATTEMPT_DIR"])
     become_like(options.like, attempt)
-    ranks = Ranks(options)
+    ranks = RayRanks(options)
     for number in ENDING:
         signal.signal(number, ranks.stop)
     record = Record.of_attempt(attempt.root)

@@ -13,7 +13,7 @@ import time
 
 sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 4)[0])
 
-from orchestrator.node_agent.rank_env.ray_cluster import Cluster, RayFailed
+from orchestrator.node_agent.rank_env.ray_cluster import RayCluster, RayFailed
 from orchestrator.node_agent.rank_env.ray_driver import connected, drive
 from orchestrator.node_agent.rank_env.ray_options import Options
 from orchestrator.node_agent.rank_env.ray_record import Record
@@ -37,16 +37,16 @@ class Stopped(BaseException):
         self.number = number
 
 
-class World:
+class RayWorld:
     """This node's part, from start to end."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._record = Record.of_attempt(os.environ["ORCHESTRATE_ATTEMPT_DIR"])
         self._signal = 0
-        self._cluster: Cluster | None = None
+        self._cluster: RayCluster | None = None
         if options.scratch is not None:
-            self._cluster = Cluster(
+            self._cluster = RayCluster(
                 options.cluster,
                 head=options.head,
                 resource=options.resource,
@@ -60,7 +60,9 @@ class World:
             signal.signal(number, self._note)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        """The ranks hear of it at once: what Ray is doing just now may take longer than a grace."""
         self._signal = self._signal or number
+        self._record.send(signal.SIGTERM)
 
     def _heed(self) -> None:
         if self._signal:
@@ -122,7 +124,7 @@ class World:
 
 def main() -> None:
     """Raises ``SystemExit`` with the exit code."""
-    raise SystemExit(World(Options(sys.argv[1:])).run())
+    raise SystemExit(RayWorld(Options(sys.argv[1:])).run())
 
 
 if __name__ == "__main__":

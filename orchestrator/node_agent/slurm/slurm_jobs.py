@@ -18,7 +18,7 @@ COMPLETING = "COMPLETING"  # until then it hides how
 NO_JOB = "Invalid job id"
 
 
-class Job:
+class SlurmJobRecord:
     """What an attempt asked Slurm for: a job of its own, or a step of a job that the user holds.
 
     It goes by a name that no other has; it is written down before Slurm is asked.
@@ -30,7 +30,7 @@ class Job:
         self.within = within
 
     @classmethod
-    def recorded(cls, attempt: AttemptLayout) -> Job | None:
+    def recorded(cls, attempt: AttemptLayout) -> SlurmJobRecord | None:
         try:
             with open(attempt.slurm) as file:
                 told = json.loads(file.read(4096))
@@ -82,7 +82,7 @@ class Job:
 
 def release(attempt: AttemptLayout) -> list[dict[str, object]]:
     """End what the attempt asked Slurm for; what is still there, as survivors are told."""
-    job = Job.recorded(attempt)
+    job = SlurmJobRecord.recorded(attempt)
     if job is None:
         return []
     try:
@@ -101,5 +101,5 @@ def job_ending(id: str) -> str:
         state, reason = told.get("JobState", "?"), told.get("Reason", "None")
         if state != COMPLETING or time.monotonic() >= deadline:
             known = [word for word in (state, reason) if word not in (COMPLETING, "None")]
-            return ", ".join(known) or "it does not tell why"
+            return ", ".join(known) or "no reason given"
         time.sleep(POLL_S)

@@ -20,7 +20,7 @@ sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 4)[0])
 
 from orchestrator.node_agent.base.node_layout import AttemptLayout
 from orchestrator.node_agent.process.rank_shim import die_with_parent
-from orchestrator.node_agent.slurm.slurm_jobs import RUNNING, Job
+from orchestrator.node_agent.slurm.slurm_jobs import RUNNING, SlurmJobRecord
 from orchestrator.node_agent.slurm.slurm_tools import SlurmError, complaint, environment, tool
 
 TYPE_CHECKING = False
@@ -48,7 +48,9 @@ SHELL = (
 class Submission:
     """One srun from its start to its end."""
 
-    def __init__(self, job: Job, nodes: dict[str, str], options: list[str], wait_s: float) -> None:
+    def __init__(
+        self, job: SlurmJobRecord, nodes: dict[str, str], options: list[str], wait_s: float
+    ) -> None:
         self._job = job
         self._nodes = nodes
         self._options = options
@@ -143,7 +145,7 @@ class Submission:
         try:
             jobs = self._job.found()
         except SlurmError as error:
-            self._say(f"Slurm does not tell of the job: {error}")
+            self._say(f"Slurm does not report the job: {error}")
             jobs = []
         for id, state, reason in jobs:
             if state == RUNNING:
@@ -203,7 +205,7 @@ def main() -> NoReturn:
     name = f"{given.name}.{os.environ['ORCHESTRATE_ATTEMPT']}"
     nodes = dict(pair.split("=", 1) for pair in given.node)
     submission = Submission(
-        Job(attempt, name, given.within), nodes, sys.argv[split + 1 :], given.wait
+        SlurmJobRecord(attempt, name, given.within), nodes, sys.argv[split + 1 :], given.wait
     )
 
     def stop(*_: object) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 from pydantic import ValidationError
 
@@ -23,6 +24,9 @@ from orchestrator.core.base.nodeset import (
 from orchestrator.parsing.inputs.cluster_schema import NodeEntry
 
 MAX_WARNINGS = 50
+MAX_PROBLEMS = 20
+MAX_REASONS = 3
+MAX_SHOWN = 80
 MAX_GPUS = 64
 Field = str | int | Mapping[str, str | int]
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
@@ -40,25 +44,60 @@ class ForeignNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """The result of an importer; ``warnings`` tell what was not understood."""
+    """The result of an importer.
+
+    ``warnings`` are what was not taken; ``notes`` are what the reader chose by itself.
+    """
 
     nodes: tuple[ForeignNode, ...]
     defaults: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Unknown:
+    """Text that stands for a host, as it seems, and cannot be understood.
+
+    ``reason`` repeats nothing of the file, which may be something else altogether, and private.
+    """
+
+    where: str
+    reason: str
+    shown: str
+
+    def __str__(self) -> str:
+        shown = f"{brief(self.shown)!r}: " if self.shown else ""
+        return f"{self.where}: {shown}{self.reason}"
 
 
 class Collector:
-    """Gathers nodes by name, in order, and warnings; both bounded."""
+    """Gathers nodes by name, in order, and what is wrong; all bounded.
 
-    def __init__(self, source: str) -> None:
+    A host that cannot be understood stops the import, since a cluster with a node less is worse
+    than an error; with ``skip_unknown`` it is left out with a warning.
+    """
+
+    def __init__(self, source: str, *, skip_unknown: bool = False) -> None:
         self.source = source
+        self._skip_unknown = skip_unknown
         self._nodes: dict[str, ForeignNode] = {}
-        self._warnings: dict[str, str] = {}  # text -> place
+        self._hosts: dict[str, str] = {}  # a node's name -> the host as it was written
+        self._warnings: dict[str, None] = {}
+        self._unknown: dict[_Unknown, None] = {}
+        self._notes: dict[str, None] = {}
 
     def warn(self, text: str, line: int = 0) -> None:
-        where = f"{self.source}:{line}" if line else self.source
-        if len(self._warnings) < MAX_WARNINGS:
-            self._warnings[f"{where}: {text}"] = where
+        """Say what is not taken; ``line`` 0 = no line in particular."""
+        self._warnings[f"{self._where(line)}: {text}"] = None
+
+    def note(self, text: str) -> None:
+        """Say what was chosen without being asked."""
+        self._notes[f"{self.source}: {text}"] = None
+
+    def unknown(self, reason: str, line: int = 0, shown: str = "") -> None:
+        """A host is lost: ``reason`` without the file's own words, which are ``shown``."""
+        self._unknown[_Unknown(self._where(line), reason, shown)] = None
 
     def add(
         self,
@@ -74,14 +113,16 @@ class Collector:
         if at and user:
             given.setdefault("user", user)
         if len(bare) > MAX_NAME_LENGTH or not _HOST.fullmatch(bare):
-            self.warn(f"{host[:80]!r} is not a host name; left out", line)
+            self.unknown("not a host name", line, host)
             return
-        name = (
-            bare if is_name(bare) else re.sub(r"[^A-Za-z0-9._-]", "-", bare).strip("-.") or "node"
-        )
+        name = node_name(bare)
         if name != bare:
             given.setdefault("ssh", bare)
-        given = self._valid(name, given, line)
+        if self._hosts.setdefault(name, bare) != bare:
+            self.unknown(f"{name!r} would stand for two hosts", line, host)
+            return
+        if not self._is_valid(name, given, line):
+            return
         kept = tuple(group for group in groups if self._is_group(group, line))
         before = self._nodes.get(name, ForeignNode(name=name))
         self._nodes[name] = replace(
@@ -98,38 +139,83 @@ class Collector:
         """``count`` as a number of GPUs, or None with a warning when no machine has as many."""
         if count <= MAX_GPUS:
             return count
-        self.warn(f"{count} slots are no number of GPUs; left out", line)
+        self.warn(f"{count} slots are more than the GPUs of any machine: no figure is taken", line)
         return None
 
     def imported(self, defaults: Mapping[str, str] | None = None) -> Imported:
-        """Everything gathered. Raises :class:`UsageError` when there is no host at all."""
+        """Everything gathered.
+
+        Raises :class:`UsageError` when there is no host at all, or one that cannot be understood.
+        """
         if not self._nodes:
-            # Places only: the file may be something else altogether, and private.
-            places = itertools.islice(dict.fromkeys(self._warnings.values()), 3)
-            why = f"not understood: {', '.join(places)}" if self._warnings else ""
-            raise UsageError("no host found", id="import.empty", where=self.source, why=why)
+            self._refuse_empty()
+        if self._unknown and not self._skip_unknown:
+            self._refuse_unknown()
+        left_out = [f"{unknown}; left out" for unknown in self._unknown]
         return Imported(
             nodes=tuple(self._nodes.values()),
             defaults=defaults or {},
-            warnings=tuple(self._warnings),
+            warnings=_bounded([*left_out, *self._warnings], MAX_WARNINGS),
+            notes=tuple(self._notes),
         )
 
-    def _valid(self, name: str, given: dict[str, Field], line: int) -> dict[str, Field]:
-        """``given`` without the fields that an inventory would refuse."""
+    def _refuse_empty(self) -> NoReturn:
+        reasons = [f"{unknown.where}: {unknown.reason}" for unknown in self._unknown]
+        why = "; ".join(_bounded(dict.fromkeys(reasons), MAX_REASONS))
+        remedy = "name the file that holds the hosts, and its format"
+        raise UsageError(
+            "no host found", id="import.empty", where=self.source, why=why, remedy=remedy
+        )
+
+    def _refuse_unknown(self) -> NoReturn:
+        lines = _bounded([str(unknown) for unknown in self._unknown], MAX_PROBLEMS)
+        count = len(self._unknown)
+        what = "1 host is not understood" if count == 1 else f"{count} hosts are not understood"
+        raise UsageError(
+            "\n".join([what, *(f"  {line}" for line in lines)]),
+            id="import.unknown",
+            where=self.source,
+            remedy="correct the file, or import the other hosts with --skip-unknown",
+        )
+
+    def _where(self, line: int) -> str:
+        return f"{self.source}:{line}" if line else self.source
+
+    def _is_valid(self, name: str, given: Mapping[str, Field], line: int) -> bool:
+        """Whether an inventory accepts every field: a node without one may be another machine."""
         try:
             NodeEntry.model_validate({"name": name, **given})
         except ValidationError as error:
-            wrong = {str(details["loc"][0]) for details in error.errors() if details["loc"]}
-            for key in sorted(wrong & given.keys()):
-                self.warn(f"{key} {str(given[key])[:80]!r} of {name} is left out", line)
-            return {key: value for key, value in given.items() if key not in wrong}
-        return given
+            keys = {str(details["loc"][0]) for details in error.errors() if details["loc"]}
+            for key in sorted(keys & given.keys()):
+                self.unknown(f"{key} is not valid", line, f"{name} {key}={given[key]}")
+            return False
+        return True
 
     def _is_group(self, group: str, line: int) -> bool:
         if _GROUP.fullmatch(group):
             return True
         self.warn(f"group {group[:80]!r} is not a plain name; left out", line)
         return False
+
+
+def node_name(host: str) -> str:
+    """A name that an inventory accepts for ``host``, which may be an IPv6 address."""
+    if is_name(host):
+        return host
+    return re.sub(r"[^A-Za-z0-9._-]", "-", host).strip("-.") or "node"
+
+
+def brief(text: str) -> str:
+    """At most 80 characters of ``text``."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _bounded(lines: Iterable[str], limit: int) -> tuple[str, ...]:
+    """At most ``limit`` of ``lines``, and how many more there are."""
+    every = tuple(lines)
+    more = (f"... and {len(every) - limit} more",) if len(every) > limit else ()
+    return (*every[:limit], *more)
 
 
 def lines_of(text: str) -> Iterator[tuple[int, str]]:

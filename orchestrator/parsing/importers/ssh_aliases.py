@@ -2,74 +2,116 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable
 
+from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.importers.foreign_nodes import Collector, Imported
+from orchestrator.parsing.ssh_config.directives import Directive, parse_directives
+from orchestrator.parsing.ssh_config.hops import parse_hops
 
 # OpenSSH reads includes 16 levels deep.
 MAX_INCLUDE_DEPTH = 16
 MAX_FILES = 1000
+MAX_PLACES = 3
+_PATTERN = set("*?!")
 
 Include = Callable[[str], Iterable[tuple[str, str]]]
 
 
 def parse_ssh_config(
-    text: str, source: str, include: Include, ssh_config: str | None = None
+    text: str,
+    source: str,
+    include: Include,
+    ssh_config: str | None = None,
+    *,
+    skip_unknown: bool = False,
 ) -> Imported:
-    """Aliases only: user, port, key and jump host stay where they are, in the ssh_config.
+    """Aliases only: user, port, key and jump host stay where they are, in the ssh_config. An alias
+    that another host's ``ProxyJump`` names is no node.
 
     ``include`` returns (name, text) of the files that an Include pattern matches. ``ssh_config`` is
     put into the inventory's defaults when it is not the file that SSH reads anyway. Raises
-    :class:`UsageError` when no alias is found.
+    :class:`UsageError` when no alias is found or one is no host name, and for a file that ``ssh``
+    refuses.
     """
-    reader = _Reader(source, include)
+    reader = _Reader(source, include, skip_unknown=skip_unknown)
     reader.read(text, source, 0)
-    return reader.found.imported({"ssh_config": ssh_config} if ssh_config else None)
+    return reader.imported({"ssh_config": ssh_config} if ssh_config else None)
 
 
 class _Reader:
-    def __init__(self, source: str, include: Include) -> None:
-        self.found = Collector(source)
+    def __init__(self, source: str, include: Include, *, skip_unknown: bool) -> None:
+        self._source = source
+        self._found = Collector(source, skip_unknown=skip_unknown)
         self._include = include
         self._files = 0
+        self._aliases: dict[str, SourceLocation] = {}
+        self._patterns: list[SourceLocation] = []
+        self._jump_hosts: dict[str, SourceLocation] = {}
 
     def read(self, text: str, source: str, depth: int) -> None:
         self._files += 1
-        outer, self.found.source = self.found.source, source
-        for number, line in enumerate(text.splitlines(), start=1):
-            words = self._words(line, number)
-            keyword = words[0].lower() if words else ""
-            if keyword == "host":
-                for alias in words[1:]:
-                    if not set(alias) & set("*?!"):
-                        self.found.add(alias, number)
-            elif keyword == "include":
-                for pattern in words[1:]:
-                    self._follow(pattern, number, depth + 1)
-        self.found.source = outer
+        for directive in parse_directives(text, source):
+            match directive.keyword:
+                case "host":
+                    self._take_aliases(directive)
+                case "proxyjump" if directive.text:
+                    for hop in parse_hops(directive.text):
+                        self._jump_hosts.setdefault(hop.host, directive.place)
+                case "include":
+                    for pattern in directive.words:
+                        self._follow(pattern, directive.place, depth + 1)
 
-    def _follow(self, pattern: str, line: int, depth: int) -> None:
+    def _take_aliases(self, directive: Directive) -> None:
+        names = [word for word in directive.words if not set(word) & _PATTERN]
+        for name in names:
+            self._aliases.setdefault(name, directive.place)
+        if not names:
+            self._patterns.append(directive.place)
+
+    def _follow(self, pattern: str, place: SourceLocation, depth: int) -> None:
         if depth > MAX_INCLUDE_DEPTH:
-            self.found.warn(f"Include {pattern} is nested too deep; left out", line)
+            self._warn(f"Include {pattern} is nested too deep; left out", place)
             return
         for name, text in self._include(pattern):
             if self._files >= MAX_FILES:
-                self.found.warn(
-                    f"more than {MAX_FILES} files are included; the rest is left out", line
-                )
+                self._warn(f"more than {MAX_FILES} files are included; the rest is left out", place)
                 return
             self.read(text, name, depth)
 
-    def _words(self, line: str, number: int) -> list[str]:
-        content = line.strip()
-        if not content or content.startswith("#"):
-            return []
-        keyword, equals, rest = content.partition("=")
-        if equals and keyword.strip().isalpha():
-            content = f"{keyword} {rest}"
-        try:
-            return shlex.split(content)
-        except ValueError:
-            self.found.warn("unbalanced quotes; line left out", number)
-            return []
+    def imported(self, defaults: dict[str, str] | None) -> Imported:
+        if not self._aliases:
+            raise self._no_host()
+        jumps = self._aliases.keys() & self._jump_hosts.keys()
+        nodes = {name: at for name, at in self._aliases.items() if name not in jumps}
+        for name, place in (nodes or self._aliases).items():
+            self._found.source = place.file
+            self._found.add(name, place.line)
+        for name in sorted(jumps) if nodes else ():
+            what = (
+                f"{name[:80]} is left out: it is the jump host of others ({self._jump_hosts[name]})"
+            )
+            self._warn(f"{what}; add it if it is a node, too", self._aliases[name])
+        self._found.source = self._source
+        self._found.warn(
+            "all other aliases became nodes; remove those that are none, such as a Git server"
+            if jumps and nodes
+            else "every alias became a node; remove those that are none, such as a Git server"
+        )
+        return self._found.imported(defaults)
+
+    def _warn(self, text: str, place: SourceLocation) -> None:
+        self._found.source = place.file
+        self._found.warn(text, place.line)
+
+    def _no_host(self) -> UsageError:
+        places = ", ".join(map(str, self._patterns[:MAX_PLACES]))
+        why = f"patterns alone, no name: {places}" if places else "it has no 'Host' line"
+        return UsageError(
+            "no host found",
+            id="import.empty",
+            where=self._source,
+            why=why,
+            remedy="write the names yourself, such as nodes: ['gpu-[01-16]']; ssh knows what fits "
+            "a pattern, not which names there are",
+        )

@@ -28,7 +28,7 @@ from orchestrator.parsing.inputs.cluster_schema import (
     SecretEntry,
 )
 from orchestrator.parsing.inputs.validation import validate
-from orchestrator.parsing.inputs.yaml_source import Document, Path, Problem, parse_yaml, refuse
+from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path, parse_yaml, refuse
 
 
 def load_cluster(
@@ -65,7 +65,7 @@ class _Builder:
         self._entry = entry
         self._folder = folder
         self._environ = environ
-        self._problems: list[Problem] = []
+        self._problems: list[InputProblem] = []
 
     def cluster(self) -> Cluster:
         entry = self._entry
@@ -192,7 +192,7 @@ class _Builder:
         return str(PurePosixPath(self._folder) / path)
 
     def _report(self, path: Path, what: str, remedy: str = "") -> None:
-        self._problems.append(Problem(self._document.place(path), what, remedy))
+        self._problems.append(InputProblem(self._document.place(path), what, remedy))
 
 
 def _merge(defaults: NodeFields, node: NodeFields) -> NodeFields:

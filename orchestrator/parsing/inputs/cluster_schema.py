@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +16,7 @@ from pydantic import (
 )
 
 from orchestrator.core.base.nodeset import MAX_NAME_LENGTH, NodeSetError, expand
+from orchestrator.core.model.inventory import TransportKind
 from orchestrator.parsing.inputs.validation import Strict, describe
 
 # Also the second set of controls, and what reorders a line: this text is shown on terminals.
@@ -22,12 +24,15 @@ _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
+_BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\](?::([0-9]+))?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]*")
+_LOGIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._@\\-]*[A-Za-z0-9._@-])?")  # also DOMAIN\user
 _HOP_HOST = r"(\[[A-Za-z0-9:.%]+\]|[A-Za-z0-9_][A-Za-z0-9._%-]*)"
 _HOP = rf"({_USER.pattern}@)?{_HOP_HOST}(:[0-9]{{1,5}})?"
 _JUMP = re.compile(rf"{_HOP}(,{_HOP})*")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_VARIABLE = re.compile(r"\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\})", re.ASCII)
 MAX_TEXT = 4096
 MAX_ENV_VALUE = 65_536
 
@@ -44,10 +49,23 @@ def _path(text: str) -> str:
     return _clean(text)
 
 
-def _remote_folder(text: str) -> str:
-    if not text.startswith(("/", "~/")):
-        raise ValueError(f"{text!r} must start with / or ~/: it is a folder on the node")
+def _without_variables(text: str) -> str:
+    if _VARIABLE.search(text):
+        raise ValueError(f"{text!r}: variables are not expanded here; write the path, or ~/")
     return _path(text)
+
+
+def _remote_path(text: str) -> str:
+    """A path on the node, where ``$NAME`` and ``${NAME}`` are expanded, and nothing else is."""
+    if "$" in _VARIABLE.sub("", text):
+        raise ValueError(f"{text!r}: only $NAME and ${{NAME}} are expanded on the node")
+    return _path(text)
+
+
+def _remote_folder(text: str) -> str:
+    if not text.startswith(("/", "~/", "$")):
+        raise ValueError(f"{text!r} must start with /, ~/ or $NAME: it is a folder on the node")
+    return _remote_path(text)
 
 
 def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
@@ -68,6 +86,12 @@ def _nodeset(text: str) -> str:
 
 
 def _host(text: str) -> str:
+    address, port = _bracketed(text)
+    if address:
+        if port:
+            raise ValueError(f"the port has a field of its own; write ssh: {address}, port: {port}")
+        return address
+    _refuse_parts(text)
     if "[" in text:
         return _nodeset(text)
     if len(text) > MAX_NAME_LENGTH or not _HOST.fullmatch(text):
@@ -75,22 +99,58 @@ def _host(text: str) -> str:
     return text
 
 
+def _bracketed(text: str) -> tuple[str, str]:
+    """The IPv6 address in ``[...]`` and the port behind it; empty where there is none."""
+    found = _BRACKETED.fullmatch(text)
+    return (found[1], found[2] or "") if found and _is_ipv6(found[1]) else ("", "")
+
+
+def _refuse_parts(text: str) -> None:
+    """What other tools write together with the host: user, port and scheme."""
+    if "://" in text:
+        raise ValueError("not a URI: write the host alone, with user: and port: beside it")
+    user, at, host = text.rpartition("@")
+    if at:
+        raise ValueError(f"the user has a field of its own; write ssh: {host}, user: {user}")
+    host, colon, port = text.rpartition(":")
+    if colon and not _is_ipv6(text):
+        if ":" in host and not _is_ipv6(host):
+            raise ValueError(f"neither a host name nor an IPv6 address: {text[:80]!r}")
+        number = port or "NUMBER"
+        raise ValueError(f"the port has a field of its own; write ssh: {host}, port: {number}")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
 Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_clean)]
-LocalPath = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_path)]
+LocalPath = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_without_variables)]
+RemotePath = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_remote_path)]
 RemoteFolder = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_remote_folder)]
 Label = Annotated[str, _matching(_LABEL, "a plain name (letters, digits, . _ -)")]
 EnvName = Annotated[str, _matching(_ENV_NAME, "an environment variable name")]
-User = Annotated[str, _matching(_USER, "a user name")]
+User = Annotated[str, _matching(_LOGIN, "a user name")]
 Jump = Annotated[str, _matching(_JUMP, "a jump host ([user@]host[:port])")]
 Names = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_nodeset)]
 Host = Annotated[str, AfterValidator(_host)]
+
+
+if TYPE_CHECKING:
+    TransportName = str
+else:  # derived, so that a transport is declared once
+    TransportName = Literal[tuple(kind.value for kind in TransportKind)]
 
 
 class GpuEntry(Strict):
     """Declared GPUs; the number N is short for {count: N}."""
 
     count: int | None = Field(
-        default=None, ge=0, le=64, description="GPUs in the node; left out = as many as are found"
+        default=None, ge=0, le=64, description="GPUs in the node; omitted = as many as are found"
     )
     type: Label | None = Field(
         default=None, description="Model to expect in the driver's name, e.g. H100"
@@ -111,13 +171,13 @@ class GpuEntry(Strict):
 class PythonEntry(Strict):
     """The interpreter for ranks: at most one source; a text T is short for {interpreter: T}."""
 
-    interpreter: LocalPath | None = Field(
+    interpreter: RemotePath | None = Field(
         default=None, description="Program name or path on the node"
     )
-    venv: LocalPath | None = Field(
+    venv: RemotePath | None = Field(
         default=None, description="Virtual environment folder on the node"
     )
-    conda: LocalPath | None = Field(default=None, description="Conda environment name or prefix")
+    conda: RemotePath | None = Field(default=None, description="Conda environment name or prefix")
     requirements: LocalPath | None = Field(
         default=None,
         description="Requirements file beside the inventory; built and cached on the node",
@@ -189,12 +249,12 @@ class NodeFields(Strict):
     role: Literal["worker", "coordinator"] | None = Field(
         default=None, description="coordinator: contacted, but runs no rank (default worker)"
     )
-    transport: Literal["asyncssh", "paramiko", "local"] | None = Field(
+    transport: TransportName | None = Field(
         default=None, description="How the node is reached (default asyncssh); local = this machine"
     )
-    user: User | None = Field(default=None, description="SSH user; left out = ssh_config decides")
+    user: User | None = Field(default=None, description="SSH user; omitted = from ssh_config")
     port: int | None = Field(
-        default=None, ge=1, le=65535, description="SSH port; left out = ssh_config"
+        default=None, ge=1, le=65535, description="SSH port; omitted = from ssh_config"
     )
     key: LocalPath | None = Field(default=None, description="Private key file on the coordinator")
     jump: Jump | None = Field(default=None, description="Jump host, as ssh -J: [user@]host[:port]")
@@ -213,7 +273,8 @@ class NodeFields(Strict):
     )
     workdir: RemoteFolder | None = Field(
         default=None,
-        description="Where orchestrate keeps its files on the node (default ~/.orchestrate)",
+        description="Where orchestrate keeps its files on the node (default ~/.orchestrate); $NAME "
+        "is expanded there",
     )
     env: dict[EnvName, EnvValue] = Field(
         default_factory=dict, description="Environment of the ranks; merged over the defaults"
@@ -246,7 +307,7 @@ class ExpectationEntry(Strict):
     metric: Label = Field(description="Metric name")
     value: float = Field(allow_inf_nan=False, description="The figure, in `unit`")
     unit: Text = Field(description="Unit, e.g. GB/s")
-    source: Text = Field(description="Who says so, and where")
+    source: Text = Field(description="Source of the figure")
 
 
 class ClusterFile(Strict):

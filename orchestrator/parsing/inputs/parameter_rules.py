@@ -17,7 +17,7 @@ from orchestrator.core.model.workload import (
 from orchestrator.parsing.inputs.parameters import always_number, check_value
 from orchestrator.parsing.inputs.validation import show_path
 from orchestrator.parsing.inputs.workload_schema import ConditionEntry, RuleEntry
-from orchestrator.parsing.inputs.yaml_source import Document, Path, Problem
+from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path
 
 Parameters = Mapping[str, Parameter]
 
@@ -26,7 +26,7 @@ def read_rules(
     entries: Sequence[RuleEntry],
     parameters: Parameters,
     document: Document,
-    problems: list[Problem],
+    problems: list[InputProblem],
 ) -> tuple[ParameterRule, ...]:
     """The rules that make sense; what is wrong with the others is added to ``problems``."""
     rules = []
@@ -51,7 +51,7 @@ def contradicting_presets(
     parameters: Parameters,
     presets: Mapping[str, Mapping[str, ParameterValue]],
     document: Document,
-) -> Iterator[Problem]:
+) -> Iterator[InputProblem]:
     """What the defaults, alone and with each preset, contradict themselves in."""
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     for preset, values in (("", {}), *presets.items()):
@@ -62,7 +62,9 @@ def contradicting_presets(
         for found in contradictions(rules, decided):
             who = f"preset {preset}" if preset else "the defaults"
             what = f"{who}: {found.told(decided, origins)}"
-            yield Problem(place, f"{what}: {found.rule.why}", f"the rule is at {found.rule.place}")
+            yield InputProblem(
+                place, f"{what}: {found.rule.why}", f"the rule is at {found.rule.place}"
+            )
 
 
 def require_no_contradiction(
@@ -103,7 +105,7 @@ def _conditions(
 
 def _problems(
     entry: RuleEntry, path: Path, parameters: Parameters, document: Document
-) -> Iterator[Problem]:
+) -> Iterator[InputProblem]:
     for side, conditions in (("when", entry.when), ("require", entry.require)):
         for name, condition in conditions.items():
             here = (*path, side, name)
@@ -115,13 +117,13 @@ def _problems(
 
 def _condition_problems(
     entry: ConditionEntry, path: Path, parameters: Parameters, document: Document
-) -> Iterator[Problem]:
+) -> Iterator[InputProblem]:
     parameter = parameters[str(path[-1])]
     for value in (*(entry.any_of or ()), *(entry.none_of or ())):
         try:
             check_value(parameter, value)
         except ValueError as error:
-            yield Problem(document.place(path), f"{show_path(path)}: {error}")
+            yield InputProblem(document.place(path), f"{show_path(path)}: {error}")
     for key, bound in (("min", entry.min), ("max", entry.max)):
         if bound is not None:
             yield from _bound_problems(parameter, bound, (*path, key), parameters, document)
@@ -129,7 +131,7 @@ def _condition_problems(
 
 def _bound_problems(
     parameter: Parameter, bound: float | str, path: Path, parameters: Parameters, document: Document
-) -> Iterator[Problem]:
+) -> Iterator[InputProblem]:
     compared = [parameter]
     if isinstance(bound, str):
         if bound not in parameters:
@@ -139,11 +141,11 @@ def _bound_problems(
     for one in compared:
         if not always_number(one):
             what = f"{show_path(path)}: {one.name} is not always a number"
-            yield Problem(document.place(path), what)
+            yield InputProblem(document.place(path), what)
 
 
 def _unknown(
     name: str, path: Path, parameters: Parameters, document: Document, *, key: bool = False
-) -> Problem:
+) -> InputProblem:
     what = f"{show_path(path)}: unknown parameter {name!r}"
-    return Problem(document.place(path, key=key), what, did_you_mean(name, parameters))
+    return InputProblem(document.place(path, key=key), what, did_you_mean(name, parameters))

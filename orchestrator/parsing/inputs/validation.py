@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.parsing.inputs.yaml_source import Document, Path, Problem, refuse
+from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path, refuse
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -45,7 +45,8 @@ def validate(model: type[Model], document: Document) -> Model:
     """``document`` as ``model``. Raises :class:`UsageError` that lists every problem."""
     if document.root.value is None:
         refuse(
-            [*document.problems, Problem(document.root.place, "the file is empty")], document.source
+            [*document.problems, InputProblem(document.root.place, "the file is empty")],
+            document.source,
         )
     if (stranger := _stranger(document, tuple(model.model_fields))) is not None:
         refuse([stranger], document.source)
@@ -60,32 +61,34 @@ def validate(model: type[Model], document: Document) -> Model:
     return entry
 
 
-def _stranger(document: Document, known: Sequence[str]) -> Problem | None:
+def _stranger(document: Document, known: Sequence[str]) -> InputProblem | None:
     """What to say of a file that is something else altogether, without a word of what it holds."""
     root = document.root
     if not isinstance(root.value, dict):
         kind = "a list" if isinstance(root.value, list) else "plain text or a number"
-        return Problem(root.place, f"expected a mapping, found {kind}", _REALLY)
+        return InputProblem(root.place, f"expected a mapping, found {kind}", _REALLY)
     if root.value and not root.value.keys() & set(known):
         what = f"none of the keys {', '.join(known)} is here"
-        return Problem(root.place, what, _REALLY)
+        return InputProblem(root.place, what, _REALLY)
     return None
 
 
-def _problem(details: ErrorDetails, document: Document, schema: dict[str, Any]) -> Problem:
+def _problem(details: ErrorDetails, document: Document, schema: dict[str, Any]) -> InputProblem:
     path, kind = details["loc"], details["type"]
     at_key = bool(path) and path[-1] == "[key]"
     path = path[:-1] if at_key else path
     if kind == "extra_forbidden":
         remedy = did_you_mean(str(path[-1]), keys_at(schema, path[:-1]))
-        return Problem(document.place(path, key=True), f"unknown key {str(path[-1])!r}", remedy)
+        return InputProblem(
+            document.place(path, key=True), f"unknown key {str(path[-1])!r}", remedy
+        )
     if kind == "missing":
         where = f" in {show_path(path[:-1])}" if path[:-1] else ""
-        return Problem(document.place(path[:-1]), f"key {str(path[-1])!r} is missing{where}")
+        return InputProblem(document.place(path[:-1]), f"key {str(path[-1])!r} is missing{where}")
     name = show_path(path)
     what, remedy = _explain(kind, details)
     place = document.place(path, key=at_key)
-    return Problem(place, f"{name}: {what}" if name else what, remedy)
+    return InputProblem(place, f"{name}: {what}" if name else what, remedy)
 
 
 def _explain(kind: str, details: ErrorDetails) -> tuple[str, str]:

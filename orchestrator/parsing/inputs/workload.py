@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
@@ -22,6 +21,7 @@ from orchestrator.core.model.workload import (
     Shape,
     Workload,
 )
+from orchestrator.parsing.inputs.command_line import NO_COMMAND, PythonCall, job_name
 from orchestrator.parsing.inputs.parameter_rules import (
     contradicting_presets,
     read_rules,
@@ -35,7 +35,7 @@ from orchestrator.parsing.inputs.workload_schema import (
     SamplesEntry,
     WorkloadFile,
 )
-from orchestrator.parsing.inputs.yaml_source import Document, Path, Problem, parse_yaml, refuse
+from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path, parse_yaml, refuse
 
 
 def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
@@ -45,7 +45,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
     """
     document = parse_yaml(data, source)
     entry = validate(WorkloadFile, document)
-    problems: list[Problem] = []
+    problems: list[InputProblem] = []
     parameters = {
         name: _parameter(name, item, document, problems) for name, item in entry.parameters.items()
     }
@@ -56,7 +56,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
     if entry.default_preset is not None and entry.default_preset not in presets:
         what = f"default_preset: unknown preset {entry.default_preset!r}"
         remedy = did_you_mean(entry.default_preset, presets)
-        problems.append(Problem(document.place(("default_preset",)), what, remedy))
+        problems.append(InputProblem(document.place(("default_preset",)), what, remedy))
     samples = _samples(entry.samples, parameters, document, problems)
     rules = read_rules(entry.rules, parameters, document, problems)
     if not problems:
@@ -119,31 +119,53 @@ def script_job(
     per: Per = Per.GPU,
     cpu: int = 1,
 ) -> Job:
-    """A user's own script or command as a job, without a workload.yaml.
+    """A command as a job, without a workload.yaml: it is started as it stands.
 
     ``folder`` is the project that travels. ``script`` is ``words[0]`` relative to it, or None for a
-    program that is looked up on the nodes. A ``.py`` script is an entry that a launcher gives ranks
-    to; everything else is a plain command. Raises :class:`UsageError` without words.
+    program that is looked up on the nodes. Raises :class:`UsageError` without words.
     """
     if not words or not words[0]:
-        remedy = "orchestrate run --cluster NAME -- train.py --lr 1e-4"
-        raise UsageError("no command after --", id="run.no-command", remedy=remedy)
-    workload = Workload(
-        name=PurePosixPath(words[0]).stem or "command",
+        raise UsageError("no command after --", id="run.no-command", remedy=NO_COMMAND)
+    own = _own_code(job_name(words), folder, "own script" if script else "own command", per, cpu)
+    program = words[0] if script is None else f"./{script}"
+    return Job(workload=replace(own, program=(program, *words[1:])))
+
+
+def python_job(
+    call: PythonCall,
+    *,
+    folder: str,
+    script: str | None,
+    import_root: str = "",
+    per: Per = Per.GPU,
+    cpu: int = 1,
+) -> Job:
+    """What a Python runs as a job, without a workload.yaml: a launcher gives ranks to it.
+
+    ``folder`` is the project that travels; ``script`` the call's script relative to it, or None for
+    modules, code and scripts that only the nodes have. Modules are found below ``import_root``.
+    """
+    own = _own_code(call.name, folder, "own script", per, cpu)
+    words = call.options
+    if script is None:
+        words = (*words, *([call.flag] if call.flag else []), call.target)
+    own = replace(own, entry=script or "", python=words, import_root=import_root)
+    return Job(workload=own, arguments=call.arguments)
+
+
+def _own_code(name: str, folder: str, summary: str, per: Per, cpu: int) -> Workload:
+    return Workload(
+        name=name or "command",
         source="command line",
         folder=folder,
-        summary="own script" if script else "own command",
+        summary=summary,
         own_code=True,
         ranks=Ranks(per=per, cpu=cpu),
     )
-    if script is not None and script.endswith(".py"):
-        return Job(workload=replace(workload, entry=script), arguments=tuple(words[1:]))
-    program = words[0] if script is None else f"./{script}"
-    return Job(workload=replace(workload, program=(program, *words[1:])))
 
 
 def _parameter(
-    name: str, entry: ParameterEntry, document: Document, problems: list[Problem]
+    name: str, entry: ParameterEntry, document: Document, problems: list[InputProblem]
 ) -> Parameter:
     path = ("parameters", name)
     parameter = Parameter(
@@ -169,7 +191,7 @@ def _preset(
     values: Mapping[str, ParameterValue],
     parameters: Mapping[str, Parameter],
     document: Document,
-    problems: list[Problem],
+    problems: list[InputProblem],
 ) -> dict[str, ParameterValue]:
     checked: dict[str, ParameterValue] = {}
     for name, value in values.items():
@@ -179,7 +201,7 @@ def _preset(
         else:
             what = f"preset {preset}: unknown parameter {name!r}"
             place = document.place(path, key=True)
-            problems.append(Problem(place, what, did_you_mean(name, parameters)))
+            problems.append(InputProblem(place, what, did_you_mean(name, parameters)))
     return checked
 
 
@@ -187,7 +209,7 @@ def _samples(
     entry: SamplesEntry | None,
     parameters: Mapping[str, Parameter],
     document: Document,
-    problems: list[Problem],
+    problems: list[InputProblem],
 ) -> SampleSource | None:
     if entry is None:
         return None
@@ -196,10 +218,10 @@ def _samples(
         name, place = getattr(entry, key), document.place(("samples", key))
         if name not in parameters:
             what = f"samples.{key}: unknown parameter {name!r}"
-            problems.append(Problem(place, what, did_you_mean(name, parameters)))
+            problems.append(InputProblem(place, what, did_you_mean(name, parameters)))
         elif parameters[name].type is not kind:
             what = f"samples.{key}: parameter {name} is of type {parameters[name].type.value}"
-            problems.append(Problem(place, f"{what}, not {kind.value}"))
+            problems.append(InputProblem(place, f"{what}, not {kind.value}"))
     return SampleSource(
         file=entry.file, count=entry.count, group=entry.group, any_of=tuple(entry.any_of)
     )
@@ -210,12 +232,12 @@ def _checked(
     value: ParameterValue,
     path: Path,
     document: Document,
-    problems: list[Problem],
+    problems: list[InputProblem],
 ) -> ParameterValue:
     try:
         return check_value(parameter, value)
     except ValueError as error:
-        problems.append(Problem(document.place(path), f"{parameter.name}: {error}"))
+        problems.append(InputProblem(document.place(path), f"{parameter.name}: {error}"))
         return value
 
 

@@ -184,7 +184,7 @@ class RuleEntry(Strict):
     require: Conditions = Field(
         min_length=1, description="Parameter name -> value; all of these have to hold then"
     )
-    why: Help = Field(min_length=1, description="The reason, as it is told to who breaks it")
+    why: Help = Field(min_length=1, description="The reason, shown to the user who breaks the rule")
 
     @model_validator(mode="after")
     def _about_two(self) -> RuleEntry:

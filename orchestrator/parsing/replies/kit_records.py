@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.core.run.events import Progressed, Reported
-from orchestrator.parsing.replies.record_lines import finite, read_object, unknown_type
+from orchestrator.parsing.replies.record_lines import finite, parse_object, unknown_type
 
 MAX_LINE_BYTES = 64 * 1024
 MAX_NAME = 128
@@ -22,7 +22,7 @@ def parse_report(node: str, rank: int, line: bytes, position: int) -> Report | s
     """An event, or None for a record that is none (artifacts are found by listing), or what is
     wrong. ``position``: the byte after ``line`` in the rank's report file.
     """
-    record = read_object(line, MAX_LINE_BYTES)
+    record = parse_object(line, MAX_LINE_BYTES)
     if isinstance(record, str):
         return f"rank {rank} reported {record}"
     match record.get("type"):

@@ -12,7 +12,7 @@ REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dialled:
+class TcpResult:
     """What came of one connection: ``local`` is the address that it came from."""
 
     ok: bool
@@ -25,16 +25,16 @@ class Dialled:
         return REFUSED in self.error
 
 
-def parse_dialled(fields: Mapping[str, Any], count: int) -> list[Dialled]:
+def parse_dialled(fields: Mapping[str, Any], count: int) -> list[TcpResult]:
     """One result per target; what is missing is no connection."""
     told = fields.get("results")
     results = told[:count] if isinstance(told, list) else []
     found = [_result(result) for result in results]
-    return found + [Dialled(ok=False, error="no answer")] * (count - len(found))
+    return found + [TcpResult(ok=False, error="no answer")] * (count - len(found))
 
 
-def _result(told: object) -> Dialled:
+def _result(told: object) -> TcpResult:
     result = told if isinstance(told, dict) else {}
     if result.get("ok") is True:
-        return Dialled(ok=True, local=str(result.get("local", ""))[:MAX_LOCAL])
-    return Dialled(ok=False, error=str(result.get("error") or "no connection")[:MAX_ERROR])
+        return TcpResult(ok=True, local=str(result.get("local", ""))[:MAX_LOCAL])
+    return TcpResult(ok=False, error=str(result.get("error") or "no connection")[:MAX_ERROR])

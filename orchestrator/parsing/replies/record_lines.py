@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 
-def read_object(line: bytes, most: int) -> dict[str, Any] | str:
+def parse_object(line: bytes, most: int) -> dict[str, Any] | str:
     """The object in ``line``, which has at most ``most`` bytes; or what is wrong with it."""
     if len(line) > most:
         return f"a line of {len(line)} bytes; at most {most}"

@@ -18,7 +18,7 @@ from orchestrator.core.sharing.rounds import (
     StepTold,
     Terms,
 )
-from orchestrator.parsing.replies.record_lines import finite, read_object, unknown_type, whole
+from orchestrator.parsing.replies.record_lines import finite, parse_object, unknown_type, whole
 
 COMPRESSIONS = ("int8", "bf16", "none")
 MAX_LINE_BYTES = 1024 * 1024
@@ -38,7 +38,7 @@ class _Bad(ValueError):
 
 def parse_told(line: bytes) -> Told | str:
     """What a node says, or what is wrong with it."""
-    record = read_object(line, MAX_LINE_BYTES)
+    record = parse_object(line, MAX_LINE_BYTES)
     if isinstance(record, str):
         return record
     try:

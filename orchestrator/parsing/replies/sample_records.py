@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.parsing.replies.record_lines import finite, read_object, unknown_type, whole
+from orchestrator.parsing.replies.record_lines import finite, parse_object, unknown_type, whole
 
 MAX_LINE_BYTES = 2 * 1024 * 1024
 MAX_TEXT = 500
@@ -30,7 +30,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Took:
+class LeaseAck:
     """A worker took feed number ``feed``: a lease of ``groups``, or none if it was another word."""
 
     feed: int
@@ -64,7 +64,7 @@ class Worked:
     busy_s: float
 
 
-Record = Ready | Took | Output | SampleFailed | Worked
+Record = Ready | LeaseAck | Output | SampleFailed | Worked
 
 
 def sample_line(index: int, output: Mapping[str, Any]) -> bytes:
@@ -85,7 +85,7 @@ def parse_sample_record(line: bytes, total: int, groups: int) -> Record | str:
     """A record whose numbers lie within ``total`` samples in ``groups`` groups, or what is
     wrong.
     """
-    record = read_object(line, MAX_LINE_BYTES)
+    record = parse_object(line, MAX_LINE_BYTES)
     if isinstance(record, str):
         return record
     match record.get("type"):
@@ -117,7 +117,7 @@ def _took(record: Mapping[str, Any], groups: int) -> Record | str:
     lease, given = record.get("lease"), _indices(record.get("groups"), groups)
     if not feed or given is None or not isinstance(lease, str) or len(lease) > MAX_NAME:
         return "a feed without number, lease or groups"
-    return Took(feed, lease, given)
+    return LeaseAck(feed, lease, given)
 
 
 def _output(record: Mapping[str, Any], total: int) -> Record | str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +27,9 @@ MAX_TEXT = 500
 MAX_SURVIVORS = 32
 MAX_TIME = 1e11
 MAX_COUNT = 1 << 20
+MAX_PATH = 4096
+MAX_VARIABLES, MAX_VALUE = 512, 32 * 1024
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 SLURM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -104,13 +108,31 @@ def _text(value: object) -> str:
     return value[:MAX_TEXT] if isinstance(value, str) else ""
 
 
-def parse_interpreter(fields: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
-    """The path of the ranks' interpreter, and module versions. Raises ``BadRecord``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interpreter:
+    """The path of the ranks' interpreter, versions of modules, and what activating it would set."""
+
+    path: str
+    modules: Mapping[str, str]
+    environment: Mapping[str, str]
+
+
+def parse_interpreter(fields: Mapping[str, Any]) -> Interpreter:
+    """What a node told of the interpreter of its ranks. Raises ``BadRecord``."""
     path, modules = fields.get("interpreter"), fields.get("modules")
-    if not isinstance(path, str) or not 0 < len(path) <= 4096 or not isinstance(modules, dict):
+    environment = fields.get("environment", {})
+    if not isinstance(path, str) or not 0 < len(path) <= MAX_PATH or not isinstance(modules, dict):
         raise BadRecord("not an interpreter")
+    if not isinstance(environment, dict) or len(environment) > MAX_VARIABLES:
+        raise BadRecord("not an environment")
     versions = {str(name)[:128]: str(version)[:64] for name, version in modules.items()}
-    return path, versions
+    variables = {name: value for name, value in environment.items() if _is_variable(name, value)}
+    return Interpreter(path=path, modules=versions, environment=variables)
+
+
+def _is_variable(name: object, value: object) -> bool:
+    named = isinstance(name, str) and VARIABLE.fullmatch(name) is not None
+    return named and isinstance(value, str) and len(value) <= MAX_VALUE and "\0" not in value
 
 
 def parse_slurm_node(fields: Mapping[str, Any]) -> SlurmNode:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.core.base.figures import number
 from orchestrator.core.run import machine
 from orchestrator.core.run.events import (
     Divided,
@@ -16,7 +17,7 @@ from orchestrator.core.run.events import (
     Reported,
 )
 from orchestrator.core.run.state import NodeState, RunState
-from orchestrator.view.terminal.text import brief, number
+from orchestrator.view.terminal.text import brief
 
 MAX_FIELDS = 3
 _RATE_MEMORY = 0.7

@@ -57,8 +57,8 @@ def gone(folder: RunFolder) -> BusyError:
 def ways_on(run: str) -> str:
     """What to do about a run that nobody coordinates."""
     return (
-        f"orchestrate stop {run} ends what is left of it, orchestrate resume {run} goes on with it "
-        "(a stop that was begun is finished first; a second resume goes on then)"
+        f"orchestrate stop {run}: clean up; orchestrate resume {run}: continue "
+        "(a pending stop completes first, then resume again)"
     )
 
 

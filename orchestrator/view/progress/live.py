@@ -20,6 +20,7 @@ from orchestrator.core.verdict.result import Result
 from orchestrator.view.progress.board import Board, Row
 from orchestrator.view.progress.narrate import Weight, narrate
 from orchestrator.view.progress.plain import FOLD_ABOVE, describe_progress
+from orchestrator.view.progress.plan_news import PlanNews
 from orchestrator.view.terminal.log_lines import LogLines, is_worth_following
 from orchestrator.view.terminal.text import brief, plural, seconds
 
@@ -37,6 +38,7 @@ class LiveView:
         self, stream: TextIO, *, color: bool, verbosity: int = 0, follow: bool = False
     ) -> None:
         self._board = Board()
+        self._news = PlanNews()
         self._lock = threading.Lock()  # the refresh thread draws while events come in
         self._began = time.monotonic()
         self._verbosity = verbosity
@@ -62,12 +64,12 @@ class LiveView:
     def on_event(self, at: float, event: Event, state: RunState) -> None:
         with self._lock:
             self._board.update(at, event, state)
-        line = narrate(event, state)
         threshold = Weight.DETAIL if self._verbosity > 0 else Weight.PROBLEM
-        if line is not None and line.weight >= threshold:
-            style = "red" if line.weight is Weight.PROBLEM else "dim"
-            where = f"{brief(line.node)}: " if line.node else ""
-            self._console.print(Text(where + line.text, style=style))
+        for line in (narrate(event, state), *self._news.lines(state)):
+            if line is not None and line.weight >= threshold:
+                style = "red" if line.weight is Weight.PROBLEM else "dim"
+                where = f"{brief(line.node)}: " if line.node else ""
+                self._console.print(Text(where + line.text, style=style))
 
     def on_log(self, node: str, file: str, chunk: bytes) -> None:
         if self._follow and is_worth_following(file, self._verbosity):

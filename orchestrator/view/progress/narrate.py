@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from orchestrator.core.base.outcome import describe, succeeded
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.model.comm_modes import Fall
+from orchestrator.core.model.comm_modes import Fallback
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.run import machine
 from orchestrator.core.run.connectivity import (
@@ -34,6 +34,7 @@ from orchestrator.core.run.events import (
     NodeConcluded,
     NodeLost,
     Occupied,
+    Phase,
     Prepared,
     Probed,
     ProcessExited,
@@ -51,6 +52,9 @@ from orchestrator.core.run.state import LEASE, RunState
 from orchestrator.core.sharing.rounds import Exchanged
 from orchestrator.view.terminal.text import TIMES, brief, plural, seconds, size
 
+# Outputs named on one line; the report has more of them.
+MAX_LEFT_OUT = 3
+
 
 class Weight(IntEnum):
     """How much a line matters. DETAIL only with ``-v``; a PROBLEM also with ``-q``."""
@@ -62,7 +66,7 @@ class Weight(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class NarratedLine:
     """A sentence about a node, or about the run (``node`` empty)."""
 
     weight: Weight
@@ -70,25 +74,25 @@ class Line:
     node: str = ""
 
 
-def narrate(event: Event, state: RunState) -> Line | None:
+def narrate(event: Event, state: RunState) -> NarratedLine | None:
     """What to say about ``event``; None for what a line would not help with."""
     match event:
         case Begun():
             return _begun(state)
         case Resumed(again=True):
             text = f"begins attempt {state.attempt}, from its checkpoints"
-            return Line(Weight.RUN, brief(f"run {state.request.run_id} {text}", 300))
+            return NarratedLine(Weight.RUN, brief(f"run {state.request.run_id} {text}", 300))
         case Resumed():
             return _resumed(state)
         case Occupied(node=node, holder=holder):
-            return Line(Weight.PROBLEM, f"in use by {brief(holder, 300)}", node)
+            return NarratedLine(Weight.PROBLEM, f"in use by {brief(holder, 300)}", node)
         case StopRequested(kind=kind, by=by):
-            return Line(Weight.PROBLEM, f"{brief(by)}: {_stopping(kind, state)}")
+            return NarratedLine(Weight.PROBLEM, f"{brief(by)}: {_stopping(kind, state)}")
         case DeadlinePassed(phase=phase, after_s=after_s):
             text = f"phase {phase.value} did not finish within {seconds(after_s)}"
-            return Line(Weight.PROBLEM, text)
+            return NarratedLine(Weight.PROBLEM, text)
         case Failed(node=node, problem=problem) | NodeLost(node=node, problem=problem):
-            return Line(Weight.PROBLEM, _problem(problem), node)
+            return NarratedLine(Weight.PROBLEM, _problem(problem), node)
         case RankExited() | ProcessExited():
             return _ended(event)
         case Stalled() | Inspected():
@@ -101,18 +105,18 @@ def narrate(event: Event, state: RunState) -> Line | None:
             return _before_launch(event, state) or _after_launch(event, state)
 
 
-def _on_the_ladder(event: Classified | Divided | RoundClosed, state: RunState) -> Line | None:
+def _on_the_ladder(
+    event: Classified | Divided | RoundClosed, state: RunState
+) -> NarratedLine | None:
     """Another way to communicate, and what became of the work there."""
     match event:
         case Classified(fault=Fault.FABRIC, reason=reason):
-            rung = state.falls[-1].rung.value if state.falls else "the fabric"
-            text = (
-                f"{rung} failed: {brief(reason, 300)}; attempt {state.attempt} goes one rung lower"
-            )
-            return Line(Weight.PROBLEM, text)
+            failed = state.falls[-1].rung.value if state.falls else "the fabric"
+            text = f"{failed} failed: {brief(reason, 300)}; attempt {state.attempt} falls back"
+            return NarratedLine(Weight.PROBLEM, text)
         case Divided(total=total, done=done, failed=failed, final=final):
             told = f"{done} of {plural(total, 'sample')} done" + f", {failed} failed" * bool(failed)
-            return Line(Weight.RUN if final else Weight.DETAIL, told)
+            return NarratedLine(Weight.RUN if final else Weight.DETAIL, told)
         case RoundClosed(round=number, step=step, weights=weights, missing=missing):
             nodes = plural(len(weights), "node")
             text = f"round {number} closed after step {step}: {nodes} averaged"
@@ -122,54 +126,58 @@ def _on_the_ladder(event: Classified | Divided | RoundClosed, state: RunState) -
                 text += f", without {brief(', '.join(missing), 200)}"
             before = [closed.missing for closed in state.rounds if closed.round < number]
             is_news = bool(missing) and (not before or before[-1] != missing)
-            return Line(Weight.PROBLEM if is_news else Weight.DETAIL, text)
+            return NarratedLine(Weight.PROBLEM if is_news else Weight.DETAIL, text)
         case _:
             return None
 
 
-def _stalled(event: Stalled | Inspected, state: RunState) -> Line | None:
+def _stalled(event: Stalled | Inspected, state: RunState) -> NarratedLine | None:
     """The suspicion, and what came of it once every node was looked at."""
     match event:
         case Stalled(silent_s=silent_s, ranks=ranks):
             who = f" of {plural(len(ranks), 'rank')}" if ranks else ""
             text = f"no progress{who} for {silent_s:.0f} s: looking at all ranks"
-            return Line(Weight.PROBLEM, text)
+            return NarratedLine(Weight.PROBLEM, text)
         case Inspected():
             if state.hang is not None:
-                return Line(Weight.PROBLEM, brief(state.hang.sentence, 400))
+                return NarratedLine(Weight.PROBLEM, brief(state.hang.sentence, 400))
             if state.stall is None:
-                return Line(Weight.RUN, "no hang: the ranks wrote something, or cannot be asked")
+                return NarratedLine(
+                    Weight.RUN, "not a hang: ranks produced output, or could not be inspected"
+                )
             return None
 
 
-def _fabric(event: FabricProbed | LinksBroken) -> Line:
+def _fabric(event: FabricProbed | LinksBroken) -> NarratedLine:
     """What a probe of the network between the nodes came to; or that it broke in mid-run."""
     match event:
         case LinksBroken(links=links, seconds=took):
             shown = ", ".join(f"{brief(a, 60)} to {brief(b, 60)}" for a, b in links[:8])
             more = f" and {len(links) - 8} more" if len(links) > 8 else ""
             text = f"no connection for {seconds(took)} and no progress: {shown}{more}"
-            return Line(Weight.PROBLEM, text)
+            return NarratedLine(Weight.PROBLEM, text)
         case FabricProbed(ok=False, reason=reason, rung=rung, seconds=took):
             text = f"fabric probe of {rung.value} failed after {seconds(took)}: {reason}"
-            return Line(Weight.PROBLEM, brief(text, 600))
+            return NarratedLine(Weight.PROBLEM, brief(text, 600))
         case FabricProbed(busbw_gbps=busbw, cached=cached, seconds=took, rung=rung):
             speed = f", {busbw:.3g} GB/s" if busbw is not None else ""
             when = "proven within the last day" if cached else f"proven in {seconds(took)}"
             if event.reason:
-                return Line(Weight.PROBLEM, brief(f"fabric {when}, but {event.reason}", 400))
-            return Line(Weight.RUN, f"fabric {when}: {rung.value}{speed}")
+                return NarratedLine(
+                    Weight.PROBLEM, brief(f"fabric {when}, but {event.reason}", 400)
+                )
+            return NarratedLine(Weight.RUN, f"fabric {when}: {rung.value}{speed}")
 
 
-def _begun(state: RunState) -> Line:
+def _begun(state: RunState) -> NarratedLine:
     request = state.request
     nodes = plural(len(state.nodes), "node")
     text = f"run {request.run_id}: {request.job.workload.name} on {request.cluster.name} ({nodes})"
-    return Line(Weight.RUN, brief(text))
+    return NarratedLine(Weight.RUN, brief(text))
 
 
-def _resumed(state: RunState) -> Line:
-    """What is kept of the run, and in which phase it goes on."""
+def _resumed(state: RunState) -> NarratedLine:
+    """What is restored of the run, and in which phase it continues."""
     nodes = state.nodes.values()
     started = sum(len(node.ranks) for node in nodes)
     ended = sum(1 for ending in state.endings if isinstance(ending, RankExited))
@@ -180,57 +188,61 @@ def _resumed(state: RunState) -> Line:
     )
     kept = [f"{plural(count, 'node')} {what}" for count, what in counts if count]
     kept += [f"{plural(started, 'rank')} started, {ended} ended"] if started else []
-    text = f"run {state.request.run_id} goes on: attempt {state.attempt}, phase "
-    text += f"{machine.phase(state).value}; kept: {', '.join(kept) or 'nothing yet'}"
-    return Line(Weight.RUN, brief(text, 300))
+    phase = machine.phase(state)
+    where = "running" if phase is Phase.WATCH else phase.value
+    text = f"resuming {state.request.run_id}: attempt {state.attempt}, phase {where}; "
+    text += f"restored: {', '.join(kept) or 'nothing yet'}"
+    return NarratedLine(Weight.RUN, brief(text, 300))
 
 
 def _stopping(kind: StopKind, state: RunState) -> str:
     if kind is StopKind.GRACEFUL:
-        return "stopping gracefully (a second time: kill everything now)"
+        return "stopping gracefully (Ctrl-C again to force-kill)"
     left = [name for name, node in state.nodes.items() if node.connected and node.swept is None]
     waiting = f"; waiting for {brief(', '.join(left), 200)}" if left else ""
-    return f"killing everything now{waiting} (once more: leave without waiting)"
+    return f"force-killing{waiting} (Ctrl-C again to exit without waiting)"
 
 
 def _problem(problem: Problem) -> str:
     return f"{brief(problem.message, 400)} ({brief(problem.id, 40)})"
 
 
-def _before_launch(event: Event, state: RunState) -> Line | None:
+def _before_launch(event: Event, state: RunState) -> NarratedLine | None:
     match event:
         case Connected(node=node, seconds=took):
-            return Line(Weight.NODE, f"connected in {seconds(took)}", node)
+            return NarratedLine(Weight.NODE, f"connected in {seconds(took)}", node)
         case Probed(node=node, facts=facts):
-            return Line(Weight.NODE, _facts(facts), node)
+            return NarratedLine(Weight.NODE, _facts(facts), node)
         case Cleared(node=node, clean=True):
-            return Line(Weight.NODE, "nothing of an earlier attempt is left", node)
+            return NarratedLine(Weight.NODE, "nothing of an earlier attempt is left", node)
         case Cleared(node=node, survivors=survivors):
             left = brief(", ".join(survivors[:8]))
-            return Line(Weight.PROBLEM, f"an earlier attempt is still there: {left}", node)
+            return NarratedLine(Weight.PROBLEM, f"an earlier attempt is still there: {left}", node)
         case Synced(node=node, sent_files=files, sent_bytes=sent):
             what = f"sent {plural(files, 'file')}, {size(sent)}" if files else "already up to date"
-            return Line(Weight.NODE, f"code {what}", node)
+            return NarratedLine(Weight.NODE, f"code {what}", node)
         case Prepared(node=node, interpreter=path, modules=modules):
             versions = "".join(f", {name} {version}" for name, version in modules.items())
-            return Line(Weight.NODE, brief(f"ranks run under {path}{versions}"), node)
+            program = state.request.job.workload.program
+            what = "its Python is" if program else "ranks run under"
+            return NarratedLine(Weight.NODE, brief(f"{what} {path}{versions}"), node)
         case RendezvousOffered(node=node, port=port):
-            return Line(Weight.DETAIL, f"offers port {port} for the rendezvous", node)
+            return NarratedLine(Weight.DETAIL, f"offers port {port} for the rendezvous", node)
         case LinksProbed() if state.falls and state.plan is not None:
-            return Line(Weight.PROBLEM, _fall(state.falls, state.plan.rung))
+            return NarratedLine(Weight.PROBLEM, _fall(state.falls, state.plan.rung))
         case Reached(node=node, addresses=addresses):
             reached = ", ".join(brief(a, 60) for a in addresses[:4]) or "no address of the head"
-            return Line(Weight.DETAIL, f"reaches {reached}", node)
+            return NarratedLine(Weight.DETAIL, f"reaches {reached}", node)
         case _:
             return None
 
 
-def _fall(falls: Sequence[Fall], rung: str) -> str:
-    """The first rung that failed, and how the run goes on, unless that is no longer possible."""
+def _fall(falls: Sequence[Fallback], rung: str) -> str:
+    """The first mode that failed, and the next one, if there is any."""
     first = falls[0]
     text = f"{first.rung.value} failed: {brief(first.reason, 300)}"
     over = any(fall.rung == rung for fall in falls)
-    return f"{text}; no rung is left" if over else f"{text}; goes on by {rung}"
+    return f"{text}; no communication mode is left" if over else f"{text}; falling back to {rung}"
 
 
 def _facts(facts: Facts) -> str:
@@ -240,55 +252,69 @@ def _facts(facts: Facts) -> str:
     return brief(", ".join(parts))
 
 
-def _after_launch(event: Event, state: RunState) -> Line | None:
+def _after_launch(event: Event, state: RunState) -> NarratedLine | None:
     match event:
         case Launched(node=node):
-            return Line(Weight.DETAIL, "launched", node)
+            return NarratedLine(Weight.DETAIL, "launched", node)
         case RankStarted(node=node):
             return _rank_started(node, state)
         case NodeConcluded(node=node, clean=clean, survivors=survivors):
             if clean:
-                return Line(Weight.NODE, "ended, no process left", node)
+                return NarratedLine(Weight.NODE, "ended, no process left", node)
             left = brief(", ".join(survivors[:8]))
-            return Line(Weight.PROBLEM, f"ended, still running: {left}", node)
-        case Collected(node=node, files=files, bytes=count):
-            return Line(Weight.NODE, f"collected {plural(files, 'file')}, {size(count)}", node)
+            return NarratedLine(Weight.PROBLEM, f"ended, still running: {left}", node)
+        case Collected(node=node):
+            return NarratedLine(
+                Weight.PROBLEM if event.left else Weight.NODE, _collected(event), node
+            )
         case Halting(node=node, why=why) if why == LEASE:
-            text = "no word from its coordinator for as long as the lease: it ends its ranks"
-            return Line(Weight.PROBLEM, text, node)
+            text = "lease expired (no coordinator heartbeat): terminating its ranks"
+            return NarratedLine(Weight.PROBLEM, text, node)
         case Swept(node=node):
             return _swept(event, node, state)
         case _:
             return None
 
 
-def _swept(event: Swept, node: str, state: RunState) -> Line:
+def _collected(event: Collected) -> str:
+    links = f" and {plural(event.links, 'link')}" if event.links else ""
+    text = f"collected {plural(event.files, 'file')}{links}, {size(event.bytes)}"
+    if not event.left:
+        return text
+    named = "; ".join(brief(one) for one in event.left_out[:MAX_LEFT_OUT])
+    more = "; ..." if event.left > MAX_LEFT_OUT else ""
+    return f"{text} ({event.left} left out: {named}{more})"
+
+
+def _swept(event: Swept, node: str, state: RunState) -> NarratedLine:
     if not event.clean:
         left = brief(", ".join(event.survivors[:8]))
-        return Line(Weight.PROBLEM, f"not clean: {left}", node)
+        return NarratedLine(Weight.PROBLEM, f"not clean: {left}", node)
     if event.gpu_drained is False:
-        return Line(Weight.PROBLEM, "no process left, but GPU memory did not come back", node)
-    drained = ", GPU memory is back" if event.gpu_drained else ""
+        return NarratedLine(
+            Weight.PROBLEM, "all processes exited, but GPU memory was not freed", node
+        )
+    drained = ", GPU memory freed" if event.gpu_drained else ""
     weight = Weight.DETAIL if state.stop is None else Weight.NODE
-    return Line(weight, f"verified clean{drained}", node)
+    return NarratedLine(weight, f"verified clean{drained}", node)
 
 
-def _rank_started(node: str, state: RunState) -> Line | None:
+def _rank_started(node: str, state: RunState) -> NarratedLine | None:
     """One line per node, when its last rank is up."""
     if state.plan is None or node not in state.nodes:
         return None
     wanted = {rank for share in state.plan.nodes if share.name == node for rank in share.ranks}
     if not wanted or state.nodes[node].ranks.keys() != wanted:
         return None
-    return Line(Weight.NODE, f"{plural(len(wanted), 'rank')} up", node)
+    return NarratedLine(Weight.NODE, f"{plural(len(wanted), 'rank')} up", node)
 
 
-def _ended(event: RankExited | ProcessExited) -> Line:
+def _ended(event: RankExited | ProcessExited) -> NarratedLine:
     who = f"rank {event.rank}" if isinstance(event, RankExited) else brief(event.label, 40)
     what = f"{who} {brief(describe(event.outcome))}"
     if event.by_us:
-        return Line(Weight.DETAIL, f"{what}, stopped by orchestrate", event.node)
+        return NarratedLine(Weight.DETAIL, f"{what}, stopped by orchestrate", event.node)
     if succeeded(event.outcome):
-        return Line(Weight.DETAIL, what, event.node)
+        return NarratedLine(Weight.DETAIL, what, event.node)
     last = f": {brief(event.last_line, 300)}" if event.last_line else ""
-    return Line(Weight.PROBLEM, what + last, event.node)
+    return NarratedLine(Weight.PROBLEM, what + last, event.node)

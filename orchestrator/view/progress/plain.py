@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from orchestrator.core.base.figures import number
 from orchestrator.core.run.events import Event, Phase, Progressed, Reported
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.view.progress.board import Board, Progress
-from orchestrator.view.progress.narrate import Line, Weight, narrate
+from orchestrator.view.progress.narrate import NarratedLine, Weight, narrate
+from orchestrator.view.progress.plan_news import PlanNews
 from orchestrator.view.terminal.log_lines import LogLines, is_worth_following
 from orchestrator.view.terminal.terminal import RED, LineWriter, paint
-from orchestrator.view.terminal.text import brief, number, plural, seconds
+from orchestrator.view.terminal.text import brief, plural, seconds
 
 FOLD_ABOVE = 20
 PROGRESS_EVERY_S = 10.0
@@ -28,6 +30,7 @@ class PlainView:
         self._verbosity = verbosity
         self._follow = follow
         self._board = Board()
+        self._news = PlanNews()
         self._logs = LogLines(out.write, color=color)
         self._told_progress: tuple[float, float] = (float("-inf"), -1.0)
 
@@ -37,9 +40,9 @@ class PlainView:
         if isinstance(event, Progressed | Reported):
             self._tell_progress(at)
             return
-        line = narrate(event, state)
-        if line is not None and line.weight >= self._threshold(state):
-            self._tell(line)
+        for line in (narrate(event, state), *self._news.lines(state)):
+            if line is not None and line.weight >= self._threshold(state):
+                self._tell(line)
         if self._board.phase is not phase:
             self._tell_phase(state)
 
@@ -62,7 +65,7 @@ class PlainView:
             return Weight.DETAIL
         return Weight.RUN if len(state.nodes) > FOLD_ABOVE else Weight.NODE
 
-    def _tell(self, line: Line) -> None:
+    def _tell(self, line: NarratedLine) -> None:
         text = f"{brief(line.node)}: {line.text}" if line.node else line.text
         if line.weight is Weight.PROBLEM:
             text = paint(text, RED, color=self._color)
@@ -76,9 +79,9 @@ class PlainView:
             ranks = plural(state.plan.world_size, "rank")
             where = plural(len(state.plan.nodes), "node")
             how = f"by {state.plan.launcher}, {state.plan.rung}"
-            self._tell(Line(Weight.RUN, f"running {ranks} on {where} {how}"))
+            self._tell(NarratedLine(Weight.RUN, f"running {ranks} on {where} {how}"))
         elif self._verbosity > 0 or len(state.nodes) > FOLD_ABOVE:
-            self._tell(Line(Weight.RUN, f"phase {phase.value}"))
+            self._tell(NarratedLine(Weight.RUN, f"phase {phase.value}"))
 
     def _tell_progress(self, at: float) -> None:
         """At most one line in ten seconds, and the last one."""
@@ -90,7 +93,7 @@ class PlainView:
         if progress.done == told_done or (at - told_at < PROGRESS_EVERY_S and not finished):
             return
         self._told_progress = (at, progress.done)
-        self._tell(Line(Weight.RUN, describe_progress(progress, self._board.fields())))
+        self._tell(NarratedLine(Weight.RUN, describe_progress(progress, self._board.fields())))
 
 
 def describe_progress(progress: Progress, fields: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from orchestrator.core.base.figures import bounds, figure
 from orchestrator.core.verdict.failure_cause import clear_later
 from orchestrator.core.verdict.node_status import NOT_STARTED, VERIFIED_CLEAN
 from orchestrator.core.verdict.result import MetricResult, Result, Status, Verdict
 from orchestrator.view.terminal.terminal import BOLD, GREEN, RED, YELLOW, paint
-from orchestrator.view.terminal.text import brief, number, plural, seconds
+from orchestrator.view.terminal.text import brief, plural, seconds
 
 _STATUS = {
     Status.SUCCEEDED: GREEN,
@@ -23,6 +24,7 @@ def summary(result: Result, *, color: bool = False) -> list[str]:
     """Status first, with the reason if degraded; then figures with their gates, then paths."""
     return [
         _head(result, color),
+        *_left_out(result),
         *_degradation(result),
         *_lost(result),
         *_metrics(result, color),
@@ -41,23 +43,39 @@ def stopped_text(result: Result) -> list[str]:
     if untouched := sum(node.reason == NOT_STARTED for node in result.nodes):
         told += [f"{plural(untouched, 'node')} clean: {NOT_STARTED} there"]
     again = f"orchestrate resume {brief(result.run_id)}"
-    return ["; ".join([*told, f"to go on, from checkpoints where there are any: {again}"])]
+    return ["; ".join([*told, f"continue from the last checkpoints, if any: {again}"])]
 
 
 def _head(result: Result, color: bool) -> str:
-    where = f"{plural(result.world_size, 'rank')} on {plural(len(result.used), 'node')}"
-    if result.nodes and not result.used:
-        where = _not_started(result)
+    where = _where(result)
     word = paint(result.status.value, _STATUS[result.status] + BOLD, color=color)
     took = seconds(sum(result.timings.values()))
     names = brief(f"{result.workload} on {result.cluster}")
     return f"{word}  {names}: {where}, {took}, run {brief(result.run_id)}"
 
 
+def _where(result: Result) -> str:
+    """What ran; of a run that got through without some nodes: what came to its end."""
+    if result.nodes and not result.used:
+        return _not_started(result)
+    ranks, nodes = plural(result.world_size, "rank"), plural(len(result.used), "node")
+    if result.status is Status.DEGRADED and len(result.stayed) < len(result.used):
+        left = sum(node.ranks for node in result.stayed)
+        return f"{left} of {ranks} on {len(result.stayed)} of {nodes}"
+    return f"{ranks} on {nodes}"
+
+
 def _not_started(result: Result) -> str:
     out = sum(node.state == "excluded" for node in result.nodes)
     refused = f", {out} of {plural(len(result.nodes), 'node')} refused" if out else ""
     return f"{NOT_STARTED}{refused}"
+
+
+def _left_out(result: Result) -> Iterator[str]:
+    """Nodes that were asked for and not used, of a run that ran without them."""
+    for node in result.nodes if result.used else ():
+        if node.state == "excluded":
+            yield f"  {brief(node.name)}: left out: {brief(node.reason, 300)}"
 
 
 def _degradation(result: Result) -> Iterator[str]:
@@ -74,7 +92,7 @@ def _degradation(result: Result) -> Iterator[str]:
         if rung.outcome == "failed":
             yield f"  {brief(rung.rung, 40)} failed{after}: {brief(rung.reason, 300)}"
         elif rung.outcome == "used" and fell:
-            yield f"  went on by {brief(rung.rung, 40)}: {brief(rung.reason, 300)}"
+            yield f"  used instead: {brief(rung.rung, 40)} ({brief(rung.reason, 300)})"
     # A run that failed of something else, such as a gate, also went on without them.
     culprit = result.failure.node if result.failure is not None else None
     for node in result.nodes:
@@ -102,17 +120,13 @@ def value_text(metric: MetricResult) -> str:
     """The figure with its unit; a missing one says so."""
     if metric.value is None:
         return "not reported" if metric.verdict is Verdict.NOT_RUN else "not a number"
-    return f"{number(metric.value)} {brief(metric.unit, 40)}".rstrip()
+    return figure(metric.value, brief(metric.unit, 40))
 
 
 def gate_text(metric: MetricResult) -> str:
-    """`` (0.1..0.5)``, `` (at most 0.5)``, or nothing."""
-    low, high = metric.min, metric.max
-    if low is not None and high is not None:
-        return f" ({number(low)}..{number(high)})"
-    if low is not None:
-        return f" (at least {number(low)})"
-    return f" (at most {number(high)})" if high is not None else ""
+    """`` (at least 0.1 and at most 0.5)``, or nothing without a gate."""
+    told = bounds(metric.min, metric.max, metric.unit)
+    return f" ({told})" if told else ""
 
 
 def _samples(result: Result) -> Iterator[str]:

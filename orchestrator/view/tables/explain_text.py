@@ -15,7 +15,7 @@ MAX_REASON = 400
 def explain_lines(plan: Plan, nodes: Sequence[NodePlan], name: str = "") -> Iterator[str]:
     """``nodes`` one after the other, equal ones together; only the variable ``name`` if given."""
     if plan.assumed:
-        yield "ASSUMED: the nodes were not asked; only what the inventory says is known"
+        yield "ASSUMED: nodes not contacted; only the inventory is known"
         yield ""
     for folded, node in _alike(nodes):
         ranks = plural(len(node.ranks), "rank")

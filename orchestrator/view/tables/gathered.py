@@ -43,6 +43,15 @@ class Endings:
         self._lost = True
         self._note(node, f"not reached: {why}")
 
+    def not_started(self, node: str, outcome: Outcome | None, why: str) -> None:
+        """Never a success, whatever the login shell exited with."""
+        match outcome:
+            case Exited(code=code) if code:
+                self._highest = max(self._highest, min(code, MAX_CODE))
+            case _:
+                self._lost = True
+        self._note(node, why)
+
     def finish(self) -> int:
         """Tell what did not end well; the exit code."""
         for what, nodes in self._by_outcome.items():
@@ -73,11 +82,11 @@ class Gathered(Endings):
         return super().finish()
 
     def _show(self, writer: LineWriter, kept: dict[str, bytearray]) -> None:
-        by_content: dict[bytes, list[str]] = {}
+        alike: dict[bytes, list[str]] = {}
         for node, content in kept.items():
-            by_content.setdefault(bytes(content), []).append(node)
-        for same, nodes in by_content.items():
-            writer.write([RULE, names(nodes), RULE, *_lines(same)])
+            alike.setdefault(_without_last_break(content), []).append(node)
+        for nodes in alike.values():
+            writer.write([RULE, names(nodes), RULE, *_lines(bytes(kept[nodes[0]]))])
 
 
 class Streamed(Endings):
@@ -107,6 +116,11 @@ def names(nodes: list[str]) -> str:
     """Folded, with the count when there are several."""
     folded = fold(nodes) if all(map(is_name, nodes)) else brief(", ".join(nodes))
     return f"{folded} ({len(nodes)})" if len(nodes) > 1 else folded
+
+
+def _without_last_break(content: bytearray) -> bytes:
+    """What outputs are compared by: a last line with or without its break is shown the same."""
+    return bytes(content).removesuffix(b"\n").removesuffix(b"\r")
 
 
 def _lines(content: bytes) -> list[str]:

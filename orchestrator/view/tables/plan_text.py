@@ -51,7 +51,7 @@ def _head(plan: Plan) -> Iterator[str]:
     if plan.rendezvous is not None:
         yield f"  rendezvous at {brief(plan.rendezvous.address)} port {plan.rendezvous.port}"
     if plan.assumed:
-        yield "  ASSUMED: the nodes were not asked; GPUs and interpreters are as the inventory says"
+        yield "  ASSUMED: nodes not contacted; GPUs and interpreters as in the inventory"
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
@@ -79,9 +79,9 @@ def _travel(plan: Plan, travel: Travel | None) -> Iterator[str]:
     files = plural(travel.files, "file")
     yield f"{files}, {size(travel.bytes)} at most, as code {brief(plan.code or 'unknown', 40)}"
     for skipped in travel.skipped[:MAX_SKIPPED]:
-        yield f"left out by {brief(skipped, 300)}"
+        yield f"left out: {brief(skipped, 300)}"
     if len(travel.skipped) > MAX_SKIPPED:
-        yield f"left out by {len(travel.skipped) - MAX_SKIPPED} more rules"
+        yield f"left out: by {len(travel.skipped) - MAX_SKIPPED} more rules"
 
 
 def _budgets(budgets: Budgets) -> Iterator[str]:
@@ -90,7 +90,7 @@ def _budgets(budgets: Budgets) -> Iterator[str]:
         for field in fields(budgets)
         if field.name.endswith("_s") and field.name != "lease_s"
     ]
-    none = {"hang": "not looked for", "link": "not looked at"}
+    none = {"hang": "not watched", "link": "not watched"}
     yield ", ".join(
         f"{name} {none.get(name, 'as long as it needs') if value is None else seconds(value)}"
         for name, value in told
@@ -100,8 +100,8 @@ def _budgets(budgets: Budgets) -> Iterator[str]:
 def unattended(budgets: Budgets, run_id: str = "RUN") -> str:
     """What the ranks do when their coordinator stays away."""
     if budgets.lease_s is None:
-        return f"ranks go on until they are done; orchestrate resume {run_id} collects them"
-    return f"ranks end {budgets.lease_s:g} s after the coordinator's last word"
+        return f"ranks run until they are done; orchestrate resume {run_id} collects them"
+    return f"ranks end {budgets.lease_s:g} s after the coordinator's last heartbeat"
 
 
 def _locks(share: NodePlan) -> Iterator[str]:

@@ -64,16 +64,6 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def number(value: float) -> str:
-    """A figure with as many digits as people read: ``60``, ``0.3125``, ``1.2e-05``."""
-    return f"{value:.0f}" if value == int_or_none(value) else f"{value:.4g}"
-
-
-def int_or_none(value: float) -> int | None:
-    """``value`` as an integer if it is one of readable length."""
-    return int(value) if abs(value) < 1e12 and value == int(value) else None
-
-
 def plural(count: int, noun: str) -> str:
     """``1 node``, ``2 nodes``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

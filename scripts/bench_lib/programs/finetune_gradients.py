@@ -17,15 +17,15 @@ from typing import Any
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 WORKLOADS = SCRIPTS.parent / "workloads"
-sys.path += [str(WORKLOADS / "finetune"), str(WORKLOADS), str(SCRIPTS)]
+sys.path += [str(WORKLOADS), str(SCRIPTS)]
 
 import torch  # noqa: E402 - after the workload's folder
 from bench_lib.models import SHAPES, qwen2  # noqa: E402
 from bench_lib.rows import drawn  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from fused.model import FusedModel  # noqa: E402
-from packing import collate, text_example  # noqa: E402
+from finetune.data.packing import collate, text_example  # noqa: E402
+from finetune.fused.model import FusedModel  # noqa: E402
 
 ROWS = 4
 FAR = 0.005  # of B's values: an adapter that matters

@@ -19,20 +19,21 @@ from typing import Any
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 WORKLOADS = SCRIPTS.parent / "workloads"
-sys.path += [str(WORKLOADS / "finetune"), str(WORKLOADS), str(SCRIPTS)]
+sys.path += [str(WORKLOADS), str(SCRIPTS)]
 
-import torch  # noqa: E402 - after the workload's folder
+import torch  # noqa: E402
 from bench_lib.models import SHAPES, qwen2  # noqa: E402
 from bench_lib.rows import drawn, written  # noqa: E402
 from bench_lib.timeline import Kernel, timeline  # noqa: E402
 
-from accounting import flop_per_token  # noqa: E402
-from conversations import Example  # noqa: E402
-from lora import Trainable  # noqa: E402
-from packing import Row, text_example  # noqa: E402
-from settings import Settings  # noqa: E402
-from training import Trainer, learning_rate_at, shares  # noqa: E402
-from world import World, joined_world  # noqa: E402
+import orchestrate_kit as kit  # noqa: E402 - after its folder
+from finetune.base.settings import Settings  # noqa: E402
+from finetune.base.world import World, joined_world  # noqa: E402
+from finetune.data.conversations import Example  # noqa: E402
+from finetune.data.packing import Row, text_example  # noqa: E402
+from finetune.model.lora import Trainable  # noqa: E402
+from finetune.training.accounting import flop_per_token  # noqa: E402
+from finetune.training.trainer import Trainer, learning_rate_at, shares  # noqa: E402
 
 SIDES = ("usual", "usual, autocast", "usual, no checkpointing", "ours", "ours, fp8")
 LEARNING_RATE = 2e-4
@@ -58,7 +59,7 @@ class Report:
     def __init__(self, path: Path, world: World) -> None:
         self._path, self._world = path, world
 
-    def tell(self, kind: str, **fields: Any) -> None:
+    def post(self, kind: str, **fields: Any) -> None:
         if self._world.is_main:
             line = json.dumps({"kind": kind, **fields}) + "\n"
             with self._path.open("a", encoding="utf-8") as stream:
@@ -158,15 +159,15 @@ def main() -> None:
         work = _work(options, world)
         model = qwen2(options.model, world.device)
         facts = _machine(world) | {"memory_limit_gib": options.memory_gib or None}
-        report.tell("machine", **facts, tokens_per_step=work.tokens_per_step)
-        report.tell("arithmetic", **_arithmetic(model))
+        report.post("machine", **facts, tokens_per_step=work.tokens_per_step)
+        report.post("arithmetic", **_arithmetic(model))
         start = [p.detach().clone() for p in _trained(model)]
         for name, make in _sides(model, work):
             if name not in options.sides:
                 continue
             _restore(model, start)
             _measure(name, make, work, options, report)
-        report.tell("end")
+        report.post("end")
 
 
 def _options() -> argparse.Namespace:
@@ -188,7 +189,8 @@ def _options() -> argparse.Namespace:
 
 def _work(options: argparse.Namespace, world: World) -> Work:
     """Rows of text, or of words drawn at random from a few."""
-    settings = Settings(
+    settings = replace(
+        kit.parse(Settings, []),
         engine="fused",
         recompute=options.recompute,
         steps=options.steps,
@@ -245,7 +247,7 @@ def _measure(
         seconds.append(time.perf_counter() - began)
     timed = seconds[options.warmup : len(seconds) - (1 if options.profile else 0)]
     rates = [work.tokens_per_step / took / work.world.size for took in timed]
-    report.tell(
+    report.post(
         "side",
         name=name,
         engine=getattr(engine, "description", ""),
@@ -297,7 +299,7 @@ def _profiled(name: str, work: Work, report: Report) -> Iterator[None]:
     for kernel in kernels:
         totals.setdefault(kernel.name, []).append((kernel.end - kernel.start) / 1e6)
     slowest = sorted(totals.items(), key=lambda item: -sum(item[1]))[:25]
-    report.tell(
+    report.post(
         "profile",
         name=name,
         tokens=work.tokens_per_step / work.world.size,

@@ -14,23 +14,24 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 WORKLOADS = SCRIPTS.parent / "workloads"
-sys.path += [str(WORKLOADS / "finetune"), str(WORKLOADS), str(SCRIPTS)]
+sys.path += [str(WORKLOADS), str(SCRIPTS)]
 
-import torch  # noqa: E402 - after the workload's folder
+import torch  # noqa: E402
 from bench_lib.models import SHAPES, qwen2  # noqa: E402
 from bench_lib.rows import drawn, written  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from rounds import stride_of  # noqa: E402
-from settings import Settings  # noqa: E402
-from training import clip, flat, learning_rate_at, views  # noqa: E402
+import orchestrate_kit as kit  # noqa: E402 - after its folder
+from finetune.base.settings import Settings  # noqa: E402
+from finetune.rounds.local_rounds import stride_of  # noqa: E402
+from finetune.training.trainer import clip, flat, learning_rate_at, views  # noqa: E402
 
 HELD_OUT = 64
 TOGETHER = 4  # rows in one pass
@@ -173,8 +174,11 @@ def main() -> None:
     parser.add_argument("--after", type=int, default=5)
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    settings = Settings(
-        steps=options.steps, global_batch=options.rows, learning_rate=options.learning_rate
+    settings = replace(
+        kit.parse(Settings, []),
+        steps=options.steps,
+        global_batch=options.rows,
+        learning_rate=options.learning_rate,
     )
     count = HELD_OUT + options.steps * options.rows
     if options.text is None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from orchestrator.adapters.agent_client.channel import AgentChannel, AgentEvent, Reply
+from tests.time_limits import Deadline, scaled
 
 SOON_S = 15.0
 Record = dict[str, Any]
@@ -36,20 +36,20 @@ class Attempt:
             "processes": list(processes),
             **fields,
         }
-        return await self.channel.request("launch", request, timeout_s=SOON_S)
+        return await self.channel.request("launch", request, timeout_s=scaled(SOON_S))
 
     async def ask(self, op: str, **fields: Any) -> dict[str, Any]:
-        reply = await self.channel.request(op, {**self.names, **fields}, timeout_s=30)
+        reply = await self.channel.request(op, {**self.names, **fields}, timeout_s=scaled(30))
         return dict(reply.fields)
 
     async def watch(self, channel: AgentChannel | None = None, **fields: Any) -> str:
         self.channel = channel or self.channel
         request = {**self.names, "cursors": self.cursors, **fields}
-        return await self.channel.watch(request, timeout_s=SOON_S)
+        return await self.channel.watch(request, timeout_s=scaled(SOON_S))
 
     async def follow(self, until: Callable[[Attempt], bool], within_s: float = SOON_S) -> None:
         """Take events in until ``until`` holds. The watch must have begun."""
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(scaled(within_s)):
             if until(self):
                 return
             async for event in self.channel.events():
@@ -143,9 +143,9 @@ def parent_of(pid: int) -> int:
 
 async def eventually(condition: Callable[[], object], within_s: float = SOON_S) -> None:
     """Wait until ``condition`` holds; fail if it does not in time."""
-    deadline = time.monotonic() + within_s
+    deadline = Deadline(within_s)
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass in time"
+        assert not deadline.passed, f"it did not come to pass within {deadline}"
         await asyncio.sleep(0.02)
 
 

@@ -13,6 +13,7 @@ from orchestrator.adapters.agent_client.channel import AgentChannel
 from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
 from tests.contracts.agent.attempts import Attempt, running
+from tests.time_limits import scaled
 
 OPEN_S = 20.0
 OpenChannel = Callable[[], Awaitable[AgentChannel]]
@@ -45,7 +46,7 @@ async def open_channel(spec: NodeSpec) -> AsyncIterator[OpenChannel]:
         async def open_one() -> AgentChannel:
             transport = LocalTransport(spec.name)
             stack.push_async_callback(transport.close)
-            channel = await AgentChannel.open(transport, spec, timeout_s=OPEN_S)
+            channel = await AgentChannel.open(transport, spec, timeout_s=scaled(OPEN_S))
             stack.push_async_callback(channel.close)
             return channel
 
@@ -75,7 +76,7 @@ async def make_attempt(
     sweeper = await open_channel()
     for attempt in made:
         names = {"run": attempt.names["run"], "node": attempt.names["node"]}
-        await sweeper.request("sweep", names, timeout_s=30)
+        await sweeper.request("sweep", names, timeout_s=scaled(30))
     assert [pid for attempt in made for pid in running(attempt.names["run"])] == []
 
 

@@ -32,9 +32,11 @@ class FakeNode(LocalTransport):
         super().__init__("n1")
         self._script = script
 
-    async def start(self, command: Command, *, timeout_s: float) -> Process:
+    async def start(self, command: Command, *, timeout_s: float, has_input: bool = True) -> Process:
         argv = (sys.executable, "-I", "-S", "-c", self._script)
-        return await super().start(replace(command, argv=argv), timeout_s=timeout_s)
+        return await super().start(
+            replace(command, argv=argv), timeout_s=timeout_s, has_input=has_input
+        )
 
 
 class NoisyNode(LocalTransport):
@@ -44,6 +46,8 @@ class NoisyNode(LocalTransport):
         super().__init__("n1")
         self._noise = noise
 
-    async def start(self, command: Command, *, timeout_s: float) -> Process:
+    async def start(self, command: Command, *, timeout_s: float, has_input: bool = True) -> Process:
         argv = ("bash", "-c", f'{self._noise}; exec "$@"', "login", *command.argv)
-        return await super().start(replace(command, argv=argv), timeout_s=timeout_s)
+        return await super().start(
+            replace(command, argv=argv), timeout_s=timeout_s, has_input=has_input
+        )

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.contracts.agent.attempts import running
+from tests.contracts.agent.attempts import Attempt, running
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
 from tests.contracts.launchers.worlds import RANK, World, own_oom_score, shares, start
 
@@ -47,10 +47,17 @@ class Launched:
             script.write_text(RANK)
             fields = how.pop("fields", {})
             how = {**self.how, **how}
-            of = shares(self.launcher, script, [mode, *how.pop("words", [])], layout, **how)
+            of = shares(script, [mode, *how.pop("words", [])], layout, **how)
             return await start(make_attempt, open_channel, self.launcher, of, **fields)
 
         return begin
+
+    def saved(self, attempt: Attempt, rank: int) -> None:
+        """It was asked once to end, had its time, and its children were left to it meanwhile."""
+        words = list(map(bytes, attempt.files[f"rank-{rank}.out"].splitlines()[1:]))
+        assert words == [b"asked to end", b"saved beside my child"]
+        ended = attempt.only("rank-exited", rank=rank)
+        assert (ended["outcome"], ended["by_us"]) == ({"exited": 5}, True)
 
     def nothing_is_left(self, world: World) -> None:
         """No process of the run and no file outside of the attempt's own directory."""
@@ -127,20 +134,29 @@ class Endings(Launched):
         self.nothing_is_left(world)
 
     async def test_a_stop_gives_ranks_their_grace(self, begin: Begin) -> None:
-        """They are told, by torchrun sometimes twice, and what they do then is waited for."""
-        world = await begin("graceful", (2,))
+        """Each is asked just once, and what it does then is waited for."""
+        world = await begin("save", (2,))
         (attempt,) = world.attempts
         await world.follow_until_up(self.up_s)
         await attempt.ask("stop", grace_s=30.0)
         end = await attempt.to_end(self.up_s)
 
         for rank in range(2):
-            words = list(map(bytes, attempt.files[f"rank-{rank}.out"].splitlines()[1:]))
-            assert words[-1] == b"in my own time", words
-            assert set(words[:-1]) == {b"told to end"}, words
-            ended = attempt.only("rank-exited", rank=rank)
-            assert (ended["outcome"], ended["by_us"]) == ({"exited": 5}, True)
+            self.saved(attempt, rank)
         assert end["clean"] is True
+        self.nothing_is_left(world)
+
+    async def test_ranks_that_one_failed_beside_are_asked_once(self, begin: Begin) -> None:
+        """Whoever of launcher and supervisor is first: many programs leave when asked again."""
+        world = await begin("save-one-fails", (3,))
+        (attempt,) = world.attempts
+        await world.follow_until_up(self.up_s)
+        (attempt.root / "go").touch()
+        await attempt.to_end(self.up_s)
+
+        assert attempt.only("rank-exited", rank=1)["outcome"] == {"exited": 3}
+        for rank in (0, 2):
+            self.saved(attempt, rank)
         self.nothing_is_left(world)
 
 
@@ -180,4 +196,15 @@ class LauncherProcess(Launched):
         assert attempt.only("process-exited")["outcome"] == {"signalled": signal.SIGKILL}
         assert {r["by_us"] for r in attempt.of("rank-exited")} == {True}
         assert end["clean"] is True
+        self.nothing_is_left(world)
+
+    async def test_ranks_of_a_killed_launcher_keep_their_grace(self, begin: Begin) -> None:
+        world = await begin("save", (2,))
+        (attempt,) = world.attempts
+        await world.follow_until_up(self.up_s)
+        os.kill(attempt.only("process-started")["pid"], signal.SIGKILL)
+        await attempt.to_end(self.up_s)
+
+        for rank in range(2):
+            self.saved(attempt, rank)
         self.nothing_is_left(world)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.time_limits import Deadline, scaled, wait_for_exit
+
 UP_S = 90.0
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -56,7 +58,7 @@ def part(prefix: Prefix, temp: str, *options: str) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-            process.wait(30)
+            wait_for_exit(process, 30)
 
 
 @contextmanager
@@ -80,15 +82,15 @@ def own_address() -> str:
 
 
 def wait_for(there: Callable[[], object]) -> None:
-    deadline = time.monotonic() + UP_S
+    deadline = Deadline(UP_S)
     while not there():
-        assert time.monotonic() < deadline, "no Ray cluster came up"
+        assert not deadline.passed, "no Ray cluster came up"
         time.sleep(0.1)
 
 
 def look(prefix: Prefix, address: str) -> dict[str, Any]:
     """What there is of the cluster at ``address``, seen from one of its nodes."""
     argv = prefix([sys.executable, "-c", LOOK, address])
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=scaled(60), check=True)
     seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return seen

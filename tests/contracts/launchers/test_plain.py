@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.contracts.launchers.contract import IndependentRanks, LauncherContract
+
+pytestmark = pytest.mark.processes
 
 
 class TestDirect(LauncherContract):

@@ -23,7 +23,7 @@ from tests.contracts.launchers.foreign_ray import look, on_this_machine
 from tests.contracts.launchers.worlds import free_port
 
 UP_S = 90.0
-pytestmark = pytest.mark.timeout(3 * UP_S)
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(3 * UP_S)]
 
 
 class TestOwnCluster(OnceEach, LauncherProcess):

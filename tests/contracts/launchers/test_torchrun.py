@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.contracts.launchers.contract import LauncherContract, LauncherProcess
+
+pytestmark = pytest.mark.processes
 
 
 class TestTorchrun(LauncherContract, LauncherProcess):

@@ -11,34 +11,36 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.base.command import reveal
-from orchestrator.core.launchers import LAUNCHERS, Share
+from orchestrator.core.launchers import LAUNCHERS, LaunchSpec
 from orchestrator.node_agent.base.node_layout import AttemptLayout
 from tests.contracts.agent.attempts import Attempt
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
 
 # What every rank of these tests does: it tells what it was given, then does as the mode says.
 RANK = """
-import json, os, signal, sys, time
+import json, os, signal, subprocess, sys, time
 names = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE".split()
 names += ["MASTER_ADDR", "MASTER_PORT", "ORCHESTRATE_NODE", "ORCHESTRATE_ATTEMPT_DIR", "MARK"]
 names += ["RAY_AUTH_TOKEN"]
 told = {"argv": sys.argv[2:], "env": {n: os.environ.get(n) for n in names}, "nice": os.nice(0)}
 told["oom"] = int(open("/proc/self/oom_score_adj").read())
 mode, rank = sys.argv[1], int(os.environ["RANK"])
-def heard(*_):
-    os.write(1, b"told to end\\n")  # in one piece, for the next signal may be here already
+def save(*_):
+    os.write(1, b"asked to end\\n")  # in one piece, for the next signal may be here already
     time.sleep(1.5)
-    os.write(1, b"in my own time\\n")
+    os.write(1, b"saved beside my child\\n" if child.poll() is None else b"my child is gone\\n")
+    child.kill()
     sys.exit(5)
-if mode == "graceful":
-    signal.signal(signal.SIGTERM, heard)
+if mode in ("save", "save-one-fails"):
+    child = subprocess.Popen(["sleep", "300"])
+    signal.signal(signal.SIGTERM, save)
 print(json.dumps(told), flush=True)
 print(f"err {rank}", file=sys.stderr, flush=True)
-if mode == "fail" and rank == 1:
+if mode in ("fail", "save-one-fails") and rank == 1:
     while not os.path.exists(os.path.join(os.environ["ORCHESTRATE_ATTEMPT_DIR"], "go")):
         time.sleep(0.02)
     sys.exit(3)
-if mode in ("fail", "graceful", "stay"):
+if mode in ("fail", "save", "save-one-fails", "stay"):
     time.sleep(300)
 if mode == "apart" and rank == 1:
     sys.exit(3)
@@ -53,7 +55,7 @@ class World:
     """The attempts of the world's nodes, and the share that each was launched with."""
 
     attempts: tuple[Attempt, ...]
-    shares: tuple[Share, ...]
+    shares: tuple[LaunchSpec, ...]
 
     async def follow_until_up(self, within_s: float) -> None:
         """Until every rank has told what it was given, and is recorded, which may come later."""
@@ -93,21 +95,18 @@ def free_port() -> int:
 
 
 def shares(
-    launcher: str, script: Path, arguments: Sequence[str], layout: Sequence[int], **more: Any
-) -> tuple[Share, ...]:
+    script: Path, arguments: Sequence[str], layout: Sequence[int], **more: Any
+) -> tuple[LaunchSpec, ...]:
     """One for each node; ``layout``: how many ranks each has."""
     names = tuple(f"n{index + 1}" for index in range(len(layout)))
-    program = (sys.executable, "-u", str(script)) if launcher == "command" else ()
-    base = Share(
+    base = LaunchSpec(
         node="",
         node_rank=0,
         names=names,
         ranks=(),
         world_size=sum(layout),
         interpreter=sys.executable,
-        script=str(script),
-        program=program,
-        arguments=tuple(arguments),
+        command=(sys.executable, "-u", str(script), *arguments),
         master_addr="127.0.0.1",
         master_port=str(free_port()),
         gpus=((),) * len(layout),
@@ -125,7 +124,7 @@ async def start(
     make_attempt: MakeAttempt,
     open_channel: OpenChannel,
     launcher: str,
-    of: Sequence[Share],
+    of: Sequence[LaunchSpec],
     **fields: Any,
 ) -> World:
     """Launch each node's processes, as the coordinator does."""
@@ -145,7 +144,7 @@ async def start(
                 "argv": list(process.argv),
                 "env": {"MARK": "of the plan", **{v.name: reveal(v.value) for v in process.env}},
             }
-            for process in LAUNCHERS[launcher](share)
+            for process in LAUNCHERS[launcher].processes(share)
         ]
         await attempt.launch(*processes, **fields)
         await attempt.watch()

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.sync import file_list as files_module
-from orchestrator.adapters.sync.file_list import SIZE, WIDTH, FileList, list_tree
-from orchestrator.adapters.sync.ignore_rules import MAX_COUNTED, Skipped
+from orchestrator.adapters.sync.file_list import FileList, list_tree
+from orchestrator.adapters.sync.file_stats import SIZE, WIDTH
+from orchestrator.adapters.sync.skip_report import MAX_COUNTED, Skipped
 from orchestrator.core.base.errors import UsageError
 from tests.contracts.sync.trees import git, git_tree, write_tree
+
+pytestmark = pytest.mark.processes
 
 
 def listed(folder: Path) -> list[str]:
@@ -131,12 +134,12 @@ def test_outside_git_everything_travels_but_the_usual(tmp_path: Path) -> None:
     files = list_tree(tmp_path)
 
     assert sorted(files.names) == [".env", "a.py", "d/b.txt"]
-    assert skipped(files)["by default: __pycache__"].bytes == 3
+    assert skipped(files)["default: __pycache__"].bytes == 3
     assert set(skipped(files)) == {
-        "by default: __pycache__",
-        "by default: *.pyc",
-        "by default: .venv",
-        "by default: node_modules",
+        "default: __pycache__",
+        "default: *.pyc",
+        "default: .venv",
+        "default: node_modules",
     }
 
 
@@ -190,8 +193,8 @@ def test_the_ignore_file(tmp_path: Path, in_git: bool) -> None:
         "deep/data/z",
         "node_modules/m.js",
     ]
-    assert skipped(files)[".orchestrateignore: /data/*"].bytes == 5
-    assert skipped(files)[".orchestrateignore: *.ckpt"].examples == ("w.ckpt",)
+    assert skipped(files)[".orchestrateignore:2: /data/*"].bytes == 5
+    assert skipped(files)[".orchestrateignore:5: *.ckpt"].examples == ("w.ckpt",)
 
 
 @pytest.mark.parametrize("in_git", [True, False])
@@ -212,8 +215,7 @@ def test_names_and_kinds_that_cannot_travel_are_reported(tmp_path: Path, in_git:
     assert rules["the name has control characters"].files == 2
     assert rules["the name is not UTF-8"].files == 1
     assert (
-        rules["the name .orchestrate is reserved" if in_git else "by default: .orchestrate"].bytes
-        == 2
+        rules["the name .orchestrate is reserved" if in_git else "default: .orchestrate"].bytes == 2
     )
     assert in_git or rules["no regular file"].files == 2
     assert all(str(row).isprintable() for row in files.skipped)

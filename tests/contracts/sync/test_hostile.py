@@ -24,6 +24,7 @@ from orchestrator.node_agent.code import node_manifest as theirs
 from orchestrator.node_agent.code.snapshot import PIECE, offer
 from tests.contracts.sync.trees import Node, write_tree
 from tests.core.base.test_manifest import SAFE_PATHS, SAFE_TARGETS, UNSAFE_PATHS, UNSAFE_TARGETS
+from tests.time_limits import scaled
 
 X = digest_of(b"x")
 HOSTILE_ROWS: list[list[Any]] = [
@@ -163,6 +164,7 @@ def snapshot(tmp_path: Path) -> Snapshot:
     return take_snapshot([TreePart(source=folder)], tmp_path / "cache")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "answer",
     [
@@ -187,18 +189,19 @@ def snapshot(tmp_path: Path) -> Snapshot:
 async def test_senseless_answers_end_the_sync(snapshot: Snapshot, answer: dict[str, Any]) -> None:
     """A node that answers nonsense never counts as having the code."""
     with pytest.raises(PreflightError) as caught:
-        await push_snapshot(Liar(answer), snapshot, timeout_s=20)
+        await push_snapshot(Liar(answer), snapshot, timeout_s=scaled(20))
 
     assert caught.value.id == "OR-SYNC-006"
     assert caught.value.where == "n1"
 
 
+@pytest.mark.processes
 async def test_a_node_that_keeps_nothing_is_given_up(snapshot: Snapshot) -> None:
     """A node that asks for the same content for ever is asked a bounded number of times."""
     liar = Liar({"have": False, "complete": False, "missing": bitmap(b"\1\0")})
 
     with pytest.raises(PreflightError) as caught:
-        await push_snapshot(liar, snapshot, timeout_s=20)
+        await push_snapshot(liar, snapshot, timeout_s=scaled(20))
 
     assert caught.value.id == "OR-SYNC-007"
     assert liar.requests < 10

@@ -22,6 +22,7 @@ from orchestrator.node_agent.code import snapshot as node_snapshot
 from orchestrator.node_agent.code import snapshot_dir as node_tree
 from orchestrator.node_agent.code.snapshot import offer, push
 from tests.contracts.sync.trees import NEW, OLD, Node, contents, manifest_of, payload_of, piece
+from tests.time_limits import scaled
 
 BIG = {"big.bin": os.urandom(3_000_000), "copy/of-big.bin": b"", "small": b"s"}
 BIG["copy/of-big.bin"] = BIG["big.bin"]
@@ -282,7 +283,7 @@ def test_two_syncs_at_once_are_safe(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(scaled(30))
 
     node = Node(tmp_path / "work")
     assert failures == []

@@ -26,6 +26,9 @@ from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError, PreflightError
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
 from tests.contracts.sync.trees import contents, write_tree
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 LIMIT_S = 60.0
 FILES = {
@@ -53,7 +56,7 @@ async def open_node(tmp_path: Path) -> AsyncIterator[Open]:
             spec = NodeSpec(name=name, ssh=endpoint, workdir=str(tmp_path / name))
             transport = LocalTransport(name)
             stack.push_async_callback(transport.close)
-            channel = await AgentChannel.open(transport, spec, timeout_s=20)
+            channel = await AgentChannel.open(transport, spec, timeout_s=scaled(20))
             stack.push_async_callback(channel.close)
             return channel
 
@@ -96,20 +99,22 @@ async def test_every_node_gets_the_code_and_an_unchanged_tree_costs_one_request(
     channels = [Recorder(await open_node(f"n{i}")) for i in range(3)]
     first = taken(tmp_path)
 
-    sent = await asyncio.gather(*(push_snapshot(c, first, timeout_s=LIMIT_S) for c in channels))
+    sent = await asyncio.gather(
+        *(push_snapshot(c, first, timeout_s=scaled(LIMIT_S)) for c in channels)
+    )
 
     assert [s.files for s in sent] == [len(FILES)] * 3
     assert all(held(tmp_path, c.node, first) == FILES for c in channels)
     for channel in channels:
         channel.ops.clear()
-        assert await push_snapshot(channel, taken(tmp_path), timeout_s=LIMIT_S) == Sent()
+        assert await push_snapshot(channel, taken(tmp_path), timeout_s=scaled(LIMIT_S)) == Sent()
         assert channel.ops == ["offer"]
 
     changed = {**FILES, "a.py": b"print(2)\n"}
     second = taken(tmp_path, changed)
     for channel in channels:
         channel.ops.clear()
-        done = await push_snapshot(channel, second, timeout_s=LIMIT_S)
+        done = await push_snapshot(channel, second, timeout_s=scaled(LIMIT_S))
         assert done.files == 1
         assert done.bytes < 20_000
         assert channel.ops == ["offer", "offer", "push"]
@@ -132,7 +137,7 @@ async def test_nodes_that_lack_the_same_share_one_compression(
     snapshot = taken(tmp_path)
     channels = [await open_node(f"n{i}") for i in range(3)]
 
-    await asyncio.gather(*(push_snapshot(c, snapshot, timeout_s=LIMIT_S) for c in channels))
+    await asyncio.gather(*(push_snapshot(c, snapshot, timeout_s=scaled(LIMIT_S)) for c in channels))
 
     every = (1 << len(snapshot.manifest.blobs())) - 1
     bits = every.to_bytes((every.bit_length() + 7) // 8, "little")
@@ -145,7 +150,7 @@ async def test_a_killed_agent_leaves_the_old_code_and_a_retry_goes_on(
 ) -> None:
     """SIGKILL before each of several parts: old tree intact, new one absent, then complete."""
     old = taken(tmp_path, {"a.py": b"old"})
-    await push_snapshot(await open_node("n1"), old, timeout_s=LIMIT_S)
+    await push_snapshot(await open_node("n1"), old, timeout_s=scaled(LIMIT_S))
     new = taken(tmp_path)
     for request in (3, 5, 8, 12):
         channel = await open_node("n1")
@@ -156,11 +161,11 @@ async def test_a_killed_agent_leaves_the_old_code_and_a_retry_goes_on(
                 os.kill(pid, signal.SIGKILL)
 
         with pytest.raises(ChannelLost):
-            await push_snapshot(Recorder(channel, strike), new, timeout_s=LIMIT_S)
+            await push_snapshot(Recorder(channel, strike), new, timeout_s=scaled(LIMIT_S))
         assert held(tmp_path, "n1", new) is None
         assert held(tmp_path, "n1", old) == {"a.py": b"old"}
 
-    sent = await push_snapshot(await open_node("n1"), new, timeout_s=LIMIT_S)
+    sent = await push_snapshot(await open_node("n1"), new, timeout_s=scaled(LIMIT_S))
 
     assert held(tmp_path, "n1", new) == FILES
     assert 0 < sent.files < len(FILES)
@@ -173,7 +178,7 @@ async def test_two_coordinators_push_to_one_node_at_once(tmp_path: Path, open_no
     second = take_snapshot([TreePart(source=other)], tmp_path / "cache")
     jobs = [(await open_node("n1"), s) for s in (first, first, second, second)]
 
-    await asyncio.gather(*(push_snapshot(c, s, timeout_s=LIMIT_S) for c, s in jobs))
+    await asyncio.gather(*(push_snapshot(c, s, timeout_s=scaled(LIMIT_S)) for c, s in jobs))
 
     assert held(tmp_path, "n1", first) == FILES
     assert held(tmp_path, "n1", second) == {**FILES, "a.py": b"other"}
@@ -195,24 +200,24 @@ async def test_a_file_that_changes_meanwhile_is_named(
     channel = await open_node("n1")
 
     with pytest.raises(PreflightError) as caught:
-        await push_snapshot(channel, snapshot, timeout_s=LIMIT_S)
+        await push_snapshot(channel, snapshot, timeout_s=scaled(LIMIT_S))
 
     assert caught.value.id == "OR-SYNC-003"
     assert caught.value.where.endswith("f250")
     assert held(tmp_path, "n1", snapshot) is None
-    await push_snapshot(channel, taken(tmp_path, FILES), timeout_s=LIMIT_S)
+    await push_snapshot(channel, taken(tmp_path, FILES), timeout_s=scaled(LIMIT_S))
 
 
 async def test_check_repairs_what_a_job_edited(tmp_path: Path, open_node: Open) -> None:
     """With ``check``, a file that a job changed in place is found and sent again."""
     snapshot = taken(tmp_path)
     channel = await open_node("n1")
-    await push_snapshot(channel, snapshot, timeout_s=LIMIT_S)
+    await push_snapshot(channel, snapshot, timeout_s=scaled(LIMIT_S))
     victim = tmp_path / "n1/node/snapshots" / snapshot.digest / "a.py"
     victim.chmod(0o644)
     victim.write_bytes(b"edited")
 
-    sent = await push_snapshot(channel, snapshot, timeout_s=LIMIT_S, check=True)
+    sent = await push_snapshot(channel, snapshot, timeout_s=scaled(LIMIT_S), check=True)
 
     assert sent.files == 1
     assert held(tmp_path, "n1", snapshot) == FILES
@@ -228,12 +233,12 @@ async def test_a_refusal_reaches_the_caller_and_spares_the_channel(
     blocked.write_bytes(b"in the way")
 
     with pytest.raises(OrchestrateError) as caught:
-        await push_snapshot(channel, snapshot, timeout_s=LIMIT_S)
+        await push_snapshot(channel, snapshot, timeout_s=scaled(LIMIT_S))
 
     assert caught.value.id == "OR-AGENT-SYSTEM"
     assert str(blocked) in str(caught.value)
     blocked.unlink()
-    await push_snapshot(channel, snapshot, timeout_s=LIMIT_S)
+    await push_snapshot(channel, snapshot, timeout_s=scaled(LIMIT_S))
     assert held(tmp_path, "n1", snapshot) == FILES
 
 
@@ -247,7 +252,7 @@ async def test_a_full_disk_is_named_with_its_node(tmp_path: Path) -> None:
             raise AgentError("too little space", id="OR-AGENT-DISK", where=self.node)
 
     with pytest.raises(PreflightError) as caught:
-        await push_snapshot(Full(), taken(tmp_path), timeout_s=LIMIT_S)
+        await push_snapshot(Full(), taken(tmp_path), timeout_s=scaled(LIMIT_S))
 
     assert (caught.value.id, caught.value.where) == ("OR-SYNC-009", "n7")
     assert "too little space" in str(caught.value)

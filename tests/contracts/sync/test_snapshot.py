@@ -23,10 +23,13 @@ from orchestrator.adapters.sync.digest_index import (
     TreeIndex,
     without_racy,
 )
-from orchestrator.adapters.sync.file_list import WIDTH, list_tree
+from orchestrator.adapters.sync.file_list import list_tree
+from orchestrator.adapters.sync.file_stats import WIDTH
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.base.manifest import FileEntry, LinkEntry, digest_of
 from tests.contracts.sync.trees import git_tree, write_tree
+
+pytestmark = pytest.mark.processes
 
 FILES = {"a.py": b"one", "d/b.py": b"two", "d/c.py": b"two"}
 YEAR_2020_NS = 1_577_836_800 * 10**9
@@ -223,19 +226,16 @@ def test_a_cache_that_cannot_be_written_does_no_harm(folder: Path) -> None:
 
 def test_a_workload_and_a_project(tmp_path: Path) -> None:
     """A workload lies under its name beside the kit; a project keeps its paths, the kit hides."""
-    kit = write_tree(tmp_path, {"kits/orchestrate_kit.py": b"kit"}) / "kits/orchestrate_kit.py"
-    folder = write_tree(tmp_path / "tune", {"train.py": b"", "orchestrate_kit.py": b"the user's"})
+    kit = write_tree(tmp_path, {"kits/kit/__init__.py": b"kit", "kits/kit/a.pyc": b""}) / "kits/kit"
+    folder = write_tree(tmp_path / "tune", {"train.py": b"", "kit/__init__.py": b"the user's"})
 
     workload = take_snapshot(workload_parts(folder, kit), tmp_path / "cache")
     project = take_snapshot(project_parts(folder, kit), tmp_path / "cache")
 
-    assert paths(workload) == ["orchestrate_kit.py", "tune/orchestrate_kit.py", "tune/train.py"]
-    assert paths(project) == [
-        ".orchestrate/kit/orchestrate_kit.py",
-        "orchestrate_kit.py",
-        "train.py",
-    ]
-    assert project.sources[digest_of(b"kit")] == kit
+    assert paths(workload) == ["kit/__init__.py", "tune/kit/__init__.py", "tune/train.py"]
+    assert paths(project) == [".orchestrate/kit/kit/__init__.py", "kit/__init__.py", "train.py"]
+    assert project.sources[digest_of(b"kit")] == kit / "__init__.py"
+    assert (workload.skipped, project.skipped) == ((), ())
 
 
 def test_parts_that_collide_are_an_error(tmp_path: Path) -> None:
@@ -264,9 +264,9 @@ def test_a_link_that_leaves_the_tree_is_an_error(folder: Path, target: str) -> N
 
 def test_a_workload_link_to_its_neighbour_is_an_error(tmp_path: Path) -> None:
     """A link out of one part may not rely on another part's place in the snapshot."""
-    kit = write_tree(tmp_path, {"orchestrate_kit.py": b"kit"}) / "orchestrate_kit.py"
+    kit = write_tree(tmp_path, {"kit/__init__.py": b"kit"}) / "kit"
     folder = write_tree(tmp_path / "tune", {"train.py": b""})
-    (folder / "kit.py").symlink_to("../orchestrate_kit.py")
+    (folder / "kit.py").symlink_to("../kit/__init__.py")
 
     with pytest.raises(UsageError, match="leaves the tree"):
         take_snapshot(workload_parts(folder, kit), tmp_path / "cache")

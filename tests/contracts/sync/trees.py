@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.core.base.manifest import Entry, FileEntry, LinkEntry, Manifest, digest_of
 from orchestrator.node_agent.base.node_layout import NodeLayout
 from orchestrator.node_agent.code.snapshot import PIECE, offer, push
+from tests.time_limits import scaled
 
 Files = Mapping[str, bytes]
 OLD: Files = {"a.py": b"old", "d/b.py": b"same"}
@@ -41,7 +42,7 @@ def git(folder: Path, *arguments: str) -> str:
         ["git", "-C", str(folder), *identity, "-c", "protocol.file.allow=always", *arguments],
         capture_output=True,
         check=True,
-        timeout=30,
+        timeout=scaled(30),
         env=environment,
         text=True,
     )

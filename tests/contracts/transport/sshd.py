@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
+from tests.time_limits import Deadline, scaled, wait_for_exit
 
 START_TIMEOUT_S = 10.0
 USER = getpass.getuser()
@@ -37,7 +38,7 @@ def make_key(path: Path, *, kind: str = "ed25519") -> Path:
     """A new key pair without a passphrase; ``path`` is its private half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", path.name, "-f", str(path)]
-    subprocess.run(command, check=True, timeout=20)
+    subprocess.run(command, check=True, timeout=scaled(20))
     return path
 
 
@@ -102,7 +103,7 @@ class Sshd:
             return
         sessions = self.session_pids()
         self._process.kill()
-        self._process.wait(START_TIMEOUT_S)
+        wait_for_exit(self._process, START_TIMEOUT_S)
         for pid in sessions:
             kill(pid)
         self._process = None
@@ -143,8 +144,8 @@ class Sshd:
 
     def _await_listening(self) -> None:
         assert self._process is not None
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
+        deadline = Deadline(START_TIMEOUT_S)
+        while not deadline.passed:
             assert self._process.poll() is None, self.log()
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:

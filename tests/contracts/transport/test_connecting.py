@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.transport.open_transport import TRANSPORTS
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.outcome import Exited
@@ -17,6 +18,9 @@ from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKi
 from tests.contracts.transport.conditions import until
 from tests.contracts.transport.conftest import QUICK, Open, refused
 from tests.contracts.transport.sshd import USER, Sshd, free_port, make_key, public_half
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 MakeSshd = Callable[..., Sshd]
 
@@ -73,7 +77,9 @@ async def test_hashed_known_hosts(
     """Lines that ``ssh-keygen -H`` made trust the same hosts."""
     server = make_sshd()
     command = ["ssh-keygen", "-q", "-H", "-f", str(server.known_hosts)]
-    await asyncio.to_thread(subprocess.run, command, check=True, timeout=10, capture_output=True)
+    await asyncio.to_thread(
+        subprocess.run, command, check=True, timeout=scaled(10), capture_output=True
+    )
     assert "127.0.0.1" not in server.known_hosts.read_text()
 
     await connect(server, ssh_kind)
@@ -155,7 +161,7 @@ async def test_the_agent_signs(
         await until(address.exists, what="the agent's socket")
         monkeypatch.setenv("SSH_AUTH_SOCK", str(address))
         add = ["ssh-add", "-q", str(server.client_key)]
-        await asyncio.to_thread(subprocess.run, add, check=True, timeout=10)
+        await asyncio.to_thread(subprocess.run, add, check=True, timeout=scaled(10))
         server.client_key.unlink()
         server.ssh_config.write_text(server.config_block().replace("IdentityAgent none", ""))
 
@@ -211,7 +217,7 @@ async def test_a_crowd_at_one_server(
     transports = await asyncio.gather(*(connect(server, ssh_kind, limits) for _ in range(20)))
 
     results = await asyncio.gather(
-        *(t.run(Command(argv=("true",)), timeout_s=15) for t in transports)
+        *(t.run(Command(argv=("true",)), timeout_s=scaled(15)) for t in transports)
     )
     assert {r.outcome for r in results} == {Exited(0)}
 
@@ -242,10 +248,15 @@ async def test_a_server_that_hangs_up_is_retried_a_few_times(
 
 def fingerprint(key: Path) -> str:
     command = ["ssh-keygen", "-l", "-f", f"{key}.pub"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=scaled(10))
     return done.stdout.split()[1]
 
 
 def sign(authority: Path, key: Path, *options: str) -> None:
     command = ["ssh-keygen", "-q", "-s", str(authority), "-I", "test", *options, f"{key}.pub"]
-    subprocess.run(command, check=True, timeout=10)
+    subprocess.run(command, check=True, timeout=scaled(10))
+
+
+def test_every_kind_of_transport_has_an_opener() -> None:
+    """The registry is complete: what an inventory may say can be opened."""
+    assert set(TRANSPORTS) == set(TransportKind)

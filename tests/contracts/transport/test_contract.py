@@ -22,6 +22,9 @@ from tests.contracts.transport.conditions import (
     until_ended,
     until_not_running,
 )
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 ALL_BYTES = bytes(range(256))
 PYTHON = sys.executable
@@ -78,7 +81,7 @@ def argv_received(stdout: bytes) -> list[str]:
 
 async def test_hostile_arguments_arrive_unchanged(transport: Transport) -> None:
     """No shell on the way interprets anything."""
-    done = await transport.run(Command(argv=(*ECHO_ARGV, *HOSTILE)), timeout_s=15)
+    done = await transport.run(Command(argv=(*ECHO_ARGV, *HOSTILE)), timeout_s=scaled(15))
 
     assert argv_received(done.stdout) == HOSTILE
 
@@ -102,7 +105,7 @@ async def test_any_arguments_arrive_unchanged(transport: Transport) -> None:
     separator = "\x01" * 41
     sent = [word for argv in examples for word in (*argv, separator)]
 
-    done = await transport.run(Command(argv=(*ECHO_ARGV, *sent)), timeout_s=15)
+    done = await transport.run(Command(argv=(*ECHO_ARGV, *sent)), timeout_s=scaled(15))
 
     assert argv_received(done.stdout) == sent
 
@@ -118,7 +121,7 @@ async def test_program_names_are_taken_literally(
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "X": "set"}
 
     for argv0 in (name, str(program)):
-        done = await transport.run(Command(argv=(argv0,), env=env), timeout_s=15)
+        done = await transport.run(Command(argv=(argv0,), env=env), timeout_s=scaled(15))
 
         assert (done.outcome, done.stdout) == (Exited(0), f"set:{program}".encode())
 
@@ -128,7 +131,7 @@ async def test_environment_arrives_unchanged(transport: Transport) -> None:
     env = {f"T{n}": text for n, text in enumerate(HOSTILE[:-1])} | {"odd.name": "1", "T-x": "a=b"}
     script = "import os, json; print(json.dumps({k: v for k, v in os.environ.items()}))"
 
-    done = await transport.run(Command(argv=(PYTHON, "-c", script), env=env), timeout_s=15)
+    done = await transport.run(Command(argv=(PYTHON, "-c", script), env=env), timeout_s=scaled(15))
 
     seen = json.loads(done.stdout)
     assert {name: seen.get(name) for name in env} == env
@@ -139,7 +142,7 @@ async def test_secrets_in_the_environment_are_refused(transport: Transport) -> N
     command = Command(argv=("true",), env={"TOKEN": Secret("canary")})
 
     with pytest.raises(ValueError, match="secret") as caught:
-        await transport.start(command, timeout_s=5)
+        await transport.start(command, timeout_s=scaled(5))
 
     assert "canary" not in str(caught.value)
 
@@ -149,12 +152,14 @@ async def test_working_directory(transport: Transport, tmp_path: Path) -> None:
     odd = tmp_path / "-odd $(id) 'name'"
     odd.mkdir()
 
-    there = await transport.run(Command(argv=("pwd", "-P"), cwd=str(odd)), timeout_s=15)
+    there = await transport.run(Command(argv=("pwd", "-P"), cwd=str(odd)), timeout_s=scaled(15))
     home = await transport.run(
         Command(argv=(PYTHON, "-c", "import os; print(os.getcwd() == os.path.expanduser('~'))")),
-        timeout_s=15,
+        timeout_s=scaled(15),
     )
-    nowhere = await transport.run(Command(argv=("pwd",), cwd=str(tmp_path / "no")), timeout_s=15)
+    nowhere = await transport.run(
+        Command(argv=("pwd",), cwd=str(tmp_path / "no")), timeout_s=scaled(15)
+    )
 
     assert there.stdout == f"{odd}\n".encode()
     assert home.stdout == b"True\n"
@@ -166,7 +171,7 @@ async def test_working_directory(transport: Transport, tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", [0, 1, 77, 127, 255])
 async def test_exit_codes(transport: Transport, code: int) -> None:
     """The status is the program's own."""
-    done = await transport.run(Command(argv=("sh", "-c", f"exit {code}")), timeout_s=15)
+    done = await transport.run(Command(argv=("sh", "-c", f"exit {code}")), timeout_s=scaled(15))
 
     assert done.outcome == Exited(code)
 
@@ -174,14 +179,16 @@ async def test_exit_codes(transport: Transport, code: int) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT])
 async def test_death_by_signal_is_not_an_exit_code(transport: Transport, number: int) -> None:
     """A killed program says which signal it was."""
-    done = await transport.run(Command(argv=("sh", "-c", f"kill -{number} $$")), timeout_s=15)
+    done = await transport.run(
+        Command(argv=("sh", "-c", f"kill -{number} $$")), timeout_s=scaled(15)
+    )
 
     assert done.outcome == Signalled(number)
 
 
 async def test_a_missing_program_is_127(transport: Transport) -> None:
     """As a shell has it, and the reason is on standard error."""
-    done = await transport.run(Command(argv=("no-such-program-here",)), timeout_s=15)
+    done = await transport.run(Command(argv=("no-such-program-here",)), timeout_s=scaled(15))
 
     assert done.outcome == Exited(127)
     assert b"no-such-program-here" in done.stderr
@@ -190,7 +197,7 @@ async def test_a_missing_program_is_127(transport: Transport) -> None:
 async def test_an_expired_deadline_ends_the_process(transport: Transport) -> None:
     """``TimedOut``, in time, and nothing of the process group is left."""
     script = "sleep 60 & echo $! $$; exec sleep 60"
-    process = await transport.start(Command(argv=("sh", "-c", script)), timeout_s=15)
+    process = await transport.start(Command(argv=("sh", "-c", script)), timeout_s=scaled(15))
     pids = [int(word) for word in (await process.read_line(100)).split()]
 
     outcome = await process.wait(0.2)
@@ -206,7 +213,7 @@ async def test_a_cancelled_run_leaves_nothing_behind(transport: Transport, tmp_p
     command = Command(
         argv=("sh", "-c", f"echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; exec sleep 60")
     )
-    running = asyncio.create_task(transport.run(command, timeout_s=60))
+    running = asyncio.create_task(transport.run(command, timeout_s=scaled(60)))
     await until(pid_file.exists, what="the command's start")
     pid = int(pid_file.read_text())
 
@@ -224,7 +231,7 @@ async def test_a_cancelled_start_leaves_nothing_behind(transport: Transport) -> 
         duration = recognisable_duration()
         durations.append(duration)
         command = Command(argv=("sleep", duration))
-        starting = asyncio.create_task(transport.start(command, timeout_s=15))
+        starting = asyncio.create_task(transport.start(command, timeout_s=scaled(15)))
         await asyncio.wait([starting], timeout=delay_s)
         starting.cancel()
         (result,) = await asyncio.gather(starting, return_exceptions=True)
@@ -232,7 +239,7 @@ async def test_a_cancelled_start_leaves_nothing_behind(transport: Transport) -> 
             await result.kill()
 
     # Commands start in order: by the end of this one the others have started, if they ever do.
-    done = await transport.run(Command(argv=("true",)), timeout_s=15)
+    done = await transport.run(Command(argv=("true",)), timeout_s=scaled(15))
     assert done.outcome == Exited(0)
     for duration in durations:
         await until_not_running(duration)
@@ -241,12 +248,12 @@ async def test_a_cancelled_start_leaves_nothing_behind(transport: Transport) -> 
 async def test_an_end_is_seen_although_a_child_keeps_the_streams(transport: Transport) -> None:
     """``wait`` is about the program; whoever inherited its output does not delay it."""
     process = await transport.start(
-        Command(argv=("sh", "-c", "sleep 60 & echo $!; exit 7")), timeout_s=15
+        Command(argv=("sh", "-c", "sleep 60 & echo $!; exit 7")), timeout_s=scaled(15)
     )
     child = int(await process.read_line(100))
 
     try:
-        assert await process.wait(10) == Exited(7)
+        assert await process.wait(scaled(10)) == Exited(7)
         await process.kill()
     finally:
         os.kill(child, signal.SIGKILL)
@@ -258,6 +265,15 @@ async def test_a_closed_transport_starts_nothing(transport: Transport) -> None:
     await transport.close()
 
     with pytest.raises(ChannelClosed):
-        await transport.start(Command(argv=("true",)), timeout_s=5)
-    done = await transport.run(Command(argv=("true",)), timeout_s=5)
+        await transport.start(Command(argv=("true",)), timeout_s=scaled(5))
+    done = await transport.run(Command(argv=("true",)), timeout_s=scaled(5))
     assert isinstance(done.outcome, Lost)
+
+
+async def test_a_command_without_input(transport: Transport) -> None:
+    """What reads its standard input finds the end of it at once."""
+    process = await transport.start(Command(argv=("cat",)), timeout_s=15, has_input=False)
+
+    assert await process.wait(15) == Exited(0)
+    with pytest.raises(ChannelClosed):
+        await process.write(b"too late")

@@ -6,11 +6,16 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.outcome import Exited
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
 from tests.contracts.transport.conftest import Open, refused
 from tests.contracts.transport.sshd import Sshd
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 MakeSshd = Callable[..., Sshd]
 
@@ -31,7 +36,7 @@ async def test_jump_hosts_are_shared(make_sshd: MakeSshd, connect: Open) -> None
     transports = await asyncio.gather(*(connect(spec) for _ in range(6)))
     results = await asyncio.gather(
         *(
-            t.run(Command(argv=("sh", "-c", "echo $SSH_CONNECTION")), timeout_s=15)
+            t.run(Command(argv=("sh", "-c", "echo $SSH_CONNECTION")), timeout_s=scaled(15))
             for t in transports
         )
     )
@@ -41,10 +46,12 @@ async def test_jump_hosts_are_shared(make_sshd: MakeSshd, connect: Open) -> None
     assert inner.count_logged("Accepted publickey") == 6
     for transport in transports[:-1]:
         await transport.close()
-    assert (await transports[-1].run(Command(argv=("true",)), timeout_s=15)).outcome == Exited(0)
+    assert (
+        await transports[-1].run(Command(argv=("true",)), timeout_s=scaled(15))
+    ).outcome == Exited(0)
     await transports[-1].close()
     again = await connect(spec)
-    assert (await again.run(Command(argv=("true",)), timeout_s=15)).outcome == Exited(0)
+    assert (await again.run(Command(argv=("true",)), timeout_s=scaled(15))).outcome == Exited(0)
     assert jump.count_logged("Accepted publickey") == 2
 
 
@@ -54,7 +61,7 @@ async def test_jump_hosts(ssh_kind: TransportKind, make_sshd: MakeSshd, connect:
     (spec,) = through(jump, inner, kind=ssh_kind)
 
     transport = await connect(spec)
-    done = await transport.run(Command(argv=("cat",)), stdin=bytes(100_000), timeout_s=15)
+    done = await transport.run(Command(argv=("cat",)), stdin=bytes(100_000), timeout_s=scaled(15))
 
     assert (done.outcome, done.stdout) == (Exited(0), bytes(100_000))
     assert jump.count_logged("Accepted publickey") == 1
@@ -75,7 +82,7 @@ async def test_a_chain_of_jump_hosts(
 
     transport = await connect(spec)
 
-    assert (await transport.run(Command(argv=("true",)), timeout_s=15)).outcome == Exited(0)
+    assert (await transport.run(Command(argv=("true",)), timeout_s=scaled(15))).outcome == Exited(0)
     assert [s.count_logged("Accepted publickey") for s in (first, second, inner)] == [1, 1, 1]
 
 
@@ -89,7 +96,7 @@ async def test_proxy_commands(ssh_kind: TransportKind, make_sshd: MakeSshd, conn
 
     transport = await connect(inner, ssh_kind)
 
-    assert (await transport.run(Command(argv=("true",)), timeout_s=15)).outcome == Exited(0)
+    assert (await transport.run(Command(argv=("true",)), timeout_s=scaled(15))).outcome == Exited(0)
     await transport.close()
 
 

@@ -14,6 +14,9 @@ from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.outcome import Exited
 from tests.contracts.transport.conditions import until
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 ALL_BYTES = bytes(range(256))
 PYTHON = sys.executable
@@ -36,7 +39,7 @@ async def test_exact_bytes_on_both_streams(transport: Transport) -> None:
         "other.start(); pour(1, every); other.join()\n"
     )
 
-    done = await transport.run(Command(argv=(PYTHON, "-c", script)), timeout_s=30)
+    done = await transport.run(Command(argv=(PYTHON, "-c", script)), timeout_s=scaled(30))
 
     assert done.outcome == Exited(0)
     assert done.stdout == ALL_BYTES * (5 * 4096)
@@ -47,7 +50,7 @@ async def test_exact_bytes_of_input(transport: Transport) -> None:
     """Standard input arrives unchanged and ends."""
     sent = ALL_BYTES * 4096
 
-    done = await transport.run(Command(argv=("cat",)), stdin=sent, timeout_s=30)
+    done = await transport.run(Command(argv=("cat",)), stdin=sent, timeout_s=scaled(30))
 
     assert (done.outcome, done.stdout == sent) == (Exited(0), True)
 
@@ -55,7 +58,7 @@ async def test_exact_bytes_of_input(transport: Transport) -> None:
 async def test_large_transfers_in_bounded_memory(transport: Transport) -> None:
     """64 MB in and out, exact, while neither side's buffers grow with the amount."""
     chunk, count = os.urandom(MEGABYTE), 64
-    process = await transport.start(Command(argv=("cat",)), timeout_s=15)
+    process = await transport.start(Command(argv=("cat",)), timeout_s=scaled(15))
     before_bytes = peak_bytes = resident_bytes()
 
     async def feed() -> None:
@@ -72,7 +75,7 @@ async def test_large_transfers_in_bounded_memory(transport: Transport) -> None:
             peak_bytes = max(peak_bytes, resident_bytes())
         return total, sha.hexdigest()
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(scaled(60)), asyncio.TaskGroup() as group:
         group.create_task(feed())
         received = group.create_task(digest())
 
@@ -80,7 +83,7 @@ async def test_large_transfers_in_bounded_memory(transport: Transport) -> None:
     for _ in range(count):
         expected.update(chunk)
     assert received.result() == (64 * MEGABYTE, expected.hexdigest())
-    assert await process.wait(10) == Exited(0)
+    assert await process.wait(scaled(10)) == Exited(0)
     assert peak_bytes - before_bytes < 24 * MEGABYTE
 
 
@@ -93,7 +96,7 @@ async def test_a_reader_that_stops_slows_the_writer(transport: Transport, tmp_pa
         "    os.write(1, bytes(1 << 20)); open(sys.argv[1], 'w').write(str(n))\n"
     )
     process = await transport.start(
-        Command(argv=(PYTHON, "-c", script, str(progress))), timeout_s=15
+        Command(argv=(PYTHON, "-c", script, str(progress))), timeout_s=scaled(15)
     )
     await until(progress.exists, what="the first megabyte")
     written = -1
@@ -104,16 +107,16 @@ async def test_a_reader_that_stops_slows_the_writer(transport: Transport, tmp_pa
     assert written < 16
 
     total = 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(scaled(30)):
         while data := await process.read_stdout(MEGABYTE):
             total += len(data)
     assert total == 64 * MEGABYTE
-    assert await process.wait(10) == Exited(0)
+    assert await process.wait(scaled(10)) == Exited(0)
 
 
 async def test_a_writer_waits_for_a_program_that_does_not_read(transport: Transport) -> None:
     """``write`` returns only as fast as the program reads, and a killed one wakes it."""
-    process = await transport.start(Command(argv=("sleep", "60")), timeout_s=15)
+    process = await transport.start(Command(argv=("sleep", "60")), timeout_s=scaled(15))
     writing = asyncio.create_task(process.write(bytes(64 * MEGABYTE)))
     done, _ = await asyncio.wait([writing], timeout=0.5)
     assert not done
@@ -121,7 +124,7 @@ async def test_a_writer_waits_for_a_program_that_does_not_read(transport: Transp
     await process.kill()
 
     with pytest.raises(ChannelClosed):
-        await asyncio.wait_for(writing, 5)
+        await asyncio.wait_for(writing, scaled(5))
 
 
 async def test_kept_output_is_limited(transport: Transport) -> None:
@@ -134,7 +137,7 @@ async def test_kept_output_is_limited(transport: Transport) -> None:
         )
     )
 
-    done = await transport.run(command, timeout_s=30, limit_bytes=1000)
+    done = await transport.run(command, timeout_s=scaled(30), limit_bytes=1000)
 
     assert (done.outcome, done.stdout, done.truncated) == (Exited(0), b"x" + bytes(999), True)
 
@@ -142,7 +145,8 @@ async def test_kept_output_is_limited(transport: Transport) -> None:
 async def test_lines(transport: Transport) -> None:
     """Lines come whole, the last one without a newline too, and a bound holds."""
     process = await transport.start(
-        Command(argv=("sh", "-c", "printf 'one\\n\\nthree'; head -c 5000 /dev/zero")), timeout_s=15
+        Command(argv=("sh", "-c", "printf 'one\\n\\nthree'; head -c 5000 /dev/zero")),
+        timeout_s=scaled(15),
     )
 
     assert await process.read_line(100) == b"one\n"
@@ -151,26 +155,26 @@ async def test_lines(transport: Transport) -> None:
         await process.read_line(1000)
     assert await process.read_line(9000) == b"three" + bytes(5000)
     assert await process.read_line(100) == b""
-    assert await process.wait(10) == Exited(0)
+    assert await process.wait(scaled(10)) == Exited(0)
 
 
 async def test_a_conversation(transport: Transport) -> None:
     """Requests and replies alternate without waiting for the end of either stream."""
-    process = await transport.start(Command(argv=("cat",)), timeout_s=15)
-    async with asyncio.timeout(15):
+    process = await transport.start(Command(argv=("cat",)), timeout_s=scaled(15))
+    async with asyncio.timeout(scaled(15)):
         for number in range(100):
             await process.write(f"{number}\n".encode())
             assert await process.read_line(100) == f"{number}\n".encode()
         await process.close_stdin()
         assert await process.read_line(100) == b""
 
-    assert await process.wait(10) == Exited(0)
+    assert await process.wait(scaled(10)) == Exited(0)
 
 
 async def test_input_after_the_end_is_an_error(transport: Transport) -> None:
     """Writing to a program that ended raises; ending its input does not."""
-    process = await transport.start(Command(argv=("true",)), timeout_s=15)
-    assert await process.wait(10) == Exited(0)
+    process = await transport.start(Command(argv=("true",)), timeout_s=scaled(15))
+    assert await process.wait(scaled(10)) == Exited(0)
     assert await process.read_stdout(10) == b""
 
     async def write_on() -> None:
@@ -178,7 +182,7 @@ async def test_input_after_the_end_is_an_error(transport: Transport) -> None:
             await process.write(bytes(MEGABYTE))
 
     with pytest.raises(ChannelClosed):
-        await asyncio.wait_for(write_on(), 10)
+        await asyncio.wait_for(write_on(), scaled(10))
     await process.close_stdin()
     await process.kill()
     assert await process.wait(1) == Exited(0)
@@ -189,7 +193,7 @@ async def test_many_commands_at_once(transport: Transport) -> None:
     commands = [Command(argv=("sh", "-c", f"cat; echo {n}; exit {n}")) for n in range(8)]
 
     results = await asyncio.gather(
-        *(transport.run(c, stdin=ALL_BYTES * 512, timeout_s=30) for c in commands)
+        *(transport.run(c, stdin=ALL_BYTES * 512, timeout_s=scaled(30)) for c in commands)
     )
 
     assert [r.outcome for r in results] == [Exited(n) for n in range(8)]

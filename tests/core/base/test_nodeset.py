@@ -57,6 +57,9 @@ def test_names_unfold_in_the_order_of_writing(text: str, names: list[str]) -> No
         ("a b", 2),
         ("ok,a$(id)", 5),
         ("naïve", 3),
+        ("n[-1-3]", 3),
+        ("n[1,-3]", 5),
+        ("n[1--3]", 3),
         (f"a[{'9' * 400}]", 3),
     ],
 )
@@ -74,6 +77,18 @@ def test_what_is_no_node_set_is_refused_where_it_goes_wrong(text: str, column: i
 def test_expansion_is_bounded(text: str) -> None:
     """Neither a range, a product nor a sum of terms makes more names than the limit."""
     with pytest.raises(NodeSetError):
+        expand(text)
+
+
+@pytest.mark.parametrize("text", ["a[1-99]", "a[1-9]b[1-9]", "a[1-4],b[1-7]", "a[1-6,11-16]"])
+def test_too_many_names_are_said_with_the_limit(text: str) -> None:
+    with pytest.raises(NodeSetError, match="more than 10 names"):
+        expand(text, 10)
+
+
+@pytest.mark.parametrize("text", ["n[-1]", "n[-1-3]", "n[1--3]", "n[1,-2-3]"])
+def test_a_minus_sign_is_called_one(text: str) -> None:
+    with pytest.raises(NodeSetError, match="has no minus sign"):
         expand(text)
 
 

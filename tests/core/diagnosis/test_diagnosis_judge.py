@@ -15,8 +15,8 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Confidence,
     Diagnosis,
     End,
-    Role,
-    Source,
+    LogRole,
+    LogSource,
 )
 from orchestrator.core.diagnosis.facts_as_clues import from_facts
 from orchestrator.core.diagnosis.first_cause import judge, telling_lines
@@ -33,8 +33,8 @@ WATCHDOG = BY_ID["TORCH-COLL-001"]
 HARMLESS = BY_ID["NCCL-IB-008"]
 
 
-def source(rank: int) -> Source:
-    return Source(name=f"rank-{rank}.log", rank=rank)
+def source(rank: int) -> LogSource:
+    return LogSource(name=f"rank-{rank}.log", rank=rank)
 
 
 def clue(rule: str, rank: int, at: float | None = None, line: int = 1) -> Clue:
@@ -69,7 +69,7 @@ def test_the_first_cause_is_never_worth_less_than_another_clue(several: list[Clu
     found = judge(several)
     worth = min(c.rule.role for c in several)
 
-    if worth is Role.HARMLESS:
+    if worth is LogRole.HARMLESS:
         assert found.diagnosis is None
     else:
         assert found.diagnosis is not None
@@ -136,7 +136,7 @@ def test_of_ranks_that_say_the_same_the_one_that_failed_is_named(at: float | Non
 
 def test_a_kernels_line_counts_though_no_rank_wrote_it() -> None:
     """It is nobody's that could have failed."""
-    kernel = Clue(rule=BY_ID["XID-BUS-001"], source=Source(name="dmesg"), line=9, text="Xid 79")
+    kernel = Clue(rule=BY_ID["XID-BUS-001"], source=LogSource(name="dmesg"), line=9, text="Xid 79")
     one = End(source=source(1), outcome=Exited(1))
 
     assert blamed(kernel, clue("PY-MOD-001", 1), ends=(one,)).id == "XID-BUS-001"
@@ -170,7 +170,7 @@ def test_who_did_not_time_out_is_pointed_at() -> None:
 def test_a_signal_alone_is_a_failure_without_a_reason() -> None:
     """SIGKILL is named, with little confidence; a kernel's line explains it."""
     end = End(source=source(2), outcome=Signalled(9))
-    kernel = Clue(rule=BY_ID["HOST-OOM-001"], source=Source(name="dmesg"), line=9, text="Killed")
+    kernel = Clue(rule=BY_ID["HOST-OOM-001"], source=LogSource(name="dmesg"), line=9, text="Killed")
 
     assert blamed(ends=(end,)).id == "HOST-KILL-001"
     assert blamed(ends=(end,)).confidence is Confidence.POSSIBLE
@@ -201,7 +201,7 @@ def test_beside_a_sigkill_stand_no_warnings_of_the_start_and_not_our_own_stop() 
     clues = [
         *examine(start, source(0)).clues,
         *examine(start + lost + stopped, source(1)).clues,
-        *examine(stopped, Source(name="launcher.err")).clues,
+        *examine(stopped, LogSource(name="launcher.err")).clues,
     ]
 
     found = judge(clues, ends=(end,)).diagnosis
@@ -216,7 +216,7 @@ def test_an_exit_without_a_reason_is_shown_with_the_last_loud_lines() -> None:
     """Who ended first is known, why is not; the lines that may say it stand beside it."""
     text = "srun: error: n3: task 5: Exited with exit code 9\n"
     tails = telling_lines({"x.log": [(1, "ERROR: the widget is bent")], "y.log": [(1, text)]})
-    findings = judge(examine(text, Source(name="y.log")).clues, telling=tails)
+    findings = judge(examine(text, LogSource(name="y.log")).clues, telling=tails)
 
     assert findings.diagnosis is not None
     assert (findings.diagnosis.id, findings.diagnosis.node) == ("LAUNCH-EXIT-001", "n3")
@@ -231,7 +231,7 @@ def test_a_mere_warning_is_no_cause_where_something_failed() -> None:
     ).clues
     (died,) = examine("ValueError: batch of 0 rows\n", source(0), first_line=9).clues
 
-    assert warned.role is Role.CONDITION
+    assert warned.role is LogRole.CONDITION
     assert blamed(warned, died).id == "PY-EXC-001"
     assert blamed(warned).confidence is Confidence.POSSIBLE
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.diagnosis import cleaning, line_times, matching, signs, tracebacks
-from orchestrator.core.diagnosis.diagnosis_model import Role, Rule, Source
+from orchestrator.core.diagnosis.diagnosis_model import LogRole, LogSource, Rule
 from orchestrator.core.diagnosis.line_prefixes import (
     BRACKETED,
     NUMBERED,
@@ -74,7 +74,7 @@ def test_a_rule_says_what_it_needs_to(rule: Rule) -> None:
     assert 1 <= rule.weight <= 100
     blanks = {name for text in (rule.cause, rule.remedy) for name in _blanks(text)}
     assert blanks <= {"who", *rule.defaults}
-    assert bool(rule.consequence) == (rule.role in {Role.VICTIM, Role.VAGUE, Role.STOPPED})
+    assert bool(rule.consequence) == (rule.role in {LogRole.VICTIM, LogRole.VAGUE, LogRole.STOPPED})
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
@@ -157,7 +157,7 @@ def test_any_mixture_of_signs_is_read_in_bounded_time(data: st.DataObject) -> No
     stretch = (glue.join(some) * HOSTILE)[:HOSTILE]
 
     begin = time.thread_time()
-    found = examine(stretch, Source(name="x"))
+    found = examine(stretch, LogSource(name="x"))
     assert time.thread_time() - begin < 40 * LIMIT_S
     assert all(1 <= clue.line <= stretch.count("\n") + 1 for clue in found.clues)
     assert all(len(clue.text) <= 400 for clue in found.clues)
@@ -181,7 +181,7 @@ def test_program_text_in_a_traceback_is_no_evidence() -> None:
         "    raise ValueError('bad')  # was: torch.OutOfMemoryError: CUDA out of memory. Tried to\n"
         "ValueError: bad\n"
     )
-    source = Source(name="rank-1.err", node="n1", rank=1)
+    source = LogSource(name="rank-1.err", node="n1", rank=1)
     assert not [c for c in examine(log, source).clues if c.rule.id.startswith("CUDA-OOM")]
     bare = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
     assert [c for c in examine(bare, source).clues if c.rule.id.startswith("CUDA-OOM")]

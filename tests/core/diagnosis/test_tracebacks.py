@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from orchestrator.core.diagnosis.diagnosis_model import Confidence, Diagnosis, Source
+from orchestrator.core.diagnosis.diagnosis_model import Confidence, Diagnosis, LogSource
 from orchestrator.core.diagnosis.first_cause import judge
 from orchestrator.core.diagnosis.matching import examine
 from orchestrator.core.diagnosis.tracebacks import find_raised
@@ -23,7 +23,9 @@ def raised(error: str, file: str = "a.py") -> str:
 def first(*logs: str) -> Diagnosis:
     """The diagnosis of these logs, each of a file of its own."""
     clues = [
-        clue for n, text in enumerate(logs) for clue in examine(text, Source(name=f"{n}.log")).clues
+        clue
+        for n, text in enumerate(logs)
+        for clue in examine(text, LogSource(name=f"{n}.log")).clues
     ]
     found = judge(clues).diagnosis
     assert found is not None
@@ -105,7 +107,7 @@ def test_what_the_interpreter_ignored_is_not_it() -> None:
     """Python goes on after an exception in a destructor."""
     log = "Exception ignored in: <function A.__del__ at 0x7f>\n" + raised("TypeError: late")
 
-    assert not examine(log, Source(name="x")).clues
+    assert not examine(log, LogSource(name="x")).clues
 
 
 def test_two_causes_in_one_file_without_times_are_told_in_their_order() -> None:

@@ -14,10 +14,10 @@ from orchestrator.core.base.outcome import Exited, Signalled
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.comm_modes import (
     BETWEEN_NODES,
-    Fall,
-    Ground,
+    CommMode,
+    Fallback,
     Intent,
-    Rung,
+    JobNeeds,
     ladder,
     used,
 )
@@ -64,30 +64,30 @@ def unreached(action: Action) -> Sequence[Event]:
     return [Reached(node=action.node, addresses=(), errors=("timed out",))]
 
 
-def not_proven(rung: Rung, reason: str) -> Sequence[Event]:
+def not_proven(rung: CommMode, reason: str) -> Sequence[Event]:
     return [FabricProbed(rung=rung, ok=False, reason=reason, seconds=4.0)]
 
 
 grounds = st.builds(
-    Ground,
+    JobNeeds,
     shape=st.sampled_from(Shape),
     communicates=st.booleans(),
     nodes=st.integers(1, 4),
-    gpus_everywhere=st.booleans(),
+    lacking=st.sampled_from([(), ("a",), ("a", "b")]),
     ib_ports=st.integers(0, 2),
     assumed=st.booleans(),
 )
 
 
 @given(grounds)
-def test_one_rung_is_used_until_all_have_fallen(ground: Ground) -> None:
+def test_one_rung_is_used_until_all_have_fallen(ground: JobNeeds) -> None:
     """However often the present rung falls, another one is used, each once, and then none."""
-    falls: list[Fall] = []
-    seen: list[Rung] = []
+    falls: list[Fallback] = []
+    seen: list[CommMode] = []
     while (rung := used(ladder(ground, falls))) is not None:
         assert rung not in seen
         seen.append(rung)
-        falls.append(Fall(rung=rung, reason="broken", seconds=1.0))
+        falls.append(Fallback(rung=rung, reason="broken", seconds=1.0))
 
     assert seen
     assert all(r.intent in (Intent.FAILED, Intent.SKIP) for r in ladder(ground, falls))
@@ -95,7 +95,7 @@ def test_one_rung_is_used_until_all_have_fallen(ground: Ground) -> None:
 
 def test_only_rungs_below_collectives_are_left_to_work_that_declares_them() -> None:
     """Rigid work has nothing below its collectives, and one node no use for rounds."""
-    ground = Ground(shape=Shape.RIGID, communicates=True, nodes=2, gpus_everywhere=True, ib_ports=8)
+    ground = JobNeeds(shape=Shape.RIGID, communicates=True, nodes=2, ib_ports=8)
 
     assert [r.rung for r in ladder(ground)] == ["nccl-ib", "nccl-socket"]
     rounds = replace(ground, shape=Shape.LOCAL_ROUNDS)
@@ -126,7 +126,7 @@ def test_degraded_can_be_asked_to_fail() -> None:
 
 def test_rigid_work_on_a_broken_fabric_is_refused_with_the_finding() -> None:
     """It is not run in another way than it was written for."""
-    refused = {"ProbeFabric/gloo": lambda _: not_proven(Rung.GLOO, CUT)}
+    refused = {"ProbeFabric/gloo": lambda _: not_proven(CommMode.GLOO, CUT)}
     world = World(asked(Shape.RIGID, "a", "b", probe=True), refused)
     result = result_of(world.run())
 
@@ -139,7 +139,7 @@ def test_rigid_work_on_a_broken_fabric_is_refused_with_the_finding() -> None:
 
 def test_a_fabric_that_is_not_proven_falls_rung_by_rung() -> None:
     """The probe's time and reason stay with the rung that it was spent on."""
-    failing = {"ProbeFabric/gloo": lambda _: not_proven(Rung.GLOO, CUT)}
+    failing = {"ProbeFabric/gloo": lambda _: not_proven(CommMode.GLOO, CUT)}
     world = World(asked(Shape.LOCAL_ROUNDS, "a", "b", probe=True), failing)
     result = result_of(world.run())
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.model.checks import Finding
+from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.facts import Hca, Interface
 from orchestrator.core.model.inventory import Cluster, GpuSpec
 from orchestrator.core.model.plan import Plan, Rendezvous
@@ -18,15 +18,17 @@ from orchestrator.core.planning.planning import Refusal, assume, plan, rendezvou
 from tests.core.world import facts, node_spec, request
 
 
-def found(name: str, *, gpus: int = 0, host_id: str = "", torch: str = "2.13.0") -> Finding:
-    return Finding(
+def found(name: str, *, gpus: int = 0, host_id: str = "", torch: str = "2.13.0") -> NodeFinding:
+    return NodeFinding(
         facts=facts(name, gpus=gpus, host_id=host_id),
         interpreter="/env/bin/python",
         modules={"torch": torch} if torch else {},
     )
 
 
-def planned(asked: RunRequest, *findings: Finding, rendezvous: Rendezvous | None = None) -> Plan:
+def planned(
+    asked: RunRequest, *findings: NodeFinding, rendezvous: Rendezvous | None = None
+) -> Plan:
     made = plan(asked, {f.facts.node: f for f in findings}, {}, rendezvous)
     assert isinstance(made, Plan)
     return made
@@ -35,8 +37,11 @@ def planned(asked: RunRequest, *findings: Finding, rendezvous: Rendezvous | None
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=6))
 def test_ranks_are_dense_and_in_inventory_order(gpus: list[int]) -> None:
     """One rank per GPU, one on a node without; global ranks count up without a gap."""
-    names = [f"n{i}" for i in range(len(gpus))]
-    made = planned(request(*names), *(found(n, gpus=g) for n, g in zip(names, gpus, strict=True)))
+    counts = {f"n{i}": count for i, count in enumerate(gpus)}
+    asked = request(*counts)
+    specs = tuple(node_spec(name, GpuSpec(count=count)) for name, count in counts.items())
+    asked = replace(asked, cluster=replace(asked.cluster, nodes=specs))
+    made = planned(asked, *(found(name, gpus=count) for name, count in counts.items()))
     ranks = [rank for node in made.nodes for rank in node.ranks]
     assert ranks == list(range(made.world_size))
     assert [len(node.ranks) for node in made.nodes] == [g or 1 for g in gpus]

@@ -7,21 +7,19 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.base.command import Secret
-from orchestrator.core.launchers import Share, choose
+from orchestrator.core.launchers import LaunchSpec, choose
 from orchestrator.core.launchers.ray import ray
 from orchestrator.core.model.plan import ProcessPlan
 from orchestrator.node_agent.rank_env.ray_options import Options
 
-SHARE = Share(
+SHARE = LaunchSpec(
     node="b",
     node_rank=1,
     names=("a", "b"),
     ranks=(2, 3),
     world_size=4,
     interpreter="/env/bin/python",
-    script="{snapshot}/w/train.py",
-    program=(),
-    arguments=("--lr", "--", "a b"),
+    command=("/env/bin/python", "-u", "{snapshot}/w/train.py", "--lr", "--", "a b"),
     master_addr="10.0.0.1",
     master_port="29501",
     gpus=((0, 1), (4, 5)),
@@ -32,7 +30,7 @@ JOIN = ("ray-address=10.9.9.9:6379",)
 HEAD = replace(SHARE, node="a", node_rank=0, ranks=(0, 1))
 
 
-def _one(share: Share) -> tuple[ProcessPlan, Options]:
+def _one(share: LaunchSpec) -> tuple[ProcessPlan, Options]:
     (process,) = ray(share)
     assert process.argv[3] == "{rank_env}/ray_world.py"
     return process, Options(process.argv[4:])
@@ -52,7 +50,7 @@ def test_nodes_that_meet_form_one_cluster_at_the_rendezvous() -> None:
     assert [rank["RANK"] for rank in other.ranks] == ["2", "3"]
     assert [rank["LOCAL_RANK"] for rank in other.ranks] == ["0", "1"]
     assert not other.independent
-    assert other.program[-6:] == ["/env/bin/python", "-u", SHARE.script, "--lr", "--", "a b"]
+    assert other.program[-6:] == list(SHARE.command)
 
 
 def test_nodes_that_work_apart_have_a_cluster_each() -> None:
@@ -62,7 +60,7 @@ def test_nodes_that_work_apart_have_a_cluster_each() -> None:
     assert [node.name for node in leased.drive] == ["b"]
     assert (leased.master, leased.independent) == (None, True)
     assert [rank["RANK"] for rank in leased.ranks] == ["2", "3"]
-    _, rounds = _one(replace(SHARE, apart=True, own_world=True))
+    _, rounds = _one(replace(SHARE, apart=True, per_node_world=True))
     assert (rounds.master, rounds.independent) == ("127.0.0.1", False)
     assert [(r["RANK"], r["WORLD_SIZE"]) for r in rounds.ranks] == [("0", "2"), ("1", "2")]
 

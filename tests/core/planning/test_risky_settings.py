@@ -72,6 +72,8 @@ def test_the_owners_own_exports_win_and_are_warned_about(tmp_path: Path) -> None
         ("NCCL_NVLS_ENABLES", "1", "habit-unknown-name"),
         ("NCCL_SOCKET_TIMEOUT", "9", "habit-unknown-name"),
         ("TORCH_NCCL_TRACE_BUFER_SIZE", "1", "habit-unknown-name"),
+        ("HF_DATASETS_CACHE", "/scratch/$USER/hf", "habit-variable"),
+        ("NCCL_DEBUG_FILE", "${HOME}/nccl.%h", "habit-variable"),
         ("NCCL_SOCKET_IFNAME", "eno1", "habit-not-here"),
         ("NCCL_SOCKET_IFNAME", "==eth0", "habit-not-here"),
         ("NCCL_IB_HCA", "mlx5_1", "habit-not-here"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.cli.options import parse_slurm_options
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.base.outcome import Exited, Signalled
-from orchestrator.core.model.checks import Finding
+from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.facts import SlurmNode
 from orchestrator.core.model.plan import Plan, ProcessPlan, Rendezvous
 from orchestrator.core.model.request import Budgets, RunRequest
@@ -33,8 +33,8 @@ def asked(*names: str, **fields: object) -> RunRequest:
     return replace(made, **fields)  # type: ignore[arg-type]
 
 
-def found(name: str, *, gpus: int = 0, slurm: SlurmNode | None = None) -> Finding:
-    return Finding(
+def found(name: str, *, gpus: int = 0, slurm: SlurmNode | None = None) -> NodeFinding:
+    return NodeFinding(
         facts=facts(name, gpus=gpus),
         interpreter=PYTHON,
         modules={"torch": "2.13.0"},
@@ -42,7 +42,7 @@ def found(name: str, *, gpus: int = 0, slurm: SlurmNode | None = None) -> Findin
     )
 
 
-def planned(asked_for: RunRequest, *findings: Finding) -> Plan:
+def planned(asked_for: RunRequest, *findings: NodeFinding) -> Plan:
     made = plan(asked_for, {f.facts.node: f for f in findings}, {}, MEETING)
     assert isinstance(made, Plan), made
     return made

@@ -12,10 +12,10 @@ from orchestrator.core.base.outcome import Exited, Signalled, TimedOut
 from orchestrator.core.fabric import pairing
 from orchestrator.core.fabric.collective_result import RankTrial, complaint, impostor, own_failures
 from orchestrator.core.fabric.connection_matrix import ALL_PAIRS, MOST_PEERS, broken, judge, peers
-from orchestrator.core.fabric.fabric_verdict import Link, Verdict
+from orchestrator.core.fabric.fabric_verdict import FabricVerdict, Link
 from orchestrator.core.fabric.floor import FLOORS, GIB, bus_bandwidth, floor_of
 from orchestrator.core.fabric.probe_world import addresses, environment, processes, tried_ranks
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.facts import Facts, Gpu, Hca, Interface
 from orchestrator.core.model.plan import Plan, Rendezvous, Variable
 from tests.core.world import World, facts, request
@@ -129,7 +129,7 @@ def test_whatever_is_broken_is_explained(data: st.DataObject, count: int) -> Non
 def test_the_sentence_says_who_reaches_whom() -> None:
     names = ["vh1", "vh2", "vh3"]
     found = judge(names, matrix(names, around(names, "vh2")))
-    assert found == Verdict(
+    assert found == FabricVerdict(
         sentence="vh2 cannot open a TCP connection to vh1 and vh3, which reach each other "
         "(timed out): the node or its port is at fault",
         culprits=("vh2",),
@@ -154,7 +154,7 @@ def test_who_dials_whom_is_bounded(count: int) -> None:
 # ---- pairs of nodes ------------------------------------------------------------------------------
 
 
-def tried(names: list[str], bad_nodes: set[str], bad_links: set[Link]) -> tuple[Verdict, int]:
+def tried(names: list[str], bad_nodes: set[str], bad_links: set[Link]) -> tuple[FabricVerdict, int]:
     """All rounds against planted faults: the verdict, and how many rounds there were."""
     results: dict[Link, str] = {}
     number = 0
@@ -245,14 +245,14 @@ def test_a_rank_that_cannot_even_start_is_no_fault_of_the_network() -> None:
 @pytest.mark.parametrize(
     "rung, networks, fallen",
     [
-        (Rung.NCCL_IB, ["IB", "IB"], False),
-        (Rung.NCCL_IB, ["IB", "Socket"], True),
-        (Rung.NCCL_IB, ["", ""], False),
-        (Rung.NCCL_SOCKET, ["Socket", "Socket"], False),
+        (CommMode.NCCL_IB, ["IB", "IB"], False),
+        (CommMode.NCCL_IB, ["IB", "Socket"], True),
+        (CommMode.NCCL_IB, ["", ""], False),
+        (CommMode.NCCL_SOCKET, ["Socket", "Socket"], False),
     ],
 )
 def test_infiniband_that_is_sockets_is_found_out(
-    rung: Rung, networks: list[str], fallen: bool
+    rung: CommMode, networks: list[str], fallen: bool
 ) -> None:
     ranks = [rank(n, network=name, detail="via x") for n, name in enumerate(networks)]
     assert bool(impostor(rung, ranks)) is fallen
@@ -276,17 +276,20 @@ def test_bus_bandwidth_is_that_of_nccl_tests() -> None:
 
 def test_only_known_hardware_and_large_messages_have_a_floor() -> None:
     pair = [h200(), h200()]
-    found = floor_of(pair, 16, Rung.NCCL_IB, GIB)
+    found = floor_of(pair, 16, CommMode.NCCL_IB, GIB)
     assert found is not None
     assert (found.gpu, found.busbw_gbps) == ("H200", 250.0)
     assert "cluster-health-scanner" in found.source
-    assert floor_of(pair, 16, Rung.NCCL_IB, GIB // 2) is None
-    assert floor_of(pair, 8, Rung.NCCL_IB, GIB) is None
-    assert floor_of([*pair, h200()], 24, Rung.NCCL_IB, GIB) is None
-    assert floor_of(pair, 16, Rung.NCCL_SOCKET, GIB) is None
-    assert floor_of([h200(), h200(gbit=100.0)], 16, Rung.NCCL_IB, GIB) is None
-    assert floor_of([h200(), h200(name="NVIDIA H100 80GB HBM3")], 16, Rung.NCCL_IB, GIB) is None
-    assert floor_of([h200(name="NVIDIA T4"), h200(name="NVIDIA T4")], 16, Rung.NCCL_IB, GIB) is None
+    assert floor_of(pair, 16, CommMode.NCCL_IB, GIB // 2) is None
+    assert floor_of(pair, 8, CommMode.NCCL_IB, GIB) is None
+    assert floor_of([*pair, h200()], 24, CommMode.NCCL_IB, GIB) is None
+    assert floor_of(pair, 16, CommMode.NCCL_SOCKET, GIB) is None
+    assert floor_of([h200(), h200(gbit=100.0)], 16, CommMode.NCCL_IB, GIB) is None
+    assert floor_of([h200(), h200(name="NVIDIA H100 80GB HBM3")], 16, CommMode.NCCL_IB, GIB) is None
+    assert (
+        floor_of([h200(name="NVIDIA T4"), h200(name="NVIDIA T4")], 16, CommMode.NCCL_IB, GIB)
+        is None
+    )
     assert len({(f.gpu, f.nodes, f.ranks, f.rung) for f in FLOORS}) == len(FLOORS)
 
 
@@ -304,7 +307,7 @@ def planned() -> Plan:
 def test_ranks_of_some_nodes_are_numbered_densely() -> None:
     plan = planned()
     share = replace(plan.nodes[0], ranks=(4, 5, 6), gpus=(0, 1))
-    plan = replace(plan, nodes=(share, plan.nodes[1]), rung=Rung.NCCL_SOCKET.value)
+    plan = replace(plan, nodes=(share, plan.nodes[1]), rung=CommMode.NCCL_SOCKET.value)
     made = processes(plan, ["b", "a"], "10.0.0.9", 4000)
     assert tried_ranks(share) == (4, 5), "NCCL refuses two ranks on one GPU"
     env = {p.label: {v.name: v.value for v in p.env} for parts in made.values() for p in parts}

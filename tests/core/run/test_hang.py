@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.run.evidence import Collective, Inspection, RankEvidence
-from orchestrator.core.run.hang import Activity, Confidence, Suspicion, blame, confirmed, suspect
+from orchestrator.core.run.hang import (
+    Activity,
+    HangConfidence,
+    Suspicion,
+    blame,
+    confirmed,
+    suspect,
+)
 
 # Stacks as py-spy prints them, innermost first.
 ALL_REDUCE = (
@@ -52,7 +59,7 @@ def sentence(*ranks: RankEvidence) -> str:
     return found.sentence
 
 
-def confidence(*ranks: RankEvidence) -> Confidence:
+def confidence(*ranks: RankEvidence) -> HangConfidence:
     found = blame(on_nodes(*ranks))
     assert found is not None
     return found.confidence
@@ -132,7 +139,7 @@ def test_a_stopped_rank_beats_everything() -> None:
     others = [seen(n, stack=ALL_REDUCE, collectives=at(7, 6)) for n in (0, 2)]
     found = blame(on_nodes(others[0], frozen, others[1]))
     assert found is not None
-    assert (found.node, found.rank, found.confidence) == ("vh2", 1, Confidence.CERTAIN)
+    assert (found.node, found.rank, found.confidence) == ("vh2", 1, HangConfidence.CERTAIN)
     assert found.sentence == "rank 1 on vh2 is stopped (SIGSTOP); 2 ranks wait for it in all_reduce"
 
 
@@ -176,7 +183,7 @@ def test_flight_records_name_who_did_not_enter_the_collective() -> None:
         "rank 1 on vh2 has not entered all_reduce number 6 of group default_pg; "
         "1 rank waits for it in all_reduce"
     )
-    assert confidence(waiting, missing) is Confidence.CERTAIN
+    assert confidence(waiting, missing) is HangConfidence.CERTAIN
 
 
 def test_who_waits_in_another_group_is_not_the_cause() -> None:
@@ -215,7 +222,7 @@ def test_the_stack_that_is_not_in_the_collective_is_named() -> None:
         "rank 1 on vh2 is in load_batch (data.py:17), not in all_reduce; "
         "3 ranks wait for it in all_reduce"
     )
-    assert confidence(*others, late) is Confidence.LIKELY
+    assert confidence(*others, late) is HangConfidence.LIKELY
 
 
 def test_two_ranks_suffice_to_tell_who_is_not_in_the_collective() -> None:
@@ -252,13 +259,15 @@ def test_the_kernel_tells_who_sleeps() -> None:
         "rank 1 on vh2 is in clock_nanosleep, most others in futex"
     )
     assert sentence(seen(0), sleeper) == "rank 1 on vh2 sleeps (clock_nanosleep)"
-    assert confidence(seen(0), sleeper) is Confidence.WEAK
+    assert confidence(seen(0), sleeper) is HangConfidence.WEAK
 
 
 def test_who_fell_silent_first_is_the_last_resort() -> None:
     ranks = [seen(0, quiet_s=61.0), seen(1, quiet_s=75.0), seen(2, quiet_s=62.0)]
-    assert sentence(*ranks) == "rank 1 on vh2 fell silent first, 75 s ago, in futex"
-    assert confidence(*ranks) is Confidence.WEAK
+    assert sentence(*ranks) == (
+        "rank 1 on vh2 was the first rank to stop producing output (75 s ago, in futex)"
+    )
+    assert confidence(*ranks) is HangConfidence.WEAK
 
 
 def test_only_suspects_are_blamed() -> None:
@@ -267,7 +276,9 @@ def test_only_suspects_are_blamed() -> None:
     assert sentence(*ranks).startswith("rank 0")
     found = blame(on_nodes(*ranks), (1,))
     assert found is not None
-    assert found.sentence == "rank 1 on vh2 fell silent first, 100 s ago, in futex"
+    assert found.sentence == (
+        "rank 1 on vh2 was the first rank to stop producing output (100 s ago, in futex)"
+    )
 
 
 def test_nothing_known_blames_nobody() -> None:

@@ -213,7 +213,7 @@ def test_an_attempt_that_is_stopped_before_its_launch_says_what_it_did_not_clear
     states = {n.name: n for n in conclude(stopped.state, timings={}, report="").nodes}
     assert stopped.concluded
     assert states["b"].state == "dirty"
-    assert "earlier attempt may have left something" in states["b"].reason
+    assert "earlier attempt may have left processes or files" in states["b"].reason
     assert "no rank was started; verified clean after earlier" in states["a"].reason
 
 

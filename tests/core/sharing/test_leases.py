@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.sharing.ledger import Answer, Ledger
+from orchestrator.core.sharing.ledger import Acceptance, Ledger
 from tests.core.dividing import NOWHERE, Work, digest, makespan, worker
 
 STEPS = st.lists(
@@ -162,8 +162,8 @@ def test_one_that_stands_still_holds_nobody_up() -> None:
         work.hand_out()
 
     assert work.ledger.complete
-    assert work.answer(slow, frozen[0]) is Answer.DUPLICATE
-    assert work.answer(slow, frozen[0], "wrong") is Answer.CONFLICT
+    assert work.answer(slow, frozen[0]) is Acceptance.DUPLICATE
+    assert work.answer(slow, frozen[0], "wrong") is Acceptance.CONFLICT
 
 
 def test_a_group_that_ends_all_its_workers_is_given_up() -> None:
@@ -187,12 +187,12 @@ def test_a_group_that_ends_all_its_workers_is_given_up() -> None:
 def test_a_late_output_counts_after_all() -> None:
     """A sample that was given up is done when its output comes."""
     ledger = Ledger(2, 1)
-    assert ledger.give_up(0)
-    assert not ledger.give_up(0)
+    assert ledger.fail_groups(0)
+    assert not ledger.fail_groups(0)
     assert ledger.settled is False
-    assert ledger.accept(0, digest("a"), NOWHERE, 1.0) is Answer.ACCEPTED
+    assert ledger.accept(0, digest("a"), NOWHERE, 1.0) is Acceptance.ACCEPTED
     assert (ledger.done, ledger.failed) == (1, 0)
-    assert not ledger.give_up(0)
+    assert not ledger.fail_groups(0)
 
 
 def test_duplicates_and_conflicts_are_samples() -> None:

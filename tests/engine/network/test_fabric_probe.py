@@ -15,7 +15,7 @@ from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.proven_fabrics import KEPT_S, MOST, Proven, ProvenFabrics
 from orchestrator.core.base.outcome import Exited, TimedOut
 from orchestrator.core.fabric.fabric_verdict import Link
-from orchestrator.core.model.comm_modes import Rung
+from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.plan import ProcessPlan, Variable
 from orchestrator.core.run.connectivity import FabricProbed
 from orchestrator.core.run.state import RunState
@@ -23,9 +23,9 @@ from orchestrator.engine.network import collective_trial as trying
 from orchestrator.engine.network import fabric_probe as fabric
 from orchestrator.engine.network.fabric_probe import probe_fabric
 from orchestrator.engine.network.mesh import broken_links, dial, probe_links
-from orchestrator.engine.node.handle import NodeHand
+from orchestrator.engine.node.handle import NodeHandle
 from orchestrator.engine.support.context import RunContext
-from orchestrator.parsing.replies.reach_records import Dialled
+from orchestrator.parsing.replies.reach_records import TcpResult
 from orchestrator.parsing.replies.trial_records import TriedProcess
 from tests.core.world import World, request
 
@@ -53,8 +53,8 @@ class Network:
         return not (names & self.bad or pairs or len(names) > self.together)
 
     @property
-    def nodes(self) -> Mapping[str, NodeHand]:
-        return cast("Mapping[str, NodeHand]", self.hands)
+    def nodes(self) -> Mapping[str, NodeHandle]:
+        return cast("Mapping[str, NodeHandle]", self.hands)
 
 
 class Hand:
@@ -76,12 +76,12 @@ class Hand:
         self.ports.remove(port)
         return True
 
-    async def dial(self, targets: Sequence[tuple[str, int]], timeout_s: float) -> list[Dialled]:
+    async def dial(self, targets: Sequence[tuple[str, int]], timeout_s: float) -> list[TcpResult]:
         del timeout_s
         ends = [chr((port - 1000) // 100) for _, port in targets]
         cut = self._network.cut
-        bad = Dialled(ok=False, error="timed out")
-        return [bad if (self.name, end) in cut else Dialled(ok=True) for end in ends]
+        bad = TcpResult(ok=False, error="timed out")
+        return [bad if (self.name, end) in cut else TcpResult(ok=True) for end in ends]
 
     async def trial(
         self, name: str, processes: Sequence[ProcessPlan], env: Sequence[Variable], within_s: float
@@ -134,7 +134,7 @@ class Clock:
 class Bench:
     """A run on the nodes ``names``, about to prove its fabric."""
 
-    def __init__(self, home: Path, names: str = "abcd", rung: Rung = Rung.GLOO) -> None:
+    def __init__(self, home: Path, names: str = "abcd", rung: CommMode = CommMode.GLOO) -> None:
         wanted = replace(request(*names), launcher="direct", fabric_probe=True)
         world = World(wanted)
         world.run()
@@ -228,8 +228,8 @@ async def test_one_address_that_answers_is_a_connection(bench: Bench) -> None:
     hands = bench.network.hands
     answers = {"10.0.0.1": "timed out", "10.0.0.2": "", "10.0.0.3": "no route"}
 
-    async def dialled(targets: Sequence[tuple[str, int]], _: float) -> list[Dialled]:
-        return [Dialled(ok=not answers[at], error=answers[at]) for at, _ in targets]
+    async def dialled(targets: Sequence[tuple[str, int]], _: float) -> list[TcpResult]:
+        return [TcpResult(ok=not answers[at], error=answers[at]) for at, _ in targets]
 
     hands["a"].dial = dialled  # type: ignore[method-assign, assignment]
     at = {"b": ["10.0.0.1", "10.0.0.2"], "c": ["10.0.0.3", "10.0.0.1"]}
@@ -275,7 +275,7 @@ async def test_two_nodes_are_not_tried_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("network", ["IB", "Socket"])
 async def test_infiniband_must_be_what_is_used(tmp_path: Path, network: str) -> None:
-    bench = Bench(tmp_path, rung=Rung.NCCL_IB)
+    bench = Bench(tmp_path, rung=CommMode.NCCL_IB)
     bench.network.network = network
     found = await bench.probe()
     assert found.ok is (network == "IB")

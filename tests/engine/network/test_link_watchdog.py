@@ -14,13 +14,13 @@ from orchestrator.core.run.actions import Action, Launch
 from orchestrator.core.run.connectivity import LinksBroken
 from orchestrator.core.run.events import Event, Launched, NodeConcluded, Progressed, RankStarted
 from orchestrator.core.run.machine import step
-from orchestrator.engine.network.link_watchdog import LinkWatch
-from orchestrator.parsing.replies.reach_records import Dialled
+from orchestrator.engine.network.link_watchdog import LinkWatchdog
+from orchestrator.parsing.replies.reach_records import TcpResult
 from tests.core.world import World, request
 
 LIMIT_S = 15.0
 NAMES = ("a", "b", "c")
-TIMED_OUT = Dialled(ok=False, error="timed out")
+TIMED_OUT = TcpResult(ok=False, error="timed out")
 
 
 class Time:
@@ -39,7 +39,7 @@ class Time:
 class Node:
     """A node whose port tells who it is; ``faults`` are shared."""
 
-    def __init__(self, name: str, faults: dict[Link, Dialled]) -> None:
+    def __init__(self, name: str, faults: dict[Link, TcpResult]) -> None:
         self.name = name
         self.broken = False
         self.mute = False
@@ -49,13 +49,13 @@ class Node:
     async def listen(self) -> int:
         return 1000 + NAMES.index(self.name)
 
-    async def dial(self, targets: Sequence[tuple[str, int]], timeout_s: float) -> list[Dialled]:
+    async def dial(self, targets: Sequence[tuple[str, int]], timeout_s: float) -> list[TcpResult]:
         del timeout_s
         if self.mute:
             raise AgentTimeout("no answer", id="OR-AGENT-TIMEOUT")
         self.dialled += len(targets)
         ends = [NAMES[port - 1000] for _, port in targets]
-        return [self._faults.get((self.name, end), Dialled(ok=True)) for end in ends]
+        return [self._faults.get((self.name, end), TcpResult(ok=True)) for end in ends]
 
 
 def up(action: Action) -> Sequence[Event]:
@@ -76,10 +76,10 @@ class Run:
         assert not world.state.halted
         self.state = world.state
         self.time = Time()
-        self.faults: dict[Link, Dialled] = {}
+        self.faults: dict[Link, TcpResult] = {}
         self.nodes = {name: Node(name, self.faults) for name in NAMES}
         self.told: list[Event] = []
-        self.watch = LinkWatch(self.state, self.time, self.told.append, lambda: self.nodes)
+        self.watch = LinkWatchdog(self.state, self.time, self.told.append, lambda: self.nodes)
 
     def hear(self, *events: Event) -> None:
         for event in events:
@@ -149,7 +149,7 @@ async def test_whoever_refuses_is_there(error: str) -> None:
     """An agent that was replaced does not listen any more."""
     run = Run()
     await run.wait(9)
-    run.faults["a", "b"] = Dialled(ok=False, error=error)
+    run.faults["a", "b"] = TcpResult(ok=False, error=error)
     await run.wait(LIMIT_S * 3)
     assert run.told == []
 

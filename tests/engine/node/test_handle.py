@@ -16,8 +16,8 @@ from orchestrator.core.base.errors import BusyError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.run.actions import Stop, Sweep
 from orchestrator.core.run.events import Event, Launched, Swept
-from orchestrator.engine.action_runner import Hands
-from orchestrator.engine.node.handle import NodeHand
+from orchestrator.engine.action_runner import ActionRunner
+from orchestrator.engine.node.handle import NodeHandle
 from orchestrator.engine.node.lease_renewal import FENCED
 from orchestrator.engine.support.context import RunContext
 from tests.core.world import World, request
@@ -65,9 +65,11 @@ async def test_a_stop_waits_for_the_launch_that_is_under_way(tmp_path: Path) -> 
         dial=agent.dial,  # type: ignore[arg-type]
     )
     (spec,) = world.state.request.cluster.workers
-    hand = NodeHand(spec, context, world.state, told.append)
+    hand = NodeHandle(spec, context, world.state, told.append)
 
-    launch = asyncio.create_task(hand.launch(world.state.plan.head, None, independent=False))
+    launch = asyncio.create_task(
+        hand.launch(world.state.plan.head, None, independent=False, facts=None)
+    )
     await settled()
     stop = asyncio.create_task(hand.stop(5.0))
     await settled()
@@ -107,7 +109,7 @@ async def test_what_our_own_sweep_overtook_is_not_somebody_elses(
         observers=[],
         dial=Refusing().dial,  # type: ignore[arg-type]
     )
-    hands = Hands(context, told.append)
+    hands = ActionRunner(context, told.append)
     if swept:
         hands.perform(Sweep(node="a"), world.state)
         await settled()

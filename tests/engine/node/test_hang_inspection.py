@@ -82,9 +82,9 @@ async def test_no_answer_is_an_answer_only_while_the_link_lives(tmp_path: Path) 
     "outcome,words",
     [
         (AgentError("unknown operation 'inspect'", id="OR-AGENT-REQUEST"), "unknown operation"),
-        (reply({"ranks": "none"}), "makes no sense"),
-        (reply({"ranks": []}, **{"../evil": b"x"}), "makes no sense"),
-        (Reply(fields={}), "makes no sense"),
+        (reply({"ranks": "none"}), "is invalid"),
+        (reply({"ranks": []}, **{"../evil": b"x"}), "is invalid"),
+        (Reply(fields={}), "is invalid"),
     ],
 )
 async def test_an_agent_that_refuses_or_lies_is_told_as_such(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import RunFailed
-from orchestrator.engine.node.collect_outputs import parse_outputs
 from orchestrator.engine.node.log_stream import BadStream, Spool, rank_of
+from orchestrator.parsing.replies.output_listing import parse_listing
 
 GOOD = {"path": "a/b.bin", "bytes": 3, "sha256": "0" * 64}
 
@@ -22,7 +22,7 @@ def listing(**changed: object) -> bytes:
 
 
 def test_a_listing_is_read() -> None:
-    (output,) = parse_outputs("n1", listing())
+    (output,) = parse_listing("n1", listing()).files
     assert (output.path, output.bytes) == ("a/b.bin", 3)
 
 
@@ -52,7 +52,7 @@ def test_a_listing_is_read() -> None:
 def test_a_listing_that_lies_is_refused(payload: bytes) -> None:
     """Paths that leave the folder, sizes that are none, shapes that are wrong."""
     with pytest.raises(RunFailed, match="list of outputs"):
-        parse_outputs("n1", payload)
+        parse_listing("n1", payload)
 
 
 @pytest.fixture

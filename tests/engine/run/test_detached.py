@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 
 from tests.hosts.processes import Here, launch_held, remains
-from tests.hosts.running import Desk, measured, wait_until
+from tests.hosts.running import Desk, wait_until
+from tests.time_limits import assert_within, communicate, scaled
+
+pytestmark = pytest.mark.processes
 
 HERE = Here()
 
@@ -54,7 +57,7 @@ def test_the_foreground_returns_when_the_ranks_run(tidy: Desk, run: str) -> None
     """The id on stdout, what comes next on stderr; nothing of ours holds the caller's pipes."""
     began = time.monotonic()
     done = tidy.command(*words(tidy, run, "stay"))
-    measured("run --detach: back", time.monotonic() - began, 20)
+    assert_within("run --detach: back", time.monotonic() - began, 20)
     assert (done.returncode, done.stdout) == (0, f"{run}\n"), done.stderr
     for verb in (f"attach {run}", f"logs -f {run}", f"stop {run}"):
         assert f"orchestrate {verb}" in done.stderr
@@ -145,7 +148,7 @@ def test_a_signal_before_the_ranks_run(tidy: Desk, run: str, number: int) -> Non
         wait_until("n1 is up", lambda: journal.exists() and b"RankStarted" in journal.read_bytes())
         process.send_signal(number)
         wait_until("passed on", lambda: b"StopRequested" in journal.read_bytes())
-    out, err = process.communicate(timeout=60)
+    out, err = communicate(process, 60)
     last = json.loads(out.splitlines()[-1])
     assert (process.returncode, last["status"]) == (128 + number, "stopped"), err
     assert not remains(HERE, run)
@@ -166,7 +169,7 @@ def test_a_coordinator_that_dies_at_once(tidy: Desk, run: str) -> None:
         env=tidy.environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
     )
     assert done.returncode == 75

@@ -8,8 +8,13 @@ import resource
 import signal
 import time
 
+import pytest
+
 from tests.hosts.processes import Here, children, launch_held, remains
-from tests.hosts.running import Desk, Job, measured
+from tests.hosts.running import Desk, Job, budgets
+from tests.time_limits import Measured
+
+pytestmark = pytest.mark.processes
 
 HERE = Here()
 
@@ -37,7 +42,7 @@ def test_killed_agents_cost_no_byte(desk: Desk) -> None:
     assert not remains(HERE, job.run)
 
 
-def test_a_killed_supervisor_is_named(desk: Desk) -> None:
+def test_a_killed_supervisor_is_named(desk: Desk, measured: Measured) -> None:
     """Its node is the cause; what it left running is ended and verified on both nodes."""
     job = desk.start("rank.py", "stay")
     job.wait_for_line("ready", 2)
@@ -52,9 +57,9 @@ def test_a_killed_supervisor_is_named(desk: Desk) -> None:
     assert not remains(HERE, job.run)
 
 
-def test_a_stopped_rank_is_ended(desk: Desk) -> None:
+def test_a_stopped_rank_is_ended(desk: Desk, measured: Measured) -> None:
     """A rank under SIGSTOP answers no TERM; it is ended all the same."""
-    job = desk.start("rank.py", "stay", options=["--budget", "grace=1"])
+    job = desk.start("rank.py", "stay", options=budgets(grace=1))
     job.wait_for_line("ready", 2)
     os.kill(job.events("RankStarted", rank=1)[0]["pid"], signal.SIGSTOP)
     at = job.interrupt()
@@ -99,7 +104,7 @@ def test_a_run_that_takes_too_long_is_ended(desk: Desk) -> None:
     assert not remains(HERE, job.run)
 
 
-def test_the_third_interrupt_leaves_at_once(desk: Desk) -> None:
+def test_the_third_interrupt_leaves_at_once(desk: Desk, measured: Measured) -> None:
     """A launch hangs: the third Ctrl-C does not wait, and tells what finishes the job."""
     run = desk.next_run
     with launch_held(HERE, "here", str(desk.node(run) / "n2")):
@@ -110,7 +115,7 @@ def test_the_third_interrupt_leaves_at_once(desk: Desk) -> None:
             job.wait_for("StopRequested", count)
         at = job.interrupt()
         ending = job.end()
-        measured("third Ctrl-C: left", time.monotonic() - at, 10)
+        measured("third Ctrl-C: left", time.monotonic() - at, 3)
     assert ending.code == 130
     assert f"orchestrate stop {run}" in ending.err
     assert desk.command("stop", run).returncode == 0

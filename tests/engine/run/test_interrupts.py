@@ -16,6 +16,9 @@ import pytest
 from tests.hosts.processes import Here, remains
 from tests.hosts.running import Desk, wait_until
 from tests.hosts.terminal import CTRL_C, CTRL_S, on_terminal
+from tests.time_limits import Deadline, communicate, scaled, wait_for_exit
+
+pytestmark = pytest.mark.processes
 
 HERE = Here()
 CHATTY = """
@@ -81,7 +84,7 @@ def test_the_reader_of_stdout_leaves(desk: Desk) -> None:
         assert json.loads(process.stdout.readline())["type"] == "event"
         process.stdout.close()
         err = process.stderr.read()
-        assert process.wait(60) == 0
+        assert wait_for_exit(process, 60) == 0
     assert err == ""
     assert result_of(desk, run)["status"] == "succeeded"
     assert desk.log(run, "n1", "rank-0.out").count(b"\n") == 40_000
@@ -94,7 +97,7 @@ def test_a_reader_that_does_not_read(desk: Desk) -> None:
     process = desk.popen(*words(desk, run, "chatty.py", options=("--json", "--follow")))
     result = desk.folder(run) / "result.json"
     wait_until("the result", result.exists, 60)
-    out, err = process.communicate(timeout=30)
+    out, err = communicate(process, 30)
     assert (process.returncode, err) == (0, "")
     *events, last = map(json.loads, out.splitlines())
     assert last == {**result_of(desk, run), "type": "result"}
@@ -128,7 +131,7 @@ def test_closed_standard_streams(desk: Desk, closed: str) -> None:
         cwd=desk.project,
         env=desk.environment(),
         capture_output=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -173,8 +176,8 @@ def test_a_fourth_request_ends_whatever_hangs(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        deadline = time.monotonic() + 10
-        while process.poll() is None and time.monotonic() < deadline:
+        deadline = Deadline(10)
+        while process.poll() is None and not deadline.passed:
             process.send_signal(signal.SIGINT)
             time.sleep(0.05)
         process.kill()

@@ -21,7 +21,7 @@ from orchestrator.core.run.events import (
 )
 from orchestrator.core.run.evidence import Inspected, Inspection, RankEvidence, Stalled
 from orchestrator.core.run.machine import step
-from orchestrator.engine.progress_watchdog import STARTUP_S, Pulse
+from orchestrator.engine.progress_watchdog import STARTUP_S, ProgressWatchdog
 from tests.core.world import World, request
 
 LIMIT_S = 60.0
@@ -60,7 +60,7 @@ class Run:
         self.broken: set[str] = set()
         self.told: list[Stalled] = []
         self.actions: list[Action] = []
-        self.pulse = Pulse(self.state, self.time, self._tell, lambda: self.broken)
+        self.pulse = ProgressWatchdog(self.state, self.time, self._tell, lambda: self.broken)
 
     def _tell(self, event: Event) -> None:
         assert isinstance(event, Stalled)

@@ -20,8 +20,8 @@ from orchestrator.adapters.rounds.parameter_files import Vector
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import RunFailed
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.model.checks import Finding
-from orchestrator.core.model.comm_modes import BETWEEN_NODES, Fall
+from orchestrator.core.model.checks import NodeFinding
+from orchestrator.core.model.comm_modes import BETWEEN_NODES, Fallback
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.workload import Shape, Workload
 from orchestrator.core.planning.planning import plan
@@ -31,6 +31,7 @@ from orchestrator.engine.sharing import diloco as averaging
 from orchestrator.engine.sharing.rank_exchange import Exchange
 from orchestrator.engine.support.context import RunContext
 from tests.core.world import facts, request
+from tests.time_limits import scaled
 
 VALUES, STEPS, EVERY = 700, 6, 2
 WITHIN_S = 20.0
@@ -79,10 +80,10 @@ class Bench:
         )
         asked = request(*names, workload=workload)
         findings = {
-            name: Finding(facts=facts(name), interpreter="python", modules={"torch": "2"})
+            name: NodeFinding(facts=facts(name), interpreter="python", modules={"torch": "2"})
             for name in names
         }
-        falls = [Fall(rung=rung, reason="cut", seconds=0.0) for rung in BETWEEN_NODES]
+        falls = [Fallback(rung=rung, reason="cut", seconds=0.0) for rung in BETWEEN_NODES]
         planned = plan(asked, findings, {}, falls=falls)
         assert isinstance(planned, Plan)
         self.plan = planned
@@ -204,7 +205,7 @@ class Node:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WITHIN_S):
+    async with asyncio.timeout(scaled(WITHIN_S)):
         while not holds():  # noqa: ASYNC110 - what is waited for are files
             await asyncio.sleep(0.01)
 
@@ -348,7 +349,7 @@ async def test_a_node_with_other_settings_ends_the_training_with_the_reason(benc
     async with bench.coordinator() as work:
         for node in bench.nodes:
             assert "n1 and n2 have different rows" in (await node.words(1))["why"]
-        with pytest.raises(RunFailed, match="cannot go on"):
+        with pytest.raises(RunFailed, match="cannot continue"):
             await work
 
 

@@ -8,9 +8,9 @@ from typing import cast
 
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.sharing.leases import Worker
-from orchestrator.engine.sharing.lease_sender import Feeder, Word
+from orchestrator.engine.sharing.lease_sender import LeaseSender, Message
 from orchestrator.engine.sharing.rank_exchange import Exchange
-from orchestrator.parsing.replies.sample_records import Took
+from orchestrator.parsing.replies.sample_records import LeaseAck
 
 WHO: Worker = ("n1", 3)
 
@@ -37,13 +37,13 @@ class Both:
     def __init__(self) -> None:
         self.street = Street()
         self.cut: list[Worker] = []
-        self.feeder = Feeder(cast("Exchange", self.street), self._cut_off)
+        self.feeder = LeaseSender(cast("Exchange", self.street), self._cut_off)
 
     def _cut_off(self, who: Worker, why: str) -> None:
         assert "no sign of life" in why
         self.cut.append(who)
 
-    async def send(self, *words: Word) -> None:
+    async def send(self, *words: Message) -> None:
         for word in words:
             self.feeder.send(WHO, word)
         for _ in range(50):
@@ -51,25 +51,25 @@ class Both:
         self.feeder.check()
 
 
-A, B, C = (Word(name, name.encode(), (number,)) for number, name in enumerate("abc"))
+A, B, C = (Message(name, name.encode(), (number,)) for number, name in enumerate("abc"))
 
 
 async def test_words_arrive_in_order() -> None:
     """Numbers from 1, one after the other; what was acknowledged is nobody's concern any more."""
     both = Both()
     await both.send(A, B)
-    assert both.feeder.took(WHO, Took(1, "a", (0,))) == ([], ())
+    assert both.feeder.took(WHO, LeaseAck(1, "a", (0,))) == ([], ())
     await both.send(C)
 
     assert both.street.fed == [(1, b"a"), (2, b"b"), (3, b"c")]
-    assert both.feeder.took(WHO, Took(2, "b", (1,))) == ([], ())
-    assert both.feeder.took(WHO, Took(3, "c", (2,))) == ([], ())
+    assert both.feeder.took(WHO, LeaseAck(2, "b", (1,))) == ([], ())
+    assert both.feeder.took(WHO, LeaseAck(3, "c", (2,))) == ([], ())
 
 
 async def test_after_a_takeover_numbers_go_on() -> None:
     """They follow what the worker has acknowledged to whomever."""
     both = Both()
-    assert both.feeder.took(WHO, Took(7, "old", (4, 5))) == ([], (4, 5))
+    assert both.feeder.took(WHO, LeaseAck(7, "old", (4, 5))) == ([], (4, 5))
     await both.send(A)
     assert both.street.fed == [(8, b"a")]
 
@@ -80,7 +80,7 @@ async def test_a_feed_of_an_earlier_coordinator_may_be_first() -> None:
     """
     both = Both()
     await both.send(A)
-    assert both.feeder.took(WHO, Took(1, "old", (9,))) == ([A], (9,))
+    assert both.feeder.took(WHO, LeaseAck(1, "old", (9,))) == ([A], (9,))
     await both.send(A)
     assert both.street.fed[-1] == (2, b"a")
 

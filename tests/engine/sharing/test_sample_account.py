@@ -21,9 +21,9 @@ from orchestrator.core.run.events import Event
 from orchestrator.core.run.state import RunState
 from orchestrator.core.sharing.leases import Worker
 from orchestrator.core.verdict.result import Result
-from orchestrator.engine.sharing.sample_account import MAX_COMPLAINTS, WorkAccount, configuration
+from orchestrator.engine.sharing.sample_account import MAX_COMPLAINTS, SampleAccount, configuration
 from orchestrator.engine.support.context import RunContext
-from orchestrator.parsing.replies.sample_records import Took, sample_line
+from orchestrator.parsing.replies.sample_records import LeaseAck, sample_line
 
 HERE: Worker = ("n1", 0)
 
@@ -59,13 +59,13 @@ class Desk:
         )
         self.folder = RunFolder(root / "r")
         self.folder.create()
-        self.took: list[tuple[Worker, Took]] = []
+        self.took: list[tuple[Worker, LeaseAck]] = []
 
-    def account(self, attempt: int = 1) -> WorkAccount:
+    def account(self, attempt: int = 1) -> SampleAccount:
         context = RunContext(
             request=self.request, snapshot=None, folder=self.folder, observers=[self.notes]
         )
-        return WorkAccount(
+        return SampleAccount(
             context,
             self.request,
             self.samples,

@@ -13,7 +13,8 @@ from virtual_hosts_lib.hosts import VirtualHosts
 from tests.architecture.source import ROOT
 from tests.hosts.processes import remains
 from tests.hosts.promises import clean, go_on
-from tests.hosts.running import Desk, measured, wait_until
+from tests.hosts.running import Desk, budgets, wait_until
+from tests.time_limits import Measured
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]
 
@@ -52,13 +53,13 @@ def until_renewed(leases: Sequence[Path]) -> float:
 
 
 def test_our_clock_is_off_by_an_hour_and_jumps(
-    desk: Desk, hosts: VirtualHosts, clock: Path
+    desk: Desk, hosts: VirtualHosts, clock: Path, measured: Measured
 ) -> None:
     """Back by two hours and forth by three: leases last as long as they should, no node is lost,
     nothing is taken for a hang.
     """
     env = {"PYTHONPATH": f"{clock.parent}{os.pathsep}{ROOT}"}
-    options = ["--budget", "lease=4", "--budget", "hang=30"]
+    options = budgets(lease=4, hang=30)
     job = desk.start("rank.py", "wait", options=options, env=env)
     job.wait_for_line("ready", 3)
     assert job.records[0]["time"] > time.time() + 3000

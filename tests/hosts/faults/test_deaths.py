@@ -16,8 +16,9 @@ from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.processes import kill_rank, look
 from tests.hosts.promises import clean, go_on, honest
-from tests.hosts.running import Desk, measured, wait_until
+from tests.hosts.running import Desk, wait_until
 from tests.hosts.surviving import release
+from tests.time_limits import Measured
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]
 
@@ -40,7 +41,7 @@ time.sleep(120)
 """
 
 
-def test_a_rank_that_aborts(desk: Desk, hosts: VirtualHosts) -> None:
+def test_a_rank_that_aborts(desk: Desk, hosts: VirtualHosts, measured: Measured) -> None:
     """SIGABRT, as NCCL's watchdog ends it."""
     job = desk.start("rank.py", "last-words")
     job.wait_for_line("ready", 2)
@@ -85,7 +86,9 @@ def oom_kills(group: Path) -> int:
     return next(int(row[1]) for row in rows if row[0] == "oom_kill")
 
 
-def test_a_rank_that_the_kernel_kills_for_its_memory(desk: Desk, hosts: VirtualHosts) -> None:
+def test_a_rank_that_the_kernel_kills_for_its_memory(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """The OOM killer's KILL, of a rank whose control group is too small."""
     desk.script("hungry.py", HUNGRY)
     with memory_group(f"hungry-{os.getpid()}") as group:
@@ -117,7 +120,7 @@ def outside(hosts: VirtualHosts, name: str, pid: int) -> int:
     raise AssertionError(f"no process {pid} in {name}")
 
 
-def test_a_killed_supervisor(desk: Desk, hosts: VirtualHosts) -> None:
+def test_a_killed_supervisor(desk: Desk, hosts: VirtualHosts, measured: Measured) -> None:
     """Its ranks end with it; the node is named, and another run there goes on."""
     other = desk.start("rank.py", "wait")
     other.wait_for_line("ready", 3)
@@ -135,7 +138,7 @@ def test_a_killed_supervisor(desk: Desk, hosts: VirtualHosts) -> None:
     go_on(hosts, other)
 
 
-def test_a_node_that_reboots(desk: Desk, hosts: VirtualHosts) -> None:
+def test_a_node_that_reboots(desk: Desk, hosts: VirtualHosts, measured: Measured) -> None:
     """It comes back under its name with another boot id and knows nothing of the ranks: named, the
     others stopped; the same command then works.
     """
@@ -143,9 +146,8 @@ def test_a_node_that_reboots(desk: Desk, hosts: VirtualHosts) -> None:
     job.wait_for_line("ready", 3)
     at = time.time()
     hosts.reboot("vh2")
-    back_s = time.time() - at
     ending = job.end()
-    measured(f"rebooted in {back_s:.1f} s: over", ending.at - at, 40)
+    measured("a node that rebooted: over", ending.at - at, 40)
     cause = honest(desk, job, ending)
     assert cause["node"] == "vh2"
     assert ending.states["vh1"] == ending.states["vh3"] == "stopped"

@@ -19,23 +19,37 @@ from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, Kept, drills, targets
+from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, PromiseKept, drills, targets
 from orchestrator.core.verdict.result import Status
 from orchestrator.engine.drills.drill_job import sleeping
 from orchestrator.engine.drills.drill_series import Ending, perform
 from orchestrator.engine.support.interrupts import Interrupts
 from tests.hosts.processes import look
-from tests.hosts.running import Desk, measured, wait_until
+from tests.hosts.running import Desk, wait_until
+from tests.time_limits import Measured, assert_within, budget, scaled, slowdown
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(240)]
 
-# Shorter than a user's: only the waiting is shortened, not what is promised beyond it.
-LIMITS = DrillLimits(hang_s=3.0, lease_s=2.0, grace_s=1.0)
-QUICK = {drill.name: drill for drill in drills(LIMITS)}
-QUICK |= {n: replace(QUICK[n], lines=20) for n in ("stop-agent", "drop-link")}
-QUICK["kill-coordinator"] = replace(QUICK["kill-coordinator"], lines=30)
+LINES = {"stop-agent": 20, "drop-link": 20, "kill-coordinator": 30}
 ALL_S = 120.0
 REFUSE = "-p tcp --dport 22 -j REJECT --reject-with tcp-reset".split()
+
+
+@pytest.fixture
+def quick() -> dict[str, Drill]:
+    """Shorter than a user's: the waiting is shortened, not what is promised beyond it."""
+    limits = DrillLimits(hang_s=budget(3.0), lease_s=budget(2.0), grace_s=1.0)
+    found = drills(limits)
+    return {drill.name: replace(drill, lines=LINES.get(drill.name, drill.lines)) for drill in found}
+
+
+def with_limits(drill: Drill, factor: float) -> Drill:
+    """The drill with all times that it promises so many times as long."""
+    promises = (
+        promise if promise.limit_s is None else replace(promise, limit_s=promise.limit_s * factor)
+        for promise in drill.promises
+    )
+    return replace(drill, promises=tuple(promises))
 
 
 class Heard:
@@ -84,25 +98,35 @@ def runs_here(desk: Desk) -> list[Path]:
     return [path for path in (desk.home / "runs").glob("*") if path.is_dir()]
 
 
-def test_every_promise_is_kept(desk: Desk, hosts: VirtualHosts) -> None:
+def test_every_promise_is_kept(
+    desk: Desk, hosts: VirtualHosts, quick: dict[str, Drill], measured: Measured
+) -> None:
     """All drills on three hosts; nothing is left there, nothing here."""
     began = time.monotonic()
-    ending = drilled(desk, list(QUICK.values()))
+    grown = slowdown()
+    ending = drilled(desk, [with_limits(drill, grown) for drill in quick.values()])
     sys.stdout.writelines(map(told, ending.outcomes))
-    assert {o.drill.name: o.verdict for o in ending.outcomes} == dict.fromkeys(QUICK, Kept.KEPT)
+    assert {o.drill.name: o.verdict for o in ending.outcomes} == dict.fromkeys(
+        quick, PromiseKept.KEPT
+    )
     assert ending.exit_code is ExitCode.DONE
     assert left_on(hosts) == {}
     assert runs_here(desk) == []
-    measured("all drills", time.monotonic() - began, ALL_S)
+    for outcome in ending.outcomes:
+        for judged in outcome.judged:
+            if judged.seconds is not None and judged.promise.limit_s is not None:
+                what = f"drill {outcome.drill.name}: {judged.promise.text}"
+                measured(what, judged.seconds, judged.promise.limit_s / grown)
+    assert_within("all drills", time.monotonic() - began, ALL_S)
 
 
-def test_a_promise_that_is_not_kept_is_told(desk: Desk, hosts: VirtualHosts) -> None:
+def test_a_promise_that_is_not_kept_is_told(
+    desk: Desk, hosts: VirtualHosts, quick: dict[str, Drill]
+) -> None:
     """With limits of nothing the very same run breaks its promises: exit 1, its folder is kept."""
-    drill = QUICK["interrupt"]
-    strict = tuple(p if p.limit_s is None else replace(p, limit_s=0.0) for p in drill.promises)
-    ending = drilled(desk, [replace(drill, promises=strict)])
+    ending = drilled(desk, [with_limits(quick["interrupt"], 0.0)])
     (outcome,) = ending.outcomes
-    assert [judged.verdict for judged in outcome.judged] == [Kept.BROKEN, Kept.KEPT]
+    assert [judged.verdict for judged in outcome.judged] == [PromiseKept.BROKEN, PromiseKept.KEPT]
     assert ending.exit_code is ExitCode.RUN_FAILED
     assert runs_here(desk) == [Path(outcome.folder)]
     result = read_result(RunFolder(Path(outcome.folder)))
@@ -118,7 +142,7 @@ def refuse(hosts: VirtualHosts) -> Iterator[Callable[[str], None]]:
 
     def rule(name: str, action: str) -> None:
         argv = hosts.exec_argv(name, ["iptables", action, "INPUT", *REFUSE])
-        subprocess.run(argv, check=True, timeout=20)
+        subprocess.run(argv, check=True, timeout=scaled(20))
 
     def begin(name: str) -> None:
         rule(name, "-I")
@@ -130,11 +154,11 @@ def refuse(hosts: VirtualHosts) -> Iterator[Callable[[str], None]]:
 
 
 def test_a_host_that_is_lost_meanwhile_is_no_traceback(
-    desk: Desk, hosts: VirtualHosts, refuse: Callable[[str], None]
+    desk: Desk, hosts: VirtualHosts, quick: dict[str, Drill], refuse: Callable[[str], None]
 ) -> None:
     """The drill that it spoils is broken, the rest is not run, and the exit code is 4."""
-    budgets = replace(QUICK["stop-agent"].budgets, silence_s=2.0, lease_s=2.0)
-    spoiled = replace(QUICK["stop-agent"], budgets=budgets, lines=40)
+    budgets = replace(quick["stop-agent"].budgets, silence_s=budget(2.0), lease_s=budget(2.0))
+    spoiled = replace(quick["stop-agent"], budgets=budgets, lines=40)
     logs = desk.home / "runs"
 
     def lose() -> None:
@@ -147,11 +171,17 @@ def test_a_host_that_is_lost_meanwhile_is_no_traceback(
 
     losing = threading.Thread(target=lose)
     losing.start()
-    ending = drilled(desk, [spoiled, QUICK["interrupt"]])
-    losing.join(10)
+    ending = drilled(desk, [spoiled, quick["interrupt"]])
+    losing.join(scaled(10))
     first, second = ending.outcomes
-    assert (first.node, first.verdict, second.verdict) == ("vh3", Kept.BROKEN, Kept.NOT_RUN)
-    assert {judged.promise.name for judged in first.judged if judged.verdict is Kept.BROKEN} == {
+    assert (first.node, first.verdict, second.verdict) == (
+        "vh3",
+        PromiseKept.BROKEN,
+        PromiseKept.NOT_RUN,
+    )
+    assert {
+        judged.promise.name for judged in first.judged if judged.verdict is PromiseKept.BROKEN
+    } == {
         "logs",
         "nothing-left",
     }

@@ -12,8 +12,9 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.processes import remains
-from tests.hosts.running import Desk, Ending, Job, measured
+from tests.hosts.running import Desk, Ending, Job
 from tests.hosts.surviving import SCRIPT, STEPS, Work, faults, release
+from tests.time_limits import Measured, scaled
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(180)]
 
@@ -60,11 +61,11 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     root = tmp_path / "disk"
     root.mkdir(mode=0o700)
     mounted = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(root)]
-    subprocess.run(mounted, check=True, timeout=10)
+    subprocess.run(mounted, check=True, timeout=scaled(10))
     try:
         yield Disk(root)
     finally:
-        subprocess.run(["umount", "-l", str(root)], check=True, timeout=10)
+        subprocess.run(["umount", "-l", str(root)], check=True, timeout=scaled(10))
 
 
 @pytest.fixture
@@ -101,7 +102,9 @@ def test_before_the_run(desk: Desk, disk: Disk) -> None:
     assert not list(desk.home.glob("runs/[!.]*"))
 
 
-def test_in_mid_run_then_resumed(desk: Desk, hosts: VirtualHosts, disk: Disk) -> None:
+def test_in_mid_run_then_resumed(
+    desk: Desk, hosts: VirtualHosts, disk: Disk, measured: Measured
+) -> None:
     """The ranks are ended at once, long before their lease; afterwards the run goes on from its
     checkpoints to the result that it would have had.
     """
@@ -121,7 +124,9 @@ def test_in_mid_run_then_resumed(desk: Desk, hosts: VirtualHosts, disk: Disk) ->
     assert not [fault for fault in found if not fault.startswith(swept_again)]
 
 
-def test_logs_that_fill_the_disk_then_resumed(desk: Desk, hosts: VirtualHosts, disk: Disk) -> None:
+def test_logs_that_fill_the_disk_then_resumed(
+    desk: Desk, hosts: VirtualHosts, disk: Disk, measured: Measured
+) -> None:
     """A log that cannot be stored ends the run; what is here is a prefix of what was written, and
     after `resume` it is all of it, and another attempt succeeds.
     """
@@ -138,7 +143,7 @@ def test_logs_that_fill_the_disk_then_resumed(desk: Desk, hosts: VirtualHosts, d
     for path in disk.root.rglob("*.out"):
         assert kept(hosts, job, path).startswith(path.read_bytes())
     grown = ["mount", "-o", "remount,size=64m", str(disk.root)]
-    subprocess.run(grown, check=True, timeout=10)
+    subprocess.run(grown, check=True, timeout=scaled(10))
     again = desk.resume(job.run)
     assert again.end().code == 0, again.err
     logs = list(disk.root.rglob("*.out"))

@@ -15,7 +15,8 @@ from virtual_hosts_lib.state import Options
 from tests.hosts.conftest import RaiseHosts
 from tests.hosts.processes import kill_rank, remains
 from tests.hosts.promises import clean
-from tests.hosts.running import RANK, Desk, Ending, Job, measured, open_desk, wait_until
+from tests.hosts.running import RANK, Desk, Ending, Job, budgets, open_desk, wait_until
+from tests.time_limits import Measured
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(180)]
 
@@ -92,7 +93,9 @@ def until_renewed(lease: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["agent", "sync"])
-def test_a_full_disk_before_launch(desk: Desk, hosts: VirtualHosts, moment: str) -> None:
+def test_a_full_disk_before_launch(
+    desk: Desk, hosts: VirtualHosts, moment: str, measured: Measured
+) -> None:
     """Whether the agent or the code finds no room: the node is named and what to do, and once
     there is space the same command works.
     """
@@ -117,7 +120,9 @@ def test_a_read_only_disk(desk: Desk, hosts: VirtualHosts) -> None:
     assert "Read-only file system" in refused(job, ending, hosts)
 
 
-def test_a_rank_that_fails_because_the_disk_is_full(desk: Desk, hosts: VirtualHosts) -> None:
+def test_a_rank_that_fails_because_the_disk_is_full(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """Its own last words are the cause: room for them, and for our records, was set aside."""
     job = desk.start("flood.py", "fail")
     until_full(hosts, job)
@@ -133,11 +138,13 @@ def test_a_rank_that_fails_because_the_disk_is_full(desk: Desk, hosts: VirtualHo
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_a_run_on_a_full_disk_can_be_ended(desk: Desk, hosts: VirtualHosts, how: str) -> None:
+def test_a_run_on_a_full_disk_can_be_ended(
+    desk: Desk, hosts: VirtualHosts, how: str, measured: Measured
+) -> None:
     """Leases are renewed, a dead rank is noticed, Ctrl-C ends it, all verified: nothing of that
     needs more space than there is.
     """
-    job = desk.start("flood.py", "stay", options=["--budget", "lease=4"])
+    job = desk.start("flood.py", "stay", options=budgets(lease=4))
     until_full(hosts, job)
     until_renewed(share(hosts, job) / "attempt-1/lease")
     until_renewed(share(hosts, job) / "attempt-1/lease")

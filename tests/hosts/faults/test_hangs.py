@@ -10,7 +10,8 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.processes import kill_rank, remains
-from tests.hosts.running import Desk, Ending, Job, measured, wait_until
+from tests.hosts.running import Desk, Ending, Job, budgets, wait_until
+from tests.time_limits import Measured
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(180)]
 
@@ -46,7 +47,7 @@ for step in range(100_000):
 def start(desk: Desk, *words: str, launcher: str = "torchrun") -> Job:
     """The training job on all hosts, once every rank has made progress."""
     desk.script("train.py", TRAIN)
-    options = ["--budget", f"hang={HANG_S:g}"]
+    options = budgets(hang=HANG_S)
     job = desk.start("train.py", *words, options=options, launcher=launcher)
     for rank in range(3):
         job.wait_for("Progressed", rank=rank, within_s=90)
@@ -64,7 +65,7 @@ def hang(ending: Ending) -> dict[str, object]:
 
 @pytest.mark.parametrize("launcher", ["torchrun", "direct"])
 def test_a_frozen_rank_is_named_and_the_rest_is_stopped(
-    desk: Desk, hosts: VirtualHosts, launcher: str
+    desk: Desk, hosts: VirtualHosts, launcher: str, measured: Measured
 ) -> None:
     """SIGSTOP of one rank of an all-reduce job: node, rank and reason within seconds after the
     limit, the evidence in the run folder, nothing left on any host.
@@ -104,7 +105,7 @@ def test_work_without_a_hang_is_left_alone(desk: Desk, hosts: VirtualHosts) -> N
         "slow.py",
         "import time\nfor n in range(4):\n    print('line', n, flush=True)\n    time.sleep(1.5)\n",
     )
-    job, ending = desk.run("slow.py", options=["--budget", "hang=3"])
+    job, ending = desk.run("slow.py", options=budgets(hang=3))
     assert (ending.code, ending.result["status"]) == (0, "succeeded"), ending.err
     assert not job.events("Stalled")
 
@@ -116,14 +117,14 @@ def test_ranks_that_never_report_are_not_judged_unless_asked(
     desk.script("mute.py", "import time\nprint('begun', flush=True)\ntime.sleep(6)\n")
     _, ending = desk.run("mute.py", options=["--nodes", "vh1"])
     assert ending.code == 0, ending.err
-    _, ending = desk.run("mute.py", options=["--nodes", "vh1", "--budget", "hang=2"])
+    _, ending = desk.run("mute.py", options=["--nodes", "vh1", *budgets(hang=2)])
     assert hang(ending)["node"] == "vh1"
 
 
 def test_a_cut_of_ssh_is_no_hang(desk: Desk, hosts: VirtualHosts) -> None:
     """The ranks write on while nobody hears them, for twice the limit."""
     lines = 1200
-    options = ["--nodes", "vh2", "--budget", "hang=4"]
+    options = ["--nodes", "vh2", *budgets(hang=4)]
     job = desk.start("rank.py", "count", str(lines), options=options)
     job.wait_for_line("line 50 of rank 0", 1)
     hosts.cut_ssh("vh2")
@@ -139,7 +140,7 @@ def test_a_coordinator_that_was_stopped_itself_suspects_nobody(
     desk: Desk, hosts: VirtualHosts
 ) -> None:
     """A laptop that slept: what it did not hear meanwhile is no silence."""
-    job = desk.start("rank.py", "count", "1200", options=["--nodes", "vh1", "--budget", "hang=4"])
+    job = desk.start("rank.py", "count", "1200", options=["--nodes", "vh1", *budgets(hang=4)])
     job.wait_for_line("line 50 of rank 0", 1)
     job.process.send_signal(signal.SIGSTOP)
     time.sleep(9)  # the time that passes is what is tested

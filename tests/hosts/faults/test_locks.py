@@ -10,7 +10,8 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.processes import remains
-from tests.hosts.running import Desk, Job, measured
+from tests.hosts.running import Desk, Job
+from tests.time_limits import Measured, scaled
 
 pytestmark = pytest.mark.hosts
 
@@ -43,7 +44,7 @@ def gpus(desk: Desk, hosts: VirtualHosts) -> Iterator[None]:
 
 
 def _on(hosts: VirtualHosts, name: str, *argv: str) -> None:
-    subprocess.run(hosts.exec_argv(name, list(argv)), check=True, timeout=20)
+    subprocess.run(hosts.exec_argv(name, list(argv)), check=True, timeout=scaled(20))
 
 
 def go(hosts: VirtualHosts, job: Job) -> None:
@@ -53,7 +54,7 @@ def go(hosts: VirtualHosts, job: Job) -> None:
 
 
 def test_the_second_run_on_the_same_gpus_is_told_who_has_them(
-    desk: Desk, hosts: VirtualHosts, gpus: None
+    desk: Desk, hosts: VirtualHosts, gpus: None, measured: Measured
 ) -> None:
     """Exit 75 with the holder and since when; the first run is not disturbed."""
     first = desk.start("rank.py", "wait")

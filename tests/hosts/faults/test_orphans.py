@@ -11,7 +11,8 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.processes import look, remains
-from tests.hosts.running import Desk, Job, measured, wait_until
+from tests.hosts.running import Desk, Job, wait_until
+from tests.time_limits import Measured
 
 pytestmark = pytest.mark.hosts
 
@@ -60,7 +61,7 @@ def test_an_escaped_process_ends_with_its_run(desk: Desk, hosts: VirtualHosts, s
 
 
 def test_an_escaped_process_outlives_its_supervisor_but_not_the_run(
-    desk: Desk, hosts: VirtualHosts, script: str
+    desk: Desk, hosts: VirtualHosts, script: str, measured: Measured
 ) -> None:
     """The supervisor is killed, so that nothing but the control group knows of it."""
     mark = f"mark-{desk.next_run}"

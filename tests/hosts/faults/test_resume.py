@@ -17,7 +17,7 @@ from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.killing import Field
 from tests.hosts.processes import look, remains
-from tests.hosts.running import Desk, Ending, Job, measured, open_desk, wait_until
+from tests.hosts.running import Desk, Ending, Job, budgets, open_desk, wait_until
 from tests.hosts.surviving import (
     SCRIPT,
     STEPS,
@@ -31,6 +31,7 @@ from tests.hosts.surviving import (
     resumed,
     written,
 )
+from tests.time_limits import Measured, wait_for_exit
 
 pytestmark = pytest.mark.hosts
 
@@ -123,7 +124,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     ],
 )
 def test_killed_in_any_phase(
-    desk: Desk, short: Undisturbed, phase: str, moment: tuple[str, int]
+    desk: Desk, short: Undisturbed, phase: str, moment: tuple[str, int], measured: Measured
 ) -> None:
     """Result, logs, steps and artifacts are those of an undisturbed run, and nothing is left."""
     job = desk.start(SCRIPT, *SHORT.arguments)
@@ -139,7 +140,9 @@ def test_killed_in_any_phase(
     assert not any(again)
 
 
-def test_ranks_go_on_within_the_lease(desk: Desk, hosts: VirtualHosts, held: Undisturbed) -> None:
+def test_ranks_go_on_within_the_lease(
+    desk: Desk, hosts: VirtualHosts, held: Undisturbed, measured: Measured
+) -> None:
     """The same processes in the same attempt: whoever watches sees the log continue."""
     job = start(desk)
     before = pids(hosts, job.run)
@@ -157,7 +160,7 @@ def test_ranks_go_on_within_the_lease(desk: Desk, hosts: VirtualHosts, held: Und
 
 
 def test_a_second_attempt_after_the_lease(
-    desk: Desk, hosts: VirtualHosts, held: Undisturbed
+    desk: Desk, hosts: VirtualHosts, held: Undisturbed, measured: Measured
 ) -> None:
     """Ranks stop by themselves in time; the next attempt goes on from the checkpoints, with the
     secrets of the first one, which are on no disk.
@@ -167,7 +170,7 @@ def test_a_second_attempt_after_the_lease(
     desk.script(
         SCRIPT, STEPS.replace("import json", "import hashlib, json").replace('"from"', told)
     )
-    job = start(desk, "--budget", f"lease={LEASE_S:g}", "--env", "TOLD", env={"TOLD": secret})
+    job = start(desk, *budgets(lease=LEASE_S), "--env", "TOLD", env={"TOLD": secret})
     job.abandon()
     began = time.monotonic()
     wait_until("the ranks stopped", lambda: not remains(hosts, job.run), 20)
@@ -192,7 +195,7 @@ def test_a_second_attempt_after_the_lease(
 
 
 def test_a_job_that_ended_alone_is_collected(
-    desk: Desk, hosts: VirtualHosts, short: Undisturbed
+    desk: Desk, hosts: VirtualHosts, short: Undisturbed, measured: Measured
 ) -> None:
     """`--unattended continue`: nobody was there at its end, and nothing is missing; half a file
     that a killed coordinator left is gone. Afterwards `resume` changes nothing.
@@ -232,7 +235,9 @@ def test_killed_while_stopping_then_resumed_twice(
     assert (desk.folder(job.run) / "result.1.json").exists()
 
 
-def test_stop_in_place_of_a_dead_coordinator(desk: Desk, hosts: VirtualHosts) -> None:
+def test_stop_in_place_of_a_dead_coordinator(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """It ends the ranks and brings home what they wrote."""
     job = start(desk)
     job.abandon()
@@ -267,12 +272,12 @@ def test_attach_sees_one_run(desk: Desk, hosts: VirtualHosts) -> None:
 
 @pytest.mark.parametrize("phase", ["reach", "watch"])
 def test_a_coordinator_that_was_frozen_is_fenced(
-    desk: Desk, hosts: VirtualHosts, held: Undisturbed, phase: str
+    desk: Desk, hosts: VirtualHosts, held: Undisturbed, phase: str, measured: Measured
 ) -> None:
     """Another one took over meanwhile, on another machine, locks included: the old one leaves and
     harms nothing.
     """
-    options = ["--exclusive", "--budget", "lease=4"]
+    options = ["--exclusive", *budgets(lease=4)]
     job = desk.start(SCRIPT, *HELD.arguments, options=options)
     await_moment(job, "Reserved" if phase == "reach" else "RankStarted")
     job.interrupt(signal.SIGSTOP)
@@ -283,7 +288,7 @@ def test_a_coordinator_that_was_frozen_is_fenced(
     again.wait_for("RankStarted" if phase == "reach" else "Connected", 3)
     job.interrupt(signal.SIGCONT)
     began = time.monotonic()
-    assert job.process.wait(30) == 75, job.err
+    assert wait_for_exit(job.process, 30) == 75, job.err
     measured(f"coordinator frozen in phase {phase}: fenced, left", time.monotonic() - began, 10)
     assert f"another coordinator took run {job.run} over" in job.err
     release(hosts, job.run, HELD.nodes)
@@ -309,7 +314,7 @@ def test_a_node_without_power_meanwhile(desk: Desk, hosts: VirtualHosts, held: U
     """The run fails and names it; when it is back, another attempt brings home what its rank wrote
     meanwhile.
     """
-    job = start(desk, "--unattended", "continue", "--budget", "connect=3")
+    job = start(desk, "--unattended", "continue", *budgets(connect=3))
     job.abandon()
     hosts.unplug("vh3")
     _, ending = resumed(desk, job.run)
@@ -328,7 +333,9 @@ def test_a_node_without_power_meanwhile(desk: Desk, hosts: VirtualHosts, held: U
     held.check(desk.folder(job.run), again.end())
 
 
-def test_coordinators_killed_again_and_again(desk: Desk, hosts: VirtualHosts) -> None:
+def test_coordinators_killed_again_and_again(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """Rounds of `scripts/kill_loop` in which more than one coordinator may die: with a lease that
     soon runs out, with a long one, and with ranks that go on without a coordinator.
     """
@@ -336,4 +343,4 @@ def test_coordinators_killed_again_and_again(desk: Desk, hosts: VirtualHosts) ->
     for seed in ("ci/9", "ci/23", "ci/21"):
         outcome = field.play(seed)
         assert not outcome.faults, (seed, outcome)
-        measured(f"killed {outcome.phases}: resumed and over", outcome.seconds, RESUMED_S)
+        measured("killed again and again: resumed and over", outcome.seconds, RESUMED_S)

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.processes import remains
-from tests.hosts.running import Desk, Job, measured, wait_until
+from tests.hosts.running import Desk, Job, budgets, wait_until
 from tests.hosts.terminal import CTRL_C, CTRL_Z, Terminal, on_terminal
+from tests.time_limits import Measured
 
 pytestmark = pytest.mark.hosts
 
@@ -44,7 +46,7 @@ def unique(name: str) -> str:
     return f"{name}-{uuid.uuid4().hex}"
 
 
-def words(desk: Desk, run: str, *job: str, options: tuple[str, ...] = ()) -> list[str]:
+def words(desk: Desk, run: str, *job: str, options: Sequence[str] = ()) -> list[str]:
     fixed = ["--cluster", str(desk.cluster), "--launcher", "direct", "--run-id", run]
     fixed.append("--no-fabric-probe")
     return ["run", *fixed, *options, "--", "rank.py", *job]
@@ -102,17 +104,16 @@ def test_hangup_without_a_terminal(desk: Desk, hosts: VirtualHosts) -> None:
     assert not remains(hosts, job.run)
 
 
-def test_three_times_ctrl_c(desk: Desk, hosts: VirtualHosts) -> None:
+def test_three_times_ctrl_c(desk: Desk, hosts: VirtualHosts, measured: Measured) -> None:
     """The second says what it waits for; the third leaves with the command that ends the rest."""
     run = unique("thrice")
-    options = ("--budget", "grace=60")
-    with on_terminal(desk, *words(desk, run, "stubborn", options=options)) as terminal:
+    with on_terminal(desk, *words(desk, run, "stubborn", options=budgets(grace=60))) as terminal:
         ranks_ready(terminal, desk, run)
         terminal.press(CTRL_C)
-        terminal.wait_for("SIGINT: stopping gracefully (a second time: kill")
+        terminal.wait_for("SIGINT: stopping gracefully (Ctrl-C again")
         hosts.cut_ssh("vh3")
         terminal.press(CTRL_C)
-        terminal.wait_for("SIGINT: killing everything now; waiting for")
+        terminal.wait_for("SIGINT: force-killing; waiting for")
         terminal.press(CTRL_C)
         began = time.monotonic()
         assert terminal.end() == 130
@@ -137,11 +138,11 @@ def test_suspended_for_less_than_the_lease(desk: Desk, hosts: VirtualHosts) -> N
         ranks_ready(terminal, desk, run)
         terminal.press(CTRL_Z)
         wait_until("suspended", lambda: terminal.stopped)
-        assert "suspended; ranks end 60 s after the coordinator's last word" in terminal.screen
+        assert "suspended; ranks end 60 s after the coordinator's last heartbeat" in terminal.screen
         # The shortest time that shows it: more than the 10 s of silence that lose a node.
         time.sleep(12)
         os.kill(terminal.process.pid, signal.SIGCONT)
-        terminal.wait_for("goes on after 12")
+        terminal.wait_for("continued after 12")
         let_end(hosts, run)
         assert terminal.end() == 0
     assert result_of(desk, run)["status"] == "succeeded"
@@ -151,7 +152,7 @@ def test_suspended_for_less_than_the_lease(desk: Desk, hosts: VirtualHosts) -> N
 def test_suspended_for_longer_than_the_lease(desk: Desk, hosts: VirtualHosts) -> None:
     """The nodes end the ranks themselves; whoever comes back is told that they did, and why."""
     run = unique("long")
-    options = ("--unattended", "3", "--budget", "grace=1")
+    options = ("--unattended", "3", *budgets(grace=1))
     with on_terminal(desk, *words(desk, run, "stay", options=options)) as terminal:
         ranks_ready(terminal, desk, run)
         terminal.press(CTRL_Z)
@@ -162,7 +163,7 @@ def test_suspended_for_longer_than_the_lease(desk: Desk, hosts: VirtualHosts) ->
     result = result_of(desk, run)
     assert (code, result["status"]) == (result["exit_code"], "failed")
     assert result["failure"]["id"] == "OR-LEASE-001"
-    assert "no word from the coordinator for 3 s" in result["failure"]["cause"]
+    assert "lease expired after 3 s" in result["failure"]["cause"]
     assert not remains(hosts, run)
 
 

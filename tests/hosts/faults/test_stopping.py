@@ -11,7 +11,8 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.processes import launch_held, look, remains
-from tests.hosts.running import Desk, Ending, Job, measured, wait_until
+from tests.hosts.running import Desk, Ending, Job, budgets, wait_until
+from tests.time_limits import Measured, communicate
 
 pytestmark = pytest.mark.hosts
 
@@ -32,7 +33,7 @@ def stopped(ending: Ending, code: int = 130) -> None:
     assert (ending.code, ending.result["status"]) == (code, "stopped"), ending.err
 
 
-def interrupted(job: Job, hosts: VirtualHosts, phase: str) -> None:
+def interrupted(job: Job, hosts: VirtualHosts, phase: str, measured: Measured) -> None:
     """Ctrl-C now: the run ends soon, says so, and neither ranks nor agents are left."""
     began = job.interrupt()
     ending = job.end()
@@ -43,32 +44,32 @@ def interrupted(job: Job, hosts: VirtualHosts, phase: str) -> None:
     wait_until("the agents left", lambda: not agents(hosts), 10)
 
 
-def test_interrupted_while_connecting(desk: Desk, hosts: VirtualHosts) -> None:
+def test_interrupted_while_connecting(desk: Desk, hosts: VirtualHosts, measured: Measured) -> None:
     """A host that does not answer does not hold up the end."""
     hosts.cut_ssh("vh3")
     job = desk.start("rank.py", "stay")
     job.wait_for("Connected", 2)
-    interrupted(job, hosts, "connect")
+    interrupted(job, hosts, "connect", measured)
 
 
-def test_interrupted_while_syncing(desk: Desk, hosts: VirtualHosts) -> None:
+def test_interrupted_while_syncing(desk: Desk, hosts: VirtualHosts, measured: Measured) -> None:
     """A half-sent tree is left in peace, and the next run completes it."""
     (desk.project / "large.bin").write_bytes(os.urandom(16 << 20))
     job = desk.start("rank.py", "stay", "0")
     hosts.slow_link("vh2", rate="16mbit")
     job.wait_for("Synced", 2)
     assert not job.events("Synced", node="vh2")
-    interrupted(job, hosts, "sync")
+    interrupted(job, hosts, "sync", measured)
     hosts.heal("vh2")
     _, ending = desk.run("rank.py", "stay", "0")
     assert ending.code == 0, ending.err
 
 
-def test_interrupted_while_launching(desk: Desk, hosts: VirtualHosts) -> None:
+def test_interrupted_while_launching(desk: Desk, hosts: VirtualHosts, measured: Measured) -> None:
     """A launch that is half-way when the run ends is waited for, and what it started is ended."""
     run = desk.next_run
     with launch_held(hosts, "vh2", share(run, "vh2")):
-        job = desk.start("rank.py", "stubborn", options=["--budget", "grace=3"])
+        job = desk.start("rank.py", "stubborn", options=budgets(grace=3))
         job.wait_for_line("ready", 2)
         assert not job.events("Launched", node="vh2")
         began = job.interrupt()
@@ -82,7 +83,9 @@ def test_interrupted_while_launching(desk: Desk, hosts: VirtualHosts) -> None:
     assert not remains(hosts, run)
 
 
-def test_interrupted_while_watching_beside_another_run(desk: Desk, hosts: VirtualHosts) -> None:
+def test_interrupted_while_watching_beside_another_run(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """Another run of the same user on the same hosts goes on and succeeds."""
     other = desk.start("rank.py", "wait")
     job = desk.start("rank.py", "stay")
@@ -103,9 +106,9 @@ def test_interrupted_while_watching_beside_another_run(desk: Desk, hosts: Virtua
     assert not remains(hosts, other.run)
 
 
-def test_interrupted_twice(desk: Desk, hosts: VirtualHosts) -> None:
+def test_interrupted_twice(desk: Desk, hosts: VirtualHosts, measured: Measured) -> None:
     """Ranks that ignore TERM get their grace at the first, and none at the second."""
-    job = desk.start("rank.py", "stubborn", options=["--budget", "grace=60"])
+    job = desk.start("rank.py", "stubborn", options=budgets(grace=60))
     job.wait_for_line("ready", 3)
     job.interrupt()
     job.wait_for("StopRequested", 1)
@@ -125,7 +128,9 @@ def test_terminated(desk: Desk, hosts: VirtualHosts) -> None:
     assert not remains(hosts, job.run)
 
 
-def test_stop_after_the_coordinator_was_killed(desk: Desk, hosts: VirtualHosts) -> None:
+def test_stop_after_the_coordinator_was_killed(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """`stop RUN` finishes the work of a coordinator that is gone, and verifies it."""
     job = desk.start("rank.py", "stubborn")
     job.wait_for_line("ready", 3)
@@ -154,13 +159,13 @@ def test_stop_after_the_coordinator_was_killed_while_launching(
         job.abandon()
         stopping = desk.popen("stop", run)
         wait_until("vh1 is clean", lambda: not remains(hosts, run, ["vh1"]), 20)
-    _, err = stopping.communicate(timeout=60)
+    _, err = communicate(stopping, 60)
     assert stopping.returncode == 0, err
     wait_until("the agents left", lambda: not agents(hosts), 10)
     assert not remains(hosts, run)
 
 
-def test_the_commands_about_a_run(desk: Desk, hosts: VirtualHosts) -> None:
+def test_the_commands_about_a_run(desk: Desk, hosts: VirtualHosts, measured: Measured) -> None:
     """attach, ps, logs, stop, show and clean, from other processes, on a run that goes on."""
     job = desk.start("rank.py", "wait", "several", "lines")
     job.wait_for_line("ready", 3)

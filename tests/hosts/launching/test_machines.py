@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.hosts.running import Desk, measured
+from tests.hosts.running import Desk
+from tests.time_limits import Measured
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]
 
@@ -53,7 +54,9 @@ def test_a_host_with_settings_of_its_own_is_found_and_explained(
         file.unlink()
 
 
-def test_a_cut_link_between_healthy_hosts_is_found(desk: Desk, hosts: VirtualHosts) -> None:
+def test_a_cut_link_between_healthy_hosts_is_found(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """Both ends fail, in one line, within a bounded time; the third host has nothing to do with
     it.
     """

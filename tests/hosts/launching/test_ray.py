@@ -35,7 +35,7 @@ time.sleep(300)
 """
 # Small enough that starting takes longer than training.
 TINY = (
-    *("steps=4", "global_batch=4", "micro_batch=2", "sequence_length=192", "base_steps=3"),
+    *("steps=4", "global_batch=4", "micro_batch=2", "sequence_length=192"),
     *("train_conversations=60", "eval_conversations=4", "max_new_tokens=4", "learning_rate=1e-3"),
 )
 

@@ -12,7 +12,7 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 from virtual_hosts_lib.state import Options
 
-from tests.hosts.alone import give_base, train_alone
+from tests.hosts.alone import train_alone
 from tests.hosts.conftest import RaiseHosts
 from tests.hosts.processes import kill_rank, look, remains
 from tests.hosts.running import RANK, Desk, Ending, Job, open_desk, wait_until
@@ -40,7 +40,6 @@ FINETUNE = (
     "global_batch=4",
     "micro_batch=2",
     "sequence_length=128",
-    "base_steps=1",
     "train_conversations=60",
     "eval_conversations=2",
     "max_new_tokens=2",
@@ -112,7 +111,6 @@ def test_the_same_loss_as_of_one_rank_alone(
 ) -> None:
     """Who starts the ranks changes nothing of what they compute."""
     alone = train_alone(tmp_path / "alone", FINETUNE)
-    give_base(alone, cluster, cluster.names)
     settings = [word for setting in FINETUNE for word in ("--set", setting)]
     options = ["--workload", "finetune", "--env", "OMP_NUM_THREADS=1", *settings]
     job, ending = desk.run(launcher="slurm", options=options, within_s=130)

@@ -13,12 +13,14 @@ from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.faults.test_hangs import TRAIN
 from tests.hosts.processes import remains
-from tests.hosts.running import Desk, Ending, Job, measured
+from tests.hosts.running import Desk, Ending, Job, budgets
+from tests.time_limits import Measured
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(180)]
 
-NAMED_S = 20.0
+NAMED_S = 30.0
 LINK_S = 4.0
+RESYNC_S = 1.0
 
 
 def probed(job: Job) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def probed(job: Job) -> dict[str, Any]:
     return event
 
 
-def refused(desk: Desk, hosts: VirtualHosts) -> tuple[dict[str, Any], Ending]:
+def refused(desk: Desk, hosts: VirtualHosts, measured: Measured) -> tuple[dict[str, Any], Ending]:
     """The probe and the end of a run that needs a fabric that it does not have."""
     job, ending = desk.run("rank.py", "count", "1", probe=True)
     found = probed(job)
@@ -41,12 +43,14 @@ def refused(desk: Desk, hosts: VirtualHosts) -> tuple[dict[str, Any], Ending]:
     return found, ending
 
 
-def test_a_healthy_fabric_is_proven_once_and_watched(desk: Desk, hosts: VirtualHosts) -> None:
+def test_a_healthy_fabric_is_proven_once_and_watched(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """A real all-reduce over all ranks, which the next run on the same nodes does not repeat. A
     link that breaks in mid-run is named; the ranks would wait in an all-reduce for half an hour.
     """
     desk.script("train.py", TRAIN)
-    options = ["--budget", f"link={LINK_S:g}"]
+    options = budgets(link=LINK_S)
     job = desk.start("train.py", options=options, launcher="direct", probe=True)
     for rank in range(3):
         job.wait_for("Progressed", rank=rank, within_s=90)
@@ -73,13 +77,16 @@ def test_a_healthy_fabric_is_proven_once_and_watched(desk: Desk, hosts: VirtualH
     assert (ending.code, ending.result["status"]) == (0, "succeeded"), ending.err
     again = probed(job)
     assert (again["ok"], again["cached"]) == (True, True)
+    measured("re-sync of an unchanged tree", ending.result["timings"]["sync"], RESYNC_S)
     assert again["busbw_gbps"] == proven["busbw_gbps"]
 
 
-def test_a_link_between_two_nodes_is_named(desk: Desk, hosts: VirtualHosts) -> None:
+def test_a_link_between_two_nodes_is_named(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """Neither of them is the head, so that the rendezvous is reached by all; nothing is cached."""
     hosts.cut_data("vh2", "vh3")
-    found, ending = refused(desk, hosts)
+    found, ending = refused(desk, hosts, measured)
     assert sorted(map(tuple, found["links"])) == [("vh2", "vh3"), ("vh3", "vh2")]
     assert found["culprits"] == []
     assert found["reason"].startswith("vh2 and vh3 cannot open a TCP connection to each other")
@@ -104,10 +111,12 @@ def shut(hosts: VirtualHosts, name: str, others: Sequence[str]) -> Iterator[None
             assert hosts.exec(name, ["iptables", "-D", *rule]).returncode == 0
 
 
-def test_a_host_behind_a_firewall_is_named(desk: Desk, hosts: VirtualHosts) -> None:
+def test_a_host_behind_a_firewall_is_named(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """It reaches everybody, nobody reaches it."""
     with shut(hosts, "vh3", ["vh1", "vh2"]):
-        found, _ = refused(desk, hosts)
+        found, _ = refused(desk, hosts, measured)
     assert (found["culprits"], found["links"]) == (["vh3"], [])
     assert "no node can open a TCP connection to vh3" in found["reason"]
     assert "though it reaches vh1 and vh2" in found["reason"]

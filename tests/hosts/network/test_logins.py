@@ -17,10 +17,12 @@ from virtual_hosts_lib.state import Options
 from tests.hosts.conftest import RaiseHosts
 from tests.hosts.processes import look, remains
 from tests.hosts.promises import clean, go_on, honest
-from tests.hosts.running import RANK, Desk, Job, measured, open_desk, wait_until
+from tests.hosts.running import RANK, Desk, Job, budgets, open_desk, wait_until
+from tests.time_limits import Measured, assert_within
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]
 
+CONNECT_S = 6.0  # where much else runs, hosts that answer need a while, too
 REFUSED_S = 10.0
 OVER_S = 25.0
 SESSION = "sshd: root@notty"
@@ -48,7 +50,7 @@ def changed(path: Path, text: str) -> Iterator[None]:
         path.write_text(before)
 
 
-def ends_refused(desk: Desk, hosts: VirtualHosts, job: Job, id: str) -> None:
+def ends_refused(desk: Desk, hosts: VirtualHosts, job: Job, id: str, measured: Measured) -> None:
     """vh2 is given up after one try; the others are stopped, and its ranks end by their lease."""
     before = attempts(hosts, "vh2")
     at = time.time()
@@ -65,24 +67,28 @@ def ends_refused(desk: Desk, hosts: VirtualHosts, job: Job, id: str) -> None:
     wait_until("the lease ended vh2's ranks", lambda: not remains(hosts, job.run), 20)
 
 
-def test_a_key_that_is_revoked_in_mid_run(desk: Desk, hosts: VirtualHosts) -> None:
+def test_a_key_that_is_revoked_in_mid_run(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """The link breaks and the login is refused: once, for sites lock accounts."""
-    job = desk.start("rank.py", "stay", options=["--budget", "lease=3"])
+    job = desk.start("rank.py", "stay", options=budgets(lease=3))
     job.wait_for_line("ready", 3)
     with changed(hosts.home("vh2") / ".ssh/authorized_keys", ""):
-        ends_refused(desk, hosts, job, "OR-SSH-002")
+        ends_refused(desk, hosts, job, "OR-SSH-002", measured)
 
 
-def test_a_host_key_that_changes_in_mid_run(desk: Desk, hosts: VirtualHosts) -> None:
+def test_a_host_key_that_changes_in_mid_run(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """Somebody else answers under the name when the link is made again: nothing is told to them."""
     lines = (hosts.directory / "known_hosts").read_text().splitlines(keepends=True)
     key = {line.split(",")[0]: line.split()[1:] for line in lines}
     others = [f"vh2,{hosts.address('vh2')} {' '.join(key['vh3'])}\n"]
     others += [line for line in lines if not line.startswith("vh2,")]
-    job = desk.start("rank.py", "stay", options=["--budget", "lease=3"])
+    job = desk.start("rank.py", "stay", options=budgets(lease=3))
     job.wait_for_line("ready", 3)
     with changed(hosts.directory / "known_hosts", "".join(others)):
-        ends_refused(desk, hosts, job, "OR-SSH-004")
+        ends_refused(desk, hosts, job, "OR-SSH-004", measured)
 
 
 def test_a_wrong_user(desk: Desk, hosts: VirtualHosts) -> None:
@@ -127,7 +133,7 @@ def test_a_server_that_refuses_a_crowd(raise_hosts: RaiseHosts, tmp_path: Path) 
             desk.script("rank.py", RANK)
             at = time.time()
             job, ending = desk.run("rank.py", "count", "3")
-            measured("six nodes of one host with MaxStartups 1", ending.at - at, 40)
+            assert_within("six nodes of one host with MaxStartups 1", ending.at - at, 40)
             assert (ending.code, ending.result["status"]) == (0, "succeeded"), ending.err
             log = (crowd.directory / "hosts/crowd1/sshd.log").read_text()
             assert "MaxStartups" in log
@@ -145,13 +151,14 @@ def mute(hosts: VirtualHosts, name: str) -> Iterator[None]:
         look(hosts, name, text="sshd: /usr/sbin/sshd", signal=signal.SIGCONT)
 
 
-def test_a_server_that_accepts_and_is_silent(desk: Desk, hosts: VirtualHosts) -> None:
+def test_a_server_that_accepts_and_is_silent(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """The handshake has a deadline: the node is named, and nothing is started."""
-    connect_s = 6  # where much else runs, the others need a while, too
     with mute(hosts, "vh2"):
         at = time.time()
-        job, ending = desk.run("rank.py", "stay", options=["--budget", f"connect={connect_s}"])
-        measured("a silent sshd: refused", ending.at - at, connect_s + REFUSED_S)
+        job, ending = desk.run("rank.py", "stay", options=budgets(connect=CONNECT_S))
+        measured("a silent sshd: refused", ending.at - at, CONNECT_S + REFUSED_S)
     assert ending.code == 4, ending.err
     assert ending.result["failure"]["node"] == "vh2"
     assert not job.events("Launched")
@@ -160,7 +167,7 @@ def test_a_server_that_accepts_and_is_silent(desk: Desk, hosts: VirtualHosts) ->
 
 def test_a_silent_server_and_a_broken_link(desk: Desk, hosts: VirtualHosts) -> None:
     """In mid-run: tried again until it answers, within `silence`."""
-    job = desk.start("rank.py", "wait", options=["--budget", "silence=30"])
+    job = desk.start("rank.py", "wait", options=budgets(silence=30))
     job.wait_for_line("ready", 3)
     with mute(hosts, "vh2"):
         break_link(hosts, "vh2")

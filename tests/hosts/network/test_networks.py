@@ -13,7 +13,8 @@ from virtual_hosts_lib.hosts import VirtualHosts
 from tests.hosts.faults.test_hangs import TRAIN
 from tests.hosts.processes import remains
 from tests.hosts.promises import clean, honest
-from tests.hosts.running import Desk, Job, measured, wait_until
+from tests.hosts.running import Desk, Job, budgets, wait_until
+from tests.time_limits import Measured, assert_within
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(180)]
 
@@ -38,11 +39,13 @@ def progress(job: Job) -> int:
     )
 
 
-def test_a_data_plane_that_is_cut_in_mid_run(desk: Desk, hosts: VirtualHosts) -> None:
+def test_a_data_plane_that_is_cut_in_mid_run(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """A short cut costs time only. After a longer one no rank makes progress, while SSH lives: the
     run is ended for that reason, and with the network healed the same command works.
     """
-    job = train(desk, "--budget", f"hang={HANG_S:g}")
+    job = train(desk, *budgets(hang=HANG_S))
     hosts.cut_data("vh1", "vh3")
     time.sleep(2)  # the time that passes is what is tested
     hosts.heal()
@@ -62,12 +65,13 @@ def test_a_data_plane_that_is_cut_in_mid_run(desk: Desk, hosts: VirtualHosts) ->
     assert desk.run("rank.py", "count", "3")[1].code == 0
 
 
-def test_ssh_is_away_for_longer_than_silence(desk: Desk, hosts: VirtualHosts) -> None:
+def test_ssh_is_away_for_longer_than_silence(
+    desk: Desk, hosts: VirtualHosts, measured: Measured
+) -> None:
     """The node is given up although its ranks live: the others are stopped, its lease ends its
     own, and when it answers again another attempt works on all of them.
     """
-    options = ["--budget", "silence=2", "--budget", "lease=6"]
-    job = desk.start("rank.py", "stay", options=options)
+    job = desk.start("rank.py", "stay", options=budgets(silence=2, lease=6))
     job.wait_for_line("ready", 3)
     hosts.cut_ssh("vh2")
     at = time.time()
@@ -94,9 +98,9 @@ def deaf(hosts: VirtualHosts, name: str) -> Iterator[None]:
         assert hosts.exec(name, ["iptables", "-D", *rule]).returncode == 0
 
 
-def test_only_one_direction_is_cut(desk: Desk, hosts: VirtualHosts) -> None:
+def test_only_one_direction_is_cut(desk: Desk, hosts: VirtualHosts, measured: Measured) -> None:
     """For less than `silence` it costs nothing; for longer, the node is lost like any other."""
-    job = desk.start("rank.py", "stay", options=["--budget", "lease=4", "--budget", "silence=3"])
+    job = desk.start("rank.py", "stay", options=budgets(lease=4, silence=3))
     job.wait_for_line("ready", 3)
     with deaf(hosts, "vh2"):
         time.sleep(2)  # the time that passes is what is tested
@@ -115,7 +119,7 @@ def test_only_one_direction_is_cut(desk: Desk, hosts: VirtualHosts) -> None:
 def test_links_stop_one_by_one_and_come_back_in_any_order(desk: Desk, hosts: VirtualHosts) -> None:
     """SSH and data of each host in turn, restored in another order: no byte is lost or doubled."""
     chance = random.Random(7)
-    job = desk.start("rank.py", "count", "600", options=["--budget", "silence=30"])
+    job = desk.start("rank.py", "count", "600", options=budgets(silence=30))
     job.wait_for_line("line 30 of rank 2", 1)
     for fault in chance.sample([hosts.cut_ssh, hosts.unplug, hosts.cut_ssh], 3):
         fault(hosts.names[chance.randrange(3)])
@@ -133,7 +137,7 @@ def test_a_slow_and_lossy_link(desk: Desk, hosts: VirtualHosts) -> None:
     hosts.slow_link("vh2", rate="1mbit", loss=0.01)
     at = time.time()
     job, ending = desk.run("rank.py", "count", "100")
-    measured("1 Mbit/s and 1 % loss on one link", ending.at - at, 60)
+    assert_within("1 Mbit/s and 1 % loss on one link", ending.at - at, 60)
     assert (ending.code, ending.result["status"]) == (0, "succeeded"), ending.err
     clean(desk, hosts, job)
 
@@ -144,10 +148,10 @@ def test_a_slow_node(desk: Desk, hosts: VirtualHosts) -> None:
     at = time.time()
     job = desk.start("rank.py", "wait")
     job.wait_for_line("ready", 3)
-    measured("a tenth of a CPU: ranks run after", time.time() - at, 60)
+    assert_within("a tenth of a CPU: ranks run after", time.time() - at, 60)
     asked = job.interrupt()
     ending = job.end()
-    measured("a tenth of a CPU: Ctrl-C to the end", time.monotonic() - asked, OVER_S)
+    assert_within("a tenth of a CPU: Ctrl-C to the end", time.monotonic() - asked, OVER_S)
     assert (ending.code, ending.result["status"]) == (130, "stopped"), ending.err
     assert set(ending.states.values()) == {"stopped"}
     clean(desk, hosts, job)

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
-from tests.hosts.alone import give_base, train_alone
+from tests.hosts.alone import train_alone
 from tests.hosts.promises import clean
-from tests.hosts.running import Desk, Ending, Job, measured, wait_until
+from tests.hosts.running import Desk, Ending, Job, budgets, wait_until
+from tests.time_limits import Measured
 from tests.workloads.conftest import FINETUNE, NodeFolder
 
 # Such a training takes 20 s where nothing else runs.
@@ -26,7 +27,6 @@ ROUND = 5  # steps
 ROWS = 8  # in a step, of all nodes together
 SETTINGS = (
     f"steps={STEPS}",
-    "base_steps=10",
     "learning_rate=0.003",
     f"global_batch={ROWS}",
     "micro_batch=4",
@@ -50,13 +50,12 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> NodeFolder:
 
 
 @pytest.fixture
-def lab(desk: Desk, hosts: VirtualHosts, healthy: NodeFolder) -> Desk:
-    """The workload without gates, which so short a training cannot pass; hosts that have a base."""
+def lab(desk: Desk, hosts: VirtualHosts) -> Desk:
+    """The workload without gates, which so short a training cannot pass."""
     folder = desk.project / "workloads" / "finetune"
     shutil.copytree(FINETUNE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     text = (folder / "workload.yaml").read_text()
     (folder / "workload.yaml").write_text(re.sub(r"\n    gate: \{.*\}", "", text))
-    give_base(healthy, hosts, hosts.names[:2])
     return desk
 
 
@@ -135,8 +134,7 @@ def test_a_node_that_is_lost_in_the_middle_does_not_end_the_training(
 ) -> None:
     """The other one goes on with all rows, and reports what came of it."""
     hosts.cut_all_data()
-    options = ("--budget", "silence=2", "--budget", "lease=6")
-    job = begin(lab, *options)
+    job = begin(lab, *budgets(silence=2, lease=6))
     job.wait_for("RoundClosed", 1, within_s=WITHIN_S)
     hosts.unplug("vh1")
     ending = job.end(WITHIN_S)
@@ -159,11 +157,11 @@ def steps_of(job: Job, attempt: int) -> list[float]:
 
 
 def test_a_data_plane_that_breaks_in_mid_run_costs_less_than_a_minute(
-    lab: Desk, hosts: VirtualHosts
+    lab: Desk, hosts: VirtualHosts, measured: Measured
 ) -> None:
     """Ranks that hang in an all-reduce end; from their checkpoint on nodes train by themselves."""
     settings = (*SETTINGS, "steps=50")
-    job = begin(lab, "--budget", f"link={LINK_S:g}", settings=settings)
+    job = begin(lab, *budgets(link=LINK_S), settings=settings)
     wait_until("ten steps", lambda: max(steps_of(job, 1), default=0) >= 10 or job.over, 120)
     hosts.cut_all_data()
     at = time.monotonic()

@@ -11,6 +11,7 @@ from virtual_hosts_lib.hosts import VirtualHosts
 from tests.hosts.network.test_logins import break_link
 from tests.hosts.promises import clean
 from tests.hosts.running import Desk, open_desk, wait_until
+from tests.time_limits import budget
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(120)]
 
@@ -44,7 +45,7 @@ def arrived(hosts: VirtualHosts, name: str) -> int:
 def test_a_sync_that_is_cut(desk: Desk, hosts: VirtualHosts, at_bytes: int) -> None:
     """The link breaks while code travels: what runs then is exactly what was sent."""
     expected = code(desk, at_bytes)
-    hosts.slow_link("vh2", rate="16mbit")
+    hosts.slow_link("vh2", rate=f"{16_000 / budget(1):.0f}kbit")  # slow enough to be cut
     enough = arrived(hosts, "vh2") + at_bytes
     job = desk.start("read.py")
     wait_until("so much arrived", lambda: arrived(hosts, "vh2") >= enough, 30)

@@ -17,6 +17,7 @@ from virtual_hosts_lib.state import Faults, Host, Options, SlowLink, SlowNode, S
 
 from tests.hosts.conftest import RaiseHosts
 from tests.hosts.sets import eventually, leftovers, living_in, processes_of, ssh
+from tests.time_limits import communicate, scaled
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "virtual_hosts"
 
@@ -54,7 +55,7 @@ def test_second_set_coexists_and_goes_without_trace(
 
 def cli(*words: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, str(SCRIPT), *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=scaled(60), check=False)
 
 
 def test_command_line(hosts: VirtualHosts) -> None:
@@ -89,7 +90,7 @@ def test_interrupted_up_leaves_nothing(tmp_path: Path, number: signal.Signals) -
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         eventually(lambda: len(processes_of(directory)) >= 3)
         process.send_signal(number)
-        process.communicate(timeout=20)
+        communicate(process, 20)
     assert process.returncode != 0
     if number == signal.SIGKILL:
         eventually(lambda: not processes_of(directory))

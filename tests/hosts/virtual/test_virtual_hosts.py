@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncssh
@@ -18,6 +19,7 @@ from virtual_hosts_lib.hosts import VirtualHosts
 from virtual_hosts_lib.processes import VirtualHostsError, identify, is_running
 
 from tests.hosts.sets import eventually, living_in, ssh
+from tests.time_limits import assert_within, scaled
 
 PYTHON = [sys.executable, "-S", "-E", "-c"]
 PORT = 7000
@@ -64,10 +66,26 @@ def run_in(hosts: VirtualHosts, name: str, *argv: str) -> str:
 
 def echo(hosts: VirtualHosts, source: str, target: str, size: int = 1, seconds: float = 5) -> float:
     """Seconds that `size` bytes take from source to target and back; TimeoutError when cut."""
-    done = hosts.exec(source, [*PYTHON, ECHO % PORT, target, str(size), str(seconds)])
+    limit = f"{scaled(seconds):g}"
+    done = hosts.exec(source, [*PYTHON, ECHO % PORT, target, str(size), limit])
     if done.returncode != 0:
         raise TimeoutError(done.stderr.strip().splitlines()[-1])
     return float(done.stdout)
+
+
+def reaches(hosts: VirtualHosts, source: str, target: str) -> bool:
+    """Whether a byte comes back in time."""
+    try:
+        return echo(hosts, source, target) > 0
+    except TimeoutError:
+        return False
+
+
+def shares(hosts: VirtualHosts, *names: str) -> list[float]:
+    """What part of a CPU a busy thread gets on each of the hosts, side by side."""
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda name: run_in(hosts, name, *PYTHON, BUSY), names)
+    return list(map(float, found))
 
 
 @contextlib.contextmanager
@@ -122,7 +140,7 @@ def test_asyncssh_connects_with_the_same_files(hosts: VirtualHosts) -> None:
             return str(done.stdout).strip()
 
     async def everyone() -> list[str]:
-        return await asyncio.wait_for(asyncio.gather(*map(hostname, hosts.names)), 20)
+        return await asyncio.wait_for(asyncio.gather(*map(hostname, hosts.names)), scaled(20))
 
     assert asyncio.run(everyone()) == hosts.names
 
@@ -132,7 +150,9 @@ def test_changed_host_key_is_refused(hosts: VirtualHosts, tmp_path: Path) -> Non
     swapped = hosts.directory.joinpath("known_hosts").read_text().replace("vh2,", "vh9,")
     (tmp_path / "known_hosts").write_text(swapped.replace(hosts.address("vh2"), "vh8"))
     argv = ["ssh", "-F", str(hosts.ssh_config), "-o", f"UserKnownHostsFile={tmp_path}/known_hosts"]
-    done = subprocess.run([*argv, "vh2", "true"], capture_output=True, timeout=20, check=False)
+    done = subprocess.run(
+        [*argv, "vh2", "true"], capture_output=True, timeout=scaled(20), check=False
+    )
     assert done.returncode == 255
     assert b"Host key verification failed" in done.stderr
 
@@ -142,7 +162,7 @@ def test_hosts_reach_each_other_by_name(hosts: VirtualHosts) -> None:
     with serving(hosts, *hosts.names):
         for source in hosts.names:
             for target in (*hosts.names, "localhost"):
-                assert echo(hosts, source, target) < 5
+                assert reaches(hosts, source, target)
     assert run_in(hosts, "vh1", "ip", "route").startswith(f"{hosts.state.subnet} dev eth0")
     assert "default" not in run_in(hosts, "vh1", "ip", "route")
 
@@ -171,10 +191,10 @@ def test_cut_data_between_two_hosts(hosts: VirtualHosts) -> None:
         hosts.cut_data("vh2", "vh1")
         with pytest.raises(TimeoutError, match="timed out"):
             echo(hosts, "vh1", "vh2", seconds=0.7)
-        assert echo(hosts, "vh3", "vh2") < 5
+        assert reaches(hosts, "vh3", "vh2")
         assert ssh(hosts, "vh1", "hostname") == "vh1"
         hosts.heal("vh1")
-        assert echo(hosts, "vh1", "vh2") < 5
+        assert reaches(hosts, "vh1", "vh2")
 
 
 def test_cut_all_data(hosts: VirtualHosts) -> None:
@@ -185,7 +205,7 @@ def test_cut_all_data(hosts: VirtualHosts) -> None:
             echo(hosts, "vh3", "vh1", seconds=0.7)
         assert [ssh(hosts, name, "hostname") for name in hosts.names] == hosts.names
         hosts.heal("vh1")
-        assert echo(hosts, "vh3", "vh1") < 5
+        assert reaches(hosts, "vh3", "vh1")
         with pytest.raises(TimeoutError, match="timed out"):
             echo(hosts, "vh3", "vh2", seconds=0.7)
 
@@ -196,14 +216,17 @@ def test_cut_ssh_leaves_the_data_plane(hosts: VirtualHosts) -> None:
         hosts.cut_ssh("vh2")
         with pytest.raises(ConnectionError, match="timed out"):
             ssh(hosts, "vh2", "hostname", seconds=1)
-        assert echo(hosts, "vh1", "vh2") < 5
+        assert reaches(hosts, "vh1", "vh2")
         hosts.heal("vh2")
         assert ssh(hosts, "vh2", "hostname") == "vh2"
 
 
 def test_unplug_is_silent_and_plug_resumes(hosts: VirtualHosts) -> None:
     """An open connection gets no FIN and no RST, and goes on when the plug is back."""
-    with serving(hosts, "vh3"), socket.create_connection((hosts.address("vh3"), PORT), 5) as line:
+    with (
+        serving(hosts, "vh3"),
+        socket.create_connection((hosts.address("vh3"), PORT), scaled(5)) as line,
+    ):
         line.sendall(b"before")
         assert line.recv(6) == b"before"
         hosts.unplug("vh3")
@@ -214,7 +237,7 @@ def test_unplug_is_silent_and_plug_resumes(hosts: VirtualHosts) -> None:
         with pytest.raises(TimeoutError):
             socket.create_connection((hosts.address("vh3"), PORT), 0.7)
         hosts.plug("vh3")
-        line.settimeout(10)
+        line.settimeout(scaled(10))
         assert line.recv(5) == b"after"
 
 
@@ -225,7 +248,7 @@ def test_slow_link_limits_rate_and_loses_packets(hosts: VirtualHosts) -> None:
         assert echo(hosts, "vh1", "vh2", 200_000, 20) > 200_000 * 8 / 2e6 * 0.9
         assert "slow link 2mbit" in hosts.status()[1].faults[0]
         hosts.heal("vh2")
-        assert echo(hosts, "vh1", "vh2", 200_000) < 0.5
+        assert_within("200 kB over a healed link", echo(hosts, "vh1", "vh2", 200_000), 0.5)
 
 
 def test_slow_link_delays_or_names_the_missing_queue(hosts: VirtualHosts) -> None:
@@ -245,14 +268,21 @@ def test_slow_link_delays_or_names_the_missing_queue(hosts: VirtualHosts) -> Non
 
 @pytest.mark.parametrize("method", ["auto", "signals"])
 def test_slow_node_gets_its_share_of_cpu(hosts: VirtualHosts, method: str) -> None:
-    """A busy thread gets at most 1/factor of a CPU (a quarter more for the edges of periods)."""
+    """A busy thread gets at most 1/factor of a CPU (a quarter more for the edges of periods), and
+    after heal as much as one on another host, whatever else this machine does.
+    """
     hosts.slow_node("vh1", 2.7, method=method)  # type: ignore[arg-type]
-    assert float(run_in(hosts, "vh1", *PYTHON, BUSY)) < 1.25 / 2.7
+    assert shares(hosts, "vh1")[0] < 1.25 / 2.7
     throttle = hosts.state.faults.slow_nodes["vh1"].throttle
     hosts.heal("vh1")
     assert throttle is None or identify(throttle.pid) != throttle
     assert not hosts.status()[0].faults
-    eventually(lambda: float(run_in(hosts, "vh1", *PYTHON, BUSY)) > 1.25 / 2.7, 20)
+
+    def equal() -> bool:
+        healed, other = shares(hosts, "vh1", "vh2")
+        return healed > 0.7 * other
+
+    eventually(equal, 20)
 
 
 def test_reboot_is_a_power_cycle(hosts: VirtualHosts) -> None:
@@ -260,7 +290,10 @@ def test_reboot_is_a_power_cycle(hosts: VirtualHosts) -> None:
     look = "hostname; ls ~/kept /tmp; cat /proc/sys/kernel/random/boot_id"
     ssh(hosts, "vh2", "touch ~/kept /tmp/gone")
     before = ssh(hosts, "vh2", look).splitlines()
-    with serving(hosts, "vh2"), socket.create_connection((hosts.address("vh2"), PORT), 5) as line:
+    with (
+        serving(hosts, "vh2"),
+        socket.create_connection((hosts.address("vh2"), PORT), scaled(5)) as line,
+    ):
         old = living_in([hosts.state.hosts[1].process.pid])
         hosts.reboot("vh2")
         line.settimeout(0.3)
@@ -274,7 +307,7 @@ def test_reboot_is_a_power_cycle(hosts: VirtualHosts) -> None:
     assert len(old) >= 3
     eventually(lambda: not any(map(is_running, old)))
     with serving(hosts, "vh2"):
-        assert echo(hosts, "vh1", "vh2") < 5
+        assert reaches(hosts, "vh1", "vh2")
 
 
 def test_fill_disk_needs_a_limited_home(hosts: VirtualHosts) -> None:

@@ -11,15 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path += [f"{sys.argv[1]}/acceptance", sys.argv[1]]
+sys.path.append(sys.argv[1])
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-import acceptance
-import ranks
-import throughput
-import transfers
+from acceptance import acceptance
+from acceptance.base import ranks
+from acceptance.measure import throughput, transfers
 
 COPIES = {"host-to-device": 55.0, "device-to-host": 54.0, "wrong": 0, "checked": 2}
 

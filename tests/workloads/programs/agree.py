@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.append(sys.argv[1])
 
-from resumable import agree_on_checkpoint
-from world import joined_world
+from finetune.base.world import joined_world
+from finetune.training.checkpoints import agree_on_checkpoint
 
 with joined_world("cpu", timeout_s=60) as world:
     root = Path(sys.argv[2]) / f"node-{os.environ['RANK']}"

@@ -1,7 +1,7 @@
 """Answers groups of generated prompts in the order asked for; prints for each group its answers and
 a digest of every logit that led to them, which shows also what argmax forgives.
 
-    answer_groups.py WORKLOAD CACHE GROUP...
+    answer_groups.py FOLDER_OF_WORKLOADS CACHE GROUP...
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 
 def answer_groups(engine: Any, groups: Iterable[int]) -> dict[str, Any]:
     """Group number -> [digest of the logits, texts and tokens]."""
-    from prompts import generate_prompt
+    from mlperf.prompts import generate_prompt
 
     found = {}
     for group in groups:
@@ -36,11 +35,12 @@ def answer_groups(engine: Any, groups: Iterable[int]) -> dict[str, Any]:
 
 def main() -> None:
     """As a process of its own, that sets torch up as a rank does."""
-    sys.path += [sys.argv[1], str(Path(sys.argv[1]).parent)]  # the workload, and the kit beside it
-    from parameters import Parameters
-    from transformers_engine import TransformersEngine
+    sys.path.append(sys.argv[1])  # the folder of the workloads and the kit
+    import orchestrate_kit as kit
+    from mlperf.parameters import Parameters
+    from mlperf.transformers_engine import TransformersEngine
 
-    engine = TransformersEngine(Parameters(cache_dir=sys.argv[2]), 0)
+    engine = TransformersEngine(kit.parse(Parameters, [f"--cache-dir={sys.argv[2]}"]), 0)
     sys.stdout.write(json.dumps(answer_groups(engine, map(int, sys.argv[3:]))))
     sys.stdout.flush()
     os._exit(0)

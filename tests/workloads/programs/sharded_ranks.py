@@ -1,5 +1,5 @@
 """A rank of several that train, with their frozen weights shared or not; argv: folder of the
-workload, file for results, a JSON list of worlds. Each is {"nodes", "per_node", "port", "lines"}:
+workloads, file for results, a JSON list of worlds. Each is {"nodes", "per_node", "port", "lines"}:
 so many of the ranks meet at that port, as ranks of so many nodes, and each of the command lines is
 a training of theirs. The results tell the bytes of frozen weights that each rank holds, too.
 """
@@ -11,20 +11,20 @@ import json
 import os
 import random
 import sys
-from pathlib import Path
 from typing import Any
 
-sys.path += [sys.argv[1], str(Path(sys.argv[1]).parent)]  # the workload, and the kit beside it
+sys.path.append(sys.argv[1])  # the folder of the workloads and the kit
 
 import torch
 
-from conversations import encode, load_conversations
-from evaluation import answer_prompts, mean_loss
-from lora import Trainable, prepare
-from packing import Row, text_example
-from settings import Settings, parse_settings
-from training import Trainer
-from world import World, joined_world
+import orchestrate_kit as kit
+from finetune.base.settings import Settings
+from finetune.base.world import World, joined_world
+from finetune.data.conversations import encode, load_conversations
+from finetune.data.packing import Row, text_example
+from finetune.model.lora import Trainable, prepare
+from finetune.training.evaluation import answer_prompts, mean_loss
+from finetune.training.trainer import Trainer
 
 gc.freeze()  # what is imported stays, and is not looked at with each count of what is alive
 WORDS = 300
@@ -92,7 +92,7 @@ def train_in(place: dict[str, Any]) -> list[dict[str, Any]]:
         "TORCHELASTIC_USE_AGENT_STORE": "False",  # which the ranks of one world have used up
     }
     with joined_world("cpu", timeout_s=120) as world:
-        return [train(parse_settings(argv), world) for argv in place["lines"]]
+        return [train(kit.parse(Settings, argv), world) for argv in place["lines"]]
 
 
 found = [train_in(place) for place in json.loads(sys.argv[3])]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 sys.path.append(sys.argv[1])
 
 import torch
 
-from settings import Settings
-from sizing import RowTooLong, find_size
-from world import World, joined_world
+import orchestrate_kit as kit
+from finetune.base.settings import Settings
+from finetune.base.world import World, joined_world
+from finetune.training.batch_size_search import RowTooLong, find_batch_size
 
 
 class Device:
@@ -39,12 +41,12 @@ class Device:
         return 0.0
 
 
-def tell(world: World, fitting: int) -> None:
+def report(world: World, fitting: int) -> None:
     device = Device(2 if world.rank == 0 else fitting)
-    settings = Settings(engine="fused", global_batch=6, sequence_length=12)
+    settings = replace(kit.parse(Settings, []), engine="fused", global_batch=6, sequence_length=12)
     trainer = SimpleNamespace(engine=device, settings=settings, world=world, buffer=torch.zeros(3))
     try:
-        size = find_size(trainer, device)  # type: ignore[arg-type]
+        size = find_batch_size(trainer, device)  # type: ignore[arg-type]
     except RowTooLong as error:
         sys.stdout.write(f"rank {world.rank}: {error}\n")
     else:
@@ -53,4 +55,4 @@ def tell(world: World, fitting: int) -> None:
 
 with joined_world("cpu", timeout_s=60) as joined:
     for rows in (1, 0):
-        tell(joined, rows)
+        report(joined, rows)

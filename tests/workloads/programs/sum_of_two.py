@@ -1,5 +1,5 @@
 """One of two ranks whose gradients are summed beside a backward pass; argv: rank, store, folder of
-the workload. Rank 1 had no micro-batch.
+the workloads. Rank 1 had no micro-batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 rank, store, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 sys.path.append(folder)
-from fused.overlap import Overlap  # noqa: E402 - after its folder
+from finetune.fused.overlap import Overlap  # noqa: E402 - after its folder
 
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 buffer = torch.arange(11.0) if rank == 0 else torch.full((11,), 100.0)

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused.layer import Recompute
-from fused.memory import Choice, Extent, Placement, choose, cost_of, held_by, place
-from fused.model import FusedModel, NotFused, check_config, form_of, outline
-from fused.overlap import Overlap
-from fused.sharded import ShardGroup, join_group, nodes_of
-from packing import Batch
-from settings import Settings
-from world import World
+from ..base.settings import Settings
+from ..base.world import World
+from ..data.packing import Batch
+from .layer import Recompute
+from .memory import Choice, Extent, Placement, choose, cost_of, held_by, place
+from .model import FusedModel, NotFused, check_config, form_of, outline
+from .overlap import Overlap
+from .sharded import ShardGroup, join_group, nodes_of
 
 COMPILERS = ("cc", "gcc", "clang")
 ADAM_BYTES = 12  # gradient and two moments in fp32, for each value of the adapter

@@ -18,9 +18,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from fused.head import Head
-from fused.joined import Joined, Part
-from fused.reference import LowRank
+from .fused_projection import FusedProjection, Part
+from .head import Head
+from .reference import LowRank
 
 STEP = 16  # inner and outer dimensions must be multiples of it
 
@@ -42,7 +42,7 @@ class Rounded:
         _multiply(self._ops.quantise_rows(grad), *self._columns, out)
 
 
-class JoinedFp8(Joined):
+class FusedProjectionFp8(FusedProjection):
     """As `Joined`, but x and y need no room beside them."""
 
     def __init__(self, ops: ModuleType, parts: Sequence[Part]) -> None:

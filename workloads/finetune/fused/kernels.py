@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused.reference import LARGEST_E4M3, SMALLEST_SCALE, Normed
-from fused.swiglu_kernels import swiglu, swiglu_backward
+from .reference import LARGEST_E4M3, SMALLEST_SCALE, Normed
+from .swiglu_kernels import swiglu, swiglu_backward
 
 __all__ = [
     "cross_entropy_",

@@ -18,9 +18,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from fused.attention import Attended, Documents, Heads, attend
-from fused.joined import Joined
-from fused.reference import LowRank, Normed
+from .attention import Attended, Documents, Heads, attend
+from .fused_projection import FusedProjection
+from .reference import LowRank, Normed
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class Layer:
         ops: ModuleType,
         form: Form,
         norms: tuple[Tensor, Tensor],
-        joined: tuple[Joined, Joined, Joined, Joined],
+        joined: tuple[FusedProjection, FusedProjection, FusedProjection, FusedProjection],
     ) -> None:
         self.ops = ops
         self.form = form

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fused.layer import Form, Layer, Recompute
+from .layer import Form, Layer, Recompute
 
 MARGIN = 0.08  # of the room: what allocators round up, and what kernels work in
 TRAINED_BYTES = 16  # value, gradient and two moments in fp32, for each value of the adapter

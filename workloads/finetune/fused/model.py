@@ -15,20 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused.attention import documents
-from fused.fp8 import HeadFp8, JoinedFp8, fits
-from fused.head import Head, linear_cross_entropy
-from fused.joined import Joined, Part
-from fused.layer import Form, Kept, Layer, Recompute, Tokens
-from fused.memory import Outline
-from fused.ops import operations
-from fused.sharded import ShardGroup, Shards
-from packing import IGNORED, Batch
+from ..data.packing import IGNORED, Batch
+from .attention import documents
+from .fp8 import FusedProjectionFp8, HeadFp8, fits
+from .fused_projection import FusedProjection, Part
+from .head import Head, linear_cross_entropy
+from .layer import Form, Kept, Layer, Recompute, Tokens
+from .memory import Outline
+from .ops import operations
+from .sharded import ShardGroup, Shards
 
 FAMILIES = ("llama", "mistral", "qwen2")
 ATTENTION, FFN = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
 REMEDY = "pass --engine plain"
-Join = Callable[[Sequence[Sequence[Part]]], list[Joined]]
+Join = Callable[[Sequence[Sequence[Part]]], list[FusedProjection]]
 
 
 class NotFused(ValueError):
@@ -76,8 +76,8 @@ class FusedModel:
         if self.shards is not None:
             return self.shards.add
         if fp8:
-            return lambda parts: [JoinedFp8(self.ops, own) for own in parts]
-        return lambda parts: [Joined(own) for own in parts]
+            return lambda parts: [FusedProjectionFp8(self.ops, own) for own in parts]
+        return lambda parts: [FusedProjection(own) for own in parts]
 
     def refresh(self) -> None:
         """Take over the adapter's values, which are trained in fp32."""

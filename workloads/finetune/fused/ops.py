@@ -6,13 +6,13 @@ from types import ModuleType
 
 import torch
 
-from fused import reference
+from . import reference
 
 
 def operations(device: torch.device) -> ModuleType:
     """The module with the operations that `reference` describes, for tensors on `device`."""
     if device.type != "cuda":
         return reference
-    from fused import kernels  # needs Triton, which only CUDA builds of torch bring
+    from . import kernels  # needs Triton, which only CUDA builds of torch bring
 
     return kernels

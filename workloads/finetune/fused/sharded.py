@@ -28,8 +28,8 @@ from math import prod
 import torch.distributed as dist
 from torch import Tensor
 
-from fused.joined import Joined, Part, shape_of
-from fused.memory import ROOMS, Extent, Placement
+from .fused_projection import FusedProjection, Part, shape_of
+from .memory import ROOMS, Extent, Placement
 
 ALIGNMENT = 128  # values: where a storage may begin, for the widest loads of any kernel
 
@@ -118,9 +118,9 @@ class Shards:
         self._group, self._like = group, like
         self._layout: Layout | None = None
         self._rooms: list[_Room] = []
-        self._joined: list[list[Joined]] = []
+        self._joined: list[list[FusedProjection]] = []
 
-    def add(self, parts: Sequence[Sequence[Part]]) -> list[Joined]:
+    def add(self, parts: Sequence[Sequence[Part]]) -> list[FusedProjection]:
         """One more layer, whose storages see what is gathered. Raises `ValueError` if it does not
         have the shapes of the others.
         """
@@ -133,7 +133,7 @@ class Shards:
         room = self._rooms[len(self.blocks) % ROOMS]
         self.blocks.append(layout.block_of(self._group.rank, parts, self._like))
         storages = layout.storages(room.buffer)
-        joined = [Joined(own, place) for own, place in zip(parts, storages, strict=True)]
+        joined = [FusedProjection(own, place) for own, place in zip(parts, storages, strict=True)]
         self._joined.append(joined)
         return joined
 

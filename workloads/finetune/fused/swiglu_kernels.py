@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused.reference import LowRank
+from .reference import LowRank
 
 COLUMNS = 2048  # of a row in one program, where rows need not be whole
 TALL, WIDE = 64, 64  # of a tile that low-rank products are added to, forward

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import Confidence, Domain, LogRole, Rule, sign
 
 RULES = (
     Rule(
@@ -155,7 +155,7 @@ RULES = (
         "above, or in the log of the rank that built it",
         remedy="look for 'error:' above that line; remove ~/.cache/torch_extensions before the "
         "next try",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         weight=40,
         signs=(
             sign("Error building extension", r"Error building extension ['\"](?P<detail>\w{1,60})"),
@@ -178,7 +178,7 @@ RULES = (
         domain=Domain.LAUNCH,
         cause="the installer on {who} finds no package that fits: {detail}",
         remedy="does this Python version have that package (python3 --version), and does the node "
-        "reach an index; orchestrate builds environments with python: {{workload: true}}",
+        "reach an index; or have environments built: python: {{workload: true}}",
         confidence=Confidence.CERTAIN,
         weight=72,
         signs=(
@@ -207,7 +207,7 @@ RULES = (
         domain=Domain.LAUNCH,
         cause="{who} could not activate its conda environment ({detail})",
         remedy="conda env list on that node; in scripts source CONDA/etc/profile.d/conda.sh before "
-        "conda activate; orchestrate takes its interpreter by path (python: of the inventory)",
+        "conda activate; or name its interpreter by path (python: of the inventory)",
         confidence=Confidence.CERTAIN,
         weight=80,
         signs=(

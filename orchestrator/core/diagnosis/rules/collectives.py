@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 RULES = (
     Rule(
@@ -15,7 +22,7 @@ RULES = (
         remedy="find the rank that did not come: TORCH_NCCL_TRACE_BUFFER_SIZE=2000 and "
         "TORCH_NCCL_DUMP_ON_TIMEOUT=1, then torchfrtrace; orchestrate's --budget hang=SECONDS "
         "names it while it hangs",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=65,
@@ -87,7 +94,7 @@ RULES = (
         "nothing for {seconds} s",
         remedy="py-spy dump of this rank (orchestrate's --budget hang=SECONDS takes it); "
         "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC higher only for pauses that are known",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         weight=60,
         signs=(
@@ -111,7 +118,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} found that {missing} did not reach the barrier",
         remedy="look at the log of the ranks named there",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=66,
         signs=(
@@ -131,7 +138,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} lost a process that it talked to ({detail}): that one ended first",
         remedy="look for what ended first: another rank, an engine, an actor or a server",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=45,
         signs=(
@@ -185,7 +192,7 @@ RULES = (
         "first, or cannot reach the coordinator",
         remedy="start every process (num_processes); the coordinator's address must be reachable "
         "from each node; initialization_timeout= for slow starts",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=64,
         signs=(
@@ -206,7 +213,7 @@ RULES = (
         "first "
         "or is not started",
         remedy="the log of process 0; TCP to the coordinator's port from this node",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=60,
         signs=(

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 # What an engine's error ends with says most: ``... failed: permission denied: unknown.``
 _PART = r"(?:(?!: ).){1,100}"
@@ -150,7 +157,7 @@ RULES = (
         cause="{who} could not start its container ({detail})",
         remedy="the engine's lines above; the image by itself: srun --container-image=IMAGE true, "
         "docker run --rm IMAGE true",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.RETRY,
         weight=44,
         signs=(

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 _SIZE = r"[\d.]{1,12} ?[KMGT]i?B"
 
@@ -110,7 +117,7 @@ RULES = (
         domain=Domain.HOST,
         cause="the fabric manager on {who} found no NVSwitch and ended; the node does not need it",
         remedy="systemctl disable --now nvidia-fabricmanager on this node",
-        role=Role.SLOW,
+        role=LogRole.SLOW,
         advice=Advice.GO_ON,
         confidence=Confidence.CERTAIN,
         weight=60,
@@ -308,7 +315,7 @@ RULES = (
         "version does not fit",
         remedy="nvidia-smi at that moment; no second copy of the library in LD_LIBRARY_PATH; "
         "CUDA_LAUNCH_BLOCKING=1 names the operation",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         weight=62,
         signs=(
@@ -326,7 +333,7 @@ RULES = (
         cause="a CUDA call of {who} failed ({detail})",
         remedy="the kernel's log of that node (dmesg -T) for Xid lines; CUDA_LAUNCH_BLOCKING=1 "
         "names the call",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=30,

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 RULES = (
     Rule(
@@ -88,7 +95,7 @@ RULES = (
         domain=Domain.HARDWARE,
         cause="a PCIe link of {who} runs below its ability: {found} instead of {able}",
         remedy="reseat the card, check the BIOS; compare LnkSta and LnkCap in lspci -vv",
-        role=Role.SLOW,
+        role=LogRole.SLOW,
         advice=Advice.GO_ON,
         weight=55,
         signs=(
@@ -109,7 +116,7 @@ RULES = (
         cause="GPUs of {who} run slower than they could: {reason}",
         remedy="cooling and power of the node, nvidia-smi -q -d PERFORMANCE,POWER; figures "
         "measured like this are not valid",
-        role=Role.SLOW,
+        role=LogRole.SLOW,
         advice=Advice.GO_ON,
         weight=55,
         signs=(
@@ -151,7 +158,7 @@ RULES = (
         domain=Domain.HOST,
         cause="the limit of locked memory (memlock) on {who} is too low for InfiniBand",
         remedy="memlock unlimited in /etc/security/limits.d, and LimitMEMLOCK=infinity for sshd",
-        role=Role.CONDITION,
+        role=LogRole.CONDITION,
         advice=Advice.LOWER_RUNG,
         weight=58,
         references=("nccl-tests#206",),
@@ -162,7 +169,7 @@ RULES = (
         domain=Domain.HOST,
         cause="GPU {gpu} of {who} already held {held} for process {pids} before the run began",
         remedy="nvidia-smi on the node; orchestrate clean ends what its own runs left behind",
-        role=Role.CONDITION,
+        role=LogRole.CONDITION,
         advice=Advice.RETRY,
         weight=58,
         defaults={"gpu": "?", "held": "memory", "pids": "?"},
@@ -206,7 +213,7 @@ RULES = (
         domain=Domain.HOST,
         cause="a task of {who} made no progress in the kernel ({detail})",
         remedy="the lines below name the task; as a rule storage or a driver that does not answer",
-        role=Role.CONDITION,
+        role=LogRole.CONDITION,
         advice=Advice.RETRY,
         weight=56,
         signs=(

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 _QP = (
     r"ibv_modify_qp failed with (?:error )?(?P<error>(?:\d{1,3} )?(?:%s))"
@@ -101,7 +108,7 @@ RULES = (
         cause="traffic of {who} takes the detour through host memory: GPUDirect RDMA is disabled "
         "for HCA {hca}",
         remedy="modprobe nvidia-peermem, or a kernel and driver with DMA-BUF; check OFED's version",
-        role=Role.SLOW,
+        role=LogRole.SLOW,
         advice=Advice.GO_ON,
         weight=60,
         signs=(
@@ -120,7 +127,7 @@ RULES = (
         cause="{who} uses TCP sockets between nodes: NCCL found no usable InfiniBand device",
         remedy="/dev/infiniband and rdma-core inside the container; ibv_devinfo must show active "
         "ports; NCCL_IB_HCA must match them, NCCL_IB_DISABLE must not be 1",
-        role=Role.SLOW,
+        role=LogRole.SLOW,
         advice=Advice.GO_ON,
         weight=60,
         signs=(
@@ -162,7 +169,7 @@ RULES = (
         domain=Domain.HOST,
         cause="libibverbs on {who} mentions a driver for hardware that is not there",
         remedy="nothing; installing rdma-core's providers silences it",
-        role=Role.HARMLESS,
+        role=LogRole.HARMLESS,
         advice=Advice.GO_ON,
         weight=95,
         signs=(
@@ -216,7 +223,7 @@ RULES = (
         cause="UCX on {who} reports an error: {detail}",
         remedy="UCX_TLS and UCX_NET_DEVICES must fit the node (ucx_info -d); UCX_TLS=tcp,self,sm "
         "tries without InfiniBand",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.LOWER_RUNG,
         weight=48,
         signs=(sign("UCX  ERROR", r"UCX  ERROR {1,4}(?P<detail>.{1,120})"),),
@@ -247,7 +254,7 @@ RULES = (
         remedy="the log of the rank on the other side; its memlock limit and HCA; perfquery on "
         "both "
         "ports",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.LOWER_RUNG,
         weight=62,
         signs=(

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 _HOST = r"(?P<target>[\w.-]{1,120})"
 _TASKS = r"tasks? (?:(?P<rank>\d{1,6})|[\d,-]{1,80}): "
@@ -37,7 +44,7 @@ RULES = (
         domain=Domain.LAUNCH,
         cause="{who} received SIGTERM, because another rank had failed",
         remedy="look at the log of the rank that ended first",
-        role=Role.STOPPED,
+        role=LogRole.STOPPED,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=40,
@@ -65,7 +72,7 @@ RULES = (
         cause="{who} exited with code {code}, and no known failure pattern says why",
         remedy="read the last lines of that rank's own log (torchrun: --log-dir and --tee 3; srun: "
         "--output with %t)",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=10,

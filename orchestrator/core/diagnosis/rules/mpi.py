@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 RULES = (
     Rule(
@@ -56,7 +63,7 @@ RULES = (
         "the line does not say which node or why",
         remedy="ssh HOST orted --version from the first node; the same Open MPI at the same path "
         "everywhere (mpirun --prefix), and all TCP ports open between the nodes",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.RETRY,
         weight=45,
         signs=(
@@ -119,7 +126,7 @@ RULES = (
         domain=Domain.FABRIC,
         cause="a call of MPI failed on {who} ({detail}), and the line does not say why",
         remedy="the lines of UCX or of a transport above it; mpirun --mca pml_base_verbose 10",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.RETRY,
         weight=36,
         signs=(sign("mpi4py.MPI.Exception", r"mpi4py\.MPI\.Exception: (?P<detail>.{1,120})"),),
@@ -167,7 +174,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} ended the job: {detail}",
         remedy="the lines above it in that rank's log say why",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         weight=22,
         signs=(
             sign(

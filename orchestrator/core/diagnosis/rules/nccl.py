@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 RULES = (
     Rule(
@@ -12,7 +19,7 @@ RULES = (
         cause="a system call of NCCL failed on {who}, and the line does not say which",
         remedy="run again with --env NCCL_DEBUG=INFO: the first NCCL WARN line names the call; a "
         "stale NCCL_GRAPH_FILE or NCCL_TOPO_FILE does this, too",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.LOWER_RUNG,
         confidence=Confidence.POSSIBLE,
         weight=30,
@@ -42,7 +49,7 @@ RULES = (
         cause="a CUDA call of NCCL failed on {who} ({error})",
         remedy="see the first CUDA error and the kernel's log (Xid) of this node; "
         "--env NCCL_DEBUG=INFO names the call",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=35,
@@ -61,7 +68,7 @@ RULES = (
         domain=Domain.LAUNCH,
         cause="NCCL failed on {who} ({error}), and the line does not say why",
         remedy="run again with --env NCCL_DEBUG=INFO: the first NCCL WARN line tells",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=25,
@@ -239,7 +246,7 @@ RULES = (
         cause="bus bandwidth fell from {before} to {after} GB/s between NCCL {old} and {new}",
         remedy="pin NCCL {old}; compare NCCL_DEBUG=INFO of both (channels, NICs, NVLS), and "
         "report it",
-        role=Role.SLOW,
+        role=LogRole.SLOW,
         advice=Advice.GO_ON,
         confidence=Confidence.LIKELY,
         weight=60,

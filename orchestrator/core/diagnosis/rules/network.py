@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 _CONNECT = r"[Cc]onnect(?: to (?P<peer>[^ ]{1,80}))? (?:failed|returned).{0,60}"
 _BRIDGE = (
@@ -43,7 +50,7 @@ RULES = (
         cause="NCCL on {who} chose {interface} ({address}), which other nodes cannot reach",
         remedy="set NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME to the interface of: ip route get "
         "PEER, or NCCL_SOCKET_IFNAME=^docker,veth,br-,virbr,cni,lo",
-        role=Role.CONDITION,
+        role=LogRole.CONDITION,
         advice=Advice.RETRY,
         weight=75,
         signs=(
@@ -79,7 +86,7 @@ RULES = (
         cause="{who} lost {peer}: that rank ended first, and its own log says why",
         remedy="look at the log of the rank that ended first; NCCL before 2.27.3 also falls over "
         "port scanners",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=60,
         signs=(
@@ -107,7 +114,7 @@ RULES = (
         "the port",
         remedy="see whether the rank at that address ended first; else allow all TCP ports "
         "between the nodes",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.LOWER_RUNG,
         confidence=Confidence.POSSIBLE,
         weight=60,
@@ -141,7 +148,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} lost {peer} in a gloo collective: that rank ended or stopped first",
         remedy="look at the log of the rank that ended first",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=60,
         signs=(

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 # Names that projects give their own folders, and packages hardly ever.
 _OWN = (
@@ -69,7 +76,7 @@ RULES = (
         cause="{who} cannot read power and temperatures: the NVML bindings or library are missing",
         remedy="pip install nvidia-ml-py (not pynvml), and the driver's libnvidia-ml.so.1 inside "
         "the container",
-        role=Role.CONDITION,
+        role=LogRole.CONDITION,
         advice=Advice.GO_ON,
         confidence=Confidence.CERTAIN,
         weight=85,
@@ -228,7 +235,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} raised {detail}",
         remedy="the traceback above that line says where in the program",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         weight=8,
         confidence=Confidence.LIKELY,
         signs=(
@@ -249,7 +256,7 @@ RULES = (
         domain=Domain.LAUNCH,
         cause="{who} was interrupted (SIGINT): somebody pressed Ctrl-C, or its launcher stopped it",
         remedy="nothing, if it was meant; else the log of whatever sent the signal",
-        role=Role.STOPPED,
+        role=LogRole.STOPPED,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=42,
@@ -264,7 +271,7 @@ RULES = (
         cause="{who} was aborted at its own end: native threads still ran, as a rule those of a "
         "process group that was not destroyed",
         remedy="call torch.distributed.destroy_process_group() at the end of the script",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         weight=60,
         # Without an exception no C++ code failed: a thread was left when its owner was destroyed.
@@ -279,7 +286,7 @@ RULES = (
         remedy="the words of the assertion name what was expected; as a rule a size, a version or "
         "a "
         "number of devices that does not fit",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         weight=24,
         signs=(
             sign("Assertion failed: ", r"Assertion failed: (?P<detail>.{1,160})"),
@@ -312,7 +319,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} ended itself in native code ({detail})",
         remedy="the lines above say why; --env PYTHONFAULTHANDLER=1 adds the Python frames",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=15,

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 _HOST = r"(?P<target>[\w.:-]{1,120}?)"
 
@@ -15,7 +22,7 @@ RULES = (
         "a firewall is between",
         remedy="ray status on the head; gcs_server.out in its session folder says why it ended; "
         "the port must be open and Ray's version the same",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.RETRY,
         weight=62,
         signs=(
@@ -129,7 +136,7 @@ RULES = (
         domain=Domain.HOST,
         cause="Ray's object store on {who} lies on the disk: /dev/shm is too small ({detail})",
         remedy="docker --shm-size, at least 30 % of the memory",
-        role=Role.SLOW,
+        role=LogRole.SLOW,
         advice=Advice.GO_ON,
         weight=55,
         signs=(
@@ -149,7 +156,7 @@ RULES = (
         cause="Ray lost the node {who}: its raylet does not answer any more",
         remedy="see whether that node is up and has memory left: dmesg -T, and raylet.out in the "
         "session folder there",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         weight=64,
         signs=(
@@ -173,7 +180,7 @@ RULES = (
         cause="worker processes of Ray on {who} ended before they could register",
         remedy="python-core-worker-*.log and worker-*.err in the session folder of that node; as a "
         "rule a package that does not import, or no memory or threads left",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         weight=58,
         signs=(

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 RULES = (
     Rule(
@@ -13,7 +20,7 @@ RULES = (
         "was not started, or cannot reach MASTER_ADDR and MASTER_PORT",
         remedy="start every node (orchestrate does, and proves the port first); check "
         "MASTER_ADDR, MASTER_PORT and WORLD_SIZE, and TCP to that port from each node",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=75,
         signs=(
@@ -49,7 +56,7 @@ RULES = (
         "from here, or the node has several interfaces and took the wrong one",
         remedy="--rdzv-endpoint with an address that every node routes to, and --local-addr on "
         "nodes with several interfaces",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.RETRY,
         weight=65,
         signs=(
@@ -124,7 +131,7 @@ RULES = (
         cause="{who} could not connect to {peer} for {seconds}: rank 0 is not started or ended "
         "first, or a firewall is between",
         remedy="see the log of rank 0; nc -vz MASTER_ADDR MASTER_PORT from this node",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=70,
         signs=(
@@ -153,7 +160,7 @@ RULES = (
         domain=Domain.LAUNCH,
         cause="a socket of {who} tries one address after the other; what counts is how that ends",
         remedy="nothing to do",
-        role=Role.HARMLESS,
+        role=LogRole.HARMLESS,
         advice=Advice.GO_ON,
         weight=72,
         signs=(
@@ -176,7 +183,7 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} lost torch's store: rank 0, which serves it, ended first",
         remedy="look at the log of rank 0",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=55,
         signs=(
@@ -205,7 +212,7 @@ RULES = (
         remedy="look at the log of rank {other}; a longer timeout= of init_process_group only "
         "where "
         "it is known to take long",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=62,
         signs=(

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 RULES = (
     Rule(
@@ -83,7 +90,7 @@ RULES = (
         domain=Domain.LAUNCH,
         cause="{who} was refused a connection by {peer}: the server is not started, or has ended",
         remedy="ss -ltn on the server's node; the log of the server, if it ended first",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.RETRY,
         weight=42,
         signs=(
@@ -114,7 +121,7 @@ RULES = (
         cause="{who} could not connect to {peer}: the server is not started, has ended, or a "
         "firewall is between",
         remedy="ss -ltn on the server's node; nc -vz HOST PORT from this one",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=40,
         signs=(

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 RULES = (
     Rule(
@@ -150,7 +157,7 @@ RULES = (
         "busy for long",
         remedy="the workers' own lines above; py-spy dump of each; NCCL_DEBUG=INFO if it never "
         "began",
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=44,

@@ -7,7 +7,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Advice,
     Confidence,
     Domain,
-    Role,
+    LogRole,
     Rule,
     Sign,
     sign,
@@ -65,7 +65,7 @@ RULES = (
         cause="{who} was killed by SIGKILL: most often by the kernel for lack of host memory, else "
         "by another user or a supervisor",
         remedy="dmesg -T on that node: 'Out of memory: Killed process' settles it",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=60,
@@ -84,7 +84,7 @@ RULES = (
         "compiled extension) or a bug in native code",
         remedy="--env PYTHONFAULTHANDLER=1 shows where; rebuild extensions against the installed "
         "torch",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         weight=65,
         signs=(
@@ -101,7 +101,7 @@ RULES = (
         domain=Domain.HOST,
         cause="{who} died of SIGBUS: /dev/shm is full, or a mapped file became shorter",
         remedy="docker --ipc=host or --shm-size=8g; df /dev/shm on the node",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.RETRY,
         weight=68,
         signs=(*signalled(7, "BUS", "Bus error"), sign("Bus error")),
@@ -114,7 +114,7 @@ RULES = (
         domain=Domain.HOST,
         cause="{who} ended at an illegal instruction (SIGILL): a binary built for another CPU",
         remedy="install the wheel for this CPU, or build it there",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         advice=Advice.EXCLUDE_NODE,
         weight=66,
         signs=(*signalled(4, "ILL", "Illegal instruction"), sign("Illegal instruction")),
@@ -128,7 +128,7 @@ RULES = (
         cause="{who} ended at an arithmetic error in native code (SIGFPE), as a rule a division of "
         "integers by zero",
         remedy="--env PYTHONFAULTHANDLER=1 shows where; look at empty batches and sizes of 0",
-        role=Role.FAILURE,
+        role=LogRole.FAILURE,
         weight=60,
         signs=(
             *signalled(8, "FPE", "Floating point exception"),
@@ -145,7 +145,7 @@ RULES = (
         remedy="the last lines of that rank's log say why; --env PYTHONFAULTHANDLER=1 adds the "
         "Python frames",
         # Watchdogs abort ranks that only waited: what came before says more.
-        role=Role.VICTIM,
+        role=LogRole.VICTIM,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=14,

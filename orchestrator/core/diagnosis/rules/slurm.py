@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 _HOST = r"(?P<target>[\w.-]{1,120})"
 
@@ -81,7 +88,7 @@ RULES = (
         domain=Domain.LAUNCH,
         cause="the job step waits on {who}: another step of the same job holds what it needs",
         remedy="srun --overlap or --exact, or less per step; scontrol show step JOB",
-        role=Role.CONDITION,
+        role=LogRole.CONDITION,
         advice=Advice.RETRY,
         weight=60,
         signs=(

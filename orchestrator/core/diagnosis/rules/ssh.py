@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 _HOST = r"(?P<target>[\w.:-]{1,120}?)"
 _CONNECT = rf"connect to (?:host )?{_HOST} port (?P<port>\d{{1,5}}): "
@@ -193,7 +200,7 @@ RULES = (
         cause="the SSH connection to {who} was lost",
         remedy="see whether the node is up; ServerAliveInterval keeps idle connections open; "
         "orchestrate run keeps ranks alive without one",
-        role=Role.VAGUE,
+        role=LogRole.VAGUE,
         advice=Advice.RETRY,
         weight=50,
         signs=(

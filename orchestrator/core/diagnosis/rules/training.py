@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Confidence, Domain, Role, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import Confidence, Domain, LogRole, Rule, sign
 
 RULES = (
     Rule(
@@ -184,7 +184,7 @@ RULES = (
         domain=Domain.FABRIC,
         cause="{who} cannot reach its experiment tracker",
         remedy="--env WANDB_MODE=offline, and wandb sync afterwards from a node with a network",
-        role=Role.CONDITION,
+        role=LogRole.CONDITION,
         weight=50,
         signs=(
             sign("wandb: Network error"),

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
-    Answer,
     Check,
+    CheckAnswer,
     Fleet,
     Judge,
     Look,
@@ -23,10 +23,10 @@ from orchestrator.core.model.facts import Facts
 from orchestrator.core.tuning.risky_settings import differing
 
 
-def _same(what: str, value: Callable[[Facts], str], differs: Callable[[str], Answer]) -> Judge:
+def _same(what: str, value: Callable[[Facts], str], differs: Callable[[str], CheckAnswer]) -> Judge:
     """Judges a node by what most nodes have."""
 
-    def judge(look: Look) -> Answer:
+    def judge(look: Look) -> CheckAnswer:
         if len(look.fleet.facts) < 2:
             return NONE
         usual, mine = look.fleet.usual(value), value(look.facts)
@@ -79,7 +79,7 @@ def _python(facts: Facts) -> str:
     return ".".join(facts.agent_python.split(".")[:2])
 
 
-def _variables(look: Look) -> Answer:
+def _variables(look: Look) -> CheckAnswer:
     """NCCL's files; what must differ, such as names of interfaces, does not count."""
     if len(look.fleet.facts) < 2:
         return NONE

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
-    Answer,
     Check,
+    CheckAnswer,
     Judge,
     Look,
     Needs,
@@ -20,6 +20,7 @@ from orchestrator.core.doctor.check_model import (
     worst,
 )
 from orchestrator.core.model.checks import gpus_missing
+from orchestrator.core.model.devices import broken
 from orchestrator.core.model.facts import Facts, Gpu
 
 # Links of a GPU on its baseboard, by the name that the driver gives it (datasheets of the cards).
@@ -35,33 +36,33 @@ OF_PROGRAMS = frozenset({8, 13, 31, 32, 43, 45, 68, 69})
 HARMLESS = frozenset({63, 92, 94})  # contained or corrected: the rows and ECC checks tell
 
 
-def _per_gpu(judge: Callable[[Gpu], Answer]) -> Judge:
+def _per_gpu(judge: Callable[[Gpu], CheckAnswer]) -> Judge:
     """One answer for all GPUs of a node."""
 
-    def together(look: Look) -> Answer:
+    def together(look: Look) -> CheckAnswer:
         return each("GPU", [(gpu.index, judge(gpu)) for gpu in look.facts.gpus])
 
     return together
 
 
-def _present(look: Look) -> Answer:
+def _present(look: Look) -> CheckAnswer:
     missing = gpus_missing(look.subject.spec, look.facts)
     if missing:
-        return fail("; ".join([missing, *look.facts.notes[:1]]))
-    if not look.facts.gpus:
-        driver = look.facts.driver or any("nvidia" in note.casefold() for note in look.facts.notes)
-        return fail("a driver, but no GPU: " + "; ".join(look.facts.notes[:1])) if driver else NONE
-    return OK
+        return fail(missing)
+    reason = "; ".join(look.facts.lost_gpus) or broken(look.facts)
+    if reason:
+        return fail(reason)
+    return OK if look.facts.gpus else NONE
 
 
-def _free(gpu: Gpu) -> Answer:
+def _free(gpu: Gpu) -> CheckAnswer:
     if not gpu.users:
         return OK
     names = Counter(f"{p.user or '?'}'s {p.name or p.pid}" for p in gpu.processes)
     return warn("used by " + (", ".join(names) or f"{len(gpu.users)} processes"))
 
 
-def _ecc(gpu: Gpu) -> Answer:
+def _ecc(gpu: Gpu) -> CheckAnswer:
     if gpu.ecc.enabled is False:
         return warn("ECC is off")
     if gpu.ecc.uncorrected is None:
@@ -71,7 +72,7 @@ def _ecc(gpu: Gpu) -> Answer:
     return OK
 
 
-def _rows(gpu: Gpu) -> Answer:
+def _rows(gpu: Gpu) -> CheckAnswer:
     rows = gpu.rows
     if rows.failed:
         return fail("a row of memory could not be replaced: the card needs an RMA")
@@ -80,9 +81,9 @@ def _rows(gpu: Gpu) -> Answer:
     return unknown("remapped rows") if rows.failed is None or rows.pending is None else OK
 
 
-def _xids(look: Look) -> Answer:
+def _xids(look: Look) -> CheckAnswer:
     if look.facts.xids is None:
-        return unknown("the kernel's log may not be read")
+        return unknown("no permission to read the kernel log")
     grave = [x for x in look.facts.xids if x.code not in OF_PROGRAMS | HARMLESS or x.switch]
     if not grave:
         return OK
@@ -93,7 +94,7 @@ def _xids(look: Look) -> Answer:
     return fail("; ".join(texts))
 
 
-def _throttle(gpu: Gpu) -> Answer:
+def _throttle(gpu: Gpu) -> CheckAnswer:
     if gpu.throttle is None:
         return unknown("why clocks are held back")
     slowed = sorted(SLOWED & set(gpu.throttle))
@@ -103,7 +104,7 @@ def _throttle(gpu: Gpu) -> Answer:
     return warn(f"clocks held back by {', '.join(warmed)}") if warmed else OK
 
 
-def _temperature(gpu: Gpu) -> Answer:
+def _temperature(gpu: Gpu) -> CheckAnswer:
     if gpu.temperature_c is None:
         return unknown("its temperature")
     text = f"{gpu.temperature_c} C"
@@ -112,7 +113,7 @@ def _temperature(gpu: Gpu) -> Answer:
     return warn(text) if gpu.temperature_c >= HOT_C else OK
 
 
-def _power(gpu: Gpu) -> Answer:
+def _power(gpu: Gpu) -> CheckAnswer:
     if gpu.power_limit_w is None or gpu.power_default_w is None:
         return unknown("its power limit")
     if gpu.power_limit_w < POWER_SHARE * gpu.power_default_w:
@@ -120,7 +121,7 @@ def _power(gpu: Gpu) -> Answer:
     return OK
 
 
-def _pcie(gpu: Gpu) -> Answer:
+def _pcie(gpu: Gpu) -> CheckAnswer:
     link = gpu.pcie
     if link.width is None or link.width_max is None or link.gen is None or link.gen_max is None:
         return unknown("its PCIe link")
@@ -133,14 +134,14 @@ def _pcie(gpu: Gpu) -> Answer:
     return unknown(f"{text} while idle") if "idle" in (gpu.throttle or ()) else fail(text)
 
 
-def _nvlinks(look: Look) -> Answer:
+def _nvlinks(look: Look) -> CheckAnswer:
     """A single GPU may have been given away without its links: they lead nowhere."""
     alone = len(look.facts.gpus) == 1
     answers = [(gpu.index, _nvlink(gpu, alone=alone)) for gpu in look.facts.gpus]
     return each("GPU", answers)
 
 
-def _nvlink(gpu: Gpu, *, alone: bool) -> Answer:
+def _nvlink(gpu: Gpu, *, alone: bool) -> CheckAnswer:
     wanted = 0 if alone else _links_of(gpu.name)
     link = gpu.nvlink
     if link.total is None or link.active is None:
@@ -160,7 +161,7 @@ def _links_of(name: str) -> int | None:
     return next((count for part, count in LINKS if part in name), None)
 
 
-def _fabric(gpu: Gpu) -> Answer:
+def _fabric(gpu: Gpu) -> CheckAnswer:
     if gpu.fabric in ("not_started", "in_progress"):
         return fail(f"not part of the NVLink fabric: {gpu.fabric.replace('_', ' ')}")
     if gpu.fabric == "completed":
@@ -169,7 +170,7 @@ def _fabric(gpu: Gpu) -> Answer:
     return unknown("the state of its NVLink fabric") if behind_switches and not gpu.fabric else NONE
 
 
-def _manager(look: Look) -> Answer:
+def _manager(look: Look) -> CheckAnswer:
     manager = look.facts.fabric_manager
     if manager is None or not manager.switches:
         return NONE
@@ -184,7 +185,7 @@ def _manager(look: Look) -> Answer:
     return OK
 
 
-def _modes(gpu: Gpu) -> Answer:
+def _modes(gpu: Gpu) -> CheckAnswer:
     found = []
     if gpu.compute_mode == "prohibited":
         found.append(fail("compute mode is prohibited"))
@@ -197,7 +198,7 @@ def _modes(gpu: Gpu) -> Answer:
     return worst(found or [unknown("its modes") if gpu.persistence is None else OK])
 
 
-def _acs(look: Look) -> Answer:
+def _acs(look: Look) -> CheckAnswer:
     if not _peers(look.facts):
         return NONE
     if look.facts.virtual_machine:
@@ -212,7 +213,7 @@ def _acs(look: Look) -> Answer:
     )
 
 
-def _iommu(look: Look) -> Answer:
+def _iommu(look: Look) -> CheckAnswer:
     if not _peers(look.facts) or look.facts.virtual_machine:
         return NONE
     kind = look.facts.p2p.iommu
@@ -239,7 +240,7 @@ CHECKS = (
         Needs.NOTHING,
     ),
     _check(2, "GPUs free", "end those processes, or take other GPUs", _per_gpu(_free)),
-    _check(3, "ECC", "reset the GPU; if it comes back: replace it", _per_gpu(_ecc)),
+    _check(3, "ECC", "reset the GPU; replace it if the error recurs", _per_gpu(_ecc)),
     _check(
         4, "memory rows", "pending: nvidia-smi --gpu-reset; failed: replace it", _per_gpu(_rows)
     ),

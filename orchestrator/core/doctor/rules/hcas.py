@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
-    Answer,
     Check,
+    CheckAnswer,
     Fleet,
     Judge,
     Look,
@@ -30,8 +30,8 @@ def _label(hca: Hca) -> str:
     return f"{hca.name}:{hca.port}"
 
 
-def _per_port(judge: Callable[[Hca, Fleet], Answer]) -> Judge:
-    def together(look: Look) -> Answer:
+def _per_port(judge: Callable[[Hca, Fleet], CheckAnswer]) -> Judge:
+    def together(look: Look) -> CheckAnswer:
         return each("port", [(_label(hca), judge(hca, look.fleet)) for hca in look.facts.hcas])
 
     return together
@@ -42,7 +42,7 @@ def _like(hca: Hca, others: Iterable[Hca]) -> list[Hca]:
     return [o for o in others if (o.board, o.port) == (hca.board, hca.port)]
 
 
-def _active(hca: Hca, fleet: Fleet) -> Answer:
+def _active(hca: Hca, fleet: Fleet) -> CheckAnswer:
     """A port that is down is a fault if most of its kind are up: many adapters have ports that
     nobody ever cabled.
     """
@@ -57,7 +57,7 @@ def _active(hca: Hca, fleet: Fleet) -> Answer:
     return NONE
 
 
-def _rate(hca: Hca, fleet: Fleet) -> Answer:
+def _rate(hca: Hca, fleet: Fleet) -> CheckAnswer:
     if not hca.active:
         return NONE
     if not hca.rate_gbit:
@@ -68,7 +68,7 @@ def _rate(hca: Hca, fleet: Fleet) -> Answer:
     return OK
 
 
-def _errors(hca: Hca) -> Answer:
+def _errors(hca: Hca) -> CheckAnswer:
     if not hca.active:
         return NONE
     if not hca.errors:
@@ -79,7 +79,7 @@ def _errors(hca: Hca) -> Answer:
     return warn(", ".join(seen)) if seen else OK
 
 
-def _gids(hca: Hca) -> Answer:
+def _gids(hca: Hca) -> CheckAnswer:
     if not (hca.active and hca.ethernet):
         return NONE
     if not hca.gids:
@@ -89,7 +89,7 @@ def _gids(hca: Hca) -> Answer:
     return OK if usable_gids(hca) else fail("no RoCE v2 GID with an address that can be routed")
 
 
-def _direct(look: Look) -> Answer:
+def _direct(look: Look) -> CheckAnswer:
     if not look.facts.gpus or not any(hca.active for hca in look.facts.hcas):
         return NONE
     if look.facts.peermem or look.facts.dmabuf:
@@ -99,7 +99,7 @@ def _direct(look: Look) -> Answer:
     return fail("nvidia_peermem is not loaded, and kernel and driver have no DMA-BUF for it")
 
 
-def _count(look: Look) -> Answer:
+def _count(look: Look) -> CheckAnswer:
     """Nodes of one cluster have equally many ports, whatever their names are."""
     if len(look.fleet.facts) < 2:
         return NONE
@@ -131,7 +131,7 @@ CHECKS = (
     _check(
         3,
         "port errors",
-        "doctor --level 2min tells whether they grow; then reseat or replace the cable",
+        "doctor --level 2min shows whether they grow; then reseat or replace the cable",
         _per_port(lambda hca, _: _errors(hca)),
         Needs.ADAPTERS,
     ),

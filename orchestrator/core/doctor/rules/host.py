@@ -5,8 +5,8 @@ from __future__ import annotations
 from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
-    Answer,
     Check,
+    CheckAnswer,
     Look,
     Needs,
     fail,
@@ -21,12 +21,12 @@ DOCKERS_SHM, LITTLE_SHM = 64 * 1024**2, 1 * GB
 CLOCK_WARN_S, CLOCK_FAIL_S = 0.5, 2.0
 
 
-def _answers(look: Look) -> Answer:
+def _answers(look: Look) -> CheckAnswer:
     del look
     return OK
 
 
-def _clock(look: Look) -> Answer:
+def _clock(look: Look) -> CheckAnswer:
     offset = look.facts.clock_offset_s
     text = f"{offset:+.1f} s from the coordinator's"
     if abs(offset) > CLOCK_FAIL_S:
@@ -34,14 +34,14 @@ def _clock(look: Look) -> Answer:
     return warn(text) if abs(offset) > CLOCK_WARN_S else OK
 
 
-def _memlock(look: Look) -> Answer:
+def _memlock(look: Look) -> CheckAnswer:
     limit = look.facts.memlock_bytes
     if limit is None:
         return OK
     return fail(f"ranks may lock {limit / 1024**2:.1f} MiB: registering memory with adapters fails")
 
 
-def _shared_memory(look: Look) -> Answer:
+def _shared_memory(look: Look) -> CheckAnswer:
     if len(look.facts.gpus) < 2:
         return NONE
     if look.facts.shm_bytes is None:
@@ -52,7 +52,7 @@ def _shared_memory(look: Look) -> Answer:
     return warn(text) if look.facts.shm_bytes < LITTLE_SHM else OK
 
 
-def _disk(look: Look) -> Answer:
+def _disk(look: Look) -> CheckAnswer:
     free = look.facts.disk_free_bytes
     text = f"{free / GB:.1f} GB are free where orchestrate keeps its files"
     if free < LEAST_DISK:
@@ -60,7 +60,7 @@ def _disk(look: Look) -> Answer:
     return warn(text) if free < LITTLE_DISK else OK
 
 
-def _variables(look: Look) -> Answer:
+def _variables(look: Look) -> CheckAnswer:
     found = habits({**look.facts.nccl_conf, **look.subject.spec.env})
     if not found:
         return OK

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from orchestrator.core.doctor.check_model import NONE, OK, Answer, Check, Look, fail, unknown
-from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, Verdict, remedy_for
+from orchestrator.core.doctor.check_model import NONE, OK, Check, CheckAnswer, Look, fail, unknown
+from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, FabricVerdict, remedy_for
 
 
-def _connections(look: Look) -> Answer:
+def _connections(look: Look) -> CheckAnswer:
     mesh, name = look.fleet.mesh, look.subject.name
     if mesh is None:
         return NONE
@@ -21,7 +21,7 @@ def _connections(look: Look) -> Answer:
     return fail(told, remedy_for(culprits, links))
 
 
-def _concerns(part: Verdict, name: str) -> bool:
+def _concerns(part: FabricVerdict, name: str) -> bool:
     """Of a node that is to blame the others are only witnesses."""
     return name in part.culprits or any(name in link for link in part.links)
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
-    Answer,
     Check,
+    CheckAnswer,
     Judge,
     Level,
     Look,
@@ -19,7 +19,7 @@ from orchestrator.core.doctor.check_model import (
 )
 
 
-def _ports(look: Look) -> Answer:
+def _ports(look: Look) -> CheckAnswer:
     before = {(hca.name, hca.port): hca.errors for hca in look.facts.hcas}
     return _grown(
         look.subject,
@@ -31,7 +31,7 @@ def _ports(look: Look) -> Answer:
     )
 
 
-def _gpus(look: Look) -> Answer:
+def _gpus(look: Look) -> CheckAnswer:
     before = {gpu.index: gpu for gpu in look.facts.gpus}
 
     def counters() -> Iterator[tuple[str, int | None, int | None]]:
@@ -46,7 +46,7 @@ def _gpus(look: Look) -> Answer:
     return _grown(look.subject, counters())
 
 
-def _grown(subject: Subject, counters: Iterator[tuple[str, int | None, int | None]]) -> Answer:
+def _grown(subject: Subject, counters: Iterator[tuple[str, int | None, int | None]]) -> CheckAnswer:
     if subject.later is None:
         return unknown("it could not be asked a second time")
     known = [(name, old, new) for name, old, new in counters if old is not None and new is not None]
@@ -56,7 +56,7 @@ def _grown(subject: Subject, counters: Iterator[tuple[str, int | None, int | Non
     return fail(", ".join(grown)) if grown else OK
 
 
-def _links(look: Look) -> Answer:
+def _links(look: Look) -> CheckAnswer:
     """Ports that came or went between the two looks."""
     if look.subject.later is None:
         return unknown("it could not be asked a second time")
@@ -100,7 +100,7 @@ CHECKS = (
     _check(
         3,
         "GPU errors grow",
-        "drain the node; reset the GPU; replace it if it goes on",
+        "drain the node; reset the GPU; replace it if errors continue",
         _gpus,
         Needs.GPUS,
     ),

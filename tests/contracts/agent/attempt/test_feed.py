@@ -10,6 +10,9 @@ import pytest
 
 from orchestrator.adapters.agent_client.channel import AgentError
 from tests.contracts.agent.attempts import Attempt
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 NAME = "00000001.bin"
 CONTENT = bytes(range(256)) * 40
@@ -30,7 +33,7 @@ def inbox(attempt: Attempt) -> Path:
 async def feed(attempt: Attempt, payload: bytes, **fields: Any) -> None:
     digest = hashlib.sha256(CONTENT).hexdigest()
     request = {**attempt.names, "epoch": 1, "rank": 0, "name": NAME, "sha256": digest, **fields}
-    await attempt.channel.request("feed", request, timeout_s=15, payload=payload)
+    await attempt.channel.request("feed", request, timeout_s=scaled(15), payload=payload)
 
 
 async def test_a_feed_is_there_once_all_its_slices_are(launched: Attempt) -> None:

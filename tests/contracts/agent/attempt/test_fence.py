@@ -12,6 +12,8 @@ from orchestrator.adapters.agent_client.channel import AgentError
 from orchestrator.node_agent.base.node_layout import NodeLayout, lock
 from tests.contracts.agent.attempts import Attempt, running, shell
 
+pytestmark = pytest.mark.processes
+
 WAITING = "sleep 60"
 
 

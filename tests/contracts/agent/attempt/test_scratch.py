@@ -6,8 +6,12 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from orchestrator.node_agent.base.node_layout import AttemptLayout
 from tests.contracts.agent.attempts import Attempt, eventually, exists, shell
+
+pytestmark = pytest.mark.processes
 
 
 def _scratch(attempt: Attempt) -> Path:

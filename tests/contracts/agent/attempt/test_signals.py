@@ -23,6 +23,8 @@ from tests.contracts.agent.attempts import (
 )
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
 
+pytestmark = pytest.mark.processes
+
 WAITING = "exec sleep 300"
 
 

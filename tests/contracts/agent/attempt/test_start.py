@@ -17,6 +17,9 @@ from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec
 from tests.contracts.agent.attempts import everything_below
 from tests.contracts.agent.conftest import OpenChannel
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 # In a mount namespace of its own: nobody else sees the small disk, and it goes with the process.
 ON_A_SMALL_DISK = (
@@ -34,16 +37,18 @@ class SmallDisk(LocalTransport):
         there = str(agents or "")
         self._prefix = (options, str(workdir), there, "full" if full else "")
 
-    async def start(self, command: Command, *, timeout_s: float) -> Process:
+    async def start(self, command: Command, *, timeout_s: float, has_input: bool = True) -> Process:
         unshare = ("unshare", "--mount", "sh", "-c", ON_A_SMALL_DISK, "small", *self._prefix)
         argv = (*unshare, *command.argv)
-        return await super().start(replace(command, argv=argv), timeout_s=timeout_s)
+        return await super().start(
+            replace(command, argv=argv), timeout_s=timeout_s, has_input=has_input
+        )
 
 
 async def refusal(spec: NodeSpec, transport: LocalTransport) -> PreflightError:
     try:
         with pytest.raises(PreflightError) as refused:
-            await AgentChannel.open(transport, spec, timeout_s=20)
+            await AgentChannel.open(transport, spec, timeout_s=scaled(20))
     finally:
         await transport.close()
     assert refused.value.id == "OR-AGENT-START"

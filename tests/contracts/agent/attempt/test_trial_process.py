@@ -17,6 +17,9 @@ from orchestrator.adapters.agent_client.channel import AgentChannel, AgentError
 from orchestrator.node_agent.code.environment import tethered
 from tests.contracts.agent.attempts import eventually, exists, running
 from tests.contracts.agent.conftest import OpenChannel
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 SOON_S = 15.0
 
@@ -36,11 +39,11 @@ class Trials:
         """How each process ended, by label."""
         request = {"trial": "all", "deadline_s": 10.0, "epoch": 2, **self.names, **fields}
         request["processes"] = list(processes)
-        reply = await self.channel.request("trial", request, timeout_s=SOON_S)
+        reply = await self.channel.request("trial", request, timeout_s=scaled(SOON_S))
         return {process["label"]: process for process in json.loads(reply.payload)["processes"]}
 
     async def end(self, name: str = "all") -> bool:
-        reply = await self.channel.request("end_trial", {"trial": name}, timeout_s=SOON_S)
+        reply = await self.channel.request("end_trial", {"trial": name}, timeout_s=scaled(SOON_S))
         return bool(reply.fields["known"])
 
     def left(self) -> list[int]:
@@ -53,7 +56,7 @@ async def trials(channel: AgentChannel, open_channel: OpenChannel) -> AsyncItera
     yield trials
     sweeper = await open_channel()
     names = {"run": trials.names["run"], "node": "n1"}
-    await sweeper.request("sweep", names, timeout_s=30)
+    await sweeper.request("sweep", names, timeout_s=scaled(30))
     assert trials.left() == []
 
 
@@ -120,7 +123,7 @@ async def test_a_sweep_finds_it_and_keeps_later_ones_out(
     await eventually(lambda: len(trials.left()) >= 2)
     other = await open_channel()
     swept = await other.request(
-        "sweep", {"run": trials.names["run"], "node": "n1", "epoch": 3}, timeout_s=SOON_S
+        "sweep", {"run": trials.names["run"], "node": "n1", "epoch": 3}, timeout_s=scaled(SOON_S)
     )
     assert swept.fields["clean"] is True
     assert (await asked)["trial-0"]["outcome"] == {"signalled": signal.SIGKILL}
@@ -150,7 +153,7 @@ def test_a_parent_that_is_gone_by_the_time_it_is_asked_for_is_noticed() -> None:
     """An agent can be killed between the start of a child and the child's first instruction."""
     argv = tethered(["echo", "begun"])
     argv[argv.index(str(os.getpid()))] = "1"
-    ended = subprocess.run(argv, capture_output=True, check=False, timeout=SOON_S)
+    ended = subprocess.run(argv, capture_output=True, check=False, timeout=scaled(SOON_S))
     assert (ended.returncode, ended.stdout) == (-signal.SIGKILL, b"")
 
 

@@ -7,16 +7,21 @@ import json
 import sys
 from typing import Any
 
+import pytest
+
 from orchestrator.adapters.store.bundled import bundled_kit
 from orchestrator.parsing.replies.sample_records import (
+    LeaseAck,
     Output,
     Ready,
-    Took,
     Worked,
     parse_sample_record,
 )
 from tests.contracts.agent.attempts import Attempt, rank
 from tests.contracts.agent.conftest import MakeAttempt
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 SCRIPT = """
 import orchestrate_kit as kit
@@ -31,7 +36,7 @@ async def feed(attempt: Attempt, number: int, rank: int, **word: Any) -> None:
     content = json.dumps(word).encode()
     request = {**attempt.names, "epoch": 1, "rank": rank, "name": f"{number:08d}.json"}
     request["sha256"] = hashlib.sha256(content).hexdigest()
-    await attempt.channel.request("feed", request, timeout_s=10, payload=content)
+    await attempt.channel.request("feed", request, timeout_s=scaled(10), payload=content)
 
 
 def heard(attempt: Attempt, rank: int) -> list[object]:
@@ -61,7 +66,14 @@ async def test_leases_come_and_outputs_go(make_attempt: MakeAttempt) -> None:
         "rank-1": {"exited": 0},
     }
     first, second = heard(attempt, 0), heard(attempt, 1)
-    assert [type(record) for record in second] == [Ready, Took, Output, Output, Worked, Took]
+    assert [type(record) for record in second] == [
+        Ready,
+        LeaseAck,
+        Output,
+        Output,
+        Worked,
+        LeaseAck,
+    ]
     assert [record.sample for record in first if isinstance(record, Output)] == [2, 3, 4, 5]
-    assert first[1] == Took(1, "2.1", (1, 2))
+    assert first[1] == LeaseAck(1, "2.1", (1, 2))
     assert b'"twice": 60' in attempt.files["exchange-1.jsonl"]

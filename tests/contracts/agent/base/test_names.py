@@ -9,6 +9,9 @@ import pytest
 
 from orchestrator.adapters.agent_client.channel import AgentChannel, AgentError
 from tests.contracts.agent.attempts import Attempt, everything_below, shell
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 UNSAFE_NAMES = [
     "",
@@ -64,7 +67,7 @@ async def test_names_are_single_safe_words(
 
     for name in UNSAFE_NAMES:
         with pytest.raises(AgentError) as refused:
-            await channel.request(op, {**COMPLETE, key: name}, timeout_s=10)
+            await channel.request(op, {**COMPLETE, key: name}, timeout_s=scaled(10))
         assert refused.value.id == "OR-AGENT-REQUEST", name
 
     assert everything_below(workdir) == before
@@ -74,7 +77,7 @@ async def test_names_are_single_safe_words(
 async def test_attempts_are_small_numbers(channel: AgentChannel, attempt: object) -> None:
     for op in ("launch", "watch", "renew", "stop", "signal", "outputs", "fetch"):
         with pytest.raises(AgentError) as refused:
-            await channel.request(op, {**COMPLETE, "attempt": attempt}, timeout_s=10)
+            await channel.request(op, {**COMPLETE, "attempt": attempt}, timeout_s=scaled(10))
         assert refused.value.id == "OR-AGENT-REQUEST"
 
 
@@ -87,9 +90,9 @@ async def test_digests_are_hexadecimal(channel: AgentChannel, digest: str) -> No
     ]
     for op, fields in requests:
         with pytest.raises(AgentError):
-            await channel.request(op, {"digest": digest, **fields}, timeout_s=10)
+            await channel.request(op, {"digest": digest, **fields}, timeout_s=scaled(10))
     with pytest.raises(AgentError):
-        await channel.request("launch", {**COMPLETE, "snapshot": digest}, timeout_s=10)
+        await channel.request("launch", {**COMPLETE, "snapshot": digest}, timeout_s=scaled(10))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,7 @@ async def test_digests_are_hexadecimal(channel: AgentChannel, digest: str) -> No
 async def test_a_launch_is_checked_whole(channel: AgentChannel, change: dict[str, object]) -> None:
     """What is wrong with a request is found before anything starts."""
     with pytest.raises(AgentError) as refused:
-        await channel.request("launch", {**COMPLETE, **change}, timeout_s=10)
+        await channel.request("launch", {**COMPLETE, **change}, timeout_s=scaled(10))
 
     assert refused.value.id == "OR-AGENT-REQUEST"
 
@@ -139,7 +142,7 @@ async def test_outputs_stay_inside(attempt: Attempt, outside: Path) -> None:
     await attempt.launch(shell(0, script))
     await attempt.to_end()
 
-    reply = await attempt.channel.request("outputs", attempt.names, timeout_s=10)
+    reply = await attempt.channel.request("outputs", attempt.names, timeout_s=scaled(10))
 
     listed = json.loads(reply.payload)
     assert [f["path"] for f in listed["files"]] == ["deep/er/file", "hard"]
@@ -161,4 +164,4 @@ async def test_outputs_stay_inside(attempt: Attempt, outside: Path) -> None:
     for path in [*paths, "deep//er/file", "./deep/er/file", "deep/er/../er/file", "x" * 2000]:
         request = {**attempt.names, "path": path, "offset": 0, "length": 100}
         with pytest.raises(AgentError):
-            await attempt.channel.request("fetch", request, timeout_s=10)
+            await attempt.channel.request("fetch", request, timeout_s=scaled(10))

@@ -20,6 +20,9 @@ from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec, PythonSpec
 from orchestrator.node_agent.oneshot_probe import dumps
 from orchestrator.parsing.replies.probe_reply import parse_facts
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 GLANCE_S = 30.0
 
@@ -27,7 +30,9 @@ GLANCE_S = 30.0
 async def glance(spec: NodeSpec, request: dict[str, object] | None = None) -> Glance:
     transport = LocalTransport(spec.name)
     try:
-        return await take_glance(transport, spec, request or {}, time.time, timeout_s=GLANCE_S)
+        return await take_glance(
+            transport, spec, request or {}, time.time, timeout_s=scaled(GLANCE_S)
+        )
     finally:
         await transport.close()
 
@@ -36,7 +41,7 @@ async def test_it_tells_what_the_agent_tells(spec: NodeSpec, channel: AgentChann
     """But for what changes from moment to moment."""
     seen = await glance(spec)
     facts = parse_facts("n1", seen.fields, asked=seen.asked, answered=seen.answered)
-    reply = await channel.request("probe", timeout_s=GLANCE_S)
+    reply = await channel.request("probe", timeout_s=scaled(GLANCE_S))
     told = parse_facts("n1", reply.fields, asked=seen.asked, answered=seen.answered)
 
     moving = {

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ import pytest
 from orchestrator.adapters.agent_client.channel import AgentChannel, AgentError
 from tests.contracts.agent.attempts import Attempt, eventually, exists, rank, shell
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
+from tests.time_limits import assert_within, scaled
+
+pytestmark = pytest.mark.processes
 
 
 @pytest.fixture
@@ -25,16 +29,17 @@ def workdir(tmp_path: Path) -> Path:
 
 async def test_a_listening_port_is_reached_until_it_is_released(channel: AgentChannel) -> None:
     """The own address is told; afterwards it is refused, and free for whoever comes next."""
-    port = (await channel.request("listen", timeout_s=5)).fields["port"]
+    port = (await channel.request("listen", timeout_s=scaled(5))).fields["port"]
     request = {"targets": [["127.0.0.1", port], ["127.0.0.1", port]], "timeout_s": 2.0}
 
-    first = (await channel.request("dial", request, timeout_s=10)).fields["results"]
-    await channel.request("release", {"port": port}, timeout_s=5)
-    second = (await channel.request("dial", request, timeout_s=10)).fields["results"]
+    first = (await channel.request("dial", request, timeout_s=scaled(10))).fields["results"]
+    await channel.request("release", {"port": port}, timeout_s=scaled(5))
+    second = (await channel.request("dial", request, timeout_s=scaled(10))).fields["results"]
 
     assert first[0]["ok"] is True
     assert first[0]["local"] == "127.0.0.1"
-    assert 0 <= first[0]["ms"] < 2000
+    assert first[0]["ms"] >= 0
+    assert_within("a connection", first[0]["ms"] / 1000, 2)
     assert [r["ok"] for r in second] == [False, False]
     with socket.socket() as free:
         free.bind(("0.0.0.0", port))
@@ -43,14 +48,16 @@ async def test_a_listening_port_is_reached_until_it_is_released(channel: AgentCh
 async def test_dialling_takes_odd_targets(channel: AgentChannel) -> None:
     """Names that do not resolve are errors of that target; malformed lists are refused."""
     request = {"targets": [["no such host.invalid", 1], ["x" * 255, 1]], "timeout_s": 1.0}
-    results = (await channel.request("dial", request, timeout_s=10)).fields["results"]
+    results = (await channel.request("dial", request, timeout_s=scaled(10))).fields["results"]
 
     assert [r["ok"] for r in results] == [False, False]
     for targets in ("x", [1], [["a"]], [["a", 0]], [["a", 70000]], [["a", True]], [["", 1]]):
         with pytest.raises(AgentError):
-            await channel.request("dial", {"targets": targets, "timeout_s": 1.0}, timeout_s=5)
+            await channel.request(
+                "dial", {"targets": targets, "timeout_s": 1.0}, timeout_s=scaled(5)
+            )
     with pytest.raises(AgentError):
-        await channel.request("release", {"port": 1}, timeout_s=5)
+        await channel.request("release", {"port": 1}, timeout_s=scaled(5))
 
 
 async def test_outputs_are_listed_and_fetched(attempt: Attempt) -> None:
@@ -64,11 +71,13 @@ async def test_outputs_are_listed_and_fetched(attempt: Attempt) -> None:
     (attempt.root / "partial").rename(attempt.root / "source")
     await attempt.to_end()
 
-    reply = await attempt.channel.request("outputs", attempt.names, timeout_s=10)
+    reply = await attempt.channel.request("outputs", attempt.names, timeout_s=scaled(10))
     pieces = b""
     while True:
         place = {"path": "sub/data.bin", "offset": len(pieces), "length": 65_536}
-        piece = await attempt.channel.request("fetch", {**attempt.names, **place}, timeout_s=5)
+        piece = await attempt.channel.request(
+            "fetch", {**attempt.names, **place}, timeout_s=scaled(5)
+        )
         if not piece.payload:
             break
         pieces += piece.payload
@@ -86,7 +95,7 @@ async def test_outputs_are_listed_and_fetched(attempt: Attempt) -> None:
 
 
 async def test_outputs_of_an_attempt_that_never_was_are_empty(attempt: Attempt) -> None:
-    reply = await attempt.channel.request("outputs", attempt.names, timeout_s=5)
+    reply = await attempt.channel.request("outputs", attempt.names, timeout_s=scaled(5))
 
     assert json.loads(reply.payload) == {"files": [], "skipped": []}
 
@@ -98,14 +107,16 @@ async def test_runs_are_listed_and_cleaned(make_attempt: MakeAttempt) -> None:
     await attempt.launch(shell(0, "exec sleep 300"))
 
     with pytest.raises(AgentError) as refused:
-        await attempt.channel.request("clean", names, timeout_s=10)
-    listed = (await attempt.channel.request("runs", timeout_s=5)).fields["runs"]
-    other = (await attempt.channel.request("runs", {"run": "none"}, timeout_s=5)).fields["runs"]
+        await attempt.channel.request("clean", names, timeout_s=scaled(10))
+    listed = (await attempt.channel.request("runs", timeout_s=scaled(5))).fields["runs"]
+    other = (await attempt.channel.request("runs", {"run": "none"}, timeout_s=scaled(5))).fields[
+        "runs"
+    ]
     await attempt.ask("sweep")
     await attempt.to_end()
-    ended = (await attempt.channel.request("runs", timeout_s=5)).fields["runs"]
-    removed = await attempt.channel.request("clean", names, timeout_s=10)
-    again = await attempt.channel.request("clean", names, timeout_s=10)
+    ended = (await attempt.channel.request("runs", timeout_s=scaled(5))).fields["runs"]
+    removed = await attempt.channel.request("clean", names, timeout_s=scaled(10))
+    again = await attempt.channel.request("clean", names, timeout_s=scaled(10))
 
     assert refused.value.id == "OR-AGENT-BUSY"
     assert listed == [{**names, "attempts": [{"attempt": 1, "supervisor": "alive"}]}]
@@ -144,7 +155,7 @@ async def test_pruning_spares_what_is_new_or_in_use(channel: AgentChannel, workd
     own = node / "agents" / channel.hello.agent
     os.utime(own, (1, 1))
 
-    reply = await channel.request("prune", {"older_than_s": 3600.0}, timeout_s=10)
+    reply = await channel.request("prune", {"older_than_s": 3600.0}, timeout_s=scaled(10))
 
     assert reply.fields["removed"] == {
         "snapshots": 1,
@@ -166,7 +177,7 @@ async def test_pruning_spares_the_environment_of_a_living_run(attempt: Attempt) 
     interpreter = str(environments / ("a" * 64) / "venv" / "bin" / "python")
     await attempt.launch(rank(0, interpreter, "300"))
 
-    reply = await attempt.channel.request("prune", {"older_than_s": 60.0}, timeout_s=10)
+    reply = await attempt.channel.request("prune", {"older_than_s": 60.0}, timeout_s=scaled(10))
 
     assert reply.fields["removed"]["environments"] == 1
     assert [path.name for path in environments.iterdir()] == ["a" * 64]
@@ -176,7 +187,9 @@ async def test_an_environment_is_built_once(open_channel: OpenChannel) -> None:
     """Two who ask at once wait for one build; both get an interpreter that works."""
     channels = [await open_channel() for _ in range(2)]
     request = {"digest": "e" * 64, "base": sys.executable}
-    asked = [c.request("environment", request, payload=b"\n", timeout_s=90) for c in channels]
+    asked = [
+        c.request("environment", request, payload=b"\n", timeout_s=scaled(90)) for c in channels
+    ]
 
     replies = await asyncio.gather(*asked)
 
@@ -186,12 +199,46 @@ async def test_an_environment_is_built_once(open_channel: OpenChannel) -> None:
     assert await process.wait() == 0
 
 
+async def test_what_ranks_import_is_compiled_and_nothing_else(
+    channel: AgentChannel, tmp_path: Path
+) -> None:
+    """To compile all of torch takes longer than to install it. A module that is missing, or fails,
+    is for the ranks to name.
+    """
+    wheel = _wheel(tmp_path, {"used": "", "unused": "", "failing": "raise OSError"})
+    request = {"digest": "d" * 64, "base": sys.executable}
+    request |= {"modules": ["sample.failing", "no-module", "missing", "sample.used"]}
+
+    reply = await channel.request(
+        "environment", request, payload=f"{wheel}\n".encode(), timeout_s=90
+    )
+
+    assert reply.fields["built"] is True
+    venv = Path(reply.fields["interpreter"]).parents[1]
+    (package,) = venv.glob("lib/python3*/site-packages/sample")
+    compiled = {path.name.partition(".")[0] for path in package.glob("__pycache__/*.pyc")}
+    assert compiled == {"__init__", "used", "failing"}
+
+
+def _wheel(folder: Path, modules: dict[str, str]) -> Path:
+    """A package `sample` of these modules and their texts."""
+    path = folder / "sample-1-py3-none-any.whl"
+    info = "sample-1.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name, text in {"__init__": "", **modules}.items():
+            wheel.writestr(f"sample/{name}.py", text)
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: sample\nVersion: 1\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return path
+
+
 async def test_an_environment_that_cannot_be_built_says_why(channel: AgentChannel) -> None:
     """The builder's last lines are in the error, and the next attempt starts afresh."""
     for base in ("/no/such/python", "false"):
         request = {"digest": "f" * 64, "base": base}
         with pytest.raises(AgentError) as refused:
-            await channel.request("environment", request, payload=b"\n", timeout_s=30)
+            await channel.request("environment", request, payload=b"\n", timeout_s=scaled(30))
         assert refused.value.id == "OR-AGENT-ENVIRONMENT"
 
 
@@ -205,7 +252,7 @@ async def test_a_builder_ends_with_its_channel(
     base.chmod(0o755)
     channel = await open_channel()
     request = {"digest": "c" * 64, "base": str(base)}
-    building = asyncio.create_task(channel.request("environment", request, timeout_s=60))
+    building = asyncio.create_task(channel.request("environment", request, timeout_s=scaled(60)))
     pid = tmp_path / "pid"
     await eventually(lambda: pid.exists() and pid.read_text().strip())
 

@@ -18,6 +18,9 @@ from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
 from tests.contracts.agent.attempts import Attempt, running, shell
 from tests.contracts.transport.sshd import Sshd
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 LIMITS = ConnectLimits(connect_timeout_s=10, keepalive_interval_s=0.2, keepalive_count=4)
 MIB = 1024 * 1024
@@ -50,7 +53,7 @@ async def reach() -> AsyncIterator[Reach]:
         async def reach(spec: NodeSpec) -> AgentChannel:
             transport = await open_transport(spec, limits=LIMITS)
             stack.push_async_callback(transport.close)
-            channel = await AgentChannel.open(transport, spec, timeout_s=20)
+            channel = await AgentChannel.open(transport, spec, timeout_s=scaled(20))
             stack.push_async_callback(channel.close)
             return channel
 
@@ -89,7 +92,7 @@ async def test_the_login_environment_is_what_ranks_get(
     await attempt.launch(shell(0, "env -0"))
 
     await attempt.to_end()
-    facts = (await channel.request("probe", timeout_s=20)).fields["facts"]
+    facts = (await channel.request("probe", timeout_s=scaled(20))).fields["facts"]
 
     pairs = attempt.files["rank-0.out"].decode().rstrip("\0").split("\0")
     environment = dict(pair.partition("=")[::2] for pair in pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,17 @@ from orchestrator.adapters.agent_client.channel import AgentChannel
 from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.bootstrap import (
     UnsafeDirectory,
     private_directory,
     resolve_workdir,
 )
+from orchestrator.node_agent.base.login import expand
+from orchestrator.node_agent.stage0 import expand as expand_workdir
 from orchestrator.node_agent.stage0 import find
 from tests.contracts.agent.attempts import everything_below
+from tests.time_limits import scaled
 
 STRANGER = 12345
 
@@ -33,7 +38,7 @@ async def open_at(workdir: Path | str, spec: NodeSpec) -> None:
     transport = LocalTransport("n1")
     try:
         moved = replace(spec, workdir=str(workdir))
-        channel = await AgentChannel.open(transport, moved, timeout_s=20)
+        channel = await AgentChannel.open(transport, moved, timeout_s=scaled(20))
         await channel.close()
     finally:
         await transport.close()
@@ -84,6 +89,7 @@ def parent_for_everybody(path: Path) -> None:
     path.parent.chmod(0o777)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(os.geteuid() != 0, reason="hardware: only root can make a stranger's files")
 @pytest.mark.parametrize(
     "prepare",
@@ -109,6 +115,7 @@ async def test_an_unsafe_workdir_is_refused(
     assert not list(workdir.parent.rglob("*.py"))
 
 
+@pytest.mark.processes
 async def test_a_link_of_our_own_is_followed(spec: NodeSpec, tmp_path: Path) -> None:
     """A home that is too small may hold a link to a bigger disk."""
     link_of_our_own(tmp_path / "link")
@@ -118,6 +125,7 @@ async def test_a_link_of_our_own_is_followed(spec: NodeSpec, tmp_path: Path) -> 
     assert f"{tmp_path}/big-disk/node/agents" in everything_below(tmp_path)
 
 
+@pytest.mark.processes
 async def test_what_is_ours_is_made_private(spec: NodeSpec, workdir: Path) -> None:
     node_for_reading(workdir)
 
@@ -126,6 +134,7 @@ async def test_what_is_ours_is_made_private(spec: NodeSpec, workdir: Path) -> No
     assert mode_of(workdir / "node") == 0o700
 
 
+@pytest.mark.processes
 async def test_a_workdir_that_cannot_be_made_is_told(spec: NodeSpec) -> None:
     with pytest.raises(PreflightError) as refused:
         await open_at("/proc/no/such/place", spec)
@@ -139,6 +148,55 @@ def test_home_is_the_start_of_relative_paths(
     monkeypatch.setenv("HOME", str(tmp_path))
 
     assert resolve_workdir("~/a") == resolve_workdir("a") == str(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "text", ["$LAB_AREA/w", "${LAB_AREA}/w", "$LAB_AREA/$LAB_NAME-w", "/$LAB_EMPTY/w"]
+)
+async def test_variables_in_a_workdir_are_those_of_the_node(
+    spec: NodeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Expanded where commands run; one that is not set there is named, and nothing is made."""
+    monkeypatch.setenv("LAB_AREA", str(tmp_path / "area"))
+    monkeypatch.setenv("LAB_NAME", "me")
+    monkeypatch.setenv("LAB_EMPTY", "")
+    places = {
+        "$LAB_AREA/w": "area/w",
+        "${LAB_AREA}/w": "area/w",
+        "$LAB_AREA/$LAB_NAME-w": "area/me-w",
+    }
+
+    if text in places:
+        await open_at(text, spec)
+        await open_at(text, spec)  # the agent is there: the quick way
+        assert (tmp_path / places[text] / "node").is_dir()
+    else:
+        with pytest.raises(PreflightError, match="could not be started") as refused:
+            await open_at(text, spec)
+        assert "$LAB_EMPTY is not set where commands run" in refused.value.why
+    assert not [path for path in everything_below(tmp_path) if "$" in path]
+
+
+def test_the_user_of_a_workdir_is_known_without_a_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some logins set neither USER nor LOGNAME."""
+    monkeypatch.delenv("USER", raising=False)
+    name = pwd.getpwuid(os.geteuid()).pw_name
+
+    assert expand_workdir("/scratch/$USER/x") == f"/scratch/{name}/x"
+    assert expand("/scratch/${USER}/x") == f"/scratch/{name}/x"
+
+
+@pytest.mark.parametrize("text", ["$NO_SUCH_THING/x", "${NO_SUCH_THING}", "/a/$NO_SUCH_THING"])
+def test_a_variable_that_is_not_set_is_named(text: str) -> None:
+    """In paths of programs as in the workdir; a value that is no absolute path is no workdir."""
+    with pytest.raises(ValueError, match="NO_SUCH_THING is not set"):
+        expand_workdir(text)
+    with pytest.raises(AgentFault, match="NO_SUCH_THING is not set"):
+        expand(text)
+    with pytest.raises(ValueError, match="not an absolute path"):
+        expand_workdir("$USER/x")
 
 
 def test_a_file_in_place_of_a_directory_is_refused(tmp_path: Path) -> None:

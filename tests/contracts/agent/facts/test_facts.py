@@ -21,6 +21,7 @@ from orchestrator.node_agent.facts.modules import find_modules, parse_modules
 from orchestrator.node_agent.facts.network import find_interfaces, route_address
 from orchestrator.node_agent.facts.rdma import find_hcas
 from orchestrator.parsing.replies.probe_reply import parse_facts
+from tests.time_limits import scaled
 
 GIB = 1024**3
 PORT = {"name": "mlx5_0", "port": 1, "state": "ACTIVE", "link_layer": "InfiniBand"}
@@ -31,6 +32,7 @@ def parse(**facts: Any) -> Facts:
     return parse_facts("n1", {"facts": {**MINIMAL, **facts}}, asked=10.0, answered=12.0)
 
 
+@pytest.mark.processes
 async def test_this_machine(channel: AgentChannel) -> None:
     """A real probe passes the boundary and agrees with what Python says of this machine."""
     request = {
@@ -39,7 +41,7 @@ async def test_this_machine(channel: AgentChannel) -> None:
         "towards": "127.0.0.1",
     }
     asked = time.time()
-    reply = await channel.request("probe", request, timeout_s=60)
+    reply = await channel.request("probe", request, timeout_s=scaled(60))
     facts = parse_facts("n1", reply.fields, asked=asked, answered=time.time())
 
     import pydantic
@@ -103,6 +105,7 @@ def test_memory_is_what_the_control_group_allows(tmp_path: Path) -> None:
     assert limited(total, str(tmp_path)) == GIB
 
 
+@pytest.mark.processes
 def test_the_address_that_ssh_came_in_by(monkeypatch: pytest.MonkeyPatch) -> None:
     """SSH knows best; without it the routing table does; without a route it is loopback."""
     monkeypatch.setenv("SSH_CONNECTION", "198.51.100.7 50000 10.1.2.3 22")
@@ -112,6 +115,7 @@ def test_the_address_that_ssh_came_in_by(monkeypatch: pytest.MonkeyPatch) -> Non
     assert route_address("not an address") == "127.0.0.1"
 
 
+@pytest.mark.processes
 def test_modules_are_found_among_noise() -> None:
     """Start-up files may print; a broken interpreter is a note, not an error."""
     notes: list[str] = []

@@ -13,12 +13,13 @@ import pytest
 
 from orchestrator.core.model.facts import P2p
 from orchestrator.node_agent.facts.gpu_query import parse_users
-from orchestrator.node_agent.facts.gpus import find_gpus
+from orchestrator.node_agent.facts.gpus import count_on_bus, find_gpus
 from orchestrator.node_agent.facts.nvml import FieldValue, Nvml, describe
 from orchestrator.node_agent.facts.smi import (
     ask_smi,
     parse_details,
     parse_gpus,
+    parse_instances,
     parse_links,
     sysfs_address,
 )
@@ -150,12 +151,12 @@ def test_what_the_library_does_not_know_is_unknown_and_not_zero() -> None:
 
 def test_the_structures_have_the_sizes_that_the_driver_checks() -> None:
     """nvml.h: nvmlMemory_v2 is 0x02000028, nvmlGpuFabricInfo_v2 is 0x02000024."""
-    from orchestrator.node_agent.facts.nvml import Fabric, Memory, Pci, Process
+    from orchestrator.node_agent.facts.nvml import Fabric, GpuProcessInfo, Memory, Pci
 
     assert ctypes.sizeof(Memory) == 0x28
     assert ctypes.sizeof(Fabric) == 0x24
     assert ctypes.sizeof(Pci) == 68
-    assert ctypes.sizeof(Process) == 24
+    assert ctypes.sizeof(GpuProcessInfo) == 24
     assert ctypes.sizeof(FieldValue) == 40
 
 
@@ -191,6 +192,7 @@ def _like(kind: str) -> str:
     return f'case "$1" in\n{cases}*) exit 2;; esac'
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", KINDS)
 def test_nvidia_smi_and_nvml_agree_on_every_kind_of_card(kind: str, tmp_path: Path) -> None:
     """The fallback tells the same of a healthy card, but for what it cannot know."""
@@ -210,6 +212,7 @@ def test_nvidia_smi_and_nvml_agree_on_every_kind_of_card(kind: str, tmp_path: Pa
     assert any("fabric" in note for note in notes)
 
 
+@pytest.mark.processes
 def test_a_driver_that_does_not_know_a_field_still_lists_its_gpus(tmp_path: Path) -> None:
     """Details are unknown then, with a note."""
     gpus = SMI / "h100" / "gpus.csv"
@@ -225,6 +228,7 @@ def test_a_driver_that_does_not_know_a_field_still_lists_its_gpus(tmp_path: Path
     assert any("invalid field" in note for note in notes)
 
 
+@pytest.mark.processes
 def test_a_driver_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPUs then, and notes with the tools' own words."""
     _program(tmp_path / "bin", "echo 'NVIDIA-SMI has failed: no driver'; exit 9")
@@ -232,8 +236,52 @@ def test_a_driver_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     notes: list[str] = []
 
-    assert find_gpus(notes) == {"gpus": [], "driver": ""}
+    found = find_gpus(notes)
+    assert (found["gpus"], found["driver"]) == ([], "")
     assert "nvidia-smi ended with 9: NVIDIA-SMI has failed: no driver" in notes
+
+
+def test_a_gpu_that_fell_off_the_bus_is_told(tmp_path: Path) -> None:
+    """Beside those that are left, in the driver's words."""
+    gone = "Unable to determine the device handle for GPU 0000:B3:00.0: GPU is lost. Reboot"
+    query = f"printf '%s\\n' '0, H100, GPU-a, 80, 4, 570.1' '{gone}'"
+    program = _program(
+        tmp_path / "bin", f'case "$1" in *driver_version*) {query} ;; *) exit 3 ;; esac'
+    )
+    found = ask_smi(str(program), [])
+    assert found is not None
+    assert [gpu["uuid"] for gpu in found["gpus"]] == ["GPU-a"]
+    assert found["lost"] == [gone]
+
+
+def test_instances_of_mig_are_those_of_their_gpu() -> None:
+    text = """\
+GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-a)
+  MIG 3g.40gb     Device  0: (UUID: MIG-1)
+  MIG 1g.10gb+me  Device  1: (UUID: MIG-2)
+GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-b)
+"""
+    assert parse_instances(text) == {
+        "GPU-a": [
+            {"profile": "3g.40gb", "uuid": "MIG-1"},
+            {"profile": "1g.10gb+me", "uuid": "MIG-2"},
+        ],
+        "GPU-b": [],
+    }
+
+
+def test_gpus_on_the_bus_are_counted_without_a_driver(tmp_path: Path) -> None:
+    """Cards with and without a screen; no switches, sound functions or other makers' cards."""
+    kinds = (("0x030200", "0x10de"), ("0x030000", "0x10de"), ("0x068000", "0x10de"))
+    for number, (kind, vendor) in enumerate(
+        (*kinds, ("0x040300", "0x10de"), ("0x030000", "0x1a03"))
+    ):
+        device = tmp_path / f"bus/pci/devices/0000:0{number}:00.0"
+        device.mkdir(parents=True)
+        (device / "class").write_text(f"{kind}\n")
+        (device / "vendor").write_text(f"{vendor}\n")
+    assert count_on_bus(str(tmp_path)) == 2
+    assert count_on_bus(str(tmp_path / "nowhere")) is None
 
 
 def test_odd_lines_are_survived() -> None:

@@ -9,8 +9,13 @@ import uuid
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
 from orchestrator.adapters.agent_client.channel import AgentChannel
 from orchestrator.node_agent.facts.kernel import _line
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
 
 KMSG = Path("/dev/kmsg")
 
@@ -22,7 +27,7 @@ async def test_new_lines_come_with_their_time_and_old_ones_stay_away(
     word = f"orchestrate test {uuid.uuid4().hex}"
     await asyncio.to_thread(KMSG.write_text, f"<6>{word}\n")
 
-    reply = await channel.request("kernel", {"since_s": 60.0}, timeout_s=30)
+    reply = await channel.request("kernel", {"since_s": 60.0}, timeout_s=scaled(30))
 
     (line,) = [text for text in reply.payload.decode().splitlines() if word in text]
     match = re.fullmatch(rf"(\S+) kernel: {word}", line)
@@ -30,7 +35,7 @@ async def test_new_lines_come_with_their_time_and_old_ones_stay_away(
     at = datetime.fromisoformat(match[1]).timestamp()
     assert abs(time.time() - at) < 30
 
-    older = await channel.request("kernel", {"since_s": 0.0}, timeout_s=30)
+    older = await channel.request("kernel", {"since_s": 0.0}, timeout_s=scaled(30))
     assert word not in older.payload.decode()
 
 

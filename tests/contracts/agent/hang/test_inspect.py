@@ -33,6 +33,7 @@ from tests.contracts.agent.attempts import (
     shimmed,
 )
 from tests.contracts.agent.conftest import MakeAttempt
+from tests.time_limits import assert_within, scaled, slowdown
 
 NAP = "echo up; sleep 300"
 SPIN = "echo up; while :; do :; done"
@@ -122,7 +123,7 @@ async def up(attempt: Attempt, count: int) -> dict[int, int]:
 
 async def inspect(attempt: Attempt) -> tuple[dict[int, dict[str, Any]], dict[str, bytes], Any]:
     """The ranks, the files, and the whole document."""
-    reply = await attempt.channel.request("inspect", attempt.names, timeout_s=20)
+    reply = await attempt.channel.request("inspect", attempt.names, timeout_s=scaled(20))
     files: dict[str, bytes] = {}
     start = 0
     for listed in reply.fields["files"]:
@@ -133,6 +134,7 @@ async def inspect(attempt: Attempt) -> tuple[dict[int, dict[str, Any]], dict[str
     return {found["rank"]: found for found in document["ranks"]}, files, document
 
 
+@pytest.mark.processes
 async def test_each_rank_is_told_apart(attempt: Attempt) -> None:
     """A stopped, a sleeping and a spinning rank, with what they wrote last and when."""
     await attempt.launch(shell(0, NAP), shell(1, SPIN), shell(2, NAP))
@@ -143,18 +145,19 @@ async def test_each_rank_is_told_apart(attempt: Attempt) -> None:
     began = time.monotonic()
     ranks, _, document = await inspect(attempt)
 
-    assert time.monotonic() - began < 5
+    assert_within("an inspection", time.monotonic() - began, 5)
     assert {number: found["pid"] for number, found in ranks.items()} == pids
     assert ranks[2]["state"] == "T"
     assert ranks[0]["state"] == "S"
     assert ranks[0]["waits_in"] == "clock_nanosleep"
     assert ranks[0]["cpu"] < 0.2
-    assert ranks[1]["cpu"] > 0.2
+    assert ranks[1]["cpu"] > 0.2 / slowdown(), "others want the processor, too"
     assert all(found["lines"] == ["up"] for found in ranks.values())
     assert all(0 <= found["quiet_s"] < 30 for found in ranks.values())
     assert document["supervisor"]["state"] == "S"
 
 
+@pytest.mark.processes
 async def test_a_stopped_process_below_a_rank_stops_the_rank(attempt: Attempt) -> None:
     await attempt.launch(shell(0, "sleep 300 & echo $!; wait"))
     await attempt.follow(lambda a: b"\n" in a.files.get("rank-0.out", b""))
@@ -165,6 +168,7 @@ async def test_a_stopped_process_below_a_rank_stops_the_rank(attempt: Attempt) -
     assert ranks[0]["state"] == "T"
 
 
+@pytest.mark.processes
 async def test_ranks_under_a_launcher_are_the_ranks_themselves(attempt: Attempt) -> None:
     """Not their shims, which always sleep."""
     await attempt.launch(launcher("bash", "-c", f"{shimmed(3, SPIN)} & wait"))
@@ -176,6 +180,7 @@ async def test_ranks_under_a_launcher_are_the_ranks_themselves(attempt: Attempt)
     assert ranks[3]["cpu"] > 0.2
 
 
+@pytest.mark.processes
 async def test_ranks_that_ended_are_left_out(attempt: Attempt) -> None:
     await attempt.launch(shell(0, "exit 0"), shell(1, NAP))
     await attempt.follow(lambda a: a.seen("rank-exited") and a.seen("rank-started", 2))
@@ -185,6 +190,7 @@ async def test_ranks_that_ended_are_left_out(attempt: Attempt) -> None:
     assert ranks.keys() == {1}
 
 
+@pytest.mark.processes
 async def test_a_process_that_vanished_unseen_is_told(attempt: Attempt) -> None:
     """Its supervisor cannot tell while it is stopped itself."""
     await attempt.launch(shell(0, NAP))
@@ -202,6 +208,7 @@ async def test_a_process_that_vanished_unseen_is_told(attempt: Attempt) -> None:
     assert document["supervisor"]["state"] == "T"
 
 
+@pytest.mark.processes
 async def test_python_stacks_come_from_py_spy(attempt: Attempt, tmp_path: Path) -> None:
     """The one on the rank's PATH is asked for its process; the main thread is what counts."""
     program = tmp_path / "py-spy"
@@ -222,6 +229,7 @@ async def test_python_stacks_come_from_py_spy(attempt: Attempt, tmp_path: Path) 
     assert len(ranks[0]["stack"]) == 4
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("script", ["sleep 300", "echo no permission >&2; exit 1"])
 async def test_a_py_spy_that_fails_costs_only_the_stacks(
     attempt: Attempt, tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch
@@ -243,6 +251,7 @@ async def test_a_py_spy_that_fails_costs_only_the_stacks(
     assert any("py-spy" in note for note in document["notes"])
 
 
+@pytest.mark.processes
 async def test_flight_records_are_asked_for_and_read(attempt: Attempt, tmp_path: Path) -> None:
     """The rank's pipe is written to; its record comes raw and as JSON; an old one is not used."""
     stem = str(tmp_path)
@@ -272,6 +281,7 @@ async def test_flight_records_are_asked_for_and_read(attempt: Attempt, tmp_path:
     assert json.loads(files["rank-1.flight.json"])["comm_lib_version"] == "2.28.9"
 
 
+@pytest.mark.processes
 async def test_a_pipe_that_nobody_reads_does_not_hold_us_up(
     attempt: Attempt, tmp_path: Path
 ) -> None:
@@ -288,7 +298,7 @@ async def test_a_pipe_that_nobody_reads_does_not_hold_us_up(
 
     ranks, _, _ = await inspect(attempt)
 
-    assert time.monotonic() - began < 4
+    assert_within("an inspection without a record", time.monotonic() - began, 4)
     assert ranks[0]["collectives"][0]["entered"] == 5
 
 
@@ -302,6 +312,7 @@ def test_ranks_are_told_of_pipes_only_where_pipes_can_be(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.processes
 async def test_nccl_is_asked_for_its_own_view(attempt: Attempt) -> None:
     """Where the ranks were told that it listens; only this node's processes are believed."""
     asked: list[bytes] = []
@@ -327,12 +338,14 @@ async def test_nccl_is_asked_for_its_own_view(attempt: Attempt) -> None:
     assert (place["entered"], place["operation"]) == (5, "AllReduce")
 
 
+@pytest.mark.processes
 async def test_an_attempt_that_never_was_is_refused(attempt: Attempt) -> None:
     with pytest.raises(AgentError) as refused:
         await inspect(attempt)
     assert refused.value.id == "OR-AGENT-ABSENT"
 
 
+@pytest.mark.processes
 async def test_several_inspections_at_once_are_all_answered(make_attempt: MakeAttempt) -> None:
     attempt = await make_attempt()
     await attempt.launch(*(shell(number, NAP) for number in range(6)))
@@ -386,7 +399,7 @@ def test_a_record_that_refers_to_itself_many_times_is_not_written_out() -> None:
     loaded = flight.load(pickle.dumps({"entries": nested}, 2))
     began = time.monotonic()
     assert flight.as_json(loaded) is None
-    assert time.monotonic() - began < 10
+    assert_within("the refusal of a record", time.monotonic() - began, 10)
 
 
 def test_the_main_thread_is_found_by_name_or_by_number() -> None:

@@ -16,12 +16,16 @@ from orchestrator.node_agent.process import cgroups
 from orchestrator.node_agent.process.cgroups import ControlGroup, name_of, own_group
 from orchestrator.node_agent.process.processes import living, sweep
 from tests.contracts.agent.attempts import Attempt, eventually, exists, running, shell
+from tests.time_limits import scaled, wait_for_exit
 
 OWN = own_group()
-pytestmark = pytest.mark.skipif(
-    OWN is None or not os.access(OWN, os.W_OK),
-    reason="hardware: no control groups of version 2 that we may write",
-)
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(
+        OWN is None or not os.access(OWN, os.W_OK),
+        reason="hardware: no control groups of version 2 that we may write",
+    ),
+]
 # Leaves everything that could identify it: environment, session, parents.
 ESCAPE = """
 import os, sys, time
@@ -139,7 +143,7 @@ def test_all_are_killed_also_in_groups_below(
 
     group.kill()
 
-    assert [p.wait(5) for p in processes] == [-9] * 4
+    assert [wait_for_exit(p, 5) for p in processes] == [-9] * 4
     assert group.pids() == []
     group.remove()
     assert not Path(group.path).exists()
@@ -188,5 +192,5 @@ def test_a_group_that_holds_ourselves_is_left_alone(
         "sys.exit(ControlGroup.recorded(layout) is not None)"
     )
     argv = [sys.executable, "-c", script, layout.root, group.path]
-    assert subprocess.run(argv, timeout=30, check=False).returncode == 0
+    assert subprocess.run(argv, timeout=scaled(30), check=False).returncode == 0
     assert ControlGroup.recorded(layout) is not None

@@ -22,11 +22,12 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.agent_client.channel import AgentChannel, AgentError
-from orchestrator.node_agent.attempt.locks import LockRoom, Occupied
+from orchestrator.node_agent.attempt.locks import LockHeld, LockRoom
 from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.sysfs import boot_id
 from tests.contracts.agent.attempts import Attempt, eventually, exists, running, shell
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
+from tests.time_limits import scaled
 
 WAITING = "exec sleep 300"
 Locks = list[dict[str, str]]
@@ -55,13 +56,13 @@ async def reserve(
 ) -> dict[str, Any]:
     fields = {"run": attempt.names["run"], "node": attempt.names["node"]}
     request = {**fields, "locks": locks, "epoch": epoch, "coordinator": "desk"}
-    reply = await (channel or attempt.channel).request("reserve", request, timeout_s=15)
+    reply = await (channel or attempt.channel).request("reserve", request, timeout_s=scaled(15))
     return dict(reply.fields)
 
 
 async def unreserve(attempt: Attempt) -> dict[str, Any]:
     fields = {"run": attempt.names["run"], "node": attempt.names["node"]}
-    return dict((await attempt.channel.request("unreserve", fields, timeout_s=15)).fields)
+    return dict((await attempt.channel.request("unreserve", fields, timeout_s=scaled(15))).fields)
 
 
 def is_free(name: str) -> bool:
@@ -74,6 +75,7 @@ def is_free(name: str) -> bool:
         return True
 
 
+@pytest.mark.processes
 async def test_the_second_learns_who_has_it(make_attempt: MakeAttempt, names: list[str]) -> None:
     """Run, node, user, process, since when and from where; nothing of the set was taken."""
     first, second, third = [await make_attempt(watched=False) for _ in range(3)]
@@ -98,6 +100,7 @@ async def test_the_second_learns_who_has_it(make_attempt: MakeAttempt, names: li
     assert await reserve(third, exclusive(names[0], names[2])) == {"reserved": True}
 
 
+@pytest.mark.processes
 async def test_repeats_hold_it_once(make_attempt: MakeAttempt, names: list[str]) -> None:
     """Ten at once are one reservation, and one `unreserve` gives it back."""
     first, second = [await make_attempt(watched=False) for _ in range(2)]
@@ -111,6 +114,7 @@ async def test_repeats_hold_it_once(make_attempt: MakeAttempt, names: list[str])
     assert await reserve(second, exclusive(*names)) == {"reserved": True}
 
 
+@pytest.mark.processes
 async def test_a_reservation_may_change(make_attempt: MakeAttempt, names: list[str]) -> None:
     """What is no longer wanted is free; one that cannot grow stays as it was."""
     first, second = [await make_attempt(watched=False) for _ in range(2)]
@@ -124,6 +128,7 @@ async def test_a_reservation_may_change(make_attempt: MakeAttempt, names: list[s
     assert not is_free(names[1])
 
 
+@pytest.mark.processes
 async def test_readers_share_and_writers_do_not(
     make_attempt: MakeAttempt, names: list[str]
 ) -> None:
@@ -144,6 +149,7 @@ async def test_readers_share_and_writers_do_not(
     assert (await reserve(first, shared(names[0])))["holder"]["run"] == other.names["run"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("killed", [False, True])
 async def test_the_end_of_the_channel_frees(
     make_attempt: MakeAttempt, open_channel: OpenChannel, names: list[str], killed: bool
@@ -161,6 +167,7 @@ async def test_the_end_of_the_channel_frees(
     await eventually(lambda: all(map(is_free, names)), 5)
 
 
+@pytest.mark.processes
 async def test_a_supervisor_takes_over_without_a_gap(
     make_attempt: MakeAttempt, open_channel: OpenChannel, names: list[str]
 ) -> None:
@@ -192,6 +199,7 @@ async def test_a_supervisor_takes_over_without_a_gap(
     assert await reserve(other, exclusive(names[0]), fresh) == {"reserved": True}
 
 
+@pytest.mark.processes
 async def test_ranks_do_not_hold_the_locks(attempt: Attempt, names: list[str]) -> None:
     """A supervisor that is killed lets go, although a rank of it lives on."""
     reply = await attempt.launch(
@@ -207,6 +215,7 @@ async def test_ranks_do_not_hold_the_locks(attempt: Attempt, names: list[str]) -
     assert len(running(attempt.names["run"])) >= 1
 
 
+@pytest.mark.processes
 async def test_a_launch_takes_what_was_not_reserved(
     make_attempt: MakeAttempt, names: list[str]
 ) -> None:
@@ -228,6 +237,7 @@ async def test_a_launch_takes_what_was_not_reserved(
     assert (await second.launch(shell(0, "true"), locks=exclusive(*names))).fields["alive"]
 
 
+@pytest.mark.processes
 async def test_launches_at_once_start_one(attempt: Attempt, names: list[str]) -> None:
     """Eight duplicates, each a request of its own: one supervisor, which holds every lock."""
     launches = [attempt.launch(shell(0, WAITING), locks=exclusive(*names)) for _ in range(8)]
@@ -245,6 +255,7 @@ async def test_launches_at_once_start_one(attempt: Attempt, names: list[str]) ->
     assert not any(map(is_free, names))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("reserved", [False, True])
 async def test_a_launch_that_fails_changes_nothing(
     make_attempt: MakeAttempt, names: list[str], reserved: bool
@@ -263,6 +274,7 @@ async def test_a_launch_that_fails_changes_nothing(
     assert [is_free(name) for name in names] == [not reserved] * 3
 
 
+@pytest.mark.processes
 async def test_an_earlier_agent_of_the_run_is_no_rival(
     make_attempt: MakeAttempt, open_channel: OpenChannel, names: list[str]
 ) -> None:
@@ -276,6 +288,7 @@ async def test_an_earlier_agent_of_the_run_is_no_rival(
     assert not exists(left.hello.pid)
 
 
+@pytest.mark.processes
 async def test_launches_over_several_channels_start_one(
     attempt: Attempt, open_channel: OpenChannel, names: list[str]
 ) -> None:
@@ -287,7 +300,9 @@ async def test_launches_over_several_channels_start_one(
     fixed = {"epoch": 1, "lease_s": 60.0, "grace_s": 1.0, "locks": exclusive(*names)}
     request = {**attempt.names, **fixed, "processes": [shell(0, WAITING)]}
 
-    replies = await asyncio.gather(*(o.request("launch", request, timeout_s=30) for o in others))
+    replies = await asyncio.gather(
+        *(o.request("launch", request, timeout_s=scaled(30)) for o in others)
+    )
 
     assert sorted(reply.fields["already"] for reply in replies) == [False, True, True]
     assert len({reply.fields["supervisor"]["pid"] for reply in replies}) == 1
@@ -296,6 +311,7 @@ async def test_launches_over_several_channels_start_one(
     assert not exists(left.hello.pid)
 
 
+@pytest.mark.processes
 async def test_reservations_are_fenced_and_swept(
     make_attempt: MakeAttempt, names: list[str]
 ) -> None:
@@ -344,7 +360,7 @@ def test_a_record_is_believed_while_its_process_lives(
     held = room.take("gpu-0", "exclusive", "mine")
     Path(room.record("gpu-0", "theirs")).write_text(text)
 
-    with pytest.raises(Occupied) as occupied:
+    with pytest.raises(LockHeld) as occupied:
         room.take("gpu-0", "exclusive", "other")
     os.close(held)
     again = room.take("gpu-0", "exclusive", "other")

@@ -10,6 +10,8 @@ import pytest
 
 from orchestrator.node_agent.process.processes import MARKER, marked
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:

@@ -16,11 +16,12 @@ import pytest
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.node_layout import ROOM_BYTES, AttemptLayout, write_atomically
 from orchestrator.node_agent.process.eventlog import EventLog, last_line, last_words
-from orchestrator.node_agent.process.processes import Found, alive, look, send, sweep
+from orchestrator.node_agent.process.processes import FoundProcess, alive, look, send, sweep
+from tests.time_limits import scaled
 
 
 @pytest.fixture
-def sleeper() -> Iterator[Found]:
+def sleeper() -> Iterator[FoundProcess]:
     """A process to aim at."""
     process = subprocess.Popen(["sleep", "300"])
     found = look(process.pid)
@@ -98,6 +99,29 @@ def test_a_log_is_never_begun_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "\x1b[31mlast words\x1b[0m",
+        "\x1b[1;38;2;255;0;0mlast\x1b[m words\x1b[K",
+        "\x1b[2K\x1b[1Glast words\x1b[?25h",
+        "\x1b]0;a title\x07last words",
+        "\x1b]8;;https://example.org\x1b\\last words\x1b]8;;\x1b\\",
+        "\x1bPq#0;2;0;0;0\x1b\\last words",
+        "\x1b(B\x1b)0last words\x1b7",
+        "\x9b31mlast words\x9b0m",
+        "last words\x1b[3",
+        "last words\x1b",
+        "last words\n\x1b[0m\n\x1b[?25h",
+    ],
+)
+def test_what_steers_a_terminal_is_no_last_word(tmp_path: Path, text: str) -> None:
+    """Nor is what is left of a sequence once its first character is gone."""
+    (tmp_path / "err").write_text(text + "\n")
+
+    assert last_line(str(tmp_path / "err")) == "last words"
+
+
+@pytest.mark.parametrize(
     "content,expected",
     [
         (b"", ""),
@@ -106,7 +130,7 @@ def test_a_log_is_never_begun_twice(tmp_path: Path) -> None:
         (b"a\nlast\n\n  \n", "last"),
         (b"10%\r20%\r", "20%"),
         (b"\xff\xfe bad", "\ufffd\ufffd bad"),
-        (b"\x1b[31mred\x00", "[31mred"),
+        (b"\x1b[31mred\x00", "red"),
         (b"x" * 100_000, "x" * 500),
     ],
 )
@@ -153,13 +177,15 @@ def test_a_lease_does_not_hear_of_the_wall_clock(
     assert not reader.expired
 
 
-def test_a_reused_pid_is_left_alone(sleeper: Found) -> None:
+@pytest.mark.processes
+def test_a_reused_pid_is_left_alone(sleeper: FoundProcess) -> None:
     """Same pid, other start time: somebody else's process by now."""
     assert send(sleeper.pid, sleeper.start_time + 1, signal.SIGKILL) is False
     assert alive(sleeper.pid, sleeper.start_time)
     assert send(sleeper.pid, sleeper.start_time, signal.SIGKILL) is True
 
 
+@pytest.mark.processes
 def test_a_name_with_parentheses_is_read(tmp_path: Path) -> None:
     """The kernel does not escape program names in /proc."""
     program = tmp_path / "a) R 1 (b"
@@ -175,11 +201,12 @@ def test_a_name_with_parentheses_is_read(tmp_path: Path) -> None:
         process.wait()
 
 
-def test_one_empty_scan_is_not_enough(sleeper: Found) -> None:
+@pytest.mark.processes
+def test_one_empty_scan_is_not_enough(sleeper: FoundProcess) -> None:
     """A process that appears between two scans is still found."""
     scans = iter([[], [sleeper], [], []])
 
-    swept = sweep(lambda: list(next(scans)), timeout_s=5)
+    swept = sweep(lambda: list(next(scans)), timeout_s=scaled(5))
 
     assert swept.scans == 4
     assert swept.killed == [sleeper.pid]

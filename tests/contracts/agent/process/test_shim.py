@@ -21,6 +21,8 @@ from tests.contracts.agent.attempts import (
     shimmed,
 )
 
+pytestmark = pytest.mark.processes
+
 HOLD = "echo up; sleep 300 & wait"
 TORCHRUN_RANK = """
 import os, time

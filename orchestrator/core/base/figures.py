@@ -1,0 +1,69 @@
+"""Figures for people: as many digits as somebody reads, in units that somebody says. Pure.
+
+JSON, journals and histories keep raw values in base units; only what people read passes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_HOUR_S = 3600.0
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_SHORT = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_FRACTIONS = frozenset({"fraction", "ratio of 1"})
+
+
+def number(value: float) -> str:
+    """Four digits that count, thousands apart: ``60``, ``0.3125``, ``12,440``, ``1.2e-05``."""
+    if not abs(value) < 1e15:  # also what is not a number
+        return f"{value:.4g}"
+    if value == int(value):
+        return f"{int(value):,}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def figure(value: float, unit: str) -> str:
+    """``value`` with its unit, scaled: ``506 MiB``, ``22 ms``, ``96.4 %``, ``12,440 tok/s``."""
+    if unit in {"bytes", "B"}:
+        return _scaled_bytes(value)
+    if unit == "s":
+        return duration(value)
+    if unit in _FRACTIONS and abs(value) <= 10:
+        return f"{100 * value:.1f} %"
+    return f"{number(value)} {unit}".rstrip()
+
+
+def duration(value: float) -> str:
+    """Seconds: ``22 ms``, ``12.3 s``, ``4 min 05 s``, ``2 h 03 min``."""
+    if not abs(value) < 100 * _HOUR_S:
+        return f"{number(round(value / _HOUR_S) if abs(value) < 1e15 else value / _HOUR_S)} h"
+    whole = round(value)
+    if whole >= _HOUR_S:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole >= 100:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if value == 0 or abs(value) >= 10:
+        return f"{value:.1f} s".replace(".0 s", " s")
+    scale, unit = next((pair for pair in _SHORT if abs(value) >= pair[0]), _SHORT[-1])
+    return f"{value / scale:.3g} {unit}"
+
+
+def _scaled_bytes(value: float) -> str:
+    power = 0
+    while abs(value) >= 1000 and power < len(_BINARY) - 1:
+        value, power = value / 1024, power + 1
+    return f"{value:.0f} B" if not power else f"{value:.3g} {_BINARY[power]}"
+
+
+def bounds(low: float | None, high: float | None, unit: str) -> str:
+    """A gate in words: ``at least 80.0 %``, ``at most 0.5``, both with ``and``; empty without."""
+    parts: Sequence[tuple[str, float | None]] = (("at least", low), ("at most", high))
+    return " and ".join(f"{word} {_bound(at, unit)}" for word, at in parts if at is not None)
+
+
+def _bound(value: float, unit: str) -> str:
+    """The unit stands beside the figure already, unless scaling would make two of it."""
+    scaled = unit in {"bytes", "B", "s"} or unit in _FRACTIONS
+    return figure(value, unit) if scaled else number(value)

@@ -1,0 +1,192 @@
+"""Files that are something else than what an importer takes them for: refused with what they are.
+
+Judged by the first lines alone, and only by forms that no host list has. Nothing of the file is
+repeated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from orchestrator.core.base.errors import UsageError
+
+_VAULT = re.compile(r"\$ANSIBLE_VAULT;")
+_MARKUP = re.compile(r"<(!doctype|html|head|body|\?xml)\b", re.IGNORECASE)
+_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----")
+_SCRIPT = re.compile(r"#!")
+_JSON = re.compile(r'\{\s*("|\}|$)|\[\s*([\]{"]|$)')
+_YAML_KEY = re.compile(r"""("[^"]*"|'[^']*'|[^\s\[\]{}=:"'#,;]+)\s*:(\s|$)""")
+_YAML_ITEM = re.compile(r"-\s+\S")
+_TOML_VALUE = re.compile(r"""[A-Za-z0-9_.-]+\s*=\s*("[^"]*"|'[^']*'|\[.*\]?|\{.*\})\s*(#.*)?""")
+_TOML_TABLE = re.compile(r"\[\[?[A-Za-z0-9_.\"-]+\]\]?\s*(#.*)?")
+_ADDRESS = r"([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+(%\w+)?)"
+_HOSTS_FILE = re.compile(rf"{_ADDRESS}\s+[A-Za-z][A-Za-z0-9._-]*(\s+[A-Za-z0-9._-]+)*\s*(#.*)?")
+_SSH_CONFIG = re.compile(r"(host|match)(\s+|\s*=\s*)[^=\s]", re.IGNORECASE)
+_SSH_KEYWORD = re.compile(
+    r"(hostname|user|port|identityfile|proxyjump|proxycommand|forwardagent|stricthostkeychecking)"
+    r"(\s+|\s*=\s*)\S",
+    re.IGNORECASE,
+)
+_SLURM = re.compile(r"(NodeName|PartitionName|ClusterName|SlurmctldHost)\s*=", re.IGNORECASE)
+_SECTION = re.compile(r"\[[A-Za-z_][^\]\s:]*(:\w+)?\]\s*([#;].*)?")
+_ANSIBLE_VALUE = re.compile(r"\bansible_[a-z_]+\s*[=:]")
+_MAX_LINES = 2000
+
+Test = Callable[[list[str]], bool]
+
+
+def refuse_other(text: str, source: str, format: str) -> None:
+    """Raise :class:`UsageError` when ``text`` is no file of ``format`` but a known other one.
+
+    ``format`` is ansible, hostfile, slurm or ssh-config.
+    """
+    lines = _significant(text)
+    if not lines:
+        what = "the file is empty" if not text.strip() else "the file holds comments only"
+        raise UsageError(
+            "no host found",
+            id="import.empty",
+            where=source,
+            why=what,
+            remedy="name the file that holds the hosts",
+        )
+    for what, remedy, own, matches in _KINDS:
+        if matches(lines):
+            if format in own:
+                return
+            raise UsageError(
+                f"this is {what}, not {_WANTED[format]}",
+                id="import.other-kind",
+                where=source,
+                remedy=remedy,
+            )
+
+
+def is_yaml(text: str) -> bool:
+    """Whether ``text`` begins as YAML or JSON of mappings and lists does; it is not empty."""
+    lines = _significant(text)
+    return _is_json(lines) or _is_yaml(lines)
+
+
+def _significant(text: str) -> list[str]:
+    lines = (line.strip() for line in text.splitlines()[:_MAX_LINES])
+    return [line for line in lines if line and (line[0] not in "#;" or line.startswith("#!"))]
+
+
+def _content(lines: list[str]) -> Iterator[str]:
+    """The first line that says something: after the marks that begin a YAML document."""
+    for line in lines:
+        if not line.startswith(("---", "%YAML", "#!")):
+            yield line
+            return
+
+
+def _first(pattern: re.Pattern[str]) -> Test:
+    return lambda lines: pattern.match(lines[0]) is not None
+
+
+def _is_json(lines: list[str]) -> bool:
+    return _JSON.match(lines[0]) is not None
+
+
+def _is_yaml(lines: list[str]) -> bool:
+    if lines[0].startswith(("---", "%YAML")):
+        return True
+    return any(_YAML_KEY.match(line) or _YAML_ITEM.match(line) for line in _content(lines))
+
+
+def _is_playbook(lines: list[str]) -> bool:
+    return any(_YAML_ITEM.match(line) for line in _content(lines))
+
+
+def _is_toml(lines: list[str]) -> bool:
+    values = [line for line in lines if not _TOML_TABLE.fullmatch(line)]
+    return bool(values) and all(_TOML_VALUE.match(line) for line in values[:20])
+
+
+def _is_hosts_file(lines: list[str]) -> bool:
+    return all(_HOSTS_FILE.fullmatch(line) for line in lines[:20])
+
+
+def _is_ssh_config(lines: list[str]) -> bool:
+    return any(_SSH_CONFIG.match(line) for line in lines) and any(
+        _SSH_KEYWORD.match(line) for line in lines
+    )
+
+
+def _is_slurm_conf(lines: list[str]) -> bool:
+    return any(_SLURM.match(line) for line in lines)
+
+
+def _is_ansible_ini(lines: list[str]) -> bool:
+    return _SECTION.fullmatch(lines[0]) is not None or any(map(_ANSIBLE_VALUE.search, lines))
+
+
+_CONVERT = "import the output of: ansible-inventory -i FILE --list --yaml"
+_WANTED = {
+    "ansible": "an Ansible inventory",
+    "hostfile": "a hostfile",
+    "slurm": "a list or table of Slurm",
+    "ssh-config": "an ssh_config",
+}
+# What it is, what to do, the formats that read it, and how it is recognised; the first one counts.
+_KINDS: tuple[tuple[str, str, frozenset[str], Test], ...] = (
+    (
+        "encrypted by Ansible Vault",
+        "import the output of: ansible-vault view FILE",
+        frozenset(),
+        _first(_VAULT),
+    ),
+    (
+        "an HTML or XML page (a login page, perhaps)",
+        "download the file itself",
+        frozenset(),
+        _first(_MARKUP),
+    ),
+    ("a key or certificate", "name the file that holds the hosts", frozenset(), _first(_PEM)),
+    ("a script", f"run it first; for Ansible, {_CONVERT}", frozenset(), _first(_SCRIPT)),
+    (
+        "an Ansible playbook or another YAML list",
+        "name the inventory that the playbook runs on",
+        frozenset(),
+        _is_playbook,
+    ),
+    (
+        "JSON",
+        "leave off --json; an Ansible inventory in JSON: cluster import ansible",
+        frozenset({"ansible"}),
+        _is_json,
+    ),
+    (
+        "YAML",
+        "an Ansible inventory: cluster import ansible; one of ours needs no import",
+        frozenset({"ansible"}),
+        _is_yaml,
+    ),
+    (
+        "a hosts(5) file, which says what names mean and not which machines are yours",
+        "write one host a line, and import it as a hostfile",
+        frozenset(),
+        _is_hosts_file,
+    ),
+    (
+        "an ssh_config",
+        "cluster import ssh-config",
+        frozenset({"ssh-config"}),
+        _is_ssh_config,
+    ),
+    (
+        "a configuration of Slurm",
+        "cluster import slurm",
+        frozenset({"slurm"}),
+        _is_slurm_conf,
+    ),
+    ("TOML", f"for Ansible, {_CONVERT}", frozenset(), _is_toml),
+    (
+        "an Ansible inventory",
+        "cluster import ansible",
+        frozenset({"ansible"}),
+        _is_ansible_ini,
+    ),
+)

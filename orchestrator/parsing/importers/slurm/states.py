@@ -1,0 +1,43 @@
+"""Slurm's states of a node that keep it from running jobs, in long and short form."""
+
+from __future__ import annotations
+
+import re
+
+_UNUSABLE = (
+    "down",
+    "drain",
+    "drng",
+    "fail",
+    "futr",
+    "future",
+    "inval",
+    "maint",
+    "no_respond",
+    "not_responding",
+    "power",
+    "reboot",
+    "unk",
+)
+_MARKS = {"*": "not responding", "~": "powered off", "%": "powering down", "!": "powering down"}
+_EMPTY = frozenset({"", "none", "(null)", "n/a"})
+
+
+def trouble(state: str, reason: str = "") -> str:
+    """What keeps a node from running jobs, with the reason that its owner gave; or ``""``."""
+    bare = state.strip().lower()
+    words = re.split(r"[+,]", bare.rstrip("*~#!%$@^-"))
+    marks = [text for mark, text in _MARKS.items() if bare.endswith(mark)]
+    bad = any(word.startswith(_UNUSABLE) for word in words)
+    if not bad and not marks:
+        return ""
+    notes = [
+        *([] if bad else marks),
+        *([] if reason.strip().lower() in _EMPTY else [reason.strip()]),
+    ]
+    return f"{bare} ({'; '.join(notes)})" if notes else bare
+
+
+def is_future(state: str) -> bool:
+    """Whether the node does not exist yet."""
+    return state.strip().lower() in ("future", "futr")

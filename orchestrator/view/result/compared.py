@@ -1,0 +1,37 @@
+"""A run's figures beside those of earlier runs, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from orchestrator.core.base.figures import figure
+from orchestrator.core.verdict.comparison import MetricComparison
+from orchestrator.view.terminal.terminal import GREEN, RED, paint
+from orchestrator.view.terminal.text import brief, plural
+
+NOTABLE = 0.01  # a change below one per cent is neither green nor red
+
+
+def comparison_lines(compared: Sequence[MetricComparison], *, color: bool = False) -> list[str]:
+    """A heading and a line for each figure; nothing where no earlier run has any."""
+    if not compared:
+        return []
+    runs = max(metric.runs for metric in compared)
+    return [f"  against the median of {plural(runs, 'earlier run')}", *_lines(compared, color)]
+
+
+def _lines(compared: Sequence[MetricComparison], color: bool) -> Iterator[str]:
+    width = max(len(brief(metric.name, 48)) for metric in compared)
+    for metric in compared:
+        before = figure(metric.before, brief(metric.unit, 40))
+        yield f"    {brief(metric.name, 48):<{width}}  {before}  {_change(metric, color)}".rstrip()
+
+
+def _change(metric: MetricComparison, color: bool) -> str:
+    if metric.change is None:
+        return ""
+    text = f"{100 * metric.change:+.1f} %"
+    if metric.better is None or abs(metric.change) < NOTABLE:
+        return text
+    word = "better" if metric.better else "worse"
+    return paint(f"{text}, {word}", GREEN if metric.better else RED, color=color)

@@ -1,0 +1,1 @@
+"""How readers are driven: guided by what they cover, or by hypothesis."""

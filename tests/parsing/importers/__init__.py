@@ -1,0 +1,1 @@
+"""Other tools' host lists, read beside the tools that own them."""

@@ -1,0 +1,207 @@
+"""What follows `--`, read as Python and the user mean it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.launchers.typed import typed_launcher, warnings
+from orchestrator.core.model.inventory import Cluster, NodeSpec, PythonKind, PythonSpec, SshEndpoint
+from orchestrator.parsing.inputs.command_line import (
+    job_name,
+    python_call,
+    refuse_misunderstandings,
+    with_interpreter,
+)
+
+TELL = "import json, sys; print(json.dumps(sys.argv[1:]))"
+OPTIONS = st.sampled_from(
+    [
+        *(["-u"], ["-B"], ["-sE"], ["-O"], ["-OOu"], ["-X", "utf8"], ["-Xutf8"], ["-W", "ignore"]),
+        *(["-Wignore"], ["-uXutf8"], ["-BW", "ignore"], ["--check-hash-based-pycs", "never"]),
+    ]
+)
+WORDS = st.lists(st.sampled_from(["-m", "-c", "x.py", "--", "-u", "a b", "", "--lr=1"]), max_size=3)
+
+
+@pytest.mark.processes
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    options=st.lists(OPTIONS, max_size=3),
+    how=st.sampled_from(["-c", "-Bc", "joined -c", "-m", "joined -m", "script"]),
+    arguments=WORDS,
+)
+def test_words_are_split_where_python_splits_them(
+    tmp_path: Path, options: list[list[str]], how: str, arguments: list[str]
+) -> None:
+    """The interpreter itself says what it took for arguments of the program."""
+    (tmp_path / "tell.py").write_text(TELL)
+    target = {
+        "-c": ["-c", TELL],
+        "-Bc": ["-Bc", TELL],
+        "joined -c": [f"-c{TELL}"],
+        "-m": ["-m", "tell"],
+        "joined -m": ["-mtell"],
+        "script": ["tell.py"],
+    }[how]
+    words = [*(word for option in options for word in option), *target, *arguments]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    call = python_call(["python", *words])
+
+    assert call is not None
+    assert list(call.arguments) == json.loads(done.stdout)
+    assert call.target == {"c": TELL, "m": "tell", "t": "tell.py"}[how[-1]]
+    again = [*call.options, *([call.flag] if call.flag else []), call.target, *call.arguments]
+    assert python_call(["python", *again]) == call
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["python", "-V"], ["python3", "--version"], ["python", "-Bh"], ["labtool"], ["pythonic"]],
+)
+def test_what_runs_no_program_of_the_users_is_a_plain_command(words: list[str]) -> None:
+    assert python_call(words) is None
+
+
+@pytest.mark.parametrize(
+    "words,said",
+    [
+        (["python"], "given nothing to run"),
+        (["python", "-u"], "given nothing to run"),
+        (["python", "-"], "given nothing to run"),
+        (["python", "-m"], "-m needs a module"),
+        (["python", "-c"], "-c needs code"),
+        (["-m"], "-m needs a module"),
+        (["python", "-Z", "x.py"], "'-Z' is no option of Python"),
+    ],
+)
+def test_a_python_without_a_program_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        python_call(words)
+    assert said in caught.value.what
+
+
+@pytest.mark.parametrize(
+    "words,name",
+    [
+        (["python", "-u", "src/train.py"], "train"),
+        (["-m", "pkg.mod"], "mod"),
+        (["python", "-c", "print(1)"], "python"),
+        (["./job.sh"], "job"),
+    ],
+)
+def test_a_run_is_called_after_what_runs(words: list[str], name: str) -> None:
+    assert job_name(words) == name
+
+
+@pytest.mark.parametrize(
+    "typed,name,instead",
+    [
+        (
+            "torchrun --nproc-per-node 1 ddp.py --lr 1",
+            "torchrun",
+            "--ranks-per-node 1 -- ddp.py --lr 1",
+        ),
+        ("torchrun --standalone -m jobs.ddp x", "torchrun", "-- -m jobs.ddp x"),
+        (
+            "python3 -u -m torch.distributed.run --nproc_per_node=8 t.py",
+            "torchrun",
+            "--ranks-per-node 8 -- t.py",
+        ),
+        ("accelerate launch --num_processes 4 t.py", "accelerate launch", "-- t.py"),
+        (
+            "deepspeed --num_gpus=2 t.py --deepspeed ds.json",
+            "deepspeed",
+            "--ranks-per-node 2 -- t.py",
+        ),
+        ("mpirun -np 8 ./a.out", "mpirun", "-- SCRIPT ARGS..."),
+        ("env A=1 nice -n 5 torchrun t.py", "torchrun", "-- t.py"),
+        ("conda run -n llm torchrun t.py", "torchrun", "-- t.py"),
+        ("uv run --with x accelerate launch t.py", "accelerate launch", "-- t.py"),
+        ("/opt/bin/torchrun t.py", "torchrun", "-- t.py"),
+    ],
+)
+def test_a_launcher_in_front_of_the_script_is_refused(typed: str, name: str, instead: str) -> None:
+    """Three worlds of one would all succeed. What to type in its place is said."""
+    words = typed.split()
+    with pytest.raises(UsageError) as caught:
+        refuse_misunderstandings(words, "auto")
+    assert caught.value.what.startswith(f"{name} would start a world of its own")
+    assert instead in str(caught.value)
+    refuse_misunderstandings(words, "command")
+    (warning,) = warnings(words)
+    assert name in warning
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pip install deepspeed",
+        "grep torchrun x.py",
+        "accelerate config",
+        "echo mpirun",
+        "env",
+        "uv sync",
+    ],
+)
+def test_other_commands_that_name_a_launcher_are_none(command: str) -> None:
+    assert typed_launcher(command.split()) is None
+    assert list(warnings(command.split())) == []
+
+
+@pytest.mark.parametrize(
+    "command", ["nohup python t.py", "env A=1 python3 -m x", "uv run python t.py"]
+)
+def test_a_python_behind_a_prefix_is_warned_about(command: str) -> None:
+    """It runs as it stands, so its ranks do not meet."""
+    refuse_misunderstandings(command.split(), "auto")
+    (warning,) = warnings(command.split())
+    assert "MASTER_ADDR" in warning
+
+
+@pytest.mark.parametrize(
+    "words,remedy", [(["CUDA_VISIBLE_DEVICES=0", "python", "t.py"], "--env CUDA_VISIBLE_DEVICES=0")]
+)
+def test_an_assignment_is_no_command(words: list[str], remedy: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        refuse_misunderstandings(words, "auto")
+    assert remedy in str(caught.value)
+
+
+def _cluster(python: PythonSpec) -> Cluster:
+    nodes = tuple(
+        NodeSpec(name=name, ssh=SshEndpoint(host=name), python=python) for name in ("a", "b")
+    )
+    return Cluster(name="c", source="c.yaml", nodes=nodes)
+
+
+VENV = PythonSpec(kind=PythonKind.VENV, value="~/vv")
+
+
+@pytest.mark.parametrize("words", ["python t.py", "python3 -m x", "-m x", "t.py", "labtool"])
+def test_python_means_the_one_that_the_inventory_names(words: str) -> None:
+    assert with_interpreter(_cluster(VENV), words.split()) == _cluster(VENV)
+
+
+def test_a_python_that_is_typed_with_its_path_is_the_ranks() -> None:
+    changed = with_interpreter(_cluster(VENV), ["~/other/bin/python", "t.py"])
+    assert [node.python.value for node in changed.nodes] == ["~/other/bin/python"] * 2
+    bare = with_interpreter(_cluster(PythonSpec()), ["python3.11", "t.py"])
+    assert [node.python.value for node in bare.nodes] == ["python3.11"] * 2
+
+
+@pytest.mark.parametrize("word", ["python3.11", ".venv/bin/python"])
+def test_a_python_that_nodes_may_not_have_is_refused(word: str) -> None:
+    with pytest.raises(UsageError, match="python"):
+        with_interpreter(_cluster(VENV), [word, "t.py"])

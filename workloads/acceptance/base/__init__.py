@@ -1,0 +1,1 @@
+"""What every other part knows: options, ranks, units and statistics."""

@@ -1,0 +1,1 @@
+"""From what was measured to figures with limits, gates and verdicts. Pure."""

@@ -1,0 +1,1 @@
+"""What every other part knows: the settings, and the ranks of this run."""

@@ -1,0 +1,1 @@
+"""Conversations, generated or from a file, and the rows that are trained on."""

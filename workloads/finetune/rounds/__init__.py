@@ -1,0 +1,1 @@
+"""Training without collectives between nodes: what they exchange over SSH."""

@@ -1,0 +1,81 @@
+"""Which steps make a round, what is exchanged at its end, and whose a step's rows are. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..data.packing import Row
+
+GOLDEN = (math.sqrt(5) - 1) / 2
+# Gradients of so many parameters, 4 MB, go to the coordinator and back in a fraction of a second.
+MOST_SUMMED = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPlan:
+    """Rounds of `every` steps, numbered from 1; the last one may be shorter."""
+
+    steps: int
+    every: int
+
+    @property
+    def last(self) -> int:
+        """The number of the last round."""
+        return math.ceil(self.steps / self.every)
+
+    def after(self, step: int) -> int:
+        """The round that the next step belongs to; after the last step there is none."""
+        return self.last + 1 if step >= self.steps else step // self.every + 1
+
+    def end_of(self, number: int) -> int:
+        """The last step of a round."""
+        return min(number * self.every, self.steps)
+
+    def is_due(self, number: int, every: int) -> bool:
+        """Whether what is done after the training and every so many steps (0: not meanwhile) falls
+        to a round's end.
+        """
+        before, step = self.end_of(number - 1), self.end_of(number)
+        return step == self.steps or (every > 0 and before // every < step // every)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How the nodes divide a step's rows: `ranks` and `shares` of each node."""
+
+    ranks: Sequence[int]
+    shares: Sequence[float]
+
+    def rows_of(self, index: int, rows: Sequence[Row], step: int) -> Sequence[Row]:
+        """One node's part of a step's rows. Together the nodes have each row once.
+
+        While no node has more or less to do than its ranks would have with collectives, it has
+        those very rows: rank r of all has r, r + ranks, ... Otherwise what does not divide falls to
+        one or the other from step to step, so that on average each gets exactly its share.
+        """
+        total, first = sum(self.ranks), sum(self.ranks[:index])
+        if len(rows) >= total and self._is_by_ranks(total):
+            mine = range(first, first + self.ranks[index])
+            return [row for place, row in enumerate(rows) if place % total in mine]
+        offset = step * GOLDEN % 1
+        start, end = (self._bound(before, len(rows), offset) for before in (index, index + 1))
+        return rows[start:end]
+
+    def _is_by_ranks(self, total: int) -> bool:
+        pairs = zip(self.shares, self.ranks, strict=True)
+        return all(math.isclose(share * total, count, rel_tol=1e-6) for share, count in pairs)
+
+    def _bound(self, before: int, rows: int, offset: float) -> int:
+        """Where the rows of so many nodes end."""
+        if before in (0, len(self.shares)):
+            return rows if before else 0
+        return min(rows, math.floor(sum(self.shares[:before]) * rows + offset))
+
+
+def exchanged(setting: str, parameters: int) -> str:
+    """`changes` or `gradients`: the setting, or what suits so many trained parameters."""
+    if setting != "auto":
+        return setting
+    return "gradients" if parameters <= MOST_SUMMED else "changes"

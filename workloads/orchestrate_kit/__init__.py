@@ -1,0 +1,45 @@
+"""What a workload's script uses of orchestrate: settings, reports, its share of the samples.
+
+    import orchestrate_kit as kit
+
+Standard library, Python 3.8+. Under orchestrate each rank appends JSON lines to
+``$ORCHESTRATE_REPORT_DIR/rank-<RANK>.jsonl``; anywhere else (plain ``torchrun``, plain ``python``)
+the same calls print readable lines, and outputs go to ``./output`` and ``./checkpoints``. Only
+finite numbers are accepted: a metric that is NaN is a failure of the measurement, and the script
+should report it as such.
+"""
+
+from __future__ import annotations
+
+from ._declaration import DeclarationError
+from ._facts import facts
+from ._reports import (
+    artifact,
+    checkpoint,
+    checkpoint_dir,
+    metric,
+    output_dir,
+    progress,
+    rank,
+    world_size,
+)
+from ._samples import Sample, complete, fail, groups
+from ._settings import parse
+
+__all__ = [
+    "DeclarationError",
+    "Sample",
+    "artifact",
+    "checkpoint",
+    "checkpoint_dir",
+    "complete",
+    "facts",
+    "fail",
+    "groups",
+    "metric",
+    "output_dir",
+    "parse",
+    "progress",
+    "rank",
+    "world_size",
+]
