@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,18 @@ import pytest
 
 from orchestrator.adapters.diagnosis.log_reader import MIB, Gathering, Window
 from orchestrator.adapters.diagnosis.log_sources import log_sources, source_of
-from orchestrator.adapters.store.run_list import read_result
+from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.adapters.store.run_list import read_result, write_result
 from orchestrator.cli.main import main
 from orchestrator.core.base.outcome import Exited, Signalled
 from orchestrator.core.run.events import RankExited
-from orchestrator.core.verdict.result import FailureResult
+from orchestrator.core.verdict.result import (
+    FailureResult,
+    MetricResult,
+    NodeResult,
+    Status,
+    Verdict,
+)
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import finished
 from tests.time_limits import scaled
@@ -148,7 +156,7 @@ def test_text_holds_the_cause_the_lines_and_the_remedy(
     assert out.startswith("A Python package is missing (PY-MOD-001, certain)\n")
     assert f"  {tmp_path}/x.log:2: ModuleNotFoundError" in out
     assert "  remedy: " in out
-    assert "  harmless: NCCL-IB-008, though it looks bad" in out
+    assert "  benign: NCCL-IB-008" in out
     assert "\x1b" not in out
 
 
@@ -278,10 +286,16 @@ def test_a_result_of_before_has_no_diagnosis(home: Path) -> None:
     assert result.failure.diagnosis is None
 
 
+# Rank 1 fails; rank 0 fails in the same way, but because it is told to end.
 JOB = """
-import os, sys, time
-if os.environ["RANK"] == "1":
+import os, signal, time
+
+def fail(*_):
     import a_module_that_nobody_has
+
+if os.environ["RANK"] == "1":
+    fail()
+signal.signal(signal.SIGTERM, fail)
 time.sleep(100)
 """
 
@@ -327,6 +341,64 @@ def test_a_launcher_that_was_told_to_end_is_not_the_cause(
     out = capsys.readouterr().out
     assert "What the run itself found" in out
     assert "rank 1 on b exited with code 2" in out
+
+
+LOST = NodeResult(name="b", state="lost", reason="no answer for 30 s")
+MISSED = MetricResult(value=4.0, unit="nats", verdict=Verdict.FAIL, max=3.0)
+GATE = "loss: the workload reported 4 nats, its gate asks for at most 3"
+
+
+def with_result(folder: RunFolder, **changes: object) -> None:
+    """The run's result, changed."""
+    result = read_result(folder)
+    assert result is not None
+    write_result(folder, replace(result, status=Status.FAILED, **changes))  # type: ignore[arg-type]
+
+
+def test_a_missed_gate_is_named_with_the_node_that_was_lost(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The gate failed the run, and the lost node may be why: both are said."""
+    folder = finished(home)
+    failure = FailureResult(id="OR-GATE-001", cause=GATE, remedy="look")
+    kept = NodeResult(name="a", state="used")
+    with_result(folder, failure=failure, nodes=(kept, LOST), metrics={"loss": MISSED})
+
+    code, record = diagnosis_of(capsys, "r1")
+
+    found = record["diagnosis"]
+    assert (code, found["id"], found["cause"]) == (0, "OR-GATE-001", GATE)
+    assert found["besides"] == ["node b was lost: no answer for 30 s"]
+    assert main(["diagnose", "r1"]) == 0
+    assert "  also: node b was lost: no answer for 30 s" in capsys.readouterr().out
+
+
+def test_a_lost_node_is_named_with_the_gate_that_was_missed(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other way round, as well, and the lost node but once."""
+    folder = finished(home)
+    failure = FailureResult(id="OR-NODE-001", cause="b: no answer for 30 s", node="b")
+    with_result(folder, failure=failure, nodes=(LOST,), metrics={"loss": MISSED})
+
+    _, record = diagnosis_of(capsys, "r1")
+
+    assert record["diagnosis"]["node"] == "b"
+    assert record["diagnosis"]["besides"] == [GATE]
+
+
+def test_what_logs_say_stands_beside_what_the_run_knows(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A rank's own error is the cause; that another node was lost is said with it."""
+    folder = finished(home, RankExited(node="a", rank=0, outcome=Exited(1), at=9.0))
+    with_result(folder, nodes=(LOST,))
+    folder.log("a", "rank-0.err").write_text("ModuleNotFoundError: No module named 'peft'\n")
+
+    _, record = diagnosis_of(capsys, "r1")
+
+    assert (record["diagnosis"]["id"], record["diagnosis"]["rank"]) == ("PY-MOD-001", 0)
+    assert "node b was lost: no answer for 30 s" in record["diagnosis"]["besides"]
 
 
 def test_what_a_kernel_said_first_is_the_cause(

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 def diagnose(targets: tuple[str, ...], color: str, as_json: bool) -> int:
     """Name the first cause in logs: files, folders of them, - for standard input, or a RUN.
 
-    Ranks are told apart by file names (rank3.log, attempt_0/3/stderr.log) and by prefixes of lines
-    ([rank3]:, 3:, [node/3]). Exits 0 when a cause was named or nothing failed, 1 when no rule knows
-    the cause.
+    Ranks and nodes are told apart by file names (rank3.log, attempt_0/3/stderr.log) and by prefixes
+    of lines ([rank3]:, 3:, node: of pdsh, (Worker pid=7, ip=ADDRESS), journald, compose). Exits 0
+    when a cause was named or nothing failed, 1 when no known failure pattern matched.
     """
     from orchestrator.adapters.diagnosis.log_reader import Gathering
     from orchestrator.adapters.store.run_list import read_result
@@ -113,16 +113,16 @@ def _diagnose_run(folder: RunFolder, result: Result | None, gathering: Gathering
     from orchestrator.adapters.diagnosis.log_reader import WHOLE
     from orchestrator.engine.oneshot.cleanup import read_request
     from orchestrator.engine.support.diagnose_run import (
-        besides_victims,
         diagnose_run,
         verdict_findings,
+        with_verdict,
     )
     from orchestrator.engine.support.replay import recall
 
     if (known := verdict_findings(result)) is not None:
         return known
     state = recall(folder, read_request(folder)).state
-    return besides_victims(diagnose_run(folder, state, WHOLE, gathering), result)
+    return with_verdict(diagnose_run(folder, state, WHOLE, gathering), result)
 
 
 def _nothing_failed(result: Result) -> str:

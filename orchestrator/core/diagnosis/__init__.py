@@ -1,6 +1,6 @@
-"""From the logs of many ranks to the first cause. Pure: rules as data, and a judge.
+"""The first cause in logs: from lines to clues to one verdict. Pure.
 
-``model`` holds the data, ``rules`` what is known of failures, ``lines`` how log lines are read,
-``matching`` finds what rules know in a line, ``observing`` what only many lines together tell,
-``judge`` decides who is to blame.
+``cleaning`` takes control sequences and JSON away, ``line_prefixes`` and ``line_times`` read who
+wrote a line and when, ``tracebacks`` which exception began a chain; ``signs`` and ``matching`` find
+what ``rules`` know, and ``first_cause`` judges.
 """

@@ -231,9 +231,9 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """All that was found. ``diagnosis`` None: no known failure pattern matched, and ``telling`` are
-    the last suspicious lines; unless it is known that ``nothing_failed``. ``harmless``: ids of
-    rules whose lines look bad and are not.
+    """All that was found. ``diagnosis`` None: no rule knows what happened, unless it is known that
+    ``nothing_failed``. ``telling``: where no rule knows why, the last lines that may say it.
+    ``harmless``: ids of rules whose lines look bad and are not.
     """
 
     diagnosis: Diagnosis | None

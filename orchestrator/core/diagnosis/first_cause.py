@@ -47,7 +47,7 @@ def judge(
     """The first cause among ``clues``, in whatever order they come.
 
     ``ends`` are ranks that failed by themselves, in their order; ``sources`` everybody whose log
-    was read; ``telling`` what to show when no rule knows anything.
+    was read; ``telling`` what to show when no rule knows anything, or only who ended first.
     """
     every = [*clues, *compare(remarks), *_from_ends(ends)]
     every = _timed([replace(clue, order=n) for n, clue in enumerate(every)])
@@ -60,7 +60,12 @@ def judge(
     role = min(clue.role for clue in blamed)
     rivals = [clue for clue in blamed if clue.role is role]
     first, sure = _first(rivals, ends)
-    return Findings(diagnosis=_diagnosis(first, sure, blamed, sources), harmless=tuple(harmless))
+    found = _diagnosis(first, sure, blamed, sources)
+    open_end = role >= LogRole.VAGUE and found.confidence is Confidence.POSSIBLE
+    others = [line for line in telling if line.place not in {e.place for e in found.evidence}]
+    return Findings(
+        diagnosis=found, telling=tuple(others) if open_end else (), harmless=tuple(harmless)
+    )
 
 
 def _without_explained(clues: list[Clue]) -> list[Clue]:
@@ -114,7 +119,10 @@ def _first(rivals: Sequence[Clue], ends: Sequence[End]) -> tuple[Clue, bool]:
     if all(clue.at is not None for clue in rivals):
         return _earliest(rivals, order)
     heads = _heads(rivals)
-    if order and all(_who(clue.source) in order for clue in heads):
+    # A rank that had not failed by itself when others had is none of the first.
+    failed = {c.order for c in heads if _who(c.source) in order}
+    heads = [c for c in heads if not failed or c.order in failed or c.source.rank is None]
+    if failed and len(failed) == len(heads):
         return min(heads, key=lambda clue: (order[_who(clue.source)], *_standing(clue))), True
     one_file = len({clue.source.name for clue in rivals}) == 1
     standing = min(heads, key=_place if one_file else _standing)
@@ -123,11 +131,14 @@ def _first(rivals: Sequence[Clue], ends: Sequence[End]) -> tuple[Clue, bool]:
 
 
 def _earliest(rivals: Sequence[Clue], order: Mapping[_Key, int]) -> tuple[Clue, bool]:
-    """What was written within the same second as the first is told apart by what it says."""
+    """What was written within the same second as the first is told apart by what it says, and the
+    same of several ranks by the ``order`` in which they failed.
+    """
     begin = min(clue.at or 0.0 for clue in rivals)
     close = [clue for clue in rivals if (clue.at or 0.0) - begin <= CLOCK_ERROR_S]
-    best = _ended_first(min(close, key=_standing), close, order)
-    return best, all(clue.rule.id == best.rule.id for clue in close)
+    best = min(close, key=_standing)
+    first = _ended_first(best, close, order)
+    return first, all(clue.rule.id == first.rule.id for clue in close)
 
 
 def _ended_first(best: Clue, rivals: Sequence[Clue], order: Mapping[_Key, int]) -> Clue:
@@ -137,10 +148,11 @@ def _ended_first(best: Clue, rivals: Sequence[Clue], order: Mapping[_Key, int]) 
 
 
 def _heads(rivals: Sequence[Clue]) -> list[Clue]:
-    """Of each writer what it wrote first: the rest may well follow from that."""
-    heads: dict[tuple[_Key, str], Clue] = {}
+    """Of each writer what it wrote first: the rest may well follow from that, but for hardware."""
+    heads: dict[tuple[_Key, str, bool], Clue] = {}
     for clue in sorted(rivals, key=lambda clue: (clue.line, *_standing(clue))):
-        heads.setdefault((_who(clue.source), clue.source.name), clue)
+        hardware = clue.rule.domain is Domain.HARDWARE
+        heads.setdefault((_who(clue.source), clue.source.name, hardware), clue)
     return list(heads.values())
 
 

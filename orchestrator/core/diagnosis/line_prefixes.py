@@ -47,6 +47,7 @@ _HOST = (
 
 # A plain word is a host's name only where the next thing is a head of its own.
 _WORD = r"(?P<node>[a-z][a-z0-9]{1,30}(?:-[a-z0-9]{1,30}){0,4})"
+_NO_WORD = r"(?:errors?|err|warn|warning|info|debug|fatal|critical|trace|std\w{2,3}|root|log): "
 _ANOTHER_HEAD = r"\[rank\d|\[default\d|\[20\d\d-\d\d-\d\d"
 
 _HOST_NAME = rf"(?!python){_NAME}"
@@ -139,7 +140,7 @@ WORDED = (
     ),
     r"(?:fatal|failed): \[(?P<node>[^\]\n]{1,80})\]: (?:FAILED|UNREACHABLE)! => ",
     rf"(?P<node>{_HOST})(?:\t|: (?!line \d))",
-    rf"(?!{_LEVEL}|std|root){_WORD}: (?={_ANOTHER_HEAD})",
+    rf"(?!{_NO_WORD}){_WORD}: (?={_ANOTHER_HEAD})",
     (
         r"(?!socket|struct|zlib|select|ssl|queue)(?:root|__main__|[a-z_]{1,40}(?:\.[a-z_]\w{0,40}){1,6})"
         rf"{_NO_HOST_END}: "

@@ -144,17 +144,20 @@ def _gate_failure(
 
 
 def _missed_gate(state: RunState, name: str, metric: MetricResult) -> FailureResult:
+    return FailureResult(
+        id="OR-GATE-001", cause=gate_text(name, metric), remedy=_look_into(state, name)
+    )
+
+
+def gate_text(name: str, metric: MetricResult) -> str:
+    """``loss: the workload reported 4 nats, its gate asks for at most 3``."""
     bounds = [
         f"at least {metric.min:g}" if metric.min is not None else "",
         f"at most {metric.max:g}" if metric.max is not None else "",
     ]
     wanted = " and ".join(bound for bound in bounds if bound) or "a value"
-    got = "nothing" if metric.value is None else f"{metric.value:g} {metric.unit}"
-    return FailureResult(
-        id="OR-GATE-001",
-        cause=f"{name}: the workload reported {got}, its gate asks for {wanted}",
-        remedy=_look_into(state, name),
-    )
+    got = "nothing" if metric.value is None else f"{metric.value:g} {metric.unit}".rstrip()
+    return f"{name}: the workload reported {got}, its gate asks for {wanted}"
 
 
 def _look_into(state: RunState, name: str) -> str:

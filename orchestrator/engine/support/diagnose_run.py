@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -23,7 +24,8 @@ from orchestrator.core.diagnosis.rules import BY_ID
 from orchestrator.core.run.events import RankExited
 from orchestrator.core.run.state import Ending, RunState
 from orchestrator.core.verdict.failure_cause import log_name
-from orchestrator.core.verdict.result import FailureResult, Result
+from orchestrator.core.verdict.result import FailureResult, Result, Verdict
+from orchestrator.core.verdict.verdict import gate_text
 
 # Failures of which the ranks' own logs know more than the verdict. Ranks that hung were looked at.
 _EXPLAINED = frozenset({"OR-RUN-001", "OR-TIME-001"})
@@ -59,23 +61,37 @@ def verdict_findings(result: Result | None) -> Findings | None:
         return None
     if result.failure is None:
         return Findings(diagnosis=None, nothing_failed=True)
-    return Findings(diagnosis=_verdict(result.failure))
+    return Findings(diagnosis=_verdict(result.failure, result))
 
 
-def besides_victims(findings: Findings, result: Result | None) -> Findings:
-    """``findings`` in logs, but what the run itself found instead of a process that was only told
-    to end: of the rank that ended first the run knows more.
+def with_verdict(findings: Findings, result: Result | None) -> Findings:
+    """``findings`` in logs, beside what the run itself found; and this instead of a process that
+    was only told to end: of the rank that ended first the run knows more.
     """
     found = findings.diagnosis
     if found is None or result is None or result.failure is None:
         return findings
     rule = BY_ID.get(found.id)
-    if rule is None or rule.role not in {LogRole.VICTIM, LogRole.STOPPED}:
-        return findings
-    return replace(findings, diagnosis=_verdict(result.failure))
+    if rule is not None and rule.role in {LogRole.VICTIM, LogRole.STOPPED}:
+        return replace(findings, diagnosis=_verdict(result.failure, result))
+    besides = (*found.besides, *_also_found(result, found.node, found.cause))
+    return replace(findings, diagnosis=replace(found, besides=besides))
 
 
-def _verdict(failure: FailureResult) -> Diagnosis:
+def _also_found(result: Result, node: str | None, cause: str) -> Iterator[str]:
+    """Nodes that were lost and gates that were missed, but for the diagnosed ``node`` and what the
+    ``cause`` says already: one of them often explains the other.
+    """
+    for each in result.nodes:
+        if each.state == "lost" and each.name != node:
+            yield f"node {each.name} was lost: {each.reason}"
+    for name, metric in result.metrics.items():
+        missed = metric.verdict in {Verdict.FAIL, Verdict.INVALID}
+        if missed and (text := gate_text(name, metric)) != cause:
+            yield text
+
+
+def _verdict(failure: FailureResult, result: Result) -> Diagnosis:
     return Diagnosis(
         id=failure.id,
         title="What the run itself found",
@@ -85,6 +101,7 @@ def _verdict(failure: FailureResult) -> Diagnosis:
         advice=Advice.GIVE_UP,
         node=failure.node,
         rank=failure.rank,
+        besides=tuple(_also_found(result, failure.node, failure.cause)),
     )
 
 

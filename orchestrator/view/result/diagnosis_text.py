@@ -12,10 +12,12 @@ WIDTH = 240
 
 
 def findings_text(findings: Findings, read: str, *, color: bool = False) -> list[str]:
-    """The first cause, or that no rule knows one in what was ``read`` (see :func:`read_text`)."""
+    """The first cause, or that no rule matched in what was ``read`` (see :func:`read_text`)."""
     found = findings.diagnosis
-    lines = list(_cause(found, color) if found else _unknown(findings, read, color))
-    lines += [f"  harmless: {rule}, though it looks bad" for rule in findings.harmless]
+    lines = list(_cause(found, color) if found else [_unknown(read, color)])
+    if findings.telling:
+        lines += ["  last suspicious lines:", *_lines(findings.telling)]
+    lines += [f"  benign: {rule}" for rule in findings.harmless]
     return lines
 
 
@@ -38,11 +40,8 @@ def _cause(found: Diagnosis, color: bool) -> Iterator[str]:
         yield f"  see: {brief(', '.join(found.references), WIDTH)}"
 
 
-def _unknown(findings: Findings, read: str, color: bool) -> Iterator[str]:
-    yield paint(f"no known failure pattern matched (read: {read})", YELLOW, color=color)
-    if findings.telling:
-        yield "  last suspicious lines:"
-        yield from _lines(findings.telling)
+def _unknown(read: str, color: bool) -> str:
+    return paint(f"no known failure pattern matched (read: {read})", YELLOW, color=color)
 
 
 def _lines(evidence: tuple[Evidence, ...]) -> Iterator[str]:

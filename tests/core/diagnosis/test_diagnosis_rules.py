@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.diagnosis import cleaning, line_times, signs, tracebacks
+from orchestrator.core.diagnosis import cleaning, line_times, matching, signs, tracebacks
 from orchestrator.core.diagnosis.diagnosis_model import LogRole, LogSource, Rule
 from orchestrator.core.diagnosis.line_prefixes import (
     BRACKETED,
@@ -27,30 +27,33 @@ from orchestrator.core.diagnosis.matching import examine
 from orchestrator.core.diagnosis.observations import OBSERVED
 from orchestrator.core.diagnosis.rules import DOMAINS, RULES
 
-HOSTILE = 64 << 10
-# A pattern takes a few milliseconds for such a line; one that is quadratic, minutes.
-LIMIT_S = 1.0
+HOSTILE = 16 << 10
+# A pattern takes a few milliseconds for such a line; one that is quadratic, many seconds.
+LIMIT_S = 0.5
 MAX_REPEAT = 400
 ID = re.compile(r"[A-Z][A-Z0-9]*(-[A-Z0-9]+)*-\d{3}")
 
-PATTERNS = {
-    f"{rule.id}/{n}": sign.pattern
+PATTERNS: dict[str, list[re.Pattern[str]]] = {
+    rule.id: [
+        pattern
+        for sign in rule.signs
+        for pattern in (sign.pattern, sign.frames, sign.around)
+        if pattern is not None
+    ]
     for rule in RULES
-    for n, sign in enumerate(rule.signs)
-    if sign.pattern is not None
 }
-PATTERNS |= {kind: sign.pattern for kind, sign in OBSERVED.items() if sign.pattern is not None}
+PATTERNS["observed"] = [sign.pattern for sign in OBSERVED.values() if sign.pattern is not None]
 PATTERNS |= {
-    f"prefix/{n}": re.compile(pattern)
-    for n, pattern in enumerate((*BRACKETED, *PARENTHESISED, *NUMBERED, *WORDED, *OTHER))
+    f"prefix/{pattern[:40]}": [re.compile(pattern)]
+    for pattern in (*BRACKETED, *PARENTHESISED, *NUMBERED, *WORDED, *OTHER)
 }
 PATTERNS |= {
-    f"{module.__name__.rpartition('.')[2]}/{name}": value
-    for module in (tracebacks, cleaning, signs)
-    for name, value in vars(module).items()
-    if isinstance(value, re.Pattern)
+    module.__name__.rpartition(".")[2]: [
+        value for value in vars(module).values() if isinstance(value, re.Pattern)
+    ]
+    for module in (tracebacks, cleaning, signs, matching)
 }
-PATTERNS |= {f"time/{n}": pattern for n, pattern in enumerate(line_times._TIMES)}
+PATTERNS["times"] = list(line_times._TIMES)
 
 
 def test_ids_are_stable_names_and_unique() -> None:
@@ -77,7 +80,8 @@ def test_a_rule_says_what_it_needs_to(rule: Rule) -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
 def test_what_a_pattern_catches_is_used(rule: Rule) -> None:
     """A group that fills no blank and names nobody is a mistake in its name."""
-    caught = {name for s in rule.signs if s.pattern for name in s.pattern.groupindex}
+    patterns = [pattern for s in rule.signs for pattern in (s.pattern, s.around) if pattern]
+    caught = {name for pattern in patterns for name in pattern.groupindex}
     blanks = {name for text in (rule.cause, rule.remedy) for name in _blanks(text)}
 
     assert caught <= blanks | {"rank", "local_rank", "node", "target", "pid"}
@@ -90,9 +94,10 @@ def _blanks(template: str) -> set[str]:
 @pytest.mark.parametrize("name", PATTERNS)
 def test_every_repetition_is_bounded(name: str) -> None:
     """No pattern can look at more than a few hundred characters from where it began."""
-    repeats = list(_repeats(_parser.parse(PATTERNS[name].pattern, PATTERNS[name].flags)))
+    for pattern in PATTERNS[name]:
+        repeats = list(_repeats(_parser.parse(pattern.pattern, pattern.flags)))
 
-    assert all(most is not _constants.MAXREPEAT and most <= MAX_REPEAT for most in repeats)
+        assert all(most is not _constants.MAXREPEAT and most <= MAX_REPEAT for most in repeats)
 
 
 def _repeats(parsed: Any) -> Iterator[Any]:
@@ -113,13 +118,12 @@ def _nested(argument: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_hostile_lines_take_linear_time(name: str) -> None:
-    """64 kB made of a pattern's own words, in any rhythm, do not hold the reader up."""
-    pattern = PATTERNS[name]
-    words = _words(pattern.pattern)
-
-    for line in _hostile(words):
-        # Usually 30 ms at most. A collection of garbage may fall into one of two tries, not both.
-        assert min(_seconds(pattern, line) for _ in range(2)) < LIMIT_S, line[:80]
+    """16 kB made of a pattern's own words, in any rhythm, do not hold the reader up."""
+    for pattern in PATTERNS[name]:
+        for line in _hostile(_words(pattern.pattern)):
+            # Usually 10 ms at most. A collection of garbage may fall into one of two tries.
+            slow = _seconds(pattern, line) >= LIMIT_S and _seconds(pattern, line) >= LIMIT_S
+            assert not slow, line[:80]
 
 
 def _seconds(pattern: re.Pattern[str], line: str) -> float:
@@ -154,7 +158,7 @@ def test_any_mixture_of_signs_is_read_in_bounded_time(data: st.DataObject) -> No
 
     begin = time.thread_time()
     found = examine(stretch, LogSource(name="x"))
-    assert time.thread_time() - begin < 20 * LIMIT_S
+    assert time.thread_time() - begin < 40 * LIMIT_S
     assert all(1 <= clue.line <= stretch.count("\n") + 1 for clue in found.clues)
     assert all(len(clue.text) <= 400 for clue in found.clues)
 

@@ -1,0 +1,139 @@
+"""Which exception of several began it: chains, carried tracebacks, interleaved writers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from orchestrator.core.diagnosis.diagnosis_model import Confidence, Diagnosis, LogSource
+from orchestrator.core.diagnosis.first_cause import judge
+from orchestrator.core.diagnosis.matching import examine
+from orchestrator.core.diagnosis.tracebacks import find_raised
+
+CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
+HANDLED = "\nDuring handling of the above exception, another exception occurred:\n\n"
+
+
+def raised(error: str, file: str = "a.py") -> str:
+    """A traceback that ends in ``error``."""
+    return f'Traceback (most recent call last):\n  File "{file}", line 3, in f\n    g()\n{error}\n'
+
+
+def first(*logs: str) -> Diagnosis:
+    """The diagnosis of these logs, each of a file of its own."""
+    clues = [
+        clue
+        for n, text in enumerate(logs)
+        for clue in examine(text, LogSource(name=f"{n}.log")).clues
+    ]
+    found = judge(clues).diagnosis
+    assert found is not None
+    return found
+
+
+def prefixed(prefix: str, text: str) -> list[str]:
+    return [prefix + line for line in text.splitlines()]
+
+
+def mixed(*writers: Sequence[str]) -> str:
+    """Their lines in turn."""
+    longest = max(map(len, writers))
+    lines = [w[n] for n in range(longest) for w in writers if n < len(w)]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_first_of_a_chain_is_named() -> None:
+    """What was raised from it says less."""
+    linker = "ld: cannot find -lcurand: No such file or directory\n"
+    log = linker + raised("subprocess.CalledProcessError: Command 'ninja' returned 1")
+    log += CAUSED + raised("RuntimeError: Error building extension 'fused'")
+
+    assert first(log).id == "BUILD-LINK-001"
+    assert first(log).cause.endswith("no library curand")
+
+
+def test_the_cause_is_told_though_the_last_says_something_else() -> None:
+    """``raise X from Y``: Y began it."""
+    log = raised("ValueError: batch of 0 rows") + CAUSED + raised("RuntimeError: step failed")
+
+    assert "batch of 0 rows" in first(log).cause
+
+
+def test_an_exception_that_was_caught_on_purpose_is_not_it() -> None:
+    """A missing key that was handled by a better error."""
+    log = raised("KeyError: 'lr'") + HANDLED + raised("ValueError: the config lacks lr")
+
+    assert "the config lacks lr" in first(log).cause
+
+
+def test_a_known_cause_within_a_handled_exception_is_less_sure() -> None:
+    """The program had caught it."""
+    alone = first(raised("ModuleNotFoundError: No module named 'apex'"))
+    log = raised("ModuleNotFoundError: No module named 'apex'") + HANDLED
+    log += raised("RuntimeError: no optimizer left")
+
+    assert alone.confidence is Confidence.CERTAIN
+    assert first(log).confidence is not Confidence.CERTAIN
+
+
+def test_a_message_that_carries_a_traceback_is_told_by_the_inner_one() -> None:
+    """As torch's spawn and data loaders pass on what a child raised."""
+    log = raised("torch.multiprocessing.spawn.ProcessRaisedException: ")
+    log += "\n-- Process 1 terminated with the following error:\n"
+    log += raised("RuntimeError: in the child", "child.py")
+
+    assert first(log).cause.endswith("raised RuntimeError: in the child")
+
+
+def test_errors_of_rays_tasks_are_told_by_what_the_task_raised() -> None:
+    """Frames follow the outer exception without a beginning of their own."""
+    log = raised("ray.exceptions.RayTaskError(ValueError): ray::f() (pid=7, ip=192.0.2.7)")
+    log += '  File "task.py", line 9, in f\n    raise ValueError("bent")\nValueError: bent\n'
+
+    assert first(log).cause.endswith("raised ValueError: bent")
+
+
+def test_writers_whose_lines_alternate_are_kept_apart() -> None:
+    """Two ranks in one file, line by line; each keeps its own exception."""
+    one = prefixed("[rank0]: ", raised("ValueError: zero"))
+    two = prefixed("[rank1]: ", raised("TypeError: one"))
+    found = find_raised(mixed(one, two))
+
+    assert {each.text for each in found} == {"ValueError: zero", "TypeError: one"}
+
+
+def test_what_the_interpreter_ignored_is_not_it() -> None:
+    """Python goes on after an exception in a destructor."""
+    log = "Exception ignored in: <function A.__del__ at 0x7f>\n" + raised("TypeError: late")
+
+    assert not examine(log, LogSource(name="x")).clues
+
+
+def test_two_causes_in_one_file_without_times_are_told_in_their_order() -> None:
+    """What was written first; the other is said beside it, and the confidence is lower."""
+    missing = raised("ModuleNotFoundError: No module named 'peft'")
+    memory = raised("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    assert (first(missing + memory).id, first(memory + missing).id) == (
+        "PY-MOD-001",
+        "CUDA-OOM-001",
+    )
+    assert any(line.startswith("CUDA-OOM-001") for line in first(missing + memory).besides)
+    assert first(missing + memory).confidence is Confidence.LIKELY
+
+
+def test_hardware_comes_before_the_program_that_stumbles_over_it() -> None:
+    """In one file without times, though the kernel's line was flushed later."""
+    program = raised("RuntimeError: CUDA error: unspecified launch failure")
+    kernel = "NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.\n"
+
+    assert first(program + kernel).id == "XID-BUS-001"
+
+
+@pytest.mark.parametrize("lines", [2, 40])
+def test_a_traceback_that_never_ends_is_none(lines: int) -> None:
+    """A log that breaks off within the frames names nothing."""
+    frames = '  File "a.py", line 3, in f\n    g()\n' * lines
+
+    assert find_raised("Traceback (most recent call last):\n" + frames) == []
