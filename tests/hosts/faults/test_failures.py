@@ -100,7 +100,7 @@ def test_a_node_without_power_is_named(desk: Desk, hosts: VirtualHosts, measured
     assert told[2] == f"orchestrate stop {job.run}"
     stopped = desk.command("stop", job.run)
     assert (stopped.returncode, "vh3: clean" in stopped.stderr) == (0, True), stopped.stderr
-    assert desk.command("clean", job.run).returncode == 0
+    assert desk.command("clean", job.run, "--discard").returncode == 0
     assert not (hosts.home("vh3") / ".orchestrate/node/runs" / job.run).exists()
 
 

@@ -120,12 +120,12 @@ def test_three_times_ctrl_c(desk: Desk, hosts: VirtualHosts, measured: Measured)
         measured("third Ctrl-C: gone", time.monotonic() - began, 3)
     last = terminal.screen[terminal.screen.index("LEFT: ") :].splitlines()
     assert "ranks may still run, unattended; ranks end 60 s after the coordinator" in last[0]
-    assert f"next: orchestrate stop {run} ends what is left of it" in last[1]
+    assert f"next: orchestrate stop {run}: clean up; orchestrate resume {run}: continue" in last[1]
     assert len(last) == 2
     assert "0 ranks" not in terminal.screen
     listed = desk.command("ps")
     assert f"{run}  unattended" in listed.stdout
-    assert "ranks may still run; orchestrate stop RUN ends" in listed.stderr
+    assert "ranks may still be running; orchestrate stop RUN: clean up" in listed.stderr
     hosts.heal("vh3")
     assert desk.command("stop", run).returncode == 0
     assert not remains(hosts, run)
