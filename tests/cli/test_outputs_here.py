@@ -10,6 +10,8 @@ import pytest
 from orchestrator.cli.main import main
 from tests.cli.test_run_here import RUN, SourceLocation, last_line, place
 
+pytestmark = pytest.mark.processes
+
 __all__ = ["place"]
 
 SCRIPT = """

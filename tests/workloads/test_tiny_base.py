@@ -18,6 +18,7 @@ from tests.workloads.conftest import DEADLINE_S
 MAX_BYTES = 1_000_000
 SHORT = Recipe(steps=2)
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(DEADLINE_S),
     pytest.mark.filterwarnings("default"),  # of the libraries, about one another
 ]

@@ -56,6 +56,7 @@ FACTS = [
 ]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: str(fact[0]))
 @pytest.mark.parametrize("name", [".gitignore", ".orchestrateignore"])
 @pytest.mark.parametrize("in_git", [True, False])
@@ -73,6 +74,7 @@ def test_facts(tmp_path: Path, fact: tuple[list[str], str, str], name: str, in_g
     assert set(list_tree(tmp_path).names) - {name} == wanted
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", [".gitignore", ".orchestrateignore"])
 @pytest.mark.parametrize("in_git", [True, False])
 def test_a_blank_that_a_backslash_protects(tmp_path: Path, name: str, in_git: bool) -> None:
@@ -84,6 +86,7 @@ def test_a_blank_that_a_backslash_protects(tmp_path: Path, name: str, in_git: bo
     assert set(list_tree(tmp_path).names) == {"x", name}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", [".gitignore", ".orchestrateignore"])
 def test_a_file_from_an_editor_on_windows(tmp_path: Path, name: str) -> None:
     """A byte order mark and carriage returns are no part of the names."""
@@ -111,6 +114,7 @@ CASES = st.tuples(st.lists(PATTERNS, min_size=1, max_size=4), FILES)
 PER_PROCESS, PROCESSES = 30, 12
 
 
+@pytest.mark.processes
 @given(st.lists(CASES, min_size=PER_PROCESS, max_size=PER_PROCESS))
 @settings(max_examples=PROCESSES, deadline=None, suppress_health_check=list(HealthCheck))
 def test_generated_rules_mean_what_git_says(cases: list[tuple[list[str], list[str]]]) -> None:
@@ -125,6 +129,7 @@ def test_generated_rules_mean_what_git_says(cases: list[tuple[list[str], list[st
         assert sorted(list_tree(tree).names) == _git_others(root)
 
 
+@pytest.mark.processes
 @given(st.lists(CASES, min_size=PER_PROCESS, max_size=PER_PROCESS))
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_ignore_file_reads_generated_rules_alike(
@@ -144,6 +149,7 @@ def test_the_ignore_file_reads_generated_rules_alike(
         assert listed == {name for names, _ in cases for name in names}
 
 
+@pytest.mark.processes
 @given(st.lists(PATTERNS, max_size=3), st.lists(PATTERNS, max_size=3), FILES)
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_ignore_file_wins_as_rules_of_the_command_line_do(

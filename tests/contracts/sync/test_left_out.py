@@ -12,6 +12,8 @@ from orchestrator.adapters.sync.ignore_file import line_for
 from orchestrator.core.base.errors import UsageError
 from tests.contracts.sync.trees import git, git_tree, write_tree
 
+pytestmark = pytest.mark.processes
+
 Make = Callable[[Path, Mapping[str, bytes]], Path]
 
 

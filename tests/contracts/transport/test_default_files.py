@@ -10,7 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.architecture.source import ROOT
+
+pytestmark = pytest.mark.processes
 
 HOME = pwd.getpwuid(os.getuid()).pw_dir
 ALONE = 'mount --bind "$1" "$2" && mount --bind "$3" /etc/ssh && shift 3 && exec "$@"'

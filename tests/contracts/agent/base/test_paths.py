@@ -150,6 +150,7 @@ def test_home_is_the_start_of_relative_paths(
     assert resolve_workdir("~/a") == resolve_workdir("a") == str(tmp_path / "a")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "text", ["$LAB_AREA/w", "${LAB_AREA}/w", "$LAB_AREA/$LAB_NAME-w", "/$LAB_EMPTY/w"]
 )

@@ -241,6 +241,7 @@ def test_a_driver_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "nvidia-smi ended with 9: NVIDIA-SMI has failed: no driver" in notes
 
 
+@pytest.mark.processes
 def test_a_gpu_that_fell_off_the_bus_is_told(tmp_path: Path) -> None:
     """Beside those that are left, in the driver's words."""
     gone = "Unable to determine the device handle for GPU 0000:B3:00.0: GPU is lost. Reboot"
