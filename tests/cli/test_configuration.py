@@ -140,7 +140,7 @@ def test_a_broken_file_does_not_hide_the_others(
     (project / "clusters" / "bad.yaml").write_text("name: [")
     listed = {row["name"]: row for row in records(["cluster", "list"], capsys)}
 
-    assert "clusters/bad.yaml:1:8" in listed["bad"]["error"]
+    assert "clusters/bad.yaml:1:7" in listed["bad"]["error"]
     assert listed["local"]["error"] is None
     assert "bad" in output(["cluster", "list"], capsys)
 

@@ -20,7 +20,7 @@ NAMES = {
     "braces": "{}",
     "brace-expansion": "{a,b}",
     "variable": "$HOME",
-    "backslash": "a\\b",
+    "backslash": "a\\b\\",  # a user may be DOMAIN\name
     "traversal": "../../etc/passwd",
     "absolute": "/etc/passwd",
     "drive": "C:\\windows",

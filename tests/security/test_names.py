@@ -20,7 +20,7 @@ from tests.security.rows import NAMES
 
 Capture = pytest.CaptureFixture[str]
 SAFE_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]{0,252}")
-SAFE_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,252}")
+SAFE_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,252}")  # also DOMAIN\user
 
 rows = pytest.mark.parametrize("text", NAMES.values(), ids=NAMES)
 

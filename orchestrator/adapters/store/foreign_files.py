@@ -68,12 +68,28 @@ def read_foreign(
 def _text_of(path: Path | None, format: str, source: str) -> str:
     if path is None:
         return _decoded(sys.stdin.buffer.read(MAX_BYTES + 1), source)
-    if path.is_dir():
+    if _is_folder(path):
         remedy = "name a file in it"
         if format == "ansible":
             remedy += "; or import the output of: ansible-inventory -i FOLDER --list --yaml"
         raise UsageError("this is a folder", id="import.folder", where=source, remedy=remedy)
     return _decoded(read_bounded(path), source)
+
+
+def _is_folder(path: Path) -> bool:
+    """Also for a name that no file can have: whoever reads it says so."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _is_there(path: Path) -> bool:
+    """A name that no file can have names none."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _surroundings(path: Path | None) -> Surroundings:
@@ -95,7 +111,7 @@ def vars_files(folder: Path, name: str) -> Iterator[tuple[str, str]]:
         return
     for suffix in VARS_SUFFIXES:
         path = folder / f"{name}{suffix}"
-        if path.exists():
+        if _is_there(path):
             for file in _files_in(path) if path.is_dir() else [path]:
                 yield str(file), _decoded(read_bounded(file), str(file))
             return

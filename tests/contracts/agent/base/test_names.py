@@ -147,8 +147,8 @@ async def test_outputs_stay_inside(attempt: Attempt, outside: Path) -> None:
     listed = json.loads(reply.payload)
     assert [f["path"] for f in listed["files"]] == ["deep/er/file", "hard"]
     assert {s["path"]: s["why"] for s in listed["skipped"]} == {
-        "link": "a link",
-        "up": "a link",
+        "link": f"a link to '{outside}', outside the outputs",
+        "up": f"a link to '{outside.parent}', outside the outputs",
         "pipe": "not a regular file",
     }
     paths = [
