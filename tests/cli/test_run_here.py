@@ -219,7 +219,7 @@ def test_stop_finishes_what_a_killed_coordinator_left(
     assert main(["ps"]) == 0
     told = capsys.readouterr()
     assert "unattended" in told.out
-    assert "ranks may still run; orchestrate stop RUN ends what is left of it" in told.err
+    assert "ranks may still be running; orchestrate stop RUN: clean up" in told.err
     assert main(["stop", RUN]) == 0
     assert not ranks_of(RUN, "n1") + ranks_of(RUN, "n2")
     assert main(["show", RUN]) == 0
