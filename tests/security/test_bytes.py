@@ -115,7 +115,7 @@ def test_arguments_and_environment_of_ranks(
     transport = "asyncssh" if shell else "local"
     fields = {
         "python": sys.executable,
-        "workdir": str(tmp_path / "work dir'$(touch canary)"),
+        "workdir": str(tmp_path / "work dir'`touch canary`"),
         "gpus": 0,
         "env": {**VALUES, "GIT_SSH_COMMAND": "listed"},
     }

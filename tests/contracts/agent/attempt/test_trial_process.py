@@ -70,7 +70,7 @@ async def test_each_process_tells_how_it_ended_and_its_last_lines(trials: Trials
     assert (first["outcome"], first["by_us"]) == ({"exited": 0}, False)
     assert first["out"][-2:] == ["100", "last"]
     assert len(first["out"]) == 24
-    assert first["err"][0].endswith("/node")
+    assert first["err"][0].endswith("/node_agent")
     assert second["outcome"] == {"signalled": signal.SIGABRT}
     assert trials.left() == []
 
