@@ -177,7 +177,7 @@ class FakeAgent:
     def _op_interpreter(self, request: Fields, payload: bytes) -> Operation:
         yield 0.02
         modules = {"torch": "2.13.0"} if self.node.world.with_torch else {}
-        return {"interpreter": "/usr/bin/python3", "modules": modules}
+        return {"interpreter": "/usr/bin/python3", "modules": modules, "environment": {}}
 
     def _op_listen(self, request: Fields, payload: bytes) -> Operation:
         yield 0.005
@@ -334,7 +334,9 @@ class FakeAgent:
                 return {"supervisor": known.supervisor.told(), "already": True, "alive": alive}
             for other in share.attempts.values():
                 if self._alive(other):
-                    raise Fault("OR-AGENT-BUSY", f"attempt {other.number} is still going on here")
+                    raise Fault(
+                        "OR-AGENT-BUSY", f"attempt {other.number} of this run is still running here"
+                    )
             refused = self._take(request) if request.get("locks") else None
             if refused is not None:
                 raise Fault("OR-AGENT-BUSY", f"{refused.name} is in use by {refused.about}")

@@ -158,7 +158,7 @@ def test_a_coordinator_that_dies_at_once(tidy: Desk, run: str) -> None:
     """Its last words come to the foreground, with the commands that help."""
     code = (
         "import sys; from orchestrator.adapters.store import claim\n"
-        "from orchestrator.cli import coordinating\n"
+        "from orchestrator.cli import coordinate as coordinating\n"
         "def refuse(*_, **__): raise OSError(28, 'No space left on device')\n"
         "coordinating.claimed = refuse\n"
         "from orchestrator.cli.main import main; sys.exit(main())"
