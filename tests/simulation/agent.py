@@ -434,7 +434,9 @@ class FakeAgent:
             {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for path, data in sorted(found.items())
         ]
-        return {"count": len(listing)}, json.dumps({"files": listing, "links": [], "skipped": []}).encode()
+        return {"count": len(listing)}, json.dumps(
+            {"files": listing, "links": [], "skipped": []}
+        ).encode()
 
     def _op_fetch(self, request: Fields, payload: bytes) -> Operation:
         yield 0.01
