@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -77,15 +78,24 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 class Started:
-    """What the test that runs now has started, by Python's audit events."""
+    """What the test that runs now has started, by Python's audit events. Threads that were there
+    before it, such as those of a library that an earlier test used, are not its doing.
+    """
 
     def __init__(self) -> None:
         self.found: set[str] = set()
+        self._older: set[int | None] = set()
         sys.addaudithook(self._see)
 
-    def _see(self, event: str, _: tuple[object, ...]) -> None:
-        if event in STARTS:
-            self.found.add(event)
+    def forget(self) -> None:
+        """A test begins."""
+        self.found.clear()
+        self._older = {thread.ident for thread in threading.enumerate()}
+        self._older.discard(threading.get_ident())
+
+    def _see(self, event: str, details: tuple[object, ...]) -> None:
+        if event in STARTS and threading.get_ident() not in self._older:
+            self.found.add(f"{event} {details[:1]!r:.200}")
 
 
 STARTED = Started()
@@ -94,7 +104,7 @@ STARTED = Started()
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
     """Forget what others started."""
-    STARTED.found.clear()
+    STARTED.forget()
     yield
 
 

@@ -14,6 +14,9 @@ from enum import StrEnum
 
 from orchestrator.core.run.evidence import Inspection, RankEvidence
 
+# The share of the limit within which a rank wrote that goes on while others are silent. Ranks that
+# hang together fall silent one after the other: the first of them is not the only one.
+GOES_ON = 0.5
 # What a node may lag behind the coordinator's own count of its silence.
 SLACK_S, SLACK = 2.0, 0.1
 BUSY_GPU, IDLE_GPU = 95, 5
@@ -52,12 +55,18 @@ class Suspicion:
 
 
 def suspect(table: Collection[Activity], now: float, limit_s: float) -> Suspicion | None:
-    """Whether the ranks of ``table`` hang at ``now`` (same clock as ``Activity.last``)."""
+    """Whether the ranks of ``table`` hang at ``now`` (same clock as ``Activity.last``).
+
+    Some are suspected alone only while all others go on. Until each either does so or has been
+    silent for ``limit_s``, there is no telling whether they wait for each other.
+    """
     silent = [rank for rank in table if now - rank.last >= limit_s]
     if not silent:
         return None
     if len(silent) == len(table):
         return Suspicion(silent_s=now - max(rank.last for rank in silent))
+    if any(GOES_ON * limit_s <= now - rank.last < limit_s for rank in table):
+        return None
     alone = [rank for rank in silent if rank.steady]
     if not alone:
         return None

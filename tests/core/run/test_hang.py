@@ -85,6 +85,14 @@ def test_one_silent_rank_is_suspicious_only_if_it_used_to_report_progress() -> N
     assert found == Suspicion(silent_s=100.0, ranks=(1,))
 
 
+def test_ranks_that_fall_silent_one_after_the_other_are_suspected_together() -> None:
+    """Rank 1 is frozen: rank 0, which wrote a moment earlier, must not be looked at alone."""
+    table = [rank(n, 10.0 + n / 10, steady=True) for n in range(3)]
+    assert suspect(table, 70.0, 60.0) is None
+    assert suspect(table, 70.1, 60.0) is None
+    assert suspect(table, 70.25, 60.0) == Suspicion(silent_s=70.25 - 10.2)
+
+
 def test_without_ranks_there_is_nothing_to_suspect() -> None:
     """All have ended, or none has begun."""
     assert suspect([], 1000.0, 1.0) is None

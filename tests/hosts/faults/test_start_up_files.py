@@ -12,7 +12,8 @@ import pytest
 from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.processes import remains
-from tests.hosts.running import Desk, measured
+from tests.hosts.running import Desk
+from tests.time_limits import Measured
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(180)]
 
@@ -43,7 +44,9 @@ def blames_the_shell(text: str) -> None:
 
 
 @pytest.mark.parametrize("line", [*ENDS, *REPLACED])
-def test_exec_does_not_count_the_node_as_done(desk: Desk, hosts: VirtualHosts, line: str) -> None:
+def test_exec_does_not_count_the_node_as_done(
+    desk: Desk, hosts: VirtualHosts, line: str, measured: Measured
+) -> None:
     """The others answer; the node is named, and the exit code is not 0."""
     cluster = ("--cluster", str(desk.cluster))
     with bashrc(hosts, "vh2", line):
@@ -59,7 +62,9 @@ def test_exec_does_not_count_the_node_as_done(desk: Desk, hosts: VirtualHosts, l
 
 
 @pytest.mark.parametrize("line", [ENDS[1], REPLACED[0]])
-def test_probe_and_run_name_the_start_up_file(desk: Desk, hosts: VirtualHosts, line: str) -> None:
+def test_probe_and_run_name_the_start_up_file(
+    desk: Desk, hosts: VirtualHosts, line: str, measured: Measured
+) -> None:
     """Within the budget for connecting, and without a word of the agent's source to the shell."""
     cluster = ("--cluster", str(desk.cluster), "--connect-timeout", f"{CONNECT_S}", "--json")
     with bashrc(hosts, "vh2", line):

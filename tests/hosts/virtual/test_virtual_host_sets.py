@@ -19,7 +19,7 @@ from tests.hosts.conftest import RaiseHosts
 from tests.hosts.sets import eventually, leftovers, living_in, processes_of, ssh
 from tests.time_limits import communicate, scaled
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "virtual_hosts"
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "virtual_hosts"
 
 pytestmark = pytest.mark.hosts
 
