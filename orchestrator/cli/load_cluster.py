@@ -13,8 +13,8 @@ def load_cluster(cluster: str, nodes: str) -> Cluster:
     """
     from orchestrator.adapters.store.catalog import Catalog
     from orchestrator.adapters.transport.ssh.target import check_configuration
-    from orchestrator.parsing.inputs.selection import select
+    from orchestrator.parsing.inputs.selection import select_nodes
 
-    selected = select(Catalog.from_environment(os.environ).cluster(cluster), nodes)
+    selected = select_nodes(Catalog.from_environment(os.environ).cluster(cluster), nodes)
     check_configuration(selected.nodes)
     return selected

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.adapters.transport.ssh.handshakes import Handshakes
-from orchestrator.adapters.transport.ssh.target import Target, resolve
+from orchestrator.adapters.transport.ssh.target import Target, resolve_target
 from orchestrator.adapters.transport.transport import ConnectLimits, Transport
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
@@ -52,12 +52,12 @@ async def _open_asyncssh(spec: NodeSpec, limits: ConnectLimits) -> Transport:
 
 
 async def _open_paramiko(spec: NodeSpec, limits: ConnectLimits) -> Transport:
-    from orchestrator.adapters.transport.paramiko.paramiko_connect import connect
+    from orchestrator.adapters.transport.paramiko.paramiko_connect import connect_chain
     from orchestrator.adapters.transport.paramiko.paramiko_ssh import ParamikoTransport
 
     shared, target = await _prepared(spec, limits)
     chain = await shared.handshakes.perform(
-        target, lambda: asyncio.to_thread(connect, target, limits)
+        target, lambda: asyncio.to_thread(connect_chain, target, limits)
     )
     return ParamikoTransport(spec.name, target, chain, limits)
 
@@ -72,7 +72,7 @@ async def _resolved(spec: NodeSpec, timeout_s: float) -> Target:
     """ssh_config may have commands run and names looked up."""
     try:
         async with asyncio.timeout(timeout_s):
-            return await asyncio.to_thread(resolve, spec.ssh)
+            return await asyncio.to_thread(resolve_target, spec.ssh)
     except TimeoutError:
         raise PreflightError(
             f"ssh_config is not evaluated within {timeout_s:g} s",
