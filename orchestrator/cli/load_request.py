@@ -44,7 +44,7 @@ def load_request(
     job = _load_job(catalog, options, words)
     if words:
         cluster = with_interpreter(cluster, words)
-    launcher, launcher_options = _launcher(options)
+    launcher, launcher_options = _launcher_options(options)
     request = RunRequest(
         run_id=run_id,
         cluster=cluster,
@@ -53,7 +53,7 @@ def load_request(
         launcher_options=launcher_options,
         ranks_per_node=options.ranks_per_node,
         budgets=parse_budgets(options.budgets, options.timeout, options.unattended),
-        entry=_entry(job),
+        entry=_entry_path(job),
         env=parse_env(options.env, os.environ),
         exclusive=options.exclusive,
         samples=sample_set(job),
@@ -64,7 +64,7 @@ def load_request(
     return request
 
 
-def _launcher(options: JobOptions) -> tuple[str, tuple[str, ...]]:
+def _launcher_options(options: JobOptions) -> tuple[str, tuple[str, ...]]:
     """What is asked for, and what is passed on to it."""
     if options.ray_address is None:
         passed = parse_slurm_options(options.slurm_options, options.launcher, os.environ)
@@ -148,7 +148,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _entry(job: Job) -> str:
+def _entry_path(job: Job) -> str:
     """The script's path in the snapshot: a workload travels as a folder of its own name."""
     workload = job.workload
     return workload.entry if workload.own_code else f"{Path(workload.folder).name}/{workload.entry}"

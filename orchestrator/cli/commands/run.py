@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import JobOptions, ViewOptions, job_options, pick, view_options
+from orchestrator.cli.options import (
+    JobOptions,
+    ViewOptions,
+    job_options,
+    pick_options,
+    view_options,
+)
 
 MAX_WAIT_S = 366 * 86400
 
@@ -59,19 +65,19 @@ def run(
     from dataclasses import replace
 
     from orchestrator.adapters.store.layout import Layout
-    from orchestrator.cli.commands.resume import remember
-    from orchestrator.cli.coordinate import begin, create_run
+    from orchestrator.cli.commands.resume import save_request
+    from orchestrator.cli.coordinate import begin_run, create_run
     from orchestrator.cli.detach import as_foreground, run_detached
     from orchestrator.engine.support.context import RunContext
 
-    options, view = pick(JobOptions, given), pick(ViewOptions, given)
+    options, view = pick_options(JobOptions, given), pick_options(ViewOptions, given)
     if view.follow is None:
         view = replace(view, follow=bool(words) and not (view.as_json or view.quiet or detach))
     if detach:
         options = as_foreground(options)
     layout = Layout.from_environment(os.environ)
     chosen = _choose_run_id(layout, run_id, options, words)
-    request, snapshot = _load(layout, options, words)
+    request, snapshot = _load_run(layout, options, words)
     request = replace(
         request,
         run_id=chosen,
@@ -83,9 +89,9 @@ def run(
     context = RunContext(request=request, snapshot=snapshot, folder=folder, observers=[])
 
     def make() -> None:
-        create_run(folder, request, lambda staged: remember(staged, options, words, snapshot))
+        create_run(folder, request, lambda staged: save_request(staged, options, words, snapshot))
 
-    return (run_detached if detach else begin)(layout, context, view, make)
+    return (run_detached if detach else begin_run)(layout, context, view, make)
 
 
 def _choose_run_id(
@@ -113,7 +119,7 @@ def _choose_run_id(
     return wanted
 
 
-def _load(
+def _load_run(
     layout: Layout, options: JobOptions, words: tuple[str, ...]
 ) -> tuple[RunRequest, Snapshot]:
     from dataclasses import replace

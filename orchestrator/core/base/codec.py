@@ -35,7 +35,7 @@ def to_json(value: object) -> Any:
         return MASK
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": _tag(type(value)), **_untagged(fields)}
+        return {"type": _type_tag(type(value)), **_without_tag(fields)}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -50,18 +50,18 @@ def to_json(value: object) -> Any:
 def from_json(wanted: Any, data: Any) -> Any:
     """``data`` as an instance of ``wanted``, a type or a union of types. Raises ``CodecError``."""
     if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
-        return _dataclass(wanted, data)
+        return _decode_dataclass(wanted, data)
     origin = get_origin(wanted)
     if origin in (Union, types.UnionType):
-        return _union(get_args(wanted), data)
+        return _decode_union(get_args(wanted), data)
     if origin is tuple:
-        return _tuple(get_args(wanted), data)
+        return _decode_tuple(get_args(wanted), data)
     if origin is not None and issubclass(origin, Mapping):
-        return _mapping(get_args(wanted)[1], data)
-    return _scalar(wanted, data)
+        return _decode_mapping(get_args(wanted)[1], data)
+    return _decode_scalar(wanted, data)
 
 
-def _tag(cls: type) -> str:
+def _type_tag(cls: type) -> str:
     name = wire_name(cls)
     if name is None:
         raise CodecError(f"{cls.__name__} has no wire name")
@@ -69,20 +69,20 @@ def _tag(cls: type) -> str:
 
 
 # A dataclass may itself have a field called ``type`` (a parameter's type): it travels as ``type_``.
-def _untagged(fields: dict[str, Any]) -> dict[str, Any]:
+def _without_tag(fields: dict[str, Any]) -> dict[str, Any]:
     return {("type_" if name == "type" else name): item for name, item in fields.items()}
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _field_hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def _dataclass(cls: type, data: Any) -> Any:
+def _decode_dataclass(cls: type, data: Any) -> Any:
     if not isinstance(data, dict) or data.get("type") != wire_name(cls):
         raise CodecError(f"expected a {wire_name(cls)}")
     given = {("type" if k == "type_" else k): v for k, v in data.items() if k != "type"}
-    hints = _hints(cls)
+    hints = _field_hints(cls)
     unknown = given.keys() - hints.keys()
     if unknown:
         raise CodecError(f"{cls.__name__} has no field {min(unknown)!r}")
@@ -92,7 +92,7 @@ def _dataclass(cls: type, data: Any) -> Any:
         raise CodecError(f"{cls.__name__}: {error}") from error
 
 
-def _union(members: tuple[Any, ...], data: Any) -> Any:
+def _decode_union(members: tuple[Any, ...], data: Any) -> Any:
     if data is None and type(None) in members:
         return None
     tag = data.get("type") if isinstance(data, dict) else None
@@ -101,7 +101,7 @@ def _union(members: tuple[Any, ...], data: Any) -> Any:
             continue
         if isinstance(member, type) and dataclasses.is_dataclass(member):
             if tag == wire_name(member):
-                return _dataclass(member, data)
+                return _decode_dataclass(member, data)
             continue
         try:
             return from_json(member, data)
@@ -110,7 +110,7 @@ def _union(members: tuple[Any, ...], data: Any) -> Any:
     raise CodecError(f"no member of the union fits {tag or type(data).__name__!r}")
 
 
-def _tuple(members: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
+def _decode_tuple(members: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
     if not isinstance(data, list):
         raise CodecError("expected a list")
     if len(members) == 2 and members[1] is Ellipsis:
@@ -120,13 +120,13 @@ def _tuple(members: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
     return tuple(from_json(member, item) for member, item in zip(members, data, strict=True))
 
 
-def _mapping(member: Any, data: Any) -> dict[str, Any]:
+def _decode_mapping(member: Any, data: Any) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CodecError("expected an object")
     return {key: from_json(member, item) for key, item in data.items()}
 
 
-def _scalar(wanted: Any, data: Any) -> Any:
+def _decode_scalar(wanted: Any, data: Any) -> Any:
     if wanted is Secret:
         raise CodecError("a secret is never written")
     if isinstance(wanted, type) and issubclass(wanted, Enum):

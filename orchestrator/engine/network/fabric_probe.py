@@ -45,9 +45,9 @@ async def probe_fabric(
     """What came of it. Raises what links raise."""
     assert state.plan is not None
     plan, clock = state.plan, context.clock
-    facts = {share.name: _facts(state, share.name) for share in plan.nodes}
+    facts = {share.name: _node_facts(state, share.name) for share in plan.nodes}
     proven = ProvenFabrics(Layout(context.folder.path.parent.parent).fabrics)
-    ground = _ground(state, plan, facts)
+    ground = _success_ground(state, plan, facts)
     rung = CommMode(plan.rung)
     known = proven.find(ground, clock.wall()) if state.request.fabric_cache else None
     if known is not None:
@@ -56,7 +56,7 @@ async def probe_fabric(
         )
     began = clock.monotonic()
     hands = {share.name: nodes[share.name] for share in plan.nodes}
-    found = await _within(_Probe(hands, plan, facts, context), state.request.budgets.fabric_s)
+    found = await _probe_within(_Probe(hands, plan, facts, context), state.request.budgets.fabric_s)
     seconds = round(clock.monotonic() - began, 3)
     if isinstance(found, FabricVerdict):
         return FabricProbed(
@@ -103,7 +103,7 @@ class Measured:
         )
 
 
-async def _within(probe: _Probe, budget_s: float) -> Measured | FabricVerdict:
+async def _probe_within(probe: _Probe, budget_s: float) -> Measured | FabricVerdict:
     limit_s = SHARE_OF_BUDGET * budget_s
     try:
         async with asyncio.timeout(limit_s):
@@ -192,13 +192,13 @@ class _Probe:
         )
 
 
-def _facts(state: RunState, name: str) -> Facts:
+def _node_facts(state: RunState, name: str) -> Facts:
     facts = state.nodes[name].facts
     assert facts is not None, "a plan is made of facts"
     return facts
 
 
-def _ground(state: RunState, plan: Plan, facts: Mapping[str, Facts]) -> dict[str, Any]:
+def _success_ground(state: RunState, plan: Plan, facts: Mapping[str, Facts]) -> dict[str, Any]:
     """All that a success depends on: another one of these, and it is to be proven again."""
     assert plan.rendezvous is not None
     return {
@@ -213,7 +213,7 @@ def _ground(state: RunState, plan: Plan, facts: Mapping[str, Facts]) -> dict[str
                 "used": list(share.gpus),
                 "ranks": list(share.ranks),
                 "interpreter": share.interpreter,
-                "modules": _modules(state, share.name),
+                "modules": _module_versions(state, share.name),
                 "interface": plan.rendezvous.interface_of(share.name),
                 "hcas": [f"{hca.name}:{hca.port} {hca.state}" for hca in facts[share.name].hcas],
                 "environment": {v.name: str(v.value) for v in probe_environment(share)},
@@ -223,6 +223,6 @@ def _ground(state: RunState, plan: Plan, facts: Mapping[str, Facts]) -> dict[str
     }
 
 
-def _modules(state: RunState, name: str) -> dict[str, str]:
+def _module_versions(state: RunState, name: str) -> dict[str, str]:
     prepared = state.nodes[name].prepared
     return dict(prepared.modules) if prepared is not None else {}

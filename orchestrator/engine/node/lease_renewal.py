@@ -8,7 +8,7 @@ from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.run.state import RunState
 from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.support.context import Post
-from orchestrator.engine.support.problems import superseded
+from orchestrator.engine.support.problems import superseded_error
 
 # How an agent refuses requests of a coordinator that another one has followed.
 FENCED = "OR-AGENT-FENCED"
@@ -85,4 +85,4 @@ class NodeLease:
             except OrchestrateError as error:
                 # The watch sees the same broken link and decides; a lease that runs out is safe.
                 if error.id == FENCED:
-                    self._post(superseded(self._run, error))
+                    self._post(superseded_error(self._run, error))
