@@ -176,7 +176,7 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "kernel": _on_layout("facts.kernel", "kernel"),
     "runs": _on_layout("attempt.runs", "list_runs"),
     "clean": _on_layout("attempt.runs", "clean"),
-    "prune": _on_layout("attempt.runs", "prune"),
+    "prune": _on_layout("attempt.cache_pruning", "prune_caches"),
     "outputs": _on_layout("attempt.outputs", "outputs"),
     "fetch": _on_layout("attempt.outputs", "fetch"),
 }
