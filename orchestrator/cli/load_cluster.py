@@ -12,9 +12,9 @@ def load_cluster(cluster: str, nodes: str) -> Cluster:
     nodes that ``ssh`` would refuse: nothing has been contacted by then.
     """
     from orchestrator.adapters.store.catalog import Catalog
-    from orchestrator.parsing.inputs.selection import select
+    from orchestrator.parsing.inputs.selection import select_nodes
 
-    selected = select(Catalog.from_environment(os.environ).cluster(cluster), nodes)
+    selected = select_nodes(Catalog.from_environment(os.environ).cluster(cluster), nodes)
     if any(node.transport is not TransportKind.LOCAL for node in selected.nodes):
         from orchestrator.adapters.transport.ssh.target import check_configuration
 

@@ -25,8 +25,7 @@ from orchestrator.core.launchers.ray import OPTION as RAY_ADDRESS
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Job, Workload
-from orchestrator.core.planning.planning import Refusal, assume
-from orchestrator.core.planning.planning import plan as make_plan
+from orchestrator.core.planning.planning import Refusal, assumed_finding, make_plan
 from orchestrator.parsing.inputs.command_line import refuse_misunderstandings, with_interpreter
 from orchestrator.parsing.inputs.workload_file import make_job
 
@@ -95,7 +94,7 @@ def request_for_any_script(options: JobOptions, *, run_id: str) -> RunRequest:
 
 def assume_plan(request: RunRequest) -> Plan:
     """The plan if every node is as the inventory says. Raises :class:`UsageError`."""
-    findings = {spec.name: assume(spec) for spec in request.cluster.workers}
+    findings = {spec.name: assumed_finding(spec) for spec in request.cluster.workers}
     decided = make_plan(request, findings, {})
     if isinstance(decided, Refusal):
         problem = decided.problem

@@ -16,7 +16,7 @@ from orchestrator.adapters.store.liveness import Liveness, liveness, read_identi
 from orchestrator.adapters.store.run_list import find_run
 from orchestrator.cli.options import any_cluster_options
 from orchestrator.core.base.errors import BusyError, ExitCode, UsageError
-from orchestrator.view.terminal.text import brief
+from orchestrator.view.terminal.text import brief_text
 
 if TYPE_CHECKING:
     from orchestrator.engine.oneshot.clean_caches import NodeCaches
@@ -127,7 +127,7 @@ def _keeps_outputs(folder: RunFolder) -> bool:
 
     kept = kept_on_nodes(folder)
     for line in kept:
-        click.echo(f"{folder.run_id}: {brief(line, 400)}", err=True)
+        click.echo(f"{folder.run_id}: {brief_text(line, 400)}", err=True)
     if kept:
         copy = f"copy them from node/runs/{folder.run_id} in the nodes' workdir if they are needed"
         click.echo(f"  next: {copy}; orchestrate clean {folder.run_id} --discard", err=True)
@@ -146,7 +146,7 @@ def _not_cleaned(folder: RunFolder) -> list[NodeVisit]:
 
     visits = asyncio.run(clean_run(folder))
     for visit in visits:
-        click.echo(f"{folder.run_id}: {visit.node}: {brief(visit.detail, 400)}", err=True)
+        click.echo(f"{folder.run_id}: {visit.node}: {brief_text(visit.detail, 400)}", err=True)
     return [visit for visit in visits if not visit.done]
 
 
