@@ -168,19 +168,19 @@ def _clean_caches(cluster: str, nodes: str, older_than_s: float, *, dry_run: boo
     _show_caches(answers, "would free" if dry_run else "freed")
     for answer in answers:
         if answer.error is not None:
-            click.echo(f"orchestrate: {answer.node}: {brief(answer.error, 400)}", err=True)
+            click.echo(f"orchestrate: {answer.node}: {brief_text(answer.error, 400)}", err=True)
     return int(ExitCode.PREFLIGHT if any(a.error for a in answers) else ExitCode.DONE)
 
 
 def _show_caches(answers: Sequence[NodeCaches], freed: str) -> None:
     from orchestrator.cli.output import print_table
-    from orchestrator.core.base.figures import figure
+    from orchestrator.core.base.figures import format_figure
 
     asked = [answer for answer in answers if answer.error is None]
     if asked:
         kinds = list(asked[0].caches)
         rows = [
-            (a.node, *(str(a.caches[k].entries) for k in kinds), figure(a.bytes, "bytes"))
+            (a.node, *(str(a.caches[k].entries) for k in kinds), format_figure(a.bytes, "bytes"))
             for a in asked
         ]
         print_table(("node", *kinds, freed), rows)
