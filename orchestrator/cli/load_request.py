@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from orchestrator.adapters.store.bundled import bundled_kit
-from orchestrator.adapters.store.catalog import Catalog, open_script
+from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.data_set import sample_set
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.store.project import open_script
 from orchestrator.adapters.sync.code_snapshot import (
     Snapshot,
     project_parts,

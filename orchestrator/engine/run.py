@@ -110,7 +110,7 @@ class _Engine:
         self._queue: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         self._timings = timings
         self._pulse = ProgressWatchdog(state, context.clock, self._queue.put_nowait, self._broken)
-        self._links = LinkWatchdog(state, context.clock, self._queue.put_nowait, self._nodes)
+        self._links = LinkWatchdog(state, context.clock, self._queue.put_nowait, self._dialers)
         watches = (self._pulse, self._links)
         self._context = replace(context, observers=(*context.observers, *watches))
         self._hands = ActionRunner(self._context, self._queue.put_nowait)
@@ -142,8 +142,8 @@ class _Engine:
     def _broken(self) -> Collection[str]:
         return self._hands.broken()
 
-    def _nodes(self) -> Mapping[str, TcpDialer]:
-        return self._hands.nodes
+    def _dialers(self) -> Mapping[str, TcpDialer]:
+        return self._hands.trials
 
     def leave(self) -> None:
         self._queue.put_nowait(Abandoned())

@@ -176,7 +176,7 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "kernel": _on_layout("facts.kernel", "read_kernel_log"),
     "runs": _on_layout("attempt.run_operations", "list_runs"),
     "clean": _on_layout("attempt.run_operations", "remove_run"),
-    "prune": _on_layout("attempt.run_operations", "prune_caches"),
+    "prune": _on_layout("attempt.cache_pruning", "prune_caches"),
     "outputs": _on_layout("attempt.outputs", "list_outputs"),
     "fetch": _on_layout("attempt.outputs", "read_output"),
 }

@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from orchestrator.adapters.transport.local_process import LocalTransport
-from orchestrator.adapters.transport.ssh.handshakes import Handshakes
-from orchestrator.adapters.transport.ssh.target import Target, resolve_target
 from orchestrator.adapters.transport.transport import ConnectLimits, Transport
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
 
+# What speaks SSH is imported by the nodes that need it: others start sooner.
 if TYPE_CHECKING:
     from orchestrator.adapters.transport.asyncssh.async_ssh_links import Links
+    from orchestrator.adapters.transport.ssh.target import Target
 
 
 class _Shared:
     """What all transports of one event loop share."""
 
     def __init__(self, limits: ConnectLimits) -> None:
+        from orchestrator.adapters.transport.ssh.handshakes import Handshakes
+
         self.handshakes = Handshakes(limits)
         self.links: Links | None = None
 
@@ -70,6 +72,8 @@ async def _prepare_target(spec: NodeSpec, limits: ConnectLimits) -> tuple[_Share
 
 async def _resolve_within(spec: NodeSpec, timeout_s: float) -> Target:
     """ssh_config may have commands run and names looked up."""
+    from orchestrator.adapters.transport.ssh.target import resolve_target
+
     try:
         async with asyncio.timeout(timeout_s):
             return await asyncio.to_thread(resolve_target, spec.ssh)

@@ -69,8 +69,8 @@ def _take_snapshot(workdir: str | None) -> Snapshot:
     from pathlib import Path
 
     from orchestrator.adapters.store.bundled import bundled_kit
-    from orchestrator.adapters.store.catalog import find_project
     from orchestrator.adapters.store.layout import Layout
+    from orchestrator.adapters.store.project import find_project
     from orchestrator.adapters.sync.code_snapshot import project_parts, take_snapshot
 
     folder = find_project(Path.cwd(), Path(workdir) if workdir is not None else None)

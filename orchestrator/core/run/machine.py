@@ -317,14 +317,14 @@ def _wanted_for_rendezvous(state: RunState, planned: Plan) -> Iterator[Action]:
 
 
 def _wanted_after_launch(state: RunState) -> Iterator[Action]:
-    assert state.plan is not None
-    for share in state.plan.nodes:
+    plan = state.require_plan()
+    for share in plan.nodes:
         if state.nodes[share.name].lost is None:
             yield from _wanted_of_node(state, share)
     for name, node in late_nodes(state):
         yield from _wanted_before_launch(name, node)
-    if state.plan.rung in APART and not state.halted:
-        yield Serve(rung=CommMode(state.plan.rung))
+    if plan.rung in APART and not state.halted:
+        yield Serve(rung=CommMode(plan.rung))
     if _is_served(state):
         return
     if all(_is_done(node) for _, node in state.planned()):

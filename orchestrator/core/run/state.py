@@ -218,6 +218,11 @@ class RunState:
             node.lost is not None for _, node in self.planned()
         )
 
+    def require_plan(self) -> Plan:
+        """The plan, for what is done only once there is one."""
+        assert self.plan is not None, "nothing is planned yet"
+        return self.plan
+
     def planned(self) -> Iterator[tuple[str, NodeState]]:
         """The nodes that the plan uses, in rank order."""
         for share in self.plan.nodes if self.plan else ():

@@ -81,8 +81,7 @@ def _incomplete_apart(state: RunState) -> Cause | None:
     """Nodes that do not need each other: what counts is whether the work is complete."""
     if (broken := _broken_service(state)) is not None:
         return broken
-    assert state.plan is not None
-    if state.plan.rung == CommMode.LEASES:
+    if state.require_plan().rung == CommMode.LEASES:
         return _unfinished_work(state, state.divided or Divided(total=0, done=0))
     return None if any_node_done(state) else _first_of_all(state)
 

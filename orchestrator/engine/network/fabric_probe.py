@@ -31,7 +31,7 @@ from orchestrator.core.run.connectivity import FabricProbed
 from orchestrator.core.run.state import RunState
 from orchestrator.engine.network.collective_trial import try_collective
 from orchestrator.engine.network.mesh import probe_mesh
-from orchestrator.engine.node.handle import NodeHandle
+from orchestrator.engine.node.trial_node import TrialNode
 from orchestrator.engine.support.context import RunContext
 
 # Of the phase's budget, so that there is a verdict before it is over.
@@ -40,11 +40,10 @@ TOO_FEW = 3
 
 
 async def probe_fabric(
-    nodes: Mapping[str, NodeHandle], state: RunState, context: RunContext
+    nodes: Mapping[str, TrialNode], state: RunState, context: RunContext
 ) -> FabricProbed:
     """What came of it. Raises what links raise."""
-    assert state.plan is not None
-    plan, clock = state.plan, context.clock
+    plan, clock = state.require_plan(), context.clock
     facts = {share.name: _node_facts(state, share.name) for share in plan.nodes}
     proven = ProvenFabrics(Layout(context.folder.path.parent.parent).fabrics)
     ground = _success_ground(state, plan, facts)
@@ -121,7 +120,7 @@ class _Probe:
 
     def __init__(
         self,
-        hands: Mapping[str, NodeHandle],
+        hands: Mapping[str, TrialNode],
         plan: Plan,
         facts: Mapping[str, Facts],
         context: RunContext,

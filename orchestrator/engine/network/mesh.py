@@ -44,8 +44,7 @@ async def probe_links(
     nodes: Mapping[str, TrialPorts], state: RunState, context: RunContext
 ) -> LinksProbed:
     """Why nodes do not reach the head: who reaches whom. Raises as links do."""
-    plan = state.plan
-    assert plan is not None
+    plan = state.require_plan()
     began = context.clock.monotonic()
     context.note(f"{plan.head.name} is not reached by all: every node tries every other one")
     planned = replace(plan, rendezvous=nearest_miss(state, plan))
@@ -80,8 +79,7 @@ async def try_twice(hands: Mapping[str, TrialPorts], at: Places) -> Matrix:
 
 async def broken_links(nodes: Mapping[str, TrialPorts], state: RunState) -> tuple[Link, ...]:
     """(from, to) of the plan's nodes that cannot open a connection. Raises what links raise."""
-    plan = state.plan
-    assert plan is not None
+    plan = state.require_plan()
     if plan.rendezvous is None:
         return ()
     hands = {share.name: nodes[share.name] for share in plan.nodes}

@@ -38,6 +38,11 @@ class RunContext:
     dial: AgentConnector = connect_agent
     interrupts: Interrupts = field(default_factory=Interrupts)
 
+    def require_snapshot(self) -> Snapshot:
+        """The code of a run that launches something."""
+        assert self.snapshot is not None, "a run that is only to be ended brings no code"
+        return self.snapshot
+
     def note(self, text: str) -> None:
         """Tell every observer something that is no event."""
         for observer in self.observers:
