@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 
-from orchestrator.node_agent.base.agent_errors import SLURM, AgentFault
+from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.base.node_layout import NodeLayout
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Where sites put Slurm when it is not on the PATH of a command over SSH.
 FOLDERS = ("/usr/bin", "/usr/local/bin", "/opt/slurm/bin", "/opt/slurm/current/bin")
+NO_NODE = "OR-AGENT-SLURM"
 COMMAND_S = 15.0
 MAX_OUTPUT = 16 * 1024 * 1024
 # States of a node in which Slurm gives it to nobody, as sinfo abbreviates them.
@@ -75,7 +76,7 @@ def complaint(lines: list[str]) -> str:
 # ---- nodes -------------------------------------------------------------------------------------
 
 
-def node(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, Any]:
+def describe_node(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, Any]:
     """Slurm's name for this node, and what it has to give. Raises :class:`AgentFault`."""
     del layout, request
     host = os.uname().nodename
@@ -83,7 +84,7 @@ def node(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, Any]:
         tool("srun")
         return find_node(host, sinfo(host) or sinfo(""))
     except SlurmError as error:
-        raise AgentFault(SLURM, str(error)) from error
+        raise AgentFault(NO_NODE, str(error)) from error
 
 
 def sinfo(host: str) -> list[str]:
