@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Where sites put Slurm when it is not on the PATH of a command over SSH.
 FOLDERS = ("/usr/bin", "/usr/local/bin", "/opt/slurm/bin", "/opt/slurm/current/bin")
 NO_NODE = "OR-AGENT-SLURM"
+WALKS_TREES = "proctrack/linuxproc"
 COMMAND_S = 15.0
 MAX_OUTPUT = 16 * 1024 * 1024
 # States of a node in which Slurm gives it to nobody, as sinfo abbreviates them.
@@ -71,6 +72,17 @@ def complaint(lines: list[str]) -> str:
     """What Slurm complains of, without its prefixes; the first two things."""
     errors = [line for line in lines if " error:" in line or " fatal:" in line] or lines[:1]
     return "; ".join(COMPLAINT.sub("", line).strip() for line in errors[:2])
+
+
+def signals_whole_trees() -> bool:
+    """Whether Slurm signals every process below its tasks. By control groups or process groups it
+    signals the tasks alone, until it kills; that is also assumed where it does not tell.
+    """
+    try:
+        shown = ask("scontrol", "show", "config")
+    except SlurmError:
+        return False
+    return WALKS_TREES in re.findall(r"^ProctrackType\s*=\s*(\S+)", shown, re.MULTILINE)
 
 
 # ---- nodes -------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from orchestrator.cli.options import parse_launcher
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.base.outcome import Exited, Signalled
 from orchestrator.core.model.checks import NodeFinding
-from orchestrator.core.model.scheduled_node import ScheduledNode
 from orchestrator.core.model.plan import Plan, ProcessPlan, Rendezvous
 from orchestrator.core.model.request import Budgets, RunRequest
+from orchestrator.core.model.scheduled_node import ScheduledNode
 from orchestrator.core.planning.planning import Refusal, plan
 from orchestrator.core.run.events import ProcessExited, RankExited
 from orchestrator.core.run.state import new_state

@@ -21,7 +21,10 @@ def test_ray_is_the_build_that_is_tested() -> None:
     "given", [b"torch==2.13.0\n", b"torch==2.13.0", b"rays>=1\n", b"# ray\nx\n"]
 )
 def test_ray_is_added(given: bytes) -> None:
-    assert add_requirement(given, RAY.requirement) == given.rstrip(b"\n") + b"\n" + RAY.requirement.encode() + b"\n"
+    assert (
+        add_requirement(given, RAY.requirement)
+        == given.rstrip(b"\n") + b"\n" + RAY.requirement.encode() + b"\n"
+    )
 
 
 @pytest.mark.parametrize("given", [b"ray\n", b"x\n  Ray[default]==2.50 ; python_version > '3'\n"])
