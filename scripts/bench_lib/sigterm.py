@@ -1,4 +1,4 @@
-"""Ranks that save at the first SIGTERM and leave at the second: how many runs keep every checkpoint.
+"""Ranks that save at the first SIGTERM and leave at the second: how many runs keep what they save.
 
 Two hosts with two ranks each. Every other run ends because a rank of the second host fails, the
 others because the user stops them.
@@ -149,12 +149,12 @@ def saving_markdown(machine: dict[str, str], runs: Sequence[SavingRun]) -> str:
     rows = []
     for launcher in dict.fromkeys(run.launcher for run in runs):
         mine = [run for run in runs if run.launcher == launcher]
-        counts = [
-            f"{sum(r.kept for r in mine if r.reason == why)} of {sum(r.reason == why for r in mine)}"
-            for why in (FAILS, STOPPED)
-        ]
-        kept = sum(run.kept for run in mine)
-        rows.append((launcher, f"{kept} of {len(mine)}", *counts))
+        by_reason = ([run for run in mine if run.reason == why] for why in CODES)
+        rows.append((launcher, *map(_kept_of, (mine, *by_reason))))
     facts = table(("what", "value"), list(machine.items()))
-    headings = ("launcher", "runs that kept every checkpoint", FAILS, STOPPED)
+    headings = ("launcher", "runs that kept every checkpoint", *CODES)
     return f"{facts}\n\n{table(headings, rows)}\n"
+
+
+def _kept_of(runs: Sequence[SavingRun]) -> str:
+    return f"{sum(run.kept for run in runs)} of {len(runs)}"
