@@ -7,7 +7,7 @@ ended, and leaves two small files for the supervisor: ``ranks/rank-<R>-<pid>.sta
 Programs save at the first signal that asks them to end and leave at the second. So the rank leads a
 session of its own, out of reach of a launcher that signals process groups (as torchrun does), and
 of all signals that ask it to end only the first is forwarded; and none where somebody signals shim
-and rank alike, as Slurm does on some sites.
+and rank alike, as some schedulers do.
 
 A program of its own, with few imports: every rank pays for its start.
 """
