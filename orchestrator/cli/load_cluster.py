@@ -12,7 +12,7 @@ def load_cluster(cluster: str, nodes: str) -> Cluster:
     nodes that ``ssh`` would refuse: nothing has been contacted by then.
     """
     from orchestrator.adapters.store.catalog import Catalog
-    from orchestrator.adapters.transport.target import check_configuration
+    from orchestrator.adapters.transport.ssh.target import check_configuration
     from orchestrator.parsing.inputs.selection import select
 
     selected = select(Catalog.from_environment(os.environ).cluster(cluster), nodes)

@@ -27,7 +27,7 @@ from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assume
 from orchestrator.core.planning.planning import plan as make_plan
 from orchestrator.parsing.inputs.command_line import refuse_misunderstandings, with_interpreter
-from orchestrator.parsing.inputs.workload import make_job
+from orchestrator.parsing.inputs.workload_file import make_job
 
 ANY_SCRIPT = "train.py"
 MAX_NAMED_FILES = 100

@@ -11,7 +11,7 @@ from orchestrator.cli.options import ViewOptions, colored
 from orchestrator.core.verdict.result import Result
 from orchestrator.engine.support.observer import Observer
 from orchestrator.view.progress.json_lines import JsonLines
-from orchestrator.view.progress.plain import PlainView
+from orchestrator.view.progress.plain_lines import PlainView
 from orchestrator.view.result.failure_screen import failure_screen
 from orchestrator.view.result.summary import stopped_text, summary
 from orchestrator.view.terminal.terminal import LineWriter, can_redraw

@@ -214,7 +214,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="any-host-key-will-do",
         promise="host keys are always checked",
-        file=f"{_TRANSPORT}/async_ssh_connect.py",
+        file=f"{_TRANSPORT}/asyncssh/async_ssh_connect.py",
         old='return {"known_hosts": tuple([*_parsed(group)] for group in keys)}',
         new='return {"known_hosts": None}',
         tests=(f"{_HOST_KEYS}::test_unknown_host_keys_are_refused",),

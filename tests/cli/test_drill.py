@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.cli.main import main
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.drill import DrillLimits, drills
+from orchestrator.core.drill_promises import DrillLimits, drills
 
 NAMES = [drill.name for drill in drills(DrillLimits())]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.base.outcome import Exited, Signalled
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.drill import (
+from orchestrator.core.drill_promises import (
     NOTHING_LEFT,
     Drill,
     DrillFinding,

@@ -21,7 +21,7 @@ from orchestrator.adapters.agent_client.frames import BadFrame, decode
 from orchestrator.adapters.store.data_set import sample_set
 from orchestrator.adapters.store.foreign_files import read_foreign
 from orchestrator.adapters.sync.ignore_file import RuleList, parse_rules
-from orchestrator.adapters.transport.target import resolve
+from orchestrator.adapters.transport.ssh.target import resolve
 from orchestrator.core.base import manifest
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.base.nodeset import NodeSetError, expand, fold
@@ -32,13 +32,13 @@ from orchestrator.core.model.workload import Job, SampleSource, Workload
 from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.wire import WireError, read_frame
 from orchestrator.node_agent.code import node_manifest
-from orchestrator.node_agent.facts import gpu_query, modules, network, rdma, smi, xids
-from orchestrator.node_agent.facts.host import find_disks, memory_table, nccl_conf
+from orchestrator.node_agent.facts import gpu_query, module_versions, network, rdma, smi, xids
+from orchestrator.node_agent.facts.host_facts import find_disks, memory_table, nccl_conf
 from orchestrator.node_agent.facts.pci import acs_control
 from orchestrator.node_agent.hang import flight_recorder
 from orchestrator.node_agent.hang.inspect import parse_use
-from orchestrator.parsing.inputs.cluster import load_cluster
-from orchestrator.parsing.inputs.workload import load_workload
+from orchestrator.parsing.inputs.inventory_file import load_cluster
+from orchestrator.parsing.inputs.workload_file import load_workload
 from orchestrator.parsing.replies.inspection import parse_inspection
 from orchestrator.parsing.replies.kit_records import parse_report
 from orchestrator.parsing.replies.output_listing import parse_listing
@@ -164,7 +164,7 @@ def drivers_texts(data: bytes) -> None:
         parse(text)
     gpu_query.parse_users(text)
     parse_use(text, {"GPU-1": {1}})
-    modules.parse_modules(text)
+    module_versions.parse_modules(text)
     acs_control(str(_file(data, "config")))
     smi.sysfs_address(text)
     xids.summarize(data.split(b"\n"))

@@ -15,7 +15,7 @@ from orchestrator.parsing.importers.foreign_nodes import Imported, render
 from orchestrator.parsing.importers.hostfile import parse_hostfile
 from orchestrator.parsing.importers.slurm import parse_slurm
 from orchestrator.parsing.importers.ssh_aliases import parse_ssh_config
-from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.inputs.inventory_file import load_cluster
 
 
 def loaded(imported: Imported) -> Cluster:

@@ -31,7 +31,7 @@ from orchestrator.core.verdict.verdict import conclude
 from orchestrator.engine.support.observer import Observer
 from orchestrator.view.progress.json_lines import JsonLines
 from orchestrator.view.progress.live import LiveView
-from orchestrator.view.progress.plain import PlainView
+from orchestrator.view.progress.plain_lines import PlainView
 from orchestrator.view.result.failure_screen import MAX_LINES, failure_screen
 from orchestrator.view.result.summary import stopped_text, summary
 from orchestrator.view.terminal import terminal

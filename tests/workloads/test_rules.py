@@ -21,7 +21,7 @@ from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.parameter_conflicts import contradictions
 from orchestrator.core.model.workload import Parameter, ParameterType, Workload
 from orchestrator.parsing.inputs.parameters import parse_value
-from orchestrator.parsing.inputs.workload import make_job
+from orchestrator.parsing.inputs.workload_file import make_job
 from tests.workloads.conftest import acceptance_workload, finetune_workload, mlperf_workload
 
 SCRIPTS: dict[str, tuple[Workload, type[Any]]] = {

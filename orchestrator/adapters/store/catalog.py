@@ -21,7 +21,7 @@ from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.workload import Job, Per, Workload
-from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.inputs.inventory_file import load_cluster
 from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Catalog:
 
     def read_workload(self, path: Path) -> Workload:
         # Here, as below: commands that only need nodes start sooner without it.
-        from orchestrator.parsing.inputs.workload import load_workload
+        from orchestrator.parsing.inputs.workload_file import load_workload
 
         return load_workload(read_bounded(path), _shown(path), str(path.absolute().parent))
 
@@ -150,7 +150,7 @@ def open_script(
     is outside ``workdir``.
     """
     from orchestrator.parsing.inputs.command_line import python_call
-    from orchestrator.parsing.inputs.workload import python_job, script_job
+    from orchestrator.parsing.inputs.workload_file import python_job, script_job
 
     call = python_call(words) if words and words[0] else None
     script = _script_path(words, cwd) if call is None else _python_script(call, cwd)

@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from orchestrator.adapters.transport.handshakes import Handshakes
 from orchestrator.adapters.transport.local_process import LocalTransport
-from orchestrator.adapters.transport.target import Target, resolve
+from orchestrator.adapters.transport.ssh.handshakes import Handshakes
+from orchestrator.adapters.transport.ssh.target import Target, resolve
 from orchestrator.adapters.transport.transport import ConnectLimits, Transport
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.transport.async_ssh_links import Links
+    from orchestrator.adapters.transport.asyncssh.async_ssh_links import Links
 
 
 class _Shared:
@@ -43,8 +43,8 @@ async def _open_local(spec: NodeSpec, limits: ConnectLimits) -> Transport:  # no
 
 
 async def _open_asyncssh(spec: NodeSpec, limits: ConnectLimits) -> Transport:
-    from orchestrator.adapters.transport.async_ssh import AsyncSshTransport
-    from orchestrator.adapters.transport.async_ssh_links import Links
+    from orchestrator.adapters.transport.asyncssh.async_ssh import AsyncSshTransport
+    from orchestrator.adapters.transport.asyncssh.async_ssh_links import Links
 
     shared, target = await _prepared(spec, limits)
     shared.links = shared.links or Links(shared.handshakes)
@@ -52,8 +52,8 @@ async def _open_asyncssh(spec: NodeSpec, limits: ConnectLimits) -> Transport:
 
 
 async def _open_paramiko(spec: NodeSpec, limits: ConnectLimits) -> Transport:
-    from orchestrator.adapters.transport.paramiko_connect import connect
-    from orchestrator.adapters.transport.paramiko_ssh import ParamikoTransport
+    from orchestrator.adapters.transport.paramiko.paramiko_connect import connect
+    from orchestrator.adapters.transport.paramiko.paramiko_ssh import ParamikoTransport
 
     shared, target = await _prepared(spec, limits)
     chain = await shared.handshakes.perform(

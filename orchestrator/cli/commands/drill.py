@@ -17,7 +17,7 @@ from orchestrator.cli.options import cluster_options, json_option
 from orchestrator.cli.output import print_json, print_table
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.core.drill import (
+from orchestrator.core.drill_promises import (
     Drill,
     DrillLimits,
     DrillOutcome,

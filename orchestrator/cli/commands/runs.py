@@ -1,4 +1,4 @@
-"""Commands about runs that exist: ps, show, logs, attach, stop, clean."""
+"""Commands about runs that exist: ps, show, logs, attach, stop."""
 
 from __future__ import annotations
 
@@ -150,25 +150,6 @@ def stop(run: str, now: bool, timeout: float) -> int:
     from orchestrator.cli import stop_run as stopping
 
     return stopping.stop(_layout(), _find(run), now=now, timeout_s=timeout)
-
-
-@click.command()
-@click.argument("run", metavar="[RUN]", required=False)
-@click.option("--all", "every", is_flag=True, help="All finished and unattended runs.")
-@click.option("--older-than", type=float, metavar="DAYS", help="With --all: only older ones.")
-@click.option("--local", is_flag=True, help="Only this side; leave the nodes alone.")
-@click.option("--discard", is_flag=True, help="Also outputs that exist on a node alone.")
-def clean(
-    run: str | None, every: bool, older_than: float | None, local: bool, discard: bool
-) -> int:
-    """Remove the folders of runs, here and on their nodes.
-
-    A run whose outputs did not all come from its nodes stays, unless --discard is given: exit 75.
-    """
-    from orchestrator.cli.commands.clean import clean_runs, select_runs
-
-    folders = select_runs(_layout(), run, every=every, older_than_days=older_than)
-    return clean_runs(folders, local=local, discard=discard)
 
 
 def _layout() -> Layout:

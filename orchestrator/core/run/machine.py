@@ -323,8 +323,8 @@ def _wanted_after_launch(state: RunState) -> Iterator[Action]:
             yield from _wanted_of_node(state, share)
     for name, node in late_nodes(state):
         yield from _wanted_before_launch(name, node)
-    if state.plan.rung in APART and not state.halted:
-        yield Serve(rung=CommMode(state.plan.rung))
+    if plan.rung in APART and not state.halted:
+        yield Serve(rung=CommMode(plan.rung))
     if _is_served(state):
         return
     if all(_is_done(node) for _, node in state.planned()):

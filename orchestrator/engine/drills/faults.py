@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from orchestrator.core import drill as core
-from orchestrator.core.drill import DrillFinding
+from orchestrator.core import drill_promises as core
+from orchestrator.core.drill_promises import DrillFinding
 from orchestrator.core.run.events import StopKind, StopRequested
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result

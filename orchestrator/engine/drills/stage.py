@@ -21,7 +21,7 @@ from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.errors import BusyError, ExitCode, PreflightError, RunFailed
-from orchestrator.core.drill import Drill, DrillFinding, Moment, ranks_run, wrong_log
+from orchestrator.core.drill_promises import Drill, DrillFinding, Moment, ranks_run, wrong_log
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import NodePlan
 from orchestrator.core.model.request import RunRequest

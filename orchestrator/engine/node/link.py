@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.adapters.agent_client.channel import ChannelLost, Payload, Reply
 from orchestrator.adapters.agent_client.connect_agent import AgentConnector, Channel, dial
-from orchestrator.adapters.transport.failures import Refused
+from orchestrator.adapters.transport.ssh.failures import Refused
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import OrchestrateError, PreflightError
 from orchestrator.core.model.inventory import NodeSpec, TransportKind

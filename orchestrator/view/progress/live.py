@@ -19,7 +19,7 @@ from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.view.progress.board import Board, Row
 from orchestrator.view.progress.narrate import Weight, narrate
-from orchestrator.view.progress.plain import FOLD_ABOVE, describe_progress
+from orchestrator.view.progress.plain_lines import FOLD_ABOVE, describe_progress
 from orchestrator.view.progress.plan_news import PlanNews
 from orchestrator.view.terminal.log_lines import LogLines, is_worth_following
 from orchestrator.view.terminal.text import brief, plural, seconds

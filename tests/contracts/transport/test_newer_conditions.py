@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.transport.target import Target, resolve
+from orchestrator.adapters.transport.ssh.target import Target, resolve
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.inventory import SshEndpoint
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.adapters.transport.known_hosts import trust_in
+from orchestrator.adapters.transport.ssh.known_hosts import trust_in
+from orchestrator.adapters.transport.ssh.target import resolve
 from orchestrator.adapters.transport.ssh_config.account import account
 from orchestrator.adapters.transport.ssh_config.files import read_config
-from orchestrator.adapters.transport.target import resolve
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.model.inventory import SshEndpoint
 from orchestrator.parsing.ssh_config.values import READERS

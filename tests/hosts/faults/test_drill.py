@@ -19,7 +19,14 @@ from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, PromiseKept, drills, targets
+from orchestrator.core.drill_promises import (
+    Drill,
+    DrillLimits,
+    DrillOutcome,
+    PromiseKept,
+    drills,
+    targets,
+)
 from orchestrator.core.verdict.result import Status
 from orchestrator.engine.drills.drill_job import sleeping
 from orchestrator.engine.drills.drill_series import Ending, perform

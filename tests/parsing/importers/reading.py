@@ -7,7 +7,7 @@ from pathlib import Path
 from orchestrator.adapters.store.foreign_files import read_foreign
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.parsing.importers.foreign_nodes import Imported, render
-from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.inputs.inventory_file import load_cluster
 
 
 def loaded(imported: Imported) -> Cluster:

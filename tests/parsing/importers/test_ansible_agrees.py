@@ -23,7 +23,7 @@ from orchestrator.parsing.importers.ansible import (
 )
 from orchestrator.parsing.importers.ansible.yaml_form import read_mapping
 from orchestrator.parsing.importers.foreign_nodes import Collector, node_name, render
-from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.inputs.inventory_file import load_cluster
 from tests.parsing.importers.inventories import write_inventory
 from tests.parsing.importers.owners import Ansible, AnsibleHost, ssh_settings
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.base.errors import UsageError
+from orchestrator.parsing.importers.ansible.host_names import NameProblem, expand_pattern
+from orchestrator.parsing.importers.ansible.literals import yaml_value
 from orchestrator.parsing.importers.ansible.model import (
     PRIORITY,
     Encrypted,
@@ -14,8 +16,6 @@ from orchestrator.parsing.importers.ansible.model import (
     Plain,
     Value,
 )
-from orchestrator.parsing.importers.ansible.names import NameProblem, expand_pattern
-from orchestrator.parsing.importers.ansible.values import yaml_value
 from orchestrator.parsing.importers.foreign_nodes import Collector, brief
 from orchestrator.parsing.inputs.yaml_source import Dialect, Document, Tagged, parse_yaml
 

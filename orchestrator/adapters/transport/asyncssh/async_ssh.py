@@ -14,9 +14,9 @@ from typing import cast
 
 import asyncssh
 
-from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.async_ssh_links import SshLink
-from orchestrator.adapters.transport.remote_command import (
+from orchestrator.adapters.transport.asyncssh.async_ssh_links import SshLink
+from orchestrator.adapters.transport.ssh import failures
+from orchestrator.adapters.transport.ssh.remote_command import (
     MAX_SESSIONS,
     REFUSED_PAUSE_S,
     RemoteProcess,
@@ -25,7 +25,7 @@ from orchestrator.adapters.transport.remote_command import (
     remote_line,
     signal_number,
 )
-from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.transport import ChannelClosed, Process, Transport
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.outcome import Exited, Signalled

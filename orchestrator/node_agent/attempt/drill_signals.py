@@ -6,7 +6,7 @@ import os
 import re
 import signal
 
-from orchestrator.node_agent.attempt.runs import existing
+from orchestrator.node_agent.attempt.run_operations import existing
 from orchestrator.node_agent.attempt.supervisor_state import records, supervisor_state
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, AgentFault, shorten

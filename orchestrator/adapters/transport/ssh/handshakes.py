@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import stamina
 
-from orchestrator.adapters.transport.failures import HandshakeCut
-from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.ssh.failures import HandshakeCut
+from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
 
 BACKOFF_INITIAL_S = 0.1

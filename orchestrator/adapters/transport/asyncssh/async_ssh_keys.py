@@ -11,8 +11,8 @@ from pathlib import Path
 
 import asyncssh
 
-from orchestrator.adapters.transport.algorithms import accepts_key
-from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.ssh.algorithms import accepts_key
+from orchestrator.adapters.transport.ssh.target import Target
 
 
 @functools.lru_cache(maxsize=4096)

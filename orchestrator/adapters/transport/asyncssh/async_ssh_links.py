@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import asyncssh
 
-from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.async_ssh_connect import Connected, connect
-from orchestrator.adapters.transport.handshakes import Handshakes
-from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.asyncssh.async_ssh_connect import Connected, connect
+from orchestrator.adapters.transport.ssh import failures
+from orchestrator.adapters.transport.ssh.handshakes import Handshakes
+from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import PreflightError
 

@@ -18,10 +18,10 @@ import signal
 from collections.abc import Callable
 from typing import TypeVar
 
-from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.preamble import Preamble
+from orchestrator.adapters.transport.ssh import failures
+from orchestrator.adapters.transport.ssh.preamble import Preamble
+from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.streams import StreamedProcess
-from orchestrator.adapters.transport.target import Target
 from orchestrator.adapters.transport.transport import ChannelClosed
 from orchestrator.core.base.command import Command, Secret, render_shell, reveal
 from orchestrator.core.base.outcome import Lost, Outcome

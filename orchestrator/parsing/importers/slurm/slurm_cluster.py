@@ -9,7 +9,7 @@ from orchestrator.core.base.nodeset import NodeSetError
 from orchestrator.parsing.importers.foreign_nodes import Collector, Field
 from orchestrator.parsing.importers.slurm.gres import gpus_of
 from orchestrator.parsing.importers.slurm.hostlist import expand_hostlist, expand_parallel
-from orchestrator.parsing.importers.slurm.records import Missing, Record
+from orchestrator.parsing.importers.slurm.slurm_records import Missing, Record
 from orchestrator.parsing.importers.slurm.states import is_future, trouble
 
 DEFAULT = "DEFAULT"

@@ -11,8 +11,8 @@ import paramiko
 from paramiko.agent import AgentKey, AgentSSH
 from paramiko.pkey import PublicBlob
 
-from orchestrator.adapters.transport.algorithms import accepts_key
-from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.ssh.algorithms import accepts_key
+from orchestrator.adapters.transport.ssh.target import Target
 
 AGENT_TIMEOUT_S = 10.0
 

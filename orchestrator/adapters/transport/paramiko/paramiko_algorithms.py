@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import paramiko
 
-from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.algorithms import accepts_signature, choose, host_key_names
-from orchestrator.adapters.transport.known_hosts import Trust
-from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.ssh import failures
+from orchestrator.adapters.transport.ssh.algorithms import accepts_signature, choose, host_key_names
+from orchestrator.adapters.transport.ssh.known_hosts import Trust
+from orchestrator.adapters.transport.ssh.target import Target
 
 # keyword -> the attribute of SecurityOptions, and where Transport keeps what it knows
 _KINDS = {

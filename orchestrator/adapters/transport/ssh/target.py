@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.adapters.transport import known_hosts
+from orchestrator.adapters.transport.ssh import known_hosts
+from orchestrator.adapters.transport.ssh.unsupported import refuse_unsupported
 from orchestrator.adapters.transport.ssh_config.account import expand_tilde
 from orchestrator.adapters.transport.ssh_config.evaluation import evaluate
 from orchestrator.adapters.transport.ssh_config.files import ConfigFile, read_all, read_config
 from orchestrator.adapters.transport.ssh_config.settings import Settings
-from orchestrator.adapters.transport.unsupported import refuse_unsupported
 from orchestrator.core.base.errors import PreflightError, SourceLocation, UsageError
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
 from orchestrator.parsing.ssh_config.hops import Hop, parse_hops

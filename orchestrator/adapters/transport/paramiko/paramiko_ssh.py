@@ -19,9 +19,9 @@ from functools import partial
 
 import paramiko
 
-from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.paramiko_connect import SshLink
-from orchestrator.adapters.transport.remote_command import (
+from orchestrator.adapters.transport.paramiko.paramiko_connect import SshLink
+from orchestrator.adapters.transport.ssh import failures
+from orchestrator.adapters.transport.ssh.remote_command import (
     MAX_SESSIONS,
     REFUSED_PAUSE_S,
     RemoteProcess,
@@ -30,8 +30,8 @@ from orchestrator.adapters.transport.remote_command import (
     remote_line,
     signal_number,
 )
+from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.streams import KILL_GRACE_S
-from orchestrator.adapters.transport.target import Target
 from orchestrator.adapters.transport.transport import (
     CHUNK_BYTES,
     ChannelClosed,

@@ -14,9 +14,9 @@ from __future__ import annotations
 import re
 import shlex
 
-from orchestrator.adapters.transport.known_hosts import HostKey, Trust
-from orchestrator.adapters.transport.proxy import ENDING_S, ProxyEnding, ProxyProcess
-from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.ssh.known_hosts import HostKey, Trust
+from orchestrator.adapters.transport.ssh.proxy import ENDING_S, ProxyEnding, ProxyProcess
+from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.transport import NotStarted
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.outcome import Outcome, describe

@@ -16,10 +16,10 @@ from asyncssh.public_key import (
     get_public_key_algs,
 )
 
-from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.algorithms import accepts_signature, choose, host_key_names
-from orchestrator.adapters.transport.known_hosts import Trust
-from orchestrator.adapters.transport.target import Target
+from orchestrator.adapters.transport.ssh import failures
+from orchestrator.adapters.transport.ssh.algorithms import accepts_signature, choose, host_key_names
+from orchestrator.adapters.transport.ssh.known_hosts import Trust
+from orchestrator.adapters.transport.ssh.target import Target
 
 Names = Callable[[], Sequence[bytes]]
 

@@ -14,13 +14,16 @@ import paramiko
 from paramiko.common import MSG_CHANNEL_REQUEST
 from paramiko.ssh_exception import IncompatiblePeer
 
-from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.known_hosts import HostKey, Trust
-from orchestrator.adapters.transport.paramiko_algorithms import disabled_keys, set_algorithms
-from orchestrator.adapters.transport.paramiko_keys import offered_keys
-from orchestrator.adapters.transport.proxy import ProxyProcess
+from orchestrator.adapters.transport.paramiko.paramiko_algorithms import (
+    disabled_keys,
+    set_algorithms,
+)
+from orchestrator.adapters.transport.paramiko.paramiko_keys import offered_keys
+from orchestrator.adapters.transport.ssh import failures
+from orchestrator.adapters.transport.ssh.known_hosts import HostKey, Trust
+from orchestrator.adapters.transport.ssh.proxy import ProxyProcess
+from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.ssh_config.canonical import FAMILIES
-from orchestrator.adapters.transport.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import PreflightError, SourceLocation
 

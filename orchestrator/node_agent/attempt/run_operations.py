@@ -1,11 +1,10 @@
-"""Operations on runs that exist: keep alive, stop, sweep, list, remove; and pruning of caches."""
+"""Operations on runs that exist: keep alive, stop, sweep, list, remove."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import shutil
 import signal
 import time
 
@@ -18,7 +17,6 @@ from orchestrator.node_agent.attempt.supervisor_state import (
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import ABSENT, BUSY, AgentFault
 from orchestrator.node_agent.base.node_layout import (
-    AGENT,
     AttemptLayout,
     NodeLayout,
     RunLayout,
@@ -51,7 +49,6 @@ SWEEP_S = 10.0
 SUPERVISOR_END_S = 15.0
 POLL_S = 0.02
 MAX_RUNS = 2000
-DAY_S = 86400.0
 
 
 def existing(layout: NodeLayout, request: Request) -> tuple[RunLayout, AttemptLayout]:
@@ -215,7 +212,7 @@ def clean(layout: NodeLayout, request: Request) -> dict[str, Any]:
             state = supervisor_state(run.attempt(number))
             if state and state.alive:
                 raise AgentFault(BUSY, f"attempt {number} of this run is still running here")
-        _remove(layout, run.root)
+        layout.discard(run.root)
         try:
             os.rmdir(os.path.dirname(run.root))
         except OSError:  # another inventory node of this machine has its share in there
@@ -223,50 +220,3 @@ def clean(layout: NodeLayout, request: Request) -> dict[str, Any]:
     finally:
         os.close(fd)
     return {"removed": True}
-
-
-def _remove(layout: NodeLayout, path: str) -> None:
-    """Out of sight by one rename, then deleted; what a crash leaves over, prune removes."""
-    trash = os.path.join(layout.root, f".trash-{os.getpid()}-{os.urandom(6).hex()}")
-    os.rename(path, trash)
-    shutil.rmtree(trash, ignore_errors=True)
-
-
-def prune(layout: NodeLayout, request: Request) -> dict[str, Any]:
-    """Remove snapshots, environments and agents that nobody used for ``older_than_s``."""
-    older_than_s = field(request, "older_than_s", float, 7 * DAY_S)
-    in_use = _in_use(layout)
-    limit = time.time() - max(0.0, older_than_s)
-    removed = {}
-    with layout.locked("prune"):
-        for kind in ("snapshots", "environments", "agents"):
-            above = getattr(layout, kind)
-            names = [n for n in os.listdir(above) if n not in in_use]
-            removed[kind] = sum(_remove_old(layout, os.path.join(above, n), limit) for n in names)
-        for name in os.listdir(layout.root):
-            if name.startswith(".trash-"):
-                shutil.rmtree(os.path.join(layout.root, name), ignore_errors=True)
-    return {"removed": removed}
-
-
-def _in_use(layout: NodeLayout) -> set[str]:
-    """Names that a living attempt refers to, and this agent's own directory."""
-    names = {os.path.basename(AGENT)}
-    for run, node in layout.known_runs():
-        place = layout.run(run, node)
-        for number in place.attempts():
-            state = supervisor_state(place.attempt(number))
-            if state and state.alive:
-                names.update(str(state.record.get(key)) for key in ("snapshot", "agent"))
-                names.update(map(str, state.record.get("environments", ())))
-    return names
-
-
-def _remove_old(layout: NodeLayout, path: str, limit: float) -> bool:
-    try:
-        if os.lstat(path).st_mtime > limit:
-            return False
-        _remove(layout, path)
-    except OSError:
-        return False
-    return True

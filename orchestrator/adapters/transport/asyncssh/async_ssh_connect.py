@@ -11,13 +11,13 @@ from typing import Any
 
 import asyncssh
 
-from orchestrator.adapters.transport import failures
-from orchestrator.adapters.transport.async_ssh_algorithms import algorithm_options
-from orchestrator.adapters.transport.async_ssh_keys import key_pairs, public_key
-from orchestrator.adapters.transport.known_hosts import HostKey, Trust
-from orchestrator.adapters.transport.proxy import ProxyProcess
+from orchestrator.adapters.transport.asyncssh.async_ssh_algorithms import algorithm_options
+from orchestrator.adapters.transport.asyncssh.async_ssh_keys import key_pairs, public_key
+from orchestrator.adapters.transport.ssh import failures
+from orchestrator.adapters.transport.ssh.known_hosts import HostKey, Trust
+from orchestrator.adapters.transport.ssh.proxy import ProxyProcess
+from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.ssh_config.canonical import FAMILIES
-from orchestrator.adapters.transport.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import PreflightError, SourceLocation
 
