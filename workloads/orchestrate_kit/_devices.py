@@ -6,9 +6,8 @@ from __future__ import annotations
 def device_of_rank(device: str, local_rank: int, gpus: int) -> str:
     """``"cpu"`` or ``"cuda:2"``, as torch names devices.
 
-    ``device`` is what was asked for: ``cpu``, ``cuda`` or ``auto``, which is the CPU where ``gpus``,
-    the number of those that this process sees, is 0. Raises ``RuntimeError`` for a local rank that
-    has no GPU.
+    ``device`` is what was asked for: ``cpu``, ``cuda`` or ``auto``, which is the CPU where this
+    process sees no ``gpus``. Raises ``RuntimeError`` for a local rank that has no GPU.
     """
     if device == "cpu" or (device == "auto" and gpus == 0):
         return "cpu"
