@@ -111,7 +111,7 @@ class DrillLimits:
     grace_s: float = 3.0
 
 
-def drills(limits: DrillLimits) -> tuple[Drill, ...]:
+def list_drills(limits: DrillLimits) -> tuple[Drill, ...]:
     """Every drill, in the order in which they are run."""
     # Ranks whose drill itself was killed end soon; and a lease must outlast what is not about it.
     usual = Budgets(run_s=90.0, grace_s=limits.grace_s, lease_s=20.0, hang_s=None)
@@ -199,7 +199,7 @@ def _of_coordinators(limits: DrillLimits, usual: Budgets) -> tuple[Drill, ...]:
     )
 
 
-def targets(chosen: Sequence[Drill], nodes: Sequence[str]) -> list[tuple[Drill, str]]:
+def assign_targets(chosen: Sequence[Drill], nodes: Sequence[str]) -> list[tuple[Drill, str]]:
     """Each drill with the node that its fault is on, in turn; empty where it is on no node."""
     pairs: list[tuple[Drill, str]] = []
     turn = len(nodes) - 1  # the head last: what is true of it alone must not decide the first drill
@@ -215,7 +215,7 @@ def targets(chosen: Sequence[Drill], nodes: Sequence[str]) -> list[tuple[Drill, 
 # ---- judging -----------------------------------------------------------------------------------
 
 
-def judge(promise: Promise, finding: DrillFinding | None) -> Judged:
+def judge_promise(promise: Promise, finding: DrillFinding | None) -> Judged:
     """A time beyond its limit, a missing one, and anything wrong break the promise."""
     if finding is None:
         return Judged(promise=promise, verdict=PromiseKept.BROKEN, detail="not seen")
@@ -241,7 +241,7 @@ def judge_all(
 ) -> tuple[Judged, ...]:
     """Every promise of ``drill``; of what was not seen, ``why`` not."""
     missing = DrillFinding(wrong=why) if why else None
-    return tuple(judge(p, findings.get(p.name, missing)) for p in drill.promises)
+    return tuple(judge_promise(p, findings.get(p.name, missing)) for p in drill.promises)
 
 
 # ---- reading what happened ---------------------------------------------------------------------
@@ -256,16 +256,16 @@ class Moment:
     state: RunState = field(repr=False)
 
 
-def first(moments: Iterable[Moment], holds: Callable[[RunState], bool]) -> float | None:
+def first_moment(moments: Iterable[Moment], holds: Callable[[RunState], bool]) -> float | None:
     """When ``holds`` was first true."""
     return next((moment.at for moment in moments if holds(moment.state)), None)
 
 
-def after(
+def time_until(
     moments: Iterable[Moment], since: float, holds: Callable[[RunState], bool]
 ) -> DrillFinding:
     """How long after ``since`` it was that ``holds`` was first true."""
-    at = first(moments, holds)
+    at = first_moment(moments, holds)
     return (
         DrillFinding(wrong="it never was")
         if at is None

@@ -16,7 +16,7 @@ from orchestrator.adapters.store.liveness import Liveness, liveness, read_identi
 from orchestrator.adapters.store.run_list import find_run
 from orchestrator.cli.options import any_cluster_options
 from orchestrator.core.base.errors import BusyError, ExitCode, UsageError
-from orchestrator.view.terminal.text import brief
+from orchestrator.view.terminal.text import brief_text
 
 if TYPE_CHECKING:
     from orchestrator.engine.oneshot.clean_caches import NodeCaches
@@ -127,7 +127,7 @@ def _keeps_outputs(folder: RunFolder) -> bool:
 
     kept = kept_on_nodes(folder)
     for line in kept:
-        click.echo(f"{folder.run_id}: {brief(line, 400)}", err=True)
+        click.echo(f"{folder.run_id}: {brief_text(line, 400)}", err=True)
     if kept:
         copy = f"copy them from node/runs/{folder.run_id} in the nodes' workdir if they are needed"
         click.echo(f"  next: {copy}; orchestrate clean {folder.run_id} --discard", err=True)
@@ -146,7 +146,7 @@ def _not_cleaned(folder: RunFolder) -> list[NodeVisit]:
 
     visits = asyncio.run(clean_run(folder))
     for visit in visits:
-        click.echo(f"{folder.run_id}: {visit.node}: {brief(visit.detail, 400)}", err=True)
+        click.echo(f"{folder.run_id}: {visit.node}: {brief_text(visit.detail, 400)}", err=True)
     return [visit for visit in visits if not visit.done]
 
 
@@ -168,19 +168,19 @@ def _clean_caches(cluster: str, nodes: str, older_than_s: float, *, dry_run: boo
     _show_caches(answers, "would free" if dry_run else "freed")
     for answer in answers:
         if answer.error is not None:
-            click.echo(f"orchestrate: {answer.node}: {brief(answer.error, 400)}", err=True)
+            click.echo(f"orchestrate: {answer.node}: {brief_text(answer.error, 400)}", err=True)
     return int(ExitCode.PREFLIGHT if any(a.error for a in answers) else ExitCode.DONE)
 
 
 def _show_caches(answers: Sequence[NodeCaches], freed: str) -> None:
     from orchestrator.cli.output import print_table
-    from orchestrator.core.base.figures import figure
+    from orchestrator.core.base.figures import format_figure
 
     asked = [answer for answer in answers if answer.error is None]
     if asked:
         kinds = list(asked[0].caches)
         rows = [
-            (a.node, *(str(a.caches[k].entries) for k in kinds), figure(a.bytes, "bytes"))
+            (a.node, *(str(a.caches[k].entries) for k in kinds), format_figure(a.bytes, "bytes"))
             for a in asked
         ]
         print_table(("node", *kinds, freed), rows)

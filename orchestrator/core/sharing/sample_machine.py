@@ -81,16 +81,16 @@ class SampleTerms:
     catch_up_s: float = 0.0
 
 
-@dataclass(slots=True)
 class _Presence:
     """One rank of this attempt. ``gone_at``: when it was seen to have ended; ``left``: its last
     words are here, and what it held is back. ``cut``: nothing reaches it.
     """
 
-    gone_at: float | None = None
-    left: bool = False
-    cut: bool = False
-    sent_end: bool = False
+    __slots__ = ("cut", "gone_at", "left", "sent_end")
+
+    def __init__(self) -> None:
+        self.gone_at: float | None = None
+        self.left = self.cut = self.sent_end = False
 
     @property
     def reachable(self) -> bool:

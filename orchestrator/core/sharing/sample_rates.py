@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from orchestrator.core.sharing.leases import Worker
 
@@ -12,13 +12,15 @@ SAMPLES = "samples"
 PERCENTILES = (50, 90, 99)
 
 
-@dataclass(slots=True)
 class _Done:
     """What one worker has done: ``at_busy`` is how much it was when it had been busy that long."""
 
-    amounts: dict[str, float] = field(default_factory=dict)
-    at_busy: dict[str, float] = field(default_factory=dict)
-    busy_s: float = 0.0
+    __slots__ = ("amounts", "at_busy", "busy_s")
+
+    def __init__(self) -> None:
+        self.amounts: dict[str, float] = {}
+        self.at_busy: dict[str, float] = {}
+        self.busy_s = 0.0
 
     def rate(self, name: str) -> float:
         return self.at_busy.get(name, 0.0) / self.busy_s if self.busy_s else 0.0

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from orchestrator.core.fabric.collective_result import RankTrial
-from orchestrator.core.fabric.probe_world import environment, processes
+from orchestrator.core.fabric.probe_world import probe_environment, probe_processes
 from orchestrator.core.model.plan import Plan
 from orchestrator.engine.node.trial_node import TrialNode
 from orchestrator.parsing.replies.trial_records import rank_trial
@@ -34,11 +34,11 @@ async def try_collective(
     head = hands[names[0]]
     port = await head.listen()
     await head.release(port)
-    wanted = processes(plan, names, address, port)
+    wanted = probe_processes(plan, names, address, port)
 
     async def one(node: str) -> list[RankTrial]:
         ends = await hands[node].run_trial(
-            name, wanted[node], environment(plan.node(node)), TRIAL_S
+            name, wanted[node], probe_environment(plan.node(node)), TRIAL_S
         )
         ranks = {end.label: end for end in ends}
         return [

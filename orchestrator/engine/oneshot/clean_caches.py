@@ -12,7 +12,7 @@ from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.request import Budgets
 from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.support.clock import SystemClock
-from orchestrator.parsing.replies.record_lines import whole
+from orchestrator.parsing.replies.record_lines import as_int
 
 PRUNE_S = 300.0
 MOST_ENTRIES, MOST_BYTES = 1 << 31, 1 << 60
@@ -75,5 +75,5 @@ def parse_caches(answer: object) -> dict[str, CacheSize]:
 
 def _parse_size(value: object) -> CacheSize:
     value = value if isinstance(value, dict) else {}
-    entries = whole(value.get("entries"), 0, MOST_ENTRIES)
-    return CacheSize(entries or 0, whole(value.get("bytes"), 0, MOST_BYTES) or 0)
+    entries = as_int(value.get("entries"), 0, MOST_ENTRIES)
+    return CacheSize(entries or 0, as_int(value.get("bytes"), 0, MOST_BYTES) or 0)

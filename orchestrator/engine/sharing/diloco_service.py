@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.adapters.rounds.outer_optimizer import Contribution, OuterState
 from orchestrator.adapters.rounds.parameter_files import size_of
 from orchestrator.core.base.errors import OrchestrateError, RunFailed
-from orchestrator.core.base.outcome import succeeded
+from orchestrator.core.base.outcome import has_succeeded
 from orchestrator.core.run.events import RoundClosed
 from orchestrator.core.run.state import RunState
 from orchestrator.core.sharing.round_machine import new_round_state, step
@@ -247,7 +247,7 @@ class DilocoService:
 
 def living(state: RunState) -> list[str]:
     """The nodes of the plan that still work, in rank order."""
-    failed = {e.node for e in state.endings if not succeeded(e.outcome)}
+    failed = {e.node for e in state.endings if not has_succeeded(e.outcome)}
     return [
         name
         for name, node in state.planned()

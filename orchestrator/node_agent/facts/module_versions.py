@@ -27,12 +27,16 @@ def files(name):
             if kind == ".dist-info" and plain(title.split("-")[0]) == plain(name):
                 yield os.path.join(folder, entry, "METADATA")
 
-def version(name):
+def stated(name):
     for path in files(name):
         with open(path, encoding="utf-8") as file:
             for line in file:
                 if line.startswith("Version:"):
                     return line.partition(":")[2].strip()
+
+def version(name):
+    if told := stated(name):
+        return told
     from importlib import metadata
     try:
         return metadata.version(name)
@@ -43,7 +47,8 @@ found = {}
 for name in sys.argv[1:]:
     if "-" in name:  # the name of a distribution, which no module can have
         try:
-            found[name] = version(name)
+            if told := stated(name):
+                found[name] = told
         except Exception:
             pass
         continue

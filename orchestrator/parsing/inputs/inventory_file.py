@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from orchestrator.core.base.command import Secret, Text
-from orchestrator.core.base.nodeset import MAX_NAMES, expand
+from orchestrator.core.base.nodeset import MAX_NAMES, expand_nodeset
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.inventory import (
     Cluster,
@@ -27,8 +27,14 @@ from orchestrator.parsing.inputs.cluster_schema import (
     PythonEntry,
     SecretEntry,
 )
-from orchestrator.parsing.inputs.validation import validate
-from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path, parse_yaml, refuse
+from orchestrator.parsing.inputs.validation import validate_document
+from orchestrator.parsing.inputs.yaml_source import (
+    Document,
+    InputProblem,
+    Path,
+    parse_yaml,
+    refuse_input,
+)
 
 
 def load_cluster(
@@ -46,7 +52,7 @@ def load_cluster(
     for running. Raises :class:`UsageError` listing every problem with file:line:column.
     """
     document = parse_yaml(data, source)
-    entry = validate(ClusterFile, document)
+    entry = validate_document(ClusterFile, document)
     base = str(PurePosixPath(source).parent) if folder is None else folder
     return _Builder(document, entry, base, environ).cluster()
 
@@ -78,7 +84,7 @@ class _Builder:
             there = "there is 1 worker" if workers == 1 else f"there are {workers} workers"
             self._report(("min_nodes",), f"min_nodes: {entry.min_nodes}, but {there}")
         if self._problems:
-            refuse(self._problems, self._document.source)
+            refuse_input(self._problems, self._document.source)
         return Cluster(
             name=entry.name,
             source=self._document.source,
@@ -95,7 +101,7 @@ class _Builder:
         members = self._memberships()
         for index, entry in enumerate(self._entry.nodes):
             path = ("nodes", index)
-            names = expand(entry.name)
+            names = expand_nodeset(entry.name)
             for name, host in zip(names, self._hosts(entry, names, path), strict=True):
                 if name in nodes:
                     self._report((*path, "name"), f"node {name!r} is declared twice")
@@ -107,7 +113,7 @@ class _Builder:
     def _hosts(self, entry: NodeEntry, names: tuple[str, ...], path: Path) -> tuple[str, ...]:
         if entry.ssh is None:
             return names
-        hosts = expand(entry.ssh) if "[" in entry.ssh else (entry.ssh,)
+        hosts = expand_nodeset(entry.ssh) if "[" in entry.ssh else (entry.ssh,)
         if len(hosts) != len(names):
             what = f"ssh stands for {len(hosts)} hosts, the name for {len(names)} nodes"
             self._report((*path, "ssh"), what)
@@ -141,10 +147,10 @@ class _Builder:
 
     def _memberships(self) -> dict[str, list[str]]:
         """Node name -> the groups that the file's `groups` put it in."""
-        known = {name for entry in self._entry.nodes for name in expand(entry.name)}
+        known = {name for entry in self._entry.nodes for name in expand_nodeset(entry.name)}
         members: dict[str, list[str]] = {}
         for group, names in self._entry.groups.items():
-            for name in expand(names):
+            for name in expand_nodeset(names):
                 members.setdefault(name, []).append(group)
                 if name not in known:
                     what = f"group {group} names the unknown node {name!r}"

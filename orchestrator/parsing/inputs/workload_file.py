@@ -27,15 +27,21 @@ from orchestrator.parsing.inputs.parameter_rules import (
     read_rules,
     require_no_contradiction,
 )
-from orchestrator.parsing.inputs.parameters import check_value, expected, parse_value
-from orchestrator.parsing.inputs.validation import validate
+from orchestrator.parsing.inputs.parameters import check_value, expected_text, parse_value
+from orchestrator.parsing.inputs.validation import validate_document
 from orchestrator.parsing.inputs.workload_schema import (
     MetricEntry,
     ParameterEntry,
     SamplesEntry,
     WorkloadFile,
 )
-from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path, parse_yaml, refuse
+from orchestrator.parsing.inputs.yaml_source import (
+    Document,
+    InputProblem,
+    Path,
+    parse_yaml,
+    refuse_input,
+)
 
 
 def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
@@ -44,7 +50,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
     Raises :class:`UsageError` listing every problem with file:line:column.
     """
     document = parse_yaml(data, source)
-    entry = validate(WorkloadFile, document)
+    entry = validate_document(WorkloadFile, document)
     problems: list[InputProblem] = []
     parameters = {
         name: _parameter(name, item, document, problems) for name, item in entry.parameters.items()
@@ -62,7 +68,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
     if not problems:
         problems += contradicting_presets(rules, parameters, presets, document)
     if problems:
-        refuse(problems, source)
+        refuse_input(problems, source)
     return Workload(
         name=entry.name,
         source=source,
@@ -278,5 +284,5 @@ def _set(workload: Workload, name: str, text: str) -> ParameterValue:
             f"parameter {name}: {error}",
             id="workload.bad-value",
             where=f"--set {name}={text}",
-            why=f"{name} is declared as {expected(parameter)} at {parameter.place}",
+            why=f"{name} is declared as {expected_text(parameter)} at {parameter.place}",
         ) from None

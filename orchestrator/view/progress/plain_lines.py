@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from orchestrator.core.base.figures import number
+from orchestrator.core.base.figures import format_number
 from orchestrator.core.run.events import Event, Phase, Progressed, Reported
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.view.progress.board import Board, Progress
-from orchestrator.view.progress.narrate import NarratedLine, Weight, narrate
+from orchestrator.view.progress.narrate import NarratedLine, Weight, narrate_event
 from orchestrator.view.progress.plan_news import PlanNews
 from orchestrator.view.terminal.log_lines import LogLines, is_worth_following
-from orchestrator.view.terminal.terminal import RED, LineWriter, paint
-from orchestrator.view.terminal.text import brief, plural, seconds
+from orchestrator.view.terminal.terminal import RED, LineWriter, paint_text
+from orchestrator.view.terminal.text import brief_text, count_noun, format_seconds
 
 FOLD_ABOVE = 20
 PROGRESS_EVERY_S = 10.0
@@ -40,7 +40,7 @@ class PlainView:
         if isinstance(event, Progressed | Reported):
             self._tell_progress(at)
             return
-        for line in (narrate(event, state), *self._news.lines(state)):
+        for line in (narrate_event(event, state), *self._news.lines(state)):
             if line is not None and line.weight >= self._threshold(state):
                 self._tell(line)
         if self._board.phase is not phase:
@@ -52,7 +52,7 @@ class PlainView:
 
     def on_note(self, text: str) -> None:
         if self._verbosity >= 0:
-            self._out.line(f"{'':12}{brief(text, 400)}")  # a note comes without a time
+            self._out.line(f"{'':12}{brief_text(text, 400)}")  # a note comes without a time
 
     def close(self, result: Result | None) -> None:
         del result
@@ -66,9 +66,9 @@ class PlainView:
         return Weight.RUN if len(state.nodes) > FOLD_ABOVE else Weight.NODE
 
     def _tell(self, line: NarratedLine) -> None:
-        text = f"{brief(line.node)}: {line.text}" if line.node else line.text
+        text = f"{brief_text(line.node)}: {line.text}" if line.node else line.text
         if line.weight is Weight.PROBLEM:
-            text = paint(text, RED, color=self._color)
+            text = paint_text(text, RED, color=self._color)
         self._out.line(f"{self._board.elapsed:8.1f} s  {text}")
 
     def _tell_phase(self, state: RunState) -> None:
@@ -76,8 +76,8 @@ class PlainView:
         if self._verbosity < 0 or phase in (Phase.LOAD, Phase.CONCLUDED):
             return
         if phase is Phase.WATCH and state.plan is not None:
-            ranks = plural(state.plan.world_size, "rank")
-            where = plural(len(state.plan.nodes), "node")
+            ranks = count_noun(state.plan.world_size, "rank")
+            where = count_noun(len(state.plan.nodes), "node")
             how = f"by {state.plan.launcher}, {state.plan.rung}"
             self._tell(NarratedLine(Weight.RUN, f"running {ranks} on {where} {how}"))
         elif self._verbosity > 0 or len(state.nodes) > FOLD_ABOVE:
@@ -98,17 +98,17 @@ class PlainView:
 
 def describe_progress(progress: Progress, fields: str) -> str:
     """``40/60 steps (67 %), 3.1 steps/s, 6.5 s left, loss 0.53``."""
-    unit = brief(progress.unit, 24)
-    done = number(progress.done)
+    unit = brief_text(progress.unit, 24)
+    done = format_number(progress.done)
     parts = [f"{done} {unit}".strip()]
     if progress.total > 0:
         percent = f"{progress.fraction * 100:.0f} %"
-        parts = [f"{done}/{number(progress.total)} {unit}".strip() + f" ({percent})"]
+        parts = [f"{done}/{format_number(progress.total)} {unit}".strip() + f" ({percent})"]
     if progress.rate:
         parts.append(f"{_rate(progress.rate)} {unit}/s".replace(" /s", "/s"))
         left = (progress.total - progress.done) / progress.rate
         if left > 0:
-            parts.append(f"{seconds(left)} left")
+            parts.append(f"{format_seconds(left)} left")
     return ", ".join([*parts, *([fields] if fields else [])])
 
 

@@ -24,8 +24,8 @@ from orchestrator.core.drill_promises import (
     DrillLimits,
     DrillOutcome,
     PromiseKept,
-    drills,
-    targets,
+    assign_targets,
+    list_drills,
 )
 from orchestrator.core.verdict.result import Status
 from orchestrator.engine.drills.drill_job import sleeping
@@ -46,7 +46,7 @@ REFUSE = "-p tcp --dport 22 -j REJECT --reject-with tcp-reset".split()
 def quick() -> dict[str, Drill]:
     """Shorter than a user's: the waiting is shortened, not what is promised beyond it."""
     limits = DrillLimits(hang_s=budget(3.0), lease_s=budget(2.0), grace_s=1.0)
-    found = drills(limits)
+    found = list_drills(limits)
     return {drill.name: replace(drill, lines=LINES.get(drill.name, drill.lines)) for drill in found}
 
 
@@ -77,7 +77,7 @@ def drilled(desk: Desk, chosen: Sequence[Drill]) -> Ending:
     cluster = Catalog.from_environment({}).cluster(str(desk.cluster))
     setting = sleeping(Layout(desk.home), cluster)
     heard = Heard()
-    pairs = targets(chosen, setting.nodes)
+    pairs = assign_targets(chosen, setting.nodes)
     ending = asyncio.run(perform(setting, pairs, Interrupts(), heard))
     assert heard.outcomes == list(ending.outcomes)
     return ending

@@ -20,8 +20,8 @@ from orchestrator.adapters.transport.ssh.remote_command import (
     MAX_SESSIONS,
     REFUSED_PAUSE_S,
     RemoteProcess,
+    await_opened,
     new_marker,
-    opened,
     remote_line,
     signal_number,
 )
@@ -53,7 +53,7 @@ class AsyncSshTransport(Transport):
                 self.node, self._target, f"{MAX_SESSIONS} commands run already"
             )
         opening = asyncio.ensure_future(self._open(line, marker, has_input=has_input))
-        return await opened(opening, timeout_s, self.node, self._target)
+        return await await_opened(opening, timeout_s, self.node, self._target)
 
     async def _open(self, line: bytes, marker: str, *, has_input: bool) -> AsyncSshProcess:
         process = AsyncSshProcess(self._connection, self._killing, marker, self._sessions.discard)

@@ -17,7 +17,11 @@ from asyncssh.public_key import (
 )
 
 from orchestrator.adapters.transport.ssh import failures
-from orchestrator.adapters.transport.ssh.algorithms import accepts_signature, choose, host_key_names
+from orchestrator.adapters.transport.ssh.algorithms import (
+    accepts_signature,
+    choose_algorithms,
+    host_key_names,
+)
 from orchestrator.adapters.transport.ssh.known_hosts import Trust
 from orchestrator.adapters.transport.ssh.target import Target
 
@@ -51,7 +55,7 @@ def algorithm_options(target: Target, trust: Trust) -> dict[str, Any]:
     for keyword, kind in _KINDS.items():
         if spec := wanted.get(keyword):
             default = _known_first(kind, trust)
-            chosen = choose(spec, default, _texts(kind.supported()))
+            chosen = choose_algorithms(spec, default, _texts(kind.supported()))
             if not chosen:
                 raise failures.no_algorithm(target, keyword, spec, library="asyncssh")
             options[kind.option] = chosen

@@ -53,7 +53,7 @@ class Connected:
     proxy: ProxyProcess | None
 
 
-async def connect(
+async def connect_once(
     target: Target, limits: ConnectLimits, *, via: asyncssh.SSHClientConnection | None
 ) -> Connected:
     """Connect and authenticate within ``limits.connect_timeout_s``; one attempt.
@@ -154,15 +154,19 @@ def _explain(
             return failures.refused_host_key(target, trust, client.shown, why)
         case asyncssh.ChannelOpenError():
             assert target.via is not None
-            return failures.unreachable(target, f"{target.via.alias} could not connect: {why}")
+            return failures.unreachable_error(
+                target, f"{target.via.alias} could not connect: {why}"
+            )
         case TimeoutError():
-            return failures.unreachable(target, f"no answer within {limits.connect_timeout_s:g} s")
+            return failures.unreachable_error(
+                target, f"no answer within {limits.connect_timeout_s:g} s"
+            )
         case socket.gaierror():
-            return failures.unresolvable(target, why)
+            return failures.unresolvable_error(target, why)
         case asyncssh.ConnectionLost() | ConnectionResetError() | BrokenPipeError():
             return failures.handshake_cut(target, why)
         case OSError():
-            return failures.unreachable(target, why)
+            return failures.unreachable_error(target, why)
         case asyncssh.DisconnectError() if client.tried:
             return failures.refused_authentication(target, tuple(client.tried), why)
         case _:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import asyncssh
 
-from orchestrator.adapters.transport.asyncssh.async_ssh_connect import Connected, connect
+from orchestrator.adapters.transport.asyncssh.async_ssh_connect import Connected, connect_once
 from orchestrator.adapters.transport.ssh import failures
 from orchestrator.adapters.transport.ssh.handshakes import Handshakes
 from orchestrator.adapters.transport.ssh.target import Target
@@ -80,7 +80,7 @@ class Links:
         via = jump.opening.result().connection if jump else None
         try:
             connected = await self._handshakes.perform(
-                target, lambda: connect(target, limits, via=via)
+                target, lambda: connect_once(target, limits, via=via)
             )
         except BaseException:
             if jump is not None:

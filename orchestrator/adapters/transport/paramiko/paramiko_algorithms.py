@@ -5,7 +5,11 @@ from __future__ import annotations
 import paramiko
 
 from orchestrator.adapters.transport.ssh import failures
-from orchestrator.adapters.transport.ssh.algorithms import accepts_signature, choose, host_key_names
+from orchestrator.adapters.transport.ssh.algorithms import (
+    accepts_signature,
+    choose_algorithms,
+    host_key_names,
+)
 from orchestrator.adapters.transport.ssh.known_hosts import Trust
 from orchestrator.adapters.transport.ssh.target import Target
 
@@ -41,7 +45,9 @@ def set_algorithms(link: paramiko.Transport, target: Target, trust: Trust) -> No
     wanted = dict(target.algorithms)
     for keyword, (attribute, table) in _KINDS.items():
         if spec := wanted.get(keyword):
-            chosen = choose(spec, getattr(options, attribute), list(getattr(link, table)))
+            chosen = choose_algorithms(
+                spec, getattr(options, attribute), list(getattr(link, table))
+            )
             if not chosen:
                 raise failures.no_algorithm(target, keyword, spec, library="paramiko")
             setattr(options, attribute, tuple(chosen))

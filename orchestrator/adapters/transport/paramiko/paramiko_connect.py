@@ -90,7 +90,7 @@ class SshLink(paramiko.Transport):
         return self._why_cut or str(self.saved_exception or "") or "the SSH connection is lost"
 
 
-def connect(target: Target, limits: ConnectLimits) -> list[SshLink]:
+def connect_chain(target: Target, limits: ConnectLimits) -> list[SshLink]:
     """The chain of connections that ends at ``target``. Raises :class:`PreflightError`."""
     chain: list[SshLink] = []
     try:
@@ -223,18 +223,20 @@ def _explain(error: Exception, target: Target, limits: ConnectLimits) -> Preflig
     why = str(error) or type(error).__name__
     match error:
         case paramiko.ChannelException():
-            return failures.unreachable(target, f"the jump host could not connect: {why}")
+            return failures.unreachable_error(target, f"the jump host could not connect: {why}")
         case IncompatiblePeer():
             return failures.no_agreement(target, why, other="asyncssh")
         case TimeoutError():
-            return failures.unreachable(target, f"no answer within {limits.connect_timeout_s:g} s")
+            return failures.unreachable_error(
+                target, f"no answer within {limits.connect_timeout_s:g} s"
+            )
         case socket.gaierror():
-            return failures.unresolvable(target, why)
+            return failures.unresolvable_error(target, why)
         case EOFError() | ConnectionResetError() | BrokenPipeError():
             return failures.handshake_cut(target, why)
         case paramiko.SSHException() if "banner" in why.lower():
             return failures.handshake_cut(target, why)
         case OSError():
-            return failures.unreachable(target, why)
+            return failures.unreachable_error(target, why)
         case _:
             return failures.no_agreement(target, why, other="asyncssh")

@@ -25,8 +25,8 @@ from orchestrator.adapters.transport.ssh.remote_command import (
     MAX_SESSIONS,
     REFUSED_PAUSE_S,
     RemoteProcess,
+    await_opened,
     new_marker,
-    opened,
     remote_line,
     signal_number,
 )
@@ -79,7 +79,7 @@ class ParamikoTransport(Transport):
         )
         self._sessions.add(process)
         opening = asyncio.ensure_future(self._open(process, line, timeout_s, has_input=has_input))
-        return await opened(opening, timeout_s, self.node, self._target)
+        return await await_opened(opening, timeout_s, self.node, self._target)
 
     async def _open(
         self, process: ParamikoProcess, line: bytes, timeout_s: float, *, has_input: bool

@@ -19,7 +19,7 @@ _SAME = (
 _RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
 
 
-def choose(spec: str, default: Sequence[str], supported: Sequence[str]) -> list[str]:
+def choose_algorithms(spec: str, default: Sequence[str], supported: Sequence[str]) -> list[str]:
     """What to offer, best first; empty if the library has nothing of what ``spec`` asks for."""
     operator, names = (spec[0], spec[1:]) if spec[:1] in set("+-^") else ("", spec)
     if operator == "-":

@@ -19,7 +19,7 @@ from orchestrator.adapters.transport.ssh.proxy import ENDING_S, ProxyEnding, Pro
 from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.transport import NotStarted
 from orchestrator.core.base.errors import PreflightError
-from orchestrator.core.base.outcome import Outcome, describe
+from orchestrator.core.base.outcome import Outcome, describe_outcome
 
 # What OpenSSH as a ProxyCommand says when its own server drops the connection.
 _DROPPED = re.compile(r"(kex|ssh)_exchange_identification|Connection (closed|reset) by")
@@ -37,7 +37,7 @@ class Refused(PreflightError):
     """
 
 
-def unreachable(target: Target, why: str) -> PreflightError:
+def unreachable_error(target: Target, why: str) -> PreflightError:
     return PreflightError(
         f"cannot reach {target.address}",
         id="OR-SSH-001",
@@ -104,7 +104,7 @@ def _revoked_host_key(target: Target, trust: Trust, why: str) -> Refused:
     )
 
 
-def unresolvable(target: Target, why: str) -> PreflightError:
+def unresolvable_error(target: Target, why: str) -> PreflightError:
     return PreflightError(
         f"the name {target.host!r} does not resolve",
         id="OR-SSH-005",
@@ -208,7 +208,7 @@ def not_started(
     """``words``: what the login shell wrote in place of running the command."""
     ending = f"did not run the command within {after_s:.3g} s"
     if outcome is not None:
-        ending = f"{describe(outcome)} before the command ran"
+        ending = f"{describe_outcome(outcome)} before the command ran"
     error = NotStarted(
         f"the login shell {ending}; look at its start-up files",
         id="OR-SSH-011",

@@ -32,7 +32,7 @@ class HostKey:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.blob)
+        return key_fingerprint(self.blob)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class _Index:
     patterns: list[_Entry]
 
 
-def fingerprint(blob: bytes) -> str:
+def key_fingerprint(blob: bytes) -> str:
     """``SHA256:...`` as ``ssh-keygen -l`` prints it."""
     digest = hashlib.sha256(blob).digest()
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")

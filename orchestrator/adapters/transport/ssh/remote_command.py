@@ -23,7 +23,7 @@ from orchestrator.adapters.transport.ssh.preamble import Preamble
 from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.streams import StreamedProcess
 from orchestrator.adapters.transport.transport import ChannelClosed
-from orchestrator.core.base.command import Command, Secret, render_shell, reveal
+from orchestrator.core.base.command import Command, Secret, render_shell, reveal_secret
 from orchestrator.core.base.outcome import Lost, Outcome
 
 # sshd grants ten sessions to a connection (MaxSessions); the tenth is kept for killing.
@@ -70,7 +70,7 @@ def kill_line(group: int) -> bytes:
 
 
 def _with_environment(command: Command) -> tuple[str, ...]:
-    pairs = tuple(f"{name}={reveal(value)}" for name, value in command.env.items())
+    pairs = tuple(f"{name}={reveal_secret(value)}" for name, value in command.env.items())
     program = command.argv[0]
     if pairs and "=" in program:  # env would take it for one more pair
         return ("env", "--", *pairs, "sh", "-c", 'exec "$@"', "sh", *command.argv)
@@ -157,7 +157,9 @@ P = TypeVar("P", bound=RemoteProcess)
 _killing: set[asyncio.Future[None]] = set()
 
 
-async def opened(opening: asyncio.Future[P], timeout_s: float, node: str, target: Target) -> P:
+async def await_opened(
+    opening: asyncio.Future[P], timeout_s: float, node: str, target: Target
+) -> P:
     """The process, once its command runs, unless we stop waiting first: then it is killed as soon
     as it turns up.
 

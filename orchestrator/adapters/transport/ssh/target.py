@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from orchestrator.adapters.transport.ssh import known_hosts
 from orchestrator.adapters.transport.ssh.unsupported import refuse_unsupported
 from orchestrator.adapters.transport.ssh_config.account import expand_tilde
-from orchestrator.adapters.transport.ssh_config.evaluation import evaluate
+from orchestrator.adapters.transport.ssh_config.evaluation import evaluate_config
 from orchestrator.adapters.transport.ssh_config.files import ConfigFile, read_all, read_config
 from orchestrator.adapters.transport.ssh_config.settings import Settings
 from orchestrator.core.base.errors import PreflightError, SourceLocation, UsageError
@@ -111,7 +111,7 @@ def check_configuration(nodes: Iterable[NodeSpec]) -> None:
         read_all(read_config(chosen))
 
 
-def resolve(endpoint: SshEndpoint) -> Target:
+def resolve_target(endpoint: SshEndpoint) -> Target:
     """Combine ``endpoint`` with ssh_config; the endpoint wins. Reads files, contacts no node.
 
     Raises ``UsageError`` for a configuration that cannot be read or
@@ -122,11 +122,11 @@ def resolve(endpoint: SshEndpoint) -> Target:
 
 def _resolve(endpoint: SshEndpoint, files: Sequence[ConfigFile], depth: int) -> Target:
     preset = _preset(endpoint)
-    settings = evaluate(endpoint.host, files, preset=preset)
+    settings = evaluate_config(endpoint.host, files, preset=preset)
     target = _reached(endpoint, settings, files, depth)
     worlds = [frozenset({place}) for place in settings.doubts]
     for holding in worlds:  # grows: a block may bring doubts of its own
-        other = evaluate(endpoint.host, files, preset=preset, holding=holding)
+        other = evaluate_config(endpoint.host, files, preset=preset, holding=holding)
         if not _is_reached_alike(target, endpoint, other, files, depth):
             raise _undecidable(settings, other, holding)
         more = (holding | {place} for place in other.doubts)

@@ -10,7 +10,7 @@ from orchestrator.parsing.importers.foreign_nodes import Collector, Field
 from orchestrator.parsing.importers.slurm.gres import gpus_of
 from orchestrator.parsing.importers.slurm.hostlist import expand_hostlist, expand_parallel
 from orchestrator.parsing.importers.slurm.slurm_records import Missing, Record
-from orchestrator.parsing.importers.slurm.states import is_future, trouble
+from orchestrator.parsing.importers.slurm.states import is_future, state_trouble
 
 DEFAULT = "DEFAULT"
 _ALL = "ALL"
@@ -94,7 +94,7 @@ class Records:
                 dict.fromkeys(group for group in groups if group not in _NOTHING),
                 frozenset(f"{record['features']},{record['feature']}".split(",")),
             )
-        what = trouble(record["state"], record["reason"])
+        what = state_trouble(record["state"], record["reason"])
         if what and what != "unknown":  # in slurm.conf: to be found out
             self._warn(record, f"{record['nodename']} is {what}")
 
@@ -145,7 +145,7 @@ class Records:
         yield from self._names(record, record["nodes"])
 
     def _tell_down(self, record: Record) -> None:
-        what = trouble(record["state"] or "down", record["reason"])
+        what = state_trouble(record["state"] or "down", record["reason"])
         if what:
             self._warn(record, f"{record['downnodes']} is {what}")
 
