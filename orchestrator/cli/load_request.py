@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from orchestrator.adapters.store.bundled import bundled_kit
-from orchestrator.adapters.store.catalog import Catalog, open_script
+from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.data_set import sample_set
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.store.project import open_script
 from orchestrator.adapters.sync.code_snapshot import (
     Snapshot,
     project_parts,
@@ -24,10 +25,9 @@ from orchestrator.core.launchers.ray import OPTION as RAY_ADDRESS
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Job, Workload
-from orchestrator.core.planning.planning import Refusal, assume
-from orchestrator.core.planning.planning import plan as make_plan
+from orchestrator.core.planning.planning import Refusal, assumed_finding, make_plan
 from orchestrator.parsing.inputs.command_line import refuse_misunderstandings, with_interpreter
-from orchestrator.parsing.inputs.workload import make_job
+from orchestrator.parsing.inputs.workload_file import make_job
 
 ANY_SCRIPT = "train.py"
 MAX_NAMED_FILES = 100
@@ -94,7 +94,7 @@ def request_for_any_script(options: JobOptions, *, run_id: str) -> RunRequest:
 
 def assume_plan(request: RunRequest) -> Plan:
     """The plan if every node is as the inventory says. Raises :class:`UsageError`."""
-    findings = {spec.name: assume(spec) for spec in request.cluster.workers}
+    findings = {spec.name: assumed_finding(spec) for spec in request.cluster.workers}
     decided = make_plan(request, findings, {})
     if isinstance(decided, Refusal):
         problem = decided.problem

@@ -36,7 +36,7 @@ VERBS = (
     Verb("attach", "runs", _RUNS, "Follow a run that another process coordinates."),
     Verb("resume", "resume", _RUNS, "Continue a run."),
     Verb("stop", "runs", _RUNS, "Stop a run and clean up behind it."),
-    Verb("clean", "runs", _RUNS, "Remove what runs left on nodes and here."),
+    Verb("clean", "clean", _RUNS, "Remove what runs left on nodes and here."),
     Verb("drill", "drill", _SETUP, "Break things, measure what follows."),
     Verb("cluster", "cluster", _SETUP, "List and check inventories."),
     Verb("workload", "workload", _SETUP, "List and show workloads."),

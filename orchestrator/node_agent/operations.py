@@ -132,7 +132,7 @@ def _watch(call: Call) -> Result:
 
 
 def _signal(call: Call) -> Result:
-    from orchestrator.node_agent.attempt.signals import signal_target
+    from orchestrator.node_agent.attempt.drill_signals import signal_target
 
     return signal_target(call)
 
@@ -168,15 +168,15 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "launch": _with_reservations("attempt.launch", "launch"),
     "watch": _watch,
     "feed": _feed,
-    "renew": _on_layout("attempt.runs", "renew"),
-    "stop": _on_layout("attempt.runs", "stop"),
-    "sweep": _with_reservations("attempt.runs", "sweep_run"),
+    "renew": _on_layout("attempt.run_operations", "renew"),
+    "stop": _on_layout("attempt.run_operations", "stop"),
+    "sweep": _with_reservations("attempt.run_operations", "sweep_run"),
     "signal": _signal,
     "inspect": _on_layout("hang.inspect", "inspect"),
     "kernel": _on_layout("facts.kernel", "kernel"),
-    "runs": _on_layout("attempt.runs", "list_runs"),
-    "clean": _on_layout("attempt.runs", "clean"),
-    "prune": _on_layout("attempt.runs", "prune"),
+    "runs": _on_layout("attempt.run_operations", "list_runs"),
+    "clean": _on_layout("attempt.run_operations", "clean"),
+    "prune": _on_layout("attempt.cache_pruning", "prune_caches"),
     "outputs": _on_layout("attempt.outputs", "outputs"),
     "fetch": _on_layout("attempt.outputs", "fetch"),
 }

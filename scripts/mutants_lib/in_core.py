@@ -111,8 +111,8 @@ IN_CORE: tuple[Mutant, ...] = (
         name="stopped-ranks-are-the-cause",
         promise="the first failure is named, not whom we stopped for it",
         file=f"{_CORE}/run/state.py",
-        old="own = (e for e in self.endings if not e.by_us and not succeeded(e.outcome))",
-        new="own = (e for e in self.endings if not succeeded(e.outcome))",
+        old="own = (e for e in self.endings if not e.by_us and not has_succeeded(e.outcome))",
+        new="own = (e for e in self.endings if not has_succeeded(e.outcome))",
         tests=(f"{_MACHINE}::test_ranks_that_we_stopped_are_never_the_cause",),
     ),
     Mutant(

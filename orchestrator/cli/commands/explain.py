@@ -78,11 +78,11 @@ def _chosen(made: Plan, node: str | None) -> list[NodePlan]:
 
 def _record(share: NodePlan, name: str) -> dict[str, object]:
     from orchestrator.cli.output import plain
-    from orchestrator.core.tuning.risky_settings import digest
+    from orchestrator.core.tuning.risky_settings import environment_digest
 
     return {
         "node": share.name,
-        "digest": digest(share),
+        "digest": environment_digest(share),
         "set": plain([v for v in share.env if name in ("", v.name)]),
         "left": plain([v for v in share.left if name in ("", v.name)]),
     }

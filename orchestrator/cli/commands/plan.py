@@ -31,7 +31,7 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
     from orchestrator.cli.load_request import load_request, take_code
     from orchestrator.cli.output import print_json
     from orchestrator.core.base.codec import to_json
-    from orchestrator.view.tables.plan_text import Travel, plan_lines, unattended
+    from orchestrator.view.tables.plan_text import Travel, plan_lines, unattended_text
 
     request = load_request(pick(JobOptions, given), words, run_id="planned")
     snapshot = take_code(Layout.from_environment(os.environ), request.job)
@@ -43,7 +43,7 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
         warnings=snapshot.warnings,
     )
     if as_json:
-        promise = unattended(made.budgets)
+        promise = unattended_text(made.budgets)
         record = {"plan": to_json(made), "travels": to_json(travel), "unattended": promise}
         print_json("plan", record)
     else:

@@ -119,10 +119,10 @@ def _load(
     from dataclasses import replace
 
     from orchestrator.cli.load_request import load_request, take_code
-    from orchestrator.view.terminal.text import brief
+    from orchestrator.view.terminal.text import brief_text
 
     request = load_request(options, words, run_id="")
     snapshot = take_code(layout, request.job)
     for warning in snapshot.warnings:
-        click.echo(f"warning: {brief(warning, 300)}", err=True)
+        click.echo(f"warning: {brief_text(warning, 300)}", err=True)
     return replace(request, code=snapshot.digest), snapshot

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.core.base.outcome import describe, succeeded
+from orchestrator.core.base.outcome import describe_outcome, has_succeeded
 from orchestrator.core.diagnosis.diagnosis_model import (
     MAX_EVIDENCE,
     SHOWN_LINE,
@@ -22,7 +22,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     LogSource,
 )
 from orchestrator.core.diagnosis.line_times import over_new_year
-from orchestrator.core.diagnosis.observations import Remark, compare
+from orchestrator.core.diagnosis.observations import Remark, compare_remarks
 from orchestrator.core.diagnosis.rules import RULES
 from orchestrator.core.run.state import CLOCK_ERROR_S
 
@@ -36,7 +36,7 @@ _WORTH_SAYING = (LogRole.CAUSE, LogRole.FAILURE, LogRole.CONDITION, LogRole.SLOW
 _Key = tuple[str, str, int | None]
 
 
-def judge(
+def find_first_cause(
     clues: Sequence[Clue],
     *,
     remarks: Sequence[Remark] = (),
@@ -49,7 +49,7 @@ def judge(
     ``ends`` are ranks that failed by themselves, in their order; ``sources`` everybody whose log
     was read; ``telling`` what to show when no rule knows anything, or only who ended first.
     """
-    every = [*clues, *compare(remarks), *_from_ends(ends)]
+    every = [*clues, *compare_remarks(remarks), *_from_ends(ends)]
     every = _timed([replace(clue, order=n) for n, clue in enumerate(every)])
     # What costs speed explains no rank that failed.
     innocent = {LogRole.HARMLESS, LogRole.SLOW} if ends else {LogRole.HARMLESS}
@@ -94,8 +94,8 @@ def _without_explained(clues: list[Clue]) -> list[Clue]:
 def _from_ends(ends: Sequence[End]) -> Iterator[Clue]:
     for end in ends:
         for rule in RULES:
-            if end.outcome in rule.endings and not succeeded(end.outcome):
-                text = f"{end.source.who} {describe(end.outcome)}"
+            if end.outcome in rule.endings and not has_succeeded(end.outcome):
+                text = f"{end.source.who} {describe_outcome(end.outcome)}"
                 yield Clue(rule=rule, source=end.source, line=0, text=text)
 
 

@@ -47,7 +47,7 @@ class Found:
     remarks: tuple[Remark, ...]
 
 
-def examine(
+def match_rules(
     stretch: str,
     source: LogSource,
     *,

@@ -38,7 +38,7 @@ class Remark:
     at: float | None = None
 
 
-def compare(remarks: Sequence[Remark]) -> Iterator[Clue]:
+def compare_remarks(remarks: Sequence[Remark]) -> Iterator[Clue]:
     """What remarks of different ranks or files say together."""
     versions = [r for r in remarks if r.kind == _VERSION]
     bandwidths = [r for r in remarks if r.kind == _BANDWIDTH]

@@ -31,7 +31,7 @@ class NodeFinding:
     slurm: SlurmNode | None = None
 
 
-def unfit(spec: NodeSpec, finding: NodeFinding, modules: Sequence[str]) -> str | None:
+def unfit_reason(spec: NodeSpec, finding: NodeFinding, modules: Sequence[str]) -> str | None:
     """Why the node cannot take part, or None. ``modules``: what its ranks are to import."""
     return gpus_missing(spec, finding.facts) or _modules_missing(finding, modules)
 
@@ -60,7 +60,7 @@ def _short_of(spec: NodeSpec, facts: Facts) -> str | None:
     return None
 
 
-def warnings(findings: Mapping[str, NodeFinding]) -> Iterator[str]:
+def finding_warnings(findings: Mapping[str, NodeFinding]) -> Iterator[str]:
     """What is odd but no reason to leave a node out."""
     for name, finding in findings.items():
         offset = finding.facts.clock_offset_s

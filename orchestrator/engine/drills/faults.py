@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from orchestrator.core import drill as core
-from orchestrator.core.drill import DrillFinding
+from orchestrator.core import drill_promises as core
+from orchestrator.core.drill_promises import DrillFinding
 from orchestrator.core.run.events import StopKind, StopRequested
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
@@ -101,7 +101,7 @@ async def interrupt(scene: Scene) -> None:
     await _begin(scene)
     at = scene.interrupt()
     await scene.over()
-    scene.findings[core.STOPPED] = core.after(scene.moments, at, core.verified_clean)
+    scene.findings[core.STOPPED] = core.time_until(scene.moments, at, core.verified_clean)
 
 
 PROCEDURES: dict[str, Callable[[Scene], Awaitable[None]]] = {
@@ -122,11 +122,11 @@ async def _named_and_clean(
     result: Result = await scene.over()
     wrong = core.wrong_name(result, scene.node, rank)
     scene.findings[core.NAMED] = _named(scene, at, named, wrong)
-    scene.findings[core.CLEAN] = core.after(scene.moments, at, core.verified_clean)
+    scene.findings[core.CLEAN] = core.time_until(scene.moments, at, core.verified_clean)
 
 
 def _named(scene: Scene, at: float, named: Callable[[RunState], bool], wrong: str) -> DrillFinding:
-    found = core.after(scene.moments, at, named)
+    found = core.time_until(scene.moments, at, named)
     return _unless(wrong, found)
 
 

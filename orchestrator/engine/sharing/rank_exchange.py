@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.node.handle import NodeHandle
+from orchestrator.engine.node.rank_feeds import RankFeeds
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 READ_BYTES = 8 * 1024 * 1024
@@ -86,7 +86,7 @@ class Exchange:
     """
 
     folder: RunFolder
-    hands: Mapping[str, NodeHandle]
+    feeds: Mapping[str, RankFeeds]
     state: RunState
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -110,8 +110,8 @@ class Exchange:
         bytes. Raises what links raise.
         """
         end = "json" if isinstance(content, bytes) else "bin"
-        await self.hands[node].feed(rank, f"{number:08d}.{end}", content)
+        await self.feeds[node].feed_rank(rank, f"{number:08d}.{end}", content)
 
     async def fetch(self, node: str, name: str, size: int, sha256: str, target: Path) -> None:
         """Bring what a rank of ``node`` offers. Raises ``OrchestrateError``, ``OSError``."""
-        await self.hands[node].fetch_offered(name, size, sha256, target)
+        await self.feeds[node].fetch_offered(name, size, sha256, target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.core.base.outcome import succeeded
+from orchestrator.core.base.outcome import has_succeeded
 from orchestrator.core.run.state import RunState
 from orchestrator.core.sharing.rounds import Ended, Joined, Offered, Pace, Part
 from orchestrator.engine.sharing.rank_exchange import ExchangeReader, RankRecord
@@ -84,7 +84,7 @@ class RoundInbox:
 
 def living(state: RunState) -> list[str]:
     """The nodes of the plan that still work, in rank order."""
-    failed = {e.node for e in state.endings if not succeeded(e.outcome)}
+    failed = {e.node for e in state.endings if not has_succeeded(e.outcome)}
     return [
         name
         for name, node in state.planned()

@@ -44,6 +44,7 @@ STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err|jsonl)\Z")
 MAX_ATTEMPT = 10_000
 LOCK_POLL_S = 0.02
 SHORT = "/tmp"  # noqa: S108 - what is made there is 0700, and made by mkdir
+TRASH = ".trash-"  # how the names begin of what is being deleted
 # Records that must be written on a full disk, too, are padded to this with spaces.
 ROOM_BYTES = 256
 # The directory that this agent was unpacked in, as the bootstrap put it on the module path.
@@ -198,6 +199,14 @@ class NodeLayout:
             names = _names(os.path.join(self.runs, run))
             pairs += [(run, node) for node in filter(NAME.match, names)]
         return pairs
+
+    def discard(self, path: str) -> None:
+        """Out of sight by one rename, then deleted; what a crash leaves is found by its name."""
+        import shutil
+
+        trash = os.path.join(self.root, f"{TRASH}{os.getpid()}-{os.urandom(6).hex()}")
+        os.rename(path, trash)
+        shutil.rmtree(trash, ignore_errors=True)
 
     @contextmanager
     def locked(self, name: str, wait: bool = True, shared: bool = False) -> Iterator[None]:

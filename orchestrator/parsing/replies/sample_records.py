@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.parsing.replies.record_lines import finite, parse_object, unknown_type, whole
+from orchestrator.parsing.replies.record_lines import as_float, as_int, parse_object, unknown_type
 
 MAX_LINE_BYTES = 2 * 1024 * 1024
 MAX_TEXT = 500
@@ -149,7 +149,7 @@ def _amounts(given: object) -> dict[str, float] | None:
 
 
 def _index(value: object, end: int) -> int | None:
-    return whole(value, 0, end - 1)
+    return as_int(value, 0, end - 1)
 
 
 def _indices(value: object, end: int) -> tuple[int, ...] | None:
@@ -159,5 +159,5 @@ def _indices(value: object, end: int) -> tuple[int, ...] | None:
 
 
 def _amount(value: object) -> float | None:
-    number = finite(value)
+    number = as_float(value)
     return number if number is not None and number >= 0 else None

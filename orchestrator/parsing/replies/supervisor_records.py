@@ -21,7 +21,7 @@ from orchestrator.core.run.events import (
     RankStarted,
     Swept,
 )
-from orchestrator.parsing.replies.record_lines import finite
+from orchestrator.parsing.replies.record_lines import as_float
 
 MAX_TEXT = 500
 MAX_SURVIVORS = 32
@@ -91,7 +91,7 @@ def _ending(record: Mapping[str, Any], clock_offset_s: float) -> dict[str, Any]:
 
 
 def _time(record: Mapping[str, Any]) -> float:
-    at = finite(record.get("t"))
+    at = as_float(record.get("t"))
     if at is None:
         raise BadRecord("a record has no time")
     return at

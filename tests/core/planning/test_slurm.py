@@ -15,7 +15,7 @@ from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.facts import SlurmNode
 from orchestrator.core.model.plan import Plan, ProcessPlan, Rendezvous
 from orchestrator.core.model.request import Budgets, RunRequest
-from orchestrator.core.planning.planning import Refusal, plan
+from orchestrator.core.planning.planning import Refusal, make_plan
 from orchestrator.core.run.events import ProcessExited, RankExited
 from orchestrator.core.run.state import new_state
 from orchestrator.core.verdict.failure_cause import failure_of
@@ -43,7 +43,7 @@ def found(name: str, *, gpus: int = 0, slurm: SlurmNode | None = None) -> NodeFi
 
 
 def planned(asked_for: RunRequest, *findings: NodeFinding) -> Plan:
-    made = plan(asked_for, {f.facts.node: f for f in findings}, {}, MEETING)
+    made = make_plan(asked_for, {f.facts.node: f for f in findings}, {}, MEETING)
     assert isinstance(made, Plan), made
     return made
 
@@ -123,7 +123,7 @@ def test_the_users_options_come_last_and_win() -> None:
 
 def test_two_names_of_one_slurm_node_are_not_both_used() -> None:
     one = SlurmNode(name="gpu7")
-    refused = plan(asked("a", "b"), {n: found(n, slurm=one) for n in "ab"}, {})
+    refused = make_plan(asked("a", "b"), {n: found(n, slurm=one) for n in "ab"}, {})
     assert isinstance(refused, Refusal)
     assert refused.problem.message == "b: it is Slurm's node gpu7, as a is"
 

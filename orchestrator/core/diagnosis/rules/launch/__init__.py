@@ -1,0 +1,1 @@
+"""What starts ranks: Slurm, MPI, Ray, SSH, and launchers in general."""
