@@ -27,7 +27,7 @@ IN_ROUNDS: tuple[Mutant, ...] = (
     Mutant(
         name="parts-are-not-checked",
         promise="a part that is not finite does not count",
-        file="orchestrator/engine/sharing/round_parts.py",
+        file="orchestrator/engine/sharing/diloco_service.py",
         old="await asyncio.to_thread(self._outer.check, target, terms.compression, terms.values)",
         new="await asyncio.sleep(0)",
         tests=(f"{_SERVICE}::test_a_part_that_is_wrong_does_not_count_and_its_node_is_named[nan]",),
@@ -43,9 +43,9 @@ IN_ROUNDS: tuple[Mutant, ...] = (
     Mutant(
         name="a-takeover-begins-anew",
         promise="no round is lost or counted twice when the coordinator dies",
-        file="orchestrator/engine/sharing/diloco_service.py",
-        old="if kept is None or kept.attempt != self._attempt:",
-        new="if kept is None or kept.attempt:",
+        file="orchestrator/core/sharing/round_machine.py",
+        old="kept is not None and kept.attempt == attempt",
+        new="kept is not None and not kept.attempt",
         tests=(f"{_SERVICE}::test_a_coordinator_that_takes_over_goes_on[closed]",),
     ),
 )
