@@ -82,7 +82,7 @@ ON_GPUS = Scale(
     rows=8,
     length=4096,
     held_out=64,
-    settings=("preset=qwen2-7b", "micro_batch=2", "learning_rate=2e-4", "round_steps=10"),
+    settings=("preset=qwen2-7b", "micro_batch=2", "learning_rate=2e-4"),
 )
 # The same steps where there is no GPU, to try them.
 ON_CPUS = Scale(

@@ -43,7 +43,7 @@ from .model.lora import (
 )
 from .rounds.gradient_sum import GradientSum
 from .rounds.local_rounds import LocalRounds
-from .rounds.round_plan import exchanged
+from .rounds.round_plan import exchanged, steps_in_round
 from .training.checkpoint_writer import CheckpointWriter, saving_on_term
 from .training.checkpoints import agree_on_checkpoint
 from .training.evaluation import answer_prompts, exact_match, mean_loss
@@ -135,7 +135,7 @@ class Run:
             return GradientSum(
                 self.trainer, self.recorder, place, together, after_step=self._after_step
             )
-        every = self.settings.round_steps
+        every = steps_in_round(self.settings.round_steps, trained)
         self.world.log(f"over SSH: changes of {trained:,} parameters, every {every} steps")
         return LocalRounds(
             self.trainer,

@@ -59,6 +59,7 @@ from orchestrator.core.sharing.rounds import (
     merge_curves,
     next_shares,
     patience_s,
+    shares_from,
     weights_of,
 )
 
@@ -294,7 +295,7 @@ def _close_round(
         before,
         round=number,
         step=terms.end_of(number),
-        shares={number + 1: before.shares[number + 1], number + 2: row},
+        shares=shares_from(number, before.shares[number + 1], row, terms),
     )
     rows = {node: part.rows for node, part in parts.items()}
     summary = RoundSummary(

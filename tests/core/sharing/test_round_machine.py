@@ -367,3 +367,33 @@ def test_of_many_rounds_in_which_nothing_happened_few_are_reported() -> None:
     assert len(published) == summed.last_round
     reported = [a.summary.round for a in published if a.summary is not None]
     assert reported == [1, summed.last_round]
+
+
+@settings(max_examples=30, deadline=None)
+@given(lost=st.sampled_from(NAMES), at=st.integers(1, 5))
+def test_a_lost_nodes_rows_are_missing_from_one_step_at_most(lost: str, at: int) -> None:
+    """Of nodes that sum gradients: the step in which it was lost. The next one has all rows."""
+    summed = replace(TERMS, round_steps=1, exchanged=Exchanged.GRADIENTS)
+    service = Service()
+    for name in NAMES:
+        service.hear(name, joined(terms=summed))
+    service.look()
+    for number in range(1, summed.last_round + 1):
+        if number == at:
+            service.lose(lost)
+        for name in service.living:
+            service.deliver(name, number)
+        while service.fetching:
+            service.fetch()
+        service.look()
+    closed = [action for action in service.done if isinstance(action, CloseRound)]
+    assert len(closed) == summed.last_round
+    begun = next(a.words["shares"] for a in service.done if isinstance(a, FeedWords))
+    shares = {1: begun["1"]}  # of each round, as its nodes were given them before they began it
+    for action in closed:
+        after = action.kept.round + 1
+        shares[after] = action.header["shares"][str(after)]
+    index = NAMES.index(lost)
+    missing = [number for number, row in shares.items() if number >= at and row[index] > 0]
+    assert missing == [at]
+    assert all(sum(row) == pytest.approx(1) for row in shares.values())

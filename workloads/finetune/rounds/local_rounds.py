@@ -27,6 +27,7 @@ from ..training.trainer import StepRecord, Trainer, TrainingFailed, flat, learni
 from .compression import compress, decompress, from_bytes, to_bytes
 from .exchange import Feed
 from .round_client import RoundClient, Terms, Vector, pace_of, step_of
+from .round_plan import steps_in_round
 
 
 @dataclass(slots=True)
@@ -93,7 +94,7 @@ class LocalRounds:
         terms = Terms(
             exchanged="changes",
             training=training,
-            round_steps=self.settings.round_steps,
+            round_steps=steps_in_round(self.settings.round_steps, len(self._common)),
             values=len(self._common),
             compression=self.settings.round_compression,
         )
