@@ -10,6 +10,7 @@ from orchestrator.cli.options import (
     JobOptions,
     ViewOptions,
     job_options,
+    pick_job,
     pick_options,
     view_options,
 )
@@ -70,7 +71,7 @@ def run(
     from orchestrator.cli.detach import as_foreground, run_detached
     from orchestrator.engine.support.context import RunContext
 
-    options, view = pick_options(JobOptions, given), pick_options(ViewOptions, given)
+    options, view = pick_job(given), pick_options(ViewOptions, given)
     if view.follow is None:
         view = replace(view, follow=bool(words) and not (view.as_json or view.quiet or detach))
     if detach:
