@@ -118,6 +118,7 @@ class Rank:
         self.told_by = 0
         self._unsaid = 0  # the request to end that the rank has not got yet
         self._say_at = float("inf")
+        self._all_signalled_at = float("-inf")
         # Reserved now, so that the end can be recorded on a disk that is full by then.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         self._end = os.open(self.record + ".pending", flags, 0o600)
@@ -191,6 +192,7 @@ class Rank:
         """The rank got this one, too. CONT comes with what asks for an end, and is never lost to a
         signal of the same number that was pending.
         """
+        self._all_signalled_at = time.monotonic()
         if number in ENDING and not self.told:
             self.told, self.told_by = int(number), sender
         self._say_at = float("inf")
@@ -200,8 +202,11 @@ class Rank:
             os.kill(child, number)  # not reaped yet, so the pid is still the rank's
         elif not self.told:
             self.told, self.told_by, self._unsaid = int(number), sender, int(number)
+            now = time.monotonic()
+            if now - self._all_signalled_at < SAME_MOMENT_S:
+                return  # it came with that, to the launcher as to the rank
             if self.signals_all:
-                self._say_at = time.monotonic() + SAME_MOMENT_S
+                self._say_at = now + SAME_MOMENT_S
             else:
                 self._say(child)
 
