@@ -41,11 +41,10 @@ from orchestrator.engine.network.mesh import probe_links
 from orchestrator.engine.node.handle import NodeHandle
 from orchestrator.engine.node.node_session import FENCED
 from orchestrator.engine.node.node_setup import NodeSetup
-from orchestrator.engine.node.rank_feeds import RankFeeds
 from orchestrator.engine.node.reserve_all import reserve_nodes
 from orchestrator.engine.node.trial_node import TrialNode
 from orchestrator.engine.sharing.diloco import average
-from orchestrator.engine.sharing.rank_exchange import Exchange
+from orchestrator.engine.sharing.rank_exchange import Exchange, RankFeeds
 from orchestrator.engine.sharing.sample_scheduler import divide
 from orchestrator.engine.support.context import Post, RunContext
 from orchestrator.engine.support.problems import problem_of, superseded, unwritable
@@ -142,7 +141,7 @@ class AttemptRunner:
         heard = self.exchange.changed.set
         for spec in workers:
             node = NodeHandle.begin(spec, context, state, self._tell, heard)
-            self._nodes[spec.name], feeds[spec.name] = node, node.feeds
+            self._nodes[spec.name], feeds[spec.name] = node, RankFeeds(node.session)
         self.trials = {name: node.trials for name, node in self._nodes.items()}
 
     def begin(self, action: Action, state: RunState) -> None:

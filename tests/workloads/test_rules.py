@@ -54,6 +54,26 @@ WRONG = (
     Wrong("finetune", 3, "shard=on gradient_checkpointing=true", ("shard=auto",)),
     Wrong("finetune", 4, "shard=on fp8=true", ("fp8=false", "shard=off")),
     Wrong("finetune", 5, "shard=on oom=retry", ("oom=fail", "shard=auto")),
+    Wrong(
+        "finetune",
+        6,
+        "round_exchange=gradients round_steps=20",
+        ("round_steps=auto", "round_exchange=changes"),
+    ),
+    Wrong("finetune", 6, "round_exchange=gradients inner_scaling=none", ("round_exchange=auto",)),
+    Wrong(
+        "finetune",
+        6,
+        "round_exchange=gradients round_compression=bf16",
+        ("round_compression=int8",),
+    ),
+    Wrong(
+        "finetune",
+        7,
+        "round_exchange=gradients outer_learning_rate=0.7",
+        ("outer_learning_rate=1",),
+    ),
+    Wrong("finetune", 7, "round_exchange=gradients outer_momentum=0.9", ("outer_momentum=0",)),
     Wrong("acceptance", 0, "max_bytes=16", ("min_bytes=16", "max_bytes=4096")),
     Wrong("mlperf", 0, "samples=0", ("samples=1", "dataset=prompts.jsonl")),
 )

@@ -11,7 +11,7 @@ from orchestrator.core.run.events import StopKind, StopRequested
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.engine.drills.aftermath import wait_for_end
-from orchestrator.engine.drills.killable import start_apart
+from orchestrator.engine.drills.killable import Apart, start_apart
 from orchestrator.engine.drills.stage import Scene
 from orchestrator.engine.run import execute, resume
 
@@ -68,13 +68,19 @@ async def drop_link(scene: Scene) -> None:
     await _linked_again(scene, at)
 
 
-async def kill_coordinator(scene: Scene) -> None:
+async def _kill_apart(scene: Scene) -> tuple[Apart, float]:
+    """A run whose coordinator was killed while its ranks ran, and when that was."""
     scene.create()
     apart = await start_apart(scene)
     try:
         await apart.running()
     finally:
         at = await apart.kill()
+    return apart, at
+
+
+async def kill_coordinator(scene: Scene) -> None:
+    apart, at = await _kill_apart(scene)
     scene.begin(resume)
     await scene.until(scene.heard, FOLLOWED_S, "lines after the takeover")
     scene.findings[core.TAKEN_OVER] = DrillFinding(seconds=scene.clock.monotonic() - at)
@@ -83,12 +89,7 @@ async def kill_coordinator(scene: Scene) -> None:
 
 
 async def lease(scene: Scene) -> None:
-    scene.create()
-    apart = await start_apart(scene)
-    try:
-        await apart.running()
-    finally:
-        at = await apart.kill()
+    apart, at = await _kill_apart(scene)
     ended_at = await wait_for_end(scene.request, apart.state, scene.clock)
     asked = StopRequested(kind=StopKind.GRACEFUL, by="drill", at=scene.clock.wall())
     scene.begin(partial(resume, stop=asked))

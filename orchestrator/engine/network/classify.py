@@ -11,7 +11,7 @@ from orchestrator.core.run.connectivity import Classified, Fault
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.failure_cause import describe_links
 from orchestrator.engine.network.mesh import broken_links
-from orchestrator.engine.node.trial_ports import TrialPorts
+from orchestrator.engine.node.trial_node import TrialPorts
 from orchestrator.engine.support.context import RunContext
 
 # What a run would meet again on any other rung. The rest may be a word for a broken network.

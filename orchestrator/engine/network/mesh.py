@@ -17,7 +17,7 @@ from orchestrator.core.fabric.probe_world import probe_addresses
 from orchestrator.core.run.connectivity import LinksProbed
 from orchestrator.core.run.rendezvous import nearest_miss
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.node.trial_ports import TrialPorts
+from orchestrator.engine.node.trial_node import TrialPorts
 from orchestrator.engine.support.context import RunContext
 from orchestrator.parsing.replies.reach_records import TcpResult
 

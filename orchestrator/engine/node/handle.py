@@ -11,7 +11,6 @@ from orchestrator.engine.node.follower import NodeFollower
 from orchestrator.engine.node.node_launch import NodeLauncher
 from orchestrator.engine.node.node_session import NodeSession
 from orchestrator.engine.node.node_setup import NodeSetup
-from orchestrator.engine.node.rank_feeds import RankFeeds
 from orchestrator.engine.node.trial_node import TrialNode
 from orchestrator.engine.support.context import Post, RunContext
 
@@ -24,7 +23,6 @@ class NodeHandle:
     setup: NodeSetup
     trials: TrialNode
     launcher: NodeLauncher
-    feeds: RankFeeds
     follower: NodeFollower
 
     @classmethod
@@ -45,7 +43,6 @@ class NodeHandle:
             setup=NodeSetup(session),
             trials=TrialNode(session),
             launcher=NodeLauncher(session),
-            feeds=RankFeeds(session),
             follower=NodeFollower(session, exchanged),
         )
 

@@ -10,9 +10,9 @@ from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Lock, NodePlan
 from orchestrator.core.run.events import Launched, NodeConcluded, Occupied
 from orchestrator.core.run.state import NEVER_LAUNCHED
-from orchestrator.engine.node.node_session import QUICK_S, NodeSession, coordinator_name
+from orchestrator.engine.node.node_session import ABSENT, QUICK_S, NodeSession, coordinator_name
 from orchestrator.engine.node.requests import agent_facts, agent_locks, agent_process
-from orchestrator.engine.node.trial_ports import ABSENT, TrialPorts
+from orchestrator.engine.node.trial_node import TrialPorts
 from orchestrator.parsing.replies.supervisor_records import parse_holder
 
 

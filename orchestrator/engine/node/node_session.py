@@ -14,6 +14,8 @@ from orchestrator.engine.support.context import Post, RunContext
 
 # How an agent refuses requests of a coordinator that another one has followed.
 FENCED = "OR-AGENT-FENCED"
+# What it does not know: an attempt that was never launched, a port of another agent.
+ABSENT = "OR-AGENT-ABSENT"
 # A sweep fences off launches of the same epoch that come too late.
 SWEEP_STEP = 1
 QUICK_S = 30.0

@@ -11,9 +11,8 @@ from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.sync.push import push_snapshot
 from orchestrator.core.run.events import Cleared, Connected, Event, Probed, Reported, Synced
 from orchestrator.engine.node.log_stream import Watcher
-from orchestrator.engine.node.node_session import QUICK_S, NodeSession
+from orchestrator.engine.node.node_session import ABSENT, QUICK_S, NodeSession
 from orchestrator.engine.node.python_environment import prepare
-from orchestrator.engine.node.trial_ports import ABSENT
 from orchestrator.engine.support.replay import read_positions
 from orchestrator.parsing.replies.probe_reply import parse_facts
 from orchestrator.parsing.replies.supervisor_records import parse_swept

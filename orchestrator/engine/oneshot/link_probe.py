@@ -15,7 +15,7 @@ from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.planning.placing import addresses_of
 from orchestrator.engine.network.mesh import Places, try_twice
-from orchestrator.engine.node.trial_ports import TrialPorts
+from orchestrator.engine.node.trial_node import TrialPorts
 from orchestrator.engine.oneshot.probe_nodes import Surveyed, SurveyLimits
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 

@@ -18,12 +18,16 @@ from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.request import RunRequest, SampleSet
 from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.run.events import Event
-from orchestrator.core.run.state import RunState
+from orchestrator.core.run.state import RunState, new_state
 from orchestrator.core.sharing.leases import Worker
+from orchestrator.core.sharing.sample_machine import MAX_COMPLAINTS
+from orchestrator.core.sharing.sample_protocol import NodesSeen
 from orchestrator.core.verdict.result import Result
-from orchestrator.engine.sharing.sample_account import MAX_COMPLAINTS, SampleAccount, configuration
+from orchestrator.engine.sharing.rank_exchange import Exchange
+from orchestrator.engine.sharing.sample_memory import digest_configuration
+from orchestrator.engine.sharing.sample_scheduler import SampleScheduler
 from orchestrator.engine.support.context import RunContext
-from orchestrator.parsing.replies.sample_records import LeaseAck, sample_line
+from orchestrator.parsing.replies.sample_records import sample_line
 
 HERE: Worker = ("n1", 0)
 
@@ -44,11 +48,31 @@ class Notes:
     def close(self, result: Result | None) -> None: ...
 
 
+class Account:
+    """A service that only reads: rank 0 of n1 is the attempt's only rank."""
+
+    def __init__(self, scheduler: SampleScheduler) -> None:
+        self._scheduler = scheduler
+        machine = scheduler.machine
+        self.ledger, self.leases = machine.ledger, machine.leases
+        self.ready, self.unfit = machine.ready, machine.unfit
+        seen = NodesSeen({HERE: False}, connected=True, drained=False, halted=False)
+        assert machine.step(seen, 0.0) == ()
+
+    async def hear(self) -> None:
+        await self._scheduler.read_records()
+
+    @property
+    def sources(self) -> list[Path]:
+        return self._scheduler.sources
+
+
 class Desk:
     """A run's folder with what workers have told, and an account of it."""
 
     def __init__(self, root: Path, total: int = 4, group: int = 2) -> None:
         self.notes = Notes()
+        self.events: list[Event | BaseException] = []
         self.samples = SampleSet(total=total, group=group)
         workload = Workload(name="w", source="w.yaml", folder="/w")
         self.request = RunRequest(
@@ -59,20 +83,15 @@ class Desk:
         )
         self.folder = RunFolder(root / "r")
         self.folder.create()
-        self.took: list[tuple[Worker, LeaseAck]] = []
 
-    def account(self, attempt: int = 1) -> SampleAccount:
+    def account(self, attempt: int = 1) -> Account:
         context = RunContext(
             request=self.request, snapshot=None, folder=self.folder, observers=[self.notes]
         )
-        return SampleAccount(
-            context,
-            self.request,
-            self.samples,
-            attempt,
-            belongs=lambda worker: worker == HERE,
-            took=lambda worker, record: self.took.append((worker, record)),
-        )
+        state = replace(new_state(self.request), attempt=attempt)
+        exchange = Exchange(self.folder, {}, state)
+        scheduler = SampleScheduler(exchange, context, self.events.append, self.samples)
+        return Account(scheduler)
 
     def tell(
         self, *records: dict[str, Any] | bytes, node: str = "n1", rank: int = 0, attempt: int = 1
@@ -88,7 +107,7 @@ class Desk:
         return list(folder.glob("*samples*"))
 
     def ready(self) -> dict[str, Any]:
-        return {"type": "worker", "configuration": configuration(self.request)}
+        return {"type": "worker", "configuration": digest_configuration(self.request)}
 
 
 def line(record: dict[str, Any]) -> bytes:
@@ -223,7 +242,6 @@ async def test_a_bad_line_is_said_and_counts_for_nothing(
     assert (account.ledger.done, account.ledger.failed) == (2, 0)
     assert len(desk.notes.said) == 1
     assert len(desk.notes.said[0]) < 300
-    assert not desk.took
 
 
 async def test_complaints_are_bounded(desk: Desk) -> None:
@@ -280,7 +298,7 @@ async def test_the_first_identity_counts_for_its_configuration(desk: Desk) -> No
     assert (account.ledger.done, list(account.unfit)) == (0, [HERE])
 
     desk.request = replace(desk.request, code="changed")
-    desk.tell({**other, "configuration": configuration(desk.request)}, output(1), attempt=3)
+    desk.tell({**other, "configuration": digest_configuration(desk.request)}, output(1), attempt=3)
     account = desk.account(3)
     await account.hear()
     assert (account.ledger.done, list(account.unfit)) == (1, [])

@@ -1,29 +1,26 @@
-"""How fast divisible work went: together, each node by itself, and how well the two agree."""
+"""How fast divisible work went: together, each node by itself, and how well the two agree. Pure."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
 from orchestrator.core.sharing.leases import Worker
-from orchestrator.engine.support.context import RunContext
-from orchestrator.parsing.replies.sample_records import Output
 
 MAX_AMOUNTS = 64
 SAMPLES = "samples"
-BEGAN = "began.json"
 PERCENTILES = (50, 90, 99)
 
 
-@dataclass(slots=True)
 class _Done:
     """What one worker has done: ``at_busy`` is how much it was when it had been busy that long."""
 
-    amounts: dict[str, float] = field(default_factory=dict)
-    at_busy: dict[str, float] = field(default_factory=dict)
-    busy_s: float = 0.0
+    __slots__ = ("amounts", "at_busy", "busy_s")
+
+    def __init__(self) -> None:
+        self.amounts: dict[str, float] = {}
+        self.at_busy: dict[str, float] = {}
+        self.busy_s = 0.0
 
     def rate(self, name: str) -> float:
         return self.at_busy.get(name, 0.0) / self.busy_s if self.busy_s else 0.0
@@ -47,18 +44,22 @@ class SampleRates:
         self._accepted: dict[str, float] = {}
         self._workers: dict[Worker, _Done] = {}
 
-    def answered(self, worker: Worker, output: Output, *, accepted: bool, now: float) -> None:
-        """An output came in; one that another worker was first with counts for its own rate."""
-        amounts = {SAMPLES: 1.0, **output.amounts}
+    def count_output(
+        self, worker: Worker, found: Mapping[str, float], *, accepted: bool, now: float
+    ) -> None:
+        """An output came in with the amounts that were ``found`` in it; one that another worker was
+        first with counts for its own rate.
+        """
+        amounts = {SAMPLES: 1.0, **found}
         done = self._workers.setdefault(worker, _Done()).amounts
         for name, amount in amounts.items():
-            _add(done, name, amount)
+            _add_amount(done, name, amount)
             if accepted:
-                _add(self._accepted, name, amount)
+                _add_amount(self._accepted, name, amount)
         if accepted:
             self._ended = now
 
-    def worked(self, worker: Worker, busy_s: float) -> None:
+    def count_busy(self, worker: Worker, busy_s: float) -> None:
         """A worker has been busy for so long in all, with all that it has answered so far."""
         done = self._workers.setdefault(worker, _Done())
         if busy_s > done.busy_s:
@@ -96,25 +97,6 @@ class SampleRates:
         return solo
 
 
-def remember_began(context: RunContext, attempt: int) -> None:
-    """Keep when the attempt's first lease was handed out for whoever takes over. Raises
-    ``OSError``.
-    """
-    folder = make_private_dir(context.folder.work)
-    write_json(folder / BEGAN, {"attempt": attempt, "at": context.clock.wall()})
-
-
-def recall_began(context: RunContext, attempt: int) -> float | None:
-    """The same on this process's monotonic clock; None if that is not known."""
-    try:
-        kept = json.loads((context.folder.work / BEGAN).read_bytes())
-        if kept["attempt"] != attempt:
-            return None
-        return context.clock.monotonic() - max(0.0, context.clock.wall() - float(kept["at"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _add(amounts: dict[str, float], name: str, amount: float) -> None:
+def _add_amount(amounts: dict[str, float], name: str, amount: float) -> None:
     if name in amounts or len(amounts) < MAX_AMOUNTS:
         amounts[name] = amounts.get(name, 0.0) + amount
