@@ -20,6 +20,7 @@ from orchestrator.core.verdict.result import (
     Status,
     Verdict,
 )
+from orchestrator.core.verdict.slow_nodes import describe_slow_nodes
 
 MAX_LEFT_OUT = 3
 
@@ -51,7 +52,11 @@ def conclude_run(state: RunState, *, timings: Mapping[str, float], report: str) 
         timings=timings,
         failure=failure,
         outputs=dict(_outputs(state)),
-        warnings=(*(state.plan.warnings if state.plan else ()), *_left_on_nodes(state)),
+        warnings=(
+            *(state.plan.warnings if state.plan else ()),
+            *describe_slow_nodes({name: metric.value for name, metric in metrics.items()}),
+            *_left_on_nodes(state),
+        ),
         report=report,
     )
 
