@@ -19,9 +19,8 @@ from orchestrator.adapters.sync.code_snapshot import (
 from orchestrator.adapters.sync.ignore_file import line_for
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
 from orchestrator.cli.load_cluster import load_cluster
-from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_slurm_options
+from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_launcher
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.launchers.ray import OPTION as RAY_ADDRESS
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Job, Workload
@@ -45,13 +44,13 @@ def load_request(
     job = _load_job(catalog, options, words)
     if words:
         cluster = with_interpreter(cluster, words)
-    launcher, launcher_options = _launcher(options)
+    launcher, passed = parse_launcher(options.launcher, options.launcher_options, os.environ)
     request = RunRequest(
         run_id=run_id,
         cluster=cluster,
         job=job,
         launcher=launcher,
-        launcher_options=launcher_options,
+        launcher_options=passed,
         ranks_per_node=options.ranks_per_node,
         budgets=parse_budgets(options.budgets, options.timeout, options.unattended),
         entry=_entry(job),
@@ -63,17 +62,6 @@ def load_request(
     )
     assume_plan(request)
     return request
-
-
-def _launcher(options: JobOptions) -> tuple[str, tuple[str, ...]]:
-    """What is asked for, and what is passed on to it."""
-    if options.ray_address is None:
-        passed = parse_slurm_options(options.slurm_options, options.launcher, os.environ)
-        return options.launcher, passed
-    if options.launcher not in ("auto", "ray"):
-        what = f"--ray-address is for --launcher ray, not {options.launcher}"
-        raise UsageError(what, id="run.ray-address", remedy="leave one of them out")
-    return "ray", (f"{RAY_ADDRESS}{options.ray_address}",)
 
 
 def request_for_any_script(options: JobOptions, *, run_id: str) -> RunRequest:

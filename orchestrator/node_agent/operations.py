@@ -6,6 +6,7 @@ import importlib
 
 from orchestrator.node_agent.base.agent_errors import BUSY, AgentFault
 from orchestrator.node_agent.base.call import Call, Context
+from orchestrator.node_agent.base.schedulers import QUESTIONS
 from orchestrator.node_agent.base.wire import field, strings
 
 TYPE_CHECKING = False
@@ -157,7 +158,7 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "push": _push,
     "interpreter": _interpreter,
     "environment": _environment,
-    "slurm": _on_layout("slurm.slurm_tools", "node"),
+    **{name: _on_layout(*answer) for name, answer in QUESTIONS.items()},
     "listen": _listen,
     "release": _release,
     "dial": _dial,
@@ -184,7 +185,7 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
 # Their answers are not remembered: they may be long, and a repeat finds the same or newer facts.
 READS = frozenset(
     (
-        *("probe", "offer", "interpreter", "slurm", "dial", "trial", "inspect", "kernel"),
+        *("probe", "offer", "interpreter", *QUESTIONS, "dial", "trial", "inspect", "kernel"),
         *("runs", "outputs", "fetch"),
     )
 )

@@ -42,9 +42,9 @@ def read_foreign(
 ) -> Inventory:
     """Turn ``file`` (``-`` = standard input) of ``format`` into an inventory called ``name``.
 
-    ``format`` is ansible, hostfile, slurm or ssh-config; ``dialect`` names the tool that a hostfile
-    is for. Raises :class:`UsageError` for a file that cannot be read, is something else, holds no
-    host, or one that is not understood and not to be skipped.
+    ``format`` is one of ``FORMATS``; ``dialect`` names the tool that a hostfile is for. Raises
+    :class:`UsageError` for a file that cannot be read, is something else, holds no host, or one
+    that is not understood and not to be skipped.
     """
     path = None if file == "-" else Path(file).expanduser()
     source = file if path else STANDARD_INPUT

@@ -12,9 +12,9 @@ from orchestrator.cli.output import plain, print_json, print_table
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.model.inventory import Cluster, GpuSpec, NodeSpec, PythonKind, PythonSpec
+from orchestrator.parsing.importers.recognise import FORMATS
 from orchestrator.view.terminal.text import brief_text, clean_line
 
-FORMATS = ("hostfile", "ansible", "ssh-config", "slurm")
 DIALECTS = ("openmpi", "mpich", "deepspeed")
 
 
@@ -90,7 +90,7 @@ def validate(names: tuple[str, ...], as_json: bool) -> None:
 
 
 @cluster.command("import")
-@click.argument("format", type=click.Choice(FORMATS))
+@click.argument("format", type=click.Choice(tuple(FORMATS)))
 @click.argument("file", type=click.Path(allow_dash=True))
 @click.option("--name", default="imported", show_default=True, help="Name of the new cluster.")
 @click.option("--dialect", type=click.Choice(DIALECTS), help="The tool that a hostfile is for.")

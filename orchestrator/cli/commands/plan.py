@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import JobOptions, job_options, json_option, pick
+from orchestrator.cli.options import job_options, json_option, pick_job
 
 if TYPE_CHECKING:
     from orchestrator.core.model.plan import Plan
@@ -33,7 +33,7 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
     from orchestrator.core.base.codec import to_json
     from orchestrator.view.tables.plan_text import Travel, plan_lines, unattended_text
 
-    request = load_request(pick(JobOptions, given), words, run_id="planned")
+    request = load_request(pick_job(given), words, run_id="planned")
     snapshot = take_code(Layout.from_environment(os.environ), request.job)
     made = _make(replace(request, code=snapshot.digest), offline=offline)
     travel = Travel(

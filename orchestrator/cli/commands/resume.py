@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import JobOptions, ViewOptions, pick, view_options
+from orchestrator.cli.options import JobOptions, ViewOptions, pick, pick_job, view_options
 
 if TYPE_CHECKING:
     from orchestrator.adapters.store.layout import Layout, RunFolder
@@ -132,7 +132,7 @@ def _load_again(
     os.chdir(asked["cwd"])
     given: dict[str, Any] = asked["options"]
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    options = pick(JobOptions, given)
+    options = pick_job(given)
     loaded = load_request(options, tuple(asked["words"]), run_id=stored.run_id)
     snapshot = take_code(layout, loaded.job)
     again = replace(

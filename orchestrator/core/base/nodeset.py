@@ -140,7 +140,7 @@ def parse_numbers(
     """A bracket's content, ``1-3,7``, as numbers in text form with their zero padding.
 
     Both ends of a range need the same padding, for tools disagree on what unequal ends mean;
-    ``first_sets_width`` is Slurm's rule, where the second may be shorter or longer. Raises
+    ``first_sets_width``: the second may be shorter or longer. Raises
     :class:`NodeSetError`; ``column`` is where ``text`` starts.
     """
     numbers: list[str] = []

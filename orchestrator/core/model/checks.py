@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.core.model import devices
-from orchestrator.core.model.facts import Facts, SlurmNode
+from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.core.model.scheduled_node import ScheduledNode
 
 CLOCK_TOLERANCE_S = 2.0
 NCCL_WHEELS = ("nvidia-nccl-cu13", "nvidia-nccl-cu12")  # names of distributions, not of modules
@@ -20,15 +21,15 @@ class NodeFinding:
     """All that is known of a node before launch: facts, the ranks' interpreter, its modules and
     the variables that put its environment in force.
 
-    ``modules`` None = the interpreter was not asked (offline, or a plain command). ``slurm`` None =
-    Slurm was not asked.
+    ``modules`` None = the interpreter was not asked (offline, or a plain command). ``scheduled``
+    None = no scheduler was asked.
     """
 
     facts: Facts
     interpreter: str
     modules: Mapping[str, str] | None = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    slurm: SlurmNode | None = None
+    scheduled: ScheduledNode | None = None
 
 
 def unfit_reason(spec: NodeSpec, finding: NodeFinding, modules: Sequence[str]) -> str | None:

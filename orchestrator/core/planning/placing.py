@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from orchestrator.core import tuning
 from orchestrator.core.base.command import reveal_secret
 from orchestrator.core.launchers import LAUNCHERS, Launcher, LaunchSpec
-from orchestrator.core.launchers.slurm_job import SlurmJob
 from orchestrator.core.model import devices
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.comm_modes import APART, CommMode
@@ -170,7 +169,7 @@ def node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
         addresses=tuple(addresses_of(world.findings[p.spec.name].facts) for p in world.places),
         options=world.request.launcher_options,
         token=world.request.token,
-        job=_job(world),
+        job=_scheduled_job(world),
         grace_s=world.request.budgets.grace_s,
     )
     tuned = _tune(world, place)
@@ -196,11 +195,11 @@ def _rank_command(request: RunRequest, interpreter: str) -> tuple[str, ...]:
     return (interpreter, "-u", *workload.python, *script, *arguments)
 
 
-def _job(world: PlannedWorld) -> SlurmJob | None:
+def _scheduled_job(world: PlannedWorld) -> object:
     """What a scheduler is asked for, if there is one."""
     scheduler = world.kind.scheduler
     gpus = {place.spec.name: len(place.gpus) for place in world.places}
-    return scheduler.job(world.request, world.findings, gpus) if scheduler else None
+    return scheduler.plan_job(world.request, world.findings, gpus) if scheduler else None
 
 
 def _locks(world: PlannedWorld, place: RankPlacement) -> tuple[Lock, ...]:

@@ -93,7 +93,7 @@ class NodeState:
             interpreter=self.prepared.interpreter,
             modules=self.prepared.modules,
             environment=self.prepared.environment,
-            slurm=self.prepared.slurm,
+            scheduled=self.prepared.scheduled,
         )
 
 

@@ -248,8 +248,8 @@ def _ended_badly(state: RunState, ending: Ending) -> Cause:
     told = words.own_error(ending)
     if told is None:
         return failure, ExitCode.RUN_FAILED
-    told_failure = replace(failure, id=told.id, cause=told.cause, remedy=told.word.remedy)
-    return told_failure, told.word.code
+    told_failure = replace(failure, id=told.id, cause=told.cause, remedy=told.meaning.remedy)
+    return told_failure, told.meaning.code
 
 
 def _hung(state: RunState, stall: Stalled, cause: Blame) -> FailureResult:

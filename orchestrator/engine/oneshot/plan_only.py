@@ -64,7 +64,7 @@ async def _look(
         await link.open(request.budgets.connect_s)
         facts = await _probe(link, request, clock)
         finding = await _finding(link, request, facts)
-        return replace(finding, slurm=await ask_scheduler(link, request))
+        return replace(finding, scheduled=await ask_scheduler(link, request))
     except (OrchestrateError, OSError, TimeoutError, BadRecord) as error:
         return error.what if isinstance(error, OrchestrateError) else str(error) or "no answer"
     finally:

@@ -23,6 +23,7 @@ from orchestrator.node_agent.base.node_layout import (
     lock,
     write_atomically,
 )
+from orchestrator.node_agent.base.schedulers import release_jobs
 from orchestrator.node_agent.base.wire import field, seconds
 from orchestrator.node_agent.process.cgroups import ControlGroup
 from orchestrator.node_agent.process.processes import (
@@ -34,7 +35,6 @@ from orchestrator.node_agent.process.processes import (
     sweep,
     union,
 )
-from orchestrator.node_agent.slurm.slurm_jobs import release
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def sweep_run(reservations: Reservations, layout: NodeLayout, request: Request) 
         run.attempt(number).remove_scratch()
     survivors = [process.describe() for process in swept.survivors] + unfinished
     for number in run.attempts():
-        survivors += release(run.attempt(number))
+        survivors += release_jobs(run.attempt(number))
     gpu_drained = drained(run, gpus, swept.killed, 0.0 if survivors else DRAIN_S)
     return {
         "scans": swept.scans,

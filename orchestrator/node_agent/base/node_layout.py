@@ -8,7 +8,7 @@
   runs/<run>/<node>/                 one inventory node's share of a run
     epoch  lock  checkpoints/
     attempt-<n>/
-      supervisor.json supervisor.log events.jsonl lease stop cgroup gpus.json slurm.json
+      supervisor.json supervisor.log events.jsonl lease stop cgroup gpus.json
       logs/ ranks/ report/ output/ work/ torchrun/
       exchange/exchange-<rank>.jsonl  exchange/in/rank-<rank>/  exchange/out/
 
@@ -50,7 +50,7 @@ ROOM_BYTES = 256
 # The directory that this agent was unpacked in, as the bootstrap put it on the module path.
 AGENT = os.path.abspath(__file__).rsplit(os.sep, 4)[0]
 NODE_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# What runs under the interpreter of the ranks, which has torch or ray; nothing here imports it.
+# What runs under the interpreter of the ranks, which has torch; nothing here imports it.
 RANK_ENV = os.path.join(NODE_CODE, "rank_env")
 
 
@@ -74,7 +74,6 @@ class AttemptLayout:
         self.cgroup = os.path.join(root, "cgroup")
         self.gpus = os.path.join(root, "gpus.json")
         self.facts = os.path.join(root, "facts.json")
-        self.slurm = os.path.join(root, "slurm.json")
         self.logs = os.path.join(root, "logs")
         self.ranks = os.path.join(root, "ranks")
         self.report = os.path.join(root, "report")

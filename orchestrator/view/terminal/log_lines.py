@@ -45,7 +45,7 @@ def is_worth_following(file: str, verbosity: int) -> bool:
     """A launcher's own output repeats in many words what the ranks' endings say, or what was told
     already: on request only.
     """
-    return verbosity > 0 or not file.startswith(("launcher.", "slurm."))
+    return verbosity > 0 or file.startswith("rank-")
 
 
 class LineDecoder:

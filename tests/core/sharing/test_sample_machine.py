@@ -315,3 +315,14 @@ def test_a_worker_with_another_model_is_refused_with_the_reason_once() -> None:
     later.step(served.history[0][0], 0.0)
     later.step(RecordRead(2, WORKERS[2], Ready(MINE, "another"), NOWHERE), 0.0)
     assert list(later.unfit) == [WORKERS[2]]
+
+
+def test_a_worker_that_ended_or_is_cut_off_gets_no_lease_whatever_it_still_says() -> None:
+    """Its first words may come after its last: others would wait for what it holds."""
+    served = Service(4, 1)
+    served.lose(WORKERS[1])
+    served.send(Undeliverable(WORKERS[2], "no link"))
+    for worker in WORKERS[:3]:
+        served.read(worker, Ready(MINE))
+    leased = {a.worker for a in served.send(Tick()) if isinstance(a, SendLease)}
+    assert leased == {WORKERS[0]}

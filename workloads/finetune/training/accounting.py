@@ -159,8 +159,9 @@ class Stopwatch:
         """What was used since the last lap ended; the next one begins."""
         began, before = self._began, self._joules
         self.restart()
-        counted = before is not None and self._joules is not None
-        return Used(self._began - began, self._joules - before if counted else None)
+        now = self._joules
+        counted = None if before is None or now is None else now - before
+        return Used(self._began - began, counted)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -1,1 +1,1 @@
-"""What starts ranks: Slurm, MPI, Ray, SSH, and launchers in general."""
+"""What starts ranks: schedulers, MPI, SSH, and launchers in general."""

@@ -63,7 +63,7 @@ RULES = (
             sign("CancelledError", r"^(?:asyncio\.)?(?:exceptions\.)?CancelledError\b"),
         ),
         consequence="received SIGTERM",
-        references=("torchrun", "Slurm"),
+        references=("torchrun", "srun"),
     ),
     Rule(
         id="LAUNCH-EXIT-001",
@@ -108,7 +108,7 @@ RULES = (
         ),
         defaults={"code": "not 0"},
         consequence="exited with an error code",
-        references=("Slurm", "torchrun", "pdsh"),
+        references=("srun", "torchrun", "pdsh"),
     ),
     Rule(
         id="SH-CRLF-001",

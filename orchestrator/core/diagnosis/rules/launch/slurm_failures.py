@@ -152,4 +152,25 @@ RULES = (
         ),
         references=("Slurm",),
     ),
+    Rule(
+        id="LAUNCH-PMI-001",
+        title="Slurm and MPI have no common process manager",
+        domain=Domain.LAUNCH,
+        cause="the MPI library on {who} cannot talk to the srun that started it ({detail})",
+        remedy="srun --mpi=list shows what Slurm offers; srun --mpi=pmix with an Open MPI built "
+        "with PMIx, or mpirun inside the allocation",
+        confidence=Confidence.CERTAIN,
+        weight=86,
+        signs=(
+            sign("OMPI was not built with SLURM", r"(?P<detail>OMPI was not built with SLURM)"),
+            sign("PMI support", r"(?P<detail>not built with SLURM's\s?PMI support)"),
+            sign("nvalid MPI plugin name", r"(?P<detail>[Ii]nvalid MPI plugin name.{0,60})"),
+            sign(
+                "specified plugin name for mpi/",
+                r"(?P<detail>specified plugin name for mpi/\w{1,20})",
+            ),
+        ),
+        defaults={"detail": "PMI"},
+        references=("Slurm", "Open MPI"),
+    ),
 )

@@ -41,7 +41,7 @@ def signalled(number: int, name: str, words: str) -> tuple[Sign, ...]:
         sign(f"killed by signal: {words}", rf"DataLoader worker .{{0,40}}signal: {words}\.?$"),
         sign(f"return code = -{number}", rf"return code = -{number}\b"),
         sign(f"terminated with signal SIG{name}"),
-        # Ray lists what might have ended a worker; that is no evidence.
+        # Some launchers list what might have ended a worker; that is no evidence.
         sign(f"SIG{name}", rf"(?:died with <Signals\.|exited by |(?<!is )killed by )SIG{name}"),
         sign(f"xit code: -{number}", rf"xit code: -{number}\b"),
         sign(f"exit code -{number}", rf"exit code -{number}\b"),
