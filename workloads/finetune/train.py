@@ -44,7 +44,7 @@ from .model.lora import (
 )
 from .rounds.gradient_sum import GradientSum
 from .rounds.local_rounds import LocalRounds
-from .rounds.round_plan import exchanged, steps_in_round
+from .rounds.round_plan import exchanged, steps_in_round, without_effect
 from .training.checkpoint_writer import CheckpointWriter, saving_on_term
 from .training.checkpoints import agree_on_checkpoint
 from .training.evaluation import answer_prompts, exact_match, mean_loss
@@ -139,6 +139,8 @@ class Run:
         trained = sum(parameter.numel() for parameter in self.trainable.parameters)
         if exchanged(self.settings.round_exchange, trained) == "gradients":
             self.world.log(f"over SSH: the gradients of each step ({trained:,} parameters)")
+            if unused := without_effect(self.settings, kit.parse(Settings, [])):
+                self.world.log(f"warning: no effect on gradients: {', '.join(unused)}")
             return GradientSum(
                 self.trainer, self.recorder, place, together, after_step=self._after_step
             )

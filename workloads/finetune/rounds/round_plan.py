@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..base.settings import Settings
 from ..data.packing import Row
 
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -13,6 +14,13 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 MOST_SUMMED = 1_000_000
 # Of up to so many, changes are averaged more often: there is less to send (docs/benchmarks.md).
 ROUND_OF_FEW, ROUND_OF_MANY = 5, 10
+FOR_CHANGES = (
+    "inner_scaling",
+    "outer_learning_rate",
+    "outer_momentum",
+    "round_compression",
+    "round_steps",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +96,9 @@ def steps_in_round(setting: int | str, parameters: int) -> int:
     if isinstance(setting, int):
         return setting
     return ROUND_OF_FEW if parameters <= MOST_SUMMED else ROUND_OF_MANY
+
+
+def without_effect(settings: Settings, defaults: Settings) -> list[str]:
+    """What was set and is for changes alone, as where `auto` chose gradients."""
+    given = ((name, getattr(settings, name)) for name in FOR_CHANGES)
+    return [f"{name}={value}" for name, value in given if value != getattr(defaults, name)]
