@@ -139,7 +139,7 @@ class Run:
         trained = sum(parameter.numel() for parameter in self.trainable.parameters)
         if exchanged(self.settings.round_exchange, trained) == "gradients":
             self.world.log(f"over SSH: the gradients of each step ({trained:,} parameters)")
-            if unused := without_effect(self.settings, kit.parse(Settings, [])):
+            if unused := without_effect(self.settings):
                 self.world.log(f"warning: no effect on gradients: {', '.join(unused)}")
             return GradientSum(
                 self.trainer, self.recorder, place, together, after_step=self._after_step

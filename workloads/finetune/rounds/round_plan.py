@@ -14,13 +14,15 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 MOST_SUMMED = 1_000_000
 # Of up to so many, changes are averaged more often: there is less to send (docs/benchmarks.md).
 ROUND_OF_FEW, ROUND_OF_MANY = 5, 10
-FOR_CHANGES = (
-    "inner_scaling",
-    "outer_learning_rate",
-    "outer_momentum",
-    "round_compression",
-    "round_steps",
-)
+# What is for changes alone, and its default; a rule in workload.yaml refuses other values together
+# with `round_exchange=gradients`.
+FOR_CHANGES: dict[str, float | str] = {
+    "inner_scaling": "sqrt",
+    "outer_learning_rate": 1.0,
+    "outer_momentum": 0.0,
+    "round_compression": "int8",
+    "round_steps": "auto",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def steps_in_round(setting: int | str, parameters: int) -> int:
     return ROUND_OF_FEW if parameters <= MOST_SUMMED else ROUND_OF_MANY
 
 
-def without_effect(settings: Settings, defaults: Settings) -> list[str]:
+def without_effect(settings: Settings) -> list[str]:
     """What was set and is for changes alone, as where `auto` chose gradients."""
     given = ((name, getattr(settings, name)) for name in FOR_CHANGES)
-    return [f"{name}={value}" for name, value in given if value != getattr(defaults, name)]
+    return [f"{name}={value}" for name, value in given if value != FOR_CHANGES[name]]
