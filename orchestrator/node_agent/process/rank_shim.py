@@ -58,7 +58,7 @@ def die_with_parent(parent: int, number: int) -> None:
         os.kill(os.getpid(), number)
 
 
-def reserve(fd: int, size: int) -> None:
+def reserve_bytes(fd: int, size: int) -> None:
     """Set ``size`` bytes of disk aside for ``fd``, without making the file longer: what is written
     there later finds room, however full the disk is by then. Not every file system can.
     """
@@ -67,7 +67,7 @@ def reserve(fd: int, size: int) -> None:
         fallocate(fd, KEEP_SIZE, ctypes.c_longlong(0), ctypes.c_longlong(size))
 
 
-def near(text: str, local_rank: int, allowed: set[int]) -> set[int]:
+def near_processors(text: str, local_rank: int, allowed: set[int]) -> set[int]:
     """The processors for a rank out of ``text``, such as ``0-31;32-63``: one list for each local
     rank. Empty for what cannot be read or is not ours to use.
     """
@@ -84,7 +84,7 @@ def near(text: str, local_rank: int, allowed: set[int]) -> set[int]:
     return cpus
 
 
-def execute(argv: list[str], mask: Iterable[int]) -> NoReturn:
+def execute_program(argv: list[str], mask: Iterable[int]) -> NoReturn:
     """Become ``argv``, with the signals that Python changed put back."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
@@ -134,7 +134,7 @@ class Rank:
             die_with_parent(me, signal.SIGKILL)
             self._redirect()
             self._bind()
-            execute(argv, mask)
+            execute_program(argv, mask)
         self._write_start(child)
         return self._wait(child)
 
@@ -142,12 +142,12 @@ class Rank:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         for fd, path in enumerate(self.logs, start=1):
             os.dup2(os.open(path, flags, 0o600), fd)
-        reserve(2, LAST_WORDS_BYTES)
+        reserve_bytes(2, LAST_WORDS_BYTES)
 
     def _bind(self) -> None:
         """To the processors beside the rank's GPU, if the plan names them."""
         text = os.environ.get("ORCHESTRATE_RANK_CPUS", "")
-        cpus = near(text, self.local_rank, os.sched_getaffinity(0)) if text else set()
+        cpus = near_processors(text, self.local_rank, os.sched_getaffinity(0)) if text else set()
         if cpus:
             os.sched_setaffinity(0, cpus)
 
