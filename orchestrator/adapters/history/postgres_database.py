@@ -92,10 +92,14 @@ class PostgresDatabase:
 
     def _prepare(self, session: PostgresSession) -> None:
         """Make the tables, once."""
-        find = "SELECT to_regclass('history_version')"
-        if session.fetch_rows(find) == [(None,)]:
+        # to_regclass would answer from a cache that is older than the lock.
+        find = (
+            "SELECT 1 FROM pg_catalog.pg_tables"
+            " WHERE schemaname = current_schema() AND tablename = 'history_version'"
+        )
+        if not session.fetch_rows(find):
             session.fetch_rows("SELECT pg_advisory_xact_lock(:lock)", {"lock": _MIGRATION_LOCK})
-            if session.fetch_rows(find) == [(None,)]:
+            if not session.fetch_rows(find):
                 self._create_tables(session)
         ((version,),) = session.fetch_rows("SELECT version FROM history_version")
         if version > VERSION:
