@@ -15,9 +15,7 @@ from orchestrator.adapters.history.stored_run import record_to_mapping
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.history.run_record import KEY_PARTS, RunRecord
 
-_RUN_FIELDS = tuple(
-    "run_id started finished cluster workload preset status code commit".split()
-)
+_RUN_FIELDS = tuple("run_id started finished cluster workload preset status code commit".split())
 _FIGURE_FIELDS = ("metric", "value", "unit", "direction")
 COLUMNS = (*_RUN_FIELDS, *(f"key_{part}" for part in KEY_PARTS), *_FIGURE_FIELDS)
 _NUMBERS = frozenset({"started", "finished", "value"})
