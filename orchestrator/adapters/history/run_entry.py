@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from orchestrator.adapters.history.stored_run import HistoryEntry, figures_of
-from orchestrator.adapters.report.charts import MAX_CHARTS, thin
+from orchestrator.adapters.report.charts import MAX_CHARTS, thin_curve
 from orchestrator.adapters.store.journal import JournalReader
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import read_series
@@ -74,7 +74,7 @@ def _read_curves(path: Path) -> dict[str, Curve]:
         for step, value in series.points:
             steps.setdefault(step, []).append(value)
     curves = {
-        name: thin(tuple((step, median(values)) for step, values in sorted(steps.items())))
+        name: thin_curve(tuple((step, median(values)) for step, values in sorted(steps.items())))
         for name, steps in found.items()
         if len(steps) > 1
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 from orchestrator.adapters.history.database import HistoryDatabase, Session
@@ -21,7 +20,7 @@ from orchestrator.adapters.history.stored_run import (
     result_document,
 )
 from orchestrator.core.base.errors import InternalError
-from orchestrator.core.base.nodeset import fold
+from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.history.run_record import (
     ComparisonKey,
     Curve,
@@ -55,10 +54,6 @@ class HistoryStore:
         """Add the run, or replace what is known of it. Durable on return."""
         with self._database.writing() as session:
             insert_entry(session, entry)
-
-    def bulk_writing(self) -> AbstractContextManager[Session]:
-        """One transaction for many runs, for ``insert_entry``."""
-        return self._database.writing()
 
     def remove_runs(self, run_ids: Sequence[str]) -> None:
         """Forget these runs; what does not exist is not missed."""
@@ -230,7 +225,7 @@ def migrate_first_version(session: Session) -> None:
             status=result.status,
             code=code,
             key=ComparisonKey(
-                workload=result.workload, nodes=fold(node.name for node in result.used)
+                workload=result.workload, nodes=fold_nodeset(node.name for node in result.used)
             ),
             figures=figures_of(result),
         )

@@ -60,7 +60,7 @@ def show(name: str, as_json: bool) -> None:
 
     from orchestrator.adapters.history.baselines import baseline_to_mapping
     from orchestrator.cli.output import print_json, print_table
-    from orchestrator.core.base.figures import figure
+    from orchestrator.core.base.figures import format_figure
 
     found = _find(_store(), name)
     if as_json:
@@ -75,7 +75,7 @@ def show(name: str, as_json: bool) -> None:
     for metric, item in found.runs[0].figures.items():
         figures = [run.figures[metric] for run in found.runs if metric in run.figures]
         values = [one.value for one in figures if one.value is not None]
-        rows.append((metric, figure(median(values), item.unit) if values else "missing"))
+        rows.append((metric, format_figure(median(values), item.unit) if values else "missing"))
     print_table(("figure", "value"), rows)
 
 

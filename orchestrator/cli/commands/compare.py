@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import color_option, colored, json_option
+from orchestrator.cli.options import color_option, json_option, use_color
 
 if TYPE_CHECKING:
     from orchestrator.core.history.comparing import ComparisonRules, RunsComparison
@@ -61,7 +61,7 @@ def compare(
         return int(code)
     click.echo("\n".join(text.heading_lines(found)) + "\n")
     print_table(text.HEADINGS, text.comparison_rows(found))
-    click.echo("\n" + "\n".join(text.closing_lines(found, color=colored(color))), color=True)
+    click.echo("\n" + "\n".join(text.closing_lines(found, color=use_color(color))), color=True)
     return int(code)
 
 

@@ -67,7 +67,7 @@ def doctor(
     from orchestrator.cli.node_queries import look_at_links, take_survey
     from orchestrator.core.base.errors import ExitCode
     from orchestrator.core.doctor.check_model import Level
-    from orchestrator.core.doctor.checkup import examine
+    from orchestrator.core.doctor.checkup import run_checks
 
     selected = load_cluster(cluster, nodes)
 
@@ -83,17 +83,19 @@ def doctor(
         time.sleep(watch)
         later = look()
     mesh = look_at_links(selected, first, connect_timeout=connect_timeout, fanout=fanout)
-    examined = examine(_subjects(selected, first, later), Level(level), mesh)
+    examined = run_checks(_make_subjects(selected, first, later), Level(level), mesh)
     bad = examined.status == "unfit" or (strict and examined.status != "healthy")
     code = ExitCode.PREFLIGHT if bad else ExitCode.DONE
     if as_json:
         _show_json(selected, examined, int(code))
     else:
-        _show(examined)
+        _show_examination(examined)
     return int(code)
 
 
-def _subjects(selected: Cluster, first: list[Surveyed], later: list[Surveyed]) -> list[Subject]:
+def _make_subjects(
+    selected: Cluster, first: list[Surveyed], later: list[Surveyed]
+) -> list[Subject]:
     from orchestrator.core.doctor.check_model import Subject
 
     again = {answer.node: answer.facts for answer in later}
@@ -102,36 +104,36 @@ def _subjects(selected: Cluster, first: list[Surveyed], later: list[Surveyed]) -
             spec=selected.node(answer.node),
             facts=answer.facts,
             later=again.get(answer.node),
-            error=_told(answer.error) if answer.error is not None else "",
+            error=_error_text(answer.error) if answer.error is not None else "",
             remedy=answer.error.remedy if answer.error is not None else "",
         )
         for answer in first
     ]
 
 
-def _told(error: OrchestrateError) -> str:
+def _error_text(error: OrchestrateError) -> str:
     return f"{error.what} ({error.why})" if error.why else error.what
 
 
-def _show(examined: Examination) -> None:
+def _show_examination(examined: Examination) -> None:
     from orchestrator.cli.node_queries import print_tables
-    from orchestrator.view.tables.doctor_tables import lines, matrix, verdict
+    from orchestrator.view.tables.doctor_tables import check_matrix, finding_lines, verdict_line
 
-    print_tables([matrix(examined)])
+    print_tables([check_matrix(examined)])
     print()
-    for line in lines(examined):
+    for line in finding_lines(examined):
         print(line)
-    print(verdict(examined))
+    print(verdict_line(examined))
 
 
 def _show_json(selected: Cluster, examined: Examination, code: int) -> None:
-    from orchestrator.cli.output import plain, print_json
+    from orchestrator.cli.output import plain_data, print_json
     from orchestrator.core.doctor.check_model import State
-    from orchestrator.core.doctor.checkup import findings
+    from orchestrator.core.doctor.checkup import readings_in
 
     for reading in examined.readings:
-        print_json("check", plain(reading))
-    failed = next(findings(examined, State.FAIL), None)
+        print_json("check", plain_data(reading))
+    failed = next(readings_in(examined, State.FAIL), None)
     failure = None
     if failed is not None:
         failure = {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import JobOptions, job_options, json_option, pick
+from orchestrator.cli.options import job_options, json_option, pick_job
 
 if TYPE_CHECKING:
     from orchestrator.core.model.plan import NodePlan, Plan
@@ -39,18 +39,18 @@ def explain(
     from orchestrator.engine.oneshot.plan_only import preview
     from orchestrator.view.tables.explain_text import explain_lines
 
-    options = pick(JobOptions, given)
+    options = pick_job(given)
     if options.workload or words:
         request = load_request(options, words, run_id="explained")
     else:
         request = request_for_any_script(options, run_id="explained")
     made = assume_plan(request) if offline else asyncio.run(preview(request))
-    nodes = _chosen(made, node)
+    nodes = _chosen_nodes(made, node)
     if not as_json:
         click.echo("\n".join(explain_lines(made, nodes, name)))
         return 0
     for share in nodes:
-        print_json("node", _record(share, name))
+        print_json("node", _node_record(share, name))
     result = {
         "status": "succeeded",
         "exit_code": 0,
@@ -63,7 +63,7 @@ def explain(
     return 0
 
 
-def _chosen(made: Plan, node: str | None) -> list[NodePlan]:
+def _chosen_nodes(made: Plan, node: str | None) -> list[NodePlan]:
     from orchestrator.core.base.errors import UsageError
     from orchestrator.core.base.suggest import did_you_mean
 
@@ -76,13 +76,13 @@ def _chosen(made: Plan, node: str | None) -> list[NodePlan]:
     return [made.node(node)]
 
 
-def _record(share: NodePlan, name: str) -> dict[str, object]:
-    from orchestrator.cli.output import plain
-    from orchestrator.core.tuning.risky_settings import digest
+def _node_record(share: NodePlan, name: str) -> dict[str, object]:
+    from orchestrator.cli.output import plain_data
+    from orchestrator.core.tuning.risky_settings import environment_digest
 
     return {
         "node": share.name,
-        "digest": digest(share),
-        "set": plain([v for v in share.env if name in ("", v.name)]),
-        "left": plain([v for v in share.left if name in ("", v.name)]),
+        "digest": environment_digest(share),
+        "set": plain_data([v for v in share.env if name in ("", v.name)]),
+        "left": plain_data([v for v in share.left if name in ("", v.name)]),
     }

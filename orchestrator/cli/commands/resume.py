@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import JobOptions, ViewOptions, pick, view_options
+from orchestrator.cli.options import JobOptions, ViewOptions, pick_job, pick_options, view_options
 
 if TYPE_CHECKING:
     from orchestrator.adapters.store.layout import Layout, RunFolder
@@ -46,16 +46,16 @@ def resume(run: str, retry: bool, accept_change: bool, **given: Any) -> int:
     from orchestrator.adapters.store.layout import Layout
     from orchestrator.adapters.store.run_list import find_run, read_result
 
-    options = pick(ViewOptions, given)
+    options = pick_options(ViewOptions, given)
     layout = Layout.from_environment(os.environ)
     folder = find_run(layout, run)
     result = read_result(folder)
-    if result is not None and not _resumable(result, retry=retry):
+    if result is not None and not _is_resumable(result, retry=retry):
         return _tell_over(options, folder, result)
     return _go_on(layout, folder, options, accept_change=accept_change, ended=result)
 
 
-def _resumable(result: Result, *, retry: bool) -> bool:
+def _is_resumable(result: Result, *, retry: bool) -> bool:
     """A run that was stopped, or that says itself that it can be resumed."""
     from orchestrator.core.base.errors import ExitCode
     from orchestrator.core.verdict.result import Status
@@ -84,7 +84,7 @@ def _go_on(
     accept_change: bool,
     ended: Result | None,
 ) -> int:
-    from orchestrator.cli.coordinate import coordinate
+    from orchestrator.cli.coordinate import coordinate_run
     from orchestrator.cli.open_view import resolve_follow
     from orchestrator.engine import run as engine
     from orchestrator.engine.oneshot.cleanup import read_request
@@ -95,7 +95,7 @@ def _go_on(
     request, snapshot = _load_again(layout, folder, stored)
     changes = changes_of(folder, stored, request, snapshot)
     if changes and not accept_change:
-        raise _changed(folder, changes)
+        raise _changed_error(folder, changes)
     context = RunContext(
         request=_with_secrets(stored, request), snapshot=snapshot, folder=folder, observers=[]
     )
@@ -107,10 +107,10 @@ def _go_on(
             _set_result_aside(folder)
         return await engine.resume(context, again=ended is not None, changed=changed)
 
-    return coordinate(layout, context, options, drive)
+    return coordinate_run(layout, context, options, drive)
 
 
-def remember(
+def save_request(
     folder: RunFolder, options: JobOptions, words: tuple[str, ...], snapshot: Snapshot
 ) -> None:
     """Keep what ``resume`` needs to ask for the same again, and to tell whether it is the same."""
@@ -132,7 +132,7 @@ def _load_again(
     os.chdir(asked["cwd"])
     given: dict[str, Any] = asked["options"]
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    options = pick(JobOptions, given)
+    options = pick_job(given)
     loaded = load_request(options, tuple(asked["words"]), run_id=stored.run_id)
     snapshot = take_code(layout, loaded.job)
     again = replace(
@@ -171,22 +171,22 @@ def changes_of(
     that began it did not know yet has its default in ``stored``, and is no change.
     """
     from orchestrator.core.base.codec import to_json
-    from orchestrator.core.base.difference import differences
+    from orchestrator.core.base.difference import list_differences
 
     before, now = to_json(stored), to_json(request)
-    changes = differences({**before, "code": ""}, {**now, "code": ""})
+    changes = list_differences({**before, "code": ""}, {**now, "code": ""})
     if stored.code != request.code:
         changes = chain(_changed_files(folder, snapshot), changes)
     return list(islice(changes, SHOWN_CHANGES + 1))
 
 
 def _changed_files(folder: RunFolder, snapshot: Snapshot) -> Iterator[str]:
-    from orchestrator.core.base.manifest import InvalidManifest, Manifest, diff
+    from orchestrator.core.base.manifest import InvalidManifest, Manifest, compare_manifests
 
     try:
         packed = folder.code.read_bytes()
         data = zlib.decompressobj().decompress(packed, MAX_MANIFEST_BYTES)
-        difference = diff(Manifest.decode(data), snapshot.manifest)
+        difference = compare_manifests(Manifest.decode(data), snapshot.manifest)
     except (OSError, zlib.error, InvalidManifest):
         yield "the code changed"
         return
@@ -195,7 +195,7 @@ def _changed_files(folder: RunFolder, snapshot: Snapshot) -> Iterator[str]:
     yield from (f"{path} is gone" for path in difference.removed)
 
 
-def _changed(folder: RunFolder, changes: list[str]) -> Exception:
+def _changed_error(folder: RunFolder, changes: list[str]) -> Exception:
     from orchestrator.core.base.errors import UsageError
 
     shown = changes[:SHOWN_CHANGES] + (["..."] if len(changes) > SHOWN_CHANGES else [])

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import JobOptions, ViewOptions, job_options, pick, view_options
+from orchestrator.cli.options import (
+    JobOptions,
+    ViewOptions,
+    job_options,
+    pick_job,
+    pick_options,
+    view_options,
+)
 
 MAX_WAIT_S = 366 * 86400
 
@@ -59,19 +66,19 @@ def run(
     from dataclasses import replace
 
     from orchestrator.adapters.store.layout import Layout
-    from orchestrator.cli.commands.resume import remember
-    from orchestrator.cli.coordinate import begin, create_run
+    from orchestrator.cli.commands.resume import save_request
+    from orchestrator.cli.coordinate import begin_run, create_run
     from orchestrator.cli.detach import as_foreground, run_detached
     from orchestrator.engine.support.context import RunContext
 
-    options, view = pick(JobOptions, given), pick(ViewOptions, given)
+    options, view = pick_job(given), pick_options(ViewOptions, given)
     if view.follow is None:
         view = replace(view, follow=bool(words) and not (view.as_json or view.quiet or detach))
     if detach:
         options = as_foreground(options)
     layout = Layout.from_environment(os.environ)
     chosen = _choose_run_id(layout, run_id, options, words)
-    request, snapshot = _load(layout, options, words)
+    request, snapshot = _load_run(layout, options, words)
     request = replace(
         request,
         run_id=chosen,
@@ -83,9 +90,9 @@ def run(
     context = RunContext(request=request, snapshot=snapshot, folder=folder, observers=[])
 
     def make() -> None:
-        create_run(folder, request, lambda staged: remember(staged, options, words, snapshot))
+        create_run(folder, request, lambda staged: save_request(staged, options, words, snapshot))
 
-    return (run_detached if detach else begin)(layout, context, view, make)
+    return (run_detached if detach else begin_run)(layout, context, view, make)
 
 
 def _choose_run_id(
@@ -113,16 +120,16 @@ def _choose_run_id(
     return wanted
 
 
-def _load(
+def _load_run(
     layout: Layout, options: JobOptions, words: tuple[str, ...]
 ) -> tuple[RunRequest, Snapshot]:
     from dataclasses import replace
 
     from orchestrator.cli.load_request import load_request, take_code
-    from orchestrator.view.terminal.text import brief
+    from orchestrator.view.terminal.text import brief_text
 
     request = load_request(options, words, run_id="")
     snapshot = take_code(layout, request.job)
     for warning in snapshot.warnings:
-        click.echo(f"warning: {brief(warning, 300)}", err=True)
+        click.echo(f"warning: {brief_text(warning, 300)}", err=True)
     return replace(request, code=snapshot.digest), snapshot

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import click
 
-from orchestrator.cli.output import plain, print_json, print_table
+from orchestrator.cli.output import plain_data, print_json, print_table
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.model.parameter_conflicts import condition_words, show_value
 from orchestrator.core.model.workload import (
@@ -18,7 +18,7 @@ from orchestrator.core.model.workload import (
     ParameterValue,
     Workload,
 )
-from orchestrator.view.terminal.text import clean
+from orchestrator.view.terminal.text import clean_line
 
 
 @click.group()
@@ -59,7 +59,7 @@ def show(name: str, as_json: bool) -> None:
 
     found = Catalog.from_environment(os.environ).workload(name)
     if as_json:
-        print_json("workload", plain(found))
+        print_json("workload", plain_data(found))
         return
     _print_head(found)
     if found.parameters:
@@ -73,7 +73,7 @@ def show(name: str, as_json: bool) -> None:
         print_table(("where", "needs", "why"), [_rule_row(item, found) for item in found.rules])
     if found.presets:
         print("\npresets (--set preset=NAME)")
-        rows = [(name, _settings(values)) for name, values in found.presets.items()]
+        rows = [(name, _settings_text(values)) for name, values in found.presets.items()]
         print_table(("name", "values"), rows)
     if found.metrics:
         print("\nmetrics")
@@ -90,25 +90,25 @@ def schema() -> None:
 
 
 def _print_head(found: Workload) -> None:
-    print(clean(f"{found.name}: {found.summary}" if found.summary else found.name))
-    print(clean(f"entry     {found.folder}/{found.entry}"))
+    print(clean_line(f"{found.name}: {found.summary}" if found.summary else found.name))
+    print(clean_line(f"entry     {found.folder}/{found.entry}"))
     print(f"shape     {found.shape.value}")
     if found.samples is not None:
         source = found.samples
         lines = f"lines of the file {source.file}, else generated; at most {source.count}"
         print(f"samples   {lines}, in groups of {source.group}")
     print(f"ranks     one per {found.ranks.per.value}; {found.ranks.cpu} on a node without GPUs")
-    print(clean(f"modules   {', '.join(found.modules) or 'none'}"))
+    print(clean_line(f"modules   {', '.join(found.modules) or 'none'}"))
     print(f"preset    {found.default_preset or 'none'} by default")
     if found.artifacts:
-        print(clean(f"artifacts {', '.join(found.artifacts)}"))
+        print(clean_line(f"artifacts {', '.join(found.artifacts)}"))
 
 
 def _parameter_row(parameter: Parameter) -> list[str]:
-    from orchestrator.parsing.inputs.parameters import expected
+    from orchestrator.parsing.inputs.parameters import expected_text
 
     default = show_value(parameter.default)
-    return [parameter.name, expected(parameter), default, parameter.help]
+    return [parameter.name, expected_text(parameter), default, parameter.help]
 
 
 def _rule_row(rule: ParameterRule, of: Workload) -> list[str]:
@@ -126,5 +126,5 @@ def _metric_row(metric: Metric) -> list[str]:
     return [metric.name, metric.unit, direction, required, " and ".join(bounds), metric.help]
 
 
-def _settings(values: Mapping[str, ParameterValue]) -> str:
+def _settings_text(values: Mapping[str, ParameterValue]) -> str:
     return " ".join(f"{name}={show_value(value)}" for name, value in values.items())

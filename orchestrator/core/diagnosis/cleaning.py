@@ -34,7 +34,7 @@ _TIME_KEYS = ("time", "timestamp", "ts", "asctime", "@timestamp")
 _HOST_KEYS = ("_HOSTNAME", "hostname", "host")
 
 
-def clean(text: str) -> str:
+def clean_log_text(text: str) -> str:
     """``text`` with as many lines, without control sequences; lines of JSON as their messages."""
     if any(mark in text for mark in _ESCAPED):
         text = _SEQUENCES.sub("", text)
@@ -42,10 +42,10 @@ def clean(text: str) -> str:
         text = _INVISIBLE.sub("", text)
     if not _WRAPPED.search(text):
         return text
-    return "\n".join(_unfolded(line) for line in text.split("\n"))
+    return "\n".join(_unfold_json(line) for line in text.split("\n"))
 
 
-def _unfolded(line: str) -> str:
+def _unfold_json(line: str) -> str:
     """The message of a line of JSON, and a traceback that it carries; another line as it is."""
     if len(line) > MAX_WRAPPED or not line.startswith('{"') or not line.rstrip().endswith("}"):
         return line
@@ -53,19 +53,19 @@ def _unfolded(line: str) -> str:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return line
-    message = _first(record, _TEXT_KEYS)
+    message = _first_value(record, _TEXT_KEYS)
     if not message:
         return line
-    more = _first(record, _MORE_KEYS)
+    more = _first_value(record, _MORE_KEYS)
     text = message if more in message else f"{message}\n{more}"
     lines = _SEQUENCES.sub("", text).splitlines()
-    return "\r".join([_head(record) + lines[0], *lines[1:]]) if lines else line
+    return "\r".join([_record_head(record) + lines[0], *lines[1:]]) if lines else line
 
 
-def _head(record: dict[str, object]) -> str:
+def _record_head(record: dict[str, object]) -> str:
     """Time, host and level as a line of syslog would tell them."""
-    time, host = _first(record, _TIME_KEYS), _first(record, _HOST_KEYS)
-    level = _first(record, _LEVEL_KEYS).upper()
+    time, host = _first_value(record, _TIME_KEYS), _first_value(record, _HOST_KEYS)
+    level = _first_value(record, _LEVEL_KEYS).upper()
     parts = (
         f"{time} " if _TIME.match(time) else "",
         f"{host} json[0]: " if _HOST.fullmatch(host) else "",
@@ -74,6 +74,6 @@ def _head(record: dict[str, object]) -> str:
     return "".join(parts)
 
 
-def _first(record: dict[str, object], keys: tuple[str, ...]) -> str:
+def _first_value(record: dict[str, object], keys: tuple[str, ...]) -> str:
     values = (record.get(key) for key in keys)
     return next((value for value in values if isinstance(value, str) and value), "")

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from orchestrator.adapters.store.run_list import write_result
 from orchestrator.core.base.errors import BusyError, ExitCode, OrchestrateError, PreflightError
-from orchestrator.core.drill import (
+from orchestrator.core.drill_promises import (
     NOTHING_LEFT,
     Drill,
     DrillFinding,
@@ -28,7 +28,7 @@ from orchestrator.engine.support.interrupts import Interrupts
 DRILL_S = 150.0
 
 
-class Audience(Protocol):
+class DrillObserver(Protocol):
     """Who hears how the drills go. Must be quick."""
 
     def begun(self, drill: Drill, node: str) -> None:
@@ -59,11 +59,11 @@ class Ending:
         return ExitCode.RUN_FAILED if broken else ExitCode.DONE
 
 
-async def perform(
+async def perform_drills(
     setting: Setting,
     pairs: Sequence[tuple[Drill, str]],
     interrupts: Interrupts,
-    audience: Audience,
+    audience: DrillObserver,
 ) -> Ending:
     """Every drill on its node, one at a time. After an interrupt, and when a node cannot be reached
     or is held by another run, the rest is not run.
@@ -74,7 +74,7 @@ async def perform(
 
 
 class _Series:
-    def __init__(self, setting: Setting, audience: Audience) -> None:
+    def __init__(self, setting: Setting, audience: DrillObserver) -> None:
         self._setting = setting
         self._audience = audience
         self._scene: Scene | None = None
@@ -113,7 +113,7 @@ class _Series:
             self._scene = None
             await scene.close()
         left = await self._clear_up(scene)
-        judged = judge_all(drill, _with(scene, left), why)
+        judged = judge_all(drill, _with_leftovers(scene, left), why)
         if reason:
             # Only what is left of a drill that was not run can be held against anybody.
             asked = isinstance(self._error, DrillInterrupted)
@@ -178,6 +178,6 @@ class _Series:
         return str(path)
 
 
-def _with(scene: Scene, left: Sequence[Left]) -> dict[str, DrillFinding]:
+def _with_leftovers(scene: Scene, left: Sequence[Left]) -> dict[str, DrillFinding]:
     wrong = "; ".join(f"{one.node}: {one.wrong}" for one in left)
     return {**scene.findings, NOTHING_LEFT: DrillFinding(wrong=wrong)}
