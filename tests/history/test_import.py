@@ -15,6 +15,7 @@ from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.store.journal import Journal, JournalReader
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.run_list import read_result, write_result
+from orchestrator.adapters.sync.git_listing import head_commit
 from orchestrator.cli.main import main
 from orchestrator.core.base.codec import from_json, to_json
 from orchestrator.core.history.run_record import KEY_PARTS, ComparisonKey, RunRecord
@@ -134,3 +135,16 @@ def test_sqlalchemy_is_loaded_for_postgresql_alone(home: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert {"sqlalchemy", "psycopg", "pydantic"} & set(done.stderr.split()) == set()
+
+
+@pytest.mark.processes
+def test_the_commit_is_that_around_the_code(tmp_path: Path) -> None:
+    """Empty without a repository, without a commit, and in a folder that is not there."""
+    assert head_commit(tmp_path) == ""
+    assert head_commit(tmp_path / "nowhere") == ""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    assert head_commit(tmp_path) == ""
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message=m"], check=True)
+    asked = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    assert head_commit(tmp_path) == asked.stdout.strip()

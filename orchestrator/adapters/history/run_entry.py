@@ -40,6 +40,7 @@ def describe_run(
         preset=request.job.preset,
         status=result.status,
         code=request.code,
+        commit=request.commit,
         key=derive_key(request, result, facts, modules),
         figures=figures_of(result),
     )
