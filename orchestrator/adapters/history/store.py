@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.adapters.history.database import HistoryDatabase, Session
 from orchestrator.adapters.history.stored_run import (
@@ -35,6 +35,14 @@ from orchestrator.core.verdict.result import Result, Status
 
 _FROM = " FROM run JOIN comparison_key ON comparison_key.number = run.key_number"
 _BATCH = 200  # runs whose figures are read at once
+
+
+class RunOutline(NamedTuple):
+    """What retention looks at; ``finished`` in seconds since the epoch."""
+
+    run_id: str
+    finished: float
+    key_digest: str
 
 
 class HistoryStore:
@@ -81,6 +89,15 @@ class HistoryStore:
             numbers = [number for (number,) in rows]
             for start in range(0, len(numbers), _BATCH):
                 yield from _records(session, numbers[start : start + _BATCH])
+
+    def outline_runs(self) -> list[RunOutline]:
+        """All runs without their figures, newest first."""
+        if not self._database.exists():
+            return []
+        with self._database.reading() as session:
+            order = " ORDER BY run.finished DESC, run.number DESC"
+            columns = "SELECT run.run_id, run.finished, comparison_key.digest"
+            return [RunOutline(*row) for row in session.fetch_rows(columns + _FROM + order)]
 
     def find_runs(self, beginning: str, limit: int = 2) -> tuple[RunRecord, ...]:
         """The run whose id is ``beginning``, else those whose ids begin with it, newest first."""
