@@ -12,7 +12,7 @@ _HUGEST, _TINIEST, _FLAT = 1e300, 1e-280, 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class AxisTick:
     """A grid line at ``at`` with its label."""
 
     at: float
@@ -42,13 +42,13 @@ class LinearAxis:
         share = (_bounded_value(value) - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
-    def ticks(self, about: int) -> Iterator[Tick]:
+    def ticks(self, about: int) -> Iterator[AxisTick]:
         """Round numbers inside the range, at most ``2 * about + 2``."""
         step = _round_step((self.high - self.low) / about)
         first = math.ceil(self.low / step)
         for index in range(first, min(math.floor(self.high / step), first + 2 * about + 1) + 1):
             value = index * step
-            yield Tick(round(self.place(value), 1), _tick_label(value))
+            yield AxisTick(round(self.place(value), 1), _tick_label(value))
 
 
 def _tick_label(value: float) -> str:
@@ -89,21 +89,21 @@ class LogAxis:
         share = (math.log(inside) - low) / (math.log(self.high) - low)
         return self.start + share * (self.end - self.start)
 
-    def ticks(self, about: int) -> Iterator[Tick]:
+    def ticks(self, about: int) -> Iterator[AxisTick]:
         """Powers of ten."""
         yield from self._powers(10, about, _tick_label)
 
-    def binary_ticks(self, about: int) -> Iterator[Tick]:
+    def binary_ticks(self, about: int) -> Iterator[AxisTick]:
         """Powers of two; the labels are plain numbers."""
         yield from self._powers(2, about, "{:.0f}".format)
 
-    def _powers(self, base: int, about: int, label: Callable[[float], str]) -> Iterator[Tick]:
+    def _powers(self, base: int, about: int, label: Callable[[float], str]) -> Iterator[AxisTick]:
         first = math.ceil(math.log(self.low, base) - 1e-9)
         last = math.floor(math.log(self.high, base) + 1e-9)
         stride = max(1, math.ceil((last - first + 1) / about))
         for power in range(first, last + 1, stride):
             value = float(base) ** power
-            yield Tick(round(self.place(value), 1), label(value))
+            yield AxisTick(round(self.place(value), 1), label(value))
 
 
 def axis_over(

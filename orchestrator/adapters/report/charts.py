@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.adapters.report.axes import LinearAxis, LogAxis, Tick, axis_over
+from orchestrator.adapters.report.axes import AxisTick, LinearAxis, LogAxis, axis_over
 from orchestrator.adapters.store.metric_series import Series
 from orchestrator.core.base.figures import format_number
 from orchestrator.core.history.run_record import Curve
@@ -35,8 +35,8 @@ class Chart:
     name: str
     unit: str
     lines: tuple[ChartLine, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
+    x_ticks: tuple[AxisTick, ...]
+    y_ticks: tuple[AxisTick, ...]
     hidden: int
 
 

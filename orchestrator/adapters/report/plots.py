@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from orchestrator.adapters.report.axes import LinearAxis, LogAxis, Tick, axis_over
+from orchestrator.adapters.report.axes import AxisTick, LinearAxis, LogAxis, axis_over
 from orchestrator.parsing.replies import report_sections as given
 
 WIDTH = 720
@@ -57,8 +57,8 @@ class LinesPlot:
     height: int
     right: float
     lines: tuple[Drawn, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
+    x_ticks: tuple[AxisTick, ...]
+    y_ticks: tuple[AxisTick, ...]
     marks: tuple[DrawnMark, ...]
 
 
@@ -103,10 +103,10 @@ def _draw_line(
     )
 
 
-def _axis_ticks(axis: LinearAxis | LogAxis, about: given.Axis, count: int) -> Iterator[Tick]:
+def _axis_ticks(axis: LinearAxis | LogAxis, about: given.Axis, count: int) -> Iterator[AxisTick]:
     if about.unit == "bytes" and isinstance(axis, LogAxis):
         for tick in axis.binary_ticks(count):
-            yield Tick(tick.at, axis_label(float(tick.label), "bytes"))
+            yield AxisTick(tick.at, axis_label(float(tick.label), "bytes"))
     else:
         yield from axis.ticks(count)
 
@@ -141,8 +141,8 @@ class HeatPlot:
     width: int
     height: int
     cells: tuple[HeatCell, ...]
-    rows: tuple[Tick, ...]
-    columns: tuple[Tick, ...]
+    rows: tuple[AxisTick, ...]
+    columns: tuple[AxisTick, ...]
 
 
 def heat_plot(section: given.HeatSection) -> HeatPlot:
@@ -166,10 +166,11 @@ def heat_plot(section: given.HeatSection) -> HeatPlot:
         height=CELL_HIGH * (len(section.rows) + 1) + 8,
         cells=tuple(cells),
         rows=tuple(
-            Tick(CELL_HIGH * (index + 1.6), label) for index, label in enumerate(section.rows)
+            AxisTick(CELL_HIGH * (index + 1.6), label) for index, label in enumerate(section.rows)
         ),
         columns=tuple(
-            Tick(HEAD + CELL * (index + 0.5), label) for index, label in enumerate(section.columns)
+            AxisTick(HEAD + CELL * (index + 0.5), label)
+            for index, label in enumerate(section.columns)
         ),
     )
 
@@ -235,7 +236,7 @@ class SpreadPlot:
 
     height: int
     rows: tuple[SpreadRow, ...]
-    ticks: tuple[Tick, ...]
+    ticks: tuple[AxisTick, ...]
     marks: tuple[DrawnMark, ...]
 
 

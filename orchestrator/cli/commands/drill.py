@@ -28,7 +28,7 @@ from orchestrator.core.drill_promises import (
 )
 from orchestrator.core.verdict.result import Status
 from orchestrator.engine.drills.drill_job import sleeping_job
-from orchestrator.engine.drills.drill_series import Ending, perform_drills
+from orchestrator.engine.drills.drill_series import SeriesEnding, perform_drills
 from orchestrator.engine.support.interrupts import Interrupts
 from orchestrator.view.terminal.text import brief_text, format_seconds
 
@@ -148,7 +148,7 @@ def _promise_record(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _show_outcomes(cluster: str, ending: Ending, *, as_json: bool) -> int:
+def _show_outcomes(cluster: str, ending: SeriesEnding, *, as_json: bool) -> int:
     """The table and a summary, or the one result; the exit code."""
     counts = Counter(outcome.verdict for outcome in ending.outcomes)
     if as_json:
@@ -183,7 +183,9 @@ def _measured_text(judged: Judged) -> str:
     return ", ".join(filter(None, (time, brief_text(judged.detail)))) or "yes"
 
 
-def _result_record(cluster: str, ending: Ending, counts: Counter[PromiseKept]) -> dict[str, Any]:
+def _result_record(
+    cluster: str, ending: SeriesEnding, counts: Counter[PromiseKept]
+) -> dict[str, Any]:
     error = ending.error
     status = {ExitCode.DONE: Status.SUCCEEDED, ExitCode.INTERRUPTED: Status.STOPPED}
     return {

@@ -113,7 +113,7 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class CheckedNode:
     """A node that a check judges: what it has, and what the others have."""
 
     subject: Subject
@@ -121,7 +121,7 @@ class Look:
     fleet: Fleet
 
 
-Judge = Callable[[Look], CheckAnswer]
+Judge = Callable[[CheckedNode], CheckAnswer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,9 @@ from orchestrator.core.doctor.check_model import (
     NONE,
     Check,
     CheckAnswer,
+    CheckedNode,
     Fleet,
     Level,
-    Look,
     Mesh,
     Needs,
     Reading,
@@ -74,7 +74,7 @@ def _answer_check(check: Check, subject: Subject, fleet: Fleet) -> CheckAnswer:
         return unknown_answer(NOT_ASKED)
     if not _check_applies(check, facts):
         return NONE
-    return check.judge(Look(subject=subject, facts=facts, fleet=fleet))
+    return check.judge(CheckedNode(subject=subject, facts=facts, fleet=fleet))
 
 
 def _check_applies(check: Check, facts: Facts) -> bool:

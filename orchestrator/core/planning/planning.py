@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.core import launchers, tuning
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.launchers import LAUNCHERS, choose, typed
+from orchestrator.core.launchers import LAUNCHERS, choose_launcher, typed
 from orchestrator.core.model import checks, devices
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.comm_modes import (
@@ -61,7 +61,7 @@ def make_plan(
     if refusal is not None:
         return refusal
     findings = {spec.name: findings[spec.name] for spec in nodes}
-    launcher, reason = choose(
+    launcher, reason = choose_launcher(
         request.launcher,
         program=request.job.workload.program,
         has_torch=_has_torch(findings.values()),
@@ -106,7 +106,7 @@ def make_plan(
 
 
 def _habit_texts(world: PlannedWorld, shares: Sequence[NodePlan]) -> Iterator[str]:
-    yield from typed.warnings(world.request.job.workload.program)
+    yield from typed.typed_warnings(world.request.job.workload.program)
     nodes = [(p.spec, world.findings[p.spec.name].facts, p.gpus) for p in world.places]
     yield from devices.device_warnings(nodes, world.request.env)
     facts = {name: finding.facts for name, finding in world.findings.items()}
@@ -195,7 +195,7 @@ def rendezvous_candidates(facts: Facts, *, alone: bool) -> tuple[str, ...]:
 
 def _modules_needed(request: RunRequest) -> tuple[str, ...]:
     """What ranks are to import: for the workload, and for the launcher that was asked for."""
-    return (*request.job.workload.modules, *launchers.modules(request.launcher))
+    return (*request.job.workload.modules, *launchers.needed_modules(request.launcher))
 
 
 def _has_torch(findings: Iterable[NodeFinding]) -> bool | None:
@@ -238,7 +238,7 @@ def _exclusion_of(
     if wrong_gpus:
         return Exclusion(node=spec.name, reason=wrong_gpus, remedy=DECLARE_GPUS)
     reason = checks.unfit_reason(spec, finding, _modules_needed(request))
-    scheduler = launchers.scheduler(request.launcher)
+    scheduler = launchers.find_scheduler(request.launcher)
     if scheduler is not None:
         reason = reason or scheduler.conflict(finding, before)
     return Exclusion(node=spec.name, reason=reason) if reason else None

@@ -20,6 +20,7 @@ from orchestrator.core.verdict.result import (
     Status,
     Verdict,
 )
+from orchestrator.core.verdict.slow_nodes import describe_slow_nodes
 
 MAX_LEFT_OUT = 3
 
@@ -50,8 +51,12 @@ def conclude_run(state: RunState, *, timings: Mapping[str, float], report: str) 
         samples=_sample_counts(state.divided),
         timings=timings,
         failure=failure,
+        warnings=(
+            *(state.plan.warnings if state.plan else ()),
+            *describe_slow_nodes({name: metric.value for name, metric in metrics.items()}),
+            *_left_on_nodes(state),
+        ),
         outputs=dict(_node_outputs(state)),
-        warnings=(*(state.plan.warnings if state.plan else ()), *_left_on_nodes(state)),
         report=report,
     )
 

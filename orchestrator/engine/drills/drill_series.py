@@ -45,7 +45,7 @@ class DrillInterrupted(OrchestrateError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class SeriesEnding:
     """What came of all drills; ``error`` is what kept the rest from being run."""
 
     outcomes: tuple[DrillOutcome, ...]
@@ -64,7 +64,7 @@ async def perform_drills(
     pairs: Sequence[tuple[Drill, str]],
     interrupts: Interrupts,
     audience: DrillObserver,
-) -> Ending:
+) -> SeriesEnding:
     """Every drill on its node, one at a time. After an interrupt, and when a node cannot be reached
     or is held by another run, the rest is not run.
     """
@@ -90,7 +90,7 @@ class _Series:
         if self._scene is not None:
             self._scene.interrupts.ask(signal.SIGINT)
 
-    async def run(self, pairs: Sequence[tuple[Drill, str]]) -> Ending:
+    async def run(self, pairs: Sequence[tuple[Drill, str]]) -> SeriesEnding:
         self._unreachable(await reach_all(self._setting.request, self._setting.clock))
         outcomes = []
         for drill, node in pairs:
@@ -101,7 +101,7 @@ class _Series:
                 outcome = DrillOutcome(drill=drill, node=node, reason=self._error.what)
             self._audience.ended(outcome)
             outcomes.append(outcome)
-        return Ending(tuple(outcomes), self._error)
+        return SeriesEnding(tuple(outcomes), self._error)
 
     async def _one(self, drill: Drill, node: str) -> DrillOutcome:
         clock = self._setting.clock

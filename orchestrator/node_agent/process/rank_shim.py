@@ -118,6 +118,7 @@ class Rank:
         self.told_by = 0
         self._unsaid = 0  # the request to end that the rank has not got yet
         self._say_at = float("inf")
+        self._all_signalled_at = float("-inf")
         # Reserved now, so that the end can be recorded on a disk that is full by then.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         self._end = os.open(self.record + ".pending", flags, 0o600)
@@ -171,7 +172,7 @@ class Rank:
             info = signal.sigtimedwait(WAITED, left_s)
             if info is None:
                 if time.monotonic() >= self._say_at:
-                    self._say(child)
+                    self._ask_to_end(child)
                 if time.monotonic() >= deadline:
                     os.kill(child, signal.SIGKILL)
                     deadline = float("inf")
@@ -180,32 +181,36 @@ class Rank:
                 if pid:
                     return status
             elif self.signals_all and info.si_pid == self.signals_all:
-                self._note(info.si_signo, info.si_pid)
+                self._note_signal(info.si_signo, info.si_pid)
             elif info.si_signo in FORWARDED:
-                self._forward(child, info.si_signo, info.si_pid)
+                self._forward_signal(child, info.si_signo, info.si_pid)
             elif info.si_signo == PARENT_DIED and os.getppid() != self.launcher:
-                self._forward(child, signal.SIGTERM, self.launcher)
+                self._forward_signal(child, signal.SIGTERM, self.launcher)
                 deadline = time.monotonic() + self.grace_s
 
-    def _note(self, number: int, sender: int) -> None:
+    def _note_signal(self, number: int, sender: int) -> None:
         """The rank got this one, too. CONT comes with what asks for an end, and is never lost to a
         signal of the same number that was pending.
         """
+        self._all_signalled_at = time.monotonic()
         if number in ENDING and not self.told:
             self.told, self.told_by = int(number), sender
         self._say_at = float("inf")
 
-    def _forward(self, child: int, number: int, sender: int) -> None:
+    def _forward_signal(self, child: int, number: int, sender: int) -> None:
         if number not in ENDING:
             os.kill(child, number)  # not reaped yet, so the pid is still the rank's
         elif not self.told:
             self.told, self.told_by, self._unsaid = int(number), sender, int(number)
+            now = time.monotonic()
+            if now - self._all_signalled_at < SAME_MOMENT_S:
+                return  # it came with that, to the launcher as to the rank
             if self.signals_all:
-                self._say_at = time.monotonic() + SAME_MOMENT_S
+                self._say_at = now + SAME_MOMENT_S
             else:
-                self._say(child)
+                self._ask_to_end(child)
 
-    def _say(self, child: int) -> None:
+    def _ask_to_end(self, child: int) -> None:
         """Ask the rank to end."""
         self._say_at = float("inf")
         os.kill(child, self._unsaid)

@@ -29,7 +29,7 @@ from orchestrator.core.drill_promises import (
 )
 from orchestrator.core.verdict.result import Status
 from orchestrator.engine.drills.drill_job import sleeping_job
-from orchestrator.engine.drills.drill_series import Ending, perform_drills
+from orchestrator.engine.drills.drill_series import SeriesEnding, perform_drills
 from orchestrator.engine.support.interrupts import Interrupts
 from tests.hosts.processes import look
 from tests.hosts.running import Desk, wait_until
@@ -72,7 +72,7 @@ class Heard:
         self.outcomes.append(outcome)
 
 
-def drilled(desk: Desk, chosen: Sequence[Drill]) -> Ending:
+def drilled(desk: Desk, chosen: Sequence[Drill]) -> SeriesEnding:
     """The drills on the desk's cluster, in this process."""
     cluster = Catalog.from_environment({}).cluster(str(desk.cluster))
     setting = sleeping_job(Layout(desk.home), cluster)

@@ -10,9 +10,9 @@ from orchestrator.core.doctor.check_model import (
     OK,
     Check,
     CheckAnswer,
+    CheckedNode,
     Fleet,
     Judge,
-    Look,
     Needs,
     fail_answer,
     unknown_answer,
@@ -28,7 +28,7 @@ def _same_as_most(
 ) -> Judge:
     """Judges a node by what most nodes have."""
 
-    def judge(look: Look) -> CheckAnswer:
+    def judge(look: CheckedNode) -> CheckAnswer:
         if len(look.fleet.facts) < 2:
             return NONE
         usual, mine = look.fleet.usual(value), value(look.facts)
@@ -81,7 +81,7 @@ def _python_version(facts: Facts) -> str:
     return ".".join(facts.agent_python.split(".")[:2])
 
 
-def _variables_alike(look: Look) -> CheckAnswer:
+def _variables_alike(look: CheckedNode) -> CheckAnswer:
     """NCCL's files; what must differ, such as names of interfaces, does not count."""
     if len(look.fleet.facts) < 2:
         return NONE

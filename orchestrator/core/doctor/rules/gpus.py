@@ -10,8 +10,8 @@ from orchestrator.core.doctor.check_model import (
     OK,
     Check,
     CheckAnswer,
+    CheckedNode,
     Judge,
-    Look,
     Needs,
     answer_each,
     fail_answer,
@@ -39,13 +39,13 @@ HARMLESS = frozenset({63, 92, 94})  # contained or corrected: the rows and ECC c
 def _per_gpu(judge: Callable[[Gpu], CheckAnswer]) -> Judge:
     """One answer for all GPUs of a node."""
 
-    def together(look: Look) -> CheckAnswer:
+    def together(look: CheckedNode) -> CheckAnswer:
         return answer_each("GPU", [(gpu.index, judge(gpu)) for gpu in look.facts.gpus])
 
     return together
 
 
-def _gpus_present(look: Look) -> CheckAnswer:
+def _gpus_present(look: CheckedNode) -> CheckAnswer:
     missing = gpus_missing(look.subject.spec, look.facts)
     if missing:
         return fail_answer(missing)
@@ -83,7 +83,7 @@ def _remapped_rows(gpu: Gpu) -> CheckAnswer:
     return unknown_answer("remapped rows") if rows.failed is None or rows.pending is None else OK
 
 
-def _recent_xids(look: Look) -> CheckAnswer:
+def _recent_xids(look: CheckedNode) -> CheckAnswer:
     if look.facts.xids is None:
         return unknown_answer("no permission to read the kernel log")
     grave = [x for x in look.facts.xids if x.code not in OF_PROGRAMS | HARMLESS or x.switch]
@@ -140,7 +140,7 @@ def _pcie_link(gpu: Gpu) -> CheckAnswer:
     )
 
 
-def _nvlinks_up(look: Look) -> CheckAnswer:
+def _nvlinks_up(look: CheckedNode) -> CheckAnswer:
     """A single GPU may have been given away without its links: they lead nowhere."""
     alone = len(look.facts.gpus) == 1
     answers = [(gpu.index, _nvlink_of(gpu, alone=alone)) for gpu in look.facts.gpus]
@@ -180,7 +180,7 @@ def _fabric_state(gpu: Gpu) -> CheckAnswer:
     )
 
 
-def _fabric_manager(look: Look) -> CheckAnswer:
+def _fabric_manager(look: CheckedNode) -> CheckAnswer:
     manager = look.facts.fabric_manager
     if manager is None or not manager.switches:
         return NONE
@@ -208,7 +208,7 @@ def _gpu_modes(gpu: Gpu) -> CheckAnswer:
     return worst_answer(found or [unknown_answer("its modes") if gpu.persistence is None else OK])
 
 
-def _acs_redirect(look: Look) -> CheckAnswer:
+def _acs_redirect(look: CheckedNode) -> CheckAnswer:
     if not _has_peers(look.facts):
         return NONE
     if look.facts.virtual_machine:
@@ -223,7 +223,7 @@ def _acs_redirect(look: Look) -> CheckAnswer:
     )
 
 
-def _iommu_state(look: Look) -> CheckAnswer:
+def _iommu_state(look: CheckedNode) -> CheckAnswer:
     if not _has_peers(look.facts) or look.facts.virtual_machine:
         return NONE
     kind = look.facts.p2p.iommu

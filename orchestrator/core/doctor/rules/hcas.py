@@ -9,9 +9,9 @@ from orchestrator.core.doctor.check_model import (
     OK,
     Check,
     CheckAnswer,
+    CheckedNode,
     Fleet,
     Judge,
-    Look,
     Needs,
     answer_each,
     fail_answer,
@@ -31,7 +31,7 @@ def _port_label(hca: Hca) -> str:
 
 
 def _per_port(judge: Callable[[Hca, Fleet], CheckAnswer]) -> Judge:
-    def together(look: Look) -> CheckAnswer:
+    def together(look: CheckedNode) -> CheckAnswer:
         return answer_each(
             "port", [(_port_label(hca), judge(hca, look.fleet)) for hca in look.facts.hcas]
         )
@@ -95,7 +95,7 @@ def _port_gids(hca: Hca) -> CheckAnswer:
     )
 
 
-def _gpu_direct(look: Look) -> CheckAnswer:
+def _gpu_direct(look: CheckedNode) -> CheckAnswer:
     if not look.facts.gpus or not any(hca.active for hca in look.facts.hcas):
         return NONE
     if look.facts.peermem or look.facts.dmabuf:
@@ -105,7 +105,7 @@ def _gpu_direct(look: Look) -> CheckAnswer:
     return fail_answer("nvidia_peermem is not loaded, and kernel and driver have no DMA-BUF for it")
 
 
-def _port_count(look: Look) -> CheckAnswer:
+def _port_count(look: CheckedNode) -> CheckAnswer:
     """Nodes of one cluster have equally many ports, whatever their names are."""
     if len(look.fleet.facts) < 2:
         return NONE

@@ -7,7 +7,7 @@ from orchestrator.core.doctor.check_model import (
     OK,
     Check,
     CheckAnswer,
-    Look,
+    CheckedNode,
     Needs,
     fail_answer,
     unknown_answer,
@@ -21,12 +21,12 @@ DOCKERS_SHM, LITTLE_SHM = 64 * 1024**2, 1 * GB
 CLOCK_WARN_S, CLOCK_FAIL_S = 0.5, 2.0
 
 
-def _node_answers(look: Look) -> CheckAnswer:
+def _node_answers(look: CheckedNode) -> CheckAnswer:
     del look
     return OK
 
 
-def _clock_offset(look: Look) -> CheckAnswer:
+def _clock_offset(look: CheckedNode) -> CheckAnswer:
     offset = look.facts.clock_offset_s
     text = f"{offset:+.1f} s from the coordinator's"
     if abs(offset) > CLOCK_FAIL_S:
@@ -34,7 +34,7 @@ def _clock_offset(look: Look) -> CheckAnswer:
     return warn_answer(text) if abs(offset) > CLOCK_WARN_S else OK
 
 
-def _memlock_limit(look: Look) -> CheckAnswer:
+def _memlock_limit(look: CheckedNode) -> CheckAnswer:
     limit = look.facts.memlock_bytes
     if limit is None:
         return OK
@@ -43,7 +43,7 @@ def _memlock_limit(look: Look) -> CheckAnswer:
     )
 
 
-def _shared_memory(look: Look) -> CheckAnswer:
+def _shared_memory(look: CheckedNode) -> CheckAnswer:
     if len(look.facts.gpus) < 2:
         return NONE
     if look.facts.shm_bytes is None:
@@ -54,7 +54,7 @@ def _shared_memory(look: Look) -> CheckAnswer:
     return warn_answer(text) if look.facts.shm_bytes < LITTLE_SHM else OK
 
 
-def _disk_space(look: Look) -> CheckAnswer:
+def _disk_space(look: CheckedNode) -> CheckAnswer:
     free = look.facts.disk_free_bytes
     text = f"{free / GB:.1f} GB are free where orchestrate keeps its files"
     if free < LEAST_DISK:
@@ -62,7 +62,7 @@ def _disk_space(look: Look) -> CheckAnswer:
     return warn_answer(text) if free < LITTLE_DISK else OK
 
 
-def _risky_variables(look: Look) -> CheckAnswer:
+def _risky_variables(look: CheckedNode) -> CheckAnswer:
     found = find_habits({**look.facts.nccl_conf, **look.subject.spec.env})
     if not found:
         return OK

@@ -7,14 +7,14 @@ from orchestrator.core.doctor.check_model import (
     OK,
     Check,
     CheckAnswer,
-    Look,
+    CheckedNode,
     fail_answer,
     unknown_answer,
 )
 from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, FabricVerdict, remedy_for
 
 
-def _node_connections(look: Look) -> CheckAnswer:
+def _node_connections(look: CheckedNode) -> CheckAnswer:
     mesh, name = look.fleet.mesh, look.subject.name
     if mesh is None:
         return NONE

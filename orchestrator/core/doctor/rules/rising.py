@@ -9,9 +9,9 @@ from orchestrator.core.doctor.check_model import (
     OK,
     Check,
     CheckAnswer,
+    CheckedNode,
     Judge,
     Level,
-    Look,
     Needs,
     Subject,
     fail_answer,
@@ -19,7 +19,7 @@ from orchestrator.core.doctor.check_model import (
 )
 
 
-def _rising_on_ports(look: Look) -> CheckAnswer:
+def _rising_on_ports(look: CheckedNode) -> CheckAnswer:
     before = {(hca.name, hca.port): hca.errors for hca in look.facts.hcas}
     return _grown_counters(
         look.subject,
@@ -31,7 +31,7 @@ def _rising_on_ports(look: Look) -> CheckAnswer:
     )
 
 
-def _rising_on_gpus(look: Look) -> CheckAnswer:
+def _rising_on_gpus(look: CheckedNode) -> CheckAnswer:
     before = {gpu.index: gpu for gpu in look.facts.gpus}
 
     def counters() -> Iterator[tuple[str, int | None, int | None]]:
@@ -58,7 +58,7 @@ def _grown_counters(
     return fail_answer(", ".join(grown)) if grown else OK
 
 
-def _changed_links(look: Look) -> CheckAnswer:
+def _changed_links(look: CheckedNode) -> CheckAnswer:
     """Ports that came or went between the two looks."""
     if look.subject.later is None:
         return unknown_answer("it could not be asked a second time")
