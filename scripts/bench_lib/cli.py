@@ -16,6 +16,7 @@ from types import FrameType
 from virtual_hosts_lib.processes import VirtualHostsError
 
 from .bed import Bed, make_bed
+from .detection import detection_markdown, measure_detection, shortfalls
 from .diagnose import as_json as diagnose_json
 from .diagnose import diagnose_markdown, verdicts
 from .diagnose import met as diagnose_met
@@ -26,6 +27,7 @@ from .first_run import GOAL, first_run_markdown, first_runs, ratios
 from .imports import import_profile, imports
 from .launch import deepspeed_environment, launch
 from .machine import describe
+from .null_table import print_null_table
 from .partition import HOSTS, Partition, figures, partition_markdown
 from .probe import probe
 from .profile import profile
@@ -122,6 +124,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="Contacts nobody, and needs neither root nor GPUs.",
     )
     diagnose.add_argument("--json", type=Path, metavar="FILE", help="every case, for machines")
+    detection = commands.add_parser(
+        "detection",
+        help="change points over nights: false alarms and power, against Otava and the naive rule",
+        epilog="Makes all series from seeds; needs a package index for Otava, or --otava.",
+    )
+    detection.add_argument("--json", type=Path, metavar="FILE", help="every rate, for machines")
+    detection.add_argument(
+        "--otava", type=Path, metavar="PYTHON", help="of an environment that has apache-otava 0.8.0"
+    )
+    detection.add_argument(
+        "--null", action="store_true", help="print the table of the null distribution instead"
+    )
     promise = commands.add_parser(
         "promises",
         help="the times that are promised under faults, held to the promise itself",
@@ -234,6 +248,19 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     return MET if diagnose_met(cases) else MISSED
 
 
+def _detection(arguments: argparse.Namespace) -> int:
+    if arguments.null:
+        print_null_table()
+        return MET
+    facts = describe(sys.executable, None)
+    results = measure_detection(say, arguments.otava)
+    if arguments.json:
+        measured = {"schema_version": 1, "machine": facts, "noises": [asdict(r) for r in results]}
+        arguments.json.write_text(json.dumps(measured, indent=1, default=str) + "\n")
+    print(detection_markdown(facts, results), end="", flush=True)
+    return MISSED if shortfalls(results) else MET
+
+
 def _promises(arguments: argparse.Namespace) -> int:
     facts = describe(arguments.python, None)
     with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
@@ -264,6 +291,7 @@ COMMANDS = {
     "partition": _partition,
     "finetune": _finetune,
     "diagnose": _diagnose,
+    "detection": _detection,
     "promises": _promises,
     "first-run": _first_run,
 }
