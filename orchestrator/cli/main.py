@@ -20,7 +20,8 @@ from orchestrator.cli.outermost import (
 )
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 
-_JOBS, _MACHINES, _RUNS, _SETUP = "Jobs", "Machines", "Runs", "Configuration"
+_JOBS, _MACHINES, _RUNS, _NIGHTS = "Jobs", "Machines", "Runs", "Nights"
+_SETUP = "Configuration"
 VERBS = (
     Verb("run", "run", _JOBS, "Run a workload, or your own script."),
     Verb("plan", "plan", _JOBS, "Show exactly what a run would do."),
@@ -37,6 +38,7 @@ VERBS = (
     Verb("resume", "resume", _RUNS, "Continue a run."),
     Verb("stop", "runs", _RUNS, "Stop a run and clean up behind it."),
     Verb("clean", "runs", _RUNS, "Remove what runs left on nodes and here."),
+    Verb("nightly", "nightly", _NIGHTS, "Run a workload every night."),
     Verb("drill", "drill", _SETUP, "Break things, measure what follows."),
     Verb("cluster", "cluster", _SETUP, "List and check inventories."),
     Verb("workload", "workload", _SETUP, "List and show workloads."),

@@ -47,9 +47,9 @@ BUDGET = 1 / 30
 HISTORY = 160  # quiet nights before anything is judged
 RECENT = 20  # a change point of Otava counts as news if it lies this near
 NAIVE_NIGHTS, NAIVE_SHARE = 10, 0.05
-QUIET_NIGHTS, OTAVA_NIGHTS = 400, 40
+QUIET_NIGHTS, OTAVA_NIGHTS = 400, 24
 SPIKES_ALLOWED = 0.01  # what quiet series raise in as many nights
-TRIALS, OTAVA_TRIALS = 400, 50  # Otava takes a hundred times as long
+TRIALS, OTAVA_TRIALS = 400, 40  # Otava takes a hundred times as long
 
 Noise = Callable[[random.Random, int], list[float]]
 Scores = list[list[float]]  # of each series, of each night: the larger, the surer
@@ -117,22 +117,30 @@ def scaled(values: Sequence[float], cv: float = 0.01) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """A change to be found: by how much, within how many nights, in which share of cases."""
+    """A change to be found: within how many nights, in which share of cases. ``step``: relative
+    change of every night since; ``drift``: of each night more; ``spike``: of the first night alone.
+    """
 
     name: str
     within: int
-    wanted: float | None
-    change: Callable[[int], float]  # night since it began (from 1) -> relative change
+    wanted: float | None = None
+    step: float = 0.0
+    drift: float = 0.0
+    spike: float = 0.0
+
+    def change(self, night: int) -> float:
+        """Relative, on ``night`` since it began (from 1)."""
+        return self.step + self.drift * night + (self.spike if night == 1 else 0.0)
 
 
 SHIFTS = (
-    Shift("1 % shift", 15, None, lambda _: -0.01),
-    Shift("2 % shift", 7, 0.80, lambda _: -0.02),
-    Shift("3 % shift", 5, None, lambda _: -0.03),
-    Shift("5 % shift", 3, 0.95, lambda _: -0.05),
-    Shift("drift of 0.3 % a night", 15, 0.95, lambda night: -0.003 * night),
+    Shift("1 % shift", 15, step=-0.01),
+    Shift("2 % shift", 7, 0.80, step=-0.02),
+    Shift("3 % shift", 5, step=-0.03),
+    Shift("5 % shift", 3, 0.95, step=-0.05),
+    Shift("drift of 0.3 % a night", 15, 0.95, drift=-0.003),
 )
-SPIKE = Shift("one spike of 10 %", 5, None, lambda night: -0.10 if night == 1 else 0.0)
+SPIKE = Shift("one spike of 10 %", 5, spike=-0.10)
 
 
 def quiet_series(noise: Noise, name: str, series: int, nights: int) -> list[list[float]]:

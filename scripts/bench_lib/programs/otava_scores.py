@@ -1,9 +1,9 @@
 """Run under an environment with apache-otava: how sure it is of a change, night for night.
 
 Standard input: ``{"series": [[value, ...], ...], "history": N, "recent": K, "enough": S}``.
-Standard output: of each series, of each night after N, -log p of the surest change point among the K latest
-nights, 0 where there is none; a series ends with the first score above S. Otava's defaults: window
-50, p at most 0.001, any magnitude.
+Standard output: of each series, of each night after N, -log p of the surest change point among the
+K latest nights, 0 where there is none; a series ends with the first score above S. Otava's
+defaults: window 50, p at most 0.001, any magnitude.
 """
 
 from __future__ import annotations
