@@ -31,7 +31,7 @@ if str(ROOT) not in sys.path:
 HISTORIES = ROOT / "tests" / "golden" / "detection" / "histories.json"
 
 from orchestrator.core.detection.night_series import (  # noqa: E402 - from this checkout
-    FigureSeries,
+    NightSeries,
     KnownChange,
     NightFigure,
 )
@@ -241,7 +241,7 @@ def judged_alarm_rate(several: Sequence[Sequence[float]]) -> float:
     """Nights with a new change among all nights, by what the program runs: Holm over a family."""
     names = [f"{number:06d}" for number in range(len(several[0]))]
     series = [
-        FigureSeries(
+        NightSeries(
             name=f"figure {number}",
             direction=Direction.HIGHER,
             nights=tuple(

@@ -44,7 +44,7 @@ class NightFigure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FigureSeries:
+class NightSeries:
     """A figure over nights, oldest first. ``name`` is unique among the series of a night."""
 
     name: str

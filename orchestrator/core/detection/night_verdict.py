@@ -10,7 +10,7 @@ from orchestrator.core.detection.maximum_null import MIN_NIGHTS
 from orchestrator.core.detection.night_series import (
     Acknowledgement,
     FigureFinding,
-    FigureSeries,
+    NightSeries,
     FigureState,
     KnownChange,
     NightFigure,
@@ -40,7 +40,7 @@ class _Segment:
 
 
 def judge_night(
-    series: Sequence[FigureSeries],
+    series: Sequence[NightSeries],
     night: str,
     *,
     known: Iterable[KnownChange] = (),
@@ -108,17 +108,17 @@ def known_changes(findings: Iterable[FigureFinding]) -> tuple[KnownChange, ...]:
     )
 
 
-def _tonight(series: FigureSeries, night: str) -> NightFigure | None:
+def _tonight(series: NightSeries, night: str) -> NightFigure | None:
     """Tonight's figure if it counts."""
     last = _figure_of(series, night)
     return last if last is not None and last.counts else None
 
 
-def _figure_of(series: FigureSeries, night: str) -> NightFigure | None:
+def _figure_of(series: NightSeries, night: str) -> NightFigure | None:
     return next((each for each in reversed(series.nights) if each.night == night), None)
 
 
-def _segment(series: FigureSeries, night: str, changes: Sequence[KnownChange]) -> _Segment:
+def _segment(series: NightSeries, night: str, changes: Sequence[KnownChange]) -> _Segment:
     """The latest nights up to ``night`` with one key and, as far as is known, one level."""
     counted = [each for each in series.nights if each.counts and each.night <= night]
     levels = {c.first_night: c.state for c in changes if c.series == series.name}
@@ -145,7 +145,7 @@ def _key_suspects(good: NightFigure, bad: NightFigure) -> tuple[Suspect, ...]:
 
 
 def _finding(
-    series: FigureSeries, night: str, segment: _Segment, split: Split | None, proven: bool
+    series: NightSeries, night: str, segment: _Segment, split: Split | None, proven: bool
 ) -> FigureFinding:
     blank = FigureFinding(
         series=series.name,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orchestrator.core.detection.night_series import (
     Acknowledgement,
     FigureFinding,
-    FigureSeries,
+    NightSeries,
     FigureState,
     NightFigure,
     Suspect,
@@ -39,15 +39,15 @@ def steady(seed: int, count: int, level: float = 100.0) -> list[float]:
 
 def series_of(
     values: list[float], *, name: str = "tokens_per_s", direction: Direction = Direction.HIGHER
-) -> FigureSeries:
+) -> NightSeries:
     nights = tuple(
         NightFigure(night=night(n), value=value, key={"gpu": "H100"}, code=f"c{n}")
         for n, value in enumerate(values)
     )
-    return FigureSeries(name=name, unit="tok/s", direction=direction, nights=nights)
+    return NightSeries(name=name, unit="tok/s", direction=direction, nights=nights)
 
 
-def judge_last(series: FigureSeries, **options: object) -> FigureFinding:
+def judge_last(series: NightSeries, **options: object) -> FigureFinding:
     (finding,) = judge_night([series], series.nights[-1].night, **options)  # type: ignore[arg-type]
     return finding
 
@@ -246,7 +246,7 @@ def test_holm_lies_between_bonferroni_and_each_alone(
 def test_every_series_has_a_verdict(values: list[float | None]) -> None:
     """Whatever was reported: NaN, infinities, nothing."""
     nights = tuple(NightFigure(night=night(n), value=value) for n, value in enumerate(values))
-    finding = judge_last(FigureSeries(name="x", nights=nights))
+    finding = judge_last(NightSeries(name="x", nights=nights))
 
     assert finding.series == "x"
     assert finding.state in FigureState
