@@ -42,6 +42,8 @@ VERBS = (
     Verb("baseline", "baseline", _RUNS, "Keep runs that others are compared with."),
     Verb("clean", "runs", _RUNS, "Remove what runs left on nodes and here."),
     Verb("nightly", "nightly", _NIGHTS, "Run a workload every night."),
+    Verb("notify", "notify", _NIGHTS, "Notify people of runs and nights."),
+    Verb("status", "status", _NIGHTS, "Show what runs, which nights are missing, and trends."),
     Verb("drill", "drill", _SETUP, "Break things, measure what follows."),
     Verb("cluster", "cluster", _SETUP, "List and check inventories."),
     Verb("workload", "workload", _SETUP, "List and show workloads."),

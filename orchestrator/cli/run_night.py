@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -47,17 +47,22 @@ def _do_nothing() -> None:
     return None
 
 
+def _measure_once(_night: str, _last: bool) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightShift:
-    """A schedule at work. ``after_run``: called with the night when a run of it is over; it returns
-    whether to measure once more. ``meanwhile``: called now and then while a run goes on.
+    """A schedule at work. ``after_run``: called with the night when a run of it is over, and
+    whether that was its last; it returns whether to measure once more. ``meanwhile``: called now
+    and then while a run is under way.
     """
 
     layout: Layout
     folder: NightlyFolder
     schedule: Schedule
     say: Say
-    after_run: Callable[[str], bool] = field(default=lambda _: False)
+    after_run: Callable[[str, bool], bool] = _measure_once
     meanwhile: Callable[[], None] = _do_nothing
 
     def tick(self) -> int:
@@ -79,10 +84,10 @@ class NightShift:
         The caller works on the schedule alone.
         """
         code = self._run_once(night, reason)
-        if self.after_run(night):
+        if self.after_run(night, False):
             self.say(f"{self.schedule.name}: a figure is suspicious; measuring once more")
             self._run_once(night, "measured again: a figure was suspicious")
-            self.after_run(night)
+            self.after_run(night, True)
         return code
 
     def today(self) -> str:

@@ -31,9 +31,9 @@ if str(ROOT) not in sys.path:
 HISTORIES = ROOT / "tests" / "golden" / "detection" / "histories.json"
 
 from orchestrator.core.detection.night_series import (  # noqa: E402 - from this checkout
-    NightSeries,
     KnownChange,
     NightFigure,
+    NightSeries,
 )
 from orchestrator.core.detection.night_verdict import judge_night, known_changes  # noqa: E402
 from orchestrator.core.detection.split_scan import find_split  # noqa: E402

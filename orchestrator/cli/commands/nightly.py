@@ -204,6 +204,8 @@ def tick(name: str) -> int:
 @name_argument
 def watch(name: str) -> int:
     """Look for nights of NAME that are missing, late or half-done; cron and systemd call this."""
+    from orchestrator.adapters.nightly.night_notices import night_notice
+    from orchestrator.adapters.notify.outbox import try_notice
     from orchestrator.cli.run_night import watch_nights
 
     layout = _layout()
@@ -211,6 +213,7 @@ def watch(name: str) -> int:
 
     def alarm(night: Night) -> None:
         click.echo(f"{name}: night {night.night} is {_alarm_text(night)}", err=True)
+        try_notice(layout, night_notice(name, night), _say)
 
     return 1 if watch_nights(folder, schedule, alarm) else 0
 
@@ -257,8 +260,36 @@ def _shift(name: str) -> NightShift:
         layout=layout,
         folder=folder,
         schedule=schedule,
-        say=lambda text: click.echo(text, err=True),
+        say=_say,
+        after_run=lambda night, last: _judge_figures(layout, folder, night, last),
     )
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _judge_figures(layout: Layout, folder: NightlyFolder, night: str, last: bool) -> bool:
+    """What the night's figures say; whether to measure again. It never fails the night."""
+    from orchestrator.adapters.nightly.night_figures import judge_figures, measures_again
+    from orchestrator.adapters.nightly.night_notices import finding_text, findings_notice
+    from orchestrator.adapters.notify.outbox import try_notice
+    from orchestrator.core.base.errors import OrchestrateError
+
+    try:
+        findings = judge_figures(layout, folder, night, last=last)
+    except (OSError, OrchestrateError) as error:
+        _say(f"warning: the figures of {night} were not judged: {error}")
+        return False
+    if not last and measures_again(findings):
+        return True
+    for finding in findings:
+        if finding.alarms:
+            _say(finding_text(finding))
+    notice = findings_notice(folder.name, night, findings)
+    if notice is not None:
+        try_notice(layout, notice, _say)
+    return False
 
 
 def _read_options(layout: Layout, name: str, given: dict[str, Any]) -> Schedule:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 from orchestrator.core.detection.maximum_null import MIN_NIGHTS
 from orchestrator.core.detection.night_series import (
     Acknowledgement,
     FigureFinding,
-    NightSeries,
     FigureState,
     KnownChange,
     NightFigure,
+    NightSeries,
     Suspect,
 )
 from orchestrator.core.detection.split_scan import Split, find_split, median_of, robust_sigma
+from orchestrator.core.history.statistics import holm_adjust
 from orchestrator.core.model.workload import Direction
 
 NIGHT_BUDGET = 1 / 30  # of quiet nights may raise an alarm, over all their series together
@@ -87,10 +87,8 @@ def _latest_change(series: str, changes: Sequence[KnownChange], night: str) -> K
 
 def holm_rejections(p_values: Mapping[str, float], budget: float) -> frozenset[str]:
     """The names whose p-values are small enough for all of them together (Holm 1979)."""
-    ordered = sorted(p_values.items(), key=lambda pair: pair[1])
-    count = len(ordered)
-    passed = takewhile(lambda entry: entry[1][1] <= budget / (count - entry[0]), enumerate(ordered))
-    return frozenset(name for _, (name, _) in passed)
+    adjusted = zip(p_values, holm_adjust(list(p_values.values())), strict=True)
+    return frozenset(name for name, p_value in adjusted if p_value <= budget)
 
 
 def known_changes(findings: Iterable[FigureFinding]) -> tuple[KnownChange, ...]:

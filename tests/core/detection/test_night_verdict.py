@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from orchestrator.core.detection.night_series import (
     Acknowledgement,
     FigureFinding,
-    NightSeries,
     FigureState,
     NightFigure,
+    NightSeries,
     Suspect,
 )
 from orchestrator.core.detection.night_verdict import (
