@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Webhook:
-    """``answers``: status codes in turn, the last for ever. ``stalled``: none before ``release``."""
+    """``answers``: status codes in turn, then the last. ``stalled``: none before ``release``."""
 
     def __init__(self, answers: list[int], location: str = "", stalled: bool = False) -> None:
         self.answers, self.location = answers, location

@@ -32,6 +32,7 @@ from orchestrator.core.detection.maximum_null import (
 CORRELATED_FROM_SE = 1.3
 CAUTION_SE = 0.5
 MAX_CORRELATION = 0.95
+WORTH_LOCATING = 0.05  # below this p it matters where the split is
 # A new night that lies this many deviations beyond every other new one is a spike: an event, and no
 # evidence of a new level. The deviation is that of normal noise with the same 5 % and 95 % points,
 # so that the second mode of bimodal noise counts as noise and rare spikes do not.
@@ -69,13 +70,31 @@ def find_split(values: Sequence[float]) -> Split | None:
         return None
     innovations = _whitened(recent)
     new, statistic = _best_split(innovations, normal_scores(innovations))
+    chance = p_value(abs(statistic), len(innovations))
+    if chance <= WORTH_LOCATING:
+        new = _locate(recent)
     return Split(
         new_nights=new,
         before=median_of(recent[:-new]),
         since=median_of(recent[-new:]),
         statistic=statistic,
-        p_value=p_value(abs(statistic), len(innovations)),
+        p_value=chance,
     )
+
+
+def _locate(values: Sequence[float]) -> int:
+    """How many nights are new: the split that leaves the least absolute deviation from the two
+    medians. Ranks decide whether there is a change; how far values lie apart, where.
+    """
+    return min(
+        range(FEWEST_NEW, most_new(len(values)) + 1),
+        key=lambda new: _deviation(values[:-new]) + _deviation(values[-new:]),
+    )
+
+
+def _deviation(values: Sequence[float]) -> float:
+    middle = median_of(values)
+    return math.fsum(abs(value - middle) for value in values)
 
 
 def _best_split(values: Sequence[float], scores: list[float]) -> tuple[int, float]:
