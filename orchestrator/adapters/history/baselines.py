@@ -11,7 +11,7 @@ from orchestrator.adapters.history.stored_run import record_from_mapping, record
 from orchestrator.core.base.errors import InternalError
 from orchestrator.core.history.run_record import RunRecord
 
-FORMAT = "orchestrate baseline 1"
+FORMAT = "orchestrate-baseline-1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

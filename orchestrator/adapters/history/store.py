@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from orchestrator.adapters.history.database import HistoryDatabase, Session
@@ -54,6 +55,10 @@ class HistoryStore:
         """Add the run, or replace what is known of it. Durable on return."""
         with self._database.writing() as session:
             insert_entry(session, entry)
+
+    def bulk_writing(self) -> AbstractContextManager[Session]:
+        """One transaction for many runs, for ``insert_entry``."""
+        return self._database.writing()
 
     def remove_runs(self, run_ids: Sequence[str]) -> None:
         """Forget these runs; what does not exist is not missed."""
@@ -269,8 +274,8 @@ def _condition(query: RunQuery) -> tuple[str, dict[str, Any]]:
         "since": "run.finished >= :since",
         "before": "run.finished < :before",
         "key_digest": "comparison_key.digest = :key_digest",
-        "metric": "EXISTS (SELECT 1 FROM figure JOIN metric ON metric.number = metric_number"
-        " WHERE run_number = run.number AND metric.name = :metric)",
+        "metric": "EXISTS (SELECT 1 FROM figure WHERE run_number = run.number"
+        " AND metric_number IN (SELECT number FROM metric WHERE name = :metric))",
     }
     values = {name: getattr(query, name) for name in parts if getattr(query, name) is not None}
     conditions = [parts[name] for name in values]
@@ -302,13 +307,14 @@ def _series_rows(
 ) -> list[tuple[Any, ...]]:
     """(run_id, finished, value, status, code, commit, unit, direction), oldest first."""
     rows = session.fetch_rows(
-        "SELECT run.run_id, run.finished, found.value, run.status, run.code, run.commit_id,"
-        " found.unit, found.direction FROM (SELECT run.* FROM run JOIN comparison_key"
+        "SELECT run.run_id, run.finished, figure.value, run.status, run.code, run.commit_id,"
+        " metric.unit, metric.direction FROM (SELECT run.* FROM run JOIN comparison_key"
         " ON comparison_key.number = run.key_number WHERE comparison_key.digest = :digest"
         " ORDER BY run.finished DESC, run.number DESC LIMIT :limit) AS run"
-        " LEFT JOIN (SELECT run_number, value, unit, direction FROM figure JOIN metric"
-        " ON metric.number = metric_number WHERE metric.name = :metric) AS found"
-        " ON found.run_number = run.number ORDER BY run.finished DESC, run.number DESC",
+        " LEFT JOIN figure ON figure.run_number = run.number AND figure.metric_number IN"
+        " (SELECT number FROM metric WHERE name = :metric)"
+        " LEFT JOIN metric ON metric.number = figure.metric_number"
+        " ORDER BY run.finished DESC, run.number DESC",
         {"digest": key.digest, "metric": metric, "limit": limit},
     )
     return rows[::-1]

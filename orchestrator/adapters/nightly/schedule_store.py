@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -190,7 +191,7 @@ def read_acknowledged(folder: NightlyFolder) -> tuple[Acknowledgement, ...]:
     return parse_acknowledgements(text, str(folder.acknowledged))
 
 
-def _append_line(path: Path, data: dict[str, object]) -> None:
+def _append_line(path: Path, data: dict[str, Any]) -> None:
     line = json.dumps(data, ensure_ascii=True, allow_nan=False).encode() + b"\n"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
@@ -204,7 +205,7 @@ def _append_line(path: Path, data: dict[str, object]) -> None:
         os.close(fd)
 
 
-def _read_lines(path: Path) -> Iterator[dict[str, object]]:
+def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

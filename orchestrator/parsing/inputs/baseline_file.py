@@ -59,7 +59,7 @@ class RunEntry(Strict):
 class BaselineFile(Strict):
     """The whole file."""
 
-    format: Literal["orchestrate baseline 1"]
+    format: Literal["orchestrate-baseline-1"]
     name: str = Field(pattern=f"^{NAME_PATTERN}$")
     set_at: float
     runs: list[RunEntry] = Field(min_length=1, max_length=MAX_RUNS)

@@ -95,7 +95,7 @@ def status_html(page: StatusPage, refresh_s: float | None = None) -> str:
     again = f'<meta http-equiv="refresh" content="{refresh_s:.0f}">' if refresh_s else ""
     parts = [
         f'<!doctype html><html lang="en"><meta charset="utf-8">{again}',
-        f"<title>orchestrate status</title><style>{STYLE}</style>",
+        f"<title>Status of runs</title><style>{STYLE}</style>",
         f"<h1>{html.escape(_headline(page))}</h1><p>{_moment(page.now, 'UTC')} UTC</p>",
     ]
     alarms = "".join(f"<li>{html.escape(alarm)}" for alarm in (*page.alarms, *page.troubles))
