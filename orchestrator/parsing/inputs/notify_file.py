@@ -14,7 +14,7 @@ targets:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -26,7 +26,7 @@ from orchestrator.parsing.inputs.yaml_source import (
     refuse,
 )
 
-ALL = ("finished", "failed", "degraded", "regression", "missing")
+OccasionName = Literal["finished", "failed", "degraded", "regression", "missing"]
 MAX_TARGETS = 20
 
 
@@ -56,9 +56,7 @@ class NotifyTarget(Strict):
     webhook: NotifySecret | None = None
     smtp: SmtpTarget | None = None
     apprise: NotifySecret | None = None
-    on: list[Literal["finished", "failed", "degraded", "regression", "missing"]] = Field(
-        default_factory=lambda: list(ALL)
-    )
+    on: list[OccasionName] = Field(default_factory=lambda: list(get_args(OccasionName)))
 
     @property
     def secrets(self) -> list[NotifySecret]:

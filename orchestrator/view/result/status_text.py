@@ -143,7 +143,7 @@ def _nights(schedule: ScheduleStatus) -> Sequence[tuple[str, ...]]:
     following = _moment(schedule.next_due, schedule.zone)
     if not schedule.nights:
         return [(schedule.name, schedule.what, "", "none was due yet", "", "", following)]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for night in reversed(schedule.nights):
         state = f"{night.state.value}, late" if night.is_late else night.state.value
         took = ""
