@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from orchestrator.adapters.notify.run_notices import FallbackNotices
 from orchestrator.adapters.report.finished_run import FinishedRun
 from orchestrator.adapters.report.publish import publish_run
 from orchestrator.adapters.store.atomic_files import write_json
@@ -115,7 +116,7 @@ def _coordinate_claimed(
             return show_left(options, view, abandoned_result(request))
 
         context.interrupts.on_overdue = lambda: _end_at_once(view, outlets, leave)
-        result = _run_engine(context, view, drive)
+        result = _run_engine(layout, context, view, drive)
         if result is None:
             return leave()
         try:
@@ -155,9 +156,9 @@ def _no_folder(folder: RunFolder, error: OSError) -> UsageError:
     )
 
 
-def _run_engine(context: RunContext, view: Observer, drive: Drive) -> Result | None:
+def _run_engine(layout: Layout, context: RunContext, view: Observer, drive: Drive) -> Result | None:
     """The verdict; None when the user left before there was one."""
-    observers = [*context.observers, view]
+    observers = [*context.observers, FallbackNotices(layout, view.on_note), view]
     result: Result | None = None
     try:
         result = asyncio.run(drive(replace(context, observers=observers)))

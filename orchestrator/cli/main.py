@@ -45,7 +45,8 @@ class Verb:
     attribute: str = ""
 
 
-_JOBS, _MACHINES, _RUNS, _SETUP = "Jobs", "Machines", "Runs", "Configuration"
+_JOBS, _MACHINES, _RUNS, _NIGHTS = "Jobs", "Machines", "Runs", "Nights"
+_SETUP = "Configuration"
 VERBS = (
     Verb("run", "run", _JOBS, "Run a workload, or your own script."),
     Verb("plan", "plan", _JOBS, "Show exactly what a run would do."),
@@ -65,6 +66,9 @@ VERBS = (
     Verb("compare", "compare", _RUNS, "Compare two runs, figure by figure."),
     Verb("baseline", "baseline", _RUNS, "Keep runs that others are compared with."),
     Verb("clean", "clean", _RUNS, "Remove what runs left on nodes and here."),
+    Verb("nightly", "nightly", _NIGHTS, "Run a workload every night."),
+    Verb("notify", "notify", _NIGHTS, "Notify people of runs and nights."),
+    Verb("status", "status", _NIGHTS, "Show what runs, which nights are missing, and trends."),
     Verb("drill", "drill", _SETUP, "Break things, measure what follows."),
     Verb("cluster", "cluster", _SETUP, "List and check inventories."),
     Verb("workload", "workload", _SETUP, "List and show workloads."),

@@ -16,6 +16,7 @@ from types import FrameType
 from virtual_hosts_lib.processes import VirtualHostsError
 
 from .bed import Bed, make_bed
+from .detection import detection_markdown, measure_detection, shortfalls
 from .diagnose import as_json as diagnose_json
 from .diagnose import diagnose_markdown, verdicts
 from .diagnose import met as diagnose_met
@@ -27,6 +28,7 @@ from .history import history_markdown, history_rows
 from .imports import import_profile, imports
 from .launch import deepspeed_environment, launch
 from .machine import describe
+from .null_table import print_null_table
 from .partition import HOSTS, Partition, figures, partition_markdown
 from .probe import probe
 from .profile import profile
@@ -126,6 +128,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="Contacts nobody, and needs neither root nor GPUs.",
     )
     diagnose.add_argument("--json", type=Path, metavar="FILE", help="every case, for machines")
+    detection = commands.add_parser(
+        "detection",
+        help="change points over nights: false alarms and power, against Otava and the naive rule",
+        epilog="Makes all series from seeds; needs a package index for Otava, or --otava.",
+    )
+    detection.add_argument("--json", type=Path, metavar="FILE", help="every rate, for machines")
+    detection.add_argument(
+        "--otava", type=Path, metavar="PYTHON", help="of an environment that has apache-otava 0.8.0"
+    )
+    detection.add_argument(
+        "--null", action="store_true", help="print the table of the null distribution instead"
+    )
     past = commands.add_parser(
         "history",
         help="a history of many runs: how long commands take, beside MLflow's local store",
@@ -269,6 +283,19 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     return MET if diagnose_met(cases) else MISSED
 
 
+def _detection(arguments: argparse.Namespace) -> int:
+    if arguments.null:
+        print_null_table()
+        return MET
+    facts = describe(sys.executable, None)
+    results = measure_detection(say, arguments.otava)
+    if arguments.json:
+        measured = {"schema_version": 1, "machine": facts, "noises": [asdict(r) for r in results]}
+        arguments.json.write_text(json.dumps(measured, indent=1, default=str) + "\n")
+    print(detection_markdown(facts, results), end="", flush=True)
+    return MISSED if shortfalls(results) else MET
+
+
 def _history(arguments: argparse.Namespace) -> int:
     facts = describe(arguments.python, None)
     rows = list(
@@ -331,6 +358,7 @@ COMMANDS = {
     "partition": _partition,
     "finetune": _finetune,
     "diagnose": _diagnose,
+    "detection": _detection,
     "history": _history,
     "promises": _promises,
     "sigterm": _sigterm,

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.history.run_entry import describe_run
+from orchestrator.adapters.notify.run_notices import post_end
 from orchestrator.adapters.report.finished_run import Exporter, FinishedRun
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.report.markdown import render_markdown
+from orchestrator.adapters.report.prometheus_textfile import write_textfile
 from orchestrator.adapters.store.atomic_files import write_atomic
 from orchestrator.adapters.store.liveness import read_identity
 from orchestrator.adapters.store.run_list import write_result
@@ -43,6 +45,8 @@ EXPORTERS: Sequence[Exporter] = (
     Exporter("Markdown report", write_markdown),
     Exporter("HTML report", write_html),
     Exporter("history", record_history),
+    Exporter("textfile for Prometheus", write_textfile),
+    Exporter("notice", post_end),
 )
 
 

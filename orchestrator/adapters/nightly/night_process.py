@@ -1,0 +1,86 @@
+"""One run of a night as a process of its own: bounded in time, its output in a file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.adapters.store.atomic_files import make_private_dir
+
+GRACE_S = 180.0  # for a run to end and clean up after it is asked to
+POLL_S = 0.2
+MAX_OUTPUT_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class NightOutcome:
+    """How the process ended. ``ended_by``: what we ended it for, or empty."""
+
+    exit_code: int
+    ended_by: str = ""
+
+
+def run_process(
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: str,
+    output: Path,
+    limit_s: float,
+    meanwhile: Callable[[], None],
+) -> NightOutcome:
+    """Run ``orchestrate`` with ``arguments`` to its end, and call ``meanwhile`` now and then.
+
+    SIGTERM and SIGINT are passed on; after ``limit_s`` seconds the run is asked to end, and killed
+    when it has not within ``GRACE_S``. Raises ``OSError``.
+    """
+    make_private_dir(output.parent)
+    asked: list[int] = []
+    before = {
+        number: signal.signal(number, lambda got, _: asked.append(got))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "orchestrator", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=fd,
+            stderr=fd,
+            env=dict(environment),
+            cwd=folder,
+            start_new_session=True,
+        )
+        return _wait(process, asked, limit_s, meanwhile)
+    finally:
+        os.close(fd)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(
+    process: subprocess.Popen[bytes],
+    asked: Sequence[int],
+    limit_s: float,
+    meanwhile: Callable[[], None],
+) -> NightOutcome:
+    deadline, ended_by = time.monotonic() + limit_s, ""
+    while True:
+        try:
+            return NightOutcome(process.wait(POLL_S), ended_by)
+        except subprocess.TimeoutExpired:
+            pass
+        meanwhile()
+        overdue = time.monotonic() > deadline
+        if ended_by and overdue:
+            process.kill()
+        elif not ended_by and (asked or overdue):
+            ended_by = "asked to stop" if asked else f"over its limit of {limit_s:g} s"
+            deadline = time.monotonic() + GRACE_S
+            process.terminate()

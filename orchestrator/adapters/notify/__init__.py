@@ -1,0 +1,1 @@
+"""Telling people: webhooks, mail, and the services that apprise knows."""

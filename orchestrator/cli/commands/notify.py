@@ -1,0 +1,66 @@
+"""``orchestrate notify``: try the targets of notify.yaml, and send what waits."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.store.layout import Layout
+
+
+@click.group()
+def notify() -> None:
+    """Notify people of runs and nights; notify.yaml in the home folder names the targets."""
+
+
+@notify.command("list")
+def list_() -> None:
+    """List the targets, without their secrets."""
+    from orchestrator.adapters.notify.outbox import read_targets
+    from orchestrator.cli.output import print_table
+
+    rows = [(target.name, _kind(target), " ".join(target.on)) for target in read_targets(_layout())]
+    print_table(("target", "kind", "notified of"), rows)
+
+
+@notify.command()
+def test() -> int:
+    """Send one notice to every target now; exits 1 if one did not take it."""
+    from orchestrator.adapters.notify.deliver import NotDelivered, deliver
+    from orchestrator.adapters.notify.notice import Notice, Occasion
+    from orchestrator.adapters.notify.outbox import read_targets
+
+    notice = Notice(
+        occasion=Occasion.FINISHED, subject="orchestrate: a test", text="Notices arrive here."
+    )
+    code = 0
+    for target in read_targets(_layout()):
+        try:
+            deliver(notice, target, os.environ)
+            click.echo(f"{target.name}: delivered")
+        except NotDelivered as error:
+            code = 1
+            click.echo(f"{target.name}: not delivered: {error}")
+    return code
+
+
+@notify.command()
+def send() -> int:
+    """Send the notices that wait; runs and nights start this by themselves."""
+    from orchestrator.adapters.notify.outbox import send_waiting
+
+    return 1 if send_waiting(_layout(), os.environ, lambda text: click.echo(text, err=True)) else 0
+
+
+def _layout() -> Layout:
+    from orchestrator.adapters.store.layout import Layout
+
+    return Layout.from_environment(os.environ)
+
+
+def _kind(target: object) -> str:
+    kinds = ("webhook", "smtp", "apprise")
+    return next(kind for kind in kinds if getattr(target, kind) is not None)

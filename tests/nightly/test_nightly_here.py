@@ -1,0 +1,331 @@
+"""``orchestrate nightly`` with real runs, the real crontab, and cron itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from orchestrator.adapters.nightly.schedule_store import (
+    find_schedule,
+    read_records,
+    save_schedule,
+    working_on,
+)
+from orchestrator.adapters.store.layout import Layout
+from tests.architecture.source import ROOT
+from tests.nightly.crontabs import PrivateCron, needs_cron
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
+
+SEOUL = ZoneInfo("Asia/Seoul")
+OWN = "# mine\nMAILTO=\"\"\n5 4 * * sun echo 'a%b'\n\n"
+
+
+class Desk:
+    """A home, an inventory of this machine, and the command line."""
+
+    def __init__(self, root: Path, cron: PrivateCron | None) -> None:
+        self.root, self.cron = root, cron
+        self.layout = Layout(root / "home")
+        self.cluster = root / "here.yaml"
+        interpreter, workdir = json.dumps(sys.executable), json.dumps(str(root / "node"))
+        self.cluster.write_text(
+            "name: here\n"
+            f"defaults: {{transport: local, gpus: 0, python: {interpreter}, workdir: {workdir}}}\n"
+            "nodes: [n1]\n"
+        )
+        modules = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        own = f"{cron.program.parent}{os.pathsep}" if cron else ""
+        self.env = {
+            **os.environ,
+            "ORCHESTRATE_HOME": str(root / "home"),
+            "PYTHONPATH": modules,
+            "PATH": own + os.environ["PATH"],
+            "XDG_CONFIG_HOME": str(root / "config"),
+        }
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-P", "-m", "orchestrator", "nightly", *words]
+        return subprocess.Popen(
+            argv, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def run(self, *words: str, code: int = 0) -> str:
+        process = self.start(*words)
+        output, _ = process.communicate(timeout=scaled(90))
+        assert process.returncode == code, output
+        return output
+
+    def add(self, *options: str, at: str = "19:00", lines: int = 2) -> None:
+        what = ["--cluster", str(self.cluster), "--workload", "sleep", "--set", f"lines={lines}"]
+        zone = ["--at", at, "--tz", "Asia/Seoul"]
+        self.run("add", "jw3", *what, *zone, *options)
+
+    def made_since(self, ago: timedelta) -> None:
+        """Let the schedule be older than it is."""
+        folder, schedule = find_schedule(self.layout, "jw3")
+        save_schedule(folder, replace(schedule, since=time.time() - ago.total_seconds()))
+
+    def nights(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.run("log", "jw3", "--json").splitlines()]
+
+    def kinds(self) -> list[str]:
+        folder, _ = find_schedule(self.layout, "jw3")
+        return [record.kind.value for record in read_records(folder)]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path, None)
+
+
+@pytest.fixture
+def cron_desk(tmp_path: Path) -> Desk:
+    needs_cron()
+    (tmp_path / "cron").mkdir()
+    return Desk(tmp_path, PrivateCron(tmp_path / "cron"))
+
+
+def minutes_ago(minutes: int) -> str:
+    return f"{datetime.now(SEOUL) - timedelta(minutes=minutes):%H:%M}"
+
+
+def test_the_night_that_is_due_runs_once(desk: Desk) -> None:
+    desk.add(at=minutes_ago(2))
+    desk.made_since(timedelta(hours=1))
+
+    desk.run("tick", "jw3")
+    desk.run("tick", "jw3")
+
+    (night,) = desk.nights()
+    assert night["state"] == "done"
+    assert night["alarms"] is False
+    assert desk.kinds() == ["started", "finished"]
+
+
+def test_before_its_time_nothing_runs(desk: Desk) -> None:
+    desk.add(at=minutes_ago(-30))
+
+    desk.run("tick", "jw3")
+
+    assert desk.kinds() == []
+
+
+def test_a_night_that_never_began_is_missing(desk: Desk) -> None:
+    """Nothing was started, no cron, no host: the watcher and the log say so all the same."""
+    desk.add("--catch-up", "0", at=minutes_ago(90))
+    desk.made_since(timedelta(hours=3))
+
+    said = desk.run("watch", "jw3", code=1)
+    again = desk.run("watch", "jw3")
+
+    assert "is missing: nothing had begun an hour after its time" in said
+    assert again == ""
+    (night,) = desk.nights()
+    assert (night["state"], night["alarms"]) == ("missing", True)
+
+
+@pytest.mark.parametrize("rule, kind", [("skip", "skipped"), ("queue", "queued")])
+def test_of_two_overlapping_nights_one_waits_or_is_skipped(
+    desk: Desk, rule: str, kind: str
+) -> None:
+    desk.add("--overlap", rule, at=minutes_ago(2))
+    desk.made_since(timedelta(hours=1))
+    folder, _ = find_schedule(desk.layout, "jw3")
+
+    with working_on(folder) as alone:
+        assert alone
+        desk.run("tick", "jw3")
+        desk.run("tick", "jw3")
+        assert desk.kinds() == [kind]
+    desk.run("tick", "jw3")
+
+    assert desk.kinds() == ([kind, "started", "finished"] if rule == "queue" else [kind])
+
+
+def test_two_at_once_begin_one_run(desk: Desk) -> None:
+    desk.add("--overlap", "queue", at=minutes_ago(2))
+    desk.made_since(timedelta(hours=1))
+
+    both = [desk.start("tick", "jw3") for _ in range(2)]
+    for process in both:
+        process.communicate(timeout=scaled(90))
+
+    assert desk.kinds().count("started") == 1
+
+
+def test_a_night_over_its_limit_is_stopped(desk: Desk) -> None:
+    desk.add(at=minutes_ago(2), lines=10_000)
+    folder, schedule = find_schedule(desk.layout, "jw3")
+    since = time.time() - 3600
+    save_schedule(folder, replace(schedule, since=since, limit_s=60))
+    text = folder.schedule.read_text().replace("limit_s: 60", "limit_s: 60.0")
+    folder.schedule.write_text(text)
+    # A limit that people can give is a minute at least; the night's process is bound the same way.
+    process = desk.start("tick", "jw3")
+    deadline = time.monotonic() + scaled(60)
+    while "started" not in desk.kinds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=scaled(90))
+
+    (night,) = desk.nights()
+    assert night["state"] == "failed"
+    assert "asked to stop" in str(night["reason"])
+
+
+def test_a_night_whose_process_died_is_half_done(desk: Desk) -> None:
+    desk.add(at=minutes_ago(2), lines=500)
+    desk.made_since(timedelta(hours=1))
+    process = desk.start("tick", "jw3")
+    deadline = time.monotonic() + scaled(60)
+    while "started" not in desk.kinds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.kill()
+    process.communicate(timeout=scaled(60))
+
+    (night,) = desk.nights()
+    assert night["state"] == "half-done"
+    said = desk.run("watch", "jw3", code=1)
+    assert "half-done" in said
+    run_id = str(night["run_ids"][0])  # type: ignore[index]
+    argv = [sys.executable, "-P", "-m", "orchestrator", "stop", run_id]
+    subprocess.run(argv, env=desk.env, capture_output=True, timeout=scaled(90), check=False)
+
+
+def test_an_empty_environment_is_enough(desk: Desk) -> None:
+    """cron and ``env -i`` bring neither PATH nor HOME."""
+    needs_cron()
+    desk.cron = None
+    (desk.root / "cron").mkdir()
+    own = PrivateCron(desk.root / "cron")
+    desk.env["PATH"] = f"{own.program.parent}{os.pathsep}{os.environ['PATH']}"
+    desk.add(at=minutes_ago(2))
+    desk.made_since(timedelta(hours=1))
+    desk.run("install", "jw3", "--cron")
+    folder, _ = find_schedule(desk.layout, "jw3")
+
+    argv = ["/usr/bin/env", "-i", "/bin/sh", str(folder.wake), "tick"]
+    done = subprocess.run(argv, timeout=scaled(90), check=False)
+
+    assert done.returncode == 0, folder.wake_log.read_text()
+    assert desk.nights()[0]["state"] == "done"
+
+
+@pytest.mark.parametrize("before", [None, OWN, ""])
+def test_remove_leaves_the_crontab_byte_for_byte(cron_desk: Desk, before: str | None) -> None:
+    cron = cron_desk.cron
+    assert cron is not None
+    if before is not None:
+        cron.write(before)
+    cron_desk.add()
+
+    cron_desk.run("install", "jw3", "--cron")
+    first = cron.text()
+    cron_desk.run("install", "jw3", "--cron")
+    second = cron.text()
+    cron_desk.run("remove", "jw3")
+
+    assert first == second
+    assert first is not None
+    assert first.startswith(before or "")
+    assert sum("wake" in line for line in first.splitlines()) == 2
+    assert "CRON_TZ" not in first
+    assert cron.text() == before
+
+
+def test_two_schedules_leave_nothing_either(cron_desk: Desk) -> None:
+    cron = cron_desk.cron
+    assert cron is not None
+    cron_desk.add()
+    what = ["--cluster", str(cron_desk.cluster), "--workload", "sleep"]
+    cron_desk.run("add", "jw", *what, "--at", "2:30", "--tz", "Europe/Berlin")
+    for name in ("jw3", "jw"):
+        cron_desk.run("install", name, "--cron")
+    listed = cron_desk.run("list")
+
+    cron_desk.run("remove", "jw3")
+    left = cron.text()
+    cron_desk.run("remove", "jw")
+
+    assert listed.count("cron") == 2
+    assert left is not None
+    assert "schedule jw:" in left
+    assert "jw3" not in left
+    assert cron.text() is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_cron_itself_starts_the_night(cron_desk: Desk) -> None:
+    """Debian's cron, a schedule in Seoul, a host in whatever zone: it runs at its minute."""
+    cron = cron_desk.cron
+    assert cron is not None
+    at = datetime.now(UTC) + timedelta(seconds=75)
+    cron_desk.add(at=f"{at.astimezone(SEOUL):%H:%M}")
+    cron_desk.run("install", "jw3", "--cron")
+    daemon = cron.start_daemon()
+    try:
+        deadline = time.monotonic() + 75 + 60 + scaled(60)
+        while cron_desk.kinds() != ["started", "finished"]:
+            assert time.monotonic() < deadline, cron.text()
+            time.sleep(0.5)
+    finally:
+        daemon.kill()  # with it goes its namespace, and all in it
+        daemon.wait(scaled(30))
+
+    (night,) = cron_desk.nights()
+    assert night["state"] == "done"
+    assert float(str(night["late_s"])) < 60
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--at", "25:00"], "not a time of day"),
+        (["--at", "*/5 * * * *"], "more than one run a night"),
+        (["--at", "0 19 30 2 *"], "not a schedule of cron"),
+        (["--tz", "Asia/Soul"], "did you mean Asia/Seoul"),
+        (["--suite", "all"], "there are no suites yet"),
+        (["--workload", "slep"], "did you mean"),
+        (["--set", "lins=2"], "lines"),
+        (["--cluster", "nowhere"], "nowhere"),
+        (["--env", "A B=1"], "not a variable"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_kept(
+    desk: Desk, options: list[str], words: str
+) -> None:
+    given = {"--cluster": str(desk.cluster), "--workload": "sleep", "--at": "19:00"}
+    given |= {"--tz": "Asia/Seoul", **dict([options])}
+    flat = [word for pair in given.items() for word in pair]
+
+    said = desk.run("add", "jw3", *flat, code=2)
+
+    assert words in said
+    assert not (desk.layout.home / "nightly" / "jw3" / "schedule.yaml").exists()
+
+
+def test_a_damaged_schedule_is_shown_with_its_place(desk: Desk) -> None:
+    desk.add()
+    folder, _ = find_schedule(desk.layout, "jw3")
+    text = folder.schedule.read_text()
+    folder.schedule.write_text(text.replace("Asia/Seoul", "Asia/Soul"))
+
+    said = desk.run("tick", "jw3", code=2)
+
+    assert "schedule.yaml:6:" in said
+    assert "Asia/Seoul" in said
