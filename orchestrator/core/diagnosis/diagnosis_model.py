@@ -71,7 +71,8 @@ class Sign:
     """What gives a failure away in one line: ``text``, and around it ``pattern`` if that is not
     enough; in the frames of the traceback above it ``frames``, and in the lines near it ``around``,
     where messages have several. ``confidence``: where the line proves more or less than
-    the rule's other signs.
+    the rule's other signs. ``fills``: blanks of the rule's sentence that are known wherever the
+    line is found.
 
     The patterns' named groups fill in the rule's sentence; ``rank``, ``local_rank`` and ``node``
     say whom the line is about, if not the one who wrote it; ``target`` is a node that a launcher
@@ -84,6 +85,7 @@ class Sign:
     frames: re.Pattern[str] | None = None
     around: re.Pattern[str] | None = None
     confidence: Confidence | None = None
+    fills: Mapping[str, str] = field(default_factory=dict)
 
 
 def sign(
@@ -93,6 +95,7 @@ def sign(
     frames: str = "",
     around: str = "",
     confidence: Confidence | None = None,
+    **fills: str,
 ) -> Sign:
     """``pattern`` is searched in lines that hold ``text``."""
     return Sign(
@@ -101,6 +104,7 @@ def sign(
         re.compile(frames) if frames else None,
         re.compile(around) if around else None,
         confidence,
+        fills,
     )
 
 

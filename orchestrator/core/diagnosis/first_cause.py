@@ -55,7 +55,7 @@ def judge(
     innocent = {LogRole.HARMLESS, LogRole.SLOW} if ends else {LogRole.HARMLESS}
     blamed = _without_explained([clue for clue in every if clue.role not in innocent])
     harmless = sorted({clue.rule.id for clue in every if clue.role is LogRole.HARMLESS})
-    if not blamed:
+    if all(_is_slight(clue) for clue in blamed):
         return Findings(diagnosis=None, telling=tuple(telling), harmless=tuple(harmless))
     role = min(clue.role for clue in blamed)
     rivals = [clue for clue in blamed if clue.role is role]
@@ -89,6 +89,12 @@ def _without_explained(clues: list[Clue]) -> list[Clue]:
         return clue.role is LogRole.VAGUE or clue.rule.aftermath
 
     return [clue for clue in clues if not (is_open(clue) and is_explained(clue))]
+
+
+def _is_slight(clue: Clue) -> bool:
+    """Whether it proves nothing where it stands alone: programs live with it."""
+    sure = clue.rule.confidence is not Confidence.POSSIBLE
+    return clue.role is LogRole.CONDITION and clue.rule.advice is Advice.GO_ON and not sure
 
 
 def _from_ends(ends: Sequence[End]) -> Iterator[Clue]:

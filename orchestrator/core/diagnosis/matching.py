@@ -29,6 +29,11 @@ MAX_DETAIL = 240  # characters of an exception's words
 _ANNOUNCES = re.compile(r"(?i:exception|error|failed|crash).{0,80}$")
 _FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
 _RANK = re.compile(r"[0-9]{1,9}")
+# What a model was asked or answered, which programs write out: it happened to somebody else.
+_SPEECH = re.compile(
+    r"\b(?i:prompt|question|answer|completion|instruction|user|assistant|human)['\"]?"
+    r" ?[:=] {0,2}\[?['\"\u201c]"
+)
 _EXCEPTION = BY_ID["PY-EXC-001"]
 _INTERRUPT = BY_ID["PY-INT-001"]
 
@@ -162,6 +167,12 @@ class _Line:
         return replace(own, node=first.node, rank=first.rank, mild=own.mild or first.mild)
 
     @cached_property
+    def said(self) -> str:
+        """What the program itself says in this line: without prefixes and quoted speech."""
+        speech = _SPEECH.search(self.head.text)
+        return self.head.text if speech is None else self.head.text[: speech.start()]
+
+    @cached_property
     def frames(self) -> str:
         """The frames of the traceback that ends here."""
         return "" if self.raised is None else self._within.content[self.raised.begin : self.start]
@@ -246,15 +257,15 @@ def _remarks(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Iterator[Rema
 
 def _captures(sign: Sign, line: _Line) -> dict[str, str] | None:
     """What the sign's groups caught; None if the line is another one."""
-    text = line.head.text
+    text = line.said
     if sign.text not in text or (sign.frames and not sign.frames.search(line.frames)):
         return None
-    told: dict[str, str] = {}
+    told = dict(sign.fills)
     if sign.pattern is not None:
         match = sign.pattern.search(text)
         if match is None:
             return None
-        told = _named(match)
+        told |= _named(match)
     if sign.around is not None:
         near = sign.around.search(line.around)
         if near is None:

@@ -23,6 +23,8 @@ MAX_PREFIX = 240
 SHOWN = 2000  # characters of a line that are looked at
 
 _ENDS = re.compile(r"[\r\n]")
+# Frames and program text are indented, or stand in a box as Rich draws them.
+_INSIDE = frozenset(" \t\u2502\u2570\u256d\u2503")
 _FRAME = re.compile(r"[ |+]{0,24}File [\"\u201c].{1,400}?[\"\u201d], line \d{1,7}")
 _RAISED = re.compile(
     r"(?P<name>[A-Za-z_][\w.]{0,120})(?:\([\w.]{1,80}\))?(?P<rest>: ?(?P<message>.{0,400})|$)"
@@ -43,6 +45,7 @@ _CARRIES = (
     "+-+--",
     "emote Traceback",
     "emote traceback",
+    "(most recent call last): (RANK ",
 )
 _OPEN = re.compile(r"(?:validation errors? for \w{1,60}|:)$")
 # Lines of launchers and rules between sections, which may follow an exception at once.
@@ -171,7 +174,7 @@ class _Reader:
         for line in self._lines(behind, label):
             if BEGIN in line.body:
                 return None
-            inside = line.body[:1] in {" ", "\t"} or _FRAME.match(line.body) is not None
+            inside = line.body[:1] in _INSIDE or _FRAME.match(line.body) is not None
             if not inside and (match := _exception(line.body)):
                 return self._raised(begin, line, match, frozenset(quoted), label)
             quoted |= {line.start} if inside else set()

@@ -133,6 +133,23 @@ RULES = (
         references=("pytorch: monitored_barrier",),
     ),
     Rule(
+        id="TORCH-COLL-005",
+        title="A communicator was aborted",
+        domain=Domain.PROGRAM,
+        cause="the communicator of {who} was aborted: by a watchdog, or because another rank failed",
+        remedy="look for what failed before that line, on any rank and in the kernel's log",
+        role=LogRole.VICTIM,
+        advice=Advice.RETRY,
+        confidence=Confidence.POSSIBLE,
+        weight=60,
+        signs=(
+            sign("NCCL communicator was aborted", r"aborted(?: on rank (?P<rank>\d{1,6}))?"),
+            sign("communicator has been aborted"),
+        ),
+        consequence="had their communicator aborted",
+        references=("torch: ProcessGroupNCCL",),
+    ),
+    Rule(
         id="LAUNCH-PEER-001",
         title="A process that it needed went away",
         domain=Domain.PROGRAM,

@@ -244,6 +244,26 @@ RULES = (
         references=("CUDA",),
     ),
     Rule(
+        id="CUDA-DEV-003",
+        title="The driver's library is not there",
+        domain=Domain.LAUNCH,
+        cause="{who} has no {library}, which belongs to the NVIDIA driver and not to CUDA: its "
+        "container was started without GPUs, or the node has no driver",
+        remedy="docker --gpus all, apptainer --nv, an image with the NVIDIA runtime; else nvidia-smi "
+        "on the node itself",
+        advice=Advice.EXCLUDE_NODE,
+        weight=83,
+        signs=(
+            sign(
+                "cannot open shared object file",
+                r"(?P<library>libcuda\.so(?:\.1)?): cannot open shared object file",
+            ),
+            sign("libcuda.so cannot found", r"(?P<library>libcuda\.so)"),
+        ),
+        defaults={"library": "libcuda.so.1"},
+        references=("NVIDIA driver", "Apptainer"),
+    ),
+    Rule(
         id="CUDA-ECC-001",
         title="Uncorrectable memory error of a GPU",
         domain=Domain.HARDWARE,
@@ -325,6 +345,28 @@ RULES = (
         ),
         defaults={"detail": "not initialised"},
         references=("cuBLAS", "cuDNN"),
+    ),
+    Rule(
+        id="CUDA-LIB-002",
+        title="Two versions of a CUDA library are mixed",
+        domain=Domain.LAUNCH,
+        cause="{who} loaded parts of two versions of a CUDA library ({detail})",
+        remedy="take system copies out of LD_LIBRARY_PATH: torch's wheels bring their own cuDNN and "
+        "cuBLAS; ldd on the library shows which one is found",
+        weight=76,
+        signs=(
+            sign(
+                "undefined symbol",
+                r"(?P<detail>lib(?:cudnn|cublas|cufft|cusparse|cusolver|nvrtc|nvJitLink)\w{0,20}"
+                r"\.so[.\d]{0,12}): undefined symbol",
+            ),
+            sign(
+                "incompatible with",
+                r"(?P<detail>cuDNN version .{1,60}incompatib.{1,80})",
+            ),
+        ),
+        defaults={"detail": "symbols do not match"},
+        references=("cuDNN", "ld.so"),
     ),
     Rule(
         id="CUDA-ERR-002",

@@ -9,8 +9,9 @@ RULES = (
         id="HOST-DISK-001",
         title="The disk is full",
         domain=Domain.HOST,
-        cause="{who} could not write {path}: no space is left",
-        remedy="df -h and df -i on the node; orchestrate clean removes old runs; fewer checkpoints",
+        cause="{who} could not write {path}: {reason}",
+        remedy="df -h and df -i on the node, quota -s or lfs quota for the account; orchestrate clean "
+        "removes old runs; fewer checkpoints",
         confidence=Confidence.CERTAIN,
         weight=75,
         signs=(
@@ -26,10 +27,14 @@ RULES = (
             sign("No space left on device", confidence=Confidence.LIKELY),
             sign("file write failed", r"PytorchStreamWriter failed writing file|file write failed"),
             sign("unexpected pos ", r"inline_container\.cc.{0,20}unexpected pos"),
-            sign("isk quota exceeded"),
+            sign(
+                "isk quota exceeded",
+                r"isk quota exceeded(?:: '(?P<path>[^']{1,200}))?",
+                reason="the disk quota of its account is used up",
+            ),
             sign("database or disk is full"),
         ),
-        defaults={"path": "a file"},
+        defaults={"path": "a file", "reason": "no space is left"},
         references=("Linux: ENOSPC, EDQUOT",),
     ),
     Rule(
@@ -158,6 +163,7 @@ RULES = (
             sign("not responding", r"(?P<detail>nfs: server \S{1,80} not responding)"),
             sign("LustreError", r"(?P<detail>LustreError): .{0,80}"),
             sign("No locks available", r"(?P<detail>No locks available)"),
+            sign("controller is down", r"(?P<detail>nvme\d{0,3}: controller is down)"),
             sign("EXT4-fs error", r"(?P<detail>EXT4-fs error .{1,80})"),
             sign("Shutting down filesystem", r"(?P<detail>XFS .{1,60}Shutting down filesystem)"),
             sign("Remote I/O error", r"(?P<detail>Remote I/O error)"),

@@ -16,12 +16,17 @@ RULES = (
         id="HOST-OOM-001",
         title="The host ran out of memory",
         domain=Domain.HOST,
-        cause="the kernel of {who} killed {program} because host memory ran out",
+        cause="{killer} {who} killed {program} because {memory} ran out",
         remedy="fewer data-loader workers, less pinned or cached data, or a node (or memory limit) "
         "with more memory",
         confidence=Confidence.CERTAIN,
         weight=88,
         signs=(
+            sign(
+                "Memory cgroup out of memory",
+                r"ut of memory: Kill(?:ed)? process (?P<pid>\d{1,9}) \((?P<program>[^)]{1,40})\)",
+                memory="the memory of its container or job (cgroup)",
+            ),
             sign(
                 "Killed process",
                 r"ut of memory: Killed process (?P<pid>\d{1,9}) \((?P<program>[^)]{1,40})\)",
@@ -49,13 +54,20 @@ RULES = (
             sign("PBS: job killed: mem"),
             sign("killed by the OOM killer"),
             sign("oom-kill", r"Failed with result 'oom-kill'"),
-            sign("node running low on memory"),
+            sign("node running low on memory", killer="Ray on", program="a worker"),
             sign(
-                "killed due to memory pressure (OOM)", r"[1-9]\d{0,6} Workers .{0,20}killed due to"
+                "killed due to memory pressure (OOM)",
+                r"[1-9]\d{0,6} Workers .{0,20}killed due to",
+                killer="Ray on",
+                program="a worker",
             ),
-            sign("RayOutOfMemoryError"),
+            sign("RayOutOfMemoryError", killer="Ray on", program="a worker"),
         ),
-        defaults={"program": "a process"},
+        defaults={
+            "program": "a process",
+            "killer": "the kernel of",
+            "memory": "host memory",
+        },
         references=("Linux: OOM killer",),
     ),
     Rule(

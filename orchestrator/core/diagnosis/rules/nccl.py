@@ -172,7 +172,6 @@ RULES = (
         confidence=Confidence.CERTAIN,
         weight=85,
         signs=(
-            sign("Mismatched NCCL version", r"Mismatched NCCL version(?P<detail>.{0,120})"),
             sign("undefined symbol: nccl", r"(?P<detail>undefined symbol: nccl\w{1,60})"),
             sign("libnccl", r"libnccl\.so[.\d]{0,12}.{0,80}(?P<detail>version `?NCCL.{1,60})"),
         ),
@@ -187,7 +186,14 @@ RULES = (
         remedy="the same environment on every node (python: {{workload: true}} builds one); "
         "orchestrate probe shows versions",
         confidence=Confidence.LIKELY,
-        weight=75,
+        weight=85,
+        signs=(
+            sign(
+                "Mismatched NCCL version",
+                r"Mismatched NCCL version detected ?: (?P<versions>\d{4,6} != \d{4,6} rank \d{1,6})",
+                confidence=Confidence.CERTAIN,
+            ),
+        ),
         defaults={"versions": "versions differ"},
         references=("NCCL#809",),
     ),

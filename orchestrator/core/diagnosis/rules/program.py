@@ -102,10 +102,13 @@ RULES = (
                 r"cannot open shared object file",
             ),
             sign("Failed to find CUDA library", r"CUDA library (?P<library>[\w.+-]{1,80})"),
-            sign("libcuda.so cannot found", r"(?P<library>libcuda\.so)"),
             sign("invalid ELF header", r"Error: (?P<library>[\w.+/-]{1,200}): invalid ELF header"),
             sign("wrong ELF class", r"Error: (?P<library>[\w.+/-]{1,200}): wrong ELF class"),
             sign("Required library version not found", r"not found: (?P<library>lib[\w.+-]{1,80})"),
+            sign(
+                "Could not find the bitsandbytes CUDA binary",
+                r"binary at \w{0,12}\('(?P<library>[\w.+/-]{1,200})'",
+            ),
             sign(
                 "CUDA Setup failed despite GPU being available",
                 r"(?P<library>CUDA) Setup failed",
@@ -179,6 +182,27 @@ RULES = (
         ),
         defaults={"path": "the program"},
         references=("Python", "sh"),
+    ),
+    Rule(
+        id="SH-PROBE-001",
+        title="A tool that only looks is missing",
+        domain=Domain.LAUNCH,
+        cause="a script on {who} calls {program}, which is not there, and goes on",
+        remedy="nothing for the run itself: what {program} would have shown is missing in the log",
+        role=LogRole.HARMLESS,
+        advice=Advice.GO_ON,
+        confidence=Confidence.POSSIBLE,
+        weight=84,
+        signs=(
+            sign(
+                "not found",
+                r"(?:^|[ :])(?P<program>nvidia-smi|rocm-smi|ibstat|ibv_devinfo|ibdev2netdev|lspci"
+                r"|lscpu|lsof|netstat|ifconfig|hostname|numactl -H|free|htop|nvtop|module)"
+                r": (?:command )?not found",
+            ),
+        ),
+        defaults={"program": "a tool"},
+        references=("sh",),
     ),
     Rule(
         id="PY-ARGS-001",

@@ -195,7 +195,6 @@ RULES = (
                 "DistNetworkError",
                 r"DistNetworkError: (?:Connection reset|Broken pipe|Failed to recv)",
             ),
-            sign("RendezvousClosedError"),
             sign("TCPStore server has shut down"),
             sign("wait timeout after", r"wait timeout after \d{1,9} ?ms, keys:"),
             sign("DistStoreError: Socket Timeout"),
@@ -225,5 +224,22 @@ RULES = (
         defaults={"other": "0", "error": "no answer"},
         consequence="waited for another rank to set up NCCL",
         references=("NCCL#708", "pytorch#82091"),
+    ),
+    Rule(
+        id="TORCH-RDZV-009",
+        title="The elastic rendezvous is closed",
+        domain=Domain.LAUNCH,
+        cause="{who} may not join the elastic rendezvous any more: another agent has ended or left "
+        "it, which closes it for all",
+        remedy="look for the agent that ended first; start all agents again with a new --rdzv-id",
+        role=LogRole.VICTIM,
+        advice=Advice.RETRY,
+        weight=64,
+        signs=(
+            sign("RendezvousClosedError"),
+            sign("rendezvous", r"rendezvous '?[\w.-]{0,80}'? ?(?:is closed|has been closed)"),
+        ),
+        consequence="found the rendezvous closed",
+        references=("torch.distributed.elastic",),
     ),
 )
