@@ -197,7 +197,7 @@ RULES = (
             sign(
                 "not found",
                 r"(?:^|[ :])(?P<program>nvidia-smi|rocm-smi|ibstat|ibv_devinfo|ibdev2netdev|lspci"
-                r"|lscpu|lsof|netstat|ifconfig|hostname|numactl -H|free|htop|nvtop|module)"
+                r"|lscpu|lsof|netstat|ifconfig|free|htop|nvtop)"
                 r": (?:command )?not found",
             ),
         ),
