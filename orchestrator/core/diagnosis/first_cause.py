@@ -51,6 +51,7 @@ def judge(
     """
     every = [*clues, *compare(remarks), *_from_ends(ends)]
     every = _timed([replace(clue, order=n) for n, clue in enumerate(every)])
+    every = _with_explanations(every)
     # What costs speed explains no rank that failed.
     innocent = {LogRole.HARMLESS, LogRole.SLOW} if ends else {LogRole.HARMLESS}
     blamed = _without_explained([clue for clue in every if clue.role not in innocent])
@@ -68,22 +69,34 @@ def judge(
     )
 
 
+def _with_explanations(clues: list[Clue]) -> list[Clue]:
+    """Without what only follows from another rule's find, which thereby is known to matter."""
+    found = {clue.rule.id for clue in clues}
+    follows = {name for clue in clues for name in clue.rule.explains}
+    return [
+        replace(clue, explaining=not found.isdisjoint(clue.rule.explains))
+        for clue in clues
+        if clue.rule.id not in follows
+    ]
+
+
 def _without_explained(clues: list[Clue]) -> list[Clue]:
     """Not that a library failed without a reason or a process aborted, where the same writer tells
-    before that whom it lost or waited for; a line of nobody in particular may be any writer's of
-    its file.
+    before that whom it lost or waited for; a line without a rank may be any rank's of its node and
+    file.
     """
-    suffered: dict[tuple[_Key | None, str], int] = {}
+    suffered: dict[tuple[str, object], int] = {}
     for clue in clues:
         if clue.role is LogRole.VICTIM:
-            for who in (_who(clue.source), None):
-                key = (who, clue.source.name)
+            writer = clue.writer or clue.source
+            for who in (_who(writer), writer.node, None):
+                key = (writer.name, who)
                 suffered[key] = min(suffered.get(key, clue.line), clue.line)
 
     def is_explained(clue: Clue) -> bool:
-        nobodys = clue.source.rank is None and not clue.source.node
-        key = (None if nobodys else _who(clue.source), clue.source.name)
-        return key in suffered and suffered[key] <= clue.line
+        writer = clue.writer or clue.source
+        who = _who(writer) if writer.rank is not None else writer.node or None
+        return suffered.get((writer.name, who), clue.line + 1) <= clue.line
 
     def is_open(clue: Clue) -> bool:
         return clue.role is LogRole.VAGUE or clue.rule.aftermath
@@ -142,7 +155,8 @@ def _earliest(rivals: Sequence[Clue], order: Mapping[_Key, int]) -> tuple[Clue, 
     """
     begin = min(clue.at or 0.0 for clue in rivals)
     close = [clue for clue in rivals if (clue.at or 0.0) - begin <= CLOCK_ERROR_S]
-    best = min(close, key=_standing)
+    one_file = len({clue.source.name for clue in close}) == 1
+    best = min(close, key=_place if one_file else _standing)
     first = _ended_first(best, close, order)
     return first, all(clue.rule.id == first.rule.id for clue in close)
 
@@ -207,6 +221,7 @@ def _diagnosis(
 
 def _completed(first: Clue, clues: Sequence[Clue]) -> Clue:
     """What the line leaves out or does not prove, another line of the same writer may."""
+    first = _attributed(first, clues)
     told: dict[str, str] = {}
     surest = first
     for clue in clues:
@@ -217,6 +232,17 @@ def _completed(first: Clue, clues: Sequence[Clue]) -> Clue:
     if surest is first:
         return whole
     return replace(whole, confidence=surest.sure, mild=first.mild and surest.mild, handled=False)
+
+
+def _attributed(first: Clue, clues: Sequence[Clue]) -> Clue:
+    """A line of nobody in particular is about whom another line of its rule and file names, if all
+    such lines name the same.
+    """
+    if first.source.node or first.source.rank is not None:
+        return first
+    alike = [c.source for c in clues if c.rule.id == first.rule.id and c.source != first.source]
+    named = {source for source in alike if source.name == first.source.name}
+    return replace(first, source=named.pop()) if len(named) == 1 else first
 
 
 def _confidence(first: Clue, sure: bool, clues: Sequence[Clue]) -> Confidence:

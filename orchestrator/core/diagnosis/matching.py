@@ -232,6 +232,7 @@ def _clue(rule: Rule, line: _Line, told: dict[str, str], confidence: Confidence 
     return Clue(
         rule=rule,
         source=line.writer(told),
+        writer=line.writer({}),
         line=line.number,
         text=line.shown,
         captures=told,

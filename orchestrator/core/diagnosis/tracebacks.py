@@ -160,11 +160,10 @@ class _Reader:
     def _read_one(self, position: int) -> Raised | None:
         """The exception of the traceback whose words begin at ``position``; None without one."""
         begin = self._line_start(position)
-        prefix = _INTRO.sub("", self._text[begin:position][-MAX_PREFIX:])
-        label = _Label(prefix)
+        prefix = self._text[begin:position][-MAX_PREFIX:]
         behind = self._line_end(position)
-        if not self._repeats(behind, label):
-            label = _Label("")
+        labels = (_Label(prefix), _Label(_INTRO.sub("", prefix)))
+        label = next((each for each in labels if self._repeats(behind, each)), _Label(""))
         return self._read_frames(begin, behind, label)
 
     def _read_frames(self, begin: int, behind: int, label: _Label) -> Raised | None:

@@ -249,7 +249,8 @@ RULES = (
         domain=Domain.LAUNCH,
         cause="{who} has no {library}, which belongs to the NVIDIA driver and not to CUDA: its "
         "container was started without GPUs, or the node has no driver",
-        remedy="docker --gpus all, apptainer --nv, an image with the NVIDIA runtime; else nvidia-smi "
+        remedy="docker --gpus all, apptainer --nv, an image with the NVIDIA runtime; else "
+        "nvidia-smi "
         "on the node itself",
         advice=Advice.EXCLUDE_NODE,
         weight=83,
@@ -305,10 +306,35 @@ RULES = (
             sign("CUDA_ERROR_ILLEGAL_ADDRESS", r"(?P<detail>CUDA_ERROR_ILLEGAL_ADDRESS)"),
             sign("device-side assert triggered", r"(?P<detail>device-side assert)"),
             sign("misaligned address", r"CUDA error: (?P<detail>misaligned address)"),
-            sign("unspecified launch failure", r"(?P<detail>unspecified launch failure)"),
+            sign(
+                "unspecified launch failure",
+                r"(?P<detail>unspecified launch failure)",
+                confidence=Confidence.POSSIBLE,
+            ),
         ),
         defaults={"detail": "CUDA error"},
         references=("NVIDIA: Xid errors",),
+    ),
+    Rule(
+        id="CUDA-INDEX-001",
+        title="An index is out of range on the GPU",
+        domain=Domain.PROGRAM,
+        cause="a kernel of {who} met an index outside of its table ({detail}): a token id beyond "
+        "the "
+        "vocabulary, or a label beyond the classes",
+        remedy="compare the highest id of the data with the size of the embedding or of the last "
+        "layer; on the CPU the same step names the tensor",
+        weight=78,
+        signs=(
+            sign(
+                "Assertion `",
+                r"\.cu:\d{1,6}: .{1,200}Assertion `(?P<detail>(?:srcIndex < src|t >= 0 && t < n_c"
+                r"|-sizes\[i\]|idx_dim >= 0|index >= -|ind >=? ?0|0 <= ).{0,80}?)[`'] failed",
+            ),
+        ),
+        defaults={"detail": "see the line"},
+        explains=("CUDA-ERR-001",),
+        references=("torch: Indexing.cu", "torch: Loss.cu"),
     ),
     Rule(
         id="CUDA-CPU-001",
@@ -351,7 +377,8 @@ RULES = (
         title="Two versions of a CUDA library are mixed",
         domain=Domain.LAUNCH,
         cause="{who} loaded parts of two versions of a CUDA library ({detail})",
-        remedy="take system copies out of LD_LIBRARY_PATH: torch's wheels bring their own cuDNN and "
+        remedy="take system copies out of LD_LIBRARY_PATH: torch's wheels bring their own cuDNN "
+        "and "
         "cuBLAS; ldd on the library shows which one is found",
         weight=76,
         signs=(

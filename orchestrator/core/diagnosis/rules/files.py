@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 RULES = (
     Rule(
@@ -10,7 +17,8 @@ RULES = (
         title="The disk is full",
         domain=Domain.HOST,
         cause="{who} could not write {path}: {reason}",
-        remedy="df -h and df -i on the node, quota -s or lfs quota for the account; orchestrate clean "
+        remedy="df -h and df -i on the node, quota -s or lfs quota for the account; orchestrate "
+        "clean "
         "removes old runs; fewer checkpoints",
         confidence=Confidence.CERTAIN,
         weight=75,
@@ -36,6 +44,29 @@ RULES = (
         ),
         defaults={"path": "a file", "reason": "no space is left"},
         references=("Linux: ENOSPC, EDQUOT",),
+    ),
+    Rule(
+        id="HOST-INODE-001",
+        title="The file system has no inodes left",
+        domain=Domain.HOST,
+        cause="the file system {path} of {who} holds as many files as it can: its blocks may be "
+        "free, "
+        "its inodes are used up",
+        remedy="df -i on the node; remove or pack small files (tar shards); orchestrate clean "
+        "removes "
+        "old runs",
+        role=LogRole.CONDITION,
+        weight=76,
+        signs=(
+            sign(
+                "100% /",
+                r"\d{3,15} {1,12}\d{3,15} {1,12}0 {1,8}100% (?P<path>/\S{0,160})",
+                around=r"IUse%[^\n]{0,40}\n",
+            ),
+        ),
+        defaults={"path": "it wrote to"},
+        explains=("HOST-DISK-001",),
+        references=("Linux: ENOSPC", "df"),
     ),
     Rule(
         id="HOST-PERM-001",
@@ -122,6 +153,11 @@ RULES = (
         weight=75,
         signs=(
             sign("Too many open files", r"(?P<detail>Too many open files)"),
+            sign(
+                "items of ancdata",
+                r"(?P<detail>received \d{1,4} items of ancdata)",
+                confidence=Confidence.LIKELY,
+            ),
             sign("pthread_create failed", r"(?P<detail>pthread_create failed)"),
             sign("can't start new thread", r"(?P<detail>can't start new thread)"),
             sign(

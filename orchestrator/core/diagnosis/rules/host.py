@@ -11,6 +11,8 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     sign,
 )
 
+_JOB = "the memory that its job may use"
+
 RULES = (
     Rule(
         id="HOST-OOM-001",
@@ -36,16 +38,17 @@ RULES = (
                 r"ut of memory: Kill process (?P<pid>\d{1,9}) \((?P<program>[^)]{1,40})\)",
             ),
             sign("oom-kill:", r"oom-kill:.{0,300}?task=(?P<program>[^,]{1,40})"),
-            sign("oom_kill event", r"[Dd]etected \d{1,6} oom_kill event"),
-            sign("oom-kill event", r"[Dd]etected \d{1,6} oom-kill event"),
-            sign("OUT_OF_MEMORY", r"\bOUT_OF_MEMORY\b"),
-            sign("Some of the step tasks have been OOM Killed"),
-            sign("OOMKilled"),
+            sign("oom_kill event", r"[Dd]etected \d{1,6} oom_kill event", memory=_JOB),
+            sign("oom-kill event", r"[Dd]etected \d{1,6} oom-kill event", memory=_JOB),
+            sign("OUT_OF_MEMORY", r"\bOUT_OF_MEMORY\b", memory=_JOB),
+            sign("Some of the step tasks have been OOM Killed", memory=_JOB),
+            sign("OOMKilled", memory="the memory that its container may use"),
             sign(
                 "Out Of Memory",
                 r"error: (?P<target>[\w.-]{1,80}): tasks? (?:(?P<rank>\d{1,6})|[\d,-]{1,80}): Out "
                 r"Of "
                 r"Memory",
+                memory=_JOB,
             ),
             sign("exceeded memory limit", r"exceeded memory limit \(.{1,60}\), being killed"),
             sign("Exceeded job memory limit"),

@@ -160,6 +160,7 @@ RULES = (
             ),
         ),
         defaults={"hca": "not named", "event": "port error"},
+        explains=("NCCL-IB-003", "NCCL-IB-010"),
         references=("NCCL user guide: troubleshooting",),
     ),
     Rule(
@@ -175,7 +176,8 @@ RULES = (
         signs=(
             sign(
                 "mlx5_core ",
-                r"mlx5_core (?P<hca>[\da-f:]{4,12}\.\d{1,2}):? .{0,60}(?P<detail>irisc not responding"
+                r"mlx5_core (?P<hca>[\da-f:]{4,12}\.\d{1,2}):? .{0,60}(?P<detail>irisc not "
+                r"responding"
                 r"|device's health compromised|[Ff]atal error \d{0,4} ?detected|health poll failed"
                 r"|firmware (?:fatal|internal) error)",
             ),

@@ -37,6 +37,11 @@ RULES = (
         weight=75,
         signs=(
             sign("Could not open XML", r"Could not open XML \w{1,20} file (?P<path>[^ ]{1,200})"),
+            sign(
+                "NCCL WARN Attribute",
+                r"NCCL WARN Attribute \w{1,40} of node \w{1,40} not found",
+                path="the file",
+            ),
             sign("XML graph", r"NCCL WARN (?:XML|Graph) .{0,80}graph"),
         ),
         defaults={"path": "a file"},
@@ -186,11 +191,12 @@ RULES = (
         remedy="the same environment on every node (python: {{workload: true}} builds one); "
         "orchestrate probe shows versions",
         confidence=Confidence.LIKELY,
-        weight=85,
+        weight=75,
         signs=(
             sign(
                 "Mismatched NCCL version",
-                r"Mismatched NCCL version detected ?: (?P<versions>\d{4,6} != \d{4,6} rank \d{1,6})",
+                r"Mismatched NCCL version detected ?: (?P<versions>\d{4,6} != \d{4,6} rank "
+                r"\d{1,6})",
                 confidence=Confidence.CERTAIN,
             ),
         ),

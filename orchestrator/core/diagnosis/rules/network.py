@@ -194,7 +194,8 @@ RULES = (
         domain=Domain.FABRIC,
         cause="{who} was told to reach another rank at {peer}, which is its own loopback address: "
         "that node's name resolves to loopback, and gloo took this",
-        remedy="GLOO_SOCKET_IFNAME (vLLM: VLLM_HOST_IP) on each node, to the interface of: ip route "
+        remedy="GLOO_SOCKET_IFNAME (vLLM: VLLM_HOST_IP) on each node, to the interface of: ip "
+        "route "
         "get PEER; no line with 127.0.x.x for the host's name in /etc/hosts",
         advice=Advice.RETRY,
         weight=70,
@@ -214,7 +215,7 @@ RULES = (
         cause="the name of {who} resolves to no address of its own, so that gloo uses loopback: "
         "ranks on other nodes cannot reach it",
         remedy="GLOO_SOCKET_IFNAME on each node; nothing on one node alone",
-        role=LogRole.CONDITION,
+        role=LogRole.HARMLESS,
         advice=Advice.GO_ON,
         confidence=Confidence.POSSIBLE,
         weight=72,

@@ -275,6 +275,37 @@ RULES = (
         references=("Python",),
     ),
     Rule(
+        id="PY-PICKLE-001",
+        title="An object cannot be sent to another process",
+        domain=Domain.PROGRAM,
+        cause="{who} cannot pickle what another process is to get ({detail})",
+        remedy="a function of a module instead of a lambda or an inner function, and no open "
+        "files, "
+        "locks or CUDA objects in data sets; or the start method fork",
+        confidence=Confidence.CERTAIN,
+        weight=72,
+        signs=(sign("pickle", r"Error: (?P<detail>(?:Can't|cannot) (?:get|pickle) .{1,120})"),),
+        defaults={"detail": "see the line"},
+        references=("Python: pickle",),
+    ),
+    Rule(
+        id="PY-SPAWN-001",
+        title="A child process got nothing from its parent",
+        domain=Domain.PROGRAM,
+        cause="a child process of {who} got no object from its parent, which had failed before",
+        remedy="the traceback of the parent process, as a rule directly above",
+        role=LogRole.VICTIM,
+        advice=Advice.RETRY,
+        confidence=Confidence.POSSIBLE,
+        weight=84,
+        signs=(
+            sign("Ran out of input", frames=r"multiprocess\w{0,4}/(?:spawn|forkserver)\.py"),
+            sign("was truncated", frames=r"multiprocess\w{0,4}/(?:spawn|forkserver)\.py"),
+        ),
+        consequence="got nothing from their parent process",
+        references=("Python: multiprocessing",),
+    ),
+    Rule(
         id="PY-INT-001",
         title="Interrupted",
         domain=Domain.LAUNCH,

@@ -63,7 +63,6 @@ RULES = (
             sign("RendezvousConnectionError"),
             sign("DistStoreError: Socket Timeout", frames=r"rendezvous_backend\.py"),
             sign("EtcdConnectionFailed"),
-            sign("RendezvousTimeoutError"),
             sign("The connection to the C10d store has failed"),
         ),
         consequence="could not talk to the rendezvous",
@@ -240,6 +239,20 @@ RULES = (
             sign("rendezvous", r"rendezvous '?[\w.-]{0,80}'? ?(?:is closed|has been closed)"),
         ),
         consequence="found the rendezvous closed",
+        references=("torch.distributed.elastic",),
+    ),
+    Rule(
+        id="TORCH-RDZV-010",
+        title="Too few nodes joined the rendezvous",
+        domain=Domain.LAUNCH,
+        cause="torchrun on {who} waited in vain for other nodes to join the rendezvous: one was not "
+        "started, ended first, or cannot reach the endpoint",
+        remedy="start torchrun on every node with the same --nnodes, --rdzv-id and --rdzv-endpoint",
+        role=LogRole.VICTIM,
+        advice=Advice.RETRY,
+        weight=66,
+        signs=(sign("RendezvousTimeoutError"),),
+        consequence="waited in vain for others to join",
         references=("torch.distributed.elastic",),
     ),
 )

@@ -93,7 +93,10 @@ RULES = (
         "engine built again",
         confidence=Confidence.CERTAIN,
         weight=83,
-        signs=(sign("mpiSize == tp", r"(?P<detail>mpiSize == tp \* pp)"),),
+        signs=(
+            sign("mpiSize == tp", r"(?P<detail>mpiSize == tp \* pp)"),
+            sign("MPI size", r"(?P<detail>MPI size \d{1,6} != TP size \d{1,6} \* PP size \d{1,6})"),
+        ),
         defaults={"detail": "tp * pp"},
         references=("TensorRT-LLM",),
     ),

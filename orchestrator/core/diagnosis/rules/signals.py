@@ -34,6 +34,7 @@ def signalled(number: int, name: str, words: str) -> tuple[Sign, ...]:
         sign(f": -{number} (pid", rf"exitcode {{1,4}}: -{number} \(pid", around=_SUMMARY),
         sign(f": -{number} (pid", rf"exitcode {{1,4}}: -{number} \(pid"),
         sign(f"ignal {number} (SIG{name})"),
+        sign(f"*** SIG{name}", rf"\*\*\* SIG{name} .{{0,80}}(?:received|TID)"),
         sign(
             f"exited on signal {number}",
             r"rank (?P<rank>\d{1,6}) with PID \d{1,9} on node (?P<target>\S{1,80}) exited on "
