@@ -22,7 +22,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     LogSource,
 )
 from orchestrator.core.diagnosis.line_times import over_new_year
-from orchestrator.core.diagnosis.observations import Remark, compare
+from orchestrator.core.diagnosis.observations import Remark, compare, survived
 from orchestrator.core.diagnosis.rules import RULES
 from orchestrator.core.run.state import CLOCK_ERROR_S
 
@@ -56,7 +56,8 @@ def judge(
     innocent = {LogRole.HARMLESS, LogRole.SLOW} if ends else {LogRole.HARMLESS}
     blamed = _without_explained([clue for clue in every if clue.role not in innocent])
     harmless = sorted({clue.rule.id for clue in every if clue.role is LogRole.HARMLESS})
-    if all(_is_slight(clue) for clue in blamed):
+    serious = [clue for clue in blamed if not _is_slight(clue)]
+    if not serious or (not ends and _ended_well(serious, remarks)):
         return Findings(diagnosis=None, telling=tuple(telling), harmless=tuple(harmless))
     role = min(clue.role for clue in blamed)
     rivals = [clue for clue in blamed if clue.role is role]
@@ -106,8 +107,15 @@ def _without_explained(clues: list[Clue]) -> list[Clue]:
 
 def _is_slight(clue: Clue) -> bool:
     """Whether it proves nothing where it stands alone: programs live with it."""
-    sure = clue.rule.confidence is not Confidence.POSSIBLE
-    return clue.role is LogRole.CONDITION and clue.rule.advice is Advice.GO_ON and not sure
+    optional = clue.rule.advice is Advice.GO_ON and clue.rule.confidence is Confidence.POSSIBLE
+    return clue.role is LogRole.CONDITION and optional
+
+
+def _ended_well(clues: Sequence[Clue], remarks: Sequence[Remark]) -> bool:
+    """Whether a program met something, tried again and came to its end all the same."""
+    failures = [clue for clue in clues if clue.role < LogRole.STOPPED]
+    hardware = any(clue.rule.domain is Domain.HARDWARE for clue in failures)
+    return bool(failures) and not hardware and survived(failures, remarks)
 
 
 def _from_ends(ends: Sequence[End]) -> Iterator[Clue]:

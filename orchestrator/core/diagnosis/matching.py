@@ -31,8 +31,16 @@ _FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
 _RANK = re.compile(r"[0-9]{1,9}")
 # What a model was asked or answered, which programs write out: it happened to somebody else.
 _SPEECH = re.compile(
-    r"\b(?i:prompt|question|answer|completion|instruction|user|assistant|human)['\"]?"
+    r"\b(?i:prompt|question|answer|completion|instruction|user|assistant|human|sample|query|text"
+    r"|caption|document|example|title)['\"]?"
     r" ?[:=] {0,2}\[?['\"\u201c]"
+)
+# Words of a program that goes on, whatever it met.
+_SURVIVED = re.compile(
+    r"(?i:\bretrying\b|\bwill (?:be )?retr|\[retry \d|\bfalling back\b|\bfalls back\b|\bskipping\b"
+    r"|\bignoring\b|\bwill proceed\b|\bcontinuing with|\bresolved after\b|thrown while requesting"
+    r"|\btrying (?:again|batch size|\d)|\busing .{1,40} instead\b)"
+    r"|[,;] using |(?:^|\.py:\d{1,6}: )(?:[A-Z]\w{0,40})?Warning: "
 )
 _EXCEPTION = BY_ID["PY-EXC-001"]
 _INTERRUPT = BY_ID["PY-INT-001"]
@@ -40,7 +48,7 @@ _INTERRUPT = BY_ID["PY-INT-001"]
 _Owner = Rule | str
 _TABLE: SignTable[_Owner] = SignTable(
     [(rule, sign) for rule in RULES for sign in rule.signs]
-    + [(kind, sign) for kind, sign in OBSERVED.items()]
+    + [(kind, sign) for kind, signs in OBSERVED.items() for sign in signs]
 )
 
 
@@ -173,6 +181,11 @@ class _Line:
         return self.head.text if speech is None else self.head.text[: speech.start()]
 
     @cached_property
+    def survived(self) -> bool:
+        """Whether the program goes on, by the words of this line."""
+        return self.raised is None and _SURVIVED.search(self.head.text) is not None
+
+    @cached_property
     def frames(self) -> str:
         """The frames of the traceback that ends here."""
         return "" if self.raised is None else self._within.content[self.raised.begin : self.start]
@@ -237,7 +250,7 @@ def _clue(rule: Rule, line: _Line, told: dict[str, str], confidence: Confidence 
         text=line.shown,
         captures=told,
         at=line.at,
-        mild=line.head.mild,
+        mild=line.head.mild or line.survived,
         handled=line.raised is not None and line.raised.handled,
         confidence=confidence,
     )

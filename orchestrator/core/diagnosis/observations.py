@@ -11,17 +11,32 @@ from orchestrator.core.diagnosis.rules import BY_ID
 
 SLOWER = 0.6  # of the other's bus bandwidth, from which on it is no noise
 _VERSION, _BANDWIDTH, _WORK = "version", "bandwidth", "work"
+ENDED_WELL = "ended well"
 
-OBSERVED: Mapping[str, Sign] = {
-    _VERSION: sign("NCCL version", r"NCCL version (?P<version>\d{1,3}\.\d{1,3}\.\d{1,3})"),
-    _BANDWIDTH: sign(
-        "Avg bus bandwidth", r"Avg bus bandwidth {1,8}: (?P<rate>\d{1,7}(?:\.\d{1,9})?)"
+OBSERVED: Mapping[str, tuple[Sign, ...]] = {
+    _VERSION: (sign("NCCL version", r"NCCL version (?P<version>\d{1,3}\.\d{1,3}\.\d{1,3})"),),
+    _BANDWIDTH: (
+        sign("Avg bus bandwidth", r"Avg bus bandwidth {1,8}: (?P<rate>\d{1,7}(?:\.\d{1,9})?)"),
     ),
-    _WORK: sign(
-        "WorkNCCL(",
-        r"\[(?P<group>PG [^\]]{0,80}?)? ?Rank (?P<rank>\d{1,6})\] Watchdog caught .{0,60}"
-        r"WorkNCCL\(SeqNum=(?P<sequence>\d{1,12}), OpType=(?P<operation>\w{1,40})"
-        r"(?:, NumelIn=(?P<elements>\d{1,15}))?",
+    _WORK: (
+        sign(
+            "WorkNCCL(",
+            r"\[(?P<group>PG [^\]]{0,80}?)? ?Rank (?P<rank>\d{1,6})\] Watchdog caught .{0,60}"
+            r"WorkNCCL\(SeqNum=(?P<sequence>\d{1,12}), OpType=(?P<operation>\w{1,40})"
+            r"(?:, NumelIn=(?P<elements>\d{1,15}))?",
+        ),
+    ),
+    # How programs say that they came to their end as they were meant to.
+    ENDED_WELL: (
+        sign("worker group successfully finished"),
+        sign("'train_runtime'"),
+        sign("`Trainer.fit` stopped: `max_"),
+        sign("Training completed"),
+        sign("raining finished"),
+        sign("exits successfully"),
+        sign("Application shutdown complete"),
+        sign("Job succeeded"),
+        sign("Job '", r"Job '[\w.-]{1,80}' succeeded"),
     ),
 }
 
@@ -47,6 +62,15 @@ def compare(remarks: Sequence[Remark]) -> Iterator[Clue]:
     else:
         yield from _mixed(versions)
     yield from _apart([r for r in remarks if r.kind == _WORK])
+
+
+def survived(clues: Sequence[Clue], remarks: Sequence[Remark]) -> bool:
+    """Whether each log says that its program ended well, after whatever ``clues`` tell."""
+    ends: dict[str, int] = {}
+    for remark in remarks:
+        if remark.kind == ENDED_WELL:
+            ends[remark.source.name] = max(remark.line, ends.get(remark.source.name, 0))
+    return all(0 < clue.line < ends.get(clue.source.name, 0) for clue in clues)
 
 
 def _slower(bandwidths: Sequence[Remark], versions: Sequence[Remark]) -> Iterator[Clue]:

@@ -33,6 +33,10 @@ RULES = (
                 r"on device",
             ),
             sign("No space left on device", confidence=Confidence.LIKELY),
+            sign(
+                "no space left on device", r"(?:write|mkdir) (?P<path>/[^ :]{1,200}): no space left"
+            ),
+            sign("no space left on device", confidence=Confidence.LIKELY),
             sign("file write failed", r"PytorchStreamWriter failed writing file|file write failed"),
             sign("unexpected pos ", r"inline_container\.cc.{0,20}unexpected pos"),
             sign(

@@ -99,6 +99,9 @@ RULES = (
                 confidence=Confidence.LIKELY,
             ),
             sign("[Errno 12]", r"(?P<detail>\[Errno 12\] Cannot allocate memory)"),
+            sign(
+                "cannot allocate memory", r"fork/exec \S{1,200}: (?P<detail>cannot allocate memory)"
+            ),
             sign("Cannot allocate memory", r"fork: (?P<detail>Cannot allocate memory)"),
         ),
         defaults={"detail": "no memory"},

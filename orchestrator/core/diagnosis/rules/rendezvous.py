@@ -245,8 +245,8 @@ RULES = (
         id="TORCH-RDZV-010",
         title="Too few nodes joined the rendezvous",
         domain=Domain.LAUNCH,
-        cause="torchrun on {who} waited in vain for other nodes to join the rendezvous: one was not "
-        "started, ended first, or cannot reach the endpoint",
+        cause="torchrun on {who} waited in vain for other nodes to join the rendezvous: one was "
+        "not started, ended first, or cannot reach the endpoint",
         remedy="start torchrun on every node with the same --nnodes, --rdzv-id and --rdzv-endpoint",
         role=LogRole.VICTIM,
         advice=Advice.RETRY,
