@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from orchestrator.adapters.report.finished_run import FinishedRun
-from orchestrator.adapters.report.publish import publish
+from orchestrator.adapters.report.publish import publish_run
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.layout import Layout, RunFolder
@@ -31,9 +31,9 @@ from orchestrator.engine.support.interrupts import Abandoned, Interrupts
 from orchestrator.engine.support.observer import Observer
 from orchestrator.engine.support.problems import not_written
 from orchestrator.view.progress.following import ways_on
-from orchestrator.view.tables.plan_text import unattended
+from orchestrator.view.tables.plan_text import unattended_text
 from orchestrator.view.terminal.outlet import Outlets, independent_output
-from orchestrator.view.terminal.text import seconds
+from orchestrator.view.terminal.text import format_seconds
 
 Drive = Callable[[RunContext], Coroutine[Any, Any, Result]]
 
@@ -123,7 +123,7 @@ def _coordinate(
             finished = FinishedRun(
                 layout=layout, folder=folder, request=request, result=result, now=now
             )
-            troubles = publish(finished)
+            troubles = publish_run(finished)
         except OSError as error:
             raise not_written(folder, error) from error
     context.interrupts.on_over = outlets.abandon
@@ -179,13 +179,13 @@ def _vanish(view: Observer, outlets: Outlets, leave: Callable[[], int]) -> None:
 
 def _suspend(view: Observer, outlets: Outlets, request: RunRequest) -> None:
     """Ctrl-Z: say how long the ranks live on, stop, and say how long that was."""
-    view.on_note(f"suspended; {unattended(request.budgets, request.run_id)}")
+    view.on_note(f"suspended; {unattended_text(request.budgets, request.run_id)}")
     if sys.stderr.isatty():
         sys.stderr.write(SHOW_CURSOR)
     outlets.flush(LAST_WORDS_S)
     since = time.monotonic()
     os.kill(os.getpid(), signal.SIGSTOP)
-    view.on_note(f"continued after {seconds(time.monotonic() - since)}")
+    view.on_note(f"continued after {format_seconds(time.monotonic() - since)}")
 
 
 def abandoned(request: RunRequest) -> Result:
@@ -201,7 +201,7 @@ def abandoned(request: RunRequest) -> Result:
         failure=FailureResult(
             id="OR-STOP-001",
             cause="you did not wait until the nodes were clean: ranks may still run, unattended; "
-            + unattended(request.budgets, request.run_id),
+            + unattended_text(request.budgets, request.run_id),
             remedy=ways_on(request.run_id),
         ),
     )

@@ -23,8 +23,8 @@ from orchestrator.core.run import machine
 from orchestrator.core.run.events import Phase
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.interrupts import LEAVE_AT, Interrupts
-from orchestrator.view.progress.following import follow, gone
-from orchestrator.view.progress.json_lines import dump
+from orchestrator.view.progress.following import coordinator_gone, follow_run
+from orchestrator.view.progress.json_lines import dump_line
 from orchestrator.view.progress.replay_view import Replay
 from orchestrator.view.terminal.terminal import LineWriter
 
@@ -67,7 +67,7 @@ def _wait_for_coordinator(folder: RunFolder, alive: int) -> ProcessIdentity:
     """Who coordinates the run. ``alive`` ends with that process."""
     while (identity := read_identity(folder.coordinator)) is None:
         if select.select([alive], [], [], POLL_S)[0]:
-            raise gone(folder)
+            raise coordinator_gone(folder)
     return identity
 
 
@@ -84,7 +84,7 @@ def _accompany(
     try:
         with signalling(identity) as send:
             pass_on = _relay(asked, send)
-            result = follow(
+            result = follow_run(
                 folder,
                 lambda: pass_on() or replay.advance(),
                 until=_readiness(asked, replay),
@@ -99,7 +99,7 @@ def _accompany(
     if result is not None:
         return show_result(options, view, result, folder.path)
     asked.ignore()
-    _tell(options, folder.run_id, machine.phase(replay.state))
+    _tell(options, folder.run_id, machine.current_phase(replay.state))
     return 0
 
 
@@ -128,7 +128,7 @@ def _readiness(asked: Interrupts, replay: Replay) -> Callable[[], bool]:
         nonlocal queues_since
         if asked.asked:
             return len(asked.asked) >= LEAVE_AT
-        phase, now = machine.phase(replay.state), time.monotonic()
+        phase, now = machine.current_phase(replay.state), time.monotonic()
         if phase is not Phase.RESERVE or replay.state.request.wait_s is None:
             queues_since = None
         elif queues_since is None:
@@ -142,7 +142,7 @@ def _tell(options: ViewOptions, run_id: str, phase: Phase) -> None:
     """How to come back: the id is data, the rest is for people."""
     if options.as_json:
         record = {"type": "detached", "schema_version": SCHEMA_VERSION, "run_id": run_id}
-        LineWriter(sys.stdout).line(dump({**record, "phase": phase.value}))
+        LineWriter(sys.stdout).line(dump_line({**record, "phase": phase.value}))
         return
     LineWriter(sys.stdout).line(run_id)
     if not options.quiet:

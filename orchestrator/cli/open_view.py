@@ -11,9 +11,9 @@ from orchestrator.cli.options import ViewOptions, colored
 from orchestrator.core.verdict.result import Result
 from orchestrator.engine.support.observer import Observer
 from orchestrator.view.progress.json_lines import JsonLines
-from orchestrator.view.progress.plain import PlainView
+from orchestrator.view.progress.plain_lines import PlainView
 from orchestrator.view.result.failure_screen import failure_screen
-from orchestrator.view.result.summary import stopped_text, summary
+from orchestrator.view.result.summary import stopped_text, summary_lines
 from orchestrator.view.terminal.terminal import LineWriter, can_redraw
 
 
@@ -44,7 +44,7 @@ def show_result(options: ViewOptions, view: Observer, result: Result, folder: Pa
     if isinstance(view, JsonLines):
         view.write_result(result)
     else:
-        told = summary(result, color=colored(options.color))
+        told = summary_lines(result, color=colored(options.color))
         LineWriter(sys.stdout).write([*told, *contributed(folder, color=colored(options.color))])
         LineWriter(sys.stderr).write(stopped_text(result))
     screen = failure_screen(result, folder, color=colored(options.color, err=True))

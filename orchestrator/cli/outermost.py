@@ -15,7 +15,7 @@ from click import ClickException
 
 from orchestrator import __version__
 from orchestrator.core.base.errors import ExitCode, InternalError, OrchestrateError
-from orchestrator.view.terminal.text import paragraph
+from orchestrator.view.terminal.text import clean_paragraph
 
 SCHEMA_VERSION = 1
 SIGPIPE_EXIT = 141
@@ -26,7 +26,7 @@ _RESULT_VERBS = frozenset({"run", "resume", "attach", "drill", "probe", "doctor"
 
 def report_error(error: OrchestrateError, *, verb: str, as_json: bool) -> int:
     """Print ``error`` for people or machines; returns its exit code."""
-    sys.stderr.write(paragraph(f"orchestrate: {error}\n"))
+    sys.stderr.write(clean_paragraph(f"orchestrate: {error}\n"))
     if as_json:
         record = _result(error) if verb in _RESULT_VERBS else _error(error)
         sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
@@ -38,7 +38,7 @@ def report_click(error: ClickException) -> int:
     """What click has to say of the command line; returns its exit code."""
     text = io.StringIO()
     error.show(file=text)
-    sys.stderr.write(paragraph(text.getvalue()))
+    sys.stderr.write(clean_paragraph(text.getvalue()))
     return error.exit_code
 
 
@@ -53,7 +53,7 @@ def report_internal(
     try:
         kept = _keep(trace, environ)
     except (OSError, OrchestrateError) as unwritable:
-        sys.stderr.write(paragraph(trace))
+        sys.stderr.write(clean_paragraph(trace))
         kept = None
         why = f"the traceback is above; it could not be kept: {unwritable}"
     else:

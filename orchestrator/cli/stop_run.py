@@ -20,7 +20,7 @@ from orchestrator.adapters.store.liveness import (
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.cli.options import ViewOptions
 from orchestrator.core.base.errors import BusyError, DeadlineError, ExitCode
-from orchestrator.view.terminal.text import brief
+from orchestrator.view.terminal.text import brief_text
 
 POLL_S = 0.1
 # Nodes of a finished run that were not seen clean at its end.
@@ -85,7 +85,7 @@ def _sweep_again(folder: RunFolder) -> int:
 
     visits = asyncio.run(stop_run(folder))
     for visit in visits:
-        click.echo(f"{visit.node}: {brief(visit.detail, 400)}", err=True)
+        click.echo(f"{visit.node}: {brief_text(visit.detail, 400)}", err=True)
     clean = all(visit.done for visit in visits)
     return int(ExitCode.DONE if clean else ExitCode.PREFLIGHT)
 

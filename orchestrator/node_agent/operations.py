@@ -6,6 +6,7 @@ import importlib
 
 from orchestrator.node_agent.base.agent_errors import BUSY, AgentFault
 from orchestrator.node_agent.base.call import Call, Context
+from orchestrator.node_agent.base.schedulers import QUESTIONS
 from orchestrator.node_agent.base.wire import field, strings
 
 TYPE_CHECKING = False
@@ -132,7 +133,7 @@ def _watch(call: Call) -> Result:
 
 
 def _signal(call: Call) -> Result:
-    from orchestrator.node_agent.attempt.signals import signal_target
+    from orchestrator.node_agent.attempt.drill_signals import signal_target
 
     return signal_target(call)
 
@@ -157,7 +158,7 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "push": _push,
     "interpreter": _interpreter,
     "environment": _environment,
-    "slurm": _on_layout("slurm.slurm_tools", "node"),
+    **{name: _on_layout(*answer) for name, answer in QUESTIONS.items()},
     "listen": _listen,
     "release": _release,
     "dial": _dial,
@@ -168,15 +169,15 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "launch": _with_reservations("attempt.launch", "launch"),
     "watch": _watch,
     "feed": _feed,
-    "renew": _on_layout("attempt.runs", "renew"),
-    "stop": _on_layout("attempt.runs", "stop"),
-    "sweep": _with_reservations("attempt.runs", "sweep_run"),
+    "renew": _on_layout("attempt.run_operations", "renew"),
+    "stop": _on_layout("attempt.run_operations", "stop"),
+    "sweep": _with_reservations("attempt.run_operations", "sweep_run"),
     "signal": _signal,
     "inspect": _on_layout("hang.inspect", "inspect"),
     "kernel": _on_layout("facts.kernel", "kernel"),
-    "runs": _on_layout("attempt.runs", "list_runs"),
-    "clean": _on_layout("attempt.runs", "clean"),
-    "prune": _on_layout("attempt.runs", "prune"),
+    "runs": _on_layout("attempt.run_operations", "list_runs"),
+    "clean": _on_layout("attempt.run_operations", "clean"),
+    "prune": _on_layout("attempt.cache_pruning", "prune_caches"),
     "outputs": _on_layout("attempt.outputs", "outputs"),
     "fetch": _on_layout("attempt.outputs", "fetch"),
 }
@@ -184,7 +185,7 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
 # Their answers are not remembered: they may be long, and a repeat finds the same or newer facts.
 READS = frozenset(
     (
-        *("probe", "offer", "interpreter", "slurm", "dial", "trial", "inspect", "kernel"),
+        *("probe", "offer", "interpreter", *QUESTIONS, "dial", "trial", "inspect", "kernel"),
         *("runs", "outputs", "fetch"),
     )
 )

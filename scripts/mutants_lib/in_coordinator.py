@@ -72,15 +72,15 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="collected-before-the-logs-are-here",
         promise="no log byte is lost or doubled",
-        file=f"{_ENGINE}/node/handle.py",
-        old="        await watcher.drained()\n",
+        file=f"{_ENGINE}/node/follower.py",
+        old="        await watch.watcher.drained()\n",
         new="",
         tests=(f"{_SEEDS}::test_random_faults[0]",),
     ),
     Mutant(
         name="stop-passes-a-launch-under-way",
         promise="a stop reaches a node whose launch is under way",
-        file=f"{_ENGINE}/node/handle.py",
+        file=f"{_ENGINE}/node/node_launch.py",
         old="        async with self._launching:\n            try:\n",
         new="        if True:\n            try:\n",
         tests=("tests/engine/node/test_handle.py",),
@@ -214,7 +214,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="any-host-key-will-do",
         promise="host keys are always checked",
-        file=f"{_TRANSPORT}/async_ssh_connect.py",
+        file=f"{_TRANSPORT}/asyncssh/async_ssh_connect.py",
         old='return {"known_hosts": tuple([*_parsed(group)] for group in keys)}',
         new='return {"known_hosts": None}',
         tests=(f"{_HOST_KEYS}::test_unknown_host_keys_are_refused",),

@@ -12,7 +12,7 @@ ON_NODES: tuple[Mutant, ...] = (
     Mutant(
         name="older-epochs-may-renew",
         promise="an older coordinator can do nothing more",
-        file=f"{_NODE}/attempt/runs.py",
+        file=f"{_NODE}/attempt/run_operations.py",
         old="    with lease.held(run, epoch):\n",
         new="    with lease.locked(run):\n",
         tests=(f"{_LEASE}::test_an_older_epoch_is_fenced",),
@@ -20,7 +20,7 @@ ON_NODES: tuple[Mutant, ...] = (
     Mutant(
         name="sweep-does-not-fence",
         promise="after a sweep, a launch that comes too late starts nothing",
-        file=f"{_NODE}/attempt/runs.py",
+        file=f"{_NODE}/attempt/run_operations.py",
         old="    with lease.held(run, lease.check_epoch(request)):\n        yield\n",
         new="    with lease.locked(run):\n        yield\n",
         tests=(f"{_TESTS}/attempt/test_fence.py::test_a_late_launch_is_refused",),

@@ -240,7 +240,7 @@ def phase_of(path: Path) -> str:
         return NOBODY
     if read_result(folder) is not None:
         return OVER
-    return brain.phase(recall(folder, read_request(folder)).state).value
+    return brain.current_phase(recall(folder, read_request(folder)).state).value
 
 
 def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:

@@ -113,7 +113,7 @@ class FakeWorld:
     # ---- what agents ask for --------------------------------------------------------------------
 
     async def dial(self, spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float) -> FakeChannel:
-        """What stands in for ``orchestrator.adapters.agent_client.connect_agent.dial``."""
+        """What stands in for ``orchestrator.adapters.agent_client.connect_agent.connect_agent``."""
         return await self.links[spec.name].connect(min(timeout_s, limits.connect_timeout_s))
 
     def next_port(self) -> int:

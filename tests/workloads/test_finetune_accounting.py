@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,14 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from finetune.base.world import World
 from finetune.training import accounting
-from finetune.training.accounting import Clock, EnergyMeter, flop_per_token, peak_flops
+from finetune.training.accounting import (
+    Clock,
+    EnergyMeter,
+    Stopwatch,
+    Used,
+    flop_per_token,
+    peak_flops,
+)
 from finetune.training.recorder import arithmetic_figures, timed_figures
 from finetune.training.trainer import StepRecord
 
@@ -71,10 +80,11 @@ def test_waiting_energy_and_price_come_from_the_measured_steps() -> None:
             "usd_per_million_tokens": 25.0,
         }
     )
-    assert set(timed_figures([*steps, record(1.0)], 40.0, 0.0)) == {
-        "data_wait",
-        "communication_wait",
-    }
+    waiting = {"data_wait", "communication_wait"}
+    late = timed_figures([*steps, record(1.0)], 40.0, 0.0)
+    assert late["watts"] == (400.0, "W"), "a step that this node did not do has no energy of it"
+    assert set(timed_figures([*steps, record(1.0), record(1.0)], 40.0, 0.0)) == waiting
+    assert set(timed_figures([record(1.0)], 40.0, 0.0)) == waiting, "absent, and not 0"
 
 
 def test_a_lap_has_what_was_waited_for_since_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,4 +102,21 @@ def test_a_lap_has_what_was_waited_for_since_the_last(monkeypatch: pytest.Monkey
 
 
 def test_a_cpu_has_no_energy_counter() -> None:
-    assert EnergyMeter(CPU).joules() is None
+    meter = EnergyMeter(CPU)
+    assert meter.joules() is None
+    assert "a cpu" in meter.missing
+
+
+def test_a_lap_has_its_energy_without_that_of_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(accounting.time, "monotonic", lambda: now)
+    meter: Any = SimpleNamespace(joules=lambda: 300.0 * now)
+    watch = Stopwatch(meter)
+    now = 2.0
+    assert watch.lap() == Used(2.0, 600.0)
+    now = 3.0
+    with watch.paused():
+        now = 10.0
+    now = 11.0
+    assert watch.lap() == Used(2.0, 600.0)
+    assert Stopwatch(EnergyMeter(CPU)).lap() == Used(0.0, None)

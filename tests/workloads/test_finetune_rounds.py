@@ -23,7 +23,7 @@ from finetune.rounds.exchange import Exchange, ExchangeFailed, packed
 from finetune.rounds.gradient_sum import OtherNodes
 from finetune.rounds.local_rounds import stride_of
 from finetune.rounds.round_client import RoundClient, Terms
-from finetune.rounds.round_plan import RoundPlan, Split, exchanged
+from finetune.rounds.round_plan import RoundPlan, Split, exchanged, steps_in_round
 from finetune.training.checkpoints import agree_on_checkpoint, save_checkpoint
 from orchestrator.adapters.rounds.parameter_files import Vector, size_of
 from tests.workloads.conftest import WORKLOADS, node_folder, start_ranks, succeed
@@ -115,6 +115,13 @@ def test_small_adapters_exchange_gradients_and_large_ones_changes() -> None:
     assert exchanged("auto", 161_480_704) == "changes"
     assert exchanged("changes", 10) == "changes"
     assert exchanged("gradients", 161_480_704) == "gradients"
+
+
+def test_large_adapters_have_longer_rounds() -> None:
+    """Unless the setting says how long."""
+    assert steps_in_round("auto", 116_736) == 5
+    assert steps_in_round("auto", 161_480_704) == 10
+    assert steps_in_round(7, 161_480_704) == 7
 
 
 @given(steps=st.integers(1, 200), every=st.integers(1, 60), other=st.integers(0, 70))

@@ -15,6 +15,7 @@ import hashlib
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -42,7 +43,7 @@ from .model.lora import (
 )
 from .rounds.gradient_sum import GradientSum
 from .rounds.local_rounds import LocalRounds
-from .rounds.round_plan import exchanged
+from .rounds.round_plan import exchanged, steps_in_round
 from .training.checkpoint_writer import CheckpointWriter, saving_on_term
 from .training.checkpoints import agree_on_checkpoint
 from .training.evaluation import answer_prompts, exact_match, mean_loss
@@ -134,7 +135,7 @@ class Run:
             return GradientSum(
                 self.trainer, self.recorder, place, together, after_step=self._after_step
             )
-        every = self.settings.round_steps
+        every = steps_in_round(self.settings.round_steps, trained)
         self.world.log(f"over SSH: changes of {trained:,} parameters, every {every} steps")
         return LocalRounds(
             self.trainer,
@@ -192,7 +193,9 @@ class Run:
             figures |= self.rounds.figures()
         per_rank, _ = figures["tokens_per_s_per_rank"]
         figures |= arithmetic_figures(self.trainable.model, self.world, per_rank)
-        figures["function_call_exact_match"] = (exact_match(samples), "fraction")
+        if samples:
+            figures["function_call_exact_match"] = (exact_match(samples), "fraction")
+        self._explain_missing(figures)
         figures["trainable_parameters"] = (
             sum(parameter.numel() for parameter in self.trainable.parameters),
             "parameters",
@@ -211,6 +214,15 @@ class Run:
             kit.metric(name, value, unit)
         for file in ("loss.jsonl", "eval_samples.jsonl"):
             kit.artifact(output / file)
+
+    def _explain_missing(self, figures: Mapping[str, Any]) -> None:
+        """A line for each figure that this run cannot have."""
+        if "watts" not in figures:
+            reason = self.trainer.energy.missing or "too few of the measured steps were counted"
+            self.world.log(f"watts and tokens_per_joule are not reported: {reason}")
+        if "function_call_exact_match" not in figures:
+            reason = "no held-out conversation ends in a function call"
+            self.world.log(f"function_call_exact_match is not reported: {reason}")
 
     def _save_adapter(self, output: Path) -> float:
         """Save, reload, compare; raises `TrainingFailed` if the loaded adapter acts differently."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from orchestrator.core.diagnosis.cleaning import clean
+from orchestrator.core.diagnosis.cleaning import clean_log_text
 from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, LogSource
 from orchestrator.core.diagnosis.line_times import last_time
-from orchestrator.core.diagnosis.matching import Found, examine
+from orchestrator.core.diagnosis.matching import Found, match_rules
 from orchestrator.core.diagnosis.observations import Remark
 
 MIB = 1 << 20
@@ -134,9 +134,9 @@ class _Log:
         self._gathering.tails[self._source.name] = list(self._tail)
 
     def _examine(self, content: bytes) -> None:
-        text = clean(content.decode("utf-8", "replace"))
+        text = clean_log_text(content.decode("utf-8", "replace"))
         first = self._line or 0
-        found = examine(text, self._source, first_line=first, at=self._at, before=self._before)
+        found = match_rules(text, self._source, first_line=first, at=self._at, before=self._before)
         self._gathering.add(found if self._line is not None else _unnumbered(found))
         last = text[-4 * MAX_LINE :].rstrip("\n").split("\n")[-TAIL_LINES:]
         lines = text.count("\n")

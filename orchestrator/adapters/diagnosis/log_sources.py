@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.core.diagnosis.diagnosis_model import LogSource
+from orchestrator.core.launchers import SCHEDULERS
 
 MAX_FILES = 10_000
 # No logs, though they lie beside them.
@@ -23,7 +24,7 @@ _TORCHRUN = re.compile(r"(?:^|/)attempt_\d{1,5}/(?P<rank>\d{1,7})/std(?:out|err)
 _RANKS = (
     re.compile(r"rank[-_.]?(?P<rank>\d{1,7})(?!\d)", re.IGNORECASE),
     re.compile(r"(?:^|[-_.])(?:task|proc|r|t)[-_]?(?P<rank>\d{1,7})(?=[-_.]|$)"),
-    re.compile(r"^slurm-\d{1,12}[-_.](?P<rank>\d{1,7})\."),
+    *(re.compile(f"^{s.logs.file}") for s in SCHEDULERS if s.logs.file),
 )
 _NODE = re.compile(
     r"(?:^|[-_.])(?P<node>(?:node|gpu|host|worker|dgx)[a-z-]{0,20}\d{1,6})(?=[-_.]|$)"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.base.figures import number
+from orchestrator.core.base.figures import format_number
 
 _HUGEST, _TINIEST, _FLAT = 1e300, 1e-280, 1e-12
 
@@ -53,7 +53,7 @@ class Axis:
 
 def _label(value: float) -> str:
     """Thousands apart; below them six digits, for ticks that are close together."""
-    return number(value) if abs(value) >= 1000 else f"{value:.6g}"
+    return format_number(value) if abs(value) >= 1000 else f"{value:.6g}"
 
 
 def _bounded(value: float) -> float:

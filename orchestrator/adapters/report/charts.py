@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator.adapters.report.axes import Axis, LogAxis, Tick, axis_over
 from orchestrator.adapters.store.metric_series import Curve, Series
-from orchestrator.core.base.figures import number
+from orchestrator.core.base.figures import format_number
 
 WIDTH, HEIGHT = 720, 260
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 28
@@ -39,7 +39,7 @@ class Chart:
     hidden: int
 
 
-def charts(series: Sequence[Series]) -> tuple[Chart, ...]:
+def draw_charts(series: Sequence[Series]) -> tuple[Chart, ...]:
     """A chart for every metric that was reported at two steps or more."""
     by_name: dict[str, list[Series]] = {}
     for one in series:
@@ -50,7 +50,7 @@ def charts(series: Sequence[Series]) -> tuple[Chart, ...]:
 
 def _chart(name: str, ranks: Sequence[Series]) -> Chart:
     shown = ranks[:MAX_LINES]
-    curves = [thin(one.points) for one in shown]
+    curves = [thin_curve(one.points) for one in shown]
     x = Axis.over([step for curve in curves for step, _ in curve], LEFT, WIDTH - RIGHT)
     values = [value for curve in curves for _, value in curve]
     y = axis_over(values, HEIGHT - BOTTOM, TOP, log=_spans_decades(values))
@@ -58,7 +58,7 @@ def _chart(name: str, ranks: Sequence[Series]) -> Chart:
         name=name,
         unit=shown[0].unit,
         lines=tuple(
-            ChartLine(f"rank {one.rank}", _points(curve, x, y), number(curve[-1][1]))
+            ChartLine(f"rank {one.rank}", _points(curve, x, y), format_number(curve[-1][1]))
             for one, curve in zip(shown, curves, strict=True)
         ),
         x_ticks=tuple(x.ticks(6)),
@@ -72,7 +72,7 @@ def _spans_decades(values: Sequence[float]) -> bool:
     return low > 0 and math.isfinite(high) and math.log10(high / low) >= DECADES
 
 
-def thin(curve: Curve) -> Curve:
+def thin_curve(curve: Curve) -> Curve:
     """At most ``MAX_POINTS`` points: of every stretch the lowest and highest, so spikes stay."""
     if len(curve) <= MAX_POINTS:
         return curve

@@ -91,7 +91,7 @@ def _drawn(
             Spot(
                 round(at, 1),
                 round(height, 1),
-                f"{line.label}: {value(b, section.y.unit)} at {value(a, section.x.unit)}",
+                f"{line.label}: {axis_label(b, section.y.unit)} at {axis_label(a, section.x.unit)}",
             )
             for (at, height), (a, b) in zip(places, line.points, strict=True)
         )
@@ -99,14 +99,14 @@ def _drawn(
         label=line.label,
         points=" ".join(f"{a:.1f},{b:.1f}" for a, b in places),
         spots=spots,
-        last=value(line.points[-1][1], section.y.unit),
+        last=axis_label(line.points[-1][1], section.y.unit),
     )
 
 
 def _ticks(axis: Axis | LogAxis, about: given.Axis, count: int) -> Iterator[Tick]:
     if about.unit == "bytes" and isinstance(axis, LogAxis):
         for tick in axis.binary_ticks(count):
-            yield Tick(tick.at, value(float(tick.label), "bytes"))
+            yield Tick(tick.at, axis_label(float(tick.label), "bytes"))
     else:
         yield from axis.ticks(count)
 
@@ -175,7 +175,7 @@ def heat_plot(section: given.HeatSection) -> HeatPlot:
 
 
 def _cell_title(section: given.HeatSection, row: int, column: int, number: float | None) -> str:
-    shown = "none" if number is None else value(number, section.unit)
+    shown = "none" if number is None else axis_label(number, section.unit)
     return f"{section.rows[row]} to {section.columns[column]}: {shown}"
 
 
@@ -212,7 +212,7 @@ def bars_plot(section: given.BarsSection) -> BarsPlot:
                 width=round(axis.place(bar.value), 1),
                 target=None if bar.target is None else round(axis.place(bar.target), 1),
                 label=bar.label,
-                text=bar.text or value(bar.value, section.unit),
+                text=bar.text or axis_label(bar.value, section.unit),
                 tone=bar.tone,
             )
             for index, bar in enumerate(section.bars)
@@ -269,7 +269,7 @@ def spread_plot(section: given.SpreadSection) -> SpreadPlot:
     )
 
 
-def value(number: float, unit: str) -> str:
+def axis_label(number: float, unit: str) -> str:
     """With its unit; bytes in powers of 1024."""
     if unit == "bytes":
         for size, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):

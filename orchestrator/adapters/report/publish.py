@@ -51,7 +51,7 @@ EXPORTERS: Sequence[Exporter] = (
 )
 
 
-def publish(run: FinishedRun, exporters: Sequence[Exporter] = EXPORTERS) -> list[str]:
+def publish_run(run: FinishedRun, exporters: Sequence[Exporter] = EXPORTERS) -> list[str]:
     """Write everything that outlives the run; returns what failed without mattering to the run.
 
     Only a failure to write the result itself is raised, as ``OSError``.

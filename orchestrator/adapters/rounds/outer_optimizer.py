@@ -20,7 +20,7 @@ import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +35,13 @@ from orchestrator.adapters.rounds.parameter_files import (
     size_of,
 )
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
+from orchestrator.core.sharing.round_protocol import Kept
 
 # Small enough for a processor's cache: the arithmetic is many passes over one chunk.
 CHUNK = 512 * BLOCK
 THREADS = min(4, os.cpu_count() or 1)
 MAGIC = b"ORU1"
 ALIGNMENT = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What a coordinator must know to go on: where its attempt began, and the last round closed.
-
-    ``shares``: for each round that was announced, each node's; ``step``: the end of ``round``.
-    """
-
-    attempt: int
-    start: int
-    participants: tuple[str, ...]
-    round: int
-    step: int
-    values: int
-    shares: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

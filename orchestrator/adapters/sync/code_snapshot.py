@@ -102,7 +102,7 @@ class Snapshot:
         """Raises ``PreflightError`` if the files changed since the snapshot was taken."""
         manifest = _manifest(self._listing, self._digests)
         if digest_of(manifest.encode()) != self.digest:
-            raise changed(self._listing.parts[0].folder)
+            raise files_changed_error(self._listing.parts[0].folder)
         return manifest
 
     @property
@@ -154,7 +154,7 @@ def take_snapshot(parts: Sequence[TreePart], cache: Path) -> Snapshot:
     return Snapshot(listing, digest, digests, bases)
 
 
-def changed(where: object) -> PreflightError:
+def files_changed_error(where: object) -> PreflightError:
     """The files are not those that the snapshot was taken of."""
     return PreflightError(
         "the file changed while it was synced",
@@ -254,13 +254,13 @@ def digest_of_file(path: str, size: int) -> bytes:
             while left:
                 data = os.read(fd, min(left, BUFFER_BYTES))
                 if not data:
-                    raise changed(path)
+                    raise files_changed_error(path)
                 digest.update(data)
                 left -= len(data)
         finally:
             os.close(fd)
     except FileNotFoundError as error:
-        raise changed(path) from error
+        raise files_changed_error(path) from error
     except OSError as error:
         raise UsageError(
             "the file cannot be read",
@@ -317,7 +317,7 @@ def _safe_target(folder: Path, name: str) -> str:
     try:
         target = str(link.readlink())
     except OSError as error:
-        raise changed(link) from error
+        raise files_changed_error(link) from error
     if not target_fault(name, target):
         return target
     above = link.parent.resolve()

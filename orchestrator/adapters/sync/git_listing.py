@@ -106,7 +106,7 @@ def rule_files(folder: Path) -> tuple[Path, list[Path]]:
     return Path(root), [folder / excluded, Path(personal or Path(settings) / "git/ignore")]
 
 
-def ignores(folder: Path) -> bool:
+def is_folder_ignored(folder: Path) -> bool:
     """Whether the repository around ``folder`` ignores it as a whole."""
     process = _start(folder, "check-ignore", "--quiet", ".")
     try:
@@ -117,7 +117,7 @@ def ignores(folder: Path) -> bool:
     return process.returncode == 0
 
 
-def reasons(folder: Path, names: list[str]) -> list[tuple[str, str]]:
+def ignore_reasons(folder: Path, names: list[str]) -> list[tuple[str, str]]:
     """(name, rule such as ``.gitignore:3: *.ckpt``) for ignored names."""
     if not names:
         return []

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.adapters.sync.wildmatch import NeverMatches, expression
+from orchestrator.adapters.sync.wildmatch import NeverMatches, compile_pattern
 from orchestrator.core.base.errors import UsageError
 
 MAX_IGNORE_BYTES = 1024 * 1024
@@ -181,7 +181,7 @@ def _expression(pattern: bytes) -> tuple[bytes, str]:
     if not relative:
         return b"(?!)", "nothing is named"
     try:
-        return expression(relative), ""
+        return compile_pattern(relative), ""
     except NeverMatches as error:
         return b"(?!)", str(error)
 

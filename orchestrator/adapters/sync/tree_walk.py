@@ -58,7 +58,7 @@ class Walk:
                 return
             inner = self._take_tracked([prefix + name for name in tracked] if prefix else tracked)
             others = query.others()
-            if not tracked and not others and git.ignores(folder):
+            if not tracked and not others and git.is_folder_ignored(folder):
                 self._plain(prefix, depth, Scope())
                 return
             inner += self._take_others([prefix + name for name in others])
@@ -111,7 +111,7 @@ class Walk:
         """What git ignores stays behind, unless the ignore file takes it back."""
         taking_back = self._rules.has_exceptions
         asked = names if taking_back else names[: git.MAX_IGNORED]
-        for name, rule in git.reasons(self._folder / prefix, asked):
+        for name, rule in git.ignore_reasons(self._folder / prefix, asked):
             if not (taking_back and self._taken_back(prefix, name, rule, depth)):
                 self.account.add(rule, prefix + name)
         for name in names[len(asked) :]:

@@ -41,7 +41,7 @@ def literal_length(pattern: bytes) -> int:
     return found.start() if found else len(pattern)
 
 
-def expression(pattern: bytes) -> bytes:
+def compile_pattern(pattern: bytes) -> bytes:
     """A regular expression (DOTALL) that matches the whole of what ``pattern`` matches.
 
     ``**`` counts as at the beginning of a folder's name when nothing but plain text comes before

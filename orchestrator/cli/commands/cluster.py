@@ -10,11 +10,11 @@ import click
 
 from orchestrator.cli.output import plain, print_json, print_table
 from orchestrator.core.base.errors import OrchestrateError, UsageError
-from orchestrator.core.base.nodeset import fold
+from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.model.inventory import Cluster, GpuSpec, NodeSpec, PythonKind, PythonSpec
-from orchestrator.view.terminal.text import brief, clean
+from orchestrator.parsing.importers.recognise import FORMATS
+from orchestrator.view.terminal.text import brief_text, clean_line
 
-FORMATS = ("hostfile", "ansible", "ssh-config", "slurm")
 DIALECTS = ("openmpi", "mpich", "deepspeed")
 
 
@@ -57,13 +57,15 @@ def show(name: str, nodes: str, as_json: bool) -> None:
     if as_json:
         print_json("cluster", plain(found))
         return
-    print(clean(f"{found.name}: {found.summary}" if found.summary else found.name))
-    print(clean(f"file {found.source}") + "\n")
+    print(clean_line(f"{found.name}: {found.summary}" if found.summary else found.name))
+    print(clean_line(f"file {found.source}") + "\n")
     headings = ("nodes", "role", "reached by", "gpus", "python", "price/h", "groups")
     print_table(headings, _node_rows(found))
     if found.groups:
         print("\ngroups (--nodes @NAME)")
-        print_table(("name", "nodes"), [(name, fold(m)) for name, m in found.groups.items()])
+        print_table(
+            ("name", "nodes"), [(name, fold_nodeset(m)) for name, m in found.groups.items()]
+        )
     if found.expectations:
         print("\nexpectations: recorded by the owner, to be checked")
         rows = [(e.metric, f"{e.value:g}", e.unit, e.source) for e in found.expectations]
@@ -82,11 +84,13 @@ def validate(names: tuple[str, ...], as_json: bool) -> None:
             checked = {"name": found.name, "path": found.source, "valid": True}
             print_json("validation", {**checked, "nodes": len(found.nodes), "workers": workers})
         else:
-            print(f"{clean(found.source)}: valid (nodes: {len(found.nodes)}, workers: {workers})")
+            print(
+                f"{clean_line(found.source)}: valid (nodes: {len(found.nodes)}, workers: {workers})"
+            )
 
 
 @cluster.command("import")
-@click.argument("format", type=click.Choice(FORMATS))
+@click.argument("format", type=click.Choice(tuple(FORMATS)))
 @click.argument("file", type=click.Path(allow_dash=True))
 @click.option("--name", default="imported", show_default=True, help="Name of the new cluster.")
 @click.option("--dialect", type=click.Choice(DIALECTS), help="The tool that a hostfile is for.")
@@ -106,9 +110,9 @@ def import_(format: str, file: str, name: str, dialect: str | None, skip_unknown
         )
     imported = read_foreign(format, file, name, dialect=dialect, skip_unknown=skip_unknown)
     for warning in imported.warnings:
-        click.echo(f"warning: {brief(warning, 400)}", err=True)
+        click.echo(f"warning: {brief_text(warning, 400)}", err=True)
     for note in imported.notes:
-        click.echo(f"note: {brief(note, 400)}", err=True)
+        click.echo(f"note: {brief_text(note, 400)}", err=True)
     print(imported.text, end="")
 
 
@@ -121,9 +125,9 @@ def schema() -> None:
 
 
 def select_nodes(found: Cluster, expression: str) -> Cluster:
-    from orchestrator.parsing.inputs.selection import select
+    from orchestrator.parsing.inputs.selection import select_nodes
 
-    return select(found, expression)
+    return select_nodes(found, expression)
 
 
 def _read(name: str) -> Cluster:
@@ -138,7 +142,7 @@ def _node_rows(found: Cluster) -> list[list[str]]:
     alike: dict[tuple[str, ...], list[NodeSpec]] = {}
     for node in found.nodes:
         alike.setdefault(_node_cells(node, found.currency), []).append(node)
-    return [[fold(node.name for node in nodes), *cells] for cells, nodes in alike.items()]
+    return [[fold_nodeset(node.name for node in nodes), *cells] for cells, nodes in alike.items()]
 
 
 def _node_cells(node: NodeSpec, currency: str) -> tuple[str, ...]:
@@ -174,7 +178,7 @@ def _gpus(gpus: GpuSpec) -> str:
 
 
 def _ranges(indices: Iterable[int]) -> str:
-    return fold(f"g{index}" for index in indices).removeprefix("g").strip("[]")
+    return fold_nodeset(f"g{index}" for index in indices).removeprefix("g").strip("[]")
 
 
 def _python(python: PythonSpec) -> str:

@@ -62,9 +62,9 @@ def _gather(targets: tuple[str, ...], gathering: Gathering) -> RunFolder | None:
 
 
 def _judge(gathering: Gathering) -> Findings:
-    from orchestrator.core.diagnosis.first_cause import judge, telling_lines
+    from orchestrator.core.diagnosis.first_cause import find_first_cause, telling_lines
 
-    return judge(
+    return find_first_cause(
         gathering.clues,
         remarks=gathering.remarks,
         sources=gathering.sources,

@@ -67,7 +67,7 @@ def doctor(
     from orchestrator.cli.node_queries import look_at_links, take_survey
     from orchestrator.core.base.errors import ExitCode
     from orchestrator.core.doctor.check_model import Level
-    from orchestrator.core.doctor.checkup import examine
+    from orchestrator.core.doctor.checkup import run_checks
 
     selected = load_cluster(cluster, nodes)
 
@@ -83,7 +83,7 @@ def doctor(
         time.sleep(watch)
         later = look()
     mesh = look_at_links(selected, first, connect_timeout=connect_timeout, fanout=fanout)
-    examined = examine(_subjects(selected, first, later), Level(level), mesh)
+    examined = run_checks(_subjects(selected, first, later), Level(level), mesh)
     bad = examined.status == "unfit" or (strict and examined.status != "healthy")
     code = ExitCode.PREFLIGHT if bad else ExitCode.DONE
     if as_json:
@@ -115,23 +115,23 @@ def _told(error: OrchestrateError) -> str:
 
 def _show(examined: Examination) -> None:
     from orchestrator.cli.node_queries import print_tables
-    from orchestrator.view.tables.doctor_tables import lines, matrix, verdict
+    from orchestrator.view.tables.doctor_tables import check_matrix, finding_lines, verdict_line
 
-    print_tables([matrix(examined)])
+    print_tables([check_matrix(examined)])
     print()
-    for line in lines(examined):
+    for line in finding_lines(examined):
         print(line)
-    print(verdict(examined))
+    print(verdict_line(examined))
 
 
 def _show_json(selected: Cluster, examined: Examination, code: int) -> None:
     from orchestrator.cli.output import plain, print_json
     from orchestrator.core.doctor.check_model import State
-    from orchestrator.core.doctor.checkup import findings
+    from orchestrator.core.doctor.checkup import readings_in
 
     for reading in examined.readings:
         print_json("check", plain(reading))
-    failed = next(findings(examined, State.FAIL), None)
+    failed = next(readings_in(examined, State.FAIL), None)
     failure = None
     if failed is not None:
         failure = {

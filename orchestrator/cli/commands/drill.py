@@ -17,20 +17,20 @@ from orchestrator.cli.options import cluster_options, json_option
 from orchestrator.cli.output import print_json, print_table
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.core.drill import (
+from orchestrator.core.drill_promises import (
     Drill,
     DrillLimits,
     DrillOutcome,
     Judged,
     PromiseKept,
-    drills,
-    targets,
+    assign_targets,
+    list_drills,
 )
 from orchestrator.core.verdict.result import Status
 from orchestrator.engine.drills.drill_job import sleeping
 from orchestrator.engine.drills.drill_series import Ending, perform
 from orchestrator.engine.support.interrupts import Interrupts
-from orchestrator.view.terminal.text import brief, seconds
+from orchestrator.view.terminal.text import brief_text, format_seconds
 
 HERE = "(here)"
 
@@ -70,8 +70,8 @@ def drill(cluster: str, nodes: str, only: tuple[str, ...], *, dry_run: bool, as_
     run holds GPUs or machines.
     """
     selected = load_cluster(cluster, nodes)
-    chosen = _choose(drills(DrillLimits()), only)
-    pairs = targets(chosen, [spec.name for spec in selected.workers])
+    chosen = _choose(list_drills(DrillLimits()), only)
+    pairs = assign_targets(chosen, [spec.name for spec in selected.workers])
     if dry_run:
         _preview(pairs, as_json=as_json)
         return 0
@@ -109,7 +109,7 @@ class _Told:
     def ended(self, outcome: DrillOutcome) -> None:
         self._done += 1
         if outcome.seconds:
-            _say(f"      {outcome.verdict}, {seconds(outcome.seconds)} in all")
+            _say(f"      {outcome.verdict}, {format_seconds(outcome.seconds)} in all")
         if outcome.folder:
             _say(f"      its run is kept: {outcome.folder}")
             _say(f"      to remove it: orchestrate clean {outcome.run_id}")
@@ -173,14 +173,14 @@ def _rows(outcome: DrillOutcome, before: str) -> list[tuple[str, ...]]:
     """One row for each promise. ``before``: why the last drill was not run."""
     head = (outcome.drill.name, outcome.node or HERE)
     if not outcome.judged:
-        why = "likewise" if outcome.reason == before else brief(outcome.reason)
+        why = "likewise" if outcome.reason == before else brief_text(outcome.reason)
         return [(*head, p.sentence, why, outcome.verdict.value) for p in outcome.drill.promises[:1]]
     return [(*head, j.promise.sentence, _measured(j), j.verdict.value) for j in outcome.judged]
 
 
 def _measured(judged: Judged) -> str:
     time = "" if judged.seconds is None else f"{judged.seconds:.2f} s"
-    return ", ".join(filter(None, (time, brief(judged.detail)))) or "yes"
+    return ", ".join(filter(None, (time, brief_text(judged.detail)))) or "yes"
 
 
 def _result(cluster: str, ending: Ending, counts: Counter[PromiseKept]) -> dict[str, Any]:

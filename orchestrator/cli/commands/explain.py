@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import JobOptions, job_options, json_option, pick
+from orchestrator.cli.options import job_options, json_option, pick_job
 
 if TYPE_CHECKING:
     from orchestrator.core.model.plan import NodePlan, Plan
@@ -39,7 +39,7 @@ def explain(
     from orchestrator.engine.oneshot.plan_only import preview
     from orchestrator.view.tables.explain_text import explain_lines
 
-    options = pick(JobOptions, given)
+    options = pick_job(given)
     if options.workload or words:
         request = load_request(options, words, run_id="explained")
     else:
@@ -78,11 +78,11 @@ def _chosen(made: Plan, node: str | None) -> list[NodePlan]:
 
 def _record(share: NodePlan, name: str) -> dict[str, object]:
     from orchestrator.cli.output import plain
-    from orchestrator.core.tuning.risky_settings import digest
+    from orchestrator.core.tuning.risky_settings import environment_digest
 
     return {
         "node": share.name,
-        "digest": digest(share),
+        "digest": environment_digest(share),
         "set": plain([v for v in share.env if name in ("", v.name)]),
         "left": plain([v for v in share.left if name in ("", v.name)]),
     }

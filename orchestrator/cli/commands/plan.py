@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import JobOptions, job_options, json_option, pick
+from orchestrator.cli.options import job_options, json_option, pick_job
 
 if TYPE_CHECKING:
     from orchestrator.core.model.plan import Plan
@@ -31,9 +31,9 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
     from orchestrator.cli.load_request import load_request, take_code
     from orchestrator.cli.output import print_json
     from orchestrator.core.base.codec import to_json
-    from orchestrator.view.tables.plan_text import Travel, plan_lines, unattended
+    from orchestrator.view.tables.plan_text import Travel, plan_lines, unattended_text
 
-    request = load_request(pick(JobOptions, given), words, run_id="planned")
+    request = load_request(pick_job(given), words, run_id="planned")
     snapshot = take_code(Layout.from_environment(os.environ), request.job)
     made = _make(replace(request, code=snapshot.digest), offline=offline)
     travel = Travel(
@@ -43,7 +43,7 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
         warnings=snapshot.warnings,
     )
     if as_json:
-        promise = unattended(made.budgets)
+        promise = unattended_text(made.budgets)
         record = {"plan": to_json(made), "travels": to_json(travel), "unattended": promise}
         print_json("plan", record)
     else:

@@ -66,11 +66,11 @@ def probe(
 
 def _show(section: str, answers: list[Surveyed]) -> None:
     from orchestrator.cli.node_queries import print_tables, tell_errors
-    from orchestrator.view.tables.probe_tables import notes, probe_tables
+    from orchestrator.view.tables.probe_tables import note_lines, probe_tables
 
     found = [answer.facts for answer in answers if answer.facts is not None]
     print_tables(list(probe_tables(found, section)))
-    unseen = notes(found)
+    unseen = note_lines(found)
     if unseen:
         print("\nnot seen")
     for note in unseen:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import JobOptions, ViewOptions, pick, view_options
+from orchestrator.cli.options import JobOptions, ViewOptions, pick, pick_job, view_options
 
 if TYPE_CHECKING:
     from orchestrator.adapters.store.layout import Layout, RunFolder
@@ -132,7 +132,7 @@ def _load_again(
     os.chdir(asked["cwd"])
     given: dict[str, Any] = asked["options"]
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    options = pick(JobOptions, given)
+    options = pick_job(given)
     loaded = load_request(options, tuple(asked["words"]), run_id=stored.run_id)
     snapshot = take_code(layout, loaded.job)
     again = replace(
@@ -171,22 +171,22 @@ def changes_of(
     that began it did not know yet has its default in ``stored``, and is no change.
     """
     from orchestrator.core.base.codec import to_json
-    from orchestrator.core.base.difference import differences
+    from orchestrator.core.base.difference import list_differences
 
     before, now = to_json(stored), to_json(request)
-    changes = differences({**before, "code": ""}, {**now, "code": ""})
+    changes = list_differences({**before, "code": ""}, {**now, "code": ""})
     if stored.code != request.code:
         changes = chain(_changed_files(folder, snapshot), changes)
     return list(islice(changes, SHOWN_CHANGES + 1))
 
 
 def _changed_files(folder: RunFolder, snapshot: Snapshot) -> Iterator[str]:
-    from orchestrator.core.base.manifest import InvalidManifest, Manifest, diff
+    from orchestrator.core.base.manifest import InvalidManifest, Manifest, compare_manifests
 
     try:
         packed = folder.code.read_bytes()
         data = zlib.decompressobj().decompress(packed, MAX_MANIFEST_BYTES)
-        difference = diff(Manifest.decode(data), snapshot.manifest)
+        difference = compare_manifests(Manifest.decode(data), snapshot.manifest)
     except (OSError, zlib.error, InvalidManifest):
         yield "the code changed"
         return

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import JobOptions, ViewOptions, job_options, pick, view_options
+from orchestrator.cli.options import (
+    JobOptions,
+    ViewOptions,
+    job_options,
+    pick,
+    pick_job,
+    view_options,
+)
 
 MAX_WAIT_S = 366 * 86400
 
@@ -64,7 +71,7 @@ def run(
     from orchestrator.cli.detach import as_foreground, run_detached
     from orchestrator.engine.support.context import RunContext
 
-    options, view = pick(JobOptions, given), pick(ViewOptions, given)
+    options, view = pick_job(given), pick(ViewOptions, given)
     if view.follow is None:
         view = replace(view, follow=bool(words) and not (view.as_json or view.quiet or detach))
     if detach:
@@ -119,10 +126,10 @@ def _load(
     from dataclasses import replace
 
     from orchestrator.cli.load_request import load_request, take_code
-    from orchestrator.view.terminal.text import brief
+    from orchestrator.view.terminal.text import brief_text
 
     request = load_request(options, words, run_id="")
     snapshot = take_code(layout, request.job)
     for warning in snapshot.warnings:
-        click.echo(f"warning: {brief(warning, 300)}", err=True)
+        click.echo(f"warning: {brief_text(warning, 300)}", err=True)
     return replace(request, code=snapshot.digest), snapshot

@@ -1,4 +1,4 @@
-"""Commands about runs that exist: ps, show, logs, attach, stop, clean."""
+"""Commands about runs that exist: ps, show, logs, attach, stop."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def show(run: str, color: str, as_json: bool) -> int:
     from orchestrator.cli.past_runs import compared_with_earlier, find_result
     from orchestrator.view.result.compared import comparison_lines
     from orchestrator.view.result.failure_screen import failure_screen
-    from orchestrator.view.result.summary import summary
+    from orchestrator.view.result.summary import summary_lines
 
     layout = _layout()
     result, folder = find_result(layout, run, _require_result)
@@ -72,7 +72,7 @@ def show(run: str, color: str, as_json: bool) -> int:
         return 0
     paint = colored(color)
     lines = [
-        *summary(result, color=paint),
+        *summary_lines(result, color=paint),
         *comparison_lines(compared_with_earlier(layout, result), color=paint),
         *contributed(folder.path, color=paint),
         *failure_screen(result, folder.path, color=paint),
@@ -152,25 +152,6 @@ def stop(run: str, now: bool, timeout: float) -> int:
     return stopping.stop(_layout(), _find(run), now=now, timeout_s=timeout)
 
 
-@click.command()
-@click.argument("run", metavar="[RUN]", required=False)
-@click.option("--all", "every", is_flag=True, help="All finished and unattended runs.")
-@click.option("--older-than", type=float, metavar="DAYS", help="With --all: only older ones.")
-@click.option("--local", is_flag=True, help="Only this side; leave the nodes alone.")
-@click.option("--discard", is_flag=True, help="Also outputs that exist on a node alone.")
-def clean(
-    run: str | None, every: bool, older_than: float | None, local: bool, discard: bool
-) -> int:
-    """Remove the folders of runs, here and on their nodes.
-
-    A run whose outputs did not all come from its nodes stays, unless --discard is given: exit 75.
-    """
-    from orchestrator.cli.commands.clean import clean_runs, select_runs
-
-    folders = select_runs(_layout(), run, every=every, older_than_days=older_than)
-    return clean_runs(folders, local=local, discard=discard)
-
-
 def _layout() -> Layout:
     from orchestrator.adapters.store.layout import Layout
 
@@ -185,10 +166,10 @@ def _find(run: str) -> RunFolder:
 
 def _follow(folder: RunFolder, advance: Any) -> Result | None:
     """Until the run's result; None when the user leaves. Raises ``BusyError`` if nobody runs it."""
-    from orchestrator.view.progress.following import follow
+    from orchestrator.view.progress.following import follow_run
 
     try:
-        return follow(folder, advance)
+        return follow_run(folder, advance)
     except KeyboardInterrupt:
         return None
 
@@ -211,13 +192,13 @@ def _require_result(folder: RunFolder) -> Result:
 def _cells(summary: RunSummary) -> list[str]:
     from datetime import datetime
 
-    from orchestrator.view.terminal.text import brief, seconds
+    from orchestrator.view.terminal.text import brief_text, format_seconds
 
     started = ""
     if summary.started is not None:
         moment = datetime.fromtimestamp(summary.started).astimezone()
         started = f"{moment:%Y-%m-%d %H:%M:%S}"
-    took = "" if summary.seconds is None else seconds(summary.seconds)
-    names = [brief(summary.cluster, 32), brief(summary.workload, 32)]
+    took = "" if summary.seconds is None else format_seconds(summary.seconds)
+    names = [brief_text(summary.cluster, 32), brief_text(summary.workload, 32)]
     state = f"{summary.state}, cleaned" if summary.cleaned else summary.state
     return [summary.run_id, state, *names, started, took]

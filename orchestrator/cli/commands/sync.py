@@ -67,8 +67,8 @@ def _take(workdir: str | None) -> Snapshot:
     from pathlib import Path
 
     from orchestrator.adapters.store.bundled import bundled_kit
-    from orchestrator.adapters.store.catalog import find_project
     from orchestrator.adapters.store.layout import Layout
+    from orchestrator.adapters.store.project import find_project
     from orchestrator.adapters.sync.code_snapshot import project_parts, take_snapshot
 
     folder = find_project(Path.cwd(), Path(workdir) if workdir is not None else None)
@@ -77,8 +77,8 @@ def _take(workdir: str | None) -> Snapshot:
 
 
 def _show_dry(snapshot: Snapshot, workers: Sequence[NodeSpec], *, as_json: bool) -> None:
-    from orchestrator.core.base.nodeset import fold
-    from orchestrator.view.terminal.text import brief
+    from orchestrator.core.base.nodeset import fold_nodeset
+    from orchestrator.view.terminal.text import brief_text
 
     if as_json:
         names = [spec.name for spec in workers]
@@ -88,45 +88,52 @@ def _show_dry(snapshot: Snapshot, workers: Sequence[NodeSpec], *, as_json: bool)
     print()
     for path in sorted(snapshot.paths):
         print(path)
-    to = brief(fold(spec.name for spec in workers), 300) if workers else "no cluster was named"
+    to = (
+        brief_text(fold_nodeset(spec.name for spec in workers), 300)
+        if workers
+        else "no cluster was named"
+    )
     click.echo(f"nothing was sent ({to})", err=True)
 
 
 def _show(snapshot: Snapshot, answers: list[Brought]) -> None:
     from orchestrator.cli.output import print_table
-    from orchestrator.view.terminal.text import paragraph
+    from orchestrator.view.terminal.text import clean_paragraph
 
     _show_snapshot(snapshot)
     print()
     print_table(("nodes", "state", "sent", "as", "seconds"), _rows(answers))
     for answer in answers:
         if answer.error is not None:
-            click.echo(f"orchestrate: {paragraph(str(answer.error))}", err=True)
+            click.echo(f"orchestrate: {clean_paragraph(str(answer.error))}", err=True)
 
 
 def _show_snapshot(snapshot: Snapshot) -> None:
-    from orchestrator.view.terminal.text import brief, plural, size
+    from orchestrator.view.terminal.text import brief_text, count_noun, format_size
 
-    print(f"{plural(snapshot.files, 'file')}, {size(snapshot.bytes)}, snapshot {snapshot.digest}")
+    print(
+        f"{count_noun(snapshot.files, 'file')}, {format_size(snapshot.bytes)}, "
+        f"snapshot {snapshot.digest}"
+    )
     for skipped in snapshot.skipped:
-        print(f"left out: {brief(str(skipped), 300)}")
+        print(f"left out: {brief_text(str(skipped), 300)}")
     for warning in snapshot.warnings:
-        click.echo(f"warning: {brief(warning, 300)}", err=True)
+        click.echo(f"warning: {brief_text(warning, 300)}", err=True)
 
 
 def _rows(answers: list[Brought]) -> list[tuple[str, ...]]:
     """One row for all nodes to which the same was sent, with the slowest one's time."""
-    from orchestrator.core.base.nodeset import fold
-    from orchestrator.view.terminal.text import plural, size
+    from orchestrator.core.base.nodeset import fold_nodeset
+    from orchestrator.view.terminal.text import count_noun, format_size
 
     alike: dict[tuple[str, str, str], list[Brought]] = {}
     for answer in answers:
         sent = answer.sent
         state = "failed" if answer.error else "sent" if sent.files else "unchanged"
-        cells = (state, plural(sent.files, "file"), size(sent.bytes))
+        cells = (state, count_noun(sent.files, "file"), format_size(sent.bytes))
         alike.setdefault(cells, []).append(answer)
     return [
-        (fold(one.node for one in same), *cells, f"{max(one.seconds for one in same):.2f}")
+        (fold_nodeset(one.node for one in same), *cells, f"{max(one.seconds for one in same):.2f}")
         for cells, same in alike.items()
     ]
 

@@ -18,7 +18,7 @@ from orchestrator.core.model.workload import (
     ParameterValue,
     Workload,
 )
-from orchestrator.view.terminal.text import clean
+from orchestrator.view.terminal.text import clean_line
 
 
 @click.group()
@@ -90,25 +90,25 @@ def schema() -> None:
 
 
 def _print_head(found: Workload) -> None:
-    print(clean(f"{found.name}: {found.summary}" if found.summary else found.name))
-    print(clean(f"entry     {found.folder}/{found.entry}"))
+    print(clean_line(f"{found.name}: {found.summary}" if found.summary else found.name))
+    print(clean_line(f"entry     {found.folder}/{found.entry}"))
     print(f"shape     {found.shape.value}")
     if found.samples is not None:
         source = found.samples
         lines = f"lines of the file {source.file}, else generated; at most {source.count}"
         print(f"samples   {lines}, in groups of {source.group}")
     print(f"ranks     one per {found.ranks.per.value}; {found.ranks.cpu} on a node without GPUs")
-    print(clean(f"modules   {', '.join(found.modules) or 'none'}"))
+    print(clean_line(f"modules   {', '.join(found.modules) or 'none'}"))
     print(f"preset    {found.default_preset or 'none'} by default")
     if found.artifacts:
-        print(clean(f"artifacts {', '.join(found.artifacts)}"))
+        print(clean_line(f"artifacts {', '.join(found.artifacts)}"))
 
 
 def _parameter_row(parameter: Parameter) -> list[str]:
-    from orchestrator.parsing.inputs.parameters import expected
+    from orchestrator.parsing.inputs.parameters import expected_text
 
     default = show_value(parameter.default)
-    return [parameter.name, expected(parameter), default, parameter.help]
+    return [parameter.name, expected_text(parameter), default, parameter.help]
 
 
 def _rule_row(rule: ParameterRule, of: Workload) -> list[str]:

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from orchestrator.core.base.command import MASK, Secret
-from orchestrator.core.base.wire_names import wire_name
+from orchestrator.core.base.wire_names import wire_key, wire_name
 
 T = TypeVar("T")
 
@@ -34,8 +34,9 @@ def to_json(value: object) -> Any:
     if isinstance(value, Secret):
         return MASK
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": _tag(type(value)), **_untagged(fields)}
+        keys = _keys(type(value))
+        fields = {key: to_json(getattr(value, name)) for key, name in keys.items()}
+        return {"type": _tag(type(value)), **fields}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -68,9 +69,10 @@ def _tag(cls: type) -> str:
     return name
 
 
-# A dataclass may itself have a field called ``type`` (a parameter's type): it travels as ``type_``.
-def _untagged(fields: dict[str, Any]) -> dict[str, Any]:
-    return {("type_" if name == "type" else name): item for name, item in fields.items()}
+@functools.cache
+def _keys(cls: type) -> dict[str, str]:
+    """The names of its fields by the keys that they are written under."""
+    return {wire_key(field): field.name for field in dataclasses.fields(cls)}
 
 
 @functools.cache
@@ -81,11 +83,11 @@ def _hints(cls: type) -> dict[str, Any]:
 def _dataclass(cls: type, data: Any) -> Any:
     if not isinstance(data, dict) or data.get("type") != wire_name(cls):
         raise CodecError(f"expected a {wire_name(cls)}")
-    given = {("type" if k == "type_" else k): v for k, v in data.items() if k != "type"}
-    hints = _hints(cls)
-    unknown = given.keys() - hints.keys()
+    keys, hints = _keys(cls), _hints(cls)
+    unknown = data.keys() - keys.keys() - {"type"}
     if unknown:
         raise CodecError(f"{cls.__name__} has no field {min(unknown)!r}")
+    given = {keys[key]: item for key, item in data.items() if key != "type"}
     try:
         return cls(**{name: from_json(hints[name], item) for name, item in given.items()})
     except TypeError as error:

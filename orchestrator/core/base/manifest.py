@@ -182,7 +182,7 @@ class Difference:
     removed: tuple[str, ...]
 
 
-def diff(old: Manifest, new: Manifest) -> Difference:
+def compare_manifests(old: Manifest, new: Manifest) -> Difference:
     """What turns ``old`` into ``new``."""
     before = {entry.path: entry for entry in old.entries}
     after = {entry.path: entry for entry in new.entries}

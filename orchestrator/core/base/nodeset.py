@@ -1,8 +1,8 @@
 """Folded node names, such as ``gpu[01-16]``, ``a[1-3,7]b`` and ``r[1-2]n[1-4]``.
 
 A bracket holds comma-separated numbers and ranges; zero padding is kept: ``[08-10]`` is 08 09 10.
-:func:`expand` keeps the order of writing; :class:`NodeSet` is a set in natural order, gpu2 before
-gpu10.
+:func:`expand_nodeset` keeps the order of writing; :class:`NodeSet` is a set in natural order, gpu2
+before gpu10.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     )
 
 
-def expand(text: str, limit: int = MAX_NAMES) -> tuple[str, ...]:
+def expand_nodeset(text: str, limit: int = MAX_NAMES) -> tuple[str, ...]:
     """The names that ``text`` stands for, in its order, each once.
 
     Raises :class:`NodeSetError` for bad syntax, and for more than ``limit`` names before a term
@@ -82,7 +82,7 @@ def split_terms(text: str) -> list[tuple[int, str]]:
     return terms
 
 
-def fold(names: Iterable[str]) -> str:
+def fold_nodeset(names: Iterable[str]) -> str:
     """Compact text, naturally sorted, with ``set(expand(fold(names))) == set(names)``."""
     by_shape: dict[tuple[str | None, ...], list[tuple[frozenset[str], ...]]] = {}
     for name in sorted(set(names), key=natural_key):
@@ -107,7 +107,7 @@ class NodeSet:
     @classmethod
     def parse(cls, text: str, limit: int = MAX_NAMES) -> NodeSet:
         """Empty or blank text is the empty set. Raises :class:`NodeSetError`."""
-        return cls.of(expand(text, limit)) if text.strip() else cls()
+        return cls.of(expand_nodeset(text, limit)) if text.strip() else cls()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -131,7 +131,7 @@ class NodeSet:
         return NodeSet.of(set(self.names) ^ set(other.names))
 
     def __str__(self) -> str:
-        return fold(self.names)
+        return fold_nodeset(self.names)
 
 
 def parse_numbers(
@@ -140,7 +140,7 @@ def parse_numbers(
     """A bracket's content, ``1-3,7``, as numbers in text form with their zero padding.
 
     Both ends of a range need the same padding, for tools disagree on what unequal ends mean;
-    ``first_sets_width`` is Slurm's rule, where the second may be shorter or longer. Raises
+    ``first_sets_width``: the second may be shorter or longer. Raises
     :class:`NodeSetError`; ``column`` is where ``text`` starts.
     """
     numbers: list[str] = []

@@ -36,7 +36,7 @@ _TIME_KEYS = ("time", "timestamp", "ts", "asctime", "@timestamp")
 _HOST_KEYS = ("_HOSTNAME", "hostname", "host")
 
 
-def clean(text: str) -> str:
+def clean_log_text(text: str) -> str:
     """``text`` with as many lines, without control sequences; lines of JSON as their messages."""
     if any(mark in text for mark in _ESCAPED):
         text = _SEQUENCES.sub("", text)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.core.base.outcome import describe, succeeded
+from orchestrator.core.base.outcome import describe_outcome, has_succeeded
 from orchestrator.core.diagnosis.diagnosis_model import (
     MAX_EVIDENCE,
     SHOWN_LINE,
@@ -22,7 +22,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     LogSource,
 )
 from orchestrator.core.diagnosis.line_times import over_new_year
-from orchestrator.core.diagnosis.observations import Remark, compare, survived
+from orchestrator.core.diagnosis.observations import Remark, compare_remarks, were_survived
 from orchestrator.core.diagnosis.rules import RULES
 from orchestrator.core.run.state import CLOCK_ERROR_S
 
@@ -36,7 +36,7 @@ _WORTH_SAYING = (LogRole.CAUSE, LogRole.FAILURE, LogRole.CONDITION, LogRole.SLOW
 _Key = tuple[str, str, int | None]
 
 
-def judge(
+def find_first_cause(
     clues: Sequence[Clue],
     *,
     remarks: Sequence[Remark] = (),
@@ -49,7 +49,7 @@ def judge(
     ``ends`` are ranks that failed by themselves, in their order; ``sources`` everybody whose log
     was read; ``telling`` what to show when no rule knows anything, or only who ended first.
     """
-    every = [*clues, *compare(remarks), *_from_ends(ends)]
+    every = [*clues, *compare_remarks(remarks), *_from_ends(ends)]
     every = _timed([replace(clue, order=n) for n, clue in enumerate(every)])
     every = _with_explanations(every)
     # What costs speed explains no rank that failed.
@@ -115,14 +115,14 @@ def _ended_well(clues: Sequence[Clue], remarks: Sequence[Remark]) -> bool:
     """Whether a program met something, tried again and came to its end all the same."""
     failures = [clue for clue in clues if clue.role < LogRole.STOPPED]
     hardware = any(clue.rule.domain is Domain.HARDWARE for clue in failures)
-    return bool(failures) and not hardware and survived(failures, remarks)
+    return bool(failures) and not hardware and were_survived(failures, remarks)
 
 
 def _from_ends(ends: Sequence[End]) -> Iterator[Clue]:
     for end in ends:
         for rule in RULES:
-            if end.outcome in rule.endings and not succeeded(end.outcome):
-                text = f"{end.source.who} {describe(end.outcome)}"
+            if end.outcome in rule.endings and not has_succeeded(end.outcome):
+                text = f"{end.source.who} {describe_outcome(end.outcome)}"
                 yield Clue(rule=rule, source=end.source, line=0, text=text)
 
 

@@ -60,7 +60,7 @@ class Found:
     remarks: tuple[Remark, ...]
 
 
-def examine(
+def match_rules(
     stretch: str,
     source: LogSource,
     *,
@@ -175,13 +175,13 @@ class _Line:
         return replace(own, node=first.node, rank=first.rank, mild=own.mild or first.mild)
 
     @cached_property
-    def said(self) -> str:
+    def own_words(self) -> str:
         """What the program itself says in this line: without prefixes and quoted speech."""
         speech = _SPEECH.search(self.head.text)
         return self.head.text if speech is None else self.head.text[: speech.start()]
 
     @cached_property
-    def survived(self) -> bool:
+    def is_survived(self) -> bool:
         """Whether the program goes on, by the words of this line."""
         return self.raised is None and _SURVIVED.search(self.head.text) is not None
 
@@ -250,7 +250,7 @@ def _clue(rule: Rule, line: _Line, told: dict[str, str], confidence: Confidence 
         text=line.shown,
         captures=told,
         at=line.at,
-        mild=line.head.mild or line.survived,
+        mild=line.head.mild or line.is_survived,
         handled=line.raised is not None and line.raised.handled,
         confidence=confidence,
     )
@@ -271,7 +271,7 @@ def _remarks(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Iterator[Rema
 
 def _captures(sign: Sign, line: _Line) -> dict[str, str] | None:
     """What the sign's groups caught; None if the line is another one."""
-    text = line.said
+    text = line.own_words
     if sign.text not in text or (sign.frames and not sign.frames.search(line.frames)):
         return None
     told = dict(sign.fills)

@@ -53,7 +53,7 @@ class Remark:
     at: float | None = None
 
 
-def compare(remarks: Sequence[Remark]) -> Iterator[Clue]:
+def compare_remarks(remarks: Sequence[Remark]) -> Iterator[Clue]:
     """What remarks of different ranks or files say together."""
     versions = [r for r in remarks if r.kind == _VERSION]
     bandwidths = [r for r in remarks if r.kind == _BANDWIDTH]
@@ -64,7 +64,7 @@ def compare(remarks: Sequence[Remark]) -> Iterator[Clue]:
     yield from _apart([r for r in remarks if r.kind == _WORK])
 
 
-def survived(clues: Sequence[Clue], remarks: Sequence[Remark]) -> bool:
+def were_survived(clues: Sequence[Clue], remarks: Sequence[Remark]) -> bool:
     """Whether each log says that its program ended well, after whatever ``clues`` tell."""
     ends: dict[str, int] = {}
     for remark in remarks:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from orchestrator.core.diagnosis.line_prefixes import read_head
+from orchestrator.core.launchers import SCHEDULERS
 
 BEGIN = "Traceback (most recent call last"
 MAX_LINES = 600  # of one traceback, others' lines between them included
@@ -48,10 +49,11 @@ _CARRIES = (
     "(most recent call last): (RANK ",
 )
 _OPEN = re.compile(r"(?:validation errors? for \w{1,60}|:)$")
+SCHEDULER_COMMANDS = [command for s in SCHEDULERS for command in s.logs.commands]
 # Lines of launchers and rules between sections, which may follow an exception at once.
 _OTHERS = re.compile(
-    r"(?:srun|slurmstepd|mpirun|prterun|sbatch|wandb|pdsh@|clush|docker|ssh|NVRM|bash|sh|ninja)\b"
-    r"|[-=*#]{12}"
+    rf"(?:{'|'.join(SCHEDULER_COMMANDS)}|mpirun|prterun|wandb|pdsh@|clush|docker|ssh|NVRM|bash|sh"
+    r"|ninja)\b|[-=*#]{12}"
 )
 # Exceptions that programs catch to raise a better one.
 _CONTROL = ("KeyError", "AttributeError", "IndexError", "StopIteration", "LookupError", "TypeError")
@@ -219,7 +221,7 @@ class _Reader:
 
     def _in_message(self, outer: Raised) -> Raised | None:
         """The exception in the message of ``outer``, where frames follow without a beginning of
-        their own, as Ray shows errors of tasks.
+        their own, as errors of tasks are shown.
         """
         line = self._text[outer.line : self._line_end(outer.line)]
         label = _Label("" if outer.bare else line[: max(0, line.find(outer.name))])

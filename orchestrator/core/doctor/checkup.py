@@ -18,8 +18,8 @@ from orchestrator.core.doctor.check_model import (
     Reading,
     State,
     Subject,
-    fail,
-    unknown,
+    fail_answer,
+    unknown_answer,
 )
 from orchestrator.core.doctor.rules import CHECKS
 from orchestrator.core.model.facts import Facts
@@ -44,7 +44,7 @@ class Examination:
         return "unproven" if self.count(State.UNKNOWN) else "healthy"
 
 
-def examine(subjects: Sequence[Subject], level: Level, mesh: Mesh | None = None) -> Examination:
+def run_checks(subjects: Sequence[Subject], level: Level, mesh: Mesh | None = None) -> Examination:
     """What the checks of ``level`` and below say. A node that did not answer fails the first one,
     and all others are unknown.
     """
@@ -59,7 +59,7 @@ def examine(subjects: Sequence[Subject], level: Level, mesh: Mesh | None = None)
     )
 
 
-def findings(examined: Examination, *states: State) -> Iterator[Reading]:
+def readings_in(examined: Examination, *states: State) -> Iterator[Reading]:
     """The readings in one of ``states``, in the order of the states."""
     for state in states:
         yield from (reading for reading in examined.readings if reading.state is state)
@@ -70,8 +70,8 @@ def _answer(check: Check, subject: Subject, fleet: Fleet) -> CheckAnswer:
     if facts is None:
         answers = check is CHECKS[0]
         if answers:
-            return fail(subject.error or "no answer", subject.remedy)
-        return unknown(NOT_ASKED)
+            return fail_answer(subject.error or "no answer", subject.remedy)
+        return unknown_answer(NOT_ASKED)
     if not _applies(check, facts):
         return NONE
     return check.judge(Look(subject=subject, facts=facts, fleet=fleet))

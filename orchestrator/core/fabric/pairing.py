@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, FabricVerdict, Link, because, listing
+from orchestrator.core.fabric.fabric_verdict import (
+    MAX_NAMED,
+    FabricVerdict,
+    Link,
+    list_names,
+    reason_clause,
+)
 
 # A pair of nodes -> what went wrong with its collective, "" for nothing.
 Results = Mapping[Link, str]
@@ -23,7 +29,7 @@ def next_round(names: Sequence[str], results: Results, number: int) -> list[Link
     """The disjoint pairs to try as round ``number``, from 0; empty when all is known that pairs can
     tell, or enough was tried.
     """
-    good = proven(names, results)
+    good = proven_nodes(names, results)
     failed = {pair for pair, error in results.items() if error}
     if number >= MAX_ROUNDS:
         return []
@@ -41,7 +47,7 @@ def next_round(names: Sequence[str], results: Results, number: int) -> list[Link
     return pairs
 
 
-def proven(names: Sequence[str], results: Results) -> list[str]:
+def proven_nodes(names: Sequence[str], results: Results) -> list[str]:
     """The nodes that took part in a collective that came to its end."""
     good = {name for pair, error in results.items() if not error for name in pair}
     return [name for name in names if name in good]
@@ -60,10 +66,10 @@ def _partners(name: str, pairs: Collection[Link]) -> list[str]:
     return [other for pair in pairs if name in pair for other in pair if other != name]
 
 
-def judge(names: Sequence[str], results: Results, together: str) -> FabricVerdict:
+def judge_pairs(names: Sequence[str], results: Results, together: str) -> FabricVerdict:
     """Who is to blame for an all-reduce over all nodes that failed; ``together`` says how."""
     failed = {pair: error for pair, error in results.items() if error}
-    good = set(proven(names, results))
+    good = set(proven_nodes(names, results))
     if not failed:
         return _only_together(len(names), len(results), together)
     if not good:
@@ -91,20 +97,21 @@ def _only_together(nodes: int, pairs: int, together: str) -> FabricVerdict:
     sentence = (
         f"each of {pairs} pairs of nodes completes an all-reduce, all {nodes} together do not"
     )
-    return FabricVerdict(sentence=sentence + because(together))
+    return FabricVerdict(sentence=sentence + reason_clause(together))
 
 
 def _nobody(names: Sequence[str], failed: Results) -> FabricVerdict:
-    why = because(next(iter(failed.values())))
+    why = reason_clause(next(iter(failed.values())))
     if len(names) == ENOUGH:
         return FabricVerdict(
-            sentence=f"{listing(names)} open TCP connections to each other, but do not complete an "
-            f"all-reduce{why}",
+            sentence=f"{list_names(names)} open TCP connections to each other, but do not complete "
+            f"an all-reduce{why}",
             links=tuple(failed),
         )
     return FabricVerdict(
-        sentence=f"the nodes open TCP connections to each other, but no pair of {listing(names)} "
-        f"completes an all-reduce{why}: what they have in common is at fault",
+        sentence=f"the nodes open TCP connections to each other, but no pair "
+        f"of {list_names(names)} completes an all-reduce{why}: what they have in common is "
+        "at fault",
     )
 
 
@@ -113,8 +120,9 @@ def _node(name: str, good: Collection[str], failed: Results) -> FabricVerdict:
     error = next(error for pair, error in failed.items() if name in pair)
     others = "which completes" if len(partners) == 1 else "which complete"
     return FabricVerdict(
-        sentence=f"{name} does not complete an all-reduce with {listing(partners)}, {others} one "
-        f"with other nodes{because(error)}: the node, its adapter or its port is at fault",
+        sentence=f"{name} does not complete an all-reduce with {list_names(partners)}, {others} "
+        f"one with other nodes{reason_clause(error)}: the node, its adapter or its port is "
+        "at fault",
         culprits=(name,),
     )
 
@@ -122,6 +130,6 @@ def _node(name: str, good: Collection[str], failed: Results) -> FabricVerdict:
 def _link(pair: Link, error: str) -> FabricVerdict:
     return FabricVerdict(
         sentence=f"{pair[0]} and {pair[1]} do not complete an all-reduce with each other, but do "
-        f"so with other nodes{because(error)}: the link between them is at fault",
+        f"so with other nodes{reason_clause(error)}: the link between them is at fault",
         links=(pair,),
     )

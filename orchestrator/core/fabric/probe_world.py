@@ -23,7 +23,7 @@ def tried_ranks(share: NodePlan) -> tuple[int, ...]:
     return share.ranks[: len(share.gpus)] if share.gpus else share.ranks
 
 
-def processes(
+def probe_processes(
     plan: Plan, names: Sequence[str], address: str, port: int
 ) -> Mapping[str, tuple[ProcessPlan, ...]]:
     """One process per rank of ``names``, numbered densely, meeting at ``address`` and ``port``."""
@@ -57,13 +57,13 @@ def processes(
     return made
 
 
-def environment(share: NodePlan) -> tuple[Variable, ...]:
+def probe_environment(share: NodePlan) -> tuple[Variable, ...]:
     """The node's variables, but for those that leave files with the attempt, which is not begun."""
     files = {"TORCH_NCCL_DUMP_ON_TIMEOUT"}
     return tuple(v for v in share.env if v.name not in files and "{attempt}" not in str(v.value))
 
 
-def addresses(plan: Plan, facts: Mapping[str, Facts]) -> Mapping[str, str]:
+def probe_addresses(plan: Plan, facts: Mapping[str, Facts]) -> Mapping[str, str]:
     """Where each node of the plan is reached by the others: on the interface that the ranks use."""
     assert plan.rendezvous is not None
     met = plan.rendezvous.address

@@ -8,16 +8,20 @@ address the actors are placed in a Ray cluster that is there already.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 
 from orchestrator.core.base.command import Secret, Text
 from orchestrator.core.launchers.launcher import RANK_SHIM, Launcher, LaunchSpec, contract, variable
+from orchestrator.core.launchers.launcher_error import LauncherError
+from orchestrator.core.launchers.launcher_option import LauncherOption, Misuse
 from orchestrator.core.model.plan import ProcessPlan, Variable
 
-# What environments that are built for the ranks get; pyproject.toml has the same build.
-REQUIREMENT = "ray==2.60.0"
 OPTION = "ray-address="
 LOOPBACK = "127.0.0.1"
+PORT = re.compile(r"[0-9]{1,5}")
+# Written by the process that joins a cluster; as node_agent/rank_env/ray_driver.py has it.
+UNAUTHORISED = "OR-RAY-001"
 
 
 def joined(options: tuple[str, ...]) -> str | None:
@@ -105,4 +109,43 @@ def _secrets(spec: LaunchSpec) -> Iterator[Variable]:
         yield variable(name, value, "only this run's nodes may use its Ray cluster")
 
 
-RAY = Launcher(name="ray", processes=ray, ranks_meet=True, binds_ranks=True, modules=("ray",))
+def find_misuse(address: str) -> Misuse | None:
+    """Whether a Ray cluster can have this address."""
+    host, _, port = address.rpartition(":")
+    if host and PORT.fullmatch(port) and 0 < int(port) < 65536 and "," not in address:
+        return None
+    what = f"--ray-address {address!r} is not HOST:PORT"
+    return Misuse(what=what, remedy="as `ray status` shows it: 10.0.0.1:6379")
+
+
+def _why(options: tuple[str, ...]) -> str | None:
+    cluster = joined(options)
+    return cluster and f"to join the Ray cluster at {cluster}, as --ray-address says"
+
+
+RAY = Launcher(
+    name="ray",
+    processes=ray,
+    ranks_meet=True,
+    binds_ranks=True,
+    modules=("ray",),
+    requirement="ray==2.60.0",  # pyproject.toml has the same build
+    options=(
+        LauncherOption(
+            flag="--ray-address",
+            name="ray_address",
+            metavar="HOST:PORT",
+            help="Join this Ray cluster, instead of starting one; implies --launcher ray.",
+            find_misuse=find_misuse,
+            pass_on=lambda values, _: tuple(f"{OPTION}{value}" for value in values),
+            implies=True,
+        ),
+    ),
+    errors={
+        UNAUTHORISED: LauncherError(
+            remedy="--env RAY_AUTH_MODE=token --env RAY_AUTH_TOKEN=TOKEN (the cluster's is in "
+            "~/.ray/auth_token of the user who started it)"
+        )
+    },
+    why=_why,
+)

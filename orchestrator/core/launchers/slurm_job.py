@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.model.checks import NodeFinding
-from orchestrator.core.model.facts import SlurmNode
 from orchestrator.core.model.request import RunRequest
+from orchestrator.core.model.scheduled_node import ScheduledNode
 
 NAME = "slurm"
 WITHIN = "--jobid="  # srun's own option: an allocation that the user holds already
@@ -61,19 +61,19 @@ def slurm_job(
 
 def taken(finding: NodeFinding, used: Sequence[NodeFinding]) -> str | None:
     """Slurm starts one task per node: of two names for the same one the first counts."""
-    node = finding.slurm
-    same = [f.facts.node for f in used if node and f.slurm and f.slurm.name == node.name]
+    node = finding.scheduled
+    same = [f.facts.node for f in used if node and f.scheduled and f.scheduled.name == node.name]
     return f"it is Slurm's node {node.name}, as {same[0]} is" if node and same else None
 
 
-def node_of(finding: NodeFinding) -> SlurmNode:
+def slurm_node_of(finding: NodeFinding) -> ScheduledNode:
     """As Slurm told; where it was not asked, as it is most often configured."""
-    return finding.slurm or SlurmNode(name=finding.facts.hostname)
+    return finding.scheduled or ScheduledNode(name=finding.facts.hostname)
 
 
 def _task(finding: NodeFinding, gpus: int) -> SlurmTask:
     """Slurm is asked for GPUs only where it manages them."""
-    node = node_of(finding)
+    node = slurm_node_of(finding)
     return SlurmTask(
         node=node.name,
         interpreter=finding.interpreter,

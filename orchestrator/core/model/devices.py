@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.base.command import Text, reveal
+from orchestrator.core.base.command import Text, reveal_secret
 from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.model.inventory import NodeSpec
 
@@ -31,10 +31,10 @@ class Visible:
 def choice(*environments: Mapping[str, Text]) -> str | None:
     """What the user set; the last one counts. None = nothing."""
     found = [env[VARIABLE] for env in environments if VARIABLE in env]
-    return reveal(found[-1]) if found else None
+    return reveal_secret(found[-1]) if found else None
 
 
-def visible(text: str, facts: Facts) -> Visible:
+def visible_gpus(text: str, facts: Facts) -> Visible:
     """What ``text`` shows on a node with ``facts``."""
     chosen: list[int] = []
     for item in map(str.strip, text.split(",")):
@@ -64,25 +64,27 @@ def gpus_of(spec: NodeSpec, facts: Facts, chosen: str | None) -> tuple[int, ...]
 def _chosen(text: str, facts: Facts) -> tuple[int, ...]:
     """Of a node that was not asked, numbers are believed."""
     if not facts.assumed:
-        return visible(text, facts).gpus
+        return visible_gpus(text, facts).gpus
     numbers = [item.strip() for item in text.split(",")]
     return tuple(int(number) for number in numbers if number.isdigit())
 
 
-def unfit(spec: NodeSpec, facts: Facts, chosen: str | None, ranks: int | None) -> str | None:
+def unfit_gpus_reason(
+    spec: NodeSpec, facts: Facts, chosen: str | None, ranks: int | None
+) -> str | None:
     """Why ranks cannot have the GPUs that they would be planned on; None = they can.
 
     ``ranks``: how many the node is to have, None = one for each GPU.
     """
     if facts.assumed or _hides_all(chosen):
         return None
-    if is_undeclared(spec) and (reason := broken(facts)):
+    if is_undeclared(spec) and (reason := broken_driver_reason(facts)):
         return reason
-    if chosen is not None and (wrong := visible(chosen, facts).wrong):
+    if chosen is not None and (wrong := visible_gpus(chosen, facts).wrong):
         return f"{VARIABLE}={chosen} {wrong}"
     if is_undeclared(spec) and chosen is None and facts.lost_gpus:
         return "; ".join(facts.lost_gpus)
-    divided = split(spec, facts, chosen)
+    divided = mig_devices(spec, facts, chosen)
     if divided and ranks is None and len(gpus_of(spec, facts, chosen)) > 1:
         return f"{divided[0]}, so that ranks cannot have a GPU each"
     return None
@@ -98,7 +100,7 @@ def _hides_all(chosen: str | None) -> bool:
     return chosen is not None and chosen.partition(",")[0].strip() in NONE
 
 
-def broken(facts: Facts) -> str | None:
+def broken_driver_reason(facts: Facts) -> str | None:
     """The node shows no GPU, although there is a driver, or a tool of it: what that says."""
     if facts.gpus:
         return None
@@ -114,9 +116,9 @@ def driver_words(facts: Facts) -> str:
     return "; ".join(words)
 
 
-def split(spec: NodeSpec, facts: Facts, chosen: str | None) -> tuple[str, ...]:
+def mig_devices(spec: NodeSpec, facts: Facts, chosen: str | None) -> tuple[str, ...]:
     """For each GPU of the node's ranks that MIG divides: what a rank sees of it."""
-    if chosen is not None and visible(chosen, facts).instance:
+    if chosen is not None and visible_gpus(chosen, facts).instance:
         return ()
     mine = gpus_of(spec, facts, chosen)
     return tuple(_divided(gpu) for gpu in facts.gpus if gpu.mig and gpu.index in mine)
@@ -145,7 +147,7 @@ def _host(spec: NodeSpec, facts: Mapping[str, Facts]) -> str:
     return facts[spec.name].host_id if spec.name in facts else ""
 
 
-def warnings(
+def device_warnings(
     nodes: Sequence[tuple[NodeSpec, Facts, tuple[int, ...]]], env: Mapping[str, Text]
 ) -> Iterator[str]:
     """What of the nodes' GPUs is planned otherwise than one might think. ``nodes``: each with the
@@ -157,12 +159,12 @@ def warnings(
         login = facts.exports.get(VARIABLE)
         if chosen is not None and len(gpus) < len(facts.gpus):
             yield f"{spec.name}: {VARIABLE}={chosen} leaves {len(gpus)} of {len(facts.gpus)} GPUs"
-        elif login is not None and gpus and gpus != visible(login, facts).gpus:
+        elif login is not None and gpus and gpus != visible_gpus(login, facts).gpus:
             yield (
                 f"{spec.name}: the login's {VARIABLE}={login} is not inherited: ranks get "
                 f"{len(gpus)} GPUs; gpus: {{indices: [...]}} in the inventory restricts them"
             )
-        yield from (f"{spec.name}: {text}" for text in split(spec, facts, chosen))
+        yield from (f"{spec.name}: {text}" for text in mig_devices(spec, facts, chosen))
         yield from (f"{spec.name}: {text}" for text in facts.lost_gpus)
         if not facts.gpus and facts.gpus_on_bus:
             yield f"{spec.name}: {facts.gpus_on_bus} NVIDIA GPUs on its PCI bus, but no driver"

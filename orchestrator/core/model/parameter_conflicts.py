@@ -60,17 +60,17 @@ class Contradiction:
         return f"set {', or '.join([wanted, *avoided])}"
 
 
-def contradictions(rules: Iterable[ParameterRule], values: Values) -> list[Contradiction]:
+def find_contradictions(rules: Iterable[ParameterRule], values: Values) -> list[Contradiction]:
     """The rules that do not hold for ``values``, in their order."""
     found = []
     for rule in rules:
-        unmet = tuple(item for item in rule.require if not holds(item, values))
-        if unmet and all(holds(item, values) for item in rule.when):
+        unmet = tuple(item for item in rule.require if not condition_holds(item, values))
+        if unmet and all(condition_holds(item, values) for item in rule.when):
             found.append(Contradiction(rule, unmet))
     return found
 
 
-def holds(condition: Condition, values: Values) -> bool:
+def condition_holds(condition: Condition, values: Values) -> bool:
     """Whether the parameter's value is as the condition says."""
     value = values[condition.parameter]
     if condition.any_of and value not in condition.any_of:

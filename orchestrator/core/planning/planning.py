@@ -10,7 +10,14 @@ from orchestrator.core.base.problem import Problem
 from orchestrator.core.launchers import LAUNCHERS, choose, typed
 from orchestrator.core.model import checks, devices
 from orchestrator.core.model.checks import NodeFinding
-from orchestrator.core.model.comm_modes import APART, CommMode, Fallback, JobNeeds, ladder, used
+from orchestrator.core.model.comm_modes import (
+    APART,
+    CommMode,
+    Fallback,
+    JobNeeds,
+    fallback_chain,
+    mode_in_use,
+)
 from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
 from orchestrator.core.model.plan import Exclusion, NodePlan, Plan, Rendezvous
@@ -36,7 +43,7 @@ class Refusal:
     excluded: tuple[Exclusion, ...]
 
 
-def plan(
+def make_plan(
     request: RunRequest,
     findings: Mapping[str, NodeFinding],
     failed: Mapping[str, str],
@@ -62,8 +69,8 @@ def plan(
         options=request.launcher_options,
     )
     places = place_nodes(request, nodes, findings)
-    rungs = ladder(_ground(request, findings, places, launcher), falls)
-    rung = used(rungs)
+    rungs = fallback_chain(_ground(request, findings, places, launcher), falls)
+    rung = mode_in_use(rungs)
     if rung is None:
         return _no_rung(falls, excluded)
     world = PlannedWorld(
@@ -90,7 +97,7 @@ def plan(
         meets=world.meets,
         apart=rung in APART,
         proves_fabric=_proves_fabric(world),
-        warnings=(*checks.warnings(world.findings), *_habits(world, shares)),
+        warnings=(*checks.finding_warnings(world.findings), *_habits(world, shares)),
         budgets=request.budgets,
         code=request.code,
         rendezvous=rendezvous,
@@ -101,12 +108,14 @@ def plan(
 def _habits(world: PlannedWorld, shares: Sequence[NodePlan]) -> Iterator[str]:
     yield from typed.warnings(world.request.job.workload.program)
     nodes = [(p.spec, world.findings[p.spec.name].facts, p.gpus) for p in world.places]
-    yield from devices.warnings(nodes, world.request.env)
+    yield from devices.device_warnings(nodes, world.request.env)
     facts = {name: finding.facts for name, finding in world.findings.items()}
-    yield from tuning.warnings(shares, facts, world.request.job.workload.modules)
+    yield from tuning.habit_warnings(shares, facts, world.request.job.workload.modules)
 
 
-def join(planned: Plan, request: RunRequest, findings: Mapping[str, NodeFinding]) -> Plan:
+def plan_with_joined(
+    planned: Plan, request: RunRequest, findings: Mapping[str, NodeFinding]
+) -> Plan:
     """``planned`` with the nodes that are ready only now, where nodes do not need each other.
 
     Those that work already keep their ranks; the new ones count on.
@@ -138,7 +147,7 @@ def join(planned: Plan, request: RunRequest, findings: Mapping[str, NodeFinding]
     )
 
 
-def assume(spec: NodeSpec) -> NodeFinding:
+def assumed_finding(spec: NodeSpec) -> NodeFinding:
     """What a plan assumes of a node that cannot be asked: exactly what the inventory declares."""
     indices = spec.gpus.indices or tuple(range(spec.gpus.count or 0))
     gpus = tuple(Gpu(index=index, name=spec.gpus.type or "unknown GPU") for index in indices)
@@ -224,11 +233,11 @@ def _unfit(
     finding = findings[spec.name]
     facts = {name: other.facts for name, other in findings.items()}
     chosen = devices.choice(spec.env, request.env)
-    wrong_gpus = devices.unfit(spec, finding.facts, chosen, _fixed_ranks(request))
+    wrong_gpus = devices.unfit_gpus_reason(spec, finding.facts, chosen, _fixed_ranks(request))
     wrong_gpus = wrong_gpus or devices.without_gpu(spec, facts, request.cluster.workers, chosen)
     if wrong_gpus:
         return Exclusion(node=spec.name, reason=wrong_gpus, remedy=DECLARE_GPUS)
-    reason = checks.unfit(spec, finding, _modules(request))
+    reason = checks.unfit_reason(spec, finding, _modules(request))
     scheduler = launchers.scheduler(request.launcher)
     if scheduler is not None:
         reason = reason or scheduler.conflict(finding, before)

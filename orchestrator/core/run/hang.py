@@ -54,7 +54,7 @@ class Suspicion:
     ranks: tuple[int, ...] = ()
 
 
-def suspect(table: Collection[Activity], now: float, limit_s: float) -> Suspicion | None:
+def suspect_hang(table: Collection[Activity], now: float, limit_s: float) -> Suspicion | None:
     """Whether the ranks of ``table`` hang at ``now`` (same clock as ``Activity.last``).
 
     Some are suspected alone only while all others go on. Until each either does so or has been
@@ -74,7 +74,7 @@ def suspect(table: Collection[Activity], now: float, limit_s: float) -> Suspicio
     return Suspicion(silent_s=now - max(rank.last for rank in alone), ranks=ranks)
 
 
-def confirmed(
+def is_confirmed(
     ranks: Collection[int], limit_s: float, inspections: Mapping[str, Inspection]
 ) -> bool:
     """Whether the suspected ``ranks`` (empty = all) were silent on their nodes, too.
@@ -139,7 +139,9 @@ class _Finding:
 _Rule = Callable[[Sequence[_Witness]], _Finding | None]
 
 
-def blame(inspections: Mapping[str, Inspection], suspects: Collection[int] = ()) -> Blame | None:
+def blame_rank(
+    inspections: Mapping[str, Inspection], suspects: Collection[int] = ()
+) -> Blame | None:
     """The first cause by the strongest evidence; None when there is nothing to go by.
 
     ``suspects`` (empty = every rank): others go on, and are none.

@@ -194,6 +194,17 @@ def next_shares(
     return wanted
 
 
+def shares_from(
+    number: int, agreed: Sequence[float], wanted: Sequence[float], terms: Terms
+) -> dict[int, tuple[float, ...]]:
+    """The shares of the two rounds after ``number``, as that one closes. Nodes that average changes
+    have begun the next round by then, with what was ``agreed``. Nodes that sum gradients wait, so
+    that what is ``wanted`` holds at once: a lost node's rows are missing from one step alone.
+    """
+    waiting = terms.exchanged is Exchanged.GRADIENTS
+    return {number + 1: tuple(wanted if waiting else agreed), number + 2: tuple(wanted)}
+
+
 def _next_split(
     kept: Mapping[str, float], speeds: Mapping[str, float], rows: int
 ) -> dict[str, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.base.command import Text
 from orchestrator.core.model.plan import Variable
-from orchestrator.core.tuning.variable_sources import FILE, USER, reference
+from orchestrator.core.tuning.variable_sources import FILE, USER, reference_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,7 @@ class Tuned:
     left: tuple[Variable, ...]
 
 
-def merge(
+def merge_variables(
     derived: Iterable[Variable],
     files: Mapping[str, str],
     settings: Sequence[tuple[str, Mapping[str, Text]]],
@@ -39,7 +39,9 @@ def merge(
 
 
 def _set(name: str, value: Text, origin: str, reason: str) -> Variable:
-    return Variable(name=name, value=value, origin=origin, reason=reason, reference=reference(name))
+    return Variable(
+        name=name, value=value, origin=origin, reason=reason, reference=reference_url(name)
+    )
 
 
 def _instead(replaced: Variable | None, value: Text) -> str:

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.base.command import Text, reveal
-from orchestrator.core.base.nodeset import fold
+from orchestrator.core.base.command import Text, reveal_secret
+from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import NodePlan, Variable
@@ -124,13 +124,13 @@ RULES: tuple[tuple[str, str, Judge, str], ...] = (
 )
 
 
-def habits(
+def find_habits(
     settings: Mapping[str, Text], facts: Facts | None = None, modules: Sequence[str] = ()
 ) -> list[Habit]:
     """What is wrong with ``settings``; some of it can only be seen with the node's ``facts``."""
     found = []
     for name, text in settings.items():
-        value = reveal(text)
+        value = reveal_secret(text)
         shown = str(text)
         for rule, variable, is_habit, why in RULES:
             excused = rule == "habit-one-connection" and "megatron" in modules
@@ -198,19 +198,21 @@ def _absent_adapter(value: str, present: Sequence[str]) -> str:
 # ---- the nodes together -------------------------------------------------------------------------
 
 
-def warnings(
+def habit_warnings(
     nodes: Sequence[NodePlan], facts: Mapping[str, Facts], modules: Sequence[str] = ()
 ) -> Iterator[str]:
     """Bad habits, each with the nodes that have it; and what nodes do not agree on."""
     told: dict[str, list[str]] = {}
     for node in nodes:
         given = {v.name: v.value for v in settings_of(node)}
-        for habit in habits(given, facts.get(node.name), modules):
+        for habit in find_habits(given, facts.get(node.name), modules):
             told.setdefault(f"{habit.name}={habit.value}: {habit.why}", []).append(node.name)
     for text, names in told.items():
         everywhere = len(names) == len(nodes)
-        yield text if everywhere else f"{fold(names)}: {text}"
-    yield from differing({node.name: _texts(node) for node in nodes if node.gpus}).values()
+        yield text if everywhere else f"{fold_nodeset(names)}: {text}"
+    yield from differing_variables(
+        {node.name: _texts(node) for node in nodes if node.gpus}
+    ).values()
 
 
 def settings_of(node: NodePlan) -> list[Variable]:
@@ -218,7 +220,7 @@ def settings_of(node: NodePlan) -> list[Variable]:
     return [v for v in (*node.env, *node.left) if v.origin in (USER, FILE)]
 
 
-def differing(environments: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+def differing_variables(environments: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Variables of collectives that are not the same everywhere: name -> who has what."""
     names = {n: None for env in environments.values() for n in env if _must_agree(n)}
     found = {}
@@ -227,12 +229,14 @@ def differing(environments: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         for node, env in environments.items():
             values.setdefault(env.get(name, ""), []).append(node)
         if len(values) > 1:
-            each = (f"{fold(nodes)} has {value or 'none'}" for value, nodes in values.items())
+            each = (
+                f"{fold_nodeset(nodes)} has {value or 'none'}" for value, nodes in values.items()
+            )
             found[name] = f"{name} differs between nodes, and ranks may hang: {', '.join(each)}"
     return found
 
 
-def digest(node: NodePlan) -> str:
+def environment_digest(node: NodePlan) -> str:
     """What the ranks of different nodes must agree on, in 12 characters."""
     agreed = sorted((name, text) for name, text in _texts(node).items() if _must_agree(name))
     return hashlib.sha256(repr(agreed).encode()).hexdigest()[:12]

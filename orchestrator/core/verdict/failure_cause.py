@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.base.outcome import describe, succeeded
+from orchestrator.core.base.outcome import describe_outcome, has_succeeded
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.fabric.fabric_verdict import listing
+from orchestrator.core.fabric.fabric_verdict import list_names
 from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.connectivity import LinksBroken
@@ -81,8 +81,7 @@ def _incomplete_apart(state: RunState) -> Cause | None:
     """Nodes that do not need each other: what counts is whether the work is complete."""
     if (broken := _broken_service(state)) is not None:
         return broken
-    assert state.plan is not None
-    if state.plan.rung == CommMode.LEASES:
+    if state.require_plan().rung == CommMode.LEASES:
         return _unfinished_work(state, state.divided or Divided(total=0, done=0))
     return None if any_node_done(state) else _first_of_all(state)
 
@@ -220,7 +219,7 @@ def _lapsed(state: RunState) -> FailureResult:
 
 def _unfinished(state: RunState, plan: Plan) -> Cause | None:
     """A rank of which no good end is known is no success, whoever ended it."""
-    well = {e.rank for e in state.endings if isinstance(e, RankExited) and succeeded(e.outcome)}
+    well = {e.rank for e in state.endings if isinstance(e, RankExited) and has_succeeded(e.outcome)}
     for share in plan.nodes:
         for rank in sorted(set(share.ranks) - well):
             failure = FailureResult(
@@ -238,7 +237,7 @@ def _ended_badly(state: RunState, ending: Ending) -> Cause:
     rank = ending.rank if isinstance(ending, RankExited) else None
     failure = FailureResult(
         id="OR-RUN-001",
-        cause=f"{ending_name(ending)} on {ending.node} {describe(ending.outcome)}",
+        cause=f"{ending_name(ending)} on {ending.node} {describe_outcome(ending.outcome)}",
         node=ending.node,
         rank=rank,
         remedy=_read_logs(state, ending.node, rank),
@@ -249,8 +248,8 @@ def _ended_badly(state: RunState, ending: Ending) -> Cause:
     told = words.own_error(ending)
     if told is None:
         return failure, ExitCode.RUN_FAILED
-    told_failure = replace(failure, id=told.id, cause=told.cause, remedy=told.word.remedy)
-    return told_failure, told.word.code
+    told_failure = replace(failure, id=told.id, cause=told.cause, remedy=told.meaning.remedy)
+    return told_failure, told.meaning.code
 
 
 def _hung(state: RunState, stall: Stalled, cause: Blame) -> FailureResult:
@@ -278,7 +277,9 @@ def _read_logs(state: RunState, node: str, rank: int | None) -> str:
 
 def _others(state: RunState, cause: Ending | None = None) -> tuple[str, ...]:
     """Every other rank that we ended because of ``cause``; not those that failed by themselves."""
-    ended = (e for e in state.endings if e is not cause and e.by_us and not succeeded(e.outcome))
+    ended = (
+        e for e in state.endings if e is not cause and e.by_us and not has_succeeded(e.outcome)
+    )
     return tuple(f"{e.node}/{ending_name(e)}" for e in ended if isinstance(e, RankExited))
 
 
@@ -297,7 +298,7 @@ def clear_later(run_id: str, names: Sequence[str]) -> str:
     """
     verb = "answers" if len(names) == 1 else "answer"
     return (
-        f"once {listing(names)} {verb} again, orchestrate stop {run_id} ends and verifies "
+        f"once {list_names(names)} {verb} again, orchestrate stop {run_id} ends and verifies "
         "what is left there"
     )
 

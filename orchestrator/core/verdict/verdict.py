@@ -24,7 +24,7 @@ from orchestrator.core.verdict.result import (
 MAX_LEFT_OUT = 3
 
 
-def conclude(state: RunState, *, timings: Mapping[str, float], report: str) -> Result:
+def conclude_run(state: RunState, *, timings: Mapping[str, float], report: str) -> Result:
     """The verdict. ``timings`` maps phases to seconds; ``report`` is the report's path."""
     metrics = dict(_metrics(state))
     failure, code = failure_of(state) or _gate_failure(state, metrics) or (None, ExitCode.DONE)
@@ -81,7 +81,7 @@ def _left_on_nodes(state: RunState) -> Iterator[str]:
             yield f"{name}: {came.left} {noun} did not come: {named}{more}"
 
 
-def judge(value: float | None, gate: Gate | None) -> Verdict:
+def judge_figure(value: float | None, gate: Gate | None) -> Verdict:
     """A figure against its gate. NaN and infinity are invalid, None is not-run."""
     if value is None:
         return Verdict.NOT_RUN
@@ -114,7 +114,7 @@ def _metrics(state: RunState) -> Iterator[tuple[str, MetricResult]]:
             MetricResult(
                 value=value,
                 unit=_unit(declared, name, figure.unit if figure else ""),
-                verdict=judge(value, gate),
+                verdict=judge_figure(value, gate),
                 min=gate.min if gate else None,
                 max=gate.max if gate else None,
                 direction=metric.direction if metric else Direction.INFO,

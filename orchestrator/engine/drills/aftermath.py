@@ -17,8 +17,8 @@ from orchestrator.core.model.plan import NodePlan
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.state import RunState
 from orchestrator.engine.drills.stage import within
-from orchestrator.engine.node.handle import SWEEP_STEP
 from orchestrator.engine.node.link import NodeLink, NodeSilent
+from orchestrator.engine.node.node_session import SWEEP_STEP
 from orchestrator.engine.node.requests import agent_locks
 from orchestrator.engine.support.clock import Clock
 from orchestrator.engine.support.replay import recall

@@ -10,7 +10,7 @@ from orchestrator.adapters.sync.code_snapshot import take_snapshot, workload_par
 from orchestrator.core.model.inventory import Cluster, NodeSpec, PythonKind, PythonSpec
 from orchestrator.core.model.request import RunRequest
 from orchestrator.engine.drills.stage import Setting
-from orchestrator.parsing.inputs.workload import load_workload, make_job
+from orchestrator.parsing.inputs.workload_file import load_workload, make_job
 
 
 def sleeping(layout: Layout, cluster: Cluster) -> Setting:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from orchestrator.adapters.store.run_list import write_result
 from orchestrator.core.base.errors import BusyError, ExitCode, OrchestrateError, PreflightError
-from orchestrator.core.drill import (
+from orchestrator.core.drill_promises import (
     NOTHING_LEFT,
     Drill,
     DrillFinding,

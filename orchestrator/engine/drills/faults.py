@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from orchestrator.core import drill as core
-from orchestrator.core.drill import DrillFinding
+from orchestrator.core import drill_promises as core
+from orchestrator.core.drill_promises import DrillFinding
 from orchestrator.core.run.events import StopKind, StopRequested
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.engine.drills.aftermath import wait_for_end
-from orchestrator.engine.drills.killable import start_apart
+from orchestrator.engine.drills.killable import Apart, start_apart
 from orchestrator.engine.drills.stage import Scene
 from orchestrator.engine.run import execute, resume
 
@@ -68,13 +68,19 @@ async def drop_link(scene: Scene) -> None:
     await _linked_again(scene, at)
 
 
-async def kill_coordinator(scene: Scene) -> None:
+async def _kill_apart(scene: Scene) -> tuple[Apart, float]:
+    """A run whose coordinator was killed while its ranks ran, and when that was."""
     scene.create()
     apart = await start_apart(scene)
     try:
         await apart.running()
     finally:
         at = await apart.kill()
+    return apart, at
+
+
+async def kill_coordinator(scene: Scene) -> None:
+    apart, at = await _kill_apart(scene)
     scene.begin(resume)
     await scene.until(scene.heard, FOLLOWED_S, "lines after the takeover")
     scene.findings[core.TAKEN_OVER] = DrillFinding(seconds=scene.clock.monotonic() - at)
@@ -83,12 +89,7 @@ async def kill_coordinator(scene: Scene) -> None:
 
 
 async def lease(scene: Scene) -> None:
-    scene.create()
-    apart = await start_apart(scene)
-    try:
-        await apart.running()
-    finally:
-        at = await apart.kill()
+    apart, at = await _kill_apart(scene)
     ended_at = await wait_for_end(scene.request, apart.state, scene.clock)
     asked = StopRequested(kind=StopKind.GRACEFUL, by="drill", at=scene.clock.wall())
     scene.begin(partial(resume, stop=asked))
@@ -101,7 +102,7 @@ async def interrupt(scene: Scene) -> None:
     await _begin(scene)
     at = scene.interrupt()
     await scene.over()
-    scene.findings[core.STOPPED] = core.after(scene.moments, at, core.verified_clean)
+    scene.findings[core.STOPPED] = core.time_until(scene.moments, at, core.verified_clean)
 
 
 PROCEDURES: dict[str, Callable[[Scene], Awaitable[None]]] = {
@@ -122,11 +123,11 @@ async def _named_and_clean(
     result: Result = await scene.over()
     wrong = core.wrong_name(result, scene.node, rank)
     scene.findings[core.NAMED] = _named(scene, at, named, wrong)
-    scene.findings[core.CLEAN] = core.after(scene.moments, at, core.verified_clean)
+    scene.findings[core.CLEAN] = core.time_until(scene.moments, at, core.verified_clean)
 
 
 def _named(scene: Scene, at: float, named: Callable[[RunState], bool], wrong: str) -> DrillFinding:
-    found = core.after(scene.moments, at, named)
+    found = core.time_until(scene.moments, at, named)
     return _unless(wrong, found)
 
 

@@ -17,7 +17,7 @@ from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.sync.code_snapshot import take_snapshot, workload_parts
 from orchestrator.core.base.errors import RunFailed
-from orchestrator.core.drill import ranks_run
+from orchestrator.core.drill_promises import ranks_run
 from orchestrator.core.run.state import RunState
 from orchestrator.engine.drills.stage import RANKS_S, RANKS_WRITE, STEADY_LINES, Scene, within
 from orchestrator.engine.oneshot.cleanup import read_request

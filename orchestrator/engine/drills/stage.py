@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from orchestrator.adapters.agent_client.connect_agent import OwnedChannel, dial
+from orchestrator.adapters.agent_client.connect_agent import OwnedChannel, connect_agent
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.layout import Layout, RunFolder
@@ -21,7 +21,7 @@ from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.errors import BusyError, ExitCode, PreflightError, RunFailed
-from orchestrator.core.drill import Drill, DrillFinding, Moment, ranks_run, wrong_log
+from orchestrator.core.drill_promises import Drill, DrillFinding, Moment, ranks_run, wrong_log
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import NodePlan
 from orchestrator.core.model.request import RunRequest
@@ -100,7 +100,7 @@ class Tap:
     async def __call__(
         self, spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float
     ) -> OwnedChannel:
-        channel = await dial(spec, limits=limits, timeout_s=timeout_s)
+        channel = await connect_agent(spec, limits=limits, timeout_s=timeout_s)
         self.channels[spec.name] = channel
         self.opened.setdefault(spec.name, []).append(self._clock.monotonic())
         return channel

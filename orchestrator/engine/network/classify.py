@@ -11,7 +11,7 @@ from orchestrator.core.run.connectivity import Classified, Fault
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.failure_cause import describe_links
 from orchestrator.engine.network.mesh import broken_links
-from orchestrator.engine.node.handle import NodeHandle
+from orchestrator.engine.node.trial_node import TrialPorts
 from orchestrator.engine.support.context import RunContext
 
 # What a run would meet again on any other rung. The rest may be a word for a broken network.
@@ -19,7 +19,7 @@ OWN_FAULTS = frozenset({Advice.GIVE_UP, Advice.EXCLUDE_NODE})
 
 
 async def classify(
-    nodes: Mapping[str, NodeHandle], state: RunState, context: RunContext
+    nodes: Mapping[str, TrialPorts], state: RunState, context: RunContext
 ) -> Classified:
     """Whether another way for the ranks to communicate would have helped.
 

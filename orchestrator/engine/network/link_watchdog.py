@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.fabric.connection_matrix import peers
+from orchestrator.core.fabric.connection_matrix import peers_to_dial
 from orchestrator.core.fabric.fabric_verdict import Link
-from orchestrator.core.fabric.probe_world import addresses
+from orchestrator.core.fabric.probe_world import probe_addresses
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.connectivity import LinksBroken
 from orchestrator.core.run.events import Event, Progressed, Reported
@@ -147,10 +147,10 @@ class LinkWatchdog:
         await asyncio.gather(
             *(self._listen(name, node) for name, node in asked.items() if name not in self._ports)
         )
-        at = addresses(plan, self._state.planned_facts())
+        at = probe_addresses(plan, self._state.planned_facts())
         wanted = {
             name: [end for end in ends if end in self._ports and end in asked]
-            for name, ends in peers(list(nodes), ALL_PAIRS, MOST_PEERS).items()
+            for name, ends in peers_to_dial(list(nodes), ALL_PAIRS, MOST_PEERS).items()
         }
         parts = await asyncio.gather(
             *(

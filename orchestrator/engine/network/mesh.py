@@ -6,13 +6,18 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.core.fabric.connection_matrix import Matrix, broken, judge, peers
+from orchestrator.core.fabric.connection_matrix import (
+    Matrix,
+    failed_links,
+    judge_matrix,
+    peers_to_dial,
+)
 from orchestrator.core.fabric.fabric_verdict import FabricVerdict, Link
-from orchestrator.core.fabric.probe_world import addresses
+from orchestrator.core.fabric.probe_world import probe_addresses
 from orchestrator.core.run.connectivity import LinksProbed
 from orchestrator.core.run.rendezvous import nearest_miss
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.node.trial_ports import TrialPorts
+from orchestrator.engine.node.trial_node import TrialPorts
 from orchestrator.engine.support.context import RunContext
 from orchestrator.parsing.replies.reach_records import TcpResult
 
@@ -32,20 +37,19 @@ async def probe_mesh(
 
     Raises as links do.
     """
-    return judge(list(hands), await try_twice(hands, _one_each(at)))
+    return judge_matrix(list(hands), await try_twice(hands, _one_each(at)))
 
 
 async def probe_links(
     nodes: Mapping[str, TrialPorts], state: RunState, context: RunContext
 ) -> LinksProbed:
     """Why nodes do not reach the head: who reaches whom. Raises as links do."""
-    plan = state.plan
-    assert plan is not None
+    plan = state.require_plan()
     began = context.clock.monotonic()
     context.note(f"{plan.head.name} is not reached by all: every node tries every other one")
     planned = replace(plan, rendezvous=nearest_miss(state, plan))
     hands = {share.name: nodes[share.name] for share in plan.nodes}
-    found = await probe_mesh(hands, addresses(planned, state.planned_facts()))
+    found = await probe_mesh(hands, probe_addresses(planned, state.planned_facts()))
     seconds = round(context.clock.monotonic() - began, 3)
     if found is None:
         return LinksProbed(reason="", seconds=seconds)
@@ -61,8 +65,8 @@ async def try_twice(hands: Mapping[str, TrialPorts], at: Places) -> Matrix:
     for _ in range(TRIES):
         ports = await _listen(hands)
         try:
-            found = await dial(hands, at, ports, peers(names), FIRST_DIAL_S)
-            failed = broken(_matrix(found))
+            found = await dial(hands, at, ports, peers_to_dial(names), FIRST_DIAL_S)
+            failed = failed_links(_matrix(found))
             again = await dial(hands, at, ports, _by_start(failed), SECOND_DIAL_S)
         finally:
             kept = await _release(hands, ports)
@@ -75,12 +79,15 @@ async def try_twice(hands: Mapping[str, TrialPorts], at: Places) -> Matrix:
 
 async def broken_links(nodes: Mapping[str, TrialPorts], state: RunState) -> tuple[Link, ...]:
     """(from, to) of the plan's nodes that cannot open a connection. Raises what links raise."""
-    plan = state.plan
-    assert plan is not None
+    plan = state.require_plan()
     if plan.rendezvous is None:
         return ()
     hands = {share.name: nodes[share.name] for share in plan.nodes}
-    return tuple(broken(await try_twice(hands, _one_each(addresses(plan, state.planned_facts())))))
+    return tuple(
+        failed_links(
+            await try_twice(hands, _one_each(probe_addresses(plan, state.planned_facts())))
+        )
+    )
 
 
 async def dial(

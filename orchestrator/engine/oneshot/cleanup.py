@@ -18,8 +18,8 @@ from orchestrator.core.base.errors import InternalError, OrchestrateError, Usage
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.state import NEVER_LAUNCHED, NodeState
-from orchestrator.engine.node.handle import SWEEP_STEP
 from orchestrator.engine.node.link import NodeLink
+from orchestrator.engine.node.node_session import SWEEP_STEP
 from orchestrator.engine.support.clock import SystemClock
 from orchestrator.engine.support.replay import recall
 from orchestrator.parsing.replies.supervisor_records import parse_survivors

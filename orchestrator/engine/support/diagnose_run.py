@@ -19,7 +19,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     LogSource,
 )
 from orchestrator.core.diagnosis.facts_as_clues import from_facts
-from orchestrator.core.diagnosis.first_cause import judge, telling_lines
+from orchestrator.core.diagnosis.first_cause import find_first_cause, telling_lines
 from orchestrator.core.diagnosis.rules import BY_ID
 from orchestrator.core.run.events import RankExited
 from orchestrator.core.run.state import Ending, RunState
@@ -121,7 +121,7 @@ def diagnose_run(
         source = source_of(path.relative_to(folder.path).as_posix())
         with suppress(OSError):
             gathering.read_file(path, replace(source, node=log.node), window)
-    return judge(
+    return find_first_cause(
         [*gathering.clues, *from_facts(state.planned_facts())],
         remarks=gathering.remarks,
         ends=[_end(ending) for ending in state.failures],

@@ -5,15 +5,16 @@ from __future__ import annotations
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import BusyError, OrchestrateError, UsageError
 from orchestrator.core.base.problem import Problem
+from orchestrator.core.launchers import launcher_errors
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 # Of errors that nodes answer with: they know what is wrong, but not our commands.
 REMEDIES = {
     "OR-AGENT-FOREIGN": "another --run-id; the other run stays as it is",
     "OR-AGENT-BUSY": "queue with --wait SECONDS, or choose other nodes",
-    "OR-AGENT-SLURM": "choose other nodes, or --launcher torchrun",
     "OR-AGENT-DISK": "free space on the node; orchestrate clean --all removes what old runs left",
 }
+REMEDIES |= {id: error.remedy for id, error in launcher_errors().items()}
 NOT_WRITTEN = "OR-STORE-011"
 
 

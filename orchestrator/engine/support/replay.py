@@ -13,7 +13,7 @@ from orchestrator.core.base.errors import InternalError
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run import machine
 from orchestrator.core.run.events import Event, Phase
-from orchestrator.core.run.recording import record
+from orchestrator.core.run.recording import record_event
 from orchestrator.core.run.state import RunState, new_state
 
 
@@ -64,7 +64,7 @@ def recall(folder: RunFolder, request: RunRequest) -> Recorded:
     for at, event in read_events(folder, JournalReader(folder.journal).read_all()):
         timings = timings or Timings(at)
         state, _ = machine.step(state, event)
-        timings.enter(machine.phase(state), at)
+        timings.enter(machine.current_phase(state), at)
     return Recorded(_with_reports(folder, state), timings or Timings(0.0))
 
 
@@ -99,7 +99,7 @@ def _with_reports(folder: RunFolder, state: RunState) -> RunState:
     for point in _points(folder, state.attempt):
         if point.step is None:
             # Without its position: a figure that is known already changes nothing.
-            state = record(state, replace(point.event, position=0))
+            state = record_event(state, replace(point.event, position=0))
     read = read_positions(folder, state.attempt)
     further = {place: max(at, read.get(place, 0)) for place, at in state.positions.items()}
     return replace(state, positions={**read, **further})

@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 
-from orchestrator.node_agent.attempt.runs import existing
+from orchestrator.node_agent.attempt.run_operations import existing
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, BUSY, AgentFault
 from orchestrator.node_agent.base.node_layout import check_name, private

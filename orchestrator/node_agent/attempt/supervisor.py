@@ -18,6 +18,7 @@ import time
 from orchestrator.node_agent.attempt.locks import sign, withdraw
 from orchestrator.node_agent.base.lease_file import LeaseReader
 from orchestrator.node_agent.base.node_layout import AttemptLayout, write_atomically
+from orchestrator.node_agent.base.schedulers import release_jobs
 from orchestrator.node_agent.process.cgroups import ControlGroup
 from orchestrator.node_agent.process.children import Child, reap
 from orchestrator.node_agent.process.eventlog import EventLog
@@ -242,7 +243,7 @@ class Supervisor:
     def _conclude(self) -> None:
         swept = self.sweep()
         self.attempt.remove_scratch()
-        left = self._release()
+        left = release_jobs(self.attempt)
         self._observe()
         self._record_unknown()
         if swept.killed:
@@ -259,14 +260,6 @@ class Supervisor:
         deadline = time.monotonic() + FLUSH_S
         while not self.log.flush() and time.monotonic() < deadline:
             time.sleep(TICK_S)
-
-    def _release(self) -> list[dict[str, object]]:
-        """Give back what Slurm gave; what could not be."""
-        if not os.path.exists(self.attempt.slurm):
-            return []
-        from orchestrator.node_agent.slurm.slurm_jobs import release
-
-        return release(self.attempt)
 
     def _record_unknown(self) -> None:
         """Whatever outlived KILL: nobody can tell how it will end."""

@@ -8,7 +8,7 @@
   runs/<run>/<node>/                 one inventory node's share of a run
     epoch  lock  checkpoints/
     attempt-<n>/
-      supervisor.json supervisor.log events.jsonl lease stop cgroup gpus.json slurm.json
+      supervisor.json supervisor.log events.jsonl lease stop cgroup gpus.json
       logs/ ranks/ report/ output/ work/ torchrun/
       exchange/exchange-<rank>.jsonl  exchange/in/rank-<rank>/  exchange/out/
 
@@ -44,12 +44,13 @@ STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err|jsonl)\Z")
 MAX_ATTEMPT = 10_000
 LOCK_POLL_S = 0.02
 SHORT = "/tmp"  # noqa: S108 - what is made there is 0700, and made by mkdir
+TRASH = ".trash-"  # how the names begin of what is being deleted
 # Records that must be written on a full disk, too, are padded to this with spaces.
 ROOM_BYTES = 256
 # The directory that this agent was unpacked in, as the bootstrap put it on the module path.
 AGENT = os.path.abspath(__file__).rsplit(os.sep, 4)[0]
 NODE_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# What runs under the interpreter of the ranks, which has torch or ray; nothing here imports it.
+# What runs under the interpreter of the ranks, which has torch; nothing here imports it.
 RANK_ENV = os.path.join(NODE_CODE, "rank_env")
 
 
@@ -73,7 +74,6 @@ class AttemptLayout:
         self.cgroup = os.path.join(root, "cgroup")
         self.gpus = os.path.join(root, "gpus.json")
         self.facts = os.path.join(root, "facts.json")
-        self.slurm = os.path.join(root, "slurm.json")
         self.logs = os.path.join(root, "logs")
         self.ranks = os.path.join(root, "ranks")
         self.report = os.path.join(root, "report")
@@ -198,6 +198,14 @@ class NodeLayout:
             names = _names(os.path.join(self.runs, run))
             pairs += [(run, node) for node in filter(NAME.match, names)]
         return pairs
+
+    def discard(self, path: str) -> None:
+        """Out of sight by one rename, then deleted; what a crash leaves is found by its name."""
+        import shutil
+
+        trash = os.path.join(self.root, f"{TRASH}{os.getpid()}-{os.urandom(6).hex()}")
+        os.rename(path, trash)
+        shutil.rmtree(trash, ignore_errors=True)
 
     @contextmanager
     def locked(self, name: str, wait: bool = True, shared: bool = False) -> Iterator[None]:

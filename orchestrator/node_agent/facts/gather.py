@@ -10,8 +10,8 @@ import sys
 import time
 
 from orchestrator.node_agent.base.sysfs import boot_id, host_id
-from orchestrator.node_agent.facts.gpus import find_gpus
-from orchestrator.node_agent.facts.host import find_host
+from orchestrator.node_agent.facts.gpu_facts import find_gpus
+from orchestrator.node_agent.facts.host_facts import find_host
 from orchestrator.node_agent.facts.network import find_interfaces, route_address
 from orchestrator.node_agent.facts.rdma import find_hcas
 

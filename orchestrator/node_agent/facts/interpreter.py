@@ -11,7 +11,7 @@ from orchestrator.node_agent.base.activation import in_force
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, AgentFault, shorten
 from orchestrator.node_agent.base.login import expand, login_environment
 from orchestrator.node_agent.base.wire import field, strings
-from orchestrator.node_agent.facts.modules import find_modules
+from orchestrator.node_agent.facts.module_versions import find_modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,6 +16,12 @@ POLL_S = 0.1
 RUNNING, ENDING = "R", "CG"  # of the latter only the epilogue is left
 COMPLETING = "COMPLETING"  # until then it hides how
 NO_JOB = "Invalid job id"
+RECORD = "slurm.json"  # as node_agent/base/schedulers.py has it
+
+
+def path_of(attempt: AttemptLayout) -> str:
+    """Where an attempt records what it asked Slurm for."""
+    return os.path.join(attempt.root, RECORD)
 
 
 class SlurmJobRecord:
@@ -32,7 +38,7 @@ class SlurmJobRecord:
     @classmethod
     def recorded(cls, attempt: AttemptLayout) -> SlurmJobRecord | None:
         try:
-            with open(attempt.slurm) as file:
+            with open(path_of(attempt)) as file:
                 told = json.loads(file.read(4096))
             return cls(attempt, str(told["name"]), str(told["within"]))
         except (OSError, ValueError, KeyError, TypeError):
@@ -40,12 +46,12 @@ class SlurmJobRecord:
 
     def record(self) -> None:
         told = {"name": self.name, "within": self.within}
-        write_atomically(self.attempt.slurm, json.dumps(told).encode())
+        write_atomically(path_of(self.attempt), json.dumps(told).encode())
 
     def forget(self) -> None:
         """Slurm has nothing of it any more."""
         with suppress(OSError):
-            os.unlink(self.attempt.slurm)
+            os.unlink(path_of(self.attempt))
 
     def found(self) -> list[tuple[str, str, str]]:
         """(id, state, reason) of what Slurm still has. Raises :class:`SlurmError`."""
@@ -80,7 +86,7 @@ class SlurmJobRecord:
             time.sleep(POLL_S)
 
 
-def release(attempt: AttemptLayout) -> list[dict[str, object]]:
+def release_job(attempt: AttemptLayout) -> list[dict[str, object]]:
     """End what the attempt asked Slurm for; what is still there, as survivors are told."""
     job = SlurmJobRecord.recorded(attempt)
     if job is None:

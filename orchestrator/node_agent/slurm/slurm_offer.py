@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 4)[0])
 from orchestrator.node_agent.process.rank_shim import end_alike
 from orchestrator.node_agent.slurm.slurm_jobs import job_ending
 from orchestrator.node_agent.slurm.slurm_task import Lines, Wake, address_of, peer_uid
-from orchestrator.node_agent.slurm.slurm_tools import SlurmError
+from orchestrator.node_agent.slurm.slurm_tools import SlurmError, signals_whole_trees
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Offer:
         self._held = held
         self._node = node
         self._job = ""
+        self._signals_whole_trees = signals_whole_trees()
         self._stopping = False
         self._wake = Wake(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -71,7 +72,12 @@ class Offer:
     def _hand_over(self, lines: Lines) -> Lines:
         if self._held is not None:
             self._held.close()
-        order = {"argv": self._argv, "env": dict(os.environ), "cwd": os.getcwd()}
+        order = {
+            "argv": self._argv,
+            "env": dict(os.environ),
+            "cwd": os.getcwd(),
+            "signals_whole_trees": self._signals_whole_trees,
+        }
         lines.say(order, descriptors=(1, 2))
         return lines
 

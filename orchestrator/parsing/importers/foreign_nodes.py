@@ -15,8 +15,8 @@ from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.nodeset import (
     MAX_NAME_LENGTH,
     MAX_NAMES,
-    expand,
-    fold,
+    expand_nodeset,
+    fold_nodeset,
     is_name,
     natural_key,
     split_terms,
@@ -67,7 +67,7 @@ class _Unknown:
     shown: str
 
     def __str__(self) -> str:
-        shown = f"{brief(self.shown)!r}: " if self.shown else ""
+        shown = f"{shorten_text(self.shown)!r}: " if self.shown else ""
         return f"{self.where}: {shown}{self.reason}"
 
 
@@ -206,7 +206,7 @@ def node_name(host: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", host).strip("-.") or "node"
 
 
-def brief(text: str) -> str:
+def shorten_text(text: str) -> str:
     """At most 80 characters of ``text``."""
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
@@ -226,7 +226,7 @@ def lines_of(text: str) -> Iterator[tuple[int, str]]:
             yield number, content
 
 
-def render(imported: Imported, name: str, origin: str) -> str:
+def render_inventory(imported: Imported, name: str, origin: str) -> str:
     """An inventory file's text. Nodes keep their order; neighbours that are alike are folded."""
     lines = [f"# Imported from {json.dumps(origin)[1:-1]}.", f"name: {json.dumps(name)}"]
     if imported.defaults:
@@ -246,8 +246,8 @@ def _folded(nodes: Iterable[ForeignNode]) -> Iterator[tuple[str, ForeignNode]]:
     for _, run in itertools.groupby(nodes, key=_alike):
         alike = list(run)
         for names in _ascending([node.name for node in alike]):
-            together = fold(names)
-            exact = "ssh" not in alike[0].fields and expand(together) == tuple(names)
+            together = fold_nodeset(names)
+            exact = "ssh" not in alike[0].fields and expand_nodeset(together) == tuple(names)
             terms = [term for _, term in split_terms(together)] if exact else names
             yield from ((term, alike[0]) for term in terms)
 

@@ -39,7 +39,7 @@ Test = Callable[[list[str]], bool]
 def refuse_other(text: str, source: str, format: str) -> None:
     """Raise :class:`UsageError` when ``text`` is no file of ``format`` but a known other one.
 
-    ``format`` is ansible, hostfile, slurm or ssh-config.
+    ``format`` is one of ``FORMATS``.
     """
     lines = _significant(text)
     if not lines:
@@ -56,7 +56,7 @@ def refuse_other(text: str, source: str, format: str) -> None:
             if format in own:
                 return
             raise UsageError(
-                f"this is {what}, not {_WANTED[format]}",
+                f"this is {what}, not {FORMATS[format]}",
                 id="import.other-kind",
                 where=source,
                 remedy=remedy,
@@ -124,11 +124,12 @@ def _is_ansible_ini(lines: list[str]) -> bool:
 
 
 _CONVERT = "import the output of: ansible-inventory -i FILE --list --yaml"
-_WANTED = {
-    "ansible": "an Ansible inventory",
+# What each importer reads.
+FORMATS = {
     "hostfile": "a hostfile",
-    "slurm": "a list or table of Slurm",
+    "ansible": "an Ansible inventory",
     "ssh-config": "an ssh_config",
+    "slurm": "a list or table of Slurm",
 }
 # What it is, what to do, the formats that read it, and how it is recognised; the first one counts.
 _KINDS: tuple[tuple[str, str, frozenset[str], Test], ...] = (

@@ -15,9 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.core.base.nodeset import MAX_NAME_LENGTH, NodeSetError, expand
+from orchestrator.core.base.nodeset import MAX_NAME_LENGTH, NodeSetError, expand_nodeset
 from orchestrator.core.model.inventory import TransportKind
-from orchestrator.parsing.inputs.validation import Strict, describe
+from orchestrator.parsing.inputs.validation import Strict, describe_value
 
 # Also the second set of controls, and what reorders a line: this text is shown on terminals.
 _CONTROL = re.compile(
@@ -79,7 +79,7 @@ def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
 
 def _nodeset(text: str) -> str:
     try:
-        expand(text)
+        expand_nodeset(text)
     except NodeSetError as error:
         raise ValueError(f"not a node name or a folded set: {error}") from None
     return text
@@ -231,7 +231,9 @@ def _env_value(value: Any) -> str | SecretEntry:
         return str(value)
     if isinstance(value, str) and len(value) <= MAX_ENV_VALUE:
         return value
-    found = f"more than {MAX_ENV_VALUE} characters" if isinstance(value, str) else describe(value)
+    found = (
+        f"more than {MAX_ENV_VALUE} characters" if isinstance(value, str) else describe_value(value)
+    )
     raise ValueError(f"expected text, a whole number or {{secret: NAME}}, found {found}; quote it")
 
 

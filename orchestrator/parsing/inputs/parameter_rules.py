@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.core.model.parameter_conflicts import contradictions
+from orchestrator.core.model.parameter_conflicts import find_contradictions
 from orchestrator.core.model.workload import (
     Condition,
     Parameter,
@@ -59,7 +59,7 @@ def contradicting_presets(
         decided = {**defaults, **values}
         path = ("presets", preset) if preset else ("parameters",)
         place = document.place(path, key=True)
-        for found in contradictions(rules, decided):
+        for found in find_contradictions(rules, decided):
             who = f"preset {preset}" if preset else "the defaults"
             what = f"{who}: {found.told(decided, origins)}"
             yield InputProblem(
@@ -73,7 +73,7 @@ def require_no_contradiction(
     """Raises :class:`UsageError` that names the parameters, where their values came from, why they
     do not go together and what to change.
     """
-    found = contradictions(workload.rules, values)
+    found = find_contradictions(workload.rules, values)
     if not found:
         return
     told = [(item.told(values, origins), item.remedy(workload.parameters)) for item in found]

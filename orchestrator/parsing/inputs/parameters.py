@@ -7,7 +7,7 @@ import re
 
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.workload import Parameter, ParameterType, ParameterValue
-from orchestrator.parsing.inputs.validation import describe
+from orchestrator.parsing.inputs.validation import describe_value
 
 _INT = re.compile(r"[-+]?[0-9](_?[0-9]){0,17}")
 _TRUE = frozenset({"true", "yes", "on", "1"})
@@ -30,7 +30,7 @@ def check_value(parameter: Parameter, value: ParameterValue) -> ParameterValue:
         value = float(value)
     wanted = _PYTHON_TYPES[parameter.type]
     if type(value) is not wanted:
-        raise ValueError(f"expected {expected(parameter)}, found {describe(value)}")
+        raise ValueError(f"expected {expected_text(parameter)}, found {describe_value(value)}")
     if isinstance(value, str):
         _check_text(parameter, value)
     elif not isinstance(value, bool):
@@ -43,7 +43,7 @@ def always_number(parameter: Parameter) -> bool:
     return parameter.type in _NUMBERS and not parameter.choices
 
 
-def expected(parameter: Parameter) -> str:
+def expected_text(parameter: Parameter) -> str:
     """The parameter's type, bounds and unit in words: ``int >= 1 (steps) or auto``."""
     words = [parameter.type.value]
     if parameter.type is ParameterType.CHOICE:
@@ -98,7 +98,7 @@ def _check_bounds(parameter: Parameter, value: float) -> None:
     below = math.inf if parameter.below is None else parameter.below
     uneven = parameter.multiple_of is not None and value % parameter.multiple_of != 0
     if not (low <= value <= high and above < value < below) or uneven:
-        raise ValueError(f"expected {expected(parameter)}, found {describe(value)}")
+        raise ValueError(f"expected {expected_text(parameter)}, found {describe_value(value)}")
 
 
 def _check_text(parameter: Parameter, value: str) -> None:
@@ -106,4 +106,6 @@ def _check_text(parameter: Parameter, value: str) -> None:
         raise ValueError("a NUL byte cannot be passed to a program")
     if parameter.type is ParameterType.CHOICE and value not in parameter.choices:
         hint = did_you_mean(value, parameter.choices)
-        raise ValueError(f"expected {expected(parameter)}, found {describe(value)}; {hint}")
+        raise ValueError(
+            f"expected {expected_text(parameter)}, found {describe_value(value)}; {hint}"
+        )

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.base.nodeset import NodeSetError, expand, parse_numbers, split_terms
+from orchestrator.core.base.nodeset import NodeSetError, expand_nodeset, parse_numbers, split_terms
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.inventory import Cluster, NodeSpec, Role
 
@@ -39,7 +39,7 @@ class _Term:
     gpus: frozenset[int] | None
 
 
-def select(cluster: Cluster, expression: str) -> Cluster:
+def select_nodes(cluster: Cluster, expression: str) -> Cluster:
     """``cluster`` with only the selected nodes and GPUs.
 
     A blank expression selects everything. ``min_nodes`` is lowered to the number of selected
@@ -94,7 +94,7 @@ def _resolve(cluster: Cluster, term: _Term, expression: str) -> tuple[str, ...]:
             raise _error(f"unknown group {group!r}", where, did_you_mean(group, cluster.groups))
         return cluster.groups[group]
     try:
-        names = expand(term.names)
+        names = expand_nodeset(term.names)
     except NodeSetError as error:
         raise _error(error.message, where) from None
     known = {node.name for node in cluster.nodes}

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path, refuse
+from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path, refuse_input
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -42,23 +42,23 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
 
-def validate(model: type[Model], document: Document) -> Model:
+def validate_document(model: type[Model], document: Document) -> Model:
     """``document`` as ``model``. Raises :class:`UsageError` that lists every problem."""
     if document.root.value is None:
-        refuse(
+        refuse_input(
             [*document.problems, InputProblem(document.root.place, "the file is empty")],
             document.source,
         )
     if (stranger := _stranger(document, tuple(model.model_fields))) is not None:
-        refuse([stranger], document.source)
+        refuse_input([stranger], document.source)
     try:
         entry = model.model_validate(document.root.plain())
     except ValidationError as error:
         schema = model.model_json_schema()
         found = [_problem(details, document, schema) for details in error.errors()]
-        refuse([*document.problems, *found], document.source)
+        refuse_input([*document.problems, *found], document.source)
     if document.problems:
-        refuse(document.problems, document.source)
+        refuse_input(document.problems, document.source)
     return entry
 
 
@@ -101,10 +101,10 @@ def _explain(kind: str, details: ErrorDetails) -> tuple[str, str]:
             remedy = f"write {word}"
         elif kind == "string_type" and isinstance(value, bool | int | float):
             remedy = "put it in quotes"
-        return f"expected {_EXPECTED[kind]}, found {describe(value)}", remedy
+        return f"expected {_EXPECTED[kind]}, found {describe_value(value)}", remedy
     if kind == "literal_error":
         valid = details["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return f"{describe(value)} is not one of {', '.join(valid)}", did_you_mean(
+        return f"{describe_value(value)} is not one of {', '.join(valid)}", did_you_mean(
             str(value), valid
         )
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
@@ -115,10 +115,10 @@ def _explain(kind: str, details: ErrorDetails) -> tuple[str, str]:
             f"needs at least {details['ctx']['min_length']}, has {details['ctx']['actual_length']}",
             "",
         )
-    return f"{message}, found {describe(value)}", ""
+    return f"{message}, found {describe_value(value)}", ""
 
 
-def describe(value: object) -> str:
+def describe_value(value: object) -> str:
     """A short name for a plain value, for error messages."""
     match value:
         case None:

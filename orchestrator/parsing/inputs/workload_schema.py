@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 
-from orchestrator.parsing.inputs.validation import Strict, describe
+from orchestrator.parsing.inputs.validation import Strict, describe_value
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -118,7 +118,7 @@ class ParameterEntry(Strict):
 def _value(value: Any) -> Any:
     if isinstance(value, bool | int | float | str):
         return value
-    raise ValueError(f"expected text, a number, true or false, found {describe(value)}")
+    raise ValueError(f"expected text, a number, true or false, found {describe_value(value)}")
 
 
 def _bound(value: Any) -> Any:
@@ -126,7 +126,7 @@ def _bound(value: Any) -> Any:
         return _parameter_name(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
-    raise ValueError(f"expected a number or a parameter's name, found {describe(value)}")
+    raise ValueError(f"expected a number or a parameter's name, found {describe_value(value)}")
 
 
 def _listed(value: Any) -> Any:

@@ -140,15 +140,17 @@ def parse_yaml(data: str | bytes, source: str, dialect: Dialect | None = None) -
     try:
         root = composer.document(iter(YAML(typ="safe", pure=True).parse(text)))
     except _Refused as error:
-        refuse([*composer.problems, error.problem], source)
+        refuse_input([*composer.problems, error.problem], source)
     except MarkedYAMLError as error:
-        refuse([*composer.problems, _syntax_problem(error, text, source)], source)
+        refuse_input([*composer.problems, _syntax_problem(error, text, source)], source)
     except (YAMLError, ValueError, RecursionError):
-        refuse([InputProblem(SourceLocation(source), "not YAML")], source)
+        refuse_input([InputProblem(SourceLocation(source), "not YAML")], source)
     return Document(source, root, tuple(composer.problems))
 
 
-def refuse(problems: Iterable[InputProblem], source: str, id: str = "config.invalid") -> NoReturn:
+def refuse_input(
+    problems: Iterable[InputProblem], source: str, id: str = "config.invalid"
+) -> NoReturn:
     """Raise one :class:`UsageError` that shows all problems (at most 20) in the file's order."""
     ordered = sorted(set(problems), key=lambda problem: (problem.place.line, problem.place.column))
     if len(ordered) == 1:
@@ -298,7 +300,7 @@ class _Composer:
         return SourceLocation(self._source, mark.line + 1, mark.column + 1)
 
 
-def resolve(text: str) -> Scalar:
+def resolve_scalar(text: str) -> Scalar:
     """What an unquoted word means: null, true, false, a decimal number, else the text itself."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
@@ -309,7 +311,7 @@ def resolve(text: str) -> Scalar:
     return text
 
 
-STRICT = Dialect(resolve)
+STRICT = Dialect(resolve_scalar)
 
 
 def _is_plain(event: ScalarEvent) -> bool:
@@ -325,19 +327,19 @@ def _decode(data: str | bytes, source: str) -> str:
     if size > MAX_BYTES:
         remedy = "is this the file you meant?"
         problem = InputProblem(SourceLocation(source), f"larger than {MAX_BYTES >> 10} KiB", remedy)
-        refuse([problem], source)
+        refuse_input([problem], source)
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode("utf-8")
         remedy = "save the file as UTF-8"
-        refuse([InputProblem(_place_after(before, source), "not UTF-8", remedy)], source)
+        refuse_input([InputProblem(_place_after(before, source), "not UTF-8", remedy)], source)
     text = text.removeprefix("\ufeff")
     odd = _UNPRINTABLE.search(text)
     if odd is not None:
         what = f"control character U+{ord(odd.group()):04X}"
         place = _place_after(text[: odd.start()], source)
-        refuse([InputProblem(place, what, "remove it")], source)
+        refuse_input([InputProblem(place, what, "remove it")], source)
     return text
 
 

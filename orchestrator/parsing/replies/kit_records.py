@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.core.run.events import Progressed, Reported
-from orchestrator.parsing.replies.record_lines import finite, parse_object, unknown_type
+from orchestrator.parsing.replies.record_lines import as_float, parse_object, unknown_type
 
 MAX_LINE_BYTES = 64 * 1024
 MAX_NAME = 128
@@ -37,7 +37,7 @@ def parse_report(node: str, rank: int, line: bytes, position: int) -> Report | s
 
 
 def _metric(node: str, rank: int, record: Mapping[str, Any], position: int) -> Report | str:
-    name, value = _name(record.get("name")), finite(record.get("value"))
+    name, value = _name(record.get("name")), as_float(record.get("value"))
     step = record.get("step")
     if name is None or value is None or not (step is None or type(step) is int):
         return f"rank {rank} reported a metric without a name, a number or a whole step"
@@ -48,7 +48,7 @@ def _metric(node: str, rank: int, record: Mapping[str, Any], position: int) -> R
 
 
 def _progress(node: str, rank: int, record: Mapping[str, Any]) -> Report | str:
-    done, total = finite(record.get("done")), finite(record.get("total"))
+    done, total = as_float(record.get("done")), as_float(record.get("total"))
     if done is None or total is None:
         return f"rank {rank} reported progress without numbers"
     unit = _name(record.get("unit")) or ""
@@ -68,7 +68,7 @@ def _fields(given: object) -> dict[str, float | str]:
         return {}
     fields: dict[str, float | str] = {}
     for key, value in list(given.items())[:MAX_FIELDS]:
-        number = finite(value)
+        number = as_float(value)
         if number is not None:
             fields[str(key)[:MAX_NAME]] = number
         elif isinstance(value, str):

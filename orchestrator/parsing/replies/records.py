@@ -31,7 +31,7 @@ class InvalidReply(ValueError):
         self.why = why
 
 
-def printable(text: str) -> str:
+def printable_text(text: str) -> str:
     """``text`` with ``?`` for every character that cannot be printed."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
@@ -162,7 +162,7 @@ def _text(value: str, bound: Chars, where: str) -> str:
         raise InvalidReply(where, f"longer than {bound.most} characters")
     if bound.pattern and not re.fullmatch(bound.pattern, value):
         raise InvalidReply(where, f"does not match {bound.pattern}")
-    return printable(value)
+    return printable_text(value)
 
 
 def _address(value: str, where: str) -> str:

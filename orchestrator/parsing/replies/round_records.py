@@ -18,7 +18,7 @@ from orchestrator.core.sharing.rounds import (
     StepTold,
     Terms,
 )
-from orchestrator.parsing.replies.record_lines import finite, parse_object, unknown_type, whole
+from orchestrator.parsing.replies.record_lines import as_float, as_int, parse_object, unknown_type
 
 COMPRESSIONS = ("int8", "bf16", "none")
 MAX_LINE_BYTES = 1024 * 1024
@@ -132,14 +132,14 @@ def _digest(record: Mapping[str, Any], name: str = "sha256") -> str:
 
 
 def _count(record: Mapping[str, Any], name: str, *, least: int = 0, most: int = MAX_COUNT) -> int:
-    value = whole(record.get(name), least, most)
+    value = as_int(record.get(name), least, most)
     if value is None:
         raise _Bad(f"{name!r} is no whole number from {least} to {most}")
     return value
 
 
 def _number(record: Mapping[str, Any], name: str, least: float, most: float) -> float:
-    value = finite(record.get(name))
+    value = as_float(record.get(name))
     if value is None:
         raise _Bad(f"{name!r} is no number")
     if not least <= value <= most:

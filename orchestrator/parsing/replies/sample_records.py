@@ -8,10 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.parsing.replies.record_lines import finite, parse_object, unknown_type, whole
+from orchestrator.core.sharing.sample_protocol import (
+    LeaseAck,
+    Output,
+    Ready,
+    Record,
+    SampleFailed,
+    Worked,
+)
+from orchestrator.parsing.replies.record_lines import as_float, as_int, parse_object, unknown_type
 
 MAX_LINE_BYTES = 2 * 1024 * 1024
 MAX_TEXT = 500
@@ -19,52 +26,6 @@ MAX_NAME = 128
 MAX_AMOUNTS = 16
 MAX_GROUPS = 65_536
 MAX_FEED = 99_999_999
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A worker is there, with this configuration; ``identity`` is what else decides its outputs."""
-
-    configuration: str
-    identity: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseAck:
-    """A worker took feed number ``feed``: a lease of ``groups``, or none if it was another word."""
-
-    feed: int
-    lease: str
-    groups: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One sample's output; ``digest`` is that of its line in the merged outputs."""
-
-    sample: int
-    digest: bytes
-    seconds: float
-    amounts: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class SampleFailed:
-    """A sample cannot be done."""
-
-    sample: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Worked:
-    """All samples of ``groups`` are answered; the worker was busy for ``busy_s`` so far."""
-
-    groups: tuple[int, ...]
-    busy_s: float
-
-
-Record = Ready | LeaseAck | Output | SampleFailed | Worked
 
 
 def sample_line(index: int, output: Mapping[str, Any]) -> bytes:
@@ -149,7 +110,7 @@ def _amounts(given: object) -> dict[str, float] | None:
 
 
 def _index(value: object, end: int) -> int | None:
-    return whole(value, 0, end - 1)
+    return as_int(value, 0, end - 1)
 
 
 def _indices(value: object, end: int) -> tuple[int, ...] | None:
@@ -159,5 +120,5 @@ def _indices(value: object, end: int) -> tuple[int, ...] | None:
 
 
 def _amount(value: object) -> float | None:
-    number = finite(value)
+    number = as_float(value)
     return number if number is not None and number >= 0 else None

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.core.base.outcome import Exited, Lost, Outcome, Signalled
-from orchestrator.core.model.facts import SlurmNode
+from orchestrator.core.model.scheduled_node import ScheduledNode
 from orchestrator.core.run.events import (
     Event,
     Halting,
@@ -21,7 +21,7 @@ from orchestrator.core.run.events import (
     RankStarted,
     Swept,
 )
-from orchestrator.parsing.replies.record_lines import finite
+from orchestrator.parsing.replies.record_lines import as_float
 
 MAX_TEXT = 500
 MAX_SURVIVORS = 32
@@ -30,7 +30,7 @@ MAX_COUNT = 1 << 20
 MAX_PATH = 4096
 MAX_VARIABLES, MAX_VALUE = 512, 32 * 1024
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-SLURM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SCHEDULED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class BadRecord(ValueError):
@@ -91,7 +91,7 @@ def _ending(record: Mapping[str, Any], clock_offset_s: float) -> dict[str, Any]:
 
 
 def _time(record: Mapping[str, Any]) -> float:
-    at = finite(record.get("t"))
+    at = as_float(record.get("t"))
     if at is None:
         raise BadRecord("a record has no time")
     return at
@@ -135,13 +135,13 @@ def _is_variable(name: object, value: object) -> bool:
     return named and isinstance(value, str) and len(value) <= MAX_VALUE and "\0" not in value
 
 
-def parse_slurm_node(fields: Mapping[str, Any]) -> SlurmNode:
-    """What Slurm told of a node. Raises ``BadRecord``."""
+def parse_scheduled_node(fields: Mapping[str, Any]) -> ScheduledNode:
+    """What a scheduler told of a node. Raises ``BadRecord``."""
     name, counts = fields.get("name"), [fields.get("cpus"), fields.get("gpus")]
-    known = isinstance(name, str) and SLURM_NAME.fullmatch(name)
+    known = isinstance(name, str) and SCHEDULED_NAME.fullmatch(name)
     if not known or not all(type(n) is int and 0 <= n <= MAX_COUNT for n in counts):
-        raise BadRecord("not a node of Slurm's")
-    return SlurmNode(name=str(name), cpus=_whole(fields, "cpus"), gpus=_whole(fields, "gpus"))
+        raise BadRecord("not a node of a scheduler")
+    return ScheduledNode(name=str(name), cpus=_whole(fields, "cpus"), gpus=_whole(fields, "gpus"))
 
 
 def parse_survivors(value: object) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.core.base.outcome import Outcome, TimedOut
 from orchestrator.core.fabric.collective_result import STAGES, RankTrial
-from orchestrator.parsing.replies.record_lines import finite
+from orchestrator.parsing.replies.record_lines import as_float
 from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_outcome
 
 MAX_PROCESSES = 256
@@ -105,4 +105,4 @@ def _of_stage(stage: str, record: Mapping[str, Any]) -> Iterator[tuple[str, Any]
 
 
 def _number(value: object) -> float:
-    return max(0.0, finite(value) or 0.0)
+    return max(0.0, as_float(value) or 0.0)

@@ -35,7 +35,7 @@ def parse_port(text: str) -> int:
     return number
 
 
-def domain(text: str) -> str:
+def parse_domain(text: str) -> str:
     """A domain in lower case, without a dot at its end. Raises ``ValueError``."""
     if not _DOMAIN.fullmatch(text):
         raise ValueError(f"bad domain {text[:80]!r}")
@@ -67,7 +67,7 @@ def _uri(text: str, whole: str) -> Hop:
     port = "" if end == "/" else port.partition("/")[0]
     if (at and not user) or path or not _ENCODED.fullmatch(user):
         raise ValueError(f"bad jump host {whole!r}")
-    domain(host)
+    parse_domain(host)
     return Hop(host, unquote(user) or None, parse_port(port) if port else None)
 
 

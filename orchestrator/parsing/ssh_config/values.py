@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.parsing.ssh_config.hops import domain, parse_hops, parse_port
+from orchestrator.parsing.ssh_config.hops import parse_domain, parse_hops, parse_port
 from orchestrator.parsing.ssh_config.words import BLANKS, split_words
 
 ALIASES = {
@@ -77,7 +77,7 @@ def _several_or_none(words: tuple[str, ...], text: str) -> tuple[str, ...]:
 
 
 def _domains(words: tuple[str, ...], text: str) -> tuple[str, ...]:
-    return tuple(domain(word) for word in _several_or_none(words, text))
+    return tuple(parse_domain(word) for word in _several_or_none(words, text))
 
 
 def _names(words: tuple[str, ...], text: str) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from orchestrator.core.diagnosis.diagnosis_model import Confidence, Diagnosis, LogSource
-from orchestrator.core.diagnosis.first_cause import judge
-from orchestrator.core.diagnosis.matching import examine
+from orchestrator.core.diagnosis.first_cause import find_first_cause
+from orchestrator.core.diagnosis.matching import match_rules
 from orchestrator.core.diagnosis.tracebacks import find_raised
 
 CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
@@ -25,9 +25,9 @@ def first(*logs: str) -> Diagnosis:
     clues = [
         clue
         for n, text in enumerate(logs)
-        for clue in examine(text, LogSource(name=f"{n}.log")).clues
+        for clue in match_rules(text, LogSource(name=f"{n}.log")).clues
     ]
-    found = judge(clues).diagnosis
+    found = find_first_cause(clues).diagnosis
     assert found is not None
     return found
 
@@ -107,7 +107,7 @@ def test_what_the_interpreter_ignored_is_not_it() -> None:
     """Python goes on after an exception in a destructor."""
     log = "Exception ignored in: <function A.__del__ at 0x7f>\n" + raised("TypeError: late")
 
-    assert not examine(log, LogSource(name="x")).clues
+    assert not match_rules(log, LogSource(name="x")).clues
 
 
 def test_two_causes_in_one_file_without_times_are_told_in_their_order() -> None:

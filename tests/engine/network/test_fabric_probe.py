@@ -23,7 +23,7 @@ from orchestrator.engine.network import collective_trial as trying
 from orchestrator.engine.network import fabric_probe as fabric
 from orchestrator.engine.network.fabric_probe import probe_fabric
 from orchestrator.engine.network.mesh import broken_links, dial, probe_links
-from orchestrator.engine.node.handle import NodeHandle
+from orchestrator.engine.node.trial_node import TrialNode
 from orchestrator.engine.support.context import RunContext
 from orchestrator.parsing.replies.reach_records import TcpResult
 from orchestrator.parsing.replies.trial_records import TriedProcess
@@ -53,8 +53,8 @@ class Network:
         return not (names & self.bad or pairs or len(names) > self.together)
 
     @property
-    def nodes(self) -> Mapping[str, NodeHandle]:
-        return cast("Mapping[str, NodeHandle]", self.hands)
+    def nodes(self) -> Mapping[str, TrialNode]:
+        return cast("Mapping[str, TrialNode]", self.hands)
 
 
 class Hand:
@@ -83,7 +83,7 @@ class Hand:
         bad = TcpResult(ok=False, error="timed out")
         return [bad if (self.name, end) in cut else TcpResult(ok=True) for end in ends]
 
-    async def trial(
+    async def run_trial(
         self, name: str, processes: Sequence[ProcessPlan], env: Sequence[Variable], within_s: float
     ) -> tuple[TriedProcess, ...]:
         del env

@@ -11,6 +11,8 @@ from ..data.packing import Row
 GOLDEN = (math.sqrt(5) - 1) / 2
 # Gradients of so many parameters, 4 MB, go to the coordinator and back in a fraction of a second.
 MOST_SUMMED = 1_000_000
+# Of up to so many, changes are averaged more often: there is less to send (docs/benchmarks.md).
+ROUND_OF_FEW, ROUND_OF_MANY = 5, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +81,10 @@ def exchanged(setting: str, parameters: int) -> str:
     if setting != "auto":
         return setting
     return "gradients" if parameters <= MOST_SUMMED else "changes"
+
+
+def steps_in_round(setting: int | str, parameters: int) -> int:
+    """The setting, or what suits so many trained parameters whose changes are averaged."""
+    if isinstance(setting, int):
+        return setting
+    return ROUND_OF_FEW if parameters <= MOST_SUMMED else ROUND_OF_MANY

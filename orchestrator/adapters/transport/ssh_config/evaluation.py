@@ -6,9 +6,9 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from orchestrator.adapters.transport.ssh_config.account import account
+from orchestrator.adapters.transport.ssh_config.account import current_account
 from orchestrator.adapters.transport.ssh_config.canonical import canonical_name
-from orchestrator.adapters.transport.ssh_config.files import Block, ConfigFile, included
+from orchestrator.adapters.transport.ssh_config.files import Block, ConfigFile, included_files
 from orchestrator.adapters.transport.ssh_config.settings import Settings
 from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.ssh_config.criteria import Criterion
@@ -26,7 +26,7 @@ COMMAND_LINE = SourceLocation("the inventory")
 SESSION_TYPE = "exec"
 
 
-def evaluate(
+def evaluate_config(
     alias: str,
     files: Sequence[ConfigFile],
     *,
@@ -118,7 +118,7 @@ class _Pass:
             self._note_doubt()
             if directive.keyword == "include":
                 # Also where the block does not apply: a bad file is bad for all hosts.
-                for other in included(directive, of_user=file.of_user, depth=depth):
+                for other in included_files(directive, of_user=file.of_user, depth=depth):
                     self._apply(other, active=active, depth=depth + 1)
             # The second pass follows the canonical name; how it is found is settled.
             elif active and not (self._final and directive.keyword.startswith("canonicalize")):
@@ -163,7 +163,7 @@ class _Pass:
             case "user":
                 return matches_list(settings.user, value)
             case "localuser":
-                return matches_list(account().name, value)
+                return matches_list(current_account().name, value)
             case "exec":
                 return _succeeds(settings.condition(directive, value), directive)
             case "tagged":

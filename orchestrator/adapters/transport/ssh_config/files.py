@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.adapters.transport.ssh_config.account import account
+from orchestrator.adapters.transport.ssh_config.account import current_account
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.ssh_config.directives import Directive, parse_directives
 from orchestrator.parsing.ssh_config.values import READERS
@@ -48,7 +48,7 @@ def read_config(chosen: str | None) -> list[ConfigFile]:
     """
     if chosen is not None:
         return [] if chosen.lower() == "none" else [_chosen(_expanded(chosen) or Path(chosen))]
-    users = Path(account().home, ".ssh", "config")
+    users = Path(current_account().home, ".ssh", "config")
     system = SYSTEM_FOLDER / "ssh_config"
     found = []
     if _is_readable(users):
@@ -65,7 +65,9 @@ def read_all(files: Iterable[ConfigFile], depth: int = 0) -> None:
         for block in file.blocks:
             for directive in block.body if block.has_includes else ():
                 if directive.keyword == "include":
-                    read_all(included(directive, of_user=file.of_user, depth=depth), depth + 1)
+                    read_all(
+                        included_files(directive, of_user=file.of_user, depth=depth), depth + 1
+                    )
 
 
 def _chosen(path: Path) -> ConfigFile:
@@ -83,7 +85,7 @@ def _is_readable(path: Path) -> bool:
     return path.is_file() and os.access(path, os.R_OK)
 
 
-def included(directive: Directive, *, of_user: bool, depth: int) -> Iterator[ConfigFile]:
+def included_files(directive: Directive, *, of_user: bool, depth: int) -> Iterator[ConfigFile]:
     """The files that an ``Include`` names, each pattern in the order of names."""
     if depth >= MAX_DEPTH:
         raise UsageError(
@@ -143,7 +145,7 @@ def _is_shared(status: os.stat_result) -> bool:
     if not status.st_mode & stat.S_IWGRP:
         return False
     try:
-        return bool(set(grp.getgrgid(status.st_gid).gr_mem) - {account().name})
+        return bool(set(grp.getgrgid(status.st_gid).gr_mem) - {current_account().name})
     except KeyError:
         return True
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.adapters.transport.ssh_config.account import account, expand_tilde
+from orchestrator.adapters.transport.ssh_config.account import current_account, expand_tilde
 from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.ssh_config.directives import Directive
 from orchestrator.parsing.ssh_config.patterns import matches_pattern
@@ -52,7 +52,7 @@ class Settings:
 
     @property
     def user(self) -> str:
-        return self.get("user") or account().name
+        return self.get("user") or current_account().name
 
     @property
     def port(self) -> int:
@@ -116,7 +116,7 @@ class Settings:
 
     def tokens(self) -> dict[str, str]:
         """What stands for each ``%`` token now."""
-        us, local = account(), socket.gethostname()
+        us, local = current_account(), socket.gethostname()
         port = str(self.port)
         hashed = hashlib.sha1(
             f"{local}{self.host}{port}{self.user}".encode(errors="surrogateescape"),

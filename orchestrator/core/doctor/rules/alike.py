@@ -14,13 +14,13 @@ from orchestrator.core.doctor.check_model import (
     Judge,
     Look,
     Needs,
-    fail,
-    unknown,
-    warn,
+    fail_answer,
+    unknown_answer,
+    warn_answer,
 )
 from orchestrator.core.model.checks import NCCL_WHEELS
 from orchestrator.core.model.facts import Facts
-from orchestrator.core.tuning.risky_settings import differing
+from orchestrator.core.tuning.risky_settings import differing_variables
 
 
 def _same(what: str, value: Callable[[Facts], str], differs: Callable[[str], CheckAnswer]) -> Judge:
@@ -33,7 +33,7 @@ def _same(what: str, value: Callable[[Facts], str], differs: Callable[[str], Che
         if usual is None:
             return NONE
         if not mine:
-            return unknown(what)
+            return unknown_answer(what)
         return OK if mine == usual else differs(f"{what} {mine}, most nodes have {usual}")
 
     return judge
@@ -83,9 +83,9 @@ def _variables(look: Look) -> CheckAnswer:
     """NCCL's files; what must differ, such as names of interfaces, does not count."""
     if len(look.fleet.facts) < 2:
         return NONE
-    odd = differing({other.node: other.nccl_conf for other in look.fleet.facts})
+    odd = differing_variables({other.node: other.nccl_conf for other in look.fleet.facts})
     mine = [text for name, text in odd.items() if _is_odd(look.facts, look.fleet, name)]
-    return fail("; ".join(mine)) if mine else OK
+    return fail_answer("; ".join(mine)) if mine else OK
 
 
 def _is_odd(facts: Facts, fleet: Fleet, name: str) -> bool:
@@ -100,50 +100,58 @@ def _check(
 
 
 CHECKS = (
-    _check(1, "same GPUs", "leave the node out, or weigh work by node", _same("GPUs", _gpus, warn)),
+    _check(
+        1,
+        "same GPUs",
+        "leave the node out, or weigh work by node",
+        _same("GPUs", _gpus, warn_answer),
+    ),
     _check(
         2,
         "same driver",
         "install the same driver on all nodes",
-        _same("driver", lambda facts: facts.driver, fail),
+        _same("driver", lambda facts: facts.driver, fail_answer),
         Needs.GPUS,
     ),
     _check(
         3,
         "same torch",
         "install the same torch, or let orchestrate build it: python: {requirements: FILE}",
-        _same("torch", _torch, fail),
+        _same("torch", _torch, fail_answer),
         Needs.GPUS,
     ),
     _check(
         4,
         "same NCCL",
         "install the same nvidia-nccl, or let orchestrate build the environment",
-        _same("NCCL", _nccl, fail),
+        _same("NCCL", _nccl, fail_answer),
         Needs.GPUS,
     ),
     _check(
-        5, "same kernel", "bring all nodes to one image", _same("kernel", lambda f: f.kernel, warn)
+        5,
+        "same kernel",
+        "bring all nodes to one image",
+        _same("kernel", lambda f: f.kernel, warn_answer),
     ),
     _check(
         6,
         "same memlock",
         "the same limits.conf and sshd unit on all nodes",
-        _same("memlock", _memlock, warn),
+        _same("memlock", _memlock, warn_answer),
         Needs.ADAPTERS,
     ),
     _check(
         7,
         "same adapters",
         "nothing to do for orchestrate, which names adapters per node; fixed lists elsewhere break",
-        _same("adapters", _adapters, warn),
+        _same("adapters", _adapters, warn_answer),
         Needs.ADAPTERS,
     ),
     _check(
         8,
         "same firmware",
         "mlxfwmanager or flint: one firmware for all adapters of a kind",
-        _same("firmware", _firmware, warn),
+        _same("firmware", _firmware, warn_answer),
         Needs.ADAPTERS,
     ),
     _check(
@@ -156,6 +164,6 @@ CHECKS = (
         10,
         "same python",
         "name one interpreter for all nodes in the inventory",
-        _same("python3", _python, warn),
+        _same("python3", _python, warn_answer),
     ),
 )

@@ -13,14 +13,14 @@ from orchestrator.core.doctor.check_model import (
     Judge,
     Look,
     Needs,
-    each,
-    fail,
-    unknown,
-    warn,
-    worst,
+    answer_each,
+    fail_answer,
+    unknown_answer,
+    warn_answer,
+    worst_answer,
 )
 from orchestrator.core.model.checks import gpus_missing
-from orchestrator.core.model.devices import broken
+from orchestrator.core.model.devices import broken_driver_reason
 from orchestrator.core.model.facts import Facts, Gpu
 
 # Links of a GPU on its baseboard, by the name that the driver gives it (datasheets of the cards).
@@ -40,7 +40,7 @@ def _per_gpu(judge: Callable[[Gpu], CheckAnswer]) -> Judge:
     """One answer for all GPUs of a node."""
 
     def together(look: Look) -> CheckAnswer:
-        return each("GPU", [(gpu.index, judge(gpu)) for gpu in look.facts.gpus])
+        return answer_each("GPU", [(gpu.index, judge(gpu)) for gpu in look.facts.gpus])
 
     return together
 
@@ -48,10 +48,10 @@ def _per_gpu(judge: Callable[[Gpu], CheckAnswer]) -> Judge:
 def _present(look: Look) -> CheckAnswer:
     missing = gpus_missing(look.subject.spec, look.facts)
     if missing:
-        return fail(missing)
-    reason = "; ".join(look.facts.lost_gpus) or broken(look.facts)
+        return fail_answer(missing)
+    reason = "; ".join(look.facts.lost_gpus) or broken_driver_reason(look.facts)
     if reason:
-        return fail(reason)
+        return fail_answer(reason)
     return OK if look.facts.gpus else NONE
 
 
@@ -59,31 +59,33 @@ def _free(gpu: Gpu) -> CheckAnswer:
     if not gpu.users:
         return OK
     names = Counter(f"{p.user or '?'}'s {p.name or p.pid}" for p in gpu.processes)
-    return warn("used by " + (", ".join(names) or f"{len(gpu.users)} processes"))
+    return warn_answer("used by " + (", ".join(names) or f"{len(gpu.users)} processes"))
 
 
 def _ecc(gpu: Gpu) -> CheckAnswer:
     if gpu.ecc.enabled is False:
-        return warn("ECC is off")
+        return warn_answer("ECC is off")
     if gpu.ecc.uncorrected is None:
-        return unknown("ECC errors")
+        return unknown_answer("ECC errors")
     if gpu.ecc.uncorrected:
-        return fail(f"{gpu.ecc.uncorrected} uncorrected memory errors since the driver was loaded")
+        return fail_answer(
+            f"{gpu.ecc.uncorrected} uncorrected memory errors since the driver was loaded"
+        )
     return OK
 
 
 def _rows(gpu: Gpu) -> CheckAnswer:
     rows = gpu.rows
     if rows.failed:
-        return fail("a row of memory could not be replaced: the card needs an RMA")
+        return fail_answer("a row of memory could not be replaced: the card needs an RMA")
     if rows.pending:
-        return fail("a row of memory is replaced at the next reset")
-    return unknown("remapped rows") if rows.failed is None or rows.pending is None else OK
+        return fail_answer("a row of memory is replaced at the next reset")
+    return unknown_answer("remapped rows") if rows.failed is None or rows.pending is None else OK
 
 
 def _xids(look: Look) -> CheckAnswer:
     if look.facts.xids is None:
-        return unknown("no permission to read the kernel log")
+        return unknown_answer("no permission to read the kernel log")
     grave = [x for x in look.facts.xids if x.code not in OF_PROGRAMS | HARMLESS or x.switch]
     if not grave:
         return OK
@@ -91,67 +93,71 @@ def _xids(look: Look) -> CheckAnswer:
         f"{'S' if x.switch else ''}Xid {x.code} at {x.pci} ({x.count}x, last {x.last})"
         for x in grave
     )
-    return fail("; ".join(texts))
+    return fail_answer("; ".join(texts))
 
 
 def _throttle(gpu: Gpu) -> CheckAnswer:
     if gpu.throttle is None:
-        return unknown("why clocks are held back")
+        return unknown_answer("why clocks are held back")
     slowed = sorted(SLOWED & set(gpu.throttle))
     if slowed:
-        return fail(f"clocks held back by {', '.join(slowed)}")
+        return fail_answer(f"clocks held back by {', '.join(slowed)}")
     warmed = sorted(WARMED & set(gpu.throttle))
-    return warn(f"clocks held back by {', '.join(warmed)}") if warmed else OK
+    return warn_answer(f"clocks held back by {', '.join(warmed)}") if warmed else OK
 
 
 def _temperature(gpu: Gpu) -> CheckAnswer:
     if gpu.temperature_c is None:
-        return unknown("its temperature")
+        return unknown_answer("its temperature")
     text = f"{gpu.temperature_c} C"
     if gpu.temperature_c >= TOO_HOT_C:
-        return fail(text)
-    return warn(text) if gpu.temperature_c >= HOT_C else OK
+        return fail_answer(text)
+    return warn_answer(text) if gpu.temperature_c >= HOT_C else OK
 
 
 def _power(gpu: Gpu) -> CheckAnswer:
     if gpu.power_limit_w is None or gpu.power_default_w is None:
-        return unknown("its power limit")
+        return unknown_answer("its power limit")
     if gpu.power_limit_w < POWER_SHARE * gpu.power_default_w:
-        return fail(f"limited to {gpu.power_limit_w:.0f} W of {gpu.power_default_w:.0f} W")
+        return fail_answer(f"limited to {gpu.power_limit_w:.0f} W of {gpu.power_default_w:.0f} W")
     return OK
 
 
 def _pcie(gpu: Gpu) -> CheckAnswer:
     link = gpu.pcie
     if link.width is None or link.width_max is None or link.gen is None or link.gen_max is None:
-        return unknown("its PCIe link")
+        return unknown_answer("its PCIe link")
     if link.width < link.width_max:
-        return fail(f"PCIe runs on {link.width} of {link.width_max} lanes")
+        return fail_answer(f"PCIe runs on {link.width} of {link.width_max} lanes")
     if link.gen >= link.gen_max:
         return OK
     text = f"PCIe generation {link.gen} of {link.gen_max}"
     # Some cards lower the speed of a link that has nothing to do.
-    return unknown(f"{text} while idle") if "idle" in (gpu.throttle or ()) else fail(text)
+    return (
+        unknown_answer(f"{text} while idle")
+        if "idle" in (gpu.throttle or ())
+        else fail_answer(text)
+    )
 
 
 def _nvlinks(look: Look) -> CheckAnswer:
     """A single GPU may have been given away without its links: they lead nowhere."""
     alone = len(look.facts.gpus) == 1
     answers = [(gpu.index, _nvlink(gpu, alone=alone)) for gpu in look.facts.gpus]
-    return each("GPU", answers)
+    return answer_each("GPU", answers)
 
 
 def _nvlink(gpu: Gpu, *, alone: bool) -> CheckAnswer:
     wanted = 0 if alone else _links_of(gpu.name)
     link = gpu.nvlink
     if link.total is None or link.active is None:
-        return NONE if wanted == 0 else unknown("its NVLinks")
+        return NONE if wanted == 0 else unknown_answer("its NVLinks")
     total = max(link.total, wanted or 0)
     if not total or (wanted is None and not link.active):
         return NONE  # none at all, or a bridge that nobody has to buy
     if link.active < total:
-        return fail(f"{link.active} of {total} NVLinks are active")
-    return warn(f"{link.errors} NVLink errors") if link.errors else OK
+        return fail_answer(f"{link.active} of {total} NVLinks are active")
+    return warn_answer(f"{link.errors} NVLink errors") if link.errors else OK
 
 
 def _links_of(name: str) -> int | None:
@@ -163,11 +169,15 @@ def _links_of(name: str) -> int | None:
 
 def _fabric(gpu: Gpu) -> CheckAnswer:
     if gpu.fabric in ("not_started", "in_progress"):
-        return fail(f"not part of the NVLink fabric: {gpu.fabric.replace('_', ' ')}")
+        return fail_answer(f"not part of the NVLink fabric: {gpu.fabric.replace('_', ' ')}")
     if gpu.fabric == "completed":
         return OK
     behind_switches = "switch" in gpu.nvlink.peers
-    return unknown("the state of its NVLink fabric") if behind_switches and not gpu.fabric else NONE
+    return (
+        unknown_answer("the state of its NVLink fabric")
+        if behind_switches and not gpu.fabric
+        else NONE
+    )
 
 
 def _manager(look: Look) -> CheckAnswer:
@@ -175,27 +185,27 @@ def _manager(look: Look) -> CheckAnswer:
     if manager is None or not manager.switches:
         return NONE
     if manager.running is None:
-        return unknown("whether the fabric manager runs")
+        return unknown_answer("whether the fabric manager runs")
     if not manager.running:
-        return fail(f"{manager.switches} NVSwitches, and no fabric manager runs")
+        return fail_answer(f"{manager.switches} NVSwitches, and no fabric manager runs")
     if not manager.version:
-        return unknown("the fabric manager's version")
+        return unknown_answer("the fabric manager's version")
     if look.facts.driver and manager.version != look.facts.driver:
-        return fail(f"fabric manager {manager.version}, driver {look.facts.driver}")
+        return fail_answer(f"fabric manager {manager.version}, driver {look.facts.driver}")
     return OK
 
 
 def _modes(gpu: Gpu) -> CheckAnswer:
     found = []
     if gpu.compute_mode == "prohibited":
-        found.append(fail("compute mode is prohibited"))
+        found.append(fail_answer("compute mode is prohibited"))
     if gpu.compute_mode.startswith("exclusive"):
-        found.append(warn("compute mode is exclusive: one process per GPU"))
+        found.append(warn_answer("compute mode is exclusive: one process per GPU"))
     if gpu.mig:
-        found.append(warn("MIG is on: no peer-to-peer, no NVLink"))
+        found.append(warn_answer("MIG is on: no peer-to-peer, no NVLink"))
     if gpu.persistence is False:
-        found.append(warn("persistence is off: every start waits for the driver"))
-    return worst(found or [unknown("its modes") if gpu.persistence is None else OK])
+        found.append(warn_answer("persistence is off: every start waits for the driver"))
+    return worst_answer(found or [unknown_answer("its modes") if gpu.persistence is None else OK])
 
 
 def _acs(look: Look) -> CheckAnswer:
@@ -205,9 +215,9 @@ def _acs(look: Look) -> CheckAnswer:
         return NONE  # what the host redirects cannot be seen, nor changed, from inside
     bridges = look.facts.p2p.redirecting
     if bridges is None:
-        return unknown("ACS of the bridges above the GPUs")
+        return unknown_answer("ACS of the bridges above the GPUs")
     return (
-        fail(f"ACS sends peer-to-peer through the root at {', '.join(bridges[:4])}")
+        fail_answer(f"ACS sends peer-to-peer through the root at {', '.join(bridges[:4])}")
         if (bridges)
         else OK
     )
@@ -218,8 +228,12 @@ def _iommu(look: Look) -> CheckAnswer:
         return NONE
     kind = look.facts.p2p.iommu
     if kind is None:
-        return unknown("the IOMMU of the GPUs")
-    return OK if kind in ("none", "identity") else fail(f"the IOMMU translates for GPUs ({kind})")
+        return unknown_answer("the IOMMU of the GPUs")
+    return (
+        OK
+        if kind in ("none", "identity")
+        else fail_answer(f"the IOMMU translates for GPUs ({kind})")
+    )
 
 
 def _peers(facts: Facts) -> bool:

@@ -13,10 +13,10 @@ from orchestrator.core.doctor.check_model import (
     Judge,
     Look,
     Needs,
-    each,
-    fail,
-    unknown,
-    warn,
+    answer_each,
+    fail_answer,
+    unknown_answer,
+    warn_answer,
 )
 from orchestrator.core.model.facts import Hca
 from orchestrator.core.tuning.gids import usable_gids
@@ -32,7 +32,9 @@ def _label(hca: Hca) -> str:
 
 def _per_port(judge: Callable[[Hca, Fleet], CheckAnswer]) -> Judge:
     def together(look: Look) -> CheckAnswer:
-        return each("port", [(_label(hca), judge(hca, look.fleet)) for hca in look.facts.hcas])
+        return answer_each(
+            "port", [(_label(hca), judge(hca, look.fleet)) for hca in look.facts.hcas]
+        )
 
     return together
 
@@ -49,11 +51,13 @@ def _active(hca: Hca, fleet: Fleet) -> CheckAnswer:
     if hca.active:
         return OK
     if hca.physical_state.casefold() == "linkup":
-        return fail(f"the link is up, but its state is {hca.state}: no subnet manager answers")
+        return fail_answer(
+            f"the link is up, but its state is {hca.state}: no subnet manager answers"
+        )
     alike = _like(hca, fleet.hcas)
     up = sum(other.active for other in alike)
     if 2 * up > len(alike):
-        return fail(f"{hca.state}, while {up} of {len(alike)} ports of its kind are active")
+        return fail_answer(f"{hca.state}, while {up} of {len(alike)} ports of its kind are active")
     return NONE
 
 
@@ -61,10 +65,10 @@ def _rate(hca: Hca, fleet: Fleet) -> CheckAnswer:
     if not hca.active:
         return NONE
     if not hca.rate_gbit:
-        return unknown("its rate")
+        return unknown_answer("its rate")
     best = max(other.rate_gbit for other in _like(hca, fleet.hcas) if other.active)
     if hca.rate_gbit < best:
-        return fail(f"{hca.rate_gbit:g} Gb/s, others of its kind {best:g}")
+        return fail_answer(f"{hca.rate_gbit:g} Gb/s, others of its kind {best:g}")
     return OK
 
 
@@ -72,21 +76,23 @@ def _errors(hca: Hca) -> CheckAnswer:
     if not hca.active:
         return NONE
     if not hca.errors:
-        return unknown("its error counters")
+        return unknown_answer("its error counters")
     seen = [f"{name} {hca.errors[name]}" for name in SIGNS if hca.errors.get(name)]
     if hca.errors.get("link_downed", 0) > MAX_DOWNED:
         seen.append(f"link_downed {hca.errors['link_downed']}")
-    return warn(", ".join(seen)) if seen else OK
+    return warn_answer(", ".join(seen)) if seen else OK
 
 
 def _gids(hca: Hca) -> CheckAnswer:
     if not (hca.active and hca.ethernet):
         return NONE
     if not hca.gids:
-        return fail("no GID: its interface has no address, or rdma-core is missing")
+        return fail_answer("no GID: its interface has no address, or rdma-core is missing")
     if all(not gid.kind for gid in hca.gids):
-        return unknown("the kinds of its GIDs")
-    return OK if usable_gids(hca) else fail("no RoCE v2 GID with an address that can be routed")
+        return unknown_answer("the kinds of its GIDs")
+    return (
+        OK if usable_gids(hca) else fail_answer("no RoCE v2 GID with an address that can be routed")
+    )
 
 
 def _direct(look: Look) -> CheckAnswer:
@@ -95,8 +101,8 @@ def _direct(look: Look) -> CheckAnswer:
     if look.facts.peermem or look.facts.dmabuf:
         return OK
     if look.facts.peermem is None or look.facts.dmabuf is None:
-        return unknown("whether adapters reach GPU memory")
-    return fail("nvidia_peermem is not loaded, and kernel and driver have no DMA-BUF for it")
+        return unknown_answer("whether adapters reach GPU memory")
+    return fail_answer("nvidia_peermem is not loaded, and kernel and driver have no DMA-BUF for it")
 
 
 def _count(look: Look) -> CheckAnswer:
@@ -106,7 +112,7 @@ def _count(look: Look) -> CheckAnswer:
     most, mine = max(len(other.hcas) for other in look.fleet.facts), len(look.facts.hcas)
     if not most:
         return NONE
-    return OK if mine == most else fail(f"{mine} ports, other nodes have {most}")
+    return OK if mine == most else fail_answer(f"{mine} ports, other nodes have {most}")
 
 
 def _check(number: int, name: str, remedy: str, judge: Judge, needs: Needs) -> Check:

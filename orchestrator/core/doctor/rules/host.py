@@ -9,11 +9,11 @@ from orchestrator.core.doctor.check_model import (
     CheckAnswer,
     Look,
     Needs,
-    fail,
-    unknown,
-    warn,
+    fail_answer,
+    unknown_answer,
+    warn_answer,
 )
-from orchestrator.core.tuning.risky_settings import habits
+from orchestrator.core.tuning.risky_settings import find_habits
 
 GB = 1_000_000_000
 LEAST_DISK, LITTLE_DISK = 1 * GB, 10 * GB
@@ -30,41 +30,43 @@ def _clock(look: Look) -> CheckAnswer:
     offset = look.facts.clock_offset_s
     text = f"{offset:+.1f} s from the coordinator's"
     if abs(offset) > CLOCK_FAIL_S:
-        return fail(text)
-    return warn(text) if abs(offset) > CLOCK_WARN_S else OK
+        return fail_answer(text)
+    return warn_answer(text) if abs(offset) > CLOCK_WARN_S else OK
 
 
 def _memlock(look: Look) -> CheckAnswer:
     limit = look.facts.memlock_bytes
     if limit is None:
         return OK
-    return fail(f"ranks may lock {limit / 1024**2:.1f} MiB: registering memory with adapters fails")
+    return fail_answer(
+        f"ranks may lock {limit / 1024**2:.1f} MiB: registering memory with adapters fails"
+    )
 
 
 def _shared_memory(look: Look) -> CheckAnswer:
     if len(look.facts.gpus) < 2:
         return NONE
     if look.facts.shm_bytes is None:
-        return unknown("how much shared memory there is")
+        return unknown_answer("how much shared memory there is")
     text = f"{look.facts.shm_bytes / 1024**2:.0f} MiB of shared memory"
     if look.facts.shm_bytes <= DOCKERS_SHM:
-        return fail(text)
-    return warn(text) if look.facts.shm_bytes < LITTLE_SHM else OK
+        return fail_answer(text)
+    return warn_answer(text) if look.facts.shm_bytes < LITTLE_SHM else OK
 
 
 def _disk(look: Look) -> CheckAnswer:
     free = look.facts.disk_free_bytes
     text = f"{free / GB:.1f} GB are free where orchestrate keeps its files"
     if free < LEAST_DISK:
-        return fail(text)
-    return warn(text) if free < LITTLE_DISK else OK
+        return fail_answer(text)
+    return warn_answer(text) if free < LITTLE_DISK else OK
 
 
 def _variables(look: Look) -> CheckAnswer:
-    found = habits({**look.facts.nccl_conf, **look.subject.spec.env})
+    found = find_habits({**look.facts.nccl_conf, **look.subject.spec.env})
     if not found:
         return OK
-    return warn("; ".join(f"{habit.name}: {habit.why}" for habit in found))
+    return warn_answer("; ".join(f"{habit.name}: {habit.why}" for habit in found))
 
 
 CHECKS = (

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from orchestrator.core.doctor.check_model import NONE, OK, Check, CheckAnswer, Look, fail, unknown
+from orchestrator.core.doctor.check_model import (
+    NONE,
+    OK,
+    Check,
+    CheckAnswer,
+    Look,
+    fail_answer,
+    unknown_answer,
+)
 from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, FabricVerdict, remedy_for
 
 
@@ -11,14 +19,14 @@ def _connections(look: Look) -> CheckAnswer:
     if mesh is None:
         return NONE
     if name in mesh.unasked:
-        return unknown(f"the links to the other nodes: {mesh.unasked[name]}")
+        return unknown_answer(f"the links to the other nodes: {mesh.unasked[name]}")
     mine = [part for part in mesh.broken if _concerns(part, name)]
     if not mine:
         return OK
     culprits = tuple(dict.fromkeys(culprit for part in mine for culprit in part.culprits))
     links = tuple(link for part in mine for link in part.links)
     told = "; ".join(part.sentence for part in mine[:MAX_NAMED])
-    return fail(told, remedy_for(culprits, links))
+    return fail_answer(told, remedy_for(culprits, links))
 
 
 def _concerns(part: FabricVerdict, name: str) -> bool:

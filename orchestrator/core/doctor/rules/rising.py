@@ -14,8 +14,8 @@ from orchestrator.core.doctor.check_model import (
     Look,
     Needs,
     Subject,
-    fail,
-    unknown,
+    fail_answer,
+    unknown_answer,
 )
 
 
@@ -48,18 +48,18 @@ def _gpus(look: Look) -> CheckAnswer:
 
 def _grown(subject: Subject, counters: Iterator[tuple[str, int | None, int | None]]) -> CheckAnswer:
     if subject.later is None:
-        return unknown("it could not be asked a second time")
+        return unknown_answer("it could not be asked a second time")
     known = [(name, old, new) for name, old, new in counters if old is not None and new is not None]
     if not known:
-        return unknown("no counter could be read")
+        return unknown_answer("no counter could be read")
     grown = [f"{name} +{new - old}" for name, old, new in known if new > old]
-    return fail(", ".join(grown)) if grown else OK
+    return fail_answer(", ".join(grown)) if grown else OK
 
 
 def _links(look: Look) -> CheckAnswer:
     """Ports that came or went between the two looks."""
     if look.subject.later is None:
-        return unknown("it could not be asked a second time")
+        return unknown_answer("it could not be asked a second time")
     if not look.facts.hcas:
         return NONE
     now = {(hca.name, hca.port): hca.state for hca in look.subject.later.hcas}
@@ -68,7 +68,7 @@ def _links(look: Look) -> CheckAnswer:
         for hca in look.facts.hcas
         if now.get((hca.name, hca.port)) != hca.state
     ]
-    return fail("; ".join(changed)) if changed else OK
+    return fail_answer("; ".join(changed)) if changed else OK
 
 
 def _check(number: int, name: str, remedy: str, judge: Judge, needs: Needs) -> Check:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from orchestrator.parsing.importers.ansible.literals import as_text
 from orchestrator.parsing.importers.ansible.model import Value, Variables
 from orchestrator.parsing.importers.ansible.ssh_options import (
     Setting,
@@ -19,7 +20,6 @@ from orchestrator.parsing.importers.ansible.ssh_options import (
     way_of,
 )
 from orchestrator.parsing.importers.ansible.templates import NotLiteral, fill_in
-from orchestrator.parsing.importers.ansible.values import as_text
 
 # Of the names of one setting, the last that is given counts.
 HOST = ("ansible_host", "ansible_ssh_host")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import shlex
 
+from orchestrator.parsing.importers.ansible.host_names import NameProblem, expand_pattern
+from orchestrator.parsing.importers.ansible.literals import ini_value
 from orchestrator.parsing.importers.ansible.model import PRIORITY, UNGROUPED, Inventory, Value
-from orchestrator.parsing.importers.ansible.names import NameProblem, expand_pattern
-from orchestrator.parsing.importers.ansible.values import ini_value
 from orchestrator.parsing.importers.foreign_nodes import Collector
 
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")

@@ -140,7 +140,7 @@ class Lineage:
         return depths
 
 
-def merged(layers: Iterable[Variables]) -> dict[str, Value]:
+def merge_layers(layers: Iterable[Variables]) -> dict[str, Value]:
     """Variables of several layers: a later layer replaces what an earlier one says."""
     result: dict[str, Value] = {}
     for layer in layers:

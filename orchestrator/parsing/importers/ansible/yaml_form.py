@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.base.errors import UsageError
+from orchestrator.parsing.importers.ansible.host_names import NameProblem, expand_pattern
+from orchestrator.parsing.importers.ansible.literals import yaml_value
 from orchestrator.parsing.importers.ansible.model import (
     PRIORITY,
     Encrypted,
@@ -14,9 +16,7 @@ from orchestrator.parsing.importers.ansible.model import (
     Plain,
     Value,
 )
-from orchestrator.parsing.importers.ansible.names import NameProblem, expand_pattern
-from orchestrator.parsing.importers.ansible.values import yaml_value
-from orchestrator.parsing.importers.foreign_nodes import Collector, brief
+from orchestrator.parsing.importers.foreign_nodes import Collector, shorten_text
 from orchestrator.parsing.inputs.yaml_source import Dialect, Document, Tagged, parse_yaml
 
 VAULT_TAGS = frozenset({"!vault", "!vault-encrypted"})
@@ -113,7 +113,7 @@ class _Reader:
         for key, section in (content or {}).items():
             if key not in _SECTIONS:
                 at = self._mapped.line(*path, key)
-                self._found.warn(f"key {brief(key)!r} of a group has no meaning", at)
+                self._found.warn(f"key {shorten_text(key)!r} of a group has no meaning", at)
             elif len(path) <= 2 * _MAX_DEPTH:
                 self._read_section(name, key, _value(section), (*path, key))
         return True

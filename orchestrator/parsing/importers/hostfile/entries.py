@@ -130,7 +130,9 @@ def _entry(
         if port is not None and not 0 < port <= MAX_PORT:
             raise LineProblem(f"a port is a number from 1 to {MAX_PORT}")
     elif "[" in name:
-        raise LineProblem("a hostfile has no ranges: one host a line (Slurm's: import slurm)")
+        raise LineProblem(
+            "a hostfile has no ranges: one host a line (cluster import reads lists of schedulers)"
+        )
     return Entry(host=name, line=line, slots=slots, most=most, user=user, port=port)
 
 

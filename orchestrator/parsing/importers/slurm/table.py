@@ -9,7 +9,7 @@ from orchestrator.core.base.nodeset import NodeSetError
 from orchestrator.parsing.importers.foreign_nodes import Collector
 from orchestrator.parsing.importers.slurm.gres import gpus_of
 from orchestrator.parsing.importers.slurm.hostlist import expand_hostlist
-from orchestrator.parsing.importers.slurm.states import trouble
+from orchestrator.parsing.importers.slurm.states import state_trouble
 
 NODES = ("NODELIST", "NODELIST(REASON)", "HOSTNAMES", "HOSTNAME", "NODE_LIST")
 STATES = ("STATE", "ST", "STATELONG", "STATECOMPACT")
@@ -101,7 +101,7 @@ def _tell(
     """Say once what keeps a node from running; it stands in a row of each of its partitions."""
     state = next((row[name] for name in STATES if name in row), "")
     is_list_of_reasons = not state and "REASON" in row
-    what = row["REASON"] if is_list_of_reasons else trouble(state, row.get("REASON", ""))
+    what = row["REASON"] if is_list_of_reasons else state_trouble(state, row.get("REASON", ""))
     if what and not _OF_JOBS & row.keys() and (nodes, what) not in told:
         told.add((nodes, what))
         found.warn(f"{nodes} is {'not usable: ' if is_list_of_reasons else ''}{what}", line)

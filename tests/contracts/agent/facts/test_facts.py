@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from orchestrator.adapters.agent_client.channel import AgentChannel
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.facts import Facts, Hca
-from orchestrator.node_agent.facts.host import limited, memory_table
-from orchestrator.node_agent.facts.modules import find_modules, parse_modules
+from orchestrator.node_agent.facts.host_facts import limited, memory_table
+from orchestrator.node_agent.facts.module_versions import find_modules, parse_modules
 from orchestrator.node_agent.facts.network import find_interfaces, route_address
 from orchestrator.node_agent.facts.rdma import find_hcas
 from orchestrator.parsing.replies.probe_reply import parse_facts

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from orchestrator.core.model.facts import P2p
+from orchestrator.node_agent.facts.gpu_facts import count_on_bus, find_gpus
 from orchestrator.node_agent.facts.gpu_query import parse_users
-from orchestrator.node_agent.facts.gpus import count_on_bus, find_gpus
 from orchestrator.node_agent.facts.nvml import FieldValue, Nvml, describe
 from orchestrator.node_agent.facts.smi import (
     ask_smi,

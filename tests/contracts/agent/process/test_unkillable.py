@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.node_agent.attempt import supervisor
 from orchestrator.node_agent.attempt.reservations import Reservations
-from orchestrator.node_agent.attempt.runs import sweep_run
+from orchestrator.node_agent.attempt.run_operations import sweep_run
 from orchestrator.node_agent.attempt.supervisor import Supervisor
 from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout
 from orchestrator.node_agent.process import processes
@@ -61,7 +61,7 @@ def test_a_sweep_gives_up_in_time(stuck: Path) -> None:
 
 def test_a_run_with_it_is_not_swept(stuck: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The operation's answer names it; a later one, when it has ended, is clean."""
-    monkeypatch.setattr("orchestrator.node_agent.attempt.runs.SWEEP_S", 0.3)
+    monkeypatch.setattr("orchestrator.node_agent.attempt.run_operations.SWEEP_S", 0.3)
     layout = NodeLayout(str(stuck.parents[3]))
     request = {"run": "r", "node": "n1"}
 
