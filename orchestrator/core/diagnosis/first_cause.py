@@ -22,7 +22,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     LogSource,
 )
 from orchestrator.core.diagnosis.line_times import over_new_year
-from orchestrator.core.diagnosis.observations import Remark, compare_remarks, were_survived
+from orchestrator.core.diagnosis.observations import Remark, compare_remarks, find_good_ends
 from orchestrator.core.diagnosis.rules import RULES
 from orchestrator.core.run.state import CLOCK_ERROR_S
 
@@ -56,8 +56,9 @@ def find_first_cause(
     innocent = {LogRole.HARMLESS, LogRole.SLOW} if ends else {LogRole.HARMLESS}
     blamed = _without_explained([clue for clue in every if clue.role not in innocent])
     harmless = sorted({clue.rule.id for clue in every if clue.role is LogRole.HARMLESS})
-    serious = [clue for clue in blamed if not _is_slight(clue)]
-    if not serious or (not ends and _ended_well(serious, remarks)):
+    if not ends:
+        blamed = _without_survived(blamed, find_good_ends(remarks))
+    if not blamed:
         return Findings(diagnosis=None, telling=tuple(telling), harmless=tuple(harmless))
     role = min(clue.role for clue in blamed)
     rivals = [clue for clue in blamed if clue.role is role]
@@ -105,17 +106,19 @@ def _without_explained(clues: list[Clue]) -> list[Clue]:
     return [clue for clue in clues if not (is_open(clue) and is_explained(clue))]
 
 
-def _is_slight(clue: Clue) -> bool:
-    """Whether it proves nothing where it stands alone: programs live with it."""
-    optional = clue.rule.advice is Advice.GO_ON and clue.rule.confidence is Confidence.POSSIBLE
-    return clue.role is LogRole.CONDITION and optional
+def _without_survived(clues: list[Clue], ends: Mapping[str, int]) -> list[Clue]:
+    """Not what a program met before it ended well (in these lines of logs), unless nothing but that
+    explains what its launcher or others say after it.
+    """
 
+    def was_survived(clue: Clue) -> bool:
+        before = 0 < clue.line < ends.get(clue.source.name, 0)
+        return before and clue.rule.domain is not Domain.HARDWARE
 
-def _ended_well(clues: Sequence[Clue], remarks: Sequence[Remark]) -> bool:
-    """Whether a program met something, tried again and came to its end all the same."""
-    failures = [clue for clue in clues if clue.role < LogRole.STOPPED]
-    hardware = any(clue.rule.domain is Domain.HARDWARE for clue in failures)
-    return bool(failures) and not hardware and were_survived(failures, remarks)
+    left = [clue for clue in clues if not was_survived(clue)]
+    failed = any(clue.role <= LogRole.VICTIM for clue in left)
+    known = any(clue.role <= LogRole.FAILURE for clue in left)
+    return left if known or not failed else clues
 
 
 def _from_ends(ends: Sequence[End]) -> Iterator[Clue]:

@@ -64,13 +64,13 @@ def compare_remarks(remarks: Sequence[Remark]) -> Iterator[Clue]:
     yield from _apart([r for r in remarks if r.kind == _WORK])
 
 
-def were_survived(clues: Sequence[Clue], remarks: Sequence[Remark]) -> bool:
-    """Whether each log says that its program ended well, after whatever ``clues`` tell."""
+def find_good_ends(remarks: Sequence[Remark]) -> dict[str, int]:
+    """The last line of each log in which its program says that it ended well, by the log's name."""
     ends: dict[str, int] = {}
     for remark in remarks:
         if remark.kind == ENDED_WELL:
             ends[remark.source.name] = max(remark.line, ends.get(remark.source.name, 0))
-    return all(0 < clue.line < ends.get(clue.source.name, 0) for clue in clues)
+    return ends
 
 
 def _slower(bandwidths: Sequence[Remark], versions: Sequence[Remark]) -> Iterator[Clue]:
