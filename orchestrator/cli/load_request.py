@@ -53,7 +53,7 @@ def load_request(
         launcher_options=passed,
         ranks_per_node=options.ranks_per_node,
         budgets=parse_budgets(options.budgets, options.timeout, options.unattended),
-        entry=_entry(job),
+        entry=_entry_path(job),
         env=parse_env(options.env, os.environ),
         exclusive=options.exclusive,
         samples=sample_set(job),
@@ -137,7 +137,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _entry(job: Job) -> str:
+def _entry_path(job: Job) -> str:
     """The script's path in the snapshot: a workload travels as a folder of its own name."""
     workload = job.workload
     return workload.entry if workload.own_code else f"{Path(workload.folder).name}/{workload.entry}"

@@ -12,7 +12,7 @@ from orchestrator.view.tables.plan_text import number_ranges
 from orchestrator.view.terminal.log_lines import Source, parse_ranks, source_of
 
 
-def selection(
+def select_sources(
     *, ranks: str | None, nodes: str | None, streams: str | None
 ) -> Callable[[Source], bool]:
     """A source passes if it meets every given choice. Raises :class:`UsageError`."""

@@ -38,7 +38,7 @@ def any_cluster_options(command: Command) -> Command:
 
 
 def _cluster_options(command: Command, *, required: bool) -> Command:
-    return _with(
+    return _with_options(
         command,
         click.option(
             "-C",
@@ -72,7 +72,7 @@ def job_options(command: Command) -> Command:
 
 
 def _what_options(command: Command) -> Command:
-    return _with(
+    return _with_options(
         cluster_options(command),
         click.option(
             "-W",
@@ -106,7 +106,7 @@ def _how_options(command: Command) -> Command:
 def _launcher_options(command: Command) -> Command:
     from orchestrator.core.launchers import LAUNCHERS, launcher_options
 
-    return _with(
+    return _with_options(
         command,
         click.option(
             "--launcher",
@@ -136,7 +136,7 @@ def _launcher_option(option: LauncherOption) -> Callable[[Command], Command]:
 
 
 def _limit_options(command: Command) -> Command:
-    return _with(
+    return _with_options(
         command,
         click.option(
             "--fabric-probe/--no-fabric-probe",
@@ -158,7 +158,7 @@ def _limit_options(command: Command) -> Command:
 
 
 def _time_options(command: Command) -> Command:
-    return _with(
+    return _with_options(
         command,
         click.option(
             "--timeout",
@@ -185,7 +185,7 @@ def _time_options(command: Command) -> Command:
 
 def view_options(command: Command) -> Command:
     """How progress is shown."""
-    return _with(
+    return _with_options(
         command,
         click.option(
             "-f/-F",
@@ -201,7 +201,7 @@ def view_options(command: Command) -> Command:
 
 
 def color_option(command: Command) -> Command:
-    return _with(
+    return _with_options(
         command,
         click.option(
             "--color",
@@ -214,12 +214,12 @@ def color_option(command: Command) -> Command:
 
 
 def json_option(command: Command) -> Command:
-    return _with(
+    return _with_options(
         command, click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout.")
     )
 
 
-def _with(command: Command, *decorators: Callable[[Command], Command]) -> Command:
+def _with_options(command: Command, *decorators: Callable[[Command], Command]) -> Command:
     for decorator in reversed(decorators):
         command = decorator(command)
     return command
@@ -228,7 +228,7 @@ def _with(command: Command, *decorators: Callable[[Command], Command]) -> Comman
 Options = TypeVar("Options", bound="JobOptions | ViewOptions")
 
 
-def pick(kind: type[Options], given: Mapping[str, Any]) -> Options:
+def pick_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     """The options of ``kind`` among all that a command was given."""
     return kind(**{f.name: given[f.name] for f in fields(kind) if f.name in given})
 
@@ -242,7 +242,7 @@ def pick_job(given: Mapping[str, Any]) -> JobOptions:
     values = {**given, **given.get("launcher_options", {})}
     found = {option.name: values.get(option.name) for _, option in launcher_options()}
     several = {n: (v,) if isinstance(v, str) else tuple(v) for n, v in found.items() if v}
-    return replace(pick(JobOptions, given), launcher_options=several)
+    return replace(pick_options(JobOptions, given), launcher_options=several)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,19 +343,19 @@ def parse_budgets(
             what = f"no budget is called {name!r}"
             raise UsageError(what, id="run.budget", remedy=did_you_mean(name, known))
         off = name in OPTIONAL and value == OFF
-        given[f"{name}_s"] = None if off else _seconds(f"--budget {name}", value)
+        given[f"{name}_s"] = None if off else _parse_seconds(f"--budget {name}", value)
     if run_s is not None:
         given["run_s"] = run_s
     if unattended is not None:
         lasting = unattended == CONTINUE
         given["lease_s"] = (
-            None if lasting else _seconds("--unattended", unattended, f", or {CONTINUE}")
+            None if lasting else _parse_seconds("--unattended", unattended, f", or {CONTINUE}")
         )
     # Only run, lease, hang and link may be None, and only they are.
     return Budgets(**given, hang_asked=asked)  # type: ignore[arg-type]
 
 
-def _seconds(option: str, value: str, otherwise: str = "") -> float:
+def _parse_seconds(option: str, value: str, otherwise: str = "") -> float:
     try:
         seconds = float(value)
     except ValueError:
@@ -366,7 +366,7 @@ def _seconds(option: str, value: str, otherwise: str = "") -> float:
     return seconds
 
 
-def colored(choice: str, *, err: bool = False) -> bool:
+def use_color(choice: str, *, err: bool = False) -> bool:
     """Whether standard output (or error) is written in colour."""
     from orchestrator.view.terminal.terminal import use_color
 

@@ -28,7 +28,7 @@ def report_error(error: OrchestrateError, *, verb: str, as_json: bool) -> int:
     """Print ``error`` for people or machines; returns its exit code."""
     sys.stderr.write(clean_paragraph(f"orchestrate: {error}\n"))
     if as_json:
-        record = _result(error) if verb in _RESULT_VERBS else _error(error)
+        record = _failed_result(error) if verb in _RESULT_VERBS else _error_record(error)
         sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
         sys.stdout.flush()
     return int(error.exit_code)
@@ -46,12 +46,12 @@ def report_internal(
     error: BaseException, environ: Mapping[str, str], *, verb: str, as_json: bool
 ) -> int:
     """Keep the traceback of a bug in a file and say where; returns 70."""
-    from orchestrator.cli.masking import masked
+    from orchestrator.cli.masking import mask_secrets
 
-    trace = masked("".join(traceback.format_exception(error)), environ)
-    what = masked(f"internal error: {type(error).__name__}: {error}", environ)[:500]
+    trace = mask_secrets("".join(traceback.format_exception(error)), environ)
+    what = mask_secrets(f"internal error: {type(error).__name__}: {error}", environ)[:500]
     try:
-        kept = _keep(trace, environ)
+        kept = _keep_traceback(trace, environ)
     except (OSError, OrchestrateError) as unwritable:
         sys.stderr.write(clean_paragraph(trace))
         kept = None
@@ -78,7 +78,7 @@ def broken_pipe() -> int:
     return SIGPIPE_EXIT
 
 
-def _error(error: OrchestrateError) -> dict[str, object]:
+def _error_record(error: OrchestrateError) -> dict[str, object]:
     return {
         "type": "error",
         "schema_version": SCHEMA_VERSION,
@@ -91,7 +91,7 @@ def _error(error: OrchestrateError) -> dict[str, object]:
     }
 
 
-def _result(error: OrchestrateError) -> dict[str, object]:
+def _failed_result(error: OrchestrateError) -> dict[str, object]:
     """A run that failed before it had an id."""
     cause = f"{error.where}: {error.what}" if error.where else error.what
     failure = {"id": error.id, "node": None, "rank": None, "cause": cause, "remedy": error.remedy}
@@ -115,7 +115,7 @@ def _result(error: OrchestrateError) -> dict[str, object]:
     }
 
 
-def _keep(trace: str, environ: Mapping[str, str]) -> Path:
+def _keep_traceback(trace: str, environ: Mapping[str, str]) -> Path:
     """Write the traceback below the home directory; only the newest files stay."""
     from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
     from orchestrator.adapters.store.layout import Layout

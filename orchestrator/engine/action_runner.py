@@ -35,7 +35,7 @@ from orchestrator.core.run.actions import (
 )
 from orchestrator.core.run.events import Event, Failed, Phase
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.network.classify import classify
+from orchestrator.engine.network.classify import classify_failure
 from orchestrator.engine.network.fabric_probe import probe_fabric
 from orchestrator.engine.network.mesh import probe_links
 from orchestrator.engine.node.handle import NodeHandle
@@ -47,7 +47,7 @@ from orchestrator.engine.sharing.diloco import average
 from orchestrator.engine.sharing.rank_exchange import Exchange, RankFeeds
 from orchestrator.engine.sharing.sample_scheduler import divide
 from orchestrator.engine.support.context import Post, RunContext
-from orchestrator.engine.support.problems import problem_of, superseded, unwritable
+from orchestrator.engine.support.problems import disk_problem, problem_of, superseded_error
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 PHASE_OF: dict[type[Action], Phase] = {
@@ -190,9 +190,9 @@ class AttemptRunner:
         if isinstance(error, OrchestrateError) and error.id == FENCED:
             # What our own sweep overtook was asked for in vain, by us.
             ours = node in self._nodes and self._nodes[node].follower.sweeping
-            return None if ours else superseded(self._context.request.run_id, error)
+            return None if ours else superseded_error(self._context.request.run_id, error)
         if isinstance(error, OSError) and error.errno in NO_SPACE:
-            return Failed(node=node, phase=phase, problem=unwritable(self._context.folder, error))
+            return Failed(node=node, phase=phase, problem=disk_problem(self._context.folder, error))
         return Failed(node=node, phase=phase, problem=problem_of(error))
 
     async def _dispatch(self, action: Action, state: RunState) -> None:
@@ -209,7 +209,7 @@ class AttemptRunner:
             case Serve(rung=rung):
                 await SERVICES[rung](self.exchange, self._context, self._tell)
             case Classify():
-                self._tell(await classify(self.trials, state, self._context))
+                self._tell(await classify_failure(self.trials, state, self._context))
             case Connect() | Probe() | Clear() | Sync() | Prepare():
                 await self._set_up(action, self._nodes[action.node].setup)
             case _:

@@ -33,7 +33,7 @@ from orchestrator.engine.progress_watchdog import ProgressWatchdog
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.interrupts import Abandoned
 from orchestrator.engine.support.problems import not_written
-from orchestrator.engine.support.replay import Timings, recall
+from orchestrator.engine.support.replay import Timings, replay_journal
 
 # Events that are already waiting share one write; the bound keeps observers lively.
 EVENTS_PER_WRITE = 256
@@ -66,7 +66,7 @@ async def resume(
     one that was not launched yet, follows instead of the context's request; ``stop`` ends the run
     instead of going on. Raises as :func:`execute`, and ``InternalError`` for a damaged journal.
     """
-    recorded = recall(context.folder, context.request)
+    recorded = replay_journal(context.folder, context.request)
     recorded.timings.take_over(context.clock.wall(), context.clock.monotonic())
     engine = _Engine(context, recorded.state, recorded.timings)
     epoch = recorded.state.epoch + EPOCH_STEP

@@ -121,7 +121,7 @@ def _perform(bed: Bed, launcher: str, reason: str, run: str) -> SavingRun:
     return SavingRun(
         launcher=launcher,
         reason=reason,
-        lost=_lost_ranks(Path(bed.env["ORCHESTRATE_HOME"]) / "runs" / run, reason),
+        lost=lost_ranks(Path(bed.env["ORCHESTRATE_HOME"]) / "runs" / run, reason),
         asked_again=tuple(output.sources("asked 2")),
         code=code,
         seconds=time.monotonic() - began,
@@ -136,7 +136,7 @@ def _wait_until_ready(output: _Output, running: subprocess.Popen[bytes], run: st
         time.sleep(POLL_S)
 
 
-def _lost_ranks(folder: Path, reason: str) -> tuple[int, ...]:
+def lost_ranks(folder: Path, reason: str) -> tuple[int, ...]:
     """Of all ranks but the one that failed."""
     ranks = HOSTS * RANKS_PER_HOST
     expected = range(ranks - 1 if reason == FAILS else ranks)

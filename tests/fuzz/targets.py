@@ -167,7 +167,7 @@ def drivers_texts(data: bytes) -> None:
     module_versions.parse_modules(text)
     acs_control(str(_file(data, "config")))
     smi.sysfs_address(text)
-    xids.summarize(data.split(b"\n"))
+    xids.summarize_xids(data.split(b"\n"))
     _exhaust(network.parse_links(data), network.parse_addresses(data))
     nccl_conf([str(_file(data, "nccl.conf"))])
 
@@ -195,9 +195,9 @@ def sysfs(data: bytes) -> None:
 def flight_records(data: bytes) -> None:
     """What torch leaves of its collectives: a pickle, read without running it."""
     with suppress(ValueError):
-        record = flight_recorder.load(data)
+        record = flight_recorder.load_record(data)
         flight_recorder.as_json(record)
-        flight_recorder.collectives(record)
+        flight_recorder.group_progress(record)
 
 
 def ignore_rules(data: bytes) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import socket
 import sys
 import traceback
 from collections.abc import Mapping
@@ -43,11 +44,17 @@ from .model.lora import (
 )
 from .rounds.gradient_sum import GradientSum
 from .rounds.local_rounds import LocalRounds
-from .rounds.round_plan import exchanged, steps_in_round
+from .rounds.round_plan import exchanged, steps_in_round, without_effect
 from .training.checkpoint_writer import CheckpointWriter, saving_on_term
 from .training.checkpoints import agree_on_checkpoint
 from .training.evaluation import answer_prompts, exact_match, mean_loss
-from .training.recorder import Recorder, arithmetic_figures, peak_memory_bytes, write_lines
+from .training.recorder import (
+    Recorder,
+    arithmetic_figures,
+    node_figures,
+    peak_memory_bytes,
+    write_lines,
+)
 from .training.trainer import Trainer, TrainingFailed, collate_for, train
 
 
@@ -132,6 +139,8 @@ class Run:
         trained = sum(parameter.numel() for parameter in self.trainable.parameters)
         if exchanged(self.settings.round_exchange, trained) == "gradients":
             self.world.log(f"over SSH: the gradients of each step ({trained:,} parameters)")
+            if unused := without_effect(self.settings):
+                self.world.log(f"warning: no effect on gradients: {', '.join(unused)}")
             return GradientSum(
                 self.trainer, self.recorder, place, together, after_step=self._after_step
             )
@@ -200,6 +209,7 @@ class Run:
             sum(parameter.numel() for parameter in self.trainable.parameters),
             "parameters",
         )
+        figures |= self._node_figures()
         peak = self.world.max(peak_memory_bytes(self.world.device))
         figures["peak_memory_bytes"] = (peak, "bytes")
         if not self.world.is_main:
@@ -214,6 +224,16 @@ class Run:
             kit.metric(name, value, unit)
         for file in ("loss.jsonl", "eval_samples.jsonl"):
             kit.artifact(output / file)
+
+    def _node_figures(self) -> dict[str, tuple[float, str]]:
+        """Where nodes can be compared: each rank has as many rows and waits for others only for
+        their gradients; CPUs are used by others, too.
+        """
+        equal = self.trainer.rows_per_step % self.world.size == 0
+        if not equal or self.trainer.engine.in_step or self.world.device.type != "cuda":
+            return {}
+        node = os.environ.get("ORCHESTRATE_NODE") or socket.gethostname()
+        return node_figures(self.world, node, self.recorder.own_step_s())
 
     def _explain_missing(self, figures: Mapping[str, Any]) -> None:
         """A line for each figure that this run cannot have."""

@@ -132,7 +132,7 @@ class AgentChannel:
                 channel._tasks.append(asyncio.create_task(channel._ping()))
                 return channel
         except TimeoutError:
-            await _abandon(process)
+            await _abandon_process(process)
             raise AgentTimeout(
                 f"the agent did not start within {timeout_s:g} s",
                 id="OR-AGENT-TIMEOUT",
@@ -140,7 +140,7 @@ class AgentChannel:
                 remedy="check the node's load and the file system of its workdir",
             ) from None
         except BaseException:
-            await _abandon(process)
+            await _abandon_process(process)
             raise
 
     # ---- requests -------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ class AgentChannel:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def _abandon(process: Process | None) -> None:
+async def _abandon_process(process: Process | None) -> None:
     if process is not None:
         await process.kill()
 

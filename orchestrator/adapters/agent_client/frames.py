@@ -26,7 +26,7 @@ def encode_frame(frame: Mapping[str, Any]) -> bytes:
 def decode_frame(line: bytes) -> dict[str, Any]:
     """The object in ``line``. Raises :class:`BadFrame`."""
     try:
-        frame = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
+        frame = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite_float)
     except (ValueError, RecursionError) as error:
         raise BadFrame("not JSON") from error
     if not isinstance(frame, dict):
@@ -36,7 +36,7 @@ def decode_frame(line: bytes) -> dict[str, Any]:
     return frame
 
 
-def _finite(text: str) -> float:
+def _finite_float(text: str) -> float:
     value = float(text)
     return value if math.isfinite(value) else _refuse_constant(text)
 

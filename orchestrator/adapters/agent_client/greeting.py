@@ -50,7 +50,7 @@ async def start_agent(process: Process, spec: NodeSpec, last_words: Callable[[],
                 await process.write(agent_package().parcel())
         elif status != "have":
             raise_not_started(spec, status.removeprefix("refused "))
-        return _hello(decode_frame(await _first_frame(process, spec, nonce)), nonce)
+        return _parse_hello(decode_frame(await _first_frame(process, spec, nonce)), nonce)
     except (ChannelClosed, EOFError):
         outcome = await process.wait(END_S)
         raise_not_started(spec, f"{spec.python.base} {describe_outcome(outcome)}: {last_words()}")
@@ -90,7 +90,7 @@ async def read_status(process: Process, nonce: str) -> str:
     raise BadFrame(f"more than {MAX_NOISE_BYTES} bytes came before it")
 
 
-def _hello(frame: Mapping[str, object], nonce: str) -> Hello:
+def _parse_hello(frame: Mapping[str, object], nonce: str) -> Hello:
     pid = frame.get("pid")
     if frame.get("event") != "hello" or frame.get("nonce") != nonce or not isinstance(pid, int):
         raise BadFrame("not a hello")

@@ -104,7 +104,7 @@ class _Log:
 
     def read(self, file: BinaryIO, count: int | None) -> None:
         """The next ``count`` bytes; None = all there are."""
-        for chunk in _chunks(file, count):
+        for chunk in _read_chunks(file, count):
             content = self._rest + chunk
             end = content.rfind(b"\n") + 1
             if not end and len(content) > MAX_LINE:
@@ -121,7 +121,7 @@ class _Log:
             file.seek(count, 1)
             self._line = None
             return
-        for chunk in _chunks(file, count):
+        for chunk in _read_chunks(file, count):
             if self._line is not None:
                 self._line += chunk.count(b"\n")
 
@@ -162,7 +162,7 @@ def _unnumbered(found: Found) -> Found:
     )
 
 
-def _chunks(file: BinaryIO, count: int | None) -> Iterator[bytes]:
+def _read_chunks(file: BinaryIO, count: int | None) -> Iterator[bytes]:
     left = count
     while left is None or left > 0:
         chunk = file.read(CHUNK if left is None else min(CHUNK, left))

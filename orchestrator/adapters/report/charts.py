@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.adapters.report.axes import Axis, LogAxis, Tick, axis_over
+from orchestrator.adapters.report.axes import AxisTick, LinearAxis, LogAxis, axis_over
 from orchestrator.adapters.store.metric_series import Curve, Series
 from orchestrator.core.base.figures import format_number
 
@@ -34,8 +34,8 @@ class Chart:
     name: str
     unit: str
     lines: tuple[ChartLine, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
+    x_ticks: tuple[AxisTick, ...]
+    y_ticks: tuple[AxisTick, ...]
     hidden: int
 
 
@@ -45,20 +45,20 @@ def draw_charts(series: Sequence[Series]) -> tuple[Chart, ...]:
     for one in series:
         if len(one.points) > 1:
             by_name.setdefault(one.name, []).append(one)
-    return tuple(_chart(name, ranks) for name, ranks in list(by_name.items())[:MAX_CHARTS])
+    return tuple(_draw_chart(name, ranks) for name, ranks in list(by_name.items())[:MAX_CHARTS])
 
 
-def _chart(name: str, ranks: Sequence[Series]) -> Chart:
+def _draw_chart(name: str, ranks: Sequence[Series]) -> Chart:
     shown = ranks[:MAX_LINES]
     curves = [thin_curve(one.points) for one in shown]
-    x = Axis.over([step for curve in curves for step, _ in curve], LEFT, WIDTH - RIGHT)
+    x = LinearAxis.over([step for curve in curves for step, _ in curve], LEFT, WIDTH - RIGHT)
     values = [value for curve in curves for _, value in curve]
     y = axis_over(values, HEIGHT - BOTTOM, TOP, log=_spans_decades(values))
     return Chart(
         name=name,
         unit=shown[0].unit,
         lines=tuple(
-            ChartLine(f"rank {one.rank}", _points(curve, x, y), format_number(curve[-1][1]))
+            ChartLine(f"rank {one.rank}", _curve_points(curve, x, y), format_number(curve[-1][1]))
             for one, curve in zip(shown, curves, strict=True)
         ),
         x_ticks=tuple(x.ticks(6)),
@@ -85,5 +85,5 @@ def thin_curve(curve: Curve) -> Curve:
     return tuple(sorted(kept))
 
 
-def _points(curve: Curve, x: Axis, y: Axis | LogAxis) -> str:
+def _curve_points(curve: Curve, x: LinearAxis, y: LinearAxis | LogAxis) -> str:
     return " ".join(f"{x.place(step):.1f},{y.place(value):.1f}" for step, value in curve)

@@ -55,8 +55,8 @@ def load_report(folder: RunFolder, result: Result) -> Report:
         result=result,
         plan=_read_plan(folder.plan),
         charts=draw_charts(read_series(folder.metrics)),
-        artifacts=tuple(_files(folder, folder.artifacts)),
-        logs=tuple(_files(folder, folder.logs)),
+        artifacts=tuple(_list_files(folder, folder.artifacts)),
+        logs=tuple(_list_files(folder, folder.logs)),
         sections=read_sections(folder),
     )
 
@@ -92,7 +92,7 @@ def _read_plan(path: Path) -> Plan | None:
     return plan
 
 
-def _files(folder: RunFolder, below: Path) -> Iterator[StoredFile]:
+def _list_files(folder: RunFolder, below: Path) -> Iterator[StoredFile]:
     """Regular files in name order, at most ``MAX_FILES``; links are not followed."""
     found = sorted(p for p in below.rglob("*") if p.is_file() and not p.is_symlink())
     for path in found[:MAX_FILES]:

@@ -34,7 +34,7 @@ def render_html(report: Report) -> str:
         finalize=lambda value: one_line(value) if isinstance(value, str) else value,
     )
     environment.filters.update(
-        figure=metric_figure, gate=gate_text, verdict=verdict_text, link=_link
+        figure=metric_figure, gate=gate_text, verdict=verdict_text, link=_relative_link
     )
     environment.filters.update(
         lines_plot=plots.lines_plot,
@@ -66,6 +66,6 @@ class _CompiledBesideModules(BytecodeCache):
         return self.folder / f"{bucket.key}.{sys.implementation.cache_tag}.jinja"
 
 
-def _link(path: str) -> str:
+def _relative_link(path: str) -> str:
     """A relative path as an address: whatever it is called, it stays a path."""
     return "./" + quote(path, safe="/")

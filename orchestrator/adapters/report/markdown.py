@@ -15,14 +15,14 @@ def render_markdown(report: Report) -> str:
     parts = [
         f"# {escape_markdown(result.workload)} on {escape_markdown(result.cluster)}: "
         + result.status.value,
-        _facts(report),
-        *_failure(report),
+        _facts_line(report),
+        *_failure_lines(report),
         *section_parts(report.sections),
-        *markdown_table("Metrics", ("metric", "value", "gate", "verdict"), _metrics(report)),
-        *markdown_table("Nodes", ("node", "state", "reason"), _nodes(report)),
-        *markdown_table("Ladder", ("rung", "outcome", "reason", "seconds"), _ladder(report)),
-        *markdown_table("Samples", ("total", "done", "failed", "duplicates"), _samples(report)),
-        *markdown_table("Time", ("phase", "seconds"), _timings(report)),
+        *markdown_table("Metrics", ("metric", "value", "gate", "verdict"), _metric_rows(report)),
+        *markdown_table("Nodes", ("node", "state", "reason"), _node_rows(report)),
+        *markdown_table("Ladder", ("rung", "outcome", "reason", "seconds"), _ladder_rows(report)),
+        *markdown_table("Samples", ("total", "done", "failed", "duplicates"), _sample_rows(report)),
+        *markdown_table("Time", ("phase", "seconds"), _timing_rows(report)),
         *bullet_list("Warnings", map(escape_markdown, result.warnings)),
         *bullet_list(
             "Artifacts", (f"{escape_markdown(f.path)} ({f.size})" for f in report.artifacts)
@@ -31,7 +31,7 @@ def render_markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _facts(report: Report) -> str:
+def _facts_line(report: Report) -> str:
     result = report.result
     return (
         f"Run {escape_markdown(result.run_id)}: {result.world_size} ranks "
@@ -39,7 +39,7 @@ def _facts(report: Report) -> str:
     )
 
 
-def _failure(report: Report) -> Iterator[str]:
+def _failure_lines(report: Report) -> Iterator[str]:
     failure = report.result.failure
     if failure is None:
         return
@@ -62,28 +62,28 @@ def _failure(report: Report) -> Iterator[str]:
         yield f"Next: {escape_markdown(failure.remedy)}"
 
 
-def _metrics(report: Report) -> Iterator[Sequence[str]]:
+def _metric_rows(report: Report) -> Iterator[Sequence[str]]:
     for name, metric in report.result.metrics.items():
         yield name, metric_figure(metric), gate_text(metric), verdict_text(metric)
 
 
-def _nodes(report: Report) -> Iterator[Sequence[str]]:
+def _node_rows(report: Report) -> Iterator[Sequence[str]]:
     for node in report.result.nodes:
         yield node.name, node.state, node.reason
 
 
-def _ladder(report: Report) -> Iterator[Sequence[str]]:
+def _ladder_rows(report: Report) -> Iterator[Sequence[str]]:
     for rung in report.result.ladder:
         took = "" if rung.seconds is None else f"{rung.seconds:.1f}"
         yield rung.rung, rung.outcome, rung.reason, took
 
 
-def _samples(report: Report) -> Iterator[Sequence[str]]:
+def _sample_rows(report: Report) -> Iterator[Sequence[str]]:
     if (samples := report.result.samples) is not None:
         counts = (samples.total, samples.done, samples.failed, samples.duplicates)
         yield tuple(map(str, counts))
 
 
-def _timings(report: Report) -> Iterator[Sequence[str]]:
+def _timing_rows(report: Report) -> Iterator[Sequence[str]]:
     for phase, seconds in report.result.timings.items():
         yield phase, f"{seconds:.2f}"

@@ -19,10 +19,10 @@ def section_parts(sections: Iterable[NodeSections]) -> Iterator[str]:
         if part.trouble:
             yield f"**{escape_markdown(part.node)}: {escape_markdown(part.trouble)}**"
         for section in part.content.sections if part.content else ():
-            yield from _section(section)
+            yield from _section_lines(section)
 
 
-def _section(section: given.Section) -> Iterator[str]:
+def _section_lines(section: given.Section) -> Iterator[str]:
     if isinstance(section, given.TextSection):
         title = f"{escape_markdown(section.title)}: " if section.title else ""
         text = f"{title}{escape_markdown(section.text)}"
@@ -45,13 +45,13 @@ def _section(section: given.Section) -> Iterator[str]:
         case given.LinesSection():
             headings = ("curve", f"first {escape_markdown(section.y.label)}", "last", "highest")
             yield from markdown_table(
-                title, headings, (_curve(line, section) for line in section.series)
+                title, headings, (_curve_row(line, section) for line in section.series)
             )
             if section.marks:
                 yield "Marks: " + ", ".join(escape_markdown(mark.label) for mark in section.marks)
         case given.HeatSection():
             headings = ("", *map(escape_markdown, section.columns))
-            yield from markdown_table(title, headings, _matrix(section))
+            yield from markdown_table(title, headings, _matrix_rows(section))
         case given.BarsSection():
             rows = (
                 (bar.label, bar.text or axis_label(bar.value, section.unit)) for bar in section.bars
@@ -60,13 +60,13 @@ def _section(section: given.Section) -> Iterator[str]:
         case given.SpreadSection():
             headings = ("what", "lowest", "median", "highest", "out of line")
             yield from markdown_table(
-                title, headings, (_spread(g, section.unit) for g in section.groups)
+                title, headings, (_spread_row(g, section.unit) for g in section.groups)
             )
     if section.note:
         yield escape_markdown(section.note)
 
 
-def _curve(line: given.Line, section: given.LinesSection) -> tuple[str, ...]:
+def _curve_row(line: given.Line, section: given.LinesSection) -> tuple[str, ...]:
     def told(point: tuple[float, float]) -> str:
         return f"{axis_label(point[1], section.y.unit)} at {axis_label(point[0], section.x.unit)}"
 
@@ -74,12 +74,12 @@ def _curve(line: given.Line, section: given.LinesSection) -> tuple[str, ...]:
     return line.label, told(line.points[0]), told(line.points[-1]), told(highest)
 
 
-def _matrix(section: given.HeatSection) -> Iterator[tuple[str, ...]]:
+def _matrix_rows(section: given.HeatSection) -> Iterator[tuple[str, ...]]:
     for name, numbers in zip(section.rows, section.values, strict=True):
         yield name, *("" if number is None else f"{number:.4g}" for number in numbers)
 
 
-def _spread(group: given.SpreadGroup, unit: str) -> tuple[str, ...]:
+def _spread_row(group: given.SpreadGroup, unit: str) -> tuple[str, ...]:
     values = [dot.value for dot in group.points]
     odd = ", ".join(dot.label for dot in group.points if dot.tone in _BOLD)
     return (

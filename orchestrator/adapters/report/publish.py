@@ -56,12 +56,12 @@ def publish_run(run: FinishedRun, exporters: Sequence[Exporter] = EXPORTERS) -> 
 
     Only a failure to write the result itself is raised, as ``OSError``.
     """
-    warnings = [warning for exporter in exporters for warning in _attempt(exporter, run)]
+    warnings = [warning for exporter in exporters for warning in _attempt_export(exporter, run)]
     write_result(run.folder, run.result)
     return warnings
 
 
-def _attempt(exporter: Exporter, run: FinishedRun) -> Iterator[str]:
+def _attempt_export(exporter: Exporter, run: FinishedRun) -> Iterator[str]:
     try:
         exporter.export(run)
     except (OSError, sqlite3.Error, OrchestrateError) as error:

@@ -48,7 +48,7 @@ async def _open_asyncssh(spec: NodeSpec, limits: ConnectLimits) -> Transport:
     from orchestrator.adapters.transport.asyncssh.async_ssh import AsyncSshTransport
     from orchestrator.adapters.transport.asyncssh.async_ssh_links import Links
 
-    shared, target = await _prepared(spec, limits)
+    shared, target = await _prepare_target(spec, limits)
     shared.links = shared.links or Links(shared.handshakes)
     return AsyncSshTransport(spec.name, target, await shared.links.open(target, limits))
 
@@ -57,20 +57,20 @@ async def _open_paramiko(spec: NodeSpec, limits: ConnectLimits) -> Transport:
     from orchestrator.adapters.transport.paramiko.paramiko_connect import connect_chain
     from orchestrator.adapters.transport.paramiko.paramiko_ssh import ParamikoTransport
 
-    shared, target = await _prepared(spec, limits)
+    shared, target = await _prepare_target(spec, limits)
     chain = await shared.handshakes.perform(
         target, lambda: asyncio.to_thread(connect_chain, target, limits)
     )
     return ParamikoTransport(spec.name, target, chain, limits)
 
 
-async def _prepared(spec: NodeSpec, limits: ConnectLimits) -> tuple[_Shared, Target]:
+async def _prepare_target(spec: NodeSpec, limits: ConnectLimits) -> tuple[_Shared, Target]:
     """What SSH connections of this event loop share, and where this one goes."""
     shared = _shared.setdefault(asyncio.get_running_loop(), _Shared(limits))
-    return shared, await _resolved(spec, limits.connect_timeout_s)
+    return shared, await _resolve_within(spec, limits.connect_timeout_s)
 
 
-async def _resolved(spec: NodeSpec, timeout_s: float) -> Target:
+async def _resolve_within(spec: NodeSpec, timeout_s: float) -> Target:
     """ssh_config may have commands run and names looked up."""
     from orchestrator.adapters.transport.ssh.target import resolve_target
 

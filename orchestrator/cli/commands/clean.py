@@ -115,7 +115,7 @@ def clean_runs(folders: Sequence[RunFolder], *, local: bool, discard: bool) -> i
         left = [] if local else _not_cleaned(folder)
         if left:
             code = ExitCode.PREFLIGHT
-            click.echo(f"  next: {_remedy(folder.run_id, left)}", err=True)
+            click.echo(f"  next: {_remedy_text(folder.run_id, left)}", err=True)
             continue
         shutil.rmtree(folder.path)
         click.echo(f"removed {folder.run_id}", err=True)
@@ -134,7 +134,7 @@ def _keeps_outputs(folder: RunFolder) -> bool:
     return bool(kept)
 
 
-def _remedy(run_id: str, left: Sequence[NodeVisit]) -> str:
+def _remedy_text(run_id: str, left: Sequence[NodeVisit]) -> str:
     """Ranks that still run are stopped first; only nodes that do not answer can be let go."""
     if any(visit.answered for visit in left):
         return f"orchestrate stop {run_id}, then orchestrate clean {run_id} again"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import click
 
-from orchestrator.cli.output import plain, print_json, print_table
+from orchestrator.cli.output import plain_data, print_json, print_table
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.model.inventory import Cluster, GpuSpec, NodeSpec, PythonKind, PythonSpec
@@ -53,9 +53,9 @@ def list_clusters(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(name: str, nodes: str, as_json: bool) -> None:
     """Show the nodes, groups and expectations of cluster NAME (or a file)."""
-    found = select_nodes(_read(name), nodes)
+    found = select_nodes(_read_cluster(name), nodes)
     if as_json:
-        print_json("cluster", plain(found))
+        print_json("cluster", plain_data(found))
         return
     print(clean_line(f"{found.name}: {found.summary}" if found.summary else found.name))
     print(clean_line(f"file {found.source}") + "\n")
@@ -78,7 +78,7 @@ def show(name: str, nodes: str, as_json: bool) -> None:
 def validate(names: tuple[str, ...], as_json: bool) -> None:
     """Check inventories by name or file, without contacting anything."""
     for name in names:
-        found = _read(name)
+        found = _read_cluster(name)
         workers = len(found.workers)
         if as_json:
             checked = {"name": found.name, "path": found.source, "valid": True}
@@ -130,7 +130,7 @@ def select_nodes(found: Cluster, expression: str) -> Cluster:
     return select_nodes(found, expression)
 
 
-def _read(name: str) -> Cluster:
+def _read_cluster(name: str) -> Cluster:
     from orchestrator.adapters.store.catalog import Catalog
 
     catalog = Catalog.from_environment(os.environ)
@@ -149,15 +149,15 @@ def _node_cells(node: NodeSpec, currency: str) -> tuple[str, ...]:
     price = "" if node.price_per_hour is None else f"{node.price_per_hour:g} {currency}"
     return (
         node.role.value,
-        _route(node),
-        _gpus(node.gpus),
-        _python(node.python),
+        _route_text(node),
+        _gpus_text(node.gpus),
+        _python_text(node.python),
         price,
         " ".join(node.groups),
     )
 
 
-def _route(node: NodeSpec) -> str:
+def _route_text(node: NodeSpec) -> str:
     if node.transport.value == "local":
         return "this machine"
     ssh = node.ssh
@@ -169,19 +169,19 @@ def _route(node: NodeSpec) -> str:
     return f"{node.transport.value} {user}{host}{port}{jump}"
 
 
-def _gpus(gpus: GpuSpec) -> str:
+def _gpus_text(gpus: GpuSpec) -> str:
     count = "as found" if gpus.count is None else str(gpus.count)
     words = [count, *([gpus.type] if gpus.type else [])]
     if gpus.indices is not None:
-        words.append(f"only {_ranges(gpus.indices)}")
+        words.append(f"only {_index_ranges(gpus.indices)}")
     return " ".join(words)
 
 
-def _ranges(indices: Iterable[int]) -> str:
+def _index_ranges(indices: Iterable[int]) -> str:
     return fold_nodeset(f"g{index}" for index in indices).removeprefix("g").strip("[]")
 
 
-def _python(python: PythonSpec) -> str:
+def _python_text(python: PythonSpec) -> str:
     if python.kind is PythonKind.INTERPRETER:
         return python.value
     return f"{python.kind.value} {python.value}".strip()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import color_option, colored, json_option
+from orchestrator.cli.options import color_option, json_option, use_color
 
 if TYPE_CHECKING:
     from orchestrator.adapters.diagnosis.log_reader import Gathering
@@ -31,37 +31,37 @@ def diagnose(targets: tuple[str, ...], color: str, as_json: bool) -> int:
     """
     from orchestrator.adapters.diagnosis.log_reader import Gathering
     from orchestrator.adapters.store.run_list import read_result
-    from orchestrator.cli.output import plain, print_json
+    from orchestrator.cli.output import plain_data, print_json
     from orchestrator.view.result.diagnosis_text import findings_text, read_text
 
     gathering = Gathering()
-    run = _gather(targets, gathering)
+    run = _gather_targets(targets, gathering)
     result = read_result(run) if run is not None else None
-    findings = _judge(gathering) if run is None else _diagnose_run(run, result, gathering)
+    findings = _judge_logs(gathering) if run is None else _diagnose_run(run, result, gathering)
     if as_json:
         read = {"logs": len(gathering.sources), "lines": gathering.lines}
-        print_json("diagnosis", {**plain(findings), **read, "unread_bytes": gathering.skipped})
+        print_json("diagnosis", {**plain_data(findings), **read, "unread_bytes": gathering.skipped})
     elif findings.nothing_failed and result is not None:
         click.echo(_nothing_failed(result))
     else:
         what_was_read = read_text([source.name for source in gathering.sources], gathering.lines)
-        click.echo("\n".join(findings_text(findings, what_was_read, color=colored(color))))
+        click.echo("\n".join(findings_text(findings, what_was_read, color=use_color(color))))
         for name, count in gathering.skipped.items():
             click.echo(f"note: {count} bytes in the middle of {name} were not read", err=True)
     return 0 if findings.diagnosis or findings.nothing_failed else 1
 
 
-def _gather(targets: tuple[str, ...], gathering: Gathering) -> RunFolder | None:
+def _gather_targets(targets: tuple[str, ...], gathering: Gathering) -> RunFolder | None:
     """All targets together are one job; the run among them. Raises :class:`UsageError`."""
     from orchestrator.core.base.errors import UsageError
 
-    runs = [run for target in targets if (run := _read(target, gathering)) is not None]
+    runs = [run for target in targets if (run := _read_target(target, gathering)) is not None]
     if len(runs) > 1:
         raise UsageError("one run at a time", id="diagnose.runs", remedy="name one of them")
     return runs[0] if runs else None
 
 
-def _judge(gathering: Gathering) -> Findings:
+def _judge_logs(gathering: Gathering) -> Findings:
     from orchestrator.core.diagnosis.first_cause import find_first_cause, telling_lines
 
     return find_first_cause(
@@ -72,7 +72,7 @@ def _judge(gathering: Gathering) -> Findings:
     )
 
 
-def _read(target: str, gathering: Gathering) -> RunFolder | None:
+def _read_target(target: str, gathering: Gathering) -> RunFolder | None:
     """Gather what ``target`` holds; a run is returned instead."""
     from orchestrator.adapters.diagnosis.log_sources import log_sources
     from orchestrator.adapters.store.layout import RunFolder
@@ -117,11 +117,11 @@ def _diagnose_run(folder: RunFolder, result: Result | None, gathering: Gathering
         verdict_findings,
         with_verdict,
     )
-    from orchestrator.engine.support.replay import recall
+    from orchestrator.engine.support.replay import replay_journal
 
     if (known := verdict_findings(result)) is not None:
         return known
-    state = recall(folder, read_request(folder)).state
+    state = replay_journal(folder, read_request(folder)).state
     return with_verdict(diagnose_run(folder, state, WHOLE, gathering), result)
 
 

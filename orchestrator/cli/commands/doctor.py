@@ -83,17 +83,19 @@ def doctor(
         time.sleep(watch)
         later = look()
     mesh = look_at_links(selected, first, connect_timeout=connect_timeout, fanout=fanout)
-    examined = run_checks(_subjects(selected, first, later), Level(level), mesh)
+    examined = run_checks(_make_subjects(selected, first, later), Level(level), mesh)
     bad = examined.status == "unfit" or (strict and examined.status != "healthy")
     code = ExitCode.PREFLIGHT if bad else ExitCode.DONE
     if as_json:
         _show_json(selected, examined, int(code))
     else:
-        _show(examined)
+        _show_examination(examined)
     return int(code)
 
 
-def _subjects(selected: Cluster, first: list[Surveyed], later: list[Surveyed]) -> list[Subject]:
+def _make_subjects(
+    selected: Cluster, first: list[Surveyed], later: list[Surveyed]
+) -> list[Subject]:
     from orchestrator.core.doctor.check_model import Subject
 
     again = {answer.node: answer.facts for answer in later}
@@ -102,18 +104,18 @@ def _subjects(selected: Cluster, first: list[Surveyed], later: list[Surveyed]) -
             spec=selected.node(answer.node),
             facts=answer.facts,
             later=again.get(answer.node),
-            error=_told(answer.error) if answer.error is not None else "",
+            error=_error_text(answer.error) if answer.error is not None else "",
             remedy=answer.error.remedy if answer.error is not None else "",
         )
         for answer in first
     ]
 
 
-def _told(error: OrchestrateError) -> str:
+def _error_text(error: OrchestrateError) -> str:
     return f"{error.what} ({error.why})" if error.why else error.what
 
 
-def _show(examined: Examination) -> None:
+def _show_examination(examined: Examination) -> None:
     from orchestrator.cli.node_queries import print_tables
     from orchestrator.view.tables.doctor_tables import check_matrix, finding_lines, verdict_line
 
@@ -125,12 +127,12 @@ def _show(examined: Examination) -> None:
 
 
 def _show_json(selected: Cluster, examined: Examination, code: int) -> None:
-    from orchestrator.cli.output import plain, print_json
+    from orchestrator.cli.output import plain_data, print_json
     from orchestrator.core.doctor.check_model import State
     from orchestrator.core.doctor.checkup import readings_in
 
     for reading in examined.readings:
-        print_json("check", plain(reading))
+        print_json("check", plain_data(reading))
     failed = next(readings_in(examined, State.FAIL), None)
     failure = None
     if failed is not None:

@@ -27,8 +27,8 @@ from orchestrator.core.drill_promises import (
     list_drills,
 )
 from orchestrator.core.verdict.result import Status
-from orchestrator.engine.drills.drill_job import sleeping
-from orchestrator.engine.drills.drill_series import Ending, perform
+from orchestrator.engine.drills.drill_job import sleeping_job
+from orchestrator.engine.drills.drill_series import SeriesEnding, perform_drills
 from orchestrator.engine.support.interrupts import Interrupts
 from orchestrator.view.terminal.text import brief_text, format_seconds
 
@@ -70,22 +70,22 @@ def drill(cluster: str, nodes: str, only: tuple[str, ...], *, dry_run: bool, as_
     run holds GPUs or machines.
     """
     selected = load_cluster(cluster, nodes)
-    chosen = _choose(list_drills(DrillLimits()), only)
+    chosen = _choose_drills(list_drills(DrillLimits()), only)
     pairs = assign_targets(chosen, [spec.name for spec in selected.workers])
     if dry_run:
-        _preview(pairs, as_json=as_json)
+        _preview_drills(pairs, as_json=as_json)
         return 0
-    setting = sleeping(Layout.from_environment(os.environ), selected)
+    setting = sleeping_job(Layout.from_environment(os.environ), selected)
     interrupts = Interrupts()
     interrupts.on_hangup = lambda: interrupts.ask(signal.SIGHUP)
     interrupts.listen()
     told = _Told(len(pairs), as_json=as_json)
-    ending = asyncio.run(perform(setting, pairs, interrupts, told))
+    ending = asyncio.run(perform_drills(setting, pairs, interrupts, told))
     interrupts.ignore()
-    return _show(selected.name, ending, as_json=as_json)
+    return _show_outcomes(selected.name, ending, as_json=as_json)
 
 
-def _choose(known: tuple[Drill, ...], only: tuple[str, ...]) -> list[Drill]:
+def _choose_drills(known: tuple[Drill, ...], only: tuple[str, ...]) -> list[Drill]:
     names = [drill.name for drill in known]
     for name in only:
         if name not in names:
@@ -104,39 +104,39 @@ class _Told:
 
     def begun(self, drill: Drill, node: str) -> None:
         where = f" on {node}" if node else ""
-        _say(f"[{self._done + 1}/{self._count}] {drill.name}{where}: {drill.does}")
+        _print_line(f"[{self._done + 1}/{self._count}] {drill.name}{where}: {drill.does}")
 
     def ended(self, outcome: DrillOutcome) -> None:
         self._done += 1
         if outcome.seconds:
-            _say(f"      {outcome.verdict}, {format_seconds(outcome.seconds)} in all")
+            _print_line(f"      {outcome.verdict}, {format_seconds(outcome.seconds)} in all")
         if outcome.folder:
-            _say(f"      its run is kept: {outcome.folder}")
-            _say(f"      to remove it: orchestrate clean {outcome.run_id}")
+            _print_line(f"      its run is kept: {outcome.folder}")
+            _print_line(f"      to remove it: orchestrate clean {outcome.run_id}")
         if self._as_json:
-            print_json("drill", _record(outcome))
+            print_json("drill", _outcome_record(outcome))
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     # A terminal that has gone must not keep the nodes from being cleared up.
     with contextlib.suppress(OSError):
         click.echo(line, err=True)
 
 
-def _record(outcome: DrillOutcome) -> dict[str, Any]:
+def _outcome_record(outcome: DrillOutcome) -> dict[str, Any]:
     return {
         "name": outcome.drill.name,
         "node": outcome.node or None,
         "verdict": outcome.verdict.value,
         "reason": outcome.reason or None,
-        "promises": [_promise(judged) for judged in outcome.judged],
+        "promises": [_promise_record(judged) for judged in outcome.judged],
         "seconds": outcome.seconds,
         "run_id": outcome.run_id or None,
         "folder": outcome.folder or None,
     }
 
 
-def _promise(judged: Judged) -> dict[str, Any]:
+def _promise_record(judged: Judged) -> dict[str, Any]:
     measured = None if judged.seconds is None else round(judged.seconds, 3)
     return {
         "name": judged.promise.name,
@@ -148,15 +148,15 @@ def _promise(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _show(cluster: str, ending: Ending, *, as_json: bool) -> int:
+def _show_outcomes(cluster: str, ending: SeriesEnding, *, as_json: bool) -> int:
     """The table and a summary, or the one result; the exit code."""
     counts = Counter(outcome.verdict for outcome in ending.outcomes)
     if as_json:
-        print_json("result", _result(cluster, ending, counts))
+        print_json("result", _result_record(cluster, ending, counts))
     else:
         reasons = ["", *(outcome.reason for outcome in ending.outcomes)]
         pairs = zip(ending.outcomes, reasons, strict=False)
-        rows = [row for outcome, before in pairs for row in _rows(outcome, before)]
+        rows = [row for outcome, before in pairs for row in _promise_rows(outcome, before)]
         print_table(("drill", "node", "promised", "measured", "verdict"), rows)
         print(
             "\n"
@@ -169,21 +169,23 @@ def _show(cluster: str, ending: Ending, *, as_json: bool) -> int:
     return int(ending.exit_code)
 
 
-def _rows(outcome: DrillOutcome, before: str) -> list[tuple[str, ...]]:
+def _promise_rows(outcome: DrillOutcome, before: str) -> list[tuple[str, ...]]:
     """One row for each promise. ``before``: why the last drill was not run."""
     head = (outcome.drill.name, outcome.node or HERE)
     if not outcome.judged:
         why = "likewise" if outcome.reason == before else brief_text(outcome.reason)
         return [(*head, p.sentence, why, outcome.verdict.value) for p in outcome.drill.promises[:1]]
-    return [(*head, j.promise.sentence, _measured(j), j.verdict.value) for j in outcome.judged]
+    return [(*head, j.promise.sentence, _measured_text(j), j.verdict.value) for j in outcome.judged]
 
 
-def _measured(judged: Judged) -> str:
+def _measured_text(judged: Judged) -> str:
     time = "" if judged.seconds is None else f"{judged.seconds:.2f} s"
     return ", ".join(filter(None, (time, brief_text(judged.detail)))) or "yes"
 
 
-def _result(cluster: str, ending: Ending, counts: Counter[PromiseKept]) -> dict[str, Any]:
+def _result_record(
+    cluster: str, ending: SeriesEnding, counts: Counter[PromiseKept]
+) -> dict[str, Any]:
     error = ending.error
     status = {ExitCode.DONE: Status.SUCCEEDED, ExitCode.INTERRUPTED: Status.STOPPED}
     return {
@@ -197,7 +199,7 @@ def _result(cluster: str, ending: Ending, counts: Counter[PromiseKept]) -> dict[
     }
 
 
-def _preview(pairs: list[tuple[Drill, str]], *, as_json: bool) -> None:
+def _preview_drills(pairs: list[tuple[Drill, str]], *, as_json: bool) -> None:
     for drill, node in pairs:
         if as_json:
             promises = [{"promised": p.sentence, "limit_s": p.limit_s} for p in drill.promises]

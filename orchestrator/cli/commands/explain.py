@@ -45,12 +45,12 @@ def explain(
     else:
         request = request_for_any_script(options, run_id="explained")
     made = assume_plan(request) if offline else asyncio.run(preview(request))
-    nodes = _chosen(made, node)
+    nodes = _chosen_nodes(made, node)
     if not as_json:
         click.echo("\n".join(explain_lines(made, nodes, name)))
         return 0
     for share in nodes:
-        print_json("node", _record(share, name))
+        print_json("node", _node_record(share, name))
     result = {
         "status": "succeeded",
         "exit_code": 0,
@@ -63,7 +63,7 @@ def explain(
     return 0
 
 
-def _chosen(made: Plan, node: str | None) -> list[NodePlan]:
+def _chosen_nodes(made: Plan, node: str | None) -> list[NodePlan]:
     from orchestrator.core.base.errors import UsageError
     from orchestrator.core.base.suggest import did_you_mean
 
@@ -76,13 +76,13 @@ def _chosen(made: Plan, node: str | None) -> list[NodePlan]:
     return [made.node(node)]
 
 
-def _record(share: NodePlan, name: str) -> dict[str, object]:
-    from orchestrator.cli.output import plain
+def _node_record(share: NodePlan, name: str) -> dict[str, object]:
+    from orchestrator.cli.output import plain_data
     from orchestrator.core.tuning.risky_settings import environment_digest
 
     return {
         "node": share.name,
         "digest": environment_digest(share),
-        "set": plain([v for v in share.env if name in ("", v.name)]),
-        "left": plain([v for v in share.left if name in ("", v.name)]),
+        "set": plain_data([v for v in share.env if name in ("", v.name)]),
+        "left": plain_data([v for v in share.left if name in ("", v.name)]),
     }

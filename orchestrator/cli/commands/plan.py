@@ -35,7 +35,7 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
 
     request = load_request(pick_job(given), words, run_id="planned")
     snapshot = take_code(Layout.from_environment(os.environ), request.job)
-    made = _make(replace(request, code=snapshot.digest), offline=offline)
+    made = _make_plan(replace(request, code=snapshot.digest), offline=offline)
     travel = Travel(
         files=snapshot.files,
         bytes=snapshot.bytes,
@@ -51,7 +51,7 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
     return 0
 
 
-def _make(request: RunRequest, *, offline: bool) -> Plan:
+def _make_plan(request: RunRequest, *, offline: bool) -> Plan:
     import asyncio
 
     from orchestrator.cli.load_request import assume_plan

@@ -60,11 +60,11 @@ def probe(
     if as_json:
         _show_json(selected, answers, code)
     else:
-        _show(section, answers)
+        _show_section(section, answers)
     return int(code)
 
 
-def _show(section: str, answers: list[Surveyed]) -> None:
+def _show_section(section: str, answers: list[Surveyed]) -> None:
     from orchestrator.cli.node_queries import print_tables, tell_errors
     from orchestrator.view.tables.probe_tables import note_lines, probe_tables
 
@@ -80,13 +80,13 @@ def _show(section: str, answers: list[Surveyed]) -> None:
 
 def _show_json(selected: Cluster, answers: list[Surveyed], code: int) -> None:
     from orchestrator.cli.node_queries import error_record, failure_record, node_records
-    from orchestrator.cli.output import plain, print_json
+    from orchestrator.cli.output import plain_data, print_json
 
     for answer in answers:
         record = {
             "node": answer.node,
             "seconds": round(answer.seconds, 3),
-            "facts": plain(answer.facts),
+            "facts": plain_data(answer.facts),
             "error": error_record(answer.error),
         }
         print_json("node", record)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import JobOptions, ViewOptions, pick, pick_job, view_options
+from orchestrator.cli.options import JobOptions, ViewOptions, pick_job, pick_options, view_options
 
 if TYPE_CHECKING:
     from orchestrator.adapters.store.layout import Layout, RunFolder
@@ -46,16 +46,16 @@ def resume(run: str, retry: bool, accept_change: bool, **given: Any) -> int:
     from orchestrator.adapters.store.layout import Layout
     from orchestrator.adapters.store.run_list import find_run, read_result
 
-    options = pick(ViewOptions, given)
+    options = pick_options(ViewOptions, given)
     layout = Layout.from_environment(os.environ)
     folder = find_run(layout, run)
     result = read_result(folder)
-    if result is not None and not _resumable(result, retry=retry):
+    if result is not None and not _is_resumable(result, retry=retry):
         return _tell_over(options, folder, result)
     return _go_on(layout, folder, options, accept_change=accept_change, ended=result)
 
 
-def _resumable(result: Result, *, retry: bool) -> bool:
+def _is_resumable(result: Result, *, retry: bool) -> bool:
     """A run that was stopped, or that says itself that it can be resumed."""
     from orchestrator.core.base.errors import ExitCode
     from orchestrator.core.verdict.result import Status
@@ -84,7 +84,7 @@ def _go_on(
     accept_change: bool,
     ended: Result | None,
 ) -> int:
-    from orchestrator.cli.coordinate import coordinate
+    from orchestrator.cli.coordinate import coordinate_run
     from orchestrator.cli.open_view import resolve_follow
     from orchestrator.engine import run as engine
     from orchestrator.engine.oneshot.cleanup import read_request
@@ -95,7 +95,7 @@ def _go_on(
     request, snapshot = _load_again(layout, folder, stored)
     changes = changes_of(folder, stored, request, snapshot)
     if changes and not accept_change:
-        raise _changed(folder, changes)
+        raise _changed_error(folder, changes)
     context = RunContext(
         request=_with_secrets(stored, request), snapshot=snapshot, folder=folder, observers=[]
     )
@@ -107,10 +107,10 @@ def _go_on(
             _set_result_aside(folder)
         return await engine.resume(context, again=ended is not None, changed=changed)
 
-    return coordinate(layout, context, options, drive)
+    return coordinate_run(layout, context, options, drive)
 
 
-def remember(
+def save_request(
     folder: RunFolder, options: JobOptions, words: tuple[str, ...], snapshot: Snapshot
 ) -> None:
     """Keep what ``resume`` needs to ask for the same again, and to tell whether it is the same."""
@@ -195,7 +195,7 @@ def _changed_files(folder: RunFolder, snapshot: Snapshot) -> Iterator[str]:
     yield from (f"{path} is gone" for path in difference.removed)
 
 
-def _changed(folder: RunFolder, changes: list[str]) -> Exception:
+def _changed_error(folder: RunFolder, changes: list[str]) -> Exception:
     from orchestrator.core.base.errors import UsageError
 
     shown = changes[:SHOWN_CHANGES] + (["..."] if len(changes) > SHOWN_CHANGES else [])

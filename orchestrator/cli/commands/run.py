@@ -10,8 +10,8 @@ from orchestrator.cli.options import (
     JobOptions,
     ViewOptions,
     job_options,
-    pick,
     pick_job,
+    pick_options,
     view_options,
 )
 
@@ -66,19 +66,19 @@ def run(
     from dataclasses import replace
 
     from orchestrator.adapters.store.layout import Layout
-    from orchestrator.cli.commands.resume import remember
-    from orchestrator.cli.coordinate import begin, create_run
+    from orchestrator.cli.commands.resume import save_request
+    from orchestrator.cli.coordinate import begin_run, create_run
     from orchestrator.cli.detach import as_foreground, run_detached
     from orchestrator.engine.support.context import RunContext
 
-    options, view = pick_job(given), pick(ViewOptions, given)
+    options, view = pick_job(given), pick_options(ViewOptions, given)
     if view.follow is None:
         view = replace(view, follow=bool(words) and not (view.as_json or view.quiet or detach))
     if detach:
         options = as_foreground(options)
     layout = Layout.from_environment(os.environ)
     chosen = _choose_run_id(layout, run_id, options, words)
-    request, snapshot = _load(layout, options, words)
+    request, snapshot = _load_run(layout, options, words)
     request = replace(
         request,
         run_id=chosen,
@@ -90,9 +90,9 @@ def run(
     context = RunContext(request=request, snapshot=snapshot, folder=folder, observers=[])
 
     def make() -> None:
-        create_run(folder, request, lambda staged: remember(staged, options, words, snapshot))
+        create_run(folder, request, lambda staged: save_request(staged, options, words, snapshot))
 
-    return (run_detached if detach else begin)(layout, context, view, make)
+    return (run_detached if detach else begin_run)(layout, context, view, make)
 
 
 def _choose_run_id(
@@ -120,7 +120,7 @@ def _choose_run_id(
     return wanted
 
 
-def _load(
+def _load_run(
     layout: Layout, options: JobOptions, words: tuple[str, ...]
 ) -> tuple[RunRequest, Snapshot]:
     from dataclasses import replace

@@ -11,9 +11,9 @@ import click
 from orchestrator.cli.options import (
     ViewOptions,
     color_option,
-    colored,
     json_option,
-    pick,
+    pick_options,
+    use_color,
     view_options,
 )
 
@@ -37,13 +37,13 @@ def ps(limit: int, as_json: bool) -> None:
     from orchestrator.cli.past_runs import latest_runs
     from orchestrator.view.progress.following import ways_on
 
-    runs = latest_runs(_layout(), limit=limit)
+    runs = latest_runs(_home_layout(), limit=limit)
     if as_json:
         for summary in runs:
             print_json("run", asdict(summary))
         return
     headings = ("run", "state", "cluster", "workload", "started", "took")
-    print_table(headings, [_cells(summary) for summary in runs])
+    print_table(headings, [_summary_cells(summary) for summary in runs])
     if any(summary.state == UNATTENDED for summary in runs):
         what = "the coordinator exited before cleanup was verified; ranks may still be running"
         click.echo(f"{UNATTENDED}: {what}; {ways_on('RUN')}", err=True)
@@ -58,23 +58,23 @@ def show(run: str, color: str, as_json: bool) -> int:
     compare with those of earlier runs of the same work.
     """
     from orchestrator.adapters.report.result_json import to_object
-    from orchestrator.cli.open_view import contributed
+    from orchestrator.cli.open_view import workload_lines
     from orchestrator.cli.output import print_json
     from orchestrator.cli.past_runs import compared_with_earlier, find_result
     from orchestrator.view.result.compared import comparison_lines
     from orchestrator.view.result.failure_screen import failure_screen
     from orchestrator.view.result.summary import summary_lines
 
-    layout = _layout()
+    layout = _home_layout()
     result, folder = find_result(layout, run, _require_result)
     if as_json:
         print_json("result", to_object(result))
         return 0
-    paint = colored(color)
+    paint = use_color(color)
     lines = [
         *summary_lines(result, color=paint),
         *comparison_lines(compared_with_earlier(layout, result), color=paint),
-        *contributed(folder.path, color=paint),
+        *workload_lines(folder.path, color=paint),
         *failure_screen(result, folder.path, color=paint),
     ]
     click.echo("\n".join(lines), color=True)
@@ -94,17 +94,17 @@ def show(run: str, color: str, as_json: bool) -> int:
 @color_option
 def logs(run: str, follow: bool, fold: bool, no_prefix: bool, color: str, **chosen: Any) -> int:
     """Print the output of RUN's ranks; the raw bytes are in its folder."""
-    from orchestrator.cli.log_options import parse_grep, require_match, selection
+    from orchestrator.cli.log_options import parse_grep, require_match, select_sources
     from orchestrator.view.terminal.log_lines import FoldedLogLines, LogLines
     from orchestrator.view.terminal.log_tail import LogTail
     from orchestrator.view.terminal.terminal import LineWriter
 
     grep = parse_grep(chosen.pop("grep"))
-    wanted = selection(**chosen)
-    folder = _find(run)
+    wanted = select_sources(**chosen)
+    folder = _find_run(run)
     out = LineWriter(sys.stdout)
     lines = (FoldedLogLines if fold else LogLines)(
-        out.write, color=colored(color), prefix=not no_prefix, grep=grep
+        out.write, color=use_color(color), prefix=not no_prefix, grep=grep
     )
     tail = LogTail(folder, wanted)
     if not follow:
@@ -112,7 +112,7 @@ def logs(run: str, follow: bool, fold: bool, no_prefix: bool, color: str, **chos
         tail.read_in_turn(lines.feed)
         lines.finish()
         return 0
-    result = _follow(folder, lambda: tail.read(lines.feed) or lines.idle())
+    result = _follow_to_result(folder, lambda: tail.read(lines.feed) or lines.idle())
     lines.finish()
     require_match(folder, wanted)
     return int(result.exit_code) if result else 0
@@ -127,12 +127,12 @@ def attach(run: str, **given: Any) -> int:
     from orchestrator.engine.oneshot.cleanup import read_request
     from orchestrator.view.progress.replay_view import Replay
 
-    folder = _find(run)
+    folder = _find_run(run)
     own_code = read_request(folder).job.workload.own_code
-    options = resolve_follow(pick(ViewOptions, given), own_code=own_code)
+    options = resolve_follow(pick_options(ViewOptions, given), own_code=own_code)
     view = open_view(options, folder.run_id)
     try:
-        result = _follow(folder, Replay(folder, [view]).advance)
+        result = _follow_to_result(folder, Replay(folder, [view]).advance)
     finally:
         view.close(None)
     if result is None:
@@ -149,22 +149,22 @@ def stop(run: str, now: bool, timeout: float) -> int:
     """Stop RUN on all its nodes and confirm that nothing of it is left."""
     from orchestrator.cli import stop_run as stopping
 
-    return stopping.stop(_layout(), _find(run), now=now, timeout_s=timeout)
+    return stopping.stop_run(_home_layout(), _find_run(run), now=now, timeout_s=timeout)
 
 
-def _layout() -> Layout:
+def _home_layout() -> Layout:
     from orchestrator.adapters.store.layout import Layout
 
     return Layout.from_environment(os.environ)
 
 
-def _find(run: str) -> RunFolder:
+def _find_run(run: str) -> RunFolder:
     from orchestrator.adapters.store.run_list import find_run
 
-    return find_run(_layout(), run)
+    return find_run(_home_layout(), run)
 
 
-def _follow(folder: RunFolder, advance: Any) -> Result | None:
+def _follow_to_result(folder: RunFolder, advance: Any) -> Result | None:
     """Until the run's result; None when the user leaves. Raises ``BusyError`` if nobody runs it."""
     from orchestrator.view.progress.following import follow_run
 
@@ -189,7 +189,7 @@ def _require_result(folder: RunFolder) -> Result:
     return result
 
 
-def _cells(summary: RunSummary) -> list[str]:
+def _summary_cells(summary: RunSummary) -> list[str]:
     from datetime import datetime
 
     from orchestrator.view.terminal.text import brief_text, format_seconds

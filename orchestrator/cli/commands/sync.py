@@ -50,19 +50,21 @@ def sync(
     workers: Sequence[NodeSpec] = ()
     if cluster is not None:
         workers = load_cluster(cluster, nodes).workers
-    snapshot = _take(workdir)
+    snapshot = _take_snapshot(workdir)
     if dry_run:
         _show_dry(snapshot, workers, as_json=as_json)
         return int(ExitCode.DONE)
     answers = asyncio.run(bring(workers, snapshot, Budgets(), check=check))
     if as_json:
-        print_json("sync", {**_record(snapshot), "nodes": [_node_json(one) for one in answers]})
+        print_json(
+            "sync", {**_snapshot_record(snapshot), "nodes": [_node_json(one) for one in answers]}
+        )
     else:
-        _show(snapshot, answers)
+        _show_answers(snapshot, answers)
     return int(ExitCode.PREFLIGHT if any(answer.error for answer in answers) else ExitCode.DONE)
 
 
-def _take(workdir: str | None) -> Snapshot:
+def _take_snapshot(workdir: str | None) -> Snapshot:
     import os
     from pathlib import Path
 
@@ -82,7 +84,9 @@ def _show_dry(snapshot: Snapshot, workers: Sequence[NodeSpec], *, as_json: bool)
 
     if as_json:
         names = [spec.name for spec in workers]
-        print_json("sync", {**_record(snapshot), "paths": sorted(snapshot.paths), "nodes": names})
+        print_json(
+            "sync", {**_snapshot_record(snapshot), "paths": sorted(snapshot.paths), "nodes": names}
+        )
         return
     _show_snapshot(snapshot)
     print()
@@ -96,13 +100,13 @@ def _show_dry(snapshot: Snapshot, workers: Sequence[NodeSpec], *, as_json: bool)
     click.echo(f"nothing was sent ({to})", err=True)
 
 
-def _show(snapshot: Snapshot, answers: list[Brought]) -> None:
+def _show_answers(snapshot: Snapshot, answers: list[Brought]) -> None:
     from orchestrator.cli.output import print_table
     from orchestrator.view.terminal.text import clean_paragraph
 
     _show_snapshot(snapshot)
     print()
-    print_table(("nodes", "state", "sent", "as", "seconds"), _rows(answers))
+    print_table(("nodes", "state", "sent", "as", "seconds"), _answer_rows(answers))
     for answer in answers:
         if answer.error is not None:
             click.echo(f"orchestrate: {clean_paragraph(str(answer.error))}", err=True)
@@ -121,7 +125,7 @@ def _show_snapshot(snapshot: Snapshot) -> None:
         click.echo(f"warning: {brief_text(warning, 300)}", err=True)
 
 
-def _rows(answers: list[Brought]) -> list[tuple[str, ...]]:
+def _answer_rows(answers: list[Brought]) -> list[tuple[str, ...]]:
     """One row for all nodes to which the same was sent, with the slowest one's time."""
     from orchestrator.core.base.nodeset import fold_nodeset
     from orchestrator.view.terminal.text import count_noun, format_size
@@ -138,14 +142,14 @@ def _rows(answers: list[Brought]) -> list[tuple[str, ...]]:
     ]
 
 
-def _record(snapshot: Snapshot) -> dict[str, Any]:
-    from orchestrator.cli.output import plain
+def _snapshot_record(snapshot: Snapshot) -> dict[str, Any]:
+    from orchestrator.cli.output import plain_data
 
     return {
         "digest": snapshot.digest,
         "files": snapshot.files,
         "bytes": snapshot.bytes,
-        "skipped": plain(snapshot.skipped),
+        "skipped": plain_data(snapshot.skipped),
         "warnings": list(snapshot.warnings),
     }
 

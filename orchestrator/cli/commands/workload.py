@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import click
 
-from orchestrator.cli.output import plain, print_json, print_table
+from orchestrator.cli.output import plain_data, print_json, print_table
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.model.parameter_conflicts import condition_words, show_value
 from orchestrator.core.model.workload import (
@@ -59,7 +59,7 @@ def show(name: str, as_json: bool) -> None:
 
     found = Catalog.from_environment(os.environ).workload(name)
     if as_json:
-        print_json("workload", plain(found))
+        print_json("workload", plain_data(found))
         return
     _print_head(found)
     if found.parameters:
@@ -73,7 +73,7 @@ def show(name: str, as_json: bool) -> None:
         print_table(("where", "needs", "why"), [_rule_row(item, found) for item in found.rules])
     if found.presets:
         print("\npresets (--set preset=NAME)")
-        rows = [(name, _settings(values)) for name, values in found.presets.items()]
+        rows = [(name, _settings_text(values)) for name, values in found.presets.items()]
         print_table(("name", "values"), rows)
     if found.metrics:
         print("\nmetrics")
@@ -126,5 +126,5 @@ def _metric_row(metric: Metric) -> list[str]:
     return [metric.name, metric.unit, direction, required, " and ".join(bounds), metric.help]
 
 
-def _settings(values: Mapping[str, ParameterValue]) -> str:
+def _settings_text(values: Mapping[str, ParameterValue]) -> str:
     return " ".join(f"{name}={show_value(value)}" for name, value in values.items())

@@ -21,10 +21,10 @@ def list_differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
         for index, (before, after) in enumerate(zip_longest(old, new)):
             yield from list_differences(before, after, f"{path}[{index}]")
     elif old != new:
-        yield f"{path}: {_brief(old)} -> {_brief(new)}"
+        yield f"{path}: {_brief_value(old)} -> {_brief_value(new)}"
 
 
-def _brief(value: Any) -> str:
+def _brief_value(value: Any) -> str:
     if value is None:
         return "nothing"
     text = json.dumps(value)

@@ -62,10 +62,10 @@ def _scaled_bytes(value: float) -> str:
 def format_bounds(low: float | None, high: float | None, unit: str) -> str:
     """A gate in words: ``at least 80.0 %``, ``at most 0.5``, both with ``and``; empty without."""
     parts: Sequence[tuple[str, float | None]] = (("at least", low), ("at most", high))
-    return " and ".join(f"{word} {_bound(at, unit)}" for word, at in parts if at is not None)
+    return " and ".join(f"{word} {_format_bound(at, unit)}" for word, at in parts if at is not None)
 
 
-def _bound(value: float, unit: str) -> str:
+def _format_bound(value: float, unit: str) -> str:
     """The unit stands beside the figure already, unless scaling would make two of it."""
     scaled = unit in {"bytes", "B", "s"} or unit in _FRACTIONS
     return format_figure(value, unit) if scaled else format_number(value)

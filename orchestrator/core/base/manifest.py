@@ -128,7 +128,7 @@ class Manifest:
             document = json.loads(data)
             if document["version"] != VERSION or not isinstance(document["entries"], list):
                 raise InvalidManifest("a manifest of an unknown version")
-            manifest = cls.of(_entry(row) for row in document["entries"])
+            manifest = cls.of(_decode_entry(row) for row in document["entries"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             if isinstance(error, InvalidManifest):
                 raise
@@ -204,7 +204,7 @@ def folders_of(paths: Iterable[str]) -> set[str]:
     return folders
 
 
-def _entry(row: object) -> Entry:
+def _decode_entry(row: object) -> Entry:
     match row:
         case [str(path), "f" | "x" as kind, int(size), str(digest)] if type(size) is int:
             return FileEntry(path, size, kind == "x", digest)

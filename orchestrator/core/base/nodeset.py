@@ -39,7 +39,8 @@ def is_name(text: str) -> bool:
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sorts gpu2 before gpu10, and gpu1 before gpu01."""
     return tuple(
-        (1, int(run), f"{len(run):04}") if _is_number(run) else (0, 0, run) for run in _runs(name)
+        (1, int(run), f"{len(run):04}") if _is_number(run) else (0, 0, run)
+        for run in _text_runs(name)
     )
 
 
@@ -75,7 +76,7 @@ def split_terms(text: str) -> list[tuple[int, str]]:
                 raise NodeSetError("']' without '['", at + 1)
             opened = 0
         elif char == "," and not (opened and at < len(text)):
-            terms.append(_stripped(text[start:at], start + 1))
+            terms.append(_strip_term(text[start:at], start + 1))
             start = at + 1
     if opened:
         raise NodeSetError("'[' is never closed", opened)
@@ -86,11 +87,13 @@ def fold_nodeset(names: Iterable[str]) -> str:
     """Compact text, naturally sorted, with ``set(expand(fold(names))) == set(names)``."""
     by_shape: dict[tuple[str | None, ...], list[tuple[frozenset[str], ...]]] = {}
     for name in sorted(set(names), key=natural_key):
-        runs = _runs(name)
+        runs = _text_runs(name)
         shape = tuple(None if _is_number(run) else run for run in runs)
         by_shape.setdefault(shape, []).append(tuple(frozenset([run]) for run in runs))
     return ",".join(
-        "".join(map(_render_axis, box)) for boxes in by_shape.values() for box in _merge(boxes)
+        "".join(map(_render_axis, box))
+        for boxes in by_shape.values()
+        for box in _merge_boxes(boxes)
     )
 
 
@@ -184,7 +187,7 @@ def _check_padding(low: str, high: str, column: int) -> None:
 def _expand_term(term: str, column: int, limit: int) -> list[str]:
     axes: list[tuple[str, ...]] = []
     total = 1
-    for at, piece in _pieces(term, column):
+    for at, piece in _split_term(term, column):
         axis = parse_numbers(piece[1:-1], at + 1, limit) if piece[0] == "[" else (piece,)
         total *= len(axis)
         if total > limit:
@@ -197,7 +200,7 @@ def _expand_term(term: str, column: int, limit: int) -> list[str]:
     return names
 
 
-def _pieces(term: str, column: int) -> Iterator[tuple[int, str]]:
+def _split_term(term: str, column: int) -> Iterator[tuple[int, str]]:
     at = 0
     while at < len(term):
         end = term.index("]", at) + 1 if term[at] == "[" else at
@@ -210,14 +213,14 @@ def _pieces(term: str, column: int) -> Iterator[tuple[int, str]]:
         at = end
 
 
-def _stripped(raw: str, column: int) -> tuple[int, str]:
+def _strip_term(raw: str, column: int) -> tuple[int, str]:
     term = raw.strip()
     if not term:
         raise NodeSetError("a name is missing", column)
     return column + len(raw) - len(raw.lstrip()), term
 
 
-def _runs(name: str) -> list[str]:
+def _text_runs(name: str) -> list[str]:
     return re.findall(r"[0-9]+|[^0-9]+", name)
 
 
@@ -229,7 +232,7 @@ def _is_padded(digits: str) -> bool:
     return len(digits) > 1 and digits[0] == "0"
 
 
-def _merge(boxes: list[tuple[frozenset[str], ...]]) -> list[tuple[frozenset[str], ...]]:
+def _merge_boxes(boxes: list[tuple[frozenset[str], ...]]) -> list[tuple[frozenset[str], ...]]:
     """Unite boxes (one set of texts per run) that differ in one run only, last run first."""
     for axis in reversed(range(len(boxes[0]))):
         united: dict[tuple[frozenset[str], ...], frozenset[str]] = {}

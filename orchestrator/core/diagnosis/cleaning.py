@@ -44,10 +44,10 @@ def clean_log_text(text: str) -> str:
         text = _INVISIBLE.sub("", text)
     if '{"' not in text:
         return text
-    return "\n".join(_unfolded(line) for line in text.split("\n"))
+    return "\n".join(_unfold_json(line) for line in text.split("\n"))
 
 
-def _unfolded(line: str) -> str:
+def _unfold_json(line: str) -> str:
     """The message of a line of JSON, and a traceback that it carries; another line as it is."""
     for _ in range(MAX_WRAPPINGS):
         begin = line.find('{"')
@@ -55,31 +55,31 @@ def _unfolded(line: str) -> str:
             return line
         if read_head(line[: begin + 1]).text != "{":
             return line  # what stands before is no prefix, but a program's words
-        message = _message(line[begin:])
+        message = _record_message(line[begin:])
         if message is None:
             return line
         line = line[:begin] + message
     return line
 
 
-def _message(text: str) -> str | None:
+def _record_message(text: str) -> str | None:
     """What the record says, as lines divided by carriage returns; None if it is none."""
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    message = _first(record, _TEXT_KEYS)
+    message = _first_value(record, _TEXT_KEYS)
     if not message:
         return None
-    more = _first(record, _MORE_KEYS)
+    more = _first_value(record, _MORE_KEYS)
     lines = _SEQUENCES.sub("", message if more in message else f"{message}\n{more}").splitlines()
-    return "\r".join([_head(record) + lines[0], *lines[1:]]) if lines else None
+    return "\r".join([_record_head(record) + lines[0], *lines[1:]]) if lines else None
 
 
-def _head(record: dict[str, object]) -> str:
+def _record_head(record: dict[str, object]) -> str:
     """Time, host and level as a line of syslog would tell them."""
-    time, host = _first(record, _TIME_KEYS), _first(record, _HOST_KEYS)
-    level = _first(record, _LEVEL_KEYS).upper()
+    time, host = _first_value(record, _TIME_KEYS), _first_value(record, _HOST_KEYS)
+    level = _first_value(record, _LEVEL_KEYS).upper()
     parts = (
         f"{time} " if _TIME.match(time) else "",
         f"{host} json[0]: " if _HOST.fullmatch(host) else "",
@@ -88,6 +88,6 @@ def _head(record: dict[str, object]) -> str:
     return "".join(parts)
 
 
-def _first(record: dict[str, object], keys: tuple[str, ...]) -> str:
+def _first_value(record: dict[str, object], keys: tuple[str, ...]) -> str:
     values = (record.get(key) for key in keys)
     return next((value for value in values if isinstance(value, str) and value), "")

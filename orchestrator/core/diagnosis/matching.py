@@ -84,7 +84,7 @@ def match_rules(
             line = _Line(text, start, number)
             if (clue := _best_clue(line, hits.get(start, ()))) is not None:
                 clues.append((clue, line.raised))
-            remarks += _remarks(line, hits.get(start, ()))
+            remarks += _find_remarks(line, hits.get(start, ()))
     return Found(tuple(_without_echoes(clues)), tuple(remarks))
 
 
@@ -233,15 +233,17 @@ def _best_clue(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Clue | None
     for rule, sign in sorted(rules, key=lambda pair: -pair[0].weight):
         if rule is _EXCEPTION and line.raised is not None:
             continue  # what a traceback ends with is known from the traceback
-        if (told := _captures(sign, line)) is not None:
-            return _clue(rule, line, told, sign.confidence)
+        if (told := _sign_captures(sign, line)) is not None:
+            return _make_clue(rule, line, told, sign.confidence)
     if ends is None:
         return None
     rule = _INTERRUPT if ends.name == "KeyboardInterrupt" else _EXCEPTION
-    return _clue(rule, line, {"detail": ends.text[:MAX_DETAIL]}, None)
+    return _make_clue(rule, line, {"detail": ends.text[:MAX_DETAIL]}, None)
 
 
-def _clue(rule: Rule, line: _Line, told: dict[str, str], confidence: Confidence | None) -> Clue:
+def _make_clue(
+    rule: Rule, line: _Line, told: dict[str, str], confidence: Confidence | None
+) -> Clue:
     return Clue(
         rule=rule,
         source=line.writer(told),
@@ -256,9 +258,9 @@ def _clue(rule: Rule, line: _Line, told: dict[str, str], confidence: Confidence 
     )
 
 
-def _remarks(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Iterator[Remark]:
+def _find_remarks(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Iterator[Remark]:
     for kind, sign in signs:
-        if isinstance(kind, str) and (told := _captures(sign, line)) is not None:
+        if isinstance(kind, str) and (told := _sign_captures(sign, line)) is not None:
             yield Remark(
                 kind=kind,
                 source=line.writer(told),
@@ -269,7 +271,7 @@ def _remarks(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Iterator[Rema
             )
 
 
-def _captures(sign: Sign, line: _Line) -> dict[str, str] | None:
+def _sign_captures(sign: Sign, line: _Line) -> dict[str, str] | None:
     """What the sign's groups caught; None if the line is another one."""
     text = line.own_words
     if sign.text not in text or (sign.frames and not sign.frames.search(line.frames)):
@@ -279,14 +281,14 @@ def _captures(sign: Sign, line: _Line) -> dict[str, str] | None:
         match = sign.pattern.search(text)
         if match is None:
             return None
-        told |= _named(match)
+        told |= _named_groups(match)
     if sign.around is not None:
         near = sign.around.search(line.around)
         if near is None:
             return None
-        told = {**_named(near), **told}
+        told = {**_named_groups(near), **told}
     return told
 
 
-def _named(match: re.Match[str]) -> dict[str, str]:
+def _named_groups(match: re.Match[str]) -> dict[str, str]:
     return {name: caught for name, caught in match.groupdict().items() if caught is not None}

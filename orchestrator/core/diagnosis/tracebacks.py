@@ -104,7 +104,7 @@ def find_raised(text: str) -> list[Raised]:
     """Every exception whose traceback begins in ``text``, in their order."""
     if BEGIN not in text:
         return []
-    return list(_related(_Reader(text).read()))
+    return list(_related_errors(_TracebackReader(text).read()))
 
 
 def is_exception(name: str) -> bool:
@@ -120,30 +120,30 @@ class _Label:
 
     def __init__(self, prefix: str) -> None:
         self.length = len(prefix)
-        self._shape = _shape(prefix)
+        self._shape = _prefix_shape(prefix)
 
     def body(self, line: str) -> str | None:
         """The line without it; None for the line of another writer."""
         if not self.length:
             return line
-        if _shape(line[: self.length]) == self._shape:
+        if _prefix_shape(line[: self.length]) == self._shape:
             return line[self.length :]
-        blank = len(line) < self.length and self._shape.rstrip() == _shape(line)
+        blank = len(line) < self.length and self._shape.rstrip() == _prefix_shape(line)
         return "" if blank else None
 
 
-def _shape(prefix: str) -> str:
+def _prefix_shape(prefix: str) -> str:
     return _CLOCKS.sub(lambda match: "0" * len(match[0]), prefix)
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _TracebackLine:
     start: int
     end: int
     body: str  # without the writer's prefix
 
 
-class _Reader:
+class _TracebackReader:
     """One text, of which only so many lines are looked at."""
 
     def __init__(self, text: str) -> None:
@@ -176,7 +176,7 @@ class _Reader:
             if BEGIN in line.body:
                 return None
             inside = line.body[:1] in _INSIDE or _FRAME.match(line.body) is not None
-            if not inside and (match := _exception(line.body)):
+            if not inside and (match := _match_exception(line.body)):
                 return self._raised(begin, line, match, frozenset(quoted), label)
             quoted |= {line.start} if inside else set()
             stray = 0 if inside else stray + 1
@@ -185,7 +185,12 @@ class _Reader:
         return None
 
     def _raised(
-        self, begin: int, line: _Line, match: re.Match[str], quoted: frozenset[int], label: _Label
+        self,
+        begin: int,
+        line: _TracebackLine,
+        match: re.Match[str],
+        quoted: frozenset[int],
+        label: _Label,
     ) -> Raised:
         message, link, carries, end = self._message(line, match["message"] or "", label)
         return Raised(
@@ -201,7 +206,9 @@ class _Reader:
             ignored=self._is_ignored(begin),
         )
 
-    def _message(self, line: _Line, first: str, label: _Label) -> tuple[str, Link, bool, int]:
+    def _message(
+        self, line: _TracebackLine, first: str, label: _Label
+    ) -> tuple[str, Link, bool, int]:
         """Its first words, how it goes on, whether another traceback stands in it, its end."""
         message, marked, closed, end = first.strip(), False, False, line.end
         for n, below in enumerate(self._lines(line.end, label)):
@@ -215,7 +222,7 @@ class _Reader:
             if n >= MAX_MESSAGE or _FRAME.match(below.body) or _is_anothers(below.body):
                 break
             if not blank and not closed:
-                message, end = _joined(message, below.body.strip()), below.end
+                message, end = _join_message(message, below.body.strip()), below.end
             closed = closed or (blank and bool(message))
         return message, Link.NONE, False, end
 
@@ -246,7 +253,7 @@ class _Reader:
                 return False
         return False
 
-    def _lines(self, behind: int, label: _Label) -> Iterator[_Line]:
+    def _lines(self, behind: int, label: _Label) -> Iterator[_TracebackLine]:
         """This writer's lines after position ``behind``, which is the end of a line."""
         position = behind
         for _ in range(MAX_LINES):
@@ -257,7 +264,7 @@ class _Reader:
             position = self._line_end(start)
             body = label.body(self._text[start : min(position, start + SHOWN)])
             if body is not None:
-                yield _Line(start, position, body)
+                yield _TracebackLine(start, position, body)
 
     def _line_start(self, position: int) -> int:
         least = max(0, position - 4 * MAX_PREFIX)
@@ -269,7 +276,7 @@ class _Reader:
         return len(self._text) if match is None else match.start()
 
 
-def _joined(message: str, below: str) -> str:
+def _join_message(message: str, below: str) -> str:
     """With the next line, where the first says nothing yet: ``1 validation error for X``."""
     if not message:
         return below
@@ -281,7 +288,7 @@ def _is_anothers(body: str) -> bool:
     return _OTHERS.match(body) is not None or read_head(body).text != body.lstrip()
 
 
-def _exception(body: str) -> re.Match[str] | None:
+def _match_exception(body: str) -> re.Match[str] | None:
     """The name and message of an exception that a line begins with."""
     match = _RAISED.match(body)
     if match is None or not is_exception(match["name"]):
@@ -292,7 +299,7 @@ def _exception(body: str) -> re.Match[str] | None:
 # ---- several -----------------------------------------------------------------------------------
 
 
-def _related(found: Iterator[Raised]) -> Iterator[Raised]:
+def _related_errors(found: Iterator[Raised]) -> Iterator[Raised]:
     """Which of them only follow from others."""
     several = list(found)
     for n, one in enumerate(several):

@@ -113,7 +113,7 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class CheckedNode:
     """A node that a check judges: what it has, and what the others have."""
 
     subject: Subject
@@ -121,7 +121,7 @@ class Look:
     fleet: Fleet
 
 
-Judge = Callable[[Look], CheckAnswer]
+Judge = Callable[[CheckedNode], CheckAnswer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,9 +163,9 @@ def answer_each(label: str, items: Sequence[tuple[object, CheckAnswer]]) -> Chec
     alike: dict[CheckAnswer, list[str]] = {}
     for number, answer in items:
         alike.setdefault(answer, []).append(str(number))
-    return worst_answer(_labelled(label, numbers, answer) for answer, numbers in alike.items())
+    return worst_answer(_label_answer(label, numbers, answer) for answer, numbers in alike.items())
 
 
-def _labelled(label: str, numbers: Sequence[str], answer: CheckAnswer) -> CheckAnswer:
+def _label_answer(label: str, numbers: Sequence[str], answer: CheckAnswer) -> CheckAnswer:
     where = f"{label} {','.join(numbers)}: "
     return CheckAnswer(state=answer.state, what=where + answer.what if answer.what else "")

@@ -10,9 +10,9 @@ from orchestrator.core.doctor.check_model import (
     NONE,
     Check,
     CheckAnswer,
+    CheckedNode,
     Fleet,
     Level,
-    Look,
     Mesh,
     Needs,
     Reading,
@@ -52,7 +52,7 @@ def run_checks(subjects: Sequence[Subject], level: Level, mesh: Mesh | None = No
     checks = [check for check in CHECKS if check.level is Level.QUICK or level is not Level.QUICK]
     return Examination(
         readings=tuple(
-            _reading(check, subject, _answer(check, subject, fleet))
+            _make_reading(check, subject, _answer_check(check, subject, fleet))
             for subject in subjects
             for check in checks
         )
@@ -65,19 +65,19 @@ def readings_in(examined: Examination, *states: State) -> Iterator[Reading]:
         yield from (reading for reading in examined.readings if reading.state is state)
 
 
-def _answer(check: Check, subject: Subject, fleet: Fleet) -> CheckAnswer:
+def _answer_check(check: Check, subject: Subject, fleet: Fleet) -> CheckAnswer:
     facts = subject.facts
     if facts is None:
         answers = check is CHECKS[0]
         if answers:
             return fail_answer(subject.error or "no answer", subject.remedy)
         return unknown_answer(NOT_ASKED)
-    if not _applies(check, facts):
+    if not _check_applies(check, facts):
         return NONE
-    return check.judge(Look(subject=subject, facts=facts, fleet=fleet))
+    return check.judge(CheckedNode(subject=subject, facts=facts, fleet=fleet))
 
 
-def _applies(check: Check, facts: Facts) -> bool:
+def _check_applies(check: Check, facts: Facts) -> bool:
     if check.needs is Needs.GPUS:
         return bool(facts.gpus)
     if check.needs is Needs.ADAPTERS:
@@ -85,7 +85,7 @@ def _applies(check: Check, facts: Facts) -> bool:
     return True
 
 
-def _reading(check: Check, subject: Subject, answer: CheckAnswer) -> Reading:
+def _make_reading(check: Check, subject: Subject, answer: CheckAnswer) -> Reading:
     healthy = answer.state in (State.OK, State.NONE)
     return Reading(
         node=subject.name,

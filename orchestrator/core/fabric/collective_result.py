@@ -59,7 +59,7 @@ def trial_complaint(ranks: Sequence[RankTrial]) -> str:
     order = list(STAGES)
     # Whoever is furthest behind holds the others up; of those, one that says why.
     worst = min(bad, key=lambda rank: (order.index(rank.stage), not rank.error, rank.rank))
-    return f"rank {worst.rank} on {worst.node}, {STAGES[worst.stage]}: {_why(worst)}"
+    return f"rank {worst.rank} on {worst.node}, {STAGES[worst.stage]}: {_failure_reason(worst)}"
 
 
 def wrong_mode_reason(rung: CommMode, ranks: Sequence[RankTrial]) -> str:
@@ -82,5 +82,5 @@ def own_failures(ranks: Sequence[RankTrial]) -> Iterator[RankTrial]:
             yield rank
 
 
-def _why(rank: RankTrial) -> str:
+def _failure_reason(rank: RankTrial) -> str:
     return rank.error or describe_outcome(rank.outcome)

@@ -63,8 +63,8 @@ def explain_failures(names: Sequence[str], matrix: Matrix) -> list[FabricVerdict
         return [_nothing_works(names, matrix)]
     tried = dict(matrix)
     parts = [*_cut_off(names, tried), *_one_way(names, tried)]
-    groups = _groups(names, tried)
-    return [*parts, *([_split(groups, tried)] if groups else _links(tried))]
+    groups = _connected_groups(names, tried)
+    return [*parts, *([_split_verdict(groups, tried)] if groups else _link_verdicts(tried))]
 
 
 def judge_matrix(names: Sequence[str], matrix: Matrix) -> FabricVerdict | None:
@@ -101,12 +101,12 @@ def _cut_off(names: Sequence[str], tried: dict[Link, str]) -> list[FabricVerdict
     explain is taken out of ``tried``.
     """
     at = _by_end(tried)
-    dead = {name for name in names if _all_failed(_around(name, at, tried))}
+    dead = {name for name in names if _all_failed(_links_around(name, at, tried))}
     alive = [name for name in names if name not in dead]
-    met = {name: _met(name, at, alive) for name in names if name in dead}
+    met = {name: _nodes_met(name, at, alive) for name in names if name in dead}
     found = {name: others for name, others in met.items() if others}
     parts = [
-        _cut_off_node(name, others, _first_error(_around(name, at, tried)), tried)
+        _cut_off_node(name, others, _first_error(_links_around(name, at, tried)), tried)
         for name, others in found.items()
     ]
     for link in [link for link in tried if found.keys() & set(link)]:
@@ -155,7 +155,7 @@ def _kept_in(name: str, back: Sequence[str], failed: Matrix) -> str:
     return f"{text}: a firewall on it, or its port, keeps outgoing connections in"
 
 
-def _groups(names: Sequence[str], tried: Matrix) -> list[list[str]]:
+def _connected_groups(names: Sequence[str], tried: Matrix) -> list[list[str]]:
     """The groups of nodes within which all links work and between which none does; empty unless
     there are such, of two nodes or more each.
     """
@@ -181,7 +181,7 @@ def _groups(names: Sequence[str], tried: Matrix) -> list[list[str]]:
     return apart if len(apart) > 1 and all(len(g) >= FEWEST_PEERS for g in apart) else []
 
 
-def _split(groups: Sequence[Sequence[str]], tried: Matrix) -> FabricVerdict:
+def _split_verdict(groups: Sequence[Sequence[str]], tried: Matrix) -> FabricVerdict:
     apart = " | ".join(list_names(group) for group in groups)
     return FabricVerdict(
         sentence="the nodes fall into groups that cannot open TCP connections to each other: "
@@ -190,7 +190,7 @@ def _split(groups: Sequence[Sequence[str]], tried: Matrix) -> FabricVerdict:
     )
 
 
-def _links(tried: Matrix) -> Iterator[FabricVerdict]:
+def _link_verdicts(tried: Matrix) -> Iterator[FabricVerdict]:
     """One part for each link that is left, or for both its directions."""
     failed = dict.fromkeys(failed_links(tried))
     for start, end in failed:
@@ -219,7 +219,7 @@ def _by_end(tried: Matrix) -> Ends:
     return out, into
 
 
-def _around(name: str, at: Ends, tried: Matrix) -> Matrix:
+def _links_around(name: str, at: Ends, tried: Matrix) -> Matrix:
     out, into = at
     return {link: tried[link] for link in (*out.get(name, ()), *into.get(name, ()))}
 
@@ -232,7 +232,7 @@ def _first_error(matrix: Matrix) -> str:
     return next(error for error in matrix.values() if error)
 
 
-def _met(name: str, at: Ends, among: Collection[str]) -> list[str]:
+def _nodes_met(name: str, at: Ends, among: Collection[str]) -> list[str]:
     """The nodes among ``among`` that tried ``name`` or that it tried; none unless it has a word of
     its own and they are enough to tell a node from a link.
     """

@@ -34,12 +34,12 @@ def next_round(names: Sequence[str], results: Results, number: int) -> list[Link
     if number >= MAX_ROUNDS:
         return []
     if not good or not failed:
-        return _neighbours(names, number)
+        return _ring_neighbours(names, number)
     suspects = [name for name in names if name not in good]
-    suspects.sort(key=lambda name: not _partners(name, failed))
+    suspects.sort(key=lambda name: not _partners_of(name, failed))
     pairs: list[Link] = []
     for name in suspects:
-        met = _partners(name, failed)
+        met = _partners_of(name, failed)
         partner = next((other for other in good if other not in met), None)
         if len(met) < ENOUGH and partner is not None:
             good.remove(partner)
@@ -53,7 +53,7 @@ def proven_nodes(names: Sequence[str], results: Results) -> list[str]:
     return [name for name in names if name in good]
 
 
-def _neighbours(names: Sequence[str], number: int) -> list[Link]:
+def _ring_neighbours(names: Sequence[str], number: int) -> list[Link]:
     """Every second link of the ring of nodes, then the others; of an odd number, one is left."""
     count = len(names)
     ring = [(names[at], names[(at + 1) % count]) for at in range(count if count > ENOUGH else 1)]
@@ -62,7 +62,7 @@ def _neighbours(names: Sequence[str], number: int) -> list[Link]:
     return rounds[number] if number < len(rounds) else []
 
 
-def _partners(name: str, pairs: Collection[Link]) -> list[str]:
+def _partners_of(name: str, pairs: Collection[Link]) -> list[str]:
     return [other for pair in pairs if name in pair for other in pair if other != name]
 
 
@@ -73,11 +73,11 @@ def judge_pairs(names: Sequence[str], results: Results, together: str) -> Fabric
     if not failed:
         return _only_together(len(names), len(results), together)
     if not good:
-        return _nobody(names, failed)
+        return _nobody_completes(names, failed)
     blamed = [name for name in names if _is_guilty(name, good, failed)]
-    parts = [_node(name, good, failed) for name in blamed]
+    parts = [_blame_node(name, good, failed) for name in blamed]
     left = {pair: error for pair, error in failed.items() if not set(blamed).intersection(pair)}
-    parts += [_link(pair, error) for pair, error in left.items()]
+    parts += [_blame_link(pair, error) for pair, error in left.items()]
     told = [part.sentence for part in parts[:MAX_NAMED]]
     told += [f"and {len(parts) - MAX_NAMED} more"] if len(parts) > MAX_NAMED else []
     return FabricVerdict(
@@ -89,7 +89,7 @@ def judge_pairs(names: Sequence[str], results: Results, together: str) -> Fabric
 
 def _is_guilty(name: str, good: Collection[str], failed: Results) -> bool:
     """It never proved good itself, and failed with several, of whom one did."""
-    met = set(_partners(name, failed))
+    met = set(_partners_of(name, failed))
     return name not in good and len(met) >= ENOUGH and bool(met.intersection(good))
 
 
@@ -100,7 +100,7 @@ def _only_together(nodes: int, pairs: int, together: str) -> FabricVerdict:
     return FabricVerdict(sentence=sentence + reason_clause(together))
 
 
-def _nobody(names: Sequence[str], failed: Results) -> FabricVerdict:
+def _nobody_completes(names: Sequence[str], failed: Results) -> FabricVerdict:
     why = reason_clause(next(iter(failed.values())))
     if len(names) == ENOUGH:
         return FabricVerdict(
@@ -115,8 +115,8 @@ def _nobody(names: Sequence[str], failed: Results) -> FabricVerdict:
     )
 
 
-def _node(name: str, good: Collection[str], failed: Results) -> FabricVerdict:
-    partners = [other for other in _partners(name, failed) if other in good]
+def _blame_node(name: str, good: Collection[str], failed: Results) -> FabricVerdict:
+    partners = [other for other in _partners_of(name, failed) if other in good]
     error = next(error for pair, error in failed.items() if name in pair)
     others = "which completes" if len(partners) == 1 else "which complete"
     return FabricVerdict(
@@ -127,7 +127,7 @@ def _node(name: str, good: Collection[str], failed: Results) -> FabricVerdict:
     )
 
 
-def _link(pair: Link, error: str) -> FabricVerdict:
+def _blame_link(pair: Link, error: str) -> FabricVerdict:
     return FabricVerdict(
         sentence=f"{pair[0]} and {pair[1]} do not complete an all-reduce with each other, but do "
         f"so with other nodes{reason_clause(error)}: the link between them is at fault",

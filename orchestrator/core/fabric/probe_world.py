@@ -68,20 +68,20 @@ def probe_addresses(plan: Plan, facts: Mapping[str, Facts]) -> Mapping[str, str]
     assert plan.rendezvous is not None
     met = plan.rendezvous.address
     found = {
-        share.name: _address(facts[share.name], plan.rendezvous.interface_of(share.name), met)
+        share.name: _node_address(facts[share.name], plan.rendezvous.interface_of(share.name), met)
         for share in plan.nodes
     }
     return {**found, plan.head.name: met}
 
 
-def _address(facts: Facts, interface: str | None, like: str) -> str:
+def _node_address(facts: Facts, interface: str | None, like: str) -> str:
     """Of the interface, and of the family of ``like``; else the one that SSH came in by."""
     own = (a for i in facts.interfaces if i.name == interface for a in i.addresses)
-    fitting = (address for address in own if _family(address) == _family(like))
+    fitting = (address for address in own if _address_family(address) == _address_family(like))
     return next(fitting, facts.route_address)
 
 
-def _family(address: str) -> int:
+def _address_family(address: str) -> int:
     """4, 6, or 0 for what is no address or reaches no other subnet."""
     try:
         parsed = ipaddress.ip_address(address)

@@ -25,12 +25,12 @@ __all__ = [
     "LauncherError",
     "LauncherOption",
     "Scheduler",
-    "choose",
+    "choose_launcher",
+    "find_scheduler",
     "known_launcher",
     "launcher_errors",
     "launcher_options",
-    "modules",
-    "scheduler",
+    "needed_modules",
 ]
 
 LAUNCHERS: Mapping[str, Launcher] = {
@@ -46,13 +46,13 @@ def known_launcher(requested: str) -> Launcher | None:
     return LAUNCHERS.get(requested)
 
 
-def modules(requested: str) -> tuple[str, ...]:
+def needed_modules(requested: str) -> tuple[str, ...]:
     """What ranks import for the launcher that was asked for; nothing for ``auto``."""
     known = known_launcher(requested)
     return known.modules if known else ()
 
 
-def scheduler(requested: str) -> Scheduler | None:
+def find_scheduler(requested: str) -> Scheduler | None:
     """Who gives the nodes to the launcher that was asked for; None for most, and for ``auto``."""
     known = known_launcher(requested)
     return known.scheduler if known else None
@@ -70,7 +70,7 @@ def launcher_errors() -> dict[str, LauncherError]:
     return {id: error for each in LAUNCHERS.values() for id, error in each.errors.items()}
 
 
-def choose(
+def choose_launcher(
     requested: str,
     *,
     program: tuple[str, ...],

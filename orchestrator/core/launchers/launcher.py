@@ -82,7 +82,7 @@ class Launcher:
 RANK_SHIM = ("{agent_python}", "-I", "-S", "{agent}/process/rank_shim.py", "--")
 
 
-def contract(spec: LaunchSpec, local_rank: int, rank: int) -> Iterator[Variable]:
+def torchrun_contract(spec: LaunchSpec, local_rank: int, rank: int) -> Iterator[Variable]:
     """The variables that torchrun sets for a rank, its rendezvous excepted."""
     values = {
         "RANK": local_rank if spec.per_node_world else rank,
@@ -93,15 +93,15 @@ def contract(spec: LaunchSpec, local_rank: int, rank: int) -> Iterator[Variable]
         "GROUP_WORLD_SIZE": 1 if spec.per_node_world else spec.nodes,
     }
     for name, value in values.items():
-        yield variable(name, str(value), "torchrun's contract")
+        yield launcher_variable(name, str(value), "torchrun's contract")
 
 
-def rendezvous(spec: LaunchSpec) -> Iterator[Variable]:
+def rendezvous_variables(spec: LaunchSpec) -> Iterator[Variable]:
     """Where the ranks meet, as torch.distributed's ``env://`` reads it."""
-    yield variable("MASTER_ADDR", spec.master_addr, "torchrun's contract")
-    yield variable("MASTER_PORT", spec.master_port, "torchrun's contract")
+    yield launcher_variable("MASTER_ADDR", spec.master_addr, "torchrun's contract")
+    yield launcher_variable("MASTER_PORT", spec.master_port, "torchrun's contract")
 
 
-def variable(name: str, value: Text, reason: str) -> Variable:
+def launcher_variable(name: str, value: Text, reason: str) -> Variable:
     """One that the launcher sets."""
     return Variable(name=name, value=value, origin=LAUNCHER, reason=reason)

@@ -12,7 +12,13 @@ import re
 from collections.abc import Iterator
 
 from orchestrator.core.base.command import Secret, Text
-from orchestrator.core.launchers.launcher import RANK_SHIM, Launcher, LaunchSpec, contract, variable
+from orchestrator.core.launchers.launcher import (
+    RANK_SHIM,
+    Launcher,
+    LaunchSpec,
+    launcher_variable,
+    torchrun_contract,
+)
 from orchestrator.core.launchers.launcher_error import LauncherError
 from orchestrator.core.launchers.launcher_option import LauncherOption, Misuse
 from orchestrator.core.model.plan import ProcessPlan, Variable
@@ -24,13 +30,13 @@ PORT = re.compile(r"[0-9]{1,5}")
 UNAUTHORISED = "OR-RAY-001"
 
 
-def joined(options: tuple[str, ...]) -> str | None:
+def joined_cluster(options: tuple[str, ...]) -> str | None:
     """The Ray cluster to join, as ``host:port``; None for one of the run's own."""
     found = (option[len(OPTION) :] for option in options if option.startswith(OPTION))
     return next(found, None)
 
 
-def ray(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
+def plan_ray(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """One process per node: it starts or finds the node's part of the cluster; the head's, or the
     one of a node that works apart, also places the actors.
     """
@@ -47,7 +53,7 @@ def ray(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
 
 def _cluster(spec: LaunchSpec) -> Iterator[str]:
     """Which cluster, and what the node is called in it."""
-    address = joined(spec.options)
+    address = joined_cluster(spec.options)
     if address is not None:
         yield f"--join={address}"
     else:
@@ -66,7 +72,7 @@ def _driven(spec: LaunchSpec) -> Iterator[str]:
     """
     if not spec.apart and spec.node_rank != 0:
         return
-    own = joined(spec.options) is None
+    own = joined_cluster(spec.options) is None
     for rank, name in enumerate(spec.names):
         if spec.apart and rank != spec.node_rank:
             continue
@@ -77,7 +83,7 @@ def _driven(spec: LaunchSpec) -> Iterator[str]:
 def _ranks(spec: LaunchSpec) -> Iterator[str]:
     """Each rank's part of the environment, where they meet, and what one failure means."""
     for local_rank, rank in enumerate(spec.ranks):
-        pairs = (f"{v.name}={v.value}" for v in contract(spec, local_rank, rank))
+        pairs = (f"{v.name}={v.value}" for v in torchrun_contract(spec, local_rank, rank))
         yield "--rank=" + ",".join(pairs)
     if spec.per_node_world:
         yield f"--master={LOOPBACK}"
@@ -98,7 +104,7 @@ def _resource(node_rank: int) -> str:
 
 def _secrets(spec: LaunchSpec) -> Iterator[Variable]:
     """Without a token, whoever reaches a port of Ray's can run programs there."""
-    if joined(spec.options) is not None or not spec.token:
+    if joined_cluster(spec.options) is not None or not spec.token:
         return
     token = hashlib.sha256(b"ray\0" + spec.token.encode()).hexdigest()
     values: tuple[tuple[str, Text], ...] = (
@@ -106,7 +112,7 @@ def _secrets(spec: LaunchSpec) -> Iterator[Variable]:
         ("RAY_AUTH_TOKEN", Secret(token)),
     )
     for name, value in values:
-        yield variable(name, value, "only this run's nodes may use its Ray cluster")
+        yield launcher_variable(name, value, "only this run's nodes may use its Ray cluster")
 
 
 def find_misuse(address: str) -> Misuse | None:
@@ -119,13 +125,13 @@ def find_misuse(address: str) -> Misuse | None:
 
 
 def _why(options: tuple[str, ...]) -> str | None:
-    cluster = joined(options)
+    cluster = joined_cluster(options)
     return cluster and f"to join the Ray cluster at {cluster}, as --ray-address says"
 
 
 RAY = Launcher(
     name="ray",
-    processes=ray,
+    processes=plan_ray,
     ranks_meet=True,
     binds_ranks=True,
     modules=("ray",),

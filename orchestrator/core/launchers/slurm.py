@@ -15,8 +15,8 @@ from orchestrator.core.launchers.launcher import Launcher, LaunchSpec
 from orchestrator.core.launchers.launcher_error import LauncherError
 from orchestrator.core.launchers.launcher_option import LauncherOption, Misuse
 from orchestrator.core.launchers.scheduler import ForeignLogs, Scheduler
-from orchestrator.core.launchers.slurm_job import NAME, SlurmJob, slurm_job, taken, within
-from orchestrator.core.launchers.torchrun import torchrun
+from orchestrator.core.launchers.slurm_job import NAME, SlurmJob, find_conflict, make_job, own_job
+from orchestrator.core.launchers.torchrun import plan_torchrun
 from orchestrator.core.model.plan import ProcessPlan
 
 AGENT_PYTHON = ("{agent_python}", "-I", "-S")
@@ -27,11 +27,11 @@ DECIDED = frozenset(
 )
 
 
-def slurm(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
+def plan_slurm(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """The offer, and on the first node the submission."""
     job = spec.job
     assert isinstance(job, SlurmJob), "planning makes the job"
-    (launcher,) = torchrun(spec)
+    (launcher,) = plan_torchrun(spec)
     hold = () if spec.per_node_world else ("--hold", spec.master_port)
     offer = ProcessPlan(
         label=launcher.label,
@@ -101,7 +101,7 @@ def find_misuse(option: str) -> Misuse | None:
 def pass_options(given: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:
     """What srun is given besides the plan; within a job of the user's own, that is used."""
     own = environment.get("SLURM_JOB_ID", "")
-    return tuple(given) if within(given) or not own.isdigit() else (*given, f"--jobid={own}")
+    return tuple(given) if own_job(given) or not own.isdigit() else (*given, f"--jobid={own}")
 
 
 # Ids that slurm_submit.py and slurm_offer.py write; OR-AGENT-SLURM comes from slurm_tools.py.
@@ -126,7 +126,7 @@ ERRORS = {
 
 SLURM = Launcher(
     name=NAME,
-    processes=slurm,
+    processes=plan_slurm,
     ranks_meet=True,
     needs_world=True,
     options=(
@@ -144,9 +144,9 @@ SLURM = Launcher(
     scheduler=Scheduler(
         label=NAME,
         question=NAME,
-        plan_job=slurm_job,
-        conflict=taken,
-        holds_nodes=lambda options: bool(within(options)),
+        plan_job=make_job,
+        conflict=find_conflict,
+        holds_nodes=lambda options: bool(own_job(options)),
         ended=ENDED,
         logs=ForeignLogs(
             commands=("srun", "slurmstepd", "sbatch"),

@@ -37,13 +37,13 @@ class SlurmJob:
     within: str = ""
 
 
-def within(options: Sequence[str]) -> str:
+def own_job(options: Sequence[str]) -> str:
     """The number of the user's own job; ``""``: ask Slurm for one."""
     given = [option.removeprefix(WITHIN) for option in options if option.startswith(WITHIN)]
     return given[-1] if given else ""
 
 
-def slurm_job(
+def make_job(
     request: RunRequest, findings: Mapping[str, NodeFinding], gpus: Mapping[str, int]
 ) -> SlurmJob:
     """The job for all nodes of a plan, in rank order; ``gpus`` = how many each node is to give."""
@@ -55,11 +55,11 @@ def slurm_job(
         run_s=limit_s,
         wait_s=QUEUE_S if request.wait_s is None else request.wait_s,
         exclusive=request.exclusive,
-        within=within(request.launcher_options),
+        within=own_job(request.launcher_options),
     )
 
 
-def taken(finding: NodeFinding, used: Sequence[NodeFinding]) -> str | None:
+def find_conflict(finding: NodeFinding, used: Sequence[NodeFinding]) -> str | None:
     """Slurm starts one task per node: of two names for the same one the first counts."""
     node = finding.scheduled
     same = [f.facts.node for f in used if node and f.scheduled and f.scheduled.name == node.name]

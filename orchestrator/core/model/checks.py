@@ -68,8 +68,10 @@ def finding_warnings(findings: Mapping[str, NodeFinding]) -> Iterator[str]:
         if abs(offset) > CLOCK_TOLERANCE_S:
             yield f"{name}: its clock is {offset:+.1f} s off; times in logs will not line up"
     for module in MODULES_THAT_MUST_AGREE:
-        yield from _skew(module, {n: (f.modules or {}).get(module) for n, f in findings.items()})
-    yield from _skew("driver", {n: f.facts.driver or None for n, f in findings.items()})
+        yield from _version_skew(
+            module, {n: (f.modules or {}).get(module) for n, f in findings.items()}
+        )
+    yield from _version_skew("driver", {n: f.facts.driver or None for n, f in findings.items()})
 
 
 def _modules_missing(finding: NodeFinding, modules: Sequence[str]) -> str | None:
@@ -81,7 +83,7 @@ def _modules_missing(finding: NodeFinding, modules: Sequence[str]) -> str | None
     return f"{finding.interpreter} lacks {', '.join(absent)}"
 
 
-def _skew(what: str, versions: Mapping[str, str | None]) -> Iterator[str]:
+def _version_skew(what: str, versions: Mapping[str, str | None]) -> Iterator[str]:
     counts = Counter(version for version in versions.values() if version)
     if len(counts) < 2:
         return

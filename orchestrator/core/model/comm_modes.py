@@ -81,7 +81,7 @@ def fallback_chain(ground: JobNeeds, falls: Sequence[Fallback] = ()) -> tuple[Pl
     failed = {fall.rung: fall for fall in falls}
     chosen = False
     rungs: list[PlannedMode] = []
-    for rung, usable, why in _rungs(ground):
+    for rung, usable, why in _usable_modes(ground):
         fall = failed.get(rung)
         if fall is not None:
             intent = Intent.FAILED
@@ -100,7 +100,7 @@ def mode_in_use(rungs: Sequence[PlannedMode]) -> CommMode | None:
     return next((CommMode(r.rung) for r in rungs if r.intent == Intent.USE), None)
 
 
-def _rungs(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
+def _usable_modes(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
     """(rung, usable, why), best first."""
     if ground.shape is Shape.DIVISIBLE:
         yield (
@@ -112,7 +112,7 @@ def _rungs(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
     if not ground.communicates:
         yield CommMode.INDEPENDENT, True, "ranks do not communicate"
         return
-    yield from _collectives(ground)
+    yield from _collective_modes(ground)
     if ground.shape is Shape.LOCAL_ROUNDS and ground.nodes > 1:
         yield (
             CommMode.LOCAL_ROUNDS,
@@ -121,7 +121,7 @@ def _rungs(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
         )
 
 
-def _collectives(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
+def _collective_modes(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
     if ground.lacking:
         some = len(ground.lacking) < ground.nodes
         who = f" for the ranks of {fold_nodeset(ground.lacking)}" if some else "s"

@@ -40,7 +40,7 @@ def visible_gpus(text: str, facts: Facts) -> Visible:
     for item in map(str.strip, text.split(",")):
         if item in NONE:
             break
-        gpu = _named(item, facts.gpus)
+        gpu = _named_gpu(item, facts.gpus)
         if gpu is None:
             found = f"found {len(facts.gpus)} GPUs"
             return Visible(gpus=tuple(chosen), wrong=f"names {item}, which is not there ({found})")
@@ -57,11 +57,13 @@ def gpus_of(spec: NodeSpec, facts: Facts, chosen: str | None) -> tuple[int, ...]
     found = tuple(gpu.index for gpu in facts.gpus)
     allowed = found if spec.gpus.indices is None else spec.gpus.indices
     if chosen is not None:
-        allowed = tuple(index for index in _chosen(chosen, facts) if index in allowed or not found)
+        allowed = tuple(
+            index for index in _chosen_gpus(chosen, facts) if index in allowed or not found
+        )
     return allowed if spec.gpus.count is None else allowed[: spec.gpus.count]
 
 
-def _chosen(text: str, facts: Facts) -> tuple[int, ...]:
+def _chosen_gpus(text: str, facts: Facts) -> tuple[int, ...]:
     """Of a node that was not asked, numbers are believed."""
     if not facts.assumed:
         return visible_gpus(text, facts).gpus
@@ -121,7 +123,7 @@ def mig_devices(spec: NodeSpec, facts: Facts, chosen: str | None) -> tuple[str, 
     if chosen is not None and visible_gpus(chosen, facts).instance:
         return ()
     mine = gpus_of(spec, facts, chosen)
-    return tuple(_divided(gpu) for gpu in facts.gpus if gpu.mig and gpu.index in mine)
+    return tuple(_divided_gpu(gpu) for gpu in facts.gpus if gpu.mig and gpu.index in mine)
 
 
 def without_gpu(
@@ -134,7 +136,7 @@ def without_gpu(
     if mine.assumed or _hides_all(chosen) or not is_undeclared(spec):
         return None
     if mine.gpus:
-        names = [w.name for w in workers if mine.host_id and _host(w, facts) == mine.host_id]
+        names = [w.name for w in workers if mine.host_id and _host_key(w, facts) == mine.host_id]
         few = 0 < len(mine.gpus) < len(names)
         many = f"{len(names)} names of one machine ({', '.join(names)})"
         return f"{many} cannot divide {len(mine.gpus)} GPUs" if few else None
@@ -143,7 +145,7 @@ def without_gpu(
     return other and f"has no GPU, {other}" + (f" ({said})" if said else "")
 
 
-def _host(spec: NodeSpec, facts: Mapping[str, Facts]) -> str:
+def _host_key(spec: NodeSpec, facts: Mapping[str, Facts]) -> str:
     return facts[spec.name].host_id if spec.name in facts else ""
 
 
@@ -153,7 +155,7 @@ def device_warnings(
     """What of the nodes' GPUs is planned otherwise than one might think. ``nodes``: each with the
     GPUs of its ranks; ``env``: what the user sets for all of them.
     """
-    yield from _unequal(nodes)
+    yield from _unequal_nodes(nodes)
     for spec, facts, gpus in nodes:
         chosen = choice(spec.env, env)
         login = facts.exports.get(VARIABLE)
@@ -170,29 +172,29 @@ def device_warnings(
             yield f"{spec.name}: {facts.gpus_on_bus} NVIDIA GPUs on its PCI bus, but no driver"
 
 
-def _unequal(nodes: Sequence[tuple[NodeSpec, Facts, tuple[int, ...]]]) -> Iterator[str]:
+def _unequal_nodes(nodes: Sequence[tuple[NodeSpec, Facts, tuple[int, ...]]]) -> Iterator[str]:
     counts = {spec.name: len(gpus) for spec, _, gpus in nodes}
     if len(set(counts.values())) > 1:
         each = ", ".join(f"{name} has {count or 'none'}" for name, count in counts.items())
         yield f"nodes have different numbers of GPUs: {each}"
-    kinds = {spec.name: _kinds(facts, gpus) for spec, facts, gpus in nodes if gpus}
+    kinds = {spec.name: _gpu_kinds(facts, gpus) for spec, facts, gpus in nodes if gpus}
     if len(set(kinds.values())) > 1:
         each = ", ".join(f"{name} has {kind}" for name, kind in kinds.items())
         yield f"nodes have different GPUs, and the slowest sets the pace: {each}"
 
 
-def _kinds(facts: Facts, gpus: tuple[int, ...]) -> str:
+def _gpu_kinds(facts: Facts, gpus: tuple[int, ...]) -> str:
     return " + ".join(sorted({gpu.name for gpu in facts.gpus if gpu.index in gpus}))
 
 
-def _divided(gpu: Gpu) -> str:
+def _divided_gpu(gpu: Gpu) -> str:
     profiles = [instance.profile for instance in gpu.mig_instances]
     many = f"into {len(profiles)} instances ({', '.join(sorted(set(profiles)))})"
     what = many if profiles else "and has no instance"
     return f"GPU {gpu.index} is divided by MIG {what}: a process sees one, and NCCL joins none"
 
 
-def _named(item: str, gpus: Sequence[Gpu]) -> Gpu | None:
+def _named_gpu(item: str, gpus: Sequence[Gpu]) -> Gpu | None:
     """The GPU that an item of the list names: by number, or by the beginning of a UUID."""
     if item.isdigit():
         return next((gpu for gpu in gpus if gpu.index == int(item)), None)

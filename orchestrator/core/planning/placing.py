@@ -172,7 +172,7 @@ def node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
         job=_scheduled_job(world),
         grace_s=world.request.budgets.grace_s,
     )
-    tuned = _tune(world, place)
+    tuned = _tune_node(world, place)
     return NodePlan(
         name=place.spec.name,
         node_rank=place.node_rank,
@@ -181,7 +181,7 @@ def node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
         interpreter=finding.interpreter,
         env=tuned.env,
         processes=world.kind.processes(share),
-        locks=_locks(world, place),
+        locks=_node_locks(world, place),
         left=tuned.left,
     )
 
@@ -202,7 +202,7 @@ def _scheduled_job(world: PlannedWorld) -> object:
     return scheduler.plan_job(world.request, world.findings, gpus) if scheduler else None
 
 
-def _locks(world: PlannedWorld, place: RankPlacement) -> tuple[Lock, ...]:
+def _node_locks(world: PlannedWorld, place: RankPlacement) -> tuple[Lock, ...]:
     """The node's GPUs; and the machine, which other runs may share unless it is to be exclusive."""
     gpus = tuple(Lock(name=f"gpu-{index}") for index in place.gpus)
     if not world.request.exclusive:
@@ -214,7 +214,7 @@ def _locks(world: PlannedWorld, place: RankPlacement) -> tuple[Lock, ...]:
     return gpus if taken else (*gpus, Lock(name="machine"))
 
 
-def _tune(world: PlannedWorld, place: RankPlacement) -> Tuned:
+def _tune_node(world: PlannedWorld, place: RankPlacement) -> Tuned:
     spec = place.spec
     finding = world.findings[spec.name]
     facts = finding.facts
@@ -225,17 +225,17 @@ def _tune(world: PlannedWorld, place: RankPlacement) -> Tuned:
         interface=world.interface(spec.name) if world.meets else None,
         shared_by=world.tenants(spec.name),
         modules=dict(finding.modules or {}),
-        bound=_bound(world, place),
+        bound=_bound_gpus(world, place),
         collectives=_may_use_collectives(world, place),
     )
     source = f"{world.request.cluster.source}: {spec.name}"
     settings = [(source, spec.env), ("--env", world.request.env)]
-    derived = (*tuning.derive_variables(situation), *_activation(finding))
+    derived = (*tuning.derive_variables(situation), *_activation_variables(finding))
     tuned = tuning.merge_variables(derived, facts.nccl_conf, settings)
     asked = (
         *_rung_variables(world, place),
         _python_path(world.request, spec, finding),
-        *_path(world.request, spec, finding),
+        *_path_variable(world.request, spec, finding),
     )
     asked = (*asked, *_visible_devices(world.request, place, facts))
     replaced = {a.name for a in asked}
@@ -260,7 +260,7 @@ def _may_use_collectives(world: PlannedWorld, place: RankPlacement) -> bool:
     return not world.kind.isolates_ranks or len(place.ranks) < len(place.gpus)
 
 
-def _bound(world: PlannedWorld, place: RankPlacement) -> tuple[int, ...]:
+def _bound_gpus(world: PlannedWorld, place: RankPlacement) -> tuple[int, ...]:
     """The GPUs of the node's ranks, if each has its own and starts in our shim. A user who chooses
     devices knows better which rank has which.
     """
@@ -269,7 +269,7 @@ def _bound(world: PlannedWorld, place: RankPlacement) -> tuple[int, ...]:
     return place.gpus if binds and not chosen else ()
 
 
-def _activation(finding: NodeFinding) -> Iterator[Variable]:
+def _activation_variables(finding: NodeFinding) -> Iterator[Variable]:
     """What makes the environment of the ranks' interpreter the one that their programs find."""
     for name, value in finding.environment.items():
         why = f"the environment of {finding.interpreter}"
@@ -278,7 +278,7 @@ def _activation(finding: NodeFinding) -> Iterator[Variable]:
         yield tuning.derived_variable(name, value, "python-environment", why)
 
 
-def _path(request: RunRequest, spec: NodeSpec, finding: NodeFinding) -> Iterator[Variable]:
+def _path_variable(request: RunRequest, spec: NodeSpec, finding: NodeFinding) -> Iterator[Variable]:
     """A PATH of the user's, behind the programs of the environment that the inventory names."""
     asked = reveal_secret({**spec.env, **request.env}.get("PATH", ""))
     own = finding.environment.get("PATH", "").partition(":")[0]

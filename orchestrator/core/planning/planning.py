@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.core import launchers, tuning
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.launchers import LAUNCHERS, choose, typed
+from orchestrator.core.launchers import LAUNCHERS, choose_launcher, typed
 from orchestrator.core.model import checks, devices
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.comm_modes import (
@@ -56,12 +56,12 @@ def make_plan(
     out only if the inventory's ``min_nodes`` allows it; otherwise the answer is a Refusal. So it is
     when ``falls`` leave no rung of the ladder.
     """
-    nodes, excluded = _select(request, findings, failed)
+    nodes, excluded = _select_nodes(request, findings, failed)
     refusal = _refuse(request, nodes, excluded)
     if refusal is not None:
         return refusal
     findings = {spec.name: findings[spec.name] for spec in nodes}
-    launcher, reason = choose(
+    launcher, reason = choose_launcher(
         request.launcher,
         program=request.job.workload.program,
         has_torch=_has_torch(findings.values()),
@@ -97,7 +97,7 @@ def make_plan(
         meets=world.meets,
         apart=rung in APART,
         proves_fabric=_proves_fabric(world),
-        warnings=(*checks.finding_warnings(world.findings), *_habits(world, shares)),
+        warnings=(*checks.finding_warnings(world.findings), *_habit_texts(world, shares)),
         budgets=request.budgets,
         code=request.code,
         rendezvous=rendezvous,
@@ -105,8 +105,8 @@ def make_plan(
     )
 
 
-def _habits(world: PlannedWorld, shares: Sequence[NodePlan]) -> Iterator[str]:
-    yield from typed.warnings(world.request.job.workload.program)
+def _habit_texts(world: PlannedWorld, shares: Sequence[NodePlan]) -> Iterator[str]:
+    yield from typed.typed_warnings(world.request.job.workload.program)
     nodes = [(p.spec, world.findings[p.spec.name].facts, p.gpus) for p in world.places]
     yield from devices.device_warnings(nodes, world.request.env)
     facts = {name: finding.facts for name, finding in world.findings.items()}
@@ -126,7 +126,7 @@ def plan_with_joined(
         for spec in request.cluster.workers
         if spec not in known
         and spec.name in findings
-        and _unfit(request, spec, findings, []) is None
+        and _exclusion_of(request, spec, findings, []) is None
     ]
     nodes = [*known, *new]
     world = PlannedWorld(
@@ -193,9 +193,9 @@ def rendezvous_candidates(facts: Facts, *, alone: bool) -> tuple[str, ...]:
     return addresses_of(facts) or ("127.0.0.1",)
 
 
-def _modules(request: RunRequest) -> tuple[str, ...]:
+def _modules_needed(request: RunRequest) -> tuple[str, ...]:
     """What ranks are to import: for the workload, and for the launcher that was asked for."""
-    return (*request.job.workload.modules, *launchers.modules(request.launcher))
+    return (*request.job.workload.modules, *launchers.needed_modules(request.launcher))
 
 
 def _has_torch(findings: Iterable[NodeFinding]) -> bool | None:
@@ -206,7 +206,7 @@ def _has_torch(findings: Iterable[NodeFinding]) -> bool | None:
     return all("torch" in (modules or {}) for modules in known)
 
 
-def _select(
+def _select_nodes(
     request: RunRequest, findings: Mapping[str, NodeFinding], failed: Mapping[str, str]
 ) -> tuple[list[NodeSpec], tuple[Exclusion, ...]]:
     used: list[NodeSpec] = []
@@ -215,7 +215,7 @@ def _select(
         found = Exclusion(node=spec.name, reason=failed.get(spec.name, ""))
         if spec.name in findings and not found.reason:
             before = [findings[s.name] for s in used]
-            found = _unfit(request, spec, findings, before) or found
+            found = _exclusion_of(request, spec, findings, before) or found
         if found.reason:
             excluded.append(found)
         else:
@@ -223,7 +223,7 @@ def _select(
     return used, tuple(excluded)
 
 
-def _unfit(
+def _exclusion_of(
     request: RunRequest,
     spec: NodeSpec,
     findings: Mapping[str, NodeFinding],
@@ -237,8 +237,8 @@ def _unfit(
     wrong_gpus = wrong_gpus or devices.without_gpu(spec, facts, request.cluster.workers, chosen)
     if wrong_gpus:
         return Exclusion(node=spec.name, reason=wrong_gpus, remedy=DECLARE_GPUS)
-    reason = checks.unfit_reason(spec, finding, _modules(request))
-    scheduler = launchers.scheduler(request.launcher)
+    reason = checks.unfit_reason(spec, finding, _modules_needed(request))
+    scheduler = launchers.find_scheduler(request.launcher)
     if scheduler is not None:
         reason = reason or scheduler.conflict(finding, before)
     return Exclusion(node=spec.name, reason=reason) if reason else None

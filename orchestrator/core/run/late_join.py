@@ -20,7 +20,7 @@ def may_begin(state: RunState) -> bool:
     Not under a scheduler: a job has the nodes that it began with.
     """
     request = state.request
-    if launchers.scheduler(request.launcher) is not None:
+    if launchers.find_scheduler(request.launcher) is not None:
         return False
     enough = request.cluster.min_nodes
     if enough is None or request.job.workload.shape is not Shape.DIVISIBLE:
@@ -33,7 +33,7 @@ def late_nodes(state: RunState) -> Iterator[tuple[str, NodeState]]:
     """Nodes that were not ready when the work began, and that may still take part."""
     if state.plan is None or state.plan.rung != CommMode.LEASES or state.halted:
         return
-    if launchers.scheduler(state.plan.launcher) is not None:
+    if launchers.find_scheduler(state.plan.launcher) is not None:
         return
     planned = {share.name for share in state.plan.nodes}
     for name, node in state.nodes.items():

@@ -1,8 +1,8 @@
 """The coordinator's brain: ``step(state, event) -> (state, actions)``. Pure.
 
-An event is first recorded; then :func:`_wanted` says, from the state alone, what is still to be
-done, and what this coordinator did not yet issue is issued. Because an action's identity is a
-function of what it does, replaying a journal issues exactly the same actions; and because a
+An event is first recorded; then :func:`_wanted_actions` says, from the state alone, what is still
+to be done, and what this coordinator did not yet issue is issued. Because an action's identity is
+a function of what it does, replaying a journal issues exactly the same actions; and because a
 coordinator that takes over begins with nothing issued, it issues exactly what is not done.
 """
 
@@ -70,7 +70,7 @@ def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
     if recorded == state:
         return state, ()
     state = _decide(recorded)
-    fresh = {action_identity(action): action for action in _wanted(state)}
+    fresh = {action_identity(action): action for action in _wanted_actions(state)}
     actions = {key: action for key, action in fresh.items() if key not in state.issued}
     launching = state.launching or any(isinstance(a, Launch) for a in actions.values())
     issued = state.issued | actions.keys()
@@ -238,9 +238,9 @@ def _decide_next_attempt(state: RunState) -> RunState:
 def _decide_plan(state: RunState, rendezvous: Rendezvous | None) -> RunState:
     late = may_begin(state)
     failed = {
-        name: _reason(node) or NOT_READY
+        name: _exclusion_reason(node) or NOT_READY
         for name, node in state.nodes.items()
-        if _reason(node) or (late and not node.settled)
+        if _exclusion_reason(node) or (late and not node.settled)
     }
     findings = {
         name: finding
@@ -253,7 +253,7 @@ def _decide_plan(state: RunState, rendezvous: Rendezvous | None) -> RunState:
     return replace(state, plan=decided)
 
 
-def _reason(node: NodeState) -> str:
+def _exclusion_reason(node: NodeState) -> str:
     problem = node.problem or node.lost
     return problem.message if problem else ""
 
@@ -261,7 +261,7 @@ def _reason(node: NodeState) -> str:
 # ---- acting ------------------------------------------------------------------------------------
 
 
-def _wanted(state: RunState) -> Iterator[Action]:
+def _wanted_actions(state: RunState) -> Iterator[Action]:
     """All actions that the state calls for, issued or not."""
     if not state.begun:
         return
@@ -351,7 +351,7 @@ def _wanted_of_node(state: RunState, share: NodePlan) -> Iterator[Action]:
     elif not ended and not state.halted:
         yield Launch(node=name, share=share)
     if (state.halted or _holds_up(state, name)) and node.concluded is None:
-        yield Stop(node=name, grace_s=_grace(state.stop, state.request.budgets))
+        yield Stop(node=name, grace_s=_grace_seconds(state.stop, state.request.budgets))
     nothing = node.concluded is not None and node.concluded.why == NEVER_LAUNCHED
     if ended and node.collected is None and not nothing:
         yield Collect(node=name)
@@ -370,7 +370,7 @@ def _collect_failed(state: RunState, name: str) -> bool:
     return any(node == name and phase is Phase.COLLECT for node, phase, _ in state.problems)
 
 
-def _grace(stop: StopRequested | None, budgets: Budgets) -> float:
+def _grace_seconds(stop: StopRequested | None, budgets: Budgets) -> float:
     return 0.0 if stop is not None and stop.kind is StopKind.KILL else budgets.grace_s
 
 

@@ -111,28 +111,28 @@ def hca_list(choice: Choice) -> Variable:
     ports = choice.ports
     if not ports:
         why = f"none of {len(choice.facts.hcas)} ports is active: NCCL uses sockets"
-        return untouched_variable("NCCL_IB_HCA", "hca-none-active", why, _evidence(choice))
+        return untouched_variable("NCCL_IB_HCA", "hca-none-active", why, _choice_evidence(choice))
     if not choice.kept_out:
         why = f"all {len(ports)} ports are active and equal: NCCL uses all of them by default"
-        return untouched_variable("NCCL_IB_HCA", "hca-all-alike", why, _evidence(choice))
+        return untouched_variable("NCCL_IB_HCA", "hca-all-alike", why, _choice_evidence(choice))
     reasons = ", ".join(f"{port.name}:{port.port} ({why})" for port, why in choice.kept_out)
     return derived_variable(
         "NCCL_IB_HCA",
-        "=" + ",".join(_names(choice)),
+        "=" + ",".join(_adapter_names(choice)),
         "hca-exact-list",
         f"the ports for collectives, by exact names; left out: {reasons}",
-        _evidence(choice),
+        _choice_evidence(choice),
     )
 
 
-def _names(choice: Choice) -> list[str]:
+def _adapter_names(choice: Choice) -> list[str]:
     """An adapter by its name, with the port where another active one of it is kept out."""
     split = {port.name for port, _ in choice.kept_out if port.active}
     named = {p.name if p.name not in split else f"{p.name}:{p.port}": None for p in choice.ports}
     return list(named)
 
 
-def _evidence(choice: Choice) -> str:
+def _choice_evidence(choice: Choice) -> str:
     return ", ".join(
         f"{hca.name}:{hca.port} {hca.state} {hca.link_layer} {hca.rate_gbit:g} Gb/s"
         for hca in choice.facts.hcas

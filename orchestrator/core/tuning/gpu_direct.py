@@ -20,14 +20,14 @@ UNTRANSLATED = ("none", "identity")
 def gdr_level(facts: Facts, ports: Sequence[Hca]) -> Variable:
     """What is to be set for ``ports``, or why nothing is."""
     if not (facts.peermem or facts.dmabuf):
-        return _without(facts)
+        return _without_gpu_direct(facts)
     if facts.virtual_machine is None or facts.virtual_machine:
         why = "in a virtual machine PCIe is not what it seems: NCCL's default, or the cloud's file"
         return untouched_variable(
             LEVEL, "gdr-virtual", why, f"runs in {facts.virtual_machine or 'unknown'}"
         )
-    kinds = [_nearest(facts, gpu.index, ports) for gpu in facts.gpus]
-    evidence = _evidence(facts, kinds)
+    kinds = [_nearest_port(facts, gpu.index, ports) for gpu in facts.gpus]
+    evidence = _gpu_direct_evidence(facts, kinds)
     if "" in kinds:
         return untouched_variable(
             LEVEL, "gdr-unseen", "how GPUs and adapters are connected is unknown", evidence
@@ -43,7 +43,7 @@ def gdr_level(facts: Facts, ports: Sequence[Hca]) -> Variable:
     return untouched_variable(LEVEL, "gdr-far", why, evidence)
 
 
-def _without(facts: Facts) -> Variable:
+def _without_gpu_direct(facts: Facts) -> Variable:
     if facts.peermem is None or facts.dmabuf is None:
         return untouched_variable(
             LEVEL, "gdr-unseen", "whether adapters reach GPU memory is unknown"
@@ -52,12 +52,12 @@ def _without(facts: Facts) -> Variable:
     return untouched_variable(LEVEL, "gdr-absent", why, "peermem not loaded, DMA-BUF not possible")
 
 
-def _nearest(facts: Facts, gpu: int, ports: Sequence[Hca]) -> str:
+def _nearest_port(facts: Facts, gpu: int, ports: Sequence[Hca]) -> str:
     kinds = [facts.path(f"gpu{gpu}", port.name) for port in ports]
     return min((kind for kind in kinds if kind in ORDER), key=ORDER.index, default="")
 
 
-def _evidence(facts: Facts, kinds: Sequence[str]) -> str:
+def _gpu_direct_evidence(facts: Facts, kinds: Sequence[str]) -> str:
     way = facts.peermem or "DMA-BUF"
     nearest = ", ".join(
         f"gpu{gpu.index} {kind or '?'}" for gpu, kind in zip(facts.gpus, kinds, strict=True)

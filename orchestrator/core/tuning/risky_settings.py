@@ -138,17 +138,17 @@ def find_habits(
                 found.append(Habit(rule=rule, name=name, value=shown, why=why))
         if isinstance(text, str) and _VARIABLE.search(text):
             found.append(Habit(rule="habit-variable", name=name, value=shown, why=_AS_WRITTEN))
-        misspelt = _misspelt(name)
+        misspelt = _misspelt_name(name)
         if misspelt:
             found.append(Habit(rule="habit-unknown-name", name=name, value=shown, why=misspelt))
         if facts is not None and not facts.assumed:
-            absent = _absent(name, value, facts)
+            absent = _absent_devices(name, value, facts)
             if absent:
                 found.append(Habit(rule="habit-not-here", name=name, value=shown, why=absent))
     return found
 
 
-def _misspelt(name: str) -> str:
+def _misspelt_name(name: str) -> str:
     if name in LEGACY:
         return f"an old name: torch calls it {LEGACY[name]}"
     if not name.startswith(PREFIXES) or name in KNOWN:
@@ -158,7 +158,7 @@ def _misspelt(name: str) -> str:
     return f"a name that is not known and will be ignored: {did_you_mean(name, alike)}"
 
 
-def _absent(name: str, value: str, facts: Facts) -> str:
+def _absent_devices(name: str, value: str, facts: Facts) -> str:
     """What a list names that this node does not have."""
     if name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
         return _absent_interface(value, [interface.name for interface in facts.interfaces])
@@ -211,7 +211,7 @@ def habit_warnings(
         everywhere = len(names) == len(nodes)
         yield text if everywhere else f"{fold_nodeset(names)}: {text}"
     yield from differing_variables(
-        {node.name: _texts(node) for node in nodes if node.gpus}
+        {node.name: _masked_texts(node) for node in nodes if node.gpus}
     ).values()
 
 
@@ -238,7 +238,7 @@ def differing_variables(environments: Mapping[str, Mapping[str, str]]) -> dict[s
 
 def environment_digest(node: NodePlan) -> str:
     """What the ranks of different nodes must agree on, in 12 characters."""
-    agreed = sorted((name, text) for name, text in _texts(node).items() if _must_agree(name))
+    agreed = sorted((name, text) for name, text in _masked_texts(node).items() if _must_agree(name))
     return hashlib.sha256(repr(agreed).encode()).hexdigest()[:12]
 
 
@@ -246,6 +246,6 @@ def _must_agree(name: str) -> bool:
     return name.startswith(PREFIXES) and name not in PER_NODE
 
 
-def _texts(node: NodePlan) -> dict[str, str]:
+def _masked_texts(node: NodePlan) -> dict[str, str]:
     """What ranks get of variables, with secrets masked."""
     return {v.name: str(v.value) for v in (*node.left, *node.env) if v.value}

@@ -53,16 +53,16 @@ class Situation:
 def derive_variables(at: Situation) -> Iterator[Variable]:
     """What follows; a variable without a value is left alone for that reason."""
     if at.facts.cpus:
-        yield _threads(at.facts, at.ranks * at.shared_by)
-    yield from _binding(at)
+        yield _thread_count(at.facts, at.ranks * at.shared_by)
+    yield from _binding_variables(at)
     if at.nodes > 1 and at.interface:
-        yield from _sockets(at.facts, at.interface)
+        yield from _socket_variables(at.facts, at.interface)
     if at.facts.gpus and at.collectives:
         yield derived_variable(
             "NCCL_DEBUG", "WARN", "nccl-errors-in-log", "errors must reach the rank's log"
         )
         if at.nodes > 1:
-            yield from _fabric(at)
+            yield from _fabric_variables(at)
         yield from _flight_recorder(at.modules.get("torch", ""))
 
 
@@ -76,7 +76,7 @@ def visible_devices(gpus: tuple[int, ...], found: int) -> Variable:
     )
 
 
-def _threads(facts: Facts, ranks: int) -> Variable:
+def _thread_count(facts: Facts, ranks: int) -> Variable:
     threads = max(1, facts.cpus // max(1, ranks))
     return derived_variable(
         "OMP_NUM_THREADS",
@@ -87,7 +87,7 @@ def _threads(facts: Facts, ranks: int) -> Variable:
     )
 
 
-def _binding(at: Situation) -> Iterator[Variable]:
+def _binding_variables(at: Situation) -> Iterator[Variable]:
     """A rank that runs beside its GPU copies to it without crossing the sockets' link."""
     near = {gpu.index: gpu.cpus for gpu in at.facts.gpus}
     lists = [near.get(index, "") for index in at.bound]
@@ -102,7 +102,7 @@ def _binding(at: Situation) -> Iterator[Variable]:
     yield derived_variable("ORCHESTRATE_RANK_CPUS", ";".join(lists), "cpus-near-gpu", why, evidence)
 
 
-def _sockets(facts: Facts, interface: str) -> Iterator[Variable]:
+def _socket_variables(facts: Facts, interface: str) -> Iterator[Variable]:
     why = "the interface that this node reaches the rendezvous through"
     found = next((i for i in facts.interfaces if i.name == interface), None)
     evidence = f"{interface} has {', '.join(found.addresses)}" if found else ""
@@ -114,7 +114,7 @@ def _sockets(facts: Facts, interface: str) -> Iterator[Variable]:
         )
 
 
-def _fabric(at: Situation) -> Iterator[Variable]:
+def _fabric_variables(at: Situation) -> Iterator[Variable]:
     """Adapters between nodes: which, by which address, and whether straight into GPU memory."""
     if at.facts.assumed:
         why = "the node was not asked, so nothing is known of its adapters"

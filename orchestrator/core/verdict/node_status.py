@@ -78,13 +78,13 @@ def _node_state(
     if cause is not None and cause.node == name:
         return "failed", f"{ending_name(cause)} {describe_outcome(cause.outcome)}"
     if not state.launching:
-        return _unlaunched(state, node)
+        return _unlaunched_status(state, node)
     if state.halted and not _came_to_its_end(state, name):
         return "stopped", f"stopped by orchestrate; {VERIFIED_CLEAN}" if node.swept else ""
     return "used", ""
 
 
-def _unlaunched(state: RunState, node: NodeState) -> tuple[str, str]:
+def _unlaunched_status(state: RunState, node: NodeState) -> tuple[str, str]:
     """Of an attempt that ended before its launch."""
     if node.stale:
         return "dirty", NOT_LOOKED_AT

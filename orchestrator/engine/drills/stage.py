@@ -119,7 +119,7 @@ class Scene:
         self.timeline = Timeline(self.clock)
         self.tap = Tap(self.clock)
         self.result: Result | None = None
-        self.request = _request(setting, drill)
+        self.request = _drill_request(setting, drill)
         self.folder: RunFolder = setting.layout.run(self.request.run_id)
         self._claim = contextlib.ExitStack()
         self._driving: asyncio.Task[Result] | None = None
@@ -143,7 +143,7 @@ class Scene:
             dial=self.tap,
             interrupts=self.interrupts,
         )
-        self._driving = asyncio.create_task(_settle(drive(context)))
+        self._driving = asyncio.create_task(_settle_run(drive(context)))
         self._driving.add_done_callback(lambda _: self.timeline.wake())
 
     async def running(self) -> None:
@@ -158,7 +158,7 @@ class Scene:
         """Wait for ``what``. Raises ``BusyError``, ``PreflightError`` or ``RunFailed`` when the run
         ends before, and ``RunFailed`` when it takes too long.
         """
-        async with within(within_s, what):
+        async with within_seconds(within_s, what):
             while not holds():
                 if self._driving is not None and self._driving.done():
                     raise ended_early(self._driving.result())
@@ -251,7 +251,7 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def within(seconds: float, what: str) -> AsyncIterator[None]:
+async def within_seconds(seconds: float, what: str) -> AsyncIterator[None]:
     """Raises ``RunFailed`` when the inside, which waits for ``what``, takes longer."""
     timer = asyncio.timeout(seconds)
     try:
@@ -264,7 +264,7 @@ async def within(seconds: float, what: str) -> AsyncIterator[None]:
         raise RunFailed(late, id="OR-DRILL-006") from None
 
 
-async def _settle(driving: Coroutine[Any, Any, Result]) -> Result:
+async def _settle_run(driving: Coroutine[Any, Any, Result]) -> Result:
     """A third interrupt must end this task, not the loop that it is in."""
     try:
         return await driving
@@ -274,7 +274,7 @@ async def _settle(driving: Coroutine[Any, Any, Result]) -> Result:
         ) from None
 
 
-def _request(setting: Setting, drill: Drill) -> RunRequest:
+def _drill_request(setting: Setting, drill: Drill) -> RunRequest:
     source = random.SystemRandom()
     now = datetime.fromtimestamp(setting.clock.wall()).astimezone()
     job = setting.request.job

@@ -51,7 +51,7 @@ async def try_collective(
     try:
         await _until_one_fails(list(tasks.values()))
     finally:
-        await _end(name, hands, tasks)
+        await _end_tasks(name, hands, tasks)
     return [rank for task in tasks.values() for rank in task.result()]
 
 
@@ -66,7 +66,7 @@ async def _until_one_fails(tasks: Sequence[asyncio.Task[list[RankTrial]]]) -> No
             return
 
 
-async def _end(
+async def _end_tasks(
     name: str, hands: Mapping[str, TrialNode], tasks: Mapping[str, asyncio.Task[list[RankTrial]]]
 ) -> None:
     """Let what still runs end, and wait until it has."""

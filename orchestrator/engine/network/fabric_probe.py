@@ -44,9 +44,9 @@ async def probe_fabric(
 ) -> FabricProbed:
     """What came of it. Raises what links raise."""
     plan, clock = state.require_plan(), context.clock
-    facts = {share.name: _facts(state, share.name) for share in plan.nodes}
+    facts = {share.name: _node_facts(state, share.name) for share in plan.nodes}
     proven = ProvenFabrics(Layout(context.folder.path.parent.parent).fabrics)
-    ground = _ground(state, plan, facts)
+    ground = _success_ground(state, plan, facts)
     rung = CommMode(plan.rung)
     known = proven.find(ground, clock.wall()) if state.request.fabric_cache else None
     if known is not None:
@@ -55,7 +55,7 @@ async def probe_fabric(
         )
     began = clock.monotonic()
     hands = {share.name: nodes[share.name] for share in plan.nodes}
-    found = await _within(_Probe(hands, plan, facts, context), state.request.budgets.fabric_s)
+    found = await _probe_within(_Probe(hands, plan, facts, context), state.request.budgets.fabric_s)
     seconds = round(clock.monotonic() - began, 3)
     if isinstance(found, FabricVerdict):
         return FabricProbed(
@@ -102,7 +102,7 @@ class Measured:
         )
 
 
-async def _within(probe: _Probe, budget_s: float) -> Measured | FabricVerdict:
+async def _probe_within(probe: _Probe, budget_s: float) -> Measured | FabricVerdict:
     limit_s = SHARE_OF_BUDGET * budget_s
     try:
         async with asyncio.timeout(limit_s):
@@ -191,13 +191,13 @@ class _Probe:
         )
 
 
-def _facts(state: RunState, name: str) -> Facts:
+def _node_facts(state: RunState, name: str) -> Facts:
     facts = state.nodes[name].facts
     assert facts is not None, "a plan is made of facts"
     return facts
 
 
-def _ground(state: RunState, plan: Plan, facts: Mapping[str, Facts]) -> dict[str, Any]:
+def _success_ground(state: RunState, plan: Plan, facts: Mapping[str, Facts]) -> dict[str, Any]:
     """All that a success depends on: another one of these, and it is to be proven again."""
     assert plan.rendezvous is not None
     return {
@@ -212,7 +212,7 @@ def _ground(state: RunState, plan: Plan, facts: Mapping[str, Facts]) -> dict[str
                 "used": list(share.gpus),
                 "ranks": list(share.ranks),
                 "interpreter": share.interpreter,
-                "modules": _modules(state, share.name),
+                "modules": _module_versions(state, share.name),
                 "interface": plan.rendezvous.interface_of(share.name),
                 "hcas": [f"{hca.name}:{hca.port} {hca.state}" for hca in facts[share.name].hcas],
                 "environment": {v.name: str(v.value) for v in probe_environment(share)},
@@ -222,6 +222,6 @@ def _ground(state: RunState, plan: Plan, facts: Mapping[str, Facts]) -> dict[str
     }
 
 
-def _modules(state: RunState, name: str) -> dict[str, str]:
+def _module_versions(state: RunState, name: str) -> dict[str, str]:
     prepared = state.nodes[name].prepared
     return dict(prepared.modules) if prepared is not None else {}

@@ -166,7 +166,7 @@ class LinkWatchdog:
         }
 
     async def _listen(self, name: str, node: TcpDialer) -> None:
-        port = await _answer(node.listen())
+        port = await _answer_in_time(node.listen())
         if port is not None:
             self._ports[name] = port
 
@@ -175,7 +175,7 @@ class LinkWatchdog:
     ) -> dict[Link, TcpResult]:
         if not targets:
             return {}
-        results = await _answer(node.dial(list(targets.values()), DIAL_S))
+        results = await _answer_in_time(node.dial(list(targets.values()), DIAL_S))
         return {(name, end): r for end, r in zip(targets, results or (), strict=False)}
 
     def _judge(self, found: Mapping[Link, TcpResult], began: float, limit_s: float) -> None:
@@ -193,7 +193,7 @@ class LinkWatchdog:
             self._tell(LinksBroken(links=tuple(lasting), seconds=seconds, at=self._clock.wall()))
 
 
-async def _answer(asked: Awaitable[Answer]) -> Answer | None:
+async def _answer_in_time(asked: Awaitable[Answer]) -> Answer | None:
     """The node's answer in time, or None."""
     try:
         async with asyncio.timeout(ANSWER_S):

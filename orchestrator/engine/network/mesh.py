@@ -63,18 +63,18 @@ async def try_twice(hands: Mapping[str, TrialPorts], at: Places) -> Matrix:
     names = list(hands)
     found: dict[Link, TcpResult] = {}
     for _ in range(TRIES):
-        ports = await _listen(hands)
+        ports = await _open_listeners(hands)
         try:
-            found = await dial(hands, at, ports, peers_to_dial(names), FIRST_DIAL_S)
-            failed = failed_links(_matrix(found))
-            again = await dial(hands, at, ports, _by_start(failed), SECOND_DIAL_S)
+            found = await dial_mesh(hands, at, ports, peers_to_dial(names), FIRST_DIAL_S)
+            failed = failed_links(_make_matrix(found))
+            again = await dial_mesh(hands, at, ports, _by_start(failed), SECOND_DIAL_S)
         finally:
-            kept = await _release(hands, ports)
+            kept = await _close_listeners(hands, ports)
         found |= again
         # Refused by an agent that is not the one that listened: its link was made anew meanwhile.
         if not any(result.refused and not kept[end] for (_, end), result in found.items()):
             break
-    return _matrix(found)
+    return _make_matrix(found)
 
 
 async def broken_links(nodes: Mapping[str, TrialPorts], state: RunState) -> tuple[Link, ...]:
@@ -90,7 +90,7 @@ async def broken_links(nodes: Mapping[str, TrialPorts], state: RunState) -> tupl
     )
 
 
-async def dial(
+async def dial_mesh(
     hands: Mapping[str, TrialPorts],
     at: Places,
     ports: Mapping[str, int],
@@ -117,7 +117,7 @@ def _one_each(at: Mapping[str, str]) -> Places:
     return {name: (address,) for name, address in at.items()}
 
 
-def _matrix(found: Mapping[Link, TcpResult]) -> Matrix:
+def _make_matrix(found: Mapping[Link, TcpResult]) -> Matrix:
     return {link: "" if result.ok else result.error for link, result in found.items()}
 
 
@@ -128,11 +128,13 @@ def _by_start(links: Iterable[Link]) -> dict[str, list[str]]:
     return ends
 
 
-async def _listen(hands: Mapping[str, TrialPorts]) -> dict[str, int]:
+async def _open_listeners(hands: Mapping[str, TrialPorts]) -> dict[str, int]:
     ports = await asyncio.gather(*(hand.listen() for hand in hands.values()))
     return dict(zip(hands, ports, strict=True))
 
 
-async def _release(hands: Mapping[str, TrialPorts], ports: Mapping[str, int]) -> dict[str, bool]:
+async def _close_listeners(
+    hands: Mapping[str, TrialPorts], ports: Mapping[str, int]
+) -> dict[str, bool]:
     kept = await asyncio.gather(*(hands[name].release(port) for name, port in ports.items()))
     return dict(zip(ports, kept, strict=True))

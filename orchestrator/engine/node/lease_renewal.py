@@ -6,7 +6,7 @@ import asyncio
 
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.engine.node.node_session import FENCED, NodeSession
-from orchestrator.engine.support.problems import superseded
+from orchestrator.engine.support.problems import superseded_error
 
 RENEWALS_PER_LEASE = 4
 RENEW_EVERY_S = 30.0
@@ -64,4 +64,4 @@ class NodeLease:
             except OrchestrateError as error:
                 # The watch sees the same broken link and decides; a lease that runs out is safe.
                 if error.id == FENCED:
-                    self._session.post(superseded(self._session.request.run_id, error))
+                    self._session.post(superseded_error(self._session.request.run_id, error))

@@ -44,7 +44,7 @@ async def prepare(link: NodeLink, request: RunRequest, context: RunContext) -> P
 
 async def ask_scheduler(link: NodeLink, request: RunRequest) -> ScheduledNode | None:
     """How the scheduler knows the node, if one is to start the ranks. Raises where it does not."""
-    scheduler = launchers.scheduler(request.launcher)
+    scheduler = launchers.find_scheduler(request.launcher)
     if scheduler is None:
         return None
     reply = await link.request(scheduler.question, timeout_s=request.budgets.probe_s)
@@ -55,7 +55,7 @@ def asked_modules(request: RunRequest) -> list[str]:
     """What interpreters are asked for: a launcher is chosen by whether torch is there, whatever the
     workload requires, may need a module itself, and nodes must agree on NCCL.
     """
-    needed = launchers.modules(request.launcher)
+    needed = launchers.needed_modules(request.launcher)
     return sorted({*request.job.workload.modules, *needed, "torch", *NCCL_WHEELS})
 
 

@@ -33,7 +33,7 @@ def problem_of(error: Exception) -> Problem:
     return Problem(id="OR-IO-001", message=str(error) or type(error).__name__)
 
 
-def unwritable(folder: RunFolder, error: OSError) -> Problem:
+def disk_problem(folder: RunFolder, error: OSError) -> Problem:
     """This machine's own disk failed us."""
     return Problem(
         id=NOT_WRITTEN,
@@ -44,11 +44,11 @@ def unwritable(folder: RunFolder, error: OSError) -> Problem:
 
 def not_written(folder: RunFolder, error: OSError) -> BusyError:
     """What happens to the run cannot be written down; with space again, it can be resumed."""
-    problem = unwritable(folder, error)
+    problem = disk_problem(folder, error)
     return BusyError(problem.message, id=problem.id, remedy=problem.remedy)
 
 
-def superseded(run_id: str, error: OrchestrateError) -> BusyError:
+def superseded_error(run_id: str, error: OrchestrateError) -> BusyError:
     """The nodes obey another coordinator of this run: from now on it is theirs alone."""
     return BusyError(
         f"another coordinator took run {run_id} over",

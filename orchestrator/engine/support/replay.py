@@ -57,7 +57,7 @@ class Recorded:
     timings: Timings = field(compare=False)
 
 
-def recall(folder: RunFolder, request: RunRequest) -> Recorded:
+def replay_journal(folder: RunFolder, request: RunRequest) -> Recorded:
     """The state that the journal leads to. Raises :class:`InternalError` for damage."""
     state = new_state(request)
     timings: Timings | None = None
@@ -86,7 +86,7 @@ def read_events(folder: RunFolder, entries: Iterable[Entry]) -> Iterator[tuple[f
 def read_positions(folder: RunFolder, attempt: int) -> dict[tuple[str, int], int]:
     """(node, rank) -> how far its report file of ``attempt`` was read, as the series tells."""
     positions: dict[tuple[str, int], int] = {}
-    for point in _points(folder, attempt):
+    for point in _series_points(folder, attempt):
         place = (point.node, point.rank)
         positions[place] = max(positions.get(place, 0), point.position)
     return positions
@@ -96,7 +96,7 @@ def _with_reports(folder: RunFolder, state: RunState) -> RunState:
     """What the series knows beyond the journal, before which it is written: how far each report
     file of this attempt was read, and final figures.
     """
-    for point in _points(folder, state.attempt):
+    for point in _series_points(folder, state.attempt):
         if point.step is None:
             # Without its position: a figure that is known already changes nothing.
             state = record_event(state, replace(point.event, position=0))
@@ -105,7 +105,7 @@ def _with_reports(folder: RunFolder, state: RunState) -> RunState:
     return replace(state, positions={**read, **further})
 
 
-def _points(folder: RunFolder, attempt: int) -> Iterator[Point]:
+def _series_points(folder: RunFolder, attempt: int) -> Iterator[Point]:
     reader = PointReader(folder.metrics)
     while points := reader.read():
         yield from (point for point in points if point.attempt == attempt)

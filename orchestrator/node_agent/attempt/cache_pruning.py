@@ -8,7 +8,7 @@ import time
 
 from orchestrator.node_agent.attempt.supervisor_state import supervisor_state
 from orchestrator.node_agent.base.node_layout import AGENT, TRASH, NodeLayout
-from orchestrator.node_agent.base.wire import field
+from orchestrator.node_agent.base.wire import read_field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def prune_caches(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, An
     What a living attempt uses stays however old it is, and so does what is younger than ten
     minutes. Entries that cannot be removed are not counted.
     """
-    dry_run = field(request, "dry_run", bool, False)
-    older_than_s = max(field(request, "older_than_s", float, 7 * DAY_S), YOUNG_S)
+    dry_run = read_field(request, "dry_run", bool, False)
+    older_than_s = max(read_field(request, "older_than_s", float, 7 * DAY_S), YOUNG_S)
     with layout.locked("prune"):
         names = _in_use(layout)
         caches = {}

@@ -8,10 +8,10 @@ import os
 import signal
 import time
 
-from orchestrator.node_agent.attempt.gpu_release import DRAIN_S, check_gpus, drained
+from orchestrator.node_agent.attempt.gpu_release import DRAIN_S, await_release, check_gpus
 from orchestrator.node_agent.attempt.supervisor_state import (
     SupervisorState,
-    conclusion,
+    concluded_record,
     supervisor_state,
 )
 from orchestrator.node_agent.base import lease_file as lease
@@ -20,20 +20,20 @@ from orchestrator.node_agent.base.node_layout import (
     AttemptLayout,
     NodeLayout,
     RunLayout,
-    lock,
+    lock_file,
     write_atomically,
 )
 from orchestrator.node_agent.base.schedulers import release_jobs
-from orchestrator.node_agent.base.wire import field, seconds
+from orchestrator.node_agent.base.wire import read_field, read_seconds
 from orchestrator.node_agent.process.cgroups import ControlGroup
 from orchestrator.node_agent.process.processes import (
     FoundProcess,
     SweepResult,
-    living,
-    marked,
-    send,
-    sweep,
-    union,
+    living_processes,
+    marked_processes,
+    send_signal,
+    sweep_processes,
+    unique_processes,
 )
 
 TYPE_CHECKING = False
@@ -51,7 +51,7 @@ POLL_S = 0.02
 MAX_RUNS = 2000
 
 
-def existing(layout: NodeLayout, request: Request) -> tuple[RunLayout, AttemptLayout]:
+def existing_attempt(layout: NodeLayout, request: Request) -> tuple[RunLayout, AttemptLayout]:
     """The attempt that ``request`` names. Raises ABSENT if it never was."""
     run = layout.run(request.get("run"), request.get("node"))
     attempt = run.attempt(request.get("attempt"))
@@ -65,26 +65,26 @@ def _status(attempt: AttemptLayout, state: SupervisorState | None) -> str:
         return "none"
     if state.alive:
         return "alive"
-    return "concluded" if conclusion(attempt) else "lost"
+    return "concluded" if concluded_record(attempt) else "lost"
 
 
-def renew(layout: NodeLayout, request: Request) -> dict[str, Any]:
+def renew_lease(layout: NodeLayout, request: Request) -> dict[str, Any]:
     """Extend the lease from now, and fence off older epochs."""
-    run, attempt = existing(layout, request)
+    run, attempt = existing_attempt(layout, request)
     epoch = lease.check_epoch(request)
     lease_s = lease.check_lease(request)
-    with lease.held(run, epoch):
-        lease.write(attempt, epoch, lease_s)
+    with lease.claimed_run(run, epoch):
+        lease.write_lease(attempt, epoch, lease_s)
     return {"supervisor": _status(attempt, supervisor_state(attempt))}
 
 
-def stop(layout: NodeLayout, request: Request) -> dict[str, Any]:
+def stop_attempt(layout: NodeLayout, request: Request) -> dict[str, Any]:
     """Ask the supervisor to stop within ``grace_s``; the answer does not wait for it.
 
     With ``epoch``, a newer one keeps it out, and older ones are fenced off.
     """
-    run, attempt = existing(layout, request)
-    grace_s = seconds(request, "grace_s", 0.0, 3600.0)
+    run, attempt = existing_attempt(layout, request)
+    grace_s = read_seconds(request, "grace_s", 0.0, 3600.0)
     with _fenced(run, request):
         _ask_to_stop(attempt, grace_s)
     return {"supervisor": _status(attempt, supervisor_state(attempt))}
@@ -96,7 +96,7 @@ def _ask_to_stop(attempt: AttemptLayout, grace_s: float) -> None:
         write_atomically(attempt.stop, json.dumps({"grace_s": grace_s}).encode())
     except OSError:
         state = supervisor_state(attempt)
-        if not state or not send(state.pid, state.start_time, signal.SIGTERM):
+        if not state or not send_signal(state.pid, state.start_time, signal.SIGTERM):
             raise
 
 
@@ -119,7 +119,7 @@ def sweep_run(reservations: Reservations, layout: NodeLayout, request: Request) 
     survivors = [process.describe() for process in swept.survivors] + unfinished
     for number in run.attempts():
         survivors += release_jobs(run.attempt(number))
-    gpu_drained = drained(run, gpus, swept.killed, 0.0 if survivors else DRAIN_S)
+    gpu_drained = await_release(run, gpus, swept.killed, 0.0 if survivors else DRAIN_S)
     return {
         "scans": swept.scans,
         "killed": swept.killed,
@@ -135,7 +135,7 @@ def _fenced(run: RunLayout, request: Request) -> Iterator[None]:
     if request.get("epoch") is None:
         yield
         return
-    with lease.held(run, lease.check_epoch(request)):
+    with lease.claimed_run(run, lease.check_epoch(request)):
         yield
 
 
@@ -144,13 +144,16 @@ def _sweep(run: RunLayout) -> SweepResult:
     groups = [group for group in recorded if group]
 
     def find() -> list[FoundProcess]:
-        return union(marked(run.root), living(pid for group in groups for pid in group.pids()))
+        return unique_processes(
+            marked_processes(run.root),
+            living_processes(pid for group in groups for pid in group.pids()),
+        )
 
     def kill_all() -> None:
         for group in groups:
             group.kill()
 
-    swept = sweep(find, SWEEP_S, kill_all)
+    swept = sweep_processes(find, SWEEP_S, kill_all)
     for group in groups:
         group.remove()
     return swept
@@ -165,7 +168,7 @@ def _end_supervisors(run: RunLayout) -> list[dict[str, object]]:
         _ask_to_stop(attempt, 0.0)
     if not _wait_for([state for _, state in living], SUPERVISOR_END_S):
         for _, state in living:
-            send(state.pid, state.start_time, signal.SIGKILL)
+            send_signal(state.pid, state.start_time, signal.SIGKILL)
         _wait_for([state for _, state in living], 2.0)
     left = [state.pid for _, state in living if state.alive]
     return [{"pid": pid, "comm": "supervisor", "state": "?"} for pid in left]
@@ -182,7 +185,7 @@ def _wait_for(states: list[SupervisorState], timeout_s: float) -> bool:
 
 def list_runs(layout: NodeLayout, request: Request) -> dict[str, Any]:
     """The runs that have a directory here, at most ``MAX_RUNS``; only ``run`` if it is given."""
-    wanted = field(request, "run", str, None)
+    wanted = read_field(request, "run", str, None)
     known = [pair for pair in layout.known_runs() if wanted in (None, pair[0])]
     return {
         "runs": [_describe(layout, run, node) for run, node in known[:MAX_RUNS]],
@@ -200,14 +203,14 @@ def _describe(layout: NodeLayout, run: str, node: str) -> dict[str, Any]:
     return {"run": run, "node": node, "attempts": attempts}
 
 
-def clean(layout: NodeLayout, request: Request) -> dict[str, Any]:
+def remove_run(layout: NodeLayout, request: Request) -> dict[str, Any]:
     """Remove the run's directory. Raises BUSY while a supervisor lives, and FOREIGN."""
     run = layout.run(request.get("run"), request.get("node"))
     if not os.path.isdir(run.root):
         return {"removed": False}
-    fd = lock(run.lock)
+    fd = lock_file(run.lock)
     try:
-        lease.refuse_foreign(run, field(request, "token", str, ""))
+        lease.refuse_foreign(run, read_field(request, "token", str, ""))
         for number in run.attempts():
             state = supervisor_state(run.attempt(number))
             if state and state.alive:

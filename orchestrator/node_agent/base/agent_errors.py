@@ -24,7 +24,7 @@ LAUNCH = "OR-AGENT-LAUNCH"
 SYSTEM = "OR-AGENT-SYSTEM"
 
 
-def shorten(value: object) -> str:
+def shorten_value(value: object) -> str:
     """A foreign value as it may appear in a message."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

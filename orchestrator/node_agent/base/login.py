@@ -21,7 +21,7 @@ INHERITED = frozenset(
 INHERITED_PREFIXES = ("LC_", "NVIDIA_", "SSL_CERT_")
 
 
-def expand(path: str) -> str:
+def expand_path(path: str) -> str:
     """``path`` with ``~``, ``$NAME`` and ``${NAME}`` replaced by what they are on this node.
 
     Raises :class:`AgentFault` for a variable that is not set or empty.

@@ -9,8 +9,14 @@ from __future__ import annotations
 import os
 import sys
 
-from orchestrator.node_agent.base.sysfs import names, read, whole
-from orchestrator.node_agent.facts.gpu_query import NVML, TIMEOUT_S, find_program, run, which
+from orchestrator.node_agent.base.sysfs import list_names, parse_int, read_text
+from orchestrator.node_agent.facts.gpu_query import (
+    NVML,
+    TIMEOUT_S,
+    find_on_path,
+    find_program,
+    run_tool,
+)
 from orchestrator.node_agent.facts.pci import Device, all_paths, find_redirection, path_kind
 
 TYPE_CHECKING = False
@@ -45,10 +51,10 @@ def find_gpus(notes: list[str], hcas: list[dict[str, Any]] | None = None) -> dic
         from orchestrator.node_agent.facts.smi import add_instances
 
         add_instances(found["gpus"], program, notes)
-    return {**found, "gpu_source": source, **around(found["gpus"], hcas or [], notes)}
+    return {**found, "gpu_source": source, **add_topology(found["gpus"], hcas or [], notes)}
 
 
-def around(
+def add_topology(
     gpus: list[dict[str, Any]],
     hcas: list[dict[str, Any]],
     notes: list[str],
@@ -76,7 +82,7 @@ def around(
 def _named(process: dict[str, Any], proc: str) -> dict[str, Any]:
     """Its name and owner, if it runs where we can see it."""
     folder = os.path.join(proc, str(process["pid"]))
-    return {**process, "name": read(os.path.join(folder, "comm"), 64), "user": _owner(folder)}
+    return {**process, "name": read_text(os.path.join(folder, "comm"), 64), "user": _owner(folder)}
 
 
 def _owner(folder: str) -> str:
@@ -128,7 +134,7 @@ def _links(gpus: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
 
 def _peermem(sys_root: str) -> str | None:
     """The module that lets adapters reach GPU memory; "" if none is loaded."""
-    loaded = names(os.path.join(sys_root, "module"))
+    loaded = list_names(os.path.join(sys_root, "module"))
     if not loaded:
         return None
     return next((name for name in PEERMEM if name in loaded), "")
@@ -138,17 +144,17 @@ def _dmabuf(proc: str) -> bool | None:
     """Adapters reach GPU memory without a module of NVIDIA's from Linux 5.12 on, with the open
     kernel modules.
     """
-    driver = read(os.path.join(proc, "driver/nvidia/version"), 1024)
-    release = read(os.path.join(proc, "sys/kernel/osrelease")).split(".")
-    numbers = [whole(part) for part in release[:2]]
+    driver = read_text(os.path.join(proc, "driver/nvidia/version"), 1024)
+    release = read_text(os.path.join(proc, "sys/kernel/osrelease")).split(".")
+    numbers = [parse_int(part) for part in release[:2]]
     if not driver or len(numbers) < 2 or None in numbers:
         return None
     return numbers >= [5, 12] and "Open Kernel Module" in driver
 
 
 def _fabric_manager(sys_root: str, proc: str) -> dict[str, Any]:
-    pids = [pid for pid in names(proc) if pid.isdigit()]
-    comms = (read(os.path.join(proc, pid, "comm"), 64) for pid in pids)
+    pids = [pid for pid in list_names(proc) if pid.isdigit()]
+    comms = (read_text(os.path.join(proc, pid, "comm"), 64) for pid in pids)
     running = any(comm.startswith("nv-fabricmanage") for comm in comms)  # 15 characters of it
     return {"switches": _count_switches(sys_root), "running": running, "version": _fm_version()}
 
@@ -170,15 +176,15 @@ def _of_nvidia(sys_root: str, classes: tuple[str, ...]) -> list[str] | None:
         return None
     return [
         name
-        for name in names(devices)
-        if read(os.path.join(devices, name, "class")) in classes
-        and read(os.path.join(devices, name, "vendor")) == NVIDIA
+        for name in list_names(devices)
+        if read_text(os.path.join(devices, name, "class")) in classes
+        and read_text(os.path.join(devices, name, "vendor")) == NVIDIA
     ]
 
 
 def _fm_version() -> str:
-    program = which("nv-fabricmanager")
-    text = run([program, "--version"], [], 5.0) if program else ""
+    program = find_on_path("nv-fabricmanager")
+    text = run_tool([program, "--version"], [], 5.0) if program else ""
     return text.rpartition(":")[2].strip()[:64] if ":" in text else ""
 
 
@@ -186,7 +192,7 @@ def _ask_nvml(notes: list[str]) -> dict[str, Any] | None:
     """What ``nvml.py`` answers; None with a note if it has no answer."""
     import json
 
-    text = run([sys.executable, "-I", "-S", NVML], notes, TIMEOUT_S)
+    text = run_tool([sys.executable, "-I", "-S", NVML], notes, TIMEOUT_S)
     try:
         found = json.loads(text) if text else {}
     except ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from orchestrator.node_agent.base.sysfs import names, number, read, whole
+from orchestrator.node_agent.base.sysfs import list_names, parse_int, read_number, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def find_host(root: str) -> dict[str, Any]:
     return {
         "hostname": system.nodename,
         "cpus": len(os.sched_getaffinity(0)),
-        "memory_bytes": limited(memory.get("MemTotal", 0)),
-        "memlock_bytes": memlock(),
+        "memory_bytes": limited_memory(memory.get("MemTotal", 0)),
+        "memlock_bytes": memlock_limit(),
         "disk_free_bytes": status.f_bavail * status.f_frsize,
         "disks": find_disks([root, "/", "/tmp"]),  # noqa: S108 - only looked at
         "shm_bytes": _size("/dev/shm"),  # noqa: S108
@@ -37,34 +37,34 @@ def find_host(root: str) -> dict[str, Any]:
         "virtual_machine": find_virtual_machine(),
         "numa": find_numa(),
         "nccl_conf": nccl_conf([NCCL_CONF, os.path.expanduser("~/.nccl.conf")]),
-        "exports": exports(),
+        "exports": login_exports(),
     }
 
 
-def memlock(proc: str = "/proc") -> int | None:
+def memlock_limit(proc: str = "/proc") -> int | None:
     """None = unlimited. The supervisor raises the soft limit to the hard one."""
-    for line in read(f"{proc}/self/limits", 4096).splitlines():
+    for line in read_text(f"{proc}/self/limits", 4096).splitlines():
         if line.startswith("Max locked memory"):
-            return whole(line.split()[4])
+            return parse_int(line.split()[4])
     return 0
 
 
 def memory_table(proc: str = "/proc") -> dict[str, int]:
     """/proc/meminfo: bytes, or plain numbers for what has no unit."""
     table = {}
-    for line in read(f"{proc}/meminfo", 16384).splitlines():
+    for line in read_text(f"{proc}/meminfo", 16384).splitlines():
         name, _, rest = line.partition(":")
         words = rest.split()
-        amount = whole(words[0]) if words else None
+        amount = parse_int(words[0]) if words else None
         if amount is not None:
             table[name] = amount * (1024 if words[1:] == ["kB"] else 1)
     return table
 
 
-def limited(total: int, cgroup: str = "/sys/fs/cgroup") -> int:
+def limited_memory(total: int, cgroup: str = "/sys/fs/cgroup") -> int:
     """``total``, or the control group's limit if that is lower."""
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        limit = number(f"{cgroup}/{name}")
+        limit = read_number(f"{cgroup}/{name}")
         if limit is not None:
             total = min(total, limit)
     return total
@@ -86,7 +86,7 @@ def _size(path: str) -> int | None:
 
 def find_disks(paths: list[str], proc: str = "/proc") -> list[dict[str, Any]]:
     """Each file system once, under the first of ``paths`` that lies on it."""
-    mounts = [line.split(" ") for line in read(f"{proc}/self/mounts", 65536).splitlines()]
+    mounts = [line.split(" ") for line in read_text(f"{proc}/self/mounts", 65536).splitlines()]
     kinds = {words[1]: words[2] for words in mounts if len(words) > 2}
     disks: dict[int, dict[str, Any]] = {}
     for path in paths:
@@ -108,7 +108,7 @@ def find_disks(paths: list[str], proc: str = "/proc") -> list[dict[str, Any]]:
 
 
 def _system(etc: str = "/etc") -> str:
-    for line in read(f"{etc}/os-release", 4096).splitlines():
+    for line in read_text(f"{etc}/os-release", 4096).splitlines():
         if line.startswith("PRETTY_NAME="):
             return line.partition("=")[2].strip("\"'")[:128]
     return ""
@@ -116,7 +116,7 @@ def _system(etc: str = "/etc") -> str:
 
 def find_container(root: str = "/") -> str:
     """What kind of container this is; "" = none that we know of."""
-    groups = read(os.path.join(root, "proc/1/cgroup"), 4096)
+    groups = read_text(os.path.join(root, "proc/1/cgroup"), 4096)
     if "kubepods" in groups or "KUBERNETES_SERVICE_HOST" in os.environ:
         return "kubernetes"
     for sign, kind in (
@@ -132,10 +132,11 @@ def find_container(root: str = "/") -> str:
 def find_virtual_machine(proc: str = "/proc", sys: str = "/sys") -> str | None:
     """The name of the hypervisor or the product; "" = bare metal, None = cannot be told."""
     # The first processor's entry says it; the whole file takes long on large machines.
-    flags = read(f"{proc}/cpuinfo", 4096)
+    flags = read_text(f"{proc}/cpuinfo", 4096)
     product = " ".join(
         filter(
-            None, (read(f"{sys}/class/dmi/id/{name}") for name in ("sys_vendor", "product_name"))
+            None,
+            (read_text(f"{sys}/class/dmi/id/{name}") for name in ("sys_vendor", "product_name")),
         )
     )
     if "flags" not in flags:
@@ -143,31 +144,33 @@ def find_virtual_machine(proc: str = "/proc", sys: str = "/sys") -> str | None:
         return product if any(name in product for name in known) else None
     if " hypervisor" not in flags:
         return ""
-    return (product or read(f"{sys}/hypervisor/type") or "hypervisor")[:128]
+    return (product or read_text(f"{sys}/hypervisor/type") or "hypervisor")[:128]
 
 
 def find_numa(sys: str = "/sys") -> list[str]:
     """The processors of each NUMA node, in order."""
     folder = f"{sys}/devices/system/node"
     nodes = [
-        name for name in names(folder) if name.startswith("node") and whole(name[4:]) is not None
+        name
+        for name in list_names(folder)
+        if name.startswith("node") and parse_int(name[4:]) is not None
     ]
     nodes.sort(key=lambda name: int(name[4:]))
-    return [read(f"{folder}/{name}/cpulist", 1024) for name in nodes][:64]
+    return [read_text(f"{folder}/{name}/cpulist", 1024) for name in nodes][:64]
 
 
 def nccl_conf(paths: list[str]) -> dict[str, str]:
     """What NCCL reads from its configuration files; the later file wins."""
     found: dict[str, str] = {}
     for path in paths:
-        for line in read(path, MAX_CONF_BYTES).splitlines():
+        for line in read_text(path, MAX_CONF_BYTES).splitlines():
             name, equals, value = line.partition("=")
             if equals and not line.startswith("#"):
                 found[name.strip()[:64]] = value.strip()[:256]
     return dict(list(found.items())[:MAX_VARIABLES])
 
 
-def exports() -> dict[str, str]:
+def login_exports() -> dict[str, str]:
     """Variables of NCCL and torch that the login sets."""
     found = {
         name: value[:256]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.node_agent.base.sysfs import whole
+from orchestrator.node_agent.base.sysfs import parse_int
 from orchestrator.node_agent.facts.gpu_query import (
     COMPUTE_USERS,
     MIB,
     TIMEOUT_S,
     parse_users,
-    query,
-    run,
+    query_smi,
+    run_tool,
 )
 
 TYPE_CHECKING = False
@@ -63,14 +63,14 @@ YES = {"Enabled": True, "Yes": True, "1": True, "Disabled": False, "No": False, 
 
 def ask_smi(program: str, notes: list[str]) -> dict[str, Any] | None:
     """In the shape of ``nvml.describe``; None with a note when it fails."""
-    listed = query(program, "--query-gpu=" + ",".join(GPU_FIELDS), notes)
+    listed = query_smi(program, "--query-gpu=" + ",".join(GPU_FIELDS), notes)
     if not listed:
         return None
     gpus, driver = parse_gpus(listed)
-    users = parse_users(query(program, COMPUTE_USERS, notes))
-    details = parse_details(query(program, "--query-gpu=" + ",".join(DETAIL_FIELDS), notes))
-    rows = parse_rows(query(program, "--query-remapped-rows=" + ",".join(ROW_FIELDS), []))
-    links = parse_links(run([program, "nvlink", "-s"], [], TIMEOUT_S))
+    users = parse_users(query_smi(program, COMPUTE_USERS, notes))
+    details = parse_details(query_smi(program, "--query-gpu=" + ",".join(DETAIL_FIELDS), notes))
+    rows = parse_rows(query_smi(program, "--query-remapped-rows=" + ",".join(ROW_FIELDS), []))
+    links = parse_links(run_tool([program, "nvlink", "-s"], [], TIMEOUT_S))
     for gpu in gpus:
         pids = sorted(users.get(gpu["uuid"], ()))
         gpu["processes"] = [{"pid": pid, "memory_bytes": 0} for pid in pids]
@@ -85,7 +85,7 @@ def ask_smi(program: str, notes: list[str]) -> dict[str, Any] | None:
 
 def add_instances(gpus: list[dict[str, Any]], program: str, notes: list[str]) -> None:
     """What MIG made of each GPU, which only ``nvidia-smi -L`` lists."""
-    found = parse_instances(run([program, "-L"], notes, TIMEOUT_S))
+    found = parse_instances(run_tool([program, "-L"], notes, TIMEOUT_S))
     for gpu in gpus:
         gpu["mig_instances"] = found.get(gpu["uuid"], [])
 
@@ -114,7 +114,7 @@ def parse_gpus(text: str) -> tuple[list[dict[str, Any]], str]:
     gpus: list[dict[str, Any]] = []
     driver = ""
     for cells in _lines(text, len(GPU_FIELDS)):
-        index = whole(cells[0])
+        index = parse_int(cells[0])
         if index is not None:
             gpus.append(
                 {
@@ -133,7 +133,7 @@ def parse_details(text: str) -> dict[int, dict[str, Any]]:
     """GPU index -> everything else that one query tells."""
     found = {}
     for cells in _lines(text, len(DETAIL_FIELDS)):
-        index = whole(cells[0])
+        index = parse_int(cells[0])
         if index is not None:
             found[index] = _detail(dict(zip(DETAIL_FIELDS, cells)))
     return found
@@ -221,7 +221,7 @@ def _lines(text: str, cells: int) -> list[list[str]]:
 
 
 def _number(text: str) -> int | None:
-    number = whole(text)
+    number = parse_int(text)
     return None if number is None or number < 0 else number
 
 

@@ -58,7 +58,7 @@ def die_with_parent(parent: int, number: int) -> None:
         os.kill(os.getpid(), number)
 
 
-def reserve(fd: int, size: int) -> None:
+def reserve_bytes(fd: int, size: int) -> None:
     """Set ``size`` bytes of disk aside for ``fd``, without making the file longer: what is written
     there later finds room, however full the disk is by then. Not every file system can.
     """
@@ -67,7 +67,7 @@ def reserve(fd: int, size: int) -> None:
         fallocate(fd, KEEP_SIZE, ctypes.c_longlong(0), ctypes.c_longlong(size))
 
 
-def near(text: str, local_rank: int, allowed: set[int]) -> set[int]:
+def near_processors(text: str, local_rank: int, allowed: set[int]) -> set[int]:
     """The processors for a rank out of ``text``, such as ``0-31;32-63``: one list for each local
     rank. Empty for what cannot be read or is not ours to use.
     """
@@ -84,7 +84,7 @@ def near(text: str, local_rank: int, allowed: set[int]) -> set[int]:
     return cpus
 
 
-def execute(argv: list[str], mask: Iterable[int]) -> NoReturn:
+def execute_program(argv: list[str], mask: Iterable[int]) -> NoReturn:
     """Become ``argv``, with the signals that Python changed put back."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
@@ -118,6 +118,7 @@ class Rank:
         self.told_by = 0
         self._unsaid = 0  # the request to end that the rank has not got yet
         self._say_at = float("inf")
+        self._all_signalled_at = float("-inf")
         # Reserved now, so that the end can be recorded on a disk that is full by then.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         self._end = os.open(self.record + ".pending", flags, 0o600)
@@ -134,7 +135,7 @@ class Rank:
             die_with_parent(me, signal.SIGKILL)
             self._redirect()
             self._bind()
-            execute(argv, mask)
+            execute_program(argv, mask)
         self._write_start(child)
         return self._wait(child)
 
@@ -142,12 +143,12 @@ class Rank:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         for fd, path in enumerate(self.logs, start=1):
             os.dup2(os.open(path, flags, 0o600), fd)
-        reserve(2, LAST_WORDS_BYTES)
+        reserve_bytes(2, LAST_WORDS_BYTES)
 
     def _bind(self) -> None:
         """To the processors beside the rank's GPU, if the plan names them."""
         text = os.environ.get("ORCHESTRATE_RANK_CPUS", "")
-        cpus = near(text, self.local_rank, os.sched_getaffinity(0)) if text else set()
+        cpus = near_processors(text, self.local_rank, os.sched_getaffinity(0)) if text else set()
         if cpus:
             os.sched_setaffinity(0, cpus)
 
@@ -171,7 +172,7 @@ class Rank:
             info = signal.sigtimedwait(WAITED, left_s)
             if info is None:
                 if time.monotonic() >= self._say_at:
-                    self._say(child)
+                    self._ask_to_end(child)
                 if time.monotonic() >= deadline:
                     os.kill(child, signal.SIGKILL)
                     deadline = float("inf")
@@ -180,32 +181,36 @@ class Rank:
                 if pid:
                     return status
             elif self.signals_all and info.si_pid == self.signals_all:
-                self._note(info.si_signo, info.si_pid)
+                self._note_signal(info.si_signo, info.si_pid)
             elif info.si_signo in FORWARDED:
-                self._forward(child, info.si_signo, info.si_pid)
+                self._forward_signal(child, info.si_signo, info.si_pid)
             elif info.si_signo == PARENT_DIED and os.getppid() != self.launcher:
-                self._forward(child, signal.SIGTERM, self.launcher)
+                self._forward_signal(child, signal.SIGTERM, self.launcher)
                 deadline = time.monotonic() + self.grace_s
 
-    def _note(self, number: int, sender: int) -> None:
+    def _note_signal(self, number: int, sender: int) -> None:
         """The rank got this one, too. CONT comes with what asks for an end, and is never lost to a
         signal of the same number that was pending.
         """
+        self._all_signalled_at = time.monotonic()
         if number in ENDING and not self.told:
             self.told, self.told_by = int(number), sender
         self._say_at = float("inf")
 
-    def _forward(self, child: int, number: int, sender: int) -> None:
+    def _forward_signal(self, child: int, number: int, sender: int) -> None:
         if number not in ENDING:
             os.kill(child, number)  # not reaped yet, so the pid is still the rank's
         elif not self.told:
             self.told, self.told_by, self._unsaid = int(number), sender, int(number)
+            now = time.monotonic()
+            if now - self._all_signalled_at < SAME_MOMENT_S:
+                return  # it came with that, to the launcher as to the rank
             if self.signals_all:
-                self._say_at = time.monotonic() + SAME_MOMENT_S
+                self._say_at = now + SAME_MOMENT_S
             else:
-                self._say(child)
+                self._ask_to_end(child)
 
-    def _say(self, child: int) -> None:
+    def _ask_to_end(self, child: int) -> None:
         """Ask the rank to end."""
         self._say_at = float("inf")
         os.kill(child, self._unsaid)

@@ -41,7 +41,7 @@ def refuse_other(text: str, source: str, format: str) -> None:
 
     ``format`` is one of ``FORMATS``.
     """
-    lines = _significant(text)
+    lines = _significant_lines(text)
     if not lines:
         what = "the file is empty" if not text.strip() else "the file holds comments only"
         raise UsageError(
@@ -65,16 +65,16 @@ def refuse_other(text: str, source: str, format: str) -> None:
 
 def is_yaml(text: str) -> bool:
     """Whether ``text`` begins as YAML or JSON of mappings and lists does; it is not empty."""
-    lines = _significant(text)
+    lines = _significant_lines(text)
     return _is_json(lines) or _is_yaml(lines)
 
 
-def _significant(text: str) -> list[str]:
+def _significant_lines(text: str) -> list[str]:
     lines = (line.strip() for line in text.splitlines()[:_MAX_LINES])
     return [line for line in lines if line and (line[0] not in "#;" or line.startswith("#!"))]
 
 
-def _content(lines: list[str]) -> Iterator[str]:
+def _first_content(lines: list[str]) -> Iterator[str]:
     """The first line that says something: after the marks that begin a YAML document."""
     for line in lines:
         if not line.startswith(("---", "%YAML", "#!")):
@@ -82,7 +82,7 @@ def _content(lines: list[str]) -> Iterator[str]:
             return
 
 
-def _first(pattern: re.Pattern[str]) -> Test:
+def _first_line_test(pattern: re.Pattern[str]) -> Test:
     return lambda lines: pattern.match(lines[0]) is not None
 
 
@@ -93,11 +93,11 @@ def _is_json(lines: list[str]) -> bool:
 def _is_yaml(lines: list[str]) -> bool:
     if lines[0].startswith(("---", "%YAML")):
         return True
-    return any(_YAML_KEY.match(line) or _YAML_ITEM.match(line) for line in _content(lines))
+    return any(_YAML_KEY.match(line) or _YAML_ITEM.match(line) for line in _first_content(lines))
 
 
 def _is_playbook(lines: list[str]) -> bool:
-    return any(_YAML_ITEM.match(line) for line in _content(lines))
+    return any(_YAML_ITEM.match(line) for line in _first_content(lines))
 
 
 def _is_toml(lines: list[str]) -> bool:
@@ -137,16 +137,21 @@ _KINDS: tuple[tuple[str, str, frozenset[str], Test], ...] = (
         "encrypted by Ansible Vault",
         "import the output of: ansible-vault view FILE",
         frozenset(),
-        _first(_VAULT),
+        _first_line_test(_VAULT),
     ),
     (
         "an HTML or XML page (a login page, perhaps)",
         "download the file itself",
         frozenset(),
-        _first(_MARKUP),
+        _first_line_test(_MARKUP),
     ),
-    ("a key or certificate", "name the file that holds the hosts", frozenset(), _first(_PEM)),
-    ("a script", f"run it first; for Ansible, {_CONVERT}", frozenset(), _first(_SCRIPT)),
+    (
+        "a key or certificate",
+        "name the file that holds the hosts",
+        frozenset(),
+        _first_line_test(_PEM),
+    ),
+    ("a script", f"run it first; for Ansible, {_CONVERT}", frozenset(), _first_line_test(_SCRIPT)),
     (
         "an Ansible playbook or another YAML list",
         "name the inventory that the playbook runs on",

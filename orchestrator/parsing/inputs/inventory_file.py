@@ -123,7 +123,7 @@ class _Builder:
     def _node(
         self, name: str, host: str, entry: NodeEntry, path: Path, groups: Iterable[str]
     ) -> NodeSpec:
-        fields = _merge(self._entry.defaults, entry)
+        fields = _merge_fields(self._entry.defaults, entry)
         return NodeSpec(
             name=name,
             role=Role(fields.role or Role.WORKER),
@@ -201,7 +201,7 @@ class _Builder:
         self._problems.append(InputProblem(self._document.place(path), what, remedy))
 
 
-def _merge(defaults: NodeFields, node: NodeFields) -> NodeFields:
+def _merge_fields(defaults: NodeFields, node: NodeFields) -> NodeFields:
     """``node`` over ``defaults``: maps merge key by key, everything else replaces."""
     merged = {name: getattr(defaults, name) for name in NodeFields.model_fields}
     merged |= {name: getattr(node, name) for name in node.model_fields_set if name in merged}

@@ -32,13 +32,13 @@ def read_rules(
     rules = []
     for index, entry in enumerate(entries):
         path = ("rules", index)
-        found = list(_problems(entry, path, parameters, document))
+        found = list(_rule_problems(entry, path, parameters, document))
         problems += found
         if not found:
             rules.append(
                 ParameterRule(
-                    when=_conditions(entry.when, parameters),
-                    require=_conditions(entry.require, parameters),
+                    when=_make_conditions(entry.when, parameters),
+                    require=_make_conditions(entry.require, parameters),
                     why=entry.why,
                     place=str(document.place(path)),
                 )
@@ -88,7 +88,7 @@ def require_no_contradiction(
     raise UsageError(what, id="workload.contradiction", where=where, why=why, remedy=remedy)
 
 
-def _conditions(
+def _make_conditions(
     entries: Mapping[str, ConditionEntry], parameters: Parameters
 ) -> tuple[Condition, ...]:
     return tuple(
@@ -103,7 +103,7 @@ def _conditions(
     )
 
 
-def _problems(
+def _rule_problems(
     entry: RuleEntry, path: Path, parameters: Parameters, document: Document
 ) -> Iterator[InputProblem]:
     for side, conditions in (("when", entry.when), ("require", entry.require)):
@@ -112,7 +112,7 @@ def _problems(
             if name in parameters:
                 yield from _condition_problems(condition, here, parameters, document)
             else:
-                yield _unknown(name, here, parameters, document, key=True)
+                yield _unknown_parameter(name, here, parameters, document, key=True)
 
 
 def _condition_problems(
@@ -135,7 +135,7 @@ def _bound_problems(
     compared = [parameter]
     if isinstance(bound, str):
         if bound not in parameters:
-            yield _unknown(bound, path, parameters, document)
+            yield _unknown_parameter(bound, path, parameters, document)
             return
         compared.append(parameters[bound])
     for one in compared:
@@ -144,7 +144,7 @@ def _bound_problems(
             yield InputProblem(document.place(path), what)
 
 
-def _unknown(
+def _unknown_parameter(
     name: str, path: Path, parameters: Parameters, document: Document, *, key: bool = False
 ) -> InputProblem:
     what = f"{show_path(path)}: unknown parameter {name!r}"

@@ -16,7 +16,7 @@ _FALSE = frozenset({"false", "no", "off", "0"})
 
 def parse_value(parameter: Parameter, text: str) -> ParameterValue:
     """``text`` as the parameter's type. Raises ``ValueError`` that says what was expected."""
-    return check_value(parameter, _typed(parameter.type, text))
+    return check_value(parameter, _convert_text(parameter.type, text))
 
 
 def check_value(parameter: Parameter, value: ParameterValue) -> ParameterValue:
@@ -48,14 +48,14 @@ def expected_text(parameter: Parameter) -> str:
     words = [parameter.type.value]
     if parameter.type is ParameterType.CHOICE:
         words = [f"one of {', '.join(parameter.choices)}"]
-    bounds = _bounds(parameter)
+    bounds = _bound_texts(parameter)
     words += [" and ".join(bounds)] if bounds else []
     instead = parameter.choices if parameter.type in _NUMBERS else ()
     unit = f" ({parameter.unit})" if parameter.unit else ""
     return " ".join(words) + unit + "".join(f" or {word}" for word in instead)
 
 
-def _bounds(parameter: Parameter) -> list[str]:
+def _bound_texts(parameter: Parameter) -> list[str]:
     signs = {
         ">=": parameter.min,
         ">": parameter.above,
@@ -76,7 +76,7 @@ _PYTHON_TYPES: dict[ParameterType, type] = {
 }
 
 
-def _typed(type_: ParameterType, text: str) -> ParameterValue:
+def _convert_text(type_: ParameterType, text: str) -> ParameterValue:
     """``text`` converted where it can be; else the text itself, which then fails the check."""
     word = text.strip().lower()
     if type_ is ParameterType.BOOL and word in _TRUE | _FALSE:

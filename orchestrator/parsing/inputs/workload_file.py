@@ -53,17 +53,18 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
     entry = validate_document(WorkloadFile, document)
     problems: list[InputProblem] = []
     parameters = {
-        name: _parameter(name, item, document, problems) for name, item in entry.parameters.items()
+        name: _make_parameter(name, item, document, problems)
+        for name, item in entry.parameters.items()
     }
     presets = {
-        name: _preset(name, values, parameters, document, problems)
+        name: _make_preset(name, values, parameters, document, problems)
         for name, values in entry.presets.items()
     }
     if entry.default_preset is not None and entry.default_preset not in presets:
         what = f"default_preset: unknown preset {entry.default_preset!r}"
         remedy = did_you_mean(entry.default_preset, presets)
         problems.append(InputProblem(document.place(("default_preset",)), what, remedy))
-    samples = _samples(entry.samples, parameters, document, problems)
+    samples = _make_samples(entry.samples, parameters, document, problems)
     rules = read_rules(entry.rules, parameters, document, problems)
     if not problems:
         problems += contradicting_presets(rules, parameters, presets, document)
@@ -84,7 +85,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
         rules=rules,
         presets=presets,
         default_preset=entry.default_preset,
-        metrics={name: _metric(name, item) for name, item in entry.metrics.items()},
+        metrics={name: _make_metric(name, item) for name, item in entry.metrics.items()},
         artifacts=tuple(entry.artifacts),
         samples=samples,
     )
@@ -97,7 +98,7 @@ def make_job(workload: Workload, settings: Iterable[str] = ()) -> Job:
     is ``_``. Raises :class:`UsageError` naming the parameter, the expected type, the value, and
     where the parameter is declared; of values that contradict each other, where each came from.
     """
-    given = dict(_split(setting) for setting in settings)
+    given = dict(_split_setting(setting) for setting in settings)
     preset = given.pop("preset", workload.default_preset or "") or None
     if preset is not None and preset not in workload.presets:
         raise UsageError(
@@ -109,7 +110,7 @@ def make_job(workload: Workload, settings: Iterable[str] = ()) -> Job:
     layers = {
         "default": {name: parameter.default for name, parameter in workload.parameters.items()},
         f"preset {preset}": workload.presets[preset] if preset else {},
-        "--set": {name: _set(workload, name, text) for name, text in given.items()},
+        "--set": {name: _set_parameter(workload, name, text) for name, text in given.items()},
     }
     values = {name: value for layer in layers.values() for name, value in layer.items()}
     origins = {name: origin for origin, layer in layers.items() for name in layer}
@@ -170,7 +171,7 @@ def _own_code(name: str, folder: str, summary: str, per: Per, cpu: int) -> Workl
     )
 
 
-def _parameter(
+def _make_parameter(
     name: str, entry: ParameterEntry, document: Document, problems: list[InputProblem]
 ) -> Parameter:
     path = ("parameters", name)
@@ -188,11 +189,11 @@ def _parameter(
         multiple_of=entry.multiple_of,
         place=str(document.place(path, key=True)),
     )
-    default = _checked(parameter, entry.default, (*path, "default"), document, problems)
+    default = _check_value(parameter, entry.default, (*path, "default"), document, problems)
     return replace(parameter, default=default)
 
 
-def _preset(
+def _make_preset(
     preset: str,
     values: Mapping[str, ParameterValue],
     parameters: Mapping[str, Parameter],
@@ -203,7 +204,7 @@ def _preset(
     for name, value in values.items():
         path = ("presets", preset, name)
         if name in parameters:
-            checked[name] = _checked(parameters[name], value, path, document, problems)
+            checked[name] = _check_value(parameters[name], value, path, document, problems)
         else:
             what = f"preset {preset}: unknown parameter {name!r}"
             place = document.place(path, key=True)
@@ -211,7 +212,7 @@ def _preset(
     return checked
 
 
-def _samples(
+def _make_samples(
     entry: SamplesEntry | None,
     parameters: Mapping[str, Parameter],
     document: Document,
@@ -233,7 +234,7 @@ def _samples(
     )
 
 
-def _checked(
+def _check_value(
     parameter: Parameter,
     value: ParameterValue,
     path: Path,
@@ -247,7 +248,7 @@ def _checked(
         return value
 
 
-def _metric(name: str, entry: MetricEntry) -> Metric:
+def _make_metric(name: str, entry: MetricEntry) -> Metric:
     return Metric(
         name=name,
         unit=entry.unit,
@@ -258,7 +259,7 @@ def _metric(name: str, entry: MetricEntry) -> Metric:
     )
 
 
-def _split(setting: str) -> tuple[str, str]:
+def _split_setting(setting: str) -> tuple[str, str]:
     key, equals, text = setting.partition("=")
     if not equals or not key.strip():
         raise UsageError(
@@ -267,7 +268,7 @@ def _split(setting: str) -> tuple[str, str]:
     return key.strip().replace("-", "_"), text
 
 
-def _set(workload: Workload, name: str, text: str) -> ParameterValue:
+def _set_parameter(workload: Workload, name: str, text: str) -> ParameterValue:
     parameter = workload.parameters.get(name)
     if parameter is None:
         raise UsageError(

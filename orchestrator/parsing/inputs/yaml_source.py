@@ -135,7 +135,7 @@ def parse_yaml(data: str | bytes, source: str, dialect: Dialect | None = None) -
     Raises :class:`UsageError` with file:line:column for what is not one small, well-formed
     document. Duplicate keys and tags do not stop it: they are in ``problems``.
     """
-    text = _decode(data, source)
+    text = _decode_text(data, source)
     composer = _Composer(source, dialect or STRICT)
     try:
         root = composer.document(iter(YAML(typ="safe", pure=True).parse(text)))
@@ -229,7 +229,7 @@ class _Composer:
         items: list[Node] = []
         while not isinstance(event := next(events), SequenceEndEvent):
             items.append(self._node(event, events, depth + 1))
-        return Node(place, items, *_extent(items))
+        return Node(place, items, *_column_extent(items))
 
     def _mapping(self, place: SourceLocation, events: Iterator[Event], depth: int) -> Node:
         entries: dict[str, tuple[SourceLocation, Node]] = {}
@@ -255,7 +255,7 @@ class _Composer:
                 self.problems.append(InputProblem(at, what, "keep one of them"))
             entries[key] = (at, node)
         entries = {**merged, **entries}
-        return Node(place, entries, *_extent([node for _, node in entries.values()]))
+        return Node(place, entries, *_column_extent([node for _, node in entries.values()]))
 
     def _merged(self, node: Node) -> dict[str, tuple[SourceLocation, Node]]:
         """What a merge key brings: a mapping, or several of which the first counts most."""
@@ -318,11 +318,11 @@ def _is_plain(event: ScalarEvent) -> bool:
     return event.style is None or event.style == ""
 
 
-def _extent(nodes: list[Node]) -> tuple[int, int]:
+def _column_extent(nodes: list[Node]) -> tuple[int, int]:
     return 1 + sum(node.size for node in nodes), 1 + max((node.depth for node in nodes), default=0)
 
 
-def _decode(data: str | bytes, source: str) -> str:
+def _decode_text(data: str | bytes, source: str) -> str:
     size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
         remedy = "is this the file you meant?"
@@ -343,7 +343,9 @@ def _decode(data: str | bytes, source: str) -> str:
     return text
 
 
-def _unclosed(error: MarkedYAMLError, text: str, source: str) -> tuple[SourceLocation, str] | None:
+def _unclosed_start(
+    error: MarkedYAMLError, text: str, source: str
+) -> tuple[SourceLocation, str] | None:
     """Where the bracket or quote begins that is open where the parser gave up, and which it is."""
     if error.context == "while scanning a quoted scalar" and error.context_mark:
         at = error.context_mark
@@ -377,7 +379,7 @@ def _place_after(before: str, source: str) -> SourceLocation:
 def _syntax_problem(error: MarkedYAMLError, text: str, source: str) -> InputProblem:
     mark = error.problem_mark or error.context_mark
     place = _place_of(mark, source) if mark else SourceLocation(source)
-    unclosed = _unclosed(error, text, source) if mark else None
+    unclosed = _unclosed_start(error, text, source) if mark else None
     if unclosed is not None:
         opening, sign = unclosed
         what = f"{sign} is not closed before line {place.line}, column {place.column}"

@@ -39,7 +39,7 @@ def parse_facts(node: str, reply: Mapping[str, Any], *, asked: float, answered: 
     Raises :class:`PreflightError` that names the first field that makes no sense.
     """
     try:
-        return _facts(node, reply, asked=asked, answered=answered)
+        return _parse_facts(node, reply, asked=asked, answered=answered)
     except InvalidReply as error:
         raise PreflightError(
             f"invalid reply to the probe: {printable_text(error.where)[:80]}",
@@ -50,7 +50,7 @@ def parse_facts(node: str, reply: Mapping[str, Any], *, asked: float, answered: 
         ) from None
 
 
-def _facts(node: str, reply: Mapping[str, Any], *, asked: float, answered: float) -> Facts:
+def _parse_facts(node: str, reply: Mapping[str, Any], *, asked: float, answered: float) -> Facts:
     around = read_record(_Reply, reply, "reply")
     told = reply.get("facts")
     moment = read_record(_Moment, told, "facts")

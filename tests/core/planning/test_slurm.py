@@ -20,6 +20,7 @@ from orchestrator.core.run.events import ProcessExited, RankExited
 from orchestrator.core.run.state import new_state
 from orchestrator.core.verdict.failure_cause import failure_of
 from orchestrator.core.verdict.launcher_errors import ended_from_outside, own_error
+from orchestrator.node_agent.slurm.slurm_jobs import parse_duration
 from orchestrator.node_agent.slurm.slurm_tools import SlurmError, complaint, find_node
 from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_scheduled_node
 from tests.core.world import facts, request
@@ -237,3 +238,21 @@ def test_ranks_that_slurm_ended_are_not_to_blame() -> None:
     assert ended_from_outside((rank, elsewhere), rank) is None
     assert ended_from_outside((rank, late), rank) is None
     assert ended_from_outside((rank,), rank) is None
+
+
+@pytest.mark.parametrize(
+    "shown,seconds",
+    [
+        ("59", 59.0),
+        ("1:00", 60.0),
+        ("29:56", 1796.0),
+        ("2:00:05", 7205.0),
+        ("1-02:03:04", 93784.0),
+        ("UNLIMITED", None),
+        ("NOT_SET", None),
+        ("INVALID", None),
+        ("", None),
+    ],
+)
+def test_the_time_that_slurm_leaves_a_job(shown: str, seconds: float | None) -> None:
+    assert parse_duration(shown) == seconds

@@ -28,8 +28,8 @@ from orchestrator.core.drill_promises import (
     list_drills,
 )
 from orchestrator.core.verdict.result import Status
-from orchestrator.engine.drills.drill_job import sleeping
-from orchestrator.engine.drills.drill_series import Ending, perform
+from orchestrator.engine.drills.drill_job import sleeping_job
+from orchestrator.engine.drills.drill_series import SeriesEnding, perform_drills
 from orchestrator.engine.support.interrupts import Interrupts
 from tests.hosts.processes import look
 from tests.hosts.running import Desk, wait_until
@@ -72,13 +72,13 @@ class Heard:
         self.outcomes.append(outcome)
 
 
-def drilled(desk: Desk, chosen: Sequence[Drill]) -> Ending:
+def drilled(desk: Desk, chosen: Sequence[Drill]) -> SeriesEnding:
     """The drills on the desk's cluster, in this process."""
     cluster = Catalog.from_environment({}).cluster(str(desk.cluster))
-    setting = sleeping(Layout(desk.home), cluster)
+    setting = sleeping_job(Layout(desk.home), cluster)
     heard = Heard()
     pairs = assign_targets(chosen, setting.nodes)
-    ending = asyncio.run(perform(setting, pairs, Interrupts(), heard))
+    ending = asyncio.run(perform_drills(setting, pairs, Interrupts(), heard))
     assert heard.outcomes == list(ending.outcomes)
     return ending
 

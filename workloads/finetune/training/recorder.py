@@ -116,6 +116,12 @@ class Recorder:
             **timing,
         }
 
+    def own_step_s(self) -> float:
+        """What this rank takes for a step, without waiting for gradients of others; median."""
+        chosen = set(self.measured)
+        timed = [record for record in self.steps if record.step in chosen] or self.steps
+        return percentile([record.seconds - record.communication_s for record in timed], 50)
+
     def write_curve(self, path: Path) -> None:
         """One JSON line a step."""
         write_lines(path, (asdict(record) for record in self.steps))
@@ -141,6 +147,16 @@ def timed_figures(
         cost = gpu_hour_usd / 3600 / per_rank * 1e6
         figures["usd_per_million_tokens"] = (cost, "USD")
     return figures
+
+
+def node_figures(world: World, node: str, own_s: float) -> dict[str, tuple[float, str]]:
+    """What the slowest rank of each node takes for its own part of a step; all ranks call it."""
+    slowest: dict[str, float] = {}
+    for name, seconds in world.gather((node, own_s)):
+        slowest[name] = max(seconds, slowest.get(name, 0.0))
+    if len(slowest) == 1:
+        return {}
+    return {f"own_step_s.{name}": (seconds, "s") for name, seconds in slowest.items()}
 
 
 def arithmetic_figures(model: Any, world: World, per_rank: float) -> dict[str, tuple[float, str]]:

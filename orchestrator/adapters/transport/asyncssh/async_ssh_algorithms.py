@@ -55,22 +55,22 @@ def algorithm_options(target: Target, trust: Trust) -> dict[str, Any]:
     for keyword, kind in _KINDS.items():
         if spec := wanted.get(keyword):
             default = _known_first(kind, trust)
-            chosen = choose_algorithms(spec, default, _texts(kind.supported()))
+            chosen = choose_algorithms(spec, default, _decode_names(kind.supported()))
             if not chosen:
                 raise failures.no_algorithm(target, keyword, spec, library="asyncssh")
             options[kind.option] = chosen
     if spec := wanted.get("pubkeyacceptedalgorithms"):
-        known = _texts(get_public_key_algs())
+        known = _decode_names(get_public_key_algs())
         options["signature_algs"] = [name for name in known if accepts_signature(spec, name)]
     return options
 
 
 def _known_first(kind: _Kind, trust: Trust) -> list[str]:
     """The default; of host keys, first the types that can be checked."""
-    names = _texts(kind.default())
+    names = _decode_names(kind.default())
     known = {alternative for key in trust.keys for alternative in host_key_names(key.kind)}
     return sorted(names, key=lambda name: name not in known)
 
 
-def _texts(names: Sequence[bytes]) -> list[str]:
+def _decode_names(names: Sequence[bytes]) -> list[str]:
     return [name.decode() for name in names]

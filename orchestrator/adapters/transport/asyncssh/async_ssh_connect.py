@@ -46,7 +46,7 @@ class _Client(asyncssh.SSHClient):
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
+class AuthenticatedConnection:
     """An authenticated connection, and the ProxyCommand that carries it, if there is one."""
 
     connection: asyncssh.SSHClientConnection
@@ -55,34 +55,34 @@ class Connected:
 
 async def connect_once(
     target: Target, limits: ConnectLimits, *, via: asyncssh.SSHClientConnection | None
-) -> Connected:
+) -> AuthenticatedConnection:
     """Connect and authenticate within ``limits.connect_timeout_s``; one attempt.
 
     ``via`` is the connection to ``target.via``. Raises :class:`PreflightError`.
     """
     if via is not None or not target.proxy_command:
-        return Connected(await _connect(target, limits, {"tunnel": via}), None)
+        return AuthenticatedConnection(await _connect_by(target, limits, {"tunnel": via}), None)
     try:
         proxy = await asyncio.to_thread(ProxyProcess, target.proxy_command)
     except OSError as error:
         raise failures.no_proxy(target, str(error)) from error
     try:
-        return Connected(await _through(proxy, target, limits), proxy)
+        return AuthenticatedConnection(await _connect_through(proxy, target, limits), proxy)
     except BaseException:
         await asyncio.to_thread(proxy.close)
         raise
 
 
-async def _through(
+async def _connect_through(
     proxy: ProxyProcess, target: Target, limits: ConnectLimits
 ) -> asyncssh.SSHClientConnection:
     try:
-        return await _connect(target, limits, {"sock": proxy.sock})
+        return await _connect_by(target, limits, {"sock": proxy.sock})
     except PreflightError as error:
         raise await asyncio.to_thread(failures.through_proxy, target, proxy, error) from error
 
 
-async def _connect(
+async def _connect_by(
     target: Target, limits: ConnectLimits, carrier: Mapping[str, Any]
 ) -> asyncssh.SSHClientConnection:
     trust = target.trust()
@@ -100,7 +100,7 @@ async def _connect(
                     **_fixed_options(target, limits),
                 )
         except (OSError, ValueError, asyncssh.Error) as error:
-            raise _explain(error, target, trust, client, limits) from error
+            raise _explain_error(error, target, trust, client, limits) from error
 
 
 def _fixed_options(target: Target, limits: ConnectLimits) -> dict[str, Any]:
@@ -129,10 +129,10 @@ def _fixed_options(target: Target, limits: ConnectLimits) -> dict[str, Any]:
 
 def _trust_options(trust: Trust) -> dict[str, Any]:
     keys = (trust.keys, trust.authorities, trust.revoked)
-    return {"known_hosts": tuple([*_parsed(group)] for group in keys)}
+    return {"known_hosts": tuple([*_parse_keys(group)] for group in keys)}
 
 
-def _parsed(keys: Sequence[HostKey]) -> list[asyncssh.SSHKey]:
+def _parse_keys(keys: Sequence[HostKey]) -> list[asyncssh.SSHKey]:
     parsed = []
     for key in keys:
         with contextlib.suppress(asyncssh.KeyImportError):  # a type that asyncssh does not know
@@ -143,7 +143,7 @@ def _parsed(keys: Sequence[HostKey]) -> list[asyncssh.SSHKey]:
 # What went wrong --------------------------------------------------------------------------------
 
 
-def _explain(
+def _explain_error(
     error: Exception, target: Target, trust: Trust, client: _Client, limits: ConnectLimits
 ) -> PreflightError:
     why = str(error) or type(error).__name__

@@ -26,8 +26,10 @@ async def key_pairs(target: Target, stack: contextlib.AsyncExitStack) -> list[as
 
     The agent's connection lives as long as ``stack``.
     """
-    files = [key for path in target.identity_files if (key := _private_key(path, _version(path)))]
-    certificates = _certificates(target)
+    files = [
+        key for path in target.identity_files if (key := _private_key(path, _file_version(path)))
+    ]
+    certificates = _read_certificates(target)
     public = {key.public_data for key in files} | {cert.public_data for cert in certificates}
     public |= {data for path in target.identity_files if (data := _public_half(path))}
     held = await _agent_pairs(target.agent, stack)
@@ -36,19 +38,19 @@ async def key_pairs(target: Target, stack: contextlib.AsyncExitStack) -> list[as
     in_agent = {pair.public_data for pair in held}
     own = [key for key in files if key.public_data not in in_agent]
     pairs = [
-        *_certified(named, certificates),
+        *_certified_pairs(named, certificates),
         *named,
         *others,
         *asyncssh.load_keypairs(own, certlist=certificates),
     ]
-    return [pair for pair in pairs if accepts_key(target.accepted_keys, _kind(pair))]
+    return [pair for pair in pairs if accepts_key(target.accepted_keys, _key_kind(pair))]
 
 
-def _kind(pair: asyncssh.SSHKeyPair) -> str:
+def _key_kind(pair: asyncssh.SSHKeyPair) -> str:
     return pair.algorithm.decode()
 
 
-def _certified(
+def _certified_pairs(
     pairs: Iterable[asyncssh.SSHKeyPair], certificates: Iterable[asyncssh.SSHCertificate]
 ) -> list[asyncssh.SSHKeyPair]:
     """The agent's plain keys, once more, each with the certificate file that belongs to it."""
@@ -72,12 +74,12 @@ async def _agent_pairs(socket: str, stack: contextlib.AsyncExitStack) -> list[as
         return []  # no agent is a normal state of affairs
 
 
-def _certificates(target: Target) -> list[asyncssh.SSHCertificate]:
+def _read_certificates(target: Target) -> list[asyncssh.SSHCertificate]:
     paths = target.certificate_paths
-    return [cert for path in paths if (cert := _certificate(path, _version(path)))]
+    return [cert for path in paths if (cert := _read_certificate(path, _file_version(path)))]
 
 
-def _version(path: str) -> tuple[int, int] | None:
+def _file_version(path: str) -> tuple[int, int] | None:
     try:
         status = Path(path).stat()
     except OSError:
@@ -97,7 +99,7 @@ def _private_key(path: str, version: tuple[int, int] | None) -> asyncssh.SSHKey 
 
 
 def _public_half(path: str) -> bytes:
-    key = _public_file(f"{path}.pub", _version(f"{path}.pub"))
+    key = _public_file(f"{path}.pub", _file_version(f"{path}.pub"))
     return key.public_data if key else b""
 
 
@@ -112,7 +114,7 @@ def _public_file(path: str, version: tuple[int, int] | None) -> asyncssh.SSHKey 
 
 
 @functools.lru_cache(maxsize=256)
-def _certificate(path: str, version: tuple[int, int] | None) -> asyncssh.SSHCertificate | None:
+def _read_certificate(path: str, version: tuple[int, int] | None) -> asyncssh.SSHCertificate | None:
     if version is None:
         return None
     try:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 import asyncssh
 
-from orchestrator.adapters.transport.asyncssh.async_ssh_connect import Connected, connect_once
+from orchestrator.adapters.transport.asyncssh.async_ssh_connect import (
+    AuthenticatedConnection,
+    connect_once,
+)
 from orchestrator.adapters.transport.ssh import failures
 from orchestrator.adapters.transport.ssh.handshakes import Handshakes
 from orchestrator.adapters.transport.ssh.target import Target
@@ -45,7 +48,7 @@ class SshLink:
     """
 
     links: Links
-    connected: Connected
+    connected: AuthenticatedConnection
     jump: _Jump | None
 
     @property

@@ -35,7 +35,7 @@ def _handle_channel_request(channel: paramiko.Channel, message: paramiko.Message
     if message.get_text() == "exit-signal":
         message.get_boolean()
         link = channel.get_transport()
-        assert isinstance(link, SshLink)
+        assert isinstance(link, ParamikoLink)
         link.exit_signals[channel.get_id()] = message.get_text()
         channel.status_event.set()
     message.packet.seek(position)
@@ -55,7 +55,7 @@ class Carrier:
             self.proxy.close()
 
 
-class SshLink(paramiko.Transport):
+class ParamikoLink(paramiko.Transport):
     """A connection that also hears exit signals; paramiko drops them: killed looks like lost.
 
     ``exit_signals`` holds signal names without ``SIG`` by channel number.
@@ -90,11 +90,11 @@ class SshLink(paramiko.Transport):
         return self._why_cut or str(self.saved_exception or "") or "the SSH connection is lost"
 
 
-def connect_chain(target: Target, limits: ConnectLimits) -> list[SshLink]:
+def connect_chain(target: Target, limits: ConnectLimits) -> list[ParamikoLink]:
     """The chain of connections that ends at ``target``. Raises :class:`PreflightError`."""
-    chain: list[SshLink] = []
+    chain: list[ParamikoLink] = []
     try:
-        for hop in _hops(target):
+        for hop in _hops_to(target):
             try:
                 chain.append(_connect_hop(hop, limits, chain[-1] if chain else None))
             except PreflightError as error:
@@ -108,23 +108,23 @@ def connect_chain(target: Target, limits: ConnectLimits) -> list[SshLink]:
     return chain
 
 
-def _hops(target: Target) -> list[Target]:
+def _hops_to(target: Target) -> list[Target]:
     hops = [target]
     while hops[0].via is not None:
         hops.insert(0, hops[0].via)
     return hops
 
 
-def _connect_hop(target: Target, limits: ConnectLimits, via: SshLink | None) -> SshLink:
+def _connect_hop(target: Target, limits: ConnectLimits, via: ParamikoLink | None) -> ParamikoLink:
     trust = target.trust()
-    with _explained(target, limits):
-        link = SshLink(_carrier(target, limits, via), disabled_keys(target))
+    with _errors_explained(target, limits):
+        link = ParamikoLink(_open_carrier(target, limits, via), disabled_keys(target))
     try:
         set_algorithms(link, target, trust)
-        with _explained(target, limits):
-            _negotiate(link, limits)
+        with _errors_explained(target, limits):
+            _negotiate_link(link, limits)
         _check_host_key(link, target, trust)
-        _authenticate(link, target, limits)
+        _authenticate_link(link, target, limits)
     except PreflightError as error:
         # Before the link is cut, which would end the proxy, too.
         blamed = failures.through_proxy(target, link.proxy, error) if link.proxy else error
@@ -136,7 +136,7 @@ def _connect_hop(target: Target, limits: ConnectLimits, via: SshLink | None) -> 
     return link
 
 
-def _carrier(target: Target, limits: ConnectLimits, via: SshLink | None) -> Carrier:
+def _open_carrier(target: Target, limits: ConnectLimits, via: ParamikoLink | None) -> Carrier:
     if via is not None:
         here, there = ("127.0.0.1", 0), (target.host, target.port)
         timeout_s = limits.connect_timeout_s
@@ -147,12 +147,12 @@ def _carrier(target: Target, limits: ConnectLimits, via: SshLink | None) -> Carr
         except OSError as error:
             raise failures.no_proxy(target, str(error)) from error
         return Carrier(proxy.sock, proxy)
-    sock = _dial(target, limits.connect_timeout_s)
+    sock = _dial_target(target, limits.connect_timeout_s)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each command costs 40 ms more
     return Carrier(sock)
 
 
-def _dial(target: Target, timeout_s: float) -> socket.socket:
+def _dial_target(target: Target, timeout_s: float) -> socket.socket:
     """A connection to the first address that answers, of the family and from the address that
     ssh_config names. Raises ``OSError``.
     """
@@ -175,7 +175,7 @@ def _dial(target: Target, timeout_s: float) -> socket.socket:
     raise failure
 
 
-def _negotiate(link: SshLink, limits: ConnectLimits) -> None:
+def _negotiate_link(link: ParamikoLink, limits: ConnectLimits) -> None:
     # The start's own deadline comes first, so that silence is told from a closed connection.
     link.banner_timeout = link.handshake_timeout = 2 * limits.connect_timeout_s
     link.auth_timeout = limits.connect_timeout_s
@@ -184,7 +184,7 @@ def _negotiate(link: SshLink, limits: ConnectLimits) -> None:
         raise TimeoutError
 
 
-def _check_host_key(link: SshLink, target: Target, trust: Trust) -> None:
+def _check_host_key(link: ParamikoLink, target: Target, trust: Trust) -> None:
     key = link.get_remote_server_key()
     shown = HostKey(key.get_name(), key.asbytes(), SourceLocation(""))
     revoked = any(known.blob == shown.blob for known in trust.revoked)
@@ -192,9 +192,9 @@ def _check_host_key(link: SshLink, target: Target, trust: Trust) -> None:
         raise failures.refused_host_key(target, trust, shown, f"it shows {shown.fingerprint}")
 
 
-def _authenticate(link: SshLink, target: Target, limits: ConnectLimits) -> None:
+def _authenticate_link(link: ParamikoLink, target: Target, limits: ConnectLimits) -> None:
     tried: list[str] = []
-    with contextlib.closing(offered_keys(target)) as keys, _explained(target, limits):
+    with contextlib.closing(offered_keys(target)) as keys, _errors_explained(target, limits):
         for name, key in keys:
             tried.append(name)
             try:
@@ -212,14 +212,14 @@ def _authenticate(link: SshLink, target: Target, limits: ConnectLimits) -> None:
 
 
 @contextlib.contextmanager
-def _explained(target: Target, limits: ConnectLimits) -> Iterator[None]:
+def _errors_explained(target: Target, limits: ConnectLimits) -> Iterator[None]:
     try:
         yield
     except (paramiko.SSHException, EOFError, OSError) as error:
-        raise _explain(error, target, limits) from error
+        raise _explain_error(error, target, limits) from error
 
 
-def _explain(error: Exception, target: Target, limits: ConnectLimits) -> PreflightError:
+def _explain_error(error: Exception, target: Target, limits: ConnectLimits) -> PreflightError:
     why = str(error) or type(error).__name__
     match error:
         case paramiko.ChannelException():

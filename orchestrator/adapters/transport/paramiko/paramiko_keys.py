@@ -23,14 +23,14 @@ def offered_keys(target: Target) -> Generator[tuple[str, paramiko.PKey]]:
     """
     files = [(path, key) for path in target.identity_files if (key := _private_key(path))]
     public = {key.asbytes() for _, key in files} | set(_public_halves(target))
-    with _agent(target.agent) as held:
+    with _agent_keys(target.agent) as held:
         named = [key for key in held if key.asbytes() in public]
         others = () if target.identities_only else [key for key in held if key not in named]
         in_agent = {key.asbytes() for key in held}
         own = [(path, key) for path, key in files if key.asbytes() not in in_agent]
         plain = [*((_agent_name(key), key) for key in (*named, *others)), *own]
-        for name, key in (*_certified(target), *plain):
-            if accepts_key(target.accepted_keys, _kind(key)):
+        for name, key in (*_certified_keys(target), *plain):
+            if accepts_key(target.accepted_keys, _key_kind(key)):
                 yield name, key
 
 
@@ -38,11 +38,11 @@ def _agent_name(key: AgentKey) -> str:
     return key.comment or key.get_name()
 
 
-def _kind(key: paramiko.PKey) -> str:
+def _key_kind(key: paramiko.PKey) -> str:
     return key.public_blob.key_type if key.public_blob else key.get_name()
 
 
-def _certified(target: Target) -> Iterator[tuple[str, paramiko.PKey]]:
+def _certified_keys(target: Target) -> Iterator[tuple[str, paramiko.PKey]]:
     """The key files again, each with the certificate that ``CertificateFile`` names for it.
 
     paramiko itself finds the certificate that lies beside a key.
@@ -51,12 +51,12 @@ def _certified(target: Target) -> Iterator[tuple[str, paramiko.PKey]]:
         for path in target.identity_files:
             key = _private_key(path)
             with contextlib.suppress(OSError, ValueError, paramiko.SSHException):
-                if key is not None and _belongs(certificate, key):
+                if key is not None and _belongs_to_key(certificate, key):
                     key.load_certificate(certificate)
                     yield f"{path} with {certificate}", key
 
 
-def _belongs(certificate: str, key: paramiko.PKey) -> bool:
+def _belongs_to_key(certificate: str, key: paramiko.PKey) -> bool:
     """Whether the certificate is for this key: it holds the same public numbers."""
     blob = PublicBlob.from_file(certificate).key_blob
     message = paramiko.Message(blob)
@@ -67,7 +67,7 @@ def _belongs(certificate: str, key: paramiko.PKey) -> bool:
 
 
 @contextlib.contextmanager
-def _agent(address: str) -> Iterator[Sequence[AgentKey]]:
+def _agent_keys(address: str) -> Iterator[Sequence[AgentKey]]:
     """The keys of the agent at the socket ``address``, usable inside the block."""
     if not address:
         yield ()

@@ -19,7 +19,7 @@ from functools import partial
 
 import paramiko
 
-from orchestrator.adapters.transport.paramiko.paramiko_connect import SshLink
+from orchestrator.adapters.transport.paramiko.paramiko_connect import ParamikoLink
 from orchestrator.adapters.transport.ssh import failures
 from orchestrator.adapters.transport.ssh.remote_command import (
     MAX_SESSIONS,
@@ -53,7 +53,7 @@ class ParamikoTransport(Transport):
     """One SSH connection: ``chain[-1]``, carried by the jump hosts' connections before it."""
 
     def __init__(
-        self, node: str, target: Target, chain: Sequence[SshLink], limits: ConnectLimits
+        self, node: str, target: Target, chain: Sequence[ParamikoLink], limits: ConnectLimits
     ) -> None:
         self.node = node
         self._target = target
@@ -121,13 +121,13 @@ class ParamikoTransport(Transport):
             asking = loop.run_in_executor(
                 self._threads, self._link.global_request, "keepalive@openssh.com"
             )
-            asking.add_done_callback(_retrieve)
+            asking.add_done_callback(_retrieve_result)
             done, _ = await asyncio.wait([asking], timeout=self._limits.silence_s)
             if not done:
                 self._link.cut(f"no sign of life for {self._limits.silence_s:g} s")
 
 
-def _retrieve(asking: asyncio.Future[paramiko.Message | None]) -> None:
+def _retrieve_result(asking: asyncio.Future[paramiko.Message | None]) -> None:
     if not asking.cancelled():
         asking.exception()  # a dead link shows in is_active
 
@@ -137,7 +137,7 @@ class ParamikoProcess(RemoteProcess):
 
     def __init__(
         self,
-        link: SshLink,
+        link: ParamikoLink,
         threads: ThreadPoolExecutor,
         marker: str,
         on_end: Callable[[RemoteProcess], None],

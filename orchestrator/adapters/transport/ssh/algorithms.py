@@ -24,12 +24,12 @@ def choose_algorithms(spec: str, default: Sequence[str], supported: Sequence[str
     operator, names = (spec[0], spec[1:]) if spec[:1] in set("+-^") else ("", spec)
     if operator == "-":
         return [name for name in default if not matches_list(name, names)]
-    named = [found for name in names.split(",") for found in _supported(name, supported)]
+    named = [found for name in names.split(",") for found in _supported_names(name, supported)]
     chosen = {"+": [*default, *named], "^": [*named, *default]}.get(operator, named)
     return list(dict.fromkeys(chosen))
 
 
-def _supported(pattern: str, supported: Sequence[str]) -> list[str]:
+def _supported_names(pattern: str, supported: Sequence[str]) -> list[str]:
     """The names of the library for one name, which may be a pattern."""
     patterns = next((names for names in _SAME if pattern in names), {pattern})
     return [name for name in supported if any(matches_pattern(name, p) for p in patterns)]
@@ -44,7 +44,7 @@ def accepts_signature(spec: str, name: str) -> bool:
     """Whether ``PubkeyAcceptedAlgorithms SPEC`` allows a signature algorithm, with or without a
     certificate; an empty ``spec`` allows all.
     """
-    return _accepts(spec, name) or _accepts(spec, f"{name}{CERTIFICATE}")
+    return _accepts_name(spec, name) or _accepts_name(spec, f"{name}{CERTIFICATE}")
 
 
 def accepts_key(spec: str, kind: str) -> bool:
@@ -53,10 +53,10 @@ def accepts_key(spec: str, kind: str) -> bool:
     """
     plain, certificate, _ = kind.partition(CERTIFICATE)
     signatures = _RSA_SIGNATURES if plain == "ssh-rsa" else (plain,)
-    return any(_accepts(spec, f"{name}{certificate}") for name in signatures)
+    return any(_accepts_name(spec, f"{name}{certificate}") for name in signatures)
 
 
-def _accepts(spec: str, name: str) -> bool:
+def _accepts_name(spec: str, name: str) -> bool:
     if not spec or spec[0] in "+^":
         return True
     if spec[0] == "-":

@@ -43,7 +43,7 @@ def unreachable_error(target: Target, why: str) -> PreflightError:
         id="OR-SSH-001",
         where=target.alias,
         why=why,
-        remedy=f"check that the node is up and its SSH port open: {_ssh(target, '-v')}",
+        remedy=f"check that the node is up and its SSH port open: {_ssh_command(target, '-v')}",
     )
 
 
@@ -55,7 +55,8 @@ def refused_authentication(target: Target, tried: tuple[str, ...], why: str) -> 
         where=target.alias,
         why=f"{why}; offered: {offered}{_not_done(target, 'PKCS11Provider')}",
         remedy=f"install the right key with 'ssh-copy-id', or name it with 'identity_file:'; "
-        f"then try {_ssh(target)}. Not retried: sites lock accounts after repeated failures",
+        f"then try {_ssh_command(target)}. Not retried: sites lock accounts after "
+        "repeated failures",
     )
 
 
@@ -74,7 +75,7 @@ def refused_host_key(target: Target, trust: Trust, shown: HostKey | None, why: s
         f"no known_hosts file has {name!r} ({_find_key(target, name)})"
         f"{_not_done(target, 'KnownHostsCommand')}",
         remedy="compare the fingerprint with the node's own (there: ssh-keygen -lf "
-        f"/etc/ssh/ssh_host_ed25519_key.pub), then record it: {_ssh(target)}",
+        f"/etc/ssh/ssh_host_ed25519_key.pub), then record it: {_ssh_command(target)}",
     )
 
 
@@ -89,7 +90,7 @@ def _changed_host_key(target: Target, trust: Trust, shown: HostKey) -> Refused:
         why=f"{target.address} shows {shown.kind} {shown.fingerprint}, known is {expected}: "
         "the node was reinstalled, or another machine answers (a man in the middle)",
         remedy=f"if the change is expected: ssh-keygen -R {shlex.quote(name)} "
-        f"-f {shlex.quote(file)}, then {_ssh(target)}",
+        f"-f {shlex.quote(file)}, then {_ssh_command(target)}",
     )
 
 
@@ -122,7 +123,7 @@ def no_agreement(target: Target, why: str, *, other: str) -> PreflightError:
         where=target.alias,
         why=why,
         remedy=f"try the other library, 'transport: {other}' for this node; if that fails too: "
-        f"{_ssh(target, '-vv')}",
+        f"{_ssh_command(target, '-vv')}",
     )
 
 
@@ -132,7 +133,8 @@ def handshake_cut(target: Target, why: str) -> HandshakeCut:
         id="OR-SSH-007",
         where=target.alias,
         why=f"{why}; most often sshd's MaxStartups, a ban (fail2ban), or a node shutting down",
-        remedy=f"wait a minute and run again; if it stays: {_ssh(target, '-v')}, and sshd's log",
+        remedy=f"wait a minute and run again; if it stays: {_ssh_command(target, '-v')}, "
+        "and sshd's log",
     )
 
 
@@ -159,7 +161,7 @@ def _failed_proxy(target: Target, ending: ProxyEnding) -> PreflightError:
         where=target.alias,
         why=ending.words or "it wrote nothing to its standard error",
         remedy=f"correct the ProxyCommand of {target.alias} in ssh_config, or what it needs; then "
-        f"try {_ssh(target, '-v')}",
+        f"try {_ssh_command(target, '-v')}",
     )
 
 
@@ -198,7 +200,8 @@ def refused_session(node: str, target: Target, why: str) -> PreflightError:
         id="OR-SSH-009",
         where=node,
         why=f"{why}; sshd's MaxSessions, a ForceCommand, or an account without a shell",
-        remedy=f"try a plain command, {_ssh(target)}; on the node: sshd -T | grep -i session",
+        remedy=f"try a plain command, {_ssh_command(target)}; on the node: "
+        "sshd -T | grep -i session",
     )
 
 
@@ -215,7 +218,7 @@ def not_started(
         where=node,
         why=f"it wrote: {words}" if words else "it wrote nothing",
         remedy="without a terminal, ~/.bashrc, ~/.profile, ~/.zshenv and the like must not end, "
-        f"replace or block the shell; compare: {_ssh(target)}",
+        f"replace or block the shell; compare: {_ssh_command(target)}",
     )
     error.outcome = outcome
     return error
@@ -227,7 +230,7 @@ def _not_done(target: Target, keyword: str) -> str:
     return f"; orchestrate does not use {keyword} {value}" if value else ""
 
 
-def _ssh(target: Target, *options: str) -> str:
+def _ssh_command(target: Target, *options: str) -> str:
     return target.endpoint.command(*options)
 
 

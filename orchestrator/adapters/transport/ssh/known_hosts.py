@@ -45,7 +45,7 @@ class Trust:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _KnownHost:
     marker: str
     hosts: str
     key: HostKey
@@ -53,8 +53,8 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    plain: dict[str, list[_Entry]]
-    patterns: list[_Entry]
+    plain: dict[str, list[_KnownHost]]
+    patterns: list[_KnownHost]
 
 
 def key_fingerprint(blob: bytes) -> str:
@@ -73,12 +73,15 @@ def trust_in(files: Sequence[str], names: Sequence[str]) -> Trust:
 
     Revoked keys are collected under all of the names.
     """
-    entries = [[entry for file in files for entry in _matching(_load(file), n)] for n in names]
+    entries = [
+        [entry for file in files for entry in _matching_entries(_load_index(file), n)]
+        for n in names
+    ]
     known = next((found for found in entries if any(e.marker != "@revoked" for e in found)), [])
     return Trust(
-        keys=_keys(known, ""),
-        authorities=_keys(known, "@cert-authority"),
-        revoked=_keys((entry for found in entries for entry in found), "@revoked"),
+        keys=_host_keys(known, ""),
+        authorities=_host_keys(known, "@cert-authority"),
+        revoked=_host_keys((entry for found in entries for entry in found), "@revoked"),
     )
 
 
@@ -92,10 +95,10 @@ def revoked_in(file: str) -> tuple[HostKey, ...]:
         data = Path(file).read_bytes()
     except OSError as error:
         why, remedy = error.strerror or str(error), "correct the file's name, or make it readable"
-        raise _unusable(file, why, remedy) from error
+        raise _unusable_file(file, why, remedy) from error
     if data.startswith(KRL_MAGIC):
         remedy = "list the revoked public keys in a text file, one a line"
-        raise _unusable(file, "it is a binary revocation list (KRL)", remedy)
+        raise _unusable_file(file, "it is a binary revocation list (KRL)", remedy)
     found = []
     for number, line in enumerate(data.decode(errors="surrogateescape").split("\n"), start=1):
         entry = _parse_line(["*", *line.split()], SourceLocation(file, number))
@@ -104,16 +107,16 @@ def revoked_in(file: str) -> tuple[HostKey, ...]:
     return tuple(found)
 
 
-def _unusable(file: str, why: str, remedy: str) -> UsageError:
+def _unusable_file(file: str, why: str, remedy: str) -> UsageError:
     what = "RevokedHostKeys names a file that cannot be used"
     return UsageError(what, id="OR-SSH-028", where=file, why=why, remedy=remedy)
 
 
-def _keys(entries: Iterable[_Entry], marker: str) -> tuple[HostKey, ...]:
+def _host_keys(entries: Iterable[_KnownHost], marker: str) -> tuple[HostKey, ...]:
     return tuple(entry.key for entry in entries if entry.marker == marker)
 
 
-def _matching(index: _Index, name: str) -> Iterator[_Entry]:
+def _matching_entries(index: _Index, name: str) -> Iterator[_KnownHost]:
     yield from index.plain.get(name.lower(), ())
     for entry in index.patterns:
         if entry.hosts.startswith("|"):
@@ -129,7 +132,7 @@ def _is_hash_of(hosts: str, name: str) -> bool:
     return hmac.compare_digest(actual, base64.b64decode(digest))
 
 
-def _load(file: str) -> _Index:
+def _load_index(file: str) -> _Index:
     try:
         status = Path(file).stat()
         return _load_version(file, status.st_mtime_ns, status.st_size)
@@ -154,7 +157,7 @@ def _load_version(file: str, mtime_ns: int, size: int) -> _Index:
     return index
 
 
-def _parse_line(words: list[str], place: SourceLocation) -> _Entry | None:
+def _parse_line(words: list[str], place: SourceLocation) -> _KnownHost | None:
     """A line that is blank, a comment, or not understood trusts nobody."""
     marker = words.pop(0) if words and words[0].startswith("@") else ""
     if len(words) < 3 or words[0].startswith("#") or not _is_valid_hosts(words[0]):
@@ -163,7 +166,7 @@ def _parse_line(words: list[str], place: SourceLocation) -> _Entry | None:
         blob = base64.b64decode(words[2], validate=True)
     except binascii.Error:
         return None
-    return _Entry(marker, words[0], HostKey(words[1], blob, place))
+    return _KnownHost(marker, words[0], HostKey(words[1], blob, place))
 
 
 def _is_valid_hosts(hosts: str) -> bool:

@@ -117,22 +117,22 @@ def resolve_target(endpoint: SshEndpoint) -> Target:
     Raises ``UsageError`` for a configuration that cannot be read or
     followed and :class:`PreflightError` for jump hosts that form a circle.
     """
-    return _resolve(endpoint, read_config(endpoint.ssh_config), depth=0)
+    return _resolve_endpoint(endpoint, read_config(endpoint.ssh_config), depth=0)
 
 
-def _resolve(endpoint: SshEndpoint, files: Sequence[ConfigFile], depth: int) -> Target:
-    preset = _preset(endpoint)
+def _resolve_endpoint(endpoint: SshEndpoint, files: Sequence[ConfigFile], depth: int) -> Target:
+    preset = _preset_options(endpoint)
     settings = evaluate_config(endpoint.host, files, preset=preset)
-    target = _reached(endpoint, settings, files, depth)
+    target = _reached_target(endpoint, settings, files, depth)
     worlds = [frozenset({place}) for place in settings.doubts]
     for holding in worlds:  # grows: a block may bring doubts of its own
         other = evaluate_config(endpoint.host, files, preset=preset, holding=holding)
         if not _is_reached_alike(target, endpoint, other, files, depth):
-            raise _undecidable(settings, other, holding)
+            raise _undecidable_error(settings, other, holding)
         more = (holding | {place} for place in other.doubts)
         worlds += [world for world in more if world not in worlds]
         if len(worlds) > MAX_WORLDS:
-            raise _undecidable(settings, other, holding)
+            raise _undecidable_error(settings, other, holding)
     return target
 
 
@@ -144,12 +144,12 @@ def _is_reached_alike(
     depth: int,
 ) -> bool:
     try:
-        return _reached(endpoint, settings, files, depth) == target
+        return _reached_target(endpoint, settings, files, depth) == target
     except (UsageError, PreflightError):
         return False
 
 
-def _preset(endpoint: SshEndpoint) -> dict[str, str]:
+def _preset_options(endpoint: SshEndpoint) -> dict[str, str]:
     """What the inventory says, as options of ssh's command line."""
     preset = {"user": endpoint.user or "", "port": str(endpoint.port or "")}
     preset = {keyword: value for keyword, value in preset.items() if value}
@@ -158,7 +158,7 @@ def _preset(endpoint: SshEndpoint) -> dict[str, str]:
     return {**preset, "proxyjump": endpoint.jump} if endpoint.jump else preset
 
 
-def _undecidable(
+def _undecidable_error(
     settings: Settings, other: Settings, holding: frozenset[SourceLocation]
 ) -> UsageError:
     """``other`` is what would apply if the conditions of ``holding`` held."""
@@ -176,12 +176,12 @@ def _undecidable(
     )
 
 
-def _reached(
+def _reached_target(
     endpoint: SshEndpoint, settings: Settings, files: Sequence[ConfigFile], depth: int
 ) -> Target:
     """The target of decided ``settings``, with its jump hosts."""
     refuse_unsupported(settings)
-    target = _target(endpoint, settings)
+    target = _make_target(endpoint, settings)
     if not settings.get("proxyjump"):
         return target
     jump = _expanded_jump(settings)
@@ -193,7 +193,7 @@ def _reached(
             why=f"'ProxyJump {jump}' applies to {endpoint.host} itself",
             remedy="exclude the jump host from the block that names it: 'Host * !JUMP'",
         )
-    return replace(target, via=_chain(jump, endpoint, files, depth))
+    return replace(target, via=_jump_chain(jump, endpoint, files, depth))
 
 
 def _expanded_jump(settings: Settings) -> str:
@@ -210,7 +210,7 @@ def _expanded_jump(settings: Settings) -> str:
     return jump
 
 
-def _chain(
+def _jump_chain(
     jump: str, endpoint: SshEndpoint, files: Sequence[ConfigFile], depth: int
 ) -> Target | None:
     """The hops of ``a,b``: b is reached through a; only a's own ProxyJump is looked up."""
@@ -218,7 +218,7 @@ def _chain(
     texts = jump.split(",")
     for number, hop in enumerate(parse_hops(jump)):
         own_jump = "none" if number else None
-        target = _resolve(_hop_endpoint(hop, endpoint, own_jump), files, depth + 1)
+        target = _resolve_endpoint(_hop_endpoint(hop, endpoint, own_jump), files, depth + 1)
         if number:
             told = replace(target.endpoint, jump=",".join(texts[:number]))
             target = replace(target, via=via, endpoint=told)
@@ -230,7 +230,7 @@ def _hop_endpoint(hop: Hop, endpoint: SshEndpoint, jump: str | None) -> SshEndpo
     return replace(endpoint, host=hop.host, user=hop.user, port=hop.port, jump=jump)
 
 
-def _target(endpoint: SshEndpoint, settings: Settings) -> Target:
+def _make_target(endpoint: SshEndpoint, settings: Settings) -> Target:
     return Target(
         endpoint=endpoint,
         host=settings.host,
@@ -239,7 +239,7 @@ def _target(endpoint: SshEndpoint, settings: Settings) -> Target:
         identity_files=_identity_files(endpoint, settings),
         certificate_files=tuple(settings.path(file) for file in settings.certificate_files),
         identities_only=endpoint.identity_file is not None or settings.is_set("identitiesonly"),
-        agent=_agent(settings),
+        agent=_agent_socket(settings),
         known_hosts_files=_known_hosts_files(endpoint, settings),
         revoked_keys_file="".join(settings.words("revokedhostkeys")),
         host_key_alias=settings.host_key_alias,
@@ -248,7 +248,7 @@ def _target(endpoint: SshEndpoint, settings: Settings) -> Target:
         bind_address=settings.get("bindaddress"),
         proxy_command=settings.command("proxycommand") if settings.words("proxycommand") else "",
         env=tuple(sorted(settings.sent_env.items())),
-        absent=_absent(settings),
+        absent=_absent_files(settings),
         via=None,
     )
 
@@ -276,7 +276,7 @@ def _of_inventory(path: str) -> str:
         ) from error
 
 
-def _agent(settings: Settings) -> str:
+def _agent_socket(settings: Settings) -> str:
     """The agent's socket. ``$NAME`` is the variable's value, whatever it holds."""
     chosen = settings.values.get("identityagent")
     text = settings.path(chosen) if chosen else "SSH_AUTH_SOCK"
@@ -300,7 +300,7 @@ def _known_hosts_files(endpoint: SshEndpoint, settings: Settings) -> tuple[str, 
     return (*users, *map(expand_tilde, system))
 
 
-def _absent(settings: Settings) -> tuple[tuple[str, str], ...]:
+def _absent_files(settings: Settings) -> tuple[tuple[str, str], ...]:
     names = {"knownhostscommand": "KnownHostsCommand", "pkcs11provider": "PKCS11Provider"}
     return tuple(
         (name, settings.get(keyword)) for keyword, name in names.items() if settings.words(keyword)

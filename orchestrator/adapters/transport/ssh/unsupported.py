@@ -8,7 +8,7 @@ from orchestrator.core.base.errors import UsageError
 
 def refuse_unsupported(settings: Settings) -> None:
     """Raises :class:`UsageError` where going on would reach the host another way than ssh does."""
-    for keyword, demand, remedy in _demands(settings):
+    for keyword, demand, remedy in _list_demands(settings):
         raise UsageError(
             f"ssh_config demands what orchestrate does not do: {demand}",
             id="OR-SSH-028",
@@ -18,7 +18,7 @@ def refuse_unsupported(settings: Settings) -> None:
         )
 
 
-def _demands(settings: Settings) -> list[tuple[str, str, str]]:
+def _list_demands(settings: Settings) -> list[tuple[str, str, str]]:
     """Keyword, what it demands, and what to write instead."""
     demands = []
     if settings.get("pubkeyauthentication") == "no":
@@ -31,7 +31,9 @@ def _demands(settings: Settings) -> list[tuple[str, str, str]]:
     if "refuseconnection" in settings.values:
         wanted = f"RefuseConnection {settings.get('refuseconnection')!r}"
         demands.append(("refuseconnection", wanted, "leave the node out, or exempt its name"))
-    return demands + (_of_proxy(settings) if settings.words("proxycommand") else _direct(settings))
+    return demands + (
+        _of_proxy(settings) if settings.words("proxycommand") else _direct_demands(settings)
+    )
 
 
 def _of_proxy(settings: Settings) -> list[tuple[str, str, str]]:
@@ -44,7 +46,7 @@ def _of_proxy(settings: Settings) -> list[tuple[str, str, str]]:
     return []
 
 
-def _direct(settings: Settings) -> list[tuple[str, str, str]]:
+def _direct_demands(settings: Settings) -> list[tuple[str, str, str]]:
     interface = settings.get("bindinterface")
     if not interface or settings.get("proxyjump") or settings.get("bindaddress"):
         return []

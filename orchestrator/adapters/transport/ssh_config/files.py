@@ -47,7 +47,9 @@ def read_config(chosen: str | None) -> list[ConfigFile]:
     holds a bad line.
     """
     if chosen is not None:
-        return [] if chosen.lower() == "none" else [_chosen(_expanded(chosen) or Path(chosen))]
+        return (
+            [] if chosen.lower() == "none" else [_chosen_file(_expand_home(chosen) or Path(chosen))]
+        )
     users = Path(current_account().home, ".ssh", "config")
     system = SYSTEM_FOLDER / "ssh_config"
     found = []
@@ -70,7 +72,7 @@ def read_all(files: Iterable[ConfigFile], depth: int = 0) -> None:
                     )
 
 
-def _chosen(path: Path) -> ConfigFile:
+def _chosen_file(path: Path) -> ConfigFile:
     if not path.is_file():
         raise UsageError(
             "the ssh_config file does not exist",
@@ -112,12 +114,12 @@ def matching_paths(pattern: str, *, of_user: bool) -> list[Path]:
     base = "~/.ssh" if of_user else str(SYSTEM_FOLDER)
     anchored = pattern if pattern.startswith(("/", "~")) else f"{base}/{pattern}"
     # The one place where OpenSSH takes the home directory from the environment: its glob does.
-    path = _expanded(anchored)
+    path = _expand_home(anchored)
     names = glob.glob(str(path)) if path else []  # noqa: PTH207 - pathlib finds hidden files
     return [Path(name) for name in sorted(names) if Path(name).is_file()]
 
 
-def _expanded(path: str) -> Path | None:
+def _expand_home(path: str) -> Path | None:
     """With the home directory of the environment for ``~``; None: there is no such user."""
     try:
         return Path(path).expanduser()
@@ -170,20 +172,20 @@ def _read_version(path: Path, mtime_ns: int, size: int) -> tuple[Block, ...]:
     if size > MAX_BYTES:
         raise UsageError(f"larger than {MAX_BYTES >> 20} MiB", id="OR-SSH-021", where=path)
     text = path.read_bytes().decode(errors="surrogateescape")
-    return tuple(_blocks(parse_directives(text, str(path))))
+    return tuple(_split_blocks(parse_directives(text, str(path))))
 
 
-def _blocks(directives: Iterator[Directive]) -> Iterator[Block]:
+def _split_blocks(directives: Iterator[Directive]) -> Iterator[Block]:
     header: Directive | None = None
     body: list[Directive] = []
     for directive in directives:
         if directive.keyword in {"host", "match"}:
-            yield _block(header, body)
+            yield _make_block(header, body)
             header, body = directive, []
         elif directive.keyword in READERS:
             body.append(directive)
-    yield _block(header, body)
+    yield _make_block(header, body)
 
 
-def _block(header: Directive | None, body: Sequence[Directive]) -> Block:
+def _make_block(header: Directive | None, body: Sequence[Directive]) -> Block:
     return Block(header, tuple(body), any(line.keyword == "include" for line in body))

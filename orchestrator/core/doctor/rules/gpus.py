@@ -10,8 +10,8 @@ from orchestrator.core.doctor.check_model import (
     OK,
     Check,
     CheckAnswer,
+    CheckedNode,
     Judge,
-    Look,
     Needs,
     answer_each,
     fail_answer,
@@ -39,13 +39,13 @@ HARMLESS = frozenset({63, 92, 94})  # contained or corrected: the rows and ECC c
 def _per_gpu(judge: Callable[[Gpu], CheckAnswer]) -> Judge:
     """One answer for all GPUs of a node."""
 
-    def together(look: Look) -> CheckAnswer:
+    def together(look: CheckedNode) -> CheckAnswer:
         return answer_each("GPU", [(gpu.index, judge(gpu)) for gpu in look.facts.gpus])
 
     return together
 
 
-def _present(look: Look) -> CheckAnswer:
+def _gpus_present(look: CheckedNode) -> CheckAnswer:
     missing = gpus_missing(look.subject.spec, look.facts)
     if missing:
         return fail_answer(missing)
@@ -55,14 +55,14 @@ def _present(look: Look) -> CheckAnswer:
     return OK if look.facts.gpus else NONE
 
 
-def _free(gpu: Gpu) -> CheckAnswer:
+def _gpu_free(gpu: Gpu) -> CheckAnswer:
     if not gpu.users:
         return OK
     names = Counter(f"{p.user or '?'}'s {p.name or p.pid}" for p in gpu.processes)
     return warn_answer("used by " + (", ".join(names) or f"{len(gpu.users)} processes"))
 
 
-def _ecc(gpu: Gpu) -> CheckAnswer:
+def _ecc_errors(gpu: Gpu) -> CheckAnswer:
     if gpu.ecc.enabled is False:
         return warn_answer("ECC is off")
     if gpu.ecc.uncorrected is None:
@@ -74,7 +74,7 @@ def _ecc(gpu: Gpu) -> CheckAnswer:
     return OK
 
 
-def _rows(gpu: Gpu) -> CheckAnswer:
+def _remapped_rows(gpu: Gpu) -> CheckAnswer:
     rows = gpu.rows
     if rows.failed:
         return fail_answer("a row of memory could not be replaced: the card needs an RMA")
@@ -83,7 +83,7 @@ def _rows(gpu: Gpu) -> CheckAnswer:
     return unknown_answer("remapped rows") if rows.failed is None or rows.pending is None else OK
 
 
-def _xids(look: Look) -> CheckAnswer:
+def _recent_xids(look: CheckedNode) -> CheckAnswer:
     if look.facts.xids is None:
         return unknown_answer("no permission to read the kernel log")
     grave = [x for x in look.facts.xids if x.code not in OF_PROGRAMS | HARMLESS or x.switch]
@@ -96,7 +96,7 @@ def _xids(look: Look) -> CheckAnswer:
     return fail_answer("; ".join(texts))
 
 
-def _throttle(gpu: Gpu) -> CheckAnswer:
+def _throttle_reasons(gpu: Gpu) -> CheckAnswer:
     if gpu.throttle is None:
         return unknown_answer("why clocks are held back")
     slowed = sorted(SLOWED & set(gpu.throttle))
@@ -106,7 +106,7 @@ def _throttle(gpu: Gpu) -> CheckAnswer:
     return warn_answer(f"clocks held back by {', '.join(warmed)}") if warmed else OK
 
 
-def _temperature(gpu: Gpu) -> CheckAnswer:
+def _gpu_temperature(gpu: Gpu) -> CheckAnswer:
     if gpu.temperature_c is None:
         return unknown_answer("its temperature")
     text = f"{gpu.temperature_c} C"
@@ -115,7 +115,7 @@ def _temperature(gpu: Gpu) -> CheckAnswer:
     return warn_answer(text) if gpu.temperature_c >= HOT_C else OK
 
 
-def _power(gpu: Gpu) -> CheckAnswer:
+def _power_limit(gpu: Gpu) -> CheckAnswer:
     if gpu.power_limit_w is None or gpu.power_default_w is None:
         return unknown_answer("its power limit")
     if gpu.power_limit_w < POWER_SHARE * gpu.power_default_w:
@@ -123,7 +123,7 @@ def _power(gpu: Gpu) -> CheckAnswer:
     return OK
 
 
-def _pcie(gpu: Gpu) -> CheckAnswer:
+def _pcie_link(gpu: Gpu) -> CheckAnswer:
     link = gpu.pcie
     if link.width is None or link.width_max is None or link.gen is None or link.gen_max is None:
         return unknown_answer("its PCIe link")
@@ -140,14 +140,14 @@ def _pcie(gpu: Gpu) -> CheckAnswer:
     )
 
 
-def _nvlinks(look: Look) -> CheckAnswer:
+def _nvlinks_up(look: CheckedNode) -> CheckAnswer:
     """A single GPU may have been given away without its links: they lead nowhere."""
     alone = len(look.facts.gpus) == 1
-    answers = [(gpu.index, _nvlink(gpu, alone=alone)) for gpu in look.facts.gpus]
+    answers = [(gpu.index, _nvlink_of(gpu, alone=alone)) for gpu in look.facts.gpus]
     return answer_each("GPU", answers)
 
 
-def _nvlink(gpu: Gpu, *, alone: bool) -> CheckAnswer:
+def _nvlink_of(gpu: Gpu, *, alone: bool) -> CheckAnswer:
     wanted = 0 if alone else _links_of(gpu.name)
     link = gpu.nvlink
     if link.total is None or link.active is None:
@@ -167,7 +167,7 @@ def _links_of(name: str) -> int | None:
     return next((count for part, count in LINKS if part in name), None)
 
 
-def _fabric(gpu: Gpu) -> CheckAnswer:
+def _fabric_state(gpu: Gpu) -> CheckAnswer:
     if gpu.fabric in ("not_started", "in_progress"):
         return fail_answer(f"not part of the NVLink fabric: {gpu.fabric.replace('_', ' ')}")
     if gpu.fabric == "completed":
@@ -180,7 +180,7 @@ def _fabric(gpu: Gpu) -> CheckAnswer:
     )
 
 
-def _manager(look: Look) -> CheckAnswer:
+def _fabric_manager(look: CheckedNode) -> CheckAnswer:
     manager = look.facts.fabric_manager
     if manager is None or not manager.switches:
         return NONE
@@ -195,7 +195,7 @@ def _manager(look: Look) -> CheckAnswer:
     return OK
 
 
-def _modes(gpu: Gpu) -> CheckAnswer:
+def _gpu_modes(gpu: Gpu) -> CheckAnswer:
     found = []
     if gpu.compute_mode == "prohibited":
         found.append(fail_answer("compute mode is prohibited"))
@@ -208,8 +208,8 @@ def _modes(gpu: Gpu) -> CheckAnswer:
     return worst_answer(found or [unknown_answer("its modes") if gpu.persistence is None else OK])
 
 
-def _acs(look: Look) -> CheckAnswer:
-    if not _peers(look.facts):
+def _acs_redirect(look: CheckedNode) -> CheckAnswer:
+    if not _has_peers(look.facts):
         return NONE
     if look.facts.virtual_machine:
         return NONE  # what the host redirects cannot be seen, nor changed, from inside
@@ -223,8 +223,8 @@ def _acs(look: Look) -> CheckAnswer:
     )
 
 
-def _iommu(look: Look) -> CheckAnswer:
-    if not _peers(look.facts) or look.facts.virtual_machine:
+def _iommu_state(look: CheckedNode) -> CheckAnswer:
+    if not _has_peers(look.facts) or look.facts.virtual_machine:
         return NONE
     kind = look.facts.p2p.iommu
     if kind is None:
@@ -236,61 +236,78 @@ def _iommu(look: Look) -> CheckAnswer:
     )
 
 
-def _peers(facts: Facts) -> bool:
+def _has_peers(facts: Facts) -> bool:
     """Whether there is anything that a GPU could exchange data with directly."""
     return len(facts.gpus) > 1 or any(hca.active for hca in facts.hcas)
 
 
-def _check(number: int, name: str, remedy: str, judge: Judge, needs: Needs = Needs.GPUS) -> Check:
+def _gpu_check(
+    number: int, name: str, remedy: str, judge: Judge, needs: Needs = Needs.GPUS
+) -> Check:
     return Check(id=f"OR-DOC-GPU-{number:03}", name=name, remedy=remedy, judge=judge, needs=needs)
 
 
 CHECKS = (
-    _check(
+    _gpu_check(
         1,
         "GPUs",
         "nvidia-smi -L and dmesg | grep -i nvrm: has a card fallen off, or is the inventory old?",
-        _present,
+        _gpus_present,
         Needs.NOTHING,
     ),
-    _check(2, "GPUs free", "end those processes, or take other GPUs", _per_gpu(_free)),
-    _check(3, "ECC", "reset the GPU; replace it if the error recurs", _per_gpu(_ecc)),
-    _check(
-        4, "memory rows", "pending: nvidia-smi --gpu-reset; failed: replace it", _per_gpu(_rows)
+    _gpu_check(2, "GPUs free", "end those processes, or take other GPUs", _per_gpu(_gpu_free)),
+    _gpu_check(3, "ECC", "reset the GPU; replace it if the error recurs", _per_gpu(_ecc_errors)),
+    _gpu_check(
+        4,
+        "memory rows",
+        "pending: nvidia-smi --gpu-reset; failed: replace it",
+        _per_gpu(_remapped_rows),
     ),
-    _check(5, "Xids", "orchestrate diagnose on the kernel's log explains the code", _xids),
-    _check(
+    _gpu_check(
+        5, "Xids", "orchestrate diagnose on the kernel's log explains the code", _recent_xids
+    ),
+    _gpu_check(
         6,
         "throttling",
         "nvidia-smi -q -d PERFORMANCE: cooling, power supply, power brake",
-        _per_gpu(_throttle),
+        _per_gpu(_throttle_reasons),
     ),
-    _check(7, "temperature", "look at fans, air flow and inlet", _per_gpu(_temperature)),
-    _check(
-        8, "power limit", "nvidia-smi -pl WATTS as root, or -pl of the default", _per_gpu(_power)
+    _gpu_check(7, "temperature", "look at fans, air flow and inlet", _per_gpu(_gpu_temperature)),
+    _gpu_check(
+        8,
+        "power limit",
+        "nvidia-smi -pl WATTS as root, or -pl of the default",
+        _per_gpu(_power_limit),
     ),
-    _check(9, "PCIe", "reseat the card; look at BIOS and riser; then reboot", _per_gpu(_pcie)),
-    _check(10, "NVLink", "nvidia-smi nvlink -s; reset all GPUs; replace on repeat", _nvlinks),
-    _check(
+    _gpu_check(
+        9, "PCIe", "reseat the card; look at BIOS and riser; then reboot", _per_gpu(_pcie_link)
+    ),
+    _gpu_check(
+        10, "NVLink", "nvidia-smi nvlink -s; reset all GPUs; replace on repeat", _nvlinks_up
+    ),
+    _gpu_check(
         11,
         "NVLink fabric",
         "systemctl restart nvidia-fabricmanager, then reset the GPUs",
-        _per_gpu(_fabric),
+        _per_gpu(_fabric_state),
     ),
-    _check(
+    _gpu_check(
         12,
         "fabric manager",
         "install the fabric manager of exactly the driver's version and start it",
-        _manager,
+        _fabric_manager,
     ),
-    _check(
-        13, "modes", "nvidia-smi -pm 1 -c 0 -mig 0 as root, as the case may be", _per_gpu(_modes)
+    _gpu_check(
+        13,
+        "modes",
+        "nvidia-smi -pm 1 -c 0 -mig 0 as root, as the case may be",
+        _per_gpu(_gpu_modes),
     ),
-    _check(
+    _gpu_check(
         14,
         "ACS",
         "as root: turn ACS off on these bridges (setpci ... ECAP_ACS+6.w=0000) or in the BIOS",
-        _acs,
+        _acs_redirect,
     ),
-    _check(15, "IOMMU", "boot with iommu=pt, or turn the IOMMU off", _iommu),
+    _gpu_check(15, "IOMMU", "boot with iommu=pt, or turn the IOMMU off", _iommu_state),
 )

@@ -13,7 +13,7 @@ from orchestrator.parsing.importers.ansible.model import (
     ALL,
     PRIORITY,
     UNGROUPED,
-    Inventory,
+    AnsibleInventory,
     Lineage,
     Value,
     Variables,
@@ -63,13 +63,13 @@ def parse_ansible(
     return found.imported()
 
 
-def read_inventory(text: str, found: Collector) -> Inventory:
+def read_inventory(text: str, found: Collector) -> AnsibleInventory:
     """Groups and hosts of ``text``, which is not empty; its form is found by content."""
     return read_yaml(text, found) if is_yaml(text) else read_ini(text, found)
 
 
 def resolve_variables(
-    inventory: Inventory, find_vars: Callable[[str, str], Iterable[Variables]]
+    inventory: AnsibleInventory, find_vars: Callable[[str, str], Iterable[Variables]]
 ) -> Iterator[tuple[str, list[str], dict[str, Value]]]:
     """(host, its groups, its variables) in the order of the inventory."""
     lineage = Lineage(inventory)
@@ -84,7 +84,7 @@ def resolve_variables(
 class _Hosts:
     """Brings each host with its variables into a collector."""
 
-    def __init__(self, inventory: Inventory, around: Surroundings, found: Collector) -> None:
+    def __init__(self, inventory: AnsibleInventory, around: Surroundings, found: Collector) -> None:
         self._inventory = inventory
         self._around = around
         self._found = found

@@ -140,7 +140,7 @@ class _Reading:
         if way.user or user:
             fields["user"] = way.user or user
         if way.port is not None:
-            fields["port"] = _port(way.port)
+            fields["port"] = _parse_port(way.port)
         if way.keys:
             fields["key"] = self._local(way.keys[0])
         if way.jump:
@@ -218,7 +218,7 @@ class _Reading:
         self._result.warnings.append(text)
 
 
-def _port(text: str) -> int:
+def _parse_port(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 6):
         raise _Unreachable("its port is not a number", text)
     return int(text)

@@ -42,23 +42,23 @@ def expand_pattern(text: str) -> Pattern:
     ):
         match = _WITH_PORT.fullmatch(text)
     if match is not None:
-        pattern, port = match[1], _port(match[2])
+        pattern, port = match[1], _parse_port(match[2])
     if text.endswith(":") and not text.endswith("::"):
         raise NameProblem("a colon at the end, where a port is expected")
-    return Pattern(tuple(_expand(pattern)), port)
+    return Pattern(tuple(_expand_pattern(pattern)), port)
 
 
-def _port(digits: str) -> int:
+def _parse_port(digits: str) -> int:
     if len(digits) > MAX_DIGITS or not 0 < int(digits) <= MAX_PORT:
         raise NameProblem(f"a port is a number from 1 to {MAX_PORT}")
     return int(digits)
 
 
-def _expand(pattern: str) -> list[str]:
+def _expand_pattern(pattern: str) -> list[str]:
     names = [""]
     at = 0
     for match in _RANGE.finditer(pattern):
-        values = _range(match[1])
+        values = _expand_range(match[1])
         if len(names) * len(values) > MAX_NAMES:
             raise NameProblem(too_many(MAX_NAMES))
         literal = pattern[at : match.start()]
@@ -70,7 +70,7 @@ def _expand(pattern: str) -> list[str]:
     return [name + rest for name in names]
 
 
-def _range(content: str) -> list[str]:
+def _expand_range(content: str) -> list[str]:
     bounds = content.split(":")
     if len(bounds) not in (2, 3):
         raise NameProblem("a range is like [1:9] or [1:9:2]")
@@ -84,13 +84,13 @@ def _range(content: str) -> list[str]:
         first, last = _LETTERS.index(low), _LETTERS.index(high)
         values = [_LETTERS[at] for at in range(first, last + 1, int(step))]
     else:
-        values = _numbers(low, high, int(step))
+        values = _number_range(low, high, int(step))
     if not values:
         raise NameProblem("a range runs backwards")
     return values
 
 
-def _numbers(low: str, high: str, step: int) -> list[str]:
+def _number_range(low: str, high: str, step: int) -> list[str]:
     if not _is_number(low) or not _is_number(high):
         raise NameProblem("the ends of a range are two numbers or two letters")
     width = len(low) if low.startswith("0") and len(low) > 1 else 1

@@ -33,19 +33,19 @@ def ini_value(text: str) -> Value:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return text
-    return _plain(value)
+    return _plain_value(value)
 
 
-def _plain(value: object) -> Value:
+def _plain_value(value: object) -> Value:
     match value:
         case None | bool() | int() | float() | str():
             return value
         case bytes():
             return value.decode("utf-8", "replace")
         case list() | tuple() | set():
-            return [_plain(item) for item in value]
+            return [_plain_value(item) for item in value]
         case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
+            return {str(key): _plain_value(item) for key, item in value.items()}
         case _:
             return str(value)
 
@@ -61,7 +61,7 @@ def yaml_value(text: str) -> str | int | float | bool | None:
     digits = text.replace("_", "").removeprefix("+")
     try:
         if _SEXAGESIMAL.fullmatch(text):
-            return _sexagesimal(digits)
+            return _parse_sexagesimal(digits)
         if _DECIMAL.fullmatch(text):
             return int(digits)
         for pattern, base in ((_BINARY, 2), (_OCTAL, 8), (_HEXADECIMAL, 16)):
@@ -72,7 +72,7 @@ def yaml_value(text: str) -> str | int | float | bool | None:
         return text  # only underscores where digits are expected
 
 
-def _sexagesimal(digits: str) -> int:
+def _parse_sexagesimal(digits: str) -> int:
     total = 0
     for part in digits.lstrip("-").split(":"):
         total = total * 60 + int(part)

@@ -9,7 +9,7 @@ from orchestrator.core.base.nodeset import NodeSetError
 from orchestrator.parsing.importers.foreign_nodes import Collector, Field
 from orchestrator.parsing.importers.slurm.gres import gpus_of
 from orchestrator.parsing.importers.slurm.hostlist import expand_hostlist, expand_parallel
-from orchestrator.parsing.importers.slurm.slurm_records import Missing, Record
+from orchestrator.parsing.importers.slurm.slurm_records import Missing, SlurmRecord
 from orchestrator.parsing.importers.slurm.states import is_future, state_trouble
 
 DEFAULT = "DEFAULT"
@@ -19,7 +19,7 @@ _NOTHING = frozenset({"", "(null)", "N/A"})
 
 @dataclass(slots=True)
 class _Node:
-    record: Record
+    record: SlurmRecord
     fields: dict[str, Field | None]
     groups: dict[str, None] = field(default_factory=dict)
     features: frozenset[str] = frozenset()
@@ -32,11 +32,11 @@ class Records:
         self._found = found
         self._nodes: dict[str, _Node] = {}
         self._defaults: dict[str, dict[str, str]] = {"nodename": {}, "partitionname": {}}
-        self._sets: dict[str, Record] = {}
-        self._partitions: list[Record] = []
-        self._jobs: list[Record] = []
+        self._sets: dict[str, SlurmRecord] = {}
+        self._partitions: list[SlurmRecord] = []
+        self._jobs: list[SlurmRecord] = []
 
-    def take(self, record: Record | Missing) -> None:
+    def take(self, record: SlurmRecord | Missing) -> None:
         if isinstance(record, Missing):
             self._at(record)
             self._found.unknown(f"the included file cannot be read: {record.why}", record.line)
@@ -64,14 +64,14 @@ class Records:
             self._at(node.record)
             self._found.add(name, node.record.line, groups=node.groups, fields=node.fields)
 
-    def _completed(self, record: Record, kind: str) -> Record:
+    def _completed(self, record: SlurmRecord, kind: str) -> SlurmRecord:
         """``record`` over what the DEFAULT lines above it say; these add to each other."""
         pairs = {**self._defaults[kind], **record.pairs}
         if record[kind] == DEFAULT:
             self._defaults[kind] = pairs
-        return Record(record.file, record.line, pairs)
+        return SlurmRecord(record.file, record.line, pairs)
 
-    def _take_nodes(self, record: Record) -> None:
+    def _take_nodes(self, record: SlurmRecord) -> None:
         if record["nodename"] == DEFAULT:
             return
         names = self._names(record, record["nodename"])
@@ -98,7 +98,7 @@ class Records:
         if what and what != "unknown":  # in slurm.conf: to be found out
             self._warn(record, f"{record['nodename']} is {what}")
 
-    def _addresses(self, record: Record, names: tuple[str, ...]) -> tuple[str, ...] | None:
+    def _addresses(self, record: SlurmRecord, names: tuple[str, ...]) -> tuple[str, ...] | None:
         """What is dialled: NodeAddr, else NodeHostname, else the name; ranges run in parallel."""
         for key in ("nodeaddr", "nodehostname"):
             if record[key] not in _NOTHING:
@@ -110,14 +110,14 @@ class Records:
                     return None
         return names
 
-    def _gpus(self, record: Record) -> Field | None:
+    def _gpus(self, record: SlurmRecord) -> Field | None:
         try:
             return gpus_of(record["gres"])
         except ValueError as error:
             self._warn(record, f"{record['nodename']}: {error}: no figure is taken")
             return None
 
-    def _take_partition(self, record: Record, *, alone: bool) -> None:
+    def _take_partition(self, record: SlurmRecord, *, alone: bool) -> None:
         """``alone``: no node is declared, so that the partitions are all that names nodes."""
         group = record["partitionname"]
         names = tuple(self._nodes) if record["nodes"] == _ALL else self._members(record)
@@ -129,7 +129,7 @@ class Records:
             else:
                 self._warn(record, f"partition {group} names {name}, which is declared nowhere")
 
-    def _members(self, record: Record) -> tuple[str, ...]:
+    def _members(self, record: SlurmRecord) -> tuple[str, ...]:
         """The nodes of a partition, which may name sets of nodes."""
         names: dict[str, None] = {}
         for name in self._names(record, record["nodes"]):
@@ -139,17 +139,17 @@ class Records:
                 names[name] = None
         return tuple(names)
 
-    def _set(self, record: Record) -> Iterable[str]:
+    def _set(self, record: SlurmRecord) -> Iterable[str]:
         if record["feature"]:
             yield from (n for n, node in self._nodes.items() if record["feature"] in node.features)
         yield from self._names(record, record["nodes"])
 
-    def _tell_down(self, record: Record) -> None:
+    def _tell_down(self, record: SlurmRecord) -> None:
         what = state_trouble(record["state"] or "down", record["reason"])
         if what:
             self._warn(record, f"{record['downnodes']} is {what}")
 
-    def _names(self, record: Record, text: str) -> tuple[str, ...]:
+    def _names(self, record: SlurmRecord, text: str) -> tuple[str, ...]:
         if text in _NOTHING:
             return ()
         try:
@@ -159,9 +159,9 @@ class Records:
             self._found.unknown(f"{error.reason} (column {error.column})", record.line, text)
             return ()
 
-    def _warn(self, record: Record, text: str) -> None:
+    def _warn(self, record: SlurmRecord, text: str) -> None:
         self._at(record)
         self._found.warn(text, record.line)
 
-    def _at(self, record: Record | Missing) -> None:
+    def _at(self, record: SlurmRecord | Missing) -> None:
         self._found.source = record.file

@@ -23,7 +23,7 @@ Include = Callable[[str], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SlurmRecord:
     """One record; keys in lower case. ``file`` and ``line`` are where it begins."""
 
     file: str
@@ -58,15 +58,15 @@ def is_printed(text: str) -> bool:
     return _PRINTED.search(text) is not None
 
 
-def printed_records(text: str, file: str) -> Iterator[Record]:
+def printed_records(text: str, file: str) -> Iterator[SlurmRecord]:
     """What ``scontrol show node``, ``partition`` or ``job`` prints, in several lines or one."""
-    current: Record | None = None
+    current: SlurmRecord | None = None
     for number, line in enumerate(text.splitlines(), start=1):
         content = line.strip()
         if _BEGINS.match(content):
             if current is not None:
                 yield current
-            current = Record(file, number)
+            current = SlurmRecord(file, number)
         if current is not None and content:
             current = replace(current, pairs={**current.pairs, **_printed_pairs(content)})
     if current is not None:
@@ -82,21 +82,21 @@ def _printed_pairs(content: str) -> dict[str, str]:
             value, after = value[: next_.start()], value[next_.start() :]
         free[match[1].lower()] = value
         content = f"{content[: match.start()]}{after}"
-    return {**_pairs(content), **free}
+    return {**_parse_pairs(content), **free}
 
 
 def conf_records(
     text: str, file: str, include: Include, depth: int = 0, count: list[int] | None = None
-) -> Iterator[Record | Missing]:
+) -> Iterator[SlurmRecord | Missing]:
     """The lines of slurm.conf, and in place of each Include those of the file that it names."""
     files = count if count is not None else [0]
-    for number, line in _joined(text):
+    for number, line in _join_lines(text):
         content = _COMMENT.sub("", line).replace("\\#", "#").strip()
         match = _INCLUDE.fullmatch(content)
         if match is None:
-            pairs = _pairs(content)
+            pairs = _parse_pairs(content)
             if pairs:
-                yield Record(file, number, pairs)
+                yield SlurmRecord(file, number, pairs)
             continue
         files[0] += 1
         if depth >= MAX_DEPTH or files[0] > MAX_FILES:
@@ -110,7 +110,7 @@ def conf_records(
         yield from conf_records(included, name, include, depth + 1, files)
 
 
-def _joined(text: str) -> Iterable[tuple[int, str]]:
+def _join_lines(text: str) -> Iterable[tuple[int, str]]:
     """Lines, with those that a backslash continues in one."""
     begun, kept = 0, ""
     for number, line in enumerate(text.splitlines(), start=1):
@@ -124,7 +124,7 @@ def _joined(text: str) -> Iterable[tuple[int, str]]:
         yield begun, kept
 
 
-def _pairs(content: str) -> dict[str, str]:
+def _parse_pairs(content: str) -> dict[str, str]:
     return {
         match[1].lower(): match[2] if match[2] is not None else (match[3] or "")
         for match in _PAIR.finditer(content)

@@ -46,7 +46,7 @@ RULES = (
             ),
             sign("database or disk is full"),
         ),
-        defaults={"path": "a file", "reason": "no space is left"},
+        defaults={"path": "a file", "reason": "no space or no inode is left"},
         references=("Linux: ENOSPC, EDQUOT",),
     ),
     Rule(

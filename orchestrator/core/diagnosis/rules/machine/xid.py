@@ -15,7 +15,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
 _DOC = "NVIDIA: Xid errors"
 
 
-def _xid(*numbers: int) -> tuple[Sign, ...]:
+def _xid_signs(*numbers: int) -> tuple[Sign, ...]:
     """``NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, ...`` for these numbers."""
     which = "|".join(map(str, numbers))
     return (
@@ -37,7 +37,7 @@ RULES = (
         advice=Advice.EXCLUDE_NODE,
         confidence=Confidence.CERTAIN,
         weight=90,
-        signs=_xid(74, 144, 145, 146, 147, 148, 149, 150),
+        signs=_xid_signs(74, 144, 145, 146, 147, 148, 149, 150),
         defaults=_DEFAULTS,
         references=("open-gpu-kernel-modules#1355", "pytorch#58155", "NCCL#1562"),
     ),
@@ -71,7 +71,7 @@ RULES = (
         advice=Advice.EXCLUDE_NODE,
         confidence=Confidence.CERTAIN,
         weight=92,
-        signs=_xid(48, 95),
+        signs=_xid_signs(48, 95),
         defaults=_DEFAULTS,
         references=(_DOC,),
     ),
@@ -84,7 +84,7 @@ RULES = (
         role=LogRole.CONDITION,
         advice=Advice.RETRY,
         weight=70,
-        signs=_xid(63),
+        signs=_xid_signs(63),
         defaults=_DEFAULTS,
         references=("NVIDIA: memory error management",),
     ),
@@ -97,7 +97,7 @@ RULES = (
         advice=Advice.EXCLUDE_NODE,
         confidence=Confidence.CERTAIN,
         weight=90,
-        signs=_xid(64),
+        signs=_xid_signs(64),
         defaults=_DEFAULTS,
         references=("NVIDIA: memory error management",),
     ),
@@ -111,7 +111,7 @@ RULES = (
         advice=Advice.RETRY,
         confidence=Confidence.CERTAIN,
         weight=90,
-        signs=_xid(94),
+        signs=_xid_signs(94),
         defaults=_DEFAULTS,
         references=(_DOC, "vllm#5222"),
     ),
@@ -124,7 +124,7 @@ RULES = (
         "programs fail on it, too",
         role=LogRole.CONDITION,
         weight=65,
-        signs=_xid(13, 31, 43),
+        signs=_xid_signs(13, 31, 43),
         defaults=_DEFAULTS,
         references=(_DOC,),
     ),
@@ -137,7 +137,7 @@ RULES = (
         advice=Advice.EXCLUDE_NODE,
         confidence=Confidence.CERTAIN,
         weight=90,
-        signs=_xid(119, 120),
+        signs=_xid_signs(119, 120),
         defaults=_DEFAULTS,
         references=("Azure NHC",),
     ),
@@ -166,7 +166,7 @@ RULES = (
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=50,
-        signs=_xid(45),
+        signs=_xid_signs(45),
         defaults=_DEFAULTS,
         consequence="were cleaned up by the driver",
         references=(_DOC,),
