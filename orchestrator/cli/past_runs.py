@@ -5,34 +5,55 @@ A history that cannot be read costs a warning, never the command: folders say th
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
-from orchestrator.adapters.store.history import History
+from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.store.layout import Layout, RunFolder
-from orchestrator.adapters.store.run_list import (
-    RunSummary,
-    find_run,
-    list_cleaned,
-    list_runs,
-    read_settings,
-)
+from orchestrator.adapters.store.run_list import RunSummary, find_run, list_runs
 from orchestrator.core.base.errors import OrchestrateError, UsageError
-from orchestrator.core.verdict.comparison import MetricComparison, compare
+from orchestrator.core.history.earlier_runs import (
+    COMPARED_RUNS,
+    MetricComparison,
+    compare_with_earlier,
+)
+from orchestrator.core.history.run_record import RunQuery, RunRecord
 from orchestrator.core.verdict.result import Result
 
-LOOKED_AT = 200  # runs of the same work; of these the latest that succeeded are compared with
+READ_RUNS = 5 * COMPARED_RUNS  # of the same key; of these the latest that succeeded count
 
 
 def latest_runs(layout: Layout, *, limit: int) -> list[RunSummary]:
     """The latest runs, oldest of them first, with those whose folders were removed."""
     runs = list(list_runs(layout, limit=limit))
-    with _readable(layout):
-        runs += list_cleaned(layout, limit=limit)
+    with _readable():
+        runs += _list_cleaned(layout, limit)
     return sorted(runs, key=lambda run: run.started or 0.0)[-limit:]
+
+
+def _list_cleaned(layout: Layout, limit: int) -> list[RunSummary]:
+    """Those of the latest runs of the history whose folders were removed."""
+    present = set(layout.run_ids())
+    history = open_history(layout)
+    runs = history.read_runs(RunQuery(limit=limit))
+    cleaned = [run for run in runs if run.run_id not in present]
+    results = {run.run_id: history.read_result(run.run_id) for run in cleaned}
+    return [_summary(run, results[run.run_id]) for run in cleaned]
+
+
+def _summary(run: RunRecord, result: Result | None) -> RunSummary:
+    return RunSummary(
+        run_id=run.run_id,
+        state=run.status.value,
+        cluster=run.cluster,
+        workload=run.workload,
+        started=run.started,
+        seconds=sum(result.timings.values()) if result else None,
+        exit_code=int(result.exit_code) if result else None,
+        cleaned=True,
+    )
 
 
 def find_result(
@@ -46,42 +67,38 @@ def find_result(
     try:
         folder = find_run(layout, run)
     except UsageError:
-        entry = None
-        with _readable(layout):
-            entry = History(layout.history).find(run)
-        if entry is None:
+        result = None
+        with _readable():
+            result = _remembered(layout, run)
+        if result is None:
             raise
-        return entry.result, layout.run(entry.result.run_id)
+        return result, layout.run(result.run_id)
     return require(folder), folder
 
 
+def _remembered(layout: Layout, run: str) -> Result | None:
+    history = open_history(layout)
+    found = history.find_runs(run)
+    return history.read_result(found[0].run_id) if len(found) == 1 else None
+
+
 def compared_with_earlier(layout: Layout, result: Result) -> tuple[MetricComparison, ...]:
-    """The figures beside those of the runs of the same workload, parameters and cluster before."""
-    earlier: list[Result] = []
-    with _readable(layout):
-        earlier = _earlier(layout, History(layout.history), result)
-    return compare(result, earlier)
-
-
-def _earlier(layout: Layout, history: History, result: Result) -> list[Result]:
-    """Newest first. Runs whose parameters are not known, as their folders are gone, do not count:
-    a figure of other parameters says nothing of this one.
-    """
-    own, settings = history.find(result.run_id), read_settings(layout.run(result.run_id))
-    if own is None or settings is None:
-        return []
-    same = history.recent(limit=LOOKED_AT, workload=result.workload, cluster=result.cluster)
-    return [
-        entry.result
-        for entry in same
-        if entry.finished < own.finished
-        and read_settings(layout.run(entry.result.run_id)) == settings
-    ]
+    """The figures beside those of the runs before it that are like it: those with its key."""
+    earlier: tuple[RunRecord, ...] = ()
+    with _readable():
+        history = open_history(layout)
+        own = next(
+            (run for run in history.find_runs(result.run_id) if run.run_id == result.run_id), None
+        )
+        if own is not None:
+            like = RunQuery(key_digest=own.key.digest, before=own.finished, limit=READ_RUNS)
+            earlier = history.read_runs(like)
+    return compare_with_earlier(result, earlier)
 
 
 @contextmanager
-def _readable(layout: Layout) -> Iterator[None]:
+def _readable() -> Iterator[None]:
     try:
         yield
-    except (sqlite3.Error, OSError, OrchestrateError) as error:
-        click.echo(f"warning: history {layout.history} not read: {error}", err=True)
+    except (OSError, OrchestrateError) as error:
+        click.echo(f"warning: history not read: {error}", err=True)

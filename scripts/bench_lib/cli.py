@@ -23,6 +23,7 @@ from .errors import BenchError, Stopped
 from .fan_out import fan_out
 from .finetune import finetune, finetune_markdown, met
 from .first_run import GOAL, first_run_markdown, first_runs, ratios
+from .history import history_markdown, history_rows
 from .imports import import_profile, imports
 from .launch import deepspeed_environment, launch
 from .machine import describe
@@ -125,6 +126,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="Contacts nobody, and needs neither root nor GPUs.",
     )
     diagnose.add_argument("--json", type=Path, metavar="FILE", help="every case, for machines")
+    past = commands.add_parser(
+        "history",
+        help="a history of many runs: how long commands take, beside MLflow's local store",
+        epilog="Needs a package index for MLflow, and 5 GB of disk; contacts nobody else.",
+    )
+    past.add_argument("--runs", type=_runs, default=100_000, metavar="N", help="default: 100000")
+    past.add_argument("--figures", type=_repeats, default=50, metavar="N", help="default: 50")
+    past.add_argument("--repeats", type=_repeats, default=5, metavar="N", help="default: 5")
+    past.add_argument("--json", type=Path, metavar="FILE", help="every median, for machines")
+    past.add_argument("--python", default=sys.executable, metavar="PROGRAM")
+    past.add_argument(
+        "--mlflow", type=Path, metavar="VENV", help="default: a temporary one, with pip"
+    )
     promise = commands.add_parser(
         "promises",
         help="the times that are promised under faults, held to the promise itself",
@@ -163,6 +177,13 @@ def _samples(text: str) -> int:
     number = int(text)
     if not 50 <= number <= 100_000:
         raise argparse.ArgumentTypeError("expected 50 to 100000")
+    return number
+
+
+def _runs(text: str) -> int:
+    number = int(text)
+    if not 100 <= number <= 10_000_000:
+        raise argparse.ArgumentTypeError("expected 100 to 10000000")
     return number
 
 
@@ -248,6 +269,26 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     return MET if diagnose_met(cases) else MISSED
 
 
+def _history(arguments: argparse.Namespace) -> int:
+    facts = describe(arguments.python, None)
+    rows = list(
+        history_rows(
+            arguments.python,
+            arguments.mlflow,
+            runs=arguments.runs,
+            figures=arguments.figures,
+            repeats=arguments.repeats,
+        )
+    )
+    if arguments.json:
+        answers = [asdict(row) for row in rows]
+        text = json.dumps({"schema_version": 1, "machine": facts, "rows": answers}, indent=1)
+        arguments.json.write_text(text + "\n")
+    print(table(("what", "value"), list(facts.items())) + "\n", flush=True)
+    print(history_markdown(rows), end="", flush=True)
+    return MET if all(row.met for row in rows) else MISSED
+
+
 def _promises(arguments: argparse.Namespace) -> int:
     facts = describe(arguments.python, None)
     with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
@@ -290,6 +331,7 @@ COMMANDS = {
     "partition": _partition,
     "finetune": _finetune,
     "diagnose": _diagnose,
+    "history": _history,
     "promises": _promises,
     "sigterm": _sigterm,
     "first-run": _first_run,

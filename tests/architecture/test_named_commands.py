@@ -97,7 +97,8 @@ def complaint(mention: Mention) -> str:
 
 
 def _wrong(command: click.Command, words: Sequence[str]) -> str:
-    if isinstance(command, click.Group):
+    alone = isinstance(command, click.Group) and command.invoke_without_command
+    if isinstance(command, click.Group) and not (alone and words and words[0].startswith("-")):
         return _wrong_in_group(command, words)
     options = {name: o for o in command.params for name in (*o.opts, *o.secondary_opts)}
     options["--help"] = options["-h"] = click.Option(["--help"], is_flag=True)

@@ -13,7 +13,7 @@ from tests.time_limits import scaled
 
 pytestmark = pytest.mark.processes
 
-HEAVY = "asyncssh jinja2 numpy paramiko pydantic ray rich torch transformers".split()
+HEAVY = "asyncssh jinja2 numpy paramiko pydantic ray rich sqlalchemy torch transformers".split()
 PROGRAM = """
 import atexit, sys
 from orchestrator.cli.main import main

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.store.history import History, HistoryEntry
+from orchestrator.adapters.history.open_store import open_history
+from orchestrator.adapters.history.run_entry import describe_run, read_request
 from orchestrator.adapters.store.journal import Journal
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.run_list import read_result, write_result
@@ -114,21 +115,13 @@ def test_show_compares_with_earlier_runs(home: Path, capsys: pytest.CaptureFixtu
     assert result is not None
     speed = MetricResult(value=110.0, unit="tok/s", direction=Direction.HIGHER)
     for number, value in enumerate([100.0, 90.0, 1000.0]):
-        metrics = {"speed": replace(speed, value=value)}
-        shutil.copytree(folder.path, folder.path.with_name(f"old{number}"))
-        remember(home, replace(result, run_id=f"old{number}", metrics=metrics), finished=number)
+        remember_copy(home, replace(result, metrics={"speed": replace(speed, value=value)}), number)
     now = replace(result, metrics={"speed": speed})
     write_result(folder, now)
     remember(home, now, finished=9.0)
     assert main(["show", "last"]) == 0
     shown = capsys.readouterr().out
     assert "against the median of 3 earlier runs" in shown
-    request = folder.path.with_name("old0") / "request.json"
-    other = json.loads(request.read_text())
-    other["job"]["arguments"] = ["--other"]
-    request.write_text(json.dumps(other))
-    assert main(["show", "r1"]) == 0
-    assert "against the median of 2 earlier runs" in capsys.readouterr().out
     assert "speed  100 tok/s  +10.0 %, better" in shown
 
 
@@ -144,10 +137,40 @@ def test_a_history_that_cannot_be_read_costs_a_warning(
     assert "not read" in err
 
 
+def remember_copy(home: Path, result: Result, number: int) -> None:
+    """Put a run like ``r1`` into the history, which finished at ``number``."""
+    copy = f"old{number}"
+    folder = Layout(home).run("r1").path
+    shutil.copytree(folder, folder.with_name(copy))
+    remember(home, replace(result, run_id=copy), finished=number)
+
+
+def test_runs_with_other_arguments_are_not_compared(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their figures say nothing of this one, whatever became of their folders."""
+    folder = finished(home)
+    result = read_result(folder)
+    assert result is not None
+    speed = MetricResult(value=100.0, unit="tok/s", direction=Direction.HIGHER)
+    result = replace(result, metrics={"speed": speed})
+    write_result(folder, result)
+    remember(home, result, finished=9.0)
+    other = json.loads(folder.request.read_text())
+    other["job"]["arguments"] = ["--other"]
+    folder.request.write_text(json.dumps(other))
+    remember_copy(home, result, 1)
+    assert main(["show", "r1"]) == 0
+    assert "earlier run" not in capsys.readouterr().out
+
+
 def remember(home: Path, result: Result, *, finished: float) -> None:
     """Put a row into the history."""
-    entry = HistoryEntry(started=0.0, finished=finished, preset=None, code="", result=result)
-    History(Layout(home).history).record(entry)
+    folder = Layout(home).run(result.run_id)
+    request = read_request(folder)
+    assert request is not None
+    entry = describe_run(folder, request, result, started=0.0, finished=finished)
+    open_history(Layout(home)).record_run(entry)
 
 
 def test_show_of_a_run_without_result(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.adapters.store.history import History
+from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.store.journal import JournalReader
 from orchestrator.adapters.store.layout import Layout, RunFolder
+from orchestrator.core.history.run_record import RunQuery
 from orchestrator.core.run import machine
 from orchestrator.core.run.connectivity import Reached, RendezvousOffered
 from orchestrator.core.run.events import Connected, Reserved
@@ -178,8 +179,8 @@ def faults(folder: Path, place: Machine, work: Work) -> Iterator[str]:
         yield from _wrong_artifacts(folder, node, rank, work)
     yield from _wrong_series(folder, work)
     yield from _repeated_events(folder)
-    rows = History(Layout(folder.parents[1]).history).recent(limit=MAX_RUNS)
-    if [row.result.status for row in rows if row.result.run_id == folder.name] != ["succeeded"]:
+    rows = open_history(Layout(folder.parents[1])).read_runs(RunQuery(limit=MAX_RUNS))
+    if [row.status for row in rows if row.run_id == folder.name] != ["succeeded"]:
         yield "not in the history, or with another end"
 
 

@@ -13,19 +13,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.report.charts import MAX_LINES, MAX_POINTS, draw_charts, thin_curve
 from orchestrator.adapters.report.document import load_report
 from orchestrator.adapters.report.finished_run import Exporter, FinishedRun
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.report.markdown import escape_markdown, render_markdown
 from orchestrator.adapters.report.publish import publish_run
-from orchestrator.adapters.store.history import History
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.metric_series import Series
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.command import Secret
 from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.history.run_record import RunQuery
 from orchestrator.core.model.plan import Variable
 from orchestrator.core.verdict.result import (
     FailureResult,
@@ -241,7 +242,9 @@ def test_publish_finishes_a_run(folder: RunFolder) -> None:
     assert read_result(folder) == result
     assert folder.report_html.read_text().startswith("<!doctype html>")
     assert folder.report_markdown.exists()
-    assert [e.result.run_id for e in History(layout.history).recent()] == ["r1"]
+    (kept,) = open_history(layout).read_runs(RunQuery())
+    assert kept.run_id == "r1"
+    assert open_history(layout).read_result("r1") == result
 
 
 def test_a_broken_history_does_not_cost_the_result(folder: RunFolder) -> None:

@@ -1,10 +1,9 @@
-"""Runs on disk: names, look-up, liveness, results, history."""
+"""Runs on disk: names, look-up, liveness, results, series."""
 
 from __future__ import annotations
 
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +15,6 @@ import pytest
 from orchestrator.adapters.report.result_json import parse_object, to_object
 from orchestrator.adapters.store import liveness as live
 from orchestrator.adapters.store.atomic_files import write_atomic
-from orchestrator.adapters.store.history import History, HistoryEntry
 from orchestrator.adapters.store.layout import Layout, valid_run_id
 from orchestrator.adapters.store.metric_series import Point, SeriesWriter, read_series
 from orchestrator.adapters.store.run_list import (
@@ -216,37 +214,6 @@ def test_listing_tells_running_from_interrupted(layout: Layout) -> None:
     write_result(folder, RESULT)
     (listed,) = list_runs(layout, limit=5)
     assert (listed.state, listed.seconds, listed.started) == ("failed", 2.5, 5.0)
-
-
-def test_history_keeps_one_row_per_run(layout: Layout) -> None:
-    """Recording again replaces; newest first; filters apply."""
-    history = History(layout.history)
-    assert history.recent() == []
-    for finished, run_id in [(2.0, "a"), (3.0, "b"), (4.0, "a")]:
-        entry = HistoryEntry(
-            started=1.0,
-            finished=finished,
-            preset=None,
-            code="d",
-            result=replace(RESULT, run_id=run_id),
-        )
-        history.record(entry)
-    assert [entry.result.run_id for entry in history.recent()] == ["a", "b"]
-    assert history.recent(workload="other") == []
-    assert len(history.recent(limit=1, workload="w", cluster="c")) == 1
-
-
-def test_history_refuses_a_newer_schema(layout: Layout) -> None:
-    """A newer file is refused and left as it is."""
-    layout.home.mkdir()
-    with sqlite3.connect(layout.history) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    with pytest.raises(UsageError, match="99"):
-        History(layout.history).recent()
-    connection = sqlite3.connect(layout.history)
-    assert connection.execute("PRAGMA user_version").fetchone() == (99,)
-    connection.close()
 
 
 def test_series_survive_torn_and_repeated_lines(tmp_path: Path) -> None:

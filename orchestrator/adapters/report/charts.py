@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.adapters.report.axes import AxisTick, LinearAxis, LogAxis, axis_over
-from orchestrator.adapters.store.metric_series import Curve, Series
+from orchestrator.adapters.store.metric_series import Series
 from orchestrator.core.base.figures import format_number
+from orchestrator.core.history.run_record import Curve
 
 WIDTH, HEIGHT = 720, 260
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 28
@@ -39,16 +40,24 @@ class Chart:
     hidden: int
 
 
-def draw_charts(series: Sequence[Series]) -> tuple[Chart, ...]:
-    """A chart for every metric that was reported at two steps or more."""
+def _rank_label(series: Series) -> str:
+    return f"rank {series.rank}"
+
+
+def draw_charts(
+    series: Sequence[Series], label: Callable[[Series], str] = _rank_label
+) -> tuple[Chart, ...]:
+    """A chart for every metric that was reported at two steps or more; ``label`` names a line."""
     by_name: dict[str, list[Series]] = {}
     for one in series:
         if len(one.points) > 1:
             by_name.setdefault(one.name, []).append(one)
-    return tuple(_draw_chart(name, ranks) for name, ranks in list(by_name.items())[:MAX_CHARTS])
+    return tuple(
+        _draw_chart(name, ranks, label) for name, ranks in list(by_name.items())[:MAX_CHARTS]
+    )
 
 
-def _draw_chart(name: str, ranks: Sequence[Series]) -> Chart:
+def _draw_chart(name: str, ranks: Sequence[Series], label: Callable[[Series], str]) -> Chart:
     shown = ranks[:MAX_LINES]
     curves = [thin_curve(one.points) for one in shown]
     x = LinearAxis.over([step for curve in curves for step, _ in curve], LEFT, WIDTH - RIGHT)
@@ -58,7 +67,7 @@ def _draw_chart(name: str, ranks: Sequence[Series]) -> Chart:
         name=name,
         unit=shown[0].unit,
         lines=tuple(
-            ChartLine(f"rank {one.rank}", _curve_points(curve, x, y), format_number(curve[-1][1]))
+            ChartLine(label(one), _curve_points(curve, x, y), format_number(curve[-1][1]))
             for one, curve in zip(shown, curves, strict=True)
         ),
         x_ticks=tuple(x.ticks(6)),

@@ -32,7 +32,7 @@ class FinishedRun:
 class Exporter:
     """Something that is made of a finished run. ``name`` as people call it: ``HTML report``.
 
-    ``export`` raises ``OSError``, ``sqlite3.Error`` or ``OrchestrateError``; what it raises is a
+    ``export`` raises ``OSError`` or ``OrchestrateError``; what it raises is a
     warning, and no other exporter is kept from its work. One that runs twice for a run, because a
     coordinator died in between, must leave what one run of it leaves.
     """

@@ -23,6 +23,11 @@ from orchestrator.adapters.store.atomic_files import write_atomic
 
 def render_html(report: Report) -> str:
     """The whole document."""
+    return render_template("report.html.jinja", report=report, geometry=charts, plots=plots)
+
+
+def render_template(name: str, **values: object) -> str:
+    """A document of this folder; all values are escaped."""
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -42,8 +47,7 @@ def render_html(report: Report) -> str:
         bars_plot=plots.bars_plot,
         spread_plot=plots.spread_plot,
     )
-    template = environment.get_template("report.html.jinja")
-    return template.render(report=report, geometry=charts, plots=plots)
+    return environment.get_template(name).render(**values)
 
 
 class _CompiledBesideModules(BytecodeCache):

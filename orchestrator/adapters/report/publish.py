@@ -5,14 +5,14 @@ Whatever a crash left out before that, the coordinator that takes over writes ag
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 
+from orchestrator.adapters.history.open_store import open_history
+from orchestrator.adapters.history.run_entry import describe_run
 from orchestrator.adapters.report.finished_run import Exporter, FinishedRun
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.report.markdown import render_markdown
 from orchestrator.adapters.store.atomic_files import write_atomic
-from orchestrator.adapters.store.history import History, HistoryEntry
 from orchestrator.adapters.store.liveness import read_identity
 from orchestrator.adapters.store.run_list import write_result
 from orchestrator.core.base.errors import OrchestrateError
@@ -31,16 +31,11 @@ def write_html(run: FinishedRun) -> None:
 
 
 def record_history(run: FinishedRun) -> None:
-    """The run's row in the history."""
+    """The run's entry in the history."""
     identity = read_identity(run.folder.coordinator)
-    entry = HistoryEntry(
-        started=identity.at if identity else run.now,
-        finished=run.now,
-        preset=run.request.job.preset,
-        code=run.request.code,
-        result=run.result,
-    )
-    History(run.layout.history).record(entry)
+    started = identity.at if identity else run.now
+    entry = describe_run(run.folder, run.request, run.result, started=started, finished=run.now)
+    open_history(run.layout).record_run(entry)
 
 
 # What becomes of every finished run, in this order. A new one needs a line here.
@@ -64,5 +59,5 @@ def publish_run(run: FinishedRun, exporters: Sequence[Exporter] = EXPORTERS) -> 
 def _attempt_export(exporter: Exporter, run: FinishedRun) -> Iterator[str]:
     try:
         exporter.export(run)
-    except (OSError, sqlite3.Error, OrchestrateError) as error:
+    except (OSError, OrchestrateError) as error:
         yield f"{exporter.name} of run {run.result.run_id} not written: {error}"

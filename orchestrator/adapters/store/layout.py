@@ -2,7 +2,7 @@
 
 ``$ORCHESTRATE_HOME`` (default ``~/.orchestrate``)::
 
-    history.sqlite
+    history.sqlite (also -wal, -shm)
     cache/snapshots/ cache/fabric/
     runs/<run-id>/
         request.json invocation.json plan.json journal.jsonl metrics.jsonl

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from orchestrator.core.history.run_record import Curve
 from orchestrator.core.run.events import Reported
 
 MAX_POINTS = 2_000_000
@@ -93,9 +94,6 @@ def _open_whole(path: Path) -> int:
     tail = os.pread(fd, _MAX_LINE_BYTES, max(0, size - _MAX_LINE_BYTES))
     os.ftruncate(fd, size - len(tail) + tail.rfind(b"\n") + 1)
     return fd
-
-
-Curve = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)

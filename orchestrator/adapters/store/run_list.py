@@ -13,7 +13,6 @@ from typing import Any
 
 from orchestrator.adapters.report.result_json import parse_object, to_object
 from orchestrator.adapters.store.atomic_files import write_json
-from orchestrator.adapters.store.history import History
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
 from orchestrator.core.base.errors import UsageError
@@ -82,17 +81,6 @@ def list_runs(layout: Layout, *, limit: int) -> Iterator[RunSummary]:
     yield from map(summarise, folders[-limit:])
 
 
-def list_cleaned(layout: Layout, *, limit: int) -> Iterator[RunSummary]:
-    """Those of the latest ``limit`` runs of the history whose folders were removed, oldest first.
-
-    Raises ``sqlite3.Error`` and ``OrchestrateError`` for a history that cannot be read.
-    """
-    present = set(layout.run_ids())
-    for entry in reversed(History(layout.history).recent(limit=limit)):
-        if entry.result.run_id not in present:
-            yield _of_result(entry.result, entry.started, cleaned=True)
-
-
 def summarise(folder: RunFolder) -> RunSummary:
     """What a listing shows of one run; unreadable parts stay empty."""
     identity = read_identity(folder.coordinator)
@@ -115,7 +103,7 @@ def summarise(folder: RunFolder) -> RunSummary:
     )
 
 
-def _of_result(result: Result, started: float | None, *, cleaned: bool = False) -> RunSummary:
+def _of_result(result: Result, started: float | None) -> RunSummary:
     return RunSummary(
         run_id=result.run_id,
         state=result.status.value,
@@ -124,15 +112,7 @@ def _of_result(result: Result, started: float | None, *, cleaned: bool = False) 
         started=started,
         seconds=sum(result.timings.values()),
         exit_code=int(result.exit_code),
-        cleaned=cleaned,
     )
-
-
-def read_settings(folder: RunFolder) -> tuple[object, object] | None:
-    """The parameters and arguments that the run was given; None where its folder is gone."""
-    request = _read_json(folder.request)
-    job = request.get("job") if isinstance(request, dict) else None
-    return (job.get("values"), job.get("arguments")) if isinstance(job, dict) else None
 
 
 def write_result(folder: RunFolder, result: Result) -> None:

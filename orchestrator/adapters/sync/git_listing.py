@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Self
@@ -11,6 +12,7 @@ from orchestrator.core.base.errors import UsageError
 
 DEADLINE_S = 60.0
 MAX_IGNORED = 2_000
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _NOT_IN_A_REPOSITORY = 128
 # What git wants to see in a `.git` folder, or what is left of it.
 _PARTS = ("HEAD", "objects", "refs", "config")
@@ -115,6 +117,15 @@ def is_folder_ignored(folder: Path) -> bool:
         process.kill()
         raise _git_refused(folder, f"no answer within {DEADLINE_S:g} s") from error
     return process.returncode == 0
+
+
+def head_commit(folder: Path) -> str:
+    """The commit that is checked out around ``folder``; empty where there is none, or no git."""
+    try:
+        text = _folder_text(folder, "rev-parse", "--verify", "--quiet", "HEAD").strip()
+    except (OSError, UsageError):
+        return ""
+    return text if _COMMIT.fullmatch(text) else ""
 
 
 def ignore_reasons(folder: Path, names: list[str]) -> list[tuple[str, str]]:

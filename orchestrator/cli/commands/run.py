@@ -124,7 +124,9 @@ def _load_run(
     layout: Layout, options: JobOptions, words: tuple[str, ...]
 ) -> tuple[RunRequest, Snapshot]:
     from dataclasses import replace
+    from pathlib import Path
 
+    from orchestrator.adapters.sync.git_listing import head_commit
     from orchestrator.cli.load_request import load_request, take_code
     from orchestrator.view.terminal.text import brief_text
 
@@ -132,4 +134,5 @@ def _load_run(
     snapshot = take_code(layout, request.job)
     for warning in snapshot.warnings:
         click.echo(f"warning: {brief_text(warning, 300)}", err=True)
-    return replace(request, code=snapshot.digest), snapshot
+    commit = head_commit(Path(request.job.workload.folder))
+    return replace(request, code=snapshot.digest, commit=commit), snapshot

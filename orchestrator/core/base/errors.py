@@ -26,6 +26,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     DEGRADED = 3
     PREFLIGHT = 4
+    REGRESSION = 5
     INTERNAL = 70
     BUSY = 75
     TIMED_OUT = 124

@@ -164,6 +164,9 @@ class Manifest:
         nested = paths & folders_of(paths)
         if nested:
             raise InvalidManifest(f"both a file and a folder: {min(nested)!r}")
+        sizes = self.blobs()
+        if any(sizes[entry.digest] != entry.size for entry in self.files()):
+            raise InvalidManifest("one content has two sizes: a file changed while it was read")
 
     def files(self) -> Iterator[FileEntry]:
         return (e for e in self.entries if isinstance(e, FileEntry))

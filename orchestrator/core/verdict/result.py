@@ -26,9 +26,10 @@ class Status(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a gate says of a figure. A missing or invalid figure never passes."""
+    """What a gate says of a figure. A missing or invalid one never passes. Comparisons warn."""
 
     PASS = "pass"  # noqa: S105 - a verdict, not a password
+    WARN = "warn"
     FAIL = "fail"
     INVALID = "invalid"
     NOT_RUN = "not-run"

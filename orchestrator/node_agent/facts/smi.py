@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from orchestrator.node_agent.base.sysfs import parse_int
@@ -191,9 +192,10 @@ def parse_links(text: str) -> dict[str, dict[str, Any]]:
             found[rest.partition("(UUID:")[2].strip().rstrip(")")] = links
         elif head.startswith("Link ") and links:
             links["total"] += 1
-            if rest.strip().endswith("GB/s"):
+            speed = _figure(rest.strip().removesuffix("GB/s"))
+            if rest.strip().endswith("GB/s") and speed is not None:
                 links["active"] += 1
-                links["mbyte_s"] = round(float(rest.split()[0]) * 1000)
+                links["mbyte_s"] = round(speed * 1000)
     return found
 
 
@@ -227,6 +229,7 @@ def _number(text: str) -> int | None:
 
 def _figure(text: str) -> float | None:
     try:
-        return float(text)
+        figure = float(text)
     except ValueError:
         return None
+    return figure if math.isfinite(figure) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.core.base.figures import format_figure
-from orchestrator.core.verdict.comparison import MetricComparison
+from orchestrator.core.history.earlier_runs import MetricComparison
 from orchestrator.view.terminal.terminal import GREEN, RED, paint_text
 from orchestrator.view.terminal.text import brief_text, count_noun
 

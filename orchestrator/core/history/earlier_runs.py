@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from orchestrator.core.history.run_record import RunRecord
 from orchestrator.core.model.workload import Direction
 from orchestrator.core.verdict.result import MetricResult, Result, Status
 
@@ -28,26 +29,22 @@ class MetricComparison:
     better: bool | None
 
 
-def compare(result: Result, earlier: Sequence[Result]) -> tuple[MetricComparison, ...]:
-    """Each figure of ``result`` that runs before it reported, too. ``earlier``: newest first.
-
-    Only runs that succeeded count, and only those of the same size: a figure of a degraded run, or
-    of fewer ranks, says something else.
+def compare_with_earlier(
+    result: Result, earlier: Sequence[RunRecord]
+) -> tuple[MetricComparison, ...]:
+    """Each figure of ``result`` that runs of the same key before it reported, too. ``earlier``:
+    newest first. Only runs that succeeded count: a figure of a degraded run says something else.
     """
     like = [
-        run
-        for run in earlier
-        if run.status is Status.SUCCEEDED
-        and run.world_size == result.world_size
-        and run.run_id != result.run_id
+        run for run in earlier if run.status is Status.SUCCEEDED and run.run_id != result.run_id
     ]
     return tuple(_compared(result, like[:COMPARED_RUNS]))
 
 
-def _compared(result: Result, earlier: Sequence[Result]) -> Iterator[MetricComparison]:
+def _compared(result: Result, earlier: Sequence[RunRecord]) -> Iterator[MetricComparison]:
     for name, metric in result.metrics.items():
-        known = [run.metrics[name] for run in earlier if name in run.metrics]
-        values = [m.value for m in known if m.unit == metric.unit and _is_figure(m.value)]
+        known = [run.figures[name] for run in earlier if name in run.figures]
+        values = [f.value for f in known if f.unit == metric.unit and _is_figure(f.value)]
         if _is_figure(metric.value) and values:
             yield _comparison(name, metric, [value for value in values if value is not None])
 

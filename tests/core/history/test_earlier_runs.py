@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.history.earlier_runs import (
+    COMPARED_RUNS,
+    MetricComparison,
+    compare_with_earlier,
+)
+from orchestrator.core.history.run_record import ComparisonKey, Figure, RunRecord
 from orchestrator.core.model.workload import Direction
-from orchestrator.core.verdict.comparison import COMPARED_RUNS, compare
 from orchestrator.core.verdict.result import MetricResult, Result, Status
 
 
@@ -23,6 +29,28 @@ def result(run: str, speed: float | None, **changes: object) -> Result:
         metrics={"speed": metric},
     )
     return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def compare(now: Result, earlier: Sequence[Result]) -> tuple[MetricComparison, ...]:
+    """With ``earlier`` as the history knows them."""
+    return compare_with_earlier(now, [record(result) for result in earlier])
+
+
+def record(result: Result) -> RunRecord:
+    figures = {
+        name: Figure(value=metric.value, unit=metric.unit, direction=metric.direction)
+        for name, metric in result.metrics.items()
+    }
+    return RunRecord(
+        run_id=result.run_id,
+        started=0.0,
+        finished=1.0,
+        cluster=result.cluster,
+        workload=result.workload,
+        status=result.status,
+        key=ComparisonKey(workload=result.workload),
+        figures=figures,
+    )
 
 
 def test_the_median_of_earlier_runs_is_what_counts() -> None:
@@ -47,7 +75,6 @@ def test_runs_that_are_not_like_it_do_not_count() -> None:
         result("now", 5.0),
         result("degraded", 5.0, status=Status.DEGRADED),
         result("failed", 5.0, status=Status.FAILED),
-        result("smaller", 5.0, world_size=1),
         result("unreported", None),
         result("not-a-number", float("nan")),
         result("other-unit", 5.0, metrics={"speed": MetricResult(value=5.0, unit="rows/s")}),

@@ -1,0 +1,1 @@
+"""The history of finished runs: SQLite by default, PostgreSQL by URL."""

@@ -1,0 +1,1 @@
+"""What runs of before say of a run: keys, records, statistics, comparison, gates. Pure."""
