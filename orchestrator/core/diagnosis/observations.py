@@ -12,6 +12,7 @@ from orchestrator.core.diagnosis.rules import BY_ID
 SLOWER = 0.6  # of the other's bus bandwidth, from which on it is no noise
 _VERSION, _BANDWIDTH, _WORK = "version", "bandwidth", "work"
 ENDED_WELL = "ended well"
+_UNQUALIFIED = r"(?!.{0,40}(?:error|fail|exit|abort|with ))"
 
 OBSERVED: Mapping[str, tuple[Sign, ...]] = {
     _VERSION: (sign("NCCL version", r"NCCL version (?P<version>\d{1,3}\.\d{1,3}\.\d{1,3})"),),
@@ -31,10 +32,9 @@ OBSERVED: Mapping[str, tuple[Sign, ...]] = {
         sign("worker group successfully finished"),
         sign("'train_runtime'"),
         sign("`Trainer.fit` stopped: `max_"),
-        sign("Training completed"),
-        sign("raining finished"),
+        sign("Training completed", rf"Training completed{_UNQUALIFIED}"),
+        sign("raining finished", rf"raining finished{_UNQUALIFIED}"),
         sign("exits successfully"),
-        sign("Application shutdown complete"),
         sign("Job succeeded"),
         sign("Job '", r"Job '[\w.-]{1,80}' succeeded"),
     ),
