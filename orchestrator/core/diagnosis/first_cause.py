@@ -22,7 +22,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     LogSource,
 )
 from orchestrator.core.diagnosis.line_times import over_new_year
-from orchestrator.core.diagnosis.observations import Remark, compare_remarks
+from orchestrator.core.diagnosis.observations import Remark, compare_remarks, find_good_ends
 from orchestrator.core.diagnosis.rules import RULES
 from orchestrator.core.run.state import CLOCK_ERROR_S
 
@@ -51,10 +51,13 @@ def find_first_cause(
     """
     every = [*clues, *compare_remarks(remarks), *_from_ends(ends)]
     every = _comparable_times([replace(clue, order=n) for n, clue in enumerate(every)])
+    every = _with_explanations(every)
     # What costs speed explains no rank that failed.
     innocent = {LogRole.HARMLESS, LogRole.SLOW} if ends else {LogRole.HARMLESS}
     blamed = _without_explained([clue for clue in every if clue.role not in innocent])
     harmless = sorted({clue.rule.id for clue in every if clue.role is LogRole.HARMLESS})
+    if not ends:
+        blamed = _without_survived(blamed, find_good_ends(remarks))
     if not blamed:
         return Findings(diagnosis=None, telling=tuple(telling), harmless=tuple(harmless))
     role = min(clue.role for clue in blamed)
@@ -68,27 +71,54 @@ def find_first_cause(
     )
 
 
+def _with_explanations(clues: list[Clue]) -> list[Clue]:
+    """Without what only follows from another rule's find, which thereby is known to matter."""
+    found = {clue.rule.id for clue in clues}
+    follows = {name for clue in clues for name in clue.rule.explains}
+    return [
+        replace(clue, explaining=not found.isdisjoint(clue.rule.explains))
+        for clue in clues
+        if clue.rule.id not in follows
+    ]
+
+
 def _without_explained(clues: list[Clue]) -> list[Clue]:
     """Not that a library failed without a reason or a process aborted, where the same writer tells
-    before that whom it lost or waited for; a line of nobody in particular may be any writer's of
-    its file.
+    before that whom it lost or waited for; a line without a rank may be any rank's of its node and
+    file.
     """
-    suffered: dict[tuple[_Key | None, str], int] = {}
+    suffered: dict[tuple[str, object], int] = {}
     for clue in clues:
         if clue.role is LogRole.VICTIM:
-            for who in (_writer_key(clue.source), None):
-                key = (who, clue.source.name)
+            writer = clue.writer or clue.source
+            for who in (_writer_key(writer), writer.node, None):
+                key = (writer.name, who)
                 suffered[key] = min(suffered.get(key, clue.line), clue.line)
 
     def is_explained(clue: Clue) -> bool:
-        nobodys = clue.source.rank is None and not clue.source.node
-        key = (None if nobodys else _writer_key(clue.source), clue.source.name)
-        return key in suffered and suffered[key] <= clue.line
+        writer = clue.writer or clue.source
+        who = _writer_key(writer) if writer.rank is not None else writer.node or None
+        return suffered.get((writer.name, who), clue.line + 1) <= clue.line
 
     def is_open(clue: Clue) -> bool:
         return clue.role is LogRole.VAGUE or clue.rule.aftermath
 
     return [clue for clue in clues if not (is_open(clue) and is_explained(clue))]
+
+
+def _without_survived(clues: list[Clue], ends: Mapping[str, int]) -> list[Clue]:
+    """Not what a program met before it ended well (in these lines of logs), unless nothing but that
+    explains what its launcher or others say after it.
+    """
+
+    def was_survived(clue: Clue) -> bool:
+        before = 0 < clue.line < ends.get(clue.source.name, 0)
+        return before and clue.rule.domain is not Domain.HARDWARE
+
+    left = [clue for clue in clues if not was_survived(clue)]
+    failed = any(clue.role <= LogRole.VICTIM for clue in left)
+    known = any(clue.role <= LogRole.FAILURE for clue in left)
+    return left if known or not failed else clues
 
 
 def _from_ends(ends: Sequence[End]) -> Iterator[Clue]:
@@ -138,7 +168,8 @@ def _earliest_rival(rivals: Sequence[Clue], order: Mapping[_Key, int]) -> tuple[
     """
     begin = min(clue.at or 0.0 for clue in rivals)
     close = [clue for clue in rivals if (clue.at or 0.0) - begin <= CLOCK_ERROR_S]
-    best = min(close, key=_rank_of_clue)
+    one_file = len({clue.source.name for clue in close}) == 1
+    best = min(close, key=_order_in_file if one_file else _rank_of_clue)
     first = _ended_first(best, close, order)
     return first, all(clue.rule.id == first.rule.id for clue in close)
 
@@ -203,6 +234,7 @@ def _make_diagnosis(
 
 def _complete_clue(first: Clue, clues: Sequence[Clue]) -> Clue:
     """What the line leaves out or does not prove, another line of the same writer may."""
+    first = _attribute_clue(first, clues)
     told: dict[str, str] = {}
     surest = first
     for clue in clues:
@@ -213,6 +245,17 @@ def _complete_clue(first: Clue, clues: Sequence[Clue]) -> Clue:
     if surest is first:
         return whole
     return replace(whole, confidence=surest.sure, mild=first.mild and surest.mild, handled=False)
+
+
+def _attribute_clue(first: Clue, clues: Sequence[Clue]) -> Clue:
+    """A line of nobody in particular is about whom another line of its rule and file names, if all
+    such lines name the same.
+    """
+    if first.source.node or first.source.rank is not None:
+        return first
+    alike = [c.source for c in clues if c.rule.id == first.rule.id and c.source != first.source]
+    named = {source for source in alike if source.name == first.source.name}
+    return replace(first, source=named.pop()) if len(named) == 1 else first
 
 
 def _judge_confidence(first: Clue, sure: bool, clues: Sequence[Clue]) -> Confidence:

@@ -145,6 +145,7 @@ WORDED = (
     rf"(?P<node>{_HOST})(?:\t|: (?!line \d))",
     rf"(?!{_NO_WORD}){_WORD}: (?={_ANOTHER_HEAD})",
     (
+        r""
         r"(?!socket|struct|zlib|select|ssl|queue)(?:root|__main__|[a-z_]{1,40}(?:\.[a-z_]\w{0,40}){1,6})"
         rf"{_NO_HOST_END}: "
     ),

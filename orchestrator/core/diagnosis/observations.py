@@ -11,17 +11,32 @@ from orchestrator.core.diagnosis.rules import BY_ID
 
 SLOWER = 0.6  # of the other's bus bandwidth, from which on it is no noise
 _VERSION, _BANDWIDTH, _WORK = "version", "bandwidth", "work"
+ENDED_WELL = "ended well"
+_UNQUALIFIED = r"(?!.{0,40}(?:error|fail|exit|abort|with ))"
 
-OBSERVED: Mapping[str, Sign] = {
-    _VERSION: sign("NCCL version", r"NCCL version (?P<version>\d{1,3}\.\d{1,3}\.\d{1,3})"),
-    _BANDWIDTH: sign(
-        "Avg bus bandwidth", r"Avg bus bandwidth {1,8}: (?P<rate>\d{1,7}(?:\.\d{1,9})?)"
+OBSERVED: Mapping[str, tuple[Sign, ...]] = {
+    _VERSION: (sign("NCCL version", r"NCCL version (?P<version>\d{1,3}\.\d{1,3}\.\d{1,3})"),),
+    _BANDWIDTH: (
+        sign("Avg bus bandwidth", r"Avg bus bandwidth {1,8}: (?P<rate>\d{1,7}(?:\.\d{1,9})?)"),
     ),
-    _WORK: sign(
-        "WorkNCCL(",
-        r"\[(?P<group>PG [^\]]{0,80}?)? ?Rank (?P<rank>\d{1,6})\] Watchdog caught .{0,60}"
-        r"WorkNCCL\(SeqNum=(?P<sequence>\d{1,12}), OpType=(?P<operation>\w{1,40})"
-        r"(?:, NumelIn=(?P<elements>\d{1,15}))?",
+    _WORK: (
+        sign(
+            "WorkNCCL(",
+            r"\[(?P<group>PG [^\]]{0,80}?)? ?Rank (?P<rank>\d{1,6})\] Watchdog caught .{0,60}"
+            r"WorkNCCL\(SeqNum=(?P<sequence>\d{1,12}), OpType=(?P<operation>\w{1,40})"
+            r"(?:, NumelIn=(?P<elements>\d{1,15}))?",
+        ),
+    ),
+    # How programs say that they came to their end as they were meant to.
+    ENDED_WELL: (
+        sign("worker group successfully finished"),
+        sign("'train_runtime'"),
+        sign("`Trainer.fit` stopped: `max_"),
+        sign("Training completed", rf"Training completed{_UNQUALIFIED}"),
+        sign("raining finished", rf"raining finished{_UNQUALIFIED}"),
+        sign("exits successfully"),
+        sign("Job succeeded"),
+        sign("Job '", r"Job '[\w.-]{1,80}' succeeded"),
     ),
 }
 
@@ -47,6 +62,15 @@ def compare_remarks(remarks: Sequence[Remark]) -> Iterator[Clue]:
     else:
         yield from _mixed_versions(versions)
     yield from _different_collectives([r for r in remarks if r.kind == _WORK])
+
+
+def find_good_ends(remarks: Sequence[Remark]) -> dict[str, int]:
+    """The last line of each log in which its program says that it ended well, by the log's name."""
+    ends: dict[str, int] = {}
+    for remark in remarks:
+        if remark.kind == ENDED_WELL:
+            ends[remark.source.name] = max(remark.line, ends.get(remark.source.name, 0))
+    return ends
 
 
 def _slower_versions(bandwidths: Sequence[Remark], versions: Sequence[Remark]) -> Iterator[Clue]:

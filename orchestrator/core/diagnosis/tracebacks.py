@@ -24,6 +24,8 @@ MAX_PREFIX = 240
 SHOWN = 2000  # characters of a line that are looked at
 
 _ENDS = re.compile(r"[\r\n]")
+# Frames and program text are indented, or stand in a box as Rich draws them.
+_INSIDE = frozenset(" \t\u2502\u2570\u256d\u2503")
 _FRAME = re.compile(r"[ |+]{0,24}File [\"\u201c].{1,400}?[\"\u201d], line \d{1,7}")
 _RAISED = re.compile(
     r"(?P<name>[A-Za-z_][\w.]{0,120})(?:\([\w.]{1,80}\))?(?P<rest>: ?(?P<message>.{0,400})|$)"
@@ -44,6 +46,7 @@ _CARRIES = (
     "+-+--",
     "emote Traceback",
     "emote traceback",
+    "(most recent call last): (RANK ",
 )
 _OPEN = re.compile(r"(?:validation errors? for \w{1,60}|:)$")
 SCHEDULER_COMMANDS = [command for s in SCHEDULERS for command in s.logs.commands]
@@ -159,11 +162,10 @@ class _TracebackReader:
     def _read_one(self, position: int) -> Raised | None:
         """The exception of the traceback whose words begin at ``position``; None without one."""
         begin = self._line_start(position)
-        prefix = _INTRO.sub("", self._text[begin:position][-MAX_PREFIX:])
-        label = _Label(prefix)
+        prefix = self._text[begin:position][-MAX_PREFIX:]
         behind = self._line_end(position)
-        if not self._repeats(behind, label):
-            label = _Label("")
+        labels = (_Label(prefix), _Label(_INTRO.sub("", prefix)))
+        label = next((each for each in labels if self._repeats(behind, each)), _Label(""))
         return self._read_frames(begin, behind, label)
 
     def _read_frames(self, begin: int, behind: int, label: _Label) -> Raised | None:
@@ -173,7 +175,7 @@ class _TracebackReader:
         for line in self._lines(behind, label):
             if BEGIN in line.body:
                 return None
-            inside = line.body[:1] in {" ", "\t"} or _FRAME.match(line.body) is not None
+            inside = line.body[:1] in _INSIDE or _FRAME.match(line.body) is not None
             if not inside and (match := _match_exception(line.body)):
                 return self._raised(begin, line, match, frozenset(quoted), label)
             quoted |= {line.start} if inside else set()

@@ -42,7 +42,9 @@ PATTERNS: dict[str, list[re.Pattern[str]]] = {
     ]
     for rule in RULES
 }
-PATTERNS["observed"] = [sign.pattern for sign in OBSERVED.values() if sign.pattern is not None]
+PATTERNS["observed"] = [
+    sign.pattern for some in OBSERVED.values() for sign in some if sign.pattern is not None
+]
 PATTERNS |= {
     f"prefix/{pattern[:40]}": [re.compile(pattern)]
     for pattern in (*BRACKETED, *PARENTHESISED, *NUMBERED, *WORDED, *OTHER)

@@ -137,3 +137,38 @@ def test_a_traceback_that_never_ends_is_none(lines: int) -> None:
     frames = '  File "a.py", line 3, in f\n    g()\n' * lines
 
     assert find_raised("Traceback (most recent call last):\n" + frames) == []
+
+
+@pytest.mark.parametrize("prefix", ["gpu77: ", " 3: ", "(A pid=1) ", "[1,3]<stderr>:", ""])
+def test_labels_that_look_like_words_are_labels_where_each_line_has_them(prefix: str) -> None:
+    """``NAME:`` before a traceback is a launcher's label, or an introduction that stands once."""
+    log = "\n".join(prefixed(prefix, raised("ValueError: batch of 0 rows")))
+    introduced = raised("ValueError: batch of 0 rows").replace("Trace", "It met this: Trace", 1)
+
+    for text in (log + "\n", introduced):
+        (found,) = find_raised(text)
+        assert (found.name, found.message) == ("ValueError", "batch of 0 rows")
+
+
+def test_boxes_around_program_text_are_part_of_the_traceback() -> None:
+    """Rich draws them; the exception stands below."""
+    log = (
+        "╭──── Traceback (most recent call last) ────╮\n"
+        "│ /w/a.py:3 in f                            │\n"
+        '│ ❱ 3 │   raise OSError("No space left on   │\n'
+        "╰───────────────────────────────────────────╯\n"
+        "ValueError: batch of 0 rows\n"
+    )
+
+    assert first(log).cause.endswith("raised ValueError: batch of 0 rows")
+    assert first(log).evidence[0].line == 5
+
+
+def test_the_exception_of_another_rank_that_one_carries_is_told() -> None:
+    """A checkpoint's error repeats what each rank raised."""
+    log = raised("api.CheckpointException: CheckpointException ranks:dict_keys([0, 1])")
+    log += raised("core.CheckpointingException: Global shape mismatch for loaded x").replace(
+        "last):", "last): (RANK 0)"
+    )
+
+    assert first(log).id == "CKPT-SHAPE-001"

@@ -103,6 +103,9 @@ RULES = (
                 r"CalledProcessError: .{0,300}returned non-zero exit status (?P<code>\d{1,3})",
             ),
             sign("(pid: ", r"exitcode {1,4}: (?P<code>-?\d{1,3}) \(pid: "),
+            sign("exit status", r"^Error: exit status (?P<code>\d{1,3})$"),
+            sign("failed with exit code", r"(?:run|exec) failed with exit code (?P<code>\d{1,3})"),
+            sign("failed to run torchrun"),
             sign("Back-off restarting failed container"),
             sign("with return code", r"Process \d{1,6} failed with return code (?P<code>\d{1,3})"),
         ),
@@ -151,7 +154,8 @@ RULES = (
             sign("Hostfile ", r"(?P<detail>Hostfile (?:contains|is not formatted) .{1,80})"),
             sign(
                 "hostfile",
-                r"(?P<detail>[Uu]nable to (?:open|find|parse) .{0,20}hostfile.{0,80})",
+                r"(?P<detail>[Uu]nable to (?:open|find|parse) .{0,20}hostfile"
+                r"(?!.{0,10}will proceed).{0,80})",
             ),
         ),
         defaults={"detail": "see the line"},

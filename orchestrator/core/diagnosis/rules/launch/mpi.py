@@ -130,6 +130,11 @@ RULES = (
             ),
             sign(
                 "No such file or directory",
+                r"(?P<program>orted|prted): No such file",
+                around=r"Permanently added '\[?(?P<target>[\w.:-]{1,80}?)\]?(?::\d{1,5})?' \(",
+            ),
+            sign(
+                "No such file or directory",
                 r"(?P<program>orted|prted|hydra_pmi_proxy|hydra_bstrap_proxy): No such file",
             ),
         ),

@@ -26,6 +26,12 @@ RULES = (
         weight=88,
         signs=(
             sign(
+                "Zero Bytes were transmitted or received",
+                r"(?:failed on node (?P<target>[\w.-]{1,120})|launch failed): "
+                r"(?P<detail>Zero Bytes were transmitted or received)",
+                confidence=Confidence.POSSIBLE,
+            ),
+            sign(
                 "Task launch for",
                 rf"Task launch for \S{{1,40}} failed on node {_HOST}: (?P<detail>.{{1,160}})",
             ),
@@ -96,6 +102,30 @@ RULES = (
             sign("step creation still disabled"),
         ),
         references=("Slurm",),
+    ),
+    Rule(
+        id="LAUNCH-MUNGE-001",
+        title="Slurm's nodes do not trust each other",
+        domain=Domain.HOST,
+        cause="Munge on {who} refused a message of Slurm ({detail}): {reason}",
+        remedy="chronyc tracking on every node; the same /etc/munge/munge.key everywhere: munge "
+        "-n | "
+        "ssh NODE unmunge",
+        advice=Advice.EXCLUDE_NODE,
+        confidence=Confidence.CERTAIN,
+        weight=90,
+        signs=(
+            sign(
+                "Munge decode failed",
+                r"Munge decode failed: (?P<detail>(?:Expired|Rewound) credential)",
+                reason="the clocks of the nodes differ",
+            ),
+            sign("Munge decode failed", r"Munge decode failed: (?P<detail>.{1,60})"),
+            sign("Munge encode failed", r"(?P<detail>Munge encode failed.{0,80})"),
+        ),
+        defaults={"detail": "no reason given", "reason": "another key, or munged does not run"},
+        explains=("LAUNCH-SLURM-001", "LAUNCH-SLURM-002"),
+        references=("Slurm", "Munge"),
     ),
     Rule(
         id="LAUNCH-TIME-001",

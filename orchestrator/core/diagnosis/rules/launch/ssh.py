@@ -96,7 +96,7 @@ RULES = (
         confidence=Confidence.CERTAIN,
         weight=90,
         signs=(
-            sign("Could not resolve hostname", rf"Could not resolve hostname {_HOST}(?::|\s|$)"),
+            sign("Could not resolve hostname", rf"Could not resolve hostname {_HOST}(?:: |\s|$)"),
             sign("gethostbyname", rf"pdsh@.{{1,80}}gethostbyname\(\"?{_HOST}\"?\) failed"),
         ),
         references=("OpenSSH",),

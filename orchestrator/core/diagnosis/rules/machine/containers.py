@@ -59,9 +59,6 @@ RULES = (
             sign("ImagePullBackOff", r"(?P<detail>ImagePullBackOff)"),
             sign("ErrImagePull", r"(?P<detail>ErrImagePull)"),
             sign("ailed to pull image", r"(?P<detail>[Ff]ailed to pull image .{1,120})"),
-            sign(
-                "failed to import docker image", r"(?P<detail>pyxis: failed to import docker imag)"
-            ),
             sign("could not open image", r"(?P<detail>could not open image .{1,120})"),
             sign(
                 "unauthorized: authentication required",
@@ -161,6 +158,10 @@ RULES = (
         advice=Advice.RETRY,
         weight=44,
         signs=(
+            sign(
+                "failed to import docker image",
+                r"(?P<detail>pyxis: failed to import docker image)",
+            ),
             sign("couldn't start container", r"(?P<detail>pyxis: couldn't start container)"),
             sign("container start failed", r"(?P<detail>container start failed.{0,40})"),
             sign("container creation failed", rf"container creation failed{_LAST}"),

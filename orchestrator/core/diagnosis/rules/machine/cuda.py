@@ -244,6 +244,27 @@ RULES = (
         references=("CUDA",),
     ),
     Rule(
+        id="CUDA-DEV-003",
+        title="The driver's library is not there",
+        domain=Domain.LAUNCH,
+        cause="{who} has no {library}, which belongs to the NVIDIA driver and not to CUDA: its "
+        "container was started without GPUs, or the node has no driver",
+        remedy="docker --gpus all, apptainer --nv, an image with the NVIDIA runtime; else "
+        "nvidia-smi "
+        "on the node itself",
+        advice=Advice.EXCLUDE_NODE,
+        weight=83,
+        signs=(
+            sign(
+                "cannot open shared object file",
+                r"(?P<library>libcuda\.so(?:\.1)?): cannot open shared object file",
+            ),
+            sign("libcuda.so cannot found", r"(?P<library>libcuda\.so)"),
+        ),
+        defaults={"library": "libcuda.so.1"},
+        references=("NVIDIA driver", "Apptainer"),
+    ),
+    Rule(
         id="CUDA-ECC-001",
         title="Uncorrectable memory error of a GPU",
         domain=Domain.HARDWARE,
@@ -285,10 +306,35 @@ RULES = (
             sign("CUDA_ERROR_ILLEGAL_ADDRESS", r"(?P<detail>CUDA_ERROR_ILLEGAL_ADDRESS)"),
             sign("device-side assert triggered", r"(?P<detail>device-side assert)"),
             sign("misaligned address", r"CUDA error: (?P<detail>misaligned address)"),
-            sign("unspecified launch failure", r"(?P<detail>unspecified launch failure)"),
+            sign(
+                "unspecified launch failure",
+                r"(?P<detail>unspecified launch failure)",
+                confidence=Confidence.POSSIBLE,
+            ),
         ),
         defaults={"detail": "CUDA error"},
         references=("NVIDIA: Xid errors",),
+    ),
+    Rule(
+        id="CUDA-INDEX-001",
+        title="An index is out of range on the GPU",
+        domain=Domain.PROGRAM,
+        cause="a kernel of {who} met an index outside of its table ({detail}): a token id beyond "
+        "the "
+        "vocabulary, or a label beyond the classes",
+        remedy="compare the highest id of the data with the size of the embedding or of the last "
+        "layer; on the CPU the same step names the tensor",
+        weight=78,
+        signs=(
+            sign(
+                "Assertion `",
+                r"\.cu:\d{1,6}: .{1,200}Assertion `(?P<detail>(?:srcIndex < src|t >= 0 && t < n_c"
+                r"|-sizes\[i\]|idx_dim >= 0|index >= -|ind >=? ?0|0 <= ).{0,80}?)[`'] failed",
+            ),
+        ),
+        defaults={"detail": "see the line"},
+        explains=("CUDA-ERR-001",),
+        references=("torch: Indexing.cu", "torch: Loss.cu"),
     ),
     Rule(
         id="CUDA-CPU-001",
@@ -325,6 +371,29 @@ RULES = (
         ),
         defaults={"detail": "not initialised"},
         references=("cuBLAS", "cuDNN"),
+    ),
+    Rule(
+        id="CUDA-LIB-002",
+        title="Two versions of a CUDA library are mixed",
+        domain=Domain.LAUNCH,
+        cause="{who} loaded parts of two versions of a CUDA library ({detail})",
+        remedy="take system copies out of LD_LIBRARY_PATH: torch's wheels bring their own cuDNN "
+        "and "
+        "cuBLAS; ldd on the library shows which one is found",
+        weight=76,
+        signs=(
+            sign(
+                "undefined symbol",
+                r"(?P<detail>lib(?:cudnn|cublas|cufft|cusparse|cusolver|nvrtc|nvJitLink)\w{0,20}"
+                r"\.so[.\d]{0,12}): undefined symbol",
+            ),
+            sign(
+                "incompatible with",
+                r"(?P<detail>cuDNN version .{1,60}incompatib.{1,80})",
+            ),
+        ),
+        defaults={"detail": "symbols do not match"},
+        references=("cuDNN", "ld.so"),
     ),
     Rule(
         id="CUDA-ERR-002",

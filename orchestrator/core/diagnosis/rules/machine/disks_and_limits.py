@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Domain, Rule, sign
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
 
 RULES = (
     Rule(
         id="HOST-DISK-001",
         title="The disk is full",
         domain=Domain.HOST,
-        cause="{who} could not write {path}: no space is left",
-        remedy="df -h and df -i on the node; orchestrate clean removes old runs; fewer checkpoints",
+        cause="{who} could not write {path}: {reason}",
+        remedy="df -h and df -i on the node, quota -s or lfs quota for the account; orchestrate "
+        "clean "
+        "removes old runs; fewer checkpoints",
         confidence=Confidence.CERTAIN,
         weight=75,
         signs=(
@@ -24,13 +33,44 @@ RULES = (
                 r"on device",
             ),
             sign("No space left on device", confidence=Confidence.LIKELY),
+            sign(
+                "no space left on device", r"(?:write|mkdir) (?P<path>/[^ :]{1,200}): no space left"
+            ),
+            sign("no space left on device", confidence=Confidence.LIKELY),
             sign("file write failed", r"PytorchStreamWriter failed writing file|file write failed"),
             sign("unexpected pos ", r"inline_container\.cc.{0,20}unexpected pos"),
-            sign("isk quota exceeded"),
+            sign(
+                "isk quota exceeded",
+                r"isk quota exceeded(?:: '(?P<path>[^']{1,200}))?",
+                reason="the disk quota of its account is used up",
+            ),
             sign("database or disk is full"),
         ),
-        defaults={"path": "a file"},
+        defaults={"path": "a file", "reason": "no space or no inode is left"},
         references=("Linux: ENOSPC, EDQUOT",),
+    ),
+    Rule(
+        id="HOST-INODE-001",
+        title="The file system has no inodes left",
+        domain=Domain.HOST,
+        cause="the file system {path} of {who} holds as many files as it can: its blocks may be "
+        "free, "
+        "its inodes are used up",
+        remedy="df -i on the node; remove or pack small files (tar shards); orchestrate clean "
+        "removes "
+        "old runs",
+        role=LogRole.CONDITION,
+        weight=76,
+        signs=(
+            sign(
+                "100% /",
+                r"\d{3,15} {1,12}\d{3,15} {1,12}0 {1,8}100% (?P<path>/\S{0,160})",
+                around=r"IUse%[^\n]{0,40}\n",
+            ),
+        ),
+        defaults={"path": "it wrote to"},
+        explains=("HOST-DISK-001",),
+        references=("Linux: ENOSPC", "df"),
     ),
     Rule(
         id="HOST-PERM-001",
@@ -117,6 +157,11 @@ RULES = (
         weight=75,
         signs=(
             sign("Too many open files", r"(?P<detail>Too many open files)"),
+            sign(
+                "items of ancdata",
+                r"(?P<detail>received \d{1,4} items of ancdata)",
+                confidence=Confidence.LIKELY,
+            ),
             sign("pthread_create failed", r"(?P<detail>pthread_create failed)"),
             sign("can't start new thread", r"(?P<detail>can't start new thread)"),
             sign(
@@ -158,6 +203,7 @@ RULES = (
             sign("not responding", r"(?P<detail>nfs: server \S{1,80} not responding)"),
             sign("LustreError", r"(?P<detail>LustreError): .{0,80}"),
             sign("No locks available", r"(?P<detail>No locks available)"),
+            sign("controller is down", r"(?P<detail>nvme\d{0,3}: controller is down)"),
             sign("EXT4-fs error", r"(?P<detail>EXT4-fs error .{1,80})"),
             sign("Shutting down filesystem", r"(?P<detail>XFS .{1,60}Shutting down filesystem)"),
             sign("Remote I/O error", r"(?P<detail>Remote I/O error)"),

@@ -13,6 +13,11 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     sign,
 )
 
+# What torchrun writes above an exit code.
+_SUMMARY = (
+    r"host {1,6}: (?P<target>[\w.-]{1,120})\n[^\n]{0,80}?rank {1,6}: (?P<rank>\d{1,6}) "
+    r"\(local_rank: \d{1,4}\)"
+)
 _RANK = r"(?: rank=(?P<rank>\d{1,6}))?"
 
 
@@ -26,8 +31,10 @@ def signalled(number: int, name: str, words: str) -> tuple[Sign, ...]:
             f"failed (exitcode: -{number})",
             rf"\(exitcode: -{number}\) local_rank: (?P<local_rank>\d{{1,4}})",
         ),
+        sign(f": -{number} (pid", rf"exitcode {{1,4}}: -{number} \(pid", around=_SUMMARY),
         sign(f": -{number} (pid", rf"exitcode {{1,4}}: -{number} \(pid"),
         sign(f"ignal {number} (SIG{name})"),
+        sign(f"*** SIG{name}", rf"\*\*\* SIG{name} .{{0,80}}(?:received|TID)"),
         sign(
             f"exited on signal {number}",
             r"rank (?P<rank>\d{1,6}) with PID \d{1,9} on node (?P<target>\S{1,80}) exited on "

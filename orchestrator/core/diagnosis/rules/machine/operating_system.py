@@ -11,17 +11,24 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     sign,
 )
 
+_JOB = "the memory that its job may use"
+
 RULES = (
     Rule(
         id="HOST-OOM-001",
         title="The host ran out of memory",
         domain=Domain.HOST,
-        cause="the kernel of {who} killed {program} because host memory ran out",
+        cause="{killer} {who} killed {program} because {memory} ran out",
         remedy="fewer data-loader workers, less pinned or cached data, or a node (or memory limit) "
         "with more memory",
         confidence=Confidence.CERTAIN,
         weight=88,
         signs=(
+            sign(
+                "Memory cgroup out of memory",
+                r"ut of memory: Kill(?:ed)? process (?P<pid>\d{1,9}) \((?P<program>[^)]{1,40})\)",
+                memory="the memory of its container or job (cgroup)",
+            ),
             sign(
                 "Killed process",
                 r"ut of memory: Killed process (?P<pid>\d{1,9}) \((?P<program>[^)]{1,40})\)",
@@ -31,16 +38,17 @@ RULES = (
                 r"ut of memory: Kill process (?P<pid>\d{1,9}) \((?P<program>[^)]{1,40})\)",
             ),
             sign("oom-kill:", r"oom-kill:.{0,300}?task=(?P<program>[^,]{1,40})"),
-            sign("oom_kill event", r"[Dd]etected \d{1,6} oom_kill event"),
-            sign("oom-kill event", r"[Dd]etected \d{1,6} oom-kill event"),
-            sign("OUT_OF_MEMORY", r"\bOUT_OF_MEMORY\b"),
-            sign("Some of the step tasks have been OOM Killed"),
-            sign("OOMKilled"),
+            sign("oom_kill event", r"[Dd]etected \d{1,6} oom_kill event", memory=_JOB),
+            sign("oom-kill event", r"[Dd]etected \d{1,6} oom-kill event", memory=_JOB),
+            sign("OUT_OF_MEMORY", r"\bOUT_OF_MEMORY\b", memory=_JOB),
+            sign("Some of the step tasks have been OOM Killed", memory=_JOB),
+            sign("OOMKilled", memory="the memory that its container may use"),
             sign(
                 "Out Of Memory",
                 r"error: (?P<target>[\w.-]{1,80}): tasks? (?:(?P<rank>\d{1,6})|[\d,-]{1,80}): Out "
                 r"Of "
                 r"Memory",
+                memory=_JOB,
             ),
             sign("exceeded memory limit", r"exceeded memory limit \(.{1,60}\), being killed"),
             sign("Exceeded job memory limit"),
@@ -49,13 +57,20 @@ RULES = (
             sign("PBS: job killed: mem"),
             sign("killed by the OOM killer"),
             sign("oom-kill", r"Failed with result 'oom-kill'"),
-            sign("node running low on memory"),
+            sign("node running low on memory", killer="Ray on", program="a worker"),
             sign(
-                "killed due to memory pressure (OOM)", r"[1-9]\d{0,6} Workers .{0,20}killed due to"
+                "killed due to memory pressure (OOM)",
+                r"[1-9]\d{0,6} Workers .{0,20}killed due to",
+                killer="Ray on",
+                program="a worker",
             ),
-            sign("RayOutOfMemoryError"),
+            sign("RayOutOfMemoryError", killer="Ray on", program="a worker"),
         ),
-        defaults={"program": "a process"},
+        defaults={
+            "program": "a process",
+            "killer": "the kernel of",
+            "memory": "host memory",
+        },
         references=("Linux: OOM killer",),
     ),
     Rule(
@@ -84,6 +99,9 @@ RULES = (
                 confidence=Confidence.LIKELY,
             ),
             sign("[Errno 12]", r"(?P<detail>\[Errno 12\] Cannot allocate memory)"),
+            sign(
+                "cannot allocate memory", r"fork/exec \S{1,200}: (?P<detail>cannot allocate memory)"
+            ),
             sign("Cannot allocate memory", r"fork: (?P<detail>Cannot allocate memory)"),
         ),
         defaults={"detail": "no memory"},

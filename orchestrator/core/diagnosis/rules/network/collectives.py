@@ -133,6 +133,47 @@ RULES = (
         references=("pytorch: monitored_barrier",),
     ),
     Rule(
+        id="TORCH-COLL-005",
+        title="A communicator was aborted",
+        domain=Domain.PROGRAM,
+        cause="the communicator of {who} was aborted: by a watchdog, or because another rank "
+        "failed",
+        remedy="look for what failed before that line, on any rank and in the kernel's log",
+        role=LogRole.VICTIM,
+        advice=Advice.RETRY,
+        confidence=Confidence.POSSIBLE,
+        weight=60,
+        signs=(
+            sign("NCCL communicator was aborted", r"aborted(?: on rank (?P<rank>\d{1,6}))?"),
+            sign("communicator has been aborted"),
+        ),
+        consequence="had their communicator aborted",
+        references=("torch: ProcessGroupNCCL",),
+    ),
+    Rule(
+        id="TORCH-COLL-006",
+        title="A rank prepared data while the others waited",
+        domain=Domain.PROGRAM,
+        cause="{who} timed out in a collective while another rank was still preparing data "
+        "({detail})",
+        remedy="prepare the data before the run, or on every rank; else a longer timeout= of "
+        "init_process_group (ddp_timeout)",
+        role=LogRole.VICTIM,
+        weight=70,
+        signs=(
+            sign(
+                "Watchdog caught collective operation timeout",
+                r"Rank (?P<rank>\d{1,6})\] Watchdog caught",
+                around=r"[\s\S]{0,400}(?P<detail>(?:Running tokenizer|Tokenizing|Map|Filter"
+                r"|Grouping|Packing|Generating|Preprocessing|Preparing)"
+                r"[^\n|]{0,60}: {1,4}\d{1,2}%)\|",
+            ),
+        ),
+        defaults={"detail": "unfinished"},
+        consequence="timed out waiting",
+        references=("datasets", "LLaMA-Factory"),
+    ),
+    Rule(
         id="LAUNCH-PEER-001",
         title="A process that it needed went away",
         domain=Domain.PROGRAM,
@@ -140,6 +181,7 @@ RULES = (
         remedy="look for what ended first: another rank, an engine, an actor or a server",
         role=LogRole.VICTIM,
         advice=Advice.RETRY,
+        confidence=Confidence.POSSIBLE,
         weight=45,
         signs=(
             sign("ConnectionResetError", r"^(?P<detail>ConnectionResetError)"),
@@ -171,6 +213,7 @@ RULES = (
                 r"DataLoader worker \(pid.{1,60}(?P<detail>exited unexpectedly)",
             ),
             sign("by an unexpected system error", r"(?P<detail>A worker died or was killed)"),
+            sign("ActorHandleNotFoundError", r"(?P<detail>ActorHandleNotFoundError)"),
             sign("scheduler is dead", r"(?P<detail>scheduler is dead)"),
             sign("Executor worker returned error", r"(?P<detail>Executor worker)"),
             sign("ShardCannotStart", r"(?P<detail>ShardCannotStart)"),
@@ -231,5 +274,24 @@ RULES = (
         defaults={"peer": ""},
         consequence="could not reach the JAX coordinator",
         references=("JAX", "gRPC"),
+    ),
+    Rule(
+        id="JAX-RDZV-003",
+        title="A JAX process stopped answering",
+        domain=Domain.PROGRAM,
+        cause="{who} of JAX stopped sending heartbeats: it crashed, was killed or hangs, and "
+        "this log "
+        "does not say why",
+        remedy="the log of that process; dmesg -T of its node",
+        role=LogRole.VICTIM,
+        advice=Advice.RETRY,
+        weight=70,
+        signs=(
+            sign("stopped sending heartbeats", around=r"/task:(?P<rank>\d{1,6})"),
+            sign("stopped sending heartbeats"),
+            sign("most likely indicates that another task died", confidence=Confidence.POSSIBLE),
+        ),
+        consequence="missed another JAX process",
+        references=("JAX",),
     ),
 )

@@ -152,8 +152,7 @@ RULES = (
                 "async",
                 r"NET/IB : (?:(?P<hca>[\w.-]{1,40}):\d{1,3} )?(?:Got|async) .{0,20}?async "
                 r"(?:fatal )?"
-                r"(?:error )?event(?: on \w{1,10})?: (?P<event>port error|local catastrophic "
-                r"error)",
+                r"(?:error )?event(?: on \w{1,10})? ?: (?P<event>port error)",
             ),
             sign(
                 "mlx",
@@ -161,7 +160,32 @@ RULES = (
             ),
         ),
         defaults={"hca": "not named", "event": "port error"},
+        explains=("NCCL-IB-003", "NCCL-IB-010"),
         references=("NCCL user guide: troubleshooting",),
+    ),
+    Rule(
+        id="HOST-HCA-001",
+        title="A network adapter died",
+        domain=Domain.HARDWARE,
+        cause="the network adapter {hca} of {who} stopped working ({detail})",
+        remedy="dmesg -T and mlxfwreset or a power cycle of the node; update the adapter's "
+        "firmware, replace it on repeat",
+        advice=Advice.EXCLUDE_NODE,
+        confidence=Confidence.CERTAIN,
+        weight=88,
+        signs=(
+            sign(
+                "mlx5_core ",
+                r"mlx5_core (?P<hca>[\da-f:]{4,12}\.\d{1,2}):? .{0,60}(?P<detail>irisc not "
+                r"responding"
+                r"|device's health compromised|[Ff]atal error \d{0,4} ?detected|health poll failed"
+                r"|firmware (?:fatal|internal) error)",
+            ),
+            sign("local catastrophic error", r"async .{0,40}(?P<detail>local catastrophic error)"),
+            sign("IBV_EVENT_DEVICE_FATAL", r"(?P<detail>IBV_EVENT_DEVICE_FATAL)"),
+        ),
+        defaults={"hca": "(not named)", "detail": "fatal error"},
+        references=("Linux: mlx5 health", "libibverbs: ibv_get_async_event"),
     ),
     Rule(
         id="NCCL-IB-008",

@@ -37,6 +37,11 @@ RULES = (
         weight=75,
         signs=(
             sign("Could not open XML", r"Could not open XML \w{1,20} file (?P<path>[^ ]{1,200})"),
+            sign(
+                "NCCL WARN Attribute",
+                r"NCCL WARN Attribute \w{1,40} of node \w{1,40} not found",
+                path="the file",
+            ),
             sign("XML graph", r"NCCL WARN (?:XML|Graph) .{0,80}graph"),
         ),
         defaults={"path": "a file"},
@@ -172,7 +177,6 @@ RULES = (
         confidence=Confidence.CERTAIN,
         weight=85,
         signs=(
-            sign("Mismatched NCCL version", r"Mismatched NCCL version(?P<detail>.{0,120})"),
             sign("undefined symbol: nccl", r"(?P<detail>undefined symbol: nccl\w{1,60})"),
             sign("libnccl", r"libnccl\.so[.\d]{0,12}.{0,80}(?P<detail>version `?NCCL.{1,60})"),
         ),
@@ -188,6 +192,14 @@ RULES = (
         "orchestrate probe shows versions",
         confidence=Confidence.LIKELY,
         weight=75,
+        signs=(
+            sign(
+                "Mismatched NCCL version",
+                r"Mismatched NCCL version detected ?: (?P<versions>\d{4,6} != \d{4,6} rank "
+                r"\d{1,6})",
+                confidence=Confidence.CERTAIN,
+            ),
+        ),
         defaults={"versions": "versions differ"},
         references=("NCCL#809",),
     ),

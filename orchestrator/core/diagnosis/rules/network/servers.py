@@ -85,6 +85,30 @@ RULES = (
         references=("OpenSSL",),
     ),
     Rule(
+        id="NET-PROXY-001",
+        title="An HTTP proxy refuses the connection",
+        domain=Domain.FABRIC,
+        cause="{who} went through the HTTP proxy {peer}, which refused the connection ({detail})",
+        remedy="--env no_proxy with the nodes' names and addresses (and NO_PROXY), or without "
+        "http_proxy and https_proxy; a server outside must be allowed in the proxy",
+        confidence=Confidence.CERTAIN,
+        weight=83,
+        signs=(
+            sign(
+                "HTTP proxy returned response code",
+                r"(?:ipv[46]:(?P<peer>[\da-fA-F.:]{3,60}): )?(?P<detail>HTTP proxy returned "
+                r"response "
+                r"code \d{3})",
+            ),
+            sign(
+                "Tunnel connection failed",
+                r"(?P<detail>Tunnel connection failed: \d{3}[\w ]{0,40})",
+            ),
+        ),
+        defaults={"peer": "of its environment", "detail": "no reason given"},
+        references=("gRPC: http_proxy", "urllib3: ProxyError"),
+    ),
+    Rule(
         id="NET-REFUSED-001",
         title="A server refuses connections",
         domain=Domain.LAUNCH,

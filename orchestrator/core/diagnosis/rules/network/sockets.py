@@ -183,14 +183,44 @@ RULES = (
                 r"gloo.{0,120}(?P<error>Connect timeout \[[^\]]{1,60}\]|[Cc]onnect .{0,60}timed "
                 r"out)",
             ),
-            sign(
-                "Unable to resolve hostname to a (local) address",
-                r"(?P<error>Unable to resolve hostname to a \(local\) address)",
-            ),
             sign("unsupported gloo device", r"(?P<error>unsupported gloo device)"),
         ),
         defaults={"error": "no reason given"},
         references=("gloo", "pytorch: GLOO_SOCKET_IFNAME"),
+    ),
+    Rule(
+        id="GLOO-NET-003",
+        title="A rank gave its loopback address to the others",
+        domain=Domain.FABRIC,
+        cause="{who} was told to reach another rank at {peer}, which is its own loopback address: "
+        "that node's name resolves to loopback, and gloo took this",
+        remedy="GLOO_SOCKET_IFNAME (vLLM: VLLM_HOST_IP) on each node, to the interface of: ip "
+        "route "
+        "get PEER; no line with 127.0.x.x for the host's name in /etc/hosts",
+        advice=Advice.RETRY,
+        weight=70,
+        signs=(
+            sign(
+                "onnect",
+                r"[Gg]loo.{0,160}onnect.{0,120}remote=\[(?P<peer>127\.0\.\d{1,3}\.\d{1,3})\]",
+            ),
+        ),
+        defaults={"peer": "127.0.0.1"},
+        references=("gloo", "pytorch: GLOO_SOCKET_IFNAME"),
+    ),
+    Rule(
+        id="GLOO-NET-004",
+        title="Gloo falls back to the loopback address",
+        domain=Domain.FABRIC,
+        cause="the name of {who} resolves to no address of its own, so that gloo uses loopback: "
+        "ranks on other nodes cannot reach it",
+        remedy="GLOO_SOCKET_IFNAME on each node; nothing on one node alone",
+        role=LogRole.HARMLESS,
+        advice=Advice.GO_ON,
+        confidence=Confidence.POSSIBLE,
+        weight=72,
+        signs=(sign("Unable to resolve hostname to a (local) address"),),
+        references=("pytorch: GLOO_SOCKET_IFNAME",),
     ),
     Rule(
         id="NCCL-NET-007",

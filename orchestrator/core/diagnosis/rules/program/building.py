@@ -147,6 +147,25 @@ RULES = (
         references=("torch.utils.cpp_extension", "DeepSpeed"),
     ),
     Rule(
+        id="BUILD-ABI-001",
+        title="An extension was built for another torch",
+        domain=Domain.LAUNCH,
+        cause="the extension {library} on {who} was built for another version of torch than is "
+        "installed",
+        remedy="install the build for this torch, CUDA and Python, or build it again: "
+        "pip install --no-build-isolation --no-cache-dir --force-reinstall PACKAGE",
+        weight=78,
+        signs=(
+            sign(
+                "undefined symbol",
+                r"(?P<library>[\w.+-]{1,160}\.so[.\d]{0,12}): undefined symbol: "
+                r"_ZNK?\d{0,2}(?:c10|2at|5torch|3c10|4cuda|6caffe2)",
+            ),
+        ),
+        defaults={"library": "of a package"},
+        references=("torch.utils.cpp_extension",),
+    ),
+    Rule(
         id="BUILD-EXT-001",
         title="An extension could not be built",
         domain=Domain.LAUNCH,

@@ -102,10 +102,13 @@ RULES = (
                 r"cannot open shared object file",
             ),
             sign("Failed to find CUDA library", r"CUDA library (?P<library>[\w.+-]{1,80})"),
-            sign("libcuda.so cannot found", r"(?P<library>libcuda\.so)"),
             sign("invalid ELF header", r"Error: (?P<library>[\w.+/-]{1,200}): invalid ELF header"),
             sign("wrong ELF class", r"Error: (?P<library>[\w.+/-]{1,200}): wrong ELF class"),
             sign("Required library version not found", r"not found: (?P<library>lib[\w.+-]{1,80})"),
+            sign(
+                "Could not find the bitsandbytes CUDA binary",
+                r"binary at \w{0,12}\('(?P<library>[\w.+/-]{1,200})'",
+            ),
             sign(
                 "CUDA Setup failed despite GPU being available",
                 r"(?P<library>CUDA) Setup failed",
@@ -181,6 +184,27 @@ RULES = (
         references=("Python", "sh"),
     ),
     Rule(
+        id="SH-PROBE-001",
+        title="A tool that only looks is missing",
+        domain=Domain.LAUNCH,
+        cause="a script on {who} calls {program}, which is not there, and goes on",
+        remedy="nothing for the run itself: what {program} would have shown is missing in the log",
+        role=LogRole.HARMLESS,
+        advice=Advice.GO_ON,
+        confidence=Confidence.POSSIBLE,
+        weight=84,
+        signs=(
+            sign(
+                "not found",
+                r"(?:^|[ :])(?P<program>nvidia-smi|rocm-smi|ibstat|ibv_devinfo|ibdev2netdev|lspci"
+                r"|lscpu|lsof|netstat|ifconfig|free|htop|nvtop)"
+                r": (?:command )?not found",
+            ),
+        ),
+        defaults={"program": "a tool"},
+        references=("sh",),
+    ),
+    Rule(
         id="PY-ARGS-001",
         title="The program does not know an argument",
         domain=Domain.PROGRAM,
@@ -249,6 +273,37 @@ RULES = (
         ),
         defaults={"detail": "an exception"},
         references=("Python",),
+    ),
+    Rule(
+        id="PY-PICKLE-001",
+        title="An object cannot be sent to another process",
+        domain=Domain.PROGRAM,
+        cause="{who} cannot pickle what another process is to get ({detail})",
+        remedy="a function of a module instead of a lambda or an inner function, and no open "
+        "files, "
+        "locks or CUDA objects in data sets; or the start method fork",
+        confidence=Confidence.CERTAIN,
+        weight=72,
+        signs=(sign("pickle", r"Error: (?P<detail>(?:Can't|cannot) (?:get|pickle) .{1,120})"),),
+        defaults={"detail": "see the line"},
+        references=("Python: pickle",),
+    ),
+    Rule(
+        id="PY-SPAWN-001",
+        title="A child process got nothing from its parent",
+        domain=Domain.PROGRAM,
+        cause="a child process of {who} got no object from its parent, which had failed before",
+        remedy="the traceback of the parent process, as a rule directly above",
+        role=LogRole.VICTIM,
+        advice=Advice.RETRY,
+        confidence=Confidence.POSSIBLE,
+        weight=84,
+        signs=(
+            sign("Ran out of input", frames=r"multiprocess\w{0,4}/(?:spawn|forkserver)\.py"),
+            sign("was truncated", frames=r"multiprocess\w{0,4}/(?:spawn|forkserver)\.py"),
+        ),
+        consequence="got nothing from their parent process",
+        references=("Python: multiprocessing",),
     ),
     Rule(
         id="PY-INT-001",

@@ -66,6 +66,10 @@ RULES = (
                 r"(?P<detail>Ray does not allocate any GPUs on the driver node)",
             ),
             sign(
+                "Current node has no GPU available",
+                r"(?P<detail>Current node has no GPU available)",
+            ),
+            sign(
                 "Number of GPUs per node",
                 r"(?P<detail>Number of GPUs per node \d{1,4} must be at least as large as TP "
                 r".{1,30})",
@@ -89,9 +93,34 @@ RULES = (
         "engine built again",
         confidence=Confidence.CERTAIN,
         weight=83,
-        signs=(sign("mpiSize == tp", r"(?P<detail>mpiSize == tp \* pp)"),),
+        signs=(
+            sign("mpiSize == tp", r"(?P<detail>mpiSize == tp \* pp)"),
+            sign("MPI size", r"(?P<detail>MPI size \d{1,6} != TP size \d{1,6} \* PP size \d{1,6})"),
+        ),
         defaults={"detail": "tp * pp"},
         references=("TensorRT-LLM",),
+    ),
+    Rule(
+        id="SERVE-PLAN-001",
+        title="An engine of another TensorRT",
+        domain=Domain.LAUNCH,
+        cause="the engine file that {who} loads was built by another TensorRT{detail}",
+        remedy="build the engine with the version that serves it, on the same kind of GPU",
+        confidence=Confidence.CERTAIN,
+        weight=84,
+        signs=(
+            sign(
+                "engine plan file is not compatible",
+                r"not compatible with this version of TensorRT(?P<detail>, expecting library "
+                r"version [\w.]{1,20} got [\w.]{1,20})?",
+            ),
+            sign(
+                "Serialization assertion",
+                r"Version tag does not match\.?(?P<detail> .{0,80})?",
+            ),
+        ),
+        defaults={"detail": ""},
+        references=("TensorRT",),
     ),
     Rule(
         id="SERVE-CAP-001",

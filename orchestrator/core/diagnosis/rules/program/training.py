@@ -127,6 +127,7 @@ RULES = (
                 "Error(s) in loading state_dict",
                 r"(?P<detail>Error\(s\) in loading state_dict for \w{1,60})",
             ),
+            sign("Global shape mismatch for loaded", r"(?P<detail>Global shape mismatch.{1,160})"),
             sign("ZeRO checkpoint was saved"),
             sign(
                 "DP world size of",
@@ -161,6 +162,45 @@ RULES = (
         ),
         defaults={"detail": "a pointer of Git LFS"},
         references=("safetensors", "torch"),
+    ),
+    Rule(
+        id="CKPT-SAFE-001",
+        title="torch.load refuses what the checkpoint holds",
+        domain=Domain.PROGRAM,
+        cause="{who} may not load the checkpoint: torch.load takes tensors alone (weights_only), "
+        "and this file holds other objects ({detail})",
+        remedy="torch.serialization.add_safe_globals, or weights_only=False for a file that you "
+        "trust; a newer library that saves plain tensors",
+        confidence=Confidence.CERTAIN,
+        weight=80,
+        signs=(
+            sign("Weights only load failed"),
+            sign(
+                "WeightsUnpickler error",
+                r"WeightsUnpickler error: Unsupported \w{1,20}: (?:GLOBAL )?(?P<detail>\S{1,80})",
+            ),
+        ),
+        defaults={"detail": "of a class"},
+        references=("torch.load",),
+    ),
+    Rule(
+        id="TRAIN-LORA-001",
+        title="The adapter names layers that the model lacks",
+        domain=Domain.PROGRAM,
+        cause="the adapter on {who} names layers that the base model does not have ({detail})",
+        remedy="target_modules of this model (q_proj, v_proj, ... or 'all-linear'); print(model) "
+        "shows their names",
+        confidence=Confidence.CERTAIN,
+        weight=78,
+        signs=(
+            sign(
+                "not found in the base model",
+                r"[Tt]arget modules (?P<detail>.{1,120}?) not found in the base model",
+            ),
+            sign("Please specify `target_modules`", r"(?P<detail>target_modules)"),
+        ),
+        defaults={"detail": "target_modules"},
+        references=("peft",),
     ),
     Rule(
         id="TRACK-AUTH-001",
