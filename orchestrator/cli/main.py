@@ -33,7 +33,8 @@ _OWN_OPTIONS = frozenset({"-h", "--help", "--version"})
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A command to come: its module in ``cli/commands``, and the line that help shows for it.
+    """A command to come: its module in the folder of its section below ``cli/commands``, and the
+    line that help shows for it.
 
     ``attribute``: what the command is called in its module, where that is not the verb's name.
     """
@@ -55,13 +56,13 @@ VERBS = (
     Verb("probe", "probe", _MACHINES, "Show what the machines have."),
     Verb("doctor", "doctor", _MACHINES, "Check the machines."),
     Verb("explain", "explain", _MACHINES, "Show where the ranks' environment came from."),
-    Verb("ps", "runs", _RUNS, "List runs."),
-    Verb("show", "runs", _RUNS, "Show a run's result."),
-    Verb("logs", "runs", _RUNS, "Print or follow the logs of a run."),
+    Verb("ps", "existing_runs", _RUNS, "List runs."),
+    Verb("show", "existing_runs", _RUNS, "Show a run's result."),
+    Verb("logs", "existing_runs", _RUNS, "Print or follow the logs of a run."),
     Verb("diagnose", "diagnose", _RUNS, "Name the cause in logs."),
-    Verb("attach", "runs", _RUNS, "Follow a run that another process coordinates."),
+    Verb("attach", "existing_runs", _RUNS, "Follow a run that another process coordinates."),
     Verb("resume", "resume", _RUNS, "Continue a run."),
-    Verb("stop", "runs", _RUNS, "Stop a run and clean up behind it."),
+    Verb("stop", "existing_runs", _RUNS, "Stop a run and clean up behind it."),
     Verb("history", "history", _RUNS, "List past runs with their trend; export, import."),
     Verb("compare", "compare", _RUNS, "Compare two runs, figure by figure."),
     Verb("baseline", "baseline", _RUNS, "Keep runs that others are compared with."),
@@ -99,7 +100,7 @@ class LazyGroup(click.Group):
         verb = self._verbs.get(cmd_name)
         if verb is None:
             return None
-        module = importlib.import_module(f"{_COMMANDS}.{verb.module}")
+        module = importlib.import_module(f"{_COMMANDS}.{verb.section.lower()}.{verb.module}")
         command = getattr(module, verb.attribute or verb.name)
         assert isinstance(command, click.Command)
         return command

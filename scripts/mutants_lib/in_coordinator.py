@@ -198,7 +198,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="resume-of-what-is-over",
         promise="resume of a finished run changes nothing",
-        file="orchestrator/cli/commands/resume.py",
+        file="orchestrator/cli/commands/runs/resume.py",
         old="if result is not None and not _is_resumable(result, retry=retry):",
         new="if result is None and retry:",
         tests=(f"{_RESUME}::test_a_failed_run_goes_on_only_when_asked_to",),
@@ -206,7 +206,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="changed-code-goes-on",
         promise="a run goes on with other code only if that is accepted",
-        file="orchestrator/cli/commands/resume.py",
+        file="orchestrator/cli/commands/runs/resume.py",
         old="if changes and not accept_change:",
         new="if len(changes) > SHOWN_CHANGES and not accept_change:",
         tests=(f"{_RESUME}::test_a_changed_inventory_is_refused_unless_accepted",),

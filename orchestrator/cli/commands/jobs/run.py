@@ -66,7 +66,7 @@ def run(
     from dataclasses import replace
 
     from orchestrator.adapters.store.layout import Layout
-    from orchestrator.cli.commands.resume import save_request
+    from orchestrator.cli.commands.runs.resume import save_request
     from orchestrator.cli.coordinate import begin_run, create_run
     from orchestrator.cli.detach import as_foreground, run_detached
     from orchestrator.engine.support.context import RunContext
