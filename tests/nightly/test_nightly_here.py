@@ -327,5 +327,5 @@ def test_a_damaged_schedule_is_shown_with_its_place(desk: Desk) -> None:
 
     said = desk.run("tick", "jw3", code=2)
 
-    assert "schedule.yaml:6:" in said
+    assert "schedule.yaml:7:" in said
     assert "Asia/Seoul" in said
