@@ -35,8 +35,18 @@ if (OWN_PYTHON / "python3").exists():
     os.environ["PATH"] = f"{OWN_PYTHON}{os.pathsep}{os.environ['PATH']}"
 
 TESTS = Path(__file__).parent
-# Folders whose files take long, the longest first.
-LONGEST = "hosts workloads bootstrap security contracts engine cli simulation bench".split()
+# What takes long, the longest first: files of more than a minute, then the folders of the rest. The
+# tests of a file follow each other, so that a long one that begins late keeps all others waiting.
+LONGEST = (
+    *("hosts/network/test_rounds.py", "hosts/launching/test_slurm.py"),
+    *("hosts/faults/test_resume.py", "hosts/launching/test_entries.py"),
+    *("hosts/faults/test_hangs.py", "hosts/launching/test_ray.py"),
+    *("workloads/test_finetune_runs.py", "workloads/test_finetune_sharded.py"),
+    *("hosts/faults/test_saving.py", "hosts/launching/test_mlperf.py"),
+    *("parsing/importers/test_ansible_agrees.py", "workloads/test_finetune_apart.py"),
+    *("hosts", "workloads", "bootstrap", "security", "contracts", "engine", "cli", "simulation"),
+    *("bench", "parsing"),
+)
 # Marks of tests that need more than their own process and a moment; --fast leaves them out.
 NEEDS_MORE = ("hosts", "processes", "slow")
 MODULE_MARKS = re.compile(r"^pytestmark = (\[.*?^\]|[^\n]*)", re.MULTILINE | re.DOTALL)
@@ -110,10 +120,13 @@ def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """A test without a mark is what it says: it starts no process and opens no connection."""
+    """A test without a mark is what it says: it starts no process and opens no connection. What
+    the last test of a worker tears down may be other tests' hosts.
+    """
+    own = set(STARTED.found)
     yield
-    if STARTED.found and not needs_more(item):
-        told = ", ".join(sorted(STARTED.found))
+    if own and not needs_more(item):
+        told = ", ".join(sorted(own))
         pytest.fail(f"not marked `processes`, but starts something: {told}", pytrace=False)
 
 
@@ -192,9 +205,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def order_of(item: pytest.Item) -> int:
-    """By the folder that it is in."""
-    folder = item.path.relative_to(TESTS).parts[0]
-    return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
+    """By its file or the folder that it is in."""
+    file = item.path.relative_to(TESTS)
+    places = (LONGEST.index(name) for name in (f"{file}", file.parts[0]) if name in LONGEST)
+    return min(places, default=len(LONGEST))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

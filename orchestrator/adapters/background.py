@@ -29,7 +29,7 @@ def fork_away(log: Path) -> int | None:
             os.setsid()
             if os.fork() != 0:
                 os._exit(0)
-            _settle(output, held)
+            _settle_descriptors(output, held)
             return None
         os.waitpid(child, 0)
     finally:
@@ -39,7 +39,7 @@ def fork_away(log: Path) -> int | None:
     return alive
 
 
-def _settle(output: int, held: int) -> None:
+def _settle_descriptors(output: int, held: int) -> None:
     """Keep no descriptor but ``held`` and the standard ones; forget signals meant for others."""
     nowhere = os.open(os.devnull, os.O_RDONLY)
     for fd, source in enumerate((nowhere, output, output)):

@@ -16,7 +16,7 @@ import click
 
 from orchestrator.adapters.notify.run_notices import FallbackNotices
 from orchestrator.adapters.report.finished_run import FinishedRun
-from orchestrator.adapters.report.publish import publish
+from orchestrator.adapters.report.publish import publish_run
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.layout import Layout, RunFolder
@@ -32,9 +32,9 @@ from orchestrator.engine.support.interrupts import Abandoned, Interrupts
 from orchestrator.engine.support.observer import Observer
 from orchestrator.engine.support.problems import not_written
 from orchestrator.view.progress.following import ways_on
-from orchestrator.view.tables.plan_text import unattended
+from orchestrator.view.tables.plan_text import unattended_text
 from orchestrator.view.terminal.outlet import Outlets, independent_output
-from orchestrator.view.terminal.text import seconds
+from orchestrator.view.terminal.text import format_seconds
 
 Drive = Callable[[RunContext], Coroutine[Any, Any, Result]]
 
@@ -43,22 +43,22 @@ LAST_WORDS_S = 1.0
 SHOW_CURSOR = "\x1b[?25h"
 
 
-def begin(
+def begin_run(
     layout: Layout, context: RunContext, options: ViewOptions, make: Callable[[], None]
 ) -> int:
     """``make`` the run's folder and coordinate the run; from then on every request to stop leads
     to a result. Raises :class:`UsageError` when the folder cannot be made, else as
-    :func:`coordinate`.
+    :func:`coordinate_run`.
     """
-    with _undying(context) as (ready, outlets):
+    with _outlive_terminal(context) as (ready, outlets):
         try:
             make()
         except OSError as error:
             raise _no_folder(context.folder, error) from error
-        return _coordinate(layout, ready, options, outlets, execute)
+        return _coordinate_claimed(layout, ready, options, outlets, execute)
 
 
-def coordinate(
+def coordinate_run(
     layout: Layout, context: RunContext, options: ViewOptions, drive: Drive = execute
 ) -> int:
     """Run the engine to the verdict under the user's eyes, publish and show it; the exit code.
@@ -68,8 +68,8 @@ def coordinate(
     :class:`BusyError` when somebody else coordinates the run or nothing can be written here, and
     what the engine raises.
     """
-    with _undying(context) as (ready, outlets):
-        return _coordinate(layout, ready, options, outlets, drive)
+    with _outlive_terminal(context) as (ready, outlets):
+        return _coordinate_claimed(layout, ready, options, outlets, drive)
 
 
 def create_run(
@@ -86,7 +86,7 @@ def create_run(
 
 
 @contextmanager
-def _undying(context: RunContext) -> Iterator[tuple[RunContext, Outlets]]:
+def _outlive_terminal(context: RunContext) -> Iterator[tuple[RunContext, Outlets]]:
     """While inside, signals are kept for the engine; a terminal that closes ends nothing.
 
     Afterwards they end the wait for readers, and then nothing: the process is about to exit.
@@ -104,18 +104,18 @@ def _undying(context: RunContext) -> Iterator[tuple[RunContext, Outlets]]:
         interrupts.ignore()
 
 
-def _coordinate(
+def _coordinate_claimed(
     layout: Layout, context: RunContext, options: ViewOptions, outlets: Outlets, drive: Drive
 ) -> int:
     request, folder = context.request, context.folder
-    with _claimed(folder):
+    with _claim_folder(folder):
         view = open_view(options, request.run_id)
-        context.interrupts.on_suspend = lambda: _suspend(view, outlets, request)
+        context.interrupts.on_suspend = lambda: _suspend_coordinator(view, outlets, request)
 
         def leave() -> int:
-            return show_left(options, view, abandoned(request))
+            return show_left(options, view, abandoned_result(request))
 
-        context.interrupts.on_overdue = lambda: _vanish(view, outlets, leave)
+        context.interrupts.on_overdue = lambda: _end_at_once(view, outlets, leave)
         result = _run_engine(layout, context, view, drive)
         if result is None:
             return leave()
@@ -124,7 +124,7 @@ def _coordinate(
             finished = FinishedRun(
                 layout=layout, folder=folder, request=request, result=result, now=now
             )
-            troubles = publish(finished)
+            troubles = publish_run(finished)
         except OSError as error:
             raise not_written(folder, error) from error
     context.interrupts.on_over = outlets.abandon
@@ -138,7 +138,7 @@ def _coordinate(
 
 
 @contextmanager
-def _claimed(folder: RunFolder) -> Iterator[None]:
+def _claim_folder(folder: RunFolder) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             stack.enter_context(claimed(folder, at=time.time()))
@@ -170,7 +170,7 @@ def _run_engine(layout: Layout, context: RunContext, view: Observer, drive: Driv
     return result
 
 
-def _vanish(view: Observer, outlets: Outlets, leave: Callable[[], int]) -> None:
+def _end_at_once(view: Observer, outlets: Outlets, leave: Callable[[], int]) -> None:
     """Say what is to be said, and end without giving links back: their nodes do not answer."""
     view.close(None)
     code = leave()
@@ -178,18 +178,18 @@ def _vanish(view: Observer, outlets: Outlets, leave: Callable[[], int]) -> None:
     os._exit(code)
 
 
-def _suspend(view: Observer, outlets: Outlets, request: RunRequest) -> None:
+def _suspend_coordinator(view: Observer, outlets: Outlets, request: RunRequest) -> None:
     """Ctrl-Z: say how long the ranks live on, stop, and say how long that was."""
-    view.on_note(f"suspended; {unattended(request.budgets, request.run_id)}")
+    view.on_note(f"suspended; {unattended_text(request.budgets, request.run_id)}")
     if sys.stderr.isatty():
         sys.stderr.write(SHOW_CURSOR)
     outlets.flush(LAST_WORDS_S)
     since = time.monotonic()
     os.kill(os.getpid(), signal.SIGSTOP)
-    view.on_note(f"continued after {seconds(time.monotonic() - since)}")
+    view.on_note(f"continued after {format_seconds(time.monotonic() - since)}")
 
 
-def abandoned(request: RunRequest) -> Result:
+def abandoned_result(request: RunRequest) -> Result:
     """What to say when the user left without waiting for the clean-up."""
     return Result(
         run_id=request.run_id,
@@ -202,7 +202,7 @@ def abandoned(request: RunRequest) -> Result:
         failure=FailureResult(
             id="OR-STOP-001",
             cause="you did not wait until the nodes were clean: ranks may still run, unattended; "
-            + unattended(request.budgets, request.run_id),
+            + unattended_text(request.budgets, request.run_id),
             remedy=ways_on(request.run_id),
         ),
     )

@@ -15,7 +15,7 @@ import click
 from orchestrator.adapters.background import fork_away
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import ProcessIdentity, read_identity, signalling
-from orchestrator.cli.coordinate import abandoned, coordinate
+from orchestrator.cli.coordinate import abandoned_result, coordinate_run
 from orchestrator.cli.open_view import open_view, show_result
 from orchestrator.cli.options import CONTINUE, JobOptions, ViewOptions
 from orchestrator.cli.outermost import SCHEMA_VERSION
@@ -23,8 +23,8 @@ from orchestrator.core.run import machine
 from orchestrator.core.run.events import Phase
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.interrupts import LEAVE_AT, Interrupts
-from orchestrator.view.progress.following import follow, gone
-from orchestrator.view.progress.json_lines import dump
+from orchestrator.view.progress.following import coordinator_gone, follow_run
+from orchestrator.view.progress.json_lines import dump_line
 from orchestrator.view.progress.replay_view import Replay
 from orchestrator.view.terminal.terminal import LineWriter
 
@@ -57,21 +57,21 @@ def run_detached(
     alive = fork_away(context.folder.coordinator_log)
     if alive is None:
         unseen = ViewOptions(follow=False, quiet=False, verbose=False, color="never", as_json=False)
-        return coordinate(layout, context, unseen)
+        return coordinate_run(layout, context, unseen)
     with os.fdopen(alive, "rb"):
         identity = _wait_for_coordinator(context.folder, alive)
-        return _accompany(context, options, asked, identity, alive)
+        return _accompany_run(context, options, asked, identity, alive)
 
 
 def _wait_for_coordinator(folder: RunFolder, alive: int) -> ProcessIdentity:
     """Who coordinates the run. ``alive`` ends with that process."""
     while (identity := read_identity(folder.coordinator)) is None:
         if select.select([alive], [], [], POLL_S)[0]:
-            raise gone(folder)
+            raise coordinator_gone(folder)
     return identity
 
 
-def _accompany(
+def _accompany_run(
     context: RunContext,
     options: ViewOptions,
     asked: Interrupts,
@@ -83,11 +83,11 @@ def _accompany(
     replay = Replay(folder, [view])
     try:
         with signalling(identity) as send:
-            pass_on = _relay(asked, send)
-            result = follow(
+            pass_on = _relay_requests(asked, send)
+            result = follow_run(
                 folder,
                 lambda: pass_on() or replay.advance(),
-                until=_readiness(asked, replay),
+                until=_detach_condition(asked, replay),
             )
     finally:
         view.close(None)
@@ -95,15 +95,15 @@ def _accompany(
         # Its result comes before its report, and before the run is free for `resume`.
         select.select([alive], [], [], LAST_STEPS_S)
     elif len(asked.asked) >= LEAVE_AT:
-        result = abandoned(context.request)
+        result = abandoned_result(context.request)
     if result is not None:
         return show_result(options, view, result, folder.path)
     asked.ignore()
-    _tell(options, folder.run_id, machine.phase(replay.state))
+    _tell_user(options, folder.run_id, machine.current_phase(replay.state))
     return 0
 
 
-def _relay(asked: Interrupts, send: Callable[[int], bool]) -> Callable[[], bool]:
+def _relay_requests(asked: Interrupts, send: Callable[[int], bool]) -> Callable[[], bool]:
     """A function that passes on to the coordinator what the user asked since its last call."""
     passed_on = 0
 
@@ -118,7 +118,7 @@ def _relay(asked: Interrupts, send: Callable[[int], bool]) -> Callable[[], bool]
     return relay
 
 
-def _readiness(asked: Interrupts, replay: Replay) -> Callable[[], bool]:
+def _detach_condition(asked: Interrupts, replay: Replay) -> Callable[[], bool]:
     """Whether the foreground may go: when the ranks run, or the run queues for what others hold;
     after Ctrl-C only with the end, or when asked to leave at once.
     """
@@ -128,7 +128,7 @@ def _readiness(asked: Interrupts, replay: Replay) -> Callable[[], bool]:
         nonlocal queues_since
         if asked.asked:
             return len(asked.asked) >= LEAVE_AT
-        phase, now = machine.phase(replay.state), time.monotonic()
+        phase, now = machine.current_phase(replay.state), time.monotonic()
         if phase is not Phase.RESERVE or replay.state.request.wait_s is None:
             queues_since = None
         elif queues_since is None:
@@ -138,11 +138,11 @@ def _readiness(asked: Interrupts, replay: Replay) -> Callable[[], bool]:
     return ready
 
 
-def _tell(options: ViewOptions, run_id: str, phase: Phase) -> None:
+def _tell_user(options: ViewOptions, run_id: str, phase: Phase) -> None:
     """How to come back: the id is data, the rest is for people."""
     if options.as_json:
         record = {"type": "detached", "schema_version": SCHEMA_VERSION, "run_id": run_id}
-        LineWriter(sys.stdout).line(dump({**record, "phase": phase.value}))
+        LineWriter(sys.stdout).line(dump_line({**record, "phase": phase.value}))
         return
     LineWriter(sys.stdout).line(run_id)
     if not options.quiet:

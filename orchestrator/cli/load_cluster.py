@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from orchestrator.core.model.inventory import Cluster
+from orchestrator.core.model.inventory import Cluster, TransportKind
 
 
 def load_cluster(cluster: str, nodes: str) -> Cluster:
@@ -12,9 +12,11 @@ def load_cluster(cluster: str, nodes: str) -> Cluster:
     nodes that ``ssh`` would refuse: nothing has been contacted by then.
     """
     from orchestrator.adapters.store.catalog import Catalog
-    from orchestrator.adapters.transport.target import check_configuration
-    from orchestrator.parsing.inputs.selection import select
+    from orchestrator.parsing.inputs.selection import select_nodes
 
-    selected = select(Catalog.from_environment(os.environ).cluster(cluster), nodes)
-    check_configuration(selected.nodes)
+    selected = select_nodes(Catalog.from_environment(os.environ).cluster(cluster), nodes)
+    if any(node.transport is not TransportKind.LOCAL for node in selected.nodes):
+        from orchestrator.adapters.transport.ssh.target import check_configuration
+
+        check_configuration(selected.nodes)
     return selected

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from orchestrator.adapters.store.bundled import bundled_kit
-from orchestrator.adapters.store.catalog import Catalog, open_script
+from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.data_set import sample_set
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.store.project import open_script
 from orchestrator.adapters.sync.code_snapshot import (
     Snapshot,
     project_parts,
@@ -18,16 +19,14 @@ from orchestrator.adapters.sync.code_snapshot import (
 from orchestrator.adapters.sync.ignore_file import line_for
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
 from orchestrator.cli.load_cluster import load_cluster
-from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_slurm_options
+from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_launcher
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.launchers.ray import OPTION as RAY_ADDRESS
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Job, Workload
-from orchestrator.core.planning.planning import Refusal, assume
-from orchestrator.core.planning.planning import plan as make_plan
+from orchestrator.core.planning.planning import Refusal, assumed_finding, make_plan
 from orchestrator.parsing.inputs.command_line import refuse_misunderstandings, with_interpreter
-from orchestrator.parsing.inputs.workload import make_job
+from orchestrator.parsing.inputs.workload_file import make_job
 
 ANY_SCRIPT = "train.py"
 MAX_NAMED_FILES = 100
@@ -45,16 +44,16 @@ def load_request(
     job = _load_job(catalog, options, words)
     if words:
         cluster = with_interpreter(cluster, words)
-    launcher, launcher_options = _launcher(options)
+    launcher, passed = parse_launcher(options.launcher, options.launcher_options, os.environ)
     request = RunRequest(
         run_id=run_id,
         cluster=cluster,
         job=job,
         launcher=launcher,
-        launcher_options=launcher_options,
+        launcher_options=passed,
         ranks_per_node=options.ranks_per_node,
         budgets=parse_budgets(options.budgets, options.timeout, options.unattended),
-        entry=_entry(job),
+        entry=_entry_path(job),
         env=parse_env(options.env, os.environ),
         exclusive=options.exclusive,
         samples=sample_set(job),
@@ -63,17 +62,6 @@ def load_request(
     )
     assume_plan(request)
     return request
-
-
-def _launcher(options: JobOptions) -> tuple[str, tuple[str, ...]]:
-    """What is asked for, and what is passed on to it."""
-    if options.ray_address is None:
-        passed = parse_slurm_options(options.slurm_options, options.launcher, os.environ)
-        return options.launcher, passed
-    if options.launcher not in ("auto", "ray"):
-        what = f"--ray-address is for --launcher ray, not {options.launcher}"
-        raise UsageError(what, id="run.ray-address", remedy="leave one of them out")
-    return "ray", (f"{RAY_ADDRESS}{options.ray_address}",)
 
 
 def request_for_any_script(options: JobOptions, *, run_id: str) -> RunRequest:
@@ -94,7 +82,7 @@ def request_for_any_script(options: JobOptions, *, run_id: str) -> RunRequest:
 
 def assume_plan(request: RunRequest) -> Plan:
     """The plan if every node is as the inventory says. Raises :class:`UsageError`."""
-    findings = {spec.name: assume(spec) for spec in request.cluster.workers}
+    findings = {spec.name: assumed_finding(spec) for spec in request.cluster.workers}
     decided = make_plan(request, findings, {})
     if isinstance(decided, Refusal):
         problem = decided.problem
@@ -149,7 +137,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _entry(job: Job) -> str:
+def _entry_path(job: Job) -> str:
     """The script's path in the snapshot: a workload travels as a folder of its own name."""
     workload = job.workload
     return workload.entry if workload.own_code else f"{Path(workload.folder).name}/{workload.entry}"

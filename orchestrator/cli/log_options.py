@@ -7,18 +7,18 @@ from collections.abc import Callable
 
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.base.nodeset import NodeSetError, expand, fold
-from orchestrator.view.tables.plan_text import ranges
+from orchestrator.core.base.nodeset import NodeSetError, expand_nodeset, fold_nodeset
+from orchestrator.view.tables.plan_text import number_ranges
 from orchestrator.view.terminal.log_lines import Source, parse_ranks, source_of
 
 
-def selection(
+def select_sources(
     *, ranks: str | None, nodes: str | None, streams: str | None
 ) -> Callable[[Source], bool]:
     """A source passes if it meets every given choice. Raises :class:`UsageError`."""
     try:
         numbers = parse_ranks(ranks) if ranks is not None else None
-        names = frozenset(expand(nodes)) if nodes is not None else None
+        names = frozenset(expand_nodeset(nodes)) if nodes is not None else None
     except NodeSetError as error:
         raise UsageError(str(error), id="logs.nodes", where="--nodes") from None
     except ValueError as error:
@@ -41,10 +41,10 @@ def require_match(folder: RunFolder, wanted: Callable[[Source], bool]) -> None:
     found = [source for log in folder.log_files() if (source := source_of(*log[1:])) is not None]
     if not found or any(map(wanted, found)):
         return
-    nodes = fold({source.node for source in found})
+    nodes = fold_nodeset({source.node for source in found})
     numbers = {source.rank for source in found if source.rank is not None}
     others = sorted({source.label for source in found if source.rank is None})
-    told = [f"ranks {ranges(list(numbers))}"] if numbers else []
+    told = [f"ranks {number_ranges(list(numbers))}"] if numbers else []
     raise UsageError(
         f"no logs of run {folder.run_id} match --ranks, --nodes and --stdout or --stderr",
         id="logs.nothing",

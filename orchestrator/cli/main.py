@@ -1,16 +1,22 @@
-"""``orchestrate``: the table of verbs, and how every failure becomes text and an exit code."""
+"""``orchestrate``: the table of verbs, each imported only when it is invoked, and how every failure
+becomes text and an exit code.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
+import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
 from orchestrator import __version__
-from orchestrator.cli.lazy import LazyGroup, ReaderGone, Verb
 from orchestrator.cli.outermost import (
     Interrupted,
     broken_pipe,
@@ -19,6 +25,26 @@ from orchestrator.cli.outermost import (
     report_internal,
 )
 from orchestrator.core.base.errors import OrchestrateError, UsageError
+from orchestrator.core.base.suggest import did_you_mean
+
+_COMMANDS = "orchestrator.cli.commands"
+_OWN_OPTIONS = frozenset({"-h", "--help", "--version"})
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A command to come: its module in the folder of its section below ``cli/commands``, and the
+    line that help shows for it.
+
+    ``attribute``: what the command is called in its module, where that is not the verb's name.
+    """
+
+    name: str
+    module: str
+    section: str
+    summary: str
+    attribute: str = ""
+
 
 _JOBS, _MACHINES, _RUNS, _NIGHTS = "Jobs", "Machines", "Runs", "Nights"
 _SETUP = "Configuration"
@@ -30,17 +56,17 @@ VERBS = (
     Verb("probe", "probe", _MACHINES, "Show what the machines have."),
     Verb("doctor", "doctor", _MACHINES, "Check the machines."),
     Verb("explain", "explain", _MACHINES, "Show where the ranks' environment came from."),
-    Verb("ps", "runs", _RUNS, "List runs."),
-    Verb("show", "runs", _RUNS, "Show a run's result."),
-    Verb("logs", "runs", _RUNS, "Print or follow the logs of a run."),
+    Verb("ps", "existing_runs", _RUNS, "List runs."),
+    Verb("show", "existing_runs", _RUNS, "Show a run's result."),
+    Verb("logs", "existing_runs", _RUNS, "Print or follow the logs of a run."),
     Verb("diagnose", "diagnose", _RUNS, "Name the cause in logs."),
-    Verb("attach", "runs", _RUNS, "Follow a run that another process coordinates."),
+    Verb("attach", "existing_runs", _RUNS, "Follow a run that another process coordinates."),
     Verb("resume", "resume", _RUNS, "Continue a run."),
-    Verb("stop", "runs", _RUNS, "Stop a run and clean up behind it."),
+    Verb("stop", "existing_runs", _RUNS, "Stop a run and clean up behind it."),
     Verb("history", "history", _RUNS, "List past runs with their trend; export, import."),
     Verb("compare", "compare", _RUNS, "Compare two runs, figure by figure."),
     Verb("baseline", "baseline", _RUNS, "Keep runs that others are compared with."),
-    Verb("clean", "runs", _RUNS, "Remove what runs left on nodes and here."),
+    Verb("clean", "clean", _RUNS, "Remove what runs left on nodes and here."),
     Verb("nightly", "nightly", _NIGHTS, "Run a workload every night."),
     Verb("notify", "notify", _NIGHTS, "Notify people of runs and nights."),
     Verb("status", "status", _NIGHTS, "Show what runs, which nights are missing, and trends."),
@@ -49,6 +75,80 @@ VERBS = (
     Verb("workload", "workload", _SETUP, "List and show workloads."),
     Verb("completion", "completion", _SETUP, "Print shell completion."),
 )
+
+
+class ReaderGone(Exception):
+    """Nobody reads stdout any more."""
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by a table. Options before any verb belong to the default verb."""
+
+    def __init__(self, *args: Any, verbs: Iterable[Verb] = (), default: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._verbs = {verb.name: verb for verb in verbs}
+        self._default = default
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self._verbs)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        cmd_name: str,
+    ) -> click.Command | None:
+        verb = self._verbs.get(cmd_name)
+        if verb is None:
+            return None
+        module = importlib.import_module(f"{_COMMANDS}.{verb.section.lower()}.{verb.module}")
+        command = getattr(module, verb.attribute or verb.name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self.with_verb(args))
+
+    def with_verb(self, words: list[str]) -> list[str]:
+        """``words`` with the default verb in front when they begin with one of its options."""
+        if words and words[0].startswith("-") and words[0] not in _OWN_OPTIONS:
+            return [self._default, *words]
+        return words
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self._verbs:
+            hint = did_you_mean(args[0], self._verbs)
+            raise click.UsageError(f"no such command: {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises :class:`ReaderGone`, since click would make a broken pipe exit
+        code 1, which means here that the job failed.
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            if _is_broken(sys.stdout):
+                raise ReaderGone from error
+            raise RuntimeError("a pipe broke, and it was not stdout") from error
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        sections = dict.fromkeys(verb.section for verb in self._verbs.values())
+        for section in sections:
+            with formatter.section(section):
+                formatter.write_dl(
+                    [(v.name, v.summary) for v in self._verbs.values() if v.section == section]
+                )
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [name for name in self._verbs if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=self._verbs[name].summary) for name in names]
+        return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 @click.group(
@@ -104,3 +204,10 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - kept
+
+
+def _is_broken(stream: TextIO) -> bool:
+    """Whether the other end of ``stream`` is closed."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))

@@ -15,7 +15,7 @@ _HARMLESS = frozenset(
 )
 
 
-def masked(text: str, environ: Mapping[str, str]) -> str:
+def mask_secrets(text: str, environ: Mapping[str, str]) -> str:
     """``text`` with the values of environment variables replaced by ``$NAME``.
 
     A traceback is sent to strangers, and the text of a foreign exception may hold anything.
@@ -23,12 +23,12 @@ def masked(text: str, environ: Mapping[str, str]) -> str:
     named = [(value, name) for name, value in environ.items() if name not in _HARMLESS]
     for value, name in sorted(named, key=lambda pair: len(pair[0]), reverse=True):
         if len(value) >= _MIN_MASKED and not value.isdecimal():
-            for form in _forms(value):
+            for form in _written_forms(value):
                 text = text.replace(form, f"${name}")
     return text
 
 
-def _forms(value: str) -> Iterator[str]:
+def _written_forms(value: str) -> Iterator[str]:
     """As it is, and as ``repr``, JSON, URLs and basic authentication write it."""
     raw = value.encode("utf-8", "surrogateescape")
     yield value

@@ -68,13 +68,13 @@ def print_tables(tables: Sequence[Table]) -> None:
 
 def tell_errors(answers: Sequence[Surveyed]) -> None:
     """Nodes that could not be asked, on stderr."""
-    from orchestrator.view.terminal.text import paragraph
+    from orchestrator.view.terminal.text import clean_paragraph
 
     for answer in answers:
         if answer.error is not None:
             said = str(answer.error)
             place = "" if answer.node in said else f"{answer.node}: "
-            click.echo(f"orchestrate: {paragraph(place + said)}", err=True)
+            click.echo(f"orchestrate: {clean_paragraph(place + said)}", err=True)
 
 
 def error_record(error: OrchestrateError | None) -> dict[str, str] | None:

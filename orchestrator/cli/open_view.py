@@ -7,13 +7,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.cli.options import ViewOptions, colored
+from orchestrator.cli.options import ViewOptions, use_color
 from orchestrator.core.verdict.result import Result
 from orchestrator.engine.support.observer import Observer
 from orchestrator.view.progress.json_lines import JsonLines
-from orchestrator.view.progress.plain import PlainView
+from orchestrator.view.progress.plain_lines import PlainView
 from orchestrator.view.result.failure_screen import failure_screen
-from orchestrator.view.result.summary import stopped_text, summary
+from orchestrator.view.result.summary import stopped_text, summary_lines
 from orchestrator.view.terminal.terminal import LineWriter, can_redraw
 
 
@@ -22,7 +22,7 @@ def open_view(options: ViewOptions, run_id: str) -> Observer:
     follow = bool(options.follow)
     if options.as_json:
         return JsonLines(LineWriter(sys.stdout), run_id=run_id, follow=follow)
-    color = colored(options.color, err=True)
+    color = use_color(options.color, err=True)
     if can_redraw(sys.stderr, os.environ) and not options.quiet:
         from orchestrator.view.progress.live import LiveView
 
@@ -44,10 +44,12 @@ def show_result(options: ViewOptions, view: Observer, result: Result, folder: Pa
     if isinstance(view, JsonLines):
         view.write_result(result)
     else:
-        told = summary(result, color=colored(options.color))
-        LineWriter(sys.stdout).write([*told, *contributed(folder, color=colored(options.color))])
+        told = summary_lines(result, color=use_color(options.color))
+        LineWriter(sys.stdout).write(
+            [*told, *workload_lines(folder, color=use_color(options.color))]
+        )
         LineWriter(sys.stderr).write(stopped_text(result))
-    screen = failure_screen(result, folder, color=colored(options.color, err=True))
+    screen = failure_screen(result, folder, color=use_color(options.color, err=True))
     LineWriter(sys.stderr).write(screen)
     return int(result.exit_code)
 
@@ -56,12 +58,12 @@ def show_left(options: ViewOptions, view: Observer, result: Result) -> int:
     """For a user who did not wait for a result: what is left, and what ends it; the exit code."""
     if isinstance(view, JsonLines):
         view.write_result(result)
-    screen = failure_screen(result, None, color=colored(options.color, err=True))
+    screen = failure_screen(result, None, color=use_color(options.color, err=True))
     LineWriter(sys.stderr).write(screen)
     return int(result.exit_code)
 
 
-def contributed(folder: Path | None, *, color: bool) -> list[str]:
+def workload_lines(folder: Path | None, *, color: bool) -> list[str]:
     """What the workload itself adds to its result on a terminal."""
     from orchestrator.adapters.report.section_files import read_sections
     from orchestrator.adapters.store.layout import RunFolder

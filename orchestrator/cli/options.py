@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,11 +16,11 @@ from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.nodeset import MAX_NAME_LENGTH
 
 if TYPE_CHECKING:
+    from orchestrator.core.launchers import LauncherOption
     from orchestrator.core.model.request import Budgets
 
 CONTINUE = "continue"  # as a value of --unattended
 OFF = "off"  # as a value of these budgets
-_PORT = re.compile(r"[0-9]{1,5}")
 OPTIONAL = frozenset({"hang", "link"})
 MIN_BUDGET_S, MAX_BUDGET_S = 1.0, 31 * 86_400.0
 
@@ -39,7 +38,7 @@ def any_cluster_options(command: Command) -> Command:
 
 
 def _cluster_options(command: Command, *, required: bool) -> Command:
-    return _with(
+    return _with_options(
         command,
         click.option(
             "-C",
@@ -67,28 +66,13 @@ def _not_blank(_context: click.Context, _option: click.Parameter, nodes: str | N
     return nodes or ""
 
 
-def _ray_address(
-    _context: click.Context, _option: click.Parameter, address: str | None
-) -> str | None:
-    """An address that a Ray cluster can have."""
-    if address is None:
-        return None
-    host, _, port = address.rpartition(":")
-    if not host or not _PORT.fullmatch(port) or not 0 < int(port) < 65536 or "," in address:
-        what = f"--ray-address {address!r} is not HOST:PORT"
-        raise UsageError(
-            what, id="run.ray-address", remedy="as `ray status` shows it: 10.0.0.1:6379"
-        )
-    return address
-
-
 def job_options(command: Command) -> Command:
     """What to run and how: everything that the plan depends on."""
     return _what_options(_how_options(_time_options(command)))
 
 
 def _what_options(command: Command) -> Command:
-    return _with(
+    return _with_options(
         cluster_options(command),
         click.option(
             "-W",
@@ -120,9 +104,9 @@ def _how_options(command: Command) -> Command:
 
 
 def _launcher_options(command: Command) -> Command:
-    from orchestrator.core.launchers import LAUNCHERS
+    from orchestrator.core.launchers import LAUNCHERS, launcher_options
 
-    return _with(
+    return _with_options(
         command,
         click.option(
             "--launcher",
@@ -131,19 +115,7 @@ def _launcher_options(command: Command) -> Command:
             show_default=True,
             help="What starts the ranks.",
         ),
-        click.option(
-            "--ray-address",
-            metavar="HOST:PORT",
-            callback=_ray_address,
-            help="Join this Ray cluster, instead of starting one; implies --launcher ray.",
-        ),
-        click.option(
-            "--slurm-option",
-            "slurm_options",
-            multiple=True,
-            metavar="--OPTION=VALUE",
-            help="For srun, with --launcher slurm: --partition=gpu, --account=x. Repeatable.",
-        ),
+        *(_launcher_option(option) for _, option in launcher_options()),
         click.option(
             "--ranks-per-node",
             type=click.IntRange(1, 4096),
@@ -153,8 +125,18 @@ def _launcher_options(command: Command) -> Command:
     )
 
 
+def _launcher_option(option: LauncherOption) -> Callable[[Command], Command]:
+    return click.option(
+        option.flag,
+        option.name,
+        multiple=option.repeatable,
+        metavar=option.metavar,
+        help=option.help,
+    )
+
+
 def _limit_options(command: Command) -> Command:
-    return _with(
+    return _with_options(
         command,
         click.option(
             "--fabric-probe/--no-fabric-probe",
@@ -176,7 +158,7 @@ def _limit_options(command: Command) -> Command:
 
 
 def _time_options(command: Command) -> Command:
-    return _with(
+    return _with_options(
         command,
         click.option(
             "--timeout",
@@ -203,7 +185,7 @@ def _time_options(command: Command) -> Command:
 
 def view_options(command: Command) -> Command:
     """How progress is shown."""
-    return _with(
+    return _with_options(
         command,
         click.option(
             "-f/-F",
@@ -219,7 +201,7 @@ def view_options(command: Command) -> Command:
 
 
 def color_option(command: Command) -> Command:
-    return _with(
+    return _with_options(
         command,
         click.option(
             "--color",
@@ -232,12 +214,12 @@ def color_option(command: Command) -> Command:
 
 
 def json_option(command: Command) -> Command:
-    return _with(
+    return _with_options(
         command, click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout.")
     )
 
 
-def _with(command: Command, *decorators: Callable[[Command], Command]) -> Command:
+def _with_options(command: Command, *decorators: Callable[[Command], Command]) -> Command:
     for decorator in reversed(decorators):
         command = decorator(command)
     return command
@@ -246,15 +228,28 @@ def _with(command: Command, *decorators: Callable[[Command], Command]) -> Comman
 Options = TypeVar("Options", bound="JobOptions | ViewOptions")
 
 
-def pick(kind: type[Options], given: Mapping[str, Any]) -> Options:
+def pick_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     """The options of ``kind`` among all that a command was given."""
     return kind(**{f.name: given[f.name] for f in fields(kind) if f.name in given})
+
+
+def pick_job(given: Mapping[str, Any]) -> JobOptions:
+    """The same for a job, with the options that launchers have: as typed, or as remembered, under
+    ``launcher_options`` or (by earlier versions) beside the others.
+    """
+    from orchestrator.core.launchers import launcher_options
+
+    values = {**given, **given.get("launcher_options", {})}
+    found = {option.name: values.get(option.name) for _, option in launcher_options()}
+    several = {n: (v,) if isinstance(v, str) else tuple(v) for n, v in found.items() if v}
+    return replace(pick_options(JobOptions, given), launcher_options=several)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
     """The values of ``job_options``. Those with a default were unknown to earlier versions, whose
-    runs are resumed as they began.
+    runs are resumed as they began. ``launcher_options``: what was given of the options that
+    launchers have, by their names.
     """
 
     cluster: str
@@ -263,7 +258,6 @@ class JobOptions:
     settings: tuple[str, ...]
     env: tuple[str, ...]
     launcher: str
-    ray_address: str | None
     ranks_per_node: int | None
     workdir: str | None
     exclusive: bool
@@ -272,7 +266,7 @@ class JobOptions:
     budgets: tuple[str, ...]
     fabric_probe: bool = False
     no_cache: bool = False
-    slurm_options: tuple[str, ...] = ()
+    launcher_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,27 +284,27 @@ class ViewOptions:
         return -1 if self.quiet else int(self.verbose)
 
 
-def parse_slurm_options(
-    given: tuple[str, ...], launcher: str, environment: Mapping[str, str]
-) -> tuple[str, ...]:
-    """What srun is given besides the plan; within a job of the user's own, that is used. Raises
-    ``UsageError``.
+def parse_launcher(
+    launcher: str, given: Mapping[str, Sequence[str]], environment: Mapping[str, str]
+) -> tuple[str, tuple[str, ...]]:
+    """Which launcher is asked for, and what is passed on to it, from the values of the options that
+    launchers have. Raises ``UsageError``.
     """
-    from orchestrator.core.launchers.slurm import refused_option
-    from orchestrator.core.launchers.slurm_job import NAME, within
+    from orchestrator.core.launchers import known_launcher, launcher_options
 
-    if launcher != NAME:
-        if given:
-            what = f"--slurm-option {given[0]} needs --launcher {NAME}"
-            raise UsageError(what, id="run.slurm-option", remedy=f"add --launcher {NAME}")
-        return ()
-    for option in given:
-        why = refused_option(option)
-        if why is not None:
-            what = f"--slurm-option {option[:80]!r} cannot be passed on"
-            raise UsageError(what, id="run.slurm-option", why=why)
-    own = environment.get("SLURM_JOB_ID", "")
-    return given if within(given) or not own.isdigit() else (*given, f"--jobid={own}")
+    for owner, option in launcher_options():
+        values = given.get(option.name, ())
+        if values and launcher == "auto" and option.implies:
+            launcher = owner.name
+        if values and launcher != owner.name:
+            what = f"{option.flag} is for --launcher {owner.name}, not {launcher}"
+            remedy = f"--launcher {owner.name}, or leave {option.flag} out"
+            raise UsageError(what, id=option.id, remedy=remedy)
+        for misuse in filter(None, map(option.find_misuse, values)):
+            raise UsageError(misuse.what, id=option.id, why=misuse.why, remedy=misuse.remedy)
+    known = known_launcher(launcher)
+    passed = (o.pass_on(given.get(o.name, ()), environment) for o in known.options) if known else ()
+    return launcher, tuple(word for words in passed for word in words)
 
 
 def parse_env(settings: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, Text]:
@@ -349,19 +343,19 @@ def parse_budgets(
             what = f"no budget is called {name!r}"
             raise UsageError(what, id="run.budget", remedy=did_you_mean(name, known))
         off = name in OPTIONAL and value == OFF
-        given[f"{name}_s"] = None if off else _seconds(f"--budget {name}", value)
+        given[f"{name}_s"] = None if off else _parse_seconds(f"--budget {name}", value)
     if run_s is not None:
         given["run_s"] = run_s
     if unattended is not None:
         lasting = unattended == CONTINUE
         given["lease_s"] = (
-            None if lasting else _seconds("--unattended", unattended, f", or {CONTINUE}")
+            None if lasting else _parse_seconds("--unattended", unattended, f", or {CONTINUE}")
         )
     # Only run, lease, hang and link may be None, and only they are.
     return Budgets(**given, hang_asked=asked)  # type: ignore[arg-type]
 
 
-def _seconds(option: str, value: str, otherwise: str = "") -> float:
+def _parse_seconds(option: str, value: str, otherwise: str = "") -> float:
     try:
         seconds = float(value)
     except ValueError:
@@ -372,7 +366,7 @@ def _seconds(option: str, value: str, otherwise: str = "") -> float:
     return seconds
 
 
-def colored(choice: str, *, err: bool = False) -> bool:
+def use_color(choice: str, *, err: bool = False) -> bool:
     """Whether standard output (or error) is written in colour."""
     from orchestrator.view.terminal.terminal import use_color
 

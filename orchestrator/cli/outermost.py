@@ -15,7 +15,7 @@ from click import ClickException
 
 from orchestrator import __version__
 from orchestrator.core.base.errors import ExitCode, InternalError, OrchestrateError
-from orchestrator.view.terminal.text import paragraph
+from orchestrator.view.terminal.text import clean_paragraph
 
 SCHEMA_VERSION = 1
 SIGPIPE_EXIT = 141
@@ -26,9 +26,9 @@ _RESULT_VERBS = frozenset({"run", "resume", "attach", "drill", "probe", "doctor"
 
 def report_error(error: OrchestrateError, *, verb: str, as_json: bool) -> int:
     """Print ``error`` for people or machines; returns its exit code."""
-    sys.stderr.write(paragraph(f"orchestrate: {error}\n"))
+    sys.stderr.write(clean_paragraph(f"orchestrate: {error}\n"))
     if as_json:
-        record = _result(error) if verb in _RESULT_VERBS else _error(error)
+        record = _failed_result(error) if verb in _RESULT_VERBS else _error_record(error)
         sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
         sys.stdout.flush()
     return int(error.exit_code)
@@ -38,7 +38,7 @@ def report_click(error: ClickException) -> int:
     """What click has to say of the command line; returns its exit code."""
     text = io.StringIO()
     error.show(file=text)
-    sys.stderr.write(paragraph(text.getvalue()))
+    sys.stderr.write(clean_paragraph(text.getvalue()))
     return error.exit_code
 
 
@@ -46,14 +46,14 @@ def report_internal(
     error: BaseException, environ: Mapping[str, str], *, verb: str, as_json: bool
 ) -> int:
     """Keep the traceback of a bug in a file and say where; returns 70."""
-    from orchestrator.cli.masking import masked
+    from orchestrator.cli.masking import mask_secrets
 
-    trace = masked("".join(traceback.format_exception(error)), environ)
-    what = masked(f"internal error: {type(error).__name__}: {error}", environ)[:500]
+    trace = mask_secrets("".join(traceback.format_exception(error)), environ)
+    what = mask_secrets(f"internal error: {type(error).__name__}: {error}", environ)[:500]
     try:
-        kept = _keep(trace, environ)
+        kept = _keep_traceback(trace, environ)
     except (OSError, OrchestrateError) as unwritable:
-        sys.stderr.write(paragraph(trace))
+        sys.stderr.write(clean_paragraph(trace))
         kept = None
         why = f"the traceback is above; it could not be kept: {unwritable}"
     else:
@@ -78,7 +78,7 @@ def broken_pipe() -> int:
     return SIGPIPE_EXIT
 
 
-def _error(error: OrchestrateError) -> dict[str, object]:
+def _error_record(error: OrchestrateError) -> dict[str, object]:
     return {
         "type": "error",
         "schema_version": SCHEMA_VERSION,
@@ -91,7 +91,7 @@ def _error(error: OrchestrateError) -> dict[str, object]:
     }
 
 
-def _result(error: OrchestrateError) -> dict[str, object]:
+def _failed_result(error: OrchestrateError) -> dict[str, object]:
     """A run that failed before it had an id."""
     cause = f"{error.where}: {error.what}" if error.where else error.what
     failure = {"id": error.id, "node": None, "rank": None, "cause": cause, "remedy": error.remedy}
@@ -115,7 +115,7 @@ def _result(error: OrchestrateError) -> dict[str, object]:
     }
 
 
-def _keep(trace: str, environ: Mapping[str, str]) -> Path:
+def _keep_traceback(trace: str, environ: Mapping[str, str]) -> Path:
     """Write the traceback below the home directory; only the newest files stay."""
     from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
     from orchestrator.adapters.store.layout import Layout

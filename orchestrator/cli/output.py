@@ -12,18 +12,18 @@ from typing import Any
 from orchestrator.core.base.command import MASK, Secret
 
 
-def plain(value: object) -> Any:
+def plain_data(value: object) -> Any:
     """Core data as JSON-ready data: dataclasses become objects, secrets ``***``."""
     if isinstance(value, Secret):
         return MASK
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain_data(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain_data(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain_data(item) for item in value]
     return value
 
 

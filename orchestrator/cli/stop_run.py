@@ -20,7 +20,7 @@ from orchestrator.adapters.store.liveness import (
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.cli.options import ViewOptions
 from orchestrator.core.base.errors import BusyError, DeadlineError, ExitCode
-from orchestrator.view.terminal.text import brief
+from orchestrator.view.terminal.text import brief_text
 
 POLL_S = 0.1
 # Nodes of a finished run that were not seen clean at its end.
@@ -28,7 +28,7 @@ UNSURE = {"lost", "dirty"}
 VIEW = ViewOptions(follow=False, quiet=False, verbose=False, color="auto", as_json=False)
 
 
-def stop(layout: Layout, folder: RunFolder, *, now: bool, timeout_s: float) -> int:
+def stop_run(layout: Layout, folder: RunFolder, *, now: bool, timeout_s: float) -> int:
     """The exit code: 0 when the run is over, 4 when a node could not be confirmed clean.
 
     Raises ``DeadlineError``, and ``BusyError`` for a run that another machine coordinates.
@@ -47,21 +47,21 @@ def stop(layout: Layout, folder: RunFolder, *, now: bool, timeout_s: float) -> i
             remedy=f"on {identity.host}: orchestrate stop {folder.run_id}",
         )
     if identity is not None and state is Liveness.ALIVE:
-        _ask(identity, now=now)
-        if _wait(folder, identity, timeout_s):
+        _ask_to_stop(identity, now=now)
+        if _wait_for_result(folder, identity, timeout_s):
             click.echo(f"run {folder.run_id} is stopped", err=True)
             return int(ExitCode.DONE)
     return _stop_in_its_place(layout, folder, now=now)
 
 
-def _ask(identity: ProcessIdentity, *, now: bool) -> None:
+def _ask_to_stop(identity: ProcessIdentity, *, now: bool) -> None:
     """One signal asks to end gracefully, a second and different one to kill."""
     with signalling(identity) as send:
         if send(signal.SIGTERM) and now:
             send(signal.SIGINT)
 
 
-def _wait(folder: RunFolder, identity: ProcessIdentity, timeout_s: float) -> bool:
+def _wait_for_result(folder: RunFolder, identity: ProcessIdentity, timeout_s: float) -> bool:
     """True when the result is there; False when the coordinator died without one."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -85,7 +85,7 @@ def _sweep_again(folder: RunFolder) -> int:
 
     visits = asyncio.run(stop_run(folder))
     for visit in visits:
-        click.echo(f"{visit.node}: {brief(visit.detail, 400)}", err=True)
+        click.echo(f"{visit.node}: {brief_text(visit.detail, 400)}", err=True)
     clean = all(visit.done for visit in visits)
     return int(ExitCode.DONE if clean else ExitCode.PREFLIGHT)
 
@@ -94,7 +94,7 @@ def _stop_in_its_place(layout: Layout, folder: RunFolder, *, now: bool) -> int:
     """Its coordinator is dead: take the run over, only to end it and to bring home what is left.
     Where there is no room for that, only to end it.
     """
-    from orchestrator.cli.coordinate import coordinate
+    from orchestrator.cli.coordinate import coordinate_run
     from orchestrator.core.run.events import StopKind, StopRequested
     from orchestrator.engine.oneshot.cleanup import read_request
     from orchestrator.engine.run import resume
@@ -105,7 +105,7 @@ def _stop_in_its_place(layout: Layout, folder: RunFolder, *, now: bool) -> int:
     asked = StopRequested(kind=kind, by="orchestrate stop", at=time.time())
     context = RunContext(request=read_request(folder), snapshot=None, folder=folder, observers=[])
     try:
-        coordinate(layout, context, VIEW, functools.partial(resume, stop=asked))
+        coordinate_run(layout, context, VIEW, functools.partial(resume, stop=asked))
     except BusyError as error:
         if error.id != NOT_WRITTEN:
             raise

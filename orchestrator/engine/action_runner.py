@@ -35,17 +35,19 @@ from orchestrator.core.run.actions import (
 )
 from orchestrator.core.run.events import Event, Failed, Phase
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.network.classify import classify
+from orchestrator.engine.network.classify import classify_failure
 from orchestrator.engine.network.fabric_probe import probe_fabric
 from orchestrator.engine.network.mesh import probe_links
 from orchestrator.engine.node.handle import NodeHandle
-from orchestrator.engine.node.lease_renewal import FENCED
-from orchestrator.engine.node.reserve_all import reserve
+from orchestrator.engine.node.node_session import FENCED
+from orchestrator.engine.node.node_setup import NodeSetup
+from orchestrator.engine.node.reserve_all import reserve_nodes
+from orchestrator.engine.node.trial_node import TrialNode
 from orchestrator.engine.sharing.diloco import average
-from orchestrator.engine.sharing.rank_exchange import Exchange
+from orchestrator.engine.sharing.rank_exchange import Exchange, RankFeeds
 from orchestrator.engine.sharing.sample_scheduler import divide
 from orchestrator.engine.support.context import Post, RunContext
-from orchestrator.engine.support.problems import problem_of, superseded, unwritable
+from orchestrator.engine.support.problems import disk_problem, problem_of, superseded_error
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 PHASE_OF: dict[type[Action], Phase] = {
@@ -69,7 +71,8 @@ PHASE_OF: dict[type[Action], Phase] = {
     Sweep: Phase.CLEAN,
 }
 
-NodeAction = Launch | Reach | Stop | Inspect | Follow | Collect | Sweep
+SetupAction = Connect | Probe | Clear | Sync | Prepare
+PlannedAction = OfferRendezvous | Reach | Launch | Stop | Inspect | Follow | Collect | Sweep
 SERVICES = {CommMode.LEASES: divide, CommMode.LOCAL_ROUNDS: average}
 
 LET_GO_WITHIN_S = 10.0
@@ -103,9 +106,9 @@ class ActionRunner:
             self._present.exchange.see(state)
 
     @property
-    def nodes(self) -> Mapping[str, NodeHandle]:
-        """Those of the present attempt."""
-        return self._present.nodes if self._present is not None else {}
+    def trials(self) -> Mapping[str, TrialNode]:
+        """The nodes of the present attempt, as those that can dial each other."""
+        return self._present.trials if self._present is not None else {}
 
     def broken(self) -> set[str]:
         """The nodes whose link is gone for now."""
@@ -133,14 +136,13 @@ class AttemptRunner:
         self._tasks: set[asyncio.Task[None]] = set()
         workers = state.request.cluster.workers
         self._nodes: dict[str, NodeHandle] = {}
-        self.exchange = Exchange(context.folder, self._nodes, state)
+        feeds: dict[str, RankFeeds] = {}
+        self.exchange = Exchange(context.folder, feeds, state)
         heard = self.exchange.changed.set
         for spec in workers:
-            self._nodes[spec.name] = NodeHandle(spec, context, state, self._tell, heard)
-
-    @property
-    def nodes(self) -> Mapping[str, NodeHandle]:
-        return self._nodes
+            node = NodeHandle.begin(spec, context, state, self._tell, heard)
+            self._nodes[spec.name], feeds[spec.name] = node, RankFeeds(node.session)
+        self.trials = {name: node.trials for name, node in self._nodes.items()}
 
     def begin(self, action: Action, state: RunState) -> None:
         """Perform ``action`` in a task of its own."""
@@ -155,7 +157,9 @@ class AttemptRunner:
         """Every node that may have ranks, within their grace and ``LET_GO_WITHIN_S``."""
         self._listener = None
         may = [name for name, node in state.planned() if not (node.concluded or node.lost)]
-        telling = asyncio.gather(*(self._nodes[n].detach() for n in may), return_exceptions=True)
+        telling = asyncio.gather(
+            *(self._nodes[n].follower.detach_ranks() for n in may), return_exceptions=True
+        )
         with suppress(TimeoutError):
             async with asyncio.timeout(state.request.budgets.grace_s + LET_GO_WITHIN_S):
                 await telling
@@ -185,10 +189,10 @@ class AttemptRunner:
         node = getattr(action, "node", "")
         if isinstance(error, OrchestrateError) and error.id == FENCED:
             # What our own sweep overtook was asked for in vain, by us.
-            ours = node in self._nodes and self._nodes[node].sweeping
-            return None if ours else superseded(self._context.request.run_id, error)
+            ours = node in self._nodes and self._nodes[node].follower.sweeping
+            return None if ours else superseded_error(self._context.request.run_id, error)
         if isinstance(error, OSError) and error.errno in NO_SPACE:
-            return Failed(node=node, phase=phase, problem=unwritable(self._context.folder, error))
+            return Failed(node=node, phase=phase, problem=disk_problem(self._context.folder, error))
         return Failed(node=node, phase=phase, problem=problem_of(error))
 
     async def _dispatch(self, action: Action, state: RunState) -> None:
@@ -196,50 +200,56 @@ class AttemptRunner:
             case Conclude():
                 raise AssertionError("the loop itself concludes")
             case Reserve():
-                self._tell(await reserve(self._nodes, state, self._context))
+                launchers = {name: node.launcher for name, node in self._nodes.items()}
+                self._tell(await reserve_nodes(launchers, state, self._context))
             case ProbeLinks():
-                self._tell(await probe_links(self._nodes, state, self._context))
+                self._tell(await probe_links(self.trials, state, self._context))
             case ProbeFabric():
-                self._tell(await probe_fabric(self._nodes, state, self._context))
+                self._tell(await probe_fabric(self.trials, state, self._context))
             case Serve(rung=rung):
                 await SERVICES[rung](self.exchange, self._context, self._tell)
             case Classify():
-                self._tell(await classify(self._nodes, state, self._context))
-            case Connect() | Probe() | Clear() | Sync() | Prepare() | OfferRendezvous():
-                await _PLAIN[type(action)](self._nodes[action.node])
+                self._tell(await classify_failure(self.trials, state, self._context))
+            case Connect() | Probe() | Clear() | Sync() | Prepare():
+                await self._set_up(action, self._nodes[action.node].setup)
             case _:
-                await self._dispatch_with_state(action, state)
+                await self._dispatch_planned(action, state, self._nodes[action.node])
 
-    async def _dispatch_with_state(self, action: NodeAction, state: RunState) -> None:
-        node = self._nodes[action.node]
+    async def _set_up(self, action: SetupAction, node: NodeSetup) -> None:
         match action:
+            case Connect():
+                await node.connect_agent()
+            case Probe():
+                await node.probe_facts()
+            case Clear():
+                await node.clear_attempts()
+            case Sync():
+                await node.push_code(self._context.require_snapshot())
+            case Prepare():
+                await node.prepare_python()
+
+    async def _dispatch_planned(
+        self, action: PlannedAction, state: RunState, node: NodeHandle
+    ) -> None:
+        match action:
+            case OfferRendezvous():
+                await node.trials.offer_rendezvous()
+            case Reach(addresses=addresses, port=port):
+                await node.trials.reach_head(addresses, port)
             case Launch(share=share):
-                assert state.plan is not None
-                await node.launch(
+                await node.launcher.launch_ranks(
                     share,
                     state.port if share.node_rank == 0 else None,
-                    independent=state.plan.rung == CommMode.LEASES,
+                    independent=state.require_plan().rung == CommMode.LEASES,
                     facts=state.nodes[action.node].facts,
                 )
-            case Reach(addresses=addresses, port=port):
-                await node.reach(addresses, port)
             case Stop(grace_s=grace_s):
-                await node.stop(grace_s)
+                await node.launcher.stop_ranks(grace_s)
             case Inspect(stall=stall):
-                self._tell(await node.inspect(stall))
+                self._tell(await node.follower.inspect_ranks(stall))
             case Follow():
-                await node.follow(state)
+                await node.follower.follow_ranks(state)
             case Collect():
-                await node.collect(state)
+                await node.follower.collect_attempt(state)
             case Sweep():
-                await node.sweep(state)
-
-
-_PLAIN = {
-    Connect: NodeHandle.connect,
-    Probe: NodeHandle.probe,
-    Clear: NodeHandle.clear,
-    Sync: NodeHandle.sync,
-    Prepare: NodeHandle.prepare,
-    OfferRendezvous: NodeHandle.offer_rendezvous,
-}
+                await node.follower.sweep_attempt(state)

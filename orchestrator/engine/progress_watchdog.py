@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.run.events import Event, Progressed, RankExited, Reported
 from orchestrator.core.run.evidence import Stalled
-from orchestrator.core.run.hang import Activity, suspect
+from orchestrator.core.run.hang import Activity, suspect_hang
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.engine.support.clock import Clock
@@ -127,7 +127,9 @@ class ProgressWatchdog:
         if self._state.stall is not None:
             self._forgive()
             return
-        found = suspect(list(self._table(limit_s)), self._now, limit_s) if self._armed else None
+        found = (
+            suspect_hang(list(self._table(limit_s)), self._now, limit_s) if self._armed else None
+        )
         if found is None:
             return
         self._forgive()

@@ -26,14 +26,14 @@ from orchestrator.core.run.events import (
 )
 from orchestrator.core.run.state import EPOCH_STEP, RunState, new_state
 from orchestrator.core.verdict.result import Result
-from orchestrator.core.verdict.verdict import conclude
+from orchestrator.core.verdict.verdict import conclude_run
 from orchestrator.engine.action_runner import ActionRunner
 from orchestrator.engine.network.link_watchdog import LinkWatchdog, TcpDialer
 from orchestrator.engine.progress_watchdog import ProgressWatchdog
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.interrupts import Abandoned
 from orchestrator.engine.support.problems import not_written
-from orchestrator.engine.support.replay import Timings, recall
+from orchestrator.engine.support.replay import Timings, replay_journal
 
 # Events that are already waiting share one write; the bound keeps observers lively.
 EVENTS_PER_WRITE = 256
@@ -66,7 +66,7 @@ async def resume(
     one that was not launched yet, follows instead of the context's request; ``stop`` ends the run
     instead of going on. Raises as :func:`execute`, and ``InternalError`` for a damaged journal.
     """
-    recorded = recall(context.folder, context.request)
+    recorded = replay_journal(context.folder, context.request)
     recorded.timings.take_over(context.clock.wall(), context.clock.monotonic())
     engine = _Engine(context, recorded.state, recorded.timings)
     epoch = recorded.state.epoch + EPOCH_STEP
@@ -110,7 +110,7 @@ class _Engine:
         self._queue: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         self._timings = timings
         self._pulse = ProgressWatchdog(state, context.clock, self._queue.put_nowait, self._broken)
-        self._links = LinkWatchdog(state, context.clock, self._queue.put_nowait, self._nodes)
+        self._links = LinkWatchdog(state, context.clock, self._queue.put_nowait, self._dialers)
         watches = (self._pulse, self._links)
         self._context = replace(context, observers=(*context.observers, *watches))
         self._hands = ActionRunner(self._context, self._queue.put_nowait)
@@ -142,8 +142,8 @@ class _Engine:
     def _broken(self) -> Collection[str]:
         return self._hands.broken()
 
-    def _nodes(self) -> Mapping[str, TcpDialer]:
-        return self._hands.nodes
+    def _dialers(self) -> Mapping[str, TcpDialer]:
+        return self._hands.trials
 
     def leave(self) -> None:
         self._queue.put_nowait(Abandoned())
@@ -156,12 +156,12 @@ class _Engine:
         return events
 
     async def _next_event(self) -> Event:
-        budget = machine.budget(self._state)
+        budget = machine.phase_budget(self._state)
         try:
             async with asyncio.timeout(self._timings.left(budget, self._clock.monotonic())):
                 return _raised_or_event(await self._queue.get())
         except TimeoutError:
-            return DeadlinePassed(phase=machine.phase(self._state), after_s=budget or 0.0)
+            return DeadlinePassed(phase=machine.current_phase(self._state), after_s=budget or 0.0)
 
     def _take(self, events: list[Event]) -> None:
         """Decide, write down what is news, tell, and only then act."""
@@ -169,7 +169,7 @@ class _Engine:
         now = self._clock.wall()
         self._write([step for step in steps if step.news], now)
         for step in steps:
-            self._timings.enter(machine.phase(step.state), self._clock.monotonic())
+            self._timings.enter(machine.current_phase(step.state), self._clock.monotonic())
             if step.news or isinstance(step.event, Progressed):
                 for observer in self._context.observers:
                     observer.on_event(now, step.event, step.state)
@@ -204,7 +204,7 @@ class _Engine:
         self._timings.enter(Phase.CONCLUDED, self._clock.monotonic())
         if self._state.plan is not None:
             write_json(self.folder.plan, to_json(self._state.plan))
-        result = conclude(
+        result = conclude_run(
             self._state,
             timings=self._timings.seconds,
             report=str(self.folder.report_html),

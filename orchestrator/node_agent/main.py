@@ -7,12 +7,12 @@ import sys
 import threading
 from collections import OrderedDict
 
-from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, SYSTEM, AgentFault, shorten
-from orchestrator.node_agent.base.bootstrap import refusal
+from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, SYSTEM, AgentFault, shorten_value
+from orchestrator.node_agent.base.bootstrap import refusal_line
 from orchestrator.node_agent.base.call import Call, Context
 from orchestrator.node_agent.base.node_layout import NodeLayout
 from orchestrator.node_agent.base.sysfs import boot_id
-from orchestrator.node_agent.base.wire import Body, FrameWriter, WireError, heard, read_frame
+from orchestrator.node_agent.base.wire import Body, FrameWriter, WireError, note_contact, read_frame
 from orchestrator.node_agent.operations import INLINE, OPERATIONS, READS
 
 TYPE_CHECKING = False
@@ -63,7 +63,7 @@ class Agent:
     def serve(self) -> None:
         """Until the input ends. Raises :class:`WireError` for what is not a frame."""
         while True:
-            heard()
+            note_contact()
             frame = read_frame(self._stream)
             if frame is None or frame.get("op") == "bye":
                 return
@@ -109,7 +109,7 @@ class Agent:
     ) -> tuple[dict[str, Any], bytes]:
         perform = OPERATIONS.get(op) if isinstance(op, str) else None
         if perform is None:
-            raise AgentFault(BAD_REQUEST, f"unknown operation {shorten(op)}")
+            raise AgentFault(BAD_REQUEST, f"unknown operation {shorten_value(op)}")
         result = perform(Call(self._context, frame, body))
         return result if isinstance(result, tuple) else (result, b"")
 
@@ -125,7 +125,7 @@ class Agent:
         except AgentFault as fault:
             self._context.writer.send(_refusal(id, fault.id, fault.message))
         except (OSError, EOFError):
-            leave(self._context)
+            leave_channel(self._context)
 
 
 def _refusal(id: str, fault: str, message: str) -> dict[str, Any]:
@@ -138,18 +138,18 @@ def _system_message(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def leave(context: Context) -> None:
+def leave_channel(context: Context) -> None:
     """End this channel's process now, with what it started; supervisors live on."""
     context.close()
     os._exit(0)
 
 
-def serve(stream: BinaryIO, nonce: str, workdir: str, agent: str) -> None:
+def serve_channel(stream: BinaryIO, nonce: str, workdir: str, agent: str) -> None:
     """Say hello and serve the channel until it closes; or refuse, and say why."""
     try:
         layout = NodeLayout.open(workdir)
     except (AgentFault, OSError) as error:
-        os.write(1, refusal(nonce, error))
+        os.write(1, refusal_line(nonce, error))
         return
     out = os.dup(1)
     os.dup2(2, 1)  # a stray print must not tear a frame
@@ -174,4 +174,4 @@ def serve(stream: BinaryIO, nonce: str, workdir: str, agent: str) -> None:
         sys.stderr.flush()
     except (OSError, EOFError):
         pass
-    leave(context)
+    leave_channel(context)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from _json import encode_basestring_ascii as quoted
 
-from orchestrator.node_agent.facts.gather import gather
+from orchestrator.node_agent.facts.gather import gather_facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 MAX_DEPTH = 16
 
 
-def glance(root: str, request: Mapping[str, Any]) -> None:
+def answer_probe(root: str, request: Mapping[str, Any]) -> None:
     """Answers the probe ``request`` in one line on standard output."""
     try:
-        text = dumps(gather(root, request))
+        text = strict_json(gather_facts(root, request))
     except Exception as error:  # noqa: BLE001 - the one who asks must hear of it
-        text = dumps({"error": f"{type(error).__name__}: {error}"})
+        text = strict_json({"error": f"{type(error).__name__}: {error}"})
     data = memoryview(text.encode() + b"\n")
     while data:
         data = data[os.write(1, data) :]
     os._exit(0)  # there is nothing to be tidied up
 
 
-def dumps(value: object, depth: int = MAX_DEPTH) -> str:
+def strict_json(value: object, depth: int = MAX_DEPTH) -> str:
     """Plain data as JSON; numbers that JSON lacks are null. Raises ``TypeError`` for the rest."""
     if isinstance(value, str):
         return str(quoted(value))
@@ -40,8 +40,8 @@ def dumps(value: object, depth: int = MAX_DEPTH) -> str:
     if isinstance(value, (int, float)):
         return repr(value) if value - value == 0 else "null"
     if depth and isinstance(value, dict):
-        items = (f"{quoted(key)}:{dumps(item, depth - 1)}" for key, item in value.items())
+        items = (f"{quoted(key)}:{strict_json(item, depth - 1)}" for key, item in value.items())
         return "{" + ",".join(items) + "}"
     if depth and isinstance(value, (list, tuple)):
-        return "[" + ",".join(dumps(item, depth - 1) for item in value) + "]"
+        return "[" + ",".join(strict_json(item, depth - 1) for item in value) + "]"
     raise TypeError(f"cannot write {type(value).__name__}")

@@ -6,7 +6,8 @@ import importlib
 
 from orchestrator.node_agent.base.agent_errors import BUSY, AgentFault
 from orchestrator.node_agent.base.call import Call, Context
-from orchestrator.node_agent.base.wire import field, strings
+from orchestrator.node_agent.base.schedulers import QUESTIONS
+from orchestrator.node_agent.base.wire import read_field, read_strings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,66 +35,66 @@ def _on_layout(module: str, name: str) -> Callable[[Call], Result]:
 
 
 def _offer(call: Call) -> Result:
-    from orchestrator.node_agent.code.snapshot import offer
+    from orchestrator.node_agent.code.snapshot import offer_snapshot
 
-    return offer(
+    return offer_snapshot(
         call.layout,
-        field(call.request, "digest", str),
+        read_field(call.request, "digest", str),
         call.body.read_all(MAX_MANIFEST_BYTES),
-        bases=strings(call.request, "bases", MAX_BASES, []),
-        check=field(call.request, "check", bool, False),
+        bases=read_strings(call.request, "bases", MAX_BASES, []),
+        check=read_field(call.request, "check", bool, False),
     )
 
 
 def _push(call: Call) -> Result:
-    from orchestrator.node_agent.code.snapshot import push
+    from orchestrator.node_agent.code.snapshot import push_part
 
-    digest = field(call.request, "digest", str)
-    return push(call.layout, digest, dict(call.request), call.body)
+    digest = read_field(call.request, "digest", str)
+    return push_part(call.layout, digest, dict(call.request), call.body)
 
 
 def _interpreter(call: Call) -> Result:
-    from orchestrator.node_agent.facts.interpreter import resolve
+    from orchestrator.node_agent.facts.interpreter import resolve_interpreter
 
-    return resolve(call.request)
+    return resolve_interpreter(call.request)
 
 
 def _environment(call: Call) -> Result:
-    from orchestrator.node_agent.code.environment import build
+    from orchestrator.node_agent.code.environment import build_environment
 
-    return build(call.context, call.request, call.body.read_all(MAX_REQUIREMENTS_BYTES))
+    return build_environment(call.context, call.request, call.body.read_all(MAX_REQUIREMENTS_BYTES))
 
 
 def _feed(call: Call) -> Result:
-    from orchestrator.node_agent.attempt.feed import feed
+    from orchestrator.node_agent.attempt.feed import store_feed
 
-    return feed(call.layout, call.request, call.body)
+    return store_feed(call.layout, call.request, call.body)
 
 
 def _listen(call: Call) -> Result:
-    from orchestrator.node_agent.facts.tcp_probe import listen
+    from orchestrator.node_agent.facts.tcp_probe import open_listener
 
     with call.context.lock:
-        return listen(call.context.listeners)
+        return open_listener(call.context.listeners)
 
 
 def _release(call: Call) -> Result:
-    from orchestrator.node_agent.facts.tcp_probe import release
+    from orchestrator.node_agent.facts.tcp_probe import close_listener
 
     with call.context.lock:
-        return release(call.context.listeners, field(call.request, "port", int))
+        return close_listener(call.context.listeners, read_field(call.request, "port", int))
 
 
 def _dial(call: Call) -> Result:
-    from orchestrator.node_agent.facts.tcp_probe import dial
+    from orchestrator.node_agent.facts.tcp_probe import dial_targets
 
-    return dial(call.request)
+    return dial_targets(call.request)
 
 
 def _trial(call: Call) -> Result:
-    from orchestrator.node_agent.attempt.trial_process import trial
+    from orchestrator.node_agent.attempt.trial_process import run_trial
 
-    return trial(call.context, call.layout, call.request)
+    return run_trial(call.context, call.layout, call.request)
 
 
 def _end_trial(call: Call) -> Result:
@@ -123,7 +124,7 @@ def _watch(call: Call) -> Result:
     run = call.layout.run(request.get("run"), request.get("node"))
     attempt = run.attempt(request.get("attempt"))
     cursors = check_cursors(request.get("cursors", {}))
-    rate_limit = field(request, "rate_limit", float, None)
+    rate_limit = read_field(request, "rate_limit", float, None)
     if len(watches) >= MAX_WATCHES:
         raise AgentFault(BUSY, f"there are {MAX_WATCHES} watches on this channel already")
     id = request["id"]
@@ -132,7 +133,7 @@ def _watch(call: Call) -> Result:
 
 
 def _signal(call: Call) -> Result:
-    from orchestrator.node_agent.attempt.signals import signal_target
+    from orchestrator.node_agent.attempt.drill_signals import signal_target
 
     return signal_target(call)
 
@@ -152,39 +153,39 @@ def _credit(context: Context, request: Request) -> None:
 
 
 OPERATIONS: dict[str, Callable[[Call], Result]] = {
-    "probe": _on_layout("facts.gather", "probe"),
+    "probe": _on_layout("facts.gather", "probe_node"),
     "offer": _offer,
     "push": _push,
     "interpreter": _interpreter,
     "environment": _environment,
-    "slurm": _on_layout("slurm.slurm_tools", "node"),
+    **{name: _on_layout(*answer) for name, answer in QUESTIONS.items()},
     "listen": _listen,
     "release": _release,
     "dial": _dial,
     "trial": _trial,
     "end_trial": _end_trial,
-    "reserve": _with_reservations("attempt.reservations", "reserve"),
-    "unreserve": _with_reservations("attempt.reservations", "unreserve"),
-    "launch": _with_reservations("attempt.launch", "launch"),
+    "reserve": _with_reservations("attempt.reservations", "reserve_locks"),
+    "unreserve": _with_reservations("attempt.reservations", "release_locks"),
+    "launch": _with_reservations("attempt.launch", "launch_attempt"),
     "watch": _watch,
     "feed": _feed,
-    "renew": _on_layout("attempt.runs", "renew"),
-    "stop": _on_layout("attempt.runs", "stop"),
-    "sweep": _with_reservations("attempt.runs", "sweep_run"),
+    "renew": _on_layout("attempt.run_operations", "renew_lease"),
+    "stop": _on_layout("attempt.run_operations", "stop_attempt"),
+    "sweep": _with_reservations("attempt.run_operations", "sweep_run"),
     "signal": _signal,
-    "inspect": _on_layout("hang.inspect", "inspect"),
-    "kernel": _on_layout("facts.kernel", "kernel"),
-    "runs": _on_layout("attempt.runs", "list_runs"),
-    "clean": _on_layout("attempt.runs", "clean"),
-    "prune": _on_layout("attempt.runs", "prune"),
-    "outputs": _on_layout("attempt.outputs", "outputs"),
-    "fetch": _on_layout("attempt.outputs", "fetch"),
+    "inspect": _on_layout("hang.inspect", "inspect_ranks"),
+    "kernel": _on_layout("facts.kernel", "read_kernel_log"),
+    "runs": _on_layout("attempt.run_operations", "list_runs"),
+    "clean": _on_layout("attempt.run_operations", "remove_run"),
+    "prune": _on_layout("attempt.cache_pruning", "prune_caches"),
+    "outputs": _on_layout("attempt.outputs", "list_outputs"),
+    "fetch": _on_layout("attempt.outputs", "read_output"),
 }
 
 # Their answers are not remembered: they may be long, and a repeat finds the same or newer facts.
 READS = frozenset(
     (
-        *("probe", "offer", "interpreter", "slurm", "dial", "trial", "inspect", "kernel"),
+        *("probe", "offer", "interpreter", *QUESTIONS, "dial", "trial", "inspect", "kernel"),
         *("runs", "outputs", "fetch"),
     )
 )

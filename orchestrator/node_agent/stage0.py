@@ -9,7 +9,7 @@ import os
 import sys
 
 
-def expand(workdir: str) -> str:
+def expand_workdir(workdir: str) -> str:
     """``workdir`` with ``$NAME`` and ``${NAME}`` replaced by what they are here.
 
     Raises ``ValueError`` for one that is not set or empty, and if no absolute path comes of it.
@@ -30,7 +30,7 @@ def expand(workdir: str) -> str:
     return path
 
 
-def find(workdir: str, digest: str) -> "tuple[str, str] | None":
+def find_agent(workdir: str, digest: str) -> "tuple[str, str] | None":
     """The work directory and the agent's directory; None unless all is as we would leave it."""
     us = os.geteuid()
     path = os.path.abspath(os.path.join(os.path.expanduser("~"), os.path.expanduser(workdir)))
@@ -57,9 +57,9 @@ def start() -> None:
     nonce = header["nonce"]
     here = None
     try:
-        header["workdir"] = expand(header["workdir"])
+        header["workdir"] = expand_workdir(header["workdir"])
         if sys.version_info >= (3, 8):
-            here = find(header["workdir"], header["digest"])
+            here = find_agent(header["workdir"], header["digest"])
     except OSError:
         pass
     except ValueError as error:
@@ -69,20 +69,20 @@ def start() -> None:
         os.write(1, ("\n%s need\n" % nonce).encode())
         scope: "dict[str, object]" = {}
         exec(stream.read(int(stream.readline(32))), scope)  # noqa: S102 - text of ours
-        workdir, agent = scope["prepare"](stream, header)  # type: ignore[operator]
+        workdir, agent = scope["unpack_agent"](stream, header)  # type: ignore[operator]
     else:
         workdir, agent = here
     if here is not None or "glance" in header:
         os.write(1, ("\n%s have\n" % nonce).encode())
     sys.path.insert(0, agent)
     if "glance" in header:
-        from orchestrator.node_agent.oneshot_probe import glance
+        from orchestrator.node_agent.oneshot_probe import answer_probe
 
-        glance(workdir + "/node", header["glance"])
+        answer_probe(workdir + "/node", header["glance"])
     else:
-        from orchestrator.node_agent.main import serve
+        from orchestrator.node_agent.main import serve_channel
 
-        serve(stream, nonce, workdir, agent)
+        serve_channel(stream, nonce, workdir, agent)
 
 
 if __name__ == "__main__":

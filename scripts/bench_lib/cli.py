@@ -35,6 +35,9 @@ from .profile import profile
 from .promises import measure_promises, promises_markdown
 from .report import Measured, as_json, judged, markdown, table
 from .rounds import Scenario, perform, say
+from .sigterm import HOSTS as SAVING_HOSTS
+from .sigterm import LAUNCHERS as SAVING_LAUNCHERS
+from .sigterm import saving_markdown, saving_runs
 from .stats import MIN_SAMPLES
 from .sync import sync
 
@@ -162,6 +165,17 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     promise.add_argument(
         "tests", nargs="*", metavar="TEST", help="a file, folder or test of these (default: all)"
     )
+    term = commands.add_parser(
+        "sigterm",
+        help="checkpoints of ranks that save at the first SIGTERM and leave at the second",
+        epilog="Needs what virtual hosts need; torchrun needs torch, ray needs ray.",
+    )
+    term.add_argument("--runs", type=_repeats, default=20, metavar="N", help="default: 20")
+    term.add_argument(
+        "--launcher", action="append", choices=SAVING_LAUNCHERS, help="repeatable; default: all"
+    )
+    term.add_argument("--json", type=Path, metavar="FILE", help="every run, for machines")
+    term.add_argument("--python", default=sys.executable, metavar="PROGRAM")
     first = commands.add_parser(
         "first-run",
         help="the README's first command in a fresh clone, against that of another commit",
@@ -318,6 +332,18 @@ def _promises(arguments: argparse.Namespace) -> int:
     return MET if found.sound else FAILED
 
 
+def _sigterm(arguments: argparse.Namespace) -> int:
+    facts = describe(arguments.python, None)
+    with make_bed(SAVING_HOSTS, arguments.python) as bed:
+        runs = list(saving_runs(bed, arguments.launcher or SAVING_LAUNCHERS, arguments.runs))
+    if arguments.json:
+        told = [asdict(run) | {"kept": run.kept} for run in runs]
+        text = json.dumps({"schema_version": 1, "machine": facts, "runs": told}, indent=1)
+        arguments.json.write_text(text + "\n")
+    print(saving_markdown(facts, runs), end="", flush=True)
+    return MET if all(run.kept for run in runs) else MISSED
+
+
 def _first_run(arguments: argparse.Namespace) -> int:
     ours, other = arguments.commit, arguments.against
     runs = list(first_runs((ours, other), arguments.repeats))
@@ -335,6 +361,7 @@ COMMANDS = {
     "detection": _detection,
     "history": _history,
     "promises": _promises,
+    "sigterm": _sigterm,
     "first-run": _first_run,
 }
 

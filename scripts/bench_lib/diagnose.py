@@ -121,12 +121,14 @@ def _diagnosis(case: Path) -> Diagnosis | None:
         sys.path.insert(0, str(ROOT))
     from orchestrator.adapters.diagnosis.log_reader import Gathering
     from orchestrator.adapters.diagnosis.log_sources import log_sources
-    from orchestrator.core.diagnosis.first_cause import judge
+    from orchestrator.core.diagnosis.first_cause import find_first_cause
 
     gathering = Gathering()
     for log in log_sources(case, "."):
         gathering.read_file(log.path, log.source)
-    return judge(gathering.clues, remarks=gathering.remarks, sources=gathering.sources).diagnosis
+    return find_first_cause(
+        gathering.clues, remarks=gathering.remarks, sources=gathering.sources
+    ).diagnosis
 
 
 def _counts(several: Sequence[Verdict]) -> dict[str, Counter[str]]:

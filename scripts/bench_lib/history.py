@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -14,9 +15,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from .errors import BenchError
 from .report import table
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.history.stored_run import HistoryEntry
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).parent / "programs" / "mlflow_history.py"
@@ -24,6 +29,7 @@ KEYS = 10
 LIMIT_S, LIMIT_MB, LIMIT_RATIO = 0.5, 150.0, 0.1
 TIMEOUT_S = 3600.0
 BATCH = 500
+FIRST_RUN_S = 1_700_000_000.0
 INSTALL_S = 1800.0
 
 
@@ -96,50 +102,80 @@ def history_rows(
 
 
 def fill_history(path: Path, runs: int, figures: int) -> None:
-    """Runs of ``KEYS`` keys with the rows that the product would write, in large transactions."""
+    """Runs of ``KEYS`` keys. The first of each key is recorded as the product does it; the others
+    are rows like its rows, in large transactions.
+    """
     sys.path.insert(0, str(ROOT))
     from orchestrator.adapters.history.open_store import sqlite_history
-    from orchestrator.adapters.history.store import insert_entry
-    from orchestrator.adapters.history.stored_run import HistoryEntry
+
+    store = sqlite_history(path)
+    for number in range(KEYS):
+        store.record_run(_entry(number, figures))
+    with sqlite3.connect(path) as connection:
+        for start in range(KEYS, runs, BATCH):
+            numbers = range(start, min(start + BATCH, runs))
+            connection.executemany(_COPY_RUN, [_run_row(number) for number in numbers])
+            connection.executemany(
+                "INSERT INTO figure VALUES (?, ?, ?)", _figures(numbers, figures)
+            )
+            connection.executemany(_COPY_DOCUMENT, [(n + 1, n % KEYS + 1) for n in numbers])
+        connection.execute("PRAGMA optimize")
+    connection.close()
+
+
+_COPY_RUN = """
+INSERT INTO run SELECT ?, ?, ?, ?, cluster, workload, preset, status, code, commit_id, key_number
+FROM run WHERE number = ?
+"""
+_COPY_DOCUMENT = (
+    "INSERT INTO run_document SELECT ?, result, curves FROM run_document WHERE run_number = ?"
+)
+
+
+def _run_row(number: int) -> tuple[int, str, float, float, int]:
+    at = FIRST_RUN_S + 60.0 * number
+    return number + 1, f"run-{number}", at, at + 1.0, number % KEYS + 1
+
+
+def _figures(numbers: range, figures: int) -> Iterator[tuple[int, int, float]]:
+    source = random.Random(numbers.start)
+    for number in numbers:
+        for index in range(figures):
+            yield number + 1, index + 1, 100 * source.gauss(1, 0.01)
+
+
+def _entry(number: int, figures: int) -> HistoryEntry:
+    """A run with ``figures`` figures, of one of the keys."""
+    from orchestrator.adapters.history.stored_run import HistoryEntry, figures_of
     from orchestrator.core.base.errors import ExitCode
-    from orchestrator.core.history.run_record import ComparisonKey, Figure, RunRecord
+    from orchestrator.core.history.run_record import ComparisonKey, RunRecord
     from orchestrator.core.model.workload import Direction
     from orchestrator.core.verdict.result import MetricResult, Result, Status
 
-    store, source = sqlite_history(path), random.Random(1)
-    for start in range(0, runs, BATCH):
-        with store.bulk_writing() as session:
-            for number in range(start, min(start + BATCH, runs)):
-                values = {f"figure{i}": 100 * source.gauss(1, 0.01) for i in range(figures)}
-                at = 1_700_000_000.0 + 60.0 * number
-                kind = f"k{number % KEYS}"
-                record = RunRecord(
-                    run_id=f"run-{number}",
-                    started=at,
-                    finished=at + 1.0,
-                    cluster="c",
-                    workload=kind,
-                    status=Status.SUCCEEDED,
-                    key=ComparisonKey(workload=kind, gpus="8 x NVIDIA H200"),
-                    figures={
-                        name: Figure(value=value, unit="tok/s", direction=Direction.HIGHER)
-                        for name, value in values.items()
-                    },
-                )
-                result = Result(
-                    run_id=record.run_id,
-                    status=Status.SUCCEEDED,
-                    exit_code=ExitCode.DONE,
-                    cluster="c",
-                    workload=kind,
-                    launcher="torchrun",
-                    world_size=8,
-                    metrics={
-                        name: MetricResult(value=value, unit="tok/s", direction=Direction.HIGHER)
-                        for name, value in values.items()
-                    },
-                )
-                insert_entry(session, HistoryEntry(record=record, result=result))
+    result = Result(
+        run_id=f"run-{number}",
+        status=Status.SUCCEEDED,
+        exit_code=ExitCode.DONE,
+        cluster="c",
+        workload=f"k{number % KEYS}",
+        launcher="torchrun",
+        world_size=8,
+        metrics={
+            f"figure{i}": MetricResult(value=100.0, unit="tok/s", direction=Direction.HIGHER)
+            for i in range(figures)
+        },
+    )
+    record = RunRecord(
+        run_id=result.run_id,
+        started=FIRST_RUN_S + 60.0 * number,
+        finished=FIRST_RUN_S + 60.0 * number + 1.0,
+        cluster="c",
+        workload=result.workload,
+        status=result.status,
+        key=ComparisonKey(workload=result.workload, gpus="8 x NVIDIA H200"),
+        figures=figures_of(result),
+    )
+    return HistoryEntry(record=record, result=result)
 
 
 def make_environment(folder: Path) -> Path:

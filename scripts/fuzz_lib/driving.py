@@ -22,8 +22,11 @@ class TooSlow(AssertionError):
 class Counted:
     """A target with its bound of time (of this process, whatever else the machine does)."""
 
-    def __init__(self, target: Callable[[bytes], None], *, fault_folder: Path) -> None:
+    def __init__(
+        self, target: Callable[[bytes], None], *, fault_folder: Path, limit_s: float = LIMIT_S
+    ) -> None:
         self.inputs = 0
+        self._limit_s = limit_s
         self._target = target
         self._folder = fault_folder
 
@@ -36,7 +39,7 @@ class Counted:
             self._keep(data)
             raise
         took = time.process_time() - began
-        if took > LIMIT_S:
+        if took > self._limit_s:
             self._keep(data)
             raise TooSlow(f"{took:.1f} s for {len(data)} bytes")
 

@@ -6,6 +6,7 @@ from .mutant import Mutant
 
 _CORE = "orchestrator/core"
 _LEASES = "tests/core/sharing/test_leases.py"
+_SAMPLES = "tests/core/sharing/test_sample_machine.py"
 _MACHINE = "tests/core/run/test_machine.py"
 _TAKEOVER = "tests/core/run/test_takeover.py"
 _HANG = "tests/core/run/test_hang_decisions.py"
@@ -95,15 +96,15 @@ IN_CORE: tuple[Mutant, ...] = (
         name="unknown-end-is-success",
         promise="an unknown outcome is never success",
         file=f"{_CORE}/verdict/failure_cause.py",
-        old="return _broken(state) or _unfinished(state, state.plan)",
-        new="return _broken(state)",
+        old="return _broken_rank(state) or _unfinished_rank(state, state.plan)",
+        new="return _broken_rank(state)",
         tests=(f"{_TAKEOVER}::test_a_rank_without_a_known_end_is_no_success",),
     ),
     Mutant(
         name="lapsed-lease-is-no-failure",
         promise="ranks that a lease ended did not finish",
         file=f"{_CORE}/verdict/failure_cause.py",
-        old="        return _lapsed(state), ExitCode.BUSY\n",
+        old="        return _lease_lapsed(state), ExitCode.BUSY\n",
         new="        return None\n",
         tests=(f"{_TAKEOVER}::test_a_lease_that_ran_out_is_no_success_and_can_be_resumed",),
     ),
@@ -111,8 +112,8 @@ IN_CORE: tuple[Mutant, ...] = (
         name="stopped-ranks-are-the-cause",
         promise="the first failure is named, not whom we stopped for it",
         file=f"{_CORE}/run/state.py",
-        old="own = (e for e in self.endings if not e.by_us and not succeeded(e.outcome))",
-        new="own = (e for e in self.endings if not succeeded(e.outcome))",
+        old="own = (e for e in self.endings if not e.by_us and not has_succeeded(e.outcome))",
+        new="own = (e for e in self.endings if not has_succeeded(e.outcome))",
         tests=(f"{_MACHINE}::test_ranks_that_we_stopped_are_never_the_cause",),
     ),
     Mutant(
@@ -198,5 +199,15 @@ IN_CORE: tuple[Mutant, ...] = (
         old="    if isinstance(value, Secret):\n        return MASK\n",
         new="    if isinstance(value, Secret):\n        return value.reveal()\n",
         tests=("tests/core/base/test_codec.py::test_secrets_are_masked",),
+    ),
+    Mutant(
+        name="workers-that-ended-get-leases",
+        promise="samples go to workers that can do them",
+        file=f"{_CORE}/sharing/sample_machine.py",
+        old="elif present and self._presences[line.worker].reachable:",
+        new="elif present:",
+        tests=(
+            f"{_SAMPLES}::test_a_worker_that_ended_or_is_cut_off_gets_no_lease_whatever_it_still_says",
+        ),
     ),
 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from orchestrator.node_agent.process.processes import descendants, sweep
+from orchestrator.node_agent.process.processes import list_descendants, sweep_processes
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 TEST_S = 30.0
@@ -119,7 +119,7 @@ def _run(
         except KeyboardInterrupt:
             interrupted = True
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        sweep(lambda: descendants(os.getpid()), SWEEP_S)
+        sweep_processes(lambda: list_descendants(os.getpid()), SWEEP_S)
         process.wait()
     if interrupted:
         os._exit(128 + signal.SIGINT)

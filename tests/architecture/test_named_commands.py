@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import click
 import pytest
 
-from orchestrator.cli.lazy import LazyGroup
-from orchestrator.cli.main import VERBS, cli
+from orchestrator.cli.main import VERBS, LazyGroup, cli
 from tests.architecture.source import ROOT, Module, files, package_modules
 
 SPAN = re.compile(r"`([^`\n]+)`")

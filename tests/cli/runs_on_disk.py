@@ -14,7 +14,7 @@ from orchestrator.adapters.store.run_list import write_result
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.run.events import Event
 from orchestrator.core.verdict.result import Result
-from orchestrator.core.verdict.verdict import conclude
+from orchestrator.core.verdict.verdict import conclude_run
 from tests.core.world import World, request
 
 LOGS = {
@@ -38,7 +38,7 @@ def events_of(*extra: Event) -> tuple[list[Event], Result]:
     """All events of a run, and its verdict."""
     world = World(request("a", "b"))
     state = world.run(*extra)
-    result = conclude(state, timings={"watch": 2.0}, report="/r/report.html")
+    result = conclude_run(state, timings={"watch": 2.0}, report="/r/report.html")
     return [event for event, _ in world.log], result
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.store.catalog import Catalog, open_script
+from orchestrator.adapters.store.catalog import Catalog
+from orchestrator.adapters.store.project import open_script
 from orchestrator.cli.main import VERBS, main
 from orchestrator.cli.output import print_table
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.inventory import PythonKind, Role
-from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.inputs.inventory_file import load_cluster
 from orchestrator.parsing.inputs.json_schema import cluster_schema, workload_schema
 from tests.architecture.source import ROOT
 

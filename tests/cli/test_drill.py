@@ -11,9 +11,9 @@ import pytest
 
 from orchestrator.cli.main import main
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.drill import DrillLimits, drills
+from orchestrator.core.drill_promises import DrillLimits, list_drills
 
-NAMES = [drill.name for drill in drills(DrillLimits())]
+NAMES = [drill.name for drill in list_drills(DrillLimits())]
 
 
 @pytest.fixture

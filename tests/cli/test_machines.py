@@ -12,7 +12,7 @@ import pytest
 from orchestrator.cli.main import main
 from orchestrator.core.model.facts import Facts
 from orchestrator.engine.oneshot.probe_nodes import Surveyed
-from orchestrator.view.tables.probe_tables import SECTIONS, notes, probe_tables
+from orchestrator.view.tables.probe_tables import SECTIONS, note_lines, probe_tables
 from tests.fixtures.machines import Machine, Port, build, compute_ports, roce_ports
 
 INVENTORY = """
@@ -138,7 +138,7 @@ def test_every_section_bears_what_was_not_found_out(machines: list[Facts]) -> No
     for section in SECTIONS:
         shown([bare], section)
     assert "?" in shown([bare], "env")
-    assert any("can only be read by root" in note for note in notes(machines))
+    assert any("can only be read by root" in note for note in note_lines(machines))
 
 
 # ---- doctor -------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.cli.commands.resume import changes_of
+from orchestrator.cli.commands.runs.resume import changes_of
 from orchestrator.core.base.codec import to_json
 from orchestrator.engine.oneshot.cleanup import read_request
 from tests.cli.runs_on_disk import begin

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from orchestrator.core.doctor.check_model import Level, Mesh, State, Subject
-from orchestrator.core.doctor.checkup import Examination, examine, findings
+from orchestrator.core.doctor.checkup import Examination, readings_in, run_checks
 from orchestrator.core.doctor.rules import CHECKS
-from orchestrator.core.fabric.connection_matrix import explain
+from orchestrator.core.fabric.connection_matrix import explain_failures
 from orchestrator.core.model.facts import Facts, Xid
 from orchestrator.core.model.inventory import GpuSpec
-from orchestrator.view.tables.doctor_tables import lines, matrix, verdict
+from orchestrator.view.tables.doctor_tables import check_matrix, finding_lines, verdict_line
 from tests.core.world import node_spec
 from tests.fixtures.machines import (
     V1_IPV4,
@@ -41,11 +41,11 @@ def healthy(name: str, **how: Any) -> Machine:
 
 def checked(*found: Facts, gpus: int | None = 8, level: Level = Level.QUICK) -> Examination:
     spec = GpuSpec(count=gpus)
-    return examine([Subject(spec=node_spec(f.node, spec), facts=f) for f in found], level)
+    return run_checks([Subject(spec=node_spec(f.node, spec), facts=f) for f in found], level)
 
 
 def faults(examined: Examination) -> set[tuple[str, str]]:
-    bad = findings(examined, State.FAIL, State.WARN)
+    bad = readings_in(examined, State.FAIL, State.WARN)
     return {(reading.node, reading.check) for reading in bad}
 
 
@@ -134,7 +134,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Facts, Facts]:
 def test_healthy_machines_are_healthy(good: tuple[Facts, Facts]) -> None:
     examined = checked(*good)
     assert faults(examined) == set()
-    assert examined.status == "healthy", list(lines(examined))
+    assert examined.status == "healthy", list(finding_lines(examined))
 
 
 @pytest.mark.parametrize("fault", PLANTED)
@@ -144,7 +144,7 @@ def test_each_planted_fault_is_found_and_nothing_else(
     how, expected = PLANTED[fault]
     examined = checked(good[0], build(tmp_path, healthy("n2", **how)), good[1])
     assert faults(examined) == {("n2", f"OR-DOC-{check}") for check in expected}
-    bad = list(findings(examined, State.FAIL, State.WARN))
+    bad = list(readings_in(examined, State.FAIL, State.WARN))
     assert all(reading.what and reading.remedy and "\n" not in reading.remedy for reading in bad)
 
 
@@ -174,13 +174,13 @@ def test_roce_ports_need_an_address_that_can_be_routed(
 
 def test_a_node_that_does_not_answer_fails_and_nothing_of_it_is_well() -> None:
     subject = Subject(spec=node_spec("gone"), error="connection refused")
-    examined = examine([subject], Level.QUICK)
+    examined = run_checks([subject], Level.QUICK)
     assert faults(examined) == {("gone", "OR-DOC-NODE-001")}
     assert examined.count(State.OK) == 0
     assert examined.count(State.UNKNOWN) == sum(c.level is Level.QUICK for c in CHECKS) - 1
-    told = list(lines(examined))
+    told = list(finding_lines(examined))
     assert len([line for line in told if "gone" in line]) == 1, "not each check by itself"
-    assert len(matrix(examined).rows) == 1
+    assert len(check_matrix(examined).rows) == 1
 
 
 # What is taken from the answer -> the check that must then not be ok.
@@ -204,7 +204,7 @@ GPU_FIELDS = {
 def test_a_missing_measurement_is_never_ok(what: str, good: tuple[Facts, Facts]) -> None:
     take, check = MISSING[what]
     examined = checked(take(good[0]), good[1])
-    unknown = {(r.node, r.check) for r in findings(examined, State.UNKNOWN)}
+    unknown = {(r.node, r.check) for r in readings_in(examined, State.UNKNOWN)}
     assert unknown == {("n1", f"OR-DOC-{check}")}
     assert examined.status == "unproven"
 
@@ -216,7 +216,7 @@ def test_a_field_that_the_driver_does_not_know_is_never_ok(
     value, check = GPU_FIELDS[field]
     first, *rest = good[0].gpus
     facts = replace(good[0], gpus=(replace(first, **{field: value}), *rest))
-    unknown = {(r.node, r.check) for r in findings(checked(facts, good[1]), State.UNKNOWN)}
+    unknown = {(r.node, r.check) for r in readings_in(checked(facts, good[1]), State.UNKNOWN)}
     assert unknown == {("n1", f"OR-DOC-{check}")}
 
 
@@ -225,14 +225,14 @@ def test_errors_that_grow_are_told_from_old_ones(tmp_path: Path) -> None:
     new = build(tmp_path / "b", healthy("n1", ports=ports_with(1, errors={"link_downed": 5})))
     spec = node_spec("n1", GpuSpec(count=8))
 
-    steady = examine([Subject(spec=spec, facts=old, later=old)], Level.TWO_MINUTES)
-    grown = examine([Subject(spec=spec, facts=old, later=new)], Level.TWO_MINUTES)
-    lost = examine([Subject(spec=spec, facts=old)], Level.TWO_MINUTES)
+    steady = run_checks([Subject(spec=spec, facts=old, later=old)], Level.TWO_MINUTES)
+    grown = run_checks([Subject(spec=spec, facts=old, later=new)], Level.TWO_MINUTES)
+    lost = run_checks([Subject(spec=spec, facts=old)], Level.TWO_MINUTES)
 
     assert faults(steady) == set()
     assert ("n1", "OR-DOC-GROW-001") in faults(grown)
-    assert "mlx5_1:1 link_downed +3" in "\n".join(lines(grown))
-    assert {r.check for r in findings(lost, State.UNKNOWN)} == {
+    assert "mlx5_1:1 link_downed +3" in "\n".join(finding_lines(grown))
+    assert {r.check for r in readings_in(lost, State.UNKNOWN)} == {
         "OR-DOC-GROW-001",
         "OR-DOC-GROW-002",
         "OR-DOC-GROW-003",
@@ -250,7 +250,7 @@ def test_other_cards_are_healthy_too(kind: str, links: int, tmp_path: Path) -> N
     switches = 4 if links else 0
     machine = healthy("n1", kind=kind, switches=switches)
     examined = checked(build(tmp_path, machine))
-    assert faults(examined) == set(), list(lines(examined))
+    assert faults(examined) == set(), list(finding_lines(examined))
     nvlink = next(r for r in examined.readings if r.check == "OR-DOC-GPU-010")
     assert nvlink.state is (State.OK if links else State.NONE)
 
@@ -268,11 +268,11 @@ def test_links_of_a_single_gpu_lead_nowhere(tmp_path: Path) -> None:
 def test_nodes_that_are_alike_share_a_column(good: tuple[Facts, Facts], tmp_path: Path) -> None:
     odd = build(tmp_path, healthy("n2", iommu="DMA"))
     examined = checked(good[0], odd, good[1])
-    table = matrix(examined)
+    table = check_matrix(examined)
     assert table.headings == ("check", "n[1,3]", "n2", "id")
     assert ("IOMMU", "ok", "FAIL", "OR-DOC-GPU-015") in table.rows
-    assert next(lines(examined)).startswith("FAIL n2: the IOMMU translates for GPUs (DMA)")
-    assert verdict(examined).startswith("unfit: 1 failed")
+    assert next(finding_lines(examined)).startswith("FAIL n2: the IOMMU translates for GPUs (DMA)")
+    assert verdict_line(examined).startswith("unfit: 1 failed")
 
 
 def test_broken_links_fail_at_both_ends_and_say_so_once(
@@ -282,10 +282,10 @@ def test_broken_links_fail_at_both_ends_and_say_so_once(
     names = [found.node for found in facts]
     both = {("n1", "n3"), ("n3", "n1")}
     matrix = {(a, b): "timed out" * ((a, b) in both) for a in names for b in names if a != b}
-    examined = linked(facts, Mesh(broken=tuple(explain(names, matrix))))
+    examined = linked(facts, Mesh(broken=tuple(explain_failures(names, matrix))))
 
     assert faults(examined) == {("n1", "OR-DOC-NET-001"), ("n3", "OR-DOC-NET-001")}
-    first, following = list(lines(examined))[:2]
+    first, following = list(finding_lines(examined))[:2]
     assert first.startswith("FAIL n[1,3]: n1 and n3 cannot open a TCP connection to each other")
     assert following.endswith("between n1 and n3; or leave one of them out: --nodes '!n3'")
 
@@ -296,15 +296,15 @@ def test_of_a_node_that_is_to_blame_the_others_are_only_witnesses(
     facts = (good[0], build(tmp_path, healthy("n2")), good[1])
     names = [found.node for found in facts]
     matrix = {(a, b): "timed out" * ("n2" in (a, b)) for a in names for b in names if a != b}
-    examined = linked(facts, Mesh(broken=tuple(explain(names, matrix))))
+    examined = linked(facts, Mesh(broken=tuple(explain_failures(names, matrix))))
 
     assert faults(examined) == {("n2", "OR-DOC-NET-001")}
-    assert list(lines(examined))[1].endswith("at n2; or leave out: --nodes '!n2'")
+    assert list(finding_lines(examined))[1].endswith("at n2; or leave out: --nodes '!n2'")
 
 
 def test_links_that_were_not_looked_at_are_never_ok(good: tuple[Facts, Facts]) -> None:
     examined = linked(good, Mesh(unasked={"n3": "its agent did not start"}))
-    (unknown,) = findings(examined, State.UNKNOWN)
+    (unknown,) = readings_in(examined, State.UNKNOWN)
     assert (unknown.node, unknown.check) == ("n3", "OR-DOC-NET-001")
     assert examined.status == "unproven"
 
@@ -312,7 +312,7 @@ def test_links_that_were_not_looked_at_are_never_ok(good: tuple[Facts, Facts]) -
 def linked(found: Sequence[Facts], mesh: Mesh) -> Examination:
     spec = GpuSpec(count=8)
     subjects = [Subject(spec=node_spec(f.node, spec), facts=f) for f in found]
-    return examine(subjects, Level.QUICK, mesh)
+    return run_checks(subjects, Level.QUICK, mesh)
 
 
 def test_ids_are_of_one_form_and_unique() -> None:

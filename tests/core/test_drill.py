@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.base.outcome import Exited, Signalled
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.drill import (
+from orchestrator.core.drill_promises import (
     NOTHING_LEFT,
     Drill,
     DrillFinding,
@@ -19,14 +19,14 @@ from orchestrator.core.drill import (
     Moment,
     Promise,
     PromiseKept,
-    after,
-    drills,
-    judge,
+    assign_targets,
     judge_all,
+    judge_promise,
+    list_drills,
     names_killed_rank,
     names_lost_supervisor,
     ranks_run,
-    targets,
+    time_until,
     verified_clean,
     wrong_log,
     wrong_name,
@@ -43,10 +43,10 @@ from orchestrator.core.run.events import (
 )
 from orchestrator.core.run.machine import step
 from orchestrator.core.run.state import new_state
-from orchestrator.core.verdict.verdict import conclude
+from orchestrator.core.verdict.verdict import conclude_run
 from tests.core.world import Reply, World, request
 
-ALL = drills(DrillLimits())
+ALL = list_drills(DrillLimits())
 LINES = 5
 
 
@@ -60,7 +60,9 @@ def numbered(*lines: int) -> bytes:
 @given(st.floats(0, 100), st.floats(0, 100))
 def test_a_time_is_kept_exactly_up_to_its_limit(limit_s: float, seconds: float) -> None:
     """At the limit is kept, beyond it is broken, and what was measured is told in both cases."""
-    judged = judge(Promise(name="x", text="x", limit_s=limit_s), DrillFinding(seconds=seconds))
+    judged = judge_promise(
+        Promise(name="x", text="x", limit_s=limit_s), DrillFinding(seconds=seconds)
+    )
     assert (judged.verdict is PromiseKept.KEPT) == (seconds <= limit_s)
     assert judged.seconds == seconds
 
@@ -73,14 +75,14 @@ def test_what_was_not_seen_to_hold_is_broken(
     limit_s: float | None, finding: DrillFinding | None
 ) -> None:
     """However generous the limit is."""
-    judged = judge(Promise(name="x", text="x", limit_s=limit_s), finding)
+    judged = judge_promise(Promise(name="x", text="x", limit_s=limit_s), finding)
     assert judged.verdict is PromiseKept.BROKEN
     assert judged.detail
 
 
 def test_a_limit_without_a_time_is_broken() -> None:
     """A missing measurement never passes."""
-    judged = judge(Promise(name="x", text="x", limit_s=9.0), DrillFinding())
+    judged = judge_promise(Promise(name="x", text="x", limit_s=9.0), DrillFinding())
     assert judged.verdict is PromiseKept.BROKEN
 
 
@@ -110,7 +112,7 @@ def test_every_drill_promises_something_and_that_nothing_is_left() -> None:
 @given(st.floats(1, 60), st.floats(1, 60))
 def test_limits_follow_the_budgets_that_the_runs_get(hang_s: float, lease_s: float) -> None:
     """A promise that depends on a budget grows with it."""
-    found = {d.name: d for d in drills(DrillLimits(hang_s=hang_s, lease_s=lease_s))}
+    found = {d.name: d for d in list_drills(DrillLimits(hang_s=hang_s, lease_s=lease_s))}
     assert found["freeze-rank"].budgets.hang_s == hang_s
     assert found["freeze-rank"].promises[0].limit_s == hang_s + 10
     assert found["lease"].budgets.lease_s == lease_s
@@ -121,7 +123,7 @@ def test_limits_follow_the_budgets_that_the_runs_get(hang_s: float, lease_s: flo
 def test_faults_are_spread_over_the_nodes(count: int) -> None:
     """In turn, so that no node has two more than another; those here are on none."""
     nodes = [f"n{number}" for number in range(count)]
-    pairs = targets(ALL, nodes)
+    pairs = assign_targets(ALL, nodes)
     assert [drill for drill, _ in pairs] == list(ALL)
     assert all((node == "") == drill.here for drill, node in pairs)
     hit = [node for _, node in pairs if node]
@@ -206,26 +208,28 @@ def test_a_killed_rank_is_named_once_its_end_is_known() -> None:
     """Not before, not for another rank, not for another signal."""
     seen = moments(killed("b", 1))
     end = next(m.at for m in seen if isinstance(m.event, RankExited) and m.event.rank == 1)
-    assert after(seen, 0.0, lambda s: names_killed_rank(s, "b", 1)) == DrillFinding(seconds=end)
-    assert after(seen, 0.0, lambda s: names_killed_rank(s, "a", 0)).wrong
+    assert time_until(seen, 0.0, lambda s: names_killed_rank(s, "b", 1)) == DrillFinding(
+        seconds=end
+    )
+    assert time_until(seen, 0.0, lambda s: names_killed_rank(s, "a", 0)).wrong
     other = moments(killed("b", 1, number=15))
-    assert after(other, 0.0, lambda s: names_killed_rank(s, "b", 1)).wrong
+    assert time_until(other, 0.0, lambda s: names_killed_rank(s, "b", 1)).wrong
 
 
 def test_clean_is_when_the_last_node_said_so() -> None:
     """One that was not swept, or not clean, keeps it from being verified."""
     seen = moments(killed("b", 1))
     last = [m.at for m in seen if isinstance(m.event, Swept)][-1]
-    assert after(seen, 0.0, verified_clean) == DrillFinding(seconds=last)
+    assert time_until(seen, 0.0, verified_clean) == DrillFinding(seconds=last)
     dirty: Reply = lambda _: [Swept(node="c", clean=False, survivors=("7 x (D)",))]  # noqa: E731
-    assert after(moments({**killed("b", 1), "Sweep/c": dirty}), 0.0, verified_clean).wrong
+    assert time_until(moments({**killed("b", 1), "Sweep/c": dirty}), 0.0, verified_clean).wrong
 
 
 def test_ranks_run_when_each_of_them_has_started() -> None:
     """A plan alone is not enough."""
     seen = moments({})
     last = [m.at for m in seen if isinstance(m.event, RankStarted)][-1]
-    assert after(seen, 0.0, ranks_run) == DrillFinding(seconds=last)
+    assert time_until(seen, 0.0, ranks_run) == DrillFinding(seconds=last)
 
 
 def test_a_lost_supervisor_is_named_by_its_problem() -> None:
@@ -233,14 +237,14 @@ def test_a_lost_supervisor_is_named_by_its_problem() -> None:
     problem = Problem(id="OR-AGENT-SUPERVISOR", message="gone")
     lost: Reply = lambda _: [Failed(node="c", phase=Phase.WATCH, problem=problem)]  # noqa: E731
     seen = moments({"Follow/c": lost})
-    assert after(seen, 0.0, lambda s: names_lost_supervisor(s, "c")).seconds is not None
-    assert after(seen, 0.0, lambda s: names_lost_supervisor(s, "a")).wrong
+    assert time_until(seen, 0.0, lambda s: names_lost_supervisor(s, "c")).seconds is not None
+    assert time_until(seen, 0.0, lambda s: names_lost_supervisor(s, "a")).wrong
 
 
 def test_the_verdict_must_name_the_same() -> None:
     """Another node or rank in it, or no failure at all, speaks against the promise."""
-    result = conclude(moments(killed("b", 1))[-1].state, timings={}, report="")
+    result = conclude_run(moments(killed("b", 1))[-1].state, timings={}, report="")
     assert wrong_name(result, "b", 1) == ""
     assert wrong_name(result, "b", 2)
     assert wrong_name(result, "a", 1)
-    assert wrong_name(conclude(moments({})[-1].state, timings={}, report=""), "b", 1)
+    assert wrong_name(conclude_run(moments({})[-1].state, timings={}, report=""), "b", 1)

@@ -9,7 +9,7 @@ from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.facts import Facts, Hca
 from orchestrator.core.model.plan import Plan, Rendezvous, Variable
 from orchestrator.core.model.request import RunRequest
-from orchestrator.core.planning.planning import plan
+from orchestrator.core.planning.planning import make_plan
 from tests.core.world import facts, request
 from tests.fixtures.machines import Machine, Port, build
 
@@ -26,7 +26,7 @@ def planned(*found: Facts, asked: RunRequest | None = None) -> Plan:
         facts.node: NodeFinding(facts=facts, interpreter="/bin/python", modules={"torch": "2.11.0"})
         for facts in found
     }
-    made = plan(asked or request(*names), findings, {}, rendezvous)
+    made = make_plan(asked or request(*names), findings, {}, rendezvous)
     assert isinstance(made, Plan)
     return made
 

@@ -59,7 +59,7 @@ from orchestrator.core.run.events import (
     Swept,
     Synced,
 )
-from orchestrator.core.run.machine import identity, step
+from orchestrator.core.run.machine import action_identity, step
 from orchestrator.core.run.state import RunState, new_state
 
 Reply = Callable[[Action], Sequence[Event]]
@@ -123,7 +123,7 @@ class World:
             self.state, actions = step(self.state, event)
             self.log.append((event, actions))
             for action in actions:
-                self.performed.append(identity(action))
+                self.performed.append(action_identity(action))
                 queue.extend(self.answer(action))
         raise AssertionError("the machine does not come to rest")
 
@@ -132,7 +132,7 @@ class World:
         return "Conclude" in self.state.issued
 
     def answer(self, action: Action) -> Sequence[Event]:
-        reply = self.replies.get(identity(action))
+        reply = self.replies.get(action_identity(action))
         return reply(action) if reply else self.obey(action)
 
     def obey(self, action: Action) -> Sequence[Event]:

@@ -17,28 +17,28 @@ from functools import cache, partial
 from pathlib import Path
 
 from orchestrate_kit import _samples
-from orchestrator.adapters.agent_client.frames import BadFrame, decode
+from orchestrator.adapters.agent_client.frames import BadFrame, decode_frame
 from orchestrator.adapters.store.data_set import sample_set
 from orchestrator.adapters.store.foreign_files import read_foreign
 from orchestrator.adapters.sync.ignore_file import RuleList, parse_rules
-from orchestrator.adapters.transport.target import resolve
+from orchestrator.adapters.transport.ssh.target import resolve_target
 from orchestrator.core.base import manifest
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.base.nodeset import NodeSetError, expand, fold
+from orchestrator.core.base.nodeset import NodeSetError, expand_nodeset, fold_nodeset
 from orchestrator.core.diagnosis.diagnosis_model import LogSource
-from orchestrator.core.diagnosis.matching import examine
+from orchestrator.core.diagnosis.matching import match_rules
 from orchestrator.core.model.inventory import SshEndpoint
 from orchestrator.core.model.workload import Job, SampleSource, Workload
 from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.wire import WireError, read_frame
 from orchestrator.node_agent.code import node_manifest
-from orchestrator.node_agent.facts import gpu_query, modules, network, rdma, smi, xids
-from orchestrator.node_agent.facts.host import find_disks, memory_table, nccl_conf
+from orchestrator.node_agent.facts import gpu_query, module_versions, network, rdma, smi, xids
+from orchestrator.node_agent.facts.host_facts import find_disks, memory_table, nccl_conf
 from orchestrator.node_agent.facts.pci import acs_control
 from orchestrator.node_agent.hang import flight_recorder
 from orchestrator.node_agent.hang.inspect import parse_use
-from orchestrator.parsing.inputs.cluster import load_cluster
-from orchestrator.parsing.inputs.workload import load_workload
+from orchestrator.parsing.inputs.inventory_file import load_cluster
+from orchestrator.parsing.inputs.workload_file import load_workload
 from orchestrator.parsing.replies.inspection import parse_inspection
 from orchestrator.parsing.replies.kit_records import parse_report
 from orchestrator.parsing.replies.output_listing import parse_listing
@@ -98,7 +98,7 @@ def ssh_config(data: bytes) -> None:
     path = str(_file(data, "config"))
     for host in ("gpu1", "10.0.0.1"):
         with suppress(OrchestrateError):
-            resolve(SshEndpoint(host=host, ssh_config=path))
+            resolve_target(SshEndpoint(host=host, ssh_config=path))
 
 
 def samples(data: bytes) -> None:
@@ -130,7 +130,7 @@ def ranks_lines(data: bytes) -> None:
 def frames(data: bytes) -> None:
     """Requests and answers of the agent."""
     with suppress(BadFrame):
-        decode(data)
+        decode_frame(data)
     stream = io.BytesIO(data)
     with suppress(WireError):
         while read_frame(stream) is not None:
@@ -164,10 +164,10 @@ def drivers_texts(data: bytes) -> None:
         parse(text)
     gpu_query.parse_users(text)
     parse_use(text, {"GPU-1": {1}})
-    modules.parse_modules(text)
+    module_versions.parse_modules(text)
     acs_control(str(_file(data, "config")))
     smi.sysfs_address(text)
-    xids.summarize(data.split(b"\n"))
+    xids.summarize_xids(data.split(b"\n"))
     _exhaust(network.parse_links(data), network.parse_addresses(data))
     nccl_conf([str(_file(data, "nccl.conf"))])
 
@@ -195,9 +195,9 @@ def sysfs(data: bytes) -> None:
 def flight_records(data: bytes) -> None:
     """What torch leaves of its collectives: a pickle, read without running it."""
     with suppress(ValueError):
-        record = flight_recorder.load(data)
+        record = flight_recorder.load_record(data)
         flight_recorder.as_json(record)
-        flight_recorder.collectives(record)
+        flight_recorder.group_progress(record)
 
 
 def ignore_rules(data: bytes) -> None:
@@ -228,14 +228,14 @@ def manifests(data: bytes) -> None:
 def names(data: bytes) -> None:
     """Sets of nodes: what is folded unfolds to the same."""
     with suppress(NodeSetError):
-        found = expand(data.decode(errors="replace"), 10_000)
-        if set(expand(fold(found))) != set(found):
-            raise Disagreement(f"{found[:5]} folds to {fold(found)[:80]}")
+        found = expand_nodeset(data.decode(errors="replace"), 10_000)
+        if set(expand_nodeset(fold_nodeset(found))) != set(found):
+            raise Disagreement(f"{found[:5]} folds to {fold_nodeset(found)[:80]}")
 
 
 def logs(data: bytes) -> None:
     """Lines of logs before the rules of ``diagnose``."""
-    examine(data.decode(errors="replace"), LogSource(name="rank-0.err", node="n", rank=0))
+    match_rules(data.decode(errors="replace"), LogSource(name="rank-0.err", node="n", rank=0))
 
 
 TARGETS: Mapping[str, Target] = {

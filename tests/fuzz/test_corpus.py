@@ -44,7 +44,7 @@ def test_a_target_does_not_swallow_faults(name: str, monkeypatch: pytest.MonkeyP
     def broken(*arguments: object, **options: object) -> object:
         raise ZeroDivisionError
 
-    readers = {"frames": "decode", "names": "expand", "ignore-rules": "parse_rules",
+    readers = {"frames": "decode_frame", "names": "expand_nodeset", "ignore-rules": "parse_rules",
                "samples": "sample_set"}  # fmt: skip
     monkeypatch.setattr(f"tests.fuzz.targets.{readers[name]}", broken)
 

@@ -25,7 +25,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     LogSource,
 )
 from orchestrator.core.diagnosis.facts_as_clues import from_facts
-from orchestrator.core.diagnosis.first_cause import judge, telling_lines
+from orchestrator.core.diagnosis.first_cause import find_first_cause, telling_lines
 from orchestrator.core.diagnosis.rules import BY_ID, DOMAINS
 from orchestrator.core.model.facts import Facts
 
@@ -71,7 +71,7 @@ def findings_of(case: Path) -> Findings:
         )
         for end in _read(case / "ends.json", [])
     ]
-    return judge(
+    return find_first_cause(
         [*gathering.clues, *from_facts(facts)],
         remarks=gathering.remarks,
         ends=ends,

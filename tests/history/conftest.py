@@ -1,4 +1,4 @@
-"""A home of its own for each test, and a PostgreSQL server for all of them."""
+"""A home of its own for each test."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,14 +25,15 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[str]:
+    """In a folder right below the temporary one: its user may not enter those of pytest."""
     programs = find_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed")
-    folder = tmp_path_factory.mktemp("pg", numbered=True)
-    for parent in (folder, folder.parent, folder.parent.parent):
-        parent.chmod(0o755)  # the server's user has to get through
-    with postgres_server(folder, programs) as url:
+    with (
+        tempfile.TemporaryDirectory(prefix="orchestrate-pg-") as folder,
+        postgres_server(Path(folder), programs) as url,
+    ):
         yield url
 
 

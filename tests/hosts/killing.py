@@ -17,7 +17,7 @@ from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.core.run import machine as brain
 from orchestrator.engine.oneshot.cleanup import read_request
-from orchestrator.engine.support.replay import recall
+from orchestrator.engine.support.replay import replay_journal
 from tests.hosts.processes import Machine, look
 from tests.hosts.running import RANK, Desk, Ending, Job
 from tests.hosts.surviving import SCRIPT, STEPS, Work, essence, faults, release
@@ -240,7 +240,7 @@ def phase_of(path: Path) -> str:
         return NOBODY
     if read_result(folder) is not None:
         return OVER
-    return brain.phase(recall(folder, read_request(folder)).state).value
+    return brain.current_phase(replay_journal(folder, read_request(folder)).state).value
 
 
 def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:

@@ -24,7 +24,7 @@ from orchestrator.adapters.notify.outbox import (
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.cli.main import main
 from orchestrator.core.base.errors import UsageError
-from orchestrator.parsing.inputs.notify_file import load_notify_file
+from orchestrator.parsing.inputs.nights.notify_file import load_notify_file
 from tests.notify.servers import mail_server, webhook
 from tests.time_limits import scaled
 

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.detection.night_series import Acknowledgement
-from orchestrator.parsing.inputs.acknowledgements import parse_acknowledgements
+from orchestrator.parsing.inputs.nights.acknowledgements import parse_acknowledgements
 
 GOOD = """\
 - series: finetune/*

@@ -15,7 +15,7 @@ from orchestrator.core.model.inventory import (
     SshEndpoint,
     TransportKind,
 )
-from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.inputs.inventory_file import load_cluster
 
 MINIMAL = "name: c\nnodes: [n]\n"
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.launchers.typed import typed_launcher, warnings
+from orchestrator.core.launchers.typed import typed_launcher, typed_warnings
 from orchestrator.core.model.inventory import Cluster, NodeSpec, PythonKind, PythonSpec, SshEndpoint
 from orchestrator.parsing.inputs.command_line import (
     job_name,
@@ -140,7 +140,7 @@ def test_a_launcher_in_front_of_the_script_is_refused(typed: str, name: str, ins
     assert caught.value.what.startswith(f"{name} would start a world of its own")
     assert instead in str(caught.value)
     refuse_misunderstandings(words, "command")
-    (warning,) = warnings(words)
+    (warning,) = typed_warnings(words)
     assert name in warning
 
 
@@ -157,7 +157,7 @@ def test_a_launcher_in_front_of_the_script_is_refused(typed: str, name: str, ins
 )
 def test_other_commands_that_name_a_launcher_are_none(command: str) -> None:
     assert typed_launcher(command.split()) is None
-    assert list(warnings(command.split())) == []
+    assert list(typed_warnings(command.split())) == []
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_other_commands_that_name_a_launcher_are_none(command: str) -> None:
 def test_a_python_behind_a_prefix_is_warned_about(command: str) -> None:
     """It runs as it stands, so its ranks do not meet."""
     refuse_misunderstandings(command.split(), "auto")
-    (warning,) = warnings(command.split())
+    (warning,) = typed_warnings(command.split())
     assert "MASTER_ADDR" in warning
 
 

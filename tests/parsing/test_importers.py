@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.parsing.importers.ansible import parse_ansible
-from orchestrator.parsing.importers.foreign_nodes import Imported, render
+from orchestrator.parsing.importers.foreign_nodes import Imported, render_inventory
 from orchestrator.parsing.importers.hostfile import parse_hostfile
 from orchestrator.parsing.importers.slurm import parse_slurm
 from orchestrator.parsing.importers.ssh_aliases import parse_ssh_config
-from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.inputs.inventory_file import load_cluster
 
 
 def loaded(imported: Imported) -> Cluster:
     """The inventory after a round trip through its text."""
-    return load_cluster(render(imported, "new", "a test"), "imported.yaml")
+    return load_cluster(render_inventory(imported, "new", "a test"), "imported.yaml")
 
 
 def gpus(imported: Imported) -> dict[str, int | None]:
@@ -148,7 +148,7 @@ def test_ssh_config_that_ssh_refuses() -> None:
 
 def test_neighbours_that_are_alike_are_folded() -> None:
     """The text stays short, and the order of the nodes is that of the file."""
-    text = render(parse_slurm("n[01-64]\nz\nm\n", "s"), "new", "a test")
+    text = render_inventory(parse_slurm("n[01-64]\nz\nm\n", "s"), "new", "a test")
 
     assert text.count("- name:") == 3
     assert [n.name for n in load_cluster(text, "x").nodes][-2:] == ["z", "m"]
@@ -156,7 +156,7 @@ def test_neighbours_that_are_alike_are_folded() -> None:
 
 def test_the_origin_cannot_add_lines() -> None:
     """A file name with a line break stays inside the comment."""
-    text = render(parse_hostfile("a\n", "h"), "new", "x\nname: evil")
+    text = render_inventory(parse_hostfile("a\n", "h"), "new", "x\nname: evil")
 
     assert load_cluster(text, "x").name == "new"
 

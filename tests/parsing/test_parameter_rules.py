@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.model.parameter_conflicts import holds
+from orchestrator.core.model.parameter_conflicts import condition_holds
 from orchestrator.core.model.workload import Condition, ParameterRule, Workload
-from orchestrator.parsing.inputs.workload import load_workload, make_job
+from orchestrator.parsing.inputs.workload_file import load_workload, make_job
 
 TEXT = """
 name: demo
@@ -208,4 +208,4 @@ def test_rules_that_make_no_sense_are_refused(old: str, new: str, expected: str)
     ],
 )
 def test_all_of_a_condition_has_to_hold(condition: Condition, value: int, expected: bool) -> None:
-    assert holds(condition, {"n": value, "m": 5}) is expected
+    assert condition_holds(condition, {"n": value, "m": 5}) is expected

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.parsing.replies.kit_records import parse_report
-from orchestrator.parsing.replies.record_lines import finite, whole
+from orchestrator.parsing.replies.record_lines import as_float, as_int
 from orchestrator.parsing.replies.round_records import parse_told
 from orchestrator.parsing.replies.sample_records import parse_sample_record
 
@@ -37,11 +37,11 @@ def test_every_reader_says_the_same_of_a_bad_line(line: bytes, wrong: str) -> No
 @pytest.mark.parametrize("value", [True, "1", None, float("nan"), float("-inf"), 10**400])
 def test_what_is_no_number(value: object) -> None:
     """Neither truth values nor what a float cannot hold."""
-    assert finite(value) is None
+    assert as_float(value) is None
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, 0, 4])
 def test_what_is_no_whole_number_of_the_range(value: object) -> None:
     """Both bounds belong to the range."""
-    assert whole(value, 1, 3) is None
-    assert [whole(n, 1, 3) for n in (1, 3)] == [1, 3]
+    assert as_int(value, 1, 3) is None
+    assert [as_int(n, 1, 3) for n in (1, 3)] == [1, 3]

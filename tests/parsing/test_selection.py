@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.base.errors import UsageError
-from orchestrator.parsing.inputs.cluster import load_cluster
-from orchestrator.parsing.inputs.selection import select
+from orchestrator.parsing.inputs.inventory_file import load_cluster
+from orchestrator.parsing.inputs.selection import select_nodes
 
 CLUSTER = load_cluster(
     """
@@ -27,7 +27,7 @@ groups: {rack: 'g[2-3]', mixed: 'g1,part'}
 
 def chosen(expression: str) -> dict[str, tuple[int, ...] | None]:
     """Selected workers with their GPU restriction."""
-    return {node.name: node.gpus.indices for node in select(CLUSTER, expression).workers}
+    return {node.name: node.gpus.indices for node in select_nodes(CLUSTER, expression).workers}
 
 
 @pytest.mark.parametrize(
@@ -64,18 +64,18 @@ def test_terms_apply_from_left_to_right(
 
 def test_blank_means_everything() -> None:
     """No expression changes nothing."""
-    assert select(CLUSTER, "  ") is CLUSTER
+    assert select_nodes(CLUSTER, "  ") is CLUSTER
 
 
 def test_a_coordinator_stays_unless_excluded() -> None:
     """It runs no rank, so naming workers does not drop it."""
-    assert "head" in {node.name for node in select(CLUSTER, "g1").nodes}
-    assert "head" not in {node.name for node in select(CLUSTER, "!head").nodes}
+    assert "head" in {node.name for node in select_nodes(CLUSTER, "g1").nodes}
+    assert "head" not in {node.name for node in select_nodes(CLUSTER, "!head").nodes}
 
 
 def test_what_depends_on_the_nodes_follows() -> None:
     """Groups lose the nodes that are gone, and min_nodes is never more than what is left."""
-    selected = select(CLUSTER, "g2,g1")
+    selected = select_nodes(CLUSTER, "g2,g1")
 
     assert selected.groups == {"rack": ("g2",), "mixed": ("g1",)}
     assert selected.min_nodes == 2
@@ -107,7 +107,7 @@ def test_what_depends_on_the_nodes_follows() -> None:
 def test_wrong_expressions_are_usage_errors(expression: str, expected: str) -> None:
     """The column, what is wrong, and the nearest name."""
     with pytest.raises(UsageError) as caught:
-        select(CLUSTER, expression)
+        select_nodes(CLUSTER, expression)
 
     assert expected in str(caught.value)
     assert caught.value.exit_code == 2
@@ -117,7 +117,7 @@ def test_wrong_expressions_are_usage_errors(expression: str, expected: str) -> N
 def test_any_expression_selects_workers_or_is_refused(expression: str) -> None:
     """A selection is never empty and never holds GPUs that are not declared."""
     try:
-        selected = select(CLUSTER, expression)
+        selected = select_nodes(CLUSTER, expression)
     except UsageError:
         return
     assert selected.workers

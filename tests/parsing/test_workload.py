@@ -17,7 +17,12 @@ from orchestrator.core.model.workload import (
     Workload,
 )
 from orchestrator.parsing.inputs.command_line import python_call
-from orchestrator.parsing.inputs.workload import load_workload, make_job, python_job, script_job
+from orchestrator.parsing.inputs.workload_file import (
+    load_workload,
+    make_job,
+    python_job,
+    script_job,
+)
 
 TEXT = """
 name: demo

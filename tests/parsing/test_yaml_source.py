@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.base.errors import UsageError
-from orchestrator.parsing.inputs.yaml_source import MAX_BYTES, MAX_DEPTH, parse_yaml, resolve
+from orchestrator.parsing.inputs.yaml_source import MAX_BYTES, MAX_DEPTH, parse_yaml, resolve_scalar
 from tests.time_limits import assert_within
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -58,7 +58,7 @@ def refusal(data: str | bytes) -> str:
 )
 def test_plain_words_mean_little(word: str, value: Any) -> None:
     """Only true, false, null and decimal numbers are more than text."""
-    found = resolve(word)
+    found = resolve_scalar(word)
 
     assert found == value
     assert type(found) is type(value)

@@ -14,12 +14,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.adapters.history.open_store import open_history
-from orchestrator.adapters.report.charts import MAX_LINES, MAX_POINTS, charts, thin
+from orchestrator.adapters.report.charts import MAX_LINES, MAX_POINTS, draw_charts, thin_curve
 from orchestrator.adapters.report.document import load_report
 from orchestrator.adapters.report.finished_run import Exporter, FinishedRun
 from orchestrator.adapters.report.html_report import render_html
-from orchestrator.adapters.report.markdown import escape, render_markdown
-from orchestrator.adapters.report.publish import publish
+from orchestrator.adapters.report.markdown import escape_markdown, render_markdown
+from orchestrator.adapters.report.publish import publish_run
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.metric_series import Series
 from orchestrator.adapters.store.run_list import read_result
@@ -36,7 +36,7 @@ from orchestrator.core.verdict.result import (
     Status,
     Verdict,
 )
-from orchestrator.core.verdict.verdict import conclude
+from orchestrator.core.verdict.verdict import conclude_run
 from tests.core.world import World, request
 
 EVIL = "<script>alert('x')</script>\u202e|`**[a](javascript:b)\n\"quoted\"&"
@@ -93,7 +93,7 @@ def finished(folder: RunFolder) -> Result:
     folder.node_logs("a").mkdir()
     folder.log("a", "rank-0.out").write_bytes(b"hello")
     metrics = {"loss": MetricResult(value=0.06, unit="nats", verdict=Verdict.PASS, max=0.5)}
-    result = conclude(state, timings={"connect": 0.25, "watch": 3.0}, report="")
+    result = conclude_run(state, timings={"connect": 0.25, "watch": 3.0}, report="")
     return replace(result, metrics=metrics)
 
 
@@ -166,7 +166,7 @@ def test_markdown_escapes_everything(folder: RunFolder) -> None:
 @given(st.text(max_size=60))
 def test_escaped_markdown_is_one_line(text: str) -> None:
     """Whatever the text, it cannot end its line or open a tag."""
-    escaped = escape(text)
+    escaped = escape_markdown(text)
     assert "<" not in escaped
     assert len(escaped.splitlines()) <= 1
 
@@ -204,7 +204,7 @@ def test_a_damaged_plan_does_not_hide_the_result(folder: RunFolder) -> None:
 def test_charts_stay_inside_their_frame(values: list[float]) -> None:
     """Any finite values, constant, tiny or huge, give finite points inside the view box."""
     series = Series("m", "u", "n", 0, tuple(enumerate(values)))
-    (chart,) = charts([series])
+    (chart,) = draw_charts([series])
     for point in chart.lines[0].points.split():
         x, y = map(float, point.split(","))
         assert 0 <= x <= 720
@@ -217,12 +217,12 @@ def test_charts_stay_inside_their_frame(values: list[float]) -> None:
 def test_charts_are_bounded_and_keep_spikes() -> None:
     """Long curves are thinned without losing extremes; many ranks are counted, not drawn."""
     curve = tuple((n, 1000.0 if n == 5003 else float(n % 7)) for n in range(20_000))
-    thinned = thin(curve)
+    thinned = thin_curve(curve)
     assert len(thinned) <= MAX_POINTS + 2
     assert (5003, 1000.0) in thinned
     assert thinned[0] == curve[0]
     assert thinned[-1] == curve[-1]
-    (chart,) = charts([Series("m", "u", "n", rank, curve[:10]) for rank in range(64)])
+    (chart,) = draw_charts([Series("m", "u", "n", rank, curve[:10]) for rank in range(64)])
     assert len(chart.lines) == MAX_LINES
     assert chart.hidden == 64 - MAX_LINES
 
@@ -238,7 +238,7 @@ def test_publish_finishes_a_run(folder: RunFolder) -> None:
     layout = Layout(folder.path.parent.parent)
     result = finished(folder)
     for _ in range(2):
-        assert publish(run_of(layout, folder, result)) == []
+        assert publish_run(run_of(layout, folder, result)) == []
     assert read_result(folder) == result
     assert folder.report_html.read_text().startswith("<!doctype html>")
     assert folder.report_markdown.exists()
@@ -252,7 +252,7 @@ def test_a_broken_history_does_not_cost_the_result(folder: RunFolder) -> None:
     layout = Layout(folder.path.parent.parent)
     layout.history.write_bytes(b"this is no database" * 100)
     folder.report_html.mkdir()
-    warnings = publish(run_of(layout, folder, finished(folder)))
+    warnings = publish_run(run_of(layout, folder, finished(folder)))
     assert [warning.partition(" of ")[0] for warning in warnings] == ["HTML report", "history"]
     assert read_result(folder) is not None
 
@@ -269,7 +269,7 @@ def test_each_exporter_fails_by_itself(folder: RunFolder) -> None:
         Exporter("second", lambda run: done.append(run.result.run_id)),
     )
     run = run_of(Layout(folder.path.parent.parent), folder, finished(folder))
-    assert publish(run, exporters) == [
+    assert publish_run(run, exporters) == [
         "mail of run r1 not written: [Errno 28] No space left on device"
     ]
     assert done == ["r1"]

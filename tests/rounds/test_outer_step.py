@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from orchestrator.adapters.rounds import outer_optimizer as outer
-from orchestrator.adapters.rounds.outer_optimizer import Contribution, Kept, OuterState, read_header
+from orchestrator.adapters.rounds.outer_optimizer import Contribution, OuterState, read_header
 from orchestrator.adapters.rounds.parameter_files import BLOCK, Vector, size_of
+from orchestrator.core.sharing.round_protocol import Kept
 
 Floats = NDArray[np.float32]
 COUNT = 3 * BLOCK + 77

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from orchestrator.cli.main import main
 from orchestrator.core.base.errors import UsageError
-from orchestrator.parsing.inputs.cluster import load_cluster
-from orchestrator.parsing.inputs.workload import load_workload
+from orchestrator.parsing.inputs.inventory_file import load_cluster
+from orchestrator.parsing.inputs.workload_file import load_workload
 from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
 from tests.security.looking import forms, steers
 from tests.time_limits import scaled

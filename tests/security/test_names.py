@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.cli.main import main
 from orchestrator.core.base.nodeset import is_name
-from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.inputs.inventory_file import load_cluster
 from tests.security.looking import steers
 from tests.security.rows import NAMES
 

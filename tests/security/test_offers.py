@@ -27,7 +27,7 @@ from orchestrator.core.model.inventory import NodeSpec, SshEndpoint
 from orchestrator.engine.node import log_stream as watching
 from orchestrator.engine.node.collect_outputs import collect_outputs
 from orchestrator.engine.node.log_stream import BadStream, Spool
-from orchestrator.node_agent.attempt.outputs import fetch, outputs
+from orchestrator.node_agent.attempt.outputs import list_outputs, read_output
 from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.node_layout import NodeLayout
 from orchestrator.parsing.replies.output_listing import parse_listing
@@ -303,7 +303,7 @@ def attempt(tmp_path: Path) -> tuple[NodeLayout, Path]:
 
 def listed(layout: NodeLayout) -> tuple[list[str], dict[str, str]]:
     """The paths that the agent offers, and those it skips with the reason."""
-    payload = json.loads(outputs(layout, REQUEST)[1])
+    payload = json.loads(list_outputs(layout, REQUEST)[1])
     return (
         [entry["path"] for entry in payload["files"]],
         {entry["path"]: entry["why"] for entry in payload["skipped"]},
@@ -311,7 +311,7 @@ def listed(layout: NodeLayout) -> tuple[list[str], dict[str, str]]:
 
 
 def links_and_skipped(layout: NodeLayout) -> tuple[dict[str, str], dict[str, str]]:
-    payload = json.loads(outputs(layout, REQUEST)[1])
+    payload = json.loads(list_outputs(layout, REQUEST)[1])
     return (
         {entry["path"]: entry["target"] for entry in payload["links"]},
         {entry["path"]: entry["why"] for entry in payload["skipped"]},
@@ -357,12 +357,12 @@ def test_only_the_files_that_changed_are_described_again(
     for name in ("a", "b"):
         (output / name).write_bytes(b"x")
 
-    payload = json.loads(outputs(layout, {**REQUEST, "paths": ["b", "gone"]})[1])
+    payload = json.loads(list_outputs(layout, {**REQUEST, "paths": ["b", "gone"]})[1])
 
     assert [entry["path"] for entry in payload["files"]] == ["b"]
     assert [entry["path"] for entry in payload["skipped"]] == ["gone"]
     with pytest.raises(AgentFault):
-        outputs(layout, {**REQUEST, "paths": ["../a"]})
+        list_outputs(layout, {**REQUEST, "paths": ["../a"]})
 
 
 @only_root
@@ -391,7 +391,7 @@ def test_what_is_no_plain_file_stays(attempt: tuple[NodeLayout, Path], tmp_path:
     assert "too deep" in skipped.values()
     for path in ("zero", "pipe", "link", "up/precious"):
         with pytest.raises(AgentFault):
-            fetch(layout, {**REQUEST, "path": path, "offset": 0, "length": 10})
+            read_output(layout, {**REQUEST, "path": path, "offset": 0, "length": 10})
 
 
 @contextlib.contextmanager
@@ -430,9 +430,9 @@ def test_swapped_between_look_and_use(attempt: tuple[NodeLayout, Path], tmp_path
     canary = hashlib.sha256(b"canary").hexdigest()
     with swapping(output / "place", outside):
         for _ in range(300):
-            payload = outputs(layout, REQUEST)[1]
+            payload = list_outputs(layout, REQUEST)[1]
             assert canary not in payload.decode()
             assert "steady" in payload.decode()
             with contextlib.suppress(AgentFault):
                 request = {**REQUEST, "path": "place/file", "offset": 0, "length": 10}
-                assert fetch(layout, request)[1] in {b"", b"mine"}
+                assert read_output(layout, request)[1] in {b"", b"mine"}

@@ -16,7 +16,7 @@ from orchestrator.core.verdict.result import Result, Status
 from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.oneshot import cleanup as revisit
 from orchestrator.engine.support.interrupts import Abandoned
-from orchestrator.engine.support.replay import recall
+from orchestrator.engine.support.replay import replay_journal
 from tests.simulation.disk import AttemptFiles
 from tests.simulation.loop import Killed
 
@@ -76,7 +76,7 @@ def check_logs(simulation: Simulation, folder: RunFolder) -> None:
 
 def check_replay(simulation: Simulation, coordinator: Coordinator) -> None:
     """I4: the journal leads to the state that the coordinator was in."""
-    replayed = recall(coordinator.folder, simulation.request).state
+    replayed = replay_journal(coordinator.folder, simulation.request).state
     if coordinator.state is None or isinstance(coordinator.outcome, Killed):
         return
     if replayed != coordinator.state:

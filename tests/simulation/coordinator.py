@@ -25,7 +25,7 @@ from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.actions import Action, Conclude
 from orchestrator.core.run.events import Event
-from orchestrator.core.run.machine import identity
+from orchestrator.core.run.machine import action_identity
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.engine import run as engine_run
@@ -280,8 +280,8 @@ class _WatchedHands(ActionRunner):
         assert not isinstance(action, Conclude)
         coordinator = COORDINATOR.get()
         coordinator.passes("before an action")
-        coordinator.seen.performed.append(identity(action))
-        coordinator.world.note(f"{coordinator.process.name} performs {identity(action)}")
+        coordinator.seen.performed.append(action_identity(action))
+        coordinator.world.note(f"{coordinator.process.name} performs {action_identity(action)}")
         super().perform(action, state)
         coordinator.passes("after an action")
 

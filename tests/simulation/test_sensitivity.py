@@ -12,11 +12,12 @@ from orchestrator.core.run import recording
 from orchestrator.core.run.events import Launched, Reported, Swept
 from orchestrator.core.run.state import RunState
 from orchestrator.engine import run
-from orchestrator.engine.node import handle as node_hand
+from orchestrator.engine.node import follower
 from orchestrator.engine.node import log_stream as watching
-from orchestrator.engine.node.handle import NodeHandle
+from orchestrator.engine.node.follower import NodeFollower
 from orchestrator.engine.node.lease_renewal import NodeLease
 from orchestrator.engine.node.log_stream import Watcher
+from orchestrator.engine.node.node_session import NodeSession
 from orchestrator.engine.run import _Engine
 from tests.simulation import coordinator
 from tests.simulation.agent import FakeAgent
@@ -34,10 +35,10 @@ def _violates(seed: int) -> bool:
 
 
 def _forget_the_epoch(patch: pytest.MonkeyPatch) -> None:
-    def fenced(self: NodeLease, later: int = 0) -> dict[str, object]:
-        return {**self.named(), "epoch": 2 + later}
+    def fenced_fields(self: NodeSession, later: int = 0) -> dict[str, object]:
+        return {**self.named_fields(), "epoch": 2 + later}
 
-    patch.setattr(NodeLease, "fenced", fenced)
+    patch.setattr(NodeSession, "fenced_fields", fenced_fields)
 
 
 def _keep_the_epoch(patch: pytest.MonkeyPatch) -> None:
@@ -79,11 +80,11 @@ def _ignore_gaps(patch: pytest.MonkeyPatch) -> None:
 
 
 def _skip_the_sweep(patch: pytest.MonkeyPatch) -> None:
-    async def sweep(self: NodeHandle, state: RunState) -> None:
+    async def sweep_attempt(self: NodeFollower, state: RunState) -> None:
         del state
-        self._post(Swept(node=self._spec.name, clean=True))
+        self._session.post(Swept(node=self._session.name, clean=True))
 
-    patch.setattr(NodeHandle, "sweep", sweep)
+    patch.setattr(NodeFollower, "sweep_attempt", sweep_attempt)
 
 
 def _collect_too_early(patch: pytest.MonkeyPatch) -> None:
@@ -109,7 +110,7 @@ def _forget_that_reports_repeat(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(recording, "_record_figure", record_figure)
     patch.setattr(watching.Spool, "sizes", lambda _: {})
-    patch.setattr(node_hand, "Watcher", _without_positions(Watcher))
+    patch.setattr(follower, "Watcher", _without_positions(Watcher))
 
 
 def _replaced(state: RunState, **fields: Mapping[tuple[str, int], int]) -> RunState:
@@ -133,10 +134,10 @@ def _lie_about_success(patch: pytest.MonkeyPatch) -> None:
 
 
 def _never_renew(patch: pytest.MonkeyPatch) -> None:
-    def keep(self: NodeLease) -> None:
+    def keep_renewed(self: NodeLease) -> None:
         del self
 
-    patch.setattr(NodeLease, "keep", keep)
+    patch.setattr(NodeLease, "keep_renewed", keep_renewed)
 
 
 def _wait_without_a_deadline(patch: pytest.MonkeyPatch) -> None:
@@ -147,11 +148,11 @@ def _wait_without_a_deadline(patch: pytest.MonkeyPatch) -> None:
 
 
 def _leave_tasks_behind(patch: pytest.MonkeyPatch) -> None:
-    async def close(self: NodeHandle) -> None:
+    async def close(self: NodeFollower) -> None:
+        del self
         await asyncio.sleep(0)
-        await self._link.close()
 
-    patch.setattr(NodeHandle, "close", close)
+    patch.setattr(NodeFollower, "close", close)
 
 
 BREAKS: dict[str, Break] = {

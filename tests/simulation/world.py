@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.adapters.sync.pack import Part
+from orchestrator.adapters.sync.pack import PackPart
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.model.inventory import NodeSpec
 from tests.simulation.disk import AttemptFiles, RunShare
@@ -113,7 +113,7 @@ class FakeWorld:
     # ---- what agents ask for --------------------------------------------------------------------
 
     async def dial(self, spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float) -> FakeChannel:
-        """What stands in for ``orchestrator.adapters.agent_client.connect_agent.dial``."""
+        """What stands in for ``orchestrator.adapters.agent_client.connect_agent.connect_agent``."""
         return await self.links[spec.name].connect(min(timeout_s, limits.connect_timeout_s))
 
     def next_port(self) -> int:
@@ -240,6 +240,6 @@ class FakeSnapshot:
     def __len__(self) -> int:
         return 1
 
-    async def part(self, number: int) -> Part:
+    async def part(self, number: int) -> PackPart:
         assert number == 0
-        return Part(b"hello", False)
+        return PackPart(b"hello", False)

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.run.events import Reported, RoundClosed
 from orchestrator.view.progress.board import Board, Progress
-from orchestrator.view.progress.narrate import Weight, narrate
+from orchestrator.view.progress.narrate import Weight, narrate_event
 from tests.core.world import World, request
 from tests.view.test_views import progress, steps
 
@@ -61,7 +61,7 @@ def test_who_is_missing_from_rounds_is_told_once() -> None:
         nonlocal state
         event = RoundClosed(round=number, step=number, weights=(("a", 12),), missing=missing)
         state = replace(state, rounds=(*state.rounds, event))
-        line = narrate(event, state)
+        line = narrate_event(event, state)
         assert line is not None
         assert ("without" in line.text) is bool(missing)
         return line.weight

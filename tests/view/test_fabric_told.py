@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.run.connectivity import FabricProbed, LinksBroken
-from orchestrator.view.progress.narrate import Weight, narrate
+from orchestrator.view.progress.narrate import Weight, narrate_event
 from orchestrator.view.tables.plan_text import plan_lines
 from tests.core.world import World, request
 
@@ -29,14 +29,14 @@ from tests.core.world import World, request
 )
 def test_a_probe_is_one_line(fields: dict[str, object], weight: Weight, text: str) -> None:
     probed = FabricProbed(rung=CommMode.GLOO, ok=True, reason="", seconds=7.5)
-    line = narrate(replace(probed, **fields), World(request("a")).state)  # type: ignore[arg-type]
+    line = narrate_event(replace(probed, **fields), World(request("a")).state)  # type: ignore[arg-type]
     assert line is not None
     assert (line.weight, line.text) == (weight, text)
 
 
 def test_broken_links_are_named_and_counted() -> None:
     links = tuple(("vh1", f"vh{number}") for number in range(2, 14))
-    line = narrate(LinksBroken(links=links, seconds=15.2, at=1.0), World(request("a")).state)
+    line = narrate_event(LinksBroken(links=links, seconds=15.2, at=1.0), World(request("a")).state)
     assert line is not None
     assert line.weight is Weight.PROBLEM
     assert line.text.startswith("no connection for 15.2 s and no progress: vh1 to vh2, vh1 to vh3")

@@ -18,7 +18,7 @@ from orchestrator.view.terminal.log_lines import (
     parse_ranks,
     source_of,
 )
-from orchestrator.view.terminal.text import TIMES, clean
+from orchestrator.view.terminal.text import TIMES, clean_line
 
 HOSTILE = [
     b"\x1b[2J\x1b[1;1Hgone",
@@ -61,7 +61,7 @@ def test_nothing_that_steers_a_terminal_survives(parts: list[bytes]) -> None:
 @pytest.mark.parametrize("text", ["grüße 日本語 🙂", "a\tb", "100%|████| 3/3"])
 def test_readable_text_survives(text: str) -> None:
     """What people write stays, tabs as spaces."""
-    assert clean(text) == text.expandtabs(8)
+    assert clean_line(text) == text.expandtabs(8)
 
 
 def test_carriage_returns_end_lines() -> None:

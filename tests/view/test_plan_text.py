@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.base.command import Secret
 from orchestrator.core.model.plan import Exclusion, Plan, Variable
-from orchestrator.view.tables.plan_text import Travel, plan_lines, ranges
+from orchestrator.view.tables.plan_text import Travel, number_ranges, plan_lines
 from tests.core.world import World, request
 
 
@@ -63,7 +63,7 @@ def test_a_plan_hides_secrets_and_escapes() -> None:
 @given(st.sets(st.integers(0, 40)))
 def test_ranges_name_exactly_the_numbers(numbers: set[int]) -> None:
     """What is folded can be read back."""
-    text = ranges(tuple(numbers))
+    text = number_ranges(tuple(numbers))
     if not numbers:
         assert text == "none"
         return

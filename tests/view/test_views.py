@@ -27,13 +27,13 @@ from orchestrator.core.verdict.result import (
     Status,
     Verdict,
 )
-from orchestrator.core.verdict.verdict import conclude
+from orchestrator.core.verdict.verdict import conclude_run
 from orchestrator.engine.support.observer import Observer
 from orchestrator.view.progress.json_lines import JsonLines
 from orchestrator.view.progress.live import LiveView
-from orchestrator.view.progress.plain import PlainView
+from orchestrator.view.progress.plain_lines import PlainView
 from orchestrator.view.result.failure_screen import MAX_LINES, failure_screen
-from orchestrator.view.result.summary import stopped_text, summary
+from orchestrator.view.result.summary import stopped_text, summary_lines
 from orchestrator.view.terminal import terminal
 from orchestrator.view.terminal.terminal import LineWriter
 from tests.core.world import World, request
@@ -62,7 +62,7 @@ def show(view: Observer, world: World, *extra: Event) -> Result:
     for at, event, after in steps(world, *extra):
         view.on_event(at, event, after)
         state = after
-    result = conclude(state, timings={"watch": 2.0}, report="/r/report.html")
+    result = conclude_run(state, timings={"watch": 2.0}, report="/r/report.html")
     view.close(result)
     return result
 
@@ -158,7 +158,7 @@ def test_hostile_text_harms_no_view(tmp_path: Path) -> None:
 
     view, out = plain(verbosity=1)
     result = feed(view)
-    screen = [*failure_screen(result, tmp_path), *summary(result)]
+    screen = [*failure_screen(result, tmp_path), *summary_lines(result)]
     assert "\x1b" not in out.getvalue() + "".join(screen)
     drawn = Screen()
     feed(LiveView(drawn, color=False, follow=True))
@@ -202,7 +202,7 @@ def failed_result(**changes: object) -> Result:
         others=("gpu01/rank 0", "gpu01/rank 1"),
     )
     world = World(request("a"))
-    result = conclude(world.run(), timings={}, report="")
+    result = conclude_run(world.run(), timings={}, report="")
     return replace(result, status=Status.FAILED, failure=replace(failure, **changes))  # type: ignore[arg-type]
 
 
@@ -237,7 +237,7 @@ def test_summary_tells_gates_and_degradation() -> None:
         "speed": MetricResult(value=None, unit="x/s", verdict=Verdict.NOT_RUN, min=1.0),
         "free": MetricResult(value=3.0, unit=""),
     }
-    lines = summary(replace(failed_result(), status=Status.STOPPED, metrics=metrics))
+    lines = summary_lines(replace(failed_result(), status=Status.STOPPED, metrics=metrics))
     assert lines[0].startswith("stopped  job on test: 1 rank on 1 node")
     assert lines[1:4] == [
         "  loss   0.25 nats  pass (at most 0.5)",
@@ -269,7 +269,7 @@ def test_a_stopped_run_tells_whether_its_nodes_are_clean(
 
     (line,) = stopped_text(result)
     assert line.startswith(told)
-    assert ("no rank was started" not in summary(result)[0]) == started
+    assert ("no rank was started" not in summary_lines(result)[0]) == started
 
 
 def test_a_run_that_was_left_is_not_told_as_one_that_stopped() -> None:
@@ -289,7 +289,7 @@ def test_summary_of_a_refused_run_tells_what_was_refused() -> None:
         for number, state in enumerate(("excluded", "excluded", "unused"))
     )
     result = replace(failed_result(), status=Status.FAILED, nodes=nodes, world_size=3)
-    assert "no rank was started, 2 of 3 nodes refused" in summary(result)[0]
+    assert "no rank was started, 2 of 3 nodes refused" in summary_lines(result)[0]
 
 
 def test_the_headline_counts_who_came_to_the_end() -> None:
@@ -301,8 +301,8 @@ def test_the_headline_counts_who_came_to_the_end() -> None:
     )
     result = replace(failed_result(), status=Status.DEGRADED, failure=None, nodes=nodes)
     result = replace(result, world_size=6)
-    assert ": 4 of 6 ranks on 1 of 2 nodes, " in summary(result)[0]
-    assert ": 6 ranks on 2 nodes, " in summary(replace(result, status=Status.FAILED))[0]
+    assert ": 4 of 6 ranks on 1 of 2 nodes, " in summary_lines(result)[0]
+    assert ": 6 ranks on 2 nodes, " in summary_lines(replace(result, status=Status.FAILED))[0]
 
 
 def test_a_node_that_was_lost_on_the_way_is_told_with_what_clears_it() -> None:
@@ -310,8 +310,8 @@ def test_a_node_that_was_lost_on_the_way_is_told_with_what_clears_it() -> None:
     nodes = (NodeResult(name="n1", state="used"), NodeResult(name="n2", state="lost"))
     result = replace(failed_result(), status=Status.DEGRADED, failure=None, nodes=nodes)
     told = "  once n2 answers again, orchestrate stop r1 ends and verifies what is left there"
-    assert told in summary(result)
-    assert told not in summary(replace(failed_result(remedy=told), nodes=nodes))
+    assert told in summary_lines(result)
+    assert told not in summary_lines(replace(failed_result(remedy=told), nodes=nodes))
 
 
 def test_a_screen_never_leads_to_itself() -> None:
@@ -360,12 +360,12 @@ def test_a_run_that_went_on_below_its_first_rung_says_so_however_it_ended(status
         RungResult(rung="gloo", outcome="failed", reason="n2 cannot reach n1", seconds=4.0),
         RungResult(rung="local-rounds", outcome="used", reason="averaged over SSH", seconds=0.0),
     )
-    text = "\n".join(summary(replace(failed_result(), status=status, ladder=ladder)))
+    text = "\n".join(summary_lines(replace(failed_result(), status=status, ladder=ladder)))
     assert "gloo failed after 4.0 s: n2 cannot reach n1" in text
     assert "used instead: local-rounds (averaged over SSH)" in text
     gate = FailureResult(id="OR-GATE-001", cause="eval_loss is too high", remedy="")
     lost = (NodeResult(name="n2", state="failed", reason="rank 1 was killed by SIGKILL"),)
     missed = replace(failed_result(), status=status, ladder=ladder, nodes=lost, failure=gate)
-    assert "  without n2: rank 1 was killed by SIGKILL" in summary(missed)
-    refused = summary(replace(failed_result(), ladder=ladder[:1]))
+    assert "  without n2: rank 1 was killed by SIGKILL" in summary_lines(missed)
+    refused = summary_lines(replace(failed_result(), ladder=ladder[:1]))
     assert "went on" not in "\n".join(refused)

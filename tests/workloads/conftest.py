@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.model.workload import Workload
-from orchestrator.parsing.inputs.workload import load_workload
+from orchestrator.parsing.inputs.workload_file import load_workload
 from tests.time_limits import communicate
 
 WORKLOADS = Path(__file__).parents[2] / "workloads"

@@ -15,7 +15,7 @@ import orchestrate_kit as kit
 from acceptance.base.options import Options
 from finetune.base.settings import Settings
 from mlperf.parameters import Parameters
-from orchestrator.parsing.inputs.workload import make_job
+from orchestrator.parsing.inputs.workload_file import make_job
 from tests.workloads.conftest import (
     WORKLOADS,
     acceptance_workload,

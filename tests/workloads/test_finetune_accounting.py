@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from finetune.base.settings import Settings
 from finetune.base.world import World
 from finetune.training import accounting
-from finetune.training.accounting import Clock, EnergyMeter, flop_per_token, peak_flops
-from finetune.training.recorder import arithmetic_figures, timed_figures
+from finetune.training.accounting import (
+    Clock,
+    EnergyMeter,
+    Stopwatch,
+    Used,
+    flop_per_token,
+    peak_flops,
+)
+from finetune.training.recorder import Recorder, arithmetic_figures, node_figures, timed_figures
 from finetune.training.trainer import StepRecord
+from tests.workloads.declared import declared
 
 CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 pytestmark = [
@@ -71,9 +82,27 @@ def test_waiting_energy_and_price_come_from_the_measured_steps() -> None:
             "usd_per_million_tokens": 25.0,
         }
     )
-    assert set(timed_figures([*steps, record(1.0)], 40.0, 0.0)) == {
-        "data_wait",
-        "communication_wait",
+    waiting = {"data_wait", "communication_wait"}
+    late = timed_figures([*steps, record(1.0)], 40.0, 0.0)
+    assert late["watts"] == (400.0, "W"), "a step that this node did not do has no energy of it"
+    assert set(timed_figures([*steps, record(1.0), record(1.0)], 40.0, 0.0)) == waiting
+    assert set(timed_figures([record(1.0)], 40.0, 0.0)) == waiting, "absent, and not 0"
+
+
+def test_nodes_are_compared_by_what_their_slowest_rank_takes_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Waiting for others is none of it: in a step, all ranks take as long as the slowest."""
+    recorder = Recorder(declared(Settings), CPU)
+    recorder.add_steps([record(2.0, communication_s=waited) for waited in (1.5, 0.5, 1.4)])
+    own = recorder.own_step_s()
+    assert own == pytest.approx(0.6)
+    assert node_figures(CPU, "n1", own) == {}, "one node has none beside it"
+    ranks = [("n1", 0.5), ("n1", own), ("n2", 0.9), ("n2", 0.7)]
+    monkeypatch.setattr(World, "gather", lambda *_: ranks)
+    assert node_figures(CPU, "n1", own) == {
+        "own_step_s.n1": (own, "s"),
+        "own_step_s.n2": (0.9, "s"),
     }
 
 
@@ -92,4 +121,21 @@ def test_a_lap_has_what_was_waited_for_since_the_last(monkeypatch: pytest.Monkey
 
 
 def test_a_cpu_has_no_energy_counter() -> None:
-    assert EnergyMeter(CPU).joules() is None
+    meter = EnergyMeter(CPU)
+    assert meter.joules() is None
+    assert "a cpu" in meter.missing
+
+
+def test_a_lap_has_its_energy_without_that_of_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(accounting.time, "monotonic", lambda: now)
+    meter: Any = SimpleNamespace(joules=lambda: 300.0 * now)
+    watch = Stopwatch(meter)
+    now = 2.0
+    assert watch.lap() == Used(2.0, 600.0)
+    now = 3.0
+    with watch.paused():
+        now = 10.0
+    now = 11.0
+    assert watch.lap() == Used(2.0, 600.0)
+    assert Stopwatch(EnergyMeter(CPU)).lap() == Used(0.0, None)

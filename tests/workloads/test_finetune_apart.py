@@ -30,6 +30,7 @@ from tests.workloads.conftest import (
 )
 
 SCRIPT = FINETUNE / "train.py"
+WITH_ENERGY = Path(__file__).parent / "programs" / "train_with_energy.py"
 ADAPTER = "adapter_model.safetensors"
 STEPS, EVERY, ROWS = 12, 4, 4
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * DEADLINE_S)]
@@ -60,6 +61,7 @@ class Pair:
         folder = self.bench.folder.node_exchange(f"n{rank + 1}")
         (folder / "in" / f"rank-{rank}").mkdir(parents=True, exist_ok=True)
         return self.nodes[rank].start(
+            str(WITH_ENERGY),
             str(SCRIPT),
             *self.options,
             ORCHESTRATE_EXCHANGE_DIR=str(folder),
@@ -142,6 +144,10 @@ async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(
     figures = final(first, 0)
     assert figures["eval_loss"] == pytest.approx(whole.metrics()["eval_loss"], rel=0.1)
     assert figures["rounds"] == 2
+    assert figures["watts"] == pytest.approx(250)
+    per_joule = figures["tokens_per_s_per_rank"] / 250
+    assert figures["tokens_per_joule"] == pytest.approx(per_joule)
+    assert figures["data_wait"] > 0
     assert final(second, 1) == {}
     assert not (second.path / "output" / "adapter").exists()
     kept = [sorted(p.name for p in (n.path / "checkpoints").iterdir()) for n in pair.nodes]
@@ -179,6 +185,7 @@ async def test_gradients_summed_over_ssh_are_those_of_a_collective_to_the_bit(
     assert adapters[0].read_bytes() == adapters[1].read_bytes()
     figures = final(first, 0)
     assert figures["rounds"] == STEPS - 5
+    assert figures["watts"] == pytest.approx(250, rel=1e-3)
     assert figures["eval_loss"] == pytest.approx(met[0].metrics()["eval_loss"], rel=1e-5)
     assert final(second, 1) == {}
     kept = [{path.name for path in (n.path / "checkpoints").iterdir()} for n in pair.nodes]

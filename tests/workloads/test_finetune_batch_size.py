@@ -108,6 +108,8 @@ class Counted:
 class Limited:
     """An engine that has memory for so many rows."""
 
+    in_step = False
+
     def __init__(self, fitting: int) -> None:
         self.fitting, self.rows, self.fitted = fitting, 0, 0
 

@@ -23,10 +23,17 @@ from finetune.rounds.exchange import Exchange, ExchangeFailed, packed
 from finetune.rounds.gradient_sum import OtherNodes
 from finetune.rounds.local_rounds import stride_of
 from finetune.rounds.round_client import RoundClient, Terms
-from finetune.rounds.round_plan import RoundPlan, Split, exchanged
+from finetune.rounds.round_plan import (
+    FOR_CHANGES,
+    RoundPlan,
+    Split,
+    exchanged,
+    steps_in_round,
+    without_effect,
+)
 from finetune.training.checkpoints import agree_on_checkpoint, save_checkpoint
 from orchestrator.adapters.rounds.parameter_files import Vector, size_of
-from tests.workloads.conftest import WORKLOADS, node_folder, start_ranks, succeed
+from tests.workloads.conftest import WORKLOADS, finetune_workload, node_folder, start_ranks, succeed
 from tests.workloads.declared import declared
 
 pytestmark = pytest.mark.slow
@@ -115,6 +122,32 @@ def test_small_adapters_exchange_gradients_and_large_ones_changes() -> None:
     assert exchanged("auto", 161_480_704) == "changes"
     assert exchanged("changes", 10) == "changes"
     assert exchanged("gradients", 161_480_704) == "gradients"
+
+
+def test_what_is_for_changes_alone_is_told_where_gradients_are_summed() -> None:
+    assert without_effect(declared(Settings)) == []
+    given = declared(Settings, outer_momentum=0.9, round_steps=20, steps=7)
+    assert without_effect(given) == ["outer_momentum=0.9", "round_steps=20"]
+
+
+def test_the_rules_for_gradients_are_about_all_that_is_for_changes_alone() -> None:
+    """Whoever asks for gradients by name is refused before anything is contacted."""
+    ruled = {
+        condition.parameter
+        for rule in finetune_workload().rules
+        for condition in rule.require
+        if any(when.any_of == ("gradients",) for when in rule.when)
+    }
+    assert ruled == set(FOR_CHANGES)
+    declared_defaults = finetune_workload().parameters
+    assert {name: declared_defaults[name].default for name in ruled} == FOR_CHANGES
+
+
+def test_large_adapters_have_longer_rounds() -> None:
+    """Unless the setting says how long."""
+    assert steps_in_round("auto", 116_736) == 5
+    assert steps_in_round("auto", 161_480_704) == 10
+    assert steps_in_round(7, 161_480_704) == 7
 
 
 @given(steps=st.integers(1, 200), every=st.integers(1, 60), other=st.integers(0, 70))

@@ -38,6 +38,7 @@ from tests.workloads.conftest import (
 )
 
 RANKS = Path(__file__).parent / "programs" / "sharded_ranks.py"
+SHORT_OF_MEMORY = Path(__file__).parent / "programs" / "short_of_memory.py"
 SCRIPT = FINETUNE / "train.py"
 LAYERS = 5
 Trained = dict[tuple[int, int], list[tuple[dict[str, Any], dict[str, Any]]]]
@@ -282,3 +283,18 @@ def test_no_more_ranks_share_than_memory_asks_for(
     usable = 0.92 * room
     assert all(held.on_one_of(sizes[extent]) > usable for extent in too_small)
     assert found is not Extent.RANK or (alone and held.on_one_of(1) <= usable)
+
+
+def test_a_rank_that_alone_runs_out_of_memory_leaves_nobody_waiting(
+    tmp_path: Path, base: Path
+) -> None:
+    """In the middle of a pass that it shares with others: all choose what fits there, or end."""
+    folder = node_folder(tmp_path / "run")
+    (run,) = start_ranks([folder], 2, SHORT_OF_MEMORY, str(WORKLOADS), str(base))
+    lines = [line for line in succeed(run).splitlines() if line.startswith("rank ")]
+    told = {rank: [line for line in lines if line.startswith(f"rank {rank}:")] for rank in range(2)}
+    losses = {line.rpartition("; then ")[2] for line in lines}
+    assert len(losses) == 1, "what failed changes nothing that follows"
+    for said in told.values():
+        assert [" 1 rows;" in line for line in said] == [True, True, False, False]
+        assert all("the memory of rank 1" in line for line in said[2:])

@@ -190,3 +190,21 @@ def test_without_orchestrate_rank_zero_prints(
     assert capsys.readouterr().out == "loss = 0.5 nats\nstep 1/4 loss=0.5\n"
     assert kit.output_dir().resolve() == tmp_path / "output"
     assert kit.checkpoint_dir().resolve() == tmp_path / "checkpoints"
+
+
+@pytest.mark.parametrize(
+    "device,gpus,chosen",
+    [("cpu", 8, "cpu"), ("auto", 0, "cpu"), ("auto", 8, "cuda:2"), ("cuda", 3, "cuda:2")],
+)
+def test_each_local_rank_has_a_gpu_of_its_own_or_the_cpu(
+    device: str, gpus: int, chosen: str
+) -> None:
+    """Three workloads choose by this one rule."""
+    assert kit.device_of_rank(device, 2, gpus) == chosen
+
+
+@pytest.mark.parametrize("device,gpus", [("auto", 2), ("cuda", 0)])
+def test_a_rank_without_a_gpu_says_so(device: str, gpus: int) -> None:
+    """Rather than share one, or compute on a CPU that nobody asked for."""
+    with pytest.raises(RuntimeError, match=f"local rank 2 has no GPU: {gpus} visible"):
+        kit.device_of_rank(device, 2, gpus)

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 import orchestrate_kit as kit
 from orchestrate_kit import _samples
-from orchestrator.parsing.replies.sample_records import (
+from orchestrator.core.sharing.sample_protocol import (
     LeaseAck,
     Output,
     Ready,
     SampleFailed,
     Worked,
+)
+from orchestrator.parsing.replies.sample_records import (
     merged_line,
     parse_sample_record,
     sample_line,

@@ -18,10 +18,10 @@ from finetune.base.settings import Settings
 from mlperf.parameters import Parameters
 from orchestrator.adapters.store.data_set import sample_set
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.model.parameter_conflicts import contradictions
+from orchestrator.core.model.parameter_conflicts import find_contradictions
 from orchestrator.core.model.workload import Parameter, ParameterType, Workload
 from orchestrator.parsing.inputs.parameters import parse_value
-from orchestrator.parsing.inputs.workload import make_job
+from orchestrator.parsing.inputs.workload_file import make_job
 from tests.workloads.conftest import acceptance_workload, finetune_workload, mlperf_workload
 
 SCRIPTS: dict[str, tuple[Workload, type[Any]]] = {
@@ -54,6 +54,26 @@ WRONG = (
     Wrong("finetune", 3, "shard=on gradient_checkpointing=true", ("shard=auto",)),
     Wrong("finetune", 4, "shard=on fp8=true", ("fp8=false", "shard=off")),
     Wrong("finetune", 5, "shard=on oom=retry", ("oom=fail", "shard=auto")),
+    Wrong(
+        "finetune",
+        6,
+        "round_exchange=gradients round_steps=20",
+        ("round_steps=auto", "round_exchange=changes"),
+    ),
+    Wrong("finetune", 6, "round_exchange=gradients inner_scaling=none", ("round_exchange=auto",)),
+    Wrong(
+        "finetune",
+        6,
+        "round_exchange=gradients round_compression=bf16",
+        ("round_compression=int8",),
+    ),
+    Wrong(
+        "finetune",
+        7,
+        "round_exchange=gradients outer_learning_rate=0.7",
+        ("outer_learning_rate=1",),
+    ),
+    Wrong("finetune", 7, "round_exchange=gradients outer_momentum=0.9", ("outer_momentum=0",)),
     Wrong("acceptance", 0, "max_bytes=16", ("min_bytes=16", "max_bytes=4096")),
     Wrong("mlperf", 0, "samples=0", ("samples=1", "dataset=prompts.jsonl")),
 )
@@ -86,7 +106,7 @@ def test_a_declared_rule_is_the_scripts_too(wrong: Wrong) -> None:
     words = wrong.settings.split()
     job = make_job(replace(workload, rules=()), words)
 
-    (broken,) = contradictions(workload.rules, job.values)
+    (broken,) = find_contradictions(workload.rules, job.values)
     assert broken.rule is workload.rules[wrong.rule]
     assert not declared_takes(workload, words)
     assert not script_takes(wrong.workload, job.argv())
@@ -100,7 +120,7 @@ def test_every_rule_is_tried() -> None:
     tried = {
         (wrong.workload, wrong.rule, unmet.parameter)
         for wrong in WRONG
-        for unmet in contradictions(
+        for unmet in find_contradictions(
             SCRIPTS[wrong.workload][0].rules,
             make_job(replace(SCRIPTS[wrong.workload][0], rules=()), wrong.settings.split()).values,
         )[0].unmet

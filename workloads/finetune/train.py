@@ -13,8 +13,10 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import socket
 import sys
 import traceback
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -42,11 +44,17 @@ from .model.lora import (
 )
 from .rounds.gradient_sum import GradientSum
 from .rounds.local_rounds import LocalRounds
-from .rounds.round_plan import exchanged
+from .rounds.round_plan import exchanged, steps_in_round, without_effect
 from .training.checkpoint_writer import CheckpointWriter, saving_on_term
 from .training.checkpoints import agree_on_checkpoint
 from .training.evaluation import answer_prompts, exact_match, mean_loss
-from .training.recorder import Recorder, arithmetic_figures, peak_memory_bytes, write_lines
+from .training.recorder import (
+    Recorder,
+    arithmetic_figures,
+    node_figures,
+    peak_memory_bytes,
+    write_lines,
+)
 from .training.trainer import Trainer, TrainingFailed, collate_for, train
 
 
@@ -131,10 +139,12 @@ class Run:
         trained = sum(parameter.numel() for parameter in self.trainable.parameters)
         if exchanged(self.settings.round_exchange, trained) == "gradients":
             self.world.log(f"over SSH: the gradients of each step ({trained:,} parameters)")
+            if unused := without_effect(self.settings):
+                self.world.log(f"warning: no effect on gradients: {', '.join(unused)}")
             return GradientSum(
                 self.trainer, self.recorder, place, together, after_step=self._after_step
             )
-        every = self.settings.round_steps
+        every = steps_in_round(self.settings.round_steps, trained)
         self.world.log(f"over SSH: changes of {trained:,} parameters, every {every} steps")
         return LocalRounds(
             self.trainer,
@@ -192,11 +202,14 @@ class Run:
             figures |= self.rounds.figures()
         per_rank, _ = figures["tokens_per_s_per_rank"]
         figures |= arithmetic_figures(self.trainable.model, self.world, per_rank)
-        figures["function_call_exact_match"] = (exact_match(samples), "fraction")
+        if samples:
+            figures["function_call_exact_match"] = (exact_match(samples), "fraction")
+        self._explain_missing(figures)
         figures["trainable_parameters"] = (
             sum(parameter.numel() for parameter in self.trainable.parameters),
             "parameters",
         )
+        figures |= self._node_figures()
         peak = self.world.max(peak_memory_bytes(self.world.device))
         figures["peak_memory_bytes"] = (peak, "bytes")
         if not self.world.is_main:
@@ -211,6 +224,25 @@ class Run:
             kit.metric(name, value, unit)
         for file in ("loss.jsonl", "eval_samples.jsonl"):
             kit.artifact(output / file)
+
+    def _node_figures(self) -> dict[str, tuple[float, str]]:
+        """Where nodes can be compared: each rank has as many rows and waits for others only for
+        their gradients; CPUs are used by others, too.
+        """
+        equal = self.trainer.rows_per_step % self.world.size == 0
+        if not equal or self.trainer.engine.in_step or self.world.device.type != "cuda":
+            return {}
+        node = os.environ.get("ORCHESTRATE_NODE") or socket.gethostname()
+        return node_figures(self.world, node, self.recorder.own_step_s())
+
+    def _explain_missing(self, figures: Mapping[str, Any]) -> None:
+        """A line for each figure that this run cannot have."""
+        if "watts" not in figures:
+            reason = self.trainer.energy.missing or "too few of the measured steps were counted"
+            self.world.log(f"watts and tokens_per_joule are not reported: {reason}")
+        if "function_call_exact_match" not in figures:
+            reason = "no held-out conversation ends in a function call"
+            self.world.log(f"function_call_exact_match is not reported: {reason}")
 
     def _save_adapter(self, output: Path) -> float:
         """Save, reload, compare; raises `TrainingFailed` if the loaded adapter acts differently."""

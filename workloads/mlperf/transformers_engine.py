@@ -16,6 +16,8 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+import orchestrate_kit as kit
+
 from . import tiny_model
 from .engines import Completion, Refusal
 from .parameters import Parameters
@@ -135,15 +137,11 @@ class _Clock(StoppingCriteria):
 
 
 def _choose_device(device: str, local_rank: int) -> torch.device:
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise RuntimeError(
-            f"local rank {local_rank} has no GPU: {torch.cuda.device_count()} visible; "
-            "start fewer ranks on this node, or pass --device cpu"
-        )
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    chosen = torch.device(kit.device_of_rank(device, local_rank, gpus))
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    return chosen
 
 
 def _repeat_exactly(threads: int) -> None:

@@ -12,6 +12,7 @@ should report it as such.
 from __future__ import annotations
 
 from ._declaration import DeclarationError
+from ._devices import device_of_rank
 from ._facts import facts
 from ._reports import (
     artifact,
@@ -33,6 +34,7 @@ __all__ = [
     "checkpoint",
     "checkpoint_dir",
     "complete",
+    "device_of_rank",
     "facts",
     "fail",
     "groups",

@@ -20,12 +20,12 @@ from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from orchestrator.adapters.agent_client.frames import BadFrame, decode, encode
-from orchestrator.adapters.agent_client.greeting import Hello, greet, read_frame_line
+from orchestrator.adapters.agent_client.frames import BadFrame, decode_frame, encode_frame
+from orchestrator.adapters.agent_client.greeting import Hello, read_frame_line, start_agent
 from orchestrator.adapters.agent_client.package import start_command
 from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong, Process, Transport
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError
-from orchestrator.core.base.outcome import describe
+from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.inventory import NodeSpec
 
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
@@ -127,12 +127,12 @@ class AgentChannel:
                 )
                 channel = cls(spec.name, process)
                 channel._tasks.append(asyncio.create_task(channel._keep_stderr()))
-                channel.hello = await greet(process, spec, channel._last_words)
+                channel.hello = await start_agent(process, spec, channel._last_words)
                 channel._tasks.append(asyncio.create_task(channel._read()))
                 channel._tasks.append(asyncio.create_task(channel._ping()))
                 return channel
         except TimeoutError:
-            await _abandon(process)
+            await _abandon_process(process)
             raise AgentTimeout(
                 f"the agent did not start within {timeout_s:g} s",
                 id="OR-AGENT-TIMEOUT",
@@ -140,7 +140,7 @@ class AgentChannel:
                 remedy="check the node's load and the file system of its workdir",
             ) from None
         except BaseException:
-            await _abandon(process)
+            await _abandon_process(process)
             raise
 
     # ---- requests -------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ class AgentChannel:
 
     async def _send(self, frame: Mapping[str, Any], payload: bytes | Payload = b"") -> None:
         size = len(payload) if isinstance(payload, bytes) else payload.size
-        head = encode({**frame, "payload": size} if size else frame)
+        head = encode_frame({**frame, "payload": size} if size else frame)
         async with self._writing:
             if self._lost:
                 raise self._lost
@@ -261,7 +261,7 @@ class AgentChannel:
         try:
             while True:
                 line = await read_frame_line(self._process)
-                frame = decode(line)
+                frame = decode_frame(line)
                 payload = await self._payload(frame.pop("payload", 0))
                 self._dispatch(frame, payload, len(line) + len(payload))
         except (BadFrame, LineTooLong) as error:
@@ -272,7 +272,7 @@ class AgentChannel:
             await self._process.kill()
         except (ChannelClosed, EOFError):
             outcome = await self._process.wait(CLOSE_S)
-            self._lose(f"the agent {describe(outcome)}. {self._last_words()}".strip())
+            self._lose(f"the agent {describe_outcome(outcome)}. {self._last_words()}".strip())
 
     async def _payload(self, size: object) -> bytes:
         if type(size) is not int or not 0 <= size <= MAX_PAYLOAD_BYTES:
@@ -351,7 +351,7 @@ class AgentChannel:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def _abandon(process: Process | None) -> None:
+async def _abandon_process(process: Process | None) -> None:
     if process is not None:
         await process.kill()
 

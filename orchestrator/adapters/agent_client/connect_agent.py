@@ -66,7 +66,7 @@ class OwnedChannel(AgentChannel):
         await self.transport.close()
 
 
-async def dial(spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float) -> OwnedChannel:
+async def connect_agent(spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float) -> OwnedChannel:
     """Connect to the node and start the agent there, within ``timeout_s`` in all."""
     limits = replace(limits, connect_timeout_s=min(timeout_s, limits.connect_timeout_s))
     loop = asyncio.get_running_loop()

@@ -15,7 +15,7 @@ class BadFrame(ValueError):
     """What arrived is not a frame of the protocol."""
 
 
-def encode(frame: Mapping[str, Any]) -> bytes:
+def encode_frame(frame: Mapping[str, Any]) -> bytes:
     """One line. Raises ``ValueError`` if it is longer than the agent accepts."""
     line = json.dumps(frame, separators=(",", ":"), allow_nan=False).encode() + b"\n"
     if len(line) > MAX_FRAME_BYTES:
@@ -23,10 +23,10 @@ def encode(frame: Mapping[str, Any]) -> bytes:
     return line
 
 
-def decode(line: bytes) -> dict[str, Any]:
+def decode_frame(line: bytes) -> dict[str, Any]:
     """The object in ``line``. Raises :class:`BadFrame`."""
     try:
-        frame = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
+        frame = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite_float)
     except (ValueError, RecursionError) as error:
         raise BadFrame("not JSON") from error
     if not isinstance(frame, dict):
@@ -36,7 +36,7 @@ def decode(line: bytes) -> dict[str, Any]:
     return frame
 
 
-def _finite(text: str) -> float:
+def _finite_float(text: str) -> float:
     value = float(text)
     return value if math.isfinite(value) else _refuse_constant(text)
 

@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from orchestrator.adapters.agent_client.frames import MAX_FRAME_BYTES, BadFrame, decode
+from orchestrator.adapters.agent_client.frames import MAX_FRAME_BYTES, BadFrame, decode_frame
 from orchestrator.adapters.agent_client.package import agent_package
 from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong, Process
 from orchestrator.core.base.errors import PreflightError
-from orchestrator.core.base.outcome import describe
+from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.inventory import NodeSpec
 
 MAX_NOISE_BYTES = 1024 * 1024
@@ -35,7 +35,7 @@ class Hello:
     workdir: str
 
 
-async def greet(process: Process, spec: NodeSpec, last_words: Callable[[], str]) -> Hello:
+async def start_agent(process: Process, spec: NodeSpec, last_words: Callable[[], str]) -> Hello:
     """Send the bootstrap, and the agent if the node lacks it; wait for the hello.
 
     ``last_words`` is what the process wrote to its standard error last. Raises
@@ -49,13 +49,13 @@ async def greet(process: Process, spec: NodeSpec, last_words: Callable[[], str])
             with suppress(ChannelClosed):  # it may have refused meanwhile, and left
                 await process.write(agent_package().parcel())
         elif status != "have":
-            refuse(spec, status.removeprefix("refused "))
-        return _hello(decode(await _first_frame(process, spec, nonce)), nonce)
+            raise_not_started(spec, status.removeprefix("refused "))
+        return _parse_hello(decode_frame(await _first_frame(process, spec, nonce)), nonce)
     except (ChannelClosed, EOFError):
         outcome = await process.wait(END_S)
-        refuse(spec, f"{spec.python.base} {describe(outcome)}: {last_words()}")
+        raise_not_started(spec, f"{spec.python.base} {describe_outcome(outcome)}: {last_words()}")
     except (BadFrame, LineTooLong) as error:
-        refuse(spec, f"the agent's first words make no sense: {error}")
+        raise_not_started(spec, f"the agent's first words make no sense: {error}")
 
 
 async def _first_frame(process: Process, spec: NodeSpec, nonce: str) -> bytes:
@@ -63,7 +63,7 @@ async def _first_frame(process: Process, spec: NodeSpec, nonce: str) -> bytes:
     line = await read_frame_line(process)
     if line == b"\n":
         status = await read_status(process, nonce)
-        refuse(spec, status.removeprefix("refused "))
+        raise_not_started(spec, status.removeprefix("refused "))
     return line
 
 
@@ -90,7 +90,7 @@ async def read_status(process: Process, nonce: str) -> str:
     raise BadFrame(f"more than {MAX_NOISE_BYTES} bytes came before it")
 
 
-def _hello(frame: Mapping[str, object], nonce: str) -> Hello:
+def _parse_hello(frame: Mapping[str, object], nonce: str) -> Hello:
     pid = frame.get("pid")
     if frame.get("event") != "hello" or frame.get("nonce") != nonce or not isinstance(pid, int):
         raise BadFrame("not a hello")
@@ -103,7 +103,7 @@ def _hello(frame: Mapping[str, object], nonce: str) -> Hello:
     return Hello(pid=pid, **texts)
 
 
-def refuse(spec: NodeSpec, why: str) -> NoReturn:
+def raise_not_started(spec: NodeSpec, why: str) -> NoReturn:
     remedy = "the node needs a Python 3.8 or newer (python.base in the inventory names it) and a "
     remedy += "workdir that is private and writable"
     if why.startswith(NO_SPACE):

@@ -9,12 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.adapters.agent_client.frames import BadFrame, decode
-from orchestrator.adapters.agent_client.greeting import END_S, read_frame_line, read_status, refuse
+from orchestrator.adapters.agent_client.frames import BadFrame, decode_frame
+from orchestrator.adapters.agent_client.greeting import (
+    END_S,
+    raise_not_started,
+    read_frame_line,
+    read_status,
+)
 from orchestrator.adapters.agent_client.package import agent_package, start_command
 from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong, Process, Transport
 from orchestrator.core.base.errors import PreflightError
-from orchestrator.core.base.outcome import describe
+from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.inventory import NodeSpec
 
 STDERR_BYTES = 4096
@@ -46,9 +51,11 @@ async def take_glance(
         return await _converse(process, spec, request, wall)
     except (ChannelClosed, EOFError):
         outcome = await process.wait(END_S)
-        refuse(spec, f"{spec.python.base} {describe(outcome)}: {await _last_words(process)}")
+        raise_not_started(
+            spec, f"{spec.python.base} {describe_outcome(outcome)}: {await _last_words(process)}"
+        )
     except (BadFrame, LineTooLong) as error:
-        refuse(spec, f"invalid reply: {error}")
+        raise_not_started(spec, f"invalid reply: {error}")
     finally:
         await process.kill()
 
@@ -64,9 +71,9 @@ async def _converse(
             await process.write(agent_package().parcel())
         status = await read_status(process, nonce)
     if status != "have":
-        refuse(spec, status.removeprefix("refused "))
+        raise_not_started(spec, status.removeprefix("refused "))
     asked = wall()  # what came before was the start of an interpreter, of unknown length
-    fields = decode(await read_frame_line(process))
+    fields = decode_frame(await read_frame_line(process))
     if "error" in fields:
         raise PreflightError(
             "the node could not be probed",

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from orchestrator.core.diagnosis.cleaning import clean
+from orchestrator.core.diagnosis.cleaning import clean_log_text
 from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, LogSource
 from orchestrator.core.diagnosis.line_times import last_time
-from orchestrator.core.diagnosis.matching import Found, examine
+from orchestrator.core.diagnosis.matching import Found, match_rules
 from orchestrator.core.diagnosis.observations import Remark
 
 MIB = 1 << 20
@@ -104,7 +104,7 @@ class _Log:
 
     def read(self, file: BinaryIO, count: int | None) -> None:
         """The next ``count`` bytes; None = all there are."""
-        for chunk in _chunks(file, count):
+        for chunk in _read_chunks(file, count):
             content = self._rest + chunk
             end = content.rfind(b"\n") + 1
             if not end and len(content) > MAX_LINE:
@@ -121,7 +121,7 @@ class _Log:
             file.seek(count, 1)
             self._line = None
             return
-        for chunk in _chunks(file, count):
+        for chunk in _read_chunks(file, count):
             if self._line is not None:
                 self._line += chunk.count(b"\n")
 
@@ -134,9 +134,9 @@ class _Log:
         self._gathering.tails[self._source.name] = list(self._tail)
 
     def _examine(self, content: bytes) -> None:
-        text = clean(content.decode("utf-8", "replace"))
+        text = clean_log_text(content.decode("utf-8", "replace"))
         first = self._line or 0
-        found = examine(text, self._source, first_line=first, at=self._at, before=self._before)
+        found = match_rules(text, self._source, first_line=first, at=self._at, before=self._before)
         self._gathering.add(found if self._line is not None else _unnumbered(found))
         last = text[-4 * MAX_LINE :].rstrip("\n").split("\n")[-TAIL_LINES:]
         lines = text.count("\n")
@@ -162,7 +162,7 @@ def _unnumbered(found: Found) -> Found:
     )
 
 
-def _chunks(file: BinaryIO, count: int | None) -> Iterator[bytes]:
+def _read_chunks(file: BinaryIO, count: int | None) -> Iterator[bytes]:
     left = count
     while left is None or left > 0:
         chunk = file.read(CHUNK if left is None else min(CHUNK, left))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.core.diagnosis.diagnosis_model import LogSource
+from orchestrator.core.launchers import SCHEDULERS
 
 MAX_FILES = 10_000
 # No logs, though they lie beside them.
@@ -23,26 +24,26 @@ _TORCHRUN = re.compile(r"(?:^|/)attempt_\d{1,5}/(?P<rank>\d{1,7})/std(?:out|err)
 _RANKS = (
     re.compile(r"rank[-_.]?(?P<rank>\d{1,7})(?!\d)", re.IGNORECASE),
     re.compile(r"(?:^|[-_.])(?:task|proc|r|t)[-_]?(?P<rank>\d{1,7})(?=[-_.]|$)"),
-    re.compile(r"^slurm-\d{1,12}[-_.](?P<rank>\d{1,7})\."),
+    *(re.compile(f"^{s.logs.file}") for s in SCHEDULERS if s.logs.file),
 )
 _NODE = re.compile(
     r"(?:^|[-_.])(?P<node>(?:node|gpu|host|worker|dgx)[a-z-]{0,20}\d{1,6})(?=[-_.]|$)"
 )
 
 
-class LogFile(NamedTuple):
+class LogInput(NamedTuple):
     """A file to read."""
 
     path: Path
     source: LogSource
 
 
-def log_sources(path: Path, shown: str) -> Iterator[LogFile]:
+def log_sources(path: Path, shown: str) -> Iterator[LogInput]:
     """The logs at ``path``: itself, or of a folder every regular file below it that may be one,
     at most ``MAX_FILES``. Links are not followed. ``shown`` is how people call it.
     """
     if not path.is_dir():
-        yield LogFile(path, source_of(shown))
+        yield LogInput(path, source_of(shown))
         return
     found = 0
     for folder, folders, names in os.walk(path):
@@ -51,7 +52,7 @@ def log_sources(path: Path, shown: str) -> Iterator[LogFile]:
             if found < MAX_FILES and _may_be_log(file):
                 found += 1
                 name = (Path(shown) / file.relative_to(path)).as_posix()
-                yield LogFile(file, source_of(name))
+                yield LogInput(file, source_of(name))
 
 
 def source_of(name: str) -> LogSource:
@@ -60,16 +61,16 @@ def source_of(name: str) -> LogSource:
     if (ours := _OURS.fullmatch(parts[-1])) is not None:
         above = [part for part in parts[:-1] if not _ATTEMPT.fullmatch(part)]
         node = above[-1] if above and above[-1] not in {"logs", ".", ".."} else ""
-        return LogSource(name=name, node=node, rank=_number(ours["rank"]))
+        return LogSource(name=name, node=node, rank=_parse_number(ours["rank"]))
     if (torchrun := _TORCHRUN.search(name)) is not None:
-        return LogSource(name=name, rank=_number(torchrun["rank"]))
+        return LogSource(name=name, rank=_parse_number(torchrun["rank"]))
     found = (pattern.search(parts[-1]) for pattern in _RANKS)
-    ranks = [_number(match["rank"]) for match in found if match is not None]
+    ranks = [_parse_number(match["rank"]) for match in found if match is not None]
     nodes = [match["node"] for match in _NODE.finditer(parts[-1])]
     return LogSource(name=name, rank=next(iter(ranks), None), node=next(iter(nodes), ""))
 
 
-def _number(text: str | None) -> int | None:
+def _parse_number(text: str | None) -> int | None:
     return int(text) if text else None
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
-from orchestrator.core.base.errors import OrchestrateError, UsageError
+from orchestrator.core.base.errors import ExitCode, OrchestrateError, UsageError
 
 Values = Mapping[str, Any]
 
 
 class HistoryUnavailable(OrchestrateError):
     """The database does not answer, or is held by others for too long."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.PREFLIGHT
 
 
 class Session(Protocol):

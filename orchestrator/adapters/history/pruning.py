@@ -6,7 +6,6 @@ from collections import Counter
 
 from orchestrator.adapters.history.baselines import load_baselines
 from orchestrator.adapters.history.store import HistoryStore
-from orchestrator.core.history.run_record import RunQuery
 
 
 def runs_to_forget(store: HistoryStore, *, before: float, keep: int) -> list[str]:
@@ -16,9 +15,9 @@ def runs_to_forget(store: HistoryStore, *, before: float, keep: int) -> list[str
     named = {run.run_id for base in load_baselines(store).values() for run in base.runs}
     seen: Counter[str] = Counter()
     doomed = []
-    for run in store.iterate_runs(RunQuery(limit=1 << 62)):
-        digest = run.key.digest
-        seen[digest] += 1
-        if run.finished < before and seen[digest] > keep and run.run_id not in named:
+    for run in store.outline_runs():
+        seen[run.key_digest] += 1
+        kept = seen[run.key_digest] <= keep or run.run_id in named
+        if run.finished < before and not kept:
             doomed.append(run.run_id)
     return doomed

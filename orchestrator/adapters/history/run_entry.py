@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from orchestrator.adapters.history.stored_run import HistoryEntry, figures_of
-from orchestrator.adapters.report.charts import MAX_CHARTS, thin
+from orchestrator.adapters.report.charts import MAX_CHARTS, thin_curve
 from orchestrator.adapters.store.journal import JournalReader
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import read_series
@@ -40,6 +40,7 @@ def describe_run(
         preset=request.job.preset,
         status=result.status,
         code=request.code,
+        commit=request.commit,
         key=derive_key(request, result, facts, modules),
         figures=figures_of(result),
     )
@@ -74,7 +75,7 @@ def _read_curves(path: Path) -> dict[str, Curve]:
         for step, value in series.points:
             steps.setdefault(step, []).append(value)
     curves = {
-        name: thin(tuple((step, median(values)) for step, values in sorted(steps.items())))
+        name: thin_curve(tuple((step, median(values)) for step, values in sorted(steps.items())))
         for name, steps in found.items()
         if len(steps) > 1
     }

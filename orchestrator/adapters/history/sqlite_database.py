@@ -14,7 +14,6 @@ from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.core.base.errors import UsageError
 
 BUSY_S = 30.0  # for other writers; a transaction takes milliseconds
-_MAPPED_BYTES = 1 << 28
 
 
 class SqliteSession:
@@ -91,7 +90,6 @@ class SqliteDatabase:
         try:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
             yield connection
         except sqlite3.Error as error:
             raise self._explain(error) from error

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.adapters.history.database import HistoryDatabase, Session
 from orchestrator.adapters.history.stored_run import (
@@ -21,7 +20,7 @@ from orchestrator.adapters.history.stored_run import (
     result_document,
 )
 from orchestrator.core.base.errors import InternalError
-from orchestrator.core.base.nodeset import fold
+from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.history.run_record import (
     ComparisonKey,
     Curve,
@@ -36,6 +35,14 @@ from orchestrator.core.verdict.result import Result, Status
 
 _FROM = " FROM run JOIN comparison_key ON comparison_key.number = run.key_number"
 _BATCH = 200  # runs whose figures are read at once
+
+
+class RunOutline(NamedTuple):
+    """What retention looks at; ``finished`` in seconds since the epoch."""
+
+    run_id: str
+    finished: float
+    key_digest: str
 
 
 class HistoryStore:
@@ -55,10 +62,6 @@ class HistoryStore:
         """Add the run, or replace what is known of it. Durable on return."""
         with self._database.writing() as session:
             insert_entry(session, entry)
-
-    def bulk_writing(self) -> AbstractContextManager[Session]:
-        """One transaction for many runs, for ``insert_entry``."""
-        return self._database.writing()
 
     def remove_runs(self, run_ids: Sequence[str]) -> None:
         """Forget these runs; what does not exist is not missed."""
@@ -86,6 +89,15 @@ class HistoryStore:
             numbers = [number for (number,) in rows]
             for start in range(0, len(numbers), _BATCH):
                 yield from _records(session, numbers[start : start + _BATCH])
+
+    def outline_runs(self) -> list[RunOutline]:
+        """All runs without their figures, newest first."""
+        if not self._database.exists():
+            return []
+        with self._database.reading() as session:
+            order = " ORDER BY run.finished DESC, run.number DESC"
+            columns = "SELECT run.run_id, run.finished, comparison_key.digest"
+            return [RunOutline(*row) for row in session.fetch_rows(columns + _FROM + order)]
 
     def find_runs(self, beginning: str, limit: int = 2) -> tuple[RunRecord, ...]:
         """The run whose id is ``beginning``, else those whose ids begin with it, newest first."""
@@ -230,7 +242,7 @@ def migrate_first_version(session: Session) -> None:
             status=result.status,
             code=code,
             key=ComparisonKey(
-                workload=result.workload, nodes=fold(node.name for node in result.used)
+                workload=result.workload, nodes=fold_nodeset(node.name for node in result.used)
             ),
             figures=figures_of(result),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from orchestrator.adapters.notify.notice import Notice, Occasion
-from orchestrator.core.base.figures import figure
+from orchestrator.core.base.figures import format_figure
 from orchestrator.core.detection.night_series import FigureFinding, FigureState
 from orchestrator.core.nightly.nights import Night, alarm_name
 
@@ -43,7 +43,7 @@ def finding_text(finding: FigureFinding) -> str:
     if finding.change is not None:
         parts.append(f"{finding.change:+.1%}")
     if finding.value is not None:
-        parts.append(f"tonight {figure(finding.value, finding.unit)}")
+        parts.append(f"tonight {format_figure(finding.value, finding.unit)}")
     if finding.last_good:
         parts.append(f"last good {finding.last_good}, first bad {finding.first_bad}")
     parts += [f"{each.what} {each.good} -> {each.bad}" for each in finding.suspects]

@@ -22,8 +22,8 @@ from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.detection.night_series import Acknowledgement, FigureState, KnownChange
 from orchestrator.core.nightly.nights import Night, NightRecord, RecordKind, fold_nights
 from orchestrator.core.nightly.schedule import Schedule
-from orchestrator.parsing.inputs.acknowledgements import parse_acknowledgements
-from orchestrator.parsing.inputs.schedule import load_schedule, parse_name, schedule_fields
+from orchestrator.parsing.inputs.nights.acknowledgements import parse_acknowledgements
+from orchestrator.parsing.inputs.nights.schedule import load_schedule, parse_name, schedule_fields
 
 MAX_LOG_BYTES = 8 << 20  # of a log only this much is read, from its end: decades of nights
 HEAD = (

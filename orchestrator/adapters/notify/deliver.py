@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.adapters.notify.notice import Notice
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.parsing.inputs.notify_file import NotifySecret, NotifyTarget, SmtpTarget
+from orchestrator.parsing.inputs.nights.notify_file import NotifySecret, NotifyTarget, SmtpTarget
 
 TIMEOUT_S = 10.0
 MAX_SECRET_BYTES = 8192

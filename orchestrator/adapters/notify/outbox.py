@@ -17,7 +17,7 @@ from orchestrator.adapters.notify.notice import Notice, Occasion
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.parsing.inputs.notify_file import NotifyTarget, load_notify_file
+from orchestrator.parsing.inputs.nights.notify_file import NotifyTarget, load_notify_file
 
 ATTEMPTS = 4
 FIRST_WAIT_S = 2.0  # doubled after each attempt

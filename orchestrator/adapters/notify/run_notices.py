@@ -6,7 +6,7 @@ from orchestrator.adapters.notify.notice import Notice, Occasion
 from orchestrator.adapters.notify.outbox import Say, post_notice, try_notice
 from orchestrator.adapters.report.finished_run import FinishedRun
 from orchestrator.adapters.store.layout import Layout
-from orchestrator.core.base.figures import figure
+from orchestrator.core.base.figures import format_figure
 from orchestrator.core.run.events import Event
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result, Status
@@ -32,7 +32,7 @@ def end_notice(result: Result) -> Notice:
         lines += [result.failure.cause, f"next: {result.failure.remedy}"]
     for name, metric in list(result.metrics.items())[:SHOWN_FIGURES]:
         if metric.value is not None:
-            lines.append(f"{name}: {figure(metric.value, metric.unit)}")
+            lines.append(f"{name}: {format_figure(metric.value, metric.unit)}")
     lines.append(f"orchestrate show {result.run_id}")
     return Notice(
         occasion=OCCASIONS[result.status],

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.base.figures import number
+from orchestrator.core.base.figures import format_number
 
 _HUGEST, _TINIEST, _FLAT = 1e300, 1e-280, 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class AxisTick:
     """A grid line at ``at`` with its label."""
 
     at: float
@@ -20,7 +20,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class LinearAxis:
     """Maps ``low..high`` to ``start..end``."""
 
     low: float
@@ -29,8 +29,8 @@ class Axis:
     end: float
 
     @classmethod
-    def over(cls, values: Sequence[float], start: float, end: float) -> Axis:
-        low, high = _bounded(min(values)), _bounded(max(values))
+    def over(cls, values: Sequence[float], start: float, end: float) -> LinearAxis:
+        low, high = _bounded_value(min(values)), _bounded_value(max(values))
         largest = max(abs(low), abs(high))
         if high - low <= largest * _FLAT or largest < _TINIEST:
             # Constant, as far as labels of six digits can tell.
@@ -39,24 +39,24 @@ class Axis:
         return cls(low, high, start, end)
 
     def place(self, value: float) -> float:
-        share = (_bounded(value) - self.low) / (self.high - self.low)
+        share = (_bounded_value(value) - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
-    def ticks(self, about: int) -> Iterator[Tick]:
+    def ticks(self, about: int) -> Iterator[AxisTick]:
         """Round numbers inside the range, at most ``2 * about + 2``."""
         step = _round_step((self.high - self.low) / about)
         first = math.ceil(self.low / step)
         for index in range(first, min(math.floor(self.high / step), first + 2 * about + 1) + 1):
             value = index * step
-            yield Tick(round(self.place(value), 1), _label(value))
+            yield AxisTick(round(self.place(value), 1), _tick_label(value))
 
 
-def _label(value: float) -> str:
+def _tick_label(value: float) -> str:
     """Thousands apart; below them six digits, for ticks that are close together."""
-    return number(value) if abs(value) >= 1000 else f"{value:.6g}"
+    return format_number(value) if abs(value) >= 1000 else f"{value:.6g}"
 
 
-def _bounded(value: float) -> float:
+def _bounded_value(value: float) -> float:
     """Values so huge that their difference would not be finite are drawn at the edge."""
     return max(-_HUGEST, min(_HUGEST, float(value)))
 
@@ -89,23 +89,25 @@ class LogAxis:
         share = (math.log(inside) - low) / (math.log(self.high) - low)
         return self.start + share * (self.end - self.start)
 
-    def ticks(self, about: int) -> Iterator[Tick]:
+    def ticks(self, about: int) -> Iterator[AxisTick]:
         """Powers of ten."""
-        yield from self._powers(10, about, _label)
+        yield from self._powers(10, about, _tick_label)
 
-    def binary_ticks(self, about: int) -> Iterator[Tick]:
+    def binary_ticks(self, about: int) -> Iterator[AxisTick]:
         """Powers of two; the labels are plain numbers."""
         yield from self._powers(2, about, "{:.0f}".format)
 
-    def _powers(self, base: int, about: int, label: Callable[[float], str]) -> Iterator[Tick]:
+    def _powers(self, base: int, about: int, label: Callable[[float], str]) -> Iterator[AxisTick]:
         first = math.ceil(math.log(self.low, base) - 1e-9)
         last = math.floor(math.log(self.high, base) + 1e-9)
         stride = max(1, math.ceil((last - first + 1) / about))
         for power in range(first, last + 1, stride):
             value = float(base) ** power
-            yield Tick(round(self.place(value), 1), label(value))
+            yield AxisTick(round(self.place(value), 1), label(value))
 
 
-def axis_over(values: Sequence[float], start: float, end: float, *, log: bool) -> Axis | LogAxis:
+def axis_over(
+    values: Sequence[float], start: float, end: float, *, log: bool
+) -> LinearAxis | LogAxis:
     """The axis that holds all values."""
-    return LogAxis.over(values, start, end) if log else Axis.over(values, start, end)
+    return LogAxis.over(values, start, end) if log else LinearAxis.over(values, start, end)

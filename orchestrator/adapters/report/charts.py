@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.adapters.report.axes import Axis, LogAxis, Tick, axis_over
+from orchestrator.adapters.report.axes import AxisTick, LinearAxis, LogAxis, axis_over
 from orchestrator.adapters.store.metric_series import Series
-from orchestrator.core.base.figures import number
+from orchestrator.core.base.figures import format_number
 from orchestrator.core.history.run_record import Curve
 
 WIDTH, HEIGHT = 720, 260
@@ -35,8 +35,8 @@ class Chart:
     name: str
     unit: str
     lines: tuple[ChartLine, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
+    x_ticks: tuple[AxisTick, ...]
+    y_ticks: tuple[AxisTick, ...]
     hidden: int
 
 
@@ -44,7 +44,7 @@ def _rank_label(series: Series) -> str:
     return f"rank {series.rank}"
 
 
-def charts(
+def draw_charts(
     series: Sequence[Series], label: Callable[[Series], str] = _rank_label
 ) -> tuple[Chart, ...]:
     """A chart for every metric that was reported at two steps or more; ``label`` names a line."""
@@ -52,20 +52,22 @@ def charts(
     for one in series:
         if len(one.points) > 1:
             by_name.setdefault(one.name, []).append(one)
-    return tuple(_chart(name, ranks, label) for name, ranks in list(by_name.items())[:MAX_CHARTS])
+    return tuple(
+        _draw_chart(name, ranks, label) for name, ranks in list(by_name.items())[:MAX_CHARTS]
+    )
 
 
-def _chart(name: str, ranks: Sequence[Series], label: Callable[[Series], str]) -> Chart:
+def _draw_chart(name: str, ranks: Sequence[Series], label: Callable[[Series], str]) -> Chart:
     shown = ranks[:MAX_LINES]
-    curves = [thin(one.points) for one in shown]
-    x = Axis.over([step for curve in curves for step, _ in curve], LEFT, WIDTH - RIGHT)
+    curves = [thin_curve(one.points) for one in shown]
+    x = LinearAxis.over([step for curve in curves for step, _ in curve], LEFT, WIDTH - RIGHT)
     values = [value for curve in curves for _, value in curve]
     y = axis_over(values, HEIGHT - BOTTOM, TOP, log=_spans_decades(values))
     return Chart(
         name=name,
         unit=shown[0].unit,
         lines=tuple(
-            ChartLine(label(one), _points(curve, x, y), number(curve[-1][1]))
+            ChartLine(label(one), _curve_points(curve, x, y), format_number(curve[-1][1]))
             for one, curve in zip(shown, curves, strict=True)
         ),
         x_ticks=tuple(x.ticks(6)),
@@ -79,7 +81,7 @@ def _spans_decades(values: Sequence[float]) -> bool:
     return low > 0 and math.isfinite(high) and math.log10(high / low) >= DECADES
 
 
-def thin(curve: Curve) -> Curve:
+def thin_curve(curve: Curve) -> Curve:
     """At most ``MAX_POINTS`` points: of every stretch the lowest and highest, so spikes stay."""
     if len(curve) <= MAX_POINTS:
         return curve
@@ -92,5 +94,5 @@ def thin(curve: Curve) -> Curve:
     return tuple(sorted(kept))
 
 
-def _points(curve: Curve, x: Axis, y: Axis | LogAxis) -> str:
+def _curve_points(curve: Curve, x: LinearAxis, y: LinearAxis | LogAxis) -> str:
     return " ".join(f"{x.place(step):.1f},{y.place(value):.1f}" for step, value in curve)

@@ -9,8 +9,8 @@ from orchestrator.adapters.report import charts
 from orchestrator.adapters.report.html_report import render_template
 from orchestrator.adapters.store.atomic_files import write_atomic
 from orchestrator.adapters.store.metric_series import Series
-from orchestrator.core.base import figures
 from orchestrator.core.base.errors import UsageError
+from orchestrator.core.base.figures import format_figure
 from orchestrator.core.history.comparing import RunGroup, RunsComparison
 
 _CURVES = charts.MAX_LINES // 2  # of each side; a baseline may have many runs
@@ -28,9 +28,13 @@ def write_comparison(path: Path, found: RunsComparison, store: HistoryStore) -> 
 def render_comparison(found: RunsComparison, store: HistoryStore) -> str:
     """The whole document."""
     series = [*_curves("A", found.a, store), *_curves("B", found.b, store)]
-    drawn = charts.charts(sorted(series, key=lambda one: one.name), label=lambda one: one.node)
+    drawn = charts.draw_charts(sorted(series, key=lambda one: one.name), label=lambda one: one.node)
     return render_template(
-        "compare.html.jinja", found=found, charts=drawn, geometry=charts, value=figures.figure
+        "compare.html.jinja",
+        found=found,
+        charts=drawn,
+        geometry=charts,
+        value=format_figure,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.adapters.report.charts import Chart, charts
+from orchestrator.adapters.report.charts import Chart, draw_charts
 from orchestrator.adapters.report.section_files import NodeSections, read_sections
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import read_series
@@ -29,7 +29,7 @@ class StoredFile:
     @property
     def size(self) -> str:
         """For people."""
-        return figures.figure(self.bytes, "bytes")
+        return figures.format_figure(self.bytes, "bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Report:
     @property
     def took(self) -> str:
         """Wall time of the run, for people."""
-        return figures.duration(sum(self.result.timings.values()))
+        return figures.format_duration(sum(self.result.timings.values()))
 
 
 def load_report(folder: RunFolder, result: Result) -> Report:
@@ -54,9 +54,9 @@ def load_report(folder: RunFolder, result: Result) -> Report:
     return Report(
         result=result,
         plan=_read_plan(folder.plan),
-        charts=charts(read_series(folder.metrics)),
-        artifacts=tuple(_files(folder, folder.artifacts)),
-        logs=tuple(_files(folder, folder.logs)),
+        charts=draw_charts(read_series(folder.metrics)),
+        artifacts=tuple(_list_files(folder, folder.artifacts)),
+        logs=tuple(_list_files(folder, folder.logs)),
         sections=read_sections(folder),
     )
 
@@ -66,19 +66,19 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def figure(metric: MetricResult) -> str:
+def metric_figure(metric: MetricResult) -> str:
     """The value with its unit, or that there is none."""
     if metric.value is None:
         return "not reported" if metric.verdict is Verdict.NOT_RUN else "not a number"
-    return figures.figure(metric.value, one_line(metric.unit))
+    return figures.format_figure(metric.value, one_line(metric.unit))
 
 
-def gate(metric: MetricResult) -> str:
+def gate_text(metric: MetricResult) -> str:
     """The bounds in words; empty without a gate."""
-    return figures.bounds(metric.min, metric.max, one_line(metric.unit))
+    return figures.format_bounds(metric.min, metric.max, one_line(metric.unit))
 
 
-def verdict(metric: MetricResult) -> str:
+def verdict_text(metric: MetricResult) -> str:
     """What the gate says; empty where there is none."""
     return "" if metric.verdict is Verdict.UNGATED else metric.verdict.value
 
@@ -92,7 +92,7 @@ def _read_plan(path: Path) -> Plan | None:
     return plan
 
 
-def _files(folder: RunFolder, below: Path) -> Iterator[StoredFile]:
+def _list_files(folder: RunFolder, below: Path) -> Iterator[StoredFile]:
     """Regular files in name order, at most ``MAX_FILES``; links are not followed."""
     found = sorted(p for p in below.rglob("*") if p.is_file() and not p.is_symlink())
     for path in found[:MAX_FILES]:

@@ -11,7 +11,13 @@ from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined
 from jinja2.bccache import Bucket
 
 from orchestrator.adapters.report import charts, plots
-from orchestrator.adapters.report.document import Report, figure, gate, one_line, verdict
+from orchestrator.adapters.report.document import (
+    Report,
+    gate_text,
+    metric_figure,
+    one_line,
+    verdict_text,
+)
 from orchestrator.adapters.store.atomic_files import write_atomic
 
 
@@ -32,7 +38,9 @@ def render_template(name: str, **values: object) -> str:
         # Every value passes here before it is escaped: controls and direction overrides go.
         finalize=lambda value: one_line(value) if isinstance(value, str) else value,
     )
-    environment.filters.update(figure=figure, gate=gate, verdict=verdict, link=_link)
+    environment.filters.update(
+        figure=metric_figure, gate=gate_text, verdict=verdict_text, link=_relative_link
+    )
     environment.filters.update(
         lines_plot=plots.lines_plot,
         heat_plot=plots.heat_plot,
@@ -62,6 +70,6 @@ class _CompiledBesideModules(BytecodeCache):
         return self.folder / f"{bucket.key}.{sys.implementation.cache_tag}.jinja"
 
 
-def _link(path: str) -> str:
+def _relative_link(path: str) -> str:
     """A relative path as an address: whatever it is called, it stays a path."""
     return "./" + quote(path, safe="/")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from orchestrator.adapters.report.axes import Axis, LogAxis, Tick, axis_over
+from orchestrator.adapters.report.axes import AxisTick, LinearAxis, LogAxis, axis_over
 from orchestrator.parsing.replies import report_sections as given
 
 WIDTH = 720
@@ -57,8 +57,8 @@ class LinesPlot:
     height: int
     right: float
     lines: tuple[Drawn, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
+    x_ticks: tuple[AxisTick, ...]
+    y_ticks: tuple[AxisTick, ...]
     marks: tuple[DrawnMark, ...]
 
 
@@ -74,15 +74,15 @@ def lines_plot(section: given.LinesSection) -> LinesPlot:
     return LinesPlot(
         height=LINES_HEIGHT,
         right=right,
-        lines=tuple(_drawn(line, section, x, y) for line in section.series),
-        x_ticks=tuple(_ticks(x, section.x, 7)),
-        y_ticks=tuple(_ticks(y, section.y, 5)),
-        marks=_placed(section.marks, y),
+        lines=tuple(_draw_line(line, section, x, y) for line in section.series),
+        x_ticks=tuple(_axis_ticks(x, section.x, 7)),
+        y_ticks=tuple(_axis_ticks(y, section.y, 5)),
+        marks=_place_marks(section.marks, y),
     )
 
 
-def _drawn(
-    line: given.Line, section: given.LinesSection, x: Axis | LogAxis, y: Axis | LogAxis
+def _draw_line(
+    line: given.Line, section: given.LinesSection, x: LinearAxis | LogAxis, y: LinearAxis | LogAxis
 ) -> Drawn:
     places = [(x.place(a), y.place(b)) for a, b in line.points]
     spots: tuple[Spot, ...] = ()
@@ -91,7 +91,7 @@ def _drawn(
             Spot(
                 round(at, 1),
                 round(height, 1),
-                f"{line.label}: {value(b, section.y.unit)} at {value(a, section.x.unit)}",
+                f"{line.label}: {axis_label(b, section.y.unit)} at {axis_label(a, section.x.unit)}",
             )
             for (at, height), (a, b) in zip(places, line.points, strict=True)
         )
@@ -99,19 +99,19 @@ def _drawn(
         label=line.label,
         points=" ".join(f"{a:.1f},{b:.1f}" for a, b in places),
         spots=spots,
-        last=value(line.points[-1][1], section.y.unit),
+        last=axis_label(line.points[-1][1], section.y.unit),
     )
 
 
-def _ticks(axis: Axis | LogAxis, about: given.Axis, count: int) -> Iterator[Tick]:
+def _axis_ticks(axis: LinearAxis | LogAxis, about: given.Axis, count: int) -> Iterator[AxisTick]:
     if about.unit == "bytes" and isinstance(axis, LogAxis):
         for tick in axis.binary_ticks(count):
-            yield Tick(tick.at, value(float(tick.label), "bytes"))
+            yield AxisTick(tick.at, axis_label(float(tick.label), "bytes"))
     else:
         yield from axis.ticks(count)
 
 
-def _placed(marks: Sequence[given.Mark], y: Axis | LogAxis) -> tuple[DrawnMark, ...]:
+def _place_marks(marks: Sequence[given.Mark], y: LinearAxis | LogAxis) -> tuple[DrawnMark, ...]:
     placed: list[DrawnMark] = []
     free = -math.inf
     for mark in sorted(marks, key=lambda mark: -mark.value):
@@ -141,8 +141,8 @@ class HeatPlot:
     width: int
     height: int
     cells: tuple[HeatCell, ...]
-    rows: tuple[Tick, ...]
-    columns: tuple[Tick, ...]
+    rows: tuple[AxisTick, ...]
+    columns: tuple[AxisTick, ...]
 
 
 def heat_plot(section: given.HeatSection) -> HeatPlot:
@@ -166,16 +166,17 @@ def heat_plot(section: given.HeatSection) -> HeatPlot:
         height=CELL_HIGH * (len(section.rows) + 1) + 8,
         cells=tuple(cells),
         rows=tuple(
-            Tick(CELL_HIGH * (index + 1.6), label) for index, label in enumerate(section.rows)
+            AxisTick(CELL_HIGH * (index + 1.6), label) for index, label in enumerate(section.rows)
         ),
         columns=tuple(
-            Tick(HEAD + CELL * (index + 0.5), label) for index, label in enumerate(section.columns)
+            AxisTick(HEAD + CELL * (index + 0.5), label)
+            for index, label in enumerate(section.columns)
         ),
     )
 
 
 def _cell_title(section: given.HeatSection, row: int, column: int, number: float | None) -> str:
-    shown = "none" if number is None else value(number, section.unit)
+    shown = "none" if number is None else axis_label(number, section.unit)
     return f"{section.rows[row]} to {section.columns[column]}: {shown}"
 
 
@@ -203,7 +204,7 @@ def bars_plot(section: given.BarsSection) -> BarsPlot:
     """The text stands below its bar's label line, so that long bars do not cover it."""
     values = [bar.value for bar in section.bars]
     values += [bar.target for bar in section.bars if bar.target is not None]
-    axis = Axis.over([0.0, *values], 0, WIDTH - NAME_ROOM - RIGHT)
+    axis = LinearAxis.over([0.0, *values], 0, WIDTH - NAME_ROOM - RIGHT)
     return BarsPlot(
         height=2 * TOP + len(section.bars) * (ROW + 12),
         bars=tuple(
@@ -212,7 +213,7 @@ def bars_plot(section: given.BarsSection) -> BarsPlot:
                 width=round(axis.place(bar.value), 1),
                 target=None if bar.target is None else round(axis.place(bar.target), 1),
                 label=bar.label,
-                text=bar.text or value(bar.value, section.unit),
+                text=bar.text or axis_label(bar.value, section.unit),
                 tone=bar.tone,
             )
             for index, bar in enumerate(section.bars)
@@ -235,14 +236,14 @@ class SpreadPlot:
 
     height: int
     rows: tuple[SpreadRow, ...]
-    ticks: tuple[Tick, ...]
+    ticks: tuple[AxisTick, ...]
     marks: tuple[DrawnMark, ...]
 
 
 def spread_plot(section: given.SpreadSection) -> SpreadPlot:
     values = [dot.value for group in section.groups for dot in group.points]
     values += [mark.value for mark in section.marks]
-    axis = Axis.over(values, NAME_ROOM + 8, WIDTH - RIGHT - 8)
+    axis = LinearAxis.over(values, NAME_ROOM + 8, WIDTH - RIGHT - 8)
     return SpreadPlot(
         height=2 * TOP + len(section.groups) * ROW + 20,
         rows=tuple(
@@ -269,7 +270,7 @@ def spread_plot(section: given.SpreadSection) -> SpreadPlot:
     )
 
 
-def value(number: float, unit: str) -> str:
+def axis_label(number: float, unit: str) -> str:
     """With its unit; bytes in powers of 1024."""
     if unit == "bytes":
         for size, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):

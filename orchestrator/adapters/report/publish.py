@@ -50,17 +50,17 @@ EXPORTERS: Sequence[Exporter] = (
 )
 
 
-def publish(run: FinishedRun, exporters: Sequence[Exporter] = EXPORTERS) -> list[str]:
+def publish_run(run: FinishedRun, exporters: Sequence[Exporter] = EXPORTERS) -> list[str]:
     """Write everything that outlives the run; returns what failed without mattering to the run.
 
     Only a failure to write the result itself is raised, as ``OSError``.
     """
-    warnings = [warning for exporter in exporters for warning in _attempt(exporter, run)]
+    warnings = [warning for exporter in exporters for warning in _attempt_export(exporter, run)]
     write_result(run.folder, run.result)
     return warnings
 
 
-def _attempt(exporter: Exporter, run: FinishedRun) -> Iterator[str]:
+def _attempt_export(exporter: Exporter, run: FinishedRun) -> Iterator[str]:
     try:
         exporter.export(run)
     except (OSError, OrchestrateError) as error:

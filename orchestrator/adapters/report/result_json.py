@@ -39,11 +39,11 @@ def to_object(result: Result) -> dict[str, Any]:
         "ladder": [asdict(rung) for rung in result.ladder],
         "nodes": [asdict(node) for node in result.nodes],
         "world_size": result.world_size,
-        "metrics": {name: _metric(metric) for name, metric in result.metrics.items()},
-        "outputs": {node: _outputs(came) for node, came in result.outputs.items()},
+        "metrics": {name: _metric_record(metric) for name, metric in result.metrics.items()},
+        "outputs": {node: _outputs_record(came) for node, came in result.outputs.items()},
         "samples": asdict(result.samples) if result.samples else None,
         "timings": dict(result.timings),
-        "failure": _failure(result.failure) if result.failure else None,
+        "failure": _failure_record(result.failure) if result.failure else None,
         "warnings": list(result.warnings),
         "report": result.report,
     }
@@ -63,14 +63,14 @@ def parse_object(data: Mapping[str, Any], *, where: str) -> Result:
             remedy="use the version of orchestrate that wrote it, or a newer one",
         )
     try:
-        return _read(data)
+        return _read_result(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InternalError(
             "the result cannot be read", id="OR-STORE-004", where=where, why=repr(error)
         ) from error
 
 
-def _read(data: Mapping[str, Any]) -> Result:
+def _read_result(data: Mapping[str, Any]) -> Result:
     failure, samples = data["failure"], data["samples"]
     return Result(
         run_id=data["run_id"],
@@ -102,18 +102,18 @@ def _read_metric(data: Mapping[str, Any]) -> MetricResult:
     return MetricResult(**{**data, "verdict": Verdict(data["verdict"]), "direction": direction})
 
 
-def _metric(metric: MetricResult) -> dict[str, Any]:
+def _metric_record(metric: MetricResult) -> dict[str, Any]:
     value = metric.value
     finite = value is not None and math.isfinite(value)
     words = {"verdict": metric.verdict.value, "direction": metric.direction.value}
     return {**asdict(metric), **words, "value": value if finite else None}
 
 
-def _outputs(came: OutputsResult) -> dict[str, Any]:
+def _outputs_record(came: OutputsResult) -> dict[str, Any]:
     return {**asdict(came), "left_out": list(came.left_out)}
 
 
-def _failure(failure: FailureResult) -> dict[str, Any]:
+def _failure_record(failure: FailureResult) -> dict[str, Any]:
     diagnosis = failure.diagnosis
     return {
         **asdict(replace(failure, diagnosis=None)),

@@ -38,7 +38,7 @@ def _of_nodes(folder: RunFolder) -> Iterator[NodeSections]:
         if ".attempt-" in name:
             continue
         try:
-            data = _read(os.fspath(folder.artifacts / name / FILE))
+            data = _read_bounded(os.fspath(folder.artifacts / name / FILE))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -50,7 +50,7 @@ def _of_nodes(folder: RunFolder) -> Iterator[NodeSections]:
             yield NodeSections(name, None, f"{FILE}: {error.why}")
 
 
-def _read(path: str) -> bytes:
+def _read_bounded(path: str) -> bytes:
     """A regular file's content, and one byte more than allowed if it is too long."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor, not a path

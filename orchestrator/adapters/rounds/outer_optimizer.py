@@ -20,7 +20,7 @@ import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +35,13 @@ from orchestrator.adapters.rounds.parameter_files import (
     size_of,
 )
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
+from orchestrator.core.sharing.round_protocol import Kept
 
 # Small enough for a processor's cache: the arithmetic is many passes over one chunk.
 CHUNK = 512 * BLOCK
 THREADS = min(4, os.cpu_count() or 1)
 MAGIC = b"ORU1"
 ALIGNMENT = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What a coordinator must know to go on: where its attempt began, and the last round closed.
-
-    ``shares``: for each round that was announced, each node's; ``step``: the end of ``round``.
-    """
-
-    attempt: int
-    start: int
-    participants: tuple[str, ...]
-    round: int
-    step: int
-    values: int
-    shares: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +106,7 @@ class OuterState:
     def check(self, file: Path, compression: str, values: int) -> None:
         """Raises ``ValueError`` for a part that is not what it must be."""
         _require_size(file, size_of(compression, values))
-        vector = Vector(_mapped(file), compression, values)
+        vector = Vector(_map_file(file), compression, values)
 
         def one(start: int, end: int) -> None:
             if not vector.is_acceptable(start, end):
@@ -145,7 +130,7 @@ class OuterState:
         """
         values, number = kept.values, kept.round
         parts = [
-            (Vector(_mapped(c.file), compression, values), np.float32(c.weight))
+            (Vector(_map_file(c.file), compression, values), np.float32(c.weight))
             for c in contributions
         ]
         content, target = _update_file(self.update(number), header, size_of(compression, values))
@@ -207,8 +192,8 @@ class _Renewed:
         self._before, self._after = before, after
         self._writing = after.with_suffix(".partial")
         whole = before.is_file() and before.stat().st_size == 4 * values
-        self._old: Floats | None = _mapped(before).view(np.float32) if whole else None
-        self.new: Floats = _created(self._writing, 4 * values).view(np.float32)
+        self._old: Floats | None = _map_file(before).view(np.float32) if whole else None
+        self.new: Floats = _create_file(self._writing, 4 * values).view(np.float32)
 
     def read(self, start: int, end: int) -> Floats:
         if self._old is None:
@@ -237,16 +222,16 @@ def _update_file(path: Path, header: Mapping[str, Any], size: int) -> tuple[Byte
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
     begin = MAGIC + struct.pack("<I", len(text)) + text
     partial = path.with_suffix(".partial")
-    content = _created(partial, len(begin) + size)
+    content = _create_file(partial, len(begin) + size)
     content[: len(begin)] = np.frombuffer(begin, dtype=np.uint8)
     return content[len(begin) :], partial
 
 
-def _mapped(path: Path) -> Bytes:
+def _map_file(path: Path) -> Bytes:
     return np.memmap(path, dtype=np.uint8, mode="r")
 
 
-def _created(path: Path, size: int) -> Bytes:
+def _create_file(path: Path, size: int) -> Bytes:
     return np.memmap(path, dtype=np.uint8, mode="w+", shape=(size,))
 
 

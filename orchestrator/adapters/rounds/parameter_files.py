@@ -27,7 +27,7 @@ LARGEST = 1e9
 def size_of(compression: str, count: int) -> int:
     """The bytes of ``count`` values."""
     if compression == "int8":
-        return 4 * _blocks(count) + count
+        return 4 * _block_count(count) + count
     return count * (2 if compression == "bf16" else 4)
 
 
@@ -44,7 +44,7 @@ class Vector:
         match self.compression:
             case "int8":
                 scales, values = self._int8(start, end)
-                return _scaled(values.astype(np.float32), scales)
+                return _scale_blocks(values.astype(np.float32), scales)
             case "bf16":
                 half: NDArray[np.uint16] = self.content[2 * start : 2 * end].view(np.uint16)
                 return (half.astype(np.uint32) << np.uint32(16)).view(np.float32)
@@ -55,7 +55,7 @@ class Vector:
         """The same, each times ``weight``."""
         if self.compression == "int8":
             scales, values = self._int8(start, end)
-            return _scaled(values.astype(np.float32), scales * weight)
+            return _scale_blocks(values.astype(np.float32), scales * weight)
         values_read = self.read(start, end)
         values_read *= weight
         return values_read
@@ -74,7 +74,7 @@ class Vector:
                 scales, packed = self._int8(start, end)
                 scales[:] = _scales_of(values)
                 inverse = np.where(scales > 0, 1 / np.maximum(scales, SMALLEST_SCALE), 0)
-                scaled = _scaled(values.copy(), inverse.astype(np.float32))
+                scaled = _scale_blocks(values.copy(), inverse.astype(np.float32))
                 np.rint(scaled, out=scaled)
                 np.clip(scaled, -127, 127, out=scaled)
                 packed[:] = scaled
@@ -89,8 +89,8 @@ class Vector:
 
     def _int8(self, start: int, end: int) -> tuple[Floats, NDArray[np.int8]]:
         """The scales and the values of a range, as views."""
-        blocks = _blocks(self.count)
-        scales = self.content[: 4 * blocks].view(np.float32)[start // BLOCK : _blocks(end)]
+        blocks = _block_count(self.count)
+        scales = self.content[: 4 * blocks].view(np.float32)[start // BLOCK : _block_count(end)]
         return scales, self.content[4 * blocks + start : 4 * blocks + end].view(np.int8)
 
 
@@ -100,7 +100,7 @@ def is_acceptable(values: Floats) -> bool:
         return bool(np.all(np.abs(values) <= LARGEST))
 
 
-def _blocks(count: int) -> int:
+def _block_count(count: int) -> int:
     return -(-count // BLOCK)
 
 
@@ -113,7 +113,7 @@ def _scales_of(values: Floats) -> Floats:
     return np.where(scales < SMALLEST_SCALE, np.float32(0), scales)
 
 
-def _scaled(values: Floats, scales: Floats) -> Floats:
+def _scale_blocks(values: Floats, scales: Floats) -> Floats:
     """Multiply each block by its scale, in place."""
     whole = len(values) // BLOCK
     blocks = values[: whole * BLOCK].reshape(-1, BLOCK)

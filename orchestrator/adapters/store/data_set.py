@@ -16,7 +16,7 @@ from pathlib import Path
 
 from orchestrator.adapters.store.atomic_files import make_private_dir, sync_dir
 from orchestrator.core.base.errors import PreflightError, UsageError
-from orchestrator.core.base.suggest import nearest
+from orchestrator.core.base.suggest import nearest_name
 from orchestrator.core.model.request import SampleSet
 from orchestrator.core.model.workload import Job
 
@@ -126,7 +126,7 @@ def _unlike(sample: object, any_of: Sequence[str]) -> str:
     wanted = " or ".join(f'{{"{key}": ...}}' for key in any_of)
     if not isinstance(sample, dict):
         return f"not an object, but {wanted} is what the workload takes"
-    near = (nearest(str(key)[:80], any_of) for key in list(sample)[:10])
+    near = (nearest_name(str(key)[:80], any_of) for key in list(sample)[:10])
     meant = next((f"; did you mean {key!r}?" for key in near if key), "")
     return f"no {wanted} in it, which the workload takes{meant}"
 

@@ -12,13 +12,13 @@ from orchestrator.adapters.store.catalog import read_bounded
 from orchestrator.adapters.transport.ssh_config.files import SYSTEM_FOLDER, matching_paths
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.importers.ansible import Surroundings, parse_ansible
-from orchestrator.parsing.importers.foreign_nodes import Imported, render
+from orchestrator.parsing.importers.foreign_nodes import Imported, render_inventory
 from orchestrator.parsing.importers.hostfile import parse_hostfile
 from orchestrator.parsing.importers.recognise import refuse_other
 from orchestrator.parsing.importers.slurm import parse_slurm
-from orchestrator.parsing.importers.slurm.records import Include, no_include
+from orchestrator.parsing.importers.slurm.slurm_records import Include, no_include
 from orchestrator.parsing.importers.ssh_aliases import parse_ssh_config
-from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.inputs.inventory_file import load_cluster
 from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
 
 STANDARD_INPUT = "standard input"
@@ -42,9 +42,9 @@ def read_foreign(
 ) -> Inventory:
     """Turn ``file`` (``-`` = standard input) of ``format`` into an inventory called ``name``.
 
-    ``format`` is ansible, hostfile, slurm or ssh-config; ``dialect`` names the tool that a hostfile
-    is for. Raises :class:`UsageError` for a file that cannot be read, is something else, holds no
-    host, or one that is not understood and not to be skipped.
+    ``format`` is one of ``FORMATS``; ``dialect`` names the tool that a hostfile is for. Raises
+    :class:`UsageError` for a file that cannot be read, is something else, holds no host, or one
+    that is not understood and not to be skipped.
     """
     path = None if file == "-" else Path(file).expanduser()
     source = file if path else STANDARD_INPUT
@@ -60,7 +60,7 @@ def read_foreign(
             imported = parse_slurm(text, source, include, skip_unknown=skip_unknown)
         case _:
             imported = _ssh_config(text, path, source, skip_unknown=skip_unknown)
-    inventory = render(imported, name, f"{format} {source}")
+    inventory = render_inventory(imported, name, f"{format} {source}")
     load_cluster(inventory, f"inventory imported from {source}")
     return Inventory(inventory, imported.warnings, imported.notes)
 

@@ -59,7 +59,7 @@ class TreePart:
 def workload_parts(folder: Path, kit: Path, needed: tuple[str, ...] = ()) -> tuple[TreePart, ...]:
     """A workload: its folder under its own name, and the kit beside it."""
     tree = TreePart(source=folder, place=folder.name, needed=needed)
-    return tree, *_modules(kit, kit.name)
+    return tree, *_module_parts(kit, kit.name)
 
 
 def project_parts(
@@ -67,10 +67,10 @@ def project_parts(
 ) -> tuple[TreePart, ...]:
     """A user's project as it is; the kit lies where it hides nothing of the user's."""
     tree = TreePart(source=folder, own=own, needed=needed)
-    return tree, *_modules(kit, f"{KIT_FOLDER}/{kit.name}")
+    return tree, *_module_parts(kit, f"{KIT_FOLDER}/{kit.name}")
 
 
-def _modules(package: Path, place: str) -> Iterator[TreePart]:
+def _module_parts(package: Path, place: str) -> Iterator[TreePart]:
     """One by one, so that what stays behind by a rule is the user's alone."""
     for file in sorted(package.glob("*.py")):
         yield TreePart(source=file, place=f"{place}/{file.name}")
@@ -100,9 +100,9 @@ class Snapshot:
     @cached_property
     def manifest(self) -> Manifest:
         """Raises ``PreflightError`` if the files changed since the snapshot was taken."""
-        manifest = _manifest(self._listing, self._digests)
+        manifest = _make_manifest(self._listing, self._digests)
         if digest_of(manifest.encode()) != self.digest:
-            raise changed(self._listing.parts[0].folder)
+            raise files_changed_error(self._listing.parts[0].folder)
         return manifest
 
     @property
@@ -137,15 +137,15 @@ def take_snapshot(parts: Sequence[TreePart], cache: Path) -> Snapshot:
     more than a snapshot may hold.
     """
     listing = _Listing.of(parts)
-    location = cache / f"{_identity(parts)}.index"
+    location = cache / f"{_tree_identity(parts)}.index"
     index = TreeIndex.load(location)
     if index is not None and index.matches(listing.paths, listing.stats):
         return Snapshot(listing, index.snapshot, index.digests, index.bases)
     began_ns = time.time_ns()
-    digests = _digests(listing, index)
-    manifest = _manifest(listing, digests)
+    digests = _read_digests(listing, index)
+    manifest = _make_manifest(listing, digests)
     digest = digest_of(manifest.encode())
-    bases = _bases(index, digest)
+    bases = _base_digests(index, digest)
     new = TreeIndex(
         paths=listing.paths, stats=listing.stats, digests=digests, snapshot=digest, bases=bases
     )
@@ -154,7 +154,7 @@ def take_snapshot(parts: Sequence[TreePart], cache: Path) -> Snapshot:
     return Snapshot(listing, digest, digests, bases)
 
 
-def changed(where: object) -> PreflightError:
+def files_changed_error(where: object) -> PreflightError:
     """The files are not those that the snapshot was taken of."""
     return PreflightError(
         "the file changed while it was synced",
@@ -194,19 +194,19 @@ class _Listing:
         return ((part.folder, name) for part in self.parts for name in part.names)
 
 
-def _identity(parts: Sequence[TreePart]) -> str:
+def _tree_identity(parts: Sequence[TreePart]) -> str:
     """Names the tree that is synced, whatever is in it."""
     places = [f"{os.path.realpath(part.source)}\0{part.place}" for part in parts]
     return digest_of("\0\0".join(places).encode(errors="surrogateescape"))
 
 
-def _bases(index: TreeIndex | None, digest: str) -> tuple[str, ...]:
+def _base_digests(index: TreeIndex | None, digest: str) -> tuple[str, ...]:
     if index is None:
         return ()
     return tuple(base for base in (index.snapshot, *index.bases) if base != digest)[:MAX_BASES]
 
 
-def _digests(listing: _Listing, index: TreeIndex | None) -> bytes:
+def _read_digests(listing: _Listing, index: TreeIndex | None) -> bytes:
     """The binary digests of all files, joined; a link's is zero. Reads what ``index`` lacks."""
     known = index.known() if index else {}
     rows = listing.stats.tobytes()
@@ -254,13 +254,13 @@ def digest_of_file(path: str, size: int) -> bytes:
             while left:
                 data = os.read(fd, min(left, BUFFER_BYTES))
                 if not data:
-                    raise changed(path)
+                    raise files_changed_error(path)
                 digest.update(data)
                 left -= len(data)
         finally:
             os.close(fd)
     except FileNotFoundError as error:
-        raise changed(path) from error
+        raise files_changed_error(path) from error
     except OSError as error:
         raise UsageError(
             "the file cannot be read",
@@ -272,8 +272,8 @@ def digest_of_file(path: str, size: int) -> bytes:
     return digest.digest()
 
 
-def _manifest(listing: _Listing, digests: bytes) -> Manifest:
-    entries = list(_entries(listing, digests))
+def _make_manifest(listing: _Listing, digests: bytes) -> Manifest:
+    entries = list(_manifest_entries(listing, digests))
     links = {entry.path for entry in entries if isinstance(entry, LinkEntry)}
     if links:  # git still names what was in a folder that a link replaced
         entries = [entry for entry in entries if links.isdisjoint(folders_of([entry.path]))]
@@ -289,7 +289,7 @@ def _manifest(listing: _Listing, digests: bytes) -> Manifest:
         ) from error
 
 
-def _entries(listing: _Listing, digests: bytes) -> Iterator[Entry]:
+def _manifest_entries(listing: _Listing, digests: bytes) -> Iterator[Entry]:
     modes, sizes = listing.stats[MODE::WIDTH], listing.stats[SIZE::WIDTH]
     hexadecimal = digests.hex()
     escaping = []
@@ -317,7 +317,7 @@ def _safe_target(folder: Path, name: str) -> str:
     try:
         target = str(link.readlink())
     except OSError as error:
-        raise changed(link) from error
+        raise files_changed_error(link) from error
     if not target_fault(name, target):
         return target
     above = link.parent.resolve()

@@ -88,7 +88,7 @@ class TreeIndex:
         }
         make_private_dir(path.parent)
         write_atomic(path, json.dumps(header).encode() + b"\n" + body)
-        _prune(path.parent)
+        _prune_indices(path.parent)
 
     def matches(self, paths: list[str], stats: array[int]) -> bool:
         """Whether nothing changed since."""
@@ -121,7 +121,7 @@ def without_racy(stats: array[int], began_ns: int) -> array[int]:
     return kept
 
 
-def _prune(folder: Path) -> None:
+def _prune_indices(folder: Path) -> None:
     """Keep the indices that were written last."""
     indices = sorted(folder.glob("*.index"), key=_written_ns, reverse=True)
     for path in indices[MAX_TREES:]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Self
@@ -11,6 +12,7 @@ from orchestrator.core.base.errors import UsageError
 
 DEADLINE_S = 60.0
 MAX_IGNORED = 2_000
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _NOT_IN_A_REPOSITORY = 128
 # What git wants to see in a `.git` folder, or what is left of it.
 _PARTS = ("HEAD", "objects", "refs", "config")
@@ -21,10 +23,10 @@ class Query:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._tracked = _start(folder, "ls-files", "-z", "--cached", "--deduplicate")
+        self._tracked = _start_git(folder, "ls-files", "-z", "--cached", "--deduplicate")
         others = ("ls-files", "-z", "--others", "--exclude-standard")
-        self._others = _start(folder, *others)
-        self._ignored = _start(folder, *others, "--ignored", "--directory")
+        self._others = _start_git(folder, *others)
+        self._ignored = _start_git(folder, *others, "--ignored", "--directory")
 
     @classmethod
     def start(cls, folder: Path) -> Self | None:
@@ -52,20 +54,20 @@ class Query:
         try:
             output, errors = self._tracked.communicate(timeout=DEADLINE_S)
         except subprocess.TimeoutExpired as error:
-            raise _refused(self._folder, f"no answer within {DEADLINE_S:g} s") from error
+            raise _git_refused(self._folder, f"no answer within {DEADLINE_S:g} s") from error
         message = errors.decode(errors="replace")
         if self._tracked.returncode == _NOT_IN_A_REPOSITORY and _is_outside(self._folder, message):
             return None
         if self._tracked.returncode:
-            raise _refused(self._folder, message)
-        return _names(output)
+            raise _git_refused(self._folder, message)
+        return _split_names(output)
 
     def others(self) -> list[str]:
         """Not tracked and not ignored; a name that ends in ``/`` is a repository of its own."""
-        return _output(self._folder, self._others)
+        return _git_output(self._folder, self._others)
 
     def ignored(self) -> list[str]:
-        return _output(self._folder, self._ignored)
+        return _git_output(self._folder, self._ignored)
 
 
 def repository_root(folder: Path) -> Path | None:
@@ -100,48 +102,59 @@ def _is_outside(folder: Path, message: str) -> bool:
 def rule_files(folder: Path) -> tuple[Path, list[Path]]:
     """(the work tree's root, the ignore files that hold everywhere in it, the strongest first)."""
     asked = ("rev-parse", "--show-toplevel", "--git-path", "info/exclude")
-    root, excluded = _text(folder, *asked).splitlines()[:2]
+    root, excluded = _folder_text(folder, *asked).splitlines()[:2]
     settings = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    personal = _text(folder, "config", "--type=path", "--get", "core.excludesFile").strip()
+    personal = _folder_text(folder, "config", "--type=path", "--get", "core.excludesFile").strip()
     return Path(root), [folder / excluded, Path(personal or Path(settings) / "git/ignore")]
 
 
-def ignores(folder: Path) -> bool:
+def is_folder_ignored(folder: Path) -> bool:
     """Whether the repository around ``folder`` ignores it as a whole."""
-    process = _start(folder, "check-ignore", "--quiet", ".")
+    process = _start_git(folder, "check-ignore", "--quiet", ".")
     try:
         process.communicate(timeout=DEADLINE_S)
     except subprocess.TimeoutExpired as error:
         process.kill()
-        raise _refused(folder, f"no answer within {DEADLINE_S:g} s") from error
+        raise _git_refused(folder, f"no answer within {DEADLINE_S:g} s") from error
     return process.returncode == 0
 
 
-def reasons(folder: Path, names: list[str]) -> list[tuple[str, str]]:
+def head_commit(folder: Path) -> str:
+    """The commit that is checked out around ``folder``; empty where there is none, or no git."""
+    try:
+        text = _folder_text(folder, "rev-parse", "--verify", "--quiet", "HEAD").strip()
+    except (OSError, UsageError):
+        return ""
+    return text if _COMMIT.fullmatch(text) else ""
+
+
+def ignore_reasons(folder: Path, names: list[str]) -> list[tuple[str, str]]:
     """(name, rule such as ``.gitignore:3: *.ckpt``) for ignored names."""
     if not names:
         return []
-    process = _start(folder, "check-ignore", "--verbose", "-z", "--stdin", stdin=True)
+    process = _start_git(folder, "check-ignore", "--verbose", "-z", "--stdin", stdin=True)
     fields = _names_of(folder, process, "\0".join(names).encode(errors="surrogateescape"))
     rows = zip(fields[0::4], fields[1::4], fields[2::4], fields[3::4], strict=False)
-    return [(name, f"{_short(source)}:{line}: {pattern}") for source, line, pattern, name in rows]
+    return [
+        (name, f"{_short_source(source)}:{line}: {pattern}") for source, line, pattern, name in rows
+    ]
 
 
-def _short(source: str) -> str:
+def _short_source(source: str) -> str:
     path = Path(source)
     return "/".join(path.parts[-2:]) if path.is_absolute() else source
 
 
-def _text(folder: Path, *arguments: str) -> str:
-    process = _start(folder, *arguments)
+def _folder_text(folder: Path, *arguments: str) -> str:
+    process = _start_git(folder, *arguments)
     try:
         return process.communicate(timeout=DEADLINE_S)[0].decode(errors="surrogateescape")
     except subprocess.TimeoutExpired as error:
         process.kill()
-        raise _refused(folder, f"no answer within {DEADLINE_S:g} s") from error
+        raise _git_refused(folder, f"no answer within {DEADLINE_S:g} s") from error
 
 
-def _start(folder: Path, *arguments: str, stdin: bool = False) -> subprocess.Popen[bytes]:
+def _start_git(folder: Path, *arguments: str, stdin: bool = False) -> subprocess.Popen[bytes]:
     # A variable left by a hook would point git elsewhere; a file monitor is a program of the
     # repository's choice, and none is needed to list names.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
@@ -155,26 +168,26 @@ def _start(folder: Path, *arguments: str, stdin: bool = False) -> subprocess.Pop
     )
 
 
-def _output(folder: Path, process: subprocess.Popen[bytes]) -> list[str]:
+def _git_output(folder: Path, process: subprocess.Popen[bytes]) -> list[str]:
     names = _names_of(folder, process, None)
     if process.returncode:
-        raise _refused(folder, f"git ended with code {process.returncode}")
+        raise _git_refused(folder, f"git ended with code {process.returncode}")
     return names
 
 
 def _names_of(folder: Path, process: subprocess.Popen[bytes], data: bytes | None) -> list[str]:
     try:
-        return _names(process.communicate(data, timeout=DEADLINE_S)[0])
+        return _split_names(process.communicate(data, timeout=DEADLINE_S)[0])
     except subprocess.TimeoutExpired as error:
         process.kill()
-        raise _refused(folder, f"no answer within {DEADLINE_S:g} s") from error
+        raise _git_refused(folder, f"no answer within {DEADLINE_S:g} s") from error
 
 
-def _names(output: bytes) -> list[str]:
+def _split_names(output: bytes) -> list[str]:
     return output.decode(errors="surrogateescape").split("\0")[:-1]
 
 
-def _refused(folder: Path, why: str) -> UsageError:
+def _git_refused(folder: Path, why: str) -> UsageError:
     return UsageError(
         "git cannot list the files",
         id="OR-SYNC-004",

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.adapters.sync.wildmatch import NeverMatches, expression
+from orchestrator.adapters.sync.wildmatch import NeverMatches, compile_pattern
 from orchestrator.core.base.errors import UsageError
 
 MAX_IGNORE_BYTES = 1024 * 1024
@@ -26,7 +26,7 @@ _SPECIAL = re.compile(r"([*?\[\\])")
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class IgnoreRule:
     """One line. ``source`` and ``line`` say where it stands; ``pattern`` lacks ``!`` and the last
     ``/``. ``fault`` is why it can match nothing, or ``""``.
     """
@@ -58,13 +58,13 @@ class Rule:
 
     def names(self, name: str) -> bool:
         """Whether ``name`` is one of the parts of its path, to the letter."""
-        return name in _unescaped(self.pattern).split("/")
+        return name in _unescape_pattern(self.pattern).split("/")
 
     def _spelled(self) -> tuple[str, bytes]:
         """What is written out, and the rest from its first wildcard on."""
         plain = _PLAIN.match(self.pattern)
         end = plain.end() if plain else 0
-        return _unescaped(self.pattern[:end]).lstrip("/"), self.pattern[end:]
+        return _unescape_pattern(self.pattern[:end]).lstrip("/"), self.pattern[end:]
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}: {self.text}" if self.line else self.source
@@ -76,7 +76,7 @@ class RuleList:
     file above the tree, ``lead`` is the tree relative to the file's folder.
     """
 
-    rules: tuple[Rule, ...]
+    rules: tuple[IgnoreRule, ...]
     base: str = ""
     lead: str = ""
     _matchers: dict[bool, tuple[_Matcher, _Matcher]] = field(
@@ -86,7 +86,7 @@ class RuleList:
     def __bool__(self) -> bool:
         return bool(self.rules)
 
-    def last_match(self, path: str, *, is_folder: bool) -> Rule | None:
+    def last_match(self, path: str, *, is_folder: bool) -> IgnoreRule | None:
         """The rule that decides on ``path`` (no ``/`` at its end), which lies below ``base``."""
         matchers = self._matchers.get(is_folder)
         if matchers is None:
@@ -141,11 +141,11 @@ def read_rules(
     with path.open("rb") as file:
         data = file.read(MAX_IGNORE_BYTES + 1)
     if len(data) > MAX_IGNORE_BYTES:
-        raise _refused(f"an ignore file larger than {MAX_IGNORE_BYTES >> 10} KiB", str(path))
+        raise _refused_file(f"an ignore file larger than {MAX_IGNORE_BYTES >> 10} KiB", str(path))
     return RuleList(parse_rules(data, source), base, lead)
 
 
-def parse_rules(data: bytes, source: str) -> tuple[Rule, ...]:
+def parse_rules(data: bytes, source: str) -> tuple[IgnoreRule, ...]:
     """The rules in ``data``, lines of which ``source`` is the file. Raises ``UsageError``."""
     lines = data.removeprefix(_BOM).split(b"\n")
     rules = []
@@ -153,35 +153,35 @@ def parse_rules(data: bytes, source: str) -> tuple[Rule, ...]:
         # As in C: a line ends at its first NUL.
         text = _without_blanks(line.removesuffix(b"\r").partition(b"\0")[0])
         if line and not line.startswith(b"#") and text:
-            rules.append(_rule(text, source, number))
+            rules.append(_parse_rule(text, source, number))
     return tuple(rules)
 
 
 def named_rules(source: str, patterns: Sequence[str]) -> RuleList:
     """Rules that stand in no file; each is known by ``source`` and its pattern."""
     return RuleList(
-        tuple(_rule(pattern.encode(), f"{source}: {pattern}", 0) for pattern in patterns)
+        tuple(_parse_rule(pattern.encode(), f"{source}: {pattern}", 0) for pattern in patterns)
     )
 
 
-def _rule(text: bytes, source: str, line: int) -> Rule:
+def _parse_rule(text: bytes, source: str, line: int) -> IgnoreRule:
     if len(text) > MAX_RULE_BYTES:
-        raise _refused(f"a rule longer than {MAX_RULE_BYTES} bytes", f"{source}:{line}")
+        raise _refused_file(f"a rule longer than {MAX_RULE_BYTES} bytes", f"{source}:{line}")
     negative = text.startswith(b"!")
     folders_only = text.endswith(b"/") and len(text) > negative
     pattern = text[negative : len(text) - folders_only]
-    compiled, fault = _expression(pattern)
-    shown = "".join(c if c.isprintable() else "?" for c in _text(text))
-    return Rule(source, line, shown, pattern, negative, folders_only, compiled, fault)
+    compiled, fault = _rule_expression(pattern)
+    shown = "".join(c if c.isprintable() else "?" for c in _decode_text(text))
+    return IgnoreRule(source, line, shown, pattern, negative, folders_only, compiled, fault)
 
 
-def _expression(pattern: bytes) -> tuple[bytes, str]:
+def _rule_expression(pattern: bytes) -> tuple[bytes, str]:
     """(the regular expression, "") or (one that matches nothing, why)."""
     relative = pattern.removeprefix(b"/") if pattern.startswith(b"/") else pattern
     if not relative:
         return b"(?!)", "nothing is named"
     try:
-        return expression(relative), ""
+        return compile_pattern(relative), ""
     except NeverMatches as error:
         return b"(?!)", str(error)
 
@@ -200,15 +200,15 @@ def line_for(path: str) -> str:
     return "!/" + _SPECIAL.sub(r"\\\1", path)
 
 
-def _unescaped(pattern: bytes) -> str:
-    return _text(_ESCAPE.sub(rb"\1", pattern))
+def _unescape_pattern(pattern: bytes) -> str:
+    return _decode_text(_ESCAPE.sub(rb"\1", pattern))
 
 
-def _text(data: bytes) -> str:
+def _decode_text(data: bytes) -> str:
     return data.decode(errors="surrogateescape")
 
 
-def _refused(what: str, where: str) -> UsageError:
+def _refused_file(what: str, where: str) -> UsageError:
     return UsageError(
         what,
         id="OR-SYNC-010",

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.adapters.sync.ignore_file import Rule, RuleList, named_rules, read_rules
+from orchestrator.adapters.sync.ignore_file import IgnoreRule, RuleList, named_rules, read_rules
 
 IGNORE_FILE = ".orchestrateignore"
 OWN_FILES = "files of orchestrate itself"
@@ -76,7 +76,7 @@ class Rules:
         ``UsageError`` if it is none.
         """
         own = read_rules(folder / IGNORE_FILE, IGNORE_FILE, follow=True)
-        return cls(folder, own, "" if kept is None else _inside(folder, kept))
+        return cls(folder, own, "" if kept is None else _path_inside(folder, kept))
 
     @property
     def has_exceptions(self) -> bool:
@@ -95,11 +95,11 @@ class Rules:
         own = self.own.last_match(path, is_folder=is_folder)
         if own is not None and not own.negative:
             return Scope(str(own), path, final=True)
-        if above.rule and (own is None or not _within(own.literal_folder, above.at)):
+        if above.rule and (own is None or not _is_within(own.literal_folder, above.at)):
             return above
         rule = self._default(path, own, is_folder=is_folder)
         if not rule and own is None:
-            rule = ignored or _weak(above.weak, path, is_folder=is_folder)
+            rule = ignored or _weak_rule(above.weak, path, is_folder=is_folder)
         return replace(above, rule=rule, at=path if rule else "")
 
     def may_come_back(self, scope: Scope, folder: str) -> bool:
@@ -107,7 +107,8 @@ class Rules:
         if scope.final:
             return False
         return any(
-            _within(spelled, scope.at) and (_within(spelled, folder) or _within(folder, spelled))
+            _is_within(spelled, scope.at)
+            and (_is_within(spelled, folder) or _is_within(folder, spelled))
             for spelled in self._exceptions
         )
 
@@ -155,7 +156,7 @@ class Rules:
         own = self.own.last_match(path, is_folder=is_folder)
         return "" if own is None or own.negative else str(own)
 
-    def _default(self, path: str, own: Rule | None, *, is_folder: bool) -> str:
+    def _default(self, path: str, own: IgnoreRule | None, *, is_folder: bool) -> str:
         """The default that leaves ``path`` out, unless ``own`` takes it back."""
         name = path.rpartition("/")[2]
         if own is not None and own.names(name):
@@ -184,7 +185,7 @@ def _is_private(path: str) -> bool:
     )
 
 
-def _weak(lists: tuple[RuleList, ...], path: str, *, is_folder: bool) -> str:
+def _weak_rule(lists: tuple[RuleList, ...], path: str, *, is_folder: bool) -> str:
     """The rule of ignore files that leaves ``path`` out: the first list that knows it decides."""
     for rules in lists:
         rule = rules.last_match(path, is_folder=is_folder)
@@ -193,12 +194,12 @@ def _weak(lists: tuple[RuleList, ...], path: str, *, is_folder: bool) -> str:
     return ""
 
 
-def _within(path: str, folder: str) -> bool:
+def _is_within(path: str, folder: str) -> bool:
     """Whether ``path`` is ``folder`` or below it."""
     return path == folder or path.startswith(f"{folder}/") or not folder
 
 
-def _inside(folder: Path, kept: Path) -> str:
+def _path_inside(folder: Path, kept: Path) -> str:
     """``kept`` relative to ``folder`` with a ``/`` at its end, or ``""`` if it is not below it."""
     folder, kept = folder.resolve(), kept.resolve()
     return f"{kept.relative_to(folder).as_posix()}/" if folder in kept.parents else ""

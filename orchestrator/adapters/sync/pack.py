@@ -34,7 +34,7 @@ class ContentChanged(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PackPart:
     """The payload of one push."""
 
     data: bytes
@@ -61,11 +61,11 @@ class Pack:
     ) -> None:
         self.closed = False
         self.contents = sum(byte.bit_count() for byte in missing)
-        self._plan = list(_grouped(_pieces(blobs, sources, missing)))
+        self._plan = list(_group_pieces(_list_pieces(blobs, sources, missing)))
         self._users = 0
         self._spool: tempfile.SpooledTemporaryFile[bytes]
         self._stored: list[tuple[int, int, bool]] = []
-        self._ahead: deque[asyncio.Task[Part]] = deque()
+        self._ahead: deque[asyncio.Task[PackPart]] = deque()
         self._turn = asyncio.Lock()
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class Pack:
             await asyncio.gather(*self._ahead, return_exceptions=True)
             self._spool.close()
 
-    async def part(self, number: int) -> Part:
+    async def part(self, number: int) -> PackPart:
         """Parts may be asked for repeatedly and in any order. Raises :class:`ContentChanged`."""
         async with self._turn:
             while len(self._stored) <= number:
@@ -99,20 +99,20 @@ class Pack:
                     return part
             offset, size, compressed = self._stored[number]
             self._spool.seek(offset)
-            return Part(self._spool.read(size), compressed)
+            return PackPart(self._spool.read(size), compressed)
 
     def _start(self) -> None:
         begun = len(self._stored) + len(self._ahead)
         for pieces in self._plan[begun : begun + AHEAD - len(self._ahead)]:
-            self._ahead.append(asyncio.create_task(asyncio.to_thread(_build, pieces)))
+            self._ahead.append(asyncio.create_task(asyncio.to_thread(_build_part, pieces)))
 
-    def _store(self, part: Part) -> None:
+    def _store(self, part: PackPart) -> None:
         offset = self._spool.seek(0, os.SEEK_END)
         self._spool.write(part.data)
         self._stored.append((offset, len(part.data), part.compressed))
 
 
-def _pieces(
+def _list_pieces(
     blobs: Mapping[str, int], sources: Mapping[str, Path], missing: bytes
 ) -> Iterator[_Piece]:
     for index, (digest, size) in enumerate(blobs.items()):
@@ -121,7 +121,7 @@ def _pieces(
                 yield _Piece(index, sources[digest], offset, min(PART_BYTES, size - offset))
 
 
-def _grouped(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
+def _group_pieces(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
     """Groups of at most ``PART_BYTES`` with their headers, or of a single piece."""
     group: list[_Piece] = []
     size = 0
@@ -135,16 +135,16 @@ def _grouped(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
         yield group
 
 
-def _build(pieces: list[_Piece]) -> Part:
+def _build_part(pieces: list[_Piece]) -> PackPart:
     fields = []
     for piece in pieces:
-        fields += [PIECE.pack(piece.index, piece.offset, piece.length), _read(piece)]
+        fields += [PIECE.pack(piece.index, piece.offset, piece.length), _read_piece(piece)]
     data = b"".join(fields)
     packed = zlib.compress(data, 1)
-    return Part(packed, True) if len(packed) < len(data) else Part(data, False)
+    return PackPart(packed, True) if len(packed) < len(data) else PackPart(data, False)
 
 
-def _read(piece: _Piece) -> bytes:
+def _read_piece(piece: _Piece) -> bytes:
     try:
         fd = os.open(piece.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

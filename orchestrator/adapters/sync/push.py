@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.adapters.agent_client.channel import AgentError
 from orchestrator.adapters.agent_client.connect_agent import Requests
-from orchestrator.adapters.sync.code_snapshot import Snapshot, changed, digest_of_file
+from orchestrator.adapters.sync.code_snapshot import Snapshot, digest_of_file, files_changed_error
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
 from orchestrator.adapters.sync.pack import ContentChanged, Pack
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError, PreflightError
@@ -101,7 +101,7 @@ class _Push:
         try:
             part = await pack.part(number)
         except ContentChanged as error:
-            raise changed(error.path) from error
+            raise files_changed_error(error.path) from error
         header = {"compressed": part.compressed, "last": number == len(pack) - 1}
         return asyncio.create_task(self._request("push", header, part.data))
 
@@ -164,7 +164,7 @@ class _Push:
             if missing[index // 8] >> index % 8 & 1:
                 source = self._snapshot.sources[digest]
                 if digest_of_file(str(source), size).hex() != digest:
-                    raise changed(source)
+                    raise files_changed_error(source)
 
     def _fault(self, what: str, id: str, why: str) -> PreflightError:
         return PreflightError(

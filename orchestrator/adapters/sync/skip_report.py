@@ -31,14 +31,14 @@ class Skipped:
 
 
 @dataclass(slots=True)
-class _Entry:
+class _SkippedByRule:
     files: int = 0
     bytes: int = 0
     at_least: bool = False
     examples: list[str] = field(default_factory=list)
 
 
-class Account:
+class SkipSummary:
     """Sums up per rule what was left out below ``folder``; bounded in work and in memory.
 
     For each path of ``watched`` it remembers the rule.
@@ -46,7 +46,7 @@ class Account:
 
     def __init__(self, folder: Path, watched: Iterable[str] = ()) -> None:
         self._folder = str(folder)
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _SkippedByRule] = {}
         self._budget = MAX_COUNTED
         self._watched = dict.fromkeys(watched, "")
 
@@ -55,10 +55,10 @@ class Account:
         for path in self._watched:
             if path == name or path.startswith(f"{name.rstrip('/')}/"):
                 self._watched[path] = rule
-        entry = self._entries.setdefault(rule, _Entry())
+        entry = self._entries.setdefault(rule, _SkippedByRule())
         if len(entry.examples) < MAX_EXAMPLES:
             entry.examples.append("".join(c if c.isprintable() else "?" for c in name))
-        for files, size in _contents(f"{self._folder}/{name}".rstrip("/")):
+        for files, size in _count_contents(f"{self._folder}/{name}".rstrip("/")):
             if self._budget <= 0:
                 entry.at_least = True
                 break
@@ -85,7 +85,7 @@ class Account:
         return tuple(sorted(rows, key=lambda row: (-row.bytes, row.rule)))
 
 
-def _contents(path: str) -> Iterator[tuple[int, int]]:
+def _count_contents(path: str) -> Iterator[tuple[int, int]]:
     """(files, bytes) of each thing at or below ``path``; what cannot be read is passed over."""
     pending = [path]
     while pending:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from orchestrator.adapters.sync import git_listing as git
 from orchestrator.adapters.sync.file_stats import MODE, WIDTH, all_fine, name_fault, stat_all
-from orchestrator.adapters.sync.ignore_file import Rule, RuleList, read_rules
+from orchestrator.adapters.sync.ignore_file import IgnoreRule, RuleList, read_rules
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE, Rules, Scope, private_names
-from orchestrator.adapters.sync.skip_report import Account
+from orchestrator.adapters.sync.skip_report import SkipSummary
 
 GITIGNORE = ".gitignore"
 MAX_DEPTH = 64
@@ -34,7 +34,7 @@ class Walk:
     def __init__(self, folder: Path, rules: Rules, needed: tuple[str, ...] = ()) -> None:
         self.names: list[str] = []
         self.stats = array("q")
-        self.account = Account(folder, (*needed, *_taken_back(rules)))
+        self.account = SkipSummary(folder, (*needed, *_taken_back(rules)))
         self.notes: list[str] = []
         self._folder = folder
         self._rules = rules
@@ -58,7 +58,7 @@ class Walk:
                 return
             inner = self._take_tracked([prefix + name for name in tracked] if prefix else tracked)
             others = query.others()
-            if not tracked and not others and git.ignores(folder):
+            if not tracked and not others and git.is_folder_ignored(folder):
                 self._plain(prefix, depth, Scope())
                 return
             inner += self._take_others([prefix + name for name in others])
@@ -111,7 +111,7 @@ class Walk:
         """What git ignores stays behind, unless the ignore file takes it back."""
         taking_back = self._rules.has_exceptions
         asked = names if taking_back else names[: git.MAX_IGNORED]
-        for name, rule in git.reasons(self._folder / prefix, asked):
+        for name, rule in git.ignore_reasons(self._folder / prefix, asked):
             if not (taking_back and self._taken_back(prefix, name, rule, depth)):
                 self.account.add(rule, prefix + name)
         for name in names[len(asked) :]:
@@ -215,7 +215,7 @@ class Walk:
         ]
 
 
-def _taken_back(rules: Rules) -> dict[str, Rule]:
+def _taken_back(rules: Rules) -> dict[str, IgnoreRule]:
     """The paths that the ignore file spells to have them back."""
     return {
         path: rule

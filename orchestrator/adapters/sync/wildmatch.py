@@ -41,19 +41,19 @@ def literal_length(pattern: bytes) -> int:
     return found.start() if found else len(pattern)
 
 
-def expression(pattern: bytes) -> bytes:
+def compile_pattern(pattern: bytes) -> bytes:
     """A regular expression (DOTALL) that matches the whole of what ``pattern`` matches.
 
     ``**`` counts as at the beginning of a folder's name when nothing but plain text comes before
     it, as git skips such text before it looks at the rest. Raises :class:`NeverMatches`.
     """
     plain = literal_length(pattern)
-    elements = list(_elements(pattern[plain:]))
-    return re.escape(pattern[:plain]) + _joined(elements) + rb"\Z"
+    elements = list(_parse_elements(pattern[plain:]))
+    return re.escape(pattern[:plain]) + _join_elements(elements) + rb"\Z"
 
 
 @dataclass(slots=True)
-class _Reader:
+class _PatternReader:
     """A pattern and how far it was read. What lies behind its end is a NUL, as in C."""
 
     text: bytes
@@ -71,22 +71,22 @@ class _Reader:
         return self.text[self.at - 1]
 
 
-def _elements(text: bytes) -> Iterator[Element]:
+def _parse_elements(text: bytes) -> Iterator[Element]:
     """One regular expression for each byte that is matched, and the wild elements."""
-    reader = _Reader(text)
+    reader = _PatternReader(text)
     while reader.at < len(text):
         byte = reader.take()
         if byte == _STAR:
-            yield _star(reader)
+            yield _parse_star(reader)
         elif byte == _QUESTION:
             yield _SEGMENT
         elif byte == _OPEN:
-            yield _bracket(reader)
+            yield _parse_bracket(reader)
         else:
             yield re.escape(bytes([reader.take() if byte == _BACKSLASH else byte]))
 
 
-def _star(reader: _Reader) -> Wild:
+def _parse_star(reader: _PatternReader) -> Wild:
     """The element that begins with the ``*`` just read."""
     begin = reader.at - 1
     while reader.peek() == _STAR:
@@ -101,7 +101,7 @@ def _star(reader: _Reader) -> Wild:
     return Wild.STAR
 
 
-def _bracket(reader: _Reader) -> bytes:
+def _parse_bracket(reader: _PatternReader) -> bytes:
     """An expression for the bracket whose ``[`` was just read."""
     negated = reader.peek() in _NEGATIONS
     reader.at += negated
@@ -117,17 +117,17 @@ def _bracket(reader: _Reader) -> bytes:
             members.update(range(before, (reader.take() if last == _BACKSLASH else last) + 1))
             before = 0
         elif byte == _OPEN and (name := _class_name(reader)) is not None:
-            members |= _class(name)
+            members |= _class_members(name)
             before = 0
         else:
             members.add(byte)
             before = byte
         byte = reader.take()
         if byte == _CLOSE:
-            return _set(members, negated=negated)
+            return _set_expression(members, negated=negated)
 
 
-def _class_name(reader: _Reader) -> bytes | None:
+def _class_name(reader: _PatternReader) -> bytes | None:
     """The name in ``[:name:]`` whose first ``[`` was just read; None if it is an ordinary ``[``."""
     if reader.peek() != _COLON:
         return None
@@ -141,14 +141,14 @@ def _class_name(reader: _Reader) -> bytes | None:
     return reader.text[begin : end - 1]
 
 
-def _class(name: bytes) -> frozenset[int]:
+def _class_members(name: bytes) -> frozenset[int]:
     members = _CLASSES.get(name)
     if members is None:
         raise NeverMatches(f"there is no class [:{name.decode(errors='replace')}:]")
     return members
 
 
-def _set(members: set[int], *, negated: bool) -> bytes:
+def _set_expression(members: set[int], *, negated: bool) -> bytes:
     """``members``, or all but them; never a slash."""
     members = {byte for byte in range(1, 256) if (byte in members) != negated} - {_SLASH}
     if not members:
@@ -156,12 +156,16 @@ def _set(members: set[int], *, negated: bool) -> bytes:
     return b"[" + b"".join(rb"\x%02x" % byte for byte in sorted(members)) + b"]"
 
 
-def _between(first: str, last: str) -> frozenset[int]:
+def _range_members(first: str, last: str) -> frozenset[int]:
     return frozenset(range(ord(first), ord(last) + 1))
 
 
-_DIGIT, _UPPER, _LOWER = _between("0", "9"), _between("A", "Z"), _between("a", "z")
-_GRAPH = _between("!", "~")
+_DIGIT, _UPPER, _LOWER = (
+    _range_members("0", "9"),
+    _range_members("A", "Z"),
+    _range_members("a", "z"),
+)
+_GRAPH = _range_members("!", "~")
 _ALNUM = _DIGIT | _UPPER | _LOWER
 # Without a vertical tab and a form feed in "space": git's own tables say so.
 _CLASSES: dict[bytes, frozenset[int]] = {
@@ -180,13 +184,13 @@ _CLASSES: dict[bytes, frozenset[int]] = {
 }
 
 
-def _joined(elements: list[Element]) -> bytes:
+def _join_elements(elements: list[Element]) -> bytes:
     """``**`` divides the pattern into groups: each but the last is taken where it fits first."""
-    parts = _divided(elements, (Wild.FOLDERS, Wild.ANYTHING))
-    out = [_group(parts[0][1])]
+    parts = _divide_elements(elements, (Wild.FOLDERS, Wild.ANYTHING))
+    out = [_group_expression(parts[0][1])]
     for index, (wild, group) in enumerate(parts[1:], start=1):
         last = index == len(parts) - 1
-        text = _group(group)
+        text = _group_expression(group)
         if wild is Wild.ANYTHING:
             out.append(b".*" + text)
         else:
@@ -194,7 +198,7 @@ def _joined(elements: list[Element]) -> bytes:
     return b"".join(out)
 
 
-def _group(elements: list[Element]) -> bytes:
+def _group_expression(elements: list[Element]) -> bytes:
     """Folders' names with ``/`` between them, without ``**``."""
     names: list[list[Element]] = [[]]
     for element in elements:
@@ -202,12 +206,12 @@ def _group(elements: list[Element]) -> bytes:
             names.append([])
         else:
             names[-1].append(element)
-    return b"/".join(map(_name, names))
+    return b"/".join(map(_name_expression, names))
 
 
-def _name(elements: list[Element]) -> bytes:
+def _name_expression(elements: list[Element]) -> bytes:
     """A name: what comes after a ``*`` is taken where it fits first, but for the last."""
-    parts = _divided(elements, (Wild.STAR,))
+    parts = _divide_elements(elements, (Wild.STAR,))
     chunks = [b"".join(e for e in part if isinstance(e, bytes)) for _, part in parts]
     out = [chunks[0]]
     out += [b"(?>[^/]*?" + chunk + b")" for chunk in chunks[1:-1]]
@@ -216,7 +220,7 @@ def _name(elements: list[Element]) -> bytes:
     return b"".join(out)
 
 
-def _divided(
+def _divide_elements(
     elements: list[Element], wild: tuple[Wild, ...]
 ) -> list[tuple[Wild | None, list[Element]]]:
     """(the wild element before it or None, the elements up to the next one)."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.adapters.transport.streams import ByteStream, StreamedProcess
 from orchestrator.adapters.transport.transport import ChannelClosed, Process, Transport
-from orchestrator.core.base.command import Command, Secret, reveal
+from orchestrator.core.base.command import Command, Secret, reveal_secret
 from orchestrator.core.base.outcome import Exited, Outcome, Signalled
 
 NOT_FOUND = 127
@@ -67,7 +67,7 @@ class LocalProcess(StreamedProcess, asyncio.SubprocessProtocol):
         """Start the child. One that cannot start ends at once, the way a shell reports it."""
         home = Path.home()
         inherited = {k: v for k, v in os.environ.items() if not _STAYS.fullmatch(k)}
-        environment = inherited | {k: reveal(v) for k, v in command.env.items()}
+        environment = inherited | {k: reveal_secret(v) for k, v in command.env.items()}
         try:
             await asyncio.get_running_loop().subprocess_exec(
                 lambda: self,

@@ -7,21 +7,23 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from orchestrator.adapters.transport.handshakes import Handshakes
 from orchestrator.adapters.transport.local_process import LocalTransport
-from orchestrator.adapters.transport.target import Target, resolve
 from orchestrator.adapters.transport.transport import ConnectLimits, Transport
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
 
+# What speaks SSH is imported by the nodes that need it: others start sooner.
 if TYPE_CHECKING:
-    from orchestrator.adapters.transport.async_ssh_links import Links
+    from orchestrator.adapters.transport.asyncssh.async_ssh_links import Links
+    from orchestrator.adapters.transport.ssh.target import Target
 
 
 class _Shared:
     """What all transports of one event loop share."""
 
     def __init__(self, limits: ConnectLimits) -> None:
+        from orchestrator.adapters.transport.ssh.handshakes import Handshakes
+
         self.handshakes = Handshakes(limits)
         self.links: Links | None = None
 
@@ -43,36 +45,38 @@ async def _open_local(spec: NodeSpec, limits: ConnectLimits) -> Transport:  # no
 
 
 async def _open_asyncssh(spec: NodeSpec, limits: ConnectLimits) -> Transport:
-    from orchestrator.adapters.transport.async_ssh import AsyncSshTransport
-    from orchestrator.adapters.transport.async_ssh_links import Links
+    from orchestrator.adapters.transport.asyncssh.async_ssh import AsyncSshTransport
+    from orchestrator.adapters.transport.asyncssh.async_ssh_links import Links
 
-    shared, target = await _prepared(spec, limits)
+    shared, target = await _prepare_target(spec, limits)
     shared.links = shared.links or Links(shared.handshakes)
     return AsyncSshTransport(spec.name, target, await shared.links.open(target, limits))
 
 
 async def _open_paramiko(spec: NodeSpec, limits: ConnectLimits) -> Transport:
-    from orchestrator.adapters.transport.paramiko_connect import connect
-    from orchestrator.adapters.transport.paramiko_ssh import ParamikoTransport
+    from orchestrator.adapters.transport.paramiko.paramiko_connect import connect_chain
+    from orchestrator.adapters.transport.paramiko.paramiko_ssh import ParamikoTransport
 
-    shared, target = await _prepared(spec, limits)
+    shared, target = await _prepare_target(spec, limits)
     chain = await shared.handshakes.perform(
-        target, lambda: asyncio.to_thread(connect, target, limits)
+        target, lambda: asyncio.to_thread(connect_chain, target, limits)
     )
     return ParamikoTransport(spec.name, target, chain, limits)
 
 
-async def _prepared(spec: NodeSpec, limits: ConnectLimits) -> tuple[_Shared, Target]:
+async def _prepare_target(spec: NodeSpec, limits: ConnectLimits) -> tuple[_Shared, Target]:
     """What SSH connections of this event loop share, and where this one goes."""
     shared = _shared.setdefault(asyncio.get_running_loop(), _Shared(limits))
-    return shared, await _resolved(spec, limits.connect_timeout_s)
+    return shared, await _resolve_within(spec, limits.connect_timeout_s)
 
 
-async def _resolved(spec: NodeSpec, timeout_s: float) -> Target:
+async def _resolve_within(spec: NodeSpec, timeout_s: float) -> Target:
     """ssh_config may have commands run and names looked up."""
+    from orchestrator.adapters.transport.ssh.target import resolve_target
+
     try:
         async with asyncio.timeout(timeout_s):
-            return await asyncio.to_thread(resolve, spec.ssh)
+            return await asyncio.to_thread(resolve_target, spec.ssh)
     except TimeoutError:
         raise PreflightError(
             f"ssh_config is not evaluated within {timeout_s:g} s",

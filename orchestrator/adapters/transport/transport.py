@@ -160,7 +160,7 @@ async def _run_to_end(
         async with asyncio.timeout(timeout_s):
             process = await transport.start(command, timeout_s=timeout_s, has_input=bool(stdin))
             async with asyncio.TaskGroup() as group:
-                group.create_task(_feed(process, stdin))
+                group.create_task(_feed_stdin(process, stdin))
                 group.create_task(captures[0].drain(process.read_stdout))
                 group.create_task(captures[1].drain(process.read_stderr))
             outcome = await process.wait(timeout_s)
@@ -195,7 +195,7 @@ class _Capture:
             self.truncated |= len(chunk) > room
 
 
-async def _feed(process: Process, stdin: bytes) -> None:
+async def _feed_stdin(process: Process, stdin: bytes) -> None:
     # A program may end without reading all of its input; how it ended tells whether that was right.
     with contextlib.suppress(ChannelClosed):
         await process.write(stdin)

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from orchestrator.core.base.command import MASK, Secret
-from orchestrator.core.base.wire_names import wire_name
+from orchestrator.core.base.wire_names import wire_key, wire_name
 
 T = TypeVar("T")
 
@@ -34,8 +34,9 @@ def to_json(value: object) -> Any:
     if isinstance(value, Secret):
         return MASK
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": _tag(type(value)), **_untagged(fields)}
+        keys = _keys(type(value))
+        fields = {key: to_json(getattr(value, name)) for key, name in keys.items()}
+        return {"type": _type_tag(type(value)), **fields}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -50,49 +51,50 @@ def to_json(value: object) -> Any:
 def from_json(wanted: Any, data: Any) -> Any:
     """``data`` as an instance of ``wanted``, a type or a union of types. Raises ``CodecError``."""
     if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
-        return _dataclass(wanted, data)
+        return _decode_dataclass(wanted, data)
     origin = get_origin(wanted)
     if origin in (Union, types.UnionType):
-        return _union(get_args(wanted), data)
+        return _decode_union(get_args(wanted), data)
     if origin is tuple:
-        return _tuple(get_args(wanted), data)
+        return _decode_tuple(get_args(wanted), data)
     if origin is not None and issubclass(origin, Mapping):
-        return _mapping(get_args(wanted)[1], data)
-    return _scalar(wanted, data)
+        return _decode_mapping(get_args(wanted)[1], data)
+    return _decode_scalar(wanted, data)
 
 
-def _tag(cls: type) -> str:
+def _type_tag(cls: type) -> str:
     name = wire_name(cls)
     if name is None:
         raise CodecError(f"{cls.__name__} has no wire name")
     return name
 
 
-# A dataclass may itself have a field called ``type`` (a parameter's type): it travels as ``type_``.
-def _untagged(fields: dict[str, Any]) -> dict[str, Any]:
-    return {("type_" if name == "type" else name): item for name, item in fields.items()}
+@functools.cache
+def _keys(cls: type) -> dict[str, str]:
+    """The names of its fields by the keys that they are written under."""
+    return {wire_key(field): field.name for field in dataclasses.fields(cls)}
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _field_hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def _dataclass(cls: type, data: Any) -> Any:
+def _decode_dataclass(cls: type, data: Any) -> Any:
     if not isinstance(data, dict) or data.get("type") != wire_name(cls):
         raise CodecError(f"expected a {wire_name(cls)}")
-    given = {("type" if k == "type_" else k): v for k, v in data.items() if k != "type"}
-    hints = _hints(cls)
-    unknown = given.keys() - hints.keys()
+    keys, hints = _keys(cls), _field_hints(cls)
+    unknown = data.keys() - keys.keys() - {"type"}
     if unknown:
         raise CodecError(f"{cls.__name__} has no field {min(unknown)!r}")
+    given = {keys[key]: item for key, item in data.items() if key != "type"}
     try:
         return cls(**{name: from_json(hints[name], item) for name, item in given.items()})
     except TypeError as error:
         raise CodecError(f"{cls.__name__}: {error}") from error
 
 
-def _union(members: tuple[Any, ...], data: Any) -> Any:
+def _decode_union(members: tuple[Any, ...], data: Any) -> Any:
     if data is None and type(None) in members:
         return None
     tag = data.get("type") if isinstance(data, dict) else None
@@ -101,7 +103,7 @@ def _union(members: tuple[Any, ...], data: Any) -> Any:
             continue
         if isinstance(member, type) and dataclasses.is_dataclass(member):
             if tag == wire_name(member):
-                return _dataclass(member, data)
+                return _decode_dataclass(member, data)
             continue
         try:
             return from_json(member, data)
@@ -110,7 +112,7 @@ def _union(members: tuple[Any, ...], data: Any) -> Any:
     raise CodecError(f"no member of the union fits {tag or type(data).__name__!r}")
 
 
-def _tuple(members: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
+def _decode_tuple(members: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
     if not isinstance(data, list):
         raise CodecError("expected a list")
     if len(members) == 2 and members[1] is Ellipsis:
@@ -120,13 +122,13 @@ def _tuple(members: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
     return tuple(from_json(member, item) for member, item in zip(members, data, strict=True))
 
 
-def _mapping(member: Any, data: Any) -> dict[str, Any]:
+def _decode_mapping(member: Any, data: Any) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CodecError("expected an object")
     return {key: from_json(member, item) for key, item in data.items()}
 
 
-def _scalar(wanted: Any, data: Any) -> Any:
+def _decode_scalar(wanted: Any, data: Any) -> Any:
     if wanted is Secret:
         raise CodecError("a secret is never written")
     if isinstance(wanted, type) and issubclass(wanted, Enum):

@@ -14,7 +14,7 @@ MASK = "***"
 
 
 class Secret:
-    """A value that every ordinary way of printing masks; only ``reveal`` opens it."""
+    """A value that every ordinary way of printing masks; only ``reveal_secret`` opens it."""
 
     __slots__ = ("_value",)
 
@@ -44,7 +44,7 @@ class Secret:
 Text = str | Secret
 
 
-def reveal(text: Text) -> str:
+def reveal_secret(text: Text) -> str:
     """The plain value of a possibly secret text."""
     return text.reveal() if isinstance(text, Secret) else text
 
@@ -65,7 +65,12 @@ class Command:
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0]:
             raise ValueError("a command needs at least a program name")
-        texts = [*self.argv, *self.env, *(reveal(v) for v in self.env.values()), self.cwd or ""]
+        texts = [
+            *self.argv,
+            *self.env,
+            *(reveal_secret(v) for v in self.env.values()),
+            self.cwd or "",
+        ]
         if any("\0" in text for text in texts):
             raise ValueError("a command cannot carry NUL bytes")
         for name in self.env:

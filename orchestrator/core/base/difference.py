@@ -10,19 +10,21 @@ from typing import Any
 SHOWN_CHARACTERS = 60
 
 
-def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+def list_differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
     """One line for each value that changed, came or went: ``cluster.nodes[1].name: "a" -> "b"``."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            yield from list_differences(
+                old.get(key), new.get(key), f"{path}.{key}" if path else key
+            )
     elif isinstance(old, list) and isinstance(new, list):
         for index, (before, after) in enumerate(zip_longest(old, new)):
-            yield from differences(before, after, f"{path}[{index}]")
+            yield from list_differences(before, after, f"{path}[{index}]")
     elif old != new:
-        yield f"{path}: {_brief(old)} -> {_brief(new)}"
+        yield f"{path}: {_brief_value(old)} -> {_brief_value(new)}"
 
 
-def _brief(value: Any) -> str:
+def _brief_value(value: Any) -> str:
     if value is None:
         return "nothing"
     text = json.dumps(value)

@@ -13,7 +13,7 @@ _SHORT = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _FRACTIONS = frozenset({"fraction", "ratio of 1"})
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Four digits that count, thousands apart: ``60``, ``0.3125``, ``12,440``, ``1.2e-05``."""
     if not abs(value) < 1e15:  # also what is not a number
         return f"{value:.4g}"
@@ -24,21 +24,23 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def figure(value: float, unit: str) -> str:
+def format_figure(value: float, unit: str) -> str:
     """``value`` with its unit, scaled: ``506 MiB``, ``22 ms``, ``96.4 %``, ``12,440 tok/s``."""
     if unit in {"bytes", "B"}:
         return _scaled_bytes(value)
     if unit == "s":
-        return duration(value)
+        return format_duration(value)
     if unit in _FRACTIONS and abs(value) <= 10:
         return f"{100 * value:.1f} %" if abs(value) >= 0.01 or not value else f"{100 * value:.3g} %"
-    return f"{number(value)} {unit}".rstrip()
+    return f"{format_number(value)} {unit}".rstrip()
 
 
-def duration(value: float) -> str:
+def format_duration(value: float) -> str:
     """Seconds: ``22 ms``, ``12.3 s``, ``4 min 05 s``, ``2 h 03 min``."""
     if not abs(value) < 100 * _HOUR_S:
-        return f"{number(round(value / _HOUR_S) if abs(value) < 1e15 else value / _HOUR_S)} h"
+        return (
+            f"{format_number(round(value / _HOUR_S) if abs(value) < 1e15 else value / _HOUR_S)} h"
+        )
     whole = round(value)
     if whole >= _HOUR_S:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
@@ -57,13 +59,13 @@ def _scaled_bytes(value: float) -> str:
     return f"{value:.0f} B" if not power else f"{value:.3g} {_BINARY[power]}"
 
 
-def bounds(low: float | None, high: float | None, unit: str) -> str:
+def format_bounds(low: float | None, high: float | None, unit: str) -> str:
     """A gate in words: ``at least 80.0 %``, ``at most 0.5``, both with ``and``; empty without."""
     parts: Sequence[tuple[str, float | None]] = (("at least", low), ("at most", high))
-    return " and ".join(f"{word} {_bound(at, unit)}" for word, at in parts if at is not None)
+    return " and ".join(f"{word} {_format_bound(at, unit)}" for word, at in parts if at is not None)
 
 
-def _bound(value: float, unit: str) -> str:
+def _format_bound(value: float, unit: str) -> str:
     """The unit stands beside the figure already, unless scaling would make two of it."""
     scaled = unit in {"bytes", "B", "s"} or unit in _FRACTIONS
-    return figure(value, unit) if scaled else number(value)
+    return format_figure(value, unit) if scaled else format_number(value)

@@ -128,7 +128,7 @@ class Manifest:
             document = json.loads(data)
             if document["version"] != VERSION or not isinstance(document["entries"], list):
                 raise InvalidManifest("a manifest of an unknown version")
-            manifest = cls.of(_entry(row) for row in document["entries"])
+            manifest = cls.of(_decode_entry(row) for row in document["entries"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             if isinstance(error, InvalidManifest):
                 raise
@@ -164,6 +164,9 @@ class Manifest:
         nested = paths & folders_of(paths)
         if nested:
             raise InvalidManifest(f"both a file and a folder: {min(nested)!r}")
+        sizes = self.blobs()
+        if any(sizes[entry.digest] != entry.size for entry in self.files()):
+            raise InvalidManifest("one content has two sizes: a file changed while it was read")
 
     def files(self) -> Iterator[FileEntry]:
         return (e for e in self.entries if isinstance(e, FileEntry))
@@ -182,7 +185,7 @@ class Difference:
     removed: tuple[str, ...]
 
 
-def diff(old: Manifest, new: Manifest) -> Difference:
+def compare_manifests(old: Manifest, new: Manifest) -> Difference:
     """What turns ``old`` into ``new``."""
     before = {entry.path: entry for entry in old.entries}
     after = {entry.path: entry for entry in new.entries}
@@ -204,7 +207,7 @@ def folders_of(paths: Iterable[str]) -> set[str]:
     return folders
 
 
-def _entry(row: object) -> Entry:
+def _decode_entry(row: object) -> Entry:
     match row:
         case [str(path), "f" | "x" as kind, int(size), str(digest)] if type(size) is int:
             return FileEntry(path, size, kind == "x", digest)

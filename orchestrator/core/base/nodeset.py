@@ -1,8 +1,8 @@
 """Folded node names, such as ``gpu[01-16]``, ``a[1-3,7]b`` and ``r[1-2]n[1-4]``.
 
 A bracket holds comma-separated numbers and ranges; zero padding is kept: ``[08-10]`` is 08 09 10.
-:func:`expand` keeps the order of writing; :class:`NodeSet` is a set in natural order, gpu2 before
-gpu10.
+:func:`expand_nodeset` keeps the order of writing; :class:`NodeSet` is a set in natural order, gpu2
+before gpu10.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ def is_name(text: str) -> bool:
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sorts gpu2 before gpu10, and gpu1 before gpu01."""
     return tuple(
-        (1, int(run), f"{len(run):04}") if _is_number(run) else (0, 0, run) for run in _runs(name)
+        (1, int(run), f"{len(run):04}") if _is_number(run) else (0, 0, run)
+        for run in _text_runs(name)
     )
 
 
-def expand(text: str, limit: int = MAX_NAMES) -> tuple[str, ...]:
+def expand_nodeset(text: str, limit: int = MAX_NAMES) -> tuple[str, ...]:
     """The names that ``text`` stands for, in its order, each once.
 
     Raises :class:`NodeSetError` for bad syntax, and for more than ``limit`` names before a term
@@ -75,22 +76,24 @@ def split_terms(text: str) -> list[tuple[int, str]]:
                 raise NodeSetError("']' without '['", at + 1)
             opened = 0
         elif char == "," and not (opened and at < len(text)):
-            terms.append(_stripped(text[start:at], start + 1))
+            terms.append(_strip_term(text[start:at], start + 1))
             start = at + 1
     if opened:
         raise NodeSetError("'[' is never closed", opened)
     return terms
 
 
-def fold(names: Iterable[str]) -> str:
+def fold_nodeset(names: Iterable[str]) -> str:
     """Compact text, naturally sorted, with ``set(expand(fold(names))) == set(names)``."""
     by_shape: dict[tuple[str | None, ...], list[tuple[frozenset[str], ...]]] = {}
     for name in sorted(set(names), key=natural_key):
-        runs = _runs(name)
+        runs = _text_runs(name)
         shape = tuple(None if _is_number(run) else run for run in runs)
         by_shape.setdefault(shape, []).append(tuple(frozenset([run]) for run in runs))
     return ",".join(
-        "".join(map(_render_axis, box)) for boxes in by_shape.values() for box in _merge(boxes)
+        "".join(map(_render_axis, box))
+        for boxes in by_shape.values()
+        for box in _merge_boxes(boxes)
     )
 
 
@@ -107,7 +110,7 @@ class NodeSet:
     @classmethod
     def parse(cls, text: str, limit: int = MAX_NAMES) -> NodeSet:
         """Empty or blank text is the empty set. Raises :class:`NodeSetError`."""
-        return cls.of(expand(text, limit)) if text.strip() else cls()
+        return cls.of(expand_nodeset(text, limit)) if text.strip() else cls()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -131,7 +134,7 @@ class NodeSet:
         return NodeSet.of(set(self.names) ^ set(other.names))
 
     def __str__(self) -> str:
-        return fold(self.names)
+        return fold_nodeset(self.names)
 
 
 def parse_numbers(
@@ -140,7 +143,7 @@ def parse_numbers(
     """A bracket's content, ``1-3,7``, as numbers in text form with their zero padding.
 
     Both ends of a range need the same padding, for tools disagree on what unequal ends mean;
-    ``first_sets_width`` is Slurm's rule, where the second may be shorter or longer. Raises
+    ``first_sets_width``: the second may be shorter or longer. Raises
     :class:`NodeSetError`; ``column`` is where ``text`` starts.
     """
     numbers: list[str] = []
@@ -184,7 +187,7 @@ def _check_padding(low: str, high: str, column: int) -> None:
 def _expand_term(term: str, column: int, limit: int) -> list[str]:
     axes: list[tuple[str, ...]] = []
     total = 1
-    for at, piece in _pieces(term, column):
+    for at, piece in _split_term(term, column):
         axis = parse_numbers(piece[1:-1], at + 1, limit) if piece[0] == "[" else (piece,)
         total *= len(axis)
         if total > limit:
@@ -197,7 +200,7 @@ def _expand_term(term: str, column: int, limit: int) -> list[str]:
     return names
 
 
-def _pieces(term: str, column: int) -> Iterator[tuple[int, str]]:
+def _split_term(term: str, column: int) -> Iterator[tuple[int, str]]:
     at = 0
     while at < len(term):
         end = term.index("]", at) + 1 if term[at] == "[" else at
@@ -210,14 +213,14 @@ def _pieces(term: str, column: int) -> Iterator[tuple[int, str]]:
         at = end
 
 
-def _stripped(raw: str, column: int) -> tuple[int, str]:
+def _strip_term(raw: str, column: int) -> tuple[int, str]:
     term = raw.strip()
     if not term:
         raise NodeSetError("a name is missing", column)
     return column + len(raw) - len(raw.lstrip()), term
 
 
-def _runs(name: str) -> list[str]:
+def _text_runs(name: str) -> list[str]:
     return re.findall(r"[0-9]+|[^0-9]+", name)
 
 
@@ -229,7 +232,7 @@ def _is_padded(digits: str) -> bool:
     return len(digits) > 1 and digits[0] == "0"
 
 
-def _merge(boxes: list[tuple[frozenset[str], ...]]) -> list[tuple[frozenset[str], ...]]:
+def _merge_boxes(boxes: list[tuple[frozenset[str], ...]]) -> list[tuple[frozenset[str], ...]]:
     """Unite boxes (one set of texts per run) that differ in one run only, last run first."""
     for axis in reversed(range(len(boxes[0]))):
         united: dict[tuple[frozenset[str], ...], frozenset[str]] = {}

@@ -47,7 +47,7 @@ class Lost:
 Outcome = Exited | Signalled | TimedOut | Lost
 
 
-def succeeded(outcome: Outcome) -> bool:
+def has_succeeded(outcome: Outcome) -> bool:
     """Only a known exit status of zero is a success."""
     return outcome == Exited(0)
 
@@ -60,7 +60,7 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def describe(outcome: Outcome) -> str:
+def describe_outcome(outcome: Outcome) -> str:
     """A phrase that completes "rank 3 ..."."""
     match outcome:
         case Exited(code=code):

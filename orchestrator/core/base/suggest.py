@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 
-def nearest(name: str, valid: Iterable[str]) -> str | None:
+def nearest_name(name: str, valid: Iterable[str]) -> str | None:
     """The valid name most like ``name``, or None when nothing is alike."""
     by_folded = {candidate.casefold(): candidate for candidate in valid}
     matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.5)
@@ -18,7 +18,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     names = sorted(valid)
     if not names:
         return "none exist"
-    match = nearest(name, names)
+    match = nearest_name(name, names)
     if match is not None:
         return f"did you mean {match!r}?"
     listed = ", ".join(names[:12])

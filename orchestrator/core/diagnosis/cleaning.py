@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import re
 
+from orchestrator.core.diagnosis.line_prefixes import read_head
+
 MAX_SEQUENCE = 200  # characters of one sequence, so that an unfinished one takes nothing away
 MAX_LEVEL = 8
+MAX_WRAPPINGS = 3  # a collector's record of an engine's record of a program's
 MAX_WRAPPED = 64 << 10  # a longer line of JSON is read as it stands
 
 _SEQUENCES = re.compile(
@@ -25,7 +28,6 @@ _ESCAPED = ("\x1b", "\x9b", "^[[", "ESC[", "#033[", "\\x1b[", "\\u001b[", "\\e["
 _INVISIBLE = re.compile("[\x00\u200b\u2060\ufeff]")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d")
 _HOST = re.compile(r"[A-Za-z0-9][\w.-]{0,62}")
-_WRAPPED = re.compile(r"^\{\"", re.MULTILINE)
 # What container engines, collectors and structured loggers call the parts of a line.
 _TEXT_KEYS = ("log", "message", "msg", "MESSAGE", "event", "text", "body")
 _MORE_KEYS = ("exc_info", "exception", "stack_trace", "traceback", "stack")
@@ -34,38 +36,50 @@ _TIME_KEYS = ("time", "timestamp", "ts", "asctime", "@timestamp")
 _HOST_KEYS = ("_HOSTNAME", "hostname", "host")
 
 
-def clean(text: str) -> str:
+def clean_log_text(text: str) -> str:
     """``text`` with as many lines, without control sequences; lines of JSON as their messages."""
     if any(mark in text for mark in _ESCAPED):
         text = _SEQUENCES.sub("", text)
     if not text.isascii() or "\x00" in text:
         text = _INVISIBLE.sub("", text)
-    if not _WRAPPED.search(text):
+    if '{"' not in text:
         return text
-    return "\n".join(_unfolded(line) for line in text.split("\n"))
+    return "\n".join(_unfold_json(line) for line in text.split("\n"))
 
 
-def _unfolded(line: str) -> str:
+def _unfold_json(line: str) -> str:
     """The message of a line of JSON, and a traceback that it carries; another line as it is."""
-    if len(line) > MAX_WRAPPED or not line.startswith('{"') or not line.rstrip().endswith("}"):
-        return line
+    for _ in range(MAX_WRAPPINGS):
+        begin = line.find('{"')
+        if begin < 0 or len(line) > MAX_WRAPPED or not line.rstrip().endswith("}"):
+            return line
+        if read_head(line[: begin + 1]).text != "{":
+            return line  # what stands before is no prefix, but a program's words
+        message = _record_message(line[begin:])
+        if message is None:
+            return line
+        line = line[:begin] + message
+    return line
+
+
+def _record_message(text: str) -> str | None:
+    """What the record says, as lines divided by carriage returns; None if it is none."""
     try:
-        record = json.loads(line)
+        record = json.loads(text)
     except (ValueError, RecursionError):
-        return line
-    message = _first(record, _TEXT_KEYS)
+        return None
+    message = _first_value(record, _TEXT_KEYS)
     if not message:
-        return line
-    more = _first(record, _MORE_KEYS)
-    text = message if more in message else f"{message}\n{more}"
-    lines = _SEQUENCES.sub("", text).splitlines()
-    return "\r".join([_head(record) + lines[0], *lines[1:]]) if lines else line
+        return None
+    more = _first_value(record, _MORE_KEYS)
+    lines = _SEQUENCES.sub("", message if more in message else f"{message}\n{more}").splitlines()
+    return "\r".join([_record_head(record) + lines[0], *lines[1:]]) if lines else None
 
 
-def _head(record: dict[str, object]) -> str:
+def _record_head(record: dict[str, object]) -> str:
     """Time, host and level as a line of syslog would tell them."""
-    time, host = _first(record, _TIME_KEYS), _first(record, _HOST_KEYS)
-    level = _first(record, _LEVEL_KEYS).upper()
+    time, host = _first_value(record, _TIME_KEYS), _first_value(record, _HOST_KEYS)
+    level = _first_value(record, _LEVEL_KEYS).upper()
     parts = (
         f"{time} " if _TIME.match(time) else "",
         f"{host} json[0]: " if _HOST.fullmatch(host) else "",
@@ -74,6 +88,6 @@ def _head(record: dict[str, object]) -> str:
     return "".join(parts)
 
 
-def _first(record: dict[str, object], keys: tuple[str, ...]) -> str:
+def _first_value(record: dict[str, object], keys: tuple[str, ...]) -> str:
     values = (record.get(key) for key in keys)
     return next((value for value in values if isinstance(value, str) and value), "")

@@ -71,7 +71,8 @@ class Sign:
     """What gives a failure away in one line: ``text``, and around it ``pattern`` if that is not
     enough; in the frames of the traceback above it ``frames``, and in the lines near it ``around``,
     where messages have several. ``confidence``: where the line proves more or less than
-    the rule's other signs.
+    the rule's other signs. ``fills``: blanks of the rule's sentence that are known wherever the
+    line is found.
 
     The patterns' named groups fill in the rule's sentence; ``rank``, ``local_rank`` and ``node``
     say whom the line is about, if not the one who wrote it; ``target`` is a node that a launcher
@@ -84,6 +85,7 @@ class Sign:
     frames: re.Pattern[str] | None = None
     around: re.Pattern[str] | None = None
     confidence: Confidence | None = None
+    fills: Mapping[str, str] = field(default_factory=dict)
 
 
 def sign(
@@ -93,6 +95,7 @@ def sign(
     frames: str = "",
     around: str = "",
     confidence: Confidence | None = None,
+    **fills: str,
 ) -> Sign:
     """``pattern`` is searched in lines that hold ``text``."""
     return Sign(
@@ -101,6 +104,7 @@ def sign(
         re.compile(frames) if frames else None,
         re.compile(around) if around else None,
         confidence,
+        fills,
     )
 
 
@@ -109,6 +113,7 @@ class Rule:
     """One known failure. ``id`` is stable. ``cause`` is a sentence with ``{captures}``, for which
     ``defaults`` stand in where a line does not tell; ``weight`` (1..100) says how specific it is.
 
+    ``explains``: ids of rules that merely follow from this one where both are found.
     ``consequence`` completes "7 ranks ..." where others suffer from somebody else's failure;
     ``aftermath``: a process that only suffered may end like this, too.
     """
@@ -127,6 +132,7 @@ class Rule:
     defaults: Mapping[str, str] = field(default_factory=dict)
     consequence: str = ""
     aftermath: bool = False
+    explains: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
 
 
@@ -156,6 +162,8 @@ class Clue:
     nothing tells. ``order`` counts clues as they were read. ``joint``: it says something only
     together with the other clues of its rule. ``mild``: by the level of its line the program could
     go on. ``handled``: the program had caught the exception. ``confidence``: the sign's own.
+    ``explaining``: something follows from it that was found, too. ``writer``: who wrote the line,
+    if not ``source``, whom it is about.
     """
 
     rule: Rule
@@ -169,10 +177,16 @@ class Clue:
     mild: bool = False
     handled: bool = False
     confidence: Confidence | None = None
+    explaining: bool = False
+    writer: LogSource | None = None
 
     @property
     def role(self) -> LogRole:
-        """The rule's; of a mere warning no more than a condition, unless hardware is at fault."""
+        """The rule's; of a mere warning no more than a condition, unless hardware is at fault.
+        What explains another cause that was found is one itself.
+        """
+        if self.explaining:
+            return LogRole.CAUSE
         if self.mild and self.rule.domain is not Domain.HARDWARE:
             return max(self.rule.role, LogRole.CONDITION)
         return self.rule.role

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.core.base.outcome import describe, succeeded
+from orchestrator.core.base.outcome import describe_outcome, has_succeeded
 from orchestrator.core.diagnosis.diagnosis_model import (
     MAX_EVIDENCE,
     SHOWN_LINE,
@@ -22,7 +22,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     LogSource,
 )
 from orchestrator.core.diagnosis.line_times import over_new_year
-from orchestrator.core.diagnosis.observations import Remark, compare
+from orchestrator.core.diagnosis.observations import Remark, compare_remarks, find_good_ends
 from orchestrator.core.diagnosis.rules import RULES
 from orchestrator.core.run.state import CLOCK_ERROR_S
 
@@ -36,7 +36,7 @@ _WORTH_SAYING = (LogRole.CAUSE, LogRole.FAILURE, LogRole.CONDITION, LogRole.SLOW
 _Key = tuple[str, str, int | None]
 
 
-def judge(
+def find_first_cause(
     clues: Sequence[Clue],
     *,
     remarks: Sequence[Remark] = (),
@@ -49,18 +49,21 @@ def judge(
     ``ends`` are ranks that failed by themselves, in their order; ``sources`` everybody whose log
     was read; ``telling`` what to show when no rule knows anything, or only who ended first.
     """
-    every = [*clues, *compare(remarks), *_from_ends(ends)]
-    every = _timed([replace(clue, order=n) for n, clue in enumerate(every)])
+    every = [*clues, *compare_remarks(remarks), *_from_ends(ends)]
+    every = _comparable_times([replace(clue, order=n) for n, clue in enumerate(every)])
+    every = _with_explanations(every)
     # What costs speed explains no rank that failed.
     innocent = {LogRole.HARMLESS, LogRole.SLOW} if ends else {LogRole.HARMLESS}
     blamed = _without_explained([clue for clue in every if clue.role not in innocent])
     harmless = sorted({clue.rule.id for clue in every if clue.role is LogRole.HARMLESS})
+    if not ends:
+        blamed = _without_survived(blamed, find_good_ends(remarks))
     if not blamed:
         return Findings(diagnosis=None, telling=tuple(telling), harmless=tuple(harmless))
     role = min(clue.role for clue in blamed)
     rivals = [clue for clue in blamed if clue.role is role]
-    first, sure = _first(rivals, ends)
-    found = _diagnosis(first, sure, blamed, sources)
+    first, sure = _first_rival(rivals, ends)
+    found = _make_diagnosis(first, sure, blamed, sources)
     open_end = role >= LogRole.VAGUE and found.confidence is Confidence.POSSIBLE
     others = [line for line in telling if line.place not in {e.place for e in found.evidence}]
     return Findings(
@@ -68,22 +71,34 @@ def judge(
     )
 
 
+def _with_explanations(clues: list[Clue]) -> list[Clue]:
+    """Without what only follows from another rule's find, which thereby is known to matter."""
+    found = {clue.rule.id for clue in clues}
+    follows = {name for clue in clues for name in clue.rule.explains}
+    return [
+        replace(clue, explaining=not found.isdisjoint(clue.rule.explains))
+        for clue in clues
+        if clue.rule.id not in follows
+    ]
+
+
 def _without_explained(clues: list[Clue]) -> list[Clue]:
     """Not that a library failed without a reason or a process aborted, where the same writer tells
-    before that whom it lost or waited for; a line of nobody in particular may be any writer's of
-    its file.
+    before that whom it lost or waited for; a line without a rank may be any rank's of its node and
+    file.
     """
-    suffered: dict[tuple[_Key | None, str], int] = {}
+    suffered: dict[tuple[str, object], int] = {}
     for clue in clues:
         if clue.role is LogRole.VICTIM:
-            for who in (_who(clue.source), None):
-                key = (who, clue.source.name)
+            writer = clue.writer or clue.source
+            for who in (_writer_key(writer), writer.node, None):
+                key = (writer.name, who)
                 suffered[key] = min(suffered.get(key, clue.line), clue.line)
 
     def is_explained(clue: Clue) -> bool:
-        nobodys = clue.source.rank is None and not clue.source.node
-        key = (None if nobodys else _who(clue.source), clue.source.name)
-        return key in suffered and suffered[key] <= clue.line
+        writer = clue.writer or clue.source
+        who = _writer_key(writer) if writer.rank is not None else writer.node or None
+        return suffered.get((writer.name, who), clue.line + 1) <= clue.line
 
     def is_open(clue: Clue) -> bool:
         return clue.role is LogRole.VAGUE or clue.rule.aftermath
@@ -91,21 +106,36 @@ def _without_explained(clues: list[Clue]) -> list[Clue]:
     return [clue for clue in clues if not (is_open(clue) and is_explained(clue))]
 
 
+def _without_survived(clues: list[Clue], ends: Mapping[str, int]) -> list[Clue]:
+    """Not what a program met before it ended well (in these lines of logs), unless nothing but that
+    explains what its launcher or others say after it.
+    """
+
+    def was_survived(clue: Clue) -> bool:
+        before = 0 < clue.line < ends.get(clue.source.name, 0)
+        return before and clue.rule.domain is not Domain.HARDWARE
+
+    left = [clue for clue in clues if not was_survived(clue)]
+    failed = any(clue.role <= LogRole.VICTIM for clue in left)
+    known = any(clue.role <= LogRole.FAILURE for clue in left)
+    return left if known or not failed else clues
+
+
 def _from_ends(ends: Sequence[End]) -> Iterator[Clue]:
     for end in ends:
         for rule in RULES:
-            if end.outcome in rule.endings and not succeeded(end.outcome):
-                text = f"{end.source.who} {describe(end.outcome)}"
+            if end.outcome in rule.endings and not has_succeeded(end.outcome):
+                text = f"{end.source.who} {describe_outcome(end.outcome)}"
                 yield Clue(rule=rule, source=end.source, line=0, text=text)
 
 
-def _timed(clues: list[Clue]) -> list[Clue]:
+def _comparable_times(clues: list[Clue]) -> list[Clue]:
     """The same clues, with times that can be compared."""
     known = iter(over_new_year([clue.at for clue in clues if clue.at is not None]))
     return [c if c.at is None else replace(c, at=next(known)) for c in clues]
 
 
-def _who(source: LogSource) -> _Key:
+def _writer_key(source: LogSource) -> _Key:
     """A rank by its number, which is unique in a job; others by node and file."""
     return ("", "", source.rank) if source.rank is not None else (source.node, source.name, None)
 
@@ -113,55 +143,58 @@ def _who(source: LogSource) -> _Key:
 # ---- order -------------------------------------------------------------------------------------
 
 
-def _first(rivals: Sequence[Clue], ends: Sequence[End]) -> tuple[Clue, bool]:
+def _first_rival(rivals: Sequence[Clue], ends: Sequence[End]) -> tuple[Clue, bool]:
     """The earliest rival, and whether its being first is known rather than guessed."""
-    order = {_who(end.source): n for n, end in reversed(list(enumerate(ends)))}
+    order = {_writer_key(end.source): n for n, end in reversed(list(enumerate(ends)))}
     if all(clue.at is not None for clue in rivals):
-        return _earliest(rivals, order)
-    heads = _heads(rivals)
+        return _earliest_rival(rivals, order)
+    heads = _first_of_each(rivals)
     # A rank that had not failed by itself when others had is none of the first.
-    failed = {c.order for c in heads if _who(c.source) in order}
+    failed = {c.order for c in heads if _writer_key(c.source) in order}
     heads = [c for c in heads if not failed or c.order in failed or c.source.rank is None]
     if failed and len(failed) == len(heads):
-        return min(heads, key=lambda clue: (order[_who(clue.source)], *_standing(clue))), True
+        return min(
+            heads, key=lambda clue: (order[_writer_key(clue.source)], *_rank_of_clue(clue))
+        ), True
     one_file = len({clue.source.name for clue in rivals}) == 1
-    standing = min(heads, key=_place if one_file else _standing)
+    standing = min(heads, key=_order_in_file if one_file else _rank_of_clue)
     best = _ended_first(standing, heads, order)
     return best, all(clue.rule.id == best.rule.id for clue in rivals)
 
 
-def _earliest(rivals: Sequence[Clue], order: Mapping[_Key, int]) -> tuple[Clue, bool]:
+def _earliest_rival(rivals: Sequence[Clue], order: Mapping[_Key, int]) -> tuple[Clue, bool]:
     """What was written within the same second as the first is told apart by what it says, and the
     same of several ranks by the ``order`` in which they failed.
     """
     begin = min(clue.at or 0.0 for clue in rivals)
     close = [clue for clue in rivals if (clue.at or 0.0) - begin <= CLOCK_ERROR_S]
-    best = min(close, key=_standing)
+    one_file = len({clue.source.name for clue in close}) == 1
+    best = min(close, key=_order_in_file if one_file else _rank_of_clue)
     first = _ended_first(best, close, order)
     return first, all(clue.rule.id == first.rule.id for clue in close)
 
 
 def _ended_first(best: Clue, rivals: Sequence[Clue], order: Mapping[_Key, int]) -> Clue:
     """Of several that say the same, the one whose writer is known to have ended first."""
-    alike = [c for c in rivals if c.rule.id == best.rule.id and _who(c.source) in order]
-    return min(alike, key=lambda clue: order[_who(clue.source)], default=best)
+    alike = [c for c in rivals if c.rule.id == best.rule.id and _writer_key(c.source) in order]
+    return min(alike, key=lambda clue: order[_writer_key(clue.source)], default=best)
 
 
-def _heads(rivals: Sequence[Clue]) -> list[Clue]:
+def _first_of_each(rivals: Sequence[Clue]) -> list[Clue]:
     """Of each writer what it wrote first: the rest may well follow from that, but for hardware."""
     heads: dict[tuple[_Key, str, bool], Clue] = {}
-    for clue in sorted(rivals, key=lambda clue: (clue.line, *_standing(clue))):
+    for clue in sorted(rivals, key=lambda clue: (clue.line, *_rank_of_clue(clue))):
         hardware = clue.rule.domain is Domain.HARDWARE
-        heads.setdefault((_who(clue.source), clue.source.name, hardware), clue)
+        heads.setdefault((_writer_key(clue.source), clue.source.name, hardware), clue)
     return list(heads.values())
 
 
-def _place(clue: Clue) -> tuple[bool, int]:
+def _order_in_file(clue: Clue) -> tuple[bool, int]:
     """In one file what was written first; but no program breaks hardware."""
     return clue.rule.domain is not Domain.HARDWARE, clue.line
 
 
-def _standing(clue: Clue) -> tuple[int, int, bool, float, int, str, int, str]:
+def _rank_of_clue(clue: Clue) -> tuple[int, int, bool, float, int, str, int, str]:
     """Near to the metal first, then the specific, then who is known by rank; of those who only
     suffered, who knows most. The rest makes the order a total one.
     """
@@ -175,36 +208,37 @@ def _standing(clue: Clue) -> tuple[int, int, bool, float, int, str, int, str]:
 # ---- the verdict -------------------------------------------------------------------------------
 
 
-def _diagnosis(
+def _make_diagnosis(
     first: Clue, sure: bool, clues: Sequence[Clue], sources: Sequence[LogSource]
 ) -> Diagnosis:
-    first = _completed(first, clues)
+    first = _complete_clue(first, clues)
     rule, source = first.rule, first.source
     alike = {clue.source.rank for clue in clues if clue.rule.id == rule.id} - {None}
     shared = (f"{len(alike)} ranks say the same",) if len(alike) > 1 and not first.joint else ()
     return Diagnosis(
         id=rule.id,
         title=rule.title,
-        confidence=_confidence(first, sure, clues),
-        cause=_sentence(first),
-        remedy=_filled(rule.remedy, first),
+        confidence=_judge_confidence(first, sure, clues),
+        cause=_cause_sentence(first),
+        remedy=_fill_template(rule.remedy, first),
         advice=rule.advice,
         node=source.node or None,
         rank=source.rank,
         who=source.who,
-        evidence=tuple(_evidence(first, clues)),
-        consequences=tuple(_consequences(first, clues, sources)),
-        besides=(*shared, *_besides(first, clues)),
+        evidence=tuple(_list_evidence(first, clues)),
+        consequences=tuple(_list_consequences(first, clues, sources)),
+        besides=(*shared, *_other_findings(first, clues)),
         references=rule.references,
     )
 
 
-def _completed(first: Clue, clues: Sequence[Clue]) -> Clue:
+def _complete_clue(first: Clue, clues: Sequence[Clue]) -> Clue:
     """What the line leaves out or does not prove, another line of the same writer may."""
+    first = _attribute_clue(first, clues)
     told: dict[str, str] = {}
     surest = first
     for clue in clues:
-        if clue.rule.id == first.rule.id and _who(clue.source) == _who(first.source):
+        if clue.rule.id == first.rule.id and _writer_key(clue.source) == _writer_key(first.source):
             told = {**clue.captures, **told}
             surest = min(surest, clue, key=lambda each: _SURENESS.index(each.sure))
     whole = replace(first, captures={**told, **first.captures})
@@ -213,7 +247,18 @@ def _completed(first: Clue, clues: Sequence[Clue]) -> Clue:
     return replace(whole, confidence=surest.sure, mild=first.mild and surest.mild, handled=False)
 
 
-def _confidence(first: Clue, sure: bool, clues: Sequence[Clue]) -> Confidence:
+def _attribute_clue(first: Clue, clues: Sequence[Clue]) -> Clue:
+    """A line of nobody in particular is about whom another line of its rule and file names, if all
+    such lines name the same.
+    """
+    if first.source.node or first.source.rank is not None:
+        return first
+    alike = [c.source for c in clues if c.rule.id == first.rule.id and c.source != first.source]
+    named = {source for source in alike if source.name == first.source.name}
+    return replace(first, source=named.pop()) if len(named) == 1 else first
+
+
+def _judge_confidence(first: Clue, sure: bool, clues: Sequence[Clue]) -> Confidence:
     # What may matter explains nothing where nobody suffered.
     matters = first.role is LogRole.CONDITION and first.rule.advice is not Advice.GO_ON
     if matters and not any(clue.rule.consequence for clue in clues):
@@ -221,32 +266,34 @@ def _confidence(first: Clue, sure: bool, clues: Sequence[Clue]) -> Confidence:
     return first.sure if sure else first.sure.lower()
 
 
-def _sentence(clue: Clue) -> str:
-    return _filled(clue.rule.cause, clue)
+def _cause_sentence(clue: Clue) -> str:
+    return _fill_template(clue.rule.cause, clue)
 
 
-def _filled(template: str, clue: Clue) -> str:
+def _fill_template(template: str, clue: Clue) -> str:
     values = {**clue.rule.defaults, **clue.captures, "who": clue.source.who}
     return template.format_map(values)
 
 
-def _writers(clues: Sequence[Clue]) -> dict[_Key, Clue]:
+def _first_by_writer(clues: Sequence[Clue]) -> dict[_Key, Clue]:
     """The first clue of each rank, or file that is no rank's."""
     found: dict[_Key, Clue] = {}
     for clue in clues:
-        found.setdefault(_who(clue.source), clue)
+        found.setdefault(_writer_key(clue.source), clue)
     return found
 
 
-def _evidence(first: Clue, clues: Sequence[Clue]) -> Iterator[Evidence]:
+def _list_evidence(first: Clue, clues: Sequence[Clue]) -> Iterator[Evidence]:
     """The line itself, the same from others, then what it led to: at most five."""
     same = [clue for clue in clues if clue.rule.id == first.rule.id and clue.order != first.order]
     others = [clue for clue in clues if clue.rule.id != first.rule.id and _bears_on(clue)]
     others.sort(key=lambda clue: (clue.role, clue.order))
     follow = list(
-        _writers([clue for clue in same if _who(clue.source) != _who(first.source)]).values()
+        _first_by_writer(
+            [clue for clue in same if _writer_key(clue.source) != _writer_key(first.source)]
+        ).values()
     )
-    chosen = [first, *follow[:2], *_writers(others).values()]
+    chosen = [first, *follow[:2], *_first_by_writer(others).values()]
     for clue in chosen[:MAX_EVIDENCE]:
         yield Evidence(file=clue.source.name, line=clue.line, text=clue.text[:SHOWN_LINE])
 
@@ -259,12 +306,16 @@ def _bears_on(clue: Clue) -> bool:
     return clue.role < LogRole.STOPPED and not clue.mild and not aside
 
 
-def _consequences(
+def _list_consequences(
     first: Clue, clues: Sequence[Clue], sources: Sequence[LogSource]
 ) -> Iterator[str]:
     """``7 ranks timed out waiting``; each rank counts once."""
-    others = [c for c in clues if c.rule.consequence and _who(c.source) != _who(first.source)]
-    suffered = _writers(others)
+    others = [
+        c
+        for c in clues
+        if c.rule.consequence and _writer_key(c.source) != _writer_key(first.source)
+    ]
+    suffered = _first_by_writer(others)
     known = first.source.rank is not None
     counts = Counter(
         (c.rule.consequence, c.source.rank is not None)
@@ -275,14 +326,16 @@ def _consequences(
         noun = "rank" if ranked else "log"
         yield f"{count} {noun if count == 1 else noun + 's'} {_in_number(consequence, count)}"
     if first.role in {LogRole.VICTIM, LogRole.STOPPED}:
-        yield from _absent(first, clues, sources)
+        yield from _absent_writers(first, clues, sources)
 
 
 def _in_number(consequence: str, count: int) -> str:
     return consequence.replace("were ", "was ", 1) if count == 1 else consequence
 
 
-def _absent(first: Clue, clues: Sequence[Clue], sources: Sequence[LogSource]) -> Iterator[str]:
+def _absent_writers(
+    first: Clue, clues: Sequence[Clue], sources: Sequence[LogSource]
+) -> Iterator[str]:
     """Where all wait, who does not wait may be the one that is waited for."""
     wait = {clue.source.rank for clue in clues if clue.rule.consequence == first.rule.consequence}
     silent = sorted({s.rank for s in sources if s.rank is not None and s.rank not in wait})
@@ -292,14 +345,14 @@ def _absent(first: Clue, clues: Sequence[Clue], sources: Sequence[LogSource]) ->
         yield f"{noun} {names} did not: look there first"
 
 
-def _besides(first: Clue, clues: Sequence[Clue]) -> Iterator[str]:
+def _other_findings(first: Clue, clues: Sequence[Clue]) -> Iterator[str]:
     """Other things that are wrong, and explain less."""
     seen = {first.rule.id}
     for clue in sorted(clues, key=lambda clue: (clue.role, clue.order)):
         if clue.rule.id not in seen and clue.role in _WORTH_SAYING:
             seen.add(clue.rule.id)
             if len(seen) - 1 <= MAX_SHOWN:
-                yield f"{clue.rule.id}: {_sentence(clue)}"
+                yield f"{clue.rule.id}: {_cause_sentence(clue)}"
 
 
 def telling_lines(tails: Mapping[str, Sequence[tuple[int, str]]]) -> list[Evidence]:

@@ -10,6 +10,9 @@ import re
 import string
 from dataclasses import dataclass
 
+from orchestrator.core.launchers import SCHEDULERS
+
+SCHEDULER_PREFIXES = tuple(s.logs.prefix for s in SCHEDULERS if s.logs.prefix)
 MAX_PREFIXES = 10
 MAX_RANK_DIGITS = 4  # after a colon; longer ones are the process ids of Open MPI
 
@@ -62,7 +65,7 @@ BRACKETED = (
     r"\[(?:default|trainer|worker)(?P<local>\d{1,6})\]:? ?",
     r"\[(?:\d{1,9}|[\w.@-]{1,80}@\d{1,6}),(?P<rank>\d{1,6})\](?:<std(?:out|err|diag)>)?: ?",
     rf"\[\d{{1,9}},mpirank:(?P<rank>\d{{1,6}}),(?P<node>{_NAME})\](?:<std(?:out|err)>)?: ?",
-    # Times, with what SGLang and Ray put beside them; dmesg's.
+    # Times, with what servers of models put beside them; dmesg's.
     rf"\[{_DATE} {_CLOCK} TP(?P<rank>\d{{1,4}})(?: EP\d{{1,4}})?\] ?",
     rf"\[{_DATE} {_CLOCK} [A-Z] \d{{1,9}} \d{{1,9}}\] ?",
     rf"\[{_DATE}[T _-]{_CLOCK}{_ZONE}(?: [A-Z]{{2}}\d{{1,4}}){{0,4}}\][ :,|-]{{0,4}}",
@@ -89,7 +92,7 @@ BRACKETED = (
     rf"\[(?P<node>{_NAME})/launcher\] ",
 )
 PARENTHESISED = (
-    # vLLM and Ray: (Worker_TP1 pid=41), (Actor rank=1 pid=4, ip=192.0.2.7), (raylet, ip=...).
+    # Workers and actors: (Worker_TP1 pid=41), (Actor rank=1 pid=4, ip=192.0.2.7), (raylet, ip=...).
     r"\((?!\w{0,40}_(?:DP|PP)[1-9])\w{0,40}?_TP(?P<rank>\d{1,4})(?:_EP\d{1,4})? pid=\d{1,9}\) ?",
     (
         r"\((?:[^()\n]{0,80}?(?:\([^()\n]{0,80}\))? )?(?:rank=(?P<rank>\d{1,6}) ?,? ?)?pid=\d{1,9}"
@@ -122,7 +125,7 @@ WORDED = (
     rf"(?P<level>{_LEVEL}):[\w.]{{1,80}}:",
     r"time=\"?[\dT:.Z+-]{19,40}\"? level=(?P<level>\w{4,8})(?: source=\S{1,80})?(?: msg=)?\"?",
     rf"(?P<level>{_LEVEL})[ :|-]{{1,12}}",
-    rf"slurmstepd-(?P<node>{_NAME}): ",
+    *(prefix.format(node=rf"(?P<node>{_NAME})") for prefix in SCHEDULER_PREFIXES),
     # NCCL; its own words follow, which rules look for, so that only who is taken from it.
     rf"(?=(?P<node>{_NAME}):\d{{1,9}}:\d{{1,9}} \[\d{{1,3}}\] )",
     # Where in the program: file and line, logger.
@@ -142,6 +145,7 @@ WORDED = (
     rf"(?P<node>{_HOST})(?:\t|: (?!line \d))",
     rf"(?!{_NO_WORD}){_WORD}: (?={_ANOTHER_HEAD})",
     (
+        r""
         r"(?!socket|struct|zlib|select|ssl|queue)(?:root|__main__|[a-z_]{1,40}(?:\.[a-z_]\w{0,40}){1,6})"
         rf"{_NO_HOST_END}: "
     ),

@@ -29,13 +29,26 @@ MAX_DETAIL = 240  # characters of an exception's words
 _ANNOUNCES = re.compile(r"(?i:exception|error|failed|crash).{0,80}$")
 _FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
 _RANK = re.compile(r"[0-9]{1,9}")
+# What a model was asked or answered, which programs write out: it happened to somebody else.
+_SPEECH = re.compile(
+    r"\b(?i:prompt|question|answer|completion|instruction|user|assistant|human|sample|query|text"
+    r"|caption|document|example|title)['\"]?"
+    r" ?[:=] {0,2}\[?['\"\u201c]"
+)
+# Words of a program that goes on, whatever it met.
+_SURVIVED = re.compile(
+    r"(?i:\bretrying\b|\bwill (?:be )?retr|\[retry \d|\bfalling back\b|\bfalls back\b|\bskipping\b"
+    r"|\bignoring\b|\bwill proceed\b|\bcontinuing with|\bresolved after\b|thrown while requesting"
+    r"|\btrying (?:again|batch size|\d)|\busing .{1,40} instead\b)"
+    r"|[,;] using |(?:^|\.py:\d{1,6}: )(?:[A-Z]\w{0,40})?Warning: "
+)
 _EXCEPTION = BY_ID["PY-EXC-001"]
 _INTERRUPT = BY_ID["PY-INT-001"]
 
 _Owner = Rule | str
 _TABLE: SignTable[_Owner] = SignTable(
     [(rule, sign) for rule in RULES for sign in rule.signs]
-    + [(kind, sign) for kind, sign in OBSERVED.items()]
+    + [(kind, sign) for kind, signs in OBSERVED.items() for sign in signs]
 )
 
 
@@ -47,7 +60,7 @@ class Found:
     remarks: tuple[Remark, ...]
 
 
-def examine(
+def match_rules(
     stretch: str,
     source: LogSource,
     *,
@@ -71,7 +84,7 @@ def examine(
             line = _Line(text, start, number)
             if (clue := _best_clue(line, hits.get(start, ()))) is not None:
                 clues.append((clue, line.raised))
-            remarks += _remarks(line, hits.get(start, ()))
+            remarks += _find_remarks(line, hits.get(start, ()))
     return Found(tuple(_without_echoes(clues)), tuple(remarks))
 
 
@@ -162,6 +175,17 @@ class _Line:
         return replace(own, node=first.node, rank=first.rank, mild=own.mild or first.mild)
 
     @cached_property
+    def own_words(self) -> str:
+        """What the program itself says in this line: without prefixes and quoted speech."""
+        speech = _SPEECH.search(self.head.text)
+        return self.head.text if speech is None else self.head.text[: speech.start()]
+
+    @cached_property
+    def is_survived(self) -> bool:
+        """Whether the program goes on, by the words of this line."""
+        return self.raised is None and _SURVIVED.search(self.head.text) is not None
+
+    @cached_property
     def frames(self) -> str:
         """The frames of the traceback that ends here."""
         return "" if self.raised is None else self._within.content[self.raised.begin : self.start]
@@ -209,31 +233,34 @@ def _best_clue(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Clue | None
     for rule, sign in sorted(rules, key=lambda pair: -pair[0].weight):
         if rule is _EXCEPTION and line.raised is not None:
             continue  # what a traceback ends with is known from the traceback
-        if (told := _captures(sign, line)) is not None:
-            return _clue(rule, line, told, sign.confidence)
+        if (told := _sign_captures(sign, line)) is not None:
+            return _make_clue(rule, line, told, sign.confidence)
     if ends is None:
         return None
     rule = _INTERRUPT if ends.name == "KeyboardInterrupt" else _EXCEPTION
-    return _clue(rule, line, {"detail": ends.text[:MAX_DETAIL]}, None)
+    return _make_clue(rule, line, {"detail": ends.text[:MAX_DETAIL]}, None)
 
 
-def _clue(rule: Rule, line: _Line, told: dict[str, str], confidence: Confidence | None) -> Clue:
+def _make_clue(
+    rule: Rule, line: _Line, told: dict[str, str], confidence: Confidence | None
+) -> Clue:
     return Clue(
         rule=rule,
         source=line.writer(told),
+        writer=line.writer({}),
         line=line.number,
         text=line.shown,
         captures=told,
         at=line.at,
-        mild=line.head.mild,
+        mild=line.head.mild or line.is_survived,
         handled=line.raised is not None and line.raised.handled,
         confidence=confidence,
     )
 
 
-def _remarks(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Iterator[Remark]:
+def _find_remarks(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Iterator[Remark]:
     for kind, sign in signs:
-        if isinstance(kind, str) and (told := _captures(sign, line)) is not None:
+        if isinstance(kind, str) and (told := _sign_captures(sign, line)) is not None:
             yield Remark(
                 kind=kind,
                 source=line.writer(told),
@@ -244,24 +271,24 @@ def _remarks(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Iterator[Rema
             )
 
 
-def _captures(sign: Sign, line: _Line) -> dict[str, str] | None:
+def _sign_captures(sign: Sign, line: _Line) -> dict[str, str] | None:
     """What the sign's groups caught; None if the line is another one."""
-    text = line.head.text
+    text = line.own_words
     if sign.text not in text or (sign.frames and not sign.frames.search(line.frames)):
         return None
-    told: dict[str, str] = {}
+    told = dict(sign.fills)
     if sign.pattern is not None:
         match = sign.pattern.search(text)
         if match is None:
             return None
-        told = _named(match)
+        told |= _named_groups(match)
     if sign.around is not None:
         near = sign.around.search(line.around)
         if near is None:
             return None
-        told = {**_named(near), **told}
+        told = {**_named_groups(near), **told}
     return told
 
 
-def _named(match: re.Match[str]) -> dict[str, str]:
+def _named_groups(match: re.Match[str]) -> dict[str, str]:
     return {name: caught for name, caught in match.groupdict().items() if caught is not None}

@@ -11,17 +11,32 @@ from orchestrator.core.diagnosis.rules import BY_ID
 
 SLOWER = 0.6  # of the other's bus bandwidth, from which on it is no noise
 _VERSION, _BANDWIDTH, _WORK = "version", "bandwidth", "work"
+ENDED_WELL = "ended well"
+_UNQUALIFIED = r"(?!.{0,40}(?:error|fail|exit|abort|with ))"
 
-OBSERVED: Mapping[str, Sign] = {
-    _VERSION: sign("NCCL version", r"NCCL version (?P<version>\d{1,3}\.\d{1,3}\.\d{1,3})"),
-    _BANDWIDTH: sign(
-        "Avg bus bandwidth", r"Avg bus bandwidth {1,8}: (?P<rate>\d{1,7}(?:\.\d{1,9})?)"
+OBSERVED: Mapping[str, tuple[Sign, ...]] = {
+    _VERSION: (sign("NCCL version", r"NCCL version (?P<version>\d{1,3}\.\d{1,3}\.\d{1,3})"),),
+    _BANDWIDTH: (
+        sign("Avg bus bandwidth", r"Avg bus bandwidth {1,8}: (?P<rate>\d{1,7}(?:\.\d{1,9})?)"),
     ),
-    _WORK: sign(
-        "WorkNCCL(",
-        r"\[(?P<group>PG [^\]]{0,80}?)? ?Rank (?P<rank>\d{1,6})\] Watchdog caught .{0,60}"
-        r"WorkNCCL\(SeqNum=(?P<sequence>\d{1,12}), OpType=(?P<operation>\w{1,40})"
-        r"(?:, NumelIn=(?P<elements>\d{1,15}))?",
+    _WORK: (
+        sign(
+            "WorkNCCL(",
+            r"\[(?P<group>PG [^\]]{0,80}?)? ?Rank (?P<rank>\d{1,6})\] Watchdog caught .{0,60}"
+            r"WorkNCCL\(SeqNum=(?P<sequence>\d{1,12}), OpType=(?P<operation>\w{1,40})"
+            r"(?:, NumelIn=(?P<elements>\d{1,15}))?",
+        ),
+    ),
+    # How programs say that they came to their end as they were meant to.
+    ENDED_WELL: (
+        sign("worker group successfully finished"),
+        sign("'train_runtime'"),
+        sign("`Trainer.fit` stopped: `max_"),
+        sign("Training completed", rf"Training completed{_UNQUALIFIED}"),
+        sign("raining finished", rf"raining finished{_UNQUALIFIED}"),
+        sign("exits successfully"),
+        sign("Job succeeded"),
+        sign("Job '", r"Job '[\w.-]{1,80}' succeeded"),
     ),
 }
 
@@ -38,18 +53,27 @@ class Remark:
     at: float | None = None
 
 
-def compare(remarks: Sequence[Remark]) -> Iterator[Clue]:
+def compare_remarks(remarks: Sequence[Remark]) -> Iterator[Clue]:
     """What remarks of different ranks or files say together."""
     versions = [r for r in remarks if r.kind == _VERSION]
     bandwidths = [r for r in remarks if r.kind == _BANDWIDTH]
     if len({r.source.name for r in bandwidths}) > 1:
-        yield from _slower(bandwidths, versions)
+        yield from _slower_versions(bandwidths, versions)
     else:
-        yield from _mixed(versions)
-    yield from _apart([r for r in remarks if r.kind == _WORK])
+        yield from _mixed_versions(versions)
+    yield from _different_collectives([r for r in remarks if r.kind == _WORK])
 
 
-def _slower(bandwidths: Sequence[Remark], versions: Sequence[Remark]) -> Iterator[Clue]:
+def find_good_ends(remarks: Sequence[Remark]) -> dict[str, int]:
+    """The last line of each log in which its program says that it ended well, by the log's name."""
+    ends: dict[str, int] = {}
+    for remark in remarks:
+        if remark.kind == ENDED_WELL:
+            ends[remark.source.name] = max(remark.line, ends.get(remark.source.name, 0))
+    return ends
+
+
+def _slower_versions(bandwidths: Sequence[Remark], versions: Sequence[Remark]) -> Iterator[Clue]:
     """The same benchmark with two versions of NCCL, in two files."""
     version_of = {r.source.name: r.told["version"] for r in versions}
     known = [r for r in bandwidths if r.source.name in version_of]
@@ -60,11 +84,11 @@ def _slower(bandwidths: Sequence[Remark], versions: Sequence[Remark]) -> Iterato
     old, new = version_of[best.source.name], version_of[worst.source.name]
     if old != new and float(worst.told["rate"]) < SLOWER * float(best.told["rate"]):
         told = {"before": best.told["rate"], "after": worst.told["rate"], "old": old, "new": new}
-        yield _clue("NCCL-PERF-001", worst, told)
-        yield _clue("NCCL-PERF-001", best, told)
+        yield _observed_clue("NCCL-PERF-001", worst, told)
+        yield _observed_clue("NCCL-PERF-001", best, told)
 
 
-def _mixed(versions: Sequence[Remark]) -> Iterator[Clue]:
+def _mixed_versions(versions: Sequence[Remark]) -> Iterator[Clue]:
     """Each rank's own version, where not all are the same."""
     first = {(r.source.name, r.source.node, r.source.rank): r for r in reversed(versions)}
     counts = Counter(r.told["version"] for r in first.values())
@@ -76,10 +100,10 @@ def _mixed(versions: Sequence[Remark]) -> Iterator[Clue]:
     for remark in reversed(first.values()):
         if remark.told["version"] not in seen:
             seen.add(remark.told["version"])
-            yield _clue("NCCL-VER-002", remark, told)
+            yield _observed_clue("NCCL-VER-002", remark, told)
 
 
-def _apart(works: Sequence[Remark]) -> Iterator[Clue]:
+def _different_collectives(works: Sequence[Remark]) -> Iterator[Clue]:
     """The world's process group: ranks that wait in different collectives wait for ever."""
     world = [
         r
@@ -88,28 +112,28 @@ def _apart(works: Sequence[Remark]) -> Iterator[Clue]:
         or "default_pg" in r.told.get("group", "")
     ]
     first = {r.told["rank"]: r for r in reversed(world)}
-    calls = Counter(_call(r) for r in first.values())
+    calls = Counter(_collective_call(r) for r in first.values())
     if len(calls) < 2:
         return
     usual, rare = calls.most_common()[0][0], calls.most_common()[-1][0]
-    odd = [r for r in first.values() if _call(r) == rare]
-    other = next(r for r in first.values() if _call(r) == usual)
+    odd = [r for r in first.values() if _collective_call(r) == rare]
+    other = next(r for r in first.values() if _collective_call(r) == usual)
     names = ", ".join(sorted((r.told["rank"] for r in odd), key=int)[:8])
-    detail = f"rank {names} waits in {_words(rare)}, others in {_words(usual)}"
-    yield _clue("TORCH-COLL-002", odd[0], {"detail": detail})
-    yield _clue("TORCH-COLL-002", other, {"detail": detail})
+    detail = f"rank {names} waits in {_call_words(rare)}, others in {_call_words(usual)}"
+    yield _observed_clue("TORCH-COLL-002", odd[0], {"detail": detail})
+    yield _observed_clue("TORCH-COLL-002", other, {"detail": detail})
 
 
-def _call(work: Remark) -> tuple[str, str, str]:
+def _collective_call(work: Remark) -> tuple[str, str, str]:
     return work.told["sequence"], work.told["operation"], work.told.get("elements", "")
 
 
-def _words(call: tuple[str, str, str]) -> str:
+def _call_words(call: tuple[str, str, str]) -> str:
     sequence, operation, elements = call
     return f"{operation} number {sequence}" + (f" of {elements} elements" if elements else "")
 
 
-def _clue(rule: str, remark: Remark, told: Mapping[str, str]) -> Clue:
+def _observed_clue(rule: str, remark: Remark, told: Mapping[str, str]) -> Clue:
     return Clue(
         rule=BY_ID[rule],
         source=remark.source,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from orchestrator.core.diagnosis.line_prefixes import read_head
+from orchestrator.core.launchers import SCHEDULERS
 
 BEGIN = "Traceback (most recent call last"
 MAX_LINES = 600  # of one traceback, others' lines between them included
@@ -23,6 +24,8 @@ MAX_PREFIX = 240
 SHOWN = 2000  # characters of a line that are looked at
 
 _ENDS = re.compile(r"[\r\n]")
+# Frames and program text are indented, or stand in a box as Rich draws them.
+_INSIDE = frozenset(" \t\u2502\u2570\u256d\u2503")
 _FRAME = re.compile(r"[ |+]{0,24}File [\"\u201c].{1,400}?[\"\u201d], line \d{1,7}")
 _RAISED = re.compile(
     r"(?P<name>[A-Za-z_][\w.]{0,120})(?:\([\w.]{1,80}\))?(?P<rest>: ?(?P<message>.{0,400})|$)"
@@ -43,12 +46,14 @@ _CARRIES = (
     "+-+--",
     "emote Traceback",
     "emote traceback",
+    "(most recent call last): (RANK ",
 )
 _OPEN = re.compile(r"(?:validation errors? for \w{1,60}|:)$")
+SCHEDULER_COMMANDS = [command for s in SCHEDULERS for command in s.logs.commands]
 # Lines of launchers and rules between sections, which may follow an exception at once.
 _OTHERS = re.compile(
-    r"(?:srun|slurmstepd|mpirun|prterun|sbatch|wandb|pdsh@|clush|docker|ssh|NVRM|bash|sh|ninja)\b"
-    r"|[-=*#]{12}"
+    rf"(?:{'|'.join(SCHEDULER_COMMANDS)}|mpirun|prterun|wandb|pdsh@|clush|docker|ssh|NVRM|bash|sh"
+    r"|ninja)\b|[-=*#]{12}"
 )
 # Exceptions that programs catch to raise a better one.
 _CONTROL = ("KeyError", "AttributeError", "IndexError", "StopIteration", "LookupError", "TypeError")
@@ -99,7 +104,7 @@ def find_raised(text: str) -> list[Raised]:
     """Every exception whose traceback begins in ``text``, in their order."""
     if BEGIN not in text:
         return []
-    return list(_related(_Reader(text).read()))
+    return list(_related_errors(_TracebackReader(text).read()))
 
 
 def is_exception(name: str) -> bool:
@@ -115,30 +120,30 @@ class _Label:
 
     def __init__(self, prefix: str) -> None:
         self.length = len(prefix)
-        self._shape = _shape(prefix)
+        self._shape = _prefix_shape(prefix)
 
     def body(self, line: str) -> str | None:
         """The line without it; None for the line of another writer."""
         if not self.length:
             return line
-        if _shape(line[: self.length]) == self._shape:
+        if _prefix_shape(line[: self.length]) == self._shape:
             return line[self.length :]
-        blank = len(line) < self.length and self._shape.rstrip() == _shape(line)
+        blank = len(line) < self.length and self._shape.rstrip() == _prefix_shape(line)
         return "" if blank else None
 
 
-def _shape(prefix: str) -> str:
+def _prefix_shape(prefix: str) -> str:
     return _CLOCKS.sub(lambda match: "0" * len(match[0]), prefix)
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _TracebackLine:
     start: int
     end: int
     body: str  # without the writer's prefix
 
 
-class _Reader:
+class _TracebackReader:
     """One text, of which only so many lines are looked at."""
 
     def __init__(self, text: str) -> None:
@@ -157,11 +162,10 @@ class _Reader:
     def _read_one(self, position: int) -> Raised | None:
         """The exception of the traceback whose words begin at ``position``; None without one."""
         begin = self._line_start(position)
-        prefix = _INTRO.sub("", self._text[begin:position][-MAX_PREFIX:])
-        label = _Label(prefix)
+        prefix = self._text[begin:position][-MAX_PREFIX:]
         behind = self._line_end(position)
-        if not self._repeats(behind, label):
-            label = _Label("")
+        labels = (_Label(prefix), _Label(_INTRO.sub("", prefix)))
+        label = next((each for each in labels if self._repeats(behind, each)), _Label(""))
         return self._read_frames(begin, behind, label)
 
     def _read_frames(self, begin: int, behind: int, label: _Label) -> Raised | None:
@@ -171,8 +175,8 @@ class _Reader:
         for line in self._lines(behind, label):
             if BEGIN in line.body:
                 return None
-            inside = line.body[:1] in {" ", "\t"} or _FRAME.match(line.body) is not None
-            if not inside and (match := _exception(line.body)):
+            inside = line.body[:1] in _INSIDE or _FRAME.match(line.body) is not None
+            if not inside and (match := _match_exception(line.body)):
                 return self._raised(begin, line, match, frozenset(quoted), label)
             quoted |= {line.start} if inside else set()
             stray = 0 if inside else stray + 1
@@ -181,7 +185,12 @@ class _Reader:
         return None
 
     def _raised(
-        self, begin: int, line: _Line, match: re.Match[str], quoted: frozenset[int], label: _Label
+        self,
+        begin: int,
+        line: _TracebackLine,
+        match: re.Match[str],
+        quoted: frozenset[int],
+        label: _Label,
     ) -> Raised:
         message, link, carries, end = self._message(line, match["message"] or "", label)
         return Raised(
@@ -197,7 +206,9 @@ class _Reader:
             ignored=self._is_ignored(begin),
         )
 
-    def _message(self, line: _Line, first: str, label: _Label) -> tuple[str, Link, bool, int]:
+    def _message(
+        self, line: _TracebackLine, first: str, label: _Label
+    ) -> tuple[str, Link, bool, int]:
         """Its first words, how it goes on, whether another traceback stands in it, its end."""
         message, marked, closed, end = first.strip(), False, False, line.end
         for n, below in enumerate(self._lines(line.end, label)):
@@ -211,13 +222,13 @@ class _Reader:
             if n >= MAX_MESSAGE or _FRAME.match(below.body) or _is_anothers(below.body):
                 break
             if not blank and not closed:
-                message, end = _joined(message, below.body.strip()), below.end
+                message, end = _join_message(message, below.body.strip()), below.end
             closed = closed or (blank and bool(message))
         return message, Link.NONE, False, end
 
     def _in_message(self, outer: Raised) -> Raised | None:
         """The exception in the message of ``outer``, where frames follow without a beginning of
-        their own, as Ray shows errors of tasks.
+        their own, as errors of tasks are shown.
         """
         line = self._text[outer.line : self._line_end(outer.line)]
         label = _Label("" if outer.bare else line[: max(0, line.find(outer.name))])
@@ -242,7 +253,7 @@ class _Reader:
                 return False
         return False
 
-    def _lines(self, behind: int, label: _Label) -> Iterator[_Line]:
+    def _lines(self, behind: int, label: _Label) -> Iterator[_TracebackLine]:
         """This writer's lines after position ``behind``, which is the end of a line."""
         position = behind
         for _ in range(MAX_LINES):
@@ -253,7 +264,7 @@ class _Reader:
             position = self._line_end(start)
             body = label.body(self._text[start : min(position, start + SHOWN)])
             if body is not None:
-                yield _Line(start, position, body)
+                yield _TracebackLine(start, position, body)
 
     def _line_start(self, position: int) -> int:
         least = max(0, position - 4 * MAX_PREFIX)
@@ -265,7 +276,7 @@ class _Reader:
         return len(self._text) if match is None else match.start()
 
 
-def _joined(message: str, below: str) -> str:
+def _join_message(message: str, below: str) -> str:
     """With the next line, where the first says nothing yet: ``1 validation error for X``."""
     if not message:
         return below
@@ -277,7 +288,7 @@ def _is_anothers(body: str) -> bool:
     return _OTHERS.match(body) is not None or read_head(body).text != body.lstrip()
 
 
-def _exception(body: str) -> re.Match[str] | None:
+def _match_exception(body: str) -> re.Match[str] | None:
     """The name and message of an exception that a line begins with."""
     match = _RAISED.match(body)
     if match is None or not is_exception(match["name"]):
@@ -288,7 +299,7 @@ def _exception(body: str) -> re.Match[str] | None:
 # ---- several -----------------------------------------------------------------------------------
 
 
-def _related(found: Iterator[Raised]) -> Iterator[Raised]:
+def _related_errors(found: Iterator[Raised]) -> Iterator[Raised]:
     """Which of them only follow from others."""
     several = list(found)
     for n, one in enumerate(several):

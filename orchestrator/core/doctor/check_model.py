@@ -67,15 +67,15 @@ OK = CheckAnswer(state=State.OK)
 NONE = CheckAnswer(state=State.NONE)
 
 
-def warn(what: str) -> CheckAnswer:
+def warn_answer(what: str) -> CheckAnswer:
     return CheckAnswer(state=State.WARN, what=what)
 
 
-def fail(what: str, remedy: str = "") -> CheckAnswer:
+def fail_answer(what: str, remedy: str = "") -> CheckAnswer:
     return CheckAnswer(state=State.FAIL, what=what, remedy=remedy)
 
 
-def unknown(what: str) -> CheckAnswer:
+def unknown_answer(what: str) -> CheckAnswer:
     return CheckAnswer(state=State.UNKNOWN, what=what)
 
 
@@ -113,7 +113,7 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class CheckedNode:
     """A node that a check judges: what it has, and what the others have."""
 
     subject: Subject
@@ -121,7 +121,7 @@ class Look:
     fleet: Fleet
 
 
-Judge = Callable[[Look], CheckAnswer]
+Judge = Callable[[CheckedNode], CheckAnswer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +148,7 @@ class Reading:
     remedy: str = ""
 
 
-def worst(answers: Iterable[CheckAnswer]) -> CheckAnswer:
+def worst_answer(answers: Iterable[CheckAnswer]) -> CheckAnswer:
     """The gravest state, with all that was found in that state."""
     found = list(answers)
     for state in (State.FAIL, State.WARN, State.UNKNOWN):
@@ -158,14 +158,14 @@ def worst(answers: Iterable[CheckAnswer]) -> CheckAnswer:
     return OK if any(answer.state is State.OK for answer in found) else NONE
 
 
-def each(label: str, items: Sequence[tuple[object, CheckAnswer]]) -> CheckAnswer:
-    """:func:`worst` of numbered things: those that say the same are named together."""
+def answer_each(label: str, items: Sequence[tuple[object, CheckAnswer]]) -> CheckAnswer:
+    """:func:`worst_answer` of numbered things: those that say the same are named together."""
     alike: dict[CheckAnswer, list[str]] = {}
     for number, answer in items:
         alike.setdefault(answer, []).append(str(number))
-    return worst(_labelled(label, numbers, answer) for answer, numbers in alike.items())
+    return worst_answer(_label_answer(label, numbers, answer) for answer, numbers in alike.items())
 
 
-def _labelled(label: str, numbers: Sequence[str], answer: CheckAnswer) -> CheckAnswer:
+def _label_answer(label: str, numbers: Sequence[str], answer: CheckAnswer) -> CheckAnswer:
     where = f"{label} {','.join(numbers)}: "
     return CheckAnswer(state=answer.state, what=where + answer.what if answer.what else "")

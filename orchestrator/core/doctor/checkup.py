@@ -10,16 +10,16 @@ from orchestrator.core.doctor.check_model import (
     NONE,
     Check,
     CheckAnswer,
+    CheckedNode,
     Fleet,
     Level,
-    Look,
     Mesh,
     Needs,
     Reading,
     State,
     Subject,
-    fail,
-    unknown,
+    fail_answer,
+    unknown_answer,
 )
 from orchestrator.core.doctor.rules import CHECKS
 from orchestrator.core.model.facts import Facts
@@ -44,7 +44,7 @@ class Examination:
         return "unproven" if self.count(State.UNKNOWN) else "healthy"
 
 
-def examine(subjects: Sequence[Subject], level: Level, mesh: Mesh | None = None) -> Examination:
+def run_checks(subjects: Sequence[Subject], level: Level, mesh: Mesh | None = None) -> Examination:
     """What the checks of ``level`` and below say. A node that did not answer fails the first one,
     and all others are unknown.
     """
@@ -52,32 +52,32 @@ def examine(subjects: Sequence[Subject], level: Level, mesh: Mesh | None = None)
     checks = [check for check in CHECKS if check.level is Level.QUICK or level is not Level.QUICK]
     return Examination(
         readings=tuple(
-            _reading(check, subject, _answer(check, subject, fleet))
+            _make_reading(check, subject, _answer_check(check, subject, fleet))
             for subject in subjects
             for check in checks
         )
     )
 
 
-def findings(examined: Examination, *states: State) -> Iterator[Reading]:
+def readings_in(examined: Examination, *states: State) -> Iterator[Reading]:
     """The readings in one of ``states``, in the order of the states."""
     for state in states:
         yield from (reading for reading in examined.readings if reading.state is state)
 
 
-def _answer(check: Check, subject: Subject, fleet: Fleet) -> CheckAnswer:
+def _answer_check(check: Check, subject: Subject, fleet: Fleet) -> CheckAnswer:
     facts = subject.facts
     if facts is None:
         answers = check is CHECKS[0]
         if answers:
-            return fail(subject.error or "no answer", subject.remedy)
-        return unknown(NOT_ASKED)
-    if not _applies(check, facts):
+            return fail_answer(subject.error or "no answer", subject.remedy)
+        return unknown_answer(NOT_ASKED)
+    if not _check_applies(check, facts):
         return NONE
-    return check.judge(Look(subject=subject, facts=facts, fleet=fleet))
+    return check.judge(CheckedNode(subject=subject, facts=facts, fleet=fleet))
 
 
-def _applies(check: Check, facts: Facts) -> bool:
+def _check_applies(check: Check, facts: Facts) -> bool:
     if check.needs is Needs.GPUS:
         return bool(facts.gpus)
     if check.needs is Needs.ADAPTERS:
@@ -85,7 +85,7 @@ def _applies(check: Check, facts: Facts) -> bool:
     return True
 
 
-def _reading(check: Check, subject: Subject, answer: CheckAnswer) -> Reading:
+def _make_reading(check: Check, subject: Subject, answer: CheckAnswer) -> Reading:
     healthy = answer.state in (State.OK, State.NONE)
     return Reading(
         node=subject.name,

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.base.outcome import Exited, Outcome, Signalled, describe, succeeded
+from orchestrator.core.base.outcome import (
+    Exited,
+    Outcome,
+    Signalled,
+    describe_outcome,
+    has_succeeded,
+)
 from orchestrator.core.model.comm_modes import CommMode
 
 # The stages of a trial in order, and what a rank that did not get further was doing.
@@ -42,10 +48,10 @@ class RankTrial:
 
     @property
     def ok(self) -> bool:
-        return self.stage == "measured" and not self.error and succeeded(self.outcome)
+        return self.stage == "measured" and not self.error and has_succeeded(self.outcome)
 
 
-def complaint(ranks: Sequence[RankTrial]) -> str:
+def trial_complaint(ranks: Sequence[RankTrial]) -> str:
     """How the trial failed, by the rank that tells most; "" if it did not."""
     bad = [rank for rank in ranks if not rank.ok]
     if not bad:
@@ -53,10 +59,10 @@ def complaint(ranks: Sequence[RankTrial]) -> str:
     order = list(STAGES)
     # Whoever is furthest behind holds the others up; of those, one that says why.
     worst = min(bad, key=lambda rank: (order.index(rank.stage), not rank.error, rank.rank))
-    return f"rank {worst.rank} on {worst.node}, {STAGES[worst.stage]}: {_why(worst)}"
+    return f"rank {worst.rank} on {worst.node}, {STAGES[worst.stage]}: {_failure_reason(worst)}"
 
 
-def impostor(rung: CommMode, ranks: Sequence[RankTrial]) -> str:
+def wrong_mode_reason(rung: CommMode, ranks: Sequence[RankTrial]) -> str:
     """Why the rung is not what it claims to be though every value was right; "" if it is."""
     if rung is not CommMode.NCCL_IB:
         return ""
@@ -71,10 +77,10 @@ def impostor(rung: CommMode, ranks: Sequence[RankTrial]) -> str:
 def own_failures(ranks: Sequence[RankTrial]) -> Iterator[RankTrial]:
     """Ranks that failed by themselves, before another node had anything to do with it."""
     for rank in ranks:
-        ended = isinstance(rank.outcome, Exited | Signalled) and not succeeded(rank.outcome)
+        ended = isinstance(rank.outcome, Exited | Signalled) and not has_succeeded(rank.outcome)
         if rank.stage == "started" and ended:
             yield rank
 
 
-def _why(rank: RankTrial) -> str:
-    return rank.error or describe(rank.outcome)
+def _failure_reason(rank: RankTrial) -> str:
+    return rank.error or describe_outcome(rank.outcome)

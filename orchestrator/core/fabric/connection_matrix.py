@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from orchestrator.core.fabric.fabric_verdict import MAX_NAMED, FabricVerdict, Link, because, listing
+from orchestrator.core.fabric.fabric_verdict import (
+    MAX_NAMED,
+    FabricVerdict,
+    Link,
+    list_names,
+    reason_clause,
+)
 
 Matrix = Mapping[Link, str]
 Ends = tuple[Mapping[str, Sequence[Link]], Mapping[str, Sequence[Link]]]
@@ -19,7 +25,7 @@ MOST_PEERS = 16
 FEWEST_PEERS = 2
 
 
-def peers(
+def peers_to_dial(
     names: Sequence[str], all_up_to: int = ALL_PAIRS, most: int = MOST_PEERS
 ) -> dict[str, tuple[str, ...]]:
     """Whom each node dials: everybody, or, of more than ``all_up_to`` nodes, at most ``most``.
@@ -41,29 +47,29 @@ def peers(
     }
 
 
-def broken(matrix: Matrix) -> list[Link]:
+def failed_links(matrix: Matrix) -> list[Link]:
     """The links that failed, in the order in which they were tried."""
     return [link for link, error in matrix.items() if error]
 
 
-def explain(names: Sequence[str], matrix: Matrix) -> list[FabricVerdict]:
+def explain_failures(names: Sequence[str], matrix: Matrix) -> list[FabricVerdict]:
     """What explains all failed links with the fewest culprits, part by part; empty if there are
     none.
     """
-    failed = broken(matrix)
+    failed = failed_links(matrix)
     if not failed:
         return []
     if len(failed) == len(matrix) > 1:
         return [_nothing_works(names, matrix)]
     tried = dict(matrix)
     parts = [*_cut_off(names, tried), *_one_way(names, tried)]
-    groups = _groups(names, tried)
-    return [*parts, *([_split(groups, tried)] if groups else _links(tried))]
+    groups = _connected_groups(names, tried)
+    return [*parts, *([_split_verdict(groups, tried)] if groups else _link_verdicts(tried))]
 
 
-def judge(names: Sequence[str], matrix: Matrix) -> FabricVerdict | None:
-    """All of :func:`explain` in one sentence; None if no link failed."""
-    parts = explain(names, matrix)
+def judge_matrix(names: Sequence[str], matrix: Matrix) -> FabricVerdict | None:
+    """All of :func:`explain_failures` in one sentence; None if no link failed."""
+    parts = explain_failures(names, matrix)
     if not parts:
         return None
     told = [part.sentence for part in parts[:MAX_NAMED]]
@@ -76,7 +82,7 @@ def judge(names: Sequence[str], matrix: Matrix) -> FabricVerdict | None:
 
 
 def _nothing_works(names: Sequence[str], matrix: Matrix) -> FabricVerdict:
-    why = because(_first_error(matrix))
+    why = reason_clause(_first_error(matrix))
     if len(names) == FEWEST_PEERS:
         what = f"{names[0]} and {names[1]} cannot open a TCP connection to each other{why}"
         return FabricVerdict(
@@ -84,8 +90,8 @@ def _nothing_works(names: Sequence[str], matrix: Matrix) -> FabricVerdict:
             links=tuple(matrix),
         )
     return FabricVerdict(
-        sentence=f"none of {listing(names)} can open a TCP connection to another{why}: the network "
-        "between the nodes, or a firewall on all of them, is at fault",
+        sentence=f"none of {list_names(names)} can open a TCP connection to another{why}: the "
+        "network between the nodes, or a firewall on all of them, is at fault",
         links=tuple(matrix),
     )
 
@@ -95,12 +101,12 @@ def _cut_off(names: Sequence[str], tried: dict[Link, str]) -> list[FabricVerdict
     explain is taken out of ``tried``.
     """
     at = _by_end(tried)
-    dead = {name for name in names if _all_failed(_around(name, at, tried))}
+    dead = {name for name in names if _all_failed(_links_around(name, at, tried))}
     alive = [name for name in names if name not in dead]
-    met = {name: _met(name, at, alive) for name in names if name in dead}
+    met = {name: _nodes_met(name, at, alive) for name in names if name in dead}
     found = {name: others for name, others in met.items() if others}
     parts = [
-        _cut_off_node(name, others, _first_error(_around(name, at, tried)), tried)
+        _cut_off_node(name, others, _first_error(_links_around(name, at, tried)), tried)
         for name, others in found.items()
     ]
     for link in [link for link in tried if found.keys() & set(link)]:
@@ -112,8 +118,8 @@ def _cut_off_node(name: str, others: Sequence[str], error: str, tried: Matrix) -
     between = [error for link, error in tried.items() if set(others).issuperset(link)]
     works = "reach each other" if between and not any(between) else "reach other nodes"
     return FabricVerdict(
-        sentence=f"{name} cannot open a TCP connection to {listing(others)}, which {works}"
-        f"{because(error)}: the node or its port is at fault",
+        sentence=f"{name} cannot open a TCP connection to {list_names(others)}, which {works}"
+        f"{reason_clause(error)}: the node or its port is at fault",
         culprits=(name,),
     )
 
@@ -138,18 +144,18 @@ def _one_way(names: Sequence[str], tried: dict[Link, str]) -> list[FabricVerdict
 
 
 def _kept_out(name: str, back: Sequence[str], failed: Matrix) -> str:
-    text = f"no node can open a TCP connection to {name}{because(_first_error(failed))}"
-    text += f", though it reaches {listing(back)}" if back else ""
+    text = f"no node can open a TCP connection to {name}{reason_clause(_first_error(failed))}"
+    text += f", though it reaches {list_names(back)}" if back else ""
     return f"{text}: a firewall on it, or its port, keeps incoming connections out"
 
 
 def _kept_in(name: str, back: Sequence[str], failed: Matrix) -> str:
-    text = f"{name} can open a TCP connection to no node{because(_first_error(failed))}"
-    text += f", though it is reached by {listing(back)}" if back else ""
+    text = f"{name} can open a TCP connection to no node{reason_clause(_first_error(failed))}"
+    text += f", though it is reached by {list_names(back)}" if back else ""
     return f"{text}: a firewall on it, or its port, keeps outgoing connections in"
 
 
-def _groups(names: Sequence[str], tried: Matrix) -> list[list[str]]:
+def _connected_groups(names: Sequence[str], tried: Matrix) -> list[list[str]]:
     """The groups of nodes within which all links work and between which none does; empty unless
     there are such, of two nodes or more each.
     """
@@ -175,21 +181,21 @@ def _groups(names: Sequence[str], tried: Matrix) -> list[list[str]]:
     return apart if len(apart) > 1 and all(len(g) >= FEWEST_PEERS for g in apart) else []
 
 
-def _split(groups: Sequence[Sequence[str]], tried: Matrix) -> FabricVerdict:
-    apart = " | ".join(listing(group) for group in groups)
+def _split_verdict(groups: Sequence[Sequence[str]], tried: Matrix) -> FabricVerdict:
+    apart = " | ".join(list_names(group) for group in groups)
     return FabricVerdict(
         sentence="the nodes fall into groups that cannot open TCP connections to each other: "
-        f"{apart}{because(_first_error(tried))}: what connects the groups is at fault",
-        links=tuple(broken(tried)),
+        f"{apart}{reason_clause(_first_error(tried))}: what connects the groups is at fault",
+        links=tuple(failed_links(tried)),
     )
 
 
-def _links(tried: Matrix) -> Iterator[FabricVerdict]:
+def _link_verdicts(tried: Matrix) -> Iterator[FabricVerdict]:
     """One part for each link that is left, or for both its directions."""
-    failed = dict.fromkeys(broken(tried))
+    failed = dict.fromkeys(failed_links(tried))
     for start, end in failed:
         back = (end, start)
-        why = because(tried[start, end])
+        why = reason_clause(tried[start, end])
         if back not in failed:
             text = f"{start} cannot open a TCP connection to {end}{why}"
             if back in tried:
@@ -213,7 +219,7 @@ def _by_end(tried: Matrix) -> Ends:
     return out, into
 
 
-def _around(name: str, at: Ends, tried: Matrix) -> Matrix:
+def _links_around(name: str, at: Ends, tried: Matrix) -> Matrix:
     out, into = at
     return {link: tried[link] for link in (*out.get(name, ()), *into.get(name, ()))}
 
@@ -226,7 +232,7 @@ def _first_error(matrix: Matrix) -> str:
     return next(error for error in matrix.values() if error)
 
 
-def _met(name: str, at: Ends, among: Collection[str]) -> list[str]:
+def _nodes_met(name: str, at: Ends, among: Collection[str]) -> list[str]:
     """The nodes among ``among`` that tried ``name`` or that it tried; none unless it has a word of
     its own and they are enough to tell a node from a link.
     """

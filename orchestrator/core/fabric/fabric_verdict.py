@@ -22,7 +22,7 @@ class FabricVerdict:
     links: tuple[Link, ...] = ()
 
 
-def listing(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``, ``a, b, ... and 3 more``."""
     if len(names) > MAX_NAMED:
         return f"{', '.join(names[:MAX_NAMED])} and {len(names) - MAX_NAMED} more"
@@ -36,9 +36,9 @@ def remedy_for(culprits: Sequence[str], links: Sequence[Link], cluster: str = ""
     """
     ends = list(dict.fromkeys(name for link in links for name in link))
     if culprits and not links:
-        where, leave, without = f"at {listing(culprits)}", "leave out", culprits
+        where, leave, without = f"at {list_names(culprits)}", "leave out", culprits
     elif len(ends) == TWO_ENDS and not culprits:
-        where, leave, without = f"between {listing(ends)}", "leave one of them out", ends[1:]
+        where, leave, without = f"between {list_names(ends)}", "leave one of them out", ends[1:]
     else:
         where, leave, without = "between the nodes", "leave nodes out", culprits
     expression = ",".join(f"!{name}" for name in without[:MAX_NAMED]) or "!NAME"
@@ -49,6 +49,6 @@ def remedy_for(culprits: Sequence[str], links: Sequence[Link], cluster: str = ""
     )
 
 
-def because(error: str) -> str:
+def reason_clause(error: str) -> str:
     """What follows a sentence whose reason is known."""
     return f" ({error[:200]})" if error else ""

@@ -81,7 +81,7 @@ def bus_bandwidth(size: int, ranks: int, seconds: float) -> float:
 
 def floor_of(facts: Sequence[Facts], ranks: int, rung: CommMode, size: int) -> Floor | None:
     """What is known of such nodes, and of messages of ``size`` bytes."""
-    names = {word for f in facts for gpu in f.gpus for word in [_kind(gpu.name)]}
+    names = {word for f in facts for gpu in f.gpus for word in [_gpu_kind(gpu.name)]}
     if size < SMALLEST_BYTES or len(names) != 1:
         return None
     (kind,) = names
@@ -90,7 +90,7 @@ def floor_of(facts: Sequence[Facts], ranks: int, rung: CommMode, size: int) -> F
     return next((f for f in same if f.rung is rung and f.node_gbit <= rate), None)
 
 
-def _kind(name: str) -> str:
+def _gpu_kind(name: str) -> str:
     """``NVIDIA H100 80GB HBM3`` -> ``H100``."""
     known = {floor.gpu for floor in FLOORS}
     return next((word for word in name.split() if word in known), name)

@@ -23,7 +23,7 @@ def tried_ranks(share: NodePlan) -> tuple[int, ...]:
     return share.ranks[: len(share.gpus)] if share.gpus else share.ranks
 
 
-def processes(
+def probe_processes(
     plan: Plan, names: Sequence[str], address: str, port: int
 ) -> Mapping[str, tuple[ProcessPlan, ...]]:
     """One process per rank of ``names``, numbered densely, meeting at ``address`` and ``port``."""
@@ -57,31 +57,31 @@ def processes(
     return made
 
 
-def environment(share: NodePlan) -> tuple[Variable, ...]:
+def probe_environment(share: NodePlan) -> tuple[Variable, ...]:
     """The node's variables, but for those that leave files with the attempt, which is not begun."""
     files = {"TORCH_NCCL_DUMP_ON_TIMEOUT"}
     return tuple(v for v in share.env if v.name not in files and "{attempt}" not in str(v.value))
 
 
-def addresses(plan: Plan, facts: Mapping[str, Facts]) -> Mapping[str, str]:
+def probe_addresses(plan: Plan, facts: Mapping[str, Facts]) -> Mapping[str, str]:
     """Where each node of the plan is reached by the others: on the interface that the ranks use."""
     assert plan.rendezvous is not None
     met = plan.rendezvous.address
     found = {
-        share.name: _address(facts[share.name], plan.rendezvous.interface_of(share.name), met)
+        share.name: _node_address(facts[share.name], plan.rendezvous.interface_of(share.name), met)
         for share in plan.nodes
     }
     return {**found, plan.head.name: met}
 
 
-def _address(facts: Facts, interface: str | None, like: str) -> str:
+def _node_address(facts: Facts, interface: str | None, like: str) -> str:
     """Of the interface, and of the family of ``like``; else the one that SSH came in by."""
     own = (a for i in facts.interfaces if i.name == interface for a in i.addresses)
-    fitting = (address for address in own if _family(address) == _family(like))
+    fitting = (address for address in own if _address_family(address) == _address_family(like))
     return next(fitting, facts.route_address)
 
 
-def _family(address: str) -> int:
+def _address_family(address: str) -> int:
     """4, 6, or 0 for what is no address or reaches no other subnet."""
     try:
         parsed = ipaddress.ip_address(address)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.core.base.command import Secret
-from orchestrator.core.base.nodeset import fold
+from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.history.run_record import ComparisonKey
 from orchestrator.core.model.checks import NCCL_WHEELS
 from orchestrator.core.model.facts import Facts, Gpu
@@ -38,7 +38,7 @@ def derive_key(
         configuration=_configuration(request, result),
         gpus=_count_models(gpus),
         gpu_mode=_one_of(map(_mode, gpus)),
-        nodes=fold(names),
+        nodes=fold_nodeset(names),
         serials=_serials(gpus),
         driver=_one_of(fact.driver for fact in known) if complete else "",
         cuda=_one_of(fact.cuda for fact in known) if complete else "",

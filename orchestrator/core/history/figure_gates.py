@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.core.base.figures import number
+from orchestrator.core.base.figures import format_number
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.history.run_record import Figure
 from orchestrator.core.model.workload import Direction
@@ -25,7 +25,7 @@ class Quantity:
     unit: str = ""
 
     def __str__(self) -> str:
-        return f"{number(self.value)} {self.unit}".rstrip()
+        return f"{format_number(self.value)} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class FigureGate:
     def rule(self) -> str:
         """In words: ``within 3 % of the baseline``."""
         if self.within is not None:
-            return f"within {number(100 * self.within)} % of {self.of or 'the baseline'}"
+            return f"within {format_number(100 * self.within)} % of {self.of or 'the baseline'}"
         words = (("at least", self.at_least), ("at most", self.at_most))
         return " and ".join(f"{word} {bound}" for word, bound in words if bound is not None)
 
@@ -95,7 +95,7 @@ def _judge_distance(
     change = (value - other) / abs(other)
     worse = -change if figure.direction is Direction.HIGHER else change
     distance = abs(change) if figure.direction is Direction.INFO else worse
-    detail = f"{number(value)} against {number(other)}: {100 * change:+.1f} %"
+    detail = f"{format_number(value)} against {format_number(other)}: {100 * change:+.1f} %"
     return (Verdict.PASS if distance <= within else Verdict.FAIL), detail
 
 
@@ -107,8 +107,8 @@ def _judge_bounds(gate: FigureGate, value: float, unit: str) -> tuple[Verdict, s
         if limit is None:
             return Verdict.INVALID, f"{bound} is no measure of {unit or 'a number without unit'}"
         if sign * value < sign * limit:
-            return Verdict.FAIL, f"{number(value)} {unit}".rstrip()
-    return Verdict.PASS, f"{number(value)} {unit}".rstrip()
+            return Verdict.FAIL, f"{format_number(value)} {unit}".rstrip()
+    return Verdict.PASS, f"{format_number(value)} {unit}".rstrip()
 
 
 def convert_quantity(quantity: Quantity, unit: str) -> float | None:

@@ -1,38 +1,76 @@
 """Launchers: from a node's place in the world to the processes its supervisor starts. Pure.
 
-Each has a file with its record; :data:`LAUNCHERS` is the registry.
+Each has a file with its record; :data:`LAUNCHERS` is the registry, and all that is particular of a
+launcher is asked of its record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from orchestrator.core.launchers.launcher import Launcher, LaunchSpec, Scheduler
+from orchestrator.core.launchers.launcher import Launcher, LaunchSpec
+from orchestrator.core.launchers.launcher_error import LauncherError
+from orchestrator.core.launchers.launcher_option import LauncherOption
 from orchestrator.core.launchers.plain import COMMAND, DIRECT, MANUAL
-from orchestrator.core.launchers.ray import RAY, joined
+from orchestrator.core.launchers.ray import RAY
+from orchestrator.core.launchers.scheduler import Scheduler
 from orchestrator.core.launchers.slurm import SLURM
 from orchestrator.core.launchers.torchrun import TORCHRUN
 
-__all__ = ["LAUNCHERS", "LaunchSpec", "Launcher", "Scheduler", "choose", "modules", "scheduler"]
+__all__ = [
+    "LAUNCHERS",
+    "SCHEDULERS",
+    "LaunchSpec",
+    "Launcher",
+    "LauncherError",
+    "LauncherOption",
+    "Scheduler",
+    "choose_launcher",
+    "find_scheduler",
+    "known_launcher",
+    "launcher_errors",
+    "launcher_options",
+    "needed_modules",
+]
 
 LAUNCHERS: Mapping[str, Launcher] = {
     launcher.name: launcher for launcher in (TORCHRUN, DIRECT, MANUAL, COMMAND, RAY, SLURM)
 }
+SCHEDULERS: tuple[Scheduler, ...] = tuple(
+    launcher.scheduler for launcher in LAUNCHERS.values() if launcher.scheduler is not None
+)
 
 
-def modules(requested: str) -> tuple[str, ...]:
+def known_launcher(requested: str) -> Launcher | None:
+    """The launcher that was asked for; None for ``auto``."""
+    return LAUNCHERS.get(requested)
+
+
+def needed_modules(requested: str) -> tuple[str, ...]:
     """What ranks import for the launcher that was asked for; nothing for ``auto``."""
-    known = LAUNCHERS.get(requested)
+    known = known_launcher(requested)
     return known.modules if known else ()
 
 
-def scheduler(requested: str) -> Scheduler | None:
+def find_scheduler(requested: str) -> Scheduler | None:
     """Who gives the nodes to the launcher that was asked for; None for most, and for ``auto``."""
-    known = LAUNCHERS.get(requested)
+    known = known_launcher(requested)
     return known.scheduler if known else None
 
 
-def choose(
+def launcher_options() -> Iterator[tuple[Launcher, LauncherOption]]:
+    """Every option of the command line that is for one launcher alone, with the launcher."""
+    for launcher in LAUNCHERS.values():
+        for option in launcher.options:
+            yield launcher, option
+
+
+def launcher_errors() -> dict[str, LauncherError]:
+    """What the errors of launchers mean, by their ids."""
+    return {id: error for each in LAUNCHERS.values() for id, error in each.errors.items()}
+
+
+def choose_launcher(
     requested: str,
     *,
     program: tuple[str, ...],
@@ -41,11 +79,9 @@ def choose(
     options: tuple[str, ...] = (),
 ) -> tuple[str, str]:
     """(launcher, why). ``has_torch`` None = not known yet; ``divisible``: its samples are."""
-    cluster = joined(options)
-    if requested == "ray" and cluster is not None:
-        return requested, f"to join the Ray cluster at {cluster}, as --ray-address says"
-    if requested != "auto":
-        return requested, "asked for with --launcher"
+    known = known_launcher(requested)
+    if known is not None:
+        return requested, known.why(options) or "asked for with --launcher"
     if program:
         return "command", "the job is a plain command, not a Python script"
     if divisible:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from orchestrator.core.base.command import Text
-from orchestrator.core.launchers.slurm_job import SlurmJob
-from orchestrator.core.model.checks import NodeFinding
+from orchestrator.core.launchers.launcher_error import LauncherError
+from orchestrator.core.launchers.launcher_option import LauncherOption
+from orchestrator.core.launchers.scheduler import Scheduler
 from orchestrator.core.model.plan import ProcessPlan, Variable
-from orchestrator.core.model.request import RunRequest
 from orchestrator.core.tuning import LAUNCHER
 
 
@@ -22,8 +22,8 @@ class LaunchSpec:
     ``apart``: it does not need the other nodes; nor its ranks each other, if they are no world.
     ``names``: all nodes of the plan, in rank order; ``gpus`` and ``addresses`` are theirs.
     ``options``: what the user passes on to it. ``token``: what only the nodes of this run know.
-    ``job``: what Slurm is to be asked for, by the launcher that asks it. ``grace_s``: how long
-    ranks have between the request to end and KILL.
+    ``job``: what the launcher's scheduler planned, if it has one. ``grace_s``: how long ranks
+    have between the request to end and KILL.
     """
 
     node: str
@@ -41,28 +41,12 @@ class LaunchSpec:
     addresses: tuple[tuple[str, ...], ...] = ()
     options: tuple[str, ...] = ()
     token: str = ""
-    job: SlurmJob | None = None
+    job: object = None
     grace_s: float = 10.0
 
     @property
     def nodes(self) -> int:
         return len(self.names)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scheduler:
-    """Somebody else who gives the nodes, and whom the launcher asks for them.
-
-    ``question``: the operation of a node's agent that asks it about that node. ``job``: what all
-    nodes of a plan agree on, from the GPUs that each is to give. ``conflict``: why a node cannot
-    take part beside those before it. ``holds_nodes``: whether, with the user's options, the nodes
-    are ours before the launch.
-    """
-
-    question: str
-    job: Callable[[RunRequest, Mapping[str, NodeFinding], Mapping[str, int]], SlurmJob]
-    conflict: Callable[[NodeFinding, Sequence[NodeFinding]], str | None]
-    holds_nodes: Callable[[Sequence[str]], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +59,9 @@ class Launcher:
     ``needs_world``: it cannot start ranks without making a world of them.
     ``binds_ranks``: they start in our shim, which binds them to processors.
     ``modules``: what the ranks' interpreter must import for it, whatever the workload needs.
+    ``requirement``: what brings them into an environment that is built for the ranks.
+    ``options``: of the command line, for it alone. ``errors``: by the ids that its processes write.
+    ``why``: the reason for it that the options it is passed give; None = no particular one.
     """
 
     name: str
@@ -84,6 +71,10 @@ class Launcher:
     needs_world: bool = False
     binds_ranks: bool = False
     modules: tuple[str, ...] = ()
+    requirement: str = ""
+    options: tuple[LauncherOption, ...] = ()
+    errors: Mapping[str, LauncherError] = field(default_factory=dict)
+    why: Callable[[tuple[str, ...]], str | None] = lambda _: None
     scheduler: Scheduler | None = None
 
 
@@ -91,7 +82,7 @@ class Launcher:
 RANK_SHIM = ("{agent_python}", "-I", "-S", "{agent}/process/rank_shim.py", "--")
 
 
-def contract(spec: LaunchSpec, local_rank: int, rank: int) -> Iterator[Variable]:
+def torchrun_contract(spec: LaunchSpec, local_rank: int, rank: int) -> Iterator[Variable]:
     """The variables that torchrun sets for a rank, its rendezvous excepted."""
     values = {
         "RANK": local_rank if spec.per_node_world else rank,
@@ -102,15 +93,15 @@ def contract(spec: LaunchSpec, local_rank: int, rank: int) -> Iterator[Variable]
         "GROUP_WORLD_SIZE": 1 if spec.per_node_world else spec.nodes,
     }
     for name, value in values.items():
-        yield variable(name, str(value), "torchrun's contract")
+        yield launcher_variable(name, str(value), "torchrun's contract")
 
 
-def rendezvous(spec: LaunchSpec) -> Iterator[Variable]:
+def rendezvous_variables(spec: LaunchSpec) -> Iterator[Variable]:
     """Where the ranks meet, as torch.distributed's ``env://`` reads it."""
-    yield variable("MASTER_ADDR", spec.master_addr, "torchrun's contract")
-    yield variable("MASTER_PORT", spec.master_port, "torchrun's contract")
+    yield launcher_variable("MASTER_ADDR", spec.master_addr, "torchrun's contract")
+    yield launcher_variable("MASTER_PORT", spec.master_port, "torchrun's contract")
 
 
-def variable(name: str, value: Text, reason: str) -> Variable:
+def launcher_variable(name: str, value: Text, reason: str) -> Variable:
     """One that the launcher sets."""
     return Variable(name=name, value=value, origin=LAUNCHER, reason=reason)

@@ -8,25 +8,35 @@ address the actors are placed in a Ray cluster that is there already.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 
 from orchestrator.core.base.command import Secret, Text
-from orchestrator.core.launchers.launcher import RANK_SHIM, Launcher, LaunchSpec, contract, variable
+from orchestrator.core.launchers.launcher import (
+    RANK_SHIM,
+    Launcher,
+    LaunchSpec,
+    launcher_variable,
+    torchrun_contract,
+)
+from orchestrator.core.launchers.launcher_error import LauncherError
+from orchestrator.core.launchers.launcher_option import LauncherOption, Misuse
 from orchestrator.core.model.plan import ProcessPlan, Variable
 
-# What environments that are built for the ranks get; pyproject.toml has the same build.
-REQUIREMENT = "ray==2.60.0"
 OPTION = "ray-address="
 LOOPBACK = "127.0.0.1"
+PORT = re.compile(r"[0-9]{1,5}")
+# Written by the process that joins a cluster; as node_agent/rank_env/ray_driver.py has it.
+UNAUTHORISED = "OR-RAY-001"
 
 
-def joined(options: tuple[str, ...]) -> str | None:
+def joined_cluster(options: tuple[str, ...]) -> str | None:
     """The Ray cluster to join, as ``host:port``; None for one of the run's own."""
     found = (option[len(OPTION) :] for option in options if option.startswith(OPTION))
     return next(found, None)
 
 
-def ray(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
+def plan_ray(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """One process per node: it starts or finds the node's part of the cluster; the head's, or the
     one of a node that works apart, also places the actors.
     """
@@ -43,7 +53,7 @@ def ray(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
 
 def _cluster(spec: LaunchSpec) -> Iterator[str]:
     """Which cluster, and what the node is called in it."""
-    address = joined(spec.options)
+    address = joined_cluster(spec.options)
     if address is not None:
         yield f"--join={address}"
     else:
@@ -62,7 +72,7 @@ def _driven(spec: LaunchSpec) -> Iterator[str]:
     """
     if not spec.apart and spec.node_rank != 0:
         return
-    own = joined(spec.options) is None
+    own = joined_cluster(spec.options) is None
     for rank, name in enumerate(spec.names):
         if spec.apart and rank != spec.node_rank:
             continue
@@ -73,7 +83,7 @@ def _driven(spec: LaunchSpec) -> Iterator[str]:
 def _ranks(spec: LaunchSpec) -> Iterator[str]:
     """Each rank's part of the environment, where they meet, and what one failure means."""
     for local_rank, rank in enumerate(spec.ranks):
-        pairs = (f"{v.name}={v.value}" for v in contract(spec, local_rank, rank))
+        pairs = (f"{v.name}={v.value}" for v in torchrun_contract(spec, local_rank, rank))
         yield "--rank=" + ",".join(pairs)
     if spec.per_node_world:
         yield f"--master={LOOPBACK}"
@@ -94,7 +104,7 @@ def _resource(node_rank: int) -> str:
 
 def _secrets(spec: LaunchSpec) -> Iterator[Variable]:
     """Without a token, whoever reaches a port of Ray's can run programs there."""
-    if joined(spec.options) is not None or not spec.token:
+    if joined_cluster(spec.options) is not None or not spec.token:
         return
     token = hashlib.sha256(b"ray\0" + spec.token.encode()).hexdigest()
     values: tuple[tuple[str, Text], ...] = (
@@ -102,7 +112,46 @@ def _secrets(spec: LaunchSpec) -> Iterator[Variable]:
         ("RAY_AUTH_TOKEN", Secret(token)),
     )
     for name, value in values:
-        yield variable(name, value, "only this run's nodes may use its Ray cluster")
+        yield launcher_variable(name, value, "only this run's nodes may use its Ray cluster")
 
 
-RAY = Launcher(name="ray", processes=ray, ranks_meet=True, binds_ranks=True, modules=("ray",))
+def find_misuse(address: str) -> Misuse | None:
+    """Whether a Ray cluster can have this address."""
+    host, _, port = address.rpartition(":")
+    if host and PORT.fullmatch(port) and 0 < int(port) < 65536 and "," not in address:
+        return None
+    what = f"--ray-address {address!r} is not HOST:PORT"
+    return Misuse(what=what, remedy="as `ray status` shows it: 10.0.0.1:6379")
+
+
+def _why(options: tuple[str, ...]) -> str | None:
+    cluster = joined_cluster(options)
+    return cluster and f"to join the Ray cluster at {cluster}, as --ray-address says"
+
+
+RAY = Launcher(
+    name="ray",
+    processes=plan_ray,
+    ranks_meet=True,
+    binds_ranks=True,
+    modules=("ray",),
+    requirement="ray==2.60.0",  # pyproject.toml has the same build
+    options=(
+        LauncherOption(
+            flag="--ray-address",
+            name="ray_address",
+            metavar="HOST:PORT",
+            help="Join this Ray cluster, instead of starting one; implies --launcher ray.",
+            find_misuse=find_misuse,
+            pass_on=lambda values, _: tuple(f"{OPTION}{value}" for value in values),
+            implies=True,
+        ),
+    ),
+    errors={
+        UNAUTHORISED: LauncherError(
+            remedy="--env RAY_AUTH_MODE=token --env RAY_AUTH_TOKEN=TOKEN (the cluster's is in "
+            "~/.ray/auth_token of the user who started it)"
+        )
+    },
+    why=_why,
+)

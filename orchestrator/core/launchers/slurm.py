@@ -8,11 +8,15 @@ starts the *submission*, too, which asks for the job. No path has to be the same
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from orchestrator.core.launchers.launcher import Launcher, LaunchSpec, Scheduler
-from orchestrator.core.launchers.slurm_job import NAME, SlurmJob, slurm_job, taken, within
-from orchestrator.core.launchers.torchrun import torchrun
+from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.launchers.launcher import Launcher, LaunchSpec
+from orchestrator.core.launchers.launcher_error import LauncherError
+from orchestrator.core.launchers.launcher_option import LauncherOption, Misuse
+from orchestrator.core.launchers.scheduler import ForeignLogs, Scheduler
+from orchestrator.core.launchers.slurm_job import NAME, SlurmJob, find_conflict, make_job, own_job
+from orchestrator.core.launchers.torchrun import plan_torchrun
 from orchestrator.core.model.plan import ProcessPlan
 
 AGENT_PYTHON = ("{agent_python}", "-I", "-S")
@@ -23,11 +27,11 @@ DECIDED = frozenset(
 )
 
 
-def slurm(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
+def plan_slurm(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """The offer, and on the first node the submission."""
     job = spec.job
-    assert job is not None, "planning makes the job"
-    (launcher,) = torchrun(spec)
+    assert isinstance(job, SlurmJob), "planning makes the job"
+    (launcher,) = plan_torchrun(spec)
     hold = () if spec.per_node_world else ("--hold", spec.master_port)
     offer = ProcessPlan(
         label=launcher.label,
@@ -84,24 +88,70 @@ def _srun(job: SlurmJob) -> Iterator[str]:
         yield "--exclusive"
 
 
-def refused_option(option: str) -> str | None:
+def find_misuse(option: str) -> Misuse | None:
     """Why srun must not be given ``option``, or None."""
+    what = f"--slurm-option {option[:80]!r} cannot be passed on"
     if not option.startswith("--") or len(option) < 4:
-        return "give it in the long form, such as --partition=gpu"
+        return Misuse(what=what, why="give it in the long form, such as --partition=gpu")
     if option[2:].partition("=")[0] in DECIDED:
-        return "the plan decides that; see --nodes and --ranks-per-node"
+        return Misuse(what=what, why="the plan decides that; see --nodes and --ranks-per-node")
     return None
 
 
+def pass_options(given: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """What srun is given besides the plan; within a job of the user's own, that is used."""
+    own = environment.get("SLURM_JOB_ID", "")
+    return tuple(given) if own_job(given) or not own.isdigit() else (*given, f"--jobid={own}")
+
+
+# Ids that slurm_submit.py and slurm_offer.py write; OR-AGENT-SLURM comes from slurm_tools.py.
+ENDED = "OR-SLURM-005"
+ERRORS = {
+    "OR-AGENT-SLURM": LauncherError(remedy="choose other nodes, or --launcher torchrun"),
+    "OR-SLURM-001": LauncherError(
+        remedy="install Slurm's client commands there, or choose --launcher torchrun"
+    ),
+    "OR-SLURM-002": LauncherError(
+        remedy="correct --slurm-option; sinfo on the node shows partitions"
+    ),
+    "OR-SLURM-003": LauncherError(
+        remedy="--wait SECONDS lets the job wait longer; squeue on the node shows for what",
+        code=ExitCode.BUSY,
+    ),
+    "OR-SLURM-004": LauncherError(
+        remedy="look at slurmd's log on those nodes, or leave them out with --nodes"
+    ),
+    ENDED: LauncherError(remedy="ask for more time with --timeout, then orchestrate resume RUN"),
+}
+
 SLURM = Launcher(
     name=NAME,
-    processes=slurm,
+    processes=plan_slurm,
     ranks_meet=True,
     needs_world=True,
+    options=(
+        LauncherOption(
+            flag="--slurm-option",
+            name="slurm_options",
+            metavar="--OPTION=VALUE",
+            help="For srun, with --launcher slurm: --partition=gpu, --account=x. Repeatable.",
+            find_misuse=find_misuse,
+            pass_on=pass_options,
+            repeatable=True,
+        ),
+    ),
+    errors=ERRORS,
     scheduler=Scheduler(
+        label=NAME,
         question=NAME,
-        job=slurm_job,
-        conflict=taken,
-        holds_nodes=lambda options: bool(within(options)),
+        plan_job=make_job,
+        conflict=find_conflict,
+        holds_nodes=lambda options: bool(own_job(options)),
+        ended=ENDED,
+        logs=ForeignLogs(
+            commands=("srun", "slurmstepd", "sbatch"),
+            prefix="slurmstepd-{node}: ",
+            file=r"slurm-\d{1,12}[-_.](?P<rank>\d{1,7})\.",
+        ),
     ),
 )

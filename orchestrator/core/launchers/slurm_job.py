@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.model.checks import NodeFinding
-from orchestrator.core.model.facts import SlurmNode
 from orchestrator.core.model.request import RunRequest
+from orchestrator.core.model.scheduled_node import ScheduledNode
 
 NAME = "slurm"
 WITHIN = "--jobid="  # srun's own option: an allocation that the user holds already
@@ -37,13 +37,13 @@ class SlurmJob:
     within: str = ""
 
 
-def within(options: Sequence[str]) -> str:
+def own_job(options: Sequence[str]) -> str:
     """The number of the user's own job; ``""``: ask Slurm for one."""
     given = [option.removeprefix(WITHIN) for option in options if option.startswith(WITHIN)]
     return given[-1] if given else ""
 
 
-def slurm_job(
+def make_job(
     request: RunRequest, findings: Mapping[str, NodeFinding], gpus: Mapping[str, int]
 ) -> SlurmJob:
     """The job for all nodes of a plan, in rank order; ``gpus`` = how many each node is to give."""
@@ -55,25 +55,25 @@ def slurm_job(
         run_s=limit_s,
         wait_s=QUEUE_S if request.wait_s is None else request.wait_s,
         exclusive=request.exclusive,
-        within=within(request.launcher_options),
+        within=own_job(request.launcher_options),
     )
 
 
-def taken(finding: NodeFinding, used: Sequence[NodeFinding]) -> str | None:
+def find_conflict(finding: NodeFinding, used: Sequence[NodeFinding]) -> str | None:
     """Slurm starts one task per node: of two names for the same one the first counts."""
-    node = finding.slurm
-    same = [f.facts.node for f in used if node and f.slurm and f.slurm.name == node.name]
+    node = finding.scheduled
+    same = [f.facts.node for f in used if node and f.scheduled and f.scheduled.name == node.name]
     return f"it is Slurm's node {node.name}, as {same[0]} is" if node and same else None
 
 
-def node_of(finding: NodeFinding) -> SlurmNode:
+def slurm_node_of(finding: NodeFinding) -> ScheduledNode:
     """As Slurm told; where it was not asked, as it is most often configured."""
-    return finding.slurm or SlurmNode(name=finding.facts.hostname)
+    return finding.scheduled or ScheduledNode(name=finding.facts.hostname)
 
 
 def _task(finding: NodeFinding, gpus: int) -> SlurmTask:
     """Slurm is asked for GPUs only where it manages them."""
-    node = node_of(finding)
+    node = slurm_node_of(finding)
     return SlurmTask(
         node=node.name,
         interpreter=finding.interpreter,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from orchestrator.core.launchers.launcher import RANK_SHIM, Launcher, LaunchSpec, variable
+from orchestrator.core.launchers.launcher import RANK_SHIM, Launcher, LaunchSpec, launcher_variable
 from orchestrator.core.model.plan import ProcessPlan, Variable
 
 # What torchrun writes besides the ranks' output, such as error files: without a place of its own it
@@ -13,7 +13,7 @@ LOG_DIR = "{attempt}/torchrun"
 MARGIN_S = 5
 
 
-def torchrun(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
+def plan_torchrun(spec: LaunchSpec) -> tuple[ProcessPlan, ...]:
     """Static rendezvous: the plan fixed every rank, nothing is elected. A node whose ranks are a
     world of their own meets at a port of its own choice.
     """
@@ -36,7 +36,7 @@ def _patience(spec: LaunchSpec) -> Variable:
     """By itself torchrun kills ranks 30 s after it asked them to end, however long their grace."""
     seconds = math.ceil(spec.grace_s) + MARGIN_S
     why = "ranks are killed when the grace of the run is over, not before"
-    return variable("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(seconds), why)
+    return launcher_variable("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(seconds), why)
 
 
 def _meeting(spec: LaunchSpec) -> tuple[str, ...]:
@@ -49,5 +49,5 @@ def _meeting(spec: LaunchSpec) -> tuple[str, ...]:
 
 
 TORCHRUN = Launcher(
-    name="torchrun", processes=torchrun, ranks_meet=True, needs_world=True, binds_ranks=True
+    name="torchrun", processes=plan_torchrun, ranks_meet=True, needs_world=True, binds_ranks=True
 )

@@ -86,7 +86,7 @@ def typed_python(words: Sequence[str]) -> bool:
     return bool(command) and PYTHON.match(PurePosixPath(command[0]).name) is not None
 
 
-def warnings(words: Sequence[str]) -> Iterator[str]:
+def typed_warnings(words: Sequence[str]) -> Iterator[str]:
     """What is said of a plain command that was probably meant to be more than that."""
     launcher = typed_launcher(words)
     if launcher is not None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.core.model import devices
-from orchestrator.core.model.facts import Facts, SlurmNode
+from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec
+from orchestrator.core.model.scheduled_node import ScheduledNode
 
 CLOCK_TOLERANCE_S = 2.0
 NCCL_WHEELS = ("nvidia-nccl-cu13", "nvidia-nccl-cu12")  # names of distributions, not of modules
@@ -20,18 +21,18 @@ class NodeFinding:
     """All that is known of a node before launch: facts, the ranks' interpreter, its modules and
     the variables that put its environment in force.
 
-    ``modules`` None = the interpreter was not asked (offline, or a plain command). ``slurm`` None =
-    Slurm was not asked.
+    ``modules`` None = the interpreter was not asked (offline, or a plain command). ``scheduled``
+    None = no scheduler was asked.
     """
 
     facts: Facts
     interpreter: str
     modules: Mapping[str, str] | None = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    slurm: SlurmNode | None = None
+    scheduled: ScheduledNode | None = None
 
 
-def unfit(spec: NodeSpec, finding: NodeFinding, modules: Sequence[str]) -> str | None:
+def unfit_reason(spec: NodeSpec, finding: NodeFinding, modules: Sequence[str]) -> str | None:
     """Why the node cannot take part, or None. ``modules``: what its ranks are to import."""
     return gpus_missing(spec, finding.facts) or _modules_missing(finding, modules)
 
@@ -60,15 +61,17 @@ def _short_of(spec: NodeSpec, facts: Facts) -> str | None:
     return None
 
 
-def warnings(findings: Mapping[str, NodeFinding]) -> Iterator[str]:
+def finding_warnings(findings: Mapping[str, NodeFinding]) -> Iterator[str]:
     """What is odd but no reason to leave a node out."""
     for name, finding in findings.items():
         offset = finding.facts.clock_offset_s
         if abs(offset) > CLOCK_TOLERANCE_S:
             yield f"{name}: its clock is {offset:+.1f} s off; times in logs will not line up"
     for module in MODULES_THAT_MUST_AGREE:
-        yield from _skew(module, {n: (f.modules or {}).get(module) for n, f in findings.items()})
-    yield from _skew("driver", {n: f.facts.driver or None for n, f in findings.items()})
+        yield from _version_skew(
+            module, {n: (f.modules or {}).get(module) for n, f in findings.items()}
+        )
+    yield from _version_skew("driver", {n: f.facts.driver or None for n, f in findings.items()})
 
 
 def _modules_missing(finding: NodeFinding, modules: Sequence[str]) -> str | None:
@@ -80,7 +83,7 @@ def _modules_missing(finding: NodeFinding, modules: Sequence[str]) -> str | None
     return f"{finding.interpreter} lacks {', '.join(absent)}"
 
 
-def _skew(what: str, versions: Mapping[str, str | None]) -> Iterator[str]:
+def _version_skew(what: str, versions: Mapping[str, str | None]) -> Iterator[str]:
     counts = Counter(version for version in versions.values() if version)
     if len(counts) < 2:
         return

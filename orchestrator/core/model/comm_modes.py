@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.core.base.nodeset import fold
+from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.model.plan import PlannedMode
 from orchestrator.core.model.workload import Shape
 
@@ -74,14 +74,14 @@ class JobNeeds:
     assumed: bool = False
 
 
-def ladder(ground: JobNeeds, falls: Sequence[Fallback] = ()) -> tuple[PlannedMode, ...]:
+def fallback_chain(ground: JobNeeds, falls: Sequence[Fallback] = ()) -> tuple[PlannedMode, ...]:
     """Every rung with intent and reason, best first. Exactly one is to be used, or, when all that
     there were have failed, none.
     """
     failed = {fall.rung: fall for fall in falls}
     chosen = False
     rungs: list[PlannedMode] = []
-    for rung, usable, why in _rungs(ground):
+    for rung, usable, why in _usable_modes(ground):
         fall = failed.get(rung)
         if fall is not None:
             intent = Intent.FAILED
@@ -95,12 +95,12 @@ def ladder(ground: JobNeeds, falls: Sequence[Fallback] = ()) -> tuple[PlannedMod
     return tuple(rungs)
 
 
-def used(rungs: Sequence[PlannedMode]) -> CommMode | None:
+def mode_in_use(rungs: Sequence[PlannedMode]) -> CommMode | None:
     """The rung to use; None when none is left."""
     return next((CommMode(r.rung) for r in rungs if r.intent == Intent.USE), None)
 
 
-def _rungs(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
+def _usable_modes(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
     """(rung, usable, why), best first."""
     if ground.shape is Shape.DIVISIBLE:
         yield (
@@ -112,7 +112,7 @@ def _rungs(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
     if not ground.communicates:
         yield CommMode.INDEPENDENT, True, "ranks do not communicate"
         return
-    yield from _collectives(ground)
+    yield from _collective_modes(ground)
     if ground.shape is Shape.LOCAL_ROUNDS and ground.nodes > 1:
         yield (
             CommMode.LOCAL_ROUNDS,
@@ -121,10 +121,10 @@ def _rungs(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
         )
 
 
-def _collectives(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
+def _collective_modes(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
     if ground.lacking:
         some = len(ground.lacking) < ground.nodes
-        who = f" for the ranks of {fold(ground.lacking)}" if some else "s"
+        who = f" for the ranks of {fold_nodeset(ground.lacking)}" if some else "s"
         yield CommMode.GLOO, True, f"no GPU{who}, so no NCCL"
         return
     if ground.nodes == 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.base.command import Text, reveal
+from orchestrator.core.base.command import Text, reveal_secret
 from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.model.inventory import NodeSpec
 
@@ -31,16 +31,16 @@ class Visible:
 def choice(*environments: Mapping[str, Text]) -> str | None:
     """What the user set; the last one counts. None = nothing."""
     found = [env[VARIABLE] for env in environments if VARIABLE in env]
-    return reveal(found[-1]) if found else None
+    return reveal_secret(found[-1]) if found else None
 
 
-def visible(text: str, facts: Facts) -> Visible:
+def visible_gpus(text: str, facts: Facts) -> Visible:
     """What ``text`` shows on a node with ``facts``."""
     chosen: list[int] = []
     for item in map(str.strip, text.split(",")):
         if item in NONE:
             break
-        gpu = _named(item, facts.gpus)
+        gpu = _named_gpu(item, facts.gpus)
         if gpu is None:
             found = f"found {len(facts.gpus)} GPUs"
             return Visible(gpus=tuple(chosen), wrong=f"names {item}, which is not there ({found})")
@@ -57,32 +57,36 @@ def gpus_of(spec: NodeSpec, facts: Facts, chosen: str | None) -> tuple[int, ...]
     found = tuple(gpu.index for gpu in facts.gpus)
     allowed = found if spec.gpus.indices is None else spec.gpus.indices
     if chosen is not None:
-        allowed = tuple(index for index in _chosen(chosen, facts) if index in allowed or not found)
+        allowed = tuple(
+            index for index in _chosen_gpus(chosen, facts) if index in allowed or not found
+        )
     return allowed if spec.gpus.count is None else allowed[: spec.gpus.count]
 
 
-def _chosen(text: str, facts: Facts) -> tuple[int, ...]:
+def _chosen_gpus(text: str, facts: Facts) -> tuple[int, ...]:
     """Of a node that was not asked, numbers are believed."""
     if not facts.assumed:
-        return visible(text, facts).gpus
+        return visible_gpus(text, facts).gpus
     numbers = [item.strip() for item in text.split(",")]
     return tuple(int(number) for number in numbers if number.isdigit())
 
 
-def unfit(spec: NodeSpec, facts: Facts, chosen: str | None, ranks: int | None) -> str | None:
+def unfit_gpus_reason(
+    spec: NodeSpec, facts: Facts, chosen: str | None, ranks: int | None
+) -> str | None:
     """Why ranks cannot have the GPUs that they would be planned on; None = they can.
 
     ``ranks``: how many the node is to have, None = one for each GPU.
     """
     if facts.assumed or _hides_all(chosen):
         return None
-    if is_undeclared(spec) and (reason := broken(facts)):
+    if is_undeclared(spec) and (reason := broken_driver_reason(facts)):
         return reason
-    if chosen is not None and (wrong := visible(chosen, facts).wrong):
+    if chosen is not None and (wrong := visible_gpus(chosen, facts).wrong):
         return f"{VARIABLE}={chosen} {wrong}"
     if is_undeclared(spec) and chosen is None and facts.lost_gpus:
         return "; ".join(facts.lost_gpus)
-    divided = split(spec, facts, chosen)
+    divided = mig_devices(spec, facts, chosen)
     if divided and ranks is None and len(gpus_of(spec, facts, chosen)) > 1:
         return f"{divided[0]}, so that ranks cannot have a GPU each"
     return None
@@ -98,7 +102,7 @@ def _hides_all(chosen: str | None) -> bool:
     return chosen is not None and chosen.partition(",")[0].strip() in NONE
 
 
-def broken(facts: Facts) -> str | None:
+def broken_driver_reason(facts: Facts) -> str | None:
     """The node shows no GPU, although there is a driver, or a tool of it: what that says."""
     if facts.gpus:
         return None
@@ -114,12 +118,12 @@ def driver_words(facts: Facts) -> str:
     return "; ".join(words)
 
 
-def split(spec: NodeSpec, facts: Facts, chosen: str | None) -> tuple[str, ...]:
+def mig_devices(spec: NodeSpec, facts: Facts, chosen: str | None) -> tuple[str, ...]:
     """For each GPU of the node's ranks that MIG divides: what a rank sees of it."""
-    if chosen is not None and visible(chosen, facts).instance:
+    if chosen is not None and visible_gpus(chosen, facts).instance:
         return ()
     mine = gpus_of(spec, facts, chosen)
-    return tuple(_divided(gpu) for gpu in facts.gpus if gpu.mig and gpu.index in mine)
+    return tuple(_divided_gpu(gpu) for gpu in facts.gpus if gpu.mig and gpu.index in mine)
 
 
 def without_gpu(
@@ -132,7 +136,7 @@ def without_gpu(
     if mine.assumed or _hides_all(chosen) or not is_undeclared(spec):
         return None
     if mine.gpus:
-        names = [w.name for w in workers if mine.host_id and _host(w, facts) == mine.host_id]
+        names = [w.name for w in workers if mine.host_id and _host_key(w, facts) == mine.host_id]
         few = 0 < len(mine.gpus) < len(names)
         many = f"{len(names)} names of one machine ({', '.join(names)})"
         return f"{many} cannot divide {len(mine.gpus)} GPUs" if few else None
@@ -141,56 +145,56 @@ def without_gpu(
     return other and f"has no GPU, {other}" + (f" ({said})" if said else "")
 
 
-def _host(spec: NodeSpec, facts: Mapping[str, Facts]) -> str:
+def _host_key(spec: NodeSpec, facts: Mapping[str, Facts]) -> str:
     return facts[spec.name].host_id if spec.name in facts else ""
 
 
-def warnings(
+def device_warnings(
     nodes: Sequence[tuple[NodeSpec, Facts, tuple[int, ...]]], env: Mapping[str, Text]
 ) -> Iterator[str]:
     """What of the nodes' GPUs is planned otherwise than one might think. ``nodes``: each with the
     GPUs of its ranks; ``env``: what the user sets for all of them.
     """
-    yield from _unequal(nodes)
+    yield from _unequal_nodes(nodes)
     for spec, facts, gpus in nodes:
         chosen = choice(spec.env, env)
         login = facts.exports.get(VARIABLE)
         if chosen is not None and len(gpus) < len(facts.gpus):
             yield f"{spec.name}: {VARIABLE}={chosen} leaves {len(gpus)} of {len(facts.gpus)} GPUs"
-        elif login is not None and gpus and gpus != visible(login, facts).gpus:
+        elif login is not None and gpus and gpus != visible_gpus(login, facts).gpus:
             yield (
                 f"{spec.name}: the login's {VARIABLE}={login} is not inherited: ranks get "
                 f"{len(gpus)} GPUs; gpus: {{indices: [...]}} in the inventory restricts them"
             )
-        yield from (f"{spec.name}: {text}" for text in split(spec, facts, chosen))
+        yield from (f"{spec.name}: {text}" for text in mig_devices(spec, facts, chosen))
         yield from (f"{spec.name}: {text}" for text in facts.lost_gpus)
         if not facts.gpus and facts.gpus_on_bus:
             yield f"{spec.name}: {facts.gpus_on_bus} NVIDIA GPUs on its PCI bus, but no driver"
 
 
-def _unequal(nodes: Sequence[tuple[NodeSpec, Facts, tuple[int, ...]]]) -> Iterator[str]:
+def _unequal_nodes(nodes: Sequence[tuple[NodeSpec, Facts, tuple[int, ...]]]) -> Iterator[str]:
     counts = {spec.name: len(gpus) for spec, _, gpus in nodes}
     if len(set(counts.values())) > 1:
         each = ", ".join(f"{name} has {count or 'none'}" for name, count in counts.items())
         yield f"nodes have different numbers of GPUs: {each}"
-    kinds = {spec.name: _kinds(facts, gpus) for spec, facts, gpus in nodes if gpus}
+    kinds = {spec.name: _gpu_kinds(facts, gpus) for spec, facts, gpus in nodes if gpus}
     if len(set(kinds.values())) > 1:
         each = ", ".join(f"{name} has {kind}" for name, kind in kinds.items())
         yield f"nodes have different GPUs, and the slowest sets the pace: {each}"
 
 
-def _kinds(facts: Facts, gpus: tuple[int, ...]) -> str:
+def _gpu_kinds(facts: Facts, gpus: tuple[int, ...]) -> str:
     return " + ".join(sorted({gpu.name for gpu in facts.gpus if gpu.index in gpus}))
 
 
-def _divided(gpu: Gpu) -> str:
+def _divided_gpu(gpu: Gpu) -> str:
     profiles = [instance.profile for instance in gpu.mig_instances]
     many = f"into {len(profiles)} instances ({', '.join(sorted(set(profiles)))})"
     what = many if profiles else "and has no instance"
     return f"GPU {gpu.index} is divided by MIG {what}: a process sees one, and NCCL joins none"
 
 
-def _named(item: str, gpus: Sequence[Gpu]) -> Gpu | None:
+def _named_gpu(item: str, gpus: Sequence[Gpu]) -> Gpu | None:
     """The GPU that an item of the list names: by number, or by the beginning of a UUID."""
     if item.isdigit():
         return next((gpu for gpu in gpus if gpu.index == int(item)), None)

@@ -252,18 +252,6 @@ class Disk:
     free_bytes: Bytes = 0
 
 
-@wire("SlurmNode")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlurmNode:
-    """The node as Slurm knows it. ``cpus`` and ``gpus``: what Slurm can give there, as it counts;
-    0 = unknown, or not managed by Slurm.
-    """
-
-    name: str
-    cpus: int = 0
-    gpus: int = 0
-
-
 @wire("Facts")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:

@@ -44,7 +44,7 @@ class Contradiction:
     def told(self, values: Values, origins: Mapping[str, str]) -> str:
         """What contradicts what, each with its value and where that came from."""
         shown = {
-            name: f"{name}={_shown(values[name])} ({origins[name]})"
+            name: f"{name}={_shown_value(values[name])} ({origins[name]})"
             for name in (*self.given, *self.against)
         }
         given, against = self.given, self.against
@@ -56,21 +56,21 @@ class Contradiction:
     def remedy(self, parameters: Parameters) -> str:
         """What to set instead: all that is required, or something for which the rule is not."""
         wanted = condition_words(self.unmet, parameters)
-        avoided = [way for item in self.rule.when for way in _avoided(item, parameters)]
+        avoided = [way for item in self.rule.when for way in _values_avoiding(item, parameters)]
         return f"set {', or '.join([wanted, *avoided])}"
 
 
-def contradictions(rules: Iterable[ParameterRule], values: Values) -> list[Contradiction]:
+def find_contradictions(rules: Iterable[ParameterRule], values: Values) -> list[Contradiction]:
     """The rules that do not hold for ``values``, in their order."""
     found = []
     for rule in rules:
-        unmet = tuple(item for item in rule.require if not holds(item, values))
-        if unmet and all(holds(item, values) for item in rule.when):
+        unmet = tuple(item for item in rule.require if not condition_holds(item, values))
+        if unmet and all(condition_holds(item, values) for item in rule.when):
             found.append(Contradiction(rule, unmet))
     return found
 
 
-def holds(condition: Condition, values: Values) -> bool:
+def condition_holds(condition: Condition, values: Values) -> bool:
     """Whether the parameter's value is as the condition says."""
     value = values[condition.parameter]
     if condition.any_of and value not in condition.any_of:
@@ -86,7 +86,7 @@ def holds(condition: Condition, values: Values) -> bool:
 
 def condition_words(conditions: Iterable[Condition], parameters: Parameters) -> str:
     """``engine=auto|fused and global_batch >= 1``."""
-    return " and ".join(word for item in conditions for word in _wanted(item, parameters))
+    return " and ".join(word for item in conditions for word in _values_wanted(item, parameters))
 
 
 def show_value(value: ParameterValue) -> str:
@@ -96,33 +96,33 @@ def show_value(value: ParameterValue) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _wanted(condition: Condition, parameters: Parameters) -> Iterator[str]:
+def _values_wanted(condition: Condition, parameters: Parameters) -> Iterator[str]:
     """What holds, one after the other, if the condition does."""
     name = condition.parameter
     if condition.any_of:
-        yield f"{name}={_either(condition.any_of)}"
+        yield f"{name}={_either_value(condition.any_of)}"
     if condition.none_of:
-        yield _other(parameters[name], condition.none_of)
+        yield _other_value(parameters[name], condition.none_of)
     if condition.min is not None:
-        yield f"{name} >= {_bound(condition.min)}"
+        yield f"{name} >= {_bound_text(condition.min)}"
     if condition.max is not None:
-        yield f"{name} <= {_bound(condition.max)}"
+        yield f"{name} <= {_bound_text(condition.max)}"
 
 
-def _avoided(condition: Condition, parameters: Parameters) -> Iterator[str]:
+def _values_avoiding(condition: Condition, parameters: Parameters) -> Iterator[str]:
     """What is enough, each by itself, for the condition not to hold."""
     name = condition.parameter
     if condition.any_of:
-        yield _other(parameters[name], condition.any_of)
+        yield _other_value(parameters[name], condition.any_of)
     if condition.none_of:
-        yield f"{name}={_either(condition.none_of)}"
+        yield f"{name}={_either_value(condition.none_of)}"
     if condition.min is not None:
-        yield f"{name} < {_bound(condition.min)}"
+        yield f"{name} < {_bound_text(condition.min)}"
     if condition.max is not None:
-        yield f"{name} > {_bound(condition.max)}"
+        yield f"{name} > {_bound_text(condition.max)}"
 
 
-def _other(parameter: Parameter, values: tuple[ParameterValue, ...]) -> str:
+def _other_value(parameter: Parameter, values: tuple[ParameterValue, ...]) -> str:
     """Another value than these: by name where there are but a few."""
     every: tuple[ParameterValue, ...] = ()
     if parameter.type is ParameterType.BOOL:
@@ -131,21 +131,21 @@ def _other(parameter: Parameter, values: tuple[ParameterValue, ...]) -> str:
         every = parameter.choices
     rest = tuple(value for value in every if value not in values)
     return (
-        f"{parameter.name}={_either(rest)}"
+        f"{parameter.name}={_either_value(rest)}"
         if rest
-        else (f"{parameter.name} other than {_either(values)}")
+        else (f"{parameter.name} other than {_either_value(values)}")
     )
 
 
-def _either(values: tuple[ParameterValue, ...]) -> str:
-    return "|".join(map(_shown, values))
+def _either_value(values: tuple[ParameterValue, ...]) -> str:
+    return "|".join(map(_shown_value, values))
 
 
-def _shown(value: ParameterValue) -> str:
+def _shown_value(value: ParameterValue) -> str:
     """In the middle of a sentence: short, and not nothing."""
     text = show_value(value) or "''"
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
 
 
-def _bound(bound: float | str) -> str:
+def _bound_text(bound: float | str) -> str:
     return bound if isinstance(bound, str) else f"{bound:.15g}"

@@ -65,7 +65,8 @@ class RunRequest:
     choose.
 
     ``env`` lies over what the inventory sets. ``ranks_per_node`` None = as the workload declares.
-    ``code`` is the digest of the snapshot that travels; ``entry`` the script's path in it.
+    ``code`` is the digest of the snapshot that travels, ``commit`` the git commit that was checked
+    out around it; ``entry`` the script's path in it.
     ``exclusive`` keeps other runs off the machines altogether, not only off the GPUs. ``wait_s``:
     how long to queue for what another run holds; None does not queue. ``token`` tells this run from
     another one whose id somebody chose alike. ``fabric_probe``: try a collective before ranks that
@@ -81,6 +82,7 @@ class RunRequest:
     ranks_per_node: int | None = None
     budgets: Budgets = field(default_factory=Budgets)
     code: str = ""
+    commit: str = ""
     entry: str = ""
     env: Mapping[str, Text] = field(default_factory=dict)
     fail_on_degraded: bool = False

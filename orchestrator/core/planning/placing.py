@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.core import tuning
-from orchestrator.core.base.command import reveal
+from orchestrator.core.base.command import reveal_secret
 from orchestrator.core.launchers import LAUNCHERS, Launcher, LaunchSpec
-from orchestrator.core.launchers.slurm_job import SlurmJob
 from orchestrator.core.model import devices
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.comm_modes import APART, CommMode
@@ -170,10 +169,10 @@ def node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
         addresses=tuple(addresses_of(world.findings[p.spec.name].facts) for p in world.places),
         options=world.request.launcher_options,
         token=world.request.token,
-        job=_job(world),
+        job=_scheduled_job(world),
         grace_s=world.request.budgets.grace_s,
     )
-    tuned = _tune(world, place)
+    tuned = _tune_node(world, place)
     return NodePlan(
         name=place.spec.name,
         node_rank=place.node_rank,
@@ -182,7 +181,7 @@ def node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
         interpreter=finding.interpreter,
         env=tuned.env,
         processes=world.kind.processes(share),
-        locks=_locks(world, place),
+        locks=_node_locks(world, place),
         left=tuned.left,
     )
 
@@ -196,14 +195,14 @@ def _rank_command(request: RunRequest, interpreter: str) -> tuple[str, ...]:
     return (interpreter, "-u", *workload.python, *script, *arguments)
 
 
-def _job(world: PlannedWorld) -> SlurmJob | None:
+def _scheduled_job(world: PlannedWorld) -> object:
     """What a scheduler is asked for, if there is one."""
     scheduler = world.kind.scheduler
     gpus = {place.spec.name: len(place.gpus) for place in world.places}
-    return scheduler.job(world.request, world.findings, gpus) if scheduler else None
+    return scheduler.plan_job(world.request, world.findings, gpus) if scheduler else None
 
 
-def _locks(world: PlannedWorld, place: RankPlacement) -> tuple[Lock, ...]:
+def _node_locks(world: PlannedWorld, place: RankPlacement) -> tuple[Lock, ...]:
     """The node's GPUs; and the machine, which other runs may share unless it is to be exclusive."""
     gpus = tuple(Lock(name=f"gpu-{index}") for index in place.gpus)
     if not world.request.exclusive:
@@ -215,7 +214,7 @@ def _locks(world: PlannedWorld, place: RankPlacement) -> tuple[Lock, ...]:
     return gpus if taken else (*gpus, Lock(name="machine"))
 
 
-def _tune(world: PlannedWorld, place: RankPlacement) -> Tuned:
+def _tune_node(world: PlannedWorld, place: RankPlacement) -> Tuned:
     spec = place.spec
     finding = world.findings[spec.name]
     facts = finding.facts
@@ -226,17 +225,17 @@ def _tune(world: PlannedWorld, place: RankPlacement) -> Tuned:
         interface=world.interface(spec.name) if world.meets else None,
         shared_by=world.tenants(spec.name),
         modules=dict(finding.modules or {}),
-        bound=_bound(world, place),
+        bound=_bound_gpus(world, place),
         collectives=_may_use_collectives(world, place),
     )
     source = f"{world.request.cluster.source}: {spec.name}"
     settings = [(source, spec.env), ("--env", world.request.env)]
-    derived = (*tuning.derive(situation), *_activation(finding))
-    tuned = tuning.merge(derived, facts.nccl_conf, settings)
+    derived = (*tuning.derive_variables(situation), *_activation_variables(finding))
+    tuned = tuning.merge_variables(derived, facts.nccl_conf, settings)
     asked = (
         *_rung_variables(world, place),
         _python_path(world.request, spec, finding),
-        *_path(world.request, spec, finding),
+        *_path_variable(world.request, spec, finding),
     )
     asked = (*asked, *_visible_devices(world.request, place, facts))
     replaced = {a.name for a in asked}
@@ -247,7 +246,9 @@ def _tune(world: PlannedWorld, place: RankPlacement) -> Tuned:
 def _visible_devices(request: RunRequest, place: RankPlacement, facts: Facts) -> Iterator[Variable]:
     """Shows ranks the GPUs of the plan, unless they see just these anyway."""
     chosen = devices.choice(place.spec.env, request.env)
-    if chosen is not None and (facts.assumed or devices.visible(chosen, facts).gpus == place.gpus):
+    if chosen is not None and (
+        facts.assumed or devices.visible_gpus(chosen, facts).gpus == place.gpus
+    ):
         return
     declared = place.spec.gpus.indices is not None
     if chosen is not None or declared or len(place.gpus) != len(facts.gpus):
@@ -259,7 +260,7 @@ def _may_use_collectives(world: PlannedWorld, place: RankPlacement) -> bool:
     return not world.kind.isolates_ranks or len(place.ranks) < len(place.gpus)
 
 
-def _bound(world: PlannedWorld, place: RankPlacement) -> tuple[int, ...]:
+def _bound_gpus(world: PlannedWorld, place: RankPlacement) -> tuple[int, ...]:
     """The GPUs of the node's ranks, if each has its own and starts in our shim. A user who chooses
     devices knows better which rank has which.
     """
@@ -268,18 +269,18 @@ def _bound(world: PlannedWorld, place: RankPlacement) -> tuple[int, ...]:
     return place.gpus if binds and not chosen else ()
 
 
-def _activation(finding: NodeFinding) -> Iterator[Variable]:
+def _activation_variables(finding: NodeFinding) -> Iterator[Variable]:
     """What makes the environment of the ranks' interpreter the one that their programs find."""
     for name, value in finding.environment.items():
         why = f"the environment of {finding.interpreter}"
         if value == f"{{environment:{name}}}":
             why = f"set on the node as {why} is activated: conda's activate.d and env config vars"
-        yield tuning.derived(name, value, "python-environment", why)
+        yield tuning.derived_variable(name, value, "python-environment", why)
 
 
-def _path(request: RunRequest, spec: NodeSpec, finding: NodeFinding) -> Iterator[Variable]:
+def _path_variable(request: RunRequest, spec: NodeSpec, finding: NodeFinding) -> Iterator[Variable]:
     """A PATH of the user's, behind the programs of the environment that the inventory names."""
-    asked = reveal({**spec.env, **request.env}.get("PATH", ""))
+    asked = reveal_secret({**spec.env, **request.env}.get("PATH", ""))
     own = finding.environment.get("PATH", "").partition(":")[0]
     if asked and own and own not in asked.split(":"):
         yield Variable(
@@ -297,7 +298,7 @@ def _python_path(request: RunRequest, spec: NodeSpec, finding: NodeFinding) -> V
     imports = f"{root}/{workload.import_root}" if workload.import_root else ""
     kit = f"{root}/{PROJECT_KIT}" if workload.own_code else ""
     asked = {**finding.environment, **spec.env, **request.env}.get("PYTHONPATH", "")
-    parts = (imports, root, kit, reveal(asked))
+    parts = (imports, root, kit, reveal_secret(asked))
     return Variable(
         name="PYTHONPATH",
         value=":".join(part for part in parts if part),

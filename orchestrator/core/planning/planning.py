@@ -7,10 +7,17 @@ from dataclasses import dataclass, replace
 
 from orchestrator.core import launchers, tuning
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.launchers import LAUNCHERS, choose, typed
+from orchestrator.core.launchers import LAUNCHERS, choose_launcher, typed
 from orchestrator.core.model import checks, devices
 from orchestrator.core.model.checks import NodeFinding
-from orchestrator.core.model.comm_modes import APART, CommMode, Fallback, JobNeeds, ladder, used
+from orchestrator.core.model.comm_modes import (
+    APART,
+    CommMode,
+    Fallback,
+    JobNeeds,
+    fallback_chain,
+    mode_in_use,
+)
 from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
 from orchestrator.core.model.plan import Exclusion, NodePlan, Plan, Rendezvous
@@ -36,7 +43,7 @@ class Refusal:
     excluded: tuple[Exclusion, ...]
 
 
-def plan(
+def make_plan(
     request: RunRequest,
     findings: Mapping[str, NodeFinding],
     failed: Mapping[str, str],
@@ -49,12 +56,12 @@ def plan(
     out only if the inventory's ``min_nodes`` allows it; otherwise the answer is a Refusal. So it is
     when ``falls`` leave no rung of the ladder.
     """
-    nodes, excluded = _select(request, findings, failed)
+    nodes, excluded = _select_nodes(request, findings, failed)
     refusal = _refuse(request, nodes, excluded)
     if refusal is not None:
         return refusal
     findings = {spec.name: findings[spec.name] for spec in nodes}
-    launcher, reason = choose(
+    launcher, reason = choose_launcher(
         request.launcher,
         program=request.job.workload.program,
         has_torch=_has_torch(findings.values()),
@@ -62,8 +69,8 @@ def plan(
         options=request.launcher_options,
     )
     places = place_nodes(request, nodes, findings)
-    rungs = ladder(_ground(request, findings, places, launcher), falls)
-    rung = used(rungs)
+    rungs = fallback_chain(_ground(request, findings, places, launcher), falls)
+    rung = mode_in_use(rungs)
     if rung is None:
         return _no_rung(falls, excluded)
     world = PlannedWorld(
@@ -90,7 +97,7 @@ def plan(
         meets=world.meets,
         apart=rung in APART,
         proves_fabric=_proves_fabric(world),
-        warnings=(*checks.warnings(world.findings), *_habits(world, shares)),
+        warnings=(*checks.finding_warnings(world.findings), *_habit_texts(world, shares)),
         budgets=request.budgets,
         code=request.code,
         rendezvous=rendezvous,
@@ -98,15 +105,17 @@ def plan(
     )
 
 
-def _habits(world: PlannedWorld, shares: Sequence[NodePlan]) -> Iterator[str]:
-    yield from typed.warnings(world.request.job.workload.program)
+def _habit_texts(world: PlannedWorld, shares: Sequence[NodePlan]) -> Iterator[str]:
+    yield from typed.typed_warnings(world.request.job.workload.program)
     nodes = [(p.spec, world.findings[p.spec.name].facts, p.gpus) for p in world.places]
-    yield from devices.warnings(nodes, world.request.env)
+    yield from devices.device_warnings(nodes, world.request.env)
     facts = {name: finding.facts for name, finding in world.findings.items()}
-    yield from tuning.warnings(shares, facts, world.request.job.workload.modules)
+    yield from tuning.habit_warnings(shares, facts, world.request.job.workload.modules)
 
 
-def join(planned: Plan, request: RunRequest, findings: Mapping[str, NodeFinding]) -> Plan:
+def plan_with_joined(
+    planned: Plan, request: RunRequest, findings: Mapping[str, NodeFinding]
+) -> Plan:
     """``planned`` with the nodes that are ready only now, where nodes do not need each other.
 
     Those that work already keep their ranks; the new ones count on.
@@ -117,7 +126,7 @@ def join(planned: Plan, request: RunRequest, findings: Mapping[str, NodeFinding]
         for spec in request.cluster.workers
         if spec not in known
         and spec.name in findings
-        and _unfit(request, spec, findings, []) is None
+        and _exclusion_of(request, spec, findings, []) is None
     ]
     nodes = [*known, *new]
     world = PlannedWorld(
@@ -138,7 +147,7 @@ def join(planned: Plan, request: RunRequest, findings: Mapping[str, NodeFinding]
     )
 
 
-def assume(spec: NodeSpec) -> NodeFinding:
+def assumed_finding(spec: NodeSpec) -> NodeFinding:
     """What a plan assumes of a node that cannot be asked: exactly what the inventory declares."""
     indices = spec.gpus.indices or tuple(range(spec.gpus.count or 0))
     gpus = tuple(Gpu(index=index, name=spec.gpus.type or "unknown GPU") for index in indices)
@@ -184,9 +193,9 @@ def rendezvous_candidates(facts: Facts, *, alone: bool) -> tuple[str, ...]:
     return addresses_of(facts) or ("127.0.0.1",)
 
 
-def _modules(request: RunRequest) -> tuple[str, ...]:
+def _modules_needed(request: RunRequest) -> tuple[str, ...]:
     """What ranks are to import: for the workload, and for the launcher that was asked for."""
-    return (*request.job.workload.modules, *launchers.modules(request.launcher))
+    return (*request.job.workload.modules, *launchers.needed_modules(request.launcher))
 
 
 def _has_torch(findings: Iterable[NodeFinding]) -> bool | None:
@@ -197,7 +206,7 @@ def _has_torch(findings: Iterable[NodeFinding]) -> bool | None:
     return all("torch" in (modules or {}) for modules in known)
 
 
-def _select(
+def _select_nodes(
     request: RunRequest, findings: Mapping[str, NodeFinding], failed: Mapping[str, str]
 ) -> tuple[list[NodeSpec], tuple[Exclusion, ...]]:
     used: list[NodeSpec] = []
@@ -206,7 +215,7 @@ def _select(
         found = Exclusion(node=spec.name, reason=failed.get(spec.name, ""))
         if spec.name in findings and not found.reason:
             before = [findings[s.name] for s in used]
-            found = _unfit(request, spec, findings, before) or found
+            found = _exclusion_of(request, spec, findings, before) or found
         if found.reason:
             excluded.append(found)
         else:
@@ -214,7 +223,7 @@ def _select(
     return used, tuple(excluded)
 
 
-def _unfit(
+def _exclusion_of(
     request: RunRequest,
     spec: NodeSpec,
     findings: Mapping[str, NodeFinding],
@@ -224,12 +233,12 @@ def _unfit(
     finding = findings[spec.name]
     facts = {name: other.facts for name, other in findings.items()}
     chosen = devices.choice(spec.env, request.env)
-    wrong_gpus = devices.unfit(spec, finding.facts, chosen, _fixed_ranks(request))
+    wrong_gpus = devices.unfit_gpus_reason(spec, finding.facts, chosen, _fixed_ranks(request))
     wrong_gpus = wrong_gpus or devices.without_gpu(spec, facts, request.cluster.workers, chosen)
     if wrong_gpus:
         return Exclusion(node=spec.name, reason=wrong_gpus, remedy=DECLARE_GPUS)
-    reason = checks.unfit(spec, finding, _modules(request))
-    scheduler = launchers.scheduler(request.launcher)
+    reason = checks.unfit_reason(spec, finding, _modules_needed(request))
+    scheduler = launchers.find_scheduler(request.launcher)
     if scheduler is not None:
         reason = reason or scheduler.conflict(finding, before)
     return Exclusion(node=spec.name, reason=reason) if reason else None

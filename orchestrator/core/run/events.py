@@ -14,9 +14,10 @@ from enum import StrEnum
 
 from orchestrator.core.base.outcome import Outcome
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.base.wire_names import wire
-from orchestrator.core.model.facts import Facts, SlurmNode
+from orchestrator.core.base.wire_names import wire, written_as
+from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.request import RunRequest
+from orchestrator.core.model.scheduled_node import WIRE_KEY, ScheduledNode
 from orchestrator.core.run.connectivity import (
     Classified,
     FabricProbed,
@@ -108,15 +109,15 @@ class Prepared:
 
     ``modules`` maps the modules that the workload requires to their versions; absent = not
     installed. ``environment`` is what puts the environment of the interpreter in force: values that
-    only the node knows are ``{environment:NAME}``. ``slurm``: what Slurm told of the node, where it
-    is to start the ranks.
+    only the node knows are ``{environment:NAME}``. ``scheduled``: what a scheduler told of the
+    node, where one is to start the ranks.
     """
 
     node: str
     interpreter: str
     modules: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    slurm: SlurmNode | None = None
+    scheduled: ScheduledNode | None = field(default=None, metadata=written_as(WIRE_KEY))
 
 
 @wire("Reserved")

@@ -9,7 +9,6 @@ from orchestrator.core.run.state import RunState
 
 def falls_unreached(state: RunState, problem: Problem) -> tuple[Fallback, ...]:
     """Every rung between nodes falls where they cannot even open a connection."""
-    assert state.plan is not None
     return tuple(
         Fallback(
             rung=CommMode(rung.rung),
@@ -19,20 +18,19 @@ def falls_unreached(state: RunState, problem: Problem) -> tuple[Fallback, ...]:
             id=problem.id,
             remedy=problem.remedy,
         )
-        for rung in state.plan.ladder
+        for rung in state.require_plan().ladder
         if rung.rung in BETWEEN_NODES and rung.intent in (Intent.USE, Intent.NEXT)
     )
 
 
 def fall_of(state: RunState, reason: str) -> Fallback:
     """The present rung, which ranks were already using."""
-    assert state.plan is not None
     if state.links is not None:
         seconds = state.links.seconds
     else:
         seconds = state.stall.silent_s if state.stall is not None else 0.0
     return Fallback(
-        rung=CommMode(state.plan.rung),
+        rung=CommMode(state.require_plan().rung),
         reason=reason,
         seconds=seconds,
         attempt=state.attempt,

@@ -54,7 +54,7 @@ class Suspicion:
     ranks: tuple[int, ...] = ()
 
 
-def suspect(table: Collection[Activity], now: float, limit_s: float) -> Suspicion | None:
+def suspect_hang(table: Collection[Activity], now: float, limit_s: float) -> Suspicion | None:
     """Whether the ranks of ``table`` hang at ``now`` (same clock as ``Activity.last``).
 
     Some are suspected alone only while all others go on. Until each either does so or has been
@@ -74,7 +74,7 @@ def suspect(table: Collection[Activity], now: float, limit_s: float) -> Suspicio
     return Suspicion(silent_s=now - max(rank.last for rank in alone), ranks=ranks)
 
 
-def confirmed(
+def is_confirmed(
     ranks: Collection[int], limit_s: float, inspections: Mapping[str, Inspection]
 ) -> bool:
     """Whether the suspected ``ranks`` (empty = all) were silent on their nodes, too.
@@ -139,7 +139,9 @@ class _Finding:
 _Rule = Callable[[Sequence[_Witness]], _Finding | None]
 
 
-def blame(inspections: Mapping[str, Inspection], suspects: Collection[int] = ()) -> Blame | None:
+def blame_rank(
+    inspections: Mapping[str, Inspection], suspects: Collection[int] = ()
+) -> Blame | None:
     """The first cause by the strongest evidence; None when there is nothing to go by.
 
     ``suspects`` (empty = every rank): others go on, and are none.
@@ -147,21 +149,21 @@ def blame(inspections: Mapping[str, Inspection], suspects: Collection[int] = ())
     witnesses = [_Witness(node, seen) for node, i in inspections.items() for seen in i.ranks]
     witnesses.sort(key=lambda witness: witness.rank)
     for rule in _FACTS:
-        if (found := _apply(rule, witnesses, suspects)) is not None:
-            return _blame(found, witnesses)
+        if (found := _apply_rule(rule, witnesses, suspects)) is not None:
+            return _blame_from(found, witnesses)
     mute = [(node, i.problem) for node, i in inspections.items() if i.problem and i.reachable]
     if mute and not suspects:
         node, problem = mute[0]
         reason = f"did not report on its ranks ({problem})"
         return Blame(node=node, rank=None, reason=reason, confidence=HangConfidence.LIKELY)
     for rule in _COMPARISONS:
-        if (found := _apply(rule, witnesses, suspects)) is not None:
-            return _blame(found, witnesses)
-    last = _quietest([w for w in witnesses if not suspects or w.rank in suspects])
-    return _blame(last, witnesses) if last is not None else None
+        if (found := _apply_rule(rule, witnesses, suspects)) is not None:
+            return _blame_from(found, witnesses)
+    last = _quietest_rank([w for w in witnesses if not suspects or w.rank in suspects])
+    return _blame_from(last, witnesses) if last is not None else None
 
 
-def _apply(
+def _apply_rule(
     rule: _Rule, witnesses: Sequence[_Witness], suspects: Collection[int]
 ) -> _Finding | None:
     found = rule(witnesses)
@@ -171,7 +173,7 @@ def _apply(
     return replace(found, culprits=culprits) if culprits else None
 
 
-def _blame(found: _Finding, witnesses: Sequence[_Witness]) -> Blame:
+def _blame_from(found: _Finding, witnesses: Sequence[_Witness]) -> Blame:
     first = found.culprits[0]
     others = len(found.culprits) - 1
     more = f" (so {'is 1 more rank' if others == 1 else f'are {others} more ranks'})"
@@ -180,11 +182,11 @@ def _blame(found: _Finding, witnesses: Sequence[_Witness]) -> Blame:
         rank=first.rank,
         reason=found.reason + (more if others else ""),
         confidence=found.confidence,
-        waiting=_waiting([w for w in witnesses if w not in found.culprits]),
+        waiting=_waiting_text([w for w in witnesses if w not in found.culprits]),
     )
 
 
-def _waiting(others: Sequence[_Witness]) -> str:
+def _waiting_text(others: Sequence[_Witness]) -> str:
     """``2 ranks wait for it in all_reduce``, as far as their evidence tells."""
     where = Counter(name for w in others if (name := _waits_in_collective(w.seen)))
     if not where:
@@ -204,14 +206,14 @@ def _waits_in_collective(seen: RankEvidence) -> str:
 # ---- rules from facts about one rank -----------------------------------------------------------
 
 
-def _stopped(witnesses: Sequence[_Witness]) -> _Finding | None:
+def _stopped_process(witnesses: Sequence[_Witness]) -> _Finding | None:
     found = [w for w in witnesses if w.seen.state in STOPPED_STATES]
     traced = bool(found) and found[0].seen.state == "t"
     reason = "is held by a debugger" if traced else "is stopped (SIGSTOP)"
     return _Finding(found, reason, HangConfidence.CERTAIN) if found else None
 
 
-def _uninterruptible(witnesses: Sequence[_Witness]) -> _Finding | None:
+def _uninterruptible_process(witnesses: Sequence[_Witness]) -> _Finding | None:
     found = [w for w in witnesses if w.seen.state == "D"]
     if not found:
         return None
@@ -220,7 +222,7 @@ def _uninterruptible(witnesses: Sequence[_Witness]) -> _Finding | None:
     return _Finding(found, reason, HangConfidence.CERTAIN)
 
 
-def _vanished(witnesses: Sequence[_Witness]) -> _Finding | None:
+def _vanished_process(witnesses: Sequence[_Witness]) -> _Finding | None:
     found = [w for w in witnesses if w.seen.state in ("", "Z", "X")]
     reason = "has no process any more; its supervisor recorded no exit"
     return _Finding(found, reason, HangConfidence.CERTAIN) if found else None
@@ -229,26 +231,26 @@ def _vanished(witnesses: Sequence[_Witness]) -> _Finding | None:
 # ---- rules that compare ranks ------------------------------------------------------------------
 
 
-def _behind(witnesses: Sequence[_Witness]) -> _Finding | None:
+def _behind_in_sequence(witnesses: Sequence[_Witness]) -> _Finding | None:
     """By sequence numbers: who did not enter the collective that the others wait in."""
     laggards: dict[int, tuple[_Witness, str]] = {}
-    for group, places in _groups(witnesses).items():
+    for group, places in _process_groups(witnesses).items():
         last = max(place.entered for _, place in places)
         ahead = next(place for _, place in places if place.entered == last)
         what = f"has not entered {ahead.operation or 'collective'} number {last} of group {group}"
         late = [(w, what) for w, place in places if place.entered < last]
         laggards.update((w.rank, (w, what)) for w, what in late)
     if not laggards:
-        return _mismatched(witnesses)
+        return _mismatched_operation(witnesses)
     # Who waits in one group's collective cannot be the cause of another group's wait.
     free = [w for w, _ in laggards.values() if not _waits_in_record(w.seen)]
     culprits = sorted(free or [w for w, _ in laggards.values()], key=lambda w: w.rank)
     return _Finding(culprits, laggards[culprits[0].rank][1], HangConfidence.CERTAIN)
 
 
-def _mismatched(witnesses: Sequence[_Witness]) -> _Finding | None:
+def _mismatched_operation(witnesses: Sequence[_Witness]) -> _Finding | None:
     """All came equally far, but not with the same operation."""
-    for group, places in _groups(witnesses).items():
+    for group, places in _process_groups(witnesses).items():
         names = Counter(p.operation for _, p in places if p.operation and p.entered > p.completed)
         if len(names) > 1:
             usual, rare = names.most_common(1)[0][0], names.most_common()[-1][0]
@@ -259,7 +261,7 @@ def _mismatched(witnesses: Sequence[_Witness]) -> _Finding | None:
     return None
 
 
-def _groups(witnesses: Sequence[_Witness]) -> dict[str, list[tuple[_Witness, _Place]]]:
+def _process_groups(witnesses: Sequence[_Witness]) -> dict[str, list[tuple[_Witness, _Place]]]:
     """Process groups of which at least two ranks told how far they came."""
     found: dict[str, list[tuple[_Witness, _Place]]] = defaultdict(list)
     for witness in witnesses:
@@ -282,7 +284,7 @@ def _waits_in_record(seen: RankEvidence) -> bool:
     return any(c.entered > c.completed for c in seen.collectives)
 
 
-def _apart(witnesses: Sequence[_Witness]) -> _Finding | None:
+def _elsewhere_by_stack(witnesses: Sequence[_Witness]) -> _Finding | None:
     """By Python stacks: who is elsewhere while the others wait in a collective."""
     told = [w for w in witnesses if w.seen.stack]
     if len(told) < 2:
@@ -292,13 +294,15 @@ def _apart(witnesses: Sequence[_Witness]) -> _Finding | None:
     if waiting and elsewhere:
         name = Counter(waiting.values()).most_common(1)[0][0]
         sure = HangConfidence.LIKELY if len(elsewhere) <= len(waiting) else HangConfidence.WEAK
-        return _Finding(elsewhere, f"is in {_top(elsewhere[0])}, not in {name}", sure)
+        return _Finding(elsewhere, f"is in {_top_function(elsewhere[0])}, not in {name}", sure)
     if waiting:
-        return _minority(told, lambda w: waiting[w.rank], "waits in {0}, others in {1}")
-    return _minority(told, _signature, f"is in {{top}}, unlike {len(told) - 1} other ranks")
+        return _minority_finding(told, lambda w: waiting[w.rank], "waits in {0}, others in {1}")
+    return _minority_finding(
+        told, _stack_signature, f"is in {{top}}, unlike {len(told) - 1} other ranks"
+    )
 
 
-def _minority(
+def _minority_finding(
     witnesses: Sequence[_Witness], key: Callable[[_Witness], str], reason: str
 ) -> _Finding | None:
     """Those who differ from what more than half of all have in common."""
@@ -307,7 +311,7 @@ def _minority(
     odd = [w for w in witnesses if key(w) != usual]
     if not odd or count * 2 <= len(witnesses):
         return None
-    text = reason.format(key(odd[0]), usual, top=_top(odd[0]))
+    text = reason.format(key(odd[0]), usual, top=_top_function(odd[0]))
     return _Finding(odd, text, HangConfidence.LIKELY)
 
 
@@ -326,7 +330,7 @@ def _waits_otherwise(witnesses: Sequence[_Witness]) -> _Finding | None:
     """By what the kernel says: who waits elsewhere than most, or sleeps while the other waits."""
     told = [w for w in witnesses if w.seen.waits_in]
     if len(told) > 2:
-        found = _minority(told, lambda w: w.seen.waits_in, "is in {0}, most others in {1}")
+        found = _minority_finding(told, lambda w: w.seen.waits_in, "is in {0}, most others in {1}")
         if found is not None:
             return _Finding(found.culprits, found.reason, HangConfidence.WEAK)
     asleep = [w for w in told if w.seen.waits_in in SLEEPS]
@@ -335,7 +339,7 @@ def _waits_otherwise(witnesses: Sequence[_Witness]) -> _Finding | None:
     return None
 
 
-def _quietest(witnesses: Sequence[_Witness]) -> _Finding | None:
+def _quietest_rank(witnesses: Sequence[_Witness]) -> _Finding | None:
     told = [w for w in witnesses if w.seen.quiet_s is not None]
     if not told:
         silent = "never wrote anything, nor did any other rank"
@@ -347,8 +351,13 @@ def _quietest(witnesses: Sequence[_Witness]) -> _Finding | None:
     return _Finding([first], reason, HangConfidence.WEAK)
 
 
-_FACTS: tuple[_Rule, ...] = (_stopped, _uninterruptible, _vanished)
-_COMPARISONS: tuple[_Rule, ...] = (_behind, _apart, _idle_gpu, _waits_otherwise)
+_FACTS: tuple[_Rule, ...] = (_stopped_process, _uninterruptible_process, _vanished_process)
+_COMPARISONS: tuple[_Rule, ...] = (
+    _behind_in_sequence,
+    _elsewhere_by_stack,
+    _idle_gpu,
+    _waits_otherwise,
+)
 
 
 # ---- stacks ------------------------------------------------------------------------------------
@@ -356,20 +365,20 @@ _COMPARISONS: tuple[_Rule, ...] = (_behind, _apart, _idle_gpu, _waits_otherwise)
 
 def _collective_of(stack: Sequence[str]) -> str:
     """The collective that a stack is in: ``all_reduce``; "" if in none."""
-    return next((name for name, _ in _frames(stack) if name in COLLECTIVES), "")
+    return next((name for name, _ in _parse_frames(stack) if name in COLLECTIVES), "")
 
 
-def _signature(witness: _Witness) -> str:
+def _stack_signature(witness: _Witness) -> str:
     """Where a rank is, without line numbers: ranks that wait alike have the same."""
-    return " < ".join(f"{name} {file}" for name, file in _frames(witness.seen.stack))
+    return " < ".join(f"{name} {file}" for name, file in _parse_frames(witness.seen.stack))
 
 
-def _frames(stack: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _parse_frames(stack: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(function, file) of frames written ``function (file:line)``."""
     for frame in stack:
         name, _, place = frame.partition(" (")
         yield name, place.rpartition(":")[0]
 
 
-def _top(witness: _Witness) -> str:
+def _top_function(witness: _Witness) -> str:
     return witness.seen.stack[0] if witness.seen.stack else "another place"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from orchestrator.core import launchers
 from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.workload import Shape
-from orchestrator.core.planning.planning import join
+from orchestrator.core.planning.planning import plan_with_joined
 from orchestrator.core.run.state import NodeState, RunState
 
 NOT_READY = "not ready when the work began"
@@ -20,7 +20,7 @@ def may_begin(state: RunState) -> bool:
     Not under a scheduler: a job has the nodes that it began with.
     """
     request = state.request
-    if launchers.scheduler(request.launcher) is not None:
+    if launchers.find_scheduler(request.launcher) is not None:
         return False
     enough = request.cluster.min_nodes
     if enough is None or request.job.workload.shape is not Shape.DIVISIBLE:
@@ -33,7 +33,7 @@ def late_nodes(state: RunState) -> Iterator[tuple[str, NodeState]]:
     """Nodes that were not ready when the work began, and that may still take part."""
     if state.plan is None or state.plan.rung != CommMode.LEASES or state.halted:
         return
-    if launchers.scheduler(state.plan.launcher) is not None:
+    if launchers.find_scheduler(state.plan.launcher) is not None:
         return
     planned = {share.name for share in state.plan.nodes}
     for name, node in state.nodes.items():
@@ -41,7 +41,7 @@ def late_nodes(state: RunState) -> Iterator[tuple[str, NodeState]]:
             yield name, node
 
 
-def joined(state: RunState) -> RunState:
+def join_ready_nodes(state: RunState) -> RunState:
     """Nodes that are ready by now take part from now on."""
     joining = {name for name, node in late_nodes(state) if node.connected and node.ready}
     if not joining or state.plan is None:
@@ -52,4 +52,4 @@ def joined(state: RunState) -> RunState:
         for name, node in state.nodes.items()
         if name in planned | joining and (finding := node.finding) is not None
     }
-    return replace(state, plan=join(state.plan, state.request, findings))
+    return replace(state, plan=plan_with_joined(state.plan, state.request, findings))

@@ -1,8 +1,8 @@
 """The coordinator's brain: ``step(state, event) -> (state, actions)``. Pure.
 
-An event is first recorded; then :func:`_wanted` says, from the state alone, what is still to be
-done, and what this coordinator did not yet issue is issued. Because an action's identity is a
-function of what it does, replaying a journal issues exactly the same actions; and because a
+An event is first recorded; then :func:`_wanted_actions` says, from the state alone, what is still
+to be done, and what this coordinator did not yet issue is issued. Because an action's identity is
+a function of what it does, replaying a journal issues exactly the same actions; and because a
 coordinator that takes over begins with nothing issued, it issues exactly what is not done.
 """
 
@@ -15,7 +15,7 @@ from orchestrator.core.base.wire_names import wire_name
 from orchestrator.core.model.comm_modes import APART, CommMode
 from orchestrator.core.model.plan import NodePlan, Plan, Rendezvous
 from orchestrator.core.model.request import Budgets
-from orchestrator.core.planning.planning import Refusal, plan
+from orchestrator.core.planning.planning import Refusal, make_plan
 from orchestrator.core.run.actions import (
     Action,
     Classify,
@@ -41,9 +41,9 @@ from orchestrator.core.run.actions import (
 from orchestrator.core.run.connectivity import Fault
 from orchestrator.core.run.events import Event, Phase, StopKind, StopRequested
 from orchestrator.core.run.fallback import fall_of, falls_unreached, may_fall
-from orchestrator.core.run.hang import blame, confirmed
-from orchestrator.core.run.late_join import NOT_READY, joined, late_nodes, may_begin
-from orchestrator.core.run.recording import record
+from orchestrator.core.run.hang import blame_rank, is_confirmed
+from orchestrator.core.run.late_join import NOT_READY, join_ready_nodes, late_nodes, may_begin
+from orchestrator.core.run.recording import record_event
 from orchestrator.core.run.rendezvous import (
     all_reached,
     candidates_of,
@@ -66,18 +66,18 @@ def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
 
     An event that says nothing new returns the very same ``state`` and no actions.
     """
-    recorded = record(state, event)
+    recorded = record_event(state, event)
     if recorded == state:
         return state, ()
     state = _decide(recorded)
-    fresh = {identity(action): action for action in _wanted(state)}
+    fresh = {action_identity(action): action for action in _wanted_actions(state)}
     actions = {key: action for key, action in fresh.items() if key not in state.issued}
     launching = state.launching or any(isinstance(a, Launch) for a in actions.values())
     issued = state.issued | actions.keys()
     return replace(state, issued=issued, launching=launching), tuple(actions.values())
 
 
-def identity(action: Action) -> str:
+def action_identity(action: Action) -> str:
     """The same action has the same identity in every replay, under whatever name its class has."""
     name = wire_name(type(action))
     match action:
@@ -97,7 +97,7 @@ def identity(action: Action) -> str:
             return f"{name}/{action.node}"
 
 
-def phase(state: RunState) -> Phase:
+def current_phase(state: RunState) -> Phase:
     """The phase that the run waits in: the earliest thing that is not yet done."""
     if not state.begun:
         return Phase.LOAD
@@ -118,7 +118,7 @@ def phase(state: RunState) -> Phase:
     return Phase.SYNC if any(not node.synced for node in open_nodes) else Phase.PREPARE
 
 
-def budget(state: RunState) -> float | None:
+def phase_budget(state: RunState) -> float | None:
     """Seconds that the current phase may take; None = as long as it needs."""
     budgets = state.request.budgets
     table: Mapping[Phase, float | None] = {
@@ -136,7 +136,7 @@ def budget(state: RunState) -> float | None:
         Phase.CLEAN: budgets.clean_s,
         Phase.CLASSIFY: budgets.clean_s,
     }
-    return table.get(phase(state))
+    return table.get(current_phase(state))
 
 
 def _phase_after_launch(state: RunState) -> Phase:
@@ -163,7 +163,7 @@ def _decide(state: RunState) -> RunState:
     begin another attempt when a lease ran out before this coordinator took over.
     """
     if state.launching:
-        return _decide_next_attempt(_decide_hang(joined(state)))
+        return _decide_next_attempt(_decide_hang(join_ready_nodes(state)))
     if state.refusal or not state.begun:
         return state
     if not all(node.settled for node in state.nodes.values()) and not may_begin(state):
@@ -209,8 +209,8 @@ def _decide_hang(state: RunState) -> RunState:
     found = {name: i for name, i in state.inspections.items() if name in running}
     if len(found) < len(running):
         return state
-    if confirmed(stall.ranks, stall.limit_s, found):
-        return replace(state, hang=blame(found, stall.ranks))
+    if is_confirmed(stall.ranks, stall.limit_s, found):
+        return replace(state, hang=blame_rank(found, stall.ranks))
     return replace(state, stall=None)
 
 
@@ -238,22 +238,22 @@ def _decide_next_attempt(state: RunState) -> RunState:
 def _decide_plan(state: RunState, rendezvous: Rendezvous | None) -> RunState:
     late = may_begin(state)
     failed = {
-        name: _reason(node) or NOT_READY
+        name: _exclusion_reason(node) or NOT_READY
         for name, node in state.nodes.items()
-        if _reason(node) or (late and not node.settled)
+        if _exclusion_reason(node) or (late and not node.settled)
     }
     findings = {
         name: finding
         for name, node in state.nodes.items()
         if name not in failed and (finding := node.finding) is not None
     }
-    decided = plan(state.request, findings, failed, rendezvous, state.falls)
+    decided = make_plan(state.request, findings, failed, rendezvous, state.falls)
     if isinstance(decided, Refusal):
         return replace(state, refusal=decided)
     return replace(state, plan=decided)
 
 
-def _reason(node: NodeState) -> str:
+def _exclusion_reason(node: NodeState) -> str:
     problem = node.problem or node.lost
     return problem.message if problem else ""
 
@@ -261,7 +261,7 @@ def _reason(node: NodeState) -> str:
 # ---- acting ------------------------------------------------------------------------------------
 
 
-def _wanted(state: RunState) -> Iterator[Action]:
+def _wanted_actions(state: RunState) -> Iterator[Action]:
     """All actions that the state calls for, issued or not."""
     if not state.begun:
         return
@@ -317,14 +317,14 @@ def _wanted_for_rendezvous(state: RunState, planned: Plan) -> Iterator[Action]:
 
 
 def _wanted_after_launch(state: RunState) -> Iterator[Action]:
-    assert state.plan is not None
-    for share in state.plan.nodes:
+    plan = state.require_plan()
+    for share in plan.nodes:
         if state.nodes[share.name].lost is None:
             yield from _wanted_of_node(state, share)
     for name, node in late_nodes(state):
         yield from _wanted_before_launch(name, node)
-    if state.plan.rung in APART and not state.halted:
-        yield Serve(rung=CommMode(state.plan.rung))
+    if plan.rung in APART and not state.halted:
+        yield Serve(rung=CommMode(plan.rung))
     if _is_served(state):
         return
     if all(_is_done(node) for _, node in state.planned()):
@@ -351,7 +351,7 @@ def _wanted_of_node(state: RunState, share: NodePlan) -> Iterator[Action]:
     elif not ended and not state.halted:
         yield Launch(node=name, share=share)
     if (state.halted or _holds_up(state, name)) and node.concluded is None:
-        yield Stop(node=name, grace_s=_grace(state.stop, state.request.budgets))
+        yield Stop(node=name, grace_s=_grace_seconds(state.stop, state.request.budgets))
     nothing = node.concluded is not None and node.concluded.why == NEVER_LAUNCHED
     if ended and node.collected is None and not nothing:
         yield Collect(node=name)
@@ -370,7 +370,7 @@ def _collect_failed(state: RunState, name: str) -> bool:
     return any(node == name and phase is Phase.COLLECT for node, phase, _ in state.problems)
 
 
-def _grace(stop: StopRequested | None, budgets: Budgets) -> float:
+def _grace_seconds(stop: StopRequested | None, budgets: Budgets) -> float:
     return 0.0 if stop is not None and stop.kind is StopKind.KILL else budgets.grace_s
 
 

@@ -73,7 +73,7 @@ LadderEvent = LinksProbed | FabricProbed | LinksBroken | Classified | Divided | 
 RunEvent = Begun | Resumed | StopRequested | DeadlinePassed | Reserved | Occupied
 
 
-def record(state: RunState, event: Event) -> RunState:
+def record_event(state: RunState, event: Event) -> RunState:
     """``state`` with ``event`` in it. An event that says nothing new changes nothing."""
     match event:
         case Begun() | Resumed() | StopRequested() | DeadlinePassed() | Reserved() | Occupied():

@@ -25,21 +25,21 @@ def choose_rendezvous(state: RunState, planned: Plan) -> Rendezvous | Refusal:
     candidates = candidates_of(state)
     others = [share.name for share in planned.nodes[1:]]
     for address in candidates:
-        if all(address in _reached(state, name).addresses for name in others):
+        if all(address in _reached_by(state, name).addresses for name in others):
             return _met_at(state, planned, address)
-    return _unreachable(state, planned, candidates)
+    return _unreachable_refusal(state, planned, candidates)
 
 
 def nearest_miss(state: RunState, planned: Plan) -> Rendezvous:
     """Where most nodes would meet: what to try again to learn why the others cannot."""
-    reached = [_reached(state, share.name).addresses for share in planned.nodes[1:]]
+    reached = [_reached_by(state, share.name).addresses for share in planned.nodes[1:]]
     counts = {address: sum(address in r for r in reached) for address in candidates_of(state)}
     return _met_at(state, planned, max(counts, key=lambda address: counts[address]))
 
 
 def _met_at(state: RunState, planned: Plan, address: str) -> Rendezvous:
     assert state.port is not None
-    interfaces = _interfaces(state, planned, address)
+    interfaces = _interfaces_used(state, planned, address)
     return Rendezvous(address=address, port=state.port, interfaces=interfaces)
 
 
@@ -49,17 +49,17 @@ def was_refused(state: RunState) -> bool:
     return any("refused" in error for r in reached if r is not None for error in r.errors)
 
 
-def _reached(state: RunState, name: str) -> Reached:
+def _reached_by(state: RunState, name: str) -> Reached:
     reached = state.nodes[name].reached
     assert reached is not None
     return reached
 
 
-def _interfaces(state: RunState, planned: Plan, address: str) -> tuple[tuple[str, str], ...]:
+def _interfaces_used(state: RunState, planned: Plan, address: str) -> tuple[tuple[str, str], ...]:
     """(node, interface) for each node: by the address that its connection really came from."""
     own = {planned.head.name: address}
     for share in planned.nodes[1:]:
-        reached = _reached(state, share.name)
+        reached = _reached_by(state, share.name)
         own[share.name] = dict(zip(reached.addresses, reached.via, strict=False)).get(address, "")
     pairs = ((name, _interface_with(state.nodes[name], local)) for name, local in own.items())
     return tuple((name, interface) for name, interface in pairs if interface)
@@ -75,12 +75,12 @@ def candidates_of(state: RunState) -> tuple[str, ...]:
     return rendezvous_candidates(findings[0].facts, alone=same_machine(findings))
 
 
-def _unreachable(state: RunState, planned: Plan, candidates: tuple[str, ...]) -> Refusal:
+def _unreachable_refusal(state: RunState, planned: Plan, candidates: tuple[str, ...]) -> Refusal:
     """In the words of the links between all nodes where those explain it, else of what was tried
     in one direction.
     """
     head, mesh = planned.head.name, state.mesh
-    blocked = [s.name for s in planned.nodes[1:] if not _reached(state, s.name).addresses]
+    blocked = [s.name for s in planned.nodes[1:] if not _reached_by(state, s.name).addresses]
     links = tuple((head, name) for name in blocked)
     tried = f"{', '.join(candidates)} port {state.port}"
     cluster = state.request.cluster.source
@@ -89,7 +89,7 @@ def _unreachable(state: RunState, planned: Plan, candidates: tuple[str, ...]) ->
         remedy = remedy_for(mesh.culprits, mesh.links, cluster)
     else:
         culprit = ", ".join(blocked) or "no address is reachable from every node; each node"
-        errors = _reached(state, blocked[0]).errors[:1] if blocked else ()
+        errors = _reached_by(state, blocked[0]).errors[:1] if blocked else ()
         message = (
             f"{culprit} cannot open a TCP connection to {head} "
             f"(tried {tried}{': ' + errors[0] if errors else ''})"

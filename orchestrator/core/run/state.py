@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.base.outcome import Signalled, succeeded
+from orchestrator.core.base.outcome import Signalled, has_succeeded
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.comm_modes import Fallback
@@ -93,7 +93,7 @@ class NodeState:
             interpreter=self.prepared.interpreter,
             modules=self.prepared.modules,
             environment=self.prepared.environment,
-            slurm=self.prepared.slurm,
+            scheduled=self.prepared.scheduled,
         )
 
 
@@ -161,7 +161,7 @@ class RunState:
         were stopped there.
         """
         ours = min(self.lapsed_at, self.hung_at, self.cut_at)
-        own = (e for e in self.endings if not e.by_us and not succeeded(e.outcome))
+        own = (e for e in self.endings if not e.by_us and not has_succeeded(e.outcome))
         return tuple(sorted((e for e in own if e.at < ours), key=lambda ending: ending.at))
 
     @property
@@ -218,6 +218,11 @@ class RunState:
             node.lost is not None for _, node in self.planned()
         )
 
+    def require_plan(self) -> Plan:
+        """The plan, for what is done only once there is one."""
+        assert self.plan is not None, "nothing is planned yet"
+        return self.plan
+
     def planned(self) -> Iterator[tuple[str, NodeState]]:
         """The nodes that the plan uses, in rank order."""
         for share in self.plan.nodes if self.plan else ():
@@ -230,7 +235,7 @@ class RunState:
 
 def ended_well(ending: RankExited) -> bool:
     """Whether the rank came to its own good end."""
-    return succeeded(ending.outcome) and not ending.by_us
+    return has_succeeded(ending.outcome) and not ending.by_us
 
 
 def new_state(request: RunRequest) -> RunState:

@@ -203,14 +203,14 @@ class Leases:
         self, hungry: Sequence[WorkerState], loads: dict[Worker, tuple[float, float]], now: float
     ) -> Iterator[LeaseGrant]:
         known = [(backlog, each) for backlog, each in loads.values() if each]
-        end = _finish(known, self.unassigned) if hungry else 0.0
+        end = _finish_time(known, self.unassigned) if hungry else 0.0
         plenty = self.unassigned >= PLENTY * len(loads)
         for seat in hungry:
             backlog, each = loads[seat.worker]
             if seat.pace is None:
                 wanted = (2 if plenty else 1) - len(seat.held)
             else:
-                wanted = _share(end, backlog, each)
+                wanted = _groups_to_lease(end, backlog, each)
             groups = list(self._pop(wanted))
             for group in groups:
                 self._hold(seat, group, now)
@@ -311,7 +311,7 @@ class Leases:
             self._recalls.append((seat.worker, group))
 
 
-def _finish(loads: Sequence[tuple[float, float]], groups: int) -> float:
+def _finish_time(loads: Sequence[tuple[float, float]], groups: int) -> float:
     """When ``groups`` more could be done, if each goes to whoever ends it first."""
     if not loads:
         return 0.0
@@ -326,7 +326,7 @@ def _finish(loads: Sequence[tuple[float, float]], groups: int) -> float:
     return high
 
 
-def _share(end: float, backlog: float, each: float) -> int:
+def _groups_to_lease(end: float, backlog: float, each: float) -> int:
     """How many groups of ``each`` seconds to lease now to one who can go on until ``end``."""
     most = int((end - backlog) / each + ROUNDING)
     if most <= 0:

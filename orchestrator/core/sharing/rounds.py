@@ -152,7 +152,7 @@ def choose_start(joined: Mapping[str, Joined]) -> Start:
     for node, other in joined.items():
         if other.terms != first.terms:
             raise ValueError(
-                f"{source} and {node} have different {_difference(first.terms, other.terms)}"
+                f"{source} and {node} have different {_terms_difference(first.terms, other.terms)}"
             )
     step = max(node.step for node in joined.values())
     source = next(name for name, node in joined.items() if node.step == step)
@@ -161,7 +161,7 @@ def choose_start(joined: Mapping[str, Joined]) -> Start:
     return Start(step=step, source=source, needing=tuple(needing))
 
 
-def _difference(one: Terms, other: Terms) -> str:
+def _terms_difference(one: Terms, other: Terms) -> str:
     if one.training != other.training:
         return "settings or data"
     names = (name for name in Terms.__slots__ if getattr(one, name) != getattr(other, name))
@@ -182,16 +182,27 @@ def next_shares(
     Nobody gets less than a row. Shares stay as they are until every pace is known, and for
     differences that do not matter.
     """
-    kept = _normal({node: now.get(node, 0.0) for node in living}, terms.rows)
+    kept = _normalise_weights({node: now.get(node, 0.0) for node in living}, terms.rows)
     speeds = {n: paces[n].rows / paces[n].seconds for n in living if n in paces}
     if len(speeds) < len(living):
         return kept
     if terms.exchanged is Exchanged.GRADIENTS:
         return _next_split(kept, speeds, terms.rows)
-    wanted = _normal(speeds, terms.rows)
+    wanted = _normalise_weights(speeds, terms.rows)
     if all(abs(wanted[node] / kept[node] - 1) <= WORTH_A_CHANGE for node in living):
         return kept
     return wanted
+
+
+def shares_from(
+    number: int, agreed: Sequence[float], wanted: Sequence[float], terms: Terms
+) -> dict[int, tuple[float, ...]]:
+    """The shares of the two rounds after ``number``, as that one closes. Nodes that average changes
+    have begun the next round by then, with what was ``agreed``. Nodes that sum gradients wait, so
+    that what is ``wanted`` holds at once: a lost node's rows are missing from one step alone.
+    """
+    waiting = terms.exchanged is Exchanged.GRADIENTS
+    return {number + 1: tuple(wanted if waiting else agreed), number + 2: tuple(wanted)}
 
 
 def _next_split(
@@ -231,7 +242,7 @@ def outer_step(terms: Terms) -> tuple[float, float]:
     return terms.learning_rate, terms.momentum
 
 
-def _normal(weights: Mapping[str, float], rows: int) -> dict[str, float]:
+def _normalise_weights(weights: Mapping[str, float], rows: int) -> dict[str, float]:
     """In proportion to ``weights``, summing up to 1, nobody below one row (or an equal share)."""
     if sum(weights.values()) <= 0:
         return dict.fromkeys(weights, 1 / len(weights))
@@ -266,10 +277,10 @@ def merge_curves(curves: Sequence[Sequence[StepTold]]) -> tuple[StepTold, ...]:
     by_step: dict[int, list[StepTold]] = {}
     for told in (told for curve in curves for told in curve):
         by_step.setdefault(told.step, []).append(told)
-    return tuple(_merged(by_step[step], paced.get(step)) for step in sorted(by_step))
+    return tuple(_merge_steps(by_step[step], paced.get(step)) for step in sorted(by_step))
 
 
-def _merged(told: Sequence[StepTold], seconds: float | None) -> StepTold:
+def _merge_steps(told: Sequence[StepTold], seconds: float | None) -> StepTold:
     targets = sum(one.targets for one in told)
     return StepTold(
         step=told[0].step,

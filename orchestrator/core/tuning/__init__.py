@@ -6,10 +6,10 @@ and is warned about if it is a known bad habit.
 
 from __future__ import annotations
 
-from orchestrator.core.tuning.merging import Tuned, merge
-from orchestrator.core.tuning.risky_settings import warnings
-from orchestrator.core.tuning.rules import Situation, derive, visible_devices
-from orchestrator.core.tuning.variable_sources import FACTS, FILE, LAUNCHER, USER, derived
+from orchestrator.core.tuning.merging import Tuned, merge_variables
+from orchestrator.core.tuning.risky_settings import habit_warnings
+from orchestrator.core.tuning.rules import Situation, derive_variables, visible_devices
+from orchestrator.core.tuning.variable_sources import FACTS, FILE, LAUNCHER, USER, derived_variable
 
 __all__ = [
     "FACTS",
@@ -18,9 +18,9 @@ __all__ = [
     "USER",
     "Situation",
     "Tuned",
-    "derive",
-    "derived",
-    "merge",
+    "derive_variables",
+    "derived_variable",
+    "habit_warnings",
+    "merge_variables",
     "visible_devices",
-    "warnings",
 ]

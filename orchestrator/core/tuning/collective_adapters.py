@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.model.facts import Facts, Hca
 from orchestrator.core.model.plan import Variable
-from orchestrator.core.tuning.variable_sources import derived, left
+from orchestrator.core.tuning.variable_sources import derived_variable, untouched_variable
 
 NEAR, FAR = frozenset({"PIX", "PXB"}), frozenset({"PHB", "NODE", "SYS"})
 
@@ -91,7 +91,7 @@ def _near_gpus(facts: Facts, ports: Sequence[Hca]) -> dict[int, str]:
     """
     if facts.virtual_machine is None or facts.virtual_machine:
         return {}
-    kinds = [nearest(facts, port) for port in ports]
+    kinds = [nearest_gpu_path(facts, port) for port in ports]
     if not NEAR & set(kinds):
         return {}
     return {
@@ -99,7 +99,7 @@ def _near_gpus(facts: Facts, ports: Sequence[Hca]) -> dict[int, str]:
     }
 
 
-def nearest(facts: Facts, port: Hca) -> str:
+def nearest_gpu_path(facts: Facts, port: Hca) -> str:
     """The shortest way from the port to any GPU of its node; "" = unknown."""
     order = ("PIX", "PXB", "PHB", "NODE", "SYS")
     kinds = [facts.path(f"gpu{gpu.index}", port.name) for gpu in facts.gpus]
@@ -111,28 +111,28 @@ def hca_list(choice: Choice) -> Variable:
     ports = choice.ports
     if not ports:
         why = f"none of {len(choice.facts.hcas)} ports is active: NCCL uses sockets"
-        return left("NCCL_IB_HCA", "hca-none-active", why, _evidence(choice))
+        return untouched_variable("NCCL_IB_HCA", "hca-none-active", why, _choice_evidence(choice))
     if not choice.kept_out:
         why = f"all {len(ports)} ports are active and equal: NCCL uses all of them by default"
-        return left("NCCL_IB_HCA", "hca-all-alike", why, _evidence(choice))
+        return untouched_variable("NCCL_IB_HCA", "hca-all-alike", why, _choice_evidence(choice))
     reasons = ", ".join(f"{port.name}:{port.port} ({why})" for port, why in choice.kept_out)
-    return derived(
+    return derived_variable(
         "NCCL_IB_HCA",
-        "=" + ",".join(_names(choice)),
+        "=" + ",".join(_adapter_names(choice)),
         "hca-exact-list",
         f"the ports for collectives, by exact names; left out: {reasons}",
-        _evidence(choice),
+        _choice_evidence(choice),
     )
 
 
-def _names(choice: Choice) -> list[str]:
+def _adapter_names(choice: Choice) -> list[str]:
     """An adapter by its name, with the port where another active one of it is kept out."""
     split = {port.name for port, _ in choice.kept_out if port.active}
     named = {p.name if p.name not in split else f"{p.name}:{p.port}": None for p in choice.ports}
     return list(named)
 
 
-def _evidence(choice: Choice) -> str:
+def _choice_evidence(choice: Choice) -> str:
     return ", ".join(
         f"{hca.name}:{hca.port} {hca.state} {hca.link_layer} {hca.rate_gbit:g} Gb/s"
         for hca in choice.facts.hcas

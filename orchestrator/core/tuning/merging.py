@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.base.command import Text
 from orchestrator.core.model.plan import Variable
-from orchestrator.core.tuning.variable_sources import FILE, USER, reference
+from orchestrator.core.tuning.variable_sources import FILE, USER, reference_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,7 @@ class Tuned:
     left: tuple[Variable, ...]
 
 
-def merge(
+def merge_variables(
     derived: Iterable[Variable],
     files: Mapping[str, str],
     settings: Sequence[tuple[str, Mapping[str, Text]]],
@@ -28,21 +28,23 @@ def merge(
     """
     table = {variable.name: variable for variable in derived}
     for name, text in files.items():
-        reason = f"set in nccl.conf on the node{_instead(table.get(name), text)}"
-        table[name] = _set(name, text, FILE, reason)
+        reason = f"set in nccl.conf on the node{_instead_of(table.get(name), text)}"
+        table[name] = _set_variable(name, text, FILE, reason)
     for source, variables in settings:
         for name, value in variables.items():
-            reason = f"set in {source}{_instead(table.get(name), value)}"
-            table[name] = _set(name, value, USER, reason)
+            reason = f"set in {source}{_instead_of(table.get(name), value)}"
+            table[name] = _set_variable(name, value, USER, reason)
     ours = [v for v in table.values() if v.origin == USER or (v.value and v.origin != FILE)]
     return Tuned(env=tuple(ours), left=tuple(v for v in table.values() if v not in ours))
 
 
-def _set(name: str, value: Text, origin: str, reason: str) -> Variable:
-    return Variable(name=name, value=value, origin=origin, reason=reason, reference=reference(name))
+def _set_variable(name: str, value: Text, origin: str, reason: str) -> Variable:
+    return Variable(
+        name=name, value=value, origin=origin, reason=reason, reference=reference_url(name)
+    )
 
 
-def _instead(replaced: Variable | None, value: Text) -> str:
+def _instead_of(replaced: Variable | None, value: Text) -> str:
     if replaced is None or replaced.value == value:
         return ""
     if not replaced.value:

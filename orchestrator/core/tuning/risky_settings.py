@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.base.command import Text, reveal
-from orchestrator.core.base.nodeset import fold
+from orchestrator.core.base.command import Text, reveal_secret
+from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import NodePlan, Variable
@@ -124,13 +124,13 @@ RULES: tuple[tuple[str, str, Judge, str], ...] = (
 )
 
 
-def habits(
+def find_habits(
     settings: Mapping[str, Text], facts: Facts | None = None, modules: Sequence[str] = ()
 ) -> list[Habit]:
     """What is wrong with ``settings``; some of it can only be seen with the node's ``facts``."""
     found = []
     for name, text in settings.items():
-        value = reveal(text)
+        value = reveal_secret(text)
         shown = str(text)
         for rule, variable, is_habit, why in RULES:
             excused = rule == "habit-one-connection" and "megatron" in modules
@@ -138,17 +138,17 @@ def habits(
                 found.append(Habit(rule=rule, name=name, value=shown, why=why))
         if isinstance(text, str) and _VARIABLE.search(text):
             found.append(Habit(rule="habit-variable", name=name, value=shown, why=_AS_WRITTEN))
-        misspelt = _misspelt(name)
+        misspelt = _misspelt_name(name)
         if misspelt:
             found.append(Habit(rule="habit-unknown-name", name=name, value=shown, why=misspelt))
         if facts is not None and not facts.assumed:
-            absent = _absent(name, value, facts)
+            absent = _absent_devices(name, value, facts)
             if absent:
                 found.append(Habit(rule="habit-not-here", name=name, value=shown, why=absent))
     return found
 
 
-def _misspelt(name: str) -> str:
+def _misspelt_name(name: str) -> str:
     if name in LEGACY:
         return f"an old name: torch calls it {LEGACY[name]}"
     if not name.startswith(PREFIXES) or name in KNOWN:
@@ -158,7 +158,7 @@ def _misspelt(name: str) -> str:
     return f"a name that is not known and will be ignored: {did_you_mean(name, alike)}"
 
 
-def _absent(name: str, value: str, facts: Facts) -> str:
+def _absent_devices(name: str, value: str, facts: Facts) -> str:
     """What a list names that this node does not have."""
     if name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
         return _absent_interface(value, [interface.name for interface in facts.interfaces])
@@ -198,19 +198,21 @@ def _absent_adapter(value: str, present: Sequence[str]) -> str:
 # ---- the nodes together -------------------------------------------------------------------------
 
 
-def warnings(
+def habit_warnings(
     nodes: Sequence[NodePlan], facts: Mapping[str, Facts], modules: Sequence[str] = ()
 ) -> Iterator[str]:
     """Bad habits, each with the nodes that have it; and what nodes do not agree on."""
     told: dict[str, list[str]] = {}
     for node in nodes:
         given = {v.name: v.value for v in settings_of(node)}
-        for habit in habits(given, facts.get(node.name), modules):
+        for habit in find_habits(given, facts.get(node.name), modules):
             told.setdefault(f"{habit.name}={habit.value}: {habit.why}", []).append(node.name)
     for text, names in told.items():
         everywhere = len(names) == len(nodes)
-        yield text if everywhere else f"{fold(names)}: {text}"
-    yield from differing({node.name: _texts(node) for node in nodes if node.gpus}).values()
+        yield text if everywhere else f"{fold_nodeset(names)}: {text}"
+    yield from differing_variables(
+        {node.name: _masked_texts(node) for node in nodes if node.gpus}
+    ).values()
 
 
 def settings_of(node: NodePlan) -> list[Variable]:
@@ -218,7 +220,7 @@ def settings_of(node: NodePlan) -> list[Variable]:
     return [v for v in (*node.env, *node.left) if v.origin in (USER, FILE)]
 
 
-def differing(environments: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+def differing_variables(environments: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Variables of collectives that are not the same everywhere: name -> who has what."""
     names = {n: None for env in environments.values() for n in env if _must_agree(n)}
     found = {}
@@ -227,14 +229,16 @@ def differing(environments: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         for node, env in environments.items():
             values.setdefault(env.get(name, ""), []).append(node)
         if len(values) > 1:
-            each = (f"{fold(nodes)} has {value or 'none'}" for value, nodes in values.items())
+            each = (
+                f"{fold_nodeset(nodes)} has {value or 'none'}" for value, nodes in values.items()
+            )
             found[name] = f"{name} differs between nodes, and ranks may hang: {', '.join(each)}"
     return found
 
 
-def digest(node: NodePlan) -> str:
+def environment_digest(node: NodePlan) -> str:
     """What the ranks of different nodes must agree on, in 12 characters."""
-    agreed = sorted((name, text) for name, text in _texts(node).items() if _must_agree(name))
+    agreed = sorted((name, text) for name, text in _masked_texts(node).items() if _must_agree(name))
     return hashlib.sha256(repr(agreed).encode()).hexdigest()[:12]
 
 
@@ -242,6 +246,6 @@ def _must_agree(name: str) -> bool:
     return name.startswith(PREFIXES) and name not in PER_NODE
 
 
-def _texts(node: NodePlan) -> dict[str, str]:
+def _masked_texts(node: NodePlan) -> dict[str, str]:
     """What ranks get of variables, with secrets masked."""
     return {v.name: str(v.value) for v in (*node.left, *node.env) if v.value}

@@ -12,7 +12,7 @@ from orchestrator.core.model.plan import Variable
 from orchestrator.core.tuning.collective_adapters import choose_ports, hca_list
 from orchestrator.core.tuning.gids import gid_treatment
 from orchestrator.core.tuning.gpu_direct import gdr_level
-from orchestrator.core.tuning.variable_sources import derived, left
+from orchestrator.core.tuning.variable_sources import derived_variable, untouched_variable
 
 # Variables of torch's flight recorder: name before torch 2.11 and since, value, reason.
 RECORDER = (
@@ -50,25 +50,25 @@ class Situation:
     collectives: bool = True
 
 
-def derive(at: Situation) -> Iterator[Variable]:
+def derive_variables(at: Situation) -> Iterator[Variable]:
     """What follows; a variable without a value is left alone for that reason."""
     if at.facts.cpus:
-        yield _threads(at.facts, at.ranks * at.shared_by)
-    yield from _binding(at)
+        yield _thread_count(at.facts, at.ranks * at.shared_by)
+    yield from _binding_variables(at)
     if at.nodes > 1 and at.interface:
-        yield from _sockets(at.facts, at.interface)
+        yield from _socket_variables(at.facts, at.interface)
     if at.facts.gpus and at.collectives:
-        yield derived(
+        yield derived_variable(
             "NCCL_DEBUG", "WARN", "nccl-errors-in-log", "errors must reach the rank's log"
         )
         if at.nodes > 1:
-            yield from _fabric(at)
+            yield from _fabric_variables(at)
         yield from _flight_recorder(at.modules.get("torch", ""))
 
 
 def visible_devices(gpus: tuple[int, ...], found: int) -> Variable:
     """Restricts a node's ranks to ``gpus`` of the ``found`` ones."""
-    return derived(
+    return derived_variable(
         "CUDA_VISIBLE_DEVICES",
         ",".join(map(str, gpus)),
         "gpu-share",
@@ -76,9 +76,9 @@ def visible_devices(gpus: tuple[int, ...], found: int) -> Variable:
     )
 
 
-def _threads(facts: Facts, ranks: int) -> Variable:
+def _thread_count(facts: Facts, ranks: int) -> Variable:
     threads = max(1, facts.cpus // max(1, ranks))
-    return derived(
+    return derived_variable(
         "OMP_NUM_THREADS",
         str(threads),
         "threads-share-cpus",
@@ -87,7 +87,7 @@ def _threads(facts: Facts, ranks: int) -> Variable:
     )
 
 
-def _binding(at: Situation) -> Iterator[Variable]:
+def _binding_variables(at: Situation) -> Iterator[Variable]:
     """A rank that runs beside its GPU copies to it without crossing the sockets' link."""
     near = {gpu.index: gpu.cpus for gpu in at.facts.gpus}
     lists = [near.get(index, "") for index in at.bound]
@@ -99,27 +99,29 @@ def _binding(at: Situation) -> Iterator[Variable]:
         if gpu.index in at.bound
     )
     why = "each rank on the processors of its GPU's NUMA node"
-    yield derived("ORCHESTRATE_RANK_CPUS", ";".join(lists), "cpus-near-gpu", why, evidence)
+    yield derived_variable("ORCHESTRATE_RANK_CPUS", ";".join(lists), "cpus-near-gpu", why, evidence)
 
 
-def _sockets(facts: Facts, interface: str) -> Iterator[Variable]:
+def _socket_variables(facts: Facts, interface: str) -> Iterator[Variable]:
     why = "the interface that this node reaches the rendezvous through"
     found = next((i for i in facts.interfaces if i.name == interface), None)
     evidence = f"{interface} has {', '.join(found.addresses)}" if found else ""
-    yield derived("GLOO_SOCKET_IFNAME", interface, "rendezvous-route", why, evidence)
+    yield derived_variable("GLOO_SOCKET_IFNAME", interface, "rendezvous-route", why, evidence)
     if facts.gpus:
         # "=" asks NCCL for an exact match; a bare name is a prefix and eth1 would match eth10.
-        yield derived("NCCL_SOCKET_IFNAME", f"={interface}", "rendezvous-route", why, evidence)
+        yield derived_variable(
+            "NCCL_SOCKET_IFNAME", f"={interface}", "rendezvous-route", why, evidence
+        )
 
 
-def _fabric(at: Situation) -> Iterator[Variable]:
+def _fabric_variables(at: Situation) -> Iterator[Variable]:
     """Adapters between nodes: which, by which address, and whether straight into GPU memory."""
     if at.facts.assumed:
         why = "the node was not asked, so nothing is known of its adapters"
-        yield left("NCCL_IB_HCA", "not-asked", why)
+        yield untouched_variable("NCCL_IB_HCA", "not-asked", why)
         return
     if not at.facts.hcas:
-        yield left("NCCL_IB_HCA", "no-adapters", "no adapters: NCCL uses sockets")
+        yield untouched_variable("NCCL_IB_HCA", "no-adapters", "no adapters: NCCL uses sockets")
         return
     choice = choose_ports(at.facts)
     yield hca_list(choice)
@@ -132,19 +134,19 @@ def _flight_recorder(torch: str) -> Iterator[Variable]:
     """The recorder explains collectives that hang. torch 2.11 renamed its variables and warns of
     the old names; an unknown version gets both.
     """
-    known = release(torch)
+    known = parse_release(torch)
     evidence = f"torch {torch}" if torch else "torch's version is unknown"
     for old, new, value, reason in RECORDER:
         names = [old, new] if known is None else [new if known >= (2, 11) else old]
         for name in names:
-            yield derived(name, value, "flight-recorder", reason, evidence)
-    yield derived(
+            yield derived_variable(name, value, "flight-recorder", reason, evidence)
+    yield derived_variable(
         "TORCH_NCCL_DUMP_ON_TIMEOUT",
         "1",
         "flight-recorder",
         "a collective time-out leaves its flight record",
     )
-    yield derived(
+    yield derived_variable(
         "TORCH_NCCL_DEBUG_INFO_PIPE_FILE",
         "{attempt}/flight_pipe_rank_",
         "flight-recorder",
@@ -152,7 +154,7 @@ def _flight_recorder(torch: str) -> Iterator[Variable]:
     )
 
 
-def release(version: str) -> tuple[int, int] | None:
+def parse_release(version: str) -> tuple[int, int] | None:
     """Major and minor number; None for what has none."""
     parts = version.split(".")[:2]
     if len(parts) < 2 or not all(part.isascii() and part.isdigit() for part in parts):

@@ -16,7 +16,7 @@ _CUDA = (
 )
 
 
-def reference(name: str) -> str:
+def reference_url(name: str) -> str:
     """Where ``name`` is documented; "" if nowhere that we know of."""
     if name.startswith("NCCL_"):
         return f"{_NCCL}#{name.lower().replace('_', '-')}"
@@ -29,7 +29,7 @@ def reference(name: str) -> str:
     return _TORCHRUN if name == "OMP_NUM_THREADS" else ""
 
 
-def derived(name: str, value: str, rule: str, reason: str, evidence: str = "") -> Variable:
+def derived_variable(name: str, value: str, rule: str, reason: str, evidence: str = "") -> Variable:
     """A variable that follows from facts."""
     return Variable(
         name=name,
@@ -38,10 +38,10 @@ def derived(name: str, value: str, rule: str, reason: str, evidence: str = "") -
         reason=reason,
         rule=rule,
         evidence=evidence,
-        reference=reference(name),
+        reference=reference_url(name),
     )
 
 
-def left(name: str, rule: str, reason: str, evidence: str = "") -> Variable:
+def untouched_variable(name: str, rule: str, reason: str, evidence: str = "") -> Variable:
     """A variable that is left alone on purpose."""
-    return derived(name, "", rule, reason, evidence)
+    return derived_variable(name, "", rule, reason, evidence)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.base.outcome import describe, succeeded
+from orchestrator.core.base.outcome import describe_outcome, has_succeeded
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.fabric.fabric_verdict import listing
+from orchestrator.core.fabric.fabric_verdict import list_names
 from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.connectivity import LinksBroken
@@ -43,28 +43,28 @@ def log_name(ending: Ending) -> str:
 def failure_of(state: RunState) -> Cause | None:
     """The first cause of a run that did not get to its end."""
     if state.refusal is not None:
-        return _refused(state), ExitCode.PREFLIGHT
+        return _plan_refused(state), ExitCode.PREFLIGHT
     if state.occupied is not None:
-        return _occupied(state.occupied), ExitCode.BUSY
+        return _node_occupied(state.occupied), ExitCode.BUSY
     # Nodes that do not need each other: one that fails does not end the run.
     apart = state.launching and state.plan is not None and state.plan.apart
     if not apart and (failure := _failure_together(state)) is not None:
         return failure
     if state.overdue is not None:
-        return _overdue(state), ExitCode.TIMED_OUT
+        return _phase_overdue(state), ExitCode.TIMED_OUT
     if state.stop is not None:
         return None
     if state.lapsed:
-        return _lapsed(state), ExitCode.BUSY
+        return _lease_lapsed(state), ExitCode.BUSY
     return _incomplete_apart(state) if apart else _left_open(state)
 
 
 def _failure_together(state: RunState) -> Cause | None:
     """Ranks that need each other: one that fails ends the run, also one that is to end."""
     if state.links is not None:
-        return _cut(state, state.links), ExitCode.RUN_FAILED
+        return _links_cut(state, state.links), ExitCode.RUN_FAILED
     if state.hang is not None and state.stall is not None:
-        return _hung(state, state.stall, state.hang), ExitCode.RUN_FAILED
+        return _hung_ranks(state, state.stall, state.hang), ExitCode.RUN_FAILED
     return _failed_by_itself(state) if state.launching else None
 
 
@@ -73,7 +73,7 @@ def _failed_by_itself(state: RunState) -> Cause | None:
     ending = first_cause(state)
     if ending is not None and not _stopped_before(state, ending):
         return _ended_badly(state, ending)
-    lost = _lost(state)
+    lost = _node_lost(state)
     return None if lost is None else (lost, ExitCode.RUN_FAILED)
 
 
@@ -81,8 +81,7 @@ def _incomplete_apart(state: RunState) -> Cause | None:
     """Nodes that do not need each other: what counts is whether the work is complete."""
     if (broken := _broken_service(state)) is not None:
         return broken
-    assert state.plan is not None
-    if state.plan.rung == CommMode.LEASES:
+    if state.require_plan().rung == CommMode.LEASES:
         return _unfinished_work(state, state.divided or Divided(total=0, done=0))
     return None if any_node_done(state) else _first_of_all(state)
 
@@ -102,7 +101,7 @@ def _left_open(state: RunState) -> Cause | None:
     """No rank failed, and yet not all came to their end."""
     if not state.launching or state.plan is None:
         return None
-    return _broken(state) or _unfinished(state, state.plan)
+    return _broken_rank(state) or _unfinished_rank(state, state.plan)
 
 
 def _broken_service(state: RunState) -> Cause | None:
@@ -124,7 +123,7 @@ def _unfinished_work(state: RunState, work: Divided) -> Cause | None:
         )
         return failure, ExitCode.RUN_FAILED
     if work.done < work.total - work.failed or not work.total:
-        return _incomplete(state, work), ExitCode.BUSY
+        return _incomplete_work(state, work), ExitCode.BUSY
     if work.failed:
         failure = FailureResult(
             id="OR-WORK-003",
@@ -135,7 +134,7 @@ def _unfinished_work(state: RunState, work: Divided) -> Cause | None:
     return None
 
 
-def _incomplete(state: RunState, work: Divided) -> FailureResult:
+def _incomplete_work(state: RunState, work: Divided) -> FailureResult:
     """What is done is kept; whoever was the first to fail is named."""
     first = _first_of_all(state)
     why = f": {first[0].cause}" if first else ""
@@ -150,7 +149,7 @@ def _incomplete(state: RunState, work: Divided) -> FailureResult:
     )
 
 
-def _cut(state: RunState, broken: LinksBroken) -> FailureResult:
+def _links_cut(state: RunState, broken: LinksBroken) -> FailureResult:
     return FailureResult(
         id="OR-NET-002",
         cause=f"{describe_links(broken.links)} any more (for {broken.seconds:.0f} s, "
@@ -158,7 +157,7 @@ def _cut(state: RunState, broken: LinksBroken) -> FailureResult:
         node=broken.links[0][0] if broken.links else None,
         remedy=f"repair the network between them; orchestrate resume --retry "
         f"{state.request.run_id} continues from the checkpoints",
-        others=_others(state),
+        others=_other_ranks(state),
     )
 
 
@@ -182,7 +181,7 @@ def _stopped_before(state: RunState, ending: Ending) -> bool:
     return state.stop is not None and ending.at >= state.stop.at
 
 
-def _refused(state: RunState) -> FailureResult:
+def _plan_refused(state: RunState) -> FailureResult:
     assert state.refusal is not None
     problem = state.refusal.problem
     excluded = state.refusal.excluded
@@ -196,7 +195,7 @@ def _refused(state: RunState) -> FailureResult:
     )
 
 
-def _occupied(occupied: Occupied) -> FailureResult:
+def _node_occupied(occupied: Occupied) -> FailureResult:
     return FailureResult(
         id="OR-LOCK-001",
         cause=f"{occupied.node} is in use by {occupied.holder}",
@@ -205,7 +204,7 @@ def _occupied(occupied: Occupied) -> FailureResult:
     )
 
 
-def _lapsed(state: RunState) -> FailureResult:
+def _lease_lapsed(state: RunState) -> FailureResult:
     node = next(n for n, s in state.nodes.items() if s.halting and s.halting.why == LEASE)
     lease_s = state.request.budgets.lease_s or 0.0
     return FailureResult(
@@ -218,9 +217,9 @@ def _lapsed(state: RunState) -> FailureResult:
     )
 
 
-def _unfinished(state: RunState, plan: Plan) -> Cause | None:
+def _unfinished_rank(state: RunState, plan: Plan) -> Cause | None:
     """A rank of which no good end is known is no success, whoever ended it."""
-    well = {e.rank for e in state.endings if isinstance(e, RankExited) and succeeded(e.outcome)}
+    well = {e.rank for e in state.endings if isinstance(e, RankExited) and has_succeeded(e.outcome)}
     for share in plan.nodes:
         for rank in sorted(set(share.ranks) - well):
             failure = FailureResult(
@@ -238,22 +237,22 @@ def _ended_badly(state: RunState, ending: Ending) -> Cause:
     rank = ending.rank if isinstance(ending, RankExited) else None
     failure = FailureResult(
         id="OR-RUN-001",
-        cause=f"{ending_name(ending)} on {ending.node} {describe(ending.outcome)}",
+        cause=f"{ending_name(ending)} on {ending.node} {describe_outcome(ending.outcome)}",
         node=ending.node,
         rank=rank,
         remedy=_read_logs(state, ending.node, rank),
         last_line=ending.last_line,
         log=f"logs/{ending.node}/{log_name(ending)}.err",
-        others=_others(state, ending),
+        others=_other_ranks(state, ending),
     )
     told = words.own_error(ending)
     if told is None:
         return failure, ExitCode.RUN_FAILED
-    told_failure = replace(failure, id=told.id, cause=told.cause, remedy=told.word.remedy)
-    return told_failure, told.word.code
+    told_failure = replace(failure, id=told.id, cause=told.cause, remedy=told.meaning.remedy)
+    return told_failure, told.meaning.code
 
 
-def _hung(state: RunState, stall: Stalled, cause: Blame) -> FailureResult:
+def _hung_ranks(state: RunState, stall: Stalled, cause: Blame) -> FailureResult:
     node, rank = cause.node, cause.rank
     seen = [e for e in state.inspections[node].ranks if e.rank == rank]
     return FailureResult(
@@ -265,7 +264,7 @@ def _hung(state: RunState, stall: Stalled, cause: Blame) -> FailureResult:
         + "; if such a silence is normal: --budget hang=SECONDS, or hang=off",
         last_line=seen[0].last_line if seen else "",
         log="" if rank is None else f"logs/{node}/rank-{rank}.err",
-        others=tuple(other for other in _others(state) if other != f"{node}/rank {rank}"),
+        others=tuple(other for other in _other_ranks(state) if other != f"{node}/rank {rank}"),
         evidence="hang",
     )
 
@@ -276,13 +275,15 @@ def _read_logs(state: RunState, node: str, rank: int | None) -> str:
     return f"orchestrate logs {state.request.run_id} --nodes {node}{ranks}"
 
 
-def _others(state: RunState, cause: Ending | None = None) -> tuple[str, ...]:
+def _other_ranks(state: RunState, cause: Ending | None = None) -> tuple[str, ...]:
     """Every other rank that we ended because of ``cause``; not those that failed by themselves."""
-    ended = (e for e in state.endings if e is not cause and e.by_us and not succeeded(e.outcome))
+    ended = (
+        e for e in state.endings if e is not cause and e.by_us and not has_succeeded(e.outcome)
+    )
     return tuple(f"{e.node}/{ending_name(e)}" for e in ended if isinstance(e, RankExited))
 
 
-def _lost(state: RunState) -> FailureResult | None:
+def _node_lost(state: RunState) -> FailureResult | None:
     for name, node in state.planned():
         if node.lost is not None:
             lost = _from_problem(name, node.lost)
@@ -297,7 +298,7 @@ def clear_later(run_id: str, names: Sequence[str]) -> str:
     """
     verb = "answers" if len(names) == 1 else "answer"
     return (
-        f"once {listing(names)} {verb} again, orchestrate stop {run_id} ends and verifies "
+        f"once {list_names(names)} {verb} again, orchestrate stop {run_id} ends and verifies "
         "what is left there"
     )
 
@@ -308,7 +309,7 @@ def _from_problem(node: str, problem: Problem) -> FailureResult:
     return FailureResult(id=problem.id, cause=cause, node=node or None, remedy=problem.remedy)
 
 
-def _overdue(state: RunState) -> FailureResult:
+def _phase_overdue(state: RunState) -> FailureResult:
     assert state.overdue is not None
     waiting = [name for name, node in state.planned() if node.concluded is None]
     return FailureResult(
@@ -324,7 +325,7 @@ def _what_took_long(phase: Phase) -> str:
     return "the job" if phase is Phase.WATCH else f"phase {phase.value}"
 
 
-def _broken(state: RunState) -> Cause | None:
+def _broken_rank(state: RunState) -> Cause | None:
     after = (Phase.LAUNCH, Phase.WATCH, Phase.STOP, Phase.COLLECT)
     for node, phase, problem in state.problems:
         if phase in after:

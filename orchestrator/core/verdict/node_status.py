@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.core.base.outcome import describe
+from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.comm_modes import CommMode, Intent
 from orchestrator.core.run.state import Ending, NodeState, RunState
 from orchestrator.core.verdict.failure_cause import ending_name, first_cause
@@ -76,15 +76,15 @@ def _node_state(
     if state.hang is not None and state.hang.node == name:
         return "failed", state.hang.sentence
     if cause is not None and cause.node == name:
-        return "failed", f"{ending_name(cause)} {describe(cause.outcome)}"
+        return "failed", f"{ending_name(cause)} {describe_outcome(cause.outcome)}"
     if not state.launching:
-        return _unlaunched(state, node)
+        return _unlaunched_status(state, node)
     if state.halted and not _came_to_its_end(state, name):
         return "stopped", f"stopped by orchestrate; {VERIFIED_CLEAN}" if node.swept else ""
     return "used", ""
 
 
-def _unlaunched(state: RunState, node: NodeState) -> tuple[str, str]:
+def _unlaunched_status(state: RunState, node: NodeState) -> tuple[str, str]:
     """Of an attempt that ended before its launch."""
     if node.stale:
         return "dirty", NOT_LOOKED_AT

@@ -20,13 +20,14 @@ from orchestrator.core.verdict.result import (
     Status,
     Verdict,
 )
+from orchestrator.core.verdict.slow_nodes import describe_slow_nodes
 
 MAX_LEFT_OUT = 3
 
 
-def conclude(state: RunState, *, timings: Mapping[str, float], report: str) -> Result:
+def conclude_run(state: RunState, *, timings: Mapping[str, float], report: str) -> Result:
     """The verdict. ``timings`` maps phases to seconds; ``report`` is the report's path."""
-    metrics = dict(_metrics(state))
+    metrics = dict(_metric_results(state))
     failure, code = failure_of(state) or _gate_failure(state, metrics) or (None, ExitCode.DONE)
     if failure is None and state.stop is not None:
         status, code = Status.STOPPED, _stop_code(state.stop.by)
@@ -47,16 +48,20 @@ def conclude(state: RunState, *, timings: Mapping[str, float], report: str) -> R
         ladder=tuple(rungs_of(state)),
         nodes=tuple(nodes_of(state)),
         metrics=metrics,
-        samples=_samples(state.divided),
+        samples=_sample_counts(state.divided),
         timings=timings,
         failure=failure,
-        outputs=dict(_outputs(state)),
-        warnings=(*(state.plan.warnings if state.plan else ()), *_left_on_nodes(state)),
+        warnings=(
+            *(state.plan.warnings if state.plan else ()),
+            *describe_slow_nodes({name: metric.value for name, metric in metrics.items()}),
+            *_left_on_nodes(state),
+        ),
+        outputs=dict(_node_outputs(state)),
         report=report,
     )
 
 
-def _outputs(state: RunState) -> Iterator[tuple[str, OutputsResult]]:
+def _node_outputs(state: RunState) -> Iterator[tuple[str, OutputsResult]]:
     for name, node in state.nodes.items():
         if (came := node.collected) is not None:
             yield (
@@ -73,7 +78,7 @@ def _outputs(state: RunState) -> Iterator[tuple[str, OutputsResult]]:
 
 def _left_on_nodes(state: RunState) -> Iterator[str]:
     """Per node, which outputs did not come."""
-    for name, came in _outputs(state):
+    for name, came in _node_outputs(state):
         if came.left:
             named = "; ".join(came.left_out[:MAX_LEFT_OUT])
             more = "; ..." if came.left > MAX_LEFT_OUT else ""
@@ -81,7 +86,7 @@ def _left_on_nodes(state: RunState) -> Iterator[str]:
             yield f"{name}: {came.left} {noun} did not come: {named}{more}"
 
 
-def judge(value: float | None, gate: Gate | None) -> Verdict:
+def judge_figure(value: float | None, gate: Gate | None) -> Verdict:
     """A figure against its gate. NaN and infinity are invalid, None is not-run."""
     if value is None:
         return Verdict.NOT_RUN
@@ -94,13 +99,13 @@ def judge(value: float | None, gate: Gate | None) -> Verdict:
     return Verdict.FAIL if low or high else Verdict.PASS
 
 
-def _samples(work: Divided | None) -> Samples | None:
+def _sample_counts(work: Divided | None) -> Samples | None:
     if work is None:
         return None
     return Samples(total=work.total, done=work.done, failed=work.failed, duplicates=work.duplicates)
 
 
-def _metrics(state: RunState) -> Iterator[tuple[str, MetricResult]]:
+def _metric_results(state: RunState) -> Iterator[tuple[str, MetricResult]]:
     declared = state.request.job.workload.metrics
     reported = state.figures
     names = [name for name, metric in declared.items() if metric.required or name in reported]
@@ -113,8 +118,8 @@ def _metrics(state: RunState) -> Iterator[tuple[str, MetricResult]]:
             name,
             MetricResult(
                 value=value,
-                unit=_unit(declared, name, figure.unit if figure else ""),
-                verdict=judge(value, gate),
+                unit=_metric_unit(declared, name, figure.unit if figure else ""),
+                verdict=judge_figure(value, gate),
                 min=gate.min if gate else None,
                 max=gate.max if gate else None,
                 direction=metric.direction if metric else Direction.INFO,
@@ -122,7 +127,7 @@ def _metrics(state: RunState) -> Iterator[tuple[str, MetricResult]]:
         )
 
 
-def _unit(declared: Mapping[str, Metric], name: str, reported: str) -> str:
+def _metric_unit(declared: Mapping[str, Metric], name: str, reported: str) -> str:
     """What is declared, also for a figure of one node, ``tokens_per_s.vh1``."""
     metric = declared.get(name) or declared.get(name.partition(".")[0])
     return metric.unit if metric else reported

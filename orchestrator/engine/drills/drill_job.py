@@ -10,10 +10,10 @@ from orchestrator.adapters.sync.code_snapshot import take_snapshot, workload_par
 from orchestrator.core.model.inventory import Cluster, NodeSpec, PythonKind, PythonSpec
 from orchestrator.core.model.request import RunRequest
 from orchestrator.engine.drills.stage import Setting
-from orchestrator.parsing.inputs.workload import load_workload, make_job
+from orchestrator.parsing.inputs.workload_file import load_workload, make_job
 
 
-def sleeping(layout: Layout, cluster: Cluster) -> Setting:
+def sleeping_job(layout: Layout, cluster: Cluster) -> Setting:
     """The bundled sleeping job on every worker of ``cluster``. Raises ``UsageError``,
     ``OSError``.
     """
@@ -23,7 +23,7 @@ def sleeping(layout: Layout, cluster: Cluster) -> Setting:
     snapshot = take_snapshot(workload_parts(folder, bundled_kit()), layout.snapshots)
     request = RunRequest(
         run_id="",
-        cluster=replace(cluster, nodes=tuple(map(_plain, cluster.nodes)), min_nodes=None),
+        cluster=replace(cluster, nodes=tuple(map(_plain_node, cluster.nodes)), min_nodes=None),
         job=job,
         launcher="direct",
         code=snapshot.digest,
@@ -32,7 +32,7 @@ def sleeping(layout: Layout, cluster: Cluster) -> Setting:
     return Setting(layout=layout, request=request, snapshot=snapshot)
 
 
-def _plain(spec: NodeSpec) -> NodeSpec:
+def _plain_node(spec: NodeSpec) -> NodeSpec:
     """Sleeping needs no environment to be built, and none of the user's variables or secrets."""
     base = spec.python.base
     python = PythonSpec(kind=PythonKind.INTERPRETER, value=base, base=base)

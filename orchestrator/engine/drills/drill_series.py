@@ -11,7 +11,7 @@ from typing import Protocol
 
 from orchestrator.adapters.store.run_list import write_result
 from orchestrator.core.base.errors import BusyError, ExitCode, OrchestrateError, PreflightError
-from orchestrator.core.drill import (
+from orchestrator.core.drill_promises import (
     NOTHING_LEFT,
     Drill,
     DrillFinding,
@@ -28,7 +28,7 @@ from orchestrator.engine.support.interrupts import Interrupts
 DRILL_S = 150.0
 
 
-class Audience(Protocol):
+class DrillObserver(Protocol):
     """Who hears how the drills go. Must be quick."""
 
     def begun(self, drill: Drill, node: str) -> None:
@@ -45,7 +45,7 @@ class DrillInterrupted(OrchestrateError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class SeriesEnding:
     """What came of all drills; ``error`` is what kept the rest from being run."""
 
     outcomes: tuple[DrillOutcome, ...]
@@ -59,12 +59,12 @@ class Ending:
         return ExitCode.RUN_FAILED if broken else ExitCode.DONE
 
 
-async def perform(
+async def perform_drills(
     setting: Setting,
     pairs: Sequence[tuple[Drill, str]],
     interrupts: Interrupts,
-    audience: Audience,
-) -> Ending:
+    audience: DrillObserver,
+) -> SeriesEnding:
     """Every drill on its node, one at a time. After an interrupt, and when a node cannot be reached
     or is held by another run, the rest is not run.
     """
@@ -74,7 +74,7 @@ async def perform(
 
 
 class _Series:
-    def __init__(self, setting: Setting, audience: Audience) -> None:
+    def __init__(self, setting: Setting, audience: DrillObserver) -> None:
         self._setting = setting
         self._audience = audience
         self._scene: Scene | None = None
@@ -90,7 +90,7 @@ class _Series:
         if self._scene is not None:
             self._scene.interrupts.ask(signal.SIGINT)
 
-    async def run(self, pairs: Sequence[tuple[Drill, str]]) -> Ending:
+    async def run(self, pairs: Sequence[tuple[Drill, str]]) -> SeriesEnding:
         self._unreachable(await reach_all(self._setting.request, self._setting.clock))
         outcomes = []
         for drill, node in pairs:
@@ -101,7 +101,7 @@ class _Series:
                 outcome = DrillOutcome(drill=drill, node=node, reason=self._error.what)
             self._audience.ended(outcome)
             outcomes.append(outcome)
-        return Ending(tuple(outcomes), self._error)
+        return SeriesEnding(tuple(outcomes), self._error)
 
     async def _one(self, drill: Drill, node: str) -> DrillOutcome:
         clock = self._setting.clock
@@ -113,7 +113,7 @@ class _Series:
             self._scene = None
             await scene.close()
         left = await self._clear_up(scene)
-        judged = judge_all(drill, _with(scene, left), why)
+        judged = judge_all(drill, _with_leftovers(scene, left), why)
         if reason:
             # Only what is left of a drill that was not run can be held against anybody.
             asked = isinstance(self._error, DrillInterrupted)
@@ -178,6 +178,6 @@ class _Series:
         return str(path)
 
 
-def _with(scene: Scene, left: Sequence[Left]) -> dict[str, DrillFinding]:
+def _with_leftovers(scene: Scene, left: Sequence[Left]) -> dict[str, DrillFinding]:
     wrong = "; ".join(f"{one.node}: {one.wrong}" for one in left)
     return {**scene.findings, NOTHING_LEFT: DrillFinding(wrong=wrong)}

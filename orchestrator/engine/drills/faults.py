@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from orchestrator.core import drill as core
-from orchestrator.core.drill import DrillFinding
+from orchestrator.core import drill_promises as core
+from orchestrator.core.drill_promises import DrillFinding
 from orchestrator.core.run.events import StopKind, StopRequested
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.engine.drills.aftermath import wait_for_end
-from orchestrator.engine.drills.killable import start_apart
+from orchestrator.engine.drills.killable import Apart, start_apart
 from orchestrator.engine.drills.stage import Scene
 from orchestrator.engine.run import execute, resume
 
@@ -22,14 +22,14 @@ class NotPossible(Exception):
     """There is nothing here that the drill could disturb."""
 
 
-async def _begin(scene: Scene) -> None:
+async def _begin_run(scene: Scene) -> None:
     scene.create()
     scene.begin(execute)
     await scene.running()
 
 
 async def kill_rank(scene: Scene) -> None:
-    await _begin(scene)
+    await _begin_run(scene)
     node, rank = scene.node, scene.rank
     at = await scene.send(f"rank-{rank}", "KILL")
     named = partial(core.names_killed_rank, node=node, rank=rank)
@@ -37,29 +37,31 @@ async def kill_rank(scene: Scene) -> None:
 
 
 async def freeze_rank(scene: Scene) -> None:
-    await _begin(scene)
+    await _begin_run(scene)
     node, rank = scene.node, scene.rank
     at = await scene.send(f"rank-{rank}", "STOP")
     result = await scene.over()
     named = partial(core.names_hanging_rank, node=node, rank=rank)
-    scene.findings[core.NAMED] = _named(scene, at, named, core.wrong_name(result, node, rank))
+    scene.findings[core.NAMED] = _time_until_named(
+        scene, at, named, core.wrong_name(result, node, rank)
+    )
 
 
 async def kill_supervisor(scene: Scene) -> None:
-    await _begin(scene)
+    await _begin_run(scene)
     at = await scene.send("supervisor", "KILL")
     named = partial(core.names_lost_supervisor, node=scene.node)
     await _named_and_clean(scene, at, named, None)
 
 
 async def stop_agent(scene: Scene) -> None:
-    await _begin(scene)
+    await _begin_run(scene)
     at = await scene.send("agent", "KILL")
     await _linked_again(scene, at)
 
 
 async def drop_link(scene: Scene) -> None:
-    await _begin(scene)
+    await _begin_run(scene)
     at = scene.clock.monotonic()
     if not scene.tap.channels[scene.node].cut():
         scene.interrupt()
@@ -68,27 +70,30 @@ async def drop_link(scene: Scene) -> None:
     await _linked_again(scene, at)
 
 
-async def kill_coordinator(scene: Scene) -> None:
+async def _kill_apart(scene: Scene) -> tuple[Apart, float]:
+    """A run whose coordinator was killed while its ranks ran, and when that was."""
     scene.create()
     apart = await start_apart(scene)
     try:
         await apart.running()
     finally:
         at = await apart.kill()
+    return apart, at
+
+
+async def kill_coordinator(scene: Scene) -> None:
+    apart, at = await _kill_apart(scene)
     scene.begin(resume)
     await scene.until(scene.heard, FOLLOWED_S, "lines after the takeover")
     scene.findings[core.TAKEN_OVER] = DrillFinding(seconds=scene.clock.monotonic() - at)
     await scene.over()
-    scene.findings[core.LOGS] = _unless(_started_again(apart.state, scene.state), scene.goes_on())
+    scene.findings[core.LOGS] = _unless_wrong(
+        _started_again(apart.state, scene.state), scene.goes_on()
+    )
 
 
-async def lease(scene: Scene) -> None:
-    scene.create()
-    apart = await start_apart(scene)
-    try:
-        await apart.running()
-    finally:
-        at = await apart.kill()
+async def cut_past_lease(scene: Scene) -> None:
+    apart, at = await _kill_apart(scene)
     ended_at = await wait_for_end(scene.request, apart.state, scene.clock)
     asked = StopRequested(kind=StopKind.GRACEFUL, by="drill", at=scene.clock.wall())
     scene.begin(partial(resume, stop=asked))
@@ -97,11 +102,11 @@ async def lease(scene: Scene) -> None:
     scene.findings[core.ENDED] = DrillFinding(seconds=max(0.0, ended_at - at), wrong=wrong)
 
 
-async def interrupt(scene: Scene) -> None:
-    await _begin(scene)
+async def interrupt_run(scene: Scene) -> None:
+    await _begin_run(scene)
     at = scene.interrupt()
     await scene.over()
-    scene.findings[core.STOPPED] = core.after(scene.moments, at, core.verified_clean)
+    scene.findings[core.STOPPED] = core.time_until(scene.moments, at, core.verified_clean)
 
 
 PROCEDURES: dict[str, Callable[[Scene], Awaitable[None]]] = {
@@ -111,8 +116,8 @@ PROCEDURES: dict[str, Callable[[Scene], Awaitable[None]]] = {
     "stop-agent": stop_agent,
     "drop-link": drop_link,
     "kill-coordinator": kill_coordinator,
-    "lease": lease,
-    "interrupt": interrupt,
+    "lease": cut_past_lease,
+    "interrupt": interrupt_run,
 }
 
 
@@ -121,16 +126,18 @@ async def _named_and_clean(
 ) -> None:
     result: Result = await scene.over()
     wrong = core.wrong_name(result, scene.node, rank)
-    scene.findings[core.NAMED] = _named(scene, at, named, wrong)
-    scene.findings[core.CLEAN] = core.after(scene.moments, at, core.verified_clean)
+    scene.findings[core.NAMED] = _time_until_named(scene, at, named, wrong)
+    scene.findings[core.CLEAN] = core.time_until(scene.moments, at, core.verified_clean)
 
 
-def _named(scene: Scene, at: float, named: Callable[[RunState], bool], wrong: str) -> DrillFinding:
-    found = core.after(scene.moments, at, named)
-    return _unless(wrong, found)
+def _time_until_named(
+    scene: Scene, at: float, named: Callable[[RunState], bool], wrong: str
+) -> DrillFinding:
+    found = core.time_until(scene.moments, at, named)
+    return _unless_wrong(wrong, found)
 
 
-def _unless(wrong: str, found: DrillFinding) -> DrillFinding:
+def _unless_wrong(wrong: str, found: DrillFinding) -> DrillFinding:
     return DrillFinding(seconds=found.seconds, wrong=wrong) if wrong else found
 
 

@@ -17,13 +17,19 @@ from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.sync.code_snapshot import take_snapshot, workload_parts
 from orchestrator.core.base.errors import RunFailed
-from orchestrator.core.drill import ranks_run
+from orchestrator.core.drill_promises import ranks_run
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.drills.stage import RANKS_S, RANKS_WRITE, STEADY_LINES, Scene, within
+from orchestrator.engine.drills.stage import (
+    RANKS_S,
+    RANKS_WRITE,
+    STEADY_LINES,
+    Scene,
+    within_seconds,
+)
 from orchestrator.engine.oneshot.cleanup import read_request
 from orchestrator.engine.run import execute
 from orchestrator.engine.support.context import RunContext
-from orchestrator.engine.support.replay import recall
+from orchestrator.engine.support.replay import replay_journal
 
 POLL_S = 0.1
 LAST_WORDS_BYTES = 500
@@ -39,15 +45,15 @@ class Apart:
 
     async def running(self) -> None:
         """Until every rank writes line after line, and they come here. Raises ``RunFailed``."""
-        async with within(RANKS_S, RANKS_WRITE):
+        async with within_seconds(RANKS_S, RANKS_WRITE):
             while not self._all_write():
                 if self._process.returncode is not None:
-                    raise _gone(self._scene.folder)
+                    raise _coordinator_gone(self._scene.folder)
                 await asyncio.sleep(POLL_S)
 
     def _all_write(self) -> bool:
         folder = self._scene.folder
-        self.state = recall(folder, self._scene.request).state
+        self.state = replay_journal(folder, self._scene.request).state
         if self.state.plan is None or not ranks_run(self.state):
             return False
         shares = self.state.plan.nodes
@@ -75,19 +81,19 @@ async def start_apart(scene: Scene) -> Apart:
             stdout=log,
             stderr=log,
             start_new_session=True,  # a terminal's Ctrl-C is for the drill
-            env=_environment(),
+            env=_own_environment(),
         )
     return Apart(scene, process)
 
 
-def _environment() -> dict[str, str]:
+def _own_environment() -> dict[str, str]:
     """Ours, in which this very package is found."""
     home = str(Path(orchestrator.__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
     return {**os.environ, "PYTHONPATH": path}
 
 
-def _gone(folder: RunFolder) -> RunFailed:
+def _coordinator_gone(folder: RunFolder) -> RunFailed:
     words = folder.coordinator_log.read_bytes()[-LAST_WORDS_BYTES:].decode(errors="replace")
     last = words.strip().rpartition("\n")[2]
     return RunFailed(f"its coordinator ended by itself: {last}", id="OR-DRILL-005")

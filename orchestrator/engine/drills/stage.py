@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from orchestrator.adapters.agent_client.connect_agent import OwnedChannel, dial
+from orchestrator.adapters.agent_client.connect_agent import OwnedChannel, connect_agent
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.layout import Layout, RunFolder
@@ -21,7 +21,7 @@ from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.errors import BusyError, ExitCode, PreflightError, RunFailed
-from orchestrator.core.drill import Drill, DrillFinding, Moment, ranks_run, wrong_log
+from orchestrator.core.drill_promises import Drill, DrillFinding, Moment, ranks_run, wrong_log
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import NodePlan
 from orchestrator.core.model.request import RunRequest
@@ -100,7 +100,7 @@ class Tap:
     async def __call__(
         self, spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float
     ) -> OwnedChannel:
-        channel = await dial(spec, limits=limits, timeout_s=timeout_s)
+        channel = await connect_agent(spec, limits=limits, timeout_s=timeout_s)
         self.channels[spec.name] = channel
         self.opened.setdefault(spec.name, []).append(self._clock.monotonic())
         return channel
@@ -119,7 +119,7 @@ class Scene:
         self.timeline = Timeline(self.clock)
         self.tap = Tap(self.clock)
         self.result: Result | None = None
-        self.request = _request(setting, drill)
+        self.request = _drill_request(setting, drill)
         self.folder: RunFolder = setting.layout.run(self.request.run_id)
         self._claim = contextlib.ExitStack()
         self._driving: asyncio.Task[Result] | None = None
@@ -143,7 +143,7 @@ class Scene:
             dial=self.tap,
             interrupts=self.interrupts,
         )
-        self._driving = asyncio.create_task(_settle(drive(context)))
+        self._driving = asyncio.create_task(_settle_run(drive(context)))
         self._driving.add_done_callback(lambda _: self.timeline.wake())
 
     async def running(self) -> None:
@@ -158,7 +158,7 @@ class Scene:
         """Wait for ``what``. Raises ``BusyError``, ``PreflightError`` or ``RunFailed`` when the run
         ends before, and ``RunFailed`` when it takes too long.
         """
-        async with within(within_s, what):
+        async with within_seconds(within_s, what):
             while not holds():
                 if self._driving is not None and self._driving.done():
                     raise ended_early(self._driving.result())
@@ -251,7 +251,7 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def within(seconds: float, what: str) -> AsyncIterator[None]:
+async def within_seconds(seconds: float, what: str) -> AsyncIterator[None]:
     """Raises ``RunFailed`` when the inside, which waits for ``what``, takes longer."""
     timer = asyncio.timeout(seconds)
     try:
@@ -264,7 +264,7 @@ async def within(seconds: float, what: str) -> AsyncIterator[None]:
         raise RunFailed(late, id="OR-DRILL-006") from None
 
 
-async def _settle(driving: Coroutine[Any, Any, Result]) -> Result:
+async def _settle_run(driving: Coroutine[Any, Any, Result]) -> Result:
     """A third interrupt must end this task, not the loop that it is in."""
     try:
         return await driving
@@ -274,7 +274,7 @@ async def _settle(driving: Coroutine[Any, Any, Result]) -> Result:
         ) from None
 
 
-def _request(setting: Setting, drill: Drill) -> RunRequest:
+def _drill_request(setting: Setting, drill: Drill) -> RunRequest:
     source = random.SystemRandom()
     now = datetime.fromtimestamp(setting.clock.wall()).astimezone()
     job = setting.request.job

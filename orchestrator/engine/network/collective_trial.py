@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from orchestrator.core.fabric.collective_result import RankTrial
-from orchestrator.core.fabric.probe_world import environment, processes
+from orchestrator.core.fabric.probe_world import probe_environment, probe_processes
 from orchestrator.core.model.plan import Plan
-from orchestrator.engine.node.handle import NodeHandle
+from orchestrator.engine.node.trial_node import TrialNode
 from orchestrator.parsing.replies.trial_records import rank_trial
 
 # Stages have their own deadlines; this is for what cannot even keep those.
@@ -22,7 +22,7 @@ END_S = 2.0
 
 async def try_collective(
     name: str,
-    hands: Mapping[str, NodeHandle],
+    hands: Mapping[str, TrialNode],
     plan: Plan,
     names: Sequence[str],
     address: str,
@@ -34,10 +34,12 @@ async def try_collective(
     head = hands[names[0]]
     port = await head.listen()
     await head.release(port)
-    wanted = processes(plan, names, address, port)
+    wanted = probe_processes(plan, names, address, port)
 
     async def one(node: str) -> list[RankTrial]:
-        ends = await hands[node].trial(name, wanted[node], environment(plan.node(node)), TRIAL_S)
+        ends = await hands[node].run_trial(
+            name, wanted[node], probe_environment(plan.node(node)), TRIAL_S
+        )
         ranks = {end.label: end for end in ends}
         return [
             rank_trial(node, int(process.label.rpartition("-")[2]), ranks[process.label])
@@ -49,7 +51,7 @@ async def try_collective(
     try:
         await _until_one_fails(list(tasks.values()))
     finally:
-        await _end(name, hands, tasks)
+        await _end_tasks(name, hands, tasks)
     return [rank for task in tasks.values() for rank in task.result()]
 
 
@@ -64,8 +66,8 @@ async def _until_one_fails(tasks: Sequence[asyncio.Task[list[RankTrial]]]) -> No
             return
 
 
-async def _end(
-    name: str, hands: Mapping[str, NodeHandle], tasks: Mapping[str, asyncio.Task[list[RankTrial]]]
+async def _end_tasks(
+    name: str, hands: Mapping[str, TrialNode], tasks: Mapping[str, asyncio.Task[list[RankTrial]]]
 ) -> None:
     """Let what still runs end, and wait until it has."""
     for _ in range(END_TRIES):

@@ -15,10 +15,15 @@ from typing import Any
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.proven_fabrics import Proven, ProvenFabrics
 from orchestrator.core.fabric import pairing
-from orchestrator.core.fabric.collective_result import RankTrial, complaint, impostor, own_failures
+from orchestrator.core.fabric.collective_result import (
+    RankTrial,
+    own_failures,
+    trial_complaint,
+    wrong_mode_reason,
+)
 from orchestrator.core.fabric.fabric_verdict import FabricVerdict, Link
 from orchestrator.core.fabric.floor import Floor, bus_bandwidth, floor_of
-from orchestrator.core.fabric.probe_world import addresses, environment, tried_ranks
+from orchestrator.core.fabric.probe_world import probe_addresses, probe_environment, tried_ranks
 from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Plan
@@ -26,7 +31,7 @@ from orchestrator.core.run.connectivity import FabricProbed
 from orchestrator.core.run.state import RunState
 from orchestrator.engine.network.collective_trial import try_collective
 from orchestrator.engine.network.mesh import probe_mesh
-from orchestrator.engine.node.handle import NodeHandle
+from orchestrator.engine.node.trial_node import TrialNode
 from orchestrator.engine.support.context import RunContext
 
 # Of the phase's budget, so that there is a verdict before it is over.
@@ -35,14 +40,13 @@ TOO_FEW = 3
 
 
 async def probe_fabric(
-    nodes: Mapping[str, NodeHandle], state: RunState, context: RunContext
+    nodes: Mapping[str, TrialNode], state: RunState, context: RunContext
 ) -> FabricProbed:
     """What came of it. Raises what links raise."""
-    assert state.plan is not None
-    plan, clock = state.plan, context.clock
-    facts = {share.name: _facts(state, share.name) for share in plan.nodes}
+    plan, clock = state.require_plan(), context.clock
+    facts = {share.name: _node_facts(state, share.name) for share in plan.nodes}
     proven = ProvenFabrics(Layout(context.folder.path.parent.parent).fabrics)
-    ground = _ground(state, plan, facts)
+    ground = _success_ground(state, plan, facts)
     rung = CommMode(plan.rung)
     known = proven.find(ground, clock.wall()) if state.request.fabric_cache else None
     if known is not None:
@@ -51,7 +55,7 @@ async def probe_fabric(
         )
     began = clock.monotonic()
     hands = {share.name: nodes[share.name] for share in plan.nodes}
-    found = await _within(_Probe(hands, plan, facts, context), state.request.budgets.fabric_s)
+    found = await _probe_within(_Probe(hands, plan, facts, context), state.request.budgets.fabric_s)
     seconds = round(clock.monotonic() - began, 3)
     if isinstance(found, FabricVerdict):
         return FabricProbed(
@@ -98,7 +102,7 @@ class Measured:
         )
 
 
-async def _within(probe: _Probe, budget_s: float) -> Measured | FabricVerdict:
+async def _probe_within(probe: _Probe, budget_s: float) -> Measured | FabricVerdict:
     limit_s = SHARE_OF_BUDGET * budget_s
     try:
         async with asyncio.timeout(limit_s):
@@ -116,7 +120,7 @@ class _Probe:
 
     def __init__(
         self,
-        hands: Mapping[str, NodeHandle],
+        hands: Mapping[str, TrialNode],
         plan: Plan,
         facts: Mapping[str, Facts],
         context: RunContext,
@@ -125,7 +129,7 @@ class _Probe:
         self._hands = hands
         self._plan = plan
         self._facts = facts
-        self._addresses = addresses(plan, facts)
+        self._addresses = probe_addresses(plan, facts)
         self._context = context
 
     async def run(self) -> Measured | FabricVerdict:
@@ -138,13 +142,13 @@ class _Probe:
             return ranks
         for own in own_failures(ranks):
             return FabricVerdict(
-                sentence=f"a collective cannot be tried on {own.node}: {complaint([own])}",
+                sentence=f"a collective cannot be tried on {own.node}: {trial_complaint([own])}",
                 culprits=(own.node,),
             )
-        failed = complaint(ranks)
+        failed = trial_complaint(ranks)
         if failed:
             return await self._find_culprit(names, failed)
-        pretended = impostor(CommMode(self._plan.rung), ranks)
+        pretended = wrong_mode_reason(CommMode(self._plan.rung), ranks)
         return FabricVerdict(sentence=pretended) if pretended else self._measured(ranks)
 
     async def _all_together(self, names: Sequence[str]) -> list[RankTrial] | FabricVerdict:
@@ -166,14 +170,14 @@ class _Probe:
         results: dict[Link, str] = {}
         if len(names) < TOO_FEW:
             results[names[0], names[1]] = failed
-            return pairing.judge(names, results, failed)
+            return pairing.judge_pairs(names, results, failed)
         self._context.note(f"fabric probe: {self.trying} failed: {failed}; now pairs of nodes")
         number = 0
         while pairs := pairing.next_round(names, results, number):
             tried = await asyncio.gather(*(self._try(f"pair-{number}", pair) for pair in pairs))
-            results |= {pair: complaint(r) for pair, r in zip(pairs, tried, strict=True)}
+            results |= {pair: trial_complaint(r) for pair, r in zip(pairs, tried, strict=True)}
             number += 1
-        return pairing.judge(names, results, failed)
+        return pairing.judge_pairs(names, results, failed)
 
     def _measured(self, ranks: Sequence[RankTrial]) -> Measured:
         size, seconds = ranks[0].size, ranks[0].seconds
@@ -187,13 +191,13 @@ class _Probe:
         )
 
 
-def _facts(state: RunState, name: str) -> Facts:
+def _node_facts(state: RunState, name: str) -> Facts:
     facts = state.nodes[name].facts
     assert facts is not None, "a plan is made of facts"
     return facts
 
 
-def _ground(state: RunState, plan: Plan, facts: Mapping[str, Facts]) -> dict[str, Any]:
+def _success_ground(state: RunState, plan: Plan, facts: Mapping[str, Facts]) -> dict[str, Any]:
     """All that a success depends on: another one of these, and it is to be proven again."""
     assert plan.rendezvous is not None
     return {
@@ -208,16 +212,16 @@ def _ground(state: RunState, plan: Plan, facts: Mapping[str, Facts]) -> dict[str
                 "used": list(share.gpus),
                 "ranks": list(share.ranks),
                 "interpreter": share.interpreter,
-                "modules": _modules(state, share.name),
+                "modules": _module_versions(state, share.name),
                 "interface": plan.rendezvous.interface_of(share.name),
                 "hcas": [f"{hca.name}:{hca.port} {hca.state}" for hca in facts[share.name].hcas],
-                "environment": {v.name: str(v.value) for v in environment(share)},
+                "environment": {v.name: str(v.value) for v in probe_environment(share)},
             }
             for share in plan.nodes
         ],
     }
 
 
-def _modules(state: RunState, name: str) -> dict[str, str]:
+def _module_versions(state: RunState, name: str) -> dict[str, str]:
     prepared = state.nodes[name].prepared
     return dict(prepared.modules) if prepared is not None else {}

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.fabric.connection_matrix import peers
+from orchestrator.core.fabric.connection_matrix import peers_to_dial
 from orchestrator.core.fabric.fabric_verdict import Link
-from orchestrator.core.fabric.probe_world import addresses
+from orchestrator.core.fabric.probe_world import probe_addresses
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.connectivity import LinksBroken
 from orchestrator.core.run.events import Event, Progressed, Reported
@@ -147,10 +147,10 @@ class LinkWatchdog:
         await asyncio.gather(
             *(self._listen(name, node) for name, node in asked.items() if name not in self._ports)
         )
-        at = addresses(plan, self._state.planned_facts())
+        at = probe_addresses(plan, self._state.planned_facts())
         wanted = {
             name: [end for end in ends if end in self._ports and end in asked]
-            for name, ends in peers(list(nodes), ALL_PAIRS, MOST_PEERS).items()
+            for name, ends in peers_to_dial(list(nodes), ALL_PAIRS, MOST_PEERS).items()
         }
         parts = await asyncio.gather(
             *(
@@ -166,7 +166,7 @@ class LinkWatchdog:
         }
 
     async def _listen(self, name: str, node: TcpDialer) -> None:
-        port = await _answer(node.listen())
+        port = await _answer_in_time(node.listen())
         if port is not None:
             self._ports[name] = port
 
@@ -175,7 +175,7 @@ class LinkWatchdog:
     ) -> dict[Link, TcpResult]:
         if not targets:
             return {}
-        results = await _answer(node.dial(list(targets.values()), DIAL_S))
+        results = await _answer_in_time(node.dial(list(targets.values()), DIAL_S))
         return {(name, end): r for end, r in zip(targets, results or (), strict=False)}
 
     def _judge(self, found: Mapping[Link, TcpResult], began: float, limit_s: float) -> None:
@@ -193,7 +193,7 @@ class LinkWatchdog:
             self._tell(LinksBroken(links=tuple(lasting), seconds=seconds, at=self._clock.wall()))
 
 
-async def _answer(asked: Awaitable[Answer]) -> Answer | None:
+async def _answer_in_time(asked: Awaitable[Answer]) -> Answer | None:
     """The node's answer in time, or None."""
     try:
         async with asyncio.timeout(ANSWER_S):

@@ -6,13 +6,18 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.core.fabric.connection_matrix import Matrix, broken, judge, peers
+from orchestrator.core.fabric.connection_matrix import (
+    Matrix,
+    failed_links,
+    judge_matrix,
+    peers_to_dial,
+)
 from orchestrator.core.fabric.fabric_verdict import FabricVerdict, Link
-from orchestrator.core.fabric.probe_world import addresses
+from orchestrator.core.fabric.probe_world import probe_addresses
 from orchestrator.core.run.connectivity import LinksProbed
 from orchestrator.core.run.rendezvous import nearest_miss
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.node.trial_ports import TrialPorts
+from orchestrator.engine.node.trial_node import TrialPorts
 from orchestrator.engine.support.context import RunContext
 from orchestrator.parsing.replies.reach_records import TcpResult
 
@@ -32,20 +37,19 @@ async def probe_mesh(
 
     Raises as links do.
     """
-    return judge(list(hands), await try_twice(hands, _one_each(at)))
+    return judge_matrix(list(hands), await try_twice(hands, _one_each(at)))
 
 
 async def probe_links(
     nodes: Mapping[str, TrialPorts], state: RunState, context: RunContext
 ) -> LinksProbed:
     """Why nodes do not reach the head: who reaches whom. Raises as links do."""
-    plan = state.plan
-    assert plan is not None
+    plan = state.require_plan()
     began = context.clock.monotonic()
     context.note(f"{plan.head.name} is not reached by all: every node tries every other one")
     planned = replace(plan, rendezvous=nearest_miss(state, plan))
     hands = {share.name: nodes[share.name] for share in plan.nodes}
-    found = await probe_mesh(hands, addresses(planned, state.planned_facts()))
+    found = await probe_mesh(hands, probe_addresses(planned, state.planned_facts()))
     seconds = round(context.clock.monotonic() - began, 3)
     if found is None:
         return LinksProbed(reason="", seconds=seconds)
@@ -59,31 +63,34 @@ async def try_twice(hands: Mapping[str, TrialPorts], at: Places) -> Matrix:
     names = list(hands)
     found: dict[Link, TcpResult] = {}
     for _ in range(TRIES):
-        ports = await _listen(hands)
+        ports = await _open_listeners(hands)
         try:
-            found = await dial(hands, at, ports, peers(names), FIRST_DIAL_S)
-            failed = broken(_matrix(found))
-            again = await dial(hands, at, ports, _by_start(failed), SECOND_DIAL_S)
+            found = await dial_mesh(hands, at, ports, peers_to_dial(names), FIRST_DIAL_S)
+            failed = failed_links(_make_matrix(found))
+            again = await dial_mesh(hands, at, ports, _by_start(failed), SECOND_DIAL_S)
         finally:
-            kept = await _release(hands, ports)
+            kept = await _close_listeners(hands, ports)
         found |= again
         # Refused by an agent that is not the one that listened: its link was made anew meanwhile.
         if not any(result.refused and not kept[end] for (_, end), result in found.items()):
             break
-    return _matrix(found)
+    return _make_matrix(found)
 
 
 async def broken_links(nodes: Mapping[str, TrialPorts], state: RunState) -> tuple[Link, ...]:
     """(from, to) of the plan's nodes that cannot open a connection. Raises what links raise."""
-    plan = state.plan
-    assert plan is not None
+    plan = state.require_plan()
     if plan.rendezvous is None:
         return ()
     hands = {share.name: nodes[share.name] for share in plan.nodes}
-    return tuple(broken(await try_twice(hands, _one_each(addresses(plan, state.planned_facts())))))
+    return tuple(
+        failed_links(
+            await try_twice(hands, _one_each(probe_addresses(plan, state.planned_facts())))
+        )
+    )
 
 
-async def dial(
+async def dial_mesh(
     hands: Mapping[str, TrialPorts],
     at: Places,
     ports: Mapping[str, int],
@@ -110,7 +117,7 @@ def _one_each(at: Mapping[str, str]) -> Places:
     return {name: (address,) for name, address in at.items()}
 
 
-def _matrix(found: Mapping[Link, TcpResult]) -> Matrix:
+def _make_matrix(found: Mapping[Link, TcpResult]) -> Matrix:
     return {link: "" if result.ok else result.error for link, result in found.items()}
 
 
@@ -121,11 +128,13 @@ def _by_start(links: Iterable[Link]) -> dict[str, list[str]]:
     return ends
 
 
-async def _listen(hands: Mapping[str, TrialPorts]) -> dict[str, int]:
+async def _open_listeners(hands: Mapping[str, TrialPorts]) -> dict[str, int]:
     ports = await asyncio.gather(*(hand.listen() for hand in hands.values()))
     return dict(zip(hands, ports, strict=True))
 
 
-async def _release(hands: Mapping[str, TrialPorts], ports: Mapping[str, int]) -> dict[str, bool]:
+async def _close_listeners(
+    hands: Mapping[str, TrialPorts], ports: Mapping[str, int]
+) -> dict[str, bool]:
     kept = await asyncio.gather(*(hands[name].release(port) for name, port in ports.items()))
     return dict(zip(ports, kept, strict=True))

@@ -19,6 +19,7 @@ from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import RunFailed
 from orchestrator.core.run.events import Collected
 from orchestrator.engine.node.link import NodeLink
+from orchestrator.engine.node.node_session import ABSENT
 from orchestrator.parsing.replies.output_listing import Listing, OfferedOutput, parse_listing
 
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -28,7 +29,6 @@ PARTIAL = ".partial-"
 MAX_ROUNDS = 3
 MAX_NAMED = 20
 KEEPS_CHANGING = "it keeps changing while it is copied"
-ABSENT = "OR-AGENT-ABSENT"
 
 
 class ChangedOutput(RunFailed):

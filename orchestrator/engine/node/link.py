@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.adapters.agent_client.channel import ChannelLost, Payload, Reply
-from orchestrator.adapters.agent_client.connect_agent import AgentConnector, Channel, dial
-from orchestrator.adapters.transport.failures import Refused
+from orchestrator.adapters.agent_client.connect_agent import AgentConnector, Channel, connect_agent
+from orchestrator.adapters.transport.ssh.failures import Refused
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import OrchestrateError, PreflightError
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
@@ -73,7 +73,7 @@ class NodeLink:
         silence_s: float,
         limits: ConnectLimits,
         clock: Clock,
-        dial: AgentConnector = dial,
+        dial: AgentConnector = connect_agent,
     ) -> None:
         self.spec = spec
         self.node = spec.name

@@ -15,6 +15,7 @@ from orchestrator.adapters.agent_client.channel import AgentEvent, ChannelLost
 from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.base.problem import Problem
+from orchestrator.core.launchers import SCHEDULERS
 from orchestrator.core.run.events import Failed, NodeLost, Phase
 from orchestrator.engine.node.link import NodeGone, NodeLink
 from orchestrator.engine.support.context import Post, RunContext
@@ -24,7 +25,7 @@ from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_rec
 
 QUICK_S = 30.0
 MAX_COMPLAINTS = 20
-NEWS = "slurm.out"
+NEWS = frozenset(f"{scheduler.label}.out" for scheduler in SCHEDULERS)
 MAX_NEWS_BYTES = 300
 MAX_LOGS = 10_000  # two for each of 4096 ranks, and some launchers
 
@@ -146,7 +147,7 @@ class Watcher:
         self._cursors[file] = _position(event, "next")
         for observer in self._context.observers:
             observer.on_log(self._node, file, event.payload)
-        if file == NEWS:
+        if file in NEWS:
             self._take_news(event.payload)
 
     def _take_news(self, payload: bytes) -> None:

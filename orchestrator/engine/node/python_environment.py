@@ -9,16 +9,15 @@ from pathlib import Path
 
 from orchestrator.adapters.agent_client.connect_agent import Channel
 from orchestrator.core import launchers
-from orchestrator.core.launchers.ray import REQUIREMENT
 from orchestrator.core.model.checks import NCCL_WHEELS
-from orchestrator.core.model.facts import SlurmNode
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
 from orchestrator.core.model.request import RunRequest
+from orchestrator.core.model.scheduled_node import ScheduledNode
 from orchestrator.core.model.workload import Workload
 from orchestrator.core.run.events import Prepared
 from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.support.context import RunContext
-from orchestrator.parsing.replies.supervisor_records import parse_interpreter, parse_slurm_node
+from orchestrator.parsing.replies.supervisor_records import parse_interpreter, parse_scheduled_node
 
 BUILD_NOTE_EVERY_S = 5.0
 
@@ -34,30 +33,29 @@ async def prepare(link: NodeLink, request: RunRequest, context: RunContext) -> P
         timeout_s=request.budgets.probe_s,
     )
     found = parse_interpreter(reply.fields)
-    slurm = await ask_scheduler(link, request)
     return Prepared(
         node=link.node,
         interpreter=found.path,
         modules=found.modules,
         environment=found.environment,
-        slurm=slurm,
+        scheduled=await ask_scheduler(link, request),
     )
 
 
-async def ask_scheduler(link: NodeLink, request: RunRequest) -> SlurmNode | None:
+async def ask_scheduler(link: NodeLink, request: RunRequest) -> ScheduledNode | None:
     """How the scheduler knows the node, if one is to start the ranks. Raises where it does not."""
-    scheduler = launchers.scheduler(request.launcher)
+    scheduler = launchers.find_scheduler(request.launcher)
     if scheduler is None:
         return None
     reply = await link.request(scheduler.question, timeout_s=request.budgets.probe_s)
-    return parse_slurm_node(reply.fields)
+    return parse_scheduled_node(reply.fields)
 
 
 def asked_modules(request: RunRequest) -> list[str]:
     """What interpreters are asked for: a launcher is chosen by whether torch is there, whatever the
     workload requires, may need a module itself, and nodes must agree on NCCL.
     """
-    needed = launchers.modules(request.launcher)
+    needed = launchers.needed_modules(request.launcher)
     return sorted({*request.job.workload.modules, *needed, "torch", *NCCL_WHEELS})
 
 
@@ -86,8 +84,9 @@ async def _build(
 ) -> str:
     """The interpreter of the environment made from ``requirements``, built unless cached."""
     text = await asyncio.to_thread(requirements.read_bytes)
-    if "ray" in launchers.modules(request.launcher):
-        text = with_ray(text)
+    known = launchers.known_launcher(request.launcher)
+    if known is not None and known.requirement:
+        text = add_requirement(text, known.requirement)
     base = link.spec.python.base
     fields = {
         "digest": hashlib.sha256(base.encode() + b"\0" + text).hexdigest(),
@@ -110,12 +109,12 @@ async def _build(
     return str(reply.fields.get("interpreter"))
 
 
-def with_ray(requirements: bytes) -> bytes:
-    """The same, and Ray, unless they say already which one."""
+def add_requirement(requirements: bytes, wanted: str) -> bytes:
+    """The same, and what the launcher needs (``NAME==VERSION``), unless they name it already."""
     names = re.findall(rb"^\s*([A-Za-z0-9._-]+)", requirements, re.MULTILINE)
-    if b"ray" in map(bytes.lower, names):
+    if wanted.partition("==")[0].encode() in map(bytes.lower, names):
         return requirements
-    return requirements.rstrip(b"\n") + b"\n" + REQUIREMENT.encode() + b"\n"
+    return requirements.rstrip(b"\n") + b"\n" + wanted.encode() + b"\n"
 
 
 async def _tell_build(channel: Channel, context: RunContext) -> None:

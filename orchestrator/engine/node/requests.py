@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.core.base.codec import to_json
-from orchestrator.core.base.command import reveal
+from orchestrator.core.base.command import reveal_secret
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Lock, ProcessPlan, Variable
 
@@ -24,7 +24,7 @@ def agent_process(common: Sequence[Variable], process: ProcessPlan) -> dict[str,
     """The agent's form of a planned process; secrets are opened here and travel over the
     channel.
     """
-    env = {v.name: reveal(v.value) for v in (*common, *process.env)}
+    env = {v.name: reveal_secret(v.value) for v in (*common, *process.env)}
     return {
         "label": process.label,
         "rank": process.rank,

@@ -13,24 +13,23 @@ from collections.abc import Mapping
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.events import Occupied, Reserved
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.node.handle import NodeHandle
+from orchestrator.engine.node.node_launch import NodeLauncher
 from orchestrator.engine.support.context import RunContext
 
 RETRY_S = 2.0
 NOTE_EVERY_S = 60.0
 
 
-async def reserve(
-    nodes: Mapping[str, NodeHandle], state: RunState, context: RunContext
+async def reserve_nodes(
+    nodes: Mapping[str, NodeLauncher], state: RunState, context: RunContext
 ) -> Reserved | Occupied:
     """Reserve every node of the plan, within the request's ``wait_s``. Raises what links raise."""
-    assert state.plan is not None
-    began = context.clock.monotonic()
+    plan, began = state.require_plan(), context.clock.monotonic()
     told_at, told = began - NOTE_EVERY_S, ""
     # Seeded by the run: two runs that wait for each other do not do so in step.
     pauses = random.Random(state.request.run_id)
     while True:
-        occupied = await _try(nodes, state.plan)
+        occupied = await _reserve_once(nodes, plan)
         if occupied is None:
             return Reserved()
         now = context.clock.monotonic()
@@ -42,16 +41,17 @@ async def reserve(
         await asyncio.sleep(RETRY_S * pauses.uniform(0.5, 1.5))
 
 
-async def _try(nodes: Mapping[str, NodeHandle], plan: Plan) -> Occupied | None:
+async def _reserve_once(nodes: Mapping[str, NodeLauncher], plan: Plan) -> Occupied | None:
     """One attempt on all nodes at once; what was got is given back unless all was got."""
     answers = await asyncio.gather(
-        *(nodes[share.name].reserve(share.locks) for share in plan.nodes), return_exceptions=True
+        *(nodes[share.name].reserve_locks(share.locks) for share in plan.nodes),
+        return_exceptions=True,
     )
     errors = [answer for answer in answers if isinstance(answer, BaseException)]
     occupied = [answer for answer in answers if isinstance(answer, Occupied)]
     if errors or occupied:
         got = [s.name for s, answer in zip(plan.nodes, answers, strict=True) if answer is None]
-        await asyncio.gather(*(nodes[name].unreserve() for name in got), return_exceptions=True)
+        await asyncio.gather(*(nodes[name].release_locks() for name in got), return_exceptions=True)
     if errors:
         raise errors[0]
     return occupied[0] if occupied else None

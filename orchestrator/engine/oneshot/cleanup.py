@@ -18,10 +18,10 @@ from orchestrator.core.base.errors import InternalError, OrchestrateError, Usage
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.state import NEVER_LAUNCHED, NodeState
-from orchestrator.engine.node.handle import SWEEP_STEP
 from orchestrator.engine.node.link import NodeLink
+from orchestrator.engine.node.node_session import SWEEP_STEP
 from orchestrator.engine.support.clock import SystemClock
-from orchestrator.engine.support.replay import recall
+from orchestrator.engine.support.replay import replay_journal
 from orchestrator.parsing.replies.supervisor_records import parse_survivors
 
 Named = Mapping[str, object]
@@ -47,14 +47,14 @@ async def stop_run(folder: RunFolder) -> list[NodeVisit]:
     Raises ``UsageError``, and ``InternalError`` for a damaged journal.
     """
     request = read_request(folder)
-    epoch = recall(folder, request).state.epoch + SWEEP_STEP
+    epoch = replay_journal(folder, request).state.epoch + SWEEP_STEP
     return await _visit(request, functools.partial(_sweep, epoch=epoch))
 
 
 def kept_on_nodes(folder: RunFolder) -> list[str]:
     """Per node, the outputs that exist there alone. Raises ``UsageError``."""
     try:
-        state = recall(folder, read_request(folder)).state
+        state = replay_journal(folder, read_request(folder)).state
     except InternalError as error:
         return [f"unknown whether its outputs were collected: {error.why or error.what}"]
     return [f"{name}: {what}" for name, node in state.nodes.items() if (what := _kept(node))]

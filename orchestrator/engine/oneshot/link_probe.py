@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
-from orchestrator.adapters.agent_client.connect_agent import OwnedChannel, dial
+from orchestrator.adapters.agent_client.connect_agent import OwnedChannel, connect_agent
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.doctor.check_model import Mesh
-from orchestrator.core.fabric.connection_matrix import explain
+from orchestrator.core.fabric.connection_matrix import explain_failures
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.planning.placing import addresses_of
 from orchestrator.engine.network.mesh import Places, try_twice
-from orchestrator.engine.node.trial_ports import TrialPorts
+from orchestrator.engine.node.trial_node import TrialPorts
 from orchestrator.engine.oneshot.probe_nodes import Surveyed, SurveyLimits
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 
@@ -58,7 +58,7 @@ async def _look(
     except (OrchestrateError, OSError, TimeoutError, BadRecord) as error:
         why = f"they could not be probed ({str(error) or f'not done within {DIALS_S:g} s'})"
         return Mesh(unasked={**dict.fromkeys(channels, why), **unasked})
-    return Mesh(broken=tuple(explain(list(channels), matrix)), unasked=unasked)
+    return Mesh(broken=tuple(explain_failures(list(channels), matrix)), unasked=unasked)
 
 
 async def _open_all(
@@ -71,7 +71,7 @@ async def _open_all(
     async def one(spec: NodeSpec) -> OwnedChannel | str:
         try:
             async with turn:
-                channel = await dial(spec, limits=connect, timeout_s=limits.connect_s)
+                channel = await connect_agent(spec, limits=connect, timeout_s=limits.connect_s)
         except (OrchestrateError, OSError, TimeoutError) as error:
             return f"its agent did not start ({str(error) or 'no answer in time'})"
         stack.push_async_callback(channel.close)

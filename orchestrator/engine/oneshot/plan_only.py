@@ -16,7 +16,7 @@ from orchestrator.core.planning.planning import (
     Refusal,
     declared_environment,
     declared_interpreter,
-    plan,
+    make_plan,
 )
 from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.node.python_environment import (
@@ -48,7 +48,7 @@ async def preview(request: RunRequest, limits: ConnectLimits | None = None) -> P
         for spec, answer in zip(workers, answers, strict=True)
         if isinstance(answer, str)
     }
-    decided = plan(request, findings, failed)
+    decided = make_plan(request, findings, failed)
     if isinstance(decided, Refusal):
         problem = decided.problem
         raise PreflightError(problem.message, id=problem.id, remedy=problem.remedy)
@@ -64,7 +64,7 @@ async def _look(
         await link.open(request.budgets.connect_s)
         facts = await _probe(link, request, clock)
         finding = await _finding(link, request, facts)
-        return replace(finding, slurm=await ask_scheduler(link, request))
+        return replace(finding, scheduled=await ask_scheduler(link, request))
     except (OrchestrateError, OSError, TimeoutError, BadRecord) as error:
         return error.what if isinstance(error, OrchestrateError) else str(error) or "no answer"
     finally:

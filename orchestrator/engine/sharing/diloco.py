@@ -19,7 +19,7 @@ async def average(exchange: Exchange, context: RunContext, post: Post) -> None:
     try:
         await service.serve()
     except (OrchestrateError, OSError) as error:
-        await service.fail_groups(str(error))
+        await service.fail_nodes(str(error))
         raise
     finally:
         await service.close()

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.sharing.leases import Worker
+from orchestrator.core.sharing.sample_protocol import LeaseAck
 from orchestrator.engine.sharing.rank_exchange import Exchange
-from orchestrator.parsing.replies.sample_records import LeaseAck
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,23 @@ Numbered feeds go the other way (``node_agent.attempt.feed``).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.run.state import RunState
-from orchestrator.engine.node.handle import NodeHandle
+from orchestrator.engine.node.collect_outputs import fetch_output
+from orchestrator.engine.node.node_session import NodeSession
+from orchestrator.parsing.replies.output_listing import OfferedOutput
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 READ_BYTES = 8 * 1024 * 1024
+FEED_S = 600.0
+# On a slow link a request must not keep others waiting for long: a lease is renewed between slices.
+SLICE_BYTES = 4 * 1024 * 1024
 _FILE = re.compile(r"exchange-(\d{1,7})\.jsonl")
 _FOLDER = re.compile(r"attempt-([1-9]\d{0,4})")
 
@@ -77,6 +83,32 @@ class ExchangeReader:
                 yield path, int(folder[1]), path.parent.parent.name, int(name[1])
 
 
+class RankFeeds:
+    """What travels between the coordinator and the ranks of one node while they run."""
+
+    def __init__(self, session: NodeSession) -> None:
+        self._session = session
+
+    async def feed_rank(self, rank: int, name: str, content: bytes | Path) -> None:
+        """Give ``content``, bytes or a file, to a rank, under a name that it will ask for. Raises
+        what the link raises, ``OSError``.
+        """
+        digest = await asyncio.to_thread(_sha256_of, content)
+        feed = {"rank": rank, "name": name, "sha256": digest}
+        async for offset, total, part in _slices_of(content):
+            fields = {**self._session.fenced_fields(), **feed, "offset": offset, "total": total}
+            link = self._session.link
+            await link.request("feed", fields, timeout_s=FEED_S, payload=part)
+
+    async def fetch_offered(self, name: str, size: int, sha256: str, target: Path) -> None:
+        """Bring what a rank offers to ``target``; complete and verified, or not there.
+
+        Raises ``OrchestrateError``, ``OSError``.
+        """
+        area = {**self._session.named_fields(), "area": "exchange"}
+        await fetch_output(self._session.link, area, OfferedOutput(name, size, sha256), target)
+
+
 @dataclass(slots=True)
 class Exchange:
     """What a service of one attempt needs: what ranks say, how to feed them, and how they are.
@@ -86,7 +118,7 @@ class Exchange:
     """
 
     folder: RunFolder
-    hands: Mapping[str, NodeHandle]
+    feeds: Mapping[str, RankFeeds]
     state: RunState
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -110,8 +142,27 @@ class Exchange:
         bytes. Raises what links raise.
         """
         end = "json" if isinstance(content, bytes) else "bin"
-        await self.hands[node].feed(rank, f"{number:08d}.{end}", content)
+        await self.feeds[node].feed_rank(rank, f"{number:08d}.{end}", content)
 
     async def fetch(self, node: str, name: str, size: int, sha256: str, target: Path) -> None:
         """Bring what a rank of ``node`` offers. Raises ``OrchestrateError``, ``OSError``."""
-        await self.hands[node].fetch_offered(name, size, sha256, target)
+        await self.feeds[node].fetch_offered(name, size, sha256, target)
+
+
+def _sha256_of(content: bytes | Path) -> str:
+    """The digest in hexadecimal. Raises ``OSError``."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def _slices_of(content: bytes | Path) -> AsyncIterator[tuple[int, int, bytes]]:
+    """(offset, size of the whole, bytes), in order, at least one. Raises ``OSError``."""
+    if isinstance(content, bytes):
+        yield 0, len(content), content
+        return
+    total = (await asyncio.to_thread(content.stat)).st_size
+    with content.open("rb") as file:
+        for offset in range(0, max(total, 1), SLICE_BYTES):
+            yield offset, total, await asyncio.to_thread(file.read, SLICE_BYTES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.adapters.agent_client.connect_agent import AgentConnector, dial
+from orchestrator.adapters.agent_client.connect_agent import AgentConnector, connect_agent
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.transport.transport import ConnectLimits
@@ -35,8 +35,13 @@ class RunContext:
     observers: Sequence[Observer]
     clock: Clock = field(default_factory=SystemClock)
     limits: ConnectLimits = field(default_factory=lambda: LIMITS)
-    dial: AgentConnector = dial
+    dial: AgentConnector = connect_agent
     interrupts: Interrupts = field(default_factory=Interrupts)
+
+    def require_snapshot(self) -> Snapshot:
+        """The code of a run that launches something."""
+        assert self.snapshot is not None, "a run that is only to be ended brings no code"
+        return self.snapshot
 
     def note(self, text: str) -> None:
         """Tell every observer something that is no event."""

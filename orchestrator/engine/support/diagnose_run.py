@@ -19,7 +19,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     LogSource,
 )
 from orchestrator.core.diagnosis.facts_as_clues import from_facts
-from orchestrator.core.diagnosis.first_cause import judge, telling_lines
+from orchestrator.core.diagnosis.first_cause import find_first_cause, telling_lines
 from orchestrator.core.diagnosis.rules import BY_ID
 from orchestrator.core.run.events import RankExited
 from orchestrator.core.run.state import Ending, RunState
@@ -49,7 +49,7 @@ def with_diagnosis(result: Result, folder: RunFolder, state: RunState) -> Result
 
 def diagnose_soon(folder: RunFolder, state: RunState) -> Diagnosis | None:
     """The first cause by the ends of the logs, which are read up to a bound. Raises ``OSError``."""
-    share = _share(ENDS, MAX_BYTES // max(1, len(folder.log_files())))
+    share = _share_window(ENDS, MAX_BYTES // max(1, len(folder.log_files())))
     return diagnose_run(folder, state, share).diagnosis
 
 
@@ -61,7 +61,7 @@ def verdict_findings(result: Result | None) -> Findings | None:
         return None
     if result.failure is None:
         return Findings(diagnosis=None, nothing_failed=True)
-    return Findings(diagnosis=_verdict(result.failure, result))
+    return Findings(diagnosis=_diagnosis_verdict(result.failure, result))
 
 
 def with_verdict(findings: Findings, result: Result | None) -> Findings:
@@ -73,7 +73,7 @@ def with_verdict(findings: Findings, result: Result | None) -> Findings:
         return findings
     rule = BY_ID.get(found.id)
     if rule is not None and rule.role in {LogRole.VICTIM, LogRole.STOPPED}:
-        return replace(findings, diagnosis=_verdict(result.failure, result))
+        return replace(findings, diagnosis=_diagnosis_verdict(result.failure, result))
     besides = (*found.besides, *_also_found(result, found.node, found.cause))
     return replace(findings, diagnosis=replace(found, besides=besides))
 
@@ -91,7 +91,7 @@ def _also_found(result: Result, node: str | None, cause: str) -> Iterator[str]:
             yield text
 
 
-def _verdict(failure: FailureResult, result: Result) -> Diagnosis:
+def _diagnosis_verdict(failure: FailureResult, result: Result) -> Diagnosis:
     return Diagnosis(
         id=failure.id,
         title="What the run itself found",
@@ -121,22 +121,22 @@ def diagnose_run(
         source = source_of(path.relative_to(folder.path).as_posix())
         with suppress(OSError):
             gathering.read_file(path, replace(source, node=log.node), window)
-    return judge(
+    return find_first_cause(
         [*gathering.clues, *from_facts(state.planned_facts())],
         remarks=gathering.remarks,
-        ends=[_end(ending) for ending in state.failures],
+        ends=[_make_end(ending) for ending in state.failures],
         sources=gathering.sources,
         telling=telling_lines(gathering.tails),
     )
 
 
-def _share(window: Window, most: int) -> Window:
+def _share_window(window: Window, most: int) -> Window:
     """``window`` for a log that may take no more than ``most`` bytes."""
     tail = min(window.tail, most * 3 // 4)
     return Window(head=min(window.head, most // 4), tail=tail, counted=window.counted)
 
 
-def _end(ending: Ending) -> End:
+def _make_end(ending: Ending) -> End:
     rank = ending.rank if isinstance(ending, RankExited) else None
     source = LogSource(
         name=f"logs/{ending.node}/{log_name(ending)}.err", node=ending.node, rank=rank

@@ -5,15 +5,16 @@ from __future__ import annotations
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import BusyError, OrchestrateError, UsageError
 from orchestrator.core.base.problem import Problem
+from orchestrator.core.launchers import launcher_errors
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 # Of errors that nodes answer with: they know what is wrong, but not our commands.
 REMEDIES = {
     "OR-AGENT-FOREIGN": "another --run-id; the other run stays as it is",
     "OR-AGENT-BUSY": "queue with --wait SECONDS, or choose other nodes",
-    "OR-AGENT-SLURM": "choose other nodes, or --launcher torchrun",
     "OR-AGENT-DISK": "free space on the node; orchestrate clean --all removes what old runs left",
 }
+REMEDIES |= {id: error.remedy for id, error in launcher_errors().items()}
 NOT_WRITTEN = "OR-STORE-011"
 
 
@@ -32,7 +33,7 @@ def problem_of(error: Exception) -> Problem:
     return Problem(id="OR-IO-001", message=str(error) or type(error).__name__)
 
 
-def unwritable(folder: RunFolder, error: OSError) -> Problem:
+def disk_problem(folder: RunFolder, error: OSError) -> Problem:
     """This machine's own disk failed us."""
     return Problem(
         id=NOT_WRITTEN,
@@ -43,11 +44,11 @@ def unwritable(folder: RunFolder, error: OSError) -> Problem:
 
 def not_written(folder: RunFolder, error: OSError) -> BusyError:
     """What happens to the run cannot be written down; with space again, it can be resumed."""
-    problem = unwritable(folder, error)
+    problem = disk_problem(folder, error)
     return BusyError(problem.message, id=problem.id, remedy=problem.remedy)
 
 
-def superseded(run_id: str, error: OrchestrateError) -> BusyError:
+def superseded_error(run_id: str, error: OrchestrateError) -> BusyError:
     """The nodes obey another coordinator of this run: from now on it is theirs alone."""
     return BusyError(
         f"another coordinator took run {run_id} over",

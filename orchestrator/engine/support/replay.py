@@ -13,7 +13,7 @@ from orchestrator.core.base.errors import InternalError
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run import machine
 from orchestrator.core.run.events import Event, Phase
-from orchestrator.core.run.recording import record
+from orchestrator.core.run.recording import record_event
 from orchestrator.core.run.state import RunState, new_state
 
 
@@ -57,14 +57,14 @@ class Recorded:
     timings: Timings = field(compare=False)
 
 
-def recall(folder: RunFolder, request: RunRequest) -> Recorded:
+def replay_journal(folder: RunFolder, request: RunRequest) -> Recorded:
     """The state that the journal leads to. Raises :class:`InternalError` for damage."""
     state = new_state(request)
     timings: Timings | None = None
     for at, event in read_events(folder, JournalReader(folder.journal).read_all()):
         timings = timings or Timings(at)
         state, _ = machine.step(state, event)
-        timings.enter(machine.phase(state), at)
+        timings.enter(machine.current_phase(state), at)
     return Recorded(_with_reports(folder, state), timings or Timings(0.0))
 
 
@@ -86,7 +86,7 @@ def read_events(folder: RunFolder, entries: Iterable[Entry]) -> Iterator[tuple[f
 def read_positions(folder: RunFolder, attempt: int) -> dict[tuple[str, int], int]:
     """(node, rank) -> how far its report file of ``attempt`` was read, as the series tells."""
     positions: dict[tuple[str, int], int] = {}
-    for point in _points(folder, attempt):
+    for point in _series_points(folder, attempt):
         place = (point.node, point.rank)
         positions[place] = max(positions.get(place, 0), point.position)
     return positions
@@ -96,16 +96,16 @@ def _with_reports(folder: RunFolder, state: RunState) -> RunState:
     """What the series knows beyond the journal, before which it is written: how far each report
     file of this attempt was read, and final figures.
     """
-    for point in _points(folder, state.attempt):
+    for point in _series_points(folder, state.attempt):
         if point.step is None:
             # Without its position: a figure that is known already changes nothing.
-            state = record(state, replace(point.event, position=0))
+            state = record_event(state, replace(point.event, position=0))
     read = read_positions(folder, state.attempt)
     further = {place: max(at, read.get(place, 0)) for place, at in state.positions.items()}
     return replace(state, positions={**read, **further})
 
 
-def _points(folder: RunFolder, attempt: int) -> Iterator[Point]:
+def _series_points(folder: RunFolder, attempt: int) -> Iterator[Point]:
     reader = PointReader(folder.metrics)
     while points := reader.read():
         yield from (point for point in points if point.attempt == attempt)

@@ -14,11 +14,11 @@ import hashlib
 import os
 import re
 
-from orchestrator.node_agent.attempt.runs import existing
+from orchestrator.node_agent.attempt.run_operations import existing_attempt
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, BUSY, AgentFault
-from orchestrator.node_agent.base.node_layout import check_name, private
-from orchestrator.node_agent.base.wire import CHUNK_BYTES, field
+from orchestrator.node_agent.base.node_layout import check_name, private_folder
+from orchestrator.node_agent.base.wire import CHUNK_BYTES, read_field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,31 +34,34 @@ MAX_FEED_BYTES = 8 * 1024 * 1024 * 1024
 MAX_WAITING = 4096
 
 
-def feed(layout: NodeLayout, request: Mapping[str, Any], body: Body) -> dict[str, Any]:
+def store_feed(layout: NodeLayout, request: Mapping[str, Any], body: Body) -> dict[str, Any]:
     """Store the payload as ``name`` for ``rank``, once its digest is verified.
 
     What is large comes in slices of ``total`` bytes, from ``offset`` 0 on, so that other requests
     get their turn between them; a repeat of the last slice that came does no harm.
     """
-    run, attempt = existing(layout, request)
+    run, attempt = existing_attempt(layout, request)
     claim = lease.check_epoch(request)
     name = check_name(request.get("name"), "name of a feed", FEED)
-    rank = field(request, "rank", int)
-    offset, total = field(request, "offset", int, 0), field(request, "total", int, body.size)
+    rank = read_field(request, "rank", int)
+    offset, total = (
+        read_field(request, "offset", int, 0),
+        read_field(request, "total", int, body.size),
+    )
     if not 0 <= rank <= MAX_RANK or total > MAX_FEED_BYTES:
         raise AgentFault(BAD_REQUEST, f"no such rank, or more than {MAX_FEED_BYTES} bytes")
     if not 0 <= offset <= total - body.size:
         raise AgentFault(BAD_REQUEST, "a slice that is not within the whole")
     inbox = attempt.inbox(rank)
-    private(inbox)
+    private_folder(inbox)
     if len(os.listdir(inbox)) >= MAX_WAITING:
         raise AgentFault(BUSY, f"rank {rank} has {MAX_WAITING} feeds to take already")
     staging = os.path.join(inbox, f".{name}.{claim.epoch}")
     if not _append(body, staging, offset) or offset + body.size < total:
         return {"name": name}
     try:
-        _verify(staging, field(request, "sha256", str))
-        with lease.held(run, claim):
+        _verify(staging, read_field(request, "sha256", str))
+        with lease.claimed_run(run, claim):
             os.rename(staging, os.path.join(inbox, name))
     except BaseException:
         if os.path.lexists(staging):

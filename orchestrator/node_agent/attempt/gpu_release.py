@@ -10,13 +10,13 @@ import json
 import threading
 import time
 
-from orchestrator.node_agent.attempt.supervisor_state import records
+from orchestrator.node_agent.attempt.supervisor_state import supervisor_records
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, AgentFault
 from orchestrator.node_agent.base.node_layout import AttemptLayout, RunLayout, write_atomically
-from orchestrator.node_agent.base.sysfs import whole
-from orchestrator.node_agent.base.wire import field
-from orchestrator.node_agent.facts.gpu_query import MIB, find_program, query
-from orchestrator.node_agent.process.processes import look
+from orchestrator.node_agent.base.sysfs import parse_int
+from orchestrator.node_agent.base.wire import read_field
+from orchestrator.node_agent.facts.gpu_query import MIB, find_program, query_smi
+from orchestrator.node_agent.process.processes import find_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Usage:
 
 def check_gpus(request: Mapping[str, Any]) -> list[int]:
     """``request["gpus"]``: indices on this node."""
-    gpus: list[int] = field(request, "gpus", list, [])
+    gpus: list[int] = read_field(request, "gpus", list, [])
     fine = all(type(index) is int and 0 <= index <= MAX_INDEX for index in gpus)
     if len(gpus) > MAX_GPUS or not fine:
         raise AgentFault(BAD_REQUEST, "'gpus' is not a list of GPU indices")
@@ -57,13 +57,13 @@ def parse_usage(memory: str, contexts: str) -> Usage:
     used: dict[int, int] = {}
     index_of: dict[str, int] = {}
     for cells in _cells(memory):
-        index = whole(cells[0])
+        index = parse_int(cells[0])
         if index is not None:
             index_of[cells[1]] = index
             used[index] = _bytes(cells[2])
     found: dict[int, dict[int, int]] = {index: {} for index in used}
     for cells in _cells(contexts):
-        pid = whole(cells[1])
+        pid = parse_int(cells[1])
         if cells[0] in index_of and pid is not None:
             found[index_of[cells[0]]][pid] = _bytes(cells[2])
     return Usage(used, found)
@@ -75,15 +75,15 @@ def _cells(text: str) -> list[list[str]]:
 
 
 def _bytes(text: str) -> int:
-    return (whole(text) or 0) * MIB
+    return (parse_int(text) or 0) * MIB
 
 
-def ask(program: str, timeout_s: float) -> Usage | None:
+def ask_driver(program: str, timeout_s: float) -> Usage | None:
     """What the driver says now; None if it does not."""
     notes: list[str] = []
     deadline = time.monotonic() + timeout_s
-    memory = query(program, MEMORY, notes, timeout_s)
-    contexts = query(program, CONTEXTS, notes, max(ENOUGH_S, deadline - time.monotonic()))
+    memory = query_smi(program, MEMORY, notes, timeout_s)
+    contexts = query_smi(program, CONTEXTS, notes, max(ENOUGH_S, deadline - time.monotonic()))
     return None if notes or not memory else parse_usage(memory, contexts)
 
 
@@ -98,7 +98,7 @@ def note_baseline(attempt: AttemptLayout, gpus: Sequence[int]) -> None:
 
 
 def _write_baseline(program: str, attempt: AttemptLayout, gpus: Sequence[int]) -> None:
-    usage = ask(program, BASELINE_S)
+    usage = ask_driver(program, BASELINE_S)
     if usage is None:
         return
     noted = [
@@ -125,7 +125,7 @@ def read_baseline(attempt: AttemptLayout) -> Usage:
     return baseline
 
 
-def drained(
+def await_release(
     run: RunLayout, gpus: Sequence[int], killed: Sequence[int], within_s: float
 ) -> bool | None:
     """Whether ``gpus`` are given back, asked until they are or the time is over. The run's
@@ -142,7 +142,7 @@ def drained(
     ours = {*killed, *_pids(attempts)}
     deadline = time.monotonic() + within_s
     while True:
-        usage = ask(program, max(ENOUGH_S, deadline - time.monotonic()))
+        usage = ask_driver(program, max(ENOUGH_S, deadline - time.monotonic()))
         if usage and all(_is_free(index, usage, baseline, ours) for index in gpus):
             return True
         if time.monotonic() >= deadline:
@@ -153,7 +153,7 @@ def drained(
 def _pids(attempts: Sequence[AttemptLayout]) -> set[int]:
     """Every pid that the supervisors recorded."""
     pids = set()
-    for record in (record for attempt in attempts for record in records(attempt)):
+    for record in (record for attempt in attempts for record in supervisor_records(attempt)):
         pid, killed = record.get("pid"), record.get("pids")
         pids.update([pid] if isinstance(pid, int) else [])
         pids.update(killed if isinstance(killed, list) else [])
@@ -171,9 +171,9 @@ def _is_free(index: int, usage: Usage, baseline: Usage, ours: set[int]) -> bool:
     before = baseline.contexts.get(index, {})
     foreign = 0
     for pid, size in usage.contexts[index].items():
-        if pid in ours and look(pid) is None:
+        if pid in ours and find_process(pid) is None:
             return False
-        if pid in before or look(pid) is not None:
+        if pid in before or find_process(pid) is not None:
             foreign += size
     expected = max(baseline.used.get(index, 0), foreign)
     return usage.used[index] <= expected + SLACK_BYTES

@@ -34,7 +34,7 @@ from orchestrator.node_agent.base.node_layout import (
     check_name,
 )
 from orchestrator.node_agent.base.sysfs import boot_id
-from orchestrator.node_agent.base.wire import field, seconds, strings
+from orchestrator.node_agent.base.wire import read_field, read_seconds, read_strings
 from orchestrator.node_agent.process.rank_shim import GRACE
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ ENTRY = (
 )
 
 
-def launch(
+def launch_attempt(
     reservations: Reservations, layout: NodeLayout, request: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Start the attempt's supervisor, or answer which one it already has."""
@@ -69,9 +69,9 @@ def launch(
     lease_s = lease.check_lease(request)
     wanted, holder = check_locks(request), describe_holder(run, request)
     gpus = check_gpus(request)
-    facts = field(request, "facts", dict, None)
+    facts = read_field(request, "facts", dict, None)
     spec = _specification(layout, run, attempt, request)
-    with lease.held(run, epoch, BEFORE_US_S):
+    with lease.claimed_run(run, epoch, BEFORE_US_S):
         known = supervisor_state(attempt)
         if known:
             return {"supervisor": known.identity, "already": True, "alive": known.alive}
@@ -84,9 +84,9 @@ def launch(
             if facts is not None:
                 _write_facts(attempt.facts, facts)
             keep_usable_pipes(spec["processes"], attempt.root)
-            if field(request, "own_copy", bool, False):
+            if read_field(request, "own_copy", bool, False):
                 copy_code(layout.snapshot(request.get("snapshot")), attempt.work)
-            lease.write(attempt, epoch, lease_s)
+            lease.write_lease(attempt, epoch, lease_s)
             spec["lock_records"] = locks.records
             identity = _spawn(spec, locks.descriptors, attempt)
     return {"supervisor": identity, "already": False, "alive": True}
@@ -123,9 +123,9 @@ def _specification(
     attempt: AttemptLayout,
     request: Mapping[str, Any],
 ) -> dict[str, Any]:
-    places, processes = filled(layout, run, attempt, request)
+    places, processes = fill_placeholders(layout, run, attempt, request)
     default = places["snapshot"] or attempt.output
-    grace_s = seconds(request, "grace_s", 0.0, 3600.0)
+    grace_s = read_seconds(request, "grace_s", 0.0, 3600.0)
     for process in processes:
         process["env"][GRACE] = f"{grace_s:g}"
     return {
@@ -134,25 +134,25 @@ def _specification(
         "attempt": request["attempt"],
         "attempt_dir": attempt.root,
         "grace_s": grace_s,
-        "cwd": _fill(field(request, "cwd", str, None) or default, places),
+        "cwd": _fill(read_field(request, "cwd", str, None) or default, places),
         "snapshot": request.get("snapshot"),
         "agent": os.path.basename(AGENT),
         "boot_id": boot_id(),
         "environments": _environments(layout, processes),
-        "independent": field(request, "independent", bool, False),
+        "independent": read_field(request, "independent", bool, False),
         "scratch": any(attempt.scratch in word for p in processes for word in p["argv"]),
         "processes": processes,
     }
 
 
-def filled(
+def fill_placeholders(
     layout: NodeLayout,
     run: RunLayout,
     attempt: AttemptLayout,
     request: Mapping[str, Any],
 ) -> tuple[dict[str, str], list[dict[str, Any]]]:
     """What the placeholders stand for, and the processes with that and the markers filled in."""
-    digest = field(request, "snapshot", str, None)
+    digest = read_field(request, "snapshot", str, None)
     if digest is not None and not os.path.isdir(layout.snapshot(digest)):
         raise AgentFault(ABSENT, f"snapshot {digest[:16]} is not on this node")
     places = {
@@ -178,7 +178,7 @@ def filled(
         "ORCHESTRATE_EXCHANGE_DIR": attempt.exchange,
         "ORCHESTRATE_CHECKPOINT_DIR": run.checkpoints,
     }
-    if field(request, "facts", dict, None) is not None:
+    if read_field(request, "facts", dict, None) is not None:
         markers["ORCHESTRATE_FACTS"] = attempt.facts
     return places, _processes(request, places, markers)
 
@@ -193,7 +193,7 @@ def _environments(layout: NodeLayout, processes: list[dict[str, Any]]) -> list[s
 def _processes(
     request: Mapping[str, Any], places: Mapping[str, str], markers: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    given = field(request, "processes", list)
+    given = read_field(request, "processes", list)
     if not 0 < len(given) <= MAX_PROCESSES or not all(isinstance(p, dict) for p in given):
         raise AgentFault(BAD_REQUEST, f"'processes' must be 1 to {MAX_PROCESSES} objects")
     processes = [_process(process, places, markers) for process in given]
@@ -205,18 +205,18 @@ def _processes(
 def _process(
     given: Mapping[str, Any], places: Mapping[str, str], markers: Mapping[str, str]
 ) -> dict[str, Any]:
-    argv = [_fill(word, places) for word in strings(given, "argv", MAX_WORDS)]
+    argv = [_fill(word, places) for word in read_strings(given, "argv", MAX_WORDS)]
     if not argv or not argv[0]:
         raise AgentFault(BAD_REQUEST, "'argv' is empty")
-    rank = field(given, "rank", int, None)
+    rank = read_field(given, "rank", int, None)
     label = check_name(given.get("label"), "label", LABEL)
     if rank is not None and (rank < 0 or label != f"rank-{rank}"):
         raise AgentFault(BAD_REQUEST, f"rank {rank} must be labelled rank-{rank}")
-    env = field(given, "env", dict, {})
+    env = read_field(given, "env", dict, {})
     for name, value in env.items():
         if not name or "=" in name or not isinstance(value, str) or "\0" in name + value:
             raise AgentFault(BAD_REQUEST, "'env' holds what is not an environment variable")
-    filled = {name: _fill(value, places) for name, value in activation.fill(env).items()}
+    filled = {name: _fill(value, places) for name, value in activation.fill_variables(env).items()}
     # Markers come first in the process's environment, and nothing overrides them.
     environment = {**markers, **login_environment(), **filled, **markers}
     return {"label": label, "rank": rank, "argv": argv, "env": environment}

@@ -21,9 +21,9 @@ from contextlib import suppress
 
 from orchestrator.node_agent.base.agent_errors import SYSTEM, UNSAFE, AgentFault
 from orchestrator.node_agent.base.bootstrap import UnsafeDirectory, private_directory
-from orchestrator.node_agent.base.node_layout import lock
+from orchestrator.node_agent.base.node_layout import lock_file
 from orchestrator.node_agent.base.sysfs import boot_id, host_id
-from orchestrator.node_agent.process.processes import alive, send
+from orchestrator.node_agent.process.processes import is_alive, send_signal
 from orchestrator.node_agent.process.rank_shim import start_time
 
 TYPE_CHECKING = False
@@ -62,19 +62,19 @@ class LockHeld(Exception):
         )
 
 
-def identity(role: str) -> dict[str, Any]:
+def holder_record(role: str) -> dict[str, Any]:
     """What a record says of this process."""
     pid = os.getpid()
     return {"role": role, "pid": pid, "start_time": start_time(pid)}
 
 
-def sign(records: Mapping[str, Mapping[str, Any]]) -> None:
+def sign_records(records: Mapping[str, Mapping[str, Any]]) -> None:
     """The supervisor has taken the locks over: from now on it is the holder that is named."""
     for path, record in records.items():
-        write_record(path, {**record, **identity("supervisor")})
+        write_record(path, {**record, **holder_record("supervisor")})
 
 
-def withdraw(records: Sequence[str]) -> None:
+def remove_records(records: Sequence[str]) -> None:
     for path in records:
         with suppress(OSError):
             os.unlink(path)
@@ -88,7 +88,7 @@ def write_record(path: str, record: Mapping[str, Any]) -> None:
             file.write(json.dumps(record))
         os.rename(staging, path)
     except OSError:
-        withdraw([staging])
+        remove_records([staging])
 
 
 class LockRoom:
@@ -146,7 +146,7 @@ class LockRoom:
         private_directory(folder)
         path = os.path.join(folder, "lock")
         try:
-            fd = lock(path, wait=False, shared=mode == SHARED)
+            fd = lock_file(path, wait=False, shared=mode == SHARED)
         except AgentFault:
             return None
         if os.path.exists(path) and os.path.samestat(os.fstat(fd), os.stat(path)):
@@ -194,7 +194,7 @@ def _read_record(path: str) -> dict[str, Any] | None:
         with open(path) as file:
             record = json.loads(file.read(MAX_RECORD_BYTES))
         complete = all(key in record for key in (*TOLD, "share", "mode", "role"))
-        living = record["boot_id"] == boot_id() and alive(record["pid"], record["start_time"])
+        living = record["boot_id"] == boot_id() and is_alive(record["pid"], record["start_time"])
         float(record["since"])
     except (ValueError, KeyError, TypeError):
         return None
@@ -205,4 +205,4 @@ def _end_predecessor(holder: Mapping[str, Any]) -> bool:
     """End an agent of our own share that an earlier, broken channel left behind."""
     if holder["pid"] == os.getpid():
         return False
-    return send(holder["pid"], holder["start_time"], signal.SIGKILL)
+    return send_signal(holder["pid"], holder["start_time"], signal.SIGKILL)

@@ -13,9 +13,9 @@ import os
 import stat
 import unicodedata
 
-from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, AgentFault, shorten
+from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, AgentFault, shorten_value
 from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout
-from orchestrator.node_agent.base.wire import field
+from orchestrator.node_agent.base.wire import read_field
 from orchestrator.node_agent.code.node_manifest import target_fault
 
 TYPE_CHECKING = False
@@ -40,13 +40,13 @@ def _attempt(layout: NodeLayout, request: Request) -> AttemptLayout:
     return run.attempt(request.get("attempt"))
 
 
-def outputs(layout: NodeLayout, request: Request) -> tuple[dict[str, Any], bytes]:
+def list_outputs(layout: NodeLayout, request: Request) -> tuple[dict[str, Any], bytes]:
     """The payload is JSON: ``{"files": [{path, bytes, sha256}], "links": [{path, target}],
     "skipped": [{path, why}]}``. ``paths``: describe only these files, which changed meanwhile.
     """
     attempt = _attempt(layout, request)
-    again = field(request, "paths", list, [])
-    listing = _Listing(attempt.output)
+    again = read_field(request, "paths", list, [])
+    listing = _OutputListing(attempt.output)
     if os.path.isdir(attempt.output):
         root = os.open(attempt.output, OPEN_DIRECTORY)
         try:
@@ -57,7 +57,7 @@ def outputs(layout: NodeLayout, request: Request) -> tuple[dict[str, Any], bytes
     return {"count": len(listing.files)}, listing.encode()
 
 
-class _Listing:
+class _OutputListing:
     """What is offered of the folder ``output``, and what is not."""
 
     def __init__(self, output: str) -> None:
@@ -103,7 +103,7 @@ def _safe_target(root: int, output: str, path: str) -> tuple[str, str]:
             os.close(fd)
     except OSError:
         return "", CHANGED
-    told = "a link to %s, outside the outputs" % shorten(_printable(target))
+    told = "a link to %s, outside the outputs" % shorten_value(_printable(target))
     if target_fault(path, target):
         folder = os.path.join(output, above)
         target = os.path.relpath(os.path.realpath(os.path.join(folder, target)), folder)
@@ -190,24 +190,24 @@ def check_relative(path: object) -> str:
     """A relative path of plain components. Raises :class:`AgentFault`."""
     good = isinstance(path, str) and 0 < len(path) <= MAX_PATH_BYTES and "\0" not in path
     if not good or any(part in ("", ".", "..") for part in str(path).split("/")):
-        raise AgentFault(BAD_REQUEST, f"not a path below output/: {shorten(path)}")
+        raise AgentFault(BAD_REQUEST, f"not a path below output/: {shorten_value(path)}")
     return str(path)
 
 
-def fetch(layout: NodeLayout, request: Request) -> tuple[dict[str, Any], bytes]:
+def read_output(layout: NodeLayout, request: Request) -> tuple[dict[str, Any], bytes]:
     """At most ``length`` bytes of a file in ``output/`` from ``offset``; fewer at its end.
 
     ``area``: ``output``, or ``exchange`` for what ranks offer while they run.
     """
     path = check_relative(request.get("path"))
-    offset, length = field(request, "offset", int), field(request, "length", int)
+    offset, length = read_field(request, "offset", int), read_field(request, "length", int)
     if offset < 0 or not 0 < length <= MAX_FETCH_BYTES:
         raise AgentFault(BAD_REQUEST, f"'length' must be 1 to {MAX_FETCH_BYTES}, 'offset' positive")
     attempt = _attempt(layout, request)
     areas = {"output": attempt.output, "exchange": attempt.offered}
-    area = field(request, "area", str, "output")
+    area = read_field(request, "area", str, "output")
     if area not in areas:
-        raise AgentFault(BAD_REQUEST, f"no such area: {shorten(area)}")
+        raise AgentFault(BAD_REQUEST, f"no such area: {shorten_value(area)}")
     try:
         root = os.open(areas[area], OPEN_DIRECTORY)
         try:

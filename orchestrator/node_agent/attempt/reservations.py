@@ -12,15 +12,15 @@ from orchestrator.node_agent.attempt.locks import (
     SHARED,
     LockHeld,
     LockRoom,
-    identity,
-    withdraw,
+    holder_record,
+    remove_records,
     write_record,
 )
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, BUSY, AgentFault
 from orchestrator.node_agent.base.node_layout import NodeLayout, RunLayout, check_name
 from orchestrator.node_agent.base.sysfs import boot_id
-from orchestrator.node_agent.base.wire import field
+from orchestrator.node_agent.base.wire import read_field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ MAX_LOCKS = 64
 
 def check_locks(request: Request) -> list[Wanted]:
     """``request["locks"]`` in the order in which they are taken."""
-    given = field(request, "locks", list, [])
+    given = read_field(request, "locks", list, [])
     if len(given) > MAX_LOCKS or not all(isinstance(entry, dict) for entry in given):
         raise AgentFault(BAD_REQUEST, f"'locks' must be at most {MAX_LOCKS} objects")
     wanted = {}
@@ -49,7 +49,7 @@ def check_locks(request: Request) -> list[Wanted]:
 
 def describe_holder(run: RunLayout, request: Request) -> dict[str, Any]:
     """Who we are, for those who come later. ``share`` tells runs of the same name apart."""
-    coordinator = field(request, "coordinator", str, None)
+    coordinator = read_field(request, "coordinator", str, None)
     if coordinator is None:
         coordinator = os.environ.get("SSH_CLIENT", "").partition(" ")[0]
     return {
@@ -60,7 +60,7 @@ def describe_holder(run: RunLayout, request: Request) -> dict[str, Any]:
         "coordinator": "".join(c for c in coordinator if c.isprintable())[:200],
         "share": run.root,
         "boot_id": boot_id(),
-        **identity("agent"),
+        **holder_record("agent"),
     }
 
 
@@ -105,7 +105,7 @@ class Reservation:
             _close(new.values())
             raise
         surplus = {lock: fd for lock, fd in self.held.items() if lock not in wanted}
-        withdraw([self.room.record(name, self.holder["share"]) for name, _ in surplus])
+        remove_records([self.room.record(name, self.holder["share"]) for name, _ in surplus])
         kept = {lock: fd for lock, fd in self.held.items() if lock in wanted}
         self.held = {**kept, **new}
         _close(surplus.values())
@@ -150,7 +150,7 @@ class Reservations:
         reservation = self._held.pop(share, None)
         if reservation is None:
             return False
-        withdraw(list(reservation.records))
+        remove_records(list(reservation.records))
         reservation.close()
         return True
 
@@ -181,11 +181,13 @@ class Reservations:
             self.release(share)
 
 
-def reserve(reservations: Reservations, layout: NodeLayout, request: Request) -> dict[str, Any]:
+def reserve_locks(
+    reservations: Reservations, layout: NodeLayout, request: Request
+) -> dict[str, Any]:
     """Take all of the locks, or tell who has the first that is not to be had."""
     run = layout.run(request.get("run"), request.get("node"))
     wanted, holder = check_locks(request), describe_holder(run, request)
-    with lease.held(run, lease.check_epoch(request)):
+    with lease.claimed_run(run, lease.check_epoch(request)):
         try:
             reservations.take(wanted, holder)
         except LockHeld as occupied:
@@ -193,10 +195,12 @@ def reserve(reservations: Reservations, layout: NodeLayout, request: Request) ->
     return {"reserved": True}
 
 
-def unreserve(reservations: Reservations, layout: NodeLayout, request: Request) -> dict[str, Any]:
+def release_locks(
+    reservations: Reservations, layout: NodeLayout, request: Request
+) -> dict[str, Any]:
     """Let go of what this channel reserved; a launch under way is waited for."""
     run = layout.run(request.get("run"), request.get("node"))
     if not os.path.isdir(run.root):
         return {"released": False}
-    with lease.locked(run):
+    with lease.run_lock(run):
         return {"released": reservations.release(run.root)}

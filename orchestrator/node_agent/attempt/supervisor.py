@@ -15,21 +15,22 @@ import signal
 import sys
 import time
 
-from orchestrator.node_agent.attempt.locks import sign, withdraw
+from orchestrator.node_agent.attempt.locks import remove_records, sign_records
 from orchestrator.node_agent.base.lease_file import LeaseReader
 from orchestrator.node_agent.base.node_layout import AttemptLayout, write_atomically
+from orchestrator.node_agent.base.schedulers import release_jobs
 from orchestrator.node_agent.process.cgroups import ControlGroup
-from orchestrator.node_agent.process.children import Child, reap
+from orchestrator.node_agent.process.children import Child, reap_children
 from orchestrator.node_agent.process.eventlog import EventLog
 from orchestrator.node_agent.process.processes import (
     FoundProcess,
     SweepResult,
-    descendants,
-    living,
-    marked,
-    send,
-    sweep,
-    union,
+    list_descendants,
+    living_processes,
+    marked_processes,
+    send_signal,
+    sweep_processes,
+    unique_processes,
 )
 from orchestrator.node_agent.process.rank_shim import start_time
 from orchestrator.node_agent.process.ranks import RankTable, ShimmedRank
@@ -106,7 +107,7 @@ class Supervisor:
 
     def _observe(self) -> None:
         """Record what began and ended. Ranks come first: a launcher ends because a rank did."""
-        statuses = reap()
+        statuses = reap_children()
         ended = [child for child in self.children if child.running and child.pid in statuses]
         for child in ended:  # before anything is signalled: a reaped pid may become another's
             child.reaped(statuses[child.pid])
@@ -200,12 +201,12 @@ class Supervisor:
         who dropped it.
         """
         share = os.path.dirname(self.spec["attempt_dir"])
-        grouped = living(self.group.pids()) if self.group else []
-        return union(marked(share), descendants(os.getpid()), grouped)
+        grouped = living_processes(self.group.pids()) if self.group else []
+        return unique_processes(marked_processes(share), list_descendants(os.getpid()), grouped)
 
     def sweep(self) -> SweepResult:
         """End all of it."""
-        swept = sweep(self.find, SWEEP_S, self.group.kill if self.group else None)
+        swept = sweep_processes(self.find, SWEEP_S, self.group.kill if self.group else None)
         if self.group:
             self.group.remove()
         return swept
@@ -224,7 +225,7 @@ class Supervisor:
             for process in left:
                 if process.pid not in told | spared:
                     told.add(process.pid)
-                    send(process.pid, process.start_time, signal.SIGTERM)
+                    send_signal(process.pid, process.start_time, signal.SIGTERM)
             self._tick()
 
     def _of_living_ranks(self, found: list[FoundProcess]) -> set[int]:
@@ -242,7 +243,7 @@ class Supervisor:
     def _conclude(self) -> None:
         swept = self.sweep()
         self.attempt.remove_scratch()
-        left = self._release()
+        left = release_jobs(self.attempt)
         self._observe()
         self._record_unknown()
         if swept.killed:
@@ -259,14 +260,6 @@ class Supervisor:
         deadline = time.monotonic() + FLUSH_S
         while not self.log.flush() and time.monotonic() < deadline:
             time.sleep(TICK_S)
-
-    def _release(self) -> list[dict[str, object]]:
-        """Give back what Slurm gave; what could not be."""
-        if not os.path.exists(self.attempt.slurm):
-            return []
-        from orchestrator.node_agent.slurm.slurm_jobs import release
-
-        return release(self.attempt)
 
     def _record_unknown(self) -> None:
         """Whatever outlived KILL: nobody can tell how it will end."""
@@ -285,7 +278,7 @@ class Supervisor:
                 )
 
 
-def detach() -> None:
+def detach_session() -> None:
     """Leave the session that started us, and get every orphan below us as our child."""
     os.setsid()
     if os.fork():
@@ -308,7 +301,7 @@ def _answer(text: str) -> None:
 def main() -> None:
     """Standard input: the specification. Descriptor 3: the answer to whoever launches us."""
     spec = json.loads(sys.stdin.buffer.read())
-    detach()
+    detach_session()
     os.chdir("/")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for fd in (3, *spec["held"]):
@@ -317,7 +310,7 @@ def main() -> None:
     about = {key: spec[key] for key in ABOUT}
     path = AttemptLayout(spec["attempt_dir"]).supervisor
     write_atomically(path, json.dumps({**identity, **about}).encode())
-    sign(spec["lock_records"])
+    sign_records(spec["lock_records"])
     supervisor = Supervisor(spec)
     try:
         supervisor.start()
@@ -327,4 +320,4 @@ def main() -> None:
         supervisor.sweep()  # a bug of ours must not leave processes behind
         raise
     finally:
-        withdraw(list(spec["lock_records"]))
+        remove_records(list(spec["lock_records"]))

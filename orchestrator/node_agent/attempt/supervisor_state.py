@@ -7,7 +7,7 @@ import os
 
 from orchestrator.node_agent.base.node_layout import AttemptLayout
 from orchestrator.node_agent.base.sysfs import boot_id
-from orchestrator.node_agent.process.processes import alive
+from orchestrator.node_agent.process.processes import is_alive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class SupervisorState:
 
     @property
     def alive(self) -> bool:
-        return self.record.get("boot_id") == boot_id() and alive(self.pid, self.start_time)
+        return self.record.get("boot_id") == boot_id() and is_alive(self.pid, self.start_time)
 
 
 def supervisor_state(attempt: AttemptLayout) -> SupervisorState | None:
@@ -44,7 +44,7 @@ def supervisor_state(attempt: AttemptLayout) -> SupervisorState | None:
         return None
 
 
-def records(attempt: AttemptLayout) -> Iterator[dict[str, Any]]:
+def supervisor_records(attempt: AttemptLayout) -> Iterator[dict[str, Any]]:
     """What the supervisor has recorded so far; nothing if it never began."""
     try:
         with open(attempt.events, "rb") as file:
@@ -60,7 +60,7 @@ def records(attempt: AttemptLayout) -> Iterator[dict[str, Any]]:
             yield record
 
 
-def conclusion(attempt: AttemptLayout) -> dict[str, Any] | None:
+def concluded_record(attempt: AttemptLayout) -> dict[str, Any] | None:
     """The ``concluded`` record, if the supervisor came to it."""
     try:
         with open(attempt.events, "rb") as file:

@@ -17,12 +17,12 @@ import subprocess
 import threading
 import time
 
-from orchestrator.node_agent.attempt.launch import filled
+from orchestrator.node_agent.attempt.launch import fill_placeholders
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import BUSY, AgentFault
 from orchestrator.node_agent.base.node_layout import check_name
-from orchestrator.node_agent.base.wire import seconds
-from orchestrator.node_agent.code.environment import tethered
+from orchestrator.node_agent.base.wire import read_seconds
+from orchestrator.node_agent.code.environment import tethered_argv
 from orchestrator.node_agent.process.children import outcome_of
 
 TYPE_CHECKING = False
@@ -81,7 +81,7 @@ class Tried:
         self.told = False
         self.status: int | None = None
         self._process = subprocess.Popen(
-            tethered(argv),
+            tethered_argv(argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -173,7 +173,7 @@ class Trial:
                 stream.read()
 
 
-def trial(
+def run_trial(
     context: Context, layout: NodeLayout, request: Mapping[str, Any]
 ) -> tuple[dict[str, Any], bytes]:
     """Run ``processes`` for at most ``deadline_s``; how each ended and its last lines."""
@@ -181,12 +181,12 @@ def trial(
     attempt = run.attempt(request.get("attempt"))
     claim = lease.check_epoch(request)
     name = check_name(request.get("trial"), "name of a trial", NAME)
-    deadline = time.monotonic() + seconds(request, "deadline_s", 0.1, MAX_S)
-    wanted = filled(layout, run, attempt, request)[1]
+    deadline = time.monotonic() + read_seconds(request, "deadline_s", 0.1, MAX_S)
+    wanted = fill_placeholders(layout, run, attempt, request)[1]
     tried = _enter(context, name)
     try:
         # Under the run's lock: a sweep that follows finds all of them, one before keeps us out.
-        with lease.held(run, claim):
+        with lease.claimed_run(run, claim):
             for process in wanted:
                 started = Tried(process["label"], process["argv"], process["env"], run.root)
                 tried.processes.append(started)

@@ -13,7 +13,7 @@ import re
 import threading
 import time
 
-from orchestrator.node_agent.attempt.supervisor_state import conclusion, supervisor_state
+from orchestrator.node_agent.attempt.supervisor_state import concluded_record, supervisor_state
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, AgentFault
 from orchestrator.node_agent.base.node_layout import STREAM, AttemptLayout, check_name
 from orchestrator.node_agent.base.wire import CHUNK_BYTES, FrameWriter
@@ -183,7 +183,7 @@ class WatchStream:
 
     def _say_goodbye(self) -> None:
         """``drained`` after a conclusion; ``supervisor-lost`` if there is none."""
-        event = "drained" if conclusion(self._attempt) else "supervisor-lost"
+        event = "drained" if concluded_record(self._attempt) else "supervisor-lost"
         self._send(event, 0)
 
 

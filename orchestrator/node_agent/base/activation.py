@@ -52,10 +52,10 @@ def in_force(interpreter: str) -> dict[str, str]:
     if not os.path.isdir(os.path.join(prefix, "conda-meta")):
         return {}
     own = _of_conda(prefix, folder)
-    return {**own, **{name: f"{{environment:{name}}}" for name in activated(prefix)}}
+    return {**own, **{name: f"{{environment:{name}}}" for name in activated_variables(prefix)}}
 
 
-def activated(prefix: str) -> dict[str, str]:
+def activated_variables(prefix: str) -> dict[str, str]:
     """What the scripts and the owner of the conda environment at ``prefix`` set.
 
     Raises :class:`AgentFault` where a script ends the shell, or takes too long.
@@ -69,14 +69,14 @@ def activated(prefix: str) -> dict[str, str]:
     return {name: changed[name] for name in names[:MAX_VARIABLES]}
 
 
-def fill(env: Mapping[str, str]) -> dict[str, str]:
+def fill_variables(env: Mapping[str, str]) -> dict[str, str]:
     """``env`` with the values in place of the placeholders; ``CONDA_PREFIX`` in it says of which
     environment. Raises :class:`AgentFault`.
     """
     if not any(map(ACTIVATED.search, env.values())):
         return dict(env)
     prefix = env.get("CONDA_PREFIX", "")
-    found = activated(prefix)
+    found = activated_variables(prefix)
 
     def value(match: re.Match[str]) -> str:
         name = match.group(1)

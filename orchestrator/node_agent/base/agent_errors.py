@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class AgentFault(Exception):
-    """An operation cannot be done. ``id`` is one of the constants below."""
+    """An operation cannot be done. ``id`` is one of the constants below, or a scheduler's own."""
 
     def __init__(self, id: str, message: str) -> None:
         super().__init__(message)
@@ -21,11 +21,10 @@ ABSENT = "OR-AGENT-ABSENT"
 DAMAGED = "OR-AGENT-DAMAGED"
 ENVIRONMENT = "OR-AGENT-ENVIRONMENT"
 LAUNCH = "OR-AGENT-LAUNCH"
-SLURM = "OR-AGENT-SLURM"
 SYSTEM = "OR-AGENT-SYSTEM"
 
 
-def shorten(value: object) -> str:
+def shorten_value(value: object) -> str:
     """A foreign value as it may appear in a message."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

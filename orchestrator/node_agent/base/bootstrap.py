@@ -65,7 +65,7 @@ def resolve_workdir(text: str) -> str:
     return path
 
 
-def refusal(nonce: str, error: Exception) -> bytes:
+def refusal_line(nonce: str, error: Exception) -> bytes:
     """The line that takes the place of everything that would have followed."""
     text = str(error)
     if isinstance(error, OSError) and error.errno in NO_SPACE:
@@ -73,7 +73,7 @@ def refusal(nonce: str, error: Exception) -> bytes:
     return f"\n{nonce} refused {' '.join(text.split())}\n".encode(errors="replace")
 
 
-def prepare(stream: "object", header: "dict[str, str]") -> "tuple[str, str]":
+def unpack_agent(stream: "object", header: "dict[str, str]") -> "tuple[str, str]":
     """The work directory and the agent's directory in it, unpacked if it was absent. Where that
     cannot be, says why and ends.
     """
@@ -91,7 +91,7 @@ def prepare(stream: "object", header: "dict[str, str]") -> "tuple[str, str]":
         target = os.path.join(agents, header["digest"][:16])
         _receive(stream, header["digest"], agents, target)
     except (OSError, UnsafeDirectory, ValueError, EOFError) as error:
-        _end(refusal(nonce, error))
+        _end(refusal_line(nonce, error))
     return workdir, target
 
 

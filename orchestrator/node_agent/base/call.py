@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Protocol, TypeVar
 
-    class Closing(Protocol):
+    class ChannelClosing(Protocol):
         """What is released when its channel ends."""
 
         def close(self) -> None: ...
 
-    Shared = TypeVar("Shared", bound=Closing)
+    Shared = TypeVar("Shared", bound=ChannelClosing)
 
     Request = Mapping[str, Any]
 
@@ -44,7 +44,7 @@ class Context:
         self.trials: dict[str, Any] = {}
         self.afterwards: dict[str, Callable[[], None]] = {}
         self.lock = threading.Lock()
-        self._shared: dict[type, Closing] = {}
+        self._shared: dict[type, ChannelClosing] = {}
 
     def after(self, id: str) -> None:
         """The answer to ``id`` is on its way: what it announced may begin."""

@@ -20,7 +20,7 @@ from orchestrator.node_agent.base.node_layout import (
     lock_soon,
     write_atomically,
 )
-from orchestrator.node_agent.base.wire import seconds
+from orchestrator.node_agent.base.wire import read_seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ TOKEN = re.compile(r"[A-Za-z0-9_-]{0,64}\Z")
 LOCK_S = 10.0
 
 
-def now() -> float:
+def boot_seconds() -> float:
     """Seconds since boot, suspended time included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
@@ -42,7 +42,7 @@ def check_lease(request: Mapping[str, Any]) -> float | None:
     """Seconds; None: until the work is done, without news from any coordinator."""
     if "lease_s" in request and request["lease_s"] is None:
         return None
-    return seconds(request, "lease_s", 0.1, MAX_LEASE_S)
+    return read_seconds(request, "lease_s", 0.1, MAX_LEASE_S)
 
 
 class Claim:
@@ -66,7 +66,7 @@ def check_epoch(request: Mapping[str, Any]) -> Claim:
     return Claim(value, token)
 
 
-def fence(run: RunLayout, claim: Claim) -> None:
+def fence_run(run: RunLayout, claim: Claim) -> None:
     """Take the run for ``claim``, under its lock.
 
     Raises FENCED if a newer epoch holds it, and FOREIGN if it is another run of the same name.
@@ -98,7 +98,7 @@ def _read_claim(run: RunLayout) -> tuple[int, str]:
 
 
 @contextmanager
-def locked(run: RunLayout, within_s: float = LOCK_S) -> Iterator[None]:
+def run_lock(run: RunLayout, within_s: float = LOCK_S) -> Iterator[None]:
     """The run's lock, which a launch holds while it copies code. Raises BUSY after ``within_s``."""
     run.create()
     fd = lock_soon(run.lock, within_s)
@@ -109,19 +109,19 @@ def locked(run: RunLayout, within_s: float = LOCK_S) -> Iterator[None]:
 
 
 @contextmanager
-def held(run: RunLayout, claim: Claim, within_s: float = LOCK_S) -> Iterator[None]:
+def claimed_run(run: RunLayout, claim: Claim, within_s: float = LOCK_S) -> Iterator[None]:
     """The run's lock, with the run taken for ``claim``.
 
     Raises BUSY after ``within_s``, FENCED if a newer epoch holds the run, and FOREIGN.
     """
-    with locked(run, within_s):
-        fence(run, claim)
+    with run_lock(run, within_s):
+        fence_run(run, claim)
         yield
 
 
-def write(attempt: AttemptLayout, claim: Claim, lease_s: float | None) -> None:
+def write_lease(attempt: AttemptLayout, claim: Claim, lease_s: float | None) -> None:
     """The attempt may go on for ``lease_s`` seconds from now; None: until it is done."""
-    deadline = None if lease_s is None else now() + lease_s
+    deadline = None if lease_s is None else boot_seconds() + lease_s
     text = json.dumps({"epoch": claim.epoch, "deadline": deadline})
     write_atomically(attempt.lease, text.encode().ljust(ROOM_BYTES))
 
@@ -132,7 +132,7 @@ class LeaseReader:
     def __init__(self, attempt: AttemptLayout) -> None:
         self._path = attempt.lease
         self._seen: tuple[int, int] | None = None
-        self.deadline = now() + 60.0
+        self.deadline = boot_seconds() + 60.0
         self.refresh()
 
     def refresh(self) -> None:
@@ -150,4 +150,4 @@ class LeaseReader:
     @property
     def expired(self) -> bool:
         self.refresh()
-        return now() >= self.deadline
+        return boot_seconds() >= self.deadline

@@ -7,6 +7,7 @@ import pwd
 import re
 
 from orchestrator.node_agent.base.agent_errors import ABSENT, AgentFault
+from orchestrator.node_agent.base.schedulers import VARIABLES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,13 +16,12 @@ if TYPE_CHECKING:
 # What ranks inherit from the login: where things are and how text looks, not what tunes a program.
 INHERITED = frozenset(
     "HOME PATH USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR LD_LIBRARY_PATH CUDA_HOME CUDA_PATH "
-    "XDG_CACHE_HOME HF_HOME http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY "
-    "SLURM_CONF".split()
+    "XDG_CACHE_HOME HF_HOME http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY".split()
 )
 INHERITED_PREFIXES = ("LC_", "NVIDIA_", "SSL_CERT_")
 
 
-def expand(path: str) -> str:
+def expand_path(path: str) -> str:
     """``path`` with ``~``, ``$NAME`` and ``${NAME}`` replaced by what they are on this node.
 
     Raises :class:`AgentFault` for a variable that is not set or empty.
@@ -41,4 +41,4 @@ def expand(path: str) -> str:
 def login_environment() -> dict[str, str]:
     """The part of the agent's own environment that programs on this node get."""
     own = os.environ.items()
-    return {k: v for k, v in own if k in INHERITED or k.startswith(INHERITED_PREFIXES)}
+    return {k: v for k, v in own if k in INHERITED | VARIABLES or k.startswith(INHERITED_PREFIXES)}

@@ -8,7 +8,7 @@
   runs/<run>/<node>/                 one inventory node's share of a run
     epoch  lock  checkpoints/
     attempt-<n>/
-      supervisor.json supervisor.log events.jsonl lease stop cgroup gpus.json slurm.json
+      supervisor.json supervisor.log events.jsonl lease stop cgroup gpus.json
       logs/ ranks/ report/ output/ work/ torchrun/
       exchange/exchange-<rank>.jsonl  exchange/in/rank-<rank>/  exchange/out/
 
@@ -25,7 +25,13 @@ import stat
 import time
 from contextlib import contextmanager, suppress
 
-from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, BUSY, UNSAFE, AgentFault, shorten
+from orchestrator.node_agent.base.agent_errors import (
+    BAD_REQUEST,
+    BUSY,
+    UNSAFE,
+    AgentFault,
+    shorten_value,
+)
 from orchestrator.node_agent.base.bootstrap import (
     NO_SPACE,
     UnsafeDirectory,
@@ -44,19 +50,20 @@ STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err|jsonl)\Z")
 MAX_ATTEMPT = 10_000
 LOCK_POLL_S = 0.02
 SHORT = "/tmp"  # noqa: S108 - what is made there is 0700, and made by mkdir
+TRASH = ".trash-"  # how the names begin of what is being deleted
 # Records that must be written on a full disk, too, are padded to this with spaces.
 ROOM_BYTES = 256
 # The directory that this agent was unpacked in, as the bootstrap put it on the module path.
 AGENT = os.path.abspath(__file__).rsplit(os.sep, 4)[0]
 NODE_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# What runs under the interpreter of the ranks, which has torch or ray; nothing here imports it.
+# What runs under the interpreter of the ranks, which has torch; nothing here imports it.
 RANK_ENV = os.path.join(NODE_CODE, "rank_env")
 
 
 def check_name(value: object, what: str, pattern: Pattern[str] = NAME) -> str:
     """``value`` if it is a safe single path component of its kind."""
     if not isinstance(value, str) or not pattern.match(value):
-        raise AgentFault(BAD_REQUEST, f"not a valid {what}: {shorten(value)}")
+        raise AgentFault(BAD_REQUEST, f"not a valid {what}: {shorten_value(value)}")
     return value
 
 
@@ -73,7 +80,6 @@ class AttemptLayout:
         self.cgroup = os.path.join(root, "cgroup")
         self.gpus = os.path.join(root, "gpus.json")
         self.facts = os.path.join(root, "facts.json")
-        self.slurm = os.path.join(root, "slurm.json")
         self.logs = os.path.join(root, "logs")
         self.ranks = os.path.join(root, "ranks")
         self.report = os.path.join(root, "report")
@@ -89,9 +95,9 @@ class AttemptLayout:
     def create(self) -> None:
         """Create what is absent; check what is there."""
         for path in (self.root, self.logs, self.ranks, self.report, self.output):
-            private(path)
+            private_folder(path)
         for path in (self.exchange, self.offered, os.path.join(self.exchange, "in")):
-            private(path)
+            private_folder(path)
         if not os.path.lexists(self.stop):  # blank until somebody asks: see write_atomically
             write_atomically(self.stop, b" " * ROOM_BYTES)
 
@@ -136,12 +142,12 @@ class RunLayout:
     def create(self) -> None:
         """Create what is absent; check what is there."""
         for path in (self._above, self.root, self.checkpoints):
-            private(path)
+            private_folder(path)
 
     def attempt(self, number: object) -> AttemptLayout:
         """Attempts count from 0 or 1, as the coordinator likes."""
         if type(number) is not int or not 0 <= number <= MAX_ATTEMPT:
-            raise AgentFault(BAD_REQUEST, f"not a valid attempt: {shorten(number)}")
+            raise AgentFault(BAD_REQUEST, f"not a valid attempt: {shorten_value(number)}")
         return AttemptLayout(os.path.join(self.root, f"attempt-{number}"))
 
     def attempts(self) -> list[int]:
@@ -172,9 +178,9 @@ class NodeLayout:
         except UnsafeDirectory as error:
             raise AgentFault(UNSAFE, str(error)) from error
         for path in (layout.root, layout.agents, layout.snapshots):
-            private(path)
+            private_folder(path)
         for path in (layout.environments, layout.locks, layout.runs):
-            private(path)
+            private_folder(path)
         return layout
 
     def snapshot(self, digest: object) -> str:
@@ -199,18 +205,26 @@ class NodeLayout:
             pairs += [(run, node) for node in filter(NAME.match, names)]
         return pairs
 
+    def discard(self, path: str) -> None:
+        """Out of sight by one rename, then deleted; what a crash leaves is found by its name."""
+        import shutil
+
+        trash = os.path.join(self.root, f"{TRASH}{os.getpid()}-{os.urandom(6).hex()}")
+        os.rename(path, trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
     @contextmanager
     def locked(self, name: str, wait: bool = True, shared: bool = False) -> Iterator[None]:
         """Hold ``locks/<name>``; the kernel gives it back if we die. BUSY if not ``wait``."""
         path = os.path.join(self.locks, check_name(name, "lock name"))
-        fd = lock(path, wait=wait, shared=shared)
+        fd = lock_file(path, wait=wait, shared=shared)
         try:
             yield
         finally:
             os.close(fd)
 
 
-def lock(path: str, wait: bool = True, shared: bool = False) -> int:
+def lock_file(path: str, wait: bool = True, shared: bool = False) -> int:
     """A descriptor that holds ``path`` by flock until it is closed."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
@@ -230,7 +244,7 @@ def lock_soon(path: str, within_s: float) -> int:
     deadline = time.monotonic() + within_s
     while True:
         try:
-            return lock(path, wait=False)
+            return lock_file(path, wait=False)
         except AgentFault:
             if time.monotonic() >= deadline:
                 raise
@@ -273,7 +287,7 @@ def _write_over(path: str, data: bytes) -> bool:
         os.close(fd)
 
 
-def private(path: str) -> None:
+def private_folder(path: str) -> None:
     """Create the directory, or check that it is ours. Raises :class:`AgentFault`."""
     try:
         private_directory(path)

@@ -11,7 +11,7 @@ MAX_BYTES = 256
 _WHOLE = re.compile(r"-?[0-9]{1,20}\Z")
 
 
-def read(path: str, limit: int = MAX_BYTES) -> str:
+def read_text(path: str, limit: int = MAX_BYTES) -> str:
     """At most ``limit`` characters without the white space around them; "" for no file."""
     try:
         with open(path, errors="replace") as file:
@@ -20,7 +20,7 @@ def read(path: str, limit: int = MAX_BYTES) -> str:
         return ""
 
 
-def names(path: str) -> list[str]:
+def list_names(path: str) -> list[str]:
     """What is in a directory, sorted; nothing for none."""
     try:
         return sorted(os.listdir(path))
@@ -28,7 +28,7 @@ def names(path: str) -> list[str]:
         return []
 
 
-def whole(text: str) -> int | None:
+def parse_int(text: str) -> int | None:
     """A decimal number of at most 64 bits, perhaps negative; None for anything else.
 
     ``str.isdigit`` would not do: it is true of ``\u00b2``, and of more digits than `int` takes.
@@ -36,12 +36,12 @@ def whole(text: str) -> int | None:
     return int(text) if _WHOLE.match(text) else None
 
 
-def number(path: str) -> int | None:
+def read_number(path: str) -> int | None:
     """A file that holds a decimal number."""
-    return whole(read(path))
+    return parse_int(read_text(path))
 
 
-def target(path: str) -> str:
+def link_target(path: str) -> str:
     """The name of what a link leads to."""
     try:
         return os.path.basename(os.readlink(path))
@@ -51,9 +51,9 @@ def target(path: str) -> str:
 
 def boot_id() -> str:
     """Changes at every boot; ``""`` where the kernel does not tell."""
-    return read("/proc/sys/kernel/random/boot_id", 64)
+    return read_text("/proc/sys/kernel/random/boot_id", 64)
 
 
 def host_id() -> str:
     """The same for all that share this machine, its network and its current boot."""
-    return f"{boot_id()}:{target('/proc/self/ns/net')}"
+    return f"{boot_id()}:{link_target('/proc/self/ns/net')}"

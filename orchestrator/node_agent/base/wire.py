@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 
-from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, AgentFault, shorten
+from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, AgentFault, shorten_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class WireError(Exception):
     """What arrived is not a frame; the stream cannot be trusted any more."""
 
 
-def heard() -> None:
+def note_contact() -> None:
     """The coordinator is there. After ``SILENCE_S`` without this the kernel ends the process: on a
     host whose network vanished nothing else would.
     """
@@ -72,7 +72,7 @@ class Body:
             piece = self._stream.read(min(CHUNK_BYTES, wanted - len(data)))
             if not piece:
                 raise EOFError("the link ended within a payload")
-            heard()
+            note_contact()
             data += piece
             self.remaining -= len(piece)
         if not self.remaining:
@@ -110,7 +110,7 @@ def read_frame(stream: BinaryIO) -> dict[str, Any] | None:
     return frame
 
 
-def field(frame: Mapping[str, Any], name: str, kind: type, default: Any = ...) -> Any:
+def read_field(frame: Mapping[str, Any], name: str, kind: type, default: Any = ...) -> Any:
     """``frame[name]`` if it has the type ``kind``; a bool is not a number."""
     value = frame.get(name, default)
     if value is default and default is not ...:
@@ -118,21 +118,21 @@ def field(frame: Mapping[str, Any], name: str, kind: type, default: Any = ...) -
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        raise AgentFault(BAD_REQUEST, f"{name!r} is not {kind.__name__}: {shorten(value)}")
+        raise AgentFault(BAD_REQUEST, f"{name!r} is not {kind.__name__}: {shorten_value(value)}")
     return value
 
 
-def seconds(frame: Mapping[str, Any], name: str, low: float, high: float) -> float:
+def read_seconds(frame: Mapping[str, Any], name: str, low: float, high: float) -> float:
     """A duration between ``low`` and ``high``."""
-    value: float = field(frame, name, float)
+    value: float = read_field(frame, name, float)
     if not low <= value <= high:
         raise AgentFault(BAD_REQUEST, f"{name!r} is not within {low:g}..{high:g} s: {value!r}")
     return value
 
 
-def strings(frame: Mapping[str, Any], name: str, limit: int, default: Any = ...) -> Any:
+def read_strings(frame: Mapping[str, Any], name: str, limit: int, default: Any = ...) -> Any:
     """A list of at most ``limit`` texts without NUL."""
-    value = field(frame, name, list, default)
+    value = read_field(frame, name, list, default)
     if value is default:
         return value
     if len(value) > limit or not all(isinstance(v, str) and "\0" not in v for v in value):

@@ -11,7 +11,7 @@ from contextlib import suppress
 from orchestrator.node_agent.base.agent_errors import ENVIRONMENT, AgentFault
 from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.base.node_layout import write_atomically
-from orchestrator.node_agent.base.wire import field, strings
+from orchestrator.node_agent.base.wire import read_field, read_strings
 from orchestrator.node_agent.facts.interpreter import MAX_MODULES
 
 TYPE_CHECKING = False
@@ -50,20 +50,22 @@ TETHER = (
 )
 
 
-def tethered(argv: list[str]) -> list[str]:
+def tethered_argv(argv: list[str]) -> list[str]:
     """The command line of ``argv`` as a child of this process that does not outlive it."""
     return [sys.executable, "-I", "-S", "-c", TETHER, str(os.getpid()), *argv]
 
 
-def build(context: Context, request: Mapping[str, Any], requirements: bytes) -> dict[str, Any]:
+def build_environment(
+    context: Context, request: Mapping[str, Any], requirements: bytes
+) -> dict[str, Any]:
     """``{"digest", "base", "modules"}`` -> the environment's interpreter, which has imported those
     modules once. Builders of the same digest wait for each other.
 
     It is built in place, as its scripts hold its path; the marker, written last, makes it count.
     """
-    digest = field(request, "digest", str)
-    base = os.path.expanduser(field(request, "base", str))
-    modules = strings(request, "modules", MAX_MODULES, [])
+    digest = read_field(request, "digest", str)
+    base = os.path.expanduser(read_field(request, "base", str))
+    modules = read_strings(request, "modules", MAX_MODULES, [])
     place = context.layout.environment(digest)
     interpreter = os.path.join(place, "venv", "bin", "python")
     ready = os.path.join(place, "ready")
@@ -94,7 +96,7 @@ def _import_once(context: Context, digest: str, argv: list[str]) -> None:
 def _run(context: Context, digest: str, argv: list[str]) -> None:
     """Run to its end, telling each line. Raises :class:`AgentFault` if it fails."""
     process = subprocess.Popen(
-        tethered(argv),
+        tethered_argv(argv),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

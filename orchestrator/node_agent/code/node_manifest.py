@@ -10,7 +10,7 @@ import json
 import re
 import zlib
 
-from orchestrator.node_agent.base.agent_errors import AgentFault, shorten
+from orchestrator.node_agent.base.agent_errors import AgentFault, shorten_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class NodeManifest:
 
     def _add(self, row: object) -> None:
         if not isinstance(row, list) or len(row) not in (3, 4) or not isinstance(row[0], str):
-            raise _invalid(f"not an entry: {shorten(row)}")
+            raise _invalid(f"not an entry: {shorten_value(row)}")
         path = row[0]
         fault = path_fault(path)
         if path in self.files or path in self.links:
@@ -68,7 +68,7 @@ class NodeManifest:
         elif not fault:
             fault = self._add_file(path, *row[1:])
         if fault:
-            raise _invalid(f"{fault}: {shorten(path)}")
+            raise _invalid(f"{fault}: {shorten_value(path)}")
 
     def _add_link(self, path: str, kind: object, target: object) -> str:
         if kind != "l" or not isinstance(target, str):
@@ -152,7 +152,7 @@ def _blobs_of(files: Files) -> list[Blob]:
     for path, (size, _, digest) in files.items():
         blob = blobs.setdefault(digest, (digest, size, []))
         if blob[1] != size:
-            raise _invalid(f"one digest has two sizes: {shorten(path)}")
+            raise _invalid(f"one digest has two sizes: {shorten_value(path)}")
         blob[2].append(path)
     return list(blobs.values())
 

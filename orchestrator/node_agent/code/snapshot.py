@@ -27,8 +27,8 @@ import time
 import zlib
 from contextlib import contextmanager
 
-from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, SYSTEM, AgentFault, shorten
-from orchestrator.node_agent.base.node_layout import DIGEST, check_name, lock
+from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, SYSTEM, AgentFault, shorten_value
+from orchestrator.node_agent.base.node_layout import DIGEST, check_name, lock_file
 from orchestrator.node_agent.code.node_manifest import (
     RESERVED,
     NodeManifest,
@@ -61,7 +61,7 @@ LOCK_POLL_S = 0.02
 PIECE = struct.Struct(">IQI")
 
 
-def offer(
+def offer_snapshot(
     layout: NodeLayout,
     digest: str,
     manifest: bytes = b"",
@@ -96,13 +96,13 @@ def offer(
         return {"have": _finish(layout, digest, tree, missing), **_answer(digest, tree, missing)}
 
 
-def push(
+def push_part(
     layout: NodeLayout, digest: str, header: Mapping[str, Any], stream: Readable
 ) -> dict[str, Any]:
     """Take one part: pieces of contents, compressed with zlib if ``header["compressed"]``.
 
     After the part with ``header["last"]``: ``{"complete": True}``, or what still lacks as in
-    :func:`offer`. A part for a snapshot that is complete meanwhile is ignored. Raises
+    :func:`offer_snapshot`. A part for a snapshot that is complete meanwhile is ignored. Raises
     :class:`AgentFault`, and ``EOFError`` when the stream is cut, of which nothing is kept then.
     """
     with _working_on(layout, digest):
@@ -139,7 +139,7 @@ def _acquire(path: str) -> int:
     deadline = time.monotonic() + LOCK_WAIT_S
     while True:
         try:
-            return lock(path, wait=False)
+            return lock_file(path, wait=False)
         except AgentFault:
             if time.monotonic() > deadline:
                 raise
@@ -295,7 +295,7 @@ def _pieces(part: bytes, contents: int) -> Iterator[tuple[int, int, bytes]]:
         data = part[position : position + length]
         position += length
         if index >= contents or len(data) != length:
-            raise AgentFault(BAD_REQUEST, f"a part has an invalid piece: {shorten(index)}")
+            raise AgentFault(BAD_REQUEST, f"a part has an invalid piece: {shorten_value(index)}")
         yield index, offset, data
 
 

@@ -10,8 +10,8 @@ import sys
 import time
 
 from orchestrator.node_agent.base.sysfs import boot_id, host_id
-from orchestrator.node_agent.facts.gpus import find_gpus
-from orchestrator.node_agent.facts.host import find_host
+from orchestrator.node_agent.facts.gpu_facts import find_gpus
+from orchestrator.node_agent.facts.host_facts import find_host
 from orchestrator.node_agent.facts.network import find_interfaces, route_address
 from orchestrator.node_agent.facts.rdma import find_hcas
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from orchestrator.node_agent.base.node_layout import NodeLayout
 
 
-def probe(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The operation; see :func:`gather`."""
-    return gather(layout.root, request)
+def probe_node(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The operation; see :func:`gather_facts`."""
+    return gather_facts(layout.root, request)
 
 
-def gather(root: str, request: Mapping[str, Any]) -> dict[str, Any]:
+def gather_facts(root: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """``notes`` says what could not be found out and why; ``elapsed_s`` how long all of it took.
 
     ``request`` may name the ranks' ``python`` (kind and value) and the ``modules`` to look for
@@ -65,11 +65,11 @@ def _xids(notes: list[str]) -> list[dict[str, Any]] | None:
 
 def _interpreter(request: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     from orchestrator.node_agent.base.agent_errors import AgentFault
-    from orchestrator.node_agent.facts.interpreter import resolve
+    from orchestrator.node_agent.facts.interpreter import resolve_interpreter
 
     try:
         asked = {"interpreter": request["python"], "modules": request.get("modules", [])}
-        found = resolve(asked)
+        found = resolve_interpreter(asked)
     except AgentFault as fault:
         notes.append(f"the ranks' interpreter: {fault.message}")
         return {}

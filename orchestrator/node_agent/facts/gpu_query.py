@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from orchestrator.node_agent.base.sysfs import whole
+from orchestrator.node_agent.base.sysfs import parse_int
 
 TIMEOUT_S = 25.0
 MAX_OUTPUT_BYTES = 1024 * 1024
@@ -19,22 +19,22 @@ NVML = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nvml.py")
 
 def find_program() -> str | None:
     """Where nvidia-smi is, if anywhere."""
-    return which("nvidia-smi") or next(filter(os.path.exists, FALLBACK_PATHS), None)
+    return find_on_path("nvidia-smi") or next(filter(os.path.exists, FALLBACK_PATHS), None)
 
 
-def which(name: str) -> str | None:
+def find_on_path(name: str) -> str | None:
     """The path of a program on the PATH."""
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     paths = (os.path.join(folder, name) for folder in folders if folder)
     return next((path for path in paths if os.access(path, os.X_OK)), None)
 
 
-def query(program: str, what: str, notes: list[str], timeout_s: float = TIMEOUT_S) -> str:
+def query_smi(program: str, what: str, notes: list[str], timeout_s: float = TIMEOUT_S) -> str:
     """nvidia-smi's answer as CSV; "" with a note when there is none."""
-    return run([program, what, "--format=csv,noheader,nounits"], notes, timeout_s)
+    return run_tool([program, what, "--format=csv,noheader,nounits"], notes, timeout_s)
 
 
-def run(argv: list[str], notes: list[str], timeout_s: float) -> str:
+def run_tool(argv: list[str], notes: list[str], timeout_s: float) -> str:
     """What a program of the driver's prints; "" with a note when it fails."""
     import subprocess
     import threading
@@ -67,7 +67,7 @@ def parse_users(text: str) -> dict[str, set[int]]:
     users: dict[str, set[int]] = {}
     for line in text.splitlines():
         uuid, _, pid = (part.strip() for part in line.partition(","))
-        number = whole(pid)
+        number = parse_int(pid)
         if number is not None:
             users.setdefault(uuid, set()).add(number)
     return users

@@ -8,10 +8,10 @@ import shutil
 import subprocess
 
 from orchestrator.node_agent.base.activation import in_force
-from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, AgentFault, shorten
-from orchestrator.node_agent.base.login import expand, login_environment
-from orchestrator.node_agent.base.wire import field, strings
-from orchestrator.node_agent.facts.modules import find_modules
+from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, AgentFault, shorten_value
+from orchestrator.node_agent.base.login import expand_path, login_environment
+from orchestrator.node_agent.base.wire import read_field, read_strings
+from orchestrator.node_agent.facts.module_versions import find_modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,17 +33,17 @@ CONDA_ROOTS = (
 )
 
 
-def resolve(request: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_interpreter(request: Mapping[str, Any]) -> dict[str, Any]:
     """``{"interpreter": {"kind", "value"}, "modules": [...]}`` -> its path, the modules found, and
     the variables of the environment that it belongs to.
 
     A bare name is the login's Python, whose environment is the login's, too.
     """
-    asked = field(request, "interpreter", dict)
-    kind, value = field(asked, "kind", str), field(asked, "value", str)
+    asked = read_field(request, "interpreter", dict)
+    kind, value = read_field(asked, "kind", str), read_field(asked, "value", str)
     path = _find(kind, value)
     notes: list[str] = []
-    names = strings(request, "modules", MAX_MODULES, [])
+    names = read_strings(request, "modules", MAX_MODULES, [])
     modules = find_modules([path], ["sys", *names], notes)
     if "sys" not in modules:
         raise AgentFault(ABSENT, f"{path} is no working Python: {'; '.join(notes)[:500]}")
@@ -63,14 +63,14 @@ def _find(kind: str, value: str) -> str:
         return _program(os.path.join(value, "bin", "python"))
     if kind == "conda":
         return _conda(value)
-    raise AgentFault(BAD_REQUEST, f"unknown kind of interpreter {shorten(kind)}")
+    raise AgentFault(BAD_REQUEST, f"unknown kind of interpreter {shorten_value(kind)}")
 
 
 def _program(value: str) -> str:
     """An absolute path. A virtual environment's python is a link that must not be followed."""
-    found = shutil.which(expand(value), path=login_environment().get("PATH"))
+    found = shutil.which(expand_path(value), path=login_environment().get("PATH"))
     if found is None:
-        raise AgentFault(ABSENT, f"no interpreter {shorten(value)} on this node")
+        raise AgentFault(ABSENT, f"no interpreter {shorten_value(value)} on this node")
     return os.path.abspath(found)
 
 
@@ -85,7 +85,7 @@ def _conda(value: str) -> str:
         if os.access(python, os.X_OK):
             return python
     where = ", ".join(tried[:8])
-    raise AgentFault(ABSENT, f"no conda environment {shorten(value)} (looked in {where})")
+    raise AgentFault(ABSENT, f"no conda environment {shorten_value(value)} (looked in {where})")
 
 
 def _prefixes(name: str) -> Iterator[str]:

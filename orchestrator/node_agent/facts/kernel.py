@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections import deque
 
-from orchestrator.node_agent.base.wire import seconds
+from orchestrator.node_agent.base.wire import read_seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ JOURNAL_S = 10.0
 MAX_SINCE_S = 366 * 86400.0
 
 
-def kernel(layout: NodeLayout, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+def read_kernel_log(layout: NodeLayout, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     """The payload: lines of the last ``since_s`` seconds, the newest ``MAX_BYTES`` of them."""
     del layout
-    since_s = seconds(request, "since_s", 0.0, MAX_SINCE_S)
+    since_s = read_seconds(request, "since_s", 0.0, MAX_SINCE_S)
     try:
         return {"source": KMSG}, _newest(_records(since_s))
     except OSError as error:
@@ -44,7 +44,7 @@ def kernel(layout: NodeLayout, request: Mapping[str, Any]) -> tuple[dict[str, An
         return {"source": "", "denied": f"{denied}; journalctl: {error}"[:400]}, b""
 
 
-def matching(needle: bytes, since_s: float) -> tuple[list[bytes], str]:
+def matching_lines(needle: bytes, since_s: float) -> tuple[list[bytes], str]:
     """The newest lines that hold ``needle``; and why there are none if the log may not be read."""
     try:
         return _holding(needle, _records(since_s)), ""

@@ -6,7 +6,7 @@ import _socket as socket  # the C part: the rest costs more time than all that i
 import os
 import sys
 
-from orchestrator.node_agent.base.sysfs import read, whole
+from orchestrator.node_agent.base.sysfs import parse_int, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def find_interfaces(sys_class_net: str = "/sys/class/net") -> list[dict[str, Any
             links[index]["addresses"].append(address)
     for link in links.values():
         folder = os.path.join(sys_class_net, link["name"])
-        link["speed_mbit"] = max(0, whole(read(os.path.join(folder, "speed"))) or 0)
+        link["speed_mbit"] = max(0, parse_int(read_text(os.path.join(folder, "speed"))) or 0)
         # Another network namespace's sysfs may be mounted here: it knows nothing of this one.
         if os.path.isdir(folder):
             link["virtual"] = not os.path.exists(os.path.join(folder, "device"))

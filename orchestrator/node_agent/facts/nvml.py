@@ -145,7 +145,7 @@ class Nvml:
         return int(value.value & 0xFFFFFFFF if value.type == 1 else value.value)
 
 
-def describe(nvml: Nvml) -> dict[str, Any]:
+def describe_gpus(nvml: Nvml) -> dict[str, Any]:
     """``{"driver", "cuda", "gpus": [...]}`` of an initialised library."""
     cuda = nvml.number("nvmlSystemGetCudaDriverVersion_v2", kind=ctypes.c_int) or 0
     count = min(nvml.number("nvmlDeviceGetCount_v2") or 0, MAX_GPUS)
@@ -344,7 +344,7 @@ def main() -> None:
         print(json.dumps({"error": str(error)}))
         return
     failed = nvml.call("nvmlInit_v2")
-    answer = {"error": f"nvmlInit failed with {failed}"} if failed else describe(nvml)
+    answer = {"error": f"nvmlInit failed with {failed}"} if failed else describe_gpus(nvml)
     print(json.dumps(answer))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from orchestrator.node_agent.base.sysfs import number, read, target
+from orchestrator.node_agent.base.sysfs import link_target, read_number, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class Device:
         self.known = bool(roots) and parts[-1] == address
         self.root = parts[roots[-1]] if self.known else ""
         self.above = parts[roots[-1] + 1 : -1][-MAX_ABOVE:] if self.known else []
-        node = number(os.path.join(self.folder, "numa_node"))
+        node = read_number(os.path.join(self.folder, "numa_node"))
         self.numa_node = None if node is None or node < 0 else node
-        self.cpus = read(os.path.join(self.folder, "local_cpulist"), 1024)
+        self.cpus = read_text(os.path.join(self.folder, "local_cpulist"), 1024)
 
 
 def path_kind(a: Device, b: Device) -> str:
@@ -88,10 +88,10 @@ def find_redirection(gpus: list[Device], notes: list[str], sys: str = "/sys") ->
 
 def _iommu(device: Device, sys: str) -> str:
     """The type of the device's IOMMU group; ``none`` without a group."""
-    group = target(os.path.join(device.folder, "iommu_group"))
+    group = link_target(os.path.join(device.folder, "iommu_group"))
     if not group:
         return "none"
-    return read(os.path.join(sys, "kernel/iommu_groups", group, "type")) or "unknown"
+    return read_text(os.path.join(sys, "kernel/iommu_groups", group, "type")) or "unknown"
 
 
 def acs_control(config: str) -> int | None:

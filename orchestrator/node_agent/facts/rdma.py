@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import os
 
-from orchestrator.node_agent.base.sysfs import names, number, read, target, whole
+from orchestrator.node_agent.base.sysfs import (
+    link_target,
+    list_names,
+    parse_int,
+    read_number,
+    read_text,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,10 +35,10 @@ COUNTERS = {
 def find_hcas(sys_class_infiniband: str = "/sys/class/infiniband") -> list[dict[str, Any]]:
     """One entry per port, from files such as ``mlx5_0/ports/1/{state,link_layer,rate}``."""
     hcas: list[dict[str, Any]] = []
-    for name in names(sys_class_infiniband):
+    for name in list_names(sys_class_infiniband):
         adapter = os.path.join(sys_class_infiniband, name)
         ports = os.path.join(adapter, "ports")
-        numbers = [port for port in names(ports) if whole(port) is not None]
+        numbers = [port for port in list_names(ports) if parse_int(port) is not None]
         if numbers:
             common = _describe_adapter(adapter)
             hcas += [_describe_port(name, int(n), os.path.join(ports, n), common) for n in numbers]
@@ -41,13 +47,13 @@ def find_hcas(sys_class_infiniband: str = "/sys/class/infiniband") -> list[dict[
 
 def _describe_adapter(path: str) -> dict[str, Any]:
     device = os.path.join(path, "device")
-    node = number(os.path.join(device, "numa_node"))
+    node = read_number(os.path.join(device, "numa_node"))
     return {
-        "firmware": read(os.path.join(path, "fw_ver")),
-        "board": read(os.path.join(path, "board_id")),
-        "pci": target(device),
+        "firmware": read_text(os.path.join(path, "fw_ver")),
+        "board": read_text(os.path.join(path, "board_id")),
+        "pci": link_target(device),
         "numa_node": None if node is None or node < 0 else node,
-        "netdev": ",".join(names(os.path.join(device, "net")))[:64],
+        "netdev": ",".join(list_names(os.path.join(device, "net")))[:64],
     }
 
 
@@ -59,10 +65,10 @@ def _describe_port(name: str, port: int, path: str, common: dict[str, Any]) -> d
         **common,
         "name": name,
         "port": port,
-        "state": read(os.path.join(path, "state")).rpartition(":")[2].strip(),
-        "physical_state": read(os.path.join(path, "phys_state")).rpartition(":")[2].strip(),
-        "link_layer": read(os.path.join(path, "link_layer")),
-        "rate_gbit": _leading_number(read(os.path.join(path, "rate"))),
+        "state": read_text(os.path.join(path, "state")).rpartition(":")[2].strip(),
+        "physical_state": read_text(os.path.join(path, "phys_state")).rpartition(":")[2].strip(),
+        "link_layer": read_text(os.path.join(path, "link_layer")),
+        "rate_gbit": _leading_number(read_text(os.path.join(path, "rate"))),
         "netdev": netdev,
         "gids": gids,
         "errors": _errors(path),
@@ -73,16 +79,18 @@ def _gids(port: str) -> list[dict[str, Any]]:
     """The entries in use. An entry without a type is of InfiniBand, or may not be read."""
     table = os.path.join(port, "gids")
     found = []
-    for index in sorted((name for name in names(table) if whole(name) is not None), key=int):
-        address = read(os.path.join(table, index))
+    for index in sorted(
+        (name for name in list_names(table) if parse_int(name) is not None), key=int
+    ):
+        address = read_text(os.path.join(table, index))
         if address and address != NO_GID:
             attributes = os.path.join(port, "gid_attrs")
             found.append(
                 {
                     "index": int(index),
                     "address": address,
-                    "kind": read(os.path.join(attributes, "types", index)),
-                    "netdev": read(os.path.join(attributes, "ndevs", index)),
+                    "kind": read_text(os.path.join(attributes, "types", index)),
+                    "netdev": read_text(os.path.join(attributes, "ndevs", index)),
                 }
             )
     return found[:MAX_GIDS]
@@ -92,7 +100,7 @@ def _errors(port: str) -> dict[str, int]:
     counters = {}
     for folder, known in COUNTERS.items():
         for name in known:
-            value = number(os.path.join(port, folder, name))
+            value = read_number(os.path.join(port, folder, name))
             if value is not None and value >= 0:
                 counters[name] = value
     return counters

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 
-from orchestrator.node_agent.base.sysfs import whole
+from orchestrator.node_agent.base.sysfs import parse_int
 from orchestrator.node_agent.facts.gpu_query import (
     COMPUTE_USERS,
     MIB,
     TIMEOUT_S,
     parse_users,
-    query,
-    run,
+    query_smi,
+    run_tool,
 )
 
 TYPE_CHECKING = False
@@ -63,14 +64,14 @@ YES = {"Enabled": True, "Yes": True, "1": True, "Disabled": False, "No": False, 
 
 def ask_smi(program: str, notes: list[str]) -> dict[str, Any] | None:
     """In the shape of ``nvml.describe``; None with a note when it fails."""
-    listed = query(program, "--query-gpu=" + ",".join(GPU_FIELDS), notes)
+    listed = query_smi(program, "--query-gpu=" + ",".join(GPU_FIELDS), notes)
     if not listed:
         return None
     gpus, driver = parse_gpus(listed)
-    users = parse_users(query(program, COMPUTE_USERS, notes))
-    details = parse_details(query(program, "--query-gpu=" + ",".join(DETAIL_FIELDS), notes))
-    rows = parse_rows(query(program, "--query-remapped-rows=" + ",".join(ROW_FIELDS), []))
-    links = parse_links(run([program, "nvlink", "-s"], [], TIMEOUT_S))
+    users = parse_users(query_smi(program, COMPUTE_USERS, notes))
+    details = parse_details(query_smi(program, "--query-gpu=" + ",".join(DETAIL_FIELDS), notes))
+    rows = parse_rows(query_smi(program, "--query-remapped-rows=" + ",".join(ROW_FIELDS), []))
+    links = parse_links(run_tool([program, "nvlink", "-s"], [], TIMEOUT_S))
     for gpu in gpus:
         pids = sorted(users.get(gpu["uuid"], ()))
         gpu["processes"] = [{"pid": pid, "memory_bytes": 0} for pid in pids]
@@ -85,7 +86,7 @@ def ask_smi(program: str, notes: list[str]) -> dict[str, Any] | None:
 
 def add_instances(gpus: list[dict[str, Any]], program: str, notes: list[str]) -> None:
     """What MIG made of each GPU, which only ``nvidia-smi -L`` lists."""
-    found = parse_instances(run([program, "-L"], notes, TIMEOUT_S))
+    found = parse_instances(run_tool([program, "-L"], notes, TIMEOUT_S))
     for gpu in gpus:
         gpu["mig_instances"] = found.get(gpu["uuid"], [])
 
@@ -114,7 +115,7 @@ def parse_gpus(text: str) -> tuple[list[dict[str, Any]], str]:
     gpus: list[dict[str, Any]] = []
     driver = ""
     for cells in _lines(text, len(GPU_FIELDS)):
-        index = whole(cells[0])
+        index = parse_int(cells[0])
         if index is not None:
             gpus.append(
                 {
@@ -133,7 +134,7 @@ def parse_details(text: str) -> dict[int, dict[str, Any]]:
     """GPU index -> everything else that one query tells."""
     found = {}
     for cells in _lines(text, len(DETAIL_FIELDS)):
-        index = whole(cells[0])
+        index = parse_int(cells[0])
         if index is not None:
             found[index] = _detail(dict(zip(DETAIL_FIELDS, cells)))
     return found
@@ -191,9 +192,10 @@ def parse_links(text: str) -> dict[str, dict[str, Any]]:
             found[rest.partition("(UUID:")[2].strip().rstrip(")")] = links
         elif head.startswith("Link ") and links:
             links["total"] += 1
-            if rest.strip().endswith("GB/s"):
+            speed = _figure(rest.strip().removesuffix("GB/s"))
+            if rest.strip().endswith("GB/s") and speed is not None:
                 links["active"] += 1
-                links["mbyte_s"] = round(float(rest.split()[0]) * 1000)
+                links["mbyte_s"] = round(speed * 1000)
     return found
 
 
@@ -221,12 +223,13 @@ def _lines(text: str, cells: int) -> list[list[str]]:
 
 
 def _number(text: str) -> int | None:
-    number = whole(text)
+    number = parse_int(text)
     return None if number is None or number < 0 else number
 
 
 def _figure(text: str) -> float | None:
     try:
-        return float(text)
+        figure = float(text)
     except ValueError:
         return None
+    return figure if math.isfinite(figure) else None

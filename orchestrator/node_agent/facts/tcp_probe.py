@@ -7,7 +7,7 @@ import threading
 import time
 
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, BUSY, AgentFault
-from orchestrator.node_agent.base.wire import field, seconds
+from orchestrator.node_agent.base.wire import read_field, read_seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _let_others_follow(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
-def listen(listeners: dict[int, Listener]) -> dict[str, Any]:
+def open_listener(listeners: dict[int, Listener]) -> dict[str, Any]:
     if len(listeners) >= MAX_LISTENERS:
         raise AgentFault(BUSY, f"{MAX_LISTENERS} ports are listened on already")
     listener = Listener()
@@ -89,7 +89,7 @@ def listen(listeners: dict[int, Listener]) -> dict[str, Any]:
     return {"port": listener.port}
 
 
-def release(listeners: dict[int, Listener], port: int) -> dict[str, Any]:
+def close_listener(listeners: dict[int, Listener], port: int) -> dict[str, Any]:
     listener = listeners.pop(port, None)
     if listener is None:
         raise AgentFault(ABSENT, f"port {port} is not listened on by this agent")
@@ -97,10 +97,10 @@ def release(listeners: dict[int, Listener], port: int) -> dict[str, Any]:
     return {}
 
 
-def dial(request: Mapping[str, Any]) -> dict[str, Any]:
+def dial_targets(request: Mapping[str, Any]) -> dict[str, Any]:
     """Try every target within ``timeout_s``; results in the order of the targets."""
-    targets = field(request, "targets", list)
-    timeout_s = seconds(request, "timeout_s", 0.01, 60.0)
+    targets = read_field(request, "targets", list)
+    timeout_s = read_seconds(request, "timeout_s", 0.01, 60.0)
     if len(targets) > MAX_TARGETS or not all(map(_is_target, targets)):
         raise AgentFault(BAD_REQUEST, "'targets' is not a list of [host, port]")
     results: list[dict[str, Any]] = [{} for _ in targets]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.node_agent.facts.kernel import matching
+from orchestrator.node_agent.facts.kernel import matching_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ LINE = re.compile(rb"(S?)Xid \(PCI:([0-9A-Fa-f:.]{7,16})\): (\d{1,6})")
 
 def find_xids(notes: list[str]) -> list[dict[str, Any]] | None:
     """None with a note where the log may not be read."""
-    lines, denied = matching(b"Xid (PCI:", SINCE_S)
+    lines, denied = matching_lines(b"Xid (PCI:", SINCE_S)
     if denied:
         notes.append(f"the kernel's log cannot be read, so Xids are unknown: {denied}")
         return None
-    return summarize(lines)
+    return summarize_xids(lines)
 
 
-def summarize(lines: list[bytes]) -> list[dict[str, Any]]:
+def summarize_xids(lines: list[bytes]) -> list[dict[str, Any]]:
     """One entry for each code of each device; lines begin with their time."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for line in lines:

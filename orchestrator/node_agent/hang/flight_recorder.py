@@ -88,7 +88,7 @@ class _Stack:
         return self._items[-1]
 
 
-def load(data: bytes) -> dict[str, Any]:
+def load_record(data: bytes) -> dict[str, Any]:
     """A record as plain data. Raises ``ValueError`` for anything else."""
     stack = _Stack()
     try:
@@ -116,7 +116,9 @@ def as_json(record: Mapping[str, Any]) -> bytes | None:
     return "".join(chunks).encode()
 
 
-def ask(rank: int, environment: Mapping[str, str], wait_s: float = WAIT_S) -> bytes | None:
+def request_record(
+    rank: int, environment: Mapping[str, str], wait_s: float = WAIT_S
+) -> bytes | None:
     """The record that the rank writes on request; else one that it left, as after a time-out."""
     path = record_path(rank, environment)
     if path is None:
@@ -174,7 +176,7 @@ def _read(path: str) -> bytes | None:
     return data if data.endswith(b".") and len(data) <= MAX_RECORD_BYTES else None
 
 
-def collectives(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def group_progress(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """How far the rank came in each process group: what ``core.evidence.Collective`` holds."""
     status, config = record.get("pg_status"), record.get("pg_config")
     if not isinstance(status, dict):

@@ -15,13 +15,13 @@ from functools import partial
 from orchestrator.node_agent.attempt.supervisor_state import SupervisorState, supervisor_state
 from orchestrator.node_agent.base.agent_errors import ABSENT, AgentFault
 from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout
-from orchestrator.node_agent.base.sysfs import whole
+from orchestrator.node_agent.base.sysfs import parse_int
 from orchestrator.node_agent.facts import gpu_query
 from orchestrator.node_agent.facts.network import find_interfaces
 from orchestrator.node_agent.hang import flight_recorder as flight
 from orchestrator.node_agent.hang import ras, stacks
-from orchestrator.node_agent.hang.proc_status import STOPPED, variables, vitals
-from orchestrator.node_agent.process.processes import descendants, look
+from orchestrator.node_agent.hang.proc_status import STOPPED, process_environment, process_vitals
+from orchestrator.node_agent.process.processes import find_process, list_descendants
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Inspector:
         family = _family(supervisor)
         tasks: dict[object, Callable[[], Any]] = {"gpus": self._gpus}
         first: dict[object, Callable[[], Any]] = {
-            ("environment", rank): partial(variables, pid) for rank, pid in ranks.items()
+            ("environment", rank): partial(process_environment, pid) for rank, pid in ranks.items()
         }
         # Before anything is asked of a rank: torch logs that it writes its flight record.
         first.update({("log", rank): partial(last_lines, self._attempt, rank) for rank in ranks})
@@ -73,7 +73,7 @@ class Inspector:
             environment = environments[rank]
             present = family is None or pid in family
             gone = {"pid": pid, "state": ""}
-            tasks["vitals", rank] = partial(vitals, pid) if present else gone.copy
+            tasks["vitals", rank] = partial(process_vitals, pid) if present else gone.copy
             tasks["stack", rank] = partial(self._stack, rank, pid, environment)
             tasks["flight", rank] = partial(self._flight, rank, pid, environment)
         if ranks and (address := _ras_address(environments.values())):
@@ -141,29 +141,29 @@ class Inspector:
         target = _python(pid)
         if program is None or target is None:
             return []
-        text, trouble = stacks.dump(program, target)
+        text, trouble = stacks.dump_stacks(program, target)
         if trouble:
             self._note(f"rank {rank}: {trouble}")
         self._keep(f"rank-{rank}.stacks.txt", text.encode())
         return stacks.main_thread(text, target)
 
     def _flight(self, rank: int, pid: int, environment: Mapping[str, str]) -> list[dict[str, Any]]:
-        found = look(pid)
+        found = find_process(pid)
         stopped = found is None or found.state in STOPPED
-        data = flight.ask(rank, environment, wait_s=0.0 if stopped else flight.WAIT_S)
+        data = flight.request_record(rank, environment, wait_s=0.0 if stopped else flight.WAIT_S)
         if data is None:
             return []
         self._keep(f"flight_record_rank_{rank}", data)
         try:
-            record = flight.load(data)
+            record = flight.load_record(data)
         except ValueError as error:
             self._note(f"rank {rank}: {error}")
             return []
         self._keep(f"rank-{rank}.flight.json", flight.as_json(record) or b"")
-        return flight.collectives(record)
+        return flight.group_progress(record)
 
     def _ras(self, address: str) -> str:
-        text = ras.ask(address)
+        text = ras.ask_ras(address)
         self._keep("nccl-ras.txt", text.encode())
         return text
 
@@ -171,8 +171,10 @@ class Inspector:
         program, notes = gpu_query.find_program(), list[str]()
         if program is None:
             return []
-        listed = gpu_query.query(program, USE, notes, DRIVER_S)
-        used = gpu_query.query(program, gpu_query.COMPUTE_USERS, notes, DRIVER_S) if listed else ""
+        listed = gpu_query.query_smi(program, USE, notes, DRIVER_S)
+        used = (
+            gpu_query.query_smi(program, gpu_query.COMPUTE_USERS, notes, DRIVER_S) if listed else ""
+        )
         for note in notes:
             self._note(note)
         return parse_use(listed, gpu_query.parse_users(used))
@@ -205,7 +207,7 @@ class Inspector:
         text = found.get("ras", "")
         if text:
             addresses = {a for i in find_interfaces() for a in i["addresses"]}
-            for pid, place in ras.places(text, owners, addresses).items():
+            for pid, place in ras.parse_places(text, owners, addresses).items():
                 owners[pid]["collectives"] = owners[pid]["collectives"] or [place]
 
     def _answer(self, document: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -216,7 +218,7 @@ class Inspector:
         return {"files": listed}, b"".join(files.values())
 
 
-def inspect(layout: NodeLayout, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+def inspect_ranks(layout: NodeLayout, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     """Look at every rank of an attempt that has not ended. Changes nothing."""
     attempt = layout.run(request.get("run"), request.get("node")).attempt(request.get("attempt"))
     if not os.path.isdir(attempt.root):
@@ -228,11 +230,11 @@ def _family(supervisor: SupervisorState | None) -> set[int] | None:
     """The pids below the supervisor; None if it does not live. A number may be used again."""
     if supervisor is None or not supervisor.alive:
         return None
-    return {process.pid for process in descendants(supervisor.pid)}
+    return {process.pid for process in list_descendants(supervisor.pid)}
 
 
 def _describe(supervisor: SupervisorState | None) -> dict[str, object] | None:
-    found = look(supervisor.pid) if supervisor and supervisor.alive else None
+    found = find_process(supervisor.pid) if supervisor and supervisor.alive else None
     return found.describe() if found else None
 
 
@@ -273,9 +275,9 @@ def parse_use(text: str, users: Mapping[str, set[int]]) -> list[dict[str, Any]]:
     found = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
-        index = whole(cells[0])
+        index = parse_int(cells[0])
         if len(cells) == 5 and index is not None:
-            busy, used, total = map(whole, cells[2:])
+            busy, used, total = map(parse_int, cells[2:])
             found.append(
                 {
                     "index": index,
@@ -299,8 +301,8 @@ def _written_at(path: str) -> float | None:
 
 def _python(pid: int) -> int | None:
     """The rank's process if it is a Python, else the first Python below it."""
-    found = look(pid)
-    below = descendants(pid) if found and not found.comm.startswith("python") else []
+    found = find_process(pid)
+    below = list_descendants(pid) if found and not found.comm.startswith("python") else []
     every = [process for process in (found, *below) if process]
     return next((process.pid for process in every if process.comm.startswith("python")), None)
 

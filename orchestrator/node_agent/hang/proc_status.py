@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from orchestrator.node_agent.base.sysfs import whole
-from orchestrator.node_agent.process.processes import FoundProcess, descendants, look
+from orchestrator.node_agent.base.sysfs import parse_int
+from orchestrator.node_agent.process.processes import FoundProcess, find_process, list_descendants
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,22 +33,22 @@ CALLS = {
 }  # fmt: skip
 
 
-def vitals(pid: int) -> dict[str, Any]:
+def process_vitals(pid: int) -> dict[str, Any]:
     """Two looks at ``pid``, ``SAMPLE_S`` apart. ``state`` "" = there is no such process.
 
     A process below it that is stopped counts as the rank's own state: the rank waits for it. An
     uninterruptible sleep counts if both looks saw it: a single one may be an ordinary read.
     """
-    before, began = look(pid), time.monotonic()
+    before, began = find_process(pid), time.monotonic()
     ticks = _ticks(pid)
     if before is None:
         return {"pid": pid, "state": ""}
     time.sleep(SAMPLE_S)
-    after, spent = look(pid), _ticks(pid) - ticks
+    after, spent = find_process(pid), _ticks(pid) - ticks
     if after is None or after.start_time != before.start_time:
         return {"pid": pid, "state": ""}
     seconds = spent / os.sysconf("SC_CLK_TCK")
-    below = descendants(pid)[:MAX_BELOW]
+    below = list_descendants(pid)[:MAX_BELOW]
     return {
         "pid": pid,
         "comm": after.comm,
@@ -76,14 +76,14 @@ def waits_in(pid: int) -> str:
     if number == "running":
         return "running"
     known = CALLS.get(os.uname().machine, {})
-    call = whole(number)
+    call = parse_int(number)
     if call is not None and call in known:
         return known[call]
     channel = _text(pid, "wchan", 64)
     return "" if channel == "0" else channel
 
 
-def variables(pid: int) -> dict[str, str]:
+def process_environment(pid: int) -> dict[str, str]:
     """The environment that the process began with."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
@@ -93,7 +93,7 @@ def variables(pid: int) -> dict[str, str]:
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
-def words(pid: int) -> list[str]:
+def command_line(pid: int) -> list[str]:
     """The command line of the process."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:

@@ -22,7 +22,7 @@ KIND = re.compile(r"ranks have different (\w+) operation counts")
 COMMUNICATOR = re.compile(r"#\d+-\d+ \(([0-9a-f]+)\)")
 
 
-def ask(address: str) -> str:
+def ask_ras(address: str) -> str:
     """The verbose status, or "" when nobody answers there, or somebody else."""
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or len(port) > MAX_PORT_DIGITS:
@@ -44,7 +44,7 @@ def ask(address: str) -> str:
     return text if text.startswith("NCCL version") else ""
 
 
-def places(
+def parse_places(
     text: str, pids: Collection[int], addresses: Collection[str]
 ) -> dict[int, dict[str, object]]:
     """pid -> how far that process came, where NCCL saw its ranks disagree.

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 from orchestrator.node_agent.base.login import login_environment
-from orchestrator.node_agent.hang.proc_status import words
+from orchestrator.node_agent.hang.proc_status import command_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ THREAD = re.compile(r"Thread (?:0x)?(\w+) \([^)]*\)(?:: \"(.*)\")?")
 
 def find_program(pid: int, environment: Mapping[str, str]) -> str | None:
     """py-spy beside the rank's interpreter, on the rank's PATH, or on the login's."""
-    places = [os.path.dirname(word) for word in words(pid)[:1] if os.path.isabs(word)]
+    places = [os.path.dirname(word) for word in command_line(pid)[:1] if os.path.isabs(word)]
     places += [environment.get("PATH", ""), login_environment().get("PATH", "")]
     return shutil.which("py-spy", path=os.pathsep.join(filter(None, places)))
 
 
-def dump(program: str, pid: int) -> tuple[str, str]:
+def dump_stacks(program: str, pid: int) -> tuple[str, str]:
     """(what py-spy printed, why it could not). The process goes on meanwhile."""
     argv = [program, "dump", "--nonblocking", "--pid", str(pid)]
     try:

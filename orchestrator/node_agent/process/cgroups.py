@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 
 from orchestrator.node_agent.base.node_layout import AttemptLayout, write_atomically
-from orchestrator.node_agent.process.processes import look, send
+from orchestrator.node_agent.process.processes import find_process, send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ class ControlGroup:
         deadline = time.monotonic() + FREEZE_S
         while not self._frozen() and time.monotonic() < deadline:
             time.sleep(POLL_S)
-        for found in filter(None, map(look, self.pids())):
+        for found in filter(None, map(find_process, self.pids())):
             if found.pid in self.pids():  # or another process could have got this pid since
-                send(found.pid, found.start_time, signal.SIGKILL)
+                send_signal(found.pid, found.start_time, signal.SIGKILL)
         self._write("cgroup.freeze", b"0")
 
     def _frozen(self) -> bool:

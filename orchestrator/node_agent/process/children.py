@@ -11,8 +11,8 @@ from orchestrator.node_agent.process.eventlog import last_words
 from orchestrator.node_agent.process.rank_shim import (
     LAST_WORDS_BYTES,
     die_with_parent,
-    execute,
-    reserve,
+    execute_program,
+    reserve_bytes,
     start_time,
 )
 
@@ -75,11 +75,11 @@ class Child:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(os.open(self.log("out"), APPEND, 0o600), 1)
             os.dup2(os.open(self.log("err"), APPEND, 0o600), 2)
-            reserve(2, LAST_WORDS_BYTES)
+            reserve_bytes(2, LAST_WORDS_BYTES)
             os.environ.clear()
             os.environ.update(env)
             os.chdir(cwd)
-            execute(argv, set())
+            execute_program(argv, set())
         except OSError as error:
             os.write(2, f"cannot start in {cwd!r}: {error.strerror}\n".encode(errors="replace"))
         finally:
@@ -118,7 +118,7 @@ def outcome_of(status: int) -> dict[str, int]:
     return {"exited": os.WEXITSTATUS(status)}
 
 
-def reap() -> dict[int, int]:
+def reap_children() -> dict[int, int]:
     """Wait statuses of all children, own and adopted, that have ended."""
     ended: dict[int, int] = {}
     while True:

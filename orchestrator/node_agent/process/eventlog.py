@@ -7,7 +7,7 @@ import os
 import re
 import time
 
-from orchestrator.node_agent.process.rank_shim import reserve
+from orchestrator.node_agent.process.rank_shim import reserve_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class EventLog:
     def __init__(self, path: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o600)
-        reserve(self._fd, ROOM_BYTES)
+        reserve_bytes(self._fd, ROOM_BYTES)
         self._size = 0
         self._sequence = 0
         self._waiting: list[bytes] = []

@@ -38,7 +38,7 @@ class FoundProcess:
         return told
 
 
-def look(pid: int) -> FoundProcess | None:
+def find_process(pid: int) -> FoundProcess | None:
     """The process ``pid``, or None if there is none."""
     try:
         with open(f"{PROC}/{pid}/stat", "rb") as file:
@@ -63,20 +63,20 @@ def _wait_channel(pid: int) -> str:
         return ""
 
 
-def alive(pid: int, start_time: int) -> bool:
+def is_alive(pid: int, start_time: int) -> bool:
     """Whether exactly this process still runs."""
-    found = look(pid)
+    found = find_process(pid)
     return found is not None and found.start_time == start_time and found.state not in DEAD_STATES
 
 
-def send(pid: int, start_time: int, number: int) -> bool:
+def send_signal(pid: int, start_time: int, number: int) -> bool:
     """Signal the process if it still is the same one; a reused pid is left alone."""
     try:
         fd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
     except OSError:
         fd = -1
     try:
-        if not alive(pid, start_time):
+        if not is_alive(pid, start_time):
             return False
         if fd >= 0:
             signal.pidfd_send_signal(fd, number)
@@ -90,32 +90,34 @@ def send(pid: int, start_time: int, number: int) -> bool:
     return True
 
 
-def pids() -> list[int]:
+def list_pids() -> list[int]:
     return [int(name) for name in os.listdir(PROC) if name.isdigit()]
 
 
-def marked(share: str) -> list[FoundProcess]:
+def marked_processes(share: str) -> list[FoundProcess]:
     """Live processes of this user whose environment names an attempt below ``share``.
 
     ``share`` is the directory of one inventory node's share of a run: unlike the run's id, which
     people may choose, it belongs to one run of one work directory.
     """
     wanted = f"{MARKER}={share}/".encode()
-    return living(pid for pid in pids() if any(e.startswith(wanted) for e in _environment(pid)))
+    return living_processes(
+        pid for pid in list_pids() if any(e.startswith(wanted) for e in _environment(pid))
+    )
 
 
-def belongs(pid: int, attempt: str, supervisor: int) -> bool:
+def belongs_to_attempt(pid: int, attempt: str, supervisor: int) -> bool:
     """Whether the process carries the marker of the attempt's directory, or descends from its
     ``supervisor`` (0: it has none that lives).
     """
     if f"{MARKER}={attempt}".encode() in _environment(pid):
         return True
-    return bool(supervisor) and any(found.pid == pid for found in descendants(supervisor))
+    return bool(supervisor) and any(found.pid == pid for found in list_descendants(supervisor))
 
 
-def descendants(root: int) -> list[FoundProcess]:
+def list_descendants(root: int) -> list[FoundProcess]:
     """Live processes below ``root``: under a subreaper also orphans without the marker."""
-    table = [found for found in map(look, pids()) if found]
+    table = [found for found in map(find_process, list_pids()) if found]
     children: dict[int, list[FoundProcess]] = {}
     for found in table:
         children.setdefault(found.parent, []).append(found)
@@ -138,10 +140,10 @@ def _environment(pid: int) -> set[bytes]:
         return set()
 
 
-def living(candidates: Iterable[int]) -> list[FoundProcess]:
+def living_processes(candidates: Iterable[int]) -> list[FoundProcess]:
     """Those that live, this process and its parent excepted."""
     ourselves = {os.getpid(), os.getppid()}
-    found = (look(pid) for pid in candidates if pid not in ourselves)
+    found = (find_process(pid) for pid in candidates if pid not in ourselves)
     return [process for process in found if process and process.state not in DEAD_STATES]
 
 
@@ -158,12 +160,12 @@ class SweepResult:
         return not self.survivors
 
 
-def union(*finds: list[FoundProcess]) -> list[FoundProcess]:
+def unique_processes(*finds: list[FoundProcess]) -> list[FoundProcess]:
     """Each process once."""
     return list({found.pid: found for finding in finds for found in finding}.values())
 
 
-def sweep(
+def sweep_processes(
     find: Callable[[], list[FoundProcess]],
     timeout_s: float,
     kill_all: Callable[[], None] | None = None,
@@ -180,7 +182,7 @@ def sweep(
         swept.scans += 1
         empty = 0 if swept.survivors else empty + 1
         for process in swept.survivors:
-            sent = send(process.pid, process.start_time, signal.SIGKILL)
+            sent = send_signal(process.pid, process.start_time, signal.SIGKILL)
             if sent and process.pid not in swept.killed:
                 swept.killed.append(process.pid)
         if swept.survivors and kill_all:

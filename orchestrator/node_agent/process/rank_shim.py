@@ -6,7 +6,8 @@ ended, and leaves two small files for the supervisor: ``ranks/rank-<R>-<pid>.sta
 
 Programs save at the first signal that asks them to end and leave at the second. So the rank leads a
 session of its own, out of reach of a launcher that signals process groups (as torchrun does), and
-of all signals that ask it to end only the first is forwarded.
+of all signals that ask it to end only the first is forwarded; and none where somebody signals shim
+and rank alike, as some schedulers do.
 
 A program of its own, with few imports: every rank pays for its start.
 """
@@ -29,7 +30,11 @@ PR_SET_PDEATHSIG = 1
 PARENT_DIED = signal.SIGRTMIN + 5  # launchers do not use it, so that it means only this
 ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}  # asks the rank to end
 FORWARDED = {*ENDING, signal.SIGUSR1, signal.SIGUSR2}
-WAITED = {*FORWARDED, signal.SIGCHLD, PARENT_DIED}
+WAITED = {*FORWARDED, signal.SIGCHLD, signal.SIGCONT, PARENT_DIED}
+# The pid of who signals every process of the node's share at once, if there is somebody.
+SIGNALS_ALL = "ORCHESTRATE_SIGNALS_ALL"
+# A launcher that was signalled, too, may be quicker to signal us than the one who signals all is.
+SAME_MOMENT_S = 0.3
 GRACE = "ORCHESTRATE_GRACE_S"  # seconds between the request to end and KILL
 DEFAULT_GRACE_S = 10.0
 LONGEST_WAIT_S = 3600.0
@@ -53,7 +58,7 @@ def die_with_parent(parent: int, number: int) -> None:
         os.kill(os.getpid(), number)
 
 
-def reserve(fd: int, size: int) -> None:
+def reserve_bytes(fd: int, size: int) -> None:
     """Set ``size`` bytes of disk aside for ``fd``, without making the file longer: what is written
     there later finds room, however full the disk is by then. Not every file system can.
     """
@@ -62,7 +67,7 @@ def reserve(fd: int, size: int) -> None:
         fallocate(fd, KEEP_SIZE, ctypes.c_longlong(0), ctypes.c_longlong(size))
 
 
-def near(text: str, local_rank: int, allowed: set[int]) -> set[int]:
+def near_processors(text: str, local_rank: int, allowed: set[int]) -> set[int]:
     """The processors for a rank out of ``text``, such as ``0-31;32-63``: one list for each local
     rank. Empty for what cannot be read or is not ours to use.
     """
@@ -79,7 +84,7 @@ def near(text: str, local_rank: int, allowed: set[int]) -> set[int]:
     return cpus
 
 
-def execute(argv: list[str], mask: Iterable[int]) -> NoReturn:
+def execute_program(argv: list[str], mask: Iterable[int]) -> NoReturn:
     """Become ``argv``, with the signals that Python changed put back."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
@@ -99,15 +104,21 @@ def execute(argv: list[str], mask: Iterable[int]) -> NoReturn:
 class Rank:
     """One rank's process, its records and its logs."""
 
-    def __init__(self, spool: str, rank: int, local_rank: int, grace_s: float) -> None:
+    def __init__(
+        self, spool: str, rank: int, local_rank: int, grace_s: float, signals_all: int = 0
+    ) -> None:
         self.rank = rank
         self.local_rank = local_rank
         self.logs = [os.path.join(spool, "logs", f"rank-{rank}.{end}") for end in ("out", "err")]
         self.record = os.path.join(spool, "ranks", f"rank-{rank}-{os.getpid()}")
         self.launcher = os.getppid()
         self.grace_s = grace_s
+        self.signals_all = signals_all
         self.told = 0
         self.told_by = 0
+        self._unsaid = 0  # the request to end that the rank has not got yet
+        self._say_at = float("inf")
+        self._all_signalled_at = float("-inf")
         # Reserved now, so that the end can be recorded on a disk that is full by then.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         self._end = os.open(self.record + ".pending", flags, 0o600)
@@ -124,7 +135,7 @@ class Rank:
             die_with_parent(me, signal.SIGKILL)
             self._redirect()
             self._bind()
-            execute(argv, mask)
+            execute_program(argv, mask)
         self._write_start(child)
         return self._wait(child)
 
@@ -132,12 +143,12 @@ class Rank:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         for fd, path in enumerate(self.logs, start=1):
             os.dup2(os.open(path, flags, 0o600), fd)
-        reserve(2, LAST_WORDS_BYTES)
+        reserve_bytes(2, LAST_WORDS_BYTES)
 
     def _bind(self) -> None:
         """To the processors beside the rank's GPU, if the plan names them."""
         text = os.environ.get("ORCHESTRATE_RANK_CPUS", "")
-        cpus = near(text, self.local_rank, os.sched_getaffinity(0)) if text else set()
+        cpus = near_processors(text, self.local_rank, os.sched_getaffinity(0)) if text else set()
         if cpus:
             os.sched_setaffinity(0, cpus)
 
@@ -156,9 +167,12 @@ class Rank:
     def _wait(self, child: int) -> int:
         deadline = float("inf")
         while True:
-            left_s = min(LONGEST_WAIT_S, max(0.0, deadline - time.monotonic()))
+            until = min(deadline, self._say_at)
+            left_s = min(LONGEST_WAIT_S, max(0.0, until - time.monotonic()))
             info = signal.sigtimedwait(WAITED, left_s)
             if info is None:
+                if time.monotonic() >= self._say_at:
+                    self._ask_to_end(child)
                 if time.monotonic() >= deadline:
                     os.kill(child, signal.SIGKILL)
                     deadline = float("inf")
@@ -166,19 +180,41 @@ class Rank:
                 pid, status = os.waitpid(child, os.WNOHANG)
                 if pid:
                     return status
+            elif self.signals_all and info.si_pid == self.signals_all:
+                self._note_signal(info.si_signo, info.si_pid)
             elif info.si_signo in FORWARDED:
-                self._forward(child, info.si_signo, info.si_pid)
-            elif os.getppid() != self.launcher:
-                self._forward(child, signal.SIGTERM, self.launcher)
+                self._forward_signal(child, info.si_signo, info.si_pid)
+            elif info.si_signo == PARENT_DIED and os.getppid() != self.launcher:
+                self._forward_signal(child, signal.SIGTERM, self.launcher)
                 deadline = time.monotonic() + self.grace_s
 
-    def _forward(self, child: int, number: int, sender: int) -> None:
-        if number in ENDING:
-            if self.told:
-                return
+    def _note_signal(self, number: int, sender: int) -> None:
+        """The rank got this one, too. CONT comes with what asks for an end, and is never lost to a
+        signal of the same number that was pending.
+        """
+        self._all_signalled_at = time.monotonic()
+        if number in ENDING and not self.told:
             self.told, self.told_by = int(number), sender
-        os.kill(child, number)  # not reaped yet, so the pid is still the rank's
-        if number == signal.SIGTERM:
+        self._say_at = float("inf")
+
+    def _forward_signal(self, child: int, number: int, sender: int) -> None:
+        if number not in ENDING:
+            os.kill(child, number)  # not reaped yet, so the pid is still the rank's
+        elif not self.told:
+            self.told, self.told_by, self._unsaid = int(number), sender, int(number)
+            now = time.monotonic()
+            if now - self._all_signalled_at < SAME_MOMENT_S:
+                return  # it came with that, to the launcher as to the rank
+            if self.signals_all:
+                self._say_at = now + SAME_MOMENT_S
+            else:
+                self._ask_to_end(child)
+
+    def _ask_to_end(self, child: int) -> None:
+        """Ask the rank to end."""
+        self._say_at = float("inf")
+        os.kill(child, self._unsaid)
+        if self._unsaid == signal.SIGTERM:
             os.kill(child, signal.SIGCONT)  # a stopped rank hears it only when it goes on
 
     def write_end(self, status: int) -> None:
@@ -216,7 +252,8 @@ def main() -> None:
     number = int(environment["RANK"]) + int(environment.get("ORCHESTRATE_FIRST_RANK", "0"))
     local = int(environment.get("LOCAL_RANK", "0"))
     grace_s = float(environment.get(GRACE, DEFAULT_GRACE_S))
-    rank = Rank(environment["ORCHESTRATE_ATTEMPT_DIR"], number, local, grace_s)
+    signals_all = int(environment.get(SIGNALS_ALL, "0"))
+    rank = Rank(environment["ORCHESTRATE_ATTEMPT_DIR"], number, local, grace_s, signals_all)
     status = rank.run(sys.argv[2:])
     try:
         rank.write_end(status)

@@ -9,7 +9,7 @@ import signal
 
 from orchestrator.node_agent.base.node_layout import AttemptLayout
 from orchestrator.node_agent.process.eventlog import last_words
-from orchestrator.node_agent.process.processes import alive
+from orchestrator.node_agent.process.processes import is_alive
 from orchestrator.node_agent.process.rank_shim import ENDING
 
 TYPE_CHECKING = False
@@ -41,9 +41,9 @@ class ShimmedRank:
     @property
     def vanished(self) -> bool:
         """The shim is gone, and so is the rank: the kernel KILLs it when its shim dies."""
-        if alive(self.shim, self._shim_start_time):
+        if is_alive(self.shim, self._shim_start_time):
             return False
-        return not alive(self.pid, self.start_time)
+        return not is_alive(self.pid, self.start_time)
 
     def end(self, record: dict[str, Any], supervisor: int) -> None:
         ((kind, value),) = record["outcome"].items()

@@ -1,1 +1,1 @@
-"""Programs that run under the interpreter of the ranks, where torch or ray is."""
+"""Programs that run under the interpreter of the ranks, where torch is."""

@@ -44,6 +44,10 @@ class RayFailed(Exception):
     """Why Ray does not serve."""
 
 
+class RayUnauthorised(RayFailed):
+    """The cluster asks for a token that it was not given."""
+
+
 class RayCluster:
     """``address``: where the cluster's control service is, on its head; port 0 = any free one.
     ``check`` raises to break off a wait.

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import subprocess
 import sys
 import time
 
-from orchestrator.node_agent.rank_env.ray_cluster import RayFailed
+from orchestrator.node_agent.rank_env.ray_cluster import RayFailed, RayUnauthorised
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ POLL_S = 0.2
 # An actor runs one method at a time unless it has more threads: `release` must not wait for `run`.
 METHODS_AT_ONCE = 2
 PROGRAM = "/ray_world.py"
+# Ray's client says so on standard error alone; what it raises is that it could not connect.
+NO_TOKEN = b"InvalidAuthToken"
+MAX_SAID_BYTES = 1024 * 1024
 
 
 class NodeActor:
@@ -121,6 +125,7 @@ def connected(address: str, own_address: str | None, namespace: str) -> Iterator
     import ray
 
     where: dict[str, Any] = {"_node_ip_address": own_address} if own_address else {}
+    began = _said_so_far()
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
         ray.init(
@@ -131,11 +136,31 @@ def connected(address: str, own_address: str | None, namespace: str) -> Iterator
             **where,
         )
     except Exception as error:  # Ray raises many kinds; each ends this attempt
+        if type(error).__name__ == "AuthenticationError" or NO_TOKEN in _said_since(began):
+            why = "asks for a token, and none or a wrong one was given"
+            raise RayUnauthorised(f"the Ray cluster at {address} {why}") from error
         raise RayFailed(f"no Ray cluster answers at {address}: {_brief(error)}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _said_so_far() -> int:
+    """How long the log that standard error is has become."""
+    return os.fstat(2).st_size
+
+
+def _said_since(start: int) -> bytes:
+    """What came to that log since; nothing if it is no file."""
+    if not stat.S_ISREG(os.fstat(2).st_mode):
+        return b""
+    try:
+        with open("/proc/self/fd/2", "rb") as log:
+            log.seek(start)
+            return log.read(MAX_SAID_BYTES)
+    except OSError:
+        return b""
 
 
 def drive(options: Options, check: Callable[[], None]) -> int:

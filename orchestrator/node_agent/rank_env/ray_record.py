@@ -9,7 +9,7 @@ import json
 import os
 
 from orchestrator.node_agent.base.node_layout import write_atomically
-from orchestrator.node_agent.process.processes import alive, send
+from orchestrator.node_agent.process.processes import is_alive, send_signal
 from orchestrator.node_agent.process.rank_shim import start_time
 
 TYPE_CHECKING = False
@@ -49,7 +49,7 @@ class Record:
     @property
     def running(self) -> bool:
         identity = self._identity()
-        return identity is not None and alive(*identity)
+        return identity is not None and is_alive(*identity)
 
     @property
     def codes(self) -> list[int] | None:
@@ -63,7 +63,7 @@ class Record:
         """Signal it, if it still runs."""
         identity = self._identity()
         if identity is not None:
-            send(identity[0], identity[1], number)
+            send_signal(identity[0], identity[1], number)
 
     def _identity(self) -> tuple[int, int] | None:
         try:

@@ -13,7 +13,7 @@ import time
 
 sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 4)[0])
 
-from orchestrator.node_agent.rank_env.ray_cluster import RayCluster, RayFailed
+from orchestrator.node_agent.rank_env.ray_cluster import RayCluster, RayFailed, RayUnauthorised
 from orchestrator.node_agent.rank_env.ray_driver import connected, drive
 from orchestrator.node_agent.rank_env.ray_options import Options
 from orchestrator.node_agent.rank_env.ray_record import Record
@@ -27,6 +27,7 @@ LET_GO_S = 3600.0  # a grace may be as long
 POLL_S = 0.05
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 FAILED = 1
+UNAUTHORISED = "OR-RAY-001"  # as core/launchers/ray.py has it
 
 
 class Stopped(BaseException):
@@ -82,6 +83,9 @@ class RayWorld:
             return self._drive() if self._options.drive else self._follow()
         except Stopped as stopped:
             return 128 + stopped.number
+        except RayUnauthorised as failure:
+            sys.stderr.write(f"{UNAUTHORISED}: {failure}\n")
+            return FAILED
         except RayFailed as failure:
             sys.stderr.write(f"ray: {failure}\n")
             return FAILED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from contextlib import suppress
 
@@ -16,6 +17,13 @@ POLL_S = 0.1
 RUNNING, ENDING = "R", "CG"  # of the latter only the epilogue is left
 COMPLETING = "COMPLETING"  # until then it hides how
 NO_JOB = "Invalid job id"
+DURATION = re.compile(r"(?:(\d{1,5})-)?(?:(?:(\d{1,2}):)?(\d{1,3}):)?(\d{1,2})")
+RECORD = "slurm.json"  # as node_agent/base/schedulers.py has it
+
+
+def path_of(attempt: AttemptLayout) -> str:
+    """Where an attempt records what it asked Slurm for."""
+    return os.path.join(attempt.root, RECORD)
 
 
 class SlurmJobRecord:
@@ -32,7 +40,7 @@ class SlurmJobRecord:
     @classmethod
     def recorded(cls, attempt: AttemptLayout) -> SlurmJobRecord | None:
         try:
-            with open(attempt.slurm) as file:
+            with open(path_of(attempt)) as file:
                 told = json.loads(file.read(4096))
             return cls(attempt, str(told["name"]), str(told["within"]))
         except (OSError, ValueError, KeyError, TypeError):
@@ -40,12 +48,12 @@ class SlurmJobRecord:
 
     def record(self) -> None:
         told = {"name": self.name, "within": self.within}
-        write_atomically(self.attempt.slurm, json.dumps(told).encode())
+        write_atomically(path_of(self.attempt), json.dumps(told).encode())
 
     def forget(self) -> None:
         """Slurm has nothing of it any more."""
         with suppress(OSError):
-            os.unlink(self.attempt.slurm)
+            os.unlink(path_of(self.attempt))
 
     def found(self) -> list[tuple[str, str, str]]:
         """(id, state, reason) of what Slurm still has. Raises :class:`SlurmError`."""
@@ -80,7 +88,7 @@ class SlurmJobRecord:
             time.sleep(POLL_S)
 
 
-def release(attempt: AttemptLayout) -> list[dict[str, object]]:
+def release_job(attempt: AttemptLayout) -> list[dict[str, object]]:
     """End what the attempt asked Slurm for; what is still there, as survivors are told."""
     job = SlurmJobRecord.recorded(attempt)
     if job is None:
@@ -90,6 +98,23 @@ def release(attempt: AttemptLayout) -> list[dict[str, object]]:
     except SlurmError as error:
         return [{"pid": job.name, "comm": f"Slurm job: {error}", "state": "?"}]
     return [{"pid": id, "comm": "Slurm job", "state": state} for id, state, _ in left]
+
+
+def find_time_left(id: str) -> float | None:
+    """Seconds until Slurm ends a job for its time limit; None = it has none, or Slurm does not tell
+    for now. Raises :class:`SlurmError`.
+    """
+    shown = ask("squeue", "--noheader", f"--jobs={id}", "--format=%L").strip()
+    return parse_duration(shown)
+
+
+def parse_duration(text: str) -> float | None:
+    """``[days-][[hours:]minutes:]seconds`` in seconds; None for words such as ``UNLIMITED``."""
+    found = DURATION.fullmatch(text)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
 def job_ending(id: str) -> str:

@@ -34,7 +34,10 @@ CONNECT_S = 60.0  # the job may begin before the last node's supervisor has
 POLL_S = 0.05
 FAREWELL_S = 5.0
 MAX_LINE_BYTES = 16 * 1024 * 1024
-TOLD_BY_SLURM = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+TOLD_BY_SLURM = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
+# Who signals rank shims and ranks alike; as rank_shim.py has it, which this text cannot import.
+SIGNALS_ALL = "ORCHESTRATE_SIGNALS_ALL"
 NO_ORDERS = 3
 # What Slurm decides for its tasks, whatever was planned.
 SLURMS_OWN = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
@@ -157,6 +160,8 @@ def begin(order: dict[str, Any], output: list[int]) -> int:
     """Start the launcher as the supervisor would have; its pid."""
     me = os.getpid()
     own = {k: v for k, v in os.environ.items() if k.startswith("SLURM") or k in SLURMS_OWN}
+    if order.get("signals_whole_trees"):
+        own[SIGNALS_ALL] = str(os.getppid())
     # A signal to what is no launcher yet waits: our handlers, which it has, would swallow it.
     signal.pthread_sigmask(signal.SIG_BLOCK, TOLD_BY_SLURM)
     pid = os.fork()
@@ -168,6 +173,7 @@ def begin(order: dict[str, Any], output: list[int]) -> int:
 
 def become(order: dict[str, Any], own: dict[str, str], output: list[int], parent: int) -> NoReturn:
     try:
+        os.setsid()  # where Slurm signals a group of processes, this one is told by its parent
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
@@ -187,8 +193,10 @@ def become(order: dict[str, Any], own: dict[str, str], output: list[int], parent
         os._exit(126)
 
 
-def watch(pid: int, lines: Lines, wake: Wake) -> None:
-    """Until the launcher has ended; tells how."""
+def watch(pid: int, lines: Lines, wake: Wake, *, pass_on: bool) -> None:
+    """Until the launcher has ended; tells how. ``pass_on``: that Slurm wants an end it says to this
+    process alone.
+    """
     told = 0
     tethered: list[Lines | Wake] = [lines, wake]
     while True:
@@ -201,7 +209,9 @@ def watch(pid: int, lines: Lines, wake: Wake) -> None:
             return
         ready, _, _ = select.select(tethered, [], [])
         if wake in ready:
-            told = wake.told(told)
+            before, told = told, wake.told(told)
+            if pass_on and told != before and told in ENDING:
+                os.kill(pid, told)
         if lines in ready and not obey(pid, lines):
             tethered.remove(lines)
             os.kill(pid, signal.SIGKILL)
@@ -228,7 +238,7 @@ def main(tell: Callable[[str], object] = sys.stderr.write) -> int:
     pid = begin(order, lines.descriptors)
     lines.say({"job": os.environ.get("SLURM_JOB_ID", ""), "pid": pid})
     os.write(1, f"began {node}\n".encode())
-    watch(pid, lines, wake)
+    watch(pid, lines, wake, pass_on=not order.get("signals_whole_trees"))
     return 0
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 
-from orchestrator.node_agent.base.agent_errors import SLURM, AgentFault
+from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.base.node_layout import NodeLayout
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Where sites put Slurm when it is not on the PATH of a command over SSH.
 FOLDERS = ("/usr/bin", "/usr/local/bin", "/opt/slurm/bin", "/opt/slurm/current/bin")
+NO_NODE = "OR-AGENT-SLURM"
+WALKS_TREES = "proctrack/linuxproc"
 COMMAND_S = 15.0
 MAX_OUTPUT = 16 * 1024 * 1024
 # States of a node in which Slurm gives it to nobody, as sinfo abbreviates them.
@@ -72,10 +74,21 @@ def complaint(lines: list[str]) -> str:
     return "; ".join(COMPLAINT.sub("", line).strip() for line in errors[:2])
 
 
+def signals_whole_trees() -> bool:
+    """Whether Slurm signals every process below its tasks. By control groups or process groups it
+    signals the tasks alone, until it kills; that is also assumed where it does not tell.
+    """
+    try:
+        shown = ask("scontrol", "show", "config")
+    except SlurmError:
+        return False
+    return WALKS_TREES in re.findall(r"^ProctrackType\s*=\s*(\S+)", shown, re.MULTILINE)
+
+
 # ---- nodes -------------------------------------------------------------------------------------
 
 
-def node(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, Any]:
+def describe_node(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, Any]:
     """Slurm's name for this node, and what it has to give. Raises :class:`AgentFault`."""
     del layout, request
     host = os.uname().nodename
@@ -83,7 +96,7 @@ def node(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, Any]:
         tool("srun")
         return find_node(host, sinfo(host) or sinfo(""))
     except SlurmError as error:
-        raise AgentFault(SLURM, str(error)) from error
+        raise AgentFault(NO_NODE, str(error)) from error
 
 
 def sinfo(host: str) -> list[str]:

@@ -15,8 +15,8 @@ from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.nodeset import (
     MAX_NAME_LENGTH,
     MAX_NAMES,
-    expand,
-    fold,
+    expand_nodeset,
+    fold_nodeset,
     is_name,
     natural_key,
     split_terms,
@@ -67,7 +67,7 @@ class _Unknown:
     shown: str
 
     def __str__(self) -> str:
-        shown = f"{brief(self.shown)!r}: " if self.shown else ""
+        shown = f"{shorten_text(self.shown)!r}: " if self.shown else ""
         return f"{self.where}: {shown}{self.reason}"
 
 
@@ -155,20 +155,20 @@ class Collector:
         return Imported(
             nodes=tuple(self._nodes.values()),
             defaults=defaults or {},
-            warnings=_bounded([*left_out, *self._warnings], MAX_WARNINGS),
+            warnings=_bounded_lines([*left_out, *self._warnings], MAX_WARNINGS),
             notes=tuple(self._notes),
         )
 
     def _refuse_empty(self) -> NoReturn:
         reasons = [f"{unknown.where}: {unknown.reason}" for unknown in self._unknown]
-        why = "; ".join(_bounded(dict.fromkeys(reasons), MAX_REASONS))
+        why = "; ".join(_bounded_lines(dict.fromkeys(reasons), MAX_REASONS))
         remedy = "name the file that holds the hosts, and its format"
         raise UsageError(
             "no host found", id="import.empty", where=self.source, why=why, remedy=remedy
         )
 
     def _refuse_unknown(self) -> NoReturn:
-        lines = _bounded([str(unknown) for unknown in self._unknown], MAX_PROBLEMS)
+        lines = _bounded_lines([str(unknown) for unknown in self._unknown], MAX_PROBLEMS)
         count = len(self._unknown)
         what = "1 host is not understood" if count == 1 else f"{count} hosts are not understood"
         raise UsageError(
@@ -206,12 +206,12 @@ def node_name(host: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", host).strip("-.") or "node"
 
 
-def brief(text: str) -> str:
+def shorten_text(text: str) -> str:
     """At most 80 characters of ``text``."""
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
-def _bounded(lines: Iterable[str], limit: int) -> tuple[str, ...]:
+def _bounded_lines(lines: Iterable[str], limit: int) -> tuple[str, ...]:
     """At most ``limit`` of ``lines``, and how many more there are."""
     every = tuple(lines)
     more = (f"... and {len(every) - limit} more",) if len(every) > limit else ()
@@ -226,14 +226,14 @@ def lines_of(text: str) -> Iterator[tuple[int, str]]:
             yield number, content
 
 
-def render(imported: Imported, name: str, origin: str) -> str:
+def render_inventory(imported: Imported, name: str, origin: str) -> str:
     """An inventory file's text. Nodes keep their order; neighbours that are alike are folded."""
     lines = [f"# Imported from {json.dumps(origin)[1:-1]}.", f"name: {json.dumps(name)}"]
     if imported.defaults:
         lines.append("defaults:")
         lines += [f"  {key}: {json.dumps(value)}" for key, value in imported.defaults.items()]
     lines.append("nodes:")
-    for names, node in _folded(imported.nodes):
+    for names, node in _fold_nodes(imported.nodes):
         lines.append(f"  - name: {json.dumps(names)}")
         lines += [f"    {key}: {json.dumps(value)}" for key, value in node.fields.items()]
         if node.groups:
@@ -241,22 +241,22 @@ def render(imported: Imported, name: str, origin: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _folded(nodes: Iterable[ForeignNode]) -> Iterator[tuple[str, ForeignNode]]:
+def _fold_nodes(nodes: Iterable[ForeignNode]) -> Iterator[tuple[str, ForeignNode]]:
     """Names with the fields they share; a host name of its own keeps a node apart."""
-    for _, run in itertools.groupby(nodes, key=_alike):
+    for _, run in itertools.groupby(nodes, key=_shared_fields):
         alike = list(run)
-        for names in _ascending([node.name for node in alike]):
-            together = fold(names)
-            exact = "ssh" not in alike[0].fields and expand(together) == tuple(names)
+        for names in _ascending_runs([node.name for node in alike]):
+            together = fold_nodeset(names)
+            exact = "ssh" not in alike[0].fields and expand_nodeset(together) == tuple(names)
             terms = [term for _, term in split_terms(together)] if exact else names
             yield from ((term, alike[0]) for term in terms)
 
 
-def _alike(node: ForeignNode) -> tuple[str, ...]:
+def _shared_fields(node: ForeignNode) -> tuple[str, ...]:
     return (json.dumps(node.fields, sort_keys=True), *node.groups)
 
 
-def _ascending(names: Iterable[str]) -> list[list[str]]:
+def _ascending_runs(names: Iterable[str]) -> list[list[str]]:
     """``names`` cut where the natural order breaks, for folding sorts."""
     runs: list[list[str]] = []
     for name in names:

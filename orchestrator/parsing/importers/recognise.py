@@ -39,9 +39,9 @@ Test = Callable[[list[str]], bool]
 def refuse_other(text: str, source: str, format: str) -> None:
     """Raise :class:`UsageError` when ``text`` is no file of ``format`` but a known other one.
 
-    ``format`` is ansible, hostfile, slurm or ssh-config.
+    ``format`` is one of ``FORMATS``.
     """
-    lines = _significant(text)
+    lines = _significant_lines(text)
     if not lines:
         what = "the file is empty" if not text.strip() else "the file holds comments only"
         raise UsageError(
@@ -56,7 +56,7 @@ def refuse_other(text: str, source: str, format: str) -> None:
             if format in own:
                 return
             raise UsageError(
-                f"this is {what}, not {_WANTED[format]}",
+                f"this is {what}, not {FORMATS[format]}",
                 id="import.other-kind",
                 where=source,
                 remedy=remedy,
@@ -65,16 +65,16 @@ def refuse_other(text: str, source: str, format: str) -> None:
 
 def is_yaml(text: str) -> bool:
     """Whether ``text`` begins as YAML or JSON of mappings and lists does; it is not empty."""
-    lines = _significant(text)
+    lines = _significant_lines(text)
     return _is_json(lines) or _is_yaml(lines)
 
 
-def _significant(text: str) -> list[str]:
+def _significant_lines(text: str) -> list[str]:
     lines = (line.strip() for line in text.splitlines()[:_MAX_LINES])
     return [line for line in lines if line and (line[0] not in "#;" or line.startswith("#!"))]
 
 
-def _content(lines: list[str]) -> Iterator[str]:
+def _first_content(lines: list[str]) -> Iterator[str]:
     """The first line that says something: after the marks that begin a YAML document."""
     for line in lines:
         if not line.startswith(("---", "%YAML", "#!")):
@@ -82,7 +82,7 @@ def _content(lines: list[str]) -> Iterator[str]:
             return
 
 
-def _first(pattern: re.Pattern[str]) -> Test:
+def _first_line_test(pattern: re.Pattern[str]) -> Test:
     return lambda lines: pattern.match(lines[0]) is not None
 
 
@@ -93,11 +93,11 @@ def _is_json(lines: list[str]) -> bool:
 def _is_yaml(lines: list[str]) -> bool:
     if lines[0].startswith(("---", "%YAML")):
         return True
-    return any(_YAML_KEY.match(line) or _YAML_ITEM.match(line) for line in _content(lines))
+    return any(_YAML_KEY.match(line) or _YAML_ITEM.match(line) for line in _first_content(lines))
 
 
 def _is_playbook(lines: list[str]) -> bool:
-    return any(_YAML_ITEM.match(line) for line in _content(lines))
+    return any(_YAML_ITEM.match(line) for line in _first_content(lines))
 
 
 def _is_toml(lines: list[str]) -> bool:
@@ -124,11 +124,12 @@ def _is_ansible_ini(lines: list[str]) -> bool:
 
 
 _CONVERT = "import the output of: ansible-inventory -i FILE --list --yaml"
-_WANTED = {
-    "ansible": "an Ansible inventory",
+# What each importer reads.
+FORMATS = {
     "hostfile": "a hostfile",
-    "slurm": "a list or table of Slurm",
+    "ansible": "an Ansible inventory",
     "ssh-config": "an ssh_config",
+    "slurm": "a list or table of Slurm",
 }
 # What it is, what to do, the formats that read it, and how it is recognised; the first one counts.
 _KINDS: tuple[tuple[str, str, frozenset[str], Test], ...] = (
@@ -136,16 +137,21 @@ _KINDS: tuple[tuple[str, str, frozenset[str], Test], ...] = (
         "encrypted by Ansible Vault",
         "import the output of: ansible-vault view FILE",
         frozenset(),
-        _first(_VAULT),
+        _first_line_test(_VAULT),
     ),
     (
         "an HTML or XML page (a login page, perhaps)",
         "download the file itself",
         frozenset(),
-        _first(_MARKUP),
+        _first_line_test(_MARKUP),
     ),
-    ("a key or certificate", "name the file that holds the hosts", frozenset(), _first(_PEM)),
-    ("a script", f"run it first; for Ansible, {_CONVERT}", frozenset(), _first(_SCRIPT)),
+    (
+        "a key or certificate",
+        "name the file that holds the hosts",
+        frozenset(),
+        _first_line_test(_PEM),
+    ),
+    ("a script", f"run it first; for Ansible, {_CONVERT}", frozenset(), _first_line_test(_SCRIPT)),
     (
         "an Ansible playbook or another YAML list",
         "name the inventory that the playbook runs on",

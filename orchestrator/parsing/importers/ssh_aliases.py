@@ -34,12 +34,12 @@ def parse_ssh_config(
     :class:`UsageError` when no alias is found or one is no host name, and for a file that ``ssh``
     refuses.
     """
-    reader = _Reader(source, include, skip_unknown=skip_unknown)
+    reader = _AliasReader(source, include, skip_unknown=skip_unknown)
     reader.read(text, source, 0)
     return reader.imported({"ssh_config": ssh_config} if ssh_config else None)
 
 
-class _Reader:
+class _AliasReader:
     def __init__(self, source: str, include: Include, *, skip_unknown: bool) -> None:
         self._source = source
         self._found = Collector(source, skip_unknown=skip_unknown)

@@ -9,7 +9,7 @@ from pydantic import Field
 from orchestrator.core.history.run_record import ComparisonKey, Figure, RunRecord
 from orchestrator.core.model.workload import Direction
 from orchestrator.core.verdict.result import Status
-from orchestrator.parsing.inputs.validation import Strict, validate
+from orchestrator.parsing.inputs.validation import Strict, validate_document
 from orchestrator.parsing.inputs.yaml_source import parse_yaml
 
 MAX_RUNS = 200
@@ -67,7 +67,7 @@ class BaselineFile(Strict):
 
 def load_baseline(data: bytes, source: str) -> tuple[str, float, tuple[RunRecord, ...]]:
     """(name, when it was set, runs). Raises :class:`UsageError` with file, line and nearest key."""
-    file = validate(BaselineFile, parse_yaml(data, source))
+    file = validate_document(BaselineFile, parse_yaml(data, source))
     return file.name, file.set_at, tuple(map(_record, file.runs))
 
 

@@ -15,9 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.core.base.nodeset import MAX_NAME_LENGTH, NodeSetError, expand
+from orchestrator.core.base.nodeset import MAX_NAME_LENGTH, NodeSetError, expand_nodeset
 from orchestrator.core.model.inventory import TransportKind
-from orchestrator.parsing.inputs.validation import Strict, describe
+from orchestrator.parsing.inputs.validation import Strict, describe_value
 
 # Also the second set of controls, and what reorders a line: this text is shown on terminals.
 _CONTROL = re.compile(
@@ -37,29 +37,29 @@ MAX_TEXT = 4096
 MAX_ENV_VALUE = 65_536
 
 
-def _clean(text: str) -> str:
+def _clean_text(text: str) -> str:
     if _CONTROL.search(text):
         raise ValueError("holds a control character")
     return text
 
 
-def _path(text: str) -> str:
+def _check_path(text: str) -> str:
     if not text.strip() or text.startswith("-"):
         raise ValueError(f"not a path: {text!r}")
-    return _clean(text)
+    return _clean_text(text)
 
 
 def _without_variables(text: str) -> str:
     if _VARIABLE.search(text):
         raise ValueError(f"{text!r}: variables are not expanded here; write the path, or ~/")
-    return _path(text)
+    return _check_path(text)
 
 
 def _remote_path(text: str) -> str:
     """A path on the node, where ``$NAME`` and ``${NAME}`` are expanded, and nothing else is."""
     if "$" in _VARIABLE.sub("", text):
         raise ValueError(f"{text!r}: only $NAME and ${{NAME}} are expanded on the node")
-    return _path(text)
+    return _check_path(text)
 
 
 def _remote_folder(text: str) -> str:
@@ -68,7 +68,7 @@ def _remote_folder(text: str) -> str:
     return _remote_path(text)
 
 
-def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
+def _matching_validator(pattern: re.Pattern[str], what: str) -> AfterValidator:
     def check(text: str) -> str:
         if len(text) > MAX_NAME_LENGTH or not pattern.fullmatch(text):
             raise ValueError(f"not {what}: {text[:80]!r}")
@@ -77,29 +77,29 @@ def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _nodeset(text: str) -> str:
+def _check_nodeset(text: str) -> str:
     try:
-        expand(text)
+        expand_nodeset(text)
     except NodeSetError as error:
         raise ValueError(f"not a node name or a folded set: {error}") from None
     return text
 
 
-def _host(text: str) -> str:
-    address, port = _bracketed(text)
+def _check_host(text: str) -> str:
+    address, port = _split_bracketed(text)
     if address:
         if port:
             raise ValueError(f"the port has a field of its own; write ssh: {address}, port: {port}")
         return address
     _refuse_parts(text)
     if "[" in text:
-        return _nodeset(text)
+        return _check_nodeset(text)
     if len(text) > MAX_NAME_LENGTH or not _HOST.fullmatch(text):
         raise ValueError(f"not a host name or SSH alias: {text[:80]!r}")
     return text
 
 
-def _bracketed(text: str) -> tuple[str, str]:
+def _split_bracketed(text: str) -> tuple[str, str]:
     """The IPv6 address in ``[...]`` and the port behind it; empty where there is none."""
     found = _BRACKETED.fullmatch(text)
     return (found[1], found[2] or "") if found and _is_ipv6(found[1]) else ("", "")
@@ -128,16 +128,16 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_clean)]
+Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_clean_text)]
 LocalPath = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_without_variables)]
 RemotePath = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_remote_path)]
 RemoteFolder = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_remote_folder)]
-Label = Annotated[str, _matching(_LABEL, "a plain name (letters, digits, . _ -)")]
-EnvName = Annotated[str, _matching(_ENV_NAME, "an environment variable name")]
-User = Annotated[str, _matching(_LOGIN, "a user name")]
-Jump = Annotated[str, _matching(_JUMP, "a jump host ([user@]host[:port])")]
-Names = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_nodeset)]
-Host = Annotated[str, AfterValidator(_host)]
+Label = Annotated[str, _matching_validator(_LABEL, "a plain name (letters, digits, . _ -)")]
+EnvName = Annotated[str, _matching_validator(_ENV_NAME, "an environment variable name")]
+User = Annotated[str, _matching_validator(_LOGIN, "a user name")]
+Jump = Annotated[str, _matching_validator(_JUMP, "a jump host ([user@]host[:port])")]
+Names = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_check_nodeset)]
+Host = Annotated[str, AfterValidator(_check_host)]
 
 
 if TYPE_CHECKING:
@@ -209,15 +209,15 @@ class SecretEntry(Strict):
     secret: EnvName = Field(description="Environment variable of the coordinator that holds it")
 
 
-def _gpus(value: Any) -> Any:
+def _normalise_gpus(value: Any) -> Any:
     return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _python(value: Any) -> Any:
+def _normalise_python(value: Any) -> Any:
     return {"interpreter": value} if isinstance(value, str) else value
 
 
-def _node(value: Any) -> Any:
+def _normalise_node(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -231,12 +231,16 @@ def _env_value(value: Any) -> str | SecretEntry:
         return str(value)
     if isinstance(value, str) and len(value) <= MAX_ENV_VALUE:
         return value
-    found = f"more than {MAX_ENV_VALUE} characters" if isinstance(value, str) else describe(value)
+    found = (
+        f"more than {MAX_ENV_VALUE} characters" if isinstance(value, str) else describe_value(value)
+    )
     raise ValueError(f"expected text, a whole number or {{secret: NAME}}, found {found}; quote it")
 
 
-Gpus = Annotated[GpuEntry, BeforeValidator(_gpus, json_schema_input_type=int | GpuEntry)]
-Python = Annotated[PythonEntry, BeforeValidator(_python, json_schema_input_type=str | PythonEntry)]
+Gpus = Annotated[GpuEntry, BeforeValidator(_normalise_gpus, json_schema_input_type=int | GpuEntry)]
+Python = Annotated[
+    PythonEntry, BeforeValidator(_normalise_python, json_schema_input_type=str | PythonEntry)
+]
 EnvValue = Annotated[
     str | SecretEntry,
     PlainValidator(_env_value, json_schema_input_type=str | int | SecretEntry),
@@ -298,7 +302,9 @@ class NodeEntry(NodeFields):
     )
 
 
-Node = Annotated[NodeEntry, BeforeValidator(_node, json_schema_input_type=str | NodeEntry)]
+Node = Annotated[
+    NodeEntry, BeforeValidator(_normalise_node, json_schema_input_type=str | NodeEntry)
+]
 
 
 class ExpectationEntry(Strict):

@@ -7,8 +7,8 @@ import re
 from pydantic import Field
 
 from orchestrator.core.history.figure_gates import FigureGate, Quantity
-from orchestrator.parsing.inputs.validation import Strict, validate
-from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, parse_yaml, refuse
+from orchestrator.parsing.inputs.validation import Strict, validate_document
+from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, parse_yaml, refuse_input
 
 MAX_GATES = 1000
 _QUANTITY = re.compile(r"(-?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,3})?)\s*(\S.{0,39})?")
@@ -35,11 +35,11 @@ class GateFile(Strict):
 def load_gates(data: bytes, source: str) -> tuple[FigureGate, ...]:
     """Raises :class:`UsageError` that lists every problem with file, line and nearest key."""
     document = parse_yaml(data, source)
-    file = validate(GateFile, document)
+    file = validate_document(GateFile, document)
     problems: list[InputProblem] = []
     gates = tuple(_gate(index, entry, document, problems) for index, entry in enumerate(file.gates))
     if problems:
-        refuse(problems, source)
+        refuse_input(problems, source)
     return gates
 
 

@@ -13,13 +13,13 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def cluster_schema() -> dict[str, Any]:
     """The schema of an inventory file."""
-    return _schema(ClusterFile, "orchestrate cluster")
+    return _model_schema(ClusterFile, "orchestrate cluster")
 
 
 def workload_schema() -> dict[str, Any]:
     """The schema of a workload.yaml."""
-    return _schema(WorkloadFile, "orchestrate workload")
+    return _model_schema(WorkloadFile, "orchestrate workload")
 
 
-def _schema(model: type[Strict], title: str) -> dict[str, Any]:
+def _model_schema(model: type[Strict], title: str) -> dict[str, Any]:
     return {"$schema": _DIALECT, **model.model_json_schema(), "title": title}

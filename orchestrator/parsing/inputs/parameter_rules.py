@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.core.model.parameter_conflicts import contradictions
+from orchestrator.core.model.parameter_conflicts import find_contradictions
 from orchestrator.core.model.workload import (
     Condition,
     Parameter,
@@ -32,13 +32,13 @@ def read_rules(
     rules = []
     for index, entry in enumerate(entries):
         path = ("rules", index)
-        found = list(_problems(entry, path, parameters, document))
+        found = list(_rule_problems(entry, path, parameters, document))
         problems += found
         if not found:
             rules.append(
                 ParameterRule(
-                    when=_conditions(entry.when, parameters),
-                    require=_conditions(entry.require, parameters),
+                    when=_make_conditions(entry.when, parameters),
+                    require=_make_conditions(entry.require, parameters),
                     why=entry.why,
                     place=str(document.place(path)),
                 )
@@ -59,7 +59,7 @@ def contradicting_presets(
         decided = {**defaults, **values}
         path = ("presets", preset) if preset else ("parameters",)
         place = document.place(path, key=True)
-        for found in contradictions(rules, decided):
+        for found in find_contradictions(rules, decided):
             who = f"preset {preset}" if preset else "the defaults"
             what = f"{who}: {found.told(decided, origins)}"
             yield InputProblem(
@@ -73,7 +73,7 @@ def require_no_contradiction(
     """Raises :class:`UsageError` that names the parameters, where their values came from, why they
     do not go together and what to change.
     """
-    found = contradictions(workload.rules, values)
+    found = find_contradictions(workload.rules, values)
     if not found:
         return
     told = [(item.told(values, origins), item.remedy(workload.parameters)) for item in found]
@@ -88,7 +88,7 @@ def require_no_contradiction(
     raise UsageError(what, id="workload.contradiction", where=where, why=why, remedy=remedy)
 
 
-def _conditions(
+def _make_conditions(
     entries: Mapping[str, ConditionEntry], parameters: Parameters
 ) -> tuple[Condition, ...]:
     return tuple(
@@ -103,7 +103,7 @@ def _conditions(
     )
 
 
-def _problems(
+def _rule_problems(
     entry: RuleEntry, path: Path, parameters: Parameters, document: Document
 ) -> Iterator[InputProblem]:
     for side, conditions in (("when", entry.when), ("require", entry.require)):
@@ -112,7 +112,7 @@ def _problems(
             if name in parameters:
                 yield from _condition_problems(condition, here, parameters, document)
             else:
-                yield _unknown(name, here, parameters, document, key=True)
+                yield _unknown_parameter(name, here, parameters, document, key=True)
 
 
 def _condition_problems(
@@ -135,7 +135,7 @@ def _bound_problems(
     compared = [parameter]
     if isinstance(bound, str):
         if bound not in parameters:
-            yield _unknown(bound, path, parameters, document)
+            yield _unknown_parameter(bound, path, parameters, document)
             return
         compared.append(parameters[bound])
     for one in compared:
@@ -144,7 +144,7 @@ def _bound_problems(
             yield InputProblem(document.place(path), what)
 
 
-def _unknown(
+def _unknown_parameter(
     name: str, path: Path, parameters: Parameters, document: Document, *, key: bool = False
 ) -> InputProblem:
     what = f"{show_path(path)}: unknown parameter {name!r}"

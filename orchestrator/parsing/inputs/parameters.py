@@ -7,7 +7,7 @@ import re
 
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.workload import Parameter, ParameterType, ParameterValue
-from orchestrator.parsing.inputs.validation import describe
+from orchestrator.parsing.inputs.validation import describe_value
 
 _INT = re.compile(r"[-+]?[0-9](_?[0-9]){0,17}")
 _TRUE = frozenset({"true", "yes", "on", "1"})
@@ -16,7 +16,7 @@ _FALSE = frozenset({"false", "no", "off", "0"})
 
 def parse_value(parameter: Parameter, text: str) -> ParameterValue:
     """``text`` as the parameter's type. Raises ``ValueError`` that says what was expected."""
-    return check_value(parameter, _typed(parameter.type, text))
+    return check_value(parameter, _convert_text(parameter.type, text))
 
 
 def check_value(parameter: Parameter, value: ParameterValue) -> ParameterValue:
@@ -30,7 +30,7 @@ def check_value(parameter: Parameter, value: ParameterValue) -> ParameterValue:
         value = float(value)
     wanted = _PYTHON_TYPES[parameter.type]
     if type(value) is not wanted:
-        raise ValueError(f"expected {expected(parameter)}, found {describe(value)}")
+        raise ValueError(f"expected {expected_text(parameter)}, found {describe_value(value)}")
     if isinstance(value, str):
         _check_text(parameter, value)
     elif not isinstance(value, bool):
@@ -43,19 +43,19 @@ def always_number(parameter: Parameter) -> bool:
     return parameter.type in _NUMBERS and not parameter.choices
 
 
-def expected(parameter: Parameter) -> str:
+def expected_text(parameter: Parameter) -> str:
     """The parameter's type, bounds and unit in words: ``int >= 1 (steps) or auto``."""
     words = [parameter.type.value]
     if parameter.type is ParameterType.CHOICE:
         words = [f"one of {', '.join(parameter.choices)}"]
-    bounds = _bounds(parameter)
+    bounds = _bound_texts(parameter)
     words += [" and ".join(bounds)] if bounds else []
     instead = parameter.choices if parameter.type in _NUMBERS else ()
     unit = f" ({parameter.unit})" if parameter.unit else ""
     return " ".join(words) + unit + "".join(f" or {word}" for word in instead)
 
 
-def _bounds(parameter: Parameter) -> list[str]:
+def _bound_texts(parameter: Parameter) -> list[str]:
     signs = {
         ">=": parameter.min,
         ">": parameter.above,
@@ -76,7 +76,7 @@ _PYTHON_TYPES: dict[ParameterType, type] = {
 }
 
 
-def _typed(type_: ParameterType, text: str) -> ParameterValue:
+def _convert_text(type_: ParameterType, text: str) -> ParameterValue:
     """``text`` converted where it can be; else the text itself, which then fails the check."""
     word = text.strip().lower()
     if type_ is ParameterType.BOOL and word in _TRUE | _FALSE:
@@ -98,7 +98,7 @@ def _check_bounds(parameter: Parameter, value: float) -> None:
     below = math.inf if parameter.below is None else parameter.below
     uneven = parameter.multiple_of is not None and value % parameter.multiple_of != 0
     if not (low <= value <= high and above < value < below) or uneven:
-        raise ValueError(f"expected {expected(parameter)}, found {describe(value)}")
+        raise ValueError(f"expected {expected_text(parameter)}, found {describe_value(value)}")
 
 
 def _check_text(parameter: Parameter, value: str) -> None:
@@ -106,4 +106,6 @@ def _check_text(parameter: Parameter, value: str) -> None:
         raise ValueError("a NUL byte cannot be passed to a program")
     if parameter.type is ParameterType.CHOICE and value not in parameter.choices:
         hint = did_you_mean(value, parameter.choices)
-        raise ValueError(f"expected {expected(parameter)}, found {describe(value)}; {hint}")
+        raise ValueError(
+            f"expected {expected_text(parameter)}, found {describe_value(value)}; {hint}"
+        )

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.base.nodeset import NodeSetError, expand, parse_numbers, split_terms
+from orchestrator.core.base.nodeset import NodeSetError, expand_nodeset, parse_numbers, split_terms
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.inventory import Cluster, NodeSpec, Role
 
@@ -39,7 +39,7 @@ class _Term:
     gpus: frozenset[int] | None
 
 
-def select(cluster: Cluster, expression: str) -> Cluster:
+def select_nodes(cluster: Cluster, expression: str) -> Cluster:
     """``cluster`` with only the selected nodes and GPUs.
 
     A blank expression selects everything. ``min_nodes`` is lowered to the number of selected
@@ -48,30 +48,32 @@ def select(cluster: Cluster, expression: str) -> Cluster:
     """
     if not expression.strip():
         return cluster
-    terms = _parse(expression)
+    terms = _parse_terms(expression)
     chosen: dict[str, _Gpus] = {}
     if terms[0].exclude:
-        chosen = {node.name: _declared(node) for node in cluster.workers}
+        chosen = {node.name: _declared_gpus(node) for node in cluster.workers}
     dropped: set[str] = set()
     for term in terms:
-        for name in _resolve(cluster, term, expression):
+        for name in _resolve_term(cluster, term, expression):
             node = cluster.node(name)
             if term.exclude:
-                _exclude(node, term, chosen, expression)
+                _exclude_node(node, term, chosen, expression)
                 dropped |= {name} if term.gpus is None else set()
             else:
-                _include(node, term, chosen, expression)
+                _include_node(node, term, chosen, expression)
                 dropped.discard(name)
-    return _restrict(cluster, chosen, dropped, expression)
+    return _restrict_cluster(cluster, chosen, dropped, expression)
 
 
-def _parse(expression: str) -> list[_Term]:
+def _parse_terms(expression: str) -> list[_Term]:
     if len(expression) > MAX_EXPRESSION:
-        raise _error("the expression is too long", "--nodes", "name groups in the inventory")
+        raise _selection_error(
+            "the expression is too long", "--nodes", "name groups in the inventory"
+        )
     try:
         return [_parse_term(text, column) for column, text in split_terms(expression)]
     except NodeSetError as error:
-        raise _error(error.message, _where(expression, error.column)) from None
+        raise _selection_error(error.message, _mark_column(expression, error.column)) from None
 
 
 def _parse_term(text: str, column: int) -> _Term:
@@ -86,29 +88,33 @@ def _parse_term(text: str, column: int) -> _Term:
     return _Term(text, column, text.startswith("!"), names, numbers)
 
 
-def _resolve(cluster: Cluster, term: _Term, expression: str) -> tuple[str, ...]:
-    where = _where(expression, term.column)
+def _resolve_term(cluster: Cluster, term: _Term, expression: str) -> tuple[str, ...]:
+    where = _mark_column(expression, term.column)
     if term.names.startswith("@"):
         group = term.names[1:]
         if group not in cluster.groups:
-            raise _error(f"unknown group {group!r}", where, did_you_mean(group, cluster.groups))
+            raise _selection_error(
+                f"unknown group {group!r}", where, did_you_mean(group, cluster.groups)
+            )
         return cluster.groups[group]
     try:
-        names = expand(term.names)
+        names = expand_nodeset(term.names)
     except NodeSetError as error:
-        raise _error(error.message, where) from None
+        raise _selection_error(error.message, where) from None
     known = {node.name for node in cluster.nodes}
     for name in names:
         if name not in known:
             remedy = did_you_mean(name, known)
             if name.isdecimal():
                 remedy = "several GPUs of one node go in brackets, as in node1:[0,2]"
-            raise _error(f"unknown node {name!r} in cluster {cluster.name}", where, remedy)
+            raise _selection_error(
+                f"unknown node {name!r} in cluster {cluster.name}", where, remedy
+            )
     return names
 
 
-def _include(node: NodeSpec, term: _Term, chosen: dict[str, _Gpus], expression: str) -> None:
-    declared = _declared(node)
+def _include_node(node: NodeSpec, term: _Term, chosen: dict[str, _Gpus], expression: str) -> None:
+    declared = _declared_gpus(node)
     if term.gpus is None:
         chosen[node.name] = declared
         return
@@ -118,7 +124,7 @@ def _include(node: NodeSpec, term: _Term, chosen: dict[str, _Gpus], expression: 
     chosen[node.name] = None if before is None else before | term.gpus
 
 
-def _exclude(node: NodeSpec, term: _Term, chosen: dict[str, _Gpus], expression: str) -> None:
+def _exclude_node(node: NodeSpec, term: _Term, chosen: dict[str, _Gpus], expression: str) -> None:
     before = chosen.get(node.name, frozenset())
     if term.gpus is None or node.name not in chosen:
         chosen.pop(node.name, None)
@@ -126,8 +132,8 @@ def _exclude(node: NodeSpec, term: _Term, chosen: dict[str, _Gpus], expression: 
     if before is None:
         remedy = "declare the node's gpus in the inventory, or name the GPUs to use"
         what = f"{node.name} does not declare how many GPUs it has, so none can be taken out"
-        raise _error(what, _where(expression, term.column), remedy)
-    _check_declared(node, term, _declared(node) or frozenset(), expression)
+        raise _selection_error(what, _mark_column(expression, term.column), remedy)
+    _check_declared(node, term, _declared_gpus(node) or frozenset(), expression)
     chosen[node.name] = before - term.gpus
     if not chosen[node.name]:
         del chosen[node.name]
@@ -138,16 +144,18 @@ def _check_declared(node: NodeSpec, term: _Term, declared: frozenset[int], expre
     if missing:
         have = ", ".join(map(str, sorted(declared))) or "none"
         what = f"{node.name} has no GPU {missing[0]}"
-        raise _error(what, _where(expression, term.column), f"declared GPUs: {have}")
+        raise _selection_error(
+            what, _mark_column(expression, term.column), f"declared GPUs: {have}"
+        )
 
 
-def _declared(node: NodeSpec) -> _Gpus:
+def _declared_gpus(node: NodeSpec) -> _Gpus:
     if node.gpus.indices is not None:
         return frozenset(node.gpus.indices)
     return None if node.gpus.count is None else frozenset(range(node.gpus.count))
 
 
-def _restrict(
+def _restrict_cluster(
     cluster: Cluster, chosen: dict[str, _Gpus], dropped: set[str], expression: str
 ) -> Cluster:
     nodes = tuple(
@@ -158,7 +166,7 @@ def _restrict(
     workers = sum(node.role is Role.WORKER for node in nodes)
     if not workers:
         names = ", ".join(node.name for node in cluster.workers[:12])
-        raise _error(
+        raise _selection_error(
             f"no worker of cluster {cluster.name} is selected",
             f"--nodes {expression}",
             f"workers: {names}",
@@ -174,16 +182,16 @@ def _restrict(
 
 
 def _with_gpus(node: NodeSpec, gpus: _Gpus) -> NodeSpec:
-    if gpus == _declared(node):
+    if gpus == _declared_gpus(node):
         return node
     indices = None if gpus is None else tuple(sorted(gpus))
     return replace(node, gpus=replace(node.gpus, indices=indices))
 
 
-def _where(expression: str, column: int) -> str:
+def _mark_column(expression: str, column: int) -> str:
     shown = expression if len(expression) <= 80 else expression[:77] + "..."
     return f"--nodes {shown} (column {column})"
 
 
-def _error(what: str, where: str, remedy: str = "") -> UsageError:
+def _selection_error(what: str, where: str, remedy: str = "") -> UsageError:
     return UsageError(what, id="usage.nodes", where=where, remedy=remedy)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path, refuse
+from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path, refuse_input
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -42,27 +42,27 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
 
-def validate(model: type[Model], document: Document) -> Model:
+def validate_document(model: type[Model], document: Document) -> Model:
     """``document`` as ``model``. Raises :class:`UsageError` that lists every problem."""
     if document.root.value is None:
-        refuse(
+        refuse_input(
             [*document.problems, InputProblem(document.root.place, "the file is empty")],
             document.source,
         )
-    if (stranger := _stranger(document, tuple(model.model_fields))) is not None:
-        refuse([stranger], document.source)
+    if (stranger := _foreign_file_problem(document, tuple(model.model_fields))) is not None:
+        refuse_input([stranger], document.source)
     try:
         entry = model.model_validate(document.root.plain())
     except ValidationError as error:
         schema = model.model_json_schema()
-        found = [_problem(details, document, schema) for details in error.errors()]
-        refuse([*document.problems, *found], document.source)
+        found = [_make_problem(details, document, schema) for details in error.errors()]
+        refuse_input([*document.problems, *found], document.source)
     if document.problems:
-        refuse(document.problems, document.source)
+        refuse_input(document.problems, document.source)
     return entry
 
 
-def _stranger(document: Document, known: Sequence[str]) -> InputProblem | None:
+def _foreign_file_problem(document: Document, known: Sequence[str]) -> InputProblem | None:
     """What to say of a file that is something else altogether, without a word of what it holds."""
     root = document.root
     if not isinstance(root.value, dict):
@@ -74,7 +74,9 @@ def _stranger(document: Document, known: Sequence[str]) -> InputProblem | None:
     return None
 
 
-def _problem(details: ErrorDetails, document: Document, schema: dict[str, Any]) -> InputProblem:
+def _make_problem(
+    details: ErrorDetails, document: Document, schema: dict[str, Any]
+) -> InputProblem:
     path, kind = details["loc"], details["type"]
     at_key = bool(path) and path[-1] == "[key]"
     path = path[:-1] if at_key else path
@@ -87,12 +89,12 @@ def _problem(details: ErrorDetails, document: Document, schema: dict[str, Any]) 
         where = f" in {show_path(path[:-1])}" if path[:-1] else ""
         return InputProblem(document.place(path[:-1]), f"key {str(path[-1])!r} is missing{where}")
     name = show_path(path)
-    what, remedy = _explain(kind, details)
+    what, remedy = _explain_error(kind, details)
     place = document.place(path, key=at_key)
     return InputProblem(place, f"{name}: {what}" if name else what, remedy)
 
 
-def _explain(kind: str, details: ErrorDetails) -> tuple[str, str]:
+def _explain_error(kind: str, details: ErrorDetails) -> tuple[str, str]:
     value = details["input"]
     if kind in _EXPECTED:
         remedy = ""
@@ -101,10 +103,10 @@ def _explain(kind: str, details: ErrorDetails) -> tuple[str, str]:
             remedy = f"write {word}"
         elif kind == "string_type" and isinstance(value, bool | int | float):
             remedy = "put it in quotes"
-        return f"expected {_EXPECTED[kind]}, found {describe(value)}", remedy
+        return f"expected {_EXPECTED[kind]}, found {describe_value(value)}", remedy
     if kind == "literal_error":
         valid = details["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return f"{describe(value)} is not one of {', '.join(valid)}", did_you_mean(
+        return f"{describe_value(value)} is not one of {', '.join(valid)}", did_you_mean(
             str(value), valid
         )
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
@@ -115,10 +117,10 @@ def _explain(kind: str, details: ErrorDetails) -> tuple[str, str]:
             f"needs at least {details['ctx']['min_length']}, has {details['ctx']['actual_length']}",
             "",
         )
-    return f"{message}, found {describe(value)}", ""
+    return f"{message}, found {describe_value(value)}", ""
 
 
-def describe(value: object) -> str:
+def describe_value(value: object) -> str:
     """A short name for a plain value, for error messages."""
     match value:
         case None:
@@ -145,13 +147,13 @@ def show_path(path: Path) -> str:
 
 def keys_at(schema: Mapping[str, Any], path: Path) -> list[str]:
     """The keys that a JSON schema allows in the mapping at ``path``."""
-    options = _resolve(schema, schema)
+    options = _schema_alternatives(schema, schema)
     for step in path:
-        options = [found for option in options for found in _descend(schema, option, step)]
+        options = [found for option in options for found in _descend_schema(schema, option, step)]
     return [key for option in options for key in option.get("properties", {})]
 
 
-def _descend(
+def _descend_schema(
     root: Mapping[str, Any], option: Mapping[str, Any], step: str | int
 ) -> list[Mapping[str, Any]]:
     child: object
@@ -159,14 +161,16 @@ def _descend(
         child = option.get("items")
     else:
         child = option.get("properties", {}).get(step, option.get("additionalProperties"))
-    return _resolve(root, child) if isinstance(child, Mapping) else []
+    return _schema_alternatives(root, child) if isinstance(child, Mapping) else []
 
 
-def _resolve(root: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _schema_alternatives(
+    root: Mapping[str, Any], schema: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
     """The alternatives of ``schema`` with references followed."""
     if "$ref" in schema:
-        return _resolve(root, root["$defs"][schema["$ref"].rpartition("/")[2]])
+        return _schema_alternatives(root, root["$defs"][schema["$ref"].rpartition("/")[2]])
     for key in ("anyOf", "oneOf", "allOf"):
         if key in schema:
-            return [found for part in schema[key] for found in _resolve(root, part)]
+            return [found for part in schema[key] for found in _schema_alternatives(root, part)]
     return [schema]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 
-from orchestrator.parsing.inputs.validation import Strict, describe
+from orchestrator.parsing.inputs.validation import Strict, describe_value
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -17,7 +17,7 @@ _PARAMETER = re.compile(r"[a-z][a-z0-9_]*")
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
-def _label(text: str) -> str:
+def _check_label(text: str) -> str:
     if not _LABEL.fullmatch(text) or len(text) > 128:
         raise ValueError(f"not a plain name (letters, digits, . _ -): {text[:80]!r}")
     return text
@@ -30,19 +30,19 @@ def _parameter_name(text: str) -> str:
     return text
 
 
-def _module(text: str) -> str:
+def _check_module(text: str) -> str:
     if not _MODULE.fullmatch(text):
         raise ValueError(f"not a Python module name: {text[:80]!r}")
     return text
 
 
-def _printable(text: str) -> str:
+def _check_printable(text: str) -> str:
     if _CONTROL.search(text.replace("\n", " ").replace("\t", " ")):
         raise ValueError("holds a control character")
     return text
 
 
-def _inside(text: str) -> str:
+def _check_inside(text: str) -> str:
     path = PurePosixPath(text)
     if not path.parts or path.is_absolute() or ".." in path.parts or text.startswith("-"):
         raise ValueError(f"{text!r} must be a path inside the workload's folder")
@@ -51,11 +51,11 @@ def _inside(text: str) -> str:
     return text
 
 
-Label = Annotated[str, AfterValidator(_label)]
+Label = Annotated[str, AfterValidator(_check_label)]
 ParameterName = Annotated[str, AfterValidator(_parameter_name)]
-Module = Annotated[str, AfterValidator(_module)]
-InsidePath = Annotated[str, Field(max_length=4096), AfterValidator(_inside)]
-Help = Annotated[str, Field(max_length=2000), AfterValidator(_printable)]
+Module = Annotated[str, AfterValidator(_check_module)]
+InsidePath = Annotated[str, Field(max_length=4096), AfterValidator(_check_inside)]
+Help = Annotated[str, Field(max_length=2000), AfterValidator(_check_printable)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 # Left to right keeps 3 a whole number and true a truth value: the types are strict.
 Value = bool | int | Number | str
@@ -115,36 +115,36 @@ class ParameterEntry(Strict):
         return self
 
 
-def _value(value: Any) -> Any:
+def _check_value(value: Any) -> Any:
     if isinstance(value, bool | int | float | str):
         return value
-    raise ValueError(f"expected text, a number, true or false, found {describe(value)}")
+    raise ValueError(f"expected text, a number, true or false, found {describe_value(value)}")
 
 
-def _bound(value: Any) -> Any:
+def _check_bound(value: Any) -> Any:
     if isinstance(value, str):
         return _parameter_name(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
-    raise ValueError(f"expected a number or a parameter's name, found {describe(value)}")
+    raise ValueError(f"expected a number or a parameter's name, found {describe_value(value)}")
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-def _condition(value: Any) -> Any:
+def _normalise_condition(value: Any) -> Any:
     return value if isinstance(value, dict) else {"any_of": value}
 
 
 # One problem for what is none of the types, instead of one for each of them.
-AnyValue = Annotated[Any, PlainValidator(_value, json_schema_input_type=Value)]
+AnyValue = Annotated[Any, PlainValidator(_check_value, json_schema_input_type=Value)]
 Values = Annotated[
     list[AnyValue],
     Field(min_length=1),
-    BeforeValidator(_listed, json_schema_input_type=Value | list[Value]),
+    BeforeValidator(_as_list, json_schema_input_type=Value | list[Value]),
 ]
-Bound = Annotated[Any, PlainValidator(_bound, json_schema_input_type=Number | str)]
+Bound = Annotated[Any, PlainValidator(_check_bound, json_schema_input_type=Number | str)]
 
 
 class ConditionEntry(Strict):
@@ -170,7 +170,9 @@ Conditions = dict[
     ParameterName,
     Annotated[
         ConditionEntry,
-        BeforeValidator(_condition, json_schema_input_type=Value | list[Value] | ConditionEntry),
+        BeforeValidator(
+            _normalise_condition, json_schema_input_type=Value | list[Value] | ConditionEntry
+        ),
     ],
 ]
 

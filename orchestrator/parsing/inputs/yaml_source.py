@@ -135,20 +135,22 @@ def parse_yaml(data: str | bytes, source: str, dialect: Dialect | None = None) -
     Raises :class:`UsageError` with file:line:column for what is not one small, well-formed
     document. Duplicate keys and tags do not stop it: they are in ``problems``.
     """
-    text = _decode(data, source)
+    text = _decode_text(data, source)
     composer = _Composer(source, dialect or STRICT)
     try:
         root = composer.document(iter(YAML(typ="safe", pure=True).parse(text)))
     except _Refused as error:
-        refuse([*composer.problems, error.problem], source)
+        refuse_input([*composer.problems, error.problem], source)
     except MarkedYAMLError as error:
-        refuse([*composer.problems, _syntax_problem(error, text, source)], source)
+        refuse_input([*composer.problems, _syntax_problem(error, text, source)], source)
     except (YAMLError, ValueError, RecursionError):
-        refuse([InputProblem(SourceLocation(source), "not YAML")], source)
+        refuse_input([InputProblem(SourceLocation(source), "not YAML")], source)
     return Document(source, root, tuple(composer.problems))
 
 
-def refuse(problems: Iterable[InputProblem], source: str, id: str = "config.invalid") -> NoReturn:
+def refuse_input(
+    problems: Iterable[InputProblem], source: str, id: str = "config.invalid"
+) -> NoReturn:
     """Raise one :class:`UsageError` that shows all problems (at most 20) in the file's order."""
     ordered = sorted(set(problems), key=lambda problem: (problem.place.line, problem.place.column))
     if len(ordered) == 1:
@@ -227,7 +229,7 @@ class _Composer:
         items: list[Node] = []
         while not isinstance(event := next(events), SequenceEndEvent):
             items.append(self._node(event, events, depth + 1))
-        return Node(place, items, *_extent(items))
+        return Node(place, items, *_column_extent(items))
 
     def _mapping(self, place: SourceLocation, events: Iterator[Event], depth: int) -> Node:
         entries: dict[str, tuple[SourceLocation, Node]] = {}
@@ -253,7 +255,7 @@ class _Composer:
                 self.problems.append(InputProblem(at, what, "keep one of them"))
             entries[key] = (at, node)
         entries = {**merged, **entries}
-        return Node(place, entries, *_extent([node for _, node in entries.values()]))
+        return Node(place, entries, *_column_extent([node for _, node in entries.values()]))
 
     def _merged(self, node: Node) -> dict[str, tuple[SourceLocation, Node]]:
         """What a merge key brings: a mapping, or several of which the first counts most."""
@@ -298,7 +300,7 @@ class _Composer:
         return SourceLocation(self._source, mark.line + 1, mark.column + 1)
 
 
-def resolve(text: str) -> Scalar:
+def resolve_scalar(text: str) -> Scalar:
     """What an unquoted word means: null, true, false, a decimal number, else the text itself."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
@@ -309,39 +311,41 @@ def resolve(text: str) -> Scalar:
     return text
 
 
-STRICT = Dialect(resolve)
+STRICT = Dialect(resolve_scalar)
 
 
 def _is_plain(event: ScalarEvent) -> bool:
     return event.style is None or event.style == ""
 
 
-def _extent(nodes: list[Node]) -> tuple[int, int]:
+def _column_extent(nodes: list[Node]) -> tuple[int, int]:
     return 1 + sum(node.size for node in nodes), 1 + max((node.depth for node in nodes), default=0)
 
 
-def _decode(data: str | bytes, source: str) -> str:
+def _decode_text(data: str | bytes, source: str) -> str:
     size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
         remedy = "is this the file you meant?"
         problem = InputProblem(SourceLocation(source), f"larger than {MAX_BYTES >> 10} KiB", remedy)
-        refuse([problem], source)
+        refuse_input([problem], source)
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode("utf-8")
         remedy = "save the file as UTF-8"
-        refuse([InputProblem(_place_after(before, source), "not UTF-8", remedy)], source)
+        refuse_input([InputProblem(_place_after(before, source), "not UTF-8", remedy)], source)
     text = text.removeprefix("\ufeff")
     odd = _UNPRINTABLE.search(text)
     if odd is not None:
         what = f"control character U+{ord(odd.group()):04X}"
         place = _place_after(text[: odd.start()], source)
-        refuse([InputProblem(place, what, "remove it")], source)
+        refuse_input([InputProblem(place, what, "remove it")], source)
     return text
 
 
-def _unclosed(error: MarkedYAMLError, text: str, source: str) -> tuple[SourceLocation, str] | None:
+def _unclosed_start(
+    error: MarkedYAMLError, text: str, source: str
+) -> tuple[SourceLocation, str] | None:
     """Where the bracket or quote begins that is open where the parser gave up, and which it is."""
     if error.context == "while scanning a quoted scalar" and error.context_mark:
         at = error.context_mark
@@ -375,7 +379,7 @@ def _place_after(before: str, source: str) -> SourceLocation:
 def _syntax_problem(error: MarkedYAMLError, text: str, source: str) -> InputProblem:
     mark = error.problem_mark or error.context_mark
     place = _place_of(mark, source) if mark else SourceLocation(source)
-    unclosed = _unclosed(error, text, source) if mark else None
+    unclosed = _unclosed_start(error, text, source) if mark else None
     if unclosed is not None:
         opening, sign = unclosed
         what = f"{sign} is not closed before line {place.line}, column {place.column}"

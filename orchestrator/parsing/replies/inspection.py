@@ -24,15 +24,15 @@ FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 STATES = frozenset("RSDTtZXI?")
 
 
-def _printable(text: str) -> str:
+def _printable_text(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)[:200]
 
 
-def _state(text: str) -> str:
+def _check_state(text: str) -> str:
     return text if text in STATES else "?" if text else ""
 
 
-Text = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_printable)]
+Text = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_printable_text)]
 Whole = Annotated[int, Field(ge=0, le=1 << 53)]
 Seconds = Annotated[float, Field(ge=0, le=1e11)]
 
@@ -54,7 +54,7 @@ class _Collective(_Answer):
 class _Rank(_Answer):
     rank: Whole
     pid: Whole
-    state: Annotated[str, StringConstraints(max_length=8), AfterValidator(_state)]
+    state: Annotated[str, StringConstraints(max_length=8), AfterValidator(_check_state)]
     waits_in: Text = ""
     cpu: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     quiet_s: Seconds | None = None
@@ -75,16 +75,16 @@ class _Document(_Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ParsedInspection:
     """The evidence, and the files that it was made from: name to content."""
 
     inspection: Inspection
     files: Mapping[str, bytes]
 
 
-def parse_inspection(listed: object, payload: bytes) -> Found:
+def parse_inspection(listed: object, payload: bytes) -> ParsedInspection:
     """``listed`` names the files of ``payload`` in order. Raises :class:`BadRecord`."""
-    files = _divide(listed, payload)
+    files = _divide_payload(listed, payload)
     try:
         text = files.get(DOCUMENT, b"")
         if len(text) > MAX_DOCUMENT_BYTES:
@@ -92,16 +92,16 @@ def parse_inspection(listed: object, payload: bytes) -> Found:
         document = _Document.model_validate(json.loads(text))
     except Invalid as error:
         first = error.errors(include_url=False)[0]
-        field = _printable(".".join(map(str, first["loc"])))
-        raise BadRecord(f"{DOCUMENT}: {field}: {_printable(first['msg'])}") from None
+        field = _printable_text(".".join(map(str, first["loc"])))
+        raise BadRecord(f"{DOCUMENT}: {field}: {_printable_text(first['msg'])}") from None
     except (ValueError, RecursionError) as error:
-        raise BadRecord(f"{DOCUMENT}: {_printable(str(error))}") from error
+        raise BadRecord(f"{DOCUMENT}: {_printable_text(str(error))}") from error
     busy = {gpu.index: gpu.busy for gpu in document.gpus}
-    ranks = tuple(_rank(found, busy) for found in document.ranks)
-    return Found(Inspection(ranks=ranks), files)
+    ranks = tuple(_rank_evidence(found, busy) for found in document.ranks)
+    return ParsedInspection(Inspection(ranks=ranks), files)
 
 
-def _rank(found: _Rank, busy: Mapping[int, int | None]) -> RankEvidence:
+def _rank_evidence(found: _Rank, busy: Mapping[int, int | None]) -> RankEvidence:
     places = (
         Collective(**{**c.model_dump(), "members": tuple(c.members)}) for c in found.collectives
     )
@@ -119,14 +119,14 @@ def _rank(found: _Rank, busy: Mapping[int, int | None]) -> RankEvidence:
     )
 
 
-def _divide(listed: object, payload: bytes) -> dict[str, bytes]:
+def _divide_payload(listed: object, payload: bytes) -> dict[str, bytes]:
     """The payload cut into its files. Names are safe single path components."""
     if not isinstance(listed, list) or len(listed) > MAX_FILES:
         raise BadRecord("no list of files")
     files: dict[str, bytes] = {}
     start = 0
     for entry in listed:
-        name, size = _entry(entry)
+        name, size = _parse_entry(entry)
         if name in files or start + size > len(payload):
             raise BadRecord(f"{name} comes twice, or is cut off")
         files[name] = payload[start : start + size]
@@ -134,10 +134,10 @@ def _divide(listed: object, payload: bytes) -> dict[str, bytes]:
     return files
 
 
-def _entry(entry: Any) -> tuple[str, int]:
+def _parse_entry(entry: Any) -> tuple[str, int]:
     name, size = (entry.get("name"), entry.get("bytes")) if isinstance(entry, dict) else ("", 0)
     if not isinstance(name, str) or not FILE_NAME.fullmatch(name):
-        raise BadRecord(f"not a file name: {_printable(str(name))[:80]}")
+        raise BadRecord(f"not a file name: {_printable_text(str(name))[:80]}")
     if type(size) is not int or size < 0:
         raise BadRecord(f"{name} has no size")
     return name, size

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.core.run.events import Progressed, Reported
-from orchestrator.parsing.replies.record_lines import finite, parse_object, unknown_type
+from orchestrator.parsing.replies.record_lines import as_float, parse_object, unknown_type
 
 MAX_LINE_BYTES = 64 * 1024
 MAX_NAME = 128
@@ -27,48 +27,48 @@ def parse_report(node: str, rank: int, line: bytes, position: int) -> Report | s
         return f"rank {rank} reported {record}"
     match record.get("type"):
         case "metric":
-            return _metric(node, rank, record, position)
+            return _parse_metric(node, rank, record, position)
         case "progress":
-            return _progress(node, rank, record)
+            return _parse_progress(node, rank, record)
         case "artifact" | "checkpoint":
             return None
         case other:
             return f"rank {rank} reported {unknown_type(other)}"
 
 
-def _metric(node: str, rank: int, record: Mapping[str, Any], position: int) -> Report | str:
-    name, value = _name(record.get("name")), finite(record.get("value"))
+def _parse_metric(node: str, rank: int, record: Mapping[str, Any], position: int) -> Report | str:
+    name, value = _metric_name(record.get("name")), as_float(record.get("value"))
     step = record.get("step")
     if name is None or value is None or not (step is None or type(step) is int):
         return f"rank {rank} reported a metric without a name, a number or a whole step"
-    unit = _name(record.get("unit")) or ""
+    unit = _metric_name(record.get("unit")) or ""
     return Reported(
         node=node, rank=rank, name=name, value=value, unit=unit, step=step, position=position
     )
 
 
-def _progress(node: str, rank: int, record: Mapping[str, Any]) -> Report | str:
-    done, total = finite(record.get("done")), finite(record.get("total"))
+def _parse_progress(node: str, rank: int, record: Mapping[str, Any]) -> Report | str:
+    done, total = as_float(record.get("done")), as_float(record.get("total"))
     if done is None or total is None:
         return f"rank {rank} reported progress without numbers"
-    unit = _name(record.get("unit")) or ""
+    unit = _metric_name(record.get("unit")) or ""
     return Progressed(
         node=node,
         rank=rank,
         done=done,
         total=total,
         unit=unit,
-        fields=_fields(record.get("fields")),
+        fields=_plain_fields(record.get("fields")),
     )
 
 
-def _fields(given: object) -> dict[str, float | str]:
+def _plain_fields(given: object) -> dict[str, float | str]:
     """The first fields with plain values; the rest is not worth a complaint."""
     if not isinstance(given, dict):
         return {}
     fields: dict[str, float | str] = {}
     for key, value in list(given.items())[:MAX_FIELDS]:
-        number = finite(value)
+        number = as_float(value)
         if number is not None:
             fields[str(key)[:MAX_NAME]] = number
         elif isinstance(value, str):
@@ -76,5 +76,5 @@ def _fields(given: object) -> dict[str, float | str]:
     return fields
 
 
-def _name(value: object) -> str | None:
+def _metric_name(value: object) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= MAX_NAME else None

@@ -42,9 +42,9 @@ def parse_listing(node: str, payload: bytes) -> Listing:
         if len(files) + len(links) + len(skipped) > MAX_FILES:
             raise ValueError(f"more than {MAX_FILES} files")
         listing = Listing(
-            files=tuple(_output(entry) for entry in document["files"]),
-            links={_path(entry["path"]): _target(entry) for entry in links},
-            left_out={_shown(entry["path"]): _shown(entry["why"]) for entry in skipped},
+            files=tuple(_parse_output(entry) for entry in document["files"]),
+            links={_check_path(entry["path"]): _link_target(entry) for entry in links},
+            left_out={_shown_text(entry["path"]): _shown_text(entry["why"]) for entry in skipped},
         )
         paths = {*(output.path for output in listing.files), *listing.links}
         if len(paths) < len(listing.files) + len(links):
@@ -59,36 +59,36 @@ def parse_listing(node: str, payload: bytes) -> Listing:
         ) from error  # fmt: skip
 
 
-def _output(entry: Any) -> OfferedOutput:
-    path, size, digest = _path(entry["path"]), entry["bytes"], entry["sha256"]
+def _parse_output(entry: Any) -> OfferedOutput:
+    path, size, digest = _check_path(entry["path"]), entry["bytes"], entry["sha256"]
     if type(size) is not int or size < 0 or not isinstance(digest, str):
         raise ValueError(f"{path}: no size or digest")
     return OfferedOutput(path, size, digest)
 
 
-def _path(path: Any) -> str:
+def _check_path(path: Any) -> str:
     """``path`` if it is a relative one of plain, visible names."""
     parts = path.split("/") if isinstance(path, str) else [""]
-    if any(part in {"", ".", ".."} or not _visible(part) for part in parts):
+    if any(part in {"", ".", ".."} or not _is_visible(part) for part in parts):
         raise ValueError(f"unsafe path {str(path)[:200]!r}")
     if len(path.encode()) > MAX_PATH_BYTES or max(len(part.encode()) for part in parts) > 255:
         raise ValueError(f"a name that is too long: {path[:80]!r}")
     return str(path)
 
 
-def _target(entry: Any) -> str:
+def _link_target(entry: Any) -> str:
     """Where a link points to, if that is below the artifact folder whatever else is linked."""
-    path, target = _path(entry["path"]), entry["target"]
-    if not isinstance(target, str) or not _visible(target) or target_fault(path, target):
+    path, target = _check_path(entry["path"]), entry["target"]
+    if not isinstance(target, str) or not _is_visible(target) or target_fault(path, target):
         raise ValueError(f"unsafe link {path[:80]!r} -> {str(target)[:80]!r}")
     return target
 
 
-def _visible(text: str) -> bool:
+def _is_visible(text: str) -> bool:
     return all(c.isprintable() or unicodedata.category(c) == "Zs" for c in text)
 
 
-def _shown(text: Any) -> str:
+def _shown_text(text: Any) -> str:
     if not isinstance(text, str):
         raise TypeError(f"not a text: {str(text)[:80]!r}")
     return text.encode(errors="replace").decode()[:MAX_SHOWN]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from orchestrator.core.base.bounds import Address, Between, Chars, Items
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.facts import Facts
-from orchestrator.parsing.replies.records import InvalidReply, printable, read_record
+from orchestrator.parsing.replies.records import InvalidReply, printable_text, read_record
 
 DAY_S = 86400.0
 MAX_NOTE = 1000
@@ -39,18 +39,18 @@ def parse_facts(node: str, reply: Mapping[str, Any], *, asked: float, answered: 
     Raises :class:`PreflightError` that names the first field that makes no sense.
     """
     try:
-        return _facts(node, reply, asked=asked, answered=answered)
+        return _parse_facts(node, reply, asked=asked, answered=answered)
     except InvalidReply as error:
         raise PreflightError(
-            f"invalid reply to the probe: {printable(error.where)[:80]}",
+            f"invalid reply to the probe: {printable_text(error.where)[:80]}",
             id="OR-PROBE-001",
             where=node,
-            why=printable(error.why)[:200],
+            why=printable_text(error.why)[:200],
             remedy="report this with the node's distribution and python3 version",
         ) from None
 
 
-def _facts(node: str, reply: Mapping[str, Any], *, asked: float, answered: float) -> Facts:
+def _parse_facts(node: str, reply: Mapping[str, Any], *, asked: float, answered: float) -> Facts:
     around = read_record(_Reply, reply, "reply")
     told = reply.get("facts")
     moment = read_record(_Moment, told, "facts")

@@ -29,11 +29,11 @@ def parse_dialled(fields: Mapping[str, Any], count: int) -> list[TcpResult]:
     """One result per target; what is missing is no connection."""
     told = fields.get("results")
     results = told[:count] if isinstance(told, list) else []
-    found = [_result(result) for result in results]
+    found = [_parse_result(result) for result in results]
     return found + [TcpResult(ok=False, error="no answer")] * (count - len(found))
 
 
-def _result(told: object) -> TcpResult:
+def _parse_result(told: object) -> TcpResult:
     result = told if isinstance(told, dict) else {}
     if result.get("ok") is True:
         return TcpResult(ok=True, local=str(result.get("local", ""))[:MAX_LOCAL])

@@ -27,7 +27,7 @@ def unknown_type(told: object) -> str:
     return f"a record of unknown type {str(told)[:40]!r}"
 
 
-def finite(value: object) -> float | None:
+def as_float(value: object) -> float | None:
     """``value`` as a number, or None if it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -38,6 +38,6 @@ def finite(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def whole(value: object, least: int, most: int) -> int | None:
+def as_int(value: object, least: int, most: int) -> int | None:
     """``value`` as a whole number from ``least`` to ``most``, or None if it is none."""
     return value if type(value) is int and least <= value <= most else None

@@ -31,7 +31,7 @@ class InvalidReply(ValueError):
         self.why = why
 
 
-def printable(text: str) -> str:
+def printable_text(text: str) -> str:
     """``text`` with ``?`` for every character that cannot be printed."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
@@ -44,7 +44,7 @@ def read_record(wanted: type[R], data: object, where: str, **ours: Any) -> R:
     if not isinstance(data, Mapping):
         raise InvalidReply(where, "expected an object")
     values, record = dict(ours), cast("Any", wanted)
-    for field in _fields(record):
+    for field in _reader_fields(record):
         value = data.get(field.name)
         if field.name in ours or (value is None and field.has_default and not field.takes_null):
             continue
@@ -64,14 +64,14 @@ class _Field:
 
 
 @functools.cache
-def _fields(wanted: type[Any]) -> tuple[_Field, ...]:
+def _reader_fields(wanted: type[Any]) -> tuple[_Field, ...]:
     """The fields that an answer may set."""
     hints = get_type_hints(wanted, include_extras=True)
     fields = ((field, hints[field.name]) for field in dataclasses.fields(wanted))
     return tuple(
         _Field(
             name=field.name,
-            read=_reader(hint),
+            read=_reader_of(hint),
             has_default=(field.default, field.default_factory) != (dataclasses.MISSING,) * 2,
             takes_null=type(None) in get_args(hint),
         )
@@ -80,23 +80,25 @@ def _fields(wanted: type[Any]) -> tuple[_Field, ...]:
     )
 
 
-def _reader(hint: Any) -> Read:
+def _reader_of(hint: Any) -> Read:
     """How a value of that type is read."""
     if get_origin(hint) is Annotated:
         inner, *bounds = get_args(hint)
-        return _bounded(_reader(inner), bounds)
+        return _bounded_reader(_reader_of(inner), bounds)
     if get_origin(hint) in (Union, types.UnionType):
-        return _optional(next(member for member in get_args(hint) if member is not type(None)))
+        return _optional_reader(
+            next(member for member in get_args(hint) if member is not type(None))
+        )
     if get_origin(hint) is tuple:
-        return _list(_reader(get_args(hint)[0]))
+        return _list_reader(_reader_of(get_args(hint)[0]))
     if isinstance(get_origin(hint), type) and issubclass(get_origin(hint), Mapping):
-        return _object(*map(_reader, get_args(hint)))
+        return _object_reader(*map(_reader_of, get_args(hint)))
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return functools.partial(read_record, hint)
-    return _plain(hint)
+    return _plain_reader(hint)
 
 
-def _plain(kind: type[Any]) -> Read:
+def _plain_reader(kind: type[Any]) -> Read:
     def read(value: Any, where: str) -> Any:
         if kind is float and type(value) is int and abs(value) < 1 << 53:
             return float(value)
@@ -107,12 +109,12 @@ def _plain(kind: type[Any]) -> Read:
     return read
 
 
-def _optional(inner: Any) -> Read:
-    read = _reader(inner)
+def _optional_reader(inner: Any) -> Read:
+    read = _reader_of(inner)
     return lambda value, where: None if value is None else read(value, where)
 
 
-def _list(item: Read) -> Read:
+def _list_reader(item: Read) -> Read:
     def read(value: Any, where: str) -> tuple[Any, ...]:
         if not isinstance(value, list):
             raise InvalidReply(where, "expected a list")
@@ -121,7 +123,7 @@ def _list(item: Read) -> Read:
     return read
 
 
-def _object(key: Read, item: Read) -> Read:
+def _object_reader(key: Read, item: Read) -> Read:
     def read(value: Any, where: str) -> dict[Any, Any]:
         if not isinstance(value, Mapping):
             raise InvalidReply(where, "expected an object")
@@ -130,23 +132,23 @@ def _object(key: Read, item: Read) -> Read:
     return read
 
 
-def _bounded(read: Read, bounds: list[Any]) -> Read:
+def _bounded_reader(read: Read, bounds: list[Any]) -> Read:
     """``read`` with the bounds checked: sizes first, so that no long answer is looked through."""
     for bound in bounds:
-        read = _bound(bound, read)
+        read = _add_bound(bound, read)
     return read
 
 
-def _bound(bound: object, read: Read) -> Read:
+def _add_bound(bound: object, read: Read) -> Read:
     match bound:
         case Between():
             return lambda value, where: _in_range(read(value, where), bound, where)
         case Chars():
-            return lambda value, where: _text(read(value, where), bound, where)
+            return lambda value, where: _check_text(read(value, where), bound, where)
         case IpAddress():
-            return lambda value, where: _address(read(value, where), where)
+            return lambda value, where: _check_address(read(value, where), where)
         case Items():
-            return lambda value, where: _items(value, bound, read, where)
+            return lambda value, where: _read_items(value, bound, read, where)
         case _:
             return read
 
@@ -157,22 +159,22 @@ def _in_range(value: float, bound: Between, where: str) -> float:
     return value
 
 
-def _text(value: str, bound: Chars, where: str) -> str:
+def _check_text(value: str, bound: Chars, where: str) -> str:
     if len(value) > bound.most:
         raise InvalidReply(where, f"longer than {bound.most} characters")
     if bound.pattern and not re.fullmatch(bound.pattern, value):
         raise InvalidReply(where, f"does not match {bound.pattern}")
-    return printable(value)
+    return printable_text(value)
 
 
-def _address(value: str, where: str) -> str:
+def _check_address(value: str, where: str) -> str:
     try:
         return str(ipaddress.ip_address(value[:64].partition("%")[0]))
     except ValueError:
         raise InvalidReply(where, "not an IP address") from None
 
 
-def _items(value: Any, bound: Items, read: Read, where: str) -> Any:
+def _read_items(value: Any, bound: Items, read: Read, where: str) -> Any:
     if isinstance(value, list | Mapping) and len(value) > bound.most:
         raise InvalidReply(where, f"more than {bound.most} items")
     items = read(value, where)

@@ -218,16 +218,16 @@ class ReportSections(Strict):
 def parse_sections(data: bytes, *, where: str) -> ReportSections:
     """Raises :class:`UsageError` with the first thing that is wrong; ``where`` names the file."""
     if len(data) > MAX_BYTES:
-        raise _refused(f"{len(data)} bytes; at most {MAX_BYTES}", where)
+        raise _refused_error(f"{len(data)} bytes; at most {MAX_BYTES}", where)
     try:
         return ReportSections.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part)[:40] for part in first["loc"][:8])
-        raise _refused(f"{place}: {first['msg']}".removeprefix(": ")[:300], where) from error
+        raise _refused_error(f"{place}: {first['msg']}".removeprefix(": ")[:300], where) from error
 
 
-def _refused(why: str, where: str) -> UsageError:
+def _refused_error(why: str, where: str) -> UsageError:
     return UsageError(
         "the workload's sections of the report cannot be shown",
         id="OR-REPORT-001",

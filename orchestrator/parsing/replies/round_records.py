@@ -18,7 +18,7 @@ from orchestrator.core.sharing.rounds import (
     StepTold,
     Terms,
 )
-from orchestrator.parsing.replies.record_lines import finite, parse_object, unknown_type, whole
+from orchestrator.parsing.replies.record_lines import as_float, as_int, parse_object, unknown_type
 
 COMPRESSIONS = ("int8", "bf16", "none")
 MAX_LINE_BYTES = 1024 * 1024
@@ -42,29 +42,29 @@ def parse_told(line: bytes) -> Told | str:
     if isinstance(record, str):
         return record
     try:
-        return _parse(record)
+        return _parse_record(record)
     except _Bad as error:
         return str(error)
 
 
-def _parse(record: Mapping[str, Any]) -> Told:
+def _parse_record(record: Mapping[str, Any]) -> Told:
     match record.get("type"):
         case "join":
-            step = _count(record, "step")
-            return Joined(terms=_terms(record), step=step, sha256=_digest(record))
+            step = _read_count(record, "step")
+            return Joined(terms=_parse_terms(record), step=step, sha256=_read_digest(record))
         case "parameters":
-            return _offered(record)
+            return _parse_offered(record)
         case "part":
-            return _part(record)
+            return _parse_part(record)
         case "pace":
-            return _pace(record)
+            return _parse_pace(record)
         case "end":
-            return Ended(sha256=_digest(record))
+            return Ended(sha256=_read_digest(record))
         case other:
             raise _Bad(unknown_type(other))
 
 
-def _terms(record: Mapping[str, Any]) -> Terms:
+def _parse_terms(record: Mapping[str, Any]) -> Terms:
     compression = record.get("compression")
     if compression not in COMPRESSIONS:
         raise _Bad(f"unknown compression {str(compression)[:40]!r}")
@@ -72,74 +72,78 @@ def _terms(record: Mapping[str, Any]) -> Terms:
     if exchanged not in tuple(Exchanged):
         raise _Bad(f"unknown exchange {str(exchanged)[:40]!r}")
     return Terms(
-        training=_digest(record, "training"),
-        steps=_count(record, "steps", least=1),
-        round_steps=_count(record, "round_steps", least=1, most=MAX_STEPS_TOLD),
-        rows=_count(record, "rows", least=1),
-        values=_count(record, "values", least=1, most=MAX_VALUES),
+        training=_read_digest(record, "training"),
+        steps=_read_count(record, "steps", least=1),
+        round_steps=_read_count(record, "round_steps", least=1, most=MAX_STEPS_TOLD),
+        rows=_read_count(record, "rows", least=1),
+        values=_read_count(record, "values", least=1, most=MAX_VALUES),
         compression=compression,
-        learning_rate=_number(record, "learning_rate", 0.0, 10.0),
-        momentum=_number(record, "momentum", 0.0, 0.999),
+        learning_rate=_read_number(record, "learning_rate", 0.0, 10.0),
+        momentum=_read_number(record, "momentum", 0.0, 0.999),
         exchanged=Exchanged(exchanged),
     )
 
 
-def _part(record: Mapping[str, Any]) -> Part:
+def _parse_part(record: Mapping[str, Any]) -> Part:
     told = record.get("curve")
     if not isinstance(told, list) or not 0 < len(told) <= MAX_STEPS_TOLD:
         raise _Bad("a part without its steps")
     return Part(
-        round=_count(record, "round", least=1),
-        rows=_count(record, "rows", least=1),
-        pace=_pace(record),
-        file=_offered(record),
-        curve=tuple(map(_step, told)),
+        round=_read_count(record, "round", least=1),
+        rows=_read_count(record, "rows", least=1),
+        pace=_parse_pace(record),
+        file=_parse_offered(record),
+        curve=tuple(map(_parse_step, told)),
     )
 
 
-def _pace(record: Mapping[str, Any]) -> Pace:
+def _parse_pace(record: Mapping[str, Any]) -> Pace:
     given = record.get("pace")
     if not isinstance(given, dict):
         raise _Bad("no 'pace'")
-    return Pace(rows=_count(given, "rows", least=1), seconds=_number(given, "seconds", 1e-6, 1e9))
-
-
-def _step(told: Any) -> StepTold:
-    if not isinstance(told, dict):
-        raise _Bad("a step that is not an object")
-    return StepTold(
-        step=_count(told, "step", least=1),
-        loss=_number(told, "loss", -1e9, 1e9),
-        targets=_count(told, "targets", least=1),
-        tokens=_count(told, "tokens", least=1),
-        seconds=_number(told, "seconds", 0.0, 1e9),
+    return Pace(
+        rows=_read_count(given, "rows", least=1), seconds=_read_number(given, "seconds", 1e-6, 1e9)
     )
 
 
-def _offered(record: Mapping[str, Any]) -> Offered:
+def _parse_step(told: Any) -> StepTold:
+    if not isinstance(told, dict):
+        raise _Bad("a step that is not an object")
+    return StepTold(
+        step=_read_count(told, "step", least=1),
+        loss=_read_number(told, "loss", -1e9, 1e9),
+        targets=_read_count(told, "targets", least=1),
+        tokens=_read_count(told, "tokens", least=1),
+        seconds=_read_number(told, "seconds", 0.0, 1e9),
+    )
+
+
+def _parse_offered(record: Mapping[str, Any]) -> Offered:
     name = record.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise _Bad(f"not the name of a file to offer: {str(name)[:80]!r}")
-    size = _count(record, "bytes", least=1, most=MAX_FILE_BYTES)
-    return Offered(name=name, bytes=size, sha256=_digest(record))
+    size = _read_count(record, "bytes", least=1, most=MAX_FILE_BYTES)
+    return Offered(name=name, bytes=size, sha256=_read_digest(record))
 
 
-def _digest(record: Mapping[str, Any], name: str = "sha256") -> str:
+def _read_digest(record: Mapping[str, Any], name: str = "sha256") -> str:
     value = record.get(name)
     if not isinstance(value, str) or not _DIGEST.fullmatch(value):
         raise _Bad(f"{name!r} is no digest")
     return value
 
 
-def _count(record: Mapping[str, Any], name: str, *, least: int = 0, most: int = MAX_COUNT) -> int:
-    value = whole(record.get(name), least, most)
+def _read_count(
+    record: Mapping[str, Any], name: str, *, least: int = 0, most: int = MAX_COUNT
+) -> int:
+    value = as_int(record.get(name), least, most)
     if value is None:
         raise _Bad(f"{name!r} is no whole number from {least} to {most}")
     return value
 
 
-def _number(record: Mapping[str, Any], name: str, least: float, most: float) -> float:
-    value = finite(record.get(name))
+def _read_number(record: Mapping[str, Any], name: str, least: float, most: float) -> float:
+    value = as_float(record.get(name))
     if value is None:
         raise _Bad(f"{name!r} is no number")
     if not least <= value <= most:

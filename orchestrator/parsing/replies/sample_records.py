@@ -8,10 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.parsing.replies.record_lines import finite, parse_object, unknown_type, whole
+from orchestrator.core.sharing.sample_protocol import (
+    LeaseAck,
+    Output,
+    Ready,
+    Record,
+    SampleFailed,
+    Worked,
+)
+from orchestrator.parsing.replies.record_lines import as_float, as_int, parse_object, unknown_type
 
 MAX_LINE_BYTES = 2 * 1024 * 1024
 MAX_TEXT = 500
@@ -19,52 +26,6 @@ MAX_NAME = 128
 MAX_AMOUNTS = 16
 MAX_GROUPS = 65_536
 MAX_FEED = 99_999_999
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A worker is there, with this configuration; ``identity`` is what else decides its outputs."""
-
-    configuration: str
-    identity: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseAck:
-    """A worker took feed number ``feed``: a lease of ``groups``, or none if it was another word."""
-
-    feed: int
-    lease: str
-    groups: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One sample's output; ``digest`` is that of its line in the merged outputs."""
-
-    sample: int
-    digest: bytes
-    seconds: float
-    amounts: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class SampleFailed:
-    """A sample cannot be done."""
-
-    sample: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Worked:
-    """All samples of ``groups`` are answered; the worker was busy for ``busy_s`` so far."""
-
-    groups: tuple[int, ...]
-    busy_s: float
-
-
-Record = Ready | LeaseAck | Output | SampleFailed | Worked
 
 
 def sample_line(index: int, output: Mapping[str, Any]) -> bytes:
@@ -97,32 +58,38 @@ def parse_sample_record(line: bytes, total: int, groups: int) -> Record | str:
                 return "a worker with something else for an identity"
             return Ready(digest, identity)
         case "took":
-            return _took(record, groups)
+            return _parse_took(record, groups)
         case "output":
-            return _output(record, total)
+            return _parse_output(record, total)
         case "failed":
-            sample, reason = _index(record.get("sample"), total), record.get("reason")
+            sample, reason = _parse_index(record.get("sample"), total), record.get("reason")
             if sample is None:
                 return "a failure of no sample"
             return SampleFailed(sample, str(reason)[:MAX_TEXT])
         case "worked":
-            done, busy_s = _indices(record.get("groups"), groups), _amount(record.get("busy"))
+            done, busy_s = (
+                _parse_indices(record.get("groups"), groups),
+                _parse_amount(record.get("busy")),
+            )
             return "no groups or times" if done is None or busy_s is None else Worked(done, busy_s)
         case other:
             return unknown_type(other)
 
 
-def _took(record: Mapping[str, Any], groups: int) -> Record | str:
-    feed = _index(record.get("feed"), MAX_FEED + 1)
-    lease, given = record.get("lease"), _indices(record.get("groups"), groups)
+def _parse_took(record: Mapping[str, Any], groups: int) -> Record | str:
+    feed = _parse_index(record.get("feed"), MAX_FEED + 1)
+    lease, given = record.get("lease"), _parse_indices(record.get("groups"), groups)
     if not feed or given is None or not isinstance(lease, str) or len(lease) > MAX_NAME:
         return "a feed without number, lease or groups"
     return LeaseAck(feed, lease, given)
 
 
-def _output(record: Mapping[str, Any], total: int) -> Record | str:
-    sample, seconds = _index(record.get("sample"), total), _amount(record.get("seconds"))
-    output, amounts = record.get("output"), _amounts(record.get("amounts"))
+def _parse_output(record: Mapping[str, Any], total: int) -> Record | str:
+    sample, seconds = (
+        _parse_index(record.get("sample"), total),
+        _parse_amount(record.get("seconds")),
+    )
+    output, amounts = record.get("output"), _parse_amounts(record.get("amounts"))
     if sample is None or seconds is None or amounts is None or not isinstance(output, dict):
         return "an output without sample, time, amounts or content"
     if "index" in output:
@@ -136,28 +103,28 @@ def _output(record: Mapping[str, Any], total: int) -> Record | str:
     return Output(sample, digest.digest(), seconds, amounts)
 
 
-def _amounts(given: object) -> dict[str, float] | None:
+def _parse_amounts(given: object) -> dict[str, float] | None:
     if not isinstance(given, dict) or len(given) > MAX_AMOUNTS:
         return None
     amounts: dict[str, float] = {}
     for name, value in given.items():
-        number = _amount(value)
+        number = _parse_amount(value)
         if number is None or not 0 < len(name) <= MAX_NAME or not name.isprintable():
             return None
         amounts[name] = number
     return amounts
 
 
-def _index(value: object, end: int) -> int | None:
-    return whole(value, 0, end - 1)
+def _parse_index(value: object, end: int) -> int | None:
+    return as_int(value, 0, end - 1)
 
 
-def _indices(value: object, end: int) -> tuple[int, ...] | None:
+def _parse_indices(value: object, end: int) -> tuple[int, ...] | None:
     if not isinstance(value, list) or len(value) > MAX_GROUPS:
         return None
-    return tuple(value) if all(_index(v, end) is not None for v in value) else None
+    return tuple(value) if all(_parse_index(v, end) is not None for v in value) else None
 
 
-def _amount(value: object) -> float | None:
-    number = finite(value)
+def _parse_amount(value: object) -> float | None:
+    number = as_float(value)
     return number if number is not None and number >= 0 else None

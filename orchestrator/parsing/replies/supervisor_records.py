@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.core.base.outcome import Exited, Lost, Outcome, Signalled
-from orchestrator.core.model.facts import SlurmNode
+from orchestrator.core.model.scheduled_node import ScheduledNode
 from orchestrator.core.run.events import (
     Event,
     Halting,
@@ -21,7 +21,7 @@ from orchestrator.core.run.events import (
     RankStarted,
     Swept,
 )
-from orchestrator.parsing.replies.record_lines import finite
+from orchestrator.parsing.replies.record_lines import as_float
 
 MAX_TEXT = 500
 MAX_SURVIVORS = 32
@@ -30,7 +30,7 @@ MAX_COUNT = 1 << 20
 MAX_PATH = 4096
 MAX_VARIABLES, MAX_VALUE = 512, 32 * 1024
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-SLURM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SCHEDULED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class BadRecord(ValueError):
@@ -44,23 +44,25 @@ def parse_record(node: str, record: Mapping[str, Any], clock_offset_s: float) ->
     """
     match record.get("event"):
         case "rank-started":
-            return RankStarted(node=node, rank=_whole(record, "rank"), pid=_whole(record, "pid"))
+            return RankStarted(
+                node=node, rank=_read_int(record, "rank"), pid=_read_int(record, "pid")
+            )
         case "rank-exited":
             return RankExited(
-                node=node, rank=_whole(record, "rank"), **_ending(record, clock_offset_s)
+                node=node, rank=_read_int(record, "rank"), **_parse_ending(record, clock_offset_s)
             )
         case "process-exited":
-            label = _text(record.get("label"))
-            return ProcessExited(node=node, label=label, **_ending(record, clock_offset_s))
+            label = _plain_text(record.get("label"))
+            return ProcessExited(node=node, label=label, **_parse_ending(record, clock_offset_s))
         case "stopping":
-            at = _time(record) - clock_offset_s
-            return Halting(node=node, why=_text(record.get("why", "")), at=at)
+            at = _read_time(record) - clock_offset_s
+            return Halting(node=node, why=_plain_text(record.get("why", "")), at=at)
         case "concluded":
             return NodeConcluded(
                 node=node,
                 clean=record.get("clean") is True,
                 survivors=parse_survivors(record.get("survivors")),
-                why=_text(record.get("why", "")),
+                why=_plain_text(record.get("why", "")),
             )
         case _:
             return None
@@ -81,30 +83,30 @@ def parse_outcome(value: object) -> Outcome:
             raise BadRecord(f"not an outcome: {str(value)[:80]}")
 
 
-def _ending(record: Mapping[str, Any], clock_offset_s: float) -> dict[str, Any]:
+def _parse_ending(record: Mapping[str, Any], clock_offset_s: float) -> dict[str, Any]:
     return {
         "outcome": parse_outcome(record.get("outcome")),
-        "at": _time(record) - clock_offset_s,
-        "last_line": _text(record.get("last_line", "")),
+        "at": _read_time(record) - clock_offset_s,
+        "last_line": _plain_text(record.get("last_line", "")),
         "by_us": record.get("by_us") is True,
     }
 
 
-def _time(record: Mapping[str, Any]) -> float:
-    at = finite(record.get("t"))
+def _read_time(record: Mapping[str, Any]) -> float:
+    at = as_float(record.get("t"))
     if at is None:
         raise BadRecord("a record has no time")
     return at
 
 
-def _whole(record: Mapping[str, Any], name: str) -> int:
+def _read_int(record: Mapping[str, Any], name: str) -> int:
     value = record.get(name)
     if type(value) is not int or value < 0:
         raise BadRecord(f"{name} is not a whole number")
     return value
 
 
-def _text(value: object) -> str:
+def _plain_text(value: object) -> str:
     return value[:MAX_TEXT] if isinstance(value, str) else ""
 
 
@@ -135,13 +137,15 @@ def _is_variable(name: object, value: object) -> bool:
     return named and isinstance(value, str) and len(value) <= MAX_VALUE and "\0" not in value
 
 
-def parse_slurm_node(fields: Mapping[str, Any]) -> SlurmNode:
-    """What Slurm told of a node. Raises ``BadRecord``."""
+def parse_scheduled_node(fields: Mapping[str, Any]) -> ScheduledNode:
+    """What a scheduler told of a node. Raises ``BadRecord``."""
     name, counts = fields.get("name"), [fields.get("cpus"), fields.get("gpus")]
-    known = isinstance(name, str) and SLURM_NAME.fullmatch(name)
+    known = isinstance(name, str) and SCHEDULED_NAME.fullmatch(name)
     if not known or not all(type(n) is int and 0 <= n <= MAX_COUNT for n in counts):
-        raise BadRecord("not a node of Slurm's")
-    return SlurmNode(name=str(name), cpus=_whole(fields, "cpus"), gpus=_whole(fields, "gpus"))
+        raise BadRecord("not a node of a scheduler")
+    return ScheduledNode(
+        name=str(name), cpus=_read_int(fields, "cpus"), gpus=_read_int(fields, "gpus")
+    )
 
 
 def parse_survivors(value: object) -> tuple[str, ...]:
@@ -149,10 +153,10 @@ def parse_survivors(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         return ()
     found = [item for item in value[:MAX_SURVIVORS] if isinstance(item, dict)]
-    return tuple(map(_survivor, found))
+    return tuple(map(_describe_survivor, found))
 
 
-def _survivor(process: Mapping[str, Any]) -> str:
+def _describe_survivor(process: Mapping[str, Any]) -> str:
     waits = process.get("wchan")
     state = str(process.get("state"))[:2] + (f" in {waits[:64]}" if isinstance(waits, str) else "")
     return f"{str(process.get('pid'))[:10]} {str(process.get('comm'))[:32]} ({state})"
@@ -175,10 +179,10 @@ def parse_holder(fields: Mapping[str, Any]) -> str:
     holder = fields.get("holder")
     told = holder if isinstance(holder, dict) else {}
     run, owner = (
-        _text(told.get("run"))[:128],
-        _text(told.get("coordinator") or told.get("user"))[:128],
+        _plain_text(told.get("run"))[:128],
+        _plain_text(told.get("coordinator") or told.get("user"))[:128],
     )
-    since, lock = told.get("since"), _text(fields.get("lock"))[:64]
+    since, lock = told.get("since"), _plain_text(fields.get("lock"))[:64]
     words = [f"run {run}" if run else "another run", f"of {owner}" if owner else ""]
     if isinstance(since, int | float) and not isinstance(since, bool) and 0 < since < MAX_TIME:
         words.append(f"since {datetime.fromtimestamp(since).astimezone():%Y-%m-%d %H:%M:%S}")

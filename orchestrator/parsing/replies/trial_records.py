@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.core.base.outcome import Outcome, TimedOut
 from orchestrator.core.fabric.collective_result import STAGES, RankTrial
-from orchestrator.parsing.replies.record_lines import finite
+from orchestrator.parsing.replies.record_lines import as_float
 from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_outcome
 
 MAX_PROCESSES = 256
@@ -39,22 +39,22 @@ def parse_trial(payload: bytes, deadline_s: float) -> tuple[TriedProcess, ...]:
     processes = told.get("processes") if isinstance(told, dict) else None
     if not isinstance(processes, list) or len(processes) > MAX_PROCESSES:
         raise BadRecord("the end of a trial tells of no processes")
-    return tuple(_process(process, deadline_s) for process in processes)
+    return tuple(_parse_process(process, deadline_s) for process in processes)
 
 
-def _process(told: object, deadline_s: float) -> TriedProcess:
+def _parse_process(told: object, deadline_s: float) -> TriedProcess:
     if not isinstance(told, dict):
         raise BadRecord("the end of a trial tells of something else than processes")
     outcome = parse_outcome(told.get("outcome"))
     return TriedProcess(
         label=str(told.get("label"))[:MAX_TEXT],
         outcome=TimedOut(deadline_s) if told.get("by_us") is True else outcome,
-        out=_lines(told.get("out")),
-        err=_lines(told.get("err")),
+        out=_parse_lines(told.get("out")),
+        err=_parse_lines(told.get("err")),
     )
 
 
-def _lines(told: object) -> tuple[str, ...]:
+def _parse_lines(told: object) -> tuple[str, ...]:
     if not isinstance(told, list):
         return ()
     return tuple(line[:MAX_LINE] for line in told[-MAX_LINES:] if isinstance(line, str))
@@ -63,10 +63,10 @@ def _lines(told: object) -> tuple[str, ...]:
 def rank_trial(node: str, rank: int, process: TriedProcess) -> RankTrial:
     """What one rank told of the collective."""
     found: dict[str, Any] = {}
-    for record in _records(process.out):
+    for record in _parse_records(process.out):
         stage = record.get("stage")
         if stage == "error":
-            found["error"] = _error(record)
+            found["error"] = _error_text(record)
         elif isinstance(stage, str) and stage in STAGES:
             found.update(_of_stage(stage, record))
     if "error" not in found and process.err and found.get("stage") != "measured":
@@ -74,7 +74,7 @@ def rank_trial(node: str, rank: int, process: TriedProcess) -> RankTrial:
     return RankTrial(node=node, rank=rank, outcome=process.outcome, **found)
 
 
-def _records(lines: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+def _parse_records(lines: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     for line in lines:
         try:
             record = json.loads(line)
@@ -84,7 +84,7 @@ def _records(lines: Sequence[str]) -> Iterator[Mapping[str, Any]]:
             yield record
 
 
-def _error(record: Mapping[str, Any]) -> str:
+def _error_text(record: Mapping[str, Any]) -> str:
     """Its message, and the library's own last word if there is one."""
     log = record.get("log")
     said = [line for line in log if isinstance(line, str)] if isinstance(log, list) else []
@@ -100,9 +100,9 @@ def _of_stage(stage: str, record: Mapping[str, Any]) -> Iterator[tuple[str, Any]
     if stage == "imported":
         yield "versions", f"torch {record.get('torch')} nccl {record.get('nccl')}"[:MAX_TEXT]
     if stage == "measured":
-        yield "size", int(_number(record.get("bytes")))
-        yield "seconds", _number(record.get("took"))
+        yield "size", int(_as_number(record.get("bytes")))
+        yield "seconds", _as_number(record.get("took"))
 
 
-def _number(value: object) -> float:
-    return max(0.0, finite(value) or 0.0)
+def _as_number(value: object) -> float:
+    return max(0.0, as_float(value) or 0.0)

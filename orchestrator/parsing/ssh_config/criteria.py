@@ -36,7 +36,7 @@ def parse_match(text: str) -> tuple[Criterion, ...]:
         word, rest = first_word(rest)
         if not word or word.startswith("#"):
             break
-        criterion, rest = _criterion(word, rest)
+        criterion, rest = _parse_criterion(word, rest)
         criteria.append(criterion)
         if not criterion.known:
             break
@@ -47,7 +47,7 @@ def parse_match(text: str) -> tuple[Criterion, ...]:
     return tuple(criteria)
 
 
-def _criterion(word: str, rest: str | None) -> tuple[Criterion, str | None]:
+def _parse_criterion(word: str, rest: str | None) -> tuple[Criterion, str | None]:
     negated, name = word.startswith("!"), word.removeprefix("!").lower()
     criterion = Criterion(name, negated=negated)
     if not criterion.known:

@@ -37,16 +37,18 @@ def parse_directives(text: str, file: str) -> Iterator[Directive]:
     """The directives of ``file``. Raises :class:`UsageError` at the first bad line."""
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            found = _directive(line, SourceLocation(file, number))
+            found = _parse_directive(line, SourceLocation(file, number))
         except UnbalancedQuotes:
             raise _bad_line("unbalanced quotes", file, number) from None
         except ValueError as error:
-            raise _bad_line(_named(_keyword(line)[0], str(error)), file, number) from None
+            raise _bad_line(
+                _keyword_error(_split_keyword(line)[0], str(error)), file, number
+            ) from None
         if found is not None:
             yield found
 
 
-def _named(keyword: str, what: str) -> str:
+def _keyword_error(keyword: str, what: str) -> str:
     """The error behind its keyword; an unknown one is not shown, for the file may be anything."""
     known = {"match", *READERS, *ALIASES}
     return f"{keyword}: {what}" if keyword in known else what
@@ -62,8 +64,8 @@ def _bad_line(what: str, file: str, number: int) -> UsageError:
     )
 
 
-def _directive(line: str, place: SourceLocation) -> Directive | None:
-    keyword, rest = _keyword(line)
+def _parse_directive(line: str, place: SourceLocation) -> Directive | None:
+    keyword, rest = _split_keyword(line)
     if not keyword or keyword.startswith("#"):
         return None
     keyword = ALIASES.get(keyword, keyword)
@@ -76,7 +78,7 @@ def _directive(line: str, place: SourceLocation) -> Directive | None:
     return Directive(keyword, read_value(keyword, rest), place)
 
 
-def _keyword(line: str) -> tuple[str, str]:
+def _split_keyword(line: str) -> tuple[str, str]:
     """The keyword as it counts, and what follows it. Raises :class:`UnbalancedQuotes`."""
     line = line.partition("\0")[0]
     keyword, rest = first_word(line[:1] + line[1:].rstrip(_AT_THE_END))

@@ -35,7 +35,7 @@ def parse_port(text: str) -> int:
     return number
 
 
-def domain(text: str) -> str:
+def parse_domain(text: str) -> str:
     """A domain in lower case, without a dot at its end. Raises ``ValueError``."""
     if not _DOMAIN.fullmatch(text):
         raise ValueError(f"bad domain {text[:80]!r}")
@@ -44,12 +44,12 @@ def domain(text: str) -> str:
 
 def parse_hops(text: str) -> tuple[Hop, ...]:
     """The hops of a ``ProxyJump`` in the order of travel. Raises ``ValueError``."""
-    return tuple(_hop(part) for part in text.split(","))
+    return tuple(_parse_hop(part) for part in text.split(","))
 
 
-def _hop(text: str) -> Hop:
+def _parse_hop(text: str) -> Hop:
     if text.startswith("ssh://"):
-        return _uri(text.removeprefix("ssh://"), text)
+        return _parse_uri(text.removeprefix("ssh://"), text)
     user, at, rest = text.rpartition("@")
     host, port, end = _host_and_port(rest, text)
     if (at and not user) or end == "/":
@@ -57,7 +57,7 @@ def _hop(text: str) -> Hop:
     return Hop(host, user or None, parse_port(port) if port else None)
 
 
-def _uri(text: str, whole: str) -> Hop:
+def _parse_uri(text: str, whole: str) -> Hop:
     info, at, rest = text.partition("@")
     if not at:
         info, rest = "", text
@@ -67,7 +67,7 @@ def _uri(text: str, whole: str) -> Hop:
     port = "" if end == "/" else port.partition("/")[0]
     if (at and not user) or path or not _ENCODED.fullmatch(user):
         raise ValueError(f"bad jump host {whole!r}")
-    domain(host)
+    parse_domain(host)
     return Hop(host, unquote(user) or None, parse_port(port) if port else None)
 
 

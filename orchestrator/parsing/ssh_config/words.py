@@ -42,11 +42,11 @@ def split_words(text: str) -> tuple[str, ...]:
             at += 1
         if at >= len(text) or text[at] == "#":
             return tuple(words)
-        word, at = _word(text, at)
+        word, at = _next_word(text, at)
         words.append(word)
 
 
-def _word(text: str, at: int) -> tuple[str, int]:
+def _next_word(text: str, at: int) -> tuple[str, int]:
     """The word that begins at ``at``, and where it ends."""
     word, quote = "", ""
     while at < len(text):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.core.base.figures import number
+from orchestrator.core.base.figures import format_number
 from orchestrator.core.run import machine
 from orchestrator.core.run.events import (
     Divided,
@@ -17,7 +17,7 @@ from orchestrator.core.run.events import (
     Reported,
 )
 from orchestrator.core.run.state import NodeState, RunState
-from orchestrator.view.terminal.text import brief
+from orchestrator.view.terminal.text import brief_text
 
 MAX_FIELDS = 3
 _RATE_MEMORY = 0.7
@@ -90,7 +90,7 @@ class Board:
     def update(self, at: float, event: Event, state: RunState) -> None:
         self.state, self.now = state, at
         self.began = at if self.began is None else self.began
-        self.phase = machine.phase(state)
+        self.phase = machine.current_phase(state)
         match event:
             case Progressed():
                 self._on_progress(at, event)
@@ -155,12 +155,12 @@ class Board:
         behind = min(self._progress.get(name, {}).values(), key=lambda p: p.fraction, default=None)
         return Row(
             node=name,
-            stage="excluded" if name in excluded else stage(node),
+            stage="excluded" if name in excluded else node_stage(node),
             ranks=len(share.ranks) if share else 0,
             up=len(node.ranks.keys() - self._ended.get(name, set())),
             progress=behind,
             fields=self._fields(name),
-            reason=brief(excluded.get(name) or (problem.message if problem else "")),
+            reason=brief_text(excluded.get(name) or (problem.message if problem else "")),
         )
 
     def _on_progress(self, at: float, event: Progressed) -> None:
@@ -185,7 +185,7 @@ class Board:
         for name, value in (figures[1] if figures else {}).items():
             fields.setdefault(name, value)
         shown = list(fields.items())[:MAX_FIELDS]
-        return "  ".join(f"{brief(name, 24)} {_value(value)}" for name, value in shown)
+        return "  ".join(f"{brief_text(name, 24)} {_value(value)}" for name, value in shown)
 
 
 def _advanced(known: Progress | None, now: Progress) -> Progress:
@@ -196,10 +196,10 @@ def _advanced(known: Progress | None, now: Progress) -> Progress:
 
 
 def _value(value: float | str) -> str:
-    return brief(value, 24) if isinstance(value, str) else number(value)
+    return brief_text(value, 24) if isinstance(value, str) else format_number(value)
 
 
-def stage(node: NodeState) -> str:
+def node_stage(node: NodeState) -> str:
     """A word for how far a node is."""
     if node.swept is not None:
         return "clean" if node.swept.clean else "dirty"

@@ -10,15 +10,15 @@ from orchestrator.adapters.store.liveness import Liveness, liveness, read_identi
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.core.base.errors import BusyError
 from orchestrator.core.verdict.result import Result
-from orchestrator.view.result.failure_screen import tail
-from orchestrator.view.terminal.text import brief
+from orchestrator.view.result.failure_screen import tail_lines
+from orchestrator.view.terminal.text import brief_text
 
 POLL_S = 0.1
 TOLD_LINES = 8
 ERROR = "orchestrate: "  # how a command begins to say why it failed
 
 
-def follow(
+def follow_run(
     folder: RunFolder, advance: Callable[[], bool], until: Callable[[], bool] = lambda: False
 ) -> Result | None:
     """Call ``advance`` until the run has its result and nothing new comes; returns the result.
@@ -37,19 +37,19 @@ def follow(
         if until():
             return None
         if not alive:
-            raise gone(folder)
+            raise coordinator_gone(folder)
         time.sleep(POLL_S)
 
 
-def gone(folder: RunFolder) -> BusyError:
+def coordinator_gone(folder: RunFolder) -> BusyError:
     """Nobody coordinates the run, and it has no result."""
-    run, said = folder.run_id, tail(folder.coordinator_log, TOLD_LINES)
+    run, said = folder.run_id, tail_lines(folder.coordinator_log, TOLD_LINES)
     errors = [number for number, line in enumerate(said) if line.startswith(ERROR)]
     return BusyError(
         f"run {run} has no result and its coordinator is gone",
         id="OR-STORE-007",
         where=folder.path,
-        why="\n    ".join(brief(line, 300) for line in said[errors[-1] :]) if errors else "",
+        why="\n    ".join(brief_text(line, 300) for line in said[errors[-1] :]) if errors else "",
         remedy=ways_on(run),
     )
 

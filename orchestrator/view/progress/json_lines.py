@@ -53,7 +53,7 @@ class JsonLines:
         """The last line. A second call does nothing."""
         if not self._done:
             self._done = True
-            self._out.line(dump({"type": "result", **to_object(result)}))
+            self._out.line(dump_line({"type": "result", **to_object(result)}))
 
     def _write_log(self, node: str, file: str, lines: list[str]) -> None:
         source = source_of(node, file)
@@ -63,10 +63,10 @@ class JsonLines:
 
     def _write_event(self, event: dict[str, Any]) -> None:
         record = {"type": "event", "time": self._time, "run": self._run_id, "event": event}
-        self._out.line(dump(record))
+        self._out.line(dump_line(record))
 
 
-def dump(value: object) -> str:
+def dump_line(value: object) -> str:
     """One line of strict JSON: ASCII, and null for numbers that are not finite."""
     return json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 

@@ -18,11 +18,11 @@ from orchestrator.core.run.events import Event
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.view.progress.board import Board, Row
-from orchestrator.view.progress.narrate import Weight, narrate
-from orchestrator.view.progress.plain import FOLD_ABOVE, describe_progress
+from orchestrator.view.progress.narrate import Weight, narrate_event
+from orchestrator.view.progress.plain_lines import FOLD_ABOVE, describe_progress
 from orchestrator.view.progress.plan_news import PlanNews
 from orchestrator.view.terminal.log_lines import LogLines, is_worth_following
-from orchestrator.view.terminal.text import brief, plural, seconds
+from orchestrator.view.terminal.text import brief_text, count_noun, format_seconds
 
 REFRESH_PER_S = 5
 MAX_BAR_WIDTH = 24
@@ -65,10 +65,10 @@ class LiveView:
         with self._lock:
             self._board.update(at, event, state)
         threshold = Weight.DETAIL if self._verbosity > 0 else Weight.PROBLEM
-        for line in (narrate(event, state), *self._news.lines(state)):
+        for line in (narrate_event(event, state), *self._news.lines(state)):
             if line is not None and line.weight >= threshold:
                 style = "red" if line.weight is Weight.PROBLEM else "dim"
-                where = f"{brief(line.node)}: " if line.node else ""
+                where = f"{brief_text(line.node)}: " if line.node else ""
                 self._console.print(Text(where + line.text, style=style))
 
     def on_log(self, node: str, file: str, chunk: bytes) -> None:
@@ -76,7 +76,7 @@ class LiveView:
             self._logs.feed(node, file, chunk)
 
     def on_note(self, text: str) -> None:
-        self._console.print(Text(brief(text, 400), style="dim"))
+        self._console.print(Text(brief_text(text, 400), style="dim"))
 
     def close(self, result: Result | None) -> None:
         del result
@@ -92,9 +92,9 @@ class LiveView:
             return Group(_table(rows, self._console.width), self._total(rows))
 
     def _total(self, rows: list[Row]) -> Text:
-        elapsed = seconds(time.monotonic() - self._began)
+        elapsed = format_seconds(time.monotonic() - self._began)
         up, ranks = sum(row.up for row in rows), sum(row.ranks for row in rows)
-        parts = [f"{self._board.phase.value}  {elapsed}", plural(len(rows), "node")]
+        parts = [f"{self._board.phase.value}  {elapsed}", count_noun(len(rows), "node")]
         if ranks:
             parts.append(f"{up}/{ranks} ranks up")
         if self._board.rung:
@@ -116,7 +116,7 @@ def _table(rows: list[Row], width: int) -> Table:
             table.add_row(*_cells(row, bar_width))
         return table
     for name, count in Counter(row.stage for row in rows).most_common():
-        table.add_row(Text(plural(count, "node")), Text(name), "", "", "")
+        table.add_row(Text(count_noun(count, "node")), Text(name), "", "", "")
     for row in _troubled(rows):
         table.add_row(*_cells(row, bar_width))
     return table
@@ -139,7 +139,7 @@ def _cells(row: Row, bar_width: int) -> list[RenderableType]:
         bar = ProgressBar(total=1.0, completed=progress.fraction, width=bar_width)
     words = describe_progress(progress, row.fields) if progress is not None else row.fields
     return [
-        Text(brief(row.node, 40)),
+        Text(brief_text(row.node, 40)),
         Text(row.stage, style=style),
         Text(ranks),
         bar,

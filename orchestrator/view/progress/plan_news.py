@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.state import RunState
 from orchestrator.view.progress.narrate import NarratedLine, Weight
-from orchestrator.view.terminal.text import brief
+from orchestrator.view.terminal.text import brief_text
 
 WIDTH = 400
 
@@ -32,7 +32,7 @@ class PlanNews:
 def _lines(plan: Plan) -> Iterator[NarratedLine]:
     for excluded in plan.excluded:
         yield NarratedLine(
-            Weight.PROBLEM, brief(f"left out: {excluded.reason}", WIDTH), excluded.node
+            Weight.PROBLEM, brief_text(f"left out: {excluded.reason}", WIDTH), excluded.node
         )
     for warning in plan.warnings:
-        yield NarratedLine(Weight.PROBLEM, brief(f"warning: {warning}", WIDTH))
+        yield NarratedLine(Weight.PROBLEM, brief_text(f"warning: {warning}", WIDTH))

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.core.base.figures import figure
+from orchestrator.core.base.figures import format_figure
 from orchestrator.core.history.comparing import FigureComparison, RunGroup, RunsComparison
 from orchestrator.core.history.figure_gates import GateOutcome
 from orchestrator.core.verdict.result import Verdict
-from orchestrator.view.terminal.terminal import GREEN, RED, YELLOW, paint
-from orchestrator.view.terminal.text import brief, plural
+from orchestrator.view.terminal.terminal import GREEN, RED, YELLOW, paint_text
+from orchestrator.view.terminal.text import brief_text, count_noun
 
 HEADINGS = ("figure", "A", "B", "B/A", "95 % interval", "tolerance", "verdict", "why")
 _COLORS = {Verdict.PASS: GREEN, Verdict.WARN: YELLOW}
@@ -31,16 +31,16 @@ def heading_lines(found: RunsComparison) -> Iterator[str]:
 def closing_lines(found: RunsComparison, *, color: bool) -> Iterator[str]:
     """Gates, parts of the key that differ, and the verdict last."""
     for gate in found.gates:
-        word = paint(gate.verdict.value, _COLORS.get(gate.verdict, RED), color=color)
-        what = f"{brief(gate.gate.metric, 48)} {gate.gate.rule}"
-        yield f"gate {word}: {what}: {brief(gate.detail)} ({brief(gate.gate.reason)})"
+        word = paint_text(gate.verdict.value, _COLORS.get(gate.verdict, RED), color=color)
+        what = f"{brief_text(gate.gate.metric, 48)} {gate.gate.rule}"
+        yield f"gate {word}: {what}: {brief_text(gate.detail)} ({brief_text(gate.gate.reason)})"
     for difference in found.differences:
-        yield f"differs in {brief(str(difference))}"
+        yield f"differs in {brief_text(str(difference))}"
     if found.differences:
         parts = ",".join(difference.part for difference in found.differences)
         yield f"next: compare runs that are alike, or allow the difference: --across {parts}"
-    word = paint(found.verdict.value, _COLORS.get(found.verdict, RED), color=color)
-    yield f"{word}: {brief(found.reason)}"
+    word = paint_text(found.verdict.value, _COLORS.get(found.verdict, RED), color=color)
+    yield f"{word}: {brief_text(found.reason)}"
 
 
 def comparison_object(found: RunsComparison, exit_code: int) -> dict[str, Any]:
@@ -92,24 +92,24 @@ def _group_object(group: RunGroup) -> dict[str, Any]:
 
 def _group(group: RunGroup) -> str:
     if len(group.runs) > 1:
-        return f"{brief(group.label)}: {plural(len(group.runs), 'run')}"
+        return f"{brief_text(group.label)}: {count_noun(len(group.runs), 'run')}"
     (run,) = group.runs
-    return f"{run.run_id}  {brief(run.workload, 40)} on {brief(run.cluster, 40)}"
+    return f"{run.run_id}  {brief_text(run.workload, 40)} on {brief_text(run.cluster, 40)}"
 
 
 def _cells(item: FigureComparison) -> list[str]:
     interval = "" if item.interval is None else "{:.3f} to {:.3f}".format(*item.interval)
     return [
-        brief(item.name, 48),
+        brief_text(item.name, 48),
         _value(item.a, item.unit),
         _value(item.b, item.unit),
         "" if item.ratio is None else f"{item.ratio:.4f}",
         interval,
         f"{100 * item.tolerance:.1f} %",
         item.verdict.value,
-        brief(item.reason, 100),
+        brief_text(item.reason, 100),
     ]
 
 
 def _value(value: float | None, unit: str) -> str:
-    return "missing" if value is None else figure(value, brief(unit, 24))
+    return "missing" if value is None else format_figure(value, brief_text(unit, 24))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.core.diagnosis.diagnosis_model import Diagnosis, Evidence, Findings
-from orchestrator.view.terminal.terminal import BOLD, RED, YELLOW, paint
-from orchestrator.view.terminal.text import brief, plural
+from orchestrator.view.terminal.terminal import BOLD, RED, YELLOW, paint_text
+from orchestrator.view.terminal.text import brief_text, count_noun
 
 WIDTH = 240
 
@@ -23,27 +23,27 @@ def findings_text(findings: Findings, read: str, *, color: bool = False) -> list
 
 def read_text(logs: Sequence[str], lines: int) -> str:
     """What was read: ``standard input, 3 lines``, ``8 logs, 4711 lines``."""
-    which = brief(logs[0], WIDTH) if len(logs) == 1 else plural(len(logs), "log")
-    return f"{which}, {plural(lines, 'line')}"
+    which = brief_text(logs[0], WIDTH) if len(logs) == 1 else count_noun(len(logs), "log")
+    return f"{which}, {count_noun(lines, 'line')}"
 
 
 def _cause(found: Diagnosis, color: bool) -> Iterator[str]:
-    yield paint(
-        f"{brief(found.title)} ({found.id}, {found.confidence.value})", RED + BOLD, color=color
+    yield paint_text(
+        f"{brief_text(found.title)} ({found.id}, {found.confidence.value})", RED + BOLD, color=color
     )
-    yield f"  {brief(found.cause, 2 * WIDTH)}"
+    yield f"  {brief_text(found.cause, 2 * WIDTH)}"
     yield from _lines(found.evidence)
-    yield from (f"  then: {brief(what, WIDTH)}" for what in found.consequences)
-    yield from (f"  also: {brief(what, WIDTH)}" for what in found.besides)
-    yield f"  remedy: {brief(found.remedy, 2 * WIDTH)}"
+    yield from (f"  then: {brief_text(what, WIDTH)}" for what in found.consequences)
+    yield from (f"  also: {brief_text(what, WIDTH)}" for what in found.besides)
+    yield f"  remedy: {brief_text(found.remedy, 2 * WIDTH)}"
     if found.references:
-        yield f"  see: {brief(', '.join(found.references), WIDTH)}"
+        yield f"  see: {brief_text(', '.join(found.references), WIDTH)}"
 
 
 def _unknown(read: str, color: bool) -> str:
-    return paint(f"no known failure pattern matched (read: {read})", YELLOW, color=color)
+    return paint_text(f"no known failure pattern matched (read: {read})", YELLOW, color=color)
 
 
 def _lines(evidence: tuple[Evidence, ...]) -> Iterator[str]:
     for line in evidence:
-        yield f"  {brief(line.place, 120)}: {brief(line.text, WIDTH)}"
+        yield f"  {brief_text(line.place, 120)}: {brief_text(line.text, WIDTH)}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.core.base.nodeset import fold, is_name
+from orchestrator.core.base.nodeset import fold_nodeset, is_name
 from orchestrator.core.verdict.result import FailureResult, Result, Status
 from orchestrator.view.terminal.log_lines import LineDecoder
-from orchestrator.view.terminal.terminal import BOLD, RED, paint
-from orchestrator.view.terminal.text import brief, clean, plural
+from orchestrator.view.terminal.terminal import BOLD, RED, paint_text
+from orchestrator.view.terminal.text import brief_text, clean_line, count_noun
 
 MAX_LINES = 15
 EVIDENCE_LINES = 4
@@ -26,14 +26,14 @@ def failure_screen(result: Result, folder: Path | None, *, color: bool = False) 
         return []
     # A run that was stopped did not fail; this one nobody waited for.
     word = "LEFT" if result.status is Status.STOPPED else result.status.value.upper()
-    head = f"{word}: {brief(failure.cause, WIDTH)} ({brief(failure.id, 40)})"
+    head = f"{word}: {brief_text(failure.cause, WIDTH)} ({brief_text(failure.id, 40)})"
     log = _log_path(failure, folder)
     lines = [
-        paint(head, RED + BOLD, color=color),
+        paint_text(head, RED + BOLD, color=color),
         *_diagnosis(failure),
         *_evidence(failure, log),
         *_bystanders(result, failure),
-        *(f"  warning: {brief(warning, WIDTH)}" for warning in result.warnings[:2]),
+        *(f"  warning: {brief_text(warning, WIDTH)}" for warning in result.warnings[:2]),
     ]
     # What to do next must not be pushed out by what went wrong.
     last = list(_next(result, failure, log, folder))
@@ -42,49 +42,49 @@ def failure_screen(result: Result, folder: Path | None, *, color: bool = False) 
 
 def _diagnosis(failure: FailureResult) -> Iterator[str]:
     if (found := failure.diagnosis) is not None:
-        place = f"; {brief(found.evidence[0].place, 120)}" if found.evidence else ""
-        sure = f"{brief(found.id, 40)}, {found.confidence.value}{place}"
-        follow = "".join(f"; {brief(what, 80)}" for what in found.consequences[:1])
-        yield f"  diagnosis: {brief(found.cause, WIDTH)}{follow} ({sure})"
-        yield f"  remedy: {brief(found.remedy, WIDTH)}"
+        place = f"; {brief_text(found.evidence[0].place, 120)}" if found.evidence else ""
+        sure = f"{brief_text(found.id, 40)}, {found.confidence.value}{place}"
+        follow = "".join(f"; {brief_text(what, 80)}" for what in found.consequences[:1])
+        yield f"  diagnosis: {brief_text(found.cause, WIDTH)}{follow} ({sure})"
+        yield f"  remedy: {brief_text(found.remedy, WIDTH)}"
 
 
 def _evidence(failure: FailureResult, log: Path | None) -> Iterator[str]:
     # Ranks that are asked for evidence may write of it: what counts was written before.
-    lines = tail(log, EVIDENCE_LINES) if log is not None and not failure.evidence else []
+    lines = tail_lines(log, EVIDENCE_LINES) if log is not None and not failure.evidence else []
     for line in lines or ([failure.last_line] if failure.last_line else []):
-        yield f"  | {brief(line, WIDTH)}"
+        yield f"  | {brief_text(line, WIDTH)}"
 
 
 def _bystanders(result: Result, failure: FailureResult) -> Iterator[str]:
     if failure.others:
         verb = "was" if len(failure.others) == 1 else "were"
         which = "rank" if failure.rank is None else "other rank"
-        yield f"  {plural(len(failure.others), which)} {verb} stopped by orchestrate"
+        yield f"  {count_noun(len(failure.others), which)} {verb} stopped by orchestrate"
     by_state: dict[tuple[str, str], list[str]] = {}
     for node in result.nodes:
         if node.state in {"excluded", "lost", "dirty"} and node.name != failure.node:
             by_state.setdefault((node.state, node.reason), []).append(node.name)
     for (state, reason), names in list(by_state.items())[:3]:
-        yield f"  {state}: {brief(_folded(names), 80)}: {brief(reason, WIDTH)}"
+        yield f"  {state}: {brief_text(_folded(names), 80)}: {brief_text(reason, WIDTH)}"
 
 
 def _folded(names: list[str]) -> str:
-    return fold(names) if all(map(is_name, names)) else ", ".join(names)
+    return fold_nodeset(names) if all(map(is_name, names)) else ", ".join(names)
 
 
 def _next(
     result: Result, failure: FailureResult, log: Path | None, folder: Path | None
 ) -> Iterator[str]:
     if failure.remedy:
-        yield f"  next: {brief(failure.remedy, NEXT_WIDTH)}"
+        yield f"  next: {brief_text(failure.remedy, NEXT_WIDTH)}"
     logs = f"orchestrate logs {result.run_id}"
     if result.used and result.status is not Status.STOPPED and logs not in failure.remedy:
         yield f"  more: {logs}"
     if log is not None:
-        yield f"  log:  {brief(str(log), 400)}"
+        yield f"  log:  {brief_text(str(log), 400)}"
     if folder is not None and failure.evidence and ".." not in Path(failure.evidence).parts:
-        yield f"  evidence: {brief(str(folder / failure.evidence), 400)}"
+        yield f"  evidence: {brief_text(str(folder / failure.evidence), 400)}"
 
 
 def _log_path(failure: FailureResult, folder: Path | None) -> Path | None:
@@ -99,7 +99,7 @@ def _log_path(failure: FailureResult, folder: Path | None) -> Path | None:
 
 
 def _ends_with(path: Path, line: str) -> bool:
-    return any(line in shown for shown in tail(path, EVIDENCE_LINES))
+    return any(line in shown for shown in tail_lines(path, EVIDENCE_LINES))
 
 
 def _is_empty(path: Path) -> bool:
@@ -109,7 +109,7 @@ def _is_empty(path: Path) -> bool:
         return True
 
 
-def tail(path: Path, count: int) -> list[str]:
+def tail_lines(path: Path, count: int) -> list[str]:
     """The last ``count`` lines of a log that are not blank, harmless; none if there is no file."""
     try:
         with path.open("rb") as file:
@@ -120,4 +120,4 @@ def tail(path: Path, count: int) -> list[str]:
         return []
     decoder = LineDecoder()
     lines = [*decoder.feed(content), *decoder.finish()]
-    return [clean(line) for line in lines[1 if start else 0 :] if line.strip()][-count:]
+    return [clean_line(line) for line in lines[1 if start else 0 :] if line.strip()][-count:]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from orchestrator.adapters.report.section_files import NodeSections
 from orchestrator.parsing.replies import report_sections as given
-from orchestrator.view.terminal.terminal import BOLD, GREEN, RED, YELLOW, paint
-from orchestrator.view.terminal.text import brief
+from orchestrator.view.terminal.terminal import BOLD, GREEN, RED, YELLOW, paint_text
+from orchestrator.view.terminal.text import brief_text
 
 MAX_CELL = 60
 MAX_ROWS = 100
@@ -22,12 +22,12 @@ def section_lines(sections: Iterable[NodeSections], *, color: bool = False) -> l
 def _lines(sections: Iterable[NodeSections], color: bool) -> Iterator[str]:
     for part in sections:
         if part.trouble:
-            yield f"  {brief(part.node, 80)}: {brief(part.trouble, 300)}"
+            yield f"  {brief_text(part.node, 80)}: {brief_text(part.trouble, 300)}"
         for section in part.content.sections if part.content else ():
             if isinstance(section, given.TextSection) and section.terminal:
-                title = f"{brief(section.title, 80)}: " if section.title else ""
-                text = title + brief(section.text, 600)
-                yield "  " + paint(text, _COLORS.get(section.tone, ""), color=color)
+                title = f"{brief_text(section.title, 80)}: " if section.title else ""
+                text = title + brief_text(section.text, 600)
+                yield "  " + paint_text(text, _COLORS.get(section.tone, ""), color=color)
             elif isinstance(section, given.TableSection) and section.terminal:
                 yield from _table(section, color)
 
@@ -35,9 +35,9 @@ def _lines(sections: Iterable[NodeSections], color: bool) -> Iterator[str]:
 def _table(section: given.TableSection, color: bool) -> Iterator[str]:
     """Aligned columns; the last one may be as long as it is."""
     last = len(section.columns) - 1
-    headings = [brief(column.name, MAX_CELL) for column in section.columns]
+    headings = [brief_text(column.name, MAX_CELL) for column in section.columns]
     rows = [
-        [brief(cell.text, MAX_CELL if index < last else 200) for index, cell in enumerate(row)]
+        [brief_text(cell.text, MAX_CELL if index < last else 200) for index, cell in enumerate(row)]
         for row in section.rows[:MAX_ROWS]
     ]
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
@@ -51,11 +51,11 @@ def _table(section: given.TableSection, color: bool) -> Iterator[str]:
         ]
 
     yield ""
-    yield f"  {brief(section.title, 120)}"
+    yield f"  {brief_text(section.title, 120)}"
     yield "  " + "  ".join(aligned(headings)).rstrip()
     for row, cells in zip(section.rows, rows, strict=False):
         painted = (
-            paint(text, _COLORS.get(cell.tone, ""), color=color)
+            paint_text(text, _COLORS.get(cell.tone, ""), color=color)
             for text, cell in zip(aligned(cells), row, strict=True)
         )
         yield "  " + "  ".join(painted).rstrip()

@@ -11,10 +11,10 @@ from zoneinfo import ZoneInfo
 
 from orchestrator.adapters.nightly.status_page import FigureTrend, ScheduleStatus, StatusPage
 from orchestrator.adapters.store.run_list import RunSummary
-from orchestrator.core.base.figures import figure
+from orchestrator.core.base.figures import format_figure
 from orchestrator.core.history.run_record import RunRecord
 from orchestrator.view.tables.history_table import sparkline
-from orchestrator.view.terminal.text import brief, seconds
+from orchestrator.view.terminal.text import brief_text, format_seconds
 
 MAX_CELL = 120
 STYLE = (
@@ -79,9 +79,9 @@ def status_markdown(page: StatusPage) -> str:
 def status_plain(page: StatusPage) -> str:
     """For a terminal."""
     lines = [f"{_headline(page)}; {_moment(page.now, 'UTC')} UTC"]
-    lines += [f"! {brief(alarm, 300)}" for alarm in (*page.alarms, *page.troubles)]
+    lines += [f"! {brief_text(alarm, 300)}" for alarm in (*page.alarms, *page.troubles)]
     for table in status_tables(page):
-        rows = [tuple(brief(cell, MAX_CELL) for cell in row) for row in table.rows]
+        rows = [tuple(brief_text(cell, MAX_CELL) for cell in row) for row in table.rows]
         widths = [max(map(len, column)) for column in zip(table.headings, *rows, strict=True)]
         lines += ["", table.title]
         for row in (table.headings, *rows):
@@ -130,12 +130,12 @@ def _headline(page: StatusPage) -> str:
 
 
 def _running(now: float, run: RunSummary) -> tuple[str, ...]:
-    took = seconds(now - run.started) if run.started is not None else ""
+    took = format_seconds(now - run.started) if run.started is not None else ""
     return (run.run_id, run.state, run.cluster, run.workload, took)
 
 
 def _finished(run: RunSummary) -> tuple[str, ...]:
-    took = seconds(run.seconds) if run.seconds is not None else ""
+    took = format_seconds(run.seconds) if run.seconds is not None else ""
     return (run.run_id, run.state, run.cluster, run.workload, took)
 
 
@@ -148,7 +148,7 @@ def _nights(schedule: ScheduleStatus) -> Sequence[tuple[str, ...]]:
         state = f"{night.state.value}, late" if night.is_late else night.state.value
         took = ""
         if night.started is not None and night.finished is not None:
-            took = seconds(night.finished - night.started)
+            took = format_seconds(night.finished - night.started)
         run = night.run_ids[-1] if night.run_ids else ""
         first = (schedule.name, schedule.what) if not rows else ("", "")
         rows.append((*first, night.night, state, took, run, "" if rows else following))
@@ -156,8 +156,12 @@ def _nights(schedule: ScheduleStatus) -> Sequence[tuple[str, ...]]:
 
 
 def _trend(trend: FigureTrend) -> tuple[str, ...]:
-    value = "none" if trend.value is None else figure(trend.value, trend.unit)
-    before = "" if trend.before is None else f"{figure(trend.before, trend.unit)} {trend.last_good}"
+    value = "none" if trend.value is None else format_figure(trend.value, trend.unit)
+    before = (
+        ""
+        if trend.before is None
+        else f"{format_figure(trend.before, trend.unit)} {trend.last_good}"
+    )
     change = "" if trend.change is None else f"{trend.change:+.1%}"
     line = sparkline(trend.trend) if len(trend.trend) > 1 else ""
     return (trend.schedule, trend.figure, trend.night, value, before, change, trend.state, line)
@@ -168,7 +172,7 @@ def _report(report: RunRecord) -> Sequence[tuple[str, ...]]:
     measured = [(name, f) for name, f in report.figures.items() if f.measured]
     finished = _moment(report.finished, "UTC")
     return [
-        (report.run_id, finished, name, figure(f.value, f.unit))
+        (report.run_id, finished, name, format_figure(f.value, f.unit))
         for name, f in measured
         if f.value is not None
     ]
@@ -180,4 +184,6 @@ def _moment(moment: float, zone: str) -> str:
 
 def _cell(text: str) -> str:
     """Text of runs in a Markdown table: on one line, and nothing that Markdown would act on."""
-    return html.escape(brief(text, MAX_CELL), quote=False).replace("|", "\\|").replace("`", "'")
+    return (
+        html.escape(brief_text(text, MAX_CELL), quote=False).replace("|", "\\|").replace("`", "'")
+    )

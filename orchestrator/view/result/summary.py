@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.core.base.figures import bounds, figure
+from orchestrator.core.base.figures import format_bounds, format_figure
 from orchestrator.core.verdict.failure_cause import clear_later
 from orchestrator.core.verdict.node_status import NOT_STARTED, VERIFIED_CLEAN
 from orchestrator.core.verdict.result import MetricResult, Result, Status, Verdict
-from orchestrator.view.terminal.terminal import BOLD, GREEN, RED, YELLOW, paint
-from orchestrator.view.terminal.text import brief, plural, seconds
+from orchestrator.view.terminal.terminal import BOLD, GREEN, RED, YELLOW, paint_text
+from orchestrator.view.terminal.text import brief_text, count_noun, format_seconds
 
 _STATUS = {
     Status.SUCCEEDED: GREEN,
@@ -20,7 +20,7 @@ _STATUS = {
 _VERDICT = {Verdict.PASS: GREEN, Verdict.FAIL: RED, Verdict.INVALID: RED, Verdict.NOT_RUN: RED}
 
 
-def summary(result: Result, *, color: bool = False) -> list[str]:
+def summary_lines(result: Result, *, color: bool = False) -> list[str]:
     """Status first, with the reason if degraded; then figures with their gates, then paths."""
     return [
         _head(result, color),
@@ -29,7 +29,7 @@ def summary(result: Result, *, color: bool = False) -> list[str]:
         *_lost(result),
         *_metrics(result, color),
         *_samples(result),
-        *(f"  warning: {brief(warning, 300)}" for warning in result.warnings),
+        *(f"  warning: {brief_text(warning, 300)}" for warning in result.warnings),
         *([f"  report  {result.report}"] if result.report else []),
     ]
 
@@ -39,26 +39,26 @@ def stopped_text(result: Result) -> list[str]:
     if result.status is not Status.STOPPED or not result.nodes:
         return []
     clean = sum(VERIFIED_CLEAN in node.reason for node in result.nodes)
-    told = [f"{plural(clean, 'node')} {VERIFIED_CLEAN}"] if clean else []
+    told = [f"{count_noun(clean, 'node')} {VERIFIED_CLEAN}"] if clean else []
     if untouched := sum(node.reason == NOT_STARTED for node in result.nodes):
-        told += [f"{plural(untouched, 'node')} clean: {NOT_STARTED} there"]
-    again = f"orchestrate resume {brief(result.run_id)}"
+        told += [f"{count_noun(untouched, 'node')} clean: {NOT_STARTED} there"]
+    again = f"orchestrate resume {brief_text(result.run_id)}"
     return ["; ".join([*told, f"continue from the last checkpoints, if any: {again}"])]
 
 
 def _head(result: Result, color: bool) -> str:
     where = _where(result)
-    word = paint(result.status.value, _STATUS[result.status] + BOLD, color=color)
-    took = seconds(sum(result.timings.values()))
-    names = brief(f"{result.workload} on {result.cluster}")
-    return f"{word}  {names}: {where}, {took}, run {brief(result.run_id)}"
+    word = paint_text(result.status.value, _STATUS[result.status] + BOLD, color=color)
+    took = format_seconds(sum(result.timings.values()))
+    names = brief_text(f"{result.workload} on {result.cluster}")
+    return f"{word}  {names}: {where}, {took}, run {brief_text(result.run_id)}"
 
 
 def _where(result: Result) -> str:
     """What ran; of a run that got through without some nodes: what came to its end."""
     if result.nodes and not result.used:
         return _not_started(result)
-    ranks, nodes = plural(result.world_size, "rank"), plural(len(result.used), "node")
+    ranks, nodes = count_noun(result.world_size, "rank"), count_noun(len(result.used), "node")
     if result.status is Status.DEGRADED and len(result.stayed) < len(result.used):
         left = sum(node.ranks for node in result.stayed)
         return f"{left} of {ranks} on {len(result.stayed)} of {nodes}"
@@ -67,7 +67,7 @@ def _where(result: Result) -> str:
 
 def _not_started(result: Result) -> str:
     out = sum(node.state == "excluded" for node in result.nodes)
-    refused = f", {out} of {plural(len(result.nodes), 'node')} refused" if out else ""
+    refused = f", {out} of {count_noun(len(result.nodes), 'node')} refused" if out else ""
     return f"{NOT_STARTED}{refused}"
 
 
@@ -75,7 +75,7 @@ def _left_out(result: Result) -> Iterator[str]:
     """Nodes that were asked for and not used, of a run that ran without them."""
     for node in result.nodes if result.used else ():
         if node.state == "excluded":
-            yield f"  {brief(node.name)}: left out: {brief(node.reason, 300)}"
+            yield f"  {brief_text(node.name)}: left out: {brief_text(node.reason, 300)}"
 
 
 def _degradation(result: Result) -> Iterator[str]:
@@ -88,16 +88,16 @@ def _degradation(result: Result) -> Iterator[str]:
     if not degraded and not went_on:
         return
     for rung in result.ladder:
-        after = f" after {seconds(rung.seconds)}" if rung.seconds else ""
+        after = f" after {format_seconds(rung.seconds)}" if rung.seconds else ""
         if rung.outcome == "failed":
-            yield f"  {brief(rung.rung, 40)} failed{after}: {brief(rung.reason, 300)}"
+            yield f"  {brief_text(rung.rung, 40)} failed{after}: {brief_text(rung.reason, 300)}"
         elif rung.outcome == "used" and fell:
-            yield f"  used instead: {brief(rung.rung, 40)} ({brief(rung.reason, 300)})"
+            yield f"  used instead: {brief_text(rung.rung, 40)} ({brief_text(rung.reason, 300)})"
     # A run that failed of something else, such as a gate, also went on without them.
     culprit = result.failure.node if result.failure is not None else None
     for node in result.nodes:
         if node.state in {"lost", "failed"} and (degraded or culprit is None):
-            yield f"  without {brief(node.name)}: {brief(node.reason, 300)}"
+            yield f"  without {brief_text(node.name)}: {brief_text(node.reason, 300)}"
 
 
 def _lost(result: Result) -> Iterator[str]:
@@ -105,27 +105,27 @@ def _lost(result: Result) -> Iterator[str]:
     lost = [node.name for node in result.nodes if node.state == "lost"]
     told = result.failure is not None and "orchestrate stop" in result.failure.remedy
     if lost and not told:
-        yield f"  {brief(clear_later(result.run_id, lost), 300)}"
+        yield f"  {brief_text(clear_later(result.run_id, lost), 300)}"
 
 
 def _metrics(result: Result, color: bool) -> Iterator[str]:
-    width = max((len(brief(name, 48)) for name in result.metrics), default=0)
+    width = max((len(brief_text(name, 48)) for name in result.metrics), default=0)
     for name, metric in result.metrics.items():
-        verdict = paint(metric.verdict.value, _VERDICT.get(metric.verdict, ""), color=color)
+        verdict = paint_text(metric.verdict.value, _VERDICT.get(metric.verdict, ""), color=color)
         told = "" if metric.verdict is Verdict.UNGATED else f"  {verdict}{gate_text(metric)}"
-        yield f"  {brief(name, 48):<{width}}  {value_text(metric)}{told}"
+        yield f"  {brief_text(name, 48):<{width}}  {value_text(metric)}{told}"
 
 
 def value_text(metric: MetricResult) -> str:
     """The figure with its unit; a missing one says so."""
     if metric.value is None:
         return "not reported" if metric.verdict is Verdict.NOT_RUN else "not a number"
-    return figure(metric.value, brief(metric.unit, 40))
+    return format_figure(metric.value, brief_text(metric.unit, 40))
 
 
 def gate_text(metric: MetricResult) -> str:
     """`` (at least 0.1 and at most 0.5)``, or nothing without a gate."""
-    told = bounds(metric.min, metric.max, metric.unit)
+    told = format_bounds(metric.min, metric.max, metric.unit)
     return f" ({told})" if told else ""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.core.base.nodeset import fold
+from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.doctor.check_model import Reading, State
-from orchestrator.core.doctor.checkup import NOT_ASKED, Examination, findings
+from orchestrator.core.doctor.checkup import NOT_ASKED, Examination, readings_in
 from orchestrator.view.tables.tables import Table
-from orchestrator.view.terminal.text import brief, plural
+from orchestrator.view.terminal.text import brief_text, count_noun
 
 CELLS = {
     State.OK: "ok",
@@ -20,7 +20,7 @@ CELLS = {
 MAX_COLUMNS = 12
 
 
-def matrix(examined: Examination) -> Table:
+def check_matrix(examined: Examination) -> Table:
     """Nodes with the same states share a column. Checks that apply nowhere are left out."""
     by_node: dict[str, list[Reading]] = {}
     for reading in examined.readings:
@@ -35,7 +35,9 @@ def matrix(examined: Examination) -> Table:
         for at, reading in enumerate(checks)
         if any(_says_something(readings[at]) for readings in by_node.values())
     )
-    return Table(headings=("check", *(fold(nodes) for _, nodes in columns), "id"), rows=rows)
+    return Table(
+        headings=("check", *(fold_nodeset(nodes) for _, nodes in columns), "id"), rows=rows
+    )
 
 
 def _says_something(reading: Reading) -> bool:
@@ -43,23 +45,23 @@ def _says_something(reading: Reading) -> bool:
     return reading.state is not State.NONE and reading.what != NOT_ASKED
 
 
-def lines(examined: Examination) -> Iterator[str]:
+def finding_lines(examined: Examination) -> Iterator[str]:
     """What is wrong, the gravest first: nodes, what was found, and one line of what to do. What a
     node that does not answer could not be asked is not listed.
     """
     alike: dict[tuple[State, str, str, str], list[str]] = {}
-    for reading in findings(examined, State.FAIL, State.WARN, State.UNKNOWN):
+    for reading in readings_in(examined, State.FAIL, State.WARN, State.UNKNOWN):
         if reading.what == NOT_ASKED:
             continue
         key = (reading.state, reading.check, reading.what, reading.remedy)
         alike.setdefault(key, []).append(reading.node)
     for (state, check, what, remedy), nodes in alike.items():
-        yield f"{CELLS[state]:<4} {fold(nodes)}: {brief(what, 400)} ({check})"
+        yield f"{CELLS[state]:<4} {fold_nodeset(nodes)}: {brief_text(what, 400)} ({check})"
         if state is not State.UNKNOWN:
             yield f"     next: {remedy}"
 
 
-def verdict(examined: Examination) -> str:
+def verdict_line(examined: Examination) -> str:
     """The last line."""
     counts = [
         f"{examined.count(state)} {word}"
@@ -72,4 +74,4 @@ def verdict(examined: Examination) -> str:
         if examined.count(state)
     ]
     nodes = len({reading.node for reading in examined.readings})
-    return f"{examined.status}: {', '.join(counts)} on {plural(nodes, 'node')}"
+    return f"{examined.status}: {', '.join(counts)} on {count_noun(nodes, 'node')}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.core.base.nodeset import fold
+from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.model.plan import NodePlan, Plan, Variable
-from orchestrator.core.tuning.risky_settings import digest
-from orchestrator.view.terminal.text import brief, clean, plural
+from orchestrator.core.tuning.risky_settings import environment_digest
+from orchestrator.view.terminal.text import brief_text, clean_line, count_noun
 
 MAX_REASON = 400
 
@@ -18,14 +18,14 @@ def explain_lines(plan: Plan, nodes: Sequence[NodePlan], name: str = "") -> Iter
         yield "ASSUMED: nodes not contacted; only the inventory is known"
         yield ""
     for folded, node in _alike(nodes):
-        ranks = plural(len(node.ranks), "rank")
-        yield f"{folded}: {ranks}, environment of collectives {digest(node)}"
+        ranks = count_noun(len(node.ranks), "rank")
+        yield f"{folded}: {ranks}, environment of collectives {environment_digest(node)}"
         chosen = [v for v in node.env if name in ("", v.name)]
         yield from _block("set", chosen)
         yield from _block("left alone", [v for v in node.left if name in ("", v.name)])
         yield ""
     for warning in plan.warnings:
-        yield f"warning: {brief(warning, MAX_REASON)}"
+        yield f"warning: {brief_text(warning, MAX_REASON)}"
 
 
 def _alike(nodes: Sequence[NodePlan]) -> Iterator[tuple[str, NodePlan]]:
@@ -39,18 +39,19 @@ def _alike(nodes: Sequence[NodePlan]) -> Iterator[tuple[str, NodePlan]]:
                 break
         else:
             groups.append(([node.name], node))
-    yield from ((fold(names), first) for names, first in groups)
+    yield from ((fold_nodeset(names), first) for names, first in groups)
 
 
 def _block(title: str, variables: Sequence[Variable]) -> Iterator[str]:
     if variables:
         yield f"  {title}"
     for variable in variables:
-        value = f"={clean(str(variable.value))}" if variable.value else ""
+        value = f"={clean_line(str(variable.value))}" if variable.value else ""
         rule = f", rule {variable.rule}" if variable.rule else ""
-        yield f"    {clean(variable.name)}{brief(value, MAX_REASON)}   [{variable.origin}{rule}]"
-        yield f"      why: {brief(variable.reason, MAX_REASON)}"
+        setting = f"{clean_line(variable.name)}{brief_text(value, MAX_REASON)}"
+        yield f"    {setting}   [{variable.origin}{rule}]"
+        yield f"      why: {brief_text(variable.reason, MAX_REASON)}"
         if variable.evidence:
-            yield f"      seen: {brief(variable.evidence, MAX_REASON)}"
+            yield f"      seen: {brief_text(variable.evidence, MAX_REASON)}"
         if variable.reference:
             yield f"      see: {variable.reference}"

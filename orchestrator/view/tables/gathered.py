@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.base.nodeset import fold, is_name
-from orchestrator.core.base.outcome import Exited, Outcome, Signalled, TimedOut, describe
+from orchestrator.core.base.nodeset import fold_nodeset, is_name
+from orchestrator.core.base.outcome import Exited, Outcome, Signalled, TimedOut, describe_outcome
 from orchestrator.view.terminal.log_lines import LineDecoder
 from orchestrator.view.terminal.terminal import LineWriter
-from orchestrator.view.terminal.text import CUT_MARK, brief
+from orchestrator.view.terminal.text import CUT_MARK, brief_text
 
 KEPT_BYTES = 4 * 1024 * 1024
 MAX_CODE = 255  # SSH carries 32 bits, a process's own code has 8: 256 must not come out as 0
@@ -37,7 +37,7 @@ class Endings:
             case _:
                 self._lost = True
         if outcome != Exited(0):
-            self._note(node, describe(outcome))
+            self._note(node, describe_outcome(outcome))
 
     def unreachable(self, node: str, why: str) -> None:
         self._lost = True
@@ -55,13 +55,13 @@ class Endings:
     def finish(self) -> int:
         """Tell what did not end well; the exit code."""
         for what, nodes in self._by_outcome.items():
-            self._err.line(f"orchestrate: {names(nodes)}: {what}")
+            self._err.line(f"orchestrate: {fold_names(nodes)}: {what}")
         if self._lost:
             return int(ExitCode.PREFLIGHT)
         return int(ExitCode.TIMED_OUT) if self._timed_out else self._highest
 
     def _note(self, node: str, what: str) -> None:
-        self._by_outcome.setdefault(brief(what, 400), []).append(node)
+        self._by_outcome.setdefault(brief_text(what, 400), []).append(node)
 
 
 class Gathered(Endings):
@@ -86,7 +86,7 @@ class Gathered(Endings):
         for node, content in kept.items():
             alike.setdefault(_without_last_break(content), []).append(node)
         for nodes in alike.values():
-            writer.write([RULE, names(nodes), RULE, *_lines(bytes(kept[nodes[0]]))])
+            writer.write([RULE, fold_names(nodes), RULE, *_lines(bytes(kept[nodes[0]]))])
 
 
 class Streamed(Endings):
@@ -112,9 +112,9 @@ class Streamed(Endings):
         self._writers[stream].write(f"{node}: {line}" for line in lines)
 
 
-def names(nodes: list[str]) -> str:
+def fold_names(nodes: list[str]) -> str:
     """Folded, with the count when there are several."""
-    folded = fold(nodes) if all(map(is_name, nodes)) else brief(", ".join(nodes))
+    folded = fold_nodeset(nodes) if all(map(is_name, nodes)) else brief_text(", ".join(nodes))
     return f"{folded} ({len(nodes)})" if len(nodes) > 1 else folded
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.core.base.figures import figure
+from orchestrator.core.base.figures import format_figure
 from orchestrator.core.history.run_record import RunRecord
 from orchestrator.core.model.workload import Direction
-from orchestrator.view.terminal.text import brief
+from orchestrator.view.terminal.text import brief_text
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 HEADINGS = ("run", "finished", "cluster", "workload", "status", "figure", "value", "trend")
@@ -42,15 +42,15 @@ def history_cells(row: HistoryRow) -> list[str]:
     value = ""
     if row.metric:
         known = found is not None and found.value is not None
-        value = figure(found.value, brief(found.unit, 24)) if known else "missing"  # type: ignore[union-attr,arg-type]
+        value = format_figure(found.value, brief_text(found.unit, 24)) if known else "missing"  # type: ignore[union-attr,arg-type]
     moment = datetime.fromtimestamp(run.finished).astimezone()
     return [
         run.run_id,
         f"{moment:%Y-%m-%d %H:%M}",
-        brief(run.cluster, 24),
-        brief(run.workload, 24),
+        brief_text(run.cluster, 24),
+        brief_text(run.workload, 24),
         run.status.value,
-        brief(row.metric or "", 32),
+        brief_text(row.metric or "", 32),
         value,
         sparkline(row.trend),
     ]

@@ -9,7 +9,13 @@ from orchestrator.core.base.command import Command, render_human
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.plan import NodePlan, Plan, ProcessPlan, Variable
 from orchestrator.core.model.request import Budgets
-from orchestrator.view.terminal.text import brief, clean, plural, seconds, size
+from orchestrator.view.terminal.text import (
+    brief_text,
+    clean_line,
+    count_noun,
+    format_seconds,
+    format_size,
+)
 
 MAX_SKIPPED = 20
 
@@ -29,27 +35,28 @@ def plan_lines(plan: Plan, travel: Travel | None) -> Iterator[str]:
     """The whole plan, line by line."""
     yield from _head(plan)
     yield from _section("nodes", (_node(share) for share in plan.nodes))
-    excluded = (f"{brief(e.node)}: {brief(e.reason, 300)}" for e in plan.excluded)
+    excluded = (f"{brief_text(e.node)}: {brief_text(e.reason, 300)}" for e in plan.excluded)
     yield from _section("excluded", excluded)
     yield from _section("ladder", _ladder(plan))
     yield from _section("what travels", _travel(plan, travel))
     yield from _section("time budgets", _budgets(plan.budgets))
-    yield from _section("unattended", [unattended(plan.budgets)])
+    yield from _section("unattended", [unattended_text(plan.budgets)])
     warnings = (*plan.warnings, *(travel.warnings if travel else ()))
-    yield from _section("warnings", (brief(warning, 300) for warning in warnings))
+    yield from _section("warnings", (brief_text(warning, 300) for warning in warnings))
     for share in plan.nodes:
-        yield from _section(f"on {brief(share.name)}", _share(share))
+        yield from _section(f"on {brief_text(share.name)}", _share(share))
 
 
 def _head(plan: Plan) -> Iterator[str]:
-    preset = f", preset {brief(plan.preset)}" if plan.preset else ""
-    yield f"{brief(plan.workload)} on {brief(plan.cluster)}{preset}"
-    yield f"  {plural(plan.world_size, 'rank')} on {plural(len(plan.nodes), 'node')}"
-    yield f"  launcher {plan.launcher}: {brief(plan.launcher_reason)}"
+    preset = f", preset {brief_text(plan.preset)}" if plan.preset else ""
+    yield f"{brief_text(plan.workload)} on {brief_text(plan.cluster)}{preset}"
+    yield f"  {count_noun(plan.world_size, 'rank')} on {count_noun(len(plan.nodes), 'node')}"
+    yield f"  launcher {plan.launcher}: {brief_text(plan.launcher_reason)}"
     if plan.proves_fabric:
-        yield f"  fabric probe: an all-reduce over {plural(plan.world_size, 'rank')} before launch"
+        ranks = count_noun(plan.world_size, "rank")
+        yield f"  fabric probe: an all-reduce over {ranks} before launch"
     if plan.rendezvous is not None:
-        yield f"  rendezvous at {brief(plan.rendezvous.address)} port {plan.rendezvous.port}"
+        yield f"  rendezvous at {brief_text(plan.rendezvous.address)} port {plan.rendezvous.port}"
     if plan.assumed:
         yield "  ASSUMED: nodes not contacted; GPUs and interpreters as in the inventory"
 
@@ -63,23 +70,26 @@ def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
 
 
 def _node(share: NodePlan) -> str:
-    gpus = f"GPUs {ranges(share.gpus)}" if share.gpus else "no GPU"
-    head = f"{brief(share.name)}: node rank {share.node_rank}, ranks {ranges(share.ranks)}"
-    return f"{head}, {gpus}, {brief(share.interpreter)}"
+    gpus = f"GPUs {number_ranges(share.gpus)}" if share.gpus else "no GPU"
+    head = (
+        f"{brief_text(share.name)}: node rank {share.node_rank}, ranks {number_ranges(share.ranks)}"
+    )
+    return f"{head}, {gpus}, {brief_text(share.interpreter)}"
 
 
 def _ladder(plan: Plan) -> Iterator[str]:
     for rung in plan.ladder:
-        yield f"{rung.intent:<5} {rung.rung}: {brief(rung.reason, 300)}"
+        yield f"{rung.intent:<5} {rung.rung}: {brief_text(rung.reason, 300)}"
 
 
 def _travel(plan: Plan, travel: Travel | None) -> Iterator[str]:
     if travel is None:
         return
-    files = plural(travel.files, "file")
-    yield f"{files}, {size(travel.bytes)} at most, as code {brief(plan.code or 'unknown', 40)}"
+    files = count_noun(travel.files, "file")
+    code = brief_text(plan.code or "unknown", 40)
+    yield f"{files}, {format_size(travel.bytes)} at most, as code {code}"
     for skipped in travel.skipped[:MAX_SKIPPED]:
-        yield f"left out: {brief(skipped, 300)}"
+        yield f"left out: {brief_text(skipped, 300)}"
     if len(travel.skipped) > MAX_SKIPPED:
         yield f"left out: by {len(travel.skipped) - MAX_SKIPPED} more rules"
 
@@ -92,12 +102,13 @@ def _budgets(budgets: Budgets) -> Iterator[str]:
     ]
     none = {"hang": "not watched", "link": "not watched"}
     yield ", ".join(
-        f"{name} {none.get(name, 'as long as it needs') if value is None else seconds(value)}"
+        f"{name} "
+        f"{none.get(name, 'as long as it needs') if value is None else format_seconds(value)}"
         for name, value in told
     )
 
 
-def unattended(budgets: Budgets, run_id: str = "RUN") -> str:
+def unattended_text(budgets: Budgets, run_id: str = "RUN") -> str:
     """What the ranks do when their coordinator stays away."""
     if budgets.lease_s is None:
         return f"ranks run until they are done; orchestrate resume {run_id} collects them"
@@ -119,15 +130,15 @@ def _share(share: NodePlan) -> Iterator[str]:
 
 
 def _command(process: ProcessPlan) -> str:
-    return f"{process.label}: {clean(render_human(Command(argv=process.argv)))}"
+    return f"{process.label}: {clean_line(render_human(Command(argv=process.argv)))}"
 
 
 def _variable(variable: Variable) -> str:
-    setting = clean(f"{variable.name}={variable.value}")
-    return f"{setting}   # {variable.origin}: {brief(variable.reason, 300)}"
+    setting = clean_line(f"{variable.name}={variable.value}")
+    return f"{setting}   # {variable.origin}: {brief_text(variable.reason, 300)}"
 
 
-def ranges(numbers: Sequence[int]) -> str:
+def number_ranges(numbers: Sequence[int]) -> str:
     """``0-7,9``; ``none`` for nothing."""
     parts: list[list[int]] = []
     for number in sorted(numbers):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from orchestrator.core.base.nodeset import fold
+from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.model.facts import Facts, Gpu, Hca
-from orchestrator.view.tables.tables import NONE, UNKNOWN, Table, folded, known
-from orchestrator.view.terminal.text import brief, size
+from orchestrator.view.tables.tables import NONE, UNKNOWN, Table, figure_text, fold_rows
+from orchestrator.view.terminal.text import brief_text, format_size
 
 GIB = 1024**3
 IN_STEP_S = 0.5
@@ -21,13 +21,13 @@ def probe_tables(found: Sequence[Facts], section: str) -> Iterator[Table]:
             yield from (table for table in tables(found) if table.rows)
 
 
-def notes(found: Sequence[Facts]) -> list[str]:
+def note_lines(found: Sequence[Facts]) -> list[str]:
     """What nodes could not find out: each note once, with the nodes that say it."""
     told: dict[str, list[str]] = {}
     for facts in found:
         for note in facts.notes:
-            told.setdefault(brief(note, 300), []).append(facts.node)
-    return [f"{fold(nodes)}: {note}" for note, nodes in told.items()]
+            told.setdefault(brief_text(note, 300), []).append(facts.node)
+    return [f"{fold_nodeset(nodes)}: {note}" for note, nodes in told.items()]
 
 
 # ---- summary ------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ def _summary(found: Sequence[Facts]) -> Iterator[Table]:
         "clock",
         "in use",
     )
-    yield Table(headings=headings, rows=folded((f.node, _summary_cells(f)) for f in found))
+    yield Table(headings=headings, rows=fold_rows((f.node, _summary_cells(f)) for f in found))
 
 
 def _summary_cells(facts: Facts) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ def _gpus(found: Sequence[Facts]) -> Iterator[Table]:
     )
     for facts in found:
         rows = tuple(_gpu_cells(gpu) for gpu in facts.gpus)
-        title = f"{facts.node}: driver {known(facts.driver)}, CUDA {known(facts.cuda)}"
+        title = f"{facts.node}: driver {figure_text(facts.driver)}, CUDA {figure_text(facts.cuda)}"
         yield Table(title=f"{title}, by {facts.gpu_source}", headings=headings, rows=rows)
     yield from _matrices(found)
 
@@ -115,13 +115,13 @@ def _gpus(found: Sequence[Facts]) -> Iterator[Table]:
 def _gpu_cells(gpu: Gpu) -> tuple[str, ...]:
     used, total = gpu.memory_used_bytes / GIB, gpu.memory_bytes / GIB
     watts = "/".join(UNKNOWN if w is None else f"{w:.0f}" for w in (gpu.power_w, gpu.power_limit_w))
-    clock = f"{known(gpu.sm_clock_mhz)}/{known(gpu.sm_clock_max_mhz)} MHz"
+    clock = f"{figure_text(gpu.sm_clock_mhz)}/{figure_text(gpu.sm_clock_max_mhz)} MHz"
     return (
         str(gpu.index),
         gpu.name,
         f"{used:.1f}/{total:.0f} GiB",
         f"{watts} W",
-        known(gpu.temperature_c, " C"),
+        figure_text(gpu.temperature_c, " C"),
         clock,
         UNKNOWN if gpu.throttle is None else ",".join(gpu.throttle) or NONE,
         _pcie(gpu),
@@ -137,8 +137,8 @@ def _gpu_cells(gpu: Gpu) -> tuple[str, ...]:
 def _pcie(gpu: Gpu) -> str:
     link = gpu.pcie
     now, most = (
-        f"{known(link.gen)}x{known(link.width)}",
-        f"{known(link.gen_max)}x{known(link.width_max)}",
+        f"{figure_text(link.gen)}x{figure_text(link.width)}",
+        f"{figure_text(link.gen_max)}x{figure_text(link.width_max)}",
     )
     return f"gen{now}" if now == most else f"gen{now} of gen{most}"
 
@@ -148,7 +148,7 @@ def _ecc(gpu: Gpu) -> str:
         return UNKNOWN
     if not gpu.ecc.enabled:
         return "off"
-    return f"{known(gpu.ecc.corrected)} corrected, {known(gpu.ecc.uncorrected)} not"
+    return f"{figure_text(gpu.ecc.corrected)} corrected, {figure_text(gpu.ecc.uncorrected)} not"
 
 
 def _rows(gpu: Gpu) -> str:
@@ -165,7 +165,7 @@ def _nvlink(gpu: Gpu) -> str:
         return NONE
     rate = f" x {link.mbyte_s / 1000:.1f} GB/s" if link.mbyte_s else ""
     errors = f", {link.errors} errors" if link.errors else ""
-    return f"{known(link.active)}/{known(link.total)}{rate}{errors}"
+    return f"{figure_text(link.active)}/{figure_text(link.total)}{rate}{errors}"
 
 
 def _modes(gpu: Gpu) -> str:
@@ -183,7 +183,7 @@ def _matrices(found: Sequence[Facts]) -> Iterator[Table]:
         if facts.gpus:
             alike.setdefault(_matrix(facts), []).append(facts.node)
     for table, nodes in alike.items():
-        title = f"{fold(nodes)}: topology"
+        title = f"{fold_nodeset(nodes)}: topology"
         yield Table(title=title, headings=table.headings, rows=table.rows)
 
 
@@ -196,7 +196,7 @@ def _matrix(facts: Facts) -> Table:
             f"gpu{gpu.index}",
             *("X" if name == f"gpu{gpu.index}" else _between(facts, gpu, name) for name in columns),
             gpu.cpus or UNKNOWN,
-            known(gpu.numa_node),
+            figure_text(gpu.numa_node),
         )
         for gpu in facts.gpus
     )
@@ -222,7 +222,7 @@ def _ib(found: Sequence[Facts]) -> Iterator[Table]:
     yield Table(
         title="direct access to GPU memory",
         headings=("nodes", "peermem", "DMA-BUF", "IOMMU of the GPUs", "ACS redirects P2P at"),
-        rows=folded(direct),
+        rows=fold_rows(direct),
     )
 
 
@@ -237,7 +237,7 @@ def _hca_cells(facts: Facts, hca: Hca) -> tuple[str, ...]:
         hca.link_layer,
         hca.firmware or UNKNOWN,
         hca.netdev or NONE,
-        known(hca.numa_node),
+        figure_text(hca.numa_node),
         _nearest(facts, hca),
         ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or NONE,
         ", ".join(f"{name} {count}" for name, count in errors.items())
@@ -261,7 +261,7 @@ def _direct_cells(facts: Facts) -> tuple[str, ...]:
     peermem = UNKNOWN if facts.peermem is None else facts.peermem or "not loaded"
     bridges = facts.p2p.redirecting
     redirecting = UNKNOWN if bridges is None else ", ".join(bridges) or NONE
-    return (peermem, dmabuf, known(facts.p2p.iommu), redirecting)
+    return (peermem, dmabuf, figure_text(facts.p2p.iommu), redirecting)
 
 
 # ---- network and environment --------------------------------------------------------------------
@@ -299,18 +299,26 @@ def _env(found: Sequence[Facts]) -> Iterator[Table]:
             "huge pages",
             "NUMA",
         ),
-        rows=folded((f.node, _system_cells(f)) for f in found),
+        rows=fold_rows((f.node, _system_cells(f)) for f in found),
     )
     yield Table(
         title="software",
         headings=("nodes", "driver", "CUDA", "python", "modules", "fabric manager", "Xids"),
-        rows=folded((f.node, _software_cells(f)) for f in found),
+        rows=fold_rows((f.node, _software_cells(f)) for f in found),
     )
     yield Table(
         title="disks",
         headings=("nodes", "path", "kind", "free", "size"),
-        rows=folded(
-            (f.node, (d.path, d.kind or UNKNOWN, size(_coarse(d.free_bytes)), size(d.total_bytes)))
+        rows=fold_rows(
+            (
+                f.node,
+                (
+                    d.path,
+                    d.kind or UNKNOWN,
+                    format_size(_coarse(d.free_bytes)),
+                    format_size(d.total_bytes),
+                ),
+            )
             for f in found
             for d in f.disks
         ),
@@ -318,7 +326,7 @@ def _env(found: Sequence[Facts]) -> Iterator[Table]:
     yield Table(
         title="NCCL's files, and variables that logins set (ranks do not inherit those)",
         headings=("nodes", "where", "variable", "value"),
-        rows=folded((f.node, cells) for f in found for cells in _variables(f)),
+        rows=fold_rows((f.node, cells) for f in found for cells in _variables(f)),
     )
 
 
@@ -333,12 +341,12 @@ def _system_cells(facts: Facts) -> tuple[str, ...]:
     where += [facts.container] if facts.container else []
     limit = facts.memlock_bytes
     return (
-        known(facts.system),
-        known(facts.kernel),
+        figure_text(facts.system),
+        figure_text(facts.kernel),
         ", ".join(where),
-        "unlimited" if limit is None else size(limit),
-        UNKNOWN if facts.shm_bytes is None else size(facts.shm_bytes),
-        UNKNOWN if facts.hugepages_bytes is None else size(facts.hugepages_bytes),
+        "unlimited" if limit is None else format_size(limit),
+        UNKNOWN if facts.shm_bytes is None else format_size(facts.shm_bytes),
+        UNKNOWN if facts.hugepages_bytes is None else format_size(facts.hugepages_bytes),
         " | ".join(facts.numa) or UNKNOWN,
     )
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.view.terminal.terminal import NodeColors, paint
-from orchestrator.view.terminal.text import CUT_MARK, TIMES, clean
+from orchestrator.view.terminal.terminal import NodeColors, paint_text
+from orchestrator.view.terminal.text import CUT_MARK, TIMES, clean_line
 
 DISPLAY_LIMIT = 2000
 FOLD_LIMIT = 50_000
@@ -37,15 +37,15 @@ def source_of(node: str, file: str) -> Source | None:
     if match is None:
         return None
     rank = int(match["rank"]) if match["rank"] else None
-    label = str(rank) if rank is not None else clean(match["label"])
-    return Source(clean(node), rank, label, match["stream"])
+    label = str(rank) if rank is not None else clean_line(match["label"])
+    return Source(clean_line(node), rank, label, match["stream"])
 
 
 def is_worth_following(file: str, verbosity: int) -> bool:
     """A launcher's own output repeats in many words what the ranks' endings say, or what was told
     already: on request only.
     """
-    return verbosity > 0 or not file.startswith(("launcher.", "slurm."))
+    return verbosity > 0 or file.startswith("rank-")
 
 
 class LineDecoder:
@@ -91,7 +91,7 @@ class LineDecoder:
         self._dropped += max(0, len(part) - max(0, room))
 
     def _line(self) -> str:
-        line, dropped = clean(self._kept), self._dropped
+        line, dropped = clean_line(self._kept), self._dropped
         self._kept, self._dropped = "", 0
         hidden = dropped + max(0, len(line) - self._limit)
         return f"{line[: self._limit]}{CUT_MARK} (+{hidden} characters)" if hidden else line
@@ -154,7 +154,7 @@ class LogLines:
         """Put the prefix before ``lines`` and pass them on."""
         before = ""
         if self._prefix:
-            tag = paint(f"[{source.tag}]", self._colors.of(source.node), color=self._color)
+            tag = paint_text(f"[{source.tag}]", self._colors.of(source.node), color=self._color)
             before = f"{tag} "
         self._emit([f"{before}{line}" for line in lines])
 
@@ -203,7 +203,7 @@ class FoldedLogLines(LogLines):
             if len(sources) == 1:
                 super().emit(sources[0], [line])
             else:
-                tag = paint(f"[{_count(sources)}] ", "\x1b[1m", color=self._color)
+                tag = paint_text(f"[{_count(sources)}] ", "\x1b[1m", color=self._color)
                 self._emit([f"{tag if self._prefix else ''}{line}"])
 
 

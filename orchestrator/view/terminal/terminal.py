@@ -34,7 +34,7 @@ def can_redraw(stream: TextIO, environment: Mapping[str, str]) -> bool:
     return is_terminal(stream) and environment.get("TERM", "") not in {"", "dumb"}
 
 
-def paint(text: str, style: str, *, color: bool) -> str:
+def paint_text(text: str, style: str, *, color: bool) -> str:
     """``text`` in ``style`` if ``color``."""
     return f"{style}{text}{RESET}" if color and text else text
 

@@ -23,29 +23,29 @@ _CONTROLS = re.compile(
 )
 
 
-def clean(text: str) -> str:
+def clean_line(text: str) -> str:
     """``text`` as one line without anything that could steer a terminal or reorder its text."""
     if text.isascii() and text.isprintable():
         return text
     return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\n", " "))).expandtabs(8)
 
 
-def clip(text: str, width: int) -> str:
+def clip_text(text: str, width: int) -> str:
     """At most ``width`` characters; what was cut is marked."""
     return text if len(text) <= width else text[: max(0, width - 1)] + CUT_MARK
 
 
-def brief(text: str, width: int = 160) -> str:
+def brief_text(text: str, width: int = 160) -> str:
     """Foreign text for one place in a line: harmless and short."""
-    return clip(clean(text), width)
+    return clip_text(clean_line(text), width)
 
 
-def paragraph(text: str) -> str:
+def clean_paragraph(text: str) -> str:
     """Foreign text of several lines: they stay lines, nothing steers the terminal or fills it."""
-    return "\n".join(brief(line, MAX_LINE) for line in text.split("\n"))
+    return "\n".join(brief_text(line, MAX_LINE) for line in text.split("\n"))
 
 
-def seconds(value: float) -> str:
+def format_seconds(value: float) -> str:
     """``0.4 s``, ``12.3 s``, ``4 min 05 s``, ``2 h 03 min``."""
     if value < 100:
         return f"{value:.1f} s"
@@ -55,7 +55,7 @@ def seconds(value: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def size(count: float) -> str:
+def format_size(count: float) -> str:
     """Bytes in decimal units: ``512 B``, ``1.2 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
@@ -64,6 +64,6 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def plural(count: int, noun: str) -> str:
+def count_noun(count: int, noun: str) -> str:
     """``1 node``, ``2 nodes``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,14 @@ def part(prefix: Prefix, temp: str, *options: str) -> Iterator[None]:
 
 
 @contextmanager
-def on_this_machine(root: Path, port: int) -> Iterator[str]:
+def on_this_machine(
+    root: Path, port: int, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """A cluster of one node; its address. Ray goes by none of the loopback if there is another."""
     here = own_address()
     where = (f"--node-ip-address={here}", f"--port={port}")
-    with part(list, str(root), *HEAD, *where):
+    more = [f"{name}={value}" for name, value in (environment or {}).items()]
+    with part(lambda words: ["env", *more, *words], str(root), *HEAD, *where):
         wait_for((root / "ray_current_cluster").exists)
         yield f"{here}:{port}"
 

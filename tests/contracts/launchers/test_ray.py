@@ -5,7 +5,10 @@ A cluster takes long to start, so that each case is tried with one of the two, w
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from tests.architecture.source import ROOT
 from tests.contracts.launchers.contract import (
     Endings,
     IndependentRanks,
@@ -21,8 +25,21 @@ from tests.contracts.launchers.contract import (
 )
 from tests.contracts.launchers.foreign_ray import look, on_this_machine
 from tests.contracts.launchers.worlds import free_port
+from tests.time_limits import communicate
 
 UP_S = 90.0
+TOKEN = "0123456789abcdef" * 4
+CONNECT = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from orchestrator.node_agent.rank_env.ray_cluster import RayFailed
+from orchestrator.node_agent.rank_env.ray_driver import connected
+try:
+    with connected(sys.argv[1], None, "x"):
+        print("connected")
+except RayFailed as failure:
+    print(type(failure).__name__, failure)
+"""
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(3 * UP_S)]
 
 
@@ -60,3 +77,36 @@ class TestJoinedCluster(Endings, IndependentRanks, LauncherProcess):
     def how(self) -> dict[str, Any]:
         here = self.address.partition(":")[0]
         return {"options": (f"ray-address={self.address}",), "addresses": ((here,),)}
+
+
+def with_token(token: str) -> dict[str, str]:
+    """What makes Ray ask for a token, and give this one."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+
+
+def connect(address: str, log: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    """Try to; what is printed says how it went. Standard error is a log file, as of a launcher."""
+    home = {"HOME": str(log.parent)}  # where Ray would look for a token
+    with log.open("ab") as err:
+        return subprocess.Popen(
+            [sys.executable, "-c", CONNECT, address, str(ROOT)],
+            env={**os.environ, **home, **environment},
+            stdout=subprocess.PIPE,
+            stderr=err,
+            text=True,
+        )
+
+
+def test_a_cluster_that_asks_for_a_token_is_not_said_to_be_absent(tmp_path: Path) -> None:
+    root = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+    tries = {"none": {}, "wrong": with_token("f" * 64), "right": with_token(TOKEN)}
+    try:
+        with on_this_machine(root, free_port(), with_token(TOKEN)) as address:
+            started = {n: connect(address, tmp_path / n, env) for n, env in tries.items()}
+            said = {n: communicate(process, UP_S)[0].strip() for n, process in started.items()}
+    finally:
+        shutil.rmtree(root)
+
+    refusal = f"the Ray cluster at {address} asks for a token, and none or a wrong one was given"
+    assert said["right"] == "connected"
+    assert said["none"] == said["wrong"] == f"RayUnauthorised {refusal}"

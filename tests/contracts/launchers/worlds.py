@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.base.command import reveal
+from orchestrator.core.base.command import reveal_secret
 from orchestrator.core.launchers import LAUNCHERS, LaunchSpec
 from orchestrator.node_agent.base.node_layout import AttemptLayout
 from tests.contracts.agent.attempts import Attempt
@@ -142,7 +142,10 @@ async def start(
                 "label": process.label,
                 "rank": process.rank,
                 "argv": list(process.argv),
-                "env": {"MARK": "of the plan", **{v.name: reveal(v.value) for v in process.env}},
+                "env": {
+                    "MARK": "of the plan",
+                    **{v.name: reveal_secret(v.value) for v in process.env},
+                },
             }
             for process in LAUNCHERS[launcher].processes(share)
         ]

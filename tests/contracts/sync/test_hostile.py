@@ -21,7 +21,7 @@ from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.manifest import digest_of
 from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.code import node_manifest as theirs
-from orchestrator.node_agent.code.snapshot import PIECE, offer
+from orchestrator.node_agent.code.snapshot import PIECE, offer_snapshot
 from tests.contracts.sync.trees import Node, write_tree
 from tests.core.base.test_manifest import SAFE_PATHS, SAFE_TARGETS, UNSAFE_PATHS, UNSAFE_TARGETS
 from tests.time_limits import scaled
@@ -62,7 +62,7 @@ def document(rows: Any, **changes: Any) -> bytes:
 
 
 def offered(node: Node, data: bytes) -> Any:
-    return offer(node.layout, digest_of(data), zlib.compress(data))
+    return offer_snapshot(node.layout, digest_of(data), zlib.compress(data))
 
 
 @pytest.mark.parametrize("rows", HOSTILE_ROWS, ids=str)
@@ -106,10 +106,10 @@ def test_the_node_refuses_another_digest_and_bombs(
     monkeypatch.setattr(theirs, "MAX_MANIFEST_BYTES", 1000)
     for packed in (zlib.compress(data + b" "), data, zlib.compress(data)[:-2]):
         with pytest.raises(AgentFault):
-            offer(node.layout, digest_of(data), packed)
+            offer_snapshot(node.layout, digest_of(data), packed)
     bomb = bytes(1001)
     with pytest.raises(AgentFault):
-        offer(node.layout, digest_of(bomb), zlib.compress(bomb))
+        offer_snapshot(node.layout, digest_of(bomb), zlib.compress(bomb))
 
 
 def test_the_node_bounds_the_number_of_entries(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from orchestrator.core.base.manifest import digest_of
 from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.code import snapshot as node_snapshot
 from orchestrator.node_agent.code import snapshot_dir as node_tree
-from orchestrator.node_agent.code.snapshot import offer, push
+from orchestrator.node_agent.code.snapshot import offer_snapshot, push_part
 from tests.contracts.sync.trees import NEW, OLD, Node, contents, manifest_of, payload_of, piece
 from tests.time_limits import scaled
 
@@ -341,6 +341,6 @@ def test_a_push_without_an_offer_is_refused(node: Node) -> None:
 def test_digests_are_checked_before_they_become_paths(node: Node, digest: str) -> None:
     """A digest is a file name on the node."""
     with pytest.raises(AgentFault):
-        offer(node.layout, digest)
+        offer_snapshot(node.layout, digest)
     with pytest.raises(AgentFault):
-        push(node.layout, digest, {}, io.BytesIO())
+        push_part(node.layout, digest, {}, io.BytesIO())

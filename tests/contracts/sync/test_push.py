@@ -127,13 +127,13 @@ async def test_nodes_that_lack_the_same_share_one_compression(
 ) -> None:
     """Each part is built once for all nodes, and its spool is gone afterwards."""
     built = []
-    real = pack_module._build
+    real = pack_module._build_part
 
-    def count(pieces: list[Any]) -> pack_module.Part:
+    def count(pieces: list[Any]) -> pack_module.PackPart:
         built.append(len(pieces))
         return real(pieces)
 
-    monkeypatch.setattr(pack_module, "_build", count)
+    monkeypatch.setattr(pack_module, "_build_part", count)
     snapshot = taken(tmp_path)
     channels = [await open_node(f"n{i}") for i in range(3)]
 

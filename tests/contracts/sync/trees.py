@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.core.base.manifest import Entry, FileEntry, LinkEntry, Manifest, digest_of
 from orchestrator.node_agent.base.node_layout import NodeLayout
-from orchestrator.node_agent.code.snapshot import PIECE, offer, push
+from orchestrator.node_agent.code.snapshot import PIECE, offer_snapshot, push_part
 from tests.time_limits import scaled
 
 Files = Mapping[str, bytes]
@@ -88,16 +88,18 @@ class Node:
 
     def offer(self, manifest: Manifest, *, bases: Iterable[str] = (), check: bool = False) -> Any:
         encoded = manifest.encode()
-        return offer(
+        return offer_snapshot(
             self.layout, digest_of(encoded), zlib.compress(encoded), bases=list(bases), check=check
         )
 
     def has(self, manifest: Manifest, *, check: bool = False) -> bool:
-        return bool(offer(self.layout, digest_of(manifest.encode()), check=check)["have"])
+        return bool(offer_snapshot(self.layout, digest_of(manifest.encode()), check=check)["have"])
 
     def push(self, manifest: Manifest, payload: bytes | io.RawIOBase, **header: Any) -> Any:
         stream: Any = io.BytesIO(payload) if isinstance(payload, bytes) else payload
-        return push(self.layout, digest_of(manifest.encode()), {"last": True, **header}, stream)
+        return push_part(
+            self.layout, digest_of(manifest.encode()), {"last": True, **header}, stream
+        )
 
     def take(self, manifest: Manifest, files: Files) -> Path:
         """Offer and push everything; the snapshot's folder."""

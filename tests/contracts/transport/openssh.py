@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from orchestrator.adapters.transport.ssh_config.evaluation import evaluate
+from orchestrator.adapters.transport.ssh_config.evaluation import evaluate_config
 from orchestrator.adapters.transport.ssh_config.files import read_config
 from orchestrator.adapters.transport.ssh_config.settings import Settings
 from orchestrator.core.base.errors import UsageError
@@ -71,7 +71,7 @@ def dump_in(text: str) -> Dump:
 def read_by_us(file: Path | None, name: str) -> Judgement:
     """What we say of ``name``, in the words of ``ssh -G``, as far as it is about reaching it."""
     try:
-        settings = evaluate(name, read_config(str(file) if file else None), preset={})
+        settings = evaluate_config(name, read_config(str(file) if file else None), preset={})
         return None if settings.doubts else _dump(settings)
     except UsageError:
         return None

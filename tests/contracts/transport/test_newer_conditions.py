@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.transport.target import Target, resolve
+from orchestrator.adapters.transport.ssh.target import Target, resolve_target
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.inventory import SshEndpoint
 
@@ -18,7 +18,7 @@ OPEN = ["localnetwork 198.51.100.0/24", "version OpenSSH_10*", "command git-*", 
 def resolved(tmp_path: Path, text: str, name: str = "n1") -> Target:
     file = tmp_path / "config"
     file.write_text(text)
-    return resolve(SshEndpoint(host=name, ssh_config=str(file)))
+    return resolve_target(SshEndpoint(host=name, ssh_config=str(file)))
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.adapters.transport.known_hosts import trust_in
-from orchestrator.adapters.transport.ssh_config.account import account
+from orchestrator.adapters.transport.ssh.known_hosts import trust_in
+from orchestrator.adapters.transport.ssh.target import resolve_target
+from orchestrator.adapters.transport.ssh_config.account import current_account
 from orchestrator.adapters.transport.ssh_config.files import read_config
-from orchestrator.adapters.transport.target import resolve
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.model.inventory import SshEndpoint
 from orchestrator.parsing.ssh_config.values import READERS
@@ -33,7 +33,7 @@ def test_a_large_file_is_read_once(tmp_path: Path) -> None:
 
     assert read_config(str(file))[0].blocks is before[0].blocks
     file.write_text("Host a\n  Port 22222\n")
-    assert resolve(SshEndpoint(host="a", ssh_config=str(file))).port == 22222
+    assert resolve_target(SshEndpoint(host="a", ssh_config=str(file))).port == 22222
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_what_cannot_be_understood_is_not_ignored(tmp_path: Path, text: str, id:
     file.write_text(text.format(folder=tmp_path))
 
     with pytest.raises(UsageError) as caught:
-        resolve(SshEndpoint(host="a", ssh_config=str(file)))
+        resolve_target(SshEndpoint(host="a", ssh_config=str(file)))
 
     assert caught.value.id == id
     assert caught.value.where == f"{file}:1"
@@ -59,7 +59,7 @@ def test_what_cannot_be_understood_is_not_ignored(tmp_path: Path, text: str, id:
 def test_a_missing_file_that_was_named_is_an_error(tmp_path: Path) -> None:
     """A typo in the inventory does not silently become OpenSSH's defaults."""
     with pytest.raises(UsageError) as caught:
-        resolve(SshEndpoint(host="a", ssh_config=str(tmp_path / "no")))
+        resolve_target(SshEndpoint(host="a", ssh_config=str(tmp_path / "no")))
 
     assert caught.value.id == "OR-SSH-021"
 
@@ -85,14 +85,16 @@ def test_any_text_is_read_or_refused(lines: list[str]) -> None:
         file = Path(folder, "config")
         file.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
         with contextlib.suppress(UsageError, PreflightError):
-            assert resolve(SshEndpoint(host="a", ssh_config=str(file))).port > 0
+            assert resolve_target(SshEndpoint(host="a", ssh_config=str(file))).port > 0
 
 
 @pytest.mark.parametrize("field", ["identity_file", "known_hosts", "ssh_config"])
 def test_a_home_of_nobody(field: str) -> None:
     """In the inventory's own paths."""
     with pytest.raises(UsageError) as caught:
-        resolve(replace(SshEndpoint(host="a", ssh_config="none"), **{field: "~nosuchuser/x"}))
+        resolve_target(
+            replace(SshEndpoint(host="a", ssh_config="none"), **{field: "~nosuchuser/x"})
+        )
 
     assert "~nosuchuser" in str(caught.value)
 
@@ -114,7 +116,7 @@ def test_the_inventory_overrules_the_file(tmp_path: Path) -> None:
         ssh_config=str(file),
     )
 
-    target = resolve(endpoint)
+    target = resolve_target(endpoint)
 
     assert (target.host, target.user, target.port, target.via) == ("h", "b", 2, None)
     assert target.identity_files == ("/k/mine", "/k/file")
@@ -143,7 +145,7 @@ def test_the_command_that_errors_tell_goes_the_same_way(tmp_path: Path) -> None:
     assert seen["userknownhostsfile"] == [str(tmp_path / "my hosts")]
     assert seen["proxyjump"] == ["j,k"]
 
-    second = resolve(endpoint).via
+    second = resolve_target(endpoint).via
     assert second is not None
     seen = read_by_openssh(second.endpoint.command("-G"))
     assert (seen["hostname"], seen["proxyjump"]) == (["k.example"], ["j"])
@@ -166,7 +168,7 @@ def test_tokens_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "  ProxyCommand nc 'a b' %h %p\n"
     )
 
-    target = resolve(SshEndpoint(host="a", ssh_config=str(file)))
+    target = resolve_target(SshEndpoint(host="a", ssh_config=str(file)))
 
     assert target.host == "a.example"
     assert target.identity_files == ("/keys/u@a.example:9-a-%",)
@@ -177,16 +179,16 @@ def test_tokens_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     "jump,hops",
     [
-        ("b", [("b", 22, account().name)]),
+        ("b", [("b", 22, current_account().name)]),
         ("u@b:2200", [("b", 2200, "u")]),
         ("ssh://u@b:2200", [("b", 2200, "u")]),
         ("u@[::1]:2200", [("::1", 2200, "u")]),
-        ("a,u@b", [("a", 22, account().name), ("b", 22, "u")]),
+        ("a,u@b", [("a", 22, current_account().name), ("b", 22, "u")]),
     ],
 )
 def test_jump_notation(jump: str, hops: list[tuple[str, int, str]]) -> None:
     """``[user@]host[:port]``, several by commas, first hop first."""
-    hop = resolve(SshEndpoint(host="t", jump=jump, ssh_config="none")).via
+    hop = resolve_target(SshEndpoint(host="t", jump=jump, ssh_config="none")).via
 
     seen: list[tuple[str, int, str]] = []
     while hop is not None:
@@ -202,7 +204,7 @@ def test_jump_circles_end() -> None:
         file.write_text("Host a\n  ProxyJump b\nHost b\n  ProxyJump a\n")
 
         with pytest.raises(PreflightError) as caught:
-            resolve(SshEndpoint(host="a", ssh_config=str(file)))
+            resolve_target(SshEndpoint(host="a", ssh_config=str(file)))
 
     assert caught.value.id == "OR-SSH-008"
 

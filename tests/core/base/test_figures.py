@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.base.figures import bounds, duration, figure, number
+from orchestrator.core.base.figures import (
+    format_bounds,
+    format_duration,
+    format_figure,
+    format_number,
+)
 
 UNITS = st.sampled_from(["", "s", "bytes", "fraction"])
 
@@ -35,28 +40,28 @@ UNITS = st.sampled_from(["", "s", "bytes", "fraction"])
     ],
 )
 def test_figures_read_as_people_say_them(value: float, unit: str, shown: str) -> None:
-    assert figure(value, unit) == shown
+    assert format_figure(value, unit) == shown
 
 
 @given(st.floats(min_value=1e-3, max_value=1e14))
 def test_everyday_numbers_have_no_exponent_and_keep_four_digits(value: float) -> None:
-    shown = number(value)
+    shown = format_number(value)
     assert not re.search(r"[eE]", shown)
     assert float(shown.replace(",", "")) == pytest.approx(value, rel=6e-4)
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True), UNITS)
 def test_any_number_can_be_shown(value: float, unit: str) -> None:
-    assert 0 < len(figure(value, unit)) < 60
+    assert 0 < len(format_figure(value, unit)) < 60
 
 
 @given(st.floats(min_value=1e-9, max_value=1e7))
 def test_durations_name_a_unit(value: float) -> None:
-    assert re.search(r" (ns|\u00b5s|ms|s|min|h)$", duration(value))
+    assert re.search(r" (ns|\u00b5s|ms|s|min|h)$", format_duration(value))
 
 
 def test_gates_are_words() -> None:
-    assert bounds(0.8, None, "fraction") == "at least 80.0 %"
-    assert bounds(None, 0.5, "nats/token") == "at most 0.5"
-    assert bounds(0.1, 12000, "tok/s") == "at least 0.1 and at most 12,000"
-    assert bounds(None, None, "s") == ""
+    assert format_bounds(0.8, None, "fraction") == "at least 80.0 %"
+    assert format_bounds(None, 0.5, "nats/token") == "at most 0.5"
+    assert format_bounds(0.1, 12000, "tok/s") == "at least 0.1 and at most 12,000"
+    assert format_bounds(None, None, "s") == ""

@@ -18,7 +18,7 @@ from orchestrator.core.base.manifest import (
     InvalidManifest,
     LinkEntry,
     Manifest,
-    diff,
+    compare_manifests,
     digest_of,
     path_fault,
     target_fault,
@@ -257,7 +257,7 @@ def test_diff_names_every_change() -> None:
         ]
     )
 
-    difference = diff(old, new)
+    difference = compare_manifests(old, new)
 
     assert difference.added == ("new",)
     assert difference.changed == ("content", "link", "mode")

@@ -10,8 +10,8 @@ from orchestrator.core.base.nodeset import (
     MAX_NAMES,
     NodeSet,
     NodeSetError,
-    expand,
-    fold,
+    expand_nodeset,
+    fold_nodeset,
     is_name,
     natural_key,
     split_terms,
@@ -35,7 +35,7 @@ NAME_LISTS = st.lists(NAMES, max_size=40)
 )
 def test_names_unfold_in_the_order_of_writing(text: str, names: list[str]) -> None:
     """Ranges, lists, several brackets and padding mean what they say; each name comes once."""
-    assert list(expand(text)) == names
+    assert list(expand_nodeset(text)) == names
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_names_unfold_in_the_order_of_writing(text: str, names: list[str]) -> No
 def test_what_is_no_node_set_is_refused_where_it_goes_wrong(text: str, column: int) -> None:
     """The error carries the column, from 1, of the offending part."""
     with pytest.raises(NodeSetError) as caught:
-        expand(text)
+        expand_nodeset(text)
 
     assert caught.value.column == column
 
@@ -77,34 +77,34 @@ def test_what_is_no_node_set_is_refused_where_it_goes_wrong(text: str, column: i
 def test_expansion_is_bounded(text: str) -> None:
     """Neither a range, a product nor a sum of terms makes more names than the limit."""
     with pytest.raises(NodeSetError):
-        expand(text)
+        expand_nodeset(text)
 
 
 @pytest.mark.parametrize("text", ["a[1-99]", "a[1-9]b[1-9]", "a[1-4],b[1-7]", "a[1-6,11-16]"])
 def test_too_many_names_are_said_with_the_limit(text: str) -> None:
     with pytest.raises(NodeSetError, match="more than 10 names"):
-        expand(text, 10)
+        expand_nodeset(text, 10)
 
 
 @pytest.mark.parametrize("text", ["n[-1]", "n[-1-3]", "n[1--3]", "n[1,-2-3]"])
 def test_a_minus_sign_is_called_one(text: str) -> None:
     with pytest.raises(NodeSetError, match="has no minus sign"):
-        expand(text)
+        expand_nodeset(text)
 
 
 def test_the_bound_itself_is_allowed() -> None:
     """Exactly the limit fits."""
-    assert len(expand(f"a[1-{MAX_NAMES}]")) == MAX_NAMES
+    assert len(expand_nodeset(f"a[1-{MAX_NAMES}]")) == MAX_NAMES
 
 
 @given(NAME_LISTS)
 def test_folding_and_unfolding_are_inverse(names: list[str]) -> None:
     """What is folded unfolds to the same names, and folding again changes nothing."""
-    text = fold(names)
+    text = fold_nodeset(names)
 
-    unfolded = expand(text) if text else ()
+    unfolded = expand_nodeset(text) if text else ()
     assert sorted(unfolded) == sorted(set(names))
-    assert fold(unfolded) == text
+    assert fold_nodeset(unfolded) == text
 
 
 @given(st.integers(0, 500), st.integers(1, 60), st.integers(1, 4))
@@ -112,13 +112,13 @@ def test_a_run_of_numbers_folds_into_one_range(first: int, count: int, width: in
     """Consecutive names become one bracket, padded or not."""
     names = [f"n{number:0{width}d}" for number in range(first, first + count)]
 
-    assert fold(names).count("[") == (count > 1)
-    assert list(expand(fold(names))) == names
+    assert fold_nodeset(names).count("[") == (count > 1)
+    assert list(expand_nodeset(fold_nodeset(names))) == names
 
 
 def test_a_grid_folds_into_two_brackets() -> None:
     """Racks times nodes stay readable."""
-    assert fold(expand("r[1-3]n[01-16]")) == "r[1-3]n[01-16]"
+    assert fold_nodeset(expand_nodeset("r[1-3]n[01-16]")) == "r[1-3]n[01-16]"
 
 
 @given(NAME_LISTS, NAME_LISTS)
@@ -146,7 +146,7 @@ def test_any_text_gives_names_or_an_error_inside_the_text(text: str) -> None:
     column = 1
     names: tuple[str, ...] = ()
     try:
-        names = expand(text)
+        names = expand_nodeset(text)
     except NodeSetError as error:
         column = error.column
 

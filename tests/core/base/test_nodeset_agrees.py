@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from orchestrator.core.base.nodeset import expand, fold
+from orchestrator.core.base.nodeset import expand_nodeset, fold_nodeset
 from tests.parsing.importers.owners import cluster_shell
 
 pytestmark = pytest.mark.processes
@@ -19,14 +19,14 @@ def test_sets_mean_what_cluster_shell_makes_of_them() -> None:
     theirs = cluster_shell(texts)
 
     for text, (names, folded) in zip(texts, theirs, strict=True):
-        assert set(expand(text)) == set(names), text
-        assert set(expand(folded)) == set(names), folded
+        assert set(expand_nodeset(text)) == set(names), text
+        assert set(expand_nodeset(folded)) == set(names), folded
 
 
 def test_cluster_shell_reads_what_is_folded_here() -> None:
     chance = random.Random("folded")
     sets = [{make_name(chance) for _ in range(chance.randint(1, 12))} for _ in range(COUNT)]
-    theirs = cluster_shell([fold(names) for names in sets])
+    theirs = cluster_shell([fold_nodeset(names) for names in sets])
 
     for names, (read, _) in zip(sets, theirs, strict=True):
         assert names == set(read)

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from orchestrator.core.diagnosis.cleaning import clean
+from orchestrator.core.diagnosis.cleaning import clean_log_text
 from orchestrator.core.diagnosis.diagnosis_model import LogSource
 from orchestrator.core.diagnosis.line_prefixes import read_head
-from orchestrator.core.diagnosis.matching import examine
+from orchestrator.core.diagnosis.matching import match_rules
 
 # Prefix, the node and the rank that it tells; behind each stands an exception.
 PREFIXES = [
@@ -70,7 +70,7 @@ def test_prefixes_are_read_with_and_without_colours(
     """Node, rank and the exception itself, whatever steers the terminal."""
     head, gap = prefix.rstrip(), prefix[len(prefix.rstrip()) :]
     coloured = COLOURS[colour].format(head) + gap + BOOM
-    (found,) = examine(clean(coloured), LogSource(name="x.log")).clues
+    (found,) = match_rules(clean_log_text(coloured), LogSource(name="x.log")).clues
 
     assert found.rule.id == "PY-MOD-001"
     assert (found.source.node, found.source.rank) == (node, rank)
@@ -83,7 +83,9 @@ def test_tracebacks_behind_prefixes_end_in_their_exception(
     """Frames and program text behind them are no evidence, the exception is."""
     lines = ["Traceback (most recent call last):", '  File "a.py", line 3, in <module>']
     lines += ["    import peft  # or: raise ValueError('no')", "ValueError: batch of 0 rows"]
-    (found,) = examine("\n".join(prefix + line for line in lines), LogSource(name="x.log")).clues
+    (found,) = match_rules(
+        "\n".join(prefix + line for line in lines), LogSource(name="x.log")
+    ).clues
 
     assert found.captures["detail"] == "ValueError: batch of 0 rows"
     assert (found.source.node, found.source.rank, found.line) == (node, rank, 4)
@@ -140,9 +142,9 @@ def test_lines_of_json_are_their_messages() -> None:
         '  File "a.py", line 1, in <module>\n    f()\nZeroDivisionError: division by zero',
     }
     text = f'{{"level": "info", "message": "fine"}}\n{json.dumps(record)}\nlast\n'
-    (found,) = examine(clean(text), LogSource(name="x.log")).clues
+    (found,) = match_rules(clean_log_text(text), LogSource(name="x.log")).clues
 
-    assert clean(text).count("\n") == text.count("\n")
+    assert clean_log_text(text).count("\n") == text.count("\n")
     assert (found.source.node, found.line) == ("n7", 2)
     assert found.captures["detail"] == "ZeroDivisionError: division by zero"
 
@@ -152,4 +154,4 @@ def test_lines_of_json_are_their_messages() -> None:
 )
 def test_what_is_no_record_stays_as_it_is(text: str) -> None:
     """Half a record, another's record, a deep one."""
-    assert clean(text) == text
+    assert clean_log_text(text) == text

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from orchestrator.core.diagnosis.diagnosis_model import Confidence, Diagnosis, LogSource
-from orchestrator.core.diagnosis.first_cause import judge
-from orchestrator.core.diagnosis.matching import examine
+from orchestrator.core.diagnosis.first_cause import find_first_cause
+from orchestrator.core.diagnosis.matching import match_rules
 from orchestrator.core.diagnosis.tracebacks import find_raised
 
 CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
@@ -25,9 +25,9 @@ def first(*logs: str) -> Diagnosis:
     clues = [
         clue
         for n, text in enumerate(logs)
-        for clue in examine(text, LogSource(name=f"{n}.log")).clues
+        for clue in match_rules(text, LogSource(name=f"{n}.log")).clues
     ]
-    found = judge(clues).diagnosis
+    found = find_first_cause(clues).diagnosis
     assert found is not None
     return found
 
@@ -107,7 +107,7 @@ def test_what_the_interpreter_ignored_is_not_it() -> None:
     """Python goes on after an exception in a destructor."""
     log = "Exception ignored in: <function A.__del__ at 0x7f>\n" + raised("TypeError: late")
 
-    assert not examine(log, LogSource(name="x")).clues
+    assert not match_rules(log, LogSource(name="x")).clues
 
 
 def test_two_causes_in_one_file_without_times_are_told_in_their_order() -> None:
@@ -137,3 +137,38 @@ def test_a_traceback_that_never_ends_is_none(lines: int) -> None:
     frames = '  File "a.py", line 3, in f\n    g()\n' * lines
 
     assert find_raised("Traceback (most recent call last):\n" + frames) == []
+
+
+@pytest.mark.parametrize("prefix", ["gpu77: ", " 3: ", "(A pid=1) ", "[1,3]<stderr>:", ""])
+def test_labels_that_look_like_words_are_labels_where_each_line_has_them(prefix: str) -> None:
+    """``NAME:`` before a traceback is a launcher's label, or an introduction that stands once."""
+    log = "\n".join(prefixed(prefix, raised("ValueError: batch of 0 rows")))
+    introduced = raised("ValueError: batch of 0 rows").replace("Trace", "It met this: Trace", 1)
+
+    for text in (log + "\n", introduced):
+        (found,) = find_raised(text)
+        assert (found.name, found.message) == ("ValueError", "batch of 0 rows")
+
+
+def test_boxes_around_program_text_are_part_of_the_traceback() -> None:
+    """Rich draws them; the exception stands below."""
+    log = (
+        "╭──── Traceback (most recent call last) ────╮\n"
+        "│ /w/a.py:3 in f                            │\n"
+        '│ ❱ 3 │   raise OSError("No space left on   │\n'
+        "╰───────────────────────────────────────────╯\n"
+        "ValueError: batch of 0 rows\n"
+    )
+
+    assert first(log).cause.endswith("raised ValueError: batch of 0 rows")
+    assert first(log).evidence[0].line == 5
+
+
+def test_the_exception_of_another_rank_that_one_carries_is_told() -> None:
+    """A checkpoint's error repeats what each rank raised."""
+    log = raised("api.CheckpointException: CheckpointException ranks:dict_keys([0, 1])")
+    log += raised("core.CheckpointingException: Global shape mismatch for loaded x").replace(
+        "last):", "last): (RANK 0)"
+    )
+
+    assert first(log).id == "CKPT-SHAPE-001"

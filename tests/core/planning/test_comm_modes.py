@@ -18,8 +18,8 @@ from orchestrator.core.model.comm_modes import (
     Fallback,
     Intent,
     JobNeeds,
-    ladder,
-    used,
+    fallback_chain,
+    mode_in_use,
 )
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Shape, Workload
@@ -40,7 +40,7 @@ from orchestrator.core.run.late_join import NOT_READY
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.failure_cause import describe_links
 from orchestrator.core.verdict.result import Result, Status
-from orchestrator.core.verdict.verdict import conclude
+from orchestrator.core.verdict.verdict import conclude_run
 from tests.core.world import World, request
 
 CUT = "b cannot open a TCP connection to a"
@@ -52,7 +52,7 @@ def asked(shape: Shape, *names: str, probe: bool = False) -> RunRequest:
 
 
 def result_of(state: RunState) -> Result:
-    return conclude(state, timings={}, report="")
+    return conclude_run(state, timings={}, report="")
 
 
 def rungs(result: Result) -> list[tuple[str, str]]:
@@ -84,23 +84,23 @@ def test_one_rung_is_used_until_all_have_fallen(ground: JobNeeds) -> None:
     """However often the present rung falls, another one is used, each once, and then none."""
     falls: list[Fallback] = []
     seen: list[CommMode] = []
-    while (rung := used(ladder(ground, falls))) is not None:
+    while (rung := mode_in_use(fallback_chain(ground, falls))) is not None:
         assert rung not in seen
         seen.append(rung)
         falls.append(Fallback(rung=rung, reason="broken", seconds=1.0))
 
     assert seen
-    assert all(r.intent in (Intent.FAILED, Intent.SKIP) for r in ladder(ground, falls))
+    assert all(r.intent in (Intent.FAILED, Intent.SKIP) for r in fallback_chain(ground, falls))
 
 
 def test_only_rungs_below_collectives_are_left_to_work_that_declares_them() -> None:
     """Rigid work has nothing below its collectives, and one node no use for rounds."""
     ground = JobNeeds(shape=Shape.RIGID, communicates=True, nodes=2, ib_ports=8)
 
-    assert [r.rung for r in ladder(ground)] == ["nccl-ib", "nccl-socket"]
+    assert [r.rung for r in fallback_chain(ground)] == ["nccl-ib", "nccl-socket"]
     rounds = replace(ground, shape=Shape.LOCAL_ROUNDS)
-    assert [r.rung for r in ladder(rounds)] == ["nccl-ib", "nccl-socket", "local-rounds"]
-    assert [r.rung for r in ladder(replace(rounds, nodes=1))] == ["nccl-local"]
+    assert [r.rung for r in fallback_chain(rounds)] == ["nccl-ib", "nccl-socket", "local-rounds"]
+    assert [r.rung for r in fallback_chain(replace(rounds, nodes=1))] == ["nccl-local"]
 
 
 def test_nodes_that_do_not_reach_each_other_train_by_themselves() -> None:

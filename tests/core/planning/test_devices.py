@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.model.checks import NodeFinding
-from orchestrator.core.model.devices import VARIABLE, visible
+from orchestrator.core.model.devices import VARIABLE, visible_gpus
 from orchestrator.core.model.facts import Facts, Gpu, MigInstance
 from orchestrator.core.model.inventory import GpuSpec
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
-from orchestrator.core.planning.planning import Refusal, join, plan
+from orchestrator.core.planning.planning import Refusal, make_plan, plan_with_joined
 from tests.core.world import facts, node_spec, request
 
 SAID = "nvidia-smi ended with 9: the driver does not answer"
@@ -33,7 +33,7 @@ def decided(request: RunRequest, *found: Facts) -> Plan | Refusal:
         f.node: NodeFinding(facts=f, interpreter="/bin/python", modules={"torch": "2.13.0"})
         for f in found
     }
-    return plan(request, findings, {})
+    return make_plan(request, findings, {})
 
 
 def refused(request: RunRequest, *found: Facts) -> str:
@@ -94,9 +94,9 @@ def test_also_a_node_that_comes_late_is_left_out() -> None:
         f.node: NodeFinding(facts=f, interpreter="/bin/python", modules={"torch": "2.13.0"})
         for f in (facts("a", gpus=1), facts("b"))
     }
-    first = plan(request, {"a": findings["a"]}, {"b": "not ready yet"})
+    first = make_plan(request, {"a": findings["a"]}, {"b": "not ready yet"})
     assert isinstance(first, Plan)
-    assert [node.name for node in join(first, request, findings).nodes] == ["a"]
+    assert [node.name for node in plan_with_joined(first, request, findings).nodes] == ["a"]
 
 
 def test_the_only_node_s_dead_driver_is_no_cpu_run() -> None:
@@ -209,8 +209,8 @@ def test_a_choice_that_cannot_be_meant_is_refused(text: str, said: str) -> None:
 def test_gpus_are_named_by_uuid_too() -> None:
     gpus = tuple(Gpu(index=i, name="H100", uuid=f"GPU-{i}{i}aa-bb") for i in range(3))
     found = replace(facts("a"), gpus=gpus)
-    assert visible("GPU-22aa,GPU-00aa-bb", found).gpus == (2, 0)
-    assert visible("GPU-", found).wrong
+    assert visible_gpus("GPU-22aa,GPU-00aa-bb", found).gpus == (2, 0)
+    assert visible_gpus("GPU-", found).wrong
 
 
 @given(st.lists(st.integers(0, 7), unique=True, max_size=8), st.integers(1, 8))

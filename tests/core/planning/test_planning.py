@@ -14,7 +14,12 @@ from orchestrator.core.model.inventory import Cluster, GpuSpec
 from orchestrator.core.model.plan import Plan, Rendezvous
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Job, Per, Ranks, Shape, Workload
-from orchestrator.core.planning.planning import Refusal, assume, plan, rendezvous_candidates
+from orchestrator.core.planning.planning import (
+    Refusal,
+    assumed_finding,
+    make_plan,
+    rendezvous_candidates,
+)
 from tests.core.world import facts, node_spec, request
 
 
@@ -29,7 +34,7 @@ def found(name: str, *, gpus: int = 0, host_id: str = "", torch: str = "2.13.0")
 def planned(
     asked: RunRequest, *findings: NodeFinding, rendezvous: Rendezvous | None = None
 ) -> Plan:
-    made = plan(asked, {f.facts.node: f for f in findings}, {}, rendezvous)
+    made = make_plan(asked, {f.facts.node: f for f in findings}, {}, rendezvous)
     assert isinstance(made, Plan)
     return made
 
@@ -71,14 +76,14 @@ def test_a_node_with_fewer_gpus_than_declared_is_refused_with_the_count() -> Non
     asked = replace(
         asked, cluster=replace(asked.cluster, nodes=(node_spec("a", GpuSpec(count=8)),))
     )
-    refusal = plan(asked, {"a": found("a", gpus=7)}, {})
+    refusal = make_plan(asked, {"a": found("a", gpus=7)}, {})
     assert isinstance(refusal, Refusal)
     assert "declares 8 GPUs, found 7" in refusal.problem.message
 
 
 def test_a_missing_module_is_named() -> None:
     workload = Workload(name="w", source="-", folder="/w", entry="w.py", modules=("torch", "peft"))
-    refusal = plan(request("a", workload=workload), {"a": found("a")}, {})
+    refusal = make_plan(request("a", workload=workload), {"a": found("a")}, {})
     assert isinstance(refusal, Refusal)
     assert refusal.problem.message == "a: /env/bin/python lacks peft"
 
@@ -97,7 +102,7 @@ def test_launchers_are_chosen_with_a_reason() -> None:
 
 def test_a_node_without_ray_is_left_out_only_where_ray_starts_the_ranks() -> None:
     asked = replace(request("a"), launcher="ray")
-    refusal = plan(asked, {"a": found("a")}, {})
+    refusal = make_plan(asked, {"a": found("a")}, {})
     assert isinstance(refusal, Refusal)
     assert refusal.problem.message == "a: /env/bin/python lacks ray"
     assert planned(request("a"), found("a")).launcher == "torchrun"
@@ -189,7 +194,7 @@ def test_an_offline_plan_says_that_it_assumes() -> None:
     cluster = Cluster(name="c", source="c.yaml", nodes=(spec,))
     workload = Workload(name="w", source="-", folder="/w", entry="w.py", modules=("torch",))
     asked = RunRequest(run_id="r", cluster=cluster, job=Job(workload=workload), entry="w/w.py")
-    made = plan(asked, {"a": assume(spec)}, {})
+    made = make_plan(asked, {"a": assumed_finding(spec)}, {})
     assert isinstance(made, Plan)
     assert made.assumed
     assert made.world_size == 8

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.base.command import Secret
-from orchestrator.core.launchers import LaunchSpec, choose
-from orchestrator.core.launchers.ray import ray
+from orchestrator.core.launchers import LaunchSpec, choose_launcher
+from orchestrator.core.launchers.ray import plan_ray
 from orchestrator.core.model.plan import ProcessPlan
 from orchestrator.node_agent.rank_env.ray_options import Options
 
@@ -31,7 +31,7 @@ HEAD = replace(SHARE, node="a", node_rank=0, ranks=(0, 1))
 
 
 def _one(share: LaunchSpec) -> tuple[ProcessPlan, Options]:
-    (process,) = ray(share)
+    (process,) = plan_ray(share)
     assert process.argv[3] == "{rank_env}/ray_world.py"
     return process, Options(process.argv[4:])
 
@@ -93,7 +93,7 @@ def test_a_cluster_of_the_runs_own_is_for_its_nodes_only() -> None:
 @pytest.mark.parametrize("asked", ["auto", "torchrun", "ray"])
 def test_the_plan_says_why_ray(asked: str) -> None:
     """auto does not choose it by itself; an address is told as the reason."""
-    launcher, _ = choose(asked, program=(), has_torch=True)
+    launcher, _ = choose_launcher(asked, program=(), has_torch=True)
     assert launcher == ("torchrun" if asked == "auto" else asked)
-    _, why = choose("ray", program=(), has_torch=True, options=JOIN)
+    _, why = choose_launcher("ray", program=(), has_torch=True, options=JOIN)
     assert "10.9.9.9:6379" in why

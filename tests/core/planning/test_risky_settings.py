@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.tuning.names import KNOWN
-from orchestrator.core.tuning.risky_settings import habits
+from orchestrator.core.tuning.risky_settings import find_habits
 from orchestrator.view.tables.explain_text import explain_lines
 from tests.core.tuned import STORAGE, here, pair, planned, reasons, settings
 from tests.core.world import node_spec, request
@@ -81,7 +81,7 @@ def test_the_owners_own_exports_win_and_are_warned_about(tmp_path: Path) -> None
     ],
 )
 def test_known_bad_habits_are_warned_about(name: str, value: str, rule: str) -> None:
-    assert [habit.rule for habit in habits({name: value}, here())] == [rule]
+    assert [habit.rule for habit in find_habits({name: value}, here())] == [rule]
 
 
 @pytest.mark.parametrize(
@@ -104,23 +104,23 @@ def test_known_bad_habits_are_warned_about(name: str, value: str, rule: str) -> 
     ],
 )
 def test_what_is_well_set_is_not_warned_about(setting: Mapping[str, str]) -> None:
-    assert habits(setting, here()) == []
+    assert find_habits(setting, here()) == []
 
 
 def test_one_connection_is_right_for_megatron() -> None:
     setting = {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}
-    assert habits(setting, None, ["torch", "megatron"]) == []
+    assert find_habits(setting, None, ["torch", "megatron"]) == []
 
 
 def test_a_misspelt_name_is_given_its_nearest() -> None:
-    (habit,) = habits({"NCCL_NVLS_ENABLES": "1"})
+    (habit,) = find_habits({"NCCL_NVLS_ENABLES": "1"})
     assert "did you mean 'NCCL_NVLS_ENABLE'?" in habit.why
 
 
 @given(st.sampled_from(sorted(KNOWN)))
 def test_no_known_name_is_called_misspelt(name: str) -> None:
-    assert [h.rule for h in habits({name: "x"})] in ([], ["habit-unknown-name"])
-    assert not any("not known" in h.why for h in habits({name: "x"}))
+    assert [h.rule for h in find_habits({name: "x"})] in ([], ["habit-unknown-name"])
+    assert not any("not known" in h.why for h in find_habits({name: "x"}))
 
 
 def test_files_of_nccl_count_as_the_users(tmp_path: Path) -> None:

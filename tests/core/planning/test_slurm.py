@@ -8,20 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cli.options import parse_slurm_options
+from orchestrator.cli.options import parse_launcher
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.base.outcome import Exited, Signalled
 from orchestrator.core.model.checks import NodeFinding
-from orchestrator.core.model.facts import SlurmNode
 from orchestrator.core.model.plan import Plan, ProcessPlan, Rendezvous
 from orchestrator.core.model.request import Budgets, RunRequest
-from orchestrator.core.planning.planning import Refusal, plan
+from orchestrator.core.model.scheduled_node import ScheduledNode
+from orchestrator.core.planning.planning import Refusal, make_plan
 from orchestrator.core.run.events import ProcessExited, RankExited
 from orchestrator.core.run.state import new_state
 from orchestrator.core.verdict.failure_cause import failure_of
 from orchestrator.core.verdict.launcher_errors import ended_from_outside, own_error
+from orchestrator.node_agent.slurm.slurm_jobs import parse_duration
 from orchestrator.node_agent.slurm.slurm_tools import SlurmError, complaint, find_node
-from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_slurm_node
+from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_scheduled_node
 from tests.core.world import facts, request
 
 PYTHON = "/env/bin/python"
@@ -33,17 +34,17 @@ def asked(*names: str, **fields: object) -> RunRequest:
     return replace(made, **fields)  # type: ignore[arg-type]
 
 
-def found(name: str, *, gpus: int = 0, slurm: SlurmNode | None = None) -> NodeFinding:
+def found(name: str, *, gpus: int = 0, slurm: ScheduledNode | None = None) -> NodeFinding:
     return NodeFinding(
         facts=facts(name, gpus=gpus),
         interpreter=PYTHON,
         modules={"torch": "2.13.0"},
-        slurm=slurm or SlurmNode(name=f"slurm-{name}", cpus=8, gpus=gpus),
+        scheduled=slurm or ScheduledNode(name=f"slurm-{name}", cpus=8, gpus=gpus),
     )
 
 
 def planned(asked_for: RunRequest, *findings: NodeFinding) -> Plan:
-    made = plan(asked_for, {f.facts.node: f for f in findings}, {}, MEETING)
+    made = make_plan(asked_for, {f.facts.node: f for f in findings}, {}, MEETING)
     assert isinstance(made, Plan), made
     return made
 
@@ -99,7 +100,7 @@ def test_unequal_nodes_are_asked_for_whole() -> None:
 
 
 def test_gpus_that_slurm_does_not_manage_are_not_asked_for() -> None:
-    made = planned(asked("a"), found("a", gpus=2, slurm=SlurmNode(name="a", cpus=4)))
+    made = planned(asked("a"), found("a", gpus=2, slurm=ScheduledNode(name="a", cpus=4)))
     assert not any(option.startswith("--gpus") for option in srun(made))
 
 
@@ -122,8 +123,8 @@ def test_the_users_options_come_last_and_win() -> None:
 
 
 def test_two_names_of_one_slurm_node_are_not_both_used() -> None:
-    one = SlurmNode(name="gpu7")
-    refused = plan(asked("a", "b"), {n: found(n, slurm=one) for n in "ab"}, {})
+    one = ScheduledNode(name="gpu7")
+    refused = make_plan(asked("a", "b"), {n: found(n, slurm=one) for n in "ab"}, {})
     assert isinstance(refused, Refusal)
     assert refused.problem.message == "b: it is Slurm's node gpu7, as a is"
 
@@ -134,17 +135,18 @@ def test_two_names_of_one_slurm_node_are_not_both_used() -> None:
 )
 def test_options_that_make_two_truths_are_refused(option: str, why: str) -> None:
     with pytest.raises(UsageError) as refused:
-        parse_slurm_options((option,), "slurm", {})
+        parse_launcher("slurm", {"slurm_options": (option,)}, {})
     assert why in refused.value.why
 
 
 def test_an_own_job_is_taken_from_the_environment_unless_another_is_named() -> None:
     inside = {"SLURM_JOB_ID": "12"}
-    assert parse_slurm_options((), "slurm", inside) == ("--jobid=12",)
-    assert parse_slurm_options(("--jobid=9",), "slurm", inside) == ("--jobid=9",)
-    assert parse_slurm_options((), "torchrun", inside) == ()
+    assert parse_launcher("slurm", {}, inside) == ("slurm", ("--jobid=12",))
+    other = {"slurm_options": ("--jobid=9",)}
+    assert parse_launcher("slurm", other, inside) == ("slurm", ("--jobid=9",))
+    assert parse_launcher("torchrun", {}, inside) == ("torchrun", ())
     with pytest.raises(UsageError):
-        parse_slurm_options(("--partition=gpu",), "torchrun", {})
+        parse_launcher("torchrun", {"slurm_options": ("--partition=gpu",)}, {})
 
 
 SINFO = [
@@ -195,10 +197,10 @@ def test_slurms_complaints_lose_their_prefixes() -> None:
 
 def test_what_a_node_says_of_slurm_is_checked() -> None:
     good = {"name": "gpu-1", "cpus": 4, "gpus": 0}
-    assert parse_slurm_node(good) == SlurmNode(name="gpu-1", cpus=4)
+    assert parse_scheduled_node(good) == ScheduledNode(name="gpu-1", cpus=4)
     for bad in ({"name": "a,b"}, {"name": "--x"}, {"cpus": -1}, {"gpus": True}, {"cpus": "4"}):
         with pytest.raises(BadRecord):
-            parse_slurm_node({**good, **bad})
+            parse_scheduled_node({**good, **bad})
 
 
 def ended(
@@ -236,3 +238,21 @@ def test_ranks_that_slurm_ended_are_not_to_blame() -> None:
     assert ended_from_outside((rank, elsewhere), rank) is None
     assert ended_from_outside((rank, late), rank) is None
     assert ended_from_outside((rank,), rank) is None
+
+
+@pytest.mark.parametrize(
+    "shown,seconds",
+    [
+        ("59", 59.0),
+        ("1:00", 60.0),
+        ("29:56", 1796.0),
+        ("2:00:05", 7205.0),
+        ("1-02:03:04", 93784.0),
+        ("UNLIMITED", None),
+        ("NOT_SET", None),
+        ("INVALID", None),
+        ("", None),
+    ],
+)
+def test_the_time_that_slurm_leaves_a_job(shown: str, seconds: float | None) -> None:
+    assert parse_duration(shown) == seconds

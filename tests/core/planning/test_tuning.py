@@ -13,7 +13,7 @@ from orchestrator.core.model.facts import Facts, Gid, Hca
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
-from orchestrator.core.planning.planning import plan
+from orchestrator.core.planning.planning import make_plan
 from orchestrator.core.tuning.collective_adapters import choose_ports, hca_list
 from orchestrator.core.tuning.gids import gid_treatment
 from tests.core.tuned import HDR, STORAGE, here, pair, planned, reasons, settings
@@ -228,12 +228,12 @@ def test_any_adapters_lead_to_exact_names_of_active_ports_or_to_nothing(hcas: li
 def test_an_offline_plan_knows_nothing_of_adapters() -> None:
     from orchestrator.core.model.inventory import GpuSpec
     from orchestrator.core.model.workload import Job, Workload
-    from orchestrator.core.planning.planning import assume
+    from orchestrator.core.planning.planning import assumed_finding
 
     specs = tuple(node_spec(name, GpuSpec(count=8, type="H100")) for name in ("a", "b"))
     cluster = Cluster(name="c", source="c.yaml", nodes=specs)
     workload = Workload(name="w", source="-", folder="/w", entry="w.py")
     asked = RunRequest(run_id="r", cluster=cluster, job=Job(workload=workload), entry="w/w.py")
-    made = plan(asked, {spec.name: assume(spec) for spec in specs}, {})
+    made = make_plan(asked, {spec.name: assumed_finding(spec) for spec in specs}, {})
     assert isinstance(made, Plan)
     assert reasons(made, "a")["NCCL_IB_HCA"].rule == "not-asked"

@@ -10,11 +10,27 @@ from hypothesis import strategies as st
 
 from orchestrator.core.base.outcome import Exited, Signalled, TimedOut
 from orchestrator.core.fabric import pairing
-from orchestrator.core.fabric.collective_result import RankTrial, complaint, impostor, own_failures
-from orchestrator.core.fabric.connection_matrix import ALL_PAIRS, MOST_PEERS, broken, judge, peers
+from orchestrator.core.fabric.collective_result import (
+    RankTrial,
+    own_failures,
+    trial_complaint,
+    wrong_mode_reason,
+)
+from orchestrator.core.fabric.connection_matrix import (
+    ALL_PAIRS,
+    MOST_PEERS,
+    failed_links,
+    judge_matrix,
+    peers_to_dial,
+)
 from orchestrator.core.fabric.fabric_verdict import FabricVerdict, Link
 from orchestrator.core.fabric.floor import FLOORS, GIB, bus_bandwidth, floor_of
-from orchestrator.core.fabric.probe_world import addresses, environment, processes, tried_ranks
+from orchestrator.core.fabric.probe_world import (
+    probe_addresses,
+    probe_environment,
+    probe_processes,
+    tried_ranks,
+)
 from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.facts import Facts, Gpu, Hca, Interface
 from orchestrator.core.model.plan import Plan, Rendezvous, Variable
@@ -29,7 +45,7 @@ def names_of(count: int) -> list[str]:
 
 def matrix(names: list[str], cut: set[Link], most: int = ALL_PAIRS) -> dict[Link, str]:
     """What dialling finds when exactly the links in ``cut`` are broken."""
-    wanted = peers(names, all_up_to=most)
+    wanted = peers_to_dial(names, all_up_to=most)
     links = [(start, end) for start, ends in wanted.items() for end in ends]
     return {link: TIMED_OUT if link in cut else "" for link in links}
 
@@ -45,14 +61,14 @@ def around(names: list[str], node: str, *, out: bool = True, into: bool = True) 
 @given(st.integers(2, 20))
 def test_a_healthy_mesh_blames_nobody(count: int) -> None:
     names = names_of(count)
-    assert judge(names, matrix(names, set())) is None
+    assert judge_matrix(names, matrix(names, set())) is None
 
 
 @given(st.data(), st.integers(3, 70))
 def test_a_dead_node_is_exactly_that(data: st.DataObject, count: int) -> None:
     names = names_of(count)
     bad = data.draw(st.sampled_from(names))
-    found = judge(names, matrix(names, around(names, bad)))
+    found = judge_matrix(names, matrix(names, around(names, bad)))
     assert found is not None
     assert (found.culprits, found.links) == ((bad,), ())
     assert found.sentence.startswith(f"{bad} cannot open a TCP connection to ")
@@ -63,7 +79,7 @@ def test_two_dead_nodes_are_both_named(data: st.DataObject, count: int) -> None:
     names = names_of(count)
     bad = data.draw(st.lists(st.sampled_from(names), min_size=2, max_size=2, unique=True))
     cut = around(names, bad[0]) | around(names, bad[1])
-    found = judge(names, matrix(names, cut))
+    found = judge_matrix(names, matrix(names, cut))
     assert found is not None
     assert (set(found.culprits), found.links) == (set(bad), ())
 
@@ -74,7 +90,7 @@ def test_a_bad_link_is_exactly_that(data: st.DataObject, count: int, both: bool)
     names = names_of(count)
     start, end = data.draw(st.lists(st.sampled_from(names), min_size=2, max_size=2, unique=True))
     cut = {(start, end), (end, start)} if both else {(start, end)}
-    found = judge(names, matrix(names, cut))
+    found = judge_matrix(names, matrix(names, cut))
     assert found is not None
     assert (found.culprits, set(found.links)) == ((), cut)
     assert ("one direction" in found.sentence) is not both
@@ -86,7 +102,7 @@ def test_a_port_that_lets_only_one_direction_through(
 ) -> None:
     names = names_of(count)
     bad = data.draw(st.sampled_from(names))
-    found = judge(names, matrix(names, around(names, bad, into=into, out=not into)))
+    found = judge_matrix(names, matrix(names, around(names, bad, into=into, out=not into)))
     assert found is not None
     assert (found.culprits, found.links) == ((bad,), ())
     assert ("keeps incoming" if into else "keeps outgoing") in found.sentence
@@ -98,7 +114,7 @@ def test_groups_that_cannot_reach_each_other(data: st.DataObject, count: int) ->
     size = data.draw(st.integers(2, count - 2))
     first, second = names[:size], names[size:]
     cut = {(a, b) for a in first for b in second} | {(b, a) for a in first for b in second}
-    found = judge(names, matrix(names, cut))
+    found = judge_matrix(names, matrix(names, cut))
     assert found is not None
     assert (found.culprits, set(found.links)) == ((), cut)
     assert " | " in found.sentence
@@ -108,7 +124,7 @@ def test_groups_that_cannot_reach_each_other(data: st.DataObject, count: int) ->
 def test_nothing_works_is_nobodys_fault_alone(count: int) -> None:
     names = names_of(count)
     every = {(a, b) for a in names for b in names if a != b}
-    found = judge(names, matrix(names, every))
+    found = judge_matrix(names, matrix(names, every))
     assert found is not None
     assert (found.culprits, set(found.links)) == ((), every)
 
@@ -119,7 +135,7 @@ def test_whatever_is_broken_is_explained(data: st.DataObject, count: int) -> Non
     names = names_of(count)
     every = [(a, b) for a in names for b in names if a != b]
     cut = set(data.draw(st.lists(st.sampled_from(every), unique=True)))
-    found = judge(names, matrix(names, cut))
+    found = judge_matrix(names, matrix(names, cut))
     assert (found is None) == (not cut)
     if found is not None:
         left = {link for link in cut if not set(link) & set(found.culprits)}
@@ -128,7 +144,7 @@ def test_whatever_is_broken_is_explained(data: st.DataObject, count: int) -> Non
 
 def test_the_sentence_says_who_reaches_whom() -> None:
     names = ["vh1", "vh2", "vh3"]
-    found = judge(names, matrix(names, around(names, "vh2")))
+    found = judge_matrix(names, matrix(names, around(names, "vh2")))
     assert found == FabricVerdict(
         sentence="vh2 cannot open a TCP connection to vh1 and vh3, which reach each other "
         "(timed out): the node or its port is at fault",
@@ -139,7 +155,7 @@ def test_the_sentence_says_who_reaches_whom() -> None:
 @given(st.integers(2, 300))
 def test_who_dials_whom_is_bounded(count: int) -> None:
     names = names_of(count)
-    wanted = peers(names)
+    wanted = peers_to_dial(names)
     most = count - 1 if count <= ALL_PAIRS else MOST_PEERS
     called: dict[str, int] = dict.fromkeys(names, 0)
     for place, name in enumerate(names):
@@ -165,7 +181,7 @@ def tried(names: list[str], bad_nodes: set[str], bad_links: set[Link]) -> tuple[
             bad = bad_nodes & set(pair) or {pair, pair[::-1]} & bad_links
             results[pair] = "no answer" if bad else ""
         number += 1
-    return pairing.judge(names, results, "all of them hang"), number
+    return pairing.judge_pairs(names, results, "all of them hang"), number
 
 
 @given(st.data(), st.integers(3, 24))
@@ -227,11 +243,11 @@ def test_the_rank_that_is_furthest_behind_is_quoted() -> None:
     hanging = [rank(0, "joined", outcome=Exited(3), error="no answer within 10 s")]
     late = rank(1, "met", outcome=TimedOut(10))
     why = rank(2, "met", outcome=Exited(3), error="connection closed by peer")
-    assert complaint([rank(0), rank(1)]) == ""
-    assert complaint([]) != ""
-    told = complaint([*hanging, late, why])
+    assert trial_complaint([rank(0), rank(1)]) == ""
+    assert trial_complaint([]) != ""
+    told = trial_complaint([*hanging, late, why])
     assert told == "rank 2 on n2, joining the process group: connection closed by peer"
-    assert complaint([*hanging, late]).endswith("did not finish within 10 s")
+    assert trial_complaint([*hanging, late]).endswith("did not finish within 10 s")
 
 
 def test_a_rank_that_cannot_even_start_is_no_fault_of_the_network() -> None:
@@ -255,7 +271,7 @@ def test_infiniband_that_is_sockets_is_found_out(
     rung: CommMode, networks: list[str], fallen: bool
 ) -> None:
     ranks = [rank(n, network=name, detail="via x") for n, name in enumerate(networks)]
-    assert bool(impostor(rung, ranks)) is fallen
+    assert bool(wrong_mode_reason(rung, ranks)) is fallen
 
 
 # ---- how fast it should be -----------------------------------------------------------------------
@@ -308,7 +324,7 @@ def test_ranks_of_some_nodes_are_numbered_densely() -> None:
     plan = planned()
     share = replace(plan.nodes[0], ranks=(4, 5, 6), gpus=(0, 1))
     plan = replace(plan, nodes=(share, plan.nodes[1]), rung=CommMode.NCCL_SOCKET.value)
-    made = processes(plan, ["b", "a"], "10.0.0.9", 4000)
+    made = probe_processes(plan, ["b", "a"], "10.0.0.9", 4000)
     assert tried_ranks(share) == (4, 5), "NCCL refuses two ranks on one GPU"
     env = {p.label: {v.name: v.value for v in p.env} for parts in made.values() for p in parts}
     assert [(label, e["RANK"], e["LOCAL_RANK"], e["WORLD_SIZE"]) for label, e in env.items()] == [
@@ -323,7 +339,7 @@ def test_ranks_of_some_nodes_are_numbered_densely() -> None:
 def test_variables_about_files_of_the_attempt_are_left_out() -> None:
     share = planned().nodes[0]
     file = Variable(name="TORCH_FR_DUMP_TEMP_FILE", value="{attempt}/x", origin="facts", reason="")
-    kept = environment(replace(share, env=(*share.env, file)))
+    kept = probe_environment(replace(share, env=(*share.env, file)))
     assert kept == share.env
 
 
@@ -333,12 +349,18 @@ def test_nodes_are_dialled_on_the_interface_that_the_ranks_use() -> None:
     card = Interface(name="ib0", up=True, addresses=("fe80::1", "fd00::2", "10.1.0.2"))
     b = facts("b")
     seen = {"a": facts("a"), "b": replace(b, interfaces=(*b.interfaces, card))}
-    assert addresses(replace(plan, rendezvous=met), seen) == {"a": "10.1.0.1", "b": "10.1.0.2"}
+    assert probe_addresses(replace(plan, rendezvous=met), seen) == {
+        "a": "10.1.0.1",
+        "b": "10.1.0.2",
+    }
     six = replace(met, address="fd00::1")
-    assert addresses(replace(plan, rendezvous=six), seen) == {"a": "fd00::1", "b": "fd00::2"}
+    assert probe_addresses(replace(plan, rendezvous=six), seen) == {"a": "fd00::1", "b": "fd00::2"}
     unknown = replace(met, interfaces=())
-    assert addresses(replace(plan, rendezvous=unknown), seen)["b"] == b.route_address
+    assert probe_addresses(replace(plan, rendezvous=unknown), seen)["b"] == b.route_address
 
 
 def test_broken_links_are_listed_in_order() -> None:
-    assert broken({("a", "b"): "x", ("b", "a"): "", ("a", "c"): "y"}) == [("a", "b"), ("a", "c")]
+    assert failed_links({("a", "b"): "x", ("b", "a"): "", ("a", "c"): "y"}) == [
+        ("a", "b"),
+        ("a", "c"),
+    ]

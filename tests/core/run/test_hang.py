@@ -13,9 +13,9 @@ from orchestrator.core.run.hang import (
     Activity,
     HangConfidence,
     Suspicion,
-    blame,
-    confirmed,
-    suspect,
+    blame_rank,
+    is_confirmed,
+    suspect_hang,
 )
 
 # Stacks as py-spy prints them, innermost first.
@@ -54,13 +54,13 @@ def on_nodes(*ranks: RankEvidence) -> dict[str, Inspection]:
 
 
 def sentence(*ranks: RankEvidence) -> str:
-    found = blame(on_nodes(*ranks))
+    found = blame_rank(on_nodes(*ranks))
     assert found is not None
     return found.sentence
 
 
 def confidence(*ranks: RankEvidence) -> HangConfidence:
-    found = blame(on_nodes(*ranks))
+    found = blame_rank(on_nodes(*ranks))
     assert found is not None
     return found.confidence
 
@@ -74,28 +74,28 @@ def rank(number: int, last: float, *, steady: bool = False) -> Activity:
 
 def test_silence_of_all_ranks_is_suspicious() -> None:
     table = [rank(0, 10.0), rank(1, 12.0)]
-    assert suspect(table, 71.9, 60.0) is None
-    assert suspect(table, 72.0, 60.0) == Suspicion(silent_s=60.0)
+    assert suspect_hang(table, 71.9, 60.0) is None
+    assert suspect_hang(table, 72.0, 60.0) == Suspicion(silent_s=60.0)
 
 
 def test_one_silent_rank_is_suspicious_only_if_it_used_to_report_progress() -> None:
     """Most programs let rank 0 alone write and report: the others' silence says nothing."""
-    assert suspect([rank(0, 99.0, steady=True), rank(1, 0.0)], 100.0, 60.0) is None
-    found = suspect([rank(0, 99.0), rank(1, 0.0, steady=True)], 100.0, 60.0)
+    assert suspect_hang([rank(0, 99.0, steady=True), rank(1, 0.0)], 100.0, 60.0) is None
+    found = suspect_hang([rank(0, 99.0), rank(1, 0.0, steady=True)], 100.0, 60.0)
     assert found == Suspicion(silent_s=100.0, ranks=(1,))
 
 
 def test_ranks_that_fall_silent_one_after_the_other_are_suspected_together() -> None:
     """Rank 1 is frozen: rank 0, which wrote a moment earlier, must not be looked at alone."""
     table = [rank(n, 10.0 + n / 10, steady=True) for n in range(3)]
-    assert suspect(table, 70.0, 60.0) is None
-    assert suspect(table, 70.1, 60.0) is None
-    assert suspect(table, 70.25, 60.0) == Suspicion(silent_s=70.25 - 10.2)
+    assert suspect_hang(table, 70.0, 60.0) is None
+    assert suspect_hang(table, 70.1, 60.0) is None
+    assert suspect_hang(table, 70.25, 60.0) == Suspicion(silent_s=70.25 - 10.2)
 
 
 def test_without_ranks_there_is_nothing_to_suspect() -> None:
     """All have ended, or none has begun."""
-    assert suspect([], 1000.0, 1.0) is None
+    assert suspect_hang([], 1000.0, 1.0) is None
 
 
 @given(
@@ -106,7 +106,7 @@ def test_whoever_was_heard_of_within_the_limit_is_never_suspected(
     table: list[tuple[float, bool]], limit_s: float
 ) -> None:
     ranks = [rank(number, *entry[:1], steady=entry[1]) for number, entry in enumerate(table)]
-    found = suspect(ranks, 1000.0, limit_s)
+    found = suspect_hang(ranks, 1000.0, limit_s)
     if found is not None:
         named = [r for r in ranks if not found.ranks or r.rank in found.ranks]
         assert named
@@ -121,21 +121,21 @@ def test_a_rank_that_wrote_meanwhile_is_not_hung() -> None:
     """The coordinator slept, or the link lagged: the node's own clock says when it wrote last."""
     quiet = on_nodes(seen(0, quiet_s=61.0), seen(1, quiet_s=64.0))
     lively = on_nodes(seen(0, quiet_s=61.0), seen(1, quiet_s=3.0))
-    assert confirmed((), 60.0, quiet)
-    assert not confirmed((), 60.0, lively)
-    assert confirmed((0,), 60.0, lively)
-    assert not confirmed((1,), 60.0, lively)
+    assert is_confirmed((), 60.0, quiet)
+    assert not is_confirmed((), 60.0, lively)
+    assert is_confirmed((0,), 60.0, lively)
+    assert not is_confirmed((1,), 60.0, lively)
 
 
 def test_a_node_out_of_reach_confirms_nothing() -> None:
     silent = on_nodes(seen(0, quiet_s=100.0))
-    assert not confirmed((), 60.0, {**silent, "vh2": Inspection(reachable=False)})
-    assert confirmed((), 60.0, {**silent, "vh2": Inspection(problem="no answer")})
+    assert not is_confirmed((), 60.0, {**silent, "vh2": Inspection(reachable=False)})
+    assert is_confirmed((), 60.0, {**silent, "vh2": Inspection(problem="no answer")})
 
 
 def test_ranks_that_never_wrote_are_silent_and_ended_ones_say_nothing() -> None:
-    assert confirmed((), 60.0, on_nodes(seen(0, quiet_s=None)))
-    assert not confirmed((), 60.0, {"vh1": Inspection()})
+    assert is_confirmed((), 60.0, on_nodes(seen(0, quiet_s=None)))
+    assert not is_confirmed((), 60.0, {"vh1": Inspection()})
 
 
 # ---- blame: the rules in order -----------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_a_stopped_rank_beats_everything() -> None:
     """Also when others seem odder: somebody stopped it, and nothing else needs explaining."""
     frozen = seen(1, state="T", waits_in="do_signal_stop", collectives=at(9, 9))
     others = [seen(n, stack=ALL_REDUCE, collectives=at(7, 6)) for n in (0, 2)]
-    found = blame(on_nodes(others[0], frozen, others[1]))
+    found = blame_rank(on_nodes(others[0], frozen, others[1]))
     assert found is not None
     assert (found.node, found.rank, found.confidence) == ("vh2", 1, HangConfidence.CERTAIN)
     assert found.sentence == "rank 1 on vh2 is stopped (SIGSTOP); 2 ranks wait for it in all_reduce"
@@ -177,7 +177,7 @@ def test_a_rank_without_a_process_is_named(state: str) -> None:
 
 def test_a_node_that_does_not_tell_is_named_as_a_whole() -> None:
     silent = {**on_nodes(seen(0)), "vh2": Inspection(problem="no answer within 20 s")}
-    found = blame(silent)
+    found = blame_rank(silent)
     assert found is not None
     assert (found.node, found.rank) == ("vh2", None)
     assert "no answer within 20 s" in found.sentence
@@ -282,7 +282,7 @@ def test_only_suspects_are_blamed() -> None:
     """Rank 1 alone is silent; that rank 0 sleeps between two steps is its own affair."""
     ranks = [seen(0, waits_in="clock_nanosleep", quiet_s=1.0), seen(1), seen(2, quiet_s=5000.0)]
     assert sentence(*ranks).startswith("rank 0")
-    found = blame(on_nodes(*ranks), (1,))
+    found = blame_rank(on_nodes(*ranks), (1,))
     assert found is not None
     assert found.sentence == (
         "rank 1 on vh2 was the first rank to stop producing output (100 s ago, in futex)"
@@ -290,8 +290,8 @@ def test_only_suspects_are_blamed() -> None:
 
 
 def test_nothing_known_blames_nobody() -> None:
-    assert blame({}) is None
-    assert blame({"vh1": Inspection()}) is None
+    assert blame_rank({}) is None
+    assert blame_rank({"vh1": Inspection()}) is None
 
 
 evidence = st.builds(
@@ -314,15 +314,15 @@ evidence = st.builds(
 def test_what_is_confirmed_is_blamed_on_one_of_the_suspects(
     ranks: list[RankEvidence], suspects: set[int]
 ) -> None:
-    if confirmed(suspects, 1.0, on_nodes(*ranks)):
-        found = blame(on_nodes(*ranks), suspects)
+    if is_confirmed(suspects, 1.0, on_nodes(*ranks)):
+        found = blame_rank(on_nodes(*ranks), suspects)
         assert found is not None
         assert not suspects or found.rank in suspects
 
 
 @given(st.lists(evidence, max_size=8, unique_by=lambda found: found.rank))
 def test_whatever_is_found_the_blame_names_a_rank_that_is_there(ranks: list[RankEvidence]) -> None:
-    found = blame(on_nodes(*ranks))
+    found = blame_rank(on_nodes(*ranks))
     if found is None:
         assert not ranks
         return

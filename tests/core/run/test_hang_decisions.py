@@ -22,10 +22,10 @@ from orchestrator.core.run.events import (
     StopRequested,
 )
 from orchestrator.core.run.evidence import Collective, Inspected, Inspection, RankEvidence, Stalled
-from orchestrator.core.run.machine import identity, step
+from orchestrator.core.run.machine import action_identity, step
 from orchestrator.core.verdict.result import Result, Status
-from orchestrator.core.verdict.verdict import conclude
-from orchestrator.view.progress.narrate import Weight, narrate
+from orchestrator.core.verdict.verdict import conclude_run
+from orchestrator.view.progress.narrate import Weight, narrate_event
 from tests.core.world import World, request
 
 AT = 2000.0
@@ -74,7 +74,7 @@ def world(*, frozen: int | None = None, lively: int | None = None, **more: objec
 
 
 def result(of: World) -> Result:
-    return conclude(of.state, timings={}, report="")
+    return conclude_run(of.state, timings={}, report="")
 
 
 def test_a_confirmed_hang_ends_the_run_and_names_the_rank() -> None:
@@ -186,7 +186,7 @@ def test_a_coordinator_that_takes_over_looks_for_itself() -> None:
     asked: list[str] = []
     for node in NODES:
         state, actions = step(state, Connected(node=node, seconds=0.1))
-        asked += [identity(action) for action in actions]
+        asked += [action_identity(action) for action in actions]
     assert {f"Inspect/{node}/1" for node in NODES} <= set(asked)
 
 
@@ -210,9 +210,9 @@ def test_people_are_told_of_the_suspicion_and_of_what_came_of_it() -> None:
         lines, state = [], run.log
         for event, _ in state:
             if isinstance(event, Stalled):
-                lines.append(narrate(event, run.state))
+                lines.append(narrate_event(event, run.state))
         last = next(e for e, _ in reversed(state) if isinstance(e, Inspected))
-        lines.append(narrate(last, run.state))
+        lines.append(narrate_event(last, run.state))
         return [(line.text, line.weight) for line in lines if line is not None]
 
     assert told(world(frozen=1)) == [

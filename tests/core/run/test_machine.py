@@ -28,17 +28,17 @@ from orchestrator.core.run.events import (
     StopRequested,
     Swept,
 )
-from orchestrator.core.run.machine import identity, phase, step
+from orchestrator.core.run.machine import action_identity, current_phase, step
 from orchestrator.core.run.state import new_state
 from orchestrator.core.verdict.result import Status, Verdict
-from orchestrator.core.verdict.verdict import conclude
+from orchestrator.core.verdict.verdict import conclude_run
 from tests.core.world import World, request
 
 PROBLEM = Problem(id="OR-SSH-001", message="no answer", remedy="ssh b true")
 
 
 def verdict(world: World) -> tuple[Status, ExitCode]:
-    result = conclude(world.state, timings={}, report="")
+    result = conclude_run(world.state, timings={}, report="")
     return result.status, result.exit_code
 
 
@@ -94,7 +94,7 @@ def test_an_unreachable_node_refuses_the_run_with_exit_4() -> None:
     world = World(request("a", "b"), {"Connect/b": lambda _: [failed]})
     world.run()
 
-    result = conclude(world.state, timings={}, report="")
+    result = conclude_run(world.state, timings={}, report="")
     assert (result.status, result.exit_code) == (Status.FAILED, ExitCode.PREFLIGHT)
     assert result.failure is not None
     assert (result.failure.node, result.failure.id) == ("b", "OR-SSH-001")
@@ -106,7 +106,7 @@ def test_min_nodes_lets_the_run_go_on_without_a_bad_node() -> None:
     world = World(request("a", "b", "c", min_nodes=2), {"Connect/b": lambda _: [failed]})
     world.run()
 
-    result = conclude(world.state, timings={}, report="")
+    result = conclude_run(world.state, timings={}, report="")
     assert result.status is Status.SUCCEEDED
     assert {n.name: n.state for n in result.nodes} == {"a": "used", "b": "excluded", "c": "used"}
     assert result.world_size == 2
@@ -118,7 +118,7 @@ def test_the_first_failing_rank_is_named_and_every_node_is_stopped_and_swept() -
     world = World(request("a", "b"), replies)  # type: ignore[arg-type]
     world.run()
 
-    result = conclude(world.state, timings={}, report="")
+    result = conclude_run(world.state, timings={}, report="")
     assert result.exit_code is ExitCode.RUN_FAILED
     assert result.failure is not None
     assert (result.failure.node, result.failure.rank) == ("b", 1)
@@ -135,7 +135,7 @@ def test_ranks_that_we_stopped_are_never_the_cause() -> None:
 
     world = World(request("a", "b"), {"Follow/a": reply, "Follow/b": kill(1, 1001.0)})  # type: ignore[dict-item]
     world.run()
-    result = conclude(world.state, timings={}, report="")
+    result = conclude_run(world.state, timings={}, report="")
     assert result.failure is not None
     assert result.failure.rank == 1
 
@@ -145,7 +145,7 @@ def test_a_lost_node_fails_the_run_and_stops_the_others() -> None:
     world = World(request("a", "b"), {"Follow/a": silence, "Follow/b": silence})
     world.run(lost)
 
-    result = conclude(world.state, timings={}, report="")
+    result = conclude_run(world.state, timings={}, report="")
     assert world.concluded
     assert (result.exit_code, result.failure and result.failure.node) == (ExitCode.RUN_FAILED, "b")
     assert "Stop/a/10" in world.performed
@@ -156,7 +156,7 @@ def test_a_lost_node_is_told_with_what_clears_it_later() -> None:
     problem = Problem(id="OR-LINK-001", message="silent for 15 s", remedy="ssh -F there b true")
     world = World(request("a", "b"), {"Follow/a": silence, "Follow/b": silence})
     world.run(NodeLost(node="b", problem=problem))
-    failure = conclude(world.state, timings={}, report="").failure
+    failure = conclude_run(world.state, timings={}, report="").failure
 
     assert failure is not None
     assert failure.remedy == (
@@ -205,7 +205,7 @@ def test_nodes_that_cannot_reach_the_head_are_named_before_launch() -> None:
 
     world = World(request("a", "b", "c"), {"Reach/c": refused})
     world.run()
-    result = conclude(world.state, timings={}, report="")
+    result = conclude_run(world.state, timings={}, report="")
     assert result.exit_code is ExitCode.PREFLIGHT
     assert result.failure is not None
     assert result.failure.id == "OR-NET-001"
@@ -225,7 +225,7 @@ def test_a_clean_up_that_does_not_end_leaves_the_node_as_lost() -> None:
     world = World(request("a"), {"Sweep/a": lambda _: []})
     world.run(DeadlinePassed(phase=Phase.CLEAN, after_s=30.0))
     assert world.concluded
-    assert conclude(world.state, timings={}, report="").nodes[0].state == "lost"
+    assert conclude_run(world.state, timings={}, report="").nodes[0].state == "lost"
 
 
 def test_a_run_is_over_when_every_node_is_swept() -> None:
@@ -248,7 +248,7 @@ def test_survivors_make_a_node_dirty() -> None:
     swept = Swept(node="a", clean=False, survivors=("4711 python (D)",))
     world = World(request("a"), {"Sweep/a": lambda _: [swept]})
     world.run()
-    node = conclude(world.state, timings={}, report="").nodes[0]
+    node = conclude_run(world.state, timings={}, report="").nodes[0]
     assert (node.state, node.reason) == ("dirty", "still running: 4711 python (D)")
 
 
@@ -272,7 +272,7 @@ def test_a_required_metric_gates_the_run(
     if value is not None:
         reported = Reported(node="a", rank=0, name="loss", value=value, unit="nats", step=None)
         world.state, _ = step(world.state, reported)
-    result = conclude(world.state, timings={}, report="")
+    result = conclude_run(world.state, timings={}, report="")
     assert (result.metrics["loss"].verdict, result.exit_code) == (verdict_, code)
     if result.failure is not None:
         ranks = "" if value is None else " --ranks 0"
@@ -306,7 +306,7 @@ def test_journal_replay_gives_the_same_state_and_actions() -> None:
         again = from_json(Event, to_json(event))
         assert again == event
         state, actions = step(state, again)
-        issued += [identity(action) for action in actions]
+        issued += [action_identity(action) for action in actions]
     assert issued == world.performed
     assert state == world.state
 
@@ -325,18 +325,18 @@ def test_any_order_of_answers_and_any_single_fault_comes_to_a_verdict(data: st.D
         if not queue:
             if world.concluded:
                 break
-            current = phase(world.state)
+            current = current_phase(world.state)
             queue.append(DeadlinePassed(phase=current, after_s=1.0))
         event = queue.pop(data.draw(st.integers(0, len(queue) - 1)))
         if data.draw(st.integers(0, 9)) == 0:
             queue.append(event)
         world.state, actions = step(world.state, event)
         for action in actions:
-            world.performed.append(identity(action))
+            world.performed.append(action_identity(action))
             queue.extend(world.answer(action))
     assert world.concluded
     assert len(world.performed) == len(set(world.performed))
-    result = conclude(world.state, timings={}, report="")
+    result = conclude_run(world.state, timings={}, report="")
     assert (result.exit_code is ExitCode.DONE) == (result.status is Status.SUCCEEDED)
 
 

@@ -7,7 +7,7 @@ from orchestrator.core.run.actions import Action, Reach
 from orchestrator.core.run.connectivity import LinksProbed, Reached
 from orchestrator.core.run.events import DeadlinePassed, Event, Phase
 from orchestrator.core.verdict.result import Status
-from orchestrator.core.verdict.verdict import conclude
+from orchestrator.core.verdict.verdict import conclude_run
 from tests.core.world import World, request
 
 
@@ -25,7 +25,7 @@ def test_a_link_to_the_head_is_named_with_both_its_directions() -> None:
     )
     world = World(request("a", "b", "c"), {"Reach/c": unreached, "ProbeLinks": lambda _: [found]})
     world.run()
-    failure = conclude(world.state, timings={}, report="").failure
+    failure = conclude_run(world.state, timings={}, report="").failure
 
     assert failure is not None
     assert failure.id == "OR-NET-001"
@@ -45,7 +45,7 @@ def test_a_head_that_all_reach_needs_no_look_at_the_links() -> None:
 def test_a_look_at_the_links_that_takes_too_long_does_not_hide_what_is_known() -> None:
     world = World(request("a", "b"), {"Reach/b": unreached, "ProbeLinks": lambda _: []})
     world.run(DeadlinePassed(phase=Phase.REACH, after_s=20.0))
-    result = conclude(world.state, timings={}, report="")
+    result = conclude_run(world.state, timings={}, report="")
 
     assert (result.status, result.exit_code) == (Status.FAILED, ExitCode.PREFLIGHT)
     assert result.failure is not None

@@ -29,10 +29,10 @@ from orchestrator.core.run.events import (
     StopRequested,
     Swept,
 )
-from orchestrator.core.run.machine import identity, step
+from orchestrator.core.run.machine import action_identity, step
 from orchestrator.core.run.state import FIRST_EPOCH, RunState, new_state
 from orchestrator.core.verdict.result import Status
-from orchestrator.core.verdict.verdict import conclude
+from orchestrator.core.verdict.verdict import conclude_run
 from tests.core.world import World, request
 
 TAKEN = Resumed(epoch=FIRST_EPOCH + 2, at=5000.0)
@@ -59,7 +59,7 @@ def go_on(state: RunState, *events: Event, **replies: Sequence[Event]) -> World:
 
 
 def same_verdict(one: RunState, other: RunState) -> bool:
-    first, second = (conclude(state, timings={}, report="") for state in (one, other))
+    first, second = (conclude_run(state, timings={}, report="") for state in (one, other))
     return first == second
 
 
@@ -92,7 +92,7 @@ def test_a_takeover_of_a_stopping_run_finishes_the_stop() -> None:
         if replay(world, count).stop is None:
             continue
         taken = go_on(replay(world, count), TAKEN, Follow_a=(), Follow_b=())
-        result = conclude(taken.state, timings={}, report="")
+        result = conclude_run(taken.state, timings={}, report="")
         assert (result.status, result.exit_code) == (Status.STOPPED, ExitCode.INTERRUPTED)
 
 
@@ -115,7 +115,7 @@ def lapsed(*extra: Event) -> World:
 def test_a_lease_that_ran_out_is_no_success_and_can_be_resumed() -> None:
     """Ranks that ended themselves did not finish: exit 75, and the remedy is `resume`."""
     world = lapsed(*lapse("a"), *lapse("b"))
-    result = conclude(world.state, timings={}, report="")
+    result = conclude_run(world.state, timings={}, report="")
     assert world.concluded
     assert (result.status, result.exit_code) == (Status.FAILED, ExitCode.BUSY)
     assert result.failure is not None
@@ -140,7 +140,7 @@ def test_ranks_that_a_lease_ended_go_on_in_another_attempt() -> None:
     first_launch = taken.performed.index("Launch/a")
     assert {"Sweep/a", "Sweep/b"} <= set(taken.performed[:first_launch])
     # The obedient world answers the second attempt with the same lapse: nobody was away now.
-    assert conclude(taken.state, timings={}, report="").exit_code is ExitCode.BUSY
+    assert conclude_run(taken.state, timings={}, report="").exit_code is ExitCode.BUSY
     assert taken.performed.count("Launch/a") == 1
 
 
@@ -158,7 +158,7 @@ def test_a_lease_that_ran_out_after_the_last_rank_ended_well_is_no_lapse() -> No
         go_on(world.state, TAKEN, Follow_a=late("a"), Follow_b=late("b")),
     ):
         assert ended.state.attempt == 1
-        assert conclude(ended.state, timings={}, report="").exit_code is ExitCode.DONE
+        assert conclude_run(ended.state, timings={}, report="").exit_code is ExitCode.DONE
 
 
 def test_another_attempt_knows_nothing_of_the_last_one() -> None:
@@ -167,7 +167,7 @@ def test_another_attempt_knows_nothing_of_the_last_one() -> None:
     world = World(request("a", "b"), {"Follow/a": lambda _: [figure], "Follow/b": lambda _: []})
     world.run(STOP)
     again = go_on(world.state, AGAIN)
-    result = conclude(again.state, timings={}, report="")
+    result = conclude_run(again.state, timings={}, report="")
     assert (result.status, result.exit_code) == (Status.SUCCEEDED, ExitCode.DONE)
     assert not result.metrics
     assert {"Probe/a", "Sync/b", "Launch/a"} <= set(again.performed)
@@ -194,7 +194,7 @@ def test_what_an_attempt_may_have_left_is_ended_before_the_next(left: list[Event
     assert "Prepare/b" in waiting.performed
     assert "Launch/a" not in waiting.performed
     bad = go_on(world.state, AGAIN, Clear_b=[Cleared(node="b", clean=False, survivors=("7 x",))])
-    result = conclude(bad.state, timings={}, report="")
+    result = conclude_run(bad.state, timings={}, report="")
     assert (result.exit_code, result.failure and result.failure.node) == (ExitCode.PREFLIGHT, "b")
     assert "Launch/a" not in bad.performed
 
@@ -203,14 +203,14 @@ def test_an_attempt_that_is_stopped_before_its_launch_says_what_it_did_not_clear
     """Where nothing was ever started, nothing can be left; what an earlier attempt left can."""
     first = World(request("a", "b"), {"Prepare/b": lambda _: []})
     first.run(STOP)
-    nodes = conclude(first.state, timings={}, report="").nodes
+    nodes = conclude_run(first.state, timings={}, report="").nodes
     assert {(n.state, n.reason) for n in nodes} == {("unused", "no rank was started")}
 
     silent = {"Follow/a": lambda _: [], "Follow/b": lambda _: []}
     world = World(request("a", "b"), silent)  # type: ignore[arg-type]
     world.run(NodeLost(node="b", problem=GONE))
     stopped = go_on(world.state, AGAIN, STOP, Clear_b=[])
-    states = {n.name: n for n in conclude(stopped.state, timings={}, report="").nodes}
+    states = {n.name: n for n in conclude_run(stopped.state, timings={}, report="").nodes}
     assert stopped.concluded
     assert states["b"].state == "dirty"
     assert "earlier attempt may have left processes or files" in states["b"].reason
@@ -222,7 +222,7 @@ def test_a_node_that_a_takeover_cannot_reach_is_lost() -> None:
     world = lapsed()
     failed = Failed(node="b", phase=Phase.CONNECT, problem=GONE)
     taken = go_on(world.state, TAKEN, Connect_b=[failed], Follow_a=())
-    states = {n.name: n.state for n in conclude(taken.state, timings={}, report="").nodes}
+    states = {n.name: n.state for n in conclude_run(taken.state, timings={}, report="").nodes}
     assert taken.concluded
     assert states == {"a": "stopped", "b": "lost"}
 
@@ -231,7 +231,7 @@ def test_what_another_run_holds_refuses_the_run_with_75() -> None:
     held = Occupied(node="b", holder="run other of me@here since 12:00 (gpu-0)")
     world = World(request("a", "b"), {"Reserve": lambda _: [held]})
     world.run()
-    result = conclude(world.state, timings={}, report="")
+    result = conclude_run(world.state, timings={}, report="")
     assert result.exit_code is ExitCode.BUSY
     assert result.failure is not None
     assert "run other" in result.failure.cause
@@ -243,7 +243,7 @@ def test_a_rank_without_a_known_end_is_no_success() -> None:
     quiet = [NodeConcluded(node="a", clean=True, why="finished")]
     world = World(request("a"), {"Follow/a": lambda _: quiet})
     world.run()
-    result = conclude(world.state, timings={}, report="")
+    result = conclude_run(world.state, timings={}, report="")
     assert (result.status, result.exit_code) == (Status.FAILED, ExitCode.RUN_FAILED)
     assert result.failure is not None
     assert result.failure.id == "OR-RUN-002"
@@ -281,7 +281,7 @@ def test_a_report_is_counted_once_by_its_position() -> None:
 
 def test_actions_that_name_no_node_have_an_identity_too() -> None:
     actions: list[Action] = [Connect(node="a"), Clear(node="a")]
-    assert [identity(action) for action in actions] == ["Connect/a", "Clear/a"]
+    assert [action_identity(action) for action in actions] == ["Connect/a", "Clear/a"]
 
 
 def test_what_could_not_be_brought_home_is_tried_again() -> None:
@@ -292,10 +292,10 @@ def test_what_could_not_be_brought_home_is_tried_again() -> None:
     failed = [Failed(node="b", phase=Phase.COLLECT, problem=full)]
     world = World(request("a", "b"), {"Collect/b": lambda _: failed})
     world.run()
-    before = conclude(world.state, timings={}, report="")
+    before = conclude_run(world.state, timings={}, report="")
     assert (before.status, before.exit_code) == (Status.FAILED, ExitCode.BUSY)
     taken = go_on(world.state, TAKEN)
-    after = conclude(taken.state, timings={}, report="")
+    after = conclude_run(taken.state, timings={}, report="")
     assert (after.status, after.exit_code) == (Status.SUCCEEDED, ExitCode.DONE)
     verbs = {verb for verb in taken.performed if verb.startswith(("Collect", "Sweep", "Launch"))}
     assert verbs == {"Collect/b", "Sweep/b"}

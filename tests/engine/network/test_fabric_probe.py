@@ -22,8 +22,8 @@ from orchestrator.core.run.state import RunState
 from orchestrator.engine.network import collective_trial as trying
 from orchestrator.engine.network import fabric_probe as fabric
 from orchestrator.engine.network.fabric_probe import probe_fabric
-from orchestrator.engine.network.mesh import broken_links, dial, probe_links
-from orchestrator.engine.node.handle import NodeHandle
+from orchestrator.engine.network.mesh import broken_links, dial_mesh, probe_links
+from orchestrator.engine.node.trial_node import TrialNode
 from orchestrator.engine.support.context import RunContext
 from orchestrator.parsing.replies.reach_records import TcpResult
 from orchestrator.parsing.replies.trial_records import TriedProcess
@@ -53,8 +53,8 @@ class Network:
         return not (names & self.bad or pairs or len(names) > self.together)
 
     @property
-    def nodes(self) -> Mapping[str, NodeHandle]:
-        return cast("Mapping[str, NodeHandle]", self.hands)
+    def nodes(self) -> Mapping[str, TrialNode]:
+        return cast("Mapping[str, TrialNode]", self.hands)
 
 
 class Hand:
@@ -83,7 +83,7 @@ class Hand:
         bad = TcpResult(ok=False, error="timed out")
         return [bad if (self.name, end) in cut else TcpResult(ok=True) for end in ends]
 
-    async def trial(
+    async def run_trial(
         self, name: str, processes: Sequence[ProcessPlan], env: Sequence[Variable], within_s: float
     ) -> tuple[TriedProcess, ...]:
         del env
@@ -233,7 +233,7 @@ async def test_one_address_that_answers_is_a_connection(bench: Bench) -> None:
 
     hands["a"].dial = dialled  # type: ignore[method-assign, assignment]
     at = {"b": ["10.0.0.1", "10.0.0.2"], "c": ["10.0.0.3", "10.0.0.1"]}
-    found = await dial(bench.network.nodes, at, {"b": 1, "c": 2}, {"a": ["b", "c"]}, 1.0)
+    found = await dial_mesh(bench.network.nodes, at, {"b": 1, "c": 2}, {"a": ["b", "c"]}, 1.0)
     assert {link: (r.ok, r.error) for link, r in found.items()} == {
         ("a", "b"): (True, ""),
         ("a", "c"): (False, "no route"),

@@ -18,7 +18,7 @@ from orchestrator.core.run.actions import Stop, Sweep
 from orchestrator.core.run.events import Event, Launched, Swept
 from orchestrator.engine.action_runner import ActionRunner
 from orchestrator.engine.node.handle import NodeHandle
-from orchestrator.engine.node.lease_renewal import FENCED
+from orchestrator.engine.node.node_session import FENCED
 from orchestrator.engine.support.context import RunContext
 from tests.core.world import World, request
 
@@ -65,13 +65,13 @@ async def test_a_stop_waits_for_the_launch_that_is_under_way(tmp_path: Path) -> 
         dial=agent.dial,  # type: ignore[arg-type]
     )
     (spec,) = world.state.request.cluster.workers
-    hand = NodeHandle(spec, context, world.state, told.append)
+    node = NodeHandle.begin(spec, context, world.state, told.append)
 
     launch = asyncio.create_task(
-        hand.launch(world.state.plan.head, None, independent=False, facts=None)
+        node.launcher.launch_ranks(world.state.plan.head, None, independent=False, facts=None)
     )
     await settled()
-    stop = asyncio.create_task(hand.stop(5.0))
+    stop = asyncio.create_task(node.launcher.stop_ranks(5.0))
     await settled()
 
     assert agent.asked == ["launch"]

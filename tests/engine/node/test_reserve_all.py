@@ -10,7 +10,7 @@ import pytest
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.model.plan import Lock
 from orchestrator.core.run.events import Occupied, Reserved
-from orchestrator.engine.node.reserve_all import reserve
+from orchestrator.engine.node.reserve_all import reserve_nodes
 from orchestrator.engine.support.context import RunContext
 from tests.core.world import World, request
 
@@ -24,14 +24,14 @@ class Node:
         self.holds = False
         self._answer = answer
 
-    async def reserve(self, locks: Sequence[Lock]) -> Occupied | None:
+    async def reserve_locks(self, locks: Sequence[Lock]) -> Occupied | None:
         del locks
         if isinstance(self._answer, OSError):
             raise self._answer
         self.holds = self._answer is None
         return self._answer
 
-    async def unreserve(self) -> None:
+    async def release_locks(self) -> None:
         self.holds = False
 
 
@@ -40,7 +40,7 @@ async def reserved(tmp_path: Path, **nodes: Node) -> Reserved | Occupied:
     world.run()
     folder = RunFolder(tmp_path / "r1")
     context = RunContext(request=world.state.request, snapshot=None, folder=folder, observers=[])
-    return await reserve(nodes, world.state, context)  # type: ignore[arg-type]
+    return await reserve_nodes(nodes, world.state, context)  # type: ignore[arg-type]
 
 
 async def test_all_are_taken(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.comm_modes import BETWEEN_NODES, Fallback
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.workload import Shape, Workload
-from orchestrator.core.planning.planning import plan
+from orchestrator.core.planning.planning import make_plan
 from orchestrator.core.run.events import Event, RoundClosed
 from orchestrator.core.run.state import RunState, new_state
 from orchestrator.engine.sharing import diloco as averaging
@@ -84,7 +84,7 @@ class Bench:
             for name in names
         }
         falls = [Fallback(rung=rung, reason="cut", seconds=0.0) for rung in BETWEEN_NODES]
-        planned = plan(asked, findings, {}, falls=falls)
+        planned = make_plan(asked, findings, {}, falls=falls)
         assert isinstance(planned, Plan)
         self.plan = planned
         self.state: RunState = replace(new_state(asked), plan=planned, launching=True)

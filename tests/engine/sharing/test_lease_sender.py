@@ -8,9 +8,9 @@ from typing import cast
 
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.sharing.leases import Worker
+from orchestrator.core.sharing.sample_protocol import LeaseAck
 from orchestrator.engine.sharing.lease_sender import LeaseSender, Message
 from orchestrator.engine.sharing.rank_exchange import Exchange
-from orchestrator.parsing.replies.sample_records import LeaseAck
 
 WHO: Worker = ("n1", 3)
 

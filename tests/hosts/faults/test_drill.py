@@ -19,10 +19,17 @@ from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.drill import Drill, DrillLimits, DrillOutcome, PromiseKept, drills, targets
+from orchestrator.core.drill_promises import (
+    Drill,
+    DrillLimits,
+    DrillOutcome,
+    PromiseKept,
+    assign_targets,
+    list_drills,
+)
 from orchestrator.core.verdict.result import Status
-from orchestrator.engine.drills.drill_job import sleeping
-from orchestrator.engine.drills.drill_series import Ending, perform
+from orchestrator.engine.drills.drill_job import sleeping_job
+from orchestrator.engine.drills.drill_series import SeriesEnding, perform_drills
 from orchestrator.engine.support.interrupts import Interrupts
 from tests.hosts.processes import look
 from tests.hosts.running import Desk, wait_until
@@ -39,7 +46,7 @@ REFUSE = "-p tcp --dport 22 -j REJECT --reject-with tcp-reset".split()
 def quick() -> dict[str, Drill]:
     """Shorter than a user's: the waiting is shortened, not what is promised beyond it."""
     limits = DrillLimits(hang_s=budget(3.0), lease_s=budget(2.0), grace_s=1.0)
-    found = drills(limits)
+    found = list_drills(limits)
     return {drill.name: replace(drill, lines=LINES.get(drill.name, drill.lines)) for drill in found}
 
 
@@ -65,13 +72,13 @@ class Heard:
         self.outcomes.append(outcome)
 
 
-def drilled(desk: Desk, chosen: Sequence[Drill]) -> Ending:
+def drilled(desk: Desk, chosen: Sequence[Drill]) -> SeriesEnding:
     """The drills on the desk's cluster, in this process."""
     cluster = Catalog.from_environment({}).cluster(str(desk.cluster))
-    setting = sleeping(Layout(desk.home), cluster)
+    setting = sleeping_job(Layout(desk.home), cluster)
     heard = Heard()
-    pairs = targets(chosen, setting.nodes)
-    ending = asyncio.run(perform(setting, pairs, Interrupts(), heard))
+    pairs = assign_targets(chosen, setting.nodes)
+    ending = asyncio.run(perform_drills(setting, pairs, Interrupts(), heard))
     assert heard.outcomes == list(ending.outcomes)
     return ending
 

@@ -34,6 +34,25 @@ print(socket.gethostname(), f"rank {os.environ['RANK']}", f"sum {total.item():g}
 print(os.environ["TOKEN"], os.getcwd(), flush=True)
 dist.destroy_process_group()
 """
+# Saves when it is first asked to end, and leaves without it when it is asked again.
+SAVE = """
+import os, signal, sys, time
+asked = 0
+
+def save(*_):
+    global asked
+    asked += 1
+    os.write(1, b"asked %d\\n" % asked)
+    if asked > 1:
+        os._exit(9)
+    time.sleep(1)
+    open(os.path.join(os.environ["ORCHESTRATE_OUTPUT_DIR"], "saved-" + os.environ["RANK"]), "w")
+    sys.exit(0)
+
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+time.sleep(600)
+"""
 # As little as shows whether two trainings are the same.
 FINETUNE = (
     "steps=3",
@@ -152,6 +171,44 @@ def test_what_slurm_ends_is_no_failure_of_a_rank(desk: Desk, cluster: VirtualHos
     id, cause = failure(ending)
     assert (ending.code, id) == (1, "OR-SLURM-005"), ending.err
     assert cause.startswith("Slurm ended ")
+    assert_nothing_left(cluster, job.run)
+
+
+def assert_all_saved(desk: Desk, job: Job) -> None:
+    """Each rank was asked once, and what it saved came home."""
+    said = {f: lines[1:] for f, lines in job.lines().items() if "/rank-" in f}
+    ranks = {"vh1": (0, 1), "vh2": (2, 3)}
+    assert said == {f"{n}/rank-{r}.out": ["asked 1"] for n, found in ranks.items() for r in found}
+    artifacts = desk.folder(job.run) / "artifacts"
+    saved = {name: sorted(p.name for p in (artifacts / name).glob("saved-*")) for name in ranks}
+    assert saved == {n: [f"saved-{r}" for r in found] for n, found in ranks.items()}
+
+
+@pytest.mark.parametrize("how", ["scancel", "time limit"])
+@pytest.mark.timeout(280)  # Slurm's shortest limit is a minute, and it looks twice a minute
+def test_ranks_save_when_slurm_ends_the_job(desk: Desk, cluster: VirtualHosts, how: str) -> None:
+    """Whichever processes Slurm signals, a rank gets one request to end."""
+    desk.script("save.py", SAVE)
+    limit = ["--slurm-option=--time=1"] if how == "time limit" else []
+    options = ["--ranks-per-node", "2", *limit]
+    job = desk.start("save.py", launcher="slurm", options=options)
+    job.wait_for_line("ready", 4, within_s=100)
+    if how == "scancel":
+        cluster.exec("vh1", ["scancel", f"--name={queue(cluster)[0].split()[0]}"])
+    ending = job.end(150)
+    assert failure(ending)[0] == "OR-SLURM-005", ending.err
+    assert_all_saved(desk, job)
+    assert_nothing_left(cluster, job.run)
+
+
+def test_ranks_save_when_the_user_ends_the_run(desk: Desk, cluster: VirtualHosts) -> None:
+    desk.script("save.py", SAVE)
+    job = desk.start("save.py", launcher="slurm", options=["--ranks-per-node", "2"])
+    job.wait_for_line("ready", 4, within_s=100)
+    job.interrupt()
+    ending = job.end()
+    assert (ending.code, ending.result["status"]) == (130, "stopped"), ending.err
+    assert_all_saved(desk, job)
     assert_nothing_left(cluster, job.run)
 
 

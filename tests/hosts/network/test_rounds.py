@@ -134,7 +134,7 @@ def test_a_node_that_is_lost_in_the_middle_does_not_end_the_training(
 ) -> None:
     """The other one goes on with all rows, and reports what came of it."""
     hosts.cut_all_data()
-    job = begin(lab, *budgets(silence=2, lease=6))
+    job = begin(lab, *budgets(silence=2, lease=12))
     job.wait_for("RoundClosed", 1, within_s=WITHIN_S)
     hosts.unplug("vh1")
     ending = job.end(WITHIN_S)

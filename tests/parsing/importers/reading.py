@@ -6,13 +6,13 @@ from pathlib import Path
 
 from orchestrator.adapters.store.foreign_files import read_foreign
 from orchestrator.core.model.inventory import Cluster
-from orchestrator.parsing.importers.foreign_nodes import Imported, render
-from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.importers.foreign_nodes import Imported, render_inventory
+from orchestrator.parsing.inputs.inventory_file import load_cluster
 
 
 def loaded(imported: Imported) -> Cluster:
     """The inventory after a round trip through its text."""
-    return load_cluster(render(imported, "new", "a test"), "imported.yaml")
+    return load_cluster(render_inventory(imported, "new", "a test"), "imported.yaml")
 
 
 def gpus(imported: Imported) -> dict[str, int | None]:

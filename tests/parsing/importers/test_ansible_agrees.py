@@ -22,8 +22,8 @@ from orchestrator.parsing.importers.ansible import (
     resolve_variables,
 )
 from orchestrator.parsing.importers.ansible.yaml_form import read_mapping
-from orchestrator.parsing.importers.foreign_nodes import Collector, node_name, render
-from orchestrator.parsing.inputs.cluster import load_cluster
+from orchestrator.parsing.importers.foreign_nodes import Collector, node_name, render_inventory
+from orchestrator.parsing.inputs.inventory_file import load_cluster
 from tests.parsing.importers.inventories import write_inventory
 from tests.parsing.importers.owners import Ansible, AnsibleHost, ssh_settings
 
@@ -102,4 +102,4 @@ def compare_way(path: Path, host: AnsibleHost) -> Iterator[str]:
 
 def imported(path: Path) -> Cluster:
     found = parse_ansible(path.read_text(), "hosts", surroundings(path))
-    return load_cluster(render(found, "new", "a test"), "new.yaml")
+    return load_cluster(render_inventory(found, "new", "a test"), "new.yaml")

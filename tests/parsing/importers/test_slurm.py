@@ -10,7 +10,7 @@ from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.inventory import GpuSpec
 from orchestrator.parsing.importers.slurm import parse_slurm
 from orchestrator.parsing.importers.slurm.gres import gpus_of
-from orchestrator.parsing.importers.slurm.states import trouble
+from orchestrator.parsing.importers.slurm.states import state_trouble
 from tests.parsing.importers.reading import gpus, imported_from, loaded, routes
 
 SCONTROL = """\
@@ -273,4 +273,4 @@ def test_generic_resources(text: str, found: object) -> None:
 
 @pytest.mark.parametrize("state", ["idle", "mix", "alloc", "IDLE", "completing", "planned", "resv"])
 def test_states_that_are_no_trouble(state: str) -> None:
-    assert trouble(state) == ""
+    assert state_trouble(state) == ""

@@ -23,6 +23,8 @@ class Device:
     def __init__(self, fitting: int) -> None:
         self.fitting = fitting
 
+    in_step = False
+
     def fit(self, rows: int) -> None:
         """Nothing depends on it."""
 

@@ -51,7 +51,7 @@ class Settings:
     max_new_tokens: int
     seed: int
     round_exchange: str
-    round_steps: int
+    round_steps: int | str
     inner_scaling: str
     outer_learning_rate: float
     outer_momentum: float

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import orchestrate_kit as kit
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
@@ -160,13 +162,9 @@ def joined_world(device: str, timeout_s: int) -> Iterator[World]:
 
 
 def _choose_device(device: str, local_rank: int) -> torch.device:
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise RuntimeError(
-            f"local rank {local_rank} has no GPU: {torch.cuda.device_count()} visible; "
-            "start fewer ranks on this node, or pass --device cpu"
-        )
-    torch.cuda.set_device(local_rank)
-    torch.set_float32_matmul_precision("high")
-    return torch.device("cuda", local_rank)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    chosen = torch.device(kit.device_of_rank(device, local_rank, gpus))
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+        torch.set_float32_matmul_precision("high")
+    return chosen

@@ -104,6 +104,7 @@ class FusedEngine:
         `overlap`, finished gradients are sent at once: this is the step's last micro-batch.
         """
         finished = None if overlap is None else overlap.finished
+        self.model.begin_pass(backward=True)  # before anything can run out of memory
         laid = self.model.lay(batch)
         return self.model.accumulate(laid, scale, self.choice.recompute, finished) * scale
 
@@ -111,6 +112,10 @@ class FusedEngine:
         """A pass without a micro-batch, while other ranks have one."""
         finished = None if overlap is None else overlap.finished
         self.model.accompany(backward=backward, finished=finished)
+
+    def finish_pass(self) -> None:
+        """Do what other ranks wait for in a pass that failed here."""
+        self.model.finish_pass()
 
     def overlap(self, buffer: Tensor) -> Overlap | None:
         """The sum of one step's gradients over the ranks; None if there is but one."""

@@ -67,6 +67,7 @@ class FusedModel:
         self.shards = None if group is None else Shards(group, self._body.norm.weight)
         join = self._joining(fp8)
         self.layers = [_layer(self.ops, self.form, block, join) for block in self._body.layers]
+        self._left: list[tuple[int, int]] = []  # layers of the pass under way, and those after them
         if self.shards is not None:
             for index, block in enumerate(self._body.layers):
                 block.register_forward_pre_hook(_entering(self.shards, index))
@@ -105,6 +106,7 @@ class FusedModel:
     @torch.no_grad()
     def loss(self, laid: Laid) -> Tensor:
         """Summed cross entropy in nats, fp32 scalar."""
+        self.begin_pass(backward=False)
         hidden = self._body.embed_tokens(laid.ids)
         for index in range(len(self.layers)):
             hidden, _ = self._ready(index, index + 1).forward(hidden, laid.tokens, None)
@@ -122,6 +124,7 @@ class FusedModel:
 
         `finished(i)` is called when the gradients of layer i are complete, the last layer first.
         """
+        self.begin_pass(backward=True)
         hidden = self._body.embed_tokens(laid.ids)
         kept: list[Kept] = []
         for index in range(len(self.layers)):
@@ -148,6 +151,7 @@ class FusedModel:
         """A pass without a micro-batch, for the ranks that hold the weights together with this one
         and have one: forward, as of `loss`, or that and `backward`, as of `accumulate`.
         """
+        self.begin_pass(backward=backward)
         for index in range(len(self.layers)):
             self._ready(index, index + 1)
         for index in reversed(range(len(self.layers) if backward else 0)):
@@ -155,10 +159,24 @@ class FusedModel:
             if finished is not None:
                 finished(index)
 
+    def begin_pass(self, *, backward: bool) -> None:
+        """The next layers are those of a new pass."""
+        if self.shards is not None:
+            count = len(self.layers)
+            self._left = [(index, index + 1) for index in range(count)]
+            if backward:
+                self._left += [(index, index - 1) for index in reversed(range(count))]
+
+    def finish_pass(self) -> None:
+        """Gather what is left of a pass that failed here, since the other ranks wait for it."""
+        while self._left:
+            self._ready(*self._left[0])
+
     def _ready(self, index: int, following: int) -> Layer:
         """A layer whose weights are there; the `following` one is computed next."""
         if self.shards is not None:
             self.shards.enter(index, following)
+            del self._left[:1]
         return self.layers[index]
 
     def _head_loss(self, hidden: Tensor, laid: Laid, scale: float, grad: Tensor | None) -> Tensor:

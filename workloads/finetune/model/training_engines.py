@@ -37,6 +37,9 @@ class Engine(Protocol):
         sake of the other ranks.
         """
 
+    def finish_pass(self) -> None:
+        """Do what other ranks wait for in a pass that failed on this one."""
+
     def overlap(self, buffer: Tensor) -> Overlap | None:
         """How one step's gradients are summed over the ranks beside the backward pass, if so."""
 
@@ -77,6 +80,9 @@ class PlainEngine:
 
     def accompany(self, *, backward: bool = False, overlap: Overlap | None = None) -> None:
         """No rank needs another one's passes."""
+
+    def finish_pass(self) -> None:
+        """No rank waits for another one in a pass."""
 
     def overlap(self, buffer: Tensor) -> Overlap | None:  # noqa: ARG002 - autograd says nothing
         return None

@@ -12,21 +12,22 @@ was offered is replaced.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from ..base.settings import Settings
 from ..base.world import Place
+from ..training.accounting import Stopwatch, Used
 from ..training.recorder import Recorder
 from ..training.trainer import StepRecord, Trainer, TrainingFailed, flat, learning_rate_at, views
 from .compression import compress, decompress, from_bytes, to_bytes
 from .exchange import Feed
 from .round_client import RoundClient, Terms, Vector, pace_of, step_of
+from .round_plan import steps_in_round
 
 
 @dataclass(slots=True)
@@ -93,7 +94,7 @@ class LocalRounds:
         terms = Terms(
             exchanged="changes",
             training=training,
-            round_steps=self.settings.round_steps,
+            round_steps=steps_in_round(self.settings.round_steps, len(self._common)),
             values=len(self._common),
             compression=self.settings.round_compression,
         )
@@ -104,7 +105,8 @@ class LocalRounds:
         self._rows = 0  # behind what differs from the common values
         self._pace = Pace()
         self._writer = ThreadPoolExecutor(1)
-        self._mark = time.monotonic()
+        self._stopwatch = Stopwatch(trainer.energy)
+        self._own: dict[int, StepRecord] = {}  # this node's steps that are not applied yet
         self._trained_s = 0.0
 
     def begin(self, done: int) -> int:
@@ -121,7 +123,7 @@ class LocalRounds:
 
     def train(self, done: int) -> None:
         """Do the steps after `done`, and end with the values that all nodes have in common."""
-        self._mark = time.monotonic()
+        self._stopwatch.restart()
         while done < self.settings.steps:
             number = self._plan.after(done)
             self._round(number, done)
@@ -150,15 +152,16 @@ class LocalRounds:
         self._rows += len(rows)
         self._pace.rows += len(rows)
         self._pace.seconds += record.seconds
-        self._pace.curve.append(step_of(step, rows, record.loss, self._lap()))
+        used = self._lap()
+        self._own[step] = replace(record, seconds=used.seconds, joules=used.joules)
+        self._pace.curve.append(step_of(step, rows, record.loss, used.seconds))
         self.recorder.show(record)
 
-    def _lap(self) -> float:
-        """Wall time since the last step ended, with all that averaging took from it."""
-        now = time.monotonic()
-        seconds, self._mark = now - self._mark, now
-        self._trained_s += seconds
-        return seconds
+    def _lap(self) -> Used:
+        """Since the last step ended, with all that averaging took from it."""
+        used = self._stopwatch.lap()
+        self._trained_s += used.seconds
+        return used
 
     def _finish(self, number: int) -> None:
         """Offer this node's part; at most one is under way, so the one before is waited for."""
@@ -219,13 +222,20 @@ class LocalRounds:
         self._look(number)
 
     def _record(self, step: dict[str, Any]) -> StepRecord:
-        """One step of all nodes together, as an update reports it."""
+        """One step of all nodes together, as an update reports it. Its seconds are the slowest
+        node's; this node's waiting and power are its own, as parts of its own seconds.
+        """
+        own = self._own.pop(step["step"], None)
+        scale = step["seconds"] / own.seconds if own is not None else 0.0
         return StepRecord(
             step=step["step"],
             loss=step["loss"],
             learning_rate=learning_rate_at(step["step"], self.settings),
             tokens=step["tokens"],
             seconds=step["seconds"],
+            data_s=own.data_s * scale if own is not None else 0.0,
+            communication_s=own.communication_s * scale if own is not None else 0.0,
+            joules=own.joules * scale if own is not None and own.joules is not None else None,
         )
 
     def _update(self, feed: Feed) -> Vector:
@@ -253,18 +263,20 @@ class LocalRounds:
         """
         step, settings = self._common_step, self.settings
         last = step == settings.steps
-        began = time.monotonic()
-        if self._plan.is_due(number, settings.eval_every):
-            mine = flat(self.trainer.parameters)
-            self.trainer.adopt(self._shared_common())
-            if last:
-                self._trained_s += began - self._mark
-                self.recorder.extend_last_step(began - self._mark)
-            self._evaluate(step)
-            self.trainer.adopt(mine if not last else self._common)
-        if self._plan.is_due(number, settings.checkpoint_every):
-            self._save(step, self.state())
-        self._mark += time.monotonic() - began
+        if last:
+            self._end_last_step()
+        with self._stopwatch.paused():
+            if self._plan.is_due(number, settings.eval_every):
+                mine = flat(self.trainer.parameters)
+                self.trainer.adopt(self._shared_common())
+                self._evaluate(step)
+                self.trainer.adopt(mine if not last else self._common)
+            if self._plan.is_due(number, settings.checkpoint_every):
+                self._save(step, self.state())
+
+    def _end_last_step(self) -> None:
+        """Waiting for the last update belongs to the training, too."""
+        self.recorder.extend_last_step(self._lap())
 
     def _shared_common(self) -> Vector:
         return self.world.broadcast(self._common)

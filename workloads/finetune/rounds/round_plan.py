@@ -6,11 +6,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..base.settings import Settings
 from ..data.packing import Row
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 # Gradients of so many parameters, 4 MB, go to the coordinator and back in a fraction of a second.
 MOST_SUMMED = 1_000_000
+# Of up to so many, changes are averaged more often: there is less to send (docs/benchmarks.md).
+ROUND_OF_FEW, ROUND_OF_MANY = 5, 10
+# What is for changes alone, and its default; a rule in workload.yaml refuses other values together
+# with `round_exchange=gradients`.
+FOR_CHANGES: dict[str, float | str] = {
+    "inner_scaling": "sqrt",
+    "outer_learning_rate": 1.0,
+    "outer_momentum": 0.0,
+    "round_compression": "int8",
+    "round_steps": "auto",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +91,16 @@ def exchanged(setting: str, parameters: int) -> str:
     if setting != "auto":
         return setting
     return "gradients" if parameters <= MOST_SUMMED else "changes"
+
+
+def steps_in_round(setting: int | str, parameters: int) -> int:
+    """The setting, or what suits so many trained parameters whose changes are averaged."""
+    if isinstance(setting, int):
+        return setting
+    return ROUND_OF_FEW if parameters <= MOST_SUMMED else ROUND_OF_MANY
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """What was set and is for changes alone, as where `auto` chose gradients."""
+    given = ((name, getattr(settings, name)) for name in FOR_CHANGES)
+    return [f"{name}={value}" for name, value in given if value != FOR_CHANGES[name]]

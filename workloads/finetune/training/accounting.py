@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -98,12 +98,16 @@ class Clock:
 
 
 class EnergyMeter:
-    """Joules that this rank's GPU has used, by NVML's own counter (Volta and later)."""
+    """Joules that this rank's GPU has used, by NVML's own counter (Volta and later), which moves
+    every 100 ms. `missing` says why there are none, empty where there are.
+    """
 
     def __init__(self, world: World) -> None:
         self._handle: Any = None
         self._nvml: Any = None
+        self.missing = ""
         if world.device.type != "cuda":
+            self.missing = f"NVML counts the energy of GPUs, and this is a {world.device.type}"
             return
         try:
             import pynvml
@@ -114,10 +118,57 @@ class EnergyMeter:
             pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
             self._nvml = pynvml
         except Exception as error:  # noqa: BLE001 - energy is reported where it can be
-            print(f"no energy figures: {type(error).__name__}: {error}", flush=True)
+            self.missing = f"NVML: {type(error).__name__}: {error}"
 
     def joules(self) -> float | None:
         """Since the driver was loaded; None where nothing counts."""
         if self._nvml is None:
             return None
         return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Seconds of training, and what this rank's GPU took in them, if that is counted."""
+
+    seconds: float
+    joules: float | None
+
+
+class Meter(Protocol):
+    """What counts the energy of this rank's device."""
+
+    def joules(self) -> float | None:
+        """Since some moment in the past; None where nothing counts."""
+
+
+class Stopwatch:
+    """Time and energy lap by lap, the waiting between steps included. What is done while it is
+    paused is in no lap.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a lap now."""
+        self._began, self._joules = time.monotonic(), self._meter.joules()
+
+    def lap(self) -> Used:
+        """What was used since the last lap ended; the next one begins."""
+        began, before = self._began, self._joules
+        self.restart()
+        now = self._joules
+        counted = None if before is None or now is None else now - before
+        return Used(self._began - began, counted)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what is done meanwhile."""
+        paused_at, joules = time.monotonic(), self._meter.joules()
+        yield
+        self._began += time.monotonic() - paused_at
+        now = self._meter.joules()
+        if self._joules is not None and joules is not None and now is not None:
+            self._joules += now - joules

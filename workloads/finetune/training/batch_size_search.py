@@ -147,12 +147,11 @@ def _fitting(trainer: TrialTrainer, memory: Memory, rows: int, efficient: int) -
     peaks: list[float] = []
     failure = ""
     for count in (1, 2):
-        try:
-            peaks.append(memory.peak_of(partial(_probe, trainer, count)) - before)
-        except torch.OutOfMemoryError as error:
-            failure = str(error)
+        peak, failure = _peak_of(trainer, memory, count)
+        if peak is not None:
+            peaks.append(peak - before)
+        if _is_failed(trainer, failed=peak is None):
             break
-    # Outside the handler, which keeps the tensors of the failed pass alive.
     trainer.buffer.zero_()
     free = memory.free()
     if not peaks:
@@ -162,6 +161,25 @@ def _fitting(trainer: TrialTrainer, memory: Memory, rows: int, efficient: int) -
     moments = 2 * trainer.buffer.numel() * trainer.buffer.element_size()
     footprint = Footprint(2 * peaks[0] - peaks[1], peaks[1] - peaks[0])
     return choose_batch_size(footprint, free - moments, rows, efficient)
+
+
+def _peak_of(trainer: TrialTrainer, memory: Memory, count: int) -> tuple[float | None, str]:
+    """The peak of a pass of so many rows; None, and why, where they do not fit."""
+    try:
+        return memory.peak_of(partial(_probe, trainer, count)), ""
+    except torch.OutOfMemoryError as error:
+        return None, str(error)
+
+
+def _is_failed(trainer: TrialTrainer, *, failed: bool) -> bool:
+    """Whether there is no sense in more rows: a pass `failed` here, or, where ranks make the same
+    passes, on any of them. They wait for each other no longer than `collective_timeout`.
+    """
+    if not trainer.engine.in_step:
+        return failed
+    if failed:
+        trainer.engine.finish_pass()
+    return trainer.world.any(failed)
 
 
 def _probe(trainer: TrialTrainer, count: int) -> None:

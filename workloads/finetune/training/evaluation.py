@@ -57,9 +57,7 @@ def answer_prompts(trainable: Trainable, examples: Sequence[Example]) -> list[Sa
 
 
 def exact_match(samples: Sequence[Sample]) -> float:
-    """The fraction of answers that make exactly the expected calls."""
-    if not samples:
-        raise ValueError("no held-out conversation ends in a function call; nothing to score")
+    """The fraction of answers that make exactly the expected calls; there is at least one."""
     return sum(sample.match for sample in samples) / len(samples)
 
 

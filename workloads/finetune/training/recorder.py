@@ -16,7 +16,7 @@ import orchestrate_kit as kit
 
 from ..base.settings import Settings
 from ..base.world import World
-from .accounting import flop_per_token, peak_flops
+from .accounting import Used, flop_per_token, peak_flops
 from .trainer import StepRecord
 
 MAX_WARMUP_STEPS = 20
@@ -66,10 +66,12 @@ class Recorder:
             for record in records:
                 kit.metric("train_loss", record.loss, "nats/token", step=record.step)
 
-    def extend_last_step(self, seconds: float) -> None:
+    def extend_last_step(self, used: Used) -> None:
         """What came after it belongs to the training, too."""
-        last = self.steps[-1]
-        self.steps[-1] = replace(last, seconds=last.seconds + seconds)
+        last, joules = self.steps[-1], None
+        if last.joules is not None and used.joules is not None:
+            joules = last.joules + used.joules
+        self.steps[-1] = replace(last, seconds=last.seconds + used.seconds, joules=joules)
 
     def show(self, record: StepRecord) -> None:
         """How far this rank is."""
@@ -114,6 +116,12 @@ class Recorder:
             **timing,
         }
 
+    def own_step_s(self) -> float:
+        """What this rank takes for a step, without waiting for gradients of others; median."""
+        chosen = set(self.measured)
+        timed = [record for record in self.steps if record.step in chosen] or self.steps
+        return percentile([record.seconds - record.communication_s for record in timed], 50)
+
     def write_curve(self, path: Path) -> None:
         """One JSON line a step."""
         write_lines(path, (asdict(record) for record in self.steps))
@@ -131,14 +139,24 @@ def timed_figures(
             "fraction",
         ),
     }
-    joules = [record.joules for record in timed if record.joules is not None]
-    if joules and len(joules) == len(timed):
-        watts = sum(joules) / total
+    counted = [(r.joules, r.seconds) for r in timed if r.joules is not None]
+    if 2 * len(counted) > len(timed):  # a node that was late in a round did not do all of them
+        watts = sum(joules for joules, _ in counted) / sum(seconds for _, seconds in counted)
         figures |= {"watts": (watts, "W"), "tokens_per_joule": (per_rank / watts, "tok/J")}
     if gpu_hour_usd:
         cost = gpu_hour_usd / 3600 / per_rank * 1e6
         figures["usd_per_million_tokens"] = (cost, "USD")
     return figures
+
+
+def node_figures(world: World, node: str, own_s: float) -> dict[str, tuple[float, str]]:
+    """What the slowest rank of each node takes for its own part of a step; all ranks call it."""
+    slowest: dict[str, float] = {}
+    for name, seconds in world.gather((node, own_s)):
+        slowest[name] = max(seconds, slowest.get(name, 0.0))
+    if len(slowest) == 1:
+        return {}
+    return {f"own_step_s.{name}": (seconds, "s") for name, seconds in slowest.items()}
 
 
 def arithmetic_figures(model: Any, world: World, per_rank: float) -> dict[str, tuple[float, str]]:

@@ -20,7 +20,7 @@ class Account:
 
 
 @functools.cache
-def account() -> Account:
+def current_account() -> Account:
     """The account of this process; one that the database does not have is what it says it is."""
     uid = os.getuid()
     try:
@@ -36,7 +36,7 @@ def expand_tilde(path: str) -> str:
         return path
     user, _, rest = path[1:].partition("/")
     try:
-        home = pwd.getpwnam(user).pw_dir if user else account().home
+        home = pwd.getpwnam(user).pw_dir if user else current_account().home
     except KeyError:
         raise ValueError(f"there is no user {user!r}") from None
     return f"{home.rstrip('/')}/{rest.lstrip('/')}"

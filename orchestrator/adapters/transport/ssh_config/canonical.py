@@ -30,10 +30,10 @@ def canonical_name(settings: Settings) -> str:
     if not direct and wanted != "always":
         return host
     if wanted != "no":
-        for candidate in _candidates(host, settings):
+        for candidate in _candidate_names(host, settings):
             found = _look_up(f"{candidate}.", settings)
             if found is not None:
-                return _permitted(candidate, found, settings)
+                return _permitted_alias(candidate, found, settings)
         if settings.get("canonicalizefallbacklocal") == "no" and _is_unqualified(host, settings):
             raise UsageError(
                 f"CanonicalizeHostname does not find {host!r}",
@@ -42,11 +42,11 @@ def canonical_name(settings: Settings) -> str:
                 why="no name of CanonicalDomains resolves, and CanonicalizeFallbackLocal is no",
             )
     if wanted != "no" and settings.words("canonicalizepermittedcnames"):
-        return _permitted(host, _look_up(host, settings) or "", settings)
+        return _permitted_alias(host, _look_up(host, settings) or "", settings)
     return host
 
 
-def _numeric(host: str, settings: Settings) -> list[tuple[str, int]]:
+def _numeric_addresses(host: str, settings: Settings) -> list[tuple[str, int]]:
     """The socket addresses that ``host`` is by itself."""
     family = FAMILIES[settings.get("addressfamily", "any")]
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -60,11 +60,11 @@ def _numeric(host: str, settings: Settings) -> list[tuple[str, int]]:
 def _is_address(host: str, settings: Settings) -> bool:
     if "%" in host or ":" in host or not host.strip("0123456789."):
         return True
-    return len(_numeric(host, settings)) == 1
+    return len(_numeric_addresses(host, settings)) == 1
 
 
 def _usual_form(host: str, settings: Settings) -> str:
-    found = _numeric(host, settings)
+    found = _numeric_addresses(host, settings)
     if len(found) != 1:
         return host
     return socket.getnameinfo(found[0], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
@@ -75,7 +75,7 @@ def _is_unqualified(host: str, settings: Settings) -> bool:
     return host.endswith(".") or host.count(".") <= limit
 
 
-def _candidates(host: str, settings: Settings) -> Iterator[str]:
+def _candidate_names(host: str, settings: Settings) -> Iterator[str]:
     """Full names to try, without the dot at their end."""
     if host.endswith("."):
         yield host[:-1]
@@ -96,7 +96,7 @@ def _look_up(name: str, settings: Settings) -> str | None:
     return found[0][3]
 
 
-def _permitted(name: str, alias_of: str, settings: Settings) -> str:
+def _permitted_alias(name: str, alias_of: str, settings: Settings) -> str:
     """``alias_of`` if a rule of CanonicalizePermittedCNAMEs allows to follow it, else ``name``."""
     for rule in settings.words("canonicalizepermittedcnames"):
         source, _, target = (rule.lower() if rule != "*" else "*:*").partition(":")

@@ -6,9 +6,9 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from orchestrator.adapters.transport.ssh_config.account import account
+from orchestrator.adapters.transport.ssh_config.account import current_account
 from orchestrator.adapters.transport.ssh_config.canonical import canonical_name
-from orchestrator.adapters.transport.ssh_config.files import Block, ConfigFile, included
+from orchestrator.adapters.transport.ssh_config.files import Block, ConfigFile, included_files
 from orchestrator.adapters.transport.ssh_config.settings import Settings
 from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.ssh_config.criteria import Criterion
@@ -26,7 +26,7 @@ COMMAND_LINE = SourceLocation("the inventory")
 SESSION_TYPE = "exec"
 
 
-def evaluate(
+def evaluate_config(
     alias: str,
     files: Sequence[ConfigFile],
     *,
@@ -41,7 +41,7 @@ def evaluate(
     """
     settings = Settings(alias)
     for keyword, value in preset.items():
-        _set(settings, Directive(keyword, (value,), COMMAND_LINE))
+        _set_keyword(settings, Directive(keyword, (value,), COMMAND_LINE))
     first = _Pass(settings, alias, holding, final=False)
     first.apply_all(files)
     settings.canonical = canonical_name(settings)
@@ -50,15 +50,15 @@ def evaluate(
     return settings
 
 
-def _set(settings: Settings, directive: Directive) -> None:
+def _set_keyword(settings: Settings, directive: Directive) -> None:
     """The first value of a keyword counts; some gather values, and two exclude each other."""
     keyword, values = directive.keyword, settings.values
     if keyword == "identityfile":
-        _append(settings.identity_files, directive)
+        _append_directive(settings.identity_files, directive)
     elif keyword == "certificatefile":
-        _append(settings.certificate_files, directive)
+        _append_directive(settings.certificate_files, directive)
     elif keyword == "sendenv":
-        _send(settings.send_env, directive.words)
+        _send_variables(settings.send_env, directive.words)
     elif keyword == "proxyjump" and directive.text:
         if not {"proxyjump", "proxycommand"} & values.keys():
             values["proxyjump"] = directive
@@ -67,12 +67,12 @@ def _set(settings: Settings, directive: Directive) -> None:
         values.setdefault(keyword, directive)
 
 
-def _append(found: list[Directive], directive: Directive) -> None:
+def _append_directive(found: list[Directive], directive: Directive) -> None:
     if all(other.words != directive.words for other in found):
         found.append(directive)
 
 
-def _send(patterns: list[str], words: Sequence[str]) -> None:
+def _send_variables(patterns: list[str], words: Sequence[str]) -> None:
     for word in words:
         if word.startswith("-"):
             patterns[:] = [kept for kept in patterns if not matches_pattern(kept, word[1:])]
@@ -118,11 +118,11 @@ class _Pass:
             self._note_doubt()
             if directive.keyword == "include":
                 # Also where the block does not apply: a bad file is bad for all hosts.
-                for other in included(directive, of_user=file.of_user, depth=depth):
+                for other in included_files(directive, of_user=file.of_user, depth=depth):
                     self._apply(other, active=active, depth=depth + 1)
             # The second pass follows the canonical name; how it is found is settled.
             elif active and not (self._final and directive.keyword.startswith("canonicalize")):
-                _set(self._settings, directive)
+                _set_keyword(self._settings, directive)
 
     def _note_doubt(self) -> None:
         if self._doubt is not None:
@@ -163,9 +163,9 @@ class _Pass:
             case "user":
                 return matches_list(settings.user, value)
             case "localuser":
-                return matches_list(account().name, value)
+                return matches_list(current_account().name, value)
             case "exec":
-                return _succeeds(settings.condition(directive, value), directive)
+                return _command_succeeds(settings.condition(directive, value), directive)
             case "tagged":
                 tag = settings.get("tag")
                 return matches_list(tag, value) if tag else not value
@@ -175,7 +175,7 @@ class _Pass:
                 return None
 
 
-def _succeeds(command: str, directive: Directive) -> bool:
+def _command_succeeds(command: str, directive: Directive) -> bool:
     # OpenSSH does the same with this line of the user's own file.
     shell = os.environ.get("SHELL") or "/bin/sh"
     try:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.adapters.transport.ssh_config.account import account
+from orchestrator.adapters.transport.ssh_config.account import current_account
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.ssh_config.directives import Directive, parse_directives
 from orchestrator.parsing.ssh_config.values import READERS
@@ -47,8 +47,10 @@ def read_config(chosen: str | None) -> list[ConfigFile]:
     holds a bad line.
     """
     if chosen is not None:
-        return [] if chosen.lower() == "none" else [_chosen(_expanded(chosen) or Path(chosen))]
-    users = Path(account().home, ".ssh", "config")
+        return (
+            [] if chosen.lower() == "none" else [_chosen_file(_expand_home(chosen) or Path(chosen))]
+        )
+    users = Path(current_account().home, ".ssh", "config")
     system = SYSTEM_FOLDER / "ssh_config"
     found = []
     if _is_readable(users):
@@ -65,10 +67,12 @@ def read_all(files: Iterable[ConfigFile], depth: int = 0) -> None:
         for block in file.blocks:
             for directive in block.body if block.has_includes else ():
                 if directive.keyword == "include":
-                    read_all(included(directive, of_user=file.of_user, depth=depth), depth + 1)
+                    read_all(
+                        included_files(directive, of_user=file.of_user, depth=depth), depth + 1
+                    )
 
 
-def _chosen(path: Path) -> ConfigFile:
+def _chosen_file(path: Path) -> ConfigFile:
     if not path.is_file():
         raise UsageError(
             "the ssh_config file does not exist",
@@ -83,7 +87,7 @@ def _is_readable(path: Path) -> bool:
     return path.is_file() and os.access(path, os.R_OK)
 
 
-def included(directive: Directive, *, of_user: bool, depth: int) -> Iterator[ConfigFile]:
+def included_files(directive: Directive, *, of_user: bool, depth: int) -> Iterator[ConfigFile]:
     """The files that an ``Include`` names, each pattern in the order of names."""
     if depth >= MAX_DEPTH:
         raise UsageError(
@@ -110,12 +114,12 @@ def matching_paths(pattern: str, *, of_user: bool) -> list[Path]:
     base = "~/.ssh" if of_user else str(SYSTEM_FOLDER)
     anchored = pattern if pattern.startswith(("/", "~")) else f"{base}/{pattern}"
     # The one place where OpenSSH takes the home directory from the environment: its glob does.
-    path = _expanded(anchored)
+    path = _expand_home(anchored)
     names = glob.glob(str(path)) if path else []  # noqa: PTH207 - pathlib finds hidden files
     return [Path(name) for name in sorted(names) if Path(name).is_file()]
 
 
-def _expanded(path: str) -> Path | None:
+def _expand_home(path: str) -> Path | None:
     """With the home directory of the environment for ``~``; None: there is no such user."""
     try:
         return Path(path).expanduser()
@@ -143,7 +147,7 @@ def _is_shared(status: os.stat_result) -> bool:
     if not status.st_mode & stat.S_IWGRP:
         return False
     try:
-        return bool(set(grp.getgrgid(status.st_gid).gr_mem) - {account().name})
+        return bool(set(grp.getgrgid(status.st_gid).gr_mem) - {current_account().name})
     except KeyError:
         return True
 
@@ -168,20 +172,20 @@ def _read_version(path: Path, mtime_ns: int, size: int) -> tuple[Block, ...]:
     if size > MAX_BYTES:
         raise UsageError(f"larger than {MAX_BYTES >> 20} MiB", id="OR-SSH-021", where=path)
     text = path.read_bytes().decode(errors="surrogateescape")
-    return tuple(_blocks(parse_directives(text, str(path))))
+    return tuple(_split_blocks(parse_directives(text, str(path))))
 
 
-def _blocks(directives: Iterator[Directive]) -> Iterator[Block]:
+def _split_blocks(directives: Iterator[Directive]) -> Iterator[Block]:
     header: Directive | None = None
     body: list[Directive] = []
     for directive in directives:
         if directive.keyword in {"host", "match"}:
-            yield _block(header, body)
+            yield _make_block(header, body)
             header, body = directive, []
         elif directive.keyword in READERS:
             body.append(directive)
-    yield _block(header, body)
+    yield _make_block(header, body)
 
 
-def _block(header: Directive | None, body: Sequence[Directive]) -> Block:
+def _make_block(header: Directive | None, body: Sequence[Directive]) -> Block:
     return Block(header, tuple(body), any(line.keyword == "include" for line in body))

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.adapters.transport.ssh_config.account import account, expand_tilde
+from orchestrator.adapters.transport.ssh_config.account import current_account, expand_tilde
 from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.ssh_config.directives import Directive
 from orchestrator.parsing.ssh_config.patterns import matches_pattern
@@ -52,7 +52,7 @@ class Settings:
 
     @property
     def user(self) -> str:
-        return self.get("user") or account().name
+        return self.get("user") or current_account().name
 
     @property
     def port(self) -> int:
@@ -64,7 +64,7 @@ class Settings:
         if self.canonical is not None:
             return self.canonical
         found = self.values.get("hostname")
-        return _expand(found, found.text, {"h": self.alias}) if found else self.alias
+        return _expand_tokens(found, found.text, {"h": self.alias}) if found else self.alias
 
     @property
     def host_key_alias(self) -> str:
@@ -98,13 +98,13 @@ class Settings:
         try:
             text = expand_tilde(text)
         except ValueError as error:
-            raise _refused(directive, str(error)) from error
-        return _expand(directive, text, self.tokens(), variables=True)
+            raise _refused_directive(directive, str(error)) from error
+        return _expand_tokens(directive, text, self.tokens(), variables=True)
 
     def command(self, keyword: str) -> str:
         """A proxy's command line with its tokens expanded. Raises :class:`UsageError`."""
         tokens = self.tokens()
-        return _expand(
+        return _expand_tokens(
             self.values[keyword], self.get(keyword), {t: tokens[t] for t in PROXY_TOKENS}
         )
 
@@ -112,11 +112,11 @@ class Settings:
         """The command of a ``Match exec``. Raises :class:`UsageError`."""
         tokens = self.tokens()
         tokens["k"] = self.host_key_alias or self.host
-        return _expand(directive, text, tokens)
+        return _expand_tokens(directive, text, tokens)
 
     def tokens(self) -> dict[str, str]:
         """What stands for each ``%`` token now."""
-        us, local = account(), socket.gethostname()
+        us, local = current_account(), socket.gethostname()
         port = str(self.port)
         hashed = hashlib.sha1(
             f"{local}{self.host}{port}{self.user}".encode(errors="surrogateescape"),
@@ -137,7 +137,7 @@ class Settings:
         }
 
 
-def _refused(directive: Directive, why: str) -> UsageError:
+def _refused_directive(directive: Directive, why: str) -> UsageError:
     return UsageError(
         f"cannot expand {directive.keyword}",
         id="OR-SSH-024",
@@ -147,7 +147,7 @@ def _refused(directive: Directive, why: str) -> UsageError:
     )
 
 
-def _expand(
+def _expand_tokens(
     directive: Directive, text: str, tokens: Mapping[str, str], *, variables: bool = False
 ) -> str:
     """``text`` with its tokens, and with ``${NAME}`` where ``variables`` are allowed."""
@@ -156,12 +156,12 @@ def _expand(
         if found[0].startswith("%"):
             known = {**tokens, "%": "%"}
             if found[1] not in known:
-                raise _refused(directive, f"there is no token {found[0]} here")
+                raise _refused_directive(directive, f"there is no token {found[0]} here")
             return known[found[1]]
         if not found[3] or not found[2]:
-            raise _refused(directive, "'${' without a name and '}'")
+            raise _refused_directive(directive, "'${' without a name and '}'")
         if found[2] not in os.environ:
-            raise _refused(directive, f"the variable {found[2]} is not set")
+            raise _refused_directive(directive, f"the variable {found[2]} is not set")
         return os.environ[found[2]]
 
     return (_TOKEN_OR_VARIABLE if variables else _TOKEN).sub(value, text)

@@ -10,45 +10,47 @@ from orchestrator.core.doctor.check_model import (
     OK,
     Check,
     CheckAnswer,
+    CheckedNode,
     Fleet,
     Judge,
-    Look,
     Needs,
-    fail,
-    unknown,
-    warn,
+    fail_answer,
+    unknown_answer,
+    warn_answer,
 )
 from orchestrator.core.model.checks import NCCL_WHEELS
 from orchestrator.core.model.facts import Facts
-from orchestrator.core.tuning.risky_settings import differing
+from orchestrator.core.tuning.risky_settings import differing_variables
 
 
-def _same(what: str, value: Callable[[Facts], str], differs: Callable[[str], CheckAnswer]) -> Judge:
+def _same_as_most(
+    what: str, value: Callable[[Facts], str], differs: Callable[[str], CheckAnswer]
+) -> Judge:
     """Judges a node by what most nodes have."""
 
-    def judge(look: Look) -> CheckAnswer:
+    def judge(look: CheckedNode) -> CheckAnswer:
         if len(look.fleet.facts) < 2:
             return NONE
         usual, mine = look.fleet.usual(value), value(look.facts)
         if usual is None:
             return NONE
         if not mine:
-            return unknown(what)
+            return unknown_answer(what)
         return OK if mine == usual else differs(f"{what} {mine}, most nodes have {usual}")
 
     return judge
 
 
-def _gpus(facts: Facts) -> str:
+def _gpu_models(facts: Facts) -> str:
     names = Counter(gpu.name for gpu in facts.gpus)
     return " + ".join(f"{count}x {name}" for name, count in sorted(names.items())) or "no GPU"
 
 
-def _torch(facts: Facts) -> str:
+def _torch_version(facts: Facts) -> str:
     return facts.modules.get("torch", _no_module(facts))
 
 
-def _nccl(facts: Facts) -> str:
+def _nccl_version(facts: Facts) -> str:
     """Its wheel, if it is one: a torch that was built otherwise brings its own."""
     return next(
         (facts.modules[name] for name in NCCL_WHEELS if name in facts.modules), _no_module(facts)
@@ -60,32 +62,32 @@ def _no_module(facts: Facts) -> str:
     return "none" if facts.interpreter else ""
 
 
-def _memlock(facts: Facts) -> str:
+def _memlock_limit(facts: Facts) -> str:
     limit = facts.memlock_bytes
     return "unlimited" if limit is None else f"{limit / 1024**2:.0f} MiB"
 
 
-def _adapters(facts: Facts) -> str:
+def _adapter_kinds(facts: Facts) -> str:
     return ",".join(sorted({hca.name for hca in facts.hcas}))
 
 
-def _firmware(facts: Facts) -> str:
+def _firmware_versions(facts: Facts) -> str:
     """The versions by kind of board, as a text that can be compared."""
     found = {f"{hca.board or hca.name} {hca.firmware}" for hca in facts.hcas if hca.firmware}
     return ", ".join(sorted(found))
 
 
-def _python(facts: Facts) -> str:
+def _python_version(facts: Facts) -> str:
     return ".".join(facts.agent_python.split(".")[:2])
 
 
-def _variables(look: Look) -> CheckAnswer:
+def _variables_alike(look: CheckedNode) -> CheckAnswer:
     """NCCL's files; what must differ, such as names of interfaces, does not count."""
     if len(look.fleet.facts) < 2:
         return NONE
-    odd = differing({other.node: other.nccl_conf for other in look.fleet.facts})
+    odd = differing_variables({other.node: other.nccl_conf for other in look.fleet.facts})
     mine = [text for name, text in odd.items() if _is_odd(look.facts, look.fleet, name)]
-    return fail("; ".join(mine)) if mine else OK
+    return fail_answer("; ".join(mine)) if mine else OK
 
 
 def _is_odd(facts: Facts, fleet: Fleet, name: str) -> bool:
@@ -93,69 +95,77 @@ def _is_odd(facts: Facts, fleet: Fleet, name: str) -> bool:
     return facts.nccl_conf.get(name) != values.most_common(1)[0][0]
 
 
-def _check(
+def _alike_check(
     number: int, name: str, remedy: str, judge: Judge, needs: Needs = Needs.NOTHING
 ) -> Check:
     return Check(id=f"OR-DOC-SAME-{number:03}", name=name, remedy=remedy, judge=judge, needs=needs)
 
 
 CHECKS = (
-    _check(1, "same GPUs", "leave the node out, or weigh work by node", _same("GPUs", _gpus, warn)),
-    _check(
+    _alike_check(
+        1,
+        "same GPUs",
+        "leave the node out, or weigh work by node",
+        _same_as_most("GPUs", _gpu_models, warn_answer),
+    ),
+    _alike_check(
         2,
         "same driver",
         "install the same driver on all nodes",
-        _same("driver", lambda facts: facts.driver, fail),
+        _same_as_most("driver", lambda facts: facts.driver, fail_answer),
         Needs.GPUS,
     ),
-    _check(
+    _alike_check(
         3,
         "same torch",
         "install the same torch, or let orchestrate build it: python: {requirements: FILE}",
-        _same("torch", _torch, fail),
+        _same_as_most("torch", _torch_version, fail_answer),
         Needs.GPUS,
     ),
-    _check(
+    _alike_check(
         4,
         "same NCCL",
         "install the same nvidia-nccl, or let orchestrate build the environment",
-        _same("NCCL", _nccl, fail),
+        _same_as_most("NCCL", _nccl_version, fail_answer),
         Needs.GPUS,
     ),
-    _check(
-        5, "same kernel", "bring all nodes to one image", _same("kernel", lambda f: f.kernel, warn)
+    _alike_check(
+        5,
+        "same kernel",
+        "bring all nodes to one image",
+        _same_as_most("kernel", lambda f: f.kernel, warn_answer),
     ),
-    _check(
+    _alike_check(
         6,
         "same memlock",
         "the same limits.conf and sshd unit on all nodes",
-        _same("memlock", _memlock, warn),
+        _same_as_most("memlock", _memlock_limit, warn_answer),
         Needs.ADAPTERS,
     ),
-    _check(
+    _alike_check(
         7,
         "same adapters",
         "nothing to do for orchestrate, which names adapters per node; fixed lists elsewhere break",
-        _same("adapters", _adapters, warn),
+        _same_as_most("adapters", _adapter_kinds, warn_answer),
         Needs.ADAPTERS,
     ),
-    _check(
+    _alike_check(
         8,
         "same firmware",
         "mlxfwmanager or flint: one firmware for all adapters of a kind",
-        _same("firmware", _firmware, warn),
+        _same_as_most("firmware", _firmware_versions, warn_answer),
         Needs.ADAPTERS,
     ),
-    _check(
+    _alike_check(
         9,
         "same variables",
         "make /etc/nccl.conf and ~/.nccl.conf the same on all nodes, or remove them",
-        _variables,
+        _variables_alike,
     ),
-    _check(
+    _alike_check(
         10,
         "same python",
         "name one interpreter for all nodes in the inventory",
-        _same("python3", _python, warn),
+        _same_as_most("python3", _python_version, warn_answer),
     ),
 )

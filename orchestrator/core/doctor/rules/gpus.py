@@ -10,17 +10,17 @@ from orchestrator.core.doctor.check_model import (
     OK,
     Check,
     CheckAnswer,
+    CheckedNode,
     Judge,
-    Look,
     Needs,
-    each,
-    fail,
-    unknown,
-    warn,
-    worst,
+    answer_each,
+    fail_answer,
+    unknown_answer,
+    warn_answer,
+    worst_answer,
 )
 from orchestrator.core.model.checks import gpus_missing
-from orchestrator.core.model.devices import broken
+from orchestrator.core.model.devices import broken_driver_reason
 from orchestrator.core.model.facts import Facts, Gpu
 
 # Links of a GPU on its baseboard, by the name that the driver gives it (datasheets of the cards).
@@ -39,51 +39,53 @@ HARMLESS = frozenset({63, 92, 94})  # contained or corrected: the rows and ECC c
 def _per_gpu(judge: Callable[[Gpu], CheckAnswer]) -> Judge:
     """One answer for all GPUs of a node."""
 
-    def together(look: Look) -> CheckAnswer:
-        return each("GPU", [(gpu.index, judge(gpu)) for gpu in look.facts.gpus])
+    def together(look: CheckedNode) -> CheckAnswer:
+        return answer_each("GPU", [(gpu.index, judge(gpu)) for gpu in look.facts.gpus])
 
     return together
 
 
-def _present(look: Look) -> CheckAnswer:
+def _gpus_present(look: CheckedNode) -> CheckAnswer:
     missing = gpus_missing(look.subject.spec, look.facts)
     if missing:
-        return fail(missing)
-    reason = "; ".join(look.facts.lost_gpus) or broken(look.facts)
+        return fail_answer(missing)
+    reason = "; ".join(look.facts.lost_gpus) or broken_driver_reason(look.facts)
     if reason:
-        return fail(reason)
+        return fail_answer(reason)
     return OK if look.facts.gpus else NONE
 
 
-def _free(gpu: Gpu) -> CheckAnswer:
+def _gpu_free(gpu: Gpu) -> CheckAnswer:
     if not gpu.users:
         return OK
     names = Counter(f"{p.user or '?'}'s {p.name or p.pid}" for p in gpu.processes)
-    return warn("used by " + (", ".join(names) or f"{len(gpu.users)} processes"))
+    return warn_answer("used by " + (", ".join(names) or f"{len(gpu.users)} processes"))
 
 
-def _ecc(gpu: Gpu) -> CheckAnswer:
+def _ecc_errors(gpu: Gpu) -> CheckAnswer:
     if gpu.ecc.enabled is False:
-        return warn("ECC is off")
+        return warn_answer("ECC is off")
     if gpu.ecc.uncorrected is None:
-        return unknown("ECC errors")
+        return unknown_answer("ECC errors")
     if gpu.ecc.uncorrected:
-        return fail(f"{gpu.ecc.uncorrected} uncorrected memory errors since the driver was loaded")
+        return fail_answer(
+            f"{gpu.ecc.uncorrected} uncorrected memory errors since the driver was loaded"
+        )
     return OK
 
 
-def _rows(gpu: Gpu) -> CheckAnswer:
+def _remapped_rows(gpu: Gpu) -> CheckAnswer:
     rows = gpu.rows
     if rows.failed:
-        return fail("a row of memory could not be replaced: the card needs an RMA")
+        return fail_answer("a row of memory could not be replaced: the card needs an RMA")
     if rows.pending:
-        return fail("a row of memory is replaced at the next reset")
-    return unknown("remapped rows") if rows.failed is None or rows.pending is None else OK
+        return fail_answer("a row of memory is replaced at the next reset")
+    return unknown_answer("remapped rows") if rows.failed is None or rows.pending is None else OK
 
 
-def _xids(look: Look) -> CheckAnswer:
+def _recent_xids(look: CheckedNode) -> CheckAnswer:
     if look.facts.xids is None:
-        return unknown("no permission to read the kernel log")
+        return unknown_answer("no permission to read the kernel log")
     grave = [x for x in look.facts.xids if x.code not in OF_PROGRAMS | HARMLESS or x.switch]
     if not grave:
         return OK
@@ -91,67 +93,71 @@ def _xids(look: Look) -> CheckAnswer:
         f"{'S' if x.switch else ''}Xid {x.code} at {x.pci} ({x.count}x, last {x.last})"
         for x in grave
     )
-    return fail("; ".join(texts))
+    return fail_answer("; ".join(texts))
 
 
-def _throttle(gpu: Gpu) -> CheckAnswer:
+def _throttle_reasons(gpu: Gpu) -> CheckAnswer:
     if gpu.throttle is None:
-        return unknown("why clocks are held back")
+        return unknown_answer("why clocks are held back")
     slowed = sorted(SLOWED & set(gpu.throttle))
     if slowed:
-        return fail(f"clocks held back by {', '.join(slowed)}")
+        return fail_answer(f"clocks held back by {', '.join(slowed)}")
     warmed = sorted(WARMED & set(gpu.throttle))
-    return warn(f"clocks held back by {', '.join(warmed)}") if warmed else OK
+    return warn_answer(f"clocks held back by {', '.join(warmed)}") if warmed else OK
 
 
-def _temperature(gpu: Gpu) -> CheckAnswer:
+def _gpu_temperature(gpu: Gpu) -> CheckAnswer:
     if gpu.temperature_c is None:
-        return unknown("its temperature")
+        return unknown_answer("its temperature")
     text = f"{gpu.temperature_c} C"
     if gpu.temperature_c >= TOO_HOT_C:
-        return fail(text)
-    return warn(text) if gpu.temperature_c >= HOT_C else OK
+        return fail_answer(text)
+    return warn_answer(text) if gpu.temperature_c >= HOT_C else OK
 
 
-def _power(gpu: Gpu) -> CheckAnswer:
+def _power_limit(gpu: Gpu) -> CheckAnswer:
     if gpu.power_limit_w is None or gpu.power_default_w is None:
-        return unknown("its power limit")
+        return unknown_answer("its power limit")
     if gpu.power_limit_w < POWER_SHARE * gpu.power_default_w:
-        return fail(f"limited to {gpu.power_limit_w:.0f} W of {gpu.power_default_w:.0f} W")
+        return fail_answer(f"limited to {gpu.power_limit_w:.0f} W of {gpu.power_default_w:.0f} W")
     return OK
 
 
-def _pcie(gpu: Gpu) -> CheckAnswer:
+def _pcie_link(gpu: Gpu) -> CheckAnswer:
     link = gpu.pcie
     if link.width is None or link.width_max is None or link.gen is None or link.gen_max is None:
-        return unknown("its PCIe link")
+        return unknown_answer("its PCIe link")
     if link.width < link.width_max:
-        return fail(f"PCIe runs on {link.width} of {link.width_max} lanes")
+        return fail_answer(f"PCIe runs on {link.width} of {link.width_max} lanes")
     if link.gen >= link.gen_max:
         return OK
     text = f"PCIe generation {link.gen} of {link.gen_max}"
     # Some cards lower the speed of a link that has nothing to do.
-    return unknown(f"{text} while idle") if "idle" in (gpu.throttle or ()) else fail(text)
+    return (
+        unknown_answer(f"{text} while idle")
+        if "idle" in (gpu.throttle or ())
+        else fail_answer(text)
+    )
 
 
-def _nvlinks(look: Look) -> CheckAnswer:
+def _nvlinks_up(look: CheckedNode) -> CheckAnswer:
     """A single GPU may have been given away without its links: they lead nowhere."""
     alone = len(look.facts.gpus) == 1
-    answers = [(gpu.index, _nvlink(gpu, alone=alone)) for gpu in look.facts.gpus]
-    return each("GPU", answers)
+    answers = [(gpu.index, _nvlink_of(gpu, alone=alone)) for gpu in look.facts.gpus]
+    return answer_each("GPU", answers)
 
 
-def _nvlink(gpu: Gpu, *, alone: bool) -> CheckAnswer:
+def _nvlink_of(gpu: Gpu, *, alone: bool) -> CheckAnswer:
     wanted = 0 if alone else _links_of(gpu.name)
     link = gpu.nvlink
     if link.total is None or link.active is None:
-        return NONE if wanted == 0 else unknown("its NVLinks")
+        return NONE if wanted == 0 else unknown_answer("its NVLinks")
     total = max(link.total, wanted or 0)
     if not total or (wanted is None and not link.active):
         return NONE  # none at all, or a bridge that nobody has to buy
     if link.active < total:
-        return fail(f"{link.active} of {total} NVLinks are active")
-    return warn(f"{link.errors} NVLink errors") if link.errors else OK
+        return fail_answer(f"{link.active} of {total} NVLinks are active")
+    return warn_answer(f"{link.errors} NVLink errors") if link.errors else OK
 
 
 def _links_of(name: str) -> int | None:
@@ -161,122 +167,147 @@ def _links_of(name: str) -> int | None:
     return next((count for part, count in LINKS if part in name), None)
 
 
-def _fabric(gpu: Gpu) -> CheckAnswer:
+def _fabric_state(gpu: Gpu) -> CheckAnswer:
     if gpu.fabric in ("not_started", "in_progress"):
-        return fail(f"not part of the NVLink fabric: {gpu.fabric.replace('_', ' ')}")
+        return fail_answer(f"not part of the NVLink fabric: {gpu.fabric.replace('_', ' ')}")
     if gpu.fabric == "completed":
         return OK
     behind_switches = "switch" in gpu.nvlink.peers
-    return unknown("the state of its NVLink fabric") if behind_switches and not gpu.fabric else NONE
+    return (
+        unknown_answer("the state of its NVLink fabric")
+        if behind_switches and not gpu.fabric
+        else NONE
+    )
 
 
-def _manager(look: Look) -> CheckAnswer:
+def _fabric_manager(look: CheckedNode) -> CheckAnswer:
     manager = look.facts.fabric_manager
     if manager is None or not manager.switches:
         return NONE
     if manager.running is None:
-        return unknown("whether the fabric manager runs")
+        return unknown_answer("whether the fabric manager runs")
     if not manager.running:
-        return fail(f"{manager.switches} NVSwitches, and no fabric manager runs")
+        return fail_answer(f"{manager.switches} NVSwitches, and no fabric manager runs")
     if not manager.version:
-        return unknown("the fabric manager's version")
+        return unknown_answer("the fabric manager's version")
     if look.facts.driver and manager.version != look.facts.driver:
-        return fail(f"fabric manager {manager.version}, driver {look.facts.driver}")
+        return fail_answer(f"fabric manager {manager.version}, driver {look.facts.driver}")
     return OK
 
 
-def _modes(gpu: Gpu) -> CheckAnswer:
+def _gpu_modes(gpu: Gpu) -> CheckAnswer:
     found = []
     if gpu.compute_mode == "prohibited":
-        found.append(fail("compute mode is prohibited"))
+        found.append(fail_answer("compute mode is prohibited"))
     if gpu.compute_mode.startswith("exclusive"):
-        found.append(warn("compute mode is exclusive: one process per GPU"))
+        found.append(warn_answer("compute mode is exclusive: one process per GPU"))
     if gpu.mig:
-        found.append(warn("MIG is on: no peer-to-peer, no NVLink"))
+        found.append(warn_answer("MIG is on: no peer-to-peer, no NVLink"))
     if gpu.persistence is False:
-        found.append(warn("persistence is off: every start waits for the driver"))
-    return worst(found or [unknown("its modes") if gpu.persistence is None else OK])
+        found.append(warn_answer("persistence is off: every start waits for the driver"))
+    return worst_answer(found or [unknown_answer("its modes") if gpu.persistence is None else OK])
 
 
-def _acs(look: Look) -> CheckAnswer:
-    if not _peers(look.facts):
+def _acs_redirect(look: CheckedNode) -> CheckAnswer:
+    if not _has_peers(look.facts):
         return NONE
     if look.facts.virtual_machine:
         return NONE  # what the host redirects cannot be seen, nor changed, from inside
     bridges = look.facts.p2p.redirecting
     if bridges is None:
-        return unknown("ACS of the bridges above the GPUs")
+        return unknown_answer("ACS of the bridges above the GPUs")
     return (
-        fail(f"ACS sends peer-to-peer through the root at {', '.join(bridges[:4])}")
+        fail_answer(f"ACS sends peer-to-peer through the root at {', '.join(bridges[:4])}")
         if (bridges)
         else OK
     )
 
 
-def _iommu(look: Look) -> CheckAnswer:
-    if not _peers(look.facts) or look.facts.virtual_machine:
+def _iommu_state(look: CheckedNode) -> CheckAnswer:
+    if not _has_peers(look.facts) or look.facts.virtual_machine:
         return NONE
     kind = look.facts.p2p.iommu
     if kind is None:
-        return unknown("the IOMMU of the GPUs")
-    return OK if kind in ("none", "identity") else fail(f"the IOMMU translates for GPUs ({kind})")
+        return unknown_answer("the IOMMU of the GPUs")
+    return (
+        OK
+        if kind in ("none", "identity")
+        else fail_answer(f"the IOMMU translates for GPUs ({kind})")
+    )
 
 
-def _peers(facts: Facts) -> bool:
+def _has_peers(facts: Facts) -> bool:
     """Whether there is anything that a GPU could exchange data with directly."""
     return len(facts.gpus) > 1 or any(hca.active for hca in facts.hcas)
 
 
-def _check(number: int, name: str, remedy: str, judge: Judge, needs: Needs = Needs.GPUS) -> Check:
+def _gpu_check(
+    number: int, name: str, remedy: str, judge: Judge, needs: Needs = Needs.GPUS
+) -> Check:
     return Check(id=f"OR-DOC-GPU-{number:03}", name=name, remedy=remedy, judge=judge, needs=needs)
 
 
 CHECKS = (
-    _check(
+    _gpu_check(
         1,
         "GPUs",
         "nvidia-smi -L and dmesg | grep -i nvrm: has a card fallen off, or is the inventory old?",
-        _present,
+        _gpus_present,
         Needs.NOTHING,
     ),
-    _check(2, "GPUs free", "end those processes, or take other GPUs", _per_gpu(_free)),
-    _check(3, "ECC", "reset the GPU; replace it if the error recurs", _per_gpu(_ecc)),
-    _check(
-        4, "memory rows", "pending: nvidia-smi --gpu-reset; failed: replace it", _per_gpu(_rows)
+    _gpu_check(2, "GPUs free", "end those processes, or take other GPUs", _per_gpu(_gpu_free)),
+    _gpu_check(3, "ECC", "reset the GPU; replace it if the error recurs", _per_gpu(_ecc_errors)),
+    _gpu_check(
+        4,
+        "memory rows",
+        "pending: nvidia-smi --gpu-reset; failed: replace it",
+        _per_gpu(_remapped_rows),
     ),
-    _check(5, "Xids", "orchestrate diagnose on the kernel's log explains the code", _xids),
-    _check(
+    _gpu_check(
+        5, "Xids", "orchestrate diagnose on the kernel's log explains the code", _recent_xids
+    ),
+    _gpu_check(
         6,
         "throttling",
         "nvidia-smi -q -d PERFORMANCE: cooling, power supply, power brake",
-        _per_gpu(_throttle),
+        _per_gpu(_throttle_reasons),
     ),
-    _check(7, "temperature", "look at fans, air flow and inlet", _per_gpu(_temperature)),
-    _check(
-        8, "power limit", "nvidia-smi -pl WATTS as root, or -pl of the default", _per_gpu(_power)
+    _gpu_check(7, "temperature", "look at fans, air flow and inlet", _per_gpu(_gpu_temperature)),
+    _gpu_check(
+        8,
+        "power limit",
+        "nvidia-smi -pl WATTS as root, or -pl of the default",
+        _per_gpu(_power_limit),
     ),
-    _check(9, "PCIe", "reseat the card; look at BIOS and riser; then reboot", _per_gpu(_pcie)),
-    _check(10, "NVLink", "nvidia-smi nvlink -s; reset all GPUs; replace on repeat", _nvlinks),
-    _check(
+    _gpu_check(
+        9, "PCIe", "reseat the card; look at BIOS and riser; then reboot", _per_gpu(_pcie_link)
+    ),
+    _gpu_check(
+        10, "NVLink", "nvidia-smi nvlink -s; reset all GPUs; replace on repeat", _nvlinks_up
+    ),
+    _gpu_check(
         11,
         "NVLink fabric",
         "systemctl restart nvidia-fabricmanager, then reset the GPUs",
-        _per_gpu(_fabric),
+        _per_gpu(_fabric_state),
     ),
-    _check(
+    _gpu_check(
         12,
         "fabric manager",
         "install the fabric manager of exactly the driver's version and start it",
-        _manager,
+        _fabric_manager,
     ),
-    _check(
-        13, "modes", "nvidia-smi -pm 1 -c 0 -mig 0 as root, as the case may be", _per_gpu(_modes)
+    _gpu_check(
+        13,
+        "modes",
+        "nvidia-smi -pm 1 -c 0 -mig 0 as root, as the case may be",
+        _per_gpu(_gpu_modes),
     ),
-    _check(
+    _gpu_check(
         14,
         "ACS",
         "as root: turn ACS off on these bridges (setpci ... ECAP_ACS+6.w=0000) or in the BIOS",
-        _acs,
+        _acs_redirect,
     ),
-    _check(15, "IOMMU", "boot with iommu=pt, or turn the IOMMU off", _iommu),
+    _gpu_check(15, "IOMMU", "boot with iommu=pt, or turn the IOMMU off", _iommu_state),
 )

@@ -9,14 +9,14 @@ from orchestrator.core.doctor.check_model import (
     OK,
     Check,
     CheckAnswer,
+    CheckedNode,
     Fleet,
     Judge,
-    Look,
     Needs,
-    each,
-    fail,
-    unknown,
-    warn,
+    answer_each,
+    fail_answer,
+    unknown_answer,
+    warn_answer,
 )
 from orchestrator.core.model.facts import Hca
 from orchestrator.core.tuning.gids import usable_gids
@@ -26,134 +26,140 @@ MAX_DOWNED = 4
 SIGNS = ("symbol_error", "link_error_recovery", "local_link_integrity_errors")
 
 
-def _label(hca: Hca) -> str:
+def _port_label(hca: Hca) -> str:
     return f"{hca.name}:{hca.port}"
 
 
 def _per_port(judge: Callable[[Hca, Fleet], CheckAnswer]) -> Judge:
-    def together(look: Look) -> CheckAnswer:
-        return each("port", [(_label(hca), judge(hca, look.fleet)) for hca in look.facts.hcas])
+    def together(look: CheckedNode) -> CheckAnswer:
+        return answer_each(
+            "port", [(_port_label(hca), judge(hca, look.fleet)) for hca in look.facts.hcas]
+        )
 
     return together
 
 
-def _like(hca: Hca, others: Iterable[Hca]) -> list[Hca]:
+def _similar_ports(hca: Hca, others: Iterable[Hca]) -> list[Hca]:
     """Ports of the same kind of board and the same number: they are cabled alike."""
     return [o for o in others if (o.board, o.port) == (hca.board, hca.port)]
 
 
-def _active(hca: Hca, fleet: Fleet) -> CheckAnswer:
+def _port_active(hca: Hca, fleet: Fleet) -> CheckAnswer:
     """A port that is down is a fault if most of its kind are up: many adapters have ports that
     nobody ever cabled.
     """
     if hca.active:
         return OK
     if hca.physical_state.casefold() == "linkup":
-        return fail(f"the link is up, but its state is {hca.state}: no subnet manager answers")
-    alike = _like(hca, fleet.hcas)
+        return fail_answer(
+            f"the link is up, but its state is {hca.state}: no subnet manager answers"
+        )
+    alike = _similar_ports(hca, fleet.hcas)
     up = sum(other.active for other in alike)
     if 2 * up > len(alike):
-        return fail(f"{hca.state}, while {up} of {len(alike)} ports of its kind are active")
+        return fail_answer(f"{hca.state}, while {up} of {len(alike)} ports of its kind are active")
     return NONE
 
 
-def _rate(hca: Hca, fleet: Fleet) -> CheckAnswer:
+def _port_rate(hca: Hca, fleet: Fleet) -> CheckAnswer:
     if not hca.active:
         return NONE
     if not hca.rate_gbit:
-        return unknown("its rate")
-    best = max(other.rate_gbit for other in _like(hca, fleet.hcas) if other.active)
+        return unknown_answer("its rate")
+    best = max(other.rate_gbit for other in _similar_ports(hca, fleet.hcas) if other.active)
     if hca.rate_gbit < best:
-        return fail(f"{hca.rate_gbit:g} Gb/s, others of its kind {best:g}")
+        return fail_answer(f"{hca.rate_gbit:g} Gb/s, others of its kind {best:g}")
     return OK
 
 
-def _errors(hca: Hca) -> CheckAnswer:
+def _port_errors(hca: Hca) -> CheckAnswer:
     if not hca.active:
         return NONE
     if not hca.errors:
-        return unknown("its error counters")
+        return unknown_answer("its error counters")
     seen = [f"{name} {hca.errors[name]}" for name in SIGNS if hca.errors.get(name)]
     if hca.errors.get("link_downed", 0) > MAX_DOWNED:
         seen.append(f"link_downed {hca.errors['link_downed']}")
-    return warn(", ".join(seen)) if seen else OK
+    return warn_answer(", ".join(seen)) if seen else OK
 
 
-def _gids(hca: Hca) -> CheckAnswer:
+def _port_gids(hca: Hca) -> CheckAnswer:
     if not (hca.active and hca.ethernet):
         return NONE
     if not hca.gids:
-        return fail("no GID: its interface has no address, or rdma-core is missing")
+        return fail_answer("no GID: its interface has no address, or rdma-core is missing")
     if all(not gid.kind for gid in hca.gids):
-        return unknown("the kinds of its GIDs")
-    return OK if usable_gids(hca) else fail("no RoCE v2 GID with an address that can be routed")
+        return unknown_answer("the kinds of its GIDs")
+    return (
+        OK if usable_gids(hca) else fail_answer("no RoCE v2 GID with an address that can be routed")
+    )
 
 
-def _direct(look: Look) -> CheckAnswer:
+def _gpu_direct(look: CheckedNode) -> CheckAnswer:
     if not look.facts.gpus or not any(hca.active for hca in look.facts.hcas):
         return NONE
     if look.facts.peermem or look.facts.dmabuf:
         return OK
     if look.facts.peermem is None or look.facts.dmabuf is None:
-        return unknown("whether adapters reach GPU memory")
-    return fail("nvidia_peermem is not loaded, and kernel and driver have no DMA-BUF for it")
+        return unknown_answer("whether adapters reach GPU memory")
+    return fail_answer("nvidia_peermem is not loaded, and kernel and driver have no DMA-BUF for it")
 
 
-def _count(look: Look) -> CheckAnswer:
+def _port_count(look: CheckedNode) -> CheckAnswer:
     """Nodes of one cluster have equally many ports, whatever their names are."""
     if len(look.fleet.facts) < 2:
         return NONE
     most, mine = max(len(other.hcas) for other in look.fleet.facts), len(look.facts.hcas)
     if not most:
         return NONE
-    return OK if mine == most else fail(f"{mine} ports, other nodes have {most}")
+    return OK if mine == most else fail_answer(f"{mine} ports, other nodes have {most}")
 
 
-def _check(number: int, name: str, remedy: str, judge: Judge, needs: Needs) -> Check:
+def _port_check(number: int, name: str, remedy: str, judge: Judge, needs: Needs) -> Check:
     return Check(id=f"OR-DOC-IB-{number:03}", name=name, remedy=remedy, judge=judge, needs=needs)
 
 
 CHECKS = (
-    _check(
+    _port_check(
         1,
         "ports up",
         "ibstat; reseat or replace the cable; is the switch port on and a subnet manager running?",
-        _per_port(_active),
+        _per_port(_port_active),
         Needs.ADAPTERS,
     ),
-    _check(
+    _port_check(
         2,
         "port rate",
         "replace the cable, clean its ends; compare the switch port's speed setting",
-        _per_port(_rate),
+        _per_port(_port_rate),
         Needs.ADAPTERS,
     ),
-    _check(
+    _port_check(
         3,
         "port errors",
         "doctor --level 2min shows whether they grow; then reseat or replace the cable",
-        _per_port(lambda hca, _: _errors(hca)),
+        _per_port(lambda hca, _: _port_errors(hca)),
         Needs.ADAPTERS,
     ),
-    _check(
+    _port_check(
         4,
         "RoCE GIDs",
         "give the port's interface an IPv4 address; cma_roce_mode or the driver must offer RoCE v2",
-        _per_port(lambda hca, _: _gids(hca)),
+        _per_port(lambda hca, _: _port_gids(hca)),
         Needs.ADAPTERS,
     ),
-    _check(
+    _port_check(
         5,
         "GPU direct RDMA",
         "modprobe nvidia-peermem, or Linux 5.12 with the open kernel modules",
-        _direct,
+        _gpu_direct,
         Needs.ADAPTERS,
     ),
-    _check(
+    _port_check(
         6,
         "port count",
         "lspci | grep -i mellanox on both: an adapter is missing or its driver is not loaded",
-        _count,
+        _port_count,
         Needs.NOTHING,
     ),
 )

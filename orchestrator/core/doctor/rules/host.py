@@ -7,13 +7,13 @@ from orchestrator.core.doctor.check_model import (
     OK,
     Check,
     CheckAnswer,
-    Look,
+    CheckedNode,
     Needs,
-    fail,
-    unknown,
-    warn,
+    fail_answer,
+    unknown_answer,
+    warn_answer,
 )
-from orchestrator.core.tuning.risky_settings import habits
+from orchestrator.core.tuning.risky_settings import find_habits
 
 GB = 1_000_000_000
 LEAST_DISK, LITTLE_DISK = 1 * GB, 10 * GB
@@ -21,50 +21,52 @@ DOCKERS_SHM, LITTLE_SHM = 64 * 1024**2, 1 * GB
 CLOCK_WARN_S, CLOCK_FAIL_S = 0.5, 2.0
 
 
-def _answers(look: Look) -> CheckAnswer:
+def _node_answers(look: CheckedNode) -> CheckAnswer:
     del look
     return OK
 
 
-def _clock(look: Look) -> CheckAnswer:
+def _clock_offset(look: CheckedNode) -> CheckAnswer:
     offset = look.facts.clock_offset_s
     text = f"{offset:+.1f} s from the coordinator's"
     if abs(offset) > CLOCK_FAIL_S:
-        return fail(text)
-    return warn(text) if abs(offset) > CLOCK_WARN_S else OK
+        return fail_answer(text)
+    return warn_answer(text) if abs(offset) > CLOCK_WARN_S else OK
 
 
-def _memlock(look: Look) -> CheckAnswer:
+def _memlock_limit(look: CheckedNode) -> CheckAnswer:
     limit = look.facts.memlock_bytes
     if limit is None:
         return OK
-    return fail(f"ranks may lock {limit / 1024**2:.1f} MiB: registering memory with adapters fails")
+    return fail_answer(
+        f"ranks may lock {limit / 1024**2:.1f} MiB: registering memory with adapters fails"
+    )
 
 
-def _shared_memory(look: Look) -> CheckAnswer:
+def _shared_memory(look: CheckedNode) -> CheckAnswer:
     if len(look.facts.gpus) < 2:
         return NONE
     if look.facts.shm_bytes is None:
-        return unknown("how much shared memory there is")
+        return unknown_answer("how much shared memory there is")
     text = f"{look.facts.shm_bytes / 1024**2:.0f} MiB of shared memory"
     if look.facts.shm_bytes <= DOCKERS_SHM:
-        return fail(text)
-    return warn(text) if look.facts.shm_bytes < LITTLE_SHM else OK
+        return fail_answer(text)
+    return warn_answer(text) if look.facts.shm_bytes < LITTLE_SHM else OK
 
 
-def _disk(look: Look) -> CheckAnswer:
+def _disk_space(look: CheckedNode) -> CheckAnswer:
     free = look.facts.disk_free_bytes
     text = f"{free / GB:.1f} GB are free where orchestrate keeps its files"
     if free < LEAST_DISK:
-        return fail(text)
-    return warn(text) if free < LITTLE_DISK else OK
+        return fail_answer(text)
+    return warn_answer(text) if free < LITTLE_DISK else OK
 
 
-def _variables(look: Look) -> CheckAnswer:
-    found = habits({**look.facts.nccl_conf, **look.subject.spec.env})
+def _risky_variables(look: CheckedNode) -> CheckAnswer:
+    found = find_habits({**look.facts.nccl_conf, **look.subject.spec.env})
     if not found:
         return OK
-    return warn("; ".join(f"{habit.name}: {habit.why}" for habit in found))
+    return warn_answer("; ".join(f"{habit.name}: {habit.why}" for habit in found))
 
 
 CHECKS = (
@@ -72,19 +74,19 @@ CHECKS = (
         id="OR-DOC-NODE-001",
         name="answers",
         remedy="ssh to it by hand; then: orchestrate exec --cluster C -- true",
-        judge=_answers,
+        judge=_node_answers,
     ),
     Check(
         id="OR-DOC-HOST-001",
         name="clock",
         remedy="start chrony or systemd-timesyncd: times in logs do not line up",
-        judge=_clock,
+        judge=_clock_offset,
     ),
     Check(
         id="OR-DOC-HOST-002",
         name="memlock",
         remedy="memlock unlimited in limits.conf, for sshd and in containers (--ulimit memlock=-1)",
-        judge=_memlock,
+        judge=_memlock_limit,
         needs=Needs.ADAPTERS,
     ),
     Check(
@@ -98,12 +100,12 @@ CHECKS = (
         id="OR-DOC-HOST-004",
         name="disk",
         remedy="free some space, or name a workdir on another disk in the inventory",
-        judge=_disk,
+        judge=_disk_space,
     ),
     Check(
         id="OR-DOC-ENV-001",
         name="variables",
         remedy="take it out of nccl.conf or the inventory: orchestrate explain shows what follows",
-        judge=_variables,
+        judge=_risky_variables,
     ),
 )

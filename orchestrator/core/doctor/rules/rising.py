@@ -9,19 +9,19 @@ from orchestrator.core.doctor.check_model import (
     OK,
     Check,
     CheckAnswer,
+    CheckedNode,
     Judge,
     Level,
-    Look,
     Needs,
     Subject,
-    fail,
-    unknown,
+    fail_answer,
+    unknown_answer,
 )
 
 
-def _ports(look: Look) -> CheckAnswer:
+def _rising_on_ports(look: CheckedNode) -> CheckAnswer:
     before = {(hca.name, hca.port): hca.errors for hca in look.facts.hcas}
-    return _grown(
+    return _grown_counters(
         look.subject,
         (
             (f"{hca.name}:{hca.port} {name}", before.get((hca.name, hca.port), {}).get(name), now)
@@ -31,7 +31,7 @@ def _ports(look: Look) -> CheckAnswer:
     )
 
 
-def _gpus(look: Look) -> CheckAnswer:
+def _rising_on_gpus(look: CheckedNode) -> CheckAnswer:
     before = {gpu.index: gpu for gpu in look.facts.gpus}
 
     def counters() -> Iterator[tuple[str, int | None, int | None]]:
@@ -43,23 +43,25 @@ def _gpus(look: Look) -> CheckAnswer:
                 yield f"{label} corrected ECC", old.ecc.corrected, gpu.ecc.corrected
                 yield f"{label} NVLink errors", old.nvlink.errors, gpu.nvlink.errors
 
-    return _grown(look.subject, counters())
+    return _grown_counters(look.subject, counters())
 
 
-def _grown(subject: Subject, counters: Iterator[tuple[str, int | None, int | None]]) -> CheckAnswer:
+def _grown_counters(
+    subject: Subject, counters: Iterator[tuple[str, int | None, int | None]]
+) -> CheckAnswer:
     if subject.later is None:
-        return unknown("it could not be asked a second time")
+        return unknown_answer("it could not be asked a second time")
     known = [(name, old, new) for name, old, new in counters if old is not None and new is not None]
     if not known:
-        return unknown("no counter could be read")
+        return unknown_answer("no counter could be read")
     grown = [f"{name} +{new - old}" for name, old, new in known if new > old]
-    return fail(", ".join(grown)) if grown else OK
+    return fail_answer(", ".join(grown)) if grown else OK
 
 
-def _links(look: Look) -> CheckAnswer:
+def _changed_links(look: CheckedNode) -> CheckAnswer:
     """Ports that came or went between the two looks."""
     if look.subject.later is None:
-        return unknown("it could not be asked a second time")
+        return unknown_answer("it could not be asked a second time")
     if not look.facts.hcas:
         return NONE
     now = {(hca.name, hca.port): hca.state for hca in look.subject.later.hcas}
@@ -68,10 +70,10 @@ def _links(look: Look) -> CheckAnswer:
         for hca in look.facts.hcas
         if now.get((hca.name, hca.port)) != hca.state
     ]
-    return fail("; ".join(changed)) if changed else OK
+    return fail_answer("; ".join(changed)) if changed else OK
 
 
-def _check(number: int, name: str, remedy: str, judge: Judge, needs: Needs) -> Check:
+def _rising_check(number: int, name: str, remedy: str, judge: Judge, needs: Needs) -> Check:
     return Check(
         id=f"OR-DOC-GROW-{number:03}",
         name=name,
@@ -83,25 +85,25 @@ def _check(number: int, name: str, remedy: str, judge: Judge, needs: Needs) -> C
 
 
 CHECKS = (
-    _check(
+    _rising_check(
         1,
         "port errors grow",
         "reseat or replace the cable and the transceiver of that port",
-        _ports,
+        _rising_on_ports,
         Needs.ADAPTERS,
     ),
-    _check(
+    _rising_check(
         2,
         "ports steady",
         "the link flaps: cable, transceiver, or the switch port",
-        _links,
+        _changed_links,
         Needs.ADAPTERS,
     ),
-    _check(
+    _rising_check(
         3,
         "GPU errors grow",
         "drain the node; reset the GPU; replace it if errors continue",
-        _gpus,
+        _rising_on_gpus,
         Needs.GPUS,
     ),
 )

@@ -13,15 +13,15 @@ from orchestrator.parsing.importers.ansible.model import (
     ALL,
     PRIORITY,
     UNGROUPED,
-    Inventory,
+    AnsibleInventory,
     Lineage,
     Value,
     Variables,
-    merged,
+    merge_layers,
 )
 from orchestrator.parsing.importers.ansible.templates import magic_variables
 from orchestrator.parsing.importers.ansible.yaml_form import read_mapping, read_yaml
-from orchestrator.parsing.importers.foreign_nodes import Collector, Imported, brief
+from orchestrator.parsing.importers.foreign_nodes import Collector, Imported, shorten_text
 from orchestrator.parsing.importers.recognise import is_yaml, refuse_other
 
 _MAX_NAMES = 8
@@ -63,13 +63,13 @@ def parse_ansible(
     return found.imported()
 
 
-def read_inventory(text: str, found: Collector) -> Inventory:
+def read_inventory(text: str, found: Collector) -> AnsibleInventory:
     """Groups and hosts of ``text``, which is not empty; its form is found by content."""
     return read_yaml(text, found) if is_yaml(text) else read_ini(text, found)
 
 
 def resolve_variables(
-    inventory: Inventory, find_vars: Callable[[str, str], Iterable[Variables]]
+    inventory: AnsibleInventory, find_vars: Callable[[str, str], Iterable[Variables]]
 ) -> Iterator[tuple[str, list[str], dict[str, Value]]]:
     """(host, its groups, its variables) in the order of the inventory."""
     lineage = Lineage(inventory)
@@ -78,13 +78,13 @@ def resolve_variables(
         layers: list[Variables] = [inventory.groups[name].variables for name in (ALL, *groups)]
         for name in (ALL, *groups):
             layers += find_vars("group_vars", name)
-        yield host, groups, merged([*layers, own, *find_vars("host_vars", host)])
+        yield host, groups, merge_layers([*layers, own, *find_vars("host_vars", host)])
 
 
 class _Hosts:
     """Brings each host with its variables into a collector."""
 
-    def __init__(self, inventory: Inventory, around: Surroundings, found: Collector) -> None:
+    def __init__(self, inventory: AnsibleInventory, around: Surroundings, found: Collector) -> None:
         self._inventory = inventory
         self._around = around
         self._found = found
@@ -95,7 +95,7 @@ class _Hosts:
         for host, groups, variables in resolve_variables(self._inventory, self._read_vars):
             self._add(host, groups, variables)
         if self._other:
-            names = [brief(name) for name in self._other]
+            names = [shorten_text(name) for name in self._other]
             more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
             shown = ", ".join(names[:_MAX_NAMES])
             self._found.warn(f"variables that mean nothing here: {shown}{more}")
@@ -110,12 +110,12 @@ class _Hosts:
             self._found.unknown(connection.unknown, line, connection.shown)
             return
         if connection.elsewhere:
-            self._found.warn(f"{brief(host)} is left out: {connection.elsewhere}", line)
+            self._found.warn(f"{shorten_text(host)} is left out: {connection.elsewhere}", line)
             return
         own = [name for name in groups if name != UNGROUPED]
         self._found.add(host, line, groups=own, fields=connection.fields)
         for text in connection.warnings:
-            self._found.warn(f"{brief(host)}: {text}", line)
+            self._found.warn(f"{shorten_text(host)}: {text}", line)
         for text in connection.remarks:
             self._found.warn(text)
         self._other |= {name: None for name in variables if not name.startswith("ansible_")}

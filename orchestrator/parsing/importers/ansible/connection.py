@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from orchestrator.parsing.importers.ansible.literals import as_text
 from orchestrator.parsing.importers.ansible.model import Value, Variables
 from orchestrator.parsing.importers.ansible.ssh_options import (
     Setting,
@@ -19,7 +20,6 @@ from orchestrator.parsing.importers.ansible.ssh_options import (
     way_of,
 )
 from orchestrator.parsing.importers.ansible.templates import NotLiteral, fill_in
-from orchestrator.parsing.importers.ansible.values import as_text
 
 # Of the names of one setting, the last that is given counts.
 HOST = ("ansible_host", "ansible_ssh_host")
@@ -140,7 +140,7 @@ class _Reading:
         if way.user or user:
             fields["user"] = way.user or user
         if way.port is not None:
-            fields["port"] = _port(way.port)
+            fields["port"] = _parse_port(way.port)
         if way.keys:
             fields["key"] = self._local(way.keys[0])
         if way.jump:
@@ -218,7 +218,7 @@ class _Reading:
         self._result.warnings.append(text)
 
 
-def _port(text: str) -> int:
+def _parse_port(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 6):
         raise _Unreachable("its port is not a number", text)
     return int(text)

@@ -9,9 +9,14 @@ from __future__ import annotations
 import re
 import shlex
 
-from orchestrator.parsing.importers.ansible.model import PRIORITY, UNGROUPED, Inventory, Value
-from orchestrator.parsing.importers.ansible.names import NameProblem, expand_pattern
-from orchestrator.parsing.importers.ansible.values import ini_value
+from orchestrator.parsing.importers.ansible.host_names import NameProblem, expand_pattern
+from orchestrator.parsing.importers.ansible.literals import ini_value
+from orchestrator.parsing.importers.ansible.model import (
+    PRIORITY,
+    UNGROUPED,
+    AnsibleInventory,
+    Value,
+)
 from orchestrator.parsing.importers.foreign_nodes import Collector
 
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
@@ -19,9 +24,9 @@ _CHILD = re.compile(r"([^:\]\s]+)\s*(?:#.*)?")
 HOSTS, CHILDREN, VARS = "hosts", "children", "vars"
 
 
-def read_ini(text: str, found: Collector) -> Inventory:
+def read_ini(text: str, found: Collector) -> AnsibleInventory:
     """The groups and hosts of ``text``; what Ansible would refuse is unknown to ``found``."""
-    reader = _Reader(found)
+    reader = _IniReader(found)
     for number, line in enumerate(text.splitlines(), start=1):
         content = line.strip()
         if content and content[0] not in ";#":
@@ -29,12 +34,12 @@ def read_ini(text: str, found: Collector) -> Inventory:
     return reader.finish()
 
 
-class _Reader:
+class _IniReader:
     """One pass over the lines: each belongs to the section above it."""
 
     def __init__(self, found: Collector) -> None:
         self._found = found
-        self._inventory = Inventory()
+        self._inventory = AnsibleInventory()
         self._group, self._kind = UNGROUPED, HOSTS
         self._declared = {*self._inventory.groups}
         self._children: list[tuple[str, str, int]] = []
@@ -53,7 +58,7 @@ class _Reader:
         elif self._kind == VARS:
             self._set_variable(content, line)
 
-    def finish(self) -> Inventory:
+    def finish(self) -> AnsibleInventory:
         """Children may be declared below their parents, so they are put in place at the end."""
         for parent, child, line in self._children:
             if child not in self._declared:
@@ -79,7 +84,7 @@ class _Reader:
         try:
             pattern, *words = shlex.split(content, comments=True)
             expanded = expand_pattern(pattern)
-            variables = dict(_assignment(word) for word in words)
+            variables = dict(_parse_assignment(word) for word in words)
         except NameProblem as problem:
             self._found.unknown(str(problem), line, content)
             return
@@ -116,7 +121,7 @@ class _Reader:
             self._found.unknown(f"{PRIORITY} is a whole number", line, str(value))
 
 
-def _assignment(word: str) -> tuple[str, Value]:
+def _parse_assignment(word: str) -> tuple[str, Value]:
     name, equals, text = word.partition("=")
     if not equals:
         raise NameProblem("name=value is expected behind a host, and one host a line")

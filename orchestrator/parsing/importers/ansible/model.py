@@ -29,7 +29,7 @@ Variables = Mapping[str, Value]
 
 
 @dataclass(slots=True)
-class Group:
+class AnsibleGroup:
     """A group: hosts that are named in it, groups below it, its variables."""
 
     hosts: dict[str, None] = field(default_factory=dict)
@@ -46,16 +46,16 @@ class VarsFile:
     variables: Variables
 
 
-class Inventory:
+class AnsibleInventory:
     """What a reader builds, in the order of the file. ``all`` and ``ungrouped`` always exist."""
 
     def __init__(self) -> None:
-        self.groups: dict[str, Group] = {ALL: Group(), UNGROUPED: Group()}
+        self.groups: dict[str, AnsibleGroup] = {ALL: AnsibleGroup(), UNGROUPED: AnsibleGroup()}
         self.hosts: dict[str, dict[str, Value]] = {}
         self.lines: dict[str, int] = {}
 
     def add_group(self, name: str) -> None:
-        self.groups.setdefault(name, Group())
+        self.groups.setdefault(name, AnsibleGroup())
 
     def add_host(
         self, group: str, name: str, port: int | None, variables: Variables, line: int
@@ -88,7 +88,7 @@ class Inventory:
 class Lineage:
     """Which groups a finished inventory's hosts are in, and in which order these count."""
 
-    def __init__(self, inventory: Inventory) -> None:
+    def __init__(self, inventory: AnsibleInventory) -> None:
         self._groups = inventory.groups
         self._parents: dict[str, list[str]] = {name: [] for name in self._groups}
         for name, group in self._groups.items():
@@ -140,7 +140,7 @@ class Lineage:
         return depths
 
 
-def merged(layers: Iterable[Variables]) -> dict[str, Value]:
+def merge_layers(layers: Iterable[Variables]) -> dict[str, Value]:
     """Variables of several layers: a later layer replaces what an earlier one says."""
     result: dict[str, Value] = {}
     for layer in layers:

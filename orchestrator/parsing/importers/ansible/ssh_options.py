@@ -77,15 +77,19 @@ def settings_of(words: Iterable[str]) -> Iterator[Setting]:
         if not word.startswith("-") or word == "-":
             yield "", word
             continue
-        yield from _cluster(word[1:], waiting)
+        yield from _split_letters(word[1:], waiting)
 
 
-def _cluster(letters: str, waiting: Iterator[str]) -> Iterator[Setting]:
+def _split_letters(letters: str, waiting: Iterator[str]) -> Iterator[Setting]:
     """``-qp22`` is -q and -p 22: the rest of a word is the value of an option that has one."""
     for at, letter in enumerate(letters):
         if letter in _WITH_VALUE:
             value = letters[at + 1 :] or next(waiting, "")
-            yield _assignment(value) if letter == "o" else (_SETTINGS.get(letter, letter), value)
+            yield (
+                _parse_assignment(value)
+                if letter == "o"
+                else (_SETTINGS.get(letter, letter), value)
+            )
             return
         if letter not in _FLAGS:
             yield "", f"-{letter}"
@@ -93,15 +97,15 @@ def _cluster(letters: str, waiting: Iterator[str]) -> Iterator[Setting]:
             yield _SETTINGS[letter], letter
 
 
-def _assignment(text: str) -> Setting:
+def _parse_assignment(text: str) -> Setting:
     match = _KEYWORD.fullmatch(text)
     if match is None:
         return "", text
     keyword, value = match[1].lower(), match[2].strip()
-    return keyword, value if keyword == "proxycommand" else _unquoted(value)
+    return keyword, value if keyword == "proxycommand" else _unquote_value(value)
 
 
-def _unquoted(value: str) -> str:
+def _unquote_value(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
 
 
@@ -123,15 +127,15 @@ def way_of(settings: Iterable[Setting]) -> Way:
                 way = replace(way, config=value)
             case "proxyjump" | "proxycommand" if not proxied:
                 proxied = True
-                way = _through(way, keyword, value)
+                way = _set_jump(way, keyword, value)
             case "proxyjump" | "proxycommand":
                 pass
             case _:
-                way = _other(way, keyword, value)
+                way = _keep_option(way, keyword, value)
     return way
 
 
-def _other(way: Way, keyword: str, value: str) -> Way:
+def _keep_option(way: Way, keyword: str, value: str) -> Way:
     if keyword == "userknownhostsfile":
         first = (value.split() or [""])[0]
         if first in ("/dev/null", "none"):
@@ -144,15 +148,15 @@ def _other(way: Way, keyword: str, value: str) -> Way:
     return replace(way, lost=(*way.lost, keyword or value))
 
 
-def _through(way: Way, keyword: str, value: str) -> Way:
+def _set_jump(way: Way, keyword: str, value: str) -> Way:
     if value.lower() == "none":
         return way
     if keyword == "proxyjump":
         return replace(way, jump=value.replace("ssh://", ""))
-    return _proxied(way, value)
+    return _set_proxy(way, value)
 
 
-def _proxied(way: Way, command: str) -> Way:
+def _set_proxy(way: Way, command: str) -> Way:
     """A proxy command that is ``ssh -W %h:%p HOST`` or ``ssh HOST nc %h %p`` is a jump host."""
     failed = replace(way, proxy_lost=True)
     try:
@@ -163,7 +167,7 @@ def _proxied(way: Way, command: str) -> Way:
         words = words[1:]
     if not words or PurePosixPath(words[0]).name != "ssh":
         return failed
-    options, destination, rest = _destination(words[1:])
+    options, destination, rest = _split_destination(words[1:])
     settings = list(settings_of(options))
     forwards = ("stdioforward", "%h:%p") in settings or ("stdioforward", "[%h]:%p") in settings
     if not destination or not (forwards or _is_netcat(rest)):
@@ -179,7 +183,7 @@ def _proxied(way: Way, command: str) -> Way:
     return replace(way, jump=jump, jump_lost=tuple(lost), unchecked=way.unchecked or hop.unchecked)
 
 
-def _destination(words: list[str]) -> tuple[list[str], str, list[str]]:
+def _split_destination(words: list[str]) -> tuple[list[str], str, list[str]]:
     """Options, the host, and what stands behind it; ssh takes options behind its host, too."""
     options: list[str] = []
     host = ""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from orchestrator.parsing.importers.ansible.literals import as_text, is_template
 from orchestrator.parsing.importers.ansible.model import Encrypted, Value, Variables
-from orchestrator.parsing.importers.ansible.values import as_text, is_template
 
 _MAX_DEPTH = 16
 _MAX_TEXT = 4096

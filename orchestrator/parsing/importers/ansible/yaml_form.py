@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.base.errors import UsageError
+from orchestrator.parsing.importers.ansible.host_names import NameProblem, expand_pattern
+from orchestrator.parsing.importers.ansible.literals import yaml_value
 from orchestrator.parsing.importers.ansible.model import (
     PRIORITY,
+    AnsibleInventory,
     Encrypted,
-    Inventory,
     Plain,
     Value,
 )
-from orchestrator.parsing.importers.ansible.names import NameProblem, expand_pattern
-from orchestrator.parsing.importers.ansible.values import yaml_value
-from orchestrator.parsing.importers.foreign_nodes import Collector, brief
+from orchestrator.parsing.importers.foreign_nodes import Collector, shorten_text
 from orchestrator.parsing.inputs.yaml_source import Dialect, Document, Tagged, parse_yaml
 
 VAULT_TAGS = frozenset({"!vault", "!vault-encrypted"})
@@ -50,16 +50,16 @@ def read_mapping(text: str, source: str) -> Mapped:
         return Mapped(as_json, None)
     document = parse_yaml(text, source, _DIALECT)
     problems = tuple((problem.place.line, problem.what) for problem in document.problems)
-    data = _value(document.root.plain())
+    data = _plain_data(document.root.plain())
     if data is None:
         return Mapped({}, document, problems)
     if not isinstance(data, dict):
         what = "a mapping is expected at the top"
         raise UsageError(what, id="import.not-mapping", where=source)
-    return Mapped({key: _value(value) for key, value in data.items()}, document, problems)
+    return Mapped({key: _plain_data(value) for key, value in data.items()}, document, problems)
 
 
-def read_yaml(text: str, found: Collector) -> Inventory:
+def read_yaml(text: str, found: Collector) -> AnsibleInventory:
     """The groups and hosts of ``text``; what Ansible would refuse is unknown to ``found``.
 
     Raises :class:`UsageError` for what is no inventory.
@@ -68,7 +68,7 @@ def read_yaml(text: str, found: Collector) -> Inventory:
     _refuse_dynamic(mapped.data, found.source)
     for line, what in mapped.problems:
         found.warn(what, line)
-    reader = _Reader(found, mapped)
+    reader = _YamlReader(found, mapped)
     for name, content in mapped.data.items():
         reader.read_group(name, content, ())
     return reader.inventory
@@ -81,7 +81,7 @@ def _read_json(text: str) -> dict[str, Value] | None:
         data = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return {key: _value(value) for key, value in data.items()}
+    return {key: _plain_data(value) for key, value in data.items()}
 
 
 def _refuse_dynamic(data: Mapping[str, Value], source: str) -> None:
@@ -94,13 +94,13 @@ def _refuse_dynamic(data: Mapping[str, Value], source: str) -> None:
         raise UsageError(what, id="import.other-kind", where=source, remedy=remedy)
 
 
-class _Reader:
+class _YamlReader:
     """Walks the groups. Odd shapes mean what they mean to Ansible, or are unknown."""
 
     def __init__(self, found: Collector, mapped: Mapped) -> None:
         self._found = found
         self._mapped = mapped
-        self.inventory = Inventory()
+        self.inventory = AnsibleInventory()
 
     def read_group(self, name: str, content: Value, path: tuple[str, ...]) -> bool:
         """Whether ``name`` is a group now."""
@@ -113,9 +113,9 @@ class _Reader:
         for key, section in (content or {}).items():
             if key not in _SECTIONS:
                 at = self._mapped.line(*path, key)
-                self._found.warn(f"key {brief(key)!r} of a group has no meaning", at)
+                self._found.warn(f"key {shorten_text(key)!r} of a group has no meaning", at)
             elif len(path) <= 2 * _MAX_DEPTH:
-                self._read_section(name, key, _value(section), (*path, key))
+                self._read_section(name, key, _plain_data(section), (*path, key))
         return True
 
     def _read_section(self, group: str, kind: str, section: Value, path: tuple[str, ...]) -> None:
@@ -129,15 +129,17 @@ class _Reader:
             self._set_variables(group, entries, path)
         elif kind == "children":
             for child, content in entries.items():
-                self._add_child(group, child, _value(content), path)
+                self._add_child(group, child, _plain_data(content), path)
         else:
             for pattern, variables in entries.items():
-                self._add_host(group, pattern, _value(variables), self._mapped.line(*path, pattern))
+                self._add_host(
+                    group, pattern, _plain_data(variables), self._mapped.line(*path, pattern)
+                )
 
     def _set_variables(
         self, group: str, variables: Mapping[str, object], path: tuple[str, ...]
     ) -> None:
-        values = {name: _value(value) for name, value in variables.items()}
+        values = {name: _plain_data(value) for name, value in variables.items()}
         priority = values.pop(PRIORITY, self.inventory.groups[group].priority)
         self.inventory.groups[group].variables.update(values)
         try:
@@ -159,7 +161,7 @@ class _Reader:
         if not isinstance(variables, dict):
             self._found.unknown("a host's variables are a mapping", line, pattern)
             return
-        values = {key: _value(value) for key, value in variables.items()}
+        values = {key: _plain_data(value) for key, value in variables.items()}
         try:
             expanded = expand_pattern(pattern)
         except NameProblem as problem:
@@ -169,19 +171,19 @@ class _Reader:
             self.inventory.add_host(group, host, expanded.port, values, line)
 
 
-def _value(data: object) -> Value:
+def _plain_data(data: object) -> Value:
     match data:
         case Tagged(tag=tag, text=text):
-            return Encrypted() if tag in VAULT_TAGS else _untagged(tag, text)
+            return Encrypted() if tag in VAULT_TAGS else _untagged_text(tag, text)
         case dict():
-            return {str(key): _value(value) for key, value in data.items()}
+            return {str(key): _plain_data(value) for key, value in data.items()}
         case list():
-            return [_value(item) for item in data]
+            return [_plain_data(item) for item in data]
         case None | bool() | int() | float() | str() | Encrypted():
             return data
         case _:
             return str(data)
 
 
-def _untagged(tag: str, text: str) -> str:
+def _untagged_text(tag: str, text: str) -> str:
     return Plain(text) if tag == "!unsafe" else text

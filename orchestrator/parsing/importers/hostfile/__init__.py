@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from orchestrator.parsing.importers.foreign_nodes import Collector, Imported
 from orchestrator.parsing.importers.hostfile.entries import (
-    Entry,
+    HostfileEntry,
     LineProblem,
     lines_deepspeed,
     lines_mpich,
@@ -36,8 +36,8 @@ class _Rule:
     """How a tool reads its lines, and what several lines of one host are to it."""
 
     lines: Callable[[str], Iterator[tuple[int, str]]]
-    read: Callable[[str, int], Entry]
-    count: Callable[[list[Entry], Collector], dict[str, int | None]]
+    read: Callable[[str, int], HostfileEntry]
+    count: Callable[[list[HostfileEntry], Collector], dict[str, int | None]]
 
 
 def parse_hostfile(
@@ -49,21 +49,21 @@ def parse_hostfile(
     """
     refuse_other(text, source, "hostfile")
     found = Collector(source, skip_unknown=skip_unknown)
-    name = dialect or _recognised(text, found)
+    name = dialect or _recognised_tool(text, found)
     rule = _RULES[name]
     entries = []
     for line, content in rule.lines(text):
         try:
             entries.append(rule.read(content, line))
-            _check(entries[-1], content, guessed=dialect is None)
+            _check_slots(entries[-1], content, guessed=dialect is None)
         except LineProblem as problem:
             found.unknown(f"{problem} ({_TITLES[name]})", line, content)
     slots = rule.count(entries, found)
-    _add(entries, slots, found)
+    _add_nodes(entries, slots, found)
     return found.imported()
 
 
-def _recognised(text: str, found: Collector) -> str:
+def _recognised_tool(text: str, found: Collector) -> str:
     """The tool whose form the lines have, said in a note."""
     lines = [content for _, content in lines_mpich(text)]
     alike = all(map(_PLAIN_SLOTS.fullmatch, lines)) and len(lines) == len(
@@ -80,21 +80,21 @@ def _recognised(text: str, found: Collector) -> str:
     return name
 
 
-def _check(entry: Entry, content: str, *, guessed: bool) -> None:
+def _check_slots(entry: HostfileEntry, content: str, *, guessed: bool) -> None:
     """A number that may be ssh's port is not guessed to be processes."""
     if guessed and entry.slots == _SSH_PORT and f":{_SSH_PORT}" in content:
         where = f"[host]:{_SSH_PORT}, or name the tool with --dialect"
         raise LineProblem(f":{_SSH_PORT} may be ssh's port; write {where}")
 
 
-def _count_openmpi(entries: list[Entry], found: Collector) -> dict[str, int | None]:
+def _count_openmpi(entries: list[HostfileEntry], found: Collector) -> dict[str, int | None]:
     """A line without slots adds one; slots are given once, and before such lines."""
     totals: dict[str, int | None] = {}
-    first: dict[str, Entry] = {}
+    first: dict[str, HostfileEntry] = {}
     spelled: dict[str, str] = {}
     for entry in entries:
-        host = _bare(entry.host)
-        before = spelled.setdefault(_short(host), host)
+        host = _bare_host(entry.host)
+        before = spelled.setdefault(_short_name(host), host)
         if before != host:
             what = f"Open MPI takes this and the host of line {first[before].line} as one node"
             found.unknown(what, entry.line, host)
@@ -110,40 +110,40 @@ def _count_openmpi(entries: list[Entry], found: Collector) -> dict[str, int | No
     return totals
 
 
-def _count_mpich(entries: list[Entry], found: Collector) -> dict[str, int | None]:
+def _count_mpich(entries: list[HostfileEntry], found: Collector) -> dict[str, int | None]:
     """Each line is an entry of its own; a host without a number runs one process."""
     totals: dict[str, int | None] = {}
     last = ""
     apart: dict[str, None] = {}
     for entry in entries:
-        host = _bare(entry.host)
+        host = _bare_host(entry.host)
         if host in totals and host != last:
             apart[host] = None
         totals[host] = (totals.get(host) or 0) + (1 if entry.slots is None else entry.slots)
         last = host
     if apart:
-        layout = ", ".join(_layout(entries))
+        layout = ", ".join(_layout_notes(entries))
         what = f"{', '.join(apart)} has several entries, here one: MPICH would put ranks {layout}"
         found.warn(f"{what}; here each node's ranks are together")
     return totals
 
 
-def _count_deepspeed(entries: list[Entry], found: Collector) -> dict[str, int | None]:
+def _count_deepspeed(entries: list[HostfileEntry], found: Collector) -> dict[str, int | None]:
     """A host stands once."""
-    first: dict[str, Entry] = {}
+    first: dict[str, HostfileEntry] = {}
     for entry in entries:
         if first.setdefault(entry.host, entry) is not entry:
             what = f"a second entry for the host of line {first[entry.host].line} (DeepSpeed)"
             found.unknown(what, entry.line, entry.host)
-    return {_bare(host): entry.slots for host, entry in first.items()}
+    return {_bare_host(host): entry.slots for host, entry in first.items()}
 
 
-def _layout(entries: list[Entry]) -> Iterator[str]:
+def _layout_notes(entries: list[HostfileEntry]) -> Iterator[str]:
     at = 0
     for entry in entries[:20]:
         count = 1 if entry.slots is None else entry.slots
         last = f"-{at + count - 1}" if count > 1 else ""
-        yield f"{at}{last} on {_bare(entry.host)}"
+        yield f"{at}{last} on {_bare_host(entry.host)}"
         at += count
 
 
@@ -154,12 +154,14 @@ _RULES = {
 }
 
 
-def _add(entries: list[Entry], slots: dict[str, int | None], found: Collector) -> None:
+def _add_nodes(
+    entries: list[HostfileEntry], slots: dict[str, int | None], found: Collector
+) -> None:
     """Nodes in the order of their first lines; without a number, GPUs are as many as are found."""
     is_plain = all(count is None for count in slots.values())
     told: set[str] = set()
     for entry in entries:
-        host = _bare(entry.host)
+        host = _bare_host(entry.host)
         if host not in slots:
             continue  # refused above
         count = slots[host]
@@ -174,11 +176,11 @@ def _add(entries: list[Entry], slots: dict[str, int | None], found: Collector) -
             found.add(entry.host, entry.line, fields=fields)
 
 
-def _bare(host: str) -> str:
+def _bare_host(host: str) -> str:
     return host.rpartition("@")[2]
 
 
-def _short(host: str) -> str:
+def _short_name(host: str) -> str:
     """What Open MPI compares: the name without its domain; an address stays whole."""
     is_address = ":" in host or re.fullmatch(r"[0-9.]+", host) is not None
     return host if is_address else host.partition(".")[0]

@@ -24,7 +24,7 @@ class LineProblem(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class HostfileEntry:
     """One line. ``slots`` None = the line gives no number; ``most`` is Open MPI's ``max_slots``."""
 
     host: str
@@ -60,32 +60,34 @@ def lines_deepspeed(text: str) -> Iterator[tuple[int, str]]:
             yield number, content
 
 
-def read_openmpi(content: str, line: int) -> Entry:
+def read_openmpi(content: str, line: int) -> HostfileEntry:
     """``host slots = 4 max_slots=8 username=bob``. Raises :class:`LineProblem`."""
     host, *words = re.sub(r"\s*=\s*", "=", content).split()
     values: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
-        kind = _kind(key)
+        kind = _key_kind(key)
         if not equals or not kind:
             raise LineProblem("slots=N, max_slots=N or username=NAME is expected behind a host")
         if kind in values:
             raise LineProblem(f"{kind} is given twice")
         values[kind] = value
-    slots, most = (_number(values[kind]) if kind in values else None for kind in ("slots", "max"))
+    slots, most = (
+        _parse_number(values[kind]) if kind in values else None for kind in ("slots", "max")
+    )
     if slots is not None and most is not None and most < slots:
         raise LineProblem("max_slots is less than slots")
-    return _entry(host, line, slots=slots, most=most, user=values.get("user"))
+    return _make_entry(host, line, slots=slots, most=most, user=values.get("user"))
 
 
-def _kind(key: str) -> str:
+def _key_kind(key: str) -> str:
     for kind, names in (("slots", _SLOTS), ("max", _MAX_SLOTS), ("user", _USER)):
         if key in names:
             return kind
     return ""
 
 
-def read_mpich(content: str, line: int) -> Entry:
+def read_mpich(content: str, line: int) -> HostfileEntry:
     """``host:4 user=bob``. Raises :class:`LineProblem`."""
     name, *words = content.split()
     user = None
@@ -96,31 +98,31 @@ def read_mpich(content: str, line: int) -> Entry:
         user = value
     host, colon, count = ("", "", "") if name.startswith("[") else name.partition(":")
     if not colon or ":" in count:
-        return _entry(name, line, user=user)
-    slots = _number(count)
+        return _make_entry(name, line, user=user)
+    slots = _parse_number(count)
     if slots > MAX_GPUS:
         raise LineProblem("host:N is N processes; a port is written [host]:N")
     if slots == 0:
         raise LineProblem("0 processes")
-    return _entry(host, line, slots=slots, user=user)
+    return _make_entry(host, line, slots=slots, user=user)
 
 
-def read_deepspeed(content: str, line: int) -> Entry:
+def read_deepspeed(content: str, line: int) -> HostfileEntry:
     """``host slots=4``, and nothing else. Raises :class:`LineProblem`."""
     match = _DEEPSPEED.fullmatch(content)
     if match is None:
         raise LineProblem("host slots=N is expected")
-    return _entry(match[1], line, slots=int(match[2]))
+    return _make_entry(match[1], line, slots=int(match[2]))
 
 
-def _entry(
+def _make_entry(
     name: str,
     line: int,
     *,
     slots: int | None = None,
     most: int | None = None,
     user: str | None = None,
-) -> Entry:
+) -> HostfileEntry:
     """``[address]:port`` is a host and ssh's port, with a user before it or without."""
     match = _BRACKETED.fullmatch(name)
     port = None
@@ -130,11 +132,13 @@ def _entry(
         if port is not None and not 0 < port <= MAX_PORT:
             raise LineProblem(f"a port is a number from 1 to {MAX_PORT}")
     elif "[" in name:
-        raise LineProblem("a hostfile has no ranges: one host a line (Slurm's: import slurm)")
-    return Entry(host=name, line=line, slots=slots, most=most, user=user, port=port)
+        raise LineProblem(
+            "a hostfile has no ranges: one host a line (cluster import reads lists of schedulers)"
+        )
+    return HostfileEntry(host=name, line=line, slots=slots, most=most, user=user, port=port)
 
 
-def _number(text: str) -> int:
+def _parse_number(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 7):
         raise LineProblem("a number is expected")
     return int(text)

@@ -8,10 +8,10 @@ from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.nodeset import NodeSetError
 from orchestrator.parsing.importers.foreign_nodes import Collector, Imported
 from orchestrator.parsing.importers.recognise import refuse_other
-from orchestrator.parsing.importers.slurm.cluster import Records
 from orchestrator.parsing.importers.slurm.gres import gpus_of, has_gpus
 from orchestrator.parsing.importers.slurm.hostlist import expand_hostlist
-from orchestrator.parsing.importers.slurm.records import (
+from orchestrator.parsing.importers.slurm.slurm_cluster import Records
+from orchestrator.parsing.importers.slurm.slurm_records import (
     Include,
     conf_records,
     is_printed,

@@ -14,7 +14,7 @@ _FLAG = "no_consume"
 
 def has_gpus(text: str) -> bool:
     """Whether ``text`` is a gres expression with GPUs in it."""
-    return any(item.split(":")[0] == "gpu" for item in _items(text))
+    return any(item.split(":")[0] == "gpu" for item in _split_items(text))
 
 
 def gpus_of(text: str) -> Field | None:
@@ -24,10 +24,10 @@ def gpus_of(text: str) -> Field | None:
     """
     total = 0
     types: set[str] = set()
-    for item in _items(text):
+    for item in _split_items(text):
         name, *words = item.split(":")
         if name == "gpu":
-            count, kind = _gpu(words)
+            count, kind = _parse_gpu(words)
             total += count
             types |= {kind} if kind else set()
     if total > MAX_GPUS:
@@ -37,11 +37,11 @@ def gpus_of(text: str) -> Field | None:
     return {"count": total, "type": types.pop()} if len(types) == 1 else total
 
 
-def _items(text: str) -> list[str]:
+def _split_items(text: str) -> list[str]:
     return [item.strip() for item in _BINDING.sub("", text).split(",") if item.strip()]
 
 
-def _gpu(words: list[str]) -> tuple[int, str]:
+def _parse_gpu(words: list[str]) -> tuple[int, str]:
     """Count and type; without a count it is one."""
     words = [word for word in words if word and word != _FLAG]
     match = _COUNT.fullmatch(words[-1]) if words else None

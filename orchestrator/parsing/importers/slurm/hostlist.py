@@ -53,7 +53,7 @@ def _expand_item(item: str, column: int, limit: int, *, checked: bool = True) ->
         axis: tuple[str, ...] = (match[0],)
         if match[0][0] == "[":
             brackets.append(len(axes))
-            axis = _numbers(match[0], at, limit)
+            axis = _bracket_numbers(match[0], at, limit)
         total *= len(axis)
         if total > limit:
             raise NodeSetError(too_many(limit), column)
@@ -65,7 +65,7 @@ def _expand_item(item: str, column: int, limit: int, *, checked: bool = True) ->
     return names
 
 
-def _numbers(bracket: str, at: int, limit: int) -> tuple[str, ...]:
+def _bracket_numbers(bracket: str, at: int, limit: int) -> tuple[str, ...]:
     if not bracket.endswith("]"):
         raise NodeSetError("'[' is never closed", at)
     if any(char.isspace() for char in bracket):

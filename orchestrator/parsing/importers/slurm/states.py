@@ -23,7 +23,7 @@ _MARKS = {"*": "not responding", "~": "powered off", "%": "powering down", "!": 
 _EMPTY = frozenset({"", "none", "(null)", "n/a"})
 
 
-def trouble(state: str, reason: str = "") -> str:
+def state_trouble(state: str, reason: str = "") -> str:
     """What keeps a node from running jobs, with the reason that its owner gave; or ``""``."""
     bare = state.strip().lower()
     words = re.split(r"[+,]", bare.rstrip("*~#!%$@^-"))

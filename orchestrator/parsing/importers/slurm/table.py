@@ -9,7 +9,7 @@ from orchestrator.core.base.nodeset import NodeSetError
 from orchestrator.parsing.importers.foreign_nodes import Collector
 from orchestrator.parsing.importers.slurm.gres import gpus_of
 from orchestrator.parsing.importers.slurm.hostlist import expand_hostlist
-from orchestrator.parsing.importers.slurm.states import trouble
+from orchestrator.parsing.importers.slurm.states import state_trouble
 
 NODES = ("NODELIST", "NODELIST(REASON)", "HOSTNAMES", "HOSTNAME", "NODE_LIST")
 STATES = ("STATE", "ST", "STATELONG", "STATECOMPACT")
@@ -24,7 +24,7 @@ Lines = Iterable[tuple[int, str]]
 
 def header_of(line: str) -> list[str]:
     """The columns that ``line`` names, in capitals; empty when it is no header."""
-    words = [word.strip().upper() for word in _cells(line)]
+    words = [word.strip().upper() for word in _split_cells(line)]
     return words if any(word in NODES for word in words) else []
 
 
@@ -35,14 +35,14 @@ def read_table(lines: Lines, columns: list[str], found: Collector) -> None:
     for line, content in lines:
         if _RULE.fullmatch(content) or header_of(content) == columns:
             continue
-        row = _row(content, columns)
+        row = _parse_row(content, columns)
         if row is None:
             found.unknown(f"a row of {len(columns)} columns is expected", line, content)
         elif row[names] and not row[names].startswith("("):
-            _add(row, row[names], line, found, told)
+            _add_nodes(row, row[names], line, found, told)
 
 
-def _cells(line: str) -> list[str]:
+def _split_cells(line: str) -> list[str]:
     return (
         [cell.strip() for cell in line.strip().strip("|").split("|")]
         if "|" in line
@@ -50,12 +50,12 @@ def _cells(line: str) -> list[str]:
     )
 
 
-def _row(content: str, columns: list[str]) -> dict[str, str] | None:
+def _parse_row(content: str, columns: list[str]) -> dict[str, str] | None:
     """The cells by column. The words that are too many belong to the column of free text."""
     if "|" in content:
-        cells = _cells(content)
+        cells = _split_cells(content)
     else:
-        words = _words(content, columns)
+        words = _row_words(content, columns)
         free = [index for index, column in enumerate(columns) if column in _FREE_TEXT]
         more = len(words) - len(columns)
         if more > 0 and len(free) != 1:
@@ -66,7 +66,7 @@ def _row(content: str, columns: list[str]) -> dict[str, str] | None:
     return dict(zip(columns, cells, strict=True)) if len(cells) == len(columns) else None
 
 
-def _words(content: str, columns: list[str]) -> list[str]:
+def _row_words(content: str, columns: list[str]) -> list[str]:
     """What stands in the place of nodes where there are none may be several words."""
     if columns[-1] not in NODES:
         return content.split()
@@ -74,7 +74,7 @@ def _words(content: str, columns: list[str]) -> list[str]:
     return [*content[: match.start()].split(), _NONE] if match else content.split()
 
 
-def _add(
+def _add_nodes(
     row: dict[str, str], nodes: str, line: int, found: Collector, told: set[tuple[str, str]]
 ) -> None:
     try:
@@ -92,16 +92,16 @@ def _add(
         address = row.get("NODE_ADDR") or None
         fields = {"gpus": gpus, "ssh": address if address != name else None}
         found.add(name, line, groups=groups, fields=fields)
-    _tell(row, nodes, line, found, told)
+    _note_trouble(row, nodes, line, found, told)
 
 
-def _tell(
+def _note_trouble(
     row: dict[str, str], nodes: str, line: int, found: Collector, told: set[tuple[str, str]]
 ) -> None:
     """Say once what keeps a node from running; it stands in a row of each of its partitions."""
     state = next((row[name] for name in STATES if name in row), "")
     is_list_of_reasons = not state and "REASON" in row
-    what = row["REASON"] if is_list_of_reasons else trouble(state, row.get("REASON", ""))
+    what = row["REASON"] if is_list_of_reasons else state_trouble(state, row.get("REASON", ""))
     if what and not _OF_JOBS & row.keys() and (nodes, what) not in told:
         told.add((nodes, what))
         found.warn(f"{nodes} is {'not usable: ' if is_list_of_reasons else ''}{what}", line)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.agent_client.channel import AgentError
-from orchestrator.node_agent.base.node_layout import NodeLayout, lock
+from orchestrator.node_agent.base.node_layout import NodeLayout, lock_file
 from tests.contracts.agent.attempts import Attempt, running, shell
 
 pytestmark = pytest.mark.processes
@@ -33,7 +33,7 @@ async def test_a_launch_under_way_is_waited_for(attempt: Attempt, workdir: Path)
     """Both wait for the run's lock; whichever comes first, nothing is left afterwards."""
     place = NodeLayout.open(str(workdir)).run(attempt.names["run"], attempt.names["node"])
     place.create()
-    held = lock(place.lock)
+    held = lock_file(place.lock)
     launch = asyncio.create_task(attempt.launch(shell(0, WAITING)))
     sweep = asyncio.create_task(attempt.ask("sweep", epoch=2))
     done, _ = await asyncio.wait([launch, sweep], timeout=0.3)

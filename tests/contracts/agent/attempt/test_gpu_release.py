@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.adapters.agent_client.channel import AgentChannel
 from orchestrator.node_agent.attempt import gpu_release as drain
-from orchestrator.node_agent.attempt.gpu_release import drained, parse_usage
+from orchestrator.node_agent.attempt.gpu_release import await_release, parse_usage
 from orchestrator.node_agent.base.node_layout import RunLayout
 from tests.contracts.agent.attempts import Attempt, eventually, shell
 from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
@@ -182,24 +182,24 @@ def test_what_counts_as_given_back(
         note(run, baseline)
     driver.says([now[0]], *now[1])
 
-    assert drained(run, [0], [], 0.0) is expected
+    assert await_release(run, [0], [], 0.0) is expected
 
 
 def test_those_killed_by_the_sweep_are_ours(run: RunLayout, driver: Driver) -> None:
     driver.says([0], (0, NOBODY + 5, 0))
 
-    assert drained(run, [0], [NOBODY + 5], 0.0) is False
-    assert drained(run, [0], [], 0.0) is True
+    assert await_release(run, [0], [NOBODY + 5], 0.0) is False
+    assert await_release(run, [0], [], 0.0) is True
 
 
 def test_what_cannot_be_verified_is_no(run: RunLayout, driver: Driver) -> None:
     """A GPU that is not listed, or a driver that fails; and it does not take for ever."""
     driver.says([0])
-    assert drained(run, [0, 1], [], 0.0) is False
+    assert await_release(run, [0, 1], [], 0.0) is False
 
     driver.set("broken", True)
     began = time.monotonic()
-    assert drained(run, [0], [], 0.6) is False
+    assert await_release(run, [0], [], 0.6) is False
     took_s = time.monotonic() - began
     assert took_s >= 0.6
     assert_within("a broken driver", took_s, 3)
@@ -209,7 +209,7 @@ def test_a_driver_that_hangs_is_left(run: RunLayout, driver: Driver) -> None:
     driver.set("slow", True)
     began = time.monotonic()
 
-    assert drained(run, [0], [], 0.2) is False
+    assert await_release(run, [0], [], 0.2) is False
 
     assert_within("a driver that hangs", time.monotonic() - began, 6)
     driver.set("slow", False)
@@ -218,7 +218,7 @@ def test_a_driver_that_hangs_is_left(run: RunLayout, driver: Driver) -> None:
 def test_without_the_tool_nobody_knows(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain, "find_program", lambda: None)
 
-    assert drained(run, [0], [], 0.0) is None
+    assert await_release(run, [0], [], 0.0) is None
 
 
 def test_odd_lines_are_passed_over() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.agent_client.channel import AgentChannel, AgentError
-from orchestrator.node_agent.code.environment import tethered
+from orchestrator.node_agent.code.environment import tethered_argv
 from tests.contracts.agent.attempts import eventually, exists, running
 from tests.contracts.agent.conftest import OpenChannel
 from tests.time_limits import scaled
@@ -151,7 +151,7 @@ async def test_it_ends_with_its_agent(
 
 def test_a_parent_that_is_gone_by_the_time_it_is_asked_for_is_noticed() -> None:
     """An agent can be killed between the start of a child and the child's first instruction."""
-    argv = tethered(["echo", "begun"])
+    argv = tethered_argv(["echo", "begun"])
     argv[argv.index(str(os.getpid()))] = "1"
     ended = subprocess.run(argv, capture_output=True, check=False, timeout=scaled(SOON_S))
     assert (ended.returncode, ended.stdout) == (-signal.SIGKILL, b"")

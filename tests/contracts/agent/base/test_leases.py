@@ -10,13 +10,8 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.store.bundled import bundled_kit
-from orchestrator.parsing.replies.sample_records import (
-    LeaseAck,
-    Output,
-    Ready,
-    Worked,
-    parse_sample_record,
-)
+from orchestrator.core.sharing.sample_protocol import LeaseAck, Output, Ready, Worked
+from orchestrator.parsing.replies.sample_records import parse_sample_record
 from tests.contracts.agent.attempts import Attempt, rank
 from tests.contracts.agent.conftest import MakeAttempt
 from tests.time_limits import scaled

@@ -18,7 +18,7 @@ from orchestrator.adapters.agent_client.oneshot_client import Glance, take_glanc
 from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec, PythonSpec
-from orchestrator.node_agent.oneshot_probe import dumps
+from orchestrator.node_agent.oneshot_probe import strict_json
 from orchestrator.parsing.replies.probe_reply import parse_facts
 from tests.time_limits import scaled
 
@@ -132,8 +132,8 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_what_is_written_by_hand_is_json(value: Any) -> None:
-    assert json.loads(dumps(value, depth=99)) == value
+    assert json.loads(strict_json(value, depth=99)) == value
 
 
 def test_numbers_that_json_lacks_are_null() -> None:
-    assert json.loads(dumps([float("nan"), float("inf"), -float("inf")])) == [None] * 3
+    assert json.loads(strict_json([float("nan"), float("inf"), -float("inf")])) == [None] * 3

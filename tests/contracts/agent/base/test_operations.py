@@ -151,17 +151,25 @@ async def test_pruning_spares_what_is_new_or_in_use(channel: AgentChannel, workd
     for kind in ("snapshots", "environments", "agents"):
         for name in (old, new):
             (node / kind / name / "sub").mkdir(parents=True)
+    (node / "snapshots" / old / "sub" / "weights").write_bytes(b"w" * 100_000)
+    for kind in ("snapshots", "environments", "agents"):
         os.utime(node / kind / old, (1, 1))
     own = node / "agents" / channel.hello.agent
     os.utime(own, (1, 1))
 
-    reply = await channel.request("prune", {"older_than_s": 3600.0}, timeout_s=scaled(10))
+    request = {"older_than_s": 3600.0}
+    asked = await channel.request("prune", {**request, "dry_run": True}, timeout_s=scaled(10))
+    assert (node / "snapshots" / old).exists()
+    reply = await channel.request("prune", request, timeout_s=scaled(10))
 
-    assert reply.fields["removed"] == {
+    caches = reply.fields["caches"]
+    assert caches == asked.fields["caches"]
+    assert {kind: cache["entries"] for kind, cache in caches.items()} == {
         "snapshots": 1,
         "environments": 1,
         "agents": 1,
     }
+    assert 100_000 <= caches["snapshots"]["bytes"] < 200_000
     assert own.is_dir()
     assert (node / "snapshots" / new).is_dir()
     assert not (node / "snapshots" / old).exists()
@@ -179,7 +187,7 @@ async def test_pruning_spares_the_environment_of_a_living_run(attempt: Attempt) 
 
     reply = await attempt.channel.request("prune", {"older_than_s": 60.0}, timeout_s=scaled(10))
 
-    assert reply.fields["removed"]["environments"] == 1
+    assert reply.fields["caches"]["environments"]["entries"] == 1
     assert [path.name for path in environments.iterdir()] == ["a" * 64]
 
 

@@ -20,9 +20,8 @@ from orchestrator.node_agent.base.bootstrap import (
     private_directory,
     resolve_workdir,
 )
-from orchestrator.node_agent.base.login import expand
-from orchestrator.node_agent.stage0 import expand as expand_workdir
-from orchestrator.node_agent.stage0 import find
+from orchestrator.node_agent.base.login import expand_path
+from orchestrator.node_agent.stage0 import expand_workdir, find_agent
 from tests.contracts.agent.attempts import everything_below
 from tests.time_limits import scaled
 
@@ -186,7 +185,7 @@ def test_the_user_of_a_workdir_is_known_without_a_variable(
     name = pwd.getpwuid(os.geteuid()).pw_name
 
     assert expand_workdir("/scratch/$USER/x") == f"/scratch/{name}/x"
-    assert expand("/scratch/${USER}/x") == f"/scratch/{name}/x"
+    assert expand_path("/scratch/${USER}/x") == f"/scratch/{name}/x"
 
 
 @pytest.mark.parametrize("text", ["$NO_SUCH_THING/x", "${NO_SUCH_THING}", "/a/$NO_SUCH_THING"])
@@ -195,7 +194,7 @@ def test_a_variable_that_is_not_set_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="NO_SUCH_THING is not set"):
         expand_workdir(text)
     with pytest.raises(AgentFault, match="NO_SUCH_THING is not set"):
-        expand(text)
+        expand_path(text)
     with pytest.raises(ValueError, match="not an absolute path"):
         expand_workdir("$USER/x")
 
@@ -221,7 +220,7 @@ def agent_in(workdir: Path) -> Path:
 
 def test_the_first_look_finds_an_agent_that_nobody_else_can_touch(tmp_path: Path) -> None:
     agent = agent_in(tmp_path / "work")
-    assert find(str(tmp_path / "work"), DIGEST) == (str(tmp_path / "work"), str(agent))
+    assert find_agent(str(tmp_path / "work"), DIGEST) == (str(tmp_path / "work"), str(agent))
 
 
 @pytest.mark.parametrize("odd", ["node", "node/agents", f"node/agents/{DIGEST[:16]}"])
@@ -231,7 +230,7 @@ def test_the_first_look_leaves_odd_modes_to_the_careful_one(
 ) -> None:
     agent_in(tmp_path)
     (tmp_path / odd).chmod(mode)
-    assert find(str(tmp_path), DIGEST) is None
+    assert find_agent(str(tmp_path), DIGEST) is None
 
 
 def test_the_first_look_leaves_links_and_open_directories_to_the_careful_one(
@@ -240,9 +239,9 @@ def test_the_first_look_leaves_links_and_open_directories_to_the_careful_one(
     """A link in place of the agent; and a directory above in which anybody may put another."""
     agent = agent_in(tmp_path / "open" / "work")
     (tmp_path / "open").chmod(0o777)
-    assert find(str(tmp_path / "open" / "work"), DIGEST) is None
+    assert find_agent(str(tmp_path / "open" / "work"), DIGEST) is None
     (tmp_path / "open").chmod(0o755)
-    assert find(str(tmp_path / "open" / "work"), DIGEST) is not None
+    assert find_agent(str(tmp_path / "open" / "work"), DIGEST) is not None
     agent.rename(tmp_path / "elsewhere")
     agent.symlink_to(tmp_path / "elsewhere")
-    assert find(str(tmp_path / "open" / "work"), DIGEST) is None
+    assert find_agent(str(tmp_path / "open" / "work"), DIGEST) is None

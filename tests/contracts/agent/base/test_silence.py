@@ -27,7 +27,7 @@ import sys
 from orchestrator.node_agent import main
 from orchestrator.node_agent.base import wire
 wire.SILENCE_S = float(sys.argv[2])
-main.serve(sys.stdin.buffer, "nonce", sys.argv[1], "agent")
+main.serve_channel(sys.stdin.buffer, "nonce", sys.argv[1], "agent")
 """
 SILENCE_S = 1.0
 Agent = subprocess.Popen[bytes]

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from orchestrator.adapters.agent_client.channel import AgentChannel
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.facts import Facts, Hca
-from orchestrator.node_agent.facts.host import limited, memory_table
-from orchestrator.node_agent.facts.modules import find_modules, parse_modules
+from orchestrator.node_agent.facts.host_facts import limited_memory, memory_table
+from orchestrator.node_agent.facts.module_versions import find_modules, parse_modules
 from orchestrator.node_agent.facts.network import find_interfaces, route_address
 from orchestrator.node_agent.facts.rdma import find_hcas
 from orchestrator.parsing.replies.probe_reply import parse_facts
@@ -99,11 +99,11 @@ def test_memory_is_what_the_control_group_allows(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("max\n")
 
     total = memory_table(str(tmp_path))["MemTotal"]
-    unlimited = limited(total, str(tmp_path))
+    unlimited = limited_memory(total, str(tmp_path))
     (tmp_path / "memory.max").write_text(f"{GIB}\n")
 
     assert unlimited == 32000000 * 1024
-    assert limited(total, str(tmp_path)) == GIB
+    assert limited_memory(total, str(tmp_path)) == GIB
 
 
 @pytest.mark.processes

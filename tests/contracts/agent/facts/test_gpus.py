@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from orchestrator.core.model.facts import P2p
+from orchestrator.node_agent.facts.gpu_facts import count_on_bus, find_gpus
 from orchestrator.node_agent.facts.gpu_query import parse_users
-from orchestrator.node_agent.facts.gpus import count_on_bus, find_gpus
-from orchestrator.node_agent.facts.nvml import FieldValue, Nvml, describe
+from orchestrator.node_agent.facts.nvml import FieldValue, Nvml, describe_gpus
 from orchestrator.node_agent.facts.smi import (
     ask_smi,
     parse_details,
@@ -23,7 +23,7 @@ from orchestrator.node_agent.facts.smi import (
     parse_links,
     sysfs_address,
 )
-from orchestrator.node_agent.facts.xids import summarize
+from orchestrator.node_agent.facts.xids import summarize_xids
 from tests.fixtures.machines import HERE, Machine, Port, build, compute_ports
 
 SMI = HERE / "gpus" / "smi"
@@ -113,7 +113,7 @@ def _field(out: FieldValue) -> int:
 
 
 def test_what_the_library_says_is_understood() -> None:
-    found = describe(Nvml(Library()))
+    found = describe_gpus(Nvml(Library()))
 
     (gpu,) = found["gpus"]
     assert (found["driver"], found["cuda"]) == ("570", "12.8")
@@ -139,7 +139,7 @@ def test_what_the_library_does_not_know_is_unknown_and_not_zero() -> None:
     absent = ("nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetRemappedRows", "nvmlDeviceGetPowerUsage")
     gone = ("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetCurrentClocksEventReasons")
 
-    (gpu,) = describe(Nvml(Library(*absent, *gone)))["gpus"]
+    (gpu,) = describe_gpus(Nvml(Library(*absent, *gone)))["gpus"]
 
     assert gpu["ecc"]["uncorrected"] is None
     assert gpu["rows"] == {}
@@ -330,7 +330,7 @@ def test_xids_are_counted_by_device_and_code() -> None:
         b"2026-11-21T12:00:00 kernel: usb 1-1: Xid (PCI: nonsense\n",
     ]
 
-    first, second = summarize(lines)
+    first, second = summarize_xids(lines)
 
     assert (first["code"], first["pci"], first["count"]) == (79, "0000:3b:00", 2)
     assert first["last"] == "2026-11-21T11:00:00"

@@ -368,7 +368,7 @@ plain = st.recursive(
 @given(st.dictionaries(st.text(), plain), st.integers(2, 5))
 def test_plain_records_are_read_as_pickle_reads_them(given: dict[str, Any], protocol: int) -> None:
     data = pickle.dumps(given, protocol)
-    assert repr(flight.load(data)) == repr(pickle.loads(data))
+    assert repr(flight.load_record(data)) == repr(pickle.loads(data))
 
 
 class Evil:
@@ -381,14 +381,14 @@ class Evil:
 @pytest.mark.parametrize("protocol", range(6))
 def test_a_record_that_names_a_function_is_refused(protocol: int) -> None:
     with pytest.raises(ValueError, match="not a flight record"):
-        flight.load(pickle.dumps({"entries": Evil()}, protocol))
+        flight.load_record(pickle.dumps({"entries": Evil()}, protocol))
 
 
 @given(st.binary(max_size=400))
 def test_garbage_is_refused_as_what_it_is(data: bytes) -> None:
     """Whatever the bytes are: plain data, or a ValueError."""
     with suppress(ValueError):
-        assert isinstance(flight.load(data), dict)
+        assert isinstance(flight.load_record(data), dict)
 
 
 def test_a_record_that_refers_to_itself_many_times_is_not_written_out() -> None:
@@ -396,7 +396,7 @@ def test_a_record_that_refers_to_itself_many_times_is_not_written_out() -> None:
     nested: list[Any] = []
     for _ in range(30):
         nested = [nested, nested]
-    loaded = flight.load(pickle.dumps({"entries": nested}, 2))
+    loaded = flight.load_record(pickle.dumps({"entries": nested}, 2))
     began = time.monotonic()
     assert flight.as_json(loaded) is None
     assert_within("the refusal of a record", time.monotonic() - began, 10)

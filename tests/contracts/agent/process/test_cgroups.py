@@ -14,7 +14,7 @@ import pytest
 from orchestrator.node_agent.base.node_layout import AttemptLayout
 from orchestrator.node_agent.process import cgroups
 from orchestrator.node_agent.process.cgroups import ControlGroup, name_of, own_group
-from orchestrator.node_agent.process.processes import living, sweep
+from orchestrator.node_agent.process.processes import living_processes, sweep_processes
 from tests.contracts.agent.attempts import Attempt, eventually, exists, running, shell
 from tests.time_limits import scaled, wait_for_exit
 
@@ -48,7 +48,7 @@ def group(layout: AttemptLayout) -> Iterator[ControlGroup]:
     assert group is not None
     yield group
     group.kill()
-    sweep(lambda: living(group.pids()), 5.0, group.kill)
+    sweep_processes(lambda: living_processes(group.pids()), 5.0, group.kill)
     group.remove()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.node_agent.process.processes import MARKER, marked
+from orchestrator.node_agent.process.processes import MARKER, marked_processes
 
 pytestmark = pytest.mark.processes
 
@@ -31,6 +31,6 @@ def test_a_run_of_the_same_name_in_another_work_directory_is_a_stranger(
     sleeper: subprocess.Popen[bytes],
 ) -> None:
     """Two coordinators may both call a run ``same``: neither may end the other's ranks."""
-    assert [found.pid for found in marked("/work/a/node/runs/same/n1")] == [sleeper.pid]
-    assert marked("/work/b/node/runs/same/n1") == []
-    assert marked("/work/a/node/runs/same/n") == []
+    assert [found.pid for found in marked_processes("/work/a/node/runs/same/n1")] == [sleeper.pid]
+    assert marked_processes("/work/b/node/runs/same/n1") == []
+    assert marked_processes("/work/a/node/runs/same/n") == []

@@ -16,7 +16,13 @@ import pytest
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.node_layout import ROOM_BYTES, AttemptLayout, write_atomically
 from orchestrator.node_agent.process.eventlog import EventLog, last_line, last_words
-from orchestrator.node_agent.process.processes import FoundProcess, alive, look, send, sweep
+from orchestrator.node_agent.process.processes import (
+    FoundProcess,
+    find_process,
+    is_alive,
+    send_signal,
+    sweep_processes,
+)
 from tests.time_limits import scaled
 
 
@@ -24,7 +30,7 @@ from tests.time_limits import scaled
 def sleeper() -> Iterator[FoundProcess]:
     """A process to aim at."""
     process = subprocess.Popen(["sleep", "300"])
-    found = look(process.pid)
+    found = find_process(process.pid)
     assert found
     yield found
     process.kill()
@@ -150,7 +156,7 @@ def test_standard_output_speaks_if_standard_error_is_silent(tmp_path: Path) -> N
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"deadline": "soon"}', b'{"epoch": 1}'])
 def test_a_damaged_lease_leaves_the_last_deadline_standing(tmp_path: Path, damage: bytes) -> None:
     attempt = AttemptLayout(str(tmp_path))
-    lease.write(attempt, lease.Claim(1, ""), 500.0)
+    lease.write_lease(attempt, lease.Claim(1, ""), 500.0)
     reader = lease.LeaseReader(attempt)
     before = reader.deadline
     (tmp_path / "lease").write_bytes(damage)
@@ -165,24 +171,24 @@ def test_a_lease_does_not_hear_of_the_wall_clock(
 ) -> None:
     """However the machine's time is set, the lease ends after as many seconds as it was given."""
     attempt = AttemptLayout(str(tmp_path))
-    lease.write(attempt, lease.Claim(1, ""), 60.0)
+    lease.write_lease(attempt, lease.Claim(1, ""), 60.0)
     reader = lease.LeaseReader(attempt)
-    before, wall, clock = lease.now(), time.time, time.clock_gettime
+    before, wall, clock = lease.boot_seconds(), time.time, time.clock_gettime
     shifted = {time.CLOCK_REALTIME: jump_s}
 
     monkeypatch.setattr(time, "time", lambda: wall() + jump_s)
     monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + shifted.get(which, 0.0))
 
-    assert 0.0 <= lease.now() - before < 30.0
+    assert 0.0 <= lease.boot_seconds() - before < 30.0
     assert not reader.expired
 
 
 @pytest.mark.processes
 def test_a_reused_pid_is_left_alone(sleeper: FoundProcess) -> None:
     """Same pid, other start time: somebody else's process by now."""
-    assert send(sleeper.pid, sleeper.start_time + 1, signal.SIGKILL) is False
-    assert alive(sleeper.pid, sleeper.start_time)
-    assert send(sleeper.pid, sleeper.start_time, signal.SIGKILL) is True
+    assert send_signal(sleeper.pid, sleeper.start_time + 1, signal.SIGKILL) is False
+    assert is_alive(sleeper.pid, sleeper.start_time)
+    assert send_signal(sleeper.pid, sleeper.start_time, signal.SIGKILL) is True
 
 
 @pytest.mark.processes
@@ -192,7 +198,7 @@ def test_a_name_with_parentheses_is_read(tmp_path: Path) -> None:
     program.symlink_to("/bin/sleep")
     process = subprocess.Popen([str(program), "300"])
     try:
-        found = look(process.pid)
+        found = find_process(process.pid)
         assert found
         assert found.parent == os.getpid()
         assert found.comm == "a) R 1 (b"
@@ -206,7 +212,7 @@ def test_one_empty_scan_is_not_enough(sleeper: FoundProcess) -> None:
     """A process that appears between two scans is still found."""
     scans = iter([[], [sleeper], [], []])
 
-    swept = sweep(lambda: list(next(scans)), timeout_s=scaled(5))
+    swept = sweep_processes(lambda: list(next(scans)), timeout_s=scaled(5))
 
     assert swept.scans == 4
     assert swept.killed == [sleeper.pid]

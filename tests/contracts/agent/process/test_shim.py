@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,10 +21,17 @@ from tests.contracts.agent.attempts import (
     shell,
     shimmed,
 )
+from tests.time_limits import scaled
 
 pytestmark = pytest.mark.processes
 
 HOLD = "echo up; sleep 300 & wait"
+# Says how often it is asked to end, and stays for long enough to be asked again.
+ASKED = (
+    'n=0; trap "n=1; echo asked" TERM; echo up; until [ $n = 1 ]; do sleep 0.02; done; '
+    "sleep 1 & wait; wait; exit 42"
+)
+BY_US = {"ORCHESTRATE_SIGNALS_ALL": str(os.getpid())}
 TORCHRUN_RANK = """
 import os, time
 import torch.distributed as dist
@@ -54,6 +62,49 @@ async def test_signals_pass_through(attempt: Attempt, number: int) -> None:
     assert attempt.files["rank-0.out"] == f"up\ngot {name}\n".encode()
     assert attempt.only("rank-exited")["outcome"] == {"exited": 42}
     assert attempt.only("rank-exited")["by_us"] is False
+
+
+def signal_by_another(pid: int) -> None:
+    """TERM from a process that is not this one."""
+    subprocess.run(["kill", "-TERM", str(pid)], check=True, timeout=scaled(10))
+
+
+def signal_everybody(rank_pid: int, shim_pid: int) -> None:
+    """As Slurm does where it walks the tree of processes: each gets one, and is continued."""
+    for pid in (shim_pid, rank_pid):
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("order", ["everybody", "launcher, everybody", "everybody, launcher"])
+async def test_who_signals_everybody_is_heard_once(attempt: Attempt, order: str) -> None:
+    """The launcher, which is signalled, too, asks its ranks to end a moment before or after."""
+    await attempt.launch(launcher("bash", "-c", shimmed(0, ASKED), **BY_US))
+    await attempt.follow(lambda a: a.seen("rank-started") and "rank-0.out" in a.files)
+    rank_pid = attempt.only("rank-started")["pid"]
+    shim_pid = parent_of(rank_pid)
+
+    for who in order.split(", "):
+        if who == "launcher":
+            signal_by_another(shim_pid)
+        else:
+            signal_everybody(rank_pid, shim_pid)
+    await attempt.to_end()
+
+    assert attempt.files["rank-0.out"] == b"up\nasked\n"
+    assert attempt.only("rank-exited")["outcome"] == {"exited": 42}
+
+
+async def test_a_launcher_alone_is_heard_where_somebody_may_signal_everybody(
+    attempt: Attempt,
+) -> None:
+    await attempt.launch(launcher("bash", "-c", shimmed(0, ASKED), **BY_US))
+    await attempt.follow(lambda a: a.seen("rank-started") and "rank-0.out" in a.files)
+
+    signal_by_another(parent_of(attempt.only("rank-started")["pid"]))
+    await attempt.to_end()
+
+    assert attempt.files["rank-0.out"] == b"up\nasked\n"
 
 
 @pytest.mark.parametrize("ending", ["exit 7", "kill -SEGV $$", "kill -KILL $$", "kill -INT $$"])

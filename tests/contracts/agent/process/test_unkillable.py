@@ -11,11 +11,16 @@ import pytest
 
 from orchestrator.node_agent.attempt import supervisor
 from orchestrator.node_agent.attempt.reservations import Reservations
-from orchestrator.node_agent.attempt.runs import sweep_run
+from orchestrator.node_agent.attempt.run_operations import sweep_run
 from orchestrator.node_agent.attempt.supervisor import Supervisor
 from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout
 from orchestrator.node_agent.process import processes
-from orchestrator.node_agent.process.processes import MARKER, look, marked, sweep
+from orchestrator.node_agent.process.processes import (
+    MARKER,
+    find_process,
+    marked_processes,
+    sweep_processes,
+)
 from tests.time_limits import assert_within
 
 NOBODY = 2**22 + 7  # above the kernel's largest pid: a signal to it reaches no process
@@ -39,7 +44,7 @@ def stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_is_described(stuck: Path) -> None:
-    found = look(NOBODY)
+    found = find_process(NOBODY)
 
     assert found is not None
     assert found.describe() == STUCK
@@ -49,7 +54,7 @@ def test_a_sweep_gives_up_in_time(stuck: Path) -> None:
     """It tries until its time is over, and not longer."""
     began = time.monotonic()
 
-    swept = sweep(lambda: marked(str(stuck)), 0.4)
+    swept = sweep_processes(lambda: marked_processes(str(stuck)), 0.4)
 
     took_s = time.monotonic() - began
     assert took_s >= 0.4
@@ -61,7 +66,7 @@ def test_a_sweep_gives_up_in_time(stuck: Path) -> None:
 
 def test_a_run_with_it_is_not_swept(stuck: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The operation's answer names it; a later one, when it has ended, is clean."""
-    monkeypatch.setattr("orchestrator.node_agent.attempt.runs.SWEEP_S", 0.3)
+    monkeypatch.setattr("orchestrator.node_agent.attempt.run_operations.SWEEP_S", 0.3)
     layout = NodeLayout(str(stuck.parents[3]))
     request = {"run": "r", "node": "n1"}
 

@@ -152,6 +152,17 @@ def test_what_slurm_ends_is_told_as_such(pair: Pair, number: int, how: str) -> N
     assert how in last
 
 
+def test_what_slurm_tells_the_task_alone_reaches_the_launcher(pair: Pair) -> None:
+    """As where Slurm tracks processes by control groups; and the launcher hears it once."""
+    script = "trap 'echo asked; sleep 0.5; exit 6' TERM; echo up; while :; do sleep 0.05; done"
+    offer, task = pair.offer(script), pair.task()
+    wait_until("a launcher", lambda: pair.written("out") == "up\n")
+    task.terminate()
+    assert wait_for_exit(offer, 20) == 1
+    assert pair.written("out") == "up\nasked\n"
+    assert "OR-SLURM-005: Slurm ended job" in pair.written("err")
+
+
 def test_the_port_is_kept_until_the_launcher_needs_it(pair: Pair) -> None:
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]

@@ -1,0 +1,164 @@
+"""The project of a user's own script: what travels to the nodes, and what must not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.adapters.sync.file_list import holds_home
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.model.workload import Job, Per
+
+if TYPE_CHECKING:
+    from orchestrator.parsing.inputs.command_line import PythonCall
+
+_MAX_PARENTS = 64
+
+
+def open_script(
+    words: Sequence[str],
+    *,
+    cwd: Path,
+    workdir: Path | None = None,
+    per: Per = Per.GPU,
+    cpu: int = 1,
+) -> Job:
+    """A user's own script or command as a job; see :func:`script_job`.
+
+    What travels is ``workdir``, else the git root around the script (around ``cwd`` for a program),
+    else ``cwd``. Raises :class:`UsageError` for a script that does not exist, is not executable, or
+    is outside ``workdir``.
+    """
+    from orchestrator.parsing.inputs.command_line import python_call
+    from orchestrator.parsing.inputs.workload_file import python_job, script_job
+
+    call = python_call(words) if words and words[0] else None
+    script = _script_path(words, cwd) if call is None else _python_script(call, cwd)
+    folder = find_project(cwd, workdir, script)
+    relative: str | None = None
+    if script is not None:
+        if not script.is_relative_to(folder):
+            what = f"{script} is outside {folder}, so it would not travel to the nodes"
+            raise UsageError(what, id="run.script-outside", remedy="choose another --workdir")
+        relative = script.relative_to(folder).as_posix()
+    if call is None:
+        return script_job(words, folder=str(folder), script=relative, per=per, cpu=cpu)
+    root = _import_root(call, cwd.resolve(), folder)
+    return python_job(call, folder=str(folder), script=relative, import_root=root, per=per, cpu=cpu)
+
+
+def find_project(cwd: Path, workdir: Path | None = None, script: Path | None = None) -> Path:
+    """The folder that travels; see :func:`open_script`. Raises :class:`UsageError`."""
+    if workdir is None:
+        folder = _project(script, cwd)
+        repository = os.path.lexists(folder / ".git")
+        why = "it is the git repository around" if repository else "no git repository is around"
+        refuse_home(folder, f"{why}; keys, tokens and all else there would travel")
+        return folder
+    folder = (cwd / workdir).resolve()
+    if not folder.is_dir():
+        raise UsageError(f"--workdir {workdir} is not a folder", id="run.workdir")
+    if folder == Path(folder.anchor):
+        refuse_home(folder, "it is all of this machine")
+    return folder
+
+
+def refuse_home(folder: Path, why: str) -> None:
+    """Raise :class:`UsageError` if the user's home directory, or all of the machine, would travel.
+
+    It holds keys, tokens and whatever else nobody means to copy to other machines.
+    """
+    if not holds_home(folder) and folder != Path(folder.anchor):
+        return
+    raise UsageError(
+        "the folder that would travel to the nodes holds the home directory",
+        id="run.home",
+        where=folder,
+        why=why,
+        remedy="put the script and what it needs into a folder of its own, or name the folder that "
+        "travels: --workdir DIR",
+    )
+
+
+def _script_path(words: Sequence[str], cwd: Path) -> Path | None:
+    """The file here that ``words[0]`` names; None for a program that only the nodes need to have.
+
+    Whatever is written with a relative folder is a file of the project.
+    """
+    word = words[0] if words else ""
+    if "/" not in word or Path(word).is_absolute():
+        _refuse_bare_file(word, cwd)
+        return None
+    path = _existing(word, cwd)
+    if path.is_dir():
+        module = path.relative_to(cwd.resolve()) if path.is_relative_to(cwd.resolve()) else path
+        remedy = f"-m {'.'.join(module.parts)} runs a package, else name a file in it"
+        raise UsageError(f"{word} is a folder", id="run.no-script", remedy=remedy)
+    if not os.access(path, os.X_OK):
+        remedy = f"chmod +x {word}"
+        raise UsageError(f"{word} is not executable", id="run.not-executable", remedy=remedy)
+    return path
+
+
+def _python_script(call: PythonCall, cwd: Path) -> Path | None:
+    """The script here, which may be a folder or an archive, too; None for modules, code, and files
+    that only the nodes have.
+    """
+    if call.flag:
+        return None
+    elsewhere = call.target.startswith("~") or Path(call.target).is_absolute()
+    if call.interpreter and elsewhere and not Path(call.target).exists():
+        return None
+    return _existing(call.target, cwd)
+
+
+def _existing(word: str, cwd: Path) -> Path:
+    """The path of ``word``, links of its folders resolved. Raises :class:`UsageError`."""
+    named = cwd / word
+    path = named.parent.resolve() / named.name
+    if not path.exists():
+        siblings = _files_beside(path)
+        remedy = did_you_mean(path.name, siblings) if siblings else ""
+        raise UsageError(f"script {word!r} does not exist", id="run.no-script", remedy=remedy)
+    return path
+
+
+def _files_beside(path: Path) -> list[str]:
+    try:
+        return sorted(child.name for child in path.parent.iterdir() if child.is_file())
+    except OSError:
+        return []
+
+
+def _refuse_bare_file(word: str, cwd: Path) -> None:
+    """A bare word is looked up on the nodes' PATH, where a file that lies here will not be."""
+    if not Path(word).suffix or not (cwd / word).is_file():
+        return
+    remedy = f"./{word} runs it from the project"
+    if word.endswith(".ipynb"):
+        remedy = f"jupyter nbconvert --to script {word}, then give the .py file"
+    what = f"{word} is a file here, but a word without a folder is looked up on the nodes' PATH"
+    raise UsageError(what, id="run.no-script", remedy=remedy)
+
+
+def _import_root(call: PythonCall, cwd: Path, folder: Path) -> str:
+    """Where in the project a module is imported from, relative to ``folder``."""
+    from orchestrator.adapters.store.modules import module_root
+
+    if call.flag != "-m":
+        return ""
+    roots = [root for root in (cwd, folder) if root.is_relative_to(folder)]
+    root = module_root(call.target, roots)
+    return "" if root in (None, folder) else root.relative_to(folder).as_posix()
+
+
+def _project(script: Path | None, cwd: Path) -> Path:
+    start = cwd.resolve() if script is None else script.parent
+    for folder in [start, *start.parents][:_MAX_PARENTS]:
+        if os.path.lexists(folder / ".git"):
+            return folder
+    inside = script is None or script.is_relative_to(cwd.resolve())
+    return cwd.resolve() if inside else start

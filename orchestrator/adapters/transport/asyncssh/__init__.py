@@ -1,0 +1,1 @@
+"""SSH by asyncssh, the default. Start with ``async_ssh``."""

@@ -1,0 +1,1 @@
+"""What both SSH libraries share: where a node is, which keys count, what failures mean."""

@@ -1,0 +1,1 @@
+"""Verbs about inventories, workloads and this tool."""

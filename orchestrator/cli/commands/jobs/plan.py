@@ -1,0 +1,63 @@
+"""``orchestrate plan``: exactly what a run would do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.options import job_options, json_option, pick_job
+
+if TYPE_CHECKING:
+    from orchestrator.core.model.plan import Plan
+    from orchestrator.core.model.request import RunRequest
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@job_options
+@json_option
+@click.option("--offline", is_flag=True, help="Contact no node; assume the inventory.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- SCRIPT ARGS...]")
+def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> int:
+    """Show nodes, ranks, argv, environment with reasons, what travels, and budgets.
+
+    Takes those options of run that say what is to run and where, not those of its course (--run-id,
+    --detach, --wait, --fail-on). Starts nothing and leaves nothing behind.
+    """
+    import os
+    from dataclasses import replace
+
+    from orchestrator.adapters.store.layout import Layout
+    from orchestrator.cli.load_request import load_request, take_code
+    from orchestrator.cli.output import print_json
+    from orchestrator.core.base.codec import to_json
+    from orchestrator.view.tables.plan_text import Travel, plan_lines, unattended_text
+
+    request = load_request(pick_job(given), words, run_id="planned")
+    snapshot = take_code(Layout.from_environment(os.environ), request.job)
+    made = _make_plan(replace(request, code=snapshot.digest), offline=offline)
+    travel = Travel(
+        files=snapshot.files,
+        bytes=snapshot.bytes,
+        skipped=tuple(map(str, snapshot.skipped)),
+        warnings=snapshot.warnings,
+    )
+    if as_json:
+        promise = unattended_text(made.budgets)
+        record = {"plan": to_json(made), "travels": to_json(travel), "unattended": promise}
+        print_json("plan", record)
+    else:
+        click.echo("\n".join(plan_lines(made, travel)))
+    return 0
+
+
+def _make_plan(request: RunRequest, *, offline: bool) -> Plan:
+    import asyncio
+
+    from orchestrator.cli.load_request import assume_plan
+
+    if offline:
+        return assume_plan(request)
+    from orchestrator.engine.oneshot.plan_only import preview
+
+    return asyncio.run(preview(request))

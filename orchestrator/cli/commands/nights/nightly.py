@@ -1,0 +1,418 @@
+"""``orchestrate nightly``: schedules that start a run a night, and notice when none was."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.options import json_option
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.nightly.schedule_store import NightlyFolder
+    from orchestrator.adapters.store.layout import Layout
+    from orchestrator.cli.run_night import NightShift
+    from orchestrator.core.nightly.nights import Night
+    from orchestrator.core.nightly.schedule import Schedule
+
+name_argument = click.argument("name", metavar="NAME")
+SHOWN_NIGHTS = 10
+
+
+@click.group()
+def nightly() -> None:
+    """Run a workload every night, and notice when a night is missing.
+
+    \b
+    orchestrate nightly add jw3 --cluster lab --workload mlperf --at 19:00 --tz Asia/Seoul
+    orchestrate nightly install jw3
+    """
+
+
+@nightly.command()
+@name_argument
+@click.option("-C", "--cluster", required=True, metavar="NAME|FILE", help="Where to run.")
+@click.option("-W", "--workload", metavar="NAME|DIR", help="What to run.")
+@click.option("--suite", metavar="NAME", help="Not available yet.")
+@click.option(
+    "--at", required=True, metavar="HH:MM", help="Or cron fields: '0 19 * * 1-5'. One run a night."
+)
+@click.option("--tz", "zone", required=True, metavar="ZONE", help="Such as Asia/Seoul.")
+@click.option("--set", "settings", multiple=True, metavar="K=V", help="As for run. Repeatable.")
+@click.option("--nodes", default="", metavar="EXPR", help="Only these nodes.")
+@click.option(
+    "--overlap",
+    type=click.Choice(["skip", "queue"]),
+    default="skip",
+    show_default=True,
+    help="A night that is due while the one before is still running.",
+)
+@click.option(
+    "--catch-up",
+    type=click.FloatRange(0, 7 * 24),
+    default=12.0,
+    show_default=True,
+    metavar="HOURS",
+    help="How late a missed night may still begin; the latest one only.",
+)
+@click.option(
+    "--jitter",
+    type=click.FloatRange(0, 1800),
+    default=0.0,
+    metavar="SECONDS",
+    help="Begin up to so much later, each night differently.",
+)
+@click.option(
+    "--limit",
+    type=click.FloatRange(1 / 60, 31 * 24),
+    default=12.0,
+    show_default=True,
+    metavar="HOURS",
+    help="A run that takes longer is stopped.",
+)
+@click.option("--env", multiple=True, metavar="K=V", help="A variable of every night. No secrets.")
+@click.option(
+    "--env-file", metavar="FILE", help="K=V lines, read when a night begins: for secrets."
+)
+def add(name: str, **given: Any) -> None:
+    """Add a schedule, or change the one of this name. Nothing runs before it is installed."""
+    from orchestrator.adapters.nightly.schedule_store import nightly_folder, save_schedule
+
+    layout = _layout()
+    schedule = _read_options(layout, name, given)
+    _check_request(schedule)
+    folder = nightly_folder(layout, name)
+    save_schedule(folder, schedule)
+    click.echo(f"{name}: {_next_line(schedule)}")
+    click.echo(f"orchestrate nightly install {name}", err=True)
+
+
+@nightly.command()
+@name_argument
+@click.option("--systemd", "backend", flag_value="systemd", help="A systemd user timer.")
+@click.option("--cron", "backend", flag_value="cron", help="The user's crontab.")
+def install(name: str, backend: str | None) -> None:
+    """Let the host wake the schedule NAME: systemd where a user manager answers, else cron."""
+    from orchestrator.adapters.nightly import crontab, systemd_units
+    from orchestrator.adapters.nightly.wake_program import write_wake_program
+
+    layout = _layout()
+    folder, schedule = _find(layout, name)
+    chosen = backend or ("systemd" if systemd_units.has_user_manager() else "cron")
+    write_wake_program(folder, layout, os.environ, schedule.environment)
+    if chosen == "systemd":
+        systemd_units.install_units(folder, schedule.minute, os.environ)
+    else:
+        crontab.install_cron(folder, schedule.minute)
+    click.echo(f"{name}: installed with {chosen}; {_next_line(schedule)}")
+
+
+@nightly.command()
+@name_argument
+def remove(name: str) -> None:
+    """Remove the schedule NAME and exactly its own entries; the log of its nights stays."""
+    from orchestrator.adapters.nightly import crontab, systemd_units
+    from orchestrator.adapters.nightly.schedule_store import nightly_folder
+    from orchestrator.core.base.errors import UsageError
+
+    folder = nightly_folder(_layout(), name)
+    if not folder.schedule.exists():
+        _find(_layout(), name)
+    try:
+        crontab.remove_cron(folder)
+    except UsageError as error:
+        if "no program crontab" not in error.why:
+            raise
+    systemd_units.remove_units(folder, os.environ)
+    folder.wake.unlink(missing_ok=True)
+    folder.schedule.unlink(missing_ok=True)
+    click.echo(f"{name}: removed; the log of its nights is in {folder.path}")
+
+
+@nightly.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List the schedules and how their last nights stand."""
+    from orchestrator.adapters.nightly.schedule_store import read_nights, schedule_names
+    from orchestrator.cli.output import print_json, print_table
+
+    layout = _layout()
+    rows = []
+    for name in schedule_names(layout):
+        folder, schedule = _find(layout, name)
+        nights = read_nights(folder, schedule, now=time.time())
+        last = nights[-1] if nights else None
+        if as_json:
+            print_json("schedule", _summary(folder, schedule, last))
+        state = f"{last.night} {last.state.value}" if last else ""
+        what = f"{schedule.workload} on {schedule.cluster}"
+        rows.append((name, what, schedule.at, schedule.zone, _backend(folder), state))
+    if not as_json:
+        print_table(("schedule", "what", "at", "zone", "installed", "last night"), rows)
+
+
+@nightly.command()
+@name_argument
+@click.option("--next", "count", type=click.IntRange(1, 100), default=SHOWN_NIGHTS)
+@json_option
+def show(name: str, count: int, as_json: bool) -> None:
+    """Show the schedule NAME, and when its next nights are due, in its zone and here."""
+    from orchestrator.adapters.nightly.due_times import next_nights
+    from orchestrator.cli.output import print_json, print_table
+    from orchestrator.parsing.inputs.nights.schedule import schedule_fields
+
+    folder, schedule = _find(_layout(), name)
+    due = next_nights(schedule, time.time(), count)
+    if as_json:
+        nights = [{"night": each.night, "due": each.due} for each in due]
+        print_json("schedule", {**_summary(folder, schedule, None), "next": nights})
+        return
+    for key, value in schedule_fields(schedule).items():
+        if value not in ("", [], {}):
+            click.echo(f"{key}: {value}")
+    click.echo(f"installed: {_backend(folder) or 'no: orchestrate nightly install ' + name}")
+    rows = [(each.night, _clock(each.due, schedule.zone), _clock(each.due, "")) for each in due]
+    print_table(("night", f"due ({schedule.zone})", "due here"), rows)
+
+
+@nightly.command()
+@name_argument
+def run(name: str) -> int:
+    """Run tonight's run of NAME now, in the foreground."""
+    from orchestrator.adapters.nightly.schedule_store import working_on
+    from orchestrator.core.base.errors import BusyError
+
+    shift = _shift(name)
+    with working_on(shift.folder) as alone:
+        if not alone:
+            what = f"a night of {name} is running"
+            remedy = f"orchestrate nightly log {name}"
+            raise BusyError(what, id="nightly.busy", where=shift.folder.path, remedy=remedy)
+        return shift.run_night(shift.today(), reason="started by hand")
+
+
+@nightly.command()
+@name_argument
+def tick(name: str) -> int:
+    """Begin the night of NAME that is due, if one is; cron and systemd call this."""
+    return _shift(name).tick()
+
+
+@nightly.command()
+@name_argument
+def watch(name: str) -> int:
+    """Look for nights of NAME that are missing, late or half-done; cron and systemd call this."""
+    from orchestrator.adapters.nightly.night_notices import night_notice
+    from orchestrator.adapters.notify.outbox import try_notice
+    from orchestrator.cli.run_night import watch_nights
+
+    layout = _layout()
+    folder, schedule = _find(layout, name)
+
+    def alarm(night: Night) -> None:
+        click.echo(f"{name}: night {night.night} is {_alarm_text(night)}", err=True)
+        try_notice(layout, night_notice(name, night), _say)
+
+    return 1 if watch_nights(folder, schedule, alarm) else 0
+
+
+@nightly.command()
+@name_argument
+@click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True)
+@json_option
+def log(name: str, limit: int, as_json: bool) -> None:
+    """Show what became of the nights of NAME."""
+    from dataclasses import asdict
+
+    from orchestrator.adapters.nightly.schedule_store import read_nights
+    from orchestrator.cli.output import print_json, print_table
+
+    folder, schedule = _find(_layout(), name)
+    nights = read_nights(folder, schedule, now=time.time())[-limit:]
+    if as_json:
+        for night in nights:
+            print_json("night", {**asdict(night), "alarms": night.alarms})
+        return
+    headings = ("night", "state", "due", "began", "took", "runs", "reason")
+    print_table(headings, [_night_cells(night, schedule.zone) for night in nights])
+
+
+def _layout() -> Layout:
+    from orchestrator.adapters.store.layout import Layout
+
+    return Layout.from_environment(os.environ)
+
+
+def _find(layout: Layout, name: str) -> tuple[NightlyFolder, Schedule]:
+    from orchestrator.adapters.nightly.schedule_store import find_schedule
+
+    return find_schedule(layout, name)
+
+
+def _shift(name: str) -> NightShift:
+    from orchestrator.cli.run_night import NightShift
+
+    layout = _layout()
+    folder, schedule = _find(layout, name)
+    return NightShift(
+        layout=layout,
+        folder=folder,
+        schedule=schedule,
+        say=_say,
+        after_run=lambda night, last: _judge_figures(layout, folder, night, last),
+    )
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _judge_figures(layout: Layout, folder: NightlyFolder, night: str, last: bool) -> bool:
+    """What the night's figures say; whether to measure again. It never fails the night."""
+    from orchestrator.adapters.nightly.night_figures import judge_figures, measures_again
+    from orchestrator.adapters.nightly.night_notices import finding_text, findings_notice
+    from orchestrator.adapters.notify.outbox import try_notice
+    from orchestrator.core.base.errors import OrchestrateError
+
+    try:
+        findings = judge_figures(layout, folder, night, last=last)
+    except (OSError, OrchestrateError) as error:
+        _say(f"warning: the figures of {night} were not judged: {error}")
+        return False
+    if not last and measures_again(findings):
+        return True
+    for finding in findings:
+        if finding.alarms:
+            _say(finding_text(finding))
+    notice = findings_notice(folder.name, night, findings)
+    if notice is not None:
+        try_notice(layout, notice, _say)
+    return False
+
+
+def _read_options(layout: Layout, name: str, given: dict[str, Any]) -> Schedule:
+    """The schedule that the options describe. Raises ``UsageError``."""
+    from orchestrator.adapters.nightly.schedule_store import nightly_folder
+    from orchestrator.core.base.errors import UsageError
+    from orchestrator.core.nightly.schedule import Overlap, Schedule
+    from orchestrator.parsing.inputs.nights.schedule import (
+        load_schedule,
+        parse_at,
+        parse_environment,
+        parse_name,
+        parse_zone,
+    )
+
+    if given["suite"] is not None or given["workload"] is None:
+        what = "there are no suites yet" if given["suite"] is not None else "nothing to run"
+        remedy = "name a workload: --workload W (orchestrate workload list)"
+        raise UsageError(what, id="nightly.what", remedy=remedy)
+    folder = nightly_folder(layout, parse_name(name))
+    since = time.time()
+    if folder.schedule.exists():
+        since = load_schedule(folder.schedule.read_bytes(), str(folder.schedule)).since
+    variables = dict(pair.partition("=")[::2] for pair in given["env"])
+    return Schedule(
+        name=name,
+        cluster=_absolute(given["cluster"]),
+        workload=_absolute(given["workload"]),
+        at=parse_at(given["at"]),
+        zone=parse_zone(given["zone"]),
+        since=since,
+        settings=tuple(given["settings"]),
+        nodes=given["nodes"],
+        overlap=Overlap(given["overlap"]),
+        catch_up_s=given["catch_up"] * 3600,
+        jitter_s=given["jitter"],
+        limit_s=given["limit"] * 3600,
+        environment=parse_environment(variables),
+        env_file=_absolute(given["env_file"]) if given["env_file"] else "",
+        folder=os.getcwd(),  # noqa: PTH109 - as text
+    )
+
+
+def _absolute(named: str) -> str:
+    """A path as it is found from anywhere; a name as it is."""
+    from pathlib import Path
+
+    return str(Path(named).absolute()) if os.sep in named or Path(named).exists() else named
+
+
+def _check_request(schedule: Schedule) -> None:
+    """Refuse tonight what would fail every night. Raises ``UsageError``; contacts nothing."""
+    from orchestrator.cli.commands.jobs.run import run as run_command
+    from orchestrator.cli.load_request import load_request
+    from orchestrator.cli.options import JobOptions, pick_options
+    from orchestrator.cli.run_night import run_arguments
+
+    words = run_arguments(schedule, "nightly")[1:]
+    given = run_command.make_context("run", words).params
+    load_request(pick_options(JobOptions, given), (), run_id="")
+
+
+def _backend(folder: NightlyFolder) -> str:
+    from orchestrator.adapters.nightly import crontab, systemd_units
+    from orchestrator.core.base.errors import UsageError
+
+    if systemd_units.has_units(folder, os.environ):
+        return "systemd"
+    try:
+        text = crontab.read_crontab() or ""
+    except UsageError:
+        return ""
+    return "cron" if crontab.has_schedule(text, folder.name) else ""
+
+
+def _summary(folder: NightlyFolder, schedule: Schedule, last: Night | None) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from orchestrator.parsing.inputs.nights.schedule import schedule_fields
+
+    return {
+        **schedule_fields(schedule),
+        "installed": _backend(folder) or None,
+        "last_night": asdict(last) if last else None,
+    }
+
+
+def _next_line(schedule: Schedule) -> str:
+    from orchestrator.adapters.nightly.due_times import next_nights
+
+    (night,) = next_nights(schedule, time.time(), 1)
+    return (
+        f"next {_clock(night.due, schedule.zone)} ({schedule.zone}), {_clock(night.due, '')} here"
+    )
+
+
+def _clock(moment: float, zone: str) -> str:
+    from datetime import UTC, datetime
+    from zoneinfo import ZoneInfo
+
+    local = datetime.fromtimestamp(moment, UTC).astimezone(ZoneInfo(zone) if zone else None)
+    return f"{local:%a %Y-%m-%d %H:%M}"
+
+
+def _alarm_text(night: Night) -> str:
+    from orchestrator.core.nightly.nights import alarm_name
+
+    return f"{alarm_name(night)}: {night.reason}" if night.reason else alarm_name(night)
+
+
+def _night_cells(night: Night, zone: str) -> list[str]:
+    from orchestrator.view.terminal.text import brief_text, format_seconds
+
+    state = f"{night.state.value}, late" if night.is_late else night.state.value
+    took = ""
+    if night.started is not None and night.finished is not None:
+        took = format_seconds(night.finished - night.started)
+    return [
+        night.night,
+        state,
+        _clock(night.due, zone) if night.due is not None else "",
+        _clock(night.started, zone) if night.started is not None else "",
+        took,
+        " ".join(night.run_ids),
+        brief_text(night.reason, 80),
+    ]

@@ -1,0 +1,1 @@
+"""Verbs about runs that exist, and what came of them."""

@@ -1,0 +1,1 @@
+"""What starts ranks: schedulers, MPI, SSH, and launchers in general."""

@@ -1,0 +1,1 @@
+"""The machine: driver, kernel, operating system, disks, limits, containers."""

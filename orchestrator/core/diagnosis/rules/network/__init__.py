@@ -1,0 +1,1 @@
+"""What passes between nodes: fabric, sockets, NCCL, rendezvous, collectives, servers."""

@@ -1,0 +1,168 @@
+"""Names and servers that a program talks to."""
+
+from __future__ import annotations
+
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Domain,
+    LogRole,
+    Rule,
+    sign,
+)
+
+RULES = (
+    Rule(
+        id="NET-DNS-001",
+        title="A name does not resolve",
+        domain=Domain.FABRIC,
+        cause="{who} cannot resolve the name {peer}",
+        remedy="getent hosts NAME on that node: DNS, /etc/hosts, and whether it has a way out at "
+        "all",
+        advice=Advice.RETRY,
+        weight=64,
+        signs=(
+            sign(
+                "ailed to resolve",
+                r"(?:Failed to resolve '|[Ff]ailed to resolve host(?:name)? '?)"
+                r"(?P<peer>[\w.-]{1,120})",
+            ),
+            sign("gaierror: [Errno -"),
+            sign("getaddrinfo", r"getaddrinfo(?: failed|\(\)|:)"),
+            sign(
+                "ould not resolve host",
+                r"[Cc]ould not resolve host: (?P<peer>[\w.-]{1,120})",
+            ),
+            sign(
+                "Name or service not known",
+                r"host='(?P<peer>[\w.-]{1,120})'.{0,300}Name or serv",
+            ),
+            sign("Temporary failure in name resolution"),
+        ),
+        defaults={"peer": "of a server"},
+        references=("Linux: getaddrinfo",),
+    ),
+    Rule(
+        id="NET-HTTP-001",
+        title="A server cannot be reached",
+        domain=Domain.FABRIC,
+        cause="{who} cannot reach {peer}",
+        remedy="curl -v https://HOST/ on that node; HTTPS_PROXY and NO_PROXY; a firewall, or a "
+        "node "
+        "without a way out",
+        advice=Advice.RETRY,
+        weight=56,
+        signs=(
+            sign(
+                "ConnectionPool(host=",
+                r"ConnectionPool\(host='(?P<peer>[\w.-]{1,120})', port=\d{1,5}\): (?:Max retries"
+                r"|Read timed out)",
+            ),
+            sign("can't be reached at", r"can't be reached at (?P<peer>https?://[\w.:-]{1,120})"),
+            sign(
+                "Could not connect to the endpoint URL",
+                r"endpoint URL: \"(?P<peer>[^\"]{1,120})",
+            ),
+        ),
+        defaults={"peer": "a server"},
+        references=("HTTP",),
+    ),
+    Rule(
+        id="NET-TLS-001",
+        title="A certificate is not trusted",
+        domain=Domain.HOST,
+        cause="{who} does not trust the certificate of a server ({detail})",
+        remedy="the proxy's or site's root certificate: --env SSL_CERT_FILE=FILE and "
+        "REQUESTS_CA_BUNDLE=FILE; the clock of the node",
+        confidence=Confidence.CERTAIN,
+        weight=82,
+        signs=(
+            sign("CERTIFICATE_VERIFY_FAILED", r"(?P<detail>CERTIFICATE_VERIFY_FAILED)"),
+            sign("certificate has expired", r"(?P<detail>certificate has expired)"),
+            sign("x509: certificate", r"(?P<detail>x509: certificate .{1,60})"),
+        ),
+        defaults={"detail": "not trusted"},
+        references=("OpenSSL",),
+    ),
+    Rule(
+        id="NET-PROXY-001",
+        title="An HTTP proxy refuses the connection",
+        domain=Domain.FABRIC,
+        cause="{who} went through the HTTP proxy {peer}, which refused the connection ({detail})",
+        remedy="--env no_proxy with the nodes' names and addresses (and NO_PROXY), or without "
+        "http_proxy and https_proxy; a server outside must be allowed in the proxy",
+        confidence=Confidence.CERTAIN,
+        weight=83,
+        signs=(
+            sign(
+                "HTTP proxy returned response code",
+                r"(?:ipv[46]:(?P<peer>[\da-fA-F.:]{3,60}): )?(?P<detail>HTTP proxy returned "
+                r"response "
+                r"code \d{3})",
+            ),
+            sign(
+                "Tunnel connection failed",
+                r"(?P<detail>Tunnel connection failed: \d{3}[\w ]{0,40})",
+            ),
+        ),
+        defaults={"peer": "of its environment", "detail": "no reason given"},
+        references=("gRPC: http_proxy", "urllib3: ProxyError"),
+    ),
+    Rule(
+        id="NET-REFUSED-001",
+        title="A server refuses connections",
+        domain=Domain.LAUNCH,
+        cause="{who} was refused a connection by {peer}: the server is not started, or has ended",
+        remedy="ss -ltn on the server's node; the log of the server, if it ended first",
+        role=LogRole.VAGUE,
+        advice=Advice.RETRY,
+        weight=42,
+        signs=(
+            sign("ConnectionRefusedError", r"^ConnectionRefusedError\b"),
+            sign(
+                "Connection refused",
+                r"[Ff]ail(?:ed)? to connect.{0,80}?(?P<peer>[\w.-]{1,120}:\d{1,5})\b.{0,80}"
+                r"Connection refused",
+            ),
+            sign(
+                '"Connection refused"',
+                r"\"target_address\":\"(?:ipv[46]:)?(?P<peer>[^\"]{3,80})",
+            ),
+            sign(
+                "ConnectError: ",
+                r"Connect(?:ion)?Error: .{0,80}(?:Connection refused|All connection attempts "
+                r"failed)",
+            ),
+        ),
+        defaults={"peer": "a server"},
+        consequence="were refused a connection",
+        references=("Linux: ECONNREFUSED",),
+    ),
+    Rule(
+        id="NET-CONN-001",
+        title="A server does not answer",
+        domain=Domain.LAUNCH,
+        cause="{who} could not connect to {peer}: the server is not started, has ended, or a "
+        "firewall is between",
+        remedy="ss -ltn on the server's node; nc -vz HOST PORT from this one",
+        role=LogRole.VICTIM,
+        advice=Advice.RETRY,
+        weight=40,
+        signs=(
+            sign("UnavailableError", r"errors_impl\.UnavailableError\b"),
+            sign(
+                "failed to connect to all addresses",
+                r"failed to connect to all addresses"
+                r"(?:.{0,200}?ipv[46]:(?P<peer>[\da-fA-F.:\[\]%]{7,60}))?",
+            ),
+            sign(
+                "ailed to connect to ",
+                r"[Ff]ailed to connect to (?P<peer>(?:\d{1,3}(?:\.\d{1,3}){3}|[\w.-]{1,120}):"
+                r"\d{2,5})\b",
+            ),
+        ),
+        defaults={"peer": "a server"},
+        consequence="could not connect to a server",
+        references=("gRPC", "llama.cpp"),
+    ),
+)

@@ -1,0 +1,1 @@
+"""The program and its libraries: builds, models, trainers, servers of models, exceptions."""

@@ -1,0 +1,104 @@
+"""Versions of Python modules under another interpreter, without importing any of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+from orchestrator.node_agent.base.login import login_environment
+
+TIMEOUT_S = 30.0
+MAX_OUTPUT_BYTES = 64 * 1024
+NONCE = "orchestrate-modules:"
+# Runs under the ranks' interpreter, hence as text. A module without metadata has the version "".
+# Only where nothing is installed under a module's own name, importlib.metadata is asked whose the
+# module is: its import takes longer than all the rest.
+SCRIPT = """
+import importlib.util, json, os, re, sys
+
+def plain(name):
+    return re.sub("[-_.]+", "-", name).lower()
+
+def files(name):
+    for folder in sys.path:
+        for entry in os.listdir(folder) if os.path.isdir(folder) else []:
+            title, kind = os.path.splitext(entry)
+            if kind == ".dist-info" and plain(title.split("-")[0]) == plain(name):
+                yield os.path.join(folder, entry, "METADATA")
+
+def stated(name):
+    for path in files(name):
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("Version:"):
+                    return line.partition(":")[2].strip()
+
+def version(name):
+    if told := stated(name):
+        return told
+    from importlib import metadata
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return metadata.version(metadata.packages_distributions()[name][0])
+
+found = {}
+for name in sys.argv[1:]:
+    if "-" in name:  # the name of a distribution, which no module can have
+        try:
+            if told := stated(name):
+                found[name] = told
+        except Exception:
+            pass
+        continue
+    try:
+        if importlib.util.find_spec(name) is None:
+            continue
+    except Exception:
+        continue
+    found[name] = ""
+    if name in sys.builtin_module_names:
+        continue  # nobody's: to ask every installed package whose it is takes a tenth of a second
+    try:
+        found[name] = version(name)
+    except Exception:
+        pass
+print("orchestrate-modules:" + json.dumps(found))
+"""
+
+
+def find_modules(
+    interpreter: list[str] | None, modules: list[str], notes: list[str]
+) -> dict[str, str]:
+    """Module -> version, for those that ``interpreter`` (an argument vector) can find."""
+    if not interpreter:
+        return {}
+    argv = [os.path.expanduser(interpreter[0]), *interpreter[1:], "-c", SCRIPT, *modules]
+    try:
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
+            env=login_environment(),
+            cwd="/",
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        notes.append(f"interpreter {interpreter[0]}: {error}")
+        return {}
+    found = parse_modules(done.stdout[:MAX_OUTPUT_BYTES].decode(errors="replace"))
+    if found is None:
+        said = done.stderr[-500:].decode(errors="replace").strip()
+        notes.append(f"interpreter {interpreter[0]} ended with {done.returncode}: {said}")
+    return found or {}
+
+
+def parse_modules(text: str) -> dict[str, str] | None:
+    """The answer in the script's output; what start-up files print around it does not matter."""
+    for line in reversed(text.splitlines()):
+        if line.startswith(NONCE):
+            found = json.loads(line[len(NONCE) :])
+            return {str(name): str(version or "") for name, version in found.items()}
+    return None

@@ -1,0 +1,1 @@
+"""What people write for runs of every night: schedules, acknowledgements, notices."""
