@@ -298,7 +298,7 @@ def test_cron_itself_starts_the_night(cron_desk: Desk) -> None:
         (["--at", "25:00"], "not a time of day"),
         (["--at", "*/5 * * * *"], "more than one run a night"),
         (["--at", "0 19 30 2 *"], "not a schedule of cron"),
-        (["--tz", "Asia/Soul"], "did you mean Asia/Seoul"),
+        (["--tz", "Asia/Soul"], "did you mean 'Asia/Seoul'"),
         (["--suite", "all"], "there are no suites yet"),
         (["--workload", "slep"], "did you mean"),
         (["--set", "lins=2"], "lines"),
@@ -327,5 +327,5 @@ def test_a_damaged_schedule_is_shown_with_its_place(desk: Desk) -> None:
 
     said = desk.run("tick", "jw3", code=2)
 
-    assert "schedule.yaml:6:" in said
+    assert "schedule.yaml:7:" in said
     assert "Asia/Seoul" in said

@@ -50,7 +50,8 @@ def judge_night(
     """One finding for each of ``series``, for ``night`` (a local date).
 
     Changes are decided by Holm's step-down procedure over all series that have enough nights: the
-    probability that a night without any change raises an alarm is at most ``budget``. ``known``:
+    probability that a night without any change raises an alarm is at most ``budget`` where nights
+    do not depend on each other, and somewhat more where they do (docs/benchmarks.md). ``known``:
     what earlier nights found, so that each change is reported once as new.
     """
     changes, accepted = list(known), list(acknowledged)
