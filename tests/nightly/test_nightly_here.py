@@ -301,7 +301,7 @@ def test_cron_itself_starts_the_night(cron_desk: Desk) -> None:
         (["--tz", "Asia/Soul"], "did you mean 'Asia/Seoul'"),
         (["--suite", "all"], "there are no suites yet"),
         (["--workload", "slep"], "did you mean"),
-        (["--set", "linez=2"], "lines"),
+        (["--set", "line=2"], "lines"),
         (["--cluster", "nowhere"], "nowhere"),
         (["--env", "A B=1"], "not a variable"),
     ],
