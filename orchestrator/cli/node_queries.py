@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from orchestrator.cli.options import FiniteRange
+
 if TYPE_CHECKING:
     from orchestrator.core.base.errors import OrchestrateError
     from orchestrator.core.doctor.check_model import Mesh
@@ -21,9 +23,7 @@ def survey_options(command: Command) -> Command:
     """How nodes are asked."""
     for option in (
         click.option("--fanout", type=click.IntRange(1, 4096), default=128, show_default=True),
-        click.option(
-            "--connect-timeout", type=click.FloatRange(1), default=20.0, show_default=True
-        ),
+        click.option("--connect-timeout", type=FiniteRange(1), default=20.0, show_default=True),
     ):
         command = option(command)
     return command

@@ -27,6 +27,18 @@ MIN_BUDGET_S, MAX_BUDGET_S = 1.0, 31 * 86_400.0
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class FiniteRange(click.FloatRange):
+    """A number within limits. ``nan`` compares as within all of them, and ``inf`` has no end."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
 def cluster_options(command: Command) -> Command:
     """``--cluster`` and ``--nodes``."""
     return _cluster_options(command, required=True)
@@ -162,7 +174,7 @@ def _time_options(command: Command) -> Command:
         command,
         click.option(
             "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
+            type=FiniteRange(min=0, min_open=True),
             metavar="SECONDS",
             help="How long the ranks may run.",
         ),

@@ -218,6 +218,12 @@ def test_history_shows_a_trend(home: Path, capsys: Output) -> None:
     assert main(["history", "--since", "yesterday"]) == 2
 
 
+def test_a_choice_without_runs_is_no_empty_history(home: Path, capsys: Output) -> None:
+    fill(home, runs=1)
+    assert main(["history", "--metric", "sped"]) == 0
+    assert "no runs like that in" in capsys.readouterr().err
+
+
 def test_exports_hold_every_figure(home: Path, tmp_path: Path, capsys: Output) -> None:
     """Parquet, CSV and JSON lines say the same."""
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.options import cluster_options
+from orchestrator.cli.options import FiniteRange, cluster_options
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
 @cluster_options
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=300.0,
     show_default=True,
     metavar="SECONDS",
     help="For the command on each node.",
 )
-@click.option("--connect-timeout", type=click.FloatRange(1), default=20.0, show_default=True)
+@click.option("--connect-timeout", type=FiniteRange(1), default=20.0, show_default=True)
 @click.option("--fanout", type=click.IntRange(1, 4096), default=128, show_default=True)
 @click.option("--prefix", is_flag=True, help="Lines as they come, each with its node's name.")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="CMD [ARGS...]")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import (
+    FiniteRange,
     JobOptions,
     ViewOptions,
     job_options,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     "--wait",
     is_flag=False,
     flag_value=str(MAX_WAIT_S),
-    type=click.FloatRange(0, MAX_WAIT_S),
+    type=FiniteRange(0, MAX_WAIT_S),
     metavar="[SECONDS]",
     help="Queue while another run holds GPUs or machines that this one needs.",
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.node_queries import survey_options
-from orchestrator.cli.options import cluster_options, json_option
+from orchestrator.cli.options import FiniteRange, cluster_options, json_option
 
 if TYPE_CHECKING:
     from orchestrator.core.base.errors import OrchestrateError
@@ -32,7 +32,7 @@ QUICK, TWO_MINUTES = "quick", "2min"
 )
 @click.option(
     "--watch",
-    type=click.FloatRange(1, 3600),
+    type=FiniteRange(1, 3600),
     default=90.0,
     show_default=True,
     metavar="SECONDS",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options import FiniteRange, json_option
 
 if TYPE_CHECKING:
     from orchestrator.adapters.nightly.schedule_store import NightlyFolder
@@ -51,7 +51,7 @@ def nightly() -> None:
 )
 @click.option(
     "--catch-up",
-    type=click.FloatRange(0, 7 * 24),
+    type=FiniteRange(0, 7 * 24),
     default=12.0,
     show_default=True,
     metavar="HOURS",
@@ -59,14 +59,14 @@ def nightly() -> None:
 )
 @click.option(
     "--jitter",
-    type=click.FloatRange(0, 1800),
+    type=FiniteRange(0, 1800),
     default=0.0,
     metavar="SECONDS",
     help="Begin up to so much later, each night differently.",
 )
 @click.option(
     "--limit",
-    type=click.FloatRange(1 / 60, 31 * 24),
+    type=FiniteRange(1 / 60, 31 * 24),
     default=12.0,
     show_default=True,
     metavar="HOURS",
@@ -313,7 +313,7 @@ def _read_options(layout: Layout, name: str, given: dict[str, Any]) -> Schedule:
     since = time.time()
     if folder.schedule.exists():
         since = load_schedule(folder.schedule.read_bytes(), str(folder.schedule)).since
-    variables = dict(pair.partition("=")[::2] for pair in given["env"])
+    variables = dict(_split_variable(pair) for pair in given["env"])
     return Schedule(
         name=name,
         cluster=_absolute(given["cluster"]),
@@ -328,9 +328,21 @@ def _read_options(layout: Layout, name: str, given: dict[str, Any]) -> Schedule:
         jitter_s=given["jitter"],
         limit_s=given["limit"] * 3600,
         environment=parse_environment(variables),
-        env_file=_absolute(given["env_file"]) if given["env_file"] else "",
+        env_file=os.path.abspath(given["env_file"]) if given["env_file"] else "",  # noqa: PTH100
         folder=os.getcwd(),  # noqa: PTH109 - as text
     )
+
+
+def _split_variable(pair: str) -> tuple[str, str]:
+    """Name and value. A name alone would be an empty variable every night."""
+    from orchestrator.core.base.errors import UsageError
+
+    name, equals, value = pair.partition("=")
+    if not equals:
+        what = f"--env: no value in {name[:80]!r}"
+        remedy = "write NAME=value, or put it into a file: --env-file FILE"
+        raise UsageError(what, id="nightly.env", remedy=remedy)
+    return name, value
 
 
 def _absolute(named: str) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.options import FiniteRange
+
 if TYPE_CHECKING:
     from orchestrator.adapters.nightly.status_page import StatusPage
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--out", metavar="FILE", help="Write there, as a whole or not at all.")
 @click.option(
     "--every",
-    type=click.FloatRange(1, 3600),
+    type=FiniteRange(1, 3600),
     metavar="SECONDS",
     help="Write again so often until interrupted, for a file that people keep open.",
 )

@@ -14,7 +14,7 @@ import click
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
 from orchestrator.adapters.store.run_list import find_run
-from orchestrator.cli.options import any_cluster_options
+from orchestrator.cli.options import FiniteRange, any_cluster_options
 from orchestrator.core.base.errors import BusyError, ExitCode, UsageError
 from orchestrator.view.terminal.text import brief_text
 
@@ -31,7 +31,7 @@ UNUSED_DAYS = 7.0
 @click.option("--all", "every", is_flag=True, help="All finished and unattended runs.")
 @click.option(
     "--older-than",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     metavar="DAYS",
     help=f"With --all: only older ones. With --caches: unused for so long [{UNUSED_DAYS:g}].",
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import color_option, json_option, use_color
+from orchestrator.cli.options import FiniteRange, color_option, json_option, use_color
 
 if TYPE_CHECKING:
     from orchestrator.core.history.comparing import ComparisonRules, RunsComparison
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--gates", metavar="FILE", help="Gates of your own, in YAML (docs/history.md).")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=FiniteRange(0, 100, min_open=True),
     default=3.0,
     show_default=True,
     metavar="PERCENT",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import (
+    FiniteRange,
     ViewOptions,
     color_option,
     json_option,
@@ -144,7 +145,7 @@ def attach(run: str, **given: Any) -> int:
 @click.command()
 @run_argument
 @click.option("--now", is_flag=True, help="Kill at once instead of ending gracefully.")
-@click.option("--timeout", type=click.FloatRange(1), default=120.0, show_default=True)
+@click.option("--timeout", type=FiniteRange(1), default=120.0, show_default=True)
 def stop(run: str, now: bool, timeout: float) -> int:
     """Stop RUN on all its nodes and confirm that nothing of it is left."""
     from orchestrator.cli import stop_run as stopping

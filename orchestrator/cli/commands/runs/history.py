@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options import FiniteRange, json_option
 
 if TYPE_CHECKING:
     from orchestrator.adapters.history.store import HistoryStore
@@ -64,7 +64,8 @@ def history(
     rows = [history_cells(row) for row in _with_trends(store, runs, metric)]
     print_table(HEADINGS, rows)
     if not rows:
-        click.echo(f"no runs in {store.where}", err=True)
+        chosen = any(value is not None for value in (workload, cluster, metric, since))
+        click.echo(f"no runs {'like that ' if chosen else ''}in {store.where}", err=True)
 
 
 @history.command(params=_selection(default_limit=None))
@@ -115,7 +116,7 @@ def import_runs(folders: tuple[str, ...], as_json: bool) -> int:
 
 
 @history.command()
-@click.option("--older-than", type=click.FloatRange(0), required=True, metavar="DAYS")
+@click.option("--older-than", type=FiniteRange(0), required=True, metavar="DAYS")
 @click.option("--keep", type=click.IntRange(0), default=0, help="The latest of each kind stay.")
 @click.option("--dry-run", is_flag=True, help="Only show which.")
 @json_option
