@@ -218,6 +218,14 @@ def test_history_shows_a_trend(home: Path, capsys: Output) -> None:
     assert main(["history", "--since", "yesterday"]) == 2
 
 
+def test_a_gate_that_judges_nothing_is_no_pass(home: Path, capsys: Output) -> None:
+    """Figures without a direction: a gate needs limits of its own."""
+    add(home, "a", 1.0, fp8=100.0)
+    add(home, "b", 2.0, fp8=80.0)
+    assert main(["compare", "a", "b", "--gate"]) == 5
+    assert "no figure was judged" in capsys.readouterr().out
+
+
 def test_a_choice_without_runs_is_no_empty_history(home: Path, capsys: Output) -> None:
     fill(home, runs=1)
     assert main(["history", "--metric", "sped"]) == 0

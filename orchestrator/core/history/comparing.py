@@ -255,13 +255,25 @@ def _percent(change: float) -> str:
 
 
 def _worst(figures: Sequence[FigureComparison], gates: Sequence[GateOutcome]) -> Verdict:
+    if _nothing_judged(figures, gates):
+        return Verdict.NOT_RUN
     found = [*(figure.verdict for figure in figures), *(gate.verdict for gate in gates)]
     return max(found, key=_SEVERITY.index) if found else Verdict.NOT_RUN
+
+
+def _nothing_judged(figures: Sequence[FigureComparison], gates: Sequence[GateOutcome]) -> bool:
+    """Whether a pass would mean nothing: each figure is there, and none could have failed."""
+    shown_alone = all(
+        figure.direction is Direction.INFO and figure.verdict is Verdict.PASS for figure in figures
+    )
+    return bool(figures) and shown_alone and not gates
 
 
 def _sum_up(figures: Sequence[FigureComparison], gates: Sequence[GateOutcome]) -> str:
     if not figures:
         return "no figures to compare"
+    if _nothing_judged(figures, gates):
+        return "no figure was judged: none has a declared direction; --gates FILE sets limits"
     verdicts = [*(figure.verdict for figure in figures), *(gate.verdict for gate in gates)]
     counts = ((verdicts.count(verdict), verdict.value) for verdict in reversed(_SEVERITY))
     return ", ".join(f"{count} {word}" for count, word in counts if count)
