@@ -35,7 +35,7 @@ from orchestrator.core.nightly.nights import (
     nights_to_alarm,
 )
 from orchestrator.core.nightly.schedule import Schedule
-from orchestrator.parsing.inputs.nights.schedule import parse_env_file
+from orchestrator.parsing.inputs.nights.schedule_file import parse_env_file
 
 MOST_NIGHTS = 2  # of one wake-up: the one that is due, and one that queued behind it
 MEANWHILE_S = 15.0

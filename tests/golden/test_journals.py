@@ -16,9 +16,9 @@ import pytest
 from orchestrator.core.base.codec import from_json, to_json
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.events import Event
-from orchestrator.core.run.machine import identity, step
+from orchestrator.core.run.machine import action_identity, step
 from orchestrator.core.run.state import new_state
-from orchestrator.core.verdict.verdict import conclude
+from orchestrator.core.verdict.verdict import conclude_run
 
 JOURNALS = sorted(path for path in (Path(__file__).parent / "journals").iterdir() if path.is_dir())
 
@@ -30,8 +30,10 @@ def replayed(folder: Path) -> dict[str, Any]:
     performed: list[str] = []
     for line in (folder / "journal.jsonl").read_text().splitlines():
         state, actions = step(state, from_json(Event, json.loads(line)["event"]))
-        performed += [f"{state.attempt}.{state.epoch} {identity(action)}" for action in actions]
-    result = to_json(conclude(state, timings={}, report="report.html"))
+        performed += [
+            f"{state.attempt}.{state.epoch} {action_identity(action)}" for action in actions
+        ]
+    result = to_json(conclude_run(state, timings={}, report="report.html"))
     return {"performed": performed, "result": result}
 
 

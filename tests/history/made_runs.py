@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from orchestrator.adapters.history.stored_run import HistoryEntry
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.history.run_record import ComparisonKey, Figure, RunRecord
+from orchestrator.core.history.run_record import ComparisonKey, RunFigure, RunRecord
 from orchestrator.core.model.workload import Direction
 from orchestrator.core.verdict.result import MetricResult, NodeResult, Result, Status
 
@@ -54,9 +54,9 @@ def make_entry(
     return HistoryEntry(record=record, result=_result(record), curves=curves)
 
 
-def make_figure(name: str, value: float | None) -> Figure:
+def make_figure(name: str, value: float | None) -> RunFigure:
     unit, direction = UNITS.get(name, ("", Direction.INFO))
-    return Figure(value=value, unit=unit, direction=direction)
+    return RunFigure(value=value, unit=unit, direction=direction)
 
 
 def make_record(run_id: str, finished: float = 1.0, **values: float) -> RunRecord:
@@ -64,7 +64,7 @@ def make_record(run_id: str, finished: float = 1.0, **values: float) -> RunRecor
 
 
 def _result(record: RunRecord) -> Result:
-    figures: Mapping[str, Figure] = record.figures
+    figures: Mapping[str, RunFigure] = record.figures
     return Result(
         run_id=record.run_id,
         status=record.status,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator.adapters.nightly.due_times import next_nights, past_nights
 from orchestrator.core.nightly.schedule import Schedule
-from orchestrator.parsing.inputs.nights.schedule import parse_at
+from orchestrator.parsing.inputs.nights.schedule_file import parse_at
 from tests.core.nightly.test_nights import schedule
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -24,8 +24,8 @@ from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.history.run_record import (
     ComparisonKey,
     Curve,
-    Figure,
     FigureSeries,
+    RunFigure,
     RunQuery,
     RunRecord,
     SeriesPoint,
@@ -262,7 +262,7 @@ def _number_of_key(session: Session, key: ComparisonKey) -> int:
     return int(number)
 
 
-def _number_of_metric(session: Session, name: str, figure: Figure) -> int:
+def _number_of_metric(session: Session, name: str, figure: RunFigure) -> int:
     values = {"name": name, "unit": figure.unit, "direction": figure.direction.value}
     find = (
         "SELECT number FROM metric WHERE name = :name AND unit = :unit AND direction = :direction"

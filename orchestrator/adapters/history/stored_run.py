@@ -9,7 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.adapters.report.result_json import parse_object, to_object
-from orchestrator.core.history.run_record import KEY_PARTS, ComparisonKey, Curve, Figure, RunRecord
+from orchestrator.core.history.run_record import (
+    KEY_PARTS,
+    ComparisonKey,
+    Curve,
+    RunFigure,
+    RunRecord,
+)
 from orchestrator.core.model.workload import Direction
 from orchestrator.core.verdict.result import Result, Status
 
@@ -25,11 +31,11 @@ class HistoryEntry:
     curves: Mapping[str, Curve] = field(default_factory=dict)
 
 
-def figures_of(result: Result) -> dict[str, Figure]:
+def figures_of(result: Result) -> dict[str, RunFigure]:
     """The result's metrics; one that is not finite has no value."""
     found = {}
     for name, metric in result.metrics.items():
-        figure = Figure(value=metric.value, unit=metric.unit, direction=metric.direction)
+        figure = RunFigure(value=metric.value, unit=metric.unit, direction=metric.direction)
         found[name] = figure if figure.measured else replace(figure, value=None)
     return found
 
@@ -79,7 +85,7 @@ def parse_result(content: bytes, *, where: str) -> Result:
     return parse_object(unpack_document(content), where=where)
 
 
-def record_from_row(row: tuple[Any, ...], figures: Mapping[str, Figure]) -> RunRecord:
+def record_from_row(row: tuple[Any, ...], figures: Mapping[str, RunFigure]) -> RunRecord:
     """``row`` has the columns of ``RUN_COLUMNS`` behind its number."""
     run_id, started, finished, cluster, workload, preset, status, code, commit, key = row
     return RunRecord(
@@ -105,11 +111,11 @@ RUN_COLUMNS = (
 
 def figures_from_rows(
     rows: Iterable[tuple[Any, ...]],
-) -> dict[int, dict[str, Figure]]:
+) -> dict[int, dict[str, RunFigure]]:
     """(run number, name, unit, direction, value) -> the figures of each run."""
-    found: dict[int, dict[str, Figure]] = {}
+    found: dict[int, dict[str, RunFigure]] = {}
     for number, name, unit, direction, value in rows:
-        figure = Figure(value=value, unit=unit, direction=Direction(direction))
+        figure = RunFigure(value=value, unit=unit, direction=Direction(direction))
         found.setdefault(number, {})[name] = figure
     return found
 
@@ -146,7 +152,7 @@ def record_from_mapping(data: Mapping[str, Any]) -> RunRecord:
             "status": Status(data["status"]),
             "key": key_from_mapping(data["key"]),
             "figures": {
-                name: Figure(
+                name: RunFigure(
                     value=item["value"], unit=item["unit"], direction=Direction(item["direction"])
                 )
                 for name, item in data["figures"].items()

@@ -25,7 +25,7 @@ from orchestrator.core.detection.night_series import (
     NightSeries,
 )
 from orchestrator.core.detection.night_verdict import judge_night, known_changes
-from orchestrator.core.history.run_record import Figure, RunRecord
+from orchestrator.core.history.run_record import RunFigure, RunRecord
 from orchestrator.core.model.workload import Direction
 from orchestrator.core.nightly.nights import NightRecord, RecordKind
 from orchestrator.core.verdict.result import Status
@@ -78,7 +78,7 @@ def _series(name: str, runs: Mapping[str, Sequence[RunRecord]]) -> NightSeries:
     figures = [
         run.figures[name] for night in sorted(runs) for run in runs[night] if name in run.figures
     ]
-    declared = figures[-1] if figures else Figure(value=None)
+    declared = figures[-1] if figures else RunFigure(value=None)
     nights = tuple(_night_figure(name, night, runs[night]) for night in sorted(runs))
     direction = next(
         (f.direction for f in reversed(figures) if f.direction is not Direction.INFO),

@@ -23,7 +23,11 @@ from orchestrator.core.detection.night_series import Acknowledgement, FigureStat
 from orchestrator.core.nightly.nights import Night, NightRecord, RecordKind, fold_nights
 from orchestrator.core.nightly.schedule import Schedule
 from orchestrator.parsing.inputs.nights.acknowledgements import parse_acknowledgements
-from orchestrator.parsing.inputs.nights.schedule import load_schedule, parse_name, schedule_fields
+from orchestrator.parsing.inputs.nights.schedule_file import (
+    load_schedule,
+    parse_name,
+    schedule_fields,
+)
 
 MAX_LOG_BYTES = 8 << 20  # of a log only this much is read, from its end: decades of nights
 HEAD = (

@@ -28,9 +28,10 @@ from orchestrator.core.detection.maximum_null import (
 )
 
 # Autocorrelation counts from this many standard errors (1/sqrt(n)) on; estimates of it are low
-# about as often as high, and a low one raises false alarms: half a standard error is added.
+# about as often as high, and a low one raises false alarms: 1.1 standard errors are added, by which
+# resampled real series raise about as many as independent ones (docs/benchmarks.md).
 CORRELATED_FROM_SE = 1.3
-CAUTION_SE = 0.5
+CAUTION_SE = 1.1
 MAX_CORRELATION = 0.95
 WORTH_LOCATING = 0.05  # below this p it matters where the split is
 # A new night that lies this many deviations beyond every other new one is a spike: an event, and no

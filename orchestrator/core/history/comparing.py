@@ -14,8 +14,8 @@ from statistics import median
 
 from orchestrator.core.history.figure_gates import FigureGate, GateOutcome, judge_gate
 from orchestrator.core.history.run_record import (
-    Figure,
     KeyDifference,
+    RunFigure,
     RunRecord,
     key_differences,
 )
@@ -136,9 +136,9 @@ def _names(a: RunGroup, b: RunGroup) -> list[str]:
     return list(dict.fromkeys(name for run in (*a.runs, *b.runs) for name in run.figures))
 
 
-def _medians(runs: Sequence[RunRecord]) -> Mapping[str, Figure]:
+def _medians(runs: Sequence[RunRecord]) -> Mapping[str, RunFigure]:
     """The figures of a group, each by its median."""
-    found: dict[str, Figure] = {}
+    found: dict[str, RunFigure] = {}
     for name in dict.fromkeys(name for run in runs for name in run.figures):
         known = [run.figures[name] for run in runs if name in run.figures]
         values = _values(runs, name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.base.figures import format_number
 from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.core.history.run_record import Figure
+from orchestrator.core.history.run_record import RunFigure
 from orchestrator.core.model.workload import Direction
 from orchestrator.core.verdict.result import Verdict
 
@@ -61,7 +61,7 @@ class GateOutcome:
 
 
 def judge_gate(
-    gate: FigureGate, figures: Mapping[str, Figure], baseline: Mapping[str, Figure]
+    gate: FigureGate, figures: Mapping[str, RunFigure], baseline: Mapping[str, RunFigure]
 ) -> GateOutcome:
     """What ``gate`` says of a run's ``figures``, compared with those of the ``baseline``."""
     verdict, detail = _judge(gate, figures, baseline)
@@ -69,7 +69,7 @@ def judge_gate(
 
 
 def _judge(
-    gate: FigureGate, figures: Mapping[str, Figure], baseline: Mapping[str, Figure]
+    gate: FigureGate, figures: Mapping[str, RunFigure], baseline: Mapping[str, RunFigure]
 ) -> tuple[Verdict, str]:
     figure = figures.get(gate.metric)
     if figure is None or figure.value is None or not figure.measured:
@@ -87,7 +87,7 @@ def _judge(
 
 
 def _judge_distance(
-    within: float, figure: Figure, value: float, other: float
+    within: float, figure: RunFigure, value: float, other: float
 ) -> tuple[Verdict, str]:
     """Only the worse side counts where the workload declares which that is."""
     if other == 0:
@@ -128,7 +128,7 @@ def convert_quantity(quantity: Quantity, unit: str) -> float | None:
     return None
 
 
-def _missing(name: str, figures: Mapping[str, Figure]) -> str:
+def _missing(name: str, figures: Mapping[str, RunFigure]) -> str:
     if name in figures:
         return f"{name} was not reported"
     known = did_you_mean(name, figures) if figures else "it has no figures"

@@ -77,7 +77,7 @@ def key_differences(a: ComparisonKey, b: ComparisonKey) -> tuple[KeyDifference, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class RunFigure:
     """A final figure. ``value`` None: the run did not report it, or what it reported is no finite
     number.
     """
@@ -108,7 +108,7 @@ class RunRecord:
     preset: str | None = None
     code: str = ""
     commit: str = ""
-    figures: Mapping[str, Figure] = field(default_factory=dict)
+    figures: Mapping[str, RunFigure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

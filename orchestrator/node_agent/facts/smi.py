@@ -192,8 +192,9 @@ def parse_links(text: str) -> dict[str, dict[str, Any]]:
             found[rest.partition("(UUID:")[2].strip().rstrip(")")] = links
         elif head.startswith("Link ") and links:
             links["total"] += 1
-            speed = _figure(rest.strip().removesuffix("GB/s"))
-            if rest.strip().endswith("GB/s") and speed is not None:
+            number, unit, _ = rest.partition("GB/s")
+            speed = _figure(number) if unit else None
+            if speed is not None:
                 links["active"] += 1
                 links["mbyte_s"] = round(speed * 1000)
     return found

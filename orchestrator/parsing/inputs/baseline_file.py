@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from orchestrator.core.history.run_record import ComparisonKey, Figure, RunRecord
+from orchestrator.core.history.run_record import ComparisonKey, RunFigure, RunRecord
 from orchestrator.core.model.workload import Direction
 from orchestrator.core.verdict.result import Status
 from orchestrator.parsing.inputs.validation import Strict, validate_document
@@ -73,7 +73,7 @@ def load_baseline(data: bytes, source: str) -> tuple[str, float, tuple[RunRecord
 
 def _record(entry: RunEntry) -> RunRecord:
     figures = {
-        name: Figure(value=item.value, unit=item.unit, direction=Direction(item.direction))
+        name: RunFigure(value=item.value, unit=item.unit, direction=Direction(item.direction))
         for name, item in entry.figures.items()
     }
     return RunRecord(

@@ -15,7 +15,7 @@ _QUANTITY = re.compile(r"(-?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,3})?)\s*(\S.{
 _PERCENT = "%"
 
 
-class GateEntry(Strict):
+class FigureGateEntry(Strict):
     """One gate. ``within`` needs a baseline, or names another figure of the same run as ``of``."""
 
     metric: str = Field(min_length=1, max_length=200)
@@ -29,7 +29,7 @@ class GateEntry(Strict):
 class GateFile(Strict):
     """The whole file."""
 
-    gates: list[GateEntry] = Field(min_length=1, max_length=MAX_GATES)
+    gates: list[FigureGateEntry] = Field(min_length=1, max_length=MAX_GATES)
 
 
 def load_gates(data: bytes, source: str) -> tuple[FigureGate, ...]:
@@ -44,7 +44,7 @@ def load_gates(data: bytes, source: str) -> tuple[FigureGate, ...]:
 
 
 def _gate(
-    index: int, entry: GateEntry, document: Document, problems: list[InputProblem]
+    index: int, entry: FigureGateEntry, document: Document, problems: list[InputProblem]
 ) -> FigureGate:
     here = document.place(("gates", index))
 

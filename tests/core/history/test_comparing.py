@@ -24,7 +24,7 @@ from orchestrator.core.history.figure_gates import (
     convert_quantity,
     judge_gate,
 )
-from orchestrator.core.history.run_record import ComparisonKey, Figure, RunRecord
+from orchestrator.core.history.run_record import ComparisonKey, RunFigure, RunRecord
 from orchestrator.core.model.workload import Direction
 from orchestrator.core.verdict.result import Status, Verdict
 
@@ -35,7 +35,7 @@ PASSING = {Verdict.PASS, Verdict.WARN}
 def make_run(
     name: str, values: Mapping[str, float | None], direction: Direction = Direction.HIGHER
 ) -> RunRecord:
-    figures = {n: Figure(value=v, unit="u", direction=direction) for n, v in values.items()}
+    figures = {n: RunFigure(value=v, unit="u", direction=direction) for n, v in values.items()}
     return RunRecord(
         run_id=name,
         started=0.0,
@@ -138,7 +138,7 @@ def test_other_keys_states_and_units_are_invalid() -> None:
     assert compare_runs(a, h100, across=frozenset({"gpus"})).verdict is Verdict.PASS
     assert "gpus: 8 x H200 and 8 x H100" in compare_runs(a, h100).reason
     assert compare_runs(a, replace(b, status=Status.DEGRADED)).verdict is Verdict.INVALID
-    other = replace(b, figures={"x": Figure(value=1.0, unit="v", direction=Direction.HIGHER)})
+    other = replace(b, figures={"x": RunFigure(value=1.0, unit="v", direction=Direction.HIGHER)})
     assert compare_runs(a, other).verdict is Verdict.INVALID
 
 
@@ -172,11 +172,11 @@ def test_units_of_gates(value: float, unit: str, target: str, expected: float | 
 
 def test_gates_take_the_worse_side_where_one_is_declared() -> None:
     gate = FigureGate(metric="x", reason="r", within=0.03)
-    before = {"x": Figure(value=100.0, direction=Direction.HIGHER)}
+    before = {"x": RunFigure(value=100.0, direction=Direction.HIGHER)}
     for value, verdict in ((97.0, Verdict.PASS), (96.9, Verdict.FAIL), (150.0, Verdict.PASS)):
-        after = {"x": Figure(value=value, direction=Direction.HIGHER)}
+        after = {"x": RunFigure(value=value, direction=Direction.HIGHER)}
         assert judge_gate(gate, after, before).verdict is verdict
-    neither = {"x": Figure(value=150.0)}
+    neither = {"x": RunFigure(value=150.0)}
     assert judge_gate(gate, neither, before).verdict is Verdict.FAIL
     assert judge_gate(gate, neither, {}).verdict is Verdict.NOT_RUN
-    assert judge_gate(gate, neither, {"x": Figure(value=0.0)}).verdict is Verdict.INVALID
+    assert judge_gate(gate, neither, {"x": RunFigure(value=0.0)}).verdict is Verdict.INVALID

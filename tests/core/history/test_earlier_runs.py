@@ -11,7 +11,7 @@ from orchestrator.core.history.earlier_runs import (
     MetricComparison,
     compare_with_earlier,
 )
-from orchestrator.core.history.run_record import ComparisonKey, Figure, RunRecord
+from orchestrator.core.history.run_record import ComparisonKey, RunFigure, RunRecord
 from orchestrator.core.model.workload import Direction
 from orchestrator.core.verdict.result import MetricResult, Result, Status
 
@@ -38,7 +38,7 @@ def compare(now: Result, earlier: Sequence[Result]) -> tuple[MetricComparison, .
 
 def record(result: Result) -> RunRecord:
     figures = {
-        name: Figure(value=metric.value, unit=metric.unit, direction=metric.direction)
+        name: RunFigure(value=metric.value, unit=metric.unit, direction=metric.direction)
         for name, metric in result.metrics.items()
     }
     return RunRecord(

@@ -161,7 +161,7 @@ def show(name: str, count: int, as_json: bool) -> None:
     """Show the schedule NAME, and when its next nights are due, in its zone and here."""
     from orchestrator.adapters.nightly.due_times import next_nights
     from orchestrator.cli.output import print_json, print_table
-    from orchestrator.parsing.inputs.nights.schedule import schedule_fields
+    from orchestrator.parsing.inputs.nights.schedule_file import schedule_fields
 
     folder, schedule = _find(_layout(), name)
     due = next_nights(schedule, time.time(), count)
@@ -297,7 +297,7 @@ def _read_options(layout: Layout, name: str, given: dict[str, Any]) -> Schedule:
     from orchestrator.adapters.nightly.schedule_store import nightly_folder
     from orchestrator.core.base.errors import UsageError
     from orchestrator.core.nightly.schedule import Overlap, Schedule
-    from orchestrator.parsing.inputs.nights.schedule import (
+    from orchestrator.parsing.inputs.nights.schedule_file import (
         load_schedule,
         parse_at,
         parse_environment,
@@ -368,7 +368,7 @@ def _backend(folder: NightlyFolder) -> str:
 def _summary(folder: NightlyFolder, schedule: Schedule, last: Night | None) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from orchestrator.parsing.inputs.nights.schedule import schedule_fields
+    from orchestrator.parsing.inputs.nights.schedule_file import schedule_fields
 
     return {
         **schedule_fields(schedule),
