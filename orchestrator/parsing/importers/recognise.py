@@ -32,8 +32,8 @@ _SLURM = re.compile(r"(NodeName|PartitionName|ClusterName|SlurmctldHost)\s*=", r
 _SECTION = re.compile(r"\[[A-Za-z_][^\]\s:]*(:\w+)?\]\s*([#;].*)?")
 _ANSIBLE_VALUE = re.compile(r"\bansible_[a-z_]+\s*[=:]")
 _CSV_COLUMNS = frozenset(
-    "address addr fqdn gpus group groups host host_name hostname id ip ip_address ipaddress name node nodename "
-    "os port rack role site slots state status type user username zone".split()
+    "address addr fqdn gpus group groups host host_name hostname id ip ip_address ipaddress name "
+    "node nodename os port rack role site slots state status type user username zone".split()
 )
 _MAX_LINES = 2000
 
