@@ -39,3 +39,9 @@ def test_what_was_changed_is_named(tmp_path: Path) -> None:
     (change,) = changes_of(folder, read_request(folder), now, UNASKED)
     assert "exclusive" in change
     assert to_json(now)["exclusive"] is True
+
+
+def test_another_commit_of_the_same_files_is_no_change(tmp_path: Path) -> None:
+    folder, now = begin(tmp_path), request("a", "b")
+    stored = replace(read_request(folder), commit="78edfa2f449ba14d6d1207138295593d5bbb8e16")
+    assert changes_of(folder, stored, now, UNASKED) == []

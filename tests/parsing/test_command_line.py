@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -130,11 +131,14 @@ def test_a_run_is_called_after_what_runs(words: list[str], name: str) -> None:
         ("conda run -n llm torchrun t.py", "torchrun", "-- t.py"),
         ("uv run --with x accelerate launch t.py", "accelerate launch", "-- t.py"),
         ("/opt/bin/torchrun t.py", "torchrun", "-- t.py"),
+        ("bash -c 'torchrun t.py --lr 1'", "torchrun", "-- t.py --lr 1"),
+        ("bash -lc '. env/bin/activate && A=1 exec torchrun t.py'", "torchrun", "-- t.py"),
+        ("sh -c 'cd src; accelerate launch t.py'", "accelerate launch", "-- t.py"),
     ],
 )
 def test_a_launcher_in_front_of_the_script_is_refused(typed: str, name: str, instead: str) -> None:
     """Three worlds of one would all succeed. What to type in its place is said."""
-    words = typed.split()
+    words = shlex.split(typed)
     with pytest.raises(UsageError) as caught:
         refuse_misunderstandings(words, "auto")
     assert caught.value.what.startswith(f"{name} would start a world of its own")
@@ -153,6 +157,9 @@ def test_a_launcher_in_front_of_the_script_is_refused(typed: str, name: str, ins
         "echo mpirun",
         "env",
         "uv sync",
+        "bash -c 'torchrun",
+        "bash -c 'a;'",
+        "bash torchrun.sh -c",
     ],
 )
 def test_other_commands_that_name_a_launcher_are_none(command: str) -> None:

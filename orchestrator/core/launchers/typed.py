@@ -41,6 +41,8 @@ PREFIXES = frozenset(
     "chrt env exec ionice nice nohup numactl setsid stdbuf taskset time timeout".split()
 )
 ENVIRONMENTS = frozenset("conda hatch mamba micromamba pdm pipenv poetry rye uv".split())
+SHELLS = frozenset("bash dash ksh sh zsh".split())
+SHELL_LINE = re.compile(r"-[a-z]*c\Z")
 ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 PER_NODE = frozenset({"--nproc-per-node", "--nproc_per_node", "--num_gpus"})
 MODULE_FLAGS = frozenset({"-m", "--module"})
@@ -110,9 +112,23 @@ def _without_prefix(words: Sequence[str]) -> Iterator[str]:
             rest = _after_options(rest[2:])
         elif name in PREFIXES:
             rest = _after_options(rest[1:])
+        elif name in SHELLS and len(rest) > 2 and SHELL_LINE.match(rest[1]):
+            rest = _after_options(_last_command(rest[2]))
         else:
             break
     yield from rest
+
+
+def _last_command(line: str) -> list[str]:
+    """The words of a shell's line behind its last ``;`` or ``&&``; none if quotes are open."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
+    lexer.whitespace_split = True
+    try:
+        words = list(lexer)
+    except ValueError:
+        return []
+    ends = [at for at, word in enumerate(words) if set(word) <= set(";&|")]
+    return words[ends[-1] + 1 :] if ends else words
 
 
 def _after_options(words: list[str]) -> list[str]:

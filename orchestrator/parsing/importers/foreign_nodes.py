@@ -161,7 +161,7 @@ class Collector:
 
     def _refuse_empty(self) -> NoReturn:
         reasons = [f"{unknown.where}: {unknown.reason}" for unknown in self._unknown]
-        why = "; ".join(_bounded_lines(dict.fromkeys(reasons), MAX_REASONS))
+        why = "; ".join(_bounded_lines(dict.fromkeys(reasons), MAX_REASONS)) or "it names none"
         remedy = "name the file that holds the hosts, and its format"
         raise UsageError(
             "no host found", id="import.empty", where=self.source, why=why, remedy=remedy

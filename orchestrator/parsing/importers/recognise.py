@@ -31,6 +31,10 @@ _SSH_KEYWORD = re.compile(
 _SLURM = re.compile(r"(NodeName|PartitionName|ClusterName|SlurmctldHost)\s*=", re.IGNORECASE)
 _SECTION = re.compile(r"\[[A-Za-z_][^\]\s:]*(:\w+)?\]\s*([#;].*)?")
 _ANSIBLE_VALUE = re.compile(r"\bansible_[a-z_]+\s*[=:]")
+_CSV_COLUMNS = frozenset(
+    "address addr fqdn gpus group groups host host_name hostname id ip ip_address ipaddress name "
+    "node nodename os port rack role site slots state status type user username zone".split()
+)
 _MAX_LINES = 2000
 
 Test = Callable[[list[str]], bool]
@@ -109,6 +113,11 @@ def _is_hosts_file(lines: list[str]) -> bool:
     return all(_HOSTS_FILE.fullmatch(line) for line in lines[:20])
 
 
+def _is_csv(lines: list[str]) -> bool:
+    names = [name.strip(" \t\"'").lower() for name in re.split(r"[,;\t]", lines[0])]
+    return len(names) > 1 and _CSV_COLUMNS.issuperset(name.replace(" ", "_") for name in names)
+
+
 def _is_ssh_config(lines: list[str]) -> bool:
     return any(_SSH_CONFIG.match(line) for line in lines) and any(
         _SSH_KEYWORD.match(line) for line in lines
@@ -175,6 +184,12 @@ _KINDS: tuple[tuple[str, str, frozenset[str], Test], ...] = (
         "write one host a line, and import it as a hostfile",
         frozenset(),
         _is_hosts_file,
+    ),
+    (
+        "CSV, a table with a header of its own",
+        "write one host a line, and import it as a hostfile",
+        frozenset(),
+        _is_csv,
     ),
     (
         "an ssh_config",

@@ -32,6 +32,8 @@ OTHERS = {
     "toml": (f'[all.hosts.a]\nansible_host = "{SECRET}"\n', "TOML", ""),
     "toml-list": (f'# c\n[gpu]\nhosts = ["{SECRET}"]\n', "TOML", ""),
     "hosts": (f"127.0.0.1 localhost\n::1 ip6-localhost\n192.0.2.1 {SECRET}  # x\n", "hosts(5)", ""),
+    "csv": (f"name,ip\ng1,192.0.2.1\n{SECRET},192.0.2.2\n", "CSV", ""),
+    "csv-quoted": (f'"Host Name";"IP Address"\n{SECRET};192.0.2.2\n', "CSV", ""),
     "ssh_config": (f"Host a\n  HostName {SECRET}\n", "an ssh_config", "ssh-config"),
     "slurm.conf": (f"ClusterName={SECRET}\nNodeName=a\n", "a configuration of Slurm", "slurm"),
     "ini": (f"[gpu]\na ansible_host={SECRET}\n", "an Ansible inventory", "ansible"),

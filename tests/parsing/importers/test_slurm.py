@@ -195,6 +195,8 @@ def test_partitions_of_a_table_are_groups() -> None:
         ("n*", "not a node name"),
         ("n1 1 train idle", "without its header"),
         ("n1 gpu:900", "900 GPUs"),
+        ("Permission denied", "none with a number"),
+        ("FROM ubuntu", "none with a number"),
     ],
 )
 def test_a_list_that_is_not_understood_stops_the_import(line: str, reason: str) -> None:

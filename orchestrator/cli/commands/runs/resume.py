@@ -138,6 +138,7 @@ def _load_again(
     again = replace(
         loaded,
         code=snapshot.digest,
+        commit=stored.commit,
         fail_on_degraded=stored.fail_on_degraded,
         wait_s=stored.wait_s,
         budgets=stored.budgets,
@@ -168,13 +169,15 @@ def changes_of(
     folder: RunFolder, stored: RunRequest, request: RunRequest, snapshot: Snapshot
 ) -> list[str]:
     """What is not as it was when the run began, one line each; at most so many. What the version
-    that began it did not know yet has its default in ``stored``, and is no change.
+    that began it did not know yet has its default in ``stored``, and is no change. Another commit
+    of the same files is none either.
     """
     from orchestrator.core.base.codec import to_json
     from orchestrator.core.base.difference import list_differences
 
+    left_out = {"code": "", "commit": ""}
     before, now = to_json(stored), to_json(request)
-    changes = list_differences({**before, "code": ""}, {**now, "code": ""})
+    changes = list_differences({**before, **left_out}, {**now, **left_out})
     if stored.code != request.code:
         changes = chain(_changed_files(folder, snapshot), changes)
     return list(islice(changes, SHOWN_CHANGES + 1))

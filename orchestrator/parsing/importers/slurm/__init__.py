@@ -84,6 +84,9 @@ def _read_lists(lines: list[tuple[int, str]], found: Collector) -> None:
         if any(word.lower().rstrip("*") in _OF_TABLES or word.isdecimal() for word in nodes):
             found.unknown("a row of a table without its header (-h leaves it out)", number, line)
             continue
+        if _is_prose(nodes, content):
+            found.unknown("words, none with a number: name one node a line", number, line)
+            continue
         try:
             names = expand_hostlist(" ".join(nodes))
             gpus = gpus_of(",".join(gres))
@@ -95,3 +98,8 @@ def _read_lists(lines: list[tuple[int, str]], found: Collector) -> None:
             continue
         for name in names:
             found.add(name, number, fields={"gpus": gpus})
+
+
+def _is_prose(words: list[str], content: str) -> bool:
+    """Blanks may separate nodes, but a message or another file has them between its words, too."""
+    return len(words) > 1 and not re.search(r"[0-9,\[]", content)
