@@ -117,7 +117,7 @@ class LinkWatchdog:
         """One round, if there is something to watch."""
         watched = self._watched()
         if watched is None or self._limit_s is None:
-            self._looked_at = math.inf
+            self._looked_at, self._since = math.inf, {}
             return
         began = self._advance()
         self._judge(await self._dial_all(watched), began, self._limit_s)
@@ -179,13 +179,17 @@ class LinkWatchdog:
         return {(name, end): r for end, r in zip(targets, results or (), strict=False)}
 
     def _judge(self, found: Mapping[Link, TcpResult], began: float, limit_s: float) -> None:
-        """Count on for links that are still broken, and forget all others."""
+        """Count on for links that are still broken, and forget those that work. What a busy node
+        does not answer in time leaves its links as they were: they may be declared broken only once
+        it answers again.
+        """
         works = {link for link, result in found.items() if result.ok or result.refused}
         self._proven |= works
         failed = [link for link in found if link not in works and link in self._proven]
-        self._since = {link: self._since.get(link, began) for link in failed}
+        unknown = {link: since for link, since in self._since.items() if link not in found}
+        self._since = {**unknown, **{link: self._since.get(link, began) for link in failed}}
         quiet_s = began - self._progress
-        broken_s = {link: began - since for link, since in self._since.items()}
+        broken_s = {link: began - self._since[link] for link in failed}
         lasting = {link: s for link, s in broken_s.items() if min(s, quiet_s) >= limit_s}
         if lasting and self._watched() is not None:
             seconds = round(max(lasting.values()), 1)

@@ -178,6 +178,17 @@ async def test_a_node_that_we_cannot_ask_tells_nothing_of_its_links() -> None:
     assert [e.links for e in run.told if isinstance(e, LinksBroken)] == [(("a", "b"),)]
 
 
+async def test_answers_that_come_too_late_do_not_make_a_broken_link_whole() -> None:
+    """On a machine with much other work every second answer of both ends is late."""
+    run = Run()
+    await run.wait(9)
+    run.cut("b", "c")
+    for number in range(round(2 * LIMIT_S / run.watch.every_s)):
+        run.nodes["b"].mute = run.nodes["c"].mute = number % 2 == 1
+        await run.wait(run.watch.every_s)
+    assert [e.links for e in run.told if isinstance(e, LinksBroken)] == [(("b", "c"), ("c", "b"))]
+
+
 async def test_time_in_which_the_coordinator_slept_does_not_count() -> None:
     run = Run()
     await run.wait(9)
