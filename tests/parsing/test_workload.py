@@ -287,3 +287,20 @@ def test_a_word_can_be_valid_in_place_of_a_number() -> None:
     assert "choices do not apply to type str" in refusal(
         TEXT.replace("model: {type: str", "model: {type: str, choices: [auto]")
     )
+
+
+@pytest.mark.parametrize(
+    "says, required",
+    [
+        ("gate: {max: 0.5}", True),
+        ("required: false, gate: {max: 0.5}", False),
+        ("required: true", True),
+        ("direction: lower", False),
+    ],
+)
+def test_a_gated_figure_must_come_unless_the_workload_says_otherwise(
+    says: str, required: bool
+) -> None:
+    """A gate that nothing is held against would pass."""
+    text = TEXT.replace("direction: lower, required: true, gate: {max: 0.5}", says)
+    assert load_workload(text, "w.yaml", "/p").metrics["loss"].required is required

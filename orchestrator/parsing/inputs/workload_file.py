@@ -249,11 +249,15 @@ def _check_value(
 
 
 def _make_metric(name: str, entry: MetricEntry) -> Metric:
+    """A gate that nothing is held against would pass: a gated figure must come, unless the workload
+    says otherwise.
+    """
+    gated = entry.gate is not None
     return Metric(
         name=name,
         unit=entry.unit,
         direction=Direction(entry.direction),
-        required=entry.required,
+        required=gated if entry.required is None else entry.required,
         gate=Gate(min=entry.gate.min, max=entry.gate.max) if entry.gate else None,
         help=entry.help,
     )

@@ -224,7 +224,9 @@ class MetricEntry(Strict):
     direction: Literal["lower", "higher", "info"] = Field(
         default="info", description="Which way is better"
     )
-    required: bool = Field(default=False, description="Missing = the run failed")
+    required: bool | None = Field(
+        default=None, description="Missing = the run failed; default: true where there is a gate"
+    )
     gate: GateEntry | None = Field(default=None, description="Bounds that the value must meet")
     help: Help = Field(default="", description="One line of meaning")
 
