@@ -35,17 +35,13 @@ if (OWN_PYTHON / "python3").exists():
     os.environ["PATH"] = f"{OWN_PYTHON}{os.pathsep}{os.environ['PATH']}"
 
 TESTS = Path(__file__).parent
-# What takes long, the longest first: files of more than a minute, then the folders of the rest. The
-# tests of a file follow each other, so that a long one that begins late keeps all others waiting.
+# What takes long, the longest first: one file of many minutes, then folders. Tests of a file follow
+# each other, so that a long one that begins late keeps all others waiting; files whose programs
+# import torch are not put together, as they would wait for each other's processors.
 LONGEST = (
-    *("hosts/network/test_rounds.py", "hosts/launching/test_slurm.py"),
-    *("hosts/faults/test_resume.py", "hosts/launching/test_entries.py"),
-    *("hosts/faults/test_hangs.py", "hosts/launching/test_ray.py"),
-    *("workloads/test_finetune_runs.py", "workloads/test_finetune_sharded.py"),
-    *("hosts/faults/test_saving.py", "hosts/launching/test_mlperf.py"),
-    *("parsing/importers/test_ansible_agrees.py", "workloads/test_finetune_apart.py"),
+    "hosts/network/test_rounds.py",
     *("hosts", "workloads", "bootstrap", "security", "contracts", "engine", "cli", "simulation"),
-    *("bench", "parsing"),
+    *("nightly", "history", "bench", "parsing"),
 )
 # Marks of tests that need more than their own process and a moment; --fast leaves them out.
 NEEDS_MORE = ("hosts", "processes", "slow")
