@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.run.events import Event, RoundClosed
+from orchestrator.core.sharing import rounds
 from orchestrator.engine.sharing.diloco import average
 from orchestrator.engine.support.context import RunContext
 from tests.engine.sharing.test_diloco import Bench, Noting, Street
@@ -144,8 +145,9 @@ async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(
     figures = final(first, 0)
     assert figures["eval_loss"] == pytest.approx(whole.metrics()["eval_loss"], rel=0.1)
     assert figures["rounds"] == 2
-    assert figures["watts"] == pytest.approx(250)
-    per_joule = figures["tokens_per_s_per_rank"] / 250
+    # The planted counter and the clock are read one after the other.
+    assert figures["watts"] == pytest.approx(250, rel=0.05)
+    per_joule = figures["tokens_per_s_per_rank"] / figures["watts"]
     assert figures["tokens_per_joule"] == pytest.approx(per_joule)
     assert figures["data_wait"] > 0
     assert final(second, 1) == {}
@@ -155,11 +157,13 @@ async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(
 
 
 async def test_gradients_summed_over_ssh_are_those_of_a_collective_to_the_bit(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a checkpoint that one node has, to which belongs what the optimiser remembers: every
-    loss and the adapter are those of two ranks that met.
+    loss and the adapter are those of two ranks that met, while each node keeps its rows. (A node
+    that other work slows down would give some away, and sums would have another order.)
     """
+    monkeypatch.setattr(rounds, "WORTH_OTHER_SUMS", 1.0)
     options = (
         *QUICK,
         f"--steps={STEPS}",
@@ -185,7 +189,7 @@ async def test_gradients_summed_over_ssh_are_those_of_a_collective_to_the_bit(
     assert adapters[0].read_bytes() == adapters[1].read_bytes()
     figures = final(first, 0)
     assert figures["rounds"] == STEPS - 5
-    assert figures["watts"] == pytest.approx(250, rel=0.05)  # clock and counter are read in turn
+    assert figures["watts"] == pytest.approx(250, rel=0.05)
     assert figures["eval_loss"] == pytest.approx(met[0].metrics()["eval_loss"], rel=1e-5)
     assert final(second, 1) == {}
     kept = [{path.name for path in (n.path / "checkpoints").iterdir()} for n in pair.nodes]
