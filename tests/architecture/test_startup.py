@@ -38,3 +38,19 @@ def test_asking_for_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     assert "orchestrate" in done.stdout
     assert [name for name in done.stderr.split() if name in HEAVY] == []
+
+
+def test_a_run_begins_without_what_delivers_notices() -> None:
+    """HTTP and SMTP belong to the process that sends, which no run waits for."""
+    program = "import sys, orchestrator.cli.coordinate; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=scaled(60),
+        check=True,
+    )
+
+    assert "orchestrator.adapters.notify.outbox" in done.stdout.split()
+    assert {"smtplib", "urllib.request"}.isdisjoint(done.stdout.split())

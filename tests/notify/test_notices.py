@@ -14,13 +14,8 @@ import pytest
 from orchestrator.adapters.notify import deliver as delivering
 from orchestrator.adapters.notify.deliver import NotDelivered, deliver
 from orchestrator.adapters.notify.notice import Notice, Occasion
-from orchestrator.adapters.notify.outbox import (
-    ATTEMPTS,
-    outbox_folder,
-    post_notice,
-    send_waiting,
-    try_notice,
-)
+from orchestrator.adapters.notify.outbox import outbox_folder, post_notice, try_notice
+from orchestrator.adapters.notify.sender import ATTEMPTS, NoticeSender
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.cli.main import main
 from orchestrator.core.base.errors import UsageError
@@ -52,7 +47,8 @@ def hook_file(name: str = "HOOK", on: str = "") -> str:
 
 def send(layout: Layout, environ: dict[str, str]) -> tuple[int, list[str]]:
     said: list[str] = []
-    return send_waiting(layout, environ, said.append, sleep=lambda _: None), said
+    sender = NoticeSender(layout=layout, environ=environ, say=said.append, sleep=lambda _: None)
+    return sender.send_waiting(), said
 
 
 def test_a_webhook_gets_the_notice(layout: Layout) -> None:

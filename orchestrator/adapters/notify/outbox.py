@@ -1,30 +1,26 @@
-"""Notices on their way: a file each, sent by a process of its own, so that no run waits for it."""
+"""Notices that wait: a file each, for a process of its own to send, so that no run waits for it.
+
+Nothing here speaks HTTP or SMTP: every run imports it before it starts.
+"""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from orchestrator.adapters.notify.deliver import NotDelivered, deliver
-from orchestrator.adapters.notify.notice import Notice, Occasion
+from orchestrator.adapters.notify.notice import Notice
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.parsing.inputs.nights.notify_file import NotifyTarget, load_notify_file
 
-ATTEMPTS = 4
-FIRST_WAIT_S = 2.0  # doubled after each attempt
-MAX_AGE_S = 86_400.0
 MAX_WAITING = 200
 MAX_LOG_BYTES = 1 << 20
-DEADLINE_S = 300.0  # of one process that sends
 
 Say = Callable[[str], None]
 
@@ -61,78 +57,6 @@ def post_notice(layout: Layout, notice: Notice, *, start_sender: bool = True) ->
     if start_sender:
         _start_sender(layout)
     return True
-
-
-def send_waiting(
-    layout: Layout,
-    environ: Mapping[str, str],
-    say: Say,
-    *,
-    sleep: Callable[[float], None] = time.sleep,
-) -> int:
-    """Send what waits, with bounded retries; how many notices were not delivered to someone.
-
-    One process at a time; what was sent to a target is not sent to it again.
-    """
-    folder = make_private_dir(outbox_folder(layout))
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return 0  # that process reads the folder again before it ends
-        deadline, left = time.monotonic() + DEADLINE_S, 0
-        seen: set[Path] = set()
-        while time.monotonic() < deadline:
-            fresh = [path for path in sorted(folder.glob("*.json")) if path not in seen]
-            if not fresh:
-                break
-            seen.update(fresh)
-            left += sum(not _send_file(layout, path, environ, say, sleep) for path in fresh)
-        return left
-
-
-def _send_file(
-    layout: Layout,
-    path: Path,
-    environ: Mapping[str, str],
-    say: Say,
-    sleep: Callable[[float], None],
-) -> bool:
-    """Whether everyone has it; the file goes when they have, or when it is too old."""
-    try:
-        data = json.loads(path.read_bytes())
-        sent = [str(name) for name in data.pop("sent")]
-        notice = Notice(**{**data, "occasion": Occasion(data["occasion"])})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        path.unlink(missing_ok=True)
-        return True
-    wanted = [t for t in read_targets(layout) if notice.occasion.value in t.on]
-    for target in wanted:
-        if target.name not in sent and _try_target(notice, target, environ, say, sleep):
-            sent.append(target.name)
-            write_json(path, {**asdict(notice), "sent": sent})
-    done = all(target.name in sent for target in wanted)
-    if done or time.time() - path.stat().st_mtime > MAX_AGE_S:
-        path.unlink(missing_ok=True)
-    return done
-
-
-def _try_target(
-    notice: Notice,
-    target: NotifyTarget,
-    environ: Mapping[str, str],
-    say: Say,
-    sleep: Callable[[float], None],
-) -> bool:
-    for attempt in range(ATTEMPTS):
-        try:
-            deliver(notice, target, environ)
-            return True
-        except NotDelivered as error:
-            say(f"{target.name}: attempt {attempt + 1} of {ATTEMPTS}: {error.what}")
-        if attempt < ATTEMPTS - 1:
-            sleep(FIRST_WAIT_S * 2**attempt)
-    return False
 
 
 def _start_sender(layout: Layout) -> None:

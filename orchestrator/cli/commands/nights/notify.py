@@ -50,9 +50,13 @@ def test() -> int:
 @notify.command()
 def send() -> int:
     """Send the notices that wait; runs and nights start this by themselves."""
-    from orchestrator.adapters.notify.outbox import send_waiting
+    from orchestrator.adapters.notify.sender import NoticeSender
 
-    return 1 if send_waiting(_layout(), os.environ, lambda text: click.echo(text, err=True)) else 0
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    sender = NoticeSender(layout=_layout(), environ=os.environ, say=say)
+    return 1 if sender.send_waiting() else 0
 
 
 def _layout() -> Layout:
