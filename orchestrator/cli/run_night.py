@@ -38,13 +38,8 @@ from orchestrator.core.nightly.schedule import Schedule
 from orchestrator.parsing.inputs.nights.schedule_file import parse_env_file
 
 MOST_NIGHTS = 2  # of one wake-up: the one that is due, and one that queued behind it
-MEANWHILE_S = 15.0
 
 Say = Callable[[str], None]
-
-
-def _do_nothing() -> None:
-    return None
 
 
 def _measure_once(_night: str, _last: bool) -> bool:
@@ -54,8 +49,7 @@ def _measure_once(_night: str, _last: bool) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightShift:
     """A schedule at work. ``after_run``: called with the night when a run of it is over, and
-    whether that was its last; it returns whether to measure once more. ``meanwhile``: called now
-    and then while a run is under way.
+    whether that was its last; it returns whether to measure once more.
     """
 
     layout: Layout
@@ -63,7 +57,6 @@ class NightShift:
     schedule: Schedule
     say: Say
     after_run: Callable[[str, bool], bool] = _measure_once
-    meanwhile: Callable[[], None] = _do_nothing
 
     def tick(self) -> int:
         """Begin what is due, and what queued behind it; the exit code of the last run, else 0."""
@@ -110,7 +103,6 @@ class NightShift:
     def _run_once(self, night: str, reason: str) -> int:
         run_id = self._free_run_id(night)
         self._record(RecordKind.STARTED, night, run_id=run_id, reason=reason)
-        ticks = _every(MEANWHILE_S, self.meanwhile)
         try:
             outcome = run_process(
                 run_arguments(self.schedule, run_id),
@@ -118,7 +110,6 @@ class NightShift:
                 folder=self.schedule.folder,
                 output=self.folder.output(night),
                 limit_s=self.schedule.limit_s,
-                meanwhile=ticks,
             )
         except (OSError, UsageError) as error:
             self._record_end(night, run_id, 2, f"the run could not be started: {error}")
@@ -206,16 +197,3 @@ def watch_nights(folder: NightlyFolder, schedule: Schedule, alarm: Callable[[Nig
         append_record(folder, record)
         alarm(night)
     return len(found)
-
-
-def _every(seconds: float, call: Callable[[], None]) -> Callable[[], None]:
-    """``call``, at most once in so many seconds."""
-    last = time.monotonic()
-
-    def tick() -> None:
-        nonlocal last
-        if time.monotonic() - last >= seconds:
-            last = time.monotonic()
-            call()
-
-    return tick

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +33,8 @@ def run_process(
     folder: str,
     output: Path,
     limit_s: float,
-    meanwhile: Callable[[], None],
 ) -> NightOutcome:
-    """Run ``orchestrate`` with ``arguments`` to its end, and call ``meanwhile`` now and then.
+    """Run ``orchestrate`` with ``arguments`` to its end.
 
     SIGTERM and SIGINT are passed on; after ``limit_s`` seconds the run is asked to end, and killed
     when it has not within ``GRACE_S``. Raises ``OSError``.
@@ -57,7 +56,7 @@ def run_process(
             cwd=folder,
             start_new_session=True,
         )
-        return _wait(process, asked, limit_s, meanwhile)
+        return _wait(process, asked, limit_s)
     finally:
         os.close(fd)
         for number, handler in before.items():
@@ -68,7 +67,6 @@ def _wait(
     process: subprocess.Popen[bytes],
     asked: Sequence[int],
     limit_s: float,
-    meanwhile: Callable[[], None],
 ) -> NightOutcome:
     deadline, ended_by = time.monotonic() + limit_s, ""
     while True:
@@ -76,7 +74,6 @@ def _wait(
             return NightOutcome(process.wait(POLL_S), ended_by)
         except subprocess.TimeoutExpired:
             pass
-        meanwhile()
         overdue = time.monotonic() > deadline
         if ended_by and overdue:
             process.kill()

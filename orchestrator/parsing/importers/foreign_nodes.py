@@ -218,14 +218,6 @@ def _bounded_lines(lines: Iterable[str], limit: int) -> tuple[str, ...]:
     return (*every[:limit], *more)
 
 
-def lines_of(text: str) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, without ``#`` comments and blanks at either end; none is empty."""
-    for number, line in enumerate(text.splitlines(), start=1):
-        content = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
-        if content:
-            yield number, content
-
-
 def render_inventory(imported: Imported, name: str, origin: str) -> str:
     """An inventory file's text. Nodes keep their order; neighbours that are alike are folded."""
     lines = [f"# Imported from {json.dumps(origin)[1:-1]}.", f"name: {json.dumps(name)}"]
