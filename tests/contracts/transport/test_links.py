@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.transport.paramiko.paramiko_connect import ParamikoLink
+from orchestrator.adapters.transport.paramiko.paramiko_ssh import ParamikoProcess
 from orchestrator.adapters.transport.transport import ChannelClosed
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.errors import PreflightError
@@ -133,6 +135,31 @@ async def test_a_cut_transfer_is_lost(
     assert isinstance(done.outcome, Lost)
     assert len(done.stdout) <= count_bytes
     assert done.stdout == bytes(len(done.stdout))
+
+
+async def test_an_early_status_does_not_make_a_cut_transfer_whole(
+    make_sshd: MakeSshd, connect: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sshd may send the status before the last of the output, and a paramiko link that breaks
+    closes its channels before it counts as inactive.
+    """
+    server = make_sshd()
+    async with Proxy(server.port) as proxy:
+        spec = behind(server, proxy, TransportKind.PARAMIKO)
+        transport = await connect(spec, TransportKind.PARAMIKO)
+        process = await transport.start(
+            Command(argv=("sh", "-c", "echo on; sleep 30")), timeout_s=scaled(10)
+        )
+        assert isinstance(process, ParamikoProcess)
+        assert await process.read_line(100) == b"on\n"
+
+        monkeypatch.setattr(ParamikoLink, "is_active", lambda _: True)
+        process._channel.exit_status = 0
+        process._channel.status_event.set()
+        proxy.cut()
+
+        assert await process.read_stdout(10) == b""
+        assert isinstance(await process.wait(scaled(10)), Lost)
 
 
 async def test_a_node_that_reboots_does_not_hang_close(

@@ -114,10 +114,13 @@ def test_ranks_that_never_report_are_not_judged_unless_asked(
     desk: Desk, hosts: VirtualHosts
 ) -> None:
     """A program may be silent for hours; only --budget hang=... says how long is too long."""
-    desk.script("mute.py", "import time\nprint('begun', flush=True)\ntime.sleep(6)\n")
-    _, ending = desk.run("mute.py", options=["--nodes", "vh1"])
+    desk.script(
+        "mute.py",
+        "import sys, time\nprint('begun', flush=True)\ntime.sleep(float(sys.argv[1]))\n",
+    )
+    _, ending = desk.run("mute.py", "6", options=["--nodes", "vh1"])
     assert ending.code == 0, ending.err
-    _, ending = desk.run("mute.py", options=["--nodes", "vh1", *budgets(hang=2)])
+    _, ending = desk.run("mute.py", "600", options=["--nodes", "vh1", *budgets(hang=2)])
     assert hang(ending)["node"] == "vh1"
 
 

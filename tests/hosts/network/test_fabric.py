@@ -77,7 +77,9 @@ def test_a_healthy_fabric_is_proven_once_and_watched(
     assert (ending.code, ending.result["status"]) == (0, "succeeded"), ending.err
     again = probed(job)
     assert (again["ok"], again["cached"]) == (True, True)
-    measured("re-sync of an unchanged tree", ending.result["timings"]["sync"], RESYNC_S)
+    # Absent where every node was synced before the last was probed: phases overlap.
+    took_s = ending.result["timings"].get("sync", 0.0)
+    measured("re-sync of an unchanged tree", took_s, RESYNC_S)
     assert again["busbw_gbps"] == proven["busbw_gbps"]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import paramiko
-from paramiko.common import MSG_CHANNEL_REQUEST
+from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_REQUEST
 from paramiko.ssh_exception import IncompatiblePeer
 
 from orchestrator.adapters.transport.paramiko.paramiko_algorithms import (
@@ -42,6 +42,13 @@ def _handle_channel_request(channel: paramiko.Channel, message: paramiko.Message
     channel._handle_request(message)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
+def _handle_channel_close(channel: paramiko.Channel, message: paramiko.Message) -> None:
+    link = channel.get_transport()
+    assert isinstance(link, ParamikoLink)
+    link.closed_by_server.add(channel.get_id())
+    channel._handle_close(message)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
 @dataclass(frozen=True, slots=True)
 class Carrier:
     """What a connection runs over, and the ProxyCommand behind it, if there is one."""
@@ -56,19 +63,23 @@ class Carrier:
 
 
 class ParamikoLink(paramiko.Transport):
-    """A connection that also hears exit signals; paramiko drops them: killed looks like lost.
+    """A connection that also hears exit signals and who closed a channel. paramiko drops both:
+    killed looks like lost, and a link that broke looks, for a moment, like a server that is done.
 
-    ``exit_signals`` holds signal names without ``SIG`` by channel number.
+    ``exit_signals`` holds signal names without ``SIG`` by channel number, ``closed_by_server`` the
+    numbers of the channels that the server closed.
     """
 
     _channel_handler_table: ClassVar = {
         **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]  # noqa: SLF001
         MSG_CHANNEL_REQUEST: _handle_channel_request,
+        MSG_CHANNEL_CLOSE: _handle_channel_close,
     }
 
     def __init__(self, carrier: Carrier, disabled: Mapping[str, Sequence[str]]) -> None:
         super().__init__(carrier.sock, disabled_algorithms=disabled)
         self.exit_signals: dict[int, str] = {}
+        self.closed_by_server: set[int] = set()
         self.killing = threading.Lock()  # one session at a time is for killing
         self._carrier = carrier
         self._why_cut = ""

@@ -173,11 +173,20 @@ class ParamikoProcess(RemoteProcess):
         except (paramiko.SSHException, EOFError, OSError):
             pass  # the link died under a read; what it died of is known below
         self._report()
-        cut = not self._link.is_active()
+        cut = not (self._link.is_active() and self._ended_by_server())
         reason = self._link.why_dead() if cut else "the channel closed without an exit status"
         self._post(partial(self.on_closed, reason, cut=cut))
         with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
             self._channel.close()
+
+    def _ended_by_server(self) -> bool:
+        """Whether the server closed the channel. A link that breaks closes it as well, before the
+        link itself counts as inactive, and the exit status may have come before the last output.
+        """
+        number = self._channel.get_id()
+        closed = bool(self._channel.eof_received) or number in self._link.closed_by_server
+        self._link.closed_by_server.discard(number)
+        return closed
 
     def _carry_all(self) -> None:
         channel = self._channel
