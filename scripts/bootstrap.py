@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 BUILD_LIMIT_S = 1800.0  # a slow mirror needs minutes for the workloads' packages; longer is a hang
 STOP_LIMIT_S = 5.0
-HEARTBEAT_S = 4.0
+HEARTBEAT_S, RARE_HEARTBEAT_S = 4.0, 30.0  # to a terminal, and to whatever keeps what is said
 LOCK_POLL_S = 0.1
+POLL_S = 1.0
 LOG_TAIL_LINES = 15
 
 
@@ -133,7 +134,7 @@ def wait_for_lock(guard: IO[str], *, limit_s: float) -> None:
                 f"process {builder} has been building it for more than {limit_s:.0f} s. "
                 "If it hangs, stop it and run this again."
             )
-        if told in (started, now) or now - told >= HEARTBEAT_S:
+        if told in (started, now) or now - told >= heartbeat_s():
             say(f"waiting for process {builder}, which is building it ({now - started:.0f} s)")
             told = now
         time.sleep(LOCK_POLL_S)
@@ -231,14 +232,14 @@ def run_stage(title: str, argv: list[str], log: IO[str], guard: IO[str]) -> None
 
 
 def follow(process: subprocess.Popen[bytes], log: IO[str], *, started: float) -> None:
-    """Copy the output to the log until it ends; say the last line every few seconds.
+    """Copy the output to the log until it ends; say the last line now and then.
 
     Raises :class:`BootstrapError` at ``BUILD_LIMIT_S``.
     """
     assert process.stdout is not None
     stream, told, last = process.stdout.fileno(), started, b""
     while True:
-        readable, _, _ = select.select([stream], [], [], HEARTBEAT_S / 4)
+        readable, _, _ = select.select([stream], [], [], POLL_S)
         if readable:
             chunk = os.read(stream, 65536)
             if not chunk:
@@ -249,8 +250,8 @@ def follow(process: subprocess.Popen[bytes], log: IO[str], *, started: float) ->
         now = time.monotonic()
         if now - started > BUILD_LIMIT_S:
             raise BootstrapError(f"not done after {BUILD_LIMIT_S:.0f} s; see {log.name}")
-        if now - told >= HEARTBEAT_S:
-            text = last.decode(errors="replace").strip()[:100]
+        if now - told >= heartbeat_s():
+            text = last.decode(errors="replace").strip()[:60]
             say(f"    {now - started:3.0f} s  {text or 'still at it'}")
             told = now
 
@@ -305,6 +306,11 @@ def name_earlier(environment: Environment) -> None:
         say("  of earlier requirements, to be deleted when nothing runs from them:")
         for path in earlier:
             say(f"    {path}")
+
+
+def heartbeat_s() -> float:
+    """How long nothing is said while a stage takes long."""
+    return HEARTBEAT_S if sys.stderr.isatty() else RARE_HEARTBEAT_S
 
 
 def say(message: str) -> None:

@@ -361,6 +361,9 @@ def test_a_module_of_the_project_is_run_from_where_it_lies(project: Path) -> Non
         (["./pkg"], "./pkg is a folder", "-m pkg"),
         (["job.sh"], "job.sh is a file here", "./job.sh"),
         (["train.ipynb"], "train.ipynb is a file here", "nbconvert"),
+        (["pkg"], "pkg is a folder here", "-m pkg"),
+        (["tool"], "tool is a file here", "./tool"),
+        (["plain"], "plain is a file here", "python plain"),
         (["python", "trian.py"], "'trian.py' does not exist", "did you mean 'train.py'?"),
         (["torchrun", "train.py"], "torchrun would start a world of its own", "-- train.py"),
     ],
@@ -374,14 +377,25 @@ def test_what_nodes_could_not_run_is_found_before_any_contact(
 ) -> None:
     """Exit 2, not 4: no node of this cluster exists."""
     (project / "pkg").mkdir()
-    for name in ("pkg/__init__.py", "pkg/mod.py", "job.sh", "train.ipynb", "train.py"):
+    for name in ("pkg/__init__.py", "pkg/mod.py", "job.sh", "train.ipynb", "train.py", "plain"):
         (project / name).write_text("")
+    (project / "tool").touch(0o755)
 
     for verb in ("run", "plan"):
         assert main([verb, "--cluster", "nebius2x8", "--", *words]) == 2
         error = capsys.readouterr().err
         assert what in error
         assert remedy in error
+
+
+def test_a_program_may_have_the_name_of_what_lies_here(project: Path) -> None:
+    """Of a folder or file of the project, if this machine has the program; or stand elsewhere."""
+    (project / "env").mkdir()
+    (project / "job.sh").touch(0o755)
+
+    assert open_script(["env"], cwd=project).workload.program == ("env",)
+    there = str(project / "job.sh")
+    assert open_script([there], cwd=project).workload.program == (there,)
 
 
 def test_a_python_call_of_a_script_is_the_script(project: Path) -> None:

@@ -15,7 +15,8 @@ from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.store.journal import Journal, JournalReader
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.run_list import read_result, write_result
-from orchestrator.adapters.sync.git_listing import head_commit
+from orchestrator.adapters.sync import git_head
+from orchestrator.adapters.sync.git_head import head_commit
 from orchestrator.cli.main import main
 from orchestrator.core.base.codec import from_json, to_json
 from orchestrator.core.history.run_record import KEY_PARTS, ComparisonKey, RunRecord
@@ -135,6 +136,37 @@ def test_sqlalchemy_is_loaded_for_postgresql_alone(home: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert {"sqlalchemy", "psycopg", "pydantic"} & set(done.stderr.split()) == set()
+
+
+@pytest.mark.processes
+def test_the_commit_is_what_git_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from files where these hold it: loose, packed, detached, in a work tree beside."""
+    project, beside = tmp_path / "project", tmp_path / "beside"
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    there = [*git, "-C", str(project)]
+    subprocess.run([*git, "init", "--quiet", str(project)], check=True)
+    subprocess.run([*there, "commit", "--quiet", "--allow-empty", "--message=m"], check=True)
+    expected = {"loose": _asked(project)}
+    monkeypatch.setattr(git_head, "asked_commit", lambda _: "asked")
+    found = {"loose": head_commit(project)}
+    for name, words, folder in (
+        ("packed", ["pack-refs", "--all"], project),
+        ("beside", ["worktree", "add", "--quiet", "-b", "a/b", str(beside)], beside),
+        ("detached", ["checkout", "--quiet", "--detach"], project),
+        ("newer", ["commit", "--quiet", "--allow-empty", "--message=n"], project),
+    ):
+        subprocess.run([*there, *words], check=True)
+        found[name], expected[name] = head_commit(folder), _asked(folder)
+
+    assert found == expected
+    subprocess.run([*there, "symbolic-ref", "refs/heads/c", "refs/heads/a/b"], check=True)
+    (project / ".git/HEAD").write_text("ref: refs/heads/c\n")
+    assert head_commit(project) == "asked"
+
+
+def _asked(folder: Path) -> str:
+    argv = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.mark.processes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,8 +90,10 @@ def _script_path(words: Sequence[str], cwd: Path) -> Path | None:
     Whatever is written with a relative folder is a file of the project.
     """
     word = words[0] if words else ""
-    if "/" not in word or Path(word).is_absolute():
-        _refuse_bare_file(word, cwd)
+    if Path(word).is_absolute():
+        return None
+    if "/" not in word:
+        _refuse_bare_word(word, cwd)
         return None
     path = _existing(word, cwd)
     if path.is_dir():
@@ -133,14 +136,25 @@ def _files_beside(path: Path) -> list[str]:
         return []
 
 
-def _refuse_bare_file(word: str, cwd: Path) -> None:
-    """A bare word is looked up on the nodes' PATH, where a file that lies here will not be."""
-    if not Path(word).suffix or not (cwd / word).is_file():
+def _refuse_bare_word(word: str, cwd: Path) -> None:
+    """A bare word is looked up on the nodes' PATH, where what lies here will not be. One without a
+    suffix may be the name of a program all the same, if this machine has such a program.
+    """
+    named = cwd / word
+    is_folder = named.is_dir()
+    if not word or not (is_folder or named.is_file()):
+        return
+    if (is_folder or not named.suffix) and shutil.which(word):
         return
     remedy = f"./{word} runs it from the project"
-    if word.endswith(".ipynb"):
+    if is_folder:
+        remedy = f"-m {word} runs a package, else name a file in it"
+    elif word.endswith(".ipynb"):
         remedy = f"jupyter nbconvert --to script {word}, then give the .py file"
-    what = f"{word} is a file here, but a word without a folder is looked up on the nodes' PATH"
+    elif not os.access(named, os.X_OK):
+        remedy = f"python {word} runs it if it is Python; else chmod +x {word} and ./{word}"
+    kind = "folder" if is_folder else "file"
+    what = f"{word} is a {kind} here, but a word without a folder is looked up on the nodes' PATH"
     raise UsageError(what, id="run.no-script", remedy=remedy)
 
 

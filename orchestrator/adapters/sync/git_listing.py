@@ -119,8 +119,10 @@ def is_folder_ignored(folder: Path) -> bool:
     return process.returncode == 0
 
 
-def head_commit(folder: Path) -> str:
-    """The commit that is checked out around ``folder``; empty where there is none, or no git."""
+def asked_commit(folder: Path) -> str:
+    """The commit that is checked out around ``folder``, by a process of git; empty where there is
+    none, or no git.
+    """
     try:
         text = _folder_text(folder, "rev-parse", "--verify", "--quiet", "HEAD").strip()
     except (OSError, UsageError):

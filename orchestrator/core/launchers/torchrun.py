@@ -49,5 +49,10 @@ def _meeting(spec: LaunchSpec) -> tuple[str, ...]:
 
 
 TORCHRUN = Launcher(
-    name="torchrun", processes=plan_torchrun, ranks_meet=True, needs_world=True, binds_ranks=True
+    name="torchrun",
+    processes=plan_torchrun,
+    ranks_meet=True,
+    needs_world=True,
+    binds_ranks=True,
+    modules=("torch",),
 )

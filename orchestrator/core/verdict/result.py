@@ -123,7 +123,7 @@ class FailureResult:
 @wire("Result")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Everything a script needs to know of a finished run (DESIGN: command line, result object)."""
+    """Everything a script needs to know of a finished run (docs/commands.md: the result object)."""
 
     run_id: str
     status: Status

@@ -150,11 +150,11 @@ def _gate_failure(
 
 def _missed_gate(state: RunState, name: str, metric: MetricResult) -> FailureResult:
     return FailureResult(
-        id="OR-GATE-001", cause=gate_text(name, metric), remedy=_look_into(state, name)
+        id="OR-GATE-001", cause=missed_gate_text(name, metric), remedy=_look_into(state, name)
     )
 
 
-def gate_text(name: str, metric: MetricResult) -> str:
+def missed_gate_text(name: str, metric: MetricResult) -> str:
     """``loss: the workload reported 4 nats, its gate asks for at most 3``."""
     bounds = [
         f"at least {metric.min:g}" if metric.min is not None else "",

@@ -6,12 +6,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.request import Budgets
-from orchestrator.engine.node.link import NodeLink
-from orchestrator.engine.support.clock import SystemClock
+from orchestrator.engine.oneshot.node_link import node_link
 from orchestrator.parsing.replies.record_lines import as_int
 
 PRUNE_S = 300.0
@@ -53,18 +51,15 @@ async def clean_caches(
 async def _clean_node(
     spec: NodeSpec, budgets: Budgets, request: Mapping[str, object]
 ) -> NodeCaches:
-    clock = SystemClock()
-    link = NodeLink(spec, silence_s=budgets.silence_s, limits=ConnectLimits(), clock=clock)
     try:
-        await link.open(budgets.connect_s)
-        reply = await link.request("prune", request, timeout_s=PRUNE_S)
+        async with node_link(spec, budgets) as link:
+            await link.open(budgets.connect_s)
+            reply = await link.request("prune", request, timeout_s=PRUNE_S)
         return NodeCaches(spec.name, parse_caches(reply.fields.get("caches")))
     except OrchestrateError as error:
         return NodeCaches(spec.name, error=str(error))
     except TimeoutError:
         return NodeCaches(spec.name, error="it did not answer in time")
-    finally:
-        await link.close()
 
 
 def parse_caches(answer: object) -> dict[str, CacheSize]:

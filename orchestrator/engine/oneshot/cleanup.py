@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from orchestrator.adapters.agent_client.channel import AgentError
 from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.codec import CodecError, from_json
 from orchestrator.core.base.errors import InternalError, OrchestrateError, UsageError
 from orchestrator.core.model.inventory import NodeSpec
@@ -20,7 +19,7 @@ from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.state import NEVER_LAUNCHED, NodeState
 from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.node.node_session import SWEEP_STEP
-from orchestrator.engine.support.clock import SystemClock
+from orchestrator.engine.oneshot.node_link import node_link
 from orchestrator.engine.support.replay import replay_journal
 from orchestrator.parsing.replies.supervisor_records import parse_survivors
 
@@ -80,17 +79,15 @@ async def _visit(request: RunRequest, work: Work) -> list[NodeVisit]:
 
 
 async def _one(spec: NodeSpec, request: RunRequest, work: Work) -> NodeVisit:
-    silence_s = request.budgets.silence_s
-    link = NodeLink(spec, silence_s=silence_s, limits=ConnectLimits(), clock=SystemClock())
+    named = {"run": request.run_id, "node": spec.name, "token": request.token}
     try:
-        return await work(link, {"run": request.run_id, "node": spec.name, "token": request.token})
+        async with node_link(spec, request.budgets) as link:
+            return await work(link, named)
     except AgentError as refusal:
         return NodeVisit(spec.name, False, str(refusal))
     except (OrchestrateError, OSError, TimeoutError) as error:
         why = str(error) or "it did not answer in time"
         return NodeVisit(spec.name, False, why, answered=False)
-    finally:
-        await link.close()
 
 
 async def _sweep(link: NodeLink, named: Named, *, epoch: int) -> NodeVisit:

@@ -24,6 +24,7 @@ from orchestrator.engine.node.python_environment import (
     asked_modules,
     requirements_of,
 )
+from orchestrator.engine.oneshot.node_link import node_link
 from orchestrator.engine.support.clock import Clock, SystemClock
 from orchestrator.parsing.replies.probe_reply import parse_facts
 from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_interpreter
@@ -35,7 +36,6 @@ _BUILT = frozenset({PythonKind.REQUIREMENTS, PythonKind.WORKLOAD})
 async def preview(request: RunRequest, limits: ConnectLimits | None = None) -> Plan:
     """The plan that a run would make now. Raises ``PreflightError`` if it would refuse."""
     clock = SystemClock()
-    limits = limits or ConnectLimits()
     workers = request.cluster.workers
     answers = await asyncio.gather(*(_look(spec, request, limits, clock) for spec in workers))
     findings = {
@@ -56,19 +56,17 @@ async def preview(request: RunRequest, limits: ConnectLimits | None = None) -> P
 
 
 async def _look(
-    spec: NodeSpec, request: RunRequest, limits: ConnectLimits, clock: Clock
+    spec: NodeSpec, request: RunRequest, limits: ConnectLimits | None, clock: Clock
 ) -> NodeFinding | str:
     """What is found, or why nothing is."""
-    link = NodeLink(spec, silence_s=request.budgets.silence_s, limits=limits, clock=clock)
     try:
-        await link.open(request.budgets.connect_s)
-        facts = await _probe(link, request, clock)
-        finding = await _finding(link, request, facts)
-        return replace(finding, scheduled=await ask_scheduler(link, request))
+        async with node_link(spec, request.budgets, limits) as link:
+            await link.open(request.budgets.connect_s)
+            facts = await _probe(link, request, clock)
+            finding = await _finding(link, request, facts)
+            return replace(finding, scheduled=await ask_scheduler(link, request))
     except (OrchestrateError, OSError, TimeoutError, BadRecord) as error:
         return error.what if isinstance(error, OrchestrateError) else str(error) or "no answer"
-    finally:
-        await link.close()
 
 
 async def _probe(link: NodeLink, request: RunRequest, clock: Clock) -> Facts:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.sync.push import Sent, push_snapshot
-from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.request import Budgets
-from orchestrator.engine.node.link import NodeLink
+from orchestrator.engine.oneshot.node_link import node_link
 from orchestrator.engine.support.clock import Clock, SystemClock
 
 
@@ -46,17 +45,15 @@ async def _bring(
     spec: NodeSpec, snapshot: Snapshot, budgets: Budgets, check: bool, clock: Clock
 ) -> Brought:
     began = clock.monotonic()
-    link = NodeLink(spec, silence_s=budgets.silence_s, limits=ConnectLimits(), clock=clock)
     sent = Sent()
     error: OrchestrateError | None = None
     try:
-        channel = await link.open(budgets.connect_s)
-        sent = await push_snapshot(channel, snapshot, timeout_s=budgets.sync_s, check=check)
+        async with node_link(spec, budgets) as link:
+            channel = await link.open(budgets.connect_s)
+            sent = await push_snapshot(channel, snapshot, timeout_s=budgets.sync_s, check=check)
     except OrchestrateError as failed:
         error = failed
     except TimeoutError:
         what = f"no connection within {budgets.connect_s:g} s"
         error = DeadlineError(what, id="OR-TIME-002", where=spec.name)
-    finally:
-        await link.close()
     return Brought(node=spec.name, seconds=clock.monotonic() - began, sent=sent, error=error)

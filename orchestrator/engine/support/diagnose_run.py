@@ -25,7 +25,7 @@ from orchestrator.core.run.events import RankExited
 from orchestrator.core.run.state import Ending, RunState
 from orchestrator.core.verdict.failure_cause import log_name
 from orchestrator.core.verdict.result import FailureResult, Result, Verdict
-from orchestrator.core.verdict.verdict import gate_text
+from orchestrator.core.verdict.verdict import missed_gate_text
 
 # Failures of which the ranks' own logs know more than the verdict. Ranks that hung were looked at.
 _EXPLAINED = frozenset({"OR-RUN-001", "OR-TIME-001"})
@@ -87,7 +87,7 @@ def _also_found(result: Result, node: str | None, cause: str) -> Iterator[str]:
             yield f"node {each.name} was lost: {each.reason}"
     for name, metric in result.metrics.items():
         missed = metric.verdict in {Verdict.FAIL, Verdict.INVALID}
-        if missed and (text := gate_text(name, metric)) != cause:
+        if missed and (text := missed_gate_text(name, metric)) != cause:
             yield text
 
 

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 
-from orchestrator.node_agent.base.agent_errors import ENVIRONMENT, AgentFault
+from orchestrator.node_agent.base.agent_errors import ENVIRONMENT, AgentFault, no_answer_reason
 from orchestrator.node_agent.base.login import login_environment
 
 TYPE_CHECKING = False
@@ -143,7 +143,7 @@ def _sourced(prefix: str, before: dict[str, str]) -> dict[str, str]:
             timeout=SCRIPTS_S,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise AgentFault(ENVIRONMENT, f"activating {prefix}: {error}") from error
+        raise AgentFault(ENVIRONMENT, f"activating {prefix}: {no_answer_reason(error)}") from error
     text = done.stdout.decode(errors="replace").rpartition(MARK)[2]
     try:
         after: dict[str, str] = json.loads(text)

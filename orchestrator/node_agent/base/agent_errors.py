@@ -24,6 +24,14 @@ LAUNCH = "OR-AGENT-LAUNCH"
 SYSTEM = "OR-AGENT-SYSTEM"
 
 
+def no_answer_reason(error: Exception) -> str:
+    """Why a program did not start, or gave no answer in time. Not with its whole command line, as
+    ``TimeoutExpired`` says it: a message that is cut short would end before the reason.
+    """
+    limit_s = getattr(error, "timeout", None)
+    return str(error) if limit_s is None else f"no answer within {limit_s:g} s"
+
+
 def shorten_value(value: object) -> str:
     """A foreign value as it may appear in a message."""
     text = repr(value)

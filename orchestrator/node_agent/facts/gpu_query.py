@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from orchestrator.node_agent.base.agent_errors import no_answer_reason
 from orchestrator.node_agent.base.sysfs import parse_int
 
 TIMEOUT_S = 25.0
@@ -49,7 +50,7 @@ def run_tool(argv: list[str], notes: list[str], timeout_s: float) -> str:
     try:
         out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
-        notes.append(f"{name}: {error}")
+        notes.append(f"{name}: {no_answer_reason(error)}")
         process.kill()
         # A wedged driver keeps it beyond KILL: whoever asked must not wait for that.
         threading.Thread(target=process.communicate, daemon=True).start()

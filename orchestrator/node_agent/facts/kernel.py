@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections import deque
 
+from orchestrator.node_agent.base.agent_errors import no_answer_reason
 from orchestrator.node_agent.base.wire import read_seconds
 
 TYPE_CHECKING = False
@@ -41,7 +42,10 @@ def read_kernel_log(layout: NodeLayout, request: Mapping[str, Any]) -> tuple[dic
     try:
         return {"source": "journal"}, _newest(_journal(since_s))
     except (OSError, subprocess.SubprocessError) as error:
-        return {"source": "", "denied": f"{denied}; journalctl: {error}"[:400]}, b""
+        return {
+            "source": "",
+            "denied": f"{denied}; journalctl: {no_answer_reason(error)}"[:400],
+        }, b""
 
 
 def matching_lines(needle: bytes, since_s: float) -> tuple[list[bytes], str]:
@@ -53,7 +57,7 @@ def matching_lines(needle: bytes, since_s: float) -> tuple[list[bytes], str]:
     try:
         lines = list(_journal(since_s))
     except (OSError, subprocess.SubprocessError) as error:
-        return [], f"{denied}; journalctl: {error}"[:400]
+        return [], f"{denied}; journalctl: {no_answer_reason(error)}"[:400]
     if not lines:  # the kernel never says nothing: we may see our own journal only
         return [], f"{denied}; journalctl shows nothing of the kernel"
     return _holding(needle, iter(lines)), ""

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 
+from orchestrator.node_agent.base.agent_errors import no_answer_reason
 from orchestrator.node_agent.base.login import login_environment
 
 TIMEOUT_S = 30.0
@@ -86,7 +87,7 @@ def find_modules(
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        notes.append(f"interpreter {interpreter[0]}: {error}")
+        notes.append(f"interpreter {interpreter[0]}: {no_answer_reason(error)}")
         return {}
     found = parse_modules(done.stdout[:MAX_OUTPUT_BYTES].decode(errors="replace"))
     if found is None:

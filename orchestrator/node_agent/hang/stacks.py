@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 
+from orchestrator.node_agent.base.agent_errors import no_answer_reason
 from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.hang.proc_status import command_line
 
@@ -41,7 +42,7 @@ def dump_stacks(program: str, pid: int) -> tuple[str, str]:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return "", f"py-spy: {error}"
+        return "", f"py-spy: {no_answer_reason(error)}"
     text = done.stdout[:MAX_OUTPUT_BYTES].decode(errors="replace")
     if done.returncode:
         said = done.stderr[-300:].decode(errors="replace").strip()

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 
-from orchestrator.node_agent.base.agent_errors import AgentFault
+from orchestrator.node_agent.base.agent_errors import AgentFault, no_answer_reason
 from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.base.node_layout import NodeLayout
 
@@ -61,7 +61,7 @@ def ask(name: str, *arguments: str, within_s: float = COMMAND_S) -> str:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise SlurmError(f"{name}: {error}") from error
+        raise SlurmError(f"{name}: {no_answer_reason(error)}") from error
     if done.returncode:
         said = complaint(done.stderr.decode(errors="replace").splitlines())
         raise SlurmError(said or f"{name} ended with {done.returncode}")

@@ -112,7 +112,7 @@ def _metrics(result: Result, color: bool) -> Iterator[str]:
     width = max((len(brief_text(name, 48)) for name in result.metrics), default=0)
     for name, metric in result.metrics.items():
         verdict = paint_text(metric.verdict.value, _VERDICT.get(metric.verdict, ""), color=color)
-        told = "" if metric.verdict is Verdict.UNGATED else f"  {verdict}{gate_text(metric)}"
+        told = "" if metric.verdict is Verdict.UNGATED else f"  {verdict}{_bounds_note(metric)}"
         yield f"  {brief_text(name, 48):<{width}}  {value_text(metric)}{told}"
 
 
@@ -123,7 +123,7 @@ def value_text(metric: MetricResult) -> str:
     return format_figure(metric.value, brief_text(metric.unit, 40))
 
 
-def gate_text(metric: MetricResult) -> str:
+def _bounds_note(metric: MetricResult) -> str:
     """`` (at least 0.1 and at most 0.5)``, or nothing without a gate."""
     told = format_bounds(metric.min, metric.max, metric.unit)
     return f" ({told})" if told else ""

@@ -1,4 +1,8 @@
-"""Hostfiles beside the tools that they are for: what Open MPI allocates, where MPICH starts."""
+"""Hostfiles beside the tools that they are for: what Open MPI allocates, where MPICH starts.
+
+``scripts/hostfile_owners`` asks Open MPI 5 and DeepSpeed, which need not be installed; what they
+agreed on stands here.
+"""
 
 from __future__ import annotations
 
@@ -9,43 +13,35 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.base.errors import UsageError
-from orchestrator.parsing.importers.foreign_nodes import Imported
-from orchestrator.parsing.importers.hostfile import MPICH, OPENMPI, parse_hostfile
+from orchestrator.parsing.importers.hostfile import DEEPSPEED, MPICH, OPENMPI, parse_hostfile
+from tests.parsing.importers.hostfiles import (
+    COUNT,
+    DEEPSPEED_FORMS,
+    DEEPSPEED_REFUSED,
+    MPICH_FORMS,
+    MPICH_REFUSED,
+    OPENMPI_FORMS,
+    OPENMPI_REFUSED,
+    composed_for_deepspeed,
+    composed_for_openmpi,
+    gpus_of,
+    made_of,
+)
 from tests.parsing.importers.owners import mpich_entries, open_mpi_slots
 
 pytestmark = pytest.mark.processes
-COUNT = 300
-# One host each, so that all stand in one file; blanks around "=", and three kinds of comments.
-OPENMPI_FORMS = (
-    *("{h} slots={n}", "{h} slots = {n}", "{h} cpu={n}", "{h} count={n}", "{h} max-slots={n}"),
-    *(
-        "{h} slots={n} max_slots=64",
-        "{h} slots={n}\n{h}",
-        "{h} slots={n}\n{h}\n{h}",
-        "bob@{h} slots={n}",
-    ),
-    *("{h} username=bob slots={n}", "{h} slots={n}#c", "{h} slots={n} // c", "# c\n{h} slots={n}"),
-    *("/* {h}\n x */ {h} slots={n}", "{h}\n{h}", "{h} slots_max={n}\n{h}", "  {h}\tslots=0{n}"),
-    *("{h}.lab slots={n}", "{h} slots={n}\n{h} max_slots=70", "{h} user-name=bob slots= {n}"),
-)
-OPENMPI_REFUSED = (
-    *("n1 slots=2\nn1 slots=3\n", "n1\nn1 slots=2\n", "n1 slots=2x\n", "n[1-2] slots=2\n"),
-    *("n1 slots=4 max_slots=2\n", "n1 slots=-1\n", "n1 SLOTS=2\n", "n1 slots=2 foo=3\n"),
-    *("n1 slots=2\nn1.lab slots=3\n", "n1 slots=2 cpu=3\n", "n1 slots\n", "n1 slots=2 slots=2\n"),
-)
-MPICH_FORMS = (
-    *("{h}:{n}", "{h}", "{h}:{n} user=bob", "{h}:{n}#c", "# c\n{h}:{n}  # c", "bob@{h}:{n}"),
-    *("{h}:{n}\n{h}:2", "{h}\n{h}", "{h}:{n}\n{h}b\n{h}:1", "{h}:{n}\n{h}b:3\n{h}", "  {h}:0{n}  "),
-)
-MPICH_REFUSED = ("n1 slots=2\n", "n1:4 foo\n", "n1:4 n2:3\n", "n1 :4\n")
+MADE_FOR_OPENMPI = {
+    "by kinds": made_of(OPENMPI_FORMS, random.Random("openmpi")),
+    "word by word": composed_for_openmpi(random.Random("openmpi"), COUNT),
+}
 
 
-def test_open_mpi_allocates_as_many_slots(tmp_path: Path) -> None:
-    text = made(OPENMPI_FORMS, random.Random("openmpi"))
+@pytest.mark.parametrize("text", MADE_FOR_OPENMPI.values(), ids=MADE_FOR_OPENMPI)
+def test_open_mpi_allocates_as_many_slots(text: str, tmp_path: Path) -> None:
     theirs = open_mpi_slots(text, tmp_path)
     ours = {
         name.removesuffix(".lab"): count
-        for name, count in gpus(parse_hostfile(text, "h", OPENMPI)).items()
+        for name, count in gpus_of(parse_hostfile(text, "h", OPENMPI)).items()
     }
 
     assert theirs is not None
@@ -62,9 +58,9 @@ def test_what_open_mpi_refuses_is_refused(text: str, tmp_path: Path) -> None:
 
 def test_mpich_starts_as_many_processes(tmp_path: Path) -> None:
     """Its entries are in their order; where a host has several apart, that is said."""
-    text = made(MPICH_FORMS, random.Random("mpich"))
+    text = made_of(MPICH_FORMS, random.Random("mpich"))
     imported = parse_hostfile(text, "h", MPICH)
-    ours = gpus(imported)
+    ours = gpus_of(imported)
     theirs = mpich_entries(text, sum(ours.values()), tmp_path)
 
     totals: Counter[str] = Counter()
@@ -84,12 +80,20 @@ def test_what_mpich_refuses_is_refused(text: str, tmp_path: Path) -> None:
         parse_hostfile(text, "h", MPICH)
 
 
-def made(forms: tuple[str, ...], chance: random.Random) -> str:
-    pieces = (
-        chance.choice(forms).format(h=f"h{at}", n=chance.randint(1, 9)) for at in range(COUNT)
-    )
-    return "\n".join(pieces) + "\n"
+@pytest.mark.parametrize("form", DEEPSPEED_FORMS)
+def test_lines_that_deepspeed_read_alike(form: str) -> None:
+    imported = parse_hostfile(form.format(h="h1", n=4) + "\n", "h", DEEPSPEED)
+
+    assert list(gpus_of(imported).values()) == [4]
 
 
-def gpus(imported: Imported) -> dict[str, int]:
-    return {node.name: int(str(node.fields.get("gpus", 0))) for node in imported.nodes}
+@pytest.mark.parametrize("text", DEEPSPEED_REFUSED)
+def test_what_deepspeed_refused_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_hostfile(text, "h", DEEPSPEED)
+
+
+def test_files_of_deepspeed_have_each_host_once() -> None:
+    text = composed_for_deepspeed(random.Random("deepspeed"), COUNT)
+
+    assert len(gpus_of(parse_hostfile(text, "h", DEEPSPEED))) == COUNT

@@ -127,7 +127,7 @@ def _load_run(
     from dataclasses import replace
     from pathlib import Path
 
-    from orchestrator.adapters.sync.git_listing import head_commit
+    from orchestrator.adapters.sync.git_head import head_commit
     from orchestrator.cli.load_request import load_request, take_code
     from orchestrator.view.terminal.text import brief_text
 

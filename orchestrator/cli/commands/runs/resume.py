@@ -239,7 +239,7 @@ def _require_same_end(folder: RunFolder, ended: Result | None) -> None:
     if read_result(folder) != ended:
         raise BusyError(
             f"another coordinator took over run {folder.run_id} meanwhile, and ended it",
-            id="OR-STORE-012",
+            id="OR-STORE-019",
             where=folder.path,
             remedy=f"orchestrate show {folder.run_id}",
         )

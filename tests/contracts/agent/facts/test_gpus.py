@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.core.model.facts import P2p
 from orchestrator.node_agent.facts.gpu_facts import count_on_bus, find_gpus
-from orchestrator.node_agent.facts.gpu_query import parse_users
+from orchestrator.node_agent.facts.gpu_query import parse_users, run_tool
 from orchestrator.node_agent.facts.nvml import FieldValue, Nvml, describe_gpus
 from orchestrator.node_agent.facts.smi import (
     ask_smi,
@@ -110,6 +110,15 @@ def _field(out: FieldValue) -> int:
     out.type, out.result = 1, 0 if out.field in known else NOT_SUPPORTED
     out.value = known.get(out.field, 0)
     return 0
+
+
+@pytest.mark.processes
+def test_a_tool_that_hangs_is_told_in_few_words() -> None:
+    """With its command line first, a message that is cut short would lose the reason."""
+    notes: list[str] = []
+
+    assert run_tool(["sleep", "60"], notes, 0.05) == ""
+    assert notes == ["sleep: no answer within 0.05 s"]
 
 
 def test_what_the_library_says_is_understood() -> None:
