@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from orchestrator.adapters.store.bundled import bundled_kit
+from orchestrator.adapters.store.bundled import bundled_kit, bundled_packages
 from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.data_set import sample_set
 from orchestrator.adapters.store.layout import Layout
@@ -96,12 +96,12 @@ def take_code(layout: Layout, job: Job) -> Snapshot:
     Raises :class:`UsageError`, also if a rule leaves out what the job begins with. A file that its
     arguments name and that is left out is in the snapshot's warnings.
     """
-    folder, kit = Path(job.workload.folder), bundled_kit()
+    folder = Path(job.workload.folder)
     begins, named = _begins_with(job), _named_files(job, folder)
     if job.workload.own_code:
-        parts = project_parts(folder, kit, layout.home, (*begins, *named))
+        parts = project_parts(folder, bundled_kit(), layout.home, (*begins, *named))
     else:
-        parts = workload_parts(folder, kit, begins)
+        parts = workload_parts(folder, bundled_packages(), begins)
     snapshot = take_snapshot(parts, layout.snapshots)
     for path, rule in snapshot.left_out.items():
         what = f"{path} is left out by {rule}: the nodes would not have it"

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlperf import tiny_model
 from mlperf.engines import Completion, Refusal
 from mlperf.parameters import Parameters
 from mlperf.prompts import Prompt, generate_prompt
 from mlperf.transformers_engine import TransformersEngine
+from orchestrate_serving.builtin import tiny_model
 from tests.workloads.conftest import DEADLINE_S, WORKLOADS, node_folder, succeed
 from tests.workloads.declared import declared
 from tests.workloads.programs.answer_groups import answer_groups
@@ -55,12 +55,8 @@ def _answers(engine: TransformersEngine, prompts: list[Prompt]) -> list[Completi
 def test_the_model_is_the_same_wherever_it_is_made(parameters: Parameters, tmp_path: Path) -> None:
     """Two nodes that share nothing make the same files, byte by byte; another seed, others."""
     folders = [
-        tiny_model.ensure_model(each)
-        for each in (
-            parameters,
-            declared(Parameters, cache_dir=str(tmp_path)),
-            declared(Parameters, cache_dir=str(tmp_path), seed=1),
-        )
+        tiny_model.ensure_model(seed, cache_dir)
+        for seed, cache_dir in ((0, parameters.cache_dir), (0, str(tmp_path)), (1, str(tmp_path)))
     ]
     contents = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders]
 
@@ -157,7 +153,7 @@ def test_the_fingerprint_is_of_what_decides_the_answers(
     engine: TransformersEngine, parameters: Parameters, cache: Path
 ) -> None:
     """A folder that is named gives the same as the one that was made; other weights do not."""
-    folder = str(tiny_model.ensure_model(parameters))
+    folder = str(tiny_model.ensure_model(parameters.seed, parameters.cache_dir))
     same = TransformersEngine(declared(Parameters, model=folder), 0)
     equal_work = TransformersEngine(declared(Parameters, model=folder, ignore_eos=True), 0)
     other = TransformersEngine(declared(Parameters, cache_dir=str(cache), seed=1), 0)

@@ -17,8 +17,8 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 import orchestrate_kit as kit
+from orchestrate_serving.builtin import tiny_model
 
-from . import tiny_model
 from .engines import Completion, Refusal
 from .parameters import Parameters
 from .prompts import Prompt
@@ -153,7 +153,7 @@ def _repeat_exactly(threads: int) -> None:
 def _locate_model(parameters: Parameters) -> str:
     """A folder on this node, or a hub name whose files are here."""
     if not parameters.model:
-        return str(tiny_model.ensure_model(parameters))
+        return str(tiny_model.ensure_model(parameters.seed, parameters.cache_dir))
     if not Path(parameters.model).is_dir():
         from huggingface_hub import snapshot_download
 

@@ -18,5 +18,10 @@ def bundled_root() -> Path:
 
 
 def bundled_kit() -> Path:
-    """The package that workloads import; it travels with every job."""
+    """The package that every script may import; it travels with every job."""
     return bundled_root() / "workloads" / "orchestrate_kit"
+
+
+def bundled_packages() -> tuple[Path, ...]:
+    """The packages that travel with every workload: the kit, and the inference engines."""
+    return bundled_kit(), bundled_root() / "workloads" / "orchestrate_serving"

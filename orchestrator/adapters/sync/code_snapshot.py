@@ -56,10 +56,12 @@ class TreePart:
     needed: tuple[str, ...] = ()
 
 
-def workload_parts(folder: Path, kit: Path, needed: tuple[str, ...] = ()) -> tuple[TreePart, ...]:
-    """A workload: its folder under its own name, and the kit beside it."""
+def workload_parts(
+    folder: Path, packages: Sequence[Path], needed: tuple[str, ...] = ()
+) -> tuple[TreePart, ...]:
+    """A workload: its folder under its own name, and the packages that it imports beside it."""
     tree = TreePart(source=folder, place=folder.name, needed=needed)
-    return tree, *_module_parts(kit, kit.name)
+    return tree, *(part for package in packages for part in _module_parts(package, package.name))
 
 
 def project_parts(
@@ -72,8 +74,8 @@ def project_parts(
 
 def _module_parts(package: Path, place: str) -> Iterator[TreePart]:
     """One by one, so that what stays behind by a rule is the user's alone."""
-    for file in sorted(package.glob("*.py")):
-        yield TreePart(source=file, place=f"{place}/{file.name}")
+    for file in sorted(package.rglob("*.py")):
+        yield TreePart(source=file, place=f"{place}/{file.relative_to(package).as_posix()}")
 
 
 class Snapshot:

@@ -20,7 +20,7 @@ def sleeping_job(layout: Layout, cluster: Cluster) -> Setting:
     folder = bundled_root() / "workloads" / "sleep"
     file = folder / "workload.yaml"
     job = make_job(load_workload(file.read_bytes(), str(file), str(folder)))
-    snapshot = take_snapshot(workload_parts(folder, bundled_kit()), layout.snapshots)
+    snapshot = take_snapshot(workload_parts(folder, [bundled_kit()]), layout.snapshots)
     request = RunRequest(
         run_id="",
         cluster=replace(cluster, nodes=tuple(map(_plain_node, cluster.nodes)), min_nodes=None),

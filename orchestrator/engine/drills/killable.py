@@ -104,7 +104,7 @@ def main(home: str, run: str) -> None:
     layout = Layout(Path(home))
     folder = layout.run(run)
     request = read_request(folder)
-    parts = workload_parts(Path(request.job.workload.folder), bundled_kit())
+    parts = workload_parts(Path(request.job.workload.folder), [bundled_kit()])
     snapshot = take_snapshot(parts, layout.snapshots)
     with claimed(folder, at=time.time()):
         context = RunContext(request=request, snapshot=snapshot, folder=folder, observers=[])

@@ -229,7 +229,7 @@ def test_a_workload_and_a_project(tmp_path: Path) -> None:
     kit = write_tree(tmp_path, {"kits/kit/__init__.py": b"kit", "kits/kit/a.pyc": b""}) / "kits/kit"
     folder = write_tree(tmp_path / "tune", {"train.py": b"", "kit/__init__.py": b"the user's"})
 
-    workload = take_snapshot(workload_parts(folder, kit), tmp_path / "cache")
+    workload = take_snapshot(workload_parts(folder, [kit]), tmp_path / "cache")
     project = take_snapshot(project_parts(folder, kit), tmp_path / "cache")
 
     assert paths(workload) == ["kit/__init__.py", "tune/kit/__init__.py", "tune/train.py"]
@@ -269,7 +269,7 @@ def test_a_workload_link_to_its_neighbour_is_an_error(tmp_path: Path) -> None:
     (folder / "kit.py").symlink_to("../kit/__init__.py")
 
     with pytest.raises(UsageError, match="leaves the tree"):
-        take_snapshot(workload_parts(folder, kit), tmp_path / "cache")
+        take_snapshot(workload_parts(folder, [kit]), tmp_path / "cache")
 
 
 def test_links_inside_the_tree_keep_their_meaning(folder: Path) -> None:

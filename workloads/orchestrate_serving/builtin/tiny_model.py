@@ -20,8 +20,7 @@ from typing import Any
 
 import torch
 
-from . import prompts
-from .parameters import Parameters
+from .. import words
 
 SPECIAL_TOKENS = ("<|pad|>", "<|begin|>", "<|end|>")
 CHAT_TEMPLATE = (
@@ -39,19 +38,22 @@ END_SCALE = 1.5  # so that about every fourth answer ends by itself
 TEXTS = 400  # generated prompts that the tokenizer learns from
 
 
-def cached_model(parameters: Parameters) -> Path:
-    """Return the folder where this node keeps, or will keep, the model for these parameters."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestrate-mlperf"
-    return Path(parameters.cache_dir or root) / f"tiny-{_recipe_digest(parameters.seed)[:16]}"
+def cached_model(seed: int, cache_dir: str = "") -> Path:
+    """Return the folder where this node keeps, or will keep, the model of this seed.
+
+    ``cache_dir`` is the folder of such models; ``""`` is one in the user's cache.
+    """
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestrate-models"
+    return Path(cache_dir or root) / f"tiny-{_recipe_digest(seed)[:16]}"
 
 
-def ensure_model(parameters: Parameters) -> Path:
+def ensure_model(seed: int, cache_dir: str = "") -> Path:
     """Make the model unless it is in the cache already; return its folder, which is complete."""
-    target = cached_model(parameters)
+    target = cached_model(seed, cache_dir)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with _published(target) as folder:
-            _make(folder, parameters.seed)
+            _make(folder, seed)
     return target
 
 
@@ -59,7 +61,7 @@ def _recipe_digest(seed: int) -> str:
     digest = hashlib.sha256(str(seed).encode())
     for library in ("torch", "transformers", "tokenizers"):
         digest.update(version(library).encode())
-    for source in (__file__, prompts.__file__):
+    for source in (__file__, words.__file__):
         digest.update(Path(source).read_bytes())
     return digest.hexdigest()
 
@@ -138,7 +140,7 @@ def _train_tokenizer() -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    texts = (prompts.generate_prompt(n, seed=0, words=64).text for n in range(TEXTS))
+    texts = (words.generate_text(n, seed=0, words=64) for n in range(TEXTS))
     tokenizer.train_from_iterator(texts, trainer)
     begin = (SPECIAL_TOKENS[1], tokenizer.token_to_id(SPECIAL_TOKENS[1]))
     tokenizer.post_processor = processors.TemplateProcessing(

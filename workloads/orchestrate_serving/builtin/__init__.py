@@ -1,0 +1,1 @@
+"""The built-in engine: Llama and Qwen2 models in torch behind OpenAI's protocol."""
