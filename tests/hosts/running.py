@@ -1,4 +1,8 @@
-"""Starting `python -m orchestrator` as people do; what it does to machines is in `processes`."""
+"""Starting `python -m orchestrator` as people do; what it does to machines is in `processes`.
+
+What all commands import has been imported once before; those of a terminal, in `terminal`, start
+from nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,9 +19,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from tests.architecture.source import ROOT
+from tests.forks import Fork, ForkServer
 from tests.time_limits import SPARE, Deadline, budget, communicate, scaled, slowdown, wait_for_exit
 
 POLL_S = 0.05
+COMMANDS = ForkServer(
+    "orchestrator.cli.commands.jobs.run",
+    "orchestrator.cli.coordinate",
+    "orchestrator.adapters.transport.asyncssh.async_ssh",
+)
 # What a run has by itself for steps whose time depends on the machine, in seconds.
 SHORT_BUDGETS = {"connect": 30.0, "probe": 30.0, "reach": 20.0, "launch": 30.0, "silence": 10.0}
 
@@ -54,7 +63,7 @@ class Ending:
 class Job:
     """A run under way: its events and what it says to people, as they come."""
 
-    def __init__(self, run: str, process: subprocess.Popen[str]) -> None:
+    def __init__(self, run: str, process: Fork) -> None:
         self.run = run
         self.process = process
         self.records: list[dict[str, Any]] = []
@@ -230,17 +239,10 @@ class Desk:
         home = {"ORCHESTRATE_HOME": str(self.home), "PYTHONPATH": str(ROOT)}
         return {**os.environ, **home}
 
-    def popen(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def popen(self, *words: str, env: Mapping[str, str] | None = None) -> Fork:
         """`orchestrate WORDS`, under way; whoever calls ends it."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator", *words],
-            cwd=self.project,
-            env={**self.environment(), **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        variables = {**self.environment(), **(env or {})}
+        return COMMANDS.start(["-m", "orchestrator", *words], self.project, variables)
 
 
 @contextmanager

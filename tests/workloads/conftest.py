@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 
 from orchestrator.core.model.workload import Workload
 from orchestrator.parsing.inputs.workload_file import load_workload
+from tests.forks import Fork, ForkServer
 from tests.time_limits import communicate
 
 WORKLOADS = Path(__file__).parents[2] / "workloads"
@@ -24,6 +27,7 @@ MLPERF = WORKLOADS / "mlperf"
 ACCEPTANCE = WORKLOADS / "acceptance"
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # how the small base is made
 
+TRAINING = ForkServer("torch", "transformers", "peft")
 DEADLINE_S = 240
 # Enough wherever the subject is not what the model learns.
 QUICK = (
@@ -52,8 +56,14 @@ class NodeFolder:
             "ORCHESTRATE_REPORT_DIR": str(self.path / "reports"),
         }
 
-    def start(self, *argv: str, **environment: str) -> subprocess.Popen[str]:
-        """Start Python with these arguments as a process of this node."""
+    def start(self, *argv: str, **environment: str) -> Fork:
+        """Start Python with these arguments as a process of this node. Libraries have been
+        imported: variables that they read at their import change nothing.
+        """
+        return TRAINING.start(argv, self.path, self.environment() | environment)
+
+    def start_anew(self, *argv: str, **environment: str) -> subprocess.Popen[str]:
+        """Start Python with these arguments and an interpreter of its own."""
         return subprocess.Popen(
             [sys.executable, *argv],
             cwd=self.path,
@@ -116,7 +126,40 @@ def node_folder(path: Path) -> NodeFolder:
     return NodeFolder(path=path)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+class Ranks:
+    """The ranks of one node, as far as tests use one process's interface."""
+
+    def __init__(self, forks: Sequence[Fork]) -> None:
+        self._forks = forks
+
+    @property
+    def returncode(self) -> int | None:
+        """The first that is not 0, once all have ended."""
+        codes = [fork.poll() for fork in self._forks]
+        return None if None in codes else next(filter(None, codes), 0)
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What each wrote, one after the other."""
+        with ThreadPoolExecutor(len(self._forks)) as pool:
+            said = list(pool.map(lambda fork: fork.communicate(timeout), self._forks))
+        out, err = map("".join, zip(*said, strict=True))
+        return out, err
+
+    def send_signal(self, number: int) -> None:
+        for fork in self._forks:
+            fork.send_signal(number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+Process = Fork | Ranks | subprocess.Popen[str]
+
+
+def finish(process: Process) -> tuple[str, str]:
     """Wait for a process to end; return (stdout, stderr). It is killed after a deadline."""
     try:
         return communicate(process, DEADLINE_S)
@@ -124,7 +167,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
         process.kill()
 
 
-def succeed(process: subprocess.Popen[str]) -> str:
+def succeed(process: Process) -> str:
     """Wait for a process to succeed; return its stdout."""
     out, err = finish(process)
     assert process.returncode == 0, err[-4000:]
@@ -140,11 +183,33 @@ def free_port() -> int:
 
 def start_ranks(
     nodes: Sequence[NodeFolder], per_node: int, script: Path, *arguments: str
+) -> list[Ranks]:
+    """For each node its ranks, with the variables that torchrun sets for them."""
+    world = {
+        "WORLD_SIZE": len(nodes) * per_node,
+        "LOCAL_WORLD_SIZE": per_node,
+        "GROUP_WORLD_SIZE": len(nodes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+    }
+
+    def start(group: int, local: int) -> Fork:
+        place = {"RANK": group * per_node + local, "LOCAL_RANK": local, "GROUP_RANK": group}
+        variables = {name: str(value) for name, value in (world | place).items()}
+        return nodes[group].start(str(script), *arguments, **variables)
+
+    return [
+        Ranks([start(group, local) for local in range(per_node)]) for group in range(len(nodes))
+    ]
+
+
+def start_torchrun(
+    nodes: Sequence[NodeFolder], per_node: int, script: Path, *arguments: str
 ) -> list[subprocess.Popen[str]]:
     """One torchrun for each node, that find each other by a fixed address."""
     port = free_port()
     return [
-        node.start(
+        node.start_anew(
             "-m",
             "torch.distributed.run",
             f"--nnodes={len(nodes)}",

@@ -6,7 +6,6 @@ import asyncio
 import json
 import shutil
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from orchestrator.core.sharing import rounds
 from orchestrator.engine.sharing.diloco import average
 from orchestrator.engine.support.context import RunContext
 from tests.engine.sharing.test_diloco import Bench, Noting, Street
+from tests.forks import Fork
 from tests.time_limits import scaled
 from tests.workloads.conftest import (
     DEADLINE_S,
@@ -58,7 +58,7 @@ class Pair:
         self.options = options
         self.events: list[Event | BaseException] = []
 
-    def start(self, rank: int) -> subprocess.Popen[str]:
+    def start(self, rank: int) -> Fork:
         folder = self.bench.folder.node_exchange(f"n{rank + 1}")
         (folder / "in" / f"rank-{rank}").mkdir(parents=True, exist_ok=True)
         return self.nodes[rank].start(
@@ -72,7 +72,7 @@ class Pair:
         )
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[list[subprocess.Popen[str]]]:
+    async def running(self) -> AsyncIterator[list[Fork]]:
         """Both, and a coordinator that averages what they offer."""
         processes = [self.start(rank) for rank in range(2)]
         street = Folders(self.bench.folder, {}, self.bench.state)

@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -22,10 +21,12 @@ from tests.workloads.conftest import (
     FINETUNE,
     QUICK,
     NodeFolder,
+    Process,
     finetune_workload,
     finish,
     node_folder,
     start_ranks,
+    start_torchrun,
     succeed,
 )
 
@@ -34,7 +35,7 @@ SHORT = (*QUICK, "--steps=3", "--global-batch=4", "--eval-every=2")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * DEADLINE_S)]
 
 
-def _wait_for_checkpoint(node: NodeFolder, process: subprocess.Popen[str]) -> None:
+def _wait_for_checkpoint(node: NodeFolder, process: Process) -> None:
     deadline = Deadline(DEADLINE_S)
     while not any(record["type"] == "checkpoint" for record in node.records()):
         assert process.poll() is None, finish(process)[1][-4000:]
@@ -42,7 +43,7 @@ def _wait_for_checkpoint(node: NodeFolder, process: subprocess.Popen[str]) -> No
         time.sleep(0.02)
 
 
-def _wait_for_steps(node: NodeFolder, process: subprocess.Popen[str], count: int) -> None:
+def _wait_for_steps(node: NodeFolder, process: Process, count: int) -> None:
     """Until so many more are done."""
     before = len(node.steps_done())
     deadline = Deadline(DEADLINE_S)
@@ -60,7 +61,7 @@ def test_four_ranks_on_two_nodes_train_as_one_rank_does(tmp_path: Path, beginner
     options += (f"--model={beginner}",)
     single, first, second = (node_folder(tmp_path / name) for name in ("single", "first", "second"))
     succeed(single.start(str(SCRIPT), *options))
-    runs = start_ranks([first, second], 2, SCRIPT, *options, "--engine=fused")
+    runs = start_torchrun([first, second], 2, SCRIPT, *options, "--engine=fused")
     for run in runs:
         succeed(run)
 
