@@ -18,7 +18,7 @@ import pytest
 import pytest_timeout
 from hypothesis import HealthCheck, settings
 
-from tests.time_limits import Measured, assert_within, measure_slowdown
+from tests.time_limits import Measured, assert_within, measure_slowdown, share_measurements
 
 # Programs with torch in them run beside each other here: with a thread per core each they would
 # spend their time waiting for each other. Set before anything imports torch.
@@ -166,6 +166,13 @@ def private_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.delenv(name)
         patch.setenv("ORCHESTRATE_HOME", str(tmp_path_factory.mktemp("orchestrate-home")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_measurements(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One worker measures for all how busy the machine is."""
+    folder = tmp_path_factory.getbasetemp()
+    share_measurements((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "load")
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,8 @@
 A limit in a test is one that a quiet machine keeps with room to spare. Beside other programs the
 same steps take longer, so a limit counts ``slowdown()`` times: how much longer a fixed piece of
 work takes here and now than on a quiet machine. That is measured before a test when the last
-measurement is old, and again before a limit counts as exceeded.
+measurement is old, and again before a limit counts as exceeded. Workers of one session share what
+they measure.
 
 Times that the product promises do not grow: the fixture ``measured`` records them, and
 ``scripts/bench promises`` holds what it recorded to the promise itself.
@@ -17,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import AnyStr, TypeVar
 
 WORK = (sys.executable, "-I", "-c", "import asyncssh")
@@ -29,6 +31,7 @@ SPARE = 4.0  # the slowdown with which budgets of the product do not run out by 
 Result = TypeVar("Result")
 Measured = Callable[[str, float, float], None]  # (what, seconds, promised seconds)
 _measured: deque[tuple[float, float]] = deque([(0.0, 1.0)], maxlen=KEPT)  # (when, slowdown)
+_shared: list[Path] = []  # at most one: lines of such pairs, by the clock of all processes
 
 
 def slowdown() -> float:
@@ -38,10 +41,27 @@ def slowdown() -> float:
 
 def measure_slowdown(max_age_s: float = FRESH_S) -> float:
     """The same, measured now if the last measurement is older than that."""
+    _take_shared()
     if time.monotonic() - _measured[-1][0] > max_age_s:
         factor = _time_work() / QUIET_S
         _measured.append((time.monotonic(), min(max(factor, 1.0), MAX_SLOWDOWN)))
+        for path in _shared:
+            with path.open("a") as file:
+                file.write("{} {}\n".format(*_measured[-1]))
     return slowdown()
+
+
+def share_measurements(path: Path) -> None:
+    """Take what other processes measure from this file, and let them know."""
+    _shared[:] = [path]
+
+
+def _take_shared() -> None:
+    for path in filter(Path.exists, _shared):
+        for line in path.read_text().splitlines()[-KEPT:]:
+            when, factor = map(float, line.split())
+            if when > _measured[-1][0]:
+                _measured.append((when, factor))
 
 
 def _time_work() -> float:

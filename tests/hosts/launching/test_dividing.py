@@ -17,7 +17,7 @@ def test_nodes_need_no_network_between_them_and_may_vanish(desk: Desk, hosts: Vi
     power: the others do what it had, the outputs are exact, and the run says it was degraded.
     """
     hosts.cut_all_data()
-    options = budgets(lease=6)
+    options = budgets(silence=3, lease=6)
     job = desk.start_workload(SQUARES, "samples=90", "batch=3", "pause=0.05", options=options)
     wait_for_outputs(desk, job, 12, "vh2")
     hosts.unplug("vh2")
