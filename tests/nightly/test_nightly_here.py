@@ -206,6 +206,44 @@ def test_a_night_whose_process_died_is_half_done(desk: Desk) -> None:
     subprocess.run(argv, env=desk.env, capture_output=True, timeout=scaled(90), check=False)
 
 
+def test_the_status_file_is_fresh_while_the_night_runs(desk: Desk) -> None:
+    """It shows the run that is under way, then how it ended; each time as a whole."""
+    page = desk.root / "live_status.md"
+    desk.add("--status", str(page), "--status-every", "1", lines=20)
+    process = desk.start("run", "jw3")
+    deadline = time.monotonic() + scaled(60)
+    while "## Running" not in (text := page.read_text() if page.exists() else ""):
+        assert time.monotonic() < deadline
+        assert not text or text.endswith("\n")
+        time.sleep(0.05)
+    output, _ = process.communicate(timeout=scaled(90))
+
+    assert process.returncode == 0, output
+    assert "| running |" in text
+    last = page.read_text()
+    assert last.startswith("# orchestrate: 0 running, 0 alarms")
+    assert "| done |" in last
+    assert "## Running" not in last
+
+
+def test_a_status_file_that_cannot_be_written_costs_a_warning(desk: Desk) -> None:
+    desk.add("--status", str(desk.root / "nowhere" / "status.md"), "--status-every", "1", lines=30)
+
+    said = desk.run("run", "jw3")
+
+    assert said.count("the status could not be written") == 1
+
+
+def test_the_watchdog_writes_the_status_file_although_nothing_runs(desk: Desk) -> None:
+    page = desk.root / "status.html"
+    desk.add("--status", str(page), at=minutes_ago(90))
+    desk.made_since(timedelta(hours=3))
+
+    desk.run("watch", "jw3", code=1)
+
+    assert "is missing: nothing had begun an hour after its time" in page.read_text()
+
+
 def test_an_empty_environment_is_enough(desk: Desk) -> None:
     """cron and ``env -i`` bring neither PATH nor HOME."""
     needs_cron()
