@@ -22,6 +22,7 @@ from orchestrator.adapters.nightly.schedule_store import (
 from orchestrator.adapters.nightly.wake_program import wake_environment
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result
+from orchestrator.cli.status_file import StatusFile
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.nightly.nights import (
     Night,
@@ -49,13 +50,15 @@ def _measure_once(_night: str, _last: bool) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightShift:
     """A schedule at work. ``after_run``: called with the night when a run of it is over, and
-    whether that was its last; it returns whether to measure once more.
+    whether that was its last; it returns whether to measure once more. ``page``: kept fresh while
+    a run is under way.
     """
 
     layout: Layout
     folder: NightlyFolder
     schedule: Schedule
     say: Say
+    page: StatusFile
     after_run: Callable[[str, bool], bool] = _measure_once
 
     def tick(self) -> int:
@@ -110,6 +113,7 @@ class NightShift:
                 folder=self.schedule.folder,
                 output=self.folder.output(night),
                 limit_s=self.schedule.limit_s,
+                meanwhile=self.page.refresh,
             )
         except (OSError, UsageError) as error:
             self._record_end(night, run_id, 2, f"the run could not be started: {error}")

@@ -288,12 +288,12 @@ def _detection(arguments: argparse.Namespace) -> int:
         print_null_table()
         return MET
     facts = describe(sys.executable, None)
-    results = measure_detection(say, arguments.otava)
+    found = measure_detection(say, arguments.otava)
     if arguments.json:
-        measured = {"schema_version": 1, "machine": facts, "noises": [asdict(r) for r in results]}
+        measured = {"schema_version": 1, "machine": facts, **asdict(found)}
         arguments.json.write_text(json.dumps(measured, indent=1, default=str) + "\n")
-    print(detection_markdown(facts, results), end="", flush=True)
-    return MISSED if shortfalls(results) else MET
+    print(detection_markdown(facts, found), end="", flush=True)
+    return MISSED if shortfalls(found.noises) else MET
 
 
 def _history(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from orchestrator.core.detection.maximum_null import CRITICAL, FEWEST_NEW, LEVELS, most_new
+from orchestrator.core.detection.maximum_null import (
+    CRITICAL,
+    FEWEST_NEW,
+    LEVELS,
+    most_new,
+    split_weight,
+)
 
 from .detection import SEED
 
@@ -43,5 +49,5 @@ def _maxima(count: int, source: Generator) -> ndarray:
         total += scores[rank]
         if new >= FEWEST_NEW:
             spread = np.sqrt(variance * new * (count - new) / (count - 1))
-            largest = np.maximum(largest, np.abs(total) / spread)
+            largest = np.maximum(largest, split_weight(new) * np.abs(total) / spread)
     return largest

@@ -226,6 +226,49 @@ def test_a_gate_that_judges_nothing_is_no_pass(home: Path, capsys: Output) -> No
     assert "no figure was judged" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("speed,code,verdict", [(100.0, 0, "pass"), (80.0, 5, "fail")])
+def test_a_figure_without_direction_leaves_the_verdict_to_the_others(
+    home: Path, capsys: Output, speed: float, code: int, verdict: str
+) -> None:
+    """It is shown with its ratio, and called neither good nor bad."""
+    add(home, "a", 1.0, fp8=100.0, speed=100.0)
+    add(home, "b", 2.0, fp8=10.0, speed=speed)
+
+    assert main(["compare", "a", "b", "--gate", "--json"]) == code
+
+    result = result_of(capsys)
+    shown = {figure["name"]: (figure["verdict"], figure["ratio"]) for figure in result["figures"]}
+    assert result["verdict"] == verdict
+    assert shown == {"fp8": ("ungated", 0.1), "speed": (verdict, speed / 100)}
+
+
+def test_a_baseline_is_replaced_on_request_alone(home: Path, capsys: Output) -> None:
+    fill(home, runs=2)
+    main(["baseline", "set", "r00", "--name", "golden"])
+    capsys.readouterr()
+
+    assert main(["baseline", "set", "r01", "--name", "golden"]) == 2
+    assert "baseline golden exists, with r00" in capsys.readouterr().err
+    main(["baseline", "show", "golden", "--json"])
+    assert [run["run_id"] for run in lines(capsys)[0]["runs"]] == ["r00"]
+
+    assert main(["baseline", "set", "r01", "--name", "golden", "--replace"]) == 0
+    assert "it held r00" in capsys.readouterr().err
+    main(["baseline", "show", "golden", "--json"])
+    assert [run["run_id"] for run in lines(capsys)[0]["runs"]] == ["r01"]
+
+
+def test_a_removed_baseline_is_gone_and_its_runs_stay(home: Path, capsys: Output) -> None:
+    fill(home, runs=1)
+    main(["baseline", "set", "r00", "--name", "golden"])
+
+    assert main(["baseline", "remove", "golden"]) == 0
+    assert main(["baseline", "remove", "golden"]) == 2
+    assert "no baseline is called 'golden'" in capsys.readouterr().err
+    main(["history", "--json"])
+    assert [run["run_id"] for run in lines(capsys)] == ["r00"]
+
+
 def test_a_choice_without_runs_is_no_empty_history(home: Path, capsys: Output) -> None:
     fill(home, runs=1)
     assert main(["history", "--metric", "sped"]) == 0

@@ -146,7 +146,11 @@ def test_status_shows_the_last_night_beside_the_last_good_one(
     assert "| jw3 | speed | 2026-11-30 |" in texts["markdown"]
     assert texts["html"].startswith("<!doctype html>")
     data = json.loads(texts["json"])
-    assert (data["type"], data["figures"][0]["last_good"]) == ("status", "2026-11-29")
+    # The four bad nights before tonight are not what it is held against.
+    assert (data["type"], data["figures"][0]["last_good"]) == ("status", "2026-11-25")
+    assert texts["html"].count("<svg") == 1
+    assert texts["html"].count('class="dot bad"') == 5
+    assert all("▁" in texts[kind] for kind in ("text", "markdown"))
     assert capsys.readouterr().out == ""
 
 

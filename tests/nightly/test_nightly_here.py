@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from orchestrator.adapters.history.open_store import sqlite_history
 from orchestrator.adapters.nightly.schedule_store import (
     find_schedule,
     read_records,
@@ -22,6 +23,9 @@ from orchestrator.adapters.nightly.schedule_store import (
     working_on,
 )
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.cli.run_night import NightShift
+from orchestrator.cli.status_file import StatusFile
+from orchestrator.core.history.run_record import RunQuery
 from tests.architecture.source import ROOT
 from tests.nightly.crontabs import PrivateCron, needs_cron
 from tests.time_limits import scaled
@@ -204,6 +208,72 @@ def test_a_night_whose_process_died_is_half_done(desk: Desk) -> None:
     run_id = str(night["run_ids"][0])  # type: ignore[index]
     argv = [sys.executable, "-P", "-m", "orchestrator", "stop", run_id]
     subprocess.run(argv, env=desk.env, capture_output=True, timeout=scaled(90), check=False)
+
+
+def test_a_suspicious_night_is_measured_once_more_and_both_are_kept(desk: Desk) -> None:
+    desk.add()
+    folder, schedule = find_schedule(desk.layout, "jw3")
+    asked: list[bool] = []
+
+    def after_run(_night: str, last: bool) -> bool:
+        asked.append(last)
+        return True  # also the second time: that is the end of it
+
+    shift = NightShift(
+        layout=desk.layout,
+        folder=folder,
+        schedule=schedule,
+        say=lambda _: None,
+        page=StatusFile(desk.layout, "", 1.0, pytest.fail),
+        after_run=after_run,
+    )
+
+    assert shift.run_night(shift.today()) == 0
+
+    (night,) = desk.nights()
+    first, second = night["run_ids"]  # type: ignore[misc]
+    assert asked == [False, True]
+    assert desk.kinds() == ["started", "finished"] * 2
+    kept = sqlite_history(desk.layout.history).read_runs(RunQuery())
+    assert [run.run_id for run in kept] == [second, first]
+
+
+def test_the_status_file_is_fresh_while_the_night_runs(desk: Desk) -> None:
+    """It shows the run that is under way, then how it ended; each time as a whole."""
+    page = desk.root / "live_status.md"
+    desk.add("--status", str(page), "--status-every", "1", lines=20)
+    process = desk.start("run", "jw3")
+    deadline = time.monotonic() + scaled(60)
+    while "## Running" not in (text := page.read_text() if page.exists() else ""):
+        assert time.monotonic() < deadline
+        assert not text or text.endswith("\n")
+        time.sleep(0.05)
+    output, _ = process.communicate(timeout=scaled(90))
+
+    assert process.returncode == 0, output
+    assert "| running |" in text
+    last = page.read_text()
+    assert last.startswith("# orchestrate: 0 running, 0 alarms")
+    assert "| done |" in last
+    assert "## Running" not in last
+
+
+def test_a_status_file_that_cannot_be_written_costs_a_warning(desk: Desk) -> None:
+    desk.add("--status", str(desk.root / "nowhere" / "status.md"), "--status-every", "1", lines=30)
+
+    said = desk.run("run", "jw3")
+
+    assert said.count("the status could not be written") == 1
+
+
+def test_the_watchdog_writes_the_status_file_although_nothing_runs(desk: Desk) -> None:
+    page = desk.root / "status.html"
+    desk.add("--status", str(page), at=minutes_ago(90))
+    desk.made_since(timedelta(hours=3))
+
+    desk.run("watch", "jw3", code=1)
+
+    assert "is missing: nothing had begun an hour after its time" in page.read_text()
 
 
 def test_an_empty_environment_is_enough(desk: Desk) -> None:

@@ -18,6 +18,8 @@ ADD = ["nightly", "add", "n1", "--cluster", "local", "--workload", "sleep", "--a
         (["--limit", "inf"], "Invalid value"),
         (["--catch-up", "nan"], "not a finite number"),
         (["--env", "TOKEN"], "no value in 'TOKEN'"),
+        (["--status", "live_status.doc"], "does not say its format"),
+        (["--status-every", "0"], "Invalid value"),
     ],
 )
 def test_bad_values_leave_no_schedule(

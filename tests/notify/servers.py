@@ -27,7 +27,7 @@ def webhook(answers: list[int], location: str = "", stalled: bool = False) -> It
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            hook.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            hook.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             hook.release.wait(30)
             status = hook.answers.pop(0) if len(hook.answers) > 1 else hook.answers[0]
             self.send_response(status)

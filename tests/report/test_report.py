@@ -247,6 +247,25 @@ def test_publish_finishes_a_run(folder: RunFolder) -> None:
     assert open_history(layout).read_result("r1") == result
 
 
+def test_a_second_run_is_drawn_beside_the_first(folder: RunFolder) -> None:
+    """In HTML and as a line of blocks in Markdown."""
+    layout = Layout(folder.path.parent.parent)
+    publish_run(run_of(layout, folder, finished(folder)))
+    assert "Beside earlier runs" not in folder.report_html.read_text()
+    second = layout.run("r2")
+    second.create()
+    result = replace(finished(second), run_id="r2")
+    result = replace(result, metrics={"loss": replace(result.metrics["loss"], value=0.03)})
+
+    assert publish_run(replace(run_of(layout, second, result), now=6.0)) == []
+
+    page = Page(second.report_html.read_text())
+    assert "Beside earlier runs" in page.text
+    assert "dashed: median of 1 earlier run like this one" in page.text
+    assert page.tags.count("svg") == 2
+    assert "| loss | █▁ |" in second.report_markdown.read_text()
+
+
 def test_a_broken_history_does_not_cost_the_result(folder: RunFolder) -> None:
     """What is secondary is told, not raised."""
     layout = Layout(folder.path.parent.parent)

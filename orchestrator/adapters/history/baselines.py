@@ -45,6 +45,11 @@ def load_baselines(store: HistoryStore) -> dict[str, Baseline]:
     return found
 
 
+def remove_baseline(store: HistoryStore, name: str) -> None:
+    """Forget it; its runs stay as long as retention lets them."""
+    store.delete_baseline(name)
+
+
 def baseline_to_mapping(baseline: Baseline) -> dict[str, Any]:
     """As it is stored and exported."""
     return {

@@ -90,3 +90,9 @@ def read_request(folder: RunFolder) -> RunRequest | None:
         return None
     assert isinstance(request, RunRequest)
     return request
+
+
+def read_settings(folder: RunFolder) -> dict[str, str]:
+    """The values of the workload's parameters as text; none where the folder is gone."""
+    request = read_request(folder)
+    return {} if request is None else {name: str(v) for name, v in request.job.values.items()}

@@ -177,6 +177,11 @@ class HistoryStore:
                 [{"name": name, "at": set_at, "content": json.dumps(content, allow_nan=False)}],
             )
 
+    def delete_baseline(self, name: str) -> None:
+        """Forget ``name``; what does not exist is not missed."""
+        with self._database.writing() as session:
+            session.write_rows("DELETE FROM baseline WHERE name = :name", [{"name": name}])
+
     def read_baselines(self) -> dict[str, Any]:
         """Name -> content, sorted by name."""
         if not self._database.exists():

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +33,13 @@ def run_process(
     folder: str,
     output: Path,
     limit_s: float,
+    meanwhile: Callable[[], None],
 ) -> NightOutcome:
     """Run ``orchestrate`` with ``arguments`` to its end.
 
     SIGTERM and SIGINT are passed on; after ``limit_s`` seconds the run is asked to end, and killed
-    when it has not within ``GRACE_S``. Raises ``OSError``.
+    when it has not within ``GRACE_S``. ``meanwhile`` is called every ``POLL_S`` or so. Raises
+    ``OSError``.
     """
     make_private_dir(output.parent)
     asked: list[int] = []
@@ -56,7 +58,7 @@ def run_process(
             cwd=folder,
             start_new_session=True,
         )
-        return _wait(process, asked, limit_s)
+        return _wait(process, asked, limit_s, meanwhile)
     finally:
         os.close(fd)
         for number, handler in before.items():
@@ -67,13 +69,14 @@ def _wait(
     process: subprocess.Popen[bytes],
     asked: Sequence[int],
     limit_s: float,
+    meanwhile: Callable[[], None],
 ) -> NightOutcome:
     deadline, ended_by = time.monotonic() + limit_s, ""
     while True:
         try:
             return NightOutcome(process.wait(POLL_S), ended_by)
         except subprocess.TimeoutExpired:
-            pass
+            meanwhile()
         overdue = time.monotonic() > deadline
         if ended_by and overdue:
             process.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.nightly.due_times import next_nights
@@ -19,7 +20,7 @@ from orchestrator.adapters.nightly.schedule_store import (
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import RunSummary, list_runs
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.detection.night_series import NightSeries
+from orchestrator.core.detection.night_series import FigureState, NightSeries
 from orchestrator.core.history.run_record import RunQuery, RunRecord
 from orchestrator.core.nightly.nights import Night, NightState, alarm_name
 
@@ -30,7 +31,11 @@ GOING_ON = frozenset({"running", "elsewhere", "unattended"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FigureTrend:
-    """A figure of the latest night beside the last good night before it, and its nights."""
+    """A figure of the latest night beside the last good night before it, and its nights.
+
+    The last good night is the latest before tonight that counts and is of no regression that still
+    lasts. ``first_bad``: since when one lasts, else empty. ``nights``: the dates of ``trend``.
+    """
 
     schedule: str
     figure: str
@@ -40,6 +45,8 @@ class FigureTrend:
     last_good: str
     before: float | None
     state: str
+    first_bad: str
+    nights: tuple[str, ...]
     trend: tuple[float, ...]
 
     @property
@@ -124,14 +131,23 @@ def _schedule_status(layout: Layout, name: str, now: float) -> tuple[NightlyFold
 
 
 def _trends(layout: Layout, folder: NightlyFolder) -> Iterator[FigureTrend]:
-    states = _states(folder)
+    said = _findings(folder)
     for series in night_series(open_history(layout), read_records(folder)):
-        yield _trend(folder.name, series, states)
+        yield _trend(folder.name, series, *said.get(series.name, ("", "")))
 
 
-def _trend(schedule: str, series: NightSeries, states: Mapping[str, str]) -> FigureTrend:
+def _trend(schedule: str, series: NightSeries, state: str, first_bad: str) -> FigureTrend:
     latest = series.nights[-1]
-    good = [night for night in series.nights[:-1] if night.counts]
+    good = [
+        night
+        for night in series.nights[:-1]
+        if night.counts and (not first_bad or night.night < first_bad)
+    ]
+    shown = [
+        (night.night, night.value)
+        for night in series.nights[-TREND_NIGHTS:]
+        if night.counts and night.value is not None
+    ]
     return FigureTrend(
         schedule=schedule,
         figure=series.name,
@@ -140,26 +156,30 @@ def _trend(schedule: str, series: NightSeries, states: Mapping[str, str]) -> Fig
         value=latest.value if latest.counts else None,
         last_good=good[-1].night if good else "",
         before=good[-1].value if good else None,
-        state=states.get(series.name, ""),
-        trend=tuple(
-            night.value
-            for night in series.nights[-TREND_NIGHTS:]
-            if night.counts and night.value is not None
-        ),
+        state=state,
+        first_bad=first_bad,
+        nights=tuple(night for night, _ in shown),
+        trend=tuple(value for _, value in shown),
     )
 
 
-def _states(folder: NightlyFolder) -> dict[str, str]:
-    """What the latest night that was judged said of each figure."""
+def _findings(folder: NightlyFolder) -> dict[str, tuple[str, str]]:
+    """What the latest night that was judged said of each figure: its state, and the first night of
+    a regression.
+    """
     try:
         findings = json.loads(folder.findings.read_bytes())["findings"]
-        return {
-            str(each["series"]): str(each["state"])
-            + (", acknowledged" if each["acknowledged"] else "")
-            for each in findings
-        }
+        return {str(each["series"]): (_state(each), _first_bad(each)) for each in findings}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def _state(finding: Mapping[str, Any]) -> str:
+    return str(finding["state"]) + (", acknowledged" if finding["acknowledged"] else "")
+
+
+def _first_bad(finding: Mapping[str, Any]) -> str:
+    return str(finding["first_bad"]) if finding["state"] == FigureState.REGRESSION else ""
 
 
 def _alarms(schedules: Iterable[ScheduleStatus], trends: Sequence[FigureTrend]) -> Iterator[str]:

@@ -5,9 +5,7 @@ Nothing here speaks HTTP or SMTP: every run imports it before it starts.
 
 from __future__ import annotations
 
-import os
 import random
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,12 +13,12 @@ from pathlib import Path
 
 from orchestrator.adapters.notify.notice import Notice
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
+from orchestrator.adapters.store.background import start_in_background
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.parsing.inputs.nights.notify_file import NotifyTarget, load_notify_file
 
 MAX_WAITING = 200
-MAX_LOG_BYTES = 1 << 20
 
 Say = Callable[[str], None]
 
@@ -55,37 +53,8 @@ def post_notice(layout: Layout, notice: Notice, *, start_sender: bool = True) ->
     name = f"{time.time_ns():020d}-{random.getrandbits(32):08x}.json"
     write_json(folder / name, {**asdict(notice), "sent": []})
     if start_sender:
-        _start_sender(layout)
+        start_in_background(layout, ["notify", "send"], layout.home / "notify" / "send.log")
     return True
-
-
-def _start_sender(layout: Layout) -> None:
-    """A process that outlives this one. Its environment has the secrets, its command line none."""
-    log = layout.home / "notify" / "send.log"
-    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-        log.replace(log.with_suffix(".log.old"))
-    environment = {**os.environ, "ORCHESTRATE_HOME": str(layout.home), **_import_path()}
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    # Nothing waits for it: it belongs to init when this process has ended.
-    os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-P", "-m", "orchestrator", "notify", "send"],
-        environment,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-    )
-
-
-def _import_path() -> dict[str, str]:
-    import orchestrator
-
-    root = str(Path(orchestrator.__file__).resolve().parents[1])
-    given = os.environ.get("PYTHONPATH", "")
-    return {"PYTHONPATH": os.pathsep.join(filter(None, (root, given)))}
 
 
 def try_notice(layout: Layout, notice: Notice, say: Say) -> None:

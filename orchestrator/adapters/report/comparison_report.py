@@ -33,7 +33,6 @@ def render_comparison(found: RunsComparison, store: HistoryStore) -> str:
         "compare.html.jinja",
         found=found,
         charts=drawn,
-        geometry=charts,
         value=format_figure,
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from orchestrator.adapters.report.charts import Chart, draw_charts
 from orchestrator.adapters.report.section_files import NodeSections, read_sections
+from orchestrator.adapters.report.trend_chart import TrendChart
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import read_series
 from orchestrator.core.base import figures
@@ -42,6 +43,7 @@ class Report:
     artifacts: tuple[StoredFile, ...]
     logs: tuple[StoredFile, ...]
     sections: tuple[NodeSections, ...] = ()
+    trends: tuple[TrendChart, ...] = ()
 
     @property
     def took(self) -> str:
@@ -49,7 +51,7 @@ class Report:
         return figures.format_duration(sum(self.result.timings.values()))
 
 
-def load_report(folder: RunFolder, result: Result) -> Report:
+def load_report(folder: RunFolder, result: Result, trends: tuple[TrendChart, ...] = ()) -> Report:
     """Gather what the run's folder holds; parts that are missing or damaged stay empty."""
     return Report(
         result=result,
@@ -58,6 +60,7 @@ def load_report(folder: RunFolder, result: Result) -> Report:
         artifacts=tuple(_list_files(folder, folder.artifacts)),
         logs=tuple(_list_files(folder, folder.logs)),
         sections=read_sections(folder),
+        trends=trends,
     )
 
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
+from orchestrator.adapters.history.open_store import open_history
+from orchestrator.adapters.history.run_entry import describe_run
+from orchestrator.adapters.history.stored_run import HistoryEntry
 from orchestrator.adapters.report.document import Report, load_report
+from orchestrator.adapters.report.run_trends import run_trends
+from orchestrator.adapters.report.trend_chart import TrendChart
 from orchestrator.adapters.store.layout import Layout, RunFolder
+from orchestrator.adapters.store.liveness import read_identity
+from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.verdict.result import Result
 
@@ -24,8 +32,22 @@ class FinishedRun:
 
     @cached_property
     def report(self) -> Report:
-        """What the renderings show."""
-        return load_report(self.folder, self.result)
+        """What the renderings show. A history that cannot be read costs the trends: what enters the
+        run there says so.
+        """
+        trends: tuple[TrendChart, ...] = ()
+        with suppress(OSError, OrchestrateError):
+            trends = run_trends(open_history(self.layout), self.entry.record)
+        return load_report(self.folder, self.result, trends)
+
+    @cached_property
+    def entry(self) -> HistoryEntry:
+        """What the history keeps of the run."""
+        identity = read_identity(self.folder.coordinator)
+        started = identity.at if identity else self.now
+        return describe_run(
+            self.folder, self.request, self.result, started=started, finished=self.now
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined
 from jinja2.bccache import Bucket
 
-from orchestrator.adapters.report import charts, plots
+from orchestrator.adapters.report import charts, plots, trend_chart
 from orchestrator.adapters.report.document import (
     Report,
     gate_text,
@@ -23,7 +23,7 @@ from orchestrator.adapters.store.atomic_files import write_atomic
 
 def render_html(report: Report) -> str:
     """The whole document."""
-    return render_template("report.html.jinja", report=report, geometry=charts, plots=plots)
+    return render_template("report.html.jinja", report=report, plots=plots)
 
 
 def render_template(name: str, **values: object) -> str:
@@ -47,7 +47,7 @@ def render_template(name: str, **values: object) -> str:
         bars_plot=plots.bars_plot,
         spread_plot=plots.spread_plot,
     )
-    return environment.get_template(name).render(**values)
+    return environment.get_template(name).render(geometry=charts, shape=trend_chart, **values)
 
 
 class _CompiledBesideModules(BytecodeCache):

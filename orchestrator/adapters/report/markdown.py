@@ -19,6 +19,7 @@ def render_markdown(report: Report) -> str:
         *_failure_lines(report),
         *section_parts(report.sections),
         *markdown_table("Metrics", ("metric", "value", "gate", "verdict"), _metric_rows(report)),
+        *markdown_table("Beside earlier runs", ("metric", "trend"), _trend_rows(report)),
         *markdown_table("Nodes", ("node", "state", "reason"), _node_rows(report)),
         *markdown_table("Ladder", ("rung", "outcome", "reason", "seconds"), _ladder_rows(report)),
         *markdown_table("Samples", ("total", "done", "failed", "duplicates"), _sample_rows(report)),
@@ -65,6 +66,11 @@ def _failure_lines(report: Report) -> Iterator[str]:
 def _metric_rows(report: Report) -> Iterator[Sequence[str]]:
     for name, metric in report.result.metrics.items():
         yield name, metric_figure(metric), gate_text(metric), verdict_text(metric)
+
+
+def _trend_rows(report: Report) -> Iterator[Sequence[str]]:
+    for trend in report.trends:
+        yield trend.name, trend.spark
 
 
 def _node_rows(report: Report) -> Iterator[Sequence[str]]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.adapters.history.open_store import open_history
-from orchestrator.adapters.history.run_entry import describe_run
 from orchestrator.adapters.notify.run_notices import post_end
 from orchestrator.adapters.report.finished_run import Exporter, FinishedRun
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.report.markdown import render_markdown
+from orchestrator.adapters.report.mlflow_export import start_mlflow_export
 from orchestrator.adapters.report.prometheus_textfile import write_textfile
 from orchestrator.adapters.store.atomic_files import write_atomic
-from orchestrator.adapters.store.liveness import read_identity
 from orchestrator.adapters.store.run_list import write_result
 from orchestrator.core.base.errors import OrchestrateError
 
@@ -34,10 +33,7 @@ def write_html(run: FinishedRun) -> None:
 
 def record_history(run: FinishedRun) -> None:
     """The run's entry in the history."""
-    identity = read_identity(run.folder.coordinator)
-    started = identity.at if identity else run.now
-    entry = describe_run(run.folder, run.request, run.result, started=started, finished=run.now)
-    open_history(run.layout).record_run(entry)
+    open_history(run.layout).record_run(run.entry)
 
 
 # What becomes of every finished run, in this order. A new one needs a line here.
@@ -46,6 +42,7 @@ EXPORTERS: Sequence[Exporter] = (
     Exporter("HTML report", write_html),
     Exporter("history", record_history),
     Exporter("textfile for Prometheus", write_textfile),
+    Exporter("MLflow", start_mlflow_export),  # reads the history
     Exporter("notice", post_end),
 )
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 _HOUR_S = 3600.0
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SHORT = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_BLOCKS = "▁▂▃▄▅▆▇█"
 _FRACTIONS = frozenset({"fraction", "ratio of 1"})
 
 
@@ -69,3 +70,15 @@ def _format_bound(value: float, unit: str) -> str:
     """The unit stands beside the figure already, unless scaling would make two of it."""
     scaled = unit in {"bytes", "B", "s"} or unit in _FRACTIONS
     return format_figure(value, unit) if scaled else format_number(value)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """One block a value, between the smallest and the largest; equal values stand in the middle."""
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    if high == low:
+        return _BLOCKS[3] * len(values)
+    scale = max(abs(low), abs(high))  # the difference of huge values would not be finite
+    top, span = len(_BLOCKS) - 1, (high / scale - low / scale) or 1.0
+    return "".join(_BLOCKS[round(top * (v / scale - low / scale) / span)] for v in values)

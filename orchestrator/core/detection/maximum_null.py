@@ -13,20 +13,23 @@ from bisect import bisect_right
 from itertools import pairwise
 
 MIN_NIGHTS, MAX_NIGHTS = 20, 160
-FEWEST_NEW, MOST_NEW = 3, 20  # one night is a spike, two may be; a change is found or not by then
+FEWEST_NEW, MOST_NEW = 3, 12  # one night is a spike, two may be; a change is found or not by then
+# Of the error budget, splits of many new nights get less: what they find, fewer nights have found,
+# and correlation that is thought too small shows in long sums.
+WEIGHT_EXPONENT = 0.05
 
 LEVELS = (0.2, 0.1, 0.05, 0.02, 0.01, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4)
 # The statistic that chance exceeds with the probability of each level, by number of values.
 CRITICAL: dict[int, tuple[float, ...]] = {
-    20: (1.889, 2.184, 2.425, 2.679, 2.843, 2.951, 3.091, 3.203, 3.267, 3.370, 3.429),
-    24: (1.935, 2.232, 2.477, 2.740, 2.901, 3.035, 3.212, 3.312, 3.412, 3.521, 3.585),
-    30: (1.988, 2.288, 2.537, 2.811, 2.988, 3.135, 3.310, 3.427, 3.528, 3.651, 3.738),
-    38: (2.042, 2.343, 2.596, 2.879, 3.060, 3.225, 3.414, 3.541, 3.662, 3.802, 3.893),
-    48: (2.035, 2.340, 2.600, 2.891, 3.082, 3.256, 3.455, 3.594, 3.750, 3.914, 4.016),
-    60: (2.024, 2.336, 2.599, 2.896, 3.096, 3.275, 3.488, 3.620, 3.761, 3.917, 4.026),
-    80: (2.011, 2.326, 2.598, 2.905, 3.108, 3.290, 3.499, 3.645, 3.775, 3.923, 4.037),
-    110: (2.000, 2.318, 2.592, 2.908, 3.119, 3.314, 3.557, 3.720, 3.867, 4.081, 4.195),
-    160: (1.989, 2.312, 2.591, 2.911, 3.122, 3.330, 3.574, 3.741, 3.909, 4.113, 4.216),
+    20: (1.826, 2.112, 2.337, 2.595, 2.734, 2.860, 2.996, 3.065, 3.131, 3.190, 3.250),
+    24: (1.863, 2.152, 2.390, 2.645, 2.802, 2.947, 3.081, 3.178, 3.249, 3.348, 3.395),
+    30: (1.847, 2.143, 2.384, 2.653, 2.831, 2.980, 3.135, 3.234, 3.330, 3.418, 3.502),
+    38: (1.834, 2.138, 2.393, 2.671, 2.848, 3.021, 3.195, 3.299, 3.409, 3.549, 3.635),
+    48: (1.826, 2.131, 2.393, 2.679, 2.873, 3.042, 3.234, 3.367, 3.453, 3.596, 3.698),
+    60: (1.816, 2.129, 2.392, 2.692, 2.891, 3.066, 3.267, 3.412, 3.542, 3.634, 3.740),
+    80: (1.811, 2.127, 2.393, 2.694, 2.895, 3.074, 3.291, 3.435, 3.550, 3.716, 3.821),
+    110: (1.806, 2.123, 2.392, 2.698, 2.910, 3.093, 3.324, 3.475, 3.607, 3.776, 3.889),
+    160: (1.800, 2.119, 2.395, 2.709, 2.921, 3.108, 3.342, 3.506, 3.670, 3.844, 3.936),
 }
 _COUNTS = tuple(CRITICAL)
 
@@ -34,6 +37,11 @@ _COUNTS = tuple(CRITICAL)
 def most_new(count: int) -> int:
     """The largest number of new nights that is tried among ``count`` values."""
     return min(MOST_NEW, count // 2)
+
+
+def split_weight(new: int) -> float:
+    """By what the statistic of a split with ``new`` new nights is multiplied; 1 for the fewest."""
+    return float((FEWEST_NEW / new) ** WEIGHT_EXPONENT)
 
 
 def p_value(statistic: float, count: int) -> float:

@@ -33,7 +33,14 @@ from orchestrator.core.verdict.result import Status, Verdict
 DEFAULT_FLOOR = 0.03
 SIGMAS = 3.0
 # The worst decides.
-_SEVERITY = (Verdict.PASS, Verdict.WARN, Verdict.NOT_RUN, Verdict.FAIL, Verdict.INVALID)
+_SEVERITY = (
+    Verdict.UNGATED,
+    Verdict.PASS,
+    Verdict.WARN,
+    Verdict.NOT_RUN,
+    Verdict.FAIL,
+    Verdict.INVALID,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +232,8 @@ def _judge_figure(figure: FigureComparison) -> FigureComparison:
     if figure.verdict is not Verdict.PASS:
         return figure
     if figure.direction is Direction.INFO:
-        return replace(figure, reason="not judged: no direction is declared")
+        reason = "not judged: no direction is declared"
+        return replace(figure, verdict=Verdict.UNGATED, reason=reason)
     change = _change(figure)
     if abs(change) <= figure.tolerance:
         return figure
@@ -263,9 +271,7 @@ def _worst(figures: Sequence[FigureComparison], gates: Sequence[GateOutcome]) ->
 
 def _nothing_judged(figures: Sequence[FigureComparison], gates: Sequence[GateOutcome]) -> bool:
     """Whether a pass would mean nothing: each figure is there, and none could have failed."""
-    shown_alone = all(
-        figure.direction is Direction.INFO and figure.verdict is Verdict.PASS for figure in figures
-    )
+    shown_alone = all(figure.verdict is Verdict.UNGATED for figure in figures)
     return bool(figures) and shown_alone and not gates
 
 

@@ -13,6 +13,7 @@ WAKE_EVERY_MINUTES = 15
 MAX_JITTER_S = 1800.0
 DEFAULT_LIMIT_S = 12 * 3600.0
 DEFAULT_CATCH_UP_S = 12 * 3600.0
+DEFAULT_STATUS_EVERY_S = 30.0
 
 
 class Overlap(StrEnum):
@@ -26,7 +27,8 @@ class Overlap(StrEnum):
 class Schedule:
     """``at``: five cron fields with one minute and one hour. ``since``: seconds since the epoch;
     nights before it are not missing. ``env_file``: a file of ``NAME=value`` lines, read at the
-    start of each night, so that no secret stands in the schedule.
+    start of each night, so that no secret stands in the schedule. ``status_file``: the status page,
+    written again every ``status_every_s`` seconds while a night runs; empty = none.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Schedule:
     limit_s: float = DEFAULT_LIMIT_S
     environment: Mapping[str, str] = field(default_factory=dict)
     env_file: str = ""
+    status_file: str = ""
+    status_every_s: float = DEFAULT_STATUS_EVERY_S
     folder: str = "/"
 
     @property

@@ -10,18 +10,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from orchestrator.adapters.nightly.status_page import FigureTrend, ScheduleStatus, StatusPage
+from orchestrator.adapters.report.html_report import render_template
+from orchestrator.adapters.report.trend_chart import TrendChart, TrendPoint, draw_trend
 from orchestrator.adapters.store.run_list import RunSummary
-from orchestrator.core.base.figures import format_figure
+from orchestrator.core.base.figures import format_figure, sparkline
 from orchestrator.core.history.run_record import RunRecord
-from orchestrator.view.tables.history_table import sparkline
 from orchestrator.view.terminal.text import brief_text, format_seconds
 
 MAX_CELL = 120
-STYLE = (
-    "body{font:15px system-ui,sans-serif;margin:2em;max-width:70em}table{border-collapse:collapse}"
-    "td,th{padding:.2em .7em;text-align:left;border-bottom:1px solid #8884}.alarm{color:#c22}"
-    "@media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}}"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +88,26 @@ def status_plain(page: StatusPage) -> str:
 
 def status_html(page: StatusPage, refresh_s: float | None = None) -> str:
     """One file without scripts. ``refresh_s``: how often a browser reads it again."""
-    again = f'<meta http-equiv="refresh" content="{refresh_s:.0f}">' if refresh_s else ""
-    parts = [
-        f'<!doctype html><html lang="en"><meta charset="utf-8">{again}',
-        f"<title>Status of runs</title><style>{STYLE}</style>",
-        f"<h1>{html.escape(_headline(page))}</h1><p>{_moment(page.now, 'UTC')} UTC</p>",
+    return render_template(
+        "status.html.jinja",
+        headline=_headline(page),
+        moment=_moment(page.now, "UTC"),
+        alarms=(*page.alarms, *page.troubles),
+        tables=status_tables(page),
+        trends=[chart for trend in page.trends if (chart := trend_chart(trend)) is not None],
+        refresh_s=refresh_s,
+    )
+
+
+def trend_chart(trend: FigureTrend) -> TrendChart | None:
+    """The nights of a figure beside the last good one; None for fewer than two."""
+    points = [
+        TrendPoint(night, value, tone="bad" if trend.first_bad and night >= trend.first_bad else "")
+        for night, value in zip(trend.nights, trend.trend, strict=True)
     ]
-    alarms = "".join(f"<li>{html.escape(alarm)}" for alarm in (*page.alarms, *page.troubles))
-    parts.append(f'<ul class="alarm">{alarms}</ul>' if alarms else "")
-    for table in status_tables(page):
-        head = "".join(f"<th>{html.escape(cell)}" for cell in table.headings)
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in row) for row in table.rows
-        )
-        parts.append(f"<h2>{table.title}</h2><table><tr>{head}{rows}</table>")
-    return "\n".join(filter(None, parts)) + "</html>\n"
+    note = f"the last good night, {trend.last_good}" if trend.before is not None else ""
+    name = f"{trend.schedule}: {trend.figure}"
+    return draw_trend(name, trend.unit, points, reference=trend.before, note=note)
 
 
 def status_object(page: StatusPage) -> dict[str, Any]:

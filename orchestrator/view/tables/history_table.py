@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.core.base.figures import format_figure
+from orchestrator.core.base.figures import format_figure, sparkline
 from orchestrator.core.history.run_record import RunRecord
 from orchestrator.core.model.workload import Direction
 from orchestrator.view.terminal.text import brief_text
 
-_BLOCKS = "▁▂▃▄▅▆▇█"
 HEADINGS = ("run", "finished", "cluster", "workload", "status", "figure", "value", "trend")
 
 
@@ -22,17 +20,6 @@ class HistoryRow:
     run: RunRecord
     metric: str | None
     trend: tuple[float, ...] = ()
-
-
-def sparkline(values: Sequence[float]) -> str:
-    """One block a value, between the smallest and the largest; equal values stand in the middle."""
-    if not values:
-        return ""
-    low, high = min(values), max(values)
-    if high == low:
-        return _BLOCKS[3] * len(values)
-    top = len(_BLOCKS) - 1
-    return "".join(_BLOCKS[round(top * (value - low) / (high - low))] for value in values)
 
 
 def history_cells(row: HistoryRow) -> list[str]:

@@ -16,11 +16,8 @@ from orchestrator.core.detection.maximum_null import (
     MIN_NIGHTS,
     p_value,
 )
-from orchestrator.core.detection.split_scan import (
-    correlation_before,
-    find_split,
-    normal_scores,
-)
+from orchestrator.core.detection.split_scan import find_split
+from orchestrator.core.detection.whitening import normal_scores
 
 figures = st.floats(-1e6, 1e6, allow_nan=False)
 series = st.lists(figures, min_size=MIN_NIGHTS, max_size=60)
@@ -65,21 +62,16 @@ def test_values_that_never_differ_have_no_change() -> None:
     assert split.shift == 0.0
 
 
-@given(series, st.floats(0.001, 1000), st.floats(-1000, 1000))
-def test_units_do_not_matter(values: list[float], scale: float, offset: float) -> None:
-    """Seconds or milliseconds: the same verdict, unless rounding makes values equal."""
-    moved = [value * scale + offset for value in values]
-    if normal_scores(moved) != normal_scores(values):
-        return
+@given(series, st.sampled_from([0.25, 2.0, 1024.0]))
+def test_units_do_not_matter(values: list[float], scale: float) -> None:
+    """Bytes or KiB: the same verdict."""
+    moved = [value * scale for value in values]
 
     a, b = find_split(values), find_split(moved)
 
     assert a is not None
     assert b is not None
-    if correlation_before(values) == correlation_before(
-        moved
-    ) == 0 and a.statistic == pytest.approx(b.statistic):
-        assert (a.new_nights, a.p_value) == (b.new_nights, b.p_value)
+    assert (a.new_nights, a.p_value) == (b.new_nights, b.p_value)
 
 
 @given(series)
@@ -128,14 +120,3 @@ def test_the_table_is_the_distribution_of_the_maximum(count: int) -> None:
 
     # Whitening what chance makes look correlated costs a little of it.
     assert 0.02 <= found / orders <= 0.05 + 4 * (0.05 * 0.95 / orders) ** 0.5
-
-
-@pytest.mark.slow
-def test_correlated_nights_are_known_as_such() -> None:
-    source = random.Random(7)
-    values = [0.0]
-    for _ in range(MAX_NIGHTS - 1):
-        values.append(0.7 * values[-1] + source.gauss(0, 1))
-
-    assert 0.5 < correlation_before(values) < 0.95
-    assert correlation_before([source.gauss(0, 1) for _ in range(MAX_NIGHTS)]) < 0.25

@@ -69,7 +69,7 @@ def compare_values(a: float, b: float, direction: Direction) -> FigureComparison
         (100, 105, Direction.LOWER, Verdict.FAIL),
         (100, 95, Direction.LOWER, Verdict.WARN),
         (100, 98, Direction.HIGHER, Verdict.PASS),
-        (100, 50, Direction.INFO, Verdict.PASS),
+        (100, 50, Direction.INFO, Verdict.UNGATED),
         (0, 0, Direction.LOWER, Verdict.PASS),
         (0, 1, Direction.LOWER, Verdict.FAIL),
         (0, 1, Direction.HIGHER, Verdict.WARN),

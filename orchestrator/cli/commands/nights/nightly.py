@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.adapters.nightly.schedule_store import NightlyFolder
     from orchestrator.adapters.store.layout import Layout
     from orchestrator.cli.run_night import NightShift
+    from orchestrator.cli.status_file import StatusFile
     from orchestrator.core.nightly.nights import Night
     from orchestrator.core.nightly.schedule import Schedule
 
@@ -75,6 +76,20 @@ def nightly() -> None:
 @click.option("--env", multiple=True, metavar="K=V", help="A variable of every night. No secrets.")
 @click.option(
     "--env-file", metavar="FILE", help="K=V lines, read when a night begins: for secrets."
+)
+@click.option(
+    "--status",
+    "status_file",
+    metavar="FILE",
+    help="Keep the status page there while a night runs: .md, .html, .json or .txt.",
+)
+@click.option(
+    "--status-every",
+    type=FiniteRange(1, 3600),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often it is written.",
 )
 def add(name: str, **given: Any) -> None:
     """Add a schedule, or change the one of this name. Nothing runs before it is installed."""
@@ -190,14 +205,21 @@ def run(name: str) -> int:
             what = f"a night of {name} is running"
             remedy = f"orchestrate nightly log {name}"
             raise BusyError(what, id="nightly.busy", where=shift.folder.path, remedy=remedy)
-        return shift.run_night(shift.today(), reason="started by hand")
+        try:
+            return shift.run_night(shift.today(), reason="started by hand")
+        finally:
+            shift.page.write()
 
 
 @nightly.command()
 @name_argument
 def tick(name: str) -> int:
     """Begin the night of NAME that is due, if one is; cron and systemd call this."""
-    return _shift(name).tick()
+    shift = _shift(name)
+    try:
+        return shift.tick()
+    finally:
+        shift.page.write()
 
 
 @nightly.command()
@@ -215,7 +237,9 @@ def watch(name: str) -> int:
         click.echo(f"{name}: night {night.night} is {_alarm_text(night)}", err=True)
         try_notice(layout, night_notice(name, night), _say)
 
-    return 1 if watch_nights(folder, schedule, alarm) else 0
+    found = watch_nights(folder, schedule, alarm)
+    _status_file(layout, schedule).write()
+    return 1 if found else 0
 
 
 @nightly.command()
@@ -262,7 +286,14 @@ def _shift(name: str) -> NightShift:
         schedule=schedule,
         say=_say,
         after_run=lambda night, last: _judge_figures(layout, folder, night, last),
+        page=_status_file(layout, schedule),
     )
+
+
+def _status_file(layout: Layout, schedule: Schedule) -> StatusFile:
+    from orchestrator.cli.status_file import StatusFile
+
+    return StatusFile(layout, schedule.status_file, schedule.status_every_s, _say)
 
 
 def _say(text: str) -> None:
@@ -303,12 +334,14 @@ def _read_options(layout: Layout, name: str, given: dict[str, Any]) -> Schedule:
         parse_environment,
         parse_name,
         parse_zone,
+        status_kind,
     )
 
     if given["suite"] is not None or given["workload"] is None:
         what = "there are no suites yet" if given["suite"] is not None else "nothing to run"
         remedy = "name a workload: --workload W (orchestrate workload list)"
         raise UsageError(what, id="nightly.what", remedy=remedy)
+    status_kind(given["status_file"] or "")
     folder = nightly_folder(layout, parse_name(name))
     since = time.time()
     if folder.schedule.exists():
@@ -328,7 +361,9 @@ def _read_options(layout: Layout, name: str, given: dict[str, Any]) -> Schedule:
         jitter_s=given["jitter"],
         limit_s=given["limit"] * 3600,
         environment=parse_environment(variables),
-        env_file=os.path.abspath(given["env_file"]) if given["env_file"] else "",  # noqa: PTH100
+        env_file=_absolute_path(given["env_file"]),
+        status_file=_absolute_path(given["status_file"]),
+        status_every_s=given["status_every"],
         folder=os.getcwd(),  # noqa: PTH109 - as text
     )
 
@@ -343,6 +378,11 @@ def _split_variable(pair: str) -> tuple[str, str]:
         remedy = "write NAME=value, or put it into a file: --env-file FILE"
         raise UsageError(what, id="nightly.env", remedy=remedy)
     return name, value
+
+
+def _absolute_path(given: str | None) -> str:
+    """The path from anywhere; nothing stays nothing."""
+    return os.path.abspath(given) if given else ""  # noqa: PTH100 - links stay as they are
 
 
 def _absolute(named: str) -> str:

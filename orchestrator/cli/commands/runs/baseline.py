@@ -25,10 +25,11 @@ def baseline() -> None:
 @baseline.command("set")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("--name", metavar="NAME", help="Instead of WORKLOAD@CLUSTER.")
+@click.option("--replace", is_flag=True, help="Also where a baseline of this name exists.")
 @json_option
-def set_baseline(runs: tuple[str, ...], name: str | None, as_json: bool) -> None:
+def set_baseline(runs: tuple[str, ...], name: str | None, replace: bool, as_json: bool) -> None:
     """Keep a copy of RUN, or of several alike, as a baseline. It outlives the runs."""
-    from orchestrator.adapters.history.baselines import Baseline, save_baseline
+    from orchestrator.adapters.history.baselines import Baseline
     from orchestrator.cli.choose_runs import choose_run
 
     store = _store()
@@ -38,7 +39,7 @@ def set_baseline(runs: tuple[str, ...], name: str | None, as_json: bool) -> None
     made = Baseline(
         name=_checked_name(name or default.strip("-")[:100]), set_at=time.time(), runs=records
     )
-    save_baseline(store, made)
+    _save(store, made, replace=replace)
     _print([made], as_json=as_json)
 
 
@@ -101,23 +102,31 @@ def export(name: str, out: str | None) -> None:
 @json_option
 def import_baseline(file: str, name: str | None, replace: bool, as_json: bool) -> None:
     """Set a baseline from FILE, as export wrote it."""
-    from orchestrator.adapters.history.baselines import Baseline, load_baselines, save_baseline
+    from orchestrator.adapters.history.baselines import Baseline
     from orchestrator.adapters.store.catalog import read_bounded
-    from orchestrator.core.base.errors import UsageError
     from orchestrator.parsing.inputs.baseline_file import load_baseline
 
     own_name, set_at, runs = load_baseline(read_bounded(Path(file)), file)
     made = Baseline(name=_checked_name(name or own_name), set_at=set_at, runs=runs)
-    store = _store()
-    if made.name in load_baselines(store) and not replace:
-        raise UsageError(
-            f"baseline {made.name} exists",
-            id="OR-STORE-018",
-            where=store.where,
-            remedy="--replace replaces it, --name NAME gives the new one another name",
-        )
-    save_baseline(store, made)
+    _save(_store(), made, replace=replace)
     _print([made], as_json=as_json)
+
+
+@baseline.command()
+@click.argument("name")
+@json_option
+def remove(name: str, as_json: bool) -> None:
+    """Remove baseline NAME. The runs that it was made of stay in the history."""
+    from orchestrator.adapters.history.baselines import remove_baseline
+    from orchestrator.cli.output import print_json
+
+    store = _store()
+    found = _find(store, name)
+    remove_baseline(store, name)
+    if as_json:
+        print_json("result", {"removed": name})
+    else:
+        click.echo(f"{name}: removed; it held {_run_names(found)}")
 
 
 def _store() -> HistoryStore:
@@ -125,6 +134,30 @@ def _store() -> HistoryStore:
     from orchestrator.adapters.store.layout import Layout
 
     return open_history(Layout.from_environment(os.environ))
+
+
+def _save(store: HistoryStore, made: Baseline, *, replace: bool) -> None:
+    """Set it; one of its name is replaced only if that was asked for, and then it is said."""
+    from orchestrator.adapters.history.baselines import load_baselines, save_baseline
+    from orchestrator.core.base.errors import UsageError
+
+    old = load_baselines(store).get(made.name)
+    if old is not None and not replace:
+        raise UsageError(
+            f"baseline {made.name} exists, with {_run_names(old)}",
+            id="OR-STORE-018",
+            where=store.where,
+            remedy="--replace replaces it, --name NAME gives the new one another name",
+        )
+    save_baseline(store, made)
+    if old is not None:
+        click.echo(f"baseline {made.name} replaced; it held {_run_names(old)}", err=True)
+
+
+def _run_names(baseline: Baseline) -> str:
+    """The runs of it; of many the first ones."""
+    names = [run.run_id for run in baseline.runs]
+    return ", ".join(names[:3]) + (", ..." if names[3:] else "")
 
 
 def _find(store: HistoryStore, name: str) -> Baseline:
@@ -180,7 +213,7 @@ def _print(baselines: list[Baseline], *, as_json: bool) -> None:
             f"{datetime.fromtimestamp(made.set_at).astimezone():%Y-%m-%d %H:%M}",
             made.runs[0].cluster,
             made.runs[0].workload,
-            ", ".join(run.run_id for run in made.runs[:3]) + (", ..." if made.runs[3:] else ""),
+            _run_names(made),
         )
         for made in baselines
     ]

@@ -116,6 +116,31 @@ def import_runs(folders: tuple[str, ...], as_json: bool) -> int:
 
 
 @history.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+def mlflow(runs: tuple[str, ...]) -> None:
+    """Log each RUN to the MLflow tracking store that ORCHESTRATE_MLFLOW names. With the variable
+    set, every run that finishes is logged by itself.
+    """
+    from orchestrator.adapters.history.mlflow_store import VARIABLE, MlflowStore, shown_uri
+    from orchestrator.adapters.history.run_entry import read_settings
+    from orchestrator.adapters.store.layout import Layout
+    from orchestrator.cli.choose_runs import choose_run
+    from orchestrator.core.base.errors import UsageError
+
+    uri = os.environ.get(VARIABLE, "")
+    if not uri:
+        remedy = f"{VARIABLE}=https://HOST, or sqlite:///FILE"
+        raise UsageError("no tracking store is named", id="usage.mlflow", remedy=remedy)
+    layout, store = Layout.from_environment(os.environ), _open()
+    chosen = [choose_run(store, run) for run in runs]
+    tracking = MlflowStore(uri)
+    for run in chosen:
+        settings = read_settings(layout.run(run.run_id))
+        number = tracking.log_run(run, settings, store.read_curves(run.run_id))
+        click.echo(f"{run.run_id}: logged to {shown_uri(uri)} as {number}")
+
+
+@history.command()
 @click.option("--older-than", type=FiniteRange(0), required=True, metavar="DAYS")
 @click.option("--keep", type=click.IntRange(0), default=0, help="The latest of each kind stay.")
 @click.option("--dry-run", is_flag=True, help="Only show which.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -16,6 +17,7 @@ from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.nightly.schedule import (
     DEFAULT_CATCH_UP_S,
     DEFAULT_LIMIT_S,
+    DEFAULT_STATUS_EVERY_S,
     MAX_JITTER_S,
     Overlap,
     Schedule,
@@ -27,6 +29,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _ONE_MINUTE, _ONE_HOUR = re.compile(r"[0-5]?[0-9]"), re.compile(r"[01]?[0-9]|2[0-3]")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+STATUS_KINDS = {".md": "markdown", ".html": "html", ".json": "json", ".txt": "text"}
 AT_REMEDY = "write 19:00, or five cron fields with one minute and one hour: '0 19 * * 1-5'"
 
 
@@ -47,6 +50,8 @@ class ScheduleFile(Strict):
     limit_s: float = Field(DEFAULT_LIMIT_S, ge=60, le=31 * 86400)
     environment: dict[str, str] = Field(default_factory=dict)
     env_file: str = ""
+    status_file: str = ""
+    status_every_s: float = Field(DEFAULT_STATUS_EVERY_S, ge=1, le=3600)
     folder: str = "/"
 
 
@@ -55,7 +60,8 @@ def load_schedule(data: str | bytes, source: str) -> Schedule:
     document = parse_yaml(data, source)
     entry = validate_document(ScheduleFile, document)
     problems = []
-    for key, check in (("name", parse_name), ("at", parse_at), ("tz", parse_zone)):
+    checks = {"name": parse_name, "at": parse_at, "tz": parse_zone, "status_file": status_kind}
+    for key, check in checks.items():
         try:
             check(getattr(entry, key))
         except UsageError as error:
@@ -77,6 +83,8 @@ def load_schedule(data: str | bytes, source: str) -> Schedule:
         limit_s=entry.limit_s,
         environment=parse_environment(entry.environment),
         env_file=entry.env_file,
+        status_file=entry.status_file,
+        status_every_s=entry.status_every_s,
         folder=entry.folder,
     )
 
@@ -98,6 +106,8 @@ def schedule_fields(schedule: Schedule) -> dict[str, object]:
         "limit_s": schedule.limit_s,
         "environment": dict(schedule.environment),
         "env_file": schedule.env_file,
+        "status_file": schedule.status_file,
+        "status_every_s": schedule.status_every_s,
         "folder": schedule.folder,
     }
 
@@ -141,6 +151,18 @@ def parse_zone(text: str) -> str:
         what = f"no time zone is called {text!r}"
         raise UsageError(what, id="nightly.zone", remedy=remedy) from error
     return text
+
+
+def status_kind(file: str) -> str:
+    """The format of a status file, by the end of its name; text for no file. Raises
+    :class:`UsageError`.
+    """
+    ending = PurePath(file).suffix.lower()
+    if file and ending not in STATUS_KINDS:
+        what = f"the name of the status file does not say its format: {file!r}"
+        remedy = f"let it end with {', '.join(STATUS_KINDS)}"
+        raise UsageError(what, id="nightly.status", remedy=remedy)
+    return STATUS_KINDS.get(ending, "text")
 
 
 def parse_environment(given: Mapping[str, str]) -> dict[str, str]:
