@@ -70,6 +70,10 @@ RULES = (
                 r"(?P<detail>Mismatched collective detected.{0,100})",
             ),
             sign(
+                "disagreement between rank",
+                r"Error: (?P<detail>disagreement between rank\d{1,6} and rank\d{1,6})",
+            ),
+            sign(
                 "collective mismatch error",
                 r"(?P<detail>peer .{1,80}collective mismatch error, local size \d{1,15} remote "
                 r"size \d{1,15})",
