@@ -168,7 +168,7 @@ RULES = (
             sign(
                 "Watchdog caught collective operation timeout",
                 r"Rank (?P<rank>\d{1,6})\] Watchdog caught",
-                around=r"[\s\S]{0,400}(?P<detail>(?:Running tokenizer|Tokenizing|Map|Filter"
+                around=r"(?P<detail>(?:Running tokenizer|Tokenizing|Map|Filter"
                 r"|Grouping|Packing|Generating|Preprocessing|Preparing)"
                 r"[^\n|]{0,60}: {1,4}\d{1,2}%)\|",
             ),
