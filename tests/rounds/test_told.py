@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.sharing.exchange_choice import Trial
 from orchestrator.core.sharing.rounds import Ended, Joined, Offered, Pace, Part
 from orchestrator.parsing.replies.round_records import parse_told
 
@@ -25,6 +26,15 @@ JOIN: dict[str, Any] = {
     "compression": "int8",
     "learning_rate": 1.0,
     "momentum": 0.5,
+}
+TRIAL: dict[str, Any] = {
+    "type": "trial",
+    "step_s": 0.5,
+    "steps": 200,
+    "values": 1000,
+    "name": "trial.bin",
+    "bytes": 4064,
+    "sha256": DIGEST,
 }
 PART: dict[str, Any] = {
     "type": "part",
@@ -50,6 +60,9 @@ def test_what_makes_sense_is_understood() -> None:
     assert isinstance(part, Part)
     assert (part.file.name, part.pace.seconds, part.curve[0].targets) == ("part-3.bin", 1.5, 9)
     assert isinstance(told({**PART, "type": "parameters"}), Offered)
+    trial = told(TRIAL)
+    assert isinstance(trial, Trial)
+    assert (trial.step_s, trial.steps, trial.values, trial.file.bytes) == (0.5, 200, 1000, 4064)
     assert isinstance(told({**PART, "type": "pace"}), Pace)
     assert told({"type": "end", "sha256": DIGEST}) == Ended(sha256=DIGEST)
 
@@ -64,6 +77,9 @@ def test_what_makes_sense_is_understood() -> None:
         ({**JOIN, "momentum": 1.0}, "momentum"),
         ({**JOIN, "learning_rate": float("nan")}, "learning_rate"),
         ({**JOIN, "training": "x"}, "training"),
+        ({**TRIAL, "step_s": -1.0}, "step_s"),
+        ({**TRIAL, "bytes": 10**9}, "bytes"),
+        ({**TRIAL, "name": ".."}, "name"),
         ({**PART, "name": "../../part"}, "name"),
         ({**PART, "name": "a/b"}, "name"),
         ({**PART, "bytes": -1}, "bytes"),

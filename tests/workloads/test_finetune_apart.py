@@ -181,6 +181,7 @@ async def test_gradients_summed_over_ssh_are_those_of_a_collective_to_the_bit(
     said = await pair.train()
 
     assert all("resumed after step 5" in words for words in said)
+    assert all("an exchange takes " in words for words in said)
     assert [closed.exchanged for closed in pair.rounds] == ["gradients"] * len(pair.rounds)
     assert (pair.rounds[0].step, pair.rounds[-1].step) == (6, STEPS)
     assert first.losses() == met[0].losses()

@@ -20,6 +20,7 @@ from finetune.base.world import Place, World
 from finetune.data.packing import text_example
 from finetune.rounds.compression import compress, decompress, digest, from_bytes, to_bytes
 from finetune.rounds.exchange import Exchange, ExchangeFailed, packed
+from finetune.rounds.exchange_choice import ExchangeChoice, choose_exchange
 from finetune.rounds.gradient_sum import OtherNodes
 from finetune.rounds.local_rounds import stride_of
 from finetune.rounds.round_client import RoundClient, Terms
@@ -27,7 +28,6 @@ from finetune.rounds.round_plan import (
     FOR_CHANGES,
     RoundPlan,
     Split,
-    exchanged,
     steps_in_round,
     without_effect,
 )
@@ -116,12 +116,34 @@ def test_nodes_stride_so_that_their_average_moves_as_far_and_as_noisily_as_all_r
     assert stride_of("none", 1, whole) == 1
 
 
-def test_small_adapters_exchange_gradients_and_large_ones_changes() -> None:
-    """Unless the setting says which."""
-    assert exchanged("auto", 116_736) == "gradients"
-    assert exchanged("auto", 161_480_704) == "changes"
-    assert exchanged("changes", 10) == "changes"
-    assert exchanged("gradients", 161_480_704) == "gradients"
+@pytest.mark.parametrize("setting", ["changes", "gradients"])
+def test_what_is_set_is_not_measured(setting: str) -> None:
+    trainer: Any = SimpleNamespace(settings=declared(Settings, round_exchange=setting), world=ALONE)
+
+    assert choose_exchange(trainer, 0) == ExchangeChoice(setting)
+
+
+def test_what_an_exchange_costs_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node gives its step and a sample of its gradient; the answer comes behind the sample."""
+    monkeypatch.setenv("ORCHESTRATE_EXCHANGE_DIR", str(tmp_path))
+    trainer: Any = SimpleNamespace(
+        settings=declared(Settings, steps=40),
+        world=ALONE,
+        measure_step=lambda: 0.5,
+        buffer=torch.ones(2_000_001),
+    )
+    (tmp_path / "in" / "rank-0").mkdir(parents=True)
+    feed(tmp_path, 0, {"type": "sample"}, [1.0])
+    answer = {"type": "exchange", "exchanged": "changes", "exchange_s": 2.0, "step_s": 0.75}
+    feed(tmp_path, 0, answer)
+
+    chosen = choose_exchange(trainer, 4)
+
+    assert chosen == ExchangeChoice("changes", "an exchange takes 2 s, a step 0.75 s")
+    asked = json.loads((tmp_path / "exchange-0.jsonl").read_text())
+    assert (asked["type"], asked["step_s"], asked["steps"]) == ("trial", 0.5, 36)
+    assert (asked["values"], asked["bytes"] // 1_000_000) == (2_000_001, 4)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_what_is_for_changes_alone_is_told_where_gradients_are_summed() -> None:

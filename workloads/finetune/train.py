@@ -42,9 +42,10 @@ from .model.lora import (
     reload_difference,
     save_adapter,
 )
+from .rounds.exchange_choice import choose_exchange
 from .rounds.gradient_sum import GradientSum
 from .rounds.local_rounds import LocalRounds
-from .rounds.round_plan import exchanged, steps_in_round, without_effect
+from .rounds.round_plan import steps_in_round, without_effect
 from .training.checkpoint_writer import CheckpointWriter, saving_on_term
 from .training.checkpoints import agree_on_checkpoint
 from .training.evaluation import answer_prompts, exact_match, mean_loss
@@ -103,7 +104,7 @@ class Run:
             done = state.get("step", len(self.recorder.steps))
         place = place_of_node()
         if place is not None:
-            self.rounds = self._rounds(place)
+            self.rounds = self._rounds(place, done)
             done = self.rounds.begin(done)
         if done:
             self.world.log(f"resumed after step {done}")
@@ -133,19 +134,21 @@ class Run:
     def _digest(self) -> str:
         return self.settings.digest(self.world.total)
 
-    def _rounds(self, place: Place) -> LocalRounds | GradientSum:
+    def _rounds(self, place: Place, done: int) -> LocalRounds | GradientSum:
         """Without collectives between nodes."""
         together = hashlib.sha256(f"{self._digest} {self.data}".encode()).hexdigest()
         trained = sum(parameter.numel() for parameter in self.trainable.parameters)
-        if exchanged(self.settings.round_exchange, trained) == "gradients":
-            self.world.log(f"over SSH: the gradients of each step ({trained:,} parameters)")
+        chosen = choose_exchange(self.trainer, done)
+        why = f"; {chosen.why}" if chosen.why else ""
+        if chosen.exchanged == "gradients":
+            self.world.log(f"over SSH: the gradients of each step ({trained:,} parameters{why})")
             if unused := without_effect(self.settings):
                 self.world.log(f"warning: no effect on gradients: {', '.join(unused)}")
             return GradientSum(
                 self.trainer, self.recorder, place, together, after_step=self._after_step
             )
         every = steps_in_round(self.settings.round_steps, trained)
-        self.world.log(f"over SSH: changes of {trained:,} parameters, every {every} steps")
+        self.world.log(f"over SSH: changes of {trained:,} parameters, every {every} steps{why}")
         return LocalRounds(
             self.trainer,
             self.recorder,

@@ -10,7 +10,8 @@ large the adapter is. A round takes effect with the one rename of ``state.json``
     work/rounds/state.json                   the last round that was closed
     work/rounds/momentum-<round>.f32, residual-<round>.f32
     work/rounds/update-<round>.bin           what nodes are given: a header, then the values
-    work/rounds/part-<round>-<n>.bin         what nodes have given
+    work/rounds/part-<round>-<n>.bin         what nodes have given; of round 0, samples of gradients
+    work/rounds/choice.json                  what an attempt exchanges, where that was measured
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from orchestrator.adapters.rounds.parameter_files import (
     size_of,
 )
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
+from orchestrator.core.sharing.exchange_choice import Choice
 from orchestrator.core.sharing.round_protocol import Kept
+from orchestrator.core.sharing.rounds import Exchanged
 
 # Small enough for a processor's cache: the arithmetic is many passes over one chunk.
 CHUNK = 512 * BLOCK
@@ -85,6 +88,23 @@ class OuterState:
         for path in self._folder.glob("*.bin"):
             path.unlink()
         self._commit(kept)
+
+    def prepare(self) -> None:
+        """Make the folder, for what is kept before an attempt begins."""
+        make_private_dir(self._folder)
+
+    def load_choice(self, attempt: int) -> Choice | None:
+        """What an attempt was to exchange, if that was chosen already and makes sense."""
+        try:
+            told = json.loads((self._folder / "choice.json").read_bytes())
+            if told.pop("attempt") != attempt:
+                return None
+            return Choice(**{**told, "exchanged": Exchanged(told["exchanged"])})
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def save_choice(self, attempt: int, choice: Choice) -> None:
+        write_json(self._folder / "choice.json", {"attempt": attempt, **asdict(choice)})
 
     def part(self, number: int, node: int) -> Path:
         """Where a node's part of a round is kept until the round is closed."""

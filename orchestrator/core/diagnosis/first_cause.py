@@ -33,6 +33,7 @@ MIN_WAITING = 2
 _SURENESS = (Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE)
 _WORTH_SAYING = (LogRole.CAUSE, LogRole.FAILURE, LogRole.CONDITION, LogRole.SLOW)
 
+EXCEPTION = "PY-EXC-001"
 _Key = tuple[str, str, int | None]
 
 
@@ -51,7 +52,7 @@ def find_first_cause(
     """
     every = [*clues, *compare_remarks(remarks), *_from_ends(ends)]
     every = _comparable_times([replace(clue, order=n) for n, clue in enumerate(every)])
-    every = _with_explanations(every)
+    read, every = every, _with_explanations(every)
     # What costs speed explains no rank that failed.
     innocent = {LogRole.HARMLESS, LogRole.SLOW} if ends else {LogRole.HARMLESS}
     blamed = _without_explained([clue for clue in every if clue.role not in innocent])
@@ -63,7 +64,7 @@ def find_first_cause(
     role = min(clue.role for clue in blamed)
     rivals = [clue for clue in blamed if clue.role is role]
     first, sure = _first_rival(rivals, ends)
-    found = _make_diagnosis(first, sure, blamed, sources)
+    found = _make_diagnosis(_attribute_clue(first, read), sure, blamed, sources)
     open_end = role >= LogRole.VAGUE and found.confidence is Confidence.POSSIBLE
     others = [line for line in telling if line.place not in {e.place for e in found.evidence}]
     return Findings(
@@ -234,7 +235,6 @@ def _make_diagnosis(
 
 def _complete_clue(first: Clue, clues: Sequence[Clue]) -> Clue:
     """What the line leaves out or does not prove, another line of the same writer may."""
-    first = _attribute_clue(first, clues)
     told: dict[str, str] = {}
     surest = first
     for clue in clues:
@@ -248,14 +248,22 @@ def _complete_clue(first: Clue, clues: Sequence[Clue]) -> Clue:
 
 
 def _attribute_clue(first: Clue, clues: Sequence[Clue]) -> Clue:
-    """A line of nobody in particular is about whom another line of its rule and file names, if all
-    such lines name the same.
+    """A line of nobody in particular is about whom another line of its file names that tells the
+    same, or what follows from it, if all such lines name the same. Where only the rank is unknown,
+    the node is kept.
     """
-    if first.source.node or first.source.rank is not None:
+    if first.source.rank is not None:
         return first
-    alike = [c.source for c in clues if c.rule.id == first.rule.id and c.source != first.source]
+    told = {first.rule.id, *first.rule.explains}
+    alike = [c.source for c in clues if c.rule.id in told and c.source != first.source]
     named = {source for source in alike if source.name == first.source.name}
-    return replace(first, source=named.pop()) if len(named) == 1 else first
+    if len(named) != 1:
+        return first
+    (source,) = named
+    node = source.node or first.source.node
+    if first.source.node not in ("", node):
+        return first
+    return replace(first, source=replace(source, node=node))
 
 
 def _judge_confidence(first: Clue, sure: bool, clues: Sequence[Clue]) -> Confidence:
@@ -263,7 +271,17 @@ def _judge_confidence(first: Clue, sure: bool, clues: Sequence[Clue]) -> Confide
     matters = first.role is LogRole.CONDITION and first.rule.advice is not Advice.GO_ON
     if matters and not any(clue.rule.consequence for clue in clues):
         return Confidence.POSSIBLE
+    sure = sure and not any(_raised_later(clue, first) for clue in clues)
     return first.sure if sure else first.sure.lower()
+
+
+def _raised_later(clue: Clue, first: Clue) -> bool:
+    """Whether the writer of ``first`` came to its end by an exception of which no rule knows more,
+    and which may have another cause.
+    """
+    same = _writer_key(clue.source) == _writer_key(first.source)
+    later = clue.source.name == first.source.name and clue.line > first.line
+    return same and later and clue.rule.id == EXCEPTION and not (clue.mild or clue.handled)
 
 
 def _cause_sentence(clue: Clue) -> str:

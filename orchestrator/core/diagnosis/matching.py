@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     SHOWN_LINE,
     Clue,
     Confidence,
+    LogRole,
     LogSource,
     Rule,
     Sign,
@@ -42,6 +44,11 @@ _SURVIVED = re.compile(
     r"|\btrying (?:again|batch size|\d)|\busing .{1,40} instead\b)"
     r"|[,;] using |(?:^|\.py:\d{1,6}: )(?:[A-Z]\w{0,40})?Warning: "
 )
+# A step of the training that is reported: whatever was written before did not end its writer.
+_STEP = re.compile(
+    r"\{'loss': [\d.]|(?i:\b(?:step|iteration|iter|epoch)\b[^\n]{0,80}?\bloss\b[^\n]{0,4}\d)"
+)
+MAX_STEPS = 1000  # in a stretch, the last ones
 _EXCEPTION = BY_ID["PY-EXC-001"]
 _INTERRUPT = BY_ID["PY-INT-001"]
 
@@ -83,7 +90,7 @@ def match_rules(
         if not text.is_quoted(start):
             line = _Line(text, start, number)
             if (clue := _best_clue(line, hits.get(start, ()))) is not None:
-                clues.append((clue, line.raised))
+                clues.append((_as_it_ended(clue, line, text), line.raised))
             remarks += _find_remarks(line, hits.get(start, ()))
     return Found(tuple(_without_echoes(clues)), tuple(remarks))
 
@@ -128,6 +135,17 @@ class _Text:
         """The exception to whose words the line belongs."""
         n = bisect_right(self._lines, start) - 1
         return self.raised[n] if n >= 0 and start < self.raised[n].end else None
+
+    @cached_property
+    def last_steps(self) -> dict[tuple[str, int | None], int]:
+        """Where each writer, by node and rank, last reported a step of its training."""
+        steps = deque(_STEP.finditer(self.content), maxlen=MAX_STEPS)
+        return {self._writer_at(match.start()): match.start() for match in steps}
+
+    def _writer_at(self, position: int) -> tuple[str, int | None]:
+        start = self.content.rfind("\n", 0, position) + 1
+        head = read_head(self.content[start : line_end(self.content, start)])
+        return head.node, head.rank
 
     def time(self, start: int, line: str) -> float | None:
         """The line's own time, else that of the last line before it which has one. To be asked
@@ -256,6 +274,16 @@ def _make_clue(
         handled=line.raised is not None and line.raised.handled,
         confidence=confidence,
     )
+
+
+def _as_it_ended(clue: Clue, line: _Line, text: _Text) -> Clue:
+    """A line after which its writer trained on is no more than a warning, unless it tells how an
+    exception ended, or of hardware.
+    """
+    if clue.rule.role is not LogRole.CAUSE or clue.mild or line.raised is not None:
+        return clue
+    writer = (line.head.node, line.head.rank)
+    return replace(clue, mild=text.last_steps.get(writer, -1) > line.start)
 
 
 def _find_remarks(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Iterator[Remark]:

@@ -16,6 +16,7 @@ from orchestrator.core.base.errors import OrchestrateError, RunFailed
 from orchestrator.core.base.outcome import has_succeeded
 from orchestrator.core.run.events import RoundClosed
 from orchestrator.core.run.state import RunState
+from orchestrator.core.sharing.exchange_choice import FEED_CHOICE, Trial
 from orchestrator.core.sharing.round_machine import new_round_state, step
 from orchestrator.core.sharing.round_protocol import (
     CloseRound,
@@ -40,6 +41,7 @@ from orchestrator.core.sharing.round_protocol import (
     StartSaved,
 )
 from orchestrator.core.sharing.rounds import FEED_PARAMETERS, outer_step
+from orchestrator.engine.sharing.exchange_trial import ExchangeTrial
 from orchestrator.engine.sharing.rank_exchange import Exchange, ExchangeReader
 from orchestrator.engine.support.context import Post, RunContext
 from orchestrator.parsing.replies.round_records import parse_told
@@ -62,6 +64,7 @@ class DilocoService:
         self._ranks = {share.name: len(share.ranks) for share in plan.nodes}
         self._reader = ExchangeReader(context.folder)
         self._outer = OuterState(context.folder.work / "rounds")
+        self._trial = ExchangeTrial(exchange, context, self._outer, self._speakers)
         self._state = new_round_state(self._attempt, self._ranks, None, ())
         self._feeding: set[asyncio.Task[None]] = set()
         self._fetching: dict[int, set[asyncio.Task[None]]] = {}  # by round; 0 = parameters
@@ -78,7 +81,9 @@ class DilocoService:
                 await self._take_event(event)
             while not self._fetched.empty():
                 await self._take_event(_raised_or_event(self._fetched.get_nowait()))
-            await self._take_event(LivingSeen(tuple(living(self._exchange.state))))
+            alive = living(self._exchange.state)
+            await self._trial.look(alive)
+            await self._take_event(LivingSeen(tuple(alive)))
             before = self._state
             await self._take_event(Look())
             if self._state is before and not self._over:
@@ -89,7 +94,7 @@ class DilocoService:
         """Tell every node; whichever cannot be told finds out by waiting."""
         words = {"type": "over", "why": why[:2000]}
         nodes = living(self._exchange.state)
-        number = self._state.next_feed
+        number = FEED_CHOICE if self._trial.awaited else self._state.next_feed
         await asyncio.gather(*(self._feed_words(FeedWords(n, number, words)) for n in nodes))
 
     async def close(self) -> None:
@@ -112,6 +117,9 @@ class DilocoService:
             if line.attempt != self._attempt or self._speakers.get(line.node) != line.rank:
                 continue
             said = parse_told(line.line)
+            if isinstance(said, Trial):
+                self._trial.hear(line.node, said)
+                continue
             if not isinstance(said, str):
                 events.append(Heard(line.node, said))
                 continue

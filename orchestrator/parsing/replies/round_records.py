@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.core.sharing.exchange_choice import Trial
 from orchestrator.core.sharing.rounds import (
     Ended,
     Exchanged,
@@ -26,10 +27,11 @@ MAX_VALUES = 10**11
 MAX_COUNT = 10**12
 MAX_STEPS_TOLD = 10_000
 MAX_FILE_BYTES = 8 * 1024**3
+MAX_SAMPLE_BYTES = 64 * 1024**2
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-Told = Joined | Offered | Part | Pace | Ended
+Told = Trial | Joined | Offered | Part | Pace | Ended
 
 
 class _Bad(ValueError):
@@ -49,6 +51,8 @@ def parse_told(line: bytes) -> Told | str:
 
 def _parse_record(record: Mapping[str, Any]) -> Told:
     match record.get("type"):
+        case "trial":
+            return _parse_trial(record)
         case "join":
             step = _read_count(record, "step")
             return Joined(terms=_parse_terms(record), step=step, sha256=_read_digest(record))
@@ -81,6 +85,15 @@ def _parse_terms(record: Mapping[str, Any]) -> Terms:
         learning_rate=_read_number(record, "learning_rate", 0.0, 10.0),
         momentum=_read_number(record, "momentum", 0.0, 0.999),
         exchanged=Exchanged(exchanged),
+    )
+
+
+def _parse_trial(record: Mapping[str, Any]) -> Trial:
+    return Trial(
+        step_s=_read_number(record, "step_s", 0.0, 1e6),
+        steps=_read_count(record, "steps"),
+        values=_read_count(record, "values", least=1, most=MAX_VALUES),
+        file=_parse_offered(record, most=MAX_SAMPLE_BYTES),
     )
 
 
@@ -118,11 +131,11 @@ def _parse_step(told: Any) -> StepTold:
     )
 
 
-def _parse_offered(record: Mapping[str, Any]) -> Offered:
+def _parse_offered(record: Mapping[str, Any], *, most: int = MAX_FILE_BYTES) -> Offered:
     name = record.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise _Bad(f"not the name of a file to offer: {str(name)[:80]!r}")
-    size = _read_count(record, "bytes", least=1, most=MAX_FILE_BYTES)
+    size = _read_count(record, "bytes", least=1, most=most)
     return Offered(name=name, bytes=size, sha256=_read_digest(record))
 
 

@@ -460,3 +460,46 @@ def test_a_line_of_nobody_is_about_whom_the_same_finding_names() -> None:
 
     assert (found.node, found.rank) == ("gpu7", 11)
     assert found.evidence[0].place == "job.log:1"
+
+
+LOGIN = "wandb: ERROR api_key not configured (no-tty)"
+RAISED = "Traceback (most recent call last):\nKeyError: 'input_ids'"
+
+
+def judged(text: str) -> Diagnosis:
+    found = find_first_cause(match_rules(text, LogSource(name="job.log")).clues).diagnosis
+    assert found is not None
+    return found
+
+
+def test_what_its_writer_trained_on_after_is_no_cause() -> None:
+    """Steps of another rank say nothing of it."""
+    went_on = judged(f"{LOGIN}\n{{'loss': 1.7, 'epoch': 0.01}}\n{RAISED}\n")
+    others = judged(f"[rank1]: {LOGIN}\n[rank0]: step 12 loss 0.4\n")
+
+    assert went_on.id == "PY-EXC-001"
+    assert "TRACK-AUTH-001" in went_on.besides[0]
+    assert (others.id, others.rank) == ("TRACK-AUTH-001", 1)
+
+
+def test_a_cause_is_not_certain_where_its_writer_raised_something_else_later() -> None:
+    """Both are told."""
+    alone, both = judged(f"{LOGIN}\n"), judged(f"{LOGIN}\n{RAISED}\n")
+
+    assert (alone.id, alone.confidence) == ("TRACK-AUTH-001", Confidence.CERTAIN)
+    assert (both.id, both.confidence) == ("TRACK-AUTH-001", Confidence.LIKELY)
+    assert "PY-EXC-001: " in both.besides[0]
+
+
+def test_a_line_of_no_rank_is_about_the_rank_that_tells_the_same_or_what_follows() -> None:
+    where = "/pytorch/aten/src/ATen/native/cuda/Indexing.cu:1422: indexSelectSmallIndex: "
+    index = (
+        f"{where}block: [6,0,0], thread: [96,0,0] Assertion `srcIndex < srcSelectDimSize` failed.\n"
+    )
+    follows = "[rank3]: RuntimeError: CUDA error: device-side assert triggered\n"
+    peer = "NCCL WARN Cuda failure 217 'peer access is not supported between these two devices'\n"
+
+    assert judged(index + follows).rank == 3
+    assert judged(index + follows + follows.replace("3", "4")).rank is None
+    same = judged(f"box:9:9 [1] {peer}[rank1]: {peer}")
+    assert (same.node, same.rank) == ("box", 1)

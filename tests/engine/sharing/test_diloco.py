@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from orchestrator.adapters.rounds.outer_optimizer import read_header
+from orchestrator.adapters.rounds.outer_optimizer import OuterState, read_header
 from orchestrator.adapters.rounds.parameter_files import Vector
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import RunFailed
@@ -158,6 +158,12 @@ class Node:
         (self.bench.street.outbox(self.name) / name).write_bytes(data)
         digest = digest or hashlib.sha256(data).hexdigest()
         self.tell(**record, name=name, bytes=len(data), sha256=digest)
+
+    def ask(self, step_s: float, steps: int = 10**6) -> None:
+        """What to exchange, with a sample of a gradient."""
+        sample = np.ones(VALUES, dtype=np.float32).tobytes()
+        trial = {"type": "trial", "step_s": step_s, "steps": steps, "values": VALUES}
+        self.offer("trial.bin", sample, **trial)
 
     def offered(self, number: int) -> bool:
         return (self.bench.street.outbox(self.name) / f"part-{number}.bin").exists()
@@ -366,6 +372,69 @@ async def test_nodes_that_end_with_different_parameters_fail_the_run(bench: Benc
         with pytest.raises(RunFailed, match="n3 bbbbbbbbbbbb"):
             await work
         assert (await bench.nodes[0].words(6))["type"] == "over"
+
+
+@pytest.mark.parametrize(
+    "step_s,exchanged", [(1e6, "gradients"), (1e-6, "changes")], ids=["cheap", "dear"]
+)
+async def test_what_is_exchanged_is_answered_to_all_alike(
+    bench: Bench, step_s: float, exchanged: str
+) -> None:
+    """Once all have asked, and their samples went there and back; then the training begins."""
+    first, *others = bench.nodes
+    async with bench.coordinator():
+        for node in others:
+            node.ask(step_s)
+        await until((bench.street.outbox(others[0].name) / "trial.bin").exists)
+        assert not list(bench.street.inbox(others[0].name).iterdir())
+        first.ask(step_s / 2)
+        answers = [await node.words(0) for node in bench.nodes]
+        assert [answer["exchanged"] for answer in answers] == [exchanged] * 3
+        assert answers[0]["step_s"] == step_s
+        assert answers[0]["exchange_s"] > 0
+        given = [bench.street.inbox(node.name) / "00000000.bin" for node in bench.nodes]
+        assert {path.stat().st_size for path in given} == {4 * VALUES}
+        await begin(bench)
+
+
+async def test_a_lost_node_is_not_waited_for_before_the_exchange_is_chosen(bench: Bench) -> None:
+    """Nor one whose sample is another than it said."""
+    first, second, third = bench.nodes
+    async with bench.coordinator():
+        first.ask(1e6)
+        second.offer("trial.bin", b"abcd", "0" * 64, type="trial", step_s=1, steps=1, values=1)
+        bench.lose(third.name)
+        assert (await first.words(0))["step_s"] == 1e6
+        assert "did not come" in bench.notes[0]
+
+
+async def test_who_takes_over_gives_the_same_answer(bench: Bench) -> None:
+    """However long it would take now: nodes that differ could not train together."""
+    for node in bench.nodes:
+        node.ask(1e6)
+    async with bench.coordinator():
+        first = [await node.words(0) for node in bench.nodes]
+    for node in bench.nodes:
+        node.forget_feeds()
+    async with bench.coordinator():
+        assert [await node.words(0) for node in bench.nodes] == first
+
+
+async def test_who_waits_for_the_choice_hears_why_there_is_none(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the coordinator cannot keep it, say."""
+
+    def full(*_: object) -> None:
+        raise RunFailed("no space left", id="OR-ROUND-001")
+
+    monkeypatch.setattr(OuterState, "save_choice", full)
+    async with bench.coordinator() as work:
+        for node in bench.nodes:
+            node.ask(1.0)
+        assert (await bench.nodes[0].words(0))["type"] == "over"
+        with pytest.raises(RunFailed, match="no space left"):
+            await work
 
 
 @pytest.mark.parametrize("crash", ["joined", "begun", "parts", "closed"])

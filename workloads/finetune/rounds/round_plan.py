@@ -10,9 +10,9 @@ from ..base.settings import Settings
 from ..data.packing import Row
 
 GOLDEN = (math.sqrt(5) - 1) / 2
-# Gradients of so many parameters, 4 MB, go to the coordinator and back in a fraction of a second.
-MOST_SUMMED = 1_000_000
-# Of up to so many, changes are averaged more often: there is less to send (docs/benchmarks.md).
+# Changes of up to so many parameters are averaged more often: there is less to send
+# (docs/benchmarks.md).
+FEW_PARAMETERS = 1_000_000
 ROUND_OF_FEW, ROUND_OF_MANY = 5, 10
 # What is for changes alone, and its default; a rule in workload.yaml refuses other values together
 # with `round_exchange=gradients`.
@@ -86,18 +86,11 @@ class Split:
         return min(rows, math.floor(sum(self.shares[:before]) * rows + offset))
 
 
-def exchanged(setting: str, parameters: int) -> str:
-    """`changes` or `gradients`: the setting, or what suits so many trained parameters."""
-    if setting != "auto":
-        return setting
-    return "gradients" if parameters <= MOST_SUMMED else "changes"
-
-
 def steps_in_round(setting: int | str, parameters: int) -> int:
     """The setting, or what suits so many trained parameters whose changes are averaged."""
     if isinstance(setting, int):
         return setting
-    return ROUND_OF_FEW if parameters <= MOST_SUMMED else ROUND_OF_MANY
+    return ROUND_OF_FEW if parameters <= FEW_PARAMETERS else ROUND_OF_MANY
 
 
 def without_effect(settings: Settings) -> list[str]:

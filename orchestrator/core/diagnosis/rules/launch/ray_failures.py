@@ -170,6 +170,8 @@ RULES = (
                 r"node failed.{0,40}health check failed|due to health check failed",
             ),
             sign("Raylet is terminated"),
+            sign("dead because its node has died"),
+            sign("died because its node has died"),
         ),
         references=("Ray",),
     ),

@@ -163,6 +163,7 @@ RULES = (
                 confidence=Confidence.LIKELY,
             ),
             sign("preempted", r"(?P<reason>[Ii]nstance (?:was|is being) preempted)"),
+            sign("node was preempted", r"the actor's (?P<reason>node was preempted.{0,80})"),
         ),
         defaults={"reason": "cancelled"},
         references=("Slurm",),

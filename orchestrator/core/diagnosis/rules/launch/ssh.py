@@ -12,6 +12,8 @@ from orchestrator.core.diagnosis.diagnosis_model import (
 )
 
 _HOST = r"(?P<target>[\w.:-]{1,120}?)"
+# Where a message names no host, pdsh and its like do, before it.
+_OF = r"(?:^(?!ssh\b|orted\b)(?P<target>[A-Za-z0-9][\w.-]{0,79}): )?"
 _CONNECT = rf"connect to (?:host )?{_HOST} port (?P<port>\d{{1,5}}): "
 
 RULES = (
@@ -73,11 +75,11 @@ RULES = (
         signs=(
             sign(
                 "ssh_exchange_identification",
-                r"ssh_exchange_identification: (?P<detail>.{1,80})",
+                _OF + r"ssh_exchange_identification: (?P<detail>.{1,80})",
             ),
             sign(
                 "kex_exchange_identification",
-                r"kex_exchange_identification: (?P<detail>.{1,80})",
+                _OF + r"kex_exchange_identification: (?P<detail>.{1,80})",
             ),
             sign(
                 "Error reading SSH protocol banner",
@@ -113,7 +115,11 @@ RULES = (
         signs=(
             sign(
                 "ermission denied (",
-                rf"(?:\S{{1,60}}@{_HOST}: )?(?P<detail>[Pp]ermission denied \([\w,-]{{3,80}}\))",
+                rf"\S{{1,60}}@{_HOST}: (?P<detail>[Pp]ermission denied \([\w,-]{{3,80}}\))",
+            ),
+            sign(
+                "ermission denied (",
+                _OF + r"(?P<detail>[Pp]ermission denied \([\w,-]{3,80}\))",
             ),
             sign("ermission denied, please", r"(?P<detail>[Pp]ermission denied), please try again"),
             sign(
@@ -146,7 +152,7 @@ RULES = (
                 "host key is known for",
                 rf"No \w{{1,20}} host key is known for {_HOST} and you have requested strict",
             ),
-            sign("Host key verification failed"),
+            sign("Host key verification failed", _OF + "Host key verification failed"),
             sign("REMOTE HOST IDENTIFICATION HAS CHANGED"),
         ),
         references=("OpenSSH",),

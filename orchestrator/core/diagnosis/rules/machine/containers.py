@@ -103,6 +103,7 @@ RULES = (
         weight=82,
         signs=(
             sign("nodes are available: ", r"(?P<detail>0/\d{1,5} nodes are available: .{1,120})"),
+            sign("exceeded quota: ", r"(?P<detail>exceeded quota: .{1,160})"),
         ),
         defaults={"detail": "unschedulable"},
         references=("Kubernetes",),

@@ -36,6 +36,7 @@ RULES = (
             sign("out of memory", r"cuda runtime error \(2\) : out of memory"),
             sign("out of memory", r"cudaMalloc failed: out of memory"),
             sign("OOM when allocating tensor"),
+            sign("Out of memory error on GPU", r"(?P<asked>Cannot allocate [\d.]{1,20}[KMG]?B)"),
             sign("out_of_memory", r"out_of_memory: (?P<asked>(?:RMM failure|CUDA error))"),
             sign("RESOURCE_EXHAUSTED", r"RESOURCE_EXHAUSTED: Out of memory"),
             sign("out of memory", r"(?:Cuda|CUDA|cuda) failure (?:\d{1,4} )?'out of memory'"),
@@ -306,11 +307,6 @@ RULES = (
             sign("CUDA_ERROR_ILLEGAL_ADDRESS", r"(?P<detail>CUDA_ERROR_ILLEGAL_ADDRESS)"),
             sign("device-side assert triggered", r"(?P<detail>device-side assert)"),
             sign("misaligned address", r"CUDA error: (?P<detail>misaligned address)"),
-            sign(
-                "unspecified launch failure",
-                r"(?P<detail>unspecified launch failure)",
-                confidence=Confidence.POSSIBLE,
-            ),
         ),
         defaults={"detail": "CUDA error"},
         references=("NVIDIA: Xid errors",),
@@ -408,6 +404,7 @@ RULES = (
         weight=30,
         signs=(
             sign("CUDA error: ", r"CUDA error: (?P<detail>[a-zA-Z][\w ,/()-]{2,100})"),
+            sign("unspecified launch failure", r"(?P<detail>unspecified launch failure)"),
             sign("HIP error: ", r"(?P<detail>HIP error: [a-zA-Z][\w ,/()-]{2,100})"),
             sign("HSA_STATUS_ERROR", r"(?P<detail>HSA_STATUS_ERROR\w{0,60})"),
         ),

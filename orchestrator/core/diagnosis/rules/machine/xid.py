@@ -153,6 +153,7 @@ RULES = (
         weight=40,
         signs=(sign("Xid (", r"NVRM: Xid \((?P<gpu>[^)]{1,40})\): (?P<number>(?!45\b)\d{1,4})"),),
         defaults=_DEFAULTS,
+        explains=("CUDA-ERR-002",),
         references=(_DOC,),
     ),
     Rule(

@@ -70,6 +70,10 @@ RULES = (
                 r"(?P<detail>Mismatched collective detected.{0,100})",
             ),
             sign(
+                "disagreement between rank",
+                r"Error: (?P<detail>disagreement between rank\d{1,6} and rank\d{1,6})",
+            ),
+            sign(
                 "collective mismatch error",
                 r"(?P<detail>peer .{1,80}collective mismatch error, local size \d{1,15} remote "
                 r"size \d{1,15})",
@@ -164,7 +168,7 @@ RULES = (
             sign(
                 "Watchdog caught collective operation timeout",
                 r"Rank (?P<rank>\d{1,6})\] Watchdog caught",
-                around=r"[\s\S]{0,400}(?P<detail>(?:Running tokenizer|Tokenizing|Map|Filter"
+                around=r"(?P<detail>(?:Running tokenizer|Tokenizing|Map|Filter"
                 r"|Grouping|Packing|Generating|Preprocessing|Preparing)"
                 r"[^\n|]{0,60}: {1,4}\d{1,2}%)\|",
             ),

@@ -60,7 +60,7 @@ RULES = (
         advice=Advice.RETRY,
         weight=65,
         signs=(
-            sign("RendezvousConnectionError"),
+            sign("RendezvousConnectionError", r"^(?!.{0,200}keep-alive heartbeat)"),
             sign("DistStoreError: Socket Timeout", frames=r"rendezvous_backend\.py"),
             sign("EtcdConnectionFailed"),
             sign("The connection to the C10d store has failed"),
@@ -192,9 +192,15 @@ RULES = (
             sign("TCPStore", r"TCPStore.{0,120}(?:Broken pipe|Connection reset by peer)"),
             sign(
                 "DistNetworkError",
-                r"DistNetworkError: (?:Connection reset|Broken pipe|Failed to recv)",
+                r"DistNetworkError: (?:Connection reset|Broken pipe|[Ff]ailed to recv)",
             ),
             sign("TCPStore server has shut down"),
+            # Who sends these had joined: the rendezvous was there, and is not any more.
+            sign(
+                "failed to send a keep-alive heartbeat",
+                r"has failed to send a keep-alive heartbeat to the rendezvous .{0,120}"
+                r"RendezvousConnectionError",
+            ),
             sign("wait timeout after", r"wait timeout after \d{1,9} ?ms, keys:"),
             sign("DistStoreError: Socket Timeout"),
         ),

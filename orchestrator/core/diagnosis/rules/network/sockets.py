@@ -184,6 +184,10 @@ RULES = (
                 r"out)",
             ),
             sign("unsupported gloo device", r"(?P<error>unsupported gloo device)"),
+            sign(
+                "ss1.ss_family == ss2.ss_family",
+                error="addresses of different families: one IPv4, another IPv6",
+            ),
         ),
         defaults={"error": "no reason given"},
         references=("gloo", "pytorch: GLOO_SOCKET_IFNAME"),

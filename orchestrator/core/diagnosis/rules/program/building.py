@@ -257,6 +257,11 @@ RULES = (
                 r"[\d.]{1,8})",
                 confidence=Confidence.POSSIBLE,
             ),
+            sign(
+                "Numpy is not available",
+                r"RuntimeError: Numpy is not available",
+                detail="torch cannot use the NumPy that is installed",
+            ),
             sign("numpy.dtype size changed", r"(?P<detail>numpy\.dtype size changed)"),
             sign(
                 " is required for a normal functioning",

@@ -113,6 +113,10 @@ RULES = (
                 "CUDA Setup failed despite GPU being available",
                 r"(?P<library>CUDA) Setup failed",
             ),
+            sign(
+                "symbol lookup error",
+                r"symbol lookup error: (?P<library>[\w.+/-]{1,200}: undefined symbol: \w{1,120})",
+            ),
             sign("Could not load library", r"Could not load library (?P<library>lib[\w.+-]{1,80})"),
             sign("undefined symbol", r"Error: (?P<library>[\w.+/-]{1,200}): undefined symbol"),
         ),

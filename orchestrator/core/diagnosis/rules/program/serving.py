@@ -170,8 +170,8 @@ RULES = (
             ),
             sign(
                 "is not divisible by",
-                r"(?P<detail>.{0,60}(?:world[ _]size|heads|ranks|layers|dim|size|\d).{0,24} is not "
-                r"divisible by .{1,60})",
+                r"^(?!.{0,200}(?i:batch|sequence|samples|rows))(?P<detail>.{0,60}(?:world[ _]size"
+                r"|heads|ranks|layers|dim|size|\d).{0,24} is not divisible by .{1,60})",
             ),
         ),
         defaults={"detail": "not divisible"},

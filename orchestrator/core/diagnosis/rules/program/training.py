@@ -212,7 +212,7 @@ RULES = (
         weight=74,
         signs=(
             sign("api_key not configured", r"(?P<detail>api_key not configured)"),
-            sign("wandb login", r"(?P<detail>wandb) login"),
+            sign("wandb login", r"(?P<detail>wandb) login(?! --relogin)"),
             sign("No API key configured", r"(?P<detail>No API key configured)"),
         ),
         defaults={"detail": "no key"},
