@@ -145,7 +145,7 @@ class Sampler:
 
 
 class MeasuredWindow:
-    """Begins with :meth:`begin` and ends with :meth:`end`; what is :meth:`paused` is not in it.
+    """Open from :meth:`begin` to :meth:`pause`, as often as need be, until :meth:`end`.
 
     The device must be done with its work at both ends: `torch.cuda.synchronize()`, or a value that
     was read. ``device`` as torch names it; of a job that computes on a CPU no GPU is read.
@@ -165,37 +165,38 @@ class MeasuredWindow:
         self._opened: Optional[float] = None
         self._report_at_s = FIRST_REPORT_S
         self._number = next(_numbers)
+        self._counting = threading.Lock()
 
     def begin(self) -> None:
-        """Open the window."""
+        """Open the window; an open one stays so."""
         if self._opened is None:
             self._order("open")
             self._opened = time.monotonic()
 
     def end(self) -> None:
         """Close it for good, and report."""
-        self._close()
+        self.pause()
         self._order("end")
         self._report(final=True)
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """What is done meanwhile does not count."""
-        was_open = self._opened is not None
-        self._close()
-        yield
-        if was_open:
-            self.begin()
+    def pause(self) -> None:
+        """What is done until the next :meth:`begin` does not count."""
+        if self._opened is not None:
+            self._seconds, self._opened = self.seconds, None
+            self._order("close")
 
     def count(self, **work: Number) -> None:
         """Work that was done in the window since the last call: ``requests``, ``tokens``,
-        ``input_tokens``, ``output_tokens``. Of all ranks together each is counted by one. Raises
-        ``ValueError`` for another name.
+        ``input_tokens``, ``output_tokens``. Of all ranks together each is counted by one; what is
+        counted while the window is not open is not in it. Raises ``ValueError`` for another name.
         """
         for name, amount in work.items():
             if name not in WORK:
                 raise ValueError("work is counted in %s, not %r" % (", ".join(WORK), name))
-            self._work[name] = self._work.get(name, 0.0) + float(plain_scalar(name, amount))
+            number = float(plain_scalar(name, amount))
+            with self._counting:
+                if self._opened is not None:
+                    self._work[name] = self._work.get(name, 0.0) + number
         if self.seconds >= self._report_at_s:
             self._report_at_s = self.seconds + min(self.seconds, MAX_REPORT_S)
             self._report(final=False)
@@ -212,11 +213,6 @@ class MeasuredWindow:
         if self._why_not:
             return NodeEnergy([], self.seconds, None, [self._why_not])
         return None if self._sampler is None else self._sampler.energy(self.seconds)
-
-    def _close(self) -> None:
-        if self._opened is not None:
-            self._seconds, self._opened = self.seconds, None
-            self._order("close")
 
     def _order(self, what: str) -> None:
         if self._sampler is not None:

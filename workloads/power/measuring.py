@@ -57,7 +57,6 @@ def measure_rows(parameters: Parameters, shape: Shape, device: torch.device) -> 
             continue
         for batch in batches:
             yield _row(decoder, precision, batch, parameters)
-            kit.progress(batches.index(batch) + 1, len(batches), "row", precision=precision)
 
 
 def _row(decoder: Decoder, precision: str, batch: int, parameters: Parameters) -> Row:

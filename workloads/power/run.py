@@ -32,9 +32,11 @@ TABLE = "power_efficiency_baselines.md"
 
 def run(parameters: Parameters, shape: Shape, device: torch.device) -> None:
     """Measure, report, write."""
-    rows = []
+    rows: list[Row] = []
+    total = len(precisions_of(parameters)) * len(batches_of(parameters))
     for row in measure_rows(parameters, shape, device):
         rows.append(row)
+        kit.progress(len(rows), total, "row", precision=row.precision, batch=row.batch)
         if kit.rank() == 0:
             report(row)
     if os.environ.get("LOCAL_RANK", "0") == "0":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from orchestrator.core.base.figures import format_figure
-from orchestrator.core.verdict.cost import Cost
+from orchestrator.core.verdict.cost import Cost, ElectricityCost
 from orchestrator.core.verdict.energy import Energy
 
 Row = tuple[str, str]
@@ -36,24 +36,30 @@ def cost_rows(cost: Cost | None) -> Iterator[Row]:
     if cost is None:
         return
     if cost.run is not None:
-        hourly = f"{cost.per_hour:g} {cost.currency}/h"
-        yield "cost of the run", f"{_money(cost.run, cost.currency)} ({hourly} for all nodes)"
-    yield from _per_million("cost", cost.per_million, cost.currency)
+        hourly = f"{cost.per_hour:g} {cost.currency}/h for all nodes"
+        yield "cost of the run", f"{_money(cost.run, cost.currency)} ({hourly})"
+    for kind, amount in cost.per_million.items():
+        yield f"cost per 1M {_words(kind)}", _money(amount, cost.currency)
     for part in cost.electricity:
-        price = part.price
-        name = f"electricity, {price.name}"
-        at = f"{price.per_kwh:g} {price.currency}/kWh x PUE {price.pue:g}, {price.date}"
-        yield name, f"{_money(part.run, price.currency)} ({at})"
-        yield from _per_million(name, part.per_million, price.currency)
+        yield f"electricity, {part.price.name}", _electricity(part)
     for even in cost.break_even:
-        told = f"{even.ratio:.3g} of its price for the same tokens ({even.price.date})"
         rate = format_figure(even.output_tokens_per_s, "tok/s")
-        yield f"beside {even.price.name}", f"{told}; break-even at {rate} of output"
+        told = f"costs {even.ratio:.3g} times as much as the same tokens there"
+        yield f"beside {even.price.name}", f"{told} ({even.price.date}); break-even: {rate} output"
 
 
-def _per_million(name: str, costs: Mapping[str, float], currency: str) -> Iterator[Row]:
-    for kind, cost in costs.items():
-        yield f"{name} per 1M {kind.replace('_', ' ')}", _money(cost, currency)
+def _electricity(part: ElectricityCost) -> str:
+    price = part.price
+    told = f"{_money(part.run, price.currency)} while measured"
+    for kind in ("output_tokens", "tokens"):
+        if kind in part.per_million:
+            told += f", {_money(part.per_million[kind], price.currency)} per 1M {_words(kind)}"
+            break
+    return f"{told} ({price.per_kwh:g} {price.currency}/kWh, PUE {price.pue:g}, {price.date})"
+
+
+def _words(kind: str) -> str:
+    return kind.replace("_", " ")
 
 
 def _money(amount: float, currency: str) -> str:
