@@ -58,4 +58,4 @@ def test_the_shipped_list_is_found_and_a_name_near_it_is_proposed() -> None:
     assert len({price.per_kwh for price in prices.electricity}) >= 3
     assert prices.apis
     with pytest.raises(UsageError, match="default"):
-        catalog.prices("defualt")
+        catalog.prices("defaults")

@@ -6,6 +6,8 @@ import json
 import math
 import subprocess
 import sys
+import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from orchestrate_kit._energy import (
     Reading,
 )
 from orchestrate_kit._nvml import Nvml, NvmlError, find_gpus, shown_names
-from orchestrate_kit._windows import NodeEnergy, no_gpu_reason
+from orchestrate_kit._windows import NodeEnergy, Sampler, no_gpu_reason
 from orchestrator.core.run.energy_reports import EnergyReported
 from orchestrator.parsing.replies.kit_records import parse_report
 from tests.time_limits import communicate
@@ -286,6 +288,24 @@ def test_gpus_are_named_by_number_or_the_beginning_of_a_uuid() -> None:
     for wrong, why in (("1", "no GPU 1"), ("MIG-x", "only whole GPUs"), ("GPU-2", "no GPU GPU-2")):
         with pytest.raises(NvmlError, match=why):
             find_gpus(OneGpu(), wrong)
+
+
+def test_a_driver_that_does_not_answer_costs_the_figure_once() -> None:
+    """And not the job: the second order returns at once, though nothing has changed."""
+    answers = threading.Event()
+
+    def read() -> Reading:
+        answers.wait(60)
+        return Reading(0.0, 0, 1.0)
+
+    sampler = Sampler(lambda: [("GPU-0", read)], patience_s=1.0)
+    sampler.order("open")
+    began = time.monotonic()
+    sampler.order("close")
+    assert time.monotonic() - began < 1.0
+    assert sampler.energy(1.0).problems[0] == "NVML did not answer for 1 s"
+    assert not sampler.energy(1.0).valid
+    answers.set()
 
 
 # ---- what the coordinator takes ----------------------------------------------------------------

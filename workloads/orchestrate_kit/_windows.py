@@ -76,10 +76,11 @@ class Sampler:
     def __init__(
         self,
         find: Callable[[], List[Tuple[str, Callable[[], Reading]]]],
-        interval_s: float = INTERVAL_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._find = find
-        self._interval_s = interval_s
+        self._patience_s = patience_s
+        self._is_stuck = False
         self._orders: queue.Queue[Tuple[str, threading.Event]] = queue.Queue()
         self._lock = threading.Lock()
         self._meters: List[GpuMeter] = []
@@ -90,11 +91,16 @@ class Sampler:
         self._thread.start()
 
     def order(self, what: str) -> None:
-        """``open``, ``close`` or ``end``; returns once done, or when the driver does not answer."""
+        """``open``, ``close`` or ``end``; returns once done. A driver that does not answer is
+        waited for once, and nothing is known from then on.
+        """
+        if self._is_stuck:
+            return
         done = threading.Event()
         self._orders.put((what, done))
-        if not done.wait(PATIENCE_S):
-            self._problems.setdefault("NVML did not answer for %g s" % PATIENCE_S)
+        if not done.wait(self._patience_s):
+            self._is_stuck = True
+            self._problems.setdefault("NVML did not answer for %g s" % self._patience_s)
 
     def energy(self, seconds: float) -> NodeEnergy:
         """Up to the newest reading."""
@@ -125,7 +131,7 @@ class Sampler:
     def _next_order(self, is_open: bool) -> Tuple[str, threading.Event]:
         """While the window is open, the next reading is due after an interval without one."""
         try:
-            return self._orders.get(timeout=self._interval_s if is_open else None)
+            return self._orders.get(timeout=INTERVAL_S if is_open else None)
         except queue.Empty:
             return "go on", threading.Event()
 
