@@ -57,6 +57,7 @@ def load_request(
         env=parse_env(options.env, os.environ),
         exclusive=options.exclusive,
         samples=sample_set(job),
+        prices=catalog.prices(options.prices),
         fabric_probe=options.fabric_probe,
         fabric_cache=not options.no_cache,
     )

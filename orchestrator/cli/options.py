@@ -162,6 +162,13 @@ def _limit_options(command: Command) -> Command:
             help="Probe the fabric also when the same nodes proved good within the last day.",
         ),
         click.option(
+            "--prices",
+            default="default",
+            metavar="NAME|FILE",
+            show_default=True,
+            help="Price list of electricity and APIs, by which the cost is worked out.",
+        ),
+        click.option(
             "--exclusive",
             is_flag=True,
             help="Keep other runs off the machines altogether, not only off these GPUs.",
@@ -278,6 +285,7 @@ class JobOptions:
     budgets: tuple[str, ...]
     fabric_probe: bool = False
     no_cache: bool = False
+    prices: str = "default"
     launcher_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import itertools
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+import orchestrate_kit as kit
 from finetune.base.settings import Settings
 from finetune.base.world import World
 from finetune.training import accounting
 from finetune.training.accounting import (
     Clock,
-    EnergyMeter,
     Stopwatch,
-    Used,
     flop_per_token,
     peak_flops,
 )
-from finetune.training.recorder import Recorder, arithmetic_figures, node_figures, timed_figures
+from finetune.training.recorder import (
+    Recorder,
+    arithmetic_figures,
+    energy_figures,
+    node_figures,
+    timed_figures,
+)
 from finetune.training.trainer import StepRecord
+from orchestrate_kit import _energy as kit_energy
 from tests.workloads.declared import declared
 
 CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
@@ -67,26 +71,35 @@ def record(seconds: float, **fields: float | None) -> StepRecord:
     return StepRecord(step=1, loss=1.0, learning_rate=1.0, tokens=100, seconds=seconds, **fields)  # type: ignore[arg-type]
 
 
-def test_waiting_energy_and_price_come_from_the_measured_steps() -> None:
+def test_waiting_and_price_come_from_the_measured_steps() -> None:
     steps = [
-        record(2.0, data_s=0.5, communication_s=1.0, joules=800.0),
-        record(3.0, data_s=0.0, communication_s=0.5, joules=1200.0),
+        record(2.0, data_s=0.5, communication_s=1.0),
+        record(3.0, data_s=0.0, communication_s=0.5),
     ]
     figures = timed_figures(steps, per_rank=40.0, gpu_hour_usd=3.6)
     assert {name: value for name, (value, _) in figures.items()} == pytest.approx(
         {
             "data_wait": 0.1,
             "communication_wait": 0.3,
-            "watts": 400.0,
-            "tokens_per_joule": 0.1,
             "usd_per_million_tokens": 25.0,
         }
     )
-    waiting = {"data_wait", "communication_wait"}
-    late = timed_figures([*steps, record(1.0)], 40.0, 0.0)
-    assert late["watts"] == (400.0, "W"), "a step that this node did not do has no energy of it"
-    assert set(timed_figures([*steps, record(1.0), record(1.0)], 40.0, 0.0)) == waiting
-    assert set(timed_figures([record(1.0)], 40.0, 0.0)) == waiting, "absent, and not 0"
+    assert set(timed_figures(steps, 40.0, 0.0)) == {"data_wait", "communication_wait"}
+
+
+def test_power_is_that_of_a_gpu_and_tokens_those_of_its_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    gpus = [kit_energy.GpuEnergy(f"GPU-{index}", 2000.0, 2000.0, ()) for index in range(2)]
+    energy = kit.NodeEnergy(gpus, 5.0, 900.0, [])
+    assert energy_figures(energy, 40.0) == {
+        "watts": (400.0, "W"),
+        "tokens_per_joule": (0.1, "tok/J"),
+    }
+    assert energy_figures(None, 40.0) == {}, "of a rank that does not ask"
+    doubtful = kit.NodeEnergy(gpus, 5.0, 900.0, ["the energy counter was reset"])
+    assert energy_figures(doubtful, 40.0) == {}, "absent, and not wrong"
 
 
 def test_nodes_are_compared_by_what_their_slowest_rank_takes_alone(
@@ -120,22 +133,14 @@ def test_a_lap_has_what_was_waited_for_since_the_last(monkeypatch: pytest.Monkey
     assert clock.lap() == accounting.Lap()
 
 
-def test_a_cpu_has_no_energy_counter() -> None:
-    meter = EnergyMeter(CPU)
-    assert meter.joules() is None
-    assert "a cpu" in meter.missing
-
-
-def test_a_lap_has_its_energy_without_that_of_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lap_is_without_its_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(accounting.time, "monotonic", lambda: now)
-    meter: Any = SimpleNamespace(joules=lambda: 300.0 * now)
-    watch = Stopwatch(meter)
+    watch = Stopwatch()
     now = 2.0
-    assert watch.lap() == Used(2.0, 600.0)
+    assert watch.lap() == 2.0
     now = 3.0
     with watch.paused():
         now = 10.0
     now = 11.0
-    assert watch.lap() == Used(2.0, 600.0)
-    assert Stopwatch(EnergyMeter(CPU)).lap() == Used(0.0, None)
+    assert watch.lap() == 2.0

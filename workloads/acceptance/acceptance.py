@@ -72,12 +72,22 @@ class Acceptance:
 
     def measure(self) -> dict[str, Any]:
         """Everything, in the same order on every rank."""
-        ranks, options, device = self.ranks, self.options, self.ranks.device
+        ranks, device = self.ranks, self.ranks.device
         before = self._state()
         uuids = ranks.gather(self.uuid)
         telemetry = gpu_health.Telemetry(uuids) if self._watches else None
         if telemetry:
             telemetry.start()
+        with kit.measured_window(str(device)):
+            self._measure_load()
+        samples = telemetry.stop() if telemetry else []
+        self._begin_phase("health")
+        self._health(before, self._state(), samples)
+        return self.part
+
+    def _measure_load(self) -> None:
+        """All that loads the GPUs."""
+        ranks, options, device = self.ranks, self.options, self.ranks.device
         self._begin_phase("products")
         for kind in products.DTYPES:
             self.part[f"matmul_{kind}"] = self._product(kind)
@@ -93,10 +103,6 @@ class Acceptance:
         self._empty()
         self._begin_phase("training")
         self.part["training"] = throughput.measure(ranks, options, self._log)
-        samples = telemetry.stop() if telemetry else []
-        self._begin_phase("health")
-        self._health(before, self._state(), samples)
-        return self.part
 
     @property
     def _watches(self) -> bool:

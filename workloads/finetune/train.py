@@ -56,7 +56,7 @@ from .training.recorder import (
     peak_memory_bytes,
     write_lines,
 )
-from .training.trainer import Trainer, TrainingFailed, collate_for, train
+from .training.trainer import StepRecord, Trainer, TrainingFailed, collate_for, train
 
 
 class Run:
@@ -116,6 +116,7 @@ class Run:
                 self._train_with_all(done)
             else:
                 self.rounds.train(done)
+        self.recorder.window.end()
         if self.settings.steps not in self.recorder.eval_losses:
             self._evaluate(
                 self.settings.steps
@@ -126,9 +127,14 @@ class Run:
         train(
             self.trainer,
             done=done,
-            note=self.recorder.add_step,
+            before_step=self.recorder.before_step,
+            note=self._note,
             after_step=self._after_step,
         )
+
+    def _note(self, record: StepRecord) -> None:
+        self.recorder.add_step(record)
+        self.recorder.count_tokens(record.tokens)
 
     @property
     def _digest(self) -> str:
@@ -159,6 +165,7 @@ class Run:
         )
 
     def _evaluate(self, step: int) -> None:
+        self.recorder.window.pause()
         self.recorder.add_eval_loss(step, mean_loss(self.trainer, self.held_out_rows))
 
     def _after_step(self, step: int) -> None:
@@ -169,6 +176,7 @@ class Run:
             self._save_checkpoint(step, self.trainer.state())
 
     def _save_checkpoint(self, step: int, trained: dict[str, Any]) -> None:
+        self.recorder.window.pause()
         if self.world.leads_node:
             with self.trainer.changing:
                 self._write(step, trained)
@@ -241,7 +249,10 @@ class Run:
     def _explain_missing(self, figures: Mapping[str, Any]) -> None:
         """A line for each figure that this run cannot have."""
         if "watts" not in figures:
-            reason = self.trainer.energy.missing or "too few of the measured steps were counted"
+            energy = self.recorder.window.energy
+            reason = (
+                "; ".join(energy.problems) if energy is not None else "another rank asks for it"
+            )
             self.world.log(f"watts and tokens_per_joule are not reported: {reason}")
         if "function_call_exact_match" not in figures:
             reason = "no held-out conversation ends in a function call"

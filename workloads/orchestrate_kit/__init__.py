@@ -26,9 +26,12 @@ from ._reports import (
 )
 from ._samples import Sample, complete, fail, groups
 from ._settings import parse
+from ._windows import MeasuredWindow, NodeEnergy, measured_window
 
 __all__ = [
     "DeclarationError",
+    "MeasuredWindow",
+    "NodeEnergy",
     "Sample",
     "artifact",
     "checkpoint",
@@ -38,6 +41,7 @@ __all__ = [
     "facts",
     "fail",
     "groups",
+    "measured_window",
     "metric",
     "output_dir",
     "parse",

@@ -58,7 +58,7 @@ def metric(name: str, value: Number, unit: str = "", step: Optional[int] = None)
         raise ValueError("a step is a whole number, not %r" % (step,))
     number = _finite(checked_name(name), value)
     if number is not None:
-        _write({"type": "metric", "name": name, "value": number, "unit": unit, "step": place})
+        write_record({"type": "metric", "name": name, "value": number, "unit": unit, "step": place})
 
 
 def progress(done: Number, total: Number, unit: str = "step", **fields: Union[Number, str]) -> None:
@@ -69,7 +69,7 @@ def progress(done: Number, total: Number, unit: str = "step", **fields: Union[Nu
     shown = {key: value for key, value in numbers.items() if value is not None}
     record = {"done": _finite("done", done), "total": _finite("total", total), "unit": unit}
     if None not in record.values():
-        _write({"type": "progress", **record, "fields": shown})
+        write_record({"type": "progress", **record, "fields": shown})
 
 
 def artifact(path: Union[str, Path], name: Optional[str] = None) -> None:
@@ -81,7 +81,7 @@ def artifact(path: Union[str, Path], name: Optional[str] = None) -> None:
     except ValueError:
         raise ValueError("%s is not below %s" % (file, root)) from None
     digest, size = _digest(file)
-    _write(
+    write_record(
         {
             "type": "artifact",
             "name": checked_name(name or relative),
@@ -94,7 +94,7 @@ def artifact(path: Union[str, Path], name: Optional[str] = None) -> None:
 
 def checkpoint(path: Union[str, Path], step: int) -> None:
     """Announce a complete checkpoint. Raises ``ValueError``."""
-    _write({"type": "checkpoint", "path": str(path), "step": int(step)})
+    write_record({"type": "checkpoint", "path": str(path), "step": int(step)})
 
 
 def _directory(variable: str, fallback: str) -> Path:
@@ -144,7 +144,7 @@ def _digest(file: Path) -> Tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _write(record: Dict[str, Any]) -> None:
+def write_record(record: Dict[str, Any]) -> None:
     """One line by one write, so that lines of several threads or processes never mix."""
     folder = os.environ.get("ORCHESTRATE_REPORT_DIR")
     if not folder:
@@ -172,10 +172,28 @@ def _print(record: Dict[str, Any]) -> None:
     if kind == "metric":
         step = "" if record["step"] is None else " at step %d" % record["step"]
         text = "%s = %g %s%s" % (record["name"], record["value"], record["unit"], step)
+    elif kind == "energy":
+        text = _energy_text(record)
     elif kind == "progress":
         shown = " ".join("%s=%s" % item for item in record["fields"].items())
         text = "%s %g/%g %s" % (record["unit"], record["done"], record["total"], shown)
     else:
         text = "%s %s" % (kind, record["path"])
-    sys.stdout.write(text.rstrip() + "\n")
-    sys.stdout.flush()
+    if text:
+        sys.stdout.write(text.rstrip() + "\n")
+        sys.stdout.flush()
+
+
+def _energy_text(record: Dict[str, Any]) -> str:
+    """Of the end of a measured window with GPUs."""
+    gpus, seconds = record.get("gpus"), record["seconds"]
+    if not record["final"] or not gpus:
+        return ""
+    known = [gpu["joules"] for gpu in gpus if gpu["joules"] is not None]
+    text = "energy not measured"
+    if len(known) == len(gpus):
+        joules = sum(known)
+        text = "energy = %.6g J, %.5g W on average (GPU board power, NVML)" % (
+            joules, joules / seconds,
+        )  # fmt: skip
+    return "; ".join([text, *record["problems"]])

@@ -21,6 +21,7 @@ from ._reports import (
     rank_in_run,
     world_size,
 )
+from ._windows import MeasuredWindow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,13 @@ MAX_REASON = 500
 MIN_POLL_S, MAX_POLL_S, POLL_GROWTH = 0.002, 0.05, 1.2
 # A coordinator that is gone for this long will not return; the lease of a run is far shorter.
 MAX_WAIT_S = 7 * 86400.0
+# Amounts of samples by the names that energy and cost know.
+COUNTED_AS = {
+    "prompt_tokens": "input_tokens",
+    "input_tokens": "input_tokens",
+    "generated_tokens": "output_tokens",
+    "output_tokens": "output_tokens",
+}
 # What the script was started with, before it can change it.
 ARGUMENTS = tuple(sys.argv[1:])
 
@@ -60,19 +68,36 @@ def groups(count: int, group: int, file: str = "", identity: str = "") -> Iterat
     """
     if group < 1 or count < 0:
         raise ValueError("a group of %d, of %d samples" % (group, count))
-    return _work(group, identity).groups(count, group, file)
+    return _measured(_work(group, identity).groups(count, group, file))
+
+
+def _measured(shares: Iterator[List[Sample]]) -> Iterator[List[Sample]]:
+    """From the first group on, the energy is that of the samples."""
+    window = MeasuredWindow()
+    _windows.append(window)
+    try:
+        for samples in shares:
+            window.begin()
+            yield samples
+    finally:
+        _windows.remove(window)
+        window.end()
 
 
 def complete(sample: Sample, output: Dict[str, Any], seconds: float, **amounts: Number) -> None:
     """The result of one sample, and how long it took.
 
     ``output`` is compared, digested and merged: no times, no names of nodes, nothing that depends
-    on who did it. ``amounts`` are what can be counted: ``generated_tokens=32``. Raises
+    on who did it. ``amounts`` are what can be counted: ``generated_tokens=32``. Those of
+    ``COUNTED_AS`` are the tokens by which the run's energy is divided, too. Raises
     ``ValueError`` for a sample that is not open, and what is not plain JSON with finite numbers.
     """
     numbers = {checked_name(key): _amount(key, value) for key, value in amounts.items()}
     line = _sample_line(sample.index, output)
     _work().complete(sample.index, line, _amount("seconds", seconds), numbers)
+    counted = {COUNTED_AS[name]: amount for name, amount in numbers.items() if name in COUNTED_AS}
+    for window in _windows:
+        window.count(requests=1, **counted)
 
 
 def fail(sample: Sample, reason: str) -> None:
@@ -290,6 +315,7 @@ class _Leased:
         append_line(self._path, json.dumps({**record, "t": time.time()}, allow_nan=False).encode())
 
 
+_windows: List[MeasuredWindow] = []
 _at_work: List[Union[_Standalone, _Leased]] = []
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.adapters.report.charts import Chart, draw_charts
+from orchestrator.adapters.report.energy_text import Row, cost_rows, energy_rows
 from orchestrator.adapters.report.section_files import NodeSections, read_sections
 from orchestrator.adapters.report.trend_chart import TrendChart
 from orchestrator.adapters.store.layout import RunFolder
@@ -49,6 +50,11 @@ class Report:
     def took(self) -> str:
         """Wall time of the run, for people."""
         return figures.format_duration(sum(self.result.timings.values()))
+
+    @property
+    def energy_and_cost(self) -> tuple[Row, ...]:
+        """What is known of both."""
+        return (*energy_rows(self.result.energy), *cost_rows(self.result.cost))
 
 
 def load_report(folder: RunFolder, result: Result, trends: tuple[TrendChart, ...] = ()) -> Report:

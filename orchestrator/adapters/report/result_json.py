@@ -9,7 +9,10 @@ from typing import Any
 
 from orchestrator.core.base.errors import ExitCode, InternalError, UsageError
 from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis, Evidence
+from orchestrator.core.model.prices import ApiPrice, ElectricityPrice
 from orchestrator.core.model.workload import Direction
+from orchestrator.core.verdict.cost import BreakEven, Cost, ElectricityCost
+from orchestrator.core.verdict.energy import Energy, NodeEnergy
 from orchestrator.core.verdict.result import (
     SCHEMA_VERSION,
     FailureResult,
@@ -42,6 +45,8 @@ def to_object(result: Result) -> dict[str, Any]:
         "metrics": {name: _metric_record(metric) for name, metric in result.metrics.items()},
         "outputs": {node: _outputs_record(came) for node, came in result.outputs.items()},
         "samples": asdict(result.samples) if result.samples else None,
+        "energy": _energy_record(result.energy) if result.energy else None,
+        "cost": asdict(result.cost) if result.cost else None,
         "timings": dict(result.timings),
         "failure": _failure_record(result.failure) if result.failure else None,
         "warnings": list(result.warnings),
@@ -88,6 +93,8 @@ def _read_result(data: Mapping[str, Any]) -> Result:
             for node, came in data.get("outputs", {}).items()  # results of earlier versions lack it
         },
         samples=Samples(**samples) if samples else None,
+        energy=_read_energy(data["energy"]) if data.get("energy") else None,
+        cost=_read_cost(data["cost"]) if data.get("cost") else None,
         timings=data["timings"],
         failure=_read_failure(failure) if failure else None,
         warnings=tuple(data["warnings"]),
@@ -107,6 +114,29 @@ def _metric_record(metric: MetricResult) -> dict[str, Any]:
     finite = value is not None and math.isfinite(value)
     words = {"verdict": metric.verdict.value, "direction": metric.direction.value}
     return {**asdict(metric), **words, "value": value if finite else None}
+
+
+def _energy_record(energy: Energy) -> dict[str, Any]:
+    record = asdict(energy)
+    return {"energy_valid": record.pop("valid"), **record, "reasons": list(energy.reasons)}
+
+
+def _read_energy(data: Mapping[str, Any]) -> Energy:
+    nodes = {name: NodeEnergy(**node) for name, node in data["nodes"].items()}
+    rest = {name: value for name, value in data.items() if name != "energy_valid"}
+    known = {"reasons": tuple(data["reasons"]), "nodes": nodes}
+    return Energy(**{**rest, **known}, valid=data["energy_valid"])
+
+
+def _read_cost(data: Mapping[str, Any]) -> Cost:
+    electricity = (
+        ElectricityCost(**{**part, "price": ElectricityPrice(**part["price"])})
+        for part in data["electricity"]
+    )
+    even = (
+        BreakEven(**{**part, "price": ApiPrice(**part["price"])}) for part in data["break_even"]
+    )
+    return Cost(**{**data, "electricity": tuple(electricity), "break_even": tuple(even)})
 
 
 def _outputs_record(came: OutputsResult) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 ``--cluster X`` is a path when it holds ``/`` or ends in .yaml or .yml, else ``clusters/X.yaml``
 below one of the three roots. ``--workload X`` is likewise a path to a folder or its workload.yaml,
-else ``workloads/X/``.
+else ``workloads/X/``; ``--prices X`` a path, else ``prices/X.yaml``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from orchestrator.parsing.inputs.inventory_file import load_cluster
 from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
 
 if TYPE_CHECKING:
+    from orchestrator.core.model.prices import Prices
     from orchestrator.core.model.workload import Workload
 
 _SUFFIXES = (".yaml", ".yml")
@@ -96,11 +97,20 @@ class Catalog:
 
         return load_workload(read_bounded(path), _shown(path), str(path.absolute().parent))
 
+    def prices(self, name: str) -> Prices:
+        """The price list that ``name`` or path stands for.
+
+        Raises :class:`UsageError` for an unknown name (with the nearest) or an invalid file.
+        """
+        from orchestrator.parsing.inputs.price_file import load_prices
+
+        entries = self._entries("prices", _yaml_stem)
+        path = Path(name).expanduser() if _is_path(name) else self._find("prices", name, entries)
+        return load_prices(read_bounded(path), _shown(path))
+
     def clusters(self) -> list[CatalogEntry]:
         """Every inventory that a name reaches, by name; one found earlier hides later ones."""
-        return self._entries(
-            "clusters", lambda path: path.stem if path.suffix in _SUFFIXES else None
-        )
+        return self._entries("clusters", _yaml_stem)
 
     def workloads(self) -> list[CatalogEntry]:
         """Every workload that a name reaches, by name; one found earlier hides later ones."""
@@ -124,12 +134,14 @@ class Catalog:
     def _find(self, kind: str, name: str, entries: Sequence[CatalogEntry]) -> Path:
         by_name = {entry.name: entry.path for entry in entries}
         if name not in by_name:
-            folders = dict.fromkeys(_shown(root / f"{kind}s") for root in self.roots.values())
+            folder = f"{kind.removesuffix('s')}s"
+            folders = dict.fromkeys(_shown(root / folder) for root in self.roots.values())
+            known = f"orchestrate {kind} list shows all" if kind != "prices" else "or name a file"
             raise UsageError(
                 f"unknown {kind} {name!r}",
                 id=f"{kind}.unknown",
                 why=f"searched {', '.join(folders)}",
-                remedy=f"{did_you_mean(name, by_name)} (orchestrate {kind} list shows all)",
+                remedy=f"{did_you_mean(name, by_name)} ({known})",
             )
         return by_name[name]
 
@@ -155,6 +167,10 @@ def read_bounded(path: Path) -> bytes:
 
 def _is_path(name: str) -> bool:
     return "/" in name or name in {".", ".."} or name.endswith(_SUFFIXES)
+
+
+def _yaml_stem(path: Path) -> str | None:
+    return path.stem if path.suffix in _SUFFIXES else None
 
 
 def _children(folder: Path) -> Iterator[Path]:

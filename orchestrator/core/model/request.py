@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from orchestrator.core.base.command import Text
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.inventory import Cluster
+from orchestrator.core.model.prices import Prices
 from orchestrator.core.model.workload import Job
 
 
@@ -71,7 +72,8 @@ class RunRequest:
     how long to queue for what another run holds; None does not queue. ``token`` tells this run from
     another one whose id somebody chose alike. ``fabric_probe``: try a collective before ranks that
     meet are launched; ``fabric_cache``: what an earlier run proved for the same nodes counts.
-    ``launcher_options`` are passed on to launchers that take some. ``samples``: what divisible work
+    ``launcher_options`` are passed on to launchers that take some. ``prices``: what the cost is
+    worked out by, beside the inventory's. ``samples``: what divisible work
     is divided into.
     """
 
@@ -92,6 +94,7 @@ class RunRequest:
     fabric_probe: bool = False
     fabric_cache: bool = True
     launcher_options: tuple[str, ...] = ()
+    prices: Prices | None = None
     samples: SampleSet | None = None
 
     @property

@@ -3,7 +3,7 @@
 The engine journals each one before anybody acts on it. Plain data, which
 ``core.base.codec`` turns into JSON and back. What was found out about the network
 between the nodes is in ``core.run.connectivity``, about ranks that make no progress in
-``core.run.evidence``.
+``core.run.evidence``, about energy in ``core.run.energy_reports``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from orchestrator.core.run.connectivity import (
     Reached,
     RendezvousOffered,
 )
+from orchestrator.core.run.energy_reports import EnergyReported
 from orchestrator.core.run.evidence import Inspected, Stalled
 from orchestrator.core.sharing.rounds import Exchanged
 
@@ -386,6 +387,7 @@ Event = (
     | NodeConcluded
     | Reported
     | Progressed
+    | EnergyReported
     | Stalled
     | Inspected
     | Collected

@@ -20,6 +20,7 @@ from orchestrator.core.run.connectivity import (
     Reached,
     RendezvousOffered,
 )
+from orchestrator.core.run.energy_reports import EnergyReported
 from orchestrator.core.run.events import (
     Begun,
     Cleared,
@@ -94,6 +95,9 @@ def record_event(state: RunState, event: Event) -> RunState:
             return _record_figure(state, event)
         case Progressed():
             return state
+        case EnergyReported():
+            known = state.energy.get(event.place) == event
+            return state if known else replace(state, energy={**state.energy, event.place: event})
         case Failed():
             return _record_failure(state, event)
         case Stalled() | Inspected():

@@ -23,6 +23,7 @@ from orchestrator.core.run.connectivity import (
     LinksProbed,
     Reached,
 )
+from orchestrator.core.run.energy_reports import EnergyReported
 from orchestrator.core.run.events import (
     Collected,
     DeadlinePassed,
@@ -143,6 +144,7 @@ class RunState:
     launching: bool = False
     endings: tuple[Ending, ...] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    energy: Mapping[tuple[str, int, int], EnergyReported] = field(default_factory=dict)
     positions: Mapping[tuple[str, int], int] = field(default_factory=dict)
     problems: tuple[tuple[str, Phase, Problem], ...] = ()
     stop: StopRequested | None = None

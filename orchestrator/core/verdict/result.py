@@ -10,6 +10,8 @@ from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.diagnosis.diagnosis_model import Diagnosis
 from orchestrator.core.model.workload import Direction
+from orchestrator.core.verdict.cost import Cost
+from orchestrator.core.verdict.energy import Energy
 
 # Why a node of a run that was stopped before its launch may not be clean.
 NOT_LOOKED_AT = "an earlier attempt may have left processes or files; not checked"
@@ -137,6 +139,8 @@ class Result:
     metrics: Mapping[str, MetricResult] = field(default_factory=dict)
     outputs: Mapping[str, OutputsResult] = field(default_factory=dict)
     samples: Samples | None = None
+    energy: Energy | None = None
+    cost: Cost | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     failure: FailureResult | None = None
     warnings: tuple[str, ...] = ()

@@ -9,6 +9,8 @@ from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.model.workload import Direction, Gate, Metric
 from orchestrator.core.run.events import Divided
 from orchestrator.core.run.state import RunState
+from orchestrator.core.verdict.cost import cost_of
+from orchestrator.core.verdict.energy import energy_of
 from orchestrator.core.verdict.failure_cause import failure_of
 from orchestrator.core.verdict.node_status import is_degraded, nodes_of, rungs_of
 from orchestrator.core.verdict.result import (
@@ -36,7 +38,8 @@ def conclude_run(state: RunState, *, timings: Mapping[str, float], report: str) 
         code = ExitCode.DEGRADED if state.request.fail_on_degraded else ExitCode.DONE
     else:
         status = Status.SUCCEEDED if failure is None else Status.FAILED
-    request = state.request
+    request, energy = state.request, energy_of(state)
+    used = tuple(share.name for share in state.plan.nodes) if state.plan else ()
     return Result(
         run_id=request.run_id,
         status=status,
@@ -49,6 +52,8 @@ def conclude_run(state: RunState, *, timings: Mapping[str, float], report: str) 
         nodes=tuple(nodes_of(state)),
         metrics=metrics,
         samples=_sample_counts(state.divided),
+        energy=energy,
+        cost=cost_of(request.cluster, used, sum(timings.values()), energy, request.prices),
         timings=timings,
         failure=failure,
         warnings=(

@@ -8,14 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.core.run.energy_reports import EnergyReported, GpuEnergy
 from orchestrator.core.run.events import Progressed, Reported
-from orchestrator.parsing.replies.record_lines import as_float, parse_object, unknown_type
+from orchestrator.parsing.replies.record_lines import as_float, as_int, parse_object, unknown_type
+from orchestrator.parsing.replies.records import printable_text
 
 MAX_LINE_BYTES = 64 * 1024
 MAX_NAME = 128
 MAX_FIELDS = 32
+MAX_WINDOWS = 256
+MAX_GPUS = 64
+MAX_PROBLEMS = 16
+MAX_PROBLEM = 300
+WORK = ("requests", "tokens", "input_tokens", "output_tokens")
 
-Report = Reported | Progressed
+Report = Reported | Progressed | EnergyReported
 
 
 def parse_report(node: str, rank: int, line: bytes, position: int) -> Report | str | None:
@@ -30,6 +37,8 @@ def parse_report(node: str, rank: int, line: bytes, position: int) -> Report | s
             return _parse_metric(node, rank, record, position)
         case "progress":
             return _parse_progress(node, rank, record)
+        case "energy":
+            return _parse_energy(node, rank, record)
         case "artifact" | "checkpoint":
             return None
         case other:
@@ -60,6 +69,57 @@ def _parse_progress(node: str, rank: int, record: Mapping[str, Any]) -> Report |
         unit=unit,
         fields=_plain_fields(record.get("fields")),
     )
+
+
+def _parse_energy(node: str, rank: int, record: Mapping[str, Any]) -> Report | str:
+    seconds, window = as_float(record.get("seconds")), as_int(record.get("window"), 0, MAX_WINDOWS)
+    gpus = _gpu_energies(record.get("gpus", []))
+    if seconds is None or seconds < 0 or window is None or gpus is None:
+        return f"rank {rank} reported energy without seconds, a window or its GPUs"
+    problems = record.get("problems", [])
+    told = problems if isinstance(problems, list) else ["problems that are no list"]
+    return EnergyReported(
+        node=node,
+        rank=rank,
+        window=window,
+        seconds=seconds,
+        asked="gpus" in record,
+        final=record.get("final") is True,
+        gpus=gpus,
+        peak_watts=_not_negative(record.get("peak_watts")),
+        problems=tuple(_brief(problem) for problem in told[:MAX_PROBLEMS]),
+        work=_work(record.get("work")),
+    )
+
+
+def _gpu_energies(given: object) -> tuple[GpuEnergy, ...] | None:
+    """None for what is no list of GPUs."""
+    if not isinstance(given, list) or not all(isinstance(gpu, dict) for gpu in given):
+        return None
+    return tuple(
+        GpuEnergy(
+            gpu=_brief(gpu.get("gpu")),
+            joules=_not_negative(gpu.get("joules")),
+            integrated=_not_negative(gpu.get("integrated")),
+        )
+        for gpu in given[:MAX_GPUS]
+    )
+
+
+def _work(given: object) -> dict[str, float]:
+    """What is known by name and counted in numbers above 0."""
+    counts = given if isinstance(given, dict) else {}
+    numbers = {name: _not_negative(counts.get(name)) for name in WORK}
+    return {name: number for name, number in numbers.items() if number}
+
+
+def _brief(told: object) -> str:
+    return printable_text(str(told)[:MAX_PROBLEM])
+
+
+def _not_negative(value: object) -> float | None:
+    number = as_float(value)
+    return None if number is None or number < 0 else number
 
 
 def _plain_fields(given: object) -> dict[str, float | str]:

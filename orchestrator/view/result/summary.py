@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from orchestrator.adapters.report.energy_text import cost_rows, energy_rows
 from orchestrator.core.base.figures import format_bounds, format_figure
 from orchestrator.core.verdict.failure_cause import clear_later
 from orchestrator.core.verdict.node_status import NOT_STARTED, VERIFIED_CLEAN
@@ -29,6 +30,7 @@ def summary_lines(result: Result, *, color: bool = False) -> list[str]:
         *_lost(result),
         *_metrics(result, color),
         *_samples(result),
+        *_energy_and_cost(result),
         *(f"  warning: {brief_text(warning, 300)}" for warning in result.warnings),
         *([f"  report  {result.report}"] if result.report else []),
     ]
@@ -127,6 +129,11 @@ def _bounds_note(metric: MetricResult) -> str:
     """`` (at least 0.1 and at most 0.5)``, or nothing without a gate."""
     told = format_bounds(metric.min, metric.max, metric.unit)
     return f" ({told})" if told else ""
+
+
+def _energy_and_cost(result: Result) -> Iterator[str]:
+    for name, told in (*energy_rows(result.energy), *cost_rows(result.cost)):
+        yield f"  {brief_text(name, 80)}: {brief_text(told, 300)}"
 
 
 def _samples(result: Result) -> Iterator[str]:

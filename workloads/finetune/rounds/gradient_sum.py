@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ..base.world import Place, World
-from ..data.packing import Row, count_targets
+from ..data.packing import Row, count_targets, count_tokens
 from ..training.recorder import Recorder
 from ..training.trainer import Trainer
 from .compression import from_bytes, to_bytes
@@ -75,7 +75,9 @@ class GradientSum:
 
     def _step(self, step: int) -> None:
         others = OtherNodes(self.client, step, self.trainer.rows_of(step), self.world)
+        self.recorder.before_step(step)
         self.trainer.step(step, others.mine, self.recorder.add_step, others)
+        self.recorder.count_tokens(count_tokens(others.mine))
 
     @property
     def done(self) -> int:

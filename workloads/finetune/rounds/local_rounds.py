@@ -21,7 +21,8 @@ import torch
 
 from ..base.settings import Settings
 from ..base.world import Place
-from ..training.accounting import Stopwatch, Used
+from ..data.packing import count_tokens
+from ..training.accounting import Stopwatch
 from ..training.recorder import Recorder
 from ..training.trainer import StepRecord, Trainer, TrainingFailed, flat, learning_rate_at, views
 from .compression import compress, decompress, from_bytes, to_bytes
@@ -105,7 +106,7 @@ class LocalRounds:
         self._rows = 0  # behind what differs from the common values
         self._pace = Pace()
         self._writer = ThreadPoolExecutor(1)
-        self._stopwatch = Stopwatch(trainer.energy)
+        self._stopwatch = Stopwatch()
         self._own: dict[int, StepRecord] = {}  # this node's steps that are not applied yet
         self._trained_s = 0.0
 
@@ -147,21 +148,23 @@ class LocalRounds:
         rows = self.client.rows_of(step, whole)
         if not rows:
             return
+        self.recorder.before_step(step)
         stride = stride_of(self.settings.inner_scaling, len(rows), len(whole))
         record = self.trainer.step(step, rows, stride=stride)
         self._rows += len(rows)
         self._pace.rows += len(rows)
         self._pace.seconds += record.seconds
-        used = self._lap()
-        self._own[step] = replace(record, seconds=used.seconds, joules=used.joules)
-        self._pace.curve.append(step_of(step, rows, record.loss, used.seconds))
+        self.recorder.count_tokens(count_tokens(rows))
+        seconds = self._lap()
+        self._own[step] = replace(record, seconds=seconds)
+        self._pace.curve.append(step_of(step, rows, record.loss, seconds))
         self.recorder.show(record)
 
-    def _lap(self) -> Used:
-        """Since the last step ended, with all that averaging took from it."""
-        used = self._stopwatch.lap()
-        self._trained_s += used.seconds
-        return used
+    def _lap(self) -> float:
+        """Seconds since the last step ended, with all that averaging took from it."""
+        seconds = self._stopwatch.lap()
+        self._trained_s += seconds
+        return seconds
 
     def _finish(self, number: int) -> None:
         """Offer this node's part; at most one is under way, so the one before is waited for."""
@@ -223,7 +226,7 @@ class LocalRounds:
 
     def _record(self, step: dict[str, Any]) -> StepRecord:
         """One step of all nodes together, as an update reports it. Its seconds are the slowest
-        node's; this node's waiting and power are its own, as parts of its own seconds.
+        node's; this node's waiting is its own, as parts of its own seconds.
         """
         own = self._own.pop(step["step"], None)
         scale = step["seconds"] / own.seconds if own is not None else 0.0
@@ -235,7 +238,6 @@ class LocalRounds:
             seconds=step["seconds"],
             data_s=own.data_s * scale if own is not None else 0.0,
             communication_s=own.communication_s * scale if own is not None else 0.0,
-            joules=own.joules * scale if own is not None and own.joules is not None else None,
         )
 
     def _update(self, feed: Feed) -> Vector:

@@ -1,4 +1,4 @@
-"""Where the time of a step goes, what arithmetic it does, and what that costs in energy and money.
+"""Where the time of a step goes, and what arithmetic it does.
 
 Rules, so that the figures cannot flatter: steps that warm up or compile are left out (see
 `reporting.warmup_steps`), tokens are text and not padding, arithmetic that is done twice to save
@@ -11,11 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-
-from ..base.world import World
 
 # Dense bf16 FLOP/s by the vendor's data sheets, for the boards that torch names so.
 PEAK_BF16 = {
@@ -97,78 +95,27 @@ class Clock:
         return lap
 
 
-class EnergyMeter:
-    """Joules that this rank's GPU has used, by NVML's own counter (Volta and later), which moves
-    every 100 ms. `missing` says why there are none, empty where there are.
-    """
-
-    def __init__(self, world: World) -> None:
-        self._handle: Any = None
-        self._nvml: Any = None
-        self.missing = ""
-        if world.device.type != "cuda":
-            self.missing = f"NVML counts the energy of GPUs, and this is a {world.device.type}"
-            return
-        try:
-            import pynvml
-
-            pynvml.nvmlInit()
-            uuid = f"GPU-{torch.cuda.get_device_properties(world.device).uuid}"
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-            pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
-            self._nvml = pynvml
-        except Exception as error:  # noqa: BLE001 - energy is reported where it can be
-            self.missing = f"NVML: {type(error).__name__}: {error}"
-
-    def joules(self) -> float | None:
-        """Since the driver was loaded; None where nothing counts."""
-        if self._nvml is None:
-            return None
-        return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """Seconds of training, and what this rank's GPU took in them, if that is counted."""
-
-    seconds: float
-    joules: float | None
-
-
-class Meter(Protocol):
-    """What counts the energy of this rank's device."""
-
-    def joules(self) -> float | None:
-        """Since some moment in the past; None where nothing counts."""
-
-
 class Stopwatch:
-    """Time and energy lap by lap, the waiting between steps included. What is done while it is
-    paused is in no lap.
+    """Time lap by lap, the waiting between steps included. What is done while it is paused is in no
+    lap.
     """
 
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
+    def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         """Begin a lap now."""
-        self._began, self._joules = time.monotonic(), self._meter.joules()
+        self._began = time.monotonic()
 
-    def lap(self) -> Used:
-        """What was used since the last lap ended; the next one begins."""
-        began, before = self._began, self._joules
+    def lap(self) -> float:
+        """Seconds since the last lap ended; the next one begins."""
+        began = self._began
         self.restart()
-        now = self._joules
-        counted = None if before is None or now is None else now - before
-        return Used(self._began - began, counted)
+        return self._began - began
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leave out what is done meanwhile."""
-        paused_at, joules = time.monotonic(), self._meter.joules()
+        paused_at = time.monotonic()
         yield
         self._began += time.monotonic() - paused_at
-        now = self._meter.joules()
-        if self._joules is not None and joules is not None and now is not None:
-            self._joules += now - joules

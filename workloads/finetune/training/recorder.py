@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import resource
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -16,7 +17,7 @@ import orchestrate_kit as kit
 
 from ..base.settings import Settings
 from ..base.world import World
-from .accounting import Used, flop_per_token, peak_flops
+from .accounting import flop_per_token, peak_flops
 from .trainer import StepRecord
 
 MAX_WARMUP_STEPS = 20
@@ -34,6 +35,7 @@ class Recorder:
         self.eval_loss_first: float | None = None
         self.eval_losses: dict[int, float] = {}
         self.first_measured = 1 + warmup_steps(settings.steps)
+        self.window = kit.MeasuredWindow(str(world.device))  # of the steps that count
 
     def state(self) -> dict[str, Any]:
         """Plain values, fit for a checkpoint."""
@@ -53,6 +55,16 @@ class Recorder:
         self.eval_losses = {int(step): loss for step, loss in state["eval_losses"].items()}
         self.first_measured = 1 + len(self.steps) + warmup_steps(self.settings.steps)
 
+    def before_step(self, step: int) -> None:
+        """From the first step that counts on, energy is measured."""
+        if step >= self.first_measured:
+            self.window.begin()
+
+    def count_tokens(self, tokens: int) -> None:
+        """What all ranks that this one leads trained on in a step."""
+        if self.world.is_main:
+            self.window.count(tokens=tokens)
+
     def add_step(self, record: StepRecord) -> None:
         """Note a finished step and show it."""
         self.add_steps([record])
@@ -66,12 +78,10 @@ class Recorder:
             for record in records:
                 kit.metric("train_loss", record.loss, "nats/token", step=record.step)
 
-    def extend_last_step(self, used: Used) -> None:
+    def extend_last_step(self, seconds: float) -> None:
         """What came after it belongs to the training, too."""
-        last, joules = self.steps[-1], None
-        if last.joules is not None and used.joules is not None:
-            joules = last.joules + used.joules
-        self.steps[-1] = replace(last, seconds=last.seconds + used.seconds, joules=joules)
+        last = self.steps[-1]
+        self.steps[-1] = replace(last, seconds=last.seconds + seconds)
 
     def show(self, record: StepRecord) -> None:
         """How far this rank is."""
@@ -114,6 +124,7 @@ class Recorder:
             "step_time_p50": (percentile(seconds, 50), "s"),
             "step_time_p95": (percentile(seconds, 95), "s"),
             **timing,
+            **energy_figures(self.window.energy, rate / self.world.total),
         }
 
     def own_step_s(self) -> float:
@@ -130,7 +141,7 @@ class Recorder:
 def timed_figures(
     timed: Sequence[StepRecord], per_rank: float, gpu_hour_usd: float
 ) -> dict[str, tuple[float, str]]:
-    """Where the time of the reporting rank's steps went, its energy, and the price of tokens."""
+    """Where the time of the reporting rank's steps went, and the price of tokens."""
     total = sum(record.seconds for record in timed)
     figures = {
         "data_wait": (sum(record.data_s for record in timed) / total, "fraction"),
@@ -139,14 +150,24 @@ def timed_figures(
             "fraction",
         ),
     }
-    counted = [(r.joules, r.seconds) for r in timed if r.joules is not None]
-    if 2 * len(counted) > len(timed):  # a node that was late in a round did not do all of them
-        watts = sum(joules for joules, _ in counted) / sum(seconds for _, seconds in counted)
-        figures |= {"watts": (watts, "W"), "tokens_per_joule": (per_rank / watts, "tok/J")}
     if gpu_hour_usd:
         cost = gpu_hour_usd / 3600 / per_rank * 1e6
         figures["usd_per_million_tokens"] = (cost, "USD")
     return figures
+
+
+def energy_figures(energy: kit.NodeEnergy | None, per_rank: float) -> dict[str, tuple[float, str]]:
+    """Of a GPU of this node, on average; nothing where its energy is not valid. `per_rank`: tokens
+    per second of one of its ranks.
+    """
+    if energy is None or not energy.valid or energy.watts is None:
+        return {}
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    watts = energy.watts / len(energy.gpus)
+    return {
+        "watts": (watts, "W"),
+        "tokens_per_joule": (per_rank * ranks / energy.watts, "tok/J"),
+    }
 
 
 def node_figures(world: World, node: str, own_s: float) -> dict[str, tuple[float, str]]:

@@ -19,7 +19,7 @@ from ..data.prefetching import Prefetcher
 from ..fused.overlap import Overlap
 from ..model.lora import Trainable
 from ..model.training_engines import engine_of
-from .accounting import Clock, EnergyMeter
+from .accounting import Clock
 from .batch_size_search import find_batch_size, memory_of
 
 MEANS = ("exp_avg", "exp_avg_sq")  # what AdamW remembers of each value
@@ -36,7 +36,6 @@ class StepRecord:
     seconds: float
     data_s: float = 0.0  # of the seconds: waiting for rows
     communication_s: float = 0.0  # and for gradients of other ranks
-    joules: float | None = None  # of this rank's GPU, in these seconds
 
 
 class Others(Protocol):
@@ -83,7 +82,6 @@ class Trainer:
         self.changing = threading.Lock()  # held while values and history are not those of one step
         self.prefetcher = Prefetcher(partial(collate_for, trainable), self.world.device)
         self.clock = Clock(self.world.device)
-        self.energy = EnergyMeter(self.world)
         self.optimiser = torch.optim.AdamW(
             self.parameters,
             lr=self.settings.learning_rate,
@@ -115,7 +113,7 @@ class Trainer:
         left of them may be done by `others`. The learning rate is `stride` times that of the step.
         `note` receives its record. Raises `TrainingFailed` if the loss is not finite.
         """
-        started, joules = time.monotonic(), self.energy.joules()
+        started = time.monotonic()
         following: Sequence[Row] = ()
         if batch_rows is None:
             batch_rows, following = self.rows_of(step), self.rows_of(step + 1)
@@ -131,7 +129,7 @@ class Trainer:
         clip(self.buffer[:-1], self.settings.max_grad_norm)
         with self.changing:
             self._update(stride * learning_rate)
-            used, lap = self.energy.joules(), self.clock.lap()
+            lap = self.clock.lap()
             record = StepRecord(
                 step=step,
                 loss=loss,
@@ -140,7 +138,6 @@ class Trainer:
                 seconds=time.monotonic() - started,
                 data_s=lap.data_s,
                 communication_s=lap.communication_s,
-                joules=None if used is None or joules is None else used - joules,
             )
             if note is not None:
                 note(record)
@@ -313,11 +310,15 @@ def train(
     trainer: Trainer,
     *,
     done: int,
+    before_step: Callable[[int], None],
     note: Callable[[StepRecord], None],
     after_step: Callable[[int], None],
 ) -> None:
-    """Do the steps after `done`. `note` keeps the history, `after_step` evaluates and saves."""
+    """Do the steps after `done`. `before_step` may begin to measure, `note` keeps the history,
+    `after_step` evaluates and saves.
+    """
     for step in range(done + 1, trainer.settings.steps + 1):
+        before_step(step)
         trainer.step(step, note=note)
         after_step(step)
 

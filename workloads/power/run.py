@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Efficiency baselines of a decoder: throughput, power and price by batch size and precision.
+
+    python run.py
+    python run.py --shape qwen2-7b --precisions bf16 --batches 1,8,32 --seconds 10
+
+Each rank measures its own device by itself; rank 0's rows are the run's figures, and the first rank
+of each node writes its own into power_efficiency_baselines.md.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+if not __package__:  # a script: its folder is a package then, too, and the kit lies beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = Path(__file__).resolve().parent.name
+
+import torch
+
+import orchestrate_kit as kit
+
+from .decoder import SHAPES, Shape, read_shape
+from .measuring import Row, measure_rows
+from .parameters import Parameters, batches_of, precisions_of
+from .table import markdown_document
+
+TABLE = "power_efficiency_baselines.md"
+
+
+def run(parameters: Parameters, shape: Shape, device: torch.device) -> None:
+    """Measure, report, write."""
+    rows: list[Row] = []
+    total = len(precisions_of(parameters)) * len(batches_of(parameters))
+    for row in measure_rows(parameters, shape, device):
+        rows.append(row)
+        kit.progress(len(rows), total, "row", precision=row.precision, batch=row.batch)
+        if kit.rank() == 0:
+            report(row)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        path = kit.output_dir() / TABLE
+        text = markdown_document(parameters, shape, device_name(device), rows)
+        path.write_text(text, encoding="utf-8")
+        kit.artifact(path)
+
+
+def report(row: Row) -> None:
+    """What was measured of it, and nothing else."""
+    figures = {
+        "output_tokens_per_s": (row.output_tokens_per_s, "tok/s"),
+        "watts": (row.watts, "W"),
+        "tokens_per_joule": (row.tokens_per_joule, "tok/J"),
+    }
+    for name, (value, unit) in figures.items():
+        if value is not None:
+            kit.metric(f"{name}.{row.precision}.batch{row.batch}", value, unit)
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def main() -> None:
+    """Run as the command line says; a mistake in it ends with status 2."""
+    parameters = kit.parse(Parameters)
+    try:
+        precisions_of(parameters), batches_of(parameters)
+        config = Path(parameters.config).expanduser() if parameters.config else None
+        shape = read_shape(config) if config else SHAPES[parameters.shape]
+    except (ValueError, OSError) as error:
+        print(f"power: {error}", file=sys.stderr)
+        sys.exit(2)
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    name = kit.device_of_rank(parameters.device, local_rank, torch.cuda.device_count())
+    device = torch.device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    run(parameters, shape, device)
+
+
+if __name__ == "__main__":
+    main()
