@@ -13,6 +13,7 @@ import torch
 
 from .decoder import cache_bytes_per_token
 from .model import Model
+from .options import EngineOptions
 from .slots import Request, Sequence, Slots, rounded
 from .steps import Flight, Steps
 
@@ -38,17 +39,6 @@ class Update:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions:
-    """``slots`` 0 = as many as memory holds, at most 256; ``context`` 0 = the model's, at most 4096
-    tokens. ``prefill_tokens``: tokens of prompts that are computed together.
-    """
-
-    slots: int = 0
-    context: int = 0
-    prefill_tokens: int = 8192
-
-
 class TooLong(ValueError):
     """A request that does not fit into a slot."""
 
@@ -64,7 +54,9 @@ class BatchingEngine:
     ) -> None:
         self.context = options.context or min(model.weights.shape.context, 4096)
         slots = options.slots or _fitting_slots(model, self.context)
-        self._steps = Steps(model.weights, slots, self.context, model.ends)
+        self._steps = Steps(
+            model.weights, slots=slots, length=self.context, ends=model.ends, options=options
+        )
         self._slots = Slots(slots)
         self._ends = frozenset(model.ends)
         self._budget = options.prefill_tokens

@@ -13,9 +13,9 @@ import sys
 import time
 from functools import partial
 
-from .engine import EngineOptions
 from .http_server import HttpRequest, Reply, serve_connection
 from .model import Model, load_model
+from .options import KERNELS, EngineOptions
 from .protocol import error_body
 from .service import Service
 from .weights import UnsupportedModel
@@ -105,7 +105,10 @@ def _load_model(options: argparse.Namespace) -> Model:
 
 def _engine_options(options: argparse.Namespace) -> EngineOptions:
     return EngineOptions(
-        slots=options.slots, context=options.context, prefill_tokens=options.prefill_tokens
+        slots=options.slots,
+        context=options.context,
+        prefill_tokens=options.prefill_tokens,
+        kernels=options.kernels,
     )
 
 
@@ -120,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--slots", type=int, default=0, help="requests at once; 0 = what memory holds, at most 256")
     add("--context", type=int, default=0, help="tokens of a request; 0 = the model's, at most 4096")
     add("--prefill-tokens", type=int, default=8192, help="prompt tokens computed together")
+    add("--kernels", choices=KERNELS, default="auto", help="auto = Triton's on a GPU")
     add("--threads", type=int, default=0, help="CPU threads; 0 = torch's choice")
     add("--seed", type=int, default=0, help="of generated weights")
     add("--random-weights", action="store_true", help="the model's shape alone, weights drawn here")

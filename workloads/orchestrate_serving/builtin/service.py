@@ -10,9 +10,10 @@ from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
-from .engine import BatchingEngine, EngineOptions, TooLong, Update
+from .engine import BatchingEngine, TooLong, Update
 from .http_server import HttpRequest, Reply
 from .model import Model
+from .options import EngineOptions
 from .protocol import (
     CHAT,
     COMPLETIONS,

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from .decoder import Cache, decode, prefill
+from .options import AUTO, TRITON, EngineOptions
 from .slots import ROUND_TOKENS, Sequence, bucket_of, rounded, row_buckets
 from .weights import Weights
 
@@ -41,11 +43,21 @@ class Flight:
 class Steps:
     """The cache with the state of every slot, and what computes on them."""
 
-    def __init__(self, weights: Weights, slots: int, length: int, ends: Items[int]) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        slots: int,
+        length: int,
+        ends: Items[int],
+        options: EngineOptions,
+    ) -> None:
         self._weights = weights
         self._cache = Cache(weights, slots, rounded(length) + ROUND_TOKENS)
         self._trash = self._cache.length - 1
         self._buckets = row_buckets(slots)
+        self._fused = uses_triton(options.kernels, weights.device)
+        self._tile = options.tile
         self._graphs: dict[tuple[int, int, bool], _Recorded] = {}
         device = weights.device
         self._on_gpu = device.type == "cuda"
@@ -110,19 +122,28 @@ class Steps:
         """One token more for slots 0 to rows - 1; the state of those that are active moves on."""
         active, places = self._active[:rows], self._positions[:rows]
         written = torch.where(active, places, self._trash)
-        logits = decode(self._weights, self._cache, self._tokens[:rows], written, used)
+        logits = self._logits(self._tokens[:rows], written, used)
         places += active
         slots = torch.arange(rows, device=logits.device)
         chosen = self._choose(logits, slots, sampled=sampled)
         self._tokens[:rows] = torch.where(active, chosen, self._tokens[:rows])
         return chosen
 
+    def _logits(self, tokens: torch.Tensor, positions: torch.Tensor, used: int) -> torch.Tensor:
+        """Logits (rows, vocabulary) after one more token of the first slots."""
+        if not self._fused:
+            return decode(self._weights, self._cache, tokens, positions, used)
+        from . import fused_decode
+
+        return fused_decode.decode(self._weights, self._cache, tokens, positions, self._tile)
+
     def _choose(self, logits: torch.Tensor, slots: torch.Tensor, *, sampled: bool) -> torch.Tensor:
         """The next token of these slots, (rows,): the likeliest one, or drawn at a temperature
         (by dividing through exponential noise, which takes no sorting and no wait).
         """
-        too_early = self._positions[slots] < self._forbidden[slots]
-        logits[:, self._ends] = logits[:, self._ends].masked_fill(too_early[:, None], -torch.inf)
+        if len(self._ends):
+            too_early = self._positions[slots, None] < self._forbidden[slots, None]
+            logits[:, self._ends] = logits[:, self._ends].masked_fill(too_early, -torch.inf)
         likeliest = logits.argmax(-1)
         if not sampled:
             return likeliest
@@ -145,6 +166,8 @@ class Steps:
 
     def _readable(self, longest: int) -> int:
         """How much of the cache a step reads for slots of at most ``longest`` tokens."""
+        if self._fused:  # its kernels read what each slot uses
+            return self._cache.length
         if not self._on_gpu:
             return rounded(longest)
         size = LEAST_USED
@@ -177,6 +200,13 @@ class Steps:
         return Flight(rows=rows, tokens=host, done=done)
 
 
+def uses_triton(kernels: str, device: torch.device) -> bool:
+    """Whether Triton's kernels compute a step; by themselves only on a GPU, if it is installed."""
+    if kernels == AUTO:
+        return device.type == "cuda" and find_spec("triton") is not None
+    return kernels == TRITON
+
+
 class _Recorded:
     """A decode step of so many rows as a CUDA graph: one launch in place of hundreds."""
 
@@ -187,7 +217,7 @@ class _Recorded:
             step()
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._chosen = step()
 
     def replay(self) -> torch.Tensor:
