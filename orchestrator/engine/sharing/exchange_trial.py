@@ -86,7 +86,7 @@ class ExchangeTrial:
         try:
             await self._exchange.feed(node, self._speakers[node], FEED_CHOICE, content)
         except OrchestrateError as error:
-            self._context.note(f"{node} cannot be told what to exchange: {error}")
+            self._context.note(f"{node} cannot be given the choice of what to exchange: {error}")
 
 
 def _words_of(choice: Choice) -> dict[str, object]:
