@@ -85,7 +85,7 @@ def test_all_gpus_of_all_nodes_count_and_prices_follow(
     window = 72 / 3600 * energy["seconds"]
     assert cost["per_million"]["output_tokens"] == pytest.approx(window / 100 * 1e6)
     assert cost["electricity"][0]["run"] == pytest.approx(energy["joules"] * 1.2 * 0.3 / 3.6e6)
-    assert cost["break_even"][0]["ratio"] == pytest.approx(window / (350 / 1e6))
+    assert cost["break_even"][0]["ratio"] == pytest.approx(window / (500 / 1e6))
     main(["show", result["run_id"]])
     told = capsys.readouterr().out
     assert "GPU board power (NVML), not wall power" in told
