@@ -28,6 +28,7 @@ from orchestrate_kit._nvml import Nvml, NvmlError, find_gpus, shown_names
 from orchestrate_kit._windows import NodeEnergy, Sampler, no_gpu_reason
 from orchestrator.core.run.energy_reports import EnergyReported
 from orchestrator.parsing.replies.kit_records import parse_report
+from tests.fixtures.nvml import build_driver
 from tests.time_limits import communicate
 from tests.workloads.conftest import WORKLOADS
 
@@ -157,16 +158,7 @@ def test_cuda_decides_which_gpus_are_the_jobs() -> None:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a driver's library, compiled here."""
-    folder = tmp_path_factory.mktemp("driver")
-    source = Path(__file__).parents[1] / "fixtures" / "nvml" / "driver.c"
-    library = folder / "libnvidia-ml.so.1"
-    argv = ["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(library), str(source), "-lm"]
-    try:
-        subprocess.run(argv, check=True, capture_output=True, timeout=60)
-    except FileNotFoundError:
-        pytest.skip("no C compiler")
-    return folder
+    return build_driver(tmp_path_factory.mktemp("driver"))
 
 
 def run_program(driver: Path, tmp_path: Path, code: str, **variables: str) -> list[dict[str, Any]]:
