@@ -16,7 +16,7 @@ from loadtest.base.arrivals import (
     OpenLoad,
     arrival_times,
     share_of,
-    share_of_concurrency,
+    share_of_count,
     sweep_rates,
 )
 
@@ -61,7 +61,7 @@ def test_shares_are_the_whole(spacing: str, rate: float, members: int, seed: int
 
 @given(st.integers(0, 1000), st.integers(1, 9))
 def test_streams_are_shared_out(concurrency: int, members: int) -> None:
-    shares = [share_of_concurrency(concurrency, member, members) for member in range(members)]
+    shares = [share_of_count(concurrency, member, members) for member in range(members)]
 
     assert sum(shares) == concurrency
     assert max(shares) - min(shares) <= 1

@@ -23,19 +23,22 @@ if not __package__:  # a script: its folder is a package then, too, and the kit 
     __package__ = Path(__file__).resolve().parent.name
 
 import orchestrate_kit as kit
+from orchestrate_serving import EngineError, EngineSettings, SettingsError, start_engines
+from orchestrate_serving.gpus import gpus_here
 
+from .base.job import Target
 from .base.records import RecordError
 from .base.stages import StageError
-from .judge.evaluation import StageResult, headline
 from .load.endpoint import EndpointError, authorization, check_endpoint
 from .load.fleet import SenderError
 from .load.node_run import LoadError, NodeRun, Work
 from .load.prompts import InputError, generate_prompts, read_prompts, read_trace
 from .load.settings import Settings
 from .show.figures import figures
+from .show.report import publish, verdict_line
 
 USAGE, FAILED = 2, 1
-FAILURES = (EndpointError, SenderError, LoadError, RecordError, StageError, OSError)
+FAILURES = (EngineError, EndpointError, SenderError, LoadError, RecordError, StageError, OSError)
 
 
 def main() -> None:
@@ -48,6 +51,8 @@ def main() -> None:
     try:
         with serving(settings, work) as work:
             problem = run(settings, work)
+    except SettingsError as error:
+        _leave(USAGE, str(error))
     except FAILURES as error:
         _leave(FAILED, str(error))
     _leave(FAILED if problem else 0, problem)
@@ -79,7 +84,23 @@ def serving(settings: Settings, work: Work) -> Iterator[Work]:
     if work.targets:
         yield work
         return
-    raise LoadError("no engine yet")
+    asked = EngineSettings(
+        engine=settings.engine,
+        model=settings.model,
+        command=settings.command,
+        arguments=settings.engine_arguments,
+        gpus=gpus_here(kit.facts()),
+        engines=settings.engines,
+        tensor_parallel=settings.tensor_parallel,
+    )
+    print(f"loadtest: starting {settings.engine}", flush=True)
+    with start_engines(asked, kit.output_dir()) as engines:
+        targets = tuple(
+            Target(url=f"{engine.base_url}/v1", model=engine.model, api=settings.api)
+            for engine in engines
+        )
+        server = f"{len(targets)} x {settings.engine}"
+        yield replace(work, targets=targets, server=server, check=engines.check)
 
 
 def run(settings: Settings, work: Work) -> str:
@@ -89,25 +110,31 @@ def run(settings: Settings, work: Work) -> str:
         work=work,
         output=kit.output_dir(),
         node=os.environ.get("ORCHESTRATE_NODE") or "here",
-        place=kit.rank(),
-        places=kit.world_size(),
+        place=kit.rank() + int(os.environ.get("ORCHESTRATE_FIRST_RANK", "0")),
+        places=int(os.environ.get("ORCHESTRATE_WORLD_SIZE") or kit.world_size()),
     )
+    problem = ""
     try:
         asyncio.run(node.run())
     finally:
-        results = node.results() if node.stages else []
-        problem = report(results) if results else ""
+        if node.stages:
+            problem = report(node)
     return problem
 
 
-def report(results: list[StageResult]) -> str:
-    """Figures and what is wrong with them, in one line; empty = nothing is."""
-    for name, value, unit in figures(results):
-        kit.metric(name, value, unit)
-    chosen = headline(results)
-    if not chosen.valid:
-        return "invalid: " + "; ".join(chosen.reasons)
-    return chosen.failure
+def report(node: NodeRun) -> str:
+    """Publish what was measured; why the run fails, empty = it does not.
+
+    Of several nodes each reports its own figures under its name, and the coordinator lets
+    `combine.py` judge all of them together.
+    """
+    results = node.results()
+    if node.places == 1:
+        publish([node.load], results, node.settings, node.output)
+        return verdict_line(results)
+    for name, value, unit in figures(results, node.settings.arrival):
+        kit.metric(f"{name}.{node.node}", value, unit)
+    return ""
 
 
 def _leave(code: int, problem: str) -> NoReturn:

@@ -92,6 +92,6 @@ def share_of(times: Sequence[float], member: int, members: int) -> array[float]:
     return array("d", times[member::members])
 
 
-def share_of_concurrency(concurrency: int, member: int, members: int) -> int:
-    """How many of ``concurrency`` streams one of several senders keeps open."""
-    return concurrency // members + (member < concurrency % members)
+def share_of_count(count: int, member: int, members: int) -> int:
+    """How many of ``count`` requests or streams are one sender's."""
+    return count // members + (member < count % members)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from .arrivals import OpenLoad, arrival_times, share_of, share_of_concurrency
+from .arrivals import OpenLoad, arrival_times, share_of, share_of_count
 
 CHAT, COMPLETIONS = "chat", "completions"
 PATHS = {CHAT: "chat/completions", COMPLETIONS: "completions"}
@@ -97,7 +97,7 @@ class Job:
 
     def streams(self) -> int:
         """How many streams this member keeps open; 0 for an open schedule."""
-        return share_of_concurrency(self.concurrency, self.member, self.members)
+        return share_of_count(self.concurrency, self.member, self.members)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

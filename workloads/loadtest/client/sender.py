@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
+from ..base.arrivals import share_of_count
 from ..base.job import Job
 from ..base.records import STOPPED, RequestRecord
 from .connection import StreamConnection
@@ -111,7 +112,7 @@ class Sender:
     def _issue_next(self) -> None:
         """Of a closed loop: the next one, when one is over."""
         job, now_s = self.job, monotonic()
-        share = _share(job.most_requests, job.member, job.members)
+        share = share_of_count(job.most_requests, job.member, job.members)
         over = now_s - job.start_s >= job.duration_s > 0
         if self._stopped or over or (job.most_requests and self.counts.due >= share):
             if not self._open:
@@ -251,7 +252,3 @@ class Sender:
         for connections in self._idle:
             for connection in connections:
                 connection.abort()
-
-
-def _share(count: int, member: int, members: int) -> int:
-    return count // members + (member < count % members)

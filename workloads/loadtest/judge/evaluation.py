@@ -133,7 +133,7 @@ def _result(
     stages = [stage for _, stage in parts]
     evidence = LoadEvidence(
         schedule_s=max(stage.schedule_s for stage in stages),
-        rate=stages[0].rate,
+        rate=_total([stage.rate for stage in stages]),
         ceiling=sum(load.ceiling for load, _ in parts),
         saturation=next((s.saturation for s in stages if s.saturation is not None), None),
         whole=len(parts) == len(nodes) and all(stage.whole for stage in stages),
@@ -152,6 +152,11 @@ def _result(
         reasons=tuple(invalid_reasons(summary, evidence, terms.bounds)),
         timeline=timeline,
     )
+
+
+def _total(rates: Sequence[float | None]) -> float | None:
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) if known else None
 
 
 def _failures(parts: Sequence[tuple[NodeLoad, Stage]]) -> Iterator[str]:
@@ -173,7 +178,7 @@ def trials(results: Sequence[StageResult]) -> list[Trial]:
     return [Trial(rate=each.rate, met=each.met) for each in results if each.rate is not None]
 
 
-def terms_problem(settings: Mapping[str, object], others: Mapping[str, object]) -> str:
+def settings_difference(some: Mapping[str, object], others: Mapping[str, object]) -> str:
     """Which parameter differs between two nodes, so that they cannot be pooled; empty = none."""
-    names = sorted(settings.keys() | others.keys())
-    return next((name for name in names if settings.get(name) != others.get(name)), "")
+    names = sorted(some.keys() | others.keys())
+    return next((name for name in names if some.get(name) != others.get(name)), "")

@@ -149,10 +149,13 @@ class Summary:
         self.output_tokens += record.output_tokens
         self.prompt_tokens += record.prompt_tokens
 
+    def ordered(self) -> dict[str, list[float]]:
+        """The values of each latency that any request has, ascending."""
+        return {name: sorted(values) for name, values in self._values.items() if values}
+
     def spreads(self) -> list[Spread]:
         """Each latency that any request has."""
-        ordered = {name: sorted(values) for name, values in self._values.items() if values}
-        found = [_spread(name, values) for name, values in ordered.items()]
+        found = [_spread(name, values) for name, values in self.ordered().items()]
         if self._gaps.count:
             found.insert(1, _gap_spread(self._gaps))
         return found

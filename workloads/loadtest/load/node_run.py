@@ -16,12 +16,11 @@ from subprocess import PIPE, Popen
 
 import orchestrate_kit as kit
 
-from ..base.arrivals import CONSTANT, GAMMA, POISSON, OpenLoad, sweep_rates
+from ..base.arrivals import CONSTANT, GAMMA, POISSON, OpenLoad, share_of_count, sweep_rates
 from ..base.job import Ask, Job, Target
 from ..base.records import RequestRecord, read_records
 from ..base.stages import NodeLoad, Saturation, Stage
-from ..judge.definitions import DEFINITIONS
-from ..judge.evaluation import StageResult, Terms, evaluate, trials
+from ..judge.evaluation import StageResult, evaluate, trials
 from ..judge.rate_search import next_rate
 from ..judge.saturation import SaturationWatch
 from .fleet import Fleet, SenderError, Totals
@@ -91,10 +90,6 @@ class NodeRun:
             warmed_up=self.warmed_up,
         )
 
-    @property
-    def terms(self) -> Terms:
-        return terms_of(self.settings)
-
     async def run(self) -> None:
         """Everything; ends early on SIGTERM or SIGINT. Raises :class:`LoadError`, `OSError`."""
         loop = asyncio.get_running_loop()
@@ -107,7 +102,7 @@ class NodeRun:
 
     def results(self) -> list[StageResult]:
         """This node's own verdicts. Raises ``OSError``, ``RecordError``."""
-        return evaluate([(self.load, self._read())], self.terms)
+        return evaluate([(self.load, self._read())], self.settings.terms)
 
     def _read(self) -> Iterator[RequestRecord]:
         if self.records.exists():
@@ -194,8 +189,10 @@ class NodeRun:
 
     async def _run_stage(self, stage: int, rate: float | None) -> None:
         job = self._stage_job(stage, rate)
-        planned = len(job.times_s) or (job.load.requests if job.load else 0)
-        watch = _StageWatch(self, rate, planned)
+        whole = len(job.times_s) or (job.load.requests if job.load else 0)
+        planned = share_of_count(whole, job.member, job.members)
+        own_rate = planned / job.duration_s if rate is not None else None
+        watch = _StageWatch(self, own_rate, planned)
         began, wall = time.monotonic(), time.time()
         self._say(f"stage {stage}: " + (f"{rate:.4g} requests/s" if rate else "load") + " begins")
         failure = ""
@@ -209,8 +206,8 @@ class NodeRun:
         self.stages.append(
             Stage(
                 stage=stage,
-                rate=rate if self.settings.arrival != "ramp" else self._mean_rate(),
-                concurrency=self.settings.concurrency if job.concurrency else 0,
+                rate=own_rate,
+                concurrency=job.streams(),
                 schedule_s=min(schedule_s, totals.at_s) if ended_early else schedule_s,
                 planned=planned,
                 wall=wall,
@@ -222,9 +219,6 @@ class NodeRun:
         (self.output / LOAD).write_text(self.load.to_json(), encoding="utf-8")
         if failure:
             raise LoadError(failure)
-
-    def _mean_rate(self) -> float:
-        return (self.settings.rate + self.settings.final_rate) / 2
 
     def _stage_job(self, stage: int, rate: float | None) -> Job:
         settings = self.settings
@@ -321,8 +315,7 @@ class _StageWatch:
         sending = totals.at_s <= self._run.settings.duration and self._rate is not None
         if not sending or self._run.settings.arrival in {"ramp", "trace"}:
             return
-        share = 1 if self._run.settings.arrival == "search" else self._run.places
-        self.saturation = self._seen.check(totals.at_s, (self._rate or 0.0) / share)
+        self.saturation = self._seen.check(totals.at_s, self._rate or 0.0)
         if self.saturation is not None:
             self._run.end_stage()
 
@@ -331,7 +324,7 @@ class _StageWatch:
         seconds = totals.at_s - before.at_s
         kit.progress(
             totals.completed + totals.failed,
-            max(self._planned // self._run.places, totals.due),
+            max(self._planned, totals.due),
             "requests",
             requests_per_s=round((totals.completed - before.completed) / seconds, 2),
             output_tokens_per_s=round((totals.output_tokens - before.output_tokens) / seconds, 1),
@@ -366,14 +359,3 @@ def _target(process: Popen[str]) -> Target:
     if not line.strip().isdigit():
         raise LoadError("the server that measures the client's ceiling did not start")
     return Target(url=f"http://127.0.0.1:{line.strip()}/v1", model="trivial")
-
-
-def terms_of(settings: Settings) -> Terms:
-    """What the parameters say that records are judged by."""
-    return Terms(
-        definition=DEFINITIONS[settings.definitions],
-        objectives=settings.objectives,
-        bounds=settings.bounds,
-        good_share=settings.slo_share,
-        most_failed=settings.max_failed,
-    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..judge.definitions import DEFINITIONS
+from ..judge.evaluation import Terms
 from ..judge.summary import Objectives
 from ..judge.validity import Bounds
 
@@ -47,9 +49,16 @@ class Settings:
     seed: int
 
     @property
-    def objectives(self) -> Objectives:
-        return Objectives(ttft_s=self.slo_ttft, tpot_s=self.slo_tpot, latency_s=self.slo_latency)
+    def terms(self) -> Terms:
+        """What records are judged by."""
+        return Terms(
+            definition=DEFINITIONS[self.definitions],
+            objectives=self.objectives,
+            bounds=Bounds(rate_tolerance=self.rate_tolerance, lag_s=self.max_lag),
+            good_share=self.slo_share,
+            most_failed=self.max_failed,
+        )
 
     @property
-    def bounds(self) -> Bounds:
-        return Bounds(rate_tolerance=self.rate_tolerance, lag_s=self.max_lag)
+    def objectives(self) -> Objectives:
+        return Objectives(ttft_s=self.slo_ttft, tpot_s=self.slo_tpot, latency_s=self.slo_latency)

@@ -8,17 +8,19 @@ from ..judge.evaluation import StageResult, headline, trials
 from ..judge.rate_search import best_rate
 from ..judge.summary import Spread
 
+# What looks for the highest rate that meets the objectives.
+RATES = {"search", "sweep"}
 Figure = tuple[str, float, str]
 
 
-def figures(results: Sequence[StageResult]) -> Iterator[Figure]:
+def figures(results: Sequence[StageResult], arrival: str) -> Iterator[Figure]:
     """(name, value, unit). Of an invalid load only what says why: its latencies are none."""
     chosen = headline(results)
     yield "load_valid", float(chosen.valid), ""
     yield from _load_figures(chosen)
     if chosen.valid:
         yield from _server_figures(chosen)
-    if len(results) > 1 and (rate := best_rate(trials(results))) is not None:
+    if arrival in RATES and (rate := best_rate(trials(results))) is not None:
         yield "highest_rate", rate, "requests/s"
 
 
