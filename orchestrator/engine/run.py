@@ -30,6 +30,7 @@ from orchestrator.core.verdict.verdict import conclude_run
 from orchestrator.engine.action_runner import ActionRunner
 from orchestrator.engine.network.link_watchdog import LinkWatchdog, TcpDialer
 from orchestrator.engine.progress_watchdog import ProgressWatchdog
+from orchestrator.engine.support.combine import combine_outputs
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.interrupts import Abandoned
 from orchestrator.engine.support.problems import not_written
@@ -125,6 +126,7 @@ class _Engine:
             for task in watching:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
+        self._take(await combine_outputs(self._state, self.folder))
         return self._conclude()
 
     async def detach(self) -> None:

@@ -13,6 +13,8 @@ from orchestrator.parsing.replies.report_sections import MAX_BYTES, ReportSectio
 
 FILE = "report_sections.json"
 MAX_NODES = 16
+# What the workload made of all nodes' outputs lies beside their folders.
+COMBINED = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ def _of_nodes(folder: RunFolder) -> Iterator[NodeSections]:
         names = sorted(path.name for path in folder.artifacts.iterdir())
     except OSError:
         return
-    for name in names:
+    for name in [COMBINED, *names]:
         if ".attempt-" in name:
             continue
         try:

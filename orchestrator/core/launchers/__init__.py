@@ -16,6 +16,7 @@ from orchestrator.core.launchers.ray import RAY
 from orchestrator.core.launchers.scheduler import Scheduler
 from orchestrator.core.launchers.slurm import SLURM
 from orchestrator.core.launchers.torchrun import TORCHRUN
+from orchestrator.core.model.workload import Shape
 
 __all__ = [
     "LAUNCHERS",
@@ -75,17 +76,19 @@ def choose_launcher(
     *,
     program: tuple[str, ...],
     has_torch: bool | None,
-    divisible: bool = False,
+    shape: Shape = Shape.RIGID,
     options: tuple[str, ...] = (),
 ) -> tuple[str, str]:
-    """(launcher, why). ``has_torch`` None = not known yet; ``divisible``: its samples are."""
+    """(launcher, why). ``has_torch`` None = not known yet."""
     known = known_launcher(requested)
     if known is not None:
         return requested, known.why(options) or "asked for with --launcher"
     if program:
         return "command", "the job is a plain command, not a Python script"
-    if divisible:
+    if shape is Shape.DIVISIBLE:
         return "manual", "its samples are independent: workers need not meet"
+    if shape is Shape.INDEPENDENT:
+        return "manual", "its ranks do not communicate"
     if has_torch is False:
         return "direct", "torch is not installed in the ranks' interpreter, so there is no torchrun"
     return "torchrun", "a Python script"

@@ -2,7 +2,8 @@
 
 For work that needs collectives: NCCL over InfiniBand, NCCL over sockets (without GPUs: gloo), and
 below them what the workload declares: ``local-rounds`` trains every node by itself and averages
-over SSH. Divisible work needs no collective: its samples are leased over SSH. Pure.
+over SSH. Divisible work needs no collective: its samples are leased over SSH. Independent ranks
+need nothing of each other. Pure.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def _usable_modes(ground: JobNeeds) -> Iterator[tuple[CommMode, bool, str]]:
             "samples are independent: leased over SSH, no collective needed",
         )
         return
-    if not ground.communicates:
+    if ground.shape is Shape.INDEPENDENT or not ground.communicates:
         yield CommMode.INDEPENDENT, True, "ranks do not communicate"
         return
     yield from _collective_modes(ground)

@@ -14,9 +14,12 @@ ParameterValue = bool | int | float | str
 
 
 class Shape(StrEnum):
-    """What may be done with the work when collectives between nodes fail."""
+    """What may be done with the work when collectives between nodes fail. Independent ranks never
+    communicate.
+    """
 
     RIGID = "rigid"
+    INDEPENDENT = "independent"
     DIVISIBLE = "divisible"
     LOCAL_ROUNDS = "local-rounds"
 
@@ -160,7 +163,8 @@ class Workload:
     With ``program`` there is no Python script but a plain command's argument vector.
     ``own_code``: a user's project rather than a workload; it runs in a writable copy of what
     travelled. ``rules`` say which parameters do not go together, ``samples`` what divisible work is
-    divided into.
+    divided into. ``combine``: a script in the folder that makes one result of several nodes'
+    outputs, on the coordinator; empty = there is none.
     """
 
     name: str
@@ -168,6 +172,7 @@ class Workload:
     folder: str
     summary: str = ""
     entry: str = ""
+    combine: str = ""
     program: tuple[str, ...] = ()
     python: tuple[str, ...] = ()
     import_root: str = ""

@@ -92,13 +92,13 @@ class PlannedWorld:
     @property
     def meets(self) -> bool:
         """Whether ranks of different nodes meet at a rendezvous."""
-        return self.kind.ranks_meet and self.rung not in APART
+        return self.kind.ranks_meet and self.rung not in {*APART, CommMode.INDEPENDENT}
 
     @property
     def own_worlds(self) -> bool:
         """Whether each node's ranks are a world of their own."""
         return self.rung is CommMode.LOCAL_ROUNDS or (
-            self.rung is CommMode.LEASES and self.kind.needs_world
+            self.rung in {CommMode.LEASES, CommMode.INDEPENDENT} and self.kind.needs_world
         )
 
     def tenants(self, node: str) -> int:

@@ -22,7 +22,7 @@ from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
 from orchestrator.core.model.plan import Exclusion, NodePlan, Plan, Rendezvous
 from orchestrator.core.model.request import RunRequest
-from orchestrator.core.model.workload import Per, Shape
+from orchestrator.core.model.workload import Per
 from orchestrator.core.planning.placing import (
     PlannedWorld,
     RankPlacement,
@@ -65,7 +65,7 @@ def make_plan(
         request.launcher,
         program=request.job.workload.program,
         has_torch=_has_torch(findings.values()),
-        divisible=request.job.workload.shape is Shape.DIVISIBLE,
+        shape=request.job.workload.shape,
         options=request.launcher_options,
     )
     places = place_nodes(request, nodes, findings)

@@ -326,7 +326,7 @@ def _what_took_long(phase: Phase) -> str:
 
 
 def _broken_rank(state: RunState) -> Cause | None:
-    after = (Phase.LAUNCH, Phase.WATCH, Phase.STOP, Phase.COLLECT)
+    after = (Phase.LAUNCH, Phase.WATCH, Phase.STOP, Phase.COLLECT, Phase.CONCLUDED)
     for node, phase, problem in state.problems:
         if phase in after:
             busy = phase is Phase.COLLECT or problem.id == "OR-AGENT-BUSY"

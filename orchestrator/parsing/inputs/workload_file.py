@@ -76,6 +76,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
         folder=folder,
         summary=entry.summary,
         entry=entry.entry,
+        combine=entry.combine or "",
         shape=Shape(entry.shape),
         ranks=Ranks(per=Per(entry.ranks.per), cpu=entry.ranks.cpu),
         modules=tuple(entry.requires.modules),

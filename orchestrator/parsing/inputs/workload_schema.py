@@ -256,9 +256,15 @@ class WorkloadFile(Strict):
     name: Label = Field(description="Workload name, as in --workload NAME")
     summary: Help = Field(default="", description="One line for lists")
     entry: InsidePath = Field(description="The Python script, relative to this folder")
-    shape: Literal["rigid", "divisible", "local-rounds"] = Field(
+    shape: Literal["rigid", "independent", "divisible", "local-rounds"] = Field(
         default="rigid",
-        description="What may be done with the work when collectives between nodes fail",
+        description="What may be done with the work when collectives between nodes fail; "
+        "independent ranks never communicate",
+    )
+    combine: InsidePath | None = Field(
+        default=None,
+        description="A Python script, relative to this folder, that the coordinator runs on the "
+        "outputs of several nodes: its metrics are those of the run",
     )
     samples: SamplesEntry | None = Field(
         default=None, description="What shape divisible divides; no other shape has it"

@@ -1,0 +1,1 @@
+"""Load tests of inference servers that prove their own load."""

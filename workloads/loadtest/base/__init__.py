@@ -1,0 +1,1 @@
+"""Schedules and records: pure, imports nothing of the other folders."""

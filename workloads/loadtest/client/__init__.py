@@ -1,0 +1,1 @@
+"""Sends requests and takes down when what came."""

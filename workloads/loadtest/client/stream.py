@@ -1,0 +1,264 @@
+"""One streamed answer of an OpenAI-compatible server: HTTP/1.1, chunks, server-sent events.
+
+Pure: bytes and the time of their arrival go in, what they mean is kept. Whatever the cuts between
+the pieces, the outcome is the same. Nothing of the server is trusted; every buffer has a bound.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+MAX_CHUNKS = 1_000_000
+MAX_DETAIL = 300
+_HEAD, _SIZE, _DATA, _AFTER_DATA, _TRAILER, _LENGTH, _UNTIL_CLOSE, _OVER = range(8)
+_HEX = frozenset(b"0123456789abcdefABCDEF")
+
+
+class Answer:
+    """What came of one request, while it comes.
+
+    ``over``: the body has ended, and the connection may be used again unless ``closes``.
+    """
+
+    __slots__ = (
+        "_event",
+        "_left",
+        "_rest",
+        "_state",
+        "_streams",
+        "chunks_s",
+        "closes",
+        "detail",
+        "done",
+        "failure",
+        "output_tokens",
+        "prompt_tokens",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self._state = _HEAD
+        self._rest = b""
+        self._event = b""
+        self._left = 0
+        self._streams = False
+        self.status = 0
+        self.closes = False
+        self.done = False
+        self.chunks_s = array("d")
+        self.output_tokens = 0
+        self.prompt_tokens = 0
+        self.failure = ""
+        self.detail = ""
+
+    @property
+    def over(self) -> bool:
+        return self._state == _OVER
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has arrived."""
+        return self._state != _HEAD or bool(self._rest)
+
+    def feed(self, data: bytes, now_s: float) -> None:
+        """What arrived at this time."""
+        data = self._rest + data if self._rest else data
+        self._rest = b""
+        place, size = 0, len(data)
+        while place < size and self._state != _OVER:
+            step = self._take(data, place, now_s)
+            if step < 0:
+                self._rest = data[place:]
+                return
+            place += step
+
+    def end_of_stream(self) -> None:
+        """The server closed the connection. Only a body without a length ends so."""
+        if self._state == _UNTIL_CLOSE:
+            self._finish()
+        elif self._state != _OVER:
+            self._fail("truncated" if self.begun else "closed", "the server closed the connection")
+
+    def _take(self, data: bytes, place: int, now_s: float) -> int:
+        """How many bytes from ``place`` were understood; -1 = more are needed."""
+        state = self._state
+        if state == _SIZE:
+            return self._take_size(data, place)
+        if state in (_DATA, _LENGTH):
+            step = min(self._left, len(data) - place)
+            self._left -= step
+            self._body(data[place : place + step], now_s)
+            if not self._left and self._state == state:
+                self._end_of_part(state)
+            return step
+        if state == _AFTER_DATA:
+            if len(data) - place < 2:
+                return -1
+            if data[place : place + 2] != b"\r\n":
+                self._fail("protocol", "a chunk without its end")
+                return 0
+            self._state = _SIZE
+            return 2
+        if state == _HEAD:
+            return self._take_head(data, place)
+        if state == _TRAILER:
+            return self._take_trailer(data, place)
+        self._body(data[place:], now_s)
+        return len(data) - place
+
+    def _end_of_part(self, state: int) -> None:
+        if state == _DATA:
+            self._state = _AFTER_DATA
+        else:
+            self._finish()
+
+    def _take_head(self, data: bytes, place: int) -> int:
+        end = data.find(b"\r\n\r\n", place)
+        if end < 0 or end - place > MAX_HEAD_BYTES:
+            if len(data) - place > MAX_HEAD_BYTES:
+                self._fail("protocol", f"a header of more than {MAX_HEAD_BYTES} bytes")
+                return 0
+            return -1
+        first, *lines = data[place:end].split(b"\r\n")
+        version, _, rest = first.partition(b" ")
+        if not version.startswith(b"HTTP/1.") or not rest[:3].isdigit():
+            self._fail("protocol", f"no HTTP/1.1 answer: {first[:80]!r}")
+            return 0
+        self.status = int(rest[:3])
+        if 100 <= self.status < 200:
+            return end + 4 - place
+        headers = {name.strip().lower(): value.strip() for name, _, value in map(_split, lines)}
+        self._streams = headers.get(b"content-type", b"").startswith(b"text/event-stream")
+        self.closes = headers.get(b"connection", b"").lower() == b"close" or version != b"HTTP/1.1"
+        length = headers.get(b"content-length", b"")
+        if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
+            self._state = _SIZE
+        elif length.isdigit() and len(length) < 16:
+            self._state, self._left = _LENGTH, int(length)
+            if not self._left:
+                self._finish()
+        else:
+            self._state, self.closes = _UNTIL_CLOSE, True
+        return end + 4 - place
+
+    def _take_size(self, data: bytes, place: int) -> int:
+        end = data.find(b"\r\n", place)
+        if end < 0:
+            if len(data) - place > MAX_HEAD_BYTES:
+                self._fail("protocol", "a chunk without a size")
+                return 0
+            return -1
+        digits = data[place:end].partition(b";")[0].strip()
+        if not digits or len(digits) > 8 or not _HEX.issuperset(digits):
+            self._fail("protocol", f"a chunk of size {digits[:20]!r}")
+            return 0
+        self._left = int(digits, 16)
+        self._state = _DATA if self._left else _TRAILER
+        return end + 2 - place
+
+    def _take_trailer(self, data: bytes, place: int) -> int:
+        end = data.find(b"\r\n", place)
+        if end < 0:
+            if len(data) - place > MAX_HEAD_BYTES:
+                self._fail("protocol", "a trailer without an end")
+                return 0
+            return -1
+        if end == place:
+            self._finish()
+        return end + 2 - place
+
+    def _body(self, data: bytes, now_s: float) -> None:
+        if not self._streams or self.status != 200:
+            if len(self.detail) < MAX_DETAIL:
+                self.detail += data[:MAX_DETAIL].decode(errors="replace")
+            return
+        text = self._event + data if self._event else data
+        if b"\r" in text:
+            text = text.replace(b"\r\n", b"\n")
+        events = text.split(b"\n\n")
+        self._event = events.pop()
+        if len(self._event) > MAX_EVENT_BYTES:
+            self._fail("protocol", f"an event of more than {MAX_EVENT_BYTES} bytes")
+            return
+        for event in events:
+            self._take_event(event, now_s)
+
+    def _take_event(self, event: bytes, now_s: float) -> None:
+        if event.startswith(b"data: ") and b"\n" not in event:
+            data = event[6:]
+        else:
+            lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
+            data = b"\n".join(lines)
+        if not data:
+            return
+        if data == b"[DONE]":
+            self.done = True
+            return
+        try:
+            self._take_entry(json.loads(data), now_s)
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            self._fail("protocol", f"an event that is no completion: {data[:80]!r}")
+
+    def _take_entry(self, entry: dict[str, object], now_s: float) -> None:
+        """Raises what a wrong type raises."""
+        if entry.get("error"):
+            self._fail("error event", str(entry["error"]))
+            return
+        for choice in entry.get("choices") or ():  # type: ignore[attr-defined]
+            if _has_content(choice):
+                self._see_content(now_s)
+            self.done = self.done or bool(choice.get("finish_reason"))
+        usage = entry.get("usage")
+        if isinstance(usage, dict):
+            self.output_tokens = _count(usage.get("completion_tokens"))
+            self.prompt_tokens = _count(usage.get("prompt_tokens"))
+
+    def _see_content(self, now_s: float) -> None:
+        if len(self.chunks_s) >= MAX_CHUNKS:
+            self._fail("protocol", f"more than {MAX_CHUNKS} chunks")
+            return
+        self.chunks_s.append(now_s)
+
+    def _finish(self) -> None:
+        self._state = _OVER
+        if self.failure:
+            return
+        if self.status != 200:
+            self._fail(f"status {self.status}", self.detail)
+        elif not self._streams:
+            self._fail("protocol", f"no event stream: {self.detail}")
+        elif not self.done:
+            self._fail("truncated", "the stream ended without [DONE] or a finish_reason")
+        elif not self.chunks_s:
+            self._fail("empty", "the stream had no content")
+
+    def _fail(self, kind: str, detail: str) -> None:
+        """The first failure counts; nothing more is read, and the connection is not used again."""
+        if not self.failure:
+            self.failure, self.detail = kind, " ".join(detail.split())[:MAX_DETAIL]
+        if self._state != _OVER:
+            self._state, self.closes = _OVER, True
+
+
+def _split(line: bytes) -> tuple[bytes, bytes, bytes]:
+    return line.partition(b":")
+
+
+def _has_content(choice: dict[str, object]) -> bool:
+    """Whether the choice brings output: text, reasoning or calls; not just a role."""
+    delta = choice.get("delta")
+    if isinstance(delta, dict):
+        return bool(
+            delta.get("content")
+            or delta.get("reasoning_content")
+            or delta.get("reasoning")
+            or delta.get("tool_calls")
+        )
+    return bool(choice.get("text"))
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 2**53 else 0

@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""One result of several nodes: rates are added up, percentiles come from all requests together.
+
+    python combine.py NODE_OUTPUT...
+
+Each folder has a node's `load.json` and `requests.jsonl`. The coordinator runs it when a run had
+several nodes; by hand it does the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = Path(__file__).resolve().parent.name
+
+import orchestrate_kit as kit
+
+from .base.records import RecordError, RequestRecord, read_records
+from .base.stages import NodeLoad, StageError, parse_node_load
+from .judge.evaluation import StageResult, evaluate, headline, settings_difference
+from .load.node_run import LOAD, RECORDS
+from .load.settings import Settings
+from .show.report import publish, verdict_line
+
+
+class CombineError(RuntimeError):
+    """Outputs that are not of one load."""
+
+
+def main() -> None:
+    try:
+        nodes = [read_node(Path(folder)) for folder in sys.argv[1:]]
+        problem = combine(nodes)
+    except (CombineError, RecordError, StageError, OSError) as error:
+        problem = str(error)
+    if problem:
+        sys.exit(f"loadtest: {problem}")
+
+
+def read_node(folder: Path) -> tuple[NodeLoad, Path]:
+    """What a node did, and where its records are. Raises ``StageError``, ``OSError``."""
+    path = folder / LOAD
+    return parse_node_load(path.read_text(encoding="utf-8"), str(path)), folder / RECORDS
+
+
+def combine(nodes: Sequence[tuple[NodeLoad, Path]]) -> str:
+    """Publish what all did together; why the run fails, empty = it does not. Raises
+    :class:`CombineError`, ``RecordError``, ``OSError``.
+    """
+    if not nodes:
+        raise CombineError("no node has left its load.json")
+    first, others = nodes[0][0], [load for load, _ in nodes[1:]]
+    for load in others:
+        if differs := settings_difference(first.settings, load.settings):
+            raise CombineError(f"{first.node} and {load.node} differ in the parameter {differs}")
+    try:
+        settings = Settings(**first.settings)
+    except TypeError as error:
+        raise CombineError(
+            f"{first.node}: its parameters are none of this workload: {error}"
+        ) from None
+    results = pool(nodes, settings)
+    publish([load for load, _ in nodes], results, settings, kit.output_dir())
+    return verdict_line(results)
+
+
+def pool(nodes: Sequence[tuple[NodeLoad, Path]], settings: Settings) -> list[StageResult]:
+    """The stages of all nodes together. A search ends at another rate on each node: there, each
+    node's best stage counts, as one. Raises ``RecordError``, ``OSError``, :class:`CombineError`.
+    """
+    if settings.arrival != "search":
+        return evaluate([(load, records_of(path)) for load, path in nodes], settings.terms)
+    best = [_best(load, path, settings) for load, path in nodes]
+    return evaluate(
+        [
+            (as_one(load, stage), one_stage(records_of(path), stage))
+            for (load, path), stage in zip(nodes, best, strict=True)
+        ],
+        settings.terms,
+    )
+
+
+def _best(load: NodeLoad, path: Path, settings: Settings) -> int:
+    results = evaluate([(load, records_of(path))], settings.terms)
+    if not results:
+        raise CombineError(f"{load.node} has not ended any stage")
+    return headline(results).stage
+
+
+def as_one(load: NodeLoad, stage: int) -> NodeLoad:
+    """The node with this stage alone, as its first."""
+    kept = tuple(replace(each, stage=0) for each in load.stages if each.stage == stage)
+    return replace(load, stages=kept)
+
+
+def one_stage(records: Iterator[RequestRecord], stage: int) -> Iterator[RequestRecord]:
+    """Those of this stage, as of the first."""
+    return (replace(record, stage=0) for record in records if record.stage == stage)
+
+
+def records_of(path: Path) -> Iterator[RequestRecord]:
+    """Every record of a node; none if there is no file. Raises ``RecordError``, ``OSError``."""
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            yield from read_records(file, str(path))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The verdict on each stage, from what all nodes left: pooled records, evidence, reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..base.records import RequestRecord
+from ..base.stages import NodeLoad, Stage
+from .definitions import Definition
+from .rate_search import Trial, best_rate
+from .summary import Objectives, Summary
+from .validity import Bounds, LoadEvidence, failure_text, invalid_reasons
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What records are judged by."""
+
+    definition: Definition
+    objectives: Objectives
+    bounds: Bounds
+    good_share: float
+    most_failed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """A stage over all nodes. ``reasons``: why its figures are not those of the load that was
+    configured; empty = they are. ``timeline`` is for charts.
+    """
+
+    stage: int
+    rate: float | None
+    concurrency: int
+    schedule_s: float
+    wall: float
+    whole: bool
+    ceiling: float
+    summary: Summary
+    terms: Terms
+    reasons: tuple[str, ...]
+    timeline: Timeline
+
+    @property
+    def valid(self) -> bool:
+        return not self.reasons
+
+    @property
+    def met(self) -> bool:
+        """Whether the load was valid, and so many requests as asked for met every objective."""
+        return self.valid and self.summary.good_fraction >= self.terms.good_share
+
+    @property
+    def delivered_rate(self) -> float:
+        return self.summary.delivered_rate(self.schedule_s)
+
+    @property
+    def failure(self) -> str:
+        """Why the run fails although the load was valid: too many requests did. Empty = it does
+        not.
+        """
+        summary = self.summary
+        if summary.failed <= self.terms.most_failed * summary.total:
+            return ""
+        return f"{summary.failed} of {summary.total} requests failed: {failure_text(summary)}"
+
+
+@dataclass(slots=True)
+class Moment:
+    """What happened in one second of a stage."""
+
+    sent: int = 0
+    completed: int = 0
+    failed: int = 0
+    ttft_s: float = 0.0
+    latency_s: float = 0.0
+    output_tokens: int = 0
+
+
+# Longer stages are drawn in steps of more than a second.
+MAX_MOMENTS = 600
+
+
+@dataclass(slots=True)
+class Timeline:
+    """What happened when, over all nodes; each counts from its own start."""
+
+    width_s: float = 1.0
+    moments: dict[int, Moment] = field(default_factory=dict)
+
+    def add(self, record: RequestRecord, definition: Definition) -> None:
+        moment = self._at(record.scheduled_s)
+        moment.sent += record.sent
+        if not record.succeeded:
+            moment.failed += 1
+            return
+        moment.completed += 1
+        moment.ttft_s += definition.ttft(record)
+        moment.latency_s += definition.latency(record)
+        self._at(record.end_s).output_tokens += record.output_tokens
+
+    def _at(self, time_s: float) -> Moment:
+        return self.moments.setdefault(int(max(0.0, time_s) / self.width_s), Moment())
+
+
+def evaluate(
+    nodes: Sequence[tuple[NodeLoad, Iterable[RequestRecord]]], terms: Terms
+) -> list[StageResult]:
+    """One result for each stage that any node had, in their order. Each node's records are read
+    once.
+    """
+    longest_s = max((s.schedule_s for load, _ in nodes for s in load.stages), default=0.0)
+    width_s = max(1.0, longest_s / MAX_MOMENTS)
+    stages = {stage.stage for load, _ in nodes for stage in load.stages}
+    summaries = {at: Summary(terms.definition, terms.objectives) for at in stages}
+    timelines = {at: Timeline(width_s) for at in stages}
+    for load, records in nodes:
+        for record in records:
+            if record.stage in stages:
+                summaries[record.stage].add(load.node, record)
+                timelines[record.stage].add(record, terms.definition)
+    return [
+        _result([load for load, _ in nodes], at, summaries[at], timelines[at], terms)
+        for at in sorted(stages)
+    ]
+
+
+def _result(
+    nodes: Sequence[NodeLoad], at: int, summary: Summary, timeline: Timeline, terms: Terms
+) -> StageResult:
+    parts = [(load, stage) for load in nodes for stage in load.stages if stage.stage == at]
+    stages = [stage for _, stage in parts]
+    evidence = LoadEvidence(
+        schedule_s=max(stage.schedule_s for stage in stages),
+        rate=_total([stage.rate for stage in stages]),
+        ceiling=sum(load.ceiling for load, _ in parts),
+        saturation=next((s.saturation for s in stages if s.saturation is not None), None),
+        whole=len(parts) == len(nodes) and all(stage.whole for stage in stages),
+        failure=next(_failures(parts), ""),
+    )
+    return StageResult(
+        stage=at,
+        rate=evidence.rate,
+        concurrency=sum(stage.concurrency for stage in stages),
+        schedule_s=evidence.schedule_s,
+        wall=min(stage.wall for stage in stages),
+        whole=evidence.whole,
+        ceiling=evidence.ceiling,
+        summary=summary,
+        terms=terms,
+        reasons=tuple(invalid_reasons(summary, evidence, terms.bounds)),
+        timeline=timeline,
+    )
+
+
+def _total(rates: Sequence[float | None]) -> float | None:
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) if known else None
+
+
+def _failures(parts: Sequence[tuple[NodeLoad, Stage]]) -> Iterator[str]:
+    for load, stage in parts:
+        if stage.failure:
+            yield f"{load.node}: {stage.failure}"
+
+
+def headline(results: Sequence[StageResult]) -> StageResult:
+    """The stage whose figures are those of the run: of several, the one with the highest rate that
+    meets the objectives, else the first. Raises ``IndexError`` for none.
+    """
+    rate = best_rate(trials(results))
+    return next((each for each in results if rate is not None and each.rate == rate), results[0])
+
+
+def trials(results: Sequence[StageResult]) -> list[Trial]:
+    """What a search has found out so far."""
+    return [Trial(rate=each.rate, met=each.met) for each in results if each.rate is not None]
+
+
+def settings_difference(some: Mapping[str, object], others: Mapping[str, object]) -> str:
+    """Which parameter differs between two nodes, so that they cannot be pooled; empty = none."""
+    names = sorted(some.keys() | others.keys())
+    return next((name for name in names if some.get(name) != others.get(name)), "")

@@ -1,0 +1,1 @@
+"""One node's part of a load test, from prompts to records."""

@@ -1,0 +1,361 @@
+"""One node's part of a load test: warm-up, the client's ceiling, then the stages."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from subprocess import PIPE, Popen
+
+import orchestrate_kit as kit
+
+from ..base.arrivals import CONSTANT, GAMMA, POISSON, OpenLoad, share_of_count, sweep_rates
+from ..base.job import Ask, Job, Target
+from ..base.records import RequestRecord, read_records
+from ..base.stages import NodeLoad, Saturation, Stage
+from ..judge.evaluation import StageResult, evaluate, trials
+from ..judge.rate_search import next_rate
+from ..judge.saturation import SaturationWatch
+from .fleet import Fleet, SenderError, Totals
+from .settings import Settings
+
+TRIVIAL_SERVER = Path(__file__).parents[1] / "client" / "trivial_server.py"
+# Long enough for thousands of requests, short beside any load.
+CEILING_S, CEILING_STREAMS = 2.0, 64
+CEILING_TOKENS = 256
+WARMUP_STREAMS = 4
+SEARCH_PRECISION = 0.05
+MAX_IN_FLIGHT = 4096
+REPORT_S = 1.0
+RECORDS, WARM_UP, LOAD = "requests.jsonl", "warm-up.jsonl", "load.json"
+
+
+class LoadError(RuntimeError):
+    """The load could not be sent, or what it was sent to failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is asked, of whom, and when if a trace says so."""
+
+    targets: Sequence[Target]
+    asks: Sequence[Ask]
+    headers: Sequence[tuple[str, str]] = ()
+    times_s: Sequence[float] = ()
+    unique: bool = True
+    server: str = ""
+    check: Callable[[], None] = lambda: None
+
+
+@dataclass(slots=True)
+class NodeRun:
+    """The stages of this node; ``place`` of ``places``: which share of the load is its own.
+
+    ``check`` of the work raises when an engine has died.
+    """
+
+    settings: Settings
+    work: Work
+    output: Path
+    node: str
+    place: int = 0
+    places: int = 1
+    ceiling: float = 0.0
+    warmed_up: int = 0
+    stages: list[Stage] = field(default_factory=list)
+    stopped: bool = False
+    _fleet: Fleet | None = None
+
+    @property
+    def records(self) -> Path:
+        return self.output / RECORDS
+
+    @property
+    def load(self) -> NodeLoad:
+        """What was done so far."""
+        return NodeLoad(
+            node=self.node,
+            stages=tuple(self.stages),
+            ceiling=self.ceiling,
+            model=self.work.targets[0].model,
+            server=self.work.server,
+            settings=asdict(self.settings),
+            warmed_up=self.warmed_up,
+        )
+
+    async def run(self) -> None:
+        """Everything; ends early on SIGTERM or SIGINT. Raises :class:`LoadError`, `OSError`."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        self.records.unlink(missing_ok=True)
+        await self._warm_up()
+        await self._measure_ceiling()
+        await self._run_stages()
+
+    def results(self) -> list[StageResult]:
+        """This node's own verdicts. Raises ``OSError``, ``RecordError``."""
+        return evaluate([(self.load, self._read())], self.settings.terms)
+
+    def _read(self) -> Iterator[RequestRecord]:
+        if self.records.exists():
+            with self.records.open(encoding="utf-8") as file:
+                yield from read_records(file, str(self.records))
+
+    def _stop(self) -> None:
+        self.stopped = True
+        if self._fleet is not None:
+            self._fleet.stop()
+
+    # -- before the load -------------------------------------------------------------------------
+
+    async def _warm_up(self) -> None:
+        if not self.settings.warmup or self.stopped:
+            return
+        self._say(f"warm-up of {self.settings.warmup} requests")
+        kept = self.output / WARM_UP
+        kept.unlink(missing_ok=True)
+        job = replace(
+            self._job(),
+            member=0,
+            members=1,
+            concurrency=min(WARMUP_STREAMS, self.settings.warmup),
+            most_requests=self.settings.warmup,
+            record=str(kept),
+        )
+        totals = await self._send(job, 1, _ignore)
+        self.warmed_up = totals.completed
+        if totals.failed and not self.stopped:
+            with kept.open(encoding="utf-8") as file:
+                failed = next(r for r in read_records(file, WARM_UP) if r.failure)
+            raise LoadError(
+                f"{totals.failed} of {totals.due} warm-up requests failed, so no load is sent: "
+                f"{failed.failure}: {failed.detail}"
+            )
+
+    async def _measure_ceiling(self) -> None:
+        """What this client reaches against a server that does nothing, on this machine, now."""
+        processes = self.settings.processes
+        with trivial_servers(min(processes, os.cpu_count() or 1)) as servers:
+            job = replace(
+                self._job(),
+                targets=[replace(server, api=self.settings.api) for server in servers],
+                headers=(),
+                output_tokens=min(self.settings.output_tokens, CEILING_TOKENS),
+                concurrency=CEILING_STREAMS * processes,
+                duration_s=CEILING_S,
+                record=os.devnull,
+            )
+            totals = await self._send(job, processes, _ignore)
+        self.ceiling = totals.completed / max(totals.at_s, CEILING_S)
+        self._say(f"this client reaches {self.ceiling:.0f} streamed requests/s by itself")
+
+    # -- the load --------------------------------------------------------------------------------
+
+    async def _run_stages(self) -> None:
+        settings = self.settings
+        if settings.arrival == "search":
+            await self._search()
+            return
+        rates: list[float | None] = [settings.rate]
+        if settings.arrival == "sweep":
+            rates = list(sweep_rates(settings.rate, settings.final_rate, settings.steps))
+        elif settings.arrival in {"concurrency", "trace"}:
+            rates = [None]
+        for stage, rate in enumerate(rates):
+            if self.stopped or (self.stages and self.stages[-1].saturation):
+                return  # higher rates than one that is too high say nothing
+            await self._run_stage(stage, rate)
+
+    async def _search(self) -> None:
+        """Each node finds the highest rate of its own server: they need not be equal."""
+        for stage in count():
+            rate = next_rate(
+                trials(self.results()) if self.stages else [],
+                first=self.settings.rate,
+                precision=SEARCH_PRECISION,
+                most_trials=self.settings.steps,
+            )
+            if rate is None or self.stopped:
+                return
+            await self._run_stage(stage, rate)
+
+    async def _run_stage(self, stage: int, rate: float | None) -> None:
+        job = self._stage_job(stage, rate)
+        whole = len(job.times_s) or (job.load.requests if job.load else 0)
+        planned = share_of_count(whole, job.member, job.members)
+        own_rate = planned / job.duration_s if rate is not None else None
+        watch = _StageWatch(self, own_rate, planned)
+        began, wall = time.monotonic(), time.time()
+        self._say(f"stage {stage}: " + (f"{rate:.4g} requests/s" if rate else "load") + " begins")
+        failure = ""
+        try:
+            totals = await self._send(job, self.settings.processes, watch.see)
+            failure = watch.failure
+        except SenderError as error:
+            totals, failure = Totals(at_s=time.monotonic() - began), str(error)
+        ended_early = self.stopped or watch.saturation is not None or bool(failure)
+        schedule_s = job.times_s[-1] if len(job.times_s) else job.duration_s
+        self.stages.append(
+            Stage(
+                stage=stage,
+                rate=own_rate,
+                concurrency=job.streams(),
+                schedule_s=min(schedule_s, totals.at_s) if ended_early else schedule_s,
+                planned=planned,
+                wall=wall,
+                whole=not ended_early,
+                saturation=watch.saturation,
+                failure=failure,
+            )
+        )
+        (self.output / LOAD).write_text(self.load.to_json(), encoding="utf-8")
+        if failure:
+            raise LoadError(failure)
+
+    def _stage_job(self, stage: int, rate: float | None) -> Job:
+        settings = self.settings
+        job = replace(
+            self._job(),
+            stage=stage,
+            seed=settings.seed + stage,
+            duration_s=settings.duration,
+            record=str(self.records),
+        )
+        if settings.arrival == "search":  # of this node's own server
+            job = replace(job, member=0, members=1)
+        if settings.arrival == "concurrency":
+            return replace(job, concurrency=settings.concurrency)
+        if rate is None:
+            return replace(job, times_s=list(self.work.times_s))
+        last = settings.final_rate if settings.arrival == "ramp" else rate
+        spacing = settings.arrival if settings.arrival in {CONSTANT, GAMMA} else POISSON
+        load = OpenLoad(
+            spacing=spacing,
+            rate=rate,
+            final_rate=last,
+            duration_s=settings.duration,
+            burstiness=settings.burstiness,
+        )
+        return replace(job, load=load)
+
+    def _job(self) -> Job:
+        settings = self.settings
+        return Job(
+            targets=list(self.work.targets),
+            asks=list(self.work.asks),
+            output_tokens=settings.output_tokens,
+            ignore_eos=settings.ignore_eos,
+            unique=self.work.unique,
+            member=self.place,
+            members=self.places,
+            timeout_s=settings.timeout,
+            most_in_flight=MAX_IN_FLIGHT,
+            headers=list(self.work.headers),
+        )
+
+    async def _send(self, job: Job, processes: int, on_totals: Callable[[Totals], None]) -> Totals:
+        self._fleet = Fleet(job, processes, on_totals)
+        if self.stopped:
+            self._fleet.stop()
+        try:
+            return await self._fleet.run()
+        finally:
+            self._fleet = None
+
+    def end_stage(self) -> None:
+        """Send nothing more of this stage."""
+        if self._fleet is not None:
+            self._fleet.stop()
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(f"loadtest: {text}", flush=True)
+
+
+class _StageWatch:
+    """Looks at a stage while it runs: progress, over-saturation, engines that die."""
+
+    def __init__(self, run: NodeRun, rate: float | None, planned: int) -> None:
+        self._run, self._rate, self._planned = run, rate, planned
+        self._seen = SaturationWatch()
+        self._before = Totals()
+        self._reported = Totals()
+        self.saturation: Saturation | None = None
+        self.failure = ""
+
+    def see(self, totals: Totals) -> None:
+        """What all processes have done so far."""
+        before, self._before = self._before, totals
+        tokens = totals.first_tokens - before.first_tokens
+        self._seen.saw_in_flight(totals.at_s, totals.in_flight)
+        if tokens:
+            ttft_s = (totals.ttft_s - before.ttft_s) / tokens
+            self._seen.saw_first_token(totals.at_s, ttft_s)
+        if totals.at_s - self._reported.at_s >= REPORT_S:
+            self._report(totals)
+        self._check(totals)
+
+    def _check(self, totals: Totals) -> None:
+        if self.saturation is not None or self.failure:
+            return
+        try:
+            self._run.work.check()
+        except RuntimeError as error:
+            self.failure = str(error)
+            self._run.end_stage()
+            return
+        sending = totals.at_s <= self._run.settings.duration and self._rate is not None
+        if not sending or self._run.settings.arrival in {"ramp", "trace"}:
+            return
+        self.saturation = self._seen.check(totals.at_s, self._rate or 0.0)
+        if self.saturation is not None:
+            self._run.end_stage()
+
+    def _report(self, totals: Totals) -> None:
+        before, self._reported = self._reported, totals
+        seconds = totals.at_s - before.at_s
+        kit.progress(
+            totals.completed + totals.failed,
+            max(self._planned, totals.due),
+            "requests",
+            requests_per_s=round((totals.completed - before.completed) / seconds, 2),
+            output_tokens_per_s=round((totals.output_tokens - before.output_tokens) / seconds, 1),
+            in_flight=totals.in_flight,
+            failed=totals.failed,
+        )
+
+
+def _ignore(totals: Totals) -> None:
+    """Nothing is to be seen of what is not the load."""
+    del totals
+
+
+@contextmanager
+def trivial_servers(number: int) -> Iterator[list[Target]]:
+    """Servers that do nothing, on this machine; gone at the end. Raises :class:`LoadError`."""
+    processes = [
+        Popen([sys.executable, str(TRIVIAL_SERVER)], stdin=PIPE, stdout=PIPE, text=True)
+        for _ in range(number)
+    ]
+    try:
+        yield [_target(process) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def _target(process: Popen[str]) -> Target:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line.strip().isdigit():
+        raise LoadError("the server that measures the client's ceiling did not start")
+    return Target(url=f"http://127.0.0.1:{line.strip()}/v1", model="trivial")

@@ -1,0 +1,132 @@
+"""What is asked: lines of files, or words from a seed. Everything is read before load is sent."""
+
+from __future__ import annotations
+
+import json
+import math
+from codecs import BOM_UTF8
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from ..base.job import Ask
+
+# All prompts are held in memory, in every sending process.
+MAX_LINES = 200_000
+MAX_LINE_BYTES = 4 * 1024 * 1024
+GENERATED = 64
+MAX_WORDS = 100_000
+CONSONANTS, VOWELS = "bdfgklmnprstv", "aeiou"
+
+
+class InputError(ValueError):
+    """A file that no load can be made of; nothing was sent."""
+
+
+def read_prompts(path: Path) -> list[Ask]:
+    """A JSONL file of ``{"prompt": text}`` or ``{"messages": [...]}``, ``max_tokens`` optional.
+
+    Raises :class:`InputError` with file and line.
+    """
+    return [_ask(entry, where) for where, entry in _lines(path)]
+
+
+def _ask(entry: dict[str, Any], where: str) -> Ask:
+    text, messages = entry.get("prompt"), entry.get("messages")
+    tokens = entry.get("max_tokens", 0)
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
+        raise InputError(f"{where}: max_tokens is {tokens!r}, not a number of tokens")
+    if isinstance(text, str) and text:
+        return Ask(text=text, output_tokens=tokens)
+    if isinstance(messages, list) and messages and all(map(_is_message, messages)):
+        return Ask(messages=tuple(messages), output_tokens=tokens)
+    raise InputError(
+        f"{where}: neither {{prompt: text}} nor {{messages: [{{role, content}}, ...]}}"
+    )
+
+
+def _is_message(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("role"), str) and "content" in item
+
+
+def read_trace(path: Path, unit: str, seed: int) -> tuple[list[float], list[Ask]]:
+    """(times in seconds from the first, prompts of the lengths that the lines name).
+
+    The format of Mooncake's traces: ``{"timestamp": 27482, "input_length": 6955,
+    "output_length": 52}``; a generated word stands for a token. Raises :class:`InputError`.
+    """
+    scale = {"s": 1.0, "ms": 1e-3}[unit]
+    requests = sorted(
+        (
+            (
+                _amount(entry, "timestamp", where) * scale,
+                _whole(entry, "input_length", where),
+                _whole(entry, "output_length", where),
+            )
+            for where, entry in _lines(path)
+        ),
+        key=lambda request: request[0],
+    )
+    first = requests[0][0]
+    words = Random(f"trace-{seed}")
+    asks = [Ask(text=_text(words, long), output_tokens=out) for _, long, out in requests]
+    return [at_s - first for at_s, _, _ in requests], asks
+
+
+def _amount(entry: dict[str, Any], key: str, where: str) -> float:
+    value = entry.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise InputError(f"{where}: {key} is {value!r}, not a number from 0 on")
+    return float(value)
+
+
+def _whole(entry: dict[str, Any], key: str, where: str) -> int:
+    value = _amount(entry, key, where)
+    if not 1 <= value <= MAX_WORDS:
+        raise InputError(f"{where}: {key} is {value:g}, not 1 to {MAX_WORDS}")
+    return int(value)
+
+
+def generate_prompts(words: int, seed: int) -> list[Ask]:
+    """Prompts of ``words`` made-up words, the same on every machine."""
+    random = Random(f"prompts-{seed}")
+    return [Ask(text=_text(random, words)) for _ in range(GENERATED)]
+
+
+def _text(random: Random, words: int) -> str:
+    return " ".join(_word(random) for _ in range(words))
+
+
+def _word(random: Random) -> str:
+    return "".join(random.choice(CONSONANTS) + random.choice(VOWELS) for _ in range(2))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, object) of every line that is not blank. Raises :class:`InputError`."""
+    seen = False
+    try:
+        with path.open("rb") as file:
+            if file.read(len(BOM_UTF8)) != BOM_UTF8:
+                file.seek(0)
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
+                if not line.strip():
+                    continue
+                if number > MAX_LINES:
+                    raise InputError(f"{path}: more than {MAX_LINES} lines")
+                seen = True
+                yield f"{path}:{number}", _object(line, f"{path}:{number}")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    if not seen:
+        raise InputError(f"{path}: no line with a request")
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON: {error}") from None
+    if not isinstance(entry, dict):
+        raise InputError(f"{where}: a JSON object is needed, found {type(entry).__name__}")
+    return entry

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""A load test that proves its load.
+
+    python run.py --endpoint http://127.0.0.1:8000/v1 --rate 20 --duration 60
+    python run.py --rate 20
+
+The second starts the built-in engine with a small model first. See docs/loadtest.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+if not __package__:  # a script: its folder is a package then, too, and the kit lies beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = Path(__file__).resolve().parent.name
+
+import orchestrate_kit as kit
+from orchestrate_serving import EngineError, EngineSettings, SettingsError, start_engines
+from orchestrate_serving.gpus import gpus_here
+
+from .base.job import Target
+from .base.records import RecordError
+from .base.stages import StageError
+from .load.endpoint import EndpointError, authorization, check_endpoint
+from .load.fleet import SenderError
+from .load.node_run import LoadError, NodeRun, Work
+from .load.prompts import InputError, generate_prompts, read_prompts, read_trace
+from .load.settings import Settings
+from .show.figures import figures
+from .show.report import publish, verdict_line
+
+USAGE, FAILED = 2, 1
+FAILURES = (EngineError, EndpointError, SenderError, LoadError, RecordError, StageError, OSError)
+
+
+def main() -> None:
+    """Run as the command line says; any failure ends in one line that says which."""
+    settings = kit.parse(Settings)
+    try:
+        work = prepare(settings)
+    except (InputError, EndpointError) as error:
+        _leave(USAGE, str(error))
+    try:
+        with serving(settings, work) as work:
+            problem = run(settings, work)
+    except SettingsError as error:
+        _leave(USAGE, str(error))
+    except FAILURES as error:
+        _leave(FAILED, str(error))
+    _leave(FAILED if problem else 0, problem)
+
+
+def prepare(settings: Settings) -> Work:
+    """Everything that can be wrong before an engine is started. Raises :class:`InputError`,
+    :class:`EndpointError`.
+    """
+    times_s: list[float] = []
+    if settings.trace:
+        times_s, asks = read_trace(Path(settings.trace), settings.trace_unit, settings.seed)
+    elif settings.prompts:
+        asks = read_prompts(Path(settings.prompts))
+    else:
+        asks = generate_prompts(settings.prompt_words, settings.seed)
+    work = Work(targets=(), asks=asks, times_s=times_s, unique=not settings.prompts)
+    if not settings.endpoint:
+        return work
+    target = check_endpoint(settings.endpoint, settings.model, settings.api)
+    return replace(
+        work, targets=(target,), headers=authorization(), server=f"endpoint {target.url}"
+    )
+
+
+@contextmanager
+def serving(settings: Settings, work: Work) -> Iterator[Work]:
+    """With the engines of this node, unless an endpoint was given."""
+    if work.targets:
+        yield work
+        return
+    asked = EngineSettings(
+        engine=settings.engine,
+        model=settings.model,
+        command=settings.command,
+        arguments=settings.engine_arguments,
+        gpus=gpus_here(kit.facts()),
+        engines=settings.engines,
+        tensor_parallel=settings.tensor_parallel,
+    )
+    print(f"loadtest: starting {settings.engine}", flush=True)
+    with start_engines(asked, kit.output_dir()) as engines:
+        targets = tuple(
+            Target(url=f"{engine.base_url}/v1", model=engine.model, api=settings.api)
+            for engine in engines
+        )
+        server = f"{len(targets)} x {settings.engine}"
+        yield replace(work, targets=targets, server=server, check=engines.check)
+
+
+def run(settings: Settings, work: Work) -> str:
+    """Send the load and report; why the run fails, empty = it does not. Raises ``FAILURES``."""
+    node = NodeRun(
+        settings=settings,
+        work=work,
+        output=kit.output_dir(),
+        node=os.environ.get("ORCHESTRATE_NODE") or "here",
+        place=kit.rank() + int(os.environ.get("ORCHESTRATE_FIRST_RANK", "0")),
+        places=int(os.environ.get("ORCHESTRATE_WORLD_SIZE") or kit.world_size()),
+    )
+    problem = ""
+    try:
+        asyncio.run(node.run())
+    finally:
+        if node.stages:
+            problem = report(node)
+    return problem
+
+
+def report(node: NodeRun) -> str:
+    """Publish what was measured; why the run fails, empty = it does not.
+
+    Of several nodes each reports its own figures under its name, and the coordinator lets
+    `combine.py` judge all of them together.
+    """
+    results = node.results()
+    if node.places == 1:
+        publish([node.load], results, node.settings, node.output)
+        return verdict_line(results)
+    for name, value, unit in figures(results, node.settings.arrival):
+        kit.metric(f"{name}.{node.node}", value, unit)
+    return ""
+
+
+def _leave(code: int, problem: str) -> NoReturn:
+    if problem:
+        print(f"loadtest: {problem}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

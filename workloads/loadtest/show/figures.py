@@ -1,0 +1,55 @@
+"""The metrics of a run: names as workload.yaml declares them, units, values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..judge.evaluation import StageResult, headline, trials
+from ..judge.rate_search import best_rate
+from ..judge.summary import Spread
+
+# What looks for the highest rate that meets the objectives.
+RATES = {"search", "sweep"}
+Figure = tuple[str, float, str]
+
+
+def figures(results: Sequence[StageResult], arrival: str) -> Iterator[Figure]:
+    """(name, value, unit). Of an invalid load only what says why: its latencies are none."""
+    chosen = headline(results)
+    yield "load_valid", float(chosen.valid), ""
+    yield from _load_figures(chosen)
+    if chosen.valid:
+        yield from _server_figures(chosen)
+    if arrival in RATES and (rate := best_rate(trials(results))) is not None:
+        yield "highest_rate", rate, "requests/s"
+
+
+def _load_figures(result: StageResult) -> Iterator[Figure]:
+    summary = result.summary
+    yield "delivered_rate", result.delivered_rate, "requests/s"
+    yield "client_ceiling", result.ceiling, "requests/s"
+    yield "failed_requests", float(summary.failed), "requests"
+    yield "completed_requests", float(summary.completed), "requests"
+    for percent in (50, 99):
+        if (lag := summary.lag(percent)) is not None:
+            yield f"schedule_lag_p{percent}", lag, "s"
+
+
+def _server_figures(result: StageResult) -> Iterator[Figure]:
+    rates = result.summary.rates()
+    yield "goodput", rates.goodput, "requests/s"
+    yield "good_fraction", result.summary.good_fraction, "fraction"
+    yield "requests_per_s", rates.requests, "requests/s"
+    yield "output_tokens_per_s", rates.output_tokens, "tok/s"
+    yield "total_tokens_per_s", rates.total_tokens, "tok/s"
+    for spread in result.summary.spreads():
+        yield from _spread_figures(spread)
+
+
+def _spread_figures(spread: Spread) -> Iterator[Figure]:
+    yield f"{spread.name}_mean", spread.mean, "s"
+    for each in spread.percentiles:
+        name = f"{spread.name}_p{each.percent:g}".replace(".", "_")
+        yield name, each.value, "s"
+        if each.certified is not None:
+            yield f"{name}_certified", each.certified, "s"

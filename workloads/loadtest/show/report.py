@@ -1,0 +1,40 @@
+"""Everything that a load test leaves for people and programs, once its records are judged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import orchestrate_kit as kit
+
+from ..base.stages import NodeLoad
+from ..judge.evaluation import StageResult, headline
+from ..load.settings import Settings
+from .figures import figures
+from .llmd_report import llmd_report
+from .report_sections import report_sections
+from .results import results_document
+
+SECTIONS, RESULTS, LLMD = "report_sections.json", "loadtest.json", "llmd_report_v0.2.1.json"
+
+
+def publish(
+    nodes: Sequence[NodeLoad], results: Sequence[StageResult], settings: Settings, output: Path
+) -> None:
+    """Metrics through the kit, and files in ``output``. Raises ``OSError``."""
+    for name, value, unit in figures(results, settings.arrival):
+        kit.metric(name, value, unit)
+    _write(output / RESULTS, results_document(nodes, results))
+    _write(output / SECTIONS, report_sections(results, settings))
+    _write(output / LLMD, llmd_report(nodes, headline(results), settings))
+
+
+def verdict_line(results: Sequence[StageResult]) -> str:
+    """Why the run fails; empty = it does not."""
+    chosen = headline(results)
+    return f"invalid: {'; '.join(chosen.reasons)}" if chosen.reasons else chosen.failure
+
+
+def _write(path: Path, document: object) -> None:
+    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
