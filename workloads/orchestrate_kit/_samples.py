@@ -72,8 +72,8 @@ def groups(
     ``identity`` names whatever else decides the outputs, like a digest of the model: workers whose
     identities differ do not work together. ``per_s``: samples per second that this worker reached
     while it warmed up, from which a load generator takes what it may ask for; 0 = not measured.
-    Raises ``ValueError`` for a line that is not JSON, and
-    ``RuntimeError`` in a worker that is unlike the others.
+    Raises ``ValueError`` for a line that is not JSON, and ``RuntimeError`` in a worker that is
+    unlike the others.
     """
     if group < 1 or count < 0:
         raise ValueError("a group of %d, of %d samples" % (group, count))

@@ -51,6 +51,7 @@ SUMMARY_S = 120.0
 SILENT_GAPS = 30.0
 MAX_FILE_BYTES = 1 << 30
 TOKENS = "generated_tokens"
+MAX_TOKENS = 2**31 - 1
 SUMMARY, DETAIL, ACCURACY = (
     f"mlperf_log_{name}" for name in ("summary.txt", "detail.txt", "accuracy.json")
 )
@@ -203,7 +204,7 @@ class LoadDesk:
         self._process.send({"type": "go"})
 
     def _answer(self, told: TellAnswered) -> Answer:
-        tokens = int((told.amounts or {}).get(TOKENS, 0))
+        tokens = int(min((told.amounts or {}).get(TOKENS, 0.0), MAX_TOKENS))
         content = b""
         if self.terms.mode is LoadMode.ACCURACY:
             content = self._content(told.number)
