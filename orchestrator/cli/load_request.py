@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
+import click
+
+from orchestrator.adapters.loadgen.installed import require_loadgen
+from orchestrator.adapters.loadgen.rules import require_samples
 from orchestrator.adapters.store.bundled import bundled_kit, bundled_packages
 from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.data_set import sample_set
@@ -21,12 +26,13 @@ from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
 from orchestrator.cli.load_cluster import load_cluster
 from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_launcher
 from orchestrator.core.base.errors import UsageError
+from orchestrator.core.model.load import LoadTerms
 from orchestrator.core.model.plan import Plan
-from orchestrator.core.model.request import RunRequest
+from orchestrator.core.model.request import RunRequest, SampleSet
 from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assumed_finding, make_plan
 from orchestrator.parsing.inputs.command_line import refuse_misunderstandings, with_interpreter
-from orchestrator.parsing.inputs.workload_file import make_job
+from orchestrator.parsing.inputs.workload_file import load_terms, make_job
 
 ANY_SCRIPT = "train.py"
 MAX_NAMED_FILES = 100
@@ -56,13 +62,23 @@ def load_request(
         entry=_entry_path(job),
         env=parse_env(options.env, os.environ),
         exclusive=options.exclusive,
-        samples=sample_set(job),
+        samples=(samples := sample_set(job)),
+        load=_load_terms(job, samples),
         prices=catalog.prices(options.prices),
         fabric_probe=options.fabric_probe,
         fabric_cache=not options.no_cache,
     )
     assume_plan(request)
     return request
+
+
+def _load_terms(job: Job, samples: SampleSet | None) -> LoadTerms | None:
+    """How a load generator asks, if it can on this machine and for these samples."""
+    terms = load_terms(job)
+    if terms is not None and samples is not None:
+        require_samples(terms, samples.total)
+        require_loadgen(partial(click.echo, err=True))
+    return terms
 
 
 def request_for_any_script(options: JobOptions, *, run_id: str) -> RunRequest:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.base.errors import UsageError
+from orchestrator.core.model.load import LoadMode, LoadTerms, Scenario
 from orchestrator.core.model.workload import (
     Gate,
     Job,
@@ -18,6 +19,7 @@ from orchestrator.core.model.workload import (
 )
 from orchestrator.parsing.inputs.command_line import python_call
 from orchestrator.parsing.inputs.workload_file import (
+    load_terms,
     load_workload,
     make_job,
     python_job,
@@ -93,6 +95,63 @@ def test_samples_that_make_no_sense_are_refused(old: str, new: str, expected: li
     said = refusal(DIVISIBLE.replace(old, new, 1))
     for words in expected:
         assert words in said, said
+
+
+LOADED = DIVISIBLE.replace(
+    "parameters:\n",
+    """notice: not a result
+load:
+  rules: rules
+  scenario: scenario
+  mode: mode
+  benchmark: benchmark
+  target_qps: target_qps
+  min_duration: min_duration
+  answer: tokens
+parameters:
+  rules: {type: choice, choices: [none, short], default: none}
+  scenario: {type: choice, choices: [offline, server], default: offline}
+  mode: {type: choice, choices: [performance, accuracy], default: performance}
+  benchmark: {type: choice, choices: [llama2-70b], default: llama2-70b}
+  target_qps: {type: float, default: 0}
+  min_duration: {type: float, default: 0}
+""",
+)
+
+
+def test_a_load_generator_asks_only_where_rules_are_chosen() -> None:
+    """With the values of the parameters that the section names."""
+    workload = load_workload(LOADED, "w.yaml", "/p")
+    assert workload.notice == "not a result"
+    assert load_terms(make_job(workload)) is None
+    assert load_terms(make_job(load_workload(DIVISIBLE, "w.yaml", "/p"))) is None
+    asked = ("rules=short", "scenario=server", "mode=accuracy", "target_qps=2.5", "min_duration=3")
+    assert load_terms(make_job(workload, asked)) == LoadTerms(
+        rules="short",
+        scenario=Scenario.SERVER,
+        mode=LoadMode.ACCURACY,
+        benchmark="llama2-70b",
+        target_qps=2.5,
+        min_duration_s=3.0,
+        answer="tokens",
+    )
+
+
+@pytest.mark.parametrize(
+    "old,new,expected",
+    [
+        ("mode: mode\n", "mode: mod\n", ["w.yaml:9:", "load.mode", "is not declared", "'mode'"]),
+        ("[offline, server]", "[offline, online]", ["other than offline, server", "online"]),
+        ("rules: {type: choice, choices: [none, short]", "rules: {type: str", ["of type str"]),
+        ("target_qps: {type: float", "target_qps: {type: int", ["is of type int, not float"]),
+        ("samples: {file", "metrics: {}  # {file", ["needs the section samples"]),
+    ],
+)
+def test_a_load_that_makes_no_sense_is_refused(old: str, new: str, expected: list[str]) -> None:
+    text = LOADED.replace("shape: divisible", "shape: rigid") if "metrics" in new else LOADED
+    assert old in text
+    said = refusal(text.replace(old, new, 1))
+    assert [words for words in expected if words not in said] == []
 
 
 def test_a_declaration_is_read() -> None:

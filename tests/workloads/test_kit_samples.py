@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import orchestrate_kit as kit
 from orchestrate_kit import _samples
 from orchestrator.core.sharing.sample_protocol import (
+    FirstToken,
     LeaseAck,
     Output,
     Ready,
@@ -104,6 +105,35 @@ def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_it(tmp_path: Path) -> N
         path.write_bytes(content)
         with pytest.raises(ValueError, match="not JSON"):
             list(kit.groups(0, 1, str(path)))
+
+
+def test_a_load_generator_asks_for_samples_in_its_own_order(inbox: Path, tmp_path: Path) -> None:
+    """What is asked for has a number of its own beside the sample's; first tokens are told."""
+    entry = {"group": 3, "first": 6, "count": 2, "of": [9, 0], "data": ["i", "a"]}
+    feed(inbox, 1, type="lease", lease="2.1", groups=[entry])
+    feed(inbox, 2, type="end")
+    seen = []
+    for group in kit.groups(10, 2, per_s=12.5):
+        for sample in group:
+            seen.append((sample.index, sample.of, sample.data))
+            kit.first_token(sample)
+            kit.complete(sample, {}, 0.5)
+            with pytest.raises(ValueError, match="not handed out here, or is answered"):
+                kit.first_token(sample)
+
+    assert seen == [(6, 9, "i"), (7, 0, "a")]
+    records = told(tmp_path)
+    assert [r.sample for r in records if isinstance(r, FirstToken)] == [6, 7]
+    assert [r.per_s for r in records if isinstance(r, Ready)] == [12.5]
+
+
+def test_alone_nobody_measures_first_tokens(tmp_path: Path) -> None:
+    """The call does no harm there, and a sample is the one of its number."""
+    for group in kit.groups(2, 1):
+        for sample in group:
+            kit.first_token(sample)
+            assert sample.of == sample.index
+            kit.complete(sample, {}, 0.5)
 
 
 def test_scalars_of_numpy_and_torch_are_numbers(inbox: Path, tmp_path: Path) -> None:

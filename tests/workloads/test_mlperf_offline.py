@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mlperf.engines import Completion, Refusal
-from mlperf.offline import Phases, Unrepeatable, run_offline, warm_up
+from mlperf.offline import Phases, Unrepeatable, answer_prompts, measure_pace, warm_up
 from mlperf.parameters import Parameters
 from mlperf.prompts import Prompt, generate_prompt
 from orchestrate_kit import _samples
@@ -25,8 +25,12 @@ class Echo:
         self.fingerprint = "echo"
         self.batches: list[list[str]] = []
 
-    def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Refusal]:
+    def generate(
+        self, prompts: Sequence[Prompt], begun: Callable[[int], None] | None = None
+    ) -> list[Completion | Refusal]:
         self.batches.append([prompt.text for prompt in prompts])
+        for place in range(len(prompts)) if begun else ():
+            begun(place)
         return [self._answer(prompt.text.split()) for prompt in prompts]
 
     def _answer(self, words: Sequence[str]) -> Completion | Refusal:
@@ -77,7 +81,7 @@ def _data_set(folder: Path, *lines: object) -> str:
 def test_generated_prompts_are_answered_in_fixed_groups(alone: Any) -> None:
     """Each index once, in batches of the group; what is told holds no times."""
     engine = Echo()
-    run_offline(engine, declared(Parameters, samples=10, batch=4, seed=5, prompt_words=9))
+    answer_prompts(engine, declared(Parameters, samples=10, batch=4, seed=5, prompt_words=9))
 
     texts = [generate_prompt(index, seed=5, words=9).text for index in range(10)]
     assert engine.batches == [texts[:4], texts[4:8], texts[8:]]
@@ -92,7 +96,7 @@ def test_a_sample_that_makes_no_sense_fails_alone(
     """A line of another form and a prompt that the engine refuses: the others are answered."""
     lines = ({"prompt": "one two"}, {"text": "?"}, {"prompt": "unanswerable"}, {"prompt": "three"})
     engine = Echo()
-    run_offline(
+    answer_prompts(
         engine, declared(Parameters, dataset=_data_set(tmp_path, *lines), samples=0, batch=4)
     )
 
@@ -107,7 +111,7 @@ def test_a_group_without_any_sense_is_no_batch(alone: Any, tmp_path: Path) -> No
     """Nothing is asked of the engine, and the next group is answered."""
     lines = ({}, {}, {"prompt": "one"})
     engine = Echo()
-    phases = run_offline(
+    phases = answer_prompts(
         engine, declared(Parameters, dataset=_data_set(tmp_path, *lines), samples=0, batch=2)
     )
 
@@ -124,7 +128,7 @@ def test_a_worker_tells_what_its_model_is(
     inbox = tmp_path / "in" / "rank-0"
     inbox.mkdir(parents=True)
     (inbox / "00000001.json").write_text('{"type": "end"}')
-    run_offline(Echo(), declared(Parameters))
+    answer_prompts(Echo(), declared(Parameters))
     first, *_ = map(json.loads, (tmp_path / "exchange-0.jsonl").read_text().splitlines())
 
     assert (first["type"], first["identity"]) == ("worker", "echo")
@@ -133,13 +137,43 @@ def test_a_worker_tells_what_its_model_is(
 def test_prefill_and_decode_are_told_apart(alone: Any, tmp_path: Path) -> None:
     """Prompt tokens by the time to the first token; all but the first tokens by the rest."""
     lines = ({"prompt": "a b c d e"}, {"prompt": "f g h"}, {"prompt": "i j k"})
-    phases = run_offline(
+    phases = answer_prompts(
         Echo(), declared(Parameters, dataset=_data_set(tmp_path, *lines), samples=0, batch=2)
     )
 
     assert phases == Phases(prompt_tokens=30, prefill_s=0.5, decoded_tokens=8, decode_s=3.0)
     assert phases.rates() == {"prefill_tokens_per_s": 60.0, "decode_tokens_per_s": 8 / 3}
     assert Phases().rates() == {}
+
+
+def test_under_load_first_tokens_and_samples_are_told(
+    alone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without LoadGen neither is: outputs stay the bytes that they were."""
+    begun: list[int] = []
+    monkeypatch.setattr("orchestrate_kit.first_token", lambda sample: begun.append(sample.index))
+    answer_prompts(Echo(), declared(Parameters, samples=3, batch=2))
+    assert begun == []
+    assert "sample" not in alone()[0]
+
+    monkeypatch.setattr(_samples, "_at_work", [])
+    answer_prompts(Echo(), declared(Parameters, samples=3, batch=2, rules="short"))
+    assert begun == [0, 1, 2]
+    assert [line["sample"] for line in alone()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("scenario,size", [("offline", 4), ("server", 1), ("multi-stream", 1)])
+def test_the_pace_is_that_of_groups_as_they_will_come(scenario: str, size: int) -> None:
+    """Some of them, none of which the warm-up has had."""
+    engine = Echo()
+    parameters = declared(Parameters, batch=4, rules="short", scenario=scenario)
+    warm_up(engine, parameters)
+    warm = {text for batch in engine.batches for text in batch}
+    engine.batches.clear()
+
+    assert measure_pace(engine, parameters) > 0
+    assert {len(batch) for batch in engine.batches} == {size}
+    assert not warm & {text for batch in engine.batches for text in batch}
 
 
 def test_a_machine_that_does_not_repeat_itself_is_not_trusted() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,5 +35,10 @@ class Engine(Protocol):
     def fingerprint(self) -> str:
         """Identity of weights, tokenizer and what else decides the answers."""
 
-    def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Refusal]:
-        """One answer for each prompt, in their order; an engine may work on all of them at once."""
+    def generate(
+        self, prompts: Sequence[Prompt], begun: Callable[[int], None] | None = None
+    ) -> list[Completion | Refusal]:
+        """One answer for each prompt, in their order; an engine may work on all of them at once.
+
+        ``begun`` is called with a prompt's place when the first token of its answer is there.
+        """

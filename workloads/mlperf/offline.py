@@ -1,8 +1,14 @@
-"""The Offline scenario: all prompts are there from the start; what counts is how fast they go."""
+"""A worker's side of every scenario: groups of prompts come, and are answered together.
+
+Whether all were there from the start (Offline) or LoadGen asks for them by and by is the
+coordinator's business.
+"""
 
 from __future__ import annotations
 
 import socket
+import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +20,7 @@ from .prompts import Prompt, generate_prompt, parse_prompt
 
 # Enough to load kernels and to fill caches; the second answer to it must be the first again.
 WARMUP_PROMPTS = 2
+PACE_TRIALS = 3
 
 
 class Unrepeatable(RuntimeError):
@@ -49,11 +56,11 @@ class Phases:
         return {name: tokens / s for name, (tokens, s) in halves.items() if tokens and s > 0}
 
 
-def run_offline(engine: Engine, parameters: Parameters) -> Phases:
-    """Answer this worker's share of the prompts, group by group."""
+def answer_prompts(engine: Engine, parameters: Parameters, per_s: float = 0.0) -> Phases:
+    """Answer this worker's share of the prompts, group by group. ``per_s``: what it reaches."""
     phases = Phases()
     shares = kit.groups(
-        parameters.samples, parameters.batch, parameters.dataset, engine.fingerprint
+        parameters.samples, parameters.batch, parameters.dataset, engine.fingerprint, per_s
     )
     for group in shares:
         completions = answer_group(engine, group, parameters)
@@ -75,18 +82,21 @@ def answer_group(
             asked.append((sample, _prompt(sample, parameters)))
         except ValueError as error:
             kit.fail(sample, str(error))
-    answers = engine.generate([prompt for _, prompt in asked]) if asked else []
+
+    def begun(place: int) -> None:
+        kit.first_token(asked[place][0])
+
+    prompts = [prompt for _, prompt in asked]
+    measured = begun if parameters.under_load else None
+    answers = engine.generate(prompts, measured) if asked else []
     for (sample, _), answer in zip(asked, answers, strict=True):
-        _tell(sample, answer)
+        _tell(sample, answer, parameters)
     return [answer for answer in answers if isinstance(answer, Completion)]
 
 
 def warm_up(engine: Engine, parameters: Parameters) -> None:
     """Answer a few prompts twice. Raises `Unrepeatable` when the answers differ."""
-    prompts = [
-        generate_prompt(index, seed=parameters.seed, words=parameters.prompt_words)
-        for index in range(WARMUP_PROMPTS)
-    ]
+    prompts = [_generated(index, parameters) for index in range(WARMUP_PROMPTS)]
     first, second = (list(map(_content, engine.generate(prompts))) for _ in range(2))
     if first != second:
         raise Unrepeatable(
@@ -95,13 +105,30 @@ def warm_up(engine: Engine, parameters: Parameters) -> None:
         )
 
 
+def measure_pace(engine: Engine, parameters: Parameters) -> float:
+    """Prompts per second of groups as LoadGen's scenario makes them, of the median of some."""
+    size = parameters.batch if parameters.scenario == "offline" else 1
+    took: list[float] = []
+    for trial in range(PACE_TRIALS):
+        first = WARMUP_PROMPTS + trial * size
+        prompts = [_generated(index, parameters) for index in range(first, first + size)]
+        began = time.monotonic()
+        engine.generate(prompts)
+        took.append(time.monotonic() - began)
+    return size / statistics.median(took)
+
+
 def _prompt(sample: kit.Sample, parameters: Parameters) -> Prompt:
     if parameters.dataset:
         return parse_prompt(sample.data)
-    return generate_prompt(sample.index, seed=parameters.seed, words=parameters.prompt_words)
+    return _generated(sample.of, parameters)
 
 
-def _tell(sample: kit.Sample, answer: Completion | Refusal) -> None:
+def _generated(index: int, parameters: Parameters) -> Prompt:
+    return generate_prompt(index, seed=parameters.seed, words=parameters.prompt_words)
+
+
+def _tell(sample: kit.Sample, answer: Completion | Refusal, parameters: Parameters) -> None:
     if isinstance(answer, Refusal):
         kit.fail(sample, answer.reason)
         return
@@ -109,6 +136,7 @@ def _tell(sample: kit.Sample, answer: Completion | Refusal) -> None:
         "text": answer.text,
         "tokens": list(answer.tokens),
         "finish_reason": answer.finish_reason,
+        **({"sample": sample.of} if parameters.under_load else {}),
     }
     kit.complete(
         sample,

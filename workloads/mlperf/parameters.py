@@ -22,3 +22,14 @@ class Parameters:
     threads: int
     seed: int
     cache_dir: str
+    rules: str
+    scenario: str
+    mode: str
+    benchmark: str
+    target_qps: float
+    min_duration: float
+
+    @property
+    def under_load(self) -> bool:
+        """Whether LoadGen asks for the samples."""
+        return self.rules != "none"

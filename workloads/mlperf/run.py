@@ -23,7 +23,7 @@ import torch
 
 import orchestrate_kit as kit
 
-from .offline import Phases, run_offline, warm_up
+from .offline import Phases, answer_prompts, measure_pace, warm_up
 from .parameters import Parameters
 from .transformers_engine import TransformersEngine
 
@@ -33,7 +33,8 @@ def run(parameters: Parameters) -> None:
     engine = TransformersEngine(parameters, int(os.environ.get("LOCAL_RANK", "0")))
     warm_up(engine, parameters)
     print(f"ready on {engine.device}: fingerprint {engine.fingerprint[:16]}", flush=True)
-    report(run_offline(engine, parameters))
+    per_s = measure_pace(engine, parameters) if parameters.under_load else 0.0
+    report(answer_prompts(engine, parameters, per_s))
 
 
 def report(phases: Phases) -> None:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,13 @@ class TransformersEngine:
     def fingerprint(self) -> str:
         return self._fingerprint
 
-    def generate(self, prompts: Sequence[Prompt]) -> list[Completion | Refusal]:
+    def generate(
+        self, prompts: Sequence[Prompt], begun: Callable[[int], None] | None = None
+    ) -> list[Completion | Refusal]:
         """Answer what can be answered as one batch, padded to its longest prompt."""
-        clock = _Clock(self.device)
         encoded = [self._encode(prompt) for prompt in prompts]
+        places = [at for at, tokens in enumerate(encoded) if not isinstance(tokens, Refusal)]
+        clock = _Clock(self.device, partial(_each, begun, places) if begun else None)
         rows = [tokens for tokens in encoded if not isinstance(tokens, Refusal)]
         answered = iter(self._answer(rows, clock) if rows else ())
         return [item if isinstance(item, Refusal) else next(answered) for item in encoded]
@@ -121,11 +125,19 @@ class TransformersEngine:
         )
 
 
-class _Clock(StoppingCriteria):
-    """Notes when each token was there; it is asked after every one, and stops nothing."""
+def _each(call: Callable[[int], None], places: Sequence[int]) -> None:
+    for place in places:
+        call(place)
 
-    def __init__(self, device: torch.device) -> None:
+
+class _Clock(StoppingCriteria):
+    """Notes when each token was there; it is asked after every one, and stops nothing. ``begun`` is
+    called after the first.
+    """
+
+    def __init__(self, device: torch.device, begun: Callable[[], None] | None) -> None:
         self._device = device
+        self._begun = begun
         self._began = time.perf_counter()
         self.passed: list[float] = []
 
@@ -133,6 +145,8 @@ class _Clock(StoppingCriteria):
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self.passed.append(time.perf_counter() - self._began)
+        if self._begun is not None and len(self.passed) == 1:
+            self._begun()
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 

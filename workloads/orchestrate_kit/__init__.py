@@ -24,7 +24,7 @@ from ._reports import (
     rank,
     world_size,
 )
-from ._samples import Sample, complete, fail, groups
+from ._samples import Sample, complete, fail, first_token, groups
 from ._settings import parse
 from ._windows import MeasuredWindow, NodeEnergy, measured_window
 
@@ -40,6 +40,7 @@ __all__ = [
     "device_of_rank",
     "facts",
     "fail",
+    "first_token",
     "groups",
     "measured_window",
     "metric",

@@ -25,7 +25,7 @@ from ._windows import MeasuredWindow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Deque, Dict, Iterator, List, Tuple, Union
+    from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple, Union
 
     from ._reports import Number
 
@@ -47,28 +47,37 @@ ARGUMENTS = tuple(sys.argv[1:])
 
 
 class Sample:
-    """One piece of divisible work. ``data``: its line of the data set as JSON; None without one."""
+    """One piece of divisible work. ``data``: its line of the data set as JSON; None without one.
 
-    __slots__ = ("data", "index")
+    ``of``: which sample of the data set it is. That is ``index``, unless a load generator asks for
+    samples in its own order, and for some again.
+    """
 
-    def __init__(self, index: int, data: Any) -> None:
+    __slots__ = ("data", "index", "of")
+
+    def __init__(self, index: int, data: Any, of: Optional[int] = None) -> None:
         self.index = index
         self.data = data
+        self.of = index if of is None else of
 
 
-def groups(count: int, group: int, file: str = "", identity: str = "") -> Iterator[List[Sample]]:
+def groups(
+    count: int, group: int, file: str = "", identity: str = "", per_s: float = 0.0
+) -> Iterator[List[Sample]]:
     """The samples to work on, in groups of ``group`` that are the same whoever works on them.
 
     Under orchestrate they are leased by the coordinator until all are done. Anywhere else they are
     every ``WORLD_SIZE``-th group of ``count`` indices, or of the lines of ``file`` (at most
     ``count``, 0 = all), and outputs go to ``samples-<rank>.jsonl`` in :func:`output_dir`.
     ``identity`` names whatever else decides the outputs, like a digest of the model: workers whose
-    identities differ do not work together. Raises ``ValueError`` for a line that is not JSON, and
-    ``RuntimeError`` in a worker that is unlike the others.
+    identities differ do not work together. ``per_s``: samples per second that this worker reached
+    while it warmed up, from which a load generator takes what it may ask for; 0 = not measured.
+    Raises ``ValueError`` for a line that is not JSON, and ``RuntimeError`` in a worker that is
+    unlike the others.
     """
     if group < 1 or count < 0:
         raise ValueError("a group of %d, of %d samples" % (group, count))
-    return _measured(_work(group, identity).groups(count, group, file))
+    return _measured(_work(group, identity, per_s).groups(count, group, file))
 
 
 def _measured(shares: Iterator[List[Sample]]) -> Iterator[List[Sample]]:
@@ -98,6 +107,13 @@ def complete(sample: Sample, output: Dict[str, Any], seconds: float, **amounts: 
     counted = {COUNTED_AS[name]: amount for name, amount in numbers.items() if name in COUNTED_AS}
     for window in _windows:
         window.count(requests=1, **counted)
+
+
+def first_token(sample: Sample) -> None:
+    """The first part of its output is there: a load generator measures the time to it. Any thread
+    may say so. Raises ``ValueError`` if the sample is not open.
+    """
+    _work().begin(sample.index)
 
 
 def fail(sample: Sample, reason: str) -> None:
@@ -156,6 +172,11 @@ class _OpenSamples:
                 raise ValueError("sample %d was not handed out here, or is answered" % index)
             self._left[number] -= 1
 
+    def require(self, index: int) -> None:
+        """Raises ``ValueError`` for a sample that is not open."""
+        if index not in self._groups:
+            raise ValueError("sample %d was not handed out here, or is answered" % index)
+
     def take_completed(self) -> List[int]:
         """The groups of which every sample was answered; each is returned once."""
         with self._lock:
@@ -189,6 +210,9 @@ class _Standalone:
             self._open.add(number, samples)
             yield samples
 
+    def begin(self, index: int) -> None:
+        self._open.require(index)  # nobody measures here
+
     def complete(
         self, index: int, line: bytes, seconds: Number, amounts: Dict[str, Number]
     ) -> None:
@@ -220,7 +244,7 @@ def _samples(count: int, file: str) -> Iterator[Sample]:
 class _Leased:
     """A worker of a coordinator: numbered feeds come in, lines go out."""
 
-    def __init__(self, group: int, identity: str) -> None:
+    def __init__(self, group: int, identity: str, per_s: float) -> None:
         folder = os.environ["ORCHESTRATE_EXCHANGE_DIR"]
         self._path = os.path.join(folder, "exchange-%d.jsonl" % rank_in_run())
         self._inbox = os.path.join(folder, "in", "rank-%d" % rank_in_run())
@@ -231,7 +255,8 @@ class _Leased:
         self._ended = False
         begun = [os.environ.get("ORCHESTRATE_CONFIGURATION", ""), ARGUMENTS, group]
         digest = hashlib.sha256(json.dumps(begun).encode()).hexdigest()
-        self._post({"type": "worker", "configuration": digest, "identity": identity})
+        worker = {"configuration": digest, "identity": identity, "per_s": per_s}
+        self._post({"type": "worker", **worker})
 
     def groups(self, count: int, group: int, file: str) -> Iterator[List[Sample]]:
         del count, group, file  # the coordinator has read them, too
@@ -242,6 +267,10 @@ class _Leased:
             yield samples
             self._busy_s += time.monotonic() - began
             self._post_completed()
+
+    def begin(self, index: int) -> None:
+        self._open.require(index)
+        self._post({"type": "first", "sample": index})
 
     def complete(
         self, index: int, line: bytes, seconds: Number, amounts: Dict[str, Number]
@@ -297,7 +326,9 @@ class _Leased:
         for entry in leased:
             first = entry["first"]
             data = entry.get("data") or [None] * entry["count"]
-            samples = [Sample(first + offset, each) for offset, each in enumerate(data)]
+            of = entry.get("of") or [None] * entry["count"]
+            each = zip(range(first, first + entry["count"]), data, of)
+            samples = [Sample(*sample) for sample in each]
             self._waiting.append((entry["group"], samples))
         if fed["type"] == "recall":
             gone = set(fed["groups"])
@@ -319,11 +350,11 @@ _windows: List[MeasuredWindow] = []
 _at_work: List[Union[_Standalone, _Leased]] = []
 
 
-def _work(group: int = 0, identity: str = "") -> Union[_Standalone, _Leased]:
+def _work(group: int = 0, identity: str = "", per_s: float = 0.0) -> Union[_Standalone, _Leased]:
     """This process's share; it begins with the first call of :func:`groups`."""
     if not _at_work:
         if not group:
             raise ValueError("no samples were asked for: groups() comes first")
         leased = os.environ.get("ORCHESTRATE_SAMPLES") == "leased"
-        _at_work.append(_Leased(group, identity) if leased else _Standalone())
+        _at_work.append(_Leased(group, identity, per_s) if leased else _Standalone())
     return _at_work[0]

@@ -16,6 +16,7 @@ def render_markdown(report: Report) -> str:
         f"# {escape_markdown(result.workload)} on {escape_markdown(result.cluster)}: "
         + result.status.value,
         _facts_line(report),
+        *([f"*{escape_markdown(result.notice)}*"] if result.notice else []),
         *_failure_lines(report),
         *section_parts(report.sections),
         *markdown_table("Metrics", ("metric", "value", "gate", "verdict"), _metric_rows(report)),

@@ -51,6 +51,7 @@ def to_object(result: Result) -> dict[str, Any]:
         "failure": _failure_record(result.failure) if result.failure else None,
         "warnings": list(result.warnings),
         "report": result.report,
+        "notice": result.notice,
     }
 
 
@@ -99,6 +100,7 @@ def _read_result(data: Mapping[str, Any]) -> Result:
         failure=_read_failure(failure) if failure else None,
         warnings=tuple(data["warnings"]),
         report=data["report"],
+        notice=data.get("notice", ""),  # results of earlier versions lack it
         schema_version=data["schema_version"],
     )
 

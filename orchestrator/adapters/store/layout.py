@@ -158,6 +158,11 @@ class RunFolder:
         """What the coordinator itself keeps of leased samples or averaged rounds."""
         return self.path / "work"
 
+    def loadgen(self, attempt: int) -> Path:
+        """What LoadGen itself wrote of its test in an attempt."""
+        first = self.path / "loadgen"
+        return first if attempt == 1 else first / f"attempt-{attempt}"
+
     @property
     def exchanges(self) -> Path:
         return self.path / "exchange"

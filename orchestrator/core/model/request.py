@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from orchestrator.core.base.command import Text
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.inventory import Cluster
+from orchestrator.core.model.load import LoadTerms
 from orchestrator.core.model.prices import Prices
 from orchestrator.core.model.workload import Job
 
@@ -73,8 +74,8 @@ class RunRequest:
     another one whose id somebody chose alike. ``fabric_probe``: try a collective before ranks that
     meet are launched; ``fabric_cache``: what an earlier run proved for the same nodes counts.
     ``launcher_options`` are passed on to launchers that take some. ``prices``: what the cost is
-    worked out by, beside the inventory's. ``samples``: what divisible work
-    is divided into.
+    worked out by, beside the inventory's. ``samples``: what divisible work is divided into;
+    ``load``: how a load generator asks for them, None = all are there at once.
     """
 
     run_id: str
@@ -96,6 +97,7 @@ class RunRequest:
     launcher_options: tuple[str, ...] = ()
     prices: Prices | None = None
     samples: SampleSet | None = None
+    load: LoadTerms | None = None
 
     @property
     def configuration(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.core.base.wire_names import wire
+from orchestrator.core.model.load import LoadSource
 
 ParameterValue = bool | int | float | str
 
@@ -163,8 +164,9 @@ class Workload:
     With ``program`` there is no Python script but a plain command's argument vector.
     ``own_code``: a user's project rather than a workload; it runs in a writable copy of what
     travelled. ``rules`` say which parameters do not go together, ``samples`` what divisible work is
-    divided into. ``combine``: a script in the folder that makes one result of several nodes'
-    outputs, on the coordinator; empty = there is none.
+    divided into, ``load`` who asks for it. ``combine``: a script in the folder that makes one
+    result of several nodes' outputs, on the coordinator; empty = there is none. ``notice`` stands
+    on everything that a run puts out.
     """
 
     name: str
@@ -189,6 +191,8 @@ class Workload:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     artifacts: tuple[str, ...] = ()
     samples: SampleSource | None = None
+    load: LoadSource | None = None
+    notice: str = ""
 
 
 @wire("Job")

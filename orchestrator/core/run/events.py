@@ -144,6 +144,7 @@ class Divided:
     ``done`` samples have exactly one accepted output, ``failed`` ones were given up; ``duplicates``
     were answered more than once, ``conflicts`` with different outputs. ``final``: no more samples
     are handed out, because all are settled or because nobody is left to work on them.
+    ``invalid``: why a load generator does not accept the test, "" if it does or there is none.
     """
 
     total: int
@@ -152,6 +153,7 @@ class Divided:
     duplicates: int = 0
     conflicts: int = 0
     final: bool = False
+    invalid: str = ""
 
 
 @wire("RoundClosed")

@@ -77,10 +77,14 @@ class WorkerState:
 
 
 class Leases:
-    """The groups of a ledger between those who work on them. ``now`` is any monotonic clock."""
+    """The groups of a ledger between those who work on them. ``now`` is any monotonic clock.
 
-    def __init__(self, ledger: Ledger) -> None:
+    ``exclusive``: a group is given to another worker only when the one that has it is gone or late.
+    """
+
+    def __init__(self, ledger: Ledger, *, exclusive: bool = False) -> None:
         self._ledger = ledger
+        self._exclusive = exclusive
         self._seats: dict[Worker, WorkerState] = {}
         self._fresh = 0
         self._back: deque[int] = deque()
@@ -100,6 +104,10 @@ class Leases:
         """Whether it has something to do."""
         seat = self._seats.get(worker)
         return seat is not None and bool(seat.held)
+
+    def extend(self, groups: int) -> None:
+        """The ledger has so many more groups."""
+        self._open += groups
 
     def join(self, worker: Worker, now: float) -> None:
         """A worker is ready for its first lease, whenever that is."""
@@ -194,7 +202,7 @@ class Leases:
         hungry = [seat for seat in able if len(seat.held) < 2 or loads[seat.worker][0] < LEAD_S]
         hungry.sort(key=lambda seat: loads[seat.worker][0])
         grants = list(self._lease(hungry, loads, now)) if self.unassigned else []
-        if not self.unassigned:
+        if not self.unassigned and not self._exclusive:
             idle = [seat for seat in hungry if not seat.held]
             grants += self._beside(idle, loads, now)
         return grants

@@ -40,19 +40,31 @@ class Ledger:
     """
 
     def __init__(self, total: int, group: int) -> None:
-        self.total = total
         self.group = group
-        self.groups = -(-total // group)
+        self.total = self.groups = 0
         self.done = self.failed = self.duplicates = self.conflicts = 0
-        self._marks = bytearray(total)
-        self._digests = bytearray(DIGEST_BYTES * total)
-        self._sources = array("I", bytes(4 * total))
-        self._offsets = array("Q", bytes(8 * total))
-        self._sizes = array("I", bytes(4 * total))
-        self._seconds = array("f", bytes(4 * total))
-        self._left = array("I", [group]) * self.groups
-        if self.groups:
-            self._left[-1] = total - group * (self.groups - 1)
+        self._marks, self._digests = bytearray(), bytearray()
+        self._sources, self._offsets, self._sizes = array("I"), array("Q"), array("I")
+        self._seconds = array("f")
+        self._left = array("I")
+        self.extend(total)
+
+    def extend(self, count: int) -> None:
+        """Add ``count`` samples as groups of their own.
+
+        Raises ``ValueError`` if the last group is not full: it would change.
+        """
+        if self.total % self.group:
+            raise ValueError(f"{self.total} samples are not a multiple of {self.group}")
+        self.total += count
+        self._marks.extend(bytes(count))
+        self._digests.extend(bytes(DIGEST_BYTES * count))
+        for numbers in (self._sources, self._offsets, self._sizes, self._seconds):
+            numbers.frombytes(bytes(numbers.itemsize * count))
+        before, self.groups = self.groups, -(-self.total // self.group)
+        self._left.extend(array("I", [self.group]) * (self.groups - before))
+        if self.total % self.group:
+            self._left[-1] = self.total % self.group
 
     @property
     def complete(self) -> bool:

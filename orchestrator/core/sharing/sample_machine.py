@@ -15,6 +15,10 @@ from orchestrator.core.sharing.ledger import Acceptance, Ledger
 from orchestrator.core.sharing.sample_protocol import (
     AckMatched,
     Finish,
+    FirstToken,
+    ForwardAnswer,
+    ForwardFirstToken,
+    IssueEnded,
     KeepBegin,
     KeepIdentity,
     LastRecordsRead,
@@ -31,6 +35,7 @@ from orchestrator.core.sharing.sample_protocol import (
     SampleAction,
     SampleEvent,
     SampleFailed,
+    SamplesIssued,
     SayNote,
     SendEnd,
     SendLease,
@@ -40,7 +45,7 @@ from orchestrator.core.sharing.sample_protocol import (
     Undeliverable,
     Worked,
 )
-from orchestrator.core.sharing.sample_rates import Rate, SampleRates
+from orchestrator.core.sharing.sample_rates import DIVISION, Rate, SampleRates
 
 MAX_COMPLAINTS = 20
 REPORT_EVERY_S = 1.0
@@ -70,6 +75,8 @@ class SampleTerms:
     """What an attempt begins with. ``configuration``: what workers must have been started with;
     ``identity`` and ``began`` are kept from before, if there is a before. ``catch_up_s``: after a
     takeover, how long the nodes have to be connected again; 0 for an attempt of our own.
+    ``issued``: a load generator asks for samples while the work goes on, and hears of each;
+    ``paced``: at times of its own choice, so that workers also wait.
     """
 
     total: int
@@ -79,6 +86,8 @@ class SampleTerms:
     identity: Identity | None = None
     began: float | None = None
     catch_up_s: float = 0.0
+    issued: bool = False
+    paced: bool = False
 
 
 class _Presence:
@@ -104,11 +113,12 @@ class SampleMachine:
 
     def __init__(self, terms: SampleTerms, now: float) -> None:
         self.ledger = Ledger(terms.total, terms.group)
-        self.leases = Leases(self.ledger)
+        self.leases = Leases(self.ledger, exclusive=terms.issued)
         self.rates = SampleRates()
         self.rates.began = terms.began
         self.ready: set[Worker] = set()
         self.unfit: dict[Worker, str] = {}
+        self.warm_up_per_s: dict[Worker, float] = {}
         self._terms = terms
         self._identity = terms.identity
         self._fits: dict[tuple[int, str, int], bool] = {}
@@ -121,6 +131,7 @@ class SampleMachine:
         self._idle_since: float | None = None
         self._complaints = 0
         self._merging = False
+        self._more_to_come = terms.issued
         self._now = now
 
     def step(self, event: SampleEvent, now: float) -> tuple[SampleAction, ...]:
@@ -135,12 +146,31 @@ class SampleMachine:
                 return tuple(self._take_matched(event))
             case Undeliverable():
                 return tuple(self._cut_off(event))
+            case SamplesIssued(count=count):
+                before = self.ledger.groups
+                self.ledger.extend(count)
+                self.leases.extend(self.ledger.groups - before)
+                return ()
+            case IssueEnded():
+                self._more_to_come = False
+                return ()
             case Tick():
                 return tuple(self._act())
             case LastRecordsRead():
                 return tuple(self._end_work())
             case OutputsMerged():
                 return (*map(ReportRate, self._figures()), self.standing(final=True))
+
+    @property
+    def starting(self) -> int:
+        """How many workers have not said yet what they are."""
+        known = self.ready | self.unfit.keys()
+        return sum(p.reachable and w not in known for w, p in self._presences.items())
+
+    @property
+    def _settled(self) -> bool:
+        """Nothing is left to do, nor will more come."""
+        return self.ledger.settled and not self._more_to_come
 
     def standing(self, *, final: bool = False) -> ReportStanding:
         """Where the work stands."""
@@ -160,6 +190,8 @@ class SampleMachine:
     def _take_line(self, line: RecordRead) -> Iterator[SampleAction]:
         present = line.attempt == self._terms.attempt
         record = line.record
+        if self._terms.issued and not present:
+            return  # what was asked for then is not what is asked for now
         if present and line.worker not in self._presences:
             yield from self._complain(line, "it is no rank of this node")
         elif isinstance(record, str):
@@ -187,6 +219,7 @@ class SampleMachine:
                 self.unfit[line.worker] = mismatch
         elif present and self._presences[line.worker].reachable:
             self.ready.add(line.worker)
+            self.warm_up_per_s[line.worker] = record.per_s
             self.leases.join(line.worker, self._now)
 
     def _mismatch_of(self, record: Ready) -> str:
@@ -208,6 +241,8 @@ class SampleMachine:
         if answer is Acceptance.CONFLICT:
             what = f"its output of sample {output.sample} differs from the first"
             yield from self._complain(line, what)
+        if answer is Acceptance.ACCEPTED and self._terms.issued:
+            yield ForwardAnswer(output.sample, output.amounts)
         if was_open and self.ledger.is_settled(group):
             self.leases.settle(group, line.worker if present else None)
         if present:
@@ -216,19 +251,22 @@ class SampleMachine:
             self.rates.count_output(line.worker, output.amounts, accepted=accepted, now=self._now)
 
     def _take_progress(
-        self, line: RecordRead, record: LeaseAck | Worked | SampleFailed
+        self, line: RecordRead, record: LeaseAck | FirstToken | Worked | SampleFailed
     ) -> Iterator[SampleAction]:
         self.leases.heard(line.worker, self._now)
         match record:
             case LeaseAck():
                 yield MatchAck(line.worker, record)
+            case FirstToken(sample=sample):
+                if self._terms.issued:
+                    yield ForwardFirstToken(sample)
             case Worked(groups=groups, busy_s=busy_s):
                 self.rates.count_busy(line.worker, busy_s)
                 lost = self.leases.worked(line.worker, groups, busy_s, self._now)
                 yield from self._fail_groups(lost)
             case SampleFailed(sample=sample, reason=reason):
                 yield from self._complain(line, f"sample {sample} failed: {reason}")
-                self._fail_sample(sample, line.worker)
+                yield from self._fail_sample(sample, line.worker)
 
     def _take_matched(self, matched: AckMatched) -> Iterator[SampleAction]:
         for groups in matched.unseen:
@@ -291,7 +329,7 @@ class SampleMachine:
         for worker, reason in self.unfit.items():
             if self._may_end(worker):
                 yield SendRefusal(worker, reason)
-        if self.ledger.settled:
+        if self._settled:
             yield from (SendEnd(worker) for worker in self.ready if self._may_end(worker))
             yield from self._merge_once()
             return
@@ -314,7 +352,8 @@ class SampleMachine:
         return due
 
     def _merge_once(self) -> Iterator[SampleAction]:
-        if self.ledger.complete and not self._merging:
+        complete = self.ledger.complete and not self._more_to_come
+        if complete and not self._merging:
             self._merging = True
             yield MergeOutputs()
 
@@ -323,7 +362,7 @@ class SampleMachine:
     def _is_over(self) -> bool:
         """Whether there is nothing more to wait for."""
         alive = self._alive()
-        if alive and not self.ledger.settled:
+        if alive and not self._settled:
             self._idle_since = None
             return False
         if self._idle_since is None:
@@ -339,14 +378,15 @@ class SampleMachine:
 
     def _end_work(self) -> Iterator[SampleAction]:
         """Who still works although nothing is left to do is named; then the outputs are merged."""
-        stuck = filter(self.leases.holds, self._alive()) if self.ledger.settled else ()
+        stuck = filter(self.leases.holds, self._alive()) if self._settled else ()
         for node, rank in stuck:
             what = "still running after its samples were completed elsewhere: terminating"
             yield SayNote(f"{node}: rank {rank} {what}")
         yield from self._merge_once()
 
     def _figures(self) -> Iterable[Rate]:
-        return self.rates.figures(self.ledger.latencies())
+        figures = self.rates.figures(self.ledger.latencies())
+        return (rate for rate in figures if not (self._terms.paced and rate.name == DIVISION))
 
     # ---- failures -------------------------------------------------------------------------------
 
@@ -357,12 +397,16 @@ class SampleMachine:
             what = f"samples {samples[0]}-{samples[-1]} failed"
             yield SayNote(f"{what}: lost or timed out on {MAX_RETURNS} leases")
             for sample in samples:
-                self._fail_sample(sample, None)
+                yield from self._fail_sample(sample, None)
 
-    def _fail_sample(self, sample: int, by: Worker | None) -> None:
+    def _fail_sample(self, sample: int, by: Worker | None) -> Iterator[SampleAction]:
         group = self.ledger.group_of(sample)
-        if self.ledger.fail_groups(sample) and self.ledger.is_settled(group):
+        if not self.ledger.fail_groups(sample):
+            return
+        if self.ledger.is_settled(group):
             self.leases.settle(group, by)
+        if self._terms.issued:
+            yield ForwardAnswer(sample, None)
 
     def _complain(self, line: RecordRead, what: str) -> Iterator[SampleAction]:
         self._complaints += 1

@@ -14,10 +14,13 @@ from orchestrator.core.sharing.sample_rates import Rate
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A worker is there, with this configuration; ``identity`` is what else decides its outputs."""
+    """A worker is there, with this configuration; ``identity`` is what else decides its outputs.
+    ``per_s``: samples per second that it reached while it warmed up; 0 = not measured.
+    """
 
     configuration: str
     identity: str = ""
+    per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,13 @@ class LeaseAck:
     feed: int
     lease: str
     groups: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FirstToken:
+    """The first part of a sample's output is there."""
+
+    sample: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,7 @@ class Worked:
     busy_s: float
 
 
-Record = Ready | LeaseAck | Output | SampleFailed | Worked
+Record = Ready | LeaseAck | FirstToken | Output | SampleFailed | Worked
 
 # ---- what happened ------------------------------------------------------------------------------
 
@@ -104,6 +114,18 @@ class Undeliverable:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplesIssued:
+    """A load generator asks for ``count`` more samples."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class IssueEnded:
+    """It will ask for no more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Everything that was there has been read."""
 
@@ -119,7 +141,15 @@ class OutputsMerged:
 
 
 SampleEvent = (
-    RecordRead | NodesSeen | AckMatched | Undeliverable | Tick | LastRecordsRead | OutputsMerged
+    RecordRead
+    | NodesSeen
+    | AckMatched
+    | Undeliverable
+    | SamplesIssued
+    | IssueEnded
+    | Tick
+    | LastRecordsRead
+    | OutputsMerged
 )
 
 # ---- what to do ---------------------------------------------------------------------------------
@@ -178,6 +208,21 @@ class KeepBegin:
 
 
 @dataclass(frozen=True, slots=True)
+class ForwardFirstToken:
+    """Tell who asked for the sample that its output has begun."""
+
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardAnswer:
+    """Tell who asked for the sample that it is answered, with these amounts, or given up."""
+
+    sample: int
+    amounts: Mapping[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
 class MergeOutputs:
     """Write all outputs in one file: each sample has its one."""
 
@@ -222,6 +267,8 @@ SampleAction = (
     | MatchAck
     | KeepIdentity
     | KeepBegin
+    | ForwardFirstToken
+    | ForwardAnswer
     | MergeOutputs
     | ReportStanding
     | ReportRate

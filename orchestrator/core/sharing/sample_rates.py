@@ -9,6 +9,7 @@ from orchestrator.core.sharing.leases import Worker
 
 MAX_AMOUNTS = 64
 SAMPLES = "samples"
+DIVISION = "division_efficiency"
 PERCENTILES = (50, 90, 99)
 
 
@@ -83,7 +84,7 @@ class SampleRates:
             yield Rate(f"{name}_per_s.{node}", rate, f"{name}/s")
         alone = sum(rate for (_, name), rate in solo.items() if name == SAMPLES)
         if alone and self._elapsed:
-            yield Rate("division_efficiency", self.per_s() / alone, "fraction")
+            yield Rate(DIVISION, self.per_s() / alone, "fraction")
         for percent in PERCENTILES if latencies else ():
             index = min(len(latencies) - 1, percent * len(latencies) // 100)
             yield Rate(f"latency_p{percent}", latencies[index], "s")

@@ -131,19 +131,32 @@ def _unfinished_work(state: RunState, work: Divided) -> Cause | None:
             remedy=f"orchestrate logs {state.request.run_id}",
         )
         return failure, ExitCode.RUN_FAILED
-    return None
+    return _invalid_test(work)
+
+
+def _invalid_test(work: Divided) -> Cause | None:
+    """All samples are done, but not as the rules of the load test ask for."""
+    if not work.invalid:
+        return None
+    failure = FailureResult(
+        id="OR-LOAD-004",
+        cause=f"the load test is INVALID: {work.invalid}",
+        remedy="loadgen/ in the run's folder has LoadGen's own summary and detail log",
+    )
+    return failure, ExitCode.RUN_FAILED
 
 
 def _incomplete_work(state: RunState, work: Divided) -> FailureResult:
     """What is done is kept; whoever was the first to fail is named."""
     first = _first_of_all(state)
     why = f": {first[0].cause}" if first else ""
+    again = "begins the load test anew" if state.request.load else "does what is missing"
     return FailureResult(
         id="OR-WORK-001",
         cause=f"incomplete: {work.done} of {work.total} samples are done{why}",
         node=first[0].node if first else None,
         rank=first[0].rank if first else None,
-        remedy=f"orchestrate resume {state.request.run_id} does what is missing",
+        remedy=f"orchestrate resume {state.request.run_id} {again}",
         last_line=first[0].last_line if first else "",
         log=first[0].log if first else "",
     )

@@ -125,7 +125,9 @@ class FailureResult:
 @wire("Result")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Everything a script needs to know of a finished run (docs/commands.md: the result object)."""
+    """Everything a script needs to know of a finished run (docs/commands.md: the result object).
+    ``notice``: what the workload wants everybody to know of its results.
+    """
 
     run_id: str
     status: Status
@@ -145,6 +147,7 @@ class Result:
     failure: FailureResult | None = None
     warnings: tuple[str, ...] = ()
     report: str = ""
+    notice: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -63,6 +63,7 @@ def conclude_run(state: RunState, *, timings: Mapping[str, float], report: str) 
         ),
         outputs=dict(_node_outputs(state)),
         report=report,
+        notice=request.job.workload.notice,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from orchestrator.adapters.store.data_set import DataSet
 from orchestrator.adapters.store.merge import merge_samples, remove_merged
 from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.model.load import Scenario
 from orchestrator.core.model.request import SampleSet
 from orchestrator.core.run.events import Divided, Progressed, RankExited, Reported
 from orchestrator.core.run.state import RunState
@@ -20,6 +21,8 @@ from orchestrator.core.sharing.sample_machine import SampleMachine, SampleTerms
 from orchestrator.core.sharing.sample_protocol import (
     AckMatched,
     Finish,
+    ForwardAnswer,
+    ForwardFirstToken,
     KeepBegin,
     KeepIdentity,
     LastRecordsRead,
@@ -42,6 +45,7 @@ from orchestrator.core.sharing.sample_protocol import (
     Undeliverable,
 )
 from orchestrator.engine.sharing.lease_sender import LeaseSender, Message
+from orchestrator.engine.sharing.load_desk import LoadDesk
 from orchestrator.engine.sharing.rank_exchange import Exchange, ExchangeReader
 from orchestrator.engine.sharing.sample_memory import SampleMemory, digest_configuration
 from orchestrator.engine.support.context import Post, RunContext
@@ -53,6 +57,7 @@ TICK_S = 0.2
 PASS_S, PASS_TIMES = 0.01, 4.0
 LINES_PER_SLICE = 200
 FEED_BYTES = 4 * 1024 * 1024
+VALID = "loadgen_valid"
 
 
 async def divide(exchange: Exchange, context: RunContext, post: Post) -> None:
@@ -90,19 +95,33 @@ class SampleScheduler:
         self._memory = SampleMemory(context, configuration)
         self._reader = ExchangeReader(context.folder)
         self._sources: dict[Path, int] = {}
-        resumed = state.resumed
+        resumed, load = state.resumed, state.request.load
         terms = SampleTerms(
-            total=samples.total,
-            group=samples.group,
+            total=0 if load else samples.total,
+            group=load.group(samples.group) if load else samples.group,
             attempt=state.attempt,
             configuration=configuration,
             identity=self._memory.recall_identity(),
             began=self._memory.recall_began(state.attempt) if resumed else None,
             catch_up_s=state.request.budgets.connect_s if resumed else 0.0,
+            issued=load is not None,
+            paced=load is not None and load.scenario is not Scenario.OFFLINE,
         )
         self.machine = SampleMachine(terms, self._now)
         self._sender = LeaseSender(exchange, self._cut_off)
         self._data: DataSet | None = None
+        self._load = (
+            LoadDesk(
+                state.request,
+                load,
+                context.folder.loadgen(state.attempt),
+                exchange.changed.set,
+                self._locate,
+            )
+            if load
+            else None
+        )
+        self._invalid = ""
         self._merging: list[asyncio.Task[None]] = []
         self._seen: list[RunState] = []
         self._messages = 0
@@ -123,11 +142,14 @@ class SampleScheduler:
         await asyncio.to_thread(remove_merged, folder.artifacts)
         if self._samples.file:
             self._data = await asyncio.to_thread(DataSet.open, self._samples, folder.work)
+        if self._load is not None:
+            await self._load.begin(self._now)
         took_s = 0.0
         while not self._finished:
             began = self._now
             self.see_nodes()
             await self.read_records()
+            self._attend_load()
             self._take_event(Tick())
             self._sender.check()
             took_s = min(TICK_S, self._now - began)
@@ -143,6 +165,8 @@ class SampleScheduler:
     async def close(self) -> None:
         """End what is under way. Never raises."""
         await self._sender.close()
+        if self._load is not None:
+            await self._load.close()
         await asyncio.gather(*self._merging, return_exceptions=True)
         if self._data is not None:
             self._data.close()
@@ -152,9 +176,20 @@ class SampleScheduler:
         await self.read_records()
         self._take_event(LastRecordsRead())
         await asyncio.gather(*self._merging)
+        await self._finish_load()
         if not self.machine.ledger.complete:
             await asyncio.to_thread(remove_merged, self._context.folder.artifacts)
         self._take_event(OutputsMerged())
+
+    async def _finish_load(self) -> None:
+        """LoadGen's own verdict and figures, if it asked for the samples."""
+        if self._load is None:
+            return
+        verdict = await self._load.finish()
+        self._invalid = verdict.invalid
+        self._report_figure(VALID, float(not verdict.invalid), "")
+        for name, (value, unit) in verdict.figures.items():
+            self._report_figure(name, value, unit)
 
     # ---- what happens ---------------------------------------------------------------------------
 
@@ -197,6 +232,16 @@ class SampleScheduler:
             )
         )
 
+    def _attend_load(self) -> None:
+        if self._load is not None and not self._exchange.state.halted:
+            for event in self._load.attend(self.machine, self._now):
+                self._take_event(event)
+
+    def _locate(self, sample: int) -> tuple[Path, OutputLocation] | None:
+        """The accepted output of a sample; None if there is none."""
+        place = self.machine.ledger.place(sample)
+        return None if place is None else (self.sources[place.source], place)
+
     def _cut_off(self, worker: Worker, why: str) -> None:
         self._take_event(Undeliverable(worker, why))
 
@@ -216,6 +261,9 @@ class SampleScheduler:
                 self._memory.keep_began(self._attempt)
             case MergeOutputs():
                 self._merging.append(asyncio.create_task(self._merge_outputs()))
+            case ForwardFirstToken() | ForwardAnswer():
+                if self._load is not None:
+                    self._load.hear(action, self._now)
             case _:
                 self._report(action)
 
@@ -224,21 +272,19 @@ class SampleScheduler:
             case ReportStanding():
                 self._report_standing(action)
             case ReportRate(rate=rate):
-                head = self._exchange.state.require_plan().head
-                self._post(
-                    Reported(
-                        node=head.name,
-                        rank=head.ranks[0],
-                        name=rate.name,
-                        value=rate.value,
-                        unit=rate.unit,
-                        step=None,
-                    )
-                )
+                self._report_figure(rate.name, rate.value, rate.unit)
             case SayNote(text=text):
                 self._context.note(text)
             case Finish():
                 self._finished = True
+
+    def _report_figure(self, name: str, value: float, unit: str) -> None:
+        head = self._exchange.state.require_plan().head
+        self._post(
+            Reported(
+                node=head.name, rank=head.ranks[0], name=name, value=value, unit=unit, step=None
+            )
+        )
 
     def _report_standing(self, standing: ReportStanding) -> None:
         self._post(
@@ -249,9 +295,10 @@ class SampleScheduler:
                 duplicates=standing.duplicates,
                 conflicts=standing.conflicts,
                 final=standing.final,
+                invalid=self._invalid,
             )
         )
-        if standing.final:
+        if standing.final or not standing.total:
             return
         head = self._exchange.state.require_plan().head
         self._post(
@@ -297,8 +344,10 @@ class SampleScheduler:
         return parts
 
     def _size_of(self, group: int) -> int:
-        samples = self.machine.ledger.samples_of(group)
-        return self._data.size(samples[0], len(samples)) if self._data is not None else 0
+        if self._data is None:
+            return 0
+        data = self._data
+        return sum(data.size(first, count) for first, count in self._places_of(group))
 
     def _send_lease(self, worker: Worker, groups: list[int]) -> None:
         lease = self._next_id()
@@ -309,10 +358,21 @@ class SampleScheduler:
     def _entry_of(self, group: int) -> bytes:
         """One group as the kit reads it; lines of the data set are JSON already."""
         samples = self.machine.ledger.samples_of(group)
+        places = self._places_of(group)
         entry = b'{"group":%d,"first":%d,"count":%d' % (group, samples[0], len(samples))
-        if self._data is None:
-            return entry + b"}"
-        return entry + b',"data":[' + b",".join(self._data.lines(samples[0], len(samples))) + b"]}"
+        if self._load is not None:
+            entry += b',"of":[%s]' % b",".join(b"%d" % index for index, _ in places)
+        if self._data is not None:
+            lines = (line for place in places for line in self._data.lines(*place))
+            entry += b',"data":[' + b",".join(lines) + b"]"
+        return entry + b"}"
+
+    def _places_of(self, group: int) -> list[tuple[int, int]]:
+        """(first, count) in the data set of what a group asks for, in its order."""
+        samples = self.machine.ledger.samples_of(group)
+        if self._load is None:
+            return [(samples[0], len(samples))]
+        return [(index, 1) for index in self._load.indices(samples[0], len(samples))]
 
     def _send_message(self, worker: Worker, said: dict[str, object]) -> None:
         lease = self._next_id()

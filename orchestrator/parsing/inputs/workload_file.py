@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.model.load import LoadMode, LoadSource, LoadTerms, Scenario
 from orchestrator.core.model.workload import (
     Direction,
     Gate,
@@ -30,6 +31,7 @@ from orchestrator.parsing.inputs.parameter_rules import (
 from orchestrator.parsing.inputs.parameters import check_value, expected_text, parse_value
 from orchestrator.parsing.inputs.validation import validate_document
 from orchestrator.parsing.inputs.workload_schema import (
+    LoadEntry,
     MetricEntry,
     ParameterEntry,
     SamplesEntry,
@@ -42,6 +44,10 @@ from orchestrator.parsing.inputs.yaml_source import (
     parse_yaml,
     refuse_input,
 )
+
+NO_RULES = "none"
+_LOAD_NUMBERS = ("target_qps", "min_duration")
+_LOAD_CHOICES = {"scenario": tuple(Scenario), "mode": tuple(LoadMode)}
 
 
 def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
@@ -65,6 +71,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
         remedy = did_you_mean(entry.default_preset, presets)
         problems.append(InputProblem(document.place(("default_preset",)), what, remedy))
     samples = _make_samples(entry.samples, parameters, document, problems)
+    load = _make_load(entry.load, parameters, document, problems)
     rules = read_rules(entry.rules, parameters, document, problems)
     if not problems:
         problems += contradicting_presets(rules, parameters, presets, document)
@@ -89,6 +96,24 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
         metrics={name: _make_metric(name, item) for name, item in entry.metrics.items()},
         artifacts=tuple(entry.artifacts),
         samples=samples,
+        load=load,
+        notice=entry.notice,
+    )
+
+
+def load_terms(job: Job) -> LoadTerms | None:
+    """How a load generator asks for the job's samples; None if there is none."""
+    source, values = job.workload.load, job.values
+    if source is None or values[source.rules] == NO_RULES:
+        return None
+    return LoadTerms(
+        rules=str(values[source.rules]),
+        scenario=Scenario(str(values[source.scenario])),
+        mode=LoadMode(str(values[source.mode])),
+        benchmark=str(values[source.benchmark]),
+        target_qps=float(values[source.target_qps]),
+        min_duration_s=float(values[source.min_duration]),
+        answer=source.answer,
     )
 
 
@@ -233,6 +258,38 @@ def _make_samples(
     return SampleSource(
         file=entry.file, count=entry.count, group=entry.group, any_of=tuple(entry.any_of)
     )
+
+
+def _make_load(
+    entry: LoadEntry | None,
+    parameters: Mapping[str, Parameter],
+    document: Document,
+    problems: list[InputProblem],
+) -> LoadSource | None:
+    if entry is None:
+        return None
+    names = entry.model_dump()
+    for key, name in names.items():
+        if key != "answer":
+            wanted = _LOAD_CHOICES.get(key, ())
+            what = _unfit_for_load(parameters.get(name), key, wanted)
+            if what:
+                remedy = did_you_mean(name, parameters) if name not in parameters else ""
+                place = document.place(("load", key))
+                problems.append(InputProblem(place, f"load.{key}: parameter {name} {what}", remedy))
+    return LoadSource(**names)
+
+
+def _unfit_for_load(parameter: Parameter | None, key: str, known: Sequence[str]) -> str:
+    """Why a parameter cannot say what section `load` wants of it; "" if it can."""
+    if parameter is None:
+        return "is not declared"
+    wanted = ParameterType.FLOAT if key in _LOAD_NUMBERS else ParameterType.CHOICE
+    if parameter.type is not wanted:
+        return f"is of type {parameter.type.value}, not {wanted.value}"
+    if known and (foreign := sorted(set(parameter.choices) - set(known))):
+        return f"has choices other than {', '.join(known)}: {', '.join(foreign)}"
+    return ""
 
 
 def _check_value(

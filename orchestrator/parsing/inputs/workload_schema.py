@@ -250,6 +250,27 @@ class SamplesEntry(Strict):
     )
 
 
+class LoadEntry(Strict):
+    """How MLPerf's load generator asks for the samples: names of parameters."""
+
+    rules: ParameterName = Field(
+        description="A choice: which rules it keeps; `none` = it is not used, all samples are "
+        "there at once"
+    )
+    scenario: ParameterName = Field(
+        description="A choice of offline, server, single-stream, multi-stream"
+    )
+    mode: ParameterName = Field(description="A choice of performance, accuracy")
+    benchmark: ParameterName = Field(description="A choice: whose limits the rules use")
+    target_qps: ParameterName = Field(
+        description="A float: samples/s that are asked for or expected; 0 = from the warm-up"
+    )
+    min_duration: ParameterName = Field(
+        description="A float: shortest test, in seconds; 0 = as the rules say"
+    )
+    answer: Label = Field(description="Key of an output that accuracy mode logs: token ids")
+
+
 class WorkloadFile(Strict):
     """A workload: an ordinary script, what it takes, what it reports, what must come of it."""
 
@@ -269,6 +290,10 @@ class WorkloadFile(Strict):
     samples: SamplesEntry | None = Field(
         default=None, description="What shape divisible divides; no other shape has it"
     )
+    load: LoadEntry | None = Field(
+        default=None, description="Who asks for the samples of shape divisible, and when"
+    )
+    notice: Help = Field(default="", description="A line that stands on all results")
     ranks: RanksEntry = Field(default_factory=RanksEntry, description="How many ranks a node runs")
     requires: RequiresEntry = Field(
         default_factory=RequiresEntry, description="What a node must offer"
@@ -296,4 +321,6 @@ class WorkloadFile(Strict):
     def _consistent(self) -> WorkloadFile:
         if (self.shape == "divisible") != (self.samples is not None):
             raise ValueError("shape divisible and the section samples go together")
+        if self.load is not None and self.samples is None:
+            raise ValueError("the section load needs the section samples")
         return self

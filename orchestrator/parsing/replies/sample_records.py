@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.core.sharing.sample_protocol import (
+    FirstToken,
     LeaseAck,
     Output,
     Ready,
@@ -42,6 +44,16 @@ def merged_line(line: bytes) -> bytes:
         raise ValueError("not the record of an output") from error
 
 
+def answer_tokens(line: bytes, key: str) -> bytes:
+    """The token ids under ``key`` of an accepted output, as MLPerf's accuracy logs have them:
+    32-bit whole numbers, little-endian; nothing where there are none.
+    """
+    try:
+        return array("i", json.loads(line)["output"][key]).tobytes()
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return b""
+
+
 def parse_sample_record(line: bytes, total: int, groups: int) -> Record | str:
     """A record whose numbers lie within ``total`` samples in ``groups`` groups, or what is
     wrong.
@@ -56,9 +68,12 @@ def parse_sample_record(line: bytes, total: int, groups: int) -> Record | str:
                 return "a worker without configuration"
             if not isinstance(identity, str) or len(identity) > MAX_NAME:
                 return "a worker with something else for an identity"
-            return Ready(digest, identity)
+            return Ready(digest, identity, _parse_amount(record.get("per_s", 0.0)) or 0.0)
         case "took":
             return _parse_took(record, groups)
+        case "first":
+            begun = _parse_index(record.get("sample"), total)
+            return "a first token of no sample" if begun is None else FirstToken(begun)
         case "output":
             return _parse_output(record, total)
         case "failed":

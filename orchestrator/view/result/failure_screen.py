@@ -30,6 +30,7 @@ def failure_screen(result: Result, folder: Path | None, *, color: bool = False) 
     log = _log_path(failure, folder)
     lines = [
         paint_text(head, RED + BOLD, color=color),
+        *([f"  {brief_text(result.notice, WIDTH)}"] if result.notice else []),
         *_diagnosis(failure),
         *_evidence(failure, log),
         *_bystanders(result, failure),

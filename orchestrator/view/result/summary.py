@@ -25,6 +25,7 @@ def summary_lines(result: Result, *, color: bool = False) -> list[str]:
     """Status first, with the reason if degraded; then figures with their gates, then paths."""
     return [
         _head(result, color),
+        *([f"  {brief_text(result.notice, 300)}"] if result.notice else []),
         *_left_out(result),
         *_degradation(result),
         *_lost(result),

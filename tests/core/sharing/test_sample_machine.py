@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,10 @@ from orchestrator.core.sharing.sample_machine import Identity, SampleMachine, Sa
 from orchestrator.core.sharing.sample_protocol import (
     AckMatched,
     Finish,
+    FirstToken,
+    ForwardAnswer,
+    ForwardFirstToken,
+    IssueEnded,
     KeepIdentity,
     LastRecordsRead,
     LeaseAck,
@@ -27,10 +32,12 @@ from orchestrator.core.sharing.sample_protocol import (
     Ready,
     Record,
     RecordRead,
+    ReportRate,
     ReportStanding,
     SampleAction,
     SampleEvent,
     SampleFailed,
+    SamplesIssued,
     SayNote,
     SendEnd,
     SendLease,
@@ -326,3 +333,103 @@ def test_a_worker_that_ended_or_is_cut_off_gets_no_lease_whatever_it_still_says(
         served.read(worker, Ready(MINE))
     leased = {a.worker for a in served.send(Tick()) if isinstance(a, SendLease)}
     assert leased == {WORKERS[0]}
+
+
+def issued(group: int = 1, *, paced: bool = False) -> Service:
+    """Work that a load generator asks for, with two workers that are ready."""
+    served = Service(0, group, issued=True, paced=paced)
+    for worker in WORKERS[:2]:
+        served.read(worker, Ready(MINE, per_s=3.0))
+    return served
+
+
+@given(
+    st.lists(st.one_of(st.integers(1, 3), st.sampled_from(["work", "lose", "again"])), max_size=50),
+    st.randoms(),
+)
+def test_samples_that_are_asked_for_by_and_by_are_each_answered_once(
+    steps: list[int | str], random: Random
+) -> None:
+    """To whoever asked, too, also when a worker dies; nobody is sent home before the end."""
+    served = issued()
+    for step in steps:
+        worker = random.choice(WORKERS[:2])
+        if isinstance(step, int):
+            served.send(SamplesIssued(step))
+        elif step == "lose":
+            served.lose(WORKERS[1])
+        elif step == "again" and served.answered:
+            served.answer(worker, min(served.answered))
+        else:
+            served.work(worker)
+        served.now += 0.1
+        served.send(Tick())
+    assert not [action for action in served.actions if isinstance(action, (SendEnd, MergeOutputs))]
+    served.send(IssueEnded())
+    for _ in range(2 * served.machine.ledger.total + 40):
+        served.now += 0.3
+        served.send(Tick())
+        for worker in WORKERS[:2]:
+            served.work(worker)
+
+    told = [action for action in served.actions if isinstance(action, ForwardAnswer)]
+    assert [a.sample for a in sorted(told, key=lambda a: a.sample)] == list(
+        range(served.machine.ledger.total)
+    )
+    assert all(action.amounts is not None for action in told)
+    assert served.machine.ledger.settled
+
+
+def test_what_is_asked_for_goes_to_one_worker_alone() -> None:
+    """Nobody works beside another one, nor takes over what it may have begun: nothing is answered
+    twice as long as both live.
+    """
+    served = issued()
+    served.send(SamplesIssued(4))
+    for _ in range(40):
+        served.now += 0.5
+        served.send(Tick())
+        served.work(WORKERS[0])  # the other one stands still, but is heard of
+        served.read(WORKERS[1], FirstToken(1))
+    leased = [g for a in served.actions if isinstance(a, SendLease) for g in a.groups]
+    assert sorted(leased) == sorted(set(leased))
+    assert not any(isinstance(action, SendRecall) for action in served.actions)
+
+
+def test_first_tokens_and_failures_reach_whoever_asked() -> None:
+    """Of work that nobody asks for, neither is said."""
+    served = issued()
+    served.send(SamplesIssued(2))
+    assert served.read(WORKERS[0], FirstToken(1)) == [ForwardFirstToken(1)]
+    failed = served.read(WORKERS[0], SampleFailed(0, "no sense"))
+    assert ForwardAnswer(0, None) in failed
+    plain = service()
+    assert plain.read(WORKERS[0], FirstToken(1)) == []
+    assert not any(isinstance(a, ForwardAnswer) for a in plain.answer(WORKERS[0], 1))
+
+
+def test_an_earlier_test_says_nothing_of_this_one() -> None:
+    """A number meant another sample then."""
+    served = issued()
+    served.send(SamplesIssued(2))
+    served.read(WORKERS[0], Ready(MINE), attempt=0)
+    assert served.answer(WORKERS[0], 1, attempt=0) == []
+    assert served.machine.ledger.done == 0
+
+
+def test_workers_that_wait_for_queries_are_not_called_inefficient() -> None:
+    """At another one's pace, samples a second say nothing of how the work was divided."""
+    for paced in (True, False):
+        served = issued(paced=paced)
+        served.send(SamplesIssued(4))
+        served.send(IssueEnded())
+        for _ in range(8):
+            served.now += 0.5
+            served.send(Tick())
+            served.work(WORKERS[0])
+            served.work(WORKERS[1])
+        served.send(LastRecordsRead())
+        actions = served.send(OutputsMerged())
+        names = {action.rate.name for action in actions if isinstance(action, ReportRate)}
+        assert "samples_per_s" in names
+        assert ("division_efficiency" in names) is not paced

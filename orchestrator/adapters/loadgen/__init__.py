@@ -1,0 +1,1 @@
+"""MLPerf's LoadGen, in a process of its own."""
