@@ -16,8 +16,9 @@ from torch import Tensor
 from .options import Tile
 
 KEYS_AT_A_TIME = 64
-MOST_SPLITS = 32
-# Attention is split until about two programs for each multiprocessor of a large GPU exist.
+# Parts that keys are read in, for as many pairs of row and key-value head as make about two
+# programs for each multiprocessor of a large GPU; few kinds, since each is compiled.
+SPLITS = (32, 4)
 PROGRAMS = 256
 LEAST_QUERIES = 16  # rows that a matrix product of the hardware has at least
 ELEMENTS = 1024
@@ -275,11 +276,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> 
 
 
 def splits_for(pairs: int) -> int:
-    """Parts that the keys of each pair of row and key-value head are read in: a power of two."""
-    splits = 1
-    while splits < MOST_SPLITS and 2 * splits * pairs <= PROGRAMS:
-        splits *= 2
-    return splits
+    """Parts that the keys of each pair of row and key-value head are read in."""
+    return next((splits for splits in SPLITS if splits * pairs <= PROGRAMS), 1)
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]

@@ -121,7 +121,7 @@ class Steps:
     def _step(self, rows: int, used: int, *, sampled: bool) -> torch.Tensor:
         """One token more for slots 0 to rows - 1; the state of those that are active moves on."""
         active, places = self._active[:rows], self._positions[:rows]
-        written = torch.where(active, places, self._trash)
+        written = places.masked_fill(~active, self._trash)
         logits = self._logits(self._tokens[:rows], written, used)
         places += active
         slots = torch.arange(rows, device=logits.device)
