@@ -59,10 +59,6 @@ def make_figure(name: str, value: float | None) -> RunFigure:
     return RunFigure(value=value, unit=unit, direction=direction)
 
 
-def make_record(run_id: str, finished: float = 1.0, **values: float) -> RunRecord:
-    return make_entry(run_id, finished, **values).record
-
-
 def _result(record: RunRecord) -> Result:
     figures: Mapping[str, RunFigure] = record.figures
     return Result(

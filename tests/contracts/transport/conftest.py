@@ -87,12 +87,6 @@ async def transport(
     return await connect(request.getfixturevalue("sshd"), kind)
 
 
-@pytest.fixture
-async def ssh_transport(ssh_kind: TransportKind, connect: Open, sshd: Sshd) -> Transport:
-    """An open transport of every SSH kind."""
-    return await connect(sshd, ssh_kind)
-
-
 async def refused(connect: Open, server: Sshd | NodeSpec, kind: TransportKind) -> PreflightError:
     """The error of a connection that must fail, complete in all its parts."""
     with pytest.raises(PreflightError) as caught:

@@ -81,12 +81,9 @@ time.sleep(120)
 def test_a_full_disk_here_ends_the_run(desk: Desk) -> None:
     """The coordinator can store no more logs: it says so, ends the ranks and keeps what it has."""
     desk.script("flood.py", FLOOD)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, hard))
-    try:
-        job = desk.start("flood.py", options=["--no-follow"])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    job = desk.start("flood.py", options=["--no-follow"])
+    limits = (2 << 20, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    resource.prlimit(job.process.pid, resource.RLIMIT_FSIZE, limits)
     ending = job.end()
     assert (ending.code, ending.result["status"]) == (75, "failed")
     assert ending.result["failure"]["id"] == "OR-STORE-011"

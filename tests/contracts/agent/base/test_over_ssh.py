@@ -24,7 +24,6 @@ pytestmark = pytest.mark.processes
 
 LIMITS = ConnectLimits(connect_timeout_s=10, keepalive_interval_s=0.2, keepalive_count=4)
 MIB = 1024 * 1024
-NodeAt = Callable[..., NodeSpec]
 Reach = Callable[[NodeSpec], Awaitable[AgentChannel]]
 
 
