@@ -1,0 +1,75 @@
+"""The options of ``nightly add`` as a schedule."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.adapters.nightly.schedule_store import nightly_folder
+from orchestrator.adapters.store.layout import Layout
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.nightly.schedule import Overlap, Schedule
+from orchestrator.parsing.inputs.nights.schedule_file import (
+    load_schedule,
+    parse_at,
+    parse_environment,
+    parse_name,
+    parse_zone,
+    status_kind,
+)
+
+
+def read_schedule_options(layout: Layout, name: str, given: Mapping[str, Any]) -> Schedule:
+    """The schedule that the options describe. Raises ``UsageError``."""
+    if given["suite"] is not None or given["workload"] is None:
+        what = "there are no suites yet" if given["suite"] is not None else "nothing to run"
+        remedy = "name a workload: --workload W (orchestrate workload list)"
+        raise UsageError(what, id="nightly.what", remedy=remedy)
+    status_kind(given["status_file"] or "")
+    folder = nightly_folder(layout, parse_name(name))
+    since = time.time()
+    if folder.schedule.exists():
+        since = load_schedule(folder.schedule.read_bytes(), str(folder.schedule)).since
+    variables = dict(_split_variable(pair) for pair in given["env"])
+    return Schedule(
+        name=name,
+        cluster=_absolute(given["cluster"]),
+        workload=_absolute(given["workload"]),
+        at=parse_at(given["at"]),
+        zone=parse_zone(given["zone"]),
+        since=since,
+        settings=tuple(given["settings"]),
+        nodes=given["nodes"],
+        overlap=Overlap(given["overlap"]),
+        catch_up_s=given["catch_up"] * 3600,
+        jitter_s=given["jitter"],
+        limit_s=given["limit"] * 3600,
+        environment=parse_environment(variables),
+        env_file=_absolute_path(given["env_file"]),
+        status_file=_absolute_path(given["status_file"]),
+        status_every_s=given["status_every"],
+        folder=os.getcwd(),  # noqa: PTH109 - as text
+    )
+
+
+def _split_variable(pair: str) -> tuple[str, str]:
+    """Name and value. A name alone would be an empty variable every night."""
+    name, equals, value = pair.partition("=")
+    if not equals:
+        what = f"--env: no value in {name[:80]!r}"
+        remedy = "write NAME=value, or put it into a file: --env-file FILE"
+        raise UsageError(what, id="nightly.env", remedy=remedy)
+    return name, value
+
+
+def _absolute_path(given: str | None) -> str:
+    """The path from anywhere; nothing stays nothing."""
+    return os.path.abspath(given) if given else ""  # noqa: PTH100 - links stay as they are
+
+
+def _absolute(named: str) -> str:
+    """A path as it is found from anywhere; a name as it is."""
+    return str(Path(named).absolute()) if os.sep in named or Path(named).exists() else named
