@@ -93,7 +93,7 @@ def nightly() -> None:
 def add(name: str, **given: Any) -> None:
     """Add a schedule, or change the one of this name. Nothing runs before it is installed."""
     from orchestrator.adapters.nightly.schedule_store import nightly_folder, save_schedule
-    from orchestrator.cli.nightly_options import check_schedule, read_schedule
+    from orchestrator.cli.schedule_options import check_schedule, read_schedule
 
     layout = _layout()
     schedule = read_schedule(layout, name, given)
