@@ -40,15 +40,15 @@ class ExchangeTrial:
 
     @property
     def awaited(self) -> bool:
-        """Whether a node waits for the answer."""
-        return bool(self._trials.keys() - self._answered)
+        """Whether nodes wait for the answer."""
+        return bool(self._trials) and not self._answered
 
     async def look(self, living: Sequence[str]) -> None:
         """Answer once all that live have asked. What was chosen is on disk before any node hears of
         it: a coordinator that takes over gives the same answer. Raises ``OSError``.
         """
         asking = [node for node in living if node in self._trials]
-        if not self.awaited or len(asking) < len(living):
+        if self._answered.issuperset(asking) or len(asking) < len(living):
             return
         choice = await asyncio.to_thread(self._outer.load_choice, self._attempt)
         if choice is None:

@@ -403,9 +403,15 @@ async def test_a_lost_node_is_not_waited_for_before_the_exchange_is_chosen(bench
     async with bench.coordinator():
         first.ask(1e6)
         second.offer("trial.bin", b"abcd", "0" * 64, type="trial", step_s=1, steps=1, values=1)
+        third.ask(1e6)
         bench.lose(third.name)
         assert (await first.words(0))["step_s"] == 1e6
         assert "did not come" in bench.notes[0]
+        for node in (first, second):
+            node.forget_feeds()
+            node.join()
+        assert (await first.words(1))["step"] == 0
+        assert not (bench.street.inbox(first.name) / "00000000.json").exists(), "told once"
 
 
 async def test_who_takes_over_gives_the_same_answer(bench: Bench) -> None:
