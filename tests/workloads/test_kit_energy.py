@@ -32,8 +32,7 @@ from tests.fixtures.nvml import build_driver
 from tests.time_limits import communicate
 from tests.workloads.conftest import WORKLOADS
 
-STEP_S = st.floats(0.05, 2.5)
-WATTS = st.floats(20.0, 1000.0)
+SAMPLES = st.lists(st.tuples(st.floats(0.5, 2.5), st.floats(20.0, 1000.0)), min_size=4, max_size=12)
 
 
 def measured(*parts: list[Reading]) -> GpuEnergy:
@@ -55,7 +54,7 @@ def power_of(samples: list[tuple[float, float]], ratio: float = 1.0) -> list[Rea
     return readings
 
 
-@given(st.lists(st.tuples(STEP_S, WATTS), min_size=50, max_size=80))
+@given(SAMPLES)
 def test_the_energy_is_the_counters_difference_where_power_agrees(
     samples: list[tuple[float, float]],
 ) -> None:
@@ -67,7 +66,7 @@ def test_the_energy_is_the_counters_difference_where_power_agrees(
 
 
 @given(
-    st.lists(st.tuples(STEP_S, WATTS), min_size=50, max_size=60),
+    SAMPLES,
     st.one_of(st.floats(0.5, 1 - 1.1 * MAX_DISAGREEMENT), st.floats(1 + 1.1 * MAX_DISAGREEMENT, 2)),
 )
 def test_power_that_disagrees_is_said_with_both_figures(
@@ -80,7 +79,7 @@ def test_power_that_disagrees_is_said_with_both_figures(
     assert f"{energy.integrated:.6g} J" in problem
 
 
-@given(st.lists(st.lists(st.tuples(STEP_S, WATTS), min_size=50, max_size=60), max_size=4))
+@given(st.lists(SAMPLES, max_size=4))
 def test_what_lies_between_parts_is_not_counted(parts: list[list[tuple[float, float]]]) -> None:
     """Whatever the GPU used in the meantime."""
     alone = [measured(power_of(part)).joules for part in parts]

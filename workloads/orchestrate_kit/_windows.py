@@ -137,11 +137,11 @@ class Sampler:
 
     def _read(self) -> None:
         readings = [ask() for ask in self._asks]
-        drawn = [reading.watts for reading in readings]
+        drawn = [reading.watts for reading in readings if reading.watts is not None]
         with self._lock:
             for meter, reading in zip(self._meters, readings):
                 meter.add(reading)
-            if drawn and None not in drawn:
+            if drawn and len(drawn) == len(readings):
                 self._peak = max(self._peak or 0.0, sum(drawn))
 
     def _cut(self) -> None:
