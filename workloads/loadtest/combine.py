@@ -34,12 +34,19 @@ class CombineError(RuntimeError):
 
 def main() -> None:
     try:
-        nodes = [read_node(Path(folder)) for folder in sys.argv[1:]]
-        problem = combine(nodes)
+        folders = [Path(folder) for folder in sys.argv[1:]]
+        nodes = [read_node(folder) for folder in folders if (folder / LOAD).exists()]
+        problem = combine(nodes) or _missing(folders)
     except (CombineError, RecordError, StageError, OSError) as error:
         problem = str(error)
     if problem:
         sys.exit(f"loadtest: {problem}")
+
+
+def _missing(folders: Sequence[Path]) -> str:
+    """Which nodes are not in the result; empty = all are."""
+    names = [folder.name for folder in folders if not (folder / LOAD).exists()]
+    return f"nothing was measured on {', '.join(names)}" if names else ""
 
 
 def read_node(folder: Path) -> tuple[NodeLoad, Path]:
@@ -61,9 +68,7 @@ def combine(nodes: Sequence[tuple[NodeLoad, Path]]) -> str:
     try:
         settings = Settings(**first.settings)
     except TypeError as error:
-        raise CombineError(
-            f"{first.node}: its parameters are none of this workload: {error}"
-        ) from None
+        raise CombineError(f"{first.node}: not the parameters of this workload: {error}") from None
     results = pool(nodes, settings)
     publish([load for load, _ in nodes], results, settings, kit.output_dir())
     return verdict_line(results)

@@ -34,7 +34,7 @@ from .load.fleet import SenderError
 from .load.node_run import LoadError, NodeRun, Work
 from .load.prompts import InputError, generate_prompts, read_prompts, read_trace
 from .load.settings import Settings
-from .show.figures import figures
+from .show.figures import node_figures
 from .show.report import publish, verdict_line
 
 USAGE, FAILED = 2, 1
@@ -132,8 +132,8 @@ def report(node: NodeRun) -> str:
     if node.places == 1:
         publish([node.load], results, node.settings, node.output)
         return verdict_line(results)
-    for name, value, unit in figures(results, node.settings.arrival):
-        kit.metric(f"{name}.{node.node}", value, unit)
+    for name, value, unit in node_figures(results, node.node):
+        kit.metric(name, value, unit)
     return ""
 
 

@@ -26,12 +26,13 @@ LOG = "combine.log"
 
 async def combine_outputs(state: RunState, folder: RunFolder) -> list[Event]:
     """What the script reports as the run's figures, and that it failed. Nothing where there is no
-    such script, or less than two nodes.
+    such script, or less than two nodes. It is given each node's folder, also of one that left
+    nothing: then there is none.
     """
     workload = state.request.job.workload
     names = [name for name, _ in state.planned()]
-    outputs = [path for name in names if (path := folder.node_artifacts(name)).is_dir()]
-    if not workload.combine or len(names) < 2 or not outputs:
+    outputs = [folder.node_artifacts(name) for name in names]
+    if not workload.combine or len(names) < 2 or not any(path.is_dir() for path in outputs):
         return []
     script = Path(workload.folder) / workload.combine
     with tempfile.TemporaryDirectory(prefix="combine-", dir=folder.path) as reports:

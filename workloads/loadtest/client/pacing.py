@@ -121,7 +121,8 @@ class Pacer:
             while monotonic() < at_s:
                 pass
             self._next += 1
-            self.next_s = float("inf") if self.over else self._times_s[self._next]
+            left = self._times_s[self._next : self._next + 1]
+            self.next_s = left[0] if left else float("inf")
             self._issue(number, at_s)
         if not self.over:
             self._timer.set(self.next_s)

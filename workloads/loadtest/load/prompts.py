@@ -41,9 +41,7 @@ def _ask(entry: dict[str, Any], where: str) -> Ask:
         return Ask(text=text, output_tokens=tokens)
     if isinstance(messages, list) and messages and all(map(_is_message, messages)):
         return Ask(messages=tuple(messages), output_tokens=tokens)
-    raise InputError(
-        f"{where}: neither {{prompt: text}} nor {{messages: [{{role, content}}, ...]}}"
-    )
+    raise InputError(f"{where}: neither {{prompt}} nor {{messages: [{{role, content}}, ...]}}")
 
 
 def _is_message(item: Any) -> bool:

@@ -10,6 +10,17 @@ from ..judge.summary import Spread
 
 # What looks for the highest rate that meets the objectives.
 RATES = {"search", "sweep"}
+FULL = {"ttft", "request_latency"}
+OF_A_NODE = {
+    "delivered_rate",
+    "client_ceiling",
+    "schedule_lag_p99",
+    "failed_requests",
+    "requests_per_s",
+    "output_tokens_per_s",
+    "ttft_p50",
+    "ttft_p99",
+}
 Figure = tuple[str, float, str]
 
 
@@ -47,9 +58,19 @@ def _server_figures(result: StageResult) -> Iterator[Figure]:
 
 
 def _spread_figures(spread: Spread) -> Iterator[Figure]:
-    yield f"{spread.name}_mean", spread.mean, "s"
+    """Every percentile of what users feel, median and tail of the rest: loadtest.json has all."""
+    full = spread.name in FULL
     for each in spread.percentiles:
+        if not full and each.percent not in {50, 99}:
+            continue
         name = f"{spread.name}_p{each.percent:g}".replace(".", "_")
         yield name, each.value, "s"
-        if each.certified is not None:
+        if full and each.certified is not None:
             yield f"{name}_certified", each.certified, "s"
+
+
+def node_figures(results: Sequence[StageResult], node: str) -> Iterator[Figure]:
+    """What one of several nodes did, under its name."""
+    for name, value, unit in figures(results, ""):
+        if name in OF_A_NODE:
+            yield f"{name}.{node}", value, unit

@@ -44,18 +44,19 @@ def _verdict(result: StageResult) -> dict[str, Any]:
 
 def _load_tiles(result: StageResult) -> dict[str, Any]:
     summary, rates = result.summary, result.summary.rates()
-    failed = {"tone": "bad"} if summary.failed else {}
     tiles = [
-        {"label": "delivered", "value": result.delivered_rate, "unit": "requests/s"},
-        {"label": "client's ceiling", "value": result.ceiling, "unit": "requests/s"},
-        {"label": "failed", "value": float(summary.failed), "unit": "requests", **failed},
+        _tile("delivered", result.delivered_rate, "requests/s"),
+        _tile("client's ceiling", result.ceiling, "requests/s"),
+        _tile("failed", summary.failed, "requests") | ({"tone": "bad"} if summary.failed else {}),
     ]
     if result.valid:
-        tiles += [
-            {"label": "goodput", "value": rates.goodput, "unit": "requests/s"},
-            {"label": "output", "value": rates.output_tokens, "unit": "tok/s"},
-        ]
+        tiles.append(_tile("goodput", rates.goodput, "requests/s"))
+        tiles.append(_tile("output", rates.output_tokens, "tok/s"))
     return {"kind": "tiles", "tiles": tiles}
+
+
+def _tile(label: str, value: float, unit: str) -> dict[str, str]:
+    return {"label": label, "value": f"{value:.4g}", "unit": unit}
 
 
 def _percentiles(result: StageResult, settings: Settings) -> dict[str, Any]:
@@ -69,8 +70,8 @@ def _percentiles(result: StageResult, settings: Settings) -> dict[str, Any]:
             {"name": "certified p99", "right": True},
         ],
         "rows": [list(map(_cell, _latency_row(spread))) for spread in result.summary.spreads()],
-        "note": f"definitions: {settings.definitions}. Certified: with a confidence of 99 % the true "
-        "percentile is not above it (MLPerf's early stopping); it needs 662 requests.",
+        "note": f"definitions: {settings.definitions}. Certified: with a confidence of 99 % the "
+        "true percentile is not above it (MLPerf's early stopping); it needs 662 requests.",
         "terminal": True,
     }
 

@@ -1,0 +1,70 @@
+"""Independent ranks on this machine, and one result of all nodes' outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hosts.running import Desk, open_desk
+
+PROGRAM = Path(__file__).parents[1] / "workloads" / "programs" / "pooled"
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """Three nodes that are this machine."""
+    cluster = tmp_path / "three.yaml"
+    python, workdir = json.dumps(sys.executable), json.dumps(str(tmp_path / "node"))
+    cluster.write_text(
+        f"name: three\n"
+        f"defaults: {{transport: local, gpus: 0, python: {python}, workdir: {workdir}}}\n"
+        f"nodes: ['n[1-3]']\n"
+    )
+    root = tmp_path / f"here-{os.getpid()}-{tmp_path.name}"
+    root.mkdir()
+    with open_desk(root, cluster) as desk:
+        yield desk
+
+
+def test_the_figures_of_a_run_are_made_of_all_nodes_outputs(desk: Desk) -> None:
+    """Twenty numbers are 10 and one is 1; the mean of the nodes' medians would be 7."""
+    job = desk.start_workload(PROGRAM)
+
+    ending = job.end()
+
+    assert ending.result["status"] == "succeeded", ending.err
+    assert ending.result["metrics"]["median"]["value"] == 10
+    assert [mode["rung"] for mode in ending.result["ladder"]] == ["independent"]
+    assert ending.result["launcher"] == "manual"
+    run = desk.home / "runs" / job.run
+    assert (run / "artifacts" / "read.txt").read_text() == "3"
+    assert not list(run.glob("combine-*"))
+
+
+def test_a_script_that_fails_fails_the_run_with_its_last_line(desk: Desk) -> None:
+    """What it reported before is kept."""
+    job = desk.start_workload(PROGRAM, "broken=true")
+
+    ending = job.end()
+
+    failure = ending.result["failure"]
+    assert (ending.code, failure["id"]) == (1, "OR-RUN-005")
+    assert failure["cause"] == "1 of 3 nodes have left no numbers"
+    assert "combine.log" in failure["remedy"]
+    assert ending.result["metrics"]["median"]["value"] == 10
+
+
+def test_one_node_needs_no_script(desk: Desk) -> None:
+    """Its own figures are those of the run: here it does not report the one that is required."""
+    job = desk.start_workload(PROGRAM, options=("--nodes", "n1"))
+
+    ending = job.end()
+
+    assert ending.result["failure"]["id"] == "OR-GATE-001"
+    assert ending.result["metrics"]["own_median"]["value"] == 1
