@@ -39,6 +39,12 @@ class Talk:
     async def begin(self) -> None:
         self.process = await LoadGenProcess.start(self.folder, self._news.set)
 
+    async def end(self) -> GeneratorGone:
+        """The last that is heard of it."""
+        while not isinstance(said := await self.next(), GeneratorGone):
+            pass
+        return said
+
     async def next(self) -> Said:
         async with asyncio.timeout(scaled(20)):
             while not self._said:
@@ -68,7 +74,7 @@ async def test_a_second_answer_shows_what_loadgen_does_with_it(tmp_path: Path) -
                 talk.process.tell_answered([(ids[0], 3, b"")])
             answered += len(ids)
     assert said == LoadEnded()
-    assert isinstance(await talk.next(), GeneratorGone)
+    await talk.end()
     await talk.process.close()
 
     summary = (tmp_path / "mlperf_log_summary.txt").read_text()
@@ -87,9 +93,8 @@ async def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
     talk.process.send({"type": "go"})
     assert isinstance(await talk.next(), Issued)
     talk.process.send({"type": "answered"})  # a broken command ends it, too
-    gone = await talk.next()
+    gone = await talk.end()
 
-    assert isinstance(gone, GeneratorGone)
     assert "its process ended with 1" in gone.reason
     await talk.process.close()
 
@@ -98,9 +103,8 @@ async def test_a_loadgen_that_cannot_begin_says_why(tmp_path: Path) -> None:
     talk = Talk(tmp_path)
     await talk.begin()
     talk.process.send({**plan_test(QUICK, 20, 0.0).command(), "scenario": "Sideways"})
-    gone = await talk.next()
+    gone = await talk.end()
 
-    assert isinstance(gone, GeneratorGone)
     assert "Sideways" in gone.reason
     await talk.process.close()
 

@@ -140,7 +140,7 @@ def test_a_load_generator_asks_only_where_rules_are_chosen() -> None:
 @pytest.mark.parametrize(
     "old,new,expected",
     [
-        ("mode: mode\n", "mode: mod\n", ["w.yaml:9:", "load.mode", "is not declared", "'mode'"]),
+        ("mode: mode\n", "mode: mod\n", ["w.yaml:10:", "load.mode", "is not declared", "'mode'"]),
         ("[offline, server]", "[offline, online]", ["other than offline, server", "online"]),
         ("rules: {type: choice, choices: [none, short]", "rules: {type: str", ["of type str"]),
         ("target_qps: {type: float", "target_qps: {type: int", ["is of type int, not float"]),

@@ -111,9 +111,9 @@ def test_a_load_generator_asks_for_samples_in_its_own_order(inbox: Path, tmp_pat
     """What is asked for has a number of its own beside the sample's; first tokens are told."""
     entry = {"group": 3, "first": 6, "count": 2, "of": [9, 0], "data": ["i", "a"]}
     feed(inbox, 1, type="lease", lease="2.1", groups=[entry])
-    feed(inbox, 2, type="end")
     seen = []
     for group in kit.groups(10, 2, per_s=12.5):
+        feed(inbox, 2, type="end")
         for sample in group:
             seen.append((sample.index, sample.of, sample.data))
             kit.first_token(sample)

@@ -33,6 +33,8 @@ def run(parameters: Parameters) -> None:
     engine = TransformersEngine(parameters, int(os.environ.get("LOCAL_RANK", "0")))
     warm_up(engine, parameters)
     print(f"ready on {engine.device}: fingerprint {engine.fingerprint[:16]}", flush=True)
+    if parameters.under_load and os.environ.get("ORCHESTRATE_SAMPLES") != "leased":
+        print("no LoadGen here, which runs beside orchestrate: all prompts at once", flush=True)
     per_s = measure_pace(engine, parameters) if parameters.under_load else 0.0
     report(answer_prompts(engine, parameters, per_s))
 

@@ -92,7 +92,7 @@ def test_the_generator_hears_of_each_id_once_and_in_order(events: list[LoadEvent
     for id, what in test.told():
         seen.setdefault(id, []).append(what)
     assert seen.keys() <= set(ids)
-    assert all(whats in (["begun"], ["begun", "answered"]) for whats in seen.values())
+    assert all(told in (["begun"], ["begun", "answered"]) for told in seen.values())
     answered = {a.number for a in test.actions if isinstance(a, TellAnswered)}
     heard = {e.number for e in events if isinstance(e, Answered)}
     assert answered <= heard
