@@ -1,4 +1,4 @@
-"""What ``nightly add`` is given, as a schedule that is known to be runnable."""
+"""The schedule that the options of ``nightly add`` describe."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from typing import Any
 
 from orchestrator.adapters.nightly.schedule_store import nightly_folder
 from orchestrator.adapters.store.layout import Layout
-from orchestrator.cli.commands.jobs.run import run as run_command
-from orchestrator.cli.load_request import load_request
-from orchestrator.cli.options import JobOptions, pick_options
-from orchestrator.cli.run_night import run_arguments
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.nightly.schedule import Overlap, Schedule
 from orchestrator.parsing.inputs.nights.schedule_file import (
@@ -52,13 +48,6 @@ def read_schedule(layout: Layout, name: str, given: dict[str, Any]) -> Schedule:
         status_every_s=given["status_every"],
         folder=os.getcwd(),  # noqa: PTH109 - as text
     )
-
-
-def check_schedule(schedule: Schedule) -> None:
-    """Refuse tonight what would fail every night. Raises ``UsageError``; contacts nothing."""
-    words = run_arguments(schedule, "nightly")[1:]
-    given = run_command.make_context("run", words).params
-    load_request(pick_options(JobOptions, given), (), run_id="")
 
 
 def _split_variable(pair: str) -> tuple[str, str]:

@@ -369,7 +369,6 @@ def test_cron_itself_starts_the_night(cron_desk: Desk) -> None:
         (["--at", "*/5 * * * *"], "more than one run a night"),
         (["--at", "0 19 30 2 *"], "not a schedule of cron"),
         (["--tz", "Asia/Soul"], "did you mean 'Asia/Seoul'"),
-        (["--suite", "all"], "there are no suites yet"),
         (["--workload", "slep"], "did you mean"),
         (["--set", "line=2"], "lines"),
         (["--cluster", "nowhere"], "nowhere"),

@@ -272,7 +272,10 @@ def test_any_setting_is_taken_or_refused(setting: str) -> None:
         (("entry: train.py", "entry: ../x.py"), "must be a path inside the workload's folder"),
         (("entry: train.py", "entry: /x.py"), "must be a path inside the workload's folder"),
         (("entry: train.py\n", ""), "key 'entry' is missing"),
-        (("shape: local-rounds", "shape: elastic"), "is not one of rigid, independent, divisible, local-rounds"),
+        (
+            ("shape: local-rounds", "shape: elastic"),
+            "is not one of rigid, independent, divisible, local-rounds",
+        ),
         (("cpu: 2", "cpu: 0"), "ranks.cpu: must be greater than or equal to 1"),
         (("requires: {modules: [torch", "requires: {modules: [os;x"), "not a Python module name"),
         (("tiny: {steps: 5}", "tiny: {stesp: 5}"), "preset tiny: unknown parameter 'stesp'"),

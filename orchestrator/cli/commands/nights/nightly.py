@@ -93,11 +93,11 @@ def nightly() -> None:
 def add(name: str, **given: Any) -> None:
     """Add a schedule, or change the one of this name. Nothing runs before it is installed."""
     from orchestrator.adapters.nightly.schedule_store import nightly_folder, save_schedule
-    from orchestrator.cli.schedule_options import check_schedule, read_schedule
+    from orchestrator.cli.schedule_options import read_schedule
 
     layout = _layout()
     schedule = read_schedule(layout, name, given)
-    check_schedule(schedule)
+    _check_request(schedule)
     folder = nightly_folder(layout, name)
     save_schedule(folder, schedule)
     click.echo(f"{name}: {_next_line(schedule)}")
@@ -321,6 +321,18 @@ def _judge_figures(layout: Layout, folder: NightlyFolder, night: str, last: bool
     if notice is not None:
         try_notice(layout, notice, _say)
     return False
+
+
+def _check_request(schedule: Schedule) -> None:
+    """Refuse tonight what would fail every night. Raises ``UsageError``; contacts nothing."""
+    from orchestrator.cli.commands.jobs.run import run as run_command
+    from orchestrator.cli.load_request import load_request
+    from orchestrator.cli.options import JobOptions, pick_options
+    from orchestrator.cli.run_night import run_arguments
+
+    words = run_arguments(schedule, "nightly")[1:]
+    given = run_command.make_context("run", words).params
+    load_request(pick_options(JobOptions, given), (), run_id="")
 
 
 def _backend(folder: NightlyFolder) -> str:
