@@ -123,3 +123,13 @@ class Fork:
             self.returncode = int(self._report.readline())
             self._report.close()
         return self.returncode
+
+
+# What `run` and `resume` import, which is nearly all that the other commands do.
+COMMANDS = ForkServer(
+    "orchestrator.cli.commands.jobs.run",
+    "orchestrator.cli.commands.runs.resume",
+    "orchestrator.cli.coordinate",
+    "orchestrator.cli.load_request",
+    "orchestrator.adapters.transport.asyncssh.async_ssh",
+)
