@@ -2,12 +2,13 @@
 
     fork_server.py SOCKET MODULE...
 
-Each message on the socket is a program: JSON, with its stdout, its stderr and a pipe on which its
-process id and later its status are reported. The server ends with the socket's other end.
+Each line on the socket is a program: JSON, with its stdout, its stderr and a pipe on which its
+process id and later its exit code are reported. The server ends with the socket's other end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -20,14 +21,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-MESSAGE_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 ROOT = Path(__file__).resolve().parents[1]
 PATH = sys.path[:]  # where an interpreter looks by itself
 
 
 def serve(requests: socket.socket) -> dict[str, Any]:
     """Fork programs until nobody is left to ask for them; returns in the forks, with theirs."""
-    woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    woken, wakes = os.pipe()
+    os.set_blocking(wakes, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.set_wakeup_fd(wakes)
@@ -35,14 +37,11 @@ def serve(requests: socket.socket) -> dict[str, Any]:
     while True:
         ready, _, _ = select.select([requests, woken], [], [])
         if woken in ready:
-            os.read(woken, MESSAGE_BYTES)
+            os.read(woken, CHUNK_BYTES)
             report_ended(reports)
         if requests not in ready:
             continue
-        message, files, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 3)
-        if not message:
-            sys.exit()
-        out, err, report = files
+        line, (out, err, report) = receive(requests)
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
@@ -52,12 +51,24 @@ def serve(requests: socket.socket) -> dict[str, Any]:
             os.dup2(err, 2)
             for file in (out, err, report, woken, wakes, requests.detach(), *reports.values()):
                 os.close(file)
-            program: dict[str, Any] = json.loads(message)
+            program: dict[str, Any] = json.loads(line)
             return program
         os.close(out)
         os.close(err)
         reports[pid] = report
         os.write(report, b"%d\n" % pid)
+
+
+def receive(requests: socket.socket) -> tuple[bytes, list[int]]:
+    """The next line and the files that came with it; ends this process when there is none."""
+    line, files, _, _ = socket.recv_fds(requests, CHUNK_BYTES, 3)
+    more = line
+    while more and not line.endswith(b"\n"):
+        more = requests.recv(CHUNK_BYTES)
+        line += more
+    if not more:
+        sys.exit()
+    return line, files
 
 
 def report_ended(reports: dict[int, int]) -> None:
@@ -67,7 +78,8 @@ def report_ended(reports: dict[int, int]) -> None:
         if pid == 0:
             return
         report = reports.pop(pid)
-        os.write(report, b"%d\n" % os.waitstatus_to_exitcode(status))
+        with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
+            os.write(report, b"%d\n" % os.waitstatus_to_exitcode(status))
         os.close(report)
 
 

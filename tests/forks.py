@@ -38,14 +38,16 @@ class ForkServer:
             self._requests = self._begin()
         (out, its_out), (err, its_err), (report, its_report) = (os.pipe() for _ in range(3))
         program = {"argv": list(argv), "cwd": str(cwd), "env": dict(env)}
+        line = json.dumps(program).encode() + b"\n"
         theirs = [its_out, its_err, its_report]
-        socket.send_fds(self._requests, [json.dumps(program).encode()], theirs)
+        sent = socket.send_fds(self._requests, [line], theirs)
+        self._requests.sendall(line[sent:])
         for file in theirs:
             os.close(file)
         return Fork(argv, os.fdopen(out), os.fdopen(err), os.fdopen(report, "rb", buffering=0))
 
     def _begin(self) -> socket.socket:
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, its = socket.socketpair()
         with its:
             self._server = subprocess.Popen(
                 [sys.executable, "-P", str(SERVER), f"{its.fileno()}", *self._modules],
@@ -68,7 +70,9 @@ class Fork:
         self.stderr = stderr
         self.returncode: int | None = None
         self._report = report
-        self.pid = int(self._report.readline())
+        started = self._report.readline()
+        assert started, "the fork server has ended; it says why on stderr"
+        self.pid = int(started)
         self._said: dict[IO[str], str] = {}
         self._readers = [
             threading.Thread(target=self._read, args=(stream,), daemon=True)
@@ -123,3 +127,13 @@ class Fork:
             self.returncode = int(self._report.readline())
             self._report.close()
         return self.returncode
+
+
+# What `run` and `resume` import, which is nearly all that the other commands do.
+COMMANDS = ForkServer(
+    "orchestrator.cli.commands.jobs.run",
+    "orchestrator.cli.commands.runs.resume",
+    "orchestrator.cli.coordinate",
+    "orchestrator.cli.load_request",
+    "orchestrator.adapters.transport.asyncssh.async_ssh",
+)

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import AnyStr, TypeVar
+from typing import Protocol, TypeVar
 
 WORK = (sys.executable, "-I", "-c", "import asyncssh")
 QUIET_S = 0.3  # what WORK takes on a machine that does nothing else
@@ -29,6 +29,7 @@ AT_ITS_END_S = 5.0  # the same, for whether a limit is exceeded
 KEPT = 5  # load comes and goes: the largest of the last measurements counts
 SPARE = 4.0  # the slowdown with which budgets of the product do not run out by mistake
 Result = TypeVar("Result")
+Words_co = TypeVar("Words_co", str, bytes, covariant=True)
 Measured = Callable[[str, float, float], None]  # (what, seconds, promised seconds)
 _measured: deque[tuple[float, float]] = deque([(0.0, 1.0)], maxlen=KEPT)  # (when, slowdown)
 _shared: list[Path] = []  # at most one: lines of such pairs, by the clock of all processes
@@ -118,12 +119,20 @@ class Deadline:
         return exceeds(self.spent_s, self._limit_s)
 
 
-def wait_for_exit(process: subprocess.Popen[AnyStr], limit_s: float) -> int:
+class Started(Protocol[Words_co]):
+    """A process, as :class:`subprocess.Popen` and ``tests.forks`` start it."""
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def communicate(self, *, timeout: float | None = None) -> tuple[Words_co, Words_co]: ...
+
+
+def wait_for_exit(process: Started[str] | Started[bytes], limit_s: float) -> int:
     """The exit code. Raises ``subprocess.TimeoutExpired``; the process is then left alone."""
     return _patiently(process.wait, limit_s)
 
 
-def communicate(process: subprocess.Popen[AnyStr], limit_s: float) -> tuple[AnyStr, AnyStr]:
+def communicate(process: Started[Words_co], limit_s: float) -> tuple[Words_co, Words_co]:
     """All of stdout and stderr. Raises ``subprocess.TimeoutExpired``, likewise."""
     return _patiently(lambda left_s: process.communicate(timeout=left_s), limit_s)
 

@@ -19,15 +19,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from tests.architecture.source import ROOT
-from tests.forks import Fork, ForkServer
+from tests.forks import COMMANDS, Fork
 from tests.time_limits import SPARE, Deadline, budget, communicate, scaled, slowdown, wait_for_exit
 
 POLL_S = 0.05
-COMMANDS = ForkServer(
-    "orchestrator.cli.commands.jobs.run",
-    "orchestrator.cli.coordinate",
-    "orchestrator.adapters.transport.asyncssh.async_ssh",
-)
 # What a run has by itself for steps whose time depends on the machine, in seconds.
 SHORT_BUDGETS = {"connect": 30.0, "probe": 30.0, "reach": 20.0, "launch": 30.0, "silence": 10.0}
 

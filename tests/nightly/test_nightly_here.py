@@ -27,6 +27,7 @@ from orchestrator.cli.run_night import NightShift
 from orchestrator.cli.status_file import StatusFile
 from orchestrator.core.history.run_record import RunQuery
 from tests.architecture.source import ROOT
+from tests.forks import COMMANDS, Fork
 from tests.nightly.crontabs import PrivateCron, needs_cron
 from tests.time_limits import scaled
 
@@ -59,15 +60,12 @@ class Desk:
             "XDG_CONFIG_HOME": str(root / "config"),
         }
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-P", "-m", "orchestrator", "nightly", *words]
-        return subprocess.Popen(
-            argv, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+    def start(self, *words: str) -> Fork:
+        return COMMANDS.start(["-m", "orchestrator", "nightly", *words], self.root, self.env)
 
     def run(self, *words: str, code: int = 0) -> str:
         process = self.start(*words)
-        output, _ = process.communicate(timeout=scaled(90))
+        output = "".join(process.communicate(timeout=scaled(90)))
         assert process.returncode == code, output
         return output
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.source import ROOT
+from tests.forks import COMMANDS
 from tests.security.conftest import MakeSshd
 from tests.security.rows import ARGUMENTS
-from tests.time_limits import scaled
+from tests.time_limits import communicate, scaled
 
 pytestmark = pytest.mark.processes
 
@@ -46,15 +47,12 @@ def orchestrate(
 ) -> subprocess.CompletedProcess[str]:
     """A command as people start it; its standard error is the assertion's message."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "ORCHESTRATE_HOME": str(home), **env}
-    return subprocess.run(
-        [sys.executable, "-m", "orchestrator", *words],
-        cwd=cwd,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=scaled(120),
-        check=False,
-    )
+    process = COMMANDS.start(["-m", "orchestrator", *words], cwd, environ)
+    try:
+        out, err = communicate(process, 120)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: "-".join(way).replace("/bin/", ""))
