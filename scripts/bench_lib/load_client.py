@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,7 +33,6 @@ SERVER_CORE, CLIENT_CORE = "0", "1"
 LEAST_RATE, LEAST_RATIO, MOST_MEMORY = 2000.0, 2.0, 0.5
 PIP_S, RUN_S = 1800.0, 3600.0
 LOOK_S = 0.2
-ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +109,7 @@ def _ours(port: int, requests: int, folder: Path) -> ClientRun:
     }
     argv = [sys.executable, str(CLIENT / "sender_process.py")]
     words = f"{json.dumps(job)}\n{time.monotonic() + 1.0!r}\n"
-    out, peak_mib = _run(argv, words, folder)
+    out, peak_mib = _run(argv, words)
     last = json.loads(out.splitlines()[-1])
     if last["completed"] != requests:
         raise BenchError(f"our client completed {last['completed']} of {requests} requests")
@@ -129,7 +126,7 @@ def _aiperf(port: int, requests: int, venv: Path, folder: Path) -> ClientRun:
         "--endpoint-type": "chat",
         "--concurrency": STREAMS,
         "--request-count": requests,
-        "--tokenizer": "./tokenizer",  # as a relative path: absolute ones it takes for hub names
+        "--tokenizer": TOKENIZER,
         "--isl": WORDS,
         "--osl": TOKENS,
         "--ui": "none",
@@ -138,8 +135,7 @@ def _aiperf(port: int, requests: int, venv: Path, folder: Path) -> ClientRun:
     }
     words = [str(word) for pair in options.items() for word in pair]
     argv = [str(venv / "bin" / "aiperf"), "profile", "--streaming", "--use-server-token-count"]
-    shutil.copytree(TOKENIZER, folder / "tokenizer", dirs_exist_ok=True)
-    peak_mib = _retried(lambda: _run([*argv, *words], "", folder)[1])
+    _, peak_mib = _run([*argv, *words], "")
     try:
         found = json.loads((artifacts / "profile_export_aiperf.json").read_text())
         count, rate = found["request_count"]["avg"], found["request_throughput"]["avg"]
@@ -150,30 +146,14 @@ def _aiperf(port: int, requests: int, venv: Path, folder: Path) -> ClientRun:
     return ClientRun(client="AIPerf", requests=requests, rate=rate, peak_mib=peak_mib)
 
 
-def _retried(run: Callable[[], float]) -> float:
-    """AIPerf's start fails now and then on a busy machine: its tokenizer is not loaded in time."""
-    for left in reversed(range(ATTEMPTS)):
-        try:
-            return run()
-        except BenchError as error:
-            if not left:
-                raise
-            say(f"once more: {error}")
-    raise AssertionError("no attempt")
-
-
-def _run(argv: Sequence[str], words: str, folder: Path) -> tuple[str, float]:
-    """(standard output, peak memory in MiB) of a client that has one core for itself, started in
-    ``folder``.
-    """
+def _run(argv: Sequence[str], words: str) -> tuple[str, float]:
+    """(standard output, peak memory in MiB) of a client that has one core for itself."""
     process = subprocess.Popen(
         ["taskset", "-c", CLIENT_CORE, *argv],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     watch = _MemoryWatch(process.pid)
     watch.start()
