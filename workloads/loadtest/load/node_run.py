@@ -192,7 +192,8 @@ class NodeRun:
         job = self._stage_job(stage, rate)
         whole = len(job.times_s) or (job.load.requests if job.load else 0)
         planned = share_of_count(whole, job.member, job.members)
-        own_rate = planned / job.duration_s if rate is not None else None
+        schedule_s = job.times_s[-1] if len(job.times_s) else job.duration_s
+        own_rate = planned / schedule_s if planned and schedule_s else None
         watch = _StageWatch(self, own_rate, planned)
         began, wall = time.monotonic(), time.time()
         self._say(f"stage {stage}: " + (f"{rate:.4g} requests/s" if rate else "load") + " begins")
@@ -203,7 +204,6 @@ class NodeRun:
         except SenderError as error:
             totals, failure = Totals(at_s=time.monotonic() - began), str(error)
         ended_early = self.stopped or watch.saturation is not None or bool(failure)
-        schedule_s = job.times_s[-1] if len(job.times_s) else job.duration_s
         self.stages.append(
             Stage(
                 stage=stage,
