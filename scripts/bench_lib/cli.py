@@ -27,6 +27,7 @@ from .first_run import GOAL, first_run_markdown, first_runs, ratios
 from .history import history_markdown, history_rows
 from .imports import import_profile, imports
 from .launch import deepspeed_environment, launch
+from .load_client import clients_markdown, clients_met, measure_clients
 from .machine import describe
 from .null_table import print_null_table
 from .partition import HOSTS, Partition, figures, partition_markdown
@@ -184,7 +185,27 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     first.add_argument("--commit", default="HEAD", metavar="C", help="ours (default: HEAD)")
     first.add_argument("--against", required=True, metavar="C", help="a commit of this repository")
     first.add_argument("--repeats", type=_repeats, default=3, metavar="N", help="default: 3")
+    _add_load_client(commands)
     return parser.parse_args(argv)
+
+
+def _add_load_client(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    client = commands.add_parser(
+        "load-client",
+        help="streamed requests per second and memory of the load test's client, beside AIPerf",
+        epilog="Needs Linux, taskset, two processors, and a package index or --aiperf.",
+    )
+    client.add_argument("--repeats", type=_repeats, default=3, metavar="N", help="default: 3")
+    client.add_argument(
+        "--requests", type=_runs, default=20_000, metavar="N", help="of ours (default: 20000)"
+    )
+    client.add_argument(
+        "--peer-requests", type=_runs, default=2000, metavar="N", help="of AIPerf (default: 2000)"
+    )
+    client.add_argument(
+        "--aiperf", type=Path, metavar="VENV", help="default: a temporary one, with pip"
+    )
+    client.add_argument("--json", type=Path, metavar="FILE", help="every round, for machines")
 
 
 def _samples(text: str) -> int:
@@ -353,6 +374,21 @@ def _first_run(arguments: argparse.Namespace) -> int:
     return MET if all(ratio <= GOAL for ratio in ratios(runs, ours, other).values()) else MISSED
 
 
+def _load_client(arguments: argparse.Namespace) -> int:
+    facts = describe(sys.executable, None)
+    runs = list(
+        measure_clients(
+            arguments.requests, arguments.peer_requests, arguments.repeats, arguments.aiperf
+        )
+    )
+    if arguments.json:
+        told = [asdict(run) for run in runs]
+        text = json.dumps({"schema_version": 1, "machine": facts, "runs": told}, indent=1)
+        arguments.json.write_text(text + "\n")
+    print(clients_markdown(facts, runs), end="", flush=True)
+    return MET if clients_met(runs) else MISSED
+
+
 COMMANDS = {
     "control-plane": _control_plane,
     "partition": _partition,
@@ -363,6 +399,7 @@ COMMANDS = {
     "promises": _promises,
     "sigterm": _sigterm,
     "first-run": _first_run,
+    "load-client": _load_client,
 }
 
 

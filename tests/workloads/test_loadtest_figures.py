@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -25,7 +29,9 @@ from loadtest.judge.percentiles import (
 from loadtest.judge.rate_search import Trial, best_rate, next_rate
 from loadtest.judge.summary import Objectives, Summary
 from loadtest.judge.validity import Bounds, LoadEvidence, invalid_reasons
+from tests.time_limits import wait_for_exit
 
+UNDER_LOADGEN = Path(__file__).parent / "programs" / "under_loadgen.py"
 # Due at 10 s, sent 0.5 s late; four chunks, of which the last has two tokens.
 CRAFTED = RequestRecord(
     index=0,
@@ -141,6 +147,23 @@ def test_a_certificate_is_the_largest_count_that_the_bound_allows(
         most = count - int(found)
         assert binomial_tail(count, most, over) <= 1 - CONFIDENCE
         assert binomial_tail(count, most + 1, over) > 1 - CONFIDENCE
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("percent", [90, 99])
+def test_a_certificate_is_the_estimate_of_the_real_loadgen(tmp_path: Path, percent: int) -> None:
+    """Of the same latencies, in nanoseconds."""
+    pytest.importorskip("mlperf_loadgen")
+    process = subprocess.Popen([sys.executable, str(UNDER_LOADGEN)], cwd=tmp_path, text=True)
+    assert wait_for_exit(process, 60) == 0
+    summary = (tmp_path / "mlperf_log_summary.txt").read_text()
+    trace = (tmp_path / "mlperf_log_trace.json").read_text()
+    latencies = sorted(map(int, re.findall(r'"complete_ns":(\d+)', trace)))
+
+    (theirs,) = re.findall(rf"Early stopping {percent}\.0th percentile estimate: (\d+)", summary)
+
+    assert len(latencies) == 800
+    assert certified(latencies, percent) == int(theirs)
 
 
 def test_a_certificate_holds_as_often_as_it_promises() -> None:

@@ -173,6 +173,33 @@ def test_a_server_that_dies_fails_the_run_and_loses_nothing(tmp_path: Path) -> N
     )
 
 
+def test_a_stall_of_the_server_is_in_the_tail(tmp_path: Path) -> None:
+    """What was due while it stood still waited from then on, although the client was on time."""
+    node = node_folder(tmp_path / "node")
+    with server("--interval-ms=1") as (target, serving):
+        process = start(node, target, "--rate=50", "--duration=4")
+        wait_for_records(node, process)
+        serving.send_signal(signal.SIGSTOP)
+        time.sleep(1.0)  # the stall
+        serving.send_signal(signal.SIGCONT)
+        _, err = finish(process)
+
+    assert process.returncode == 0, err
+    metrics = node.metrics()
+    assert metrics["ttft_p99"] > 0.7
+    assert metrics["ttft_p50"] < metrics["ttft_p99"] / 2
+    assert metrics["delivered_rate"] == pytest.approx(50, rel=0.1)
+
+
+def test_several_processes_send_one_schedule(tmp_path: Path, quick: Target) -> None:
+    node = node_folder(tmp_path / "node")
+
+    _, err = finish(process := start(node, quick, "--rate=100", "--duration=1", "--processes=3"))
+
+    assert process.returncode == 0, err
+    assert sorted(record["index"] for record in records_of(node)) == list(range(100))
+
+
 def test_a_run_that_is_stopped_keeps_what_was_measured(tmp_path: Path, quick: Target) -> None:
     node = node_folder(tmp_path / "node")
     process = start(node, quick, "--rate=50", "--duration=600")

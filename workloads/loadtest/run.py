@@ -100,7 +100,7 @@ def serving(settings: Settings, work: Work) -> Iterator[Work]:
             for engine in engines
         )
         server = f"{len(targets)} x {settings.engine}"
-        yield replace(work, targets=targets, server=server, check=engines.check)
+        yield replace(work, targets=targets, server=server, own_engines=True, check=engines.check)
 
 
 def run(settings: Settings, work: Work) -> str:

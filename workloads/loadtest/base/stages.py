@@ -27,7 +27,7 @@ class Saturation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One rate, on one node. ``rate``: requests per second of it; None = none was configured.
+    """One rate, on one node. ``rate``: requests per second of it; None: a closed loop.
 
     ``schedule_s``: how long requests were sent. ``whole``: its schedule was sent to the end.
     ``wall``: when it began, seconds since 1970. ``failure``: what ended it.

@@ -32,6 +32,7 @@ class Counts:
     completed: int = 0
     failed: int = 0
     output_tokens: int = 0
+    prompt_tokens: int = 0
     ttft_s: float = 0.0
     first_tokens: int = 0
 
@@ -203,6 +204,7 @@ class Sender:
         else:
             counts.completed += 1
             counts.output_tokens += tokens
+            counts.prompt_tokens += answer.prompt_tokens if answer is not None else 0
             counts.first_tokens += 1
             counts.ttft_s += chunks[0] - request.scheduled_s
         shift = -start_s

@@ -31,6 +31,7 @@ from .sender import Sender
 REPORT_S = 0.5
 # Lines are appended in whole writes of about this size: other processes append to the same file.
 WRITE_BYTES = 256 * 1024
+MOST_FILES = 16_384
 
 
 class RecordFile:
@@ -106,6 +107,7 @@ def _print(sender: Sender, *, over: bool = False) -> None:
 
 def main() -> None:
     job = Job.from_json(sys.stdin.readline())
+    _ask_for_files()
     sys.stdout.write("{}\n")
     sys.stdout.flush()
     start = sys.stdin.readline()
@@ -115,6 +117,14 @@ def main() -> None:
             _ask_for_real_time()
         asyncio.run(run(job))
     os._exit(0)  # a daemon thread waits for standard input
+
+
+def _ask_for_files() -> None:
+    """Each request in flight is a connection; the usual limit is 1,024 open files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _ask_for_real_time() -> None:

@@ -25,7 +25,7 @@ class Bounds:
 class LoadEvidence:
     """What was asked for, and what the client can do.
 
-    ``rate``: configured, all senders together; None for a closed loop or a trace that names times.
+    ``rate``: configured, all senders together; None for a closed loop.
     ``ceiling``: streamed requests per second that the senders together reach against a server that
     does nothing. ``whole``: the schedule was sent to its end. ``failure``: what ended it.
     """

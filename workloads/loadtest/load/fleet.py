@@ -38,6 +38,7 @@ class Totals:
     failed: int = 0
     in_flight: int = 0
     output_tokens: int = 0
+    prompt_tokens: int = 0
     ttft_s: float = 0.0
     first_tokens: int = 0
     cpu_s: float = 0.0
@@ -50,8 +51,9 @@ class Totals:
 
 
 _SUMS = (
-    "due sent completed failed in_flight output_tokens ttft_s first_tokens cpu_s peak_kib".split()
-)
+    "due sent completed failed in_flight output_tokens prompt_tokens ttft_s first_tokens cpu_s "
+    "peak_kib"
+).split()
 
 
 @dataclass(slots=True)

@@ -51,6 +51,7 @@ class Work:
     times_s: Sequence[float] = ()
     unique: bool = True
     server: str = ""
+    own_engines: bool = False
     check: Callable[[], None] = lambda: None
 
 
@@ -191,18 +192,18 @@ class NodeRun:
         job = self._stage_job(stage, rate)
         whole = len(job.times_s) or (job.load.requests if job.load else 0)
         planned = share_of_count(whole, job.member, job.members)
-        own_rate = planned / job.duration_s if rate is not None else None
+        schedule_s = job.times_s[-1] if len(job.times_s) else job.duration_s
+        own_rate = planned / schedule_s if planned and schedule_s else None
         watch = _StageWatch(self, own_rate, planned)
         began, wall = time.monotonic(), time.time()
         self._say(f"stage {stage}: " + (f"{rate:.4g} requests/s" if rate else "load") + " begins")
         failure = ""
         try:
-            totals = await self._send(job, self.settings.processes, watch.see)
+            totals = await self._send_measured(job, watch.see)
             failure = watch.failure
         except SenderError as error:
             totals, failure = Totals(at_s=time.monotonic() - began), str(error)
         ended_early = self.stopped or watch.saturation is not None or bool(failure)
-        schedule_s = job.times_s[-1] if len(job.times_s) else job.duration_s
         self.stages.append(
             Stage(
                 stage=stage,
@@ -219,6 +220,20 @@ class NodeRun:
         (self.output / LOAD).write_text(self.load.to_json(), encoding="utf-8")
         if failure:
             raise LoadError(failure)
+
+    async def _send_measured(self, job: Job, on_totals: Callable[[Totals], None]) -> Totals:
+        """A stage; what the GPUs of our own engines use in it becomes the run's energy."""
+        if not self.work.own_engines:
+            return await self._send(job, self.settings.processes, on_totals)
+        with kit.measured_window() as window:
+            totals = await self._send(job, self.settings.processes, on_totals)
+            window.count(
+                requests=totals.completed,
+                input_tokens=totals.prompt_tokens,
+                output_tokens=totals.output_tokens,
+                tokens=totals.prompt_tokens + totals.output_tokens,
+            )
+        return totals
 
     def _stage_job(self, stage: int, rate: float | None) -> Job:
         settings = self.settings

@@ -1,0 +1,253 @@
+"""What a load client can do on one core: ours beside AIPerf, against the same trivial server.
+
+Client and server have a core each. The server streams answers without computing any, so that what
+limits the requests per second is the client. Rounds are interleaved, in turned order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from .bed import ROOT, run_tool
+from .errors import BenchError
+from .report import table
+from .rounds import say
+
+CLIENT = ROOT / "workloads" / "loadtest" / "client"
+# One that needs no download, for prompts of a length; the server counts the tokens.
+TOKENIZER = ROOT / "workloads" / "finetune" / "model" / "tiny"
+AIPERF = "aiperf==0.13.0"
+STREAMS, TOKENS, WORDS = 64, 16, 32
+SERVER_CORE, CLIENT_CORE = "0", "1"
+# What is to be met: streamed requests per second of a core, and beside AIPerf.
+LEAST_RATE, LEAST_RATIO, MOST_MEMORY = 2000.0, 2.0, 0.5
+PIP_S, RUN_S = 1800.0, 3600.0
+LOOK_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientRun:
+    """One client's round. ``rate``: streamed requests per second; ``peak_mib``: memory of all its
+    processes together, shared pages counted once.
+    """
+
+    client: str
+    requests: int
+    rate: float
+    peak_mib: float
+
+
+def measure_clients(
+    requests: int, peer_requests: int, rounds: int, aiperf: Path | None
+) -> Iterator[ClientRun]:
+    """Each client in each round. Raises :class:`BenchError`."""
+    with tempfile.TemporaryDirectory(prefix="load-client-") as folder:
+        venv = _aiperf_environment(aiperf, Path(folder) / "venv")
+        with _trivial_server() as port:
+            clients: list[Callable[[], ClientRun]] = [
+                lambda: _ours(port, requests, Path(folder)),
+                lambda: _aiperf(port, peer_requests, venv, Path(folder)),
+            ]
+            for number in range(rounds):
+                say(f"round {number + 1} of {rounds}")
+                for client in clients if number % 2 == 0 else reversed(clients):
+                    yield client()
+
+
+def _aiperf_environment(given: Path | None, fresh: Path) -> Path:
+    if given is not None:
+        run_tool([str(given / "bin" / "aiperf"), "--version"])
+        return given.resolve()
+    say("making an environment for AIPerf")
+    run_tool([sys.executable, "-m", "venv", str(fresh)], timeout_s=PIP_S)
+    pip = [str(fresh / "bin" / "python"), "-m", "pip", "install", "--quiet", AIPERF]
+    run_tool(pip, timeout_s=PIP_S)
+    return fresh
+
+
+@contextlib.contextmanager
+def _trivial_server() -> Iterator[int]:
+    """Its port."""
+    argv = ["taskset", "-c", SERVER_CORE, sys.executable, str(CLIENT / "trivial_server.py")]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line.strip().isdigit():
+            raise BenchError("the trivial server did not start")
+        yield int(line)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _ours(port: int, requests: int, folder: Path) -> ClientRun:
+    """The sending process of the load test, which writes down every request."""
+    record = folder / "requests.jsonl"
+    record.unlink(missing_ok=True)
+    url = f"http://127.0.0.1:{port}/v1"
+    job = {
+        "targets": [{"url": url, "model": "trivial", "api": "chat"}],
+        "asks": [{"text": " ".join(["word"] * WORDS)}],
+        "load": None,
+        "output_tokens": TOKENS,
+        "ignore_eos": True,
+        "unique": True,
+        "concurrency": STREAMS,
+        "most_requests": requests,
+        "record": str(record),
+    }
+    argv = [sys.executable, str(CLIENT / "sender_process.py")]
+    words = f"{json.dumps(job)}\n{time.monotonic() + 1.0!r}\n"
+    out, peak_mib = _run(argv, words)
+    last = json.loads(out.splitlines()[-1])
+    if last["completed"] != requests:
+        raise BenchError(f"our client completed {last['completed']} of {requests} requests")
+    return ClientRun(
+        client="ours", requests=requests, rate=requests / last["at"], peak_mib=peak_mib
+    )
+
+
+def _aiperf(port: int, requests: int, venv: Path, folder: Path) -> ClientRun:
+    artifacts = folder / "aiperf"
+    options = {
+        "--model": "trivial",
+        "--url": f"http://127.0.0.1:{port}",
+        "--endpoint-type": "chat",
+        "--concurrency": STREAMS,
+        "--request-count": requests,
+        "--tokenizer": TOKENIZER,
+        "--isl": WORDS,
+        "--osl": TOKENS,
+        "--ui": "none",
+        "--workers-max": 1,
+        "--artifact-dir": artifacts,
+    }
+    words = [str(word) for pair in options.items() for word in pair]
+    argv = [str(venv / "bin" / "aiperf"), "profile", "--streaming", "--use-server-token-count"]
+    _, peak_mib = _run([*argv, *words], "")
+    try:
+        found = json.loads((artifacts / "profile_export_aiperf.json").read_text())
+        count, rate = found["request_count"]["avg"], found["request_throughput"]["avg"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BenchError(f"AIPerf left no result: {error!r}") from error
+    if count != requests:
+        raise BenchError(f"AIPerf completed {count} of {requests} requests")
+    return ClientRun(client="AIPerf", requests=requests, rate=rate, peak_mib=peak_mib)
+
+
+def _run(argv: Sequence[str], words: str) -> tuple[str, float]:
+    """(standard output, peak memory in MiB) of a client that has one core for itself."""
+    process = subprocess.Popen(
+        ["taskset", "-c", CLIENT_CORE, *argv],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    watch = _MemoryWatch(process.pid)
+    watch.start()
+    try:
+        assert process.stdin is not None
+        process.stdin.write(words)
+        process.stdin.flush()  # it stays open: its end would be the client's
+        assert process.stdout is not None
+        out = process.stdout.read()
+        _, err = process.communicate(timeout=RUN_S)
+    finally:
+        process.kill()
+        watch.finish()
+    if process.returncode:
+        raise BenchError(f"{argv[0]} ended with status {process.returncode}: {(err or out)[-500:]}")
+    return out, watch.peak_kib / 1024
+
+
+class _MemoryWatch(threading.Thread):
+    """The proportional set size of a process and all below it, now and then."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._pid, self._over = pid, threading.Event()
+        self.peak_kib = 0
+
+    def run(self) -> None:
+        while not self._over.wait(LOOK_S):
+            self.peak_kib = max(self.peak_kib, sum(map(_pss_kib, _family(self._pid))))
+
+    def finish(self) -> None:
+        self._over.set()
+        self.join()
+
+
+def _family(pid: int) -> list[int]:
+    """The process and its descendants."""
+    found = [pid]
+    for parent in found:
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def _pss_kib(pid: int) -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return int(text.partition("\nPss:")[2].split()[0])
+    return 0
+
+
+def client_figures(runs: Sequence[ClientRun]) -> dict[str, tuple[float, float]]:
+    """The median rate and the highest memory of each client."""
+    names = dict.fromkeys(run.client for run in runs)
+    return {
+        name: (
+            median(run.rate for run in runs if run.client == name),
+            max(run.peak_mib for run in runs if run.client == name),
+        )
+        for name in names
+    }
+
+
+def clients_met(runs: Sequence[ClientRun]) -> bool:
+    """Whether our client meets all that is asked of it."""
+    (rate, memory), (peer_rate, peer_memory) = client_figures(runs).values()
+    return (
+        rate >= LEAST_RATE
+        and rate >= LEAST_RATIO * peer_rate
+        and memory <= MOST_MEMORY * peer_memory
+    )
+
+
+def clients_markdown(machine: dict[str, str], runs: Sequence[ClientRun]) -> str:
+    """The whole report."""
+    figures = client_figures(runs)
+    (ours, memory), (peer, peer_memory) = figures["ours"], figures["AIPerf"]
+    rows = [
+        (name, _rounds(runs, name), f"{rate:,.0f}", f"{peak:,.0f} MiB", _requests(runs, name))
+        for name, (rate, peak) in figures.items()
+    ]
+    headings = ("client", "requests/s, each round", "median", "peak memory", "requests a round")
+    target = f"at least {LEAST_RATE:,.0f}/s, {LEAST_RATIO:g}x AIPerf, {MOST_MEMORY:g}x its memory"
+    return (
+        f"{table(('what', 'value'), list(machine.items()))}\n\n{table(headings, rows)}\n\n"
+        f"Ours by AIPerf: {ours / peer:.1f}x the rate, {memory / peer_memory:.2f}x the memory; "
+        f"target: {target}.\n"
+    )
+
+
+def _rounds(runs: Sequence[ClientRun], name: str) -> str:
+    return ", ".join(f"{run.rate:,.0f}" for run in runs if run.client == name)
+
+
+def _requests(runs: Sequence[ClientRun], name: str) -> str:
+    return f"{next(run.requests for run in runs if run.client == name):,}"
