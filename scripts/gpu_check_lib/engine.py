@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +185,8 @@ def check_tokens() -> dict[str, Any]:
     with asked(model, EngineOptions(slots=5, context=512)) as engine:
         together = engine.answers(prompts, 24)
         alone = engine.answers(prompts[:1], 24)
-    theirs = AutoModelForCausalLM.from_pretrained(locate_model(""), dtype=torch.float32)
-    theirs = theirs.to(DEVICE).eval()
+    theirs: Any = AutoModelForCausalLM.from_pretrained(locate_model(""), dtype=torch.float32)
+    theirs.to(DEVICE).eval()
     answers = [
         theirs.generate(torch.tensor([prompt], device=DEVICE), max_new_tokens=24, do_sample=False)
         for prompt in prompts
@@ -235,8 +236,9 @@ def compare_products(weights: Weights) -> dict[str, Any]:
         if time.perf_counter() - began > TILES_S:
             break
         row = {}
+        product = partial(row_product, bias=None, tile=tile)
         for name, them in matrices.items():
-            row[name] = per_product(them, lambda x, w, tile=tile: row_product(x, w, None, tile))
+            row[name] = per_product(them, product)
         found[f"{tile.outputs}x{tile.inputs} {tile.warps} warps {tile.stages} stages"] = row
     for row in found.values():
         total = sum(row[name] * len(them) for name, them in matrices.items())
@@ -392,7 +394,7 @@ def main() -> None:
         "stream_torch": EngineOptions(kernels=TORCH),
     }
     for name, options in kinds.items():
-        report.section(name, lambda options=options: one_stream(model, scale, options))
+        report.section(name, partial(one_stream, model, scale, options))
     kernels = AUTO if sound else TORCH
     best = EngineOptions(kernels=kernels, tile=tile)
     report.section("offline", lambda: offline(model, scale, best))

@@ -13,12 +13,12 @@ KERNELS = (AUTO, TORCH, TRITON)
 @dataclass(frozen=True, slots=True)
 class Tile:
     """How a product with one row is cut: outputs and inputs that a program holds at a time, its
-    warps, and loads under way.
+    warps, and loads under way. The default was the fastest of six on an H200 (docs/benchmarks.md).
     """
 
-    outputs: int = 8
+    outputs: int = 4
     inputs: int = 512
-    warps: int = 4
+    warps: int = 2
     stages: int = 4
 
 
