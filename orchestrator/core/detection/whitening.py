@@ -28,9 +28,9 @@ USUAL_DECAY, USUAL_WEIGHT_SE = 0.8, 6.0
 LARGEST_FIRST, LARGEST_DECAY = 0.93, 0.97
 SMALLEST_FIRST = 0.02
 LARGEST_SPREAD = 10.0  # of a mean, beside independent nights: for the bias alone
-# A value further off than so many deviations is drawn in to there: otherwise the nights after a
-# spike would all be expected to follow it.
-REACH_SIGMAS = 8.0
+# A night further off than so many deviations announces no more than one at this distance: otherwise
+# those after a spike would be expected to follow it, and stand out because they do not.
+REACH_SIGMAS = 4.0
 SIGMAS_BETWEEN_POINTS = 3.29  # of normal noise, between its 5 % and 95 % points
 ROUNDING = 1e-9  # of the scores of equal values
 
@@ -66,11 +66,16 @@ def whiten(values: Sequence[float], quiet: int) -> Sequence[float]:
     if not correlation.first:
         return values
     middle, reach = median_of(before), REACH_SIGMAS * noise_width(before)
-    near = [max(-reach, min(reach, value - middle)) for value in values]
-    memory, surprises = correlation.memory, [near[0]]
-    for last, value in pairwise(near):
-        surprises.append(value - correlation.decay * last + memory * surprises[-1])
+    memory, surprises = correlation.memory, [values[0] - middle]
+    for last, value in pairwise(values):
+        announced = correlation.decay * _within(reach, last - middle)
+        forgotten = memory * _within(reach, surprises[-1])
+        surprises.append(value - middle - announced + forgotten)
     return surprises
+
+
+def _within(reach: float, value: float) -> float:
+    return max(-reach, min(reach, value))
 
 
 def estimate_correlation(values: Sequence[float]) -> SerialCorrelation:
