@@ -14,5 +14,5 @@ def train_alone(folder: Path, settings: Sequence[str]) -> NodeFolder:
     """
     node = node_folder(folder)
     options = [f"--{setting.replace('_', '-')}" for setting in settings]
-    succeed(node.start(str(FINETUNE / "train.py"), *options))
+    succeed(node.fork(str(FINETUNE / "train.py"), *options))
     return node

@@ -56,14 +56,8 @@ class NodeFolder:
             "ORCHESTRATE_REPORT_DIR": str(self.path / "reports"),
         }
 
-    def start(self, *argv: str, **environment: str) -> Fork:
-        """Start Python with these arguments as a process of this node. Libraries have been
-        imported: variables that they read at their import change nothing.
-        """
-        return TRAINING.start(argv, self.path, self.environment() | environment)
-
-    def start_anew(self, *argv: str, **environment: str) -> subprocess.Popen[str]:
-        """Start Python with these arguments and an interpreter of its own."""
+    def start(self, *argv: str, **environment: str) -> subprocess.Popen[str]:
+        """Start Python with these arguments as a process of this node."""
         return subprocess.Popen(
             [sys.executable, *argv],
             cwd=self.path,
@@ -72,6 +66,12 @@ class NodeFolder:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def fork(self, *argv: str, **environment: str) -> Fork:
+        """The same for programs that need torch, transformers and peft, which have been imported:
+        variables that these read at their import change nothing.
+        """
+        return TRAINING.start(argv, self.path, self.environment() | environment)
 
     def records(self, rank: int = 0) -> list[dict[str, Any]]:
         """What a rank has reported."""
@@ -196,7 +196,7 @@ def start_ranks(
     def start(group: int, local: int) -> Fork:
         place = {"RANK": group * per_node + local, "LOCAL_RANK": local, "GROUP_RANK": group}
         variables = {name: str(value) for name, value in (world | place).items()}
-        return nodes[group].start(str(script), *arguments, **variables)
+        return nodes[group].fork(str(script), *arguments, **variables)
 
     return [
         Ranks([start(group, local) for local in range(per_node)]) for group in range(len(nodes))
@@ -209,7 +209,7 @@ def start_torchrun(
     """One torchrun for each node, that find each other by a fixed address."""
     port = free_port()
     return [
-        node.start_anew(
+        node.start(
             "-m",
             "torch.distributed.run",
             f"--nnodes={len(nodes)}",

@@ -278,7 +278,7 @@ def test_ranks_with_gpus_meet_and_ask_the_driver_once_a_node(tmp_path: Path) -> 
     node = node_folder(tmp_path / "node")
     sizes = "--max-bytes=8192 --sustained-s=0.01 --search-trials=1 --stream-mib=1 --steps=2"
     model = "--train-width=64 --train-layers=1 --train-length=16 --train-batch=2"
-    process = node.start_anew(
+    process = node.start(
         "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}",
         str(AS_ON_GPUS), str(WORKLOADS), str(tmp_path / "pairs.py"),
         *sizes.split(), *model.split(), "--train-vocabulary=64", "--warmup-steps=1",

@@ -61,7 +61,7 @@ class Pair:
     def start(self, rank: int) -> Fork:
         folder = self.bench.folder.node_exchange(f"n{rank + 1}")
         (folder / "in" / f"rank-{rank}").mkdir(parents=True, exist_ok=True)
-        return self.nodes[rank].start(
+        return self.nodes[rank].fork(
             str(WITH_ENERGY),
             str(SCRIPT),
             *self.options,
@@ -128,7 +128,7 @@ async def test_from_a_checkpoint_of_ranks_that_met_to_the_end(
         "--round-exchange=changes",
     )
     whole = node_folder(tmp_path / "whole")
-    succeed(await asyncio.to_thread(whole.start, str(SCRIPT), *options))
+    succeed(await asyncio.to_thread(whole.fork, str(SCRIPT), *options))
     first, second = (node_folder(tmp_path / name) for name in ("n1", "n2"))
     pair = Pair(tmp_path / "attempt", [first, second], *options)
     name = "step-00000005"

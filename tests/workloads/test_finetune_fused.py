@@ -348,7 +348,7 @@ def test_gradients_are_summed_beside_the_backward_pass(tmp_path: Path) -> None:
     """In buckets of four values; two ranks, of which one had no micro-batch, end with one sum."""
     node = node_folder(tmp_path / "node")
     argv = str(tmp_path / "store"), str(WORKLOADS)
-    ranks = [node.start(str(SUM_OF_TWO), str(rank), *argv) for rank in range(2)]
+    ranks = [node.fork(str(SUM_OF_TWO), str(rank), *argv) for rank in range(2)]
     said = [succeed(rank).strip() for rank in ranks]
     total = [100.0 + value for value in range(11)]
     assert said == [f"[False, True, True, True] {total}", f"[] {total}"]

@@ -60,7 +60,7 @@ def test_four_ranks_on_two_nodes_train_as_one_rank_does(tmp_path: Path, beginner
     options = (*QUICK, "--steps=5", "--global-batch=7", "--micro-batch=2", "--sequence-length=192")
     options += (f"--model={beginner}",)
     single, first, second = (node_folder(tmp_path / name) for name in ("single", "first", "second"))
-    succeed(single.start(str(SCRIPT), *options))
+    succeed(single.fork(str(SCRIPT), *options))
     runs = start_torchrun([first, second], 2, SCRIPT, *options, "--engine=fused")
     for run in runs:
         succeed(run)
@@ -86,13 +86,13 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path) -> None
     """
     options = (*QUICK, "--steps=30", "--global-batch=4")
     whole, broken = node_folder(tmp_path / "whole"), node_folder(tmp_path / "broken")
-    succeed(whole.start(str(SCRIPT), *options, "--lora-dropout=0.1"))
-    victim = broken.start(str(SCRIPT), *options, "--lora-dropout=0.1", "--checkpoint-every=3")
+    succeed(whole.fork(str(SCRIPT), *options, "--lora-dropout=0.1"))
+    victim = broken.fork(str(SCRIPT), *options, "--lora-dropout=0.1", "--checkpoint-every=3")
     _wait_for_checkpoint(broken, victim)
     victim.kill()
     finish(victim)
     assert not (broken.path / "output" / "loss.jsonl").exists()
-    stopped = broken.start(str(SCRIPT), *options, "--lora-dropout=0.1", "--checkpoint-every=0")
+    stopped = broken.fork(str(SCRIPT), *options, "--lora-dropout=0.1", "--checkpoint-every=0")
     _wait_for_steps(broken, stopped, 5)
     stopped.send_signal(signal.SIGTERM)
     finish(stopped)
@@ -100,7 +100,7 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path) -> None
     saved = broken.steps_saved()
     assert saved[-1] > saved[-2] + 3, "asked to end, it saved what it had done since"
     resumed = succeed(
-        broken.start(str(SCRIPT), *options, "--lora-dropout=0.1", "--checkpoint-every=3")
+        broken.fork(str(SCRIPT), *options, "--lora-dropout=0.1", "--checkpoint-every=3")
     )
 
     assert f"resumed after step {saved[-1]}" in resumed
@@ -114,7 +114,7 @@ def test_a_run_resumes_with_another_number_of_ranks(tmp_path: Path) -> None:
     """
     options = (*QUICK, "--steps=30", "--global-batch=5", "--micro-batch=2")
     whole, broken = node_folder(tmp_path / "whole"), node_folder(tmp_path / "broken")
-    succeed(whole.start(str(SCRIPT), *options))
+    succeed(whole.fork(str(SCRIPT), *options))
     (pair,) = start_ranks([broken], 2, SCRIPT, *options, "--checkpoint-every=0")
     _wait_for_steps(broken, pair, 5)
     pair.send_signal(signal.SIGTERM)
@@ -122,7 +122,7 @@ def test_a_run_resumes_with_another_number_of_ranks(tmp_path: Path) -> None:
     (saved,) = broken.steps_saved()
     assert 5 <= saved < 30
 
-    assert f"resumed after step {saved}" in succeed(broken.start(str(SCRIPT), *options))
+    assert f"resumed after step {saved}" in succeed(broken.fork(str(SCRIPT), *options))
     assert len(broken.losses()) == 30
     assert broken.losses() == pytest.approx(whole.losses(), rel=2e-5)
     assert broken.metrics()["eval_loss"] == pytest.approx(whole.metrics()["eval_loss"], rel=1e-4)
@@ -132,7 +132,7 @@ def test_a_run_resumes_with_another_number_of_ranks(tmp_path: Path) -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> NodeFolder:
     """A run with :data:`SHORT` that is over."""
     node = node_folder(tmp_path_factory.mktemp("finished") / "node")
-    succeed(node.start(str(SCRIPT), *SHORT))
+    succeed(node.fork(str(SCRIPT), *SHORT))
     return node
 
 
@@ -151,7 +151,7 @@ def test_what_was_trained_to_the_end_but_not_evaluated_is_evaluated(
     save_checkpoint(root, 3, state, training)
     (node.path / "reports" / "rank-0.jsonl").unlink()
 
-    run = node.start(str(SCRIPT), *SHORT)
+    run = node.fork(str(SCRIPT), *SHORT)
     assert "resumed after step 3" in succeed(run)
     assert node.metrics()["eval_loss"] == wanted
 
@@ -185,7 +185,7 @@ def test_running_out_of_memory_ends_with_one_clear_line(tmp_path: Path) -> None:
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     options = (*QUICK, "--steps=2", "--global-batch=4000", "--micro-batch=4000")
-    process = node.start("-c", program, str(SCRIPT), *options)
+    process = node.fork("-c", program, str(SCRIPT), *options)
     _, err = finish(process)
 
     assert process.returncode == 1
@@ -198,7 +198,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     """It fails at that step with the reason, instead of training on."""
     node = node_folder(tmp_path / "node")
     options = ("--steps=30", "--global-batch=2", "--learning-rate=1e30")
-    process = node.start(str(SCRIPT), *QUICK, *options)
+    process = node.fork(str(SCRIPT), *QUICK, *options)
     _, err = finish(process)
 
     assert process.returncode == 1

@@ -148,7 +148,7 @@ def test_a_run_with_shared_weights_gives_what_one_with_whole_ones_does(
     options = [*_options(base, *QUICK), "--steps=4", "--global-batch=3", "--micro-batch=1"]
     options += ["--checkpoint-every=2"]
     whole, shared = node_folder(tmp_path / "whole"), node_folder(tmp_path / "shared")
-    succeed(whole.start(str(SCRIPT), *options, "--shard=off"))
+    succeed(whole.fork(str(SCRIPT), *options, "--shard=off"))
     on = (*options, "--shard=on", "--recompute=layer")
     (run,) = start_ranks([shared], 4, SCRIPT, *on)
     assert "weights over 4 ranks" in succeed(run)

@@ -71,7 +71,7 @@ def test_a_group_has_the_same_bytes_in_any_process(
     """Other thread environment, other order, other groups before: not one logit differs."""
     variables = {"OMP_NUM_THREADS": "5", "MKL_NUM_THREADS": "3"}
     groups = ("8", "0", "20", "4")
-    process = node_folder(tmp_path / "other").start_anew(
+    process = node_folder(tmp_path / "other").start(
         str(PROGRAM), str(WORKLOADS), str(cache), *groups, **variables
     )
     here = answer_groups(engine, [0, 4, 8])

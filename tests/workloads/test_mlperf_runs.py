@@ -38,7 +38,7 @@ def test_two_ranks_answer_every_prompt_as_one_would(tmp_path: Path, cache: Path)
     """Each makes its own model, answers its groups, and tells what it did under its name."""
     nodes = [node_folder(tmp_path / name) for name in ("first", "second")]
     ranks = [
-        node.start_anew(
+        node.start(
             str(SCRIPT),
             "--samples=18",
             "--cache-dir=./cache",
