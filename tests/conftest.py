@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,12 +36,13 @@ if (OWN_PYTHON / "python3").exists():
 
 TESTS = Path(__file__).parent
 # What takes long, the longest first: one file of many minutes, then folders. Tests of a file follow
-# each other, so that a long one that begins late keeps all others waiting; files whose programs
-# import torch are not put together, as they would wait for each other's processors.
+# each other, so that a long one that begins late keeps all others waiting. Folders of one group
+# take turns: tests on hosts wait most of the time, and programs that import torch do not.
 LONGEST = (
-    "hosts/network/test_rounds.py",
-    *("hosts", "workloads", "bootstrap", "security", "contracts", "engine", "cli", "simulation"),
-    *("nightly", "history", "bench", "parsing"),
+    ("hosts/network/test_rounds.py",),
+    ("hosts", "workloads"),
+    *(("bootstrap",), ("security",), ("contracts",), ("engine",), ("cli",), ("simulation",)),
+    *(("nightly",), ("history",), ("bench",), ("parsing",)),
 )
 # Marks of tests that need more than their own process and a moment; --fast leaves them out.
 NEEDS_MORE = ("hosts", "processes", "slow")
@@ -201,17 +202,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long begins first: a file stays on one worker, and at the end no worker is left
     with a long one while the others have nothing to do.
     """
-    items.sort(key=order_of)
+    places = places_of(item.path.relative_to(TESTS) for item in items)
+    items.sort(key=lambda item: places[item.path.relative_to(TESTS)])
     for item in items:
         if "measured" in getattr(item, "fixturenames", ()):
             item.add_marker("promise")
 
 
-def order_of(item: pytest.Item) -> int:
-    """By its file or the folder that it is in."""
-    file = item.path.relative_to(TESTS)
-    places = (LONGEST.index(name) for name in (f"{file}", file.parts[0]) if name in LONGEST)
-    return min(places, default=len(LONGEST))
+def places_of(files: Iterable[Path]) -> dict[Path, tuple[int, float]]:
+    """For each file its group, and how much of its folder comes before it."""
+    folders: dict[tuple[int, str], list[Path]] = {}
+    for file in dict.fromkeys(files):
+        folders.setdefault(folder_of(file), []).append(file)
+    return {
+        file: (group, number / len(together))
+        for (group, _), together in folders.items()
+        for number, file in enumerate(together)
+    }
+
+
+def folder_of(file: Path) -> tuple[int, str]:
+    """The group and the member of it that the file is, or is in."""
+    names = (f"{file}", file.parts[0])
+    places = ((group, name) for group, of in enumerate(LONGEST) for name in of if name in names)
+    return min(places, default=(len(LONGEST), ""))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
