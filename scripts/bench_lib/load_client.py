@@ -81,7 +81,10 @@ def _trivial_server() -> Iterator[int]:
     argv = ["taskset", "-c", SERVER_CORE, sys.executable, str(CLIENT / "trivial_server.py")]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.write("{}\n")
+        process.stdin.flush()
         line = process.stdout.readline()
         if not line.strip().isdigit():
             raise BenchError("the trivial server did not start")
