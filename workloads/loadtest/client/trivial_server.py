@@ -4,10 +4,10 @@
     (echo '{"port": 8000}'; sleep inf) | python trivial_server.py
 
 Its first line of standard input has options as JSON: `port` (0 or absent: a free one),
-`interval_ms` between tokens, `slots`: how many answers at a time (0: all). It prints its port, and serves until
-its standard input ends. It answers `/v1/models`, and completions of both kinds with `max_tokens`
-chunks, one a turn of its event loop and connection, as a server with a batch of requests does. With
-an interval and a number of slots it is a server with a known capacity.
+`interval_ms` between tokens, `slots`: how many answers at a time (0: all). It prints its port, and
+serves until its standard input ends. It answers `/v1/models`, and completions of both kinds with
+`max_tokens` chunks, one a turn of its event loop and connection, as a server with a batch of
+requests does. With an interval and a number of slots it is a server with a known capacity.
 """
 
 from __future__ import annotations
