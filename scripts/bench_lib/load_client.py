@@ -81,7 +81,10 @@ def _trivial_server() -> Iterator[int]:
     argv = ["taskset", "-c", SERVER_CORE, sys.executable, str(CLIENT / "trivial_server.py")]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.write("{}\n")
+        process.stdin.flush()
         line = process.stdout.readline()
         if not line.strip().isdigit():
             raise BenchError("the trivial server did not start")
@@ -240,7 +243,7 @@ def clients_markdown(machine: dict[str, str], runs: Sequence[ClientRun]) -> str:
     target = f"at least {LEAST_RATE:,.0f}/s, {LEAST_RATIO:g}x AIPerf, {MOST_MEMORY:g}x its memory"
     return (
         f"{table(('what', 'value'), list(machine.items()))}\n\n{table(headings, rows)}\n\n"
-        f"Ours by AIPerf: {ours / peer:.1f}x the rate, {memory / peer_memory:.2f}x the memory; "
+        f"Ours by AIPerf: {ours / peer:.1f}x the rate, {memory / peer_memory:.3f}x the memory; "
         f"target: {target}.\n"
     )
 

@@ -25,7 +25,9 @@ from tests.workloads.conftest import (
 
 PARSERS = frozenset({"argparse", "click", "configparser", "fire", "getopt", "optparse", "typer"})
 # A program of its own, which the script starts with one number.
-OTHER_PROGRAMS = frozenset({WORKLOADS / "acceptance" / "measure" / "pairs.py"})
+OTHER_PROGRAMS = frozenset(
+    {WORKLOADS / "acceptance" / "measure" / "pairs.py", WORKLOADS / "loadtest" / "combine.py"}
+)
 FOLDERS = sorted(path.parent for path in WORKLOADS.glob("*/workload.yaml"))
 COPIES = (
     ("acceptance", "base.options", "Options"),

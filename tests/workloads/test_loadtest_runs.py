@@ -36,16 +36,19 @@ def quick() -> Iterator[Target]:
 
 
 @contextmanager
-def server(*options: str) -> Iterator[tuple[Target, subprocess.Popen[str]]]:
+def server(**options: float) -> Iterator[tuple[Target, subprocess.Popen[str]]]:
     """A server of known capacity: tokens at an interval, a number of places."""
     process = subprocess.Popen(
-        [sys.executable, trivial_server.__file__, *options],
+        [sys.executable, trivial_server.__file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.write(json.dumps(options) + "\n")
+        process.stdin.flush()
         port = int(process.stdout.readline())
         yield Target(url=f"http://127.0.0.1:{port}/v1", model="trivial"), process
     finally:
@@ -140,7 +143,7 @@ def test_nodes_of_different_loads_are_not_pooled(tmp_path: Path, quick: Target) 
 def test_four_times_the_capacity_is_over_saturation_and_no_number(tmp_path: Path) -> None:
     """8 places, 17 intervals of 10 ms: about 47 requests/s."""
     node = node_folder(tmp_path / "node")
-    with server("--interval-ms=10", "--slots=8") as (target, _):
+    with server(interval_ms=10, slots=8) as (target, _):
         _, err = finish(process := start(node, target, "--rate=190", "--duration=60"))
 
     assert process.returncode == 1
@@ -153,7 +156,7 @@ def test_four_times_the_capacity_is_over_saturation_and_no_number(tmp_path: Path
 
 def test_a_server_that_dies_fails_the_run_and_loses_nothing(tmp_path: Path) -> None:
     node = node_folder(tmp_path / "node")
-    with server("--interval-ms=1") as (target, serving):
+    with server(interval_ms=1) as (target, serving):
         process = start(node, target, "--rate=100", "--duration=4")
         wait_for_records(node, process)
         serving.kill()
@@ -176,7 +179,7 @@ def test_a_server_that_dies_fails_the_run_and_loses_nothing(tmp_path: Path) -> N
 def test_a_stall_of_the_server_is_in_the_tail(tmp_path: Path) -> None:
     """What was due while it stood still waited from then on, although the client was on time."""
     node = node_folder(tmp_path / "node")
-    with server("--interval-ms=1") as (target, serving):
+    with server(interval_ms=1) as (target, serving):
         process = start(node, target, "--rate=50", "--duration=4")
         wait_for_records(node, process)
         serving.send_signal(signal.SIGSTOP)
@@ -219,7 +222,7 @@ def test_a_search_ends_at_a_rate_that_meets_the_objective(tmp_path: Path) -> Non
     """8 places, 17 intervals of 10 ms: about 47 requests/s; nobody may wait for 0.3 s."""
     node = node_folder(tmp_path / "node")
     options = "--arrival=search --rate=20 --duration=2 --slo-ttft=0.3 --slo-share=0.9 --steps=4"
-    with server("--interval-ms=10", "--slots=8") as (target, _):
+    with server(interval_ms=10, slots=8) as (target, _):
         _, err = finish(process := start(node, target, *options.split()))
 
     assert process.returncode == 0, err

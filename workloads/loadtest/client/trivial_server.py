@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
 """A server that streams answers without computing any: what a load client can do at most.
 
-    python trivial_server.py [--port N] [--interval-ms T] [--slots N]
+    (echo '{"port": 8000}'; sleep inf) | python trivial_server.py
 
-Prints its port, and serves until its standard input ends. Answers `/v1/models`, and completions of
-both kinds with `max_tokens` chunks, one a turn of its event loop and connection, as a server with a
-batch of requests does. With an interval and a number of slots it is a server with a known capacity.
+Its first line of standard input has options as JSON: `port` (0 or absent: a free one),
+`interval_ms` between tokens, `slots`: how many answers at a time (0: all). It prints its port, and
+serves until its standard input ends. It answers `/v1/models`, and completions of both kinds with
+`max_tokens` chunks, one a turn of its event loop and connection, as a server with a batch of
+requests does. With an interval and a number of slots it is a server with a known capacity.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import json
 import re
 import sys
 from collections import deque
@@ -169,12 +171,9 @@ async def serve(port: int, interval_s: float, slots: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--port", type=int, default=0, help="0 = a free one")
-    parser.add_argument("--interval-ms", type=float, default=0.0, help="between tokens")
-    parser.add_argument("--slots", type=int, default=0, help="answers at a time; 0 = all")
-    arguments = parser.parse_args()
-    asyncio.run(serve(arguments.port, arguments.interval_ms / 1e3, arguments.slots))
+    options = json.loads(sys.stdin.readline())
+    port, slots = options.get("port", 0), options.get("slots", 0)
+    asyncio.run(serve(port, options.get("interval_ms", 0.0) / 1e3, slots))
 
 
 if __name__ == "__main__":

@@ -369,7 +369,10 @@ def trivial_servers(number: int) -> Iterator[list[Target]]:
 
 
 def _target(process: Popen[str]) -> Target:
+    assert process.stdin is not None
     assert process.stdout is not None
+    process.stdin.write("{}\n")
+    process.stdin.flush()
     line = process.stdout.readline()
     if not line.strip().isdigit():
         raise LoadError("the server that measures the client's ceiling did not start")
