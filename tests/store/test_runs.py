@@ -187,7 +187,8 @@ def test_result_round_trip(layout: Layout) -> None:
     assert read_result(folder) == RESULT
     keys = (
         "schema_version run_id status exit_code cluster workload launcher ladder nodes "
-        "world_size metrics outputs samples energy cost timings failure warnings report"
+        "world_size metrics outputs samples energy cost timings failure warnings report "
+        "notice"
     )
     assert " ".join(to_object(RESULT)) == keys
 

@@ -75,7 +75,9 @@ WRONG = (
     ),
     Wrong("finetune", 7, "round_exchange=gradients outer_momentum=0.9", ("outer_momentum=0",)),
     Wrong("acceptance", 0, "max_bytes=16", ("min_bytes=16", "max_bytes=4096")),
-    Wrong("mlperf", 0, "samples=0", ("samples=1", "dataset=prompts.jsonl")),
+    Wrong("mlperf", 0, "scenario=server", ("rules=short", "scenario=offline")),
+    Wrong("mlperf", 1, "rules=official min_duration=5", ("min_duration=0", "rules=short")),
+    Wrong("mlperf", 2, "samples=0", ("samples=1", "dataset=prompts.jsonl")),
 )
 
 

@@ -120,6 +120,8 @@ def preset_of(settings: EngineSettings) -> Preset:
             f"engine {settings.engine} cannot spread a model over GPUs: tensor_parallel is "
             f"{settings.tensor_parallel}; use vllm or sglang"
         )
+    if settings.health and not settings.health.startswith("/"):
+        raise SettingsError(f"health {settings.health!r} is no path that begins with /")
     for template in (settings.command, settings.arguments):
         _words(template)
     return preset

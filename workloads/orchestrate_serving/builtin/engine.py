@@ -23,7 +23,6 @@ CPU_SLOTS = 16
 CPU_CACHE_BYTES = 1 << 30
 # Of the GPU's free memory after the weights: the rest is for activations and graphs.
 CACHE_SHARE = 0.8
-MAX_WAITING = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ Fields are those of OpenAI's API reference (completions, chat completions), and 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
 DEFAULT_TOKENS = 16  # of a completion that says nothing, as OpenAI's
 MAX_TOKENS = 1 << 20
+SHOWN = 80  # characters of a value that a message quotes
 
 # Fields that may be there, and the values with which they ask for nothing.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -75,13 +75,14 @@ def parse_request(path: str, body: bytes, served: str) -> Asked:
     """What a request asks of the model ``served``. Raises :class:`BadRequest`."""
     try:
         fields = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is no JSON: {error}") from None
     if not isinstance(fields, dict):
         raise BadRequest("the body is no JSON object")
     _refuse_what_is_not_done(fields)
-    if fields.get("model") not in {None, "", served}:
-        raise BadRequest(f"the model {fields['model']!r} is not served here: {served!r} is", 404)
+    if fields.get("model") not in (None, "", served):
+        named = json.dumps(fields["model"])[:SHOWN]
+        raise BadRequest(f"the model {named} is not served here: {json.dumps(served)} is", 404)
     chat = path == CHAT
     limit = "max_completion_tokens" if chat and "max_completion_tokens" in fields else "max_tokens"
     default = None if chat else DEFAULT_TOKENS
@@ -102,7 +103,7 @@ def parse_request(path: str, body: bytes, served: str) -> Asked:
 def _refuse_what_is_not_done(fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
         if name in NEUTRAL and value not in NEUTRAL[name]:
-            shown = json.dumps(value)[:80]
+            shown = json.dumps(value)[:SHOWN]
             raise BadRequest(f"{name} = {shown} is not supported by this engine")
         if name == "seed" and value is not None and fields.get("temperature") != 0:
             raise BadRequest("seed is not supported by this engine but with temperature 0")
@@ -135,8 +136,8 @@ def _number(
     value = fields.get(name)
     if value is None:
         return default
-    plain = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not plain or not least <= value <= most:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    if not plain or not least <= value <= most:  # neither is NaN
         raise BadRequest(f"{name} is no number from {least:g} to {most:g}")
     return float(value)
 

@@ -13,7 +13,7 @@ import sys
 import time
 from functools import partial
 
-from .http_server import HttpRequest, Reply, serve_connection
+from .http_server import MAX_HEAD_BYTES, HttpRequest, Reply, serve_connection
 from .model import Model, load_model
 from .options import KERNELS, EngineOptions
 from .protocol import error_body
@@ -43,7 +43,7 @@ class Server:
         options = self._options
         connect = partial(serve_connection, self._handle)
         listener = await asyncio.start_server(
-            connect, options.host, options.port, backlog=BACKLOG, limit=1 << 16
+            connect, options.host, options.port, backlog=BACKLOG, limit=MAX_HEAD_BYTES
         )
         loading = loop.create_task(self._load())
         reason = await self._ended
@@ -98,7 +98,10 @@ def _load_model(options: argparse.Namespace) -> Model:
             seed=options.seed,
         )
     except UnsupportedModel as error:
-        raise LoadFailed(f"{options.model}: {error}; vllm or sglang may serve it") from error
+        raise LoadFailed(
+            f"{options.model}: {error}; the built-in engine would compute it wrongly: set "
+            "engine=vllm, sglang or transformers"
+        ) from error
     except (OSError, ValueError, RuntimeError) as error:
         raise LoadFailed(f"{options.model or 'the generated model'}: {error}") from error
 

@@ -31,6 +31,7 @@ from .slots import Request
 
 # Some chat templates write today's date into the prompt: answers would depend on the day.
 DATE = "26 Jul 2024"
+MAX_OPEN = 16_384  # requests that run or wait
 
 
 class Service:
@@ -65,6 +66,8 @@ class Service:
             reply.whole(error.status, error_body(str(error), error.status))
 
     async def _answer(self, request: HttpRequest, reply: Reply) -> None:
+        if len(self._open) >= MAX_OPEN:
+            raise BadRequest(f"{MAX_OPEN} requests are being answered; try again later", 429)
         asked = parse_request(request.path, request.body, self._model.name)
         tokens = self._encode(asked)
         number = next(self._numbers)
@@ -101,7 +104,10 @@ class Service:
                 raise BadRequest("prompt names a token that the model does not have")
             return asked.prompt
         text = self._render(asked) if asked.prompt is None else asked.prompt
-        tokens = self._model.tokenizer(text, add_special_tokens=not asked.chat)["input_ids"]
+        try:
+            tokens = self._model.tokenizer(text, add_special_tokens=not asked.chat)["input_ids"]
+        except (TypeError, UnicodeError):  # half of a surrogate pair, which JSON can write
+            raise BadRequest("the prompt is no text of Unicode") from None
         if not tokens:
             raise BadRequest("prompt is empty")
         return tuple(tokens)

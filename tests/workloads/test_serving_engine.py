@@ -1,0 +1,255 @@
+"""The built-in engine on the small generated model: whose tokens, in which company."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrate_serving.builtin import server, tiny_model
+from orchestrate_serving.builtin.decoder import Cache, decode
+from orchestrate_serving.builtin.engine import BatchingEngine, TooLong, Update
+from orchestrate_serving.builtin.model import Model, load_model
+from orchestrate_serving.builtin.options import TORCH, EngineOptions, Tile
+from orchestrate_serving.builtin.slots import LENGTH, STOP, Request
+from orchestrate_serving.builtin.weights import UnsupportedModel, random_weights, shape_of
+from orchestrate_serving.words import generate_text
+from tests.time_limits import scaled
+
+ANSWER = 24
+CONTEXT = 192
+OPTIONS = EngineOptions(slots=3, context=CONTEXT, kernels=TORCH)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of the libraries, about one another
+]
+
+
+@pytest.fixture(scope="module")
+def folder(cache: Path) -> str:
+    return str(tiny_model.ensure_model(0, str(cache)))
+
+
+@pytest.fixture(scope="module")
+def model(folder: str) -> Model:
+    return load_model(folder, dtype="fp32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def prompts(model: Model) -> list[tuple[int, ...]]:
+    """More than there are slots, of several lengths."""
+    texts = (generate_text(index, seed=1, words=40) for index in range(7))
+    return [tuple(model.tokenizer(text)["input_ids"]) for text in texts]
+
+
+@pytest.fixture(scope="module")
+def expected(folder: str, prompts: list[tuple[int, ...]]) -> list[list[int]]:
+    """Transformers' own answers, one prompt at a time."""
+    from transformers import AutoModelForCausalLM
+
+    theirs: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    answers = (
+        theirs.generate(torch.tensor([prompt]), max_new_tokens=ANSWER, do_sample=False)[0]
+        for prompt in prompts
+    )
+    return [answer[len(prompt) :].tolist() for answer, prompt in zip(answers, prompts, strict=True)]
+
+
+class Running:
+    """An engine with what came of each request."""
+
+    def __init__(self, model: Model, options: EngineOptions = OPTIONS) -> None:
+        self.tokens: dict[int, list[int]] = {}
+        self.finish: dict[int, str] = {}
+        self.errors: dict[int, str] = {}
+        self._news = threading.Condition()
+        self.engine = BatchingEngine(model, options, self._take)
+
+    def submit(self, number: int, request: Request) -> None:
+        self.tokens[number] = []
+        self.engine.submit(number, request)
+
+    def wait(self, *numbers: int, tokens: int = 0) -> None:
+        """Until each of these has ended, or has as many tokens."""
+
+        def come() -> bool:
+            some = [tokens and len(self.tokens[number]) >= tokens for number in numbers]
+            over = [number in self.finish or number in self.errors for number in numbers]
+            return all(map(max, over, some))
+
+        with self._news:
+            assert self._news.wait_for(come, scaled(30)), (self.tokens, self.finish)
+
+    def answer(self, requests: list[Request]) -> list[list[int]]:
+        numbers = range(len(self.tokens), len(self.tokens) + len(requests))
+        for number, request in zip(numbers, requests, strict=True):
+            self.submit(number, request)
+        self.wait(*numbers)
+        return [self.tokens[number] for number in numbers]
+
+    def _take(self, updates: list[Update]) -> None:
+        with self._news:
+            for update in updates:
+                self.tokens[update.number].extend(update.tokens)
+                if update.finish:
+                    self.finish[update.number] = update.finish
+                if update.error:
+                    self.errors[update.number] = update.error
+            self._news.notify_all()
+
+
+@contextmanager
+def running(model: Model, options: EngineOptions = OPTIONS) -> Iterator[Running]:
+    one = Running(model, options)
+    one.engine.start()
+    try:
+        yield one
+    finally:
+        one.engine.close()
+
+
+def greedy(prompt: tuple[int, ...], **changes: Any) -> Request:
+    return Request(**{"tokens": prompt, "max_tokens": ANSWER, **changes})
+
+
+def test_greedy_answers_are_those_of_generate_alone_and_in_company(
+    model: Model, prompts: list[tuple[int, ...]], expected: list[list[int]]
+) -> None:
+    """Seven requests through three slots: all but the first join while others run."""
+    assert any(len(answer) < ANSWER for answer in expected), "no answer ends by itself"
+    with running(model) as engine:
+        assert engine.answer([greedy(prompt) for prompt in prompts]) == expected
+        assert engine.answer([greedy(prompts[4])]) == [expected[4]]
+        wanted = [STOP if len(answer) < ANSWER else LENGTH for answer in expected]
+        ended = [engine.finish[number] for number in range(len(prompts))]
+    ends = [answer[-1] in model.ends for answer in expected]
+    assert ended == [STOP if end else at for end, at in zip(ends, wanted, strict=True)]
+
+
+def test_an_end_token_is_one_like_others_where_the_request_says_so(
+    model: Model, prompts: list[tuple[int, ...]], expected: list[list[int]]
+) -> None:
+    """``ignore_eos`` passes over it; ``min_tokens`` does not choose it until then."""
+    place = min(range(len(expected)), key=lambda index: len(expected[index]))
+    with running(model) as engine:
+        passed, put_off = engine.answer(
+            [
+                greedy(prompts[place], ignore_eos=True),
+                greedy(prompts[place], min_tokens=ANSWER - 2),
+            ]
+        )
+    assert len(passed) == ANSWER
+    assert passed[: len(expected[place])] == expected[place]
+    assert ANSWER - 2 <= len(put_off) <= ANSWER
+    assert not set(put_off[: ANSWER - 3]) & set(model.ends)
+
+
+def test_a_request_that_nobody_waits_for_frees_its_slot(
+    model: Model, prompts: list[tuple[int, ...]], expected: list[list[int]]
+) -> None:
+    """One slot: the next request has it long before the first would have ended."""
+    long = greedy(prompts[0], max_tokens=4000, ignore_eos=True)
+    with running(model, EngineOptions(slots=1, context=4096, kernels=TORCH)) as engine:
+        engine.submit(0, long)
+        engine.submit(1, long)  # cancelled while it waits
+        engine.wait(0, tokens=3)
+        engine.engine.cancel(1)
+        engine.engine.cancel(0)
+        engine.submit(2, greedy(prompts[1]))
+        engine.wait(2)
+    assert engine.tokens[2] == expected[1]
+    assert list(engine.finish) == [2]
+    assert len(engine.tokens[0]) < 4000
+    assert not engine.tokens[1]
+
+
+def test_what_does_not_fit_a_slot_is_refused(model: Model, prompts: list[tuple[int, ...]]) -> None:
+    engine = BatchingEngine(model, OPTIONS, lambda _: None)
+    with pytest.raises(TooLong, match=f"are more than the context of {CONTEXT}"):
+        engine.submit(0, greedy(prompts[0], max_tokens=CONTEXT))
+
+
+def test_all_who_wait_hear_of_a_step_that_fails(
+    model: Model, prompts: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Running(model)
+    monkeypatch.setattr(one.engine._steps, "decode", lambda _: 1 / 0)
+    for number, prompt in enumerate(prompts):
+        one.submit(number, greedy(prompt))
+    one.engine.start()
+    one.wait(*range(len(prompts)))
+    one.engine.close()
+    assert set(one.errors.values()) == {"ZeroDivisionError: division by zero"}
+    assert set(one.errors) | set(one.finish) == set(range(len(prompts)))
+    assert one.engine.failure
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"model_type": "gpt2"}, "model type gpt2 is none of llama, mistral, qwen2"),
+        ({"hidden_act": "gelu"}, "another activation than silu"),
+        ({"attention_bias": True}, "a bias after attention"),
+        ({"layer_types": ["sliding_attention"]}, "sliding window"),
+        ({"rope_parameters": {"rope_type": "dynamic"}}, "rotary positions of kind dynamic"),
+    ],
+)
+def test_a_model_that_would_be_computed_wrongly_is_refused(
+    changes: dict[str, Any], words: str
+) -> None:
+    from transformers import LlamaConfig
+
+    config = LlamaConfig()
+    for name, value in changes.items():
+        object.__setattr__(config, name, value)
+    with pytest.raises(UnsupportedModel, match=words):
+        shape_of(config)
+
+
+def test_the_refusal_names_model_reason_and_remedy(tmp_path: Path) -> None:
+    """Before anything large is read: there are no weights here."""
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(server.LoadFailed) as caught:
+        server._load_model(server._parser().parse_args(["--model", str(tmp_path)]))
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path}: model type gpt2 is none of llama, mistral, qwen2; ")
+    assert said.endswith("set engine=vllm, sglang or transformers")
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@torch.inference_mode()
+def test_the_kernels_of_a_step_agree_with_torch(rows: int) -> None:
+    """By Triton's interpreter where there is no GPU; one row has a product of its own."""
+    pytest.importorskip("triton", reason="hardware: no build of Triton for this machine")
+    from transformers import Qwen2Config
+
+    from orchestrate_serving.builtin import fused_decode
+
+    torch.manual_seed(3)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = Qwen2Config(
+        vocab_size=96,
+        hidden_size=64,
+        intermediate_size=80,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+    )
+    weights = random_weights(config, torch.float32, device, 0)
+    caches = [Cache(weights, rows, 192) for _ in range(2)]
+    for name in ("keys", "values"):
+        getattr(caches[0], name).normal_()
+        getattr(caches[1], name).copy_(getattr(caches[0], name))
+    positions = torch.randint(0, 150, (rows,), device=device)
+    tokens = torch.randint(0, config.vocab_size, (rows,), device=device)
+    wanted = decode(weights, caches[0], tokens, positions, 192)
+    got = fused_decode.decode(weights, caches[1], tokens, positions, Tile(32, 64, 4, 1))
+    assert float((got - wanted).abs().max() / wanted.std()) < 1e-4
+    for name in ("keys", "values"):
+        torch.testing.assert_close(getattr(caches[1], name), getattr(caches[0], name))

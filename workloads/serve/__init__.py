@@ -1,0 +1,1 @@
+"""Inference servers on every node, up until the run is stopped."""
