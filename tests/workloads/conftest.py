@@ -115,6 +115,11 @@ def acceptance_workload() -> Workload:
     return _workload(ACCEPTANCE)
 
 
+def bundled_workload(name: str) -> Workload:
+    """The workload as the coordinator reads it."""
+    return _workload(WORKLOADS / name)
+
+
 def _workload(folder: Path) -> Workload:
     path = folder / "workload.yaml"
     return load_workload(path.read_bytes(), path.name, str(folder))

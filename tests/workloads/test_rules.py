@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import orchestrate_kit as kit
 from acceptance.base.options import Options
 from finetune.base.settings import Settings
+from loadtest.load.settings import Settings as LoadSettings
 from mlperf.parameters import Parameters
 from orchestrator.adapters.store.data_set import sample_set
 from orchestrator.core.base.errors import UsageError
@@ -22,12 +23,20 @@ from orchestrator.core.model.parameter_conflicts import find_contradictions
 from orchestrator.core.model.workload import Parameter, ParameterType, Workload
 from orchestrator.parsing.inputs.parameters import parse_value
 from orchestrator.parsing.inputs.workload_file import make_job
-from tests.workloads.conftest import acceptance_workload, finetune_workload, mlperf_workload
+from serve.run import Settings as ServeSettings
+from tests.workloads.conftest import (
+    acceptance_workload,
+    bundled_workload,
+    finetune_workload,
+    mlperf_workload,
+)
 
 SCRIPTS: dict[str, tuple[Workload, type[Any]]] = {
     "finetune": (finetune_workload(), Settings),
     "acceptance": (acceptance_workload(), Options),
     "mlperf": (mlperf_workload(), Parameters),
+    "loadtest": (bundled_workload("loadtest"), LoadSettings),
+    "serve": (bundled_workload("serve"), ServeSettings),
 }
 
 
@@ -76,8 +85,19 @@ WRONG = (
     Wrong("finetune", 7, "round_exchange=gradients outer_momentum=0.9", ("outer_momentum=0",)),
     Wrong("acceptance", 0, "max_bytes=16", ("min_bytes=16", "max_bytes=4096")),
     Wrong("mlperf", 0, "scenario=server", ("rules=short", "scenario=offline")),
+    Wrong("mlperf", 0, "mode=accuracy", ("rules=short", "mode=performance")),
+    Wrong("mlperf", 0, "target_qps=2", ("rules=short", "target_qps=0")),
+    Wrong("mlperf", 0, "min_duration=5", ("rules=short", "min_duration=0")),
     Wrong("mlperf", 1, "rules=official min_duration=5", ("min_duration=0", "rules=short")),
     Wrong("mlperf", 2, "samples=0", ("samples=1", "dataset=prompts.jsonl")),
+    Wrong("loadtest", 0, "arrival=trace", ("trace=t.jsonl", "arrival=poisson")),
+    Wrong("loadtest", 1, "trace=t.jsonl", ("arrival=trace",)),
+    Wrong("loadtest", 2, "engine=custom", ("command=server", "engine=builtin")),
+    Wrong("loadtest", 3, "command=server", ("engine=custom",)),
+    Wrong("serve", 0, "engine=custom", ("command=server", "engine=builtin")),
+    Wrong("serve", 1, "command=server", ("engine=custom",)),
+    Wrong("serve", 2, "engine=vllm", ("model=folder", "engine=builtin")),
+    Wrong("serve", 3, "tensor_parallel=2", ("tensor_parallel=1",)),
 )
 
 
