@@ -129,14 +129,26 @@ def test_two_nodes_make_one_result(tmp_path: Path, quick: Target) -> None:
 
 def test_nodes_of_different_loads_are_not_pooled(tmp_path: Path, quick: Target) -> None:
     nodes = [node_folder(tmp_path / name) for name in ("first", "second")]
-    for node, seed in zip(nodes, "12", strict=True):
-        finish(start(node, quick, "--rate=40", "--duration=0.5", f"--seed={seed}"))
+    for rank, node in enumerate(nodes):
+        share = {"RANK": str(rank), "WORLD_SIZE": "2"}
+        finish(start(node, quick, "--rate=40", "--duration=0.5", f"--seed={rank}", **share))
     folders = [str(node.path / "output") for node in nodes]
 
     _, err = finish(process := nodes[0].start(str(LOADTEST / "combine.py"), *folders))
 
     assert process.returncode == 1
     assert "differ in the parameter seed" in err
+
+
+def test_nodes_that_each_sent_the_whole_load_are_not_pooled(tmp_path: Path, quick: Target) -> None:
+    node = node_folder(tmp_path / "node")
+    finish(start(node, quick, "--rate=40", "--duration=0.5"))
+    folder = str(node.path / "output")
+
+    _, err = finish(process := node.start(str(LOADTEST / "combine.py"), folder, folder))
+
+    assert process.returncode == 1
+    assert "did not share one load" in err
 
 
 @pytest.mark.slow

@@ -97,37 +97,37 @@ def test_text_reasoning_and_calls_are_content(choice: dict[str, object]) -> None
     assert (answer.failure, len(answer.chunks_s)) == ("", 1)
 
 
-@pytest.mark.parametrize(
-    "content, failure, detail",
-    [
-        (b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nfull", "status 503", "full"),
-        (b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n", "status 404", ""),
-        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n\r\n", "protocol", "no HTTP/1.1 answer"),
-        (
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
-            "protocol",
-            "no event stream: {}",
-        ),
-        (
-            CHUNKED + chunked([WORDS[0], event({"error": {"message": "out of memory"}})]),
-            "error event",
-            "out of memory",
-        ),
-        (CHUNKED + chunked([event(b"{nonsense")]), "protocol", "no completion"),
-        (CHUNKED + chunked([event([1])]), "protocol", "no completion"),
-        (CHUNKED + chunked([event({"choices": 5})]), "protocol", "no completion"),
-        (CHUNKED + chunked(WORDS), "truncated", "without [DONE]"),
-        (CHUNKED + chunked([ROLE, DONE]), "empty", "no content"),
-        (CHUNKED + b"nonsense\r\n", "protocol", "a chunk of size b'nonsense'"),
-        (CHUNKED + b"3\r\nabcd\r\n", "protocol", "a chunk without its end"),
-        (b"HTTP/1.1 200 OK\r\n" + b"x" * MAX_HEAD_BYTES, "protocol", "a header of more than"),
-        (
-            HEAD + b"\r\n" + b"data: " + b"x" * MAX_EVENT_BYTES,
-            "protocol",
-            "an event of more than",
-        ),
-    ],
-)
+WRONG = [
+    (b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nfull", "status 503", "full"),
+    (b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n", "status 404", ""),
+    (b"SSH-2.0-OpenSSH_9.6\r\n\r\n\r\n", "protocol", "no HTTP/1.1 answer"),
+    (
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+        "protocol",
+        "no event stream: {}",
+    ),
+    (
+        CHUNKED + chunked([WORDS[0], event({"error": {"message": "out of memory"}})]),
+        "error event",
+        "out of memory",
+    ),
+    (CHUNKED + chunked([event(b"{nonsense")]), "protocol", "no completion"),
+    (CHUNKED + chunked([event([1])]), "protocol", "no completion"),
+    (CHUNKED + chunked([event({"choices": 5})]), "protocol", "no completion"),
+    (CHUNKED + chunked(WORDS), "truncated", "without [DONE]"),
+    (CHUNKED + chunked([ROLE, DONE]), "empty", "no content"),
+    (CHUNKED + b"nonsense\r\n", "protocol", "a chunk of size b'nonsense'"),
+    (CHUNKED + b"3\r\nabcd\r\n", "protocol", "a chunk without its end"),
+    (b"HTTP/1.1 200 OK\r\n" + b"x" * MAX_HEAD_BYTES, "protocol", "a header of more than"),
+    (
+        HEAD + b"\r\n" + b"data: " + b"x" * MAX_EVENT_BYTES,
+        "protocol",
+        "an event of more than",
+    ),
+]
+
+
+@pytest.mark.parametrize("content, failure, detail", WRONG, ids=range(len(WRONG)))
 def test_what_is_no_answer_is_a_failure_of_a_kind(
     content: bytes, failure: str, detail: str
 ) -> None:

@@ -62,6 +62,9 @@ def combine(nodes: Sequence[tuple[NodeLoad, Path]]) -> str:
     if not nodes:
         raise CombineError("no node has left its load.json")
     first, others = nodes[0][0], [load for load, _ in nodes[1:]]
+    shares = {(load.place, load.places) for load, _ in nodes}
+    if len(shares) < len(nodes) or len({places for _, places in shares}) > 1:
+        raise CombineError("these nodes did not share one load: their shares overlap")
     for load in others:
         if differs := settings_difference(first.settings, load.settings):
             raise CombineError(f"{first.node} and {load.node} differ in the parameter {differs}")

@@ -314,6 +314,7 @@ def _rung_variables(world: PlannedWorld, place: RankPlacement) -> Iterator[Varia
     if world.own_worlds:
         why = "ranks count from 0 on every node; the run knows them apart"
         yield _rung_variable("ORCHESTRATE_FIRST_RANK", str(place.ranks[0]), why)
+        yield _rung_variable("ORCHESTRATE_WORLD_SIZE", str(world.size), "ranks of all nodes")
     if world.rung is CommMode.LEASES:
         yield _rung_variable("ORCHESTRATE_SAMPLES", "leased", "samples come from the coordinator")
         why = "outputs of other code or other samples do not mix"
@@ -321,7 +322,6 @@ def _rung_variables(world: PlannedWorld, place: RankPlacement) -> Iterator[Varia
     if world.rung is CommMode.LOCAL_ROUNDS:
         why = "no collectives between nodes: averaged by the coordinator"
         yield _rung_variable("ORCHESTRATE_ROUNDS", f"{place.node_rank}/{len(world.places)}", why)
-        yield _rung_variable("ORCHESTRATE_WORLD_SIZE", str(world.size), "ranks of all nodes")
         why = "ranks of one node meet there, whatever is wrong with what lies between nodes"
         yield _rung_variable("NCCL_SOCKET_IFNAME", "lo", why)
         yield _rung_variable("GLOO_SOCKET_IFNAME", "lo", why)

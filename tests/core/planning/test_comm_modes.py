@@ -103,6 +103,28 @@ def test_only_rungs_below_collectives_are_left_to_work_that_declares_them() -> N
     assert [r.rung for r in fallback_chain(replace(rounds, nodes=1))] == ["nccl-local"]
 
 
+@pytest.mark.parametrize("launcher", ["manual", "direct", "torchrun"])
+def test_independent_ranks_never_meet_and_know_their_place(launcher: str) -> None:
+    """Whatever launches them, and whatever the network is."""
+    ground = JobNeeds(shape=Shape.INDEPENDENT, communicates=True, nodes=2, ib_ports=8)
+    assert [(rung.rung, rung.intent) for rung in fallback_chain(ground)] == [("independent", "use")]
+    world = World(replace(asked(Shape.INDEPENDENT, "a", "b"), launcher=launcher))
+    world.run()
+
+    plan = world.state.require_plan()
+
+    assert not plan.meets
+    assert plan.rung == "independent"
+    placed = []
+    for node in plan.nodes:
+        env = {variable.name: variable.value for variable in node.env}
+        (process,) = node.processes
+        rank = env | {each.name: each.value for each in process.env}
+        first, size = env.get("ORCHESTRATE_FIRST_RANK"), env.get("ORCHESTRATE_WORLD_SIZE")
+        placed.append((first or rank["RANK"], size or rank["WORLD_SIZE"]))
+    assert placed == [("0", "2"), ("1", "2")]
+
+
 def test_nodes_that_do_not_reach_each_other_train_by_themselves() -> None:
     """No address of the head is reachable: the same command ends well, and says how."""
     world = World(asked(Shape.LOCAL_ROUNDS, "a", "b"), {"Reach/b": unreached})

@@ -48,8 +48,9 @@ class Stage:
 class NodeLoad:
     """All stages of a node, and the client that sent them.
 
-    ``ceiling``: streamed requests per second that this node's processes reach against a server that
-    does nothing. ``settings``: the parameters. ``server``: what was measured, in words for people.
+    ``place`` of ``places``: which share of the whole load was its own. ``ceiling``: streamed
+    requests per second that its processes reach against a server that does nothing. ``settings``:
+    the parameters. ``server``: what was measured, in words for people.
     """
 
     node: str
@@ -59,6 +60,8 @@ class NodeLoad:
     server: str
     settings: Mapping[str, Any]
     warmed_up: int = 0
+    place: int = 0
+    places: int = 1
 
     def to_json(self) -> str:
         return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=1) + "\n"
@@ -79,6 +82,8 @@ def parse_node_load(text: str, name: str) -> NodeLoad:
             server=str(entry["server"]),
             settings=dict(entry["settings"]),
             warmed_up=int(entry["warmed_up"]),
+            place=int(entry["place"]),
+            places=int(entry["places"]),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StageError(f"{name}: {type(error).__name__}: {error}") from None

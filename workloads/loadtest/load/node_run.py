@@ -89,6 +89,8 @@ class NodeRun:
             server=self.work.server,
             settings=asdict(self.settings),
             warmed_up=self.warmed_up,
+            place=self.place,
+            places=self.places,
         )
 
     async def run(self) -> None:
