@@ -23,14 +23,14 @@ NOTICE = "MLPerf-style, not an MLPerf result"
 
 @pytest.fixture
 def jw3(desk: Desk, hosts: VirtualHosts) -> Desk:
-    """vh1 coordinates only; vh3 has half of the processor of vh2, and neither reaches the other."""
+    """vh1 coordinates only; vh3 has a third of a processor, and vh2 and vh3 do not reach each other."""
     inventory, every = hosts.inventory.read_text(), 'nodes: ["vh[1-3]"]'
     assert every in inventory
     roles = "nodes: [{name: vh1, role: coordinator, gpus: 0}, 'vh[2-3]']"
     desk.cluster = desk.project.parent / "jw3.yaml"
     desk.cluster.write_text(inventory.replace(every, roles))
     hosts.cut_all_data()
-    hosts.slow_node("vh3", 2.0)
+    hosts.slow_node("vh3", 3.0)
     return desk
 
 
