@@ -23,7 +23,7 @@ NOTICE = "MLPerf-style, not an MLPerf result"
 
 @pytest.fixture
 def jw3(desk: Desk, hosts: VirtualHosts) -> Desk:
-    """vh1 coordinates only; vh3 has a third of a processor, and vh2 and vh3 do not reach each other."""
+    """vh1 coordinates only; vh3 has a third of a processor, and neither reaches the other."""
     inventory, every = hosts.inventory.read_text(), 'nodes: ["vh[1-3]"]'
     assert every in inventory
     roles = "nodes: [{name: vh1, role: coordinator, gpus: 0}, 'vh[2-3]']"
