@@ -11,10 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from orchestrator.adapters.loadgen import program
 from orchestrator.core.sharing.load_protocol import GeneratorGone
 from orchestrator.parsing.replies.loadgen_records import LoadGenRecord, parse_loadgen_record
 
+# By its path: only the process itself can import LoadGen, which not everybody has.
+PROGRAM = Path(__file__).with_name("program.py")
 # One line holds a whole query, which offline is all samples: some 30 bytes each.
 MAX_LINE_BYTES = 256 * 1024 * 1024
 MAX_WORDS_BYTES = 4000
@@ -43,7 +44,7 @@ class LoadGenProcess:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",
-                program.__file__,
+                str(PROGRAM),
                 str(folder),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
