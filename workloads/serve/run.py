@@ -160,7 +160,7 @@ def _stop(*_: object) -> NoReturn:
 
 
 def _leave(code: int, problem: str) -> NoReturn:
-    """Say what an engine wrote last, and then what happened: a run's result quotes the last line."""
+    """Say what an engine wrote last, then what happened: a run's result quotes the last line."""
     what, *quoted = problem.splitlines()
     for line in (*quoted, f"serve: {what.removesuffix(':')}"):
         print(line, file=sys.stderr)
