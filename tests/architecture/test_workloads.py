@@ -16,6 +16,7 @@ FOLDERS = {
     "loadtest": "base judge client load show".split(),
     "finetune": "base data fused model training rounds".split(),
     "mlperf": [],
+    "serve": [],
 }
 
 

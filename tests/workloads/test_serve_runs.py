@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.hosts.processes import Here, remains
-from tests.hosts.running import Desk, Job, open_desk, wait_until
+from tests.hosts.running import Desk, open_desk, wait_until
 from tests.time_limits import budget
 from tests.workloads.conftest import WORKLOADS
 from tests.workloads.test_serving_processes import FAKE, is_alive, servers_on
@@ -41,12 +42,17 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield desk
 
 
-def endpoints(lines: dict[str, list[str]]) -> list[str]:
+def said(desk: Desk, run: str) -> list[str]:
+    """What the ranks wrote, as far as it is here."""
+    files = (desk.folder(run) / "logs").glob("n*/rank-*.out")
+    return [line for file in files for line in file.read_text().splitlines()]
+
+
+def endpoints(desk: Desk, run: str) -> list[str]:
     """Where engines answer, as the ranks' logs say."""
     return [
         line.rpartition(" at ")[2]
-        for each in lines.values()
-        for line in each
+        for line in said(desk, run)
         if line.startswith("serve: n") and " at http://" in line
     ]
 
@@ -63,37 +69,38 @@ def answers(url: str) -> bool:
         connection.close()
 
 
-def serving(desk: Desk) -> tuple[Job, list[str]]:
-    """A run whose four engines answer."""
-    job = desk.start_workload(SERVE, *FAKED)
-    wait_until("four endpoints", lambda: job.over or len(endpoints(job.lines())) == 4, 60)
-    found = endpoints(job.lines())
-    assert len(found) == 4, job.err
-    return job, found
-
-
 def test_engines_of_all_nodes_answer_until_the_run_is_stopped(desk: Desk) -> None:
-    """A run that is stopped has not failed, and none of its servers is left."""
-    job, found = serving(desk)
-    assert len(set(found)) == 4
-    assert all(map(answers, found))
+    """In the background. A run that is stopped has not failed, and none of its servers is left."""
+    run = desk.next_run
+    sets = [word for setting in FAKED for word in ("--set", setting)]
+    fixed = ("--cluster", str(desk.cluster), "--run-id", run, "--no-fabric-probe")
+    done = desk.command("run", "--detach", *fixed, "--workload", str(SERVE), *sets)
+    assert (done.returncode, done.stdout) == (0, f"{run}\n"), done.stderr
+    try:
+        wait_until("four endpoints", lambda: len(endpoints(desk, run)) == 4, 60)
+        found = endpoints(desk, run)
+        assert len(set(found)) == 4
+        assert all(map(answers, found))
+    finally:
+        stopped = desk.command("stop", run)
 
-    assert desk.command("stop", job.run).returncode == 0
-
-    ending = job.end()
-    assert ending.result["status"] == "stopped", ending.err
-    assert ending.states == {"n1": "stopped", "n2": "stopped"}
+    assert stopped.returncode == 0, stopped.stderr
+    result = json.loads((desk.folder(run) / "result.json").read_text())
+    assert result["status"] == "stopped"
+    assert [node["state"] for node in result["nodes"]] == ["stopped", "stopped"]
     assert not any(map(answers, found))
-    assert not remains(Here(), job.run)
-    said = [line for each in job.lines().values() for line in each]
-    assert said.count("serve: n1: stopped; no process of an engine is left") == 1
-    files = sorted((desk.folder(job.run) / "artifacts").rglob("endpoints-n*.json"))
+    assert not remains(Here(), run)
+    assert said(desk, run).count("serve: n1: stopped; no process of an engine is left") == 1
+    files = sorted((desk.folder(run) / "artifacts").rglob("endpoints-n*.json"))
     written = [each["base_url"] for path in files for each in json.loads(path.read_text())]
     assert sorted(written) == sorted(found)
 
 
 def test_an_engine_that_dies_fails_the_run_and_is_named(desk: Desk) -> None:
-    job, found = serving(desk)
+    job = desk.start_workload(SERVE, *FAKED)
+    wait_until("endpoints", lambda: job.over or len(endpoints(desk, job.run)) == 4, 60)
+    found = endpoints(desk, job.run)
+    assert len(found) == 4, job.err
     port = found[0].rpartition(":")[2].partition("/")[0]
     (victim,) = map(int, servers_on(port))
     os.kill(victim, signal.SIGKILL)
@@ -101,7 +108,8 @@ def test_an_engine_that_dies_fails_the_run_and_is_named(desk: Desk) -> None:
     ending = job.end()
 
     assert (ending.code, ending.result["status"]) == (1, "failed")
-    assert "ended with signal SIGKILL" in json.dumps(ending.result["failure"])
+    last = ending.result["failure"]["last_line"]
+    assert re.match(r"serve: engine \d \(custom\) ended with signal SIGKILL .*engine-\d.log", last)
     assert not is_alive(victim)
     assert not any(map(answers, found))
 

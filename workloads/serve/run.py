@@ -160,7 +160,10 @@ def _stop(*_: object) -> NoReturn:
 
 
 def _leave(code: int, problem: str) -> NoReturn:
-    print(f"serve: {problem}", file=sys.stderr, flush=True)
+    """Say what an engine wrote last, then what happened: a run's result quotes the last line."""
+    what, *quoted = problem.splitlines()
+    for line in (*quoted, f"serve: {what.removesuffix(':')}"):
+        print(line, file=sys.stderr)
     sys.exit(code)
 
 

@@ -155,6 +155,7 @@ class _Open:
         self._prompt_tokens = prompt_tokens
         self._reply = reply
         self._tokens: list[int] = []
+        self._sent = 0  # characters
         self._decoder = DecodeStream(skip_special_tokens=True)
 
     def begin(self) -> None:
@@ -186,16 +187,17 @@ class _Open:
         text = "".join(self._decoder.step(backend, token) or "" for token in update.tokens)
         if not update.finish:
             self._reply.event(self._answer.part(text))
+            self._sent += len(text)
             return
-        ending = [self._answer.last(text, update.finish)]
+        # The decoder holds back the bytes of a character that is not complete.
+        ending = [self._answer.last(self._text()[self._sent :], update.finish)]
         if self._asked.include_usage:
             ending.append(self._answer.usage(self._usage()))
         self._reply.event(b"".join([*ending, DONE]))
         self._reply.end_events()
 
     def _whole(self, finish: str) -> None:
-        text = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
-        self._reply.whole(200, self._answer.whole(text, finish, self._usage()))
+        self._reply.whole(200, self._answer.whole(self._text(), finish, self._usage()))
 
     def _fail(self, reason: str) -> None:
         if self._asked.stream:
@@ -203,6 +205,9 @@ class _Open:
             self._reply.end_events()
         else:
             self._reply.whole(500, error_body(reason, 500))
+
+    def _text(self) -> str:
+        return str(self._tokenizer.decode(self._tokens, skip_special_tokens=True))
 
     def _usage(self) -> dict[str, int]:
         return usage_of(self._prompt_tokens, len(self._tokens))
