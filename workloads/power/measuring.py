@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 import orchestrate_kit as kit
+from orchestrate_serving.builtin.weights import Weights, random_weights
 
-from .decoder import Decoder, Generation, Shape
 from .parameters import Parameters, batches_of, precisions_of
+from .rounds import Rounds
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,6 @@ class Row:
     precision: str
     batch: int
     seconds: float = 0.0
-    input_tokens: int = 0
     output_tokens: int = 0
     joules: float | None = None
     why_not: str = ""
@@ -45,60 +47,57 @@ class Row:
         return self.output_tokens / self.joules if self.joules else None
 
 
-def measure_rows(parameters: Parameters, shape: Shape, device: torch.device) -> Iterator[Row]:
-    """A precision's weights are there once; what does not fit into memory is a row that says so."""
+def measure_rows(parameters: Parameters, config: Any, device: torch.device) -> Iterator[Row]:
+    """Rows of the decoder that ``config``, one of transformers, describes. A precision's weights
+    are there once; what does not fit into memory is a row that says so.
+    """
     batches = batches_of(parameters)
     for precision in precisions_of(parameters):
-        decoder = None  # the one before makes room first
+        weights = None  # the ones before make room first
         try:
-            decoder = Decoder(shape, device, DTYPES[precision])
+            weights = random_weights(config, DTYPES[precision], device, seed=0)
         except torch.OutOfMemoryError:
             yield from (_too_large(precision, batch, "weights") for batch in batches)
             continue
         for batch in batches:
-            yield _row(decoder, precision, batch, parameters)
+            yield _row(weights, precision, batch, parameters)
 
 
-def _row(decoder: Decoder, precision: str, batch: int, parameters: Parameters) -> Row:
+def _row(weights: Weights, precision: str, batch: int, parameters: Parameters) -> Row:
     try:
-        generation = Generation(decoder, batch, parameters.prompt_tokens, parameters.new_tokens)
-        _finish(generation.round())
-        return _measure(generation, precision, parameters.seconds)
+        rounds = Rounds(weights, batch, parameters.prompt_tokens, parameters.new_tokens)
+        with closing(rounds):
+            rounds.start()
+            rounds.answer()
+            return _measure(rounds, precision, parameters.seconds)
     except torch.OutOfMemoryError:
-        return _too_large(precision, batch, "cache")
+        return _too_large(precision, batch, "cache and activations")
 
 
-def _measure(generation: Generation, precision: str, seconds: float) -> Row:
+def _measure(rounds: Rounds, precision: str, seconds: float) -> Row:
     """Whole rounds, until ``seconds`` are over; the device is done at both ends."""
-    batch = generation.batch
-    rounds = 0
-    with kit.measured_window(str(generation.decoder.device), alone=True) as window:
+    tokens = 0
+    with kit.measured_window(str(rounds.device), alone=True) as window:
         began = time.monotonic()
         while time.monotonic() - began < seconds:
-            _finish(generation.round())
-            rounds += 1
+            came = rounds.answer()
+            tokens += came
             window.count(
-                requests=batch,
-                input_tokens=batch * generation.prompt_tokens,
-                output_tokens=batch * generation.new_tokens,
+                requests=rounds.batch,
+                input_tokens=rounds.batch * rounds.prompt_tokens,
+                output_tokens=came,
             )
         took = time.monotonic() - began
     energy = window.energy
     valid = energy is not None and energy.valid
     return Row(
         precision=precision,
-        batch=batch,
+        batch=rounds.batch,
         seconds=took,
-        input_tokens=rounds * batch * generation.prompt_tokens,
-        output_tokens=rounds * batch * generation.new_tokens,
+        output_tokens=tokens,
         joules=energy.joules if energy is not None and valid else None,
         why_not="; ".join(energy.problems) if energy is not None and not valid else "",
     )
-
-
-def _finish(tokens: torch.Tensor) -> None:
-    """Wait until the device is done: a value is read."""
-    tokens[0].item()
 
 
 def _too_large(precision: str, batch: int, what: str) -> Row:

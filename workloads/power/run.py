@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # a script: its folder is a package then, too, and the kit lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,26 +23,27 @@ import torch
 
 import orchestrate_kit as kit
 
-from .decoder import SHAPES, Shape, read_shape
 from .measuring import Row, measure_rows
 from .parameters import Parameters, batches_of, precisions_of
+from .shapes import SHAPES, matrix_parameters, read_config
 from .table import markdown_document
 
 TABLE = "power_efficiency_baselines.md"
 
 
-def run(parameters: Parameters, shape: Shape, device: torch.device) -> None:
+def run(parameters: Parameters, config: Any, device: torch.device) -> None:
     """Measure, report, write."""
     rows: list[Row] = []
     total = len(precisions_of(parameters)) * len(batches_of(parameters))
-    for row in measure_rows(parameters, shape, device):
+    for row in measure_rows(parameters, config, device):
         rows.append(row)
         kit.progress(len(rows), total, "row", precision=row.precision, batch=row.batch)
         if kit.rank() == 0:
             report(row)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         path = kit.output_dir() / TABLE
-        text = markdown_document(parameters, shape, device_name(device), rows)
+        size = matrix_parameters(config)
+        text = markdown_document(parameters, size, device_name(device), rows)
         path.write_text(text, encoding="utf-8")
         kit.artifact(path)
 
@@ -62,13 +64,25 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
+def chosen_config(parameters: Parameters) -> Any:
+    """The decoder's configuration. Raises ``ValueError`` and ``OSError``."""
+    path = Path(parameters.config).expanduser() if parameters.config else None
+    config = read_config(path) if path else SHAPES[parameters.shape]
+    tokens = parameters.prompt_tokens + parameters.new_tokens
+    if tokens > config.max_position_embeddings:
+        raise ValueError(
+            f"--prompt-tokens and --new-tokens are {tokens} together, and this decoder has "
+            f"positions for {config.max_position_embeddings}"
+        )
+    return config
+
+
 def main() -> None:
     """Run as the command line says; a mistake in it ends with status 2."""
     parameters = kit.parse(Parameters)
     try:
         precisions_of(parameters), batches_of(parameters)
-        config = Path(parameters.config).expanduser() if parameters.config else None
-        shape = read_shape(config) if config else SHAPES[parameters.shape]
+        config = chosen_config(parameters)
     except (ValueError, OSError) as error:
         print(f"power: {error}", file=sys.stderr)
         sys.exit(2)
@@ -77,7 +91,7 @@ def main() -> None:
     device = torch.device(name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    run(parameters, shape, device)
+    run(parameters, config, device)
 
 
 if __name__ == "__main__":

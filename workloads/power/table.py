@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .decoder import Shape
 from .measuring import Row
 from .parameters import Parameters
 
 NOT_MEASURED = "not measured"
 COLUMNS = (
     "precision", "batch", "output tok/s", "mean W", "output tok/J", "J/output token",
-    "cost per 1M output tokens",
+    "$ per 1M output tokens",
 )  # fmt: skip
 
 
-def markdown_document(
-    parameters: Parameters, shape: Shape, device: str, rows: Sequence[Row]
-) -> str:
-    """What was measured on which device, the table, and why cells are empty."""
+def markdown_document(parameters: Parameters, size: int, device: str, rows: Sequence[Row]) -> str:
+    """What was measured on which device, the table, and why cells are empty; ``size`` is the
+    decoder's number of parameters.
+    """
     name = parameters.config or parameters.shape
     said = (
-        f"Decoder {name} ({shape.parameters / 1e9:.3g} G parameters, random weights) on one "
+        f"Decoder {name} ({size / 1e9:.3g} G parameters, random weights) on one "
         f"{device}, {parameters.prompt_tokens} tokens in and {parameters.new_tokens} out for each "
         f"sequence, at least {parameters.seconds:g} s of load a row. Prefill is part of the time. "
         "Power and energy are those of the GPU's board by NVML's energy counter, not of the wall."

@@ -57,6 +57,7 @@ class BatchingEngine:
             model.weights, slots=slots, length=self.context, ends=model.ends, options=options
         )
         self._slots = Slots(slots)
+        self._device = model.weights.device
         self._ends = frozenset(model.ends)
         self._budget = options.prefill_tokens
         self._on_updates = on_updates
@@ -98,6 +99,8 @@ class BatchingEngine:
 
     def _run(self) -> None:
         try:
+            if self._device.type == "cuda":
+                torch.cuda.set_device(self._device)  # a thread begins with the first one
             while self._receive():
                 self._turn()
         except Exception as error:  # noqa: BLE001 - whatever it is, all who wait must hear of it
