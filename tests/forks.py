@@ -8,6 +8,7 @@ imported change nothing.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import select
@@ -18,10 +19,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
 SERVER = Path(__file__).with_name("fork_server.py")
+ENDS_WITHIN_S = 10.0
 
 
 class ForkServer:
@@ -30,7 +33,6 @@ class ForkServer:
     def __init__(self, *modules: str) -> None:
         self._modules = modules
         self._requests: socket.socket | None = None
-        self._server: subprocess.Popen[bytes] | None = None
 
     def start(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Fork:
         """``python ARGV...`` with pipes for its output."""
@@ -49,14 +51,25 @@ class ForkServer:
     def _begin(self) -> socket.socket:
         ours, its = socket.socketpair()
         with its:
-            self._server = subprocess.Popen(
+            server = subprocess.Popen(
                 [sys.executable, "-P", str(SERVER), f"{its.fileno()}", *self._modules],
                 env={name: os.environ[name] for name in os.environ if name != "PYTHONPATH"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(its.fileno(),),
             )
+        atexit.register(_end, ours, server)
         return ours
+
+
+def _end(requests: socket.socket, server: subprocess.Popen[bytes]) -> None:
+    """The server ends when nobody can ask for a program any more."""
+    requests.close()
+    with suppress(subprocess.TimeoutExpired):
+        server.wait(ENDS_WITHIN_S)
+        return
+    server.kill()
+    server.wait()
 
 
 class Fork:
