@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from serve.run import node_address
 from tests.hosts.processes import Here, remains
 from tests.hosts.running import Desk, open_desk, wait_until
 from tests.time_limits import budget
@@ -112,6 +113,16 @@ def test_an_engine_that_dies_fails_the_run_and_is_named(desk: Desk) -> None:
     assert re.match(r"serve: engine \d \(custom\) ended with signal SIGKILL .*engine-\d.log", last)
     assert not is_alive(victim)
     assert not any(map(answers, found))
+
+
+@pytest.mark.parametrize(
+    "host, address",
+    [("127.0.0.1", "127.0.0.1"), ("gpu01.lab", "gpu01.lab"), ("0.0.0.0", "127.0.0.5")],
+)
+def test_an_endpoint_has_an_address_that_others_can_use(host: str, address: str) -> None:
+    """That of the node, where an engine listens on all of them."""
+    facts = {"route_address": "127.0.0.5", "hostname": "gpu01"}
+    assert node_address(host, facts) == address
 
 
 @pytest.mark.parametrize(
