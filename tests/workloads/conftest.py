@@ -78,11 +78,11 @@ class NodeFolder:
         path = self.path / "reports" / f"rank-{rank}.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def metrics(self) -> dict[str, float]:
-        """The final figures that rank 0 reported."""
+    def metrics(self, rank: int = 0) -> dict[str, float]:
+        """The final figures that a rank reported."""
         return {
             record["name"]: record["value"]
-            for record in self.records()
+            for record in self.records(rank)
             if record["type"] == "metric" and record["step"] is None
         }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -65,12 +64,11 @@ def test_two_ranks_answer_every_prompt_as_one_would(tmp_path: Path, cache: Path)
         assert [answers[int(first) + place] for place in range(4)] == group
     assert {out.partition("fingerprint ")[2][:16] for out, _ in told} == {engine.fingerprint[:16]}
     for rank, node in enumerate(nodes):
-        reported: dict[str, Any] = {
-            record["name"]: record["value"] for record in node.records(rank)
-        }
+        reported = node.metrics(rank)
         name = node.path.name
         assert reported[f"prefill_tokens_per_s.{name}"] > 0
         assert reported[f"decode_tokens_per_s.{name}"] > 0
+        assert [r["final"] for r in node.records(rank) if r["type"] == "energy"][-1:] == [True]
 
 
 def test_the_last_words_name_the_rank_and_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

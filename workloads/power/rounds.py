@@ -34,7 +34,6 @@ class Rounds:
         self._numbers = 0
         self._open: set[int] = set()
         self._came = 0
-        self._error = ""
         self._over = threading.Event()
         # No token ends an answer, so all of them have the same length.
         model = Model(name="random", weights=weights, tokenizer=None, ends=())
@@ -61,20 +60,19 @@ class Rounds:
         self._open = set(numbers)
         for number, request in zip(numbers, self._requests, strict=True):
             self._engine.submit(number, request)
-        if not self._over.wait(ROUND_S):
+        if not self._engine.failure and not self._over.wait(ROUND_S):
             raise RuntimeError(f"no end of {self.batch} answers within {ROUND_S:g} s")
-        if self._error.startswith(torch.OutOfMemoryError.__name__):
-            raise torch.OutOfMemoryError(self._error)
-        if self._error:
-            raise RuntimeError(self._error)
+        failure = self._engine.failure
+        if failure:
+            no_memory = failure.startswith(torch.OutOfMemoryError.__name__)
+            raise torch.OutOfMemoryError(failure) if no_memory else RuntimeError(failure)
         return self._came
 
     def _take(self, updates: list[Update]) -> None:
-        """In the engine's thread: what came for all requests."""
+        """In the engine's thread: what came for all requests, or nothing when it has failed."""
         for update in updates:
             self._came += len(update.tokens)
-            self._error = self._error or update.error
             if update.finish:
                 self._open.discard(update.number)
-        if self._error or not self._open:
+        if self._engine.failure or not self._open:
             self._over.set()
