@@ -11,8 +11,8 @@ import pytest
 
 from orchestrator.adapters.history.mlflow_store import RUN_TAG, VARIABLE
 from orchestrator.adapters.history.open_store import open_history
+from orchestrator.adapters.report.exporters.mlflow_export import start_mlflow_export
 from orchestrator.adapters.report.finished_run import FinishedRun
-from orchestrator.adapters.report.mlflow_export import start_mlflow_export
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.cli.main import main
 from orchestrator.core.base.errors import UsageError

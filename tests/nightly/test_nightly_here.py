@@ -23,8 +23,8 @@ from orchestrator.adapters.nightly.schedule_store import (
     working_on,
 )
 from orchestrator.adapters.store.layout import Layout
-from orchestrator.cli.run_night import NightShift
-from orchestrator.cli.status_file import StatusFile
+from orchestrator.cli.nights.run_night import NightShift
+from orchestrator.cli.nights.status_file import StatusFile
 from orchestrator.core.history.run_record import RunQuery
 from tests.architecture.source import ROOT
 from tests.forks import COMMANDS, Fork

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.report.finished_run import FinishedRun
-from orchestrator.adapters.report.prometheus_textfile import (
+from orchestrator.adapters.report.exporters.prometheus_textfile import (
     VARIABLE,
     render_textfile,
     write_textfile,
 )
+from orchestrator.adapters.report.finished_run import FinishedRun
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.verdict.result import MetricResult
 from tests.cli.runs_on_disk import events_of

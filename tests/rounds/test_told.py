@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.sharing.exchange_choice import Trial
+from orchestrator.core.sharing.exchange_choice import NodeTrial
 from orchestrator.core.sharing.rounds import Ended, Joined, Offered, Pace, Part
 from orchestrator.parsing.replies.round_records import parse_told
 
@@ -61,7 +61,7 @@ def test_what_makes_sense_is_understood() -> None:
     assert (part.file.name, part.pace.seconds, part.curve[0].targets) == ("part-3.bin", 1.5, 9)
     assert isinstance(told({**PART, "type": "parameters"}), Offered)
     trial = told(TRIAL)
-    assert isinstance(trial, Trial)
+    assert isinstance(trial, NodeTrial)
     assert (trial.step_s, trial.steps, trial.values, trial.file.bytes) == (0.5, 200, 1000, 4064)
     assert isinstance(told({**PART, "type": "pace"}), Pace)
     assert told({"type": "end", "sha256": DIGEST}) == Ended(sha256=DIGEST)

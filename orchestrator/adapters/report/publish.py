@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.notify.run_notices import post_end
+from orchestrator.adapters.report.exporters.mlflow_export import start_mlflow_export
+from orchestrator.adapters.report.exporters.prometheus_textfile import write_textfile
 from orchestrator.adapters.report.finished_run import Exporter, FinishedRun
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.report.markdown import render_markdown
-from orchestrator.adapters.report.mlflow_export import start_mlflow_export
-from orchestrator.adapters.report.prometheus_textfile import write_textfile
 from orchestrator.adapters.store.atomic_files import write_atomic
 from orchestrator.adapters.store.run_list import write_result
 from orchestrator.core.base.errors import OrchestrateError

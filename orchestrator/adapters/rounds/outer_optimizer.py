@@ -36,7 +36,7 @@ from orchestrator.adapters.rounds.parameter_files import (
     size_of,
 )
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
-from orchestrator.core.sharing.exchange_choice import Choice
+from orchestrator.core.sharing.exchange_choice import ExchangeChoice
 from orchestrator.core.sharing.round_protocol import Kept
 from orchestrator.core.sharing.rounds import Exchanged
 
@@ -93,17 +93,17 @@ class OuterState:
         """Make the folder, for what is kept before an attempt begins."""
         make_private_dir(self._folder)
 
-    def load_choice(self, attempt: int) -> Choice | None:
+    def load_choice(self, attempt: int) -> ExchangeChoice | None:
         """What an attempt was to exchange, if that was chosen already and makes sense."""
         try:
             told = json.loads((self._folder / "choice.json").read_bytes())
             if told.pop("attempt") != attempt:
                 return None
-            return Choice(**{**told, "exchanged": Exchanged(told["exchanged"])})
+            return ExchangeChoice(**{**told, "exchanged": Exchanged(told["exchanged"])})
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
-    def save_choice(self, attempt: int, choice: Choice) -> None:
+    def save_choice(self, attempt: int, choice: ExchangeChoice) -> None:
         write_json(self._folder / "choice.json", {"attempt": attempt, **asdict(choice)})
 
     def part(self, number: int, node: int) -> Path:

@@ -22,7 +22,7 @@ VALUE_BYTES = 4  # gradients travel as float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class NodeTrial:
     """What a node measured before it begins: ``step_s``, what its rows of a step take it, in
     seconds; ``steps``, how many it has left; ``values`` in its gradient. ``file``: a sample of
     these, at most as large as all of them, on which the coordinator measures the way.
@@ -35,7 +35,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class ExchangeChoice:
     """``exchange_s``: what an exchange of a step's gradients takes; ``step_s``: the slowest node's
     step without it.
     """
@@ -45,7 +45,7 @@ class Choice:
     step_s: float
 
 
-def choose_exchange(trials: Sequence[Trial], sample_s: float) -> Choice:
+def choose_exchange(trials: Sequence[NodeTrial], sample_s: float) -> ExchangeChoice:
     """By the nodes' ``trials``, at least one, whose samples took ``sample_s`` seconds from all
     nodes to the coordinator and back to all. A gradient that is so many times larger is taken to
     need so many times as long.
@@ -55,7 +55,7 @@ def choose_exchange(trials: Sequence[Trial], sample_s: float) -> Choice:
     times = max(VALUE_BYTES * trial.values / trial.file.bytes for trial in trials)
     exchange_s = sample_s * max(1.0, times)
     cheap = exchange_s <= MOST_OF_A_STEP * step_s or exchange_s * steps <= MOST_IN_ALL_S
-    return Choice(
+    return ExchangeChoice(
         exchanged=Exchanged.GRADIENTS if cheap else Exchanged.CHANGES,
         exchange_s=exchange_s,
         step_s=step_s,

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from orchestrator.core.sharing.load_protocol import (
     AddSamples,
     Answered,
-    Begun,
     EndSamples,
     Flushed,
     GeneratorGone,
@@ -24,6 +23,7 @@ from orchestrator.core.sharing.load_protocol import (
     LoadEnded,
     LoadEvent,
     Looked,
+    SampleBegun,
     StartTest,
     TellAnswered,
     TellBegun,
@@ -73,7 +73,7 @@ class LoadMachine:
                 return tuple(self._close())
             case GeneratorGone(reason=reason):
                 return () if self.ended else self._give_up(reason)
-            case Begun(number=number):
+            case SampleBegun(number=number):
                 return tuple(self._begin(number))
             case Answered(number=number, amounts=amounts):
                 return tuple(self._answer(number, amounts))

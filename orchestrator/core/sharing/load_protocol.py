@@ -44,7 +44,7 @@ class GeneratorGone:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class SampleBegun:
     """The output of a sample has begun."""
 
     number: int
@@ -63,7 +63,9 @@ class Looked:
     """Nothing else happened until now."""
 
 
-LoadEvent = WorkersSeen | Issued | Flushed | LoadEnded | GeneratorGone | Begun | Answered | Looked
+LoadEvent = (
+    WorkersSeen | Issued | Flushed | LoadEnded | GeneratorGone | SampleBegun | Answered | Looked
+)
 
 # ---- what to do ---------------------------------------------------------------------------------
 

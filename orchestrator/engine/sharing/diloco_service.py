@@ -16,7 +16,7 @@ from orchestrator.core.base.errors import OrchestrateError, RunFailed
 from orchestrator.core.base.outcome import has_succeeded
 from orchestrator.core.run.events import RoundClosed
 from orchestrator.core.run.state import RunState
-from orchestrator.core.sharing.exchange_choice import FEED_CHOICE, Trial
+from orchestrator.core.sharing.exchange_choice import FEED_CHOICE, NodeTrial
 from orchestrator.core.sharing.round_machine import new_round_state, step
 from orchestrator.core.sharing.round_protocol import (
     CloseRound,
@@ -117,7 +117,7 @@ class DilocoService:
             if line.attempt != self._attempt or self._speakers.get(line.node) != line.rank:
                 continue
             said = parse_told(line.line)
-            if isinstance(said, Trial):
+            if isinstance(said, NodeTrial):
                 self._trial.hear(line.node, said)
                 continue
             if not isinstance(said, str):

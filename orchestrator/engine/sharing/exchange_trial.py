@@ -11,7 +11,12 @@ from pathlib import Path
 
 from orchestrator.adapters.rounds.outer_optimizer import OuterState
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.sharing.exchange_choice import FEED_CHOICE, Choice, Trial, choose_exchange
+from orchestrator.core.sharing.exchange_choice import (
+    FEED_CHOICE,
+    ExchangeChoice,
+    NodeTrial,
+    choose_exchange,
+)
 from orchestrator.engine.sharing.rank_exchange import Exchange
 from orchestrator.engine.support.context import RunContext
 
@@ -31,10 +36,10 @@ class ExchangeTrial:
         self._outer = outer
         self._attempt = exchange.state.attempt
         self._speakers = speakers
-        self._trials: dict[str, Trial] = {}
+        self._trials: dict[str, NodeTrial] = {}
         self._answered: set[str] = set()
 
-    def hear(self, node: str, trial: Trial) -> None:
+    def hear(self, node: str, trial: NodeTrial) -> None:
         """A node asks; what it says again changes nothing."""
         self._trials.setdefault(node, trial)
 
@@ -58,7 +63,7 @@ class ExchangeTrial:
         words = json.dumps(_words_of(choice)).encode()
         await asyncio.gather(*(self._feed(node, words) for node in asking))
 
-    async def _measured_choice(self, nodes: Sequence[str]) -> Choice:
+    async def _measured_choice(self, nodes: Sequence[str]) -> ExchangeChoice:
         clock = self._context.clock
         began = clock.monotonic()
         await asyncio.to_thread(self._outer.prepare)
@@ -89,7 +94,7 @@ class ExchangeTrial:
             self._context.note(f"{node} cannot be given the choice of what to exchange: {error}")
 
 
-def _words_of(choice: Choice) -> dict[str, object]:
+def _words_of(choice: ExchangeChoice) -> dict[str, object]:
     return {
         "type": "exchange",
         "exchanged": choice.exchanged.value,

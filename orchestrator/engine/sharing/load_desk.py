@@ -20,12 +20,12 @@ from orchestrator.core.sharing.load_machine import SILENCE_S, LoadMachine
 from orchestrator.core.sharing.load_protocol import (
     AddSamples,
     Answered,
-    Begun,
     EndSamples,
     GiveUp,
     LoadAction,
     LoadEvent,
     Looked,
+    SampleBegun,
     StartTest,
     TellAnswered,
     TellBegun,
@@ -125,7 +125,7 @@ class LoadDesk:
 
     def hear(self, said: ForwardFirstToken | ForwardAnswer, now: float) -> None:
         """A worker began with a sample's output, or ended it."""
-        event: LoadEvent = Begun(said.sample)
+        event: LoadEvent = SampleBegun(said.sample)
         if isinstance(said, ForwardAnswer):
             event = Answered(said.sample, said.amounts)
         for action in self._require_machine().step(event, now):

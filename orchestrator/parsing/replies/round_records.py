@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.core.sharing.exchange_choice import Trial
+from orchestrator.core.sharing.exchange_choice import NodeTrial
 from orchestrator.core.sharing.rounds import (
     Ended,
     Exchanged,
@@ -31,7 +31,7 @@ MAX_SAMPLE_BYTES = 64 * 1024**2
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-Told = Trial | Joined | Offered | Part | Pace | Ended
+Told = NodeTrial | Joined | Offered | Part | Pace | Ended
 
 
 class _Bad(ValueError):
@@ -88,8 +88,8 @@ def _parse_terms(record: Mapping[str, Any]) -> Terms:
     )
 
 
-def _parse_trial(record: Mapping[str, Any]) -> Trial:
-    return Trial(
+def _parse_trial(record: Mapping[str, Any]) -> NodeTrial:
+    return NodeTrial(
         step_s=_read_number(record, "step_s", 0.0, 1e6),
         steps=_read_count(record, "steps"),
         values=_read_count(record, "values", least=1, most=MAX_VALUES),

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from orchestrator.core.sharing.exchange_choice import (
     MOST_IN_ALL_S,
     MOST_OF_A_STEP,
-    Trial,
+    NodeTrial,
     choose_exchange,
 )
 from orchestrator.core.sharing.rounds import Exchanged, Offered
 
 FILE = Offered(name="trial.bin", bytes=4_000_000, sha256="a" * 64)
-TRIAL = Trial(step_s=1.0, steps=10_000, values=1_000_000, file=FILE)
+TRIAL = NodeTrial(step_s=1.0, steps=10_000, values=1_000_000, file=FILE)
 seconds = st.floats(1e-4, 1e3)
 trials = st.builds(
-    Trial,
+    NodeTrial,
     step_s=seconds,
     steps=st.integers(0, 10**6),
     values=st.integers(1_000, 10**9),
@@ -41,13 +41,15 @@ trials = st.builds(
         (replace(TRIAL, values=1_000, step_s=0.4), 0.1, Exchanged.GRADIENTS),
     ],
 )
-def test_what_an_exchange_costs_decides(trial: Trial, sample_s: float, expected: Exchanged) -> None:
+def test_what_an_exchange_costs_decides(
+    trial: NodeTrial, sample_s: float, expected: Exchanged
+) -> None:
     assert choose_exchange([trial], sample_s).exchanged is expected
 
 
 @given(st.lists(trials, min_size=1, max_size=5), seconds)
 def test_the_slowest_step_and_the_largest_gradient_count(
-    several: list[Trial], sample_s: float
+    several: list[NodeTrial], sample_s: float
 ) -> None:
     choice = choose_exchange(several, sample_s)
 
@@ -64,7 +66,7 @@ def test_the_slowest_step_and_the_largest_gradient_count(
 
 @given(trials, seconds, st.floats(1, 100))
 def test_a_faster_way_never_speaks_against_gradients(
-    trial: Trial, sample_s: float, times: float
+    trial: NodeTrial, sample_s: float, times: float
 ) -> None:
     slow, fast = (choose_exchange([trial], s).exchanged for s in (sample_s, sample_s / times))
 

@@ -14,7 +14,6 @@ from orchestrator.core.sharing.load_machine import READY_S, READY_TIMES, SILENCE
 from orchestrator.core.sharing.load_protocol import (
     AddSamples,
     Answered,
-    Begun,
     EndSamples,
     Flushed,
     GeneratorGone,
@@ -24,6 +23,7 @@ from orchestrator.core.sharing.load_protocol import (
     LoadEnded,
     LoadEvent,
     Looked,
+    SampleBegun,
     StartTest,
     TellAnswered,
     TellBegun,
@@ -66,7 +66,7 @@ class Asking:
 EVENTS = st.lists(
     st.one_of(
         st.integers(1, 3),
-        st.builds(Begun, st.integers(0, 15)),
+        st.builds(SampleBegun, st.integers(0, 15)),
         st.builds(Answered, st.integers(0, 15), st.sampled_from([TOKENS, None])),
         st.sampled_from([Flushed(), LoadEnded(), Looked(), READY]),
     ),

@@ -13,8 +13,8 @@ from orchestrator.cli.options import FiniteRange, json_option
 if TYPE_CHECKING:
     from orchestrator.adapters.nightly.schedule_store import NightlyFolder
     from orchestrator.adapters.store.layout import Layout
-    from orchestrator.cli.run_night import NightShift
-    from orchestrator.cli.status_file import StatusFile
+    from orchestrator.cli.nights.run_night import NightShift
+    from orchestrator.cli.nights.status_file import StatusFile
     from orchestrator.core.nightly.nights import Night
     from orchestrator.core.nightly.schedule import Schedule
 
@@ -93,7 +93,7 @@ def nightly() -> None:
 def add(name: str, **given: Any) -> None:
     """Add a schedule, or change the one of this name. Nothing runs before it is installed."""
     from orchestrator.adapters.nightly.schedule_store import nightly_folder, save_schedule
-    from orchestrator.cli.schedule_options import read_schedule
+    from orchestrator.cli.nights.schedule_options import read_schedule
 
     layout = _layout()
     schedule = read_schedule(layout, name, given)
@@ -228,7 +228,7 @@ def watch(name: str) -> int:
     """Look for nights of NAME that are missing, late or half-done; cron and systemd call this."""
     from orchestrator.adapters.nightly.night_notices import night_notice
     from orchestrator.adapters.notify.outbox import try_notice
-    from orchestrator.cli.run_night import watch_nights
+    from orchestrator.cli.nights.run_night import watch_nights
 
     layout = _layout()
     folder, schedule = _find(layout, name)
@@ -276,7 +276,7 @@ def _find(layout: Layout, name: str) -> tuple[NightlyFolder, Schedule]:
 
 
 def _shift(name: str) -> NightShift:
-    from orchestrator.cli.run_night import NightShift
+    from orchestrator.cli.nights.run_night import NightShift
 
     layout = _layout()
     folder, schedule = _find(layout, name)
@@ -291,7 +291,7 @@ def _shift(name: str) -> NightShift:
 
 
 def _status_file(layout: Layout, schedule: Schedule) -> StatusFile:
-    from orchestrator.cli.status_file import StatusFile
+    from orchestrator.cli.nights.status_file import StatusFile
 
     return StatusFile(layout, schedule.status_file, schedule.status_every_s, _say)
 
@@ -327,8 +327,8 @@ def _check_request(schedule: Schedule) -> None:
     """Refuse tonight what would fail every night. Raises ``UsageError``; contacts nothing."""
     from orchestrator.cli.commands.jobs.run import run as run_command
     from orchestrator.cli.load_request import load_request
+    from orchestrator.cli.nights.run_night import run_arguments
     from orchestrator.cli.options import JobOptions, pick_options
-    from orchestrator.cli.run_night import run_arguments
 
     words = run_arguments(schedule, "nightly")[1:]
     given = run_command.make_context("run", words).params

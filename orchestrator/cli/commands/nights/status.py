@@ -39,7 +39,7 @@ def status(format: str, as_json: bool, out: str | None, every: float | None) -> 
         raise UsageError(what, id="status.every", remedy=remedy)
     from orchestrator.adapters.nightly.status_page import gather_status
     from orchestrator.adapters.store.layout import Layout
-    from orchestrator.cli.status_file import render_status, write_status
+    from orchestrator.cli.nights.status_file import render_status, write_status
 
     layout, kind = Layout.from_environment(os.environ), "json" if as_json else format
     while True:

@@ -22,7 +22,7 @@ from orchestrator.adapters.nightly.schedule_store import (
 from orchestrator.adapters.nightly.wake_program import wake_environment
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result
-from orchestrator.cli.status_file import StatusFile
+from orchestrator.cli.nights.status_file import StatusFile
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.nightly.nights import (
     Night,

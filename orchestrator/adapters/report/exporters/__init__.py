@@ -1,0 +1,1 @@
+"""Finished runs for other programs: MLflow, Prometheus."""
