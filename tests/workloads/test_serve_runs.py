@@ -18,7 +18,7 @@ from serve.run import node_address
 from tests.hosts.processes import Here, remains
 from tests.hosts.running import Desk, open_desk, wait_until
 from tests.time_limits import budget
-from tests.workloads.conftest import WORKLOADS
+from tests.workloads.conftest import WORKLOADS, node_folder, succeed
 from tests.workloads.test_serving_processes import FAKE, is_alive, servers_on
 
 SERVE = WORKLOADS / "serve"
@@ -113,6 +113,22 @@ def test_an_engine_that_dies_fails_the_run_and_is_named(desk: Desk) -> None:
     assert re.match(r"serve: engine \d \(custom\) ended with signal SIGKILL .*engine-\d.log", last)
     assert not is_alive(victim)
     assert not any(map(answers, found))
+
+
+def test_a_signal_while_engines_start_ends_them(tmp_path: Path) -> None:
+    """The script alone, as it runs without orchestrate, too."""
+    node = node_folder(tmp_path / "node")
+    arguments = ("--engine=custom", f"--command={COMMAND} --never-healthy")
+    rank = node.start(str(SERVE / "run.py"), *arguments, ORCHESTRATE_NODE="n1")
+    log = node.path / "output" / "engine-0.log"
+    try:
+        wait_until("a server", lambda: log.exists() and "--never-healthy" in log.read_text())
+        (port,) = re.findall(r'"--port", "(\d+)"', log.read_text())
+        assert servers_on(port)
+    finally:
+        rank.terminate()
+    assert succeed(rank).endswith("serve: n1: stopped; no process of an engine is left\n")
+    assert not servers_on(port)
 
 
 @pytest.mark.parametrize(
