@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,7 +59,7 @@ class Ending:
 class Job:
     """A run under way: its events and what it says to people, as they come."""
 
-    def __init__(self, run: str, process: Fork) -> None:
+    def __init__(self, run: str, process: Fork | subprocess.Popen[str]) -> None:
         self.run = run
         self.process = process
         self.records: list[dict[str, Any]] = []
@@ -234,10 +235,25 @@ class Desk:
         home = {"ORCHESTRATE_HOME": str(self.home), "PYTHONPATH": str(ROOT)}
         return {**os.environ, **home}
 
-    def popen(self, *words: str, env: Mapping[str, str] | None = None) -> Fork:
-        """`orchestrate WORDS`, under way; whoever calls ends it."""
+    def popen(
+        self, *words: str, env: Mapping[str, str] | None = None
+    ) -> Fork | subprocess.Popen[str]:
+        """`orchestrate WORDS`, under way; whoever calls ends it. Where ``env`` has a PYTHONPATH, it has
+        an interpreter of its own, for what that finds there as it starts.
+        """
         variables = {**self.environment(), **(env or {})}
-        return COMMANDS.start(["-m", "orchestrator", *words], self.project, variables)
+        argv = ["-m", "orchestrator", *words]
+        if "PYTHONPATH" not in (env or {}):
+            return COMMANDS.start(argv, self.project, variables)
+        return subprocess.Popen(
+            [sys.executable, "-P", *argv],
+            cwd=self.project,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
 
 @contextmanager
