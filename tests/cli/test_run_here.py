@@ -29,7 +29,7 @@ pytestmark = pytest.mark.processes
 RUN = f"r{os.getpid()}"
 KEYS = (
     "type schema_version run_id status exit_code cluster workload launcher ladder nodes "
-    "world_size metrics outputs samples energy cost timings failure warnings report"
+    "world_size metrics outputs samples energy cost timings failure warnings report notice"
 )
 SCRIPT = """
 import json, os, sys, time

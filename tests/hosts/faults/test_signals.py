@@ -18,7 +18,7 @@ from virtual_hosts_lib.hosts import VirtualHosts
 from tests.hosts.processes import remains
 from tests.hosts.running import Desk, Job, budgets, wait_until
 from tests.hosts.terminal import CTRL_C, CTRL_Z, Terminal, on_terminal
-from tests.time_limits import Measured
+from tests.time_limits import Measured, budget
 
 pytestmark = pytest.mark.hosts
 
@@ -64,7 +64,11 @@ def ranks_ready(terminal: Terminal, desk: Desk, run: str) -> None:
     def ready() -> bool:
         return all(log.exists() and b"ready" in log.read_bytes() for log in logs)
 
-    wait_until(f"ranks of {run}: {terminal.screen[-2000:]}", ready, 40)
+    try:
+        wait_until(f"ranks of {run}", ready, 40)
+    except AssertionError as error:
+        error.add_note(terminal.screen[-2000:])
+        raise
 
 
 def let_end(hosts: VirtualHosts, run: str) -> None:
@@ -152,7 +156,8 @@ def test_suspended_for_less_than_the_lease(desk: Desk, hosts: VirtualHosts) -> N
 def test_suspended_for_longer_than_the_lease(desk: Desk, hosts: VirtualHosts) -> None:
     """The nodes end the ranks themselves; whoever comes back is told that they did, and why."""
     run = unique("long")
-    options = ("--unattended", "3", *budgets(grace=1))
+    lease = f"{budget(3):g}"
+    options = ("--unattended", lease, *budgets(grace=1))
     with on_terminal(desk, *words(desk, run, "stay", options=options)) as terminal:
         ranks_ready(terminal, desk, run)
         terminal.press(CTRL_Z)
@@ -163,7 +168,7 @@ def test_suspended_for_longer_than_the_lease(desk: Desk, hosts: VirtualHosts) ->
     result = result_of(desk, run)
     assert (code, result["status"]) == (result["exit_code"], "failed")
     assert result["failure"]["id"] == "OR-LEASE-001"
-    assert "lease expired after 3 s" in result["failure"]["cause"]
+    assert f"lease expired after {lease} s" in result["failure"]["cause"]
     assert not remains(hosts, run)
 
 
