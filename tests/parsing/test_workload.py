@@ -261,7 +261,7 @@ def test_any_setting_is_taken_or_refused(setting: str) -> None:
     try:
         job = make_job(demo(), [f"model={setting}"])
     except UsageError:
-        assert "\0" in setting
+        assert "\0" in setting or ";" in setting
     else:
         assert job.values["model"] == setting
 
