@@ -44,10 +44,9 @@ def show_result(options: ViewOptions, view: Observer, result: Result, folder: Pa
     if isinstance(view, JsonLines):
         view.write_result(result)
     else:
-        told = summary_lines(result, color=use_color(options.color))
-        LineWriter(sys.stdout).write(
-            [*told, *workload_lines(folder, color=use_color(options.color))]
-        )
+        color = use_color(options.color)
+        said = workload_lines(folder, color=color)
+        LineWriter(sys.stdout).write(summary_lines(result, said=said, color=color))
         LineWriter(sys.stderr).write(stopped_text(result))
     screen = failure_screen(result, folder, color=use_color(options.color, err=True))
     LineWriter(sys.stderr).write(screen)

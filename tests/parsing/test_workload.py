@@ -42,7 +42,7 @@ parameters:
   rate: {type: float, default: 1, min: 0}
   width: {type: int, default: 64, min: 32, multiple_of: 32}
   ratio: {type: float, default: 0.5, above: 0, below: 1}
-  model: {type: str, default: ""}
+  model: {type: str, default: "", pattern: '[^;]*', form: text without a semicolon}
   packing: {type: bool, default: true}
   dtype: {type: choice, choices: [bf16, fp32], default: fp32}
 metrics:
@@ -261,7 +261,7 @@ def test_any_setting_is_taken_or_refused(setting: str) -> None:
     try:
         job = make_job(demo(), [f"model={setting}"])
     except UsageError:
-        assert "\0" in setting
+        assert "\0" in setting or ";" in setting
     else:
         assert job.values["model"] == setting
 
@@ -291,6 +291,10 @@ def test_any_setting_is_taken_or_refused(setting: str) -> None:
         (("model: {type: str,", "model: {type: str, min: 1,"), "bounds do not apply to type str"),
         (("model: {type: str,", "model: {type: str, multiple_of: 2,"), "multiple_of does not"),
         (("rate: {type: float", "rate: {type: float, multiple_of: 2"), "multiple_of does not"),
+        (("org/big", "a;b"), "model: expected text without a semicolon, found the text 'a;b'"),
+        (("'[^;]*'", "'[^;*'"), "pattern is no regular expression"),
+        ((", form: text without a semicolon", ""), "pattern and form, which says it in words"),
+        (('model: {type: str, default: ""', "model: {type: int, default: 1"), "pattern does not"),
         (("min: 1, max: 1000", "min: 9, max: 1"), "min 9 is above max 1"),
         (("gate: {max: 0.5}", "gate: {}"), "a gate needs min, max or both"),
         (("  steps: {type", "  preset: {type"), "not a parameter name"),

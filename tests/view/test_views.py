@@ -230,6 +230,30 @@ def test_failure_screen_stays_short_and_inside_its_folder(tmp_path: Path) -> Non
     assert failure_screen(replace(result, failure=None), None) == []
 
 
+def test_a_summary_has_the_verdict_first_and_no_figures_of_single_nodes() -> None:
+    """What is left out is in the results and the report; a figure that fails is never left out."""
+    free = MetricResult(value=3.0, unit="s")
+    metrics = {
+        "speed": free,
+        "speed.vh1": free,
+        "speed.vh9": free,
+        "tail": replace(free, terminal=False),
+        "late": replace(free, terminal=False, verdict=Verdict.FAIL, max=1.0),
+    }
+    node = NodeResult(name="vh1", state="used", ranks=1)
+    result = replace(failed_result(), metrics=metrics, nodes=(node,))
+
+    lines = summary_lines(result, said=["  Load: valid"])
+
+    first = lines.index("  Load: valid")
+    assert [line.split()[0] for line in lines[first + 1 : first + 4]] == [
+        "speed",
+        "speed.vh9",
+        "late",
+    ]
+    assert not any("vh1" in line or "tail" in line for line in lines)
+
+
 def test_summary_tells_gates_and_degradation() -> None:
     """Figures come with their verdict; a missing one is said to be missing."""
     metrics = {

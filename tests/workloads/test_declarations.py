@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import orchestrate_kit as kit
 from acceptance.base.options import Options
 from finetune.base.settings import Settings
 from mlperf.parameters import Parameters
-from orchestrator.parsing.inputs.workload_file import make_job
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.model.workload import Workload
+from orchestrator.parsing.inputs.workload_file import load_workload, make_job
 from tests.workloads.conftest import (
     WORKLOADS,
     acceptance_workload,
@@ -126,3 +129,34 @@ def test_a_copy_under_another_name_follows_its_own_declaration(
         check=True,
     )
     assert done.stdout.split() == ["7", f"copied.{module}"]
+
+
+@pytest.mark.parametrize(
+    "workload, setting, form",
+    [
+        *(
+            ("loadtest", f"endpoint={url}", "a URL such as http://HOST:8000/v1")
+            for url in ("foo", "ftp://x", "http://", "http://h:99999", "http://h:0", "http://a b")
+        ),
+        ("power", "precisions=fp32,fp8", "a list of fp32 and bf16 with commas"),
+        ("power", "batches=1,two", "a list of whole numbers from 1 on with commas"),
+        ("power", "batches=0", "a list of whole numbers from 1 on with commas"),
+    ],
+)
+def test_values_of_no_use_are_refused_before_anything_is_contacted(
+    workload: str, setting: str, form: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"expected {form}")):
+        make_job(read_workload(workload), [setting])
+
+
+@pytest.mark.parametrize(
+    "url", ["", "http://h", "https://a-b.c:65535/v1", "http://[::1]:8000/v1/", "http://10.0.0.1:1"]
+)
+def test_urls_of_servers_are_endpoints(url: str) -> None:
+    assert make_job(read_workload("loadtest"), [f"endpoint={url}"]).values["endpoint"] == url
+
+
+def read_workload(name: str) -> Workload:
+    path = WORKLOADS / name / "workload.yaml"
+    return load_workload(path.read_text(encoding="utf-8"), str(path), str(path.parent))

@@ -23,7 +23,7 @@ parameters:
     choices: [red, "on"]
     default: "on"
     help: 50 % of each
-  name_of: {type: str, default: ""}
+  name_of: {type: str, default: "", pattern: '[^;]*', form: text without a semicolon}
   loud: {type: bool, default: true}
 rules:
 - when: {kind: red}
@@ -105,6 +105,7 @@ def test_without_words_it_is_the_command_line_of_the_process(
     [
         (["--steps=0"], "argument --steps: expected int >= 1 (steps) or auto, found 0"),
         (["--steps=1.5"], "expected int >= 1 (steps) or auto, found '1.5'"),
+        (["--name-of=a;b"], "expected text without a semicolon, found 'a;b'"),
         (["--rate=2"], "expected float > 0 and < 2, found '2'"),
         (["--rate=nan"], "expected float > 0 and < 2, found 'nan'"),
         (["--kind=blue"], "argument --kind: expected one of red, on, found 'blue'"),
@@ -137,7 +138,7 @@ def test_help_shows_what_is_declared(load: Load, capsys: pytest.CaptureFixture[s
         "Anything, 100 % of it",
         "how many (int >= 1 (steps) or auto; default: 5)",
         "50 % of each (one of red, on; default: on)",
-        "(str; default: empty)",
+        "(text without a semicolon; default: empty)",
         "--loud (default: yes) --no-loud the opposite",
     ):
         assert text in shown
@@ -172,6 +173,9 @@ def test_a_script_that_declares_anything_again_is_refused(
         ("default: 5, ", "", "parameter steps: it needs a default, and a type"),
         ("default: 5", "default: 0", "parameter steps: expected int >= 1"),
         ("type: int", "type: integer", "parameter steps: it needs a default, and a type"),
+        ("pattern: '[^;]*', ", "", "parameter name_of: pattern and form, which says it in"),
+        ("'[^;]*'", "'[^;*'", "parameter name_of: pattern is no regular expression"),
+        ('default: ""', "default: a;b", "parameter name_of: expected text without a semicolon"),
         ("min: 1", "mim: 1", "parameter steps: mim: 1 makes no sense here"),
         ("above: 0", "above: zero", "parameter rate: above: 'zero' makes no sense"),
         ("kind: red}", "kin: red}", "rule 1: unknown parameter kin"),

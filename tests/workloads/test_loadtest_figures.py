@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from loadtest.base.records import RecordError, RequestRecord, from_line, read_records, to_line
 from loadtest.base.stages import Saturation
+from loadtest.judge.backlog import Backlog
 from loadtest.judge.definitions import DEFINITIONS
 from loadtest.judge.percentiles import (
     CONFIDENCE,
@@ -292,12 +293,14 @@ def test_senders_are_pooled_and_never_averaged() -> None:
     assert summary.rates().requests == pytest.approx(first + second)
 
 
-EVIDENCE = LoadEvidence(schedule_s=10.0, rate=10.0, ceiling=1000.0)
+EVIDENCE = LoadEvidence(rate=10.0, ceiling=1000.0)
 BOUNDS = Bounds(rate_tolerance=0.01, lag_s=1e-3)
 
 
 def sent(count: int = 100, lag_s: float = 0.0) -> Summary:
-    return summarise([record(index, due_s=index / 10, lag_s=lag_s) for index in range(count)])
+    summary = summarise([record(index, due_s=index / 10, lag_s=lag_s) for index in range(count)])
+    summary.expect("here", 10.0)
+    return summary
 
 
 def test_a_load_as_configured_is_valid() -> None:
@@ -312,6 +315,12 @@ def test_a_load_as_configured_is_valid() -> None:
         (sent(), replace(EVIDENCE, ceiling=19.0), "more than half of what this client reaches"),
         (summarise([]), EVIDENCE, "no request was sent"),
         (summarise([record(failure="refused")]), EVIDENCE, "no request succeeded: 1 refused"),
+        (
+            sent(),
+            replace(EVIDENCE, whole=False, cut_short="stopped after 1 s"),
+            "stopped after 1 s",
+        ),
+        (sent(), replace(EVIDENCE, backlog=Backlog(3.0)), "too short to tell"),
         (sent(), replace(EVIDENCE, failure="it died"), "did not come to its end: it died"),
         (
             sent(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -226,7 +227,44 @@ def test_a_run_that_is_stopped_keeps_what_was_measured(tmp_path: Path, quick: Ta
     assert node.metrics()["completed_requests"] == len(
         [record for record in records_of(node) if "failure" not in record]
     )
-    assert not json.loads((node.path / "output" / "loadtest.json").read_text())["complete"]
+    found = json.loads((node.path / "output" / "loadtest.json").read_text())
+    assert not found["complete"]
+    assert node.metrics()["load_valid"] == 0
+    assert node.metrics()["ttft_p50"] > 0
+    assert re.fullmatch(r"stopped after [0-9.]+ s of 600 s", found["stages"][0]["reasons"][0])
+    verdict = (node.path / "output" / "report_sections.json").read_text()
+    assert "INVALID: stopped after" in verdict
+    assert "as configured" not in verdict
+
+
+def test_a_short_sweep_ends_at_the_rate_that_is_too_much(tmp_path: Path) -> None:
+    """8 places, 17 intervals of 5 ms: about 94 requests/s; 3 seconds of 400 are not valid."""
+    node = node_folder(tmp_path / "node")
+    options = "--arrival=sweep --rate=10 --final-rate=400 --steps=2 --duration=3"
+    with server(interval_ms=5, slots=8) as (target, _):
+        _, err = finish(process := start(node, target, *options.split()))
+
+    assert process.returncode == 0, err
+    assert node.metrics()["highest_rate"] == pytest.approx(10)
+    found = json.loads((node.path / "output" / "loadtest.json").read_text())
+    assert [stage["valid"] for stage in found["stages"]] == [True, False]
+    assert "over-saturated after 3 s: 400 requests/s arrive" in found["stages"][1]["reasons"][0]
+
+
+def test_an_engine_that_ends_is_the_cause_and_not_what_it_wrote(tmp_path: Path) -> None:
+    node = node_folder(tmp_path / "node")
+    broken = tmp_path / "broken.py"
+    broken.write_text("import sys\nsys.exit('the last line of the engine')\n")
+    command = f"{sys.executable} {broken} {{model}} {{host}} {{port}}"
+    script = str(LOADTEST / "run.py")
+
+    _, err = finish(
+        process := node.start(script, "--engine=custom", "--model=m", f"--command={command}")
+    )
+
+    assert process.returncode == 1
+    assert "the last line of the engine" in err
+    assert err.splitlines()[-1].startswith("loadtest: ")
 
 
 @pytest.mark.slow
@@ -254,8 +292,9 @@ def test_a_search_ends_at_a_rate_that_meets_the_objective(tmp_path: Path) -> Non
         (["--prompts=missing"], 2, "missing: No such file"),
         (["--arrival=trace", "--trace={wrong}"], 2, "wrong.jsonl:1: timestamp is None"),
         (["--model=other"], 2, "does not serve other, but trivial"),
-        (["--endpoint=http://127.0.0.1:1/v1"], 2, "is no OpenAI-compatible server"),
-        (["--endpoint=ftp://host"], 2, "an endpoint begins with http"),
+        (["--endpoint=http://127.0.0.1:1/v1"], 2, "127.0.0.1:1/v1 cannot be reached: [Errno 111]"),
+        (["--endpoint={url}/none"], 2, "is no OpenAI-compatible server"),
+        (["--endpoint=ftp://host"], 2, "expected a URL such as http://HOST:8000/v1"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_load(
@@ -266,6 +305,7 @@ def test_what_cannot_be_is_refused_before_any_load(
     for name, text in files.items():
         (tmp_path / f"{name}.jsonl").write_text(text)
     paths = {name: str(tmp_path / f"{name}.jsonl") for name in files}
+    paths["url"] = quick.url
     given = [option.format(**paths) for option in options]
 
     _, err = finish(process := start(node, quick, *given))

@@ -157,7 +157,9 @@ def test_the_script_writes_its_table(tmp_path: Path) -> None:
         ("--config=config.json", "no model_type"),
         ("--config=nowhere.json", "nowhere.json"),
         ("--prompt-tokens=4000", "positions for 2048"),
-        ("--batches=two", "--batches two"),
+        ("--batches=two", "expected a list of whole numbers from 1 on with commas"),
+        ("--batches=1,1", "each once"),
+        ("--precisions=fp8", "expected a list of fp32 and bf16 with commas"),
     ],
 )
 def test_mistakes_are_refused(

@@ -138,8 +138,11 @@ def report(node: NodeRun) -> str:
 
 
 def _leave(code: int, problem: str) -> NoReturn:
-    if problem:
-        print(f"loadtest: {problem}", file=sys.stderr, flush=True)
+    """Say what an engine wrote last, then what happened: a run's result quotes the last line."""
+    what, *quoted = problem.splitlines() or [""]
+    for line in (*quoted, f"loadtest: {what.removesuffix(':')}" if what else ""):
+        if line:
+            print(line, file=sys.stderr, flush=True)
     sys.exit(code)
 
 

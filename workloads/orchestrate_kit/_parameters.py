@@ -19,14 +19,18 @@ _KEYS: Dict[str, Any] = {
     "default": (bool, int, float, str),
     "choices": list,
     "multiple_of": int,
+    **dict.fromkeys(("pattern", "form"), str),
 }
+# Longer values are no words that a pattern describes, and would be slow to match.
+MAX_MATCHED = 4096
 _INT = re.compile(r"[-+]?[0-9](_?[0-9]){0,17}")
 
 
 @dataclass(frozen=True)
 class Parameter:
     """``min`` and ``max`` are inclusive, ``above`` and ``below`` are not. The ``choices`` of an int
-    or a float are words in place of a number.
+    or a float are words in place of a number. A str matches all of ``pattern``; ``form`` says it in
+    words.
     """
 
     name: str
@@ -40,6 +44,8 @@ class Parameter:
     above: Optional[float] = None
     below: Optional[float] = None
     multiple_of: Optional[int] = None
+    pattern: Optional[str] = None
+    form: str = ""
 
     @property
     def flag(self) -> str:
@@ -61,7 +67,7 @@ class Parameter:
         """In words: ``int >= 1 (steps) or auto``."""
         if self.type == "choice":
             return "one of " + ", ".join(self.choices)
-        words = [self.type]
+        words = [self.form or self.type]
         if self._bounds:
             words.append(" and ".join(self._bounds))
         if self.unit:
@@ -93,14 +99,21 @@ class Parameter:
     def _allows(self, value: Value) -> bool:
         if type(value) is not TYPES[self.type]:
             return False
-        if isinstance(value, (bool, str)):
-            return self.type != "choice" or value in self.choices
+        if isinstance(value, bool):
+            return True
+        if isinstance(value, str):
+            return value in self.choices if self.type == "choice" else self._matches(value)
         low = -math.inf if self.min is None else self.min
         high = math.inf if self.max is None else self.max
         above = -math.inf if self.above is None else self.above
         below = math.inf if self.below is None else self.below
         even = self.multiple_of is None or value % self.multiple_of == 0
         return low <= value <= high and above < value < below and even
+
+    def _matches(self, text: str) -> bool:
+        if self.pattern is None:
+            return True
+        return len(text) <= MAX_MATCHED and re.fullmatch(self.pattern, text) is not None
 
     @property
     def _bounds(self) -> List[str]:
@@ -131,4 +144,17 @@ def _checked_keys(entry: Any) -> Dict[str, Any]:
     wrong = [key for key, value in entry.items() if not isinstance(value, _KEYS.get(key, ()))]
     if wrong:
         raise ValueError("%s: %r makes no sense here" % (wrong[0], entry[wrong[0]]))
+    _check_pattern(entry)
     return entry
+
+
+def _check_pattern(entry: Dict[str, Any]) -> None:
+    """Raises ``ValueError``."""
+    if bool(entry.get("pattern")) != bool(entry.get("form")):
+        raise ValueError("pattern and form, which says it in words, go together")
+    if entry.get("pattern") and entry["type"] != "str":
+        raise ValueError("pattern does not apply to type %s" % entry["type"])
+    try:
+        re.compile(entry.get("pattern", ""))
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError("pattern is no regular expression: %s" % error) from None

@@ -115,7 +115,10 @@ def _metric_record(metric: MetricResult) -> dict[str, Any]:
     value = metric.value
     finite = value is not None and math.isfinite(value)
     words = {"verdict": metric.verdict.value, "direction": metric.direction.value}
-    return {**asdict(metric), **words, "value": value if finite else None}
+    record = {**asdict(metric), **words, "value": value if finite else None}
+    if metric.terminal:
+        del record["terminal"]  # said of the exceptions only
+    return record
 
 
 def _energy_record(energy: Energy) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Parameter:
     """A typed parameter; becomes ``--name value`` on the entry's argument vector.
 
     ``min`` and ``max`` are inclusive, ``above`` and ``below`` are not.
+    A str matches all of ``pattern``, which ``form`` says in words.
     ``place`` is where it is declared, ``file:line:column``.
     """
 
@@ -70,6 +71,8 @@ class Parameter:
     above: float | None = None
     below: float | None = None
     multiple_of: int | None = None
+    pattern: str | None = None
+    form: str = ""
     place: str = ""
 
 
@@ -118,13 +121,16 @@ class Gate:
 @wire("Metric")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """A figure that the workload reports. A required one that is missing fails the run."""
+    """A figure that the workload reports. A required one that is missing fails the run. One that is
+    not for the ``terminal`` is in results and reports only.
+    """
 
     name: str
     unit: str
     direction: Direction = Direction.INFO
     required: bool = False
     gate: Gate | None = None
+    terminal: bool = True
     help: str = ""
 
 

@@ -42,7 +42,7 @@ class Verdict(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricResult:
     """A figure with its gate; ``value`` None = the workload did not report it. ``direction``: which
-    change is for the better.
+    change is for the better. ``terminal``: shown there without being asked for.
     """
 
     value: float | None
@@ -51,6 +51,7 @@ class MetricResult:
     min: float | None = None
     max: float | None = None
     direction: Direction = Direction.INFO
+    terminal: bool = True
 
 
 @wire("NodeResult")

@@ -129,6 +129,7 @@ def _metric_results(state: RunState) -> Iterator[tuple[str, MetricResult]]:
                 min=gate.min if gate else None,
                 max=gate.max if gate else None,
                 direction=metric.direction if metric else Direction.INFO,
+                terminal=metric.terminal if metric else True,
             ),
         )
 

@@ -45,7 +45,7 @@ def always_number(parameter: Parameter) -> bool:
 
 def expected_text(parameter: Parameter) -> str:
     """The parameter's type, bounds and unit in words: ``int >= 1 (steps) or auto``."""
-    words = [parameter.type.value]
+    words = [parameter.form or parameter.type.value]
     if parameter.type is ParameterType.CHOICE:
         words = [f"one of {', '.join(parameter.choices)}"]
     bounds = _bound_texts(parameter)
@@ -66,6 +66,8 @@ def _bound_texts(parameter: Parameter) -> list[str]:
     return [f"{sign} {bound:g}" for sign, bound in signs.items() if bound is not None]
 
 
+# Longer values are no words that a pattern describes, and would be slow to match.
+MAX_MATCHED = 4096
 _NUMBERS = (ParameterType.INT, ParameterType.FLOAT)
 _PYTHON_TYPES: dict[ParameterType, type] = {
     ParameterType.BOOL: bool,
@@ -104,6 +106,10 @@ def _check_bounds(parameter: Parameter, value: float) -> None:
 def _check_text(parameter: Parameter, value: str) -> None:
     if "\0" in value:
         raise ValueError("a NUL byte cannot be passed to a program")
+    if parameter.pattern is not None and not (
+        len(value) <= MAX_MATCHED and re.fullmatch(parameter.pattern, value)
+    ):
+        raise ValueError(f"expected {expected_text(parameter)}, found {describe_value(value)}")
     if parameter.type is ParameterType.CHOICE and value not in parameter.choices:
         hint = did_you_mean(value, parameter.choices)
         raise ValueError(

@@ -213,6 +213,8 @@ def _make_parameter(
         above=entry.above,
         below=entry.below,
         multiple_of=entry.multiple_of,
+        pattern=entry.pattern,
+        form=entry.form,
         place=str(document.place(path, key=True)),
     )
     default = _check_value(parameter, entry.default, (*path, "default"), document, problems)
@@ -317,6 +319,7 @@ def _make_metric(name: str, entry: MetricEntry) -> Metric:
         direction=Direction(entry.direction),
         required=gated if entry.required is None else entry.required,
         gate=Gate(min=entry.gate.min, max=entry.gate.max) if entry.gate else None,
+        terminal=entry.terminal,
         help=entry.help,
     )
 

@@ -98,6 +98,15 @@ class ParameterEntry(Strict):
     multiple_of: int | None = Field(
         default=None, ge=2, description="The value is a multiple of this (int)"
     )
+    pattern: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=500,
+        description="Regular expression (Python's) that the whole value matches (str)",
+    )
+    form: Help = Field(
+        default="", description="What pattern asks for, in words: expected FORM, found VALUE"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> ParameterEntry:
@@ -108,11 +117,24 @@ class ParameterEntry(Strict):
         bounds = (self.min, self.max, self.above, self.below)
         if self.type not in ("int", "float") and any(bound is not None for bound in bounds):
             raise ValueError(f"bounds do not apply to type {self.type}")
+        self._check_pattern()
         if self.type != "int" and self.multiple_of is not None:
             raise ValueError(f"multiple_of does not apply to type {self.type}")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}")
         return self
+
+    def _check_pattern(self) -> None:
+        if (self.pattern is None) != (not self.form):
+            raise ValueError("pattern and form, which says it in words, go together")
+        if self.pattern is None:
+            return
+        if self.type != "str":
+            raise ValueError(f"pattern does not apply to type {self.type}")
+        try:
+            re.compile(self.pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"pattern is no regular expression: {error}") from None
 
 
 def _check_value(value: Any) -> Any:
@@ -228,6 +250,10 @@ class MetricEntry(Strict):
         default=None, description="Missing = the run failed; default: true where there is a gate"
     )
     gate: GateEntry | None = Field(default=None, description="Bounds that the value must meet")
+    terminal: bool = Field(
+        default=True,
+        description="Shown at a run's end; false = in its results and report only",
+    )
     help: Help = Field(default="", description="One line of meaning")
 
 

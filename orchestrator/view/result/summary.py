@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from orchestrator.adapters.report.energy_text import cost_rows, energy_rows
 from orchestrator.core.base.figures import format_bounds, format_figure
@@ -21,14 +21,17 @@ _STATUS = {
 _VERDICT = {Verdict.PASS: GREEN, Verdict.FAIL: RED, Verdict.INVALID: RED, Verdict.NOT_RUN: RED}
 
 
-def summary_lines(result: Result, *, color: bool = False) -> list[str]:
-    """Status first, with the reason if degraded; then figures with their gates, then paths."""
+def summary_lines(result: Result, *, said: Sequence[str] = (), color: bool = False) -> list[str]:
+    """Status first, with the reason if degraded; what the workload ``said`` of it, figures with
+    their gates, then paths.
+    """
     return [
         _head(result, color),
         *([f"  {brief_text(result.notice, 300)}"] if result.notice else []),
         *_left_out(result),
         *_degradation(result),
         *_lost(result),
+        *said,
         *_metrics(result, color),
         *_samples(result),
         *_energy_and_cost(result),
@@ -112,11 +115,22 @@ def _lost(result: Result) -> Iterator[str]:
 
 
 def _metrics(result: Result, color: bool) -> Iterator[str]:
-    width = max((len(brief_text(name, 48)) for name in result.metrics), default=0)
-    for name, metric in result.metrics.items():
+    shown = {name: metric for name, metric in result.metrics.items() if _is_shown(name, result)}
+    width = max((len(brief_text(name, 48)) for name in shown), default=0)
+    for name, metric in shown.items():
         verdict = paint_text(metric.verdict.value, _VERDICT.get(metric.verdict, ""), color=color)
         told = "" if metric.verdict is Verdict.UNGATED else f"  {verdict}{_bounds_note(metric)}"
         yield f"  {brief_text(name, 48):<{width}}  {value_text(metric)}{told}"
+
+
+def _is_shown(name: str, result: Result) -> bool:
+    """Bad news always; else not what one of several nodes did, and as the workload says."""
+    metric = result.metrics[name]
+    if metric.verdict not in {Verdict.UNGATED, Verdict.PASS}:
+        return True
+    whole, _, node = name.partition(".")
+    of_a_node = whole in result.metrics and any(each.name == node for each in result.nodes)
+    return metric.terminal and not of_a_node
 
 
 def value_text(metric: MetricResult) -> str:

@@ -16,6 +16,8 @@ from itertools import accumulate
 from random import Random
 
 CONSTANT, POISSON, GAMMA = "constant", "poisson", "gamma"
+# Loads without one rate that a server keeps up with or not.
+UNSTEADY = frozenset({"ramp", "trace"})
 # A schedule is held in memory, eight bytes an arrival.
 MAX_ARRIVALS = 20_000_000
 

@@ -29,7 +29,8 @@ class Saturation:
 class Stage:
     """One rate, on one node. ``rate``: requests per second of it; None: a closed loop.
 
-    ``schedule_s``: how long requests were sent. ``whole``: its schedule was sent to the end.
+    ``schedule_s``: how long requests were sent; ``configured_s``: how long they were to be.
+    ``whole``: its schedule was sent to the end.
     ``wall``: when it began, seconds since 1970. ``failure``: what ended it.
     """
 
@@ -37,6 +38,7 @@ class Stage:
     rate: float | None
     concurrency: int
     schedule_s: float
+    configured_s: float
     planned: int
     wall: float
     whole: bool = True
@@ -96,6 +98,7 @@ def _stage(entry: dict[str, Any]) -> Stage:
         rate=None if entry["rate"] is None else _number(entry["rate"]),
         concurrency=int(entry["concurrency"]),
         schedule_s=_number(entry["schedule_s"]),
+        configured_s=_number(entry["configured_s"]),
         planned=int(entry["planned"]),
         wall=_number(entry["wall"]),
         whole=bool(entry["whole"]),

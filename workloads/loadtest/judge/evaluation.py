@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..base.arrivals import UNSTEADY
 from ..base.records import RequestRecord
-from ..base.stages import NodeLoad, Stage
+from ..base.stages import NodeLoad, Saturation, Stage
+from .backlog import Backlog
 from .definitions import Definition
 from .rate_search import Trial, best_rate
 from .summary import Objectives, Summary
@@ -27,7 +29,8 @@ class Terms:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageResult:
     """A stage over all nodes. ``reasons``: why its figures are not those of the load that was
-    configured; empty = they are. ``timeline`` is for charts.
+    configured; empty = they are. ``cut_short``: that of them which says that it was stopped, empty
+    = it was not. ``timeline`` is for charts.
     """
 
     stage: int
@@ -41,10 +44,17 @@ class StageResult:
     terms: Terms
     reasons: tuple[str, ...]
     timeline: Timeline
+    saturation: Saturation | None = None
+    cut_short: str = ""
 
     @property
     def valid(self) -> bool:
         return not self.reasons
+
+    @property
+    def measured(self) -> bool:
+        """Whether latencies are the server's: the load was valid, as far as it came."""
+        return all(reason == self.cut_short for reason in self.reasons)
 
     @property
     def met(self) -> bool:
@@ -53,7 +63,7 @@ class StageResult:
 
     @property
     def delivered_rate(self) -> float:
-        return self.summary.delivered_rate(self.schedule_s)
+        return self.summary.delivered_rate
 
     @property
     def failure(self) -> str:
@@ -115,35 +125,59 @@ def evaluate(
     stages = {stage.stage for load, _ in nodes for stage in load.stages}
     summaries = {at: Summary(terms.definition, terms.objectives) for at in stages}
     timelines = {at: Timeline(width_s) for at in stages}
+    backlogs = _backlogs([load for load, _ in nodes])
     for load, records in nodes:
+        for stage in load.stages:
+            summaries[stage.stage].expect(load.node, stage.schedule_s)
         for record in records:
             if record.stage in stages:
                 summaries[record.stage].add(load.node, record)
                 timelines[record.stage].add(record, terms.definition)
+            if record.stage in backlogs:
+                backlogs[record.stage].add(record)
+    loads = [load for load, _ in nodes]
     return [
-        _result([load for load, _ in nodes], at, summaries[at], timelines[at], terms)
+        _result(loads, at, summaries[at], timelines[at], backlogs.get(at), terms)
         for at in sorted(stages)
     ]
 
 
-def _result(
-    nodes: Sequence[NodeLoad], at: int, summary: Summary, timeline: Timeline, terms: Terms
+def _backlogs(nodes: Sequence[NodeLoad]) -> dict[int, Backlog]:
+    """For each stage that every node sent to its end at one rate."""
+    lengths: dict[int, list[float]] = {}
+    for load in nodes:
+        for stage in load.stages:
+            if stage.whole and stage.rate and load.settings.get("arrival") not in UNSTEADY:
+                lengths.setdefault(stage.stage, []).append(stage.schedule_s)
+    return {at: Backlog(max(found)) for at, found in lengths.items() if len(found) == len(nodes)}
+
+
+def _result(  # noqa: PLR0917 - all that is known of one stage
+    nodes: Sequence[NodeLoad],
+    at: int,
+    summary: Summary,
+    timeline: Timeline,
+    backlog: Backlog | None,
+    terms: Terms,
 ) -> StageResult:
     parts = [(load, stage) for load in nodes for stage in load.stages if stage.stage == at]
     stages = [stage for _, stage in parts]
+    seen = next((s.saturation for s in stages if s.saturation is not None), None)
+    whole = len(parts) == len(nodes) and all(stage.whole for stage in stages)
     evidence = LoadEvidence(
-        schedule_s=max(stage.schedule_s for stage in stages),
         rate=_total([stage.rate for stage in stages]),
         ceiling=sum(load.ceiling for load, _ in parts),
-        saturation=next((s.saturation for s in stages if s.saturation is not None), None),
-        whole=len(parts) == len(nodes) and all(stage.whole for stage in stages),
-        failure=next(_failures(parts), ""),
+        saturation=seen or (backlog.saturation if backlog is not None else None),
+        backlog=backlog,
+        whole=whole,
+        cut_short="" if whole or seen is not None else _cut_short(stages),
+        failure=next(_failures(parts, len(nodes)), ""),
     )
     return StageResult(
         stage=at,
         rate=evidence.rate,
         concurrency=sum(stage.concurrency for stage in stages),
-        schedule_s=evidence.schedule_s,
+        schedule_s=max(stage.schedule_s for stage in stages),
         wall=min(stage.wall for stage in stages),
         whole=evidence.whole,
         ceiling=evidence.ceiling,
@@ -151,7 +185,25 @@ def _result(
         terms=terms,
         reasons=tuple(invalid_reasons(summary, evidence, terms.bounds)),
         timeline=timeline,
+        saturation=evidence.saturation,
+        cut_short=evidence.cut_short,
     )
+
+
+def _cut_short(stages: Sequence[Stage]) -> str:
+    """How far a load came that was stopped; empty = it was not."""
+    stopped = [stage for stage in stages if not stage.whole and not stage.failure]
+    if not stopped:
+        return ""
+    first = min(stopped, key=lambda stage: stage.schedule_s)
+    if first.schedule_s >= first.configured_s:
+        return "stopped before its last answers were there"
+    return f"stopped after {first.schedule_s:.3g} s of {first.configured_s:.6g} s"
+
+
+def cut_short(results: Sequence[StageResult]) -> str:
+    """How far the whole load came if it was stopped; empty = it was not."""
+    return next((each.cut_short for each in results if each.cut_short), "")
 
 
 def _total(rates: Sequence[float | None]) -> float | None:
@@ -159,10 +211,12 @@ def _total(rates: Sequence[float | None]) -> float | None:
     return sum(known) if known else None
 
 
-def _failures(parts: Sequence[tuple[NodeLoad, Stage]]) -> Iterator[str]:
+def _failures(parts: Sequence[tuple[NodeLoad, Stage]], nodes: int) -> Iterator[str]:
     for load, stage in parts:
         if stage.failure:
             yield f"{load.node}: {stage.failure}"
+    if len(parts) < nodes:
+        yield f"only {len(parts)} of {nodes} nodes sent it"
 
 
 def headline(results: Sequence[StageResult]) -> StageResult:

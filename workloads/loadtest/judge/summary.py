@@ -69,6 +69,7 @@ class _Sent:
     prompt_tokens: int = 0
     good: int = 0
     completed: int = 0
+    schedule_s: float = 0.0
     first_sent_s: float = math.inf
     last_sent_s: float = -math.inf
     last_end_s: float = -math.inf
@@ -112,6 +113,10 @@ class Summary:
     @property
     def failed(self) -> int:
         return sum(self.failures.values())
+
+    def expect(self, sender: str, schedule_s: float) -> None:
+        """How long a sender sent: of a load that was cut short not equally long."""
+        self._senders.setdefault(sender, _Sent()).schedule_s = schedule_s
 
     def add(self, sender: str, record: RequestRecord) -> None:
         """One outcome. A failed request counts as such, and in nothing else but what was sent."""
@@ -172,12 +177,13 @@ class Summary:
             goodput=sum(each.good / each.window_s for each in senders),
         )
 
-    def delivered_rate(self, schedule_s: float) -> float:
-        """Requests sent per second of a schedule that lasts ``schedule_s``, or of the time that it
-        took to send them, if that is longer; all senders together.
+    @property
+    def delivered_rate(self) -> float:
+        """Requests sent per second of a sender's schedule, or of the time that it took to send
+        them, if that is longer; all senders added up.
         """
         return sum(
-            each.sent / max(schedule_s, each.last_sent_s)
+            each.sent / max(each.schedule_s, each.last_sent_s, 1e-9)
             for each in self._senders.values()
             if each.sent
         )

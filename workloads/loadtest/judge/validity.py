@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..base.stages import Saturation
+from .backlog import Backlog
 from .summary import Summary
 
 # The client must have as much in reserve as it uses, or it measures itself.
@@ -27,14 +28,16 @@ class LoadEvidence:
 
     ``rate``: configured, all senders together; None for a closed loop.
     ``ceiling``: streamed requests per second that the senders together reach against a server that
-    does nothing. ``whole``: the schedule was sent to its end. ``failure``: what ended it.
+    does nothing. ``backlog``: of a whole schedule with one rate. ``whole``: it was sent to its end.
+    ``cut_short``: it was not, because the load was stopped. ``failure``: what ended it.
     """
 
-    schedule_s: float
     rate: float | None
     ceiling: float
     saturation: Saturation | None = None
+    backlog: Backlog | None = None
     whole: bool = True
+    cut_short: str = ""
     failure: str = ""
 
 
@@ -51,6 +54,8 @@ def _reasons(summary: Summary, evidence: LoadEvidence, bounds: Bounds) -> Iterat
             f"{summary.rates().requests:.4g} are completed, so latencies only grow; ask for less, "
             "or search for the highest rate with --set arrival=search"
         )
+    if evidence.cut_short:
+        yield evidence.cut_short
     if evidence.failure:
         yield f"the load did not come to its end: {evidence.failure}"
     if not summary.lags_s:
@@ -60,13 +65,14 @@ def _reasons(summary: Summary, evidence: LoadEvidence, bounds: Bounds) -> Iterat
         yield f"no request succeeded: {failure_text(summary)}"
     if evidence.whole:
         yield from _rate_reasons(summary, evidence, bounds)
+        yield from _backlog_reasons(evidence)
     yield from _client_reasons(summary, evidence, bounds)
 
 
 def _rate_reasons(summary: Summary, evidence: LoadEvidence, bounds: Bounds) -> Iterator[str]:
     if evidence.rate is None:
         return
-    delivered = summary.delivered_rate(evidence.schedule_s)
+    delivered = summary.delivered_rate
     if abs(delivered / evidence.rate - 1) > bounds.rate_tolerance:
         yield (
             f"delivered {delivered:.4g} requests/s, configured {evidence.rate:.4g}: off by more "
@@ -74,8 +80,17 @@ def _rate_reasons(summary: Summary, evidence: LoadEvidence, bounds: Bounds) -> I
         )
 
 
+def _backlog_reasons(evidence: LoadEvidence) -> Iterator[str]:
+    backlog = evidence.backlog
+    if backlog is not None and evidence.saturation is None and not backlog.keeps_up:
+        yield (
+            f"too short to tell whether the server keeps up: {backlog.text}; give it a longer "
+            "--set duration"
+        )
+
+
 def _client_reasons(summary: Summary, evidence: LoadEvidence, bounds: Bounds) -> Iterator[str]:
-    rate = summary.delivered_rate(evidence.schedule_s)
+    rate = summary.delivered_rate
     if rate > evidence.ceiling * LARGEST_PART_OF_CEILING:
         yield (
             f"{rate:.4g} requests/s are more than half of what this client reaches against a "

@@ -31,10 +31,13 @@ def check_endpoint(url: str, model: str, api: str) -> Target:
     """The server with the model that requests name. Raises :class:`EndpointError`."""
     target = Target(url=url.rstrip("/"), model=model, api=api)
     try:
-        if not target.url.startswith(("http://", "https://")):
-            raise ValueError("an endpoint begins with http:// or https://")
         served = _served_models(_get(target, "models"))
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except OSError as error:
+        raise EndpointError(
+            f"{url} cannot be reached: {str(error) or type(error).__name__}; is the server up, and "
+            "may this node connect to it?"
+        ) from None
+    except (ValueError, http.client.HTTPException) as error:
         raise EndpointError(
             f"{url} is no OpenAI-compatible server: {str(error) or type(error).__name__}; it is "
             "the base of its URLs, such as http://HOST:8000/v1"

@@ -16,7 +16,15 @@ from subprocess import PIPE, Popen
 
 import orchestrate_kit as kit
 
-from ..base.arrivals import CONSTANT, GAMMA, POISSON, OpenLoad, share_of_count, sweep_rates
+from ..base.arrivals import (
+    CONSTANT,
+    GAMMA,
+    POISSON,
+    UNSTEADY,
+    OpenLoad,
+    share_of_count,
+    sweep_rates,
+)
 from ..base.job import Ask, Job, Target
 from ..base.records import RequestRecord, read_records
 from ..base.stages import NodeLoad, Saturation, Stage
@@ -173,7 +181,7 @@ class NodeRun:
         elif settings.arrival in {"concurrency", "trace"}:
             rates = [None]
         for stage, rate in enumerate(rates):
-            if self.stopped or (self.stages and self.stages[-1].saturation):
+            if self.stopped or (self.stages and self.results()[-1].saturation):
                 return  # higher rates than one that is too high say nothing
             await self._run_stage(stage, rate)
 
@@ -212,6 +220,7 @@ class NodeRun:
                 rate=own_rate,
                 concurrency=job.streams(),
                 schedule_s=min(schedule_s, totals.at_s) if ended_early else schedule_s,
+                configured_s=schedule_s,
                 planned=planned,
                 wall=wall,
                 whole=not ended_early,
@@ -330,7 +339,7 @@ class _StageWatch:
             self._run.end_stage()
             return
         sending = totals.at_s <= self._run.settings.duration and self._rate is not None
-        if not sending or self._run.settings.arrival in {"ramp", "trace"}:
+        if not sending or self._run.settings.arrival in UNSTEADY:
             return
         self.saturation = self._seen.check(totals.at_s, self._rate or 0.0)
         if self.saturation is not None:

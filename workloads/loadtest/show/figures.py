@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..judge.evaluation import StageResult, headline, trials
+from ..judge.evaluation import StageResult, cut_short, headline, trials
 from ..judge.rate_search import best_rate
 from ..judge.summary import Spread
 
@@ -25,13 +25,15 @@ Figure = tuple[str, float, str]
 
 
 def figures(results: Sequence[StageResult], arrival: str) -> Iterator[Figure]:
-    """(name, value, unit). Of an invalid load only what says why: its latencies are none."""
-    chosen = headline(results)
-    yield "load_valid", float(chosen.valid), ""
+    """(name, value, unit). Of an invalid load only what says why: its latencies are none. One that
+    was stopped has those of the part that was sent, and no highest rate.
+    """
+    chosen, stopped = headline(results), cut_short(results)
+    yield "load_valid", float(chosen.valid and not stopped), ""
     yield from _load_figures(chosen)
-    if chosen.valid:
+    if chosen.measured:
         yield from _server_figures(chosen)
-    if arrival in RATES and (rate := best_rate(trials(results))) is not None:
+    if arrival in RATES and not stopped and (rate := best_rate(trials(results))) is not None:
         yield "highest_rate", rate, "requests/s"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import orchestrate_kit as kit
 
 from ..base.stages import NodeLoad
-from ..judge.evaluation import StageResult, headline
+from ..judge.evaluation import StageResult, cut_short, headline
 from ..load.settings import Settings
 from .figures import figures
 from .llmd_report import llmd_report
@@ -33,7 +33,8 @@ def publish(
 def verdict_line(results: Sequence[StageResult]) -> str:
     """Why the run fails; empty = it does not."""
     chosen = headline(results)
-    return f"invalid: {'; '.join(chosen.reasons)}" if chosen.reasons else chosen.failure
+    reasons = chosen.reasons or tuple(filter(None, [cut_short(results)]))
+    return f"invalid: {'; '.join(reasons)}" if reasons else chosen.failure
 
 
 def _write(path: Path, document: object) -> None:

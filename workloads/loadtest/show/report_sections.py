@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..judge.evaluation import Moment, StageResult, headline
+from ..judge.evaluation import Moment, StageResult, cut_short, headline
 from ..judge.percentiles import percentile
 from ..judge.summary import PERCENTS, Spread
 from ..load.settings import Settings
@@ -22,8 +22,8 @@ NAMES = {
 def report_sections(results: Sequence[StageResult], settings: Settings) -> dict[str, Any]:
     """The document that orchestrate draws."""
     chosen = headline(results)
-    sections = [_verdict(chosen), _load_tiles(chosen)]
-    if chosen.valid and chosen.summary.completed:
+    sections = [_verdict(chosen, cut_short(results)), _load_tiles(chosen)]
+    if chosen.measured and chosen.summary.completed:
         sections += [_percentiles(chosen, settings), _distribution(chosen)]
     sections += _timelines(chosen)
     if len(results) > 1:
@@ -31,15 +31,20 @@ def report_sections(results: Sequence[StageResult], settings: Settings) -> dict[
     return {"schema_version": 1, "sections": sections}
 
 
-def _verdict(result: StageResult) -> dict[str, Any]:
-    if not result.valid:
-        text = "INVALID, so no latencies: " + "; ".join(result.reasons)
-        return {"kind": "text", "title": "Load", "text": text, "tone": "bad", "terminal": True}
+def _verdict(result: StageResult, stopped: str) -> dict[str, Any]:
+    if not result.measured:
+        return _bad_verdict("INVALID, so no latencies: " + "; ".join(result.reasons))
+    if stopped:
+        return _bad_verdict(f"INVALID: {stopped}; all figures are of what was sent until then")
     rate = f"{result.rate:.4g} requests/s" if result.rate else f"{result.concurrency} streams"
     text = f"valid: {rate} as configured, p99 {_ms(result.summary.lag(99))} behind the schedule"
     failed = {"tone": "bad"} if result.failure else {"tone": "good"}
     text += f"; {result.failure}" if result.failure else ""
     return {"kind": "text", "title": "Load", "text": text, "terminal": True, **failed}
+
+
+def _bad_verdict(text: str) -> dict[str, Any]:
+    return {"kind": "text", "title": "Load", "text": text, "tone": "bad", "terminal": True}
 
 
 def _load_tiles(result: StageResult) -> dict[str, Any]:
@@ -49,7 +54,7 @@ def _load_tiles(result: StageResult) -> dict[str, Any]:
         _tile("client's ceiling", result.ceiling, "requests/s"),
         _tile("failed", summary.failed, "requests") | ({"tone": "bad"} if summary.failed else {}),
     ]
-    if result.valid:
+    if result.measured:
         tiles.append(_tile("goodput", rates.goodput, "requests/s"))
         tiles.append(_tile("output", rates.output_tokens, "tok/s"))
     return {"kind": "tiles", "tiles": tiles}

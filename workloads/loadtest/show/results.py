@@ -13,7 +13,8 @@ SCHEMA_VERSION = 1
 
 
 def results_document(nodes: Sequence[NodeLoad], results: Sequence[StageResult]) -> dict[str, Any]:
-    """Times in seconds. Of an invalid stage, latencies and what came of them are null."""
+    """Times in seconds. Of an invalid stage, latencies and what came of them are null; of
+    one that was stopped they are of the part that was sent."""
     return {
         "schema_version": SCHEMA_VERSION,
         "complete": all(result.whole for result in results),
@@ -53,10 +54,10 @@ def _stage(result: StageResult) -> dict[str, Any]:
         "output_tokens": summary.output_tokens,
         "prompt_tokens": summary.prompt_tokens,
         "definitions": summary.definition.name,
-        "requests_per_s": rates.requests if result.valid else None,
-        "output_tokens_per_s": rates.output_tokens if result.valid else None,
-        "goodput": rates.goodput if result.valid else None,
-        "latencies": {s.name: _spread(s) for s in summary.spreads()} if result.valid else None,
+        "requests_per_s": rates.requests if result.measured else None,
+        "output_tokens_per_s": rates.output_tokens if result.measured else None,
+        "goodput": rates.goodput if result.measured else None,
+        "latencies": {s.name: _spread(s) for s in summary.spreads()} if result.measured else None,
     }
 
 

@@ -138,8 +138,13 @@ def _number(
         return default
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     if not plain or not least <= value <= most:  # neither is NaN
-        raise BadRequest(f"{name} is no number from {least:g} to {most:g}")
+        raise BadRequest(f"{name} is no number from {_plain(least)} to {_plain(most)}")
     return float(value)
+
+
+def _plain(bound: float) -> str:
+    """Never with an exponent: bounds are whole, or short."""
+    return str(int(bound)) if bound == int(bound) else str(bound)
 
 
 def _flag(fields: Mapping[str, Any], name: str) -> bool:

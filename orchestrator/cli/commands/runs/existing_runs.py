@@ -73,9 +73,8 @@ def show(run: str, color: str, as_json: bool) -> int:
         return 0
     paint = use_color(color)
     lines = [
-        *summary_lines(result, color=paint),
+        *summary_lines(result, said=workload_lines(folder.path, color=paint), color=paint),
         *comparison_lines(compared_with_earlier(layout, result), color=paint),
-        *workload_lines(folder.path, color=paint),
         *failure_screen(result, folder.path, color=paint),
     ]
     click.echo("\n".join(lines), color=True)
