@@ -184,7 +184,8 @@ def test_json_lines_end_in_one_result() -> None:
     assert records[0]["event"] == {"type": "Begun"}
     keys = (
         "type schema_version run_id status exit_code cluster workload launcher ladder nodes "
-        "world_size metrics outputs samples energy cost timings failure warnings report notice"
+        "world_size metrics outputs samples energy cost timings failure warnings report notice "
+        "begins_anew"
     )
     assert " ".join(records[-1]) == keys
     assert records[-1]["status"] == "succeeded"
@@ -270,6 +271,18 @@ def test_a_stopped_run_tells_whether_its_nodes_are_clean(
     (line,) = stopped_text(result)
     assert line.startswith(told)
     assert ("no rank was started" not in summary_lines(result)[0]) == started
+
+
+def test_a_stopped_test_under_loadgen_is_begun_anew() -> None:
+    """Nothing of it could be continued."""
+    node = NodeResult(name="a", state="stopped", reason=VERIFIED_CLEAN)
+    result = replace(
+        failed_result(), status=Status.STOPPED, failure=None, nodes=(node,), begins_anew=True
+    )
+
+    (line,) = stopped_text(result)
+    assert line.endswith(f"begin it anew: orchestrate resume --retry {result.run_id}")
+    assert "checkpoint" not in line
 
 
 def test_a_run_that_was_left_is_not_told_as_one_that_stopped() -> None:
