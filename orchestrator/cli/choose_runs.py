@@ -62,7 +62,7 @@ def choose_run(store: HistoryStore, text: str, known: tuple[str, ...] = ()) -> R
         recent = [run.run_id for run in store.read_runs(RunQuery(limit=100))]
         what = f"the history has no run {text!r}"
         near = did_you_mean_run(text, [*recent, *known]) if recent or known else ""
-        lists = "orchestrate history lists them" if recent else ""
+        lists = "all: orchestrate history" if recent else ""
         reads = "orchestrate history import reads run folders"
         remedy = "; ".join(filter(None, [near, lists, reads]))
     raise UsageError(what, id="OR-STORE-003", where=store.where, remedy=remedy)

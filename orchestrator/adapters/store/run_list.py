@@ -51,7 +51,7 @@ def _unknown(layout: Layout, text: str, matches: list[str], ids: list[str]) -> U
         remedy = f"name one of: {', '.join(matches[-6:])}"
     elif ids:
         what = f"no run is called {text!r}"
-        remedy = f"{did_you_mean_run(text, ids[::-1])} (orchestrate ps lists them)"
+        remedy = f"{did_you_mean_run(text, ids[::-1])} (all: orchestrate ps)"
     else:
         what, remedy = "there are no runs yet", "orchestrate run --help"
     return UsageError(what, id="OR-STORE-003", where=layout.runs, remedy=remedy)

@@ -72,7 +72,7 @@ def _require_targets(layout: Layout) -> tuple[NotifyTarget, ...]:
     if not targets:
         file = notify_file(layout)
         raise UsageError(
-            "no targets: nobody is notified",
+            "no targets: no notice would be sent",
             id="notify.targets",
             where=file,
             why="it names none" if file.exists() else "the file does not exist",
