@@ -7,7 +7,7 @@ import re
 from orchestrator.adapters.history.baselines import load_baselines
 from orchestrator.adapters.history.store import HistoryStore
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.base.suggest import did_you_mean, did_you_mean_run
 from orchestrator.core.history.comparing import RunGroup
 from orchestrator.core.history.run_record import RunQuery, RunRecord
 from orchestrator.core.verdict.result import Status
@@ -61,8 +61,10 @@ def choose_run(store: HistoryStore, text: str, known: tuple[str, ...] = ()) -> R
     else:
         recent = [run.run_id for run in store.read_runs(RunQuery(limit=100))]
         what = f"the history has no run {text!r}"
-        remedy = did_you_mean(text, [*recent, *known]) if recent or known else ""
-        remedy = "; ".join(filter(None, [remedy, "orchestrate history import reads run folders"]))
+        near = did_you_mean_run(text, [*recent, *known]) if recent or known else ""
+        lists = "all: orchestrate history" if recent else ""
+        reads = "orchestrate history import reads run folders"
+        remedy = "; ".join(filter(None, [near, lists, reads]))
     raise UsageError(what, id="OR-STORE-003", where=store.where, remedy=remedy)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 
 import click
@@ -73,12 +72,17 @@ def load_request(
 
 
 def _load_terms(job: Job, samples: SampleSet | None) -> LoadTerms | None:
-    """How a load generator asks, if it can on this machine and for these samples."""
+    """How a load generator asks, if it can for these samples."""
     terms = load_terms(job)
     if terms is not None and samples is not None:
         require_samples(terms, samples.total)
-        require_loadgen(partial(click.echo, err=True))
     return terms
+
+
+def require_load_generator(request: RunRequest) -> None:
+    """Before a run: install LoadGen where that is ours to do. Raises :class:`UsageError`."""
+    if request.load is not None:
+        require_loadgen(lambda text: click.echo(f"orchestrate: {text}", err=True))
 
 
 def request_for_any_script(options: JobOptions, *, run_id: str) -> RunRequest:

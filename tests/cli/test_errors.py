@@ -23,6 +23,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "clusters").mkdir()
     (tmp_path / "workloads" / "demo").mkdir(parents=True)
     (tmp_path / "workloads" / "demo" / "workload.yaml").write_text("name: demo\nentry: x.py\n")
+    (tmp_path / "workloads" / "demo" / "x.py").touch()
+    (tmp_path / "workloads" / "counted").mkdir()
+    (tmp_path / "workloads" / "counted" / "x.py").touch()
+    (tmp_path / "workloads" / "counted" / "workload.yaml").write_text(
+        "name: counted\nentry: x.py\nparameters: {n: {type: int, default: 3}}\n"
+    )
+    (tmp_path / "odd.yaml").write_text("electricity: [{name: home}]\n")
     return tmp_path
 
 
@@ -34,6 +41,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["unknown cluster 'nebius2x9'", "did you mean 'nebius2x8"],
         ),
         (["cluster", "show", "./none.yaml"], ["none.yaml: cannot be read: No such file"]),
+        (
+            ["plan", "--cluster", "local", "--workload", "counted", "--set", "n=abc"],
+            ["found the text 'abc'", "next: orchestrate workload show counted"],
+        ),
+        (
+            ["plan", "--cluster", "local", "--workload", "demo", "--prices", "none.yaml"],
+            ["none.yaml: cannot be read: No such file", "why: --prices", "--prices default"],
+        ),
+        (
+            ["plan", "--cluster", "local", "--workload", "demo", "--prices", "odd.yaml"],
+            ["odd.yaml:1", "why: --prices", "next: write it as docs/energy.md shows"],
+        ),
         (["workload", "show", "demmo"], ["unknown workload 'demmo'", "did you mean 'demo'?"]),
         (["plan", "-C", "local", "--ray-address", "10.0.0.1", "x"], ["is not HOST:PORT"]),
         (
@@ -59,6 +78,14 @@ def test_mistakes_on_the_command_line(
     out, err = capsys.readouterr()
     assert out == ""
     assert all(part in err for part in expected), err
+
+
+def test_the_folders_that_were_searched_are_named_in_full(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A relative path would leave open which folder it is relative to."""
+    assert main(["workload", "show", "demmo"]) == 2
+    assert f"searched {project}/workloads, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,9 @@ def test_a_sample_that_fails_fails_the_run_and_not_the_test(desk: Desk) -> None:
 
 
 def test_a_run_that_is_stopped_keeps_what_there_is(desk: Desk) -> None:
-    """LoadGen ends with it; a second attempt is a test of its own."""
+    """LoadGen ends with it, and cannot resume: that is refused, and nothing is lost. With --retry a
+    second attempt is a test of its own.
+    """
     job = desk.start_workload(ANSWERS, "target_qps=400", "min_duration=3", "pause=0.01")
     wait_for_outputs(desk, job, 20)
     job.interrupt()
@@ -184,9 +186,16 @@ def test_a_run_that_is_stopped_keeps_what_there_is(desk: Desk) -> None:
     assert (ending.code, ending.result["status"]) == (130, "stopped")
     assert 20 <= ending.result["samples"]["done"] < ending.result["samples"]["total"]
     assert (desk.folder(job.run) / "loadgen" / "mlperf_log_detail.txt").exists()
-    again = desk.resume(job.run)
+    kept = (desk.folder(job.run) / "result.json").read_bytes(), merged(desk, job.run)
+    refused = desk.command("resume", job.run)
+    assert refused.returncode == 2
+    assert "LoadGen cannot resume a test" in refused.stderr
+    assert f"orchestrate resume --retry {job.run}" in refused.stderr
+    assert ((desk.folder(job.run) / "result.json").read_bytes(), merged(desk, job.run)) == kept
+    again = desk.resume(job.run, "--retry")
     check_total = again.end()
     assert check_total.code == 0, again.err
+    assert (desk.folder(job.run) / "result.1.json").read_bytes() == kept[0]
     assert check_total.result["samples"]["done"] == check_total.result["samples"]["total"]
 
 

@@ -85,7 +85,10 @@ def test_another_gpu_is_invalid(home: Path, capsys: Output) -> None:
     ]
     assert {item["verdict"] for item in result["figures"]} == {"invalid"}
     assert main(["compare", "a", "b"]) == 0
-    assert "--across gpus" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "--across gpus" in told
+    assert told.count("not alike: ") == 1
+    assert told.index("not alike: ") < told.index("verdict")
     assert main(["compare", "a", "b", "--gate", "--across", "gpus"]) == 0
     assert main(["compare", "a", "b", "--across", "gpu"]) == 2
     assert "did you mean 'gpus'?" in capsys.readouterr().err
@@ -271,8 +274,16 @@ def test_a_removed_baseline_is_gone_and_its_runs_stay(home: Path, capsys: Output
 
 def test_a_choice_without_runs_is_no_empty_history(home: Path, capsys: Output) -> None:
     fill(home, runs=1)
-    assert main(["history", "--metric", "sped"]) == 0
-    assert "no runs like that in" in capsys.readouterr().err
+    for words in (["--metric", "sped"], ["--metric", "sped", "--json"]):
+        assert main(["history", *words]) == 0
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "no runs like that in" in err
+        assert "none has the metric 'sped': did you mean 'speed'?" in err
+    assert main(["history", "--workload", "zzz", "--cluster", "yyy"]) == 0
+    err = capsys.readouterr().err
+    assert "none has the workload 'zzz': valid names: " in err
+    assert "none has the cluster 'yyy': valid names: " in err
 
 
 def test_exports_hold_every_figure(home: Path, tmp_path: Path, capsys: Output) -> None:

@@ -16,12 +16,14 @@ from orchestrator.adapters.loadgen import installed, program
 from orchestrator.adapters.loadgen.rules import (
     BENCHMARKS,
     SERVER_SHARE,
+    describe_test,
     mismatches,
     plan_test,
     require_samples,
 )
+from orchestrator.cli.main import main
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.model.load import LoadTerms, Scenario
+from orchestrator.core.model.load import LoadMode, LoadTerms, Scenario
 from tests.architecture.source import ROOT
 from tests.loadgen.terms import OFFICIAL, SHORT
 from tests.time_limits import scaled
@@ -121,6 +123,53 @@ def test_without_loadgen_the_command_that_brings_it_is_named(
     assert said == []
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["optional-dependencies"]["mlperf"] == [installed.REQUIREMENT]
+
+
+@pytest.mark.parametrize(
+    "terms, words",
+    [
+        (SHORT, ("PerformanceOnly", "short rules", "at least 10 s")),
+        (OFFICIAL, ("official rules", "at least 600 s")),
+        (replace(SHORT, min_duration_s=2.5), ("at least 2.5 s",)),
+        (replace(OFFICIAL, mode=LoadMode.ACCURACY), ("AccuracyOnly", "20000 samples")),
+    ],
+)
+def test_a_plan_tells_how_loadgen_asks_and_how_long(
+    terms: LoadTerms, words: tuple[str, ...]
+) -> None:
+    text = "\n".join(describe_test(terms, 20_000))
+    assert all(word in text for word in ("beside the coordinator", *words))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "checkout, said", [(True, "the run would install mlcommons-loadgen"), (False, "pip install")]
+)
+def test_a_plan_installs_nothing_and_says_what_is_missing(
+    checkout: bool,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In a checkout the run would install it, elsewhere the user has to."""
+
+    def install(*_: object, **__: object) -> None:
+        raise AssertionError("a plan installs nothing")
+
+    monkeypatch.setattr(installed, "MODULE", "mlperf_loadgen_that_is_not_here")
+    monkeypatch.setattr(installed, "_install", install)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setenv("ORCHESTRATE_HOME", str(tmp_path / "home"))
+    if checkout:
+        (tmp_path / "ready").touch()
+    answers = str(ROOT / "tests" / "workloads" / "programs" / "answers")
+
+    assert main(["plan", "--offline", "--cluster", "local", "--workload", answers]) == 0
+    told = capsys.readouterr().out
+    assert "scenario Offline, mode PerformanceOnly, short rules" in told
+    assert "not installed" in told
+    assert said in told
 
 
 @pytest.mark.processes

@@ -367,6 +367,7 @@ def test_cron_itself_starts_the_night(cron_desk: Desk) -> None:
         (["--at", "*/5 * * * *"], "more than one run a night"),
         (["--at", "0 19 30 2 *"], "not a schedule of cron"),
         (["--tz", "Asia/Soul"], "did you mean 'Asia/Seoul'"),
+        (["--tz", "Mars/X"], "timedatectl list-timezones"),
         (["--workload", "slep"], "did you mean"),
         (["--set", "line=2"], "lines"),
         (["--cluster", "nowhere"], "nowhere"),

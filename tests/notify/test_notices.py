@@ -229,3 +229,20 @@ def test_the_command_tries_every_target(
     said = capsys.readouterr().out
     assert "team: delivered" in said
     assert SECRET not in said
+
+
+@pytest.mark.parametrize("text, why", [(None, "does not exist"), ("targets: []\n", "names none")])
+def test_without_targets_a_test_is_refused(
+    layout: Layout, text: str | None, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Silence would read as success; the file to write is named."""
+    if text is not None:
+        configure(layout, text)
+
+    assert main(["notify", "test"]) == 2
+    err = capsys.readouterr().err
+    assert f"{layout.home}/notify.yaml: no targets" in err
+    assert why in err
+    assert main(["notify", "list"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, "no targets" in err) == ("", True)

@@ -111,8 +111,9 @@ def test_find_run_by_prefix_and_last(layout: Layout) -> None:
     assert find_run(layout, "last").run_id == "20260102-b"
     with pytest.raises(UsageError, match="2 runs begin"):
         find_run(layout, "2026")
-    with pytest.raises(UsageError, match="no run is called"):
+    with pytest.raises(UsageError, match="no run is called") as caught:
         find_run(layout, "../zzz")
+    assert "orchestrate ps" in caught.value.remedy
 
 
 def test_find_run_without_runs(layout: Layout) -> None:
@@ -188,7 +189,7 @@ def test_result_round_trip(layout: Layout) -> None:
     keys = (
         "schema_version run_id status exit_code cluster workload launcher ladder nodes "
         "world_size metrics outputs samples energy cost timings failure warnings report "
-        "notice"
+        "notice begins_anew"
     )
     assert " ".join(to_object(RESULT)) == keys
 

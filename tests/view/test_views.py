@@ -13,7 +13,8 @@ import pytest
 
 from orchestrator.core.base.outcome import Signalled
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.run.events import Event, Failed, Phase, Progressed, RankExited
+from orchestrator.core.model.load import LoadTerms
+from orchestrator.core.run.events import Event, Failed, Phase, Progressed, RankExited, Resumed
 from orchestrator.core.run.machine import step
 from orchestrator.core.run.state import RunState, new_state
 from orchestrator.core.verdict.node_status import NOT_STARTED, VERIFIED_CLEAN
@@ -31,12 +32,14 @@ from orchestrator.core.verdict.verdict import conclude_run
 from orchestrator.engine.support.observer import Observer
 from orchestrator.view.progress.json_lines import JsonLines
 from orchestrator.view.progress.live import LiveView
+from orchestrator.view.progress.narrate import narrate_event
 from orchestrator.view.progress.plain_lines import PlainView
 from orchestrator.view.result.failure_screen import MAX_LINES, failure_screen
 from orchestrator.view.result.summary import stopped_text, summary_lines
 from orchestrator.view.terminal import terminal
 from orchestrator.view.terminal.terminal import LineWriter
 from tests.core.world import World, request
+from tests.loadgen.terms import SHORT
 
 EVIL = "\x1b]0;owned\x07\x1b[2J<b>[red]\u202e\ud800\r\n"
 
@@ -184,7 +187,8 @@ def test_json_lines_end_in_one_result() -> None:
     assert records[0]["event"] == {"type": "Begun"}
     keys = (
         "type schema_version run_id status exit_code cluster workload launcher ladder nodes "
-        "world_size metrics outputs samples energy cost timings failure warnings report notice"
+        "world_size metrics outputs samples energy cost timings failure warnings report notice "
+        "begins_anew"
     )
     assert " ".join(records[-1]) == keys
     assert records[-1]["status"] == "succeeded"
@@ -294,6 +298,32 @@ def test_a_stopped_run_tells_whether_its_nodes_are_clean(
     (line,) = stopped_text(result)
     assert line.startswith(told)
     assert ("no rank was started" not in summary_lines(result)[0]) == started
+
+
+def test_a_stopped_test_under_loadgen_is_begun_anew() -> None:
+    """Nothing of it could be continued."""
+    node = NodeResult(name="a", state="stopped", reason=VERIFIED_CLEAN)
+    result = replace(
+        failed_result(), status=Status.STOPPED, failure=None, nodes=(node,), begins_anew=True
+    )
+
+    (line,) = stopped_text(result)
+    assert line.endswith(f"begin it anew: orchestrate resume --retry {result.run_id}")
+    assert "checkpoint" not in line
+
+
+@pytest.mark.parametrize(
+    "load, told", [(None, "from checkpoints if there are any"), (SHORT, "anew: LoadGen cannot")]
+)
+def test_another_attempt_says_where_it_begins(load: LoadTerms | None, told: str) -> None:
+    """And that what there was is kept."""
+    state = new_state(replace(request("a"), load=load))
+
+    line = narrate_event(Resumed(epoch=2, at=0.0, again=True), state)
+
+    assert line is not None
+    assert told in line.text
+    assert line.text.endswith("what earlier attempts left is kept")
 
 
 def test_a_run_that_was_left_is_not_told_as_one_that_stopped() -> None:

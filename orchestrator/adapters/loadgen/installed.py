@@ -1,4 +1,4 @@
-"""Whether LoadGen is here, before anything is contacted."""
+"""Whether LoadGen is here, before anything is contacted. Only a run installs it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from orchestrator.core.base.errors import UsageError
 MODULE = "mlperf_loadgen"
 REQUIREMENT = "mlcommons-loadgen==6.0.17"
 INSTALL_S = 180.0
+WHY = "it asks for the samples of this run"
 
 
 def require_loadgen(say: Callable[[str], object]) -> None:
@@ -22,20 +23,53 @@ def require_loadgen(say: Callable[[str], object]) -> None:
     Into the environment of a checkout, which belongs to this program, it is installed instead, as
     ``say`` is told.
     """
-    if importlib.util.find_spec(MODULE) is not None:
+    refuse_missing()
+    if _is_installed():
         return
-    why = "it asks for the samples of this run"
-    if Path(sys.prefix, "ready").exists():  # written by scripts/bootstrap.py, and by nothing else
-        say(f"installing LoadGen ({REQUIREMENT}) into {sys.prefix}")
-        why = _install()
-    if why:
-        raise UsageError(
-            "LoadGen is not installed beside orchestrate",
-            id="run.loadgen",
-            why=why,
-            remedy=f"{sys.executable} -m pip install {REQUIREMENT} (wheels: Linux on x86-64; "
-            "elsewhere pip builds it), or --set preset=tiny, which runs without LoadGen",
-        )
+    say(f"installing LoadGen ({REQUIREMENT}) into {sys.prefix}")
+    if why := _install():
+        raise _missing(why)
+
+
+def refuse_missing() -> None:
+    """Raises :class:`UsageError` where LoadGen is missing and a run would not install it."""
+    if not _is_installed() and not _is_checkout():
+        raise _missing(WHY)
+
+
+def missing_text() -> str:
+    """For a plan: what a run would do first, or the command that is missing; empty if LoadGen is
+    here.
+    """
+    if _is_installed():
+        return ""
+    if _is_checkout():
+        return f"not installed: the run would install {REQUIREMENT} into {sys.prefix} first"
+    return f"not installed, the run would be refused: {_command()}"
+
+
+def _is_installed() -> bool:
+    return importlib.util.find_spec(MODULE) is not None
+
+
+def _is_checkout() -> bool:
+    """Whether the environment belongs to this program."""
+    # Written by scripts/bootstrap.py, and by nothing else.
+    return Path(sys.prefix, "ready").exists()
+
+
+def _command() -> str:
+    return f"{sys.executable} -m pip install {REQUIREMENT}"
+
+
+def _missing(why: str) -> UsageError:
+    return UsageError(
+        "LoadGen is not installed beside orchestrate",
+        id="run.loadgen",
+        why=why,
+        remedy=f"{_command()} (wheels: Linux on x86-64; elsewhere pip builds it), "
+        "or --set preset=tiny, which runs without LoadGen",
+    )
 
 
 def _install() -> str:

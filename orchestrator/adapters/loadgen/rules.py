@@ -126,6 +126,23 @@ def plan_test(terms: LoadTerms, total: int, per_s: float) -> LoadPlan:
     )
 
 
+def describe_test(terms: LoadTerms, total: int) -> tuple[str, ...]:
+    """For a plan: what LoadGen will do with ``total`` samples, and how long at least."""
+    test = plan_test(terms, total, 0.0)
+    return (
+        "one process beside the coordinator; the nodes do not need it",
+        f"scenario {test.scenario}, mode {test.mode}, {terms.rules} rules of {test.benchmark}",
+        _duration_text(terms, test),
+    )
+
+
+def _duration_text(terms: LoadTerms, test: LoadPlan) -> str:
+    if terms.mode is LoadMode.ACCURACY:
+        return f"the test takes as long as {test.samples} samples need, each asked for once"
+    least_s = test.expected["min_duration_ms"] / 1000
+    return f"the test takes at least {least_s:g} s, once the models are loaded and warmed up"
+
+
 def mismatches(plan: LoadPlan, read: Mapping[str, object]) -> list[str]:
     """Each setting that is not what the rules say, as text."""
     return [

@@ -52,6 +52,7 @@ def to_object(result: Result) -> dict[str, Any]:
         "warnings": list(result.warnings),
         "report": result.report,
         "notice": result.notice,
+        "begins_anew": result.begins_anew,
     }
 
 
@@ -100,7 +101,9 @@ def _read_result(data: Mapping[str, Any]) -> Result:
         failure=_read_failure(failure) if failure else None,
         warnings=tuple(data["warnings"]),
         report=data["report"],
-        notice=data.get("notice", ""),  # results of earlier versions lack it
+        # Results of earlier versions lack these.
+        notice=data.get("notice", ""),
+        begins_anew=data.get("begins_anew", False),
         schema_version=data["schema_version"],
     )
 

@@ -106,7 +106,10 @@ class Catalog:
 
         entries = self._entries("prices", _yaml_stem)
         path = Path(name).expanduser() if _is_path(name) else self._find("prices", name, entries)
-        return load_prices(read_bounded(path), _shown(path))
+        try:
+            return load_prices(read_bounded(path), _shown(path))
+        except UsageError as error:
+            raise _price_error(error) from None
 
     def clusters(self) -> list[CatalogEntry]:
         """Every inventory that a name reaches, by name; one found earlier hides later ones."""
@@ -135,7 +138,8 @@ class Catalog:
         by_name = {entry.name: entry.path for entry in entries}
         if name not in by_name:
             folder = f"{kind.removesuffix('s')}s"
-            folders = dict.fromkeys(_shown(root / folder) for root in self.roots.values())
+            roots = (str((root / folder).absolute()) for root in self.roots.values())
+            folders = dict.fromkeys(roots)
             known = f"orchestrate {kind} list shows all" if kind != "prices" else "or name a file"
             raise UsageError(
                 f"unknown {kind} {name!r}",
@@ -163,6 +167,17 @@ def read_bounded(path: Path) -> bytes:
         raise UsageError(
             f"cannot be read: {why}", id="config.unreadable", where=_shown(path)
         ) from None
+
+
+def _price_error(error: UsageError) -> UsageError:
+    """``error`` with what to do next, whatever is wrong with a price list."""
+    return UsageError(
+        error.what,
+        id=error.id,
+        where=error.where,
+        why=error.why or "--prices takes a YAML file of prices, or the name of one below prices/",
+        remedy=error.remedy or "write it as docs/energy.md shows, or take --prices default",
+    )
 
 
 def _is_path(name: str) -> bool:

@@ -16,7 +16,7 @@ from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.base.suggest import did_you_mean_run
 from orchestrator.core.verdict.result import Result
 
 LAST = "last"
@@ -50,7 +50,8 @@ def _unknown(layout: Layout, text: str, matches: list[str], ids: list[str]) -> U
         what = f"{len(matches)} runs begin with {text!r}"
         remedy = f"name one of: {', '.join(matches[-6:])}"
     elif ids:
-        what, remedy = f"no run is called {text!r}", did_you_mean(text, ids[-200:])
+        what = f"no run is called {text!r}"
+        remedy = f"{did_you_mean_run(text, ids[::-1])} (all: orchestrate ps)"
     else:
         what, remedy = "there are no runs yet", "orchestrate run --help"
     return UsageError(what, id="OR-STORE-003", where=layout.runs, remedy=remedy)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+SHOWN_NAMES = 12
+SHOWN_RUNS = 4
 
 
 def nearest_name(name: str, valid: Iterable[str]) -> str | None:
@@ -14,12 +17,24 @@ def nearest_name(name: str, valid: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """A remedy sentence: the nearest valid name, else all of them (at most 12)."""
+    """A remedy sentence: the nearest valid name, else the first of them and how many more."""
     names = sorted(valid)
     if not names:
         return "none exist"
     match = nearest_name(name, names)
     if match is not None:
         return f"did you mean {match!r}?"
-    listed = ", ".join(names[:12])
-    return f"valid names: {listed}" + (", ..." if len(names) > 12 else "")
+    return f"valid names: {_first_names(names, SHOWN_NAMES)}"
+
+
+def did_you_mean_run(name: str, newest_first: Sequence[str]) -> str:
+    """A remedy sentence: the run id nearest to ``name``, else the newest and how many more."""
+    match = nearest_name(name, newest_first)
+    if match is not None:
+        return f"did you mean {match!r}?"
+    return f"the newest runs: {_first_names(newest_first, SHOWN_RUNS)}"
+
+
+def _first_names(names: Sequence[str], shown: int) -> str:
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f", and {more} more" if more > 0 else "")

@@ -127,7 +127,8 @@ class FailureResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """Everything a script needs to know of a finished run (docs/commands.md: the result object).
-    ``notice``: what the workload wants everybody to know of its results.
+    ``notice``: what the workload wants everybody to know of its results. ``begins_anew``: another
+    attempt continues nothing of this one, as LoadGen cannot resume a test.
     """
 
     run_id: str
@@ -149,6 +150,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     report: str = ""
     notice: str = ""
+    begins_anew: bool = False
     schema_version: int = SCHEMA_VERSION
 
     @property

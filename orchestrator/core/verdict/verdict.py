@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.model.workload import Direction, Gate, Metric
@@ -64,6 +64,7 @@ def conclude_run(state: RunState, *, timings: Mapping[str, float], report: str) 
         outputs=dict(_node_outputs(state)),
         report=report,
         notice=request.job.workload.notice,
+        begins_anew=request.load is not None,
     )
 
 
@@ -113,10 +114,11 @@ def _sample_counts(work: Divided | None) -> Samples | None:
 
 def _metric_results(state: RunState) -> Iterator[tuple[str, MetricResult]]:
     declared = state.request.job.workload.metrics
+    workers = [spec.name for spec in state.request.cluster.workers]
     reported = state.figures
     names = [name for name, metric in declared.items() if metric.required or name in reported]
     for name in [*names, *(name for name in reported if name not in declared)]:
-        metric = declared.get(name)
+        metric, base = declared.get(name), _base_metric(declared, name)
         figure = reported.get(name)
         value = figure.value if figure else None
         gate = metric.gate if metric else None
@@ -124,20 +126,34 @@ def _metric_results(state: RunState) -> Iterator[tuple[str, MetricResult]]:
             name,
             MetricResult(
                 value=value,
-                unit=_metric_unit(declared, name, figure.unit if figure else ""),
+                unit=base.unit if base else figure.unit if figure else "",
                 verdict=judge_figure(value, gate),
                 min=gate.min if gate else None,
                 max=gate.max if gate else None,
-                direction=metric.direction if metric else Direction.INFO,
+                direction=_direction(base, name, workers),
                 terminal=metric.terminal if metric else True,
             ),
         )
 
 
-def _metric_unit(declared: Mapping[str, Metric], name: str, reported: str) -> str:
-    """What is declared, also for a figure of one node, ``tokens_per_s.vh1``."""
-    metric = declared.get(name) or declared.get(name.partition(".")[0])
-    return metric.unit if metric else reported
+def _base_metric(declared: Mapping[str, Metric], name: str) -> Metric | None:
+    """The declared metric whose name is the longest beginning of ``name`` that ends at a dot:
+    ``tokens_per_s`` of ``tokens_per_s.bf16.batch8``.
+    """
+    parts = name.split(".")
+    beginnings = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((declared[begin] for begin in beginnings if begin in declared), None)
+
+
+def _direction(base: Metric | None, name: str, workers: Sequence[str]) -> Direction:
+    """That of the base metric. A figure of one node has none: comparisons judge the whole, since
+    with every node's figure among them each would have to differ more to be told from chance.
+    """
+    if base is None:
+        return Direction.INFO
+    suffix = name.removeprefix(base.name).removeprefix(".")
+    of_node = any(f"{suffix}.".startswith(f"{worker}.") for worker in workers)
+    return Direction.INFO if of_node else base.direction
 
 
 def _gate_failure(

@@ -351,4 +351,5 @@ def _set_parameter(workload: Workload, name: str, text: str) -> ParameterValue:
             id="workload.bad-value",
             where=f"--set {name}={text}",
             why=f"{name} is declared as {expected_text(parameter)} at {parameter.place}",
+            remedy=f"orchestrate workload show {workload.name} lists the parameters",
         ) from None

@@ -86,8 +86,7 @@ def narrate_event(event: Event, state: RunState) -> NarratedLine | None:
         case Begun():
             return _begun(state)
         case Resumed(again=True):
-            text = f"begins attempt {state.attempt}, from its checkpoints"
-            return NarratedLine(Weight.RUN, brief_text(f"run {state.request.run_id} {text}", 300))
+            return NarratedLine(Weight.RUN, brief_text(_begins_again(state), 300))
         case Resumed():
             return _resumed(state)
         case Occupied(node=node, holder=holder):
@@ -182,6 +181,13 @@ def _begun(state: RunState) -> NarratedLine:
     nodes = count_noun(len(state.nodes), "node")
     text = f"run {request.run_id}: {request.job.workload.name} on {request.cluster.name} ({nodes})"
     return NarratedLine(Weight.RUN, brief_text(text))
+
+
+def _begins_again(state: RunState) -> str:
+    anew = state.request.load is not None
+    whence = "anew: LoadGen cannot resume a test" if anew else "from checkpoints if there are any"
+    earlier = "what earlier attempts left is kept"
+    return f"run {state.request.run_id} begins attempt {state.attempt}, {whence}; {earlier}"
 
 
 def _resumed(state: RunState) -> NarratedLine:

@@ -18,14 +18,16 @@ _COLORS = {Verdict.PASS: GREEN, Verdict.WARN: YELLOW}
 
 
 def comparison_rows(found: RunsComparison) -> list[list[str]]:
-    """The table, under ``HEADINGS``."""
-    return [_cells(item) for item in found.figures]
+    """The table, under ``HEADINGS``; a reason for all of it stands above."""
+    return [_cells(item, found.reason) for item in found.figures]
 
 
 def heading_lines(found: RunsComparison) -> Iterator[str]:
-    """What is compared."""
+    """What is compared, or why it cannot be."""
     yield f"A  {_group(found.a)}"
     yield f"B  {_group(found.b)}"
+    if _is_refused(found):
+        yield brief_text(found.reason, 1000)
 
 
 def closing_lines(found: RunsComparison, *, color: bool) -> Iterator[str]:
@@ -40,7 +42,13 @@ def closing_lines(found: RunsComparison, *, color: bool) -> Iterator[str]:
         parts = ",".join(difference.part for difference in found.differences)
         yield f"next: compare runs that are alike, or allow the difference: --across {parts}"
     word = paint_text(found.verdict.value, _COLORS.get(found.verdict, RED), color=color)
-    yield f"{word}: {brief_text(found.reason)}"
+    reason = "for the reason above the table" if _is_refused(found) else brief_text(found.reason)
+    yield f"{word}: {reason}"
+
+
+def _is_refused(found: RunsComparison) -> bool:
+    """Whether one reason holds for every figure."""
+    return bool(found.figures) and all(item.reason == found.reason for item in found.figures)
 
 
 def comparison_object(found: RunsComparison, exit_code: int) -> dict[str, Any]:
@@ -97,7 +105,7 @@ def _group(group: RunGroup) -> str:
     return f"{run.run_id}  {brief_text(run.workload, 40)} on {brief_text(run.cluster, 40)}"
 
 
-def _cells(item: FigureComparison) -> list[str]:
+def _cells(item: FigureComparison, told: str) -> list[str]:
     interval = "" if item.interval is None else "{:.3f} to {:.3f}".format(*item.interval)
     return [
         brief_text(item.name, 48),
@@ -107,7 +115,7 @@ def _cells(item: FigureComparison) -> list[str]:
         interval,
         f"{100 * item.tolerance:.1f} %",
         item.verdict.value,
-        brief_text(item.reason, 100),
+        "" if item.reason == told else brief_text(item.reason, 100),
     ]
 
 

@@ -48,8 +48,14 @@ def stopped_text(result: Result) -> list[str]:
     told = [f"{count_noun(clean, 'node')} {VERIFIED_CLEAN}"] if clean else []
     if untouched := sum(node.reason == NOT_STARTED for node in result.nodes):
         told += [f"{count_noun(untouched, 'node')} clean: {NOT_STARTED} there"]
-    again = f"orchestrate resume {brief_text(result.run_id)}"
-    return ["; ".join([*told, f"continue from the last checkpoints, if any: {again}"])]
+    return ["; ".join([*told, _next_attempt(result)])]
+
+
+def _next_attempt(result: Result) -> str:
+    run_id = brief_text(result.run_id)
+    if result.begins_anew:
+        return f"LoadGen cannot resume a test; begin it anew: orchestrate resume --retry {run_id}"
+    return f"continue from the last checkpoints, if any: orchestrate resume {run_id}"
 
 
 def _head(result: Result, color: bool) -> str:

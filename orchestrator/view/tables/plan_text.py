@@ -31,13 +31,14 @@ class Travel:
     warnings: tuple[str, ...] = ()
 
 
-def plan_lines(plan: Plan, travel: Travel | None) -> Iterator[str]:
-    """The whole plan, line by line."""
+def plan_lines(plan: Plan, travel: Travel | None, load_test: Sequence[str] = ()) -> Iterator[str]:
+    """The whole plan, line by line; ``load_test``: what a load generator does during the run."""
     yield from _head(plan)
     yield from _section("nodes", (_node(share) for share in plan.nodes))
     excluded = (f"{brief_text(e.node)}: {brief_text(e.reason, 300)}" for e in plan.excluded)
     yield from _section("excluded", excluded)
     yield from _section("ladder", _ladder(plan))
+    yield from _section("LoadGen", (brief_text(line, 300) for line in load_test))
     yield from _section("what travels", _travel(plan, travel))
     yield from _section("time budgets", _budgets(plan.budgets))
     yield from _section("unattended", [unattended_text(plan.budgets)])

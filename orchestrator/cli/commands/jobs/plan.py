@@ -42,13 +42,30 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
         skipped=tuple(map(str, snapshot.skipped)),
         warnings=snapshot.warnings,
     )
+    load_test = _load_test(request)
     if as_json:
         promise = unattended_text(made.budgets)
-        record = {"plan": to_json(made), "travels": to_json(travel), "unattended": promise}
+        record = {
+            "plan": to_json(made),
+            "travels": to_json(travel),
+            "unattended": promise,
+            "load_test": list(load_test),
+        }
         print_json("plan", record)
     else:
-        click.echo("\n".join(plan_lines(made, travel)))
+        click.echo("\n".join(plan_lines(made, travel, load_test)))
     return 0
+
+
+def _load_test(request: RunRequest) -> tuple[str, ...]:
+    """What LoadGen would do, and whether it is here; empty without it."""
+    from orchestrator.adapters.loadgen.installed import missing_text
+    from orchestrator.adapters.loadgen.rules import describe_test
+
+    if request.load is None or request.samples is None:
+        return ()
+    described = describe_test(request.load, request.samples.total)
+    return (*described, *filter(None, [missing_text()]))
 
 
 def _make_plan(request: RunRequest, *, offline: bool) -> Plan:

@@ -325,6 +325,7 @@ def _judge_figures(layout: Layout, folder: NightlyFolder, night: str, last: bool
 
 def _check_request(schedule: Schedule) -> None:
     """Refuse tonight what would fail every night. Raises ``UsageError``; contacts nothing."""
+    from orchestrator.adapters.loadgen.installed import refuse_missing
     from orchestrator.cli.commands.jobs.run import run as run_command
     from orchestrator.cli.load_request import load_request
     from orchestrator.cli.nights.run_night import run_arguments
@@ -332,7 +333,9 @@ def _check_request(schedule: Schedule) -> None:
 
     words = run_arguments(schedule, "nightly")[1:]
     given = run_command.make_context("run", words).params
-    load_request(pick_options(JobOptions, given), (), run_id="")
+    request = load_request(pick_options(JobOptions, given), (), run_id="")
+    if request.load is not None:
+        refuse_missing()
 
 
 def _backend(folder: NightlyFolder) -> str:

@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from orchestrator.adapters.store.layout import Layout
+    from orchestrator.parsing.inputs.nights.notify_file import NotifyTarget
 
 
 @click.group()
@@ -19,25 +20,28 @@ def notify() -> None:
 @notify.command("list")
 def list_() -> None:
     """List the targets, without their secrets."""
-    from orchestrator.adapters.notify.outbox import read_targets
+    from orchestrator.adapters.notify.outbox import notify_file, read_targets
     from orchestrator.cli.output import print_table
 
-    rows = [(target.name, _kind(target), " ".join(target.on)) for target in read_targets(_layout())]
-    print_table(("target", "kind", "notified of"), rows)
+    layout = _layout()
+    rows = [(target.name, _kind(target), " ".join(target.on)) for target in read_targets(layout)]
+    if rows:
+        print_table(("target", "kind", "notified of"), rows)
+    else:
+        click.echo(f"no targets: {notify_file(layout)} names none (docs/nightly.md)", err=True)
 
 
 @notify.command()
 def test() -> int:
-    """Send one notice to every target now; exits 1 if one did not take it."""
+    """Send one notice to every target now; exits 1 if one did not take it, 2 if there is none."""
     from orchestrator.adapters.notify.deliver import NotDelivered, deliver
     from orchestrator.adapters.notify.notice import Notice, Occasion
-    from orchestrator.adapters.notify.outbox import read_targets
 
     notice = Notice(
         occasion=Occasion.FINISHED, subject="orchestrate: a test", text="Notices arrive here."
     )
     code = 0
-    for target in read_targets(_layout()):
+    for target in _require_targets(_layout()):
         try:
             deliver(notice, target, os.environ)
             click.echo(f"{target.name}: delivered")
@@ -57,6 +61,24 @@ def send() -> int:
 
     sender = NoticeSender(layout=_layout(), environ=os.environ, say=say)
     return 1 if sender.send_waiting() else 0
+
+
+def _require_targets(layout: Layout) -> tuple[NotifyTarget, ...]:
+    """At least one. Raises ``UsageError``."""
+    from orchestrator.adapters.notify.outbox import notify_file, read_targets
+    from orchestrator.core.base.errors import UsageError
+
+    targets = read_targets(layout)
+    if not targets:
+        file = notify_file(layout)
+        raise UsageError(
+            "no targets: no notice would be sent",
+            id="notify.targets",
+            where=file,
+            why="it names none" if file.exists() else "the file does not exist",
+            remedy="write it as docs/nightly.md shows, with at least one target",
+        )
+    return targets
 
 
 def _layout() -> Layout:

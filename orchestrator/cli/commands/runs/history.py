@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.options import FiniteRange, json_option
+from orchestrator.core.base.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from orchestrator.adapters.history.store import HistoryStore
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from orchestrator.view.tables.history_table import HistoryRow
 
 TREND_RUNS = 20
+# Whose names an unknown one is compared with.
+RECENT_RUNS = 200
 
 
 def _selection(*, default_limit: int | None) -> list[click.Option]:
@@ -56,16 +59,16 @@ def history(
     from orchestrator.view.tables.history_table import HEADINGS, history_cells
 
     store = _open()
-    runs = store.read_runs(_query(workload, cluster, metric, since, limit))[::-1]
+    query = _query(workload, cluster, metric, since, limit)
+    runs = store.read_runs(query)[::-1]
+    if not runs:
+        click.echo(_nothing_text(store, query), err=True)
     if as_json:
         for run in runs:
             print_json("run", record_to_mapping(run))
         return
-    rows = [history_cells(row) for row in _with_trends(store, runs, metric)]
-    print_table(HEADINGS, rows)
-    if not rows:
-        chosen = any(value is not None for value in (workload, cluster, metric, since))
-        click.echo(f"no runs {'like that ' if chosen else ''}in {store.where}", err=True)
+    if runs:
+        print_table(HEADINGS, [history_cells(row) for row in _with_trends(store, runs, metric)])
 
 
 @history.command(params=_selection(default_limit=None))
@@ -182,6 +185,26 @@ def _query(
         since=None if since is None else parse_past_time(since, time.time()),
         limit=limit,
     )
+
+
+def _nothing_text(store: HistoryStore, query: RunQuery) -> str:
+    """Why no run was listed: which of the names no recent run has, with the nearest one."""
+    from orchestrator.core.history.run_record import RunQuery
+
+    recent = store.read_runs(RunQuery(limit=RECENT_RUNS))
+    if not recent:
+        return f"no runs in {store.where}"
+    known = {
+        "workload": (query.workload, {run.workload for run in recent}),
+        "cluster": (query.cluster, {run.cluster for run in recent}),
+        "metric": (query.metric, {name for run in recent for name in run.figures}),
+    }
+    unknown = [
+        f"none has the {what} {name!r}: {did_you_mean(name, names)}"
+        for what, (name, names) in known.items()
+        if name is not None and name not in names
+    ]
+    return "; ".join([f"no runs like that in {store.where}", *unknown])
 
 
 def _with_trends(

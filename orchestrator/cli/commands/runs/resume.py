@@ -40,8 +40,9 @@ def resume(run: str, retry: bool, accept_change: bool, **given: Any) -> int:
 
     After a crash of its coordinator nothing that was done is done again: ranks that still run are
     followed, and logs continue where they end here. Ranks that were stopped begin another attempt
-    from their checkpoints. A run that is over stays as it is. What was asked of the run holds on:
-    its time limits, --wait, --fail-on.
+    from their checkpoints, or at their beginning without any; what the earlier attempt left stays
+    beside it. A test under LoadGen cannot be continued: --retry begins it anew. A run that is over
+    stays as it is. What was asked of the run holds on: its time limits, --wait, --fail-on.
     """
     from orchestrator.adapters.store.layout import Layout
     from orchestrator.adapters.store.run_list import find_run, read_result
@@ -52,6 +53,8 @@ def resume(run: str, retry: bool, accept_change: bool, **given: Any) -> int:
     result = read_result(folder)
     if result is not None and not _is_resumable(result, retry=retry):
         return _tell_over(options, folder, result)
+    if result is not None and result.begins_anew and not retry:
+        raise _cannot_continue(folder)
     return _go_on(layout, folder, options, accept_change=accept_change, ended=result)
 
 
@@ -65,6 +68,18 @@ def _is_resumable(result: Result, *, retry: bool) -> bool:
     return retry and result.status is Status.FAILED
 
 
+def _cannot_continue(folder: RunFolder) -> Exception:
+    from orchestrator.core.base.errors import UsageError
+
+    return UsageError(
+        f"run {folder.run_id} cannot be continued: LoadGen cannot resume a test",
+        id="resume.load-test",
+        where=folder.path,
+        why="another attempt asks for all samples again; the result and the outputs are kept",
+        remedy=f"orchestrate resume --retry {folder.run_id} begins it anew",
+    )
+
+
 def _tell_over(options: ViewOptions, folder: RunFolder, result: Result) -> int:
     from orchestrator.cli.open_view import open_view, show_result
     from orchestrator.core.verdict.result import Status
@@ -72,7 +87,8 @@ def _tell_over(options: ViewOptions, folder: RunFolder, result: Result) -> int:
     click.echo(f"run {folder.run_id} is over: nothing to resume", err=True)
     if result.status is Status.FAILED:
         again = f"orchestrate resume {folder.run_id} --retry"
-        click.echo(f"another attempt, from its checkpoints: {again}", err=True)
+        whence = "begun anew" if result.begins_anew else "from its checkpoints"
+        click.echo(f"another attempt, {whence}: {again}", err=True)
     return show_result(options, open_view(options, folder.run_id), result, folder.path)
 
 
@@ -126,7 +142,7 @@ def _load_again(
     layout: Layout, folder: RunFolder, stored: RunRequest
 ) -> tuple[RunRequest, Snapshot]:
     """What the same command line asks for today. Raises :class:`UsageError`."""
-    from orchestrator.cli.load_request import load_request, take_code
+    from orchestrator.cli.load_request import load_request, require_load_generator, take_code
 
     asked = _read_invocation(folder)
     os.chdir(asked["cwd"])
@@ -134,6 +150,7 @@ def _load_again(
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     options = pick_job(given)
     loaded = load_request(options, tuple(asked["words"]), run_id=stored.run_id)
+    require_load_generator(loaded)
     snapshot = take_code(layout, loaded.job)
     again = replace(
         loaded,

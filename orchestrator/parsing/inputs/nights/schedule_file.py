@@ -13,7 +13,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import Field
 
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.base.suggest import nearest_name
 from orchestrator.core.nightly.schedule import (
     DEFAULT_CATCH_UP_S,
     DEFAULT_LIMIT_S,
@@ -146,11 +146,19 @@ def parse_zone(text: str) -> str:
     try:
         ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        known = sorted(available_timezones())
-        remedy = did_you_mean(text, known) if known else "install the package tzdata"
         what = f"no time zone is called {text!r}"
-        raise UsageError(what, id="nightly.zone", remedy=remedy) from error
+        raise UsageError(what, id="nightly.zone", remedy=_zone_remedy(text)) from error
     return text
+
+
+def _zone_remedy(text: str) -> str:
+    known = available_timezones()
+    if not known:
+        return "install the package tzdata"
+    match = nearest_name(text, sorted(known))
+    if match is not None:
+        return f"did you mean {match!r}?"
+    return "write AREA/CITY, such as Europe/Berlin, or UTC; timedatectl list-timezones lists them"
 
 
 def status_kind(file: str) -> str:

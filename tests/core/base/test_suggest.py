@@ -1,0 +1,32 @@
+"""What an unknown name is answered with: the nearest, or a few and how many more."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.core.base.suggest import SHOWN_RUNS, did_you_mean, did_you_mean_run
+
+IDS = st.lists(st.from_regex(r"2026\d{4}-run-[0-9a-f]{4}", fullmatch=True), min_size=1, unique=True)
+
+
+@given(IDS)
+def test_an_unlike_name_shows_the_newest_runs_and_counts_the_others(ids: list[str]) -> None:
+    """However many there are, the line stays short, and none is left uncounted."""
+    said = did_you_mean_run("!", ids)
+
+    shown = [run_id for run_id in ids if run_id in said]
+    assert shown == ids[:SHOWN_RUNS]
+    more = len(ids) - len(shown)
+    assert said.endswith(f", and {more} more") == (more > 0)
+
+
+def test_a_name_that_is_nearly_right_is_proposed_alone() -> None:
+    ids = ["20261130-sleep-7f3a", "20261129-train-0001"]
+    assert did_you_mean_run("20261130-slep-7f3a", ids) == "did you mean '20261130-sleep-7f3a'?"
+
+
+def test_many_valid_names_are_counted() -> None:
+    names = [f"name{number:02}" for number in range(20)]
+    assert did_you_mean("!", names).endswith("name11, and 8 more")
+    assert did_you_mean("!", names[:12]).endswith("name11")
