@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from orchestrator.adapters.loadgen.installed import require_loadgen
-from orchestrator.adapters.loadgen.rules import require_samples
+from orchestrator.adapters.loadgen.load_plan import require_samples
 from orchestrator.adapters.store.bundled import bundled_kit, bundled_packages
 from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.data_set import sample_set

@@ -238,8 +238,8 @@ class Desk:
     def popen(
         self, *words: str, env: Mapping[str, str] | None = None
     ) -> Fork | subprocess.Popen[str]:
-        """`orchestrate WORDS`, under way; whoever calls ends it. With a PYTHONPATH in ``env`` it has an
-        interpreter of its own, for what that finds there as it starts.
+        """`orchestrate WORDS`, under way; whoever calls ends it. With a PYTHONPATH in ``env``
+        it has an interpreter of its own, for what that finds there as it starts.
         """
         variables = {**self.environment(), **(env or {})}
         argv = ["-m", "orchestrator", *words]

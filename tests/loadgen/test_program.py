@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.loadgen.load_plan import plan_test
 from orchestrator.adapters.loadgen.process import LoadGenProcess
-from orchestrator.adapters.loadgen.rules import plan_test
 from orchestrator.core.sharing.load_protocol import Flushed, GeneratorGone, Issued, LoadEnded
 from orchestrator.parsing.replies.loadgen_logs import read_performance
 from orchestrator.parsing.replies.loadgen_records import (

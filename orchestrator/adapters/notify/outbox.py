@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.adapters.notify.notice import Notice
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
-from orchestrator.adapters.store.background import start_in_background
+from orchestrator.adapters.store.background_command import start_in_background
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.parsing.inputs.nights.notify_file import NotifyTarget, load_notify_file

@@ -9,8 +9,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from orchestrator.adapters.loadgen.load_plan import LoadPlan, mismatches, plan_test
 from orchestrator.adapters.loadgen.process import Answer, LoadGenProcess
-from orchestrator.adapters.loadgen.rules import LoadPlan, mismatches, plan_test
 from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.core.base.errors import RunFailed
 from orchestrator.core.model.load import LoadMode, LoadTerms

@@ -8,7 +8,7 @@ import os
 from orchestrator.adapters.history.mlflow_store import INSTALL, VARIABLE
 from orchestrator.adapters.report.finished_run import FinishedRun
 from orchestrator.adapters.store.atomic_files import make_private_dir
-from orchestrator.adapters.store.background import start_in_background
+from orchestrator.adapters.store.background_command import start_in_background
 from orchestrator.core.base.errors import UsageError
 
 # MLflow's own would try for many minutes.

@@ -60,7 +60,7 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
 def _load_test(request: RunRequest) -> tuple[str, ...]:
     """What LoadGen would do, and whether it is here; empty without it."""
     from orchestrator.adapters.loadgen.installed import missing_text
-    from orchestrator.adapters.loadgen.rules import describe_test
+    from orchestrator.adapters.loadgen.load_plan import describe_test
 
     if request.load is None or request.samples is None:
         return ()

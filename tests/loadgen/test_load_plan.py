@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.loadgen import installed, program
-from orchestrator.adapters.loadgen.rules import (
+from orchestrator.adapters.loadgen.load_plan import (
     BENCHMARKS,
     SERVER_SHARE,
     describe_test,
