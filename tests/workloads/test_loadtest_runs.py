@@ -11,13 +11,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from loadtest.base.job import Target
 from loadtest.client import trivial_server
+from loadtest.load.endpoint import EndpointError, check_endpoint
 from loadtest.load.node_run import trivial_servers
 from orchestrator.parsing.replies.report_sections import parse_sections
 from tests.time_limits import Deadline
@@ -293,7 +296,6 @@ def test_a_search_ends_at_a_rate_that_meets_the_objective(tmp_path: Path) -> Non
         (["--arrival=trace", "--trace={wrong}"], 2, "wrong.jsonl:1: timestamp is None"),
         (["--model=other"], 2, "does not serve other, but trivial"),
         (["--endpoint=http://127.0.0.1:1/v1"], 2, "127.0.0.1:1/v1 cannot be reached: [Errno 111]"),
-        (["--endpoint={url}/none"], 2, "is no OpenAI-compatible server"),
         (["--endpoint=ftp://host"], 2, "expected a URL such as http://HOST:8000/v1"),
     ],
 )
@@ -305,7 +307,6 @@ def test_what_cannot_be_is_refused_before_any_load(
     for name, text in files.items():
         (tmp_path / f"{name}.jsonl").write_text(text)
     paths = {name: str(tmp_path / f"{name}.jsonl") for name in files}
-    paths["url"] = quick.url
     given = [option.format(**paths) for option in options]
 
     _, err = finish(process := start(node, quick, *given))
@@ -313,6 +314,15 @@ def test_what_cannot_be_is_refused_before_any_load(
     assert process.returncode == status
     assert words in err
     assert not (node.path / "output" / "requests.jsonl").exists()
+
+
+def test_a_server_that_answers_otherwise_is_not_one_that_cannot_be_reached() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{other.server_port}/v1"
+        with pytest.raises(EndpointError, match=r"is no OpenAI-compatible server: .*status 501"):
+            check_endpoint(url, "", "chat")
+        other.shutdown()
 
 
 def test_a_trace_is_replayed_with_its_lengths(tmp_path: Path, quick: Target) -> None:
