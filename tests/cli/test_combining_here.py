@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.hosts.running import Desk, open_desk
+from tests.cli.local_desk import open_local_desk
+from tests.hosts.running import Desk
 
 PROGRAM = Path(__file__).parents[1] / "workloads" / "programs" / "pooled"
 pytestmark = pytest.mark.processes
@@ -19,16 +17,7 @@ pytestmark = pytest.mark.processes
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     """Three nodes that are this machine."""
-    cluster = tmp_path / "three.yaml"
-    python, workdir = json.dumps(sys.executable), json.dumps(str(tmp_path / "node"))
-    cluster.write_text(
-        f"name: three\n"
-        f"defaults: {{transport: local, gpus: 0, python: {python}, workdir: {workdir}}}\n"
-        f"nodes: ['n[1-3]']\n"
-    )
-    root = tmp_path / f"here-{os.getpid()}-{tmp_path.name}"
-    root.mkdir()
-    with open_desk(root, cluster) as desk:
+    with open_local_desk(tmp_path, 3) as desk:
         yield desk
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.parsing.replies.sample_records import sample_line
+from tests.cli.local_desk import open_local_desk
 from tests.hosts.dividing import (
     SQUARES,
     check_complete,
@@ -21,8 +20,8 @@ from tests.hosts.dividing import (
     squares,
     wait_for_outputs,
 )
-from tests.hosts.processes import Here, kill_rank, remains
-from tests.hosts.running import Desk, Job, open_desk
+from tests.hosts.processes import Here, kill_rank
+from tests.hosts.running import Desk, Job
 
 pytestmark = pytest.mark.processes
 
@@ -32,20 +31,8 @@ NODES = ("n1", "n2", "n3")
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     """Three nodes that are this machine."""
-    cluster = tmp_path / "three.yaml"
-    python, workdir = json.dumps(sys.executable), json.dumps(str(tmp_path / "node"))
-    cluster.write_text(
-        f"name: three\n"
-        f"defaults: {{transport: local, gpus: 0, python: {python}, workdir: {workdir}}}\n"
-        f"nodes: ['n[1-3]']\n"
-    )
-    root = tmp_path / f"here-{os.getpid()}-{tmp_path.name}"
-    root.mkdir()
-    with open_desk(root, cluster) as desk:
+    with open_local_desk(tmp_path, 3) as desk:
         yield desk
-    for run in (path.name for path in (desk.home / "runs").glob("*")):
-        desk.command("stop", run, "--now")
-        assert not remains(Here(), run)
 
 
 def done_by(desk: Desk, job: Job, node: str) -> list[int]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.architecture.source import ROOT
+from tests.cli.local_desk import open_local_desk
 from tests.hosts.dividing import merged, records, wait_for_outputs
-from tests.hosts.processes import Here, kill_rank, remains
-from tests.hosts.running import Desk, Ending, Job, open_desk, wait_until
+from tests.hosts.processes import Here, kill_rank
+from tests.hosts.running import Desk, Ending, Job, wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 pytest.importorskip("mlperf_loadgen", reason="hardware: LoadGen has no wheel for this machine")
@@ -26,20 +25,8 @@ ANSWERS = ROOT / "tests" / "workloads" / "programs" / "answers"
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     """Two nodes that are this machine."""
-    cluster = tmp_path / "two.yaml"
-    python, workdir = json.dumps(sys.executable), json.dumps(str(tmp_path / "node"))
-    cluster.write_text(
-        f"name: two\n"
-        f"defaults: {{transport: local, gpus: 0, python: {python}, workdir: {workdir}}}\n"
-        f"nodes: ['n[1-2]']\n"
-    )
-    root = tmp_path / f"load-{os.getpid()}-{tmp_path.name}"
-    root.mkdir()
-    with open_desk(root, cluster) as desk:
+    with open_local_desk(tmp_path, 2) as desk:
         yield desk
-    for run in (path.name for path in (desk.home / "runs").glob("*")):
-        desk.command("stop", run, "--now")
-        assert not remains(Here(), run)
 
 
 def summary(desk: Desk, run: str) -> str:
