@@ -86,7 +86,7 @@ def _install() -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"pip: {type(error).__name__}"
     importlib.invalidate_caches()
-    if done.returncode == 0 and importlib.util.find_spec(MODULE) is not None:
+    if done.returncode == 0 and _is_installed():
         return ""
     lines = done.stderr.decode(errors="replace").strip().splitlines()
     return f"pip: {lines[-1][:200]}" if lines else f"pip ended with {done.returncode}"

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from orchestrator.adapters.store.log_tail import last_line
 from orchestrator.core.sharing.load_protocol import GeneratorGone
 from orchestrator.parsing.replies.loadgen_records import LoadGenRecord, parse_loadgen_record
 
@@ -105,11 +106,5 @@ class LoadGenProcess:
         self._wake()
 
     def _last_words(self) -> str:
-        try:
-            with (self._folder / ERRORS).open("rb") as file:
-                file.seek(max(0, file.seek(0, 2) - MAX_WORDS_BYTES))
-                lines = file.read().decode(errors="replace").splitlines()
-        except OSError:
-            return ""
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        last = last_line(self._folder / ERRORS, MAX_WORDS_BYTES)
         return f": {last[:300]}" if last else ""

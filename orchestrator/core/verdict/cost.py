@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.prices import ApiPrice, ElectricityPrice, Prices
-from orchestrator.core.verdict.energy import Energy
+from orchestrator.core.verdict.energy import Energy, sum_of_all
 
 HOUR_S = 3600.0
 JOULES_PER_KWH = 3.6e6
@@ -64,19 +64,16 @@ def cost_of(
     prices: Prices | None,
 ) -> Cost | None:
     """The cost of ``nodes`` over ``wall_s`` seconds; None where no price is known."""
-    hourly = [cluster.node(name).price_per_hour for name in nodes]
-    known = [price for price in hourly if price is not None]
-    per_hour = sum(known) if known and len(known) == len(hourly) else None
+    per_hour = sum_of_all([cluster.node(name).price_per_hour for name in nodes])
     electricity = tuple(_electricity(energy, prices)) if energy and prices else ()
     if per_hour is None and not electricity:
         return None
-    rented = per_hour is not None and energy is not None
     window = per_hour * energy.seconds / HOUR_S if per_hour and energy else 0.0
     return Cost(
         currency=cluster.currency,
         per_hour=per_hour,
         run=per_hour * wall_s / HOUR_S if per_hour is not None else None,
-        per_million=_per_million(window, energy) if rented and energy else {},
+        per_million=_per_million(window, energy) if per_hour is not None and energy else {},
         electricity=electricity,
         break_even=tuple(_break_even(window, cluster.currency, energy, prices))
         if energy and prices and window

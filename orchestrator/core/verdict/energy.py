@@ -69,7 +69,7 @@ def energy_of(state: RunState) -> Energy | None:
         by_node[report.node].append(report)
     nodes = {name: _node_energy(by_node[name]) for name in planned if name in by_node}
     reasons = [reason for name in planned for reason in _reasons(name, by_node.get(name, ()))]
-    joules = _sum_of_all([node.joules for node in nodes.values()])
+    joules = sum_of_all([node.joules for node in nodes.values()])
     if joules is None and not reasons:
         reasons.append("no node reported what its GPUs used")
     seconds = max((node.seconds for node in nodes.values()), default=0.0)
@@ -81,7 +81,7 @@ def energy_of(state: RunState) -> Energy | None:
         seconds=seconds,
         joules=joules,
         watts_mean=joules / seconds if joules is not None and seconds > 0 else None,
-        watts_peak=_sum_of_all([node.watts_peak for node in nodes.values()]),
+        watts_peak=sum_of_all([node.watts_peak for node in nodes.values()]),
         tokens_per_joule=work["tokens"] / joules if joules and "tokens" in work else None,
         joules_per=_joules_per(joules, work),
         work=work,
@@ -100,19 +100,19 @@ def _node_energy(reports: Sequence[EnergyReported]) -> NodeEnergy:
     own = [[r for r in asked or reports if r.rank == rank] for rank in sorted(ranks)]
     seconds = max(sum(report.seconds for report in windows) for windows in own)
     gpus = [gpu for report in asked for gpu in report.gpus]
-    joules = _sum_of_all([gpu.joules for gpu in gpus])
+    joules = sum_of_all([gpu.joules for gpu in gpus])
     peaks = [max((r.peak_watts or 0.0 for r in windows), default=0.0) for windows in own]
     return NodeEnergy(
         gpus=sum(max(len(report.gpus) for report in windows) for windows in own),
         seconds=seconds,
         joules=joules,
-        integrated_joules=_sum_of_all([gpu.integrated for gpu in gpus]),
+        integrated_joules=sum_of_all([gpu.integrated for gpu in gpus]),
         watts_mean=joules / seconds if joules is not None and seconds > 0 else None,
         watts_peak=sum(peaks) or None,
     )
 
 
-def _sum_of_all(parts: Sequence[float | None]) -> float | None:
+def sum_of_all(parts: Sequence[float | None]) -> float | None:
     """None where one of them is not known, and of nothing."""
     known = [part for part in parts if part is not None]
     return sum(known) if known and len(known) == len(parts) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -52,6 +52,13 @@ class MetricResult:
     max: float | None = None
     direction: Direction = Direction.INFO
     terminal: bool = True
+
+
+def names_a_node(suffix: str, nodes: Iterable[str]) -> bool:
+    """Whether a figure with this suffix is what one node did: ``vh1`` of ``tokens_per_s.vh1``, also
+    ``vh1.0``, which is one of its ranks.
+    """
+    return any(f"{suffix}.".startswith(f"{node}.") for node in nodes)
 
 
 @wire("NodeResult")

@@ -21,6 +21,7 @@ from orchestrator.core.verdict.result import (
     Samples,
     Status,
     Verdict,
+    names_a_node,
 )
 from orchestrator.core.verdict.slow_nodes import describe_slow_nodes
 
@@ -152,8 +153,7 @@ def _direction(base: Metric | None, name: str, workers: Sequence[str]) -> Direct
     if base is None:
         return Direction.INFO
     suffix = name.removeprefix(base.name).removeprefix(".")
-    of_node = any(f"{suffix}.".startswith(f"{worker}.") for worker in workers)
-    return Direction.INFO if of_node else base.direction
+    return Direction.INFO if names_a_node(suffix, workers) else base.direction
 
 
 def _gate_failure(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from orchestrator.adapters.store.bundled import bundled_packages
 from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.adapters.store.log_tail import last_line
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.run.events import Event, Failed, Phase, Reported
 from orchestrator.core.run.state import RunState
@@ -73,7 +74,7 @@ async def _run(
     if status == 0:
         return None
     why = f"ended with status {status}" if status is not None else f"took over {LIMIT_S:g} s"
-    return _problem(_last_line(log) or f"{script.name} {why}", log)
+    return _problem(last_line(log, MAX_LINE_BYTES) or f"{script.name} {why}", log)
 
 
 async def _wait(process: asyncio.subprocess.Process) -> int | None:
@@ -92,13 +93,6 @@ async def _wait(process: asyncio.subprocess.Process) -> int | None:
 
 def _problem(message: str, log: Path) -> Problem:
     return Problem(id="OR-RUN-005", message=message, remedy=f"{log} has what the script wrote")
-
-
-def _last_line(log: Path) -> str:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - MAX_LINE_BYTES))
-        lines = file.read().decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _figures(reports: Path, node: str, rank: int) -> Iterator[Reported]:

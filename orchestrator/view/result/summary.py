@@ -8,7 +8,13 @@ from orchestrator.adapters.report.energy_text import cost_rows, energy_rows
 from orchestrator.core.base.figures import format_bounds, format_figure
 from orchestrator.core.verdict.failure_cause import clear_later
 from orchestrator.core.verdict.node_status import NOT_STARTED, VERIFIED_CLEAN
-from orchestrator.core.verdict.result import MetricResult, Result, Status, Verdict
+from orchestrator.core.verdict.result import (
+    MetricResult,
+    Result,
+    Status,
+    Verdict,
+    names_a_node,
+)
 from orchestrator.view.terminal.terminal import BOLD, GREEN, RED, YELLOW, paint_text
 from orchestrator.view.terminal.text import brief_text, count_noun, format_seconds
 
@@ -134,9 +140,9 @@ def _is_shown(name: str, result: Result) -> bool:
     metric = result.metrics[name]
     if metric.verdict not in {Verdict.UNGATED, Verdict.PASS}:
         return True
-    whole, _, node = name.partition(".")
-    of_a_node = whole in result.metrics and any(each.name == node for each in result.nodes)
-    return metric.terminal and not of_a_node
+    whole, _, suffix = name.partition(".")
+    nodes = (node.name for node in result.nodes)
+    return metric.terminal and not (whole in result.metrics and names_a_node(suffix, nodes))
 
 
 def value_text(metric: MetricResult) -> str:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+from weakref import WeakSet
 
 import paramiko
 from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_REQUEST
@@ -45,7 +46,7 @@ def _handle_channel_request(channel: paramiko.Channel, message: paramiko.Message
 def _handle_channel_close(channel: paramiko.Channel, message: paramiko.Message) -> None:
     link = channel.get_transport()
     assert isinstance(link, ParamikoLink)
-    link.closed_by_server.add(channel.get_id())
+    link.closed_by_server.add(channel)
     channel._handle_close(message)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
@@ -67,7 +68,7 @@ class ParamikoLink(paramiko.Transport):
     killed looks like lost, and a link that broke looks, for a moment, like a server that is done.
 
     ``exit_signals`` holds signal names without ``SIG`` by channel number, ``closed_by_server`` the
-    numbers of the channels that the server closed.
+    channels that the server closed, as long as anybody has them.
     """
 
     _channel_handler_table: ClassVar = {
@@ -79,7 +80,7 @@ class ParamikoLink(paramiko.Transport):
     def __init__(self, carrier: Carrier, disabled: Mapping[str, Sequence[str]]) -> None:
         super().__init__(carrier.sock, disabled_algorithms=disabled)
         self.exit_signals: dict[int, str] = {}
-        self.closed_by_server: set[int] = set()
+        self.closed_by_server: WeakSet[paramiko.Channel] = WeakSet()
         self.killing = threading.Lock()  # one session at a time is for killing
         self._carrier = carrier
         self._why_cut = ""

@@ -183,10 +183,7 @@ class ParamikoProcess(RemoteProcess):
         """Whether the server closed the channel. A link that breaks closes it as well, before the
         link itself counts as inactive, and the exit status may have come before the last output.
         """
-        number = self._channel.get_id()
-        closed = bool(self._channel.eof_received) or number in self._link.closed_by_server
-        self._link.closed_by_server.discard(number)
-        return closed
+        return bool(self._channel.eof_received) or self._channel in self._link.closed_by_server
 
     def _carry_all(self) -> None:
         channel = self._channel
