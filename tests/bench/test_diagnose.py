@@ -69,7 +69,7 @@ def test_a_wrong_cause_misses_the_target(
     (case / "job.log").write_text("ModuleNotFoundError: No module named 'peft'\n")
     (case / "expected.json").write_text(json.dumps({"right": ["CUDA-OOM-001"], "cause": "memory"}))
     monkeypatch.setattr("bench_lib.diagnose.GOLDEN", tmp_path)
-    monkeypatch.setattr("bench_lib.cli.verdicts", lambda: verdicts(tmp_path))
+    monkeypatch.setattr("bench_lib.commands.diagnose.verdicts", lambda: verdicts(tmp_path))
 
     code = main(["diagnose", "--json", str(tmp_path / "out.json")])
 

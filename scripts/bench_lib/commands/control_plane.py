@@ -1,0 +1,108 @@
+"""Fan-out, probe, sync, launch and start-up, against the tools that people use today."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from bench_lib.bed import Bed, make_bed
+from bench_lib.command import MET, MISSED, REPEATS, Command
+from bench_lib.fan_out import fan_out
+from bench_lib.imports import import_profile, imports
+from bench_lib.launch import deepspeed_environment, launch
+from bench_lib.machine import describe
+from bench_lib.probe import probe
+from bench_lib.profile import profile
+from bench_lib.report import Measured, as_json, judged, markdown
+from bench_lib.rounds import Scenario, perform
+from bench_lib.sync import sync
+
+# Each scenario, and how many hosts it needs.
+SCENARIOS = {"fan-out": 32, "probe": 32, "sync": 8, "launch": 8, "imports": 2}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which scenarios, how often, and with what."""
+    parser.add_argument(
+        "--only", action="append", choices=list(SCENARIOS), help="this scenario; repeatable"
+    )
+    parser.add_argument("--repeats", type=REPEATS, default=5, metavar="N", help="default: 5")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every sample, for machines")
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="PROGRAM",
+        help="for ours, torchrun and DeepSpeed; needs the runtime's packages and torch"
+        " (default: this one)",
+    )
+    parser.add_argument(
+        "--deepspeed", type=Path, metavar="VENV", help="default: a temporary one, with pip"
+    )
+    parser.add_argument(
+        "--profiles", type=Path, metavar="DIR", help="keep the profiles of what misses its target"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure the scenarios in turn, each interleaved with its peers."""
+    wanted = arguments.only or list(SCENARIOS)
+    with contextlib.ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix="orchestrate-bench-")
+        scratch = Path(stack.enter_context(temporary))
+        venv = None
+        if "launch" in wanted:
+            venv = deepspeed_environment(arguments.python, arguments.deepspeed, scratch / "venv")
+        facts = describe(arguments.python, str(venv / "bin/python") if venv else None)
+        count = max(SCENARIOS[name] for name in wanted)
+        share = [str(venv)] if venv else []
+        bed = stack.enter_context(make_bed(count, arguments.python, share))
+        kept = arguments.profiles or scratch
+        kept.mkdir(parents=True, exist_ok=True)
+        results = [
+            _measure(scenario, bed, arguments.repeats, kept)
+            for name in SCENARIOS
+            if name in wanted
+            for scenario in _scenarios(name, bed, venv)
+        ]
+        if arguments.json:
+            text = json.dumps(as_json(facts, results), indent=1) + "\n"
+            arguments.json.write_text(text)
+    print(markdown(facts, results), end="", flush=True)
+    verdicts = [verdict for result in results for verdict in result.verdicts]
+    return MET if all(verdict.met and verdict.enough for verdict in verdicts) else MISSED
+
+
+def _scenarios(name: str, bed: Bed, venv: Path | None) -> list[Scenario]:
+    if name == "fan-out":
+        return [fan_out(bed)]
+    if name == "probe":
+        return [probe(bed)]
+    if name == "imports":
+        return [imports(bed)]
+    if name == "sync":
+        return sync(bed)
+    assert venv is not None
+    return [launch(bed, venv)]
+
+
+def _measure(scenario: Scenario, bed: Bed, repeats: int, kept: Path) -> Measured:
+    samples = perform(scenario, max(repeats, scenario.repeats), bed.hosts_cpu_s)
+    verdicts = judged(scenario, samples)
+    text = import_profile(bed) if scenario.name == "imports" else ""
+    if scenario.profile and not all(verdict.met for verdict in verdicts):
+        text = profile(bed, scenario.profile, kept / f"{scenario.name}.pstats")
+    return Measured(scenario=scenario, samples=samples, profile=text, verdicts=verdicts)
+
+
+COMMAND = Command(
+    name="control-plane",
+    help="fan-out, sync, launch and start-up, against the tools that people use today",
+    epilog="Needs root on Linux, and: openssh-server, iproute2, iptables, clustershell, pdsh, "
+    "rsync, git.",
+    add_arguments=add_arguments,
+    run=run,
+)

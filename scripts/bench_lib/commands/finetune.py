@@ -1,0 +1,39 @@
+"""Fine-tuning: our trainer against the usual transformers + peft script."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from bench_lib.command import MET, MISSED, Command
+from bench_lib.finetune import finetune, finetune_markdown, met
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How many ranks, and what they train."""
+    parser.add_argument("--ranks", type=int, default=1, metavar="N", help="GPUs (default: 1)")
+    parser.add_argument("--python", default=sys.executable, metavar="PROGRAM")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="everything measured")
+    parser.add_argument(
+        "options", nargs="*", metavar="OPTION", help="for the ranks, after --; see finetune_ranks"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Both trainers in turn, on the same rows."""
+    records = finetune(arguments.python, arguments.ranks, arguments.options)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(records, indent=1) + "\n")
+    print(finetune_markdown(records), end="", flush=True)
+    return MET if met(records) else MISSED
+
+
+COMMAND = Command(
+    name="finetune",
+    help="fine-tuning: our trainer against the usual transformers + peft script",
+    epilog="Needs torch, transformers and peft; without GPUs it runs a tiny model.",
+    add_arguments=add_arguments,
+    run=run,
+)

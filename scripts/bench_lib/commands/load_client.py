@@ -1,0 +1,49 @@
+"""Streamed requests per second and memory of the load test's client, beside AIPerf."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from bench_lib.command import MET, MISSED, REPEATS, RUNS, Command, write_json
+from bench_lib.load_client import clients_markdown, clients_met, measure_clients
+from bench_lib.machine import describe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How many requests of each client, and how often."""
+    parser.add_argument("--repeats", type=REPEATS, default=3, metavar="N", help="default: 3")
+    parser.add_argument(
+        "--requests", type=RUNS, default=20_000, metavar="N", help="of ours (default: 20000)"
+    )
+    parser.add_argument(
+        "--peer-requests", type=RUNS, default=2000, metavar="N", help="of AIPerf (default: 2000)"
+    )
+    parser.add_argument(
+        "--aiperf", type=Path, metavar="VENV", help="default: a temporary one, with pip"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every round, for machines")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Both clients in turn, against the same trivial server."""
+    facts = describe(sys.executable, None)
+    runs = list(
+        measure_clients(
+            arguments.requests, arguments.peer_requests, arguments.repeats, arguments.aiperf
+        )
+    )
+    write_json(arguments.json, facts, runs=[asdict(each) for each in runs])
+    print(clients_markdown(facts, runs), end="", flush=True)
+    return MET if clients_met(runs) else MISSED
+
+
+COMMAND = Command(
+    name="load-client",
+    help="streamed requests per second and memory of the load test's client, beside AIPerf",
+    epilog="Needs Linux, taskset, two processors, and a package index or --aiperf.",
+    add_arguments=add_arguments,
+    run=run,
+)
