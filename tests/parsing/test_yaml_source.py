@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.base.bounds import MAX_FILE_BYTES
 from orchestrator.core.base.errors import UsageError
-from orchestrator.parsing.inputs.yaml_source import MAX_BYTES, MAX_DEPTH, parse_yaml, resolve_scalar
+from orchestrator.parsing.inputs.yaml_source import MAX_DEPTH, parse_yaml, resolve_scalar
 from tests.time_limits import assert_within
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -119,7 +120,7 @@ def test_positions_follow_the_path() -> None:
         ("a: " + "[" * (MAX_DEPTH + 1), f"deeper than {MAX_DEPTH}"),
         ("[" * 100_000, f"deeper than {MAX_DEPTH}"),
         ("[" + "x," * 60_000 + "]", "values, aliases expanded"),
-        ("x" * (MAX_BYTES + 1), "larger than 1024 KiB"),
+        ("x" * (MAX_FILE_BYTES + 1), "larger than 1024 KiB"),
     ],
 )
 def test_what_is_not_one_small_document_is_refused(data: str | bytes, expected: str) -> None:

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cli.main import main
+from orchestrator.core.base.bounds import MAX_FILE_BYTES
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.inputs.inventory_file import load_cluster
 from orchestrator.parsing.inputs.workload_file import load_workload
-from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
 from tests.security.looking import forms, steers
 from tests.time_limits import scaled
 
@@ -59,7 +59,7 @@ FILES = {
     "complex-key": f"? [{CANARY}]\n: x\n",
     "merge": f"a: &x {{b: {CANARY}}}\nc: {{<<: *x}}\n",
     "deep": "[" * 40 + CANARY,
-    "huge": CANARY + " " * MAX_BYTES,
+    "huge": CANARY + " " * MAX_FILE_BYTES,
 }
 FORMATS = ["hostfile", "ansible", "ssh-config", "slurm"]
 

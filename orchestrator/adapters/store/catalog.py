@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.adapters.cache.inventories import Inventories
 from orchestrator.adapters.store.bundled import bundled_root
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.core.base.bounds import MAX_FILE_BYTES
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.inventory import Cluster
-from orchestrator.parsing.inputs.inventory_file import load_cluster
-from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
 
 if TYPE_CHECKING:
     from orchestrator.core.model.prices import Prices
@@ -89,7 +89,8 @@ class Catalog:
         """The inventory at ``path``; without ``secrets`` secret values stay empty."""
         environ = self.environ if secrets else None
         folder = str(path.absolute().parent)
-        return load_cluster(read_bounded(path), _shown(path), folder=folder, environ=environ)
+        inventories = Inventories(Layout.from_environment(self.environ).inventories)
+        return inventories.load(read_bounded(path), _shown(path), folder=folder, environ=environ)
 
     def read_workload(self, path: Path) -> Workload:
         # Here, as below: commands that only need nodes start sooner without it.
@@ -161,7 +162,7 @@ def read_bounded(path: Path) -> bytes:
         with os.fdopen(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise UsageError("not a regular file", id="config.unreadable", where=_shown(path))
-            return file.read(MAX_BYTES + 1)
+            return file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from orchestrator.adapters.store.catalog import read_bounded
 from orchestrator.adapters.transport.ssh_config.files import SYSTEM_FOLDER, matching_paths
+from orchestrator.core.base.bounds import MAX_FILE_BYTES
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.importers.ansible import Surroundings, parse_ansible
 from orchestrator.parsing.importers.foreign_nodes import Imported, render_inventory
@@ -19,7 +20,6 @@ from orchestrator.parsing.importers.slurm import parse_slurm
 from orchestrator.parsing.importers.slurm.slurm_records import Include, no_include
 from orchestrator.parsing.importers.ssh_aliases import parse_ssh_config
 from orchestrator.parsing.inputs.inventory_file import load_cluster
-from orchestrator.parsing.inputs.yaml_source import MAX_BYTES
 
 STANDARD_INPUT = "standard input"
 MAX_VARS_FILES = 1000
@@ -67,7 +67,7 @@ def read_foreign(
 
 def _text_of(path: Path | None, format: str, source: str) -> str:
     if path is None:
-        return _decoded(sys.stdin.buffer.read(MAX_BYTES + 1), source)
+        return _decoded(sys.stdin.buffer.read(MAX_FILE_BYTES + 1), source)
     if _is_folder(path):
         remedy = "name a file in it"
         if format == "ansible":
@@ -164,8 +164,10 @@ def _included(pattern: str, *, of_user: bool) -> Iterator[tuple[str, str]]:
 
 
 def _decoded(data: bytes, source: str) -> str:
-    if len(data) > MAX_BYTES:
-        raise UsageError(f"larger than {MAX_BYTES >> 10} KiB", id="import.too-large", where=source)
+    if len(data) > MAX_FILE_BYTES:
+        raise UsageError(
+            f"larger than {MAX_FILE_BYTES >> 10} KiB", id="import.too-large", where=source
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -3,7 +3,7 @@
 ``$ORCHESTRATE_HOME`` (default ``~/.orchestrate``)::
 
     history.sqlite (also -wal, -shm)
-    cache/snapshots/ cache/fabric/
+    cache/snapshots/ cache/fabric/ cache/inventories/
     runs/<run-id>/
         request.json invocation.json plan.json journal.jsonl metrics.jsonl
         coordinator.json coordinator.lock coordinator.log
@@ -230,6 +230,11 @@ class Layout:
     def fabrics(self) -> Path:
         """What is remembered of fabrics that proved good."""
         return self.home / "cache" / "fabric"
+
+    @property
+    def inventories(self) -> Path:
+        """Inventories as they were validated."""
+        return self.home / "cache" / "inventories"
 
     def run(self, run_id: str) -> RunFolder:
         """The folder of ``run_id``, existing or not. Raises ``ValueError`` for an invalid id."""

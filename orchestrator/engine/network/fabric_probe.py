@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.adapters.cache.proven_fabrics import Proven, ProvenFabrics
 from orchestrator.adapters.store.layout import Layout
-from orchestrator.adapters.store.proven_fabrics import Proven, ProvenFabrics
 from orchestrator.core.fabric import pairing
 from orchestrator.core.fabric.collective_result import (
     RankTrial,

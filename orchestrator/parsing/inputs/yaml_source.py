@@ -36,9 +36,9 @@ from ruamel.yaml.tokens import (
     FlowSequenceStartToken,
 )
 
+from orchestrator.core.base.bounds import MAX_FILE_BYTES
 from orchestrator.core.base.errors import SourceLocation, UsageError
 
-MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_NODES = 50_000
 MAX_PROBLEMS = 20
@@ -324,9 +324,11 @@ def _column_extent(nodes: list[Node]) -> tuple[int, int]:
 
 def _decode_text(data: str | bytes, source: str) -> str:
     size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "surrogatepass"))
-    if size > MAX_BYTES:
+    if size > MAX_FILE_BYTES:
         remedy = "is this the file you meant?"
-        problem = InputProblem(SourceLocation(source), f"larger than {MAX_BYTES >> 10} KiB", remedy)
+        problem = InputProblem(
+            SourceLocation(source), f"larger than {MAX_FILE_BYTES >> 10} KiB", remedy
+        )
         refuse_input([problem], source)
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")

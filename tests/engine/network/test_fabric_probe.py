@@ -11,8 +11,9 @@ from typing import Any, cast
 
 import pytest
 
+from orchestrator.adapters.cache.json_cache import MOST
+from orchestrator.adapters.cache.proven_fabrics import KEPT_S, Proven, ProvenFabrics
 from orchestrator.adapters.store.layout import Layout
-from orchestrator.adapters.store.proven_fabrics import KEPT_S, MOST, Proven, ProvenFabrics
 from orchestrator.core.base.outcome import Exited, TimedOut
 from orchestrator.core.fabric.fabric_verdict import Link
 from orchestrator.core.model.comm_modes import CommMode

@@ -1,0 +1,1 @@
+"""What is kept so that a next command is quicker; anything here may be deleted at any time."""

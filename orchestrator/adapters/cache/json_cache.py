@@ -1,0 +1,60 @@
+"""Small JSON values by what they were made from: one file each, the oldest forgotten first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
+from orchestrator.core.base.errors import UsageError
+
+MOST = 64
+MAX_BYTES = 1 << 20
+
+
+class JsonCache:
+    """The entries of one folder, made and read by one user.
+
+    What cannot be read or written, or was put there by somebody else, is not there: nothing raises.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find(self, key: Mapping[str, Any]) -> Any:
+        """What was kept for exactly this ``key``; None if nothing was."""
+        try:
+            entry = json.loads(_read_own(self._path(key)))
+        except (OSError, ValueError, RecursionError):
+            return None
+        same = isinstance(entry, dict) and entry.get("key") == key
+        return entry.get("value") if same else None
+
+    def keep(self, key: Mapping[str, Any], value: Any) -> None:
+        """Remember ``value``, and forget the oldest of too many."""
+        with suppress(OSError, UsageError):
+            make_private_dir(self._folder)
+            write_json(self._path(key), {"key": key, "value": value})
+            files = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+            for path in files[:-MOST]:
+                path.unlink(missing_ok=True)
+
+    def _path(self, key: Mapping[str, Any]) -> Path:
+        text = json.dumps(key, sort_keys=True, ensure_ascii=True)
+        return self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+
+def _read_own(path: Path) -> bytes:
+    """The file's content, if it is this user's. Raises ``OSError``."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in {0, os.geteuid()}:
+            raise PermissionError(f"{path} is not a file of this user")
+        return file.read(MAX_BYTES)
