@@ -42,7 +42,7 @@ COMMANDS = (
 EPILOG = """
 Reports go to standard output as Markdown, progress to standard error.  Exits with 0 when every
 target is met, 5 when one is missed or was repeated too rarely, 1 when something could not be
-measured.
+measured.  When it is stopped, what was measured until then is reported all the same.
 """
 
 

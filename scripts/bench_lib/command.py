@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .errors import BenchError, Stopped
+from .rounds import say
 
 MET, FAILED, MISSED = 0, 1, 5
 """Exit codes: every target met; something not measured; a target missed or repeated too rarely."""
@@ -49,3 +53,16 @@ def write_json(path: Path | None, machine: Mapping[str, str], **measured: object
         return
     report: dict[str, Any] = {"schema_version": 1, "machine": dict(machine), **measured}
     path.write_text(json.dumps(report, indent=1, default=str) + "\n")
+
+
+@contextlib.contextmanager
+def reported(finished: Sized, report: Callable[[], None]) -> Iterator[None]:
+    """Reports what the block put into `finished`, also if the rest was stopped or failed."""
+    try:
+        yield
+    except (BenchError, Stopped):
+        if finished:
+            say("ended early; this is what was measured until then")
+            report()
+        raise
+    report()

@@ -8,7 +8,7 @@ class BenchError(Exception):
 
 
 class Stopped(BaseException):
-    """The user asked to stop: everything is cleaned up and no figure is printed."""
+    """The user asked to stop: everything is cleaned up, and finished rounds are reported."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .measure import Command
@@ -52,29 +52,47 @@ class Scenario:
     repeats: int = 0  # at least so many
 
 
-def perform(scenario: Scenario, repeats: int, hosts_cpu_s: Callable[[], float | None]) -> Samples:
-    """One round to warm up, which is not counted, and `repeats` that are."""
-    samples: dict[str, dict[str, list[Sample]]] = {
-        case.name: {contender.name: [] for contender in case.contenders} for case in scenario.cases
+def perform(
+    scenario: Scenario, repeats: int, hosts_cpu_s: Callable[[], float | None]
+) -> Iterator[Samples]:
+    """One round to warm up, which is not counted, and `repeats` that are: after each of these, all
+    samples of finished rounds.
+    """
+    finished: dict[str, dict[str, tuple[Sample, ...]]] = {
+        case.name: {contender.name: () for contender in case.contenders} for case in scenario.cases
     }
     for number in range(repeats + 1):
         started = time.monotonic()
-        for case in scenario.cases:
-            case.prepare()
-            for contender in rotated(case.contenders, number):
-                contender.prepare()
-                before = hosts_cpu_s()
-                sample = contender.run()
-                after = hosts_cpu_s()
-                if before is not None and after is not None:
-                    sample = replace(sample, hosts_cpu_s=after - before)
-                if number:
-                    samples[case.name][contender.name].append(sample)
+        taken = {case.name: _round_of(case, number, hosts_cpu_s) for case in scenario.cases}
         took_s = time.monotonic() - started
         if took_s > QUIET_S or number == repeats:
             what = f"round {number} of {repeats}" if number else "warm-up"
-            say(f"{scenario.name}: {what}, {took_s:.1f} s")
-    return samples
+            left_s = (repeats - number) * took_s
+            left = f"; about {left_s:.0f} s for the other {repeats - number}" if left_s else ""
+            say(f"{scenario.name}: {what}, {took_s:.1f} s{left}")
+        if number:
+            finished = {
+                case: {name: (*before, taken[case][name]) for name, before in samples.items()}
+                for case, samples in finished.items()
+            }
+            yield finished
+
+
+def _round_of(
+    case: Case, number: int, hosts_cpu_s: Callable[[], float | None]
+) -> dict[str, Sample]:
+    """One sample of each contender, beginning with another one in every round."""
+    case.prepare()
+    taken = {}
+    for contender in rotated(case.contenders, number):
+        contender.prepare()
+        before = hosts_cpu_s()
+        sample = contender.run()
+        after = hosts_cpu_s()
+        if before is not None and after is not None:
+            sample = replace(sample, hosts_cpu_s=after - before)
+        taken[contender.name] = sample
+    return taken
 
 
 def say(text: str) -> None:

@@ -7,10 +7,12 @@ import contextlib
 import json
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from bench_lib.bed import Bed, make_bed
-from bench_lib.command import MET, MISSED, REPEATS, Command
+from bench_lib.command import MET, MISSED, REPEATS, Command, reported
 from bench_lib.fan_out import fan_out
 from bench_lib.imports import import_profile, imports
 from bench_lib.launch import deepspeed_environment, launch
@@ -49,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure the scenarios in turn, each interleaved with its peers."""
+    results: dict[str, Measured] = {}
     wanted = arguments.only or list(SCENARIOS)
     with contextlib.ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="orchestrate-bench-")
@@ -57,23 +60,26 @@ def run(arguments: argparse.Namespace) -> int:
         if "launch" in wanted:
             venv = deepspeed_environment(arguments.python, arguments.deepspeed, scratch / "venv")
         facts = describe(arguments.python, str(venv / "bin/python") if venv else None)
+        stack.enter_context(reported(results, lambda: _report(arguments, facts, results)))
         count = max(SCENARIOS[name] for name in wanted)
-        share = [str(venv)] if venv else []
-        bed = stack.enter_context(make_bed(count, arguments.python, share))
+        bed = stack.enter_context(make_bed(count, arguments.python, [str(venv)] if venv else []))
         kept = arguments.profiles or scratch
         kept.mkdir(parents=True, exist_ok=True)
-        results = [
-            _measure(scenario, bed, arguments.repeats, kept)
-            for name in SCENARIOS
-            if name in wanted
-            for scenario in _scenarios(name, bed, venv)
-        ]
-        if arguments.json:
-            text = json.dumps(as_json(facts, results), indent=1) + "\n"
-            arguments.json.write_text(text)
-    print(markdown(facts, results), end="", flush=True)
-    verdicts = [verdict for result in results for verdict in result.verdicts]
+        for name in SCENARIOS:
+            for scenario in _scenarios(name, bed, venv) if name in wanted else []:
+                for measured in _measure(scenario, bed, arguments.repeats, kept):
+                    results[scenario.name] = measured
+    verdicts = [verdict for result in results.values() for verdict in result.verdicts]
     return MET if all(verdict.met and verdict.enough for verdict in verdicts) else MISSED
+
+
+def _report(
+    arguments: argparse.Namespace, facts: dict[str, str], results: Mapping[str, Measured]
+) -> None:
+    found = list(results.values())
+    if arguments.json:
+        arguments.json.write_text(json.dumps(as_json(facts, found), indent=1) + "\n")
+    print(markdown(facts, found), end="", flush=True)
 
 
 def _scenarios(name: str, bed: Bed, venv: Path | None) -> list[Scenario]:
@@ -89,13 +95,21 @@ def _scenarios(name: str, bed: Bed, venv: Path | None) -> list[Scenario]:
     return [launch(bed, venv)]
 
 
-def _measure(scenario: Scenario, bed: Bed, repeats: int, kept: Path) -> Measured:
-    samples = perform(scenario, max(repeats, scenario.repeats), bed.hosts_cpu_s)
-    verdicts = judged(scenario, samples)
-    text = import_profile(bed) if scenario.name == "imports" else ""
-    if scenario.profile and not all(verdict.met for verdict in verdicts):
-        text = profile(bed, scenario.profile, kept / f"{scenario.name}.pstats")
-    return Measured(scenario=scenario, samples=samples, profile=text, verdicts=verdicts)
+def _measure(scenario: Scenario, bed: Bed, repeats: int, kept: Path) -> Iterator[Measured]:
+    """What is known after each round; the last one also has the profile of a missed target."""
+    measured = None
+    for samples in perform(scenario, max(repeats, scenario.repeats), bed.hosts_cpu_s):
+        measured = Measured(scenario=scenario, samples=samples, verdicts=judged(scenario, samples))
+        yield measured
+    if measured is not None and (text := _profile(measured, bed, kept)):
+        yield replace(measured, profile=text)
+
+
+def _profile(measured: Measured, bed: Bed, kept: Path) -> str:
+    scenario = measured.scenario
+    if scenario.profile and not all(verdict.met for verdict in measured.verdicts):
+        return profile(bed, scenario.profile, kept / f"{scenario.name}.pstats")
+    return import_profile(bed) if scenario.name == "imports" else ""
 
 
 COMMAND = Command(

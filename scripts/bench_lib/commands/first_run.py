@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
-from bench_lib.command import MET, MISSED, REPEATS, Command
-from bench_lib.first_run import GOAL, first_run_markdown, first_runs, ratios
+from bench_lib.command import MET, MISSED, REPEATS, Command, reported
+from bench_lib.first_run import GOAL, FirstRun, first_run_markdown, first_runs, ratios
 from bench_lib.machine import describe
 from bench_lib.report import table
 
@@ -21,11 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Both commits in turn."""
     ours, other = arguments.commit, arguments.against
-    runs = list(first_runs((ours, other), arguments.repeats))
-    facts = list(describe(sys.executable, None).items())
-    print(table(("what", "value"), facts) + "\n", flush=True)
-    print(first_run_markdown(runs, ours, other), flush=True)
+    runs: list[FirstRun] = []
+    with reported(runs, lambda: _report(runs, ours, other)):
+        runs.extend(first_runs((ours, other), arguments.repeats))
     return MET if all(ratio <= GOAL for ratio in ratios(runs, ours, other).values()) else MISSED
+
+
+def _report(runs: Sequence[FirstRun], ours: str, other: str) -> None:
+    print(table(("what", "value"), list(describe(sys.executable, None).items())), flush=True)
+    if len({each.commit for each in runs}) > 1:  # else there is nothing to compare
+        print("\n" + first_run_markdown(runs, ours, other), flush=True)
 
 
 COMMAND = Command(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.command import MET, MISSED, REPEATS, RUNS, Command, write_json
-from bench_lib.history import history_markdown, history_rows
+from bench_lib.command import MET, MISSED, REPEATS, RUNS, Command, reported, write_json
+from bench_lib.history import Row, history_markdown, history_rows
 from bench_lib.machine import describe
 from bench_lib.report import table
 
@@ -28,19 +29,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fill both stores and ask them the same questions in turn."""
     facts = describe(arguments.python, None)
-    rows = list(
-        history_rows(
-            arguments.python,
-            arguments.mlflow,
-            runs=arguments.runs,
-            figures=arguments.figures,
-            repeats=arguments.repeats,
+    rows: list[Row] = []
+    with reported(rows, lambda: _report(arguments, facts, rows)):
+        rows.extend(
+            history_rows(
+                arguments.python,
+                arguments.mlflow,
+                runs=arguments.runs,
+                figures=arguments.figures,
+                repeats=arguments.repeats,
+            )
         )
-    )
+    return MET if all(row.met for row in rows) else MISSED
+
+
+def _report(arguments: argparse.Namespace, facts: dict[str, str], rows: Sequence[Row]) -> None:
     write_json(arguments.json, facts, rows=[asdict(row) for row in rows])
     print(table(("what", "value"), list(facts.items())) + "\n", flush=True)
     print(history_markdown(rows), end="", flush=True)
-    return MET if all(row.met for row in rows) else MISSED
 
 
 COMMAND = Command(

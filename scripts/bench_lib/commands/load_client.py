@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.command import MET, MISSED, REPEATS, RUNS, Command, write_json
-from bench_lib.load_client import clients_markdown, clients_met, measure_clients
+from bench_lib.command import MET, MISSED, REPEATS, RUNS, Command, reported, write_json
+from bench_lib.load_client import ClientRun, clients_markdown, clients_met, measure_clients
 from bench_lib.machine import describe
 
 
@@ -30,14 +31,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Both clients in turn, against the same trivial server."""
     facts = describe(sys.executable, None)
-    runs = list(
-        measure_clients(
-            arguments.requests, arguments.peer_requests, arguments.repeats, arguments.aiperf
+    runs: list[ClientRun] = []
+    with reported(runs, lambda: _report(arguments, facts, runs)):
+        runs.extend(
+            measure_clients(
+                arguments.requests, arguments.peer_requests, arguments.repeats, arguments.aiperf
+            )
         )
-    )
-    write_json(arguments.json, facts, runs=[asdict(each) for each in runs])
-    print(clients_markdown(facts, runs), end="", flush=True)
     return MET if clients_met(runs) else MISSED
+
+
+def _report(
+    arguments: argparse.Namespace, facts: dict[str, str], runs: Sequence[ClientRun]
+) -> None:
+    write_json(arguments.json, facts, runs=[asdict(each) for each in runs])
+    if len({each.client for each in runs}) > 1:  # else there is nothing to compare
+        print(clients_markdown(facts, runs), end="", flush=True)
 
 
 COMMAND = Command(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from bench_lib.bed import make_bed
-from bench_lib.command import MET, MISSED, REPEATS, Command, bounded, write_json
+from bench_lib.command import MET, MISSED, REPEATS, Command, bounded, reported, write_json
 from bench_lib.machine import describe
-from bench_lib.partition import HOSTS, Partition, figures, partition_markdown
+from bench_lib.partition import HOSTS, Partition, Round, figures, partition_markdown
 from bench_lib.stats import MIN_SAMPLES
 
 
@@ -32,12 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Solo rates, leases and the even split, in turn."""
     facts = describe(arguments.python, None)
-    with make_bed(HOSTS, arguments.python) as bed:
-        rounds = list(Partition(bed=bed, samples=arguments.samples).rounds(arguments.repeats))
-    write_json(arguments.json, facts, rounds=[asdict(each) for each in rounds])
-    print(partition_markdown(facts, rounds), end="", flush=True)
+    rounds: list[Round] = []
+    with (
+        reported(rounds, lambda: _report(arguments, facts, rounds)),
+        make_bed(HOSTS, arguments.python) as bed,
+    ):
+        rounds.extend(Partition(bed=bed, samples=arguments.samples).rounds(arguments.repeats))
     missed = [figure for figure in figures(rounds) if figure.word == "MISSED"]
     return MISSED if missed or len(rounds) < MIN_SAMPLES else MET
+
+
+def _report(arguments: argparse.Namespace, facts: dict[str, str], rounds: Sequence[Round]) -> None:
+    write_json(arguments.json, facts, rounds=[asdict(each) for each in rounds])
+    print(partition_markdown(facts, rounds), end="", flush=True)
 
 
 COMMAND = Command(

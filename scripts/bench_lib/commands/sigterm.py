@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from bench_lib.bed import make_bed
-from bench_lib.command import MET, MISSED, REPEATS, Command, write_json
+from bench_lib.command import MET, MISSED, REPEATS, Command, reported, write_json
 from bench_lib.machine import describe
-from bench_lib.sigterm import HOSTS, LAUNCHERS, saving_markdown, saving_runs
+from bench_lib.sigterm import HOSTS, LAUNCHERS, SavingRun, saving_markdown, saving_runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,11 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Stop each launcher's ranks in mid-run, again and again."""
     facts = describe(arguments.python, None)
-    with make_bed(HOSTS, arguments.python) as bed:
-        runs = list(saving_runs(bed, arguments.launcher or LAUNCHERS, arguments.runs))
+    runs: list[SavingRun] = []
+    with (
+        reported(runs, lambda: _report(arguments, facts, runs)),
+        make_bed(HOSTS, arguments.python) as bed,
+    ):
+        runs.extend(saving_runs(bed, arguments.launcher or LAUNCHERS, arguments.runs))
+    return MET if all(each.kept for each in runs) else MISSED
+
+
+def _report(
+    arguments: argparse.Namespace, facts: dict[str, str], runs: Sequence[SavingRun]
+) -> None:
     write_json(arguments.json, facts, runs=[asdict(each) | {"kept": each.kept} for each in runs])
     print(saving_markdown(facts, runs), end="", flush=True)
-    return MET if all(each.kept for each in runs) else MISSED
 
 
 COMMAND = Command(
