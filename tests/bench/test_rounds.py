@@ -18,8 +18,16 @@ class Desk:
 
     def __init__(self, stop_at: int = 10**6) -> None:
         self.ran: list[str] = []
+        self.prepared: list[str] = []
         self._stop_at = stop_at
-        contenders = [Contender(name=name, run=lambda name=name: self._run(name)) for name in "ab"]
+        contenders = [
+            Contender(
+                name=name,
+                run=lambda name=name: self._run(name),
+                prepare=lambda name=name: self.prepared.append(name),
+            )
+            for name in "ab"
+        ]
         case = Case(name="case", contenders=contenders)
         self.scenario = Scenario(name="s", title="s", ours="a", cases=[case], targets=[])
 
@@ -41,7 +49,7 @@ def test_each_round_begins_with_another_one_and_the_first_is_not_counted() -> No
         [2, 2],
         [3, 3],
     ]
-    assert desk.ran == list("abbaabba")
+    assert desk.ran == desk.prepared == list("abbaabba")
 
 
 def test_a_round_that_was_cut_counts_for_nobody() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from bench_lib.rounds import Case, Contender, Scenario, perform
 from bench_lib.stats import Quantity, Sample, Target, judge, rotated, summarize
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,26 +77,3 @@ def test_everybody_goes_first_equally_often(contenders: int, cycles: int) -> Non
 
     assert all(sorted(order) == items for order in orders)
     assert [sum(order[0] == item for order in orders) for item in items] == [cycles] * contenders
-
-
-def test_rounds_are_interleaved_and_the_first_one_is_dropped() -> None:
-    """Each round runs every contender once; preparation precedes each; the warm-up is no sample."""
-    calls: list[str] = []
-
-    def contender(name: str) -> Contender:
-        def run() -> Sample:
-            calls.append(name)
-            return Sample(wall_s=float(len(calls)), cpu_s=0.0)
-
-        return Contender(name=name, run=run, prepare=lambda: calls.append(f"prepare {name}"))
-
-    case = Case(name="c", contenders=[contender("a"), contender("b")])
-    scenario = Scenario(name="s", title="s", ours="a", cases=[case], targets=[])
-
-    taken = perform(scenario, 2, lambda: None)
-
-    ran = [call for call in calls if not call.startswith("prepare")]
-    assert ran == ["a", "b", "b", "a", "a", "b"]
-    assert all(calls[i] == f"prepare {calls[i + 1]}" for i in range(0, len(calls), 2))
-    assert {name: len(found) for name, found in taken["c"].items()} == {"a": 2, "b": 2}
-    assert all(sample.hosts_cpu_s is None for found in taken["c"].values() for sample in found)
