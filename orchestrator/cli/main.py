@@ -56,6 +56,7 @@ VERBS = (
     Verb("probe", "probe", _MACHINES, "Show what the machines have."),
     Verb("doctor", "doctor", _MACHINES, "Check the machines."),
     Verb("explain", "explain", _MACHINES, "Show where the ranks' environment came from."),
+    Verb("connections", "connections", _MACHINES, "List and close connections that stay."),
     Verb("ps", "existing_runs", _RUNS, "List runs."),
     Verb("show", "existing_runs", _RUNS, "Show a run's result."),
     Verb("logs", "existing_runs", _RUNS, "Print or follow the logs of a run."),

@@ -59,9 +59,22 @@ async def _open_paramiko(spec: NodeSpec, limits: ConnectLimits) -> Transport:
 
     shared, target = await _prepare_target(spec, limits)
     chain = await shared.handshakes.perform(
-        target, lambda: asyncio.to_thread(connect_chain, target, limits)
+        target.server, lambda: asyncio.to_thread(connect_chain, target, limits)
     )
     return ParamikoTransport(spec.name, target, chain, limits)
+
+
+async def _open_openssh(spec: NodeSpec, limits: ConnectLimits) -> Transport:
+    from orchestrator.adapters.transport.openssh.kept_connections import hold_connection
+    from orchestrator.adapters.transport.openssh.openssh import OpenSshTransport
+    from orchestrator.adapters.transport.openssh.ssh_settings import read_settings
+
+    shared = _shared.setdefault(asyncio.get_running_loop(), _Shared(limits))
+    settings = await read_settings(spec.ssh, limits.connect_timeout_s)
+    held, link = await shared.handshakes.perform(
+        settings.first_server, lambda: hold_connection(spec.ssh, settings, limits)
+    )
+    return OpenSshTransport(spec.name, held, link, limits)
 
 
 async def _prepare_target(spec: NodeSpec, limits: ConnectLimits) -> tuple[_Shared, Target]:
@@ -94,5 +107,6 @@ Opener = Callable[[NodeSpec, ConnectLimits], Awaitable[Transport]]
 TRANSPORTS: Mapping[TransportKind, Opener] = {
     TransportKind.ASYNCSSH: _open_asyncssh,
     TransportKind.PARAMIKO: _open_paramiko,
+    TransportKind.OPENSSH: _open_openssh,
     TransportKind.LOCAL: _open_local,
 }

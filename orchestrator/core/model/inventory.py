@@ -27,6 +27,7 @@ class TransportKind(StrEnum):
 
     ASYNCSSH = "asyncssh"
     PARAMIKO = "paramiko"
+    OPENSSH = "openssh"
     LOCAL = "local"
 
 
@@ -48,11 +49,13 @@ class SshEndpoint:
     @property
     def argv(self) -> tuple[str, ...]:
         """What OpenSSH's ``ssh`` must be given to go the same way; the destination is the last."""
+        # 'ssh -J none' would still run a ProxyCommand of ssh_config.
+        direct = (self.jump or "").lower() == "none"
         options = (
             ("-F", self.ssh_config),
             ("-i", self.identity_file),
             ("-p", self.port),
-            ("-J", self.jump),
+            ("-o", "ProxyCommand=none") if direct else ("-J", self.jump),
             ("-o", self.known_hosts and f'UserKnownHostsFile="{self.known_hosts}"'),
         )
         given = [word for option, value in options if value for word in (option, str(value))]

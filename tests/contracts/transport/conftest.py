@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.transport.open_transport import open_transport
+from orchestrator.adapters.transport.openssh.kept_sockets import KEEP_VARIABLE
 from orchestrator.adapters.transport.transport import ConnectLimits, Transport
 from orchestrator.core.base.errors import ExitCode, PreflightError
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
@@ -52,10 +53,22 @@ def kind(request: pytest.FixtureRequest) -> TransportKind:
     return TransportKind(request.param)
 
 
-@pytest.fixture(params=[TransportKind.ASYNCSSH, TransportKind.PARAMIKO])
+@pytest.fixture(params=[kind for kind in TransportKind if kind is not TransportKind.LOCAL])
 def ssh_kind(request: pytest.FixtureRequest) -> TransportKind:
     """Every transport that is SSH."""
     return TransportKind(request.param)
+
+
+@pytest.fixture(params=[TransportKind.ASYNCSSH, TransportKind.PARAMIKO])
+def library_kind(request: pytest.FixtureRequest) -> TransportKind:
+    """Every transport that is a library: what ssh_config demands is ours to do, or to refuse."""
+    return TransportKind(request.param)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections of the user's ``ssh`` end with their test."""
+    monkeypatch.setenv(KEEP_VARIABLE, "0")
 
 
 @pytest.fixture

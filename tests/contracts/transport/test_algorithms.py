@@ -52,13 +52,13 @@ async def test_algorithms_that_the_library_lacks_are_passed_over(
     "line", ["KexAlgorithms sntrup4591761x25519-sha512@tinyssh.org", "Ciphers -*"]
 )
 async def test_no_algorithm_is_left(
-    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open, line: str
+    library_kind: TransportKind, make_sshd: MakeSshd, connect: Open, line: str
 ) -> None:
     """What was wanted is named."""
     server = make_sshd()
     demand(server, line)
 
-    error = await refused(connect, server, ssh_kind)
+    error = await refused(connect, server, library_kind)
 
     assert error.id == "OR-SSH-006"
     assert line.split()[1] in error.why
@@ -81,13 +81,13 @@ async def test_the_first_algorithm_is_used(
 
 
 async def test_a_key_type_that_is_not_accepted_is_not_offered(
-    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open
+    library_kind: TransportKind, make_sshd: MakeSshd, connect: Open
 ) -> None:
     """PubkeyAcceptedAlgorithms leaves no key."""
     server = make_sshd()
     demand(server, "PubkeyAcceptedAlgorithms rsa-sha2-512")
 
-    error = await refused(connect, server, ssh_kind)
+    error = await refused(connect, server, library_kind)
 
     assert error.id == "OR-SSH-002"
     assert "no key" in error.why

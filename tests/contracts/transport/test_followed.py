@@ -128,7 +128,7 @@ async def test_an_agent_that_is_not_the_environments(
 
 
 async def test_revoked_host_keys_of_a_file(
-    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open, tmp_path: Path
+    library_kind: TransportKind, make_sshd: MakeSshd, connect: Open, tmp_path: Path
 ) -> None:
     """RevokedHostKeys overrules known_hosts; a file that cannot be used refuses the node."""
     server = make_sshd()
@@ -136,17 +136,17 @@ async def test_revoked_host_keys_of_a_file(
     demand(server, f"RevokedHostKeys {revoked}")
 
     with pytest.raises(UsageError) as caught:
-        await connect(server, ssh_kind)
+        await connect(server, library_kind)
     assert "RevokedHostKeys" in caught.value.what
 
     revoked.write_text("# none so far\n\n")
-    await connect(server, ssh_kind)
+    await connect(server, library_kind)
     revoked.write_text(f"# stolen\n{public_half(server.host_key)} host three\n")
-    assert (await refused(connect, server, ssh_kind)).id == "OR-SSH-010"
+    assert (await refused(connect, server, library_kind)).id == "OR-SSH-010"
     command = ["ssh-keygen", "-q", "-k", "-f", str(revoked), f"{server.host_key}.pub"]
     await asyncio.to_thread(subprocess.run, command, check=True, timeout=scaled(10))
     with pytest.raises(UsageError) as caught:
-        await connect(server, ssh_kind)
+        await connect(server, library_kind)
     assert "KRL" in caught.value.why
 
 
@@ -161,14 +161,14 @@ async def test_revoked_host_keys_of_a_file(
     ],
 )
 async def test_what_is_not_done_refuses_the_node(
-    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open, line: str
+    library_kind: TransportKind, make_sshd: MakeSshd, connect: Open, line: str
 ) -> None:
     """The keyword is named, and nothing is contacted."""
     server = make_sshd()
     demand(server, line)
 
     with pytest.raises(UsageError) as caught:
-        await connect(server, ssh_kind)
+        await connect(server, library_kind)
 
     assert caught.value.id == "OR-SSH-028"
     assert line.split(maxsplit=1)[0] in caught.value.what

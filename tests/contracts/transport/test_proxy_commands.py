@@ -86,7 +86,7 @@ async def test_a_proxy_command_is_a_line_for_the_shell(
 
 
 async def test_the_shell_is_the_users(
-    ssh_kind: TransportKind,
+    library_kind: TransportKind,
     make_sshd: MakeSshd,
     connect: Open,
     relay: Path,
@@ -100,11 +100,11 @@ async def test_the_shell_is_the_users(
     server = make_sshd()
     demand(server, f"ProxyCommand {relay} %h %p")
 
-    await connect(server, ssh_kind)
+    await connect(server, library_kind)
 
     assert told.read_text() == f"-c exec {relay} 127.0.0.1 {server.port}\n"
     monkeypatch.setenv("SHELL", "/nonexistent/shell")
-    error = await refused(connect, server, ssh_kind)
+    error = await refused(connect, server, library_kind)
     assert error.id == "OR-SSH-012"
     assert "/nonexistent/shell" in error.why
 
@@ -120,7 +120,7 @@ FAILURES = [
 
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_a_proxy_command_that_fails_is_blamed(
-    ssh_kind: TransportKind,
+    library_kind: TransportKind,
     make_sshd: MakeSshd,
     connect: Open,
     capfd: pytest.CaptureFixture[str],
@@ -132,7 +132,7 @@ async def test_a_proxy_command_that_fails_is_blamed(
     log = server.root / "attempts"
     demand(server, f"ProxyCommand sh -c 'echo x >> {log}; exec \"$@\"' sh {line}")
 
-    error = await refused(connect, server, ssh_kind)
+    error = await refused(connect, server, library_kind)
 
     assert error.id == "OR-SSH-012"
     assert f"ended with code {code}" in error.what
@@ -164,12 +164,12 @@ async def test_a_proxy_command_of_openssh_is_tried_again(
 
 
 async def test_a_proxy_command_ends_with_its_connection(
-    ssh_kind: TransportKind, make_sshd: MakeSshd, connect: Open, deaf_relay: Path
+    library_kind: TransportKind, make_sshd: MakeSshd, connect: Open, deaf_relay: Path
 ) -> None:
     """Nothing of it is left behind, also when it does not heed a signal."""
     server = make_sshd()
     demand(server, f"ProxyCommand {deaf_relay} %h %p")
-    transport = await connect(server, ssh_kind)
+    transport = await connect(server, library_kind)
 
     await transport.close()
 

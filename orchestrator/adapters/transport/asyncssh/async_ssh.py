@@ -50,10 +50,10 @@ class AsyncSshTransport(Transport):
         line = remote_line(command, marker)
         if len(self._sessions) >= MAX_SESSIONS:
             raise failures.refused_session(
-                self.node, self._target, f"{MAX_SESSIONS} commands run already"
+                self.node, self._target.endpoint, f"{MAX_SESSIONS} commands run already"
             )
         opening = asyncio.ensure_future(self._open(line, marker, has_input=has_input))
-        return await await_opened(opening, timeout_s, self.node, self._target)
+        return await await_opened(opening, timeout_s, self.node, self._target.endpoint)
 
     async def _open(self, line: bytes, marker: str, *, has_input: bool) -> AsyncSshProcess:
         process = AsyncSshProcess(self._connection, self._killing, marker, self._sessions.discard)
@@ -71,7 +71,9 @@ class AsyncSshTransport(Transport):
             self._sessions.discard(process)
             if self._connection.is_closed():
                 raise ChannelClosed("the SSH connection is closed") from error
-            raise failures.refused_session(self.node, self._target, error.reason) from error
+            raise failures.refused_session(
+                self.node, self._target.endpoint, error.reason
+            ) from error
         except (asyncssh.Error, OSError) as error:
             self._sessions.discard(process)
             raise ChannelClosed(str(error) or "the SSH connection is lost") from error

@@ -83,7 +83,7 @@ class Links:
         via = jump.opening.result().connection if jump else None
         try:
             connected = await self._handshakes.perform(
-                target, lambda: connect_once(target, limits, via=via)
+                target.server, lambda: connect_once(target, limits, via=via)
             )
         except BaseException:
             if jump is not None:

@@ -72,14 +72,14 @@ class ParamikoTransport(Transport):
             raise ChannelClosed(self._link.why_dead())
         if len(self._sessions) >= MAX_SESSIONS:
             raise failures.refused_session(
-                self.node, self._target, f"{MAX_SESSIONS} commands run already"
+                self.node, self._target.endpoint, f"{MAX_SESSIONS} commands run already"
             )
         process = ParamikoProcess(
             self._link, self._threads, marker, self._sessions.discard, self._target.env
         )
         self._sessions.add(process)
         opening = asyncio.ensure_future(self._open(process, line, timeout_s, has_input=has_input))
-        return await await_opened(opening, timeout_s, self.node, self._target)
+        return await await_opened(opening, timeout_s, self.node, self._target.endpoint)
 
     async def _open(
         self, process: ParamikoProcess, line: bytes, timeout_s: float, *, has_input: bool
@@ -90,7 +90,9 @@ class ParamikoTransport(Transport):
         except BaseException as error:
             self._sessions.discard(process)
             if isinstance(error, paramiko.ChannelException):
-                raise failures.refused_session(self.node, self._target, error.text) from error
+                raise failures.refused_session(
+                    self.node, self._target.endpoint, error.text
+                ) from error
             if isinstance(error, paramiko.SSHException | EOFError | OSError):
                 raise ChannelClosed(str(error) or self._link.why_dead()) from error
             raise

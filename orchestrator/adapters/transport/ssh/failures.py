@@ -7,6 +7,7 @@ OR-SSH-004  host key changed                      OR-SSH-009  the node refused a
 OR-SSH-005  name not resolvable                   OR-SSH-010  host key revoked
 OR-SSH-011  the login shell does not run the command
 OR-SSH-012  the ProxyCommand failed               OR-SSH-013  ssh_config takes too long
+OR-SSH-014  ssh refuses its configuration         OR-SSH-015  no time to keep connections for
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.transport import NotStarted
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.outcome import Outcome, describe_outcome
+from orchestrator.core.model.inventory import SshEndpoint
 
 # What OpenSSH as a ProxyCommand says when its own server drops the connection.
 _DROPPED = re.compile(r"(kex|ssh)_exchange_identification|Connection (closed|reset) by")
@@ -194,19 +196,18 @@ def failed_jump(target: Target, hop: Target, cause: PreflightError) -> Preflight
     )
 
 
-def refused_session(node: str, target: Target, why: str) -> PreflightError:
+def refused_session(node: str, endpoint: SshEndpoint, why: str) -> PreflightError:
     return PreflightError(
         "the node refused to start a command",
         id="OR-SSH-009",
         where=node,
         why=f"{why}; sshd's MaxSessions, a ForceCommand, or an account without a shell",
-        remedy=f"try a plain command, {_ssh_command(target)}; on the node: "
-        "sshd -T | grep -i session",
+        remedy=f"try a plain command, {endpoint.command()}; on the node: sshd -T | grep -i session",
     )
 
 
 def not_started(
-    node: str, target: Target, outcome: Outcome | None, after_s: float, words: str
+    node: str, endpoint: SshEndpoint, outcome: Outcome | None, after_s: float, words: str
 ) -> NotStarted:
     """``words``: what the login shell wrote in place of running the command."""
     ending = f"did not run the command within {after_s:.3g} s"
@@ -218,7 +219,7 @@ def not_started(
         where=node,
         why=f"it wrote: {words}" if words else "it wrote nothing",
         remedy="without a terminal, ~/.bashrc, ~/.profile, ~/.zshenv and the like must not end, "
-        f"replace or block the shell; compare: {_ssh_command(target)}",
+        f"replace or block the shell; compare: {endpoint.command()}",
     )
     error.outcome = outcome
     return error

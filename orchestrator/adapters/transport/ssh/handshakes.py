@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
 
 import stamina
 
 from orchestrator.adapters.transport.ssh.failures import HandshakeCut
-from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
 
 BACKOFF_INITIAL_S = 0.1
@@ -31,10 +30,10 @@ class Handshakes:
     def __init__(self, limits: ConnectLimits) -> None:
         self._limits = limits
         self._all = asyncio.Semaphore(limits.handshakes)
-        self._per_server: dict[tuple[str, int, Target | None], asyncio.Semaphore] = {}
+        self._per_server: dict[Hashable, asyncio.Semaphore] = {}
 
-    async def perform(self, target: Target, connect: Callable[[], Awaitable[T]]) -> T:
-        """``connect`` in turn; again, with a growing jittered pause, if the server cut it short."""
+    async def perform(self, server: Hashable, connect: Callable[[], Awaitable[T]]) -> T:
+        """``connect`` to ``server`` in turn; again, with a growing pause, if it cut that short."""
         async for attempt in stamina.retry_context(
             on=HandshakeCut,
             attempts=self._limits.attempts,
@@ -44,12 +43,11 @@ class Handshakes:
             wait_jitter=BACKOFF_INITIAL_S * 5,
         ):
             with attempt:
-                async with self._server(target), self._all:
+                async with self._turn_at(server), self._all:
                     return await connect()
         raise AssertionError("stamina tries at least once")
 
-    def _server(self, target: Target) -> asyncio.Semaphore:
-        server = (target.host, target.port, target.via)
-        if server not in self._per_server:
-            self._per_server[server] = asyncio.Semaphore(self._limits.handshakes_per_host)
-        return self._per_server[server]
+    def _turn_at(self, server: Hashable) -> asyncio.Semaphore:
+        return self._per_server.setdefault(
+            server, asyncio.Semaphore(self._limits.handshakes_per_host)
+        )

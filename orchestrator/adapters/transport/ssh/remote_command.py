@@ -20,11 +20,11 @@ from typing import TypeVar
 
 from orchestrator.adapters.transport.ssh import failures
 from orchestrator.adapters.transport.ssh.preamble import Preamble
-from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.streams import StreamedProcess
 from orchestrator.adapters.transport.transport import ChannelClosed
 from orchestrator.core.base.command import Command, Secret, render_shell, reveal_secret
 from orchestrator.core.base.outcome import Lost, Outcome
+from orchestrator.core.model.inventory import SshEndpoint
 
 # sshd grants ten sessions to a connection (MaxSessions); the tenth is kept for killing.
 MAX_SESSIONS = 9
@@ -158,7 +158,7 @@ _killing: set[asyncio.Future[None]] = set()
 
 
 async def await_opened(
-    opening: asyncio.Future[P], timeout_s: float, node: str, target: Target
+    opening: asyncio.Future[P], timeout_s: float, node: str, endpoint: SshEndpoint
 ) -> P:
     """The process, once its command runs, unless we stop waiting first: then it is killed as soon
     as it turns up.
@@ -173,7 +173,7 @@ async def await_opened(
             process = await asyncio.shield(opening)
         if not await process.until_started(deadline - loop.time()):
             said = process.words_instead()
-            raise failures.not_started(node, target, process.outcome, timeout_s, said)
+            raise failures.not_started(node, endpoint, process.outcome, timeout_s, said)
     except BaseException:
         opening.add_done_callback(_kill_late)
         raise

@@ -83,6 +83,11 @@ class Target:
         return dict(self.algorithms).get("pubkeyacceptedalgorithms", "")
 
     @property
+    def server(self) -> tuple[str, int, Target | None]:
+        """What a handshake is with: host and port, as seen from the jump host."""
+        return (self.host, self.port, self.via)
+
+    @property
     def known_hosts_names(self) -> tuple[str, ...]:
         """The names under which the host's key may be filed, in OpenSSH's order."""
         if self.host_key_alias:
@@ -106,7 +111,8 @@ def check_configuration(nodes: Iterable[NodeSpec]) -> None:
 
     Raises :class:`UsageError`.
     """
-    remote = (node for node in nodes if node.transport is not TransportKind.LOCAL)
+    others = (TransportKind.LOCAL, TransportKind.OPENSSH)  # ssh reads its files itself
+    remote = (node for node in nodes if node.transport not in others)
     for chosen in dict.fromkeys(node.ssh.ssh_config for node in remote):
         read_all(read_config(chosen))
 

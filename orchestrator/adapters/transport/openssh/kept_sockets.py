@@ -1,0 +1,164 @@
+"""The sockets of connections that an ``ssh`` in the background holds, and who uses which."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import socket
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.adapters.store.atomic_files import make_private_dir
+from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.transport.openssh import openssh_errors
+from orchestrator.adapters.transport.openssh.multiplex_messages import Mux, mux_hello, mux_request
+from orchestrator.adapters.transport.openssh.ssh_settings import SshSettings
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.model.inventory import SshEndpoint
+
+KEEP_VARIABLE = "ORCHESTRATE_KEEP_CONNECTIONS"
+KEEP_S = 600
+MAX_KEEP_S = 86_400
+MOST_AT_ONCE = 64  # connections to one node, of commands that run at the same time
+# Linux and macOS limit a socket's path to 104 bytes; ssh adds 17 while it makes one, and the name
+# of ours has 15.
+MAX_FOLDER_BYTES = 70
+MAX_NOTE_BYTES = 4096
+ANSWER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptConnection:
+    """One that is held now: the words for ``ssh`` that lead there, since when (wall clock, in
+    seconds), and whether a command uses it.
+    """
+
+    path: Path
+    words: str
+    since: float
+    in_use: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedSocket:
+    """A socket's path that no other command uses while ``lock`` is open."""
+
+    path: Path
+    lock: int
+
+
+def kept_seconds(environ: Mapping[str, str]) -> int:
+    """How long a connection stays that nobody uses; 0: it ends with the command.
+
+    Raises ``UsageError`` for a variable that holds no such number.
+    """
+    text = environ.get(KEEP_VARIABLE, "").strip() or str(KEEP_S)
+    if not text.isdecimal() or int(text) > MAX_KEEP_S:
+        raise UsageError(
+            f"{KEEP_VARIABLE} is {text!r}",
+            id="OR-SSH-015",
+            why=f"it is a whole number of seconds, at most {MAX_KEEP_S}; 0 keeps no connection",
+            remedy=f"unset it to keep connections for {KEEP_S} s",
+        )
+    return int(text)
+
+
+def sockets_folder(environ: Mapping[str, str]) -> Path:
+    """Where the sockets are, made if need be. Raises ``UsageError`` if others could open it."""
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    places = [Path(runtime, "orchestrate")] if runtime and Path(runtime).is_dir() else []
+    places.append(Layout.from_environment(environ).home / "ssh")
+    places.append(Path(tempfile.gettempdir(), f"orchestrate-{os.geteuid()}"))
+    short = (place for place in places if len(os.fsencode(place)) <= MAX_FOLDER_BYTES)
+    return make_private_dir(next(short, places[-1]))
+
+
+def claim_socket(
+    endpoint: SshEndpoint, settings: SshSettings, environ: Mapping[str, str]
+) -> ClaimedSocket:
+    """The first one for this node that is free. Raises ``PreflightError`` when all are in use."""
+    folder, name = sockets_folder(environ), _digest(endpoint, settings)
+    for number in range(MOST_AT_ONCE):
+        path = folder / f"{name}-{number}"
+        lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if _is_free(lock):
+            os.ftruncate(lock, 0)
+            os.write(lock, shlex.join(endpoint.argv).encode(errors="replace"))
+            return ClaimedSocket(path, lock)
+        os.close(lock)
+    raise openssh_errors.too_many_at_once(endpoint, MOST_AT_ONCE)
+
+
+def kept_connections(environ: Mapping[str, str]) -> list[KeptConnection]:
+    """Those that answer, oldest first. Raises ``UsageError`` if others could open the folder."""
+    found = [path for path in sockets_folder(environ).iterdir() if path.is_socket()]
+    kept = (_look_at(path) for path in found if is_answered(path))
+    return sorted(filter(None, kept), key=lambda each: each.since)
+
+
+def is_answered(path: Path) -> bool:
+    """Whether an ``ssh`` holds a connection behind the socket."""
+    return _ask_master(path)
+
+
+def end_master(path: Path) -> bool:
+    """Ask the ``ssh`` behind a socket to end, and wait for that; False: there is none."""
+    return _ask_master(path, mux_request(Mux.TERMINATE, 1))
+
+
+def _ask_master(path: Path, request: bytes = b"") -> bool:
+    """Whether somebody answers; with a request, until the connection ends."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(ANSWER_S)
+        try:
+            connection.connect(str(path))
+            connection.sendall(mux_hello() + request)
+            while connection.recv(4096) and request:
+                pass
+        except OSError:
+            return False
+    return True
+
+
+def _look_at(path: Path) -> KeptConnection | None:
+    """None: it ended just now."""
+    try:
+        with _lock_path(path).open("rb") as note:
+            in_use = not _is_free(note.fileno())
+            words = note.read(MAX_NOTE_BYTES).decode(errors="replace")
+        since = path.lstat().st_mtime
+    except FileNotFoundError:
+        return None
+    return KeptConnection(path=path, words=words, since=since, in_use=in_use)
+
+
+def _is_free(lock: int) -> bool:
+    """Whether nobody else holds the lock; it is then held through this descriptor."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _digest(endpoint: SshEndpoint, settings: SshSettings) -> str:
+    files = [*settings.words("userknownhostsfile"), *settings.words("globalknownhostsfile")]
+    contents = [hashlib.sha256(_content(Path(file))).hexdigest() for file in files]
+    made_of = [list(endpoint.argv), settings.text.decode(errors="replace"), contents]
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.expanduser().read_bytes()
+    except (OSError, RuntimeError):  # RuntimeError: the home of nobody
+        return b""

@@ -1,0 +1,134 @@
+"""``orchestrate connections``: what ``transport: openssh`` holds for the next command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.options import cluster_options, json_option
+from orchestrator.cli.output import print_json, print_table
+from orchestrator.core.base.errors import ExitCode, UsageError
+from orchestrator.view.terminal.text import clean_line
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.transport.openssh.kept_sockets import KeptConnection
+    from orchestrator.core.model.inventory import NodeSpec
+
+LOGIN_S = 300.0
+
+
+@click.group()
+def connections() -> None:
+    """List, open and close the connections that stay."""
+
+
+@connections.command("list")
+@json_option
+def list_connections(as_json: bool) -> None:
+    """List the connections that are held for a next command."""
+    from orchestrator.adapters.transport.openssh.kept_sockets import kept_connections
+
+    kept = kept_connections(os.environ)
+    if as_json:
+        for each in kept:
+            print_json("connection", _record_of(each))
+    elif kept:
+        print_table(("name", "ssh", "held for", "use"), [_cells_of(each) for each in kept])
+    else:
+        print("no connection is held; nodes with 'transport: openssh' keep theirs")
+
+
+@connections.command("close")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@json_option
+def close_connections(names: Sequence[str], as_json: bool) -> None:
+    """Close the connections called NAME, or all that no command uses."""
+    from orchestrator.adapters.transport.openssh.kept_sockets import end_master, kept_connections
+
+    kept = {each.path.name: each for each in kept_connections(os.environ)}
+    if unknown := [name for name in names if name not in kept]:
+        raise UsageError(
+            f"no connection is called {unknown[0]!r}",
+            id="connections.unknown",
+            remedy="see orchestrate connections list",
+        )
+    chosen = names or [name for name, each in kept.items() if not each.in_use]
+    closed = [name for name in chosen if end_master(kept[name].path)]
+    if as_json:
+        print_json("result", {"closed": closed})
+        return
+    print(f"closed {len(closed)} of {len(kept)} connections")
+
+
+@connections.command("open")
+@cluster_options
+def open_connections(cluster: str, nodes: str) -> None:
+    """Log in to nodes whose login asks for something: a code, a passphrase, a touch.
+
+    The connections then stay for the commands that follow.
+    """
+    from orchestrator.cli.load_cluster import load_cluster
+    from orchestrator.core.model.inventory import TransportKind
+
+    selected = load_cluster(cluster, nodes).nodes
+    reached = [node for node in selected if node.transport is TransportKind.OPENSSH]
+    if not reached:
+        raise UsageError(
+            "no node has a connection that stays",
+            id="connections.none",
+            why="only those with 'transport: openssh' do",
+            remedy=f"set it in the inventory of {cluster}",
+        )
+    failed = [node.name for node in reached if not _log_in(node)]
+    if failed:
+        print(f"not connected: {', '.join(failed)}")
+        raise SystemExit(ExitCode.PREFLIGHT)
+    print(f"connected: {len(reached)}; see orchestrate connections list")
+
+
+def _log_in(node: NodeSpec) -> bool:
+    """Whether a connection is held now, after ``ssh`` has asked whatever it asks."""
+    from orchestrator.adapters.transport.openssh.kept_connections import master_command
+    from orchestrator.adapters.transport.openssh.kept_sockets import (
+        claim_socket,
+        is_answered,
+        kept_seconds,
+    )
+    from orchestrator.adapters.transport.openssh.ssh_settings import read_settings
+    from orchestrator.adapters.transport.transport import ConnectLimits
+
+    limits = ConnectLimits()
+    settings = asyncio.run(read_settings(node.ssh, limits.connect_timeout_s))
+    claimed = claim_socket(node.ssh, settings, os.environ)
+    try:
+        if is_answered(claimed.path):
+            return True
+        claimed.path.unlink(missing_ok=True)
+        print(clean_line(f"{node.name}: {node.ssh.command()}"), flush=True)
+        argv = master_command(node.ssh, claimed.path, limits, kept_seconds(os.environ), asks=True)
+        try:
+            return subprocess.run(argv, check=False, timeout=LOGIN_S).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+    finally:
+        os.close(claimed.lock)
+
+
+def _record_of(kept: KeptConnection) -> dict[str, object]:
+    record = {"name": kept.path.name, "ssh": kept.words, "in_use": kept.in_use}
+    return {**record, "held_s": _held_s(kept)}
+
+
+def _cells_of(kept: KeptConnection) -> tuple[str, ...]:
+    use = "in use" if kept.in_use else "idle"
+    return kept.path.name, clean_line(kept.words), f"{_held_s(kept):.0f} s", use
+
+
+def _held_s(kept: KeptConnection) -> float:
+    return max(0.0, time.time() - kept.since)
