@@ -41,10 +41,12 @@ class Bed:
         prefix = self.hosts.state.options.name_prefix
         return f"{prefix}[1-{count}]" if count > 1 else f"{prefix}1"
 
-    def inventory(self, count: int) -> Path:
+    def inventory(self, count: int, transport: str = "asyncssh") -> Path:
         """An inventory of the first `count` hosts."""
-        path = self.folder / f"virtual-{count}.yaml"
-        whole = self.hosts.inventory.read_text()
+        path = self.folder / f"virtual-{count}-{transport}.yaml"
+        whole = self.hosts.inventory.read_text().replace(
+            "defaults:\n", f"defaults:\n  transport: {transport}\n"
+        )
         path.write_text(whole.replace(self.nodeset(self.count), self.nodeset(count)))
         return path
 

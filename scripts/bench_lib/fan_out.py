@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
 
 from .bed import Bed, need
@@ -20,6 +21,11 @@ NOTE = (
     "part of the handshakes, which is the same for all; CPU time is the client's only."
 )
 OURS, CLUSH, PDSH = "orchestrate exec", "clush", "pdsh -R ssh"
+KEPT_NOTE = (
+    "The second command: `transport: openssh` and clush with ControlPersist find the connections "
+    "of the warm-up; clush and pdsh without it make new ones, as most people's do."
+)
+KEPT_OURS, KEPT_CLUSH = "orchestrate exec, kept", "clush, ControlPersist"
 
 
 def fan_out(bed: Bed) -> Scenario:
@@ -40,8 +46,40 @@ def fan_out(bed: Bed) -> Scenario:
     )
 
 
+def kept_fan_out(bed: Bed) -> Scenario:
+    """The same over connections that stayed."""
+    return Scenario(
+        name="kept-fan-out",
+        title="Fan-out over kept connections: the second `hostname` on every host",
+        ours=KEPT_OURS,
+        cases=[_kept_case(bed, count) for count in COUNTS],
+        targets=[
+            Target(case="2 hosts", quantity=Quantity.WALL, against=PDSH, limit=0.5),
+            Target(case="32 hosts", quantity=Quantity.WALL, against=CLUSH, limit=0.15),
+            Target(case="32 hosts", quantity=Quantity.WALL, against=KEPT_CLUSH, limit=0.6),
+        ],
+        note=KEPT_NOTE,
+    )
+
+
+def _kept_case(bed: Bed, count: int) -> Case:
+    inventory = str(bed.inventory(count, "openssh"))
+    stays = f"-o ControlMaster=auto -o ControlPath={bed.folder}/%%C -o ControlPersist=600"
+    commands = {
+        KEPT_OURS: bed.orchestrate("exec", "--cluster", inventory, "--", "hostname"),
+        KEPT_CLUSH: _clush(bed, count, stays),
+        CLUSH: _clush(bed, count),
+        PDSH: _pdsh(bed, count),
+    }
+    return _case_of(bed, count, commands)
+
+
 def _case(bed: Bed, count: int) -> Case:
     commands = {OURS: _ours(bed, count), CLUSH: _clush(bed, count), PDSH: _pdsh(bed, count)}
+    return _case_of(bed, count, commands)
+
+
+def _case_of(bed: Bed, count: int, commands: Mapping[str, Command]) -> Case:
     names = b"|".join(re.escape(name.encode()) for name in bed.names(count))
     # Every host must have answered with its own name, whatever a tool puts in front of it.
     expected = Expected(pattern=re.compile(rb"\b(%b)\s*$" % names, re.MULTILINE), count=count)
@@ -63,8 +101,8 @@ def _ours(bed: Bed, count: int) -> Command:
     return bed.orchestrate("exec", "--cluster", str(bed.inventory(count)), "--", "hostname")
 
 
-def _clush(bed: Bed, count: int) -> Command:
-    options = f"-F {bed.hosts.ssh_config}"
+def _clush(bed: Bed, count: int, more: str = "") -> Command:
+    options = f"-F {bed.hosts.ssh_config} {more}".strip()
     return Command(
         argv=["clush", "-w", bed.nodeset(count), "-f", FAN_OUT, "-o", options, "hostname"]
     )

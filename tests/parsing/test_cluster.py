@@ -214,7 +214,7 @@ def test_mistakes_are_shown_where_they_are(text: str, expected: str) -> None:
         ("python: {base: $HOME/bin/python3}", "variables are not expanded here"),
         ("python: {requirements: '${LAB}/r.txt'}", "variables are not expanded here"),
         ("key: $HOME/.ssh/id", "variables are not expanded here"),
-        ("transport: telnet", "is not one of asyncssh, paramiko, local"),
+        ("transport: telnet", "is not one of asyncssh, paramiko, openssh, auto, local"),
         ("gpus: yes", "gpus: expected a mapping, found the text 'yes'"),
         ("gpus: -1", "gpus.count: must be greater than or equal to 0"),
         ("gpus: {cout: 2}", "unknown key 'cout'\n  next: did you mean 'count'?"),

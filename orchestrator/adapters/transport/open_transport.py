@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
+from orchestrator.adapters.transport.choose_transport import choose_transport
 from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.adapters.transport.transport import ConnectLimits, Transport
 from orchestrator.core.base.errors import PreflightError
@@ -16,6 +17,9 @@ from orchestrator.core.model.inventory import NodeSpec, TransportKind
 if TYPE_CHECKING:
     from orchestrator.adapters.transport.asyncssh.async_ssh_links import Links
     from orchestrator.adapters.transport.ssh.target import Target
+
+
+T = TypeVar("T")
 
 
 class _Shared:
@@ -64,10 +68,18 @@ async def _open_paramiko(spec: NodeSpec, limits: ConnectLimits) -> Transport:
     return ParamikoTransport(spec.name, target, chain, limits)
 
 
+async def _open_chosen(spec: NodeSpec, limits: ConnectLimits) -> Transport:
+    async def choose() -> TransportKind:
+        return (await asyncio.to_thread(choose_transport, spec))[0]
+
+    kind = await _within(choose(), spec, limits.connect_timeout_s)
+    return await TRANSPORTS[kind](spec, limits)
+
+
 async def _open_openssh(spec: NodeSpec, limits: ConnectLimits) -> Transport:
     from orchestrator.adapters.transport.openssh.kept_connections import hold_connection
     from orchestrator.adapters.transport.openssh.openssh import OpenSshTransport
-    from orchestrator.adapters.transport.openssh.ssh_settings import read_settings
+    from orchestrator.adapters.transport.openssh.ssh_program import read_settings
 
     shared = _shared.setdefault(asyncio.get_running_loop(), _Shared(limits))
     settings = await read_settings(spec.ssh, limits.connect_timeout_s)
@@ -79,17 +91,18 @@ async def _open_openssh(spec: NodeSpec, limits: ConnectLimits) -> Transport:
 
 async def _prepare_target(spec: NodeSpec, limits: ConnectLimits) -> tuple[_Shared, Target]:
     """What SSH connections of this event loop share, and where this one goes."""
-    shared = _shared.setdefault(asyncio.get_running_loop(), _Shared(limits))
-    return shared, await _resolve_within(spec, limits.connect_timeout_s)
-
-
-async def _resolve_within(spec: NodeSpec, timeout_s: float) -> Target:
-    """ssh_config may have commands run and names looked up."""
     from orchestrator.adapters.transport.ssh.target import resolve_target
 
+    shared = _shared.setdefault(asyncio.get_running_loop(), _Shared(limits))
+    resolving = asyncio.to_thread(resolve_target, spec.ssh)
+    return shared, await _within(resolving, spec, limits.connect_timeout_s)
+
+
+async def _within(evaluating: Awaitable[T], spec: NodeSpec, timeout_s: float) -> T:
+    """ssh_config may have commands run and names looked up."""
     try:
         async with asyncio.timeout(timeout_s):
-            return await asyncio.to_thread(resolve_target, spec.ssh)
+            return await evaluating
     except TimeoutError:
         raise PreflightError(
             f"ssh_config is not evaluated within {timeout_s:g} s",
@@ -108,5 +121,6 @@ TRANSPORTS: Mapping[TransportKind, Opener] = {
     TransportKind.ASYNCSSH: _open_asyncssh,
     TransportKind.PARAMIKO: _open_paramiko,
     TransportKind.OPENSSH: _open_openssh,
+    TransportKind.AUTO: _open_chosen,
     TransportKind.LOCAL: _open_local,
 }

@@ -23,11 +23,12 @@ class Role(StrEnum):
 
 
 class TransportKind(StrEnum):
-    """How a node is reached."""
+    """How a node is reached. AUTO: by asyncssh, or by OPENSSH where ssh_config needs that."""
 
     ASYNCSSH = "asyncssh"
     PARAMIKO = "paramiko"
     OPENSSH = "openssh"
+    AUTO = "auto"
     LOCAL = "local"
 
 

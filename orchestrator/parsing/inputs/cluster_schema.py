@@ -254,7 +254,9 @@ class NodeFields(Strict):
         default=None, description="coordinator: contacted, but runs no rank (default worker)"
     )
     transport: TransportName | None = Field(
-        default=None, description="How the node is reached (default asyncssh); local = this machine"
+        default=None,
+        description="How the node is reached (default asyncssh): openssh = your own ssh, whose "
+        "connection stays; auto = openssh where ssh_config needs it; local = this machine",
     )
     user: User | None = Field(default=None, description="SSH user; omitted = from ssh_config")
     port: int | None = Field(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench_lib.bed import Bed, make_bed
 from bench_lib.command import MET, MISSED, REPEATS, Command, reported
-from bench_lib.fan_out import fan_out
+from bench_lib.fan_out import fan_out, kept_fan_out
 from bench_lib.imports import import_profile, imports
 from bench_lib.launch import deepspeed_environment, launch
 from bench_lib.machine import describe
@@ -24,7 +24,7 @@ from bench_lib.rounds import Scenario, perform
 from bench_lib.sync import sync
 
 # Each scenario, and how many hosts it needs.
-SCENARIOS = {"fan-out": 32, "probe": 32, "sync": 8, "launch": 8, "imports": 2}
+SCENARIOS = {"fan-out": 32, "kept-fan-out": 32, "probe": 32, "sync": 8, "launch": 8, "imports": 2}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +85,8 @@ def _report(
 def _scenarios(name: str, bed: Bed, venv: Path | None) -> list[Scenario]:
     if name == "fan-out":
         return [fan_out(bed)]
+    if name == "kept-fan-out":
+        return [kept_fan_out(bed)]
     if name == "probe":
         return [probe(bed)]
     if name == "imports":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.transport.choose_transport import choose_transport
 from orchestrator.adapters.transport.openssh.kept_sockets import (
     KEEP_VARIABLE,
     end_master,
@@ -183,6 +184,29 @@ async def test_ssh_does_what_no_library_does(make_sshd: MakeSshd, connect: Open)
     )
 
     await says(await connect(server, OPENSSH))
+
+
+@pytest.mark.parametrize(
+    "line, kind",
+    [
+        ("", TransportKind.ASYNCSSH),
+        ("KnownHostsCommand /bin/true", OPENSSH),
+        ("BindInterface lo", OPENSSH),
+        ("PKCS11Provider /nonexistent.so", OPENSSH),
+    ],
+)
+async def test_auto_takes_ssh_where_a_library_would_not_do(
+    make_sshd: MakeSshd, connect: Open, line: str, kind: TransportKind
+) -> None:
+    """With the keyword that decides as the reason."""
+    server = make_sshd()
+    server.ssh_config.write_text(f"{server.config_block()}  {line}\n")
+    spec = server.node(TransportKind.AUTO)
+
+    assert choose_transport(spec) == (kind, line)
+
+    await says(await connect(spec))
+    assert len(kept_sockets()) == (kind is OPENSSH)
 
 
 async def test_a_configuration_that_ssh_refuses(make_sshd: MakeSshd, connect: Open) -> None:

@@ -21,11 +21,8 @@ from orchestrator.adapters.transport.openssh.kept_sockets import (
     kept_seconds,
 )
 from orchestrator.adapters.transport.openssh.multiplex_link import MultiplexLink, NoMaster
-from orchestrator.adapters.transport.openssh.ssh_settings import (
-    SshSettings,
-    run_ssh,
-    session_environment,
-)
+from orchestrator.adapters.transport.openssh.ssh_program import run_ssh
+from orchestrator.adapters.transport.openssh.ssh_settings import SshSettings, session_environment
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.model.inventory import SshEndpoint
 

@@ -7,12 +7,12 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.adapters.transport.openssh.ssh_settings import SshSettings
 from orchestrator.adapters.transport.ssh.failures import HandshakeCut, Refused
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.model.inventory import SshEndpoint
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.transport.openssh.ssh_settings import SshSettings
     from orchestrator.adapters.transport.transport import ConnectLimits
 
 MAX_SHOWN = 400
@@ -77,7 +77,7 @@ _FAILURES = (
         found=r"Permission denied|Too many authentication failures|Authentication failed",
         what="{address} refused to let us in",
         remedy="try {ssh}; if it asks for something (a passphrase, a code, a touch), log in once "
-        "with 'orchestrate connections open', and the connection stays. Not retried: sites lock "
+        "with orchestrate connections open, and the connection stays. Not retried: sites lock "
         "accounts after repeated failures",
         kind=Refused,
     ),

@@ -228,7 +228,7 @@ def not_started(
 def _not_done(target: Target, keyword: str) -> str:
     """What of ssh_config could have helped ssh, and is not done here."""
     value = dict(target.absent).get(keyword)
-    return f"; orchestrate does not use {keyword} {value}" if value else ""
+    return f"; {keyword} {value} is for 'transport: openssh' alone" if value else ""
 
 
 def _ssh_command(target: Target, *options: str) -> str:

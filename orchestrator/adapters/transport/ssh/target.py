@@ -111,8 +111,8 @@ def check_configuration(nodes: Iterable[NodeSpec]) -> None:
 
     Raises :class:`UsageError`.
     """
-    others = (TransportKind.LOCAL, TransportKind.OPENSSH)  # ssh reads its files itself
-    remote = (node for node in nodes if node.transport not in others)
+    ours = (TransportKind.ASYNCSSH, TransportKind.PARAMIKO)  # else ssh may read its files itself
+    remote = (node for node in nodes if node.transport in ours)
     for chosen in dict.fromkeys(node.ssh.ssh_config for node in remote):
         read_all(read_config(chosen))
 

@@ -1,4 +1,4 @@
-"""What ssh_config may demand and no transport does: such a node is refused, the keyword named."""
+"""What ssh_config may demand and no library does: such a node is refused, the keyword named."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def refuse_unsupported(settings: Settings) -> None:
             id="OR-SSH-028",
             where=settings.values[keyword].place,
             why=f"it applies to {settings.alias}",
-            remedy=remedy,
+            remedy=f"{remedy}; or reach it by your own ssh: transport: openssh",
         )
 
 

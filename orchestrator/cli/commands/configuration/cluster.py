@@ -166,7 +166,15 @@ def _route_text(node: NodeSpec) -> str:
     user = f"{ssh.user}@" if ssh.user else ""
     port = f":{ssh.port}" if ssh.port else ""
     jump = f" via {ssh.jump}" if ssh.jump else ""
-    return f"{node.transport.value} {user}{host}{port}{jump}"
+    return f"{_transport_text(node)} {user}{host}{port}{jump}"
+
+
+def _transport_text(node: NodeSpec) -> str:
+    """With what was chosen for ``auto``, and why."""
+    from orchestrator.adapters.transport.choose_transport import choose_transport
+
+    kind, reason = choose_transport(node)
+    return f"{kind.value} (for {reason})" if reason else kind.value
 
 
 def _gpus_text(gpus: GpuSpec) -> str:

@@ -100,7 +100,7 @@ def _log_in(node: NodeSpec) -> bool:
         is_answered,
         kept_seconds,
     )
-    from orchestrator.adapters.transport.openssh.ssh_settings import read_settings
+    from orchestrator.adapters.transport.openssh.ssh_program import read_settings
     from orchestrator.adapters.transport.transport import ConnectLimits
 
     limits = ConnectLimits()

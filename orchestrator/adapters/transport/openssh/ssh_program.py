@@ -1,0 +1,53 @@
+"""The user's ``ssh``, run here."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+
+from orchestrator.adapters.transport.openssh import openssh_errors
+from orchestrator.adapters.transport.openssh.ssh_settings import SshSettings, parse_settings
+from orchestrator.core.model.inventory import SshEndpoint
+
+MAX_WORDS_BYTES = 64 * 1024
+MAX_SETTINGS_BYTES = 1024 * 1024
+
+
+async def read_settings(endpoint: SshEndpoint, timeout_s: float) -> SshSettings:
+    """What the configuration comes to. Raises ``UsageError`` and ``PreflightError``."""
+    argv = ("ssh", "-G", *endpoint.argv)
+    code, text, words = await run_ssh(argv, timeout_s)
+    if code is None:
+        raise openssh_errors.slow_configuration(endpoint, timeout_s)
+    if code != 0:
+        raise openssh_errors.refused_configuration(endpoint, words)
+    return parse_settings(text)
+
+
+async def run_ssh(argv: Sequence[str], timeout_s: float) -> tuple[int | None, bytes, str]:
+    """Exit code (None: it was ended after ``timeout_s``), output, and the words beside it.
+
+    An ``ssh`` in the background keeps the streams that it was given: a pipe would not end.
+    """
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as words:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=words,
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(timeout_s):
+                code: int | None = await process.wait()
+        except TimeoutError:
+            code = None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        output.seek(0)
+        words.seek(0)
+        text = words.read(MAX_WORDS_BYTES).decode(errors="replace")
+        return code, output.read(MAX_SETTINGS_BYTES), text
