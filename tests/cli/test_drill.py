@@ -47,7 +47,7 @@ def test_a_dry_run_tells_every_drill_and_contacts_nothing(
     assert all(name in table for name in NAMES)
     assert "n2.invalid" in table
     assert "n3.invalid" not in table
-    assert not (tmp_path / "home").exists()
+    assert not (tmp_path / "home" / "runs").exists()
 
 
 def test_help_names_every_drill(capsys: pytest.CaptureFixture[str]) -> None:
