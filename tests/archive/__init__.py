@@ -1,0 +1,1 @@
+"""Evidence as one file."""
