@@ -11,7 +11,6 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from orchestrator.adapters.nightly.due_times import past_nights
-from orchestrator.adapters.nightly.night_process import run_process
 from orchestrator.adapters.nightly.schedule_store import (
     NightlyFolder,
     append_record,
@@ -20,6 +19,7 @@ from orchestrator.adapters.nightly.schedule_store import (
     working_on,
 )
 from orchestrator.adapters.nightly.wake_program import wake_environment
+from orchestrator.adapters.run_process import run_process
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.cli.nights.status_file import StatusFile
