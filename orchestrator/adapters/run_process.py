@@ -20,10 +20,13 @@ MAX_OUTPUT_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class CommandOutcome:
-    """How the process ended. ``ended_by``: what we ended it for, or empty."""
+    """How the process ended. ``ended_by``: what we ended it for, or empty; ``was_asked``: a signal
+    asked us to.
+    """
 
     exit_code: int
     ended_by: str = ""
+    was_asked: bool = False
 
 
 def run_process(
@@ -74,7 +77,7 @@ def _wait(
     deadline, ended_by = time.monotonic() + limit_s, ""
     while True:
         try:
-            return CommandOutcome(process.wait(POLL_S), ended_by)
+            return CommandOutcome(process.wait(POLL_S), ended_by, was_asked=bool(asked))
         except subprocess.TimeoutExpired:
             meanwhile()
         overdue = time.monotonic() > deadline

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,8 +16,9 @@ from orchestrator.adapters.store.atomic_files import sync_dir
 from orchestrator.adapters.transport.open_transport import open_transport
 from orchestrator.adapters.transport.transport import Completed
 from orchestrator.core.base.command import Command
-from orchestrator.core.base.errors import PreflightError
+from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.base.outcome import describe_outcome, has_succeeded
+from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.inventory import NodeSpec
 
 CHUNK_BYTES = 1 << 20
@@ -40,6 +43,45 @@ mv -f -- "$part" "$target"
 trap - EXIT
 printf '%s\\n' "$target"
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where an archive is moved: a path on ``node``, or here."""
+
+    path: str
+    node: NodeSpec | None = None
+
+
+def parse_destination(text: str, nodes: Sequence[NodeSpec]) -> Destination:
+    """``PATH``, or ``NODE:PATH`` with one of ``nodes``. Raises :class:`UsageError`."""
+    name, colon, path = text.partition(":")
+    if not colon or "/" in name:
+        return Destination(str(Path(text).expanduser().absolute()))
+    node = next((node for node in nodes if node.name == name), None)
+    if node is None:
+        what = f"no node of the cluster is called {name!r}"
+        remedy = f"{did_you_mean(name, [each.name for each in nodes])} A path begins with ./ or /"
+        raise UsageError(what, id="archive.destination", where=text, remedy=remedy)
+    if not path:
+        what, remedy = "the path on the node is missing", f"such as {name}:~/archives"
+        raise UsageError(what, id="archive.destination", where=text, remedy=remedy)
+    return Destination(path, node)
+
+
+def move_archive(source: Path, destination: Destination) -> str:
+    """Where ``source`` is then, ``NODE:PATH`` for a node; here it is removed when it is whole
+    there. Raises ``OSError`` and :class:`PreflightError`; the source is kept then.
+    """
+    if destination.node is not None:
+        there = (
+            f"{destination.node.name}:{send_archive(source, destination.node, destination.path)}"
+        )
+    else:
+        there = str(copy_archive(source, Path(destination.path)))
+    if there != str(source):
+        source.unlink()
+    return there
 
 
 def copy_archive(source: Path, target: Path) -> Path:

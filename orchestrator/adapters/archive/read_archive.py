@@ -112,7 +112,7 @@ def _regular_members(tar: tarfile.TarFile) -> Iterator[OpenMember]:
         if content is None or number > MAX_ARCHIVED_FILES + len((MANIFEST, SUMS)):
             raise _Damaged(f"{info.name[:200]!r} is not a regular file, or there are too many")
         yield info, content
-        tar.members.clear()  # else each header of a foreign archive would stay in memory
+        tar.members.clear()  # type: ignore[attr-defined]  # else headers would fill the memory
 
 
 def _read_bounded(content: IO[bytes], size: int) -> bytes:

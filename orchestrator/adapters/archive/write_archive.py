@@ -91,7 +91,7 @@ def _describe_member(member: Member) -> ArchivedFile:
 
 
 @contextmanager
-def _open_member(member: Member) -> Iterator[BinaryIO]:
+def _open_member(member: Member) -> Iterator[io.BytesIO | io.BufferedReader]:
     if isinstance(member.source, bytes):
         yield io.BytesIO(member.source)
     else:
