@@ -151,6 +151,7 @@ def _step_object(report: SuiteReport, outcome: StepOutcome) -> dict[str, Any]:
         "name": outcome.step,
         "workload": report.suite.step(outcome.step).workload,
         "optional": outcome.optional,
+        "why": report.suite.step(outcome.step).why,
         "state": outcome.state.value,
         "reason": one_line(outcome.reason),
         "run_id": outcome.run_id,

@@ -132,3 +132,49 @@ def run_(**given: Any) -> int:
     from orchestrator.cli.suites.run_suite import run_suite
 
     return run_suite(SuiteOptions(**given))
+
+
+@suite.command()
+@click.argument("named", nargs=-1, metavar="[RUN|ARCHIVE]...")
+@click.option(
+    "--out", default="evidence", show_default=True, metavar="DIR", help="Where they are written."
+)
+@click.option(
+    "--prices", default="default", show_default=True, metavar="NAME|FILE", help="Of electricity."
+)
+@json_option
+def publish(named: tuple[str, ...], out: str, prices: str, as_json: bool) -> None:
+    """Write documents from archived runs of suites: efficiency baselines, known gaps, results.
+
+    Without names: from the latest archive of each suite on each cluster. Every archive is verified
+    first, and every figure carries the id of its run.
+    """
+    from pathlib import Path
+
+    from orchestrator.adapters.store.atomic_files import write_atomic
+    from orchestrator.adapters.store.catalog import Catalog
+    from orchestrator.adapters.store.layout import Layout
+    from orchestrator.adapters.suite.archived_steps import find_archives, read_steps_of
+    from orchestrator.adapters.suite.published import DOCUMENTS
+    from orchestrator.cli.output import print_json
+    from orchestrator.core.base.errors import UsageError
+
+    electricity = Catalog.from_environment(os.environ).prices(prices).electricity
+    archives = find_archives(Layout.from_environment(os.environ), named)
+    steps = [step for path in archives for step in read_steps_of(path)]
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, render in DOCUMENTS.items():
+            write_atomic(folder / name, render(steps, electricity).encode("utf-8", "replace"))
+    except OSError as error:
+        what = f"the documents could not be written: {error.strerror or error}"
+        raise UsageError(what, id="suite.publish", where=folder, remedy="--out DIR") from error
+    documents = [str(folder / name) for name in DOCUMENTS]
+    if as_json:
+        runs = [step.run_id for step in steps if step.run_id]
+        record = {"status": "succeeded", "exit_code": 0, "failure": None}
+        print_json("result", {**record, "documents": documents, "runs": runs})
+        return
+    for document in documents:
+        click.echo(document)
