@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.suite.suite_model import StepNeeds
@@ -38,20 +39,24 @@ def _short_counts(needs: StepNeeds, plan: Plan, found: Equipment) -> Iterator[st
     if smallest < needs.gpu_memory_gib:
         has = f"the smallest has {smallest:.0f}" if gpus else "there is none"
         yield f"needs GPUs of {needs.gpu_memory_gib:g} GiB, {has}"
-    for share in plan.nodes:
-        memory = found.facts[share.name].memory_bytes / GIB
-        if memory < needs.memory_gib:
-            yield f"needs {needs.memory_gib:g} GiB of memory, {share.name} has {memory:.0f}"
+    least = min(found.facts[share.name].memory_bytes for share in plan.nodes) / GIB
+    if least < needs.memory_gib:
+        yield f"needs {needs.memory_gib:g} GiB of memory, the smallest node has {least:.0f}"
 
 
 def _absent(needs: StepNeeds, plan: Plan, found: Equipment) -> Iterator[str]:
-    for share in plan.nodes:
-        for tool in needs.tools:
-            if tool not in found.tools.get(share.name, ()):
-                yield f"needs {tool}, which is not on the PATH of {share.name}"
-        for package in needs.packages:
-            if package not in found.packages.get(share.name, ()):
-                yield f"needs the package {package}, which the ranks on {share.name} do not have"
+    for tool in needs.tools:
+        if nodes := _without(tool, found.tools, plan):
+            yield f"needs {tool}, which is not on the PATH of {nodes}"
+    for package in needs.packages:
+        if nodes := _without(package, found.packages, plan):
+            yield f"needs the package {package}, which the ranks on {nodes} do not have"
+
+
+def _without(name: str, having: Mapping[str, frozenset[str]], plan: Plan) -> str:
+    """The nodes of the plan that do not have it, folded; empty if all do."""
+    nodes = [share.name for share in plan.nodes if name not in having.get(share.name, ())]
+    return fold_nodeset(nodes) if nodes else ""
 
 
 def _gpus_of(facts: Facts, indices: tuple[int, ...]) -> list[Gpu]:

@@ -45,9 +45,10 @@ def plan() -> Plan:
         (StepNeeds(gpu_memory_gib=141), "needs GPUs of 141 GiB, the smallest has 80"),
         (
             StepNeeds(memory_gib=1024),
-            "needs 1024 GiB of memory, a has 512; needs 1024 GiB of memory, b has 512",
+            "needs 1024 GiB of memory, the smallest node has 512",
         ),
         (StepNeeds(tools=("nsys",)), "needs nsys, which is not on the PATH of b"),
+        (StepNeeds(tools=("dcgmi",)), "needs dcgmi, which is not on the PATH of a,b"),
         (
             StepNeeds(packages=("vllm", "torch")),
             "needs the package vllm, which the ranks on b do not have",
