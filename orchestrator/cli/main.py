@@ -47,6 +47,7 @@ class Verb:
 
 
 _JOBS, _MACHINES, _RUNS, _NIGHTS = "Jobs", "Machines", "Runs", "Nights"
+_SUITES = "Suites"
 _SETUP = "Configuration"
 VERBS = (
     Verb("run", "run", _JOBS, "Run a workload, or your own script."),
@@ -68,6 +69,7 @@ VERBS = (
     Verb("compare", "compare", _RUNS, "Compare two runs, figure by figure."),
     Verb("baseline", "baseline", _RUNS, "Keep runs that others are compared with."),
     Verb("clean", "clean", _RUNS, "Remove what runs left on nodes and here."),
+    Verb("suite", "suite", _SUITES, "Run a list of workloads, archive and publish the evidence."),
     Verb("nightly", "nightly", _NIGHTS, "Run a workload every night."),
     Verb("notify", "notify", _NIGHTS, "Notify people of runs and nights."),
     Verb("status", "status", _NIGHTS, "Show what runs, which nights are missing, and trends."),

@@ -21,7 +21,9 @@ SCHEMA_VERSION = 1
 SIGPIPE_EXIT = 141
 _KEPT_ERRORS = 20
 # Verbs that promise exactly one last line of type `result`, also on failure.
-_RESULT_VERBS = frozenset({"run", "resume", "attach", "drill", "probe", "doctor", "explain"})
+_RESULT_VERBS = frozenset(
+    {"run", "resume", "attach", "drill", "probe", "doctor", "explain", "suite"}
+)
 
 
 def report_error(error: OrchestrateError, *, verb: str, as_json: bool) -> int:

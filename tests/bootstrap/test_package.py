@@ -40,7 +40,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.mark.parametrize("folder", ["workloads", "clusters"])
+@pytest.mark.parametrize("folder", ["workloads", "clusters", "suites"])
 def test_the_wheel_carries_every_bundled_file(wheel: Path, folder: str) -> None:
     """Nothing that a checkout offers is missing after an installation, and no caches travel."""
     generated = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}

@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.history.open_store import open_history
-from orchestrator.adapters.nightly.night_figures import judge_figures, measures_again
+from orchestrator.adapters.nightly.night_figures import (
+    judge_figures,
+    measures_again,
+    night_series,
+)
 from orchestrator.adapters.nightly.night_notices import findings_notice
 from orchestrator.adapters.nightly.schedule_store import (
     NightlyFolder,
@@ -23,9 +27,11 @@ from orchestrator.adapters.nightly.schedule_store import (
 )
 from orchestrator.adapters.nightly.status_page import gather_status
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.suite.suite_folder import append_step, suite_folder
 from orchestrator.cli.main import main
 from orchestrator.core.detection.night_series import FigureFinding, FigureState
 from orchestrator.core.nightly.nights import NightRecord, RecordKind
+from orchestrator.core.suite.step_records import StepRecord, StepRecordKind
 from tests.core.nightly.test_nights import schedule
 from tests.history.made_runs import KEY, make_entry
 
@@ -89,6 +95,24 @@ def test_a_regression_is_found_once_with_its_commits(nights: Nights) -> None:
     assert notice is not None
     assert "commit-" in notice.text
     assert findings_notice("jw3", tonight, [again]) is None
+
+
+def test_figures_of_a_suite_are_those_of_its_steps(nights: Nights) -> None:
+    """Each under the name of its step, so that two steps of one workload do not mix."""
+    night, suite = TODAY.isoformat(), suite_folder(nights.layout, "jw3-suite")
+    suite.path.mkdir(parents=True)
+    for step, level in (("cold", 50.0), ("warm", 70.0)):
+        run_id = suite.step_run_id(step)
+        open_history(nights.layout).record_run(make_entry(run_id, finished=1e9, speed=level))
+        begun = StepRecord(kind=StepRecordKind.STARTED, step=step, at=1.0, run_id=run_id)
+        append_step(suite, begun)
+    record = NightRecord(kind=RecordKind.FINISHED, night=night, at=0.0, run_id="jw3-suite")
+    found = {each.name: each for each in night_series(nights.layout, [record])}
+
+    assert {name: each.nights[0].value for name, each in found.items()} == {
+        "cold.speed": 50.0,
+        "warm.speed": 70.0,
+    }
 
 
 def test_a_suspicious_figure_is_measured_again_and_both_count(nights: Nights) -> None:

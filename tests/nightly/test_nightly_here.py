@@ -116,6 +116,25 @@ def test_the_night_that_is_due_runs_once(desk: Desk) -> None:
     assert desk.kinds() == ["started", "finished"]
 
 
+def test_a_night_may_be_a_suite(desk: Desk) -> None:
+    """Its status is the suite's; what failed in it is the night's reason."""
+    (desk.root / "suites").mkdir()
+    steps = "[{name: a, workload: sleep, parameters: {lines: 2}}, "
+    steps += "{name: b, workload: sleep, requires: {tools: [no-such-tool]}}]"
+    (desk.root / "suites" / "two.yaml").write_text(f"name: two\nsteps: {steps}\n")
+    where = ["--cluster", str(desk.cluster), "--at", minutes_ago(2), "--tz", "Asia/Seoul"]
+    desk.run("add", "jw3", "--suite", "two", *where)
+    desk.made_since(timedelta(hours=1))
+    desk.run("tick", "jw3", code=1)
+
+    (night,) = desk.nights()
+    assert night["state"] == "failed"
+    assert "step b: needs no-such-tool" in str(night["reason"])
+    assert "suite two on" in desk.run("list")
+    (run_id,) = night["run_ids"]  # type: ignore[misc]
+    assert (desk.layout.suites / run_id / f"{run_id}.tar.gz").exists()
+
+
 def test_before_its_time_nothing_runs(desk: Desk) -> None:
     desk.add(at=minutes_ago(-30))
 

@@ -11,9 +11,25 @@ from orchestrator.cli.main import main
 ADD = ["nightly", "add", "n1", "--cluster", "local", "--workload", "sleep", "--at", "19:00"]
 
 
+def test_a_suite_has_no_parameters_and_must_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ORCHESTRATE_HOME", str(tmp_path))
+    add = [*ADD[: ADD.index("--workload")], "--at", "19:00", "--tz", "UTC"]
+    for words, said in (
+        (["--suite", "smoke", "--set", "lines=1"], "--set is for workloads"),
+        (["--suite", "smokee"], "did you mean 'smoke'?"),
+        ([], "give --workload W or --suite S"),
+    ):
+        assert main([*add, *words]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "nightly" / "n1").exists()
+
+
 @pytest.mark.parametrize(
     "words,said",
     [
+        (["--suite", "smoke"], "a schedule runs a workload or a suite"),
         (["--jitter", "nan"], "not a finite number"),
         (["--limit", "inf"], "Invalid value"),
         (["--catch-up", "nan"], "not a finite number"),

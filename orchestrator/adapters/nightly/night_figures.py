@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from statistics import median
 
 from orchestrator.adapters.history.open_store import open_history
-from orchestrator.adapters.history.store import HistoryStore
 from orchestrator.adapters.nightly.schedule_store import (
     NightlyFolder,
     append_change,
@@ -17,6 +16,7 @@ from orchestrator.adapters.nightly.schedule_store import (
 )
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.suite.suite_folder import SuiteFolder, read_steps
 from orchestrator.core.detection.maximum_null import MAX_NIGHTS
 from orchestrator.core.detection.night_series import (
     FigureFinding,
@@ -42,7 +42,7 @@ def judge_figures(
     A finding that asks for another measurement is kept only when that was the ``last``. Raises
     ``OrchestrateError``, ``OSError``.
     """
-    series = night_series(open_history(layout), read_records(folder))
+    series = night_series(layout, read_records(folder))
     findings = judge_night(
         series, night, known=read_changes(folder), acknowledged=read_acknowledged(folder)
     )
@@ -61,17 +61,31 @@ def measures_again(findings: Iterable[FigureFinding]) -> bool:
     )
 
 
-def night_series(store: HistoryStore, records: Sequence[NightRecord]) -> tuple[NightSeries, ...]:
-    """One series for each figure, oldest night first. A night that was measured several times has
-    the median of its runs: never the best of them.
+def night_series(layout: Layout, records: Sequence[NightRecord]) -> tuple[NightSeries, ...]:
+    """One series for each figure, oldest night first; those of a suite are called ``step.figure``.
+    A night that was measured several times has the median of its runs: never the best of them.
     """
-    runs: dict[str, list[RunRecord]] = {}
+    store = open_history(layout)
+    runs: dict[str, dict[str, list[RunRecord]]] = {}
     finished = [each for each in records if each.kind is RecordKind.FINISHED]
     for record in finished[-2 * MAX_NIGHTS :]:
-        found = [r for r in store.find_runs(record.run_id) if r.run_id == record.run_id]
-        runs.setdefault(record.night, []).extend(found)
-    names = sorted({name for several in runs.values() for run in several for name in run.figures})
-    return tuple(_series(name, runs) for name in names)
+        for step, run_id in _run_ids(layout, record.run_id).items():
+            found = [run for run in store.find_runs(run_id) if run.run_id == run_id]
+            runs.setdefault(step, {}).setdefault(record.night, []).extend(found)
+    return tuple(series for step in sorted(runs) for series in _series_of_step(step, runs[step]))
+
+
+def _run_ids(layout: Layout, night_run: str) -> dict[str, str]:
+    """The runs of a night by step of its suite; without a suite the one run, under no name."""
+    steps = read_steps(SuiteFolder(layout.suites / night_run))
+    return {each.step: each.run_id for each in steps if each.run_id} or {"": night_run}
+
+
+def _series_of_step(step: str, runs: Mapping[str, Sequence[RunRecord]]) -> Iterator[NightSeries]:
+    names = {name for several in runs.values() for run in several for name in run.figures}
+    for name in sorted(names):
+        series = _series(name, runs)
+        yield replace(series, name=f"{step}.{name}") if step else series
 
 
 def _series(name: str, runs: Mapping[str, Sequence[RunRecord]]) -> NightSeries:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 
 from orchestrator.adapters.nightly.due_times import past_nights
+from orchestrator.adapters.record_log import append_line, holding, read_lines
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.errors import UsageError
@@ -29,7 +25,6 @@ from orchestrator.parsing.inputs.nights.schedule_file import (
     schedule_fields,
 )
 
-MAX_LOG_BYTES = 8 << 20  # of a log only this much is read, from its end: decades of nights
 HEAD = (
     "# A schedule of orchestrate; see orchestrate nightly show {name}. Edit it, or add it again.\n"
 )
@@ -122,21 +117,9 @@ def save_schedule(folder: NightlyFolder, schedule: Schedule) -> None:
     write_atomic(folder.schedule, content.encode())
 
 
-@contextmanager
-def working_on(folder: NightlyFolder) -> Iterator[bool]:
-    """Whether this process alone works on the schedule while inside; the kernel frees the lock
-    however the process ends. Programs that are started do not inherit it.
-    """
-    lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(lock)
+def working_on(folder: NightlyFolder) -> AbstractContextManager[bool]:
+    """Whether this process alone works on the schedule while inside."""
+    return holding(folder.lock)
 
 
 def is_busy(folder: NightlyFolder) -> bool:
@@ -149,13 +132,13 @@ def is_busy(folder: NightlyFolder) -> bool:
 
 def append_record(folder: NightlyFolder, record: NightRecord) -> None:
     """Add one line, on disk before this returns. Raises ``OSError``."""
-    _append_line(folder.log, asdict(record))
+    append_line(folder.log, asdict(record))
 
 
 def read_records(folder: NightlyFolder) -> list[NightRecord]:
     """The schedule's log, oldest first; lines that a crash tore are left out."""
     found = []
-    for data in _read_lines(folder.log):
+    for data in read_lines(folder.log):
         try:
             found.append(NightRecord(**{**data, "kind": RecordKind(data["kind"])}))
         except (KeyError, TypeError, ValueError):
@@ -172,13 +155,13 @@ def read_nights(folder: NightlyFolder, schedule: Schedule, *, now: float) -> tup
 
 def append_change(folder: NightlyFolder, change: KnownChange) -> None:
     """Remember a change, so that it is reported as new once. Raises ``OSError``."""
-    _append_line(folder.changes, asdict(change))
+    append_line(folder.changes, asdict(change))
 
 
 def read_changes(folder: NightlyFolder) -> list[KnownChange]:
     """What earlier nights found."""
     found = []
-    for data in _read_lines(folder.changes):
+    for data in read_lines(folder.changes):
         try:
             found.append(KnownChange(**{**data, "state": FigureState(data["state"])}))
         except (KeyError, TypeError, ValueError):
@@ -193,34 +176,3 @@ def read_acknowledged(folder: NightlyFolder) -> tuple[Acknowledgement, ...]:
     except FileNotFoundError:
         return ()
     return parse_acknowledgements(text, str(folder.acknowledged))
-
-
-def _append_line(path: Path, data: dict[str, Any]) -> None:
-    line = json.dumps(data, ensure_ascii=True, allow_nan=False).encode() + b"\n"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        size = os.fstat(fd).st_size
-        if size and os.pread(fd, 1, size - 1) != b"\n":
-            line = b"\n" + line  # the line before was torn
-        os.write(fd, line)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - MAX_LOG_BYTES))
-            content = file.read(MAX_LOG_BYTES)
-    except FileNotFoundError:
-        return
-    for line in content.splitlines():
-        try:
-            data = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(data, dict):
-            yield data

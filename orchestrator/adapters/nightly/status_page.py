@@ -123,7 +123,7 @@ def _schedule_status(layout: Layout, name: str, now: float) -> tuple[NightlyFold
     (following,) = next_nights(schedule, now, 1)
     return folder, ScheduleStatus(
         name=name,
-        what=f"{schedule.workload} on {schedule.cluster}",
+        what=schedule.what,
         zone=schedule.zone,
         nights=nights[-SHOWN_NIGHTS:],
         next_due=following.due,
@@ -132,7 +132,7 @@ def _schedule_status(layout: Layout, name: str, now: float) -> tuple[NightlyFold
 
 def _trends(layout: Layout, folder: NightlyFolder) -> Iterator[FigureTrend]:
     said = _findings(folder)
-    for series in night_series(open_history(layout), read_records(folder)):
+    for series in night_series(layout, read_records(folder)):
         yield _trend(folder.name, series, *said.get(series.name, ("", "")))
 
 

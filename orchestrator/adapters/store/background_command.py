@@ -23,15 +23,12 @@ def start_in_background(
     """
     if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
         log.replace(log.with_suffix(".log.old"))
-    root = str(Path(orchestrator.__file__).resolve().parents[1])
-    modules = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
-    own = {"ORCHESTRATE_HOME": str(layout.home), "PYTHONPATH": modules}
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     # Nothing waits for it: it belongs to init when this process has ended.
     os.posix_spawn(
         sys.executable,
         [sys.executable, "-P", "-m", "orchestrator", *words],
-        {**os.environ, **own, **(variables or {})},
+        {**own_environment(layout), **(variables or {})},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
@@ -39,3 +36,10 @@ def start_in_background(
         ],
         setsid=True,
     )
+
+
+def own_environment(layout: Layout) -> dict[str, str]:
+    """The variables of this process, and those by which its Python finds this package."""
+    root = str(Path(orchestrator.__file__).resolve().parents[1])
+    modules = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+    return {**os.environ, "ORCHESTRATE_HOME": str(layout.home), "PYTHONPATH": modules}

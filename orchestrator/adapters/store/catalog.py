@@ -2,7 +2,8 @@
 
 ``--cluster X`` is a path when it holds ``/`` or ends in .yaml or .yml, else ``clusters/X.yaml``
 below one of the three roots. ``--workload X`` is likewise a path to a folder or its workload.yaml,
-else ``workloads/X/``; ``--prices X`` a path, else ``prices/X.yaml``.
+else ``workloads/X/``; ``--prices X`` a path, else ``prices/X.yaml``; a suite a path, else
+``suites/X.yaml``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,7 @@ from orchestrator.core.model.inventory import Cluster
 if TYPE_CHECKING:
     from orchestrator.core.model.prices import Prices
     from orchestrator.core.model.workload import Workload
+    from orchestrator.core.suite.suite_model import Suite
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -111,6 +114,24 @@ class Catalog:
             return load_prices(read_bounded(path), _shown(path))
         except UsageError as error:
             raise _price_error(error) from None
+
+    def find_suite(self, name: str) -> Path:
+        if _is_path(name):
+            return Path(name).expanduser()
+        return self._find("suite", name, self.suites())
+
+    def read_suite(self, path: Path, shown: str = "") -> Suite:
+        """The suite at ``path``, which errors call ``shown``; its workloads are found from here.
+
+        Raises :class:`UsageError` that lists every problem.
+        """
+        from orchestrator.parsing.inputs.suites.suite_file import load_suite
+
+        return load_suite(read_bounded(path), shown or _shown(path), cache(self.workload))
+
+    def suites(self) -> list[CatalogEntry]:
+        """Every suite that a name reaches, by name; one found earlier hides later ones."""
+        return self._entries("suites", _yaml_stem)
 
     def clusters(self) -> list[CatalogEntry]:
         """Every inventory that a name reaches, by name; one found earlier hides later ones."""

@@ -4,6 +4,7 @@
 
     history.sqlite (also -wal, -shm)
     cache/snapshots/ cache/fabric/ cache/inventories/
+    suites/<run-id>/                           adapters/suite/suite_folder.py: runs of suites
     runs/<run-id>/
         request.json invocation.json plan.json journal.jsonl metrics.jsonl
         coordinator.json coordinator.lock coordinator.log
@@ -216,6 +217,11 @@ class Layout:
     @property
     def runs(self) -> Path:
         return self.home / "runs"
+
+    @property
+    def suites(self) -> Path:
+        """Runs of suites; those of their steps are below ``runs``."""
+        return self.home / "suites"
 
     @property
     def history(self) -> Path:

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.errors import PreflightError
@@ -110,11 +110,12 @@ class Transport(Protocol):
         self,
         command: Command,
         *,
-        stdin: bytes = b"",
+        stdin: bytes | BinaryIO = b"",
         timeout_s: float,
         limit_bytes: int = DEFAULT_LIMIT_BYTES,
     ) -> Completed:
-        """Run to the end within ``timeout_s``; at most ``limit_bytes`` of each stream are kept.
+        """Run to the end within ``timeout_s``; at most ``limit_bytes`` of each stream are kept. A
+        file as ``stdin`` is sent from where it stands, and never in memory as a whole.
 
         Cancelling kills the command. Raises as ``start`` does, except that a lost link and an
         expired time are outcomes.
@@ -151,7 +152,12 @@ class ConnectLimits:
 
 
 async def _run_to_end(
-    transport: Transport, command: Command, *, stdin: bytes, timeout_s: float, limit_bytes: int
+    transport: Transport,
+    command: Command,
+    *,
+    stdin: bytes | BinaryIO,
+    timeout_s: float,
+    limit_bytes: int,
 ) -> Completed:
     process: Process | None = None
     captures = _Capture(limit_bytes), _Capture(limit_bytes)
@@ -195,8 +201,12 @@ class _Capture:
             self.truncated |= len(chunk) > room
 
 
-async def _feed_stdin(process: Process, stdin: bytes) -> None:
+async def _feed_stdin(process: Process, stdin: bytes | BinaryIO) -> None:
     # A program may end without reading all of its input; how it ended tells whether that was right.
     with contextlib.suppress(ChannelClosed):
-        await process.write(stdin)
+        if isinstance(stdin, bytes):
+            await process.write(stdin)
+        else:
+            while chunk := await asyncio.to_thread(stdin.read, CHUNK_BYTES):
+                await process.write(chunk)
         await process.close_stdin()

@@ -11,7 +11,6 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from orchestrator.adapters.nightly.due_times import past_nights
-from orchestrator.adapters.nightly.night_process import run_process
 from orchestrator.adapters.nightly.schedule_store import (
     NightlyFolder,
     append_record,
@@ -20,8 +19,14 @@ from orchestrator.adapters.nightly.schedule_store import (
     working_on,
 )
 from orchestrator.adapters.nightly.wake_program import wake_environment
+from orchestrator.adapters.run_process import run_process
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result
+from orchestrator.adapters.suite.suite_folder import (
+    read_suite_result,
+    suite_folder,
+    suite_run_ids,
+)
 from orchestrator.cli.nights.status_file import StatusFile
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.nightly.nights import (
@@ -138,26 +143,33 @@ class NightShift:
 
     def _free_run_id(self, night: str) -> str:
         base = f"nightly-{self.schedule.name}-{night.replace('-', '')}"
-        taken = set(self.layout.run_ids())
+        taken = {*self.layout.run_ids(), *suite_run_ids(self.layout)}
         taken |= {each.run_id for each in read_records(self.folder)}
         names = (base, *(f"{base}-{number}" for number in range(2, 1000)))
         return next(name for name in names if name not in taken)
 
     def _record_end(self, night: str, run_id: str, exit_code: int, reason: str) -> None:
-        result = read_result(self.layout.run(run_id))
-        status = result.status.value if result is not None else "failed"
-        if result is None and not reason:
-            reason = f"no result; exit {exit_code}: see {self.folder.output(night)}"
-        elif result is not None and result.failure is not None and not reason:
-            reason = result.failure.cause[:300]
+        status, cause = self._end_of(run_id)
+        if not status:
+            cause = f"no result; exit {exit_code}: see {self.folder.output(night)}"
         self._record(
             RecordKind.FINISHED,
             night,
             run_id=run_id,
-            status=status,
+            status=status or "failed",
             exit_code=exit_code,
-            reason=reason,
+            reason=reason or cause,
         )
+
+    def _end_of(self, run_id: str) -> tuple[str, str]:
+        """The status of the night's run or suite, and why it failed; no status without a result."""
+        if self.schedule.suite:
+            told = read_suite_result(suite_folder(self.layout, run_id)) or {}
+            return str(told.get("status", "")), str((told.get("failure") or {}).get("cause", ""))
+        result = read_result(self.layout.run(run_id))
+        if result is None:
+            return "", ""
+        return result.status.value, result.failure.cause[:300] if result.failure else ""
 
     def _record(
         self,
@@ -183,10 +195,12 @@ class NightShift:
 
 def run_arguments(schedule: Schedule, run_id: str) -> list[str]:
     """The command line of a night's run."""
-    settings = [word for setting in schedule.settings for word in ("--set", setting)]
     nodes = ["--nodes", schedule.nodes] if schedule.nodes else []
-    what = ["--cluster", schedule.cluster, "--workload", schedule.workload]
-    return ["run", *what, *nodes, *settings, "--run-id", run_id, "--no-follow", "--color", "never"]
+    where = ["--cluster", schedule.cluster, *nodes, "--run-id", run_id, "--color", "never"]
+    if schedule.suite:
+        return ["suite", "run", schedule.suite, *where]
+    settings = [word for setting in schedule.settings for word in ("--set", setting)]
+    return ["run", "--workload", schedule.workload, *settings, *where, "--no-follow"]
 
 
 def watch_nights(folder: NightlyFolder, schedule: Schedule, alarm: Callable[[Night], None]) -> int:

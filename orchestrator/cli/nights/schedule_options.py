@@ -23,6 +23,7 @@ from orchestrator.parsing.inputs.nights.schedule_file import (
 
 def read_schedule(layout: Layout, name: str, given: dict[str, Any]) -> Schedule:
     """The schedule that the options describe. Raises ``UsageError``."""
+    _require_one_job(given)
     status_kind(given["status_file"] or "")
     folder = nightly_folder(layout, parse_name(name))
     since = time.time()
@@ -32,7 +33,8 @@ def read_schedule(layout: Layout, name: str, given: dict[str, Any]) -> Schedule:
     return Schedule(
         name=name,
         cluster=_absolute(given["cluster"]),
-        workload=_absolute(given["workload"]),
+        workload=_absolute(given["workload"]) if given["workload"] else "",
+        suite=_absolute(given["suite"]) if given["suite"] else "",
         at=parse_at(given["at"]),
         zone=parse_zone(given["zone"]),
         since=since,
@@ -48,6 +50,15 @@ def read_schedule(layout: Layout, name: str, given: dict[str, Any]) -> Schedule:
         status_every_s=given["status_every"],
         folder=os.getcwd(),  # noqa: PTH109 - as text
     )
+
+
+def _require_one_job(given: dict[str, Any]) -> None:
+    if bool(given["workload"]) == bool(given["suite"]):
+        what, remedy = "a schedule runs a workload or a suite", "give --workload W or --suite S"
+        raise UsageError(what, id="nightly.job", remedy=remedy)
+    if given["suite"] and given["settings"]:
+        what, remedy = "--set is for workloads", "write parameters into the suite's file"
+        raise UsageError(what, id="nightly.job", remedy=remedy)
 
 
 def _split_variable(pair: str) -> tuple[str, str]:

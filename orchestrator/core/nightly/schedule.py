@@ -25,7 +25,8 @@ class Overlap(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """``at``: five cron fields with one minute and one hour. ``since``: seconds since the epoch;
+    """``workload`` or ``suite``: what runs, the other is empty; ``settings`` are the workload's.
+    ``at``: five cron fields with one minute and one hour. ``since``: seconds since the epoch;
     nights before it are not missing. ``env_file``: a file of ``NAME=value`` lines, read at the
     start of each night, so that no secret stands in the schedule. ``status_file``: the status page,
     written again every ``status_every_s`` seconds while a night runs; empty = none.
@@ -33,7 +34,8 @@ class Schedule:
 
     name: str
     cluster: str
-    workload: str
+    workload: str = ""
+    suite: str = ""
     at: str
     zone: str
     since: float
@@ -48,6 +50,11 @@ class Schedule:
     status_file: str = ""
     status_every_s: float = DEFAULT_STATUS_EVERY_S
     folder: str = "/"
+
+    @property
+    def what(self) -> str:
+        """What runs where, for people."""
+        return f"{self.workload or f'suite {self.suite}'} on {self.cluster}"
 
     @property
     def minute(self) -> int:

@@ -22,11 +22,14 @@ BUILT = frozenset({PythonKind.REQUIREMENTS, PythonKind.WORKLOAD})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SurveyLimits:
-    """``width`` bounds how many nodes are asked at the same time."""
+    """``width`` bounds how many nodes are asked at the same time; ``modules``: of which modules
+    the ranks' interpreter is asked, beside those that must agree.
+    """
 
     connect_s: float = 20.0
     probe_s: float = 60.0
     width: int = 128
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ async def _survey(
     facts: Facts | None = None
     error: OrchestrateError | None = None
     try:
-        facts = await _ask(spec, limits, clock, _request(spec, always_python))
+        facts = await _ask(spec, limits, clock, _request(spec, limits, always_python))
     except OrchestrateError as failed:
         error = failed
     except TimeoutError:
@@ -89,11 +92,11 @@ async def _ask(
     return parse_facts(spec.name, seen.fields, asked=seen.asked, answered=seen.answered)
 
 
-def _request(spec: NodeSpec, always_python: bool) -> dict[str, object]:
+def _request(spec: NodeSpec, limits: SurveyLimits, always_python: bool) -> dict[str, object]:
     built = spec.python.kind in BUILT
     kind = PythonKind.INTERPRETER if built else spec.python.kind
     return {
         "python": {"kind": kind.value, "value": spec.python.base if built else spec.python.value},
         "python_if": "" if always_python else "gpus",
-        "modules": sorted(MODULES_THAT_MUST_AGREE),
+        "modules": sorted({*MODULES_THAT_MUST_AGREE, *limits.modules}),
     }

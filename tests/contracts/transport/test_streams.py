@@ -55,6 +55,20 @@ async def test_exact_bytes_of_input(transport: Transport) -> None:
     assert (done.outcome, done.stdout == sent) == (Exited(0), True)
 
 
+async def test_exact_bytes_of_a_file_as_input(transport: Transport, tmp_path: Path) -> None:
+    """The same from a file, which is not read as a whole; a program may end before its end."""
+    (tmp_path / "input").write_bytes(ALL_BYTES * 4096)
+    head = Command(argv=("head", "-c", "3"))
+
+    with (tmp_path / "input").open("rb") as file:
+        done = await transport.run(Command(argv=("cat",)), stdin=file, timeout_s=scaled(30))
+        file.seek(0)
+        begun = await transport.run(head, stdin=file, timeout_s=scaled(30))
+
+    assert (done.outcome, done.stdout == ALL_BYTES * 4096) == (Exited(0), True)
+    assert (begun.outcome, begun.stdout) == (Exited(0), ALL_BYTES[:3])
+
+
 async def test_large_transfers_in_bounded_memory(transport: Transport) -> None:
     """64 MB in and out, exact, while neither side's buffers grow with the amount."""
     chunk, count = os.urandom(MEGABYTE), 64

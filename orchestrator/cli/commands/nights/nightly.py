@@ -35,7 +35,8 @@ def nightly() -> None:
 @nightly.command()
 @name_argument
 @click.option("-C", "--cluster", required=True, metavar="NAME|FILE", help="Where to run.")
-@click.option("-W", "--workload", metavar="NAME|DIR", required=True, help="What to run.")
+@click.option("-W", "--workload", default="", metavar="NAME|DIR", help="What to run.")
+@click.option("--suite", default="", metavar="NAME|FILE", help="Instead: the suite to run.")
 @click.option(
     "--at", required=True, metavar="HH:MM", help="Or cron fields: '0 19 * * 1-5'. One run a night."
 )
@@ -162,8 +163,7 @@ def list_(as_json: bool) -> None:
         if as_json:
             print_json("schedule", _summary(folder, schedule, last))
         state = f"{last.night} {last.state.value}" if last else ""
-        what = f"{schedule.workload} on {schedule.cluster}"
-        rows.append((name, what, schedule.at, schedule.zone, _backend(folder), state))
+        rows.append((name, schedule.what, schedule.at, schedule.zone, _backend(folder), state))
     if not as_json:
         print_table(("schedule", "what", "at", "zone", "installed", "last night"), rows)
 
@@ -331,11 +331,25 @@ def _check_request(schedule: Schedule) -> None:
     from orchestrator.cli.nights.run_night import run_arguments
     from orchestrator.cli.options import JobOptions, pick_options
 
+    if schedule.suite:
+        _check_suite(schedule)
+        return
     words = run_arguments(schedule, "nightly")[1:]
     given = run_command.make_context("run", words).params
     request = load_request(pick_options(JobOptions, given), (), run_id="")
     if request.load is not None:
         refuse_missing()
+
+
+def _check_suite(schedule: Schedule) -> None:
+    """The same for a suite. Raises ``UsageError``."""
+    from orchestrator.adapters.store.catalog import Catalog
+    from orchestrator.cli.load_cluster import load_cluster
+    from orchestrator.cli.suites.step_requests import require_captures
+
+    catalog = Catalog.from_environment(os.environ)
+    require_captures(catalog.read_suite(catalog.find_suite(schedule.suite)))
+    load_cluster(schedule.cluster, schedule.nodes)
 
 
 def _backend(folder: NightlyFolder) -> str:

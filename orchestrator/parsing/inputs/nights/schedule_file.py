@@ -38,7 +38,8 @@ class ScheduleFile(Strict):
 
     name: str
     cluster: str = Field(min_length=1)
-    workload: str = Field(min_length=1)
+    workload: str = ""
+    suite: str = ""
     at: str
     tz: str
     since: float
@@ -66,12 +67,17 @@ def load_schedule(data: str | bytes, source: str) -> Schedule:
             check(getattr(entry, key))
         except UsageError as error:
             problems.append(InputProblem(document.place([key]), error.what, error.remedy))
+    if bool(entry.workload) == bool(entry.suite) or (entry.suite and entry.set):
+        remedy = "write workload, and set for its parameters, or suite"
+        place = document.place(["suite" if entry.suite else "workload"])
+        problems.append(InputProblem(place, "a schedule runs a workload or a suite", remedy))
     if problems:
         refuse_input(problems, source)
     return Schedule(
         name=entry.name,
         cluster=entry.cluster,
         workload=entry.workload,
+        suite=entry.suite,
         at=parse_at(entry.at),
         zone=entry.tz,
         since=entry.since,
@@ -95,6 +101,7 @@ def schedule_fields(schedule: Schedule) -> dict[str, object]:
         "name": schedule.name,
         "cluster": schedule.cluster,
         "workload": schedule.workload,
+        "suite": schedule.suite,
         "at": schedule.at,
         "tz": schedule.zone,
         "since": schedule.since,

@@ -1,4 +1,4 @@
-"""One run of a night as a process of its own: bounded in time, its output in a file."""
+"""A command of ours as a process that is waited for: bounded in time, its output in a file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ MAX_OUTPUT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class NightOutcome:
-    """How the process ended. ``ended_by``: what we ended it for, or empty."""
+class CommandOutcome:
+    """How the process ended. ``ended_by``: what we ended it for, or empty; ``was_asked``: a signal
+    asked us to.
+    """
 
     exit_code: int
     ended_by: str = ""
+    was_asked: bool = False
 
 
 def run_process(
@@ -34,7 +37,7 @@ def run_process(
     output: Path,
     limit_s: float,
     meanwhile: Callable[[], None],
-) -> NightOutcome:
+) -> CommandOutcome:
     """Run ``orchestrate`` with ``arguments`` to its end.
 
     SIGTERM and SIGINT are passed on; after ``limit_s`` seconds the run is asked to end, and killed
@@ -70,11 +73,11 @@ def _wait(
     asked: Sequence[int],
     limit_s: float,
     meanwhile: Callable[[], None],
-) -> NightOutcome:
+) -> CommandOutcome:
     deadline, ended_by = time.monotonic() + limit_s, ""
     while True:
         try:
-            return NightOutcome(process.wait(POLL_S), ended_by)
+            return CommandOutcome(process.wait(POLL_S), ended_by, was_asked=bool(asked))
         except subprocess.TimeoutExpired:
             meanwhile()
         overdue = time.monotonic() > deadline

@@ -1,0 +1,1 @@
+"""Runs of suites on disk: their log, their summary, their archive, documents made of archives."""

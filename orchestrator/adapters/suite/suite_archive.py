@@ -1,0 +1,57 @@
+"""What goes into the archive of a suite: its own files, and the runs of its steps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from orchestrator.adapters.archive.write_archive import Member, folder_members, write_archive
+from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.suite.suite_folder import SuiteFolder
+from orchestrator.adapters.suite.suite_report import ArchivePlace, SuiteReport
+
+KIND = "suite"
+# Who coordinated a run from where is no evidence of anything, and may not leave this machine.
+PRIVATE = frozenset(
+    {"coordinator.json", "coordinator.lock", "coordinator.log", "invocation.json", "request.json"}
+)
+
+
+def archive_suite(layout: Layout, folder: SuiteFolder, report: SuiteReport) -> ArchivePlace:
+    """Write and verify the archive. Raises ``OSError`` and ``UsageError``; what the suite did is
+    not touched.
+    """
+    members = [*_own_files(folder), *_run_files(layout, report)]
+    about = {
+        "suite": report.suite.name,
+        "cluster": report.cluster,
+        "status": report.status.value,
+        "runs": {each.step: each.run_id for each in report.outcomes if each.run_id},
+    }
+    write_archive(folder.archive, KIND, members, made=report.ended, about=about)
+    with folder.archive.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ArchivePlace(str(folder.archive), folder.archive.stat().st_size, digest)
+
+
+def _own_files(folder: SuiteFolder) -> Iterator[Member]:
+    own = (
+        folder.order,
+        folder.suite,
+        folder.steps,
+        folder.environment,
+        folder.result,
+        folder.summary_markdown,
+        folder.summary_html,
+    )
+    for path in (*own, *sorted(folder.path.glob("output/*.log"))):
+        if path.is_file():
+            yield Member(path.relative_to(folder.path).as_posix(), path)
+
+
+def _run_files(layout: Layout, report: SuiteReport) -> Iterable[Member]:
+    for run_id in (outcome.run_id for outcome in report.outcomes if outcome.run_id):
+        below = f"runs/{run_id}/"
+        for member in folder_members(layout.run(run_id).path, below):
+            if member.path.removeprefix(below) not in PRIVATE:
+                yield member

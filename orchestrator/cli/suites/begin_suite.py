@@ -1,0 +1,146 @@
+"""A run of a suite, new or resumed, ready for its steps."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orchestrator
+from orchestrator.adapters.store.catalog import Catalog, read_bounded
+from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.store.run_list import new_run_id
+from orchestrator.adapters.suite.suite_folder import (
+    SuiteFolder,
+    SuiteOrder,
+    create_suite_run,
+    latest_run_of,
+    read_order,
+    suite_folder,
+)
+from orchestrator.cli.node_queries import error_record
+from orchestrator.cli.output import plain_data
+from orchestrator.cli.suites.step_requests import Survey, require_captures, survey_suite
+from orchestrator.core.base.errors import BusyError, UsageError
+from orchestrator.core.suite.suite_model import Suite, select_steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteOptions:
+    """The values of the options of ``suite run``."""
+
+    name: str
+    cluster: str
+    nodes: str
+    only: tuple[str, ...]
+    skip: tuple[str, ...]
+    resume: bool
+    archive_to: str | None
+    run_id: str | None
+    color: str
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteRun:
+    """One run of a suite, new or resumed, that is ready to go on."""
+
+    layout: Layout
+    folder: SuiteFolder
+    order: SuiteOrder
+    suite: Suite
+
+
+def survey_environment(survey: Survey, now: float) -> dict[str, Any]:
+    """What the nodes and this coordinator were, for the archive; ``now`` in seconds since the
+    epoch.
+    """
+    return {
+        "taken": now,
+        "coordinator": {
+            "orchestrate": orchestrator.__version__,
+            "python": platform.python_version(),
+            "system": platform.platform(),
+        },
+        "requirements": survey.requirements,
+        "nodes": [
+            {
+                "node": answer.node,
+                "facts": plain_data(answer.facts),
+                "error": error_record(answer.error),
+            }
+            for answer in survey.answers
+        ],
+    }
+
+
+def absolute_name(named: str) -> str:
+    """A path as it is found from anywhere; a name as it is."""
+    return str(Path(named).absolute()) if os.sep in named or Path(named).exists() else named
+
+
+def begin_suite(layout: Layout, options: SuiteOptions) -> SuiteRun:
+    """A new run: everything is validated, then the nodes are asked, then its folder is made.
+
+    Raises :class:`UsageError` before anything is contacted, :class:`PreflightError`, and
+    :class:`BusyError` where nothing can be written.
+    """
+    catalog = Catalog.from_environment(os.environ)
+    path = catalog.find_suite(options.name)
+    suite = catalog.read_suite(path)
+    skipped = select_steps(suite, options.only, options.skip)
+    require_captures(suite)
+    now = datetime.now().astimezone()
+    run_id = options.run_id or new_run_id(now, suite.name, random.SystemRandom())
+    folder = suite_folder(layout, run_id)
+    survey = survey_suite(suite, options.cluster, options.nodes, skipped)
+    order = SuiteOrder(
+        suite=suite.name,
+        source=suite.source,
+        cluster=absolute_name(options.cluster),
+        nodes=options.nodes,
+        folder=str(Path.cwd()),
+        began=now.timestamp(),
+        skipped=skipped,
+        blocked=survey.blocked,
+    )
+    environment = survey_environment(survey, now.timestamp())
+    try:
+        create_suite_run(folder, order, read_bounded(path), environment)
+    except OSError as error:
+        raise not_writable(folder, error) from error
+    return SuiteRun(layout=layout, folder=folder, order=order, suite=suite)
+
+
+def resume_suite(layout: Layout, options: SuiteOptions) -> SuiteRun:
+    """The latest run of this suite on this cluster, as it began. Raises :class:`UsageError`."""
+    catalog = Catalog.from_environment(os.environ)
+    name = options.name
+    if (path := catalog.find_suite(name)).exists():
+        name = catalog.read_suite(path).name
+    folder = latest_run_of(layout, name, absolute_name(options.cluster))
+    if folder is None:
+        what = f"there is no run of suite {name} on {options.cluster} to resume"
+        raise UsageError(what, id="suite.resume", where=layout.suites, remedy="leave out --resume")
+    if options.only or options.skip or options.nodes or options.run_id:
+        what = "a suite is resumed as it began"
+        remedy = "leave out --only, --skip, --nodes and --run-id"
+        raise UsageError(what, id="suite.resume", where=folder.path, remedy=remedy)
+    order = read_order(folder)
+    os.chdir(order.folder)  # paths of workloads in the suite are relative to it
+    suite = Catalog.from_environment(os.environ).read_suite(folder.suite, order.source)
+    return SuiteRun(layout=layout, folder=folder, order=order, suite=suite)
+
+
+def not_writable(folder: SuiteFolder, error: OSError) -> BusyError:
+    """What to say where the state of a suite cannot be written."""
+    return BusyError(
+        f"the state of the suite cannot be written: {error.strerror or error}",
+        id="suite.disk",
+        where=folder.path,
+        remedy="free space there; what was done is kept, and --resume continues",
+    )

@@ -1,0 +1,1 @@
+"""Suites: which steps run in which order, what they need, and what became of them. Pure."""

@@ -1,0 +1,1 @@
+"""What people write of suites, and what a suite wrote of itself."""

@@ -1,0 +1,151 @@
+"""Documents say what archived runs say: each figure with its run, and no blank to fill in."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.archive.write_archive import Member, write_archive
+from orchestrator.adapters.report.result_json import to_object
+from orchestrator.adapters.suite.archived_steps import ArchivedStep, read_steps_of
+from orchestrator.adapters.suite.published import DOCUMENTS
+from orchestrator.adapters.suite.suite_report import SuiteReport, report_object
+from orchestrator.core.base.errors import ExitCode, UsageError
+from orchestrator.core.model.prices import ElectricityPrice
+from orchestrator.core.suite.step_records import StepOutcome, StepState
+from orchestrator.core.suite.suite_model import Step, Suite
+from orchestrator.core.verdict.energy import Energy
+from orchestrator.core.verdict.result import MetricResult, Result, Status, Verdict
+
+BLANK = re.compile(
+    r"\b(TODO|TBD|FIXME|None|nan|null|N/A|XX+|placeholder)\b|\{[^}]*\}|<[^>]*>|\|  \|"
+)
+PRICE = ElectricityPrice(
+    name="Virginia", currency="USD", per_kwh=0.0892, pue=1.58, date="2023-12-31", source="EIA"
+)
+STEPS = (
+    Step(name="power", workload="power", why="tokens per joule"),
+    Step(name="nvlink", workload="acceptance", why="bandwidth of NVLink"),
+    Step(name="traced", workload="large", optional=True, why="kernels"),
+)
+
+
+def result(run_id: str, metrics: dict[str, MetricResult], energy: Energy | None = None) -> Result:
+    return Result(
+        run_id=run_id,
+        status=Status.SUCCEEDED,
+        exit_code=ExitCode.DONE,
+        cluster="b200x8",
+        workload="w",
+        launcher="torchrun",
+        world_size=8,
+        metrics=metrics,
+        energy=energy,
+    )
+
+
+def archive(folder: Path, *, made: float = 1000.0, nvlink: StepState = StepState.FAILED) -> Path:
+    """A suite with one efficiency run, one run whose figure misses its gate, and a skipped step."""
+    power = {
+        "output_tokens_per_s.bf16.batch8": MetricResult(value=4000.0, unit="tok/s"),
+        "watts.bf16.batch8": MetricResult(value=500.0, unit="W"),
+        "tokens_per_joule.bf16.batch8": MetricResult(value=8.0, unit="tok/J"),
+        "output_tokens_per_s.fp32.batch8": MetricResult(value=1000.0, unit="tok/s"),
+    }
+    worst = MetricResult(value=1.0, unit="figures", verdict=Verdict.FAIL, max=0.0)
+    energy = Energy(valid=False, reasons=("gpu01: no NVML",), gpus=8, seconds=60.0, joules=9000.0)
+    number = f"{made:.0f}"
+    results = {
+        "power": result(f"run-p{number}", power, energy),
+        "nvlink": result(f"run-n{number}", {"figures_failed": worst} if nvlink != "passed" else {}),
+    }
+    outcomes = (
+        StepOutcome(step="power", optional=False, state=StepState.PASSED, run_id=f"run-p{number}"),
+        StepOutcome(step="nvlink", optional=False, state=nvlink, run_id=f"run-n{number}"),
+        StepOutcome(
+            step="traced", optional=True, state=StepState.SKIPPED, reason="needs nsys, not here"
+        ),
+    )
+    report = SuiteReport(
+        suite=Suite(name="b200x8", source="s", steps=STEPS),
+        run_id=f"b{number}",
+        cluster="b200x8",
+        outcomes=outcomes,
+        results=results,
+        ended=made,
+    )
+    members = [Member("result.json", json.dumps(report_object(report, None)).encode())]
+    members += [
+        Member(f"runs/{each.run_id}/result.json", json.dumps(to_object(each)).encode())
+        for each in results.values()
+    ]
+    path = folder / f"b{number}.tar.gz"
+    write_archive(path, "suite", members, made=made, about={})
+    return path
+
+
+def documents(steps: list[ArchivedStep]) -> dict[str, str]:
+    return {name: render(steps, [PRICE]) for name, render in DOCUMENTS.items()}
+
+
+def rows(document: str) -> list[str]:
+    """The rows of tables, without headings and rules."""
+    tables = re.findall(r"\| --- \|\n((?:\|.*\n?)+)", document)
+    return [row for table in tables for row in table.splitlines()]
+
+
+def test_every_figure_has_its_run_and_nothing_is_blank(tmp_path: Path) -> None:
+    made = documents(read_steps_of(archive(tmp_path)))
+
+    for name, document in made.items():
+        assert not BLANK.search(document), (name, document)
+        assert rows(document)
+        for row in rows(document):
+            assert re.search(r"run-[pn]1000 \|$|none, see b1000 \|$", row), (name, row)
+
+
+def test_baselines_have_power_and_what_electricity_costs(tmp_path: Path) -> None:
+    """Only loads whose power was measured: 1e6 tok / 8 tok/J = 125 kJ = 0.03472 kWh."""
+    document = documents(read_steps_of(archive(tmp_path)))["power_efficiency_baselines.md"]
+
+    cost = 1e6 / 8 / 3.6e6 * 1.58 * 0.0892
+    (row,) = [row for row in rows(document) if row.startswith("| bf16.batch8")]
+    assert row == f"| bf16.batch8 | 4,000 tok/s | 500 W | 8 tok/J | {cost:.4g} USD | run-p1000 |"
+    assert "fp32" not in document
+    assert "| power | energy is not valid | gpu01: no NVML | run-p1000 |" in document
+
+
+def test_gaps_are_open_until_a_later_archive_closes_them(tmp_path: Path) -> None:
+    old = read_steps_of(archive(tmp_path))
+    new = read_steps_of(archive(tmp_path, made=2000.0, nvlink=StepState.PASSED))
+    before, after = documents(old)["known_gaps.md"], documents([*new, *old])["known_gaps.md"]
+
+    assert "| b200x8 | nvlink | bandwidth of NVLink | open | failed | run-n1000 |" in before
+    assert r"| figures\_failed | open | fail: 1 figures, at most 0 | run-n1000 |" in before
+    assert "| traced | kernels | open | skipped: needs nsys, not here | none, see b1000 |" in before
+    assert "| b200x8 | nvlink | bandwidth of NVLink | closed | passed | run-n2000 |" in after
+    assert "n1000" not in after
+
+
+def test_archives_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    other = tmp_path / "other.tar.gz"
+    write_archive(other, "migration", [Member("result.json", b"{}")], made=1.0, about={})
+    broken = tmp_path / "broken.tar.gz"
+    write_archive(broken, "suite", [Member("result.json", b"[1]")], made=1.0, about={})
+
+    with pytest.raises(UsageError, match="of kind 'migration'"):
+        read_steps_of(other)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_steps_of(broken)
+
+
+def test_without_figures_a_document_says_so(tmp_path: Path) -> None:
+    steps = [replace(step, result=None) for step in read_steps_of(archive(tmp_path))]
+    made = documents(steps)
+
+    assert "no archived run measured power" in made["power_efficiency_baselines.md"]
+    assert "no archived run reported figures" in made["results.md"]
