@@ -49,8 +49,15 @@ def load_model(source: str, *, dtype: str, device: str, made: bool = False, seed
         name=source or GENERATED,
         weights=weights,
         tokenizer=tokenizer,
-        ends=tuple(ends) if isinstance(ends, list | tuple) else (ends,) if ends is not None else (),
+        ends=tuple(token for token in _listed(ends) if token < weights.shape.vocabulary),
     )
+
+
+def _listed(ends: Any) -> list[int]:
+    """Tokens that end an answer: one, several or none. A tokenizer may have more than the model."""
+    if ends is None:
+        return []
+    return list(ends) if isinstance(ends, list | tuple) else [ends]
 
 
 def locate_model(source: str, seed: int = 0) -> str:
