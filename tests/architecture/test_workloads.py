@@ -15,8 +15,14 @@ FOLDERS = {
     "acceptance": "base measure judge show".split(),
     "loadtest": "base judge client load show".split(),
     "finetune": "base data fused model training rounds".split(),
+    "large": [],
+    "memory": [],
     "mlperf": [],
+    "moe": [],
+    "quality": [],
     "serve": [],
+    "stress": [],
+    "tp_check": [],
 }
 
 

@@ -23,5 +23,6 @@ def bundled_kit() -> Path:
 
 
 def bundled_packages() -> tuple[Path, ...]:
-    """The packages that travel with every workload: the kit, and the inference engines."""
-    return bundled_kit(), bundled_root() / "workloads" / "orchestrate_serving"
+    """The packages that travel with every workload: the kit, inference engines, large models."""
+    workloads = bundled_root() / "workloads"
+    return bundled_kit(), workloads / "orchestrate_serving", workloads / "orchestrate_models"

@@ -1,0 +1,1 @@
+"""Speed and memory of a large dense model: prefill and decode apart."""

@@ -1,0 +1,1 @@
+"""Throughput of a mixture of experts, and how evenly its router uses them."""

@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Throughput of a mixture of experts, and how evenly its router uses them.
+
+    python run.py
+    python run.py --shape olmoe-7b --precision bf16 --batch 4 --tokens 2048
+
+Each rank has a model of its own and its figures are added up, or all ranks divide one (--tp 0).
+Rank 0 writes router_telemetry.json; docs/moe.md describes it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # a script: its folder is a package then, too, and the kit lies beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = Path(__file__).resolve().parent.name
+
+import torch
+
+import orchestrate_kit as kit
+from orchestrate_models.loading import (
+    DTYPES,
+    ModelOptions,
+    checked_tensor_parallel,
+    load_model,
+)
+from orchestrate_models.memory_fit import GIB, inference_need, require_fit
+from orchestrate_models.ranks import Ranks, joined_ranks, refuse
+from orchestrate_models.shapes import model_config
+
+from .measuring import Passes, measure
+from .report import (
+    Window,
+    added_ranks,
+    balance_figures,
+    report_sections,
+    summed_layers,
+    telemetry_document,
+    wrong_counts,
+)
+from .router_telemetry import RouterTelemetry, routed_layers
+from .settings import Settings
+
+TELEMETRY, SECTIONS = "router_telemetry.json", "report_sections.json"
+Found = tuple[Passes, list[Window]]
+
+
+def run(settings: Settings, ranks: Ranks) -> None:
+    """Load, measure, report. Raises ``ValueError`` before anything is loaded."""
+    config = model_config(settings.shape, settings.model)
+    settings = replace(settings, tp=checked_tensor_parallel(settings.tp, ranks.size, config))
+    need = inference_need(
+        config,
+        DTYPES[settings.precision],
+        tensor_parallel=settings.tp,
+        batch=settings.batch,
+        tokens=settings.tokens,
+        logits=1,
+    )
+    require_fit(need, ranks.device, ranks.local_size)
+    model = load_model(model_options(settings, config), ranks)
+    layers = routed_layers(model)
+    telemetry = RouterTelemetry(layers, _experts(config))
+    progress = partial(kit.progress, total=settings.pairs, unit="pair")
+    passes = measure(model, telemetry, settings, ranks, progress)
+    peak = torch.cuda.max_memory_allocated() if ranks.device.type == "cuda" else None
+    found = ranks.gather((passes, telemetry.windows()))
+    if ranks.rank == 0:
+        own = found if settings.tp == 1 else found[:1]
+        report(own, [layer.name for layer in layers], config.num_experts_per_tok)
+        if peak is not None:
+            kit.metric("peak_memory", peak / GIB, "GiB")
+            kit.metric("telemetry_cost", passes.cost.mean, "of time")
+
+
+def model_options(settings: Settings, config: Any) -> ModelOptions:
+    return ModelOptions(
+        config=config,
+        model=settings.model,
+        precision=settings.precision,
+        attention=settings.attention,
+        experts=settings.experts,
+        tensor_parallel=settings.tp,
+        seed=settings.seed,
+    )
+
+
+def _experts(config: Any) -> int:
+    """Raises ``ValueError`` for a dense model."""
+    found = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
+    if not found:
+        raise ValueError(f"a {config.model_type} model has no experts")
+    return int(found)
+
+
+def report(found: list[Found], names: list[str], top_k: int) -> None:
+    """Figures and files of models of their own, together."""
+    windows = added_ranks([own for _, own in found])
+    tokens = sum(passes.tokens for passes, _ in found)
+    layers = summed_layers(windows)
+    figures: dict[str, tuple[float, str]] = {
+        "tokens_per_s": (sum(passes.tokens_per_s for passes, _ in found), "tok/s"),
+        "wrong_counts": (wrong_counts(layers, tokens * len(windows), top_k), "tokens"),
+        **balance_figures(layers),
+    }
+    for name, (value, unit) in figures.items():
+        kit.metric(name, value, unit)
+    cost = found[0][0].cost
+    print(f"telemetry: {100 * cost.mean:.2f} +- {100 * cost.error:.2f} % of a pass", flush=True)
+    document = telemetry_document(
+        names, windows, top_k=top_k, tokens=tokens, cost={"mean": cost.mean, "error": cost.error}
+    )
+    _write(TELEMETRY, document)
+    _write(SECTIONS, report_sections(document))
+
+
+def _write(name: str, document: dict[str, Any]) -> None:
+    path = kit.output_dir() / name
+    path.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    kit.artifact(path)
+
+
+def main() -> None:
+    """Run as the command line says; settings that cannot be used here end with status 2."""
+    settings = kit.parse(Settings)
+    try:
+        with joined_ranks(settings.device) as ranks:
+            run(settings, ranks)
+    except ValueError as error:
+        refuse("moe", error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Models of transformers on one device, or divided over all ranks by its tensor-parallel plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.distributed.configuration_utils import DistributedConfig
+
+from .fp8 import fp8_reason, use_fp8
+from .ranks import Ranks
+from .weights import random_slices, skeleton
+
+# What is multiplied in fp8 is bf16 everywhere else.
+DTYPES = {
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """``model``: a folder or a name on the hub; empty = random weights of ``config``'s shape, from
+    ``seed``. ``tensor_parallel`` is 1 or the number of ranks; ``experts`` names the implementation
+    of a mixture's experts, empty = the library's choice.
+    """
+
+    config: Any
+    model: str = ""
+    precision: str = "bf16"
+    attention: str = "sdpa"
+    experts: str = ""
+    tensor_parallel: int = 1
+    seed: int = 0
+    smooth: bool = False
+
+
+def checked_tensor_parallel(wanted: int, ranks: int, config: Any) -> int:
+    """The size that ``wanted`` stands for; 0 = all ranks. Raises ``ValueError``."""
+    size = wanted or ranks
+    if size not in {1, ranks}:
+        raise ValueError(
+            f"--tp {wanted} with {ranks} ranks: it is 1, where each rank has a model of its own, "
+            "or the number of ranks; start as many ranks"
+        )
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    if heads % size:
+        raise ValueError(f"--tp {size} does not divide the {heads} key-value heads of this model")
+    return size
+
+
+def load_model(options: ModelOptions, ranks: Ranks) -> Any:
+    """A model for inference. Raises ``ValueError`` for a precision that the device has not, and
+    ``torch.OutOfMemoryError``.
+    """
+    if options.precision == "fp8" and (reason := fp8_reason(ranks.device)):
+        raise ValueError(f"--precision fp8: {reason}")
+    dtype = DTYPES[options.precision]
+    where: dict[str, Any] = {"device_map": {"": ranks.device}}
+    if options.tensor_parallel > 1:
+        plan = DistributedConfig(tp_size=options.tensor_parallel, tp_plan="auto")
+        where = {"distributed_config": plan}
+    if options.experts:
+        where["experts_implementation"] = options.experts
+    model = _loaded(options, dtype, ranks.device, where)
+    model.requires_grad_(False)
+    if options.precision == "fp8":
+        use_fp8(model)
+    return model
+
+
+def _loaded(
+    options: ModelOptions, dtype: torch.dtype, device: torch.device, where: dict[str, Any]
+) -> Any:
+    where |= {"dtype": dtype, "attn_implementation": options.attention}
+    if options.model:
+        return AutoModelForCausalLM.from_pretrained(options.model, **where)
+    slices = random_slices(options.config, dtype, device, seed=options.seed, smooth=options.smooth)
+    family = type(skeleton(options.config))
+    return family.from_pretrained(None, config=options.config, state_dict=slices, **where)
+
+
+def random_prompts(vocabulary: int, batch: int, tokens: int, device: torch.device) -> torch.Tensor:
+    """(batch, tokens), the same on every rank and device."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(vocabulary, (batch, tokens), generator=generator).to(device)

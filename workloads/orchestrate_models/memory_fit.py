@@ -1,0 +1,91 @@
+"""What a model needs of memory, by arithmetic, before anything is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .weights import skeleton
+
+GIB = 2**30
+# Of the device: what the driver's context, the libraries' workspaces and fragments take.
+KEPT_FREE = 0.05
+
+
+class DoesNotFit(ValueError):
+    """The message has the sum and what there is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryNeed:
+    """Bytes of one device by what holds them."""
+
+    parts: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+    def text(self) -> str:
+        terms = [f"{name} {size / GIB:.3g}" for name, size in self.parts.items()]
+        return f"{' + '.join(terms)} = {self.total / GIB:.3g} GiB"
+
+
+def parameter_count(config: Any) -> int:
+    """Without loading any."""
+    return sum(parameter.numel() for parameter in skeleton(config).parameters())
+
+
+def inference_need(
+    config: Any, dtype: torch.dtype, *, tensor_parallel: int, batch: int, tokens: int, logits: int
+) -> MemoryNeed:
+    """Of one of ``tensor_parallel`` devices: ``batch`` sequences of ``tokens``, cached, of which
+    each has logits (in float32 too, which sampling and loss use) at ``logits`` positions.
+    Activations are those of one layer: the widest of its products, twice.
+    """
+    size = dtype.itemsize
+    heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    cache = 2 * config.num_hidden_layers * kv_heads * head_size * batch * tokens * size
+    widest = max(config.intermediate_size, _routed_width(config))
+    activations = 2 * batch * tokens * (widest // tensor_parallel + 2 * config.hidden_size) * size
+    head = batch * logits * config.vocab_size * (size + 4)
+    return MemoryNeed(
+        parts={
+            "weights": parameter_count(config) * size // tensor_parallel,
+            "cache": cache // tensor_parallel,
+            "activations": activations,
+            "logits": head,
+        }
+    )
+
+
+def _routed_width(config: Any) -> int:
+    """Width of all experts of a token side by side; 0 of a dense model."""
+    chosen = getattr(config, "num_experts_per_tok", 0) or 0
+    width = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
+    return int(chosen * width)
+
+
+def available_bytes(device: torch.device, ranks_here: int) -> int:
+    """Of a GPU what is free; of a host this rank's share of it."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * (1 - KEPT_FREE))
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return pages // max(1, ranks_here)
+
+
+def require_fit(need: MemoryNeed, device: torch.device, ranks_here: int) -> None:
+    """Raises :class:`DoesNotFit`."""
+    there = available_bytes(device, ranks_here)
+    if need.total > there:
+        raise DoesNotFit(
+            f"does not fit: {need.text()}, and {device} has {there / GIB:.3g} GiB free; nothing "
+            "was loaded. Set a smaller batch, shape or number of tokens, or more ranks with --tp"
+        )

@@ -1,0 +1,88 @@
+"""This process's place among the ranks, and what they tell each other."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+import orchestrate_kit as kit
+
+PATIENCE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """``control`` is a group on the CPUs, None of a single rank."""
+
+    rank: int
+    size: int
+    local_size: int
+    device: torch.device
+    control: Any
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's picklable ``value``, in rank order."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def meet(self) -> None:
+        """Wait for every rank, with the device idle."""
+        synchronize(self.device)
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+@contextmanager
+def joined_ranks(device: str) -> Iterator[Ranks]:
+    """Join the process group that the launcher's environment describes, if there is one. Raises
+    ``RuntimeError`` for a device that is not there.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    chosen = torch.device(kit.device_of_rank(device, local_rank, gpus))
+    cuda = chosen.type == "cuda"
+    if cuda:
+        torch.cuda.set_device(chosen)
+    control = None
+    if size > 1:
+        dist.init_process_group(
+            "nccl" if cuda else "gloo", timeout=PATIENCE, device_id=chosen if cuda else None
+        )
+        control = dist.new_group(backend="gloo", timeout=PATIENCE)
+    yield Ranks(
+        rank=kit.rank(),
+        size=size,
+        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        device=chosen,
+        control=control,
+    )
+    if size > 1:  # not after a failure: the other ranks would not take part
+        dist.destroy_process_group()
+
+
+def refuse(workload: str, error: Exception) -> None:
+    """End with one line and status 2: the settings cannot be used here."""
+    if kit.rank() == 0:
+        print(f"{workload}: {error}", file=sys.stderr, flush=True)
+    sys.exit(2)
