@@ -5,7 +5,7 @@
     history.sqlite (also -wal, -shm)
     cache/snapshots/ cache/fabric/ cache/inventories/
     runs/<run-id>/
-        request.json invocation.json plan.json journal.jsonl metrics.jsonl
+        request.json invocation.json plan.json journal.jsonl metrics.jsonl progress.json
         coordinator.json coordinator.lock coordinator.log
         logs/<node>/rank-<R>.out|err  logs/<node>/launcher.out|err
         logs/<node>/attempt-<N>/...            of attempts after the first
@@ -91,6 +91,11 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def progress(self) -> Path:
+        """How far each rank is, while the run lasts."""
+        return self.path / "progress.json"
 
     @property
     def coordinator(self) -> Path:

@@ -12,7 +12,7 @@ NODE = ("run", "node")
 NODE_UP = Metric(
     name="orchestrate_node_up",
     labels=NODE,
-    help="1 while the node is connected and well, 0 once it is lost or has failed.",
+    help="1 while the node is well, 0 once it is lost or has failed.",
 )
 NODE_RANKS = Metric(name="orchestrate_node_ranks", labels=NODE, help="Ranks that run on the node.")
 NODE_TOKENS = Metric(
@@ -63,7 +63,7 @@ NODE_ECC = Metric(
 NODE_XIDS = Metric(
     name="orchestrate_node_gpu_xid_errors",
     labels=NODE,
-    help="Errors (Xid) that the driver wrote to the node's kernel log.",
+    help="Errors (Xid) in the node's kernel log that speak against a card, not against a program.",
 )
 NODE_GPUS_LOST = Metric(
     name="orchestrate_node_gpus_lost",

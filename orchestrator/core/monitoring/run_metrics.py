@@ -8,7 +8,7 @@ COUNTER = MetricKind.COUNTER
 RUN = ("run",)
 STATES = ("running", "unattended", "elsewhere", "succeeded", "degraded", "failed", "stopped")
 RANK_STATES = ("running", "succeeded", "failed", "stopped")
-NODE_STATES = ("waiting", "running", "ended", "lost", "failed")
+NODE_STATES = ("waiting", "running", "ended", "failed", "lost")
 
 RUNS = Metric(
     name="orchestrate_runs", labels=("state",), help="Runs that this home knows, by state."
