@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
 
 import click
+
+_TARGET = re.compile(r"[A-Za-z0-9.-]{1,253}:\d{1,5}|\[[0-9A-Fa-f:.]{2,45}\]:\d{1,5}")
 
 
 @click.group()
@@ -42,3 +45,24 @@ def metrics(textfile: str | None) -> None:
         what = f"the metrics could not be written: {error.strerror or error}"
         remedy = "name a file in a folder that exists"
         raise UsageError(what, id="monitor.textfile", where=textfile, remedy=remedy) from error
+
+
+@monitor.command()
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--target",
+    metavar="HOST:PORT",
+    default="127.0.0.1:8765",
+    show_default=True,
+    help="Where Prometheus finds `orchestrate serve`.",
+)
+def export(folder: Path, target: str) -> None:
+    """Write alert rules, dashboards, provisioning and scaling manifests into DIR."""
+    from orchestrator.adapters.monitoring.export_files import export_monitoring
+    from orchestrator.core.base.errors import UsageError
+
+    if not _TARGET.fullmatch(target):
+        what, remedy = f"no host and port: {target[:80]!r}", "write it as 127.0.0.1:8765"
+        raise UsageError(what, id="monitor.target", where="--target", remedy=remedy)
+    for path in export_monitoring(folder, target):
+        click.echo(path)
