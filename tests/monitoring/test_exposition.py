@@ -9,7 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.adapters.monitoring.exposition import render_samples
 from orchestrator.core.monitoring.catalogue import METRICS
-from orchestrator.core.monitoring.metric import MAX_LABEL, MetricKind, Sample, observe_all
+from orchestrator.core.monitoring.metric import MAX_LABEL, MetricKind, Sample
+from orchestrator.core.monitoring.request_latencies import RequestLatencies, RequestTimes
 from orchestrator.core.monitoring.run_metrics import RUN_FIGURE, RUN_RETRIES
 from orchestrator.core.monitoring.serving_metrics import REQUEST_LATENCY
 
@@ -64,13 +65,17 @@ def test_any_label_and_value_comes_back_once(told: list[tuple[str, float]]) -> N
 
 
 def test_buckets_accumulate_and_end_with_the_count() -> None:
-    counts, total = observe_all(REQUEST_LATENCY.bounds, [0.005, 0.3, 0.3, 500.0])
-    found = parsed([REQUEST_LATENCY.histogram(counts, total, "r1")])
+    latencies = RequestLatencies()
+    for seconds in (0.005, 0.3, 0.3, 500.0):
+        latencies.add(RequestTimes(latency=seconds, first=None, token=None))
+    latencies.add(None)
+    found = parsed(list(latencies.samples("r1")))
 
     buckets = {labels["le"]: value for labels, value in found[f"{REQUEST_LATENCY.name}_bucket"]}
     assert (buckets["0.005"], buckets["0.25"], buckets["0.5"], buckets["+Inf"]) == (1, 1, 3, 4)
     assert found[f"{REQUEST_LATENCY.name}_count"][0][1] == 4
     assert found[f"{REQUEST_LATENCY.name}_sum"][0][1] == 500.605
+    assert found["orchestrate_requests_failed_total"][0][1] == 1
 
 
 def test_openmetrics_is_chosen_by_the_header() -> None:

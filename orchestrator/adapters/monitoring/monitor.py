@@ -17,6 +17,7 @@ from orchestrator.adapters.monitoring.home_samples import (
     ScheduleSamples,
     space_samples,
 )
+from orchestrator.adapters.monitoring.output_samples import OutputSamples
 from orchestrator.adapters.monitoring.shown_runs import ShownRuns
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.errors import OrchestrateError
@@ -25,6 +26,7 @@ from orchestrator.core.monitoring.catalogue import MAX_NODES
 from orchestrator.core.monitoring.metric import Sample
 from orchestrator.core.monitoring.run_metrics import RUNS, STATES
 from orchestrator.core.monitoring.run_samples import RunView, node_samples, run_samples
+from orchestrator.core.monitoring.scaling_samples import engine_samples, scaling_samples
 
 
 class Monitor:
@@ -34,6 +36,7 @@ class Monitor:
         self._layout = layout
         self._lock = threading.Lock()
         self._runs = ShownRuns(layout)
+        self._outputs = OutputSamples(layout)
         self._history = HistorySamples(layout)
         self._schedules = ScheduleSamples(layout)
 
@@ -56,7 +59,10 @@ class Monitor:
         runs = self._runs.look(now)
         for run in runs:
             yield from run_samples(run)
+            yield from engine_samples(run) if run.is_live else ()
+        yield from scaling_samples(runs)
         yield from _node_samples(runs)
+        yield from self._outputs.read(runs)
         counts, unreadable = Counter(self._runs.live_states), self._runs.unreadable
         try:
             finished, samples = self._history.read()

@@ -21,6 +21,7 @@ from orchestrator.core.base.wire_names import wire_name
 from orchestrator.core.monitoring.catalogue import MAX_FIGURES
 from orchestrator.core.monitoring.run_samples import RunView
 from orchestrator.core.monitoring.run_tally import Counted, RunTally
+from orchestrator.core.monitoring.scaling_samples import ENGINE_FIGURES
 from orchestrator.core.verdict.result import Result
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class RunReader:
         self._points = PointReader(folder.metrics)
         self._last_event: float | None = None
         self._figures: dict[str, Point] = {}
+        self._engines: dict[str, dict[str, float]] = {}
         self._steps: deque[tuple[int, float]] = deque(maxlen=STEP_POINTS)
         self._request = _request_names(folder)
 
@@ -74,6 +76,7 @@ class RunReader:
             leased=_number_field(ranks, LEASED_FIELD),
             tokens=_tokens(ranks),
             figures={name: (point.value, point.unit) for name, point in self._figures.items()},
+            engines=self._engines,
         )
 
     def _take_entry(self, entry: Entry) -> None:
@@ -88,9 +91,12 @@ class RunReader:
 
     def _take_point(self, point: Point) -> None:
         """The newest value of each series of the lowest rank."""
-        known = self._figures.get(point.name)
         if point.step is None or not math.isfinite(point.value):
             return
+        if point.name in ENGINE_FIGURES:
+            self._engines.setdefault(point.node, {})[point.name] = point.value
+            return
+        known = self._figures.get(point.name)
         if known is None and len(self._figures) >= MAX_FIGURES:
             return
         if known is None or point.rank <= known.rank:

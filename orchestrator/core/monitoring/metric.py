@@ -6,7 +6,6 @@ counters, ratios from 0 to 1, times as seconds since the epoch.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -72,14 +71,6 @@ def clean_label(text: str) -> str:
     """
     short = text[:MAX_LABEL]
     return short if short.isprintable() else "".join(c if c.isprintable() else "?" for c in short)
-
-
-def observe_all(bounds: Sequence[float], values: Sequence[float]) -> tuple[list[float], float]:
-    """(observations of each bucket, their sum) of ``values``; a value on a bound is below it."""
-    counts = [0.0] * (len(bounds) + 1)
-    for value in values:
-        counts[bisect_left(bounds, value)] += 1
-    return counts, sum(values)
 
 
 def index_metrics(metrics: Sequence[Metric]) -> Mapping[str, Metric]:

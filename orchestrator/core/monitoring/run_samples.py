@@ -21,7 +21,8 @@ POWER = frozenset({"hw_slowdown", "hw_power_brake"})
 class RunView:
     """A run at a moment. Times in seconds since the epoch. ``progress``: of the rank that is
     furthest behind, between 0 and 1. ``tokens`` maps nodes to tokens per second. ``figures`` maps
-    names to (value, unit) of the lowest rank. ``mode``: how ranks communicate.
+    names to (value, unit) of the lowest rank. ``mode``: how ranks communicate. ``engines`` maps
+    nodes to what their inference engines report.
     """
 
     run_id: str
@@ -39,6 +40,7 @@ class RunView:
     leased: float | None = None
     tokens: Mapping[str, float] = field(default_factory=dict)
     figures: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    engines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def is_live(self) -> bool:
