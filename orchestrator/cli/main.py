@@ -49,6 +49,7 @@ class Verb:
 _JOBS, _MACHINES, _RUNS, _NIGHTS = "Jobs", "Machines", "Runs", "Nights"
 _SUITES = "Suites"
 _SETUP = "Configuration"
+_SETUP, _MONITORING = "Configuration", "Monitoring"
 VERBS = (
     Verb("run", "run", _JOBS, "Run a workload, or your own script."),
     Verb("plan", "plan", _JOBS, "Show exactly what a run would do."),
@@ -73,6 +74,7 @@ VERBS = (
     Verb("nightly", "nightly", _NIGHTS, "Run a workload every night."),
     Verb("notify", "notify", _NIGHTS, "Notify people of runs and nights."),
     Verb("status", "status", _NIGHTS, "Show what runs, which nights are missing, and trends."),
+    Verb("monitor", "monitor", _MONITORING, "Metrics, dashboards, alerts, load of experts."),
     Verb("drill", "drill", _SETUP, "Break things, measure what follows."),
     Verb("cluster", "cluster", _SETUP, "List and check inventories."),
     Verb("workload", "workload", _SETUP, "List and show workloads."),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.journal import Journal
+from orchestrator.adapters.store.latest_progress import ProgressFile
 from orchestrator.adapters.store.metric_series import Point, SeriesWriter
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.model.request import RunRequest
@@ -112,7 +113,8 @@ class _Engine:
         self._timings = timings
         self._pulse = ProgressWatchdog(state, context.clock, self._queue.put_nowait, self._broken)
         self._links = LinkWatchdog(state, context.clock, self._queue.put_nowait, self._dialers)
-        watches = (self._pulse, self._links)
+        self._progress = ProgressFile(context.folder.progress, context.clock.monotonic)
+        watches = (self._pulse, self._links, self._progress)
         self._context = replace(context, observers=(*context.observers, *watches))
         self._hands = ActionRunner(self._context, self._queue.put_nowait)
 
@@ -135,6 +137,7 @@ class _Engine:
 
     async def close(self) -> None:
         await self._hands.close()
+        self._progress.write()
         self._series.close()
         self._journal.close()
 

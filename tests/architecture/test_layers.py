@@ -20,6 +20,8 @@ FOLDERS = {
     "core": "base model tuning launchers planning fabric sharing run diagnosis verdict history "
     "detection nightly suite doctor drill_promises",
     "parsing": "ssh_config inputs importers replies",
+    "detection nightly doctor monitoring drill_promises",
+    "parsing": "ssh_config inputs importers replies experts",
     "engine": "support node network sharing action_runner progress_watchdog run oneshot drills",
     "view": "terminal tables result progress",
     "cli": "output masking outermost options past_runs choose_runs load_cluster load_request "

@@ -99,6 +99,31 @@ class HistoryStore:
             columns = "SELECT run.run_id, run.finished, comparison_key.digest"
             return [RunOutline(*row) for row in session.fetch_rows(columns + _FROM + order)]
 
+    def count_statuses(self) -> dict[Status, int]:
+        """How many runs ended how."""
+        if not self._database.exists():
+            return {}
+        with self._database.reading() as session:
+            rows = session.fetch_rows("SELECT status, COUNT(*) FROM run GROUP BY status")
+        return {Status(status): int(count) for status, count in rows}
+
+    def latest_runs(self, limit: int) -> list[RunRecord]:
+        """The last run of each workload on each cluster, newest first; of many pairs the latest
+        ``limit``.
+        """
+        if not self._database.exists():
+            return []
+        with self._database.reading() as session:
+            rows = session.fetch_rows(
+                "SELECT MAX(run.number) FROM run JOIN (SELECT cluster, workload, MAX(finished)"
+                " AS finished FROM run GROUP BY cluster, workload) AS latest"
+                " ON latest.cluster = run.cluster AND latest.workload = run.workload"
+                " AND latest.finished = run.finished GROUP BY run.cluster, run.workload"
+                " ORDER BY MAX(run.finished) DESC LIMIT :limit",
+                {"limit": limit},
+            )
+            return _records(session, [number for (number,) in rows])
+
     def find_runs(self, beginning: str, limit: int = 2) -> tuple[RunRecord, ...]:
         """The run whose id is ``beginning``, else those whose ids begin with it, newest first."""
         if not self._database.exists():

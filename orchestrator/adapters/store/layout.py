@@ -6,7 +6,7 @@
     cache/snapshots/ cache/fabric/ cache/inventories/
     suites/<run-id>/                           adapters/suite/suite_folder.py: runs of suites
     runs/<run-id>/
-        request.json invocation.json plan.json journal.jsonl metrics.jsonl
+        request.json invocation.json plan.json journal.jsonl metrics.jsonl progress.json
         coordinator.json coordinator.lock coordinator.log
         logs/<node>/rank-<R>.out|err  logs/<node>/launcher.out|err
         logs/<node>/attempt-<N>/...            of attempts after the first
@@ -92,6 +92,11 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def progress(self) -> Path:
+        """How far each rank is, while the run lasts."""
+        return self.path / "progress.json"
 
     @property
     def coordinator(self) -> Path:

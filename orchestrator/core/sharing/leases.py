@@ -100,6 +100,11 @@ class Leases:
         """Groups that are not settled and that nobody works on."""
         return self._open - len(self._holders)
 
+    @property
+    def assigned(self) -> int:
+        """Groups that are not settled and that a worker has a lease of."""
+        return len(self._holders)
+
     def holds(self, worker: Worker) -> bool:
         """Whether it has something to do."""
         seat = self._seats.get(worker)

@@ -175,6 +175,7 @@ class SampleMachine:
     def standing(self, *, final: bool = False) -> ReportStanding:
         """Where the work stands."""
         ledger = self.ledger
+        left = ledger.total - ledger.done - ledger.failed
         return ReportStanding(
             total=ledger.total,
             done=ledger.done,
@@ -182,6 +183,7 @@ class SampleMachine:
             duplicates=ledger.duplicates,
             conflicts=ledger.conflicts,
             per_s=round(self.rates.per_s(), 3),
+            leased=min(left, self.leases.assigned * ledger.group),
             final=final,
         )
 

@@ -229,7 +229,9 @@ class MergeOutputs:
 
 @dataclass(frozen=True, slots=True)
 class ReportStanding:
-    """Where the work stands; ``final``: for good."""
+    """Where the work stands; ``final``: for good. ``leased``: samples that workers have leases of,
+    about; of a group that is begun all samples count.
+    """
 
     total: int
     done: int
@@ -237,6 +239,7 @@ class ReportStanding:
     duplicates: int
     conflicts: int
     per_s: float
+    leased: int
     final: bool = False
 
 

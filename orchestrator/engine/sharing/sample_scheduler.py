@@ -308,7 +308,7 @@ class SampleScheduler:
                 done=standing.done,
                 total=standing.total,
                 unit="samples",
-                fields={"per_s": standing.per_s},
+                fields={"per_s": standing.per_s, "leased": standing.leased},
             )
         )
 

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import stat
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from orchestrator.adapters.report.exporters.prometheus_textfile import (
-    VARIABLE,
-    render_textfile,
-    write_textfile,
-)
+from orchestrator.adapters.report.exporters.prometheus_textfile import VARIABLE, write_textfile
 from orchestrator.adapters.report.finished_run import FinishedRun
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.verdict.result import MetricResult
 from tests.cli.runs_on_disk import events_of
 from tests.core.world import request
-
-LINE = re.compile(r'([a-z_]+)\{((?:[a-z]+="(?:[^"\\\n]|\\.)*",?)+)\} (\S+)')
 
 
 def finished(home: Path, **metrics: MetricResult) -> FinishedRun:
@@ -33,27 +27,13 @@ def finished(home: Path, **metrics: MetricResult) -> FinishedRun:
     )
 
 
-def test_every_line_is_a_sample_once_and_the_file_ends(tmp_path: Path) -> None:
-    nan = MetricResult(value=float("nan"), unit="s")
-    run = finished(tmp_path, speed=MetricResult(value=7.0, unit="tok/s"), nothing=nan)
-
-    text = render_textfile(run)
-
-    samples = [line for line in text.splitlines() if not line.startswith("#")]
-    assert all(LINE.fullmatch(line) for line in samples)
-    keys = [line.rpartition(" ")[0] for line in samples]
-    assert len(keys) == len(set(keys))
-    assert text.endswith("\n")
-    assert "nan" not in text
-    assert 'figure="speed",unit="tok/s"} 7' in text
-
-
-def test_the_file_is_replaced_and_readable_by_the_exporter(
+def test_the_file_has_every_series_once_and_replaces_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "textfiles"
     folder.mkdir()
-    run = finished(tmp_path)
+    nan = MetricResult(value=float("nan"), unit="s")
+    run = finished(tmp_path, speed=MetricResult(value=7.0, unit="tok/s"), nothing=nan)
     write_textfile(run)  # without the variable nothing is written
     assert list(folder.iterdir()) == []
 
@@ -64,4 +44,9 @@ def test_the_file_is_replaced_and_readable_by_the_exporter(
     (file,) = folder.iterdir()
     assert file.suffix == ".prom"
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
-    assert file.read_text() == render_textfile(run)
+    families = list(text_string_to_metric_families(file.read_text()))
+    series = [(s.name, tuple(s.labels.items())) for family in families for s in family.samples]
+    assert len(series) == len(set(series))
+    (figure,) = next(f for f in families if f.name == "orchestrate_last_run_figure").samples
+    assert (figure.value, figure.labels["figure"], figure.labels["unit"]) == (7.0, "speed", "tok/s")
+    assert figure.labels["cluster"] == 'a "b"\\?'

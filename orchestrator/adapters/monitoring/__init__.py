@@ -1,0 +1,1 @@
+"""Metrics of runs, nodes, nights and history for Prometheus; files for Prometheus and Grafana."""

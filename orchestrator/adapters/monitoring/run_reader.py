@@ -1,0 +1,182 @@
+"""One run's folder, followed: journal and series from where the last look ended, progress anew.
+
+Everything is bounded: a look reads at most so much of each file, and the next one reads on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+from orchestrator.adapters.store.journal import Entry, JournalReader
+from orchestrator.adapters.store.latest_progress import RankProgress, read_progress
+from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.adapters.store.liveness import read_identity
+from orchestrator.adapters.store.metric_series import Point, PointReader
+from orchestrator.core.base.codec import CodecError, from_json
+from orchestrator.core.base.wire_names import wire_name
+from orchestrator.core.monitoring.catalogue import MAX_FIGURES
+from orchestrator.core.monitoring.run_samples import RunView
+from orchestrator.core.monitoring.run_tally import Counted, RunTally
+from orchestrator.core.monitoring.scaling_samples import ENGINE_FIGURES
+from orchestrator.core.verdict.result import Result
+
+T = TypeVar("T")
+
+STEP_POINTS = 32  # of the series that the time of a step is taken from
+MAX_PORTIONS = 64  # of a file in one look
+TOKEN_FIELDS = ("tokens_per_s", "output_tokens_per_s")
+LEASED_FIELD = "leased"
+_EVENTS = {wire_name(kind): kind for kind in get_args(Counted)}
+
+
+class RunReader:
+    """Call :meth:`look` at each scrape."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.tally = RunTally()
+        self._journal = JournalReader(folder.journal)
+        self._points = PointReader(folder.metrics)
+        self._last_event: float | None = None
+        self._figures: dict[str, Point] = {}
+        self._engines: dict[str, dict[str, float]] = {}
+        self._steps: deque[tuple[int, float]] = deque(maxlen=STEP_POINTS)
+        self._request = _request_names(folder)
+
+    def look(self, state: str, result: Result | None) -> RunView:
+        """The run as it is now; ``state`` as listings show it. Raises ``OrchestrateError`` for a
+        damaged journal, ``OSError``.
+        """
+        for entry in _portions(self._journal.read):
+            self._take_entry(entry)
+        for point in _portions(self._points.read):
+            self._take_point(point)
+        ranks = read_progress(self.folder.progress)
+        identity = read_identity(self.folder.coordinator)
+        heard = [p.at for p in ranks] + [point.t for point in self._figures.values()]
+        reported = max(heard, default=None)
+        cluster, workload, launcher = self._names(result)
+        return RunView(
+            run_id=self.folder.run_id,
+            state=state,
+            tally=self.tally,
+            cluster=cluster,
+            workload=workload,
+            launcher=launcher,
+            mode=self._mode(result),
+            started=identity.at if identity else None,
+            last_event=_latest(self._last_event, reported),
+            last_progress=reported,
+            progress=self._progress(ranks),
+            step_s=self._step_seconds(),
+            leased=_number_field(ranks, LEASED_FIELD),
+            tokens=_tokens(ranks),
+            figures={name: (point.value, point.unit) for name, point in self._figures.items()},
+            engines=self._engines,
+        )
+
+    def _take_entry(self, entry: Entry) -> None:
+        self._last_event = entry.t
+        kind = _EVENTS.get(entry.event.get("type"))
+        if kind is None:
+            return
+        try:
+            self.tally.add(from_json(kind, entry.event))
+        except CodecError:  # an event of another version: what is known of it is not counted
+            return
+
+    def _take_point(self, point: Point) -> None:
+        """The newest value of each series of the lowest rank."""
+        if point.step is None or not math.isfinite(point.value):
+            return
+        if point.name in ENGINE_FIGURES:
+            self._engines.setdefault(point.node, {})[point.name] = point.value
+            return
+        known = self._figures.get(point.name)
+        if known is None and len(self._figures) >= MAX_FIGURES:
+            return
+        if known is None or point.rank <= known.rank:
+            self._figures[point.name] = point
+            if point.name == next(iter(self._figures)):
+                self._steps.append((point.step, point.t))
+
+    def _step_seconds(self) -> float | None:
+        """Over the last points of the first series; None where they do not ascend."""
+        if len(self._steps) < 2:
+            return None
+        (first, began), (last, ended) = self._steps[0], self._steps[-1]
+        return (ended - began) / (last - first) if last > first and ended >= began else None
+
+    def _progress(self, ranks: tuple[RankProgress, ...]) -> float | None:
+        """Of divided work what is settled; else the rank that is furthest behind, on nodes that are
+        well.
+        """
+        divided = self.tally.divided
+        if divided is not None and divided.total:
+            return (divided.done + divided.failed) / divided.total
+        broken = set(self.tally.broken_nodes())
+        return min((p.ratio for p in ranks if p.node not in broken), default=None)
+
+    def _names(self, result: Result | None) -> tuple[str, str, str]:
+        if result is not None:
+            return result.cluster, result.workload, result.launcher
+        return self._request
+
+    def _mode(self, result: Result | None) -> str:
+        """How ranks communicate: as the result says, or as the last probe proved."""
+        used = next((r.rung for r in result.ladder if r.outcome == "used"), "") if result else ""
+        if used or self.tally.fabric is None:
+            return used
+        return self.tally.fabric.rung.value
+
+
+def _portions(read: Callable[[], Sequence[T]]) -> Iterator[T]:
+    for _ in range(MAX_PORTIONS):
+        portion = read()
+        if not portion:
+            return
+        yield from portion
+
+
+def _latest(*times: float | None) -> float | None:
+    return max((time for time in times if time is not None), default=None)
+
+
+def _number_field(ranks: tuple[RankProgress, ...], name: str) -> float | None:
+    """The sum of a field over ranks; None where none reports it."""
+    found = [value for p in ranks if isinstance(value := p.fields.get(name), int | float)]
+    return sum(found) if found else None
+
+
+def _tokens(ranks: tuple[RankProgress, ...]) -> dict[str, float]:
+    """Tokens per second by node."""
+    found: dict[str, float] = {}
+    for progress in ranks:
+        for name in TOKEN_FIELDS:
+            value = progress.fields.get(name)
+            if isinstance(value, int | float) and math.isfinite(value):
+                found[progress.node] = found.get(progress.node, 0.0) + value
+                break
+    return found
+
+
+def _request_names(folder: RunFolder) -> tuple[str, str, str]:
+    """(cluster, workload, launcher) of what was asked for; empty where that cannot be read."""
+    try:
+        data: Any = json.loads(folder.request.read_bytes())
+    except (OSError, ValueError):
+        return "", "", ""
+    job = _part(data, "job")
+    workload = _part(job, "workload").get("name")
+    names = (_part(data, "cluster").get("name"), workload, data.get("launcher"))
+    cluster, workload, launcher = (name if isinstance(name, str) else "" for name in names)
+    return cluster, workload, launcher
+
+
+def _part(data: Any, key: str) -> Mapping[str, Any]:
+    part = data.get(key) if isinstance(data, dict) else None
+    return part if isinstance(part, dict) else {}

@@ -1,0 +1,1 @@
+"""What is exported to monitoring systems: the catalogue of metrics, and how runs become samples."""

@@ -1,0 +1,1 @@
+"""Loads of experts as inference engines and the workload ``moe`` write them. Nothing is trusted."""
