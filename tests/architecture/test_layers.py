@@ -18,9 +18,7 @@ NODE_AGENT = "node_agent"
 # Inside a layer, too, imports point to the left only: a folder or file uses those before it.
 FOLDERS = {
     "core": "base model tuning launchers planning fabric sharing run diagnosis verdict history "
-    "detection nightly suite doctor drill_promises",
-    "parsing": "ssh_config inputs importers replies",
-    "detection nightly doctor monitoring drill_promises",
+    "detection nightly suite doctor monitoring drill_promises",
     "parsing": "ssh_config inputs importers replies experts",
     "engine": "support node network sharing action_runner progress_watchdog run oneshot drills",
     "view": "terminal tables result progress",
