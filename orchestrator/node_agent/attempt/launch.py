@@ -36,6 +36,7 @@ from orchestrator.node_agent.base.node_layout import (
 from orchestrator.node_agent.base.sysfs import boot_id
 from orchestrator.node_agent.base.wire import read_field, read_seconds, read_strings
 from orchestrator.node_agent.process.rank_shim import GRACE
+from orchestrator.node_agent.telemetry.request import check_captures, sampler_argv
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def _specification(
         "boot_id": boot_id(),
         "environments": _environments(layout, processes),
         "independent": read_field(request, "independent", bool, False),
+        "sampler": sampler_argv(attempt, check_captures(request), check_gpus(request)),
         "scratch": any(attempt.scratch in word for p in processes for word in p["argv"]),
         "processes": processes,
     }
