@@ -17,7 +17,20 @@ from tests.fixtures.nvml import build_driver, build_smi
 pytestmark = pytest.mark.processes
 
 WAIT = "import sys, time; time.sleep(float(sys.argv[1]))"
+STEPS = """
+import torch, orchestrate_kit as kit
+for step in range(4):
+    kit.progress(step, 4)
+    torch.mm(torch.ones(64, 64), torch.ones(64, 64))
+kit.mark_step()
+"""
+COLLECTIVES = """
+import sys, time, orchestrate_kit as kit
+kit.collective("all-reduce", 1 << 29, count=3, ranks=2)
+time.sleep(float(sys.argv[1]))
+"""
 SHARES = ({"indices": [0, 1]}, {"indices": [2, 3]})
+SHARED = ("compute", "communication", "copies", "gaps")
 SAMPLED = "power,clocks,memory,nvlink"
 
 
@@ -112,6 +125,45 @@ def test_without_gpus_the_run_says_what_is_not_there(
     assert (power["state"], power["reasons"]) == ("missing", [f"n1: {why}", f"n2: {why}"])
     assert f"capture power: n1: {why}" in result["warnings"]
     assert result["status"] == "succeeded"
+
+
+def test_a_profile_shows_where_the_time_of_steps_went(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = Machine(tmp_path, STEPS, gpus=(0, 0)).run(capsys, "profile=0.000001@0")
+    (profile,) = result["captures"]
+    assert (profile["state"], profile["reasons"]) == ("captured", [])
+    figures = profile["figures"]
+    shares = [figures[f"{name}_fraction"] for name in SHARED]
+    assert sum(shares) == pytest.approx(1)
+    run = home / "runs" / result["run_id"]
+    summary = (run / profile["summary"]).read_text()
+    assert "aten::mm | compute | 1 |" in summary
+    assert "figures that the script times by itself contain it" in summary
+    assert (run / "artifacts/n2/captures/profile/rank-1.trace.json.gz").is_file()
+
+
+def test_without_marks_of_steps_a_profile_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = Machine(tmp_path, gpus=(0, 0)).run(capsys, "profile", "0")
+    (profile,) = result["captures"]
+    assert profile["state"] == "missing"
+    assert "n1: the script marks no steps" in profile["reasons"][0]
+
+
+@pytest.mark.usefixtures("driver")
+def test_payload_is_compared_with_the_collectives_that_were_reported(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three all-reduces of 0.5 GiB between two GPUs: each sends 1.5 GiB, if nothing else goes."""
+    result = Machine(tmp_path, COLLECTIVES, FAKE_LINKS="18").run(capsys, "nvlink", "1")
+    (nvlink,) = result["captures"]
+    figures = nvlink["figures"]
+    ratio = figures["sent_bytes"] / 2 / (1.5 * 2**30)
+    assert figures["formula_ratio_max"] == pytest.approx(ratio)
+    summary = (home / "runs" / result["run_id"] / nvlink["summary"]).read_text()
+    assert f"| n2 | 1.5 GiB | {figures['sent_bytes'] / 2**31:.4g} GiB | {ratio:.4f} |" in summary
 
 
 def test_an_unknown_capture_is_refused_before_any_contact(

@@ -9,8 +9,12 @@ from typing import Annotated
 from orchestrator.core.base.bounds import Count, Items, Text
 from orchestrator.core.captures.nvlink import Collectives
 from orchestrator.core.captures.points import Points
+from orchestrator.core.captures.profile import RankProfile
+from orchestrator.core.model.captures import CaptureKind
 from orchestrator.core.model.facts import Gpu
 
+NO_MARKS = "the script marks no steps (orchestrate_kit.mark_step or progress)"
+NOT_HOME = "its outputs did not come home"
 Row = tuple[float | None, ...]
 Key = tuple[int, ...]
 
@@ -57,7 +61,7 @@ class Samples:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRecord:
     """One node's captures. ``problem``: why its files cannot be used as a whole, or one by one.
-    ``collectives``: what one of its ranks says that it took part in.
+    ``collectives``: what one of its ranks says that it took part in; ``profiles``: of its ranks.
     """
 
     node: str
@@ -66,14 +70,26 @@ class NodeRecord:
     problem: str = ""
     problems: Mapping[str, str] = field(default_factory=dict)
     collectives: Sequence[Collectives] = ()
+    profiles: Sequence[RankProfile] = ()
 
     def missing(self, kind: str) -> str:
         """Why there is nothing of ``kind``; empty where there is something."""
-        if self.problem or self.index is None:
+        if self.problem:
             return self.problem
+        if kind == CaptureKind.PROFILE:
+            return self._missing_profile()
+        if self.index is None:
+            return self.problems.get(kind, NOT_HOME)
         state = self.index.captures.get(kind, RecordedState(missing="it was not sampled"))
         nothing = "" if kind in self.samples else "no sample was taken"
         return state.missing or self.problems.get(kind, nothing)
+
+    def _missing_profile(self) -> str:
+        if any(profile.events for profile in self.profiles):
+            return ""
+        reasons = [profile.reason for profile in self.profiles if profile.reason]
+        empty = "nothing ran while it was profiled" if self.profiles else NO_MARKS
+        return next(iter(reasons), self.problems.get(CaptureKind.PROFILE, empty))
 
     def trouble(self, kind: str) -> str:
         """What cut ``kind`` short; empty where nothing did."""

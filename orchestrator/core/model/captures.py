@@ -8,6 +8,7 @@ from enum import StrEnum
 from orchestrator.core.base.wire_names import wire
 
 PROFILE_S, PROFILE_AFTER_S = 5.0, 30.0  # unless others are asked for
+PROFILED_NODES = 2  # the first ones of a plan; of each its first rank
 
 
 class CaptureKind(StrEnum):

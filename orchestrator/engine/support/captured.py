@@ -15,7 +15,7 @@ def with_captures(result: Result, folder: RunFolder, state: RunState) -> Result:
     What could not be captured is a warning, never a failure.
     """
     captures = state.request.captures
-    nodes = [node.name for node in result.used]
+    nodes = {node.name: node.name in result.outputs for node in result.used}
     if not captures or not nodes:
         return result
     # Reads and draws; a run without captures needs none of it.

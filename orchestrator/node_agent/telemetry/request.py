@@ -6,7 +6,7 @@ import os
 import sys
 
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, AgentFault
-from orchestrator.node_agent.base.node_layout import AGENT, AttemptLayout
+from orchestrator.node_agent.base.node_layout import AGENT, AttemptLayout, private_folder
 from orchestrator.node_agent.base.wire import read_strings
 from orchestrator.node_agent.telemetry.readings import READINGS
 
@@ -30,11 +30,14 @@ def check_captures(request: Mapping[str, Any]) -> list[str]:
     return kinds
 
 
-def sampler_argv(attempt: AttemptLayout, kinds: Sequence[str], gpus: Sequence[int]) -> list[str]:
-    """The process that samples; none where nothing is asked for."""
+def prepare_sampler(attempt: AttemptLayout, kinds: Sequence[str], gpus: Sequence[int]) -> list[str]:
+    """The process that samples, and its folder; none where nothing is asked for. Ranks that record
+    something find the folder, too.
+    """
     if not kinds:
         return []
     folder = os.path.join(attempt.output, FOLDER)
+    private_folder(folder)
     indices = ",".join(map(str, gpus))
     program = [sys.executable, "-I", "-S", "-c", ENTRY, AGENT]
     return [*program, folder, ",".join(kinds), indices]

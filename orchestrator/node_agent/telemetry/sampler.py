@@ -15,7 +15,7 @@ import sys
 import time
 from ctypes import byref
 
-from orchestrator.node_agent.base.node_layout import private_folder, write_atomically
+from orchestrator.node_agent.base.node_layout import write_atomically
 from orchestrator.node_agent.facts.nvml import Nvml, describe_gpus, open_library
 from orchestrator.node_agent.telemetry.readings import READINGS, Reading
 
@@ -30,6 +30,7 @@ FULL_EVERY = 5  # samples between two with all rows
 MAX_FILE_BYTES = 64 * 1024 * 1024
 INDEX = "captures.json"
 NO_GPU = "the job has no GPU on this node"
+NO_ANSWER = "the driver did not answer"
 FULL = "the file reached its largest size"
 
 
@@ -88,11 +89,14 @@ class Sampler:
         self._began, self._zero = time.time(), time.monotonic()
         self._samples = 0
         self._busy_s = 0.0
-        nvml, why_not = open_library() if gpus else (None, NO_GPU)
-        self._nvml = nvml
-        self._why_not = why_not
-        if nvml is not None:
-            self._find_devices(nvml, gpus)
+        self._gpus = gpus
+        self._nvml: Nvml | None = None
+        self._why_not = NO_ANSWER if gpus else NO_GPU
+
+    def _open_driver(self) -> None:
+        self._nvml, self._why_not = open_library()
+        if self._nvml is not None:
+            self._find_devices(self._nvml, self._gpus)
 
     def _find_devices(self, nvml: Nvml, gpus: Sequence[int]) -> None:
         self._described = [g for g in describe_gpus(nvml)["gpus"] if g["index"] in gpus]
@@ -105,7 +109,10 @@ class Sampler:
 
     def run(self) -> None:
         """Until SIGTERM, which is blocked: whoever starts this process has done so."""
-        self._write_index(ended=False)
+        self._write_index(ended=False)  # the driver may not answer
+        if self._gpus:
+            self._open_driver()
+            self._write_index(ended=False)
         pause_s = 0.0
         while self._devices and not _asked_to_end(pause_s):
             pause_s = self._pause_s(self._sample(self._samples % FULL_EVERY == 0))
@@ -159,8 +166,7 @@ def _asked_to_end(within_s: float) -> bool:
 
 
 def main() -> None:
-    """Arguments: the folder, which is made; captures with commas; indices of GPUs with commas."""
+    """Arguments: the folder; captures with commas; indices of GPUs with commas."""
     folder, kinds, gpus = sys.argv[1:4]
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # unless it is
-    private_folder(folder)
     Sampler(folder, kinds.split(","), [int(index) for index in gpus.split(",") if index]).run()

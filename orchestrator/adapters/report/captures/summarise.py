@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from orchestrator.adapters.report.captures.gpu_sections import show_clocks, show_memory, show_power
 from orchestrator.adapters.report.captures.load import read_node
 from orchestrator.adapters.report.captures.nvlink_sections import show_nvlink
+from orchestrator.adapters.report.captures.profile_sections import show_profile
 from orchestrator.adapters.report.captures.shown import Shown, text_section
 from orchestrator.adapters.report.markdown_sections import section_lines_of
 from orchestrator.adapters.report.section_files import FILE
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.captures.outcome import CaptureResult, CaptureState, judge_capture
-from orchestrator.core.captures.recorded import NodeRecord
-from orchestrator.core.model.captures import Capture, CaptureKind
+from orchestrator.core.captures.recorded import NOT_HOME, NodeRecord
+from orchestrator.core.model.captures import PROFILED_NODES, Capture, CaptureKind
 from orchestrator.parsing.replies import report_sections as given
 
 Show = Callable[[Sequence[NodeRecord]], Shown]
@@ -23,22 +24,30 @@ SHOWS: Mapping[CaptureKind, Show] = {
     CaptureKind.CLOCKS: show_clocks,
     CaptureKind.MEMORY: show_memory,
     CaptureKind.NVLINK: show_nvlink,
+    CaptureKind.PROFILE: show_profile,
 }
 SUMMARY = "SUMMARY.md"
 
 
 def summarise_captures(
-    folder: RunFolder, captures: Sequence[Capture], nodes: Sequence[str]
+    folder: RunFolder, captures: Sequence[Capture], nodes: Mapping[str, bool]
 ) -> tuple[CaptureResult, ...]:
     """Write ``captures/KIND/SUMMARY.md`` of each capture and their sections of the report.
 
+    ``nodes``: those that had ranks, in the order of the plan, and whether their outputs came home.
     Raises ``OSError`` where nothing can be written.
     """
-    records = [read_node(node, folder.node_artifacts(node), captures) for node in nodes]
+    records = [
+        read_node(node, folder.node_artifacts(node), captures)
+        if came
+        else NodeRecord(node=node, index=None, problem=NOT_HOME)
+        for node, came in nodes.items()
+    ]
     results: list[CaptureResult] = []
     sections: list[given.Section] = []
     for capture in captures:
-        result, shown = _summarise(capture.kind, records)
+        asked = records[:PROFILED_NODES] if capture.kind is CaptureKind.PROFILE else records
+        result, shown = _summarise(capture.kind, asked)
         path = make_private_dir(folder.captures / capture.kind.value) / SUMMARY
         text = "\n\n".join([f"# Capture: {capture.text}", *section_lines_of(shown)]) + "\n"
         write_atomic(path, text.encode("utf-8", "replace"))
@@ -81,7 +90,9 @@ def _heads(
 
 
 def _files(kind: CaptureKind, usable: Sequence[NodeRecord]) -> given.Section:
-    names = ", ".join(f"artifacts/{record.node}/captures/{kind}.csv" for record in usable)
+    files = "profile/" if kind is CaptureKind.PROFILE else f"{kind}.csv"
+    names = ", ".join(f"artifacts/{record.node}/captures/{files}" for record in usable)
     busy = [r.index.busy for r in usable if r.index is not None and r.index.busy is not None]
-    cost = f" The sampler asked the driver for {max(busy):.2%} of the time." if busy else ""
+    told = bool(busy) and kind is not CaptureKind.PROFILE
+    cost = f" The sampler asked the driver for {max(busy):.2%} of the time." if told else ""
     return text_section("Data", f"{names or 'none'}.{cost}", "soft")
