@@ -30,6 +30,7 @@ from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest, SampleSet
 from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assumed_finding, make_plan
+from orchestrator.parsing.inputs.captures import parse_captures
 from orchestrator.parsing.inputs.command_line import refuse_misunderstandings, with_interpreter
 from orchestrator.parsing.inputs.workload_file import load_terms, make_job
 
@@ -64,6 +65,7 @@ def load_request(
         samples=(samples := sample_set(job)),
         load=_load_terms(job, samples),
         prices=catalog.prices(options.prices),
+        captures=parse_captures(options.captures),
         fabric_probe=options.fabric_probe,
         fabric_cache=not options.no_cache,
     )

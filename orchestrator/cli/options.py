@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from orchestrator.cli.capture_option import capture_option
 from orchestrator.core.base.command import Secret, Text
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.nodeset import MAX_NAME_LENGTH
@@ -112,7 +113,7 @@ def _what_options(command: Command) -> Command:
 
 
 def _how_options(command: Command) -> Command:
-    return _launcher_options(_limit_options(command))
+    return _launcher_options(_limit_options(capture_option(command)))
 
 
 def _launcher_options(command: Command) -> Command:
@@ -286,6 +287,7 @@ class JobOptions:
     fabric_probe: bool = False
     no_cache: bool = False
     prices: str = "default"
+    captures: tuple[str, ...] = ()
     launcher_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 

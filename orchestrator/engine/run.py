@@ -31,6 +31,7 @@ from orchestrator.core.verdict.verdict import conclude_run
 from orchestrator.engine.action_runner import ActionRunner
 from orchestrator.engine.network.link_watchdog import LinkWatchdog, TcpDialer
 from orchestrator.engine.progress_watchdog import ProgressWatchdog
+from orchestrator.engine.support.captured import with_captures
 from orchestrator.engine.support.combine import combine_outputs
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.interrupts import Abandoned
@@ -214,6 +215,7 @@ class _Engine:
             timings=self._timings.seconds,
             report=str(self.folder.report_html),
         )
+        result = with_captures(result, self.folder, self._state)
         if result.failure is None:
             return result
         # Its rules are hundreds of patterns, which a run that succeeds does not need.

@@ -17,14 +17,14 @@ LAYERS = ("core", "parsing", "adapters", "engine", "view", "cli", "__main__")
 NODE_AGENT = "node_agent"
 # Inside a layer, too, imports point to the left only: a folder or file uses those before it.
 FOLDERS = {
-    "core": "base model tuning launchers planning fabric sharing run diagnosis verdict history "
-    "detection nightly suite doctor monitoring drill_promises",
-    "parsing": "ssh_config inputs importers replies experts",
+    "core": "base model tuning launchers planning fabric captures sharing run diagnosis "
+    "verdict history detection nightly suite doctor monitoring drill_promises",
+    "parsing": "ssh_config inputs importers replies captures experts",
     "engine": "support node network sharing action_runner progress_watchdog run oneshot drills",
     "view": "terminal tables result progress",
-    "cli": "output masking outermost options past_runs choose_runs load_cluster load_request "
+    "cli": "output masking outermost capture_option options past_runs choose_runs load_cluster load_request "
     "node_queries open_view coordinate stop_run detach log_options nights suites commands main",
-    "node_agent": "base process facts code slurm attempt hang rank_env operations main "
+    "node_agent": "base process facts code slurm telemetry attempt hang rank_env operations main "
     "oneshot_probe stage0",
 }
 IMPURE_MODULES = frozenset(

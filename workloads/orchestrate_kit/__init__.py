@@ -11,6 +11,7 @@ should report it as such.
 
 from __future__ import annotations
 
+from ._collectives import collective
 from ._declaration import DeclarationError
 from ._devices import device_of_rank
 from ._facts import facts
@@ -20,12 +21,12 @@ from ._reports import (
     checkpoint_dir,
     metric,
     output_dir,
-    progress,
     rank,
     world_size,
 )
 from ._samples import Sample, complete, fail, first_token, groups
 from ._settings import parse
+from ._steps import mark_step, profiling, progress
 from ._windows import MeasuredWindow, NodeEnergy, measured_window
 
 __all__ = [
@@ -36,16 +37,19 @@ __all__ = [
     "artifact",
     "checkpoint",
     "checkpoint_dir",
+    "collective",
     "complete",
     "device_of_rank",
     "facts",
     "fail",
     "first_token",
     "groups",
+    "mark_step",
     "measured_window",
     "metric",
     "output_dir",
     "parse",
+    "profiling",
     "progress",
     "rank",
     "world_size",

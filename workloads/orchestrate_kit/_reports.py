@@ -56,20 +56,9 @@ def metric(name: str, value: Number, unit: str = "", step: Optional[int] = None)
     place = None if step is None else plain_scalar("a step", step)
     if place is not None and (isinstance(place, bool) or not isinstance(place, int)):
         raise ValueError("a step is a whole number, not %r" % (step,))
-    number = _finite(checked_name(name), value)
+    number = finite_or_none(checked_name(name), value)
     if number is not None:
         write_record({"type": "metric", "name": name, "value": number, "unit": unit, "step": place})
-
-
-def progress(done: Number, total: Number, unit: str = "step", **fields: Union[Number, str]) -> None:
-    """How far this rank is; ``fields`` are shown beside it (loss, rate). What is not finite is left
-    out, with a warning.
-    """
-    numbers = {k: v if isinstance(v, str) else _finite(k, v) for k, v in fields.items()}
-    shown = {key: value for key, value in numbers.items() if value is not None}
-    record = {"done": _finite("done", done), "total": _finite("total", total), "unit": unit}
-    if None not in record.values():
-        write_record({"type": "progress", **record, "fields": shown})
 
 
 def artifact(path: Union[str, Path], name: Optional[str] = None) -> None:
@@ -123,7 +112,7 @@ def plain_scalar(name: str, value: Any) -> Any:
 _warned: Set[str] = set()
 
 
-def _finite(name: str, value: Number) -> Optional[float]:
+def finite_or_none(name: str, value: Number) -> Optional[float]:
     """The number, or None if it is none; warned of once for each name."""
     number = float(plain_scalar(name, value))
     if math.isfinite(number):

@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 from functools import partial
 
@@ -36,6 +37,8 @@ WORK = ("requests", "tokens", "input_tokens", "output_tokens")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 NO_GPU = "no GPU is visible to the job"
 _numbers = itertools.count()
+_windows: weakref.WeakSet[MeasuredWindow] = weakref.WeakSet()
+_on_hold = threading.Event()  # while a profile is taken
 
 
 class NodeEnergy:
@@ -172,10 +175,13 @@ class MeasuredWindow:
         self._report_at_s = FIRST_REPORT_S
         self._number = next(_numbers)
         self._counting = threading.Lock()
+        self._suspended = False
+        _windows.add(self)
 
     def begin(self) -> None:
-        """Open the window; an open one stays so."""
-        if self._opened is None:
+        """Open the window; an open one stays so. While a profile is taken it waits for its end."""
+        self._suspended = _on_hold.is_set()
+        if self._opened is None and not self._suspended:
             self._order("open")
             self._opened = time.monotonic()
 
@@ -187,6 +193,7 @@ class MeasuredWindow:
 
     def pause(self) -> None:
         """What is done until the next :meth:`begin` does not count."""
+        self._suspended = False
         if self._opened is not None:
             self._seconds, self._opened = self.seconds, None
             self._order("close")
@@ -236,6 +243,42 @@ class MeasuredWindow:
             ]
             record.update(gpus=gpus, peak_watts=energy.peak_watts, problems=energy.problems)
         write_record(record)
+
+    def suspend(self) -> None:
+        """Close it until :func:`resume_windows`, if it is open."""
+        is_open = self._opened is not None
+        self.pause()
+        self._suspended = is_open
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what is done now counts."""
+        return self._opened is not None
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it is to be open, and a profile keeps it closed."""
+        return self._suspended
+
+
+def window_is_open() -> bool:
+    """Whether any measured window of this process is."""
+    return any(window.is_open for window in _windows)
+
+
+def suspend_windows() -> None:
+    """Nothing is measured until :func:`resume_windows`."""
+    _on_hold.set()
+    for window in list(_windows):
+        window.suspend()
+
+
+def resume_windows() -> None:
+    """Those go on that were open, or were opened meanwhile."""
+    _on_hold.clear()
+    for window in list(_windows):
+        if window.is_suspended:
+            window.begin()
 
 
 @contextmanager

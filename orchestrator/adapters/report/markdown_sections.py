@@ -18,8 +18,13 @@ def section_parts(sections: Iterable[NodeSections]) -> Iterator[str]:
     for part in sections:
         if part.trouble:
             yield f"**{escape_markdown(part.node)}: {escape_markdown(part.trouble)}**"
-        for section in part.content.sections if part.content else ():
-            yield from _section_lines(section)
+        yield from section_lines_of(part.content.sections if part.content else ())
+
+
+def section_lines_of(sections: Iterable[given.Section]) -> Iterator[str]:
+    """The same of the sections alone."""
+    for section in sections:
+        yield from _section_lines(section)
 
 
 def _section_lines(section: given.Section) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from orchestrator.core.base.errors import ExitCode, InternalError, UsageError
+from orchestrator.core.captures.outcome import CaptureResult, CaptureState
 from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis, Evidence
 from orchestrator.core.model.prices import ApiPrice, ElectricityPrice
 from orchestrator.core.model.workload import Direction
@@ -53,6 +54,7 @@ def to_object(result: Result) -> dict[str, Any]:
         "report": result.report,
         "notice": result.notice,
         "begins_anew": result.begins_anew,
+        "captures": [asdict(capture) for capture in result.captures],
     }
 
 
@@ -104,8 +106,14 @@ def _read_result(data: Mapping[str, Any]) -> Result:
         # Results of earlier versions lack these.
         notice=data.get("notice", ""),
         begins_anew=data.get("begins_anew", False),
+        captures=tuple(_read_capture(capture) for capture in data.get("captures", ())),
         schema_version=data["schema_version"],
     )
+
+
+def _read_capture(data: Mapping[str, Any]) -> CaptureResult:
+    words = {"state": CaptureState(data["state"]), "reasons": tuple(data["reasons"])}
+    return CaptureResult(**{**data, **words})
 
 
 def _read_metric(data: Mapping[str, Any]) -> MetricResult:

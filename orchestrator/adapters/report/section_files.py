@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import UsageError
@@ -15,6 +16,7 @@ FILE = "report_sections.json"
 MAX_NODES = 16
 # What the workload made of all nodes' outputs lies beside their folders.
 COMBINED = ""
+CAPTURES = "captures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,11 @@ class NodeSections:
 
 
 def read_sections(folder: RunFolder) -> tuple[NodeSections, ...]:
-    """Of the last attempt, in the order of the nodes' names; at most ``MAX_NODES``."""
-    return tuple(_of_nodes(folder))[:MAX_NODES]
+    """Of the last attempt, in the order of the nodes' names, at most ``MAX_NODES``; and those of
+    captures.
+    """
+    captured = _read_document(CAPTURES, folder.captures)
+    return (*tuple(_of_nodes(folder))[:MAX_NODES], *captured)
 
 
 def _of_nodes(folder: RunFolder) -> Iterator[NodeSections]:
@@ -37,19 +42,23 @@ def _of_nodes(folder: RunFolder) -> Iterator[NodeSections]:
     except OSError:
         return
     for name in [COMBINED, *names]:
-        if ".attempt-" in name:
-            continue
-        try:
-            data = _read_bounded(os.fspath(folder.artifacts / name / FILE))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            yield NodeSections(name, None, f"{FILE}: {error.strerror or error}")
-            continue
-        try:
-            yield NodeSections(name, parse_sections(data, where=f"{name}: {FILE}"))
-        except UsageError as error:
-            yield NodeSections(name, None, f"{FILE}: {error.why}")
+        if ".attempt-" not in name:
+            yield from _read_document(name, folder.artifacts / name)
+
+
+def _read_document(name: str, folder: Path) -> Iterator[NodeSections]:
+    """Of one folder, if it has sections."""
+    try:
+        data = _read_bounded(os.fspath(folder / FILE))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        yield NodeSections(name, None, f"{FILE}: {error.strerror or error}")
+        return
+    try:
+        yield NodeSections(name, parse_sections(data, where=f"{name}: {FILE}"))
+    except UsageError as error:
+        yield NodeSections(name, None, f"{FILE}: {error.why}")
 
 
 def _read_bounded(path: str) -> bytes:

@@ -15,6 +15,7 @@
         left-out/<node>.json                   outputs that did not come, and why
         hang/<node>/...                        what was found of ranks that made no progress
         exchange/<node>/attempt-<N>/exchange-<R>.jsonl   what ranks told us that they work on
+        captures/<kind>/SUMMARY.md             what was captured of GPUs; its data are artifacts
         work/...                               what is kept of leases or rounds for another attempt
         result.json report.md report.html
 """
@@ -131,6 +132,11 @@ class RunFolder:
     @property
     def artifacts(self) -> Path:
         return self.path / "artifacts"
+
+    @property
+    def captures(self) -> Path:
+        """Summaries of what was captured beside the ranks."""
+        return self.path / "captures"
 
     def node_logs(self, node: str, attempt: int = 1) -> Path:
         """Where ``node``'s log files are. Raises ``ValueError`` for an unsafe name."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.core.base.command import Text
 from orchestrator.core.base.wire_names import wire
+from orchestrator.core.model.captures import Capture
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.load import LoadTerms
 from orchestrator.core.model.prices import Prices
@@ -75,7 +76,8 @@ class RunRequest:
     meet are launched; ``fabric_cache``: what an earlier run proved for the same nodes counts.
     ``launcher_options`` are passed on to launchers that take some. ``prices``: what the cost is
     worked out by, beside the inventory's. ``samples``: what divisible work is divided into;
-    ``load``: how a load generator asks for them, None = all are there at once.
+    ``load``: how a load generator asks for them, None = all are there at once. ``captures``: what
+    is recorded of the GPUs beside what the workload reports.
     """
 
     run_id: str
@@ -98,6 +100,7 @@ class RunRequest:
     prices: Prices | None = None
     samples: SampleSet | None = None
     load: LoadTerms | None = None
+    captures: tuple[Capture, ...] = ()
 
     @property
     def configuration(self) -> str:

@@ -9,6 +9,7 @@ from orchestrator.core import tuning
 from orchestrator.core.base.command import reveal_secret
 from orchestrator.core.launchers import LAUNCHERS, Launcher, LaunchSpec
 from orchestrator.core.model import devices
+from orchestrator.core.model.captures import PROFILED_NODES, CaptureKind
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.comm_modes import APART, CommMode
 from orchestrator.core.model.facts import Facts
@@ -236,6 +237,7 @@ def _tune_node(world: PlannedWorld, place: RankPlacement) -> Tuned:
         *_rung_variables(world, place),
         _python_path(world.request, spec, finding),
         *_path_variable(world.request, spec, finding),
+        *_capture_variables(world.request, place),
     )
     asked = (*asked, *_visible_devices(world.request, place, facts))
     replaced = {a.name for a in asked}
@@ -325,6 +327,21 @@ def _rung_variables(world: PlannedWorld, place: RankPlacement) -> Iterator[Varia
         why = "ranks of one node meet there, whatever is wrong with what lies between nodes"
         yield _rung_variable("NCCL_SOCKET_IFNAME", "lo", why)
         yield _rung_variable("GLOO_SOCKET_IFNAME", "lo", why)
+
+
+def _capture_variables(request: RunRequest, place: RankPlacement) -> Iterator[Variable]:
+    """What ranks record themselves. Profiles are taken on the first nodes alone; those of all other
+    nodes only keep their measured windows closed meanwhile.
+    """
+    captures = {capture.kind: capture for capture in request.captures}
+    if captures:
+        why = "what the run captures (--capture)"
+        yield _rung_variable("ORCHESTRATE_CAPTURES", ",".join(captures), why)
+    if (profile := captures.get(CaptureKind.PROFILE)) is not None:
+        chosen = place.node_rank < PROFILED_NODES
+        value = f"{profile.seconds:g}@{profile.after_s:g}" + ("" if chosen else "/meanwhile")
+        why = "one rank of this node profiles itself" if chosen else "ranks of others do"
+        yield _rung_variable("ORCHESTRATE_PROFILE", value, f"{why} (--capture profile)")
 
 
 def _rung_variable(name: str, value: str, reason: str) -> Variable:

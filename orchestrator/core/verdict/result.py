@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.wire_names import wire
+from orchestrator.core.captures.outcome import CaptureResult
 from orchestrator.core.diagnosis.diagnosis_model import Diagnosis
 from orchestrator.core.model.workload import Direction
 from orchestrator.core.verdict.cost import Cost
@@ -158,6 +159,7 @@ class Result:
     report: str = ""
     notice: str = ""
     begins_anew: bool = False
+    captures: tuple[CaptureResult, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -11,7 +11,12 @@ from orchestrator.core.model.plan import Lock, NodePlan
 from orchestrator.core.run.events import Launched, NodeConcluded, Occupied
 from orchestrator.core.run.state import NEVER_LAUNCHED
 from orchestrator.engine.node.node_session import ABSENT, QUICK_S, NodeSession, coordinator_name
-from orchestrator.engine.node.requests import agent_facts, agent_locks, agent_process
+from orchestrator.engine.node.requests import (
+    agent_captures,
+    agent_facts,
+    agent_locks,
+    agent_process,
+)
 from orchestrator.engine.node.trial_node import TrialPorts
 from orchestrator.parsing.replies.supervisor_records import parse_holder
 
@@ -63,6 +68,7 @@ class NodeLauncher:
                 "locks": agent_locks(share.locks),
                 "coordinator": coordinator_name(),
                 "gpus": list(share.gpus),
+                "captures": agent_captures(request.captures),
                 "facts": agent_facts(facts),
                 "processes": [agent_process(share.env, process) for process in share.processes],
             }

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.command import reveal_secret
+from orchestrator.core.model.captures import Capture, CaptureKind
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Lock, ProcessPlan, Variable
 
@@ -39,3 +40,8 @@ def agent_facts(facts: Facts | None) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = to_json(facts)
     return found if len(json.dumps(found)) <= MAX_FACTS_BYTES else None
+
+
+def agent_captures(captures: Sequence[Capture]) -> list[str]:
+    """What the agent is to sample; profiles are the ranks' own."""
+    return [c.kind.value for c in captures if c.kind is not CaptureKind.PROFILE]

@@ -36,6 +36,7 @@ from orchestrator.node_agent.base.node_layout import (
 from orchestrator.node_agent.base.sysfs import boot_id
 from orchestrator.node_agent.base.wire import read_field, read_seconds, read_strings
 from orchestrator.node_agent.process.rank_shim import GRACE
+from orchestrator.node_agent.telemetry.request import check_captures, prepare_sampler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def launch_attempt(
     epoch = lease.check_epoch(request)
     lease_s = lease.check_lease(request)
     wanted, holder = check_locks(request), describe_holder(run, request)
-    gpus = check_gpus(request)
+    gpus, captures = check_gpus(request), check_captures(request)
     facts = read_field(request, "facts", dict, None)
     spec = _specification(layout, run, attempt, request)
     with lease.claimed_run(run, epoch, BEFORE_US_S):
@@ -81,6 +82,7 @@ def launch_attempt(
             if spec["scratch"]:
                 attempt.create_scratch()
             note_baseline(attempt, gpus)
+            spec["sampler"] = prepare_sampler(attempt, captures, gpus)
             if facts is not None:
                 _write_facts(attempt.facts, facts)
             keep_usable_pipes(spec["processes"], attempt.root)

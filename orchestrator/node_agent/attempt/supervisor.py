@@ -44,6 +44,7 @@ TICK_S = 0.05
 SWEEP_S = 10.0
 LEFTOVER_GRACE_S = 2.0
 FLUSH_S = 30.0
+SAMPLER_S = 5.0  # for its last sample; a driver that does not answer is not waited for
 MAX_GRACE_S = 3600.0
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 WAITED = {signal.SIGCHLD, *STOP_SIGNALS}
@@ -63,6 +64,8 @@ class Supervisor:
         self.ranks = RankTable(self.attempt)
         self.group = ControlGroup.create(self.attempt)
         self.children: list[Child] = []
+        # Ranks may end before it has begun: it hears of that all the same.
+        self.sampler = Child("telemetry", None, self.attempt.root, {signal.SIGTERM})
         self.outcomes: dict[str, dict[str, Any]] = {}
         self.failed = False
         self.why = ""
@@ -83,6 +86,9 @@ class Supervisor:
                 self.log.append("process-started", label=child.label, **identity)
             else:
                 self.log.append("rank-started", rank=child.rank, local_rank=local_rank, **identity)
+        if self.spec["sampler"]:
+            environment = self.spec["processes"][0]["env"]  # where ranks find the driver's library
+            self.sampler.start(self.spec["sampler"], environment, "/", self.group)
 
     # ---- the loop -------------------------------------------------------------------------------
 
@@ -94,6 +100,7 @@ class Supervisor:
                 for child in self.children:
                     child.kill_group()
                 break
+        self._end_sampler()
         self._end_leftovers()
         self._conclude()
 
@@ -108,6 +115,8 @@ class Supervisor:
     def _observe(self) -> None:
         """Record what began and ended. Ranks come first: a launcher ends because a rank did."""
         statuses = reap_children()
+        if self.sampler.running and self.sampler.pid in statuses:
+            self.sampler.reaped(statuses[self.sampler.pid])
         ended = [child for child in self.children if child.running and child.pid in statuses]
         for child in ended:  # before anything is signalled: a reaped pid may become another's
             child.reaped(statuses[child.pid])
@@ -210,6 +219,12 @@ class Supervisor:
         if self.group:
             self.group.remove()
         return swept
+
+    def _end_sampler(self) -> None:
+        self.sampler.terminate()
+        deadline = time.monotonic() + SAMPLER_S
+        while self.sampler.running and time.monotonic() < deadline:
+            self._tick()
 
     def _end_leftovers(self) -> None:
         """Processes that outlived their launcher get a TERM and what remains of the grace."""

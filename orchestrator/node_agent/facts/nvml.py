@@ -138,11 +138,21 @@ class Nvml:
 
     def field(self, device: Any, number: int, scope: int = 0) -> int | None:
         """A field value; only of the unsigned kinds."""
-        value = FieldValue(field=number, scope=scope)
-        failed = self.call("nvmlDeviceGetFieldValues", device, ctypes.c_int(1), byref(value))
-        if failed or value.result or value.type not in (1, 2, 3):
-            return None
-        return int(value.value & 0xFFFFFFFF if value.type == 1 else value.value)
+        return self.fields(device, [(number, scope)])[0]
+
+    def fields(self, device: Any, wanted: list[tuple[int, int]]) -> list[int | None]:
+        """The same for several pairs of a number and a scope, in one call."""
+        values = (FieldValue * len(wanted))()
+        for value, (number, scope) in zip(values, wanted):
+            value.field, value.scope = number, scope
+        failed = self.call("nvmlDeviceGetFieldValues", device, ctypes.c_int(len(wanted)), values)
+        return [None if failed else _unsigned(value) for value in values]
+
+
+def _unsigned(value: FieldValue) -> int | None:
+    if value.result or value.type not in (1, 2, 3):
+        return None
+    return int(value.value & 0xFFFFFFFF if value.type == 1 else value.value)
 
 
 def describe_gpus(nvml: Nvml) -> dict[str, Any]:
@@ -166,7 +176,7 @@ def describe_gpus(nvml: Nvml) -> dict[str, Any]:
 
 
 def _gpu(nvml: Nvml, index: int, device: Any) -> dict[str, Any]:
-    total, used = _memory(nvml, device)
+    total, used = read_memory(nvml, device)
     return {
         "index": index,
         "name": nvml.text("nvmlDeviceGetName", device),
@@ -184,7 +194,8 @@ def _gpu(nvml: Nvml, index: int, device: Any) -> dict[str, Any]:
     }
 
 
-def _memory(nvml: Nvml, device: Any) -> tuple[int, int]:
+def read_memory(nvml: Nvml, device: Any) -> tuple[int, int]:
+    """(bytes of the GPU, bytes in use); zeros where neither is known."""
     memory = Memory(version=ctypes.sizeof(Memory) | 2 << 24)
     if not nvml.call("nvmlDeviceGetMemoryInfo_v2", device, byref(memory)):
         return int(memory.total), int(memory.used)
@@ -234,13 +245,19 @@ def _watts(milliwatts: int | None) -> float | None:
 
 
 def _throttle(nvml: Nvml, device: Any) -> list[str] | None:
+    mask = throttle_mask(nvml, device)
+    return None if mask is None else throttle_names(mask)
+
+
+def throttle_mask(nvml: Nvml, device: Any) -> int | None:
+    """Bits of :data:`THROTTLE` that hold now."""
     for name in (
         "nvmlDeviceGetCurrentClocksEventReasons",
         "nvmlDeviceGetCurrentClocksThrottleReasons",
     ):
         mask = nvml.number(name, device, kind=ctypes.c_ulonglong)
         if mask is not None:
-            return throttle_names(mask)
+            return mask
     return None
 
 
@@ -336,16 +353,20 @@ def _peer(nvml: Nvml, device: Any, link: int) -> str:
     return _address(nvml, "nvmlDeviceGetNvLinkRemotePciInfo_v2", device, ctypes.c_uint(link))
 
 
-def main() -> None:
-    """Prints ``{"error": ...}`` where there is no library or it does not start."""
+def open_library() -> tuple[Nvml | None, str]:
+    """The initialised library, or why there is none."""
     try:
         nvml = Nvml(ctypes.CDLL(LIBRARY))
     except OSError as error:
-        print(json.dumps({"error": str(error)}))
-        return
+        return None, str(error)
     failed = nvml.call("nvmlInit_v2")
-    answer = {"error": f"nvmlInit failed with {failed}"} if failed else describe_gpus(nvml)
-    print(json.dumps(answer))
+    return (None, f"nvmlInit failed with {failed}") if failed else (nvml, "")
+
+
+def main() -> None:
+    """Prints ``{"error": ...}`` where there is no library or it does not start."""
+    nvml, why_not = open_library()
+    print(json.dumps({"error": why_not} if nvml is None else describe_gpus(nvml)))
 
 
 if __name__ == "__main__":

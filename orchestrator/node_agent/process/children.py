@@ -18,7 +18,7 @@ from orchestrator.node_agent.process.rank_shim import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import NoReturn
 
     from orchestrator.node_agent.process.cgroups import ControlGroup
@@ -27,9 +27,14 @@ APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Child:
-    """A process that is our own child, so that its pid stays its own until we reap it."""
+    """A process that is our own child, so that its pid stays its own until we reap it.
 
-    def __init__(self, label: str, rank: int | None, logs: str) -> None:
+    Signals that are ``blocked`` wait until the program asks for them.
+    """
+
+    def __init__(
+        self, label: str, rank: int | None, logs: str, blocked: Iterable[int] = ()
+    ) -> None:
         self.label = label
         self.rank = rank
         self.pid = 0
@@ -38,6 +43,7 @@ class Child:
         self.ended_at = 0.0
         self.told = False
         self._logs = logs
+        self._blocked = blocked
 
     @property
     def running(self) -> bool:
@@ -79,7 +85,7 @@ class Child:
             os.environ.clear()
             os.environ.update(env)
             os.chdir(cwd)
-            execute_program(argv, set())
+            execute_program(argv, self._blocked)
         except OSError as error:
             os.write(2, f"cannot start in {cwd!r}: {error.strerror}\n".encode(errors="replace"))
         finally:

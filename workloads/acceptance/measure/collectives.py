@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import orchestrate_kit as kit
+
 from ..base.bandwidth import (
     ALL_GATHER,
     ALL_REDUCE,
@@ -228,6 +230,7 @@ def _measure(one: Exchange, size: int, bench: Bench) -> tuple[dict[str, Any], bo
     warmup = WARMUP if affordable >= WARMUP + FEWEST_ITERATIONS else 0
     ranks.meet()
     times = timed(one.run, ranks.device, warmup=warmup, iterations=iterations)
+    kit.collective(one.collective, size, 2 + warmup + iterations, group.size)
     record = {
         "collective": one.collective,
         "placement": one.placement,

@@ -32,6 +32,7 @@ class Recorder:
         self.speaks = world.is_main  # of nodes that train by themselves one speaks for all
         self.steps: list[StepRecord] = []
         self.measured: list[int] = []  # steps that count for rates and times
+        self.profiled: set[int] = set()  # steps that are slower for a profile, and count for none
         self.eval_loss_first: float | None = None
         self.eval_losses: dict[int, float] = {}
         self.first_measured = 1 + warmup_steps(settings.steps)
@@ -56,7 +57,10 @@ class Recorder:
         self.first_measured = 1 + len(self.steps) + warmup_steps(self.settings.steps)
 
     def before_step(self, step: int) -> None:
-        """From the first step that counts on, energy is measured."""
+        """From the first step that counts on, energy is measured; a profile begins or ends."""
+        kit.mark_step()
+        if kit.profiling():
+            self.profiled.add(step)
         if step >= self.first_measured:
             self.window.begin()
 
@@ -73,7 +77,8 @@ class Recorder:
     def add_steps(self, records: Sequence[StepRecord]) -> None:
         """Note finished steps."""
         self.steps += records
-        self.measured += [r.step for r in records if r.step >= self.first_measured]
+        counted = (r.step for r in records if r.step >= self.first_measured)
+        self.measured += [step for step in counted if step not in self.profiled]
         if self.speaks:
             for record in records:
                 kit.metric("train_loss", record.loss, "nats/token", step=record.step)

@@ -86,7 +86,7 @@ class Library:
         elif name == "nvmlDeviceGetNvLinkState":
             return self._link(arguments[1].value, out)
         elif name == "nvmlDeviceGetFieldValues":
-            return _field(out)
+            return _field(arguments[-1][0])
         elif name == "nvmlDeviceGetComputeRunningProcesses_v3":
             arguments[1]._obj.value = 1
             arguments[2][0].pid, arguments[2][0].memory = 4242, 1 << 30

@@ -1,0 +1,1 @@
+"""Captures of a run as sections of its report, summaries and figures."""

@@ -1,0 +1,1 @@
+"""What captures say: from samples of GPUs and kernels of ranks to figures."""

@@ -1,0 +1,1 @@
+"""Files that captures leave on nodes, validated once."""
