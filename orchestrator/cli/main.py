@@ -47,6 +47,7 @@ class Verb:
 
 
 _JOBS, _MACHINES, _RUNS, _NIGHTS = "Jobs", "Machines", "Runs", "Nights"
+_PLANNING = "Planning"
 _SETUP = "Configuration"
 VERBS = (
     Verb("run", "run", _JOBS, "Run a workload, or your own script."),
@@ -71,6 +72,7 @@ VERBS = (
     Verb("nightly", "nightly", _NIGHTS, "Run a workload every night."),
     Verb("notify", "notify", _NIGHTS, "Notify people of runs and nights."),
     Verb("status", "status", _NIGHTS, "Show what runs, which nights are missing, and trends."),
+    Verb("model", "model", _PLANNING, "Predict time, memory and cost; studies of hardware."),
     Verb("drill", "drill", _SETUP, "Break things, measure what follows."),
     Verb("cluster", "cluster", _SETUP, "List and check inventories."),
     Verb("workload", "workload", _SETUP, "List and show workloads."),

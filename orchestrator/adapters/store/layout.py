@@ -3,7 +3,7 @@
 ``$ORCHESTRATE_HOME`` (default ``~/.orchestrate``)::
 
     history.sqlite (also -wal, -shm)
-    cache/snapshots/ cache/fabric/ cache/inventories/
+    cache/snapshots/ cache/fabric/ cache/inventories/ cache/costs/
     runs/<run-id>/
         request.json invocation.json plan.json journal.jsonl metrics.jsonl
         coordinator.json coordinator.lock coordinator.log
@@ -235,6 +235,11 @@ class Layout:
     def inventories(self) -> Path:
         """Inventories as they were validated."""
         return self.home / "cache" / "inventories"
+
+    @property
+    def cost_tables(self) -> Path:
+        """The cost model's tables as they were validated."""
+        return self.home / "cache" / "costs"
 
     def run(self, run_id: str) -> RunFolder:
         """The folder of ``run_id``, existing or not. Raises ``ValueError`` for an invalid id."""

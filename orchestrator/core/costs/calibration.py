@@ -20,7 +20,7 @@ from orchestrator.core.costs.fitting import (
     leave_one_out,
     uninformed,
 )
-from orchestrator.core.costs.hardware import Device, Fabric
+from orchestrator.core.costs.hardware import Device, Fabric, GpuKind, Latency
 from orchestrator.core.costs.inference_step import InferenceJob
 from orchestrator.core.costs.predict import (
     CostModel,
@@ -46,12 +46,38 @@ FAMILY_OF = {
 }
 
 
+@wire("FamilyPriors")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyPriors:
     """What is assumed of a family: ``spread`` of repeated measurements."""
 
     priors: tuple[Prior, ...]
     spread: float
+
+
+@wire("CostTables")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostTables:
+    """What hardware files say: GPUs by the names of their files, links by kind, what is assumed of
+    each family.
+    """
+
+    gpus: Mapping[str, GpuKind]
+    links: Mapping[str, Latency]
+    assumed: Mapping[str, FamilyPriors]
+
+    def gpu_called(self, name: str) -> str | None:
+        """The file of the GPU that a driver or an inventory calls so; None where none fits."""
+        short = name.lower()
+        if short in self.gpus:
+            return short
+        begins = {
+            len(known): key
+            for key, gpu in self.gpus.items()
+            for known in gpu.device.names
+            if name.startswith(known)
+        }
+        return begins[max(begins)] if begins else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,7 @@ def _poisson(mean: float, chance: float) -> int:
 
 def expected_experts(experts: int, active: int, tokens: float) -> float:
     """Distinct experts that ``tokens`` use if all are equally likely: E (1 - (1 - k / E) ** b)."""
-    return experts * (1.0 - (1.0 - active / experts) ** tokens)
+    return float(experts * (1.0 - (1.0 - active / experts) ** tokens))
 
 
 def shared_out(experts: int, ranks: int) -> Sequence[int]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from orchestrator.core.base.wire_names import wire
 from orchestrator.core.costs.estimate import Family, Interval, Term, estimate, weigh
 
 STEPS = 60
@@ -22,6 +23,7 @@ ROUNDS = 4  # spread and coefficients depend on each other
 Matrix = list[list[float]]
 
 
+@wire("CostPrior")
 @dataclass(frozen=True, slots=True)
 class Prior:
     """What is known of a coefficient before anything was measured: its value, and the factor by

@@ -18,13 +18,14 @@ from orchestrator.core.costs.study.study_model import (
     Violation,
 )
 from orchestrator.core.costs.study.study_rows import (
+    held_bytes,
     per_million,
     rate_alone,
     sensitivities,
     study_rows,
+    usable_bytes,
 )
 
-USABLE = 0.9  # of a GPU's memory, for weights
 SWITCHED = ("nvlink",)
 RATIO = "ratio"
 
@@ -97,8 +98,7 @@ def _too_large(study: Study, system: System) -> Iterator[Violation]:
     for strategy in study.strategies:
         group, _ = system.layout(strategy)
         experts = max(shared_out(mixture.experts, group))
-        needed = experts * mixture.expert_bytes + mixture.dense_bytes
-        room = USABLE * system.device.memory_bytes
+        needed, room = held_bytes(mixture, group), usable_bytes(system)
         if needed > room:
             yield Violation(
                 system=system.name,
@@ -136,8 +136,9 @@ def _not_switched(study: Study, system: System) -> Iterator[Violation]:
         system=system.name,
         id="no-switch",
         text=f"{system.gpus} GPUs without a switch exchange over {inside.name}, through the host, "
-        f"at {inside.bytes_s / 1e9:.0f} GB/s each, {inside.bytes_s / fastest:.0%} of the fastest "
-        "links of this study: figures that assume NVLink between them are wrong by that",
+        f"at {inside.bytes_s / 1e9:.0f} GB/s each; the fastest links of this study have "
+        f"{fastest / inside.bytes_s:.0f} times that, and figures that assume such links here are "
+        "wrong",
     )
 
 

@@ -114,7 +114,7 @@ class Row:
 
     ``efficiency``: tokens/s by those of so many GPUs alone. ``amdahl``: the most that this part of
     communication allows as speed-up. ``yearly_usd`` for the study's tokens; ``yearly_savings`` by
-    the first runtime's.
+    the first runtime's. ``fits``: the weights of a group are in the memory of its GPUs.
     """
 
     system: str
@@ -134,6 +134,7 @@ class Row:
     usd_per_million: float
     yearly_usd: float
     yearly_savings: float
+    fits: bool
 
 
 class Standing(StrEnum):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from orchestrator.core.costs.collectives import all_to_all_s
-from orchestrator.core.costs.expert_load import Routing, imbalance
+from orchestrator.core.costs.expert_load import Routing, imbalance, shared_out
 from orchestrator.core.costs.study.study_model import (
     Mixture,
     Row,
@@ -23,6 +23,7 @@ from orchestrator.core.costs.study.study_model import (
 )
 
 HOUR_S, MILLION, MONTHS = 3600.0, 1e6, 12
+USABLE = 0.9  # of a GPU's memory, for weights
 CHANGE = 0.2  # of an input, for sensitivity
 
 
@@ -35,6 +36,17 @@ def study_rows(study: Study) -> Iterator[Row]:
                 row = study_row(study, system, strategy, runtime, first)
                 first = first or row
                 yield row
+
+
+def held_bytes(mixture: Mixture, group: int) -> float:
+    """Weights on the fullest GPU of a group."""
+    experts = max(shared_out(mixture.experts, group))
+    return experts * mixture.expert_bytes + mixture.dense_bytes
+
+
+def usable_bytes(system: System) -> float:
+    """Of a GPU, for weights."""
+    return USABLE * system.device.memory_bytes
 
 
 def rate_alone(study: Study, system: System, runtime: Runtime) -> float:
@@ -82,6 +94,7 @@ def study_row(
         usd_per_million=usd,
         yearly_usd=yearly,
         yearly_savings=0.0 if first is None else first.yearly_usd - yearly,
+        fits=held_bytes(mixture, group) <= usable_bytes(system),
     )
 
 

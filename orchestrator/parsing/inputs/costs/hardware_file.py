@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
 
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.costs.hardware import Device, Fabric, Link
+from orchestrator.core.costs.hardware import Device, GpuKind, Latency
 from orchestrator.core.costs.model_shape import ModelShape
 from orchestrator.parsing.inputs.costs.quantities import (
     Compute,
-    Latency,
+    Duration,
     Name,
     Rate,
     Ratio,
@@ -24,8 +23,6 @@ from orchestrator.parsing.inputs.costs.quantities import (
 )
 from orchestrator.parsing.inputs.validation import Strict, validate_document
 from orchestrator.parsing.inputs.yaml_source import parse_yaml
-
-NETWORKS = ("infiniband", "ethernet")
 
 
 class LinkEntry(Rate):
@@ -57,8 +54,8 @@ class GpuFile(Strict):
 class LatencyEntry(Strict):
     """How long a collective takes to start, and each of its steps."""
 
-    start: Latency
-    hop: Latency
+    start: Duration
+    hop: Duration
     efficiency: Ratio | None = None
 
 
@@ -89,17 +86,6 @@ class ModelFile(Strict):
     active_experts: int = Field(default=0, ge=0, le=65536)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuKind:
-    """A GPU and how those of a node are joined."""
-
-    device: Device
-    link_kind: str
-    link_bytes_s: float
-    switch_bytes_s: float
-    switch_from: int
-
-
 def load_gpu(data: bytes, source: str) -> GpuKind:
     """Raises :class:`UsageError` that lists every problem with file, line and nearest key."""
     file = validate_document(GpuFile, parse_yaml(data, source))
@@ -114,47 +100,24 @@ def load_gpu(data: bytes, source: str) -> GpuKind:
     )
     return GpuKind(
         device=device,
-        link_kind=file.link.kind,
+        link=file.link.kind,
         link_bytes_s=file.link.si,
         switch_bytes_s=file.switch.si if file.switch else 0.0,
         switch_from=file.switch.from_gpus if file.switch else 0,
     )
 
 
-def load_links(data: bytes, source: str) -> LinksFile:
-    """Raises :class:`UsageError`, as :func:`load_gpu`."""
-    return validate_document(LinksFile, parse_yaml(data, source))
+def load_links(data: bytes, source: str) -> dict[str, Latency]:
+    """By kind of link. Raises :class:`UsageError`, as :func:`load_gpu`."""
+    file = validate_document(LinksFile, parse_yaml(data, source))
+    return {kind: _latency(getattr(file, kind)) for kind in LinksFile.model_fields}
 
 
-def make_fabric(
-    gpu: GpuKind, links: LinksFile, per_node: int, network: str = "", network_bytes_s: float = 0.0
-) -> Fabric:
-    """``network`` joins nodes: one of ``NETWORKS``, with the bytes/s of one GPU's share of the
-    node's adapters; empty = there is one node.
-    """
-    entry = links.nvlink if gpu.link_kind == "nvlink" else links.pcie
-    inside = Link(
-        name=gpu.link_kind,
-        bytes_s=gpu.link_bytes_s,
+def _latency(entry: LatencyEntry) -> Latency:
+    return Latency(
         start_s=entry.start.si,
         hop_s=entry.hop.si,
-    )
-    between = None
-    if network:
-        far = links.infiniband if network == "infiniband" else links.ethernet
-        part = far.efficiency.si if far.efficiency else 1.0
-        between = Link(
-            name=network,
-            bytes_s=part * network_bytes_s,
-            start_s=far.start.si,
-            hop_s=far.hop.si,
-        )
-    return Fabric(
-        per_node=per_node,
-        inside=inside,
-        between=between,
-        switch_bytes_s=gpu.switch_bytes_s,
-        switch_from=gpu.switch_from,
+        efficiency=entry.efficiency.si if entry.efficiency else 1.0,
     )
 
 

@@ -65,7 +65,7 @@ class Watts(Quantity):
     unit: Literal["W"]
 
 
-class Latency(Quantity):
+class Duration(Quantity):
     """A time."""
 
     unit: Literal["us", "ms"]

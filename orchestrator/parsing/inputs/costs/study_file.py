@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from orchestrator.core.base.errors import SourceLocation
 from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.costs.hardware import GpuKind, Latency, make_fabric
 from orchestrator.core.costs.study.study_model import (
     Band,
     Mixture,
@@ -16,7 +18,6 @@ from orchestrator.core.costs.study.study_model import (
     Study,
     System,
 )
-from orchestrator.parsing.inputs.costs.hardware_file import GpuKind, LinksFile, make_fabric
 from orchestrator.parsing.inputs.costs.quantities import (
     HourPrice,
     Name,
@@ -102,25 +103,24 @@ def load_study(
     data: bytes,
     source: str,
     name: str,
-    gpus: Callable[[], dict[str, GpuKind]],
-    links: Callable[[], LinksFile],
+    gpus: Mapping[str, GpuKind],
+    links: Mapping[str, Latency],
 ) -> Study:
     """A study whose GPUs are among ``gpus``. Raises :class:`UsageError` that lists every problem
     with file, line and the nearest name.
     """
     document = parse_yaml(data, source)
     file = validate_document(StudyFile, document)
-    known = gpus()
     problems = [
         InputProblem(document.place(path), what, remedy)
-        for path, what, remedy in _problems(file, known)
+        for path, what, remedy in _problems(file, gpus)
     ]
     if problems:
         refuse_input(problems, source)
-    return _study(file, name, known, links(), document)
+    return _study(file, name, gpus, links, document)
 
 
-def _problems(file: StudyFile, gpus: dict[str, GpuKind]) -> Iterator[tuple[Path, str, str]]:
+def _problems(file: StudyFile, gpus: Mapping[str, GpuKind]) -> Iterator[tuple[Path, str, str]]:
     """Names that lead nowhere, and groups that do not use a system's GPUs."""
     if file.reference not in gpus:
         yield ("reference",), f"unknown GPU {file.reference!r}", did_you_mean(file.reference, gpus)
@@ -157,59 +157,73 @@ def _band_problems(
 
 
 def _study(
-    file: StudyFile, name: str, gpus: dict[str, GpuKind], links: LinksFile, document: Document
+    file: StudyFile,
+    name: str,
+    gpus: Mapping[str, GpuKind],
+    links: Mapping[str, Latency],
+    document: Document,
 ) -> Study:
-    sizes = file.mixture
     return Study(
         name=name,
         title=file.title,
         source=file.source,
-        mixture=Mixture(
-            experts=sizes.experts,
-            active=sizes.active,
-            expert_bytes=sizes.expert_bytes.si,
-            dense_bytes=sizes.dense_bytes.si,
-            hidden=sizes.hidden,
-            layers=sizes.layers,
-            activation_bytes=sizes.activation_bytes.si,
-            sequences=round(sizes.sequences.si),
-            skew=sizes.skew.si,
-            draws=sizes.draws,
-            seed=sizes.seed,
-        ),
+        mixture=_mixture(file.mixture),
         reference=gpus[file.reference].device,
-        runtimes=tuple(
-            Runtime(
-                name=key,
-                tokens_per_s=entry.tokens_per_s.si,
-                communication=entry.communication.si,
-                foreseen=entry.foreseen,
-            )
-            for key, entry in file.runtimes.items()
-        ),
+        runtimes=tuple(_runtime(key, entry) for key, entry in file.runtimes.items()),
         systems=tuple(
-            System(
-                name=key,
-                device=gpus[entry.gpu].device,
-                gpus=entry.gpus,
-                fabric=make_fabric(gpus[entry.gpu], links, entry.gpus),
-                price_per_gpu_hour=entry.price.si,
-                groups=(entry.groups[0], entry.groups[1]),
-            )
-            for key, entry in file.systems.items()
+            _system(key, entry, gpus[entry.gpu], links) for key, entry in file.systems.items()
         ),
         strategies=tuple(Strategy(each) for each in file.strategies),
         tokens_per_month=file.tokens_per_month.si,
         bands=tuple(
-            Band(
-                system=band.system,
-                strategy=Strategy(band.strategy),
-                runtime=band.runtime or "",
-                figure=band.figure,
-                low=band.low,
-                high=band.high,
-                place=str(document.place(("bands", number))),
-            )
-            for number, band in enumerate(file.bands)
+            _band(band, document.place(("bands", number))) for number, band in enumerate(file.bands)
         ),
+    )
+
+
+def _mixture(entry: MixtureEntry) -> Mixture:
+    return Mixture(
+        experts=entry.experts,
+        active=entry.active,
+        expert_bytes=entry.expert_bytes.si,
+        dense_bytes=entry.dense_bytes.si,
+        hidden=entry.hidden,
+        layers=entry.layers,
+        activation_bytes=entry.activation_bytes.si,
+        sequences=max(1, round(entry.sequences.si)),
+        skew=entry.skew.si,
+        draws=entry.draws,
+        seed=entry.seed,
+    )
+
+
+def _runtime(name: str, entry: RuntimeEntry) -> Runtime:
+    return Runtime(
+        name=name,
+        tokens_per_s=entry.tokens_per_s.si,
+        communication=entry.communication.si,
+        foreseen=entry.foreseen,
+    )
+
+
+def _system(name: str, entry: SystemEntry, gpu: GpuKind, links: Mapping[str, Latency]) -> System:
+    return System(
+        name=name,
+        device=gpu.device,
+        gpus=entry.gpus,
+        fabric=make_fabric(gpu, links, entry.gpus),
+        price_per_gpu_hour=entry.price.si,
+        groups=(entry.groups[0], entry.groups[1]),
+    )
+
+
+def _band(entry: BandEntry, place: SourceLocation) -> Band:
+    return Band(
+        system=entry.system,
+        strategy=Strategy(entry.strategy),
+        runtime=entry.runtime or "",
+        figure=entry.figure,
+        low=entry.low,
+        high=entry.high,
+        place=str(place),
     )
