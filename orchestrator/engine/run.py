@@ -211,6 +211,10 @@ class _Engine:
             timings=self._timings.seconds,
             report=str(self.folder.report_html),
         )
+        if self.folder.prediction.exists():
+            from orchestrator.adapters.costs.predict_run import with_prediction
+
+            result = with_prediction(result, self.folder)
         if result.failure is None:
             return result
         # Its rules are hundreds of patterns, which a run that succeeds does not need.

@@ -36,7 +36,7 @@ from bench_lib.rows import drawn  # noqa: E402
 import orchestrate_kit as kit  # noqa: E402 - after its folder
 from finetune.base.settings import Settings  # noqa: E402
 from finetune.base.world import World, joined_world  # noqa: E402
-from finetune.data.packing import text_example  # noqa: E402
+from finetune.data.packing import Row, text_example  # noqa: E402
 from gpu_check_lib.engine import asked  # noqa: E402
 from gpu_check_lib.model_points import FINETUNE, POINTS, Point  # noqa: E402
 from orchestrate_kit._nvml import Nvml, find_gpus  # noqa: E402
@@ -49,7 +49,7 @@ MEASURED_S = 2.2  # of steps; the energy counter moves every 0.1 s
 FEWEST, MOST = 4, 40
 POINT_S = 8.0  # a point is not begun with less time than this
 LORA_RANK = 64
-TINY = {"sequence": 32, "batch": 2, "answer": 8}
+TINY: dict[str, Any] = {"sequence": 32, "batch": 2, "answer": 8}
 
 
 class Energy:
@@ -200,7 +200,7 @@ def _work(point: Point, world: World) -> Work:
         learning_rate=1e-5,
         dtype="bf16" if world.device.type == "cuda" else "fp32",
     )
-    rows = [
+    rows: list[Row] = [
         (text_example(words[:1], words[1:]),)
         for words in drawn(settings.global_batch, point.sequence)
     ]

@@ -23,7 +23,7 @@ HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++")
 SUFFIXES = (".pdf", ".png")
 DOTS_PER_INCH = 200
 WIDTH_IN, HEIGHT_IN = 7.2, 3.4  # two columns of a paper
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -19,6 +19,7 @@ from orchestrator.core.verdict.result import (
     MetricResult,
     NodeResult,
     OutputsResult,
+    PredictedMetric,
     Result,
     RungResult,
     Samples,
@@ -51,6 +52,7 @@ def to_object(result: Result) -> dict[str, Any]:
         "failure": _failure_record(result.failure) if result.failure else None,
         "warnings": list(result.warnings),
         "report": result.report,
+        "predictions": [asdict(each) for each in result.predictions],
         "notice": result.notice,
         "begins_anew": result.begins_anew,
     }
@@ -102,6 +104,7 @@ def _read_result(data: Mapping[str, Any]) -> Result:
         warnings=tuple(data["warnings"]),
         report=data["report"],
         # Results of earlier versions lack these.
+        predictions=tuple(PredictedMetric(**each) for each in data.get("predictions", ())),
         notice=data.get("notice", ""),
         begins_anew=data.get("begins_anew", False),
         schema_version=data["schema_version"],

@@ -15,6 +15,7 @@
         hang/<node>/...                        what was found of ranks that made no progress
         exchange/<node>/attempt-<N>/exchange-<R>.jsonl   what ranks told us that they work on
         work/...                               what is kept of leases or rounds for another attempt
+        prediction.json                        what it was predicted to take, before its launch
         result.json report.md report.html
 """
 
@@ -83,6 +84,11 @@ class RunFolder:
     @property
     def plan(self) -> Path:
         return self.path / "plan.json"
+
+    @property
+    def prediction(self) -> Path:
+        """What the run was predicted to take, written when its plan was made."""
+        return self.path / "prediction.json"
 
     @property
     def journal(self) -> Path:

@@ -181,6 +181,13 @@ def shares(family: Family, terms: Sequence[Term]) -> Mapping[str, float]:
     return dict(zip(family.names, found.slopes, strict=True))
 
 
+def product(one: Interval, other: Interval) -> Interval:
+    """Of two figures whose errors are independent."""
+    value = one.value * other.value
+    reach = math.exp(quantile(0) * math.hypot(one.log_sd, other.log_sd))
+    return Interval(value=value, low=value / reach, high=value * reach)
+
+
 def joined(parts: Sequence[Interval]) -> Interval:
     """The sum of figures whose errors are independent."""
     total = sum(part.value for part in parts)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.costs import inference_step, training_step
-from orchestrator.core.costs.estimate import Family, Interval, estimate, joined, quantile
+from orchestrator.core.costs.estimate import Family, Interval, estimate, joined, product
 from orchestrator.core.costs.hardware import Device, Fabric
 from orchestrator.core.costs.inference_step import InferenceJob
 from orchestrator.core.costs.training_step import TrainingJob
@@ -128,9 +127,7 @@ UNITS = {
 
 
 def _per_joule(rate: Interval, watts: Interval, gpus: int) -> Interval:
-    reach = math.exp(math.hypot(rate.log_sd, watts.log_sd) * quantile(0))
-    value = rate.value / (gpus * watts.value)
-    return Interval(value=value, low=value / reach, high=value * reach)
+    return product(rate, watts.scaled(gpus).inverted(1.0))
 
 
 def _require_coverage(model: CostModel, kind: str, features: Features) -> None:

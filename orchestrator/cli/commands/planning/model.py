@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,7 +146,7 @@ def _logged(folder: Path, *, debug: bool) -> Iterator[None]:
     logger = logging.getLogger(LOGGER)
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    shown = logging.StreamHandler(click.get_text_stream("stderr"))
+    shown = logging.StreamHandler(sys.stderr)
     shown.setLevel(logging.DEBUG if debug else logging.INFO)
     handlers: list[logging.Handler] = [shown]
     try:
