@@ -144,7 +144,7 @@ def _measure(
 def _write(path: Path, number: int, point: Point, world: World, found: dict[str, Any]) -> None:
     on_gpu = world.device.type == "cuda"
     device = torch.cuda.get_device_name(world.device) if on_gpu else "cpu"
-    about = {"number": number, **point.record(), "lora_rank": LORA_RANK}
+    about = {"number": number, **point.record(), "lora_rank": LORA_RANK, "tied": False}
     line = json.dumps(about | {"device": device, "torch": torch.__version__} | found)
     with path.open("a", encoding="utf-8") as stream:
         stream.write(line + "\n")

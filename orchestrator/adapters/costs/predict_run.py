@@ -16,6 +16,7 @@ from orchestrator.core.costs.job_costs import (
     NotPredicted,
     Price,
     planned_gpus,
+    require_room,
     steps_of,
     training_job,
     whole_run,
@@ -24,7 +25,6 @@ from orchestrator.core.costs.predict import predict_training
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
-from orchestrator.core.model.workload import TrainingSource
 from orchestrator.core.run.events import Event
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.deviation import compare_prediction, findings
@@ -33,16 +33,20 @@ from orchestrator.core.verdict.result import Result
 
 
 def predict_plan(
-    files: CostFiles, request: RunRequest, plan: Plan, facts: Mapping[str, Facts]
+    files: CostFiles,
+    request: RunRequest,
+    plan: Plan,
+    facts: Mapping[str, Facts],
+    node_gbit: float = 0.0,
 ) -> JobPrediction | None:
     """What the run will take; None for workloads that declare nothing to predict. Never raises for
-    what is not known: the prediction says why it has no figures.
+    what is not known: the prediction says why it has no figures. ``node_gbit``: rate of the network
+    of nodes without facts.
     """
-    source = request.job.workload.training
-    if source is None:
+    if request.job.workload.training is None:
         return None
     try:
-        return _predict(files, request, plan, facts, source)
+        return _predict(files, request, plan, facts, node_gbit)
     except ValueError as error:  # what is not known, or not covered
         return JobPrediction(figures={}, without=str(error))
     except OrchestrateError as error:
@@ -54,15 +58,18 @@ def _predict(
     request: RunRequest,
     plan: Plan,
     facts: Mapping[str, Facts],
-    source: TrainingSource,
+    node_gbit: float,
 ) -> JobPrediction:
+    source = request.job.workload.training
+    assert source is not None
     tables = files.tables()
-    gpus = planned_gpus(plan, request.cluster, facts, tables)
+    gpus = planned_gpus(plan, request.cluster, facts, tables, node_gbit)
     name = str(request.job.values[source.model])
     if not name:
         raise NotPredicted("the included model is too small for a GPU to be predicted")
     job = training_job(request.job, source, files.shape(name), gpus.count)
     found = predict_training(job, gpus.fabric, files.cost_model(tables, gpus.kind))
+    require_room(found, tables.gpus[gpus.kind].device)
     prices = [request.cluster.node(share.name).price_per_hour for share in plan.nodes]
     hourly = sum_of_all(prices)
     price = None if hourly is None else Price(hourly, request.cluster.currency)

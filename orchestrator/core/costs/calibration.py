@@ -6,13 +6,13 @@ of the same points stands beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.costs import inference_step, training_step
-from orchestrator.core.costs.estimate import Family, Interval, Term
+from orchestrator.core.costs.estimate import Family, Term
 from orchestrator.core.costs.fitting import (
     MeasuredPoint,
     Prior,
@@ -27,8 +27,6 @@ from orchestrator.core.costs.predict import (
     Coverage,
     Features,
     inference_features,
-    predict_inference,
-    predict_training,
     training_features,
 )
 from orchestrator.core.costs.training_step import TrainingJob
@@ -82,12 +80,14 @@ class CostTables:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """A job that was measured: figures by the names of ``FAMILY_OF``, and ``tokens_per_s``.
-    ``label`` names it for people.
+    """A job that was measured on GPUs of the file ``gpu``: figures by the names of ``FAMILY_OF``,
+    and ``tokens_per_s``. ``label`` names it for people; ``held_out`` ones are never fitted to.
     """
 
     label: str
+    gpu: str
     job: TrainingJob | InferenceJob
+    fabric: Fabric
     figures: Mapping[str, float]
     held_out: bool = False
 
@@ -131,20 +131,17 @@ def calibrate(
     observations: Sequence[Observation],
     assumed: Mapping[str, FamilyPriors],
     device: Device,
-    fabric: Callable[[int], Fabric],
     *,
     made: str,
     source: str,
 ) -> Calibration:
-    """Fit every family that has enough points; ``fabric`` of so many GPUs. Held-out ones are never
-    looked at.
-    """
+    """Fit every family that has enough points. Held-out ones are never looked at."""
     used = [each for each in observations if not each.held_out]
     families: dict[str, Family] = {}
     quality: dict[str, FitQuality] = {}
     missing = []
     for (kind, figure), name in FAMILY_OF.items():
-        points = list(_points(used, kind, figure, device, fabric))
+        points = list(_points(used, kind, figure, device))
         family = assumed[name]
         if len(points) < LEAST_POINTS:
             missing.append(f"{name}: {len(points)} points of {figure}, {LEAST_POINTS} are needed")
@@ -167,20 +164,18 @@ def _points(
     kind: str,
     figure: str,
     device: Device,
-    fabric: Callable[[int], Fabric],
 ) -> Iterator[MeasuredPoint]:
     for each in observations:
         if each.kind == kind and figure in each.figures:
-            terms = tuple(terms_of(each, figure, device, fabric(each.job.gpus)))
+            terms = tuple(terms_of(each, figure, device))
             cap = device.power_w if figure == "watts" else None
             yield MeasuredPoint(terms, each.figures[figure], cap)
 
 
-def terms_of(
-    observation: Observation, figure: str, device: Device, fabric: Fabric
-) -> Iterable[Term]:
+def terms_of(observation: Observation, figure: str, device: Device) -> Iterable[Term]:
     """What physics says of a measured figure; power by the measured step."""
-    job, step = observation.job, observation.figures.get("step_s", 1.0)
+    job, fabric = observation.job, observation.fabric
+    step = observation.figures.get("step_s", 1.0)
     if isinstance(job, TrainingJob):
         return {
             "step_s": lambda: training_step.step_terms(job, device, fabric),
@@ -239,71 +234,3 @@ def model_of(
         basis=f"{points} points measured on {device.name}, {calibration.made}",
         coverage=coverage,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """A measured figure beside what the model and the bare roofline say of it."""
-
-    label: str
-    figure: str
-    measured: float
-    predicted: Interval
-    roofline: float | None
-
-    @property
-    def error(self) -> float:
-        """Predicted by measured - 1."""
-        return self.predicted.value / self.measured - 1
-
-    @property
-    def inside(self) -> bool:
-        """Whether the measured value lies in the interval."""
-        return self.predicted.low <= self.measured <= self.predicted.high
-
-
-def check_points(
-    observations: Iterable[Observation], model: CostModel, fabric: Callable[[int], Fabric]
-) -> Iterator[Check]:
-    """Step time, tokens/s, peak memory and power of each observation."""
-    for each in observations:
-        job, joined = each.job, fabric(each.job.gpus)
-        if isinstance(job, TrainingJob):
-            figures = predict_training(job, joined, model).figures
-            bare = training_step.roofline_s(job, model.device, joined)
-            rates = {"step_s": bare, "tokens_per_s": job.tokens_per_step / bare}
-        else:
-            figures = predict_inference(job, joined, model).figures
-            bare = inference_step.roofline_s(job, model.device)
-            first = inference_step.prefill_roofline_s(job, model.device)
-            rates = {
-                "step_s": bare,
-                "first_token_s": first,
-                "tokens_per_s": job.rows * job.answer / (first + bare * (job.answer - 1)),
-            }
-        for name, key in PREDICTED_AS.items():
-            if name in each.figures and key in figures:
-                yield Check(
-                    label=each.label,
-                    figure=name,
-                    measured=each.figures[name],
-                    predicted=figures[key],
-                    roofline=rates.get(name),
-                )
-        if "step_s" in each.figures:
-            key = "step_time_p50" if isinstance(job, TrainingJob) else "decode_step_s"
-            yield Check(
-                label=each.label,
-                figure="step_s",
-                measured=each.figures["step_s"],
-                predicted=figures[key],
-                roofline=rates["step_s"],
-            )
-
-
-PREDICTED_AS = {
-    "tokens_per_s": "tokens_per_s",
-    "first_token_s": "prompts_done_s",
-    "peak_bytes": "peak_memory_bytes",
-    "watts": "watts",
-}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.costs.calibration import CostTables
 from orchestrator.core.costs.estimate import Interval, product
-from orchestrator.core.costs.hardware import Fabric, make_fabric
+from orchestrator.core.costs.hardware import Device, Fabric, make_fabric
 from orchestrator.core.costs.model_shape import ModelShape
 from orchestrator.core.costs.predict import Prediction
 from orchestrator.core.costs.training_step import TrainingJob
@@ -62,9 +62,15 @@ class PlannedGpus:
 
 
 def planned_gpus(
-    plan: Plan, cluster: Cluster, facts: Mapping[str, Facts], tables: CostTables
+    plan: Plan,
+    cluster: Cluster,
+    facts: Mapping[str, Facts],
+    tables: CostTables,
+    node_gbit: float = 0.0,
 ) -> PlannedGpus:
-    """By what was probed, else by the inventory. Raises :class:`NotPredicted`."""
+    """By what was probed, else by the inventory and ``node_gbit``, the rate of each node's network.
+    Raises :class:`NotPredicted`.
+    """
     names = {name for share in plan.nodes for name in _gpu_names(share, cluster, facts)}
     if not names:
         raise NotPredicted("no GPU is used, or its kind is not known")
@@ -77,7 +83,7 @@ def planned_gpus(
     sizes = {len(share.ranks) for share in plan.nodes}
     if len(sizes) > 1:
         raise NotPredicted("the nodes have different numbers of ranks")
-    network, rate = _network(plan, facts)
+    network, rate = _network(plan, facts, node_gbit)
     return PlannedGpus(
         kind=kind,
         count=plan.world_size,
@@ -93,24 +99,25 @@ def _gpu_names(share: NodePlan, cluster: Cluster, facts: Mapping[str, Facts]) ->
         yield from filter(None, [cluster.node(share.name).gpus.type])
 
 
-def _network(plan: Plan, facts: Mapping[str, Facts]) -> tuple[str, float]:
+def _network(plan: Plan, facts: Mapping[str, Facts], node_gbit: float) -> tuple[str, float]:
     """What joins the nodes, and bytes/s of one rank's share of it."""
     if len(plan.nodes) == 1:
         return "", 0.0
     network = NETWORKS.get(CommMode(plan.rung))
     if network is None:
         raise NotPredicted(f"nodes that work apart ({plan.rung}) are not modelled")
-    rates = [_node_gbit(facts.get(share.name), network) for share in plan.nodes]
+    rates = [
+        _node_gbit(facts[share.name], network) if share.name in facts else node_gbit
+        for share in plan.nodes
+    ]
     least = min(rates)
     if least <= 0:
         raise NotPredicted("the rate of the network between the nodes is not known")
     return network, least * 1e9 / 8 / len(plan.nodes[0].ranks)
 
 
-def _node_gbit(facts: Facts | None, network: str) -> float:
+def _node_gbit(facts: Facts, network: str) -> float:
     """Of all adapters, or of the fastest interface."""
-    if facts is None:
-        return 0.0
     if network == "infiniband":
         return sum(hca.rate_gbit or 0.0 for hca in facts.hcas)
     speeds = [i.speed_mbit / 1e3 for i in facts.interfaces if i.up and not i.loopback]
@@ -147,6 +154,17 @@ def _number(job: Job, name: str) -> int:
     if isinstance(value, str):
         raise NotPredicted(f"{name} is {value}")
     return int(value)
+
+
+def require_room(prediction: Prediction, device: Device) -> None:
+    """Raises :class:`NotPredicted` where a step does not fit into a GPU's memory as it is."""
+    least = prediction.figures["peak_memory_bytes"].low
+    if least > device.memory_bytes:
+        raise NotPredicted(
+            f"a step takes {least / 1e9:.0f} GB or more, and {device.name} has "
+            f"{device.memory_bytes / 1e9:.0f} GB: lower micro_batch; what saves memory by computing "
+            "again is not modelled"
+        )
 
 
 @dataclass(frozen=True, slots=True)
