@@ -17,8 +17,8 @@ LAYERS = ("core", "parsing", "adapters", "engine", "view", "cli", "__main__")
 NODE_AGENT = "node_agent"
 # Inside a layer, too, imports point to the left only: a folder or file uses those before it.
 FOLDERS = {
-    "core": "base model tuning launchers planning fabric sharing costs run diagnosis verdict history "
-    "detection nightly doctor drill_promises",
+    "core": "base model tuning launchers planning fabric sharing costs run diagnosis verdict "
+    "history detection nightly doctor drill_promises",
     "parsing": "ssh_config inputs importers replies",
     "engine": "support node network sharing action_runner progress_watchdog run oneshot drills",
     "view": "terminal tables result progress",

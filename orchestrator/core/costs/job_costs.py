@@ -162,8 +162,8 @@ def require_room(prediction: Prediction, device: Device) -> None:
     if least > device.memory_bytes:
         raise NotPredicted(
             f"a step takes {least / 1e9:.0f} GB or more, and {device.name} has "
-            f"{device.memory_bytes / 1e9:.0f} GB: lower micro_batch; what saves memory by computing "
-            "again is not modelled"
+            f"{device.memory_bytes / 1e9:.0f} GB: lower micro_batch; recomputing to "
+            "save memory is not modelled"
         )
 
 

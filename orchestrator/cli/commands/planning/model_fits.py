@@ -193,7 +193,8 @@ def _compared(cluster: str | None, since: str | None) -> tuple[int, list[Any]]:
 
     store = open_history(_files().layout)
     begin = None if since is None else parse_past_time(since, time.time())
-    runs, compared = 0, []
+    runs = 0
+    compared: list[Any] = []
     for run in store.iterate_runs(RunQuery(cluster=cluster, since=begin, limit=1 << 62)):
         result = store.read_result(run.run_id)
         if result is not None and any(each.measured for each in result.predictions):
