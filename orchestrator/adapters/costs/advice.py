@@ -63,7 +63,7 @@ def _job(files: CostFiles, workload: str, model: str, settings: Sequence[str]) -
             where=found.source,
             remedy="its workload.yaml needs a section training, as finetune has",
         )
-    files.shape(model)
+    files.shape(files.tables(), model)
     given = {text.partition("=")[0] for text in settings}
     own = [f"preset={model}"] if model in found.presets and "preset" not in given else []
     if not own and found.training.model not in given:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.adapters.cache.json_cache import JsonCache, code_stamp
 from orchestrator.adapters.store.catalog import Catalog, CatalogEntry, read_bounded
@@ -22,10 +22,12 @@ from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.codec import CodecError, from_json, to_json
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.core.costs.calibration import Calibration, CostTables, model_of
 from orchestrator.core.costs.model_shape import ModelShape
 from orchestrator.core.costs.predict import CostModel
-from orchestrator.core.costs.study.study_model import Study
+from orchestrator.core.costs.tables import Calibration, CostTables, model_of
+
+if TYPE_CHECKING:
+    from orchestrator.core.costs.study.study_model import Study
 
 GPUS, MODELS, STUDIES = "hardware/gpus", "hardware/models", "studies"
 LINKS, COEFFICIENTS = Path("hardware/links.yaml"), Path("hardware/coefficients.yaml")
@@ -48,34 +50,37 @@ class CostFiles:
         return cls(Catalog.from_environment(environ), Layout.from_environment(environ))
 
     def tables(self) -> CostTables:
-        """GPUs, links and assumed coefficients. Raises :class:`UsageError` for an invalid file."""
-        files = {entry.name: entry.path for entry in self.catalog.files(GPUS)}
-        texts = {name: read_bounded(path) for name, path in files.items()}
-        links, assumed = (read_bounded(self._path(name)) for name in (LINKS, COEFFICIENTS))
+        """GPUs, models, links, assumed coefficients. Raises :class:`UsageError` for an invalid
+        file.
+        """
+        files = [entry.path for folder in (GPUS, MODELS) for entry in self.catalog.files(folder)]
+        files += [self._path(LINKS), self._path(COEFFICIENTS)]
+        texts = {str(path): read_bounded(path) for path in files}
         key = {
-            "texts": [
-                hashlib.sha256(text).hexdigest() for text in (*texts.values(), links, assumed)
-            ],
-            "names": {name: str(path) for name, path in files.items()},
+            "texts": {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()},
             "readers": code_stamp(_READERS),
         }
         cache = JsonCache(self.layout.cost_tables)
         kept = _tables_of(cache.find(key))
         if kept is None:
-            kept = self._read_tables(files, texts, links, assumed)
+            kept = self._read_tables(texts)
             cache.keep(key, to_json(kept))
         return kept
 
-    def _read_tables(
-        self, files: Mapping[str, Path], texts: Mapping[str, bytes], links: bytes, assumed: bytes
-    ) -> CostTables:
+    def _read_tables(self, texts: Mapping[str, bytes]) -> CostTables:
         from orchestrator.parsing.inputs.costs.coefficient_file import load_coefficients
-        from orchestrator.parsing.inputs.costs.hardware_file import load_gpu, load_links
+        from orchestrator.parsing.inputs.costs.hardware_file import load_gpu, load_links, load_model
 
+        gpus, models = (
+            {entry.name: str(entry.path) for entry in self.catalog.files(folder)}
+            for folder in (GPUS, MODELS)
+        )
+        links, assumed = (str(self._path(name)) for name in (LINKS, COEFFICIENTS))
         return CostTables(
-            gpus={name: load_gpu(texts[name], str(files[name])) for name in files},
-            links=load_links(links, str(self._path(LINKS))),
-            assumed=load_coefficients(assumed, str(self._path(COEFFICIENTS))),
+            gpus={name: load_gpu(texts[path], path) for name, path in gpus.items()},
+            links=load_links(texts[links], links),
+            assumed=load_coefficients(texts[assumed], assumed),
+            models={name: load_model(texts[path], path) for name, path in models.items()},
         )
 
     def cost_model(self, tables: CostTables, gpu: str) -> CostModel:
@@ -83,34 +88,45 @@ class CostFiles:
         return model_of(tables.gpus[gpu].device, tables.assumed, self.calibration(gpu))
 
     def calibration(self, gpu: str) -> Calibration | None:
-        """What was fitted for a GPU by the name of its file; None where nothing was."""
-        from orchestrator.parsing.inputs.costs.coefficient_file import load_calibration
-
+        """What was fitted for a GPU by the name of its file; None where nothing was. Raises
+        :class:`UsageError` for what ``model calibrate`` did not write.
+        """
         path = self._find(CALIBRATIONS / f"{gpu}.json")
-        return None if path is None else load_calibration(read_bounded(path), str(path))
+        if path is None:
+            return None
+        try:
+            found = from_json(Calibration, json.loads(read_bounded(path)))
+        except (ValueError, CodecError, RecursionError) as error:
+            raise UsageError(
+                f"not a calibration: {error}",
+                id="model.calibration",
+                where=path,
+                remedy="orchestrate model calibrate writes it anew",
+            ) from None
+        assert isinstance(found, Calibration)
+        return found
 
     def calibration_path(self, gpu: str) -> Path:
         """Where the user's own calibration is kept, which is found before a bundled one."""
         return self.layout.home / CALIBRATIONS / f"{gpu}.json"
 
-    def shape(self, model: str) -> ModelShape:
+    def shape(self, tables: CostTables, model: str) -> ModelShape:
         """Of a model file's name, a hub name, or a folder with a ``config.json``. Raises
         :class:`UsageError` with the nearest name.
         """
-        from orchestrator.parsing.inputs.costs.hardware_file import load_model, shape_of_config
-
         config = Path(model).expanduser() / "config.json"
         if ("/" in model or model.startswith(".")) and config.is_file():
+            from orchestrator.parsing.inputs.costs.hardware_file import shape_of_config
+
             return shape_of_config(read_bounded(config), str(config))
-        entries = {entry.name: entry.path for entry in self.catalog.files(MODELS)}
         name = model_name(model)
-        if name not in entries:
+        if name not in tables.models:
             raise UsageError(
                 f"the sizes of model {model!r} are not known",
                 id="model.shape",
-                remedy=f"{did_you_mean(name, entries)}, or name a folder with its config.json",
+                remedy=f"{did_you_mean(name, tables.models)}, or name a folder with config.json",
             )
-        return load_model(read_bounded(entries[name]), str(entries[name]))[0]
+        return tables.models[name]
 
     def studies(self) -> list[CatalogEntry]:
         """Every study that a name reaches."""

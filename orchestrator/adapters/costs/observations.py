@@ -15,9 +15,10 @@ from orchestrator.adapters.store.layout import RunFolder, valid_run_id
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.core.base.codec import CodecError, from_json
 from orchestrator.core.base.errors import OrchestrateError, UsageError
-from orchestrator.core.costs.calibration import CostTables, Observation
+from orchestrator.core.costs.calibration import Observation
 from orchestrator.core.costs.hardware import make_fabric
 from orchestrator.core.costs.job_costs import NotPredicted, planned_gpus, training_job
+from orchestrator.core.costs.tables import CostTables
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.verdict.result import Status
 from orchestrator.parsing.inputs.costs.points_file import load_points
@@ -76,7 +77,7 @@ def observe_points(files: CostFiles, tables: CostTables, path: Path) -> Iterator
         yield Observation(
             label=point.label,
             gpu=gpu,
-            job=point.job(lambda name, tied=tied: replace(files.shape(name), tied=tied)),  # type: ignore[misc]
+            job=point.job(lambda name, tied=tied: replace(files.shape(tables, name), tied=tied)),  # type: ignore[misc]
             fabric=make_fabric(tables.gpus[gpu], tables.links, GPUS_OF_A_NODE),
             figures=point.figures,
             held_out=point.held_out,
@@ -95,7 +96,7 @@ def observe_run(files: CostFiles, tables: CostTables, folder: RunFolder) -> Obse
         raise NotPredicted(f"{result.workload} does not say what a step of it is")
     facts, _ = read_findings(folder.journal)
     gpus = planned_gpus(_plan(folder), request.cluster, facts, tables)
-    shape = files.shape(str(request.job.values[source.model]))
+    shape = files.shape(tables, str(request.job.values[source.model]))
     figures = {
         MEASURED_AS[name]: metric.value
         for name, metric in result.metrics.items()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from orchestrator.adapters.costs.cost_files import CostFiles
 from orchestrator.adapters.store.atomic_files import write_json
-from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.codec import CodecError, from_json, to_json
 from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.base.figures import sum_of_all
 from orchestrator.core.costs.job_costs import (
     JobPrediction,
     NotPredicted,
@@ -22,14 +22,16 @@ from orchestrator.core.costs.job_costs import (
     whole_run,
 )
 from orchestrator.core.costs.predict import predict_training
-from orchestrator.core.model.facts import Facts
-from orchestrator.core.model.plan import Plan
-from orchestrator.core.model.request import RunRequest
-from orchestrator.core.run.events import Event
-from orchestrator.core.run.state import RunState
-from orchestrator.core.verdict.deviation import compare_prediction, findings
-from orchestrator.core.verdict.energy import sum_of_all
-from orchestrator.core.verdict.result import Result
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.costs.cost_files import CostFiles
+    from orchestrator.adapters.store.layout import RunFolder
+    from orchestrator.core.model.facts import Facts
+    from orchestrator.core.model.plan import Plan
+    from orchestrator.core.model.request import RunRequest
+    from orchestrator.core.run.events import Event
+    from orchestrator.core.run.state import RunState
+    from orchestrator.core.verdict.result import Result
 
 
 def predict_plan(
@@ -67,7 +69,7 @@ def _predict(
     name = str(request.job.values[source.model])
     if not name:
         raise NotPredicted("the included model is too small for a GPU to be predicted")
-    job = training_job(request.job, source, files.shape(name), gpus.count)
+    job = training_job(request.job, source, files.shape(tables, name), gpus.count)
     found = predict_training(job, gpus.fabric, files.cost_model(tables, gpus.kind))
     require_room(found, tables.gpus[gpus.kind].device)
     prices = [request.cluster.node(share.name).price_per_hour for share in plan.nodes]
@@ -113,6 +115,8 @@ class PredictionWriter:
 
 def with_prediction(result: Result, folder: RunFolder) -> Result:
     """``result`` with what was predicted beside its figures, and a warning for each outside."""
+    from orchestrator.core.verdict.deviation import compare_prediction, findings
+
     try:
         found = from_json(JobPrediction, json.loads(folder.prediction.read_bytes()))
     except (OSError, ValueError, CodecError):

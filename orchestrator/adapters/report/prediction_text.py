@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from orchestrator.core.base.figures import format_figure
-from orchestrator.core.costs.job_costs import JobPrediction
-from orchestrator.core.verdict.result import PredictedMetric
+
+if TYPE_CHECKING:
+    from orchestrator.core.costs.job_costs import JobPrediction
+    from orchestrator.core.verdict.result import PredictedMetric
 
 Row = tuple[str, str]
 

@@ -7,28 +7,17 @@ of the same points stands beside it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
 
-from orchestrator.core.base.wire_names import wire
 from orchestrator.core.costs import inference_step, training_step
 from orchestrator.core.costs.estimate import Family, Term
-from orchestrator.core.costs.fitting import (
-    MeasuredPoint,
-    Prior,
-    fit,
-    leave_one_out,
-    uninformed,
-)
-from orchestrator.core.costs.hardware import Device, Fabric, GpuKind, Latency
+from orchestrator.core.costs.fitting import MeasuredPoint, fit, leave_one_out
+from orchestrator.core.costs.hardware import Device, Fabric
+from orchestrator.core.costs.inference_prediction import inference_features
 from orchestrator.core.costs.inference_step import InferenceJob
-from orchestrator.core.costs.predict import (
-    CostModel,
-    Coverage,
-    Features,
-    inference_features,
-    training_features,
-)
+from orchestrator.core.costs.predict import Coverage, Features, training_features
+from orchestrator.core.costs.tables import Calibration, FamilyPriors, FitQuality
 from orchestrator.core.costs.training_step import TrainingJob
 
 LEAST_POINTS = 4  # of a kind of job, for its family to be fitted
@@ -42,40 +31,6 @@ FAMILY_OF = {
     (INFERENCE, "peak_bytes"): "inference.memory",
     (INFERENCE, "watts"): "inference.power",
 }
-
-
-@wire("FamilyPriors")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FamilyPriors:
-    """What is assumed of a family: ``spread`` of repeated measurements."""
-
-    priors: tuple[Prior, ...]
-    spread: float
-
-
-@wire("CostTables")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostTables:
-    """What hardware files say: GPUs by the names of their files, links by kind, what is assumed of
-    each family.
-    """
-
-    gpus: Mapping[str, GpuKind]
-    links: Mapping[str, Latency]
-    assumed: Mapping[str, FamilyPriors]
-
-    def gpu_called(self, name: str) -> str | None:
-        """The file of the GPU that a driver or an inventory calls so; None where none fits."""
-        short = name.lower()
-        if short in self.gpus:
-            return short
-        begins = {
-            len(known): key
-            for key, gpu in self.gpus.items()
-            for known in gpu.device.names
-            if name.startswith(known)
-        }
-        return begins[max(begins)] if begins else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,36 +50,6 @@ class Observation:
     def kind(self) -> str:
         """``training`` or ``inference``."""
         return TRAINING if isinstance(self.job, TrainingJob) else INFERENCE
-
-
-@wire("FitQuality")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitQuality:
-    """Errors of a family when each of its points is predicted by the others: mean absolute
-    percentage error and bias as fractions, and the share that lies in the 90 % interval.
-    """
-
-    points: int
-    mape: float
-    bias: float
-    inside: float
-
-
-@wire("Calibration")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """Fitted families of one kind of GPU. ``device`` is its name; ``made`` a date; ``missing``:
-    what was not fitted, and why.
-    """
-
-    device: str
-    made: str
-    source: str
-    families: Mapping[str, Family]
-    coverage: Mapping[str, Mapping[str, tuple[float, ...]]]
-    quality: Mapping[str, FitQuality] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
-    schema_version: int = 1
 
 
 def calibrate(
@@ -213,24 +138,3 @@ def covered(observations: Sequence[Observation], kind: str) -> Coverage:
         name: (min(each[name] for each in found), max(each[name] for each in found))
         for name in names
     }
-
-
-def model_of(
-    device: Device, assumed: Mapping[str, FamilyPriors], calibration: Calibration | None
-) -> CostModel:
-    """The cost model of a device: fitted families, and assumed ones for what was not fitted."""
-    families = {name: uninformed(each.priors, each.spread) for name, each in assumed.items()}
-    if calibration is None:
-        basis = f"data sheet of {device.name}; nothing was measured on it"
-        return CostModel(device=device, families=families, basis=basis)
-    points = max((family.points for family in calibration.families.values()), default=0)
-    coverage = {
-        kind: {name: (bounds[0], bounds[-1]) for name, bounds in each.items()}
-        for kind, each in calibration.coverage.items()
-    }
-    return CostModel(
-        device=device,
-        families=families | dict(calibration.families),
-        basis=f"{points} points measured on {device.name}, {calibration.made}",
-        coverage=coverage,
-    )

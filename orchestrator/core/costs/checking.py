@@ -9,7 +9,8 @@ from statistics import fmean
 from orchestrator.core.costs import inference_step, training_step
 from orchestrator.core.costs.calibration import Observation
 from orchestrator.core.costs.estimate import Interval
-from orchestrator.core.costs.predict import CostModel, predict_inference, predict_training
+from orchestrator.core.costs.inference_prediction import predict_inference
+from orchestrator.core.costs.predict import CostModel, predict_training
 from orchestrator.core.costs.training_step import TrainingJob
 
 STEP, RATE, FIRST = "step_s", "tokens_per_s", "first_token_s"

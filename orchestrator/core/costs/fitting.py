@@ -12,8 +12,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.base.wire_names import wire
 from orchestrator.core.costs.estimate import Family, Interval, Term, estimate, weigh
+from orchestrator.core.costs.tables import Prior
 
 STEPS = 60
 SETTLED = 1e-7
@@ -21,18 +21,6 @@ LEAST_SPREAD = 0.005  # of a measurement that is repeated
 ROUNDS = 4  # spread and coefficients depend on each other
 
 Matrix = list[list[float]]
-
-
-@wire("CostPrior")
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """What is known of a coefficient before anything was measured: its value, and the factor by
-    which it may well be off (one standard deviation of its logarithm).
-    """
-
-    name: str
-    value: float
-    factor: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +48,6 @@ class LeftOut:
     def inside(self) -> bool:
         """Whether the measured value is in the interval."""
         return self.predicted.low <= self.measured <= self.predicted.high
-
-
-def uninformed(priors: Sequence[Prior], spread: float) -> Family:
-    """A family that nothing was measured for: as wide as its priors."""
-    widths = [math.log(prior.factor) ** 2 for prior in priors]
-    size = range(len(priors))
-    return Family(
-        names=tuple(prior.name for prior in priors),
-        logs=tuple(math.log(prior.value) for prior in priors),
-        covariance=tuple(tuple(widths[i] if i == j else 0.0 for j in size) for i in size),
-        spread=spread,
-    )
 
 
 def fit(priors: Sequence[Prior], points: Sequence[MeasuredPoint], spread: float) -> Family:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.base.wire_names import wire
-from orchestrator.core.costs.calibration import CostTables
 from orchestrator.core.costs.estimate import Interval, product
 from orchestrator.core.costs.hardware import Device, Fabric, make_fabric
 from orchestrator.core.costs.model_shape import ModelShape
 from orchestrator.core.costs.predict import Prediction
+from orchestrator.core.costs.tables import CostTables
 from orchestrator.core.costs.training_step import TrainingJob
 from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.facts import Facts

@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.base.wire_names import wire
-from orchestrator.core.costs import inference_step, training_step
-from orchestrator.core.costs.estimate import Family, Interval, estimate, joined, product
+from orchestrator.core.costs import training_step
+from orchestrator.core.costs.estimate import Family, Interval, estimate, product
 from orchestrator.core.costs.hardware import Device, Fabric
-from orchestrator.core.costs.inference_step import InferenceJob
 from orchestrator.core.costs.training_step import TrainingJob
 
 REACH = 2.0  # how far beyond what was measured a family is believed
-TRAINING = ("training.step", "training.memory", "training.power")
-INFERENCE = ("decode.step", "prefill", "inference.memory", "inference.power")
 
 Coverage = Mapping[str, tuple[float, float]]
 Features = Mapping[str, float]
@@ -58,21 +55,11 @@ def training_features(job: TrainingJob) -> Features:
     }
 
 
-def inference_features(job: InferenceJob) -> Features:
-    """What the coverage of inference is measured by."""
-    return {
-        "hidden width": job.shape.hidden,
-        "requests at once": job.rows,
-        "prompt tokens": job.prompt,
-        "GPUs": job.gpus,
-    }
-
-
 def predict_training(job: TrainingJob, fabric: Fabric, model: CostModel) -> Prediction:
     """Step time, tokens/s of all GPUs, peak bytes of a rank, watts of a GPU. Raises
     :class:`OutOfCoverage`.
     """
-    _require_coverage(model, "training", training_features(job))
+    require_coverage(model, "training", training_features(job))
     device, families = model.device, model.families
     step = estimate(families["training.step"], tuple(training_step.step_terms(job, device, fabric)))
     peak = estimate(families["training.memory"], tuple(training_step.memory_terms(job)))
@@ -84,33 +71,7 @@ def predict_training(job: TrainingJob, fabric: Fabric, model: CostModel) -> Pred
         "tokens_per_s": rate,
         "peak_memory_bytes": peak,
         "watts": watts,
-        "tokens_per_joule": _per_joule(rate, watts, job.gpus),
-    }
-    return Prediction(figures=figures, units=UNITS, basis=model.basis)
-
-
-def predict_inference(job: InferenceJob, fabric: Fabric, model: CostModel) -> Prediction:
-    """All ``rows`` requests of each replica at once: time to the last first token, of a decode
-    step, output tokens/s of all GPUs, peak bytes, watts of a GPU. Raises :class:`OutOfCoverage`.
-    """
-    _require_coverage(model, "inference", inference_features(job))
-    device, families = model.device, model.families
-    step = estimate(
-        families["decode.step"], tuple(inference_step.decode_terms(job, device, fabric))
-    )
-    first = estimate(families["prefill"], tuple(inference_step.prefill_terms(job, device, fabric)))
-    peak = estimate(families["inference.memory"], tuple(inference_step.memory_terms(job)))
-    draw = tuple(inference_step.power_terms(job, device, step.value))
-    watts = estimate(families["inference.power"], draw, device.power_w)
-    whole = joined((first, step.scaled(max(1, job.answer - 1))))
-    rate = whole.inverted(job.replicas * job.rows * job.answer)
-    figures = {
-        "decode_step_s": step,
-        "prompts_done_s": first,
-        "tokens_per_s": rate,
-        "peak_memory_bytes": peak,
-        "watts": watts,
-        "tokens_per_joule": _per_joule(rate, watts, job.gpus),
+        "tokens_per_joule": per_joule(rate, watts, job.gpus),
     }
     return Prediction(figures=figures, units=UNITS, basis=model.basis)
 
@@ -126,11 +87,12 @@ UNITS = {
 }
 
 
-def _per_joule(rate: Interval, watts: Interval, gpus: int) -> Interval:
+def per_joule(rate: Interval, watts: Interval, gpus: int) -> Interval:
+    """Tokens for a joule of all GPUs."""
     return product(rate, watts.scaled(gpus).inverted(1.0))
 
 
-def _require_coverage(model: CostModel, kind: str, features: Features) -> None:
+def require_coverage(model: CostModel, kind: str, features: Features) -> None:
     """Within a factor of what was measured, where anything was."""
     for name, (least, most) in model.coverage.get(kind, {}).items():
         if not least / REACH <= features[name] <= most * REACH:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from orchestrator.adapters.report.prediction_text import planned_rows
 from orchestrator.core.base.command import Command, render_human
 from orchestrator.core.base.wire_names import wire
-from orchestrator.core.costs.job_costs import JobPrediction
 from orchestrator.core.model.plan import NodePlan, Plan, ProcessPlan, Variable
 from orchestrator.core.model.request import Budgets
 from orchestrator.view.terminal.text import (
@@ -18,6 +18,9 @@ from orchestrator.view.terminal.text import (
     format_seconds,
     format_size,
 )
+
+if TYPE_CHECKING:
+    from orchestrator.core.costs.job_costs import JobPrediction
 
 MAX_SKIPPED = 20
 

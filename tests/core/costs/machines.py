@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 
-from orchestrator.core.costs.calibration import CostTables, model_of
 from orchestrator.core.costs.hardware import Fabric, make_fabric
 from orchestrator.core.costs.model_shape import ModelShape
 from orchestrator.core.costs.predict import CostModel
+from orchestrator.core.costs.tables import CostTables, model_of
 from orchestrator.parsing.inputs.costs.coefficient_file import load_coefficients
 from orchestrator.parsing.inputs.costs.hardware_file import load_gpu, load_links, load_model
 from tests.architecture.source import ROOT
@@ -44,4 +44,4 @@ def fabric(gpu: str, per_node: int = 8, network_gbit: float = 0.0) -> Fabric:
 def shape(name: str) -> ModelShape:
     """A bundled model."""
     path = HARDWARE / "models" / f"{name}.yaml"
-    return load_model(path.read_bytes(), path.name)[0]
+    return load_model(path.read_bytes(), path.name)

@@ -8,23 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.costs.calibration import (
-    Observation,
-    calibrate,
-    covered,
-    model_of,
-)
+from orchestrator.core.costs.calibration import Observation, calibrate, covered
 from orchestrator.core.costs.checking import check_points, scores
 from orchestrator.core.costs.estimate import Family, Term, weigh
 from orchestrator.core.costs.fitting import (
     MeasuredPoint,
-    Prior,
     fit,
     leave_one_out,
     solved,
-    uninformed,
 )
 from orchestrator.core.costs.predict import predict_training
+from orchestrator.core.costs.tables import Prior, model_of, uninformed
 from orchestrator.core.costs.training_step import TrainingJob
 from tests.core.costs.machines import assumed_model, fabric, shape, tables
 

@@ -19,13 +19,9 @@ from orchestrator.core.costs.expert_load import (
     shared_out,
 )
 from orchestrator.core.costs.hardware import Fabric, Link
+from orchestrator.core.costs.inference_prediction import predict_inference
 from orchestrator.core.costs.inference_step import InferenceJob
-from orchestrator.core.costs.predict import (
-    CostModel,
-    OutOfCoverage,
-    predict_inference,
-    predict_training,
-)
+from orchestrator.core.costs.predict import CostModel, OutOfCoverage, predict_training
 from orchestrator.core.costs.training_step import TrainingJob
 from tests.core.costs.machines import assumed_model, fabric, shape
 

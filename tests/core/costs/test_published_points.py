@@ -7,8 +7,9 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.costs.collectives import all_reduce_s
+from orchestrator.core.costs.inference_prediction import predict_inference
 from orchestrator.core.costs.inference_step import InferenceJob, roofline_s
-from orchestrator.core.costs.predict import predict_inference, predict_training
+from orchestrator.core.costs.predict import predict_training
 from orchestrator.core.costs.training_step import TrainingJob, attention_flops, product_flops
 from tests.core.costs.machines import assumed_model, fabric, shape, tables
 

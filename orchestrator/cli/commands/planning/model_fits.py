@@ -14,8 +14,9 @@ from orchestrator.core.base.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.adapters.costs.cost_files import CostFiles
-    from orchestrator.core.costs.calibration import Calibration, CostTables, Observation
+    from orchestrator.core.costs.calibration import Observation
     from orchestrator.core.costs.checking import Score
+    from orchestrator.core.costs.tables import Calibration, CostTables
 
 SHOWN_SKIPPED = 10
 
@@ -90,8 +91,8 @@ def _held_out(
     tables: CostTables, gpu: str, observations: Sequence[Observation], fitted: Calibration
 ) -> list[Score]:
     """Scores of the points that the fit did not see."""
-    from orchestrator.core.costs.calibration import model_of
     from orchestrator.core.costs.checking import check_points, scores
+    from orchestrator.core.costs.tables import model_of
 
     held = [each for each in observations if each.held_out]
     model = model_of(tables.gpus[gpu].device, tables.assumed, fitted)

@@ -1,16 +1,12 @@
-"""Coefficients of the cost model: what is assumed (YAML), and what was fitted (JSON)."""
+"""What is assumed of the cost model's coefficients, in YAML."""
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 from pydantic import Field
 
-from orchestrator.core.base.codec import CodecError, from_json
-from orchestrator.core.base.errors import UsageError
-from orchestrator.core.costs.calibration import Calibration, FamilyPriors
-from orchestrator.core.costs.fitting import Prior
+from orchestrator.core.costs.tables import FamilyPriors, Prior
 from orchestrator.parsing.inputs.costs.quantities import Name, Positive, Text
 from orchestrator.parsing.inputs.validation import Strict, validate_document
 from orchestrator.parsing.inputs.yaml_source import parse_yaml
@@ -51,18 +47,3 @@ def load_coefficients(data: bytes, source: str) -> dict[str, FamilyPriors]:
         )
         for name, family in file.families.items()
     }
-
-
-def load_calibration(data: bytes, source: str) -> Calibration:
-    """What ``model calibrate`` wrote. Raises :class:`UsageError` for anything else."""
-    try:
-        found = from_json(Calibration, json.loads(data))
-    except (ValueError, CodecError, RecursionError) as error:
-        raise UsageError(
-            f"not a calibration: {error}",
-            id="model.calibration",
-            where=source,
-            remedy="orchestrate model calibrate writes it anew",
-        ) from None
-    assert isinstance(found, Calibration)
-    return found

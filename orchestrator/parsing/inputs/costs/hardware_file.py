@@ -121,11 +121,10 @@ def _latency(entry: LatencyEntry) -> Latency:
     )
 
 
-def load_model(data: bytes, source: str) -> tuple[ModelShape, tuple[str, ...]]:
-    """The sizes, and the hub's names. Raises :class:`UsageError`, as :func:`load_gpu`."""
+def load_model(data: bytes, source: str) -> ModelShape:
+    """Raises :class:`UsageError`, as :func:`load_gpu`."""
     file = validate_document(ModelFile, parse_yaml(data, source))
-    sizes = file.model_dump(exclude={"hub", "source"})
-    return ModelShape(**sizes), tuple(file.hub)
+    return ModelShape(**file.model_dump(exclude={"hub", "source"}))
 
 
 def shape_of_config(data: bytes, source: str) -> ModelShape:

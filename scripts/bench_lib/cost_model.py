@@ -1,0 +1,186 @@
+"""The cost model: how fast it predicts, what it adds to a plan, and how far it is from measured
+points that it was not fitted to.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from .errors import BenchError
+from .report import table
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from orchestrator.adapters.costs.cost_files import CostFiles  # noqa: E402 - after its folder
+from orchestrator.adapters.costs.observations import observe_points  # noqa: E402
+from orchestrator.core.costs.calibration import calibrate  # noqa: E402
+from orchestrator.core.costs.checking import Score, check_points, scores  # noqa: E402
+from orchestrator.core.costs.hardware import make_fabric  # noqa: E402
+from orchestrator.core.costs.inference_prediction import predict_inference  # noqa: E402
+from orchestrator.core.costs.inference_step import InferenceJob  # noqa: E402
+from orchestrator.core.costs.predict import predict_training  # noqa: E402
+from orchestrator.core.costs.tables import model_of  # noqa: E402
+from orchestrator.core.costs.training_step import TrainingJob  # noqa: E402
+
+POINTS = ROOT / "hardware" / "points"
+PREDICTIONS = 10_000
+MOST_S, MOST_PLAN_MS = 2.0, 10.0
+# Of held-out points: mean absolute percentage error, and the share inside of 90 % intervals.
+MOST_MAPE = {"step_s": 0.07, "tokens_per_s": 0.07, "peak_bytes": 0.05}
+LEAST_INSIDE = 0.85
+PLAN_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """Seconds of one processor for so many predictions, and what predicting adds to a plan."""
+
+    predictions_s: float
+    plan_ms: float
+    plan_without_ms: float
+    plans: int
+
+    @property
+    def added_ms(self) -> float:
+        """By the medians."""
+        return self.plan_ms - self.plan_without_ms
+
+
+def measure_speed(repeats: int) -> Speed:
+    """Predictions in this process, plans as whole commands in turn, by processor time."""
+    with_it, without = [], []
+    with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
+        plain = _without_predictions(Path(scratch))
+        for number in range(repeats + 1):  # the first ones fill caches
+            times = [_plan_ms("finetune", scratch), _plan_ms(str(plain), scratch)]
+            if number:
+                with_it.append(times[0])
+                without.append(times[1])
+    return Speed(
+        predictions_s=_predict_many(),
+        plan_ms=median(with_it),
+        plan_without_ms=median(without),
+        plans=repeats,
+    )
+
+
+def _predict_many() -> float:
+    files = CostFiles.from_environment(os.environ)
+    tables = files.tables()
+    model, shape = files.cost_model(tables, "h200"), files.shape(tables, "qwen2-7b")
+    fabric = make_fabric(tables.gpus["h200"], tables.links, 8)
+    began = time.process_time()
+    for number in range(PREDICTIONS // 2):
+        rows = 1 + number % 8
+        job = TrainingJob(shape=shape, rows=rows, sequence=1024 + number % 512, gpus=1 + number % 4)
+        predict_training(job, fabric, model)
+        asked = InferenceJob(shape=shape, rows=1 + number % 256, prompt=128, answer=96)
+        predict_inference(asked, fabric, model)
+    return time.process_time() - began
+
+
+def _without_predictions(scratch: Path) -> Path:
+    """The same workload, whose file does not say what a step of it is."""
+    folder = scratch / "finetune"
+    shutil.copytree(ROOT / "workloads" / "finetune", folder, ignore=shutil.ignore_patterns("*.pyc"))
+    file = folder / "workload.yaml"
+    text = file.read_text()
+    begin, end = text.index("\ntraining:\n"), text.index("\nmetrics:\n")
+    file.write_text(text[:begin] + text[end:])
+    return folder
+
+
+def _plan_ms(workload: str, scratch: str) -> float:
+    """Processor time of one plan."""
+    words = ["plan", "--offline", "--cluster", "nebius1x8", "--workload", workload]
+    argv = [sys.executable, "-m", "orchestrator", *words, "--set", "preset=qwen2-7b", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ORCHESTRATE_HOME": f"{scratch}/home"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        argv, env=environment, cwd=scratch, capture_output=True, timeout=PLAN_S, check=False
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise BenchError(f"plan ended with {done.returncode}: {done.stderr[-300:]!r}")
+    return 1e3 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def held_out_scores() -> Iterator[tuple[str, int, tuple[Score, ...]]]:
+    """For each file of points: its name, how many were fitted to, and the scores of the others."""
+    files = CostFiles.from_environment(os.environ)
+    tables = files.tables()
+    for path in sorted(POINTS.glob("*.jsonl")):
+        found = list(observe_points(files, tables, path))
+        device = tables.gpus[found[0].gpu].device
+        fitted = calibrate(found, tables.assumed, device, made="bench", source=path.name)
+        model = model_of(device, tables.assumed, fitted)
+        checks = list(check_points((each for each in found if each.held_out), model))
+        used = sum(not each.held_out for each in found)
+        yield path.name, used, tuple(scores(checks))
+
+
+def missed(score: Score) -> list[str]:
+    """The targets that a score misses."""
+    most = MOST_MAPE.get(score.figure)
+    wrong = [f"MAPE above {most:.0%}"] if most is not None and score.mape > most else []
+    if most is not None and score.inside < LEAST_INSIDE:
+        wrong.append(f"inside below {LEAST_INSIDE:.0%}")
+    return wrong
+
+
+def speed_markdown(speed: Speed) -> str:
+    """What is fast enough, and what is not."""
+    medians = f"{speed.plan_ms:.0f} ms of CPU with it, {speed.plan_without_ms:.0f} ms without"
+    rows = [
+        (
+            f"{PREDICTIONS:,} predictions, one core",
+            f"{speed.predictions_s:.2f} s",
+            f"{MOST_S:g} s",
+            _word(speed.predictions_s <= MOST_S),
+        ),
+        (
+            f"added to a plan (medians of {speed.plans}: {medians})",
+            f"{speed.added_ms:.1f} ms",
+            f"{MOST_PLAN_MS:g} ms",
+            _word(speed.added_ms <= MOST_PLAN_MS),
+        ),
+    ]
+    return table(("what", "measured", "target", ""), rows)
+
+
+def scores_markdown(name: str, used: int, found: tuple[Score, ...]) -> str:
+    """The held-out points of one file, with the bare roofline beside the model."""
+    head = ("figure", "points", "MAPE", "bias", "worst", "inside of 90 %", "roofline's MAPE", "")
+    rows = [
+        (
+            score.figure,
+            str(score.points),
+            *(
+                f"{100 * part:.1f} %"
+                for part in (score.mape, score.bias, score.worst, score.inside)
+            ),
+            "" if score.roofline_mape is None else f"{100 * score.roofline_mape:.1f} %",
+            "; ".join(missed(score)) or ("met" if score.figure in MOST_MAPE else ""),
+        )
+        for score in found
+    ]
+    return f"{name}: fitted to {used} points, judged on others\n\n{table(head, rows)}"
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.1f} %"
+
+
+def _word(met: bool) -> str:
+    return "met" if met else "MISSED"
