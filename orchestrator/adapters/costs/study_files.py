@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -42,21 +42,12 @@ WORDS = {
 }
 
 
-def write_study(
-    outcome: Outcome, folder: Path, said: Callable[[str], None], figures: bool = True
-) -> list[Path]:
-    """Every file of a study, and which they are. Raises ``OSError``, and :class:`UsageError` if
-    figures are wanted and cannot be drawn.
-    """
+def write_tables(outcome: Outcome, folder: Path) -> list[Path]:
+    """Every file of a study but its figures, and which they are. Raises ``OSError``."""
     folder.mkdir(parents=True, exist_ok=True)
     written = list(_write_texts(outcome, folder))
     for path in written:
         LOG.debug("wrote %s", path)
-    said(f"{len(written)} tables and texts written to {folder}")
-    if figures:
-        from orchestrator.adapters.costs.study_figures import draw_figures
-
-        written += draw_figures(outcome, folder, said)
     return written
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.costs.estimate import Interval, product
@@ -52,8 +53,7 @@ class JobPrediction:
     without: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedGpus:
+class PlannedGpus(NamedTuple):
     """The GPUs of a plan: the name of their file, how many, and how they are joined."""
 
     kind: str
@@ -167,8 +167,7 @@ def require_room(prediction: Prediction, device: Device) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(NamedTuple):
     """Of an hour of all nodes."""
 
     per_hour: float

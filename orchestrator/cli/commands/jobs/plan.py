@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from orchestrator.core.model.plan import Plan
     from orchestrator.core.model.request import RunRequest
 
+PREDICTING = "orchestrator.adapters.costs.predict_run"
+
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @job_options
@@ -94,6 +96,16 @@ def _make_plan(request: RunRequest, *, offline: bool) -> tuple[Plan, Mapping[str
 
     if offline:
         return assume_plan(request), {}
+    return asyncio.run(_preview(request))
+
+
+async def _preview(request: RunRequest) -> tuple[Plan, Mapping[str, Facts]]:
+    """What a prediction needs is imported while the nodes are asked."""
+    import asyncio
+    from importlib import import_module
+
     from orchestrator.engine.oneshot.plan_only import preview
 
-    return asyncio.run(preview(request))
+    ahead = asyncio.to_thread(import_module, PREDICTING) if request.job.workload.training else None
+    made = preview(request)
+    return (await asyncio.gather(made, ahead))[0] if ahead else await made

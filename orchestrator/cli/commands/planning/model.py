@@ -109,7 +109,7 @@ def new(name: str) -> None:
 @json_option
 def run(name: str, out: str | None, no_figures: bool, debug: bool, as_json: bool) -> int:
     """Compute study NAME: tables, figures as PDF and PNG, summaries, a log. Needs no GPU."""
-    from orchestrator.adapters.costs.study_files import outcome_record, write_study
+    from orchestrator.adapters.costs.study_files import outcome_record, write_tables
     from orchestrator.cli.output import print_json
     from orchestrator.core.costs.study.study_checks import run_study
 
@@ -120,7 +120,12 @@ def run(name: str, out: str | None, no_figures: bool, debug: bool, as_json: bool
         _say(f"{study.name}: {len(study.systems)} systems, {len(study.runtimes)} runtimes")
         outcome = run_study(study)
         _say(f"{len(outcome.rows)} rows, {len(outcome.sensitivities)} sensitivities computed")
-        written = write_study(outcome, folder, _say, figures=not no_figures)
+        written = write_tables(outcome, folder)
+        _say(f"{len(written)} tables and texts written to {folder}")
+        if not no_figures:
+            from orchestrator.adapters.costs.study_figures import draw_figures
+
+            written += draw_figures(outcome, folder, _say)
     if as_json:
         seconds = round(time.monotonic() - began, 3)
         files = [str(path) for path in written]
