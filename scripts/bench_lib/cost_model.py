@@ -133,9 +133,9 @@ def held_out_scores() -> Iterator[tuple[str, int, tuple[Score, ...]]]:
 def missed(score: Score) -> list[str]:
     """The targets that a score misses."""
     most = MOST_MAPE.get(score.figure)
-    wrong = [f"MAPE above {most:.0%}"] if most is not None and score.mape > most else []
+    wrong = [f"MAPE above {100 * most:.0f} %"] if most is not None and score.mape > most else []
     if most is not None and score.inside < LEAST_INSIDE:
-        wrong.append(f"inside below {LEAST_INSIDE:.0%}")
+        wrong.append(f"inside below {100 * LEAST_INSIDE:.0f} %")
     return wrong
 
 
