@@ -1,5 +1,8 @@
 """Points for the cost model's coefficients and its held-out check, on up to four GPUs.
 
+    scripts/gpu_check DIR OUT model
+    PYTHONPATH=scripts python3 -m gpu_check_lib.model OUT     # the same, with torch and peft alone
+
 First the points of one GPU, a process for each GPU, side by side; then those of two, on both halves
 of the machine, and those of four. Each process has a time by which it must end; what it measured
 until then is in `model.jsonl`.
@@ -8,6 +11,7 @@ until then is in `model.jsonl`.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,8 +35,18 @@ class Share:
     points: tuple[int, ...]
 
 
+def gpus_here() -> int:
+    """As nvidia-smi lists them, at most four; 0 without it."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return 0
+    listed = subprocess.run([program, "-L"], capture_output=True, check=False, timeout=60)
+    return min(4, len(listed.stdout.splitlines()))
+
+
 def measure(out: Path, gpus: int, seconds: Sequence[float] = (ALONE_S, TWO_S, FOUR_S)) -> int:
     """Measure all points that so many GPUs can; how many lines were written."""
+    out.mkdir(parents=True, exist_ok=True)
     found = out / "model.jsonl"
     found.unlink(missing_ok=True)
     for size, limit in zip((1, 2, 4), seconds, strict=True):
@@ -103,3 +117,7 @@ def _end(process: subprocess.Popen[bytes]) -> int:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         return process.wait()
+
+
+if __name__ == "__main__":
+    print(f"== {measure(Path(sys.argv[1]).resolve(), gpus_here())} points", flush=True)
