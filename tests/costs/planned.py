@@ -1,4 +1,4 @@
-"""A fine-tune of Qwen2-7B on eight H200 that was planned and never ran, and its results."""
+"""A fine-tune of Qwen2-7B on eight B200 that was planned and never ran, and its results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cost_files(home: Path) -> CostFiles:
 
 
 def planned(
-    files: CostFiles, *settings: str, gpu: str = "H200", gpus: int = 8, price: float | None = None
+    files: CostFiles, *settings: str, gpu: str = "B200", gpus: int = 8, price: float | None = None
 ) -> tuple[RunRequest, Plan]:
     """On one node of the bundled inventory with other GPUs."""
     cluster: Cluster = files.catalog.cluster("nebius1x8")

@@ -34,12 +34,12 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CostFiles:
 
 
 def points(path: Path) -> Path:
-    """24 points of H200s that are slower than what is assumed, every third one held out."""
+    """24 points of B200s that are slower than what is assumed, every third one held out."""
     lines = []
     for number in range(24):
         name = ("qwen2-7b", "qwen2-0.5b")[number % 2]
         about: dict[str, Any] = {
-            "shape": name, "tied": shape(name).tied, "device": "NVIDIA H200",
+            "shape": name, "tied": shape(name).tied, "device": "NVIDIA B200",
             "batch": 1 + number % 5, "sequence": 1024 * (1 + number % 4),
             "held_out": number % 3 == 2,
         }  # fmt: skip
@@ -55,7 +55,7 @@ def _training(about: dict[str, Any], number: int) -> dict[str, Any]:
     job = TrainingJob(
         shape=shape(about["shape"]), rows=about["batch"], sequence=about["sequence"], gpus=gpus
     )
-    found = predict_training(job, fabric("h200"), assumed_model("h200")).figures
+    found = predict_training(job, fabric("b200"), assumed_model("b200")).figures
     step = SLOWER * found["step_time_p50"].value
     return about | {
         "kind": "finetune", "gpus": gpus, "lora_rank": 64, "step_s": step,
@@ -68,7 +68,7 @@ def _inference(about: dict[str, Any]) -> dict[str, Any]:
     job = InferenceJob(
         shape=shape(about["shape"]), rows=about["batch"], prompt=about["sequence"], answer=64
     )
-    found = predict_inference(job, fabric("h200"), assumed_model("h200")).figures
+    found = predict_inference(job, fabric("b200"), assumed_model("b200")).figures
     step, first = (SLOWER * found[name].value for name in ("decode_step_s", "prompts_done_s"))
     return about | {
         "kind": "inference", "answer": 64, "step_s": step, "first_token_s": first,
@@ -94,11 +94,11 @@ def test_a_calibration_is_fitted_shown_and_used(
     assert held["step_s"]["inside"] >= 0.85
     assert held["step_s"]["roofline_mape"] > 0.2
     assert any("training.power: 0 points" in line for line in found["missing"])
-    assert files.calibration_path("h200") == Path(found["path"])
+    assert files.calibration_path("b200") == Path(found["path"])
     after = predict_plan(files, *planned(files, gpus=4), {})
     assert before is not None
     assert after is not None
-    assert "measured on NVIDIA H200" in after.basis
+    assert "measured on NVIDIA B200" in after.basis
     one, other = (each.figures["step_time_p50"] for each in (before, after))
     assert other.value == pytest.approx(SLOWER * one.value, rel=0.03)
     assert other.high / other.low < one.high / one.low
@@ -202,9 +202,10 @@ def test_clusters_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
     order = [each["cluster"] for each in found["clusters"]]
     assert order[:2] == ["b200x8", "nebius1x8"]
     reasons = {each["cluster"]: each["prediction"]["without"] for each in found["clusters"]}
-    assert "A30 has 24 GB" in reasons["jw3"]
     assert "network" in reasons["nebius2x8"]
     (told,) = lines_of(capsys, *words, "--network-gbit", "3200")
+    reasons = {each["cluster"]: each["prediction"]["without"] for each in told["clusters"]}
+    assert "A30 has 24 GB" in reasons["jw3"]
     both = {each["cluster"]: each["prediction"]["figures"] for each in told["clusters"]}
     rates = [both[name]["tokens_per_s"]["value"] for name in ("nebius1x8", "nebius2x8")]
     assert 1.8 < rates[1] / rates[0] <= 2.0

@@ -33,7 +33,7 @@ def files(tmp_path: Path) -> CostFiles:
     return cost_files(tmp_path)
 
 
-def prediction_of(files: CostFiles, *settings: str, gpu: str = "H200") -> JobPrediction:
+def prediction_of(files: CostFiles, *settings: str, gpu: str = "B200") -> JobPrediction:
     request, plan = planned(files, *settings, gpu=gpu)
     found = predict_plan(files, request, plan, {})
     assert found is not None
@@ -56,18 +56,18 @@ def test_a_plan_is_predicted_with_intervals(files: CostFiles) -> None:
     assert figures["cost"].unit == "USD"
     joules = 8 * figures["watts"].value * figures["training_s"].value
     assert figures["energy"].value == pytest.approx(joules)
-    assert "NVIDIA H200" in found.basis
+    assert "NVIDIA B200" in found.basis
 
 
 @pytest.mark.parametrize(
     "settings, gpu, why",
     [
-        (("dtype=fp32",), "H200", "dtype"),
-        (("fp8=true",), "H200", "fp8"),
-        (("model=nobody/knows-this",), "H200", "nobody/knows-this"),
+        (("dtype=fp32",), "B200", "dtype"),
+        (("fp8=true",), "B200", "fp8"),
+        (("model=nobody/knows-this",), "B200", "nobody/knows-this"),
         ((), "Voodoo2", "Voodoo2"),
         ((), "A30", "A30 has 24 GB"),
-        (("model=",), "H200", "included model"),
+        (("model=",), "B200", "included model"),
     ],
 )
 def test_what_is_not_known_is_said(

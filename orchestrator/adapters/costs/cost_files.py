@@ -124,7 +124,7 @@ class CostFiles:
             raise UsageError(
                 f"the sizes of model {model!r} are not known",
                 id="model.shape",
-                remedy=f"{did_you_mean(name, tables.models)}, or name a folder with config.json",
+                remedy=f"{did_you_mean(name, tables.models)} (or name a folder with config.json)",
             )
         return tables.models[name]
 

@@ -215,7 +215,7 @@ def _compared(cluster: str | None, since: str | None) -> tuple[int, list[Any]]:
     "--network-gbit",
     type=FiniteRange(0),
     default=0.0,
-    help="Rate of each node's network, which no inventory tells: 8 ports of NDR have 3200.",
+    help="Rate of each node's network, which inventories lack: 8 ports of NDR have 3200.",
 )
 @json_option
 def advise(
