@@ -10,7 +10,7 @@ from orchestrator.core.costs import inference_step, training_step
 from orchestrator.core.costs.calibration import Observation
 from orchestrator.core.costs.estimate import Interval
 from orchestrator.core.costs.inference_prediction import predict_inference
-from orchestrator.core.costs.predict import CostModel, predict_training
+from orchestrator.core.costs.predict import CostModel, OutOfCoverage, predict_training
 from orchestrator.core.costs.training_step import TrainingJob
 
 STEP, RATE, FIRST = "step_s", "tokens_per_s", "first_token_s"
@@ -66,9 +66,12 @@ class Score:
 
 
 def check_points(observations: Iterable[Observation], model: CostModel) -> Iterator[Check]:
-    """Every figure of each observation that the model predicts."""
+    """Every figure of each observation that the model predicts; none beyond its coverage."""
     for each in observations:
-        predicted, bare = _predicted(each, model)
+        try:
+            predicted, bare = _predicted(each, model)
+        except OutOfCoverage:
+            continue
         place = 0 if isinstance(each.job, TrainingJob) else 1
         for name, measured in each.figures.items():
             key = PREDICTED_AS.get(name, ("", ""))[place]
