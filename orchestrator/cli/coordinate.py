@@ -158,7 +158,8 @@ def _no_folder(folder: RunFolder, error: OSError) -> UsageError:
 
 def _run_engine(layout: Layout, context: RunContext, view: Observer, drive: Drive) -> Result | None:
     """The verdict; None when the user left before there was one."""
-    observers = [*context.observers, FallbackNotices(layout, view.on_note), view]
+    notices = FallbackNotices(layout, view.on_note)
+    observers = [*context.observers, *_predictions(layout, context, view), notices, view]
     result: Result | None = None
     try:
         result = asyncio.run(drive(replace(context, observers=observers)))
@@ -168,6 +169,17 @@ def _run_engine(layout: Layout, context: RunContext, view: Observer, drive: Driv
         for observer in observers:
             observer.close(result)
     return result
+
+
+def _predictions(layout: Layout, context: RunContext, view: Observer) -> Iterator[Observer]:
+    """Who predicts the run, where its workload says from what."""
+    if context.request.job.workload.training is not None:
+        from orchestrator.adapters.costs.cost_files import CostFiles
+        from orchestrator.adapters.costs.predict_run import PredictionWriter
+        from orchestrator.adapters.store.catalog import Catalog
+
+        files = CostFiles(Catalog.from_environment(os.environ), layout)
+        yield PredictionWriter(files, context.folder, view.on_note)
 
 
 def _end_at_once(view: Observer, outlets: Outlets, leave: Callable[[], int]) -> None:

@@ -48,6 +48,7 @@ class Verb:
 
 _JOBS, _MACHINES, _RUNS, _NIGHTS = "Jobs", "Machines", "Runs", "Nights"
 _SUITES = "Suites"
+_PLANNING = "Planning"
 _SETUP = "Configuration"
 _SETUP, _MONITORING = "Configuration", "Monitoring"
 VERBS = (
@@ -75,6 +76,7 @@ VERBS = (
     Verb("notify", "notify", _NIGHTS, "Notify people of runs and nights."),
     Verb("status", "status", _NIGHTS, "Show what runs, which nights are missing, and trends."),
     Verb("monitor", "monitor", _MONITORING, "Metrics, dashboards, alerts, load of experts."),
+    Verb("model", "model", _PLANNING, "Predict time, memory and cost; studies of hardware."),
     Verb("drill", "drill", _SETUP, "Break things, measure what follows."),
     Verb("cluster", "cluster", _SETUP, "List and check inventories."),
     Verb("workload", "workload", _SETUP, "List and show workloads."),

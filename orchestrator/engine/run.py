@@ -216,6 +216,10 @@ class _Engine:
             report=str(self.folder.report_html),
         )
         result = with_captures(result, self.folder, self._state)
+        if self.folder.prediction.exists():
+            from orchestrator.adapters.costs.predict_run import with_prediction
+
+            result = with_prediction(result, self.folder)
         if result.failure is None:
             return result
         # Its rules are hundreds of patterns, which a run that succeeds does not need.

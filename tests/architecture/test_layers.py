@@ -17,7 +17,7 @@ LAYERS = ("core", "parsing", "adapters", "engine", "view", "cli", "__main__")
 NODE_AGENT = "node_agent"
 # Inside a layer, too, imports point to the left only: a folder or file uses those before it.
 FOLDERS = {
-    "core": "base model tuning launchers planning fabric captures sharing run diagnosis "
+    "core": "base model tuning launchers planning fabric captures sharing costs run diagnosis "
     "verdict history detection nightly suite doctor monitoring drill_promises",
     "parsing": "ssh_config inputs importers replies captures experts",
     "engine": "support node network sharing action_runner progress_watchdog run oneshot drills",

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orchestrator
-from orchestrator.adapters.cache.json_cache import JsonCache
+from orchestrator.adapters.cache.json_cache import JsonCache, code_stamp
 from orchestrator.core.base.codec import CodecError, from_json, to_json
 from orchestrator.core.base.command import Secret
 from orchestrator.core.model.inventory import Cluster
@@ -57,13 +56,5 @@ def _key(
         "source": source,
         "folder": folder,
         "home": None if environ is None else environ.get("HOME"),
-        "readers": _readers_stamp(),
+        "readers": code_stamp(_READERS),
     }
-
-
-def _readers_stamp() -> list[list[Any]]:
-    """Name, size and time of change of the code that reads inventories."""
-    root = Path(orchestrator.__file__).parent
-    files = [path for folder in _READERS for path in sorted((root / folder).glob("*.py"))]
-    stats = [(path.name, path.stat()) for path in files]
-    return [[name, status.st_size, status.st_mtime_ns] for name, status in stats]

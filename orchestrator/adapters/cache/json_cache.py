@@ -6,11 +6,12 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import orchestrator
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
 from orchestrator.core.base.errors import UsageError
 
@@ -48,6 +49,16 @@ class JsonCache:
     def _path(self, key: Mapping[str, Any]) -> Path:
         text = json.dumps(key, sort_keys=True, ensure_ascii=True)
         return self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+
+def code_stamp(folders: Iterable[str]) -> list[list[Any]]:
+    """Name, size and time of change of this package's code in ``folders``: with it in the key, a
+    change of the code makes every entry another one's.
+    """
+    root = Path(orchestrator.__file__).parent
+    files = [path for folder in folders for path in sorted((root / folder).glob("*.py"))]
+    stats = [(path.name, path.stat()) for path in files]
+    return [[name, status.st_size, status.st_mtime_ns] for name, status in stats]
 
 
 def _read_own(path: Path) -> bytes:

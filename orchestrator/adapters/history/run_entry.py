@@ -30,7 +30,7 @@ def describe_run(
     folder: RunFolder, request: RunRequest, result: Result, *, started: float, finished: float
 ) -> HistoryEntry:
     """Times in seconds since the epoch. What the folder does not tell stays unknown in the key."""
-    facts, modules = _read_findings(folder.journal)
+    facts, modules = read_findings(folder.journal)
     record = RunRecord(
         run_id=result.run_id,
         started=started,
@@ -47,7 +47,7 @@ def describe_run(
     return HistoryEntry(record=record, result=result, curves=_read_curves(folder.metrics))
 
 
-def _read_findings(journal: Path) -> tuple[dict[str, Facts], dict[str, Mapping[str, str]]]:
+def read_findings(journal: Path) -> tuple[dict[str, Facts], dict[str, Mapping[str, str]]]:
     """Facts and versions of modules by node, of the last attempt that found them."""
     facts: dict[str, Facts] = {}
     modules: dict[str, Mapping[str, str]] = {}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from orchestrator.adapters.report.charts import Chart, draw_charts
 from orchestrator.adapters.report.energy_text import Row, cost_rows, energy_rows
+from orchestrator.adapters.report.prediction_text import prediction_rows
 from orchestrator.adapters.report.section_files import NodeSections, read_sections
 from orchestrator.adapters.report.trend_chart import TrendChart
 from orchestrator.adapters.store.layout import RunFolder
@@ -55,6 +56,11 @@ class Report:
     def energy_and_cost(self) -> tuple[Row, ...]:
         """What is known of both."""
         return (*energy_rows(self.result.energy), *cost_rows(self.result.cost))
+
+    @property
+    def predicted(self) -> tuple[Row, ...]:
+        """What was predicted before the run, beside what was measured."""
+        return tuple(prediction_rows(self.result.predictions))
 
 
 def load_report(folder: RunFolder, result: Result, trends: tuple[TrendChart, ...] = ()) -> Report:

@@ -21,6 +21,7 @@ def render_markdown(report: Report) -> str:
         *section_parts(report.sections),
         *markdown_table("Metrics", ("metric", "value", "gate", "verdict"), _metric_rows(report)),
         *markdown_table("Beside earlier runs", ("metric", "trend"), _trend_rows(report)),
+        *markdown_table("Predicted before the run", ("metric", "predicted"), report.predicted),
         *markdown_table("Energy and cost", ("what", "how much"), report.energy_and_cost),
         *markdown_table("Nodes", ("node", "state", "reason"), _node_rows(report)),
         *markdown_table("Ladder", ("rung", "outcome", "reason", "seconds"), _ladder_rows(report)),

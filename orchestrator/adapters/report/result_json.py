@@ -20,6 +20,7 @@ from orchestrator.core.verdict.result import (
     MetricResult,
     NodeResult,
     OutputsResult,
+    PredictedMetric,
     Result,
     RungResult,
     Samples,
@@ -52,6 +53,7 @@ def to_object(result: Result) -> dict[str, Any]:
         "failure": _failure_record(result.failure) if result.failure else None,
         "warnings": list(result.warnings),
         "report": result.report,
+        "predictions": [asdict(each) for each in result.predictions],
         "notice": result.notice,
         "begins_anew": result.begins_anew,
         "captures": [asdict(capture) for capture in result.captures],
@@ -104,6 +106,7 @@ def _read_result(data: Mapping[str, Any]) -> Result:
         warnings=tuple(data["warnings"]),
         report=data["report"],
         # Results of earlier versions lack these.
+        predictions=tuple(PredictedMetric(**each) for each in data.get("predictions", ())),
         notice=data.get("notice", ""),
         begins_anew=data.get("begins_anew", False),
         captures=tuple(_read_capture(capture) for capture in data.get("captures", ())),

@@ -1,4 +1,4 @@
-"""Where the workloads, clusters, prices and suites are that come with this program."""
+"""Where the workloads, clusters, prices, suites, hardware and studies are that come with this program."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import orchestrator
 
 
 def bundled_root() -> Path:
-    """The folder that holds ``workloads/``, ``clusters/``, ``prices/`` and ``suites/``.
+    """The folder that holds ``workloads/``, ``clusters/``, ``prices/``, ``suites/`` and so on.
 
     An installed package carries them inside; in a checkout they stand beside the package.
     """

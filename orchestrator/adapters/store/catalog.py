@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from orchestrator.core.suite.suite_model import Suite
 
 _SUFFIXES = (".yaml", ".yml")
+_FOLDERS = {"study": "studies"}
+_LISTS = {"prices": "or name a file", "study": "orchestrate model list shows all"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,16 @@ class Catalog:
             )
         ]
 
+    def files(self, folder: str) -> list[CatalogEntry]:
+        """Every YAML file that a name reaches in ``folder`` of the roots."""
+        return self._entries(folder, _yaml_stem)
+
+    def find_file(self, folder: str, kind: str, name: str) -> Path:
+        """The one that ``name`` or path stands for. Raises :class:`UsageError` with the nearest."""
+        if _is_path(name):
+            return Path(name).expanduser()
+        return self._find(kind, name, self.files(folder))
+
     def _entries(self, kind: str, name_of: Callable[[Path], str | None]) -> list[CatalogEntry]:
         found: dict[str, CatalogEntry] = {}
         for origin, root in self.roots.items():
@@ -159,10 +171,10 @@ class Catalog:
     def _find(self, kind: str, name: str, entries: Sequence[CatalogEntry]) -> Path:
         by_name = {entry.name: entry.path for entry in entries}
         if name not in by_name:
-            folder = f"{kind.removesuffix('s')}s"
+            folder = _FOLDERS.get(kind, f"{kind.removesuffix('s')}s")
             roots = (str((root / folder).absolute()) for root in self.roots.values())
             folders = dict.fromkeys(roots)
-            known = f"orchestrate {kind} list shows all" if kind != "prices" else "or name a file"
+            known = _LISTS.get(kind, f"orchestrate {kind} list shows all")
             raise UsageError(
                 f"unknown {kind} {name!r}",
                 id=f"{kind}.unknown",

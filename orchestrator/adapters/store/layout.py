@@ -3,7 +3,7 @@
 ``$ORCHESTRATE_HOME`` (default ``~/.orchestrate``)::
 
     history.sqlite (also -wal, -shm)
-    cache/snapshots/ cache/fabric/ cache/inventories/
+    cache/snapshots/ cache/fabric/ cache/inventories/ cache/costs/
     suites/<run-id>/                           adapters/suite/suite_folder.py: runs of suites
     runs/<run-id>/
         request.json invocation.json plan.json journal.jsonl metrics.jsonl progress.json
@@ -17,6 +17,7 @@
         exchange/<node>/attempt-<N>/exchange-<R>.jsonl   what ranks told us that they work on
         captures/<kind>/SUMMARY.md             what was captured of GPUs; its data are artifacts
         work/...                               what is kept of leases or rounds for another attempt
+        prediction.json                        what it was predicted to take, before its launch
         result.json report.md report.html
 """
 
@@ -85,6 +86,11 @@ class RunFolder:
     @property
     def plan(self) -> Path:
         return self.path / "plan.json"
+
+    @property
+    def prediction(self) -> Path:
+        """What the run was predicted to take, written when its plan was made."""
+        return self.path / "prediction.json"
 
     @property
     def journal(self) -> Path:
@@ -252,6 +258,11 @@ class Layout:
     def inventories(self) -> Path:
         """Inventories as they were validated."""
         return self.home / "cache" / "inventories"
+
+    @property
+    def cost_tables(self) -> Path:
+        """The cost model's tables as they were validated."""
+        return self.home / "cache" / "costs"
 
     def run(self, run_id: str) -> RunFolder:
         """The folder of ``run_id``, existing or not. Raises ``ValueError`` for an invalid id."""

@@ -14,6 +14,12 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _FRACTIONS = frozenset({"fraction", "ratio of 1"})
 
 
+def sum_of_all(parts: Sequence[float | None]) -> float | None:
+    """None where one of them is not known, and of nothing."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if known and len(known) == len(parts) else None
+
+
 def format_number(value: float) -> str:
     """Four digits that count, thousands apart: ``60``, ``0.3125``, ``12,440``, ``1.2e-05``."""
     if not abs(value) < 1e15:  # also what is not a number

@@ -159,6 +159,26 @@ class SampleSource:
     any_of: tuple[str, ...] = ()
 
 
+@wire("TrainingSource")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSource:
+    """Which parameters of a workload say what a step of its training is, for predictions.
+
+    ``model``: its name or folder; ``rows`` of a micro-batch, ``sequence`` tokens each;
+    ``accumulation`` of them in a step, unless ``global_rows`` of all ranks is more than 0.
+    ``only``: what has to hold for the program to be the one that was measured.
+    """
+
+    model: str
+    rows: str
+    sequence: str
+    accumulation: str
+    global_rows: str
+    adapter_rank: str
+    steps: str
+    only: tuple[Condition, ...] = ()
+
+
 @wire("Workload")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
@@ -170,9 +190,9 @@ class Workload:
     With ``program`` there is no Python script but a plain command's argument vector.
     ``own_code``: a user's project rather than a workload; it runs in a writable copy of what
     travelled. ``rules`` say which parameters do not go together, ``samples`` what divisible work is
-    divided into, ``load`` who asks for it. ``combine``: a script in the folder that makes one
-    result of several nodes' outputs, on the coordinator; empty = there is none. ``notice`` stands
-    on everything that a run puts out.
+    divided into, ``load`` who asks for it, ``training`` what is predicted of a step. ``combine``: a
+    script in the folder that makes one result of several nodes' outputs, on the coordinator; empty
+    = there is none. ``notice`` stands on everything that a run puts out.
     """
 
     name: str
@@ -198,6 +218,7 @@ class Workload:
     artifacts: tuple[str, ...] = ()
     samples: SampleSource | None = None
     load: LoadSource | None = None
+    training: TrainingSource | None = None
     notice: str = ""
 
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from orchestrator.core.base.figures import sum_of_all
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.run.energy_reports import EnergyReported
 from orchestrator.core.run.events import Divided
@@ -110,12 +111,6 @@ def _node_energy(reports: Sequence[EnergyReported]) -> NodeEnergy:
         watts_mean=joules / seconds if joules is not None and seconds > 0 else None,
         watts_peak=sum(peaks) or None,
     )
-
-
-def sum_of_all(parts: Sequence[float | None]) -> float | None:
-    """None where one of them is not known, and of nothing."""
-    known = [part for part in parts if part is not None]
-    return sum(known) if known and len(known) == len(parts) else None
 
 
 def _reasons(node: str, reports: Iterable[EnergyReported]) -> Iterator[str]:

@@ -131,6 +131,25 @@ class FailureResult:
     diagnosis: Diagnosis | None = None
 
 
+@wire("PredictedMetric")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedMetric:
+    """A figure that was predicted before the run, with the bounds that hold it in 90 % of runs, and
+    what was measured. ``error``: predicted by measured - 1; ``inside``: the bounds held; ``cause``:
+    what probably made the difference where they did not.
+    """
+
+    name: str
+    unit: str
+    predicted: float
+    low: float
+    high: float
+    measured: float | None = None
+    error: float | None = None
+    inside: bool | None = None
+    cause: str = ""
+
+
 @wire("Result")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
@@ -157,6 +176,7 @@ class Result:
     failure: FailureResult | None = None
     warnings: tuple[str, ...] = ()
     report: str = ""
+    predictions: tuple[PredictedMetric, ...] = ()
     notice: str = ""
     begins_anew: bool = False
     captures: tuple[CaptureResult, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 
 from orchestrator.adapters.transport.transport import ConnectLimits
@@ -33,8 +34,12 @@ from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_int
 _BUILT = frozenset({PythonKind.REQUIREMENTS, PythonKind.WORKLOAD})
 
 
-async def preview(request: RunRequest, limits: ConnectLimits | None = None) -> Plan:
-    """The plan that a run would make now. Raises ``PreflightError`` if it would refuse."""
+async def preview(
+    request: RunRequest, limits: ConnectLimits | None = None
+) -> tuple[Plan, Mapping[str, Facts]]:
+    """The plan that a run would make now, and the facts of the nodes that answered. Raises
+    ``PreflightError`` if it would refuse.
+    """
     clock = SystemClock()
     workers = request.cluster.workers
     answers = await asyncio.gather(*(_look(spec, request, limits, clock) for spec in workers))
@@ -52,7 +57,7 @@ async def preview(request: RunRequest, limits: ConnectLimits | None = None) -> P
     if isinstance(decided, Refusal):
         problem = decided.problem
         raise PreflightError(problem.message, id=problem.id, remedy=problem.remedy)
-    return decided
+    return decided, {name: finding.facts for name, finding in findings.items()}
 
 
 async def _look(

@@ -37,8 +37,8 @@ def read_rules(
         if not found:
             rules.append(
                 ParameterRule(
-                    when=_make_conditions(entry.when, parameters),
-                    require=_make_conditions(entry.require, parameters),
+                    when=make_conditions(entry.when, parameters),
+                    require=make_conditions(entry.require, parameters),
                     why=entry.why,
                     place=str(document.place(path)),
                 )
@@ -88,9 +88,10 @@ def require_no_contradiction(
     raise UsageError(what, id="workload.contradiction", where=where, why=why, remedy=remedy)
 
 
-def _make_conditions(
+def make_conditions(
     entries: Mapping[str, ConditionEntry], parameters: Parameters
 ) -> tuple[Condition, ...]:
+    """Conditions that have no problem."""
     return tuple(
         Condition(
             parameter=name,
@@ -107,12 +108,19 @@ def _rule_problems(
     entry: RuleEntry, path: Path, parameters: Parameters, document: Document
 ) -> Iterator[InputProblem]:
     for side, conditions in (("when", entry.when), ("require", entry.require)):
-        for name, condition in conditions.items():
-            here = (*path, side, name)
-            if name in parameters:
-                yield from _condition_problems(condition, here, parameters, document)
-            else:
-                yield _unknown_parameter(name, here, parameters, document, key=True)
+        yield from conditions_problems(conditions, (*path, side), parameters, document)
+
+
+def conditions_problems(
+    conditions: Mapping[str, ConditionEntry], path: Path, parameters: Parameters, document: Document
+) -> Iterator[InputProblem]:
+    """What is wrong with the conditions at ``path``."""
+    for name, condition in conditions.items():
+        here = (*path, name)
+        if name in parameters:
+            yield from _condition_problems(condition, here, parameters, document)
+        else:
+            yield _unknown_parameter(name, here, parameters, document, key=True)
 
 
 def _condition_problems(

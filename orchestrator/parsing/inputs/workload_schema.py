@@ -297,6 +297,26 @@ class LoadEntry(Strict):
     answer: Label = Field(description="Key of an output that accuracy mode logs: token ids")
 
 
+class TrainingEntry(Strict):
+    """What a step of LoRA training is, for predictions: names of parameters."""
+
+    model: ParameterName = Field(description="A str parameter: the model's name or folder")
+    rows: ParameterName = Field(description="An int parameter: rows of a micro-batch of a rank")
+    sequence: ParameterName = Field(description="An int parameter: tokens of a row")
+    accumulation: ParameterName = Field(
+        description="An int parameter: micro-batches of a step and rank"
+    )
+    global_rows: ParameterName = Field(
+        description="An int parameter: rows of a step over all ranks; 0 = by accumulation"
+    )
+    adapter_rank: ParameterName = Field(description="An int parameter: rank of the adapters")
+    steps: ParameterName = Field(description="An int parameter: steps of the whole training")
+    only: Conditions = Field(
+        default_factory=dict,
+        description="Parameter name -> value; without these nothing is predicted",
+    )
+
+
 class WorkloadFile(Strict):
     """A workload: an ordinary script, what it takes, what it reports, what must come of it."""
 
@@ -318,6 +338,9 @@ class WorkloadFile(Strict):
     )
     load: LoadEntry | None = Field(
         default=None, description="Who asks for the samples of shape divisible, and when"
+    )
+    training: TrainingEntry | None = Field(
+        default=None, description="What time, memory and energy of a training are predicted from"
     )
     notice: Help = Field(default="", description="A line that stands on all results")
     ranks: RanksEntry = Field(default_factory=RanksEntry, description="How many ranks a node runs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.adapters.report.energy_text import cost_rows, energy_rows
+from orchestrator.adapters.report.prediction_text import prediction_rows
 from orchestrator.core.base.figures import format_bounds, format_figure
 from orchestrator.core.verdict.failure_cause import clear_later
 from orchestrator.core.verdict.node_status import NOT_STARTED, VERIFIED_CLEAN
@@ -40,6 +41,7 @@ def summary_lines(result: Result, *, said: Sequence[str] = (), color: bool = Fal
         *said,
         *_metrics(result, color),
         *_samples(result),
+        *_predicted(result),
         *_energy_and_cost(result),
         *(f"  warning: {brief_text(warning, 300)}" for warning in result.warnings),
         *([f"  report  {result.report}"] if result.report else []),
@@ -156,6 +158,13 @@ def _bounds_note(metric: MetricResult) -> str:
     """`` (at least 0.1 and at most 0.5)``, or nothing without a gate."""
     told = format_bounds(metric.min, metric.max, metric.unit)
     return f" ({told})" if told else ""
+
+
+def _predicted(result: Result) -> Iterator[str]:
+    """Only figures that were measured, too."""
+    measured = (each for each in result.predictions if each.measured is not None)
+    for name, told in prediction_rows(measured):
+        yield f"  predicted {brief_text(name, 80)}: {brief_text(told, 300)}"
 
 
 def _energy_and_cost(result: Result) -> Iterator[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
+from orchestrator.adapters.report.prediction_text import planned_rows
 from orchestrator.core.base.command import Command, render_human
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.plan import NodePlan, Plan, ProcessPlan, Variable
@@ -16,6 +18,9 @@ from orchestrator.view.terminal.text import (
     format_seconds,
     format_size,
 )
+
+if TYPE_CHECKING:
+    from orchestrator.core.costs.job_costs import JobPrediction
 
 MAX_SKIPPED = 20
 
@@ -31,7 +36,12 @@ class Travel:
     warnings: tuple[str, ...] = ()
 
 
-def plan_lines(plan: Plan, travel: Travel | None, load_test: Sequence[str] = ()) -> Iterator[str]:
+def plan_lines(
+    plan: Plan,
+    travel: Travel | None,
+    load_test: Sequence[str] = (),
+    prediction: JobPrediction | None = None,
+) -> Iterator[str]:
     """The whole plan, line by line; ``load_test``: what a load generator does during the run."""
     yield from _head(plan)
     yield from _section("nodes", (_node(share) for share in plan.nodes))
@@ -39,6 +49,7 @@ def plan_lines(plan: Plan, travel: Travel | None, load_test: Sequence[str] = ())
     yield from _section("excluded", excluded)
     yield from _section("ladder", _ladder(plan))
     yield from _section("LoadGen", (brief_text(line, 300) for line in load_test))
+    yield from _section("predicted", _predicted(prediction))
     yield from _section("what travels", _travel(plan, travel))
     yield from _section("time budgets", _budgets(plan.budgets))
     yield from _section("unattended", [unattended_text(plan.budgets)])
@@ -81,6 +92,16 @@ def _node(share: NodePlan) -> str:
 def _ladder(plan: Plan) -> Iterator[str]:
     for rung in plan.ladder:
         yield f"{rung.intent:<5} {rung.rung}: {brief_text(rung.reason, 300)}"
+
+
+def _predicted(prediction: JobPrediction | None) -> Iterator[str]:
+    if prediction is None:
+        return
+    if prediction.without:
+        yield f"nothing: {brief_text(prediction.without, 300)}"
+        return
+    yield from (f"{brief_text(name)}: {told}" for name, told in planned_rows(prediction))
+    yield f"in 9 of 10 runs within these bounds, from {brief_text(prediction.basis, 200)}"
 
 
 def _travel(plan: Plan, travel: Travel | None) -> Iterator[str]:

@@ -9,8 +9,14 @@ import click
 from orchestrator.cli.options import job_options, json_option, pick_job
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.core.costs.job_costs import JobPrediction
+    from orchestrator.core.model.facts import Facts
     from orchestrator.core.model.plan import Plan
     from orchestrator.core.model.request import RunRequest
+
+PREDICTING = "orchestrator.adapters.costs.predict_run"
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -35,7 +41,8 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
 
     request = load_request(pick_job(given), words, run_id="planned")
     snapshot = take_code(Layout.from_environment(os.environ), request.job)
-    made = _make_plan(replace(request, code=snapshot.digest), offline=offline)
+    made, facts = _make_plan(replace(request, code=snapshot.digest), offline=offline)
+    prediction = _predict(request, made, facts)
     travel = Travel(
         files=snapshot.files,
         bytes=snapshot.bytes,
@@ -50,10 +57,11 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
             "travels": to_json(travel),
             "unattended": promise,
             "load_test": list(load_test),
+            "prediction": to_json(prediction),
         }
         print_json("plan", record)
     else:
-        click.echo("\n".join(plan_lines(made, travel, load_test)))
+        click.echo("\n".join(plan_lines(made, travel, load_test, prediction)))
     return 0
 
 
@@ -68,13 +76,36 @@ def _load_test(request: RunRequest) -> tuple[str, ...]:
     return (*described, *filter(None, [missing_text()]))
 
 
-def _make_plan(request: RunRequest, *, offline: bool) -> Plan:
+def _predict(request: RunRequest, plan: Plan, facts: Mapping[str, Facts]) -> JobPrediction | None:
+    """What the run will take; nothing is imported for workloads that declare nothing of it."""
+    if request.job.workload.training is None:
+        return None
+    import os
+
+    from orchestrator.adapters.costs.cost_files import CostFiles
+    from orchestrator.adapters.costs.predict_run import predict_plan
+
+    return predict_plan(CostFiles.from_environment(os.environ), request, plan, facts)
+
+
+def _make_plan(request: RunRequest, *, offline: bool) -> tuple[Plan, Mapping[str, Facts]]:
+    """The plan, and what the nodes were found to have."""
     import asyncio
 
     from orchestrator.cli.load_request import assume_plan
 
     if offline:
-        return assume_plan(request)
+        return assume_plan(request), {}
+    return asyncio.run(_preview(request))
+
+
+async def _preview(request: RunRequest) -> tuple[Plan, Mapping[str, Facts]]:
+    """What a prediction needs is imported while the nodes are asked."""
+    import asyncio
+    from importlib import import_module
+
     from orchestrator.engine.oneshot.plan_only import preview
 
-    return asyncio.run(preview(request))
+    ahead = asyncio.to_thread(import_module, PREDICTING) if request.job.workload.training else None
+    made = preview(request)
+    return (await asyncio.gather(made, ahead))[0] if ahead else await made

@@ -44,7 +44,7 @@ def explain(
         request = load_request(options, words, run_id="explained")
     else:
         request = request_for_any_script(options, run_id="explained")
-    made = assume_plan(request) if offline else asyncio.run(preview(request))
+    made = assume_plan(request) if offline else asyncio.run(preview(request))[0]
     nodes = _chosen_nodes(made, node)
     if not as_json:
         click.echo("\n".join(explain_lines(made, nodes, name)))

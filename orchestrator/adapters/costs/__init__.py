@@ -1,0 +1,1 @@
+"""Files of the cost model: what hardware is, what was measured, what a study writes."""

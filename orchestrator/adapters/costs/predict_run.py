@@ -1,0 +1,127 @@
+"""Predictions of a planned run, and where they are kept until it is over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orchestrator.adapters.store.atomic_files import write_json
+from orchestrator.core.base.codec import CodecError, from_json, to_json
+from orchestrator.core.base.errors import OrchestrateError
+from orchestrator.core.base.figures import sum_of_all
+from orchestrator.core.costs.job_costs import (
+    JobPrediction,
+    NotPredicted,
+    Price,
+    planned_gpus,
+    require_room,
+    steps_of,
+    training_job,
+    whole_run,
+)
+from orchestrator.core.costs.predict import predict_training
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.costs.cost_files import CostFiles
+    from orchestrator.adapters.store.layout import RunFolder
+    from orchestrator.core.model.facts import Facts
+    from orchestrator.core.model.plan import Plan
+    from orchestrator.core.model.request import RunRequest
+    from orchestrator.core.run.events import Event
+    from orchestrator.core.run.state import RunState
+    from orchestrator.core.verdict.result import Result
+
+
+def predict_plan(
+    files: CostFiles,
+    request: RunRequest,
+    plan: Plan,
+    facts: Mapping[str, Facts],
+    node_gbit: float = 0.0,
+) -> JobPrediction | None:
+    """What the run will take; None for workloads that declare nothing to predict. Never raises for
+    what is not known: the prediction says why it has no figures. ``node_gbit``: rate of the network
+    of nodes without facts.
+    """
+    if request.job.workload.training is None:
+        return None
+    try:
+        return _predict(files, request, plan, facts, node_gbit)
+    except ValueError as error:  # what is not known, or not covered
+        return JobPrediction(figures={}, without=str(error))
+    except OrchestrateError as error:
+        return JobPrediction(figures={}, without=error.what)
+
+
+def _predict(
+    files: CostFiles,
+    request: RunRequest,
+    plan: Plan,
+    facts: Mapping[str, Facts],
+    node_gbit: float,
+) -> JobPrediction:
+    source = request.job.workload.training
+    assert source is not None
+    tables = files.tables()
+    gpus = planned_gpus(plan, request.cluster, facts, tables, node_gbit)
+    name = str(request.job.values[source.model])
+    if not name:
+        raise NotPredicted("the included model is too small for a GPU to be predicted")
+    job = training_job(request.job, source, files.shape(tables, name), gpus.count)
+    found = predict_training(job, gpus.fabric, files.cost_model(tables, gpus.kind))
+    require_room(found, tables.gpus[gpus.kind].device)
+    prices = [request.cluster.node(share.name).price_per_hour for share in plan.nodes]
+    hourly = sum_of_all(prices)
+    price = None if hourly is None else Price(hourly, request.cluster.currency)
+    return whole_run(found, steps_of(request.job, source), gpus.count, price)
+
+
+class PredictionWriter:
+    """An observer that predicts a run when its plan is made, and says so once."""
+
+    def __init__(self, files: CostFiles, folder: RunFolder, say: Callable[[str], None]) -> None:
+        self._files, self._folder, self._say = files, folder, say
+        self._done = False
+
+    def on_event(self, at: float, event: Event, state: RunState) -> None:  # noqa: ARG002
+        if self._done or state.plan is None:
+            return
+        self._done = True
+        if self._folder.prediction.exists():  # of a coordinator before this one
+            return
+        facts = {name: node.facts for name, node in state.nodes.items() if node.facts is not None}
+        found = predict_plan(self._files, state.request, state.plan, facts)
+        if found is None:
+            return
+        try:
+            write_json(self._folder.prediction, to_json(found))
+        except OSError as error:
+            self._say(f"the prediction is not kept: {error.strerror or error}")
+        rate = found.figures.get("tokens_per_s")
+        if rate is not None:
+            self._say(f"predicted: {rate.value:,.0f} tok/s ({rate.low:,.0f} to {rate.high:,.0f})")
+
+    def on_log(self, node: str, file: str, chunk: bytes) -> None:
+        """Output of ranks predicts nothing."""
+
+    def on_note(self, text: str) -> None:
+        """Neither do notes."""
+
+    def close(self, result: Result | None) -> None:
+        """Nothing is held open."""
+
+
+def with_prediction(result: Result, folder: RunFolder) -> Result:
+    """``result`` with what was predicted beside its figures, and a warning for each outside."""
+    from orchestrator.core.verdict.deviation import compare_prediction, findings
+
+    try:
+        found = from_json(JobPrediction, json.loads(folder.prediction.read_bytes()))
+    except (OSError, ValueError, CodecError):
+        return result
+    assert isinstance(found, JobPrediction)
+    compared = tuple(compare_prediction(found, result.metrics))
+    warnings = (*result.warnings, *findings(compared))
+    return replace(result, predictions=compared, warnings=warnings)

@@ -1,0 +1,1 @@
+"""Verbs that predict: studies on paper, and the cost model."""

@@ -1,0 +1,201 @@
+"""The terms of inference: prompts, and the step that gives each sequence its next token.
+
+A decode step reads each weight and the whole cache once (roofline, Pope et al. 2022, arXiv
+2211.05102). Of a mixture of experts it reads those that its tokens chose. Tensor parallelism cuts
+matrices and cache over ranks and sums two activations a layer; expert parallelism deals experts out
+and sends each token to its own and back; data parallelism repeats everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from orchestrator.core.costs.collectives import all_reduce_s, all_to_all_s
+from orchestrator.core.costs.estimate import Part, Term
+from orchestrator.core.costs.expert_load import Imbalance, Routing, imbalance
+from orchestrator.core.costs.hardware import Device, Fabric
+from orchestrator.core.costs.model_shape import ModelShape
+from orchestrator.core.costs.training_step import BF16, MICROSECOND, MILLISECOND, activity_terms
+
+# Values that pass through memory beside products, for each value of a width, counted in
+# workloads/orchestrate_serving/builtin/decoder.py.
+HIDDEN_PASSES, MLP_PASSES, QKV_PASSES, LOGIT_PASSES = 10, 3, 3, 3
+PROMPT_HIDDEN_PASSES, PROMPT_MLP_PASSES, PROMPT_QKV_PASSES = 20, 8, 8
+KERNELS_PER_LAYER, PROMPT_KERNELS_PER_LAYER = 10, 30
+PREFILL_TOKENS = 8192  # of prompts that are computed together (builtin/options.py)
+CACHE_ROUND = 64  # slots of the cache have a multiple of so many tokens (builtin/slots.py)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceJob:
+    """``rows`` sequences at once of each replica, prompts of ``prompt`` tokens, answers of
+    ``answer``. A replica spans ``tensor`` x ``expert`` GPUs; there are ``replicas`` of them.
+    """
+
+    shape: ModelShape
+    rows: int
+    prompt: int
+    answer: int
+    tensor: int = 1
+    expert: int = 1
+    replicas: int = 1
+    routing: Routing = field(default_factory=lambda: Routing(experts=0, active=0))
+
+    @property
+    def gpus(self) -> int:
+        """Of all replicas."""
+        return self.tensor * self.expert * self.replicas
+
+    @property
+    def batches(self) -> int:
+        """In how many parts the prompts of a replica are computed."""
+        together = max(1, PREFILL_TOKENS // max(1, self.prompt))
+        return -(-self.rows // together)
+
+    @property
+    def own_rows(self) -> float:
+        """Sequences whose attention one GPU computes."""
+        return self.rows / self.expert
+
+    def loads(self, tokens: int) -> Imbalance:
+        """Of the experts of ``tokens``."""
+        return imbalance(self.routing, tokens, self.expert)
+
+
+def decode_terms(job: InferenceJob, device: Device, fabric: Fabric) -> Iterator[Term]:
+    """Seconds of one decode step of a GPU, in the middle of the answers."""
+    shape, memory = job.shape, device.memory_bytes_s
+    length = job.prompt + job.answer / 2
+    cache = BF16 * shape.cache_values() * job.own_rows * length / job.tensor
+    kernels = shape.layers * KERNELS_PER_LAYER * MICROSECOND
+    yield Term("weights", read_bytes(job) / memory)
+    yield Term("cache", cache / memory)
+    yield Term("products", decode_flops(job) / device.flops["bf16"])
+    yield Term("rows", BF16 * job.own_rows * _passed_values(shape) / memory)
+    yield Term("kernels", kernels)
+    yield from _exchange_terms(job, fabric, job.rows)
+    yield Term("step", MILLISECOND, Part.HOST)
+    yield Term("answers", job.rows * MICROSECOND, Part.HOST)
+
+
+def read_bytes(job: InferenceJob) -> float:
+    """Weights that the slowest GPU reads in a decode step."""
+    shape = job.shape
+    if not shape.experts:
+        return BF16 * shape.matrices / job.tensor
+    experts = job.loads(job.rows).experts
+    layer = shape.attention_weights + experts * shape.mlp_weights
+    return BF16 * (shape.layers * layer + shape.table) / job.tensor
+
+
+def decode_flops(job: InferenceJob) -> float:
+    """Of the matrix products of one GPU's decode step; that with the most loaded experts."""
+    shape = job.shape
+    load = job.loads(job.rows).load if shape.experts else 1.0
+    mlp = max(1, shape.active_experts) * shape.mlp_weights * load
+    used = shape.layers * (shape.attention_weights + mlp) + shape.table
+    return 2.0 * used * job.own_rows / job.tensor
+
+
+def prefill_terms(job: InferenceJob, device: Device, fabric: Fabric) -> Iterator[Term]:
+    """Seconds until all prompts of a replica have their first token. Between two batches of prompts
+    those that are done get one token more.
+    """
+    shape, peak = job.shape, device.flops["bf16"]
+    tokens = job.own_rows * job.prompt
+    attention = 2.0 * tokens * job.prompt * shape.mixed * shape.layers / job.tensor
+    passed = BF16 * tokens * shape.layers * _prompt_values(shape) / job.tensor
+    kernels = job.batches * shape.layers * PROMPT_KERNELS_PER_LAYER * MICROSECOND
+    between = (job.batches - 1) / 2 * read_bytes(job)
+    yield Term("products", prefill_flops(job) / peak)
+    yield Term("attention", attention / peak)
+    yield Term("passes", passed / device.memory_bytes_s)
+    yield Term("kernels", kernels)
+    yield Term("decodes", 2 * between / device.memory_bytes_s)
+    yield from _exchange_terms(job, fabric, job.rows * job.prompt)
+    yield Term("launches", kernels, Part.HOST)
+    yield Term("requests", job.rows * MICROSECOND, Part.AFTER)
+    yield Term("step", MILLISECOND, Part.AFTER)
+
+
+def prefill_flops(job: InferenceJob) -> float:
+    """Of the layers over all prompts of one GPU; the output layer sees the last tokens alone."""
+    shape, tokens = job.shape, job.own_rows * job.prompt
+    load = job.loads(round(job.rows * job.prompt)).load if shape.experts else 1.0
+    mlp = max(1, shape.active_experts) * shape.mlp_weights * load
+    body = shape.layers * (shape.attention_weights + mlp)
+    return 2.0 * (body * tokens + shape.table * job.own_rows) / job.tensor
+
+
+def _exchange_terms(job: InferenceJob, fabric: Fabric, tokens: float) -> Iterator[Term]:
+    """Two sums over tensor ranks a layer; to the experts and back."""
+    shape = job.shape
+    size = BF16 * tokens / job.expert * shape.hidden
+    if job.tensor > 1:
+        summed = 2 * shape.layers * all_reduce_s(size, job.tensor, fabric)
+        yield Term("exchange", summed, Part.AFTER)
+    if job.expert > 1:
+        sent = 2 * shape.layers * all_to_all_s(size * shape.active_experts, job.expert, fabric)
+        yield Term("exchange", sent, Part.AFTER)
+
+
+def memory_terms(job: InferenceJob) -> Iterator[Term]:
+    """Peak bytes of one GPU."""
+    shape = job.shape
+    length = -(-(job.prompt + job.answer) // CACHE_ROUND) * CACHE_ROUND + CACHE_ROUND
+    cached = BF16 * shape.cache_values() * job.own_rows * length / job.tensor
+    at_once = min(job.rows * job.prompt, max(job.prompt, PREFILL_TOKENS)) / job.expert
+    yield Term("held", BF16 * held_values(job) / job.tensor)
+    yield Term("kept", cached)
+    yield Term("working", BF16 * at_once * _working_values(shape))
+
+
+def held_values(job: InferenceJob) -> float:
+    """Weights of one GPU, if tensors were not cut: experts are dealt out."""
+    shape = job.shape
+    spread = max(1, shape.experts) - -(-max(1, shape.experts) // job.expert)
+    return shape.parameters - shape.layers * spread * shape.mlp_weights
+
+
+def _working_values(shape: ModelShape) -> float:
+    """Of one prompt token in the layer under way."""
+    mlp = max(1, shape.active_experts) * shape.intermediate
+    return 4 * mlp + 4 * shape.hidden + 2 * shape.qkv
+
+
+def _passed_values(shape: ModelShape) -> float:
+    mlp = max(1, shape.active_experts) * shape.intermediate
+    layer = HIDDEN_PASSES * shape.hidden + MLP_PASSES * mlp + QKV_PASSES * shape.qkv
+    return float(shape.layers * layer + LOGIT_PASSES * shape.vocabulary)
+
+
+def _prompt_values(shape: ModelShape) -> float:
+    mlp = max(1, shape.active_experts) * shape.intermediate
+    return float(
+        PROMPT_HIDDEN_PASSES * shape.hidden
+        + PROMPT_MLP_PASSES * mlp
+        + PROMPT_QKV_PASSES * shape.qkv
+    )
+
+
+def power_terms(job: InferenceJob, device: Device, step_s: float) -> Iterator[Term]:
+    """Watts of one GPU in decode steps of ``step_s``."""
+    cache = BF16 * job.shape.cache_values() * job.own_rows * (job.prompt + job.answer / 2)
+    yield Term("idle", device.idle_w)
+    yield from activity_terms(decode_flops(job), read_bytes(job) + cache / job.tensor, step_s)
+
+
+def roofline_s(job: InferenceJob, device: Device) -> float:
+    """The bare roofline of a decode step: bytes or arithmetic, whichever takes longer."""
+    cache = BF16 * job.shape.cache_values() * job.own_rows * (job.prompt + job.answer / 2)
+    moved = (read_bytes(job) + cache / job.tensor) / device.memory_bytes_s
+    return max(moved, decode_flops(job) / device.flops["bf16"])
+
+
+def prefill_roofline_s(job: InferenceJob, device: Device) -> float:
+    """Likewise, of all prompts."""
+    return max(
+        prefill_flops(job) / device.flops["bf16"],
+        job.batches * read_bytes(job) / device.memory_bytes_s,
+    )

@@ -1,0 +1,198 @@
+"""From a planned run to what it will take: the job's parameters, its GPUs, how they are joined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from orchestrator.core.base.wire_names import wire
+from orchestrator.core.costs.estimate import Interval, product
+from orchestrator.core.costs.hardware import Device, Fabric, make_fabric
+from orchestrator.core.costs.model_shape import ModelShape
+from orchestrator.core.costs.predict import Prediction
+from orchestrator.core.costs.tables import CostTables
+from orchestrator.core.costs.training_step import TrainingJob
+from orchestrator.core.model.comm_modes import CommMode
+from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.inventory import Cluster
+from orchestrator.core.model.parameter_conflicts import condition_holds, condition_words
+from orchestrator.core.model.plan import NodePlan, Plan
+from orchestrator.core.model.workload import Job, TrainingSource
+
+EFFICIENT_TOKENS = 32_768  # of a micro-batch that the workload chooses (batch_size_search.py)
+HOUR_S = 3600.0
+NETWORKS = {CommMode.NCCL_IB: "infiniband", CommMode.NCCL_SOCKET: "ethernet"}
+
+
+class NotPredicted(ValueError):
+    """Why nothing can be said of a run; the message names what is missing."""
+
+
+@wire("PredictedFigure")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedFigure:
+    """A figure's most likely value, and bounds that hold it in 90 % of runs."""
+
+    value: float
+    low: float
+    high: float
+    unit: str
+
+
+@wire("JobPrediction")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPrediction:
+    """What a planned run will take. ``basis``: what was measured before; ``without``: why there are
+    no figures.
+    """
+
+    figures: Mapping[str, PredictedFigure]
+    basis: str = ""
+    without: str = ""
+
+
+class PlannedGpus(NamedTuple):
+    """The GPUs of a plan: the name of their file, how many, and how they are joined."""
+
+    kind: str
+    count: int
+    fabric: Fabric
+
+
+def planned_gpus(
+    plan: Plan,
+    cluster: Cluster,
+    facts: Mapping[str, Facts],
+    tables: CostTables,
+    node_gbit: float = 0.0,
+) -> PlannedGpus:
+    """By what was probed, else by the inventory and ``node_gbit``, the rate of each node's network.
+    Raises :class:`NotPredicted`.
+    """
+    names = {name for share in plan.nodes for name in _gpu_names(share, cluster, facts)}
+    if not names:
+        raise NotPredicted("no GPU is used, or its kind is not known")
+    kinds = {tables.gpu_called(name) for name in names}
+    if len(kinds) > 1:
+        raise NotPredicted(f"the GPUs are of different kinds: {', '.join(sorted(names))}")
+    (kind,) = kinds
+    if kind is None:
+        raise NotPredicted(f"hardware/gpus has no file for {min(names)}")
+    sizes = {len(share.ranks) for share in plan.nodes}
+    if len(sizes) > 1:
+        raise NotPredicted("the nodes have different numbers of ranks")
+    network, rate = _network(plan, facts, node_gbit)
+    return PlannedGpus(
+        kind=kind,
+        count=plan.world_size,
+        fabric=make_fabric(tables.gpus[kind], tables.links, max(sizes), network, rate),
+    )
+
+
+def _gpu_names(share: NodePlan, cluster: Cluster, facts: Mapping[str, Facts]) -> Iterator[str]:
+    if share.name in facts:
+        used = set(share.gpus)
+        yield from (gpu.name for gpu in facts[share.name].gpus if gpu.index in used)
+    elif share.gpus or cluster.node(share.name).gpus.type:
+        yield from filter(None, [cluster.node(share.name).gpus.type])
+
+
+def _network(plan: Plan, facts: Mapping[str, Facts], node_gbit: float) -> tuple[str, float]:
+    """What joins the nodes, and bytes/s of one rank's share of it."""
+    if len(plan.nodes) == 1:
+        return "", 0.0
+    network = NETWORKS.get(CommMode(plan.rung))
+    if network is None:
+        raise NotPredicted(f"nodes that work apart ({plan.rung}) are not modelled")
+    rates = [
+        _node_gbit(facts[share.name], network) if share.name in facts else node_gbit
+        for share in plan.nodes
+    ]
+    least = min(rates)
+    if least <= 0:
+        raise NotPredicted("the rate of the network between the nodes is not known")
+    return network, least * 1e9 / 8 / len(plan.nodes[0].ranks)
+
+
+def _node_gbit(facts: Facts, network: str) -> float:
+    """Of all adapters, or of the fastest interface."""
+    if network == "infiniband":
+        return sum(hca.rate_gbit or 0.0 for hca in facts.hcas)
+    speeds = [i.speed_mbit / 1e3 for i in facts.interfaces if i.up and not i.loopback]
+    return max(speeds, default=0.0)
+
+
+def training_job(job: Job, source: TrainingSource, shape: ModelShape, gpus: int) -> TrainingJob:
+    """One step of ``gpus`` ranks. Raises :class:`NotPredicted` where it is another program than the
+    one that was measured.
+    """
+    unmet = [each for each in source.only if not condition_holds(each, job.values)]
+    if unmet:
+        wanted = condition_words(unmet, job.workload.parameters)
+        raise NotPredicted(f"what was measured has {wanted}")
+    sequence = _number(job, source.sequence)
+    each, rows = _number(job, source.accumulation), job.values[source.rows]
+    whole = _number(job, source.global_rows)
+    own = math.ceil(whole / gpus) if whole else 0
+    if isinstance(rows, str):  # as many as fit: what the workload takes for efficient
+        rows = max(1, EFFICIENT_TOKENS // sequence)
+    rows = min(int(rows), own) if own else int(rows)
+    return TrainingJob(
+        shape=shape,
+        rows=rows,
+        sequence=sequence,
+        accumulation=math.ceil(own / rows) if own else each,
+        gpus=gpus,
+        rank=_number(job, source.adapter_rank),
+    )
+
+
+def _number(job: Job, name: str) -> int:
+    value = job.values[name]
+    if isinstance(value, str):
+        raise NotPredicted(f"{name} is {value}")
+    return int(value)
+
+
+def require_room(prediction: Prediction, device: Device) -> None:
+    """Raises :class:`NotPredicted` where a step does not fit into a GPU's memory as it is."""
+    least = prediction.figures["peak_memory_bytes"].low
+    if least > device.memory_bytes:
+        raise NotPredicted(
+            f"a step takes {least / 1e9:.0f} GB or more, and {device.name} has "
+            f"{device.memory_bytes / 1e9:.0f} GB: lower micro_batch; recomputing to "
+            "save memory is not modelled"
+        )
+
+
+class Price(NamedTuple):
+    """Of an hour of all nodes."""
+
+    per_hour: float
+    currency: str
+
+
+def whole_run(prediction: Prediction, steps: int, gpus: int, price: Price | None) -> JobPrediction:
+    """A step's figures, and those of all ``steps``: their time, energy and cost."""
+    figures = {
+        name: _figure(interval, prediction.units[name])
+        for name, interval in prediction.figures.items()
+    }
+    whole = prediction.figures["step_time_p50"].scaled(steps)
+    figures["training_s"] = _figure(whole, "s")
+    figures["energy"] = _figure(product(prediction.figures["watts"].scaled(gpus), whole), "J")
+    if price is not None:
+        cost = whole.scaled(price.per_hour / HOUR_S)
+        figures["cost"] = _figure(cost, price.currency)
+    return JobPrediction(figures=figures, basis=prediction.basis)
+
+
+def steps_of(job: Job, source: TrainingSource) -> int:
+    """Of the whole training."""
+    return _number(job, source.steps)
+
+
+def _figure(interval: Interval, unit: str) -> PredictedFigure:
+    return PredictedFigure(value=interval.value, low=interval.low, high=interval.high, unit=unit)

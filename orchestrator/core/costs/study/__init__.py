@@ -1,0 +1,1 @@
+"""A study on paper: systems x strategies x runtimes of a mixture of experts."""

@@ -1,0 +1,125 @@
+"""What hardware files say, what is assumed of coefficients, and what was fitted: data alone, since
+every plan reads it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.core.base.wire_names import wire
+from orchestrator.core.costs.estimate import Family
+from orchestrator.core.costs.hardware import Device, GpuKind, Latency
+from orchestrator.core.costs.model_shape import ModelShape
+from orchestrator.core.costs.predict import CostModel
+
+
+@wire("CostPrior")
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What is known of a coefficient before anything was measured: its value, and the factor by
+    which it may well be off (one standard deviation of its logarithm).
+    """
+
+    name: str
+    value: float
+    factor: float
+
+
+@wire("FamilyPriors")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyPriors:
+    """What is assumed of a family: ``spread`` of repeated measurements."""
+
+    priors: tuple[Prior, ...]
+    spread: float
+
+
+@wire("CostTables")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostTables:
+    """What hardware files say: GPUs and models by the names of their files, links by kind, what is
+    assumed of each family.
+    """
+
+    gpus: Mapping[str, GpuKind]
+    links: Mapping[str, Latency]
+    assumed: Mapping[str, FamilyPriors]
+    models: Mapping[str, ModelShape] = field(default_factory=dict)
+
+    def gpu_called(self, name: str) -> str | None:
+        """The file of the GPU that a driver or an inventory calls so; None where none fits."""
+        short = name.lower()
+        if short in self.gpus:
+            return short
+        begins = {
+            len(known): key
+            for key, gpu in self.gpus.items()
+            for known in gpu.device.names
+            if name.startswith(known)
+        }
+        return begins[max(begins)] if begins else None
+
+
+@wire("FitQuality")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitQuality:
+    """Errors of a family when each of its points is predicted by the others: mean absolute
+    percentage error and bias as fractions, and the share that lies in the 90 % interval.
+    """
+
+    points: int
+    mape: float
+    bias: float
+    inside: float
+
+
+@wire("Calibration")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Fitted families of one kind of GPU. ``device`` is its name; ``made`` a date; ``missing``:
+    what was not fitted, and why.
+    """
+
+    device: str
+    made: str
+    source: str
+    families: Mapping[str, Family]
+    coverage: Mapping[str, Mapping[str, tuple[float, ...]]]
+    quality: Mapping[str, FitQuality] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    schema_version: int = 1
+
+
+def uninformed(priors: Sequence[Prior], spread: float) -> Family:
+    """A family that nothing was measured for: as wide as its priors."""
+    widths = [math.log(prior.factor) ** 2 for prior in priors]
+    size = range(len(priors))
+    return Family(
+        names=tuple(prior.name for prior in priors),
+        logs=tuple(math.log(prior.value) for prior in priors),
+        covariance=tuple(tuple(widths[i] if i == j else 0.0 for j in size) for i in size),
+        spread=spread,
+    )
+
+
+def model_of(
+    device: Device, assumed: Mapping[str, FamilyPriors], calibration: Calibration | None
+) -> CostModel:
+    """The cost model of a device: fitted families, and assumed ones for what was not fitted."""
+    families = {name: uninformed(each.priors, each.spread) for name, each in assumed.items()}
+    if calibration is None:
+        basis = f"data sheet of {device.name}; nothing was measured on it"
+        return CostModel(device=device, families=families, basis=basis)
+    points = max((family.points for family in calibration.families.values()), default=0)
+    coverage = {
+        kind: {name: (bounds[0], bounds[-1]) for name, bounds in each.items()}
+        for kind, each in calibration.coverage.items()
+    }
+    return CostModel(
+        device=device,
+        families=families | dict(calibration.families),
+        basis=f"{points} points measured on {device.name}, {calibration.made}",
+        coverage=coverage,
+    )

@@ -1,0 +1,94 @@
+"""What `scripts/gpu_check model` measures, for the cost model's coefficients. Pure.
+
+Chosen before anything was measured, as was the rule that keeps every third of them from the fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+FINETUNE, INFERENCE = "finetune", "inference"
+HELD_OUT_EVERY = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One configuration. `batch`: rows of a micro-batch, or requests at once; `sequence`: tokens of
+    a row, or of a prompt; `answer`: tokens that each request gets.
+    """
+
+    kind: str
+    shape: str
+    batch: int
+    sequence: int
+    gpus: int = 1
+    accumulation: int = 1
+    answer: int = 0
+
+    @property
+    def held_out(self) -> bool:
+        """Never used for fitting: the third, sixth, ... of the list."""
+        return POINTS.index(self) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+
+    def record(self) -> dict[str, Any]:
+        """As the measured points' file has it."""
+        return asdict(self) | {"held_out": self.held_out}
+
+
+def _finetune(shape: str, batch: int, sequence: int, gpus: int = 1, accumulation: int = 1) -> Point:
+    return Point(
+        kind=FINETUNE,
+        shape=shape,
+        batch=batch,
+        sequence=sequence,
+        gpus=gpus,
+        accumulation=accumulation,
+    )
+
+
+def _inference(shape: str, batch: int, prompt: int, answer: int) -> Point:
+    return Point(kind=INFERENCE, shape=shape, batch=batch, sequence=prompt, answer=answer)
+
+
+POINTS = (
+    _finetune("qwen2-7b", 2, 4096),
+    _finetune("qwen2-7b", 1, 2048),
+    _finetune("qwen2-7b", 1, 4096),
+    _finetune("qwen2-7b", 4, 1024),
+    _finetune("qwen2-7b", 1, 8192),
+    _finetune("qwen2-7b", 2, 2048),
+    _finetune("qwen2-7b", 4, 4096),
+    _finetune("qwen2-7b", 1, 4096, accumulation=3),
+    _finetune("qwen2-7b", 8, 1024),
+    _finetune("qwen2-1.5b", 1, 2048),
+    _finetune("qwen2-1.5b", 4, 4096),
+    _finetune("qwen2-1.5b", 2, 4096),
+    _finetune("qwen2-1.5b", 8, 1024),
+    _finetune("qwen2-0.5b", 8, 2048),
+    _finetune("qwen2-1.5b", 2, 8192),
+    _finetune("qwen2-0.5b", 2, 4096),
+    _inference("qwen2-7b", 1, 128, 128),
+    _inference("qwen2-7b", 8, 512, 96),
+    _inference("qwen2-7b", 32, 512, 96),
+    _inference("qwen2-7b", 128, 256, 96),
+    _inference("qwen2-7b", 64, 512, 96),
+    _inference("qwen2-7b", 16, 2048, 96),
+    _inference("qwen2-7b", 256, 128, 96),
+    _inference("qwen2-7b", 1, 1024, 128),
+    _inference("qwen2-1.5b", 1, 128, 128),
+    _inference("qwen2-1.5b", 128, 512, 96),
+    _inference("qwen2-1.5b", 32, 256, 96),
+    _inference("qwen2-1.5b", 8, 1024, 96),
+    _finetune("qwen2-7b", 2, 4096, gpus=4),
+    _finetune("qwen2-7b", 1, 4096, gpus=4),
+    _finetune("qwen2-7b", 1, 2048, gpus=4),
+    _finetune("qwen2-1.5b", 2, 4096, gpus=4),
+    _finetune("qwen2-1.5b", 4, 2048, gpus=4),
+    _finetune("qwen2-7b", 1, 4096, gpus=2),
+    _finetune("qwen2-7b", 2, 4096, gpus=2),
+    _finetune("qwen2-7b", 1, 2048, gpus=2),
+    _finetune("qwen2-1.5b", 4, 2048, gpus=2),
+    _finetune("qwen2-1.5b", 1, 4096, gpus=2),
+    _finetune("qwen2-1.5b", 2, 4096, gpus=2),
+)
