@@ -3,6 +3,7 @@
 ``$ORCHESTRATE_HOME`` (default ``~/.orchestrate``)::
 
     history.sqlite (also -wal, -shm)
+    page.log
     cache/snapshots/ cache/fabric/ cache/inventories/
     runs/<run-id>/
         request.json invocation.json plan.json journal.jsonl metrics.jsonl
@@ -225,6 +226,11 @@ class Layout:
     def snapshots(self) -> Path:
         """What is remembered of trees that were hashed before."""
         return self.home / "cache" / "snapshots"
+
+    @property
+    def page_log(self) -> Path:
+        """What commands print that the web page starts."""
+        return self.home / "page.log"
 
     @property
     def fabrics(self) -> Path:
