@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
 
 from orchestrator.adapters.history.run_entry import read_request
 from orchestrator.adapters.store.journal import Entry, JournalReader
@@ -21,6 +23,7 @@ from orchestrator.core.run.state import RunState, new_state
 from orchestrator.core.run.timings import Timings
 from orchestrator.core.verdict.result import Result
 
+T = TypeVar("T")
 TURN_S = 0.25  # of reading at once; what is left waits for the next turn
 
 
@@ -52,16 +55,13 @@ class RunFollower:
         trouble of the view, never an exception.
         """
         before = (self._summary, self._trouble, self._result)
-        self.behind = False
+        self.behind, self._trouble = False, ""
         end = time.monotonic() + TURN_S
-        news, lines = False, []
-        try:
-            self._read_result()
-            self._summary = summarise(self._folder)
-            news = self._replay(end) | self._read_points(end)
-            lines = self._log.read()
-        except (OSError, ValueError, OrchestrateError) as error:
-            self._trouble = str(error)
+        self._try(self._read_result, None)
+        self._summary = self._try(lambda: summarise(self._folder), self._summary)
+        news = self._try(lambda: self._replay(end), False)
+        news |= self._try(lambda: self._read_points(end), False)
+        lines = self._try(self._log.read, [])
         return news or before != (self._summary, self._trouble, self._result), lines
 
     def view(self) -> RunView:
@@ -76,6 +76,14 @@ class RunFollower:
             last_event=self._at,
             trouble=self._trouble,
         )
+
+    def _try(self, read: Callable[[], T], otherwise: T) -> T:
+        """One part that cannot be read does not keep the others from being shown."""
+        try:
+            return read()
+        except (OSError, ValueError, OrchestrateError) as error:
+            self._trouble = self._trouble or str(error)
+            return otherwise
 
     def _read_result(self) -> None:
         """A run that is resumed after its end has none again."""
@@ -98,7 +106,8 @@ class RunFollower:
             self._entries.extend(self._journal.read())
         news = bool(self._entries)
         while self._entries and time.monotonic() < end:
-            self._state = self._take(self._state, self._entries.popleft())
+            self._state = self._take(self._state, self._entries[0])
+            self._entries.popleft()  # what cannot be taken is not skipped
         self.behind = bool(self._entries)
         return news
 
