@@ -20,6 +20,7 @@ from .commands import (
     first_run,
     history,
     load_client,
+    page,
     partition,
     promises,
     sigterm,
@@ -38,6 +39,7 @@ COMMANDS = (
     sigterm.COMMAND,
     first_run.COMMAND,
     load_client.COMMAND,
+    page.COMMAND,
 )
 EPILOG = """
 Reports go to standard output as Markdown, progress to standard error.  Exits with 0 when every

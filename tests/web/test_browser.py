@@ -142,7 +142,8 @@ def test_what_ranks_write_is_text(opened: Opened) -> None:
 
 def test_two_runs_compare(opened: Opened) -> None:
     job, word = opened.train("three")
-    job.wait_for("RankStarted", 2)
+    metrics = opened.desk.folder(job.run) / "metrics.jsonl"
+    wait_until("it has a curve", lambda: metrics.exists() and metrics.read_text().count("\n") > 8)
     word.write_text("done")
     assert job.end().code == 0
     page = opened.see("?state=succeeded")

@@ -26,6 +26,7 @@ from orchestrator.core.history.comparing import ComparisonRules, RunsComparison,
 from orchestrator.core.history.run_record import RunQuery
 
 OFFERED_RUNS = 100
+MAX_NAME = 200
 
 
 class OverviewPages:
@@ -67,14 +68,14 @@ class OverviewPages:
         """Two runs, as `orchestrate compare` compares them."""
         await self._site.refresh()
         asked = request.query_params
-        picked = [name[:200] for name in asked.getlist("run")][:2]
-        a, b = (*picked, "", "")[:2] if picked else (asked.get("a", ""), asked.get("b", ""))
+        newer, older = (*asked.getlist("run"), "", "")[:2]  # as the list has them
+        a, b = asked.get("a", older)[:MAX_NAME], asked.get("b", newer)[:MAX_NAME]
         found: RunsComparison | None = None
         charts: Sequence[Chart] = ()
         trouble = ""
         if a and b:
             try:
-                found, charts = await asyncio.to_thread(self._compare, a[:200], b[:200])
+                found, charts = await asyncio.to_thread(self._compare, a, b)
             except (OSError, OrchestrateError) as error:
                 trouble = str(error)
         known = [run.run_id for run in self._site.index.runs[:OFFERED_RUNS]]

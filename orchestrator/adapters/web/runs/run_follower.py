@@ -39,7 +39,7 @@ class RunFollower:
         self._curves = LiveCurves()
         self._state: RunState | None = None
         self._timings: Timings | None = None
-        self._at = 0.0
+        self._began = self._at = 0.0
         self._summary = RunSummary(run_id=folder.run_id, state="")
         self._result: tuple[float, Result] | None = None
         self._trouble = ""
@@ -73,6 +73,7 @@ class RunFollower:
             charts=self._curves.charts(),
             last_step=self._curves.last_step,
             seconds=dict(self._timings.seconds) if self._timings else {},
+            began=self._began,
             last_event=self._at,
             trouble=self._trouble,
         )
@@ -114,7 +115,8 @@ class RunFollower:
     def _take(self, state: RunState, entry: Entry) -> RunState:
         event: Event = from_json(Event, entry.event)
         state, _ = step(state, event)
-        self._timings = self._timings or Timings(entry.t)
+        if self._timings is None:
+            self._timings, self._began = Timings(entry.t), entry.t
         self._timings.enter(current_phase(state), entry.t)
         self._at = entry.t
         return state

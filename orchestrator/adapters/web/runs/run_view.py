@@ -59,8 +59,8 @@ class RankEnding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """``seconds``: in each phase so far; ``last_event`` in seconds since the epoch, 0 = none yet.
-    ``trouble``: what could not be read.
+    """``seconds``: in each phase that it left; ``began`` and ``last_event``: when its first and its
+    latest event were, in seconds since the epoch. ``trouble``: what could not be read.
     """
 
     summary: RunSummary
@@ -69,6 +69,7 @@ class RunView:
     charts: tuple[Chart, ...] = ()
     last_step: int | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    began: float = 0.0
     last_event: float = 0.0
     trouble: str = ""
 
@@ -84,8 +85,14 @@ class RunView:
     @property
     def phases(self) -> tuple[tuple[str, float], ...]:
         """Those that it was in, in order, with their seconds."""
-        taken = self.result.timings if self.result is not None else self.seconds
+        taken = self.result.timings if self.result is not None else self._so_far()
         return tuple((phase.value, taken[phase.value]) for phase in Phase if phase.value in taken)
+
+    def _so_far(self) -> Mapping[str, float]:
+        """With the present phase, until the latest event."""
+        here = self.last_event - self.began - sum(self.seconds.values())
+        before = self.seconds.get(self.phase, 0.0)
+        return {**self.seconds, self.phase: before + max(0.0, here)}
 
     @property
     def phase(self) -> str:
