@@ -70,6 +70,7 @@ VERBS = (
     Verb("history", "history", _RUNS, "List past runs with their trend; export, import."),
     Verb("compare", "compare", _RUNS, "Compare two runs, figure by figure."),
     Verb("baseline", "baseline", _RUNS, "Keep runs that others are compared with."),
+    Verb("serve", "serve", _RUNS, "Show all runs in a browser."),
     Verb("clean", "clean", _RUNS, "Remove what runs left on nodes and here."),
     Verb("suite", "suite", _SUITES, "Run a list of workloads, archive and publish the evidence."),
     Verb("nightly", "nightly", _NIGHTS, "Run a workload every night."),

@@ -26,6 +26,7 @@ from orchestrator.core.run.events import (
     StopRequested,
 )
 from orchestrator.core.run.state import EPOCH_STEP, RunState, new_state
+from orchestrator.core.run.timings import Timings
 from orchestrator.core.verdict.result import Result
 from orchestrator.core.verdict.verdict import conclude_run
 from orchestrator.engine.action_runner import ActionRunner
@@ -36,7 +37,7 @@ from orchestrator.engine.support.combine import combine_outputs
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.interrupts import Abandoned
 from orchestrator.engine.support.problems import not_written
-from orchestrator.engine.support.replay import Timings, replay_journal
+from orchestrator.engine.support.replay import replay_journal
 
 # Events that are already waiting share one write; the bound keeps observers lively.
 EVENTS_PER_WRITE = 256

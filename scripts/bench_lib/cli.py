@@ -21,6 +21,7 @@ from .commands import (
     history,
     load_client,
     model,
+    page,
     partition,
     promises,
     sigterm,
@@ -40,6 +41,7 @@ COMMANDS = (
     first_run.COMMAND,
     load_client.COMMAND,
     model.COMMAND,
+    page.COMMAND,
 )
 EPILOG = """
 Reports go to standard output as Markdown, progress to standard error.  Exits with 0 when every

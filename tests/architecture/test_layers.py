@@ -22,7 +22,7 @@ FOLDERS = {
     "parsing": "ssh_config inputs importers replies captures experts",
     "engine": "support node network sharing action_runner progress_watchdog run oneshot drills",
     "view": "terminal tables result progress",
-    "cli": "output masking outermost capture_option options past_runs choose_runs load_cluster load_request "
+    "cli": "output masking outermost capture_option options past_runs load_cluster load_request "
     "node_queries open_view coordinate stop_run detach log_options nights suites commands main",
     "node_agent": "base process facts code slurm telemetry attempt hang rank_env operations main "
     "oneshot_probe stage0",

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.parsing.replies.display_text import LineDecoder, clean_line
 from orchestrator.view.terminal import log_lines
 from orchestrator.view.terminal.log_lines import (
     FoldedLogLines,
-    LineDecoder,
     LogLines,
     parse_ranks,
     source_of,
 )
-from orchestrator.view.terminal.text import TIMES, clean_line
+from orchestrator.view.terminal.text import TIMES
 
 HOSTILE = [
     b"\x1b[2J\x1b[1;1Hgone",

@@ -45,6 +45,17 @@ class RunOutline(NamedTuple):
     key_digest: str
 
 
+class RunLine(NamedTuple):
+    """What a list of many runs shows; times in seconds since the epoch."""
+
+    run_id: str
+    started: float
+    finished: float
+    cluster: str
+    workload: str
+    status: str
+
+
 class HistoryStore:
     """See ``HistoryReader`` for what reads. Each call is one transaction."""
 
@@ -123,6 +134,15 @@ class HistoryStore:
                 {"limit": limit},
             )
             return _records(session, [number for (number,) in rows])
+
+    def list_runs(self, limit: int) -> list[RunLine]:
+        """The latest runs, newest first, without what takes long to read."""
+        if not self._database.exists():
+            return []
+        with self._database.reading() as session:
+            columns = "SELECT run_id, started, finished, cluster, workload, status FROM run"
+            order = " ORDER BY finished DESC, number DESC LIMIT :limit"
+            return [RunLine(*row) for row in session.fetch_rows(columns + order, {"limit": limit})]
 
     def find_runs(self, beginning: str, limit: int = 2) -> tuple[RunRecord, ...]:
         """The run whose id is ``beginning``, else those whose ids begin with it, newest first."""

@@ -69,6 +69,16 @@ class ScheduleStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulesStatus:
+    """All schedules. ``alarms``: one line each. ``troubles``: what could not be read."""
+
+    alarms: tuple[str, ...]
+    schedules: tuple[ScheduleStatus, ...]
+    trends: tuple[FigureTrend, ...]
+    troubles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusPage:
     """Everything at ``now``. ``alarms``: one line each. ``troubles``: what could not be read."""
 
@@ -90,17 +100,8 @@ def gather_status(layout: Layout, *, now: float) -> StatusPage:
     """Read everything. What cannot be read becomes a trouble of the page, and never an exception
     of a schedule beside it.
     """
-    schedules: list[ScheduleStatus] = []
-    trends: list[FigureTrend] = []
-    troubles: list[str] = []
-    for name in schedule_names(layout):
-        try:
-            folder, status = _schedule_status(layout, name, now)
-            schedules.append(status)
-            trends += _trends(layout, folder)
-        except (OSError, OrchestrateError) as error:
-            troubles.append(f"schedule {name}: {error}")
-    runs = tuple(list_runs(layout, limit=SHOWN_RUNS))
+    nights = read_schedules(layout, now=now)
+    troubles = list(nights.troubles)
     reports: tuple[RunRecord, ...] = ()
     try:
         reports = open_history(layout).read_runs(RunQuery(limit=SHOWN_REPORTS))
@@ -108,16 +109,38 @@ def gather_status(layout: Layout, *, now: float) -> StatusPage:
         troubles.append(f"history: {error}")
     return StatusPage(
         now=now,
-        alarms=tuple(_alarms(schedules, trends)),
-        schedules=tuple(schedules),
-        trends=tuple(trends),
-        runs=runs,
+        alarms=nights.alarms,
+        schedules=nights.schedules,
+        trends=nights.trends,
+        runs=tuple(list_runs(layout, limit=SHOWN_RUNS)),
         reports=reports,
         troubles=tuple(troubles),
     )
 
 
-def _schedule_status(layout: Layout, name: str, now: float) -> tuple[NightlyFolder, ScheduleStatus]:
+def read_schedules(layout: Layout, *, now: float, nights: int = SHOWN_NIGHTS) -> SchedulesStatus:
+    """All schedules with their latest ``nights``. What cannot be read becomes a trouble."""
+    schedules: list[ScheduleStatus] = []
+    trends: list[FigureTrend] = []
+    troubles: list[str] = []
+    for name in schedule_names(layout):
+        try:
+            folder, status = _schedule_status(layout, name, now, nights)
+            schedules.append(status)
+            trends += _trends(layout, folder)
+        except (OSError, OrchestrateError) as error:
+            troubles.append(f"schedule {name}: {error}")
+    return SchedulesStatus(
+        alarms=tuple(_alarms(schedules, trends)),
+        schedules=tuple(schedules),
+        trends=tuple(trends),
+        troubles=tuple(troubles),
+    )
+
+
+def _schedule_status(
+    layout: Layout, name: str, now: float, shown: int
+) -> tuple[NightlyFolder, ScheduleStatus]:
     folder, schedule = find_schedule(layout, name)
     nights = read_nights(folder, schedule, now=now)
     (following,) = next_nights(schedule, now, 1)
@@ -125,7 +148,7 @@ def _schedule_status(layout: Layout, name: str, now: float) -> tuple[NightlyFold
         name=name,
         what=schedule.what,
         zone=schedule.zone,
-        nights=nights[-SHOWN_NIGHTS:],
+        nights=nights[-shown:],
         next_due=following.due,
     )
 

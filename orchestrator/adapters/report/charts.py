@@ -81,11 +81,11 @@ def _spans_decades(values: Sequence[float]) -> bool:
     return low > 0 and math.isfinite(high) and math.log10(high / low) >= DECADES
 
 
-def thin_curve(curve: Curve) -> Curve:
-    """At most ``MAX_POINTS`` points: of every stretch the lowest and highest, so spikes stay."""
-    if len(curve) <= MAX_POINTS:
+def thin_curve(curve: Curve, most: int = MAX_POINTS) -> Curve:
+    """At most ``most`` points: of every stretch the lowest and highest, so spikes stay."""
+    if len(curve) <= most:
         return curve
-    stretch = math.ceil(len(curve) / (MAX_POINTS // 2))
+    stretch = math.ceil(len(curve) / (most // 2))
     kept: set[tuple[int, float]] = {curve[0], curve[-1]}
     for start in range(0, len(curve), stretch):
         part = curve[start : start + stretch]

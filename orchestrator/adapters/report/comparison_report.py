@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.adapters.history.store import HistoryStore
-from orchestrator.adapters.report import charts
+from orchestrator.adapters.report.charts import MAX_LINES, Chart, draw_charts
 from orchestrator.adapters.report.html_report import render_template
 from orchestrator.adapters.store.atomic_files import write_atomic
 from orchestrator.adapters.store.metric_series import Series
@@ -13,7 +13,7 @@ from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.figures import format_figure
 from orchestrator.core.history.comparing import RunGroup, RunsComparison
 
-_CURVES = charts.MAX_LINES // 2  # of each side; a baseline may have many runs
+_CURVES = MAX_LINES // 2  # of each side; a baseline may have many runs
 
 
 def write_comparison(path: Path, found: RunsComparison, store: HistoryStore) -> None:
@@ -27,14 +27,14 @@ def write_comparison(path: Path, found: RunsComparison, store: HistoryStore) -> 
 
 def render_comparison(found: RunsComparison, store: HistoryStore) -> str:
     """The whole document."""
+    charts = comparison_charts(found, store)
+    return render_template("compare.html.jinja", found=found, charts=charts, value=format_figure)
+
+
+def comparison_charts(found: RunsComparison, store: HistoryStore) -> tuple[Chart, ...]:
+    """Each curve of both sides in one chart."""
     series = [*_curves("A", found.a, store), *_curves("B", found.b, store)]
-    drawn = charts.draw_charts(sorted(series, key=lambda one: one.name), label=lambda one: one.node)
-    return render_template(
-        "compare.html.jinja",
-        found=found,
-        charts=drawn,
-        value=format_figure,
-    )
+    return draw_charts(sorted(series, key=lambda one: one.name), label=lambda one: one.node)
 
 
 def _curves(side: str, group: RunGroup, store: HistoryStore) -> list[Series]:

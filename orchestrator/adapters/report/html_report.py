@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined
 from jinja2.bccache import Bucket
+from markupsafe import Markup
 
 from orchestrator.adapters.report import charts, plots, trend_chart
 from orchestrator.adapters.report.document import (
@@ -23,21 +24,26 @@ from orchestrator.adapters.store.atomic_files import write_atomic
 
 def render_html(report: Report) -> str:
     """The whole document."""
-    return render_template("report.html.jinja", report=report, plots=plots)
+    return render_template("report.html.jinja", report=report)
 
 
 def render_template(name: str, **values: object) -> str:
     """A document of this folder; all values are escaped."""
+    return open_templates().get_template(name).render(**values)
+
+
+def open_templates(*more: Path) -> Environment:
+    """The templates of this folder and of ``more``: all values are escaped."""
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([*more, Path(__file__).parent]),
         bytecode_cache=_CompiledBesideModules(),
         trim_blocks=True,
         lstrip_blocks=True,
-        # Every value passes here before it is escaped: controls and direction overrides go.
-        finalize=lambda value: one_line(value) if isinstance(value, str) else value,
+        finalize=_made_harmless,
     )
+    environment.globals.update(geometry=charts, shape=trend_chart, plots=plots)
     environment.filters.update(
         figure=metric_figure, gate=gate_text, verdict=verdict_text, link=_relative_link
     )
@@ -47,7 +53,14 @@ def render_template(name: str, **values: object) -> str:
         bars_plot=plots.bars_plot,
         spread_plot=plots.spread_plot,
     )
-    return environment.get_template(name).render(geometry=charts, shape=trend_chart, **values)
+    return environment
+
+
+def _made_harmless(value: object) -> object:
+    """Every value passes here before it is escaped: controls and direction overrides go. Markup is
+    what a template of ours made.
+    """
+    return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 class _CompiledBesideModules(BytecodeCache):

@@ -65,7 +65,7 @@ def parse_object(data: Mapping[str, Any], *, where: str) -> Result:
 
     Raises :class:`UsageError` for a newer schema, :class:`InternalError` for a damaged object.
     """
-    version = data.get("schema_version")
+    version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise UsageError(
             f"the result has schema version {version}; this program knows up to {SCHEMA_VERSION}",

@@ -1,4 +1,4 @@
-"""Where the workloads, clusters, prices, suites, hardware and studies are that come with this program."""
+"""Where the workloads, clusters and everything else are that come with this program."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 ``$ORCHESTRATE_HOME`` (default ``~/.orchestrate``)::
 
     history.sqlite (also -wal, -shm)
+    page.log
     cache/snapshots/ cache/fabric/ cache/inventories/ cache/costs/
     suites/<run-id>/                           adapters/suite/suite_folder.py: runs of suites
     runs/<run-id>/
@@ -248,6 +249,11 @@ class Layout:
     def snapshots(self) -> Path:
         """What is remembered of trees that were hashed before."""
         return self.home / "cache" / "snapshots"
+
+    @property
+    def page_log(self) -> Path:
+        """What commands print that the web page starts."""
+        return self.home / "page.log"
 
     @property
     def fabrics(self) -> Path:

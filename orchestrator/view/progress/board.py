@@ -16,6 +16,7 @@ from orchestrator.core.run.events import (
     RankExited,
     Reported,
 )
+from orchestrator.core.run.node_stage import node_stage
 from orchestrator.core.run.state import NodeState, RunState
 from orchestrator.view.terminal.text import brief_text
 
@@ -197,30 +198,3 @@ def _advanced(known: Progress | None, now: Progress) -> Progress:
 
 def _value(value: float | str) -> str:
     return brief_text(value, 24) if isinstance(value, str) else format_number(value)
-
-
-def node_stage(node: NodeState) -> str:
-    """A word for how far a node is."""
-    if node.swept is not None:
-        return "clean" if node.swept.clean else "dirty"
-    if node.lost is not None:
-        return "lost"
-    if node.problem is not None:
-        return "failed"
-    if node.launched:
-        return _stage_after_launch(node)
-    if node.prepared is not None and node.synced:
-        return "ready"
-    if node.synced:
-        return "preparing"
-    if node.facts is not None:
-        return "syncing"
-    return "probing" if node.connected else "connecting"
-
-
-def _stage_after_launch(node: NodeState) -> str:
-    if node.collected is not None:
-        return "collected"
-    if node.concluded is not None:
-        return "ended"
-    return "running" if node.ranks else "launching"

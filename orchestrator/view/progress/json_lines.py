@@ -11,7 +11,8 @@ from orchestrator.core.base.codec import to_json
 from orchestrator.core.run.events import Event
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
-from orchestrator.view.terminal.log_lines import LineDecoder, source_of
+from orchestrator.parsing.replies.display_text import LineDecoder
+from orchestrator.view.terminal.log_lines import source_of
 from orchestrator.view.terminal.terminal import LineWriter
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from orchestrator.core.base.nodeset import fold_nodeset, is_name
 from orchestrator.core.verdict.result import FailureResult, Result, Status
-from orchestrator.view.terminal.log_lines import LineDecoder
+from orchestrator.parsing.replies.display_text import LineDecoder, clean_line
 from orchestrator.view.terminal.terminal import BOLD, RED, paint_text
-from orchestrator.view.terminal.text import brief_text, clean_line, count_noun
+from orchestrator.view.terminal.text import brief_text, count_noun
 
 MAX_LINES = 15
 EVIDENCE_LINES = 4

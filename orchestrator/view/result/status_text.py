@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from orchestrator.adapters.nightly.night_trends import draw_night_trend
 from orchestrator.adapters.nightly.status_page import FigureTrend, ScheduleStatus, StatusPage
 from orchestrator.adapters.report.html_report import render_template
-from orchestrator.adapters.report.trend_chart import TrendChart, TrendPoint, draw_trend
 from orchestrator.adapters.store.run_list import RunSummary
 from orchestrator.core.base.figures import format_figure, sparkline
 from orchestrator.core.history.run_record import RunRecord
@@ -94,20 +94,9 @@ def status_html(page: StatusPage, refresh_s: float | None = None) -> str:
         moment=_moment(page.now, "UTC"),
         alarms=(*page.alarms, *page.troubles),
         tables=status_tables(page),
-        trends=[chart for trend in page.trends if (chart := trend_chart(trend)) is not None],
+        trends=[chart for trend in page.trends if (chart := draw_night_trend(trend)) is not None],
         refresh_s=refresh_s,
     )
-
-
-def trend_chart(trend: FigureTrend) -> TrendChart | None:
-    """The nights of a figure beside the last good one; None for fewer than two."""
-    points = [
-        TrendPoint(night, value, tone="bad" if trend.first_bad and night >= trend.first_bad else "")
-        for night, value in zip(trend.nights, trend.trend, strict=True)
-    ]
-    note = f"the last good night, {trend.last_good}" if trend.before is not None else ""
-    name = f"{trend.schedule}: {trend.figure}"
-    return draw_trend(name, trend.unit, points, reference=trend.before, note=note)
 
 
 def status_object(page: StatusPage) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.model.plan import NodePlan, Plan, Variable
 from orchestrator.core.tuning.risky_settings import environment_digest
-from orchestrator.view.terminal.text import brief_text, clean_line, count_noun
+from orchestrator.parsing.replies.display_text import clean_line
+from orchestrator.view.terminal.text import brief_text, count_noun
 
 MAX_REASON = 400
 

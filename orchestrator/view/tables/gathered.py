@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.nodeset import fold_nodeset, is_name
 from orchestrator.core.base.outcome import Exited, Outcome, Signalled, TimedOut, describe_outcome
-from orchestrator.view.terminal.log_lines import LineDecoder
+from orchestrator.parsing.replies.display_text import CUT_MARK, LineDecoder
 from orchestrator.view.terminal.terminal import LineWriter
-from orchestrator.view.terminal.text import CUT_MARK, brief_text
+from orchestrator.view.terminal.text import brief_text
 
 KEPT_BYTES = 4 * 1024 * 1024
 MAX_CODE = 255  # SSH carries 32 bits, a process's own code has 8: 256 must not come out as 0

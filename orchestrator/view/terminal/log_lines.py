@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from orchestrator.parsing.replies.display_text import LineDecoder, clean_line
 from orchestrator.view.terminal.terminal import NodeColors, paint_text
-from orchestrator.view.terminal.text import CUT_MARK, TIMES, clean_line
+from orchestrator.view.terminal.text import TIMES
 
-DISPLAY_LIMIT = 2000
 FOLD_LIMIT = 50_000
 _FILE = re.compile(r"(?:rank-(?P<rank>[0-9]{1,9})|(?P<label>.+))\.(?P<stream>out|err)")
-_LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,55 +44,6 @@ def is_worth_following(file: str, verbosity: int) -> bool:
     already: on request only.
     """
     return verbosity > 0 or file.startswith("rank-")
-
-
-class LineDecoder:
-    """Bytes in any portions to harmless display lines. ``\\r`` ends a line: progress bars redraw.
-
-    Only the first ``limit`` characters of a line are kept; a mark says how many are not shown.
-    """
-
-    def __init__(self, limit: int = DISPLAY_LIMIT) -> None:
-        self._limit = limit
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._kept = ""
-        self._dropped = 0
-        self._after_return = False
-
-    def feed(self, chunk: bytes) -> list[str]:
-        """The lines that ``chunk`` completes."""
-        return self._take(self._decoder.decode(chunk))
-
-    def finish(self) -> list[str]:
-        """The unfinished last line, if any."""
-        lines = self._take(self._decoder.decode(b"", final=True))
-        return [*lines, self._line()] if self._kept else lines
-
-    def _take(self, text: str) -> list[str]:
-        if not text:
-            return []
-        if self._after_return:
-            text = text.removeprefix("\n")
-        self._after_return = text.endswith("\r")
-        *complete, rest = _LINE_END.split(text)
-        lines: list[str] = []
-        for part in complete:
-            self._keep(part)
-            lines.append(self._line())
-        self._keep(rest)
-        return lines
-
-    def _keep(self, part: str) -> None:
-        # Escape sequences vanish on display, so more than the limit is kept until then.
-        room = self._limit * 2 - len(self._kept)
-        self._kept += part[:room]
-        self._dropped += max(0, len(part) - max(0, room))
-
-    def _line(self) -> str:
-        line, dropped = clean_line(self._kept), self._dropped
-        self._kept, self._dropped = "", 0
-        hidden = dropped + max(0, len(line) - self._limit)
-        return f"{line[: self._limit]}{CUT_MARK} (+{hidden} characters)" if hidden else line
 
 
 class LogLines:

@@ -2,32 +2,10 @@
 
 from __future__ import annotations
 
-import re
+from orchestrator.parsing.replies.display_text import CUT_MARK, clean_line
 
-CUT_MARK = "…"
 MAX_LINE = 4096  # as long as a path may be
 TIMES = "\u00d7"
-
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
-    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # OSC: titles, links, clipboard
-    r"|\x1b[PX^_][^\x1b]*(?:\x1b\\)?"  # DCS, SOS, PM, APC
-    r"|\x1b[ -/]*[0-~]?"  # the other escapes, also unfinished ones
-    r"|\x9b[0-?]*[ -/]*[@-~]"  # CSI as a single character
-)
-# Controls, direction overrides, separators that terminals take for line ends, lone surrogates, and
-# characters that nobody sees but programs read.
-_CONTROLS = re.compile(
-    r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
-    r"\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
-)
-
-
-def clean_line(text: str) -> str:
-    """``text`` as one line without anything that could steer a terminal or reorder its text."""
-    if text.isascii() and text.isprintable():
-        return text
-    return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\n", " "))).expandtabs(8)
 
 
 def clip_text(text: str, width: int) -> str:

@@ -13,7 +13,8 @@ from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.model.inventory import Cluster, GpuSpec, NodeSpec, PythonKind, PythonSpec
 from orchestrator.parsing.importers.recognise import FORMATS
-from orchestrator.view.terminal.text import brief_text, clean_line
+from orchestrator.parsing.replies.display_text import clean_line
+from orchestrator.view.terminal.text import brief_text
 
 DIALECTS = ("openmpi", "mpich", "deepspeed")
 

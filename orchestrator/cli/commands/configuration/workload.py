@@ -18,7 +18,7 @@ from orchestrator.core.model.workload import (
     ParameterValue,
     Workload,
 )
-from orchestrator.view.terminal.text import clean_line
+from orchestrator.parsing.replies.display_text import clean_line
 
 
 @click.group()

@@ -30,7 +30,7 @@ def baseline() -> None:
 def set_baseline(runs: tuple[str, ...], name: str | None, replace: bool, as_json: bool) -> None:
     """Keep a copy of RUN, or of several alike, as a baseline. It outlives the runs."""
     from orchestrator.adapters.history.baselines import Baseline
-    from orchestrator.cli.choose_runs import choose_run
+    from orchestrator.adapters.history.choose_runs import choose_run
 
     store = _store()
     records = tuple(choose_run(store, run) for run in runs)

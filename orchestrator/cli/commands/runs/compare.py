@@ -66,9 +66,9 @@ def compare(
 
 
 def _compare(a: str, b: str, rules: ComparisonRules, html: str | None) -> RunsComparison:
+    from orchestrator.adapters.history.choose_runs import choose_pair, runs_for_noise
     from orchestrator.adapters.history.open_store import open_history
     from orchestrator.adapters.store.layout import Layout
-    from orchestrator.cli.choose_runs import choose_pair, runs_for_noise
     from orchestrator.core.history.comparing import compare_groups
 
     store = open_history(Layout.from_environment(os.environ))

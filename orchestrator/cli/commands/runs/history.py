@@ -124,10 +124,10 @@ def mlflow(runs: tuple[str, ...]) -> None:
     """Log each RUN to the MLflow tracking store that ORCHESTRATE_MLFLOW names. With the variable
     set, every run that finishes is logged by itself.
     """
+    from orchestrator.adapters.history.choose_runs import choose_run
     from orchestrator.adapters.history.mlflow_store import VARIABLE, MlflowStore, shown_uri
     from orchestrator.adapters.history.run_entry import read_settings
     from orchestrator.adapters.store.layout import Layout
-    from orchestrator.cli.choose_runs import choose_run
     from orchestrator.core.base.errors import UsageError
 
     uri = os.environ.get(VARIABLE, "")

@@ -1,0 +1,1 @@
+"""Requests and answers: what needs starlette and uvicorn."""

@@ -1,0 +1,1 @@
+"""What is put together from many runs: nodes, nights, trends, comparisons."""
