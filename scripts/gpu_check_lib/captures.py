@@ -209,7 +209,7 @@ class Turns(threading.Thread):
         pattern = f"**/runs/{self._run_id}/*/attempt-1/output/captures/profile/rank-*.json"
         for path in self._hosts.glob(pattern):
             try:
-                return json.loads(path.read_text()).get("reason") == ""
+                return bool(json.loads(path.read_text()).get("reason") == "")
             except (OSError, ValueError):
                 return False
         return False

@@ -222,7 +222,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
     Mutant(
         name="screens-can-be-steered",
         promise="nothing that a node says steers a terminal",
-        file="orchestrator/view/terminal/text.py",
+        file="orchestrator/parsing/replies/display_text.py",
         old='return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\\n", " "))).expandtabs(8)',
         new='return text.replace("\\n", " ").expandtabs(8)',
         tests=("tests/security/test_screens.py::test_commands_about_runs",),

@@ -107,4 +107,4 @@ def _is_known(headers: Mapping[str, str], token: str) -> bool:
 
 
 def _sign(key: bytes, purpose: bytes) -> bytes:
-    return hmac.digest(key, b"orchestrate page: " + purpose, hashlib.sha256)
+    return hmac.digest(key, b"orchestrate-page: " + purpose, hashlib.sha256)

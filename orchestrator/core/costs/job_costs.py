@@ -53,7 +53,8 @@ class JobPrediction:
     without: str = ""
 
 
-class PlannedGpus(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PlannedGpus:
     """The GPUs of a plan: the name of their file, how many, and how they are joined."""
 
     kind: str

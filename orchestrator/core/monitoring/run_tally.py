@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from orchestrator.core.base.figures import sum_of_all
 from orchestrator.core.base.outcome import has_succeeded
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.run.connectivity import Classified, FabricProbed, Fault, LinksBroken
@@ -28,7 +29,6 @@ from orchestrator.core.run.events import (
     RoundClosed,
 )
 from orchestrator.core.run.evidence import Stalled
-from orchestrator.core.verdict.energy import sum_of_all
 
 NodeCounted = Connected | Probed | Launched | RankStarted | RankExited | NodeConcluded | NodeLost
 Counted = (

@@ -11,13 +11,8 @@ from orchestrator.core.base.command import Command, render_human
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.plan import NodePlan, Plan, ProcessPlan, Variable
 from orchestrator.core.model.request import Budgets
-from orchestrator.view.terminal.text import (
-    brief_text,
-    clean_line,
-    count_noun,
-    format_seconds,
-    format_size,
-)
+from orchestrator.parsing.replies.display_text import clean_line
+from orchestrator.view.terminal.text import brief_text, count_noun, format_seconds, format_size
 
 if TYPE_CHECKING:
     from orchestrator.core.costs.job_costs import JobPrediction

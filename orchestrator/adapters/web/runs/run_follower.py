@@ -61,7 +61,8 @@ class RunFollower:
         self._summary = self._try(lambda: summarise(self._folder), self._summary)
         news = self._try(lambda: self._replay(end), False)
         news |= self._try(lambda: self._read_points(end), False)
-        lines = self._try(self._log.read, [])
+        nothing: list[LogLine] = []
+        lines = self._try(self._log.read, nothing)
         return news or before != (self._summary, self._trouble, self._result), lines
 
     def view(self) -> RunView:

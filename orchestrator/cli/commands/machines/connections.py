@@ -14,7 +14,7 @@ import click
 from orchestrator.cli.options import cluster_options, json_option
 from orchestrator.cli.output import print_json, print_table
 from orchestrator.core.base.errors import ExitCode, UsageError
-from orchestrator.view.terminal.text import clean_line
+from orchestrator.parsing.replies.display_text import clean_line
 
 if TYPE_CHECKING:
     from orchestrator.adapters.transport.openssh.kept_sockets import KeptConnection
