@@ -227,4 +227,15 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         new='return text.replace("\\n", " ").expandtabs(8)',
         tests=("tests/security/test_screens.py::test_commands_about_runs",),
     ),
+    Mutant(
+        name="a-missed-gate-is-not-shown",
+        promise="a figure that fails its gate is never left out of the summary",
+        file="orchestrator/view/result/summary.py",
+        old="if metric.verdict not in {Verdict.UNGATED, Verdict.PASS}:",
+        new="if metric.verdict not in Verdict:",
+        tests=(
+            "tests/view/test_views.py"
+            "::test_a_summary_has_the_verdict_first_and_no_figures_of_single_nodes",
+        ),
+    ),
 )
