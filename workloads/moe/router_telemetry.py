@@ -95,9 +95,9 @@ def count_layers(chosen: list[torch.Tensor], layers: int, experts: int) -> torch
     By a histogram of floats with bins of width 1: exact below 2^24 in a bin, and it does not ask
     the device for a maximum first, as ``bincount`` does.
     """
-    places = torch.stack([
-        part.reshape(-1).float() + index % layers * experts for index, part in enumerate(chosen)
-    ])  # fmt: skip
+    stacked = torch.stack(chosen)
+    first = torch.arange(len(chosen), device=stacked.device) % layers * experts
+    places = (stacked.reshape(len(chosen), -1) + first[:, None]).float()
     bins = layers * experts
     found: torch.Tensor = torch.histc(places, bins=bins, min=0, max=bins).to(torch.int64)
     return found.reshape(layers, experts)

@@ -26,13 +26,15 @@ DTYPES = {
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """``model``: a folder or a name on the hub; empty = random weights of ``config``'s shape, from
-    ``seed``. ``tensor_parallel`` is 1 or the number of ranks; ``experts`` names the implementation
-    of a mixture's experts, empty = the library's choice.
+    ``seed``, made in ``weights_in`` (empty = ``precision``) and then widened, so that models of two
+    precisions have the same ones. ``tensor_parallel`` is 1 or the number of ranks; ``experts``
+    names the implementation of a mixture's experts, empty = the library's choice.
     """
 
     config: Any
     model: str = ""
     precision: str = "bf16"
+    weights_in: str = ""
     attention: str = "sdpa"
     experts: str = ""
     tensor_parallel: int = 1
@@ -80,7 +82,8 @@ def _loaded(
     where |= {"dtype": dtype, "attn_implementation": options.attention}
     if options.model:
         return AutoModelForCausalLM.from_pretrained(options.model, **where)
-    slices = random_slices(options.config, dtype, device, seed=options.seed, smooth=options.smooth)
+    made_in = DTYPES[options.weights_in or options.precision]
+    slices = random_slices(options.config, made_in, device, options.seed, smooth=options.smooth)
     family = type(skeleton(options.config))
     return family.from_pretrained(None, config=options.config, state_dict=slices, **where)
 

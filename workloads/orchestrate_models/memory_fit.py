@@ -65,6 +65,26 @@ def inference_need(
     )
 
 
+def training_need(config: Any, dtype: torch.dtype, *, batch: int, tokens: int) -> MemoryNeed:
+    """Of one device that trains all weights by AdamW, all in ``dtype``: weights, gradients and two
+    moments. Activations of a layer without recomputation are 34 values of the hidden size for each
+    token at two bytes (Korthikanti et al. 2022, table 2, without what attention kernels of linear
+    memory do not keep).
+    """
+    size = dtype.itemsize
+    weights = parameter_count(config) * size
+    kept = 17 * batch * tokens * config.hidden_size * config.num_hidden_layers * size
+    return MemoryNeed(
+        parts={
+            "weights": weights,
+            "gradients": weights,
+            "moments": 2 * weights,
+            "activations": kept,
+            "logits": 2 * batch * tokens * config.vocab_size * (size + 4),
+        }
+    )
+
+
 def _routed_width(config: Any) -> int:
     """Width of all experts of a token side by side; 0 of a dense model."""
     chosen = getattr(config, "num_experts_per_tok", 0) or 0

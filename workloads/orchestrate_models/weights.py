@@ -58,7 +58,7 @@ def skeleton(config: Any) -> Any:
 
 
 def random_slices(
-    config: Any, dtype: torch.dtype, device: torch.device, *, seed: int, smooth: bool
+    config: Any, dtype: torch.dtype, device: torch.device, seed: int, *, smooth: bool = False
 ) -> dict[str, RandomSlice]:
     """By the names that the model's state has.
 

@@ -1,0 +1,1 @@
+"""Load on every GPU and every link for a time, with each result checked."""
