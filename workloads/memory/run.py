@@ -51,8 +51,8 @@ def run(settings: Settings, ranks: Ranks) -> None:
     require_fit(need, ranks.device, ranks.local_size)
     model = load_model(model_options(settings, config), ranks)
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    if settings.mode == "training":
-        model.requires_grad_(True).train()
+    # The tracker wants to hook every gradient; inference makes none all the same.
+    model.requires_grad_(True).train(settings.mode == "training")
     watched = watch(model, settings, ranks.device)
     report(settings, ranks.device, need, weights, watched)
 
