@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -117,6 +118,18 @@ def test_nodes_are_compared_by_what_their_slowest_rank_takes_alone(
         "own_step_s.n1": (own, "s"),
         "own_step_s.n2": (0.9, "s"),
     }
+
+
+def test_steps_that_are_profiled_count_for_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(declared(Settings), CPU)
+    recorder.first_measured = 1
+    recorder.speaks = False
+    for step in (1, 2, 3):
+        monkeypatch.setattr(kit, "profiling", lambda step=step: step == 2)
+        recorder.before_step(step)
+        recorder.add_steps([replace(record(1.0), step=step)])
+    recorder.window.end()
+    assert recorder.measured == [1, 3]
 
 
 def test_a_lap_has_what_was_waited_for_since_the_last(monkeypatch: pytest.MonkeyPatch) -> None:

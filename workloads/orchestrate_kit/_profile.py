@@ -46,6 +46,7 @@ class StepProfile:
         self._began: Optional[float] = None
         self._profiler: Any = None
         self._steps = 0
+        self._kind = False  # of the mark that it began at: with both kinds, a step has two marks
         self._over = False
         self._closing = False
         self._asked = False  # whether the script leaves what is profiled out of its own figures
@@ -69,12 +70,14 @@ class StepProfile:
         if self._first is None:
             self._first = now
             self._note(reason=NOT_BEGUN % self._after_s)
-        if self._began is not None:
+        if self._began is None:
+            if now - self._first >= self._after_s and (in_window or not window_is_open()):
+                self._kind = in_window
+                self._begin(now)
+        elif in_window is self._kind:
             self._steps += 1
             if self._closing or now - self._began >= self._seconds:
                 self._end(now)
-        elif now - self._first >= self._after_s and (in_window or not window_is_open()):
-            self._begin(now)
 
     def _begin(self, now: float) -> None:
         suspend_windows()

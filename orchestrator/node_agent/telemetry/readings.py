@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 
 from orchestrator.node_agent.facts.nvml import (
+    LINK_COUNT,
     MAX_LINKS,
     SM,
     TEMPERATURE_OF_GPU,
@@ -65,7 +66,8 @@ def _memory(nvml: Nvml, device: Any, _in_full: bool) -> list[Row]:
 
 def _nvlink(nvml: Nvml, device: Any, in_full: bool) -> list[Row]:
     """The sum over all links; in full, each link that has counters, too."""
-    links = [WHOLE_GPU, *range(MAX_LINKS)] if in_full else [WHOLE_GPU]
+    count = (nvml.field(device, LINK_COUNT) or MAX_LINKS) if in_full else 0
+    links = [WHOLE_GPU, *range(min(count, MAX_LINKS))]
     wanted = [
         (counter, ALL_LINKS if link == WHOLE_GPU else link)
         for link in links

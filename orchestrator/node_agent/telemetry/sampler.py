@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 INTERVAL_S = 0.2
 SLOWER_AFTER = 9000  # samples: then the interval doubles
 MAX_BUSY = 0.05  # the part of the time that may go into asking the driver
-FULL_EVERY = 5  # samples between two with all rows
+FULL_EVERY = 25  # samples between two with all rows, which take many times as long
 MAX_FILE_BYTES = 64 * 1024 * 1024
 INDEX = "captures.json"
 NO_GPU = "the job has no GPU on this node"

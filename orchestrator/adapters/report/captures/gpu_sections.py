@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from orchestrator.adapters.report.captures.shown import (
     Shown,
     charts_of_nodes,
-    gpus_in,
+    each_gpu,
     table_section,
 )
 from orchestrator.core.base.figures import format_figure, format_number
 from orchestrator.core.captures.gpus import (
     ClockFigures,
+    MemoryFigures,
     PowerFigures,
     clock_figures,
     memory_figures,
@@ -21,8 +22,11 @@ from orchestrator.core.captures.gpus import (
 from orchestrator.core.captures.points import Points
 from orchestrator.core.captures.recorded import NodeRecord, Samples
 from orchestrator.core.model.facts import Gpu
+from orchestrator.parsing.replies import report_sections as given
 
 UNKNOWN = "unknown"
+GIB = 1 << 30
+CLOCKS_NOTE = "Parts of the time; several reasons may hold at once."
 POWER_NOTE = (
     "GPU board power by NVML, not wall power. Energy is the difference of the driver's counter; "
     "the integral of the power readings checks it, and 5 % apart is too much."
@@ -33,20 +37,16 @@ def show_power(records: Sequence[NodeRecord]) -> Shown:
     """Of all GPUs of the run."""
     found = [
         (record, gpu, power_figures(watts(record, gpu), joules(record, gpu)))
-        for record in records
-        for gpu in gpus_in(record, "power")
+        for record, gpu in each_gpu(records, "power")
     ]
     headings = ("GPU", "mean", "peak", "limit", "energy", "integral of power", "check")
     rows = (_power_row(record.node, record.gpu(gpu), figures) for record, gpu, figures in found)
-    curves = {
-        record.node: {f"GPU {gpu}": watts(record, gpu) for gpu in gpus_in(record, "power")}
-        for record in records
-    }
-    figures = _power_totals([figures for _, _, figures in found])
+    axis = given.Axis(label="Power", unit="W", from_zero=True)
+    figures = _power_totals([figures for *_, figures in found])
     return Shown(
         sections=[
             table_section("Power", headings, rows, POWER_NOTE),
-            *charts_of_nodes(records, "Power", "W", curves),
+            *charts_of_nodes(records, "power", axis, watts),
         ],
         line=_power_line(len(found), figures),
         figures=figures,
@@ -110,29 +110,25 @@ def show_clocks(records: Sequence[NodeRecord]) -> Shown:
     """Of all GPUs of the run, with what held clocks down."""
     found = [
         (record, gpu, figures)
-        for record in records
-        for gpu in gpus_in(record, "clocks")
+        for record, gpu in each_gpu(records, "clocks")
         if (figures := _clocks_of(record.samples["clocks"], gpu)) is not None
     ]
     headings = ("GPU", "median", "least", "most", "of the card", "hottest", "held down by")
     rows = (_clock_row(record.node, record.gpu(gpu), figures) for record, gpu, figures in found)
-    curves = {
-        record.node: {
-            f"GPU {gpu}": record.samples["clocks"].points((gpu,), "sm_mhz")
-            for gpu in gpus_in(record, "clocks")
-        }
-        for record in records
-    }
-    note = "Parts of the time; several reasons may hold at once."
+    axis = given.Axis(label="SM clock", unit="MHz", from_zero=True)
     line, totals = _clock_totals([figures for *_, figures in found])
     return Shown(
         sections=[
-            table_section("Clocks", headings, rows, note),
-            *charts_of_nodes(records, "SM clock", "MHz", curves),
+            table_section("Clocks", headings, rows, CLOCKS_NOTE),
+            *charts_of_nodes(records, "clocks", axis, _sm_clock),
         ],
         line=line,
         figures=totals,
     )
+
+
+def _sm_clock(record: NodeRecord, gpu: int) -> Points:
+    return record.samples["clocks"].points((gpu,), "sm_mhz")
 
 
 def _clock_totals(found: Sequence[ClockFigures]) -> tuple[str, dict[str, float]]:
@@ -170,39 +166,37 @@ def show_memory(records: Sequence[NodeRecord]) -> Shown:
     """Of all GPUs of the run; what is in use includes other processes on them."""
     found = [
         (record, gpu, figures)
-        for record in records
-        for gpu in gpus_in(record, "memory")
+        for record, gpu in each_gpu(records, "memory")
         if (figures := memory_figures(_used(record, gpu))) is not None
     ]
     headings = ("GPU", "at the launch", "peak", "after", "at the end", "of the card")
-    rows = (
-        (
-            f"{record.node} GPU {gpu}",
-            format_figure(figures.first, "bytes"),
-            format_figure(figures.peak, "bytes"),
-            format_figure(figures.peak_at, "s"),
-            format_figure(figures.last, "bytes"),
-            format_figure(record.gpu(gpu).memory_bytes, "bytes"),
-        )
-        for record, gpu, figures in found
-    )
-    curves = {
-        record.node: {
-            f"GPU {gpu}": [(t, used / 2**30) for t, used in _used(record, gpu)]
-            for gpu in gpus_in(record, "memory")
-        }
-        for record in records
-    }
+    rows = (_memory_row(record.node, record.gpu(gpu), figures) for record, gpu, figures in found)
+    axis = given.Axis(label="Memory in use", unit="GiB", from_zero=True)
     most = max((figures.peak for *_, figures in found), default=0.0)
     return Shown(
         sections=[
             table_section("Memory", headings, rows, "In use by all processes of the GPU."),
-            *charts_of_nodes(records, "Memory in use", "GiB", curves),
+            *charts_of_nodes(records, "memory", axis, _used_gib),
         ],
         line=f"{len(found)} GPUs, at most {format_figure(most, 'bytes')} in use",
         figures={"gpus": float(len(found)), "peak_bytes": most},
     )
 
 
+def _memory_row(node: str, gpu: Gpu, found: MemoryFigures) -> list[str]:
+    return [
+        f"{node} GPU {gpu.index}",
+        format_figure(found.first, "bytes"),
+        format_figure(found.peak, "bytes"),
+        format_figure(found.peak_at, "s"),
+        format_figure(found.last, "bytes"),
+        format_figure(gpu.memory_bytes, "bytes") if gpu.memory_bytes else UNKNOWN,
+    ]
+
+
 def _used(record: NodeRecord, gpu: int) -> Points:
     return record.samples["memory"].points((gpu,), "used_bytes")
+
+
+def _used_gib(record: NodeRecord, gpu: int) -> Points:
+    return record.samples["memory"].points((gpu,), "used_bytes", 1 / GIB)

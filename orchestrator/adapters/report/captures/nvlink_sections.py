@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from orchestrator.adapters.report.captures.shown import (
     Shown,
     charts_of_nodes,
+    each_gpu,
     gpus_in,
     table_section,
     text_section,
@@ -28,6 +29,7 @@ WHOLE = -1  # in the place of a link: all of the GPU
 KIB, GB, GIB = 1024.0, 1e9, float(1 << 30)
 NOTE = "Payload by NVML's data counters: headers and acknowledgements are not in it."
 UNKNOWN = "unknown"
+SENT = given.Axis(label="NVLink sent", unit="GB/s", from_zero=True)
 FORMULA = (
     "2(n-1)/n of the bytes of an all-reduce, (n-1)/n of those of an all-gather, a reduce-scatter "
     "or an all-to-all; what else went over the links is in what was measured. A switch that "
@@ -57,7 +59,7 @@ def show_nvlink(records: Sequence[NodeRecord]) -> Shown:
             ),
             table_section("NVLink: payload", HEADINGS, _gpu_rows(found), NOTE),
             *_comparisons(compared),
-            *charts_of_nodes(records, "NVLink sent", "GB/s", _curves(records)),
+            *charts_of_nodes(records, "nvlink", SENT, _sending),
             table_section("NVLink: each link", LINK_HEADINGS, _link_rows(found)),
         ],
         line=_line(every, compared),
@@ -76,9 +78,8 @@ def _links_of(record: NodeRecord, gpu: int) -> LinkFigures:
 
 
 def _wiring(records: Sequence[NodeRecord]) -> Iterator[Sequence[str]]:
-    for record in records:
-        for gpu in gpus_in(record, "nvlink"):
-            yield (f"{record.node} GPU {gpu}", *_wires(record.gpu(gpu).nvlink))
+    for record, gpu in each_gpu(records, "nvlink"):
+        yield f"{record.node} GPU {gpu}", *_wires(record.gpu(gpu).nvlink)
 
 
 def _wires(known: NvLink) -> tuple[str, str, str]:
@@ -119,17 +120,10 @@ def _link_rows(found: Mapping[str, Sequence[LinkFigures]]) -> Iterator[Sequence[
                 yield name, _gib(sent.bytes), _gib(received.bytes), highest
 
 
-def _curves(records: Sequence[NodeRecord]) -> dict[str, dict[str, Points]]:
-    return {
-        record.node: {
-            f"GPU {gpu}": [
-                (t, rate / GB)
-                for t, rate in rates(record.samples["nvlink"].points((gpu, WHOLE), "sent_kib", KIB))
-            ]
-            for gpu in gpus_in(record, "nvlink")
-        }
-        for record in records
-    }
+def _sending(record: NodeRecord, gpu: int) -> Points:
+    """GB/s of a GPU over time."""
+    sent = record.samples["nvlink"].points((gpu, WHOLE), "sent_kib", KIB)
+    return [(t, rate / GB) for t, rate in rates(sent)]
 
 
 def _comparisons(compared: Mapping[str, Comparison | None]) -> Iterator[given.Section]:

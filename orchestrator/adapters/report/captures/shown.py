@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.captures.points import Points, thin_points
@@ -13,6 +13,7 @@ MAX_POINTS = 400
 MAX_CURVES = 16
 MAX_CHARTS = 6  # nodes with a chart of their own; tables have all
 MAX_ROWS = 500
+TIME = given.Axis(label="since the launch", unit="s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +46,33 @@ def table_section(
 
 
 def charts_of_nodes(
-    records: Sequence[NodeRecord], title: str, unit: str, curves: Mapping[str, Mapping[str, Points]]
+    records: Sequence[NodeRecord],
+    kind: str,
+    axis: given.Axis,
+    points_of: Callable[[NodeRecord, int], Points],
 ) -> Iterator[given.LinesSection]:
-    """One chart for each of the first nodes; ``curves``: node -> label -> points."""
+    """One chart for each of the first nodes, one curve for each of its first GPUs."""
     for record in records[:MAX_CHARTS]:
+        curves = {gpu: points_of(record, gpu) for gpu in gpus_in(record, kind)[:MAX_CURVES]}
         lines = [
-            given.Line(label=label, points=list(thin_points(points, MAX_POINTS)))
-            for label, points in list(curves.get(record.node, {}).items())[:MAX_CURVES]
+            given.Line(label=f"GPU {gpu}", points=list(thin_points(points, MAX_POINTS)))
+            for gpu, points in curves.items()
             if points
         ]
         if lines:
             yield given.LinesSection(
-                kind="lines",
-                title=f"{title}: {record.node}",
-                x=given.Axis(label="since the launch", unit="s"),
-                y=given.Axis(label=title, unit=unit, from_zero=True),
-                series=lines,
+                kind="lines", title=f"{axis.label}: {record.node}", x=TIME, y=axis, series=lines
             )
 
 
+def each_gpu(records: Sequence[NodeRecord], kind: str) -> Iterator[tuple[NodeRecord, int]]:
+    """Every GPU that has rows, node by node."""
+    for record in records:
+        for gpu in gpus_in(record, kind):
+            yield record, gpu
+
+
 def gpus_in(record: NodeRecord, kind: str) -> list[int]:
-    """The GPUs that have rows."""
+    """Those of one node."""
     samples = record.samples.get(kind)
     return sorted({key[0] for key in samples.rows}) if samples else []
