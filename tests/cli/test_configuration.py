@@ -18,7 +18,7 @@ from orchestrator.cli.output import print_table
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.inventory import PythonKind, Role
 from orchestrator.parsing.inputs.inventory_file import load_cluster
-from orchestrator.parsing.inputs.json_schema import cluster_schema, workload_schema
+from orchestrator.parsing.inputs.json_schema import cluster_schema, suite_schema, workload_schema
 from tests.architecture.source import ROOT
 
 BUNDLED = ["b200x8", "example", "jw3", "local", "nebius1x8", "nebius2x8"]
@@ -65,7 +65,7 @@ def test_bundled_clusters_are_listed_and_valid(capsys: pytest.CaptureFixture[str
 
 def test_bundled_clusters_name_aliases_not_addresses() -> None:
     """An ssh_config decides what they reach."""
-    for path in (ROOT / "clusters").glob("*.yaml"):
+    for path in (*(ROOT / "clusters").glob("*.yaml"), *(ROOT / "suites").glob("*.yaml")):
         assert not re.search(r"\d+\.\d+\.\d+\.\d+", path.read_text()), path
 
 
@@ -97,7 +97,8 @@ def test_the_example_shows_every_field() -> None:
 
 
 @pytest.mark.parametrize(
-    "name,schema", [("cluster", cluster_schema()), ("workload", workload_schema())]
+    "name,schema",
+    [("cluster", cluster_schema()), ("workload", workload_schema()), ("suite", suite_schema())],
 )
 def test_the_published_schemas_are_current(
     name: str, schema: dict[str, Any], capsys: pytest.CaptureFixture[str]
@@ -110,7 +111,7 @@ def test_the_published_schemas_are_current(
 
 
 def test_bundled_files_point_editors_to_the_schema() -> None:
-    """The first line of each inventory leads to the published schema."""
+    """The first line of each inventory and suite leads to the published schema."""
     for path in (ROOT / "clusters").glob("*.yaml"):
         pointer = path.read_text().splitlines()[0].partition("$schema=")[2]
         assert (path.parent / pointer).is_file(), path

@@ -13,8 +13,14 @@ from orchestrator.adapters.archive.write_archive import Member, write_archive
 from orchestrator.adapters.report.result_json import to_object
 from orchestrator.adapters.suite.archived_steps import ArchivedStep, read_steps_of
 from orchestrator.adapters.suite.published import DOCUMENTS
-from orchestrator.adapters.suite.suite_report import SuiteReport, report_object
+from orchestrator.adapters.suite.suite_report import (
+    SuiteReport,
+    report_object,
+    suite_html,
+    suite_markdown,
+)
 from orchestrator.core.base.errors import ExitCode, UsageError
+from orchestrator.core.captures.outcome import CaptureResult, CaptureState
 from orchestrator.core.model.prices import ElectricityPrice
 from orchestrator.core.suite.step_records import StepOutcome, StepState
 from orchestrator.core.suite.suite_model import Step, Suite
@@ -45,6 +51,14 @@ def result(run_id: str, metrics: dict[str, MetricResult], energy: Energy | None 
         world_size=8,
         metrics=metrics,
         energy=energy,
+        captures=(
+            CaptureResult(
+                kind="nvlink",
+                state=CaptureState.PARTIAL,
+                reasons=("gpu01: no counters",),
+                figures={"sent_gb_s": 312.5},
+            ),
+        ),
     )
 
 
@@ -119,6 +133,12 @@ def test_baselines_have_power_and_what_electricity_costs(tmp_path: Path) -> None
     assert "| power | energy is not valid | gpu01: no NVML | run-p1000 |" in document
 
 
+def test_results_have_the_figures_of_captures(tmp_path: Path) -> None:
+    document = documents(read_steps_of(archive(tmp_path)))["results.md"]
+
+    assert r"| capture nvlink: sent\_gb\_s | 312.5 | none | run-p1000 |" in document
+
+
 def test_gaps_are_open_until_a_later_archive_closes_them(tmp_path: Path) -> None:
     old = read_steps_of(archive(tmp_path))
     new = read_steps_of(archive(tmp_path, made=2000.0, nvlink=StepState.PASSED))
@@ -127,8 +147,36 @@ def test_gaps_are_open_until_a_later_archive_closes_them(tmp_path: Path) -> None
     assert "| b200x8 | nvlink | bandwidth of NVLink | open | failed | run-n1000 |" in before
     assert r"| figures\_failed | open | fail: 1 figures, at most 0 | run-n1000 |" in before
     assert "| traced | kernels | open | skipped: needs nsys, not here | none, see b1000 |" in before
+    assert "| capture nvlink | open | partial; gpu01: no counters | run-p1000 |" in before
     assert "| b200x8 | nvlink | bandwidth of NVLink | closed | passed | run-n2000 |" in after
     assert "n1000" not in after
+
+
+def test_the_summary_has_every_step_figure_and_warning() -> None:
+    """In Markdown and HTML, with foreign text as text."""
+    warned = replace(
+        result("run-p", {"speed": MetricResult(value=2.0, unit="m/s")}),
+        warnings=("<b>no counters</b>",),
+    )
+    outcome = StepOutcome(step="power", optional=False, state=StepState.PASSED, run_id="run-p")
+    report = SuiteReport(
+        suite=Suite(name="b200x8", source="s", steps=STEPS[:1]),
+        run_id="b1",
+        cluster="b200x8",
+        outcomes=(outcome,),
+        results={"power": warned},
+        ended=1000.0,
+    )
+    markdown, page = suite_markdown(report), suite_html(report)
+
+    assert "| power | power | core | passed |" in markdown
+    assert "| power | speed | 2 m/s |" in markdown
+    assert "- power: &lt;b&gt;no counters&lt;/b&gt;" in markdown
+    assert "&lt;b&gt;no counters&lt;/b&gt;" in page
+    assert 'href="./runs/run-p/report.html"' in page
+    assert report_object(report, None)["warnings"] == ["power: <b>no counters</b>"]
+    removed = replace(report, results={})
+    assert list(removed.warnings()) == ["power: run run-p was removed, and is in no archive"]
 
 
 def test_archives_of_other_kinds_are_refused(tmp_path: Path) -> None:

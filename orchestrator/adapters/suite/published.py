@@ -9,7 +9,8 @@ from orchestrator.adapters.report.document import gate_text, metric_figure
 from orchestrator.adapters.report.energy_text import cost_rows, energy_rows
 from orchestrator.adapters.report.markdown_text import escape_markdown, markdown_table
 from orchestrator.adapters.suite.archived_steps import ArchivedStep
-from orchestrator.core.base.figures import format_figure
+from orchestrator.core.base.figures import format_figure, format_number
+from orchestrator.core.captures.outcome import CaptureState
 from orchestrator.core.model.prices import ElectricityPrice
 from orchestrator.core.verdict.cost import JOULES_PER_KWH, MILLION
 from orchestrator.core.verdict.result import MetricResult, Verdict
@@ -17,6 +18,7 @@ from orchestrator.core.verdict.result import MetricResult, Verdict
 RATE, WATTS, PER_JOULE = "output_tokens_per_s", "watts", "tokens_per_joule"
 NOT_MEASURED = "not measured"
 NO_EVIDENCE = frozenset({"skipped", "failed", "stopped", "begun", "waiting"})
+MOST_REASONS = 3
 NO_FIGURE = frozenset({Verdict.FAIL, Verdict.INVALID, Verdict.NOT_RUN})
 
 Steps = Sequence[ArchivedStep]
@@ -116,7 +118,9 @@ def _by_age(steps: Iterable[ArchivedStep]) -> list[ArchivedStep]:
 
 
 def _gap_rows(step: ArchivedStep) -> Iterator[Sequence[str]]:
-    """One row for the step; one more for each figure that is missing, invalid or past its gate."""
+    """One row for the step; one more for each figure that is missing, invalid or past its gate, for
+    each capture that is not whole, and for energy that is not valid.
+    """
     shows = step.why or f"that {step.workload} runs"
     run = step.run_id or f"none, see {step.archive}"
     is_open = step.state in NO_EVIDENCE
@@ -127,9 +131,13 @@ def _gap_rows(step: ArchivedStep) -> Iterator[Sequence[str]]:
             bounds = gate_text(metric)
             said = f"{metric_figure(metric)}, {bounds}" if bounds else metric_figure(metric)
             yield step.suite, step.step, name, "open", f"{metric.verdict.value}: {said}", run
+    for capture in step.result.captures if step.result else ():
+        if capture.state is not CaptureState.CAPTURED:
+            said = "; ".join([capture.state.value, *capture.reasons[:MOST_REASONS]])
+            yield step.suite, step.step, f"capture {capture.kind}", "open", said, run
     energy = step.result.energy if step.result else None
     if energy is not None and energy.gpus and not energy.valid:
-        yield step.suite, step.step, "energy", "open", "; ".join(energy.reasons[:3]), run
+        yield step.suite, step.step, "energy", "open", "; ".join(energy.reasons[:MOST_REASONS]), run
 
 
 def _figure_rows(step: ArchivedStep) -> Iterator[Sequence[str]]:
@@ -137,6 +145,9 @@ def _figure_rows(step: ArchivedStep) -> Iterator[Sequence[str]]:
         gate = gate_text(metric)
         verdict = f"{gate}: {metric.verdict.value}" if gate else "none"
         yield name, metric_figure(metric), verdict, step.run_id
+    for capture in step.result.captures if step.result else ():
+        for name, value in capture.figures.items():
+            yield f"capture {capture.kind}: {name}", format_number(value), "none", step.run_id
 
 
 def _moment(seconds: float) -> str:

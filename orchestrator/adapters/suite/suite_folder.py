@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,20 +22,27 @@ LAST = "last"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteOrder:
-    """What a run of a suite was asked to do. ``source``: the file as its user calls it; ``began``
-    in seconds since the epoch; ``folder``: where paths of workloads are relative to. ``skipped``
-    and ``blocked``: the steps that do not run, because their user or the nodes do not let them,
-    with the reasons.
+    """What a run of a suite was asked to do. ``source``: the file as errors call it, ``named`` as
+    its user did, from anywhere; ``began`` in seconds since the epoch; ``folder``: where paths of
+    workloads are relative to. ``skipped`` and ``blocked``: the steps that do not run, because their
+    user or the nodes do not let them, with the reasons.
     """
 
     suite: str
     source: str
     cluster: str
+    named: str = ""
     nodes: str = ""
     folder: str = "/"
     began: float = 0.0
     skipped: Mapping[str, str] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def resume_command(self) -> str:
+        """What continues the run."""
+        words = (self.named or self.suite, "--cluster", self.cluster, "--resume")
+        return f"orchestrate suite run {shlex.join(words)}"
 
 
 @dataclass(frozen=True, slots=True)

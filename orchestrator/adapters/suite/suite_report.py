@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.adapters.report.document import gate_text, metric_figure, one_line, verdict_text
 from orchestrator.adapters.report.html_report import render_template
-from orchestrator.adapters.report.markdown_text import escape_markdown, markdown_table
+from orchestrator.adapters.report.markdown_text import bullet_list, escape_markdown, markdown_table
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.figures import format_duration
 from orchestrator.core.suite.step_records import (
@@ -62,6 +62,15 @@ class SuiteReport:
         states = [outcome.state for outcome in self.outcomes]
         return ", ".join(f"{states.count(s)} {s.value}" for s in StepState if s in states)
 
+    def warnings(self) -> Iterator[str]:
+        """What to know of steps that got through, such as captures that are missing."""
+        for outcome in self.outcomes:
+            result = self.results.get(outcome.step)
+            if result is None and outcome.state in {StepState.PASSED, StepState.DEGRADED}:
+                yield f"{outcome.step}: run {outcome.run_id} was removed, and is in no archive"
+            for warning in result.warnings if result else ():
+                yield f"{outcome.step}: {one_line(warning)}"
+
     def figures(self) -> Iterator[tuple[StepOutcome, str, MetricResult]]:
         """(step, name, figure) of all that a reader of a summary wants to see."""
         for outcome in self.outcomes:
@@ -81,6 +90,7 @@ def report_object(report: SuiteReport, archive: ArchivePlace | None) -> dict[str
         "status": report.status.value,
         "exit_code": int(report.exit_code),
         "steps": [_step_object(report, outcome) for outcome in report.outcomes],
+        "warnings": list(report.warnings()),
         "failure": _failure_object(report),
         "archive": None
         if archive is None
@@ -123,6 +133,7 @@ def suite_markdown(report: SuiteReport) -> str:
         f"Run {escape_markdown(report.run_id)}, {_moment(report.ended)}: {report.counts}.",
         *markdown_table("Steps", STEP_HEADINGS, step_rows(report)),
         *markdown_table("Figures", FIGURE_HEADINGS, figure_rows(report)),
+        *bullet_list("Warnings", map(escape_markdown, report.warnings())),
     ]
     return "\n\n".join(parts) + "\n"
 

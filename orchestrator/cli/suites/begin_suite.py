@@ -24,7 +24,7 @@ from orchestrator.adapters.suite.suite_folder import (
 )
 from orchestrator.cli.node_queries import error_record
 from orchestrator.cli.output import plain_data
-from orchestrator.cli.suites.step_requests import Survey, require_captures, survey_suite
+from orchestrator.cli.suites.step_requests import Survey, survey_suite
 from orchestrator.core.base.errors import BusyError, UsageError
 from orchestrator.core.suite.suite_model import Suite, select_steps
 
@@ -93,7 +93,6 @@ def begin_suite(layout: Layout, options: SuiteOptions) -> SuiteRun:
     path = catalog.find_suite(options.name)
     suite = catalog.read_suite(path)
     skipped = select_steps(suite, options.only, options.skip)
-    require_captures(suite)
     now = datetime.now().astimezone()
     run_id = options.run_id or new_run_id(now, suite.name, random.SystemRandom())
     folder = suite_folder(layout, run_id)
@@ -102,6 +101,7 @@ def begin_suite(layout: Layout, options: SuiteOptions) -> SuiteRun:
         suite=suite.name,
         source=suite.source,
         cluster=absolute_name(options.cluster),
+        named=absolute_name(options.name),
         nodes=options.nodes,
         folder=str(Path.cwd()),
         began=now.timestamp(),
@@ -118,13 +118,14 @@ def begin_suite(layout: Layout, options: SuiteOptions) -> SuiteRun:
 
 def resume_suite(layout: Layout, options: SuiteOptions) -> SuiteRun:
     """The latest run of this suite on this cluster, as it began. Raises :class:`UsageError`."""
-    catalog = Catalog.from_environment(os.environ)
-    name = options.name
-    if (path := catalog.find_suite(name)).exists():
-        name = catalog.read_suite(path).name
-    folder = latest_run_of(layout, name, absolute_name(options.cluster))
+    cluster = absolute_name(options.cluster)
+    folder = latest_run_of(layout, options.name, cluster)
+    if folder is None:  # it is a path, or an unknown name
+        catalog = Catalog.from_environment(os.environ)
+        suite = catalog.read_suite(catalog.find_suite(options.name))
+        folder = latest_run_of(layout, suite.name, cluster)
     if folder is None:
-        what = f"there is no run of suite {name} on {options.cluster} to resume"
+        what = f"there is no run of suite {options.name} on {options.cluster} to resume"
         raise UsageError(what, id="suite.resume", where=layout.suites, remedy="leave out --resume")
     if options.only or options.skip or options.nodes or options.run_id:
         what = "a suite is resumed as it began"

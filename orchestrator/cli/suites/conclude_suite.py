@@ -20,6 +20,7 @@ from orchestrator.adapters.suite.suite_report import (
     suite_html,
     suite_markdown,
 )
+from orchestrator.cli.suites.begin_suite import SuiteRun
 from orchestrator.core.base.errors import BusyError, OrchestrateError
 from orchestrator.core.suite.step_records import StepOutcome
 from orchestrator.core.suite.suite_model import Suite
@@ -49,8 +50,7 @@ def gather_report(
 
 
 def conclude_suite(
-    layout: Layout,
-    folder: SuiteFolder,
+    run: SuiteRun,
     report: SuiteReport,
     destination: Destination | None,
     say: Callable[[str], None],
@@ -61,14 +61,14 @@ def conclude_suite(
     that was done is lost, and ``--resume`` repeats this part alone.
     """
     try:
-        _write_summary(layout, folder, report)
+        _write_summary(run.layout, run.folder, report)
         say("archiving")
-        place = archive_suite(layout, folder, report)
+        place = archive_suite(run.layout, run.folder, report)
         if destination is not None:
-            place = replace(place, path=move_archive(folder.archive, destination))
-        write_json(folder.result, report_object(report, place))
+            place = replace(place, path=move_archive(run.folder.archive, destination))
+        write_json(run.folder.result, report_object(report, place))
     except (OSError, OrchestrateError) as error:
-        raise _not_archived(folder, report, error) from error
+        raise _not_archived(run, report, error) from error
     return place
 
 
@@ -81,14 +81,13 @@ def _write_summary(layout: Layout, folder: SuiteFolder, report: SuiteReport) -> 
         runs.symlink_to(layout.runs.resolve())
 
 
-def _not_archived(folder: SuiteFolder, report: SuiteReport, error: Exception) -> BusyError:
-    free = shutil.disk_usage(folder.path).free >> 20
+def _not_archived(run: SuiteRun, report: SuiteReport, error: Exception) -> BusyError:
+    free = shutil.disk_usage(run.folder.path).free >> 20
     why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-    again = f"orchestrate suite run {report.suite.name} --cluster {report.cluster} --resume"
     return BusyError(
         f"{report.counts}; the archive could not be written or moved",
         id="suite.archive",
-        where=folder.path,
+        where=run.folder.path,
         why=f"{why} ({free} MiB are free there)",
-        remedy=f"every run is kept; when there is room: {again}",
+        remedy=f"every run is kept; when it can be written: {run.order.resume_command}",
     )

@@ -50,7 +50,7 @@ def run_suite(options: SuiteOptions) -> int:
         stopped = False if archived else _run_steps(run, options)
         report = gather_report(run.layout, run.folder, run.order, run.suite, _outcomes(run))
         if report.status is Status.STOPPED:
-            return _show_stopped(options, report, stopped=stopped)
+            return _show_stopped(options, run, report, stopped=stopped)
         return _conclude(run, options, destination, report, archived)
 
 
@@ -108,7 +108,7 @@ def _conclude(
     code = report.exit_code
     try:
         archived = archived or conclude_suite(
-            run.layout, run.folder, report, destination, lambda text: click.echo(text, err=True)
+            run, report, destination, lambda text: click.echo(text, err=True)
         )
     except BusyError as error:
         click.echo(clean_paragraph(f"orchestrate: {error}"), err=True)
@@ -117,12 +117,13 @@ def _conclude(
     return int(code)
 
 
-def _show_stopped(options: SuiteOptions, report: SuiteReport, *, stopped: bool) -> int:
+def _show_stopped(
+    options: SuiteOptions, run: SuiteRun, report: SuiteReport, *, stopped: bool
+) -> int:
     """Steps are open: nothing is archived yet."""
     code = ExitCode.INTERRUPTED if stopped else ExitCode.BUSY
     _show(options, report, None, code)
-    again = f"orchestrate suite run {report.suite.name} --cluster {report.cluster} --resume"
-    click.echo(f"continue: {again}", err=True)
+    click.echo(f"continue: {run.order.resume_command}", err=True)
     return int(code)
 
 

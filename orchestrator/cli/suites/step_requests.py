@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.adapters.store.catalog import read_bounded
@@ -82,15 +82,6 @@ def survey_suite(suite: Suite, cluster: str, nodes: str, left_out: Iterable[str]
     return Survey(answers=answers, blocked=blocked, requirements=requirements)
 
 
-def require_captures(suite: Suite) -> None:
-    """Refuse a suite whose captures no run can take here. Raises :class:`UsageError`."""
-    for step in suite.steps:
-        if step.captures and "captures" not in {option.name for option in fields(JobOptions)}:
-            what = f"step {step.name}: runs of this version take no captures"
-            remedy = "leave out 'captures', or install a version whose run has --capture"
-            raise UsageError(what, id="suite.captures", where=step.place, remedy=remedy)
-
-
 def step_options(step: Step, cluster: str, nodes: str) -> JobOptions:
     """The options of the run that a step is."""
     return JobOptions(
@@ -106,6 +97,7 @@ def step_options(step: Step, cluster: str, nodes: str) -> JobOptions:
         timeout=None,
         unattended=None,
         budgets=(),
+        captures=step.captures,
     )
 
 

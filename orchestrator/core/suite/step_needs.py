@@ -36,7 +36,7 @@ def _short_counts(needs: StepNeeds, plan: Plan, found: Equipment) -> Iterator[st
     if len(gpus) < needs.gpus:
         yield f"needs {_count(needs.gpus, 'GPU')}, has {len(gpus)}"
     smallest = min((gpu.memory_bytes for gpu in gpus), default=0) / GIB
-    if smallest < needs.gpu_memory_gib:
+    if smallest < needs.gpu_memory_gib and (gpus or not needs.gpus):
         has = f"the smallest has {smallest:.0f}" if gpus else "there is none"
         yield f"needs GPUs of {needs.gpu_memory_gib:g} GiB, {has}"
     least = min(found.facts[share.name].memory_bytes for share in plan.nodes) / GIB

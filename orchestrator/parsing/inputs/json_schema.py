@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.parsing.inputs.cluster_schema import ClusterFile
+from orchestrator.parsing.inputs.suites.suite_schema import SuiteFile
 from orchestrator.parsing.inputs.validation import Strict
 from orchestrator.parsing.inputs.workload_schema import WorkloadFile
 
@@ -19,6 +20,11 @@ def cluster_schema() -> dict[str, Any]:
 def workload_schema() -> dict[str, Any]:
     """The schema of a workload.yaml."""
     return _model_schema(WorkloadFile, "orchestrate workload")
+
+
+def suite_schema() -> dict[str, Any]:
+    """The schema of a suite's file."""
+    return _model_schema(SuiteFile, "orchestrate suite")
 
 
 def _model_schema(model: type[Strict], title: str) -> dict[str, Any]:

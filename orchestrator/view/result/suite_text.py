@@ -27,6 +27,8 @@ def suite_lines(report: SuiteReport, archive: ArchivePlace | None, *, color: boo
             figure, gate = metric_figure(metric), gate_text(metric)
             bounds = f" ({gate})" if gate else ""
             yield f"  {outcome.step}: {name} {figure}{bounds}: {verdict_text(metric)}"
+    for warning in report.warnings():
+        yield f"  warning: {brief_text(warning, 300)}"
     if archive is not None:
         yield f"  archive {archive.path} ({format_size(archive.bytes)})"
 

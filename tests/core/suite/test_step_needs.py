@@ -65,6 +65,7 @@ def test_gpus_that_the_plan_does_not_use_do_not_count() -> None:
 
     assert unmet_needs(StepNeeds(gpus=3), cut, FOUND) == "needs 3 GPUs, has 2"
     none = replace(plan(), nodes=tuple(replace(node, gpus=()) for node in plan().nodes))
-    assert unmet_needs(StepNeeds(gpus=1, gpu_memory_gib=1), none, FOUND) == (
-        "needs 1 GPU, has 0; needs GPUs of 1 GiB, there is none"
+    assert unmet_needs(StepNeeds(gpus=1, gpu_memory_gib=1), none, FOUND) == "needs 1 GPU, has 0"
+    assert unmet_needs(StepNeeds(gpu_memory_gib=1), none, FOUND) == (
+        "needs GPUs of 1 GiB, there is none"
     )

@@ -108,6 +108,16 @@ def _forecast(reason: str, *, optional: bool) -> str:
     return f"{'is skipped' if optional else 'fails'}: {reason}"
 
 
+@suite.command()
+def schema() -> None:
+    """Print the JSON Schema of a suite's file."""
+    import json
+
+    from orchestrator.parsing.inputs.json_schema import suite_schema
+
+    print(json.dumps(suite_schema(), indent=2))
+
+
 @suite.command("run")
 @click.argument("name", metavar="NAME|FILE")
 @cluster_options

@@ -8,6 +8,7 @@ from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.workload import Workload
 from orchestrator.core.suite.suite_model import CycleError, Step, StepNeeds, Suite, ordered_steps
+from orchestrator.parsing.inputs.captures import parse_captures
 from orchestrator.parsing.inputs.parameters import check_value
 from orchestrator.parsing.inputs.suites.suite_schema import StepEntry, SuiteFile
 from orchestrator.parsing.inputs.validation import validate_document
@@ -30,7 +31,11 @@ def load_suite(data: str | bytes, source: str, find_workload: FindWorkload) -> S
     """
     document = parse_yaml(data, source)
     file = validate_document(SuiteFile, document)
-    problems = [*_name_problems(file, document), *_job_problems(file, document, find_workload)]
+    problems = [
+        *_name_problems(file, document),
+        *_capture_problems(file, document),
+        *_job_problems(file, document, find_workload),
+    ]
     steps = tuple(_make_step(entry, index, document) for index, entry in enumerate(file.steps))
     if not problems:
         problems += _cycle_problem(steps, document)
@@ -77,6 +82,15 @@ def _name_problems(file: SuiteFile, document: Document) -> Iterator[InputProblem
             if name not in names:
                 here = document.place(("steps", index, "after", number))
                 yield InputProblem(here, f"no step is called {name!r}", did_you_mean(name, names))
+
+
+def _capture_problems(file: SuiteFile, document: Document) -> Iterator[InputProblem]:
+    for index, entry in enumerate(file.steps):
+        try:
+            parse_captures(entry.captures)
+        except UsageError as error:
+            place = document.place(("steps", index, "captures"))
+            yield InputProblem(place, error.what, error.remedy)
 
 
 def _cycle_problem(steps: tuple[Step, ...], document: Document) -> Iterator[InputProblem]:
