@@ -23,10 +23,18 @@ from orchestrator.adapters.sync.code_snapshot import (
 from orchestrator.adapters.sync.ignore_file import line_for
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
 from orchestrator.cli.load_cluster import load_cluster
-from orchestrator.cli.options import JobOptions, parse_budgets, parse_env, parse_launcher
+from orchestrator.cli.options import (
+    DEFAULT_PRICES,
+    JobOptions,
+    parse_budgets,
+    parse_env,
+    parse_launcher,
+)
 from orchestrator.core.base.errors import UsageError
+from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.load import LoadTerms
 from orchestrator.core.model.plan import Plan
+from orchestrator.core.model.prices import Prices
 from orchestrator.core.model.request import RunRequest, SampleSet
 from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assumed_finding, make_plan
@@ -64,13 +72,21 @@ def load_request(
         exclusive=options.exclusive,
         samples=(samples := sample_set(job)),
         load=_load_terms(job, samples),
-        prices=catalog.prices(options.prices),
+        prices=_price_list(catalog, options.prices, cluster),
         captures=parse_captures(options.captures),
         fabric_probe=options.fabric_probe,
         fabric_cache=not options.no_cache,
     )
     assume_plan(request)
     return request
+
+
+def _price_list(catalog: Catalog, name: str, cluster: Cluster) -> Prices | None:
+    """Read if it was asked for, or if something here can be priced: energy of GPUs, nodes' hours.
+    Raises :class:`UsageError`.
+    """
+    priced = any(n.gpus.count != 0 or n.price_per_hour is not None for n in cluster.workers)
+    return catalog.prices(name) if priced or name != DEFAULT_PRICES else None
 
 
 def _load_terms(job: Job, samples: SampleSet | None) -> LoadTerms | None:

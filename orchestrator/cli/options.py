@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CONTINUE = "continue"  # as a value of --unattended
 OFF = "off"  # as a value of these budgets
+DEFAULT_PRICES = "default"
 OPTIONAL = frozenset({"hang", "link"})
 MIN_BUDGET_S, MAX_BUDGET_S = 1.0, 31 * 86_400.0
 
@@ -164,7 +165,7 @@ def _limit_options(command: Command) -> Command:
         ),
         click.option(
             "--prices",
-            default="default",
+            default=DEFAULT_PRICES,
             metavar="NAME|FILE",
             show_default=True,
             help="Price list of electricity and APIs, by which the cost is worked out.",
@@ -286,7 +287,7 @@ class JobOptions:
     budgets: tuple[str, ...]
     fabric_probe: bool = False
     no_cache: bool = False
-    prices: str = "default"
+    prices: str = DEFAULT_PRICES
     captures: tuple[str, ...] = ()
     launcher_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

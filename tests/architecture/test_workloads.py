@@ -13,7 +13,7 @@ MAX_FILES = 16
 # The folders of a workload, lowest first: modules import from their own and from those before it.
 FOLDERS = {
     "acceptance": "base measure judge show".split(),
-    "loadtest": "base judge client load show".split(),
+    "loadtest": "base judge client peers load show".split(),
     "finetune": "base data fused model training rounds".split(),
     "large": [],
     "memory": [],

@@ -122,7 +122,11 @@ def test_accuracy_logs_every_sample_once_with_its_answer(desk: Desk, tmp_path: P
     for line in lines:
         tokens = b"".join(token.to_bytes(4, "little") for token in line["tokens"])
         assert bytes.fromhex(theirs[line["sample"]]) == tokens
-    assert ending.result["metrics"]["loadgen_valid"]["value"] == 1
+    figures = ending.result["metrics"]
+    assert figures["loadgen_valid"]["value"] == 1
+    assert figures["accuracy_even"]["value"] == pytest.approx(11 / 21)
+    assert figures["accuracy_half"]["value"] == 0.5
+    assert "accuracy_no score" not in figures
 
 
 def test_what_loadgen_does_not_accept_is_no_success(desk: Desk) -> None:
@@ -136,6 +140,7 @@ def test_what_loadgen_does_not_accept_is_no_success(desk: Desk) -> None:
     assert failure["id"] == "OR-LOAD-004"
     assert "min duration not satisfied" in failure["cause"]
     assert "Increase expected QPS" in failure["cause"]
+    assert failure["remedy"].startswith("--set target_qps=N with N above loadgen_samples_per_s")
     assert ending.result["metrics"]["loadgen_valid"]["verdict"] == "fail"
     assert merged(desk, job.run) is not None
 
@@ -176,7 +181,7 @@ def test_a_run_that_is_stopped_keeps_what_there_is(desk: Desk) -> None:
     kept = (desk.folder(job.run) / "result.json").read_bytes(), merged(desk, job.run)
     refused = desk.command("resume", job.run)
     assert refused.returncode == 2
-    assert "LoadGen cannot resume a test" in refused.stderr
+    assert "a test cannot be resumed" in refused.stderr
     assert f"orchestrate resume --retry {job.run}" in refused.stderr
     assert ((desk.folder(job.run) / "result.json").read_bytes(), merged(desk, job.run)) == kept
     again = desk.resume(job.run, "--retry")

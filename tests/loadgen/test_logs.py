@@ -103,17 +103,26 @@ def test_a_summary_that_was_cut_off_is_never_valid(size: int) -> None:
 @given(st.text(), st.text(), st.text())
 def test_no_text_is_too_odd(summary: str, detail: str, log: str) -> None:
     assert read_performance(summary, f":::MLLOG {detail}").invalid
-    assert read_accuracy(summary, detail, log, ANSWERS).invalid
+    assert read_accuracy(summary, detail, log, ANSWERS, {}).invalid
 
 
 def test_an_accuracy_log_has_each_sample_once_with_its_answer() -> None:
     right = list(ANSWERS.items())
-    assert read_accuracy(QUIET, "", log_of(*right), ANSWERS).invalid == ""
+    assert read_accuracy(QUIET, "", log_of(*right), ANSWERS, {}).invalid == ""
     for wrong, said in (
         ([*right, right[0]], "3 answers of 2 samples for 2 samples"),
         (right[:1], "1 answers of 1 samples for 2 samples"),
         ([right[0], (4, right[1][1])], "2 answers of 2 samples for 2 samples"),
         ([right[0], (3, b"\7")], "another answer of sample 3"),
     ):
-        assert said in read_accuracy(QUIET, "", log_of(*wrong), ANSWERS).invalid
-    assert "not whole" in read_accuracy(QUIET, "", '[{"qsl_idx": 0', ANSWERS).invalid
+        assert said in read_accuracy(QUIET, "", log_of(*wrong), ANSWERS, {}).invalid
+    assert "not whole" in read_accuracy(QUIET, "", '[{"qsl_idx": 0', ANSWERS, {}).invalid
+
+
+def test_scores_are_means_over_the_samples_that_have_them() -> None:
+    scores = {0: {"exact_match": 1.0, "rouge_l": 0.5}, 1: {"exact_match": 0.0}, 2: {}}
+    verdict = read_accuracy(QUIET, "", log_of(*ANSWERS.items()), ANSWERS, scores)
+    assert verdict.figures == {
+        "accuracy_exact_match": (0.5, "fraction"),
+        "accuracy_rouge_l": (0.5, "fraction"),
+    }

@@ -313,7 +313,7 @@ def test_a_stopped_test_under_loadgen_is_begun_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    "load, told", [(None, "from checkpoints if there are any"), (SHORT, "anew: LoadGen cannot")]
+    "load, told", [(None, "from checkpoints if there are any"), (SHORT, "anew: a test cannot")]
 )
 def test_another_attempt_says_where_it_begins(load: LoadTerms | None, told: str) -> None:
     """And that what there was is kept."""

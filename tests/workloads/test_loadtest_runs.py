@@ -21,7 +21,7 @@ import pytest
 from loadtest.base.job import Target
 from loadtest.client import trivial_server
 from loadtest.load.endpoint import EndpointError, check_endpoint
-from loadtest.load.node_run import trivial_servers
+from loadtest.load.trivial_servers import trivial_servers
 from orchestrator.parsing.replies.report_sections import parse_sections
 from tests.time_limits import Deadline
 from tests.workloads.conftest import WORKLOADS, NodeFolder, finish, node_folder

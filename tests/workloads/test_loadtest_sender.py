@@ -15,7 +15,7 @@ from loadtest.base.arrivals import CONSTANT, OpenLoad
 from loadtest.base.job import Ask, Job, Target
 from loadtest.base.records import RequestRecord
 from loadtest.client.sender import Sender
-from loadtest.load.node_run import trivial_servers
+from loadtest.load.trivial_servers import trivial_servers
 from tests.time_limits import scaled
 
 pytestmark = pytest.mark.processes

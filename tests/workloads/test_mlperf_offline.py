@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlperf.engines import Completion, Refusal
 from mlperf.offline import Phases, Unrepeatable, answer_prompts, measure_pace, warm_up
 from mlperf.parameters import Parameters
 from mlperf.prompts import Prompt, generate_prompt
+from mlperf.scoring import rouge_l
 from orchestrate_kit import _samples
 from tests.workloads.declared import declared
 
@@ -184,3 +187,36 @@ def test_a_machine_that_does_not_repeat_itself_is_not_trusted() -> None:
 
     with pytest.raises(Unrepeatable, match="differently the second time"):
         warm_up(Forgetful(), declared(Parameters))
+
+
+def test_answers_are_scored_beside_the_expected_ones(alone: Any, tmp_path: Path) -> None:
+    """Those that a line has; a line whose expected answer is no text fails by itself."""
+    lines = (
+        {"prompt": "one two three", "expected": "one two three"},
+        {"prompt": "one two three", "expected": "Three, one! Two."},
+        {"prompt": "one"},
+        {"prompt": "one", "expected": 1},
+    )
+    parameters = declared(Parameters, dataset=_data_set(tmp_path, *lines), samples=0, batch=4)
+    answer_prompts(Echo(), parameters)
+    assert [line.get("score") for line in alone()] == [
+        {"exact_match": 1.0, "rouge_l": 1.0},
+        {"exact_match": 0.0, "rouge_l": pytest.approx(2 / 3)},
+        None,
+    ]
+
+
+words = st.lists(st.sampled_from("abc"), max_size=7)
+
+
+@given(words, words)
+def test_rouge_l_is_the_f1_of_the_longest_common_subsequence(
+    answer: list[str], expected: list[str]
+) -> None:
+    """By trying all subsequences."""
+    found = {c for n in range(len(answer) + 1) for c in itertools.combinations(answer, n)}
+    common = [n for n in range(len(expected) + 1) if found & {*itertools.combinations(expected, n)}]
+    longest = max(common)
+    recall, precision = (longest / len(text) if text else 0.0 for text in (expected, answer))
+    f1 = 2 * recall * precision / (recall + precision) if longest else 0.0
+    assert rouge_l(answer, expected) == pytest.approx(f1)

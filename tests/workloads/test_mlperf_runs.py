@@ -11,7 +11,7 @@ import torch
 
 from mlperf import run
 from mlperf.parameters import Parameters
-from mlperf.transformers_engine import TransformersEngine
+from mlperf.serving_engine import ServingEngine
 from tests.workloads.conftest import DEADLINE_S, MLPERF, finish, node_folder
 from tests.workloads.declared import declared
 from tests.workloads.programs.answer_groups import answer_groups
@@ -30,7 +30,6 @@ def unchanged_torch() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
 
 
 def test_two_ranks_answer_every_prompt_as_one_would(tmp_path: Path, cache: Path) -> None:
@@ -56,7 +55,7 @@ def test_two_ranks_answer_every_prompt_as_one_would(tmp_path: Path, cache: Path)
         for line in (node.path / "output" / f"samples-{rank}.jsonl").read_text().splitlines()
     ]
     answers = {line["index"]: [line["text"], line["tokens"]] for line in lines}
-    engine = TransformersEngine(declared(Parameters, cache_dir=str(cache)), 0)
+    engine = ServingEngine(declared(Parameters, cache_dir=str(cache)), 0)
     expected = answer_groups(engine, range(0, 16, 4))
 
     assert sorted(answers) == list(range(18))
@@ -75,7 +74,7 @@ def test_the_last_words_name_the_rank_and_the_remedy(monkeypatch: pytest.MonkeyP
     """One line on stderr, whatever went wrong."""
     monkeypatch.setenv("RANK", "3")
     with pytest.raises(RuntimeError) as caught:
-        TransformersEngine(declared(Parameters, device="cuda"), local_rank=7)
+        ServingEngine(declared(Parameters, device="cuda"), local_rank=7)
     parameters = declared(Parameters, batch=512)
 
     words = run._last_words(caught.value, parameters)

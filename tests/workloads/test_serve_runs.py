@@ -82,8 +82,14 @@ def test_engines_of_all_nodes_answer_until_the_run_is_stopped(desk: Desk) -> Non
         found = endpoints(desk, run)
         assert len(set(found)) == 4
         assert all(map(answers, found))
+        told = desk.command("tunnel", run)
+        assert told.returncode == 0, told.stderr
+        lines = [line.rpartition(" ")[2] for line in told.stdout.splitlines()]
+        assert sorted(lines) == sorted(found)
     finally:
         stopped = desk.command("stop", run)
+    gone = desk.command("tunnel", run)
+    assert (gone.returncode, gone.stderr) == (1, f"run {run} is over: no engine of it is left\n")
 
     assert stopped.returncode == 0, stopped.stderr
     result = json.loads((desk.folder(run) / "result.json").read_text())

@@ -14,10 +14,11 @@ import torch
 
 from orchestrate_serving.builtin import server, tiny_model
 from orchestrate_serving.builtin.decoder import Cache, decode
-from orchestrate_serving.builtin.engine import BatchingEngine, TooLong, Update
-from orchestrate_serving.builtin.model import Model, load_model
+from orchestrate_serving.builtin.engine import BatchingEngine, Update
+from orchestrate_serving.builtin.generate_engine import GenerateEngine, make_engine
+from orchestrate_serving.builtin.model import HubModel, Model, load_any_model, load_model
 from orchestrate_serving.builtin.options import TORCH, EngineOptions, Tile
-from orchestrate_serving.builtin.slots import LENGTH, STOP, Request
+from orchestrate_serving.builtin.slots import LENGTH, STOP, Request, TooLong
 from orchestrate_serving.builtin.weights import UnsupportedModel, random_weights, shape_of
 from orchestrate_serving.words import generate_text
 from tests.time_limits import scaled
@@ -64,12 +65,12 @@ def expected(folder: str, prompts: list[tuple[int, ...]]) -> list[list[int]]:
 class Running:
     """An engine with what came of each request."""
 
-    def __init__(self, model: Model, options: EngineOptions = OPTIONS) -> None:
+    def __init__(self, model: Model | HubModel, options: EngineOptions = OPTIONS) -> None:
         self.tokens: dict[int, list[int]] = {}
         self.finish: dict[int, str] = {}
         self.errors: dict[int, str] = {}
         self._news = threading.Condition()
-        self.engine = BatchingEngine(model, options, self._take)
+        self.engine: Any = make_engine(model, options, self._take)
 
     def submit(self, number: int, request: Request) -> None:
         self.tokens[number] = []
@@ -105,7 +106,7 @@ class Running:
 
 
 @contextmanager
-def running(model: Model, options: EngineOptions = OPTIONS) -> Iterator[Running]:
+def running(model: Model | HubModel, options: EngineOptions = OPTIONS) -> Iterator[Running]:
     one = Running(model, options)
     one.engine.start()
     try:
@@ -210,14 +211,101 @@ def test_a_model_that_would_be_computed_wrongly_is_refused(
         shape_of(config)
 
 
-def test_the_refusal_names_model_reason_and_remedy(tmp_path: Path) -> None:
+def test_weights_are_drawn_for_families_that_it_knows_alone(tmp_path: Path) -> None:
     """Before anything large is read: there are no weights here."""
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    words = ["--model", str(tmp_path), "--random-weights"]
     with pytest.raises(server.LoadFailed) as caught:
-        server._load_model(server._parser().parse_args(["--model", str(tmp_path)]))
+        server._load_model(server._parser().parse_args(words))
     said = str(caught.value)
-    assert said.startswith(f"{tmp_path}: model type gpt2 is none of llama, mistral, qwen2; ")
+    assert said.startswith(f"{tmp_path}: model type gpt2 is none of llama, mistral, qwen2, so ")
     assert said.endswith("set engine=vllm, sglang or transformers")
+
+
+@pytest.fixture(scope="module")
+def other_family(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2 with the generated model's tokenizer, and 100 positions."""
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    made = tmp_path_factory.mktemp("gpt2")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=100,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.5,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    GPT2LMHeadModel(config).save_pretrained(made)
+    tokenizer.save_pretrained(made)
+    return made
+
+
+def test_other_families_are_answered_by_generate(
+    other_family: Path, prompts: list[tuple[int, ...]]
+) -> None:
+    """In company as alone, each to its own length; what is cancelled is not answered."""
+    model = load_any_model(str(other_family), dtype="fp32", device="cpu")
+    assert isinstance(model, HubModel)
+    assert model.why == "model type gpt2 is none of llama, mistral, qwen2"
+    lengths = [3, 12, 7, 1]
+    with running(model, EngineOptions(slots=3)) as engine:
+        assert isinstance(engine.engine, GenerateEngine)
+        with pytest.raises(TooLong, match="more than the context of 100"):
+            engine.submit(9, greedy(prompts[0], max_tokens=100))
+        for number, length in enumerate(lengths):
+            request = greedy(prompts[number][:20], max_tokens=length, ignore_eos=True)
+            engine.submit(number, request)
+        engine.wait(*range(4))
+        object.__setattr__(model, "ends", tuple(range(model.vocabulary)))
+        engine.submit(4, greedy(prompts[0][:20], max_tokens=5))
+        engine.submit(5, greedy(prompts[0][:20], max_tokens=5, ignore_eos=True))
+        engine.wait(4, 5)
+    assert [len(engine.tokens[4]), engine.finish[4]] == [1, STOP]
+    assert [len(engine.tokens[5]), engine.finish[5]] == [5, LENGTH]
+    for number, length in enumerate(lengths):
+        alone = model.network.generate(
+            torch.tensor([prompts[number][:20]]),
+            max_new_tokens=length,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        assert engine.tokens[number] == alone[0, 20:].tolist()
+        assert engine.finish[number] == LENGTH
+
+
+def test_prompts_fill_positions_that_are_no_multiple_of_64(tmp_path: Path, folder: str) -> None:
+    """100 positions: a prompt of 97 tokens is padded to no more than that."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=100,
+    )
+    network = LlamaForCausalLM(config).eval()
+    network.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    prompt = tuple(number % len(tokenizer) for number in range(5, 102))
+    wanted = network.generate(
+        torch.tensor([prompt]), min_new_tokens=3, max_new_tokens=3, do_sample=False
+    )[0, 97:].tolist()
+    small = load_model(str(tmp_path), dtype="fp32", device="cpu")
+    with running(small, EngineOptions(slots=2, context=512, kernels=TORCH)) as engine:
+        assert engine.engine.context == 100
+        engine.submit(0, Request(tokens=prompt, max_tokens=3, min_tokens=3))
+        engine.wait(0)
+    assert engine.tokens[0] == wanted
 
 
 def plain_range(*bounds: Any) -> range:

@@ -29,11 +29,14 @@ from orchestrate_serving.gpus import gpus_here
 from .base.job import Target
 from .base.records import RecordError
 from .base.stages import StageError
+from .load.cross_check import chosen_tool, cross_check
 from .load.endpoint import EndpointError, authorization, check_endpoint
-from .load.fleet import SenderError
-from .load.node_run import LoadError, NodeRun, Work
+from .load.fleet import LoadError, SenderError
+from .load.node_run import NodeRun, Work
 from .load.prompts import InputError, generate_prompts, read_prompts, read_trace
 from .load.settings import Settings
+from .peers.comparison import Comparison
+from .peers.tools import PeerError
 from .show.figures import node_figures
 from .show.report import publish, verdict_line
 
@@ -46,7 +49,7 @@ def main() -> None:
     settings = kit.parse(Settings)
     try:
         work = prepare(settings)
-    except (InputError, EndpointError) as error:
+    except (InputError, EndpointError, PeerError) as error:
         _leave(USAGE, str(error))
     try:
         with serving(settings, work) as work:
@@ -60,8 +63,10 @@ def main() -> None:
 
 def prepare(settings: Settings) -> Work:
     """Everything that can be wrong before an engine is started. Raises :class:`InputError`,
-    :class:`EndpointError`.
+    :class:`EndpointError`, :class:`PeerError`.
     """
+    if chosen_tool(settings) is not None and places() > 1:
+        raise PeerError("a cross-check compares two clients on one node: choose it with --nodes")
     times_s: list[float] = []
     if settings.trace:
         times_s, asks = read_trace(Path(settings.trace), settings.trace_unit, settings.seed)
@@ -111,18 +116,37 @@ def run(settings: Settings, work: Work) -> str:
         output=kit.output_dir(),
         node=os.environ.get("ORCHESTRATE_NODE") or "here",
         place=kit.rank() + int(os.environ.get("ORCHESTRATE_FIRST_RANK", "0")),
-        places=int(os.environ.get("ORCHESTRATE_WORLD_SIZE") or kit.world_size()),
+        places=places(),
     )
-    problem = ""
+    problem, unchecked = "", ""
+    comparison: Comparison | None = None
     try:
         asyncio.run(node.run())
+        comparison = compared(node)
+    except PeerError as error:
+        unchecked = str(error)
     finally:
         if node.stages:
-            problem = report(node)
-    return problem
+            problem = report(node, comparison)
+    return problem or unchecked
 
 
-def report(node: NodeRun) -> str:
+def places() -> int:
+    """How many nodes share the load."""
+    return int(os.environ.get("ORCHESTRATE_WORLD_SIZE") or kit.world_size())
+
+
+def compared(node: NodeRun) -> Comparison | None:
+    """What another tool says, if one is asked and our own load is one to compare with. Raises
+    :class:`PeerError`, ``OSError``.
+    """
+    chosen = chosen_tool(node.settings)
+    if chosen is None or node.stopped or verdict_line(node.results()):
+        return None
+    return cross_check(node, *chosen)
+
+
+def report(node: NodeRun, comparison: Comparison | None) -> str:
     """Publish what was measured; why the run fails, empty = it does not.
 
     Of several nodes each reports its own figures under its name, and the coordinator lets
@@ -130,7 +154,7 @@ def report(node: NodeRun) -> str:
     """
     results = node.results()
     if node.places == 1:
-        publish([node.load], results, node.settings, node.output)
+        publish([node.load], results, node.settings, node.output, comparison)
         return verdict_line(results)
     for name, value, unit in node_figures(results, node.node):
         kit.metric(name, value, unit)

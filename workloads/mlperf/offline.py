@@ -17,6 +17,7 @@ import orchestrate_kit as kit
 from .engines import Completion, Engine, Refusal
 from .parameters import Parameters
 from .prompts import Prompt, generate_prompt, parse_prompt
+from .scoring import scores_of
 
 # Enough to load kernels and to fill caches; the second answer to it must be the first again.
 WARMUP_PROMPTS = 2
@@ -89,8 +90,8 @@ def answer_group(
     prompts = [prompt for _, prompt in asked]
     measured = begun if parameters.under_load else None
     answers = engine.generate(prompts, measured) if asked else []
-    for (sample, _), answer in zip(asked, answers, strict=True):
-        _tell(sample, answer, parameters)
+    for (sample, prompt), answer in zip(asked, answers, strict=True):
+        _tell(sample, prompt, answer, parameters)
     return [answer for answer in answers if isinstance(answer, Completion)]
 
 
@@ -128,7 +129,9 @@ def _generated(index: int, parameters: Parameters) -> Prompt:
     return generate_prompt(index, seed=parameters.seed, words=parameters.prompt_words)
 
 
-def _tell(sample: kit.Sample, answer: Completion | Refusal, parameters: Parameters) -> None:
+def _tell(
+    sample: kit.Sample, prompt: Prompt, answer: Completion | Refusal, parameters: Parameters
+) -> None:
     if isinstance(answer, Refusal):
         kit.fail(sample, answer.reason)
         return
@@ -137,6 +140,7 @@ def _tell(sample: kit.Sample, answer: Completion | Refusal, parameters: Paramete
         "tokens": list(answer.tokens),
         "finish_reason": answer.finish_reason,
         **({"sample": sample.of} if parameters.under_load else {}),
+        **({"score": scores_of(answer.text, prompt.expected)} if prompt.expected else {}),
     }
     kit.complete(
         sample,

@@ -17,7 +17,7 @@ class Parameters:
     ignore_eos: bool
     prompt_words: int
     dtype: str
-    attention: str
+    context: int
     device: str
     threads: int
     seed: int

@@ -10,20 +10,26 @@ from orchestrate_serving.words import generate_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """Text that is continued as it is, or the messages of a chat."""
+    """Text that is continued as it is, or the messages of a chat. ``expected``: the right answer,
+    by which it is scored; empty = it is not known.
+    """
 
     text: str = ""
     messages: tuple[dict[str, Any], ...] = ()
+    expected: str = ""
 
 
 def parse_prompt(data: Any) -> Prompt:
     """A line of a data set. Raises `ValueError` saying what is wrong with it."""
     line = data if isinstance(data, dict) else {}
     text, messages = line.get("prompt"), line.get("messages")
+    expected = line.get("expected", "")
+    if not isinstance(expected, str):
+        raise ValueError(f"expected is {type(expected).__name__}, not the text of an answer")  # noqa: TRY004
     if isinstance(text, str) and text:
-        return Prompt(text=text)
+        return Prompt(text=text, expected=expected)
     if isinstance(messages, list) and messages and all(map(_is_message, messages)):
-        return Prompt(messages=tuple(messages))
+        return Prompt(messages=tuple(messages), expected=expected)
     raise ValueError("neither {prompt: text} nor {messages: [{role, content}, ...]}")
 
 

@@ -25,12 +25,12 @@ import orchestrate_kit as kit
 
 from .offline import Phases, answer_prompts, measure_pace, warm_up
 from .parameters import Parameters
-from .transformers_engine import TransformersEngine
+from .serving_engine import ServingEngine
 
 
 def run(parameters: Parameters) -> None:
     """Load, warm up, answer, report. Nothing is asked for before this rank is ready to answer."""
-    engine = TransformersEngine(parameters, int(os.environ.get("LOCAL_RANK", "0")))
+    engine = ServingEngine(parameters, int(os.environ.get("LOCAL_RANK", "0")))
     warm_up(engine, parameters)
     print(f"ready on {engine.device}: fingerprint {engine.fingerprint[:16]}", flush=True)
     if parameters.under_load and os.environ.get("ORCHESTRATE_SAMPLES") != "leased":

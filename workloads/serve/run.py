@@ -121,6 +121,8 @@ def announce(engines: Sequence[Engine], node: str, address: str) -> None:
     path.write_text(json.dumps(found, indent=1) + "\n")
     kit.artifact(path)
     kit.metric(f"engines.{node}", len(found), "engines")
+    for index, each in enumerate(found):
+        kit.metric(f"engine_port.{node}.{index}", each["port"], "")
     kit.metric(f"startup.{node}", max(engine.startup_s for engine in engines), "s")
 
 

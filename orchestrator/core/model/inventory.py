@@ -66,6 +66,11 @@ class SshEndpoint:
         """A line to paste into a shell: does the node let us in?"""
         return shlex.join(["ssh", *options, *self.argv, "true"])
 
+    def tunnel(self, local: int, remote: int) -> str:
+        """A line to paste into a shell: from a port here to one of the node's loopback."""
+        forward = ("-N", "-o", "ExitOnForwardFailure=yes", "-L", f"{local}:127.0.0.1:{remote}")
+        return shlex.join(["ssh", *forward, *self.argv])
+
 
 @wire("GpuSpec")
 @dataclass(frozen=True, slots=True, kw_only=True)

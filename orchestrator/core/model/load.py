@@ -36,7 +36,8 @@ class LoadMode(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSource:
     """Which parameters of a workload say how the load generator asks, and which key of an output is
-    what it logs in accuracy mode: a list of token ids.
+    what it logs in accuracy mode: a list of token ids. ``score``: the key of what an answer is
+    worth there, from 0 to 1 by the name of the score; empty = nothing is scored.
     """
 
     rules: str
@@ -46,6 +47,7 @@ class LoadSource:
     target_qps: str
     min_duration: str
     answer: str
+    score: str = ""
 
 
 @wire("LoadTerms")
@@ -65,6 +67,7 @@ class LoadTerms:
     target_qps: float
     min_duration_s: float
     answer: str
+    score: str = ""
 
     def group(self, batch: int) -> int:
         """How many samples a worker gets together, where it can answer ``batch``: no group has

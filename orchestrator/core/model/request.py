@@ -103,6 +103,11 @@ class RunRequest:
     captures: tuple[Capture, ...] = ()
 
     @property
+    def begins_anew(self) -> bool:
+        """Whether another attempt continues nothing of the one before."""
+        return self.load is not None or self.job.workload.begins_anew
+
+    @property
     def configuration(self) -> str:
         """Names the code and the samples that workers are given."""
         samples = self.samples.digest if self.samples else ""

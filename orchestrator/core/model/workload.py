@@ -192,7 +192,8 @@ class Workload:
     travelled. ``rules`` say which parameters do not go together, ``samples`` what divisible work is
     divided into, ``load`` who asks for it, ``training`` what is predicted of a step. ``combine``: a
     script in the folder that makes one result of several nodes' outputs, on the coordinator; empty
-    = there is none. ``notice`` stands on everything that a run puts out.
+    = there is none. ``notice`` stands on everything that a run puts out. ``begins_anew``: another
+    attempt continues nothing.
     """
 
     name: str
@@ -220,6 +221,7 @@ class Workload:
     load: LoadSource | None = None
     training: TrainingSource | None = None
     notice: str = ""
+    begins_anew: bool = False
 
 
 @wire("Job")

@@ -10,6 +10,7 @@ from orchestrator.core.base.outcome import describe_outcome, has_succeeded
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.fabric.fabric_verdict import list_names
 from orchestrator.core.model.comm_modes import CommMode
+from orchestrator.core.model.load import Scenario
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.connectivity import LinksBroken
 from orchestrator.core.run.events import Divided, Occupied, Phase, RankExited
@@ -20,6 +21,7 @@ from orchestrator.core.verdict import launcher_errors as words
 from orchestrator.core.verdict.result import FailureResult
 
 Cause = tuple[FailureResult, ExitCode]
+TOO_SHORT = "min duration not satisfied"
 
 
 def first_cause(state: RunState) -> Ending | None:
@@ -131,17 +133,23 @@ def _unfinished_work(state: RunState, work: Divided) -> Cause | None:
             remedy=f"orchestrate logs {state.request.run_id}",
         )
         return failure, ExitCode.RUN_FAILED
-    return _invalid_test(work)
+    return _invalid_test(state, work)
 
 
-def _invalid_test(work: Divided) -> Cause | None:
+def _invalid_test(state: RunState, work: Divided) -> Cause | None:
     """All samples are done, but not as the rules of the load test ask for."""
     if not work.invalid:
         return None
+    source, terms = state.request.job.workload.load, state.request.load
+    remedy = "loadgen/ in the run's folder has LoadGen's own summary and detail log"
+    offline = terms is not None and terms.scenario is Scenario.OFFLINE
+    if source is not None and offline and TOO_SHORT in work.invalid:
+        remedy = (
+            f"--set {source.target_qps}=N with N above loadgen_samples_per_s: by it LoadGen "
+            f"chooses how many samples fill the shortest test; {remedy}"
+        )
     failure = FailureResult(
-        id="OR-LOAD-004",
-        cause=f"the load test is INVALID: {work.invalid}",
-        remedy="loadgen/ in the run's folder has LoadGen's own summary and detail log",
+        id="OR-LOAD-004", cause=f"the load test is INVALID: {work.invalid}", remedy=remedy
     )
     return failure, ExitCode.RUN_FAILED
 

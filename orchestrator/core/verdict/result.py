@@ -155,7 +155,7 @@ class PredictedMetric:
 class Result:
     """Everything a script needs to know of a finished run (docs/commands.md: the result object).
     ``notice``: what the workload wants everybody to know of its results. ``begins_anew``: another
-    attempt continues nothing of this one, as LoadGen cannot resume a test.
+    attempt continues nothing of this one, as a test of a load cannot be resumed.
     """
 
     run_id: str

@@ -65,7 +65,7 @@ def conclude_run(state: RunState, *, timings: Mapping[str, float], report: str) 
         outputs=dict(_node_outputs(state)),
         report=report,
         notice=request.job.workload.notice,
-        begins_anew=request.load is not None,
+        begins_anew=request.begins_anew,
     )
 
 

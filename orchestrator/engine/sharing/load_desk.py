@@ -44,7 +44,7 @@ from orchestrator.parsing.replies.loadgen_logs import (
     read_performance,
 )
 from orchestrator.parsing.replies.loadgen_records import SettingsRead
-from orchestrator.parsing.replies.sample_records import answer_tokens
+from orchestrator.parsing.replies.sample_records import answer_scores, answer_tokens
 
 SUMMARY_S = 120.0
 # A server test of one query in a minute is silent for minutes; a gap of so many is none of chance.
@@ -90,6 +90,7 @@ class LoadDesk:
         self._began: list[int] = []
         self._answers: list[Answer] = []
         self._logged: dict[int, bytes] = {}
+        self._scores: dict[int, Mapping[str, float]] = {}
 
     async def begin(self, now: float) -> None:
         """Start the process, not the test. Raises ``OrchestrateError``, ``OSError``."""
@@ -207,19 +208,21 @@ class LoadDesk:
         tokens = int(min((told.amounts or {}).get(TOKENS, 0.0), MAX_TOKENS))
         content = b""
         if self.terms.mode is LoadMode.ACCURACY:
-            content = self._content(told.number)
-            self._logged[self.indices(told.number, 1)[0]] = content
+            index, output = self.indices(told.number, 1)[0], self._accepted_output(told.number)
+            content = answer_tokens(output, self.terms.answer)
+            self._logged[index] = content
+            self._scores[index] = answer_scores(output, self.terms.score)
         return told.id, tokens, content
 
-    def _content(self, number: int) -> bytes:
-        """The answer's tokens, as they are logged; nothing for a sample that was given up."""
+    def _accepted_output(self, number: int) -> bytes:
+        """The record of a sample's output; nothing for a sample that was given up."""
         place = self._locate(number)
         if place is None:
             return b""
         path, at = place
         with path.open("rb") as file:
             file.seek(at.offset)
-            return answer_tokens(file.read(at.size), self.terms.answer)
+            return file.read(at.size)
 
     def _send_answers(self) -> None:
         """All that came in since the last time; a beginning goes before its end."""
@@ -235,7 +238,8 @@ class LoadDesk:
     def _read_verdict(self) -> LoadGenVerdict:
         summary, detail = self._read(SUMMARY), self._read(DETAIL)
         if self.terms.mode is LoadMode.ACCURACY:
-            return read_accuracy(summary, detail, self._read(ACCURACY), self._logged)
+            log = self._read(ACCURACY)
+            return read_accuracy(summary, detail, log, self._logged, self._scores)
         return read_performance(summary, detail)
 
     def _read(self, name: str) -> str:

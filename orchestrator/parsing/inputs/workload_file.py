@@ -104,6 +104,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
         load=load,
         training=training,
         notice=entry.notice,
+        begins_anew=entry.begins_anew,
     )
 
 
@@ -120,6 +121,7 @@ def load_terms(job: Job) -> LoadTerms | None:
         target_qps=float(values[source.target_qps]),
         min_duration_s=float(values[source.min_duration]),
         answer=source.answer,
+        score=source.score,
     )
 
 
@@ -307,7 +309,7 @@ def _make_load(
         return None
     names = entry.model_dump()
     for key, name in names.items():
-        if key != "answer":
+        if key not in {"answer", "score"}:
             wanted = _LOAD_CHOICES.get(key, ())
             what = _unfit_for_load(parameters.get(name), key, wanted)
             if what:

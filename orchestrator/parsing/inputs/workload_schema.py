@@ -295,6 +295,11 @@ class LoadEntry(Strict):
         description="A float: shortest test, in seconds; 0 = as the rules say"
     )
     answer: Label = Field(description="Key of an output that accuracy mode logs: token ids")
+    score: Label | Literal[""] = Field(
+        default="",
+        description="Key of an output that says what the answer is worth in accuracy mode: numbers "
+        "from 0 to 1 by their names",
+    )
 
 
 class TrainingEntry(Strict):
@@ -343,6 +348,10 @@ class WorkloadFile(Strict):
         default=None, description="What time, memory and energy of a training are predicted from"
     )
     notice: Help = Field(default="", description="A line that stands on all results")
+    begins_anew: bool = Field(
+        default=False,
+        description="Another attempt continues nothing of this one, such as a test of a load",
+    )
     ranks: RanksEntry = Field(default_factory=RanksEntry, description="How many ranks a node runs")
     requires: RequiresEntry = Field(
         default_factory=RequiresEntry, description="What a node must offer"

@@ -8,8 +8,9 @@ twice, or without its first token, is an error in the log under the words "Resul
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 _PAIR = re.compile(r"^\s*([^:]{1,80}?)\s*:\s*(.{1,200}?)\s*$", re.MULTILINE)
@@ -71,11 +72,16 @@ def read_performance(summary: str, detail: str) -> LoadGenVerdict:
 
 
 def read_accuracy(
-    summary: str, detail: str, log: str, expected: Mapping[int, bytes]
+    summary: str,
+    detail: str,
+    log: str,
+    expected: Mapping[int, bytes],
+    scores: Mapping[int, Mapping[str, float]],
 ) -> LoadGenVerdict:
     """The verdict of an accuracy test: each sample is logged once, with the answer that it got.
 
-    ``expected`` maps samples of the data set to what LoadGen was given.
+    ``expected`` maps samples of the data set to what LoadGen was given, ``scores`` to what these
+    answers are worth; figures are means over the samples that have a score.
     """
     reasons = [*_error_reasons(summary, detail)]
     try:
@@ -89,7 +95,15 @@ def read_accuracy(
             reasons.append(f"LoadGen's accuracy log holds {what}")
         elif wrong := [index for index in expected if logged[index] != expected[index]]:
             reasons.append(f"LoadGen logged another answer of sample {wrong[0]} than it was given")
-    return LoadGenVerdict(invalid="; ".join(reasons))
+    return LoadGenVerdict(invalid="; ".join(reasons), figures=dict(_mean_scores(scores.values())))
+
+
+def _mean_scores(
+    scores: Collection[Mapping[str, float]],
+) -> Iterator[tuple[str, tuple[float, str]]]:
+    for name in dict.fromkeys(name for each in scores for name in each):
+        values = [each[name] for each in scores if name in each]
+        yield f"accuracy_{name}", (math.fsum(values) / len(values), "fraction")
 
 
 def _error_reasons(summary: str, detail: str) -> Iterator[str]:

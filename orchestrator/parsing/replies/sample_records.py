@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from array import array
 from collections.abc import Mapping
 from typing import Any
@@ -28,6 +29,8 @@ MAX_NAME = 128
 MAX_AMOUNTS = 16
 MAX_GROUPS = 65_536
 MAX_FEED = 99_999_999
+MAX_SCORES = 8
+SCORE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 def sample_line(index: int, output: Mapping[str, Any]) -> bytes:
@@ -52,6 +55,23 @@ def answer_tokens(line: bytes, key: str) -> bytes:
         return array("i", json.loads(line)["output"][key]).tobytes()
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return b""
+
+
+def answer_scores(line: bytes, key: str) -> dict[str, float]:
+    """The scores under ``key`` of an accepted output, by name, each from 0 to 1; those that are
+    none are left out, and of names at most ``MAX_SCORES`` count.
+    """
+    try:
+        found = json.loads(line)["output"].get(key) if key else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    named = found.items() if isinstance(found, dict) else ()
+    scores = {
+        name: float(value)
+        for name, value in named
+        if SCORE.fullmatch(name) and type(value) in {int, float} and 0 <= value <= 1
+    }
+    return dict(list(scores.items())[:MAX_SCORES])
 
 
 def parse_sample_record(line: bytes, total: int, groups: int) -> Record | str:

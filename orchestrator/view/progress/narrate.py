@@ -184,8 +184,8 @@ def _begun(state: RunState) -> NarratedLine:
 
 
 def _begins_again(state: RunState) -> str:
-    anew = state.request.load is not None
-    whence = "anew: LoadGen cannot resume a test" if anew else "from checkpoints if there are any"
+    anew = state.request.begins_anew
+    whence = "anew: a test cannot be resumed" if anew else "from checkpoints if there are any"
     earlier = "what earlier attempts left is kept"
     return f"run {state.request.run_id} begins attempt {state.attempt}, {whence}; {earlier}"
 

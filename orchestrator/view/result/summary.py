@@ -62,7 +62,7 @@ def stopped_text(result: Result) -> list[str]:
 def _next_attempt(result: Result) -> str:
     run_id = brief_text(result.run_id)
     if result.begins_anew:
-        return f"LoadGen cannot resume a test; begin it anew: orchestrate resume --retry {run_id}"
+        return f"a test cannot be resumed; begin it anew: orchestrate resume --retry {run_id}"
     return f"continue from the last checkpoints, if any: orchestrate resume {run_id}"
 
 

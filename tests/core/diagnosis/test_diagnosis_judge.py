@@ -503,3 +503,19 @@ def test_a_line_of_no_rank_is_about_the_rank_that_tells_the_same_or_what_follows
     assert judged(index + follows + follows.replace("3", "4")).rank is None
     same = judged(f"box:9:9 [1] {peer}[rank1]: {peer}")
     assert (same.node, same.rank) == ("box", 1)
+
+
+@pytest.mark.parametrize(
+    "line, split",
+    [
+        ("ValueError: hidden size 100 is not divisible by 16", True),
+        ("AssertionError: 40 is not divisible by tensor_model_parallel_size 16", True),
+        ("ValueError: image height 30 is not divisible by 16", False),
+        ("ValueError: 30 is not divisible by 16", False),
+        ("ValueError: batch of 30 rows is not divisible by 4 ranks", False),
+    ],
+)
+def test_a_number_that_does_not_divide_is_no_split_model_by_itself(line: str, split: bool) -> None:
+    found = find_first_cause(match_rules(line, LogSource(name="y.log")).clues)
+    named = found.diagnosis is not None and found.diagnosis.id == "SERVE-SPLIT-001"
+    assert named is split

@@ -26,12 +26,32 @@ class Saturation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageEnergy:
+    """What the GPUs of a node's own engines used in a stage, board power. ``joules`` None: unknown;
+    ``problems``: why it is not valid, none = it is.
+    """
+
+    gpus: int
+    seconds: float
+    joules: float | None
+    peak_watts: float | None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def watts(self) -> float | None:
+        """The mean, if it is valid."""
+        known = self.joules is not None and not self.problems and self.seconds > 0
+        return self.joules / self.seconds if known and self.joules is not None else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """One rate, on one node. ``rate``: requests per second of it; None: a closed loop.
 
     ``schedule_s``: how long requests were sent; ``configured_s``: how long they were to be.
     ``whole``: its schedule was sent to the end.
-    ``wall``: when it began, seconds since 1970. ``failure``: what ended it.
+    ``wall``: when it began, seconds since 1970. ``failure``: what ended it. ``energy`` None: of a
+    server that others run nothing is read.
     """
 
     stage: int
@@ -44,6 +64,7 @@ class Stage:
     whole: bool = True
     saturation: Saturation | None = None
     failure: str = ""
+    energy: StageEnergy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +125,18 @@ def _stage(entry: dict[str, Any]) -> Stage:
         whole=bool(entry["whole"]),
         saturation=None if found is None else Saturation(**{k: _number(found[k]) for k in found}),
         failure=str(entry["failure"]),
+        energy=_energy(entry["energy"]) if entry.get("energy") is not None else None,
+    )
+
+
+def _energy(entry: dict[str, Any]) -> StageEnergy:
+    joules, peak = entry["joules"], entry["peak_watts"]
+    return StageEnergy(
+        gpus=int(entry["gpus"]),
+        seconds=_number(entry["seconds"]),
+        joules=None if joules is None else _number(joules),
+        peak_watts=None if peak is None else _number(peak),
+        problems=tuple(map(str, entry["problems"])),
     )
 
 

@@ -23,6 +23,10 @@ END_S = 15.0
 MAX_LINE_BYTES = 64 * 1024
 
 
+class LoadError(RuntimeError):
+    """The load could not be sent, or what it was sent to failed."""
+
+
 class SenderError(RuntimeError):
     """A sending process that ended before its load."""
 

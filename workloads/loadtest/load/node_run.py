@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from subprocess import PIPE, Popen
 
 import orchestrate_kit as kit
 
@@ -27,14 +24,14 @@ from ..base.arrivals import (
 )
 from ..base.job import Ask, Job, Target
 from ..base.records import RequestRecord, read_records
-from ..base.stages import NodeLoad, Saturation, Stage
+from ..base.stages import NodeLoad, Saturation, Stage, StageEnergy
 from ..judge.evaluation import StageResult, evaluate, trials
 from ..judge.rate_search import next_rate
 from ..judge.saturation import SaturationWatch
-from .fleet import Fleet, SenderError, Totals
+from .fleet import Fleet, LoadError, SenderError, Totals
 from .settings import Settings
+from .trivial_servers import trivial_servers
 
-TRIVIAL_SERVER = Path(__file__).parents[1] / "client" / "trivial_server.py"
 # Long enough for thousands of requests, short beside any load.
 CEILING_S, CEILING_STREAMS = 2.0, 64
 CEILING_TOKENS = 256
@@ -43,10 +40,6 @@ SEARCH_PRECISION = 0.05
 MAX_IN_FLIGHT = 4096
 REPORT_S = 1.0
 RECORDS, WARM_UP, LOAD = "requests.jsonl", "warm-up.jsonl", "load.json"
-
-
-class LoadError(RuntimeError):
-    """The load could not be sent, or what it was sent to failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +106,10 @@ class NodeRun:
 
     def results(self) -> list[StageResult]:
         """This node's own verdicts. Raises ``OSError``, ``RecordError``."""
-        return evaluate([(self.load, self._read())], self.settings.terms)
+        return evaluate([(self.load, self.read_records())], self.settings.terms)
 
-    def _read(self) -> Iterator[RequestRecord]:
+    def read_records(self) -> Iterator[RequestRecord]:
+        """What was written down so far. Raises ``OSError``, ``RecordError``."""
         if self.records.exists():
             with self.records.open(encoding="utf-8") as file:
                 yield from read_records(file, str(self.records))
@@ -207,9 +201,9 @@ class NodeRun:
         watch = _StageWatch(self, own_rate, planned)
         began, wall = time.monotonic(), time.time()
         self._say(f"stage {stage}: " + (f"{rate:.4g} requests/s" if rate else "load") + " begins")
-        failure = ""
+        failure, energy = "", None
         try:
-            totals = await self._send_measured(job, watch.see)
+            totals, energy = await self._send_measured(job, watch.see)
             failure = watch.failure
         except SenderError as error:
             totals, failure = Totals(at_s=time.monotonic() - began), str(error)
@@ -226,16 +220,19 @@ class NodeRun:
                 whole=not ended_early,
                 saturation=watch.saturation,
                 failure=failure,
+                energy=energy,
             )
         )
         (self.output / LOAD).write_text(self.load.to_json(), encoding="utf-8")
         if failure:
             raise LoadError(failure)
 
-    async def _send_measured(self, job: Job, on_totals: Callable[[Totals], None]) -> Totals:
+    async def _send_measured(
+        self, job: Job, on_totals: Callable[[Totals], None]
+    ) -> tuple[Totals, StageEnergy | None]:
         """A stage; what the GPUs of our own engines use in it becomes the run's energy."""
         if not self.work.own_engines:
-            return await self._send(job, self.settings.processes, on_totals)
+            return await self._send(job, self.settings.processes, on_totals), None
         with kit.measured_window() as window:
             totals = await self._send(job, self.settings.processes, on_totals)
             window.count(
@@ -244,7 +241,7 @@ class NodeRun:
                 output_tokens=totals.output_tokens,
                 tokens=totals.prompt_tokens + totals.output_tokens,
             )
-        return totals
+        return totals, _stage_energy(window)
 
     def _stage_job(self, stage: int, rate: float | None) -> Job:
         settings = self.settings
@@ -359,32 +356,19 @@ class _StageWatch:
         )
 
 
+def _stage_energy(window: kit.MeasuredWindow) -> StageEnergy | None:
+    found = window.energy
+    if found is None:
+        return None
+    return StageEnergy(
+        gpus=len(found.gpus),
+        seconds=found.seconds,
+        joules=found.joules,
+        peak_watts=found.peak_watts,
+        problems=tuple(found.problems),
+    )
+
+
 def _ignore(totals: Totals) -> None:
     """Nothing is to be seen of what is not the load."""
     del totals
-
-
-@contextmanager
-def trivial_servers(number: int) -> Iterator[list[Target]]:
-    """Servers that do nothing, on this machine; gone at the end. Raises :class:`LoadError`."""
-    processes = [
-        Popen([sys.executable, str(TRIVIAL_SERVER)], stdin=PIPE, stdout=PIPE, text=True)
-        for _ in range(number)
-    ]
-    try:
-        yield [_target(process) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-
-
-def _target(process: Popen[str]) -> Target:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write("{}\n")
-    process.stdin.flush()
-    line = process.stdout.readline()
-    if not line.strip().isdigit():
-        raise LoadError("the server that measures the client's ceiling did not start")
-    return Target(url=f"http://127.0.0.1:{line.strip()}/v1", model="trivial")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..judge.definitions import DEFINITIONS
+from ..judge.definitions import DEFINITIONS, Definition
 from ..judge.evaluation import Terms
 from ..judge.summary import Objectives
 from ..judge.validity import Bounds
@@ -47,12 +47,19 @@ class Settings:
     rate_tolerance: float
     max_failed: float
     seed: int
+    cross_check: str
+    cross_check_program: str
+    cross_check_tokenizer: str
 
     @property
     def terms(self) -> Terms:
         """What records are judged by."""
+        return self.terms_of(DEFINITIONS[self.definitions])
+
+    def terms_of(self, definition: Definition) -> Terms:
+        """The same with other definitions of latencies."""
         return Terms(
-            definition=DEFINITIONS[self.definitions],
+            definition=definition,
             objectives=self.objectives,
             bounds=Bounds(rate_tolerance=self.rate_tolerance, lag_s=self.max_lag),
             good_share=self.slo_share,

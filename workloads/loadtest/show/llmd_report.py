@@ -1,7 +1,7 @@
 """The run as a report of llm-d-benchmark, schema 0.2.1: figures beside those of other tools. Pure.
 
 https://github.com/llm-d/llm-d-benchmark, `br_v0_2_1_json_schema.json`. What it has no field for
-(validity, certificates, lag) is in `scenario.load.native.config`.
+(validity, certificates, lag, joules) is in `scenario.load.native.config`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ..base.stages import NodeLoad
+from ..base.stages import NodeLoad, StageEnergy
 from ..judge.evaluation import StageResult
 from ..judge.summary import Spread
 from ..load.settings import Settings
@@ -39,7 +39,10 @@ def llmd_report(
             "stack": [_component(load, settings) for load in nodes],
             "load": _load(nodes, result, settings),
         },
-        "results": {"request_performance": {"aggregate": _aggregate(result)}},
+        "results": {
+            "request_performance": {"aggregate": _aggregate(result)},
+            "observability": {"components": list(_power(nodes, result.stage))},
+        },
     }
 
 
@@ -74,6 +77,45 @@ def _component(load: NodeLoad, settings: Settings) -> dict[str, Any]:
     }
 
 
+def _power(nodes: Sequence[NodeLoad], stage: int) -> Iterator[dict[str, Any]]:
+    """Board power of each node's GPUs together, where it is known and valid."""
+    for load, energy in _energies(nodes, stage):
+        if energy.watts is not None:
+            watts = {"units": "Watts", "mean": energy.watts, "max": energy.peak_watts}
+            aggregate = {"power_consumption": watts}
+            yield {"component_label": load.node, "aggregate": aggregate}
+
+
+def _energies(nodes: Sequence[NodeLoad], stage: int) -> Iterator[tuple[NodeLoad, StageEnergy]]:
+    for load in nodes:
+        for each in load.stages:
+            if each.stage == stage and each.energy is not None:
+                yield load, each.energy
+
+
+def _energy(nodes: Sequence[NodeLoad], result: StageResult) -> dict[str, Any] | None:
+    """The report has a field for power alone: joules stand beside the load."""
+    energies = [energy for _, energy in _energies(nodes, result.stage)]
+    if not energies:
+        return None
+    valid = len(energies) == len(nodes) and all(each.watts is not None for each in energies)
+    joules = sum(each.joules or 0.0 for each in energies) if valid else None
+    summary = result.summary
+    counts = {
+        "request": summary.completed,
+        "input_token": summary.prompt_tokens,
+        "output_token": summary.output_tokens,
+    }
+    return {
+        "source": "GPU board power (NVML), not wall power",
+        "valid": valid,
+        "reasons": [problem for each in energies for problem in each.problems],
+        "gpus": sum(each.gpus for each in energies),
+        "joules": joules,
+        "joules_per": {name: joules / n for name, n in counts.items() if n and joules is not None},
+    }
+
+
 def _digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
@@ -94,6 +136,7 @@ def _load(nodes: Sequence[NodeLoad], result: StageResult, settings: Settings) ->
             for each in spread.percentiles
             if each.needs is not None
         },
+        "energy": _energy(nodes, result),
     }
     return {
         "metadata": {"cfg_id": _digest(dict(nodes[0].settings))},

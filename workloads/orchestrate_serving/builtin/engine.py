@@ -7,6 +7,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from .slots import Request, Sequence, Slots, rounded
 from .steps import Flight, Steps
 
 CLOSE_S = 30.0
+MOST_CONTEXT = 4096  # unless another is asked for
 MOST_SLOTS = 256
 CPU_SLOTS = 16
 CPU_CACHE_BYTES = 1 << 30
@@ -38,10 +40,6 @@ class Update:
     error: str = ""
 
 
-class TooLong(ValueError):
-    """A request that does not fit into a slot."""
-
-
 class BatchingEngine:
     """Continuous batching: a request joins when a slot is free and leaves when it is answered.
 
@@ -51,7 +49,7 @@ class BatchingEngine:
     def __init__(
         self, model: Model, options: EngineOptions, on_updates: Callable[[list[Update]], None]
     ) -> None:
-        self.context = options.context or min(model.weights.shape.context, 4096)
+        self.context = min(options.context or MOST_CONTEXT, model.weights.shape.context)
         slots = options.slots or _fitting_slots(model, self.context)
         self._steps = Steps(
             model.weights, slots=slots, length=self.context, ends=model.ends, options=options
@@ -61,7 +59,7 @@ class BatchingEngine:
         self._ends = frozenset(model.ends)
         self._budget = options.prefill_tokens
         self._on_updates = on_updates
-        self._inbox: queue.SimpleQueue[Sequence | int | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[list[Sequence] | int | None] = queue.SimpleQueue()
         self._known: dict[int, Sequence] = {}
         self._flights: deque[Flight] = deque()
         self._just_prefilled = False
@@ -79,13 +77,15 @@ class BatchingEngine:
 
     def submit(self, number: int, request: Request) -> None:
         """Answer a request; ``number`` names it in updates. Raises :class:`TooLong`."""
-        asked = len(request.tokens) + request.max_tokens
-        if asked > self.context:
-            raise TooLong(
-                f"{len(request.tokens)} prompt tokens and max_tokens {request.max_tokens} are more "
-                f"than the context of {self.context}"
-            )
-        self._inbox.put(Sequence(request=request, number=number))
+        self.submit_all([(number, request)])
+
+    def submit_all(self, requests: Items[tuple[int, Request]]) -> None:
+        """Answer all of these, which the engine sees at once: its steps are then the same whenever
+        they are asked of an idle engine. Raises :class:`TooLong`.
+        """
+        for _, request in requests:
+            request.check_length(self.context)
+        self._inbox.put([Sequence(request=request, number=number) for number, request in requests])
 
     def cancel(self, number: int) -> None:
         """Nobody waits for this request any more."""
@@ -120,9 +120,10 @@ class BatchingEngine:
             wait = False
             if item is None:
                 return False
-            if isinstance(item, Sequence):
-                self._known[item.number] = item
-                self._slots.add(item)
+            if isinstance(item, list):
+                for sequence in item:
+                    self._known[sequence.number] = sequence
+                    self._slots.add(sequence)
             elif item in self._known:
                 self._slots.drop(self._known.pop(item))
 

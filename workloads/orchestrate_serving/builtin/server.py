@@ -14,13 +14,17 @@ import time
 from functools import partial
 
 from .http_server import MAX_HEAD_BYTES, HttpRequest, Reply, serve_connection
-from .model import Model, load_model
+from .model import HubModel, Model, load_any_model
 from .options import KERNELS, EngineOptions
 from .protocol import error_body
 from .service import Service
 from .weights import UnsupportedModel
 
 BACKLOG = 4096
+FALLBACK = (
+    "so transformers' generate answers, one batch after the other, which is slower; engine=vllm or "
+    "sglang may know this model"
+)
 
 
 class LoadFailed(Exception):
@@ -61,10 +65,11 @@ class Server:
             self._end(str(error))
             return
         took = time.monotonic() - began
+        if isinstance(model, HubModel):
+            print(f"{model.why}: {FALLBACK}", flush=True)
         print(
-            f"ready after {took:.1f} s: {model.name} in {model.weights.dtype} on "
-            f"{model.weights.device}, {service.engine.slots} slots of {service.engine.context} "
-            "tokens",
+            f"ready after {took:.1f} s: {model.name} in {model.dtype} on {model.device}, "
+            f"{service.engine.slots} slots of {service.engine.context} tokens",
             flush=True,
         )
         self._service = service
@@ -80,7 +85,7 @@ class Server:
             self._ended.set_result(reason)
 
 
-def _load_model(options: argparse.Namespace) -> Model:
+def _load_model(options: argparse.Namespace) -> Model | HubModel:
     """Raises :class:`LoadFailed`."""
     import torch
 
@@ -90,7 +95,7 @@ def _load_model(options: argparse.Namespace) -> Model:
     device = ("cuda" if gpu else "cpu") if options.device == "auto" else options.device
     dtype = ("bf16" if device == "cuda" else "fp32") if options.dtype == "auto" else options.dtype
     try:
-        return load_model(
+        return load_any_model(
             options.model,
             dtype=dtype,
             device=device,
@@ -99,8 +104,8 @@ def _load_model(options: argparse.Namespace) -> Model:
         )
     except UnsupportedModel as error:
         raise LoadFailed(
-            f"{options.model}: {error}; the built-in engine would compute it wrongly: set "
-            "engine=vllm, sglang or transformers"
+            f"{options.model}: {error}, so weights cannot be drawn for it; leave out "
+            "--random-weights, or set engine=vllm, sglang or transformers"
         ) from error
     except (OSError, ValueError, RuntimeError) as error:
         raise LoadFailed(f"{options.model or 'the generated model'}: {error}") from error

@@ -10,9 +10,10 @@ from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
-from .engine import BatchingEngine, TooLong, Update
+from .engine import Update
+from .generate_engine import make_engine
 from .http_server import HttpRequest, Reply
-from .model import Model
+from .model import HubModel, Model, UnusableText, encode_chat, encode_text
 from .options import EngineOptions
 from .protocol import (
     CHAT,
@@ -27,10 +28,8 @@ from .protocol import (
     parse_request,
     usage_of,
 )
-from .slots import Request
+from .slots import Request, TooLong
 
-# Some chat templates write today's date into the prompt: answers would depend on the day.
-DATE = "26 Jul 2024"
 MAX_OPEN = 16_384  # requests that run or wait
 
 
@@ -38,7 +37,7 @@ class Service:
     """Answers requests with one engine. ``on_failure`` is called if the engine ends by itself."""
 
     def __init__(
-        self, model: Model, options: EngineOptions, on_failure: Callable[[str], None]
+        self, model: Model | HubModel, options: EngineOptions, on_failure: Callable[[str], None]
     ) -> None:
         self._model = model
         self._loop = asyncio.get_running_loop()
@@ -46,7 +45,7 @@ class Service:
         self._numbers = itertools.count()
         self._on_failure = on_failure
         self._started = int(time.time())
-        self.engine = BatchingEngine(model, options, self._pass_on)
+        self.engine = make_engine(model, options, self._pass_on)
 
     async def handle(self, request: HttpRequest, reply: Reply) -> None:
         """Answer one request of HTTP."""
@@ -99,29 +98,17 @@ class Service:
 
     def _encode(self, asked: Asked) -> tuple[int, ...]:
         """The prompt's tokens. Raises :class:`BadRequest`."""
+        tokenizer = self._model.tokenizer
         if isinstance(asked.prompt, tuple):
-            if max(asked.prompt) >= self._model.weights.shape.vocabulary:
+            if max(asked.prompt) >= self._model.vocabulary:
                 raise BadRequest("prompt names a token that the model does not have")
             return asked.prompt
-        text = self._render(asked) if asked.prompt is None else asked.prompt
         try:
-            tokens = self._model.tokenizer(text, add_special_tokens=not asked.chat)["input_ids"]
-        except (TypeError, UnicodeError):  # half of a surrogate pair, which JSON can write
-            raise BadRequest("the prompt is no text of Unicode") from None
-        if not tokens:
-            raise BadRequest("prompt is empty")
-        return tuple(tokens)
-
-    def _render(self, asked: Asked) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            text = self._model.tokenizer.apply_chat_template(
-                list(asked.messages), tokenize=False, add_generation_prompt=True, date_string=DATE
-            )
-        except (TemplateError, TypeError, ValueError) as error:
-            raise BadRequest(f"the chat template refuses the messages: {error}") from None
-        return str(text)
+            if asked.prompt is None:
+                return encode_chat(tokenizer, asked.messages)
+            return encode_text(tokenizer, asked.prompt)
+        except UnusableText as error:
+            raise BadRequest(str(error)) from None
 
     def _pass_on(self, updates: list[Update]) -> None:
         """In the engine's thread."""

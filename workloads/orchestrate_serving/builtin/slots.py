@@ -18,6 +18,10 @@ LENGTH = "length"  # it has max_tokens tokens
 ROUND_TOKENS = 64  # lengths of cache and of padded prompts are multiples of it
 
 
+class TooLong(ValueError):
+    """A request that does not fit into a slot."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A prompt's tokens and what ends its answer. ``temperature`` 0 takes the likeliest token.
@@ -31,6 +35,14 @@ class Request:
     min_tokens: int = 0
     temperature: float = 0.0
     ignore_eos: bool = False
+
+    def check_length(self, context: int) -> None:
+        """Raises :class:`TooLong`."""
+        if len(self.tokens) + self.max_tokens > context:
+            raise TooLong(
+                f"{len(self.tokens)} prompt tokens and max_tokens {self.max_tokens} are more than "
+                f"the context of {context}"
+            )
 
 
 @dataclass(slots=True, eq=False)

@@ -84,7 +84,8 @@ class Steps:
     def prefill(self, sequences: Items[Sequence]) -> Flight:
         """Launch the prompts of these, which have slots; each gets its first token."""
         prompts = [sequence.request.tokens for sequence in sequences]
-        width = rounded(max(map(len, prompts)))
+        # A multiple of 64, as far as the model has positions.
+        width = min(rounded(max(map(len, prompts))), len(self._weights.cos))
         padded: list[Items[int]] = [[*prompt, *[0] * (width - len(prompt))] for prompt in prompts]
         tokens, lengths = self._here(padded), self._here([len(prompt) for prompt in prompts])
         slots = self._here([sequence.slot for sequence in sequences])

@@ -41,8 +41,8 @@ def resume(run: str, retry: bool, accept_change: bool, **given: Any) -> int:
     After a crash of its coordinator nothing that was done is done again: ranks that still run are
     followed, and logs continue where they end here. Ranks that were stopped begin another attempt
     from their checkpoints, or at their beginning without any; what the earlier attempt left stays
-    beside it. A test under LoadGen cannot be continued: --retry begins it anew. A run that is over
-    stays as it is. What was asked of the run holds on: its time limits, --wait, --fail-on.
+    beside it. A load test cannot be continued: --retry begins it anew. A run that is over stays as
+    it is. What was asked of the run holds on: its time limits, --wait, --fail-on.
     """
     from orchestrator.adapters.store.layout import Layout
     from orchestrator.adapters.store.run_list import find_run, read_result
@@ -72,10 +72,10 @@ def _cannot_continue(folder: RunFolder) -> Exception:
     from orchestrator.core.base.errors import UsageError
 
     return UsageError(
-        f"run {folder.run_id} cannot be continued: LoadGen cannot resume a test",
+        f"run {folder.run_id} cannot be continued: a test cannot be resumed",
         id="resume.load-test",
         where=folder.path,
-        why="another attempt asks for all samples again; the result and the outputs are kept",
+        why="another attempt asks for everything again; the result and the outputs are kept",
         remedy=f"orchestrate resume --retry {folder.run_id} begins it anew",
     )
 

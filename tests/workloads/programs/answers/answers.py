@@ -50,7 +50,8 @@ def answer(group: Sequence[kit.Sample], pause_s: float, refuse: int) -> None:
             kit.fail(sample, "it was to be refused")
             continue
         number = sample.of if sample.data is None else sample.data
-        output = {"tokens": [number, 1, 2], "sample": sample.of}
+        worth = {"even": float(number % 2 == 0), "half": 0.5, "no score": 2}
+        output = {"tokens": [number, 1, 2], "sample": sample.of, "score": worth}
         kit.complete(sample, output, pause_s, generated_tokens=3)
 
 

@@ -11,6 +11,9 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     sign,
 )
 
+# A line that speaks of one of these is about data, whatever else it names.
+_NO_MODEL = r".{0,200}(?i:batch|sequence|samples|rows)"
+
 RULES = (
     Rule(
         id="SERVE-KV-001",
@@ -168,10 +171,16 @@ RULES = (
                 r"(?P<detail>.{1,60}(?:heads|size|layers|vocab|dimension).{0,40} must be divisible "
                 r"by .{1,60})",
             ),
+            # What is divided is part of a model, or it is divided among processes.
             sign(
                 "is not divisible by",
-                r"^(?!.{0,200}(?i:batch|sequence|samples|rows))(?P<detail>.{0,60}(?:world[ _]size"
-                r"|heads|ranks|layers|dim|size|\d).{0,24} is not divisible by .{1,60})",
+                rf"^(?!{_NO_MODEL})(?P<detail>.{{0,60}}(?i:world[ _]size|heads|layers|vocab|hidden"
+                r"|intermediate|embed|experts|ranks).{0,24} is not divisible by .{1,60})",
+            ),
+            sign(
+                "is not divisible by",
+                rf"^(?!{_NO_MODEL})(?P<detail>.{{1,80}} is not divisible by .{{0,40}}(?i:parallel"
+                r"|tensor|pipeline|\btp\b|\bpp\b|world[ _]size|ranks|gpus|shards).{0,40})",
             ),
         ),
         defaults={"detail": "not divisible"},
@@ -271,5 +280,42 @@ RULES = (
             sign("requires at least one GPU"),
         ),
         references=("vLLM", "SGLang"),
+    ),
+    Rule(
+        id="SERVE-API-001",
+        title="What was to be measured is no OpenAI-compatible server",
+        domain=Domain.LAUNCH,
+        cause="{server} is no OpenAI-compatible server ({detail}); no load was sent",
+        remedy="the base of its URLs, such as --set endpoint=http://HOST:8000/v1: below it, models "
+        "must answer with a list of models",
+        confidence=Confidence.CERTAIN,
+        weight=84,
+        signs=(
+            sign(
+                "is no OpenAI-compatible server",
+                r"(?P<server>[^\s:].{0,200}) is no OpenAI-compatible server: "
+                r"(?P<detail>[^;]{1,200})",
+            ),
+        ),
+        defaults={"server": "the endpoint", "detail": "it answers otherwise"},
+        references=("OpenAI's API reference",),
+    ),
+    Rule(
+        id="SERVE-REACH-001",
+        title="The server to be measured cannot be reached",
+        domain=Domain.LAUNCH,
+        cause="{server} cannot be reached from {who} ({detail}); no load was sent",
+        remedy="whether the server is up, listens on that address, and lets this node connect",
+        confidence=Confidence.CERTAIN,
+        weight=84,
+        signs=(
+            sign(
+                "is the server up",
+                r"(?P<server>https?://\S{1,200}) cannot be reached: (?P<detail>[^;]{1,200}); "
+                r"is the server up",
+            ),
+        ),
+        defaults={"server": "the endpoint", "detail": "no connection"},
+        references=("OpenAI's API reference",),
     ),
 )
