@@ -179,11 +179,17 @@ def _prompt_values(shape: ModelShape) -> float:
     )
 
 
-def power_terms(job: InferenceJob, device: Device, step_s: float) -> Iterator[Term]:
-    """Watts of one GPU in decode steps of ``step_s``."""
-    cache = BF16 * job.shape.cache_values() * job.own_rows * (job.prompt + job.answer / 2)
+def power_terms(job: InferenceJob, device: Device, step_s: float, first_s: float) -> Iterator[Term]:
+    """Mean watts of one GPU from the first prompt to the last answer, with decode steps of
+    ``step_s`` after ``first_s`` for all prompts.
+    """
+    steps = max(1, job.answer - 1)
+    length = job.prompt + job.answer / 2
+    cache = BF16 * job.shape.cache_values() * job.own_rows * length / job.tensor
+    moved = (steps + job.batches) * read_bytes(job) + steps * cache
+    computed = prefill_flops(job) + steps * decode_flops(job)
     yield Term("idle", device.idle_w)
-    yield from activity_terms(decode_flops(job), read_bytes(job) + cache / job.tensor, step_s)
+    yield from activity_terms(computed, moved, first_s + steps * step_s)
 
 
 def roofline_s(job: InferenceJob, device: Device) -> float:
