@@ -149,8 +149,8 @@ def test_runs_of_the_history_are_fitted_to(
 
 
 def test_the_fit_that_comes_with_the_program_keeps_its_promises(files: CostFiles) -> None:
-    """Points of H200s that it never saw: 7 % of step time and tokens/s, 5 % of peak memory, and 85 %
-    inside of the intervals; the bare roofline is several times as far off.
+    """Points of H200s that it never saw: within 7 % in step time and tokens/s, 5 % in peak memory,
+    85 % inside of the intervals; the bare roofline is several times as far off.
     """
     tables = files.tables()
     found = list(observe_points(files, tables, ROOT / "hardware" / "points" / "h200.jsonl"))
