@@ -76,6 +76,7 @@ def main() -> None:
     with joined_world("auto", 120) as world:
         energy = Energy(world.local_rank)
         for shape, points in _by_shape(options.points):
+            options.left_bytes = _on_gpu(torch.cuda.memory_allocated, world, 0)
             model = _model(shape, points[0], world)
             for number in options.points:
                 if POINTS[number] in points:
@@ -136,6 +137,9 @@ def _measure(
         if world.size > 1:  # the other ranks wait in a collective: none can go on
             _write(options.out, number, point, world, found)
             raise
+    if "peak_bytes" in found:  # without what earlier points of this process left behind
+        found["peak_bytes"] -= options.left_bytes
+        found["left_bytes"] = options.left_bytes
     found["took_s"] = time.monotonic() - began
     if world.is_main:
         _write(options.out, number, point, world, found)

@@ -105,7 +105,7 @@ def observe_run(files: CostFiles, tables: CostTables, folder: RunFolder) -> Obse
     return Observation(
         label=folder.run_id,
         gpu=gpus.kind,
-        job=training_job(request.job, source, shape, gpus.count),
+        job=training_job(request.job, source, shape, gpus.total),
         fabric=gpus.fabric,
         figures=figures,
     )

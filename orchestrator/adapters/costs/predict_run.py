@@ -69,13 +69,13 @@ def _predict(
     name = str(request.job.values[source.model])
     if not name:
         raise NotPredicted("the included model is too small for a GPU to be predicted")
-    job = training_job(request.job, source, files.shape(tables, name), gpus.count)
+    job = training_job(request.job, source, files.shape(tables, name), gpus.total)
     found = predict_training(job, gpus.fabric, files.cost_model(tables, gpus.kind))
     require_room(found, tables.gpus[gpus.kind].device)
     prices = [request.cluster.node(share.name).price_per_hour for share in plan.nodes]
     hourly = sum_of_all(prices)
     price = None if hourly is None else Price(hourly, request.cluster.currency)
-    return whole_run(found, steps_of(request.job, source), gpus.count, price)
+    return whole_run(found, steps_of(request.job, source), gpus.total, price)
 
 
 class PredictionWriter:

@@ -100,7 +100,7 @@ def _points(
 def terms_of(observation: Observation, figure: str, device: Device) -> Iterable[Term]:
     """What physics says of a measured figure; power by the measured step."""
     job, fabric = observation.job, observation.fabric
-    step = observation.figures.get("step_s", 1.0)
+    step, first = (observation.figures.get(name, 1.0) for name in ("step_s", "first_token_s"))
     if isinstance(job, TrainingJob):
         return {
             "step_s": lambda: training_step.step_terms(job, device, fabric),
@@ -111,7 +111,7 @@ def terms_of(observation: Observation, figure: str, device: Device) -> Iterable[
         "step_s": lambda: inference_step.decode_terms(job, device, fabric),
         "first_token_s": lambda: inference_step.prefill_terms(job, device, fabric),
         "peak_bytes": lambda: inference_step.memory_terms(job),
-        "watts": lambda: inference_step.power_terms(job, device, step),
+        "watts": lambda: inference_step.power_terms(job, device, step, first),
     }[figure]()
 
 

@@ -1,11 +1,12 @@
 """A figure as a sum of physical terms, each weighed by a coefficient that is known only so well.
 
-    y = cap((D ** p + H ** p) ** (1 / p) + A)
+    y = cap(slower(D + slower(R, C), H) + A)        slower(a, b) = (a ** p + b ** p) ** (1 / p)
 
-D: terms of the device, H: of the host, which works ahead of it, so that the slower one counts;
-A: terms that follow both. An amount is what physics alone would give, such as bytes by the data
-sheet's rate; its coefficient says how many times as long it takes. Coefficients are positive: they
-are known by their logarithm, as a normal distribution around a mean.
+R, C: reading and arithmetic of the same products, of which the slower one counts (roofline); D: all
+else on the device; H: terms of the host, which works ahead of it; A: terms that follow all of it.
+An amount is what physics alone would give, such as bytes by the data sheet's rate; its coefficient
+says how many times as long it takes. Coefficients are positive: they are known by their logarithm,
+as a normal distribution around a mean.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Part(StrEnum):
     """Where a term's work is done."""
 
     DEVICE = "device"
+    READ = "read"
+    COMPUTED = "computed"
     HOST = "host"
     AFTER = "after"
 
@@ -109,22 +112,41 @@ def weigh(
 ) -> Weighed:
     """The figure that ``terms`` make with these coefficients, and its slopes."""
     coefficients = _coefficients(tuple(names), tuple(logs))
-    sums = {Part.DEVICE: 0.0, Part.HOST: 0.0, Part.AFTER: 0.0}
+    sums = dict.fromkeys(Part, 0.0)
     weighed = []
     for term in terms:
         place, coefficient = coefficients[term.name]
         amount = term.amount * coefficient
         sums[term.part] += amount
         weighed.append((place, term.part, amount))
-    both = _slower(sums[Part.DEVICE], sums[Part.HOST])
-    value = both + sums[Part.AFTER]
+    value, bends = _combined(sums)
     if value <= 0:
         raise ValueError("a figure without any amount")
     slopes = [0.0] * len(names)
     for place, part, amount in weighed:
-        bend = 1.0 if part is Part.AFTER or not both else (sums[part] / both) ** (SHARPNESS - 1)
-        slopes[place] += bend * amount / value
+        slopes[place] += bends[part] * amount / value
     return _capped(value, slopes, cap)
+
+
+def _combined(sums: Mapping[Part, float]) -> tuple[float, Mapping[Part, float]]:
+    """The figure, and by how much it moves with each sum."""
+    products = _slower(sums[Part.READ], sums[Part.COMPUTED])
+    device = sums[Part.DEVICE] + products
+    both = _slower(device, sums[Part.HOST])
+    on_device = _bend(device, both)
+    bends = {
+        Part.DEVICE: on_device,
+        Part.READ: on_device * _bend(sums[Part.READ], products),
+        Part.COMPUTED: on_device * _bend(sums[Part.COMPUTED], products),
+        Part.HOST: _bend(sums[Part.HOST], both),
+        Part.AFTER: 1.0,
+    }
+    return both + sums[Part.AFTER], bends
+
+
+def _bend(part: float, slower: float) -> float:
+    """By how much the slower of two moves with one of them."""
+    return float((part / slower) ** (SHARPNESS - 1)) if slower else 0.0
 
 
 @lru_cache(maxsize=256)

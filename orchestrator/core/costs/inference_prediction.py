@@ -37,7 +37,7 @@ def predict_inference(job: InferenceJob, fabric: Fabric, model: CostModel) -> Pr
     )
     first = estimate(families["prefill"], tuple(inference_step.prefill_terms(job, device, fabric)))
     peak = estimate(families["inference.memory"], tuple(inference_step.memory_terms(job)))
-    draw = tuple(inference_step.power_terms(job, device, step.value))
+    draw = tuple(inference_step.power_terms(job, device, step.value, first.value))
     watts = estimate(families["inference.power"], draw, device.power_w)
     whole = joined((first, step.scaled(max(1, job.answer - 1))))
     rate = whole.inverted(job.replicas * job.rows * job.answer)

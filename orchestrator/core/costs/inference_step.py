@@ -64,14 +64,18 @@ class InferenceJob:
 
 
 def decode_terms(job: InferenceJob, device: Device, fabric: Fabric) -> Iterator[Term]:
-    """Seconds of one decode step of a GPU, in the middle of the answers."""
+    """Seconds of one decode step of a GPU, in the middle of the answers. One row has products of
+    its own; several ones have a library's, which may take a second kernel to add up parts.
+    """
     shape, memory = job.shape, device.memory_bytes_s
     length = job.prompt + job.answer / 2
     cache = BF16 * shape.cache_values() * job.own_rows * length / job.tensor
     kernels = shape.layers * KERNELS_PER_LAYER * MICROSECOND
-    yield Term("weights", read_bytes(job) / memory)
+    yield Term("weights" if job.rows == 1 else "weights_rows", read_bytes(job) / memory, Part.READ)
+    yield Term("products", decode_flops(job) / device.flops["bf16"], Part.COMPUTED)
     yield Term("cache", cache / memory)
-    yield Term("products", decode_flops(job) / device.flops["bf16"])
+    if job.rows > 1:
+        yield Term("kernels_rows", kernels)
     yield Term("rows", BF16 * job.own_rows * _passed_values(shape) / memory)
     yield Term("kernels", kernels)
     yield from _exchange_terms(job, fabric, job.rows)
@@ -179,11 +183,17 @@ def _prompt_values(shape: ModelShape) -> float:
     )
 
 
-def power_terms(job: InferenceJob, device: Device, step_s: float) -> Iterator[Term]:
-    """Watts of one GPU in decode steps of ``step_s``."""
-    cache = BF16 * job.shape.cache_values() * job.own_rows * (job.prompt + job.answer / 2)
+def power_terms(job: InferenceJob, device: Device, step_s: float, first_s: float) -> Iterator[Term]:
+    """Mean watts of one GPU from the first prompt to the last answer, with decode steps of
+    ``step_s`` after ``first_s`` for all prompts.
+    """
+    steps = max(1, job.answer - 1)
+    length = job.prompt + job.answer / 2
+    cache = BF16 * job.shape.cache_values() * job.own_rows * length / job.tensor
+    moved = (steps + job.batches) * read_bytes(job) + steps * cache
+    computed = prefill_flops(job) + steps * decode_flops(job)
     yield Term("idle", device.idle_w)
-    yield from activity_terms(decode_flops(job), read_bytes(job) + cache / job.tensor, step_s)
+    yield from activity_terms(computed, moved, first_s + steps * step_s)
 
 
 def roofline_s(job: InferenceJob, device: Device) -> float:

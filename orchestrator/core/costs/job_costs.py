@@ -58,7 +58,7 @@ class PlannedGpus:
     """The GPUs of a plan: the name of their file, how many, and how they are joined."""
 
     kind: str
-    count: int
+    total: int
     fabric: Fabric
 
 
@@ -87,7 +87,7 @@ def planned_gpus(
     network, rate = _network(plan, facts, node_gbit)
     return PlannedGpus(
         kind=kind,
-        count=plan.world_size,
+        total=plan.world_size,
         fabric=make_fabric(tables.gpus[kind], tables.links, max(sizes), network, rate),
     )
 
