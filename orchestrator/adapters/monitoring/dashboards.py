@@ -140,7 +140,6 @@ NODES = Dashboard(
             "watt",
         ),
         _by_node("Power when last probed", "orchestrate_node_gpu_power_watts", "watt"),
-        _by_node("Power limit", "orchestrate_node_gpu_power_limit_watts", "watt"),
         _by_node("Hottest GPU", "orchestrate_node_gpu_temperature_celsius", "celsius"),
         Panel(
             "GPU memory in use",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
 from orchestrator.adapters.store.journal import Entry, JournalReader
@@ -51,7 +51,7 @@ class RunReader:
         """The run as it is now; ``state`` as listings show it. Raises ``OrchestrateError`` for a
         damaged journal, ``OSError``.
         """
-        for entry in _portions(self._journal.read):
+        for entry in _portions(self._journal.read_each):
             self._take_entry(entry)
         for point in _portions(self._points.read):
             self._take_point(point)
@@ -134,12 +134,14 @@ class RunReader:
         return self.tally.fabric.rung.value
 
 
-def _portions(read: Callable[[], Sequence[T]]) -> Iterator[T]:
+def _portions(read: Callable[[], Iterable[T]]) -> Iterator[T]:
+    """What ``read`` gives until it gives nothing more."""
     for _ in range(MAX_PORTIONS):
-        portion = read()
-        if not portion:
+        last: T | None = None
+        for last in read():
+            yield last
+        if last is None:
             return
-        yield from portion
 
 
 def _latest(*times: float | None) -> float | None:

@@ -22,12 +22,9 @@ NODE_TOKENS = Metric(
 )
 NODE_GPUS = Metric(name="orchestrate_node_gpus", labels=NODE, help="GPUs of the node.")
 NODE_POWER = Metric(
-    name="orchestrate_node_gpu_power_watts", labels=NODE, help="Power of the node's GPUs, added up."
-)
-NODE_POWER_LIMIT = Metric(
-    name="orchestrate_node_gpu_power_limit_watts",
+    name="orchestrate_node_gpu_power_watts",
     labels=NODE,
-    help="Power limits of the node's GPUs, added up.",
+    help="Power of the node's GPUs when it was last probed, added up.",
 )
 NODE_ENERGY = Metric(
     name="orchestrate_node_gpu_energy_joules_total",
@@ -70,12 +67,6 @@ NODE_GPUS_LOST = Metric(
     labels=NODE,
     help="GPUs that the driver knows but cannot reach.",
 )
-NODE_NVLINK = Metric(
-    name="orchestrate_node_nvlink_payload_bytes_total",
-    kind=COUNTER,
-    labels=("run", "node", "direction"),
-    help="Payload over the node's NVLinks, added up over its GPUs.",
-)
 NODE_DISK_FREE = Metric(
     name="orchestrate_node_disk_free_bytes",
     labels=NODE,
@@ -93,7 +84,6 @@ NODE_METRICS = (
     NODE_TOKENS,
     NODE_GPUS,
     NODE_POWER,
-    NODE_POWER_LIMIT,
     NODE_ENERGY,
     NODE_MEMORY,
     NODE_MEMORY_USED,
@@ -102,7 +92,6 @@ NODE_METRICS = (
     NODE_ECC,
     NODE_XIDS,
     NODE_GPUS_LOST,
-    NODE_NVLINK,
     NODE_DISK_FREE,
     NODE_CLOCK,
 )
