@@ -97,7 +97,7 @@ class NodeTally:
 
 
 class RunTally:
-    """A run. ``links``: pairs of nodes found broken; ``fallen``: how often a communication mode
+    """A run. ``links``: pairs of nodes found broken, in either direction; ``fallen``: how often a communication mode
     failed; ``fabric``: the last probe that was all right; ``divided``: the last standing.
     """
 
@@ -157,7 +157,7 @@ class RunTally:
 
     def _add_links(self, event: FabricProbed | Probe | LinksBroken | Classified) -> None:
         if not isinstance(event, FabricProbed) or not event.ok:
-            self.links.update(event.links)
+            self.links.update((min(pair), max(pair)) for pair in event.links)
         match event:
             case FabricProbed(ok=True):
                 self.fabric = event
