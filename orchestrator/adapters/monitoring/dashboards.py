@@ -116,6 +116,7 @@ RUN = Dashboard(
             ),
             "Bps",
         ),
+        _by_run("NVLink payload", "orchestrate_run_nvlink_payload_bytes_total", "bytes"),
         Panel(
             "Rounds over SSH",
             (

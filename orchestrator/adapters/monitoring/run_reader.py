@@ -74,6 +74,7 @@ class RunReader:
             progress=self._progress(ranks),
             step_s=self._step_seconds(),
             leased=_number_field(ranks, LEASED_FIELD),
+            nvlink_bytes=_captured(result, "nvlink", "sent_bytes"),
             tokens=_tokens(ranks),
             figures={name: (point.value, point.unit) for name, point in self._figures.items()},
             engines=self._engines,
@@ -152,6 +153,12 @@ def _number_field(ranks: tuple[RankProgress, ...], name: str) -> float | None:
     """The sum of a field over ranks; None where none reports it."""
     found = [value for p in ranks if isinstance(value := p.fields.get(name), int | float)]
     return sum(found) if found else None
+
+
+def _captured(result: Result | None, kind: str, figure: str) -> float | None:
+    """A figure of a run's captures; None where there is none."""
+    captures = result.captures if result is not None else ()
+    return next((c.figures.get(figure) for c in captures if c.kind == kind), None)
 
 
 def _tokens(ranks: tuple[RankProgress, ...]) -> dict[str, float]:

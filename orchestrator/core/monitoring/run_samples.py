@@ -33,6 +33,7 @@ class RunView:
     progress: float | None = None
     step_s: float | None = None
     leased: float | None = None
+    nvlink_bytes: float | None = None
     tokens: Mapping[str, float] = field(default_factory=dict)
     figures: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     engines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -65,6 +66,7 @@ def run_samples(run: RunView) -> Iterator[Sample]:
             run_metrics.RUN_LAST_PROGRESS: run.last_progress,
             run_metrics.RUN_PROGRESS: run.progress,
             run_metrics.RUN_ENERGY: tally.joules,
+            run_metrics.RUN_NVLINK: run.nvlink_bytes,
         },
     )
     yield from _live_samples(run) if run.is_live else ()

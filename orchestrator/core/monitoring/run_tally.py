@@ -97,8 +97,9 @@ class NodeTally:
 
 
 class RunTally:
-    """A run. ``links``: pairs of nodes found broken, in either direction; ``fallen``: how often a communication mode
-    failed; ``fabric``: the last probe that was all right; ``divided``: the last standing.
+    """A run. ``links``: pairs of nodes found broken, in either direction; ``fallen``: how often a
+    communication mode failed; ``fabric``: the last probe that was all right; ``divided``: the last
+    standing.
     """
 
     def __init__(self) -> None:
