@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
 from orchestrator.adapters.store.journal import Entry, JournalReader
-from orchestrator.adapters.store.latest_progress import RankProgress, read_progress
+from orchestrator.adapters.store.latest_progress import RankProgress, read_live_state
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.liveness import read_identity
 from orchestrator.adapters.store.metric_series import Point, PointReader
@@ -55,7 +55,7 @@ class RunReader:
             self._take_entry(entry)
         for point in _portions(self._points.read):
             self._take_point(point)
-        ranks = read_progress(self.folder.progress)
+        ranks, telemetry = read_live_state(self.folder.progress)
         identity = read_identity(self.folder.coordinator)
         heard = [p.at for p in ranks] + [point.t for point in self._figures.values()]
         reported = max(heard, default=None)
@@ -78,6 +78,7 @@ class RunReader:
             tokens=_tokens(ranks),
             figures={name: (point.value, point.unit) for name, point in self._figures.items()},
             engines=self._engines,
+            telemetry={read.node: read for read in telemetry},
         )
 
     def _take_entry(self, entry: Entry) -> None:

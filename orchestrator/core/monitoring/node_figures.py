@@ -1,14 +1,17 @@
-"""Figures of a node out of its last probe: sums and extremes over its GPUs, disk, clock. Pure."""
+"""Figures of a node out of its last probe, and of what its sampler reads: sums and extremes over
+its GPUs, disk, clock. Pure.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from orchestrator.core.doctor.rules.gpus import HARMLESS, OF_PROGRAMS
 from orchestrator.core.model.facts import Facts, Gpu, Xid
 from orchestrator.core.monitoring import node_metrics as metrics
 from orchestrator.core.monitoring.metric import Metric
+from orchestrator.core.run.node_telemetry import TelemetryRead
 
 # The names that probes give the driver's reasons. A power cap that software set is ordinary work.
 HELD_DOWN = {
@@ -43,6 +46,33 @@ def figures_of_facts(facts: Facts) -> Iterator[NodeFigure]:
     for label, kinds in HELD_DOWN.items() if reasons else ():
         held = sum(bool(kinds & reason) for reason in reasons)
         yield NodeFigure(metrics.NODE_THROTTLED, (label,), held)
+
+
+def figures_of_telemetry(read: TelemetryRead) -> Iterator[NodeFigure]:
+    """What is captured, and known."""
+    values = (
+        (metrics.NODE_POWER, (), read.watts),
+        (metrics.NODE_TEMPERATURE, (), read.temperature_c),
+        (metrics.NODE_MEMORY_USED, (), read.memory_used_bytes),
+        (metrics.NODE_NVLINK, ("sent",), read.nvlink_sent_bytes),
+        (metrics.NODE_NVLINK, ("received",), read.nvlink_received_bytes),
+        *((metrics.NODE_THROTTLED, (name,), read.throttled.get(name)) for name in HELD_DOWN),
+    )
+    for metric, labels, value in values:
+        if value is not None:
+            yield NodeFigure(metric, labels, value)
+
+
+def newest_figures(
+    probed: Sequence[NodeFigure], read: TelemetryRead | None
+) -> Iterable[NodeFigure]:
+    """What is read now in place of what the probe found."""
+    if read is None:
+        return probed
+    newest = {(figure.metric.name, figure.labels): figure for figure in probed}
+    live = figures_of_telemetry(read)
+    newest.update({(figure.metric.name, figure.labels): figure for figure in live})
+    return newest.values()
 
 
 def _sums(gpus: Sequence[Gpu]) -> Iterator[NodeFigure]:

@@ -24,7 +24,7 @@ NODE_GPUS = Metric(name="orchestrate_node_gpus", labels=NODE, help="GPUs of the 
 NODE_POWER = Metric(
     name="orchestrate_node_gpu_power_watts",
     labels=NODE,
-    help="Power of the node's GPUs when it was last probed, added up.",
+    help="Power of the node's GPUs, added up: live with --capture power, else as last probed.",
 )
 NODE_ENERGY = Metric(
     name="orchestrate_node_gpu_energy_joules_total",
@@ -67,6 +67,12 @@ NODE_GPUS_LOST = Metric(
     labels=NODE,
     help="GPUs that the driver knows but cannot reach.",
 )
+NODE_NVLINK = Metric(
+    name="orchestrate_node_nvlink_payload_bytes_total",
+    kind=COUNTER,
+    labels=("run", "node", "direction"),
+    help="Payload over NVLink since the driver was loaded, of a run that captures it.",
+)
 NODE_DISK_FREE = Metric(
     name="orchestrate_node_disk_free_bytes",
     labels=NODE,
@@ -92,6 +98,7 @@ NODE_METRICS = (
     NODE_ECC,
     NODE_XIDS,
     NODE_GPUS_LOST,
+    NODE_NVLINK,
     NODE_DISK_FREE,
     NODE_CLOCK,
 )

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from orchestrator.core.monitoring import node_metrics, run_metrics
 from orchestrator.core.monitoring.metric import Metric, Sample, clean_label
+from orchestrator.core.monitoring.node_figures import newest_figures
 from orchestrator.core.monitoring.run_tally import RunTally
+from orchestrator.core.run.node_telemetry import TelemetryRead
 
 LIVE = frozenset({"running", "unattended", "elsewhere"})
 
@@ -17,7 +19,7 @@ class RunView:
     """A run at a moment. Times in seconds since the epoch. ``progress``: of the rank that is
     furthest behind, between 0 and 1. ``tokens`` maps nodes to tokens per second. ``figures`` maps
     names to (value, unit) of the lowest rank. ``mode``: how ranks communicate. ``engines`` maps
-    nodes to what their inference engines report.
+    nodes to what their inference engines report, ``telemetry`` to what their samplers read.
     """
 
     run_id: str
@@ -37,6 +39,7 @@ class RunView:
     tokens: Mapping[str, float] = field(default_factory=dict)
     figures: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     engines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    telemetry: Mapping[str, TelemetryRead] = field(default_factory=dict)
 
     @property
     def is_live(self) -> bool:
@@ -130,5 +133,5 @@ def node_samples(run: RunView) -> Iterator[Sample]:
             yield Sample(node_metrics.NODE_RANKS, place, node.running)
             if name in run.tokens:
                 yield Sample(node_metrics.NODE_TOKENS, place, run.tokens[name])
-            for metric, labels, value in node.figures:
+            for metric, labels, value in newest_figures(node.figures, run.telemetry.get(name)):
                 yield Sample(metric, (*place, *labels), value)
