@@ -25,6 +25,7 @@ from orchestrator.core.run.events import (
     StopKind,
     StopRequested,
 )
+from orchestrator.core.run.node_telemetry import TelemetryRead
 from orchestrator.core.run.state import EPOCH_STEP, RunState, new_state
 from orchestrator.core.run.timings import Timings
 from orchestrator.core.verdict.result import Result
@@ -177,7 +178,7 @@ class _Engine:
         self._write([step for step in steps if step.news], now)
         for step in steps:
             self._timings.enter(machine.current_phase(step.state), self._clock.monotonic())
-            if step.news or isinstance(step.event, Progressed):
+            if step.news or isinstance(step.event, Progressed | TelemetryRead):
                 for observer in self._context.observers:
                     observer.on_event(now, step.event, step.state)
             for action in step.actions:

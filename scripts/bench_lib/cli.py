@@ -24,6 +24,7 @@ from .commands import (
     page,
     partition,
     promises,
+    scrape,
     sigterm,
 )
 from .errors import BenchError, Stopped
@@ -37,6 +38,7 @@ COMMANDS = (
     detection.COMMAND,
     history.COMMAND,
     promises.COMMAND,
+    scrape.COMMAND,
     sigterm.COMMAND,
     first_run.COMMAND,
     load_client.COMMAND,

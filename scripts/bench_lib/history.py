@@ -76,7 +76,7 @@ def history_rows(
         _say(f"filling our history with {runs} runs")
         fill_history(home / "history.sqlite", runs, figures)
         _say("filling MLflow's store")
-        _run([other, PROGRAM, "fill", store, runs, figures, KEYS], {}, TIMEOUT_S)
+        run_program([other, PROGRAM, "fill", store, runs, figures, KEYS], {}, TIMEOUT_S)
         latest = runs - 1
         kind = f"k{latest % KEYS}"
         ours = {
@@ -183,7 +183,7 @@ def make_environment(folder: Path) -> Path:
     _say("installing MLflow")
     venv.create(folder, with_pip=True)
     install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "mlflow"]
-    _run(install, {}, INSTALL_S)
+    run_program(install, {}, INSTALL_S)
     return folder
 
 
@@ -210,7 +210,7 @@ def history_markdown(rows: Sequence[Row]) -> str:
 
 def _ask(question: str, who: str, argv: Sequence[object], environment: dict[str, str]) -> Answer:
     began = time.perf_counter()
-    output, usage = _run(argv, environment, TIMEOUT_S)
+    output, usage = run_program(argv, environment, TIMEOUT_S)
     wall = time.perf_counter() - began
     ask_s = json.loads(output)["ask_s"] if who == "MLflow" else None
     return Answer(
@@ -237,7 +237,7 @@ def _middle(answers: Sequence[Answer]) -> Answer:
     )
 
 
-def _run(
+def run_program(
     argv: Sequence[object], environment: dict[str, str], timeout_s: float
 ) -> tuple[bytes, tuple[float, float]]:
     """Standard output, and (processor seconds, peak MB) of the process."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.adapters.store.latest_progress import read_live_state
 from orchestrator.cli.main import main
 from tests.fixtures.nvml import build_driver, build_smi
 
@@ -112,6 +113,13 @@ def test_every_gpu_of_the_run_is_sampled_and_summarised(
     assert header == "t,gpu,instant_mw,average_mw,energy_mj"
     report = (run / "report.html").read_text()
     assert "SM clock: n2" in report
+    live = {each.node: each for each in read_live_state(run / "progress.json").telemetry}
+    assert {name: each.watts for name, each in live.items()} == pytest.approx(
+        {"n1": 250 + 300, "n2": 350 + 400}
+    )
+    assert live["n2"].throttled == {"thermal": 0, "power": 0}  # a software cap is ordinary work
+    assert live["n1"].nvlink_sent_bytes is None
+    assert (live["n2"].nvlink_sent_bytes or 0) > 0
     main(["show", result["run_id"]])
     assert "Capture power: 4 GPUs, 1,300 W on average" in capsys.readouterr().out
 

@@ -37,6 +37,10 @@ from orchestrator.node_agent.facts.host_facts import find_disks, memory_table, n
 from orchestrator.node_agent.facts.pci import acs_control
 from orchestrator.node_agent.hang import flight_recorder
 from orchestrator.node_agent.hang.inspect import parse_use
+from orchestrator.parsing.experts.engine_dumps import parse_sglang_dump, parse_vllm_dump
+from orchestrator.parsing.experts.engine_metrics import parse_engine_metrics
+from orchestrator.parsing.experts.expert_shape import BadExpertFile
+from orchestrator.parsing.experts.router_telemetry import parse_router_telemetry
 from orchestrator.parsing.inputs.inventory_file import load_cluster
 from orchestrator.parsing.inputs.workload_file import load_workload
 from orchestrator.parsing.replies.inspection import parse_inspection
@@ -44,6 +48,7 @@ from orchestrator.parsing.replies.kit_records import parse_report
 from orchestrator.parsing.replies.output_listing import parse_listing
 from orchestrator.parsing.replies.probe_reply import parse_facts
 from orchestrator.parsing.replies.report_sections import parse_sections
+from orchestrator.parsing.replies.request_times import NoRequest, parse_request_times
 from orchestrator.parsing.replies.round_records import parse_told
 from orchestrator.parsing.replies.sample_records import merged_line, parse_sample_record
 from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_record
@@ -233,6 +238,19 @@ def names(data: bytes) -> None:
             raise Disagreement(f"{found[:5]} folds to {fold_nodeset(found)[:80]}")
 
 
+def expert_loads(data: bytes) -> None:
+    """Dumps and metrics of inference engines, and what load tests leave."""
+    for parse in (parse_sglang_dump, parse_vllm_dump):
+        with suppress(BadExpertFile):
+            parse(io.BytesIO(data))
+    for read in (parse_engine_metrics, parse_router_telemetry):
+        with suppress(BadExpertFile):
+            read(data)
+    for line in data.split(b"\n")[:100]:
+        with suppress(NoRequest):
+            parse_request_times(line)
+
+
 def logs(data: bytes) -> None:
     """Lines of logs before the rules of ``diagnose``."""
     match_rules(data.decode(errors="replace"), LogSource(name="rank-0.err", node="n", rank=0))
@@ -257,4 +275,5 @@ TARGETS: Mapping[str, Target] = {
     "manifests": manifests,
     "names": names,
     "logs": logs,
+    "expert-loads": expert_loads,
 }

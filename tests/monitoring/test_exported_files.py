@@ -119,7 +119,6 @@ def test_every_metric_is_shown_somewhere(folder: Path) -> None:
     assert set(METRICS) - used - kept <= unused | {
         "orchestrate_run_start_timestamp_seconds",
         "orchestrate_run_last_event_timestamp_seconds",
-        "orchestrate_node_nvlink_payload_bytes_total",
     }
 
 

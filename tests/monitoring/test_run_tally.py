@@ -87,7 +87,7 @@ def test_links_and_modes_that_failed_are_counted_through_all_attempts() -> None:
     probe = FabricProbed(
         rung=CommMode.GLOO, ok=False, reason="dead", seconds=1, links=(("a", "b"),)
     )
-    broken = LinksBroken(links=(("a", "b"), ("b", "c")), seconds=15, at=1.0)
+    broken = LinksBroken(links=(("b", "a"), ("b", "c")), seconds=15, at=1.0)
     classified = Classified(attempt=1, fault=Fault.FABRIC, reason="links", links=(("b", "c"),))
     run = tally(probe, *up("a", 0), broken, classified, *up("a", 0))
 

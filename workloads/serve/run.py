@@ -33,10 +33,11 @@ from orchestrate_serving import (
     start_engines,
 )
 from orchestrate_serving.gpus import gpus_here
+from orchestrate_serving.telemetry import EngineTelemetry
 
 USAGE, FAILED = 2, 1
 POLL_S = 0.5  # how soon an engine that died is noticed
-PROGRESS_S = 30.0  # well below the silence after which a run looks for ranks that hang
+PROGRESS_S = 15.0  # well below the silence after which a run looks for ranks that hang
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, never a default
 
 
@@ -143,11 +144,14 @@ def watch(engines: RunningEngines, duration_s: float) -> None:
     """Return after ``duration_s``, 0 = never. Raises :class:`EngineError` if an engine ends."""
     began = time.monotonic()
     report_s = 0.0
+    telemetry = EngineTelemetry(engine.base_url for engine in engines)
     while True:
         engines.check()
         up_s = time.monotonic() - began
         if up_s >= report_s:
             kit.progress(round(up_s), round(duration_s or up_s), "s of serving")
+            for name, (value, unit) in telemetry.read().items():
+                kit.metric(name, value, unit, step=round(up_s))
             report_s += PROGRESS_S
         if duration_s and up_s >= duration_s:
             return

@@ -116,6 +116,7 @@ RUN = Dashboard(
             ),
             "Bps",
         ),
+        _by_run("NVLink payload", "orchestrate_run_nvlink_payload_bytes_total", "bytes"),
         Panel(
             "Rounds over SSH",
             (
@@ -139,8 +140,7 @@ NODES = Dashboard(
             (Query(f"rate(orchestrate_node_gpu_energy_joules_total{{{_NODES}}}[5m])", "{{node}}"),),
             "watt",
         ),
-        _by_node("Power when last probed", "orchestrate_node_gpu_power_watts", "watt"),
-        _by_node("Power limit", "orchestrate_node_gpu_power_limit_watts", "watt"),
+        _by_node("Power", "orchestrate_node_gpu_power_watts", "watt"),
         _by_node("Hottest GPU", "orchestrate_node_gpu_temperature_celsius", "celsius"),
         Panel(
             "GPU memory in use",
@@ -164,6 +164,16 @@ NODES = Dashboard(
                 Query(f"orchestrate_node_gpu_xid_errors{{{_NODES}}}", "{{node}} Xid"),
                 Query(f"orchestrate_node_gpus_lost{{{_NODES}}}", "{{node}} lost"),
             ),
+        ),
+        Panel(
+            "NVLink payload",
+            (
+                Query(
+                    f"rate(orchestrate_node_nvlink_payload_bytes_total{{{_NODES}}}[1m])",
+                    "{{node}} {{direction}}",
+                ),
+            ),
+            "Bps",
         ),
         _by_node("Free disk", "orchestrate_node_disk_free_bytes", "bytes"),
         _by_node("Clock beside the coordinator's", "orchestrate_node_clock_offset_seconds", "s"),

@@ -65,12 +65,13 @@ def _family(metric: Metric, samples: Iterable[Sample]) -> Family:
     counter = metric.kind is MetricKind.COUNTER
     name = metric.name.removesuffix("_total") if counter else metric.name
     family = Family(name, metric.help, metric.kind.value)
+    labels = metric.labels
     for sample in samples:
-        labels = dict(zip(metric.labels, sample.labels, strict=True))
+        own = dict(zip(labels, sample.labels, strict=True))
         if metric.kind is MetricKind.HISTOGRAM:
-            _add_buckets(family, metric, labels, sample)
+            _add_buckets(family, metric, own, sample)
         else:
-            family.add_sample(metric.name, labels, sample.value)
+            family.add_sample(metric.name, own, sample.value)
     return family
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
 from orchestrator.adapters.store.journal import Entry, JournalReader
-from orchestrator.adapters.store.latest_progress import RankProgress, read_progress
+from orchestrator.adapters.store.latest_progress import RankProgress, read_live_state
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.liveness import read_identity
 from orchestrator.adapters.store.metric_series import Point, PointReader
@@ -51,11 +51,11 @@ class RunReader:
         """The run as it is now; ``state`` as listings show it. Raises ``OrchestrateError`` for a
         damaged journal, ``OSError``.
         """
-        for entry in _portions(self._journal.read):
+        for entry in _portions(self._journal.read_each):
             self._take_entry(entry)
         for point in _portions(self._points.read):
             self._take_point(point)
-        ranks = read_progress(self.folder.progress)
+        ranks, telemetry = read_live_state(self.folder.progress)
         identity = read_identity(self.folder.coordinator)
         heard = [p.at for p in ranks] + [point.t for point in self._figures.values()]
         reported = max(heard, default=None)
@@ -74,9 +74,11 @@ class RunReader:
             progress=self._progress(ranks),
             step_s=self._step_seconds(),
             leased=_number_field(ranks, LEASED_FIELD),
+            nvlink_bytes=_captured(result, "nvlink", "sent_bytes"),
             tokens=_tokens(ranks),
             figures={name: (point.value, point.unit) for name, point in self._figures.items()},
             engines=self._engines,
+            telemetry={read.node: read for read in telemetry},
         )
 
     def _take_entry(self, entry: Entry) -> None:
@@ -134,12 +136,14 @@ class RunReader:
         return self.tally.fabric.rung.value
 
 
-def _portions(read: Callable[[], Sequence[T]]) -> Iterator[T]:
+def _portions(read: Callable[[], Iterable[T]]) -> Iterator[T]:
+    """What ``read`` gives until it gives nothing more."""
     for _ in range(MAX_PORTIONS):
-        portion = read()
-        if not portion:
+        last: T | None = None
+        for last in read():
+            yield last
+        if last is None:
             return
-        yield from portion
 
 
 def _latest(*times: float | None) -> float | None:
@@ -150,6 +154,12 @@ def _number_field(ranks: tuple[RankProgress, ...], name: str) -> float | None:
     """The sum of a field over ranks; None where none reports it."""
     found = [value for p in ranks if isinstance(value := p.fields.get(name), int | float)]
     return sum(found) if found else None
+
+
+def _captured(result: Result | None, kind: str, figure: str) -> float | None:
+    """A figure of a run's captures; None where there is none."""
+    captures = result.captures if result is not None else ()
+    return next((c.figures.get(figure) for c in captures if c.kind == kind), None)
 
 
 def _tokens(ranks: tuple[RankProgress, ...]) -> dict[str, float]:

@@ -58,12 +58,15 @@ class JournalReader:
 
         A missing file reads as empty. Raises :class:`JournalDamaged`.
         """
-        entries: list[Entry] = []
+        return list(self.read_each())
+
+    def read_each(self) -> Iterator[Entry]:
+        """The same one by one: what was taken of them counts as read."""
         for line in self._complete_lines():
-            entries.append(self._parse(line))
+            entry = self._parse(line)
             self.offset += len(line)
             self.seq += 1
-        return entries
+            yield entry
 
     def read_all(self) -> Iterator[Entry]:
         """Everything up to the present end of the file."""

@@ -11,9 +11,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.core.run.events import Event, Progressed
+from orchestrator.core.run.node_telemetry import TelemetryRead
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 
@@ -47,6 +48,7 @@ class ProgressFile:
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path, self._clock = path, clock
         self._latest: dict[tuple[str, int], RankProgress] = {}
+        self._telemetry: dict[str, TelemetryRead] = {}
         self._attempt = 1
         self._next = -math.inf
         self._written = True
@@ -55,7 +57,11 @@ class ProgressFile:
         if state.attempt != self._attempt:
             self._attempt = state.attempt
             self._latest.clear()
-        if isinstance(event, Progressed):
+            self._telemetry.clear()
+        if isinstance(event, TelemetryRead):
+            self._telemetry[event.node] = event
+            self._write_soon()
+        elif isinstance(event, Progressed):
             self._latest[event.node, event.rank] = RankProgress(
                 node=event.node,
                 rank=event.rank,
@@ -65,10 +71,7 @@ class ProgressFile:
                 at=at,
                 fields=event.fields,
             )
-            self._written = False
-            if self._clock() >= self._next:
-                self._next = self._clock() + EVERY_S
-                self.write()
+            self._write_soon()
 
     def on_log(self, node: str, file: str, chunk: bytes) -> None:
         del node, file, chunk
@@ -80,6 +83,12 @@ class ProgressFile:
         del result
         self.write()
 
+    def _write_soon(self) -> None:
+        self._written = False
+        if self._clock() >= self._next:
+            self._next = self._clock() + EVERY_S
+            self.write()
+
     def write(self) -> None:
         """Replace the file by what is known, unless it says so already. Not synced: after a power
         cut there is no progress.
@@ -87,23 +96,42 @@ class ProgressFile:
         if self._written:
             return
         self._written = True
-        ranks = [asdict(progress) for progress in self._latest.values()]
+        content = {
+            "attempt": self._attempt,
+            "ranks": [asdict(progress) for progress in self._latest.values()],
+            "telemetry": [asdict(read) for read in self._telemetry.values()],
+        }
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            temporary.write_text(json.dumps({"attempt": self._attempt, "ranks": ranks}), "ascii")
+            temporary.write_text(json.dumps(content), "ascii")
             temporary.chmod(0o600)
             temporary.replace(self._path)
         except OSError:
             temporary.unlink(missing_ok=True)
 
 
-def read_progress(path: Path) -> tuple[RankProgress, ...]:
-    """Of each rank that reported progress in the present attempt; empty where there is none, or
-    where the file cannot be read.
+class LiveState(NamedTuple):
+    """What the file says: progress of each rank that reported any in the present attempt, and the
+    newest readings of each node whose GPUs are sampled.
     """
+
+    ranks: tuple[RankProgress, ...] = ()
+    telemetry: tuple[TelemetryRead, ...] = ()
+
+
+def read_progress(path: Path) -> tuple[RankProgress, ...]:
+    """Of each rank; empty where there is no file, or where it cannot be read."""
+    return read_live_state(path).ranks
+
+
+def read_live_state(path: Path) -> LiveState:
+    """Empty where there is no file, or where it cannot be read."""
     try:
         with path.open("rb") as file:
             data: Any = json.loads(file.read(MAX_BYTES))
-        return tuple(RankProgress(**each) for each in data["ranks"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return ()
+        return LiveState(
+            tuple(RankProgress(**each) for each in data["ranks"]),
+            tuple(TelemetryRead(**each) for each in data.get("telemetry", ())),
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return LiveState()

@@ -22,12 +22,9 @@ NODE_TOKENS = Metric(
 )
 NODE_GPUS = Metric(name="orchestrate_node_gpus", labels=NODE, help="GPUs of the node.")
 NODE_POWER = Metric(
-    name="orchestrate_node_gpu_power_watts", labels=NODE, help="Power of the node's GPUs, added up."
-)
-NODE_POWER_LIMIT = Metric(
-    name="orchestrate_node_gpu_power_limit_watts",
+    name="orchestrate_node_gpu_power_watts",
     labels=NODE,
-    help="Power limits of the node's GPUs, added up.",
+    help="Power of the node's GPUs, added up: live with --capture power, else as last probed.",
 )
 NODE_ENERGY = Metric(
     name="orchestrate_node_gpu_energy_joules_total",
@@ -74,7 +71,7 @@ NODE_NVLINK = Metric(
     name="orchestrate_node_nvlink_payload_bytes_total",
     kind=COUNTER,
     labels=("run", "node", "direction"),
-    help="Payload over the node's NVLinks, added up over its GPUs.",
+    help="Payload over NVLink since the driver was loaded, of a run that captures it.",
 )
 NODE_DISK_FREE = Metric(
     name="orchestrate_node_disk_free_bytes",
@@ -93,7 +90,6 @@ NODE_METRICS = (
     NODE_TOKENS,
     NODE_GPUS,
     NODE_POWER,
-    NODE_POWER_LIMIT,
     NODE_ENERGY,
     NODE_MEMORY,
     NODE_MEMORY_USED,

@@ -93,6 +93,12 @@ RUN_ENERGY = Metric(
     labels=RUN,
     help="Energy of the run's GPUs inside measured windows, by NVML.",
 )
+RUN_NVLINK = Metric(
+    name="orchestrate_run_nvlink_payload_bytes_total",
+    kind=COUNTER,
+    labels=RUN,
+    help="Payload that GPUs sent over NVLink, of a run that ended and captured it.",
+)
 RUN_SAMPLES = Metric(
     name="orchestrate_run_samples_total",
     kind=COUNTER,
@@ -150,6 +156,7 @@ RUN_METRICS = (
     RUN_STEP,
     RUN_FIGURE,
     RUN_ENERGY,
+    RUN_NVLINK,
     RUN_SAMPLES,
     RUN_QUEUE,
     RUN_LEASED,

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.core.doctor.rules.gpus import HARMLESS, OF_PROGRAMS
-from orchestrator.core.model.facts import Facts, Xid
 from orchestrator.core.monitoring import node_metrics, run_metrics
-from orchestrator.core.monitoring.metric import Metric, Sample
-from orchestrator.core.monitoring.run_tally import NodeTally, RunTally
+from orchestrator.core.monitoring.metric import Metric, Sample, clean_label
+from orchestrator.core.monitoring.node_figures import newest_figures
+from orchestrator.core.monitoring.run_tally import RunTally
+from orchestrator.core.run.node_telemetry import TelemetryRead
 
 LIVE = frozenset({"running", "unattended", "elsewhere"})
-# The names that probes give the driver's reasons. A power cap that software set is ordinary work.
-HOT = frozenset({"hw_thermal", "sw_thermal"})
-POWER = frozenset({"hw_slowdown", "hw_power_brake"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +19,7 @@ class RunView:
     """A run at a moment. Times in seconds since the epoch. ``progress``: of the rank that is
     furthest behind, between 0 and 1. ``tokens`` maps nodes to tokens per second. ``figures`` maps
     names to (value, unit) of the lowest rank. ``mode``: how ranks communicate. ``engines`` maps
-    nodes to what their inference engines report.
+    nodes to what their inference engines report, ``telemetry`` to what their samplers read.
     """
 
     run_id: str
@@ -38,9 +35,11 @@ class RunView:
     progress: float | None = None
     step_s: float | None = None
     leased: float | None = None
+    nvlink_bytes: float | None = None
     tokens: Mapping[str, float] = field(default_factory=dict)
     figures: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     engines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    telemetry: Mapping[str, TelemetryRead] = field(default_factory=dict)
 
     @property
     def is_live(self) -> bool:
@@ -70,6 +69,7 @@ def run_samples(run: RunView) -> Iterator[Sample]:
             run_metrics.RUN_LAST_PROGRESS: run.last_progress,
             run_metrics.RUN_PROGRESS: run.progress,
             run_metrics.RUN_ENERGY: tally.joules,
+            run_metrics.RUN_NVLINK: run.nvlink_bytes,
         },
     )
     yield from _live_samples(run) if run.is_live else ()
@@ -119,62 +119,19 @@ def _known(run: str, values: Mapping[Metric, float | None]) -> Iterator[Sample]:
 
 
 def node_samples(run: RunView) -> Iterator[Sample]:
-    """Every node of a run; of a run that ended only whether its nodes were well."""
+    """Every node of a run; of a run that ended only whether its nodes were well.
+
+    Thousands of series: labels are made harmless once a node, not once a sample.
+    """
+    run_id = clean_label(run.run_id)
     for name, node in run.tally.nodes.items():
-        place = (run.run_id, name)
-        yield node_metrics.NODE_UP.sample(node.state not in {"failed", "lost"}, *place)
+        place = (run_id, clean_label(name))
+        yield Sample(node_metrics.NODE_UP, place, node.state not in {"failed", "lost"})
         if node.joules is not None:
-            yield node_metrics.NODE_ENERGY.sample(node.joules, *place)
+            yield Sample(node_metrics.NODE_ENERGY, place, node.joules)
         if run.is_live:
-            yield from _live_node_samples(run, name, node)
-
-
-def _live_node_samples(run: RunView, name: str, node: NodeTally) -> Iterator[Sample]:
-    place = (run.run_id, name)
-    yield node_metrics.NODE_RANKS.sample(node.running, *place)
-    if name in run.tokens:
-        yield node_metrics.NODE_TOKENS.sample(run.tokens[name], *place)
-    if node.facts is not None:
-        yield from _facts_samples(node.facts, place)
-
-
-def _facts_samples(facts: Facts, place: tuple[str, str]) -> Iterator[Sample]:
-    """What the node's last probe found."""
-    yield node_metrics.NODE_GPUS.sample(len(facts.gpus), *place)
-    yield node_metrics.NODE_CLOCK.sample(facts.clock_offset_s, *place)
-    if facts.disk_free_bytes:
-        yield node_metrics.NODE_DISK_FREE.sample(facts.disk_free_bytes, *place)
-    if facts.xids is not None:
-        yield node_metrics.NODE_XIDS.sample(_grave_errors(facts.xids), *place)
-    if facts.gpus or facts.lost_gpus:
-        yield node_metrics.NODE_GPUS_LOST.sample(len(facts.lost_gpus), *place)
-    if facts.gpus:
-        yield from _gpu_samples(facts, place)
-
-
-def _grave_errors(xids: tuple[Xid, ...]) -> int:
-    """How many that speak against the card, as doctor judges them."""
-    return sum(x.count for x in xids if x.switch or x.code not in OF_PROGRAMS | HARMLESS)
-
-
-def _gpu_samples(facts: Facts, place: tuple[str, str]) -> Iterator[Sample]:
-    gpus = facts.gpus
-    sums: Mapping[Metric, list[float | None]] = {
-        node_metrics.NODE_POWER: [gpu.power_w for gpu in gpus],
-        node_metrics.NODE_POWER_LIMIT: [gpu.power_limit_w for gpu in gpus],
-        node_metrics.NODE_MEMORY: [gpu.memory_bytes for gpu in gpus],
-        node_metrics.NODE_MEMORY_USED: [gpu.memory_used_bytes for gpu in gpus],
-        node_metrics.NODE_ECC: [gpu.ecc.uncorrected for gpu in gpus],
-    }
-    for metric, values in sums.items():
-        known = [value for value in values if value is not None]
-        if known:
-            yield metric.sample(sum(known), *place)
-    hot = [gpu.temperature_c for gpu in gpus if gpu.temperature_c is not None]
-    if hot:
-        yield node_metrics.NODE_TEMPERATURE.sample(max(hot), *place)
-    reasons = [frozenset(gpu.throttle) for gpu in gpus if gpu.throttle is not None]
-    if reasons:
-        for label, kinds in (("thermal", HOT), ("power", POWER)):
-            held = sum(bool(kinds & reason) for reason in reasons)
-            yield node_metrics.NODE_THROTTLED.sample(held, *place, label)
+            yield Sample(node_metrics.NODE_RANKS, place, node.running)
+            if name in run.tokens:
+                yield Sample(node_metrics.NODE_TOKENS, place, run.tokens[name])
+            for metric, labels, value in newest_figures(node.figures, run.telemetry.get(name)):
+                yield Sample(metric, (*place, *labels), value)

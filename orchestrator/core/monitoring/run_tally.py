@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from orchestrator.core.base.figures import sum_of_all
 from orchestrator.core.base.outcome import has_succeeded
-from orchestrator.core.model.facts import Facts
+from orchestrator.core.monitoring.node_figures import NodeFigure, figures_of_facts
 from orchestrator.core.run.connectivity import Classified, FabricProbed, Fault, LinksBroken
 from orchestrator.core.run.connectivity import LinksProbed as Probe
 from orchestrator.core.run.energy_reports import EnergyReported
@@ -47,15 +47,15 @@ Counted = (
 
 class NodeTally:
     """One node. ``state``: waiting, running, ended, failed or lost; ``ranks``: the state of each
-    rank of the present attempt.
+    rank of the present attempt; ``figures``: of its last probe, which is too large to be kept.
     """
 
-    __slots__ = ("energy", "facts", "launches", "ranks", "state")
+    __slots__ = ("energy", "figures", "launches", "ranks", "state")
 
     def __init__(self) -> None:
         self.state = "waiting"
         self.launches = 0
-        self.facts: Facts | None = None
+        self.figures: tuple[NodeFigure, ...] = ()
         self.ranks: dict[int, str] = {}
         self.energy: dict[tuple[int, int], float] = {}
 
@@ -75,7 +75,7 @@ class NodeTally:
             case Connected():
                 self.state = "waiting" if self.state in {"failed", "lost"} else self.state
             case Probed(facts=facts):
-                self.facts = facts
+                self.figures = tuple(figures_of_facts(facts))
             case Launched():
                 self.launches += 1
                 self.state, self.ranks = "running", {}
@@ -97,8 +97,9 @@ class NodeTally:
 
 
 class RunTally:
-    """A run. ``links``: pairs of nodes found broken; ``fallen``: how often a communication mode
-    failed; ``fabric``: the last probe that was all right; ``divided``: the last standing.
+    """A run. ``links``: pairs of nodes found broken, in either direction; ``fallen``: how often a
+    communication mode failed; ``fabric``: the last probe that was all right; ``divided``: the last
+    standing.
     """
 
     def __init__(self) -> None:
@@ -157,7 +158,7 @@ class RunTally:
 
     def _add_links(self, event: FabricProbed | Probe | LinksBroken | Classified) -> None:
         if not isinstance(event, FabricProbed) or not event.ok:
-            self.links.update(event.links)
+            self.links.update((min(pair), max(pair)) for pair in event.links)
         match event:
             case FabricProbed(ok=True):
                 self.fabric = event

@@ -28,6 +28,7 @@ from orchestrator.core.run.connectivity import (
 )
 from orchestrator.core.run.energy_reports import EnergyReported
 from orchestrator.core.run.evidence import Inspected, Stalled
+from orchestrator.core.run.node_telemetry import TelemetryRead
 from orchestrator.core.sharing.rounds import Exchanged
 
 
@@ -389,6 +390,7 @@ Event = (
     | NodeConcluded
     | Reported
     | Progressed
+    | TelemetryRead
     | EnergyReported
     | Stalled
     | Inspected

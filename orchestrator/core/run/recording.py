@@ -52,6 +52,7 @@ from orchestrator.core.run.events import (
     Synced,
 )
 from orchestrator.core.run.evidence import Inspected, Stalled
+from orchestrator.core.run.node_telemetry import TelemetryRead
 from orchestrator.core.run.rendezvous import all_reached
 from orchestrator.core.run.state import Figure, NodeState, RunState, new_state, next_attempt
 
@@ -93,7 +94,7 @@ def record_event(state: RunState, event: Event) -> RunState:
             return replace(state, port=port, offers=offers)
         case Reported():
             return _record_figure(state, event)
-        case Progressed():
+        case Progressed() | TelemetryRead():
             return state
         case EnergyReported():
             known = state.energy.get(event.place) == event

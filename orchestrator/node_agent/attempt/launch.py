@@ -82,7 +82,7 @@ def launch_attempt(
             if spec["scratch"]:
                 attempt.create_scratch()
             note_baseline(attempt, gpus)
-            spec["sampler"] = prepare_sampler(attempt, captures, gpus)
+            spec["sampler"] = prepare_sampler(attempt, captures, gpus, _first_rank(spec))
             if facts is not None:
                 _write_facts(attempt.facts, facts)
             keep_usable_pipes(spec["processes"], attempt.root)
@@ -110,6 +110,11 @@ def _lent(
             yield locks
     except LockHeld as occupied:
         raise AgentFault(BUSY, str(occupied)) from occupied
+
+
+def _first_rank(spec: Mapping[str, Any]) -> int | None:
+    ranks = [process["rank"] for process in spec["processes"] if process["rank"] is not None]
+    return min(ranks, default=None)
 
 
 def _refuse_if_busy(run: RunLayout) -> None:

@@ -30,9 +30,11 @@ def check_captures(request: Mapping[str, Any]) -> list[str]:
     return kinds
 
 
-def prepare_sampler(attempt: AttemptLayout, kinds: Sequence[str], gpus: Sequence[int]) -> list[str]:
+def prepare_sampler(
+    attempt: AttemptLayout, kinds: Sequence[str], gpus: Sequence[int], rank: int | None
+) -> list[str]:
     """The process that samples, and its folder; none where nothing is asked for. Ranks that record
-    something find the folder, too.
+    something find the folder, too. ``rank``: whose reports its newest readings go among.
     """
     if not kinds:
         return []
@@ -40,4 +42,5 @@ def prepare_sampler(attempt: AttemptLayout, kinds: Sequence[str], gpus: Sequence
     private_folder(folder)
     indices = ",".join(map(str, gpus))
     program = [sys.executable, "-I", "-S", "-c", ENTRY, AGENT]
-    return [*program, folder, ",".join(kinds), indices]
+    report = "" if rank is None else os.path.join(attempt.report, "rank-%d.jsonl" % rank)
+    return [*program, folder, ",".join(kinds), indices, report]

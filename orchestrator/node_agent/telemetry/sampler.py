@@ -17,6 +17,7 @@ from ctypes import byref
 
 from orchestrator.node_agent.base.node_layout import write_atomically
 from orchestrator.node_agent.facts.nvml import Nvml, describe_gpus, open_library
+from orchestrator.node_agent.telemetry import live
 from orchestrator.node_agent.telemetry.readings import READINGS, Reading
 
 TYPE_CHECKING = False
@@ -80,8 +81,12 @@ class Table:
 class Sampler:
     """All captures of one attempt on one node."""
 
-    def __init__(self, folder: str, kinds: Sequence[str], gpus: Sequence[int]) -> None:
+    def __init__(
+        self, folder: str, kinds: Sequence[str], gpus: Sequence[int], report: str = ""
+    ) -> None:
         self._folder = folder
+        self._report, self._report_at = report, 0.0
+        self._latest: dict[str, dict[int, Sequence[Any]]] = {kind: {} for kind in kinds}
         self._tables = {kind: Table(os.path.join(folder, kind + ".csv"), READINGS[kind])
                         for kind in kinds}  # fmt: skip
         self._devices: dict[int, Any] = {}
@@ -132,6 +137,11 @@ class Sampler:
                 t = self._began + time.monotonic() - self._zero
                 for row in rows:
                     table.add(t, index, row)
+                    if live.is_whole(kind, row):
+                        self._latest[kind][index] = row
+        if self._report and began >= self._report_at:
+            self._report_at = began + live.EVERY_S
+            live.report(self._report, self._latest)
         took_s = time.monotonic() - began
         self._samples += 1
         self._busy_s += took_s
@@ -166,7 +176,10 @@ def _asked_to_end(within_s: float) -> bool:
 
 
 def main() -> None:
-    """Arguments: the folder; captures with commas; indices of GPUs with commas."""
-    folder, kinds, gpus = sys.argv[1:4]
+    """Arguments: the folder; captures with commas; indices of GPUs with commas; the file that a
+    line goes to now and then, or nothing.
+    """
+    folder, kinds, gpus, report = sys.argv[1:5]
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # unless it is
-    Sampler(folder, kinds.split(","), [int(index) for index in gpus.split(",") if index]).run()
+    indices = [int(index) for index in gpus.split(",") if index]
+    Sampler(folder, kinds.split(","), indices, report).run()

@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.core.run.energy_reports import EnergyReported, GpuEnergy
 from orchestrator.core.run.events import Progressed, Reported
+from orchestrator.core.run.node_telemetry import TelemetryRead
 from orchestrator.parsing.replies.record_lines import as_float, as_int, parse_object, unknown_type
 from orchestrator.parsing.replies.records import printable_text
 
@@ -22,7 +23,15 @@ MAX_PROBLEMS = 16
 MAX_PROBLEM = 300
 WORK = ("requests", "tokens", "input_tokens", "output_tokens")
 
-Report = Reported | Progressed | EnergyReported
+Report = Reported | Progressed | EnergyReported | TelemetryRead
+TELEMETRY = (
+    "watts",
+    "temperature_c",
+    "memory_used_bytes",
+    "nvlink_sent_bytes",
+    "nvlink_received_bytes",
+)
+THROTTLED = ("thermal", "power")
 
 
 def parse_report(node: str, rank: int, line: bytes, position: int) -> Report | str | None:
@@ -39,6 +48,8 @@ def parse_report(node: str, rank: int, line: bytes, position: int) -> Report | s
             return _parse_progress(node, rank, record)
         case "energy":
             return _parse_energy(node, rank, record)
+        case "telemetry":
+            return _parse_telemetry(node, record)
         case "artifact" | "checkpoint":
             return None
         case other:
@@ -89,6 +100,18 @@ def _parse_energy(node: str, rank: int, record: Mapping[str, Any]) -> Report | s
         peak_watts=_not_negative(record.get("peak_watts")),
         problems=tuple(_brief(problem) for problem in told[:MAX_PROBLEMS]),
         work=_work(record.get("work")),
+    )
+
+
+def _parse_telemetry(node: str, record: Mapping[str, Any]) -> TelemetryRead:
+    """What is a number not below 0; the rest is not known."""
+    told = record.get("throttled")
+    reasons = told if isinstance(told, dict) else {}
+    throttled = {name: _not_negative(reasons.get(name)) for name in THROTTLED}
+    return TelemetryRead(
+        node=node,
+        **{name: _not_negative(record.get(name)) for name in TELEMETRY},
+        throttled={name: count for name, count in throttled.items() if count is not None},
     )
 
 
