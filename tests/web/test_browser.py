@@ -35,6 +35,7 @@ rank, word = int(os.environ["RANK"]), Path(sys.argv[1])
 step = 0
 while not word.exists():
     step += 1
+    kit.progress(step, 1000)
     kit.metric("loss", 2.0 / step, unit="nats", step=step)
     print(f"rank {{rank}} step {{step}} <b id=injected>\\x1b[31m</b>", flush=True)
     time.sleep(0.1)
@@ -105,6 +106,7 @@ def test_a_live_run_appears_and_moves(opened: Opened) -> None:
     assert page.locator("#log .line:visible", has_text="n2/1").count() == 0
 
     assert "running" in opened.text("#head")
+    assert "of 1,000 step" in opened.text("#facts")
     word.write_text("done")
     wait_until("the end is shown", lambda: "succeeded" in opened.text("#head"))
     assert job.end().code == 0
@@ -167,7 +169,9 @@ def test_nodes_show_their_runs(opened: Opened) -> None:
     assert page.locator(".spots a").count() == 6
 
 
-@pytest.mark.parametrize("path", ["", "nodes", "nights", "trends", "compare", "login", "runs/none"])
+@pytest.mark.parametrize(
+    "path", ["", "nodes", "nights", "trends", "compare", "suites", "login", "runs/none"]
+)
 def test_pages_fit_a_phone_and_a_keyboard(opened: Opened, path: str) -> None:
     """Nothing is wider than the screen, every control has a name, and the first stop of the Tab
     key skips the navigation.

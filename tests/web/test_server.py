@@ -84,7 +84,17 @@ def ask(
         link.close()
 
 
-PAGES = ["/", "/nodes", "/nights", "/trends", "/compare", "/runs/r1", "/runs/live", "/runs/gone"]
+PAGES = [
+    "/",
+    "/nodes",
+    "/nights",
+    "/trends",
+    "/compare",
+    "/suites",
+    "/runs/r1",
+    "/runs/live",
+    "/runs/gone",
+]
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -127,7 +137,7 @@ def test_nothing_is_changed_without_a_token(served: Served) -> None:
 
 
 def test_nothing_is_shown_without_the_token(guarded: Served) -> None:
-    for path in [*PAGES, "/events", "/runs/r1/events"]:
+    for path in [*PAGES, "/metrics", "/events", "/runs/r1/events"]:
         assert ask(guarded, path)[0] == 401, path
     status, headers, text = ask(guarded, "/runs/r1", Accept="text/html")
 
@@ -177,6 +187,13 @@ def test_a_wrong_token_is_refused(guarded: Served) -> None:
 def test_a_program_reads_with_the_token(guarded: Served) -> None:
     assert ask(guarded, "/", Authorization=f"Bearer {TOKEN}")[0] == 200
     assert TOKEN not in ask(guarded, "/", Authorization=f"Bearer {TOKEN}")[2]
+
+
+def test_prometheus_reads_metrics(served: Served) -> None:
+    status, headers, text = ask(served, "/metrics", Accept="text/plain")
+
+    assert (status, headers.get_content_type()) == (200, "text/plain")
+    assert 'orchestrate_runs{state="running"} 1.0' in text
 
 
 def test_events_follow_the_run(served: Served, home: Path) -> None:
