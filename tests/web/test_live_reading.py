@@ -129,6 +129,7 @@ def test_a_run_is_followed_to_its_end(tmp_path: Path) -> None:
     assert before.failure is not None
     assert "SIGKILL" in before.failure.cause
     assert before.endings[0].last_line == "boom"
+    assert before.rank_counts == "1 failed, 1 done"
     assert changed
     assert slow.over
     for part in ("state", "result", "charts", "seconds", "nodes", "ladder", "failure", "phases"):

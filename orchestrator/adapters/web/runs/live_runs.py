@@ -81,24 +81,23 @@ class LiveRuns:
 
     async def open(self, folder: RunFolder) -> LiveRun:
         """The run, after a first look at it. Beyond ``MAX_FOLLOWED`` it is read this once only."""
-        known = self._runs.get(folder.run_id)
-        if known is not None:
-            if not known.feed.parts:
-                await known.update()
-            return known
-        run = LiveRun(folder, self._parts, self._lines)
-        if len(self._runs) < MAX_FOLLOWED:
-            self._runs[folder.run_id] = run
-            await run.update()
-            task = asyncio.create_task(self._follow(folder.run_id, run))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        else:
-            await run.update()
+        run = self._runs.get(folder.run_id)
+        if run is None:
+            run = LiveRun(folder, self._parts, self._lines)
+            if len(self._runs) < MAX_FOLLOWED:
+                self._follow(folder.run_id, run)
+        with run.reading():
+            if not run.feed.parts:
+                await run.update()
         return run
 
-    async def _follow(self, run_id: str, run: LiveRun) -> None:
-        try:
-            await run.follow()
-        finally:
+    def _follow(self, run_id: str, run: LiveRun) -> None:
+        self._runs[run_id] = run
+        task = asyncio.create_task(run.follow())
+        self._tasks.add(task)
+
+        def forget(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
             del self._runs[run_id]
+
+        task.add_done_callback(forget)

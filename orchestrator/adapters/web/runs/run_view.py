@@ -8,6 +8,12 @@ from dataclasses import dataclass, field, replace
 from orchestrator.adapters.report.charts import Chart
 from orchestrator.adapters.store.latest_progress import RankProgress
 from orchestrator.adapters.store.run_list import RunSummary
+from orchestrator.adapters.web.runs.rank_states import (
+    MAX_RANKS,
+    RankState,
+    count_states,
+    rank_states,
+)
 from orchestrator.core.base.figures import format_number
 from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.base.outcome import describe_outcome
@@ -129,6 +135,16 @@ class RunView:
         """(settled, total) of divisible work."""
         divided = self.state.divided if self.state is not None else None
         return (divided.done + divided.failed, divided.total) if divided is not None else None
+
+    @property
+    def ranks(self) -> tuple[RankState, ...]:
+        """The first ``MAX_RANKS`` of the present attempt."""
+        return rank_states(self.state)[:MAX_RANKS]
+
+    @property
+    def rank_counts(self) -> str:
+        """How many of them are in which state."""
+        return count_states(rank_states(self.state))
 
     @property
     def slowest(self) -> RankProgress | None:
