@@ -26,7 +26,7 @@ from orchestrator.adapters.web.runs.run_index import RunIndex
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.outcome import Signalled
 from orchestrator.core.nightly.nights import Night, NightState
-from orchestrator.core.run.events import Event, RankExited
+from orchestrator.core.run.events import Event, Probed, RankExited
 from orchestrator.core.suite.step_records import StepRecord, StepRecordKind
 from tests.cli.runs_on_disk import begin, events_of
 from tests.core.world import World, facts, request
@@ -75,7 +75,7 @@ def test_gpus_are_those_of_the_latest_probe(tmp_path: Path) -> None:
     folder = begin(layout.home, "r1")
     world = World(request("a", "b"))
     world.run()
-    probed = [e for e, _ in world.log if type(e).__name__ == "Probed"]
+    probed = [event for event, _ in world.log if isinstance(event, Probed)]
     with Journal(folder.journal) as journal:
         for event in probed:
             found = facts(event.node, gpus=8)

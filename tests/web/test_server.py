@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
 import json
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -212,12 +214,12 @@ def test_events_follow_the_run(served: Served, home: Path) -> None:
     assert [re.sub("<[^>]+>", "", line) for line in second["lines"]] == ["a/0 another line"]
 
 
-def _message(received: socket.SocketIO | object) -> dict[str, object]:
+def _message(received: io.BufferedReader) -> dict[str, Any]:
     while True:
-        line = received.readline()  # type: ignore[attr-defined]
+        line = received.readline()
         assert line, "the stream ended"
         if line.startswith(b"data: "):
-            found: dict[str, object] = json.loads(line[6:])
+            found: dict[str, Any] = json.loads(line[6:])
             return found
 
 
