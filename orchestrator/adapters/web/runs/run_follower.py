@@ -128,13 +128,14 @@ class RunFollower:
         if self._timings is None:
             self._timings, self._began = Timings(entry.t), entry.t
         self._timings.enter(current_phase(state), entry.t)
-        self._at = entry.t
+        self._at = max(self._at, entry.t)
         return state
 
     def _read_points(self, end: float) -> bool:
         news = False
         while points := self._points.read():
             self._curves.add(points)
+            self._at = max(self._at, points[-1].t)
             news = True
             if time.monotonic() >= end:
                 self.behind = True

@@ -69,7 +69,7 @@ class RankEnding:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
     """``seconds``: in each phase that it left; ``began`` and ``last_event``: when its first and its
-    latest event were, in seconds since the epoch. ``trouble``: what could not be read.
+    latest event or report were, in seconds since the epoch. ``trouble``: what could not be read.
     """
 
     summary: RunSummary
