@@ -31,6 +31,7 @@ from tests.web.served import Served, serve
 pytestmark = pytest.mark.processes
 
 TOKEN = "a token that only this test has"
+SETTINGS = PageSettings(token=TOKEN)
 HOSTILE = '"><script>alert(1)</script>\x1b]0;title\x07\u202etxt'
 SECRET = "the value of a secret variable"
 
@@ -160,19 +161,20 @@ def test_the_token_opens_the_page_and_stops_runs(guarded: Served, home: Path) ->
     assert "SameSite=strict" in cookie
     assert TOKEN not in cookie
     session = cookie.partition(";")[0]
-    text = ask(guarded, "/runs/r1", Cookie=session)[2]
-    key = re.search(r'name="key" value="(\w+)"', text)
-    assert key is not None
+    live = ask(guarded, "/runs/live", Cookie=session)[2]
+    assert f'value="{access.form_key(SETTINGS, "/runs/live/stop")}"' in live
+    assert "Stop this run" not in ask(guarded, "/runs/r1", Cookie=session)[2], "it is over"
+    form = {"key": access.form_key(SETTINGS, "/runs/r1/stop")}
     asked = {"Cookie": session, "Origin": origin}
     stop = "/runs/r1/stop"
 
     assert ask(guarded, stop, method="POST", form={"key": "x"}, **asked)[0] == 403
     foreign = {"Cookie": session, "Origin": "http://evil.example"}
-    assert ask(guarded, stop, method="POST", form={"key": key[1]}, **foreign)[0] == 403
-    assert ask(guarded, stop, method="POST", form={"key": key[1]}, Origin=origin)[0] == 401
+    assert ask(guarded, stop, method="POST", form=form, **foreign)[0] == 403
+    assert ask(guarded, stop, method="POST", form=form, Origin=origin)[0] == 401
     log = Layout(home).page_log
     assert not log.exists()
-    assert ask(guarded, stop, method="POST", form={"key": key[1]}, **asked)[0] == 303
+    assert ask(guarded, stop, method="POST", form=form, **asked)[0] == 303
     wait_until(
         "the command has answered", lambda: log.exists() and "already over" in log.read_text()
     )

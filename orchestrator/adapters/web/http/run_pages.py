@@ -65,7 +65,8 @@ class RunPages:
             return await asyncio.to_thread(self._show_remembered, run_id)
         live = await self._site.live.open(folder)
         feed = live.feed
-        action, settings = f"/runs/{run_id}/stop", self._site.settings
+        settings, action = self._site.settings, f"/runs/{run_id}/stop"
+        stops = settings.allow_stop and not live.over
         text = self._site.rendering.page(
             "run",
             run_id=run_id,
@@ -73,8 +74,8 @@ class RunPages:
             lines=feed.lines,
             cursor=str(feed.cursor),
             live=True,
-            stop=action if settings.allow_stop else "",
-            key=access.form_key(settings, action) if settings.allow_stop else "",
+            stop=action if stops else "",
+            key=access.form_key(settings, action) if stops else "",
         )
         return HTMLResponse(text)
 
@@ -84,6 +85,8 @@ class RunPages:
         if folder is None:
             raise HTTPException(404, "no such run")
         live = await self._site.live.open(folder)
+        if not self._site.live.follows(live):
+            raise HTTPException(503, "too many runs are read", headers={"Retry-After": "10"})
         return stream_feed(request, live.feed, self._site.streams, live.reading())
 
     async def stop_run(self, request: Request) -> Response:

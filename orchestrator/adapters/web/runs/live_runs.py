@@ -36,6 +36,11 @@ class LiveRun:
         self._turn = asyncio.Lock()
 
     @property
+    def over(self) -> bool:
+        """Whether it has ended, and was read to its end."""
+        return self._follower.over
+
+    @property
     def wanted(self) -> bool:
         """Whether somebody reads it, or did lately."""
         return self._readers > 0 or time.monotonic() - self._used < LINGER_S
@@ -60,8 +65,8 @@ class LiveRun:
         """Until it has no readers any more."""
         while self.wanted:
             await self.update()
-            behind, over = self._follower.behind, self._follower.over
-            await asyncio.sleep(BEHIND_POLL_S if behind else OVER_POLL_S if over else POLL_S)
+            behind = self._follower.behind
+            await asyncio.sleep(BEHIND_POLL_S if behind else OVER_POLL_S if self.over else POLL_S)
 
     def _read(self) -> tuple[Mapping[str, str], Sequence[str]]:
         changed, lines = self._follower.advance()
@@ -90,6 +95,10 @@ class LiveRuns:
             if not run.feed.parts:
                 await run.update()
         return run
+
+    def follows(self, run: LiveRun) -> bool:
+        """Whether what ``open`` returned is kept up to date."""
+        return run in self._runs.values()
 
     def _follow(self, run_id: str, run: LiveRun) -> None:
         self._runs[run_id] = run
