@@ -8,6 +8,7 @@ import io
 import json
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,18 @@ from urllib.parse import urlencode
 import pytest
 
 from orchestrator.adapters.history.open_store import open_history
+from orchestrator.adapters.nightly.due_times import past_nights
+from orchestrator.adapters.nightly.schedule_store import (
+    append_record,
+    nightly_folder,
+    save_schedule,
+)
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.web import access
 from orchestrator.adapters.web.settings import PageSettings
 from orchestrator.core.base.codec import to_json
+from orchestrator.core.nightly.nights import NightRecord, RecordKind
+from orchestrator.core.nightly.schedule import Schedule
 from tests.cli.runs_on_disk import begin, finished
 from tests.core.world import request
 from tests.history.made_runs import KEY, make_entry
@@ -49,7 +58,27 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     live.log("a", "rank-0.out").write_text(HOSTILE + "\n")
     key = replace(KEY, workload=HOSTILE)
     open_history(Layout(home)).record_run(make_entry("gone", 100.0, key=key, speed=5.0))
+    _add_schedule(Layout(home), time.time())
     return home
+
+
+def _add_schedule(layout: Layout, now: float) -> None:
+    """One whose latest night failed, and the one before it is missing."""
+    folder = nightly_folder(layout, "acceptance")
+    schedule = Schedule(
+        name="acceptance",
+        cluster="c",
+        workload="w",
+        at="0 0 * * *",
+        zone="UTC",
+        since=now - 5 * 86400,
+    )
+    save_schedule(folder, schedule)
+    (*_, latest) = (each for each in past_nights(schedule, now) if each.due <= now)
+    begun = NightRecord(kind=RecordKind.STARTED, night=latest.night, at=latest.due, run_id="r1")
+    append_record(folder, begun)
+    ended = replace(begun, kind=RecordKind.FINISHED, status="failed", reason=HOSTILE)
+    append_record(folder, ended)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +146,17 @@ def test_hostile_text_is_shown(served: Served) -> None:
     assert "&lt;script&gt;alert(1)" in ask(served, "/runs/gone")[2]
     assert "&lt;script&gt;alert(1)" in ask(served, "/")[2]
     assert "&lt;script&gt;" in ask(served, f"/?{urlencode({'q': HOSTILE})}")[2]
+
+
+def test_nights_are_a_calendar(served: Served) -> None:
+    text = ask(served, "/nights")[2]
+    failed = re.findall(r'<td class="day bad".*?</td>', text, re.DOTALL)
+
+    assert len(failed) == 1
+    assert 'href="/runs/r1"' in failed[0]
+    assert "failed" in failed[0]
+    assert "&lt;script&gt;" in failed[0]
+    assert text.count('<td class="day missing"') >= 1
 
 
 @pytest.mark.parametrize(
