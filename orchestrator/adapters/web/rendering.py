@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from orchestrator.adapters.report.html_report import open_templates
 from orchestrator.adapters.web.runs.live_log import LogLine
-from orchestrator.adapters.web.runs.run_view import TONES, RunView
+from orchestrator.adapters.web.runs.run_view import TONES, RunPageView
 from orchestrator.core.base.figures import format_duration, format_figure, format_number
 
 HERE = Path(__file__).parent
@@ -41,7 +41,7 @@ class Rendering:
         """A whole page."""
         return self._environment.get_template(f"{name}.html.jinja").render(**values)
 
-    def run_parts(self, view: RunView) -> Mapping[str, str]:
+    def run_parts(self, view: RunPageView) -> Mapping[str, str]:
         """The parts of a run's page, by the id of the element that holds each."""
         return {part: self.page(f"run_{part}", view=view) for part in RUN_PARTS}
 

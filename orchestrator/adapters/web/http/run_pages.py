@@ -19,7 +19,7 @@ from orchestrator.adapters.web import access
 from orchestrator.adapters.web.http.event_stream import stream_feed
 from orchestrator.adapters.web.http.forms import read_form
 from orchestrator.adapters.web.runs.run_index import RunFilter
-from orchestrator.adapters.web.runs.run_view import RunView
+from orchestrator.adapters.web.runs.run_view import RunPageView
 from orchestrator.adapters.web.site import Site
 from orchestrator.core.base.errors import OrchestrateError
 
@@ -125,7 +125,7 @@ class RunPages:
         return HTMLResponse(text)
 
 
-def _remembered_view(store: HistoryStore, run_id: str) -> RunView | None:
+def _remembered_view(store: HistoryStore, run_id: str) -> RunPageView | None:
     """A run whose folder was removed."""
     records = [run for run in store.find_runs(run_id) if run.run_id == run_id]
     result = store.read_result(run_id) if records else None
@@ -146,4 +146,4 @@ def _remembered_view(store: HistoryStore, run_id: str) -> RunView | None:
         exit_code=int(result.exit_code),
         cleaned=True,
     )
-    return RunView(summary=summary, result=result, charts=draw_charts(series))
+    return RunPageView(summary=summary, result=result, charts=draw_charts(series))

@@ -38,7 +38,7 @@ class SuiteStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SuiteRun:
+class SuiteListing:
     """A run of a suite; ``began`` in seconds since the epoch."""
 
     run_id: str
@@ -53,12 +53,12 @@ class SuiteRun:
         return TONES.get(self.state, "live")
 
 
-def list_suite_runs(layout: Layout) -> tuple[SuiteRun, ...]:
+def list_suite_runs(layout: Layout) -> tuple[SuiteListing, ...]:
     """The latest runs of suites, newest first; one that cannot be read is left out."""
     return tuple(_read_all(layout, suite_run_ids(layout)[::-1][:SHOWN_RUNS]))
 
 
-def _read_all(layout: Layout, run_ids: Iterable[str]) -> Iterator[SuiteRun]:
+def _read_all(layout: Layout, run_ids: Iterable[str]) -> Iterator[SuiteListing]:
     for run_id in run_ids:
         try:
             yield _read(suite_folder(layout, run_id))
@@ -66,9 +66,9 @@ def _read_all(layout: Layout, run_ids: Iterable[str]) -> Iterator[SuiteRun]:
             continue
 
 
-def _read(folder: SuiteFolder) -> SuiteRun:
+def _read(folder: SuiteFolder) -> SuiteListing:
     order, result = read_order(folder), read_suite_result(folder)
-    return SuiteRun(
+    return SuiteListing(
         run_id=folder.run_id,
         suite=order.suite,
         cluster=order.cluster,

@@ -11,7 +11,7 @@ from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.web.feed import Feed
 from orchestrator.adapters.web.runs.live_log import LogLine
 from orchestrator.adapters.web.runs.run_follower import RunFollower
-from orchestrator.adapters.web.runs.run_view import RunView
+from orchestrator.adapters.web.runs.run_view import RunPageView
 
 POLL_S = 1.0
 BEHIND_POLL_S = 0.25  # while there is much to read
@@ -19,7 +19,7 @@ OVER_POLL_S = 5.0  # of a run that has ended: it may be resumed
 LINGER_S = 30.0  # after the last reader has gone, who may only have reloaded the page
 MAX_FOLLOWED = 64
 
-RenderParts = Callable[[RunView], Mapping[str, str]]
+RenderParts = Callable[[RunPageView], Mapping[str, str]]
 RenderLines = Callable[[Sequence[LogLine]], Sequence[str]]
 
 

@@ -15,7 +15,7 @@ from orchestrator.adapters.store.metric_series import PointReader
 from orchestrator.adapters.store.run_list import RunSummary, read_result, summarise
 from orchestrator.adapters.web.runs.live_curves import LiveCurves
 from orchestrator.adapters.web.runs.live_log import LiveLog, LogLine
-from orchestrator.adapters.web.runs.run_view import RunView
+from orchestrator.adapters.web.runs.run_view import RunPageView
 from orchestrator.core.base.codec import from_json
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.run.events import Event
@@ -73,9 +73,9 @@ class RunFollower:
         """What is another thing when the view is another one, besides events and points."""
         return (self._summary, self._result, self._progress, self._trouble)
 
-    def view(self) -> RunView:
+    def view(self) -> RunPageView:
         """What is known now."""
-        return RunView(
+        return RunPageView(
             summary=self._summary,
             state=self._state,
             result=self._result[1] if self._result else None,

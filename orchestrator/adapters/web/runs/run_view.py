@@ -67,7 +67,7 @@ class RankEnding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunView:
+class RunPageView:
     """``seconds``: in each phase that it left; ``began`` and ``last_event``: when its first and its
     latest event or report were, in seconds since the epoch. ``trouble``: what could not be read.
     """
