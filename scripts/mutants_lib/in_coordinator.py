@@ -13,6 +13,7 @@ _SYNCED = "tests/simulation/test_synced.py"
 _JOURNAL = "tests/store/test_journal.py"
 _UNTRUSTED = "tests/engine/node/test_untrusted.py"
 _RESUME = "tests/cli/test_resume_here.py"
+_PAGE_ACCESS = "tests/web/test_access.py"
 _HOST_KEYS = "tests/contracts/transport/test_connecting.py"
 
 IN_COORDINATOR: tuple[Mutant, ...] = (
@@ -237,5 +238,21 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
             "tests/view/test_views.py"
             "::test_a_summary_has_the_verdict_first_and_no_figures_of_single_nodes",
         ),
+    ),
+    Mutant(
+        name="page-answers-to-any-name",
+        promise="no website reads the page through a name that it points here",
+        file="orchestrator/adapters/web/access.py",
+        old='if not _is_called_rightly(request.headers.get("host", ""), settings):',
+        new='if not request.headers.get("host", ""):',
+        tests=(f"{_PAGE_ACCESS}::test_other_names_are_refused",),
+    ),
+    Mutant(
+        name="page-asks-only-others-for-the-token",
+        promise="with a token nothing is shown without it, on this machine too",
+        file="orchestrator/adapters/web/access.py",
+        old="if not settings.token:",
+        new="if not settings.token or is_loopback(request.peer):",
+        tests=(f"{_PAGE_ACCESS}::test_a_token_is_asked_of_everybody",),
     ),
 )

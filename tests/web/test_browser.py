@@ -4,16 +4,21 @@ and what runs write is text.
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from orchestrator.adapters.store.bundled import bundled_kit
+from orchestrator.core.base.codec import to_json
 from tests.cli.local_desk import open_local_desk
+from tests.cli.runs_on_disk import begin
+from tests.core.world import request
 from tests.hosts.running import Desk, Job, wait_until
 from tests.time_limits import scaled
 from tests.web.served import Served, require_browser, serve
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
+HOSTILE = '"><img id=injected src=x onerror=alert(1)>'
 # Two ranks report a loss and write lines until a file says how to end.
 TRAIN = f"""
 import os, sys, time
@@ -35,6 +41,7 @@ rank, word = int(os.environ["RANK"]), Path(sys.argv[1])
 step = 0
 while not word.exists():
     step += 1
+    kit.progress(step, 1000)
     kit.metric("loss", 2.0 / step, unit="nats", step=step)
     print(f"rank {{rank}} step {{step}} <b id=injected>\\x1b[31m</b>", flush=True)
     time.sleep(0.1)
@@ -81,7 +88,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
         page = browser.new_page()
         page.set_default_timeout(scaled(30) * 1000)
         asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda sent: asked.append(sent.url))
         page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
         yield Opened(page, served, desk, asked)
         browser.close()
@@ -105,6 +112,7 @@ def test_a_live_run_appears_and_moves(opened: Opened) -> None:
     assert page.locator("#log .line:visible", has_text="n2/1").count() == 0
 
     assert "running" in opened.text("#head")
+    assert "of 1,000 step" in opened.text("#facts")
     word.write_text("done")
     wait_until("the end is shown", lambda: "succeeded" in opened.text("#head"))
     assert job.end().code == 0
@@ -140,6 +148,30 @@ def test_what_ranks_write_is_text(opened: Opened) -> None:
     assert page.evaluate("document.querySelectorAll('script').length") == 1
 
 
+def test_hostile_names_and_lines_are_text(opened: Opened) -> None:
+    """Of a cluster that is called like markup, and of a rank that wrote a line of ten megabytes."""
+    asked = request("a")
+    asked = replace(asked, cluster=replace(asked.cluster, name=HOSTILE))
+    folder = begin(opened.desk.home, "hostile")
+    try:
+        folder.request.write_text(json.dumps(to_json(asked)))
+        folder.node_logs("a").mkdir()
+        log = folder.log("a", "rank-0.out")
+        log.write_text("begin\n")
+        page = opened.see("runs/hostile")
+        log.write_text("begin\n" + HOSTILE * (10_000_000 // len(HOSTILE)) + "\nthe end\n")
+        page.locator("#log .line", has_text="the end").wait_for(state="attached")
+
+        assert HOSTILE in opened.text("#head h1")
+        assert "not shown" in opened.text("#log")
+        assert len(opened.text("#log")) < 100_000
+        opened.see("?q=hostile")
+        assert HOSTILE in opened.text("#list")
+        assert page.locator("#injected").count() == 0
+    finally:
+        shutil.rmtree(folder.path)  # its coordinator is this process, which nothing may stop
+
+
 def test_two_runs_compare(opened: Opened) -> None:
     job, word = opened.train("three")
     metrics = opened.desk.folder(job.run) / "metrics.jsonl"
@@ -167,7 +199,9 @@ def test_nodes_show_their_runs(opened: Opened) -> None:
     assert page.locator(".spots a").count() == 6
 
 
-@pytest.mark.parametrize("path", ["", "nodes", "nights", "trends", "compare", "login", "runs/none"])
+@pytest.mark.parametrize(
+    "path", ["", "nodes", "nights", "trends", "compare", "suites", "login", "runs/none"]
+)
 def test_pages_fit_a_phone_and_a_keyboard(opened: Opened, path: str) -> None:
     """Nothing is wider than the screen, every control has a name, and the first stop of the Tab
     key skips the navigation.

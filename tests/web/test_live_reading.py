@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -11,15 +12,17 @@ import pytest
 from orchestrator.adapters.report.charts import MAX_CHARTS, MAX_LINES, MAX_POINTS
 from orchestrator.adapters.store.metric_series import Point
 from orchestrator.adapters.store.run_list import write_result
-from orchestrator.adapters.web.runs import live_log
+from orchestrator.adapters.web.runs import live_log, live_runs
 from orchestrator.adapters.web.runs.live_curves import DRAWN_POINTS, LiveCurves
 from orchestrator.adapters.web.runs.live_log import BEHIND_BYTES, LiveLog
+from orchestrator.adapters.web.runs.live_runs import LiveRuns
 from orchestrator.adapters.web.runs.run_follower import RunFollower
 from orchestrator.core.base.outcome import Signalled
 from orchestrator.core.run.events import RankExited
 from orchestrator.core.verdict.result import Status
 from orchestrator.parsing.replies.display_text import DISPLAY_LIMIT
 from tests.cli.runs_on_disk import begin, events_of, finished
+from tests.time_limits import scaled
 
 KILLED = RankExited(node="a", rank=0, outcome=Signalled(9), at=1.0, last_line="boom")
 
@@ -129,6 +132,7 @@ def test_a_run_is_followed_to_its_end(tmp_path: Path) -> None:
     assert before.failure is not None
     assert "SIGKILL" in before.failure.cause
     assert before.endings[0].last_line == "boom"
+    assert before.rank_counts == "1 failed, 1 done"
     assert changed
     assert slow.over
     for part in ("state", "result", "charts", "seconds", "nodes", "ladder", "failure", "phases"):
@@ -141,6 +145,27 @@ def test_nothing_new_changes_nothing(tmp_path: Path) -> None:
     follower.advance()
 
     assert follower.advance() == (False, [])
+
+
+def test_only_so_many_runs_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one is read once, and its page says what it was then; without readers none is."""
+    monkeypatch.setattr(live_runs, "MAX_FOLLOWED", 1)
+    monkeypatch.setattr(live_runs, "LINGER_S", 0.0)
+    monkeypatch.setattr(live_runs, "POLL_S", 0.0)
+    folders = [begin(tmp_path, name) for name in ("r1", "r2")]
+
+    async def open_both() -> None:
+        runs = LiveRuns(lambda view: {"head": view.summary.run_id}, lambda _: ())
+        first = await runs.open(folders[0])
+        with first.reading():
+            second = await runs.open(folders[1])
+            assert [run.feed.parts["head"] for run in (first, second)] == ["r1", "r2"]
+            assert [runs.follows(run) for run in (first, second)] == [True, False]
+            assert await runs.open(folders[0]) is first
+        await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()}, timeout=scaled(30))
+        assert not runs.follows(first)
+
+    asyncio.run(open_both())
 
 
 @pytest.mark.parametrize("damage", [b"{", b"{}\n", b'{"seq": 0, "t": 0, "event": {"type": "?"}}\n'])

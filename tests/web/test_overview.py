@@ -13,13 +13,21 @@ from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.journal import Journal
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import RunSummary, write_result
+from orchestrator.adapters.suite.suite_folder import (
+    SuiteOrder,
+    append_step,
+    create_suite_run,
+    suite_folder,
+)
 from orchestrator.adapters.web.overview.calendar import WEEKS, night_tone, night_weeks
 from orchestrator.adapters.web.overview.node_history import Holder, NodeHistory
+from orchestrator.adapters.web.overview.suite_runs import list_suite_runs
 from orchestrator.adapters.web.runs.run_index import RunIndex
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.outcome import Signalled
 from orchestrator.core.nightly.nights import Night, NightState
-from orchestrator.core.run.events import Event, RankExited
+from orchestrator.core.run.events import Event, Probed, RankExited
+from orchestrator.core.suite.step_records import StepRecord, StepRecordKind
 from tests.cli.runs_on_disk import begin, events_of
 from tests.core.world import World, facts, request
 from tests.history.made_runs import make_entry
@@ -67,7 +75,7 @@ def test_gpus_are_those_of_the_latest_probe(tmp_path: Path) -> None:
     folder = begin(layout.home, "r1")
     world = World(request("a", "b"))
     world.run()
-    probed = [e for e, _ in world.log if type(e).__name__ == "Probed"]
+    probed = [event for event, _ in world.log if isinstance(event, Probed)]
     with Journal(folder.journal) as journal:
         for event in probed:
             found = facts(event.node, gpus=8)
@@ -93,6 +101,29 @@ def test_damaged_folders_cost_only_themselves(tmp_path: Path) -> None:
     broken.plan.write_text("[")
 
     assert [row.name for row in NodeHistory(layout).rows(listed(layout))] == ["a", "b"]
+
+
+def test_a_suite_shows_its_latest_records(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    folder = suite_folder(layout, "s1")
+    create_suite_run(folder, SuiteOrder(suite="nightly", source="-", cluster="c"), b"", {})
+    for kind, step, at, status in (
+        (StepRecordKind.STARTED, "train", 10.0, ""),
+        (StepRecordKind.FINISHED, "train", 25.0, "failed"),
+        (StepRecordKind.SKIPPED, "nvlink", 25.0, ""),
+        (StepRecordKind.STARTED, "load", 26.0, ""),
+    ):
+        append_step(folder, StepRecord(kind=kind, step=step, at=at, run_id=step, status=status))
+    (layout.suites / "s2").mkdir()
+    (layout.suites / "s2" / "order.json").write_text("[]")
+    (run,) = list_suite_runs(layout)
+
+    assert (run.suite, run.state, run.tone) == ("nightly", "not finished", "live")
+    assert [(s.name, s.state, s.tone, s.seconds) for s in run.steps] == [
+        ("train", "failed", "bad", 15.0),
+        ("nvlink", "skipped", "", None),
+        ("load", "begun", "live", None),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
 import json
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
 from orchestrator.adapters.history.open_store import open_history
+from orchestrator.adapters.nightly.due_times import past_nights
+from orchestrator.adapters.nightly.schedule_store import (
+    append_record,
+    nightly_folder,
+    save_schedule,
+)
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.web import access
 from orchestrator.adapters.web.settings import PageSettings
 from orchestrator.core.base.codec import to_json
+from orchestrator.core.nightly.nights import NightRecord, RecordKind
+from orchestrator.core.nightly.schedule import Schedule
 from tests.cli.runs_on_disk import begin, finished
 from tests.core.world import request
 from tests.history.made_runs import KEY, make_entry
@@ -29,6 +40,7 @@ from tests.web.served import Served, serve
 pytestmark = pytest.mark.processes
 
 TOKEN = "a token that only this test has"
+SETTINGS = PageSettings(token=TOKEN)
 HOSTILE = '"><script>alert(1)</script>\x1b]0;title\x07\u202etxt'
 SECRET = "the value of a secret variable"
 
@@ -46,7 +58,27 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     live.log("a", "rank-0.out").write_text(HOSTILE + "\n")
     key = replace(KEY, workload=HOSTILE)
     open_history(Layout(home)).record_run(make_entry("gone", 100.0, key=key, speed=5.0))
+    _add_schedule(Layout(home), time.time())
     return home
+
+
+def _add_schedule(layout: Layout, now: float) -> None:
+    """One whose latest night failed, and the one before it is missing."""
+    folder = nightly_folder(layout, "acceptance")
+    schedule = Schedule(
+        name="acceptance",
+        cluster="c",
+        workload="w",
+        at="0 0 * * *",
+        zone="UTC",
+        since=now - 5 * 86400,
+    )
+    save_schedule(folder, schedule)
+    (*_, latest) = (each for each in past_nights(schedule, now) if each.due <= now)
+    begun = NightRecord(kind=RecordKind.STARTED, night=latest.night, at=latest.due, run_id="r1")
+    append_record(folder, begun)
+    ended = replace(begun, kind=RecordKind.FINISHED, status="failed", reason=HOSTILE)
+    append_record(folder, ended)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +116,17 @@ def ask(
         link.close()
 
 
-PAGES = ["/", "/nodes", "/nights", "/trends", "/compare", "/runs/r1", "/runs/live", "/runs/gone"]
+PAGES = [
+    "/",
+    "/nodes",
+    "/nights",
+    "/trends",
+    "/compare",
+    "/suites",
+    "/runs/r1",
+    "/runs/live",
+    "/runs/gone",
+]
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -104,6 +146,17 @@ def test_hostile_text_is_shown(served: Served) -> None:
     assert "&lt;script&gt;alert(1)" in ask(served, "/runs/gone")[2]
     assert "&lt;script&gt;alert(1)" in ask(served, "/")[2]
     assert "&lt;script&gt;" in ask(served, f"/?{urlencode({'q': HOSTILE})}")[2]
+
+
+def test_nights_are_a_calendar(served: Served) -> None:
+    text = ask(served, "/nights")[2]
+    failed = re.findall(r'<td class="day bad".*?</td>', text, re.DOTALL)
+
+    assert len(failed) == 1
+    assert 'href="/runs/r1"' in failed[0]
+    assert "failed" in failed[0]
+    assert "&lt;script&gt;" in failed[0]
+    assert text.count('<td class="day missing"') >= 1
 
 
 @pytest.mark.parametrize(
@@ -127,7 +180,7 @@ def test_nothing_is_changed_without_a_token(served: Served) -> None:
 
 
 def test_nothing_is_shown_without_the_token(guarded: Served) -> None:
-    for path in [*PAGES, "/events", "/runs/r1/events"]:
+    for path in [*PAGES, "/metrics", "/events", "/runs/r1/events"]:
         assert ask(guarded, path)[0] == 401, path
     status, headers, text = ask(guarded, "/runs/r1", Accept="text/html")
 
@@ -148,19 +201,20 @@ def test_the_token_opens_the_page_and_stops_runs(guarded: Served, home: Path) ->
     assert "SameSite=strict" in cookie
     assert TOKEN not in cookie
     session = cookie.partition(";")[0]
-    text = ask(guarded, "/runs/r1", Cookie=session)[2]
-    key = re.search(r'name="key" value="(\w+)"', text)
-    assert key is not None
+    live = ask(guarded, "/runs/live", Cookie=session)[2]
+    assert f'value="{access.form_key(SETTINGS, "/runs/live/stop")}"' in live
+    assert "Stop this run" not in ask(guarded, "/runs/r1", Cookie=session)[2], "it is over"
+    form = {"key": access.form_key(SETTINGS, "/runs/r1/stop")}
     asked = {"Cookie": session, "Origin": origin}
     stop = "/runs/r1/stop"
 
     assert ask(guarded, stop, method="POST", form={"key": "x"}, **asked)[0] == 403
     foreign = {"Cookie": session, "Origin": "http://evil.example"}
-    assert ask(guarded, stop, method="POST", form={"key": key[1]}, **foreign)[0] == 403
-    assert ask(guarded, stop, method="POST", form={"key": key[1]}, Origin=origin)[0] == 401
+    assert ask(guarded, stop, method="POST", form=form, **foreign)[0] == 403
+    assert ask(guarded, stop, method="POST", form=form, Origin=origin)[0] == 401
     log = Layout(home).page_log
     assert not log.exists()
-    assert ask(guarded, stop, method="POST", form={"key": key[1]}, **asked)[0] == 303
+    assert ask(guarded, stop, method="POST", form=form, **asked)[0] == 303
     wait_until(
         "the command has answered", lambda: log.exists() and "already over" in log.read_text()
     )
@@ -179,6 +233,13 @@ def test_a_program_reads_with_the_token(guarded: Served) -> None:
     assert TOKEN not in ask(guarded, "/", Authorization=f"Bearer {TOKEN}")[2]
 
 
+def test_prometheus_reads_metrics(served: Served) -> None:
+    status, headers, text = ask(served, "/metrics", Accept="text/plain")
+
+    assert (status, headers.get_content_type()) == (200, "text/plain")
+    assert 'orchestrate_runs{state="running"} 1.0' in text
+
+
 def test_events_follow_the_run(served: Served, home: Path) -> None:
     """After what a browser has seen, only what is new."""
     with socket.create_connection(("127.0.0.1", served.port), timeout=scaled(30)) as link:
@@ -195,12 +256,12 @@ def test_events_follow_the_run(served: Served, home: Path) -> None:
     assert [re.sub("<[^>]+>", "", line) for line in second["lines"]] == ["a/0 another line"]
 
 
-def _message(received: socket.SocketIO | object) -> dict[str, object]:
+def _message(received: io.BufferedReader) -> dict[str, Any]:
     while True:
-        line = received.readline()  # type: ignore[attr-defined]
+        line = received.readline()
         assert line, "the stream ended"
         if line.startswith(b"data: "):
-            found: dict[str, object] = json.loads(line[6:])
+            found: dict[str, Any] = json.loads(line[6:])
             return found
 
 

@@ -18,7 +18,7 @@ OPEN_PATHS = ("/login", "/static/")  # what is served before the token is known
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class AccessRefusal:
     """Why a request is not answered. ``login``: a browser is sent to enter the token."""
 
     status: int
@@ -36,19 +36,19 @@ class Request:
     headers: Mapping[str, str]
 
 
-def refuse(request: Request, settings: PageSettings) -> Refusal | None:
+def refuse(request: Request, settings: PageSettings) -> AccessRefusal | None:
     """Why ``request`` is not to be answered; None if it is. Pure."""
     if not _is_called_rightly(request.headers.get("host", ""), settings):
         # A page of another site whose name was pointed here (DNS rebinding) sends its own name.
-        return Refusal(421, "the server is not known by this name; see --name")
+        return AccessRefusal(421, "the server is not known by this name; see --name")
     if request.method not in SAFE_METHODS and not _is_own_form(request.headers):
-        return Refusal(403, "the request comes from another site")
+        return AccessRefusal(403, "the request comes from another site")
     if not settings.token:
         local = is_loopback(request.peer)
-        return None if local else Refusal(403, "without a token only this machine may read")
+        return None if local else AccessRefusal(403, "without a token only this machine may read")
     if request.path.startswith(OPEN_PATHS) or _is_known(request.headers, settings.token):
         return None
-    return Refusal(401, "the token is missing or wrong", login=True)
+    return AccessRefusal(401, "the token is missing or wrong", login=True)
 
 
 def is_token(offered: str, settings: PageSettings) -> bool:

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from orchestrator.adapters.report.html_report import open_templates
 from orchestrator.adapters.web.runs.live_log import LogLine
-from orchestrator.adapters.web.runs.run_view import TONES, RunView
-from orchestrator.core.base.figures import format_duration, format_figure
+from orchestrator.adapters.web.runs.run_view import TONES, RunPageView
+from orchestrator.core.base.figures import format_duration, format_figure, format_number
 
 HERE = Path(__file__).parent
 # What is filled in is escaped.
@@ -27,7 +27,7 @@ class Rendering:
     def __init__(self) -> None:
         self._environment = open_templates(HERE / "templates")
         self._environment.filters.update(
-            moment=_format_moment, day=_format_day, duration=format_duration
+            moment=_format_moment, duration=format_duration, number=format_number
         )
         self._environment.globals.update(value=format_figure, tones=TONES)
         style = self._environment.get_template("style.css.jinja").render()
@@ -41,7 +41,7 @@ class Rendering:
         """A whole page."""
         return self._environment.get_template(f"{name}.html.jinja").render(**values)
 
-    def run_parts(self, view: RunView) -> Mapping[str, str]:
+    def run_parts(self, view: RunPageView) -> Mapping[str, str]:
         """The parts of a run's page, by the id of the element that holds each."""
         return {part: self.page(f"run_{part}", view=view) for part in RUN_PARTS}
 
@@ -52,7 +52,3 @@ class Rendering:
 
 def _format_moment(at: float | None) -> str:
     return "" if not at else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def _format_day(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"

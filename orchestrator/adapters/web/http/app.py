@@ -17,6 +17,7 @@ from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.web import access
 from orchestrator.adapters.web.http.forms import read_form
 from orchestrator.adapters.web.http.guard import Guard
+from orchestrator.adapters.web.http.metrics_page import MetricsPage
 from orchestrator.adapters.web.http.overview_pages import OverviewPages
 from orchestrator.adapters.web.http.run_pages import RunPages
 from orchestrator.adapters.web.rendering import TYPES
@@ -40,6 +41,8 @@ def make_app(layout: Layout, settings: PageSettings) -> Starlette:
         Route("/nights", overview.show_nights),
         Route("/trends", overview.show_trends),
         Route("/compare", overview.compare_runs),
+        Route("/suites", overview.show_suites),
+        Route("/metrics", MetricsPage(layout).answer_scrape),
         Route("/login", entry.show_login),
         Route("/login", entry.log_in, methods=["POST"]),
         Route("/static/{name}", entry.static_file),

@@ -58,7 +58,7 @@ def _request(scope: Scope) -> access.Request:
     )
 
 
-def _answer(refusal: access.Refusal, scope: Scope) -> Response:
+def _answer(refusal: access.AccessRefusal, scope: Scope) -> Response:
     accepted = HTTPConnection(scope).headers.get("accept", "")
     if refusal.login and scope["method"] == "GET" and "text/html" in accepted:
         return RedirectResponse(f"/login?next={quote(scope['path'], safe='/')}", 303)

@@ -20,6 +20,7 @@ from orchestrator.adapters.report.comparison_report import comparison_charts
 from orchestrator.adapters.report.run_trends import run_trends
 from orchestrator.adapters.report.trend_chart import TrendChart
 from orchestrator.adapters.web.overview.calendar import WEEKS, CalendarDay, night_weeks
+from orchestrator.adapters.web.overview.suite_runs import list_suite_runs
 from orchestrator.adapters.web.site import Site
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.history.comparing import ComparisonRules, RunsComparison, compare_groups
@@ -63,6 +64,11 @@ class OverviewPages:
         except (OSError, OrchestrateError) as error:
             trends, trouble = (), f"history not read: {error}"
         return self._page("trends", pairs=pairs, chosen=chosen, trends=trends, trouble=trouble)
+
+    async def show_suites(self, request: Request) -> Response:  # noqa: ARG002 - a handler
+        """The latest runs of suites with their steps."""
+        runs = await asyncio.to_thread(list_suite_runs, self._site.layout)
+        return self._page("suites", runs=runs)
 
     async def compare_runs(self, request: Request) -> Response:
         """Two runs, as `orchestrate compare` compares them."""

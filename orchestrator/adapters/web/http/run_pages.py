@@ -19,7 +19,7 @@ from orchestrator.adapters.web import access
 from orchestrator.adapters.web.http.event_stream import stream_feed
 from orchestrator.adapters.web.http.forms import read_form
 from orchestrator.adapters.web.runs.run_index import RunFilter
-from orchestrator.adapters.web.runs.run_view import RunView
+from orchestrator.adapters.web.runs.run_view import RunPageView
 from orchestrator.adapters.web.site import Site
 from orchestrator.core.base.errors import OrchestrateError
 
@@ -65,7 +65,8 @@ class RunPages:
             return await asyncio.to_thread(self._show_remembered, run_id)
         live = await self._site.live.open(folder)
         feed = live.feed
-        action, settings = f"/runs/{run_id}/stop", self._site.settings
+        settings, action = self._site.settings, f"/runs/{run_id}/stop"
+        stops = settings.allow_stop and not live.over
         text = self._site.rendering.page(
             "run",
             run_id=run_id,
@@ -73,8 +74,8 @@ class RunPages:
             lines=feed.lines,
             cursor=str(feed.cursor),
             live=True,
-            stop=action if settings.allow_stop else "",
-            key=access.form_key(settings, action) if settings.allow_stop else "",
+            stop=action if stops else "",
+            key=access.form_key(settings, action) if stops else "",
         )
         return HTMLResponse(text)
 
@@ -84,6 +85,8 @@ class RunPages:
         if folder is None:
             raise HTTPException(404, "no such run")
         live = await self._site.live.open(folder)
+        if not self._site.live.follows(live):
+            raise HTTPException(503, "too many runs are read", headers={"Retry-After": "10"})
         return stream_feed(request, live.feed, self._site.streams, live.reading())
 
     async def stop_run(self, request: Request) -> Response:
@@ -122,7 +125,7 @@ class RunPages:
         return HTMLResponse(text)
 
 
-def _remembered_view(store: HistoryStore, run_id: str) -> RunView | None:
+def _remembered_view(store: HistoryStore, run_id: str) -> RunPageView | None:
     """A run whose folder was removed."""
     records = [run for run in store.find_runs(run_id) if run.run_id == run_id]
     result = store.read_result(run_id) if records else None
@@ -143,4 +146,4 @@ def _remembered_view(store: HistoryStore, run_id: str) -> RunView | None:
         exit_code=int(result.exit_code),
         cleaned=True,
     )
-    return RunView(summary=summary, result=result, charts=draw_charts(series))
+    return RunPageView(summary=summary, result=result, charts=draw_charts(series))

@@ -49,14 +49,9 @@ def serve_page(layout: Layout, settings: PageSettings, say: Callable[[str], None
 def _listen(settings: PageSettings) -> socket.socket:
     where = f"{settings.host}:{settings.port}"
     try:
-        found = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
         family, _, _, _, address = found[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         raise UsageError(
             f"cannot listen on {where}",
@@ -64,4 +59,3 @@ def _listen(settings: PageSettings) -> socket.socket:
             why=error.strerror or str(error),
             remedy="--listen HOST:PORT with another one; port 0 takes any that is free",
         ) from error
-    return listener

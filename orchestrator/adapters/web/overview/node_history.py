@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.adapters.history.open_store import open_history
@@ -19,6 +19,7 @@ from orchestrator.core.base.nodeset import natural_key
 from orchestrator.core.doctor.check_model import Level, State, Subject
 from orchestrator.core.doctor.checkup import readings_in, run_checks
 from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.events import Probed
 from orchestrator.core.verdict.result import NodeResult
@@ -92,8 +93,8 @@ class NodeHistory:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._results: dict[str, tuple[NodeResult, ...]] = {}
-        self._probes: dict[str, Mapping[str, _Probe]] = {}
+        self._results: dict[RunSummary, tuple[NodeResult, ...]] = {}
+        self._probes: dict[RunSummary, Mapping[str, _Probe]] = {}
 
     def rows(self, runs: Sequence[RunSummary]) -> tuple[NodeRow, ...]:
         """The nodes of the latest of ``runs`` (newest first), by cluster and name."""
@@ -119,14 +120,14 @@ class NodeHistory:
             yield node.name, NodeSpot(run_id=run.run_id, state=node.state, reason=node.reason)
 
     def _nodes(self, run: RunSummary) -> tuple[NodeResult, ...]:
-        if run.run_id not in self._results:
+        if run not in self._results:
             try:
                 result = read_result(self._layout.run(run.run_id))
                 result = result or open_history(self._layout).read_result(run.run_id)
             except _UNREADABLE:
                 result = None
-            self._results[run.run_id] = result.nodes if result is not None else ()
-        return self._results[run.run_id]
+            self._results[run] = result.nodes if result is not None else ()
+        return self._results[run]
 
     def _holders(self, run: RunSummary) -> Iterator[tuple[str, Holder]]:
         if run.state in OVER:
@@ -136,18 +137,20 @@ class NodeHistory:
             yield share.name, Holder(run_id=run.run_id, gpus=fold_indices(share.gpus))
 
     def _probed(self, run: RunSummary) -> Mapping[str, _Probe]:
-        folder = self._layout.run(run.run_id)
-        if run.state not in OVER:
-            return dict(_read_probes(folder))  # nodes may still answer
-        if run.run_id not in self._probes:
-            self._probes[run.run_id] = dict(_read_probes(folder))
-        return self._probes[run.run_id]
+        if run not in self._probes:
+            folder = self._layout.run(run.run_id)
+            request = read_request(folder)
+            if request is None:
+                return {}
+            probes = dict(_read_probes(folder, request.cluster.workers))
+            if run.state not in OVER and len(probes) < len(request.cluster.workers):
+                return probes  # nodes may still answer
+            self._probes[run] = probes
+        return self._probes[run]
 
-    def _forget_all_but(self, runs: Iterable[RunSummary]) -> None:
-        kept = {run.run_id for run in runs if run.state in OVER}
-        for known in (self._results, self._probes):
-            for run_id in known.keys() - kept:
-                del known[run_id]
+    def _forget_all_but(self, runs: Sequence[RunSummary]) -> None:
+        self._results = {run: self._results[run] for run in runs if run in self._results}
+        self._probes = {run: self._probes[run] for run in runs if run in self._probes}
 
 
 def _row(cluster: str, name: str, known: _Known) -> NodeRow:
@@ -172,11 +175,8 @@ def _read_plan(folder: RunFolder) -> Plan | None:
     return plan if isinstance(plan, Plan) else None
 
 
-def _read_probes(folder: RunFolder) -> Iterator[tuple[str, _Probe]]:
+def _read_probes(folder: RunFolder, workers: Sequence[NodeSpec]) -> Iterator[tuple[str, _Probe]]:
     """What the run found on its nodes when it began, with what the doctor says of it."""
-    request = read_request(folder)
-    if request is None:
-        return
     facts: dict[str, Facts] = {}
     try:
         for entry in JournalReader(folder.journal).read():
@@ -185,11 +185,9 @@ def _read_probes(folder: RunFolder) -> Iterator[tuple[str, _Probe]]:
                 facts[event.node] = event.facts
     except _UNREADABLE:
         return
-    specs = [spec for spec in request.cluster.workers if spec.name in facts]
-    subjects = [Subject(spec=spec, facts=facts[spec.name]) for spec in specs]
-    examined = run_checks(subjects, Level.QUICK)
+    subjects = [Subject(spec=s, facts=facts[s.name]) for s in workers if s.name in facts]
     found: dict[str, list[str]] = {}
-    for reading in readings_in(examined, State.FAIL, State.WARN):
+    for reading in readings_in(run_checks(subjects, Level.QUICK), State.FAIL, State.WARN):
         found.setdefault(reading.node, []).append(f"{reading.name}: {reading.what}")
     for name, each in facts.items():
         yield name, _Probe(each, tuple(found.get(name, ())))

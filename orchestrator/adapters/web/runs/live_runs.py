@@ -11,7 +11,7 @@ from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.web.feed import Feed
 from orchestrator.adapters.web.runs.live_log import LogLine
 from orchestrator.adapters.web.runs.run_follower import RunFollower
-from orchestrator.adapters.web.runs.run_view import RunView
+from orchestrator.adapters.web.runs.run_view import RunPageView
 
 POLL_S = 1.0
 BEHIND_POLL_S = 0.25  # while there is much to read
@@ -19,7 +19,7 @@ OVER_POLL_S = 5.0  # of a run that has ended: it may be resumed
 LINGER_S = 30.0  # after the last reader has gone, who may only have reloaded the page
 MAX_FOLLOWED = 64
 
-RenderParts = Callable[[RunView], Mapping[str, str]]
+RenderParts = Callable[[RunPageView], Mapping[str, str]]
 RenderLines = Callable[[Sequence[LogLine]], Sequence[str]]
 
 
@@ -34,6 +34,11 @@ class LiveRun:
         self._readers = 0
         self._used = time.monotonic()
         self._turn = asyncio.Lock()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, and was read to its end."""
+        return self._follower.over
 
     @property
     def wanted(self) -> bool:
@@ -60,8 +65,8 @@ class LiveRun:
         """Until it has no readers any more."""
         while self.wanted:
             await self.update()
-            behind, over = self._follower.behind, self._follower.over
-            await asyncio.sleep(BEHIND_POLL_S if behind else OVER_POLL_S if over else POLL_S)
+            behind = self._follower.behind
+            await asyncio.sleep(BEHIND_POLL_S if behind else OVER_POLL_S if self.over else POLL_S)
 
     def _read(self) -> tuple[Mapping[str, str], Sequence[str]]:
         changed, lines = self._follower.advance()
@@ -81,24 +86,27 @@ class LiveRuns:
 
     async def open(self, folder: RunFolder) -> LiveRun:
         """The run, after a first look at it. Beyond ``MAX_FOLLOWED`` it is read this once only."""
-        known = self._runs.get(folder.run_id)
-        if known is not None:
-            if not known.feed.parts:
-                await known.update()
-            return known
-        run = LiveRun(folder, self._parts, self._lines)
-        if len(self._runs) < MAX_FOLLOWED:
-            self._runs[folder.run_id] = run
-            await run.update()
-            task = asyncio.create_task(self._follow(folder.run_id, run))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        else:
-            await run.update()
+        run = self._runs.get(folder.run_id)
+        if run is None:
+            run = LiveRun(folder, self._parts, self._lines)
+            if len(self._runs) < MAX_FOLLOWED:
+                self._follow(folder.run_id, run)
+        with run.reading():
+            if not run.feed.parts:
+                await run.update()
         return run
 
-    async def _follow(self, run_id: str, run: LiveRun) -> None:
-        try:
-            await run.follow()
-        finally:
+    def follows(self, run: LiveRun) -> bool:
+        """Whether what ``open`` returned is kept up to date."""
+        return run in self._runs.values()
+
+    def _follow(self, run_id: str, run: LiveRun) -> None:
+        self._runs[run_id] = run
+        task = asyncio.create_task(run.follow())
+        self._tasks.add(task)
+
+        def forget(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
             del self._runs[run_id]
+
+        task.add_done_callback(forget)

@@ -9,12 +9,13 @@ from typing import TypeVar
 
 from orchestrator.adapters.history.run_entry import read_request
 from orchestrator.adapters.store.journal import Entry, JournalReader
+from orchestrator.adapters.store.latest_progress import RankProgress, read_progress
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import PointReader
 from orchestrator.adapters.store.run_list import RunSummary, read_result, summarise
 from orchestrator.adapters.web.runs.live_curves import LiveCurves
 from orchestrator.adapters.web.runs.live_log import LiveLog, LogLine
-from orchestrator.adapters.web.runs.run_view import RunView
+from orchestrator.adapters.web.runs.run_view import RunPageView
 from orchestrator.core.base.codec import from_json
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.run.events import Event
@@ -42,6 +43,7 @@ class RunFollower:
         self._began = self._at = 0.0
         self._summary = RunSummary(run_id=folder.run_id, state="")
         self._result: tuple[float, Result] | None = None
+        self._progress: tuple[RankProgress, ...] = ()
         self._trouble = ""
         self.behind = False  # a turn ended before everything was read
 
@@ -54,7 +56,7 @@ class RunFollower:
         """(whether the view is another one now, new lines of logs). What cannot be read is a
         trouble of the view, never an exception.
         """
-        before = (self._summary, self._trouble, self._result)
+        before = self._rest
         self.behind, self._trouble = False, ""
         end = time.monotonic() + TURN_S
         self._try(self._read_result, None)
@@ -63,16 +65,23 @@ class RunFollower:
         news |= self._try(lambda: self._read_points(end), False)
         nothing: list[LogLine] = []
         lines = self._try(self._log.read, nothing)
-        return news or before != (self._summary, self._trouble, self._result), lines
+        self._progress = read_progress(self._folder.progress)
+        return news or before != self._rest, lines
 
-    def view(self) -> RunView:
+    @property
+    def _rest(self) -> object:
+        """What is another thing when the view is another one, besides events and points."""
+        return (self._summary, self._result, self._progress, self._trouble)
+
+    def view(self) -> RunPageView:
         """What is known now."""
-        return RunView(
+        return RunPageView(
             summary=self._summary,
             state=self._state,
             result=self._result[1] if self._result else None,
             charts=self._curves.charts(),
             last_step=self._curves.last_step,
+            progress=self._progress,
             seconds=dict(self._timings.seconds) if self._timings else {},
             began=self._began,
             last_event=self._at,
@@ -119,13 +128,14 @@ class RunFollower:
         if self._timings is None:
             self._timings, self._began = Timings(entry.t), entry.t
         self._timings.enter(current_phase(state), entry.t)
-        self._at = entry.t
+        self._at = max(self._at, entry.t)
         return state
 
     def _read_points(self, end: float) -> bool:
         news = False
         while points := self._points.read():
             self._curves.add(points)
+            self._at = max(self._at, points[-1].t)
             news = True
             if time.monotonic() >= end:
                 self.behind = True

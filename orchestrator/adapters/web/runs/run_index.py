@@ -98,7 +98,7 @@ class RunIndex:
         stamp = self._read_stamp()
         runs = self._runs
         if stamp != self._stamp or began - self._read_at > WHOLE_S:
-            runs = tuple(sorted(self._read_all(), key=_newest_first))
+            runs = self._read_all()
             self._stamp, self._read_at = stamp, began
         elif self.live:
             runs = tuple(self._again(run) for run in runs)
@@ -116,8 +116,15 @@ class RunIndex:
             (stat.st_mtime_ns, stat.st_size) if (stat := _stat(f)) else None for f in files
         )
 
-    def _read_all(self) -> Iterator[RunSummary]:
+    def _read_all(self) -> tuple[RunSummary, ...]:
         remembered = self._remembered()
+        try:
+            return tuple(sorted(self._merge(remembered), key=_newest_first))
+        except OSError as error:
+            self.trouble = f"runs not read: {error}"
+            return self._runs
+
+    def _merge(self, remembered: Mapping[str, RunLine]) -> Iterator[RunSummary]:
         present = set()
         for run_id, changed in self._folders():
             present.add(run_id)

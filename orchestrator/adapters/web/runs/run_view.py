@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from orchestrator.adapters.report.charts import Chart
+from orchestrator.adapters.store.latest_progress import RankProgress
 from orchestrator.adapters.store.run_list import RunSummary
+from orchestrator.adapters.web.runs.rank_states import (
+    MAX_RANKS,
+    RankState,
+    count_states,
+    rank_states,
+)
+from orchestrator.core.base.figures import format_number
 from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.plan import NodePlan
@@ -38,6 +46,7 @@ class NodeLine:
     name: str
     state: str
     ranks: str = ""
+    progress: str = ""
     gpus: str = ""
     reason: str = ""
 
@@ -58,9 +67,9 @@ class RankEnding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunView:
+class RunPageView:
     """``seconds``: in each phase that it left; ``began`` and ``last_event``: when its first and its
-    latest event were, in seconds since the epoch. ``trouble``: what could not be read.
+    latest event or report were, in seconds since the epoch. ``trouble``: what could not be read.
     """
 
     summary: RunSummary
@@ -68,6 +77,7 @@ class RunView:
     result: Result | None = None
     charts: tuple[Chart, ...] = ()
     last_step: int | None = None
+    progress: tuple[RankProgress, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     began: float = 0.0
     last_event: float = 0.0
@@ -127,19 +137,28 @@ class RunView:
         return (divided.done + divided.failed, divided.total) if divided is not None else None
 
     @property
+    def ranks(self) -> tuple[RankState, ...]:
+        """The first ``MAX_RANKS`` of the present attempt."""
+        return rank_states(self.state)[:MAX_RANKS]
+
+    @property
+    def rank_counts(self) -> str:
+        """How many of them are in which state."""
+        return count_states(rank_states(self.state))
+
+    @property
+    def slowest(self) -> RankProgress | None:
+        """The rank that is furthest behind: that is how far the whole is."""
+        return min(self.progress, key=lambda rank: rank.ratio, default=None)
+
+    @property
     def nodes(self) -> tuple[NodeLine, ...]:
         """Those that are not well first; at most ``MAX_NODES``."""
         lines = list(_ended(self.result) if self.result is not None else _running(self.state))
-        gpus = dict(_gpus(self.state))
+        gpus, progress = dict(_gpus(self.state)), dict(_progress(self.progress))
         shown = sorted(lines, key=lambda line: not line.tone)[:MAX_NODES]
         return tuple(
-            NodeLine(
-                name=line.name,
-                state=line.state,
-                ranks=line.ranks,
-                gpus=gpus.get(line.name, ""),
-                reason=line.reason,
-            )
+            replace(line, gpus=gpus.get(line.name, ""), progress=progress.get(line.name, ""))
             for line in shown
         )
 
@@ -192,6 +211,17 @@ def _running(state: RunState | None) -> Iterator[NodeLine]:
             ranks=f"{up} of {len(share.ranks)} running" if share is not None else "",
             reason=excluded.get(name) or (problem.message if problem else ""),
         )
+
+
+def _progress(ranks: Sequence[RankProgress]) -> Iterator[tuple[str, str]]:
+    """(node, how far the rank of it is that is furthest behind)"""
+    slowest: dict[str, RankProgress] = {}
+    for rank in ranks:
+        known = slowest.get(rank.node)
+        if known is None or rank.ratio < known.ratio:
+            slowest[rank.node] = rank
+    for node, rank in slowest.items():
+        yield node, f"{format_number(rank.done)} of {format_number(rank.total)} {rank.unit}"
 
 
 def _gpus(state: RunState | None) -> Iterator[tuple[str, str]]:
