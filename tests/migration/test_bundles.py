@@ -57,6 +57,7 @@ def captured() -> BundleContent:
         machines=(Machine(node="n1", gpus=("H200",), driver="580"), Machine(node="n2")),
         members=(trace, Member("runs/other/trace.json", b"{}")),
         restore={"inventory.yaml": b"name: lab", "env/requirements.txt": b"torch"},
+        packages={"n1.txt": b"torch==2.13.0\n"},
     )
 
 

@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.adapters.archive.read_archive import read_archive
 from orchestrator.adapters.archive.write_archive import Member, write_archive
 from orchestrator.adapters.migration.migration_folder import MigrationFolder
 from orchestrator.adapters.migration.way_back import judge_way_back, run_way_back
@@ -92,6 +94,11 @@ def values_of(result: Mapping[str, Any], box: str) -> str:
 def test_equal_sides_are_go_and_planted_faults_are_named(
     lab: Lab, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    packages = read_archive(lab.folder.old, lambda name: name.startswith("packages/")).files
+    pins = packages["packages/n1.txt"].decode().splitlines()
+    assert pins[0] == f"# {sys.executable}"
+    assert f"click=={metadata.version('click')}" in pins
+
     code, equal = result_of(capsys, "verify", "lab", "--cluster", lab.cluster, "--try-way-back")
     assert (code, equal["status"]) == (0, "go"), equal["boxes"]
     assert equal["open"] == []

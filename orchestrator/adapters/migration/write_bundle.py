@@ -37,7 +37,8 @@ class CapturedStep:
 class BundleContent:
     """All that goes into a bundle. ``members`` are the files of the suite's run and of its steps'
     runs; ``restore`` what the way back restores, by path below ``restore/``. ``project``: the
-    folder that the suite's run was begun in. ``made``: seconds since the epoch.
+    folder that the suite's run was begun in. ``made``: seconds since the epoch. ``packages``: pins
+    of each node's interpreters, by the name of a file.
     """
 
     playbook: str
@@ -50,21 +51,23 @@ class BundleContent:
     machines: tuple[Machine, ...]
     members: Iterable[Member]
     restore: Mapping[str, bytes]
+    packages: Mapping[str, bytes]
 
 
-def write_bundle(path: Path, capture: BundleContent) -> ArchiveManifest:
+def write_bundle(path: Path, content: BundleContent) -> ArchiveManifest:
     """Raises ``OSError`` and :class:`UsageError`; nothing is at ``path`` then that was not."""
     about = {
-        "playbook": capture.playbook,
-        "suite": capture.suite,
-        "cluster": capture.cluster,
-        "nodes": capture.nodes,
-        "project": capture.project,
-        "steps": {step.name: _describe_step(step) for step in capture.steps},
+        "playbook": content.playbook,
+        "suite": content.suite,
+        "cluster": content.cluster,
+        "nodes": content.nodes,
+        "project": content.project,
+        "steps": {step.name: _describe_step(step) for step in content.steps},
     }
-    members = [*capture.members, *_records(capture), _machines(capture.machines)]
-    members += [Member(f"restore/{name}", content) for name, content in capture.restore.items()]
-    return write_archive(path, KIND, members, made=capture.made, about=about)
+    members = [*content.members, *_records(content), _machines(content.machines)]
+    for folder, files in (("restore/", content.restore), ("packages/", content.packages)):
+        members += [Member(f"{folder}{name}", data) for name, data in files.items()]
+    return write_archive(path, KIND, members, made=content.made, about=about)
 
 
 def machine_of(facts: Facts) -> Machine:
@@ -106,14 +109,14 @@ def _describe_step(step: CapturedStep) -> dict[str, str]:
     return {"state": step.state, "reason": step.reason, "run": run_id}
 
 
-def _records(capture: BundleContent) -> Iterator[Member]:
+def _records(content: BundleContent) -> Iterator[Member]:
     """As files that ``baseline import`` reads, too."""
-    for step in capture.steps:
+    for step in content.steps:
         if step.run is not None:
-            found = Baseline(name=step.name, set_at=capture.made, runs=(step.run,))
+            found = Baseline(name=step.name, set_at=content.made, runs=(step.run,))
             yield Member(f"records/{step.name}.json", render_baseline(found).encode())
         if step.earlier:
-            before = Baseline(name=step.name, set_at=capture.made, runs=step.earlier)
+            before = Baseline(name=step.name, set_at=content.made, runs=step.earlier)
             yield Member(f"earlier/{step.name}.json", render_baseline(before).encode())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from orchestrator.adapters.history.choose_runs import runs_for_noise
 from orchestrator.adapters.history.import_runs import read_entry
 from orchestrator.adapters.history.open_store import open_history
-from orchestrator.adapters.history.run_entry import read_findings
+from orchestrator.adapters.history.run_entry import read_findings, read_interpreters
 from orchestrator.adapters.history.store import HistoryStore
 from orchestrator.adapters.migration.way_back import INVENTORY, PLAYBOOK, SUITE
 from orchestrator.adapters.migration.write_bundle import (
@@ -30,7 +31,9 @@ from orchestrator.adapters.suite.suite_folder import (
     read_steps,
 )
 from orchestrator.adapters.suite.suite_report import SuiteReport
+from orchestrator.cli.load_cluster import load_cluster
 from orchestrator.cli.suites.conclude_suite import gather_report
+from orchestrator.cli.suites.step_requests import CONNECT_S, FANOUT
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.history.comparing import RunGroup
 from orchestrator.core.history.run_record import RunRecord
@@ -38,6 +41,7 @@ from orchestrator.core.migration.evidence import Machine
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import PythonKind
 from orchestrator.core.suite.step_records import StepOutcome, fold_steps
+from orchestrator.engine.oneshot.list_packages import list_packages
 
 MAX_EARLIER = 20  # of each step: what tells its noise, and fits into one file
 
@@ -53,7 +57,7 @@ def bundle_suite(layout: Layout, folder: SuiteFolder, playbook: Path, target: Pa
     outcomes = fold_steps(suite, read_steps(folder))
     report = gather_report(layout, folder, order, suite, outcomes)
     store = open_history(layout)
-    capture = BundleContent(
+    content = BundleContent(
         playbook=playbook.stem,
         suite=suite.name,
         cluster=order.cluster,
@@ -64,9 +68,10 @@ def bundle_suite(layout: Layout, folder: SuiteFolder, playbook: Path, target: Pa
         machines=_machines(layout, outcomes),
         members=suite_members(layout, folder, report),
         restore=dict(_restored(catalog, order, folder, playbook)),
+        packages=_packages(layout, order, outcomes),
     )
     make_private_dir(target.parent)
-    write_bundle(target, capture)
+    write_bundle(target, content)
     return report
 
 
@@ -106,6 +111,17 @@ def _machines(layout: Layout, outcomes: tuple[StepOutcome, ...]) -> tuple[Machin
             facts, _ = read_findings(layout.run(outcome.run_id).journal)
             found |= facts
     return tuple(machine_of(found[node]) for node in sorted(found))
+
+
+def _packages(
+    layout: Layout, order: SuiteOrder, outcomes: tuple[StepOutcome, ...]
+) -> dict[str, bytes]:
+    """Of the interpreters that the runs used; a node that is gone by now has none."""
+    journals = [layout.run(outcome.run_id).journal for outcome in outcomes if outcome.run_id]
+    interpreters = sorted(set().union(*map(read_interpreters, journals)))
+    nodes = load_cluster(order.cluster, order.nodes).workers
+    listing = list_packages(nodes, interpreters, connect_timeout_s=CONNECT_S, width=FANOUT)
+    return {f"{node}.txt": pins for node, pins in asyncio.run(listing).items()}
 
 
 def _restored(
