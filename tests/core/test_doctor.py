@@ -231,7 +231,6 @@ GPU_FIELDS = {
     "persistence": (None, "GPU-013"),
     "users_known": (False, "GPU-002"),
     "memory_temperature_c": (None, "GPU-018"),
-    "memory_temperature_max_c": (None, "GPU-018"),
     "margin_c": (None, "GPU-019"),
     "vbios": ("", "SAME-011"),
     "gsp": ("", "SAME-012"),

@@ -148,3 +148,11 @@ def test_what_is_kept_is_what_every_examination_looks_at(good: Facts) -> None:
     assert kept.failed == ("OR-DOC-GPU-005",), "not the check that needs a second look"
     assert kept.xids == (LOST,)
     assert looks_at([kept, replace(kept, address="elsewhere")], subject.spec) == (kept,)
+
+
+@pytest.mark.parametrize("now,expected", [(90, State.OK), (91, State.WARN), (95, State.FAIL)])
+def test_memory_without_a_limit_has_the_usual_one(good: Facts, now: int, expected: State) -> None:
+    first, *rest = good.gpus
+    hot = replace(first, memory_temperature_c=now, memory_temperature_max_c=None)
+    subject = Subject(spec=node_spec("n1"), facts=replace(good, gpus=(hot, *rest)))
+    assert reading("GPU-018", subject).state is expected

@@ -25,6 +25,8 @@ GIB = 1 << 30
 # A driver without the newer call counts about half a GiB of its own as used.
 LEFT_OVER_BYTES = GIB
 SMALL_MARGIN_C = 5
+# Of HBM, where the driver gives none: that which it gives for an A100.
+USUAL_LIMIT_C = 95
 WITH_HBM = re.compile(r"\b(V100|A30|A100|H20|H100|H200|H800|GH200|B200|B300|GB200|GB300)\b")
 # NVSentinel's rule: the same Xid five times in 24 hours on one GPU.
 REPEATS = 5
@@ -60,11 +62,9 @@ def _memory_of(gpu: Gpu, facts: Facts) -> CheckAnswer:
 
 
 def _memory_heat(gpu: Gpu) -> CheckAnswer:
-    now, most = gpu.memory_temperature_c, gpu.memory_temperature_max_c
+    now, most = gpu.memory_temperature_c, gpu.memory_temperature_max_c or USUAL_LIMIT_C
     if now is None:
         return unknown_answer("the memory's temperature") if WITH_HBM.search(gpu.name) else NONE
-    if most is None:
-        return unknown_answer(f"memory at {now} C, its limit")
     text = f"memory at {now} C, its limit is {most} C"
     if now >= most:
         return fail_answer(text)
