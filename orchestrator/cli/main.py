@@ -74,6 +74,7 @@ VERBS = (
     Verb("serve", "serve", _RUNS, "Show all runs in a browser."),
     Verb("clean", "clean", _RUNS, "Remove what runs left on nodes and here."),
     Verb("suite", "suite", _SUITES, "Run a list of workloads, archive and publish the evidence."),
+    Verb("migrate", "migrate", _SUITES, "Prove that work may move to new hardware."),
     Verb("nightly", "nightly", _NIGHTS, "Run a workload every night."),
     Verb("notify", "notify", _NIGHTS, "Notify people of runs and nights."),
     Verb("status", "status", _NIGHTS, "Show what runs, which nights are missing, and trends."),

@@ -22,7 +22,7 @@ SIGPIPE_EXIT = 141
 _KEPT_ERRORS = 20
 # Verbs that promise exactly one last line of type `result`, also on failure.
 _RESULT_VERBS = frozenset(
-    {"run", "resume", "attach", "drill", "probe", "doctor", "explain", "suite"}
+    {"run", "resume", "attach", "drill", "probe", "doctor", "explain", "suite", "migrate"}
 )
 
 

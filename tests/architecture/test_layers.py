@@ -18,12 +18,13 @@ NODE_AGENT = "node_agent"
 # Inside a layer, too, imports point to the left only: a folder or file uses those before it.
 FOLDERS = {
     "core": "base model tuning launchers planning fabric captures sharing costs run diagnosis "
-    "verdict history detection nightly suite doctor monitoring drill_promises",
+    "verdict history detection nightly suite doctor migration monitoring drill_promises",
     "parsing": "ssh_config inputs importers replies captures experts",
     "engine": "support node network sharing action_runner progress_watchdog run oneshot drills",
     "view": "terminal tables result progress",
     "cli": "output masking outermost capture_option options past_runs load_cluster load_request "
-    "node_queries open_view coordinate stop_run detach log_options nights suites commands main",
+    "node_queries open_view coordinate stop_run detach log_options nights suites "
+    "migrations commands main",
     "node_agent": "base process facts code slurm telemetry attempt hang rank_env operations main "
     "oneshot_probe stage0",
 }

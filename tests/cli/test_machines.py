@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.facts import Facts, Xid
 from orchestrator.engine.oneshot.probe_nodes import Surveyed
 from orchestrator.view.tables.probe_tables import SECTIONS, note_lines, probe_tables
 from tests.fixtures.machines import Machine, Port, build, compute_ports, roce_ports
@@ -197,9 +197,35 @@ def test_what_was_not_measured_is_unproven_and_fails_only_if_that_is_asked(
 
     assert main(["doctor", "-C", str(path)]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[-1].startswith("unproven: 2 not measured")
+    assert out.splitlines()[-1].startswith("unproven: 4 not measured")
     assert "?    n1: no permission to read the kernel log (OR-DOC-GPU-005)" in out
     assert main(["doctor", "-C", str(path), "--strict"]) == 4
+
+
+def test_an_xid_that_outlives_a_reboot_is_remembered(
+    tmp_path: Path,
+    machines: list[Facts],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the record that the command before left on this machine."""
+    xid = Xid(code=79, pci="0000:33:00", count=1, last="2026-11-21T10:00:00", in_a_day=1)
+    path = tmp_path / "one.yaml"
+    path.write_text("name: reboots\nnodes: [n1]\n")
+    monkeypatch.setenv("ORCHESTRATE_HOME", str(tmp_path / "home"))
+
+    def doctor(boot: str) -> str:
+        facts = replace(machines[2], node="n1", boot_id=boot, xids=(xid,))
+        found = [Surveyed(node="n1", seconds=0.1, facts=facts)]
+        monkeypatch.setattr("orchestrator.cli.node_queries.take_survey", lambda *_, **__: found)
+        assert main(["doctor", "-C", str(path)]) == 4
+        return capsys.readouterr().out
+
+    assert "OR-DOC-HIST-001)" not in doctor("first")
+    assert "OR-DOC-HIST-001)" not in doctor("first"), "the same boot, looked at twice"
+    assert "FAIL n1: Xid 79 at 0000:33:00 in 2 boots within 30 days (OR-DOC-HIST-001)" in doctor(
+        "2nd"
+    )
 
 
 # ---- explain ------------------------------------------------------------------------------------

@@ -70,7 +70,9 @@ LINKS: dict[str, Any] = {
     "errors": 0,
     "peers": {"switch": 17},
 }
-XID = [{"code": 79, "pci": "0000:33:00", "count": 1, "last": "2026-11-21T10:00:00"}]
+XID = [{"code": 79, "pci": "0000:33:00", "count": 1, "last": "2026-11-21T10:00:00", "in_a_day": 1}]
+REPEATED = [{**XID[0], "count": 7, "in_a_day": 5}]
+ONE_GPUS_31 = [{"code": 31, "pci": "0000:33:00", "count": 5, "in_a_day": 5}]
 OLD_TORCH = {"torch": "2.9.0", "nvidia-nccl-cu12": "2.28.9"}
 OLD_NCCL = {"torch": "2.11.0", "nvidia-nccl-cu12": "2.27.3"}
 SPOILT = {"NCCL_P2P_DISABLE": "1"}
@@ -109,6 +111,23 @@ PLANTED: dict[str, tuple[Mapping[str, Any], set[str]]] = {
     "PCIe generation": (gpu(pcie=SLOW_PCIE, throttle=[]), {"GPU-009"}),
     "NVLink down": (gpu(nvlink=LINKS), {"GPU-010"}),
     "fabric": (gpu(fabric="in_progress"), {"GPU-011"}),
+    "unseen on the bus": ({"unseen": 1}, {"GPU-016"}),
+    "memory left over": (gpu(memory_used_bytes=3 << 30), {"GPU-017"}),
+    "hot memory": (gpu(memory_temperature_c=95), {"GPU-018"}),
+    "no margin": (gpu(margin_c=0), {"GPU-019"}),
+    "the same Xid": ({"answer": {"xids": REPEATED}}, {"GPU-005", "GPU-020"}),
+    "a program's Xid of one GPU": ({"answer": {"xids": ONE_GPUS_31}}, {"GPU-020"}),
+    "VBIOS": (gpu(vbios="96.00.30.00.01"), {"SAME-011"}),
+    "GSP": (gpu(gsp="550.54.15"), {"SAME-012"}),
+    "InfoROM": (gpu(inforom="G520.0200.00.01"), {"SAME-013"}),
+    "a module of memory": ({"answer": {"memory_bytes": 960 << 30}}, {"SAME-014"}),
+    "governor": ({"governor": "powersave"}, {"HOST-005"}),
+    "clock source": ({"clock": "hpet"}, {"HOST-006"}),
+    "stuck": ({"processes": {77: ("D", 1)}}, {"HOST-007"}),
+    "dead, with threads": ({"processes": {77: ("Z", 3)}}, {"HOST-007"}),
+    "zombies": ({"processes": dict.fromkeys(range(100, 200), ("Z", 1))}, {"HOST-008"}),
+    "no uverbs": ({"ports": ports_with(2, uverbs=False)}, {"IB-007"}),
+    "no umad": ({"ports": ports_with(2, umad=False)}, {"IB-007"}),
     "persistence": (gpu(persistence=False), {"GPU-013"}),
     "MIG": (gpu(mig=True), {"GPU-013"}),
     "clock": ({"answer": {"wall_clock": 15.0}}, {"HOST-001"}),
@@ -185,11 +204,24 @@ def test_a_node_that_does_not_answer_fails_and_nothing_of_it_is_well() -> None:
 
 # What is taken from the answer -> the check that must then not be ok.
 MISSING: dict[str, tuple[Callable[[Facts], Facts], str]] = {
-    "xids": (lambda f: replace(f, xids=None), "GPU-005"),
+    "xids": (lambda f: replace(f, xids=None), "GPU-005 GPU-020 HIST-001"),
     "acs": (lambda f: replace(f, p2p=replace(f.p2p, redirecting=None)), "GPU-014"),
     "iommu": (lambda f: replace(f, p2p=replace(f.p2p, iommu=None)), "GPU-015"),
     "peermem": (lambda f: replace(f, peermem=None, dmabuf=None), "IB-005"),
     "shm": (lambda f: replace(f, shm_bytes=None), "HOST-003"),
+    "bus": (lambda f: replace(f, gpus_on_bus=None), "GPU-016"),
+    "governors": (lambda f: replace(f, governors=None), "HOST-005"),
+    "firmware's clocks": (lambda f: replace(f, governors=()), "HOST-005"),
+    "clock source": (lambda f: replace(f, clock_source=""), "HOST-006"),
+    "stuck": (lambda f: replace(f, stuck=None), "HOST-007"),
+    "zombies": (lambda f: replace(f, zombies=None), "HOST-008"),
+    "memory": (lambda f: replace(f, memory_bytes=0), "SAME-014"),
+    "times of Xids": (lambda f: replace(f, xids=(Xid(code=31, pci="", count=9),)), "GPU-020"),
+    "given in part": (lambda f: replace(f, gpus_on_bus=16, container="docker"), "GPU-016"),
+    "device files": (
+        lambda f: replace(f, hcas=tuple(replace(h, uverbs=None) for h in f.hcas)),
+        "IB-007",
+    ),
 }
 GPU_FIELDS = {
     "throttle": (None, "GPU-006"),
@@ -197,15 +229,21 @@ GPU_FIELDS = {
     "power_limit_w": (None, "GPU-008"),
     "fabric": ("", "GPU-011"),
     "persistence": (None, "GPU-013"),
+    "users_known": (False, "GPU-002"),
+    "memory_temperature_c": (None, "GPU-018"),
+    "margin_c": (None, "GPU-019"),
+    "vbios": ("", "SAME-011"),
+    "gsp": ("", "SAME-012"),
+    "inforom": ("", "SAME-013"),
 }
 
 
 @pytest.mark.parametrize("what", MISSING)
 def test_a_missing_measurement_is_never_ok(what: str, good: tuple[Facts, Facts]) -> None:
-    take, check = MISSING[what]
+    take, checks = MISSING[what]
     examined = checked(take(good[0]), good[1])
     unknown = {(r.node, r.check) for r in readings_in(examined, State.UNKNOWN)}
-    assert unknown == {("n1", f"OR-DOC-{check}")}
+    assert unknown == {("n1", f"OR-DOC-{check}") for check in checks.split()}
     assert examined.status == "unproven"
 
 
@@ -231,16 +269,17 @@ def test_errors_that_grow_are_told_from_old_ones(tmp_path: Path) -> None:
 
     assert faults(steady) == set()
     assert ("n1", "OR-DOC-GROW-001") in faults(grown)
-    assert "mlx5_1:1 link_downed +3" in "\n".join(finding_lines(grown))
+    assert "mlx5_1:1: link_downed +3" in "\n".join(finding_lines(grown))
     assert {r.check for r in readings_in(lost, State.UNKNOWN)} == {
         "OR-DOC-GROW-001",
         "OR-DOC-GROW-002",
         "OR-DOC-GROW-003",
+        "OR-DOC-GROW-004",
     }
 
 
 def test_xids_of_programs_are_no_fault_of_the_card(good: tuple[Facts, Facts]) -> None:
-    facts = replace(good[0], xids=(Xid(code=13, pci="0000:33:00", count=4),))
+    facts = replace(good[0], xids=(Xid(code=13, pci="0000:33:00", count=4, in_a_day=4),))
     assert faults(checked(facts, good[1])) == set()
 
 

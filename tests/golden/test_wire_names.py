@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.base.wire_names import wire_name
+from orchestrator.core.doctor.check_model import PastLook
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.actions import Action
 from orchestrator.core.run.events import Event
 from orchestrator.core.verdict.result import Result
 
-WRITTEN = (Event, Action, RunRequest, Plan, Result)
+WRITTEN = (Event, Action, RunRequest, Plan, Result, PastLook)
 KNOWN = Path(__file__).parent / "wire_names.txt"
 
 

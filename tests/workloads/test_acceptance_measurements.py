@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -352,3 +353,35 @@ def test_core_ranges() -> None:
 def test_limits_data_is_beside_the_code() -> None:
     """What is synced to a node holds the tables."""
     assert limits.DATA.is_relative_to(ACCEPTANCE)
+
+
+@pytest.mark.parametrize(
+    "late_ms,verdict", [(0.2, "pass"), (4.0, "warn"), (15.9, "warn"), (16.0, "fail")]
+)
+def test_the_latest_rank_decides_and_is_named(late_ms: float, verdict: str) -> None:
+    found = evidence(1, 4)
+    parts = [{**part, "together": {"hidden": 0.9, "late_ms": 0.1}} for part in found.parts]
+    parts[2]["together"] = {"hidden": 0.0, "late_ms": late_ms}
+    told = {one.id: one for one in judge_evidence(replace(found, parts=parts))}
+    lateness = told["lateness"]
+    assert (lateness.verdict, lateness.worst, lateness.high) == (verdict, "n1 GPU 2", late_ms)
+    assert (told["overlap"].verdict, told["overlap"].worst) == ("not-gated", "n1 GPU 2")
+
+
+def test_what_a_rank_alone_cannot_have_is_not_missing() -> None:
+    found = evidence(1, 2)
+    alone = [
+        {**part, "together": {"not_run": "one rank", "expected": False}} for part in found.parts
+    ]
+    told = {one.id: one for one in judge_evidence(replace(found, parts=alone))}
+    assert (told["lateness"].verdict, told["lateness"].missing) == ("not-run", False)
+    assert told["launches"].value == 220.0
+    lost = [
+        {key: value for key, value in part.items() if key != "patterns"} for part in found.parts
+    ]
+    unread = {one.id: one for one in judge_evidence(replace(found, parts=lost))}
+    assert told["wrong-patterns"].verdict == "pass"
+    assert (unread["memory-patterns"].verdict, unread["memory-patterns"].missing) == (
+        "not-run",
+        True,
+    )

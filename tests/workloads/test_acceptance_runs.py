@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 
 import orchestrate_kit as kit
 from acceptance.base.options import Options
-from acceptance.measure import collectives, gpu_health, network_ports, products, streams, timing
+from acceptance.measure import (
+    collectives,
+    gpu_health,
+    launches,
+    network_ports,
+    patterns,
+    products,
+    streams,
+    timing,
+)
 from acceptance.show.report_sections import report
 from orchestrator.adapters.report.document import load_report
 from orchestrator.adapters.report.html_report import render_html
@@ -100,6 +109,38 @@ def test_memory_is_measured_and_verified(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(streams, "_kernels", broken)
     assert streams.measure(CPU, TINY)["wrong"] > 0
+
+
+def test_patterns_find_a_cell_that_sticks_and_lines_that_mix(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Over several blocks: a bit that is always 1, and two blocks that are the same memory."""
+    monkeypatch.setattr(patterns, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(patterns, "COMPARED_ITEMS", 1000)
+    items = (1 << 20) // 8
+    sound = patterns.measure(CPU, TINY)
+    assert sound == {"wrong": 0, "checked": 4 * items, "gb": (1 << 20) / 1e9}
+    blocks = list(patterns._blocks(CPU, TINY))
+    alternating = patterns._alternating
+
+    def stuck(part: torch.Tensor, first: int) -> None:
+        alternating(part, first)
+        if first == 3 and part.numel() > 1000:  # the memory, and not what is expected of it
+            part[1717] |= 2
+
+    monkeypatch.setattr(patterns, "_alternating", stuck)
+    assert patterns.measure(CPU, TINY)["wrong"] == 1
+    monkeypatch.setattr(patterns, "_alternating", alternating)
+    monkeypatch.setattr(patterns, "_blocks", lambda *_: [*blocks[:-1], blocks[0]])
+    mixed = 2 * ((1 << 16) // 8)
+    assert patterns.measure(CPU, TINY)["wrong"] == mixed, "only addresses tell these apart"
+
+
+def test_launches_are_counted_by_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launches, "ROUNDS", 3)
+    found = launches.measure(CPU)
+    assert 0 < found["slowest"] <= found["k_per_s"]
+    assert found["us"] == pytest.approx(1e3 / found["k_per_s"])
 
 
 def test_what_is_between_iterations_is_not_timed() -> None:
@@ -349,6 +390,9 @@ def test_the_whole_test_runs_on_two_nodes_of_this_machine(tmp_path: Path) -> Non
     told = json.loads((folder.node_artifacts("n1") / "acceptance.json").read_text())
     assert (told["schema_version"], told["verdict"], told["ranks"]) == (1, "not-gated", 2)
     assert {sweep["scope"] for sweep in told["sweeps"]} == {"all"}
+    assert values["kernel_launches"] > 0
+    assert 0 <= values["communication_hidden"] <= 1
+    assert values["rank_lateness"] >= 0
     part = json.loads((folder.node_artifacts("n2") / "acceptance-n2.json").read_text())
     assert [rank["rank"] for rank in part["ranks"]] == [1]
     page = render_html(load_report(folder, result))

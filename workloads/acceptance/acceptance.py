@@ -35,8 +35,11 @@ from .judge.limits import Limits
 from .judge.measurements import overall_verdict
 from .measure import (
     collectives,
+    concurrency,
     gpu_health,
+    launches,
     network_ports,
+    patterns,
     products,
     streams,
     throughput,
@@ -48,7 +51,19 @@ from .show.results import metrics, result_object
 
 PAIRS_S = 120.0
 PAIRS = Path(__file__).with_name("measure") / "pairs.py"
-PHASES = ("health", "products", "sustained", "memory", "copies", "pairs", "collectives", "training")
+PHASES = (
+    "health",
+    "products",
+    "sustained",
+    "memory",
+    "patterns",
+    "launches",
+    "copies",
+    "pairs",
+    "collectives",
+    "together",
+    "training",
+)
 
 
 class Acceptance:
@@ -95,11 +110,18 @@ class Acceptance:
         self._alone("sustained", lambda: products.sustain(device, options))
         self._begin_phase("memory")
         self._alone("memory", lambda: streams.measure(device, options))
+        self._begin_phase("patterns in memory")
+        self._alone("patterns", lambda: patterns.measure(device, options))
+        self._begin_phase("launches")
+        self._alone("launches", lambda: launches.measure(device))
         self._begin_phase("copies")
         self._in_turn("copies", lambda: transfers.measure(device, options))
         self._pairs()
         self._begin_phase("collectives")
         self.part["collectives"] = collectives.sweep(ranks, options, self._log)
+        self._empty()
+        self._begin_phase("communication beside products")
+        self.part["together"] = concurrency.measure(ranks, options)
         self._empty()
         self._begin_phase("training")
         self.part["training"] = throughput.measure(ranks, options, self._log)

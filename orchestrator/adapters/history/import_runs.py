@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.adapters.history.run_entry import describe_run, read_request
 from orchestrator.adapters.history.store import HistoryStore
+from orchestrator.adapters.history.stored_run import HistoryEntry
 from orchestrator.adapters.store.layout import RunFolder, valid_run_id
 from orchestrator.adapters.store.liveness import read_identity
 from orchestrator.adapters.store.run_list import read_result
@@ -50,18 +51,25 @@ def import_folders(store: HistoryStore, folders: Iterator[RunFolder]) -> ImportO
     return ImportOutcome(imported, tuple(skipped))
 
 
+def read_entry(folder: RunFolder) -> HistoryEntry:
+    """A finished run as the history keeps it. Raises ``ValueError`` with why it cannot be read,
+    ``OSError``, and ``OrchestrateError``.
+    """
+    result, request = read_result(folder), read_request(folder)
+    if result is None:
+        raise ValueError("it has no result yet")
+    if request is None:
+        raise ValueError("its request cannot be read")
+    identity = read_identity(folder.coordinator)
+    finished = folder.result.stat().st_mtime
+    started = identity.at if identity else finished - sum(result.timings.values())
+    return describe_run(folder, request, result, started=started, finished=finished)
+
+
 def _import_folder(store: HistoryStore, folder: RunFolder) -> str:
     """Empty, or why the run was not read."""
     try:
-        result, request = read_result(folder), read_request(folder)
-        if result is None:
-            return "it has no result yet"
-        if request is None:
-            return "its request cannot be read"
-        identity = read_identity(folder.coordinator)
-        finished = folder.result.stat().st_mtime
-        started = identity.at if identity else finished - sum(result.timings.values())
-        entry = describe_run(folder, request, result, started=started, finished=finished)
+        entry = read_entry(folder)
     except (OSError, ValueError, OrchestrateError) as error:
         return str(error).splitlines()[0]
     store.record_run(entry)

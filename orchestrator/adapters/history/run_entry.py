@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -51,20 +51,31 @@ def read_findings(journal: Path) -> tuple[dict[str, Facts], dict[str, Mapping[st
     """Facts and versions of modules by node, of the last attempt that found them."""
     facts: dict[str, Facts] = {}
     modules: dict[str, Mapping[str, str]] = {}
-    with suppress(OrchestrateError):  # a damaged journal: what was read before the damage counts
+    for event in _read_events(journal):
+        if isinstance(event, Probed):
+            facts[event.node] = event.facts
+        else:
+            modules[event.node] = event.modules
+    return facts, modules
+
+
+def read_interpreters(journal: Path) -> frozenset[str]:
+    """Paths of the interpreters that ranks ran under, on any node."""
+    events = _read_events(journal)
+    return frozenset(event.interpreter for event in events if isinstance(event, Prepared))
+
+
+def _read_events(journal: Path) -> Iterator[Probed | Prepared]:
+    """Those that tell of nodes; from a damaged journal what was read before the damage."""
+    with suppress(OrchestrateError):
         for entry in JournalReader(journal).read_all():
             kind = _EVENTS.get(entry.event.get("type"))
             if kind is None:
                 continue
-            try:
+            with suppress(CodecError):
                 event = from_json(kind, entry.event)
-            except CodecError:
-                continue
-            if isinstance(event, Probed):
-                facts[event.node] = event.facts
-            elif isinstance(event, Prepared):
-                modules[event.node] = event.modules
-    return facts, modules
+                assert isinstance(event, Probed | Prepared)
+                yield event
 
 
 def _read_curves(path: Path) -> dict[str, Curve]:

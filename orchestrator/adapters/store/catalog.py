@@ -3,7 +3,7 @@
 ``--cluster X`` is a path when it holds ``/`` or ends in .yaml or .yml, else ``clusters/X.yaml``
 below one of the three roots. ``--workload X`` is likewise a path to a folder or its workload.yaml,
 else ``workloads/X/``; ``--prices X`` a path, else ``prices/X.yaml``; a suite a path, else
-``suites/X.yaml``.
+``suites/X.yaml``; a playbook likewise, ``playbooks/X.yaml``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,18 @@ from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.inventory import Cluster
 
 if TYPE_CHECKING:
+    from orchestrator.core.migration.playbook import Playbook
     from orchestrator.core.model.prices import Prices
     from orchestrator.core.model.workload import Workload
     from orchestrator.core.suite.suite_model import Suite
 
 _SUFFIXES = (".yaml", ".yml")
 _FOLDERS = {"study": "studies"}
-_LISTS = {"prices": "or name a file", "study": "orchestrate model list shows all"}
+_LISTS = {
+    "prices": "or name a file",
+    "playbook": "or name a file",
+    "study": "orchestrate model list shows all",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +139,17 @@ class Catalog:
     def suites(self) -> list[CatalogEntry]:
         """Every suite that a name reaches, by name; one found earlier hides later ones."""
         return self._entries("suites", _yaml_stem)
+
+    def find_playbook(self, name: str) -> Path:
+        if _is_path(name):
+            return Path(name).expanduser()
+        return self._find("playbook", name, self._entries("playbooks", _yaml_stem))
+
+    def read_playbook(self, path: Path) -> Playbook:
+        """The playbook at ``path``. Raises :class:`UsageError` that lists every problem."""
+        from orchestrator.parsing.inputs.migration.playbook_file import load_playbook
+
+        return load_playbook(read_bounded(path), _shown(path))
 
     def clusters(self) -> list[CatalogEntry]:
         """Every inventory that a name reaches, by name; one found earlier hides later ones."""

@@ -4,7 +4,7 @@
 
     history.sqlite (also -wal, -shm)
     page.log
-    cache/snapshots/ cache/fabric/ cache/inventories/ cache/costs/
+    cache/snapshots/ cache/fabric/ cache/inventories/ cache/costs/ examinations/
     suites/<run-id>/                           adapters/suite/suite_folder.py: runs of suites
     runs/<run-id>/
         request.json invocation.json plan.json journal.jsonl metrics.jsonl progress.json
@@ -254,6 +254,11 @@ class Layout:
     def page_log(self) -> Path:
         """What commands print that the web page starts."""
         return self.home / "page.log"
+
+    @property
+    def examinations(self) -> Path:
+        """What earlier examinations found, one file a cluster."""
+        return self.home / "examinations"
 
     @property
     def fabrics(self) -> Path:

@@ -21,7 +21,7 @@ def archive_suite(layout: Layout, folder: SuiteFolder, report: SuiteReport) -> A
     """Write and verify the archive. Raises ``OSError`` and ``UsageError``; what the suite did is
     not touched.
     """
-    members = [*_own_files(folder), *_run_files(layout, report)]
+    members = suite_members(layout, folder, report)
     about = {
         "suite": report.suite.name,
         "cluster": report.cluster,
@@ -32,6 +32,11 @@ def archive_suite(layout: Layout, folder: SuiteFolder, report: SuiteReport) -> A
     with folder.archive.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return ArchivePlace(str(folder.archive), folder.archive.stat().st_size, digest)
+
+
+def suite_members(layout: Layout, folder: SuiteFolder, report: SuiteReport) -> list[Member]:
+    """All that is evidence: the suite's own files, and those of its runs."""
+    return [*_own_files(folder), *_run_files(layout, report)]
 
 
 def _own_files(folder: SuiteFolder) -> Iterator[Member]:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestrator.core.base.wire_names import wire
 from orchestrator.core.fabric.fabric_verdict import FabricVerdict
-from orchestrator.core.model.facts import Facts, Hca
+from orchestrator.core.model.facts import Facts, Hca, Xid
 from orchestrator.core.model.inventory import NodeSpec
 
 
@@ -37,10 +38,27 @@ class Needs(StrEnum):
     ADAPTERS = "adapters"
 
 
+@wire("PastLook")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastLook:
+    """What an earlier examination found of a node. ``at``: seconds since 1970; ``address`` is how
+    SSH found it; ``failed`` are ids of checks; ``xids`` those of the kernel's log at that time, of
+    the boot that ``boot_id`` names.
+    """
+
+    at: float
+    node: str
+    address: str
+    boot_id: str = ""
+    failed: tuple[str, ...] = ()
+    xids: tuple[Xid, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """A node. ``facts`` None: it could not be asked, and ``error`` says why and ``remedy`` what to
-    do. ``later`` is a second look, a while after the first.
+    do. ``later`` is a second look, a while after the first; ``past`` are earlier examinations, the
+    oldest first, None = they cannot be read; ``at`` is the time of this one, in seconds since 1970.
     """
 
     spec: NodeSpec
@@ -48,10 +66,22 @@ class Subject:
     later: Facts | None = None
     error: str = ""
     remedy: str = ""
+    past: tuple[PastLook, ...] | None = ()
+    at: float = 0.0
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def apart_s(self) -> float | None:
+        """Seconds between the two looks by the node's own clock; None after a reboot."""
+        first, second = self.facts, self.later
+        if first is None or second is None or first.boot_id != second.boot_id:
+            return None
+        if first.uptime_s is None or second.uptime_s is None:
+            return None
+        return second.uptime_s - first.uptime_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

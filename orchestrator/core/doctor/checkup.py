@@ -15,6 +15,7 @@ from orchestrator.core.doctor.check_model import (
     Level,
     Mesh,
     Needs,
+    PastLook,
     Reading,
     State,
     Subject,
@@ -23,6 +24,7 @@ from orchestrator.core.doctor.check_model import (
 )
 from orchestrator.core.doctor.rules import CHECKS
 from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.inventory import NodeSpec
 
 NOT_ASKED = "it could not be asked"
 
@@ -63,6 +65,31 @@ def readings_in(examined: Examination, *states: State) -> Iterator[Reading]:
     """The readings in one of ``states``, in the order of the states."""
     for state in states:
         yield from (reading for reading in examined.readings if reading.state is state)
+
+
+def look_to_keep(examined: Examination, subject: Subject) -> PastLook:
+    """What later examinations need to know of this one.
+
+    Only what every examination looks at: a check of two looks that is not asked is not repaired.
+    """
+    quick = {check.id for check in CHECKS if check.level is Level.QUICK}
+    failed = readings_in(examined, State.FAIL)
+    mine = [one.check for one in failed if one.node == subject.name and one.check in quick]
+    facts = subject.facts
+    return PastLook(
+        at=subject.at,
+        node=subject.name,
+        address=" ".join(subject.spec.ssh.argv),
+        boot_id=facts.boot_id if facts else "",
+        failed=tuple(mine),
+        xids=(facts.xids or ()) if facts else (),
+    )
+
+
+def looks_at(past: Sequence[PastLook], spec: NodeSpec) -> tuple[PastLook, ...]:
+    """Those of one machine: other clusters may have a node of its name."""
+    address = " ".join(spec.ssh.argv)
+    return tuple(look for look in past if (look.node, look.address) == (spec.name, address))
 
 
 def _answer_check(check: Check, subject: Subject, fleet: Fleet) -> CheckAnswer:

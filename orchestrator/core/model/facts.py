@@ -43,6 +43,22 @@ class GpuProcess:
     memory_bytes: Bytes = 0
 
 
+@wire("StuckProcess")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StuckProcess:
+    """A process that cannot be ended: in uninterruptible sleep (``D``), or a zombie (``Z``) some
+    of whose threads are still there. ``started``: clock ticks since the boot, which tells it from
+    a later process of the same pid; ``sleeps``: how often it went to sleep, None = not known.
+    """
+
+    pid: Pid
+    started: Count = 0
+    sleeps: Count | None = None
+    state: Annotated[str, Chars(1, "[DZ]")]
+    name: Text = ""
+    user: Text = ""
+
+
 @wire("PcieLink")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PcieLink:
@@ -105,7 +121,9 @@ class Gpu:
     """One GPU as the driver shows it. ``users`` are pids that hold a context on it.
 
     ``throttle`` names why its clocks are below what they might be; ``fabric`` is its state behind
-    NVSwitches; ``cpus`` are those near to it, as the kernel lists them.
+    NVSwitches; ``cpus`` are those near to it, as the kernel lists them. ``users_known`` False: the
+    driver does not say which processes use it. ``margin_c`` is how far it is from being slowed down
+    by heat. ``vbios``, ``inforom`` and ``gsp`` are versions of its firmware.
     """
 
     index: Annotated[int, Between(0, 1023)]
@@ -134,6 +152,13 @@ class Gpu:
     ecc: Ecc = Ecc()
     rows: Rows = Rows()
     nvlink: NvLink = NvLink()
+    users_known: bool | None = None
+    margin_c: Signed | None = None
+    memory_temperature_c: Signed | None = None
+    memory_temperature_max_c: Signed | None = None
+    vbios: Text = ""
+    inforom: Text = ""
+    gsp: Text = ""
 
 
 @wire("Interface")
@@ -168,7 +193,9 @@ class Gid:
 class Hca:
     """One port of an InfiniBand or RoCE adapter. ``rate_gbit`` is the active link rate.
 
-    ``errors`` are the kernel's counters of what went wrong, since they were last reset.
+    ``errors`` are the kernel's counters of what went wrong, since they were last reset. ``uverbs``
+    and ``umad``: whether its device file may be opened, or is there; None = the kernel does not
+    list what it should be.
     """
 
     name: Name
@@ -184,6 +211,8 @@ class Hca:
     numa_node: Small | None = None
     gids: Annotated[tuple[Gid, ...], Items(256)] = ()
     errors: Annotated[Mapping[Text, Count], Items(64)] = field(default_factory=dict)
+    uverbs: bool | None = None
+    umad: bool | None = None
 
     @property
     def active(self) -> bool:
@@ -222,13 +251,16 @@ class P2p:
 @wire("Xid")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Xid:
-    """A kind of error that the driver wrote to the kernel's log, how often, and when last."""
+    """A kind of error that the driver wrote to the kernel's log, how often, and when last.
+    ``in_a_day`` is the most in any 24 hours.
+    """
 
     code: Small
     pci: PciAddress
     count: Count
     last: Text = ""
     switch: bool = False
+    in_a_day: Count | None = None
 
 
 @wire("FabricManager")
@@ -266,7 +298,10 @@ class Facts:
     ``nccl_conf`` is what NCCL reads from its configuration files, ``exports`` what the login sets
     of NCCL's and torch's variables, which ranks do not inherit. ``xids`` None = the kernel's log
     may not be read. ``lost_gpus``: a sentence for each that the driver knows, but cannot reach.
-    ``gpus_on_bus``: how many the PCI bus has where no driver shows any; None = it cannot be read.
+    ``gpus_on_bus``: how many the PCI bus has, driver or not; None = it cannot be read.
+    ``governors`` are those of the CPUs, () = the kernel sets no clocks, as in a virtual machine.
+    ``zombies`` and ``stuck`` processes are None where processes cannot be seen. ``uptime_s`` is the
+    node's clock since its boot, which two looks at the same counters are apart by.
     """
 
     node: Annotated[str, Ours()]
@@ -309,6 +344,11 @@ class Facts:
     round_trip_s: Annotated[float | None, Ours()] = None
     lost_gpus: Annotated[tuple[Note, ...], Items(64)] = ()
     gpus_on_bus: Annotated[int | None, Between(0, 1024)] = None
+    governors: Annotated[tuple[Text, ...] | None, Items(16)] = None
+    clock_source: Text = ""
+    zombies: Count | None = None
+    stuck: Annotated[tuple[StuckProcess, ...] | None, Items(64)] = None
+    uptime_s: Annotated[float | None, Between(0, 1e11)] = None
 
     def path(self, a: str, b: str) -> str:
         """How two devices reach each other; "" = unknown."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from orchestrator.adapters.transport.open_transport import open_transport
@@ -36,6 +36,29 @@ class Audience(Protocol):
 
     def not_started(self, node: str, outcome: Outcome | None, why: str) -> None:
         """The login shell did not run the command; it ended with ``outcome``, if it did."""
+
+
+@dataclass(slots=True)
+class GatheredOutput:
+    """What nodes print on stdout, at most ``most`` bytes of each; nothing for one that is not
+    reached.
+    """
+
+    most: int
+    said: dict[str, bytes] = field(default_factory=dict)
+
+    def output(self, node: str, stream: str, chunk: bytes) -> None:
+        if stream == "out":
+            self.said[node] = (self.said.get(node, b"") + chunk)[: self.most]
+
+    def ended(self, node: str, outcome: Outcome) -> None:
+        pass
+
+    def unreachable(self, node: str, why: str) -> None:
+        pass
+
+    def not_started(self, node: str, outcome: Outcome | None, why: str) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

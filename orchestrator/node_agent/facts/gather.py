@@ -12,6 +12,7 @@ import time
 from orchestrator.node_agent.base.sysfs import boot_id, host_id
 from orchestrator.node_agent.facts.gpu_facts import find_gpus
 from orchestrator.node_agent.facts.host_facts import find_host
+from orchestrator.node_agent.facts.host_health import find_clocks, find_processes, uptime_s
 from orchestrator.node_agent.facts.network import find_interfaces, route_address
 from orchestrator.node_agent.facts.rdma import find_hcas
 
@@ -39,15 +40,17 @@ def gather_facts(root: str, request: Mapping[str, Any]) -> dict[str, Any]:
     towards = request.get("towards")
     facts: dict[str, Any] = {
         **find_host(root),
+        **find_clocks(),
         "boot_id": boot_id(),
         "host_id": host_id(),
+        "uptime_s": uptime_s(),
         "interfaces": find_interfaces(),
         "hcas": find_hcas(),
         "route_address": route_address(towards if isinstance(towards, str) else None),
         "agent_python": ".".join(map(str, sys.version_info[:3])),
     }
     facts.update(find_gpus(notes, facts["hcas"]))
-    tasks = []
+    tasks = [lambda: facts.update(find_processes())]
     if facts["gpus"]:
         tasks.append(lambda: facts.update(xids=_xids(notes)))
     if "python" in request and (facts["gpus"] or request.get("python_if") != "gpus"):
@@ -78,7 +81,8 @@ def _interpreter(request: Mapping[str, Any], notes: list[str]) -> dict[str, Any]
 
 def _together(tasks: list[Callable[[], None]]) -> None:
     """Both may take their time: logs and interpreters are asked at once."""
-    if not tasks:
+    if len(tasks) == 1:
+        tasks[0]()
         return
     import threading
 

@@ -51,7 +51,8 @@ def find_gpus(notes: list[str], hcas: list[dict[str, Any]] | None = None) -> dic
         from orchestrator.node_agent.facts.smi import add_instances
 
         add_instances(found["gpus"], program, notes)
-    return {**found, "gpu_source": source, **add_topology(found["gpus"], hcas or [], notes)}
+    found.update(add_topology(found["gpus"], hcas or [], notes))
+    return {**found, "gpu_source": source, "gpus_on_bus": count_on_bus()}
 
 
 def add_topology(
@@ -68,6 +69,7 @@ def add_topology(
         processes = gpu.pop("processes", None)
         gpu["processes"] = [_named(process, proc) for process in processes or []]
         gpu["users"] = sorted(process["pid"] for process in processes or [])
+        gpu["users_known"] = processes is not None
         if processes is None:
             notes.append(f"GPU {gpu['index']}: the driver does not report which processes use it")
     return {
@@ -82,10 +84,15 @@ def add_topology(
 def _named(process: dict[str, Any], proc: str) -> dict[str, Any]:
     """Its name and owner, if it runs where we can see it."""
     folder = os.path.join(proc, str(process["pid"]))
-    return {**process, "name": read_text(os.path.join(folder, "comm"), 64), "user": _owner(folder)}
+    return {
+        **process,
+        "name": read_text(os.path.join(folder, "comm"), 64),
+        "user": process_owner(folder),
+    }
 
 
-def _owner(folder: str) -> str:
+def process_owner(folder: str) -> str:
+    """Who runs the process whose folder below /proc this is; "" = it is gone."""
     import pwd
 
     try:

@@ -19,7 +19,9 @@ MAX_GPUS = 256
 MAX_LINKS = 36
 MAX_PROCESSES = 512
 SM, TEMPERATURE_OF_GPU = 1, 0
+SLOWDOWN_THRESHOLD, MEMORY_THRESHOLD = 1, 2  # temperatures at which clocks fall
 CORRECTED, UNCORRECTED, VOLATILE, AGGREGATE = 0, 1, 0, 1
+MEMORY_TEMPERATURE = 82  # a field value, in degrees Celsius
 LINK_COUNT, LINK_SPEED = 91, 164  # field values; the speed is that of a link, in MB/s
 LINK_ERRORS = (38, 45, 52, 59)  # CRC of flits and of data, replays, recoveries
 NOWHERE = 0xFFFFFFFF  # the domain of a link's other end that has no address
@@ -89,6 +91,12 @@ class Fabric(ctypes.Structure):
         ("state", ctypes.c_uint8),
         ("health", ctypes.c_uint32),
     ]
+
+
+class Margin(ctypes.Structure):
+    """nvmlMarginTemperature_v1_t"""
+
+    _fields_ = [("version", ctypes.c_uint), ("margin", ctypes.c_int)]
 
 
 class FieldValue(ctypes.Structure):
@@ -186,6 +194,8 @@ def _gpu(nvml: Nvml, index: int, device: Any) -> dict[str, Any]:
         "memory_used_bytes": used,
         "processes": _processes(nvml, device),
         **_condition(nvml, device),
+        **_heat(nvml, device),
+        **_firmware(nvml, device),
         **_modes(nvml, device),
         "pcie": _pcie(nvml, device),
         "ecc": _ecc(nvml, device),
@@ -231,13 +241,48 @@ def _condition(nvml: Nvml, device: Any) -> dict[str, Any]:
         "power_w": _watts(nvml.number("nvmlDeviceGetPowerUsage", device)),
         "power_limit_w": _watts(nvml.number("nvmlDeviceGetPowerManagementLimit", device)),
         "power_default_w": _watts(nvml.number("nvmlDeviceGetPowerManagementDefaultLimit", device)),
-        "temperature_c": nvml.number(
-            "nvmlDeviceGetTemperature", device, ctypes.c_uint(TEMPERATURE_OF_GPU)
-        ),
         "sm_clock_mhz": nvml.number("nvmlDeviceGetClockInfo", device, ctypes.c_uint(SM)),
         "sm_clock_max_mhz": nvml.number("nvmlDeviceGetMaxClockInfo", device, ctypes.c_uint(SM)),
         "throttle": _throttle(nvml, device),
     }
+
+
+def _heat(nvml: Nvml, device: Any) -> dict[str, int | None]:
+    temperature = nvml.number("nvmlDeviceGetTemperature", device, ctypes.c_uint(TEMPERATURE_OF_GPU))
+    return {
+        "temperature_c": temperature,
+        "margin_c": _margin(nvml, device, temperature),
+        "memory_temperature_c": nvml.field(device, MEMORY_TEMPERATURE) or None,
+        "memory_temperature_max_c": _threshold(nvml, device, MEMORY_THRESHOLD),
+    }
+
+
+def _margin(nvml: Nvml, device: Any, temperature: int | None) -> int | None:
+    """As the driver says it; older ones only know the temperature at which clocks fall."""
+    margin = Margin(version=ctypes.sizeof(Margin) | 1 << 24)
+    if not nvml.call("nvmlDeviceGetMarginTemperature", device, byref(margin)):
+        return int(margin.margin)
+    threshold = _threshold(nvml, device, SLOWDOWN_THRESHOLD)
+    return None if threshold is None or temperature is None else threshold - temperature
+
+
+def _threshold(nvml: Nvml, device: Any, which: int) -> int | None:
+    return nvml.number("nvmlDeviceGetTemperatureThreshold", device, ctypes.c_uint(which))
+
+
+def _firmware(nvml: Nvml, device: Any) -> dict[str, str]:
+    return {
+        "vbios": nvml.text("nvmlDeviceGetVbiosVersion", device),
+        "inforom": nvml.text("nvmlDeviceGetInforomImageVersion", device),
+        "gsp": _gsp(nvml, device),
+    }
+
+
+def _gsp(nvml: Nvml, device: Any) -> str:
+    """The only text for which the library is not given the size of the buffer: it takes 64."""
+    buffer = ctypes.create_string_buffer(256)
+    failed = nvml.call("nvmlDeviceGetGspFirmwareVersion", device, buffer)
+    return "" if failed else buffer.value.decode(errors="replace")
 
 
 def _watts(milliwatts: int | None) -> float | None:

@@ -27,12 +27,21 @@ COUNTERS = {
         "port_rcv_errors",
         "port_xmit_discards",
         "local_link_integrity_errors",
+        "excessive_buffer_overrun_errors",
     ),
-    "hw_counters": ("out_of_sequence", "packet_seq_err", "local_ack_timeout_err"),
+    "hw_counters": (
+        "out_of_sequence",
+        "packet_seq_err",
+        "local_ack_timeout_err",
+        "rnr_nak_retry_err",
+        "roce_slow_restart",
+    ),
 }
 
 
-def find_hcas(sys_class_infiniband: str = "/sys/class/infiniband") -> list[dict[str, Any]]:
+def find_hcas(
+    sys_class_infiniband: str = "/sys/class/infiniband", dev: str = "/dev"
+) -> list[dict[str, Any]]:
     """One entry per port, from files such as ``mlx5_0/ports/1/{state,link_layer,rate}``."""
     hcas: list[dict[str, Any]] = []
     for name in list_names(sys_class_infiniband):
@@ -40,9 +49,26 @@ def find_hcas(sys_class_infiniband: str = "/sys/class/infiniband") -> list[dict[
         ports = os.path.join(adapter, "ports")
         numbers = [port for port in list_names(ports) if parse_int(port) is not None]
         if numbers:
-            common = _describe_adapter(adapter)
+            common = {**_describe_adapter(adapter), **_device_files(adapter, dev)}
             hcas += [_describe_port(name, int(n), os.path.join(ports, n), common) for n in numbers]
     return hcas[:MAX_PORTS]
+
+
+def _device_files(adapter: str, dev: str) -> dict[str, bool | None]:
+    """Verbs need theirs to be opened; that of management datagrams is root's, and only looked for.
+
+    The kernel names both below the adapter's device once their modules are loaded.
+    """
+    device, files = os.path.join(adapter, "device"), os.path.join(dev, "infiniband")
+    verbs = [n for n in list_names(os.path.join(device, "infiniband_verbs")) if n[:6] == "uverbs"]
+    managed = [n for n in list_names(os.path.join(device, "infiniband_mad")) if n[:4] == "umad"]
+    opened = (os.access(os.path.join(files, name), os.R_OK | os.W_OK) for name in verbs)
+    found = (os.path.exists(os.path.join(files, name)) for name in managed)
+    seen = os.path.isdir(device)
+    return {
+        "uverbs": bool(verbs) and all(opened) if seen else None,
+        "umad": bool(managed) and all(found) if seen else None,
+    }
 
 
 def _describe_adapter(path: str) -> dict[str, Any]:
@@ -71,7 +97,7 @@ def _describe_port(name: str, port: int, path: str, common: dict[str, Any]) -> d
         "rate_gbit": _leading_number(read_text(os.path.join(path, "rate"))),
         "netdev": netdev,
         "gids": gids,
-        "errors": _errors(path),
+        "errors": {**_errors(path), **_carrier_changes(path, netdev)},
     }
 
 
@@ -104,6 +130,13 @@ def _errors(port: str) -> dict[str, int]:
             if value is not None and value >= 0:
                 counters[name] = value
     return counters
+
+
+def _carrier_changes(port: str, netdev: str) -> dict[str, int]:
+    """How often the port's interface lost or found its link, which stands below the device."""
+    net = os.path.join(os.path.dirname(os.path.dirname(port)), "device", "net")
+    value = read_number(os.path.join(net, netdev, "carrier_changes")) if netdev else None
+    return {} if value is None or value < 0 else {"carrier_changes": value}
 
 
 def _leading_number(text: str) -> float:

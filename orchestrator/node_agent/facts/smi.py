@@ -80,7 +80,9 @@ def ask_smi(program: str, notes: list[str]) -> dict[str, Any] | None:
         gpu["nvlink"] = links.get(gpu["uuid"], {})
     lost = [line.strip() for line in listed.splitlines() if LOST.search(line)]
     if gpus:
-        notes.append("nvidia-smi reports neither the fabric state nor NVLink peers")
+        notes.append(
+            "nvidia-smi was not asked for fabric state, NVLink peers, firmware and thermal margin"
+        )
     return {"gpus": gpus, "driver": driver, "cuda": "", "lost": lost[:MAX_LOST]}
 
 

@@ -37,26 +37,33 @@ def load_gates(data: bytes, source: str) -> tuple[FigureGate, ...]:
     document = parse_yaml(data, source)
     file = validate_document(GateFile, document)
     problems: list[InputProblem] = []
-    gates = tuple(_gate(index, entry, document, problems) for index, entry in enumerate(file.gates))
+    gates = tuple(
+        read_gate(entry, document, ("gates", index), problems)
+        for index, entry in enumerate(file.gates)
+    )
     if problems:
         refuse_input(problems, source)
     return gates
 
 
-def _gate(
-    index: int, entry: FigureGateEntry, document: Document, problems: list[InputProblem]
+def read_gate(
+    entry: FigureGateEntry,
+    document: Document,
+    path: tuple[str | int, ...],
+    problems: list[InputProblem],
 ) -> FigureGate:
-    here = document.place(("gates", index))
+    """The gate at ``path`` of a document; what is wrong with it is appended to ``problems``."""
+    here = document.place(path)
 
     def complain(key: str, what: str, remedy: str) -> None:
-        problems.append(InputProblem(document.place(("gates", index, key)), what, remedy))
+        problems.append(InputProblem(document.place((*path, key)), what, remedy))
 
     bounds: dict[str, Quantity | None] = {}
     for key, value in (("at_least", entry.at_least), ("at_most", entry.at_most)):
-        bounds[key] = None if value is None else _quantity(value)
+        bounds[key] = None if value is None else parse_quantity(value)
         if value is not None and bounds[key] is None:
             complain(key, f"{key}: expected a number with a unit or without", "such as 2.4 kW")
-    within = None if entry.within is None else _quantity(entry.within)
+    within = None if entry.within is None else parse_quantity(entry.within)
     if entry.within is not None and (within is None or within.unit != _PERCENT or within.value < 0):
         complain("within", "within: expected a percentage", "such as 3 %")
     if (entry.within is None) == (entry.at_least is None and entry.at_most is None):
@@ -74,7 +81,8 @@ def _gate(
     )
 
 
-def _quantity(value: float | str) -> Quantity | None:
+def parse_quantity(value: float | str) -> Quantity | None:
+    """``2.4 kW``, ``3 %`` or a plain number; None for anything else."""
     if not isinstance(value, str):
         return Quantity(float(value))
     match = _QUANTITY.fullmatch(value.strip())

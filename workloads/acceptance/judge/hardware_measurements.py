@@ -12,6 +12,7 @@ COMPUTE, MEMORY, COPIES = "compute", "memory", "copies"
 MATMUL = "50 + 100 iterations, cache flushed and output random before each; median"
 SUSTAINED = "windows of a second; the last one"
 STREAM = "20 + 100 iterations; best; bytes read and written"
+PATTERNS = "alternating bits and addresses, each inverted, too; all written before one is read"
 COPY = "3 samples of 4 copies, pinned memory; median"
 
 
@@ -80,6 +81,11 @@ def _memory(evidence: Evidence) -> Iterator[Measurement]:
         )
         known = triad if kernel == "triad" else other
         yield _measurement(fastest, name, "memory", ("rates", kernel), known, protocol=STREAM)
+    name = Name(
+        id="memory-patterns", section=MEMORY, title="memory, checked by patterns", unit="GB"
+    )
+    known = Bounds(why_no_gate="not gated: all that was free" if evidence.gpu else NO_GPU)
+    yield _measurement(evidence, name, "patterns", ("gb",), known, protocol=PATTERNS)
 
 
 NO_GPU = "not gated: no GPU"

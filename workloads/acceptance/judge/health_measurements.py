@@ -17,6 +17,7 @@ RESULTS = (
     ("wrong-matmul-fp8", "cells of fp8 products", "matmul_fp8", "wrong", "checked"),
     ("wrong-bits", "cells that differ on repeat", "sustained", "different_cells", "compared_cells"),
     ("wrong-memory", "elements of STREAM arrays", "memory", "wrong", "checked"),
+    ("wrong-patterns", "items of patterns in all free memory", "patterns", "wrong", "checked"),
     ("wrong-copies", "elements of host copies", "copies", "wrong", "checked"),
     ("wrong-pairs", "elements of GPU to GPU copies", "pairs", "wrong", "checked"),
 )

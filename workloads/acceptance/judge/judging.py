@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .collective_measurements import collective_measurements
+from .concurrency_measurements import concurrency_measurements
 from .evidence import Evidence
 from .hardware_measurements import hardware_measurements
 from .health_measurements import health_measurements
@@ -15,6 +16,7 @@ def judge_evidence(evidence: Evidence) -> list[Measurement]:
     return [
         *hardware_measurements(evidence),
         *collective_measurements(evidence),
+        *concurrency_measurements(evidence),
         *training_measurements(evidence),
         *health_measurements(evidence),
     ]

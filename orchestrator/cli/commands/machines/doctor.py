@@ -11,8 +11,9 @@ from orchestrator.cli.node_queries import survey_options
 from orchestrator.cli.options import FiniteRange, cluster_options, json_option
 
 if TYPE_CHECKING:
+    from orchestrator.adapters.store.past_looks import PastLooks
     from orchestrator.core.base.errors import OrchestrateError
-    from orchestrator.core.doctor.check_model import Subject
+    from orchestrator.core.doctor.check_model import PastLook, Subject
     from orchestrator.core.doctor.checkup import Examination
     from orchestrator.core.model.inventory import Cluster
     from orchestrator.engine.oneshot.probe_nodes import Surveyed
@@ -57,7 +58,8 @@ def doctor(
     Links are looked at by TCP: can each node open connections to the others? Whether collectives
     work over them is tried before the ranks of every run, and measured by `acceptance`.
 
-    Changes nothing and needs no rights on the nodes. What could not be measured is shown as "?"
+    Changes nothing on the nodes and needs no rights there. What failed is kept on this machine for
+    a month, so that faults that come back are named. What could not be measured is shown as "?"
     and is never ok. For what the machines can do, run the workload `acceptance`.
 
     Exits with 0 when no check failed, with 4 when one did (with --strict also when one could not
@@ -83,7 +85,10 @@ def doctor(
         time.sleep(watch)
         later = look()
     mesh = look_at_links(selected, first, connect_timeout=connect_timeout, fanout=fanout)
-    examined = run_checks(_make_subjects(selected, first, later), Level(level), mesh)
+    record = _open_record(selected)
+    subjects = _make_subjects(selected, first, later, record.read())
+    examined = run_checks(subjects, Level(level), mesh)
+    _keep_looks(record, examined, subjects)
     bad = examined.status == "unfit" or (strict and examined.status != "healthy")
     code = ExitCode.PREFLIGHT if bad else ExitCode.DONE
     if as_json:
@@ -93,19 +98,45 @@ def doctor(
     return int(code)
 
 
+def _open_record(selected: Cluster) -> PastLooks:
+    import os
+
+    from orchestrator.adapters.store.layout import Layout
+    from orchestrator.adapters.store.past_looks import PastLooks
+
+    return PastLooks(Layout.from_environment(os.environ).examinations, selected.name)
+
+
+def _keep_looks(record: PastLooks, examined: Examination, subjects: list[Subject]) -> None:
+    """For later examinations; that this one is not kept is no fault of the machines."""
+    from orchestrator.core.doctor.checkup import look_to_keep
+
+    try:
+        record.add([look_to_keep(examined, subject) for subject in subjects], time.time())
+    except OSError as error:
+        click.echo(f"orchestrate: this examination is not kept: {error}", err=True)
+
+
 def _make_subjects(
-    selected: Cluster, first: list[Surveyed], later: list[Surveyed]
+    selected: Cluster,
+    first: list[Surveyed],
+    later: list[Surveyed],
+    past: tuple[PastLook, ...] | None,
 ) -> list[Subject]:
     from orchestrator.core.doctor.check_model import Subject
+    from orchestrator.core.doctor.checkup import looks_at
 
     again = {answer.node: answer.facts for answer in later}
+    now = time.time()
     return [
         Subject(
-            spec=selected.node(answer.node),
+            spec=(spec := selected.node(answer.node)),
             facts=answer.facts,
             later=again.get(answer.node),
             error=_error_text(answer.error) if answer.error is not None else "",
             remedy=answer.error.remedy if answer.error is not None else "",
+            past=past if past is None else looks_at(past, spec),
+            at=now,
         )
         for answer in first
     ]

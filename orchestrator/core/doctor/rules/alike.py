@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from orchestrator.core.doctor.check_model import (
     NONE,
@@ -14,13 +14,17 @@ from orchestrator.core.doctor.check_model import (
     Fleet,
     Judge,
     Needs,
+    answer_each,
     fail_answer,
     unknown_answer,
     warn_answer,
 )
 from orchestrator.core.model.checks import NCCL_WHEELS
-from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.tuning.risky_settings import differing_variables
+
+GIB = 1 << 30
+MEMORY_TOLERANCE = 0.05
 
 
 def _same_as_most(
@@ -79,6 +83,48 @@ def _firmware_versions(facts: Facts) -> str:
 
 def _python_version(facts: Facts) -> str:
     return ".".join(facts.agent_python.split(".")[:2])
+
+
+def _gpu_firmware(what: str, version: Callable[[Gpu], str], *, needed: bool) -> Judge:
+    """Judges each GPU by what most of its model have, on this node and the others. ``needed``
+    False: drivers may do without it, all of them.
+    """
+
+    def judge(look: CheckedNode) -> CheckAnswer:
+        fleet = [gpu for facts in look.fleet.facts for gpu in facts.gpus]
+        if len(fleet) < 2:
+            return NONE
+        if not needed and not any(map(version, fleet)):
+            return NONE
+        answers = [(gpu.index, _usual_or_odd(what, version, gpu, fleet)) for gpu in look.facts.gpus]
+        return answer_each("GPU", answers)
+
+    return judge
+
+
+def _usual_or_odd(
+    what: str, version: Callable[[Gpu], str], gpu: Gpu, fleet: Sequence[Gpu]
+) -> CheckAnswer:
+    mine = version(gpu)
+    if not mine:
+        return unknown_answer(what)
+    counts = Counter(version(other) for other in fleet if other.name == gpu.name)
+    usual = counts.most_common(1)[0][0]
+    return OK if mine == usual else warn_answer(f"{what} {mine}, most of its model have {usual}")
+
+
+def _memory_size(look: CheckedNode) -> CheckAnswer:
+    """What kernels keep for themselves differs by a little."""
+    sizes = sorted(facts.memory_bytes for facts in look.fleet.facts if facts.memory_bytes)
+    mine = look.facts.memory_bytes
+    if len(look.fleet.facts) < 2 or not sizes:
+        return NONE
+    if not mine:
+        return unknown_answer("its memory")
+    usual = sizes[len(sizes) // 2]
+    if abs(mine - usual) <= MEMORY_TOLERANCE * usual:
+        return OK
+    return warn_answer(f"{mine / GIB:.0f} GiB of memory, most nodes have {usual / GIB:.0f}")
 
 
 def _variables_alike(look: CheckedNode) -> CheckAnswer:
@@ -167,5 +213,32 @@ CHECKS = (
         "same python",
         "name one interpreter for all nodes in the inventory",
         _same_as_most("python3", _python_version, warn_answer),
+    ),
+    _alike_check(
+        11,
+        "same VBIOS",
+        "the vendor's update of the board's firmware, on all nodes",
+        _gpu_firmware("VBIOS", lambda gpu: gpu.vbios, needed=True),
+        Needs.GPUS,
+    ),
+    _alike_check(
+        12,
+        "same GSP",
+        "one driver and one NVreg_EnableGpuFirmware on all nodes, then reboot",
+        _gpu_firmware("GSP firmware", lambda gpu: gpu.gsp, needed=False),
+        Needs.GPUS,
+    ),
+    _alike_check(
+        13,
+        "same InfoROM",
+        "the vendor's update of the board's firmware, on all nodes",
+        _gpu_firmware("InfoROM", lambda gpu: gpu.inforom, needed=True),
+        Needs.GPUS,
+    ),
+    _alike_check(
+        14,
+        "same memory",
+        "a memory module that failed is left out at boot: dmidecode -t memory as root",
+        _memory_size,
     ),
 )

@@ -36,7 +36,7 @@ OF_PROGRAMS = frozenset({8, 13, 31, 32, 43, 45, 68, 69})
 HARMLESS = frozenset({63, 92, 94})  # contained or corrected: the rows and ECC checks tell
 
 
-def _per_gpu(judge: Callable[[Gpu], CheckAnswer]) -> Judge:
+def per_gpu(judge: Callable[[Gpu], CheckAnswer]) -> Judge:
     """One answer for all GPUs of a node."""
 
     def together(look: CheckedNode) -> CheckAnswer:
@@ -56,6 +56,8 @@ def _gpus_present(look: CheckedNode) -> CheckAnswer:
 
 
 def _gpu_free(gpu: Gpu) -> CheckAnswer:
+    if gpu.users_known is False:
+        return unknown_answer("which processes use it")
     if not gpu.users:
         return OK
     names = Counter(f"{p.user or '?'}'s {p.name or p.pid}" for p in gpu.processes)
@@ -255,13 +257,13 @@ CHECKS = (
         _gpus_present,
         Needs.NOTHING,
     ),
-    _gpu_check(2, "GPUs free", "end those processes, or take other GPUs", _per_gpu(_gpu_free)),
-    _gpu_check(3, "ECC", "reset the GPU; replace it if the error recurs", _per_gpu(_ecc_errors)),
+    _gpu_check(2, "GPUs free", "end those processes, or take other GPUs", per_gpu(_gpu_free)),
+    _gpu_check(3, "ECC", "reset the GPU; replace it if the error recurs", per_gpu(_ecc_errors)),
     _gpu_check(
         4,
         "memory rows",
         "pending: nvidia-smi --gpu-reset; failed: replace it",
-        _per_gpu(_remapped_rows),
+        per_gpu(_remapped_rows),
     ),
     _gpu_check(
         5, "Xids", "orchestrate diagnose on the kernel's log explains the code", _recent_xids
@@ -270,17 +272,17 @@ CHECKS = (
         6,
         "throttling",
         "nvidia-smi -q -d PERFORMANCE: cooling, power supply, power brake",
-        _per_gpu(_throttle_reasons),
+        per_gpu(_throttle_reasons),
     ),
-    _gpu_check(7, "temperature", "look at fans, air flow and inlet", _per_gpu(_gpu_temperature)),
+    _gpu_check(7, "temperature", "look at fans, air flow and inlet", per_gpu(_gpu_temperature)),
     _gpu_check(
         8,
         "power limit",
         "nvidia-smi -pl WATTS as root, or -pl of the default",
-        _per_gpu(_power_limit),
+        per_gpu(_power_limit),
     ),
     _gpu_check(
-        9, "PCIe", "reseat the card; look at BIOS and riser; then reboot", _per_gpu(_pcie_link)
+        9, "PCIe", "reseat the card; look at BIOS and riser; then reboot", per_gpu(_pcie_link)
     ),
     _gpu_check(
         10, "NVLink", "nvidia-smi nvlink -s; reset all GPUs; replace on repeat", _nvlinks_up
@@ -289,7 +291,7 @@ CHECKS = (
         11,
         "NVLink fabric",
         "systemctl restart nvidia-fabricmanager, then reset the GPUs",
-        _per_gpu(_fabric_state),
+        per_gpu(_fabric_state),
     ),
     _gpu_check(
         12,
@@ -301,7 +303,7 @@ CHECKS = (
         13,
         "modes",
         "nvidia-smi -pm 1 -c 0 -mig 0 as root, as the case may be",
-        _per_gpu(_gpu_modes),
+        per_gpu(_gpu_modes),
     ),
     _gpu_check(
         14,

@@ -105,6 +105,18 @@ def _gpu_direct(look: CheckedNode) -> CheckAnswer:
     return fail_answer("nvidia_peermem is not loaded, and kernel and driver have no DMA-BUF for it")
 
 
+def _device_files(hca: Hca) -> CheckAnswer:
+    if not hca.active:
+        return NONE
+    if hca.uverbs is None:
+        return unknown_answer("its device files")
+    if not hca.uverbs:
+        return fail_answer("no /dev/infiniband/uverbs of it may be opened: no RDMA")
+    if hca.umad is False and not hca.ethernet:
+        return warn_answer("no /dev/infiniband/umad of it: ibstat and perfquery see nothing")
+    return OK
+
+
 def _port_count(look: CheckedNode) -> CheckAnswer:
     """Nodes of one cluster have equally many ports, whatever their names are."""
     if len(look.fleet.facts) < 2:
@@ -161,5 +173,12 @@ CHECKS = (
         "lspci | grep -i mellanox on both: an adapter is missing or its driver is not loaded",
         _port_count,
         Needs.NOTHING,
+    ),
+    _port_check(
+        7,
+        "device files",
+        "modprobe ib_uverbs ib_umad; in a container: --device /dev/infiniband",
+        _per_port(lambda hca, _: _device_files(hca)),
+        Needs.ADAPTERS,
     ),
 )

@@ -14,21 +14,29 @@ from orchestrator.core.doctor.check_model import (
     Level,
     Needs,
     Subject,
+    answer_each,
     fail_answer,
     unknown_answer,
 )
+from orchestrator.core.doctor.rules.counter_rates import judge_growth
+from orchestrator.core.doctor.rules.host import stuck_text
+
+NO_SECOND_LOOK = "it could not be asked a second time"
 
 
 def _rising_on_ports(look: CheckedNode) -> CheckAnswer:
+    """By the rates that links bear; see :mod:`counter_rates`."""
+    later = look.subject.later
+    if later is None:
+        return unknown_answer(NO_SECOND_LOOK)
     before = {(hca.name, hca.port): hca.errors for hca in look.facts.hcas}
-    return _grown_counters(
-        look.subject,
-        (
-            (f"{hca.name}:{hca.port} {name}", before.get((hca.name, hca.port), {}).get(name), now)
-            for hca in (look.subject.later.hcas if look.subject.later else ())
-            for name, now in hca.errors.items()
-        ),
-    )
+    answers = [
+        (f"{hca.name}:{hca.port}", judge_growth(name, now - old, look.subject.apart_s))
+        for hca in later.hcas
+        for name, now in hca.errors.items()
+        if (old := before.get((hca.name, hca.port), {}).get(name)) is not None
+    ]
+    return answer_each("port", answers) if answers else unknown_answer("no counter could be read")
 
 
 def _rising_on_gpus(look: CheckedNode) -> CheckAnswer:
@@ -50,7 +58,7 @@ def _grown_counters(
     subject: Subject, counters: Iterator[tuple[str, int | None, int | None]]
 ) -> CheckAnswer:
     if subject.later is None:
-        return unknown_answer("it could not be asked a second time")
+        return unknown_answer(NO_SECOND_LOOK)
     known = [(name, old, new) for name, old, new in counters if old is not None and new is not None]
     if not known:
         return unknown_answer("no counter could be read")
@@ -61,7 +69,7 @@ def _grown_counters(
 def _changed_links(look: CheckedNode) -> CheckAnswer:
     """Ports that came or went between the two looks."""
     if look.subject.later is None:
-        return unknown_answer("it could not be asked a second time")
+        return unknown_answer(NO_SECOND_LOOK)
     if not look.facts.hcas:
         return NONE
     now = {(hca.name, hca.port): hca.state for hca in look.subject.later.hcas}
@@ -71,6 +79,18 @@ def _changed_links(look: CheckedNode) -> CheckAnswer:
         if now.get((hca.name, hca.port)) != hca.state
     ]
     return fail_answer("; ".join(changed)) if changed else OK
+
+
+def _stuck_processes(look: CheckedNode) -> CheckAnswer:
+    """One sleep, or one dead process, that lasted from the first look to the second."""
+    later = look.subject.later
+    if later is None:
+        return unknown_answer(NO_SECOND_LOOK)
+    if look.facts.stuck is None or later.stuck is None:
+        return unknown_answer("processes")
+    before = set(look.facts.stuck)
+    lasting = [one for one in later.stuck if one.sleeps is not None and one in before]
+    return fail_answer(stuck_text(lasting)) if lasting else OK
 
 
 def _rising_check(number: int, name: str, remedy: str, judge: Judge, needs: Needs) -> Check:
@@ -105,5 +125,12 @@ CHECKS = (
         "drain the node; reset the GPU; replace it if errors continue",
         _rising_on_gpus,
         Needs.GPUS,
+    ),
+    _rising_check(
+        4,
+        "processes end",
+        "cat /proc/PID/wchan says what it waits for: a file system, a driver; else reboot",
+        _stuck_processes,
+        Needs.NOTHING,
     ),
 )

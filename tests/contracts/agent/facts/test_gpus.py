@@ -44,6 +44,14 @@ NOT_SUPPORTED = 3
 # ---- NVML ---------------------------------------------------------------------------------------
 
 
+STRUCTURES = {
+    "nvmlDeviceGetMemoryInfo_v2": {"total": 80 << 30, "used": 1 << 30},
+    "nvmlDeviceGetPciInfo_v3": {"domain": 0, "bus": 0x1A, "device": 0},
+    "nvmlDeviceGetGpuFabricInfoV": {"state": 3},
+    "nvmlDeviceGetMarginTemperature": {"margin": 52},
+}
+
+
 class Library:
     """A driver's library with one H100 behind a switch; ``absent`` functions do not exist."""
 
@@ -68,8 +76,11 @@ class Library:
             "nvmlDeviceGetMaxPcieLinkWidth": 16,
             "nvmlDeviceGetNvLinkRemoteDeviceType": 2,
             "nvmlDeviceGetTotalEccErrors": 2,
+            "nvmlDeviceGetTemperatureThreshold": 87,
         }
         texts = {
+            "nvmlDeviceGetVbiosVersion": b"96.00.74.00.01",
+            "nvmlDeviceGetInforomImageVersion": b"G520.0200.00.05",
             "nvmlDeviceGetName": b"NVIDIA H100 80GB HBM3",
             "nvmlSystemGetDriverVersion": b"570",
         }
@@ -77,12 +88,11 @@ class Library:
             out.value = numbers[name]
         elif name in texts:
             arguments[-2].value = texts[name]
-        elif name == "nvmlDeviceGetMemoryInfo_v2":
-            out.total, out.used = 80 << 30, 1 << 30
-        elif name == "nvmlDeviceGetPciInfo_v3":
-            out.domain, out.bus, out.device = 0, 0x1A, 0
-        elif name == "nvmlDeviceGetGpuFabricInfoV":
-            out.state = 3
+        elif name == "nvmlDeviceGetGspFirmwareVersion":
+            arguments[-1].value = b"570.86.15"
+        elif name in STRUCTURES:
+            for field, value in STRUCTURES[name].items():
+                setattr(out, field, value)
         elif name == "nvmlDeviceGetNvLinkState":
             return self._link(arguments[1].value, out)
         elif name == "nvmlDeviceGetFieldValues":
@@ -106,7 +116,7 @@ class Library:
 
 
 def _field(out: FieldValue) -> int:
-    known = {91: 18, 164: 26562, 38: 4}
+    known = {91: 18, 164: 26562, 38: 4, 82: 44}
     out.type, out.result = 1, 0 if out.field in known else NOT_SUPPORTED
     out.value = known.get(out.field, 0)
     return 0
@@ -131,6 +141,10 @@ def test_what_the_library_says_is_understood() -> None:
     assert gpu["processes"] == [{"pid": 4242, "memory_bytes": 1 << 30}]
     assert gpu["power_w"] == 71.9
     assert gpu["throttle"] == ["sw_power_cap", "hw_thermal"]
+    assert (gpu["temperature_c"], gpu["margin_c"]) == (30, 52)
+    assert (gpu["memory_temperature_c"], gpu["memory_temperature_max_c"]) == (44, 87)
+    assert (gpu["vbios"], gpu["inforom"]) == ("96.00.74.00.01", "G520.0200.00.05")
+    assert gpu["gsp"] == "570.86.15"
     assert (gpu["pcie"]["width"], gpu["pcie"]["width_max"]) == (8, 16)
     assert gpu["rows"] == {"corrected": 1, "uncorrected": 0, "pending": True, "failed": False}
     assert gpu["fabric"] == "completed"
@@ -145,11 +159,14 @@ def test_what_the_library_says_is_understood() -> None:
 
 def test_what_the_library_does_not_know_is_unknown_and_not_zero() -> None:
     """An old driver, or a card without the feature."""
+    margins = ("nvmlDeviceGetMarginTemperature", "nvmlDeviceGetGspFirmwareVersion")
     absent = ("nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetRemappedRows", "nvmlDeviceGetPowerUsage")
     gone = ("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetCurrentClocksEventReasons")
 
-    (gpu,) = describe_gpus(Nvml(Library(*absent, *gone)))["gpus"]
+    (gpu,) = describe_gpus(Nvml(Library(*absent, *gone, *margins)))["gpus"]
 
+    assert gpu["margin_c"] == 87 - 30, "from the temperature at which an older driver slows down"
+    assert gpu["gsp"] == ""
     assert gpu["ecc"]["uncorrected"] is None
     assert gpu["rows"] == {}
     assert gpu["power_w"] is None
@@ -160,8 +177,9 @@ def test_what_the_library_does_not_know_is_unknown_and_not_zero() -> None:
 
 def test_the_structures_have_the_sizes_that_the_driver_checks() -> None:
     """nvml.h: nvmlMemory_v2 is 0x02000028, nvmlGpuFabricInfo_v2 is 0x02000024."""
-    from orchestrator.node_agent.facts.nvml import Fabric, GpuProcessInfo, Memory, Pci
+    from orchestrator.node_agent.facts.nvml import Fabric, GpuProcessInfo, Margin, Memory, Pci
 
+    assert ctypes.sizeof(Margin) == 8
     assert ctypes.sizeof(Memory) == 0x28
     assert ctypes.sizeof(Fabric) == 0x24
     assert ctypes.sizeof(Pci) == 68
@@ -214,6 +232,8 @@ def test_nvidia_smi_and_nvml_agree_on_every_kind_of_card(kind: str, tmp_path: Pa
     assert second["processes"] == [{"pid": 4242, "memory_bytes": 0}]
     assert second["pci"] == "0000:3a:00.0"
     unknown = {"fabric", "memory_used_bytes", "memory_bytes", "nvlink", "pci"}
+    unknown |= {"vbios", "inforom", "gsp", "margin_c"}
+    unknown |= {"memory_temperature_c", "memory_temperature_max_c"}
     same = [name for name in known if name not in unknown]
     assert {name: first[name] for name in same} == {name: known[name] for name in same}
     assert first["nvlink"]["active"] == known["nvlink"]["active"]
@@ -344,3 +364,14 @@ def test_xids_are_counted_by_device_and_code() -> None:
     assert (first["code"], first["pci"], first["count"]) == (79, "0000:3b:00", 2)
     assert first["last"] == "2026-11-21T11:00:00"
     assert (second["code"], second["switch"]) == (12028, True)
+    assert first["in_a_day"] == 2
+
+
+def test_xids_are_counted_by_the_day() -> None:
+    """The most in any 24 hours, across midnight, and not all of a month."""
+    hours = ("01T00", "02T20", "02T23", "03T01", "03T19", "20T00")
+    line = "2026-11-{}:00:00 kernel: NVRM: Xid (PCI:0000:3b:00): 31, pid=1\n"
+
+    (found,) = summarize_xids([line.format(hour).encode() for hour in hours])
+
+    assert (found["count"], found["in_a_day"]) == (6, 4)

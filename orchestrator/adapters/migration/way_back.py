@@ -1,0 +1,132 @@
+"""The way back: a script that runs the smoke step on the old set-up, and what it came to."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.adapters.migration.migration_folder import MigrationFolder
+from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
+from orchestrator.core.base.errors import UsageError
+from orchestrator.core.history.run_record import RunRecord, key_differences
+from orchestrator.core.migration.evidence import WayBack
+from orchestrator.core.verdict.result import Status
+
+INVENTORY, SUITE, PLAYBOOK = "inventory.yaml", "suite.yaml", "playbook.yaml"
+LIMIT_S = 3600.0
+GRACE_S = 60.0
+
+_SCRIPT = """#!/bin/sh
+# Way back of migration {name}: runs the smoke step {smoke} with the inventory, requirements and
+# settings that the old bundle pinned. Exits as the run does.
+#
+#     sh way-back.sh [RUN-ID]
+#
+# ORCHESTRATE: the command, if it is not orchestrate. PROJECT: the folder that workloads are found
+# from, if it is not the one that the bundle was captured in.
+set -eu
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
+(cd -- "$here/restore" && sha256sum --check --quiet SHA256SUMS)
+cd -- "${{PROJECT:-{project}}}"
+# ORCHESTRATE may be several words.
+exec ${{ORCHESTRATE:-orchestrate}} run --cluster "$here/restore/{inventory}" {words} \\
+    --run-id "${{1:-way-back-$(date +%Y%m%d-%H%M%S)-$$}}"
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayBackOrder:
+    """What the script does. ``words`` are those of the smoke step's run, without the cluster;
+    ``project`` is the folder that it was begun in.
+    """
+
+    smoke: str
+    project: str
+    words: Sequence[str]
+
+
+def write_way_back(
+    folder: MigrationFolder, order: WayBackOrder, restore: Mapping[str, bytes]
+) -> Path:
+    """The script, and ``restore/`` with the digests of what is in it. Raises ``OSError``, and
+    :class:`UsageError` for a bundle without an inventory.
+    """
+    if INVENTORY not in restore:
+        what, remedy = "the old bundle pins no inventory", "capture it again"
+        raise UsageError(what, id="migrate.way-back", where=folder.old, remedy=remedy)
+    for name, content in restore.items():
+        path = folder.restore / name
+        make_private_dir(path.parent)
+        write_atomic(path, content)
+    write_atomic(folder.restore / "SHA256SUMS", _sums(restore))
+    script = _SCRIPT.format(
+        name=folder.name,
+        smoke=order.smoke,
+        project=_in_double_quotes(order.project),
+        inventory=INVENTORY,
+        words=shlex.join(order.words),
+    )
+    write_atomic(folder.way_back, script.encode())
+    folder.way_back.chmod(0o700)
+    return folder.way_back
+
+
+def run_way_back(
+    folder: MigrationFolder, run_id: str, environment: Mapping[str, str], limit_s: float = LIMIT_S
+) -> str:
+    """How the script ended, in words, its output in ``way-back.log``; empty for exit 0."""
+    argv = ["sh", str(folder.way_back), run_id]
+    with folder.way_back_log.open("wb") as log:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(environment)
+        )
+        try:
+            code = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            return f"over its limit of {limit_s:g} s"
+        except BaseException:
+            _end(process)
+            raise
+    return f"exit {code}" if code else ""
+
+
+def judge_way_back(ended: str, before: RunRecord | None, after: RunRecord | None) -> WayBack:
+    """``before`` and ``after``: the smoke step in the old bundle, and by the script."""
+    if ended or after is None:
+        return WayBack(succeeded=False, ended=ended or "the script's run left no record")
+    if before is None:
+        return WayBack(succeeded=False, ended="the old bundle has no run of the smoke step")
+    differences = tuple(str(one) for one in key_differences(before.key, after.key))
+    succeeded = after.status is Status.SUCCEEDED
+    said = f"run {after.run_id} {after.status.value}"
+    return WayBack(succeeded=succeeded, ended=said, differences=differences)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """The run that the script became ends cleanly when it is asked to."""
+    process.terminate()
+    try:
+        process.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _sums(restore: Mapping[str, bytes]) -> bytes:
+    import hashlib
+
+    lines = (f"{hashlib.sha256(restore[name]).hexdigest()}  {name}\n" for name in sorted(restore))
+    return "".join(lines).encode()
+
+
+def _in_double_quotes(text: str) -> str:
+    """A path that the shell takes as it is, inside of ``"${PROJECT:-...}"``."""
+    if os.sep not in text or any(char in text for char in '\\\\"$`}\n'):
+        what = f"the folder {text!r} cannot be written into a script"
+        raise UsageError(what, id="migrate.way-back", remedy="capture from another folder")
+    return text

@@ -1,0 +1,67 @@
+"""What ``doctor`` found of each node: lines of JSON, one file a cluster.
+
+Nothing in it is needed for a run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from orchestrator.adapters.store.atomic_files import make_private_dir
+from orchestrator.core.base.codec import from_json, to_json
+from orchestrator.core.doctor.check_model import PastLook
+
+KEPT_S = 31 * 86_400.0
+MAX_BYTES = 4 << 20
+
+
+class PastLooks:
+    """The examinations of one cluster, by its name and where its inventory lies."""
+
+    def __init__(self, folder: Path, cluster: str) -> None:
+        self._folder = folder
+        self._path = folder / f"{hashlib.sha256(cluster.encode()).hexdigest()[:32]}.jsonl"
+
+    def read(self) -> tuple[PastLook, ...] | None:
+        """The oldest first; None = they cannot be read."""
+        try:
+            with self._path.open("rb") as file:
+                content = file.read(2 * MAX_BYTES)
+        except FileNotFoundError:
+            return ()
+        except OSError:
+            return None
+        looks = map(_parse_line, content.splitlines())
+        return tuple(look for look in looks if look is not None)
+
+    def add(self, looks: Iterable[PastLook], now: float) -> None:
+        """Append: two commands at once lose nothing of each other. Of a long file what is older
+        than a month goes, and in any case the older half. Raises ``OSError``.
+        """
+        make_private_dir(self._folder)
+        with self._path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(b"".join(map(_line, looks)))
+            if file.tell() > MAX_BYTES:
+                file.flush()
+                young = [_line(one) for one in self.read() or () if now - one.at <= KEPT_S]
+                file.truncate(0)
+                file.write(b"".join(young[len(young) // 2 :]))
+
+
+def _parse_line(line: bytes) -> PastLook | None:
+    """None for a line that was cut short, or that another version wrote."""
+    try:
+        look = from_json(PastLook, json.loads(line))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    assert isinstance(look, PastLook)
+    return look
+
+
+def _line(look: PastLook) -> bytes:
+    return json.dumps(to_json(look)).encode() + b"\n"

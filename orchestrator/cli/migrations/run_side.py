@@ -1,0 +1,105 @@
+"""One side of a migration: the suite that is run, or was, and the bundle of it."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from contextlib import nullcontext, redirect_stdout
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from orchestrator.adapters.store.catalog import Catalog
+from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.store.run_list import new_run_id
+from orchestrator.adapters.suite.suite_folder import (
+    SuiteFolder,
+    find_suite_run,
+    latest_run_of,
+    suite_folder,
+)
+from orchestrator.cli.migrations.bundle_suite import bundle_suite
+from orchestrator.cli.migrations.options import SuiteChoice
+from orchestrator.cli.suites.begin_suite import SuiteOptions, absolute_name
+from orchestrator.cli.suites.run_suite import run_suite
+from orchestrator.core.base.errors import BusyError, ExitCode, UsageError
+from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.migration.playbook import Playbook
+from orchestrator.core.suite.suite_model import Suite
+
+LEFT_OPEN = frozenset({ExitCode.BUSY, ExitCode.INTERRUPTED})
+
+
+def make_bundle(
+    layout: Layout, choice: SuiteChoice, suite: str, playbook: Path, target: Path
+) -> ExitCode:
+    """Run the suite, or take a run of it, and write its bundle to ``target``: what the suite ended
+    with. Raises :class:`UsageError` before anything is contacted, and :class:`BusyError` where
+    steps are open.
+    """
+    catalog = Catalog.from_environment(os.environ)
+    check_steps(catalog.read_playbook(playbook), catalog.read_suite(catalog.find_suite(suite)))
+    folder, code = _suite_run(layout, choice, suite)
+    if code in LEFT_OPEN:
+        raise BusyError(
+            "the suite is not over: there is no bundle yet",
+            id="migrate.open",
+            where=folder.path,
+            remedy="the same command with --resume continues it",
+        )
+    click.echo("orchestrate: writing the bundle", err=True)
+    bundle_suite(layout, folder, playbook, target)
+    return code
+
+
+def check_steps(playbook: Playbook, suite: Suite) -> None:
+    """Every step that a box asks for is one of the suite. Raises :class:`UsageError`."""
+    known = [step.name for step in suite.steps]
+    for name in playbook.steps:
+        if name not in known:
+            raise UsageError(
+                f"playbook {playbook.name} asks for a step that suite {suite.name} does not have:"
+                f" {name!r}",
+                id="migrate.step",
+                where=suite.source,
+                remedy=did_you_mean(name, known),
+            )
+
+
+def _suite_run(layout: Layout, choice: SuiteChoice, suite: str) -> tuple[SuiteFolder, ExitCode]:
+    if choice.suite_run is not None:
+        return find_suite_run(layout, choice.suite_run), ExitCode.DONE
+    if choice.cluster is None:
+        what, remedy = "no cluster is named", "--cluster NAME, or a bundle or run that is there"
+        raise UsageError(what, id="migrate.cluster", remedy=remedy)
+    name = Catalog.from_environment(os.environ).find_suite(suite)
+    run_id = None
+    if not choice.resume:
+        run_id = new_run_id(datetime.now().astimezone(), name.stem, random.SystemRandom())
+    options = SuiteOptions(
+        name=suite,
+        cluster=choice.cluster,
+        nodes=choice.nodes,
+        only=choice.only,
+        skip=choice.skip,
+        resume=choice.resume,
+        archive_to=None,
+        run_id=run_id,
+        color=choice.color,
+        as_json=False,
+    )
+    # Of JSON there is one result, that of the migration.
+    with redirect_stdout(sys.stderr) if choice.as_json else nullcontext():
+        code = ExitCode(run_suite(options))
+    if run_id is not None:
+        return suite_folder(layout, run_id), code
+    found = latest_run_of(layout, _suite_name(suite), absolute_name(choice.cluster))
+    assert found is not None  # it has just been resumed
+    return found, code
+
+
+def _suite_name(suite: str) -> str:
+    catalog = Catalog.from_environment(os.environ)
+    return catalog.read_suite(catalog.find_suite(suite)).name

@@ -1,0 +1,1 @@
+"""What migrations read: playbooks, and bundles that come from another machine."""
