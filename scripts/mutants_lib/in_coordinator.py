@@ -12,6 +12,7 @@ _CRASHES = "tests/simulation/test_crashes.py"
 _SYNCED = "tests/simulation/test_synced.py"
 _JOURNAL = "tests/store/test_journal.py"
 _UNTRUSTED = "tests/engine/node/test_untrusted.py"
+_VIEWS = "tests/view/test_views.py"
 _RESUME = "tests/cli/test_resume_here.py"
 _PAGE_ACCESS = "tests/web/test_access.py"
 _HOST_KEYS = "tests/contracts/transport/test_connecting.py"
@@ -234,10 +235,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         file="orchestrator/view/result/summary.py",
         old="if metric.verdict not in {Verdict.UNGATED, Verdict.PASS}:",
         new="if metric.verdict not in Verdict:",
-        tests=(
-            "tests/view/test_views.py"
-            "::test_a_summary_has_the_verdict_first_and_no_figures_of_single_nodes",
-        ),
+        tests=(f"{_VIEWS}::test_a_summary_has_the_verdict_first_and_no_figures_of_single_nodes",),
     ),
     Mutant(
         name="page-answers-to-any-name",
