@@ -29,7 +29,7 @@ from orchestrate_models.memory_fit import inference_need, require_fit
 from orchestrate_models.ranks import Ranks, device_name, joined_ranks, refuse
 from orchestrate_models.shapes import model_config
 
-from .agreement import RELATIVE_TOLERANCE, Agreement, compare
+from .agreement import Agreement, compare, tolerance
 from .measuring import REFERENCE, measure
 from .settings import Settings
 
@@ -56,16 +56,19 @@ def run(settings: Settings, ranks: Ranks) -> None:
         reference, whole, divided = found
         own, divided_own = compare(reference, whole), compare(reference, divided)
         between = compare(whole, divided)
-        report(settings, ranks, between, own, divided_own)
+        allowed = tolerance(settings.precision, config.num_hidden_layers)
+        report(settings, ranks, allowed, (between, own, divided_own))
 
 
 def figures_of(
-    precision: str, between: Agreement, own: Agreement, divided: Agreement
+    allowed: float, between: Agreement, own: Agreement, divided: Agreement
 ) -> dict[str, tuple[float, str]]:
-    """``own`` and ``divided``: the whole and the divided model beside the reference."""
+    """``own`` and ``divided``: the whole and the divided model beside the reference; ``allowed``:
+    the relative error that rounding explains.
+    """
     return {
         "relative_error": (between.relative_error, "of norm"),
-        "tolerance_used": (between.relative_error / RELATIVE_TOLERANCE[precision], "of tolerance"),
+        "tolerance_used": (between.relative_error / allowed, "of tolerance"),
         "error_ratio": (error_ratio(own, divided), "x"),
         "top1_agreement": (between.top1_agreement, "of positions"),
         "top1_wrong": (between.top1_wrong, "positions"),
@@ -83,10 +86,11 @@ def error_ratio(own: Agreement, divided: Agreement) -> float:
 
 
 def report(
-    settings: Settings, ranks: Ranks, between: Agreement, own: Agreement, divided: Agreement
+    settings: Settings, ranks: Ranks, allowed: float, found: tuple[Agreement, Agreement, Agreement]
 ) -> None:
-    figures = figures_of(settings.precision, between, own, divided)
-    for name, (value, unit) in figures.items():
+    """``found``: divided beside whole, then each of the two beside the reference."""
+    between, own, divided = found
+    for name, (value, unit) in figures_of(allowed, between, own, divided).items():
         kit.metric(name, value, unit)
     document: dict[str, Any] = {
         "schema_version": 1,
@@ -95,7 +99,7 @@ def report(
         "tensor_parallel": ranks.size,
         "torch": torch.__version__,
         "weights": settings.model or weights_text(settings.weights),
-        "tolerance": RELATIVE_TOLERANCE[settings.precision],
+        "tolerance": allowed,
         "reference": REFERENCE[settings.precision],
         "whole_beside_reference": asdict(own),
         "divided_beside_reference": asdict(divided),
