@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+import stress.run
+from orchestrate_models.memory_fit import DoesNotFit
 from orchestrate_models.ranks import Ranks
 from stress.counters import Sample, predicted_bytes, summary
 from stress.load import MAX_NAMED, Findings, Load, note_wrong, run_load
@@ -78,6 +80,13 @@ def test_what_cannot_fit_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert "large: does not fit: weights 147 + cache " in err
     assert "nothing was loaded" in err
+
+
+def test_operands_that_cannot_fit_are_refused() -> None:
+    settings = declared(StressSettings, width=65536, message_mib=65536)
+    why = r"matrices 64 \+ messages 192 = 256 GiB, and cpu has .*: set a smaller --width"
+    with pytest.raises(DoesNotFit, match=why):
+        stress.run.run(settings, ALONE)
 
 
 @pytest.mark.processes

@@ -55,7 +55,7 @@ def test_the_interval_of_accuracy_solves_wilsons_equation(right: int, count: int
     assert found.value == part
     for end in (found.low, found.high):
         assert end is not None
-        assert abs(part - end) == pytest.approx(Z * math.sqrt(end * (1 - end) / count), abs=1e-9)
+        assert (part - end) ** 2 == pytest.approx(Z**2 * end * (1 - end) / count, abs=1e-12)
     with pytest.raises(ValueError, match="of 0 questions"):
         accuracy(0, 0)
 

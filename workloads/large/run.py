@@ -10,7 +10,6 @@ All ranks divide one model by transformers' tensor-parallel plan, or each has a 
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import asdict, replace
@@ -27,12 +26,13 @@ import torch
 import orchestrate_kit as kit
 from orchestrate_models.loading import (
     DTYPES,
-    ModelOptions,
     checked_tensor_parallel,
     load_model,
+    model_options,
 )
 from orchestrate_models.memory_fit import GIB, inference_need, parameter_count, require_fit
-from orchestrate_models.ranks import Ranks, device_name, joined_ranks, refuse
+from orchestrate_models.outputs import Figures, report_figures, write_document
+from orchestrate_models.ranks import Ranks, device_name, run_on_ranks
 from orchestrate_models.shapes import model_config
 
 from .measuring import Generation, Passes, measure, peak_bytes
@@ -42,7 +42,7 @@ RESULT = "large.json"
 
 
 def run(settings: Settings, ranks: Ranks) -> None:
-    """Load, measure, report. Raises ``ValueError`` before anything is loaded."""
+    """Load, measure, report. Raises ``UnusableSettings`` before anything is loaded."""
     config = model_config(settings.shape, settings.model)
     settings = replace(settings, tp=checked_tensor_parallel(settings.tp, ranks.size, config))
     need = inference_need(
@@ -55,7 +55,8 @@ def run(settings: Settings, ranks: Ranks) -> None:
     )
     require_fit(need, ranks.device, ranks.local_size)
     began = time.monotonic()
-    model = load_model(model_options(settings, config), ranks)
+    options = model_options(settings, config, tensor_parallel=settings.tp)
+    model = load_model(options, ranks)
     ranks.meet()
     loaded_s = time.monotonic() - began
     generation = Generation(model, settings, ranks.device)
@@ -64,8 +65,7 @@ def run(settings: Settings, ranks: Ranks) -> None:
     found = ranks.gather((passes, peak_bytes(ranks.device)))
     if ranks.rank == 0:
         figures = combined_figures(found, settings) | {"load_s": (loaded_s, "s")}
-        for name, (value, unit) in figures.items():
-            kit.metric(name, value, unit)
+        report_figures(figures)
         reckoned = {name: size / GIB for name, size in need.parts.items()}
         about = {
             "device": device_name(ranks.device),
@@ -76,20 +76,7 @@ def run(settings: Settings, ranks: Ranks) -> None:
         write_result(settings, about, found, figures)
 
 
-def model_options(settings: Settings, config: Any) -> ModelOptions:
-    return ModelOptions(
-        config=config,
-        model=settings.model,
-        precision=settings.precision,
-        attention=settings.attention,
-        tensor_parallel=settings.tp,
-        seed=settings.seed,
-    )
-
-
-def combined_figures(
-    found: list[tuple[Passes, int | None]], settings: Settings
-) -> dict[str, tuple[float, str]]:
+def combined_figures(found: list[tuple[Passes, int | None]], settings: Settings) -> Figures:
     """Of all ranks: a model that they share counts once, models of their own are added up."""
     own = [passes for passes, _ in (found if settings.tp == 1 else found[:1])]
     figures = {
@@ -108,7 +95,7 @@ def write_result(
     settings: Settings,
     about: dict[str, Any],
     found: list[tuple[Passes, int | None]],
-    figures: dict[str, tuple[float, str]],
+    figures: Figures,
 ) -> None:
     """Settings, what it ran on, figures, and every repeat of every rank."""
     document = {
@@ -121,19 +108,13 @@ def write_result(
         },
         "repeats": [asdict(passes) | {"peak_bytes": peak} for passes, peak in found],
     }
-    path = kit.output_dir() / RESULT
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    kit.artifact(path)
+    write_document(RESULT, document)
 
 
 def main() -> None:
     """Run as the command line says; settings that cannot be used here end with status 2."""
     settings = kit.parse(Settings)
-    try:
-        with joined_ranks(settings.device) as ranks:
-            run(settings, ranks)
-    except ValueError as error:
-        refuse("large", error)
+    run_on_ranks("large", settings.device, partial(run, settings))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ https://pytorch.org/memory_viz shows; other ranks do nothing.
 from __future__ import annotations
 
 import gc
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ if not __package__:  # a script: its folder is a package then, too, and the kit 
 import torch
 
 import orchestrate_kit as kit
-from orchestrate_models.loading import DTYPES, ModelOptions, load_model
+from orchestrate_models.loading import DTYPES, load_model, model_options
 from orchestrate_models.memory_fit import (
     GIB,
     MemoryNeed,
@@ -33,7 +33,8 @@ from orchestrate_models.memory_fit import (
     require_fit,
     training_need,
 )
-from orchestrate_models.ranks import Ranks, device_name, joined_ranks, refuse
+from orchestrate_models.outputs import Figures, report_figures, write_document
+from orchestrate_models.ranks import Ranks, device_name, run_on_ranks
 from orchestrate_models.shapes import model_config
 
 from .phases import Phase, phases_of
@@ -45,7 +46,7 @@ MAX_DRAWN = 2000
 
 
 def run(settings: Settings, ranks: Ranks) -> None:
-    """Load, watch, report. Raises ``ValueError`` before anything is loaded."""
+    """Load, watch, report. Raises ``UnusableSettings`` before anything is loaded."""
     config = model_config(settings.shape, settings.model)
     need = memory_need(config, settings)
     require_fit(need, ranks.device, ranks.local_size)
@@ -68,16 +69,6 @@ def memory_need(config: Any, settings: Settings) -> MemoryNeed:
         batch=settings.batch,
         tokens=settings.tokens + settings.new_tokens,
         logits=1,
-    )
-
-
-def model_options(settings: Settings, config: Any) -> ModelOptions:
-    return ModelOptions(
-        config=config,
-        model=settings.model,
-        precision=settings.precision,
-        attention=settings.attention,
-        seed=settings.seed,
     )
 
 
@@ -106,8 +97,7 @@ def report(
     settings: Settings, device: torch.device, need: MemoryNeed, weights: int, watched: Watched
 ) -> None:
     figures = figures_of(need, weights, watched)
-    for name, (value, unit) in figures.items():
-        kit.metric(name, value, unit)
+    report_figures(figures)
     document = {
         "schema_version": 1,
         "settings": asdict(settings),
@@ -117,13 +107,13 @@ def report(
         "weights_bytes": weights,
         **asdict(watched),
     }
-    _write(RESULT, document)
-    _write(SECTIONS, report_sections(watched))
+    write_document(RESULT, document)
+    write_document(SECTIONS, report_sections(watched))
     if (snapshot := kit.output_dir() / SNAPSHOT).exists():
         kit.artifact(snapshot)
 
 
-def figures_of(need: MemoryNeed, weights: int, watched: Watched) -> dict[str, tuple[float, str]]:
+def figures_of(need: MemoryNeed, weights: int, watched: Watched) -> Figures:
     figures = {
         "peak_memory": (watched.peak / GIB, "GiB"),
         "weights_memory": (weights / GIB, "GiB"),
@@ -157,22 +147,10 @@ def report_sections(watched: Watched) -> dict[str, Any]:
     return {"schema_version": 1, "sections": [lines, *([held] if bars else [])]}
 
 
-def _write(name: str, document: dict[str, Any]) -> None:
-    path = kit.output_dir() / name
-    path.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    kit.artifact(path)
-
-
 def main() -> None:
     """Run as the command line says; settings that cannot be used here end with status 2."""
     settings = kit.parse(Settings)
-    try:
-        with joined_ranks(settings.device) as ranks:
-            if ranks.rank == 0:
-                run(settings, ranks)
-            ranks.meet()
-    except ValueError as error:
-        refuse("memory", error)
+    run_on_ranks("memory", settings.device, partial(run, settings))
 
 
 if __name__ == "__main__":

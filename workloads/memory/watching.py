@@ -68,12 +68,13 @@ def watch_allocator(
     found = Watched()
     if snapshot:
         torch.cuda.memory._record_memory_history(stacks="python", max_entries=MAX_HISTORY)  # noqa: SLF001 - documented
-    with _timeline(model, found, lambda: torch.cuda.memory_allocated(device)) as enter:
+    with _timeline(model, found, lambda: torch.cuda.memory_allocated(device)) as note:
         for name, work in phases:
-            enter(name)
+            note(name, "begins")
             torch.cuda.reset_peak_memory_stats(device)
             work()
             torch.cuda.synchronize(device)
+            note(name, "ends")
             found.peaks[name] = torch.cuda.max_memory_allocated(device)
             found.reserved = max(found.reserved or 0, torch.cuda.max_memory_reserved(device))
     if snapshot:
@@ -91,10 +92,11 @@ def watch_tracker(model: Any, phases: Iterator[Phase], device: torch.device) -> 
     def live() -> int:
         return totals(tracker, "current", device).get("Total", 0)
 
-    with tracker, _timeline(model, found, live) as enter:
+    with tracker, _timeline(model, found, live) as note, _one_pass_each(model, tracker):
         for name, work in phases:
-            enter(name)
+            note(name, "begins")
             work()
+            note(name, "ends")
             found.peaks[name] = max(p.bytes for p in found.points if p.phase == name)
     at_peak = totals(tracker, "peak", device)
     highest = max(found.peaks, key=lambda name: found.peaks[name])
@@ -114,24 +116,21 @@ def totals(tracker: MemTracker, kind: str, device: torch.device) -> dict[str, in
 @contextmanager
 def _timeline(
     model: Any, found: Watched, live: Callable[[], int]
-) -> Iterator[Callable[[str], None]]:
-    """A point whenever a layer of the model is left, and at the beginning of each phase, for which
-    the caller calls what it is given.
+) -> Iterator[Callable[[str, str], None]]:
+    """A point whenever a layer of the model is left, and whenever the caller calls what it gets,
+    with phase and place.
     """
     began, phase = time.monotonic(), ""
 
-    def note(place: str) -> None:
-        if len(found.points) < MAX_POINTS:
-            now = time.monotonic() - began
-            found.points.append(Point(t=now, phase=phase, place=place, bytes=live()))
-
-    def enter(name: str) -> None:
+    def note(name: str, place: str) -> None:
         nonlocal phase
         phase = name
-        note("begins")
+        if len(found.points) < MAX_POINTS:
+            now = time.monotonic() - began
+            found.points.append(Point(t=now, phase=name, place=place, bytes=live()))
 
     def hook_of(place: str) -> Callable[..., None]:
-        return lambda *_: note(place)
+        return lambda *_: note(phase, place)
 
     handles = [
         module.register_forward_hook(hook_of(name))
@@ -139,8 +138,24 @@ def _timeline(
         if name == "lm_head" or name.rpartition(".")[0].endswith("layers")
     ]
     try:
-        yield enter
-        note("ends")
+        yield note
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def _one_pass_each(model: Any, tracker: MemTracker) -> Iterator[None]:
+    """The tracker keeps statistics of modules for one pass only: in inference, where no backward
+    pass needs them, they are dropped after each.
+    """
+
+    def drop(*_: object) -> None:
+        if not torch.is_grad_enabled():
+            tracker.reset_mod_stats()
+
+    handle = model.register_forward_hook(drop)
+    try:
+        yield
+    finally:
+        handle.remove()

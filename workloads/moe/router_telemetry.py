@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from orchestrate_models.unusable import UnusableSettings
+
 # A pass of more windows than this adds to the last one.
 MAX_WINDOWS = 512
 
@@ -26,13 +28,13 @@ class RoutedLayer:
 
 
 def routed_layers(model: Any) -> list[RoutedLayer]:
-    """The routers, by what the model's class says of them. ``ValueError`` if there is none."""
+    """The routers, as the model's class names them. Raises :class:`UnusableSettings` for none."""
     recorded = (getattr(model, "_can_record_outputs", None) or {}).get("router_logits")
     family: Any = getattr(recorded, "target_class", recorded)
     routers = model.named_modules() if family else ()
     found = [RoutedLayer(name=n, router=module) for n, module in routers if type(module) is family]
     if not found:
-        raise ValueError(f"{type(model).__name__} has no routers that transformers names")
+        raise UnusableSettings(f"{type(model).__name__} has no routers that transformers names")
     return found
 
 

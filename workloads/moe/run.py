@@ -10,7 +10,6 @@ Rank 0 writes router_telemetry.json; docs/moe.md describes it.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from functools import partial
@@ -26,13 +25,15 @@ import torch
 import orchestrate_kit as kit
 from orchestrate_models.loading import (
     DTYPES,
-    ModelOptions,
     checked_tensor_parallel,
     load_model,
+    model_options,
 )
 from orchestrate_models.memory_fit import GIB, inference_need, require_fit
-from orchestrate_models.ranks import Ranks, joined_ranks, refuse
+from orchestrate_models.outputs import Figures, report_figures, write_document
+from orchestrate_models.ranks import Ranks, run_on_ranks
 from orchestrate_models.shapes import model_config
+from orchestrate_models.unusable import UnusableSettings
 
 from .measuring import Passes, measure
 from .report import (
@@ -52,7 +53,7 @@ Found = tuple[Passes, list[Window]]
 
 
 def run(settings: Settings, ranks: Ranks) -> None:
-    """Load, measure, report. Raises ``ValueError`` before anything is loaded."""
+    """Load, measure, report. Raises ``UnusableSettings`` before anything is loaded."""
     config = model_config(settings.shape, settings.model)
     settings = replace(settings, tp=checked_tensor_parallel(settings.tp, ranks.size, config))
     need = inference_need(
@@ -64,7 +65,8 @@ def run(settings: Settings, ranks: Ranks) -> None:
         logits=1,
     )
     require_fit(need, ranks.device, ranks.local_size)
-    model = load_model(model_options(settings, config), ranks)
+    options = model_options(settings, config, tensor_parallel=settings.tp, experts=settings.experts)
+    model = load_model(options, ranks)
     layers = routed_layers(model)
     telemetry = RouterTelemetry(layers, _experts(config))
     progress = partial(kit.progress, total=settings.pairs, unit="pair")
@@ -79,23 +81,11 @@ def run(settings: Settings, ranks: Ranks) -> None:
             kit.metric("telemetry_cost", passes.cost.mean, "of time")
 
 
-def model_options(settings: Settings, config: Any) -> ModelOptions:
-    return ModelOptions(
-        config=config,
-        model=settings.model,
-        precision=settings.precision,
-        attention=settings.attention,
-        experts=settings.experts,
-        tensor_parallel=settings.tp,
-        seed=settings.seed,
-    )
-
-
 def _experts(config: Any) -> int:
-    """Raises ``ValueError`` for a dense model."""
+    """Raises :class:`UnusableSettings` for a dense model."""
     found = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
     if not found:
-        raise ValueError(f"a {config.model_type} model has no experts")
+        raise UnusableSettings(f"a {config.model_type} model has no experts")
     return int(found)
 
 
@@ -104,36 +94,25 @@ def report(found: list[Found], names: list[str], top_k: int) -> None:
     windows = added_ranks([own for _, own in found])
     tokens = sum(passes.tokens for passes, _ in found)
     layers = summed_layers(windows)
-    figures: dict[str, tuple[float, str]] = {
+    figures: Figures = {
         "tokens_per_s": (sum(passes.tokens_per_s for passes, _ in found), "tok/s"),
         "wrong_counts": (wrong_counts(layers, tokens * len(windows), top_k), "tokens"),
         **balance_figures(layers),
     }
-    for name, (value, unit) in figures.items():
-        kit.metric(name, value, unit)
+    report_figures(figures)
     cost = found[0][0].cost
     print(f"telemetry: {100 * cost.mean:.2f} +- {100 * cost.error:.2f} % of a pass", flush=True)
     document = telemetry_document(
         names, windows, top_k=top_k, tokens=tokens, cost={"mean": cost.mean, "error": cost.error}
     )
-    _write(TELEMETRY, document)
-    _write(SECTIONS, report_sections(document))
-
-
-def _write(name: str, document: dict[str, Any]) -> None:
-    path = kit.output_dir() / name
-    path.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    kit.artifact(path)
+    write_document(TELEMETRY, document)
+    write_document(SECTIONS, report_sections(document))
 
 
 def main() -> None:
     """Run as the command line says; settings that cannot be used here end with status 2."""
     settings = kit.parse(Settings)
-    try:
-        with joined_ranks(settings.device) as ranks:
-            run(settings, ranks)
-    except ValueError as error:
-        refuse("moe", error)
+    run_on_ranks("moe", settings.device, partial(run, settings))
 
 
 if __name__ == "__main__":

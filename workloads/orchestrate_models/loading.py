@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -11,6 +11,7 @@ from transformers.distributed.configuration_utils import DistributedConfig
 
 from .fp8 import fp8_reason, use_fp8
 from .ranks import Ranks
+from .unusable import UnusableSettings
 from .weights import random_slices, skeleton
 
 # What is multiplied in fp8 is bf16 everywhere else.
@@ -42,26 +43,53 @@ class ModelOptions:
     smooth: bool = False
 
 
+class ModelSettings(Protocol):
+    """What the settings of every workload here have."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def attention(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def model_options(settings: ModelSettings, config: Any, **more: Any) -> ModelOptions:
+    """Those of the settings; ``more`` are further fields, or others in place of those."""
+    options = ModelOptions(
+        config=config,
+        model=settings.model,
+        precision=settings.precision,
+        attention=settings.attention,
+        seed=settings.seed,
+    )
+    return replace(options, **more)
+
+
 def checked_tensor_parallel(wanted: int, ranks: int, config: Any) -> int:
-    """The size that ``wanted`` stands for; 0 = all ranks. Raises ``ValueError``."""
+    """The size that ``wanted`` stands for; 0 = all ranks. Raises :class:`UnusableSettings`."""
     size = wanted or ranks
     if size not in {1, ranks}:
-        raise ValueError(
+        raise UnusableSettings(
             f"--tp {wanted} with {ranks} ranks: it is 1, where each rank has a model of its own, "
             "or the number of ranks; start as many ranks"
         )
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     if heads % size:
-        raise ValueError(f"--tp {size} does not divide the {heads} key-value heads of this model")
+        raise UnusableSettings(
+            f"--tp {size} does not divide the {heads} key-value heads of this model"
+        )
     return size
 
 
 def load_model(options: ModelOptions, ranks: Ranks) -> Any:
-    """A model for inference. Raises ``ValueError`` for a precision that the device has not, and
-    ``torch.OutOfMemoryError``.
+    """A model for inference. Raises :class:`UnusableSettings` for a precision that the device has
+    not, and ``torch.OutOfMemoryError``.
     """
     if options.precision == "fp8" and (reason := fp8_reason(ranks.device)):
-        raise ValueError(f"--precision fp8: {reason}")
+        raise UnusableSettings(f"--precision fp8: {reason}")
     dtype = DTYPES[options.precision]
     where: dict[str, Any] = {"device_map": {"": ranks.device}}
     if options.tensor_parallel > 1:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from .unusable import UnusableSettings
 from .weights import skeleton
 
 GIB = 2**30
@@ -16,7 +19,7 @@ GIB = 2**30
 KEPT_FREE = 0.05
 
 
-class DoesNotFit(ValueError):
+class DoesNotFit(UnusableSettings):
     """The message has the sum and what there is."""
 
 
@@ -97,15 +100,29 @@ def available_bytes(device: torch.device, ranks_here: int) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * (1 - KEPT_FREE))
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return pages // max(1, ranks_here)
+    return _host_bytes() // max(1, ranks_here)
 
 
-def require_fit(need: MemoryNeed, device: torch.device, ranks_here: int) -> None:
-    """Raises :class:`DoesNotFit`."""
+def _host_bytes() -> int:
+    """What programs can have without swapping: free pages, and those that only cache files."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            name, _, kibibytes = line.partition(":")
+            if name == "MemAvailable":
+                return int(kibibytes.split()[0]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def require_fit(
+    need: MemoryNeed,
+    device: torch.device,
+    ranks_here: int,
+    remedy: str = "set a smaller shape, batch or length, or divide the model (--tp)",
+) -> None:
+    """Raises :class:`DoesNotFit`, which ends with ``remedy``."""
     there = available_bytes(device, ranks_here)
     if need.total > there:
         raise DoesNotFit(
-            f"does not fit: {need.text()}, and {device} has {there / GIB:.3g} GiB free; nothing "
-            "was loaded. Set a smaller batch, shape or number of tokens, or more ranks with --tp"
+            f"does not fit: {need.text()}, and {device} has {there / GIB:.3g} GiB free; "
+            f"nothing was loaded. Next: {remedy}"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 
 import orchestrate_kit as kit
+
+from .unusable import UnusableSettings
 
 PATIENCE = timedelta(minutes=10)
 
@@ -81,8 +83,12 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def refuse(workload: str, error: Exception) -> None:
-    """End with one line and status 2: the settings cannot be used here."""
-    if kit.rank() == 0:
-        print(f"{workload}: {error}", file=sys.stderr, flush=True)
-    sys.exit(2)
+def run_on_ranks(workload: str, device: str, run: Callable[[Ranks], None]) -> None:
+    """Join the ranks and run. Settings that cannot be used here end with one line and status 2."""
+    try:
+        with joined_ranks(device) as ranks:
+            run(ranks)
+    except UnusableSettings as error:
+        if kit.rank() == 0:
+            print(f"{workload}: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)

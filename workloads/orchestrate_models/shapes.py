@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import AutoConfig, LlamaConfig, OlmoeConfig, Qwen2Config
 
+from .unusable import UnusableSettings
+
 # Sizes as in their config.json on the model hub, but for gpt-40b: layers of Code Llama 34B, 54 in
 # place of 48, and Llama 3's vocabulary, together 39.5 G parameters.
 DENSE = {
@@ -57,7 +59,7 @@ MIXTURES = {
 
 def model_config(shape: str, model: str) -> Any:
     """The configuration of ``model``, a folder or a name on the hub, or of the named ``shape``
-    where that is empty. Raises ``ValueError`` with what is wrong.
+    where that is empty. Raises :class:`UnusableSettings`.
     """
     if not model:
         return {**DENSE, **MIXTURES}[shape]
@@ -66,4 +68,4 @@ def model_config(shape: str, model: str) -> Any:
         return AutoConfig.from_pretrained(str(place) if place.exists() else model)
     except (OSError, ValueError) as error:
         first, *_ = str(error).splitlines() or [type(error).__name__]
-        raise ValueError(f"--model {model}: {first}") from None
+        raise UnusableSettings(f"--model {model}: {first}") from None

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrate_models.unusable import UnusableSettings
+
 BUNDLED = Path(__file__).with_name("sample.jsonl")
 MAX_LINE_BYTES = 2**20
 
@@ -34,16 +36,19 @@ Item = Text | Question
 
 
 def read_items(path: Path, most: int) -> list[Item]:
-    """At most ``most`` lines, 0 = all. Raises ``OSError``, and ``ValueError`` naming the line."""
+    """At most ``most`` lines, 0 = all. Raises :class:`UnusableSettings` with file and line."""
     found: list[Item] = []
-    with path.open("rb") as stream:
-        for number, line in _lines(stream):
-            if line.strip():
-                found.append(_item(path, number, line))
-            if most and len(found) == most:
-                break
+    try:
+        with path.open("rb") as stream:
+            for number, line in _lines(stream):
+                if line.strip():
+                    found.append(_item(path, number, line))
+                if most and len(found) == most:
+                    break
+    except OSError as error:
+        raise UnusableSettings(f"--dataset {path}: {error.strerror}") from None
     if not found:
-        raise ValueError(f"{path}: no lines")
+        raise UnusableSettings(f"--dataset {path}: no lines")
     return found
 
 
@@ -56,8 +61,8 @@ def _lines(stream: Any) -> Iterator[tuple[int, bytes]]:
 
 
 def _item(path: Path, number: int, line: bytes) -> Item:
-    def wrong(reason: str) -> ValueError:
-        return ValueError(f"{path}:{number}: {reason}")
+    def wrong(reason: str) -> UnusableSettings:
+        return UnusableSettings(f"{path}:{number}: {reason}")
 
     if len(line) > MAX_LINE_BYTES:
         raise wrong(f"longer than {MAX_LINE_BYTES} bytes")

@@ -10,12 +10,11 @@ quality.json, with each line's score.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 if not __package__:  # a script: its folder is a package then, too, and the kit lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,13 +26,15 @@ from transformers import AutoTokenizer
 import orchestrate_kit as kit
 from orchestrate_models.loading import (
     DTYPES,
-    ModelOptions,
     checked_tensor_parallel,
     load_model,
+    model_options,
 )
 from orchestrate_models.memory_fit import inference_need, require_fit
-from orchestrate_models.ranks import Ranks, device_name, joined_ranks, refuse
+from orchestrate_models.outputs import write_document
+from orchestrate_models.ranks import Ranks, device_name, run_on_ranks
 from orchestrate_models.shapes import model_config
+from orchestrate_models.unusable import UnusableSettings
 
 from .dataset import BUNDLED, Item, read_items
 from .estimates import Estimate, accuracy, perplexity
@@ -44,10 +45,9 @@ RESULT = "quality.json"
 
 
 def run(settings: Settings, ranks: Ranks) -> None:
-    """Load, score, report. Raises ``ValueError`` and ``OSError`` before anything is loaded."""
-    items = read_items(
-        Path(settings.dataset).expanduser() if settings.dataset else BUNDLED, settings.lines
-    )
+    """Load, score, report. Raises ``UnusableSettings`` before anything is loaded."""
+    dataset = Path(settings.dataset).expanduser() if settings.dataset else BUNDLED
+    items = read_items(dataset, settings.lines)
     config = model_config(settings.shape, settings.model)
     settings = replace(settings, tp=checked_tensor_parallel(settings.tp, ranks.size, config))
     longest = min(settings.max_tokens, config.max_position_embeddings)
@@ -61,29 +61,23 @@ def run(settings: Settings, ranks: Ranks) -> None:
     )
     require_fit(need, ranks.device, ranks.local_size)
     encode = tokenizer_of(settings.model)
-    model = load_model(model_options(settings, config), ranks)
+    options = model_options(settings, config, tensor_parallel=settings.tp)
+    model = load_model(options, ranks)
     scorer = Scorer(model, encode, ranks.device, longest)
     scores = score_all(scorer, items, settings, ranks)
     if ranks.rank == 0:
         report(settings, ranks, scores)
 
 
-def model_options(settings: Settings, config: Any) -> ModelOptions:
-    return ModelOptions(
-        config=config,
-        model=settings.model,
-        precision=settings.precision,
-        attention=settings.attention,
-        tensor_parallel=settings.tp,
-        seed=settings.seed,
-    )
-
-
 def tokenizer_of(model: str) -> Encode:
-    """Its own, or bytes for random weights."""
+    """Its own, or bytes for random weights. Raises :class:`UnusableSettings`."""
     if not model:
         return bytes_as_tokens
-    tokenizer = AutoTokenizer.from_pretrained(str(Path(model).expanduser()))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(Path(model).expanduser()))
+    except (OSError, ValueError) as error:
+        first, *_ = str(error).splitlines() or [type(error).__name__]
+        raise UnusableSettings(f"--model {model}: its tokenizer: {first}") from None
 
     def encode(text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False))
@@ -141,19 +135,13 @@ def report(settings: Settings, ranks: Ranks, scores: Sequence[Score]) -> None:
         **{name: asdict(one) for name, one in found.items()},
         "lines": [asdict(score) for score in scores],
     }
-    path = kit.output_dir() / RESULT
-    path.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    kit.artifact(path)
+    write_document(RESULT, document)
 
 
 def main() -> None:
     """Run as the command line says; settings that cannot be used here end with status 2."""
     settings = kit.parse(Settings)
-    try:
-        with joined_ranks(settings.device) as ranks:
-            run(settings, ranks)
-    except (ValueError, OSError) as error:
-        refuse("quality", error)
+    run_on_ranks("quality", settings.device, partial(run, settings))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from orchestrate_models.memory_fit import MemoryNeed
 from orchestrate_models.ranks import Ranks, synchronize
 
 from .settings import Settings
@@ -51,7 +52,7 @@ class Load:
 
     def __init__(self, settings: Settings, ranks: Ranks) -> None:
         device = ranks.device
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        dtype = operand_type(device)
         generator = torch.Generator(device).manual_seed(settings.seed)
         size = (settings.width, settings.width)
         self._left, self._right = (
@@ -90,6 +91,16 @@ class Load:
     @property
     def message_bytes(self) -> int:
         return self.message.numel() * self.message.element_size()
+
+
+def operand_type(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def memory_need(width: int, message_bytes: int, device: torch.device) -> MemoryNeed:
+    """Operands, product and the expected one; pattern, message and the expected sum."""
+    matrices = 4 * width**2 * operand_type(device).itemsize
+    return MemoryNeed(parts={"matrices": matrices, "messages": 3 * message_bytes})
 
 
 def note_wrong(what: str, found: torch.Tensor, expected: torch.Tensor, findings: Findings) -> None:

@@ -10,7 +10,6 @@ named there and on stderr, with its GPU and its place.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import statistics
@@ -28,10 +27,12 @@ if not __package__:  # a script: its folder is a package then, too, and the kit 
 import torch
 
 import orchestrate_kit as kit
-from orchestrate_models.ranks import Ranks, device_name, joined_ranks, refuse
+from orchestrate_models.memory_fit import require_fit
+from orchestrate_models.outputs import Figures, report_figures, write_document
+from orchestrate_models.ranks import Ranks, device_name, run_on_ranks
 
 from .counters import Counters, predicted_bytes, summary
-from .load import Findings, Load, run_load
+from .load import Findings, Load, memory_need, run_load
 from .settings import Settings
 
 RESULT = "stress.json"
@@ -39,7 +40,9 @@ Report = Mapping[str, Any]
 
 
 def run(settings: Settings, ranks: Ranks) -> None:
-    """Load, check, report. Raises ``ValueError`` if the operands cannot be there."""
+    """Load, check, report. Raises ``UnusableSettings`` before anything is made."""
+    need = memory_need(settings.width, settings.message_mib * 2**20, ranks.device)
+    require_fit(need, ranks.device, ranks.local_size, "set a smaller --width or --message-mib")
     load = Load(settings, ranks)
     gpu = gpu_uuid(ranks.device)
     counters = Counters(gpu) if gpu else None
@@ -54,8 +57,7 @@ def run(settings: Settings, ranks: Ranks) -> None:
     reports = ranks.gather(mine)
     if ranks.rank == 0:
         predicted = predicted_bytes(load.message_bytes, ranks.size, load.sums)
-        for name, (value, unit) in figures_of(reports, predicted).items():
-            kit.metric(name, value, unit)
+        report_figures(figures_of(reports, predicted))
         document = {
             "schema_version": 1,
             "settings": asdict(settings),
@@ -63,9 +65,7 @@ def run(settings: Settings, ranks: Ranks) -> None:
             "predicted_sent_bytes": predicted,
             "ranks": reports,
         }
-        path = kit.output_dir() / RESULT
-        path.write_text(json.dumps(document) + "\n", encoding="utf-8")
-        kit.artifact(path)
+        write_document(RESULT, document)
 
 
 def gpu_uuid(device: torch.device) -> str:
@@ -105,14 +105,14 @@ def complain(report: Report) -> None:
         )
 
 
-def figures_of(reports: Sequence[Report], predicted: float) -> dict[str, tuple[float, str]]:
+def figures_of(reports: Sequence[Report], predicted: float) -> Figures:
     """Of all ranks; what no GPU said is left out. NVLink is judged only where all of its traffic
     stayed on one node.
     """
     rates = [statistics.median(report["rates"]) for report in reports]
     last = [report["rates"][-1] / statistics.median(report["rates"]) for report in reports]
     told = [report["telemetry"] for report in reports]
-    figures: dict[str, tuple[float, str]] = {
+    figures: Figures = {
         "wrong_elements": (sum(report["wrong"] for report in reports), "elements"),
         "products": (sum(report["products"] for report in reports), "products"),
         "tflops": (min(rates), "TFLOPS"),
@@ -142,11 +142,7 @@ def figures_of(reports: Sequence[Report], predicted: float) -> dict[str, tuple[f
 def main() -> None:
     """Run as the command line says; settings that cannot be used here end with status 2."""
     settings = kit.parse(Settings)
-    try:
-        with joined_ranks(settings.device) as ranks:
-            run(settings, ranks)
-    except ValueError as error:
-        refuse("stress", error)
+    run_on_ranks("stress", settings.device, partial(run, settings))
 
 
 if __name__ == "__main__":

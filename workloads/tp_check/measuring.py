@@ -9,7 +9,12 @@ from typing import Any
 import torch
 
 import orchestrate_kit as kit
-from orchestrate_models.loading import ModelOptions, load_model, random_prompts
+from orchestrate_models.loading import (
+    ModelOptions,
+    load_model,
+    model_options,
+    random_prompts,
+)
 from orchestrate_models.ranks import Ranks
 
 from .settings import Settings
@@ -31,24 +36,18 @@ def measure(config: Any, settings: Settings, ranks: Ranks) -> tuple[Logits, Logi
     )
     for done, (precision, size) in enumerate(steps, start=1):
         if size > 1 or ranks.rank == 0:
-            options = model_options(config, settings, precision, size)
+            options = model_options(
+                settings,
+                config,
+                precision=precision,
+                weights_in=settings.precision,
+                tensor_parallel=size,
+                smooth=settings.weights == "smooth",
+            )
             found.append(_logits(options, settings, ranks))
         ranks.meet()
         kit.progress(done, len(steps), "model", precision=precision, tp=size)
     return _three(found) if ranks.rank == 0 else None
-
-
-def model_options(config: Any, settings: Settings, precision: str, size: int) -> ModelOptions:
-    return ModelOptions(
-        config=config,
-        model=settings.model,
-        precision=precision,
-        weights_in=settings.precision,
-        attention=settings.attention,
-        tensor_parallel=size,
-        seed=settings.seed,
-        smooth=settings.weights == "smooth",
-    )
 
 
 def _three(found: Sequence[Logits]) -> tuple[Logits, Logits, Logits]:

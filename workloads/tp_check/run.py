@@ -11,9 +11,9 @@ tp_check.json.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ import torch
 import orchestrate_kit as kit
 from orchestrate_models.loading import DTYPES, checked_tensor_parallel
 from orchestrate_models.memory_fit import inference_need, require_fit
-from orchestrate_models.ranks import Ranks, device_name, joined_ranks, refuse
+from orchestrate_models.outputs import Figures, report_figures, write_document
+from orchestrate_models.ranks import Ranks, device_name, run_on_ranks
 from orchestrate_models.shapes import model_config
+from orchestrate_models.unusable import UnusableSettings
 
 from .agreement import Agreement, compare, tolerance
 from .measuring import REFERENCE, measure
@@ -37,10 +39,10 @@ RESULT = "tp_check.json"
 
 
 def run(settings: Settings, ranks: Ranks) -> None:
-    """Load, compare, report. Raises ``ValueError`` before anything is loaded."""
+    """Load, compare, report. Raises ``UnusableSettings`` before anything is loaded."""
     config = model_config(settings.shape, settings.model)
     if ranks.size < 2:
-        raise ValueError("one rank has nobody to divide the model with; start at least two")
+        raise UnusableSettings("one rank has nobody to divide the model with; start at least two")
     checked_tensor_parallel(0, ranks.size, config)
     need = inference_need(
         config,
@@ -60,9 +62,7 @@ def run(settings: Settings, ranks: Ranks) -> None:
         report(settings, ranks, allowed, (between, own, divided_own))
 
 
-def figures_of(
-    allowed: float, between: Agreement, own: Agreement, divided: Agreement
-) -> dict[str, tuple[float, str]]:
+def figures_of(allowed: float, between: Agreement, own: Agreement, divided: Agreement) -> Figures:
     """``own`` and ``divided``: the whole and the divided model beside the reference; ``allowed``:
     the relative error that rounding explains.
     """
@@ -90,8 +90,7 @@ def report(
 ) -> None:
     """``found``: divided beside whole, then each of the two beside the reference."""
     between, own, divided = found
-    for name, (value, unit) in figures_of(allowed, between, own, divided).items():
-        kit.metric(name, value, unit)
+    report_figures(figures_of(allowed, between, own, divided))
     document: dict[str, Any] = {
         "schema_version": 1,
         "settings": asdict(settings),
@@ -106,9 +105,7 @@ def report(
         "divided_beside_whole": asdict(between),
     }
     print(f"tp_check: weights: {document['weights']}", flush=True)
-    path = kit.output_dir() / RESULT
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    kit.artifact(path)
+    write_document(RESULT, document)
 
 
 def weights_text(kind: str) -> str:
@@ -121,11 +118,7 @@ def weights_text(kind: str) -> str:
 def main() -> None:
     """Run as the command line says; settings that cannot be used here end with status 2."""
     settings = kit.parse(Settings)
-    try:
-        with joined_ranks(settings.device) as ranks:
-            run(settings, ranks)
-    except ValueError as error:
-        refuse("tp_check", error)
+    run_on_ranks("tp_check", settings.device, partial(run, settings))
 
 
 if __name__ == "__main__":
