@@ -293,8 +293,8 @@ RULES = (
         signs=(
             sign(
                 "is no OpenAI-compatible server",
-                r"(?P<server>[^\s:].{0,200}) is no OpenAI-compatible server: "
-                r"(?P<detail>[^;]{1,200})",
+                r"(?P<server>https?://\S{1,200}|engine \d{1,3} \([\w.]{1,20}\)) is no "
+                r"OpenAI-compatible server: (?P<detail>[^;]{1,200})",
             ),
         ),
         defaults={"server": "the endpoint", "detail": "it answers otherwise"},
