@@ -230,6 +230,11 @@ def _price_error(error: UsageError) -> UsageError:
     )
 
 
+def absolute_name(name: str) -> str:
+    """What ``name`` is called from any folder: a path as an absolute one, a name as it is."""
+    return str(Path(name).expanduser().absolute()) if _is_path(name) else name
+
+
 def _is_path(name: str) -> bool:
     return "/" in name or name in {".", ".."} or name.endswith(_SUFFIXES)
 

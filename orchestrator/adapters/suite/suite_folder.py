@@ -111,15 +111,21 @@ def suite_folder(layout: Layout, run_id: str) -> SuiteFolder:
     return SuiteFolder(layout.suites / run_id)
 
 
+def new_suite_folder(layout: Layout, run_id: str) -> SuiteFolder:
+    """The folder of a run that is to be made. Raises :class:`UsageError` where there is one."""
+    folder = suite_folder(layout, run_id)
+    if folder.path.exists():
+        what, remedy = f"a suite's run is called {run_id}", "take another id, or --resume"
+        raise UsageError(what, id="suite.run-id", where=folder.path, remedy=remedy)
+    return folder
+
+
 def create_suite_run(
     folder: SuiteFolder, order: SuiteOrder, suite: bytes, environment: Mapping[str, object]
 ) -> None:
-    """The folder with what the run is asked to do: all of it or nothing. Raises ``OSError``, and
-    :class:`UsageError` where there is one of this name.
+    """The folder with what the run is asked to do: all of it or nothing. Raises ``OSError``, also
+    where there is one of this name.
     """
-    if folder.path.exists():
-        what, remedy = f"a suite's run is called {folder.run_id}", "take another id"
-        raise UsageError(what, id="suite.run-id", where=folder.path, remedy=remedy)
     staged = SuiteFolder(folder.path.with_name(f".new-{os.getpid()}-{folder.run_id}"))
     make_private_dir(staged.path / "output")
     write_atomic(staged.suite, suite)

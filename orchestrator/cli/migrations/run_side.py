@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.adapters.store.catalog import Catalog
+from orchestrator.adapters.store.catalog import Catalog, absolute_name
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import new_run_id
 from orchestrator.adapters.suite.suite_folder import (
@@ -22,7 +22,7 @@ from orchestrator.adapters.suite.suite_folder import (
 )
 from orchestrator.cli.migrations.bundle_suite import bundle_suite
 from orchestrator.cli.migrations.options import SuiteChoice
-from orchestrator.cli.suites.begin_suite import SuiteOptions, absolute_name
+from orchestrator.cli.suites.begin_suite import SuiteOptions
 from orchestrator.cli.suites.run_suite import run_suite
 from orchestrator.core.base.errors import BusyError, ExitCode, UsageError
 from orchestrator.core.base.suggest import did_you_mean

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 from orchestrator.adapters.nightly.schedule_store import nightly_folder
+from orchestrator.adapters.store.catalog import absolute_name
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.nightly.schedule import Overlap, Schedule
@@ -32,9 +32,9 @@ def read_schedule(layout: Layout, name: str, given: dict[str, Any]) -> Schedule:
     variables = dict(_split_variable(pair) for pair in given["env"])
     return Schedule(
         name=name,
-        cluster=_absolute(given["cluster"]),
-        workload=_absolute(given["workload"]) if given["workload"] else "",
-        suite=_absolute(given["suite"]) if given["suite"] else "",
+        cluster=absolute_name(given["cluster"]),
+        workload=absolute_name(given["workload"]),
+        suite=absolute_name(given["suite"]),
         at=parse_at(given["at"]),
         zone=parse_zone(given["zone"]),
         since=since,
@@ -74,8 +74,3 @@ def _split_variable(pair: str) -> tuple[str, str]:
 def _absolute_path(given: str | None) -> str:
     """The path from anywhere; nothing stays nothing."""
     return os.path.abspath(given) if given else ""  # noqa: PTH100 - links stay as they are
-
-
-def _absolute(named: str) -> str:
-    """A path as it is found from anywhere; a name as it is."""
-    return str(Path(named).absolute()) if os.sep in named or Path(named).exists() else named

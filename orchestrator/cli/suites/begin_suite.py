@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orchestrator
-from orchestrator.adapters.store.catalog import Catalog, read_bounded
+from orchestrator.adapters.store.catalog import Catalog, absolute_name, read_bounded
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import new_run_id
 from orchestrator.adapters.suite.suite_folder import (
@@ -19,8 +19,8 @@ from orchestrator.adapters.suite.suite_folder import (
     SuiteOrder,
     create_suite_run,
     latest_run_of,
+    new_suite_folder,
     read_order,
-    suite_folder,
 )
 from orchestrator.cli.node_queries import error_record
 from orchestrator.cli.output import plain_data
@@ -78,11 +78,6 @@ def survey_environment(survey: Survey, now: float) -> dict[str, Any]:
     }
 
 
-def absolute_name(named: str) -> str:
-    """A path as it is found from anywhere; a name as it is."""
-    return str(Path(named).absolute()) if os.sep in named or Path(named).exists() else named
-
-
 def begin_suite(layout: Layout, options: SuiteOptions) -> SuiteRun:
     """A new run: everything is validated, then the nodes are asked, then its folder is made.
 
@@ -95,7 +90,7 @@ def begin_suite(layout: Layout, options: SuiteOptions) -> SuiteRun:
     skipped = select_steps(suite, options.only, options.skip)
     now = datetime.now().astimezone()
     run_id = options.run_id or new_run_id(now, suite.name, random.SystemRandom())
-    folder = suite_folder(layout, run_id)
+    folder = new_suite_folder(layout, run_id)
     survey = survey_suite(suite, options.cluster, options.nodes, skipped)
     order = SuiteOrder(
         suite=suite.name,
@@ -132,9 +127,19 @@ def resume_suite(layout: Layout, options: SuiteOptions) -> SuiteRun:
         remedy = "leave out --only, --skip, --nodes and --run-id"
         raise UsageError(what, id="suite.resume", where=folder.path, remedy=remedy)
     order = read_order(folder)
-    os.chdir(order.folder)  # paths of workloads in the suite are relative to it
+    _enter_folder(order)
     suite = Catalog.from_environment(os.environ).read_suite(folder.suite, order.source)
     return SuiteRun(layout=layout, folder=folder, order=order, suite=suite)
+
+
+def _enter_folder(order: SuiteOrder) -> None:
+    """Paths of workloads in the suite are relative to where it began. Raises ``UsageError``."""
+    try:
+        os.chdir(order.folder)
+    except OSError as error:
+        what = f"the folder in which the suite began cannot be entered: {error.strerror}"
+        remedy = "put it back, or begin a new run of the suite"
+        raise UsageError(what, id="suite.resume", where=order.folder, remedy=remedy) from error
 
 
 def not_writable(folder: SuiteFolder, error: OSError) -> BusyError:

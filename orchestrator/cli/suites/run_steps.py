@@ -153,10 +153,12 @@ class StepRunner:
         )
 
     def _reason(self, step: Step, result: Result | None, exit_code: int) -> str:
+        output = self.folder.output(step.name)
+        said = last_line(output, SHOWN_BYTES)[:300] or str(output)
         if result is None:
-            output = self.folder.output(step.name)
-            said = last_line(output, SHOWN_BYTES)[:300]
-            return f"exit {exit_code} without a result: {said or output}"
+            return f"exit {exit_code} without a result: {said}"
+        if result.status is Status.STOPPED and exit_code != result.exit_code:
+            return f"it could not be continued: {said}"
         if result.failure is not None:
             return result.failure.cause[:300]
         return result.warnings[0][:300] if result.status is Status.DEGRADED else ""

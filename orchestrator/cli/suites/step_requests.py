@@ -53,6 +53,27 @@ def survey_suite(suite: Suite, cluster: str, nodes: str, left_out: Iterable[str]
     """
     selected = load_cluster(cluster, nodes)
     steps = [step for step in suite.steps if step.name not in set(left_out)]
+    requests, blocked = _load_requests(steps, cluster, nodes)
+    answers, tools = asyncio.run(_ask_nodes(selected.workers, steps, requests.values()))
+    if all(answer.facts is None for answer in answers):
+        raise PreflightError(
+            "no node answers",
+            id="suite.nodes",
+            where=selected.name,
+            why="; ".join(answer.error.what for answer in answers[:3] if answer.error),
+            remedy=f"orchestrate probe --cluster {cluster}",
+        )
+    for name, request in requests.items():
+        if reason := _why_not(suite.step(name), request, answers, tools):
+            blocked[name] = reason
+    requirements = _requirement_texts(requests.values())
+    return Survey(answers=answers, blocked=blocked, requirements=requirements)
+
+
+def _load_requests(
+    steps: Iterable[Step], cluster: str, nodes: str
+) -> tuple[dict[str, RunRequest], dict[str, str]]:
+    """The request of each step, or why the inventory alone does not let it run."""
     requests: dict[str, RunRequest] = {}
     blocked: dict[str, str] = {}
     for step in steps:
@@ -60,26 +81,17 @@ def survey_suite(suite: Suite, cluster: str, nodes: str, left_out: Iterable[str]
             requests[step.name] = load_request(step_options(step, cluster, nodes), (), run_id="")
         except UsageError as error:
             blocked[step.name] = error.what
-    answers, tools = asyncio.run(_ask_nodes(selected.workers, steps, requests.values()))
-    if all(answer.facts is None for answer in answers):
-        raise PreflightError(
-            "no node answers",
-            id="suite.nodes",
-            where=selected.name,
-            why="; ".join(str(answer.error.what) for answer in answers[:3] if answer.error),
-            remedy=f"orchestrate probe --cluster {cluster}",
-        )
-    for name, request in requests.items():
-        reason = _why_not(suite.step(name), request, answers, tools)
-        if reason:
-            blocked[name] = reason
-    workloads = [request.job.workload for request in requests.values()]
-    requirements = {
+    return requests, blocked
+
+
+def _requirement_texts(requests: Iterable[RunRequest]) -> dict[str, str]:
+    """Workload -> the text of its requirements, of those that have some."""
+    workloads = (request.job.workload for request in requests)
+    return {
         workload.name: _text_of(Path(workload.folder) / workload.requirements)
         for workload in workloads
         if workload.requirements
     }
-    return Survey(answers=answers, blocked=blocked, requirements=requirements)
 
 
 def step_options(step: Step, cluster: str, nodes: str) -> JobOptions:
