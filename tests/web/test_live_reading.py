@@ -12,7 +12,7 @@ import pytest
 from orchestrator.adapters.report.charts import MAX_CHARTS, MAX_LINES, MAX_POINTS
 from orchestrator.adapters.store.metric_series import Point
 from orchestrator.adapters.store.run_list import write_result
-from orchestrator.adapters.web.runs import live_log, live_runs
+from orchestrator.adapters.web.runs import live_log, live_runs, run_follower
 from orchestrator.adapters.web.runs.live_curves import DRAWN_POINTS, LiveCurves
 from orchestrator.adapters.web.runs.live_log import BEHIND_BYTES, LiveLog
 from orchestrator.adapters.web.runs.live_runs import LiveRuns
@@ -107,26 +107,37 @@ def point(name: str, rank: int, step: int, value: float) -> Point:
     return Point("a", rank, name, value, "", step, 0.0)
 
 
-def test_a_run_is_followed_to_its_end(tmp_path: Path) -> None:
-    """The view of a run that is there already is that of one that was followed from its start."""
+def catch_up(follower: RunFollower) -> bool:
+    """Read all that is there, in however many turns; True when the view changed."""
+    changed, _ = follower.advance()
+    while follower.behind:
+        changed |= follower.advance()[0]
+    return changed
+
+
+def test_a_run_is_followed_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The view of a run that is there already is that of one that was followed from its start,
+    however little is read at once.
+    """
+    monkeypatch.setattr(run_follower, "TURN_S", 0.0)
     whole = finished(tmp_path / "one", KILLED)
     follower = RunFollower(whole)
-    follower.advance()
+    catch_up(follower)
     events, result = events_of(KILLED)
 
     folder = begin(tmp_path / "two")
     slow = RunFollower(folder)
     for line in whole.journal.read_bytes().splitlines(keepends=True):
         append(folder.journal, line[:20])
-        slow.advance()
+        catch_up(slow)
         append(folder.journal, line[20:])
-        slow.advance()
+        catch_up(slow)
     before = slow.view()
     for line in whole.metrics.read_bytes().splitlines(keepends=True):
         append(folder.metrics, line)
-        slow.advance()
+        catch_up(slow)
     write_result(folder, result)
-    changed, _ = slow.advance()
+    changed = catch_up(slow)
 
     assert len(events) > 10
     assert before.failure is not None
@@ -142,7 +153,7 @@ def test_a_run_is_followed_to_its_end(tmp_path: Path) -> None:
 
 def test_nothing_new_changes_nothing(tmp_path: Path) -> None:
     follower = RunFollower(finished(tmp_path))
-    follower.advance()
+    catch_up(follower)
 
     assert follower.advance() == (False, [])
 

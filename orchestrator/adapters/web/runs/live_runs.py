@@ -37,7 +37,7 @@ class LiveRun:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended, and was read to its end."""
+        """Whether it has ended."""
         return self._follower.over
 
     @property

@@ -49,8 +49,8 @@ class RunFollower:
 
     @property
     def over(self) -> bool:
-        """Whether the run has ended, and its events and series were read."""
-        return self._result is not None and not self.behind
+        """Whether the run has ended."""
+        return self._result is not None
 
     def advance(self) -> tuple[bool, list[LogLine]]:
         """(whether the view is another one now, new lines of logs). What cannot be read is a
@@ -116,9 +116,11 @@ class RunFollower:
         if not self._entries:
             self._entries.extend(self._journal.read())
         news = bool(self._entries)
-        while self._entries and time.monotonic() < end:
+        while self._entries:
             self._state = self._take(self._state, self._entries[0])
             self._entries.popleft()  # what cannot be taken is not skipped
+            if time.monotonic() >= end:
+                break
         self.behind = bool(self._entries)
         return news
 
