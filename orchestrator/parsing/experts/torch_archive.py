@@ -95,7 +95,7 @@ def _check_operations(content: bytes) -> None:
     for count, (operation, argument, _) in enumerate(pickletools.genops(content)):
         if operation.name not in OPERATIONS:
             raise BadExpertFile(f"it contains the operation {operation.name}, which is not read")
-        if operation.name == "LONG_BINPUT" and argument > count:
+        if operation.name == "LONG_BINPUT" and int(argument or 0) > count:
             raise BadExpertFile("it remembers more objects than it has")
 
 
