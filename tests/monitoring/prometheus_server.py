@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback with the exported files, and what it scrapes."""
+"""A real Prometheus on loopback with the exported files."""
 
 from __future__ import annotations
 
@@ -8,54 +8,21 @@ import re
 import shutil
 import socket
 import subprocess
-import threading
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.adapters.monitoring.export_files import export_monitoring
-from orchestrator.adapters.monitoring.monitor import Monitor
-from orchestrator.adapters.store.layout import Layout
 from tests.hosts.running import wait_until
 from tests.time_limits import scaled
 
 INTERVAL_S = 3
 ATTEMPTS = 3  # another program may take the port in between
-
-
-@contextmanager
-def answering(home: Path) -> Iterator[str]:
-    """``HOST:PORT`` where the metrics of ``home`` are answered at every path."""
-    monitor = Monitor(Layout(home))
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer = monitor.render(time.time(), self.headers.get("Accept", ""))
-            self.send_response(200)
-            self.send_header("Content-Type", answer.content_type)
-            self.send_header("Content-Length", str(len(answer.content)))
-            self.end_headers()
-            self.wfile.write(answer.content)
-
-        def log_message(self, format: str, *args: object) -> None:
-            del format, args
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class Prometheus:

@@ -139,6 +139,19 @@ def test_a_pickle_that_would_run_code_is_refused(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
+    "operations",
+    [
+        b"\x80\x02}r\xff\xff\xff\x7f.",  # LONG_BINPUT: remembers object 2,147,483,647
+        b"\x80\x05\x96" + (1 << 34).to_bytes(8, "little") + b".",  # BYTEARRAY8 of 16 GiB
+        b"\x80\x02\x8a\xff" + bytes(10) + b".",  # a number that the file ends in
+    ],
+)
+def test_a_pickle_cannot_make_the_reader_allocate(operations: bytes) -> None:
+    with pytest.raises(BadExpertFile):
+        parse_sglang_dump(archive(operations))
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"",

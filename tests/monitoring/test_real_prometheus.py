@@ -1,4 +1,6 @@
-"""A real Prometheus scrapes a live run: a killed rank, a broken link and a missing night fire."""
+"""A real Prometheus scrapes `orchestrate serve` while a run is under way: a killed rank, a broken
+link and a missing night fire.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from orchestrator.core.run.connectivity import LinksBroken
 from tests.cli.local_desk import open_local_desk
 from tests.cli.runs_on_disk import begin
 from tests.hosts.running import Job, wait_until
-from tests.monitoring.prometheus_server import Prometheus, answering, running_prometheus
+from tests.monitoring.prometheus_server import Prometheus, running_prometheus
+from tests.web.served import serve
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
@@ -42,8 +45,8 @@ def test_a_live_run_is_scraped_and_faults_fire_their_alerts(tmp_path: Path) -> N
     folder.mkdir()
     with (
         open_local_desk(tmp_path, 2) as desk,
-        answering(desk.home) as target,
-        running_prometheus(folder, target) as prometheus,
+        serve(desk.home) as page,
+        running_prometheus(folder, f"127.0.0.1:{page.port}") as prometheus,
     ):
         job = desk.start(desk.script("train.py", SCRIPT))
         job.wait_for("RankStarted", 2)

@@ -18,7 +18,7 @@ LOGICAL_COUNT = "logical_count"
 # vLLM: EPLBConfig(save_load_window=True) writes global_expert_load_window_iN.safetensors.
 LOAD_WINDOW = "load_window"
 MAX_HEADER = 16 << 20
-MAX_BYTES = 2 << 30
+MAX_BYTES = 512 << 20
 SAFETENSORS = {
     "I64": "<i8",
     "I32": "<i4",

@@ -1,13 +1,15 @@
 """Tensors in a file of ``torch.save``, without torch and without running what the file says.
 
 Such a file is a zip archive: ``data.pkl`` describes objects, ``data/N`` hold the numbers. The
-pickle is read by an unpickler that knows plain data and tensors of numbers, and refuses the rest.
+pickle is read by an unpickler that knows plain data and tensors of numbers, and refuses the rest;
+before that its operations are looked through, for some of them make it allocate what they ask for.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,9 +19,9 @@ import numpy as np
 
 from orchestrator.parsing.experts.expert_shape import BadExpertFile
 
-MAX_BYTES = 2 << 30  # of all tensors together
-MAX_PICKLE = 64 << 20
-MAX_NUMBERS = 1 << 28  # of one tensor
+MAX_BYTES = 512 << 20  # of all tensors together
+MAX_PICKLE = 1 << 20
+MAX_NUMBERS = 1 << 26  # of one tensor
 TYPES = {
     "LongStorage": np.dtype("<i8"),
     "IntStorage": np.dtype("<i4"),
@@ -28,6 +30,14 @@ TYPES = {
     "DoubleStorage": np.dtype("<f8"),
     "HalfStorage": np.dtype("<f2"),
 }
+
+# What torch.save writes of plain data and tensors; not BYTEARRAY8, which reserves its length first.
+OPERATIONS = frozenset(
+    "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE"
+    " SHORT_BINUNICODE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT"
+    " SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BINPERSID MEMOIZE BINPUT LONG_BINPUT BINGET"
+    " LONG_BINGET".split()
+)
 
 
 def read_torch_archive(file: io.BufferedIOBase) -> Any:
@@ -52,8 +62,10 @@ class _TensorUnpickler(pickle.Unpickler):
             raise BadExpertFile("no file of torch.save: it has no data.pkl")
         sizes = [entry.file_size for entry in archive.infolist()]
         if sum(sizes) > MAX_BYTES or archive.getinfo(names[0]).file_size > MAX_PICKLE:
-            raise BadExpertFile(f"more than {MAX_BYTES >> 30} GiB of tensors")
-        super().__init__(io.BytesIO(archive.read(names[0])))
+            raise BadExpertFile(f"more than {MAX_BYTES >> 20} MiB of tensors")
+        content = archive.read(names[0])
+        _check_operations(content)
+        super().__init__(io.BytesIO(content))
         self._archive = archive
         self._folder = names[0].removesuffix("data.pkl")
 
@@ -74,6 +86,17 @@ class _TensorUnpickler(pickle.Unpickler):
         if not isinstance(kind, np.dtype) or not str(key).isdigit():
             raise BadExpertFile("a tensor's numbers are of no known kind")
         return np.frombuffer(self._archive.read(f"{self._folder}data/{key}"), dtype=kind)
+
+
+def _check_operations(content: bytes) -> None:
+    """Raises :class:`BadExpertFile` for an operation that is not known, and for a number of a
+    remembered object beyond those there can be: the unpickler makes room for so many.
+    """
+    for count, (operation, argument, _) in enumerate(pickletools.genops(content)):
+        if operation.name not in OPERATIONS:
+            raise BadExpertFile(f"it contains the operation {operation.name}, which is not read")
+        if operation.name == "LONG_BINPUT" and int(argument or 0) > count:
+            raise BadExpertFile("it remembers more objects than it has")
 
 
 def _rebuild_tensor(
