@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from gpu_check_lib.evidence import gates_broken
 
 import stress.run
 from orchestrate_models.memory_fit import DoesNotFit
@@ -220,3 +221,21 @@ def test_nvlink_is_judged_by_the_formula_on_one_node_only() -> None:
     assert figures["slowed_samples"] == (4, "samples")
     across = figures_of([rank(0, "a"), rank(1, "b")], predicted_bytes(gib, 2, 2))
     assert "nvlink_over_formula" not in across
+
+
+def test_the_check_on_gpus_names_broken_gates_and_missing_figures() -> None:
+    """By the workload's own declaration."""
+    figures = {
+        name: {"value": value}
+        for name, value in {
+            "relative_error": 0.5,
+            "tolerance_used": 31.0,
+            "error_ratio": 1.0,
+            "top1_agreement": 0.5,
+            "kl": 0.001,
+        }.items()
+    }
+    broken = gates_broken("tp_check", figures)
+    assert broken == ["tolerance_used = 31, gate {'max': 1}", "top1_wrong is missing"]
+    # No counters of NVLink here: a gate of a figure that need not be there holds.
+    assert gates_broken("stress", {"wrong_elements": {"value": 0}, "tflops": {"value": 1}}) == []

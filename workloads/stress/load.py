@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import orchestrate_kit as kit
 from orchestrate_models.memory_fit import MemoryNeed
 from orchestrate_models.ranks import Ranks, synchronize
 
@@ -75,6 +76,7 @@ class Load:
             if summing is not None:
                 summing.wait()
                 self.sums += 1
+                kit.collective("all-reduce", self.message_bytes)
 
     def _begin_sum(self) -> Any:
         torch.add(self._pattern, self._ranks.rank, out=self.message)
