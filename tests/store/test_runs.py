@@ -189,7 +189,7 @@ def test_result_round_trip(layout: Layout) -> None:
     keys = (
         "schema_version run_id status exit_code cluster workload launcher ladder nodes "
         "world_size metrics outputs samples energy cost timings failure warnings report "
-        "notice begins_anew"
+        "predictions notice begins_anew captures"
     )
     assert " ".join(to_object(RESULT)) == keys
 

@@ -187,8 +187,8 @@ def test_json_lines_end_in_one_result() -> None:
     assert records[0]["event"] == {"type": "Begun"}
     keys = (
         "type schema_version run_id status exit_code cluster workload launcher ladder nodes "
-        "world_size metrics outputs samples energy cost timings failure warnings report notice "
-        "begins_anew"
+        "world_size metrics outputs samples energy cost timings failure warnings report "
+        "predictions notice begins_anew captures"
     )
     assert " ".join(records[-1]) == keys
     assert records[-1]["status"] == "succeeded"
