@@ -32,7 +32,7 @@ SHELL_CALLS = frozenset(
 MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 60
 BINARY_SUFFIXES = frozenset(
-    {".gif", ".gz", ".jpg", ".pdf", ".pickle", ".png", ".safetensors", ".whl", ".zip"}
+    {".gif", ".gz", ".jpg", ".pdf", ".pickle", ".png", ".pt", ".safetensors", ".whl", ".zip"}
 )
 
 
