@@ -29,8 +29,8 @@ pytestmark = pytest.mark.processes
 RUN = f"r{os.getpid()}"
 KEYS = (
     "type schema_version run_id status exit_code cluster workload launcher ladder nodes "
-    "world_size metrics outputs samples energy cost timings failure warnings report predictions "
-    "notice begins_anew"
+    "world_size metrics outputs samples energy cost timings failure warnings report "
+    "predictions notice begins_anew captures"
 )
 SCRIPT = """
 import json, os, sys, time
